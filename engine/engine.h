@@ -1,0 +1,148 @@
+// Octet's engine: load an ONNX model in a precision, open a session, run it. The only header of engine/
+// that server/ and cli/ include.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/graph/precision.h"
+#include "engine/ops/step.h"
+#include "engine/passes/pass.h"
+#include "engine/tensor/quantize.h"
+#include "engine/tensor/tensor.h"
+
+namespace octet {
+
+/// One input or output of a model: what a request must bring, what an answer holds.
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kUndefined;
+  Shape shape;  ///< kUnknownDim where requests may differ.
+};
+
+/// The interface of a model, from its file.
+struct Signature {
+  std::vector<TensorInfo> inputs;
+  std::vector<TensorInfo> outputs;
+  /// True when extent 0 of every input and output is unknown: requests may be stacked along it.
+  bool batches = false;
+};
+
+struct LoadOptions {
+  /// Nullopt: what the file says (metadata "octet.precision", else from its operators and types).
+  std::optional<Precision> precision;
+  int threads = 1;    ///< OpenMP team size of the workers that will run it.
+  int max_batch = 1;  ///< Plans for batches 1, 2, 4, ... max_batch are compiled at load when the other
+                      ///< extents are known. Ignored for models that do not batch.
+  std::vector<std::string> disabled_passes;
+  /// INVALID_ARGUMENT at load when a smaller share (per cent) of multiply-adds would run in int8.
+  double require_int8_percent = 0;
+  /// Compiled plans kept per model for shapes that were not compiled at load; least recently used out.
+  int max_cached_plans = 32;
+  uint64_t max_file_bytes = uint64_t{2} << 30;
+};
+
+/// What runs, layer by layer, and the proof of it. Made with a plan, for its shapes.
+struct Certificate {
+  Precision requested = Precision::kFp32;
+  std::string isa;
+  std::vector<LayerRecord> layers;
+  /// Share (0..1) of the model's multiply-adds per element type that runs: {"int8": 0.99, "f32": 0.01}.
+  std::map<std::string, double> MacShare() const;
+  int64_t total_macs() const;
+};
+
+/// Memory of one plan.
+struct PlanMemory {
+  size_t arena_bytes = 0;       ///< Intermediates and scratch, per worker.
+  size_t live_peak_bytes = 0;   ///< Largest sum of simultaneously live intermediates: the arena's floor.
+};
+
+/// A model compiled for one set of input shapes. Immutable, shared between workers.
+class Plan;
+
+/// Memory that one worker runs plans in: an arena that grows to the largest plan it has met. Not
+/// thread-safe: one per worker thread.
+class Workspace {
+ public:
+  Workspace();
+  ~Workspace();
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+  size_t bytes() const;
+
+ private:
+  friend class Plan;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A loaded variant. Thread-safety: all const functions may be called from several threads.
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  /// Reads, optimises and compiles. Errors: as ReadOnnxFile; UNIMPLEMENTED naming node, operator and opset
+  /// for an unsupported operator; INVALID_ARGUMENT for unknown pass names or an unmet require_int8_percent.
+  static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& path, const LoadOptions& options);
+
+  virtual const Signature& signature() const = 0;
+  virtual Precision precision() const = 0;
+  virtual const std::map<std::string, std::string>& metadata() const = 0;
+  /// Bytes of weights held in memory for all plans together, packed forms included.
+  virtual size_t resident_weight_bytes() const = 0;
+  /// What each pass did at load, in order.
+  virtual const std::vector<PassTrace>& pass_trace() const = 0;
+  /// Text dump of the optimised graph, for inspection and bug reports.
+  virtual std::string DumpGraph() const = 0;
+
+  /// The plan for these input shapes (one per signature input, in order): cached, or compiled now (0.1 to
+  /// seconds; concurrent callers for one shape wait for one compilation). INVALID_ARGUMENT naming the input,
+  /// expected and got, when a shape or the agreement between inputs contradicts the signature.
+  virtual absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(std::span<const Shape> input_shapes) const = 0;
+
+  /// PlanFor with every input's extent 0 set to `batch`. Requires: all other extents known.
+  absl::StatusOr<std::shared_ptr<const Plan>> PlanForBatch(int64_t batch) const;
+};
+
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  virtual std::span<const TensorSpec> inputs() const = 0;
+  virtual std::span<const TensorSpec> outputs() const = 0;
+  virtual const Certificate& certificate() const = 0;
+  virtual PlanMemory memory() const = 0;
+  virtual std::chrono::nanoseconds compile_time() const = 0;
+
+  /// Computes outputs from inputs. `inputs[i]` and `outputs[i]` point at dense row-major elements of
+  /// inputs()[i] and outputs()[i]; output buffers are written once and may not overlap anything.
+  /// Call on a thread whose OpenMP team is LoadOptions::threads (ConfigureWorkerThread).
+  virtual absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
+                           std::span<void* const> outputs) const = 0;
+
+  /// Times every oneDNN primitive of the plan alone, warm, `repeats` times; the sum of the minima in
+  /// milliseconds: the floor that the whole plan is held against.
+  virtual absl::StatusOr<double> PrimitiveSumMs(Workspace& workspace, int repeats) const = 0;
+
+ protected:
+  static std::byte* Reserve(Workspace& workspace, size_t bytes);
+};
+
+/// Sets the calling thread's OpenMP team size and flush-to-zero mode, once per worker before it runs its
+/// first plan. Plans must be run with the team size that they were loaded for.
+void ConfigureWorkerThread(int threads);
+
+/// The instruction sets that oneDNN uses here, and what they make possible.
+Target DetectTarget(int threads);
+
+/// The oneDNN version in use, "3.7.2".
+std::string OneDnnVersion();
+
+}  // namespace octet

@@ -1,0 +1,111 @@
+// What one operator is to Octet. A family of operators is one file in this folder that ends in a table
+// of OpDefs; op_list.h names the tables. Registry, documentation and conformance tests follow from it.
+#pragma once
+
+#include <climits>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/graph/graph.h"
+#include "engine/ops/step.h"
+
+namespace octet {
+
+/// What shape inference sees of a node, and where it puts its findings. Extents may be unknown.
+class InferContext {
+ public:
+  InferContext(Graph& graph, NodeId node) : graph_(graph), id_(node) {}
+
+  const Node& node() const { return graph_.node(id_); }
+  const Attributes& attributes() const { return node().attributes; }
+  size_t input_count() const { return node().inputs.size(); }
+  size_t output_count() const { return node().outputs.size(); }
+  bool has_input(size_t i) const { return node().input(i) != kNone; }
+  /// Requires: has_input(i).
+  const Value& input(size_t i) const { return graph_.value(node().input(i)); }
+  DType dtype(size_t i) const { return input(i).dtype; }
+  const std::optional<Shape>& shape(size_t i) const { return input(i).shape; }
+  /// The elements of a constant input, or null when absent or not constant.
+  const Tensor* constant(size_t i) const;
+  /// The elements of a constant integer input (I32 or I64) as int64; nullopt when not constant.
+  std::optional<std::vector<int64_t>> ConstantInts(size_t i) const;
+
+  /// Records dtype and shape (nullopt: unknown rank) of an output. Known facts are refined, never
+  /// forgotten. INVALID_ARGUMENT naming the node when they contradict what the model declares. An output with
+  /// `quant`, or stored as BF16/F16 by a pass, keeps its stored dtype.
+  absl::Status SetOutput(size_t i, DType dtype, std::optional<Shape> shape);
+  /// INVALID_ARGUMENT "<message>" prefixed with Describe(node).
+  absl::Status Error(std::string_view message) const;
+
+ private:
+  Graph& graph_;
+  NodeId id_;
+};
+
+/// Checks attributes, input count, element types and ranks, and infers the outputs.
+using InferFn = absl::Status (*)(InferContext&);
+
+/// What a kernel is made from: every shape static. Inputs that are constant show their elements
+/// (`data` set), the others only their spec; an absent optional input has dtype kUndefined.
+struct KernelContext {
+  const Node& node;
+  std::span<const ConstTensorView> inputs;
+  std::span<const TensorSpec> outputs;
+};
+
+/// The reference computation: row-major, dense, plain C++ that can be read beside the specification. It
+/// sees element types as ONNX defines them; typed int8, bf16 values and post-ops are wrapped around it by
+/// ops/reference_step.h. Attributes are parsed when the kernel is made, never when it runs.
+/// Thread-safety: a Kernel is called from several threads at once.
+using Kernel = std::function<absl::Status(std::span<const ConstTensorView> inputs,
+                                          std::span<const TensorView> outputs)>;
+using MakeKernelFn = absl::StatusOr<Kernel> (*)(const KernelContext&);
+
+/// Makes the fast step of a node, or UNIMPLEMENTED with the reason when this node cannot have one
+/// (the certificate shows the reason and the reference kernel runs).
+using LowerFn = absl::StatusOr<std::unique_ptr<Step>> (*)(const LowerContext&);
+
+/// Facts that passes use instead of lists of operator names of their own.
+struct OpTraits {
+  /// out[i] depends on in[i] alone, one input that matters, same shape (Relu, Clip, Sigmoid, ...).
+  bool elementwise_unary = false;
+  /// Elementwise over inputs with multidirectional broadcasting (Add, Mul, Where, ...).
+  bool elementwise_broadcast = false;
+  /// Output 0 has input 0's elements in the same row-major order (Reshape, Flatten, Identity, ...): the
+  /// plan aliases the buffers.
+  bool view = false;
+  /// Moves or selects input elements without arithmetic, so quantized integers pass through unchanged
+  /// (Reshape, Transpose, Slice, Gather, MaxPool, ...).
+  bool data_movement = false;
+  /// Not to be folded into a constant (random, or larger than its inputs on purpose).
+  bool no_fold = false;
+};
+
+/// One operator over a range of opset versions.
+struct OpDef {
+  std::string_view domain;
+  std::string_view name;
+  int since = 1;        ///< First opset of the domain with this definition.
+  int until = INT_MAX;  ///< Last opset with this definition.
+  InferFn infer = nullptr;
+  MakeKernelFn kernel = nullptr;
+  LowerFn lower = nullptr;
+  OpTraits traits = {};
+};
+
+/// The definition that `node` selects by domain, op and version; null when Octet has none.
+const OpDef* FindOp(const Node& node);
+const OpDef* FindOp(std::string_view domain, std::string_view op, int version);
+/// All definitions, in list order: for the documentation table and the conformance runner.
+std::span<const OpDef* const> AllOps();
+/// UNIMPLEMENTED "unsupported operator com.microsoft:Attention (opset 1), node 'x'".
+absl::Status UnsupportedOperator(const Node& node);
+
+/// Runs infer for every node in order. Errors: as InferFn, or UnsupportedOperator.
+absl::Status InferShapes(Graph& graph);
+
+}  // namespace octet

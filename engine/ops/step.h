@@ -1,0 +1,72 @@
+// What a node becomes in a Plan: a Step that runs, and the certificate's row about it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/graph/graph.h"
+#include "engine/ops/target.h"
+
+namespace octet {
+
+namespace onednn {
+class WeightCache;  // engine/onednn/weight_cache.h
+}
+
+/// Pointers of one execution. Entries follow node.inputs and node.outputs; kNone entries are null, and
+/// constants that the step packed for itself may be null too.
+struct StepArgs {
+  std::span<void* const> inputs;
+  std::span<void* const> outputs;
+  std::byte* scratch = nullptr;  ///< At least Step::scratch_bytes(), kTensorAlignment-aligned.
+};
+
+/// One executable piece of a Plan. Immutable: run from several threads at once, each with its own args.
+class Step {
+ public:
+  virtual ~Step() = default;
+  virtual absl::Status Run(const StepArgs& args) const = 0;
+  virtual size_t scratch_bytes() const { return 0; }
+  /// Index of the input whose buffer output 0 overwrites (residual sum, in-place activation), or kNone.
+  /// Only legal when LowerContext::MayOverwrite(index) said so.
+  virtual int overwrites_input() const { return kNone; }
+  /// True when the step reads input i's buffer at run time (false for weights packed at compile time).
+  virtual bool reads_input(int /*i*/) const { return true; }
+  /// True when Run is one oneDNN primitive whose time counts into primitive_sum_ms.
+  virtual bool is_primitive() const { return false; }
+};
+
+/// One row of the certificate: what was asked of a layer and what runs.
+struct LayerRecord {
+  std::string name;
+  std::string op;
+  std::string requested;  ///< PrecisionName that the variant asks for.
+  std::string runs;       ///< Element type of the arithmetic: "f32", "bf16", "int8", or "none" for data movement.
+  std::string impl;       ///< oneDNN's impl_info_str(), "octet:<kernel>" or "reference".
+  std::string isa;        ///< The ISA part of impl, or the Target's.
+  int64_t macs = 0;       ///< Multiply-adds for the plan's shapes.
+  std::string reason;     ///< Why `runs` is not what was requested; empty when it is.
+};
+
+/// What lowering sees of a node; every shape is static.
+struct LowerContext {
+  const Graph& graph;
+  const Node& node;
+  const Target& target;
+  Precision requested;
+  onednn::WeightCache& weights;      ///< Packed constants, shared between the plans of one model.
+  std::span<const bool> overwritable;  ///< Per input slot: see MayOverwrite.
+  LayerRecord& layer;                ///< Filled by the lowering: runs, impl, isa, macs, reason.
+
+  const Value& input(size_t i) const { return graph.value(node.inputs[i]); }
+  bool has_input(size_t i) const { return node.input(i) != kNone; }
+  const Value& output(size_t i = 0) const { return graph.value(node.outputs[i]); }
+  /// The input is an intermediate that nobody reads after this node, of the same byte size as output 0.
+  bool MayOverwrite(size_t i) const { return i < overwritable.size() && overwritable[i]; }
+};
+
+}  // namespace octet

@@ -1,0 +1,49 @@
+// Graph rewrites. One file per pass, one ordered list (pass_list.cc). Every pass accepts unknown extents:
+// the list runs once when a model is loaded, and again on a copy when a plan is compiled for a shape, so a
+// pass that finds nothing to do must cost little and change nothing.
+#pragma once
+
+#include <chrono>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/graph/graph.h"
+#include "engine/graph/precision.h"
+#include "engine/ops/target.h"
+
+namespace octet {
+
+struct PassContext {
+  Precision precision = Precision::kFp32;       ///< What the variant asks for.
+  Target target;
+  std::set<std::string, std::less<>> disabled;  ///< Pass names that are skipped.
+};
+
+/// A named rewrite. `run` returns how many rewrites it made.
+struct Pass {
+  std::string_view name;     ///< "fold_batch_norm": what --disable-pass takes.
+  std::string_view summary;  ///< One line for `octet inspect --passes`.
+  absl::StatusOr<int> (*run)(Graph&, const PassContext&);
+};
+
+/// In the order in which they run.
+std::span<const Pass> AllPasses();
+/// NOT_FOUND listing the known names when one of `names` is no pass.
+absl::Status CheckPassNames(std::span<const std::string> names);
+
+struct PassTrace {
+  std::string_view name;
+  int rewrites = 0;
+  std::chrono::nanoseconds time{};
+};
+
+/// Infers shapes, runs every enabled pass in order, removes dead nodes and verifies after each.
+/// Errors: as the pass; INTERNAL naming the pass when the verifier objects.
+absl::StatusOr<std::vector<PassTrace>> RunPasses(Graph& graph, const PassContext& context);
+
+}  // namespace octet

@@ -1,0 +1,26 @@
+// Loops over the calling worker's OpenMP team.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <omp.h>
+
+namespace octet {
+
+/// Calls fn(begin, end) for disjoint ranges that cover [0, count), on the calling thread's OpenMP team;
+/// on the calling thread alone when fewer than two ranges of `grain` elements would result.
+template <typename Fn>
+void ParallelFor(int64_t count, int64_t grain, const Fn& fn) {
+  const int64_t parts = std::min<int64_t>(omp_get_max_threads(), count / std::max<int64_t>(grain, 1));
+  if (parts < 2 || omp_in_parallel()) {
+    if (count > 0) fn(int64_t{0}, count);
+    return;
+  }
+#pragma omp parallel for num_threads(static_cast<int>(parts)) schedule(static, 1)
+  for (int64_t part = 0; part < parts; ++part) {
+    fn(count * part / parts, count * (part + 1) / parts);
+  }
+}
+
+}  // namespace octet

@@ -1,0 +1,121 @@
+// Tensor owns its elements, TensorView points at somebody else's. Both are dense and row-major.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "engine/tensor/dtype.h"
+#include "engine/tensor/shape.h"
+
+namespace octet {
+
+/// Alignment of every tensor buffer and arena offset: one cache line, one AVX-512 register.
+inline constexpr size_t kTensorAlignment = 64;
+
+/// Allocates at least `bytes`, aligned to kTensorAlignment, uninitialised. Never null (0 bytes too).
+std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes);
+
+/// Element type and extents, without data.
+struct TensorSpec {
+  DType dtype = DType::kUndefined;
+  Shape shape;
+  bool operator==(const TensorSpec&) const = default;
+  size_t bytes() const { return SizeOf(dtype) * static_cast<size_t>(shape.elements()); }
+};
+
+/// Points at dense row-major elements that somebody else owns. `data` is null for an absent optional
+/// input. Copying copies the pointer.
+struct ConstTensorView {
+  const void* data = nullptr;
+  TensorSpec spec;
+
+  const Shape& shape() const { return spec.shape; }
+  DType dtype() const { return spec.dtype; }
+  int64_t elements() const { return spec.shape.elements(); }
+  size_t bytes() const { return spec.bytes(); }
+  template <typename T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+  template <typename T>
+  std::span<const T> span() const {
+    return {as<T>(), static_cast<size_t>(elements())};
+  }
+};
+
+struct TensorView {
+  void* data = nullptr;
+  TensorSpec spec;
+
+  const Shape& shape() const { return spec.shape; }
+  DType dtype() const { return spec.dtype; }
+  int64_t elements() const { return spec.shape.elements(); }
+  size_t bytes() const { return spec.bytes(); }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+  template <typename T>
+  std::span<T> span() const {
+    return {as<T>(), static_cast<size_t>(elements())};
+  }
+  operator ConstTensorView() const { return {data, spec}; }  // NOLINT(google-explicit-constructor)
+};
+
+/// A tensor that shares ownership of its elements. Copying is cheap and shares them; whoever writes
+/// does so before the first copy. Thread-safety: concurrent reads are safe.
+class Tensor {
+ public:
+  Tensor() = default;
+  /// Allocates uninitialised elements. Requires: a static shape.
+  Tensor(DType dtype, Shape shape);
+  /// Wraps elements owned by `owner` (a mapped file, for example).
+  Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const void* data);
+
+  /// Copies `values`. Requires: values.size() == shape.elements().
+  template <typename T>
+  static Tensor From(Shape shape, std::span<const T> values) {
+    Tensor t(DTypeOf<T>, std::move(shape));
+    if (!values.empty()) std::memcpy(t.mutable_data(), values.data(), values.size_bytes());
+    return t;
+  }
+  template <typename T>
+  static Tensor From(Shape shape, std::initializer_list<T> values) {
+    return From<T>(std::move(shape), std::span<const T>(values.begin(), values.size()));
+  }
+  template <typename T>
+  static Tensor Scalar(T value) {
+    return From<T>(Shape{}, std::span<const T>(&value, 1));
+  }
+
+  bool empty_handle() const { return data_ == nullptr; }  ///< Default-constructed: no tensor at all.
+  const TensorSpec& spec() const { return spec_; }
+  DType dtype() const { return spec_.dtype; }
+  const Shape& shape() const { return spec_.shape; }
+  int64_t elements() const { return spec_.shape.elements(); }
+  size_t bytes() const { return spec_.bytes(); }
+  const void* data() const { return data_; }
+  void* mutable_data() { return const_cast<void*>(data_); }
+  template <typename T>
+  std::span<const T> span() const {
+    return {static_cast<const T*>(data_), static_cast<size_t>(elements())};
+  }
+  template <typename T>
+  std::span<T> mutable_span() {
+    return {static_cast<T*>(mutable_data()), static_cast<size_t>(elements())};
+  }
+  ConstTensorView view() const { return {data_, spec_}; }
+  TensorView mutable_view() { return {mutable_data(), spec_}; }
+  /// Same elements under another shape. Requires: equal element counts.
+  Tensor Reshaped(Shape shape) const;
+
+ private:
+  TensorSpec spec_;
+  std::shared_ptr<const void> owner_;
+  const void* data_ = nullptr;
+};
+
+}  // namespace octet
