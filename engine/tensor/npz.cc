@@ -1,0 +1,170 @@
+#include "engine/tensor/npz.h"
+
+#include <zip.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <format>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+constexpr std::string_view kMagic("\x93NUMPY", 6);
+constexpr uint32_t kMaxHeaderBytes = 1 << 16;
+
+struct ZipCloser {
+  void operator()(zip_t* archive) const { zip_discard(archive); }
+  void operator()(zip_file_t* file) const { zip_fclose(file); }
+};
+
+std::optional<DType> ParseDescr(std::string_view descr) {
+  static constexpr std::pair<std::string_view, DType> kTypes[] = {
+      {"|b1", DType::kBool}, {"|u1", DType::kU8},  {"|i1", DType::kI8},  {"<u2", DType::kU16},
+      {"<i2", DType::kI16},  {"<u4", DType::kU32}, {"<i4", DType::kI32}, {"<u8", DType::kU64},
+      {"<i8", DType::kI64},  {"<f2", DType::kF16}, {"<f4", DType::kF32}, {"<f8", DType::kF64},
+  };
+  for (const auto& [name, dtype] : kTypes) {
+    if (name == descr) return dtype;
+  }
+  return std::nullopt;
+}
+
+// The text between `open` and `close` behind `'key':` in the header's dictionary literal.
+std::optional<std::string_view> Field(std::string_view header, std::string_view key, char open,
+                                      char close) {
+  const size_t at = header.find(std::format("'{}':", key));
+  if (at == std::string_view::npos) return std::nullopt;
+  std::string_view rest = header.substr(at + key.size() + 3);
+  rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+  if (open != '\0') {
+    if (rest.empty() || rest.front() != open) return std::nullopt;
+    rest.remove_prefix(1);
+  }
+  const size_t end = rest.find(close);
+  if (end == std::string_view::npos) return std::nullopt;
+  return rest.substr(0, end);
+}
+
+// "3, 4", "3,", "".
+absl::StatusOr<Shape> ParseExtents(std::string_view text) {
+  Shape shape;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (at != end) {
+    if (*at == ' ' || *at == ',') {
+      ++at;
+      continue;
+    }
+    int64_t extent = 0;
+    const auto [next, error] = std::from_chars(at, end, extent);
+    if (error != std::errc() || extent < 0) return InvalidArgument("malformed shape '({})'", text);
+    shape.push_back(extent);
+    at = next;
+  }
+  return shape;
+}
+
+// Source: numpy.lib.format, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }".
+absl::StatusOr<TensorSpec> ParseHeader(std::string_view header) {
+  const auto descr = Field(header, "descr", '\'', '\'');
+  const auto fortran = Field(header, "fortran_order", '\0', ',');
+  const auto shape = Field(header, "shape", '(', ')');
+  if (!descr || !fortran || !shape) return InvalidArgument("malformed .npy header");
+  TensorSpec result;
+  const auto dtype = ParseDescr(*descr);
+  if (!dtype) return InvalidArgument("unsupported element type '{}'", *descr);
+  result.dtype = *dtype;
+  OCTET_ASSIGN_OR_RETURN(result.shape, ParseExtents(*shape));
+  if (*fortran != "False" && result.shape.rank() > 1) {
+    return InvalidArgument("Fortran order is not supported; save with numpy.ascontiguousarray");
+  }
+  if (!CheckedElements(result.shape.dims())) {
+    return InvalidArgument("shape too large: ({})", *shape);
+  }
+  return result;
+}
+
+// Reads exactly `size` bytes of the member.
+absl::Status ReadFully(zip_file_t* file, void* dst, uint64_t size) {
+  auto* bytes = static_cast<char*>(dst);
+  while (size > 0) {
+    const zip_int64_t got = zip_fread(file, bytes, size);
+    if (got <= 0) return InvalidArgument("truncated or corrupt member");
+    bytes += got;
+    size -= static_cast<uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadHeaderText(zip_file_t* file) {
+  unsigned char prefix[8];
+  OCTET_RETURN_IF_ERROR(ReadFully(file, prefix, sizeof(prefix)));
+  if (std::memcmp(prefix, kMagic.data(), kMagic.size()) != 0) {
+    return InvalidArgument("not an .npy array");
+  }
+  const int major = prefix[6];
+  if (major < 1 || major > 3) {
+    return InvalidArgument("unsupported .npy version {}", major);
+  }
+  unsigned char length_bytes[4] = {};
+  OCTET_RETURN_IF_ERROR(ReadFully(file, length_bytes, major == 1 ? 2 : 4));
+  const uint32_t length = length_bytes[0] | length_bytes[1] << 8 | length_bytes[2] << 16 |
+                          static_cast<uint32_t>(length_bytes[3]) << 24;
+  if (length > kMaxHeaderBytes) return InvalidArgument("malformed .npy header");
+  std::string text(length, '\0');
+  OCTET_RETURN_IF_ERROR(ReadFully(file, text.data(), length));
+  return text;
+}
+
+absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t max_bytes) {
+  std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
+  if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
+  OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file.get()));
+  OCTET_ASSIGN_OR_RETURN(const TensorSpec spec, ParseHeader(text));
+  // Bounded by elements first: bytes() of a hostile shape could wrap.
+  const auto elements = static_cast<uint64_t>(spec.shape.elements());
+  if (elements > max_bytes / SizeOf(spec.dtype)) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "array of {} elements exceeds the limit of {} bytes", elements, max_bytes);
+  }
+  Tensor tensor(spec.dtype, spec.shape);
+  OCTET_RETURN_IF_ERROR(ReadFully(file.get(), tensor.mutable_data(), tensor.bytes()));
+  return tensor;
+}
+
+}  // namespace
+
+absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
+  int code = 0;
+  std::unique_ptr<zip_t, ZipCloser> archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
+  if (archive == nullptr) {
+    if (code == ZIP_ER_NOENT || (code == ZIP_ER_OPEN && errno == ENOENT)) {
+      return NotFound("no such file: {}", path);
+    }
+    return InvalidArgument("not a readable .npz archive: {}", path);
+  }
+  NpzArrays arrays;
+  const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
+  for (zip_int64_t i = 0; i < count; ++i) {
+    const char* raw_name = zip_get_name(archive.get(), static_cast<zip_uint64_t>(i), 0);
+    std::string_view name = raw_name == nullptr ? std::string_view() : raw_name;
+    const std::string where = std::format("{}, member '{}'", path, name);
+    if (!name.ends_with(".npy")) return InvalidArgument("{}: not an .npy member", where);
+    name.remove_suffix(4);
+    auto tensor = ReadMember(archive.get(), static_cast<zip_uint64_t>(i), max_bytes);
+    if (!tensor.ok()) return Annotate(tensor.status(), where);
+    arrays.insert_or_assign(std::string(name), *std::move(tensor));
+  }
+  return arrays;
+}
+
+}  // namespace octet
