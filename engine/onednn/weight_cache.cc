@@ -1,0 +1,168 @@
+#include "engine/onednn/weight_cache.h"
+
+#include <atomic>
+#include <cstring>
+#include <format>
+#include <string_view>
+
+#include "engine/onednn/runtime.h"
+#include "engine/tensor/status.h"
+
+namespace octet::onednn {
+namespace {
+
+constexpr uint64_t kPrimeA = 0x9E3779B97F4A7C15;
+constexpr uint64_t kPrimeB = 0xC2B2AE3D27D4EB4F;
+
+__extension__ using uint128 = unsigned __int128;
+
+uint64_t FoldedMultiply(uint64_t a, uint64_t b) {
+  const uint128 product = static_cast<uint128>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+uint64_t Load(const std::byte* p) {
+  uint64_t word;
+  std::memcpy(&word, p, sizeof(word));
+  return word;
+}
+
+template <typename T>
+void AppendBytes(std::string& out, const T& value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+// What names the elements of a constant: their bytes, type and extents.
+std::string SourceKey(const Tensor& source) {
+  std::string key = std::format("{}{}|", DTypeName(source.dtype()), source.shape().ToString());
+  const ContentHash hash = HashBytes(source.data(), source.bytes());
+  AppendBytes(key, hash);
+  return key;
+}
+
+std::string DescKey(const dnnl::memory::desc& desc) {
+  size_t size = 0;
+  dnnl_memory_desc_get_blob(nullptr, &size, desc.get());
+  std::string blob(size, '\0');
+  dnnl_memory_desc_get_blob(reinterpret_cast<uint8_t*>(blob.data()), &size, desc.get());
+  return blob;
+}
+
+}  // namespace
+
+ContentHash HashBytes(const void* data, size_t bytes) {
+  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last.
+  const auto* p = static_cast<const std::byte*>(data);
+  uint64_t low = kPrimeA;
+  uint64_t high = kPrimeB;
+  size_t left = bytes;
+  for (; left >= 16; left -= 16, p += 16) {
+    const uint64_t a = Load(p);
+    const uint64_t b = Load(p + 8);
+    low = FoldedMultiply(low ^ a, b ^ kPrimeA);
+    high = FoldedMultiply(high ^ b, a ^ kPrimeB) + kPrimeA;
+  }
+  std::byte tail[16] = {};
+  if (left > 0) std::memcpy(tail, p, left);
+  low = FoldedMultiply(low ^ Load(tail), Load(tail + 8) ^ kPrimeB);
+  high = FoldedMultiply(high ^ Load(tail + 8), Load(tail) ^ kPrimeA);
+  return {FoldedMultiply(low ^ bytes, kPrimeB), FoldedMultiply(high ^ bytes, kPrimeA)};
+}
+
+struct WeightCache::Counter {
+  std::atomic<size_t> bytes = 0;
+};
+
+WeightCache::WeightCache() : counter_(std::make_shared<Counter>()) {}
+
+std::shared_ptr<std::byte[]> WeightCache::Allocate(size_t bytes) {
+  std::shared_ptr<std::byte[]> memory = AllocateAligned(bytes);
+  counter_->bytes += bytes;
+  std::byte* data = memory.get();
+  return {data, [memory = std::move(memory), counter = counter_, bytes](std::byte*) mutable {
+            memory.reset();
+            counter->bytes -= bytes;
+          }};
+}
+
+void WeightCache::DropExpired() {
+  absl::erase_if(forms_, [](const auto& entry) { return entry.second.expired(); });
+  for (auto& [key, layouts] : layouts_) {
+    std::erase_if(layouts, [](const Layout& layout) { return layout.data.expired(); });
+  }
+  absl::erase_if(layouts_, [](const auto& entry) { return entry.second.empty(); });
+}
+
+absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::GetOrMake(
+    const Tensor& source, std::string_view form, size_t bytes,
+    const std::function<absl::Status(std::byte*)>& fill) {
+  std::string key = SourceKey(source);
+  key.append(form);
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = forms_.find(key);
+    if (found != forms_.end()) {
+      if (std::shared_ptr<const std::byte[]> held = found->second.lock()) return held;
+    }
+  }
+  // Filled without the lock; when two plans fill the same form at once, the first to finish is kept.
+  std::shared_ptr<std::byte[]> made = Allocate(bytes);
+  OCTET_RETURN_IF_ERROR(fill(made.get()));
+  absl::MutexLock lock(&mutex_);
+  std::weak_ptr<const std::byte[]>& entry = forms_[key];
+  if (std::shared_ptr<const std::byte[]> held = entry.lock()) return held;
+  entry = made;
+  DropExpired();
+  return std::shared_ptr<const std::byte[]>(std::move(made));
+}
+
+absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
+    const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+  const auto reorder = [&](std::byte* out) -> absl::Status {
+    const auto done = Catch([&] {
+      dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
+      dnnl::memory dst(to, CpuEngine(), out);
+      dnnl::stream stream(CpuEngine());
+      dnnl::reorder(src, dst).execute(stream, src, dst);
+      stream.wait();
+      return true;
+    });
+    return done.status();
+  };
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const std::byte[]> packed,
+                         GetOrMake(source, DescKey(from) + DescKey(to), to.get_size(), reorder));
+  const std::string key = SourceKey(source);
+  absl::MutexLock lock(&mutex_);
+  std::vector<Layout>& layouts = layouts_[key];
+  std::erase_if(layouts, [](const Layout& layout) { return layout.data.expired(); });
+  const auto same = [&](const Layout& layout) { return layout.desc == to; };
+  if (std::ranges::none_of(layouts, same)) layouts.push_back({to, packed});
+  return packed;
+}
+
+std::vector<dnnl::memory::desc> WeightCache::LayoutsOf(const Tensor& source) const {
+  const std::string key = SourceKey(source);
+  std::vector<dnnl::memory::desc> descs;
+  absl::MutexLock lock(&mutex_);
+  const auto found = layouts_.find(key);
+  if (found == layouts_.end()) return descs;
+  for (const Layout& layout : found->second) {
+    if (!layout.data.expired()) descs.push_back(layout.desc);
+  }
+  return descs;
+}
+
+Tensor WeightCache::Intern(const Tensor& source) {
+  const auto copy = [&source](std::byte* out) {
+    std::memcpy(out, source.data(), source.bytes());
+    return absl::OkStatus();
+  };
+  // Copying cannot fail, so neither can this.
+  std::shared_ptr<const std::byte[]> data = *GetOrMake(source, "plain", source.bytes(), copy);
+  const void* elements = data.get();
+  return Tensor(source.dtype(), source.shape(), std::move(data), elements);
+}
+
+size_t WeightCache::resident_bytes() const { return counter_->bytes; }
+
+}  // namespace octet::onednn

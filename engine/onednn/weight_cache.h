@@ -1,0 +1,70 @@
+// Constants in the form that kernels want them in, made once and shared by all plans of a model.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/tensor/tensor.h"
+#include "oneapi/dnnl/dnnl.hpp"
+
+namespace octet::onednn {
+
+/// 128 bits that stand for the elements of a constant. Plans find a packed form by what the constant holds, so
+/// that a model that is read again from its file meets the forms of the first reading.
+struct ContentHash {
+  uint64_t low = 0;
+  uint64_t high = 0;
+  bool operator==(const ContentHash&) const = default;
+};
+ContentHash HashBytes(const void* data, size_t bytes);
+
+/// Keeps every form alive as long as a plan uses it, and no longer. Thread-safe.
+class WeightCache {
+ public:
+  WeightCache();
+
+  /// Returns the form of `source` that `form` names, filling `bytes` bytes with fill() when nobody holds it yet.
+  /// `form` says all that the result depends on besides the elements of `source`.
+  /// Errors: those of fill.
+  absl::StatusOr<std::shared_ptr<const std::byte[]>> GetOrMake(
+      const Tensor& source, std::string_view form, size_t bytes,
+      const std::function<absl::Status(std::byte*)>& fill);
+
+  /// `source`, described by `from`, reordered to `to`. Errors: oneDNN's.
+  absl::StatusOr<std::shared_ptr<const std::byte[]>> Reordered(const Tensor& source,
+                                                               const dnnl::memory::desc& from,
+                                                               const dnnl::memory::desc& to);
+
+  /// The layouts that `source` is held in at present: a plan for another batch size that can use one of them
+  /// saves a second copy.
+  std::vector<dnnl::memory::desc> LayoutsOf(const Tensor& source) const;
+
+  /// A copy of the constant that owns nothing but its own bytes, shared between plans.
+  Tensor Intern(const Tensor& source);
+
+  /// Bytes of all forms that are held.
+  size_t resident_bytes() const;
+
+ private:
+  struct Counter;
+  struct Layout {
+    dnnl::memory::desc desc;
+    std::weak_ptr<const std::byte[]> data;
+  };
+  std::shared_ptr<std::byte[]> Allocate(size_t bytes);
+  void DropExpired() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::shared_ptr<Counter> counter_;  ///< Shared with the forms, which may outlive the cache.
+  mutable absl::Mutex mutex_;
+  absl::flat_hash_map<std::string, std::weak_ptr<const std::byte[]>> forms_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, std::vector<Layout>> layouts_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace octet::onednn

@@ -1,0 +1,28 @@
+// The fast forms of operators that oneDNN or Octet's own int8 kernels serve: what the families' tables name in
+// their `lower` column. Each fills the certificate's row and answers UNIMPLEMENTED, with the reason, for a
+// node that has no fast form.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/ops/step.h"
+
+namespace octet {
+
+/// Conv as engine/README.md's canonical table has it: 1D and 2D, any group, stride, dilation and padding.
+absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context);
+/// octet:MatMul, constant and computed right-hand sides.
+absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context);
+/// MaxPool, AveragePool and GlobalAveragePool with channels_last = 1.
+absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context);
+/// Softmax over one axis (opset 13 semantics, or an axis that is the last).
+absl::StatusOr<std::unique_ptr<Step>> LowerSoftmax(const LowerContext& context);
+/// LayerNormalization over the last axis.
+absl::StatusOr<std::unique_ptr<Step>> LowerLayerNorm(const LowerContext& context);
+/// LSTM with constant weights.
+absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context);
+/// BatchNormalization that could not be folded into a neighbour.
+absl::StatusOr<std::unique_ptr<Step>> LowerBatchNorm(const LowerContext& context);
+
+}  // namespace octet
