@@ -140,7 +140,8 @@ class Graph {
   size_t AppendInput(NodeId node, ValueId value);
   void SetOutput(NodeId node, size_t slot, ValueId value);
   /// Every reader of `from`, and the graph's outputs, read `to` instead. A graph output's name moves
-  /// with it, so that the graph's interface stays the same.
+  /// with it, so that the graph's interface stays the same; where `to` cannot take the name because it is a
+  /// graph input or another graph output, an Identity of it takes the name.
   void ReplaceUses(ValueId from, ValueId to);
   /// Removes the node; its outputs lose their producer.
   void RemoveNode(NodeId id);
@@ -152,6 +153,11 @@ class Graph {
   std::string UniqueName(std::string_view hint);
 
  private:
+  NodeId Register(Node node);
+  void Unlink(NodeId id);
+  ValueId AddIdentity(ValueId of);
+  absl::Status CycleError(const std::vector<int>& waiting) const;
+
   struct Entry {
     Value value;
     NodeId producer = kNone;

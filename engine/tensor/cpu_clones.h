@@ -1,0 +1,14 @@
+// Function multiversioning for bulk loops: the build targets plain x86-64, the loops run on what the CPU has.
+#pragma once
+
+/// Put before a free, non-template function whose loop the compiler vectorises: it is compiled for the
+/// baseline, for AVX2 (x86-64-v3) and for AVX-512 (x86-64-v4), and the dynamic linker picks one when the
+/// program starts. What it calls must be inlined to profit. The two wider ones contract a * b + c into one
+/// rounding; keep such sums out of loops whose bits must not depend on the CPU.
+/// Source: GCC manual, "target_clones".
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define OCTET_CPU_CLONES \
+  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define OCTET_CPU_CLONES
+#endif
