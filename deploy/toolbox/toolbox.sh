@@ -8,7 +8,8 @@
 # Needs root, debootstrap (installed when missing) and util-linux. Leaves no mount behind: what is mounted lives in a
 # private mount namespace that ends with the last process in it.
 
-readonly TOOLBOX_CACHE="${OCTET_CACHE:-/var/cache/octet}"
+TOOLBOX_CACHE=$(readlink -m -- "${OCTET_CACHE:-/var/cache/octet}")
+readonly TOOLBOX_CACHE
 readonly TOOLBOX_SUITE=trixie
 readonly TOOLBOX_LOG="$TOOLBOX_CACHE/toolbox.log"
 # Part of the key: raise it when the way the toolbox is made changes.
@@ -72,8 +73,10 @@ toolbox_step() {
   shift
   [[ -t 2 ]] && printf 'octet:   %s ...\r' "$text" >&2
   printf '\n== %s\n' "$text" >> "$TOOLBOX_LOG"
+  set -m # a process group of its own, which toolbox_abandon can end as a whole
   "$@" >> "$TOOLBOX_LOG" 2>&1 < /dev/null &
   toolbox_child=$!
+  set +m
   wait "$toolbox_child" || status=$?
   toolbox_child=
   if ((status == 0)); then
@@ -179,8 +182,7 @@ toolbox_install() {
     dpkg --configure -a
     apt-get update
     apt-get install -y "$@"
-    apt-get clean
-    rm -rf /var/lib/apt/lists/*' sh "${packages[@]}"
+    apt-get clean' sh "${packages[@]}"
 }
 
 # Makes toolbox $1. Requires the lock.
@@ -213,8 +215,11 @@ toolbox_make() {
 }
 
 toolbox_abandon() {
-  [[ -z ${toolbox_child:-} ]] || kill -TERM "$toolbox_child" 2> /dev/null
-  wait
+  if [[ -n ${toolbox_child:-} ]]; then
+    kill -TERM -- "-$toolbox_child" 2> /dev/null
+    while kill -0 -- "-$toolbox_child" 2> /dev/null; do sleep 0.1; done
+  fi
+  say "stopped; the half-made toolbox is removed"
   toolbox_remove "$1"
 }
 
@@ -267,8 +272,8 @@ toolbox_chroot() { (toolbox_enter "$@"); }
 # Prints the caller's folders at the top of the host, the one that holds the cache first: bound later, its copy would
 # repeat the mounts made before.
 toolbox_caller_dirs() {
-  local dir first="/${TOOLBOX_CACHE#/}"
-  first=${first#/} first=${first%%/*}
+  local dir first=${TOOLBOX_CACHE#/}
+  first=${first%%/*}
   for dir in "/$first" /*; do
     [[ -d $dir && ! -L $dir ]] || continue
     [[ $TOOLBOX_SYSTEM_DIRS == *" ${dir#/} "* || $dir == /lib* ]] || echo "$dir"
@@ -288,16 +293,18 @@ toolbox_bind_hidden() {
 toolbox_inside() {
   local root=$1 dir=$2 file
   shift 2
+  mount --rbind "$root" "$root" || die "cannot mount: is this a container without CAP_SYS_ADMIN? (then use the Dockerfile)"
   if [[ -n $dir ]]; then
     while IFS= read -r file; do
       mkdir -p "$root$file" && mount --rbind "$file" "$root$file" || die "cannot show $file to the toolbox"
     done < <(toolbox_caller_dirs)
-    mkdir -p "$root$TOOLBOX_CACHE" && mount --bind "$TOOLBOX_CACHE" "$root$TOOLBOX_CACHE"
+    mkdir -p "$root$TOOLBOX_CACHE" && mount --bind "$TOOLBOX_CACHE" "$root$TOOLBOX_CACHE" ||
+      die "cannot show $TOOLBOX_CACHE to the toolbox"
     toolbox_bind_hidden "$root" "$OCTET_ROOT"
     toolbox_bind_hidden "$root" "$dir"
   fi
   for file in proc sys dev; do
-    mount --rbind "/$file" "$root/$file" || die "cannot mount /$file for the toolbox: is this a container without CAP_SYS_ADMIN? (then use the Dockerfile)"
+    mount --rbind "/$file" "$root/$file" || die "cannot show /$file to the toolbox"
   done
   # Name resolution and trust are the host's: it may have its own resolver and certificate authorities.
   for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do

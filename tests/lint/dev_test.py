@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""Tests ./dev and the toolbox: the command line, what a command in the toolbox sees and returns, and that a broken
+toolbox is noticed. No test makes a real toolbox: the making is replaced, or a bare root is entered."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEV = str(ROOT / "dev")
+
+
+def can_make_namespaces():
+    probe = ["unshare", "--mount", "--propagation", "private", "true"]
+    return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def dev(*arguments, **options):
+    return subprocess.run([DEV, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+class TemporaryFolderTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name).resolve()
+        self.cache = self.folder / "cache"
+        self.cache.mkdir()
+
+    def bash(self, script, cwd=None):
+        """Runs bash lines with the toolbox's functions loaded and the cache in the temporary folder."""
+        environment = {**os.environ, "OCTET_CACHE": str(self.cache), "OCTET_ROOT": str(ROOT)}
+        environment.pop("OCTET_TOOLBOX", None)
+        script = f'set -euo pipefail; source "{ROOT}/deploy/toolbox/toolbox.sh"; {script}'
+        command = ["bash", "-c", script]
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+class CommandLineTest(unittest.TestCase):
+    def test_help_lists_every_verb(self):
+        for arguments in [["--help"], ["-h"], ["help"], []]:
+            result = dev(*arguments)
+            self.assertEqual(result.returncode, 0)
+            for verb in ["demo", "test", "build", "bench", "run --", "shell", "lint", "format", "train-demo"]:
+                self.assertIn(f"\n  {verb} ", result.stdout)
+
+    def test_unknown_verb(self):
+        result = dev("tset")
+        self.assertEqual(result.returncode, 2)
+        self.assertEqual(result.stdout, "")
+        self.assertIn("unknown verb 'tset'", result.stderr)
+
+    def test_run_needs_a_command(self):
+        self.assertEqual(dev("run", "--").returncode, 2)
+
+
+class RunTest(TemporaryFolderTest):
+    def test_exit_code_is_the_commands(self):
+        self.assertEqual(dev("run", "--", "sh", "-c", "exit 37").returncode, 37)
+
+    def test_standard_streams_are_the_commands(self):
+        result = dev("run", "--", "sh", "-c", "cat; echo to stderr >&2", input="to stdin")
+        self.assertEqual((result.stdout, result.stderr), ("to stdin", "to stderr\n"))
+
+    def test_folder_and_arguments_are_kept(self):
+        inside = self.folder / "a folder"
+        inside.mkdir()
+        (inside / "mine").write_text("content")
+        result = dev("run", "--", "sh", "-c", 'pwd; cat mine; echo " $1"', "sh", "two  words", cwd=inside)
+        self.assertEqual(result.stdout, f"{inside}\ncontent two  words\n")
+
+    def test_environment(self):
+        environment = {**os.environ, "MINE": "kept", "LANG": "de_DE"}
+        result = dev("run", "--", "sh", "-c", 'echo "$MINE"; echo "$PATH"', env=environment)
+        mine, path = result.stdout.splitlines()
+        self.assertEqual(mine, "kept")
+        self.assertEqual(path.split(":")[0], f"{ROOT}/build/release")
+
+    def test_platform_is_debian_13(self):
+        result = dev("run", "--", "sh", "-c", ". /etc/os-release; echo $ID $VERSION_ID")
+        self.assertEqual(result.stdout, "debian 13\n")
+
+    def test_sigterm_reaches_the_command(self):
+        script = "trap 'echo ended; exit 5' TERM; echo ready; while :; do sleep 0.02; done"
+        with subprocess.Popen([DEV, "run", "--", "bash", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.communicate(timeout=20)[0], "ended\n")
+        self.assertEqual(process.returncode, 5)
+
+
+class StampTest(TemporaryFolderTest):
+    """A toolbox of two packages, three files."""
+
+    def setUp(self):
+        super().setUp()
+        self.toolbox = self.cache / "toolbox"
+        info = self.toolbox / "var/lib/dpkg/info"
+        info.mkdir(parents=True)
+        files = {"cmake": ["/usr/bin/cmake", "/usr/share/doc/cmake"], "zlib1g": ["/usr/lib/libz.so.1"]}
+        for package, paths in files.items():
+            (info / f"{package}.list").write_text("".join(f"{path}\n" for path in ["/.", "/usr", *paths]))
+            for path in paths:
+                file = self.toolbox / path.lstrip("/")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("content")
+        self.stamp = self.toolbox / ".octet-toolbox"
+        self.assertEqual(self.bash(f'toolbox_write_stamp "{self.toolbox}"').returncode, 0)
+
+    def intact(self):
+        return self.bash(f'toolbox_intact "{self.toolbox}"').returncode == 0
+
+    def test_whole(self):
+        self.assertEqual(self.stamp.read_text(), "/usr/bin/cmake\n/usr/lib/libz.so.1\nend\n")
+        self.assertTrue(self.intact())
+
+    def test_unfinished(self):
+        self.stamp.unlink()
+        self.assertFalse(self.intact())
+
+    def test_stamp_cut_short(self):
+        self.stamp.write_text("/usr/bin/cmake\n")
+        self.assertFalse(self.intact())
+        self.stamp.write_text("")
+        self.assertFalse(self.intact())
+
+    def test_file_gone(self):
+        (self.toolbox / "usr/bin/cmake").unlink()
+        self.assertFalse(self.intact())
+
+    def test_file_emptied(self):
+        (self.toolbox / "usr/lib/libz.so.1").write_text("")
+        self.assertFalse(self.intact())
+
+    def test_remade_once_by_calls_at_the_same_time(self):
+        (self.toolbox / "usr/bin/cmake").unlink()
+        make = (
+            f"toolbox_make() {{ echo made >> '{self.cache}/made'; sleep 0.2; mkdir \"$1\"; "
+            'printf "end\\n" > "$1/$TOOLBOX_STAMP"; }; '
+        )
+        ensure = f"toolbox_ensure '{self.toolbox}'"
+        result = self.bash(f"{make} {ensure} & {ensure} & wait; toolbox_intact '{self.toolbox}'")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((self.cache / "made").read_text(), "made\n")
+        self.assertIn("incomplete, making it again", result.stderr)
+        self.assertTrue(self.stamp.exists())
+
+    def test_old_one_is_removed_and_the_one_in_use_kept(self):
+        fresh, old = self.cache / "toolbox-fresh", self.cache / "toolbox-old"
+        for folder in [fresh, old]:
+            folder.mkdir()
+            (folder / ".octet-toolbox").write_text("end\n")
+        long_ago = time.time() - 30 * 24 * 3600
+        os.utime(old / ".octet-toolbox", (long_ago, long_ago))
+        self.assertEqual(self.bash(f"toolbox_prune '{self.toolbox}'").returncode, 0)
+        self.assertTrue(fresh.exists())
+        self.assertFalse(old.exists())
+
+    def test_failed_step_shows_the_log_and_leaves_no_toolbox(self):
+        broken = "toolbox_bootstrap() { echo 'no route to anywhere'; return 3; }; "
+        new = self.cache / "toolbox-new"
+        result = self.bash(f"{broken} debootstrap() {{ :; }}; toolbox_ensure '{new}'")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("no route to anywhere", result.stderr)
+        self.assertFalse(new.exists())
+
+
+class KeyTest(TemporaryFolderTest):
+    def test_key_follows_the_packages(self):
+        self.assertEqual(self.bash("toolbox_key build").stdout, self.bash("toolbox_key build").stdout)
+        self.assertNotEqual(self.bash("toolbox_key build").stdout, self.bash("toolbox_key build test").stdout)
+
+    def test_comments_are_no_packages(self):
+        for line in self.bash("toolbox_packages build test train").stdout.splitlines():
+            self.assertRegex(line, r"^[a-z0-9][a-z0-9+.-]+$")
+
+
+@unittest.skipUnless(can_make_namespaces(), "needs root and mount namespaces")
+class EnterTest(TemporaryFolderTest):
+    """Enters a bare root whose /usr is this system's own."""
+
+    def setUp(self):
+        super().setUp()
+        self.toolbox = self.cache / "toolbox"
+        for folder in ["usr", "etc", "var/lib", "proc", "sys", "dev"]:
+            (self.toolbox / folder).mkdir(parents=True)
+        for link in ["bin", "lib", "lib64"]:
+            (self.toolbox / link).symlink_to(f"usr/{link}")
+
+    def enter(self, folder, command):
+        lend_usr = f'mount --rbind /usr "{self.toolbox}/usr"; toolbox_enter "{self.toolbox}" "{folder}" {command}'
+        source = f'source "{ROOT}/deploy/toolbox/toolbox.sh"; {lend_usr}'
+        return self.bash(f"unshare --mount --propagation private bash -ec '{source}'")
+
+    def test_becomes_the_command(self):
+        (self.folder / "mine").write_text("content")
+        result = self.enter(self.folder, 'sh -c "pwd; cat mine; exit 9"')
+        self.assertEqual((result.stdout, result.returncode), (f"{self.folder}\ncontent", 9), result.stderr)
+
+    def test_leaves_no_mount(self):
+        self.enter(self.folder, "true")
+        self.assertNotIn(str(self.cache), pathlib.Path("/proc/self/mountinfo").read_text())
+
+    def test_checkout_under_a_system_folder_is_seen(self):
+        with tempfile.TemporaryDirectory(dir="/var/lib") as folder:
+            pathlib.Path(folder, "mine").write_text("content")
+            result = self.enter(folder, "cat mine")
+            self.assertEqual((result.stdout, result.returncode), ("content", 0), result.stderr)
+
+    def test_host_libraries_do_not_leak_in(self):
+        os.environ["LD_LIBRARY_PATH"] = "/nowhere"
+        self.addCleanup(os.environ.pop, "LD_LIBRARY_PATH")
+        result = self.enter(self.folder, 'sh -c "echo \\$LANG:\\$LD_LIBRARY_PATH:\\$PATH"')
+        self.assertRegex(result.stdout, r"^C.UTF-8::/usr/local/sbin:")
+
+
+if __name__ == "__main__":
+    unittest.main()

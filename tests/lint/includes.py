@@ -1,0 +1,192 @@
+"""Holds the architecture: which folder may include which. The table below is the map's section 1 in code.
+
+    tensor <- graph <- {ops, passes, onnx} <- plan <- engine.h <- {server, cli}
+"""
+
+import pathlib
+import re
+
+from source_tree import ROOT, Violation, cpp_files, read_text
+
+# Folder -> what its files may include of ours: folders (their files, not their subfolders) and single headers.
+# The entry with the longest matching path holds. A folder may always include itself. `*`: everything (tests).
+OURS = {
+    "proto": [],
+    "config": [],
+    "engine/tensor": [],
+    "engine/graph": ["engine/tensor"],
+    "engine/onnx": ["engine/tensor", "engine/graph"],
+    "engine/onednn": ["engine/tensor"],
+    "engine/ops": ["engine/tensor", "engine/graph", "engine/onednn"],
+    "engine/passes": ["engine/tensor", "engine/graph", "engine/ops"],
+    "engine/plan": [
+        "engine/tensor",
+        "engine/graph",
+        "engine/ops",
+        "engine/onnx",
+        "engine/passes",
+        "engine/onednn",
+    ],
+    "engine/quantize": [
+        "engine/tensor",
+        "engine/graph",
+        "engine/ops",
+        "engine/onnx",
+        "engine/passes",
+        "engine/plan",
+    ],
+    "engine/quantize/train": [
+        "engine/tensor",
+        "engine/graph",
+        "engine/ops",
+        "engine/onnx",
+        "engine/passes",
+        "engine/plan",
+        "engine/quantize",
+    ],
+    "engine": [
+        "engine/tensor",
+        "engine/graph",
+        "engine/ops",
+        "engine/onnx",
+        "engine/passes",
+        "engine/plan",
+        "engine/quantize",
+    ],
+    "server/metrics": ["engine/engine.h", "config"],
+    "server/scheduling": ["engine/engine.h", "config", "server/metrics"],
+    "server/repository": ["engine/engine.h", "config", "server/metrics", "server/scheduling"],
+    "server/routing": [
+        "engine/engine.h",
+        "config",
+        "server/metrics",
+        "server/scheduling",
+        "server/repository",
+    ],
+    "server/rpc": [
+        "engine/engine.h",
+        "config",
+        "proto",
+        "server/metrics",
+        "server/scheduling",
+        "server/repository",
+        "server/routing",
+        "server",
+    ],
+    "server/http": [
+        "engine/engine.h",
+        "config",
+        "server/metrics",
+        "server/scheduling",
+        "server/repository",
+        "server/routing",
+        "server",
+    ],
+    "server": [
+        "engine/engine.h",
+        "config",
+        "proto",
+        "server/metrics",
+        "server/scheduling",
+        "server/repository",
+        "server/routing",
+        "server/rpc",
+        "server/http",
+    ],
+    "cli": ["engine/engine.h", "config", "proto", "server"],
+    "tests": ["*"],
+}
+
+# Third party -> (what its headers look like, the folders that may include them; their subfolders too).
+THIRD_PARTIES = {
+    "oneDNN": (r"oneapi/dnnl/|dnnl\.hpp|dnnl\.h", ["engine/onednn"]),
+    "ONNX": (r"onnx/", ["engine/onnx"]),
+    "protobuf": (r"google/protobuf/", ["engine/onnx", "server/rpc", "cli"]),
+    "gRPC": (r"grpc/|grpcpp/", ["server/rpc", "server", "cli"]),
+    "Prometheus": (r"prometheus/", ["server/metrics"]),
+    "yaml-cpp": (r"yaml-cpp/", ["config"]),
+    "cpp-httplib": (r"httplib\.h", ["server/http", "cli"]),
+    "CLI11": (r"CLI/", ["cli"]),
+    "spdlog": (r"spdlog/", ["server", "cli"]),
+    "OpenTelemetry": (r"opentelemetry/", ["server"]),
+    "GoogleTest": (r"gtest/|gmock/", []),
+    "Google Benchmark": (r"benchmark/", []),
+    "Abseil": (r"absl/", ["cli", "config", "engine", "server"]),
+    "nlohmann-json": (r"nlohmann/", ["cli", "config", "engine", "server"]),
+}
+# gRPC is for the top of server/ and for server/rpc, not for the folders beside it.
+EXACT = {("gRPC", "server")}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+def _within(folder, parent):
+    return folder == parent or folder.startswith(parent + "/")
+
+
+def row_of(folder):
+    """Returns the folder of OURS that holds for a folder: itself or its nearest ancestor; None outside the table."""
+    while folder not in OURS and "/" in folder:
+        folder = folder.rpartition("/")[0]
+    return folder if folder in OURS else None
+
+
+def _third_party(header):
+    for name, (pattern, _) in THIRD_PARTIES.items():
+        if re.match(pattern, header):
+            return name
+    return None
+
+
+def _check_third_party(folder, name):
+    if _within(folder, "tests"):
+        return None
+    for allowed in THIRD_PARTIES[name][1]:
+        if folder == allowed or ((name, allowed) not in EXACT and _within(folder, allowed)):
+            return None
+    where = ", ".join(THIRD_PARTIES[name][1]) or "tests"
+    return f"{name} may be included by {where} alone, not by {folder}"
+
+
+def _check_ours(row, header, bracket, root):
+    target = header.rpartition("/")[0]
+    generated = header.endswith(".pb.h") and target == "proto"
+    if not generated and not (root / header).is_file():
+        if bracket == "<" or (root / target).is_dir() and target:
+            return None  # a system header, or ours but missing, which the compiler tells better
+        return f'"{header}" is not relative to the root of the checkout'
+    if bracket == "<":
+        return f"<{header}> is ours: include it in quotes"
+    allowed = OURS[row]
+    target_row = row_of(target)
+    if "*" in allowed or target_row == row or header in allowed or target_row in allowed:
+        return None
+    return f"{row} may not include {header} (allowed: {', '.join(allowed) or 'nothing else'})"
+
+
+def check_line(path, line, root=ROOT):
+    """Returns what is wrong with one line of the C++ file at path, or None."""
+    match = INCLUDE.match(line)
+    if not match:
+        return None
+    bracket, header = match.groups()
+    folder = str(pathlib.PurePosixPath(path).parent)
+    row = row_of(folder)
+    if row is None:
+        return f"{folder} has no row in the include table of tests/lint/includes.py"
+    if ".." in header.split("/"):
+        return f'"{header}" climbs: include from the root of the checkout'
+    name = _third_party(header)
+    if name and not (root / header).is_file():
+        return _check_third_party(folder, name)
+    return _check_ours(row, header, bracket, root)
+
+
+def check(root=ROOT):
+    violations = []
+    for path in cpp_files(root):
+        for number, line in enumerate(read_text(path, root) or [], start=1):
+            message = check_line(path, line, root)
+            if message:
+                violations.append(Violation(str(path), number, message))
+    return violations
