@@ -1,0 +1,206 @@
+#include "config/model_config.h"
+
+#include <algorithm>
+
+#include "config/yaml_reader.h"
+
+namespace octet {
+namespace {
+
+std::vector<std::string> PrecisionNames() {
+  std::vector<std::string> names;
+  for (const Precision precision : kAllPrecisions) names.emplace_back(PrecisionName(precision));
+  return names;
+}
+
+/// What the rows write to before their names are turned into types.
+struct Written {
+  ModelConfig config;
+  std::map<std::string, double> split;
+  std::vector<std::string> precisions;
+};
+
+absl::Status CheckPrecision(const std::string& name) {
+  if (ParsePrecision(name)) return absl::OkStatus();
+  std::string list;
+  for (const std::string& known : PrecisionNames()) list += (list.empty() ? "" : ", ") + known;
+  return InvalidArgument("expected one of {}; got \"{}\"", list, name);
+}
+
+/// Names of the element types that a client may send for an FP32 input.
+std::vector<std::string> WireTypes() {
+  return {"UINT8", "INT8", "UINT16", "INT16", "INT32", "FP16", "BF16"};
+}
+
+/// A weight; the name that stood for `*` must be a precision.
+YamlBinding SplitWeight(std::map<std::string, double>* split) {
+  return {"0 .. 1000000",
+          [split](const YAML::Node& value, const std::string& name) -> absl::Status {
+            OCTET_RETURN_IF_ERROR(CheckPrecision(name));
+            OCTET_ASSIGN_OR_RETURN((*split)[name], ParseNumber(value, 0, 1e6));
+            return absl::OkStatus();
+          }};
+}
+
+/// One row per key: path, where it goes and what it accepts, unit, meaning.
+std::vector<YamlKey> Keys(Written& w) {
+  ModelConfig& c = w.config;
+  const auto default_precision = [&c](const std::string& name) {
+    c.routing.default_precision = ParsePrecision(name);
+  };
+  const std::function<YamlBinding(WireMapping&)> wire_dtype = [](WireMapping& wire) {
+    return Choice(WireTypes(),
+                  [&wire](const std::string& name) { wire.dtype = *ParseDType(name); });
+  };
+  const std::function<YamlBinding(WireMapping&)> wire_scale = [](WireMapping& wire) {
+    return NumberList(&wire.scale);
+  };
+  const std::function<YamlBinding(WireMapping&)> wire_zero_point = [](WireMapping& wire) {
+    return NumberList(&wire.zero_point);
+  };
+  return {
+      {"name", Text(&c.name), "", "the model's name; the folder's when absent"},
+
+      {"batching.max_batch", Integer(&c.batching.max_batch, 1, 65536), "rows",
+       "rows that run as one batch"},
+      {"batching.max_queue_delay_us", Integer(&c.batching.max_queue_delay_us, 0, 60'000'000), "us",
+       "how long a batch may wait to become full"},
+      {"batching.max_queue_requests", Integer(&c.batching.max_queue_requests, 1, 1'000'000),
+       "requests", "waiting per variant; one more is refused"},
+      {"batching.max_queue_bytes", Integer(&c.batching.max_queue_bytes, 1, INT64_MAX / 2), "bytes",
+       "waiting per variant; more is refused"},
+
+      {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
+       "element type that clients may send for this FP32 input"},
+      {"inputs.*.wire.scale", ForName(&c.wire, wire_scale), "real per step",
+       "real = scale[c] * (q - zero_point[c]), c along axis 1"},
+      {"inputs.*.wire.zero_point", ForName(&c.wire, wire_zero_point), "steps",
+       "the q that stands for 0; need not be whole"},
+
+      {"routing.default", Choice(PrecisionNames(), default_precision), "",
+       "precision that answers when neither the request nor a split says"},
+      {"routing.split.*", SplitWeight(&w.split), "weight",
+       "share of the traffic of this precision"},
+      {"routing.sticky.parameter", Text(&c.routing.sticky.parameter), "",
+       "request parameter whose value keeps to one precision"},
+      {"routing.sticky.metadata", Text(&c.routing.sticky.metadata), "",
+       "metadata key whose value keeps to one precision"},
+      {"routing.sticky.salt", Text(&c.routing.sticky.salt), "",
+       "another salt draws the groups anew"},
+
+      {"versions.latest", Integer(&c.versions.latest, 1, 1'000'000), "versions",
+       "load the so many highest versions"},
+      {"versions.all", Boolean(&c.versions.all), "", "load every version"},
+      {"versions.specific", IntegerList(&c.versions.specific, 1), "versions", "load these"},
+
+      {"precisions", TextList(&w.precisions, CheckPrecision), "",
+       "precisions that load; every file that is there when absent"},
+  };
+}
+
+absl::Status CheckWire(const std::string& file, const std::string& input, const WireMapping& wire) {
+  const std::string key = std::format("{}: inputs.{}.wire", file, input);
+  if (wire.dtype == DType::kUndefined) return InvalidArgument("{}: datatype is missing", key);
+  if (wire.scale.empty() || wire.zero_point.empty()) {
+    return InvalidArgument("{}: scale and zero_point need at least one number", key);
+  }
+  if (wire.scale.size() != wire.zero_point.size() && wire.scale.size() != 1 &&
+      wire.zero_point.size() != 1) {
+    return InvalidArgument("{}: scale and zero_point differ in length: {} and {}", key,
+                           wire.scale.size(), wire.zero_point.size());
+  }
+  for (const float scale : wire.scale) {
+    if (!(scale > 0)) return InvalidArgument("{}: scale must be > 0, got {}", key, scale);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
+  const ModelConfig::Routing& routing = config.routing;
+  double sum = 0;
+  for (const auto& [precision, weight] : routing.split) sum += weight;
+  if (!routing.split.empty() && sum <= 0) {
+    return InvalidArgument("{}: routing.split: the weights sum to 0", file);
+  }
+  const auto loads = [&config](Precision precision) {
+    return config.precisions.empty() || std::ranges::contains(config.precisions, precision);
+  };
+  for (const auto& [precision, weight] : routing.split) {
+    if (!loads(precision)) {
+      return InvalidArgument("{}: routing.split.{}: not among `precisions`", file,
+                             PrecisionName(precision));
+    }
+  }
+  if (routing.default_precision && !loads(*routing.default_precision)) {
+    return InvalidArgument("{}: routing.default: not among `precisions`: {}", file,
+                           PrecisionName(*routing.default_precision));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckModelConfig(const std::string& file, const ModelConfig& config) {
+  for (const auto& [input, wire] : config.wire) OCTET_RETURN_IF_ERROR(CheckWire(file, input, wire));
+  OCTET_RETURN_IF_ERROR(CheckRouting(file, config));
+  const int policies = (config.versions.latest ? 1 : 0) + (config.versions.all ? 1 : 0) +
+                       (config.versions.specific.empty() ? 0 : 1);
+  if (policies > 1) {
+    return InvalidArgument("{}: versions: give one of latest, all and specific", file);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_view file) {
+  Written written;
+  OCTET_RETURN_IF_ERROR(ReadYaml(text, file, Keys(written)));
+  ModelConfig& config = written.config;
+  for (const auto& [name, weight] : written.split) {
+    config.routing.split[*ParsePrecision(name)] = weight;
+  }
+  for (const std::string& name : written.precisions) {
+    config.precisions.push_back(*ParsePrecision(name));
+  }
+  OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), config));
+  return config;
+}
+
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
+  OCTET_ASSIGN_OR_RETURN(const std::string text, ReadConfigFile(path));
+  return ParseModelConfig(text, path);
+}
+
+absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,
+                                                       const ModelConfig& model) {
+  ServerConfig::Batching batching = server.batching;
+  batching.max_batch = model.batching.max_batch.value_or(batching.max_batch);
+  batching.max_queue_delay_us =
+      model.batching.max_queue_delay_us.value_or(batching.max_queue_delay_us);
+  batching.max_queue_requests =
+      model.batching.max_queue_requests.value_or(batching.max_queue_requests);
+  batching.max_queue_bytes = model.batching.max_queue_bytes.value_or(batching.max_queue_bytes);
+  if (batching.max_batch > server.limits.max_batch) {
+    return InvalidArgument("batching.max_batch: larger than the server's limits.max_batch = {}: {}",
+                           server.limits.max_batch, batching.max_batch);
+  }
+  return batching;
+}
+
+std::vector<int64_t> SelectVersions(const ModelConfig::Versions& policy,
+                                    std::vector<int64_t> existing) {
+  std::ranges::sort(existing, std::greater<>());
+  if (policy.all) return existing;
+  if (!policy.specific.empty()) {
+    std::erase_if(existing, [&](int64_t v) { return !std::ranges::contains(policy.specific, v); });
+    return existing;
+  }
+  existing.resize(std::min<size_t>(existing.size(), policy.latest.value_or(1)));
+  return existing;
+}
+
+std::vector<ConfigKeyInfo> ModelConfigKeys() {
+  Written written;
+  return DescribeKeys(Keys(written));
+}
+
+}  // namespace octet

@@ -1,0 +1,80 @@
+// model.yaml: how one model is batched, what its clients may send, and how its traffic is split.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "config/config_key.h"
+#include "config/server_config.h"
+#include "engine/graph/precision.h"
+#include "engine/tensor/wire_mapping.h"  // and ConvertFromWire, which the server and the CLI share
+
+namespace octet {
+
+/// model.yaml, as it is written: what is absent comes from the server's configuration.
+struct ModelConfig {
+  std::string name;  ///< Empty, or the folder's name.
+
+  struct Batching {
+    std::optional<int> max_batch;
+    std::optional<int> max_queue_delay_us;
+    std::optional<int> max_queue_requests;
+    std::optional<int64_t> max_queue_bytes;
+    bool operator==(const Batching&) const = default;
+  } batching;
+
+  /// By input name: the narrower type that clients may send beside the model's own.
+  std::map<std::string, WireMapping> wire;
+
+  struct Routing {
+    std::optional<Precision> default_precision;
+    std::map<Precision, double>
+        split;  ///< Weight of each precision's share, >= 0; their sum is any > 0.
+    /// A request that carries a key is always answered by the same precision.
+    struct Sticky {
+      std::string parameter;  ///< Request parameter that holds the key; empty = none.
+      std::string metadata;   ///< gRPC metadata or HTTP header that holds it; empty = none.
+      std::string salt;       ///< Another salt draws the groups anew.
+      bool operator==(const Sticky&) const = default;
+    } sticky;
+    bool operator==(const Routing&) const = default;
+  } routing;
+
+  /// Which versions load: the `latest` so many (default 1), `all`, or the `specific` ones.
+  struct Versions {
+    std::optional<int> latest;
+    bool all = false;
+    std::vector<int64_t> specific;
+    bool operator==(const Versions&) const = default;
+  } versions;
+
+  std::vector<Precision> precisions;  ///< Which load; empty = every file that is there.
+
+  bool operator==(const ModelConfig&) const = default;
+};
+
+/// Reads YAML. `file` names it in errors. INVALID_ARGUMENT with one line per mistake.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_view file);
+/// Reads the file; also NOT_FOUND when it cannot be opened.
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
+
+/// The batching of a model: its own keys over the server's defaults. INVALID_ARGUMENT when it asks for
+/// more than limits.max_batch.
+absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,
+                                                       const ModelConfig& model);
+
+/// Of the versions that exist (any order), those that load, highest first.
+std::vector<int64_t> SelectVersions(const ModelConfig::Versions& policy,
+                                    std::vector<int64_t> existing);
+
+/// Every key.
+std::vector<ConfigKeyInfo> ModelConfigKeys();
+
+}  // namespace octet

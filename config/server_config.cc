@@ -1,0 +1,89 @@
+#include "config/server_config.h"
+
+#include "config/yaml_reader.h"
+
+namespace octet {
+namespace {
+
+constexpr int64_t kMebi = int64_t{1} << 20;
+
+/// One row per key: path, where it goes and what it accepts, unit, meaning.
+std::vector<YamlKey> Keys(ServerConfig& c) {
+  const auto level = [&c](const std::string& name) { c.logging.level = name; };
+  return {
+      {"name", Text(&c.name), "", "the server's name in ServerMetadata"},
+
+      {"repository.path", Text(&c.repository.path), "folder", "the model repository"},
+      {"repository.poll_seconds", Integer(&c.repository.poll_seconds, 0, 86400), "s",
+       "look for changed files this often; 0 = only when asked"},
+      {"repository.strict", Boolean(&c.repository.strict), "",
+       "refuse to start when a model fails to load"},
+
+      {"listen.address", Text(&c.listen.address), "", "the address that all ports are opened on"},
+      {"listen.grpc_port", Integer(&c.listen.grpc_port, 0, 65535), "port",
+       "gRPC; 0 = any free one"},
+      {"listen.http_port", Integer(&c.listen.http_port, 0, 65535), "port",
+       "HTTP: health; 0 = any free one"},
+      {"listen.metrics_port", Integer(&c.listen.metrics_port, 0, 65535), "port",
+       "Prometheus; 0 = any free one"},
+
+      {"limits.max_message_bytes", Integer(&c.limits.max_message_bytes, 1024, 2048 * kMebi - 1),
+       "bytes", "largest request and answer"},
+      {"limits.max_batch", Integer(&c.limits.max_batch, 1, 65536), "rows",
+       "the most that a model may ask for as batching.max_batch"},
+
+      {"workers.count", Integer(&c.workers.count, 0, 1024), "threads",
+       "workers that compute; 0 = cores / workers.threads"},
+      {"workers.threads", Integer(&c.workers.threads, 0, 1024), "threads",
+       "OpenMP threads of each worker; 0 = 1 up to 4 cores, 2 up to 16, else 4"},
+
+      {"batching.max_batch", Integer(&c.batching.max_batch, 1, 65536), "rows",
+       "rows that run as one batch"},
+      {"batching.max_queue_delay_us", Integer(&c.batching.max_queue_delay_us, 0, 60'000'000), "us",
+       "how long a batch may wait to become full; 0 = never"},
+      {"batching.max_queue_requests", Integer(&c.batching.max_queue_requests, 1, 1'000'000),
+       "requests", "waiting per variant; one more is refused"},
+      {"batching.max_queue_bytes", Integer(&c.batching.max_queue_bytes, 1, INT64_MAX / 2), "bytes",
+       "waiting per variant; more is refused"},
+
+      {"engine.require_int8_percent", Number(&c.engine.require_int8_percent, 0, 100), "%",
+       "smallest share of an int8 variant's multiply-adds that must run in int8"},
+      {"engine.disabled_passes", TextList(&c.engine.disabled_passes), "",
+       "rewrites to leave out, by name"},
+      {"engine.max_cached_plans", Integer(&c.engine.max_cached_plans, 1, 65536), "plans",
+       "compiled input shapes kept per variant"},
+      {"engine.max_model_bytes", Integer(&c.engine.max_model_bytes, 1, INT64_MAX / 2), "bytes",
+       "largest ONNX file, external data included"},
+
+      {"logging.level", Choice({"trace", "debug", "info", "warn", "error", "off"}, level), "",
+       "least severe event that is logged"},
+      {"logging.access_log", Boolean(&c.logging.access_log), "", "one line per request"},
+
+      {"shutdown.grace_seconds", Integer(&c.shutdown.grace_seconds, 0, 86400), "s",
+       "time for accepted requests to finish after SIGTERM"},
+  };
+}
+
+}  // namespace
+
+absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::string_view file) {
+  ServerConfig config;
+  OCTET_RETURN_IF_ERROR(ReadYaml(text, file, Keys(config)));
+  if (config.batching.max_batch > config.limits.max_batch) {
+    return InvalidArgument("{}: batching.max_batch: larger than limits.max_batch = {}: {}", file,
+                           config.limits.max_batch, config.batching.max_batch);
+  }
+  return config;
+}
+
+absl::StatusOr<ServerConfig> LoadServerConfig(const std::string& path) {
+  OCTET_ASSIGN_OR_RETURN(const std::string text, ReadConfigFile(path));
+  return ParseServerConfig(text, path);
+}
+
+std::vector<ConfigKeyInfo> ServerConfigKeys() {
+  ServerConfig config;
+  return DescribeKeys(Keys(config));
+}
+
+}  // namespace octet

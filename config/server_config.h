@@ -1,0 +1,89 @@
+// The configuration of `octet serve`: plain values with their defaults and units.
+//
+// config/octet.yaml is this file as YAML, with every default; a test holds the two together.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "config/config_key.h"
+
+namespace octet {
+
+struct ServerConfig {
+  std::string name = "octet";  ///< What ServerMetadata answers.
+
+  struct Repository {
+    std::string path;      ///< Folder of models; must be set here or on the command line.
+    int poll_seconds = 0;  ///< Look for changes this often; 0 = only when asked.
+    bool strict = false;   ///< Refuse to start when a model fails to load.
+    bool operator==(const Repository&) const = default;
+  } repository;
+
+  struct Listen {
+    std::string address = "0.0.0.0";
+    int grpc_port = 8001;  ///< 0 = any free port, for all three.
+    int http_port = 8000;
+    int metrics_port = 8002;
+    bool operator==(const Listen&) const = default;
+  } listen;
+
+  struct Limits {
+    int64_t max_message_bytes = int64_t{64} << 20;  ///< One gRPC message or HTTP body.
+    int max_batch = 256;                            ///< The most that any model.yaml may ask for.
+    bool operator==(const Limits&) const = default;
+  } limits;
+
+  struct Workers {
+    int count = 0;    ///< Threads that compute; 0 = cores / threads.
+    int threads = 0;  ///< OpenMP threads per worker; 0 = 1, 2 or 4 by the number of cores.
+    bool operator==(const Workers&) const = default;
+  } workers;
+
+  /// Defaults for models whose model.yaml does not say.
+  struct Batching {
+    int max_batch = 8;           ///< Rows that run as one batch.
+    int max_queue_delay_us = 0;  ///< How long a batch may wait to become full.
+    int max_queue_requests = 256;
+    int64_t max_queue_bytes = int64_t{256} << 20;
+    bool operator==(const Batching&) const = default;
+  } batching;
+
+  struct Engine {
+    double require_int8_percent =
+        0;  ///< Smallest share of multiply-adds in int8 for int8 variants.
+    std::vector<std::string> disabled_passes;
+    int max_cached_plans = 32;  ///< Compiled shapes kept per variant beyond the batch sizes.
+    int64_t max_model_bytes = int64_t{2} << 30;
+    bool operator==(const Engine&) const = default;
+  } engine;
+
+  struct Logging {
+    std::string level = "info";  ///< trace, debug, info, warn, error or off.
+    bool access_log = false;     ///< One line per request.
+    bool operator==(const Logging&) const = default;
+  } logging;
+
+  struct Shutdown {
+    int grace_seconds = 30;  ///< Time for accepted requests to finish after SIGTERM.
+    bool operator==(const Shutdown&) const = default;
+  } shutdown;
+
+  bool operator==(const ServerConfig&) const = default;
+};
+
+/// Reads YAML over the defaults. `file` names it in errors. INVALID_ARGUMENT with one line
+/// `file:line:column: key.path: problem` per mistake.
+absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::string_view file);
+/// Reads the file; also NOT_FOUND when it cannot be opened.
+absl::StatusOr<ServerConfig> LoadServerConfig(const std::string& path);
+
+/// Every key, in the order of config/octet.yaml.
+std::vector<ConfigKeyInfo> ServerConfigKeys();
+
+}  // namespace octet
