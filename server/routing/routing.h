@@ -1,0 +1,67 @@
+// Which precision answers a request: a pure function of what is configured, what is ready and what the
+// request says.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "config/model_config.h"
+#include "engine/graph/precision.h"
+
+namespace octet {
+
+/// Why a precision was chosen; also the label of the metric that counts it.
+enum class RouteReason : uint8_t { kExplicit, kSticky, kSplit, kDefault };
+inline constexpr int kRouteReasons = 4;
+/// "explicit", "sticky", "split", "default".
+std::string_view RouteReasonName(RouteReason reason);
+
+/// One precision of a model version, as routing sees it.
+struct RouteCandidate {
+  Precision precision = Precision::kFp32;
+  bool ready = false;
+  double weight = 0;  ///< Of the split; 0 without one.
+};
+
+/// What routing knows of a model version. Immutable; made anew when a variant or the configuration changes.
+struct RouteTable {
+  std::vector<RouteCandidate> candidates;  ///< Every precision that the version has, ready or not.
+  std::optional<Precision> default_precision;
+  std::string salt;
+  bool has_split = false;
+};
+
+/// Makes the table of a version. `present` lists its precisions and whether each is ready.
+RouteTable MakeRouteTable(const ModelConfig::Routing& config, std::vector<RouteCandidate> present);
+
+/// What routing needs to know of a request.
+struct RouteFacts {
+  std::string_view precision;   ///< Asked for by parameter or metadata; empty = not asked.
+  std::string_view sticky_key;  ///< Empty = none.
+  double draw = 0;              ///< Uniform in [0, 1), for the split.
+};
+
+struct Route {
+  Precision precision = Precision::kFp32;
+  RouteReason reason = RouteReason::kDefault;
+};
+
+/// Chooses, in this order:
+/// 1. the precision that the request asks for;
+/// 2. with a split and a sticky key: the candidate with the largest score ln(u) / weight, where u in
+///    (0, 1] is a salted hash of key and precision. The same key always gets the same answer, shares are
+///    proportional to the weights, and changing one weight moves only keys to or from that precision;
+/// 3. with a split: in proportion to the weights, by `draw`;
+/// 4. the configured default; else the first ready one of fp32, bf16, fp16, int8, int8-dynamic.
+/// In 2 and 3 only ready precisions of weight > 0 take part: a broken one leaves its share to the others.
+///
+/// Errors: INVALID_ARGUMENT for a precision name that does not exist; NOT_FOUND for one that the model does not
+/// have; UNAVAILABLE for one that is not ready, or when none is.
+/// Source of 2: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
+absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
+
+}  // namespace octet

@@ -1,0 +1,188 @@
+#include "server/routing/routing.h"
+
+#include <format>
+#include <map>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "server/routing/stable_hash.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+using Split = std::map<Precision, double>;
+constexpr int kRequests = 100'000;
+
+/// A version in which `present` are ready.
+RouteTable Table(const Split& split, const std::vector<Precision>& present, std::string salt = "") {
+  ModelConfig::Routing config;
+  config.split = split;
+  config.sticky.salt = std::move(salt);
+  std::vector<RouteCandidate> candidates;
+  for (const Precision precision : present) candidates.push_back({precision, true});
+  return MakeRouteTable(config, candidates);
+}
+
+const std::vector<Precision> kTwo = {Precision::kFp32, Precision::kInt8};
+const std::vector<Precision> kThree = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
+
+Precision Sticky(const RouteTable& table, int user) {
+  const std::string key = std::format("user-{}", user);
+  const auto route = ChoosePrecision(table, {.sticky_key = key});
+  EXPECT_EQ(route->reason, RouteReason::kSticky);
+  return route->precision;
+}
+
+std::map<Precision, double> StickyShares(const RouteTable& table) {
+  std::map<Precision, double> shares;
+  for (int user = 0; user < kRequests; ++user) shares[Sticky(table, user)] += 1.0 / kRequests;
+  return shares;
+}
+
+std::string ErrorOf(const RouteTable& table, const RouteFacts& facts, absl::StatusCode code) {
+  const auto route = ChoosePrecision(table, facts);
+  EXPECT_EQ(route.status().code(), code);
+  return std::string(Message(route.status()));
+}
+
+TEST(RoutingTest, WhatTheRequestAsksForWins) {
+  const RouteTable table = Table({{Precision::kFp32, 100}}, kTwo);
+  const auto route = ChoosePrecision(table, {.precision = "int8", .sticky_key = "somebody"});
+  ASSERT_TRUE(route.ok());
+  EXPECT_EQ(route->precision, Precision::kInt8);
+  EXPECT_EQ(route->reason, RouteReason::kExplicit);
+}
+
+TEST(RoutingTest, AskingForWhatIsNotThereListsWhatIs) {
+  RouteTable table = Table({}, kTwo);
+  table.candidates[1].ready = false;
+  EXPECT_EQ(ErrorOf(table, {.precision = "int4"}, absl::StatusCode::kInvalidArgument),
+            "unknown precision, this model has fp32, int8 (not ready): \"int4\"");
+  EXPECT_EQ(ErrorOf(table, {.precision = "bf16"}, absl::StatusCode::kNotFound),
+            "the model has no such precision, it has fp32, int8 (not ready): bf16");
+  EXPECT_EQ(ErrorOf(table, {.precision = "int8"}, absl::StatusCode::kUnavailable),
+            "the precision is not ready, there are fp32, int8 (not ready): int8");
+}
+
+TEST(RoutingTest, WithoutAnyRuleTheMostExactReadyPrecisionAnswers) {
+  EXPECT_EQ(ChoosePrecision(Table({}, kThree), {})->precision, Precision::kFp32);
+  EXPECT_EQ(ChoosePrecision(Table({}, {Precision::kInt8, Precision::kBf16}), {})->precision,
+            Precision::kBf16);
+  EXPECT_EQ(ChoosePrecision(Table({}, {Precision::kInt8}), {.sticky_key = "k"})->reason,
+            RouteReason::kDefault);
+}
+
+TEST(RoutingTest, TheConfiguredDefaultAnswersWhileItIsReady) {
+  RouteTable table = Table({}, kTwo);
+  table.default_precision = Precision::kInt8;
+  EXPECT_EQ(ChoosePrecision(table, {})->precision, Precision::kInt8);
+  table.candidates[1].ready = false;
+  EXPECT_EQ(ChoosePrecision(table, {})->precision, Precision::kFp32);
+}
+
+TEST(RoutingTest, NothingReadyIsUnavailable) {
+  RouteTable table = Table({{Precision::kInt8, 1}}, {Precision::kInt8});
+  table.candidates[0].ready = false;
+  EXPECT_THAT(ErrorOf(table, {}, absl::StatusCode::kUnavailable), HasSubstr("int8 (not ready)"));
+}
+
+TEST(RoutingTest, TheSplitFollowsItsWeights) {
+  const RouteTable table =
+      Table({{Precision::kFp32, 50}, {Precision::kBf16, 30}, {Precision::kInt8, 20}}, kThree);
+  std::map<Precision, double> shares;
+  for (int i = 0; i < kRequests; ++i) {
+    const auto route = ChoosePrecision(table, {.draw = static_cast<double>(i) / kRequests});
+    EXPECT_EQ(route->reason, RouteReason::kSplit);
+    shares[route->precision] += 1.0 / kRequests;
+  }
+  EXPECT_NEAR(shares[Precision::kFp32], 0.5, 1e-4);
+  EXPECT_NEAR(shares[Precision::kBf16], 0.3, 1e-4);
+  EXPECT_NEAR(shares[Precision::kInt8], 0.2, 1e-4);
+}
+
+TEST(RoutingTest, AWeightOfZeroTakesNoTraffic) {
+  const RouteTable table = Table({{Precision::kFp32, 1}, {Precision::kInt8, 0}}, kTwo);
+  for (const double draw : {0.0, 0.5, 0.999999999}) {
+    EXPECT_EQ(ChoosePrecision(table, {.draw = draw})->precision, Precision::kFp32);
+  }
+  EXPECT_EQ(StickyShares(table).count(Precision::kInt8), 0U);
+}
+
+TEST(RoutingTest, ABrokenPrecisionLeavesItsShareToTheOthers) {
+  RouteTable table =
+      Table({{Precision::kFp32, 25}, {Precision::kBf16, 25}, {Precision::kInt8, 50}}, kThree);
+  const RouteTable whole = table;
+  table.candidates[2].ready = false;
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0.49})->precision, Precision::kFp32);
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0.51})->precision, Precision::kBf16);
+  for (int user = 0; user < 1000; ++user) {
+    const Precision before = Sticky(whole, user);
+    if (before == Precision::kInt8) continue;
+    EXPECT_EQ(Sticky(table, user), before) << "user " << user << " was moved";
+  }
+}
+
+TEST(StickyRoutingTest, SharesFollowTheWeights) {
+  const auto shares = StickyShares(
+      Table({{Precision::kFp32, 90}, {Precision::kBf16, 7}, {Precision::kInt8, 3}}, kThree));
+  // Five standard deviations of a binomial share of 100,000 draws.
+  EXPECT_NEAR(shares.at(Precision::kFp32), 0.90, 0.005);
+  EXPECT_NEAR(shares.at(Precision::kBf16), 0.07, 0.004);
+  EXPECT_NEAR(shares.at(Precision::kInt8), 0.03, 0.003);
+}
+
+TEST(StickyRoutingTest, OnlyTheRatioOfTheWeightsMatters) {
+  const RouteTable percent = Table({{Precision::kFp32, 60}, {Precision::kInt8, 40}}, kTwo);
+  const RouteTable parts = Table({{Precision::kFp32, 0.75}, {Precision::kInt8, 0.5}}, kTwo);
+  for (int user = 0; user < 1000; ++user) EXPECT_EQ(Sticky(percent, user), Sticky(parts, user));
+}
+
+TEST(StickyRoutingTest, TheChoiceIsTheSameInEveryProcess) {
+  const RouteTable table = Table({{Precision::kFp32, 50}, {Precision::kInt8, 50}}, kTwo, "salt");
+  std::string choices;
+  for (int user = 0; user < 16; ++user)
+    choices += Sticky(table, user) == Precision::kInt8 ? '8' : 'f';
+  EXPECT_EQ(choices, "f8888ff8f8fffff8");
+  EXPECT_EQ(HashBytes("foobar"), 0x85944171f73967e8ULL) << "FNV-1a's published test vector";
+  EXPECT_EQ(MixBits(1), 0xb456bcfc34c2cb2cULL);
+}
+
+TEST(StickyRoutingTest, MovingAWeightMovesOnlyItsShare) {
+  const RouteTable before =
+      Table({{Precision::kFp32, 1}, {Precision::kBf16, 1}, {Precision::kInt8, 1}}, kThree);
+  const RouteTable after =
+      Table({{Precision::kFp32, 1}, {Precision::kBf16, 1}, {Precision::kInt8, 2}}, kThree);
+  int moved = 0;
+  for (int user = 0; user < kRequests; ++user) {
+    const Precision to = Sticky(after, user);
+    if (Sticky(before, user) == to) continue;
+    EXPECT_EQ(to, Precision::kInt8)
+        << "a user moved between precisions whose weight did not change";
+    ++moved;
+  }
+  EXPECT_NEAR(static_cast<double>(moved) / kRequests, 1.0 / 2 - 1.0 / 3, 0.006);
+}
+
+TEST(StickyRoutingTest, AnotherSaltDrawsTheGroupsAnew) {
+  const Split split = {{Precision::kFp32, 50}, {Precision::kInt8, 50}};
+  const RouteTable a = Table(split, kTwo, "a");
+  const RouteTable b = Table(split, kTwo, "b");
+  int same = 0;
+  for (int user = 0; user < kRequests; ++user) same += Sticky(a, user) == Sticky(b, user) ? 1 : 0;
+  EXPECT_NEAR(static_cast<double>(same) / kRequests, 0.5, 0.008);
+}
+
+TEST(StickyRoutingTest, SimilarKeysAreIndependent) {
+  const RouteTable table = Table({{Precision::kFp32, 50}, {Precision::kInt8, 50}}, kTwo);
+  int runs = 1;
+  for (int user = 1; user < kRequests; ++user)
+    runs += Sticky(table, user) != Sticky(table, user - 1) ? 1 : 0;
+  EXPECT_NEAR(static_cast<double>(runs) / kRequests, 0.5, 0.008);
+}
+
+}  // namespace
+}  // namespace octet
