@@ -15,6 +15,11 @@ std::optional<int64_t> BroadcastDim(int64_t a, int64_t b) {
 
 }  // namespace
 
+Shape::Shape(const Shape&) = default;
+Shape::Shape(Shape&&) noexcept = default;
+Shape& Shape::operator=(const Shape&) = default;
+Shape& Shape::operator=(Shape&&) noexcept = default;
+
 bool Shape::is_static() const {
   return std::ranges::none_of(dims_, [](int64_t d) { return d == kUnknownDim; });
 }

@@ -20,6 +20,11 @@ class Shape {
   Shape() = default;
   Shape(std::initializer_list<int64_t> dims) : dims_(dims) {}
   explicit Shape(std::span<const int64_t> dims) : dims_(dims.begin(), dims.end()) {}
+  // Out of line: inlined, GCC 14 mistakes the unused inline storage for a read of uninitialised memory.
+  Shape(const Shape&);
+  Shape(Shape&&) noexcept;
+  Shape& operator=(const Shape&);
+  Shape& operator=(Shape&&) noexcept;
 
   int rank() const { return static_cast<int>(dims_.size()); }
   int64_t operator[](int i) const { return dims_[i]; }

@@ -1,0 +1,57 @@
+#include "engine/tensor/tensor.h"
+
+#include <cstdint>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace octet {
+namespace {
+
+TEST(TensorTest, BuffersAreAlignedAndNeverNull) {
+  for (const size_t bytes : {0, 1, 63, 4096}) {
+    const auto memory = AllocateAligned(bytes);
+    ASSERT_NE(memory, nullptr);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.get()) % kTensorAlignment, 0u);
+  }
+}
+
+TEST(TensorTest, CopiesShareTheirElements) {
+  const Tensor a = Tensor::From<float>({2, 2}, {1, 2, 3, 4});
+  const Tensor b = a;
+  EXPECT_EQ(a.data(), b.data());
+  const Tensor c = a.Reshaped({4});
+  EXPECT_EQ(c.data(), a.data());
+  EXPECT_EQ(c.shape(), (Shape{4}));
+  EXPECT_EQ(c.span<float>()[3], 4);
+}
+
+TEST(TensorTest, DefaultIsNoTensorButAnEmptyOneIs) {
+  EXPECT_TRUE(Tensor().empty_handle());
+  const Tensor empty(DType::kF32, {0, 3});
+  EXPECT_FALSE(empty.empty_handle());
+  EXPECT_EQ(empty.bytes(), 0u);
+  const Tensor wrapped(DType::kF32, {0}, nullptr, nullptr);
+  EXPECT_FALSE(wrapped.empty_handle());
+}
+
+TEST(TensorTest, WrapsElementsForAsLongAsTheyAreNeeded) {
+  auto owner = std::make_shared<std::vector<int32_t>>(std::vector<int32_t>{1, 2, 3});
+  const std::weak_ptr<std::vector<int32_t>> watch = owner;
+  Tensor tensor(DType::kI32, {3}, owner, owner->data());
+  owner.reset();
+  EXPECT_EQ(tensor.span<int32_t>()[2], 3);
+  EXPECT_FALSE(watch.expired());
+  tensor = Tensor();
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST(TensorTest, ScalarHasRankZero) {
+  const Tensor s = Tensor::Scalar<int64_t>(7);
+  EXPECT_EQ(s.shape().rank(), 0);
+  EXPECT_EQ(s.elements(), 1);
+  EXPECT_EQ(s.dtype(), DType::kI64);
+}
+
+}  // namespace
+}  // namespace octet
