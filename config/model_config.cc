@@ -29,7 +29,7 @@ absl::Status CheckPrecision(const std::string& name) {
 
 /// Names of the element types that a client may send for an FP32 input.
 std::vector<std::string> WireTypes() {
-  return {"UINT8", "INT8", "UINT16", "INT16", "INT32", "FP16", "BF16"};
+  return {"UINT8", "INT8", "UINT16", "INT16", "FP16", "BF16"};
 }
 
 /// A weight; the name that stood for `*` must be a precision.
@@ -162,6 +162,12 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
     config.precisions.push_back(*ParsePrecision(name));
   }
   OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), config));
+  for (auto& [input, wire] : config.wire) {
+    // One number beside several serves every channel.
+    const size_t count = std::max(wire.scale.size(), wire.zero_point.size());
+    wire.scale.resize(count, wire.scale[0]);
+    wire.zero_point.resize(count, wire.zero_point[0]);
+  }
   return config;
 }
 

@@ -30,13 +30,13 @@ struct ModelConfig {
     bool operator==(const Batching&) const = default;
   } batching;
 
-  /// By input name: the narrower type that clients may send beside the model's own.
+  /// By input name: the narrower type that clients may send beside the model's own. scale and
+  /// zero_point are of equal length.
   std::map<std::string, WireMapping> wire;
 
   struct Routing {
     std::optional<Precision> default_precision;
-    std::map<Precision, double>
-        split;  ///< Weight of each precision's share, >= 0; their sum is any > 0.
+    std::map<Precision, double> split;  ///< Weights of the shares, >= 0; any sum > 0.
     /// A request that carries a key is always answered by the same precision.
     struct Sticky {
       std::string parameter;  ///< Request parameter that holds the key; empty = none.

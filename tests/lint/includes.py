@@ -62,14 +62,14 @@ OURS = {
     ],
     "server/metrics": ["engine/engine.h", *VOCABULARY, "config"],
     "server/scheduling": ["engine/engine.h", *VOCABULARY, "config", "server/metrics"],
-    "server/repository": ["engine/engine.h", *VOCABULARY, "config", "server/metrics", "server/scheduling"],
-    "server/routing": [
+    "server/routing": [*VOCABULARY, "config"],
+    "server/repository": [
         "engine/engine.h",
         *VOCABULARY,
         "config",
         "server/metrics",
         "server/scheduling",
-        "server/repository",
+        "server/routing",
     ],
     "server/rpc": [
         "engine/engine.h",

@@ -52,9 +52,12 @@ TEST(ModelConfigTest, ReadsEveryKey) {
 
 TEST(ModelConfigTest, OneNumberServesAllChannels) {
   const auto config = ParseModelConfig(
-      "inputs: {a: {wire: {datatype: INT8, scale: 0.25, zero_point: 83}}}", "model.yaml");
+      "inputs: {a: {wire: {datatype: INT8, scale: 0.25, zero_point: 83}},\n"
+      "         b: {wire: {datatype: UINT8, scale: [1, 2, 3]}}}",
+      "model.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_THAT(config->wire, ElementsAre(Pair("a", WireMapping{DType::kI8, {0.25F}, {83}})));
+  EXPECT_THAT(config->wire, ElementsAre(Pair("a", WireMapping{DType::kI8, {0.25F}, {83}}),
+                                        Pair("b", WireMapping{DType::kU8, {1, 2, 3}, {0, 0, 0}})));
 }
 
 TEST(ModelConfigTest, UnknownKeysAreRefusedAtEveryDepth) {
