@@ -82,11 +82,18 @@ std::string Typed(const Graph& graph, ValueId id) {
                      value.quant ? value.quant->ToString() : "");
 }
 
+template <typename T>
+std::string ElementsAs(const Tensor& tensor) {
+  Tensor converted(DTypeOf<T>, tensor.shape());
+  ConvertTensor(tensor.view(), converted.mutable_view());
+  return Join(converted.span<T>(), ", ", ToText<T>);
+}
+
 std::string Elements(const Tensor& tensor) {
   if (tensor.elements() > kShownElements) return "...";
-  Tensor wide(DType::kF64, tensor.shape());
-  ConvertTensor(tensor.view(), wide.mutable_view());
-  return Join(wide.span<double>(), ", ", ToText<double>);
+  if (tensor.dtype() == DType::kF64) return ElementsAs<double>(tensor);
+  if (tensor.dtype() == DType::kU64) return ElementsAs<uint64_t>(tensor);
+  return IsFloat(tensor.dtype()) ? ElementsAs<float>(tensor) : ElementsAs<int64_t>(tensor);
 }
 
 struct AttributeText {

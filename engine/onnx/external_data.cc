@@ -1,0 +1,123 @@
+#include "engine/onnx/external_data.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <sys/stat.h>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+namespace fs = std::filesystem;
+
+// True when `path`, canonical, is `folder`, canonical, or below it.
+bool IsBelow(const fs::path& path, const fs::path& folder) {
+  const auto [end, at] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+  return end == folder.end();
+}
+
+absl::Status CheckLocation(const std::string& location) {
+  const fs::path path(location);
+  if (location.empty() || location.find('\0') != std::string::npos || path.is_absolute() ||
+      std::ranges::find(path, "..") != path.end()) {
+    return InvalidArgument("external data outside the model's folder: '{}'",
+                           std::string(location.c_str()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+OpenFile::OpenFile(OpenFile&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), bytes_(other.bytes_) {}
+
+OpenFile& OpenFile::operator=(OpenFile&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+OpenFile::~OpenFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+absl::StatusOr<OpenFile> OpenFile::Open(const std::string& path) {
+  // O_NONBLOCK: opening a named pipe must not wait for its writer.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) {
+    const int error = errno;
+    const std::string reason = std::generic_category().message(error);
+    if (error == ENOENT || error == ENOTDIR) return NotFound("no such file: {}", path);
+    return InvalidArgument("cannot open {}: {}", path, reason);
+  }
+  OpenFile file(fd, 0);
+  struct stat info = {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    return InvalidArgument("not a regular file: {}", path);
+  }
+  file.bytes_ = static_cast<uint64_t>(info.st_size);
+  return file;
+}
+
+ExternalDataReader::ExternalDataReader(const std::string& model_path) {
+  const fs::path parent = fs::path(model_path).parent_path();
+  folder_ = parent.empty() ? "." : parent.string();
+}
+
+absl::StatusOr<const OpenFile*> ExternalDataReader::Find(const std::string& location) {
+  if (const auto found = files_.find(location); found != files_.end()) return &found->second;
+  OCTET_RETURN_IF_ERROR(CheckLocation(location));
+  std::error_code error;
+  const fs::path folder = fs::canonical(folder_, error);
+  if (error) return NotFound("no such folder: {}", folder_);
+  const fs::path path = fs::canonical(folder / location, error);
+  if (error) return NotFound("no external data file: '{}'", location);
+  if (!IsBelow(path, folder)) {
+    return InvalidArgument("external data outside the model's folder, through a link: '{}'",
+                           location);
+  }
+  OCTET_ASSIGN_OR_RETURN(OpenFile file, OpenFile::Open(path.string()));
+  return &files_.emplace(location, std::move(file)).first->second;
+}
+
+absl::Status ExternalDataReader::Check(const ExternalRange& range, uint64_t bytes) {
+  OCTET_ASSIGN_OR_RETURN(const OpenFile* file, Find(range.location));
+  if (range.length && *range.length != bytes) {
+    return InvalidArgument("length of external data in '{}': expected {} bytes, got {}",
+                           range.location, bytes, *range.length);
+  }
+  if (range.offset > file->bytes() || bytes > file->bytes() - range.offset) {
+    return InvalidArgument(
+        "external data file '{}' is too short: expected {} bytes at offset {}, it has {} in all",
+        range.location, bytes, range.offset, file->bytes());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExternalDataReader::Read(const ExternalRange& range, std::span<std::byte> dst) {
+  OCTET_ASSIGN_OR_RETURN(const OpenFile* file, Find(range.location));
+  uint64_t offset = range.offset;
+  while (!dst.empty()) {
+    const ssize_t got = ::pread(file->fd(), dst.data(), dst.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) {
+      return InvalidArgument(
+          "cannot read external data file '{}' at offset {}: {}", range.location, offset,
+          got == 0 ? "it became shorter" : std::generic_category().message(errno));
+    }
+    dst = dst.subspan(static_cast<size_t>(got));
+    offset += static_cast<uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace octet

@@ -1,0 +1,64 @@
+// Tensor bytes that lie in files beside the model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace octet {
+
+/// A descriptor of an open file; closed with the object.
+class OpenFile {
+ public:
+  OpenFile() = default;
+  OpenFile(int fd, uint64_t bytes) : fd_(fd), bytes_(bytes) {}
+  OpenFile(OpenFile&& other) noexcept;
+  OpenFile& operator=(OpenFile&& other) noexcept;
+  ~OpenFile();
+
+  /// Opens a regular file for reading. NOT_FOUND when there is none, INVALID_ARGUMENT when it is something
+  /// else or may not be read.
+  static absl::StatusOr<OpenFile> Open(const std::string& path);
+
+  int fd() const { return fd_; }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  int fd_ = -1;
+  uint64_t bytes_ = 0;
+};
+
+/// Where the bytes of one tensor lie (TensorProto.external_data).
+struct ExternalRange {
+  std::string location;  ///< File, relative to the model's folder.
+  uint64_t offset = 0;
+  std::optional<uint64_t> length;  ///< Absent: up to the end of the file.
+};
+
+/// Reads ranges of files inside one folder; files stay open between reads. Refuses whatever leads out of the
+/// folder: absolute paths, "..", and links. Thread-safety: none.
+class ExternalDataReader {
+ public:
+  /// `model_path` is the model's file; the data lie in its folder or below.
+  explicit ExternalDataReader(const std::string& model_path);
+
+  /// Checks that `range` holds `bytes` bytes before anything is allocated for them.
+  /// Errors: NOT_FOUND, INVALID_ARGUMENT naming the location.
+  absl::Status Check(const ExternalRange& range, uint64_t bytes);
+  /// Fills `dst` from the start of `range`. Requires: Check(range, dst.size()) succeeded.
+  absl::Status Read(const ExternalRange& range, std::span<std::byte> dst);
+
+ private:
+  absl::StatusOr<const OpenFile*> Find(const std::string& location);
+
+  std::string folder_;
+  std::map<std::string, OpenFile> files_;
+};
+
+}  // namespace octet

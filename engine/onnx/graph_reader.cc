@@ -1,0 +1,305 @@
+#include "engine/onnx/graph_reader.h"
+
+#include <cstdint>
+#include <format>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+
+#include "engine/onnx/attribute_proto.h"
+#include "engine/onnx/onnx_file.h"
+#include "engine/onnx/value_info.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+// Longer names are no names, and would make messages of any size.
+constexpr size_t kMaxNameBytes = 1 << 12;
+// No domain counts its versions so high.
+constexpr int64_t kMaxVersion = 1 << 20;
+
+// The length of the UTF-8 sequence that starts `text`, 0 when there is none. Source: RFC 3629.
+size_t Utf8Length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
+  const uint8_t lead = byte(0);
+  if (lead < 0x80) return 1;
+  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  const bool overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
+  const bool surrogate = lead == 0xed && byte(1) > 0x9f;
+  const bool beyond = lead == 0xf4 && byte(1) > 0x8f;
+  return overlong || surrogate || beyond ? 0 : length;
+}
+
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = Utf8Length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+// Names end up in messages, replies, logs and metrics: none may carry what those cannot.
+absl::Status CheckName(std::string_view name, std::string_view what) {
+  if (name.size() > kMaxNameBytes) {
+    return InvalidArgument("{} name is too long: {} bytes", what, name.size());
+  }
+  if (!IsUtf8(name)) return InvalidArgument("{} name is not UTF-8", what);
+  return absl::OkStatus();
+}
+
+std::string NormalDomain(const std::string& domain) {
+  return domain == "ai.onnx" ? std::string(kOnnxDomain) : domain;
+}
+
+class GraphReader {
+ public:
+  GraphReader(onnx::ModelProto& model, TensorReader& tensors)
+      : model_(model), proto_(*model.mutable_graph()), tensors_(tensors) {}
+
+  absl::StatusOr<Graph> Read() {
+    OCTET_RETURN_IF_ERROR(ReadOpsets());
+    OCTET_RETURN_IF_ERROR(ReadMetadata());
+    OCTET_RETURN_IF_ERROR(ReadDeclarations());
+    OCTET_RETURN_IF_ERROR(ReadInitializers());
+    OCTET_RETURN_IF_ERROR(ReadInputs());
+    OCTET_RETURN_IF_ERROR(DefineNodeOutputs());
+    for (onnx::NodeProto& node : *proto_.mutable_node()) {
+      OCTET_RETURN_IF_ERROR(ReadNode(node));
+      node = onnx::NodeProto();
+    }
+    OCTET_RETURN_IF_ERROR(ReadOutputs());
+    OCTET_RETURN_IF_ERROR(graph_.Sort());
+    OCTET_RETURN_IF_ERROR(Verify(graph_));
+    return std::move(graph_);
+  }
+
+ private:
+  absl::Status ReadOpsets() {
+    if (model_.opset_import_size() == 0)
+      return InvalidArgument("no opset import: not an ONNX model");
+    for (const onnx::OperatorSetIdProto& import : model_.opset_import()) {
+      OCTET_RETURN_IF_ERROR(CheckName(import.domain(), "domain"));
+      const std::string domain = NormalDomain(import.domain());
+      const int64_t version = import.version();
+      if (domain == kOnnxDomain && (version < kMinOpset || version > kMaxOpset)) {
+        return Unimplemented("unsupported opset: expected {} to {}, got {}", kMinOpset, kMaxOpset,
+                             version);
+      }
+      if (version < 1 || version > kMaxVersion) {
+        return InvalidArgument("impossible opset of domain '{}': {}", domain, version);
+      }
+      const auto [at, added] = opsets_.emplace(domain, static_cast<int>(version));
+      if (!added && at->second != version) {
+        return InvalidArgument("two opsets of domain '{}': {} and {}", domain, at->second, version);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadMetadata() {
+    OCTET_RETURN_IF_ERROR(CheckName(proto_.name(), "graph"));
+    graph_.name = proto_.name();
+    for (const onnx::StringStringEntryProto& entry : model_.metadata_props()) {
+      OCTET_RETURN_IF_ERROR(CheckName(entry.key(), "metadata"));
+      if (!IsUtf8(entry.value())) {
+        return InvalidArgument("metadata value of '{}' is not UTF-8", entry.key());
+      }
+      graph_.metadata[entry.key()] = entry.value();
+    }
+    for (const onnx::FunctionProto& function : model_.functions()) {
+      functions_.emplace(NormalDomain(function.domain()), function.name());
+    }
+    if (proto_.sparse_initializer_size() > 0) return Unimplemented("sparse initializers");
+    return absl::OkStatus();
+  }
+
+  // Types of intermediate values. What they say of types that no operator here has is left to the operator
+  // that makes such a value.
+  absl::Status ReadDeclarations() {
+    for (const onnx::ValueInfoProto& info : proto_.value_info()) {
+      absl::StatusOr<Declaration> declared = ReadValueInfo(info);
+      if (declared.ok()) {
+        declarations_[info.name()] = *std::move(declared);
+      } else if (declared.status().code() != absl::StatusCode::kUnimplemented) {
+        OCTET_RETURN_IF_ERROR(CheckName(info.name(), "value"));
+        return declared.status();
+      }
+    }
+    proto_.clear_value_info();
+    return absl::OkStatus();
+  }
+
+  // Adds a value under a name that must be new (every value is assigned once).
+  absl::StatusOr<ValueId> Define(const std::string& name, Value value) {
+    OCTET_RETURN_IF_ERROR(CheckName(name, "value"));
+    if (name.empty()) return InvalidArgument("value without a name");
+    const auto [at, added] = values_.emplace(name, graph_.value_count());
+    if (!added) return InvalidArgument("value is defined twice: '{}'", name);
+    value.name = name;
+    return graph_.AddValue(std::move(value));
+  }
+
+  absl::Status ReadInitializers() {
+    for (onnx::TensorProto& proto : *proto_.mutable_initializer()) {
+      OCTET_RETURN_IF_ERROR(CheckName(proto.name(), "initializer"));
+      Value value;
+      OCTET_ASSIGN_OR_RETURN(value.constant, tensors_.Read(proto));
+      OCTET_RETURN_IF_ERROR(Define(proto.name(), std::move(value)).status());
+    }
+    proto_.clear_initializer();
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadInputs() {
+    std::set<std::string_view> seen;
+    for (const onnx::ValueInfoProto& info : proto_.input()) {
+      OCTET_RETURN_IF_ERROR(CheckName(info.name(), "input"));
+      if (!seen.insert(info.name()).second) {
+        return InvalidArgument("input is declared twice: '{}'", info.name());
+      }
+      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadValueInfo(info));
+      // Before IR version 4 every initializer was declared as an input, too.
+      if (const auto found = values_.find(info.name()); found != values_.end()) {
+        const Tensor& constant = graph_.value(found->second).constant;
+        OCTET_RETURN_IF_ERROR(CheckAgainst(declared, info.name(), constant.spec()));
+        continue;
+      }
+      if (declared.dtype == DType::kUndefined) {
+        return InvalidArgument("input without an element type: '{}'", info.name());
+      }
+      Value value;
+      value.dtype = declared.dtype;
+      value.shape = declared.shape;
+      OCTET_ASSIGN_OR_RETURN(const ValueId id, Define(info.name(), std::move(value)));
+      graph_.inputs.push_back(id);
+    }
+    return absl::OkStatus();
+  }
+
+  // Before any node is read, so that a file need not have its nodes in order.
+  absl::Status DefineNodeOutputs() {
+    for (const onnx::NodeProto& node : proto_.node()) {
+      for (const std::string& name : node.output()) {
+        if (name.empty()) continue;
+        Value value;
+        if (const auto found = declarations_.find(name); found != declarations_.end()) {
+          value.dtype = found->second.dtype;
+          value.shape = found->second.shape;
+        }
+        OCTET_RETURN_IF_ERROR(Define(name, std::move(value)).status());
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadNode(onnx::NodeProto& proto) {
+    Node node;
+    OCTET_RETURN_IF_ERROR(CheckName(proto.name(), "node"));
+    OCTET_RETURN_IF_ERROR(CheckName(proto.op_type(), "operator"));
+    OCTET_RETURN_IF_ERROR(CheckName(proto.domain(), "domain"));
+    node.name = proto.name();
+    // Every message and every certificate names nodes: one without a name goes by its first output.
+    for (int i = 0; i < proto.output_size() && node.name.empty(); ++i) node.name = proto.output(i);
+    node.op = proto.op_type();
+    node.domain = NormalDomain(proto.domain());
+    if (node.op.empty()) return InvalidArgument("node '{}' has no operator", node.name);
+    const auto import = opsets_.find(node.domain);
+    if (import == opsets_.end()) {
+      return InvalidArgument("no opset import for domain '{}' of {} '{}'", node.domain, node.op,
+                             node.name);
+    }
+    node.version = import->second;
+    if (!proto.overload().empty() || functions_.contains({node.domain, node.op})) {
+      return Unimplemented("{}: functions of the model are not supported", Describe(node));
+    }
+    const absl::Status filled = FillNode(proto, node);
+    if (!filled.ok()) return Annotate(filled, Describe(node));
+    graph_.AddNode(std::move(node));
+    return absl::OkStatus();
+  }
+
+  absl::Status FillNode(onnx::NodeProto& proto, Node& node) {
+    for (const std::string& name : proto.input()) {
+      if (name.empty()) {
+        node.inputs.push_back(kNone);
+        continue;
+      }
+      const auto found = values_.find(name);
+      if (found == values_.end()) {
+        OCTET_RETURN_IF_ERROR(CheckName(name, "input"));
+        return InvalidArgument("input is defined nowhere: '{}'", name);
+      }
+      node.inputs.push_back(found->second);
+    }
+    for (const std::string& name : proto.output()) {
+      node.outputs.push_back(name.empty() ? kNone : values_.at(name));
+    }
+    // Absent at the end is the same as not listed.
+    while (!node.inputs.empty() && node.inputs.back() == kNone) node.inputs.pop_back();
+    while (!node.outputs.empty() && node.outputs.back() == kNone) node.outputs.pop_back();
+    for (onnx::AttributeProto& attribute : *proto.mutable_attribute()) {
+      OCTET_RETURN_IF_ERROR(CheckName(attribute.name(), "attribute"));
+      if (attribute.name().empty()) return InvalidArgument("attribute without a name");
+      if (node.attributes.has(attribute.name())) {
+        return InvalidArgument("attribute is given twice: '{}'", attribute.name());
+      }
+      if (attribute.has_t()) {
+        OCTET_RETURN_IF_ERROR(CheckName(attribute.t().name(), "tensor"));
+      }
+      OCTET_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, tensors_));
+      node.attributes.Set(attribute.name(), std::move(value));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadOutputs() {
+    for (const onnx::ValueInfoProto& info : proto_.output()) {
+      OCTET_RETURN_IF_ERROR(CheckName(info.name(), "output"));
+      const auto found = values_.find(info.name());
+      if (found == values_.end()) {
+        return InvalidArgument("graph output is defined nowhere: '{}'", info.name());
+      }
+      if (graph_.is_graph_output(found->second)) {
+        return InvalidArgument("output is declared twice: '{}'", info.name());
+      }
+      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadValueInfo(info));
+      Value& value = graph_.mutable_value(found->second);
+      if (value.is_constant()) {
+        OCTET_RETURN_IF_ERROR(CheckAgainst(declared, info.name(), value.constant.spec()));
+      } else if (!graph_.is_graph_input(found->second)) {
+        if (declared.dtype != DType::kUndefined) value.dtype = declared.dtype;
+        if (declared.shape) value.shape = declared.shape;
+      }
+      graph_.outputs.push_back(found->second);
+    }
+    if (graph_.outputs.empty()) return InvalidArgument("the graph has no outputs");
+    return absl::OkStatus();
+  }
+
+  onnx::ModelProto& model_;
+  onnx::GraphProto& proto_;
+  TensorReader& tensors_;
+  Graph graph_;
+  std::map<std::string, int> opsets_;  // By normal domain.
+  std::set<std::pair<std::string, std::string>> functions_;
+  absl::flat_hash_map<std::string, ValueId> values_;
+  absl::flat_hash_map<std::string, Declaration> declarations_;
+};
+
+}  // namespace
+
+absl::StatusOr<Graph> GraphFromModel(onnx::ModelProto& model, TensorReader& tensors) {
+  return GraphReader(model, tensors).Read();
+}
+
+}  // namespace octet

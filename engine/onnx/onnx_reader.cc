@@ -1,0 +1,118 @@
+// ReadOnnxFile, ReadOnnxBytes, ReadTensorFile: the ways in.
+#include <algorithm>
+#include <exception>
+#include <limits>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl.h>
+#include <onnx/onnx_pb.h>
+
+#include "engine/onnx/external_data.h"
+#include "engine/onnx/graph_reader.h"
+#include "engine/onnx/onnx_file.h"
+#include "engine/onnx/tensor_proto.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+namespace io = google::protobuf::io;
+
+// What protobuf reads at most, whatever the configuration says.
+constexpr uint64_t kProtobufLimit = std::numeric_limits<int>::max();
+// Sub-graphs and types nest; nothing that Octet reads is deeper than a few levels.
+constexpr int kMaxNesting = 64;
+
+absl::Status CheckSize(uint64_t bytes, uint64_t limit) {
+  limit = std::min(limit, kProtobufLimit);
+  if (bytes <= limit) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   "file is too large: at most {} bytes, got {}", limit, bytes);
+}
+
+// Parses all of `stream`; messages of the library itself stay off stderr.
+template <typename Proto>
+absl::Status Parse(io::ZeroCopyInputStream& stream, std::string_view what, Proto& proto) {
+  io::CodedInputStream coded(&stream);
+  coded.SetTotalBytesLimit(static_cast<int>(kProtobufLimit));
+  coded.SetRecursionLimit(kMaxNesting);
+  if (!proto.ParseFromCodedStream(&coded) || !coded.ConsumedEntireMessage()) {
+    return InvalidArgument("not {}, or damaged or truncated", what);
+  }
+  return absl::OkStatus();
+}
+
+template <typename Proto>
+absl::Status ParseFile(const OpenFile& file, std::string_view what, Proto& proto) {
+  io::FileInputStream stream(file.fd());
+  OCTET_RETURN_IF_ERROR(Parse(stream, what, proto));
+  if (stream.GetErrno() != 0) return InvalidArgument("read error");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Graph> ReadModel(onnx::ModelProto& model, const ReadOptions& options,
+                                ExternalDataReader* external) {
+  if (!model.has_graph()) return InvalidArgument("no graph: not an ONNX model");
+  TensorReader tensors(options.max_tensor_bytes, external);
+  return GraphFromModel(model, tensors);
+}
+
+// Runs `read`; its errors are prefixed with the origin, and running out of memory is one of them.
+template <typename Fn>
+auto Guarded(std::string_view origin, const Fn& read) -> decltype(read()) {
+  try {
+    auto result = read();
+    if (!result.ok()) return Annotate(result.status(), origin);
+    return result;
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "{}: out of memory", origin);
+  } catch (const std::exception& e) {
+    return Internal("{}: {}", origin, e.what());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options) {
+  return Guarded(path, [&]() -> absl::StatusOr<Graph> {
+    onnx::ModelProto model;
+    {
+      OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
+      OCTET_RETURN_IF_ERROR(CheckSize(file.bytes(), options.max_file_bytes));
+      OCTET_RETURN_IF_ERROR(ParseFile(file, "an ONNX model", model));
+    }
+    ExternalDataReader external(path);
+    return ReadModel(model, options, &external);
+  });
+}
+
+absl::StatusOr<Graph> ReadOnnxBytes(std::span<const std::byte> bytes, std::string_view origin,
+                                    const ReadOptions& options) {
+  return Guarded(origin, [&]() -> absl::StatusOr<Graph> {
+    OCTET_RETURN_IF_ERROR(CheckSize(bytes.size(), options.max_file_bytes));
+    onnx::ModelProto model;
+    io::ArrayInputStream stream(bytes.data(), static_cast<int>(bytes.size()));
+    OCTET_RETURN_IF_ERROR(Parse(stream, "an ONNX model", model));
+    return ReadModel(model, options, nullptr);
+  });
+}
+
+absl::StatusOr<NamedTensor> ReadTensorFile(const std::string& path) {
+  return Guarded(path, [&]() -> absl::StatusOr<NamedTensor> {
+    OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
+    OCTET_RETURN_IF_ERROR(CheckSize(file.bytes(), kProtobufLimit));
+    onnx::TensorProto proto;
+    OCTET_RETURN_IF_ERROR(ParseFile(file, "a tensor", proto));
+    TensorReader tensors(kProtobufLimit, nullptr);
+    NamedTensor result;
+    OCTET_ASSIGN_OR_RETURN(result.tensor, tensors.Read(proto));
+    result.name = proto.name();
+    return result;
+  });
+}
+
+}  // namespace octet

@@ -1,0 +1,238 @@
+#include "engine/onnx/tensor_proto.h"
+
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using onnx::TensorProto;
+
+static_assert(std::endian::native == std::endian::little, "raw_data is little-endian");
+
+constexpr std::array<std::pair<TensorProto::DataType, DType>, 13> kTypes = {{
+    {TensorProto::FLOAT, DType::kF32},
+    {TensorProto::UINT8, DType::kU8},
+    {TensorProto::INT8, DType::kI8},
+    {TensorProto::UINT16, DType::kU16},
+    {TensorProto::INT16, DType::kI16},
+    {TensorProto::INT32, DType::kI32},
+    {TensorProto::INT64, DType::kI64},
+    {TensorProto::BOOL, DType::kBool},
+    {TensorProto::FLOAT16, DType::kF16},
+    {TensorProto::DOUBLE, DType::kF64},
+    {TensorProto::UINT32, DType::kU32},
+    {TensorProto::UINT64, DType::kU64},
+    {TensorProto::BFLOAT16, DType::kBF16},
+}};
+
+absl::Status CountError(int64_t expected, int64_t got, std::string_view field) {
+  return InvalidArgument("number of elements in {}: expected {} by the shape, got {}", field,
+                         expected, got);
+}
+
+// A typed field whose element type is the tensor's own.
+template <typename T, typename Field>
+absl::Status CopySame(const Field& field, std::string_view name, Tensor& tensor) {
+  if (field.size() != tensor.elements()) return CountError(tensor.elements(), field.size(), name);
+  const std::span<T> out = tensor.mutable_span<T>();
+  for (int i = 0; i < field.size(); ++i) out[i] = field.Get(i);
+  return absl::OkStatus();
+}
+
+// A typed field that is wider than the tensor's elements, which must lie in [low, high].
+template <typename T, typename Field>
+absl::Status CopyNarrow(const Field& field, std::string_view name, int64_t low, int64_t high,
+                        Tensor& tensor) {
+  if (field.size() != tensor.elements()) return CountError(tensor.elements(), field.size(), name);
+  T* out = static_cast<T*>(tensor.mutable_data());
+  for (int i = 0; i < field.size(); ++i) {
+    const auto v = static_cast<int64_t>(field.Get(i));
+    if (v < low || v > high) {
+      return InvalidArgument("element {} does not fit {}: {}", i, DTypeName(tensor.dtype()), v);
+    }
+    out[i] = static_cast<T>(v);
+  }
+  return absl::OkStatus();
+}
+
+template <typename T, typename Field>
+absl::Status CopyNarrow(const Field& field, std::string_view name, Tensor& tensor) {
+  using Limits = std::numeric_limits<T>;
+  return CopyNarrow<T>(field, name, Limits::min(), Limits::max(), tensor);
+}
+
+absl::Status CopyTyped(const TensorProto& proto, Tensor& tensor) {
+  constexpr std::string_view kInt32 = "int32_data";
+  switch (tensor.dtype()) {
+    case DType::kUndefined:
+      break;
+    case DType::kF32:
+      return CopySame<float>(proto.float_data(), "float_data", tensor);
+    case DType::kF64:
+      return CopySame<double>(proto.double_data(), "double_data", tensor);
+    case DType::kI64:
+      return CopySame<int64_t>(proto.int64_data(), "int64_data", tensor);
+    case DType::kU64:
+      return CopySame<uint64_t>(proto.uint64_data(), "uint64_data", tensor);
+    case DType::kU32:
+      return CopyNarrow<uint32_t>(proto.uint64_data(), "uint64_data", tensor);
+    case DType::kI32:
+      return CopySame<int32_t>(proto.int32_data(), kInt32, tensor);
+    case DType::kI16:
+      return CopyNarrow<int16_t>(proto.int32_data(), kInt32, tensor);
+    case DType::kU16:
+      return CopyNarrow<uint16_t>(proto.int32_data(), kInt32, tensor);
+    case DType::kI8:
+      return CopyNarrow<int8_t>(proto.int32_data(), kInt32, tensor);
+    case DType::kU8:
+      return CopyNarrow<uint8_t>(proto.int32_data(), kInt32, tensor);
+    case DType::kBool:
+      return CopyNarrow<uint8_t>(proto.int32_data(), kInt32, 0, 1, tensor);
+    // The bits of the float; some writers extend their sign.
+    case DType::kF16:
+    case DType::kBF16:
+      return CopyNarrow<uint16_t>(proto.int32_data(), kInt32, -32768, 65535, tensor);
+  }
+  return Internal("tensor without an element type");
+}
+
+int TypedFieldsInUse(const TensorProto& proto) {
+  return (proto.float_data_size() > 0) + (proto.int32_data_size() > 0) +
+         (proto.int64_data_size() > 0) + (proto.double_data_size() > 0) +
+         (proto.uint64_data_size() > 0) + (proto.string_data_size() > 0);
+}
+
+absl::Status CheckOneEncoding(const TensorProto& proto) {
+  const bool external = proto.data_location() == TensorProto::EXTERNAL;
+  if (proto.has_segment()) return Unimplemented("tensor in segments");
+  if (TypedFieldsInUse(proto) + external + !proto.raw_data().empty() > 1) {
+    return InvalidArgument("elements in more than one encoding");
+  }
+  return absl::OkStatus();
+}
+
+std::optional<uint64_t> ParseUnsigned(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  // Offsets beyond a signed 64-bit one exist on no file system.
+  return whole && value <= uint64_t{std::numeric_limits<int64_t>::max()} ? std::optional(value)
+                                                                         : std::nullopt;
+}
+
+absl::StatusOr<ExternalRange> ParseExternal(const TensorProto& proto) {
+  ExternalRange range;
+  for (const onnx::StringStringEntryProto& entry : proto.external_data()) {
+    if (entry.key() == "location") {
+      range.location = entry.value();
+    } else if (entry.key() == "offset" || entry.key() == "length") {
+      const std::optional<uint64_t> number = ParseUnsigned(entry.value());
+      if (!number) return InvalidArgument("{} of external data is no number", entry.key());
+      if (entry.key() == "offset") {
+        range.offset = *number;
+      } else {
+        range.length = *number;
+      }
+    }
+  }
+  return range;
+}
+
+void CleanBools(Tensor& tensor) {
+  if (tensor.dtype() != DType::kBool) return;
+  auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
+  for (int64_t i = 0; i < tensor.elements(); ++i) bytes[i] = bytes[i] != 0;
+}
+
+}  // namespace
+
+absl::StatusOr<DType> DTypeFromOnnx(int32_t data_type) {
+  for (const auto& [onnx_type, dtype] : kTypes) {
+    if (onnx_type == data_type) return dtype;
+  }
+  if (data_type == TensorProto::UNDEFINED || !TensorProto::DataType_IsValid(data_type)) {
+    return InvalidArgument("no element type of ONNX: {}", data_type);
+  }
+  return Unimplemented("unsupported element type: {}",
+                       TensorProto::DataType_Name(static_cast<TensorProto::DataType>(data_type)));
+}
+
+TensorProto::DataType DTypeToOnnx(DType dtype) {
+  for (const auto& [onnx_type, known] : kTypes) {
+    if (known == dtype) return onnx_type;
+  }
+  return TensorProto::UNDEFINED;
+}
+
+absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto) {
+  absl::StatusOr<Tensor> tensor = ReadUnnamed(proto);
+  if (!tensor.ok()) return Annotate(tensor.status(), std::format("tensor '{}'", proto.name()));
+  return tensor;
+}
+
+absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
+  OCTET_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(proto.data_type()));
+  OCTET_RETURN_IF_ERROR(CheckOneEncoding(proto));
+  if (proto.dims_size() > kMaxRank) {
+    return InvalidArgument("rank {} is above {}", proto.dims_size(), kMaxRank);
+  }
+  const std::span<const int64_t> dims(proto.dims().data(), static_cast<size_t>(proto.dims_size()));
+  const Shape shape(dims);
+  const std::optional<int64_t> elements = CheckedElements(dims);
+  if (!elements) return InvalidArgument("impossible shape: {}", shape.ToString());
+  // At most 2^62 elements: compare before multiplying.
+  if (static_cast<uint64_t>(*elements) > budget_ / SizeOf(dtype)) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "shape {} of {} is over the limit of tensor bytes: {} are left",
+                     shape.ToString(), DTypeName(dtype), budget_);
+  }
+  const uint64_t bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
+
+  // What is there is measured before memory is taken for what the shape claims.
+  ExternalRange range;
+  const bool external = proto.data_location() == TensorProto::EXTERNAL;
+  const bool raw = !external && TypedFieldsInUse(proto) == 0;
+  if (external) {
+    if (external_ == nullptr) return InvalidArgument("external data in a model without a folder");
+    OCTET_ASSIGN_OR_RETURN(range, ParseExternal(proto));
+    OCTET_RETURN_IF_ERROR(external_->Check(range, bytes));
+  } else if (raw && proto.raw_data().size() != bytes) {
+    return InvalidArgument("bytes of raw_data for shape {} of {}: expected {}, got {}",
+                           shape.ToString(), DTypeName(dtype), bytes, proto.raw_data().size());
+  } else if (!raw && bytes > proto.ByteSizeLong() * 8) {
+    return InvalidArgument("too few elements for shape {}", shape.ToString());
+  }
+  Tensor tensor(dtype, shape);
+  auto* data = static_cast<std::byte*>(tensor.mutable_data());
+  if (external) {
+    OCTET_RETURN_IF_ERROR(external_->Read(range, {data, bytes}));
+  } else if (raw) {
+    if (bytes > 0) std::memcpy(data, proto.raw_data().data(), bytes);
+  } else {
+    OCTET_RETURN_IF_ERROR(CopyTyped(proto, tensor));
+  }
+  CleanBools(tensor);
+  budget_ -= bytes;
+  std::string name = std::move(*proto.mutable_name());
+  proto = TensorProto();
+  proto.set_name(std::move(name));
+  return tensor;
+}
+
+void WriteTensor(const Tensor& tensor, TensorProto& proto) {
+  proto.set_data_type(DTypeToOnnx(tensor.dtype()));
+  for (const int64_t d : tensor.shape().dims()) proto.add_dims(d);
+  proto.set_raw_data(tensor.data(), tensor.bytes());
+}
+
+}  // namespace octet

@@ -1,0 +1,47 @@
+// ONNX TensorProto <-> Tensor, in every encoding that ONNX has for the element types that Octet knows.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include <onnx/onnx_pb.h>
+
+#include "engine/onnx/external_data.h"
+#include "engine/tensor/tensor.h"
+
+namespace octet {
+
+/// Largest rank of a tensor in a file; more is a damaged or hostile file.
+inline constexpr int kMaxRank = 32;
+
+/// Maps TensorProto.DataType. INVALID_ARGUMENT for UNDEFINED and for numbers that ONNX does not define;
+/// UNIMPLEMENTED naming the type for strings, complex numbers, 8-bit floats and 4-bit integers.
+absl::StatusOr<DType> DTypeFromOnnx(int32_t data_type);
+/// Inverse. Requires: not kUndefined.
+onnx::TensorProto::DataType DTypeToOnnx(DType dtype);
+
+/// Reads tensors against a common budget of bytes. Thread-safety: none.
+class TensorReader {
+ public:
+  /// `external` reads data files, null: external data are refused.
+  TensorReader(uint64_t max_bytes, ExternalDataReader* external)
+      : budget_(max_bytes), external_(external) {}
+
+  /// Copies the elements out of `proto` into aligned memory and releases those of `proto`, so that a model
+  /// is never held twice. Bools become 0 or 1.
+  /// Errors, naming the tensor: INVALID_ARGUMENT when elements and shape disagree, RESOURCE_EXHAUSTED over
+  /// the budget, UNIMPLEMENTED as DTypeFromOnnx, NOT_FOUND for a missing data file.
+  absl::StatusOr<Tensor> Read(onnx::TensorProto& proto);
+
+ private:
+  absl::StatusOr<Tensor> ReadUnnamed(onnx::TensorProto& proto);
+
+  uint64_t budget_;
+  ExternalDataReader* external_;
+};
+
+/// Writes type, shape and elements (as raw_data) into `proto`; the name stays.
+void WriteTensor(const Tensor& tensor, onnx::TensorProto& proto);
+
+}  // namespace octet

@@ -1,0 +1,32 @@
+// ONNX ValueInfoProto <-> element type and shape of a Value.
+#pragma once
+
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include <onnx/onnx_pb.h>
+
+#include "engine/graph/graph.h"
+
+namespace octet {
+
+/// What a model declares of a value.
+struct Declaration {
+  DType dtype = DType::kUndefined;
+  std::optional<Shape> shape;  ///< nullopt: not even the rank.
+};
+
+/// Reads a declared tensor type. Named, missing and negative extents become kUnknownDim.
+/// Errors, naming the value: UNIMPLEMENTED for sequences, maps, optionals, sparse tensors and unknown
+/// element types; INVALID_ARGUMENT for impossible shapes.
+absl::StatusOr<Declaration> ReadValueInfo(const onnx::ValueInfoProto& proto);
+
+/// INVALID_ARGUMENT naming the value when type or shape of `tensor` contradict `declared`.
+absl::Status CheckAgainst(const Declaration& declared, const std::string& name,
+                          const TensorSpec& tensor);
+
+/// Writes name, element type and, where known, shape; unknown extents stay anonymous.
+void WriteValueInfo(const Value& value, onnx::ValueInfoProto& proto);
+
+}  // namespace octet
