@@ -7,12 +7,12 @@
 
 namespace octet {
 
-/// Number of single-character insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`.
-/// Source: Damerau-Levenshtein, optimal string alignment.
+/// Number of single-character insertions, deletions, substitutions and swaps of neighbours that
+/// turn `a` into `b`. Source: Damerau-Levenshtein, optimal string alignment.
 int EditDistance(std::string_view a, std::string_view b);
 
-/// Returns the candidate nearest to `name`, or an empty string when none is within a third of its length
-/// (two edits for short names).
+/// Returns the candidate nearest to `name`, or an empty string when none is within a third of its
+/// length (two edits for short names).
 std::string DidYouMean(std::string_view name, std::span<const std::string> candidates);
 
 }  // namespace octet

@@ -65,8 +65,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
 /// Reads the file; also NOT_FOUND when it cannot be opened.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 
-/// The batching of a model: its own keys over the server's defaults. INVALID_ARGUMENT when it asks for
-/// more than limits.max_batch.
+/// The batching of a model: its own keys over the server's defaults. INVALID_ARGUMENT when it asks
+/// for more than limits.max_batch.
 absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,
                                                        const ModelConfig& model);
 

@@ -1,9 +1,9 @@
 // Reads a YAML text into plain structs by a table with one row per key. Included by this folder's
 // sources only: nobody else sees yaml-cpp.
 //
-// Every mistake of a file is reported, one line each, as `file:line:column: key.path: what is wrong`:
-// an unknown key (with the nearest known one), a key given twice, a value of the wrong kind or outside
-// its range, a section that is no mapping, YAML that does not parse.
+// Every mistake of a file is reported, one line each, as `file:line:column: key.path: what is
+// wrong`: an unknown key (with the nearest known one), a key given twice, a value of the wrong kind
+// or outside its range, a section that is no mapping, YAML that does not parse.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ namespace octet {
 /// How the value of a key reaches its member.
 struct YamlBinding {
   std::string accepts;
-  /// Stores `value`; `name` is what stood for the `*` of the row's path. The error says what is wrong
-  /// with the value; the reader adds where.
+  /// Stores `value`; `name` is what stood for the `*` of the row's path. The error says what is
+  /// wrong with the value; the reader adds where.
   std::function<absl::Status(const YAML::Node& value, const std::string& name)> store;
 };
 

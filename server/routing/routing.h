@@ -1,5 +1,5 @@
-// Which precision answers a request: a pure function of what is configured, what is ready and what the
-// request says.
+// Which precision answers a request: a pure function of what is configured, what is ready and what
+// the request says.
 #pragma once
 
 #include <optional>
@@ -27,7 +27,8 @@ struct RouteCandidate {
   double weight = 0;  ///< Of the split; 0 without one.
 };
 
-/// What routing knows of a model version. Immutable; made anew when a variant or the configuration changes.
+/// What routing knows of a model version. Immutable; made anew when a variant or the configuration
+/// changes.
 struct RouteTable {
   std::vector<RouteCandidate> candidates;  ///< Every precision that the version has, ready or not.
   std::optional<Precision> default_precision;
@@ -52,15 +53,17 @@ struct Route {
 
 /// Chooses, in this order:
 /// 1. the precision that the request asks for;
-/// 2. with a split and a sticky key: the candidate with the largest score ln(u) / weight, where u in
-///    (0, 1] is a salted hash of key and precision. The same key always gets the same answer, shares are
-///    proportional to the weights, and changing one weight moves only keys to or from that precision;
+/// 2. with a split and a sticky key: the candidate with the largest score ln(u) / weight, where u
+///    in (0, 1] is a salted hash of key and precision. The same key always gets the same answer,
+///    shares are proportional to the weights, and changing one weight moves only keys to or from
+///    that precision;
 /// 3. with a split: in proportion to the weights, by `draw`;
 /// 4. the configured default; else the first ready one of fp32, bf16, fp16, int8, int8-dynamic.
-/// In 2 and 3 only ready precisions of weight > 0 take part: a broken one leaves its share to the others.
+/// In 2 and 3 only ready precisions of weight > 0 take part: a broken one leaves its share to the
+/// others.
 ///
-/// Errors: INVALID_ARGUMENT for a precision name that does not exist; NOT_FOUND for one that the model does not
-/// have; UNAVAILABLE for one that is not ready, or when none is.
+/// Errors: INVALID_ARGUMENT for a precision name that does not exist; NOT_FOUND for one that the
+/// model does not have; UNAVAILABLE for one that is not ready, or when none is.
 /// Source of 2: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
 

@@ -1,5 +1,5 @@
-// A hash that is the same in every process, on every machine, for ever: what sticky routing needs and
-// std::hash does not promise.
+// A hash that is the same in every process, on every machine, for ever: what sticky routing needs
+// and std::hash does not promise.
 #pragma once
 
 #include <cstdint>

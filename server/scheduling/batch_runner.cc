@@ -1,0 +1,160 @@
+#include "server/scheduling/batch_runner.h"
+
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <numeric>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+/// The shapes that the plan is asked for: those of the first request, with `plan_rows` rows.
+std::vector<Shape> PlanShapes(const Batch& batch, int64_t plan_rows) {
+  const bool batches = batch.queue->target().model->signature().batches;
+  std::vector<Shape> shapes;
+  for (const ConstTensorView& input : batch.requests[0]->inputs) {
+    shapes.push_back(input.shape());
+    if (batches) shapes.back()[0] = plan_rows;
+  }
+  return shapes;
+}
+
+/// The plan's kernels may use the wire's bytes as they are: no conversion, and elements that are
+/// aligned.
+bool CanReadWire(const ConstTensorView& wire, const InputRecipe& recipe) {
+  return recipe.IsCopy(wire.dtype()) &&
+         reinterpret_cast<uintptr_t>(wire.data) % SizeOf(wire.dtype()) ==
+             0;  // NOLINT(*-reinterpret-cast)
+}
+
+}  // namespace
+
+std::byte* BatchRunner::Buffer::Grow(size_t bytes) {
+  if (data == nullptr || bytes > capacity) {
+    data.reset();  // first give back, then take
+    data = AllocateAligned(bytes);
+    capacity = bytes;
+  }
+  return data.get();
+}
+
+void BatchRunner::Run(Batch batch) {
+  const ExecutionTarget& target = batch.queue->target();
+  int64_t rows = 0;
+  for (const auto& request : batch.requests) rows += request->rows;
+  const int64_t plan_rows =
+      target.model->signature().batches ? BucketFor(rows, target.batch.max_batch) : 1;
+  Durations durations;
+  absl::Status status;
+  try {
+    status = Compute(batch, rows, plan_rows, durations);
+  } catch (const std::bad_alloc&) {
+    status = MakeError(absl::StatusCode::kResourceExhausted,
+                       "out of memory for a batch of {} rows: {}", plan_rows, target.name);
+  }
+  Finish(batch, status, rows, plan_rows, durations);
+}
+
+absl::Status BatchRunner::Compute(const Batch& batch, int64_t rows, int64_t plan_rows,
+                                  Durations& durations) {
+  const TimePoint start = clock_.Now();
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan,
+                         batch.queue->target().model->PlanFor(PlanShapes(batch, plan_rows)));
+  Gather(batch, *plan, rows);
+  const bool direct = batch.requests.size() == 1 && rows == plan_rows;
+  const bool scatter = PrepareOutputs(batch, *plan, direct);
+  const TimePoint ready = clock_.Now();
+  durations.compute_input = ready - start;
+
+  const absl::Status status = plan->Run(workspace_, inputs_, outputs_);
+  const TimePoint computed = clock_.Now();
+  durations.compute_infer = computed - ready;
+  OCTET_RETURN_IF_ERROR(Annotate(status, batch.queue->target().name));
+
+  if (scatter) OCTET_RETURN_IF_ERROR(Scatter(batch, *plan, plan_rows));
+  durations.compute_output = clock_.Now() - computed;
+  return absl::OkStatus();
+}
+
+void BatchRunner::Gather(const Batch& batch, const Plan& plan, int64_t rows) {
+  const std::vector<InputRecipe>& recipes = batch.queue->target().recipes;
+  const bool batches = batch.queue->target().model->signature().batches;
+  const auto specs = plan.inputs();
+  inputs_.assign(specs.size(), nullptr);
+  if (input_buffers_.size() < specs.size()) input_buffers_.resize(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const ConstTensorView& first = batch.requests[0]->inputs[i];
+    const bool alone = batch.requests.size() == 1 && (!batches || specs[i].shape[0] == rows);
+    if (alone && CanReadWire(first, recipes[i])) {
+      inputs_[i] = first.data;
+      continue;
+    }
+    const size_t bytes = specs[i].bytes();
+    std::byte* dst = input_buffers_[i].Grow(bytes);
+    inputs_[i] = dst;
+    const std::byte* end = dst + bytes;
+    for (const auto& request : batch.requests) {
+      const ConstTensorView& wire = request->inputs[i];
+      recipes[i].Convert(wire, dst);
+      dst += static_cast<size_t>(wire.elements()) * SizeOf(specs[i].dtype);
+    }
+    std::memset(dst, 0, static_cast<size_t>(end - dst));
+  }
+}
+
+bool BatchRunner::PrepareOutputs(const Batch& batch, const Plan& plan, bool direct) {
+  const auto specs = plan.outputs();
+  outputs_.assign(specs.size(), nullptr);
+  if (output_buffers_.size() < specs.size()) output_buffers_.resize(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (direct) outputs_[i] = batch.requests[0]->outputs->Reserve(i, specs[i]);
+    if (outputs_[i] == nullptr) outputs_[i] = output_buffers_[i].Grow(specs[i].bytes());
+  }
+  return !direct;
+}
+
+absl::Status BatchRunner::Scatter(const Batch& batch, const Plan& plan, int64_t plan_rows) {
+  const auto specs = plan.outputs();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    TensorSpec slice = specs[i];
+    if (slice.shape.rank() == 0 || slice.shape[0] % plan_rows != 0) {
+      return Internal("output {} cannot be sliced into {} rows, its shape is {}: {}", i, plan_rows,
+                      slice.shape.ToString(), batch.queue->target().name);
+    }
+    const int64_t extent_per_row = slice.shape[0] / plan_rows;
+    const auto* src = static_cast<const std::byte*>(outputs_[i]);
+    for (const auto& request : batch.requests) {
+      slice.shape[0] = extent_per_row * request->rows;
+      const size_t bytes = slice.bytes();
+      if (void* dst = request->outputs->Reserve(i, slice)) std::memcpy(dst, src, bytes);
+      src += bytes;
+    }
+  }
+  return absl::OkStatus();
+}
+
+void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows, int64_t plan_rows,
+                         const Durations& durations) {
+  std::vector<Nanoseconds> queue_times;
+  queue_times.reserve(batch.requests.size());
+  for (const auto& request : batch.requests) queue_times.push_back(batch.taken - request->queued);
+  batch.queue->target().observer->OnBatch({.code = status.code(),
+                                           .rows = rows,
+                                           .plan_rows = plan_rows,
+                                           .compute_input = durations.compute_input,
+                                           .compute_infer = durations.compute_infer,
+                                           .compute_output = durations.compute_output,
+                                           .queue_times = queue_times});
+  const TimePoint now = clock_.Now();
+  for (size_t i = 0; i < batch.requests.size(); ++i) {
+    const RequestTimings timings = {.queue = queue_times[i],
+                                    .compute_input = durations.compute_input,
+                                    .compute_infer = durations.compute_infer,
+                                    .compute_output = durations.compute_output};
+    FinishRequest(*batch.queue, std::move(batch.requests[i]), status, timings, now);
+  }
+}
+
+}  // namespace octet

@@ -1,0 +1,59 @@
+// Runs a batch: wire bytes -> batch -> plan -> replies.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "engine/engine.h"
+#include "server/scheduling/dispatcher.h"
+
+namespace octet {
+
+/// What one worker runs batches with: its workspace, and buffers that grow to the largest batch it
+/// has met. Not thread-safe: one per worker.
+class BatchRunner {
+ public:
+  explicit BatchRunner(Clock& clock) : clock_(clock) {}
+
+  /// Runs the batch and finishes each of its requests exactly once. Never throws.
+  ///
+  ///     requests [n0, ...], [n1, ...]  --convert-->  batch [bucket, ...]
+  ///         --Run-->  outputs [bucket, ...]  --slice-->  sinks [n0, ...], [n1, ...]
+  ///
+  /// Rows between the sum of n and the compiled batch size are zero. A request that fills the batch
+  /// alone is read from the wire and answered into its sink without a copy, where type and
+  /// alignment allow.
+  void Run(Batch batch);
+
+ private:
+  /// Memory that keeps its size between batches.
+  struct Buffer {
+    std::shared_ptr<std::byte[]> data;
+    size_t capacity = 0;
+    std::byte* Grow(size_t bytes);
+  };
+  struct Durations {
+    Nanoseconds compute_input{0};
+    Nanoseconds compute_infer{0};
+    Nanoseconds compute_output{0};
+  };
+
+  absl::Status Compute(const Batch& batch, int64_t rows, int64_t plan_rows, Durations& durations);
+  void Gather(const Batch& batch, const Plan& plan, int64_t rows);
+  /// Points outputs_ at the sink of the batch's only request, or at buffers; true when anything
+  /// needs Scatter.
+  bool PrepareOutputs(const Batch& batch, const Plan& plan, bool direct);
+  absl::Status Scatter(const Batch& batch, const Plan& plan, int64_t plan_rows);
+  void Finish(Batch& batch, const absl::Status& status, int64_t rows, int64_t plan_rows,
+              const Durations& durations);
+
+  Clock& clock_;
+  Workspace workspace_;
+  std::vector<Buffer> input_buffers_;
+  std::vector<Buffer> output_buffers_;
+  std::vector<const void*> inputs_;
+  std::vector<void*> outputs_;
+};
+
+}  // namespace octet

@@ -1,0 +1,94 @@
+// Takes requests in and hands batches out. No thread of its own: callers bring them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+#include "server/scheduling/variant_queue.h"
+
+namespace octet {
+
+/// Requests of one variant that run together.
+struct Batch {
+  std::shared_ptr<VariantQueue> queue;
+  std::vector<std::unique_ptr<InferenceRequest>> requests;
+  TimePoint taken;
+};
+
+/// Tells the observer and calls the request's `done`: the only way in which a request ends.
+void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> request,
+                   const absl::Status& status, RequestTimings timings, TimePoint now);
+
+/// All queues that hold requests, and the order in which they are served. Queues need no
+/// registration: one is known while requests wait in it, and is let go with the last of them.
+///
+///     open --Close()--> closing (hands out what waits, at once) --empty--> done
+///
+/// Thread-safety: safe. No lock is held while `done` or an observer is called.
+class Dispatcher {
+ public:
+  explicit Dispatcher(Clock& clock) : clock_(clock) {}
+  /// Requires: nobody is inside. Finishes what still waits with UNAVAILABLE.
+  ~Dispatcher();
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+
+  /// Queues the request. A refused one is finished before this returns: RESOURCE_EXHAUSTED when the
+  /// queue is full, DEADLINE_EXCEEDED when it is too late already, UNAVAILABLE after Close.
+  void Submit(std::shared_ptr<VariantQueue> queue, std::unique_ptr<InferenceRequest> request);
+
+  /// Waits for the next batch; nullopt when closed and empty. The most urgent queue is served
+  /// first.
+  std::optional<Batch> Take();
+  /// The same without waiting: nullopt also when nothing can run now.
+  std::optional<Batch> TryTake();
+
+  /// Refuses what comes from now on and lets no batch wait to become full.
+  void Close();
+  /// Close, and finishes everything that waits with UNAVAILABLE.
+  void Abandon();
+
+  /// Requests that wait, in all queues together.
+  size_t queued() const;
+
+ private:
+  /// A request on its way out without having run, and why.
+  struct Dropped {
+    std::shared_ptr<VariantQueue> queue;
+    std::unique_ptr<InferenceRequest> request;
+    absl::Status status;
+  };
+
+  /// Why the request cannot be queued, or OK.
+  absl::Status Admit(const std::shared_ptr<VariantQueue>& queue, const InferenceRequest& request,
+                     TimePoint now, std::vector<Dropped>& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<Batch> TakeLocked(TimePoint now, std::vector<Dropped>& dropped, TimePoint& wake)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Tries one queue; drops what is dead in it.
+  std::optional<Batch> TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
+                                std::vector<Dropped>& dropped, TimePoint& wake)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Makes room in a full queue by dropping dead requests; done at most once a millisecond.
+  void Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
+             std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(const std::shared_ptr<VariantQueue>& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Finishes what was dropped. Requires: no lock.
+  void FinishDropped(std::vector<Dropped>& dropped);
+
+  Clock& clock_;
+  mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
+  std::vector<std::shared_ptr<VariantQueue>> active_
+      ABSL_GUARDED_BY(mutex_);  ///< Those that are not empty.
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace octet

@@ -1,0 +1,59 @@
+// "Stop taking, and tell me when the taken are done": how the server drains.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+#include "server/scheduling/clock.h"
+
+namespace octet {
+
+/// Counts who is inside; once closed nobody enters any more. Thread-safety: safe.
+///
+///     open --Close()--> closing --the last Pass is gone--> empty
+class Gate {
+ public:
+  /// Being inside, until destroyed. The gate must outlive it.
+  class Pass {
+   public:
+    Pass(Pass&& other) noexcept : gate_(std::exchange(other.gate_, nullptr)) {}
+    Pass& operator=(Pass&& other) noexcept {
+      std::swap(gate_, other.gate_);
+      return *this;
+    }
+    ~Pass() {
+      if (gate_ != nullptr) gate_->Leave();
+    }
+
+   private:
+    friend class Gate;
+    explicit Pass(Gate* gate) : gate_(gate) {}
+    Gate* gate_;
+  };
+
+  explicit Gate(Clock& clock = Clock::Real()) : clock_(clock) {}
+
+  /// Nullopt once the gate is closed.
+  std::optional<Pass> TryEnter();
+  /// Lets nobody in from now on. May be called again.
+  void Close();
+  /// Waits until nobody is inside, at most until `deadline`; true when nobody is.
+  bool WaitUntilEmpty(TimePoint deadline);
+  bool closed() const;
+  int64_t inside() const;
+
+ private:
+  void Leave();
+
+  Clock& clock_;
+  mutable absl::Mutex mutex_;
+  absl::CondVar empty_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t inside_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace octet

@@ -1,0 +1,37 @@
+// How the elements of one input get from the wire into a model's batch.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "config/model_config.h"
+#include "engine/engine.h"
+
+namespace octet {
+
+/// Converts an input as clients may send it: in the model's own type, or in the narrower one that
+/// model.yaml maps with real = scale[c] * (q - zero_point[c]), c along axis 1. Immutable.
+class InputRecipe {
+ public:
+  /// `mapping` may be null. INVALID_ARGUMENT naming the input when the mapping does not fit it: not
+  /// an FP32 input, or a number of scales that is not that of its channels.
+  static absl::StatusOr<InputRecipe> Make(const TensorInfo& input, const WireMapping* mapping);
+
+  bool Accepts(DType wire) const;
+  /// "FP32" or "FP32 or UINT8".
+  std::string AcceptedTypes() const;
+  /// True when the bytes are taken as they are.
+  bool IsCopy(DType wire) const { return wire == model_dtype_; }
+
+  /// Writes wire.elements() elements of the model's type to `dst`. Shape of wire: [N, C, ...].
+  /// Requires: Accepts(wire.dtype()).
+  void Convert(ConstTensorView wire, void* dst) const;
+
+ private:
+  DType model_dtype_ = DType::kUndefined;
+  std::optional<WireMapping> mapping_;
+};
+
+}  // namespace octet

@@ -1,0 +1,38 @@
+// What happens to the requests of one variant, told to whoever counts: metrics and statistics.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "absl/status/status.h"
+
+#include "server/scheduling/request.h"
+
+namespace octet {
+
+/// One run of a plan, for one or several requests.
+struct BatchRecord {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  int64_t rows = 0;
+  int64_t plan_rows = 0;  ///< Rows computed: `rows` and padding.
+  Nanoseconds compute_input{0};
+  Nanoseconds compute_infer{0};
+  Nanoseconds compute_output{0};
+  std::span<const Nanoseconds> queue_times;  ///< One per request.
+};
+
+/// Called on the submitting thread or on a worker, without locks held; may be called from several
+/// threads. Everything about a request has been told before its `done` is called.
+///
+///     OnQueued -> OnDequeued --refused, expired, cancelled or stopped--> OnFinished
+///                      +-----------------> OnBatch ------------------------^
+class QueueObserver {
+ public:
+  virtual ~QueueObserver() = default;
+  virtual void OnQueued(size_t bytes) = 0;
+  virtual void OnDequeued(size_t bytes) = 0;
+  virtual void OnBatch(const BatchRecord& record) = 0;
+  virtual void OnFinished(absl::StatusCode code, int64_t rows, const RequestTimings& timings) = 0;
+};
+
+}  // namespace octet

@@ -1,0 +1,63 @@
+// A request as the scheduler sees it: views onto the wire, a place for the answer, and one call at
+// the end.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+
+#include "engine/engine.h"
+#include "server/scheduling/clock.h"
+
+namespace octet {
+
+/// Where a request's time went. What it did not reach is zero.
+struct RequestTimings {
+  Nanoseconds queue{0};           ///< Accepted to taken by a worker.
+  Nanoseconds compute_input{0};   ///< Wire to batch, of the whole batch.
+  Nanoseconds compute_infer{0};   ///< The plan's run, of the whole batch.
+  Nanoseconds compute_output{0};  ///< Batch to replies, of the whole batch.
+  Nanoseconds total{0};           ///< Received to finished.
+};
+
+/// Receives the answer, before the request is finished with OK. Called by one worker at a time.
+class OutputSink {
+ public:
+  virtual ~OutputSink() = default;
+  /// Returns room for spec.bytes() bytes of output `index` (the signature's order), which the
+  /// worker fills; null when this output was not asked for. Called at most once per output.
+  virtual void* Reserve(size_t index, const TensorSpec& spec) = 0;
+};
+
+/// One request for one variant. Move it into a Dispatcher, which calls `done` exactly once.
+struct InferenceRequest {
+  /// In the order of the signature, in a type that the variant's recipes accept; CheckRequest has
+  /// passed. The bytes stay where they are until `done` is called.
+  std::vector<ConstTensorView> inputs;
+  int64_t rows = 1;  ///< Extent 0 of the inputs; 1 for a model that does not batch.
+  TimePoint received;
+  TimePoint deadline = kNever;
+  /// Set by the caller when nobody waits for the answer any more; read until `done` is called. Null
+  /// = never.
+  const std::atomic<bool>* cancelled = nullptr;
+  OutputSink* outputs = nullptr;  ///< Outlives the call of `done`.
+  /// Called once, on any thread, without locks held. OK: every output has been written to the sink.
+  absl::AnyInvocable<void(const absl::Status&, const RequestTimings&) &&> done;
+
+  TimePoint queued;  ///< Set by the Dispatcher.
+
+  bool is_cancelled() const {
+    return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);
+  }
+  size_t bytes() const {
+    size_t sum = 0;
+    for (const ConstTensorView& input : inputs) sum += input.bytes();
+    return sum;
+  }
+};
+
+}  // namespace octet

@@ -1,0 +1,92 @@
+#include "server/scheduling/variant_queue.h"
+
+#include <algorithm>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+bool HasFixedShapes(const Signature& signature) {
+  for (const TensorInfo& input : signature.inputs) {
+    for (int i = signature.batches ? 1 : 0; i < input.shape.rank(); ++i) {
+      if (input.shape[i] == kUnknownDim) return false;
+    }
+  }
+  return true;
+}
+
+/// Equal extents, the first aside: these can be stacked.
+bool CanStack(const InferenceRequest& a, const InferenceRequest& b) {
+  for (size_t i = 0; i < a.inputs.size(); ++i) {
+    const auto x = a.inputs[i].shape().dims();
+    const auto y = b.inputs[i].shape().dims();
+    if (x.size() != y.size() || !std::equal(x.begin() + 1, x.end(), y.begin() + 1)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+VariantQueue::VariantQueue(ExecutionTarget target)
+    : target_(std::move(target)), fixed_shapes_(HasFixedShapes(target_.model->signature())) {}
+
+absl::Status VariantQueue::CheckRoom(size_t bytes) const {
+  if (requests_.size() >= target_.max_queue_requests) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "queue is full, at most {} requests wait: {}", target_.max_queue_requests,
+                     target_.name);
+  }
+  if (bytes_ + bytes > target_.max_queue_bytes && !requests_.empty()) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "queue is full, at most {} bytes wait: {}", target_.max_queue_bytes,
+                     target_.name);
+  }
+  return absl::OkStatus();
+}
+
+void VariantQueue::Push(std::unique_ptr<InferenceRequest> request, uint64_t sequence) {
+  const QueuedFacts facts = {.sequence = sequence,
+                             .queued = request->queued,
+                             .deadline = request->deadline,
+                             .rows = request->rows,
+                             .bytes = request->bytes(),
+                             .shape_class = ShapeClassOf(*request),
+                             .cancelled = request->cancelled};
+  // Nearly always at the end: later arrivals are due later.
+  const auto place = std::upper_bound(facts_.begin(), facts_.end(), facts, RunsBefore);
+  requests_.insert(requests_.begin() + (place - facts_.begin()), std::move(request));
+  facts_.insert(place, facts);
+  bytes_ += facts.bytes;
+}
+
+VariantQueue::Requests VariantQueue::Remove(std::span<const size_t> indices) {
+  Requests removed;
+  if (indices.empty()) return removed;
+  removed.reserve(indices.size());
+  size_t kept = indices[0];
+  size_t next = 0;
+  for (size_t i = indices[0]; i < facts_.size(); ++i) {
+    if (next < indices.size() && indices[next] == i) {
+      ++next;
+      bytes_ -= facts_[i].bytes;
+      removed.push_back(std::move(requests_[i]));
+      continue;
+    }
+    facts_[kept] = facts_[i];
+    requests_[kept++] = std::move(requests_[i]);
+  }
+  facts_.resize(kept);
+  requests_.resize(kept);
+  return removed;
+}
+
+uint32_t VariantQueue::ShapeClassOf(const InferenceRequest& request) {
+  if (fixed_shapes_) return 0;
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    if (CanStack(request, *requests_[i])) return facts_[i].shape_class;
+  }
+  return next_shape_class_++;
+}
+
+}  // namespace octet

@@ -1,0 +1,67 @@
+// The requests that wait for one variant of a model, and what running them needs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "engine/engine.h"
+#include "server/scheduling/batch_policy.h"
+#include "server/scheduling/input_recipe.h"
+#include "server/scheduling/queue_observer.h"
+#include "server/scheduling/request.h"
+
+namespace octet {
+
+/// What a worker needs to run requests of a variant. Immutable.
+struct ExecutionTarget {
+  std::string name;  ///< "resnet/1/int8", for messages.
+  std::shared_ptr<const Model> model;
+  std::vector<InputRecipe> recipes;  ///< One per input of the signature.
+  BatchLimits batch;                 ///< max_batch is 1 when the model does not batch.
+  size_t max_queue_requests = 0;
+  size_t max_queue_bytes = 0;
+  std::shared_ptr<QueueObserver> observer;
+};
+
+/// A bounded queue in order of urgency. Shared by the requests' threads through Dispatcher::Submit;
+/// its contents belong to the Dispatcher's lock.
+class VariantQueue {
+ public:
+  /// Requires: target.model, one recipe per input, an observer.
+  explicit VariantQueue(ExecutionTarget target);
+
+  const ExecutionTarget& target() const { return target_; }
+
+ private:
+  friend class Dispatcher;
+  using Requests = std::vector<std::unique_ptr<InferenceRequest>>;
+
+  /// RESOURCE_EXHAUSTED naming the bound when one more does not fit.
+  absl::Status CheckRoom(size_t bytes) const;
+  /// Requires: CheckRoom. Takes the request in at its place.
+  void Push(std::unique_ptr<InferenceRequest> request, uint64_t sequence);
+  /// Takes the requests at `indices` (ascending) out, in that order.
+  Requests Remove(std::span<const size_t> indices);
+  /// The class of the request's shapes: that of an equal one that waits, else a new one.
+  uint32_t ShapeClassOf(const InferenceRequest& request);
+
+  std::span<const QueuedFacts> facts() const { return facts_; }
+  bool empty() const { return facts_.empty(); }
+
+  const ExecutionTarget target_;
+  bool fixed_shapes_ = true;  ///< All extents but the first are known: one shape class.
+
+  // Parallel, ordered by RunsBefore. Protected by the Dispatcher's lock.
+  std::vector<QueuedFacts> facts_;
+  Requests requests_;
+  size_t bytes_ = 0;
+  uint32_t next_shape_class_ = 1;
+  TimePoint next_sweep_;  ///< When a full queue may be searched for dead requests again.
+};
+
+}  // namespace octet

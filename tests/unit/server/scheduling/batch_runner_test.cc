@@ -1,0 +1,181 @@
+#include "server/scheduling/batch_runner.h"
+
+#include <deque>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_model.h"
+#include "tests/support/test_request.h"
+
+namespace octet {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class BatchRunnerTest : public ::testing::Test {
+ protected:
+  /// Queues a request whose rows are `values` (two floats a row) for model_.
+  TestCall& Call(std::vector<float> values) {
+    if (queue_ == nullptr) queue_ = MakeQueue(model_, {.max_batch = max_batch_}, observer_);
+    TestCall& call = calls_.emplace_back(std::move(values), Shape{2});
+    dispatcher_.Submit(queue_, call.Request(clock_.Now()));
+    return call;
+  }
+  void RunOne() { runner_.Run(*dispatcher_.TryTake()); }
+
+  FakeClock clock_;
+  int64_t max_batch_ = 8;
+  std::shared_ptr<FakeModel> model_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 2});
+  std::shared_ptr<CountingObserver> observer_ = std::make_shared<CountingObserver>();
+  std::shared_ptr<VariantQueue> queue_;
+  std::deque<TestCall> calls_;
+  Dispatcher dispatcher_{clock_};
+  BatchRunner runner_{clock_};
+};
+
+TEST_F(BatchRunnerTest, EachRequestGetsItsOwnRows) {
+  TestCall& a = Call({1, 2});
+  TestCall& b = Call({3, 4, 5, 6});
+  RunOne();
+  EXPECT_THAT(a.answer, ElementsAre(2, 4));
+  EXPECT_THAT(b.answer, ElementsAre(6, 8, 10, 12));
+  EXPECT_EQ(a.answer_shape, (Shape{1, 2}));
+  EXPECT_EQ(b.answer_shape, (Shape{2, 2}));
+}
+
+TEST_F(BatchRunnerTest, TheBatchIsPaddedWithZerosToItsCompiledSize) {
+  TestCall& full = Call(std::vector<float>(8, 9));
+  RunOne();
+  Call({1, 2});
+  Call({3, 4});
+  Call({5, 6});
+  RunOne();
+  EXPECT_THAT(model_->last_input(), ElementsAre(1, 2, 3, 4, 5, 6, 0, 0));
+  EXPECT_EQ(observer_->rows, 4 + 3);
+  EXPECT_EQ(observer_->plan_rows, 4 + 4);
+  EXPECT_THAT(full.answer, Each(18));
+}
+
+TEST_F(BatchRunnerTest, ARequestThatFillsTheBatchAloneIsNotCopied) {
+  auto call = TestCall({1, 2, 3, 4}, {2});
+  queue_ = MakeQueue(model_, {.max_batch = 8}, observer_);
+  auto request = call.Request(clock_.Now());
+  const void* wire = request->inputs[0].data;
+  dispatcher_.Submit(queue_, std::move(request));
+  RunOne();
+  EXPECT_EQ(model_->last_input_pointer(), wire);
+  EXPECT_THAT(call.answer, ElementsAre(2, 4, 6, 8));
+}
+
+TEST_F(BatchRunnerTest, UnalignedWireBytesAreCopied) {
+  std::vector<float> memory(3);
+  auto* unaligned = reinterpret_cast<std::byte*>(memory.data()) + 1;
+  const float values[] = {1, 2};
+  std::memcpy(unaligned, values, sizeof(values));
+  TestCall call({0, 0}, {2});
+  queue_ = MakeQueue(model_, {.max_batch = 8}, observer_);
+  auto request = call.Request(clock_.Now());
+  request->inputs[0].data = unaligned;
+  dispatcher_.Submit(queue_, std::move(request));
+  RunOne();
+  EXPECT_NE(model_->last_input_pointer(), unaligned);
+  EXPECT_THAT(call.answer, ElementsAre(2, 4));
+}
+
+TEST_F(BatchRunnerTest, AnOutputThatNobodyAskedForIsComputedAndLeft) {
+  TestCall& alone = Call({1, 2});
+  alone.skip_outputs = true;
+  RunOne();
+  EXPECT_TRUE(alone.status->ok());
+  TestCall& skips = Call({1, 2});
+  TestCall& asks = Call({3, 4});
+  skips.skip_outputs = true;
+  RunOne();
+  EXPECT_TRUE(skips.status->ok());
+  EXPECT_TRUE(skips.answer.empty());
+  EXPECT_THAT(asks.answer, ElementsAre(6, 8));
+}
+
+TEST_F(BatchRunnerTest, AModelThatDoesNotBatchKeepsItsShape) {
+  model_ = std::make_shared<FakeModel>(Shape{1, 2});
+  max_batch_ = 1;
+  TestCall& a = Call({1, 2});
+  TestCall& b = Call({3, 4});
+  RunOne();
+  RunOne();
+  EXPECT_THAT(model_->runs(), ElementsAre(Shape{1, 2}, Shape{1, 2}));
+  EXPECT_THAT(a.answer, ElementsAre(2, 4));
+  EXPECT_THAT(b.answer, ElementsAre(6, 8));
+}
+
+TEST_F(BatchRunnerTest, NarrowWireTypesAreConvertedStraightIntoTheBatch) {
+  const WireMapping mapping = {DType::kU8, {0.5F, 2}, {127.5F, 1}};
+  const TensorInfo input = {"x", DType::kF32, {kUnknownDim, 2}};
+  ExecutionTarget target = MakeQueue(model_, {.max_batch = 8}, observer_)->target();
+  target.recipes = {*InputRecipe::Make(input, &mapping)};
+  queue_ = std::make_shared<VariantQueue>(std::move(target));
+  const std::vector<uint8_t> wire = {128, 3, 127, 0};
+  TestCall narrow({0, 0, 0, 0}, {2});
+  auto request = narrow.Request(clock_.Now());
+  request->inputs[0] = {wire.data(), {DType::kU8, {2, 2}}};
+  dispatcher_.Submit(queue_, std::move(request));
+  TestCall& wide = Call({7, 8});
+  RunOne();
+  EXPECT_THAT(model_->last_input(), ElementsAre(0.25, 4, -0.25, -2, 7, 8, 0, 0));
+  EXPECT_THAT(narrow.answer, ElementsAre(0.5, 8, -0.5, -4));
+  EXPECT_THAT(wide.answer, ElementsAre(14, 16));
+}
+
+TEST_F(BatchRunnerTest, AFailureReachesEveryRequestOnce) {
+  model_->before_run = [] { return absl::InternalError("primitive failed"); };
+  Call({1, 2});
+  Call({3, 4});
+  RunOne();
+  for (const TestCall& call : calls_) {
+    EXPECT_EQ(call.calls, 1);
+    EXPECT_EQ(call.status->code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(Message(*call.status)), HasSubstr("net/1/fp32: primitive failed"));
+  }
+  EXPECT_EQ(observer_->finished, 2);
+  EXPECT_EQ(observer_->succeeded, 0);
+}
+
+TEST_F(BatchRunnerTest, ShapesThatThePlanRefusesAreTheCallersError) {
+  model_->plan_error = absl::InvalidArgumentError("input \"x\": no");
+  TestCall& call = Call({1, 2});
+  RunOne();
+  EXPECT_EQ(call.status->code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(BatchRunnerTest, RunningOutOfMemoryFailsTheBatchAlone) {
+  model_->before_run = []() -> absl::Status { throw std::bad_alloc(); };
+  TestCall& failed = Call({1, 2});
+  RunOne();
+  EXPECT_EQ(failed.status->code(), absl::StatusCode::kResourceExhausted);
+  model_->before_run = nullptr;
+  TestCall& next = Call({1, 2});
+  RunOne();
+  EXPECT_TRUE(next.status->ok());
+}
+
+TEST_F(BatchRunnerTest, TimingsSayWhereTheTimeWent) {
+  model_->before_run = [this] {
+    clock_.Advance(milliseconds(20));
+    return absl::OkStatus();
+  };
+  TestCall& call = Call({1, 2});
+  clock_.Advance(milliseconds(5));
+  RunOne();
+  EXPECT_EQ(call.timings.queue, milliseconds(5));
+  EXPECT_EQ(call.timings.compute_infer, milliseconds(20));
+  EXPECT_EQ(call.timings.total, milliseconds(25));
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,230 @@
+#include "server/scheduling/dispatcher.h"
+
+#include <deque>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_model.h"
+#include "tests/support/test_request.h"
+
+namespace octet {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+class DispatcherTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<VariantQueue> Queue(BatchLimits batch = {.max_batch = 8},
+                                      size_t max_requests = 100, size_t max_bytes = 1 << 20) {
+    return MakeQueue(std::make_shared<FakeModel>(), batch, observer_, max_requests, max_bytes);
+  }
+
+  /// Submits a request of `rows` rows of four floats (16 bytes).
+  TestCall& Submit(const std::shared_ptr<VariantQueue>& queue, int rows = 1,
+                   TimePoint deadline = kNever) {
+    TestCall& call = calls_.emplace_back(std::vector<float>(rows * 4, 1), Shape{4});
+    dispatcher_.Submit(queue, call.Request(clock_.Now(), deadline));
+    return call;
+  }
+
+  /// Finishes a taken batch as a worker does.
+  void Finish(Batch batch) {
+    for (auto& request : batch.requests) {
+      FinishRequest(*batch.queue, std::move(request), absl::OkStatus(), {}, clock_.Now());
+    }
+  }
+
+  FakeClock clock_;
+  std::shared_ptr<CountingObserver> observer_ = std::make_shared<CountingObserver>();
+  std::deque<TestCall> calls_;
+  Dispatcher dispatcher_{clock_};
+};
+
+TEST_F(DispatcherTest, HandsOutWhatWaitsAsOneBatch) {
+  const auto queue = Queue();
+  for (int i = 0; i < 3; ++i) Submit(queue);
+  std::optional<Batch> batch = dispatcher_.TryTake();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->requests.size(), 3U);
+  EXPECT_FALSE(dispatcher_.TryTake().has_value());
+  Finish(*std::move(batch));
+  EXPECT_EQ(observer_->queued, 3);
+  EXPECT_EQ(observer_->dequeued, 3);
+  EXPECT_EQ(observer_->waiting_bytes, 0);
+}
+
+TEST_F(DispatcherTest, AQueueIsBoundedByItsNumberOfRequests) {
+  const auto queue = Queue({.max_batch = 8}, 2);
+  Submit(queue);
+  Submit(queue);
+  TestCall& refused = Submit(queue);
+  ASSERT_EQ(refused.calls, 1) << "refused at once";
+  EXPECT_EQ(refused.status->code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(Message(*refused.status)),
+              HasSubstr("at most 2 requests wait: net/1/fp32"));
+  Finish(*dispatcher_.TryTake());
+  EXPECT_EQ(Submit(queue).calls, 0) << "there is room again";
+}
+
+TEST_F(DispatcherTest, AQueueIsBoundedByItsBytes) {
+  const auto queue = Queue({.max_batch = 8}, 100, 40);
+  Submit(queue, 2);
+  EXPECT_EQ(Submit(queue, 1).status->code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(dispatcher_.queued(), 1U);
+}
+
+TEST_F(DispatcherTest, AFullQueueMakesRoomByDroppingTheDead) {
+  const auto queue = Queue({.max_batch = 8}, 2);
+  TestCall& expired = Submit(queue, 1, clock_.Now() + milliseconds(5));
+  TestCall& cancelled = Submit(queue);
+  cancelled.cancelled = true;
+  clock_.Advance(milliseconds(6));
+  EXPECT_EQ(Submit(queue).calls, 0);
+  EXPECT_EQ(expired.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(cancelled.status->code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(dispatcher_.queued(), 1U);
+}
+
+TEST_F(DispatcherTest, ARequestThatIsLateOnArrivalIsNotQueued) {
+  TestCall& call = Submit(Queue(), 1, clock_.Now());
+  EXPECT_EQ(call.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(dispatcher_.queued(), 0U);
+}
+
+TEST_F(DispatcherTest, ADeadlineThatPassesInTheQueueIsToldWithItsWaitingTime) {
+  const auto queue = Queue();
+  TestCall& call = Submit(queue, 1, clock_.Now() + milliseconds(5));
+  clock_.Advance(milliseconds(7));
+  EXPECT_FALSE(dispatcher_.TryTake().has_value());
+  ASSERT_EQ(call.calls, 1);
+  EXPECT_EQ(call.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(call.timings.queue, milliseconds(7));
+  EXPECT_EQ(call.timings.total, milliseconds(7));
+  EXPECT_EQ(observer_->waiting_bytes, 0);
+}
+
+TEST_F(DispatcherTest, DeadOnesBetweenLiveOnesAreTakenOutAlone) {
+  const auto queue = Queue();
+  TestCall& first = Submit(queue);
+  TestCall& gone = Submit(queue);
+  TestCall& late = Submit(queue, 1, clock_.Now() + milliseconds(1));
+  TestCall& last = Submit(queue);
+  gone.cancelled = true;
+  clock_.Advance(milliseconds(2));
+  Finish(*dispatcher_.TryTake());
+  EXPECT_TRUE(first.status->ok());
+  EXPECT_EQ(gone.status->code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(late.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(last.status->ok());
+  for (const TestCall& call : calls_) EXPECT_EQ(call.calls, 1);
+}
+
+TEST_F(DispatcherTest, TheMostUrgentQueueIsServedFirst) {
+  const auto calm = Queue();
+  const auto urgent = Queue();
+  Submit(calm);
+  clock_.Advance(milliseconds(1));
+  Submit(urgent, 1, clock_.Now() + milliseconds(100));
+  EXPECT_EQ(dispatcher_.TryTake()->queue, urgent);
+}
+
+TEST_F(DispatcherTest, ABusyQueueWithDeadlinesDoesNotStarveAnother) {
+  const auto busy = Queue({.max_batch = 1});
+  const auto calm = Queue();
+  TestCall& patient = Submit(calm);
+  int taken_before = 0;
+  for (; patient.calls == 0 && taken_before < 1000; ++taken_before) {
+    Submit(busy, 1, clock_.Now() + milliseconds(10));
+    clock_.Advance(milliseconds(2));
+    Finish(*dispatcher_.TryTake());
+  }
+  EXPECT_LE(taken_before, 1 + kPatience / milliseconds(2))
+      << "served once its patience has run out";
+}
+
+TEST_F(DispatcherTest, AQueueThatWaitsToBecomeFullDoesNotHoldUpAnother) {
+  const auto waiting = Queue({.max_batch = 8, .max_delay = seconds(1)});
+  const auto ready = Queue();
+  Submit(waiting);
+  Submit(ready);
+  EXPECT_EQ(dispatcher_.TryTake()->queue, ready);
+  EXPECT_FALSE(dispatcher_.TryTake().has_value());
+  clock_.Advance(seconds(1));
+  EXPECT_EQ(dispatcher_.TryTake()->queue, waiting);
+}
+
+TEST_F(DispatcherTest, RequestsOfDifferentShapesRunApart) {
+  const auto queue = MakeQueue(std::make_shared<FakeModel>(Shape{kUnknownDim, kUnknownDim}),
+                               {.max_batch = 8}, observer_);
+  TestCall narrow(std::vector<float>(2, 1), {2});
+  TestCall wide(std::vector<float>(3, 1), {3});
+  TestCall narrow_again(std::vector<float>(4, 1), {2});
+  for (TestCall* call : {&narrow, &wide, &narrow_again}) {
+    dispatcher_.Submit(queue, call->Request(clock_.Now()));
+  }
+  std::optional<Batch> batch = dispatcher_.TryTake();
+  EXPECT_EQ(batch->requests.size(), 2U);
+  Finish(*std::move(batch));
+  EXPECT_EQ(wide.calls, 0);
+  Finish(*dispatcher_.TryTake());
+  EXPECT_EQ(wide.calls, 1);
+}
+
+TEST_F(DispatcherTest, OnceClosedItRefusesAndHandsOutTheRestAtOnce) {
+  const auto queue = Queue({.max_batch = 8, .max_delay = seconds(100)});
+  TestCall& accepted = Submit(queue);
+  dispatcher_.Close();
+  EXPECT_EQ(Submit(queue).status->code(), absl::StatusCode::kUnavailable);
+  Finish(*dispatcher_.Take());
+  EXPECT_TRUE(accepted.status->ok());
+  EXPECT_FALSE(dispatcher_.Take().has_value()) << "closed and empty";
+}
+
+TEST_F(DispatcherTest, AbandoningAnswersEverythingThatWaits) {
+  const auto queue = Queue();
+  TestCall& call = Submit(queue);
+  dispatcher_.Abandon();
+  EXPECT_EQ(call.status->code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(observer_->waiting_bytes, 0);
+}
+
+TEST_F(DispatcherTest, AQueueIsLetGoWithItsLastRequest) {
+  auto queue = Queue();
+  const std::weak_ptr<VariantQueue> watch = queue;
+  Submit(queue);
+  queue.reset();
+  EXPECT_FALSE(watch.expired()) << "held by the request that waits";
+  Finish(*dispatcher_.TryTake());
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST_F(DispatcherTest, AWaitingTakeWakesWhenARequestComes) {
+  std::optional<Batch> batch;
+  std::thread worker([&] { batch = dispatcher_.Take(); });
+  clock_.AwaitWaiters(1);
+  Submit(Queue());
+  worker.join();
+  ASSERT_TRUE(batch.has_value());
+  Finish(*std::move(batch));
+}
+
+TEST_F(DispatcherTest, AWaitingTakeWakesWhenTheDelayIsOver) {
+  Submit(Queue({.max_batch = 8, .max_delay = milliseconds(5)}));
+  std::optional<Batch> batch;
+  std::thread worker([&] { batch = dispatcher_.Take(); });
+  clock_.AwaitWaiters(1);
+  clock_.Advance(milliseconds(5));
+  worker.join();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->taken, clock_.Now());
+  Finish(*std::move(batch));
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,78 @@
+#include "server/scheduling/request_check.h"
+
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+class RequestCheckTest : public ::testing::Test {
+ protected:
+  std::string Check(DType dtype, std::vector<int64_t> dims, size_t bytes) {
+    const absl::Status status = CheckInput(input_, recipe_, dtype, dims, bytes);
+    if (status.ok()) return "OK";
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(Message(status));
+  }
+
+  TensorInfo input_ = {"image", DType::kF32, {kUnknownDim, 3, 2}};
+  WireMapping mapping_ = {DType::kU8, {1, 1, 1}, {0, 0, 0}};
+  InputRecipe recipe_ = *InputRecipe::Make(input_, &mapping_);
+};
+
+TEST_F(RequestCheckTest, TheModelsTypeAndTheMappedOneAreAccepted) {
+  EXPECT_EQ(Check(DType::kF32, {2, 3, 2}, 48), "OK");
+  EXPECT_EQ(Check(DType::kU8, {2, 3, 2}, 12), "OK");
+}
+
+TEST_F(RequestCheckTest, MistakesNameTheTensorWhatWasExpectedAndWhatCame) {
+  EXPECT_EQ(Check(DType::kF64, {1, 3, 2}, 48),
+            "input \"image\": datatype, expected FP32 or UINT8, got FP64");
+  EXPECT_EQ(Check(DType::kF32, {1, 3}, 12),
+            "input \"image\": shape, expected [?,3,2] (? = at least 1), got [1,3]");
+  EXPECT_EQ(Check(DType::kF32, {1, 4, 2}, 32),
+            "input \"image\": shape, expected [?,3,2] (? = at least 1), got [1,4,2]");
+  EXPECT_EQ(Check(DType::kF32, {2, 3, 2}, 47),
+            "input \"image\": bytes, expected 48 for FP32 [2,3,2], got 47");
+}
+
+TEST_F(RequestCheckTest, HostileExtentsAreRefused) {
+  EXPECT_THAT(Check(DType::kF32, {0, 3, 2}, 0), HasSubstr("got [0,3,2]"));
+  EXPECT_THAT(Check(DType::kF32, {-1, 3, 2}, 0), HasSubstr("got [-1,3,2]"));
+  EXPECT_THAT(Check(DType::kF32, {INT64_MAX, 3, 2}, 24), HasSubstr("too many elements"));
+  EXPECT_THAT(Check(DType::kF32, {INT64_MAX / 6, 3, 2}, 24), HasSubstr("too many elements"));
+}
+
+TEST_F(RequestCheckTest, RowsAreTheCommonFirstExtent) {
+  Signature signature;
+  signature.inputs = {{"a", DType::kF32, {kUnknownDim, 2}}, {"b", DType::kF32, {kUnknownDim}}};
+  signature.batches = true;
+  const std::vector<ConstTensorView> agree = {{nullptr, {DType::kF32, {3, 2}}},
+                                              {nullptr, {DType::kF32, {3}}}};
+  EXPECT_EQ(*CheckRows(signature, agree, 8), 3);
+  EXPECT_THAT(std::string(Message(CheckRows(signature, agree, 2).status())),
+              HasSubstr("expected at most 2, got 3"));
+  const std::vector<ConstTensorView> differ = {{nullptr, {DType::kF32, {3, 2}}},
+                                               {nullptr, {DType::kF32, {4}}}};
+  EXPECT_THAT(std::string(Message(CheckRows(signature, differ, 8).status())),
+              HasSubstr("inputs \"a\" and \"b\": batch sizes differ: 3 and 4"));
+  signature.batches = false;
+  EXPECT_EQ(*CheckRows(signature, differ, 1), 1);
+}
+
+TEST(InputRecipeTest, AMappingThatDoesNotFitTheInputIsRefused) {
+  const WireMapping three = {DType::kU8, {1, 1, 1}, {0, 0, 0}};
+  EXPECT_THAT(std::string(Message(InputRecipe::Make({"t", DType::kI64, {1, 3}}, &three).status())),
+              HasSubstr("inputs.t.wire: only an FP32 input can be mapped, this one is INT64"));
+  EXPECT_THAT(std::string(Message(InputRecipe::Make({"t", DType::kF32, {1, 4}}, &three).status())),
+              HasSubstr("inputs.t.wire"));
+}
+
+}  // namespace
+}  // namespace octet
