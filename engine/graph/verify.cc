@@ -90,7 +90,7 @@ class Verifier {
     for (const PostOp& post_op : node.post_ops) {
       if (post_op.kind != PostOp::Kind::kAdd && post_op.kind != PostOp::Kind::kMul) continue;
       if (post_op.operand < 0 || node.input(post_op.operand) == kNone) {
-        return NodeError(id, "post-op ", PostOpName(post_op.kind), " has no operand at input ",
+        return NodeError(id, "post-op {} has no operand at input {}", PostOpName(post_op.kind),
                          post_op.operand);
       }
     }

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "engine/graph/graph.h"
 
 namespace octet {
@@ -16,8 +17,8 @@ inline constexpr int kMinOpset = 7;
 inline constexpr int kMaxOpset = 22;
 
 struct ReadOptions {
-  uint64_t max_file_bytes = uint64_t{2} << 30;   ///< protobuf's own limit, less by configuration.
-  uint64_t max_tensor_bytes = uint64_t{8} << 30; ///< Sum of initializers, external data included.
+  uint64_t max_file_bytes = uint64_t{2} << 30;    ///< protobuf's own limit, less by configuration.
+  uint64_t max_tensor_bytes = uint64_t{8} << 30;  ///< Sum of initializers, external data included.
 };
 
 /// Reads a model with its external data. Initializers become constant values; graph.inputs leaves them

@@ -1,0 +1,205 @@
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <sstream>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/shared_data.h"
+#include "tests/unit/engine/onnx/model_builder.h"
+
+namespace octet::test {
+namespace {
+
+using ::testing::HasSubstr;
+
+// One of everything that ONNX can hold.
+Graph RichGraph() {
+  Graph graph;
+  graph.name = "rich";
+  graph.metadata = {{"octet.precision", "fp16"}, {"author", "someone"}};
+  const ValueId x =
+      graph.AddValue({.name = "x", .dtype = DType::kF32, .shape = Shape{kUnknownDim, 3}});
+  const ValueId h = graph.AddValue({.name = "h", .dtype = DType::kF32});
+  const ValueId y =
+      graph.AddValue({.name = "y", .dtype = DType::kF16, .shape = Shape{kUnknownDim, 3}});
+  const ValueId half = graph.AddConstant("half", Tensor::From<Half>({2}, {{0x3c00}, {0xbc00}}));
+  const ValueId brain = graph.AddConstant("brain", Tensor::From<BFloat16>({}, {{0x3f80}}));
+  const ValueId bits = graph.AddConstant("bits", Tensor::From<bool>({2}, {true, false}));
+  const ValueId none = graph.AddConstant("none", Tensor(DType::kI64, {0}));
+  Node first{.name = "first", .op = "Foo", .version = 13};
+  first.inputs = {x, kNone, half, brain, bits, none};
+  first.outputs = {h};
+  first.attributes.Set("i", int64_t{-3});
+  first.attributes.Set("f", 0.1f);
+  first.attributes.Set("s", std::string("text"));
+  first.attributes.Set("is", std::vector<int64_t>{1, 2});
+  first.attributes.Set("fs", std::vector<float>{});
+  first.attributes.Set("ss", std::vector<std::string>{"a", "b"});
+  first.attributes.Set("t", Tensor::From<uint8_t>({1, 2}, {7, 8}));
+  graph.AddNode(first);
+  graph.AddNode({.name = "second",
+                 .op = "QGemm",
+                 .domain = "com.microsoft",
+                 .version = 1,
+                 .inputs = {h, half},
+                 .outputs = {y}});
+  graph.inputs = {x};
+  graph.outputs = {y};
+  return graph;
+}
+
+TEST(OnnxWriterTest, ReadsBackWhatWasWritten) {
+  const Graph graph = RichGraph();
+  const auto bytes = WriteOnnxBytes(graph);
+  ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
+  const auto back = ReadOnnxBytes(Bytes(*bytes), "back");
+  ASSERT_TRUE(back.ok()) << back.status().ToString();
+  // Ids may differ, so the order of the constants; everything else is the same text.
+  const auto lines = [](const Graph& g) {
+    std::vector<std::string> sorted;
+    std::istringstream text(Dump(g));
+    for (std::string line; std::getline(text, line);) sorted.push_back(line);
+    std::ranges::sort(sorted);
+    return sorted;
+  };
+  EXPECT_EQ(lines(*back), lines(graph));
+  EXPECT_EQ(back->metadata, graph.metadata);
+  EXPECT_EQ(back->node(back->FindNode("first")).version, 13);
+  EXPECT_EQ(back->node(back->FindNode("second")).version, 1);
+}
+
+TEST(OnnxWriterTest, WritesSixteenBitFloatsRaw) {
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(RichGraph()).value()));
+  for (const onnx::TensorProto& tensor : model.graph().initializer()) {
+    EXPECT_EQ(tensor.int32_data_size(), 0);
+    if (tensor.name() == "half") {
+      EXPECT_EQ(tensor.raw_data(), std::string("\x00\x3c\x00\xbc", 4));
+    }
+  }
+}
+
+TEST(OnnxWriterTest, ImportsTheOpsetOfEveryDomain) {
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(RichGraph()).value()));
+  ASSERT_EQ(model.opset_import_size(), 2);
+  EXPECT_EQ(model.opset_import(0).domain(), "");
+  EXPECT_EQ(model.opset_import(0).version(), 13);
+  EXPECT_EQ(model.opset_import(1).domain(), "com.microsoft");
+  EXPECT_EQ(model.opset_import(1).version(), 1);
+}
+
+TEST(OnnxWriterTest, LeavesOutWhatNobodyUses) {
+  Graph graph = RichGraph();
+  graph.AddConstant("orphan", Tensor::Scalar(1.0f));
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(graph).value()));
+  for (const onnx::TensorProto& tensor : model.graph().initializer()) {
+    EXPECT_NE(tensor.name(), "orphan");
+  }
+}
+
+void ExpectRefused(const Graph& graph, const std::string& message) {
+  const absl::Status status = WriteOnnxBytes(graph).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(status)), HasSubstr(message));
+}
+
+TEST(OnnxWriterTest, RefusesWhatOnnxCannotHold) {
+  Graph graph = RichGraph();
+  graph.mutable_node(0).domain = kOctetDomain;
+  ExpectRefused(graph, "no such operator: octet:Foo 'first'");
+  graph = RichGraph();
+  graph.mutable_node(0).post_ops = {{.kind = PostOp::Kind::kRelu}};
+  ExpectRefused(graph, "no post-ops: Foo 'first'");
+  graph = RichGraph();
+  graph.mutable_value(graph.FindValue("h")).quant = QuantParams::PerTensor(1, 0);
+  ExpectRefused(graph, "'h' needs Q/DQ nodes");
+  graph = RichGraph();
+  graph.mutable_node(1).domain = "";
+  ExpectRefused(graph, "two opsets of one domain");
+  graph = RichGraph();
+  graph.mutable_value(graph.FindValue("h")).name = "x";
+  ExpectRefused(graph, "two values of one name cannot be written: 'x'");
+  graph = RichGraph();
+  graph.mutable_value(graph.FindValue("y")).name = "";
+  ExpectRefused(graph, "without a name");
+}
+
+TEST(OnnxWriterTest, ReplacesAFileAtOnce) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "model.onnx";
+  WriteText(path, "old");
+  ASSERT_TRUE(WriteOnnxFile(RichGraph(), path).ok());
+  EXPECT_TRUE(ReadOnnxFile(path).ok());
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1)
+      << "no temporary file stays";
+}
+
+TEST(OnnxWriterTest, KeepsTheOldFileWhenTheGraphCannotBeWritten) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "model.onnx";
+  WriteText(path, "old");
+  Graph graph = RichGraph();
+  graph.mutable_node(0).domain = kOctetDomain;
+  EXPECT_FALSE(WriteOnnxFile(graph, path).ok());
+  EXPECT_EQ(std::filesystem::file_size(path), 3u);
+}
+
+TEST(OnnxWriterTest, TakesTheNextNameWhenATemporaryFileIsLeftOver) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "model.onnx";
+  WriteText(std::format("{}.{}-0.tmp", path, ::getpid()), "left over");
+  EXPECT_TRUE(WriteOnnxFile(RichGraph(), path).ok());
+  EXPECT_TRUE(ReadOnnxFile(path).ok());
+}
+
+TEST(OnnxWriterTest, NamesAFolderThatIsNotThere) {
+  const TemporaryFolder folder;
+  const absl::Status status = WriteOnnxFile(RichGraph(), folder / "none/model.onnx");
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("none/model.onnx"));
+}
+
+// Dump does not show large constants; compare their bytes.
+void ExpectSameConstants(const Graph& a, const Graph& b) {
+  for (ValueId id = 0; id < a.value_count(); ++id) {
+    const Value& value = a.value(id);
+    if (!value.is_constant() || a.consumers(id).empty()) continue;
+    const ValueId other = b.FindValue(value.name);
+    ASSERT_NE(other, kNone) << value.name;
+    const Tensor& copy = b.value(other).constant;
+    ASSERT_EQ(copy.spec(), value.constant.spec()) << value.name;
+    EXPECT_EQ(std::memcmp(copy.data(), value.constant.data(), copy.bytes()), 0) << value.name;
+  }
+}
+
+TEST(OnnxWriterTest, RealModelsReadBackAsWritten) {
+  const auto models = SharedFolder("models");
+  if (!models) GTEST_SKIP() << "no shared models: skipped";
+  int count = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(*models)) {
+    if (entry.path().extension() != ".onnx") continue;
+    SCOPED_TRACE(entry.path().string());
+    const auto graph = ReadOnnxFile(entry.path().string());
+    ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+    const auto bytes = WriteOnnxBytes(*graph);
+    ASSERT_TRUE(bytes.ok()) << bytes.status().ToString();
+    const auto back = ReadOnnxBytes(Bytes(*bytes), "back");
+    ASSERT_TRUE(back.ok()) << back.status().ToString();
+    ASSERT_EQ(back->order().size(), graph->order().size());
+    for (size_t i = 0; i < graph->order().size(); ++i) {
+      EXPECT_EQ(Describe(back->node(back->order()[i])), Describe(graph->node(graph->order()[i])));
+    }
+    ExpectSameConstants(*graph, *back);
+    ++count;
+  }
+  EXPECT_GT(count, 0);
+}
+
+}  // namespace
+}  // namespace octet::test

@@ -1,0 +1,273 @@
+#include "engine/onnx/tensor_proto.h"
+
+#include <limits>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/unit/engine/onnx/model_builder.h"
+
+namespace octet::test {
+namespace {
+
+using onnx::TensorProto;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kPlenty = 1 << 20;
+
+TensorProto Proto(TensorProto::DataType type, std::vector<int64_t> dims) {
+  TensorProto proto;
+  proto.set_name("t");
+  proto.set_data_type(type);
+  for (const int64_t d : dims) proto.add_dims(d);
+  return proto;
+}
+
+absl::StatusOr<Tensor> ReadProto(TensorProto proto, ExternalDataReader* external = nullptr) {
+  return TensorReader(kPlenty, external).Read(proto);
+}
+
+void ExpectInvalid(const TensorProto& proto, const std::string& message) {
+  const absl::Status status = ReadProto(proto).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << message;
+  EXPECT_THAT(std::string(Message(status)), HasSubstr(message));
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("tensor 't'"));
+}
+
+// The same three elements through the typed field and through raw_data.
+template <typename T, typename Add>
+void ExpectBothEncodings(TensorProto::DataType type, std::vector<T> values, const Add& add) {
+  TensorProto typed = Proto(type, {3});
+  for (const T v : values) add(typed, v);
+  TensorProto raw = Proto(type, {3});
+  raw.set_raw_data(values.data(), values.size() * sizeof(T));
+  for (const TensorProto& proto : {typed, raw}) {
+    const auto tensor = ReadProto(proto);
+    ASSERT_TRUE(tensor.ok()) << tensor.status().ToString();
+    EXPECT_EQ(tensor->dtype(), DTypeOf<T>);
+    EXPECT_EQ(std::memcmp(tensor->data(), values.data(), 3 * sizeof(T)), 0)
+        << DTypeName(DTypeOf<T>);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor->data()) % kTensorAlignment, 0u);
+  }
+}
+
+TEST(TensorProtoTest, ReadsEveryTypeFromBothEncodings) {
+  const auto int32 = [](TensorProto& p, auto v) { p.add_int32_data(v); };
+  const auto uint64 = [](TensorProto& p, auto v) { p.add_uint64_data(v); };
+  const auto bits = [](TensorProto& p, auto v) { p.add_int32_data(v.bits); };
+  ExpectBothEncodings<float>(TensorProto::FLOAT, {1.5f, -0.0f, 3e38f},
+                             [](TensorProto& p, float v) { p.add_float_data(v); });
+  ExpectBothEncodings<double>(TensorProto::DOUBLE, {1e300, -2, 0.1},
+                              [](TensorProto& p, double v) { p.add_double_data(v); });
+  ExpectBothEncodings<int64_t>(TensorProto::INT64, {-1, std::numeric_limits<int64_t>::max(), 0},
+                               [](TensorProto& p, int64_t v) { p.add_int64_data(v); });
+  ExpectBothEncodings<uint64_t>(TensorProto::UINT64, {~uint64_t{0}, 1, 0}, uint64);
+  ExpectBothEncodings<uint32_t>(TensorProto::UINT32, {~uint32_t{0}, 1, 0}, uint64);
+  ExpectBothEncodings<int32_t>(TensorProto::INT32, {std::numeric_limits<int32_t>::min(), 1, 0},
+                               int32);
+  ExpectBothEncodings<int16_t>(TensorProto::INT16, {-32768, 32767, 0}, int32);
+  ExpectBothEncodings<uint16_t>(TensorProto::UINT16, {65535, 1, 0}, int32);
+  ExpectBothEncodings<int8_t>(TensorProto::INT8, {-128, 127, 0}, int32);
+  ExpectBothEncodings<uint8_t>(TensorProto::UINT8, {255, 1, 0}, int32);
+  ExpectBothEncodings<Half>(TensorProto::FLOAT16, {Half{0x3c00}, Half{0xffff}, Half{0}}, bits);
+  ExpectBothEncodings<BFloat16>(TensorProto::BFLOAT16,
+                                {BFloat16{0x3f80}, BFloat16{0xc000}, BFloat16{0}}, bits);
+}
+
+TEST(TensorProtoTest, ReadsHalvesWhoseSignWasExtended) {
+  TensorProto proto = Proto(TensorProto::FLOAT16, {1});
+  proto.add_int32_data(static_cast<int16_t>(0xbc00));
+  EXPECT_EQ(ReadProto(proto)->span<Half>()[0].bits, 0xbc00);
+}
+
+TEST(TensorProtoTest, MakesBoolsZeroOrOne) {
+  TensorProto raw = Proto(TensorProto::BOOL, {3});
+  raw.set_raw_data(std::string("\x00\x01\xc8", 3));
+  const auto tensor = ReadProto(raw);
+  ASSERT_TRUE(tensor.ok());
+  const auto* bytes = static_cast<const uint8_t*>(tensor->data());
+  EXPECT_THAT(std::vector<int>(bytes, bytes + 3), ElementsAre(0, 1, 1));
+  TensorProto typed = Proto(TensorProto::BOOL, {1});
+  typed.add_int32_data(2);
+  ExpectInvalid(typed, "element 0 does not fit BOOL: 2");
+}
+
+TEST(TensorProtoTest, ReadsScalarsAndEmptyTensors) {
+  TensorProto scalar = Proto(TensorProto::FLOAT, {});
+  scalar.add_float_data(7);
+  EXPECT_EQ(ReadProto(scalar)->shape().rank(), 0);
+  const auto empty = ReadProto(Proto(TensorProto::FLOAT, {0, 5}));
+  ASSERT_TRUE(empty.ok());
+  EXPECT_EQ(empty->elements(), 0);
+  EXPECT_FALSE(empty->empty_handle());
+}
+
+TEST(TensorProtoTest, RefusesCountsThatContradictTheShape) {
+  TensorProto typed = Proto(TensorProto::FLOAT, {3});
+  typed.add_float_data(1);
+  ExpectInvalid(typed, "float_data: expected 3 by the shape, got 1");
+  TensorProto raw = Proto(TensorProto::FLOAT, {3});
+  raw.set_raw_data("12345678");
+  ExpectInvalid(raw, "raw_data for shape [3] of FP32: expected 12, got 8");
+  ExpectInvalid(Proto(TensorProto::FLOAT, {1}), "expected 4, got 0");
+  TensorProto other_field = Proto(TensorProto::FLOAT, {1});
+  other_field.add_int64_data(1);
+  ExpectInvalid(other_field, "float_data: expected 1 by the shape, got 0");
+}
+
+TEST(TensorProtoTest, RefusesShapesThatNoDataBack) {
+  TensorProto overflow = Proto(TensorProto::FLOAT, {int64_t{1} << 32, int64_t{1} << 32});
+  ExpectInvalid(overflow, "impossible shape");
+  ExpectInvalid(Proto(TensorProto::FLOAT, {-1}), "impossible shape");
+  ExpectInvalid(Proto(TensorProto::FLOAT, std::vector<int64_t>(33, 1)), "rank 33 is above 32");
+  TensorProto claims = Proto(TensorProto::FLOAT, {1000});
+  claims.add_float_data(1);
+  ExpectInvalid(claims, "too few elements for shape [1000]");
+  const auto over_budget = ReadProto(Proto(TensorProto::FLOAT, {1 << 20}));
+  EXPECT_EQ(over_budget.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(TensorProtoTest, RefusesTwoEncodingsAndValuesOutsideTheType) {
+  TensorProto both = Proto(TensorProto::FLOAT, {1});
+  both.add_float_data(1);
+  both.set_raw_data("1234");
+  ExpectInvalid(both, "more than one encoding");
+  TensorProto wide = Proto(TensorProto::UINT8, {1});
+  wide.add_int32_data(256);
+  ExpectInvalid(wide, "element 0 does not fit UINT8: 256");
+}
+
+TEST(TensorProtoTest, NamesTypesThatItDoesNotKnow) {
+  for (const auto type : {TensorProto::STRING, TensorProto::COMPLEX64, TensorProto::FLOAT8E4M3FN,
+                          TensorProto::INT4, TensorProto::UINT4}) {
+    const absl::Status status = ReadProto(Proto(type, {1})).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    EXPECT_THAT(std::string(Message(status)), HasSubstr(TensorProto::DataType_Name(type)));
+    EXPECT_THAT(std::string(Message(status)), HasSubstr("tensor 't'"));
+  }
+  ExpectInvalid(Proto(TensorProto::UNDEFINED, {1}), "no element type of ONNX: 0");
+  TensorProto unheard = Proto(TensorProto::FLOAT, {1});
+  unheard.set_data_type(99);
+  ExpectInvalid(unheard, "no element type of ONNX: 99");
+}
+
+TEST(TensorProtoTest, ReleasesWhatItHasRead) {
+  TensorProto proto = Proto(TensorProto::FLOAT, {2});
+  proto.set_raw_data("12345678");
+  TensorReader reader(8, nullptr);
+  ASSERT_TRUE(reader.Read(proto).ok());
+  EXPECT_FALSE(proto.has_raw_data());
+  EXPECT_EQ(proto.name(), "t");
+  proto = Proto(TensorProto::UINT8, {1});
+  proto.set_raw_data("1");
+  EXPECT_EQ(reader.Read(proto).status().code(), absl::StatusCode::kResourceExhausted)
+      << "the budget is for all tensors together";
+}
+
+class ExternalDataTest : public testing::Test {
+ protected:
+  ExternalDataTest() {
+    std::filesystem::create_directories(folder.path() / "model" / "sub");
+    WriteText(folder / "model/weights.bin", "01234567");
+    WriteText(folder / "model/sub/more.bin", "abcd");
+    WriteText(folder / "secret.bin", "secret!!");
+  }
+
+  absl::StatusOr<Tensor> ReadFrom(const std::string& location, const std::string& offset = "",
+                                  const std::string& length = "", int64_t elements = 4) {
+    TensorProto proto = Proto(TensorProto::UINT8, {elements});
+    proto.set_data_location(TensorProto::EXTERNAL);
+    const auto add = [&](const char* key, const std::string& value) {
+      if (value.empty()) return;
+      proto.add_external_data()->set_key(key);
+      proto.mutable_external_data()->rbegin()->set_value(value);
+    };
+    add("location", location);
+    add("offset", offset);
+    add("length", length);
+    ExternalDataReader external(folder / "model/model.onnx");
+    return ReadProto(proto, &external);
+  }
+
+  void ExpectCode(const absl::StatusOr<Tensor>& tensor, absl::StatusCode code,
+                  const std::string& message) {
+    EXPECT_EQ(tensor.status().code(), code) << tensor.status().ToString();
+    EXPECT_THAT(std::string(Message(tensor.status())), HasSubstr(message));
+  }
+
+  TemporaryFolder folder;
+};
+
+TEST_F(ExternalDataTest, ReadsARange) {
+  EXPECT_THAT(ReadFrom("weights.bin", "2", "4")->span<uint8_t>(), ElementsAre('2', '3', '4', '5'));
+  EXPECT_THAT(ReadFrom("weights.bin")->span<uint8_t>(), ElementsAre('0', '1', '2', '3'));
+  EXPECT_THAT(ReadFrom("sub/more.bin")->span<uint8_t>(), ElementsAre('a', 'b', 'c', 'd'));
+  EXPECT_TRUE(ReadFrom("weights.bin", "8", "0", 0).ok()) << "empty, at the end";
+}
+
+TEST_F(ExternalDataTest, RefusesPathsThatLeadOut) {
+  for (const std::string location : {"../secret.bin", "sub/../../secret.bin", "..", "sub/.."}) {
+    ExpectCode(ReadFrom(location), absl::StatusCode::kInvalidArgument, "outside");
+  }
+  ExpectCode(ReadFrom(folder / "model/weights.bin"), absl::StatusCode::kInvalidArgument, "outside");
+  ExpectCode(ReadFrom(""), absl::StatusCode::kInvalidArgument, "outside");
+  ExpectCode(ReadFrom(std::string("weights.bin\0x", 13)), absl::StatusCode::kInvalidArgument,
+             "outside");
+}
+
+TEST_F(ExternalDataTest, RefusesLinksThatLeadOutAndFollowsThoseThatStay) {
+  std::filesystem::create_symlink("../secret.bin", folder.path() / "model/out.bin");
+  std::filesystem::create_directory_symlink("..", folder.path() / "model/up");
+  std::filesystem::create_symlink("weights.bin", folder.path() / "model/in.bin");
+  ExpectCode(ReadFrom("out.bin"), absl::StatusCode::kInvalidArgument, "through a link");
+  ExpectCode(ReadFrom("up/secret.bin"), absl::StatusCode::kInvalidArgument, "through a link");
+  EXPECT_TRUE(ReadFrom("in.bin").ok());
+}
+
+TEST_F(ExternalDataTest, AFolderWhoseNameOnlyStartsAlikeIsOutside) {
+  std::filesystem::create_directories(folder.path() / "model2");
+  WriteText(folder / "model2/w.bin", "0123");
+  std::filesystem::create_symlink("../model2/w.bin", folder.path() / "model/alike.bin");
+  ExpectCode(ReadFrom("alike.bin"), absl::StatusCode::kInvalidArgument, "through a link");
+}
+
+TEST_F(ExternalDataTest, NamesMissingShortAndImpossibleFiles) {
+  ExpectCode(ReadFrom("none.bin"), absl::StatusCode::kNotFound, "'none.bin'");
+  ExpectCode(ReadFrom("sub"), absl::StatusCode::kInvalidArgument, "not a regular file");
+  ExpectCode(ReadFrom("weights.bin", "5"), absl::StatusCode::kInvalidArgument,
+             "too short: expected 4 bytes at offset 5, it has 8 in all");
+  ExpectCode(ReadFrom("weights.bin", "9223372036854775807"), absl::StatusCode::kInvalidArgument,
+             "too short");
+  ExpectCode(ReadFrom("weights.bin", "0", "5"), absl::StatusCode::kInvalidArgument,
+             "expected 4 bytes, got 5");
+  for (const std::string number : {"-1", "x", "1e3", "18446744073709551616", " 1"}) {
+    ExpectCode(ReadFrom("weights.bin", number), absl::StatusCode::kInvalidArgument, "no number");
+  }
+}
+
+TEST_F(ExternalDataTest, IsRefusedWhereThereIsNoFolder) {
+  TensorProto proto = Proto(TensorProto::UINT8, {1});
+  proto.set_data_location(TensorProto::EXTERNAL);
+  ExpectInvalid(proto, "external data in a model without a folder");
+}
+
+TEST_F(ExternalDataTest, ReadsAModelWithItsData) {
+  onnx::ModelProto model = SmallModel();
+  TensorProto& w = *model.mutable_graph()->mutable_initializer(0);
+  w.clear_float_data();
+  w.set_data_location(TensorProto::EXTERNAL);
+  w.add_external_data()->set_key("location");
+  w.mutable_external_data(0)->set_value("w.bin");
+  const std::vector<float> values = {5, 6, 7, 8};
+  WriteText(folder / "model/w.bin", {reinterpret_cast<const char*>(values.data()), 16});
+  WriteText(folder / "model/model.onnx", model.SerializeAsString());
+  const auto graph = ReadOnnxFile(folder / "model/model.onnx");
+  ASSERT_TRUE(graph.ok()) << graph.status().ToString();
+  EXPECT_THAT(graph->value(graph->FindValue("w")).constant.span<float>(), ElementsAre(5, 6, 7, 8));
+}
+
+}  // namespace
+}  // namespace octet::test
