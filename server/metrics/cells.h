@@ -1,0 +1,134 @@
+// The things that are counted with: lock-free, without allocation, cheap enough for every request.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace octet {
+
+/// Only grows. Thread-safety: safe.
+class Counter {
+ public:
+  void Add(uint64_t n = 1) { value_.fetch_add(n, std::memory_order_relaxed); }
+  uint64_t value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
+/// Goes up and down. Thread-safety: safe.
+class Gauge {
+ public:
+  void Set(double value) { value_.store(value, std::memory_order_relaxed); }
+  void Add(double value) { value_.fetch_add(value, std::memory_order_relaxed); }
+  double value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<double> value_{0};
+};
+
+/// A copy of a histogram's counts.
+struct HistogramCounts {
+  std::span<const double> bounds;   ///< Upper bounds, inclusive; one bucket more is unbounded.
+  std::array<uint64_t, 40> counts;  ///< bounds.size() + 1 of them are used; not cumulative.
+  double sum = 0;
+};
+
+/// Counts observations in buckets with the upper bounds `Bounds()`. Thread-safety: safe; a copy
+/// taken while others observe may miss the newest.
+template <const auto& kBounds>
+class Histogram {
+ public:
+  static_assert(kBounds.size() < std::tuple_size_v<decltype(HistogramCounts::counts)>);
+
+  void Observe(double value) {
+    const auto bucket = std::ranges::lower_bound(kBounds, value) - kBounds.begin();
+    counts_[static_cast<size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
+    sum_.fetch_add(value, std::memory_order_relaxed);
+  }
+
+  HistogramCounts Read() const {
+    HistogramCounts copy{.bounds = kBounds, .counts = {}};
+    for (size_t i = 0; i < counts_.size(); ++i) {
+      copy.counts[i] = counts_[i].load(std::memory_order_relaxed);
+    }
+    copy.sum = sum_.load(std::memory_order_relaxed);
+    return copy;
+  }
+
+ private:
+  std::array<std::atomic<uint64_t>, kBounds.size() + 1> counts_{};
+  std::atomic<double> sum_{0};
+};
+
+namespace metric_bounds {
+
+/// 10 us x 1.8^i, 28 of them: up to 78 s.
+inline const std::array<double, 28> kLatencySeconds = [] {
+  std::array<double, 28> bounds{};
+  // Three significant digits: a label that can be read and typed.
+  for (size_t i = 0; i < bounds.size(); ++i) {
+    const double exact = 10e-6 * std::pow(1.8, static_cast<double>(i));
+    const double unit = std::pow(10, std::floor(std::log10(exact)) - 2);
+    bounds[i] = std::round(exact / unit) * unit;
+  }
+  return bounds;
+}();
+
+inline constexpr std::array<double, 11> kRows = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+
+}  // namespace metric_bounds
+
+using LatencyHistogram = Histogram<metric_bounds::kLatencySeconds>;
+using RowsHistogram = Histogram<metric_bounds::kRows>;
+
+/// One counter per value of a label with few values. `Label` has `kName` and `kValues`.
+template <typename Label>
+class CounterPer {
+ public:
+  /// Requires: index < Label::kValues.size().
+  void Add(size_t index) { counters_[index].Add(); }
+  uint64_t value(size_t index) const { return counters_[index].value(); }
+  static constexpr std::string_view label() { return Label::kName; }
+  static constexpr auto values() { return std::span(Label::kValues); }
+
+ private:
+  std::array<Counter, Label::kValues.size()> counters_;
+};
+
+/// gRPC's canonical codes; the index is the number of the code.
+struct CodeLabel {
+  static constexpr std::string_view kName = "code";
+  static constexpr std::array<std::string_view, 17> kValues = {"OK",
+                                                               "CANCELLED",
+                                                               "UNKNOWN",
+                                                               "INVALID_ARGUMENT",
+                                                               "DEADLINE_EXCEEDED",
+                                                               "NOT_FOUND",
+                                                               "ALREADY_EXISTS",
+                                                               "PERMISSION_DENIED",
+                                                               "RESOURCE_EXHAUSTED",
+                                                               "FAILED_PRECONDITION",
+                                                               "ABORTED",
+                                                               "OUT_OF_RANGE",
+                                                               "UNIMPLEMENTED",
+                                                               "INTERNAL",
+                                                               "UNAVAILABLE",
+                                                               "DATA_LOSS",
+                                                               "UNAUTHENTICATED"};
+};
+
+/// Why routing chose the variant; the order of RouteReason.
+struct RouteLabel {
+  static constexpr std::string_view kName = "reason";
+  static constexpr std::array<std::string_view, 4> kValues = {"explicit", "sticky", "split",
+                                                              "default"};
+};
+
+}  // namespace octet

@@ -1,0 +1,153 @@
+#include "server/metrics/collector.h"
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <tuple>
+
+#include "prometheus/client_metric.h"
+#include "prometheus/metric_type.h"
+
+#include "server/metrics/process_metrics.h"
+
+namespace octet {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Labels = std::vector<ClientMetric::Label>;
+
+constexpr MetricType TypeOf(const Counter&) { return MetricType::Counter; }
+constexpr MetricType TypeOf(const Gauge&) { return MetricType::Gauge; }
+template <typename Label>
+constexpr MetricType TypeOf(const CounterPer<Label>&) {
+  return MetricType::Counter;
+}
+template <const auto& kBounds>
+constexpr MetricType TypeOf(const Histogram<kBounds>&) {
+  return MetricType::Histogram;
+}
+
+void Append(const Counter& cell, const Labels& labels, MetricFamily& family) {
+  ClientMetric metric;
+  metric.label = labels;
+  metric.counter.value = static_cast<double>(cell.value());
+  family.metric.push_back(std::move(metric));
+}
+
+void Append(const Gauge& cell, const Labels& labels, MetricFamily& family) {
+  ClientMetric metric;
+  metric.label = labels;
+  metric.gauge.value = cell.value();
+  family.metric.push_back(std::move(metric));
+}
+
+template <typename Label>
+void Append(const CounterPer<Label>& cell, const Labels& labels, MetricFamily& family) {
+  for (size_t i = 0; i < cell.values().size(); ++i) {
+    ClientMetric metric;
+    metric.label = labels;
+    metric.label.push_back({std::string(cell.label()), std::string(cell.values()[i])});
+    metric.counter.value = static_cast<double>(cell.value(i));
+    family.metric.push_back(std::move(metric));
+  }
+}
+
+template <const auto& kBounds>
+void Append(const Histogram<kBounds>& cell, const Labels& labels, MetricFamily& family) {
+  const HistogramCounts counts = cell.Read();
+  ClientMetric metric;
+  metric.label = labels;
+  uint64_t cumulative = 0;
+  for (size_t i = 0; i < counts.bounds.size(); ++i) {
+    cumulative += counts.counts[i];
+    metric.histogram.bucket.push_back({cumulative, counts.bounds[i]});
+  }
+  cumulative += counts.counts[counts.bounds.size()];
+  metric.histogram.sample_count = cumulative;
+  metric.histogram.sample_sum = counts.sum;
+  family.metric.push_back(std::move(metric));
+}
+
+MetricFamily InfoFamily(const BuildInfo& build) {
+  MetricFamily family{
+      "octet_build_info", "What runs here; the value is always 1.", MetricType::Gauge, {}};
+  ClientMetric metric;
+  metric.label = {{"version", build.version}, {"onednn", build.onednn}, {"isa", build.isa}};
+  metric.gauge.value = 1;
+  family.metric.push_back(std::move(metric));
+  return family;
+}
+
+void AppendProcessFamilies(std::vector<MetricFamily>& families) {
+  for (const ProcessMetric& process : ReadProcessMetrics()) {
+    MetricFamily family{process.name, process.help, MetricType::Gauge, {}};
+    ClientMetric metric;
+    if (process.is_counter) {
+      family.type = MetricType::Counter;
+      metric.counter.value = process.value;
+    } else {
+      metric.gauge.value = process.value;
+    }
+    family.metric.push_back(std::move(metric));
+    families.push_back(std::move(family));
+  }
+}
+
+}  // namespace
+
+std::vector<MetricFamily> MetricsRegistry::Collector::Collect() const {
+  std::vector<MetricFamily> families = {InfoFamily(build_)};
+  AppendProcessFamilies(families);
+#define OCTET_APPEND_SERVER(kind, member, name, help)           \
+  families.push_back({name, help, TypeOf(server_.member), {}}); \
+  Append(server_.member, {}, families.back());
+  OCTET_SERVER_METRICS(OCTET_APPEND_SERVER)
+#undef OCTET_APPEND_SERVER
+
+  const auto variants = Live();
+  if (variants.empty()) return families;
+  std::vector<Labels> labels;
+  for (const auto& [who, unused] : variants) {
+    labels.push_back(
+        {{"model", who.model}, {"version", who.version}, {"precision", who.precision}});
+  }
+#define OCTET_APPEND_VARIANTS(kind, member, name, help)                     \
+  families.push_back({name, help, TypeOf(variants[0].second->member), {}}); \
+  for (size_t i = 0; i < variants.size(); ++i) {                            \
+    Append(variants[i].second->member, labels[i], families.back());         \
+  }
+  OCTET_VARIANT_METRICS(OCTET_APPEND_VARIANTS)
+#undef OCTET_APPEND_VARIANTS
+  return families;
+}
+
+std::shared_ptr<VariantMetrics> MetricsRegistry::Collector::ForVariant(
+    const VariantLabels& labels) {
+  absl::MutexLock lock(&mutex_);
+  std::weak_ptr<VariantMetrics>& known = variants_[labels];
+  std::shared_ptr<VariantMetrics> metrics = known.lock();
+  if (metrics == nullptr) {
+    metrics = std::make_shared<VariantMetrics>();
+    known = metrics;
+  }
+  return metrics;
+}
+
+std::vector<std::pair<VariantLabels, std::shared_ptr<const VariantMetrics>>>
+MetricsRegistry::Collector::Live() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::pair<VariantLabels, std::shared_ptr<const VariantMetrics>>> live;
+  for (auto it = variants_.begin(); it != variants_.end();) {
+    if (auto metrics = it->second.lock()) {
+      live.emplace_back(it->first, std::move(metrics));
+      ++it;
+    } else {
+      it = variants_.erase(it);
+    }
+  }
+  return live;
+}
+
+}  // namespace octet

@@ -1,0 +1,59 @@
+// Every metric that Octet exports: one line each. Members, exposition and documentation follow from
+// these lists.
+#pragma once
+
+#include "server/metrics/cells.h"
+
+/// METRIC(kind, member, name, help) of every variant; labels model, version, precision.
+#define OCTET_VARIANT_METRICS(METRIC)                                                             \
+  METRIC(LatencyHistogram, request_duration, "octet_request_duration_seconds",                    \
+         "Time from the arrival of a request to its answer, whatever its outcome.")               \
+  METRIC(LatencyHistogram, queue_duration, "octet_queue_duration_seconds",                        \
+         "Time that a request waited before a worker took it.")                                   \
+  METRIC(LatencyHistogram, compute_input_duration, "octet_compute_input_duration_seconds",        \
+         "Time to convert the requests of a batch from the wire, per batch.")                     \
+  METRIC(LatencyHistogram, compute_duration, "octet_compute_duration_seconds",                    \
+         "Time to run the model, per batch.")                                                     \
+  METRIC(LatencyHistogram, compute_output_duration, "octet_compute_output_duration_seconds",      \
+         "Time to write the answers of a batch, per batch.")                                      \
+  METRIC(RowsHistogram, batch_rows, "octet_batch_rows", "Rows that ran as one batch.")            \
+  METRIC(CounterPer<CodeLabel>, requests, "octet_requests_total", "Finished requests by code.")   \
+  METRIC(CounterPer<RouteLabel>, routed, "octet_routed_requests_total",                           \
+         "Requests given to this precision, by the reason of the choice.")                        \
+  METRIC(Counter, rows, "octet_rows_total", "Rows computed for requests.")                        \
+  METRIC(Counter, padding_rows, "octet_padding_rows_total", "Rows computed to fill up batches.")  \
+  METRIC(Counter, executions, "octet_executions_total", "Batches run.")                           \
+  METRIC(Gauge, queue_depth, "octet_queue_depth", "Requests that wait.")                          \
+  METRIC(Gauge, queue_bytes, "octet_queue_bytes", "Bytes of the requests that wait.")             \
+  METRIC(Gauge, in_flight, "octet_in_flight_requests", "Requests accepted and not yet answered.") \
+  METRIC(Gauge, ready, "octet_variant_ready", "1 when the variant answers requests, else 0.")     \
+  METRIC(Gauge, resident_weight_bytes, "octet_resident_weight_bytes",                             \
+         "Memory held by weights, packed forms included.")                                        \
+  METRIC(Gauge, load_seconds, "octet_load_duration_seconds", "Time that the last load took.")     \
+  METRIC(Gauge, int8_mac_ratio, "octet_int8_mac_ratio",                                           \
+         "Share of the model's multiply-adds that runs in int8, 0 to 1.")
+
+/// Of the process as a whole; no labels.
+#define OCTET_SERVER_METRICS(METRIC)                                           \
+  METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total",     \
+         "Requests refused before a model and precision was chosen, by code.") \
+  METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")        \
+  METRIC(Counter, load_failures, "octet_model_load_failures_total", "Variants that failed to load.")
+
+namespace octet {
+
+#define OCTET_METRIC_MEMBER(kind, member, name, help) kind member;
+
+/// The metrics of one variant: an observation is an atomic addition. Thread-safety: safe.
+struct VariantMetrics {
+  OCTET_VARIANT_METRICS(OCTET_METRIC_MEMBER)
+};
+
+/// The metrics of the process. Thread-safety: safe.
+struct ServerMetrics {
+  OCTET_SERVER_METRICS(OCTET_METRIC_MEMBER)
+};
+
+#undef OCTET_METRIC_MEMBER
+
+}  // namespace octet

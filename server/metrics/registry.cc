@@ -1,0 +1,25 @@
+#include "server/metrics/registry.h"
+
+#include <utility>
+
+#include "prometheus/text_serializer.h"
+
+#include "server/metrics/collector.h"
+
+namespace octet {
+
+MetricsRegistry::MetricsRegistry(BuildInfo build)
+    : collector_(std::make_shared<Collector>(std::move(build))) {}
+MetricsRegistry::~MetricsRegistry() = default;
+
+std::shared_ptr<VariantMetrics> MetricsRegistry::ForVariant(const VariantLabels& labels) {
+  return collector_->ForVariant(labels);
+}
+
+ServerMetrics& MetricsRegistry::server() { return collector_->server(); }
+
+std::string MetricsRegistry::Text() const {
+  return prometheus::TextSerializer().Serialize(collector_->Collect());
+}
+
+}  // namespace octet
