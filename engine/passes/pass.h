@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "engine/graph/graph.h"
 #include "engine/graph/precision.h"
 #include "engine/ops/target.h"
@@ -19,7 +20,7 @@
 namespace octet {
 
 struct PassContext {
-  Precision precision = Precision::kFp32;       ///< What the variant asks for.
+  Precision precision = Precision::kFp32;  ///< What the variant asks for.
   Target target;
   std::set<std::string, std::less<>> disabled;  ///< Pass names that are skipped.
 };

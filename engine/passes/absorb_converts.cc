@@ -1,0 +1,297 @@
+// absorb_converts: a node reads and writes stored types itself, so that octet:Convert is left at borders only.
+//
+//   a:u8{s} -> Convert:f32 -> Reshape:f32 -> ..          =>  a -> Reshape:u8{s} -> Convert:f32 -> ..
+//   .. -> Reshape:f32 -> Convert -> y:u8{s}              =>  .. -> Convert:u8{s} -> Reshape -> y:u8{s}
+//   a:u8{s} -> Convert:f32 -> Convert -> y:u8{t}         =>  a -> Convert -> y        (nothing when s = t)
+//   x:u8{s}, w:i8 -> Conv:f32 -> Convert -> y:u8{t}      =>  x, w -> Conv -> y:u8{t}
+//   a:u8{s}, b:u8{t} -> Convert:f32 each -> Add:f32 -> Convert -> y:u8{v}      =>  a, b -> Add -> y:u8{v}
+//
+// Elementwise operators, Concat, averages, Softmax and LayerNormalization like Add: only when all their activations are
+// stored in 8 bits on both sides. A Relu or Clip that storing implies is dropped. Each rewrite is exact: a node
+// computes on the reals that its integers stand for, and rounds where the Convert rounded.
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "engine/ops/op.h"
+#include "engine/passes/activation.h"
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+
+namespace octet {
+namespace {
+
+constexpr int kMaxSweeps = 16;
+
+constexpr std::array kComputesOnTyped = {
+    std::string_view("AveragePool"),
+    std::string_view("GlobalAveragePool"),
+    std::string_view("ReduceMean"),
+    std::string_view("Softmax"),
+    std::string_view("LayerNormalization"),
+    std::string_view("Concat"),
+    std::string_view("Gelu"),
+};
+
+// Movements that a quantization may be done before: none of them reads more than it writes, but for MaxPool, which is
+// faster on 8 bits.
+constexpr std::array kQuantizeBefore = {
+    std::string_view("Transpose"),
+    std::string_view("Concat"),
+    std::string_view("MaxPool"),
+    std::string_view("Pad"),
+};
+
+bool SameStorage(const Value& a, const Value& b) {
+  return a.dtype == b.dtype && a.quant == b.quant;
+}
+
+class ConvertAbsorber {
+ public:
+  explicit ConvertAbsorber(Graph& graph) : graph_(graph) {}
+
+  int Run() {
+    int total = 0;
+    for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
+      int count = Sweep();
+      total += count;
+      if (count == 0) break;
+      graph_.RemoveDead();
+    }
+    return total;
+  }
+
+ private:
+  int Sweep() {
+    int count = 0;
+    std::vector<NodeId> order = graph_.OrderSnapshot();
+    for (const NodeId id : order) {  // Downwards: dequantizations sink.
+      if (!graph_.alive(id)) continue;
+      count += MergeConverts(id) || SinkDequantize(id) || DropImplied(id);
+    }
+    order = graph_.OrderSnapshot();
+    for (auto it = order.rbegin(); it != order.rend(); ++it) {  // Upwards: quantizations rise.
+      if (graph_.alive(*it)) count += MergeEqual(*it) || RaiseQuantize(*it);
+    }
+    for (const NodeId id : graph_.OrderSnapshot()) {
+      if (graph_.alive(id)) count += AbsorbIntoMac(id) || AbsorbIntoOperator(id);
+    }
+    return count;
+  }
+
+  bool IsConvert(NodeId id) const { return graph_.node(id).is("Convert", kOctetDomain); }
+
+  // The 8-bit value behind a Convert to F32, or kNone.
+  ValueId Typed(ValueId value) const {
+    const NodeId convert = ProducerIf(graph_, value, "Convert", kOctetDomain);
+    if (convert == kNone || !IsPlainF32(graph_, value)) return kNone;
+    const ValueId source = graph_.node(convert).input(0);
+    const Value& typed = graph_.value(source);
+    return IsTyped(typed) && typed.quant->per_tensor() ? source : kNone;
+  }
+
+  // The Convert to 8 bits that alone reads `value`, or kNone.
+  NodeId Quantizer(ValueId value) const {
+    const NodeId reader = graph_.SoleConsumer(value);
+    if (reader == kNone || !IsConvert(reader) || !IsPlainF32(graph_, value)) return kNone;
+    const Value& typed = graph_.value(graph_.node(reader).output(0));
+    return IsTyped(typed) && typed.quant->per_tensor() ? reader : kNone;
+  }
+
+  // Convert(Convert(x)) through F32, where x is narrower: one Convert, or none.
+  bool MergeConverts(NodeId id) {
+    if (!IsConvert(id)) return false;
+    const ValueId x = graph_.node(id).input(0);
+    const Value& from = graph_.value(x);
+    const Value& to = graph_.value(graph_.node(id).output(0));
+    if (SameStorage(from, to)) return Bypass(graph_, id);
+    const NodeId first = ProducerIf(graph_, x, "Convert", kOctetDomain);
+    if (first == kNone || !IsPlainF32(graph_, x)) return false;
+    const Value& source = graph_.value(graph_.node(first).input(0));
+    if (!source.quant && source.dtype != DType::kBF16 && source.dtype != DType::kF16) return false;
+    graph_.SetInput(id, 0, graph_.node(first).input(0));
+    if (SameStorage(source, to)) Bypass(graph_, id);
+    return true;
+  }
+
+  // Two Converts of one value to one type are one.
+  bool MergeEqual(NodeId id) {
+    if (!IsConvert(id)) return false;
+    const ValueId output = graph_.node(id).output(0);
+    const std::vector<NodeId> readers(graph_.consumers(graph_.node(id).input(0)).begin(),
+                                      graph_.consumers(graph_.node(id).input(0)).end());
+    for (const NodeId other : readers) {
+      if (other == id || !IsConvert(other)) continue;
+      const ValueId same = graph_.node(other).output(0);
+      if (!SameStorage(graph_.value(same), graph_.value(output)) ||
+          !MayReplace(graph_, output, same))
+        continue;
+      const auto order = graph_.order();
+      if (std::ranges::find(order, other) > std::ranges::find(order, id)) continue;
+      graph_.RemoveNode(id);
+      graph_.ReplaceUses(output, same);
+      return true;
+    }
+    return false;
+  }
+
+  // True for a node that hands stored integers through, if all its data has one quantization.
+  bool MovesData(const Node& node) const {
+    const OpDef* def = FindOp(node);
+    if (def == nullptr || !node.post_ops.empty()) return false;
+    if (node.is("Pad")) return PadsZeros(node);
+    return def->traits.data_movement || def->traits.view;
+  }
+
+  // A typed Pad fills with a real; 0 is always one that an integer stands for.
+  bool PadsZeros(const Node& pad) const {
+    if (pad.version < 11) {
+      const auto value = pad.attributes.Float("value", 0);
+      return value.ok() && *value == 0;
+    }
+    return pad.input(2) == kNone || ScalarOf(graph_, pad.input(2)) == 0.0F;
+  }
+
+  // The slots of float data of a movement: of a Concat all, else the first.
+  std::vector<size_t> DataSlots(const Node& node) const {
+    std::vector<size_t> slots = {0};
+    for (size_t i = 1; node.is("Concat") && i < node.inputs.size(); ++i) slots.push_back(i);
+    return slots;
+  }
+
+  bool SinkDequantize(NodeId id) {
+    const Node node = graph_.node(id);
+    if (node.inputs.empty() || Typed(node.input(0)) == kNone || !MovesData(node)) return false;
+    std::vector<ValueId> sources;
+    for (const size_t slot : DataSlots(node)) {
+      const ValueId source = Typed(node.input(slot));
+      if (source == kNone) return false;
+      if (!sources.empty() && !SameStorage(graph_.value(source), graph_.value(sources[0])))
+        return false;
+      sources.push_back(source);
+    }
+    for (size_t slot = sources.size(); slot < node.inputs.size() && !node.is("Pad"); ++slot) {
+      if (IsPlainF32(graph_, node.input(slot))) return false;  // More data than is known here.
+    }
+    for (const ValueId out : node.outputs) {
+      if (out != kNone && !IsPlainF32(graph_, out)) return false;
+    }
+    const Value storage = graph_.value(sources[0]);
+    if (node.is("Concat") && Quantizer(node.output(0)) != kNone) {
+      // It requantizes while it copies (AbsorbIntoOperator).
+      const Value& wanted = graph_.value(graph_.node(Quantizer(node.output(0))).output(0));
+      if (!SameStorage(storage, wanted)) return false;
+    }
+    const std::vector<size_t> slots = DataSlots(node);
+    for (size_t i = 0; i < slots.size(); ++i) graph_.SetInput(id, slots[i], sources[i]);
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const ValueId reals = node.outputs[i];
+      if (reals == kNone) continue;
+      const ValueId typed = AddValue(graph_, graph_.value(reals).name + "_q", storage.dtype,
+                                     graph_.value(reals).shape, storage.quant);
+      graph_.SetOutput(id, i, typed);
+      graph_.InsertNodeAfter(id, MakeNode("Convert", node, {typed}, {reals}, kOctetDomain));
+    }
+    return true;
+  }
+
+  bool RaiseQuantize(NodeId id) {
+    if (!IsConvert(id)) return false;
+    const ValueId reals = graph_.node(id).input(0);
+    if (Quantizer(reals) != id) return false;
+    const NodeId mover = graph_.producer(reals);
+    if (mover == kNone || graph_.node(mover).outputs.size() != 1 || !MovesData(graph_.node(mover)))
+      return false;
+    const Node node = graph_.node(mover);
+    const OpDef* def = FindOp(node);
+    const bool listed =
+        std::ranges::find(kQuantizeBefore, std::string_view(node.op)) != kQuantizeBefore.end();
+    if (!def->traits.view && !listed) return false;
+    const std::vector<size_t> slots = DataSlots(node);
+    for (const size_t slot : slots) {
+      if (!IsPlainF32(graph_, node.input(slot)) || graph_.value(node.input(slot)).is_constant())
+        return false;
+    }
+    const Value storage = graph_.value(graph_.node(id).output(0));
+    for (const size_t slot : slots) {
+      const Value& from = graph_.value(node.input(slot));
+      const ValueId typed =
+          AddValue(graph_, from.name + "_q", storage.dtype, from.shape, storage.quant);
+      graph_.InsertNodeBefore(mover,
+                              MakeNode("Convert", node, {node.input(slot)}, {typed}, kOctetDomain));
+      graph_.SetInput(mover, slot, typed);
+    }
+    TakeOver(graph_, mover, id);
+    return true;
+  }
+
+  bool AbsorbIntoMac(NodeId id) {
+    const Node& node = graph_.node(id);
+    if (!IsMac(node) || !IsTyped(graph_.value(node.input(0)))) return false;
+    bool changed = false;
+    for (size_t slot = 3; slot < graph_.node(id).inputs.size(); ++slot) {
+      const ValueId typed = Typed(graph_.node(id).input(slot));
+      if (typed == kNone) continue;
+      graph_.SetInput(id, slot, typed);
+      changed = true;
+    }
+    const NodeId quantizer = Quantizer(graph_.node(id).output(0));
+    if (quantizer == kNone) return changed;
+    TakeOver(graph_, id, quantizer);
+    return true;
+  }
+
+  bool ComputesOnTyped(const Node& node) const {
+    const OpDef* def = FindOp(node);
+    if (def == nullptr || node.outputs.size() != 1) return false;
+    if (def->traits.elementwise_unary || def->traits.elementwise_broadcast)
+      return !IsConvert(graph_.producer(node.output(0)));
+    return std::ranges::find(kComputesOnTyped, std::string_view(node.op)) != kComputesOnTyped.end();
+  }
+
+  bool AbsorbIntoOperator(NodeId id) {
+    const Node& node = graph_.node(id);
+    if (!ComputesOnTyped(node)) return false;
+    const NodeId quantizer = Quantizer(node.output(0));
+    if (quantizer == kNone) return false;
+    std::vector<std::pair<size_t, ValueId>> sources;
+    for (size_t slot = 0; slot < node.inputs.size(); ++slot) {
+      const ValueId input = node.input(slot);
+      if (!IsPlainF32(graph_, input) || graph_.value(input).is_constant()) continue;
+      const ValueId typed = Typed(input);
+      if (typed == kNone) return false;
+      sources.emplace_back(slot, typed);
+    }
+    if (sources.empty()) return false;
+    for (const auto& [slot, typed] : sources) graph_.SetInput(id, slot, typed);
+    TakeOver(graph_, id, quantizer);
+    return true;
+  }
+
+  // The last post-op of a node, or an activation between equally stored values, that storing does anyway.
+  bool DropImplied(NodeId id) {
+    Node& node = graph_.mutable_node(id);
+    if (node.output(0) == kNone) return false;
+    const Value& output = graph_.value(node.output(0));
+    if (!node.post_ops.empty() && ImpliedByStorage(node.post_ops.back(), output)) {
+      node.post_ops.pop_back();
+      return true;
+    }
+    if (node.inputs.empty() || node.input(0) == kNone || !node.post_ops.empty() || !IsTyped(output))
+      return false;
+    const auto activation = AsPostOp(graph_, node);
+    if (!activation || !ImpliedByStorage(*activation, output)) return false;
+    return SameStorage(graph_.value(node.input(0)), output) && Bypass(graph_, id);
+  }
+
+  Graph& graph_;
+};
+
+}  // namespace
+
+absl::StatusOr<int> AbsorbConverts(Graph& graph, const PassContext& /*context*/) {
+  return ConvertAbsorber(graph).Run();
+}
+
+}  // namespace octet

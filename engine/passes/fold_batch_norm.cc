@@ -1,0 +1,172 @@
+// fold_batch_norm: at inference a BatchNormalization is a factor and an addend per channel.
+//
+//   y = x * f + g,  f = scale / sqrt(var + epsilon),  g = bias - mean * f      (constants, per channel)
+//
+//   x:f32 -> Conv(w, b) -> BatchNormalization -> y   =>  x -> Conv(w * f, b * f + g) -> y     (octet:MatMul alike)
+//   x:f32 -> BatchNormalization -> Conv(w, b) -> y   =>  x -> Conv(w * f, b + sum w * g) -> y (without padding)
+//   x:f32 -> BatchNormalization -> y                 =>  x -> Mul(f) -> Add(g) -> y
+//
+// Source: ONNX BatchNormalization; outputs besides Y belong to training and must be unread.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+struct Affine {
+  std::vector<double> factor;
+  std::vector<double> addend;
+  size_t channels() const { return factor.size(); }
+};
+
+absl::StatusOr<std::optional<Affine>> AffineOf(const Graph& graph, const Node& node) {
+  if (node.attributes.IntOr("training_mode", 0) != 0) return std::nullopt;
+  for (size_t i = 1; i < node.outputs.size(); ++i) {
+    const ValueId out = node.outputs[i];
+    if (out != kNone && (!graph.consumers(out).empty() || graph.is_graph_output(out)))
+      return std::nullopt;
+  }
+  OCTET_ASSIGN_OR_RETURN(const float epsilon, node.attributes.Float("epsilon", 1e-5F));
+  std::vector<float> params[4];  // scale, bias, mean, var
+  for (size_t i = 0; i < 4; ++i) {
+    auto floats = FloatsOf(graph, node.input(i + 1));
+    if (!floats || (i > 0 && floats->size() != params[0].size())) return std::nullopt;
+    params[i] = *std::move(floats);
+  }
+  Affine affine;
+  for (size_t c = 0; c < params[0].size(); ++c) {
+    const double factor = params[0][c] / std::sqrt(static_cast<double>(params[3][c]) + epsilon);
+    affine.factor.push_back(factor);
+    affine.addend.push_back(params[1][c] - params[2][c] * factor);
+  }
+  return affine;
+}
+
+// The bias of a Conv or octet:MatMul as doubles; zeros when it has none; nullopt when it is not constant.
+std::optional<std::vector<double>> BiasOf(const Graph& graph, const Node& mac, size_t channels) {
+  if (mac.input(2) == kNone) return std::vector<double>(channels, 0.0);
+  const auto floats = FloatsOf(graph, mac.input(2));
+  if (!floats || floats->size() != channels) return std::nullopt;
+  return std::vector<double>(floats->begin(), floats->end());
+}
+
+void SetWeights(Graph& graph, NodeId mac, std::span<const float> weights,
+                std::span<const double> bias) {
+  const Node& node = graph.node(mac);
+  const Shape shape = *graph.value(node.input(1)).shape;
+  const ValueId w = AddFloats(graph, graph.value(node.input(1)).name, shape, weights);
+  graph.SetInput(mac, 1, w);
+  const std::vector<float> floats(bias.begin(), bias.end());
+  const ValueId b = AddFloats(graph, graph.node(mac).name + "_bias",
+                              Shape{static_cast<int64_t>(floats.size())}, floats);
+  graph.SetInput(mac, 2, b);
+}
+
+// Conv -> BatchNormalization.
+bool FoldBehind(Graph& graph, NodeId norm, const Affine& affine) {
+  const ValueId x = graph.node(norm).input(0);
+  const Node* mac = ProducerOf(graph, x);
+  if (mac == nullptr || !IsMac(*mac) || !mac->post_ops.empty() || graph.SoleConsumer(x) != norm)
+    return false;
+  if (ChannelAxis(graph, *mac) != 1 ||
+      ChannelCount(graph, *mac) != static_cast<int64_t>(affine.channels())) {
+    return false;
+  }
+  auto weights = FloatsOf(graph, mac->input(1));
+  auto bias = BiasOf(graph, *mac, affine.channels());
+  if (!weights || !bias || RankOf(graph, mac->input(1)) < 2) return false;
+  const Shape& shape = *graph.value(mac->input(1)).shape;
+  const bool rows = mac->is("Conv") || mac->attributes.IntOr("trans_b", 0) != 0;
+  if (!mac->is("Conv") && shape.rank() != 2) return false;
+  const size_t per_channel = rows ? weights->size() / affine.channels() : 1;
+  for (size_t i = 0; i < weights->size(); ++i) {
+    const double factor = affine.factor[rows ? i / per_channel : i % affine.channels()];
+    (*weights)[i] = static_cast<float>((*weights)[i] * factor);
+  }
+  for (size_t c = 0; c < affine.channels(); ++c) {
+    (*bias)[c] = (*bias)[c] * affine.factor[c] + affine.addend[c];
+  }
+  const NodeId id = graph.producer(x);
+  SetWeights(graph, id, *weights, *bias);
+  TakeOver(graph, id, norm);
+  return true;
+}
+
+bool HasPadding(const Node& conv) {
+  const auto mode = conv.attributes.String("auto_pad", "NOTSET");
+  if (!mode.ok() || (*mode != "NOTSET" && *mode != "VALID")) return true;
+  const auto pads = conv.attributes.Ints("pads", {});
+  return !pads.ok() || std::ranges::any_of(*pads, [](int64_t p) { return p != 0; });
+}
+
+// BatchNormalization -> Conv. The addend becomes a constant only when no padding mixes zeros into the sums.
+bool FoldAhead(Graph& graph, NodeId norm, const Affine& affine) {
+  const NodeId id = graph.SoleConsumer(graph.node(norm).output(0));
+  if (id == kNone) return false;
+  const Node& conv = graph.node(id);
+  if (!conv.is("Conv") || conv.input(0) != graph.node(norm).output(0) || HasPadding(conv))
+    return false;
+  if (conv.attributes.IntOr("channels_last", 0) != 0) return false;
+  auto weights = FloatsOf(graph, conv.input(1));
+  if (!weights) return false;
+  const Shape& shape = *graph.value(conv.input(1)).shape;
+  const auto group = static_cast<size_t>(conv.attributes.IntOr("group", 1));
+  const auto out_channels = static_cast<size_t>(shape[0]);
+  const auto in_per_group = static_cast<size_t>(shape[1]);
+  auto bias = BiasOf(graph, conv, out_channels);
+  if (!bias || group == 0 || in_per_group * group != affine.channels()) return false;
+  const auto taps = static_cast<size_t>(shape.elements(2, shape.rank()));
+  for (size_t o = 0; o < out_channels; ++o) {
+    const size_t first = o / (out_channels / group) * in_per_group;
+    for (size_t i = 0; i < in_per_group; ++i) {
+      float* row = weights->data() + (o * in_per_group + i) * taps;
+      for (size_t k = 0; k < taps; ++k) {
+        (*bias)[o] += row[k] * affine.addend[first + i];
+        row[k] = static_cast<float>(row[k] * affine.factor[first + i]);
+      }
+    }
+  }
+  SetWeights(graph, id, *weights, *bias);
+  graph.SetInput(id, 0, graph.node(norm).input(0));
+  return true;
+}
+
+// On its own: two elementwise operators, which fuse and change layout with their neighbours.
+bool Split(Graph& graph, NodeId norm, const Affine& affine) {
+  const Node node = graph.node(norm);
+  const int rank = RankOf(graph, node.input(0));
+  if (rank < 2 || !IsPlainF32(graph, node.input(0))) return false;
+  Shape shape{static_cast<int64_t>(affine.channels())};
+  for (int i = 2; i < rank; ++i) shape.push_back(1);
+  const std::vector<float> factor(affine.factor.begin(), affine.factor.end());
+  const std::vector<float> addend(affine.addend.begin(), affine.addend.end());
+  const ValueId f = AddFloats(graph, node.name + "_factor", shape, factor);
+  const ValueId g = AddFloats(graph, node.name + "_addend", shape, addend);
+  const ValueId scaled = AddValueLike(graph, node.output(0), "_scaled");
+  graph.InsertNodeBefore(norm, MakeNode("Mul", node, {node.input(0), f}, {scaled}));
+  Replace(graph, norm, MakeNode("Add", node, {scaled, g}, {}));
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<int> FoldBatchNorm(Graph& graph, const PassContext& /*context*/) {
+  int count = 0;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    if (!graph.node(id).is("BatchNormalization")) continue;
+    OCTET_ASSIGN_OR_RETURN(const auto affine, AffineOf(graph, graph.node(id)));
+    if (!affine || affine->channels() == 0) continue;
+    if (FoldBehind(graph, id, *affine) || FoldAhead(graph, id, *affine) ||
+        Split(graph, id, *affine))
+      ++count;
+  }
+  return count;
+}
+
+}  // namespace octet

@@ -1,0 +1,103 @@
+// fold_constants: evaluates what depends on constants alone.
+//
+//   c0:f32 (constant) --\                                        Shape(x:f32[8,3]) -> i64[2]
+//                        Add --> y:f32          =>  y (constant)                    => i64[2] {8, 3} (constant)
+//   c1:f32 (constant) --/
+//
+// DequantizeLinear of 8-bit constants stays: import_qdq makes typed weights of it. Biases (I32) become F32, and
+// so do weights stored as F16 or BF16 behind a Cast: storage precisions, computed in F32 or BF16 later.
+// Nodes that make a constant much larger than what they read (Expand, ConstantOfShape) stay when it is big.
+#include <algorithm>
+
+#include "engine/ops/op.h"
+#include "engine/ops/reference_step.h"
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+// A constant up to this size may be made out of nothing.
+constexpr size_t kAlwaysFoldBytes = size_t{1} << 20;
+// A larger one may be this many times as large as the constants that it comes from (F16 -> F32 is 2).
+constexpr size_t kMayGrow = 2;
+
+bool ReadsOnlyConstants(const Graph& graph, const Node& node) {
+  return std::ranges::all_of(
+      node.inputs, [&](ValueId id) { return id == kNone || graph.value(id).is_constant(); });
+}
+
+// Shape and Size depend on the extents of their input alone.
+bool AsksForKnownExtents(const Graph& graph, const Node& node) {
+  if (!node.is("Shape") && !node.is("Size")) return false;
+  return node.input(0) != kNone && graph.value(node.input(0)).has_static_shape();
+}
+
+bool IsQuantizedWeight(const Graph& graph, const Node& node) {
+  return node.is("DequantizeLinear") && node.input(0) != kNone &&
+         IsInt8(graph.value(node.input(0)).dtype);
+}
+
+bool MayFold(const Graph& graph, const Node& node) {
+  const OpDef* def = FindOp(node);
+  if (def == nullptr || def->traits.no_fold || IsQuantizedWeight(graph, node)) return false;
+  if (!ReadsOnlyConstants(graph, node) && !AsksForKnownExtents(graph, node)) return false;
+  size_t read = 0;
+  for (const ValueId id : node.inputs) {
+    if (id != kNone && graph.value(id).is_constant()) read += graph.value(id).constant.bytes();
+  }
+  size_t written = 0;
+  for (const ValueId id : node.outputs) {
+    if (id == kNone) continue;
+    const Value& value = graph.value(id);
+    // A graph output keeps its node: somebody has to write it into the answer.
+    if (!value.has_static_shape() || value.dtype == DType::kUndefined || graph.is_graph_output(id))
+      return false;
+    written += TensorSpec{value.dtype, *value.shape}.bytes();
+  }
+  return written <= std::max(kAlwaysFoldBytes, kMayGrow * read);
+}
+
+absl::Status Fold(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(graph, node));
+  std::vector<ConstTensorView> inputs;
+  for (const ValueId v : node.inputs) {
+    if (v == kNone) {
+      inputs.push_back({});
+    } else if (const Value& value = graph.value(v); value.is_constant()) {
+      inputs.push_back(value.constant.view());
+    } else {
+      inputs.push_back({nullptr, {value.dtype, *value.shape}});
+    }
+  }
+  std::vector<Tensor> results;
+  std::vector<TensorView> outputs;
+  for (const ValueId v : node.outputs) {
+    results.push_back(v == kNone ? Tensor() : Tensor(graph.value(v).dtype, *graph.value(v).shape));
+    outputs.push_back(v == kNone ? TensorView() : results.back().mutable_view());
+  }
+  OCTET_RETURN_IF_ERROR(Annotate(kernel(inputs, outputs), Describe(node)));
+  const std::vector<ValueId> values = node.outputs;
+  graph.RemoveNode(id);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] != kNone) graph.mutable_value(values[i]).constant = std::move(results[i]);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& /*context*/) {
+  int folded = 0;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    if (!MayFold(graph, graph.node(id))) continue;
+    OCTET_RETURN_IF_ERROR(Fold(graph, id));
+    ++folded;
+  }
+  return folded;
+}
+
+}  // namespace octet

@@ -1,0 +1,75 @@
+// fold_scale: a constant factor per channel behind a Conv or octet:MatMul belongs into its weights.
+//
+//   x:f32 -> Conv(w, b) -> f32 -> Mul(c:f32[OC,1,1]) -> y     =>  x -> Conv(w * c, b * c) -> y
+//
+// octet:MatMul alike; Div by a constant is a Mul by its reciprocal.
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+
+namespace octet {
+namespace {
+
+// Multiplies the constant weights and bias of a Conv or octet:MatMul by one factor per output channel.
+bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
+  const Node& mac = graph.node(id);
+  auto weights = FloatsOf(graph, mac.input(1));
+  if (!weights) return false;
+  const Shape shape = *graph.value(mac.input(1)).shape;
+  const bool conv = mac.is("Conv");
+  if (!conv && shape.rank() != 2) return false;
+  std::optional<std::vector<float>> bias;
+  if (mac.input(2) != kNone) {
+    bias = FloatsOf(graph, mac.input(2));
+    if (!bias || bias->size() != factors.size()) return false;
+    for (size_t c = 0; c < factors.size(); ++c) (*bias)[c] *= factors[c];
+  }
+  const bool rows = conv || mac.attributes.IntOr("trans_b", 0) != 0;
+  const size_t row = weights->size() / factors.size();
+  for (size_t i = 0; i < weights->size(); ++i) {
+    (*weights)[i] *= factors[rows ? i / row : i % factors.size()];
+  }
+  graph.SetInput(id, 1,
+                 AddFloats(graph, graph.value(graph.node(id).input(1)).name, shape, *weights));
+  if (bias) {
+    const Shape flat{static_cast<int64_t>(bias->size())};
+    graph.SetInput(id, 2, AddFloats(graph, graph.value(graph.node(id).input(2)).name, flat, *bias));
+  }
+  return true;
+}
+
+bool Rewrite(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (!node.post_ops.empty()) return false;
+  for (const size_t slot : {0, 1}) {
+    if (slot == 1 && node.is("Div")) break;
+    const ValueId product = node.input(slot);
+    const Node* mac = ProducerOf(graph, product);
+    if (mac == nullptr || !IsMac(*mac) || !mac->post_ops.empty()) continue;
+    if (graph.SoleConsumer(product) != id || !IsPlainF32(graph, product)) continue;
+    auto factors = PerChannel(graph, node.input(1 - slot), RankOf(graph, product),
+                              ChannelAxis(graph, *mac), ChannelCount(graph, *mac));
+    if (!factors || factors->empty()) continue;
+    if (node.is("Div")) {
+      for (float& f : *factors) f = 1.0F / f;
+    }
+    const NodeId into = graph.producer(product);
+    if (!ScaleWeights(graph, into, *factors)) continue;
+    TakeOver(graph, into, id);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::StatusOr<int> FoldScale(Graph& graph, const PassContext& /*context*/) {
+  int count = 0;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    const Node& node = graph.node(id);
+    if ((node.is("Mul") || node.is("Div")) && Rewrite(graph, id)) ++count;
+  }
+  return count;
+}
+
+}  // namespace octet

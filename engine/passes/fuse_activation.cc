@@ -1,0 +1,43 @@
+// fuse_activation: an activation that alone reads a Conv, octet:MatMul or elementwise sum is computed on the way out.
+//
+//   x:f32 -> Conv -> f32 -> Relu -> y:f32      =>  x -> Conv + relu -> y
+//   a:f32, b:f32 -> Add -> f32 -> Clip -> y    =>  Add(a, b) + clip -> y
+//
+// Only across a value that is stored as F32: a rounding in between belongs to the model.
+#include "engine/passes/activation.h"
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+
+namespace octet {
+namespace {
+
+bool CarriesActivation(const Node& node) {
+  return IsMac(node) || node.is("Add") || node.is("Sub") || node.is("Mul");
+}
+
+bool Rewrite(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  const ValueId x = node.input(0);
+  const Node* host = ProducerOf(graph, x);
+  if (host == nullptr || !CarriesActivation(*host) || !node.post_ops.empty()) return false;
+  if (graph.SoleConsumer(x) != id || !IsPlainF32(graph, x)) return false;
+  const auto post_op = AsPostOp(graph, node);
+  if (!post_op) return false;
+  const NodeId into = graph.producer(x);
+  graph.mutable_node(into).post_ops.push_back(*post_op);
+  TakeOver(graph, into, id);
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<int> FuseActivation(Graph& graph, const PassContext& /*context*/) {
+  int count = 0;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    if (Rewrite(graph, id)) ++count;
+  }
+  return count;
+}
+
+}  // namespace octet

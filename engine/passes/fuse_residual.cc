@@ -1,0 +1,89 @@
+// fuse_residual: the sum (or product) of a Conv's or octet:MatMul's result with another value is a post-op.
+//
+//   x:f32 -> Conv -> f32 --\                         x:f32 ---> Conv + add -> y:f32
+//                           Add -> y:f32     =>      r:f32 --/  (an operand)
+//   r:f32 ----------------/
+//
+// Mul alike. The Conv moves to the place of the Add, where r exists. r has the shape of the result, or is a constant or a
+// value of its rank that broadcasts to it. Of two candidates the later one takes the other in: it then runs last.
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "engine/passes/batch_dims.h"
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+
+namespace octet {
+namespace {
+
+// A post-op costs a pass over its operand; more than this many are no gain over separate nodes.
+constexpr size_t kMaxPostOps = 4;
+
+bool FitsOutput(const Graph& graph, const BatchDims& dims, ValueId operand, ValueId output) {
+  const Value& value = graph.value(operand);
+  if (!value.shape || !graph.value(output).shape || value.dtype != DType::kF32 || value.quant)
+    return false;
+  const Shape& out = *graph.value(output).shape;
+  if (value.is_constant()) {
+    if (value.constant.elements() == 1) return value.shape->rank() <= out.rank();
+    const auto both = Broadcast(*value.shape, out);
+    return both && *both == out && value.shape->rank() <= out.rank();
+  }
+  if (dims.SameShape(graph, operand, output)) return true;
+  if (!value.has_static_shape() || value.shape->rank() != out.rank()) return false;
+  // An unknown extent of the output may turn out as 1.
+  for (int i = 0; i < out.rank(); ++i) {
+    if ((*value.shape)[i] != 1 && (*value.shape)[i] != out[i]) return false;
+  }
+  return true;
+}
+
+bool IsCandidate(const Graph& graph, const BatchDims& dims, NodeId sum, size_t slot) {
+  const ValueId x = graph.node(sum).input(slot);
+  const Node* mac = ProducerOf(graph, x);
+  if (mac == nullptr || !IsMac(*mac) || mac->post_ops.size() >= kMaxPostOps) return false;
+  if (graph.SoleConsumer(x) != sum || !IsPlainF32(graph, x)) return false;
+  return FitsOutput(graph, dims, graph.node(sum).input(1 - slot), x);
+}
+
+void Fuse(Graph& graph, NodeId sum, size_t slot) {
+  const Node add = graph.node(sum);
+  const NodeId old = graph.producer(add.input(slot));
+  Node mac = graph.node(old);
+  if (mac.inputs.size() < 3) mac.inputs.resize(3, kNone);
+  const auto kind = add.is("Add") ? PostOp::Kind::kAdd : PostOp::Kind::kMul;
+  mac.post_ops.push_back({kind, 0, 0, static_cast<int>(mac.inputs.size())});
+  mac.post_ops.insert(mac.post_ops.end(), add.post_ops.begin(), add.post_ops.end());
+  mac.inputs.push_back(add.input(1 - slot));
+  graph.RemoveNode(old);
+  Replace(graph, sum, std::move(mac));
+}
+
+}  // namespace
+
+absl::StatusOr<int> FuseResidual(Graph& graph, const PassContext& /*context*/) {
+  int count = 0;
+  const BatchDims dims(graph);
+  for (const NodeId id : graph.OrderSnapshot()) {
+    const Node& node = graph.node(id);
+    if (!node.is("Add") && !node.is("Mul")) continue;
+    if (node.inputs.size() != 2 || node.input(0) == node.input(1)) continue;
+    const bool first = IsCandidate(graph, dims, id, 0);
+    const bool second = IsCandidate(graph, dims, id, 1);
+    if (!first && !second) continue;
+    size_t slot = first ? 0 : 1;
+    if (first && second) {
+      const auto order = graph.order();
+      const auto a = std::ranges::find(order, graph.producer(node.input(0)));
+      const auto b = std::ranges::find(order, graph.producer(node.input(1)));
+      slot = a > b ? 0 : 1;
+    }
+    Fuse(graph, id, slot);
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace octet

@@ -1,0 +1,49 @@
+// fuse_swish: x * sigmoid(alpha * x) behind a Conv or octet:MatMul becomes one post-op.
+//
+//   .. -> Conv -> x:f32 --> Sigmoid --> Mul -> y     =>  .. -> Conv + swish -> y
+//                   \------------------/
+//
+// ONNX has no operator of this name (up to opset 22), so only a node that carries post-ops can take it in.
+// Source: Ramachandran et al. 2017.
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/product.h"
+#include "engine/passes/rewrite.h"
+
+namespace octet {
+namespace {
+
+bool Rewrite(Graph& graph, NodeId id) {
+  const Node& mul = graph.node(id);
+  if (!mul.post_ops.empty()) return false;
+  for (const size_t slot : {0, 1}) {
+    const ValueId x = mul.input(slot);
+    const NodeId sigmoid = ProducerIf(graph, mul.input(1 - slot), "Sigmoid");
+    const Node* mac = ProducerOf(graph, x);
+    if (sigmoid == kNone || mac == nullptr || !IsMac(*mac) || !IsPlainF32(graph, x)) continue;
+    if (graph.SoleConsumer(mul.input(1 - slot)) != id || !graph.node(sigmoid).post_ops.empty())
+      continue;
+    Product argument = Factorize(graph, graph.node(sigmoid).input(0));
+    if (!argument.Remove(x) || !argument.factors.empty()) continue;
+    // Nobody else may read x: the product, and the sigmoid (through a Mul when alpha is not 1).
+    if (graph.consumers(x).size() != 2 || graph.is_graph_output(x)) continue;
+    const NodeId into = graph.producer(x);
+    graph.mutable_node(into).post_ops.push_back({PostOp::Kind::kSwish, argument.constant});
+    TakeOver(graph, into, id);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::StatusOr<int> FuseSwish(Graph& graph, const PassContext& /*context*/) {
+  int count = 0;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    // The branch through Sigmoid reads what the Conv no longer writes, and dies with RemoveDead.
+    if (graph.alive(id) && graph.node(id).is("Mul") && Rewrite(graph, id)) ++count;
+  }
+  return count;
+}
+
+}  // namespace octet

@@ -1,0 +1,212 @@
+// lower_bf16: what multiplies and adds runs on BF16 values, where the machine has such primitives.
+//
+//   x:f32 -> Conv(w:f32) + relu -> f32 -> MaxPool -> f32 -> Conv -> y:f32
+//     =>  x -> octet:Convert:bf16 -> Conv(w:bf16) + relu -> bf16 -> MaxPool -> bf16 -> Conv -> y:f32
+//
+// A node is narrow when it is a Conv or octet:MatMul, or when everything it reads comes from narrow nodes and it is an
+// operator that keeps its accuracy in BF16. Values between narrow nodes are stored as BF16; borders get an octet:Convert;
+// biases, graph outputs and what other nodes make stay F32. Precisions bf16 and fp16 (which is a storage format here)
+// ask for this; without target.bf16 nothing changes, and the certificate says so.
+#include <algorithm>
+#include <array>
+#include <map>
+#include <vector>
+
+#include "engine/ops/op.h"
+#include "engine/passes/match.h"
+#include "engine/passes/passes.h"
+#include "engine/passes/rewrite.h"
+#include "engine/tensor/quantize.h"
+
+namespace octet {
+namespace {
+
+constexpr std::array kNarrowToo = {
+    std::string_view("MaxPool"),
+    std::string_view("AveragePool"),
+    std::string_view("GlobalAveragePool"),
+    std::string_view("Softmax"),
+    std::string_view("LayerNormalization"),
+    std::string_view("Gelu"),
+};
+// Elementwise, but with results whose small differences matter: a logarithm of a small number, a difference of squares.
+constexpr std::array kStayWide = {
+    std::string_view("Log"),  std::string_view("Exp"), std::string_view("Pow"),
+    std::string_view("Sqrt"), std::string_view("Div"), std::string_view("Reciprocal"),
+};
+
+class Bf16Lowering {
+ public:
+  explicit Bf16Lowering(Graph& graph) : graph_(graph), narrow_value_(graph.value_count(), false) {}
+
+  int Run() {
+    Select();
+    if (!any_wide_mac_) return 0;
+    for (const NodeId id : nodes_) NarrowWeights(id);
+    for (const NodeId id : nodes_) NarrowOutputs(id);
+    for (const NodeId id : nodes_) NarrowInputs(id);
+    for (ValueId id = 0; id < static_cast<ValueId>(narrow_value_.size()); ++id) WidenForOthers(id);
+    return static_cast<int>(nodes_.size());
+  }
+
+ private:
+  bool IsNarrow(ValueId id) const {
+    if (id == kNone) return false;
+    return graph_.value(id).dtype == DType::kBF16 ||
+           (id < static_cast<ValueId>(narrow_value_.size()) && narrow_value_[id]);
+  }
+
+  bool IsMover(const Node& node) const {
+    const OpDef* def = FindOp(node);
+    return def != nullptr && (def->traits.data_movement || def->traits.view);
+  }
+
+  bool RunsInBf16(const Node& node) const {
+    if (IsMac(node)) {
+      return IsPlainF32(graph_, node.input(0)) && IsPlainF32(graph_, node.input(1)) &&
+             IsPlainF32(graph_, node.output(0)) && node.attributes.IntOr("dynamic_quant", 0) == 0;
+    }
+    const OpDef* def = FindOp(node);
+    if (def == nullptr || node.is("Convert", kOctetDomain)) return false;
+    const auto listed = [&](const auto& names) {
+      return std::ranges::find(names, std::string_view(node.op)) != names.end();
+    };
+    const bool capable = def->traits.elementwise_unary || def->traits.elementwise_broadcast ||
+                         IsMover(node) || listed(kNarrowToo);
+    if (!capable || listed(kStayWide)) return false;
+    for (const ValueId out : node.outputs) {
+      if (out != kNone && !IsPlainF32(graph_, out)) return false;
+    }
+    bool reads_narrow = false;
+    for (const ValueId in : node.inputs) {
+      if (in == kNone || graph_.value(in).is_constant() || !IsFloat(graph_.value(in).dtype))
+        continue;
+      if (!IsNarrow(in)) return false;
+      reads_narrow = true;
+    }
+    return reads_narrow;
+  }
+
+  void Select() {
+    for (const NodeId id : graph_.order()) {
+      const Node& node = graph_.node(id);
+      if (!RunsInBf16(node)) continue;
+      nodes_.push_back(id);
+      any_wide_mac_ = any_wide_mac_ || IsMac(node);
+      for (const ValueId out : node.outputs) {
+        if (out != kNone) narrow_value_[out] = true;
+      }
+    }
+    selected_.assign(nodes_.begin(), nodes_.end());
+    std::ranges::sort(selected_);
+  }
+
+  bool IsSelected(NodeId id) const { return std::ranges::binary_search(selected_, id); }
+
+  void NarrowWeights(NodeId id) {
+    if (!IsMac(graph_.node(id))) return;
+    const ValueId w = graph_.node(id).input(1);
+    if (!graph_.value(w).is_constant()) return;
+    const auto [it, fresh] = weights_.try_emplace(w, kNone);
+    if (fresh) {
+      const Tensor wide = graph_.value(w).constant;
+      Tensor narrow(DType::kBF16, wide.shape());
+      ConvertTensor(wide.view(), narrow.mutable_view());
+      it->second = graph_.AddConstant(graph_.value(w).name, std::move(narrow));
+    }
+    graph_.SetInput(id, 1, it->second);
+  }
+
+  // Values that no narrow node reads are stored as F32 by the node that computes them, unless it only moves them.
+  void NarrowOutputs(NodeId id) {
+    const bool mover = IsMover(graph_.node(id));
+    const size_t count = graph_.node(id).outputs.size();
+    for (size_t i = 0; i < count; ++i) {
+      const ValueId out = graph_.node(id).outputs[i];
+      if (out == kNone) continue;
+      const bool read =
+          std::ranges::any_of(graph_.consumers(out), [&](NodeId n) { return IsSelected(n); });
+      if (!graph_.is_graph_output(out) && (read || mover)) {
+        graph_.mutable_value(out).dtype = DType::kBF16;
+        continue;
+      }
+      narrow_value_[out] = false;
+      if (!mover) continue;
+      const ValueId inner =
+          AddValue(graph_, graph_.value(out).name + "_bf16", DType::kBF16, graph_.value(out).shape);
+      graph_.SetOutput(id, i, inner);
+      graph_.InsertNodeAfter(id,
+                             MakeNode("Convert", graph_.node(id), {inner}, {out}, kOctetDomain));
+      MoveReaders(out, inner);
+    }
+  }
+
+  // Narrow readers of a graph output read the value before its Convert.
+  void MoveReaders(ValueId from, ValueId to) {
+    const std::vector<NodeId> readers(graph_.consumers(from).begin(), graph_.consumers(from).end());
+    for (const NodeId reader : readers) {
+      if (!IsSelected(reader)) continue;
+      for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
+        if (graph_.node(reader).inputs[slot] == from) graph_.SetInput(reader, slot, to);
+      }
+    }
+  }
+
+  void NarrowInputs(NodeId id) {
+    for (size_t slot = 0; slot < graph_.node(id).inputs.size(); ++slot) {
+      const ValueId in = graph_.node(id).inputs[slot];
+      if (in == kNone || graph_.value(in).is_constant() || !IsPlainF32(graph_, in)) continue;
+      const auto [it, fresh] = converted_.try_emplace(in, kNone);
+      if (fresh) {
+        it->second =
+            AddValue(graph_, graph_.value(in).name + "_bf16", DType::kBF16, graph_.value(in).shape);
+        const Node convert = MakeNode("Convert", graph_.node(id), {in}, {it->second}, kOctetDomain);
+        // Right behind its producer: the first reader in order is not known here.
+        if (const NodeId producer = graph_.producer(in); producer != kNone) {
+          graph_.InsertNodeAfter(producer, convert);
+        } else {
+          graph_.InsertNodeBefore(graph_.order().front(), convert);
+        }
+      }
+      graph_.SetInput(id, slot, it->second);
+    }
+  }
+
+  void WidenForOthers(ValueId id) {
+    if (!narrow_value_[id] || graph_.value(id).dtype != DType::kBF16) return;
+    std::vector<NodeId> readers;
+    for (const NodeId reader : graph_.consumers(id)) {
+      const bool converts = graph_.node(reader).is("Convert", kOctetDomain);
+      if (!IsSelected(reader) && !converts) readers.push_back(reader);
+    }
+    if (readers.empty()) return;
+    const ValueId wide =
+        AddValue(graph_, graph_.value(id).name + "_f32", DType::kF32, graph_.value(id).shape);
+    const NodeId producer = graph_.producer(id);
+    graph_.InsertNodeAfter(producer,
+                           MakeNode("Convert", graph_.node(producer), {id}, {wide}, kOctetDomain));
+    for (const NodeId reader : readers) {
+      for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
+        if (graph_.node(reader).inputs[slot] == id) graph_.SetInput(reader, slot, wide);
+      }
+    }
+  }
+
+  Graph& graph_;
+  std::vector<bool> narrow_value_;        ///< Per value: written by a selected node.
+  std::vector<NodeId> nodes_;             ///< Selected, in order.
+  std::vector<NodeId> selected_;          ///< The same, by id.
+  std::map<ValueId, ValueId> weights_;    ///< F32 constant -> BF16 constant.
+  std::map<ValueId, ValueId> converted_;  ///< F32 value -> its BF16 twin.
+  bool any_wide_mac_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<int> LowerBf16(Graph& graph, const PassContext& context) {
+  const bool asked = context.precision == Precision::kBf16 || context.precision == Precision::kFp16;
+  if (!asked || !context.target.bf16) return 0;
+  return Bf16Lowering(graph).Run();
+}
+
+}  // namespace octet

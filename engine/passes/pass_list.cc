@@ -1,0 +1,150 @@
+// The ordered list of passes, and the loop that runs it.
+#include <algorithm>
+#include <array>
+#include <format>
+
+#include "engine/ops/op.h"
+#include "engine/passes/passes.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+// Rounds after which a repeated group stops, whatever it still finds: a guard, never reached by a sane model.
+constexpr int kMaxRounds = 8;
+
+// What the passes need of each other:
+//   import_qlinear writes Q/DQ form, so that import_qdq is the only place that decides about int8;
+//   everything that fuses runs on reals, before import_qdq and absorb_converts move rounding into the nodes:
+//   an activation between a Conv and its QuantizeLinear is part of the Conv by then;
+//   channels_last comes when every operand that a Conv will ever have is there, push_transposes at the end.
+constexpr std::array kPasses = {
+    Pass{"fold_constants", "evaluates nodes that read only constants", FoldConstants},
+    Pass{"remove_no_ops", "takes out nodes that change nothing, and merges pairs of movements",
+         RemoveNoOps},
+    Pass{"import_qlinear", "QLinear* operators -> DequantizeLinear, operator, QuantizeLinear",
+         ImportQLinear},
+    Pass{"canonical_matmul", "MatMul and Gemm -> octet:MatMul", CanonicalMatMul},
+    Pass{"import_dynamic_quant",
+         "DynamicQuantizeLinear chains -> Conv and octet:MatMul with dynamic_quant",
+         ImportDynamicQuant},
+    Pass{"explicit_pads", "auto_pad and defaults of Conv and pools -> explicit attributes",
+         ExplicitPads},
+    Pass{"spatial_mean", "ReduceMean over all spatial axes -> GlobalAveragePool", SpatialMean},
+    Pass{"fold_pad", "zero Pad -> pads of Conv and AveragePool", FoldPad},
+    Pass{"fold_batch_norm", "BatchNormalization -> weights, or Mul and Add", FoldBatchNorm},
+    Pass{"fuse_layer_norm", "mean, variance, scale and shift -> LayerNormalization", FuseLayerNorm},
+    Pass{"fuse_gelu", "erf and tanh forms -> Gelu", FuseGelu},
+    Pass{"fuse_hard_swish", "x * clip(x + 3, 0, 6) / 6 -> HardSwish", FuseHardSwish},
+    Pass{"fuse_bias", "Add of a constant per channel -> bias", FuseBias},
+    Pass{"fold_scale", "Mul by a constant per channel -> weights", FoldScale},
+    Pass{"fuse_swish", "x * sigmoid(x) behind Conv and MatMul -> post-op", FuseSwish},
+    Pass{"fuse_activation", "activation behind Conv, MatMul or Add -> post-op", FuseActivation},
+    Pass{"fuse_residual", "Add and Mul of another value behind Conv and MatMul -> post-op",
+         FuseResidual},
+    Pass{"import_qdq", "QuantizeLinear and DequantizeLinear -> typed int8 values", ImportQdq},
+    Pass{"lower_bf16", "values around Conv and MatMul -> BF16", LowerBf16},
+    Pass{"absorb_converts", "octet:Convert -> element types of the nodes around it",
+         AbsorbConverts},
+    Pass{"channels_last", "Conv on [N, spatial..., C], with a Transpose on each side",
+         ChannelsLast},
+    Pass{"push_transposes", "moves Transposes until they cancel", PushTransposes},
+    Pass{"absorb_converts", "the same for what push_transposes brought together", AbsorbConverts},
+    Pass{"remove_no_ops", "the same for what the other passes left", RemoveNoOps},
+};
+
+// Passes that make work for each other, repeated together until none of them finds anything.
+struct Repeated {
+  std::string_view first;
+  std::string_view last;
+};
+constexpr std::array kRepeated = {
+    Repeated{"fold_constants", "remove_no_ops"},
+    Repeated{"fuse_bias", "fuse_residual"},
+};
+
+class PassRunner {
+ public:
+  PassRunner(Graph& graph, const PassContext& context) : graph_(graph), context_(context) {
+    for (const Pass& pass : kPasses) traces_.push_back({pass.name});
+  }
+
+  absl::StatusOr<std::vector<PassTrace>> Run() {
+    OCTET_RETURN_IF_ERROR(InferShapes(graph_));
+    for (size_t i = 0; i < kPasses.size();) {
+      size_t end = i + 1;
+      int rounds = 1;
+      for (const Repeated& group : kRepeated) {
+        if (i + 1 < kPasses.size() && kPasses[i].name == group.first) {
+          while (kPasses[end - 1].name != group.last) ++end;
+          rounds = kMaxRounds;
+        }
+      }
+      OCTET_RETURN_IF_ERROR(RunGroup(i, end, rounds));
+      i = end;
+    }
+    return std::move(traces_);
+  }
+
+ private:
+  absl::Status RunGroup(size_t begin, size_t end, int rounds) {
+    for (int round = 0; round < rounds; ++round) {
+      int rewrites = 0;
+      for (size_t i = begin; i < end; ++i) {
+        OCTET_ASSIGN_OR_RETURN(const int count, RunOne(i));
+        rewrites += count;
+      }
+      if (rewrites == 0) break;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<int> RunOne(size_t i) {
+    const Pass& pass = kPasses[i];
+    if (context_.disabled.contains(pass.name)) return 0;
+    const auto start = std::chrono::steady_clock::now();
+    OCTET_ASSIGN_OR_RETURN(const int rewrites, Checked(pass));
+    traces_[i].rewrites += rewrites;
+    traces_[i].time += std::chrono::steady_clock::now() - start;
+    return rewrites;
+  }
+
+  absl::StatusOr<int> Checked(const Pass& pass) {
+    OCTET_ASSIGN_OR_RETURN(const int rewrites, pass.run(graph_, context_));
+    if (rewrites == 0) return 0;
+    graph_.RemoveDead();
+    // A pass may not break what it was given: whatever is wrong from here on is ours.
+    absl::Status status = Verify(graph_);
+    if (status.ok()) status = InferShapes(graph_);
+    if (status.ok()) return rewrites;
+    return Internal("after pass '{}': {}", pass.name, Message(status));
+  }
+
+  Graph& graph_;
+  const PassContext& context_;
+  std::vector<PassTrace> traces_;
+};
+
+}  // namespace
+
+std::span<const Pass> AllPasses() { return kPasses; }
+
+absl::Status CheckPassNames(std::span<const std::string> names) {
+  for (const std::string& name : names) {
+    const auto same = [&](const Pass& pass) { return pass.name == name; };
+    if (std::ranges::any_of(kPasses, same)) continue;
+    std::string known;
+    for (const Pass& pass : kPasses) {
+      if (known.find(pass.name) != std::string::npos) continue;
+      known += std::format("{}{}", known.empty() ? "" : ", ", pass.name);
+    }
+    return NotFound("no such pass; the passes are {}: '{}'", known, name);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<PassTrace>> RunPasses(Graph& graph, const PassContext& context) {
+  return PassRunner(graph, context).Run();
+}
+
+}  // namespace octet

@@ -1,0 +1,68 @@
+#include "engine/passes/product.h"
+
+#include <algorithm>
+
+#include "engine/passes/match.h"
+
+namespace octet {
+namespace {
+
+// Products of real models have a handful of factors; this bounds hostile ones.
+constexpr size_t kMaxFactors = 8;
+
+void Collect(const Graph& graph, ValueId value, Product& product) {
+  if (const auto scalar = ScalarOf(graph, value)) {
+    product.constant *= *scalar;
+    return;
+  }
+  const Node* node = ProducerOf(graph, value);
+  const bool open =
+      node != nullptr && node->post_ops.empty() && product.factors.size() < kMaxFactors;
+  if (open && node->is("Mul")) {
+    Collect(graph, node->input(0), product);
+    Collect(graph, node->input(1), product);
+    return;
+  }
+  if (open && (node->is("Div") || node->is("Pow"))) {
+    const auto right = ScalarOf(graph, node->input(1));
+    if (right && node->is("Div")) {
+      product.constant /= *right;
+      return Collect(graph, node->input(0), product);
+    }
+    if (right && (*right == 2.0F || *right == 3.0F)) {
+      for (int i = 0; i < static_cast<int>(*right); ++i) Collect(graph, node->input(0), product);
+      return;
+    }
+  }
+  product.factors.push_back(value);
+}
+
+}  // namespace
+
+bool Product::Remove(ValueId value) {
+  const auto found = std::ranges::find(factors, value);
+  if (found == factors.end()) return false;
+  factors.erase(found);
+  return true;
+}
+
+Product Factorize(const Graph& graph, ValueId value) {
+  Product product;
+  Collect(graph, value, product);
+  return product;
+}
+
+Shifted AsShifted(const Graph& graph, ValueId value) {
+  const Node* node = ProducerOf(graph, value);
+  if (node == nullptr || !node->post_ops.empty()) return {};
+  if (node->is("Add")) {
+    if (const auto c = ScalarOf(graph, node->input(1))) return {node->input(0), *c};
+    if (const auto c = ScalarOf(graph, node->input(0))) return {node->input(1), *c};
+  }
+  if (node->is("Sub")) {
+    if (const auto c = ScalarOf(graph, node->input(1))) return {node->input(0), -*c};
+  }
+  return {};
+}
+
+}  // namespace octet

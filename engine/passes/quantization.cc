@@ -1,0 +1,92 @@
+#include "engine/passes/quantization.h"
+
+#include <cmath>
+#include <utility>
+
+#include "engine/passes/match.h"
+
+namespace octet {
+namespace {
+
+constexpr int32_t kUnsignedShift = 128;
+
+Tensor ShiftedToSigned(const Tensor& unsigned_integers) {
+  Tensor result(DType::kI8, unsigned_integers.shape());
+  const auto from = unsigned_integers.span<uint8_t>();
+  const auto to = result.mutable_span<int8_t>();
+  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<int8_t>(from[i] - kUnsignedShift);
+  return result;
+}
+
+}  // namespace
+
+std::optional<QuantParams> ReadParams(const Graph& graph, ValueId scale, ValueId zero_point,
+                                      int64_t axis, int rank) {
+  const Tensor* tensor = ConstantOf(graph, scale);
+  if (tensor == nullptr || tensor->dtype() != DType::kF32 || tensor->shape().rank() > 1)
+    return std::nullopt;
+  QuantParams params;
+  const auto scales = tensor->span<float>();
+  params.scales.assign(scales.begin(), scales.end());
+  if (params.scales.empty()) return std::nullopt;
+  for (const float s : params.scales) {
+    if (!std::isfinite(s) || s <= 0) return std::nullopt;
+  }
+  params.zero_points.assign(params.scales.size(), 0);
+  if (zero_point != kNone) {
+    const auto ints = IntsOf(graph, zero_point);
+    if (!ints || ints->size() != params.scales.size()) return std::nullopt;
+    for (size_t i = 0; i < ints->size(); ++i)
+      params.zero_points[i] = static_cast<int32_t>((*ints)[i]);
+  }
+  if (params.scales.size() > 1) {
+    const auto normal = rank > 0 ? NormalizeAxis(axis, rank) : std::nullopt;
+    if (!normal) return std::nullopt;
+    params.axis = *normal;
+  }
+  return params;
+}
+
+std::optional<QuantParams> ParamsOf(const Graph& graph, const Node& node) {
+  if (node.attributes.IntOr("block_size", 0) != 0) return std::nullopt;
+  return ReadParams(graph, node.input(1), node.input(2), node.attributes.IntOr("axis", 1),
+                    RankOf(graph, node.input(0)));
+}
+
+std::optional<QuantizedConstant> AsQuantizedConstant(const Graph& graph, ValueId value) {
+  const NodeId id = ProducerIf(graph, value, "DequantizeLinear");
+  if (id == kNone) return std::nullopt;
+  const Node& node = graph.node(id);
+  const Tensor* integers = ConstantOf(graph, node.input(0));
+  if (integers == nullptr || !IsInt8(integers->dtype()) || graph.value(node.input(0)).quant)
+    return std::nullopt;
+  auto params = ParamsOf(graph, node);
+  if (!params) return std::nullopt;
+  if (!params->per_tensor() &&
+      integers->shape()[params->axis] != static_cast<int64_t>(params->scales.size())) {
+    return std::nullopt;
+  }
+  return QuantizedConstant{node.input(0), *std::move(params)};
+}
+
+ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel_axis) {
+  QuantParams params = weights.params;
+  if (!params.per_tensor() && params.axis != channel_axis) return kNone;
+  const Value& value = graph.value(weights.value);
+  Tensor integers = value.constant;
+  const int32_t shift = integers.dtype() == DType::kU8 ? kUnsignedShift : 0;
+  for (int32_t& zero_point : params.zero_points) {
+    zero_point -= shift;
+    if (zero_point != 0) return kNone;
+  }
+  if (shift != 0) integers = ShiftedToSigned(integers);
+  return graph.AddConstant(value.name, std::move(integers), std::move(params));
+}
+
+int WeightAxis(const Graph& graph, const Node& mac) {
+  if (mac.is("Conv")) return 0;
+  const int rank = RankOf(graph, mac.input(1));
+  return rank - (mac.attributes.IntOr("trans_b", 0) != 0 ? 2 : 1);
+}
+
+}  // namespace octet

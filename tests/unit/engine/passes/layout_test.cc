@@ -1,0 +1,208 @@
+// Layout: convolutions on [N, spatial..., C], and Transposes that are pushed until they cancel.
+#include "gtest/gtest.h"
+
+#include "engine/passes/permutation.h"
+#include "engine/passes/reshape_groups.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+const Ints kToLast = {0, 2, 3, 1};
+const Ints kToFirst = {0, 3, 1, 2};
+
+ValueId ToLast(GraphBuilder& b, ValueId x) { return b.Op("Transpose", {x}, {{"perm", kToLast}}); }
+ValueId ToFirst(GraphBuilder& b, ValueId x) { return b.Op("Transpose", {x}, {{"perm", kToFirst}}); }
+
+Graph Pushed(const Graph& graph) {
+  Graph after = AfterPasses({"channels_last", "push_transposes", "remove_no_ops"}, graph);
+  EXPECT_TRUE(SameAnswers(graph, after));
+  EXPECT_EQ(Dump(AfterPasses({"channels_last", "push_transposes", "remove_no_ops"}, after)),
+            Dump(after))
+      << "a second run changes something";
+  return after;
+}
+
+TEST(Permutations, Compose) {
+  EXPECT_EQ(Compose(kToFirst, kToLast), (Permutation{0, 1, 2, 3}));
+  EXPECT_EQ(Inverse({2, 0, 1}), (Permutation{1, 2, 0}));
+  EXPECT_EQ(ToChannelsLast(4), kToLast);
+  EXPECT_EQ(ToChannelsFirst(3), (Permutation{0, 2, 1}));
+}
+
+TEST(Permutations, MoveElements) {
+  const Tensor x = Tensor::From<int32_t>({2, 3}, {1, 2, 3, 4, 5, 6});
+  const Tensor y = Permute(x, {1, 0});
+  EXPECT_THAT(y.span<int32_t>(), testing::ElementsAre(1, 4, 2, 5, 3, 6));
+  EXPECT_TRUE(MovesOnlyOnes({kUnknownDim, 1, 28, 28}, kToLast));
+  EXPECT_FALSE(MovesOnlyOnes({1, 3, 28, 28}, kToLast));
+  EXPECT_TRUE(MovesOnlyOnes({8, 1, 1, 64}, kToFirst));
+}
+
+TEST(ReshapeGroups, AreTheFinestOnes) {
+  using Groups = std::vector<AxisGroup>;
+  EXPECT_EQ(GroupAxes({kUnknownDim, 64, 7, 7}, {kUnknownDim, 2, 32, 49}),
+            (Groups{{0, 1, 0, 1}, {1, 2, 1, 3}, {2, 4, 3, 4}}));
+  EXPECT_EQ(GroupAxes({6, 4}, {4, 6}), (Groups{{0, 2, 0, 2}}));
+  EXPECT_EQ(GroupAxes({kUnknownDim, kUnknownDim}, {kUnknownDim, kUnknownDim}), std::nullopt);
+  EXPECT_EQ(GroupAxes({kUnknownDim, 4}, {2, -1}), std::nullopt);
+}
+
+TEST(ChannelsLastPass, WrapsAConvolutionOfAnyRank) {
+  for (const int spatial : {1, 2, 3}) {
+    SCOPED_TRACE(spatial);
+    GraphBuilder b;
+    Shape x{2, 3};
+    Shape w{4, 3};
+    for (int i = 0; i < spatial; ++i) {
+      x.push_back(5 + i);
+      w.push_back(2 + i % 2);
+    }
+    b.Output(b.Op("Conv", {b.Input("x", x), b.Random(w), b.Random({4})}));
+    const Graph after = Pushed(b.Build());
+    EXPECT_THAT(after, HasOps({"Transpose", "Conv", "Transpose"}));
+  }
+}
+
+TEST(ChannelsLastPass, TransposesTheOperandsOfPostOps) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 4, 5, 5});
+  const ValueId c = b.Op("Conv", {x, b.Random({4, 4, 1, 1})});
+  const ValueId gated = b.Op("Mul", {c, b.Op("Sigmoid", {b.Op("GlobalAveragePool", {x})})});
+  b.Output(b.Op("Add", {b.Op("Mul", {gated, b.Random({1, 1, 5})}), x}));
+  const Graph fused = AfterPass("fuse_residual", b.Build());
+  ASSERT_EQ(TheOnly(fused, "Conv").post_ops.size(), 3U);
+  Pushed(fused);
+}
+
+TEST(PushTransposes, LeavesOneAtEachEndOfATrunk) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {2, 3, 12, 12});
+  x = b.Op("Conv", {x, b.Random({4, 3, 3, 3}), b.Random({4})});
+  x = b.Op("Clip", {x, b.Scalar(0.0F), b.Scalar(1.0F)});
+  x = b.Op("MaxPool", {x}, {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
+  const ValueId left = b.Op("Conv", {x, b.Random({4, 4, 1, 1})});
+  const ValueId right = b.Op("Conv", {x, b.Random({2, 4, 3, 3})}, {{"pads", Ints{1, 1, 1, 1}}});
+  x = b.Op("Concat", {left, right, x}, {{"axis", int64_t{1}}});
+  x = b.Op("Mul", {b.Op("Sigmoid", {x}), b.Op("Add", {x, b.Random({10, 1, 1})})});
+  x = b.Op("Pad", {x, b.IntList({0, 1, 1, 0, 0, 0, 0, 2})});
+  x = b.Op("Slice",
+           {x, b.IntList({1, 0}), b.IntList({9, 4}), b.IntList({1, 3}), b.IntList({2, 1})});
+  x = b.Op("AveragePool", {x}, {{"kernel_shape", Ints{2, 2}}});
+  b.Output(b.Op("Relu", {b.Op("Conv", {x, b.Random({3, 4, 1, 1})})}));
+  const Graph after = Pushed(b.Build());
+  EXPECT_THAT(after, HasExactly(2, "Transpose"));
+  EXPECT_EQ(after.node(after.order().front()).op, "Transpose");
+  EXPECT_EQ(after.node(after.order().back()).op, "Transpose");
+}
+
+TEST(PushTransposes, EndInAReshapeBehindAGlobalPool) {
+  GraphBuilder b;
+  ValueId x = b.Op("Conv", {b.Input("x", {kUnknownDim, 1, 12, 12}), b.Random({4, 1, 3, 3})});
+  x = b.Op("GlobalAveragePool", {x});
+  b.Output(b.Op("Softmax", {b.Op("Flatten", {x})}));
+  const Graph after = AfterPasses({"channels_last", "push_transposes", "remove_no_ops"}, b.Build());
+  EXPECT_THAT(after, HasOps({"Reshape", "Conv", "GlobalAveragePool", "Reshape", "Softmax"}));
+}
+
+TEST(PushTransposes, RemapTheAxesOfReductions) {
+  GraphBuilder b;
+  const ValueId x = ToFirst(b, b.Op("Relu", {b.Input("x", {2, 5, 6, 3})}));
+  b.Output(b.Op("ReduceMean", {x}, {{"axes", Ints{2, -1}}, {"keepdims", int64_t{0}}}));
+  b.Output(ToLast(b, b.Op("ReduceMax", {x}, {{"axes", Ints{1}}})));
+  b.Output(b.Op("ReduceSum", {x, b.IntList({1})}, {{"keepdims", int64_t{0}}}));
+  b.Output(b.Op("ArgMax", {x}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}}));
+  b.Output(ToLast(b, b.Op("Softmax", {x}, {{"axis", int64_t{1}}})));
+  EXPECT_THAT(Pushed(b.Build()), HasNo("Transpose"));
+}
+
+TEST(PushTransposes, RemapSplitGatherAndSqueeze) {
+  GraphBuilder b;
+  const ValueId x = ToFirst(b, b.Op("Relu", {b.Input("x", {2, 5, 1, 4})}));
+  for (const ValueId part : b.Ops("Split", {x, b.IntList({1, 3})}, 2, {{"axis", int64_t{1}}}))
+    b.Output(ToLast(b, part));
+  b.Output(ToLast(b, b.Op("Gather", {x, b.IntList({2, 0})}, {{"axis", int64_t{1}}})));
+  b.Output(b.Op("Transpose", {b.Op("Squeeze", {x, b.IntList({3})})}, {{"perm", Ints{0, 2, 1}}}));
+  EXPECT_THAT(Pushed(b.Build()), HasNo("Transpose"));
+}
+
+TEST(PushTransposes, GatherOneSliceAway) {
+  GraphBuilder b;
+  const ValueId x = ToFirst(b, b.Op("Relu", {b.Input("x", {2, 5, 6, 4})}));
+  b.Output(b.Op("Gather", {x, b.Scalar<int64_t>(1)}, {{"axis", int64_t{1}}}));
+  EXPECT_THAT(Pushed(b.Build()), HasNo("Transpose"));
+}
+
+TEST(PushTransposes, MoveThroughASumWhenBothSidesHaveOne) {
+  GraphBuilder b;
+  const ValueId x = ToFirst(b, b.Op("Relu", {b.Input("x", {2, 5, 6, 4})}));
+  const ValueId y = ToFirst(b, b.Op("Relu", {b.Input("y", {2, 5, 6, 4})}));
+  b.Output(b.Op("Add", {x, y}));
+  EXPECT_THAT(Pushed(b.Build()), HasExactly(1, "Transpose"));
+}
+
+TEST(PushTransposes, DoNotMultiplyAtASumWithAnUntransposedSide) {
+  GraphBuilder b;
+  const ValueId x = ToFirst(b, b.Op("Relu", {b.Input("x", {2, 5, 6, 4})}));
+  b.Output(b.Op("Add", {x, b.Op("Exp", {b.Input("y", {2, 4, 5, 6})})}));
+  EXPECT_THAT(Pushed(b.Build()), HasExactly(1, "Transpose"));
+}
+
+TEST(PushTransposes, TurnAChannelShuffleIntoOneSmallTranspose) {
+  GraphBuilder b;
+  ValueId x = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({6, 3, 1, 1})});
+  x = b.Op("Reshape", {x, b.IntList({1, 2, 3, 4, 4})});
+  x = b.Op("Transpose", {x}, {{"perm", Ints{0, 2, 1, 3, 4}}});
+  x = b.Op("Reshape", {x, b.IntList({1, -1, 4, 4})});
+  const auto halves = b.Ops("Split", {x, b.IntList({3, 3})}, 2, {{"axis", int64_t{1}}});
+  const ValueId branch = b.Op("Conv", {halves[1], b.Random({3, 3, 1, 1})});
+  x = b.Op("Concat", {halves[0], branch}, {{"axis", int64_t{1}}});
+  b.Output(b.Op("GlobalAveragePool", {x}));
+  const Graph after = Pushed(b.Build());
+  EXPECT_THAT(after, HasOps({"Transpose", "Conv", "Reshape", "Transpose", "Reshape", "Split",
+                             "Conv", "Concat", "GlobalAveragePool", "Reshape"}));
+  EXPECT_EQ(*after.node(after.order()[3]).attributes.Ints("perm", {}), (Ints{0, 1, 2, 4, 3}));
+}
+
+TEST(PushTransposes, TurnPixelsIntoTokens) {
+  GraphBuilder b;
+  ValueId x =
+      b.Op("Conv", {b.Input("x", {2, 3, 8, 8}), b.Random({5, 3, 4, 4})}, {{"strides", Ints{4, 4}}});
+  x = b.Op("Reshape", {x, b.IntList({2, 5, -1})});
+  b.Output(b.Op("Transpose", {x}, {{"perm", Ints{0, 2, 1}}}));
+  EXPECT_THAT(Pushed(b.Build()), HasOps({"Transpose", "Conv", "Reshape"}));
+}
+
+TEST(PushTransposes, PermuteTheWeightsBehindAFlatten) {
+  for (const bool transposed : {false, true}) {
+    GraphBuilder b;
+    const ValueId x = b.Op("Conv", {b.Input("x", {2, 1, 6, 6}), b.Random({4, 1, 3, 3})});
+    const ValueId w = transposed ? b.Random({5, 64}) : b.Random({64, 5});
+    b.Output(b.Op("octet:MatMul", {b.Op("Flatten", {x}), w},
+                  {{"trans_b", int64_t{transposed ? 1 : 0}}}));
+    EXPECT_THAT(Pushed(b.Build()), HasOps({"Reshape", "Conv", "Reshape", "octet:MatMul"}));
+  }
+}
+
+TEST(PushTransposes, StayOnTheNarrowSideOfAConversion) {
+  GraphBuilder b;
+  const QuantParams quant = QuantParams::PerTensor(0.02F, 10);
+  const ValueId x = b.TypedInput("x", {2, 4, 4, 3}, DType::kU8, quant);
+  b.Output(b.Convert(ToFirst(b, x), DType::kF32));
+  b.Output(ToFirst(b, b.Convert(x, DType::kF32)));
+  const Graph after = Pushed(b.Build());
+  for (const ValueId output : after.outputs) {
+    EXPECT_EQ(after.node(after.producer(output)).op, "Convert") << Dump(after);
+  }
+}
+
+TEST(PushTransposes, OfOneValueAreMerged) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 5});
+  b.Output(b.Op("Conv", {x, b.Random({4, 3, 1, 1})}));
+  b.Output(b.Op("Conv", {x, b.Random({5, 3, 1, 1})}));
+  EXPECT_THAT(Pushed(b.Build()), HasExactly(3, "Transpose"));
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,130 @@
+// The list of passes and the loop that runs it; what bf16 asks for.
+#include "gtest/gtest.h"
+
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+Graph SmallNetwork() {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 8, 8});
+  const ValueId c = b.Op("Relu", {b.Op("Conv", {x, b.Random({4, 3, 3, 3}), b.Random({4})})});
+  const ValueId d =
+      b.Op("Conv", {b.Op("MaxPool", {c}, {{"kernel_shape", Ints{2, 2}}}), b.Random({4, 4, 1, 1})});
+  b.Output(b.Op("Gemm", {b.Op("Flatten", {b.Op("GlobalAveragePool", {d})}), b.Random({4, 5})}));
+  return b.Build();
+}
+
+TEST(PassList, NamesAreCheckedAgainstIt) {
+  EXPECT_TRUE(CheckPassNames(std::vector<std::string>{"fuse_bias", "push_transposes"}).ok());
+  const absl::Status status =
+      CheckPassNames(std::vector<std::string>{"fuse_bias", "fuse_everything"});
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("fuse_everything"));
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("channels_last"))
+      << "it lists what there is";
+}
+
+TEST(PassList, TracesEveryPassInOrder) {
+  Graph graph = SmallNetwork();
+  const auto trace = RunPasses(graph, {});
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  ASSERT_EQ(trace->size(), AllPasses().size());
+  int rewrites = 0;
+  for (size_t i = 0; i < trace->size(); ++i) {
+    EXPECT_EQ((*trace)[i].name, AllPasses()[i].name);
+    rewrites += (*trace)[i].rewrites;
+  }
+  EXPECT_GT(rewrites, 0);
+}
+
+TEST(PassList, EveryPassCanBeSwitchedOffAlone) {
+  const Graph graph = SmallNetwork();
+  const Graph bound = WithUnknownExtents(graph, 2);
+  for (const Pass& pass : AllPasses()) {
+    SCOPED_TRACE(pass.name);
+    PassContext context;
+    context.disabled.emplace(pass.name);
+    Graph off = graph;
+    const auto trace = RunPasses(off, context);
+    ASSERT_TRUE(trace.ok()) << trace.status();
+    for (const PassTrace& one : *trace) {
+      if (one.name == pass.name) EXPECT_EQ(one.rewrites, 0);
+    }
+    EXPECT_TRUE(SameAnswers(bound, Optimised(WithUnknownExtents(off, 2), context)));
+  }
+}
+
+TEST(PassList, SaysWhichOperatorItDoesNotKnow) {
+  GraphBuilder b;
+  Graph graph;
+  Value value;
+  value.name = "x";
+  value.dtype = DType::kF32;
+  value.shape = Shape{1};
+  graph.inputs.push_back(graph.AddValue(value));
+  Node node;
+  node.name = "odd";
+  node.op = "Sinusoid";
+  node.version = 13;
+  node.inputs = graph.inputs;
+  value.name = "y";
+  node.outputs = {graph.AddValue(value)};
+  graph.outputs = node.outputs;
+  graph.AddNode(node);
+  const auto trace = RunPasses(graph, {});
+  EXPECT_EQ(trace.status().code(), absl::StatusCode::kUnimplemented) << trace.status();
+  EXPECT_THAT(std::string(trace.status().message()), testing::HasSubstr("Sinusoid"));
+}
+
+PassContext Bf16Context() {
+  PassContext context;
+  context.precision = Precision::kBf16;
+  context.target.bf16 = true;
+  return context;
+}
+
+TEST(LowerBf16, StoresWhatLiesBetweenConvolutionsInBf16) {
+  const Graph graph = SmallNetwork();
+  const Graph after = Optimised(WithUnknownExtents(graph, 2), Bf16Context());
+  EXPECT_TRUE(SameAnswers(WithUnknownExtents(graph, 2), after, {.rtol = 0.05F, .atol = 0.05F}));
+  EXPECT_THAT(after, HasExactly(1, "octet:Convert")) << "at the input; the answer is F32 already";
+  for (const NodeId id : after.order()) {
+    const Node& node = after.node(id);
+    if (!node.is("Conv") && !node.is("MatMul", kOctetDomain)) continue;
+    EXPECT_EQ(after.value(node.input(0)).dtype, DType::kBF16) << Dump(after);
+    EXPECT_EQ(after.value(node.input(1)).dtype, DType::kBF16) << Dump(after);
+    if (node.input(2) != kNone)
+      EXPECT_EQ(after.value(node.input(2)).dtype, DType::kF32) << "biases stay";
+  }
+  EXPECT_EQ(after.value(after.outputs[0]).dtype, DType::kF32);
+  EXPECT_EQ(Dump(Optimised(after, Bf16Context())), Dump(after)) << "a second run changes something";
+}
+
+TEST(LowerBf16, LeavesWhatOthersReadInF32) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 4});
+  const ValueId y = b.Op("octet:MatMul", {x, b.Random({4, 4})});
+  b.Output(b.Op("octet:MatMul", {b.Op("Relu", {y}), b.Random({4, 4})}));
+  b.Output(b.Op("Exp", {y}));
+  b.Output(b.Op("Reshape", {y, b.IntList({4, 2})}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("lower_bf16", graph, Bf16Context());
+  EXPECT_TRUE(SameAnswers(graph, after, {.rtol = 0.05F, .atol = 0.05F}));
+  EXPECT_EQ(after.value(TheOnly(after, "Exp").input(0)).dtype, DType::kF32);
+  EXPECT_EQ(after.value(TheOnly(after, "Relu").input(0)).dtype, DType::kBF16);
+  for (const ValueId output : after.outputs) EXPECT_EQ(after.value(output).dtype, DType::kF32);
+}
+
+TEST(LowerBf16, DoesNothingWhereTheMachineHasNone) {
+  PassContext context = Bf16Context();
+  context.target.bf16 = false;
+  EXPECT_THAT(Optimised(SmallNetwork(), context), HasNo("octet:Convert"));
+  context.target.bf16 = true;
+  context.precision = Precision::kFp32;
+  EXPECT_THAT(Optimised(SmallNetwork(), context), HasNo("octet:Convert"));
+}
+
+}  // namespace
+}  // namespace octet

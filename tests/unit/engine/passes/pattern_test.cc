@@ -1,0 +1,139 @@
+// Activations and normalizations that exporters write out in parts.
+#include "gtest/gtest.h"
+
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+Graph Checked(std::string_view pass, const Graph& graph) {
+  Graph after = AfterPass(pass, graph);
+  EXPECT_TRUE(SameAnswers(graph, after, {.rtol = 1e-3F, .atol = 1e-4F})) << pass;
+  return after;
+}
+
+TEST(FuseGelu, KnowsTheErfFormInManyOrders) {
+  const float root = 1.41421356F;
+  for (int form = 0; form < 4; ++form) {
+    SCOPED_TRACE(form);
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {3, 4});
+    const ValueId scaled =
+        form % 2 == 0 ? b.Op("Div", {x, b.Scalar(root)}) : b.Op("Mul", {b.Scalar(1 / root), x});
+    const ValueId sum = b.Op("Add", {b.Op("Erf", {scaled}), b.Scalar(1.0F)});
+    ValueId y = kNone;
+    if (form == 0) y = b.Op("Mul", {b.Op("Mul", {x, sum}), b.Scalar(0.5F)});
+    if (form == 1) y = b.Op("Mul", {b.Op("Mul", {x, b.Scalar(0.5F)}), sum});
+    if (form == 2) y = b.Op("Mul", {x, b.Op("Mul", {sum, b.Scalar(0.5F)})});
+    if (form == 3) y = b.Op("Div", {b.Op("Mul", {sum, x}), b.Scalar(2.0F)});
+    b.Output(y);
+    EXPECT_THAT(Checked("fuse_gelu", b.Build()), HasOps({"Gelu"}));
+  }
+}
+
+TEST(FuseGelu, KnowsTheTanhForm) {
+  for (const bool cube_by_pow : {true, false}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {3, 4});
+    const ValueId cube =
+        cube_by_pow ? b.Op("Pow", {x, b.Scalar(3.0F)}) : b.Op("Mul", {b.Op("Mul", {x, x}), x});
+    const ValueId inner = b.Op("Add", {x, b.Op("Mul", {cube, b.Scalar(0.044715F)})});
+    const ValueId tanh = b.Op("Tanh", {b.Op("Mul", {inner, b.Scalar(0.79788456F)})});
+    b.Output(b.Op("Mul", {b.Op("Mul", {x, b.Scalar(0.5F)}), b.Op("Add", {tanh, b.Scalar(1.0F)})}));
+    const Graph after = Checked("fuse_gelu", b.Build());
+    EXPECT_THAT(after, HasOps({"Gelu"}));
+    EXPECT_EQ(*TheOnly(after, "Gelu").attributes.String("approximate", ""), "tanh");
+  }
+}
+
+TEST(FuseGelu, LeavesOtherConstantsAlone) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {3, 4});
+  const ValueId sum =
+      b.Op("Add", {b.Op("Erf", {b.Op("Div", {x, b.Scalar(1.5F)})}), b.Scalar(1.0F)});
+  b.Output(b.Op("Mul", {b.Op("Mul", {x, sum}), b.Scalar(0.5F)}));
+  EXPECT_THAT(AfterPass("fuse_gelu", b.Build()), HasNo("Gelu"));
+}
+
+TEST(FuseHardSwish, KnowsClipAndHardSigmoidForms) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {3, 4});
+  const ValueId clip =
+      b.Op("Clip", {b.Op("Add", {x, b.Scalar(3.0F)}), b.Scalar(0.0F), b.Scalar(6.0F)});
+  b.Output(b.Op("Div", {b.Op("Mul", {x, clip}), b.Scalar(6.0F)}));
+  b.Output(b.Op("Mul", {b.Op("HardSigmoid", {x}, {{"alpha", 1.0F / 6}, {"beta", 0.5F}}), x}));
+  EXPECT_THAT(Checked("fuse_hard_swish", b.Build()), HasOps({"HardSwish", "HardSwish"}));
+}
+
+TEST(FuseHardSwish, MakesAHardSigmoidOfAGate) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {3, 4});
+  const ValueId clip =
+      b.Op("Clip", {b.Op("Add", {x, b.Scalar(3.0F)}), b.Scalar(0.0F), b.Scalar(6.0F)});
+  b.Output(b.Op("Div", {clip, b.Scalar(6.0F)}));
+  EXPECT_THAT(Checked("fuse_hard_swish", b.Build()), HasOps({"HardSigmoid"}));
+}
+
+TEST(FuseSwish, BecomesAPostOpOfTheConvolution) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  b.Output(b.Op("Mul", {c, b.Op("Sigmoid", {c})}));
+  const Graph after = Checked("fuse_swish", b.Build());
+  EXPECT_THAT(after, HasOps({"Conv"}));
+  ASSERT_EQ(TheOnly(after, "Conv").post_ops.size(), 1U);
+  EXPECT_EQ(TheOnly(after, "Conv").post_ops[0], (PostOp{PostOp::Kind::kSwish, 1.0F}));
+}
+
+TEST(FuseSwish, StaysWhenSomebodyElseReadsTheConvolution) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  b.Output(b.Op("Mul", {c, b.Op("Sigmoid", {c})}));
+  b.Output(b.Op("Relu", {c}));
+  EXPECT_THAT(AfterPass("fuse_swish", b.Build()), HasOps({"Conv", "Sigmoid", "Mul", "Relu"}));
+}
+
+struct LayerNormForm {
+  bool pow = false;
+  bool reciprocal = false;
+  bool affine = true;
+};
+
+Graph WrittenOutLayerNorm(const LayerNormForm& form) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 8});
+  const auto mean = [&](ValueId v) {
+    return b.Op("ReduceMean", {v}, {{"axes", Ints{-1}}, {"keepdims", int64_t{1}}});
+  };
+  const ValueId d = b.Op("Sub", {x, mean(x)});
+  const ValueId square = form.pow ? b.Op("Pow", {d, b.Scalar(2.0F)}) : b.Op("Mul", {d, d});
+  const ValueId root = b.Op("Sqrt", {b.Op("Add", {mean(square), b.Scalar(1e-5F)})});
+  ValueId y =
+      form.reciprocal ? b.Op("Mul", {d, b.Op("Reciprocal", {root})}) : b.Op("Div", {d, root});
+  if (form.affine) y = b.Op("Add", {b.Op("Mul", {y, b.Random({8})}), b.Random({8})});
+  b.Output(y);
+  return b.Build();
+}
+
+TEST(FuseLayerNorm, KnowsTheFormsOfItsParts) {
+  EXPECT_THAT(Checked("fuse_layer_norm", WrittenOutLayerNorm({.pow = true})),
+              HasOps({"LayerNormalization"}));
+  EXPECT_THAT(Checked("fuse_layer_norm", WrittenOutLayerNorm({.reciprocal = true})),
+              HasOps({"LayerNormalization"}));
+  EXPECT_THAT(Checked("fuse_layer_norm", WrittenOutLayerNorm({.affine = false})),
+              HasOps({"LayerNormalization"}));
+}
+
+TEST(FuseLayerNorm, LeavesAMeanOverAnotherAxis) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 8});
+  const auto mean = [&](ValueId v) {
+    return b.Op("ReduceMean", {v}, {{"axes", Ints{1}}, {"keepdims", int64_t{1}}});
+  };
+  const ValueId d = b.Op("Sub", {x, mean(x)});
+  const ValueId root = b.Op("Sqrt", {b.Op("Add", {mean(b.Op("Mul", {d, d})), b.Scalar(1e-5F)})});
+  b.Output(b.Op("Div", {d, root}));
+  EXPECT_THAT(AfterPass("fuse_layer_norm", b.Build()), HasNo("LayerNormalization"));
+}
+
+}  // namespace
+}  // namespace octet

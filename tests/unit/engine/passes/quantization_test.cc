@@ -1,0 +1,311 @@
+// Integers in a model's operators become typed values, and the answers stay.
+#include "gtest/gtest.h"
+
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+const std::vector<std::string_view> kToTyped = {"fold_constants",   "import_qlinear",
+                                                "canonical_matmul", "fuse_activation",
+                                                "import_qdq",       "absorb_converts"};
+
+// One step of the last quantization: sums in another order may fall on the other side of a tie.
+constexpr Tolerance kOneStep{.rtol = 0, .atol = 0.0501F, .steps = 1};
+
+Graph Typed(const Graph& graph, const Tolerance& tolerance = kOneStep) {
+  Graph after = AfterPasses(kToTyped, graph);
+  EXPECT_TRUE(SameAnswers(graph, after, tolerance));
+  EXPECT_EQ(Dump(AfterPasses(kToTyped, after)), Dump(after)) << "a second run changes something";
+  return after;
+}
+
+bool IsTyped(const Graph& graph, ValueId id, DType dtype, float scale, int zero_point) {
+  const Value& value = graph.value(id);
+  return value.dtype == dtype && value.quant == QuantParams::PerTensor(scale, zero_point);
+}
+
+TEST(ImportQdq, MakesAnInt8ConvolutionOfAGroup) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 3, 6, 6}), 0.02F, 100);
+  const ValueId bias =
+      b.Op("DequantizeLinear", {b.RandomInts(DType::kI32, {4}, -900, 900), b.Scalar(0.0001F)});
+  const ValueId c =
+      b.Op("Conv", {x, b.QuantizedWeights({4, 3, 3, 3}, 0), bias}, {{"pads", Ints{1, 1, 1, 1}}});
+  b.Output(b.FakeQuantize(b.Op("Relu", {c}), 0.05F, 0));
+  const Graph after = Typed(b.Build());
+  EXPECT_THAT(after, HasOps({"octet:Convert", "Conv", "octet:Convert"}));
+  const Node& conv = TheOnly(after, "Conv");
+  EXPECT_TRUE(IsTyped(after, conv.input(0), DType::kU8, 0.02F, 100)) << Dump(after);
+  EXPECT_TRUE(IsTyped(after, conv.output(0), DType::kU8, 0.05F, 0)) << Dump(after);
+  EXPECT_TRUE(conv.post_ops.empty()) << "storing with zero point 0 is a Relu already";
+  const Value& weights = after.value(conv.input(1));
+  EXPECT_EQ(weights.dtype, DType::kI8);
+  EXPECT_EQ(weights.quant->axis, 0);
+  EXPECT_EQ(after.value(conv.input(2)).dtype, DType::kF32);
+}
+
+TEST(ImportQdq, ShiftsUnsignedWeights) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, 4}), 0.02F, 128);
+  const ValueId w = b.Dequantize(b.RandomInts(DType::kU8, {4, 5}, 0, 255), 0.01F, 128);
+  b.Output(b.FakeQuantize(b.Op("MatMul", {x, w}), 0.05F, 128));
+  const Graph after = Typed(b.Build());
+  EXPECT_THAT(after, HasOps({"octet:Convert", "octet:MatMul", "octet:Convert"}));
+  EXPECT_TRUE(IsTyped(after, TheOnly(after, "octet:MatMul").input(1), DType::kI8, 0.01F, 0));
+}
+
+TEST(ImportQdq, ComputesInFloatWhenWeightsKeepAZeroPoint) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, 4}), 0.02F, 128);
+  const ValueId w = b.Dequantize(b.RandomInts(DType::kU8, {4, 5}, 0, 255), 0.01F, 100);
+  b.Output(b.Op("MatMul", {x, w}));
+  const Graph after = Typed(b.Build());
+  EXPECT_TRUE(after.value(TheOnly(after, "octet:MatMul").input(1)).is_constant());
+  EXPECT_EQ(after.value(TheOnly(after, "octet:MatMul").input(1)).dtype, DType::kF32);
+}
+
+TEST(ImportQdq, MultipliesTwoTypedActivations) {
+  GraphBuilder b;
+  const ValueId q = b.FakeQuantize(b.Input("q", {2, 3, 4}), 0.02F, 120);
+  const ValueId k = b.FakeQuantize(b.Input("k", {2, 4, 5}), 0.02F, 130);
+  b.Output(b.FakeQuantize(b.Op("MatMul", {q, k}), 0.05F, 128));
+  const Graph after = Typed(b.Build());
+  EXPECT_THAT(after, HasExactly(3, "octet:Convert"));
+  EXPECT_TRUE(IsTyped(after, TheOnly(after, "octet:MatMul").input(1), DType::kU8, 0.02F, 130));
+}
+
+TEST(ImportQdq, TypesIntegersThatOnlyMove) {
+  GraphBuilder b;
+  const ValueId q = b.Quantize(b.Input("x", {1, 4, 6, 6}), 0.02F, 7);
+  const auto halves =
+      b.Ops("Split",
+            {b.Op("MaxPool", {q}, {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}),
+             b.IntList({2, 2})},
+            2, {{"axis", int64_t{1}}});
+  b.Output(b.Dequantize(halves[0], 0.02F, 7));
+  b.Output(halves[1]);
+  const Graph after = Typed(b.Build());
+  EXPECT_THAT(after, HasOps({"octet:Convert", "MaxPool", "Split", "octet:Convert"}));
+  EXPECT_TRUE(IsTyped(after, after.outputs[1], DType::kU8, 0.02F, 7));
+}
+
+TEST(ImportQdq, LeavesIntegersThatSomebodyCountsWith) {
+  GraphBuilder b;
+  const ValueId q = b.Quantize(b.Input("x", {4}), 0.02F, 7);
+  b.Output(b.Op("Cast", {q}, {{"to", int64_t{6}}}));
+  b.Output(b.Dequantize(q, 0.02F, 7));
+  EXPECT_THAT(Typed(b.Build()), HasOps({"QuantizeLinear", "Cast", "DequantizeLinear"}));
+}
+
+TEST(ImportQdq, LeavesIntegersThatMeanTwoThings) {
+  GraphBuilder b;
+  const ValueId q = b.Quantize(b.Input("x", {4}), 0.02F, 7);
+  b.Output(b.Dequantize(q, 0.03F, 7));
+  EXPECT_THAT(Typed(b.Build()), HasOps({"QuantizeLinear", "DequantizeLinear"}));
+}
+
+TEST(ImportQdq, FoldsWeightsThatFloatOperatorsRead) {
+  GraphBuilder b;
+  b.Output(b.Op("Add", {b.Input("x", {2, 4}), b.QuantizedWeights({4}, 0)}));
+  EXPECT_THAT(Typed(b.Build()), HasOps({"Add"}));
+}
+
+TEST(AbsorbConverts, AddsIntegersWithOneRounding) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, 3}), 0.02F, 128);
+  const ValueId y = b.FakeQuantize(b.Input("y", {2, 3}), 0.03F, 100);
+  b.Output(b.Quantize(b.Op("Relu", {b.Op("Add", {x, y})}), 0.04F, 0), "z");
+  const Graph after = Typed(b.Build());
+  EXPECT_THAT(after, HasOps({"octet:Convert", "octet:Convert", "Add"}));
+  EXPECT_TRUE(TheOnly(after, "Add").post_ops.empty());
+  EXPECT_EQ(after.value(after.outputs[0]).name, "z");
+}
+
+TEST(AbsorbConverts, KeepsAnActivationThatStoringDoesNotImply) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, 3}), 0.02F, 128);
+  const ValueId y = b.FakeQuantize(b.Input("y", {2, 3}), 0.03F, 100);
+  b.Output(b.Quantize(b.Op("Relu", {b.Op("Add", {x, y})}), 0.04F, 50));
+  EXPECT_EQ(TheOnly(Typed(b.Build()), "Add").post_ops.size(), 1U);
+}
+
+TEST(AbsorbConverts, DropsAClipToTheRangeOfTheStoredType) {
+  const float scale =
+      0.0235294122248888F;  // 6 / 255 as a model has it: 255 steps are a little more than 6.
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 3, 4, 4}), 0.02F, 128);
+  const ValueId c = b.Op("Conv", {x, b.QuantizedWeights({4, 3, 1, 1}, 0)});
+  b.Output(b.Quantize(b.Op("Clip", {c, b.Scalar(0.0F), b.Scalar(6.0F)}), scale, 0));
+  b.Output(b.Quantize(b.Op("Clip", {b.Op("Conv", {x, b.QuantizedWeights({4, 3, 1, 1}, 0)}),
+                                    b.Scalar(0.0F), b.Scalar(5.0F)}),
+                      scale, 0));
+  const Graph after = Typed(b.Build());
+  EXPECT_TRUE(after.node(after.producer(after.outputs[0])).post_ops.empty()) << Dump(after);
+  EXPECT_EQ(after.node(after.producer(after.outputs[1])).post_ops.size(), 1U) << Dump(after);
+}
+
+TEST(AbsorbConverts, ConcatenatesValuesOfDifferentScales) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 2, 3}), 0.02F, 0);
+  const ValueId y = b.FakeQuantize(b.Input("y", {1, 4, 3}), 0.03F, 10);
+  const ValueId both = b.Op("Concat", {x, y}, {{"axis", int64_t{1}}});
+  const ValueId flat =
+      b.Op("Reshape", {b.Op("Transpose", {both}, {{"perm", Ints{0, 2, 1}}}), b.IntList({1, -1})});
+  b.Output(b.Quantize(flat, 0.03F, 0));
+  EXPECT_THAT(Typed(b.Build()),
+              HasOps({"octet:Convert", "octet:Convert", "Concat", "Transpose", "Reshape"}));
+}
+
+TEST(AbsorbConverts, MovesAndPadsIntegers) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 2, 6, 6}), 0.02F, 50);
+  const ValueId slice = b.Op(
+      "Slice", {x, b.IntList({0, 0}), b.IntList({99, 99}), b.IntList({2, 3}), b.IntList({2, 2})});
+  const ValueId padded = b.Op("Pad", {slice, b.IntList({0, 1, 0, 0, 0, 1, 0, 0})});
+  b.Output(b.Quantize(padded, 0.02F, 50));
+  const Graph after = Typed(b.Build());
+  EXPECT_THAT(after, HasOps({"octet:Convert", "Slice", "Pad"}));
+}
+
+TEST(AbsorbConverts, LeavesAPadThatFillsWithSomethingElse) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 6}), 0.02F, 50);
+  b.Output(b.Op("Pad", {x, b.IntList({0, 1, 0, 1}), b.Scalar(0.0123F)}));
+  EXPECT_THAT(Typed(b.Build()), HasOps({"octet:Convert", "octet:Convert", "Pad"}));
+}
+
+TEST(AbsorbConverts, AveragesIntegers) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 3, 4, 4}), 0.02F, 0);
+  const ValueId flat = b.Op("Flatten", {b.Op("GlobalAveragePool", {x})});
+  b.Output(b.FakeQuantize(flat, 0.01F, 0));
+  EXPECT_THAT(Typed(b.Build()),
+              HasOps({"octet:Convert", "GlobalAveragePool", "Flatten", "octet:Convert"}));
+}
+
+TEST(AbsorbConverts, RequantizesOnceBetweenTwoScales) {
+  GraphBuilder b;
+  const ValueId q = b.Quantize(b.Input("x", {4}), 0.02F, 0);
+  const ValueId again = b.Quantize(b.Dequantize(q, 0.02F, 0), 0.05F, 3);
+  b.Output(b.Quantize(b.Dequantize(again, 0.05F, 3), 0.05F, 3));
+  EXPECT_THAT(Typed(b.Build()), HasOps({"octet:Convert", "octet:Convert"}));
+}
+
+TEST(AbsorbConverts, KeepsAFloatReaderInFloat) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {1, 3, 4, 4}), 0.02F, 128);
+  const ValueId c = b.Op("Conv", {x, b.QuantizedWeights({4, 3, 1, 1}, 0)});
+  b.Output(c);
+  b.Output(b.Quantize(c, 0.05F, 128));
+  const Graph after = Typed(b.Build());
+  EXPECT_EQ(after.value(TheOnly(after, "Conv").output(0)).dtype, DType::kF32);
+}
+
+TEST(ImportQLinear, KnowsConvolution) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 4, 5, 5}, DType::kU8);
+  const ValueId w = b.RandomInts(DType::kI8, {6, 2, 3, 3}, -127, 127);
+  const ValueId y =
+      b.Op("QLinearConv",
+           {x, b.Scalar(0.02F), b.Scalar<uint8_t>(114), w, b.Random({6}, 0.002F, 0.01F),
+            b.RandomInts(DType::kI8, {6}, 0, 0), b.Scalar(0.05F), b.Scalar<uint8_t>(120),
+            b.RandomInts(DType::kI32, {6}, -500, 500)},
+           {{"group", int64_t{2}}, {"pads", Ints{1, 1, 1, 1}}});
+  b.Output(y);
+  EXPECT_THAT(Typed(b.Build()), HasOps({"Conv"}));
+}
+
+TEST(ImportQLinear, KnowsMatrixProducts) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {3, 4}, DType::kU8);
+  const ValueId y =
+      b.Op("QLinearMatMul",
+           {x, b.Scalar(0.02F), b.Scalar<uint8_t>(3), b.RandomInts(DType::kI8, {4, 5}, -127, 127),
+            b.Scalar(0.01F), b.Scalar<int8_t>(0), b.Scalar(0.05F), b.Scalar<uint8_t>(7)});
+  b.Output(
+      b.Op("com.microsoft:QGemm",
+           {y, b.Scalar(0.05F), b.Scalar<uint8_t>(7), b.RandomInts(DType::kI8, {6, 5}, -127, 127),
+            b.Random({6}, 0.002F, 0.01F), b.RandomInts(DType::kI8, {6}, 0, 0),
+            b.RandomInts(DType::kI32, {6}, -99, 99), b.Scalar(0.05F), b.Scalar<uint8_t>(128)},
+           {{"transB", int64_t{1}}}));
+  EXPECT_THAT(Typed(b.Build()), HasOps({"octet:MatMul", "octet:MatMul"}));
+}
+
+TEST(ImportQLinear, KnowsTheElementwiseOperators) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 4, 5, 5}, DType::kU8);
+  const ValueId s = b.Scalar(0.02F);
+  const ValueId z = b.Scalar<uint8_t>(100);
+  const ValueId t = b.Scalar(0.03F);
+  ValueId y = b.Op("com.microsoft:QLinearAdd", {x, s, z, x, s, z, t, z});
+  y = b.Op("com.microsoft:QLinearMul", {y, t, z, x, s, z, s, z});
+  y = b.Op("com.microsoft:QLinearLeakyRelu", {y, s, z, t, z}, {{"alpha", 0.1F}});
+  y = b.Op("com.microsoft:QLinearSigmoid", {y, t, z, s, z});
+  y = b.Op("com.microsoft:QLinearConcat", {t, z, y, s, z, x, s, z}, {{"axis", int64_t{1}}});
+  b.Output(b.Op("com.microsoft:QLinearGlobalAveragePool", {y, t, z, s, z}));
+  b.Output(
+      b.Op("com.microsoft:QLinearAveragePool", {y, t, z, s, z}, {{"kernel_shape", Ints{2, 2}}}));
+  EXPECT_THAT(
+      Typed(b.Build(), {.steps = 2}),
+      HasOps({"Add", "Mul", "LeakyRelu", "Sigmoid", "Concat", "GlobalAveragePool", "AveragePool"}));
+}
+
+// x -> DynamicQuantizeLinear -> integer product -> Cast -> Mul -> Add, as ONNX Runtime's quantizer writes it.
+Graph DynamicProduct(bool conv, bool unsigned_weights) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", conv ? Shape{1, 3, 5, 5} : Shape{4, 6});
+  const auto q = b.Ops("DynamicQuantizeLinear", {x}, 3);
+  const Shape shape = conv ? Shape{4, 3, 3, 3} : Shape{6, 4};
+  const ValueId w = unsigned_weights ? b.RandomInts(DType::kU8, shape, 1, 255)
+                                     : b.RandomInts(DType::kI8, shape, -127, 127);
+  const ValueId zero = unsigned_weights ? b.Scalar<uint8_t>(128) : b.Scalar<int8_t>(0);
+  const ValueId sums = b.Op(conv ? "ConvInteger" : "MatMulInteger", {q[0], w, q[2], zero});
+  const ValueId reals = b.Op("Cast", {sums}, {{"to", int64_t{1}}});
+  const ValueId scales = b.Random(conv ? Shape{4, 1, 1} : Shape{4}, 0.002F, 0.01F);
+  const ValueId y = b.Op("Mul", {reals, b.Op("Mul", {q[1], scales})});
+  b.Output(b.Op("Add", {y, b.Random(conv ? Shape{4, 1, 1} : Shape{4})}));
+  return b.Build();
+}
+
+TEST(ImportDynamicQuant, MakesOneNodeOfAChain) {
+  for (const bool conv : {false, true}) {
+    for (const bool unsigned_weights : {false, true}) {
+      SCOPED_TRACE(conv);
+      const Graph graph = DynamicProduct(conv, unsigned_weights);
+      const Graph after =
+          AfterPasses({"fold_constants", "import_dynamic_quant", "fuse_bias"}, graph);
+      EXPECT_TRUE(SameAnswers(graph, after));
+      const char* op = conv ? "Conv" : "octet:MatMul";
+      EXPECT_THAT(after, HasOps({op}));
+      const Node& mac = TheOnly(after, op);
+      EXPECT_EQ(mac.attributes.IntOr("dynamic_quant", 0), 1);
+      EXPECT_EQ(after.value(mac.input(1)).dtype, DType::kI8);
+      EXPECT_EQ(after.value(mac.input(1)).quant->axis, conv ? 0 : 1);
+    }
+  }
+}
+
+TEST(ImportDynamicQuant, KnowsTheDequantizedForm) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 5, 5});
+  const auto q = b.Ops("DynamicQuantizeLinear", {x}, 3);
+  const ValueId reals = b.Op("DequantizeLinear", {q[0], q[1], q[2]});
+  b.Output(b.Op("Conv", {reals, b.QuantizedWeights({4, 3, 3, 3}, 0), b.Random({4})}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("import_dynamic_quant", graph);
+  EXPECT_TRUE(SameAnswers(graph, after));
+  EXPECT_THAT(after, HasOps({"Conv"}));
+}
+
+TEST(ImportDynamicQuant, LeavesWhatDoesNotFit) {
+  GraphBuilder b;
+  const auto q = b.Ops("DynamicQuantizeLinear", {b.Input("x", {4, 6})}, 3);
+  const ValueId w = b.RandomInts(DType::kU8, {6, 4}, 0, 255);
+  b.Output(b.Op("MatMulInteger", {q[0], w, q[2], b.Scalar<uint8_t>(100)}));
+  EXPECT_THAT(AfterPass("import_dynamic_quant", b.Build()),
+              HasOps({"DynamicQuantizeLinear", "MatMulInteger"}));
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,367 @@
+// What the passes that fold and fuse leave, and that the answers stay.
+#include "gtest/gtest.h"
+
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+// Runs a pass on the graph, and holds its answers against the graph's own.
+Graph Checked(std::string_view pass, const Graph& graph, const Tolerance& tolerance = {}) {
+  Graph after = AfterPass(pass, graph);
+  EXPECT_TRUE(SameAnswers(graph, after, tolerance)) << pass;
+  EXPECT_EQ(OpNames(AfterPass(pass, after)), OpNames(after))
+      << pass << " finds something in its own result";
+  return after;
+}
+
+TEST(FoldConstants, EvaluatesWhatDependsOnConstantsAlone) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId sum = b.Op("Add", {b.Random({3}), b.Random({3})});
+  b.Output(b.Op("Mul", {x, sum}));
+  EXPECT_THAT(Checked("fold_constants", b.Build()), HasOps({"Mul"}));
+}
+
+TEST(FoldConstants, KnowsTheExtentsOfAnInput) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4});
+  const ValueId flat = b.Op("Gather", {b.Op("Shape", {x}), b.IntList({0})});
+  const ValueId target = b.Op("Concat", {flat, b.IntList({-1})}, {{"axis", int64_t{0}}});
+  b.Output(b.Op("Reshape", {x, target}));
+  Graph graph = b.Build();
+  EXPECT_THAT(Optimised(graph), HasOps({"Reshape"}));
+}
+
+TEST(FoldConstants, LeavesQuantizedWeightsAlone) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 4});
+  b.Output(b.Op("Add", {x, b.QuantizedWeights({4}, 0)}));
+  EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"DequantizeLinear", "Add"}));
+}
+
+TEST(FoldConstants, WidensStoredHalfPrecision) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 4});
+  const ValueId half = b.Constant<Half>({4}, {ToHalf(1), ToHalf(2), ToHalf(-3), ToHalf(0.5F)});
+  b.Output(b.Op("Mul", {x, b.Op("Cast", {half}, {{"to", int64_t{1}}})}));
+  EXPECT_THAT(Checked("fold_constants", b.Build()), HasOps({"Mul"}));
+}
+
+TEST(FoldConstants, DoesNotMakeLargeConstantsOutOfSmallOnes) {
+  GraphBuilder b;
+  const ValueId large = b.Op("Expand", {b.Random({1, 1024}), b.IntList({1024, 1024})});
+  b.Output(b.Op("Add", {b.Input("x", {1024, 1024}), large}));
+  EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Expand", "Add"}));
+}
+
+TEST(RemoveNoOps, TakesOutWhatHandsItsInputThrough) {
+  GraphBuilder b;
+  ValueId x = b.Op("Relu", {b.Input("x", {2, 3, 4})});
+  x = b.Op("Identity", {x});
+  x = b.Op("Cast", {x}, {{"to", int64_t{1}}});
+  x = b.Op("Dropout", {x});
+  x = b.Op("Reshape", {x, b.IntList({2, 3, 4})});
+  x = b.Op("Concat", {x}, {{"axis", int64_t{1}}});
+  x = b.Op("Transpose", {x}, {{"perm", Ints{0, 1, 2}}});
+  x = b.Op("Pad", {x, b.IntList({0, 0, 0, 0, 0, 0})});
+  x = b.Op("Slice", {x, b.IntList({0}), b.IntList({100}), b.IntList({1})});
+  b.Output(x, "y");
+  const Graph after = Checked("remove_no_ops", b.Build());
+  EXPECT_THAT(after, HasOps({"Relu"}));
+  EXPECT_EQ(after.value(after.outputs[0]).name, "y") << "an output keeps its name";
+}
+
+TEST(RemoveNoOps, KeepsAReversingSlice) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {4});
+  const ValueId all =
+      b.Op("Slice", {x, b.IntList({-1}), b.IntList({-100}), b.IntList({0}), b.IntList({-1})});
+  b.Output(b.Op("Relu", {all}));
+  EXPECT_THAT(Checked("remove_no_ops", b.Build()), HasOps({"Slice", "Relu"}));
+}
+
+TEST(RemoveNoOps, MergesMovementsThatFollowEachOther) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {2, 3, 4});
+  x = b.Op("Transpose", {x}, {{"perm", Ints{2, 0, 1}}});
+  x = b.Op("Transpose", {x}, {{"perm", Ints{1, 0, 2}}});
+  x = b.Op("Reshape", {x, b.IntList({8, 3})});
+  x = b.Op("Flatten", {x}, {{"axis", int64_t{0}}});
+  b.Output(x);
+  EXPECT_THAT(Checked("remove_no_ops", b.Build()), HasOps({"Transpose", "Reshape"}));
+}
+
+TEST(ExplicitPads, ResolvesSamePadding) {
+  GraphBuilder b(8);
+  const ValueId x = b.Input("x", {1, 2, 7, 8});
+  const ValueId c = b.Op("Conv", {x, b.Random({3, 2, 3, 4})},
+                         {{"auto_pad", std::string("SAME_LOWER")}, {"strides", Ints{2, 1}}});
+  b.Output(
+      b.Op("MaxPool", {c}, {{"auto_pad", std::string("VALID")}, {"kernel_shape", Ints{2, 2}}}));
+  const Graph after = Checked("explicit_pads", b.Build());
+  const Node& conv = TheOnly(after, "Conv");
+  EXPECT_EQ(*conv.attributes.Ints("pads", {}), (Ints{1, 2, 1, 1}));
+  EXPECT_EQ(*conv.attributes.Ints("kernel_shape", {}), (Ints{3, 4}));
+  EXPECT_FALSE(conv.attributes.has("auto_pad"));
+  EXPECT_EQ(*TheOnly(after, "MaxPool").attributes.Ints("pads", {}), (Ints{0, 0, 0, 0}));
+}
+
+TEST(ExplicitPads, WaitsForUnknownExtentsWhenTheyMatter) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 2, kUnknownDim, kUnknownDim});
+  b.Output(b.Op("Conv", {x, b.Random({3, 2, 3, 3})},
+                {{"auto_pad", std::string("SAME_UPPER")}, {"strides", Ints{2, 2}}}));
+  EXPECT_TRUE(TheOnly(AfterPass("explicit_pads", b.Build()), "Conv").attributes.has("auto_pad"));
+}
+
+TEST(CanonicalMatMul, TakesGemmWithItsFactorsIntoConstants) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {3, 4});
+  b.Output(b.Op("Gemm", {x, b.Random({5, 4}), b.Random({1, 5})},
+                {{"transB", int64_t{1}}, {"alpha", 0.5F}, {"beta", 2.0F}}));
+  const Graph after = Checked("canonical_matmul", b.Build());
+  EXPECT_THAT(after, HasOps({"octet:MatMul"}));
+  EXPECT_EQ(TheOnly(after, "octet:MatMul").attributes.IntOr("trans_b", 0), 1);
+  EXPECT_EQ(TheOnly(after, "octet:MatMul").inputs.size(), 3U);
+}
+
+TEST(CanonicalMatMul, KeepsWhatNoConstantTakesIn) {
+  GraphBuilder b;
+  const ValueId a = b.Input("a", {4, 3});
+  const ValueId w = b.Input("w", {4, 5});
+  const ValueId c = b.Input("c", {3, 1});
+  b.Output(b.Op("Gemm", {a, w, c}, {{"transA", int64_t{1}}, {"alpha", 0.5F}, {"beta", 3.0F}}));
+  const Graph after = Checked("canonical_matmul", b.Build());
+  EXPECT_THAT(after, HasOps({"Transpose", "octet:MatMul", "Mul", "Mul", "Add"}));
+}
+
+TEST(CanonicalMatMul, ReadsATransposedRightSideDirectly) {
+  GraphBuilder b;
+  const ValueId q = b.Input("q", {2, 5, 4});
+  const ValueId k = b.Input("k", {2, 6, 4});
+  b.Output(b.Op("MatMul", {q, b.Op("Transpose", {k}, {{"perm", Ints{0, 2, 1}}})}));
+  const Graph after = Checked("canonical_matmul", b.Build());
+  EXPECT_THAT(after, HasOps({"octet:MatMul"}));
+  EXPECT_EQ(TheOnly(after, "octet:MatMul").attributes.IntOr("trans_b", 0), 1);
+}
+
+TEST(CanonicalMatMul, LeavesVectorsToTheReference) {
+  GraphBuilder b;
+  b.Output(b.Op("MatMul", {b.Input("v", {4}), b.Random({4, 3})}));
+  EXPECT_THAT(AfterPass("canonical_matmul", b.Build()), HasOps({"MatMul"}));
+}
+
+TEST(SpatialMean, BecomesAPooling) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 5});
+  b.Output(b.Op("ReduceMean", {x}, {{"axes", Ints{-1, 2}}, {"keepdims", int64_t{0}}}));
+  b.Output(b.Op("ReduceMean", {x}, {{"axes", Ints{2, 3}}}));
+  EXPECT_THAT(Checked("spatial_mean", b.Build()),
+              HasOps({"GlobalAveragePool", "Reshape", "GlobalAveragePool"}));
+}
+
+TEST(SpatialMean, LeavesMeansOverFeaturesAlone) {
+  GraphBuilder b;
+  b.Output(b.Op("ReduceMean", {b.Input("x", {2, 3, 4})}, {{"axes", Ints{2}}}));
+  EXPECT_THAT(AfterPass("spatial_mean", b.Build()), HasOps({"ReduceMean"}));
+}
+
+TEST(FoldPad, BecomesTheConvolutionsOwn) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 2, 6, 6});
+  const ValueId padded = b.Op("Pad", {x, b.IntList({0, 0, 1, 2, 0, 0, 0, 1})});
+  b.Output(b.Op("Conv", {padded, b.Random({3, 2, 3, 3})}, {{"pads", Ints{1, 1, 1, 1}}}));
+  b.Output(b.Op("AveragePool", {padded}, {{"kernel_shape", Ints{2, 2}}}));
+  const Graph after = Checked("fold_pad", b.Build());
+  EXPECT_THAT(after, HasOps({"Conv", "AveragePool"}));
+  EXPECT_EQ(*TheOnly(after, "Conv").attributes.Ints("pads", {}), (Ints{2, 3, 1, 2}));
+}
+
+TEST(FoldPad, StaysWhenTheAverageWouldNotCountIt) {
+  GraphBuilder b;
+  const ValueId padded =
+      b.Op("Pad", {b.Input("x", {1, 2, 6, 6}), b.IntList({0, 0, 1, 1, 0, 0, 1, 1})});
+  b.Output(
+      b.Op("AveragePool", {padded}, {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}}));
+  EXPECT_THAT(AfterPass("fold_pad", b.Build()), HasOps({"Pad", "AveragePool"}));
+}
+
+TEST(FoldPad, StaysWhenItFillsWithSomethingElse) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 2, 6, 6});
+  const ValueId padded = b.Op("Pad", {x, b.IntList({0, 0, 1, 1, 0, 0, 1, 1}), b.Scalar(1.0F)});
+  b.Output(b.Op("Conv", {padded, b.Random({3, 2, 3, 3})}));
+  EXPECT_THAT(AfterPass("fold_pad", b.Build()), HasOps({"Pad", "Conv"}));
+}
+
+ValueId BatchNorm(GraphBuilder& b, ValueId x, int64_t channels) {
+  return b.Op("BatchNormalization", {x, b.Random({channels}), b.Random({channels}),
+                                     b.Random({channels}), b.Random({channels}, 0.5F, 2.0F)});
+}
+
+TEST(FoldBatchNorm, GoesIntoTheWeightsAhead) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 4, 5, 5});
+  const ValueId c =
+      b.Op("Conv", {x, b.Random({6, 2, 3, 3}), b.Random({6})}, {{"group", int64_t{2}}});
+  b.Output(BatchNorm(b, c, 6));
+  EXPECT_THAT(Checked("fold_batch_norm", b.Build()), HasOps({"Conv"}));
+}
+
+TEST(FoldBatchNorm, GoesIntoTheWeightsBehindWithoutPadding) {
+  GraphBuilder b;
+  const ValueId x = BatchNorm(b, b.Input("x", {2, 4, 5, 5}), 4);
+  b.Output(b.Op("Conv", {x, b.Random({6, 2, 3, 3})}, {{"group", int64_t{2}}}));
+  EXPECT_THAT(Checked("fold_batch_norm", b.Build()), HasOps({"Conv"}));
+}
+
+TEST(FoldBatchNorm, BecomesMulAndAddElsewhere) {
+  GraphBuilder b;
+  const ValueId x = BatchNorm(b, b.Input("x", {2, 4, 5, 5}), 4);
+  b.Output(b.Op("Conv", {x, b.Random({6, 4, 3, 3})}, {{"pads", Ints{1, 1, 1, 1}}}));
+  EXPECT_THAT(Checked("fold_batch_norm", b.Build()), HasOps({"Mul", "Add", "Conv"}));
+}
+
+TEST(FoldBatchNorm, GoesIntoAMatrixProduct) {
+  for (const bool transposed : {false, true}) {
+    GraphBuilder b;
+    const ValueId w = transposed ? b.Random({5, 4}) : b.Random({4, 5});
+    const ValueId y =
+        b.Op("octet:MatMul", {b.Input("x", {3, 4}), w}, {{"trans_b", int64_t{transposed ? 1 : 0}}});
+    b.Output(BatchNorm(b, y, 5));
+    EXPECT_THAT(Checked("fold_batch_norm", b.Build()), HasOps({"octet:MatMul"}));
+  }
+}
+
+TEST(FuseBias, AddsUpConstantsPerChannel) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 4});
+  ValueId c = b.Op("Conv", {x, b.Random({5, 3, 1, 1}), b.Random({5})});
+  c = b.Op("Add", {b.Random({5, 1, 1}), c});
+  c = b.Op("Sub", {c, b.Random({1, 5, 1, 1})});
+  b.Output(b.Op("Add", {c, b.Scalar(0.25F)}));
+  EXPECT_THAT(Checked("fuse_bias", b.Build()), HasOps({"Conv"}));
+}
+
+TEST(FuseBias, LeavesConstantsAlongOtherAxes) {
+  GraphBuilder b;
+  const ValueId y = b.Op("octet:MatMul", {b.Input("x", {2, 5, 4}), b.Random({4, 5})});
+  b.Output(b.Op("Add", {y, b.Random({5, 1})}));
+  b.Output(b.Op("Add", {b.Op("octet:MatMul", {b.Input("z", {5, 4}), b.Random({4, 5})}),
+                        b.Random({1, 1, 5})}));
+  EXPECT_THAT(AfterPass("fuse_bias", b.Build()), HasExactly(2, "Add"));
+}
+
+TEST(FoldScale, ScalesWeightsAndBias) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 4});
+  ValueId c = b.Op("Conv", {x, b.Random({5, 3, 1, 1}), b.Random({5})});
+  c = b.Op("Mul", {c, b.Random({5, 1, 1})});
+  b.Output(b.Op("Div", {c, b.Scalar(3.0F)}));
+  const ValueId y = b.Op("octet:MatMul", {b.Input("z", {2, 4}), b.Random({4, 5})});
+  b.Output(b.Op("Mul", {b.Random({5}), y}));
+  EXPECT_THAT(Checked("fold_scale", b.Build()), HasOps({"Conv", "octet:MatMul"}));
+}
+
+TEST(FuseActivation, BecomesAPostOp) {
+  for (const char* op :
+       {"Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "Elu", "Softplus"}) {
+    SCOPED_TRACE(op);
+    GraphBuilder b;
+    const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+    b.Output(b.Op(op, {c}));
+    EXPECT_THAT(Checked("fuse_activation", b.Build()), HasOps({"Conv"}));
+  }
+}
+
+TEST(FuseActivation, TakesClipInBothForms) {
+  GraphBuilder b;
+  const ValueId sum = b.Op("Add", {b.Input("x", {4, 4}), b.Input("y", {4, 4})});
+  b.Output(b.Op("Clip", {sum, b.Scalar(0.0F), b.Scalar(6.0F)}));
+  b.Opset(6);
+  EXPECT_THAT(Checked("fuse_activation", b.Build()), HasOps({"Add"}));
+  GraphBuilder old(9);
+  old.Output(old.Op("Clip",
+                    {old.Op("Conv", {old.Input("x", {1, 3, 4, 4}), old.Random({5, 3, 1, 1})})},
+                    {{"min", -0.5F}, {"max", 0.5F}}));
+  EXPECT_THAT(Checked("fuse_activation", old.Build()), HasOps({"Conv"}));
+}
+
+TEST(FuseActivation, StaysWhenSomebodyElseReadsTheSum) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  b.Output(c);
+  b.Output(b.Op("Relu", {c}));
+  EXPECT_THAT(AfterPass("fuse_activation", b.Build()), HasOps({"Conv", "Relu"}));
+}
+
+// Conv and a residual branch of its shape.
+Graph Residual(Shape input, bool relu_between) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", std::move(input));
+  const ValueId branch = b.Op("Relu", {x});
+  ValueId c = b.Op("Conv", {branch, b.Random({3, 3, 3, 3})}, {{"pads", Ints{1, 1, 1, 1}}});
+  if (relu_between) c = b.Op("Relu", {c});
+  b.Output(b.Op("Relu", {b.Op("Add", {branch, c})}));
+  return b.Build();
+}
+
+TEST(FuseResidual, TakesTheOtherBranchAsAnOperand) {
+  const Graph graph = Residual({2, 3, 4, 4}, true);
+  const Graph after = AfterPasses({"fuse_activation", "fuse_residual", "fuse_activation"}, graph);
+  EXPECT_THAT(after, HasOps({"Relu", "Conv"}));
+  EXPECT_TRUE(SameAnswers(graph, after));
+  using Kind = PostOp::Kind;
+  const auto& ops = TheOnly(after, "Conv").post_ops;
+  ASSERT_EQ(ops.size(), 3U);
+  EXPECT_EQ(ops[0].kind, Kind::kRelu);
+  EXPECT_EQ(ops[1].kind, Kind::kAdd);
+  EXPECT_EQ(ops[1].operand, 3) << "slot 2 belongs to the bias";
+  EXPECT_EQ(ops[2].kind, Kind::kRelu);
+}
+
+TEST(FuseResidual, KnowsThatAnUnknownBatchIsTheSameOnBothSides) {
+  EXPECT_THAT(AfterPass("fuse_residual", Residual({kUnknownDim, 3, 4, 4}, false)), HasNo("Add"));
+}
+
+TEST(FuseResidual, DoesNotTrustUnknownExtentsOfDifferentOrigin) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {kUnknownDim, 3, 4, 4}), b.Random({3, 3, 1, 1})});
+  b.Output(b.Op("Add", {c, b.Input("other", {kUnknownDim, 3, 4, 4})}));
+  EXPECT_THAT(AfterPass("fuse_residual", b.Build()), HasOps({"Conv", "Add"}));
+}
+
+TEST(FuseResidual, LeavesASumThatIsLargerThanTheResult) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({3, 3, 1, 1})});
+  b.Output(b.Op("Add", {c, b.Input("other", {2, 3, 4, 4})}));
+  EXPECT_THAT(AfterPass("fuse_residual", b.Build()), HasOps({"Conv", "Add"}));
+}
+
+TEST(FuseResidual, MultipliesByAGateThatBroadcasts) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 4});
+  const ValueId c = b.Op("Conv", {x, b.Random({3, 3, 1, 1})});
+  b.Output(b.Op("Mul", {c, b.Op("Sigmoid", {b.Op("GlobalAveragePool", {x})})}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("fuse_residual", graph);
+  EXPECT_THAT(after, HasNo("Mul"));
+  EXPECT_TRUE(SameAnswers(graph, after));
+}
+
+TEST(FuseResidual, OfTwoConvolutionsTheLaterOneTakesTheOther) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 4});
+  const ValueId main = b.Op("Conv", {x, b.Random({3, 3, 3, 3})}, {{"pads", Ints{1, 1, 1, 1}}});
+  const ValueId shortcut = b.Op("Conv", {x, b.Random({3, 3, 1, 1})});
+  b.Output(b.Op("Add", {main, shortcut}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("fuse_residual", graph);
+  EXPECT_THAT(after, HasOps({"Conv", "Conv"}));
+  EXPECT_TRUE(after.node(after.order()[0]).post_ops.empty());
+  EXPECT_TRUE(SameAnswers(graph, after));
+}
+
+}  // namespace
+}  // namespace octet
