@@ -72,7 +72,7 @@ class ConvertAbsorber {
     }
     order = graph_.OrderSnapshot();
     for (auto it = order.rbegin(); it != order.rend(); ++it) {  // Upwards: quantizations rise.
-      if (graph_.alive(*it)) count += MergeEqual(*it) || RaiseQuantize(*it);
+      if (graph_.alive(*it)) count += MergeEqual(*it) || Raise(*it);
     }
     for (const NodeId id : graph_.OrderSnapshot()) {
       if (graph_.alive(id)) count += AbsorbIntoMac(id) || AbsorbIntoOperator(id);
@@ -196,7 +196,20 @@ class ConvertAbsorber {
     return true;
   }
 
-  bool RaiseQuantize(NodeId id) {
+  // As far up as it goes.
+  bool Raise(NodeId id) {
+    std::vector<NodeId> open = {id};
+    int count = 0;
+    while (!open.empty()) {
+      const NodeId next = open.back();
+      open.pop_back();
+      count += RaiseQuantize(next, open);
+    }
+    return count > 0;
+  }
+
+  // One step; the Converts that it makes are added to `made`.
+  bool RaiseQuantize(NodeId id, std::vector<NodeId>& made) {
     if (!IsConvert(id)) return false;
     const ValueId reals = graph_.node(id).input(0);
     if (Quantizer(reals) != id) return false;
@@ -213,13 +226,16 @@ class ConvertAbsorber {
       if (!IsPlainF32(graph_, node.input(slot)) || graph_.value(node.input(slot)).is_constant())
         return false;
     }
+    // Dequantized on every side: it requantizes while it copies (AbsorbIntoOperator).
+    const auto typed_slot = [&](size_t slot) { return Typed(node.input(slot)) != kNone; };
+    if (node.is("Concat") && std::ranges::all_of(slots, typed_slot)) return false;
     const Value storage = graph_.value(graph_.node(id).output(0));
     for (const size_t slot : slots) {
       const Value& from = graph_.value(node.input(slot));
       const ValueId typed =
           AddValue(graph_, from.name + "_q", storage.dtype, from.shape, storage.quant);
-      graph_.InsertNodeBefore(mover,
-                              MakeNode("Convert", node, {node.input(slot)}, {typed}, kOctetDomain));
+      made.push_back(graph_.InsertNodeBefore(
+          mover, MakeNode("Convert", node, {node.input(slot)}, {typed}, kOctetDomain)));
       graph_.SetInput(mover, slot, typed);
     }
     TakeOver(graph_, mover, id);

@@ -120,7 +120,8 @@ bool FoldAhead(Graph& graph, NodeId norm, const Affine& affine) {
   const auto out_channels = static_cast<size_t>(shape[0]);
   const auto in_per_group = static_cast<size_t>(shape[1]);
   auto bias = BiasOf(graph, conv, out_channels);
-  if (!bias || group == 0 || in_per_group * group != affine.channels()) return false;
+  if (!bias || group == 0 || out_channels % group != 0 || in_per_group * group != affine.channels())
+    return false;
   const auto taps = static_cast<size_t>(shape.elements(2, shape.rank()));
   for (size_t o = 0; o < out_channels; ++o) {
     const size_t first = o / (out_channels / group) * in_per_group;

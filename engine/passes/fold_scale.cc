@@ -3,6 +3,9 @@
 //   x:f32 -> Conv(w, b) -> f32 -> Mul(c:f32[OC,1,1]) -> y     =>  x -> Conv(w * c, b * c) -> y
 //
 // octet:MatMul alike; Div by a constant is a Mul by its reciprocal.
+#include <algorithm>
+#include <cmath>
+
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
@@ -53,6 +56,7 @@ bool Rewrite(Graph& graph, NodeId id) {
     if (node.is("Div")) {
       for (float& f : *factors) f = 1.0F / f;
     }
+    if (!std::ranges::all_of(*factors, [](float f) { return std::isfinite(f); })) continue;
     const NodeId into = graph.producer(product);
     if (!ScaleWeights(graph, into, *factors)) continue;
     TakeOver(graph, into, id);

@@ -3,7 +3,7 @@
 //   x:f32 -> Conv -> f32 -> Relu -> y:f32      =>  x -> Conv + relu -> y
 //   a:f32, b:f32 -> Add -> f32 -> Clip -> y    =>  Add(a, b) + clip -> y
 //
-// Only across a value that is stored as F32: a rounding in between belongs to the model.
+// Only across a value that is stored as a float: the rounding of an integer in between belongs to the model.
 #include "engine/passes/activation.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
@@ -21,7 +21,7 @@ bool Rewrite(Graph& graph, NodeId id) {
   const ValueId x = node.input(0);
   const Node* host = ProducerOf(graph, x);
   if (host == nullptr || !CarriesActivation(*host) || !node.post_ops.empty()) return false;
-  if (graph.SoleConsumer(x) != id || !IsPlainF32(graph, x)) return false;
+  if (graph.SoleConsumer(x) != id || !IsPlainReal(graph, x)) return false;
   const auto post_op = AsPostOp(graph, node);
   if (!post_op) return false;
   const NodeId into = graph.producer(x);

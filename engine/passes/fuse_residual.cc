@@ -23,8 +23,7 @@ constexpr size_t kMaxPostOps = 4;
 
 bool FitsOutput(const Graph& graph, const BatchDims& dims, ValueId operand, ValueId output) {
   const Value& value = graph.value(operand);
-  if (!value.shape || !graph.value(output).shape || value.dtype != DType::kF32 || value.quant)
-    return false;
+  if (!value.shape || !graph.value(output).shape || !IsPlainReal(graph, operand)) return false;
   const Shape& out = *graph.value(output).shape;
   if (value.is_constant()) {
     if (value.constant.elements() == 1) return value.shape->rank() <= out.rank();
@@ -44,7 +43,7 @@ bool IsCandidate(const Graph& graph, const BatchDims& dims, NodeId sum, size_t s
   const ValueId x = graph.node(sum).input(slot);
   const Node* mac = ProducerOf(graph, x);
   if (mac == nullptr || !IsMac(*mac) || mac->post_ops.size() >= kMaxPostOps) return false;
-  if (graph.SoleConsumer(x) != sum || !IsPlainF32(graph, x)) return false;
+  if (graph.SoleConsumer(x) != sum || !IsPlainReal(graph, x)) return false;
   return FitsOutput(graph, dims, graph.node(sum).input(1 - slot), x);
 }
 

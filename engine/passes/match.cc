@@ -59,6 +59,10 @@ bool IsPlainF32(const Graph& graph, ValueId value) {
   return v.dtype == DType::kF32 && !v.quant;
 }
 
+bool IsPlainReal(const Graph& graph, ValueId value) {
+  return IsPlainF32(graph, value) || (value != kNone && graph.value(value).dtype == DType::kBF16);
+}
+
 bool IsTyped(const Value& value) { return value.quant && IsInt8(value.dtype); }
 
 int RankOf(const Graph& graph, ValueId value) {

@@ -28,6 +28,8 @@ bool Near(float a, float b);
 
 /// F32, and not a typed value.
 bool IsPlainF32(const Graph& graph, ValueId value);
+/// F32 or BF16: a value across which nodes may be fused, since nothing but a pass has asked for its rounding.
+bool IsPlainReal(const Graph& graph, ValueId value);
 /// An 8-bit value that stands for reals.
 bool IsTyped(const Value& value);
 /// -1 while unknown.

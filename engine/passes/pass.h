@@ -32,7 +32,7 @@ struct Pass {
   absl::StatusOr<int> (*run)(Graph&, const PassContext&);
 };
 
-/// In the order in which they run.
+/// In the order in which they run. A name may appear twice: switching it off switches off both.
 std::span<const Pass> AllPasses();
 /// NOT_FOUND listing the known names when one of `names` is no pass.
 absl::Status CheckPassNames(std::span<const std::string> names);

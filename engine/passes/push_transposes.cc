@@ -61,7 +61,7 @@ class TransposePusher {
     if (graph_.node(id).is("Transpose")) return Merge(id);
     for (const ValueId input : graph_.node(id).inputs) {
       const Permutation perm = TransposedBy(graph_, input);
-      if (perm.empty() || IsIdentity(perm)) continue;
+      if (perm.empty() || IsIdentity(perm) || RankOf(graph_, input) != std::ssize(perm)) continue;
       return PassThrough(graph_, id, perm);
     }
     return 0;

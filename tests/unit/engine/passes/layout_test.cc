@@ -17,9 +17,8 @@ ValueId ToFirst(GraphBuilder& b, ValueId x) { return b.Op("Transpose", {x}, {{"p
 Graph Pushed(const Graph& graph) {
   Graph after = AfterPasses({"channels_last", "push_transposes", "remove_no_ops"}, graph);
   EXPECT_TRUE(SameAnswers(graph, after));
-  EXPECT_EQ(Dump(AfterPasses({"channels_last", "push_transposes", "remove_no_ops"}, after)),
-            Dump(after))
-      << "a second run changes something";
+  const Graph twice = AfterPasses({"channels_last", "push_transposes", "remove_no_ops"}, after);
+  EXPECT_EQ(OpNames(twice), OpNames(after)) << "a second run changes something: " << Dump(twice);
   return after;
 }
 
