@@ -12,11 +12,16 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "engine/graph/precision.h"
+#include "engine/onnx/onnx_file.h"
 #include "engine/ops/step.h"
 #include "engine/passes/pass.h"
+#include "engine/quantize/quantizer.h"
+#include "engine/tensor/npz.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/tensor.h"
+#include "engine/tensor/wire_mapping.h"
 
 namespace octet {
 
@@ -38,9 +43,10 @@ struct Signature {
 struct LoadOptions {
   /// Nullopt: what the file says (metadata "octet.precision", else from its operators and types).
   std::optional<Precision> precision;
-  int threads = 1;    ///< OpenMP team size of the workers that will run it.
-  int max_batch = 1;  ///< Plans for batches 1, 2, 4, ... max_batch are compiled at load when the other
-                      ///< extents are known. Ignored for models that do not batch.
+  int threads = 1;  ///< OpenMP team size of the workers that will run it.
+  int max_batch =
+      1;  ///< Plans for batches 1, 2, 4, ... max_batch are compiled at load when the other
+          ///< extents are known. Ignored for models that do not batch.
   std::vector<std::string> disabled_passes;
   /// INVALID_ARGUMENT at load when a smaller share (per cent) of multiply-adds would run in int8.
   double require_int8_percent = 0;
@@ -61,8 +67,9 @@ struct Certificate {
 
 /// Memory of one plan.
 struct PlanMemory {
-  size_t arena_bytes = 0;       ///< Intermediates and scratch, per worker.
-  size_t live_peak_bytes = 0;   ///< Largest sum of simultaneously live intermediates: the arena's floor.
+  size_t arena_bytes = 0;  ///< Intermediates and scratch, per worker.
+  size_t live_peak_bytes =
+      0;  ///< Largest sum of simultaneously live intermediates: the arena's floor.
 };
 
 /// A model compiled for one set of input shapes. Immutable, shared between workers.
@@ -91,7 +98,13 @@ class Model {
 
   /// Reads, optimises and compiles. Errors: as ReadOnnxFile; UNIMPLEMENTED naming node, operator and opset
   /// for an unsupported operator; INVALID_ARGUMENT for unknown pass names or an unmet require_int8_percent.
-  static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& path, const LoadOptions& options);
+  static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& path,
+                                                           const LoadOptions& options);
+
+  /// The same from a graph that is already in memory (its constants stay referenced, no file is re-read):
+  /// for calibration, training and tests.
+  static absl::StatusOr<std::shared_ptr<const Model>> FromGraph(Graph graph,
+                                                                const LoadOptions& options);
 
   virtual const Signature& signature() const = 0;
   virtual Precision precision() const = 0;
@@ -106,7 +119,8 @@ class Model {
   /// The plan for these input shapes (one per signature input, in order): cached, or compiled now (0.1 to
   /// seconds; concurrent callers for one shape wait for one compilation). INVALID_ARGUMENT naming the input,
   /// expected and got, when a shape or the agreement between inputs contradicts the signature.
-  virtual absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(std::span<const Shape> input_shapes) const = 0;
+  virtual absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(
+      std::span<const Shape> input_shapes) const = 0;
 
   /// PlanFor with every input's extent 0 set to `batch`. Requires: all other extents known.
   absl::StatusOr<std::shared_ptr<const Plan>> PlanForBatch(int64_t batch) const;
@@ -132,7 +146,8 @@ class Plan {
   virtual absl::StatusOr<double> PrimitiveSumMs(Workspace& workspace, int repeats) const = 0;
 
  protected:
-  static std::byte* Reserve(Workspace& workspace, size_t bytes);
+  /// For the implementation, which defines Workspace::Impl.
+  static Workspace::Impl& Internals(Workspace& workspace);
 };
 
 /// Sets the calling thread's OpenMP team size and flush-to-zero mode, once per worker before it runs its

@@ -6,9 +6,8 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
-
-#include "absl/container/flat_hash_map.h"
 
 #include "engine/onnx/attribute_proto.h"
 #include "engine/onnx/onnx_file.h"
@@ -292,8 +291,8 @@ class GraphReader {
   Graph graph_;
   std::map<std::string, int> opsets_;  // By normal domain.
   std::set<std::pair<std::string, std::string>> functions_;
-  absl::flat_hash_map<std::string, ValueId> values_;
-  absl::flat_hash_map<std::string, Declaration> declarations_;
+  std::unordered_map<std::string, ValueId> values_;
+  std::unordered_map<std::string, Declaration> declarations_;
 };
 
 }  // namespace

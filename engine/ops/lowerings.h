@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+
 #include "engine/ops/step.h"
 
 namespace octet {

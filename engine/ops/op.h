@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "engine/graph/graph.h"
 #include "engine/ops/step.h"
 
@@ -22,13 +23,17 @@ class InferContext {
 
   const Node& node() const { return graph_.node(id_); }
   const Attributes& attributes() const { return node().attributes; }
-  size_t input_count() const { return node().inputs.size(); }
+  /// Inputs of the operator itself: post-op operands, which follow them, do not count.
+  size_t input_count() const;
   size_t output_count() const { return node().outputs.size(); }
-  bool has_input(size_t i) const { return node().input(i) != kNone; }
+  bool has_input(size_t i) const { return i < input_count() && node().input(i) != kNone; }
   /// Requires: has_input(i).
   const Value& input(size_t i) const { return graph_.value(node().input(i)); }
-  DType dtype(size_t i) const { return input(i).dtype; }
+  /// The logical element type: F32 for a value with `quant`, else the stored one.
+  DType dtype(size_t i) const { return input(i).quant ? DType::kF32 : input(i).dtype; }
   const std::optional<Shape>& shape(size_t i) const { return input(i).shape; }
+  /// What is known so far of output `i`. Requires: the output is present.
+  const Value& output(size_t i) const { return graph_.value(node().output(i)); }
   /// The elements of a constant input, or null when absent or not constant.
   const Tensor* constant(size_t i) const;
   /// The elements of a constant integer input (I32 or I64) as int64; nullopt when not constant.
@@ -58,8 +63,8 @@ struct KernelContext {
 };
 
 /// The reference computation: row-major, dense, plain C++ that can be read beside the specification. It
-/// sees element types as ONNX defines them; typed int8, bf16 values and post-ops are wrapped around it by
-/// ops/reference_step.h. Attributes are parsed when the kernel is made, never when it runs.
+/// sees element types as ONNX defines them, but F16 and BF16 as F32; typed int8, bf16 values and post-ops are
+/// wrapped around it by ops/reference_step.h. Attributes are parsed when the kernel is made, never when it runs.
 /// Thread-safety: a Kernel is called from several threads at once.
 using Kernel = std::function<absl::Status(std::span<const ConstTensorView> inputs,
                                           std::span<const TensorView> outputs)>;
@@ -81,6 +86,8 @@ struct OpTraits {
   /// Moves or selects input elements without arithmetic, so quantized integers pass through unchanged
   /// (Reshape, Transpose, Slice, Gather, MaxPool, ...).
   bool data_movement = false;
+  /// The kernel takes any stored element type as it is (Cast, Shape, Size): nothing is widened for it.
+  bool any_types = false;
   /// Not to be folded into a constant (random, or larger than its inputs on purpose).
   bool no_fold = false;
 };

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "engine/ops/op.h"
 
 namespace octet {

@@ -3,7 +3,8 @@
 //   a:u8{s} -> Convert:f32 -> Reshape:f32 -> ..          =>  a -> Reshape:u8{s} -> Convert:f32 -> ..
 //   .. -> Reshape:f32 -> Convert -> y:u8{s}              =>  .. -> Convert:u8{s} -> Reshape -> y:u8{s}
 //   a:u8{s} -> Convert:f32 -> Convert -> y:u8{t}         =>  a -> Convert -> y        (nothing when s = t)
-//   x:u8{s}, w:i8 -> Conv:f32 -> Convert -> y:u8{t}      =>  x, w -> Conv -> y:u8{t}
+//   x:u8{s} -> Convert:f32 -> Conv(DequantizeLinear(w:i8)) -> y:f32            =>  x:u8{s} -> Conv(w:i8{ws}) -> y:f32
+//   x:u8{s} -> Conv(w:i8{ws}):f32 -> Convert -> y:u8{t}  =>  x -> Conv(w) -> y:u8{t}        octet:MatMul alike
 //   a:u8{s}, b:u8{t} -> Convert:f32 each -> Add:f32 -> Convert -> y:u8{v}      =>  a, b -> Add -> y:u8{v}
 //
 // Elementwise operators, Concat, averages, Softmax and LayerNormalization like Add: only when all their activations are
@@ -11,12 +12,15 @@
 // computes on the reals that its integers stand for, and rounds where the Convert rounded.
 #include <algorithm>
 #include <array>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "engine/ops/op.h"
 #include "engine/passes/activation.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
+#include "engine/passes/quantization.h"
 #include "engine/passes/rewrite.h"
 
 namespace octet {
@@ -59,6 +63,7 @@ class ConvertAbsorber {
       if (count == 0) break;
       graph_.RemoveDead();
     }
+    for (const NodeId id : graph_.OrderSnapshot()) total += FoldDequantize(graph_, id);
     return total;
   }
 
@@ -242,10 +247,36 @@ class ConvertAbsorber {
     return true;
   }
 
+  // The integers behind a DequantizeLinear of constant weights as kernels take them, or kNone. Shared weights stay
+  // shared.
+  ValueId WeightsOf(const Node& mac) {
+    const ValueId reals = mac.input(1);
+    const auto weights = AsQuantizedConstant(graph_, reals);
+    if (!weights || (!mac.is("Conv") && RankOf(graph_, weights->value) != 2)) return kNone;
+    const auto key = std::pair(reals, WeightAxis(graph_, mac));
+    const auto [it, fresh] = weights_.try_emplace(key, kNone);
+    if (fresh) it->second = TypedWeights(graph_, *weights, key.second);
+    return it->second;
+  }
+
+  // Both sides of a product at once: integers times reals is nothing that kernels know.
+  bool TypeProduct(NodeId id) {
+    const Node& node = graph_.node(id);
+    const ValueId x = Typed(node.input(0));
+    if (!IsMac(node) || x == kNone) return false;
+    ValueId w = node.is("MatMul", kOctetDomain) ? Typed(node.input(1)) : kNone;
+    if (w == kNone) w = WeightsOf(node);
+    if (w == kNone) return false;
+    graph_.SetInput(id, 0, x);
+    graph_.SetInput(id, 1, w);
+    return true;
+  }
+
   bool AbsorbIntoMac(NodeId id) {
+    const bool typed_now = TypeProduct(id);
     const Node& node = graph_.node(id);
     if (!IsMac(node) || !IsTyped(graph_.value(node.input(0)))) return false;
-    bool changed = false;
+    bool changed = typed_now;
     for (size_t slot = 3; slot < graph_.node(id).inputs.size(); ++slot) {
       const ValueId typed = Typed(graph_.node(id).input(slot));
       if (typed == kNone) continue;
@@ -302,6 +333,7 @@ class ConvertAbsorber {
   }
 
   Graph& graph_;
+  std::map<std::pair<ValueId, int>, ValueId> weights_;  ///< By dequantized value and axis.
 };
 
 }  // namespace

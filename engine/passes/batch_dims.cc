@@ -64,6 +64,19 @@ ValueId HandedByAxis(const Graph& graph, const Node& node) {
   return kNone;
 }
 
+// A Slice or Pad that names its axes and extents by constants, and leaves axis 0 alone.
+bool KeepsFirst(const Graph& graph, const Node& node) {
+  const auto rank = static_cast<int64_t>(RankOf(graph, node.input(0)));
+  if (node.is("Slice")) {
+    if (node.version < 10) return false;
+    const auto axes = IntsOf(graph, node.input(3));
+    return axes && std::ranges::none_of(*axes, [&](int64_t a) { return a == 0 || a == -rank; });
+  }
+  const auto pads = IntsOf(graph, node.input(1));
+  return node.version >= 11 && node.input(3) == kNone && pads && std::ssize(*pads) == 2 * rank &&
+         (*pads)[0] == 0 && (*pads)[rank] == 0;
+}
+
 // The input whose extent 0 the node's outputs have, or kNone.
 ValueId Handed(const Graph& graph, const Node& node, const std::vector<ValueId>& origin) {
   const auto listed = [&](const auto& names) {
@@ -80,6 +93,7 @@ ValueId Handed(const Graph& graph, const Node& node, const std::vector<ValueId>&
   if (!UnknownFirst(graph, first)) return kNone;
   if (listed(kKeepFirst) || def->traits.elementwise_unary || node.is("MatMul", kOctetDomain))
     return first;
+  if (node.is("Slice") || node.is("Pad")) return KeepsFirst(graph, node) ? first : kNone;
   if (node.is("Transpose")) {
     const auto perm = node.attributes.Ints("perm", {});
     if (perm.ok() && !perm->empty() && perm->front() == 0) return first;

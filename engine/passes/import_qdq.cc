@@ -3,17 +3,13 @@
 //   x:f32 -> QuantizeLinear(s, z) -> q:u8 -> Split -> a:u8, b:u8 -> DequantizeLinear(s, z) -> y:f32
 //     =>  x -> octet:Convert -> q:u8{s,z} -> Split -> a:u8{s,z}, b:u8{s,z} -> octet:Convert -> y:f32
 //
-//   x:u8{s,z} -> octet:Convert:f32 -> Conv(DequantizeLinear(w:i8)) -> y:f32
-//     =>  x:u8{s,z} -> Conv(w:i8{ws}) -> y:f32          octet:MatMul alike; u8 weights become i8
-//
-//   DequantizeLinear(c)  =>  an F32 constant, where no Conv or octet:MatMul has taken the integers
+//   DequantizeLinear(c)  =>  an F32 constant, unless a Conv or octet:MatMul may take the integers as its weights
 //
 // In two steps. Which integers become typed: 8-bit values that hang together through data movement form a class; it
 // qualifies when every member is written by QuantizeLinear, data movement or the graph's inputs, and read by
 // DequantizeLinear, data movement or the graph's outputs, all with one scale and zero point. Then what to do: the
 // members get these, and the operators at the borders become octet:Convert. absorb_converts does the rest.
 #include <algorithm>
-#include <map>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -23,7 +19,6 @@
 #include "engine/passes/passes.h"
 #include "engine/passes/quantization.h"
 #include "engine/passes/rewrite.h"
-#include "engine/tensor/quantize.h"
 
 namespace octet {
 namespace {
@@ -137,75 +132,21 @@ int TypeClasses(Graph& graph) {
   return count;
 }
 
-// The typed value that a Convert to F32 reads, else kNone.
-ValueId TypedSource(const Graph& graph, ValueId value) {
-  const NodeId convert = ProducerIf(graph, value, "Convert", kOctetDomain);
-  if (convert == kNone || !IsPlainF32(graph, value)) return kNone;
-  const ValueId source = graph.node(convert).input(0);
-  const Value& typed = graph.value(source);
-  return IsTyped(typed) && typed.quant->per_tensor() ? source : kNone;
-}
-
-class WeightTyper {
- public:
-  explicit WeightTyper(Graph& graph) : graph_(graph) {}
-
-  bool Type(NodeId id) {
-    const Node& node = graph_.node(id);
-    const ValueId x = TypedSource(graph_, node.input(0));
-    if (x == kNone) return false;
-    ValueId w = node.is("MatMul", kOctetDomain) ? TypedSource(graph_, node.input(1)) : kNone;
-    if (w == kNone) w = Constant(node);
-    if (w == kNone) return false;
-    graph_.SetInput(id, 0, x);
-    graph_.SetInput(id, 1, w);
-    return true;
-  }
-
- private:
-  ValueId Constant(const Node& node) {
-    const ValueId reals = node.input(1);
-    const auto weights = AsQuantizedConstant(graph_, reals);
-    if (!weights || (!node.is("Conv") && RankOf(graph_, weights->value) != 2)) return kNone;
-    const auto key = std::pair(reals, WeightAxis(graph_, node));
-    const auto [it, fresh] = made_.try_emplace(key, kNone);
-    if (fresh) it->second = TypedWeights(graph_, *weights, key.second);
-    return it->second;
-  }
-
-  Graph& graph_;
-  std::map<std::pair<ValueId, int>, ValueId> made_;  ///< Shared weights stay shared.
-};
-
-// DequantizeLinear of a constant -> constant.
-bool FoldDequantize(Graph& graph, NodeId id) {
-  const Node& node = graph.node(id);
-  const Tensor* integers = ConstantOf(graph, node.input(0));
-  const ValueId output = node.output(0);
-  if (integers == nullptr || graph.value(node.input(0)).quant || graph.is_graph_output(output))
-    return false;
-  if (!IsInt8(integers->dtype()) && integers->dtype() != DType::kI32) return false;
-  const auto params = ParamsOf(graph, node);
-  if (!params || !IsPlainF32(graph, output)) return false;
-  Tensor reals(DType::kF32, integers->shape());
-  DequantizeTensor(integers->view(), *params, reals.mutable_view());
-  graph.RemoveNode(id);
-  graph.mutable_value(output).shape = reals.shape();
-  graph.mutable_value(output).constant = std::move(reals);
-  return true;
+// A Conv or octet:MatMul reads the value as its weights, and may take the integers.
+bool IsReadAsWeights(const Graph& graph, ValueId value) {
+  return std::ranges::any_of(graph.consumers(value), [&](NodeId reader) {
+    return IsMac(graph.node(reader)) && graph.node(reader).input(1) == value;
+  });
 }
 
 }  // namespace
 
 absl::StatusOr<int> ImportQdq(Graph& graph, const PassContext& /*context*/) {
   int count = TypeClasses(graph);
-  WeightTyper typer(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (IsMac(graph.node(id)) && typer.Type(id)) ++count;
-  }
-  graph.RemoveDead();  // Of the weights that are typed now.
-  for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.node(id).is("DequantizeLinear") && FoldDequantize(graph, id)) ++count;
+    const Node& node = graph.node(id);
+    if (!node.is("DequantizeLinear") || IsReadAsWeights(graph, node.output(0))) continue;
+    if (FoldDequantize(graph, id)) ++count;
   }
   return count;
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/passes/match.h"
+#include "engine/tensor/quantize.h"
 
 namespace octet {
 namespace {
@@ -81,6 +82,24 @@ ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel
   }
   if (shift != 0) integers = ShiftedToSigned(integers);
   return graph.AddConstant(value.name, std::move(integers), std::move(params));
+}
+
+bool FoldDequantize(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (!node.is("DequantizeLinear")) return false;
+  const Tensor* integers = ConstantOf(graph, node.input(0));
+  const ValueId output = node.output(0);
+  if (integers == nullptr || graph.value(node.input(0)).quant || graph.is_graph_output(output))
+    return false;
+  if (!IsInt8(integers->dtype()) && integers->dtype() != DType::kI32) return false;
+  const auto params = ParamsOf(graph, node);
+  if (!params || !IsPlainF32(graph, output)) return false;
+  Tensor reals(DType::kF32, integers->shape());
+  DequantizeTensor(integers->view(), *params, reals.mutable_view());
+  graph.RemoveNode(id);
+  graph.mutable_value(output).shape = reals.shape();
+  graph.mutable_value(output).constant = std::move(reals);
+  return true;
 }
 
 int WeightAxis(const Graph& graph, const Node& mac) {

@@ -28,6 +28,9 @@ std::optional<QuantizedConstant> AsQuantizedConstant(const Graph& graph, ValueId
 /// `channel_axis`.
 ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel_axis);
 
+/// DequantizeLinear of a constant (8-bit, or an I32 bias) -> an F32 constant. False for any other node.
+bool FoldDequantize(Graph& graph, NodeId id);
+
 /// The axis of a Conv's or octet:MatMul's weights that belongs to output channels.
 int WeightAxis(const Graph& graph, const Node& mac);
 

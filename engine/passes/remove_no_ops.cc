@@ -120,17 +120,28 @@ bool MergeTransposes(Graph& graph, NodeId id) {
   return true;
 }
 
-}  // namespace
-
-absl::StatusOr<int> RemoveNoOps(Graph& graph, const PassContext& /*context*/) {
+int Sweep(Graph& graph) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    const bool merged =
-        MergeReshapes(graph, id) || (graph.node(id).is("Transpose") && MergeTransposes(graph, id));
-    if (merged) ++count;
+    const bool transpose = graph.node(id).is("Transpose");
+    if (MergeReshapes(graph, id) || (transpose && MergeTransposes(graph, id))) ++count;
     if (graph.alive(id) && IsNoOp(graph, graph.node(id)) && Bypass(graph, id)) ++count;
   }
   return count;
+}
+
+}  // namespace
+
+absl::StatusOr<int> RemoveNoOps(Graph& graph, const PassContext& /*context*/) {
+  constexpr int kMaxSweeps = 8;  // What merging two nodes leaves may be a no-op itself.
+  int total = 0;
+  for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
+    const int count = Sweep(graph);
+    if (count == 0) break;
+    graph.RemoveDead();
+    total += count;
+  }
+  return total;
 }
 
 }  // namespace octet

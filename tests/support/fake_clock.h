@@ -53,8 +53,8 @@ class FakeClock final : public Clock {
       const FakeClock* clock;
       size_t count;
     } args = {this, count};
-    mutex_.Await(absl::Condition(
-        +[](Args* a) { return a->clock->WaiterCount() >= a->count; }, &args));
+    mutex_.Await(
+        absl::Condition(+[](Args* a) { return a->clock->WaiterCount() >= a->count; }, &args));
   }
 
  private:

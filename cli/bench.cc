@@ -1,0 +1,139 @@
+// octet bench: latency and throughput of a model alone, without a server.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <format>
+#include <iostream>
+#include <memory>
+#include <random>
+
+#include "cli/latencies.h"
+#include "cli/model_options.h"
+#include "cli/progress.h"
+#include "cli/session.h"
+#include "cli/verb.h"
+#include <nlohmann/json.hpp>
+
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kWarmUpRuns = 3;
+constexpr int kPrimitiveRepeats = 20;
+
+struct BenchOptions {
+  ModelOptions model;
+  std::vector<int64_t> batches = {1};
+  std::vector<int> threads = {1};
+  double seconds = 2;
+  bool json = false;
+};
+
+// Values in [0, 1): no denormals, no NaN, no constant input that a kernel could shortcut.
+void FillRandom(TensorView view, std::mt19937& random) {
+  Tensor values(DType::kF32, view.shape());
+  std::uniform_real_distribution<float> uniform(0, 1);
+  for (float& x : values.mutable_span<float>()) x = uniform(random);
+  ConvertTensor(values.view(), view);
+}
+
+absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int64_t batch, int threads,
+                                               double seconds) {
+  OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes,
+                         ShapesForBatch(session.model().signature(), batch));
+  OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
+  std::mt19937 random(1);
+  for (size_t i = 0; i < shapes.size(); ++i) FillRandom(session.input(i), random);
+  for (int i = 0; i < kWarmUpRuns; ++i) OCTET_RETURN_IF_ERROR(session.Run());
+
+  Latencies latencies;
+  const auto started = Clock::now();
+  const auto until =
+      started + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  Clock::time_point before = started;
+  do {
+    OCTET_RETURN_IF_ERROR(session.Run());
+    const auto after = Clock::now();
+    latencies.Add(after - before);
+    before = after;
+  } while (before < until);
+  const double elapsed = std::chrono::duration<double>(before - started).count();
+  OCTET_ASSIGN_OR_RETURN(const double primitives,
+                         session.plan().PrimitiveSumMs(session.workspace(), kPrimitiveRepeats));
+  const auto items = static_cast<double>(latencies.count()) * static_cast<double>(batch);
+  return nlohmann::ordered_json{
+      {"batch", batch},
+      {"threads", threads},
+      {"latency_ms",
+       {{"min", latencies.MicrosecondsAt(0) / 1e3},
+        {"p50", latencies.MicrosecondsAt(50) / 1e3},
+        {"p99", latencies.MicrosecondsAt(99) / 1e3}}},
+      {"items_per_second", items / elapsed},
+      {"primitive_sum_ms", primitives},
+      {"compile_ms",
+       std::chrono::duration<double, std::milli>(session.plan().compile_time()).count()},
+      {"weights_bytes", session.model().resident_weight_bytes()},
+      {"arena_bytes", session.plan().memory().arena_bytes}};
+}
+
+absl::Status Bench(BenchOptions options) {
+  nlohmann::ordered_json rows = nlohmann::json::array();
+  const auto runs = static_cast<int64_t>(options.batches.size() * options.threads.size());
+  ProgressBar progress("measuring", runs);
+  for (const int threads : options.threads) {
+    options.model.threads = threads;
+    OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, options.model.Load());
+    Session session(std::move(model));
+    for (const int64_t batch : options.batches) {
+      OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json row,
+                             Measure(session, batch, threads, options.seconds));
+      rows.push_back(std::move(row));
+      progress.Update(static_cast<int64_t>(rows.size()));
+    }
+  }
+  if (options.json) {
+    std::cout << rows.dump(2) << '\n';
+    return absl::OkStatus();
+  }
+  std::cout << std::format("{:>5} {:>7} {:>9} {:>9} {:>9} {:>11} {:>14}\n", "batch", "threads",
+                           "min ms", "p50 ms", "p99 ms", "items/s", "primitives ms");
+  for (const auto& row : rows) {
+    const auto& latency = row["latency_ms"];
+    std::cout << std::format("{:>5} {:>7} {:>9.3f} {:>9.3f} {:>9.3f} {:>11.1f} {:>14.3f}\n",
+                             row["batch"].get<int64_t>(), row["threads"].get<int>(),
+                             latency["min"].get<double>(), latency["p50"].get<double>(),
+                             latency["p99"].get<double>(), row["items_per_second"].get<double>(),
+                             row["primitive_sum_ms"].get<double>());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app, Outcome& outcome) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* verb =
+      app.add_subcommand("bench", "Measure a model's latency and throughput without a server");
+  options->model.AddTo(*verb);
+  verb->remove_option(verb->get_option("--threads"));
+  verb->add_option("--threads", options->threads, "OpenMP threads, one run each")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  verb->add_option("--batch", options->batches, "Batch sizes, one run each")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_option("--seconds", options->seconds, "Length of each run")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  verb->add_flag("--json", options->json, "Print JSON");
+  verb->callback([options, &outcome] {
+    if (const absl::Status status = Bench(*options); !status.ok()) outcome.exit_code = Fail(status);
+  });
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,117 @@
+#include "cli/load_requests.h"
+
+#include <algorithm>
+#include <random>
+
+#include "cli/samples.h"
+#include <grpcpp/grpcpp.h>
+
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+inference::ModelInferRequest EmptyRequest(const RequestSource& source) {
+  inference::ModelInferRequest request;
+  request.set_model_name(source.model);
+  request.set_model_version(source.version);
+  if (!source.precision.empty()) {
+    (*request.mutable_parameters())["precision"].set_string_param(source.precision);
+  }
+  return request;
+}
+
+void AddInput(inference::ModelInferRequest& request, const std::string& name, DType dtype,
+              const Shape& shape, std::string bytes) {
+  auto* input = request.add_inputs();
+  input->set_name(name);
+  input->set_datatype(std::string(DTypeName(dtype)));
+  for (const int64_t extent : shape) input->add_shape(extent);
+  request.add_raw_input_contents(std::move(bytes));
+}
+
+absl::StatusOr<Signature> FetchSignature(inference::GRPCInferenceService::Stub& stub,
+                                         const RequestSource& source) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  inference::ModelMetadataRequest request;
+  request.set_name(source.model);
+  request.set_version(source.version);
+  inference::ModelMetadataResponse response;
+  OCTET_RETURN_IF_ERROR(FromGrpc(stub.ModelMetadata(&context, request, &response)));
+  Signature signature;
+  for (const auto& input : response.inputs()) {
+    const auto dtype = ParseDType(input.datatype());
+    if (!dtype) return Unimplemented("input '{}' has datatype {}", input.name(), input.datatype());
+    signature.inputs.push_back(
+        {input.name(), *dtype, Shape(std::span(input.shape().data(), input.shape().size()))});
+  }
+  return signature;
+}
+
+absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
+    const Signature& signature, const RequestSource& source) {
+  inference::ModelInferRequest request = EmptyRequest(source);
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> uniform(0, 1);
+  for (const TensorInfo& info : signature.inputs) {
+    Shape shape = info.shape;
+    for (int axis = 0; axis < shape.rank(); ++axis) {
+      if (shape[axis] == kUnknownDim) shape[axis] = axis == 0 ? source.rows : 1;
+    }
+    Tensor reals(DType::kF32, shape);
+    for (float& x : reals.mutable_span<float>()) x = uniform(random);
+    Tensor tensor(info.dtype, shape);
+    ConvertTensor(reals.view(), tensor.mutable_view());
+    AddInput(request, info.name, info.dtype, shape,
+             std::string(static_cast<const char*>(tensor.data()), tensor.bytes()));
+  }
+  return std::vector{std::move(request)};
+}
+
+// A signature that takes the archive's element types as they are, for samples that are sent unconverted.
+absl::StatusOr<Signature> AsStored(Signature signature, const std::string& data) {
+  OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadNpz(data));
+  for (TensorInfo& info : signature.inputs) {
+    auto found = arrays.find(info.name);
+    if (found == arrays.end() && signature.inputs.size() == 1) found = arrays.find("inputs");
+    if (found != arrays.end()) info.dtype = found->second.dtype();
+  }
+  return signature;
+}
+
+}  // namespace
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
+    inference::GRPCInferenceService::Stub& stub, const RequestSource& source) {
+  OCTET_ASSIGN_OR_RETURN(Signature signature, FetchSignature(stub, source));
+  if (source.data.empty()) return RandomRequest(signature, source);
+  if (source.map.empty()) {
+    OCTET_ASSIGN_OR_RETURN(signature, AsStored(std::move(signature), source.data));
+  }
+  OCTET_ASSIGN_OR_RETURN(const Samples samples, Samples::Load(signature, source.data, source.map));
+  std::vector<inference::ModelInferRequest> requests;
+  for (int64_t first = 0; first + source.rows <= samples.count() && requests.size() < kMaxRequests;
+       first += source.rows) {
+    inference::ModelInferRequest request = EmptyRequest(source);
+    const std::vector<Shape> shapes = samples.BatchShapes(source.rows);
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      const TensorInfo& info = samples.inputs()[i].info;
+      const TensorSpec spec{info.dtype, shapes[i]};
+      std::string bytes(spec.bytes(), '\0');
+      samples.Fill(i, first, source.rows, {bytes.data(), spec});
+      AddInput(request, info.name, info.dtype, shapes[i], std::move(bytes));
+    }
+    requests.push_back(std::move(request));
+  }
+  if (requests.empty())
+    return InvalidArgument("{}: fewer samples than rows per request, {}", source.data, source.rows);
+  return requests;
+}
+
+}  // namespace octet::cli

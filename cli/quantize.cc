@@ -1,0 +1,142 @@
+// octet quantize: an fp32 model in, its other precisions out.
+#include <filesystem>
+#include <format>
+#include <iostream>
+#include <memory>
+
+#include "cli/model_options.h"
+#include "cli/progress.h"
+#include "cli/samples.h"
+#include "cli/verb.h"
+#include <nlohmann/json.hpp>
+
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct QuantizeOptions {
+  std::string model;
+  std::vector<std::string> to = {"fp16", "bf16", "int8", "int8-dynamic"};
+  std::string calibration;
+  std::string map;
+  std::string out;
+  std::string activations = "u8";
+  std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
+  double percentile = QuantizeRecipe{}.percentile;
+  bool per_tensor = false;
+  int threads = 1;
+  bool json = false;
+};
+
+QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
+  QuantizeRecipe recipe;
+  recipe.to = to;
+  recipe.activation = options.activations == "u8" ? DType::kU8 : DType::kI8;
+  recipe.per_channel = !options.per_tensor;
+  recipe.method = *ParseRangeMethod(options.method);
+  recipe.percentile = options.percentile;
+  return recipe;
+}
+
+absl::StatusOr<CalibrationSet> LoadCalibration(const QuantizeOptions& options) {
+  if (options.calibration.empty())
+    return InvalidArgument("int8 needs --calibration: an .npz with sample inputs");
+  LoadOptions load;
+  load.precision = Precision::kFp32;
+  load.threads = options.threads;
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::Load(options.model, load));
+  OCTET_ASSIGN_OR_RETURN(const Samples samples,
+                         Samples::Load(model->signature(), options.calibration, options.map));
+  return samples.AsModelInputs();
+}
+
+absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& options, Precision to,
+                                                   const CalibrationSet& calibration) {
+  const std::string out =
+      (fs::path(options.out) / (std::string(PrecisionName(to)) + ".onnx")).string();
+  std::optional<ProgressBar> bar;
+  const Progress progress = [&](int64_t done, int64_t total) {
+    if (!bar) bar.emplace("calibrating", total);
+    bar->Update(done);
+    return true;
+  };
+  OCTET_ASSIGN_OR_RETURN(const std::vector<QuantizeRecord> records,
+                         QuantizeFile(options.model, RecipeFor(options, to), calibration,
+                                      options.threads, progress, out));
+  const auto fp32_bytes = static_cast<double>(fs::file_size(options.model));
+  const uintmax_t bytes = fs::file_size(out);
+  nlohmann::ordered_json layers = nlohmann::json::array();
+  for (const QuantizeRecord& record : records) {
+    layers.push_back({{"name", record.name}, {"what", record.what}, {"detail", record.detail}});
+  }
+  return nlohmann::ordered_json{{"precision", PrecisionName(to)},
+                                {"file", out},
+                                {"bytes", bytes},
+                                {"ratio", static_cast<double>(bytes) / fp32_bytes},
+                                {"records", std::move(layers)}};
+}
+
+absl::Status QuantizeAll(const QuantizeOptions& options) {
+  std::error_code error;
+  fs::create_directories(options.out, error);
+  if (error) return InvalidArgument("cannot create folder {}: {}", options.out, error.message());
+  nlohmann::ordered_json results = nlohmann::json::array();
+  CalibrationSet calibration;
+  for (const std::string& name : options.to) {
+    const Precision to = *ParsePrecision(name);
+    if (to == Precision::kInt8 && calibration.empty()) {
+      OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
+    }
+    OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made, MakeVariant(options, to, calibration));
+    if (!options.json) {
+      std::cout << std::format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
+                               made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
+                               made["file"].get<std::string>());
+    }
+    results.push_back(std::move(made));
+  }
+  if (options.json) std::cout << results.dump(2) << '\n';
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddQuantize(CLI::App& app, Outcome& outcome) {
+  auto options = std::make_shared<QuantizeOptions>();
+  CLI::App* verb = app.add_subcommand("quantize", "Make a model's variants in other precisions");
+  verb->add_option("MODEL", options->model, "fp32 ONNX file")->required();
+  verb->add_option("--to", options->to, "Precisions to make")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"fp16", "bf16", "int8", "int8-dynamic"}))
+      ->capture_default_str();
+  verb->add_option("--calibration", options->calibration, ".npz with sample inputs (int8)");
+  verb->add_option("--map", options->map,
+                   "model.yaml that says how the samples' element type maps to the model's");
+  verb->add_option("--out", options->out, "Folder for <precision>.onnx")->required();
+  verb->add_option("--activations", options->activations, "Element type of int8 activations")
+      ->check(CLI::IsMember({"u8", "s8"}))
+      ->capture_default_str();
+  verb->add_option("--method", options->method, "How calibrated values become ranges")
+      ->check(CLI::IsMember({"min-max", "percentile", "mse"}))
+      ->capture_default_str();
+  verb->add_option("--percentile", options->percentile,
+                   "Per cent of values inside the range (--method percentile)")
+      ->check(CLI::Range(50.0, 100.0))
+      ->capture_default_str();
+  verb->add_flag("--per-tensor", options->per_tensor,
+                 "One weight scale per layer instead of one per output channel");
+  verb->add_option("--threads", options->threads, "OpenMP threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  verb->add_flag("--json", options->json, "Print JSON");
+  verb->callback([options, &outcome] {
+    if (const absl::Status status = QuantizeAll(*options); !status.ok())
+      outcome.exit_code = Fail(status);
+  });
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,49 @@
+// Labelled samples out of an .npz archive, as batches of a model's inputs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/engine.h"
+
+namespace octet::cli {
+
+/// The arrays of an archive matched to a model's inputs: one array per input by its name, or one array "inputs" for a
+/// model with one input; "labels" (any integer type) where there are any. Samples lie along axis 0.
+class Samples {
+ public:
+  /// `map_file`: a model.yaml whose inputs.<name>.wire says how a narrower element type stands for the model's; empty:
+  /// the archive holds the model's own type. Errors: as ReadNpz and LoadModelConfig; INVALID_ARGUMENT naming the array,
+  /// expected and got.
+  static absl::StatusOr<Samples> Load(const Signature& signature, const std::string& npz_file,
+                                      const std::string& map_file);
+
+  int64_t count() const { return count_; }
+  bool has_labels() const { return !labels_.empty(); }
+  const std::vector<int64_t>& labels() const { return labels_; }
+  /// Shapes of a batch of `rows`, per model input.
+  std::vector<Shape> BatchShapes(int64_t rows) const;
+  /// Writes rows [first, first + rows) of input `i`, converted to the model's element type.
+  void Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const;
+  /// All samples of every input, converted, by input name.
+  std::map<std::string, Tensor> AsModelInputs() const;
+
+  struct Input {
+    TensorInfo info;
+    Tensor array;
+    bool mapped = false;
+    WireMapping mapping;
+  };
+  const std::vector<Input>& inputs() const { return inputs_; }
+
+ private:
+  absl::Status TakeLabels(const NpzArrays& arrays);
+
+  std::vector<Input> inputs_;
+  std::vector<int64_t> labels_;
+  int64_t count_ = 0;
+};
+
+}  // namespace octet::cli

@@ -1,0 +1,21 @@
+// The verbs of `octet`: one file each, one line in the list in main.cc.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace octet::cli {
+
+/// What the process ends with: 0 done, 1 failed (the message is on stderr), 2 wrong usage.
+struct Outcome {
+  int exit_code = 0;
+};
+
+/// Adds a subcommand whose callback does the work and sets `outcome`. Both outlive the parse.
+void AddQuantize(CLI::App& app, Outcome& outcome);
+void AddInspect(CLI::App& app, Outcome& outcome);
+void AddCheck(CLI::App& app, Outcome& outcome);
+void AddEval(CLI::App& app, Outcome& outcome);
+void AddBench(CLI::App& app, Outcome& outcome);
+void AddLoad(CLI::App& app, Outcome& outcome);
+
+}  // namespace octet::cli

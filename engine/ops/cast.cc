@@ -1,0 +1,78 @@
+// Changes of element type: Cast, CastLike, octet:Convert (octet_domain.md).
+#include <format>
+
+#include "engine/ops/dispatch.h"
+#include "engine/ops/elementwise_lowering.h"
+#include "engine/ops/infer_rules.h"
+#include "engine/ops/onnx_dtype.h"
+#include "engine/ops/op_list.h"
+#include "engine/tensor/quantize.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+/// `to` selects the type. `saturate` (opset 19) speaks of float8 alone and is ignored.
+absl::Status InferCast(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  OCTET_ASSIGN_OR_RETURN(const int64_t to, context.attributes().Int("to", 0));
+  const std::optional<DType> type = DTypeOfOnnx(to);
+  if (!type) return context.Error(std::format("attribute 'to' is not supported: {}", to));
+  return context.SetOutput(0, *type, context.shape(0));
+}
+
+absl::Status InferCastLike(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kAnyTypes));
+  return context.SetOutput(0, context.dtype(1), context.shape(0));
+}
+
+/// The pass that makes a Convert also decides the stored type of its output.
+absl::Status InferConvert(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
+  const ValueId output = context.node().output(0);
+  if (output == kNone) return context.Error("output 0 is missing");
+  const DType stored = context.output(0).quant ? DType::kF32 : context.output(0).dtype;
+  if (stored == DType::kUndefined) return context.Error("the output has no element type");
+  return context.SetOutput(0, stored, context.shape(0));
+}
+
+absl::StatusOr<Kernel> MakeConversion(const KernelContext&) {
+  return Kernel([](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+    ConvertTensor(inputs[0], outputs[0]);
+    return absl::OkStatus();
+  });
+}
+
+constexpr OpTraits kConverts = {.elementwise_unary = true, .any_types = true};
+
+constexpr OpDef kOps[] = {
+    {.domain = kOnnxDomain,
+     .name = "Cast",
+     .since = 6,
+     .infer = InferCast,
+     .kernel = MakeConversion,
+     .lower = LowerElementwiseKernel,
+     .traits = kConverts},
+    {.domain = kOnnxDomain,
+     .name = "CastLike",
+     .since = 15,
+     .infer = InferCastLike,
+     .kernel = MakeConversion,
+     .lower = LowerElementwiseKernel,
+     .traits = kConverts},
+    {.domain = kOctetDomain,
+     .name = "Convert",
+     .infer = InferConvert,
+     .kernel = MakeConversion,
+     .lower = LowerConvert,
+     .traits = kConverts},
+};
+
+}  // namespace
+
+std::span<const OpDef> CastOps() { return kOps; }
+
+}  // namespace octet

@@ -1,0 +1,191 @@
+// ConvTranspose: the gradient of Conv with respect to its input, as an operator.
+#include <algorithm>
+#include <array>
+#include <format>
+#include <optional>
+#include <vector>
+
+#include "engine/ops/conv_loops.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/infer_rules.h"
+#include "engine/ops/op_list.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+/// One axis: every input i adds to the outputs i * stride - pad_begin + k * dilation for k in [0, kernel).
+/// Resolved from the attributes as ONNX ConvTranspose-22 says:
+///   out = stride * (in - 1) + output_padding + (kernel - 1) * dilation + 1 - pads
+/// or, where output_shape or SAME_* fixes out, the pads that lead to it.
+struct TransposedWindow {
+  WindowAttributes window;
+  std::vector<int64_t> output_padding;
+  std::vector<int64_t> output_shape;  ///< Empty when not given.
+
+  struct Axis {
+    int64_t out;
+    int64_t pad_begin;
+  };
+  Axis Resolve(size_t i, int64_t in) const {
+    using AutoPad = WindowAttributes::AutoPad;
+    const int64_t full = window.strides[i] * (in - 1) + output_padding[i] +
+                         (window.kernel[i] - 1) * window.dilations[i] + 1;
+    const bool same =
+        window.auto_pad == AutoPad::kSameUpper || window.auto_pad == AutoPad::kSameLower;
+    if (output_shape.empty() && !same) {
+      if (window.auto_pad == AutoPad::kValid) return {full, 0};
+      return {full - window.pads[i] - window.pads[i + window.kernel.size()], window.pads[i]};
+    }
+    const int64_t out = output_shape.empty() ? in * window.strides[i] : output_shape[i];
+    const int64_t total = std::max<int64_t>(full - out, 0);
+    const int64_t half = total / 2;
+    return {out, window.auto_pad == AutoPad::kSameUpper ? half : total - half};
+  }
+};
+
+absl::StatusOr<TransposedWindow> ReadTransposedWindow(const Node& node, const Shape& w) {
+  const int rank = w.rank() - 2;
+  TransposedWindow result;
+  OCTET_ASSIGN_OR_RETURN(result.window, ReadWindow(node, rank, w.dims().subspan(2)));
+  const auto count = static_cast<size_t>(rank);
+  OCTET_ASSIGN_OR_RETURN(result.output_padding,
+                         node.attributes.Ints("output_padding", std::vector<int64_t>(count, 0)));
+  OCTET_ASSIGN_OR_RETURN(result.output_shape, node.attributes.Ints("output_shape", {}));
+  // Some models state the whole shape, batch and channels included.
+  if (result.output_shape.size() == count + 2) {
+    result.output_shape.erase(result.output_shape.begin(), result.output_shape.begin() + 2);
+  }
+  const bool shape_fits = result.output_shape.empty() || result.output_shape.size() == count;
+  if (result.output_padding.size() != count || !shape_fits) {
+    return InvalidArgument("{}: 'output_padding' or 'output_shape' has not {} values",
+                           Describe(node), count);
+  }
+  return result;
+}
+
+absl::Status InferConvTranspose(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 3));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 3, 5));
+  if (!context.shape(0) || !context.shape(1) || !context.shape(1)->is_static()) {
+    std::optional<Shape> unknown;
+    if (context.shape(0)) {
+      unknown = Shape();
+      for (int i = 0; i < context.shape(0)->rank(); ++i)
+        unknown->push_back(i == 0 ? (*context.shape(0))[0] : kUnknownDim);
+    }
+    return context.SetOutput(0, context.dtype(0), std::move(unknown));
+  }
+  const Shape& x = *context.shape(0);
+  const Shape& w = *context.shape(1);
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, x.rank(), x.rank()));
+  OCTET_ASSIGN_OR_RETURN(const int64_t group, context.attributes().Int("group", 1));
+  if (group < 1 || w[0] % group != 0 || (x[1] != kUnknownDim && x[1] != w[0])) {
+    return context.Error(std::format("input {} does not fit weights {} in {} groups", x.ToString(),
+                                     w.ToString(), group));
+  }
+  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(context.node(), w));
+  Shape out{x[0], w[1] * group};
+  for (int i = 2; i < x.rank(); ++i) {
+    const int64_t extent =
+        x[i] == kUnknownDim ? kUnknownDim : window.Resolve(static_cast<size_t>(i) - 2, x[i]).out;
+    if (extent < 1 && extent != kUnknownDim)
+      return context.Error(std::format("output extent {} is {}", i, extent));
+    out.push_back(extent);
+  }
+  return context.SetOutput(0, context.dtype(0), std::move(out));
+}
+
+/// Extents and steps of the computation, spatial axes aligned to the right of three.
+struct ScatterGeometry {
+  int64_t batch, groups, in_channels, out_channels;  // Channels per group.
+  std::array<AxisWindow, 3> axes;  // in, out, kernel, stride, dilation, pad_begin.
+
+  int64_t in_plane() const { return axes[0].in * axes[1].in * axes[2].in; }
+  int64_t out_plane() const { return axes[0].out * axes[1].out * axes[2].out; }
+  int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
+};
+
+absl::StatusOr<ScatterGeometry> GeometryOf(const Node& node, const Shape& x, const Shape& w) {
+  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(node, w));
+  OCTET_ASSIGN_OR_RETURN(const int64_t group, node.attributes.Int("group", 1));
+  ScatterGeometry g{x[0], group, w[0] / group, w[1], {}};
+  const auto spatial = static_cast<size_t>(x.rank()) - 2;
+  for (size_t i = 0; i < spatial; ++i) {
+    const int64_t in = x[static_cast<int>(i) + 2];
+    const auto [out, pad_begin] = window.Resolve(i, in);
+    g.axes[3 - spatial + i] = {.in = in,
+                               .out = out,
+                               .kernel = window.window.kernel[i],
+                               .stride = window.window.strides[i],
+                               .dilation = window.window.dilations[i],
+                               .pad_begin = pad_begin};
+  }
+  return g;
+}
+
+/// Adds what one input plane gives to one output plane through the taps of their weight.
+template <typename T>
+void ScatterPlane(const ScatterGeometry& g, const T* x, const T* taps, double* y) {
+  const auto& [depth, height, width] = g.axes;
+  for (int64_t k = 0; k < g.taps(); ++k) {
+    const int64_t kd = k / width.kernel / height.kernel;
+    const int64_t kh = k / width.kernel % height.kernel;
+    const int64_t kw = k % width.kernel;
+    for (int64_t i = 0; i < g.in_plane(); ++i) {
+      const int64_t od = depth.Position(i / width.in / height.in, kd);
+      const int64_t oh = height.Position(i / width.in % height.in, kh);
+      const int64_t ow = width.Position(i % width.in, kw);
+      if (od < 0 || od >= depth.out || oh < 0 || oh >= height.out || ow < 0 || ow >= width.out)
+        continue;
+      y[(od * height.out + oh) * width.out + ow] +=
+          static_cast<double>(taps[k]) * static_cast<double>(x[i]);
+    }
+  }
+}
+
+/// y[n, oc, i * stride - pad + k * dilation] += w[ic, oc, k] * x[n, ic, i], then + b[oc].
+absl::StatusOr<Kernel> MakeConvTranspose(const KernelContext& context) {
+  OCTET_ASSIGN_OR_RETURN(
+      const ScatterGeometry g,
+      GeometryOf(context.node, context.inputs[0].shape(), context.inputs[1].shape()));
+  return KernelFor(
+      kRealKernels, context.outputs[0].dtype, context.node, [&]<typename T>() -> Kernel {
+        return [g](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+          const T* bias = inputs.size() > 2 ? inputs[2].as<T>() : nullptr;
+          const int64_t channels = g.groups * g.out_channels;
+          ParallelFor(g.batch * channels, 1, [&](int64_t begin, int64_t end) {
+            std::vector<double> sums(static_cast<size_t>(g.out_plane()));
+            for (int64_t plane = begin; plane < end; ++plane) {
+              const int64_t oc = plane % channels;
+              std::ranges::fill(sums, bias != nullptr ? static_cast<double>(bias[oc]) : 0.0);
+              for (int64_t k = 0; k < g.in_channels; ++k) {
+                const int64_t ic = oc / g.out_channels * g.in_channels + k;
+                const T* x = inputs[0].as<T>() +
+                             (plane / channels * g.groups * g.in_channels + ic) * g.in_plane();
+                ScatterPlane(
+                    g, x,
+                    inputs[1].as<T>() + (ic * g.out_channels + oc % g.out_channels) * g.taps(),
+                    sums.data());
+              }
+              std::ranges::transform(sums, outputs[0].as<T>() + plane * g.out_plane(),
+                                     [](double sum) { return static_cast<T>(sum); });
+            }
+          });
+          return absl::OkStatus();
+        };
+      });
+}
+
+}  // namespace
+
+std::span<const OpDef> ConvTransposeOps() {
+  static constexpr OpDef kOps[] = {
+      {kOnnxDomain, "ConvTranspose", 1, INT_MAX, InferConvTranspose, MakeConvTranspose},
+  };
+  return kOps;
+}
+
+}  // namespace octet

@@ -1,0 +1,353 @@
+#include "engine/ops/elementwise_lowering.h"
+
+#include <array>
+#include <functional>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+
+#include "engine/ops/binary_rows.h"
+#include "engine/ops/broadcast.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/movement_step.h"
+#include "engine/ops/post_ops.h"
+#include "engine/ops/reference_step.h"
+#include "engine/tensor/parallel.h"
+#include "engine/tensor/quantize.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+/// Floats of one operand that are in the cache at once.
+constexpr int64_t kBlock = 1024;
+
+bool IsNarrowReal(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
+
+bool IsTypedInt8(const Value& value) {
+  return value.quant && value.quant->per_tensor() && IsInt8(value.dtype);
+}
+
+/// True for values that blocks can widen or round: F32, F16, BF16, or int8 with one scale.
+bool IsBlockReal(const Value& value) {
+  if (value.quant) return IsTypedInt8(value);
+  return value.dtype == DType::kF32 || IsNarrowReal(value.dtype);
+}
+
+/// How the reals of one operand are stored.
+struct RealFormat {
+  DType stored = DType::kF32;
+  std::optional<QuantParams> quant;
+
+  static RealFormat Of(const Value& value) { return {value.dtype, value.quant}; }
+  bool plain() const { return stored == DType::kF32; }
+
+  /// The reals of elements [offset, offset + n): in place when stored as F32, else written to `buffer`.
+  const float* Read(const void* base, int64_t offset, int64_t n, float* buffer) const {
+    const auto* bytes =
+        static_cast<const std::byte*>(base) + offset * static_cast<int64_t>(SizeOf(stored));
+    if (plain()) return reinterpret_cast<const float*>(bytes);
+    const ConstTensorView src{bytes, {stored, Shape{n}}};
+    const TensorView dst{buffer, {DType::kF32, Shape{n}}};
+    if (quant) {
+      DequantizeTensor(src, *quant, dst);
+    } else {
+      ConvertTensor(src, dst);
+    }
+    return buffer;
+  }
+
+  /// Rounds `reals` into elements [offset, offset + n).
+  void Write(const float* reals, void* base, int64_t offset, int64_t n) const {
+    const ConstTensorView src{reals, {DType::kF32, Shape{n}}};
+    auto* bytes = static_cast<std::byte*>(base) + offset * static_cast<int64_t>(SizeOf(stored));
+    const TensorView dst{bytes, {stored, Shape{n}}};
+    if (quant) {
+      QuantizeTensor(src, *quant, dst);
+    } else {
+      ConvertTensor(src, dst);
+    }
+  }
+};
+
+/// The first input that output 0 may take the place of: element i of it is read before element i is written,
+/// and no other slot reads its value.
+int OverwritableInput(const LowerContext& context, size_t own_inputs) {
+  const Node& node = context.node;
+  for (size_t i = 0; i < own_inputs; ++i) {
+    if (!context.MayOverwrite(i) || !context.has_input(i)) continue;
+    if (context.input(i).shape != context.output().shape) continue;
+    if (SizeOf(context.input(i).dtype) != SizeOf(context.output().dtype)) continue;
+    if (std::ranges::count(node.inputs, node.inputs[i]) == 1) return static_cast<int>(i);
+  }
+  return kNone;
+}
+
+void Record(const LowerContext& context, std::string_view runs, std::string_view impl) {
+  context.layer.runs = runs;
+  context.layer.impl = impl;
+  context.layer.isa = context.target.isa;
+}
+
+/// One or two operands, a real function, post-ops: block by block through the cache.
+class BlockStep final : public Step {
+ public:
+  using Fn = std::function<void(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                                float* y, int64_t n)>;
+
+  /// `operands` are the input slots of the function, one or two; `fn` null stands for the identity.
+  BlockStep(const LowerContext& context, std::span<const size_t> operands, Fn fn)
+      : post_ops_(context.node.post_ops),
+        output_(RealFormat::Of(context.output())),
+        fn_(std::move(fn)) {
+    slots_.assign(operands.begin(), operands.end());
+    own_count_ = slots_.size();
+    for (const PostOp& op : post_ops_) {
+      if (HasOperand(op.kind)) slots_.push_back(static_cast<size_t>(op.operand));
+    }
+    std::vector<Shape> shapes;
+    bool plain = output_.plain();
+    for (const size_t slot : slots_) {
+      formats_.push_back(RealFormat::Of(context.input(slot)));
+      shapes.push_back(*context.input(slot).shape);
+      plain = plain && formats_.back().plain();
+    }
+    block_ = plain && post_ops_.empty() ? INT64_MAX : kBlock;
+    plan_ = BroadcastPlan(*context.output().shape, shapes);
+    overwrites_ = OverwritableInput(context, own_count_);
+  }
+
+  absl::Status Run(const StepArgs& args) const override {
+    ParallelFor(plan_.elements(), kElementwiseGrain, [&](int64_t begin, int64_t end) {
+      plan_.ForEachRow(begin, end, [&](int64_t out, std::span<const int64_t> in, int64_t n) {
+        for (int64_t done = 0; done < n; done += block_) {
+          RunBlock(args, out, in, done, std::min(block_, n - done));
+        }
+      });
+    });
+    return absl::OkStatus();
+  }
+
+  int overwrites_input() const override { return overwrites_; }
+
+ private:
+  /// The reals of operand `k` for a block that begins `done` elements into its row.
+  const float* ReadOperand(const StepArgs& args, size_t k, std::span<const int64_t> in,
+                           int64_t done, int64_t n, float* buffer) const {
+    const int64_t stride = plan_.stride(k);
+    return formats_[k].Read(args.inputs[slots_[k]], in[k] + done * stride, stride == 0 ? 1 : n,
+                            buffer);
+  }
+
+  void RunBlock(const StepArgs& args, int64_t out, std::span<const int64_t> in, int64_t done,
+                int64_t n) const {
+    alignas(kTensorAlignment) std::array<std::array<float, kBlock>, 3> buffers;
+    const float* a = ReadOperand(args, 0, in, done, n, buffers[0].data());
+    float* y =
+        output_.plain() ? static_cast<float*>(args.outputs[0]) + out + done : buffers[2].data();
+    if (own_count_ == 2) {
+      const float* b = ReadOperand(args, 1, in, done, n, buffers[1].data());
+      fn_(a, plan_.stride(0), b, plan_.stride(1), y, n);
+    } else if (fn_) {
+      fn_(a, 1, nullptr, 0, y, n);
+    } else if (post_ops_.empty() && !output_.plain()) {
+      output_.Write(a, args.outputs[0], out + done, n);
+      return;
+    } else {
+      std::copy_n(a, a == y ? 0 : n, y);
+    }
+    size_t operand = own_count_;
+    for (const PostOp& op : post_ops_) {
+      if (HasOperand(op.kind)) {
+        const float* b = ReadOperand(args, operand, in, done, n, buffers[1].data());
+        ApplyBinaryPostOp(op.kind, y, b, plan_.stride(operand), n);
+        ++operand;
+      } else {
+        ApplyUnaryPostOp(op, y, n);
+      }
+    }
+    if (!output_.plain()) output_.Write(y, args.outputs[0], out + done, n);
+  }
+
+  std::vector<PostOp> post_ops_;
+  RealFormat output_;
+  Fn fn_;
+  absl::InlinedVector<size_t, 4> slots_;  ///< Input slots: the function's, then the post-ops'.
+  std::vector<RealFormat> formats_;       ///< Of each slot.
+  size_t own_count_ = 1;
+  int64_t block_ = kBlock;
+  BroadcastPlan plan_;
+  int overwrites_ = kNone;
+};
+
+/// y[i] = table[x[i]] on bytes.
+class TableStep final : public Step {
+ public:
+  TableStep(const LowerContext& context, const std::array<uint8_t, 256>& table)
+      : table_(table),
+        elements_(context.output().shape->elements()),
+        overwrites_(OverwritableInput(context, 1)) {}
+
+  absl::Status Run(const StepArgs& args) const override {
+    const auto* x = static_cast<const uint8_t*>(args.inputs[0]);
+    auto* y = static_cast<uint8_t*>(args.outputs[0]);
+    ParallelFor(elements_, kElementwiseGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) y[i] = table_[x[i]];
+    });
+    return absl::OkStatus();
+  }
+
+  int overwrites_input() const override { return overwrites_; }
+
+ private:
+  std::array<uint8_t, 256> table_;
+  int64_t elements_;
+  int overwrites_;
+};
+
+/// The node over all 256 bytes, computed by the reference kernel.
+absl::StatusOr<std::array<uint8_t, 256>> MakeTable(const LowerContext& context) {
+  std::array<uint8_t, 256> bytes;
+  for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(i);
+  Graph graph;
+  Node node = context.node;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] == kNone) continue;
+    Value value = context.input(i);
+    if (i == 0) value.shape = Shape{256};
+    if (i == 0) value.constant = Tensor();
+    if (i != 0 && !value.is_constant()) return Unimplemented("a table needs constant attributes");
+    node.inputs[i] = graph.AddValue(std::move(value));
+  }
+  Value result = context.output();
+  result.shape = Shape{256};
+  node.outputs = {graph.AddValue(std::move(result))};
+  OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(graph, node));
+  std::vector<ConstTensorView> inputs;
+  for (const ValueId id : node.inputs) {
+    inputs.push_back(id == kNone ? ConstTensorView{} : graph.value(id).constant.view());
+  }
+  inputs[0] = {bytes.data(), {context.input(0).dtype, Shape{256}}};
+  std::array<uint8_t, 256> table;
+  const TensorView output{table.data(), {context.output().dtype, Shape{256}}};
+  OCTET_RETURN_IF_ERROR(kernel(inputs, {&output, 1}));
+  return table;
+}
+
+bool HasPostOperands(const Node& node) {
+  return std::ranges::any_of(node.post_ops, [](const PostOp& op) { return HasOperand(op.kind); });
+}
+
+/// OK when every operand and the output of the node can be taken block by block.
+absl::Status CheckBlockReals(const LowerContext& context, std::span<const size_t> operands) {
+  const auto check = [](const Value& value) -> absl::Status {
+    if (IsBlockReal(value)) return absl::OkStatus();
+    return Unimplemented("'{}' is neither float nor int8 with one scale", value.name);
+  };
+  for (const size_t slot : operands) OCTET_RETURN_IF_ERROR(check(context.input(slot)));
+  for (const PostOp& op : context.node.post_ops) {
+    if (HasOperand(op.kind)) OCTET_RETURN_IF_ERROR(check(context.input(op.operand)));
+  }
+  return check(context.output());
+}
+
+std::string_view RunsOf(const LowerContext& context, std::span<const size_t> operands) {
+  bool int8 = IsTypedInt8(context.output());
+  for (const size_t slot : operands) int8 = int8 && IsTypedInt8(context.input(slot));
+  return int8 ? "int8" : "f32";
+}
+
+/// The family's kernel on blocks of floats; its further inputs are constants (the bounds of Clip).
+absl::StatusOr<BlockStep::Fn> UnaryBlockFn(const LowerContext& context) {
+  const OpDef* def = FindOp(context.node);
+  if (def == nullptr) return UnsupportedOperator(context.node);
+  std::vector<Tensor> constants(OwnInputCount(context.node));
+  std::vector<ConstTensorView> inputs(constants.size());
+  for (size_t i = 1; i < constants.size(); ++i) {
+    if (!context.has_input(i)) continue;
+    const Value& value = context.input(i);
+    if (!value.is_constant() || value.quant) return Unimplemented("input {} is not constant", i);
+    constants[i] = Tensor(DType::kF32, *value.shape);
+    ConvertTensor(value.constant.view(), constants[i].mutable_view());
+    inputs[i] = constants[i].view();
+  }
+  inputs[0].spec = {DType::kF32, *context.input(0).shape};
+  const TensorSpec output{DType::kF32, *context.output().shape};
+  OCTET_ASSIGN_OR_RETURN(Kernel kernel, def->kernel({context.node, inputs, {&output, 1}}));
+  return BlockStep::Fn([kernel = std::move(kernel), constants, inputs](
+                           const float* a, int64_t, const float*, int64_t, float* y, int64_t n) {
+    absl::InlinedVector<ConstTensorView, 3> in(inputs.begin(), inputs.end());
+    in[0] = {a, {DType::kF32, Shape{n}}};
+    const TensorView out{y, {DType::kF32, Shape{n}}};
+    // Elementwise kernels of floats have nothing that can fail when they run.
+    (void)kernel(in, {&out, 1});
+  });
+}
+
+absl::StatusOr<std::unique_ptr<Step>> LowerTable(const LowerContext& context,
+                                                 std::string_view runs) {
+  OCTET_ASSIGN_OR_RETURN(const auto table, MakeTable(context));
+  Record(context, runs, "octet:table");
+  return std::make_unique<TableStep>(context, table);
+}
+
+constexpr std::array<size_t, 1> kFirst = {0};
+constexpr std::array<size_t, 2> kFirstTwo = {0, 1};
+
+bool CanBeTable(const LowerContext& context) {
+  return IsTypedInt8(context.input(0)) && IsTypedInt8(context.output()) &&
+         !HasPostOperands(context.node);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseUnary(const LowerContext& context) {
+  if (CanBeTable(context)) return LowerTable(context, "int8");
+  if (!CheckBlockReals(context, kFirst).ok()) return LowerElementwiseKernel(context);
+  OCTET_ASSIGN_OR_RETURN(BlockStep::Fn fn, UnaryBlockFn(context));
+  Record(context, RunsOf(context, kFirst), "octet:elementwise");
+  return std::make_unique<BlockStep>(context, kFirst, std::move(fn));
+}
+
+absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseBinary(const LowerContext& context) {
+  const BinaryRow row = FindBinaryRow(context.node.op);
+  if (row == nullptr || OwnInputCount(context.node) != 2 ||
+      !CheckBlockReals(context, kFirstTwo).ok()) {
+    return LowerElementwiseKernel(context);
+  }
+  Record(context, RunsOf(context, kFirstTwo), "octet:elementwise");
+  return std::make_unique<BlockStep>(context, kFirstTwo, row);
+}
+
+absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseKernel(const LowerContext& context) {
+  const Node& node = context.node;
+  const OpDef* def = FindOp(node);
+  if (def == nullptr) return UnsupportedOperator(node);
+  if (!node.post_ops.empty()) return Unimplemented("post-ops need float values with one scale");
+  bool real = false;
+  const auto check = [&](ValueId id) -> absl::Status {
+    if (id == kNone) return absl::OkStatus();
+    const Value& value = context.graph.value(id);
+    real = real || IsFloat(value.dtype);
+    if (!value.quant && (def->traits.any_types || !IsNarrowReal(value.dtype)))
+      return absl::OkStatus();
+    return Unimplemented("'{}' is stored in a type that the kernel does not compute in",
+                         value.name);
+  };
+  for (const ValueId id : node.inputs) OCTET_RETURN_IF_ERROR(check(id));
+  for (const ValueId id : node.outputs) OCTET_RETURN_IF_ERROR(check(id));
+  const auto inputs = KernelInputs(context.graph, node);
+  const auto outputs = KernelOutputs(context.graph, node);
+  OCTET_ASSIGN_OR_RETURN(Kernel kernel, def->kernel({node, inputs, outputs}));
+  Record(context, real && !def->traits.any_types ? "f32" : "none", "octet:elementwise");
+  return MakeKernelStep(std::move(kernel), context);
+}
+
+absl::StatusOr<std::unique_ptr<Step>> LowerConvert(const LowerContext& context) {
+  if (CanBeTable(context)) return LowerTable(context, "none");
+  if (!CheckBlockReals(context, kFirst).ok()) return LowerElementwiseKernel(context);
+  Record(context, "none", "octet:convert");
+  return std::make_unique<BlockStep>(context, kFirst, nullptr);
+}
+
+}  // namespace octet

@@ -1,0 +1,44 @@
+// The list of operator families. A new operator is a row in its family's table; a new family is one file
+// and one line here. Registry, documentation and conformance tests follow.
+#pragma once
+
+#include <span>
+
+#include "engine/ops/op.h"
+
+/// X(Family): each family defines `std::span<const OpDef> <Family>Ops()` in the file named beside it.
+#define OCTET_OP_FAMILIES(X)                   \
+  /* alphabetical by family */                 \
+  X(Activation)      /* activations.cc */      \
+  X(Cast)            /* cast.cc */             \
+  X(Comparison)      /* comparison.cc */       \
+  X(Concat)          /* concat.cc */           \
+  X(Constant)        /* constants.cc */        \
+  X(Conv)            /* conv.cc */             \
+  X(ConvTranspose)   /* conv_transpose.cc */   \
+  X(ElementwiseMath) /* elementwise_math.cc */ \
+  X(Expand)          /* expand.cc */           \
+  X(Gather)          /* gather.cc */           \
+  X(MatMul)          /* matmul.cc */           \
+  X(Normalization)   /* normalization.cc */    \
+  X(Pad)             /* pad.cc */              \
+  X(Pool)            /* pool.cc */             \
+  X(QLinear)         /* qlinear.cc */          \
+  X(QLinearConv)     /* qlinear_conv.cc */     \
+  X(QLinearPool)     /* qlinear_pool.cc */     \
+  X(QuantizeLinear)  /* quantize_linear.cc */  \
+  X(Recurrent)       /* recurrent.cc */        \
+  X(Reduce)          /* reduce.cc */           \
+  X(Reshape)         /* reshape.cc */          \
+  X(Scatter)         /* scatter.cc */          \
+  X(Slice)           /* slice.cc */            \
+  X(Softmax)         /* softmax.cc */          \
+  X(Transpose)       /* transpose.cc */
+
+namespace octet {
+
+#define OCTET_DECLARE_FAMILY(Family) std::span<const OpDef> Family##Ops();
+OCTET_OP_FAMILIES(OCTET_DECLARE_FAMILY)
+#undef OCTET_DECLARE_FAMILY
+
+}  // namespace octet

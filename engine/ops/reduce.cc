@@ -1,0 +1,233 @@
+// Reductions over a set of axes, and the positions of extremes along one axis.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "engine/ops/dispatch.h"
+#include "engine/ops/infer_rules.h"
+#include "engine/ops/op_list.h"
+
+namespace octet {
+namespace {
+
+enum class Reduction { kSum, kMean, kMax, kMin, kProd, kL1, kL2, kSumSquare, kLogSum, kLogSumExp };
+
+/// Which axes go: from the attribute, or from input 1 in later opsets.
+struct Axes {
+  std::vector<bool> reduced;  ///< Per axis of the input.
+  bool keepdims = true;
+};
+
+bool AxesAreInput(const Node& node) {
+  return node.op == "ReduceSum" ? node.version >= 13 : node.version >= 18;
+}
+
+absl::StatusOr<Axes> ResolveAxes(const Node& node,
+                                 const std::optional<std::vector<int64_t>>& from_input, int rank) {
+  OCTET_ASSIGN_OR_RETURN(const int64_t keepdims, node.attributes.Int("keepdims", 1));
+  OCTET_ASSIGN_OR_RETURN(const int64_t noop, node.attributes.Int("noop_with_empty_axes", 0));
+  std::vector<int64_t> axes;
+  if (AxesAreInput(node)) {
+    axes = from_input.value_or(std::vector<int64_t>{});
+  } else {
+    OCTET_ASSIGN_OR_RETURN(axes, node.attributes.Ints("axes", {}));
+  }
+  Axes result{std::vector<bool>(static_cast<size_t>(rank), axes.empty() && noop == 0),
+              keepdims != 0};
+  for (const int64_t raw : axes) {
+    const auto axis = NormalizeAxis(raw, rank);
+    if (!axis)
+      return InvalidArgument("{}: axis outside of [-{}, {}): {}", Describe(node), rank, rank, raw);
+    result.reduced[static_cast<size_t>(*axis)] = true;
+  }
+  return result;
+}
+
+Shape ReducedShape(const Shape& shape, const Axes& axes) {
+  Shape out;
+  for (int i = 0; i < shape.rank(); ++i) {
+    if (!axes.reduced[static_cast<size_t>(i)]) {
+      out.push_back(shape[i]);
+    } else if (axes.keepdims) {
+      out.push_back(1);
+    }
+  }
+  return out;
+}
+
+absl::Status InferReduce(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, AxesAreInput(context.node()) ? 2 : 1));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  const bool unknown_axes = context.has_input(1) && !context.ConstantInts(1);
+  if (!context.shape(0) || unknown_axes)
+    return context.SetOutput(0, context.dtype(0), std::nullopt);
+  const auto from_input = context.has_input(1) ? context.ConstantInts(1) : std::nullopt;
+  OCTET_ASSIGN_OR_RETURN(const Axes axes,
+                         ResolveAxes(context.node(), from_input, context.shape(0)->rank()));
+  return context.SetOutput(0, context.dtype(0), ReducedShape(*context.shape(0), axes));
+}
+
+// Float sums are taken in double, integer ones in the element type's own modular arithmetic.
+template <typename T>
+using Accumulator = std::conditional_t<std::is_floating_point_v<T>, double, T>;
+
+template <Reduction kReduction, typename A>
+A Start() {
+  using Limits = std::numeric_limits<A>;
+  if constexpr (kReduction == Reduction::kMax || kReduction == Reduction::kLogSumExp) {
+    return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
+  } else if constexpr (kReduction == Reduction::kMin) {
+    return Limits::has_infinity ? Limits::infinity() : Limits::max();
+  } else if constexpr (kReduction == Reduction::kProd) {
+    return A{1};
+  } else {
+    return A{0};
+  }
+}
+
+template <Reduction kReduction, typename A>
+A Combine(A so_far, A x) {
+  if constexpr (kReduction == Reduction::kMax) return x > so_far || x != x ? x : so_far;
+  if constexpr (kReduction == Reduction::kMin) return x < so_far || x != x ? x : so_far;
+  if constexpr (kReduction == Reduction::kProd) return static_cast<A>(so_far * x);
+  if constexpr (kReduction == Reduction::kL1)
+    return static_cast<A>(so_far + (x < A{0} ? static_cast<A>(A{0} - x) : x));
+  if constexpr (kReduction == Reduction::kL2 || kReduction == Reduction::kSumSquare) {
+    return static_cast<A>(so_far + x * x);
+  }
+  if constexpr (kReduction == Reduction::kLogSumExp) {
+    // log(exp(a) + exp(b)) without overflow.
+    if constexpr (std::is_floating_point_v<A>) {
+      const A high = std::max(so_far, x);
+      return std::isinf(high) ? high
+                              : high + std::log(std::exp(so_far - high) + std::exp(x - high));
+    }
+  }
+  return static_cast<A>(so_far + x);
+}
+
+template <Reduction kReduction, typename A>
+A Finish(A value, int64_t count) {
+  if constexpr (kReduction == Reduction::kMean)
+    return static_cast<A>(value / static_cast<A>(count));
+  if constexpr (kReduction == Reduction::kL2)
+    return static_cast<A>(std::sqrt(static_cast<double>(value)));
+  if constexpr (kReduction == Reduction::kLogSum)
+    return static_cast<A>(std::log(static_cast<double>(value)));
+  return value;
+}
+
+/// Offsets, in row-major order, of the positions that the kept (or the reduced) axes span.
+std::vector<int64_t> Offsets(const Shape& shape, const std::vector<bool>& reduced, bool which) {
+  std::vector<int64_t> offsets = {0};
+  const auto strides = shape.strides();
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (reduced[static_cast<size_t>(axis)] != which) continue;
+    std::vector<int64_t> longer;
+    longer.reserve(offsets.size() * static_cast<size_t>(shape[axis]));
+    for (const int64_t base : offsets) {
+      for (int64_t i = 0; i < shape[axis]; ++i) longer.push_back(base + i * strides[axis]);
+    }
+    offsets = std::move(longer);
+  }
+  return offsets;
+}
+
+template <Reduction kReduction>
+absl::StatusOr<Kernel> MakeReduce(const KernelContext& context) {
+  const Shape& shape = context.inputs[0].shape();
+  std::optional<std::vector<int64_t>> from_input;
+  if (context.inputs.size() > 1 && context.inputs[1].data != nullptr) {
+    const auto axes = context.inputs[1].span<int64_t>();
+    from_input.emplace(axes.begin(), axes.end());
+  }
+  OCTET_ASSIGN_OR_RETURN(const Axes axes, ResolveAxes(context.node, from_input, shape.rank()));
+  auto kept = Offsets(shape, axes.reduced, false);
+  auto gone = Offsets(shape, axes.reduced, true);
+  constexpr auto kTypes = kNumberKernels + Types<bool>{};
+  return KernelFor(kTypes, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
+    return
+        [kept, gone](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+          using A = Accumulator<std::conditional_t<std::is_same_v<T, bool>, uint8_t, T>>;
+          const T* x = inputs[0].as<T>();
+          T* y = outputs[0].as<T>();
+          for (size_t o = 0; o < kept.size(); ++o) {
+            A value = Start<kReduction, A>();
+            for (const int64_t offset : gone)
+              value = Combine<kReduction, A>(value, static_cast<A>(x[kept[o] + offset]));
+            y[o] = static_cast<T>(Finish<kReduction, A>(value, static_cast<int64_t>(gone.size())));
+          }
+          return absl::OkStatus();
+        };
+  });
+}
+
+absl::Status InferArg(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kNumbers));
+  if (!context.shape(0)) return context.SetOutput(0, DType::kI64, std::nullopt);
+  const int rank = context.shape(0)->rank();
+  OCTET_ASSIGN_OR_RETURN(const int axis, AxisAttribute(context, "axis", 0, rank));
+  OCTET_ASSIGN_OR_RETURN(const int64_t keepdims, context.attributes().Int("keepdims", 1));
+  Axes axes{std::vector<bool>(static_cast<size_t>(rank)), keepdims != 0};
+  axes.reduced[static_cast<size_t>(axis)] = true;
+  return context.SetOutput(0, DType::kI64, ReducedShape(*context.shape(0), axes));
+}
+
+/// The first (select_last_index: the last) position of the largest or smallest element along `axis`.
+template <bool kLargest>
+absl::StatusOr<Kernel> MakeArg(const KernelContext& context) {
+  const Shape& shape = context.inputs[0].shape();
+  OCTET_ASSIGN_OR_RETURN(const int64_t raw, context.node.attributes.Int("axis", 0));
+  OCTET_ASSIGN_OR_RETURN(const int64_t last, context.node.attributes.Int("select_last_index", 0));
+  const int axis = *NormalizeAxis(raw, shape.rank());
+  const int64_t outer = shape.elements(0, axis);
+  const int64_t extent = shape[axis];
+  const int64_t inner = shape.elements(axis + 1, shape.rank());
+  return KernelFor(
+      kNumberKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
+        return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+          int64_t* y = outputs[0].as<int64_t>();
+          for (int64_t g = 0; g < outer * inner; ++g) {
+            const T* x = inputs[0].as<T>() + g / inner * extent * inner + g % inner;
+            int64_t best = 0;
+            for (int64_t i = 1; i < extent; ++i) {
+              const T a = x[i * inner];
+              const T b = x[best * inner];
+              const bool better = kLargest ? a > b : a < b;
+              if (better || (last != 0 && a == b)) best = i;
+            }
+            y[g] = best;
+          }
+          return absl::OkStatus();
+        };
+      });
+}
+
+constexpr OpDef Reduce(std::string_view name, MakeKernelFn kernel) {
+  return {kOnnxDomain, name, 1, INT_MAX, InferReduce, kernel};
+}
+
+}  // namespace
+
+std::span<const OpDef> ReduceOps() {
+  static constexpr OpDef kOps[] = {
+      Reduce("ReduceSum", MakeReduce<Reduction::kSum>),
+      Reduce("ReduceMean", MakeReduce<Reduction::kMean>),
+      Reduce("ReduceMax", MakeReduce<Reduction::kMax>),
+      Reduce("ReduceMin", MakeReduce<Reduction::kMin>),
+      Reduce("ReduceProd", MakeReduce<Reduction::kProd>),
+      Reduce("ReduceL1", MakeReduce<Reduction::kL1>),
+      Reduce("ReduceL2", MakeReduce<Reduction::kL2>),
+      Reduce("ReduceSumSquare", MakeReduce<Reduction::kSumSquare>),
+      Reduce("ReduceLogSum", MakeReduce<Reduction::kLogSum>),
+      Reduce("ReduceLogSumExp", MakeReduce<Reduction::kLogSumExp>),
+      {kOnnxDomain, "ArgMax", 1, INT_MAX, InferArg, MakeArg<true>},
+      {kOnnxDomain, "ArgMin", 1, INT_MAX, InferArg, MakeArg<false>},
+  };
+  return kOps;
+}
+
+}  // namespace octet

@@ -1,0 +1,158 @@
+#include "engine/ops/strided_copy.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/tensor/parallel.h"
+
+namespace octet {
+namespace {
+
+/// Bytes below which a thread is not worth waking.
+constexpr int64_t kBytesPerThread = 64 * 1024;
+/// Side of the square blocks of a transposing copy, in elements: one cache line on both sides.
+template <typename T>
+constexpr int64_t kBlock = 64 / sizeof(T);
+
+/// Orders the loops by destination stride, slowest first, drops those of extent 1 and merges neighbours
+/// that are one loop in both layouts.
+std::vector<CopyLoop> Canonical(std::span<const CopyLoop> loops) {
+  std::vector<CopyLoop> sorted;
+  for (const CopyLoop& loop : loops) {
+    if (loop.extent != 1) sorted.push_back(loop);
+  }
+  std::ranges::stable_sort(sorted, std::ranges::greater{}, &CopyLoop::dst_stride);
+  std::vector<CopyLoop> merged;
+  for (const CopyLoop& loop : sorted) {
+    if (!merged.empty() && merged.back().src_stride == loop.src_stride * loop.extent &&
+        merged.back().dst_stride == loop.dst_stride * loop.extent) {
+      merged.back() = {merged.back().extent * loop.extent, loop.src_stride, loop.dst_stride};
+    } else {
+      merged.push_back(loop);
+    }
+  }
+  return merged;
+}
+
+template <typename T>
+void CopyColumns(const CopyLoop& columns, const std::byte* src, std::byte* dst) {
+  for (int64_t i = 0; i < columns.extent; ++i) {
+    std::memcpy(dst + i * columns.dst_stride, src + i * columns.src_stride, sizeof(T));
+  }
+}
+
+/// Both layouts are dense along different loops: blocks keep the cache lines of both sides in L1.
+template <typename T>
+void CopyBlocked(const CopyLoop& rows, const CopyLoop& columns, const std::byte* src,
+                 std::byte* dst) {
+  for (int64_t r0 = 0; r0 < rows.extent; r0 += kBlock<T>) {
+    const int64_t r1 = std::min(r0 + kBlock<T>, rows.extent);
+    for (int64_t c0 = 0; c0 < columns.extent; c0 += kBlock<T>) {
+      const CopyLoop block{std::min(kBlock<T>, columns.extent - c0), columns.src_stride,
+                           columns.dst_stride};
+      for (int64_t r = r0; r < r1; ++r) {
+        CopyColumns<T>(block, src + r * rows.src_stride + c0 * columns.src_stride,
+                       dst + r * rows.dst_stride + c0 * columns.dst_stride);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+StridedCopy::StridedCopy(std::span<const CopyLoop> loops, size_t element_size)
+    : element_size_(element_size) {
+  elements_ = 1;
+  for (const CopyLoop& loop : loops) elements_ *= loop.extent;
+  if (elements_ == 0) return;
+  outer_ = Canonical(loops);
+  const auto size = static_cast<int64_t>(element_size);
+  for (CopyLoop& loop : outer_) {
+    loop.src_stride *= size;
+    loop.dst_stride *= size;
+  }
+  columns_ = rows_ = {1, size, size};
+  if (!outer_.empty()) {
+    columns_ = outer_.back();
+    outer_.pop_back();
+  }
+  if (columns_.src_stride == size && columns_.dst_stride == size) {
+    run_bytes_ = static_cast<size_t>(columns_.extent) * element_size;
+  }
+  if (!outer_.empty()) {
+    // A run is copied row by row; anything else is blocked with the loop that reads the source densest.
+    auto densest = [](const CopyLoop& loop) {
+      return std::abs(loop.src_stride) + (loop.src_stride == 0);
+    };
+    auto rows =
+        run_bytes_ != 0 ? std::prev(outer_.end()) : std::ranges::min_element(outer_, {}, densest);
+    rows_ = *rows;
+    outer_.erase(rows);
+    // A few channels beside many pixels: the long loop is the inner one.
+    if (run_bytes_ == 0 && columns_.extent < rows_.extent && columns_.extent < 16)
+      std::swap(rows_, columns_);
+  }
+  for (const CopyLoop& loop : outer_) outer_count_ *= loop.extent;
+}
+
+void StridedCopy::CopyInner(const CopyLoop& rows, const std::byte* src, std::byte* dst) const {
+  if (run_bytes_ != 0) {
+    for (int64_t r = 0; r < rows.extent; ++r) {
+      std::memcpy(dst + r * rows.dst_stride, src + r * rows.src_stride, run_bytes_);
+    }
+    return;
+  }
+  switch (element_size_) {
+    case 1:
+      return CopyBlocked<uint8_t>(rows, columns_, src, dst);
+    case 2:
+      return CopyBlocked<uint16_t>(rows, columns_, src, dst);
+    case 4:
+      return CopyBlocked<uint32_t>(rows, columns_, src, dst);
+    default:
+      return CopyBlocked<uint64_t>(rows, columns_, src, dst);
+  }
+}
+
+void StridedCopy::RunOuter(int64_t begin, int64_t end, const std::byte* src, std::byte* dst) const {
+  for (int64_t i = begin; i < end; ++i) {
+    int64_t rest = i;
+    int64_t src_offset = 0;
+    int64_t dst_offset = 0;
+    for (size_t k = outer_.size(); k-- > 0;) {
+      const int64_t index = rest % outer_[k].extent;
+      rest /= outer_[k].extent;
+      src_offset += index * outer_[k].src_stride;
+      dst_offset += index * outer_[k].dst_stride;
+    }
+    CopyInner(rows_, src + src_offset, dst + dst_offset);
+  }
+}
+
+void StridedCopy::Run(const void* src, void* dst) const {
+  if (elements_ == 0) return;
+  const auto* from = static_cast<const std::byte*>(src);
+  auto* to = static_cast<std::byte*>(dst);
+  const int64_t parts = bytes() / kBytesPerThread;
+  if (parts < 2) return RunOuter(0, outer_count_, from, to);
+  if (outer_count_ > 1) {
+    ParallelFor(outer_count_, std::max<int64_t>(1, outer_count_ / parts),
+                [&](int64_t begin, int64_t end) { RunOuter(begin, end, from, to); });
+    return;
+  }
+  ParallelFor(rows_.extent, std::max<int64_t>(1, rows_.extent / parts),
+              [&](int64_t begin, int64_t end) {
+                CopyInner({end - begin, rows_.src_stride, rows_.dst_stride},
+                          from + begin * rows_.src_stride, to + begin * rows_.dst_stride);
+              });
+}
+
+std::vector<CopyLoop> DenseDestination(const Shape& shape, std::span<const int64_t> src_strides) {
+  const auto dst_strides = shape.strides();
+  std::vector<CopyLoop> loops;
+  for (int i = 0; i < shape.rank(); ++i)
+    loops.push_back({shape[i], src_strides[i], dst_strides[i]});
+  return loops;
+}
+
+}  // namespace octet

@@ -1,0 +1,244 @@
+#include "engine/plan/compiler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <format>
+#include <optional>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+
+#include "engine/ops/op.h"
+#include "engine/ops/reference_step.h"
+#include "engine/plan/arena.h"
+#include "engine/plan/buffer_map.h"
+#include "engine/plan/executable_plan.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using Kind = Location::Kind;
+
+// A view only renames its input: same bytes, same type, same meaning of its integers.
+bool IsView(const Graph& graph, const Node& node) {
+  const OpDef* def = FindOp(node);
+  if (def == nullptr || !def->traits.view || !node.post_ops.empty()) return false;
+  if (node.input(0) == kNone || node.output(0) == kNone) return false;
+  for (size_t i = 1; i < node.outputs.size(); ++i) {
+    if (node.outputs[i] != kNone) return false;
+  }
+  const Value& from = graph.value(node.inputs[0]);
+  const Value& to = graph.value(node.outputs[0]);
+  return from.dtype == to.dtype && from.quant == to.quant &&
+         from.shape->elements() == to.shape->elements();
+}
+
+// The element type of the arithmetic that a precision asks for.
+std::string_view Wanted(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "f32";
+    case Precision::kFp16:
+    case Precision::kBf16:
+      return "bf16";
+    case Precision::kInt8:
+    case Precision::kInt8Dynamic:
+      return "int8";
+  }
+  return "f32";
+}
+
+std::string DefaultReason(Precision precision, const Target& target) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "";
+    case Precision::kFp16:
+    case Precision::kBf16:
+      return target.bf16 ? "its values are f32 in this model" : "this CPU has no bf16 arithmetic";
+    case Precision::kInt8:
+    case Precision::kInt8Dynamic:
+      return "its values are f32 in this model";
+  }
+  return "";
+}
+
+class Compiler {
+ public:
+  Compiler(const Graph& graph, const CompileContext& context)
+      : graph_(graph), context_(context), views_(FindViews(graph)), buffers_(graph, views_) {}
+
+  absl::StatusOr<std::shared_ptr<const Plan>> Compile() {
+    const auto start = std::chrono::steady_clock::now();
+    OCTET_RETURN_IF_ERROR(CheckStatic());
+    parts_.certificate.requested = context_.precision;
+    parts_.certificate.isa = context_.target.isa;
+    for (size_t p = 0; p < graph_.order().size(); ++p) {
+      if (!views_[p]) OCTET_RETURN_IF_ERROR(AddStep(static_cast<int>(p)));
+    }
+    PlaceBuffers();
+    for (const Pending& pending : pending_) AddPointers(pending);
+    AddInterface();
+    parts_.compile_time = std::chrono::steady_clock::now() - start;
+    return std::make_shared<const ExecutablePlan>(std::move(parts_));
+  }
+
+ private:
+  struct Pending {
+    int position;
+    size_t step;  // In parts_.steps.
+  };
+
+  static std::vector<bool> FindViews(const Graph& graph) {
+    std::vector<bool> views;
+    for (const NodeId id : graph.order()) views.push_back(IsView(graph, graph.node(id)));
+    return views;
+  }
+
+  absl::Status CheckStatic() const {
+    for (const NodeId id : graph_.order()) {
+      for (const ValueId out : graph_.node(id).outputs) {
+        if (out == kNone || graph_.value(out).has_static_shape()) continue;
+        return Unimplemented(
+            "{}: the shape of '{}' depends on data that is known only when it runs",
+            Describe(graph_.node(id)), graph_.value(out).name);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<Step>> Lower(int position, LayerRecord& layer) const {
+    const Node& node = graph_.node(graph_.order()[position]);
+    const OpDef* def = FindOp(node);
+    if (def == nullptr) return UnsupportedOperator(node);
+    absl::InlinedVector<bool, 8> overwritable;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      overwritable.push_back(buffers_.MayOverwrite(position, i));
+    }
+    const LowerContext lower{graph_,
+                             node,
+                             context_.target,
+                             context_.precision,
+                             context_.weights,
+                             {overwritable.data(), overwritable.size()},
+                             layer};
+    if (def->lower != nullptr) {
+      absl::StatusOr<std::unique_ptr<Step>> step = def->lower(lower);
+      if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
+      layer.reason = std::string(Message(step.status()));
+    }
+    return MakeReferenceStep(lower);
+  }
+
+  absl::Status AddStep(int position) {
+    const Node& node = graph_.node(graph_.order()[position]);
+    LayerRecord layer;
+    layer.name = node.name;
+    layer.op = node.domain.empty() ? node.op : std::format("{}:{}", node.domain, node.op);
+    layer.requested = PrecisionName(context_.precision);
+    absl::StatusOr<std::unique_ptr<Step>> step = Lower(position, layer);
+    if (!step.ok()) return Annotate(step.status(), Describe(node));
+    if (layer.isa.empty()) layer.isa = context_.target.isa;
+    if (layer.runs == "none" || layer.runs == Wanted(context_.precision)) {
+      layer.reason.clear();
+    } else if (layer.reason.empty()) {
+      layer.reason = DefaultReason(context_.precision, context_.target);
+    }
+    parts_.certificate.layers.push_back(std::move(layer));
+    const int overwritten = (*step)->overwrites_input();
+    if (overwritten != kNone) buffers_.Overwrite(position, static_cast<size_t>(overwritten));
+    pending_.push_back({position, parts_.steps.size()});
+    parts_.steps.push_back({*std::move(step), Describe(node)});
+    return absl::OkStatus();
+  }
+
+  // Scratch is a buffer that lives for its own step only, so it fills gaps between intermediates.
+  void PlaceBuffers() {
+    std::vector<BufferLife> lives;
+    for (const BufferMap::Buffer& buffer : buffers_.TakeArenaBuffers()) {
+      lives.push_back({buffer.bytes, buffer.first, buffer.last});
+    }
+    const size_t first_scratch = lives.size();
+    for (const Pending& pending : pending_) {
+      lives.push_back(
+          {parts_.steps[pending.step].step->scratch_bytes(), pending.position, pending.position});
+    }
+    ArenaLayout layout = LayOutArena(lives);
+    for (size_t i = 0; i < pending_.size(); ++i) {
+      parts_.steps[pending_[i].step].scratch_offset = layout.offsets[first_scratch + i];
+    }
+    layout.offsets.resize(first_scratch);
+    offsets_ = std::move(layout.offsets);
+    parts_.memory = {layout.bytes, layout.live_peak};
+  }
+
+  PointerSource Resolve(ValueId id) {
+    const Location location = buffers_.location(id);
+    switch (location.kind) {
+      case Kind::kNowhere:
+        return {};
+      case Kind::kArena:
+        return {Kind::kArena, offsets_[location.index]};
+      case Kind::kInput:
+      case Kind::kOutput:
+        return {location.kind, static_cast<size_t>(location.index)};
+      case Kind::kConstant:
+        return {Kind::kConstant, ConstantIndex(location.index)};
+    }
+    return {};
+  }
+
+  size_t ConstantIndex(ValueId id) {
+    const auto [entry, added] = constants_.try_emplace(id, parts_.constants.size());
+    if (added) parts_.constants.push_back(context_.weights.Intern(graph_.value(id).constant));
+    return entry->second;
+  }
+
+  void AddPointers(const Pending& pending) {
+    const Node& node = graph_.node(graph_.order()[pending.position]);
+    PlannedStep& planned = parts_.steps[pending.step];
+    planned.first_pointer = parts_.pointers.size();
+    planned.inputs = node.inputs.size();
+    planned.outputs = node.outputs.size();
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const bool read = node.inputs[i] != kNone && planned.step->reads_input(static_cast<int>(i));
+      parts_.pointers.push_back(read ? Resolve(node.inputs[i]) : PointerSource{});
+    }
+    for (const ValueId id : node.outputs) {
+      parts_.pointers.push_back(id == kNone ? PointerSource{} : Resolve(id));
+    }
+  }
+
+  void AddInterface() {
+    for (const ValueId id : graph_.inputs) {
+      parts_.inputs.push_back({graph_.value(id).dtype, *graph_.value(id).shape});
+    }
+    for (const ValueId id : graph_.outputs) {
+      parts_.outputs.push_back({graph_.value(id).dtype, *graph_.value(id).shape});
+    }
+    for (const BufferMap::Copy& copy : buffers_.OutputCopies()) {
+      PointerSource from{copy.from.kind, static_cast<size_t>(copy.from.index)};
+      if (copy.from.kind == Kind::kArena) from.index = offsets_[copy.from.index];
+      if (copy.from.kind == Kind::kConstant) from.index = ConstantIndex(copy.from.index);
+      parts_.copies.push_back({from, static_cast<size_t>(copy.output), copy.bytes});
+    }
+  }
+
+  const Graph& graph_;
+  const CompileContext& context_;
+  const std::vector<bool> views_;
+  BufferMap buffers_;
+  std::vector<Pending> pending_;
+  std::vector<size_t> offsets_;
+  absl::flat_hash_map<ValueId, size_t> constants_;
+  PlanParts parts_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(const Graph& graph,
+                                                        const CompileContext& context) {
+  return Compiler(graph, context).Compile();
+}
+
+}  // namespace octet

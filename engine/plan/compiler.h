@@ -1,0 +1,28 @@
+// From an optimised graph with static shapes to a plan.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+
+#include "engine/engine.h"
+#include "engine/graph/graph.h"
+#include "engine/onednn/weight_cache.h"
+
+namespace octet {
+
+struct CompileContext {
+  Precision precision = Precision::kFp32;
+  Target target;
+  onednn::WeightCache& weights;
+};
+
+/// Lowers every node in order (the reference kernel where a node has no fast form), lets steps overwrite
+/// inputs that nobody reads later, and lays intermediates and scratch out in one arena. Constants that steps read when they
+/// run are copied into the weight cache; the plan keeps nothing of the graph.
+/// Call with the OpenMP team size of the target. Requires: every value has a static shape.
+/// Errors: UNIMPLEMENTED for an unsupported operator; what kernels say about their node.
+absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(const Graph& graph,
+                                                        const CompileContext& context);
+
+}  // namespace octet

@@ -1,0 +1,157 @@
+#include "engine/plan/executable_plan.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using Kind = Location::Kind;
+
+std::atomic<uint64_t> next_plan_id{1};
+
+// Plausible elements to time kernels on: small numbers of both signs for reals, zeros for everything else.
+Tensor TimingInput(const TensorSpec& spec) {
+  Tensor tensor(spec.dtype, spec.shape);
+  std::memset(tensor.mutable_data(), 0, tensor.bytes());
+  if (spec.dtype == DType::kF32) {
+    int i = 0;
+    for (float& x : tensor.mutable_span<float>()) x = 0.25f * static_cast<float>(i++ % 9 - 4);
+  }
+  return tensor;
+}
+
+}  // namespace
+
+Workspace::Impl& Plan::Internals(Workspace& workspace) { return *workspace.impl_; }
+
+ExecutablePlan::ExecutablePlan(PlanParts parts) : id_(next_plan_id++), parts_(std::move(parts)) {
+  for (size_t i = 0; i < parts_.pointers.size(); ++i) {
+    const PointerSource& source = parts_.pointers[i];
+    if (source.kind == Kind::kInput) input_patches_.push_back({i, source.index});
+    if (source.kind == Kind::kOutput) output_patches_.push_back({i, source.index});
+  }
+}
+
+void ExecutablePlan::Resolve(Frame& frame) const {
+  for (size_t i = 0; i < parts_.pointers.size(); ++i) {
+    const PointerSource& source = parts_.pointers[i];
+    if (source.kind == Kind::kArena) frame.pointers[i] = frame.arena + source.index;
+    if (source.kind == Kind::kConstant) frame.pointers[i] = Constant(source.index);
+  }
+}
+
+absl::StatusOr<Frame*> ExecutablePlan::FrameIn(Workspace& workspace) const {
+  auto& impl = Internals(workspace);
+  std::byte* arena = impl.Reserve(parts_.memory.arena_bytes);
+  Frame* frame = impl.Find(id_);
+  if (frame == nullptr) {
+    auto made = std::make_unique<Frame>();
+    made->plan = id_;
+    made->pointers.resize(parts_.pointers.size(), nullptr);
+    for (const PlannedStep& step : parts_.steps) {
+      OCTET_ASSIGN_OR_RETURN(std::unique_ptr<StepState> state, step.step->NewState());
+      made->states.push_back(std::move(state));
+    }
+    frame = &impl.Add(std::move(made));
+  }
+  if (frame->arena != arena) {
+    frame->arena = arena;
+    Resolve(*frame);
+  }
+  return frame;
+}
+
+absl::StatusOr<Frame*> ExecutablePlan::Prepare(Workspace& workspace,
+                                               std::span<const void* const> inputs,
+                                               std::span<void* const> outputs) const {
+  if (inputs.size() != parts_.inputs.size() || outputs.size() != parts_.outputs.size()) {
+    return Internal(
+        "a plan was run with the wrong number of buffers: expected {} and {}, got {} and {}",
+        parts_.inputs.size(), parts_.outputs.size(), inputs.size(), outputs.size());
+  }
+  OCTET_ASSIGN_OR_RETURN(Frame * frame, FrameIn(workspace));
+  for (const Patch& patch : input_patches_) {
+    frame->pointers[patch.pointer] = const_cast<void*>(inputs[patch.index]);
+  }
+  for (const Patch& patch : output_patches_) frame->pointers[patch.pointer] = outputs[patch.index];
+  return frame;
+}
+
+absl::Status ExecutablePlan::RunStep(size_t index, Frame& frame) const {
+  const PlannedStep& planned = parts_.steps[index];
+  void* const* pointers = frame.pointers.data() + planned.first_pointer;
+  const StepArgs args{{pointers, planned.inputs},
+                      {pointers + planned.inputs, planned.outputs},
+                      frame.arena + planned.scratch_offset,
+                      frame.states[index].get()};
+  return planned.step->Run(args);
+}
+
+void ExecutablePlan::CopyOutputs(const Frame& frame, std::span<const void* const> inputs,
+                                 std::span<void* const> outputs) const {
+  for (const OutputCopy& copy : parts_.copies) {
+    const void* from = nullptr;
+    switch (copy.from.kind) {
+      case Kind::kInput:
+        from = inputs[copy.from.index];
+        break;
+      case Kind::kOutput:
+        from = outputs[copy.from.index];
+        break;
+      case Kind::kConstant:
+        from = Constant(copy.from.index);
+        break;
+      case Kind::kArena:
+        from = frame.arena + copy.from.index;
+        break;
+      case Kind::kNowhere:
+        break;
+    }
+    if (copy.bytes > 0) std::memcpy(outputs[copy.output], from, copy.bytes);
+  }
+}
+
+absl::Status ExecutablePlan::Run(Workspace& workspace, std::span<const void* const> inputs,
+                                 std::span<void* const> outputs) const {
+  OCTET_ASSIGN_OR_RETURN(Frame * frame, Prepare(workspace, inputs, outputs));
+  for (size_t i = 0; i < parts_.steps.size(); ++i) {
+    const absl::Status status = RunStep(i, *frame);
+    if (!status.ok()) return Annotate(status, parts_.steps[i].name);
+  }
+  CopyOutputs(*frame, inputs, outputs);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> ExecutablePlan::PrimitiveSumMs(Workspace& workspace, int repeats) const {
+  std::vector<Tensor> buffers;
+  std::vector<const void*> inputs;
+  std::vector<void*> outputs;
+  for (const TensorSpec& spec : parts_.inputs) {
+    inputs.push_back(buffers.emplace_back(TimingInput(spec)).data());
+  }
+  for (const TensorSpec& spec : parts_.outputs) {
+    outputs.push_back(buffers.emplace_back(spec.dtype, spec.shape).mutable_data());
+  }
+  OCTET_RETURN_IF_ERROR(Run(workspace, inputs, outputs));
+  OCTET_ASSIGN_OR_RETURN(Frame * frame, Prepare(workspace, inputs, outputs));
+  std::chrono::nanoseconds sum{};
+  for (size_t i = 0; i < parts_.steps.size(); ++i) {
+    OCTET_RETURN_IF_ERROR(RunStep(i, *frame));
+    if (!parts_.steps[i].step->is_primitive()) continue;
+    auto best = std::chrono::nanoseconds::max();
+    for (int repeat = 0; repeat < std::max(repeats, 1); ++repeat) {
+      const auto start = std::chrono::steady_clock::now();
+      OCTET_RETURN_IF_ERROR(RunStep(i, *frame));
+      best = std::min<std::chrono::nanoseconds>(best, std::chrono::steady_clock::now() - start);
+    }
+    sum += best;
+  }
+  return std::chrono::duration<double, std::milli>(sum).count();
+}
+
+}  // namespace octet

@@ -1,0 +1,219 @@
+#include "engine/plan/loaded_model.h"
+
+#include <omp.h>
+#include <xmmintrin.h>
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "engine/onednn/isa.h"
+#include "engine/onednn/runtime.h"
+#include "engine/onnx/onnx_file.h"
+#include "engine/passes/pass.h"
+#include "engine/plan/compiler.h"
+#include "engine/plan/precision_detection.h"
+#include "engine/plan/signature.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+absl::StatusOr<FileIdentity> Identify(const std::string& path) {
+  std::error_code error;
+  FileIdentity identity{path, std::filesystem::file_size(path, error), {}};
+  if (!error) identity.modified = std::filesystem::last_write_time(path, error);
+  if (error) return NotFound("model file '{}': {}", path, error.message());
+  return identity;
+}
+
+size_t ConstantBytes(const Graph& graph) {
+  std::set<const void*> seen;
+  size_t bytes = 0;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(id);
+    if (value.is_constant() && seen.insert(value.constant.data()).second)
+      bytes += value.constant.bytes();
+  }
+  return bytes;
+}
+
+absl::Status CheckOptions(const LoadOptions& options) {
+  if (options.threads < 1)
+    return InvalidArgument("threads: expected at least 1, got {}", options.threads);
+  if (options.max_batch < 1)
+    return InvalidArgument("max_batch: expected at least 1, got {}", options.max_batch);
+  if (options.max_cached_plans < 1) {
+    return InvalidArgument("max_cached_plans: expected at least 1, got {}",
+                           options.max_cached_plans);
+  }
+  return CheckPassNames(options.disabled_passes);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph,
+                                                       std::optional<FileIdentity> file,
+                                                       const LoadOptions& options) {
+  OCTET_ASSIGN_OR_RETURN(const Precision detected, DetectPrecision(graph));
+  auto model = std::make_shared<LoadedModel>(std::move(graph), std::move(file), options,
+                                             options.precision.value_or(detected));
+  OCTET_RETURN_IF_ERROR(model->Prepare());
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOptions options,
+                         Precision precision)
+    : file_(std::move(file)),
+      options_(std::move(options)),
+      precision_(precision),
+      target_(onednn::DetectTarget(options_.threads)),
+      metadata_(graph.metadata),
+      plans_(options_.max_cached_plans),
+      graph_(std::make_shared<const Graph>(std::move(graph))) {}
+
+absl::StatusOr<std::vector<PassTrace>> LoadedModel::Optimise(Graph& graph) const {
+  PassContext context;
+  context.precision = precision_;
+  context.target = target_;
+  context.disabled.insert(options_.disabled_passes.begin(), options_.disabled_passes.end());
+  return RunPasses(graph, context);
+}
+
+absl::Status LoadedModel::Prepare() {
+  const onednn::TeamSizeScope team(options_.threads);
+  {
+    absl::MutexLock lock(&mutex_);
+    Graph graph = *graph_;
+    graph_.reset();
+    OCTET_ASSIGN_OR_RETURN(pass_trace_, Optimise(graph));
+    signature_ = MakeSignature(graph);
+    dump_ = Dump(graph);
+    graph_ = std::make_shared<const Graph>(std::move(graph));
+  }
+  const std::vector<std::vector<Shape>> known = ShapesAtLoad();
+  for (const std::vector<Shape>& shapes : known) {
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan,
+                           plans_.Get(shapes, true, [&] { return Compile(shapes); }));
+    if (&shapes == &known.front()) OCTET_RETURN_IF_ERROR(CheckInt8Share(*plan));
+  }
+  if (known.empty() && options_.require_int8_percent > 0) {
+    return InvalidArgument(
+        "int8 share cannot be required: the model's input shapes are known only at run time");
+  }
+  if (!known.empty() && file_) {
+    absl::MutexLock lock(&mutex_);
+    graph_.reset();
+  }
+  return absl::OkStatus();
+}
+
+// One set of input shapes per batch bucket; none when an extent besides the batch is open.
+std::vector<std::vector<Shape>> LoadedModel::ShapesAtLoad() const {
+  std::vector<int64_t> batches{1};
+  if (signature_.batches) {
+    while (batches.back() * 2 < options_.max_batch) batches.push_back(batches.back() * 2);
+    if (batches.back() < options_.max_batch) batches.push_back(options_.max_batch);
+  }
+  std::vector<std::vector<Shape>> sets;
+  for (const int64_t batch : batches) {
+    std::vector<Shape>& shapes = sets.emplace_back();
+    for (const TensorInfo& input : signature_.inputs) {
+      Shape shape = input.shape;
+      if (signature_.batches) shape[0] = batch;
+      if (!shape.is_static()) return {};
+      shapes.push_back(std::move(shape));
+    }
+  }
+  return sets;
+}
+
+absl::Status LoadedModel::CheckInt8Share(const Plan& plan) const {
+  if (options_.require_int8_percent <= 0) return absl::OkStatus();
+  const std::map<std::string, double> share = plan.certificate().MacShare();
+  const auto int8 = share.find("int8");
+  const double percent = int8 == share.end() ? 0 : 100 * int8->second;
+  if (percent >= options_.require_int8_percent) return absl::OkStatus();
+  return InvalidArgument(
+      "too few multiply-adds run in int8: expected at least {:.1f} per cent, got {:.1f}",
+      options_.require_int8_percent, percent);
+}
+
+absl::StatusOr<std::shared_ptr<const Graph>> LoadedModel::OptimisedGraph() const {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (graph_) return graph_;
+  }
+  OCTET_ASSIGN_OR_RETURN(const FileIdentity now, Identify(file_->path));
+  if (now != *file_) {
+    return absl::FailedPreconditionError(
+        std::format("model file changed since it was loaded, a plan for a new shape needs it: '{}'",
+                    file_->path));
+  }
+  OCTET_ASSIGN_OR_RETURN(Graph graph,
+                         ReadOnnxFile(file_->path, {.max_file_bytes = options_.max_file_bytes}));
+  OCTET_RETURN_IF_ERROR(Optimise(graph).status());
+  return std::make_shared<const Graph>(std::move(graph));
+}
+
+absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
+    std::span<const Shape> input_shapes) const {
+  const onednn::TeamSizeScope team(options_.threads);
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Graph> optimised, OptimisedGraph());
+  Graph graph = *optimised;
+  BindShapes(graph, input_shapes);
+  OCTET_RETURN_IF_ERROR(Optimise(graph).status());
+  return CompilePlan(graph, {precision_, target_, weights_});
+}
+
+absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(
+    std::span<const Shape> input_shapes) const {
+  OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes));
+  return plans_.Get(input_shapes, false, [&] { return Compile(input_shapes); });
+}
+
+size_t LoadedModel::resident_weight_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return weights_.resident_bytes() + (graph_ ? ConstantBytes(*graph_) : 0);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& path,
+                                                         const LoadOptions& options) {
+  OCTET_RETURN_IF_ERROR(CheckOptions(options));
+  OCTET_ASSIGN_OR_RETURN(FileIdentity file, Identify(path));
+  OCTET_ASSIGN_OR_RETURN(Graph graph,
+                         ReadOnnxFile(path, {.max_file_bytes = options.max_file_bytes}));
+  return MakeModel(std::move(graph), std::move(file), options);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::FromGraph(Graph graph,
+                                                              const LoadOptions& options) {
+  OCTET_RETURN_IF_ERROR(CheckOptions(options));
+  return MakeModel(std::move(graph), std::nullopt, options);
+}
+
+absl::StatusOr<std::shared_ptr<const Plan>> Model::PlanForBatch(int64_t batch) const {
+  std::vector<Shape> shapes;
+  for (const TensorInfo& input : signature().inputs) {
+    Shape shape = input.shape;
+    if (shape.rank() > 0) shape[0] = batch;
+    shapes.push_back(std::move(shape));
+  }
+  return PlanFor(shapes);
+}
+
+void ConfigureWorkerThread(int threads) {
+  omp_set_num_threads(threads);
+  // Denormals cost a hundred cycles each and carry nothing; every thread of the team has a mode of its own.
+#pragma omp parallel num_threads(threads)
+  {
+    _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+    _mm_setcsr(_mm_getcsr() | 0x0040);  // Denormals are zero on input, too.
+  }
+}
+
+Target DetectTarget(int threads) { return onednn::DetectTarget(threads); }
+
+std::string OneDnnVersion() { return onednn::Version(); }
+
+}  // namespace octet

@@ -1,0 +1,71 @@
+// A model in memory: its optimised graph, its packed weights, its plans.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+#include "engine/engine.h"
+#include "engine/onednn/weight_cache.h"
+#include "engine/plan/plan_cache.h"
+
+namespace octet {
+
+/// A file as it was when it was read, to notice that it has changed since.
+struct FileIdentity {
+  std::string path;
+  uintmax_t bytes = 0;
+  std::filesystem::file_time_type modified;
+  bool operator==(const FileIdentity&) const = default;
+};
+
+/// Thread-safe after Prepare().
+///
+/// Life of the weights: the graph's constants are read from the file and packed by the plans that are compiled at load; then
+/// the graph is released, and a plan for another shape reads the file again (and finds the packed weights by their
+/// content). A model without plans at load, or made from a graph in memory, keeps its graph.
+class LoadedModel final : public Model {
+ public:
+  LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOptions options,
+              Precision precision);
+
+  /// Runs the passes and compiles the plans that are known at load.
+  absl::Status Prepare();
+
+  const Signature& signature() const override { return signature_; }
+  Precision precision() const override { return precision_; }
+  const std::map<std::string, std::string>& metadata() const override { return metadata_; }
+  size_t resident_weight_bytes() const override;
+  const std::vector<PassTrace>& pass_trace() const override { return pass_trace_; }
+  std::string DumpGraph() const override { return dump_; }
+  absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(
+      std::span<const Shape> input_shapes) const override;
+
+ private:
+  absl::StatusOr<std::vector<PassTrace>> Optimise(Graph& graph) const;
+  absl::StatusOr<std::shared_ptr<const Graph>> OptimisedGraph() const;
+  absl::StatusOr<std::shared_ptr<const Plan>> Compile(std::span<const Shape> input_shapes) const;
+  std::vector<std::vector<Shape>> ShapesAtLoad() const;
+  absl::Status CheckInt8Share(const Plan& plan) const;
+
+  const std::optional<FileIdentity> file_;
+  const LoadOptions options_;
+  const Precision precision_;
+  const Target target_;
+  Signature signature_;
+  std::map<std::string, std::string> metadata_;
+  std::vector<PassTrace> pass_trace_;
+  std::string dump_;
+  mutable onednn::WeightCache weights_;
+  mutable PlanCache plans_;
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const Graph> graph_ ABSL_GUARDED_BY(mutex_);  ///< Null once released.
+};
+
+}  // namespace octet

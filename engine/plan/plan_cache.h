@@ -1,0 +1,54 @@
+// Plans by input shapes: a bounded cache in which each shape is compiled once.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+
+#include "engine/engine.h"
+
+namespace octet {
+
+/// Thread-safe. Callers for one shape wait for one compilation; callers for other shapes don't wait for it.
+class PlanCache {
+ public:
+  using Compile = std::function<absl::StatusOr<std::shared_ptr<const Plan>>()>;
+
+  /// Keeps at most `max_unpinned` plans that were not pinned.
+  explicit PlanCache(int max_unpinned) : max_unpinned_(max_unpinned) {}
+
+  /// The plan for the shapes, compiled by `compile` on the first call. A failed compilation is reported to
+  /// everybody who waited for it and not remembered. Pinned plans are never dropped.
+  absl::StatusOr<std::shared_ptr<const Plan>> Get(std::span<const Shape> shapes, bool pinned,
+                                                  const Compile& compile);
+  /// Plans that are ready.
+  int size() const;
+
+ private:
+  using Key = std::vector<int64_t>;
+  struct Entry {
+    absl::Notification done;
+    // Written before `done` is notified, read after.
+    absl::StatusOr<std::shared_ptr<const Plan>> plan =
+        absl::InternalError("compilation did not finish");
+    bool pinned = false;
+    bool ready = false;  // Guarded by the cache's mutex, like last_use.
+    uint64_t last_use = 0;
+  };
+  void DropOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const int max_unpinned_;
+  mutable absl::Mutex mutex_;
+  uint64_t uses_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_map<Key, std::shared_ptr<Entry>> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace octet

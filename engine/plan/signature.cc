@@ -1,0 +1,67 @@
+#include "engine/plan/signature.h"
+
+#include <algorithm>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+std::vector<TensorInfo> InfoOf(const Graph& graph, std::span<const ValueId> ids) {
+  std::vector<TensorInfo> infos;
+  for (const ValueId id : ids) {
+    const Value& value = graph.value(id);
+    infos.push_back({value.name, value.dtype, value.shape.value_or(Shape{})});
+  }
+  return infos;
+}
+
+bool HasOpenBatch(const TensorInfo& info) {
+  return info.shape.rank() > 0 && info.shape[0] == kUnknownDim;
+}
+
+bool Fits(const Shape& expected, const Shape& got) {
+  if (expected.rank() != got.rank()) return false;
+  for (int axis = 0; axis < got.rank(); ++axis) {
+    if (got[axis] < 1) return false;
+    if (expected[axis] != kUnknownDim && expected[axis] != got[axis]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Signature MakeSignature(const Graph& graph) {
+  Signature signature;
+  signature.inputs = InfoOf(graph, graph.inputs);
+  signature.outputs = InfoOf(graph, graph.outputs);
+  signature.batches = !signature.inputs.empty() &&
+                      std::ranges::all_of(signature.inputs, HasOpenBatch) &&
+                      std::ranges::all_of(signature.outputs, HasOpenBatch);
+  return signature;
+}
+
+absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes) {
+  if (shapes.size() != signature.inputs.size()) {
+    return InvalidArgument("wrong number of inputs: expected {}, got {}", signature.inputs.size(),
+                           shapes.size());
+  }
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const TensorInfo& input = signature.inputs[i];
+    if (!Fits(input.shape, shapes[i])) {
+      return InvalidArgument("input '{}': expected shape {}, got {}", input.name,
+                             input.shape.ToString(), shapes[i].ToString());
+    }
+    if (signature.batches && shapes[i][0] != shapes[0][0]) {
+      return InvalidArgument("input '{}': expected batch {} like input '{}', got {}", input.name,
+                             shapes[0][0], signature.inputs[0].name, shapes[i][0]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void BindShapes(Graph& graph, std::span<const Shape> shapes) {
+  for (size_t i = 0; i < shapes.size(); ++i) graph.mutable_value(graph.inputs[i]).shape = shapes[i];
+}
+
+}  // namespace octet

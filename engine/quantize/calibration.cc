@@ -1,0 +1,185 @@
+#include "engine/quantize/calibration.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "engine/tensor/quantize.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+constexpr std::array<std::pair<RangeMethod, std::string_view>, 3> kMethodNames = {{
+    {RangeMethod::kMinMax, "min-max"},
+    {RangeMethod::kPercentile, "percentile"},
+    {RangeMethod::kMse, "mse"},
+}};
+
+Range WithZero(Range range) { return {std::min(range.min, 0.0f), std::max(range.max, 0.0f)}; }
+
+// Narrows the extremes until `keep` per cent of the mass is inside, cutting from whichever tail reaches further
+// from zero, so that a one-sided distribution is cut on its own side.
+Range PercentileRange(const Histogram& histogram, double keep) {
+  const Range full = WithZero(histogram.extremes());
+  const auto cut =
+      static_cast<uint64_t>(std::floor((1 - keep / 100) * static_cast<double>(histogram.count())));
+  const auto bins = histogram.bins();
+  int low = 0;
+  int high = Histogram::kBins - 1;
+  for (uint64_t outside = 0; low < high;) {
+    const bool cut_low = -histogram.bin_center(low) > histogram.bin_center(high);
+    outside += bins[cut_low ? low : high];
+    if (outside > cut) break;
+    cut_low ? ++low : --high;
+  }
+  const double half = histogram.bin_width() / 2;
+  return {
+      std::max(full.min, std::min(0.0f, static_cast<float>(histogram.bin_center(low) - half))),
+      std::min(full.max, std::max(0.0f, static_cast<float>(histogram.bin_center(high) + half)))};
+}
+
+// Mean squared error of rounding to `steps` steps inside the range and clipping outside of it.
+double SquaredError(const Histogram& histogram, Range range, double steps) {
+  const double step = (static_cast<double>(range.max) - range.min) / steps;
+  const double rounding = step * step / 12;
+  const auto bins = histogram.bins();
+  double error = 0;
+  for (int i = 0; i < Histogram::kBins; ++i) {
+    if (bins[i] == 0) continue;
+    const double x = histogram.bin_center(i);
+    const double clipped = x < range.min ? range.min - x : x > range.max ? x - range.max : 0;
+    error += static_cast<double>(bins[i]) * (clipped > 0 ? clipped * clipped : rounding);
+  }
+  return error;
+}
+
+// Both ends shrink independently over a grid; the first pass takes the ends together.
+Range MseRange(const Histogram& histogram, DType dtype) {
+  const Range full = WithZero(histogram.extremes());
+  const bool symmetric = dtype == DType::kI8;
+  const float reach = std::max(-full.min, full.max);
+  const Range start = symmetric ? Range{-reach, reach} : full;
+  const double steps = symmetric ? 254 : 255;
+  constexpr int kGrid = 64;
+  Range best = start;
+  double best_error = SquaredError(histogram, best, steps);
+  const auto consider = [&](Range candidate) {
+    const double error = SquaredError(histogram, candidate, steps);
+    if (error < best_error) {
+      best_error = error;
+      best = candidate;
+    }
+  };
+  for (int i = kGrid / 8; i < kGrid; ++i) {
+    const float share = static_cast<float>(i) / kGrid;
+    consider({start.min * share, start.max * share});
+  }
+  if (!symmetric && start.min < 0) {
+    const Range joint = best;
+    for (int i = kGrid / 8; i <= kGrid; ++i) {
+      consider({start.min * static_cast<float>(i) / kGrid, joint.max});
+    }
+    const Range lower = best;
+    for (int i = kGrid / 8; i <= kGrid; ++i) {
+      consider({lower.min, start.max * static_cast<float>(i) / kGrid});
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+std::string_view RangeMethodName(RangeMethod method) {
+  for (const auto& [value, name] : kMethodNames) {
+    if (value == method) return name;
+  }
+  return "";
+}
+
+std::optional<RangeMethod> ParseRangeMethod(std::string_view name) {
+  for (const auto& [value, known] : kMethodNames) {
+    if (known == name) return value;
+  }
+  return std::nullopt;
+}
+
+absl::Status Histogram::Add(std::span<const float> values) {
+  if (values.empty()) return absl::OkStatus();
+  const MinMax found =
+      FindMinMax({values.data(), {DType::kF32, Shape{static_cast<int64_t>(values.size())}}});
+  if (!found.finite) return InvalidArgument("NaN or infinity");
+  extremes_ = count_ == 0
+                  ? Range{found.min, found.max}
+                  : Range{std::min(extremes_.min, found.min), std::max(extremes_.max, found.max)};
+  count_ += values.size();
+  GrowTo(std::max(std::abs(found.min), std::abs(found.max)));
+  if (limit_ == 0) {
+    bins_[kBins / 2] += values.size();
+    return absl::OkStatus();
+  }
+  const float per_unit = static_cast<float>(kBins / (2 * limit_));
+  for (const float value : values) {
+    // The largest float below the limit may round up to kBins.
+    const int bin = static_cast<int>(value * per_unit + kBins / 2.0f);
+    ++bins_[std::min(bin, kBins - 1)];
+  }
+  return absl::OkStatus();
+}
+
+void Histogram::Merge(const Histogram& other) {
+  if (other.count_ == 0) return;
+  extremes_ = count_ == 0 ? other.extremes_
+                          : Range{std::min(extremes_.min, other.extremes_.min),
+                                  std::max(extremes_.max, other.extremes_.max)};
+  count_ += other.count_;
+  Histogram aligned = other;
+  aligned.GrowTo(std::max(limit_, other.limit_) / 2);
+  GrowTo(std::max(limit_, other.limit_) / 2);
+  for (int i = 0; i < kBins; ++i) bins_[i] += aligned.bins_[i];
+}
+
+// Keeps |magnitude| < limit. Every doubling folds two bins into one, towards the centre.
+void Histogram::GrowTo(double magnitude) {
+  if (magnitude == 0) return;
+  if (limit_ == 0) {
+    // Only zeros so far, and they stay in the bin that starts at zero.
+    limit_ = std::exp2(std::floor(std::log2(magnitude)) + 1);
+    return;
+  }
+  while (magnitude >= limit_) {
+    std::vector<uint64_t> folded(kBins);
+    for (int i = 0; i < kBins; ++i) folded[kBins / 4 + i / 2] += bins_[i];
+    bins_ = std::move(folded);
+    limit_ *= 2;
+  }
+}
+
+Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
+  switch (recipe.method) {
+    case RangeMethod::kMinMax:
+      break;
+    case RangeMethod::kPercentile:
+      return PercentileRange(histogram, recipe.percentile);
+    case RangeMethod::kMse:
+      return MseRange(histogram, recipe.activation);
+  }
+  return WithZero(histogram.extremes());
+}
+
+QuantParams ParamsFor(Range range, DType dtype) {
+  if (dtype == DType::kI8) {
+    const float reach = std::max(-range.min, range.max);
+    return QuantParams::PerTensor(
+        reach > 0 ? std::max(reach / 127, std::numeric_limits<float>::min()) : 1.0f, 0);
+  }
+  const float width = range.max - range.min;
+  if (!(width > 0)) return QuantParams::PerTensor(1.0f, 0);
+  const float scale = std::max(width / 255, std::numeric_limits<float>::min());
+  const auto zero_point = static_cast<int32_t>(std::nearbyint(-range.min / scale));
+  return QuantParams::PerTensor(scale, std::clamp(zero_point, 0, 255));
+}
+
+}  // namespace octet

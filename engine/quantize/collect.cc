@@ -1,0 +1,181 @@
+// Runs the fp32 model over the calibration set, with the wanted activations as extra outputs.
+#include <algorithm>
+#include <format>
+
+#include "engine/engine.h"
+#include "engine/quantize/calibration.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+constexpr int64_t kRowsPerRun = 8;
+
+// The graph with `values` as its only outputs; graph inputs among them are left to the caller.
+Graph WithOutputs(const Graph& graph, std::span<const ValueId> values) {
+  Graph copy = graph;
+  copy.outputs.clear();
+  for (const ValueId id : values) {
+    if (!copy.is_graph_input(id)) copy.outputs.push_back(id);
+  }
+  return copy;
+}
+
+// The samples of one model input in the order of the signature, checked against it.
+absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signature,
+                                                       const CalibrationSet& set) {
+  std::vector<const Tensor*> matched;
+  for (const TensorInfo& input : signature.inputs) {
+    const auto found = set.find(input.name);
+    if (found == set.end()) {
+      return InvalidArgument("calibration set has no array for the model's input '{}'", input.name);
+    }
+    const Tensor& samples = found->second;
+    if (samples.dtype() != input.dtype) {
+      return InvalidArgument("calibration input '{}': expected {}, got {}", input.name,
+                             DTypeName(input.dtype), DTypeName(samples.dtype()));
+    }
+    bool fits = samples.shape().rank() == input.shape.rank() && samples.shape().rank() > 0;
+    for (int axis = 1; fits && axis < input.shape.rank(); ++axis) {
+      fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape()[axis];
+    }
+    if (!fits) {
+      return InvalidArgument(
+          "calibration input '{}': expected shape {} (samples along axis 0), got {}", input.name,
+          input.shape.ToString(), samples.shape().ToString());
+    }
+    if (samples.shape()[0] == 0)
+      return InvalidArgument("calibration input '{}' is empty", input.name);
+    if (!matched.empty() && samples.shape()[0] != matched[0]->shape()[0]) {
+      return InvalidArgument(
+          "calibration input '{}': expected {} samples like the first input, got {}", input.name,
+          matched[0]->shape()[0], samples.shape()[0]);
+    }
+    matched.push_back(&samples);
+  }
+  if (matched.empty()) return InvalidArgument("the model has no inputs to calibrate with");
+  for (const auto& [name, unused] : set) {
+    const bool known =
+        std::ranges::any_of(signature.inputs, [&](const TensorInfo& i) { return i.name == name; });
+    if (!known) return InvalidArgument("calibration array '{}' is no input of the model", name);
+  }
+  return matched;
+}
+
+absl::Status CheckFinite(const std::vector<const Tensor*>& inputs, const Signature& signature) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i]->dtype() != DType::kF32) continue;
+    const int64_t row = inputs[i]->elements() / inputs[i]->shape()[0];
+    for (int64_t sample = 0; sample < inputs[i]->shape()[0]; ++sample) {
+      const ConstTensorView view{inputs[i]->span<float>().data() + sample * row,
+                                 {DType::kF32, Shape{row}}};
+      if (!FindMinMax(view).finite) {
+        return InvalidArgument("calibration input '{}', sample {}: NaN or infinity",
+                               signature.inputs[i].name, sample);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Rows [first, first + rows) of a tensor, without copying.
+const void* Rows(const Tensor& samples, int64_t first) {
+  const size_t row_bytes = samples.bytes() / static_cast<size_t>(samples.shape()[0]);
+  return static_cast<const std::byte*>(samples.data()) + static_cast<size_t>(first) * row_bytes;
+}
+
+class Collector {
+ public:
+  Collector(const Graph& graph, const Model& model, std::vector<const Tensor*> inputs,
+            std::vector<ValueId> outputs)
+      : graph_(graph), model_(model), inputs_(std::move(inputs)), outputs_(std::move(outputs)) {}
+
+  int64_t samples() const { return inputs_[0]->shape()[0]; }
+
+  // A model that does not batch takes as many rows as its own extent 0 says.
+  int64_t RowsPerRun() const {
+    const int64_t own = model_.signature().inputs[0].shape[0];
+    return own == kUnknownDim ? kRowsPerRun : own;
+  }
+
+  absl::Status RunRows(int64_t first, int64_t rows, std::map<ValueId, Histogram>& histograms) {
+    OCTET_RETURN_IF_ERROR(Prepare(rows));
+    std::vector<const void*> in;
+    for (const Tensor* input : inputs_) in.push_back(Rows(*input, first));
+    std::vector<void*> out;
+    for (Tensor& buffer : buffers_) out.push_back(buffer.mutable_data());
+    OCTET_RETURN_IF_ERROR(plan_->Run(workspace_, in, out));
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const absl::Status added = histograms[outputs_[i]].Add(buffers_[i].span<float>());
+      if (!added.ok()) {
+        return Annotate(
+            added, std::format("activation '{}', samples {} to {}", graph_.value(outputs_[i]).name,
+                               first, first + rows - 1));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Prepare(int64_t rows) {
+    if (plan_ != nullptr && plan_->inputs()[0].shape[0] == rows) return absl::OkStatus();
+    std::vector<Shape> shapes;
+    for (const Tensor* input : inputs_) {
+      shapes.push_back(input->shape());
+      shapes.back()[0] = rows;
+    }
+    OCTET_ASSIGN_OR_RETURN(plan_, model_.PlanFor(shapes));
+    buffers_.clear();
+    for (const TensorSpec& spec : plan_->outputs()) buffers_.emplace_back(spec.dtype, spec.shape);
+    return absl::OkStatus();
+  }
+
+  const Graph& graph_;
+  const Model& model_;
+  std::vector<const Tensor*> inputs_;
+  std::vector<ValueId> outputs_;
+  std::shared_ptr<const Plan> plan_;
+  std::vector<Tensor> buffers_;
+  Workspace workspace_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::map<ValueId, Histogram>> CollectHistograms(const Graph& graph,
+                                                               std::span<const ValueId> values,
+                                                               const CalibrationSet& set,
+                                                               int threads,
+                                                               const Progress& progress) {
+  Graph observed = WithOutputs(graph, values);
+  std::vector<ValueId> outputs = observed.outputs;
+  LoadOptions options;
+  options.precision = Precision::kFp32;
+  options.threads = threads;
+  ConfigureWorkerThread(threads);
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::FromGraph(std::move(observed), options));
+  OCTET_ASSIGN_OR_RETURN(std::vector<const Tensor*> inputs, MatchInputs(model->signature(), set));
+  OCTET_RETURN_IF_ERROR(CheckFinite(inputs, model->signature()));
+
+  std::map<ValueId, Histogram> histograms;
+  for (const ValueId id : values) {
+    if (!graph.is_graph_input(id)) continue;
+    const auto slot = std::ranges::find(graph.inputs, id) - graph.inputs.begin();
+    OCTET_RETURN_IF_ERROR(histograms[id].Add(inputs[static_cast<size_t>(slot)]->span<float>()));
+  }
+  Collector collector(graph, *model, std::move(inputs), std::move(outputs));
+  const int64_t total = collector.samples();
+  const int64_t step = collector.RowsPerRun();
+  // Samples that do not fill the last run of a model with a fixed batch are left out.
+  const bool fixed = model->signature().inputs[0].shape[0] != kUnknownDim;
+  for (int64_t first = 0; first < total; first += step) {
+    const int64_t rows = std::min(step, total - first);
+    if (fixed && rows < step) break;
+    OCTET_RETURN_IF_ERROR(collector.RunRows(first, rows, histograms));
+    if (progress && !progress(first + rows, total))
+      return absl::CancelledError("calibration was stopped");
+  }
+  return histograms;
+}
+
+}  // namespace octet

@@ -1,0 +1,173 @@
+#include "engine/quantize/dynamic_int8.h"
+
+#include <array>
+#include <format>
+
+#include "engine/quantize/opset.h"
+#include "engine/quantize/selection.h"
+#include "engine/quantize/weights.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+constexpr int64_t kOnnxFloat = 1;  // TensorProto.FLOAT
+constexpr int32_t kUnsignedZero = 128;
+
+Tensor ToUnsigned(const Tensor& weights) {
+  Tensor result(DType::kU8, weights.shape());
+  const auto from = weights.span<int8_t>();
+  const auto to = result.mutable_span<uint8_t>();
+  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<uint8_t>(from[i] + kUnsignedZero);
+  return result;
+}
+
+Tensor Transposed(const Tensor& matrix) {
+  const int64_t rows = matrix.shape()[0];
+  const int64_t columns = matrix.shape()[1];
+  Tensor result(matrix.dtype(), Shape{columns, rows});
+  const auto from = matrix.span<float>();
+  const auto to = result.mutable_span<float>();
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) to[c * rows + r] = from[r * columns + c];
+  }
+  return result;
+}
+
+class DynamicQuantizer {
+ public:
+  DynamicQuantizer(Graph graph, const QuantizeRecipe& recipe)
+      : graph_(std::move(graph)), recipe_(recipe), version_(OnnxOpset(graph_)) {}
+
+  absl::StatusOr<QuantizeResult> Run() {
+    for (const NodeId id : graph_.OrderSnapshot()) {
+      if (const auto weighted = AsWeighted(graph_, id)) Replace(*weighted);
+    }
+    if (records_.empty()) {
+      return InvalidArgument("nothing to quantize: no Conv, Gemm or MatMul with constant weights");
+    }
+    graph_.RemoveDead();
+    OCTET_RETURN_IF_ERROR(Verify(graph_));
+    return QuantizeResult{std::move(graph_), std::move(records_)};
+  }
+
+ private:
+  // The three outputs of DynamicQuantizeLinear, one node per activation.
+  struct Quantized {
+    ValueId integers;
+    ValueId scale;
+    ValueId zero_point;
+  };
+
+  ValueId NewValue(const std::string& hint, DType dtype, std::optional<Shape> shape) {
+    return graph_.AddValue(
+        {.name = graph_.UniqueName(hint), .dtype = dtype, .shape = std::move(shape)});
+  }
+
+  NodeId Insert(NodeId before, std::string_view op, std::vector<ValueId> inputs,
+                std::vector<ValueId> outputs) {
+    return graph_.InsertNodeBefore(before, {.name = graph_.value(outputs[0]).name,
+                                            .op = std::string(op),
+                                            .version = version_,
+                                            .inputs = std::move(inputs),
+                                            .outputs = std::move(outputs)});
+  }
+
+  Quantized QuantizeActivation(ValueId x, NodeId before) {
+    if (const auto found = activations_.find(x); found != activations_.end()) return found->second;
+    const std::string name = graph_.value(x).name;
+    const std::optional<Shape> shape = graph_.value(x).shape;
+    const Quantized result{NewValue(name + "_quantized", DType::kU8, shape),
+                           NewValue(name + "_scale", DType::kF32, Shape{}),
+                           NewValue(name + "_zero_point", DType::kU8, Shape{})};
+    Insert(before, "DynamicQuantizeLinear", {x},
+           {result.integers, result.scale, result.zero_point});
+    activations_.emplace(x, result);
+    return result;
+  }
+
+  // Per output channel: [C, 1, 1] behind a convolution over two extents, [N] behind a matrix product.
+  Shape ChannelShape(bool conv, int64_t channels, int weight_rank) const {
+    Shape shape{channels};
+    for (int i = 2; conv && i < weight_rank; ++i) shape.push_back(1);
+    return shape;
+  }
+
+  void Replace(const WeightedNode& weighted) {
+    const Node node = graph_.node(weighted.node);
+    const bool conv = node.op == "Conv";
+    const std::string weight_name = graph_.value(node.inputs[1]).name;
+    Tensor weights = graph_.value(node.inputs[1]).constant;
+    if (!conv && weighted.weight_axis == 0) weights = Transposed(weights);
+    const int axis = conv ? 0 : 1;
+    const QuantizedWeights quantized = QuantizeWeights(weights, axis, recipe_.per_channel);
+    records_.push_back(
+        {weight_name, "weights", std::format("INT8 {}", quantized.params.ToString())});
+
+    const Quantized x = QuantizeActivation(node.inputs[0], weighted.node);
+    const ValueId y = node.outputs[0];
+    const std::string name = graph_.value(y).name;
+    const std::optional<Shape> shape = graph_.value(y).shape;
+    const ValueId sums = NewValue(name + "_int32", DType::kI32, shape);
+    InsertProduct(weighted.node, node, x, weight_name, quantized.values, sums);
+    const ValueId reals = NewValue(name + "_unscaled", DType::kF32, shape);
+    const NodeId cast = Insert(weighted.node, "Cast", {sums}, {reals});
+    graph_.mutable_node(cast).attributes.Set("to", kOnnxFloat);
+
+    const bool scalar = quantized.params.per_tensor();
+    const Shape channels = ChannelShape(conv, weights.shape()[axis], weights.shape().rank());
+    const ValueId weight_scale = graph_.AddConstant(
+        weight_name + "_scale",
+        Tensor::From<float>(scalar ? Shape{} : channels, quantized.params.scales));
+    const ValueId scale = NewValue(name + "_scale", DType::kF32, scalar ? Shape{} : channels);
+    Insert(weighted.node, "Mul", {x.scale, weight_scale}, {scale});
+    Finish(weighted, reals, scale, channels, shape);
+  }
+
+  void InsertProduct(NodeId before, const Node& node, const Quantized& x,
+                     const std::string& weight_name, const Tensor& weights, ValueId sums) {
+    const bool conv = node.op == "Conv";
+    const ValueId w =
+        graph_.AddConstant(weight_name + "_quantized", conv ? ToUnsigned(weights) : weights);
+    std::vector<ValueId> inputs = {x.integers, w, x.zero_point};
+    if (conv)
+      inputs.push_back(
+          graph_.AddConstant(weight_name + "_zero_point", Tensor::Scalar<uint8_t>(kUnsignedZero)));
+    const NodeId product =
+        Insert(before, conv ? "ConvInteger" : "MatMulInteger", std::move(inputs), {sums});
+    if (conv) graph_.mutable_node(product).attributes = node.attributes;
+  }
+
+  // y = reals * scale [+ bias], in the place of the node that goes.
+  void Finish(const WeightedNode& weighted, ValueId reals, ValueId scale, const Shape& channels,
+              const std::optional<Shape>& shape) {
+    const ValueId y = graph_.node(weighted.node).outputs[0];
+    const std::string name = graph_.value(y).name;
+    const ValueId scaled = NewValue(name + "_scaled", DType::kF32, shape);
+    Insert(weighted.node, "Mul", {reals, scale}, {scaled});
+    ValueId result = scaled;
+    if (weighted.bias != kNone) {
+      const ValueId bias =
+          graph_.AddConstant(graph_.value(weighted.bias).name + "_broadcast",
+                             Tensor(graph_.value(weighted.bias).constant).Reshaped(channels));
+      result = NewValue(name + "_biased", DType::kF32, shape);
+      Insert(weighted.node, "Add", {scaled, bias}, {result});
+    }
+    graph_.RemoveNode(weighted.node);
+    graph_.ReplaceUses(y, result);
+  }
+
+  Graph graph_;
+  const QuantizeRecipe& recipe_;
+  int version_;
+  std::map<ValueId, Quantized> activations_;
+  std::vector<QuantizeRecord> records_;
+};
+
+}  // namespace
+
+absl::StatusOr<QuantizeResult> QuantizeDynamic(Graph graph, const QuantizeRecipe& recipe) {
+  return DynamicQuantizer(std::move(graph), recipe).Run();
+}
+
+}  // namespace octet

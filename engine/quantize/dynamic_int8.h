@@ -1,0 +1,17 @@
+// Dynamic-range quantization: int8 weights in the file, activation ranges taken when the model runs.
+#pragma once
+
+#include "absl/status/statusor.h"
+
+#include "engine/quantize/quantizer.h"
+
+namespace octet {
+
+/// Replaces every Conv, Gemm and MatMul with constant weights:
+///   x f32 -> Conv(w f32, b f32) -> y f32
+///   x f32 -> DynamicQuantizeLinear -> ConvInteger(w u8, zero point 128) -> Cast -> Mul(x_scale * w_scale) -> Add(b) -> y f32
+/// Convolution weights are U8 around 128 because that is what ONNX Runtime executes; matrices are I8.
+/// Requires: opset >= kQuantizeOpset, shapes inferred.
+absl::StatusOr<QuantizeResult> QuantizeDynamic(Graph graph, const QuantizeRecipe& recipe);
+
+}  // namespace octet

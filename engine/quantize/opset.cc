@@ -1,0 +1,125 @@
+#include "engine/quantize/opset.h"
+
+#include <array>
+#include <string_view>
+
+#include "engine/ops/op.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+// An integer-list attribute that became an input at opset `since`.
+struct MovedInts {
+  std::string_view op;
+  std::string_view attribute;
+  size_t slot;
+  int since;
+};
+constexpr std::array<MovedInts, 8> kMovedInts = {{
+    {"Squeeze", "axes", 1, 13},
+    {"Unsqueeze", "axes", 1, 13},
+    {"Split", "split", 1, 13},
+    {"ReduceSum", "axes", 1, 13},
+    {"Pad", "pads", 1, 11},
+    {"Slice", "starts", 1, 10},
+    {"Slice", "ends", 2, 10},
+    {"Slice", "axes", 3, 10},
+}};
+
+// A float attribute that became a scalar input at opset `since`.
+struct MovedFloat {
+  std::string_view op;
+  std::string_view attribute;
+  size_t slot;
+  int since;
+};
+constexpr std::array<MovedFloat, 3> kMovedFloats = {{
+    {"Clip", "min", 1, 11},
+    {"Clip", "max", 2, 11},
+    {"Pad", "value", 2, 11},
+}};
+
+void PutInput(Graph& graph, NodeId id, size_t slot, ValueId value) {
+  while (graph.node(id).inputs.size() <= slot) graph.AppendInput(id, kNone);
+  graph.SetInput(id, slot, value);
+}
+
+absl::StatusOr<bool> MoveAttributes(Graph& graph, NodeId id, int version) {
+  bool moved = false;
+  for (const MovedInts& rule : kMovedInts) {
+    const Node& node = graph.node(id);
+    if (node.op != rule.op || node.version >= rule.since || version < rule.since) continue;
+    if (!node.attributes.has(rule.attribute)) continue;
+    OCTET_ASSIGN_OR_RETURN(const std::vector<int64_t> values,
+                           node.attributes.Ints(rule.attribute, {}));
+    const Shape shape{static_cast<int64_t>(values.size())};
+    const ValueId constant =
+        graph.AddConstant(rule.attribute, Tensor::From<int64_t>(shape, values));
+    PutInput(graph, id, rule.slot, constant);
+    graph.mutable_node(id).attributes.Erase(rule.attribute);
+    moved = true;
+  }
+  for (const MovedFloat& rule : kMovedFloats) {
+    const Node& node = graph.node(id);
+    if (node.op != rule.op || node.version >= rule.since || version < rule.since) continue;
+    if (!node.attributes.has(rule.attribute)) continue;
+    OCTET_ASSIGN_OR_RETURN(const float value, node.attributes.Float(rule.attribute, 0));
+    PutInput(graph, id, rule.slot, graph.AddConstant(rule.attribute, Tensor::Scalar(value)));
+    graph.mutable_node(id).attributes.Erase(rule.attribute);
+    moved = true;
+  }
+  return moved;
+}
+
+// Before opset 13 Softmax flattens from `axis` (default 1) on: the same when axis is the last one, or when
+// everything behind it has extent 1.
+bool SoftmaxKeepsMeaning(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  const auto& shape = graph.value(node.inputs[0]).shape;
+  if (!shape) return false;
+  const auto axis = NormalizeAxis(node.attributes.IntOr("axis", 1), shape->rank());
+  if (!axis) return false;
+  for (int i = *axis + 1; i < shape->rank(); ++i) {
+    if ((*shape)[i] != 1) return false;
+  }
+  graph.mutable_node(id).attributes.Set("axis", int64_t{*axis});
+  return true;
+}
+
+absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
+  const Node& node = graph.node(id);
+  OCTET_ASSIGN_OR_RETURN(const bool moved, MoveAttributes(graph, id, version));
+  const bool softmax = node.op == "Softmax" || node.op == "LogSoftmax";
+  const bool same =
+      FindOp(node.domain, node.op, node.version) == FindOp(node.domain, node.op, version);
+  // Dropout's ratio and mask mean nothing when a model is only run.
+  if (!moved && !same && node.op != "Dropout" && node.op != "Clip" &&
+      !(softmax && SoftmaxKeepsMeaning(graph, id))) {
+    return Unimplemented("{}: its meaning changes between opset {} and {}", Describe(node),
+                         node.version, version);
+  }
+  if (node.op == "Dropout") graph.mutable_node(id).attributes.Erase("ratio");
+  graph.mutable_node(id).version = version;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int OnnxOpset(const Graph& graph) {
+  for (const NodeId id : graph.order()) {
+    if (graph.node(id).domain == kOnnxDomain) return graph.node(id).version;
+  }
+  return kQuantizeOpset;
+}
+
+absl::Status RaiseOpset(Graph& graph, int version) {
+  for (const NodeId id : graph.OrderSnapshot()) {
+    const Node& node = graph.node(id);
+    if (node.domain != kOnnxDomain || node.version >= version) continue;
+    OCTET_RETURN_IF_ERROR(RaiseNode(graph, id, version));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace octet

@@ -1,0 +1,21 @@
+// Raising a model's opset: quantization per channel needs the definitions of opset 13.
+#pragma once
+
+#include "absl/status/status.h"
+
+#include "engine/graph/graph.h"
+
+namespace octet {
+
+/// The first opset whose QuantizeLinear and DequantizeLinear take an axis.
+inline constexpr int kQuantizeOpset = 13;
+
+/// The opset of ONNX's own operators that the graph imports; kQuantizeOpset for a graph without any.
+int OnnxOpset(const Graph& graph);
+
+/// Sets every ONNX node below `version` to it, rewriting the forms that changed: attributes that became inputs
+/// (Clip, Squeeze, Unsqueeze, Split, ReduceSum, Pad, Slice, Dropout) and Softmax along the last axis.
+/// UNIMPLEMENTED naming the node whose meaning would change otherwise.
+absl::Status RaiseOpset(Graph& graph, int version);
+
+}  // namespace octet

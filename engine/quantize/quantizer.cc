@@ -1,0 +1,122 @@
+#include "engine/quantize/quantizer.h"
+
+#include <algorithm>
+#include <array>
+#include <format>
+
+#include "engine/onnx/onnx_file.h"
+#include "engine/ops/op.h"
+#include "engine/passes/pass.h"
+#include "engine/quantize/dynamic_int8.h"
+#include "engine/quantize/opset.h"
+#include "engine/quantize/static_int8.h"
+#include "engine/quantize/storage.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+constexpr std::array<std::string_view, 5> kQuantizedOps = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"};
+
+// Passes that keep a graph plain ONNX and leave less to quantize.
+constexpr std::array<std::string_view, 3> kPreparingPasses = {"fold_constants", "remove_no_ops",
+                                                              "fold_batch_norm"};
+
+absl::Status CheckNotQuantized(const Graph& graph) {
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    const bool quantized = std::ranges::find(kQuantizedOps, node.op) != kQuantizedOps.end() ||
+                           node.op.starts_with("QLinear") || node.op.starts_with("QGemm");
+    if (quantized)
+      return InvalidArgument("the model is quantized already: it holds {}", Describe(node));
+  }
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(id);
+    if (value.is_constant() && (value.dtype == DType::kF16 || value.dtype == DType::kBF16)) {
+      return InvalidArgument("the model's weights are not fp32: '{}' is {}", value.name,
+                             DTypeName(value.dtype));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Prepare(Graph& graph) {
+  PassContext context;
+  for (const Pass& pass : AllPasses()) {
+    if (std::ranges::find(kPreparingPasses, pass.name) == kPreparingPasses.end()) {
+      context.disabled.emplace(pass.name);
+    }
+  }
+  return RunPasses(graph, context).status();
+}
+
+std::string RecipeText(const QuantizeRecipe& recipe) {
+  switch (recipe.to) {
+    case Precision::kInt8:
+      return std::format("static {} activations={} weights={}", RangeMethodName(recipe.method),
+                         DTypeName(recipe.activation),
+                         recipe.per_channel ? "per-channel" : "per-tensor");
+    case Precision::kInt8Dynamic:
+      return std::format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
+    default:
+      return std::string(PrecisionName(recipe.to));
+  }
+}
+
+absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
+                                                const CalibrationSet& calibration, int threads,
+                                                const Progress& progress) {
+  OCTET_RETURN_IF_ERROR(Prepare(graph));
+  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
+  if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
+  return QuantizeStatic(std::move(graph), recipe, calibration, threads, progress);
+}
+
+absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe& recipe,
+                                        const CalibrationSet& calibration, int threads,
+                                        const Progress& progress) {
+  switch (recipe.to) {
+    case Precision::kFp16:
+      return StoreWeightsAs(fp32, DType::kF16);
+    case Precision::kBf16: {
+      Graph graph = fp32;
+      OCTET_RETURN_IF_ERROR(InferShapes(graph));
+      OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));  // Cast knows BF16 from there on.
+      return StoreWeightsAs(std::move(graph), DType::kBF16);
+    }
+    case Precision::kInt8:
+    case Precision::kInt8Dynamic:
+      return QuantizeIntegers(fp32, recipe, calibration, threads, progress);
+    case Precision::kFp32:
+      break;
+  }
+  return InvalidArgument("fp32 is no precision to quantize to");
+}
+
+}  // namespace
+
+absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
+                                        const CalibrationSet& calibration, int threads,
+                                        const Progress& progress) {
+  OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
+                         Dispatch(fp32, recipe, calibration, threads, progress));
+  result.graph.metadata["octet.precision"] = std::string(PrecisionName(recipe.to));
+  result.graph.metadata["octet.recipe"] = RecipeText(recipe);
+  return result;
+}
+
+absl::StatusOr<std::vector<QuantizeRecord>> QuantizeFile(const std::string& fp32,
+                                                         const QuantizeRecipe& recipe,
+                                                         const CalibrationSet& calibration,
+                                                         int threads, const Progress& progress,
+                                                         const std::string& out) {
+  OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
+  auto result = Quantize(graph, recipe, calibration, threads, progress);
+  if (!result.ok()) return Annotate(result.status(), fp32);
+  OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
+  return std::move(result->records);
+}
+
+}  // namespace octet

@@ -1,0 +1,47 @@
+// `octet quantize` as a function: an fp32 model in, a variant in another precision out, plain ONNX.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/quantize/calibration.h"
+#include "engine/quantize/recipe.h"
+
+namespace octet {
+
+/// What was done to one layer or tensor, for `octet quantize --json`.
+struct QuantizeRecord {
+  std::string name;    ///< Node or value.
+  std::string what;    ///< "weights", "activation", "kept".
+  std::string detail;  ///< Scale and zero point, range, or the reason why it was kept in fp32.
+};
+
+struct QuantizeResult {
+  Graph graph;
+  std::vector<QuantizeRecord> records;
+};
+
+/// Makes the variant `recipe.to` of an fp32 model. `calibration` is read for int8 only. The result carries the
+/// metadata "octet.precision" and "octet.recipe". Forms written:
+///   fp16, bf16    weights stored in 16 bits behind a Cast to FLOAT;
+///   int8          QuantizeLinear/DequantizeLinear pairs, weights I8 (symmetric, per output channel), bias I32;
+///   int8-dynamic  DynamicQuantizeLinear -> ConvInteger (weights U8, zero point 128) or MatMulInteger (weights I8)
+///                 -> Cast -> Mul by both scales -> Add bias.
+/// Errors: INVALID_ARGUMENT when the model is quantized already, holds nothing to quantize, or the calibration set does not fit
+/// it; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.
+absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
+                                        const CalibrationSet& calibration, int threads,
+                                        const Progress& progress);
+
+/// Quantize from file to file; the result appears at `out` at once or not at all.
+/// Errors: as ReadOnnxFile, Quantize and WriteOnnxFile.
+absl::StatusOr<std::vector<QuantizeRecord>> QuantizeFile(const std::string& fp32,
+                                                         const QuantizeRecipe& recipe,
+                                                         const CalibrationSet& calibration,
+                                                         int threads, const Progress& progress,
+                                                         const std::string& out);
+
+}  // namespace octet

@@ -1,0 +1,238 @@
+#include "engine/quantize/selection.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string_view>
+
+namespace octet {
+namespace {
+
+enum class Role {
+  kFloat,     ///< Stays in fp32.
+  kWeighted,  ///< Conv, Gemm, MatMul with constant weights.
+  kJoin,      ///< Int8 when every input is: Add, Mul, Concat, MatMul of two activations.
+  kUnary,     ///< Int8 in and out, with a range of its own.
+  kShare,     ///< Int8 in and out, with its input's range.
+  kFused,     ///< Part of the node before it.
+};
+
+constexpr std::array<std::string_view, 9> kShareOps = {"MaxPool",   "Reshape",   "Flatten",
+                                                       "Transpose", "Squeeze",   "Slice",
+                                                       "Split",     "Unsqueeze", "Identity"};
+constexpr std::array<std::string_view, 8> kUnaryOps = {
+    "AveragePool", "GlobalAveragePool", "Relu",      "Clip",
+    "LeakyRelu",   "Sigmoid",           "HardSwish", "HardSigmoid"};
+constexpr std::array<std::string_view, 4> kJoinOps = {"Add", "Mul", "Concat", "MatMul"};
+constexpr std::array<std::string_view, 9> kActivations = {
+    "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "HardSwish", "Elu", "Gelu"};
+
+bool IsOneOf(std::string_view op, std::span<const std::string_view> list) {
+  return std::ranges::find(list, op) != list.end();
+}
+
+class Selector {
+ public:
+  explicit Selector(const Graph& graph)
+      : graph_(graph),
+        source_(static_cast<size_t>(graph.value_count())),
+        wanted_(static_cast<size_t>(graph.value_count())) {}
+
+  Selection Run() {
+    AssignRoles();
+    SpreadForward();
+    WantBackward();
+    Selection result;
+    for (const NodeId id : graph_.order()) {
+      if (RoleOf(id) == Role::kWeighted) result.weighted.push_back(*AsWeighted(graph_, id));
+    }
+    for (const ValueId id : graph_.inputs) Select(id, result);
+    for (const NodeId id : graph_.order()) {
+      for (const ValueId out : graph_.node(id).outputs) {
+        if (out != kNone) Select(out, result);
+      }
+    }
+    ShareRanges(result);
+    return result;
+  }
+
+ private:
+  Role RoleOf(NodeId id) const {
+    const auto found = roles_.find(id);
+    return found == roles_.end() ? Role::kFloat : found->second;
+  }
+
+  bool IsActivationValue(ValueId id) const {
+    return id != kNone && !graph_.value(id).is_constant() && graph_.value(id).dtype == DType::kF32;
+  }
+
+  // What only reads a node's result and is computed with it: a MatMul's constant bias, or one activation behind a
+  // weighted node, its bias, or a sum.
+  bool BelongsToProducer(const Node& node) const {
+    const NodeId producer = graph_.producer(node.inputs[0]);
+    if (producer == kNone || graph_.SoleConsumer(node.inputs[0]) == kNone) return false;
+    const Role role = RoleOf(producer);
+    if (node.is("Add")) {
+      return role == Role::kWeighted && graph_.node(producer).is("MatMul") &&
+             graph_.value(node.inputs[1]).is_constant();
+    }
+    if (node.domain != kOnnxDomain || !IsOneOf(node.op, kActivations)) return false;
+    const bool behind_add =
+        graph_.node(producer).is("Add") && (role == Role::kJoin || role == Role::kFused);
+    return role == Role::kWeighted || behind_add;
+  }
+
+  Role RoleFor(NodeId id) const {
+    const Node& node = graph_.node(id);
+    if (node.domain != kOnnxDomain || node.inputs.empty()) return Role::kFloat;
+    if (AsWeighted(graph_, id)) return Role::kWeighted;
+    if (BelongsToProducer(node)) return Role::kFused;
+    if (IsOneOf(node.op, kJoinOps)) {
+      const bool all =
+          std::ranges::all_of(node.inputs, [&](ValueId v) { return IsActivationValue(v); });
+      return all ? Role::kJoin : Role::kFloat;
+    }
+    if (!IsActivationValue(node.inputs[0])) return Role::kFloat;
+    if (IsOneOf(node.op, kShareOps))
+      return node.output(1) != kNone && node.op == "MaxPool" ? Role::kFloat : Role::kShare;
+    return IsOneOf(node.op, kUnaryOps) ? Role::kUnary : Role::kFloat;
+  }
+
+  void AssignRoles() {
+    for (const NodeId id : graph_.order()) roles_[id] = RoleFor(id);
+  }
+
+  // source: the value could be had in integers without leaving them.
+  void SpreadForward() {
+    for (const ValueId id : graph_.inputs) source_[id] = IsActivationValue(id);
+    for (const NodeId id : graph_.order()) {
+      const Node& node = graph_.node(id);
+      bool source = false;
+      switch (RoleOf(id)) {
+        case Role::kFloat:
+          break;
+        case Role::kWeighted:
+          source = true;
+          break;
+        case Role::kJoin:
+          source = std::ranges::all_of(node.inputs, [&](ValueId v) { return source_[v]; });
+          break;
+        case Role::kUnary:
+        case Role::kShare:
+        case Role::kFused:
+          source = source_[node.inputs[0]];
+          break;
+      }
+      for (const ValueId out : node.outputs) {
+        if (out != kNone) source_[out] = source;
+      }
+    }
+  }
+
+  // wanted: somebody computes in integers with it.
+  void WantBackward() {
+    const auto order = graph_.order();
+    for (auto at = order.rbegin(); at != order.rend(); ++at) {
+      const Node& node = graph_.node(*at);
+      const bool out_wanted = std::ranges::any_of(
+          node.outputs, [&](ValueId v) { return v != kNone && OutcomeWanted(v); });
+      switch (RoleOf(*at)) {
+        case Role::kFloat:
+        case Role::kFused:
+          break;
+        case Role::kWeighted:
+          wanted_[node.inputs[0]] = IsActivationValue(node.inputs[0]);
+          break;
+        case Role::kJoin:
+          if (out_wanted &&
+              std::ranges::all_of(node.inputs, [&](ValueId v) { return source_[v]; })) {
+            for (const ValueId v : node.inputs) wanted_[v] = true;
+          }
+          break;
+        case Role::kUnary:
+        case Role::kShare:
+          if (out_wanted && source_[node.inputs[0]]) wanted_[node.inputs[0]] = true;
+          break;
+      }
+    }
+  }
+
+  // Looks through the activation that belongs to the value's producer.
+  bool OutcomeWanted(ValueId id) const {
+    if (wanted_[id]) return true;
+    const NodeId next = graph_.SoleConsumer(id);
+    if (next == kNone || RoleOf(next) != Role::kFused) return false;
+    return OutcomeWanted(graph_.node(next).outputs[0]);
+  }
+
+  void Select(ValueId id, Selection& result) const {
+    if (wanted_[id]) result.quantized.push_back(id);
+  }
+
+  void ShareRanges(Selection& result) const {
+    for (const NodeId id : graph_.order()) {
+      const Node& node = graph_.node(id);
+      if (RoleOf(id) == Role::kShare && wanted_[node.inputs[0]]) {
+        for (const ValueId out : node.outputs) {
+          if (out != kNone && wanted_[out]) result.range_from[out] = node.inputs[0];
+        }
+      }
+      if (RoleOf(id) != Role::kJoin || node.op != "Concat" || !wanted_[node.outputs[0]]) continue;
+      for (const ValueId in : node.inputs) {
+        if (graph_.SoleConsumer(in) != kNone && !result.range_from.contains(in) &&
+            !graph_.is_graph_input(in)) {
+          result.range_from[in] = node.outputs[0];
+        }
+      }
+    }
+  }
+
+  const Graph& graph_;
+  std::map<NodeId, Role> roles_;
+  std::vector<bool> source_;
+  std::vector<bool> wanted_;
+};
+
+bool IsConstantFloat(const Graph& graph, ValueId id) {
+  return id != kNone && graph.value(id).is_constant() &&
+         graph.value(id).constant.dtype() == DType::kF32;
+}
+
+std::optional<WeightedNode> AsGemm(const Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  const auto alpha = node.attributes.Float("alpha", 1.0f);
+  const auto beta = node.attributes.Float("beta", 1.0f);
+  if (!alpha.ok() || !beta.ok() || *alpha != 1.0f || *beta != 1.0f) return std::nullopt;
+  if (node.attributes.IntOr("transA", 0) != 0) return std::nullopt;
+  const ValueId bias = node.input(2);
+  if (bias != kNone && !IsConstantFloat(graph, bias)) return std::nullopt;
+  const int axis = node.attributes.IntOr("transB", 0) != 0 ? 0 : 1;
+  // A bias that is broadcast along the output channels has no scale per channel.
+  const int64_t channels = graph.value(node.inputs[1]).constant.shape()[axis];
+  if (bias != kNone && graph.value(bias).constant.elements() != channels) return std::nullopt;
+  return WeightedNode{id, axis, bias};
+}
+
+}  // namespace
+
+std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (node.domain != kOnnxDomain || node.inputs.size() < 2) return std::nullopt;
+  const ValueId x = node.inputs[0];
+  if (x == kNone || graph.value(x).is_constant() || graph.value(x).dtype != DType::kF32)
+    return std::nullopt;
+  if (!IsConstantFloat(graph, node.inputs[1])) return std::nullopt;
+  const int weight_rank = graph.value(node.inputs[1]).constant.shape().rank();
+  if (node.op == "Conv") {
+    const ValueId bias = node.input(2);
+    if (bias != kNone && !IsConstantFloat(graph, bias)) return std::nullopt;
+    return WeightedNode{id, 0, bias};
+  }
+  if (node.op == "Gemm" && weight_rank == 2) return AsGemm(graph, id);
+  if (node.op == "MatMul" && weight_rank == 2) return WeightedNode{id, 1, kNone};
+  return std::nullopt;
+}
+
+Selection SelectQuantized(const Graph& graph) { return Selector(graph).Run(); }
+
+}  // namespace octet

@@ -1,0 +1,38 @@
+// Which values of an fp32 graph become 8-bit integers: the first half of static quantization.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "engine/graph/graph.h"
+
+namespace octet {
+
+/// A node that multiplies an activation by constant weights.
+struct WeightedNode {
+  NodeId node = kNone;
+  int weight_axis = 0;   ///< The output channels' axis of input 1.
+  ValueId bias = kNone;  ///< Constant F32 bias, or kNone.
+};
+
+/// Conv with constant weights; Gemm with constant B, plain A, alpha = beta = 1; MatMul with a constant [K, N] B.
+/// nullopt for every other node.
+std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId node);
+
+/// What static quantization will do.
+struct Selection {
+  std::vector<WeightedNode> weighted;
+  /// Values that get a QuantizeLinear/DequantizeLinear pair, in graph order.
+  std::vector<ValueId> quantized;
+  /// Quantized value -> the value whose range it takes over: data movement passes its input's on, and what only a
+  /// Concat reads takes the Concat's, so that the concatenation moves bytes.
+  std::map<ValueId, ValueId> range_from;
+};
+
+/// Every value that a weighted node reads is quantized; from there the integers spread through residual sums, products,
+/// concatenations, pools and data movement as long as both sides of an operator are integers anyway. An
+/// activation right behind a weighted node (or a sum) belongs to it: the value between them stays unquantized.
+Selection SelectQuantized(const Graph& graph);
+
+}  // namespace octet

@@ -1,0 +1,192 @@
+#include "engine/quantize/static_int8.h"
+
+#include <algorithm>
+#include <cmath>
+#include <format>
+
+#include "engine/quantize/opset.h"
+#include "engine/quantize/selection.h"
+#include "engine/quantize/weights.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+Tensor ZeroPoints(DType dtype, std::span<const int32_t> zero_points, bool scalar) {
+  const Shape shape = scalar ? Shape{} : Shape{static_cast<int64_t>(zero_points.size())};
+  Tensor tensor(dtype, shape);
+  for (size_t i = 0; i < zero_points.size(); ++i) {
+    switch (dtype) {
+      case DType::kU8:
+        tensor.mutable_span<uint8_t>()[i] = static_cast<uint8_t>(zero_points[i]);
+        break;
+      case DType::kI8:
+        tensor.mutable_span<int8_t>()[i] = static_cast<int8_t>(zero_points[i]);
+        break;
+      default:
+        tensor.mutable_span<int32_t>()[i] = zero_points[i];
+        break;
+    }
+  }
+  return tensor;
+}
+
+class StaticQuantizer {
+ public:
+  StaticQuantizer(Graph graph, const QuantizeRecipe& recipe)
+      : graph_(std::move(graph)), recipe_(recipe), version_(OnnxOpset(graph_)) {}
+
+  absl::StatusOr<QuantizeResult> Run(const CalibrationSet& calibration, int threads,
+                                     const Progress& progress) {
+    selection_ = SelectQuantized(graph_);
+    if (selection_.weighted.empty()) {
+      return InvalidArgument("nothing to quantize: no Conv, Gemm or MatMul with constant weights");
+    }
+    OCTET_RETURN_IF_ERROR(ChooseParams(calibration, threads, progress));
+    for (const ValueId id : selection_.quantized) InsertPair(id);
+    for (const WeightedNode& weighted : selection_.weighted) QuantizeNode(weighted);
+    graph_.RemoveDead();
+    OCTET_RETURN_IF_ERROR(Verify(graph_));
+    return QuantizeResult{std::move(graph_), std::move(records_)};
+  }
+
+ private:
+  ValueId RangeOwner(ValueId id) const {
+    for (auto at = selection_.range_from.find(id); at != selection_.range_from.end();
+         at = selection_.range_from.find(id)) {
+      id = at->second;
+    }
+    return id;
+  }
+
+  absl::Status ChooseParams(const CalibrationSet& calibration, int threads,
+                            const Progress& progress) {
+    std::vector<ValueId> owners;
+    for (const ValueId id : selection_.quantized) owners.push_back(RangeOwner(id));
+    std::ranges::sort(owners);
+    owners.erase(std::unique(owners.begin(), owners.end()), owners.end());
+    OCTET_ASSIGN_OR_RETURN(const auto histograms,
+                           CollectHistograms(graph_, owners, calibration, threads, progress));
+    for (const ValueId id : selection_.quantized) {
+      const Range range = ChooseRange(histograms.at(RangeOwner(id)), recipe_);
+      params_[id] = ParamsFor(range, recipe_.activation);
+      records_.push_back(
+          {graph_.value(id).name, "activation",
+           std::format("range [{}, {}] {}", range.min, range.max, params_[id].ToString())});
+    }
+    return absl::OkStatus();
+  }
+
+  Node LinearNode(std::string_view op, ValueId input, ValueId output, ValueId scale,
+                  ValueId zero) const {
+    return {.name = graph_.value(output).name,
+            .op = std::string(op),
+            .version = version_,
+            .inputs = {input, scale, zero},
+            .outputs = {output}};
+  }
+
+  NodeId AddLinear(std::string_view op, NodeId before, ValueId input, ValueId output, ValueId scale,
+                   ValueId zero, int axis) {
+    Node node = LinearNode(op, input, output, scale, zero);
+    if (axis != QuantParams::kPerTensor) node.attributes.Set("axis", int64_t{axis});
+    return graph_.InsertNodeBefore(before, std::move(node));
+  }
+
+  ValueId NewValue(const std::string& hint, DType dtype, const std::optional<Shape>& shape) {
+    return graph_.AddValue({.name = graph_.UniqueName(hint), .dtype = dtype, .shape = shape});
+  }
+
+  // Every reader of `id` reads its dequantized integers from here on; a graph output keeps the reals.
+  void InsertPair(ValueId id) {
+    const QuantParams& params = params_.at(id);
+    const std::string name = graph_.value(id).name;
+    const std::optional<Shape> shape = graph_.value(id).shape;
+    const ValueId scale = graph_.AddConstant(name + "_scale", Tensor::Scalar(params.scales[0]));
+    const ValueId zero = graph_.AddConstant(
+        name + "_zero_point", ZeroPoints(recipe_.activation, params.zero_points, true));
+    const ValueId integers = NewValue(name + "_quantized", recipe_.activation, shape);
+    const ValueId reals = NewValue(name + "_dequantized", DType::kF32, shape);
+    const std::vector<NodeId> readers(graph_.consumers(id).begin(), graph_.consumers(id).end());
+    const NodeId producer = graph_.producer(id);
+    const NodeId quantize =
+        producer == kNone ? AddLinear("QuantizeLinear", graph_.order().front(), id, integers, scale,
+                                      zero, QuantParams::kPerTensor)
+                          : InsertAfter(producer, "QuantizeLinear", id, integers, scale, zero);
+    InsertAfter(quantize, "DequantizeLinear", integers, reals, scale, zero);
+    for (const NodeId reader : readers) {
+      for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
+        if (graph_.node(reader).inputs[slot] == id) graph_.SetInput(reader, slot, reals);
+      }
+    }
+    scales_[reals] = params.scales[0];
+  }
+
+  NodeId InsertAfter(NodeId position, std::string_view op, ValueId input, ValueId output,
+                     ValueId scale, ValueId zero) {
+    return graph_.InsertNodeAfter(position, LinearNode(op, input, output, scale, zero));
+  }
+
+  ValueId Dequantized(NodeId before, const std::string& hint, Tensor integers,
+                      const QuantParams& params) {
+    const Shape shape = integers.shape();
+    const DType dtype = integers.dtype();
+    const bool scalar = params.per_tensor();
+    const ValueId scale = graph_.AddConstant(
+        hint + "_scale",
+        Tensor::From<float>(scalar ? Shape{} : Shape{static_cast<int64_t>(params.scales.size())},
+                            params.scales));
+    const ValueId zero =
+        graph_.AddConstant(hint + "_zero_point", ZeroPoints(dtype, params.zero_points, scalar));
+    const ValueId constant = graph_.AddConstant(hint + "_quantized", std::move(integers));
+    const ValueId reals = NewValue(hint + "_dequantized", DType::kF32, shape);
+    AddLinear("DequantizeLinear", before, constant, reals, scale, zero, params.axis);
+    return reals;
+  }
+
+  void QuantizeNode(const WeightedNode& weighted) {
+    const Node& node = graph_.node(weighted.node);
+    const float input_scale = scales_.at(node.inputs[0]);
+    const std::string weight_name = graph_.value(node.inputs[1]).name;
+    const Tensor weights = graph_.value(node.inputs[1]).constant;
+    std::vector<float> smallest;
+    if (weighted.bias != kNone)
+      smallest = SmallestScales(graph_.value(weighted.bias).constant, input_scale);
+    QuantizedWeights quantized =
+        QuantizeWeights(weights, weighted.weight_axis, recipe_.per_channel, smallest);
+    records_.push_back(
+        {weight_name, "weights", std::format("INT8 {}", quantized.params.ToString())});
+    const ValueId reals =
+        Dequantized(weighted.node, weight_name, quantized.values, quantized.params);
+    graph_.SetInput(weighted.node, 1, reals);
+    if (weighted.bias == kNone) return;
+    QuantParams bias_params = quantized.params;
+    if (!bias_params.per_tensor()) bias_params.axis = 0;
+    for (float& scale : bias_params.scales) scale *= input_scale;
+    const Value& bias = graph_.value(weighted.bias);
+    const std::string bias_name = bias.name;
+    // ONNX allows a Gemm's bias as [1, N]; integers along one axis need [N].
+    const Tensor flat = bias.constant.Reshaped(Shape{bias.constant.elements()});
+    const ValueId bias_reals =
+        Dequantized(weighted.node, bias_name, QuantizeBias(flat, bias_params.scales), bias_params);
+    graph_.SetInput(weighted.node, 2, bias_reals);
+  }
+
+  Graph graph_;
+  const QuantizeRecipe& recipe_;
+  int version_;
+  Selection selection_;
+  std::map<ValueId, QuantParams> params_;
+  std::map<ValueId, float> scales_;  ///< Of the dequantized values that nodes read.
+  std::vector<QuantizeRecord> records_;
+};
+
+}  // namespace
+
+absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
+                                              const CalibrationSet& calibration, int threads,
+                                              const Progress& progress) {
+  return StaticQuantizer(std::move(graph), recipe).Run(calibration, threads, progress);
+}
+
+}  // namespace octet

@@ -1,0 +1,16 @@
+// Weights stored in 16 bits.
+#pragma once
+
+#include "absl/status/statusor.h"
+
+#include "engine/quantize/quantizer.h"
+
+namespace octet {
+
+/// Stores every F32 initializer of two or more elements as F16 or BF16 behind a Cast to FLOAT:
+///   w f32  ->  w f16 -> Cast(to=FLOAT) -> f32
+/// An initializer whose finite elements overflow F16 is kept and recorded.
+/// INVALID_ARGUMENT when there is no F32 initializer.
+absl::StatusOr<QuantizeResult> StoreWeightsAs(Graph graph, DType dtype);
+
+}  // namespace octet
