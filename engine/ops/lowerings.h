@@ -17,13 +17,5 @@ absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context);
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context);
 /// MaxPool, AveragePool and GlobalAveragePool with channels_last = 1.
 absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context);
-/// Softmax over one axis (opset 13 semantics, or an axis that is the last).
-absl::StatusOr<std::unique_ptr<Step>> LowerSoftmax(const LowerContext& context);
-/// LayerNormalization over the last axis.
-absl::StatusOr<std::unique_ptr<Step>> LowerLayerNorm(const LowerContext& context);
-/// LSTM with constant weights.
-absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context);
-/// BatchNormalization that could not be folded into a neighbour.
-absl::StatusOr<std::unique_ptr<Step>> LowerBatchNorm(const LowerContext& context);
 
 }  // namespace octet

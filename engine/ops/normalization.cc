@@ -4,7 +4,6 @@
 
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
-#include "engine/ops/lowerings.h"
 #include "engine/ops/op_list.h"
 #include "engine/tensor/parallel.h"
 
@@ -196,11 +195,9 @@ absl::StatusOr<Kernel> MakeLrn(const KernelContext& context) {
 
 std::span<const OpDef> NormalizationOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "BatchNormalization", 7, INT_MAX, InferBatchNorm, MakeBatchNorm,
-       LowerBatchNorm},
+      {kOnnxDomain, "BatchNormalization", 7, INT_MAX, InferBatchNorm, MakeBatchNorm},
       // Exporters wrote LayerNormalization before ONNX defined it in opset 17.
-      {kOnnxDomain, "LayerNormalization", 1, INT_MAX, InferLayerNorm, MakeLayerNorm,
-       LowerLayerNorm},
+      {kOnnxDomain, "LayerNormalization", 1, INT_MAX, InferLayerNorm, MakeLayerNorm},
       {kOnnxDomain, "InstanceNormalization", 1, INT_MAX, InferInstanceNorm, MakeInstanceNorm},
       {kOnnxDomain, "LRN", 1, INT_MAX, InferLrn, MakeLrn},
   };

@@ -5,7 +5,6 @@
 
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
-#include "engine/ops/lowerings.h"
 #include "engine/ops/op_list.h"
 #include "engine/tensor/parallel.h"
 
@@ -97,9 +96,8 @@ absl::StatusOr<Kernel> MakeSoftmax(const KernelContext& context) {
 
 std::span<const OpDef> SoftmaxOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "Softmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kSoftmax>, LowerSoftmax},
-      {kOnnxDomain, "Softmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kSoftmax>,
-       LowerSoftmax},
+      {kOnnxDomain, "Softmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kSoftmax>},
+      {kOnnxDomain, "Softmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kSoftmax>},
       {kOnnxDomain, "LogSoftmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kLogSoftmax>},
       {kOnnxDomain, "LogSoftmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kLogSoftmax>},
       {kOnnxDomain, "Hardmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kHardmax>},

@@ -1,0 +1,86 @@
+// Channels-last pools on oneDNN.
+#include "engine/onednn/memory_desc.h"
+#include "engine/onednn/runtime.h"
+#include "engine/ops/lowerings.h"
+#include "engine/ops/pool_loops.h"
+#include "engine/ops/primitive_step.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using onednn::BoundPrimitive;
+using onednn::ExecArg;
+using Dims = dnnl::memory::dims;
+
+constexpr std::array<int, 5> kOrder = {0, 4, 1, 2, 3};
+
+dnnl::memory::desc Volume(DType dtype, const PoolGeometry& g, bool out) {
+  const auto extent = [&](int i) { return out ? g.axes[i].out : g.axes[i].in; };
+  const std::array<int64_t, 5> dims = {g.batch, extent(0), extent(1), extent(2), g.channels};
+  return onednn::PermutedDesc(dtype, dims, kOrder);
+}
+
+absl::StatusOr<dnnl::algorithm> Algorithm(const Node& node) {
+  if (node.op == "MaxPool") return dnnl::algorithm::pooling_max;
+  if (node.attributes.IntOr("count_include_pad", 0) == 0)
+    return dnnl::algorithm::pooling_avg_exclude_padding;
+  return dnnl::algorithm::pooling_avg_include_padding;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
+  const Node& node = context.node;
+  const Value& x = context.input(0);
+  const Value& y = context.output();
+  if (!PoolsChannelsLast(node)) return Unimplemented("channels first");
+  if (x.dtype != y.dtype || x.quant != y.quant)
+    return Unimplemented("input and output differ in scale");
+  if (x.dtype == DType::kF64 || node.output(1) != kNone) return Unimplemented("indices, or FP64");
+  if (!node.post_ops.empty()) return Unimplemented("post-ops");
+  if (x.shape->elements() == 0) return Unimplemented("empty input");
+  const bool global = node.op.starts_with("Global");
+  PoolGeometry g = GlobalGeometry(node, *x.shape);
+  if (!global) {
+    OCTET_ASSIGN_OR_RETURN(g, WindowGeometry(node, *x.shape));
+  }
+  Dims strides, kernel, dilations, begin, end;
+  for (const AxisWindow& axis : g.axes) {
+    strides.push_back(axis.stride);
+    kernel.push_back(axis.kernel);
+    dilations.push_back(axis.dilation - 1);
+    begin.push_back(axis.pad_begin);
+    // With ceil_mode the last window may reach beyond the padding: oneDNN takes that as padding.
+    const int64_t reach = (axis.out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+    end.push_back(std::max<int64_t>(0, reach - axis.in - axis.pad_begin));
+  }
+  OCTET_ASSIGN_OR_RETURN(const dnnl::algorithm algorithm, Algorithm(node));
+  if (algorithm == dnnl::algorithm::pooling_avg_include_padding)
+    return Unimplemented("padding counts");
+  const auto src = Volume(x.dtype, g, false);
+  const auto dst = Volume(y.dtype, g, true);
+  OCTET_ASSIGN_OR_RETURN(const auto pd, onednn::Catch([&] {
+                           return dnnl::pooling_forward::primitive_desc(
+                               onednn::CpuEngine(), dnnl::prop_kind::forward_inference, algorithm,
+                               src, dst, strides, kernel, dilations, begin, end,
+                               onednn::UserScratchpad());
+                         }));
+  const std::string impl = pd.impl_info_str();
+  if (impl.starts_with("ref")) return Unimplemented("oneDNN has only {} for this pool", impl);
+  auto step = std::make_unique<PrimitiveStep>();
+  std::vector<ExecArg> args = {ExecArg::Input(DNNL_ARG_SRC, src, 0),
+                               ExecArg::Output(DNNL_ARG_DST, dst, 0)};
+  if (const size_t bytes = pd.scratchpad_desc().get_size(); bytes > 0) {
+    args.push_back(
+        ExecArg::Scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc(), step->ReserveScratch(bytes)));
+  }
+  OCTET_ASSIGN_OR_RETURN(auto primitive, onednn::Catch([&] { return dnnl::pooling_forward(pd); }));
+  step->Add(BoundPrimitive(std::move(primitive), std::move(args)));
+  context.layer.runs = x.quant ? "int8" : "f32";
+  context.layer.impl = impl;
+  context.layer.isa = context.target.isa;
+  return step;
+}
+
+}  // namespace octet
