@@ -208,7 +208,7 @@ testing::AssertionResult Compare(const Tensor& expected, const Tensor& got,
     const float y = b.span<float>()[i];
     const float allowed =
         real ? tolerance.atol + tolerance.rtol * std::abs(x) : static_cast<float>(tolerance.steps);
-    if (x == y || std::abs(x - y) <= allowed) continue;
+    if (x == y || std::abs(x - y) <= allowed || (std::isnan(x) && std::isnan(y))) continue;
     return testing::AssertionFailure()
            << "element " << i << " of " << a.elements() << ": expected " << x << ", got " << y;
   }
