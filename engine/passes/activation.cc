@@ -8,6 +8,9 @@ namespace octet {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Clip's bounds where the model gives none.
+constexpr float kLowest = std::numeric_limits<float>::lowest();
+constexpr float kLargest = std::numeric_limits<float>::max();
 
 using Kind = PostOp::Kind;
 
@@ -17,25 +20,23 @@ float FloatOr(const Node& node, std::string_view name, float fallback) {
   return value.ok() ? *value : fallback;
 }
 
+// A bound of Clip from opset 11 on: `fallback` when it is absent, nullopt when it is not constant.
+std::optional<float> Bound(const Graph& graph, ValueId value, float fallback) {
+  return value == kNone ? fallback : ScalarOf(graph, value);
+}
+
 std::optional<PostOp> ClipAsPostOp(const Graph& graph, const Node& node) {
-  PostOp op{Kind::kClip, -kInfinity, kInfinity};
-  if (node.version < 11) {
-    op.alpha = FloatOr(node, "min", op.alpha);
-    op.beta = FloatOr(node, "max", op.beta);
-    return op;
-  }
-  if (node.input(1) != kNone) {
-    const auto low = ScalarOf(graph, node.input(1));
-    if (!low) return std::nullopt;
+  PostOp op{Kind::kClip, FloatOr(node, "min", kLowest), FloatOr(node, "max", kLargest)};
+  if (node.version >= 11) {
+    const auto low = Bound(graph, node.input(1), kLowest);
+    const auto high = Bound(graph, node.input(2), kLargest);
+    if (!low || !high) return std::nullopt;
     op.alpha = *low;
-  }
-  if (node.input(2) != kNone) {
-    const auto high = ScalarOf(graph, node.input(2));
-    if (!high) return std::nullopt;
     op.beta = *high;
   }
   // Crossed bounds: ONNX lets the upper one win, post-ops leave it open.
   if (op.alpha > op.beta) return std::nullopt;
+  if (op.alpha == 0 && op.beta == kLargest) return PostOp{Kind::kRelu};
   return op;
 }
 

@@ -113,10 +113,16 @@ class PassRunner {
     OCTET_ASSIGN_OR_RETURN(const int rewrites, pass.run(graph_, context_));
     if (rewrites == 0) return 0;
     graph_.RemoveDead();
-    // A pass may not break what it was given: whatever is wrong from here on is ours.
-    absl::Status status = Verify(graph_);
-    if (status.ok()) status = InferShapes(graph_);
+    if (absl::Status status = Verify(graph_); !status.ok()) return Blame(pass, status);
+    const absl::Status status = InferShapes(graph_);
     if (status.ok()) return rewrites;
+    // Known constants may show that the model contradicts itself: its fault, not ours.
+    if (pass.run == FoldConstants) return status;
+    return Blame(pass, status);
+  }
+
+  // A pass may not break what it was given: whatever is wrong behind one is our bug.
+  static absl::Status Blame(const Pass& pass, const absl::Status& status) {
     return Internal("after pass '{}': {}", pass.name, Message(status));
   }
 

@@ -78,6 +78,18 @@ TEST(PassList, SaysWhichOperatorItDoesNotKnow) {
   EXPECT_THAT(std::string(trace.status().message()), testing::HasSubstr("Sinusoid"));
 }
 
+TEST(PassList, BlamesTheModelForAContradictionThatFoldingShows) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId target =
+      b.Op("Mul", {b.IntList({2, 2}), b.IntList({1, 2})});  // 2 x 4 of six elements.
+  b.Output(b.Op("Reshape", {x, target}));
+  Graph graph = b.Build();
+  const auto trace = RunPasses(graph, {});
+  EXPECT_EQ(trace.status().code(), absl::StatusCode::kInvalidArgument) << trace.status();
+  EXPECT_THAT(std::string(trace.status().message()), testing::HasSubstr("Reshape"));
+}
+
 PassContext Bf16Context() {
   PassContext context;
   context.precision = Precision::kBf16;

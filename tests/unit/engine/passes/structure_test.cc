@@ -279,13 +279,21 @@ TEST(FuseActivation, TakesClipInBothForms) {
   GraphBuilder b;
   const ValueId sum = b.Op("Add", {b.Input("x", {4, 4}), b.Input("y", {4, 4})});
   b.Output(b.Op("Clip", {sum, b.Scalar(0.0F), b.Scalar(6.0F)}));
-  b.Opset(6);
   EXPECT_THAT(Checked("fuse_activation", b.Build()), HasOps({"Add"}));
   GraphBuilder old(9);
   old.Output(old.Op("Clip",
                     {old.Op("Conv", {old.Input("x", {1, 3, 4, 4}), old.Random({5, 3, 1, 1})})},
                     {{"min", -0.5F}, {"max", 0.5F}}));
   EXPECT_THAT(Checked("fuse_activation", old.Build()), HasOps({"Conv"}));
+}
+
+TEST(FuseActivation, SeesAReluInAClipWithoutAnUpperBound) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  b.Output(b.Op("Clip", {c, b.Scalar(0.0F)}));
+  const Graph after = Checked("fuse_activation", b.Build());
+  ASSERT_EQ(TheOnly(after, "Conv").post_ops.size(), 1U);
+  EXPECT_EQ(TheOnly(after, "Conv").post_ops[0].kind, PostOp::Kind::kRelu);
 }
 
 TEST(FuseActivation, StaysWhenSomebodyElseReadsTheSum) {
