@@ -5,6 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "absl/strings/str_join.h"
+
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/movement_step.h"
@@ -53,11 +55,14 @@ absl::StatusOr<Shape> ReshapeTarget(const InferContext& context, const std::vect
   }
   const auto mismatch = [&] {
     return context.Error(
-        std::format("cannot reshape {} to {}", in->ToString(), Shape(target).ToString()));
+        std::format("cannot reshape {} to [{}]", in->ToString(), absl::StrJoin(target, ",")));
   };
   if (!left_known) return out;
   if (free_axis < 0)
-    return left == right || std::ranges::contains(out, 0) ? absl::StatusOr<Shape>(out) : mismatch();
+    // A copied extent of 0 leaves no elements on either side, whatever the other extents are.
+    return left == right || (std::ranges::contains(out, 0) && std::ranges::contains(*in, 0))
+               ? absl::StatusOr<Shape>(out)
+               : mismatch();
   if (right == 0) {
     if (left != 0 || allow_zero) return mismatch();
     out[free_axis] = 0;
