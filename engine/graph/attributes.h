@@ -9,26 +9,31 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "engine/tensor/tensor.h"
 
 namespace octet {
 
-using AttributeValue = std::variant<int64_t, float, std::string, std::vector<int64_t>, std::vector<float>,
-                                    std::vector<std::string>, Tensor>;
+using AttributeValue = std::variant<int64_t, float, std::string, std::vector<int64_t>,
+                                    std::vector<float>, std::vector<std::string>, Tensor>;
 
 /// Name -> value. The typed getters return `fallback` when the attribute is absent, and an
 /// INVALID_ARGUMENT that names attribute, expected and actual type when it has another type.
 class Attributes {
  public:
   bool has(std::string_view name) const { return map_.contains(name); }
-  void Set(std::string name, AttributeValue value) { map_.insert_or_assign(std::move(name), std::move(value)); }
+  void Set(std::string name, AttributeValue value) {
+    map_.insert_or_assign(std::move(name), std::move(value));
+  }
   void Erase(std::string_view name);
 
   absl::StatusOr<int64_t> Int(std::string_view name, int64_t fallback) const;
   absl::StatusOr<float> Float(std::string_view name, float fallback) const;
   absl::StatusOr<std::string> String(std::string_view name, std::string_view fallback) const;
-  absl::StatusOr<std::vector<int64_t>> Ints(std::string_view name, std::vector<int64_t> fallback) const;
-  absl::StatusOr<std::vector<float>> Floats(std::string_view name, std::vector<float> fallback) const;
+  absl::StatusOr<std::vector<int64_t>> Ints(std::string_view name,
+                                            std::vector<int64_t> fallback) const;
+  absl::StatusOr<std::vector<float>> Floats(std::string_view name,
+                                            std::vector<float> fallback) const;
   /// Null when absent.
   absl::StatusOr<const Tensor*> TensorOrNull(std::string_view name) const;
 

@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "engine/graph/attributes.h"
 #include "engine/graph/precision.h"
 #include "engine/tensor/quant_params.h"
@@ -39,10 +40,12 @@ inline constexpr std::string_view kOctetDomain = "octet";
 /// One tensor of the graph: an input, a constant, or one output of one node.
 struct Value {
   std::string name;
-  DType dtype = DType::kUndefined;   ///< kUndefined until inferred.
-  std::optional<Shape> shape;        ///< nullopt while even the rank is unknown; extents may be kUnknownDim.
-  std::optional<QuantParams> quant;  ///< Set on typed int8 values (dtype U8 or I8, or I32 for a bias).
-  Tensor constant;                   ///< The elements when the value is constant, else an empty handle.
+  DType dtype = DType::kUndefined;  ///< kUndefined until inferred.
+  std::optional<Shape>
+      shape;  ///< nullopt while even the rank is unknown; extents may be kUnknownDim.
+  std::optional<QuantParams>
+      quant;        ///< Set on typed int8 values (dtype U8 or I8, or I32 for a bias).
+  Tensor constant;  ///< The elements when the value is constant, else an empty handle.
 
   bool is_constant() const { return !constant.empty_handle(); }
   bool has_static_shape() const { return shape && shape->is_static(); }
@@ -52,24 +55,25 @@ struct Value {
 struct PostOp {
   enum class Kind : uint8_t {
     kRelu,
-    kLeakyRelu,    ///< alpha
-    kClip,         ///< [alpha, beta]
+    kLeakyRelu,  ///< alpha
+    kClip,       ///< [alpha, beta]
     kSigmoid,
     kHardSigmoid,  ///< max(0, min(1, alpha * x + beta))
     kHardSwish,
-    kSwish,        ///< x * sigmoid(alpha * x)
+    kSwish,  ///< x * sigmoid(alpha * x)
     kTanh,
-    kElu,          ///< alpha
+    kElu,  ///< alpha
     kSoftplus,
     kGeluErf,
     kGeluTanh,
-    kAdd,          ///< + node.inputs[operand]
-    kMul,          ///< * node.inputs[operand]
+    kAdd,  ///< + node.inputs[operand]
+    kMul,  ///< * node.inputs[operand]
   };
   Kind kind;
   float alpha = 0;
   float beta = 0;
-  int operand = kNone;  ///< Index into node.inputs for kAdd and kMul, broadcast to the node's output.
+  int operand =
+      kNone;  ///< Index into node.inputs for kAdd and kMul, broadcast to the node's output.
   bool operator==(const PostOp&) const = default;
 };
 std::string_view PostOpName(PostOp::Kind kind);
@@ -97,13 +101,14 @@ struct Node {
 class Graph {
  public:
   std::string name;
-  std::vector<ValueId> inputs;   ///< Without initializers.
+  std::vector<ValueId> inputs;  ///< Without initializers.
   std::vector<ValueId> outputs;
   std::map<std::string, std::string> metadata;  ///< ONNX metadata_props.
 
   ValueId AddValue(Value value);
   /// Adds a constant value named after `hint`, made unique.
-  ValueId AddConstant(std::string_view hint, Tensor tensor, std::optional<QuantParams> quant = std::nullopt);
+  ValueId AddConstant(std::string_view hint, Tensor tensor,
+                      std::optional<QuantParams> quant = std::nullopt);
   /// Adds a node at the end of order(); its outputs become produced by it.
   NodeId AddNode(Node node);
   /// Adds a node just before `position` in order().

@@ -30,16 +30,22 @@ absl::Status BoundPrimitive::Execute(ExecState& state, std::span<void* const> in
   for (size_t i = 0; i < args_.size(); ++i) {
     void* data = nullptr;
     switch (args_[i].from) {
-      case ExecArg::From::kInput: data = inputs[args_[i].index]; break;
-      case ExecArg::From::kOutput: data = outputs[args_[i].index]; break;
-      case ExecArg::From::kScratch: data = scratch + args_[i].index; break;
-      case ExecArg::From::kConstant: continue;
+      case ExecArg::From::kInput:
+        data = inputs[args_[i].index];
+        break;
+      case ExecArg::From::kOutput:
+        data = outputs[args_[i].index];
+        break;
+      case ExecArg::From::kScratch:
+        data = scratch + args_[i].index;
+        break;
+      case ExecArg::From::kConstant:
+        continue;
     }
     dnnl_memory_set_data_handle(state.args_[i].memory, data);
   }
-  const dnnl_status_t status =
-      dnnl_primitive_execute(primitive_.get(), ThreadStream(), static_cast<int>(state.args_.size()),
-                             state.args_.data());
+  const dnnl_status_t status = dnnl_primitive_execute(
+      primitive_.get(), ThreadStream(), static_cast<int>(state.args_.size()), state.args_.data());
   return ToStatus(status, "oneDNN could not execute a primitive");
 }
 

@@ -64,8 +64,8 @@ class BoundPrimitive {
   bool ReadsInput(size_t slot) const;
   /// INTERNAL or RESOURCE_EXHAUSTED when oneDNN refuses.
   absl::StatusOr<ExecState> NewState() const;
-  absl::Status Execute(ExecState& state, std::span<void* const> inputs, std::span<void* const> outputs,
-                       std::byte* scratch) const;
+  absl::Status Execute(ExecState& state, std::span<void* const> inputs,
+                       std::span<void* const> outputs, std::byte* scratch) const;
 
  private:
   dnnl::primitive primitive_;

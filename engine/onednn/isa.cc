@@ -4,8 +4,9 @@
 #include <cctype>
 #include <format>
 
-#include "engine/onednn/runtime.h"
 #include "oneapi/dnnl/dnnl_debug.h"
+
+#include "engine/onednn/runtime.h"
 
 namespace octet::onednn {
 namespace {
@@ -21,7 +22,8 @@ std::string IsaName(dnnl_cpu_isa_t isa) {
 
 // The values are bit sets in which a newer instruction set contains the older ones.
 bool Includes(dnnl_cpu_isa_t isa, dnnl_cpu_isa_t wanted) {
-  return (static_cast<unsigned>(isa) & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);
+  return (static_cast<unsigned>(isa) & static_cast<unsigned>(wanted)) ==
+         static_cast<unsigned>(wanted);
 }
 
 }  // namespace

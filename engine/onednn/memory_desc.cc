@@ -18,13 +18,20 @@ dnnl::memory::dims RowMajorStrides(std::span<const int64_t> dims) {
 dnnl::memory::data_type ToDnnl(DType dtype) {
   using Type = dnnl::memory::data_type;
   switch (dtype) {
-    case DType::kF32: return Type::f32;
-    case DType::kBF16: return Type::bf16;
-    case DType::kF16: return Type::f16;
-    case DType::kU8: return Type::u8;
-    case DType::kI8: return Type::s8;
-    case DType::kI32: return Type::s32;
-    default: return Type::undef;
+    case DType::kF32:
+      return Type::f32;
+    case DType::kBF16:
+      return Type::bf16;
+    case DType::kF16:
+      return Type::f16;
+    case DType::kU8:
+      return Type::u8;
+    case DType::kI8:
+      return Type::s8;
+    case DType::kI32:
+      return Type::s32;
+    default:
+      return Type::undef;
   }
 }
 
@@ -46,7 +53,8 @@ dnnl::memory::desc PermutedDesc(DType dtype, std::span<const int64_t> dims,
 }
 
 dnnl::memory::desc AnyDesc(DType dtype, std::span<const int64_t> dims) {
-  return {dnnl::memory::dims(dims.begin(), dims.end()), ToDnnl(dtype), dnnl::memory::format_tag::any};
+  return {dnnl::memory::dims(dims.begin(), dims.end()), ToDnnl(dtype),
+          dnnl::memory::format_tag::any};
 }
 
 dnnl::memory::desc VectorDesc(DType dtype, int64_t count) {

@@ -4,8 +4,9 @@
 #include <cstdint>
 #include <span>
 
-#include "engine/tensor/tensor.h"
 #include "oneapi/dnnl/dnnl.hpp"
+
+#include "engine/tensor/tensor.h"
 
 namespace octet::onednn {
 
@@ -14,11 +15,14 @@ dnnl::memory::data_type ToDnnl(DType dtype);
 
 /// A dense row-major descriptor. A scalar becomes {1}. Requires: static extents.
 dnnl::memory::desc DenseDesc(DType dtype, std::span<const int64_t> dims);
-inline dnnl::memory::desc DenseDesc(const TensorSpec& spec) { return DenseDesc(spec.dtype, spec.shape.dims()); }
+inline dnnl::memory::desc DenseDesc(const TensorSpec& spec) {
+  return DenseDesc(spec.dtype, spec.shape.dims());
+}
 
 /// A dense row-major buffer seen with its axes permuted: logical axis i is the buffer's axis order[i]. With
 /// order {0, 3, 1, 2} a [N,H,W,C] buffer is described as N,C,H,W with channels innermost.
-dnnl::memory::desc PermutedDesc(DType dtype, std::span<const int64_t> dims, std::span<const int> order);
+dnnl::memory::desc PermutedDesc(DType dtype, std::span<const int64_t> dims,
+                                std::span<const int> order);
 
 /// Extents with layout left to the primitive.
 dnnl::memory::desc AnyDesc(DType dtype, std::span<const int64_t> dims);

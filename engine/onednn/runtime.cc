@@ -16,10 +16,14 @@ dnnl_stream_t ThreadStream() {
 
 absl::Status ToStatus(dnnl_status_t status, const char* message) {
   switch (status) {
-    case dnnl_success: return absl::OkStatus();
-    case dnnl_unimplemented: return absl::UnimplementedError(message);
-    case dnnl_out_of_memory: return absl::ResourceExhaustedError(message);
-    default: return absl::InternalError(message);
+    case dnnl_success:
+      return absl::OkStatus();
+    case dnnl_unimplemented:
+      return absl::UnimplementedError(message);
+    case dnnl_out_of_memory:
+      return absl::ResourceExhaustedError(message);
+    default:
+      return absl::InternalError(message);
   }
 }
 

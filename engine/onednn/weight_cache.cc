@@ -86,11 +86,11 @@ std::shared_ptr<std::byte[]> WeightCache::Allocate(size_t bytes) {
 }
 
 void WeightCache::DropExpired() {
-  absl::erase_if(forms_, [](const auto& entry) { return entry.second.expired(); });
+  std::erase_if(forms_, [](const auto& entry) { return entry.second.expired(); });
   for (auto& [key, layouts] : layouts_) {
     std::erase_if(layouts, [](const Layout& layout) { return layout.data.expired(); });
   }
-  absl::erase_if(layouts_, [](const auto& entry) { return entry.second.empty(); });
+  std::erase_if(layouts_, [](const auto& entry) { return entry.second.empty(); });
 }
 
 absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::GetOrMake(

@@ -5,14 +5,15 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "engine/tensor/tensor.h"
 #include "oneapi/dnnl/dnnl.hpp"
+
+#include "engine/tensor/tensor.h"
 
 namespace octet::onednn {
 
@@ -63,8 +64,8 @@ class WeightCache {
 
   const std::shared_ptr<Counter> counter_;  ///< Shared with the forms, which may outlive the cache.
   mutable absl::Mutex mutex_;
-  absl::flat_hash_map<std::string, std::weak_ptr<const std::byte[]>> forms_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, std::vector<Layout>> layouts_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, std::weak_ptr<const std::byte[]>> forms_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<std::string, std::vector<Layout>> layouts_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace octet::onednn

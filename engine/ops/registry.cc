@@ -1,7 +1,6 @@
 #include <format>
+#include <map>
 #include <vector>
-
-#include "absl/container/flat_hash_map.h"
 
 #include "engine/ops/op.h"
 #include "engine/ops/op_list.h"
@@ -45,8 +44,7 @@ class Registry {
   }
 
   std::vector<const OpDef*> all_;
-  absl::flat_hash_map<std::pair<std::string_view, std::string_view>, std::vector<const OpDef*>>
-      by_name_;
+  std::map<std::pair<std::string_view, std::string_view>, std::vector<const OpDef*>> by_name_;
 };
 
 bool IsSmallReal(DType dtype) {

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <format>
 #include <optional>
+#include <unordered_map>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 
 #include "engine/ops/op.h"
@@ -230,7 +230,7 @@ class Compiler {
   BufferMap buffers_;
   std::vector<Pending> pending_;
   std::vector<size_t> offsets_;
-  absl::flat_hash_map<ValueId, size_t> constants_;
+  std::unordered_map<ValueId, size_t> constants_;
   PlanParts parts_;
 };
 

@@ -53,20 +53,25 @@ void ConvertFloatToHalf(const float* src, Half* dst, size_t count);
 /// Returns the size of one element in bytes; 0 for kUndefined.
 constexpr size_t SizeOf(DType dtype) {
   switch (dtype) {
-    case DType::kUndefined: return 0;
+    case DType::kUndefined:
+      return 0;
     case DType::kBool:
     case DType::kU8:
-    case DType::kI8: return 1;
+    case DType::kI8:
+      return 1;
     case DType::kU16:
     case DType::kI16:
     case DType::kF16:
-    case DType::kBF16: return 2;
+    case DType::kBF16:
+      return 2;
     case DType::kU32:
     case DType::kI32:
-    case DType::kF32: return 4;
+    case DType::kF32:
+      return 4;
     case DType::kU64:
     case DType::kI64:
-    case DType::kF64: return 8;
+    case DType::kF64:
+      return 8;
   }
   return 0;
 }
@@ -86,18 +91,31 @@ std::optional<DType> ParseDType(std::string_view name);
 /// Maps a C++ element type to its DType: DTypeOf<float> == DType::kF32.
 template <typename T>
 inline constexpr DType DTypeOf = DType::kUndefined;
-template <> inline constexpr DType DTypeOf<bool> = DType::kBool;
-template <> inline constexpr DType DTypeOf<uint8_t> = DType::kU8;
-template <> inline constexpr DType DTypeOf<int8_t> = DType::kI8;
-template <> inline constexpr DType DTypeOf<uint16_t> = DType::kU16;
-template <> inline constexpr DType DTypeOf<int16_t> = DType::kI16;
-template <> inline constexpr DType DTypeOf<uint32_t> = DType::kU32;
-template <> inline constexpr DType DTypeOf<int32_t> = DType::kI32;
-template <> inline constexpr DType DTypeOf<uint64_t> = DType::kU64;
-template <> inline constexpr DType DTypeOf<int64_t> = DType::kI64;
-template <> inline constexpr DType DTypeOf<Half> = DType::kF16;
-template <> inline constexpr DType DTypeOf<BFloat16> = DType::kBF16;
-template <> inline constexpr DType DTypeOf<float> = DType::kF32;
-template <> inline constexpr DType DTypeOf<double> = DType::kF64;
+template <>
+inline constexpr DType DTypeOf<bool> = DType::kBool;
+template <>
+inline constexpr DType DTypeOf<uint8_t> = DType::kU8;
+template <>
+inline constexpr DType DTypeOf<int8_t> = DType::kI8;
+template <>
+inline constexpr DType DTypeOf<uint16_t> = DType::kU16;
+template <>
+inline constexpr DType DTypeOf<int16_t> = DType::kI16;
+template <>
+inline constexpr DType DTypeOf<uint32_t> = DType::kU32;
+template <>
+inline constexpr DType DTypeOf<int32_t> = DType::kI32;
+template <>
+inline constexpr DType DTypeOf<uint64_t> = DType::kU64;
+template <>
+inline constexpr DType DTypeOf<int64_t> = DType::kI64;
+template <>
+inline constexpr DType DTypeOf<Half> = DType::kF16;
+template <>
+inline constexpr DType DTypeOf<BFloat16> = DType::kBF16;
+template <>
+inline constexpr DType DTypeOf<float> = DType::kF32;
+template <>
+inline constexpr DType DTypeOf<double> = DType::kF64;
 
 }  // namespace octet

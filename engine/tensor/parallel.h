@@ -1,10 +1,10 @@
 // Loops over the calling worker's OpenMP team.
 #pragma once
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstdint>
-
-#include <omp.h>
 
 namespace octet {
 
@@ -12,7 +12,8 @@ namespace octet {
 /// on the calling thread alone when fewer than two ranges of `grain` elements would result.
 template <typename Fn>
 void ParallelFor(int64_t count, int64_t grain, const Fn& fn) {
-  const int64_t parts = std::min<int64_t>(omp_get_max_threads(), count / std::max<int64_t>(grain, 1));
+  const int64_t parts =
+      std::min<int64_t>(omp_get_max_threads(), count / std::max<int64_t>(grain, 1));
   if (parts < 2 || omp_in_parallel()) {
     if (count > 0) fn(int64_t{0}, count);
     return;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "absl/status/status.h"
+
 #include "engine/tensor/quant_params.h"
 #include "engine/tensor/tensor.h"
 

@@ -91,7 +91,9 @@ class Tensor {
     return From<T>(Shape{}, std::span<const T>(&value, 1));
   }
 
-  bool empty_handle() const { return data_ == nullptr; }  ///< Default-constructed: no tensor at all.
+  bool empty_handle() const {
+    return data_ == nullptr;
+  }  ///< Default-constructed: no tensor at all.
   const TensorSpec& spec() const { return spec_; }
   DType dtype() const { return spec_.dtype; }
   const Shape& shape() const { return spec_.shape; }

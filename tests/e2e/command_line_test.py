@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Runs the verbs of `octet` on the demo model as a user would.
+
+usage: command_line_test.py OCTET
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FP32 = ROOT / "demo/models/glyphs/1/fp32.onnx"
+MAP = ROOT / "demo/models/glyphs/model.yaml"
+CALIBRATION = ROOT / "demo/data/calibration.npz"
+TEST = ROOT / "demo/data/test.npz"
+OCTET = ""
+
+
+def octet(*words):
+    """Returns the finished process."""
+    command = [OCTET, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def answer(*words):
+    """Returns what a verb prints with --json; fails the test when the verb fails."""
+    done = octet(*words, "--json")
+    if done.returncode != 0:
+        raise AssertionError(f"octet {words[0]} ended with {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+class QuantizedDemoTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.made = {
+            row["precision"]: row
+            for row in answer("quantize", FP32, "--calibration", CALIBRATION, "--map", MAP, "--out", cls.folder.name)
+        }
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def evaluate(self, precision, data):
+        return answer("eval", self.made[precision]["file"], "--data", data, "--map", MAP, "--reference", FP32)
+
+    def test_every_precision_is_made_and_smaller(self):
+        self.assertEqual(set(self.made), {"fp16", "bf16", "int8", "int8-dynamic"})
+        for precision in ("fp16", "bf16"):
+            self.assertLess(self.made[precision]["ratio"], 0.53)
+        for precision in ("int8", "int8-dynamic"):
+            self.assertLess(self.made[precision]["ratio"], 0.30)
+
+    def test_accuracy_stays_within_half_a_point_of_fp32(self):
+        fp32 = answer("eval", FP32, "--data", TEST, "--map", MAP)
+        self.assertEqual(fp32["count"], 1536)
+        self.assertTrue(90 <= fp32["top1"] <= 99, fp32)
+        for precision, agreement in (("fp16", 99.8), ("bf16", 99.5), ("int8", 99.0)):
+            with self.subTest(precision):
+                result = self.evaluate(precision, TEST)
+                self.assertGreaterEqual(result["top1"], fp32["top1"] - 0.5)
+                self.assertGreaterEqual(result["agreement"], agreement)
+
+    def test_dynamic_ranges_agree_with_fp32(self):
+        result = self.evaluate("int8-dynamic", CALIBRATION)
+        self.assertEqual(result["count"], 320)
+        self.assertGreaterEqual(result["agreement"], 98.5)
+
+    def test_certificate_proves_int8(self):
+        certificate = answer("inspect", self.made["int8"]["file"])
+        self.assertEqual(certificate["precision"], "int8")
+        self.assertGreaterEqual(certificate["mac_share"]["int8"], 0.97)
+        for layer in certificate["layers"]:
+            if layer["macs"]:
+                self.assertEqual(layer["runs"], "int8", layer)
+                self.assertNotIn("ref", layer["impl"], layer)
+
+    def test_bench_reports_the_floor(self):
+        rows = answer("bench", FP32, "--batch", "1,4", "--seconds", "0.1")
+        self.assertEqual([row["batch"] for row in rows], [1, 4])
+        for row in rows:
+            self.assertGreater(row["latency_ms"]["min"], 0)
+            self.assertGreater(row["primitive_sum_ms"], 0)
+
+    def test_a_quantized_model_is_refused(self):
+        done = octet("quantize", self.made["int8"]["file"], "--to", "int8-dynamic", "--out", self.folder.name + "/again")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("quantized already", done.stderr)
+
+    def test_unmet_int8_share_is_refused(self):
+        done = octet("inspect", FP32, "--require-int8", "95")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("int8", done.stderr)
+
+
+class BadInputTest(unittest.TestCase):
+    def test_missing_model_is_named(self):
+        done = octet("inspect", "/nonexistent/model.onnx")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/nonexistent/model.onnx", done.stderr)
+
+    def test_garbage_is_no_model(self):
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            file.write(b"\xff" * 1000)
+            file.flush()
+            done = octet("inspect", file.name)
+        self.assertEqual(done.returncode, 1)
+        self.assertTrue(done.stderr.startswith("octet: "), done.stderr)
+
+    def test_int8_needs_calibration(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = octet("quantize", FP32, "--to", "int8", "--out", folder)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--calibration", done.stderr)
+
+    def test_unknown_pass_is_refused(self):
+        done = octet("inspect", FP32, "--disable-pass", "no_such_pass")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no_such_pass", done.stderr)
+
+    def test_wrong_usage_ends_with_2(self):
+        self.assertEqual(octet("inspect").returncode, 2)
+        self.assertEqual(octet("no-such-verb").returncode, 2)
+
+    def test_every_verb_has_help(self):
+        for verb in ("quantize", "inspect", "check", "eval", "bench", "load"):
+            self.assertEqual(octet(verb, "--help").returncode, 0, verb)
+
+
+if __name__ == "__main__":
+    OCTET = sys.argv.pop(1)
+    unittest.main(verbosity=2)
