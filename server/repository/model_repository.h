@@ -1,0 +1,82 @@
+// The folder of models, and which of its versions answer requests.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "config/server_config.h"
+#include "server/metrics/registry.h"
+#include "server/repository/model_version.h"
+
+namespace octet {
+
+/// The protocol's states of a model version.
+enum class VersionState : uint8_t { kUnavailable, kLoading, kReady, kUnloading };
+/// "UNAVAILABLE", "LOADING", "READY", "UNLOADING".
+std::string_view VersionStateName(VersionState state);
+
+/// A row of the repository's index. A model without any version that could be looked at (a folder
+/// without versions, a broken model.yaml) has one row with an empty version.
+struct IndexEntry {
+  std::string model;
+  std::string version;
+  VersionState state = VersionState::kUnavailable;
+  std::string
+      reason;  ///< Why it is not ready, or which of its variants are not. Empty = nothing to say.
+};
+
+/// Loads, swaps and unloads models; requests look versions up in an immutable catalogue.
+///
+///     (absent) --found--> LOADING --a variant loaded--> READY --Unload/removed--> UNLOADING --> UNAVAILABLE
+///                            +----none loaded----> UNAVAILABLE --Load/changed--> LOADING
+///
+/// A version that is READY stays so while a changed one loads; then the catalogue is swapped in one
+/// step: requests that were accepted finish on the old one, whose memory goes with the last of them.
+/// Files that did not change are not loaded again: a changed model.yaml alone (weights of the split,
+/// batching, wire mappings) swaps the routing at once.
+/// Thread-safety: safe. Loads run on the caller's thread, one at a time; look-ups never wait for them.
+class ModelRepository {
+ public:
+  /// Loads what the folder holds. A broken model is UNAVAILABLE and the rest serves, unless
+  /// config.repository.strict: then its error. NOT_FOUND when the folder does not exist.
+  static absl::StatusOr<std::unique_ptr<ModelRepository>> Open(const ServerConfig& config,
+                                                               int worker_threads,
+                                                               MetricsRegistry& metrics);
+  virtual ~ModelRepository() = default;
+
+  /// Returns the version that answers: the highest ready one for an empty `version`, else the one
+  /// with that number. NOT_FOUND ("Request for unknown model: ...") for a model or version that
+  /// does not exist, INVALID_ARGUMENT for a version that is no number, UNAVAILABLE with the reason
+  /// for one that is not ready.
+  virtual absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(
+      std::string_view model, std::string_view version) const = 0;
+
+  /// Every ready version of a model, or of all models when `model` is empty; NOT_FOUND and
+  /// INVALID_ARGUMENT as Find.
+  virtual absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
+      std::string_view model, std::string_view version) const = 0;
+
+  /// Every version of every model, by name and number; with `ready_only` those that answer.
+  virtual std::vector<IndexEntry> Index(bool ready_only) const = 0;
+
+  /// Reads the model's folder anew and loads what changed. The load's error when nothing of it
+  /// answers then; NOT_FOUND when there is no such folder.
+  virtual absl::Status Load(std::string_view model) = 0;
+  /// Takes the model out of the catalogue: new requests get UNAVAILABLE, accepted ones finish. It
+  /// stays out until Load. NOT_FOUND for an unknown model.
+  virtual absl::Status Unload(std::string_view model) = 0;
+
+  /// Looks for models that appeared, changed or disappeared, and follows. Errors end up in the
+  /// index and the log.
+  virtual void Poll() = 0;
+
+  /// True when every model that is meant to be served has a version that answers.
+  virtual bool AllReady() const = 0;
+};
+
+}  // namespace octet

@@ -1,0 +1,50 @@
+// A version of a model as requests see it: immutable, replaced as a whole when anything about it changes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/model_config.h"
+#include "engine/engine.h"
+#include "server/metrics/registry.h"
+#include "server/repository/version_statistics.h"
+#include "server/routing/routing.h"
+#include "server/scheduling/variant_queue.h"
+
+namespace octet {
+
+/// One precision of a version. `queue` is null while the variant cannot answer; `reason` says why.
+struct ServedVariant {
+  Precision precision = Precision::kFp32;
+  std::shared_ptr<VariantQueue> queue;
+  std::shared_ptr<VariantMetrics> metrics;
+  Certificate certificate;  ///< Of the plan for one row; empty while not ready or when shapes vary.
+  std::string reason;
+
+  bool ready() const { return queue != nullptr; }
+};
+
+/// What requests for a version need, found with one look-up. Immutable: who holds one may go on
+/// using it after a reload or an unload; its queues stay valid until the last holder is gone.
+struct ModelVersion {
+  std::string model;
+  int64_t number = 0;
+  std::string version;  ///< `number` as text, as answers echo it.
+  Signature signature;  ///< Of its ready variants, which agree; else of none: empty.
+  ServerConfig::Batching batching;
+  std::map<std::string, WireMapping> wire;  ///< By input name.
+  ModelConfig::Routing routing;
+  RouteTable routes;
+  std::vector<ServedVariant> variants;  ///< In the order of Precision.
+  std::shared_ptr<VersionStatistics> statistics;
+
+  /// Null when the version has no such precision.
+  const ServedVariant* Find(Precision precision) const;
+  /// True when at least one variant answers.
+  bool ready() const;
+};
+
+}  // namespace octet
