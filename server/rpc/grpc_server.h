@@ -1,0 +1,58 @@
+// The process's gRPC endpoint: the Open Inference Protocol, health and reflection on one port.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "server/metrics/registry.h"
+#include "server/repository/model_repository.h"
+#include "server/scheduling/clock.h"
+#include "server/scheduling/dispatcher.h"
+#include "server/scheduling/gate.h"
+
+namespace octet {
+
+struct GrpcServerOptions {
+  std::string address = "0.0.0.0";
+  int port = 0;                                   ///< 0 = any free one.
+  int64_t max_message_bytes = int64_t{64} << 20;  ///< Of a request; at most 2^31 - 1.
+  std::string name = "octet";                     ///< What ServerMetadata answers, as is `version`.
+  std::string version;
+  bool access_log = false;  ///< One event per inference request.
+};
+
+/// What the endpoint asks and feeds. Everything outlives the server.
+struct GrpcServerParts {
+  ModelRepository& repository;
+  Dispatcher& dispatcher;
+  MetricsRegistry& metrics;
+  Gate& gate;  ///< Every inference is inside from its arrival until its answer has been sent.
+  Clock& clock = Clock::Real();
+};
+
+/// Accepts calls from Start on.
+///
+///     serving --parts.gate.Close()--> draining (new inferences: UNAVAILABLE; not ready; health
+///             NOT_SERVING) --gate empty--> idle --Shutdown--> closed
+///
+/// Thread-safety: safe.
+class GrpcServer {
+ public:
+  /// UNAVAILABLE naming address and port when it cannot listen there.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
+                                                           GrpcServerParts parts);
+  /// Shutdown(now).
+  virtual ~GrpcServer() = default;
+
+  virtual int port() const = 0;
+
+  /// Closes the port and waits for the calls under way, at most until `deadline`; then they are
+  /// cancelled. Open streams and health watches without a request under way end at once. Returns
+  /// when no call is left, so the dispatcher must be running, or empty. May be called again.
+  virtual void Shutdown(TimePoint deadline) = 0;
+};
+
+}  // namespace octet
