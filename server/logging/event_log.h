@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 #include <string_view>
 #include <variant>
 
@@ -12,18 +13,25 @@ namespace octet {
 
 enum class LogLevel : uint8_t { kTrace, kDebug, kInfo, kWarn, kError, kOff };
 
-/// A key and its value; the value is quoted and escaped when it needs to be, so that an event is one line.
+/// A key and its value. Text is quoted where it needs to be: `"` and `\` are written `\"` and `\\`,
+/// a line end `\n`, other control characters `\xNN`, so that an event is one line whatever it says.
 struct LogField {
   std::string_view key;
   std::variant<std::string_view, int64_t, uint64_t, double, bool> value;
 };
 
-/// Sets the least severe level that is written to stderr (spdlog, flushed per line). INVALID_ARGUMENT for an unknown
-/// name. Call once, before threads start.
+/// Sets the least severe level that is written to stderr ("info" until then). INVALID_ARGUMENT for
+/// an unknown name. Thread-safety: safe.
 absl::Status ConfigureLog(std::string_view level);
+
 /// True when an event of this level would be written: asked before fields are made on hot paths.
 bool Logs(LogLevel level);
-/// Writes `time=2026-01-31T12:00:00.000Z level=info event=model_loaded model=resnet seconds=0.41`.
+
+/// `level=info event=model_loaded model=resnet seconds=0.41`: an event without its time.
+std::string EventText(LogLevel level, std::string_view event,
+                      std::initializer_list<LogField> fields);
+
+/// Writes `time=2026-01-31T12:00:00.000Z` and EventText as one line, and flushes it. Never throws.
 /// Thread-safety: safe.
 void LogEvent(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
 

@@ -43,7 +43,7 @@ struct HistogramCounts {
 /// Counts observations in buckets with the upper bounds `Bounds()`. Thread-safety: safe; a copy
 /// taken while others observe may miss the newest.
 template <const auto& kBounds>
-class Histogram {
+class BucketHistogram {
  public:
   static_assert(kBounds.size() < std::tuple_size_v<decltype(HistogramCounts::counts)>);
 
@@ -85,8 +85,8 @@ inline constexpr std::array<double, 11> kRows = {1, 2, 4, 8, 16, 32, 64, 128, 25
 
 }  // namespace metric_bounds
 
-using LatencyHistogram = Histogram<metric_bounds::kLatencySeconds>;
-using RowsHistogram = Histogram<metric_bounds::kRows>;
+using LatencyHistogram = BucketHistogram<metric_bounds::kLatencySeconds>;
+using RowsHistogram = BucketHistogram<metric_bounds::kRows>;
 
 /// One counter per value of a label with few values. `Label` has `kName` and `kValues`.
 template <typename Label>

@@ -25,7 +25,7 @@ constexpr MetricType TypeOf(const CounterPer<Label>&) {
   return MetricType::Counter;
 }
 template <const auto& kBounds>
-constexpr MetricType TypeOf(const Histogram<kBounds>&) {
+constexpr MetricType TypeOf(const BucketHistogram<kBounds>&) {
   return MetricType::Histogram;
 }
 
@@ -55,7 +55,7 @@ void Append(const CounterPer<Label>& cell, const Labels& labels, MetricFamily& f
 }
 
 template <const auto& kBounds>
-void Append(const Histogram<kBounds>& cell, const Labels& labels, MetricFamily& family) {
+void Append(const BucketHistogram<kBounds>& cell, const Labels& labels, MetricFamily& family) {
   const HistogramCounts counts = cell.Read();
   ClientMetric metric;
   metric.label = labels;

@@ -32,18 +32,31 @@ struct IndexEntry {
 
 /// Loads, swaps and unloads models; requests look versions up in an immutable catalogue.
 ///
-///     (absent) --found--> LOADING --a variant loaded--> READY --Unload/removed--> UNLOADING --> UNAVAILABLE
-///                            +----none loaded----> UNAVAILABLE --Load/changed--> LOADING
+///     (absent) --found--> LOADING --a variant loaded--> READY --Unload--> UNLOADING --> UNAVAILABLE
+///                            |                            |                  (holders gone)
+///                            +--none loaded--> UNAVAILABLE  --Load/changed--> LOADING
+///     any --folder removed--> (absent)
 ///
 /// A version that is READY stays so while a changed one loads; then the catalogue is swapped in one
-/// step: requests that were accepted finish on the old one, whose memory goes with the last of them.
-/// Files that did not change are not loaded again: a changed model.yaml alone (weights of the split,
-/// batching, wire mappings) swaps the routing at once.
-/// Thread-safety: safe. Loads run on the caller's thread, one at a time; look-ups never wait for them.
+/// step: requests that were accepted finish on the old one, whose memory goes with the last of
+/// them. What fails leaves what answers in place: a variant whose changed file does not load goes on
+/// with the model that it has, a version whose model.yaml became wrong with the one before it, and
+/// versions that are no longer selected stay until one of the selected is ready. The index says so.
+///
+/// Files that did not change are not loaded again: a changed model.yaml (weights of the split,
+/// queues, wire mappings) swaps the routing at once. Only another max_batch compiles anew.
+///
+/// Thread-safety: safe. Loads run on the caller's thread, one at a time; look-ups never wait for
+/// them.
 class ModelRepository {
  public:
-  /// Loads what the folder holds. A broken model is UNAVAILABLE and the rest serves, unless
-  /// config.repository.strict: then its error. NOT_FOUND when the folder does not exist.
+  /// Makes a repository that has not read its folder yet: every look-up fails until Poll was called.
+  /// NOT_FOUND when the folder does not exist.
+  static absl::StatusOr<std::unique_ptr<ModelRepository>> Create(const ServerConfig& config,
+                                                                 int worker_threads,
+                                                                 MetricsRegistry& metrics);
+  /// Create and Poll. A broken model is UNAVAILABLE and the rest serves, unless
+  /// config.repository.strict: then as CheckAll.
   static absl::StatusOr<std::unique_ptr<ModelRepository>> Open(const ServerConfig& config,
                                                                int worker_threads,
                                                                MetricsRegistry& metrics);
@@ -56,27 +69,31 @@ class ModelRepository {
   virtual absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(
       std::string_view model, std::string_view version) const = 0;
 
-  /// Every ready version of a model, or of all models when `model` is empty; NOT_FOUND and
-  /// INVALID_ARGUMENT as Find.
+  /// Every ready version of a model, or of all models when `model` is empty; errors as Find.
   virtual absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const = 0;
 
   /// Every version of every model, by name and number; with `ready_only` those that answer.
   virtual std::vector<IndexEntry> Index(bool ready_only) const = 0;
 
-  /// Reads the model's folder anew and loads what changed. The load's error when nothing of it
-  /// answers then; NOT_FOUND when there is no such folder.
+  /// Reads the model's folder anew and loads what changed or failed before. The first error when
+  /// nothing of it answers then, or something in its former form; NOT_FOUND when there is no such
+  /// folder.
   virtual absl::Status Load(std::string_view model) = 0;
   /// Takes the model out of the catalogue: new requests get UNAVAILABLE, accepted ones finish. It
   /// stays out until Load. NOT_FOUND for an unknown model.
   virtual absl::Status Unload(std::string_view model) = 0;
 
-  /// Looks for models that appeared, changed or disappeared, and follows. Errors end up in the
-  /// index and the log.
+  /// Looks for models that appeared, changed or disappeared, and follows. The first call loads
+  /// everything; later ones follow a change once two looks in a row have seen the same, so that
+  /// files which are still being written are left alone. Errors end up in the index and the log.
   virtual void Poll() = 0;
 
-  /// True when every model that is meant to be served has a version that answers.
-  virtual bool AllReady() const = 0;
+  /// True once the first Poll is done: everything in the folder was tried. Stays true: a model that
+  /// breaks later is the index's matter, it does not take the others out of service.
+  virtual bool Ready() const = 0;
+  /// FAILED_PRECONDITION with one line for each model, version, variant or model.yaml that failed.
+  virtual absl::Status CheckAll() const = 0;
 };
 
 }  // namespace octet

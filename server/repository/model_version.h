@@ -17,6 +17,7 @@
 namespace octet {
 
 /// One precision of a version. `queue` is null while the variant cannot answer; `reason` says why.
+/// With a queue the reason is empty, or why a changed file was not taken: the one before answers.
 struct ServedVariant {
   Precision precision = Precision::kFp32;
   std::shared_ptr<VariantQueue> queue;

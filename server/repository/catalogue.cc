@@ -1,0 +1,121 @@
+#include "server/repository/catalogue.h"
+
+#include <algorithm>
+#include <charconv>
+#include <ranges>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using VersionPointer = std::shared_ptr<const ModelVersion>;
+
+absl::StatusOr<int64_t> ParseVersion(std::string_view text) {
+  int64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc() || stop != end || number < 1) {
+    return InvalidArgument("model version: expected a positive integer or nothing, got '{}'", text);
+  }
+  return number;
+}
+
+absl::Status NotReady(std::string_view model, std::string_view what, std::string_view reason) {
+  return MakeError(absl::StatusCode::kUnavailable, "Model is not ready ({}): '{}'{}",
+                   reason.empty() ? "no reason known" : reason, model, what);
+}
+
+absl::StatusOr<const CatalogueModel*> FindModel(const Catalogue& catalogue,
+                                                std::string_view model) {
+  const auto found = catalogue.models.find(model);
+  if (found != catalogue.models.end()) return found->second.get();
+  return NotFound("Request for unknown model: '{}'", model);
+}
+
+absl::StatusOr<VersionPointer> FindVersion(const CatalogueModel& model, std::string_view name,
+                                           std::string_view version) {
+  OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseVersion(version));
+  const auto found = model.versions.find(number);
+  if (found == model.versions.end()) {
+    if (!model.problem.empty()) return NotReady(name, "", model.problem);
+    return NotFound("Request for unknown model: '{}' has no version {}", name, number);
+  }
+  if (found->second.state == VersionState::kReady) return found->second.served;
+  return NotReady(name, std::format(" version {}", number), found->second.reason);
+}
+
+absl::StatusOr<VersionPointer> FindHighest(const CatalogueModel& model, std::string_view name) {
+  for (const CatalogueVersion& version :
+       model.versions | std::views::values | std::views::reverse) {
+    if (version.state == VersionState::kReady) return version.served;
+  }
+  if (model.versions.empty()) return NotReady(name, "", model.problem);
+  const auto& [number, highest] = *model.versions.rbegin();
+  return NotReady(name, std::format(" version {}", number), highest.reason);
+}
+
+void AppendReady(const CatalogueModel& model, std::vector<VersionPointer>& list) {
+  for (const CatalogueVersion& version : model.versions | std::views::values) {
+    if (version.state == VersionState::kReady) list.push_back(version.served);
+  }
+}
+
+}  // namespace
+
+VersionState CatalogueVersion::StateNow() const {
+  if (state != VersionState::kUnavailable) return state;
+  const bool held =
+      std::ranges::any_of(leaving, [](const auto& queue) { return !queue.expired(); });
+  return held ? VersionState::kUnloading : state;
+}
+
+absl::StatusOr<VersionPointer> Catalogue::Find(std::string_view model,
+                                               std::string_view version) const {
+  OCTET_ASSIGN_OR_RETURN(const CatalogueModel* found, FindModel(*this, model));
+  return version.empty() ? FindHighest(*found, model) : FindVersion(*found, model, version);
+}
+
+absl::StatusOr<std::vector<VersionPointer>> Catalogue::List(std::string_view model,
+                                                            std::string_view version) const {
+  std::vector<VersionPointer> list;
+  if (model.empty()) {
+    for (const auto& entry : models | std::views::values) AppendReady(*entry, list);
+    return list;
+  }
+  OCTET_ASSIGN_OR_RETURN(const VersionPointer one, Find(model, version));
+  if (!version.empty()) return std::vector{one};
+  AppendReady(*models.find(model)->second, list);
+  return list;
+}
+
+std::vector<IndexEntry> Catalogue::Index(bool ready_only) const {
+  std::vector<IndexEntry> rows;
+  for (const auto& [name, model] : models) {
+    if (model->versions.empty() && !ready_only) {
+      rows.push_back({name, "", VersionState::kUnavailable, model->problem});
+    }
+    for (const auto& [number, version] : model->versions) {
+      const VersionState state = version.StateNow();
+      if (ready_only && state != VersionState::kReady) continue;
+      rows.push_back({name, std::to_string(number), state, version.reason});
+    }
+  }
+  return rows;
+}
+
+std::string_view VersionStateName(VersionState state) {
+  switch (state) {
+    case VersionState::kUnavailable:
+      return "UNAVAILABLE";
+    case VersionState::kLoading:
+      return "LOADING";
+    case VersionState::kReady:
+      return "READY";
+    case VersionState::kUnloading:
+      return "UNLOADING";
+  }
+  return "UNKNOWN";
+}
+
+}  // namespace octet

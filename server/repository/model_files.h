@@ -1,0 +1,64 @@
+// What the repository's folder holds: model folders, version folders, variant files, and how each
+// file was when it was looked at.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/precision.h"
+
+namespace octet {
+
+/// A file as it was at one moment: a changed one has another stamp.
+struct FileStamp {
+  int64_t modified_ns = 0;
+  uint64_t bytes = 0;
+  uint64_t inode = 0;
+  auto operator<=>(const FileStamp&) const = default;
+};
+
+/// The stamp of what `path` leads to, links followed; nullopt when it is no regular file.
+std::optional<FileStamp> StampOf(const std::string& path);
+
+/// A precision's file in a version folder.
+struct VariantFile {
+  std::string path;
+  /// Of the file, and of those beside it that belong to no variant by name: they may hold the
+  /// tensors that ONNX keeps outside the file.
+  std::vector<FileStamp> stamps;
+  bool operator==(const VariantFile&) const = default;
+};
+
+/// models/<name>: its configuration and its versions.
+struct ModelFiles {
+  std::string folder;
+  std::optional<FileStamp> config;  ///< Of model.yaml; nullopt when there is none.
+  std::map<int64_t, std::map<Precision, VariantFile>> versions;
+  std::vector<std::string> ignored;  ///< Paths of entries that mean nothing here.
+  bool operator==(const ModelFiles&) const = default;
+
+  std::string config_path() const { return folder + "/model.yaml"; }
+};
+
+/// The path of a precision's file in a version folder.
+std::string VariantPath(const ModelFiles& model, int64_t version, Precision precision);
+
+/// True for what may name a model's folder: not empty, no slash, no dot in front.
+bool IsModelName(std::string_view name);
+
+/// Looks at the folder of one model. Version folders are positive integers without leading zeros;
+/// files in them that are named after a precision are variants. NOT_FOUND when `root` has no such
+/// folder.
+absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view name);
+
+/// Looks at every folder of the repository. NOT_FOUND when `root` is no folder.
+absl::StatusOr<std::map<std::string, ModelFiles>> ScanRepository(const std::string& root);
+
+}  // namespace octet

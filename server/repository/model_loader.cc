@@ -1,0 +1,286 @@
+#include "server/repository/model_loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <utility>
+
+#include "engine/tensor/status.h"
+#include "server/logging/event_log.h"
+
+namespace octet {
+namespace {
+
+constexpr std::string_view kUnloadedReason = "unloaded";
+
+bool IsInt8(Precision precision) {
+  return precision == Precision::kInt8 || precision == Precision::kInt8Dynamic;
+}
+
+LoadOptions OptionsFor(const ServerConfig::Engine& engine, Precision precision, int threads,
+                       int max_batch) {
+  LoadOptions options;
+  options.precision = precision;
+  options.threads = threads;
+  options.max_batch = max_batch;
+  options.disabled_passes = engine.disabled_passes;
+  options.require_int8_percent = IsInt8(precision) ? engine.require_int8_percent : 0;
+  options.max_cached_plans = engine.max_cached_plans;
+  options.max_file_bytes = static_cast<uint64_t>(engine.max_model_bytes);
+  return options;
+}
+
+void LogLoaded(std::string_view model, int64_t number, Precision precision,
+               const LoadedVariant& loaded) {
+  const std::map<std::string, double> share = loaded.certificate.MacShare();
+  const auto int8 = share.find("int8");
+  LogEvent(LogLevel::kInfo, "variant_loaded",
+           {{"model", model},
+            {"version", number},
+            {"precision", PrecisionName(precision)},
+            {"seconds", std::chrono::duration<double>(loaded.load_time).count()},
+            {"weight_bytes", uint64_t{loaded.model->resident_weight_bytes()}},
+            {"int8_mac_ratio", int8 == share.end() ? 0.0 : int8->second}});
+}
+
+}  // namespace
+
+ModelLoader::ModelLoader(std::string name, const ServerConfig& config, int worker_threads,
+                         MetricsRegistry& metrics, Publish publish)
+    : name_(std::move(name)),
+      server_(config),
+      worker_threads_(worker_threads),
+      metrics_(metrics),
+      publish_(std::move(publish)) {}
+
+ModelLoader::~ModelLoader() {
+  for (auto& [unused, version] : versions_) TakeOut(version, "");
+}
+
+bool ModelLoader::ready() const {
+  return std::ranges::any_of(
+      versions_, [](const auto& item) { return item.second.row.state == VersionState::kReady; });
+}
+
+void ModelLoader::Follow(const ModelFiles& files, bool retry) {
+  unloaded_ = false;
+  stale_ = false;
+  status_ = absl::OkStatus();
+  problem_.clear();
+  FollowConfig(files, retry);
+  std::vector<int64_t> wanted;
+  if (config_) {
+    std::vector<int64_t> existing;
+    for (const auto& [number, unused] : files.versions) existing.push_back(number);
+    wanted = SelectVersions(config_->versions, std::move(existing));
+    if (wanted.empty()) {
+      Fail(
+          NotFound("no version to load, expected a folder with a positive integer for a name: '{}'",
+                   files.folder),
+          "no_version");
+      problem_ = Message(status_);
+    }
+  } else {
+    problem_ = config_problem_;
+  }
+  for (const int64_t number : wanted) {
+    CatalogueVersion& row = versions_[number].row;
+    if (row.state != VersionState::kReady) row = {.state = VersionState::kLoading};
+  }
+  PublishRow();
+  for (const int64_t number : wanted) {
+    FollowVersion(number, files, retry);
+    PublishRow();
+  }
+  Retire(wanted, files);
+  PublishRow();
+}
+
+void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
+  const bool again = retry && !config_problem_.empty();
+  if (!config_read_ || again || files.config != config_stamp_) {
+    config_read_ = true;
+    config_stamp_ = files.config;
+    const absl::Status status = ReadConfig(files);
+    config_problem_ = status.ok() ? "" : Message(status);
+    if (status.ok() && files.config) {
+      LogEvent(LogLevel::kInfo, "model_config_read",
+               {{"model", name_}, {"file", files.config_path()}});
+    }
+    Fail(status, "model_config_refused");
+  } else if (!config_problem_.empty()) {
+    status_ = absl::InvalidArgumentError(config_problem_);
+  }
+  stale_ = config_ && !config_problem_.empty();
+}
+
+absl::Status ModelLoader::ReadConfig(const ModelFiles& files) {
+  ModelConfig config;
+  if (files.config) {
+    OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(files.config_path()));
+  }
+  if (!config.name.empty() && config.name != name_) {
+    return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
+                           files.config_path(), name_, config.name);
+  }
+  auto batching = ResolveBatching(server_, config);
+  OCTET_RETURN_IF_ERROR(Annotate(batching.status(), files.config_path()));
+  batching_ = *batching;
+  config_ = std::move(config);
+  return absl::OkStatus();
+}
+
+std::vector<Precision> ModelLoader::Wanted(const std::map<Precision, VariantFile>& present) const {
+  if (!config_->precisions.empty()) return config_->precisions;
+  std::set<Precision> wanted;
+  for (const auto& [precision, unused] : present) wanted.insert(precision);
+  // What the routing names is expected to be there.
+  for (const auto& [precision, weight] : config_->routing.split) {
+    if (weight > 0) wanted.insert(precision);
+  }
+  if (config_->routing.default_precision) wanted.insert(*config_->routing.default_precision);
+  return {wanted.begin(), wanted.end()};
+}
+
+void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool retry) {
+  Version& version = versions_[number];
+  const std::map<Precision, VariantFile>& present = files.versions.at(number);
+  const std::vector<Precision> wanted = Wanted(present);
+  std::erase_if(version.variants,
+                [&](const auto& item) { return !std::ranges::contains(wanted, item.first); });
+  for (const Precision precision : wanted) {
+    const auto file = present.find(precision);
+    VariantState& state = version.variants[precision];
+    if (file != present.end()) {
+      FollowVariant(number, precision, file->second, retry, state);
+    } else {
+      state = {.status =
+                   NotFound("file does not exist: '{}'", VariantPath(files, number, precision))};
+      Fail(state.status, "variant_missing");
+    }
+  }
+  if (wanted.empty()) {
+    const absl::Status status = NotFound(
+        "no model file, expected fp32.onnx, fp16.onnx, bf16.onnx, int8.onnx or int8-dynamic.onnx: "
+        "'{}/{}'",
+        files.folder, number);
+    Fail(status, "version_empty");
+    TakeOut(version, std::string(Message(status)));
+    return;
+  }
+  Rebuild(number, version);
+}
+
+void ModelLoader::FollowVariant(int64_t number, Precision precision, const VariantFile& file,
+                                bool retry, VariantState& state) {
+  const bool tried = state.file == file && state.max_batch == batching_.max_batch;
+  if (tried && (state.status.ok() || !retry)) {
+    if (!state.status.ok() && status_.ok()) status_ = state.status;
+    stale_ |= !state.status.ok() && state.loaded.model != nullptr;
+    return;
+  }
+  state.file = file;
+  state.max_batch = batching_.max_batch;
+  absl::StatusOr<LoadedVariant> loaded = LoadVariant(
+      file.path, OptionsFor(server_.engine, precision, worker_threads_, batching_.max_batch));
+  state.status = loaded.status();
+  if (loaded.ok()) {
+    state.loaded = *std::move(loaded);
+    metrics_.server().loads.Add();
+    LogLoaded(name_, number, precision, state.loaded);
+  } else {
+    metrics_.server().load_failures.Add();
+    stale_ |= state.loaded.model != nullptr;
+    Fail(state.status, "variant_refused");
+  }
+}
+
+void ModelLoader::Rebuild(int64_t number, Version& version) {
+  auto built = BuildVersion({.model = name_,
+                             .number = number,
+                             .variants = version.variants,
+                             .config = *config_,
+                             .batching = batching_,
+                             .statistics = version.statistics},
+                            metrics_);
+  CatalogueVersion& row = version.row;
+  if (!built.ok()) {
+    const absl::Status status = Annotate(built.status(), std::format("{}/model.yaml", name_));
+    Fail(status, "version_refused");
+    row.reason = Message(status);
+    if (row.state == VersionState::kReady) {
+      stale_ = true;
+    } else {
+      row.state = VersionState::kUnavailable;
+    }
+    return;
+  }
+  row = {.reason = ReasonsOf(**built), .served = *std::move(built)};
+  ShowReady(*row.served, version.variants);
+  row.state = row.served->ready() ? VersionState::kReady : VersionState::kUnavailable;
+  LogEvent(row.served->ready() ? LogLevel::kInfo : LogLevel::kError,
+           row.served->ready() ? "version_ready" : "version_unavailable",
+           {{"model", name_}, {"version", number}, {"reason", row.reason}});
+}
+
+void ModelLoader::Retire(const std::vector<int64_t>& wanted, const ModelFiles& files) {
+  const bool replaced = std::ranges::any_of(
+      wanted, [&](int64_t number) { return versions_[number].row.state == VersionState::kReady; });
+  for (auto it = versions_.begin(); it != versions_.end();) {
+    auto& [number, version] = *it;
+    if (std::ranges::contains(wanted, number)) {
+      ++it;
+      continue;
+    }
+    const bool exists = files.versions.contains(number);
+    if (exists && !replaced && version.row.state == VersionState::kReady) {
+      version.row.reason = "answers until a selected version is ready";
+      ++it;
+      continue;
+    }
+    LogEvent(LogLevel::kInfo, "version_retired", {{"model", name_}, {"version", number}});
+    TakeOut(version, "");
+    it = versions_.erase(it);
+  }
+}
+
+void ModelLoader::TakeOut(Version& version, std::string reason) {
+  std::vector<std::weak_ptr<const VariantQueue>> leaving;
+  if (version.row.served != nullptr) {
+    ShowGone(*version.row.served);
+    for (const ServedVariant& variant : version.row.served->variants) {
+      if (variant.queue != nullptr) leaving.push_back(variant.queue);
+    }
+  }
+  version.variants.clear();
+  version.row = {.reason = std::move(reason), .leaving = std::move(leaving)};
+}
+
+void ModelLoader::Unload() {
+  for (auto& [unused, version] : versions_) TakeOut(version, std::string(kUnloadedReason));
+  problem_ = kUnloadedReason;
+  unloaded_ = true;
+  status_ = absl::OkStatus();
+  PublishRow();
+  LogEvent(LogLevel::kInfo, "model_unloaded", {{"model", name_}});
+}
+
+void ModelLoader::Fail(const absl::Status& status, std::string_view what) {
+  if (status.ok()) return;
+  if (status_.ok()) status_ = status;
+  LogEvent(LogLevel::kError, what, {{"model", name_}, {"error", Message(status)}});
+}
+
+void ModelLoader::PublishRow() {
+  auto model = std::make_shared<CatalogueModel>();
+  model->problem = problem_;
+  for (const auto& [number, version] : versions_) {
+    CatalogueVersion& row = model->versions.emplace(number, version.row).first->second;
+    if (config_problem_.empty() || unloaded_) continue;
+    row.reason += std::format("{}the model.yaml before answers: {}", row.reason.empty() ? "" : "; ",
+                              config_problem_);
+  }
+  publish_(std::move(model));
+}
+
+}  // namespace octet

@@ -1,0 +1,90 @@
+// Follows the files of one model: loads what changed, keeps what answers.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "config/model_config.h"
+#include "config/server_config.h"
+#include "server/metrics/registry.h"
+#include "server/repository/catalogue.h"
+#include "server/repository/model_files.h"
+#include "server/repository/version_builder.h"
+
+namespace octet {
+
+/// The life of one model. Not thread-safe: one load at a time.
+class ModelLoader {
+ public:
+  /// Puts a new row into the catalogue.
+  using Publish = std::function<void(std::shared_ptr<const CatalogueModel>)>;
+
+  /// `config` and `metrics` outlive it.
+  ModelLoader(std::string name, const ServerConfig& config, int worker_threads,
+              MetricsRegistry& metrics, Publish publish);
+  /// Takes the model out of service.
+  ~ModelLoader();
+  ModelLoader(const ModelLoader&) = delete;
+  ModelLoader& operator=(const ModelLoader&) = delete;
+
+  /// Loads what differs from what is loaded, and with `retry` what failed before; publishes after
+  /// every step. Errors are the catalogue's, the log's and status()'s.
+  void Follow(const ModelFiles& files, bool retry);
+  /// Takes everything out of service, until the next Follow.
+  void Unload();
+
+  bool unloaded() const { return unloaded_; }
+  /// The first thing that failed in the last Follow; OK when all of it answers.
+  const absl::Status& status() const { return status_; }
+  /// True when a version answers.
+  bool ready() const;
+  /// True when something answers in a form that its files no longer have, because that failed.
+  bool stale() const { return stale_; }
+
+ private:
+  struct Version {
+    std::map<Precision, VariantState> variants;
+    std::shared_ptr<VersionStatistics> statistics = std::make_shared<VersionStatistics>();
+    CatalogueVersion row;
+  };
+
+  void FollowConfig(const ModelFiles& files, bool retry);
+  absl::Status ReadConfig(const ModelFiles& files);
+  void FollowVersion(int64_t number, const ModelFiles& files, bool retry);
+  /// Loads the precision's file unless it is loaded as it is.
+  void FollowVariant(int64_t number, Precision precision, const VariantFile& file, bool retry,
+                     VariantState& state);
+  /// The precisions that a version has or should have.
+  std::vector<Precision> Wanted(const std::map<Precision, VariantFile>& present) const;
+  void Rebuild(int64_t number, Version& version);
+  /// Takes the versions out that are not in `wanted`.
+  void Retire(const std::vector<int64_t>& wanted, const ModelFiles& files);
+  void TakeOut(Version& version, std::string reason);
+  void Fail(const absl::Status& status, std::string_view what);
+  void PublishRow();
+
+  const std::string name_;
+  const ServerConfig& server_;
+  const int worker_threads_;
+  MetricsRegistry& metrics_;
+  const Publish publish_;
+
+  std::optional<ModelConfig> config_;  ///< The last one that was right.
+  ServerConfig::Batching batching_;
+  std::optional<FileStamp> config_stamp_;  ///< Of the last one that was read, right or wrong.
+  bool config_read_ = false;
+  std::string config_problem_;
+  std::string problem_;  ///< Why there is no version.
+  std::map<int64_t, Version> versions_;
+  absl::Status status_;
+  bool stale_ = false;
+  bool unloaded_ = false;
+};
+
+}  // namespace octet

@@ -1,0 +1,193 @@
+#include "server/repository/model_repository.h"
+
+#include <filesystem>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+#include "engine/tensor/status.h"
+#include "server/logging/event_log.h"
+#include "server/repository/catalogue.h"
+#include "server/repository/model_files.h"
+#include "server/repository/model_loader.h"
+
+namespace octet {
+namespace {
+
+class FolderRepository final : public ModelRepository {
+ public:
+  FolderRepository(const ServerConfig& config, int worker_threads, MetricsRegistry& metrics)
+      : config_(config), worker_threads_(worker_threads), metrics_(metrics) {}
+
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(
+      std::string_view model, std::string_view version) const override {
+    return Now()->Find(model, version);
+  }
+  absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
+      std::string_view model, std::string_view version) const override {
+    return Now()->List(model, version);
+  }
+  std::vector<IndexEntry> Index(bool ready_only) const override { return Now()->Index(ready_only); }
+  bool Ready() const override { return Now()->complete; }
+
+  absl::Status Load(std::string_view model) override;
+  absl::Status Unload(std::string_view model) override;
+  void Poll() override;
+  absl::Status CheckAll() const override;
+
+ private:
+  /// A model's folder as it was seen and as it was followed last.
+  struct Known {
+    std::unique_ptr<ModelLoader> loader;
+    ModelFiles seen;
+    ModelFiles followed;
+    std::set<std::string> ignored;  ///< Entries that the log has told of.
+    bool gone = false;              ///< The last look did not find it.
+  };
+
+  std::shared_ptr<const Catalogue> Now() const {
+    absl::MutexLock lock(&mutex_);
+    return catalogue_;
+  }
+  /// Replaces the catalogue by a copy that `change` was applied to.
+  template <typename Change>
+  void Swap(const Change& change) {
+    auto next = std::make_shared<Catalogue>(*Now());
+    change(*next);
+    std::shared_ptr<const Catalogue> old = std::move(next);
+    absl::MutexLock lock(&mutex_);
+    catalogue_.swap(old);
+  }
+
+  Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
+  void Follow(Known& known, ModelFiles files, bool retry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
+  void Drop(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
+
+  const ServerConfig config_;
+  const int worker_threads_;
+  MetricsRegistry& metrics_;
+
+  /// Held through a load, so that there is one at a time. Before `mutex_`.
+  mutable absl::Mutex loading_;
+  std::map<std::string, Known> known_ ABSL_GUARDED_BY(loading_);
+
+  /// Held to take or replace the pointer alone.
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const Catalogue> catalogue_ ABSL_GUARDED_BY(mutex_) =
+      std::make_shared<Catalogue>();
+};
+
+FolderRepository::Known& FolderRepository::Get(const std::string& name) {
+  Known& known = known_[name];
+  if (known.loader == nullptr) {
+    known.loader = std::make_unique<ModelLoader>(
+        name, config_, worker_threads_, metrics_,
+        [this, name](std::shared_ptr<const CatalogueModel> row) {
+          Swap([&](Catalogue& catalogue) { catalogue.models[name] = std::move(row); });
+        });
+  }
+  return known;
+}
+
+void FolderRepository::Follow(Known& known, ModelFiles files, bool retry) {
+  for (const std::string& path : files.ignored) {
+    if (!known.ignored.insert(path).second) continue;
+    LogEvent(LogLevel::kInfo, "entry_ignored", {{"path", path}});
+  }
+  known.gone = false;
+  known.seen = files;
+  known.followed = std::move(files);
+  known.loader->Follow(known.followed, retry);
+}
+
+void FolderRepository::Drop(const std::string& name) {
+  Swap([&](Catalogue& catalogue) { catalogue.models.erase(name); });
+  known_.erase(name);
+  LogEvent(LogLevel::kInfo, "model_removed", {{"model", name}});
+}
+
+absl::Status FolderRepository::Load(std::string_view model) {
+  absl::MutexLock lock(&loading_);
+  auto files = ScanModel(config_.repository.path, model);
+  if (!files.ok()) {
+    if (known_.contains(std::string(model))) Drop(std::string(model));
+    return NotFound("Request for unknown model: '{}' ({})", model, Message(files.status()));
+  }
+  Known& known = Get(std::string(model));
+  Follow(known, *std::move(files), true);
+  const bool taken = known.loader->ready() && !known.loader->stale();
+  return taken ? absl::OkStatus() : known.loader->status();
+}
+
+absl::Status FolderRepository::Unload(std::string_view model) {
+  absl::MutexLock lock(&loading_);
+  const auto known = known_.find(std::string(model));
+  if (known == known_.end()) return NotFound("Request for unknown model: '{}'", model);
+  known->second.loader->Unload();
+  return absl::OkStatus();
+}
+
+void FolderRepository::Poll() {
+  absl::MutexLock lock(&loading_);
+  const bool first = !Ready();
+  auto models = ScanRepository(config_.repository.path);
+  if (!models.ok()) {
+    // What answers goes on answering: a mount that is away for a moment is no order to unload.
+    LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(models.status())}});
+    return;
+  }
+  for (auto& [name, files] : *models) {
+    Known& known = Get(name);
+    const bool settled = first || known.seen == files;
+    known.seen = files;
+    known.gone = false;
+    if (!settled || known.loader->unloaded() || known.followed == files) continue;
+    Follow(known, std::move(files), false);
+  }
+  std::vector<std::string> gone;
+  for (auto& [name, known] : known_) {
+    if (models->contains(name)) continue;
+    if (known.gone) gone.push_back(name);
+    known.gone = true;
+  }
+  for (const std::string& name : gone) Drop(name);
+  if (first) Swap([](Catalogue& catalogue) { catalogue.complete = true; });
+}
+
+absl::Status FolderRepository::CheckAll() const {
+  absl::MutexLock lock(&loading_);
+  std::string failures;
+  for (const auto& [name, known] : known_) {
+    const absl::Status& status = known.loader->status();
+    if (status.ok()) continue;
+    failures += std::format("{}{}: {}", failures.empty() ? "" : "\n", name, Message(status));
+  }
+  return failures.empty() ? absl::OkStatus() : absl::FailedPreconditionError(failures);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Create(const ServerConfig& config,
+                                                                         int worker_threads,
+                                                                         MetricsRegistry& metrics) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(config.repository.path, error)) {
+    return NotFound("model repository is no folder: '{}'", config.repository.path);
+  }
+  return std::make_unique<FolderRepository>(config, worker_threads, metrics);
+}
+
+absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Open(const ServerConfig& config,
+                                                                       int worker_threads,
+                                                                       MetricsRegistry& metrics) {
+  OCTET_ASSIGN_OR_RETURN(std::unique_ptr<ModelRepository> repository,
+                         Create(config, worker_threads, metrics));
+  repository->Poll();
+  if (config.repository.strict) OCTET_RETURN_IF_ERROR(repository->CheckAll());
+  return repository;
+}
+
+}  // namespace octet

@@ -1,0 +1,107 @@
+#include "server/repository/variant_loader.h"
+
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "engine/tensor/status.h"
+#include "server/scheduling/batch_policy.h"
+
+namespace octet {
+namespace {
+
+/// The input shapes of `rows` rows; nullopt when another extent is open.
+std::optional<std::vector<Shape>> ShapesFor(const Signature& signature, int64_t rows) {
+  std::vector<Shape> shapes;
+  for (const TensorInfo& input : signature.inputs) {
+    shapes.push_back(input.shape);
+    if (signature.batches) shapes.back()[0] = rows;
+    if (!shapes.back().is_static()) return std::nullopt;
+  }
+  return shapes;
+}
+
+/// Runs the plan on zeros. What it answers does not matter: zeros may be no sensible input.
+void WarmUp(const Plan& plan, Workspace& workspace) {
+  std::vector<Tensor> tensors;
+  std::vector<const void*> inputs;
+  std::vector<void*> outputs;
+  for (const TensorSpec& spec : plan.inputs()) {
+    Tensor& tensor = tensors.emplace_back(spec.dtype, spec.shape);
+    std::memset(tensor.mutable_data(), 0, tensor.bytes());
+    inputs.push_back(tensor.data());
+  }
+  for (const TensorSpec& spec : plan.outputs()) {
+    outputs.push_back(tensors.emplace_back(spec.dtype, spec.shape).mutable_data());
+  }
+  (void)plan.Run(workspace, inputs, outputs);
+}
+
+absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& options) {
+  ConfigureWorkerThread(options.threads);
+  const TimePoint start = Clock::Real().Now();
+  LoadedVariant loaded;
+  OCTET_ASSIGN_OR_RETURN(loaded.model, Model::Load(path, options));
+  const Signature& signature = loaded.model->signature();
+  const int64_t most = signature.batches ? options.max_batch : 1;
+  Workspace workspace;
+  for (int64_t rows = 1; rows <= most; ++rows) {
+    rows = BucketFor(rows, most);
+    const auto shapes = ShapesFor(signature, rows);
+    if (!shapes) break;
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, loaded.model->PlanFor(*shapes));
+    if (rows == 1) loaded.certificate = plan->certificate();
+    WarmUp(*plan, workspace);
+  }
+  loaded.load_time = Clock::Real().Now() - start;
+  return loaded;
+}
+
+absl::Status CheckSameTensors(std::string_view kind, const std::vector<TensorInfo>& expected,
+                              const std::vector<TensorInfo>& got, bool open_fits) {
+  if (expected.size() != got.size()) {
+    return InvalidArgument("expected {} {}s, got {}", expected.size(), kind, got.size());
+  }
+  for (size_t i = 0; i < got.size(); ++i) {
+    const TensorInfo& a = expected[i];
+    const TensorInfo& b = got[i];
+    if (a.name != b.name) {
+      return InvalidArgument("{} {}: expected name '{}', got '{}'", kind, i, a.name, b.name);
+    }
+    if (a.dtype != b.dtype) {
+      return InvalidArgument("{} '{}': expected {}, got {}", kind, a.name, DTypeName(a.dtype),
+                             DTypeName(b.dtype));
+    }
+    bool same = a.shape.rank() == b.shape.rank();
+    for (int axis = 0; same && axis < a.shape.rank(); ++axis) {
+      const bool open = a.shape[axis] == kUnknownDim || b.shape[axis] == kUnknownDim;
+      same = a.shape[axis] == b.shape[axis] || (open && open_fits);
+    }
+    if (!same) {
+      return InvalidArgument("{} '{}': expected shape {}, got {}", kind, a.name, a.shape.ToString(),
+                             b.shape.ToString());
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options) {
+  absl::StatusOr<LoadedVariant> loaded;
+  // On a thread of its own: the team size and the floating-point mode that plans want are a
+  // thread's, and the caller's stay as they are.
+  std::jthread([&] { loaded = Load(path, options); }).join();
+  if (!loaded.ok() && Message(loaded.status()).find(path) == std::string_view::npos) {
+    return Annotate(loaded.status(), path);
+  }
+  return loaded;
+}
+
+absl::Status CheckSameSignature(const Signature& expected, const Signature& got) {
+  OCTET_RETURN_IF_ERROR(CheckSameTensors("input", expected.inputs, got.inputs, false));
+  return CheckSameTensors("output", expected.outputs, got.outputs, true);
+}
+
+}  // namespace octet

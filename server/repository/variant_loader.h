@@ -1,0 +1,30 @@
+// Loads one file: reads, compiles and warms it up.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "engine/engine.h"
+#include "server/scheduling/clock.h"
+
+namespace octet {
+
+/// A model that has run once for every batch size that it was compiled for.
+struct LoadedVariant {
+  std::shared_ptr<const Model> model;
+  Certificate certificate;  ///< Of the plan for one row; empty when other extents are open.
+  Nanoseconds load_time{0};
+};
+
+/// Loads the file and runs each of its plans on zeros, so that no request meets a page that was
+/// never touched or a kernel that was never made. Errors: as Model::Load, naming the file.
+absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options);
+
+/// Why two variants cannot answer the same requests; OK when they can. Names, element types and
+/// extents of inputs and outputs must be equal; an output's extent that one of them leaves open may
+/// be anything in the other.
+absl::Status CheckSameSignature(const Signature& expected, const Signature& got);
+
+}  // namespace octet

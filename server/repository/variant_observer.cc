@@ -1,0 +1,43 @@
+#include "server/repository/variant_observer.h"
+
+#include <chrono>
+
+namespace octet {
+namespace {
+
+double Seconds(Nanoseconds time) { return std::chrono::duration<double>(time).count(); }
+
+}  // namespace
+
+void VariantObserver::OnQueued(size_t bytes) {
+  metrics_->in_flight.Add(1);
+  metrics_->queue_depth.Add(1);
+  metrics_->queue_bytes.Add(static_cast<double>(bytes));
+}
+
+void VariantObserver::OnDequeued(size_t bytes) {
+  metrics_->queue_depth.Add(-1);
+  metrics_->queue_bytes.Add(-static_cast<double>(bytes));
+}
+
+void VariantObserver::OnBatch(const BatchRecord& record) {
+  for (const Nanoseconds time : record.queue_times) metrics_->queue_duration.Observe(Seconds(time));
+  metrics_->compute_input_duration.Observe(Seconds(record.compute_input));
+  metrics_->compute_duration.Observe(Seconds(record.compute_infer));
+  metrics_->compute_output_duration.Observe(Seconds(record.compute_output));
+  metrics_->batch_rows.Observe(static_cast<double>(record.rows));
+  metrics_->rows.Add(static_cast<uint64_t>(record.rows));
+  metrics_->padding_rows.Add(static_cast<uint64_t>(record.plan_rows - record.rows));
+  metrics_->executions.Add();
+  statistics_->OnBatch(record);
+}
+
+void VariantObserver::OnFinished(absl::StatusCode code, int64_t rows,
+                                 const RequestTimings& timings) {
+  metrics_->in_flight.Add(-1);
+  metrics_->request_duration.Observe(Seconds(timings.total));
+  metrics_->requests.Add(static_cast<size_t>(code));
+  statistics_->OnFinished(code, rows, timings);
+}
+
+}  // namespace octet

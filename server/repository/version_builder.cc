@@ -1,0 +1,137 @@
+#include "server/repository/version_builder.h"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "engine/tensor/status.h"
+#include "server/repository/variant_observer.h"
+
+namespace octet {
+namespace {
+
+/// The signature that the version answers by; null when nothing is loaded.
+const Signature* ReferenceSignature(const std::map<Precision, VariantState>& variants) {
+  for (const auto& [unused, variant] : variants) {
+    if (variant.loaded.model != nullptr) return &variant.loaded.model->signature();
+  }
+  return nullptr;
+}
+
+absl::StatusOr<std::vector<InputRecipe>> MakeRecipes(
+    const Signature& signature, const std::map<std::string, WireMapping>& mappings) {
+  std::vector<InputRecipe> recipes;
+  size_t used = 0;
+  std::string names;
+  for (const TensorInfo& input : signature.inputs) {
+    const auto mapping = mappings.find(input.name);
+    used += mapping == mappings.end() ? 0 : 1;
+    names += (names.empty() ? "" : ", ") + input.name;
+    OCTET_ASSIGN_OR_RETURN(
+        InputRecipe recipe,
+        InputRecipe::Make(input, mapping == mappings.end() ? nullptr : &mapping->second));
+    recipes.push_back(std::move(recipe));
+  }
+  if (used == mappings.size()) return recipes;
+  for (const auto& [name, unused] : mappings) {
+    const auto same = [&](const TensorInfo& input) { return input.name == name; };
+    if (std::ranges::any_of(signature.inputs, same)) continue;
+    return InvalidArgument("inputs.{}.wire: the model has no such input, it has {}", name, names);
+  }
+  return recipes;
+}
+
+std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedVariant& variant,
+                                        std::shared_ptr<const Model> model,
+                                        std::vector<InputRecipe> recipes) {
+  const bool batches = model->signature().batches;
+  ExecutionTarget target;
+  target.name =
+      std::format("{}/{}/{}", parts.model, parts.number, PrecisionName(variant.precision));
+  target.model = std::move(model);
+  target.recipes = std::move(recipes);
+  target.batch = {.max_batch = batches ? parts.batching.max_batch : 1,
+                  .max_delay = std::chrono::microseconds(parts.batching.max_queue_delay_us)};
+  target.max_queue_requests = static_cast<size_t>(parts.batching.max_queue_requests);
+  target.max_queue_bytes = static_cast<size_t>(parts.batching.max_queue_bytes);
+  target.observer = std::make_shared<VariantObserver>(variant.metrics, parts.statistics);
+  return std::make_shared<VariantQueue>(std::move(target));
+}
+
+/// Fills in `served`: a queue, or the reason why there is none.
+absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
+                      const Signature* reference, ServedVariant& served) {
+  if (!state.status.ok()) served.reason = Message(state.status);
+  if (state.loaded.model == nullptr) return absl::OkStatus();
+  const Signature& signature = state.loaded.model->signature();
+  if (const absl::Status same = CheckSameSignature(*reference, signature); !same.ok()) {
+    served.reason = std::format("signature differs from the other precisions': {}", Message(same));
+    return absl::OkStatus();
+  }
+  OCTET_ASSIGN_OR_RETURN(std::vector<InputRecipe> recipes,
+                         MakeRecipes(signature, parts.config.wire));
+  served.certificate = state.loaded.certificate;
+  served.queue = MakeQueue(parts, served, state.loaded.model, std::move(recipes));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionParts& parts,
+                                                                 MetricsRegistry& metrics) {
+  auto version = std::make_shared<ModelVersion>();
+  version->model = parts.model;
+  version->number = parts.number;
+  version->version = std::to_string(parts.number);
+  version->batching = parts.batching;
+  version->wire = parts.config.wire;
+  version->routing = parts.config.routing;
+  version->statistics = parts.statistics;
+  const Signature* reference = ReferenceSignature(parts.variants);
+  if (reference != nullptr) version->signature = *reference;
+  std::vector<RouteCandidate> candidates;
+  for (const auto& [precision, state] : parts.variants) {
+    ServedVariant& served = version->variants.emplace_back();
+    served.precision = precision;
+    served.metrics =
+        metrics.ForVariant({parts.model, version->version, std::string(PrecisionName(precision))});
+    OCTET_RETURN_IF_ERROR(AddQueue(parts, state, reference, served));
+    candidates.push_back({.precision = precision, .ready = served.ready()});
+  }
+  version->routes = MakeRouteTable(parts.config.routing, std::move(candidates));
+  return version;
+}
+
+std::string ReasonsOf(const ModelVersion& version) {
+  std::string reasons;
+  for (const ServedVariant& variant : version.variants) {
+    if (variant.reason.empty()) continue;
+    reasons += std::format("{}{}: {}", reasons.empty() ? "" : "; ",
+                           PrecisionName(variant.precision), variant.reason);
+    if (variant.ready()) reasons += " (the file before it answers)";
+  }
+  return reasons;
+}
+
+void ShowReady(const ModelVersion& version, const std::map<Precision, VariantState>& variants) {
+  for (const ServedVariant& variant : version.variants) {
+    VariantMetrics& metrics = *variant.metrics;
+    metrics.ready.Set(variant.ready() ? 1 : 0);
+    const LoadedVariant& loaded = variants.at(variant.precision).loaded;
+    if (loaded.model == nullptr) continue;
+    const std::map<std::string, double> share = loaded.certificate.MacShare();
+    const auto int8 = share.find("int8");
+    metrics.resident_weight_bytes.Set(static_cast<double>(loaded.model->resident_weight_bytes()));
+    metrics.load_seconds.Set(std::chrono::duration<double>(loaded.load_time).count());
+    metrics.int8_mac_ratio.Set(int8 == share.end() ? 0 : int8->second);
+  }
+}
+
+void ShowGone(const ModelVersion& version) {
+  for (const ServedVariant& variant : version.variants) {
+    variant.metrics->ready.Set(0);
+    variant.metrics->resident_weight_bytes.Set(0);
+  }
+}
+
+}  // namespace octet

@@ -1,0 +1,52 @@
+// From loaded variants and a configuration to what requests use.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "config/model_config.h"
+#include "config/server_config.h"
+#include "server/repository/model_files.h"
+#include "server/repository/model_version.h"
+#include "server/repository/variant_loader.h"
+
+namespace octet {
+
+/// A precision of a version as far as its loading got.
+struct VariantState {
+  VariantFile file;      ///< What was loaded or tried last.
+  int max_batch = 0;     ///< What it was compiled for.
+  LoadedVariant loaded;  ///< Without a model when nothing has loaded yet.
+  absl::Status status;   ///< Of the last load.
+};
+
+/// What a version is made of.
+struct VersionParts {
+  std::string model;
+  int64_t number = 0;
+  const std::map<Precision, VariantState>& variants;
+  const ModelConfig& config;
+  ServerConfig::Batching batching;
+  std::shared_ptr<VersionStatistics> statistics;
+};
+
+/// Makes the version: queues, routes, metrics. A variant that did not load, or whose signature is
+/// not that of the first loaded one (in the order of Precision), is listed with its reason; the
+/// version itself may then have no variant that answers. INVALID_ARGUMENT when model.yaml does not
+/// fit the model: a wire mapping for an input that does not exist or cannot be mapped.
+absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionParts& parts,
+                                                                 MetricsRegistry& metrics);
+
+/// "int8: file does not exist; bf16: ...", or "".
+std::string ReasonsOf(const ModelVersion& version);
+
+/// Sets the gauges of the version's variants: ready, weights, load time, int8 share.
+void ShowReady(const ModelVersion& version, const std::map<Precision, VariantState>& variants);
+/// Sets them to nothing: the version was taken out.
+void ShowGone(const ModelVersion& version);
+
+}  // namespace octet

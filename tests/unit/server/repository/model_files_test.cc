@@ -1,0 +1,101 @@
+#include "server/repository/model_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/model_folder.h"
+
+namespace octet {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Key;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
+
+TEST(ModelFilesTest, FindsModelsVersionsAndVariants) {
+  ModelFolder folder;
+  folder.Write("a/model.yaml", "");
+  folder.Write("a/1/fp32.onnx", "x");
+  folder.Write("a/12/int8.onnx", "x");
+  folder.Write("a/12/int8-dynamic.onnx", "x");
+  folder.Write("b/3/bf16.onnx", "x");
+  folder.Write("README.md", "x");
+  const auto models = ScanRepository(folder.path());
+  ASSERT_TRUE(models.ok()) << models.status();
+  EXPECT_THAT(*models, ElementsAre(Key("a"), Key("b")));
+  const ModelFiles& a = models->at("a");
+  EXPECT_TRUE(a.config.has_value());
+  EXPECT_THAT(a.versions, ElementsAre(Key(1), Key(12)));
+  EXPECT_THAT(a.versions.at(12), ElementsAre(Key(Precision::kInt8), Key(Precision::kInt8Dynamic)));
+  EXPECT_EQ(a.versions.at(1).at(Precision::kFp32).path, folder.path("a/1/fp32.onnx"));
+  EXPECT_THAT(a.ignored, ElementsAre());
+  EXPECT_FALSE(models->at("b").config.has_value());
+  EXPECT_EQ(VariantPath(a, 12, Precision::kFp16), folder.path("a/12/fp16.onnx"));
+}
+
+TEST(ModelFilesTest, WhatMeansNothingIsNamed) {
+  ModelFolder folder;
+  for (const char* file : {"a/01/fp32.onnx", "a/0/fp32.onnx", "a/-1/fp32.onnx", "a/v2/fp32.onnx",
+                           "a/99999999999999999999/fp32.onnx", "a/7", "a/1/fp64.onnx",
+                           "a/1/fp32.onnx/inside", "a/.git/config", "a/1/.fp32.onnx.part"}) {
+    folder.Write(file, "x");
+  }
+  const auto model = ScanModel(folder.path(), "a");
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT(model->versions, ElementsAre(Pair(1, ElementsAre())));
+  EXPECT_THAT(model->ignored,
+              UnorderedElementsAre(folder.path("a/01"), folder.path("a/0"), folder.path("a/-1"),
+                                   folder.path("a/v2"), folder.path("a/99999999999999999999"),
+                                   folder.path("a/7"), folder.path("a/1/fp64.onnx"),
+                                   folder.path("a/1/fp32.onnx")));
+}
+
+TEST(ModelFilesTest, OnlyAPlainFolderNameIsAModel) {
+  ModelFolder folder;
+  folder.Write("a/1/fp32.onnx", "x");
+  folder.Write("file", "x");
+  for (const std::string_view name : {"", ".", "..", "a/1", "a/", "../a", "/etc", "file", "b"}) {
+    EXPECT_EQ(ScanModel(folder.path(), name).status().code(), absl::StatusCode::kNotFound) << name;
+  }
+  EXPECT_FALSE(IsModelName(std::string_view("a\0", 2)));
+  const auto missing = ScanRepository(folder.path("nowhere"));
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Message(missing.status())), HasSubstr(folder.path("nowhere")));
+}
+
+TEST(ModelFilesTest, AStampChangesWithTheFile) {
+  ModelFolder folder;
+  folder.Write("a/1/fp32.onnx", "one");
+  const auto scan = [&] { return *ScanModel(folder.path(), "a"); };
+  const ModelFiles before = scan();
+  EXPECT_EQ(before, scan());
+  folder.Write("a/1/fp32.onnx", "two");
+  EXPECT_NE(before, scan());
+}
+
+TEST(ModelFilesTest, TensorsBesideAFileBelongToItsStamp) {
+  ModelFolder folder;
+  folder.Write("a/1/fp32.onnx", "x");
+  folder.Write("a/1/int8.onnx", "x");
+  folder.Write("a/1/fp32.onnx.data", "one");
+  const ModelFiles before = *ScanModel(folder.path(), "a");
+  folder.Write("a/1/fp32.onnx.data", "two");
+  const ModelFiles after = *ScanModel(folder.path(), "a");
+  EXPECT_NE(before.versions.at(1).at(Precision::kFp32), after.versions.at(1).at(Precision::kFp32));
+  folder.Write("a/1/int8.onnx", "y");
+  EXPECT_EQ(after.versions.at(1).at(Precision::kFp32),
+            ScanModel(folder.path(), "a")->versions.at(1).at(Precision::kFp32));
+}
+
+TEST(ModelFilesTest, LinksAreFollowed) {
+  ModelFolder folder;
+  folder.Write("store/1/fp32.onnx", "x");
+  std::filesystem::create_symlink(folder.path("store"), folder.path("a"));
+  EXPECT_THAT(ScanModel(folder.path(), "a")->versions, ElementsAre(Key(1)));
+}
+
+}  // namespace
+}  // namespace octet

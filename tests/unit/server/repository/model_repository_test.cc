@@ -1,0 +1,437 @@
+#include "server/repository/model_repository.h"
+
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "server/scheduling/batch_runner.h"
+#include "server/scheduling/dispatcher.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/model_folder.h"
+#include "tests/support/test_request.h"
+
+namespace octet {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr std::string_view kGarbage = "this is no protobuf";
+
+/// "net/1 READY", "net/1 UNAVAILABLE: reason".
+std::vector<std::string> Rows(const ModelRepository& repository, bool ready_only = false) {
+  std::vector<std::string> rows;
+  for (const IndexEntry& entry : repository.Index(ready_only)) {
+    rows.push_back(std::format("{}/{} {}{}{}", entry.model, entry.version,
+                               VersionStateName(entry.state), entry.reason.empty() ? "" : ": ",
+                               entry.reason));
+  }
+  return rows;
+}
+
+class ModelRepositoryTest : public ::testing::Test {
+ protected:
+  ServerConfig Config() {
+    ServerConfig config;
+    config.repository.path = folder_.path();
+    return config;
+  }
+  ModelRepository& Open() { return Open(Config()); }
+  ModelRepository& Open(const ServerConfig& config) {
+    auto opened = ModelRepository::Open(config, 1, metrics_);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    repository_ = *std::move(opened);
+    return *repository_;
+  }
+  /// Two looks: the second one follows.
+  void PollTwice() {
+    repository_->Poll();
+    repository_->Poll();
+  }
+
+  /// What the version's precision answers to 1: the factor of its model; -1 when nothing does.
+  static float Ask(const ModelVersion& version, Precision precision = Precision::kFp32) {
+    const ServedVariant* variant = version.Find(precision);
+    if (variant == nullptr || !variant->ready()) return -1;
+    Dispatcher dispatcher(Clock::Real());
+    BatchRunner runner(Clock::Real());
+    TestCall call({1, 1, 1, 1}, {4});
+    dispatcher.Submit(variant->queue, call.Request(Clock::Real().Now()));
+    runner.Run(*dispatcher.TryTake());
+    return call.status->ok() ? call.answer[0] : -1;
+  }
+  float Ask(std::string_view model, Precision precision = Precision::kFp32,
+            std::string_view version = "") {
+    const auto found = repository_->Find(model, version);
+    return found.ok() ? Ask(**found, precision) : -1;
+  }
+  uint64_t loads() { return metrics_.server().loads.value(); }
+
+  ModelFolder folder_;
+  MetricsRegistry metrics_{{}};
+  std::unique_ptr<ModelRepository> repository_;
+};
+
+TEST_F(ModelRepositoryTest, TheHighestReadyVersionAnswers) {
+  folder_.Write("net/model.yaml", "versions: {all: true}");
+  folder_.Write("net/2/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/10/fp32.onnx", ScalingModel(10));
+  folder_.Write("net/11/fp32.onnx", kGarbage);
+  Open();
+  EXPECT_TRUE(repository_->Ready());
+  EXPECT_EQ(Ask("net"), 10);
+  EXPECT_EQ(Ask("net", Precision::kFp32, "2"), 2);
+  EXPECT_EQ((*repository_->Find("net", ""))->version, "10");
+  EXPECT_EQ(repository_->List("net", "")->size(), 2);
+  EXPECT_EQ(repository_->List("", "")->size(), 2);
+  EXPECT_EQ(repository_->List("net", "2")->front()->number, 2);
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/2 READY", "net/10 READY",
+                                              AllOf(HasSubstr("net/11 UNAVAILABLE: fp32: "),
+                                                    HasSubstr("net/11/fp32.onnx"))));
+  EXPECT_THAT(Rows(*repository_, true), ElementsAre("net/2 READY", "net/10 READY"));
+}
+
+TEST_F(ModelRepositoryTest, EveryWrongQuestionHasItsCode) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("broken/1/fp32.onnx", kGarbage);
+  folder_.Write("empty/1/notes.txt", "");
+  folder_.Write("bare/notes.txt", "");
+  Open();
+  const auto code = [&](std::string_view model, std::string_view version) {
+    EXPECT_EQ(repository_->List(model, version).status().code(),
+              repository_->Find(model, version).status().code());
+    return repository_->Find(model, version).status().code();
+  };
+  EXPECT_EQ(code("net", "1"), absl::StatusCode::kOk);
+  EXPECT_EQ(code("net", "2"), absl::StatusCode::kNotFound);
+  EXPECT_EQ(code("nett", ""), absl::StatusCode::kNotFound);
+  EXPECT_EQ(code("net", "one"), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code("net", "-1"), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code("net", "1 "), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code("net", "99999999999999999999"), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code("broken", ""), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(code("broken", "1"), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(code("empty", ""), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(code("bare", ""), absl::StatusCode::kUnavailable);
+  const std::string unknown(Message(repository_->Find("nett", "").status()));
+  EXPECT_TRUE(unknown.starts_with("Request for unknown model")) << unknown;
+  EXPECT_THAT(std::string(Message(repository_->Find("broken", "").status())),
+              HasSubstr("broken/1/fp32.onnx"));
+  EXPECT_THAT(Rows(*repository_),
+              ElementsAre(HasSubstr("bare/ UNAVAILABLE: no version"),
+                          HasSubstr("broken/1 UNAVAILABLE: fp32: "),
+                          HasSubstr("empty/1 UNAVAILABLE: no model file"), "net/1 READY"));
+}
+
+TEST_F(ModelRepositoryTest, AMissingFolderIsNamed) {
+  ServerConfig config;
+  config.repository.path = folder_.path("nowhere");
+  const auto opened = ModelRepository::Open(config, 1, metrics_);
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Message(opened.status())), HasSubstr("nowhere"));
+}
+
+TEST_F(ModelRepositoryTest, StrictRefusesWhatDoesNotLoad) {
+  folder_.Write("good/1/fp32.onnx", ScalingModel(2));
+  ServerConfig config = Config();
+  config.repository.strict = true;
+  Open(config);
+  folder_.Write("bad/1/fp32.onnx", kGarbage);
+  const auto opened = ModelRepository::Open(config, 1, metrics_);
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(Message(opened.status())),
+              AllOf(HasSubstr("bad: "), Not(HasSubstr("good"))));
+}
+
+TEST_F(ModelRepositoryTest, NothingIsReadyBeforeTheFirstPoll) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  repository_ = *ModelRepository::Create(Config(), 1, metrics_);
+  EXPECT_FALSE(repository_->Ready());
+  EXPECT_EQ(Ask("net"), -1);
+  repository_->Poll();
+  EXPECT_TRUE(repository_->Ready());
+  EXPECT_EQ(Ask("net"), 2);
+}
+
+TEST_F(ModelRepositoryTest, AVariantThatCannotAnswerSaysWhyAndLeavesTheOthers) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", kGarbage);
+  folder_.Write("net/1/int8.onnx", ScalingModel(3, {kUnknownDim, 4}, "image"));
+  folder_.Write("net/1/fp16.onnx", ScalingModel(3, {1, 4}));
+  folder_.Write("net/model.yaml", "routing: {split: {fp32: 1, int8-dynamic: 1}}");
+  Open();
+  const auto version = *repository_->Find("net", "");
+  EXPECT_THAT(version->Find(Precision::kBf16)->reason, HasSubstr("net/1/bf16.onnx"));
+  EXPECT_THAT(version->Find(Precision::kInt8)->reason,
+              AllOf(HasSubstr("signature"), HasSubstr("'x'"), HasSubstr("'image'")));
+  EXPECT_THAT(version->Find(Precision::kFp16)->reason,
+              AllOf(HasSubstr("signature"), HasSubstr("shape")));
+  EXPECT_THAT(version->Find(Precision::kInt8Dynamic)->reason, HasSubstr("does not exist"));
+  EXPECT_EQ(version->Find(Precision::kInt8Dynamic)->queue, nullptr);
+  EXPECT_EQ(Ask("net"), 2);
+  EXPECT_THAT(Rows(*repository_), ElementsAre(AllOf(HasSubstr("net/1 READY: "), HasSubstr("bf16: "),
+                                                    HasSubstr("; int8-dynamic: "))));
+  EXPECT_EQ(version->routes.candidates.size(), 5);
+  EXPECT_FALSE(repository_->CheckAll().ok());
+}
+
+TEST_F(ModelRepositoryTest, AChangedFileIsFollowedAtTheSecondLookAndAlone) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(3));
+  folder_.Write("other/1/fp32.onnx", ScalingModel(4));
+  Open();
+  EXPECT_EQ(loads(), 3);
+  folder_.Write("net/1/fp32.onnx", ScalingModel(5));
+  repository_->Poll();
+  EXPECT_EQ(Ask("net"), 2);
+  repository_->Poll();
+  EXPECT_EQ(Ask("net"), 5);
+  EXPECT_EQ(loads(), 4);
+  repository_->Poll();
+  EXPECT_EQ(loads(), 4);
+  folder_.Write("net/1/fp32.onnx", ScalingModel(6));
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_EQ(Ask("net"), 6);
+  EXPECT_EQ(loads(), 5);
+}
+
+TEST_F(ModelRepositoryTest, AFileThatIsStillBeingWrittenIsLeftAlone) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  for (int i = 0; i < 3; ++i) {
+    folder_.Write("net/1/fp32.onnx", kGarbage);
+    repository_->Poll();
+  }
+  folder_.Write("net/1/fp32.onnx", ScalingModel(3));
+  PollTwice();
+  EXPECT_EQ(Ask("net"), 3);
+  EXPECT_EQ(metrics_.server().load_failures.value(), 0);
+}
+
+TEST_F(ModelRepositoryTest, ModelYamlAloneSwapsTheRoutingWithoutLoading) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(3));
+  folder_.Write("net/model.yaml", "routing: {split: {fp32: 1, bf16: 1}}");
+  Open();
+  const auto before = *repository_->Find("net", "");
+  folder_.Write("net/model.yaml",
+                "routing: {split: {fp32: 1, bf16: 3}}\nbatching: {max_queue_requests: 7}");
+  PollTwice();
+  const auto after = *repository_->Find("net", "");
+  EXPECT_EQ(after->routes.candidates[1].weight, 3);
+  EXPECT_EQ(after->Find(Precision::kFp32)->queue->target().max_queue_requests, 7);
+  EXPECT_EQ(after->Find(Precision::kFp32)->queue->target().model,
+            before->Find(Precision::kFp32)->queue->target().model);
+  EXPECT_EQ(loads(), 2);
+  EXPECT_EQ(Ask(*before), 2) << "the version before goes on answering those who hold it";
+}
+
+TEST_F(ModelRepositoryTest, AnotherMaxBatchCompilesAnew) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  folder_.Write("net/model.yaml", "batching: {max_batch: 16}");
+  PollTwice();
+  EXPECT_EQ(loads(), 2);
+  EXPECT_EQ((*repository_->Find("net", ""))->batching.max_batch, 16);
+}
+
+TEST_F(ModelRepositoryTest, ABrokenModelYamlKeepsWhatServes) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  for (const char* broken :
+       {"routing: [", "name: other", "batching: {max_batch: 100000}", "colour: red",
+        "inputs: {y: {wire: {datatype: UINT8, scale: 1, zero_point: 0}}}",
+        "inputs: {x: {wire: {datatype: UINT8, scale: [1, 2], zero_point: [0, 0]}}}"}) {
+    folder_.Write("net/model.yaml", broken);
+    PollTwice();
+    EXPECT_EQ(Ask("net"), 2) << broken;
+    EXPECT_THAT(Rows(*repository_),
+                ElementsAre(AllOf(HasSubstr("net/1 READY: "), HasSubstr("model.yaml"))))
+        << broken;
+    EXPECT_FALSE(repository_->Load("net").ok()) << broken;
+  }
+  folder_.Write("net/model.yaml", "");
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/1 READY"));
+  EXPECT_EQ(loads(), 1);
+}
+
+TEST_F(ModelRepositoryTest, AModelYamlBrokenFromTheStartIsTheModelsReason) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/model.yaml", "colour: red");
+  Open();
+  EXPECT_THAT(Rows(*repository_), ElementsAre(AllOf(HasSubstr("net/ UNAVAILABLE: "),
+                                                    HasSubstr("model.yaml:1:1: colour"))));
+  EXPECT_EQ(repository_->Find("net", "1").status().code(), absl::StatusCode::kUnavailable);
+  folder_.Remove("net/model.yaml");
+  PollTwice();
+  EXPECT_EQ(Ask("net"), 2);
+}
+
+TEST_F(ModelRepositoryTest, ABrokenFileKeepsTheModelThatServes) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  folder_.Write("net/1/fp32.onnx", kGarbage);
+  PollTwice();
+  EXPECT_EQ(Ask("net"), 2);
+  EXPECT_THAT(Rows(*repository_),
+              ElementsAre(AllOf(HasSubstr("net/1 READY: fp32: "), HasSubstr("before"))));
+  PollTwice();
+  EXPECT_EQ(metrics_.server().load_failures.value(), 1) << "an unchanged file is not tried again";
+  EXPECT_FALSE(repository_->Load("net").ok());
+  EXPECT_EQ(metrics_.server().load_failures.value(), 2) << "unless somebody asks for it";
+}
+
+TEST_F(ModelRepositoryTest, ANewVersionReplacesTheOldOneOnceItIsReady) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(1));
+  Open();
+  folder_.Write("net/2/fp32.onnx", kGarbage);
+  PollTwice();
+  EXPECT_EQ(Ask("net"), 1);
+  EXPECT_THAT(Rows(*repository_), ElementsAre(HasSubstr("net/1 READY: answers until"),
+                                              HasSubstr("net/2 UNAVAILABLE: ")));
+  folder_.Write("net/2/fp32.onnx", ScalingModel(2));
+  PollTwice();
+  EXPECT_EQ(Ask("net"), 2);
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/2 READY"));
+  EXPECT_EQ(repository_->Find("net", "1").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelRepositoryTest, ModelsComeAndGo) {
+  folder_.Write("a/1/fp32.onnx", ScalingModel(1));
+  Open();
+  folder_.Write("b/1/fp32.onnx", ScalingModel(2));
+  PollTwice();
+  EXPECT_EQ(Ask("b"), 2);
+  folder_.Remove("a");
+  repository_->Poll();
+  EXPECT_EQ(Ask("a"), 1);
+  repository_->Poll();
+  EXPECT_EQ(repository_->Find("a", "").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Rows(*repository_), ElementsAre("b/1 READY"));
+  EXPECT_EQ(repository_->Load("a").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(repository_->Load("../b").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelRepositoryTest, AnUnloadedModelIsFreedWithItsLastHolderAndStaysOut) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  auto held = *repository_->Find("net", "");
+  const std::weak_ptr<const Model> model = held->Find(Precision::kFp32)->queue->target().model;
+  EXPECT_TRUE(repository_->Unload("net").ok());
+  EXPECT_EQ(Ask(*held), 2);
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/1 UNLOADING: unloaded"));
+  const auto refused = repository_->Find("net", "").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(Message(refused)), HasSubstr("unloaded"));
+  held.reset();
+  EXPECT_TRUE(model.expired());
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/1 UNAVAILABLE: unloaded"));
+  folder_.Write("net/1/fp32.onnx", ScalingModel(3));
+  PollTwice();
+  EXPECT_EQ(Ask("net"), -1);
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_EQ(Ask("net"), 3);
+  EXPECT_EQ(repository_->Unload("nett").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelRepositoryTest, AReplacedModelIsFreed) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  const std::weak_ptr<const Model> model =
+      (*repository_->Find("net", ""))->Find(Precision::kFp32)->queue->target().model;
+  folder_.Write("net/1/fp32.onnx", ScalingModel(3));
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_TRUE(model.expired());
+}
+
+TEST_F(ModelRepositoryTest, PrecisionsAndVersionsAreThoseOfModelYaml) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(1));
+  folder_.Write("net/2/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/2/bf16.onnx", ScalingModel(3));
+  folder_.Write("net/model.yaml", "precisions: [bf16, fp16]\nversions: {specific: [2]}");
+  Open();
+  const auto version = *repository_->Find("net", "");
+  EXPECT_EQ(version->Find(Precision::kFp32), nullptr);
+  EXPECT_EQ(Ask(*version, Precision::kBf16), 3);
+  EXPECT_THAT(version->Find(Precision::kFp16)->reason, HasSubstr("net/2/fp16.onnx"));
+  EXPECT_THAT(Rows(*repository_), ElementsAre(HasSubstr("net/2 READY: fp16: ")));
+}
+
+TEST_F(ModelRepositoryTest, ARequiredInt8ShareHoldsForInt8FilesAlone) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  b.Output(b.Op("MatMul", {x, b.Random({4, 4})}), "y");
+  const Graph dense = b.Build();
+  folder_.Write("net/1/fp32.onnx", dense);
+  folder_.Write("net/1/int8.onnx", dense);
+  ServerConfig config = Config();
+  config.engine.require_int8_percent = 95;
+  Open(config);
+  const auto version = *repository_->Find("net", "");
+  EXPECT_TRUE(version->Find(Precision::kFp32)->ready());
+  EXPECT_THAT(version->Find(Precision::kInt8)->reason, HasSubstr("too few multiply-adds"));
+}
+
+TEST_F(ModelRepositoryTest, AModelThatDoesNotBatchRunsOneRequestAtATime) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2, {4}));
+  Open();
+  const auto version = *repository_->Find("net", "");
+  EXPECT_FALSE(version->signature.batches);
+  EXPECT_EQ(version->Find(Precision::kFp32)->queue->target().batch.max_batch, 1);
+}
+
+TEST_F(ModelRepositoryTest, OpenExtentsAreServedWithoutACertificate) {
+  GraphBuilder b;
+  b.Output(b.Op("Relu", {b.Input("x", {kUnknownDim, kUnknownDim})}), "y");
+  folder_.Write("net/1/fp32.onnx", b.Build());
+  Open();
+  EXPECT_EQ(Ask("net"), 1);
+  EXPECT_THAT((*repository_->Find("net", ""))->Find(Precision::kFp32)->certificate.layers,
+              ElementsAre());
+}
+
+TEST_F(ModelRepositoryTest, RequestsAreCountedAndCountsSurviveAReload) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  const auto metrics = metrics_.ForVariant({"net", "1", "fp32"});
+  EXPECT_EQ(metrics->ready.value(), 1);
+  EXPECT_GT(metrics->resident_weight_bytes.value(), 0);
+  EXPECT_GT(metrics->load_seconds.value(), 0);
+  EXPECT_EQ(Ask("net"), 2);
+  folder_.Write("net/1/fp32.onnx", ScalingModel(3));
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_EQ(Ask("net"), 3);
+  EXPECT_EQ(metrics->requests.value(0), 2);
+  EXPECT_EQ(metrics->rows.value(), 2);
+  EXPECT_EQ(metrics->executions.value(), 2);
+  EXPECT_EQ(metrics->in_flight.value(), 0);
+  EXPECT_EQ(metrics->queue_depth.value(), 0);
+  EXPECT_EQ((*repository_->Find("net", ""))->statistics->Read().success.count, 2);
+  EXPECT_TRUE(repository_->Unload("net").ok());
+  EXPECT_EQ(metrics->ready.value(), 0);
+}
+
+TEST_F(ModelRepositoryTest, LookUpsGoOnWhileModelsLoad) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  std::jthread reader([this](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      const auto found = repository_->Find("net", "");
+      ASSERT_TRUE(found.ok()) << found.status();
+      ASSERT_GT(Ask(**found), 0);
+    }
+  });
+  for (int i = 1; i <= 20; ++i) {
+    folder_.Write("net/1/fp32.onnx", ScalingModel(static_cast<float>(i)));
+    EXPECT_TRUE(repository_->Load("net").ok());
+    EXPECT_EQ(Ask("net"), i);
+  }
+}
+
+}  // namespace
+}  // namespace octet
