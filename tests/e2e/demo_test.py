@@ -49,7 +49,8 @@ def server_of(folder):
     log, until = pathlib.Path(folder, "server.log"), time.monotonic() + SECONDS
     while time.monotonic() < until:
         if log.exists() and "event=serving" in log.read_text():
-            (server,) = [process for process in processes_of(folder) if b"serve" in pathlib.Path(f"/proc/{process}/cmdline").read_bytes()]
+            words = {process: pathlib.Path(f"/proc/{process}/cmdline").read_bytes() for process in processes_of(folder)}
+            (server,) = [process for process, command in words.items() if b"\0serve\0" in command]
             return server
         time.sleep(0.05)
     raise AssertionError("the demo starts no server")
@@ -134,30 +135,43 @@ class DemoTest(unittest.TestCase):
 
 
 class StayTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.process = demo("--stay", "--out", self.folder)
+        self.addCleanup(lambda: (self.process.terminate(), self.process.communicate()))
+
+    def read_offer(self):
+        """Returns what the demo prints up to its last command."""
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line.strip())
+            if "octet load" in line:
+                return lines
+        raise AssertionError(f"the demo offers nothing: {lines} {self.process.stderr.read()}")
+
     def test_what_is_offered_works(self):
-        with tempfile.TemporaryDirectory() as folder, demo("--stay", "--out", folder) as process:
-            self.addCleanup(process.kill)
-            offered = []
-            for line in process.stdout:
-                offered.append(line.strip())
-                if "octet load" in line:
-                    break
-            commands = [line for line in offered if line.startswith("./dev run")]
-            self.assertEqual(len(commands), 2, offered)
-            for command, expected in zip(commands, (r"image 7 shows \w; int8 reads \w", r"int8"), strict=True):
-                done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-                self.assertEqual(done.returncode, 0, done.stderr)
-                self.assertRegex(done.stdout, expected)
-            for url in re.findall(r"http://\S+", "\n".join(offered)):
-                with urllib.request.urlopen(url, timeout=10) as reply:
-                    self.assertEqual(reply.status, 200, url)
-            process.send_signal(signal.SIGTERM)
-            output, said = process.communicate(timeout=60)
-            self.assertEqual(process.returncode, 0, output + said)
-            self.assertEqual(processes_of(folder), [])
+        offered = self.read_offer()
+        commands = [line for line in offered if line.startswith("./dev run")]
+        self.assertEqual(len(commands), 2, offered)
+        for command, expected in zip(commands, (r"image 7 shows \w; int8 reads \w", r"int8"), strict=True):
+            done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, expected)
+        for url in re.findall(r"http://\S+", "\n".join(offered)):
+            with urllib.request.urlopen(url, timeout=10) as reply:
+                self.assertEqual(reply.status, 200, url)
+        self.process.send_signal(signal.SIGTERM)
+        output, said = self.process.communicate(timeout=60)
+        self.assertEqual(self.process.returncode, 0, output + said)
+        self.assertEqual(processes_of(self.folder), [])
 
 
 class TroubleTest(unittest.TestCase):
+    def start(self, folder, octet):
+        process = demo("--out", folder, octet=octet)
+        self.addCleanup(lambda: (process.terminate(), process.communicate()))
+        return process
+
     def expect(self, process, problem):
         output, said = process.communicate(timeout=SECONDS)
         self.assertEqual(process.returncode, 1, output + said)
@@ -166,31 +180,31 @@ class TroubleTest(unittest.TestCase):
     def test_a_second_demo_in_the_same_folder_is_refused(self):
         with tempfile.TemporaryDirectory() as folder, pathlib.Path(folder, "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.expect(demo("--out", folder, octet=OCTET), "another demo runs in")
+            self.expect(self.start(folder, OCTET), "another demo runs in")
 
     def test_a_verb_that_fails_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
             octet = pathlib.Path(folder, "octet")
             octet.write_text("#!/bin/sh\necho 'octet: no space' >&2\nexit 3\n")
             octet.chmod(0o755)
-            self.expect(demo("--out", folder + "/out", octet=octet), "octet quantize ended with 3")
+            self.expect(self.start(folder + "/out", octet), "octet quantize ended with 3")
 
     def test_a_server_that_does_not_start_is_quoted(self):
         with tempfile.TemporaryDirectory() as folder:
             octet = pathlib.Path(folder, "octet")
             octet.write_text(f'#!/bin/sh\n[ "$1" = serve ] || exec {OCTET} "$@"\necho "no port is free" >&2\nexit 1\n')
             octet.chmod(0o755)
-            self.expect(demo("--out", folder + "/out", octet=octet), r"octet serve ended with 1 before it served:\nno port is free")
+            self.expect(self.start(folder + "/out", octet), r"octet serve ended with 1 before it served:\nno port is free")
 
     def test_a_server_that_dies_ends_the_demo(self):
         with tempfile.TemporaryDirectory() as folder:
-            process = demo("--out", folder, octet=OCTET)
+            process = self.start(folder, OCTET)
             os.kill(server_of(folder), signal.SIGKILL)
             self.expect(process, "a request failed with UNAVAILABLE")
 
     def test_an_interrupted_demo_takes_its_server_along(self):
         with tempfile.TemporaryDirectory() as folder:
-            process = demo("--out", folder, octet=OCTET)
+            process = self.start(folder, OCTET)
             server_of(folder)
             process.send_signal(signal.SIGTERM)
             self.expect(process, "interrupted")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Holds deploy/prometheus and deploy/grafana against promtool and against the metrics that the server has."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -74,6 +75,13 @@ class PrometheusConfigurationTest(unittest.TestCase):
             if "alert" in rule:
                 self.assertIn(rule["labels"]["severity"], ("critical", "warning"), rule["alert"])
                 self.assertEqual(set(rule["annotations"]), {"summary", "description"}, rule["alert"])
+
+    def test_events_that_alerts_point_to_are_logged(self):
+        source = "".join(path.read_text() for path in (ROOT / "server").rglob("*.cc"))
+        events = re.findall(r"event=(\w+)", json.dumps(rules()))
+        self.assertTrue(events)
+        for event in events:
+            self.assertIn(f'"{event}"', source)
 
 
 class DashboardTest(unittest.TestCase):
