@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <format>
 #include <iostream>
 #include <memory>
 #include <random>
@@ -98,15 +97,15 @@ absl::Status Bench(BenchOptions options) {
     std::cout << rows.dump(2) << '\n';
     return absl::OkStatus();
   }
-  std::cout << std::format("{:>5} {:>7} {:>9} {:>9} {:>9} {:>11} {:>14}\n", "batch", "threads",
-                           "min ms", "p50 ms", "p99 ms", "items/s", "primitives ms");
+  std::cout << Format("{:>5} {:>7} {:>9} {:>9} {:>9} {:>11} {:>14}\n", "batch", "threads", "min ms",
+                      "p50 ms", "p99 ms", "items/s", "primitives ms");
   for (const auto& row : rows) {
     const auto& latency = row["latency_ms"];
-    std::cout << std::format("{:>5} {:>7} {:>9.3f} {:>9.3f} {:>9.3f} {:>11.1f} {:>14.3f}\n",
-                             row["batch"].get<int64_t>(), row["threads"].get<int>(),
-                             latency["min"].get<double>(), latency["p50"].get<double>(),
-                             latency["p99"].get<double>(), row["items_per_second"].get<double>(),
-                             row["primitive_sum_ms"].get<double>());
+    std::cout << Format("{:>5} {:>7} {:>9.3f} {:>9.3f} {:>9.3f} {:>11.1f} {:>14.3f}\n",
+                        row["batch"].get<int64_t>(), row["threads"].get<int>(),
+                        latency["min"].get<double>(), latency["p50"].get<double>(),
+                        latency["p99"].get<double>(), row["items_per_second"].get<double>(),
+                        row["primitive_sum_ms"].get<double>());
   }
   return absl::OkStatus();
 }

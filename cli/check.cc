@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <format>
 #include <iostream>
 #include <memory>
 
@@ -54,7 +53,7 @@ absl::StatusOr<std::vector<Tensor>> ReadTensors(const std::string& set, std::str
   std::vector<Tensor> tensors;
   for (size_t i = 0; i < count; ++i) {
     OCTET_ASSIGN_OR_RETURN(NamedTensor named,
-                           ReadTensorFile(std::format("{}/{}_{}.pb", set, prefix, i)));
+                           ReadTensorFile(Format("{}/{}_{}.pb", set, prefix, i)));
     tensors.push_back(std::move(named.tensor));
   }
   return tensors;
@@ -139,9 +138,9 @@ absl::StatusOr<bool> Check(const CheckOptions& options) {
     return ok;
   }
   for (const Comparison& c : results) {
-    std::cout << std::format("{:<4} {} {}: {} of {} elements differ, largest difference {:.3g}\n",
-                             c.mismatches == 0 ? "ok" : "FAIL", c.set, c.output, c.mismatches,
-                             c.elements, c.max_abs);
+    std::cout << Format("{:<4} {} {}: {} of {} elements differ, largest difference {:.3g}\n",
+                        c.mismatches == 0 ? "ok" : "FAIL", c.set, c.output, c.mismatches,
+                        c.elements, c.max_abs);
   }
   return ok;
 }

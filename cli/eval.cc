@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <format>
 #include <iostream>
 #include <memory>
 
@@ -161,7 +160,7 @@ absl::Status Eval(const EvalOptions& options) {
     return absl::OkStatus();
   }
   for (const auto& [name, value] : json.items()) {
-    std::cout << std::format("{:<17} {}\n", name, value.is_null() ? "equal outputs" : value.dump());
+    std::cout << Format("{:<17} {}\n", name, value.is_null() ? "equal outputs" : value.dump());
   }
   return absl::OkStatus();
 }

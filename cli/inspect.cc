@@ -1,6 +1,5 @@
 // octet inspect: what runs, layer by layer.
 #include <cstdio>
-#include <format>
 #include <iostream>
 #include <memory>
 
@@ -46,21 +45,21 @@ nlohmann::ordered_json ToJson(const Model& model, const Plan& plan) {
 
 void PrintTable(const Model& model, const Plan& plan) {
   const Certificate& certificate = plan.certificate();
-  std::cout << std::format(
+  std::cout << Format(
       "precision {}, ISA {}, {:.1f} M multiply-adds, weights {:.2f} MB, arena {:.2f} MB\n",
       PrecisionName(model.precision()), certificate.isa,
       static_cast<double>(certificate.total_macs()) / 1e6,
       static_cast<double>(model.resident_weight_bytes()) / 1e6,
       static_cast<double>(plan.memory().arena_bytes) / 1e6);
   for (const auto& [type, share] : certificate.MacShare()) {
-    std::cout << std::format("  {:<5} {:6.2f} % of multiply-adds\n", type, 100 * share);
+    std::cout << Format("  {:<5} {:6.2f} % of multiply-adds\n", type, 100 * share);
   }
-  std::cout << std::format("\n{:<36} {:<18} {:<12} {:<5} {:>12}  {:<34} {}\n", "layer", "operator",
-                           "requested", "runs", "macs", "implementation", "reason");
+  std::cout << Format("\n{:<36} {:<18} {:<12} {:<5} {:>12}  {:<34} {}\n", "layer", "operator",
+                      "requested", "runs", "macs", "implementation", "reason");
   for (const LayerRecord& layer : certificate.layers) {
-    std::cout << std::format("{:<36.36} {:<18.18} {:<12} {:<5} {:>12}  {:<34} {}\n", layer.name,
-                             layer.op, layer.requested, layer.runs, layer.macs, layer.impl,
-                             layer.reason);
+    std::cout << Format("{:<36.36} {:<18.18} {:<12} {:<5} {:>12}  {:<34} {}\n", layer.name,
+                        layer.op, layer.requested, layer.runs, layer.macs, layer.impl,
+                        layer.reason);
   }
 }
 
@@ -73,8 +72,8 @@ void PrintPasses(const Model& model) {
       rewrites += trace.rewrites;
       microseconds += std::chrono::duration<double, std::micro>(trace.time).count();
     }
-    std::cout << std::format("{:<24} {:>5} rewrites {:>9.0f} us  {}\n", pass.name, rewrites,
-                             microseconds, pass.summary);
+    std::cout << Format("{:<24} {:>5} rewrites {:>9.0f} us  {}\n", pass.name, rewrites,
+                        microseconds, pass.summary);
   }
 }
 

@@ -1,6 +1,5 @@
 // octet load: closed-loop load on a server, as many requests under way as asked for.
 #include <chrono>
-#include <format>
 #include <iostream>
 #include <latch>
 #include <limits>
@@ -72,8 +71,8 @@ class Slot {
         counts_.by_precision[precision->second.string_param()].Add(now - sent_);
       }
     } else {
-      ++counts_.errors[std::format("{}: {}", static_cast<int>(status.error_code()),
-                                   status.error_message())];
+      ++counts_.errors[Format("{}: {}", static_cast<int>(status.error_code()),
+                              status.error_message())];
     }
     if (now < until_) {
       Send();
@@ -156,15 +155,15 @@ absl::Status Load(const LoadVerbOptions& options) {
     std::cout << rows.dump(2) << '\n';
     return absl::OkStatus();
   }
-  std::cout << std::format("{:>11} {:>12} {:>10} {:>10} {:>7}\n", "concurrency", "requests/s",
-                           "p50 us", "p99 us", "errors");
+  std::cout << Format("{:>11} {:>12} {:>10} {:>10} {:>7}\n", "concurrency", "requests/s", "p50 us",
+                      "p99 us", "errors");
   for (const auto& row : rows) {
-    std::cout << std::format("{:>11} {:>12.1f} {:>10.0f} {:>10.0f} {:>7}\n",
-                             row["concurrency"].get<int>(), row["throughput"].get<double>(),
-                             row["p50_us"].get<double>(), row["p99_us"].get<double>(),
-                             row["errors"].get<int64_t>());
+    std::cout << Format("{:>11} {:>12.1f} {:>10.0f} {:>10.0f} {:>7}\n",
+                        row["concurrency"].get<int>(), row["throughput"].get<double>(),
+                        row["p50_us"].get<double>(), row["p99_us"].get<double>(),
+                        row["errors"].get<int64_t>());
     for (const auto& [error, count] : row["errors_by_code"].items()) {
-      std::cout << std::format("            {} x {}\n", count.get<int64_t>(), error);
+      std::cout << Format("            {} x {}\n", count.get<int64_t>(), error);
     }
   }
   return absl::OkStatus();

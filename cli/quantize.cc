@@ -1,6 +1,5 @@
 // octet quantize: an fp32 model in, its other precisions out.
 #include <filesystem>
-#include <format>
 #include <iostream>
 #include <memory>
 
@@ -93,9 +92,9 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
     }
     OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made, MakeVariant(options, to, calibration));
     if (!options.json) {
-      std::cout << std::format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
-                               made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
-                               made["file"].get<std::string>());
+      std::cout << Format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
+                          made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
+                          made["file"].get<std::string>());
     }
     results.push_back(std::move(made));
   }

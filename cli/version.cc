@@ -1,14 +1,12 @@
 #include "cli/version.h"
 
-#include <format>
-
 #include "engine/engine.h"
+#include "engine/tensor/format.h"
 
 namespace octet::cli {
 
 std::string VersionText() {
-  return std::format("octet {} (oneDNN {}, {})", OCTET_VERSION, OneDnnVersion(),
-                     DetectTarget(1).isa);
+  return Format("octet {} (oneDNN {}, {})", OCTET_VERSION, OneDnnVersion(), DetectTarget(1).isa);
 }
 
 }  // namespace octet::cli

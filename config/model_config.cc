@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "config/yaml_reader.h"
+#include "engine/tensor/format.h"
 
 namespace octet {
 namespace {
@@ -99,7 +100,7 @@ std::vector<YamlKey> Keys(Written& w) {
 }
 
 absl::Status CheckWire(const std::string& file, const std::string& input, const WireMapping& wire) {
-  const std::string key = std::format("{}: inputs.{}.wire", file, input);
+  const std::string key = Format("{}: inputs.{}.wire", file, input);
   if (wire.dtype == DType::kUndefined) return InvalidArgument("{}: datatype is missing", key);
   if (wire.scale.empty() || wire.zero_point.empty()) {
     return InvalidArgument("{}: scale and zero_point need at least one number", key);

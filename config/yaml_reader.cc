@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "config/did_you_mean.h"
+#include "engine/tensor/format.h"
 
 namespace octet {
 namespace {
@@ -55,8 +56,8 @@ class Reader {
 
   void Report(const YAML::Mark& mark, const std::string& path, std::string_view problem) {
     std::string line = file_;
-    if (!mark.is_null()) line += std::format(":{}:{}", mark.line + 1, mark.column + 1);
-    line += path.empty() ? std::format(": {}", problem) : std::format(": {}: {}", path, problem);
+    if (!mark.is_null()) line += Format(":{}:{}", mark.line + 1, mark.column + 1);
+    line += path.empty() ? Format(": {}", problem) : Format(": {}: {}", path, problem);
     problems_.push_back(std::move(line));
   }
 
@@ -94,8 +95,7 @@ class Reader {
     for (const auto& [candidate, unused] : level.children) candidates.push_back(candidate);
     const std::string nearest = DidYouMean(key.Scalar(), candidates);
     Report(key.Mark(), full,
-           nearest.empty() ? "unknown key"
-                           : std::format("unknown key, did you mean \"{}\"?", nearest));
+           nearest.empty() ? "unknown key" : Format("unknown key, did you mean \"{}\"?", nearest));
   }
 
   std::string file_;
@@ -104,7 +104,7 @@ class Reader {
 
 /// What the value looks like, for messages.
 std::string Got(const YAML::Node& value) {
-  if (value.IsScalar()) return std::format("\"{}\"", value.Scalar());
+  if (value.IsScalar()) return Format("\"{}\"", value.Scalar());
   if (value.IsSequence()) return "a list";
   return value.IsMap() ? "a mapping" : "nothing";
 }
@@ -179,7 +179,7 @@ absl::StatusOr<double> ParseNumber(const YAML::Node& value, double min, double m
 }
 
 YamlBinding Number(double* target, double min, double max) {
-  return {std::format("{} .. {}", min, max),
+  return {Format("{} .. {}", min, max),
           [=](const YAML::Node& value, const std::string&) -> absl::Status {
             OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, min, max));
             return absl::OkStatus();
@@ -256,7 +256,7 @@ YamlBinding NumberList(std::vector<float>* target) {
 }
 
 YamlBinding IntegerList(std::vector<int64_t>* target, int64_t min) {
-  return {std::format("list of whole numbers >= {}", min),
+  return {Format("list of whole numbers >= {}", min),
           [=](const YAML::Node& value, const std::string&) -> absl::Status {
             if (!value.IsSequence()) return InvalidArgument("expected a list, got {}", Got(value));
             std::vector<int64_t> list;

@@ -89,7 +89,7 @@ absl::StatusOr<double> ParseNumber(const YAML::Node& value, double min, double m
 
 template <typename Int>
 YamlBinding Integer(Int* target, int64_t min, int64_t max) {
-  return {std::format("{} .. {}", min, max),
+  return {Format("{} .. {}", min, max),
           [=](const YAML::Node& value, const std::string&) -> absl::Status {
             OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseInteger(value, min, max));
             *target = static_cast<Int>(number);
@@ -99,7 +99,7 @@ YamlBinding Integer(Int* target, int64_t min, int64_t max) {
 
 template <typename Int>
 YamlBinding Integer(std::optional<Int>* target, int64_t min, int64_t max) {
-  return {std::format("{} .. {}", min, max),
+  return {Format("{} .. {}", min, max),
           [=](const YAML::Node& value, const std::string&) -> absl::Status {
             OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseInteger(value, min, max));
             *target = static_cast<Int>(number);

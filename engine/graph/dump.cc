@@ -1,11 +1,11 @@
 // Text forms of a graph and its parts.
 #include <cstdint>
-#include <format>
 #include <string>
 #include <string_view>
 #include <variant>
 
 #include "engine/graph/graph.h"
+#include "engine/tensor/format.h"
 #include "engine/tensor/quantize.h"
 
 namespace octet {
@@ -63,11 +63,11 @@ std::string Join(const Items& items, std::string_view separator, const Text& tex
 
 template <typename T>
 std::string ToText(const T& value) {
-  return std::format("{}", value);
+  return Format("{}", value);
 }
 
 std::string QualifiedOp(const Node& node) {
-  return node.domain.empty() ? node.op : std::format("{}:{}", node.domain, node.op);
+  return node.domain.empty() ? node.op : Format("{}:{}", node.domain, node.op);
 }
 
 std::string Reference(const Graph& graph, ValueId id) {
@@ -77,9 +77,9 @@ std::string Reference(const Graph& graph, ValueId id) {
 std::string Typed(const Graph& graph, ValueId id) {
   if (id == kNone) return "_";
   const Value& value = graph.value(id);
-  return std::format("%{}:{}{}{}", value.name, ShortName(value.dtype),
-                     value.shape ? value.shape->ToString() : "[*]",
-                     value.quant ? value.quant->ToString() : "");
+  return Format("%{}:{}{}{}", value.name, ShortName(value.dtype),
+                value.shape ? value.shape->ToString() : "[*]",
+                value.quant ? value.quant->ToString() : "");
 }
 
 template <typename T>
@@ -99,22 +99,22 @@ std::string Elements(const Tensor& tensor) {
 struct AttributeText {
   std::string operator()(int64_t v) const { return ToText(v); }
   std::string operator()(float v) const { return ToText(v); }
-  std::string operator()(const std::string& v) const { return std::format("'{}'", v); }
+  std::string operator()(const std::string& v) const { return Format("'{}'", v); }
   std::string operator()(const Tensor& v) const {
-    return std::format("{}{}({})", ShortName(v.dtype()), v.shape().ToString(), Elements(v));
+    return Format("{}{}({})", ShortName(v.dtype()), v.shape().ToString(), Elements(v));
   }
   template <typename T>
   std::string operator()(const std::vector<T>& v) const {
-    return std::format("[{}]", Join(v, ",", ToText<T>));
+    return Format("[{}]", Join(v, ",", ToText<T>));
   }
 };
 
 std::string AttributeList(const Attributes& attributes) {
   if (attributes.size() == 0) return "";
   const auto text = [](const auto& entry) {
-    return std::format("{}={}", entry.first, std::visit(AttributeText(), entry.second));
+    return Format("{}={}", entry.first, std::visit(AttributeText(), entry.second));
   };
-  return std::format(" {{{}}}", Join(attributes, ", ", text));
+  return Format(" {{{}}}", Join(attributes, ", ", text));
 }
 
 std::string PostOpText(const Graph& graph, const Node& node, const PostOp& post_op) {
@@ -124,22 +124,22 @@ std::string PostOpText(const Graph& graph, const Node& node, const PostOp& post_
     case Kind::kAdd:
     case Kind::kMul: {
       const ValueId operand = post_op.operand < 0 ? kNone : node.input(post_op.operand);
-      return std::format("{}({})", name, Reference(graph, operand));
+      return Format("{}({})", name, Reference(graph, operand));
     }
     case Kind::kLeakyRelu:
     case Kind::kSwish:
     case Kind::kElu:
-      return std::format("{}({})", name, post_op.alpha);
+      return Format("{}({})", name, post_op.alpha);
     case Kind::kClip:
     case Kind::kHardSigmoid:
-      return std::format("{}({}, {})", name, post_op.alpha, post_op.beta);
+      return Format("{}({}, {})", name, post_op.alpha, post_op.beta);
     default:
       return std::string(name);
   }
 }
 
 std::string NodeLine(const Graph& graph, const Node& node) {
-  std::string line = std::format(
+  std::string line = Format(
       "  {} = {}({}){}", Join(node.outputs, ", ", [&](ValueId id) { return Typed(graph, id); }),
       QualifiedOp(node), Join(node.inputs, ", ", [&](ValueId id) { return Reference(graph, id); }),
       AttributeList(node.attributes));
@@ -185,19 +185,19 @@ std::string_view PostOpName(PostOp::Kind kind) {
 }
 
 std::string Describe(const Node& node) {
-  return std::format("{} '{}' (opset {})", QualifiedOp(node), node.name, node.version);
+  return Format("{} '{}' (opset {})", QualifiedOp(node), node.name, node.version);
 }
 
 std::string Dump(const Graph& graph) {
-  std::string text = std::format("graph '{}'\n", graph.name);
-  for (const ValueId id : graph.inputs) text += std::format("input {}\n", Typed(graph, id));
+  std::string text = Format("graph '{}'\n", graph.name);
+  for (const ValueId id : graph.inputs) text += Format("input {}\n", Typed(graph, id));
   for (ValueId id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(id);
     if (!value.is_constant()) continue;
-    text += std::format("constant {} ({})\n", Typed(graph, id), Elements(value.constant));
+    text += Format("constant {} ({})\n", Typed(graph, id), Elements(value.constant));
   }
   for (const NodeId id : graph.order()) text += NodeLine(graph, graph.node(id)) + "\n";
-  for (const ValueId id : graph.outputs) text += std::format("output {}\n", Typed(graph, id));
+  for (const ValueId id : graph.outputs) text += Format("output {}\n", Typed(graph, id));
   return text;
 }
 

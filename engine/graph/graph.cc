@@ -1,7 +1,6 @@
 #include "engine/graph/graph.h"
 
 #include <algorithm>
-#include <format>
 #include <functional>
 #include <queue>
 #include <utility>
@@ -240,7 +239,7 @@ std::string Graph::UniqueName(std::string_view hint) {
   if (!hint.empty() && FindValue(hint) == kNone) return std::string(hint);
   std::string candidate;
   do {
-    candidate = std::format("{}_{}", hint, next_unique_++);
+    candidate = Format("{}_{}", hint, next_unique_++);
   } while (FindValue(candidate) != kNone);
   return candidate;
 }

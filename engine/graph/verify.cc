@@ -31,12 +31,12 @@ class Verifier {
   template <typename... Args>
   absl::Status NodeError(NodeId id, std::format_string<Args...> format, Args&&... args) const {
     return Internal("broken graph at {}: {}", Describe(graph_.node(id)),
-                    std::format(format, std::forward<Args>(args)...));
+                    Format(format, std::forward<Args>(args)...));
   }
   template <typename... Args>
   absl::Status ValueError(ValueId id, std::format_string<Args...> format, Args&&... args) const {
     return Internal("broken graph at value '{}': {}", graph_.value(id).name,
-                    std::format(format, std::forward<Args>(args)...));
+                    Format(format, std::forward<Args>(args)...));
   }
 
   bool IsValue(ValueId id) const { return id >= 0 && id < graph_.value_count(); }

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <format>
 
 #include "oneapi/dnnl/dnnl_debug.h"
 
 #include "engine/onednn/runtime.h"
+#include "engine/tensor/format.h"
 
 namespace octet::onednn {
 namespace {
@@ -42,7 +42,7 @@ Target DetectTarget(int threads) {
 
 std::string Version() {
   const dnnl_version_t* version = dnnl_version();
-  return std::format("{}.{}.{}", version->major, version->minor, version->patch);
+  return Format("{}.{}.{}", version->major, version->minor, version->patch);
 }
 
 std::string_view IsaOf(std::string_view impl) {

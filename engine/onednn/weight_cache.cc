@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstring>
-#include <format>
 #include <string_view>
 
 #include "engine/onednn/runtime.h"
@@ -34,7 +33,7 @@ void AppendBytes(std::string& out, const T& value) {
 
 // What names the elements of a constant: their bytes, type and extents.
 std::string SourceKey(const Tensor& source) {
-  std::string key = std::format("{}{}|", DTypeName(source.dtype()), source.shape().ToString());
+  std::string key = Format("{}{}|", DTypeName(source.dtype()), source.shape().ToString());
   const ContentHash hash = HashBytes(source.data(), source.bytes());
   AppendBytes(key, hash);
   return key;

@@ -92,7 +92,7 @@ absl::StatusOr<AttributeValue> ReadValue(AttributeProto& proto, TensorReader& te
 
 absl::StatusOr<AttributeValue> ReadAttribute(AttributeProto& proto, TensorReader& tensors) {
   absl::StatusOr<AttributeValue> value = ReadValue(proto, tensors);
-  if (!value.ok()) return Annotate(value.status(), std::format("attribute '{}'", proto.name()));
+  if (!value.ok()) return Annotate(value.status(), Format("attribute '{}'", proto.name()));
   return value;
 }
 

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <exception>
 #include <filesystem>
-#include <format>
 #include <limits>
 #include <map>
 #include <set>
@@ -169,7 +168,7 @@ class PendingFile {
   absl::Status Open() {
     // Another process may write the same model: take the first free name.
     for (int attempt = 0; temporary_.empty(); ++attempt) {
-      std::string name = std::format("{}.{}-{}.tmp", path_, ::getpid(), attempt);
+      std::string name = Format("{}.{}-{}.tmp", path_, ::getpid(), attempt);
       const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd < 0 && errno == EEXIST && attempt < 1000) continue;
       if (fd < 0) return SystemError("create", name, errno);

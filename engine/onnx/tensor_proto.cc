@@ -176,7 +176,7 @@ TensorProto::DataType DTypeToOnnx(DType dtype) {
 
 absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto) {
   absl::StatusOr<Tensor> tensor = ReadUnnamed(proto);
-  if (!tensor.ok()) return Annotate(tensor.status(), std::format("tensor '{}'", proto.name()));
+  if (!tensor.ok()) return Annotate(tensor.status(), Format("tensor '{}'", proto.name()));
   return tensor;
 }
 

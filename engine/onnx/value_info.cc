@@ -47,7 +47,7 @@ absl::StatusOr<Declaration> ReadType(const onnx::ValueInfoProto& proto) {
 
 absl::StatusOr<Declaration> ReadValueInfo(const onnx::ValueInfoProto& proto) {
   absl::StatusOr<Declaration> declared = ReadType(proto);
-  if (!declared.ok()) return Annotate(declared.status(), std::format("value '{}'", proto.name()));
+  if (!declared.ok()) return Annotate(declared.status(), Format("value '{}'", proto.name()));
   return declared;
 }
 

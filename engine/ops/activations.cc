@@ -1,7 +1,6 @@
 // Activations: one input (and for PRelu a slope), one output of the same shape.
 // Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Elu Selu Celu ThresholdedRelu Softplus Softsign
 // Mish Gelu Erf; octet:Swish; com.microsoft:Gelu.
-#include <format>
 #include <limits>
 
 #include "engine/ops/activation_math.h"
@@ -101,7 +100,7 @@ absl::Status InferGelu(InferContext& context) {
   OCTET_ASSIGN_OR_RETURN(const std::string kind,
                          context.attributes().String("approximate", "none"));
   if (kind == "none" || kind == "tanh") return absl::OkStatus();
-  return context.Error(std::format("attribute 'approximate' must be none or tanh, got '{}'", kind));
+  return context.Error(Format("attribute 'approximate' must be none or tanh, got '{}'", kind));
 }
 
 absl::StatusOr<Kernel> MakeGelu(const KernelContext& c) {
@@ -128,8 +127,8 @@ absl::Status InferPRelu(InferContext& context) {
   const std::optional<Shape>& x = context.shape(0);
   const std::optional<Shape>& slope = context.shape(1);
   if (x && slope && x->is_static() && slope->is_static() && Broadcast(*x, *slope) != *x) {
-    return context.Error(std::format("slope of shape {} does not broadcast to the input's {}",
-                                     slope->ToString(), x->ToString()));
+    return context.Error(Format("slope of shape {} does not broadcast to the input's {}",
+                                slope->ToString(), x->ToString()));
   }
   return context.SetOutput(0, context.dtype(0), x);
 }

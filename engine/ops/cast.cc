@@ -1,5 +1,4 @@
 // Changes of element type: Cast, CastLike, octet:Convert (octet_domain.md).
-#include <format>
 
 #include "engine/ops/dispatch.h"
 #include "engine/ops/elementwise_lowering.h"
@@ -18,7 +17,7 @@ absl::Status InferCast(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
   OCTET_ASSIGN_OR_RETURN(const int64_t to, context.attributes().Int("to", 0));
   const std::optional<DType> type = DTypeOfOnnx(to);
-  if (!type) return context.Error(std::format("attribute 'to' is not supported: {}", to));
+  if (!type) return context.Error(Format("attribute 'to' is not supported: {}", to));
   return context.SetOutput(0, *type, context.shape(0));
 }
 

@@ -1,6 +1,5 @@
 // Joining and cutting along one axis: Concat, Split. The production Concat also requantizes its inputs.
 #include <array>
-#include <format>
 #include <vector>
 
 #include "engine/ops/infer_rules.h"
@@ -36,7 +35,7 @@ absl::Status InferConcat(InferContext& context) {
   std::optional<Shape> out;
   bool ranks_known = true;
   for (size_t i = 0; i < context.input_count(); ++i) {
-    if (!context.has_input(i)) return context.Error(std::format("input {} is missing", i));
+    if (!context.has_input(i)) return context.Error(Format("input {} is missing", i));
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, i));
     ranks_known = ranks_known && context.shape(i).has_value();
     if (!out && context.shape(i)) out = context.shape(i);
@@ -59,9 +58,8 @@ absl::Status InferConcat(InferContext& context) {
       }
     }
     if (!agrees) {
-      return context.Error(
-          std::format("input {} '{}' of shape {} does not join with {} along axis {}", i,
-                      context.input(i).name, in.ToString(), out->ToString(), axis));
+      return context.Error(Format("input {} '{}' of shape {} does not join with {} along axis {}",
+                                  i, context.input(i).name, in.ToString(), out->ToString(), axis));
     }
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
@@ -197,15 +195,15 @@ absl::StatusOr<std::vector<int64_t>> SplitExtents(InferContext& context, int64_t
   if (split.values) {
     if (split.values->size() != parts) {
       return context.Error(
-          std::format("'split' has {} parts for {} outputs", split.values->size(), parts));
+          Format("'split' has {} parts for {} outputs", split.values->size(), parts));
     }
     int64_t sum = 0;
     for (const int64_t part : *split.values) {
-      if (part < 0) return context.Error(std::format("'split' has a negative part: {}", part));
+      if (part < 0) return context.Error(Format("'split' has a negative part: {}", part));
       sum += part;
     }
     if (extent != kUnknownDim && sum != extent) {
-      return context.Error(std::format("'split' adds up to {}, the axis has {}", sum, extent));
+      return context.Error(Format("'split' adds up to {}, the axis has {}", sum, extent));
     }
     return *split.values;
   }
@@ -213,7 +211,7 @@ absl::StatusOr<std::vector<int64_t>> SplitExtents(InferContext& context, int64_t
     OCTET_ASSIGN_OR_RETURN(const int64_t count,
                            context.attributes().Int("num_outputs", static_cast<int64_t>(parts)));
     if (count != static_cast<int64_t>(parts)) {
-      return context.Error(std::format("'num_outputs' is {} for {} outputs", count, parts));
+      return context.Error(Format("'num_outputs' is {} for {} outputs", count, parts));
     }
   }
   if (extent == kUnknownDim) return std::vector<int64_t>(parts, kUnknownDim);
@@ -221,7 +219,7 @@ absl::StatusOr<std::vector<int64_t>> SplitExtents(InferContext& context, int64_t
   const int64_t chunk = (extent + count - 1) / count;
   // Before opset 18 the parts must be equal; since then the last one may be smaller.
   if ((version < 18 && extent % count != 0) || chunk * (count - 1) > extent) {
-    return context.Error(std::format("cannot split {} into {} parts", extent, count));
+    return context.Error(Format("cannot split {} into {} parts", extent, count));
   }
   std::vector<int64_t> extents(parts, chunk);
   extents.back() = extent - chunk * (count - 1);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <format>
 
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
@@ -82,7 +81,7 @@ absl::Status InferConstantOfShape(InferContext& context) {
   std::optional<Shape> shape;
   if (const auto dims = context.ConstantInts(0)) {
     if (!CheckedElements(*dims)) {
-      return context.Error(std::format("cannot make shape {}", Shape(*dims).ToString()));
+      return context.Error(Format("cannot make shape {}", Shape(*dims).ToString()));
     }
     shape = Shape(*dims);
   } else if (context.shape(0) && context.shape(0)->is_static()) {
@@ -197,7 +196,7 @@ absl::Status InferRange(InferContext& context) {
     const Tensor* tensor = context.constant(i);
     constant = constant && tensor != nullptr;
     if (tensor != nullptr && (tensor->elements() != 1 || context.input(i).quant)) {
-      return context.Error(std::format("input {} must be a scalar", i));
+      return context.Error(Format("input {} must be a scalar", i));
     }
   }
   Shape shape{kUnknownDim};
@@ -231,7 +230,7 @@ absl::Status InferEyeLike(InferContext& context) {
   if (!context.attributes().has("dtype"))
     return context.SetOutput(0, context.dtype(0), context.shape(0));
   const std::optional<DType> type = DTypeOfOnnx(dtype);
-  if (!type) return context.Error(std::format("attribute 'dtype' is not supported: {}", dtype));
+  if (!type) return context.Error(Format("attribute 'dtype' is not supported: {}", dtype));
   return context.SetOutput(0, *type, context.shape(0));
 }
 

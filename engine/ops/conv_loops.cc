@@ -1,7 +1,6 @@
 #include "engine/ops/conv_loops.h"
 
 #include <algorithm>
-#include <format>
 
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/strided_copy.h"
@@ -48,17 +47,17 @@ absl::StatusOr<std::optional<Shape>> InferConvOutput(const InferContext& context
   const int rank = x ? x->rank() : w->rank();
   OCTET_RETURN_IF_ERROR(ExpectRank(context, x_slot, 3, 5));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, w_slot, rank, rank));
-  if (group < 1) return context.Error(std::format("'group' must be at least 1, got {}", group));
+  if (group < 1) return context.Error(Format("'group' must be at least 1, got {}", group));
   const int64_t channels = x ? (*x)[last != 0 ? rank - 1 : 1] : kUnknownDim;
   if (w) {
     const int64_t per_group = (*w)[1];
     if (channels != kUnknownDim && per_group != kUnknownDim && channels != per_group * group) {
-      return context.Error(std::format("input has {} channels, the weights {} take {} in {} groups",
-                                       channels, w->ToString(), per_group * group, group));
+      return context.Error(Format("input has {} channels, the weights {} take {} in {} groups",
+                                  channels, w->ToString(), per_group * group, group));
     }
     if ((*w)[0] != kUnknownDim && (*w)[0] % group != 0) {
       return context.Error(
-          std::format("{} output channels do not divide into {} groups", (*w)[0], group));
+          Format("{} output channels do not divide into {} groups", (*w)[0], group));
     }
   }
   std::vector<int64_t> kernel;
@@ -85,8 +84,8 @@ absl::Status ExpectPerChannel(const InferContext& context, size_t i, size_t w,
       (shape[0] == channels || shape[0] == kUnknownDim || channels == kUnknownDim)) {
     return absl::OkStatus();
   }
-  return context.Error(std::format("input {} '{}' must have shape [{}], got {}", i,
-                                   context.input(i).name, channels, shape.ToString()));
+  return context.Error(Format("input {} '{}' must have shape [{}], got {}", i,
+                              context.input(i).name, channels, shape.ToString()));
 }
 
 }  // namespace octet

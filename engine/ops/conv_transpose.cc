@@ -1,7 +1,6 @@
 // ConvTranspose: the gradient of Conv with respect to its input, as an operator.
 #include <algorithm>
 #include <array>
-#include <format>
 #include <optional>
 #include <vector>
 
@@ -83,8 +82,8 @@ absl::Status InferConvTranspose(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, x.rank(), x.rank()));
   OCTET_ASSIGN_OR_RETURN(const int64_t group, context.attributes().Int("group", 1));
   if (group < 1 || w[0] % group != 0 || (x[1] != kUnknownDim && x[1] != w[0])) {
-    return context.Error(std::format("input {} does not fit weights {} in {} groups", x.ToString(),
-                                     w.ToString(), group));
+    return context.Error(
+        Format("input {} does not fit weights {} in {} groups", x.ToString(), w.ToString(), group));
   }
   OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(context.node(), w));
   Shape out{x[0], w[1] * group};
@@ -92,7 +91,7 @@ absl::Status InferConvTranspose(InferContext& context) {
     const int64_t extent =
         x[i] == kUnknownDim ? kUnknownDim : window.Resolve(static_cast<size_t>(i) - 2, x[i]).out;
     if (extent < 1 && extent != kUnknownDim)
-      return context.Error(std::format("output extent {} is {}", i, extent));
+      return context.Error(Format("output extent {} is {}", i, extent));
     out.push_back(extent);
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));

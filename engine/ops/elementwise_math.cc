@@ -4,7 +4,6 @@
 //   unary       Neg Abs Sqrt Exp Log Reciprocal Floor Ceil Round Sign, trigonometric and hyperbolic, Not BitwiseNot
 #include <bit>
 #include <cmath>
-#include <format>
 
 #include "engine/ops/activation_math.h"
 #include "engine/ops/binary_math.h"
@@ -68,8 +67,8 @@ absl::Status InferPow(InferContext& context) {
   }
   std::optional<Shape> shape = Broadcast(*context.shape(0), *context.shape(1));
   if (shape) return context.SetOutput(0, context.dtype(0), std::move(shape));
-  return context.Error(std::format("shapes {} and {} do not broadcast",
-                                   context.shape(0)->ToString(), context.shape(1)->ToString()));
+  return context.Error(Format("shapes {} and {} do not broadcast", context.shape(0)->ToString(),
+                              context.shape(1)->ToString()));
 }
 
 template <typename T, typename E>
@@ -191,7 +190,7 @@ absl::Status InferBitShift(InferContext& context) {
   OCTET_ASSIGN_OR_RETURN(const std::string direction, context.attributes().String("direction", ""));
   if (direction != "LEFT" && direction != "RIGHT") {
     return context.Error(
-        std::format("attribute 'direction' must be LEFT or RIGHT, got '{}'", direction));
+        Format("attribute 'direction' must be LEFT or RIGHT, got '{}'", direction));
   }
   return InferBroadcast(context, 0, 2, kUnsignedInts);
 }

@@ -1,5 +1,4 @@
 // Repetition: Expand, Tile.
-#include <format>
 #include <vector>
 
 #include "engine/ops/infer_rules.h"
@@ -34,12 +33,12 @@ absl::Status InferExpand(InferContext& context) {
     return context.SetOutput(0, context.dtype(0), UnknownShape(rank));
   }
   for (const int64_t extent : *target) {
-    if (extent < 0) return context.Error(std::format("shape has a negative extent: {}", extent));
+    if (extent < 0) return context.Error(Format("shape has a negative extent: {}", extent));
   }
   std::optional<Shape> out = Broadcast(*context.shape(0), Shape(*target));
   if (!out) {
-    return context.Error(std::format("cannot expand {} to {}", context.shape(0)->ToString(),
-                                     Shape(*target).ToString()));
+    return context.Error(
+        Format("cannot expand {} to {}", context.shape(0)->ToString(), Shape(*target).ToString()));
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
@@ -74,11 +73,10 @@ absl::Status InferTile(InferContext& context) {
   const auto repeats = context.ConstantInts(1);
   if (!repeats) return context.SetOutput(0, context.dtype(0), UnknownShape(out.rank()));
   if (static_cast<int>(repeats->size()) != out.rank()) {
-    return context.Error(std::format("has {} repeats for {} extents", repeats->size(), out.rank()));
+    return context.Error(Format("has {} repeats for {} extents", repeats->size(), out.rank()));
   }
   for (int i = 0; i < out.rank(); ++i) {
-    if ((*repeats)[i] < 0)
-      return context.Error(std::format("a repeat is negative: {}", (*repeats)[i]));
+    if ((*repeats)[i] < 0) return context.Error(Format("a repeat is negative: {}", (*repeats)[i]));
     if (out[i] != kUnknownDim) out[i] *= (*repeats)[i];
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));

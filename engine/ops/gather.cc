@@ -1,6 +1,5 @@
 // Elements and blocks picked by index: Gather, GatherElements, GatherND.
 #include <cstring>
-#include <format>
 #include <vector>
 
 #include "engine/ops/index_reader.h"
@@ -66,8 +65,8 @@ absl::Status InferGatherElements(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kIndexTypes));
   if (context.shape(0) && context.shape(1)) {
     if (context.shape(0)->rank() != context.shape(1)->rank()) {
-      return context.Error(std::format("data {} and indices {} differ in rank",
-                                       context.shape(0)->ToString(), context.shape(1)->ToString()));
+      return context.Error(Format("data {} and indices {} differ in rank",
+                                  context.shape(0)->ToString(), context.shape(1)->ToString()));
     }
     OCTET_RETURN_IF_ERROR(AxisAttribute(context, "axis", 0, context.shape(0)->rank()).status());
   }
@@ -122,13 +121,13 @@ absl::Status InferGatherND(InferContext& context) {
   OCTET_ASSIGN_OR_RETURN(const int64_t batch_dims, context.attributes().Int("batch_dims", 0));
   if (indices.rank() == 0 || batch_dims < 0 ||
       batch_dims >= std::min(data.rank(), indices.rank())) {
-    return context.Error(std::format("'batch_dims' does not fit data {} and indices {}: {}",
-                                     data.ToString(), indices.ToString(), batch_dims));
+    return context.Error(Format("'batch_dims' does not fit data {} and indices {}: {}",
+                                data.ToString(), indices.ToString(), batch_dims));
   }
   if (indices.back() == kUnknownDim) return context.SetOutput(0, context.dtype(0), std::nullopt);
   if (indices.back() < 1 || batch_dims + indices.back() > data.rank()) {
-    return context.Error(std::format("indices {} have more positions than data {} has axes",
-                                     indices.ToString(), data.ToString()));
+    return context.Error(Format("indices {} have more positions than data {} has axes",
+                                indices.ToString(), data.ToString()));
   }
   Shape out;
   for (int i = 0; i + 1 < indices.rank(); ++i) out.push_back(indices[i]);

@@ -1,7 +1,5 @@
 #include "engine/ops/infer_rules.h"
 
-#include <format>
-
 #include "engine/ops/post_ops.h"
 #include "engine/tensor/status.h"
 
@@ -27,10 +25,10 @@ bool SameRealKind(DType a, DType b) {
 absl::Status ExpectInputs(const InferContext& context, size_t min, size_t max) {
   const size_t count = OwnInputCount(context.node());
   if (count > max) {
-    return context.Error(std::format("too many inputs: expected at most {}, got {}", max, count));
+    return context.Error(Format("too many inputs: expected at most {}, got {}", max, count));
   }
   for (size_t i = 0; i < min; ++i) {
-    if (!context.has_input(i)) return context.Error(std::format("input {} is missing", i));
+    if (!context.has_input(i)) return context.Error(Format("input {} is missing", i));
   }
   if (context.output_count() == 0) return context.Error("has no output");
   return absl::OkStatus();
@@ -38,9 +36,9 @@ absl::Status ExpectInputs(const InferContext& context, size_t min, size_t max) {
 
 absl::Status ExpectDType(const InferContext& context, size_t i, DTypeSet accepted) {
   if (!context.has_input(i) || accepted.contains(context.dtype(i))) return absl::OkStatus();
-  return context.Error(std::format("input {} '{}' has element type {}, expected one of {}", i,
-                                   context.input(i).name, DTypeName(context.dtype(i)),
-                                   accepted.ToString()));
+  return context.Error(Format("input {} '{}' has element type {}, expected one of {}", i,
+                              context.input(i).name, DTypeName(context.dtype(i)),
+                              accepted.ToString()));
 }
 
 absl::Status ExpectSameDType(const InferContext& context, size_t i, size_t j) {
@@ -48,9 +46,9 @@ absl::Status ExpectSameDType(const InferContext& context, size_t i, size_t j) {
       SameRealKind(context.dtype(i), context.dtype(j))) {
     return absl::OkStatus();
   }
-  return context.Error(std::format("inputs {} '{}' and {} '{}' differ in element type: {} and {}",
-                                   i, context.input(i).name, j, context.input(j).name,
-                                   DTypeName(context.dtype(i)), DTypeName(context.dtype(j))));
+  return context.Error(Format("inputs {} '{}' and {} '{}' differ in element type: {} and {}", i,
+                              context.input(i).name, j, context.input(j).name,
+                              DTypeName(context.dtype(i)), DTypeName(context.dtype(j))));
 }
 
 absl::Status ExpectRank(const InferContext& context, size_t i, int min, int max) {
@@ -58,10 +56,9 @@ absl::Status ExpectRank(const InferContext& context, size_t i, int min, int max)
   const int rank = context.shape(i)->rank();
   if (min <= rank && rank <= max) return absl::OkStatus();
   const std::string expected =
-      min == max ? std::format("{}", min) : std::format("between {} and {}", min, max);
-  return context.Error(std::format("input {} '{}' of shape {} has rank {}, expected {}", i,
-                                   context.input(i).name, context.shape(i)->ToString(), rank,
-                                   expected));
+      min == max ? Format("{}", min) : Format("between {} and {}", min, max);
+  return context.Error(Format("input {} '{}' of shape {} has rank {}, expected {}", i,
+                              context.input(i).name, context.shape(i)->ToString(), rank, expected));
 }
 
 absl::StatusOr<int> AxisAttribute(const InferContext& context, std::string_view name,
@@ -69,8 +66,7 @@ absl::StatusOr<int> AxisAttribute(const InferContext& context, std::string_view 
   OCTET_ASSIGN_OR_RETURN(const int64_t axis, context.attributes().Int(name, fallback));
   const std::optional<int> normal = NormalizeAxis(axis, rank);
   if (normal) return *normal;
-  return context.Error(
-      std::format("attribute '{}' is outside [-{}, {}): {}", name, rank, rank, axis));
+  return context.Error(Format("attribute '{}' is outside [-{}, {}): {}", name, rank, rank, axis));
 }
 
 absl::Status InferSameAsInput(InferContext& context, DTypeSet accepted, size_t min, size_t max) {
@@ -91,9 +87,9 @@ absl::Status InferBroadcast(InferContext& context, size_t first, size_t count, D
     }
     std::optional<Shape> merged = Broadcast(*shape, *context.shape(i));
     if (!merged) {
-      return context.Error(std::format("input {} '{}' of shape {} does not broadcast with {}", i,
-                                       context.input(i).name, context.shape(i)->ToString(),
-                                       shape->ToString()));
+      return context.Error(Format("input {} '{}' of shape {} does not broadcast with {}", i,
+                                  context.input(i).name, context.shape(i)->ToString(),
+                                  shape->ToString()));
     }
     shape = std::move(merged);
   }

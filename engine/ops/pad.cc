@@ -1,7 +1,6 @@
 // Pad: grows (or crops) a tensor at both ends of its axes.
 #include <algorithm>
 #include <cstring>
-#include <format>
 #include <vector>
 
 #include "engine/ops/infer_rules.h"
@@ -74,8 +73,7 @@ absl::Status InferPad(InferContext& context) {
   for (int i = 0; i < out.rank(); ++i) {
     if (out[i] == kUnknownDim) continue;
     out[i] += (*pads)[i].begin + (*pads)[i].end;
-    if (out[i] < 0)
-      return context.Error(std::format("axis {} loses more than it has: {}", i, out[i]));
+    if (out[i] < 0) return context.Error(Format("axis {} loses more than it has: {}", i, out[i]));
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }

@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <format>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "engine/ops/int_operands.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/qlinear_operand.h"
+#include "engine/tensor/format.h"
 #include "engine/tensor/parallel.h"
 
 namespace octet {
@@ -36,8 +36,8 @@ absl::Status InferQLinearBinary(InferContext& context) {
     return context.SetOutput(0, context.dtype(0), std::nullopt);
   std::optional<Shape> out = Broadcast(*context.shape(0), *context.shape(3));
   if (!out) {
-    return context.Error(std::format("cannot broadcast {} with {}", context.shape(0)->ToString(),
-                                     context.shape(3)->ToString()));
+    return context.Error(Format("cannot broadcast {} with {}", context.shape(0)->ToString(),
+                                context.shape(3)->ToString()));
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
@@ -151,8 +151,8 @@ absl::Status InferQLinearConcat(InferContext& context) {
         agrees = part[d] == kUnknownDim || part[d] == extent;
     }
     if (!agrees) {
-      return context.Error(std::format("part {} of shape {} does not join with {}", i / 3,
-                                       part.ToString(), out->ToString()));
+      return context.Error(Format("part {} of shape {} does not join with {}", i / 3,
+                                  part.ToString(), out->ToString()));
     }
   }
   return context.SetOutput(0, context.dtype(1), std::move(out));

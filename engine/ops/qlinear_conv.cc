@@ -2,7 +2,6 @@
 // com.microsoft QGemm. Sums are exact in int32; one float multiplication and one rounding follow, as in ONNX
 // Runtime.
 #include <algorithm>
-#include <format>
 #include <optional>
 #include <vector>
 
@@ -10,6 +9,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/qlinear_operand.h"
+#include "engine/tensor/format.h"
 #include "engine/tensor/parallel.h"
 
 namespace octet {
@@ -99,7 +99,7 @@ absl::Status InferQLinearMatMul(InferContext& context) {
   const auto batch =
       Broadcast(Shape(a.dims().first(a.rank() - 2)), Shape(b.dims().first(b.rank() - 2)));
   if (!batch || (k != bk && k != kUnknownDim && bk != kUnknownDim)) {
-    return context.Error(std::format("cannot multiply {} by {}", a.ToString(), b.ToString()));
+    return context.Error(Format("cannot multiply {} by {}", a.ToString(), b.ToString()));
   }
   Shape out = *batch;
   if (!row) out.push_back(a[a.rank() - 2]);
@@ -222,7 +222,7 @@ absl::Status InferQGemm(InferContext& context) {
   OCTET_RETURN_IF_ERROR(context.attributes().Float("alpha", 1).status());
   const GemmExtents e = ExtentsOf(context.node(), context.shape(0), context.shape(3));
   if (e.k != e.b_k && e.k != kUnknownDim && e.b_k != kUnknownDim) {
-    return context.Error(std::format("inner extents differ: {} and {}", e.k, e.b_k));
+    return context.Error(Format("inner extents differ: {} and {}", e.k, e.b_k));
   }
   const DType dtype = !context.has_input(7)  ? DType::kF32
                       : context.has_input(8) ? context.dtype(8)

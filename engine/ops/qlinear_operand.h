@@ -64,8 +64,8 @@ inline absl::Status ExpectScalar(const InferContext& context, size_t i) {
   if (!context.has_input(i) || !context.shape(i) || !context.shape(i)->is_static())
     return absl::OkStatus();
   if (context.shape(i)->elements() == 1) return absl::OkStatus();
-  return context.Error(std::format("input {} '{}' must be a scalar, got shape {}", i,
-                                   context.input(i).name, context.shape(i)->ToString()));
+  return context.Error(Format("input {} '{}' must be a scalar, got shape {}", i,
+                              context.input(i).name, context.shape(i)->ToString()));
 }
 
 /// Element i of a U8 or I8 view.

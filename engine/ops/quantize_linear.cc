@@ -1,7 +1,6 @@
 // Between reals and integers: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 #include <algorithm>
 #include <cmath>
-#include <format>
 #include <limits>
 #include <optional>
 
@@ -34,17 +33,16 @@ absl::Status ExpectScales(const InferContext& context) {
   if (!x || !scale || !scale->is_static() || scale->elements() == 1) return absl::OkStatus();
   if (context.node().domain == kOnnxDomain && context.node().version < 13 && scale->rank() == 1 &&
       scale->elements() != 1) {
-    return context.Error(
-        std::format("per-axis scales need opset 13, got scales {}", scale->ToString()));
+    return context.Error(Format("per-axis scales need opset 13, got scales {}", scale->ToString()));
   }
   OCTET_ASSIGN_OR_RETURN(const int axis, AxisAttribute(context, "axis", 1, x->rank()));
   if ((*x)[axis] != kUnknownDim && (*x)[axis] != scale->elements()) {
-    return context.Error(std::format("scales {} do not run along axis {} of {}", scale->ToString(),
-                                     axis, x->ToString()));
+    return context.Error(
+        Format("scales {} do not run along axis {} of {}", scale->ToString(), axis, x->ToString()));
   }
   if (context.has_input(2) && context.shape(2) && *context.shape(2) != *scale) {
-    return context.Error(std::format("scales {} and zero points {} differ in shape",
-                                     scale->ToString(), context.shape(2)->ToString()));
+    return context.Error(Format("scales {} and zero points {} differ in shape", scale->ToString(),
+                                context.shape(2)->ToString()));
   }
   return absl::OkStatus();
 }

@@ -5,7 +5,6 @@
 //   Source: ONNX LSTM-22, GRU-22, RNN-22.
 #include <algorithm>
 #include <array>
-#include <format>
 #include <optional>
 #include <string>
 #include <vector>
@@ -61,8 +60,8 @@ absl::Status ExpectShape(const InferContext& context, size_t i, const Shape& exp
     agrees = shape[d] == expected[d] || shape[d] == kUnknownDim || expected[d] == kUnknownDim;
   }
   if (agrees) return absl::OkStatus();
-  return context.Error(std::format("input {} '{}' must have shape {}, got {}", i,
-                                   context.input(i).name, expected.ToString(), shape.ToString()));
+  return context.Error(Format("input {} '{}' must have shape {}, got {}", i, context.input(i).name,
+                              expected.ToString(), shape.ToString()));
 }
 
 int64_t Times(int64_t factor, int64_t extent) {

@@ -1,4 +1,3 @@
-#include <format>
 #include <map>
 #include <vector>
 
@@ -110,8 +109,8 @@ absl::Status InferContext::SetOutput(size_t i, DType dtype, std::optional<Shape>
   if (value.dtype == DType::kUndefined) {
     value.dtype = dtype;
   } else if (!Holds(value, dtype)) {
-    return Error(std::format("output '{}' has element type {}, but the model declares {}",
-                             value.name, DTypeName(dtype), DTypeName(value.dtype)));
+    return Error(Format("output '{}' has element type {}, but the model declares {}", value.name,
+                        DTypeName(dtype), DTypeName(value.dtype)));
   }
   if (!shape) return absl::OkStatus();
   if (!value.shape) {
@@ -125,8 +124,8 @@ absl::Status InferContext::SetOutput(size_t i, DType dtype, std::optional<Shape>
     agrees = (*shape)[d] == kUnknownDim || (*shape)[d] == known;
   }
   if (agrees) return absl::OkStatus();
-  return Error(std::format("output '{}' has shape {}, but the model declares {}", value.name,
-                           shape->ToString(), value.shape->ToString()));
+  return Error(Format("output '{}' has shape {}, but the model declares {}", value.name,
+                      shape->ToString(), value.shape->ToString()));
 }
 
 absl::Status InferContext::Error(std::string_view message) const {

@@ -1,7 +1,6 @@
 // Operators that give the same elements another shape: Reshape, Flatten, Squeeze, Unsqueeze.
 #include <algorithm>
 #include <cstring>
-#include <format>
 #include <optional>
 #include <vector>
 
@@ -26,13 +25,13 @@ absl::StatusOr<Shape> ReshapeTarget(const InferContext& context, const std::vect
   int free_axis = -1;
   for (int i = 0; i < static_cast<int>(target.size()); ++i) {
     int64_t extent = target[i];
-    if (extent < -1) return context.Error(std::format("shape has a negative extent: {}", extent));
+    if (extent < -1) return context.Error(Format("shape has a negative extent: {}", extent));
     if (extent == -1) {
       if (free_axis >= 0) return context.Error("shape has more than one extent -1");
       free_axis = i;
     } else if (extent == 0 && !allow_zero) {
       if (in && i >= in->rank())
-        return context.Error(std::format("shape copies extent {}, input has {}", i, in->rank()));
+        return context.Error(Format("shape copies extent {}, input has {}", i, in->rank()));
       extent = in ? (*in)[i] : kUnknownDim;
       if (in) copied[i] = true;
     }
@@ -55,7 +54,7 @@ absl::StatusOr<Shape> ReshapeTarget(const InferContext& context, const std::vect
   }
   const auto mismatch = [&] {
     return context.Error(
-        std::format("cannot reshape {} to [{}]", in->ToString(), absl::StrJoin(target, ",")));
+        Format("cannot reshape {} to [{}]", in->ToString(), absl::StrJoin(target, ",")));
   };
   if (!left_known) return out;
   if (free_axis < 0)
@@ -108,7 +107,7 @@ absl::Status InferFlatten(InferContext& context) {
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), UnknownShape(2));
   const Shape& in = *context.shape(0);
   if (axis < -in.rank() || axis > in.rank())
-    return context.Error(std::format("axis is outside [-{0}, {0}]: {1}", in.rank(), axis));
+    return context.Error(Format("axis is outside [-{0}, {0}]: {1}", in.rank(), axis));
   const int split = static_cast<int>(axis < 0 ? axis + in.rank() : axis);
   return context.SetOutput(0, context.dtype(0),
                            Shape{ProductOf(in, 0, split), ProductOf(in, split, in.rank())});
@@ -134,7 +133,7 @@ absl::Status InferSqueeze(InferContext& context) {
     if (!std::ranges::contains(dropped, i)) {
       out.push_back(in[i]);
     } else if (in[i] != 1 && in[i] != kUnknownDim) {
-      return context.Error(std::format("cannot squeeze axis {} of {}", i, in.ToString()));
+      return context.Error(Format("cannot squeeze axis {} of {}", i, in.ToString()));
     }
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));

@@ -1,7 +1,6 @@
 // Elements and blocks written by index: ScatterElements (and its first name, Scatter), ScatterND.
 #include <algorithm>
 #include <cstring>
-#include <format>
 #include <string>
 #include <vector>
 
@@ -114,8 +113,8 @@ absl::Status InferScatterND(InferContext& context) {
   if (context.shape(0) && context.shape(1)) {
     const Shape& indices = *context.shape(1);
     if (indices.rank() < 1 || indices.back() > context.shape(0)->rank()) {
-      return context.Error(std::format("indices {} do not fit data {}", indices.ToString(),
-                                       context.shape(0)->ToString()));
+      return context.Error(Format("indices {} do not fit data {}", indices.ToString(),
+                                  context.shape(0)->ToString()));
     }
   }
   return context.SetOutput(0, context.dtype(0), context.shape(0));

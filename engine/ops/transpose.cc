@@ -1,6 +1,5 @@
 // Permutations of axes: Transpose, DepthToSpace, SpaceToDepth.
 #include <algorithm>
-#include <format>
 #include <numeric>
 #include <vector>
 
@@ -87,7 +86,7 @@ absl::Status InferBlocks(InferContext& context, bool to_space) {
     const bool divide = (i == 1) == to_space;
     if (divide && in[i] % factor != 0) {
       return context.Error(
-          std::format("extent {} of {} is no multiple of {}", i, in.ToString(), factor));
+          Format("extent {} of {} is no multiple of {}", i, in.ToString(), factor));
     }
     out[i] = divide ? in[i] / factor : in[i] * factor;
   }

@@ -7,7 +7,6 @@
 // QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu. Nodes whose scales are no constants stay as they are.
 // Source: ONNX QLinearConv, QLinearMatMul; ONNX Runtime's contrib operators.
 #include <algorithm>
-#include <format>
 #include <string>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include "engine/passes/passes.h"
 #include "engine/passes/quantization.h"
 #include "engine/passes/rewrite.h"
+#include "engine/tensor/format.h"
 
 namespace octet {
 namespace {
@@ -123,7 +123,7 @@ class QLinearImporter {
     const ValueId integers = node_.input(slots.value);
     const std::optional<Shape> shape = graph_.value(integers).shape;
     const ValueId reals =
-        AddValue(graph_, std::format("{}_real", graph_.value(integers).name), DType::kF32, shape);
+        AddValue(graph_, Format("{}_real", graph_.value(integers).name), DType::kF32, shape);
     Node dq = MakeNode("DequantizeLinear", node_, {integers, node_.input(slots.scale)}, {reals});
     if (node_.input(slots.zero_point) != kNone) dq.inputs.push_back(node_.input(slots.zero_point));
     const int rank = shape ? shape->rank() : 0;
@@ -153,7 +153,7 @@ class QLinearImporter {
 
   void Finish(std::string_view op, std::vector<ValueId> inputs, const Slots& result) {
     const ValueId output = node_.output(0);
-    const ValueId reals = AddValue(graph_, std::format("{}_real", graph_.value(output).name),
+    const ValueId reals = AddValue(graph_, Format("{}_real", graph_.value(output).name),
                                    DType::kF32, graph_.value(output).shape);
     Node plain = MakeNode(op, node_, std::move(inputs), {reals});
     plain.attributes = node_.attributes;

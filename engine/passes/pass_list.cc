@@ -1,7 +1,6 @@
 // The ordered list of passes, and the loop that runs it.
 #include <algorithm>
 #include <array>
-#include <format>
 
 #include "engine/ops/op.h"
 #include "engine/passes/passes.h"
@@ -142,7 +141,7 @@ absl::Status CheckPassNames(std::span<const std::string> names) {
     std::string known;
     for (const Pass& pass : kPasses) {
       if (known.find(pass.name) != std::string::npos) continue;
-      known += std::format("{}{}", known.empty() ? "" : ", ", pass.name);
+      known += Format("{}{}", known.empty() ? "" : ", ", pass.name);
     }
     return NotFound("no such pass; the passes are {}: '{}'", known, name);
   }

@@ -1,9 +1,9 @@
 #include "engine/passes/rewrite.h"
 
-#include <format>
 #include <utility>
 
 #include "engine/passes/match.h"
+#include "engine/tensor/format.h"
 
 namespace octet {
 
@@ -31,8 +31,7 @@ ValueId AddValue(Graph& graph, std::string_view hint, DType dtype, std::optional
 
 ValueId AddValueLike(Graph& graph, ValueId like, std::string_view suffix) {
   const Value& value = graph.value(like);
-  return AddValue(graph, std::format("{}{}", value.name, suffix), value.dtype, value.shape,
-                  value.quant);
+  return AddValue(graph, Format("{}{}", value.name, suffix), value.dtype, value.shape, value.quant);
 }
 
 ValueId AddFloats(Graph& graph, std::string_view hint, Shape shape, std::span<const float> floats) {
@@ -109,7 +108,7 @@ void TransposeInput(Graph& graph, NodeId node, size_t slot, const Permutation& p
   std::optional<Shape> shape;
   if (value.shape) shape = Permute(*value.shape, perm);
   const ValueId moved =
-      AddValue(graph, std::format("{}_t", value.name), value.dtype, shape, value.quant);
+      AddValue(graph, Format("{}_t", value.name), value.dtype, shape, value.quant);
   Node transpose = MakeNode("Transpose", graph.node(node), {id}, {moved});
   transpose.attributes.Set("perm", perm);
   graph.InsertNodeBefore(node, std::move(transpose));

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <format>
 #include <optional>
 #include <unordered_map>
 
@@ -49,7 +48,7 @@ std::string_view Wanted(Precision precision) {
   return "f32";
 }
 
-std::string DefaultReason(Precision precision, const Target& target) {
+std::string_view DefaultReason(Precision precision, const Target& target) {
   switch (precision) {
     case Precision::kFp32:
       return "";
@@ -134,7 +133,7 @@ class Compiler {
     const Node& node = graph_.node(graph_.order()[position]);
     LayerRecord layer;
     layer.name = node.name;
-    layer.op = node.domain.empty() ? node.op : std::format("{}:{}", node.domain, node.op);
+    layer.op = node.domain.empty() ? node.op : Format("{}:{}", node.domain, node.op);
     layer.requested = PrecisionName(context_.precision);
     absl::StatusOr<std::unique_ptr<Step>> step = Lower(position, layer);
     if (!step.ok()) return Annotate(step.status(), Describe(node));

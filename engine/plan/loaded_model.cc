@@ -147,8 +147,8 @@ absl::StatusOr<std::shared_ptr<const Graph>> LoadedModel::OptimisedGraph() const
   OCTET_ASSIGN_OR_RETURN(const FileIdentity now, Identify(file_->path));
   if (now != *file_) {
     return absl::FailedPreconditionError(
-        std::format("model file changed since it was loaded, a plan for a new shape needs it: '{}'",
-                    file_->path));
+        Format("model file changed since it was loaded, a plan for a new shape needs it: '{}'",
+               file_->path));
   }
   OCTET_ASSIGN_OR_RETURN(Graph graph,
                          ReadOnnxFile(file_->path, {.max_file_bytes = options_.max_file_bytes}));

@@ -1,6 +1,5 @@
 // Runs the fp32 model over the calibration set, with the wanted activations as extra outputs.
 #include <algorithm>
-#include <format>
 
 #include "engine/engine.h"
 #include "engine/quantize/calibration.h"
@@ -108,9 +107,8 @@ class Collector {
     for (size_t i = 0; i < outputs_.size(); ++i) {
       const absl::Status added = histograms[outputs_[i]].Add(buffers_[i].span<float>());
       if (!added.ok()) {
-        return Annotate(
-            added, std::format("activation '{}', samples {} to {}", graph_.value(outputs_[i]).name,
-                               first, first + rows - 1));
+        return Annotate(added, Format("activation '{}', samples {} to {}",
+                                      graph_.value(outputs_[i]).name, first, first + rows - 1));
       }
     }
     return absl::OkStatus();

@@ -1,7 +1,6 @@
 #include "engine/quantize/dynamic_int8.h"
 
 #include <array>
-#include <format>
 
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
@@ -101,8 +100,7 @@ class DynamicQuantizer {
     if (!conv && weighted.weight_axis == 0) weights = Transposed(weights);
     const int axis = conv ? 0 : 1;
     const QuantizedWeights quantized = QuantizeWeights(weights, axis, recipe_.per_channel);
-    records_.push_back(
-        {weight_name, "weights", std::format("INT8 {}", quantized.params.ToString())});
+    records_.push_back({weight_name, "weights", Format("INT8 {}", quantized.params.ToString())});
 
     const Quantized x = QuantizeActivation(node.inputs[0], weighted.node);
     const ValueId y = node.outputs[0];

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <format>
 
 #include "engine/onnx/onnx_file.h"
 #include "engine/ops/op.h"
@@ -54,11 +53,11 @@ absl::Status Prepare(Graph& graph) {
 std::string RecipeText(const QuantizeRecipe& recipe) {
   switch (recipe.to) {
     case Precision::kInt8:
-      return std::format("static {} activations={} weights={}", RangeMethodName(recipe.method),
-                         DTypeName(recipe.activation),
-                         recipe.per_channel ? "per-channel" : "per-tensor");
+      return Format("static {} activations={} weights={}", RangeMethodName(recipe.method),
+                    DTypeName(recipe.activation),
+                    recipe.per_channel ? "per-channel" : "per-tensor");
     case Precision::kInt8Dynamic:
-      return std::format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
+      return Format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
     default:
       return std::string(PrecisionName(recipe.to));
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <format>
 
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
@@ -72,7 +71,7 @@ class StaticQuantizer {
       params_[id] = ParamsFor(range, recipe_.activation);
       records_.push_back(
           {graph_.value(id).name, "activation",
-           std::format("range [{}, {}] {}", range.min, range.max, params_[id].ToString())});
+           Format("range [{}, {}] {}", range.min, range.max, params_[id].ToString())});
     }
     return absl::OkStatus();
   }
@@ -154,8 +153,7 @@ class StaticQuantizer {
       smallest = SmallestScales(graph_.value(weighted.bias).constant, input_scale);
     QuantizedWeights quantized =
         QuantizeWeights(weights, weighted.weight_axis, recipe_.per_channel, smallest);
-    records_.push_back(
-        {weight_name, "weights", std::format("INT8 {}", quantized.params.ToString())});
+    records_.push_back({weight_name, "weights", Format("INT8 {}", quantized.params.ToString())});
     const ValueId reals =
         Dequantized(weighted.node, weight_name, quantized.values, quantized.params);
     graph_.SetInput(weighted.node, 1, reals);

@@ -1,7 +1,6 @@
 #include "engine/quantize/storage.h"
 
 #include <cmath>
-#include <format>
 
 #include "engine/quantize/opset.h"
 #include "engine/tensor/quantize.h"
@@ -35,7 +34,7 @@ absl::StatusOr<QuantizeResult> StoreWeightsAs(Graph graph, DType dtype) {
     if (graph.consumers(id).empty()) continue;
     if (Overflows(value.constant, dtype)) {
       result.records.push_back(
-          {value.name, "kept", std::format("fp32: elements beyond {}", kLargestHalf)});
+          {value.name, "kept", Format("fp32: elements beyond {}", kLargestHalf)});
       continue;
     }
     Tensor stored(dtype, value.constant.shape());

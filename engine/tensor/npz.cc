@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <format>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,7 +40,7 @@ std::optional<DType> ParseDescr(std::string_view descr) {
 // The text between `open` and `close` behind `'key':` in the header's dictionary literal.
 std::optional<std::string_view> Field(std::string_view header, std::string_view key, char open,
                                       char close) {
-  const size_t at = header.find(std::format("'{}':", key));
+  const size_t at = header.find(Format("'{}':", key));
   if (at == std::string_view::npos) return std::nullopt;
   std::string_view rest = header.substr(at + key.size() + 3);
   rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
@@ -157,7 +156,7 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
   for (zip_int64_t i = 0; i < count; ++i) {
     const char* raw_name = zip_get_name(archive.get(), static_cast<zip_uint64_t>(i), 0);
     std::string_view name = raw_name == nullptr ? std::string_view() : raw_name;
-    const std::string where = std::format("{}, member '{}'", path, name);
+    const std::string where = Format("{}, member '{}'", path, name);
     if (!name.ends_with(".npy")) return InvalidArgument("{}: not an .npy member", where);
     name.remove_suffix(4);
     auto tensor = ReadMember(archive.get(), static_cast<zip_uint64_t>(i), max_bytes);

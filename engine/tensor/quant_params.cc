@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <format>
+
+#include "engine/tensor/format.h"
 
 namespace octet {
 
@@ -12,10 +13,10 @@ bool QuantParams::symmetric() const {
 
 std::string QuantParams::ToString() const {
   if (scales.empty() || zero_points.empty()) return "{no scales}";
-  if (per_tensor()) return std::format("{{scale={}, zero_point={}}}", scales[0], zero_points[0]);
+  if (per_tensor()) return Format("{{scale={}, zero_point={}}}", scales[0], zero_points[0]);
   const auto [low, high] = std::ranges::minmax(scales);
-  return std::format("{{axis={}, {} scales {}..{}, {}}}", axis, scales.size(), low, high,
-                     symmetric() ? "symmetric" : "asymmetric");
+  return Format("{{axis={}, {} scales {}..{}, {}}}", axis, scales.size(), low, high,
+                symmetric() ? "symmetric" : "asymmetric");
 }
 
 int32_t QuantizeOne(float real, float scale, int32_t zero_point, IntRange range) {

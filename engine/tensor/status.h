@@ -10,12 +10,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "engine/tensor/format.h"
+
 namespace octet {
 
 /// An error of `code` with a formatted message: static text first, values last.
 template <typename... Args>
 absl::Status MakeError(absl::StatusCode code, std::format_string<Args...> format, Args&&... args) {
-  return absl::Status(code, std::format(format, std::forward<Args>(args)...));
+  return absl::Status(code, Format(format, std::forward<Args>(args)...));
 }
 
 /// The caller's fault: the request, file or option is wrong.
@@ -45,7 +47,7 @@ inline std::string_view Message(const absl::Status& status) {
 /// The same error with "<context>: " before its message; OK stays OK.
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), std::format("{}: {}", context, Message(status)));
+  return absl::Status(status.code(), Format("{}: {}", context, Message(status)));
 }
 
 }  // namespace octet

@@ -10,6 +10,8 @@
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
+#include "engine/tensor/format.h"
+
 namespace octet {
 namespace {
 
@@ -94,8 +96,8 @@ void AppendValue(std::string& line, const LogField& field) {
 absl::Status ConfigureLog(std::string_view level) {
   const auto found = std::ranges::find(kLevelNames, level);
   if (found == kLevelNames.end()) {
-    return absl::InvalidArgumentError(std::format(
-        "unknown log level, expected trace, debug, info, warn, error or off: {}", level));
+    return absl::InvalidArgumentError(
+        Format("unknown log level, expected trace, debug, info, warn, error or off: {}", level));
   }
   Logger().set_level(ToSpdlog(static_cast<LogLevel>(found - kLevelNames.begin())));
   return absl::OkStatus();
@@ -105,7 +107,7 @@ bool Logs(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }
 
 std::string EventText(LogLevel level, std::string_view event,
                       std::initializer_list<LogField> fields) {
-  std::string line = std::format("level={} event=", kLevelNames[static_cast<size_t>(level)]);
+  std::string line = Format("level={} event=", kLevelNames[static_cast<size_t>(level)]);
   AppendText(line, event);
   for (const LogField& field : fields) {
     line += ' ';

@@ -20,7 +20,7 @@ namespace {
 /// civetweb's form: an IPv6 address in brackets.
 std::string ListenAddress(const std::string& address, int port) {
   const bool bare_v6 = address.find(':') != std::string::npos && !address.starts_with('[');
-  return bare_v6 ? std::format("[{}]:{}", address, port) : std::format("{}:{}", address, port);
+  return bare_v6 ? Format("[{}]:{}", address, port) : Format("{}:{}", address, port);
 }
 
 /// Opens a connection and closes it: the server's accepting thread wakes. Nothing to report.

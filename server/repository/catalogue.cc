@@ -42,7 +42,7 @@ absl::StatusOr<VersionPointer> FindVersion(const CatalogueModel& model, std::str
     return NotFound("Request for unknown model: '{}' has no version {}", name, number);
   }
   if (found->second.state == VersionState::kReady) return found->second.served;
-  return NotReady(name, std::format(" version {}", number), found->second.reason);
+  return NotReady(name, Format(" version {}", number), found->second.reason);
 }
 
 absl::StatusOr<VersionPointer> FindHighest(const CatalogueModel& model, std::string_view name) {
@@ -52,7 +52,7 @@ absl::StatusOr<VersionPointer> FindHighest(const CatalogueModel& model, std::str
   }
   if (model.versions.empty()) return NotReady(name, "", model.problem);
   const auto& [number, highest] = *model.versions.rbegin();
-  return NotReady(name, std::format(" version {}", number), highest.reason);
+  return NotReady(name, Format(" version {}", number), highest.reason);
 }
 
 void AppendReady(const CatalogueModel& model, std::vector<VersionPointer>& list) {

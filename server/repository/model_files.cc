@@ -82,7 +82,7 @@ std::optional<FileStamp> StampOf(const std::string& path) {
 }
 
 std::string VariantPath(const ModelFiles& model, int64_t version, Precision precision) {
-  return std::format("{}/{}/{}{}", model.folder, version, PrecisionName(precision), kOnnx);
+  return Format("{}/{}/{}{}", model.folder, version, PrecisionName(precision), kOnnx);
 }
 
 bool IsModelName(std::string_view name) {

@@ -205,7 +205,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                             metrics_);
   CatalogueVersion& row = version.row;
   if (!built.ok()) {
-    const absl::Status status = Annotate(built.status(), std::format("{}/model.yaml", name_));
+    const absl::Status status = Annotate(built.status(), Format("{}/model.yaml", name_));
     Fail(status, "version_refused");
     row.reason = Message(status);
     if (row.state == VersionState::kReady) {
@@ -277,8 +277,8 @@ void ModelLoader::PublishRow() {
   for (const auto& [number, version] : versions_) {
     CatalogueVersion& row = model->versions.emplace(number, version.row).first->second;
     if (config_problem_.empty() || unloaded_) continue;
-    row.reason += std::format("{}the model.yaml before answers: {}", row.reason.empty() ? "" : "; ",
-                              config_problem_);
+    row.reason += Format("{}the model.yaml before answers: {}", row.reason.empty() ? "" : "; ",
+                         config_problem_);
   }
   publish_(std::move(model));
 }

@@ -163,7 +163,7 @@ absl::Status FolderRepository::CheckAll() const {
   for (const auto& [name, known] : known_) {
     const absl::Status& status = known.loader->status();
     if (status.ok()) continue;
-    failures += std::format("{}{}: {}", failures.empty() ? "" : "\n", name, Message(status));
+    failures += Format("{}{}: {}", failures.empty() ? "" : "\n", name, Message(status));
   }
   return failures.empty() ? absl::OkStatus() : absl::FailedPreconditionError(failures);
 }

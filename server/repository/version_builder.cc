@@ -46,8 +46,7 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
                                         std::vector<InputRecipe> recipes) {
   const bool batches = model->signature().batches;
   ExecutionTarget target;
-  target.name =
-      std::format("{}/{}/{}", parts.model, parts.number, PrecisionName(variant.precision));
+  target.name = Format("{}/{}/{}", parts.model, parts.number, PrecisionName(variant.precision));
   target.model = std::move(model);
   target.recipes = std::move(recipes);
   target.batch = {.max_batch = batches ? parts.batching.max_batch : 1,
@@ -65,7 +64,7 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   if (state.loaded.model == nullptr) return absl::OkStatus();
   const Signature& signature = state.loaded.model->signature();
   if (const absl::Status same = CheckSameSignature(*reference, signature); !same.ok()) {
-    served.reason = std::format("signature differs from the other precisions': {}", Message(same));
+    served.reason = Format("signature differs from the other precisions': {}", Message(same));
     return absl::OkStatus();
   }
   OCTET_ASSIGN_OR_RETURN(std::vector<InputRecipe> recipes,
@@ -106,8 +105,8 @@ std::string ReasonsOf(const ModelVersion& version) {
   std::string reasons;
   for (const ServedVariant& variant : version.variants) {
     if (variant.reason.empty()) continue;
-    reasons += std::format("{}{}: {}", reasons.empty() ? "" : "; ",
-                           PrecisionName(variant.precision), variant.reason);
+    reasons += Format("{}{}: {}", reasons.empty() ? "" : "; ", PrecisionName(variant.precision),
+                      variant.reason);
     if (variant.ready()) reasons += " (the file before it answers)";
   }
   return reasons;

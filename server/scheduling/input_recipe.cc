@@ -15,7 +15,7 @@ absl::StatusOr<InputRecipe> InputRecipe::Make(const TensorInfo& input, const Wir
                            input.name, DTypeName(input.dtype));
   }
   OCTET_RETURN_IF_ERROR(
-      Annotate(CheckWireMapping(*mapping, input.shape), std::format("inputs.{}.wire", input.name)));
+      Annotate(CheckWireMapping(*mapping, input.shape), Format("inputs.{}.wire", input.name)));
   recipe.mapping_ = *mapping;
   return recipe;
 }
@@ -26,7 +26,7 @@ bool InputRecipe::Accepts(DType wire) const {
 
 std::string InputRecipe::AcceptedTypes() const {
   std::string types(DTypeName(model_dtype_));
-  if (mapping_) types += std::format(" or {}", DTypeName(mapping_->dtype));
+  if (mapping_) types += Format(" or {}", DTypeName(mapping_->dtype));
   return types;
 }
 

@@ -10,7 +10,7 @@ namespace {
 /// As Shape::ToString, of extents that may be anything.
 std::string DimsToString(std::span<const int64_t> dims) {
   std::string text = "[";
-  for (const int64_t dim : dims) text += std::format("{}{}", text.size() > 1 ? "," : "", dim);
+  for (const int64_t dim : dims) text += Format("{}{}", text.size() > 1 ? "," : "", dim);
   return text + "]";
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <format>
 
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
@@ -58,11 +57,11 @@ std::vector<ValueId> GraphBuilder::Ops(std::string_view op, std::vector<ValueId>
   node.domain = colon == op.npos ? "" : op.substr(0, colon);
   node.op = colon == op.npos ? op : op.substr(colon + 1);
   node.version = colon == op.npos ? opset_ : 1;
-  node.name = std::format("{}_{}", node.op, nodes_++);
+  node.name = Format("{}_{}", node.op, nodes_++);
   node.inputs = std::move(inputs);
   for (size_t i = 0; i < outputs; ++i) {
     Value value;
-    value.name = graph_.UniqueName(std::format("{}_out", node.name));
+    value.name = graph_.UniqueName(Format("{}_out", node.name));
     node.outputs.push_back(graph_.AddValue(std::move(value)));
   }
   for (auto& [name, value] : attributes) node.attributes.Set(name, std::move(value));
@@ -168,7 +167,7 @@ std::vector<std::string> OpNames(const Graph& graph) {
   std::vector<std::string> names;
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    names.push_back(node.domain.empty() ? node.op : std::format("{}:{}", node.domain, node.op));
+    names.push_back(node.domain.empty() ? node.op : Format("{}:{}", node.domain, node.op));
   }
   return names;
 }

@@ -153,7 +153,7 @@ TEST(OnnxWriterTest, KeepsTheOldFileWhenTheGraphCannotBeWritten) {
 TEST(OnnxWriterTest, TakesTheNextNameWhenATemporaryFileIsLeftOver) {
   const TemporaryFolder folder;
   const std::string path = folder / "model.onnx";
-  WriteText(std::format("{}.{}-0.tmp", path, ::getpid()), "left over");
+  WriteText(Format("{}.{}-0.tmp", path, ::getpid()), "left over");
   EXPECT_TRUE(WriteOnnxFile(RichGraph(), path).ok());
   EXPECT_TRUE(ReadOnnxFile(path).ok());
 }

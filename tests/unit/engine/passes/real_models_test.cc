@@ -1,6 +1,5 @@
 // Every real model answers the same after the passes, and has the structure that fast kernels need.
 #include <filesystem>
-#include <format>
 
 #include "gtest/gtest.h"
 
@@ -85,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(
         RealModel{"silero-vad", "fp32.onnx", Precision::kFp32, kFp32}),
     [](const auto& info) {
       std::string name =
-          std::format("{}_{}", info.param.name, fs::path(info.param.file).stem().string());
+          Format("{}_{}", info.param.name, fs::path(info.param.file).stem().string());
       std::erase_if(name, [](char c) {
         return std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_';
       });
@@ -98,7 +97,7 @@ class LoadedModel : public testing::Test {
   Graph Load(std::string_view model, Precision precision) {
     const auto folder = SharedFolder("models");
     if (!folder) return {};
-    const fs::path path = *folder / model / "1" / std::format("{}.onnx", PrecisionName(precision));
+    const fs::path path = *folder / model / "1" / Format("{}.onnx", PrecisionName(precision));
     auto graph = ReadOnnxFile(path.string());
     EXPECT_TRUE(graph.ok()) << graph.status();
     PassContext context;

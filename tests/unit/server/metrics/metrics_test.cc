@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <format>
 #include <fstream>
 #include <map>
 #include <string>
@@ -39,7 +38,7 @@ std::string Get(int port, const std::string& path) {
   inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
   std::string answer;
   const std::string request =
-      std::format("GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
+      Format("GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
       write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size())) {
     char block[4096];
@@ -72,7 +71,7 @@ TEST(MetricsTest, ObservationsAppearUnderTheirLabels) {
   const std::string text = registry.Text();
   const auto has = [&text](std::string_view name, std::string_view more, std::string_view value) {
     constexpr std::string_view kLabels = R"(model="net",version="1",precision="int8")";
-    EXPECT_THAT(text, HasSubstr(std::format("{}{{{}{}}} {}\n", name, kLabels, more, value)));
+    EXPECT_THAT(text, HasSubstr(Format("{}{{{}{}}} {}\n", name, kLabels, more, value)));
   };
   has("octet_rows_total", "", "3");
   has("octet_int8_mac_ratio", "", "0.991");
@@ -170,7 +169,7 @@ TEST(MetricsEndpointTest, APortInUseIsAnErrorThatNamesIt) {
   const auto second = MetricsEndpoint::Start(registry, "127.0.0.1", (*first)->port());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(Message(second.status())),
-              HasSubstr(std::format("127.0.0.1:{}", (*first)->port())));
+              HasSubstr(Format("127.0.0.1:{}", (*first)->port())));
 }
 
 TEST(MetricsEndpointTest, PromtoolFindsNothingToSay) {
@@ -183,10 +182,9 @@ TEST(MetricsEndpointTest, PromtoolFindsNothingToSay) {
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
   const std::string answer = Get((*endpoint)->port(), "/metrics");
   const auto file =
-      std::filesystem::temp_directory_path() / std::format("octet-metrics-{}.txt", getpid());
+      std::filesystem::temp_directory_path() / Format("octet-metrics-{}.txt", getpid());
   std::ofstream(file) << answer.substr(answer.find("\r\n\r\n") + 4);
-  FILE* promtool =
-      popen(std::format("promtool check metrics < {} 2>&1", file.string()).c_str(), "r");
+  FILE* promtool = popen(Format("promtool check metrics < {} 2>&1", file.string()).c_str(), "r");
   ASSERT_NE(promtool, nullptr);
   std::string said;
   char block[4096];

@@ -26,9 +26,8 @@ constexpr std::string_view kGarbage = "this is no protobuf";
 std::vector<std::string> Rows(const ModelRepository& repository, bool ready_only = false) {
   std::vector<std::string> rows;
   for (const IndexEntry& entry : repository.Index(ready_only)) {
-    rows.push_back(std::format("{}/{} {}{}{}", entry.model, entry.version,
-                               VersionStateName(entry.state), entry.reason.empty() ? "" : ": ",
-                               entry.reason));
+    rows.push_back(Format("{}/{} {}{}{}", entry.model, entry.version, VersionStateName(entry.state),
+                          entry.reason.empty() ? "" : ": ", entry.reason));
   }
   return rows;
 }

@@ -1,6 +1,5 @@
 #include "server/routing/routing.h"
 
-#include <format>
 #include <map>
 
 #include <gmock/gmock.h>
@@ -31,7 +30,7 @@ const std::vector<Precision> kTwo = {Precision::kFp32, Precision::kInt8};
 const std::vector<Precision> kThree = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
 
 Precision Sticky(const RouteTable& table, int user) {
-  const std::string key = std::format("user-{}", user);
+  const std::string key = Format("user-{}", user);
   const auto route = ChoosePrecision(table, {.sticky_key = key});
   EXPECT_EQ(route->reason, RouteReason::kSticky);
   return route->precision;
