@@ -109,10 +109,11 @@ toolbox_remove() {
   rm -rf --one-file-system -- "$dir"
 }
 
+# Succeeds when a process has $1 as its root. One comparison per process, in bash itself: there may be thousands.
 toolbox_in_use() {
   local link
   for link in /proc/[0-9]*/root; do
-    [[ $(readlink "$link" 2> /dev/null) == "$1" ]] && return 0
+    [[ $link -ef $1 ]] && return 0
   done
   return 1
 }

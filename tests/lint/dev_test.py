@@ -12,6 +12,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEV = str(ROOT / "dev")
+TIMEOUT = 20  # seconds for one call of ./dev, so that one that hangs is named
 
 
 def can_make_namespaces():
@@ -20,7 +21,12 @@ def can_make_namespaces():
 
 
 def dev(*arguments, **options):
-    return subprocess.run([DEV, *arguments], capture_output=True, text=True, check=False, **options)
+    return subprocess.run([DEV, *arguments], capture_output=True, text=True, check=False, timeout=TIMEOUT, **options)
+
+
+def platform_at_hand():
+    """Whether ./dev can run a command here without making a toolbox or installing packages first."""
+    return subprocess.run(["bash", "-c", f'source "{DEV}"; platform_at_hand'], check=False, timeout=TIMEOUT).returncode == 0
 
 
 class TemporaryFolderTest(unittest.TestCase):
@@ -31,13 +37,12 @@ class TemporaryFolderTest(unittest.TestCase):
         self.cache = self.folder / "cache"
         self.cache.mkdir()
 
-    def bash(self, script, cwd=None):
-        """Runs bash lines with the toolbox's functions loaded and the cache in the temporary folder."""
-        environment = {**os.environ, "OCTET_CACHE": str(self.cache), "OCTET_ROOT": str(ROOT)}
+    def bash(self, script):
+        """Runs bash lines with the functions of ./dev loaded and the cache in the temporary folder."""
+        environment = {**os.environ, "OCTET_CACHE": str(self.cache)}
         environment.pop("OCTET_TOOLBOX", None)
-        script = f'set -euo pipefail; source "{ROOT}/deploy/toolbox/toolbox.sh"; {script}'
-        command = ["bash", "-c", script]
-        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+        command = ["bash", "-c", f'source "{DEV}"; {script}']
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT)
 
 
 class CommandLineTest(unittest.TestCase):
@@ -54,10 +59,60 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(result.stdout, "")
         self.assertIn("unknown verb 'tset'", result.stderr)
 
+    def test_help_of_a_verb(self):
+        self.assertEqual(dev("build", "--help").stdout, dev("--help").stdout)
+
+    @unittest.skipUnless(platform_at_hand(), "the platform is not at hand: ./dev run -- true prepares it")
+    def test_unknown_preset(self):
+        result = dev("build", "debug")
+        self.assertEqual((result.returncode, result.stderr.count("\n")), (2, 1))
+        self.assertIn("unknown preset 'debug'", result.stderr)
+
+    @unittest.skipUnless(platform_at_hand(), "the platform is not at hand: ./dev run -- true prepares it")
     def test_run_needs_a_command(self):
         self.assertEqual(dev("run", "--").returncode, 2)
 
 
+class PlatformTest(TemporaryFolderTest):
+    """Which way ./dev goes: root, the system and the toolbox's making are replaced."""
+
+    def enter(self, system, groups="build test"):
+        replaced = (
+            "toolbox_ensure() { echo made $1; }; toolbox_enter() { echo entered ${@:2}; exit; }; "
+            "apt-get() { echo apt-get $*; }; toolbox_add_group() { echo added $2; }; "
+        )
+        return self.bash(f"{replaced} {system}; enter_platform '{groups}' run -- true")
+
+    def test_without_root_and_without_debian_13_one_line_says_what_to_do(self):
+        result = self.enter("is_root() { false; }; is_debian_13() { false; }")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertRegex(result.stderr, r"\Aoctet: needs Debian 13, or root .* docker build -t octet \.\n\Z")
+
+    def test_debian_13_without_root_names_the_missing_packages(self):
+        result = self.enter(
+            "is_root() { false; }; is_debian_13() { true; }; toolbox_packages() { echo no-such-package; }"
+        )
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertEqual(
+            result.stderr,
+            "octet: missing packages; as root run: apt-get install --no-install-recommends no-such-package\n",
+        )
+
+    def test_debian_13_with_root_installs_them(self):
+        result = self.enter(
+            "is_root() { true; }; is_debian_13() { true; }; toolbox_packages() { echo no-such-package; }"
+        )
+        self.assertEqual((result.returncode, result.stdout), (0, ""))
+        self.assertIn("apt-get install -qy --no-install-recommends no-such-package", result.stderr)
+
+    def test_elsewhere_root_enters_a_toolbox(self):
+        result = self.enter("is_root() { true; }; is_debian_13() { false; }", groups="build test train")
+        toolbox, group, entered = result.stdout.splitlines()
+        self.assertRegex(toolbox, rf"^made {self.cache}/toolbox-[0-9a-f]+$")
+        self.assertEqual((group, entered), ("added train", f"entered {pathlib.Path.cwd()} {DEV} run -- true"))
+
+
+@unittest.skipUnless(platform_at_hand(), "the platform is not at hand: ./dev run -- true prepares it")
 class RunTest(TemporaryFolderTest):
     def test_exit_code_is_the_commands(self):
         self.assertEqual(dev("run", "--", "sh", "-c", "exit 37").returncode, 37)
@@ -168,6 +223,43 @@ class StampTest(TemporaryFolderTest):
         self.assertIn("no route to anywhere", result.stderr)
         self.assertFalse(new.exists())
 
+    def test_making_that_was_killed_leaves_nothing_that_is_taken_for_a_toolbox(self):
+        new = self.cache / "toolbox-new"
+        made = (
+            "df() { echo 9999M; }; debootstrap() { :; }; toolbox_use_host_proxy() { :; }; toolbox_configure() { :; }; "
+            "toolbox_install() { mkdir -p $1/var/lib/dpkg/info; echo /tool | tee $1/tool $1/var/lib/dpkg/info/tool.list; }; "
+        )
+        killed = self.bash(f"{made} toolbox_bootstrap() {{ touch $1/half; kill -KILL $$; }}; toolbox_ensure '{new}'")
+        self.assertEqual(killed.returncode, -signal.SIGKILL)
+        self.assertFalse(new.exists())
+        half = list(self.cache.glob("making-*"))
+        self.assertEqual(len(half), 1)
+        result = self.bash(f"{made} toolbox_bootstrap() {{ :; }}; toolbox_ensure '{new}'; toolbox_intact '{new}'")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertFalse(half[0].exists())
+        self.assertFalse((new / "half").exists())
+
+    def test_stopped_making_is_removed(self):
+        new = self.cache / "toolbox-new"
+        slow = "df() { echo 9999M; }; debootstrap() { :; }; toolbox_use_host_proxy() { :; }; "
+        result = self.bash(
+            f"{slow} toolbox_bootstrap() {{ kill -TERM $$; sleep 60; }}; toolbox_ensure '{new}'"
+        )
+        self.assertEqual(result.returncode, 143)
+        self.assertIn("stopped; the half-made toolbox is removed", result.stderr)
+        self.assertEqual(list(self.cache.glob("*toolbox-*")) + list(self.cache.glob("making-*")), [])
+
+    @unittest.skipUnless(can_make_namespaces(), "needs root and mount namespaces")
+    def test_no_mirror_is_named(self):
+        tools = self.folder / "tools"
+        tools.mkdir()
+        (tools / "debootstrap").write_text('#!/bin/sh\necho "$@"\n')
+        (tools / "debootstrap").chmod(0o755)
+        result = self.bash(f"PATH='{tools}':$PATH; toolbox_bootstrap '{self.folder}/root'")
+        self.assertRegex(
+            result.stdout, rf"^--variant=minbase --include=ca-certificates trixie {self.folder}/root( +sid)?\n$"
+        )
+
 
 class KeyTest(TemporaryFolderTest):
     def test_key_follows_the_packages(self):
@@ -192,9 +284,27 @@ class EnterTest(TemporaryFolderTest):
             (self.toolbox / link).symlink_to(f"usr/{link}")
 
     def enter(self, folder, command):
+        return self.bash(self.entering(folder, command))
+
+    def entering(self, folder, command):
+        """Returns the bash line that becomes `command` in the bare root."""
         lend_usr = f'mount --rbind /usr "{self.toolbox}/usr"; toolbox_enter "{self.toolbox}" "{folder}" {command}'
         source = f'source "{ROOT}/deploy/toolbox/toolbox.sh"; {lend_usr}'
-        return self.bash(f"unshare --mount --propagation private bash -ec '{source}'")
+        return f"exec unshare --mount --propagation private bash -ec '{source}'"
+
+    def in_use(self):
+        return self.bash(f"toolbox_in_use '{self.toolbox}'").returncode == 0
+
+    def test_is_in_use_while_a_command_runs_in_it(self):
+        command = ["bash", "-c", f'source "{DEV}"; {self.entering(self.folder, "cat")}']
+        environment = {**os.environ, "OCTET_CACHE": str(self.cache)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+            process.stdin.write("entered\n")
+            process.stdin.flush()
+            self.assertEqual(process.stdout.readline(), "entered\n")
+            self.assertTrue(self.in_use())
+        self.assertFalse(self.in_use())
 
     def test_becomes_the_command(self):
         (self.folder / "mine").write_text("content")
