@@ -1,0 +1,169 @@
+#include "server/rpc/health_service.h"
+
+#include <pthread.h>
+
+#include <optional>
+#include <utility>
+
+#include "engine/tensor/status.h"
+#include "server/rpc/grpc_status.h"
+
+namespace octet {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+/// One watch: writes a status whenever it differs from the one written before.
+class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
+ public:
+  static HealthWatch* Start(std::string service, HealthService::Status status,
+                            LiveSet<HealthWatch>& watches) {
+    const auto watch = std::make_shared<HealthWatch>(std::move(service), watches);
+    watch->self_ = watch;
+    const bool open = watches.Add(watch);
+    watch->Advance([&] {
+      watch->wanted_ = status;
+      watch->ending_ = !open;
+    });
+    return watch.get();
+  }
+
+  HealthWatch(std::string service, LiveSet<HealthWatch>& watches)
+      : service_(std::move(service)), watches_(watches) {}
+
+  const std::string& service() const { return service_; }
+  void Update(HealthService::Status status) {
+    Advance([&] { wanted_ = status; });
+  }
+  void End() {
+    Advance([&] {
+      if (wanted_ != HealthCheckResponse::SERVICE_UNKNOWN)
+        wanted_ = HealthCheckResponse::NOT_SERVING;
+      ending_ = true;
+    });
+  }
+
+  void OnWriteDone(bool ok) override {
+    Advance([&] {
+      writing_ = false;
+      broken_ = broken_ || !ok;
+    });
+  }
+  void OnCancel() override {
+    Advance([&] { broken_ = true; });
+  }
+  void OnDone() override {
+    const std::shared_ptr<HealthWatch> self = std::move(self_);
+    watches_.Remove(self);
+  }
+
+ private:
+  enum class Next : uint8_t { kNothing, kWrite, kFinish };
+
+  // As InferStream::Advance.
+  template <typename Change>
+  void Advance(Change change) {
+    Next next;
+    {
+      absl::MutexLock lock(&mutex_);
+      change();
+      next = Decide();
+    }
+    while (next == Next::kWrite) {
+      StartWrite(&response_);
+      absl::MutexLock lock(&mutex_);
+      starting_ = false;
+      next = Decide();
+    }
+    if (next == Next::kFinish) {
+      Finish(
+          {grpc::StatusCode::UNAVAILABLE, "the server is shutting down, or the client has gone"});
+    }
+  }
+
+  Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (finished_ || writing_ || starting_) return Next::kNothing;
+    if (!broken_ && wanted_ != written_) {
+      written_ = wanted_;
+      response_.set_status(*wanted_);
+      writing_ = starting_ = true;
+      return Next::kWrite;
+    }
+    finished_ = broken_ || ending_;
+    return finished_ ? Next::kFinish : Next::kNothing;
+  }
+
+  const std::string service_;
+  LiveSet<HealthWatch>& watches_;
+  std::shared_ptr<HealthWatch> self_;  ///< Until OnDone.
+  HealthCheckResponse response_;       ///< Not touched while it is written.
+
+  absl::Mutex mutex_;
+  std::optional<HealthService::Status> wanted_ ABSL_GUARDED_BY(mutex_);
+  std::optional<HealthService::Status> written_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool starting_ ABSL_GUARDED_BY(mutex_) = false;  ///< A thread is in StartWrite.
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+HealthService::HealthService(const GrpcServerParts& parts)
+    : parts_(parts), thread_([this] { Run(); }) {
+  pthread_setname_np(thread_.native_handle(), "health");
+}
+
+HealthService::~HealthService() {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+  changed_.SignalAll();
+}
+
+grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context,
+                                               const HealthCheckRequest* request,
+                                               HealthCheckResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  const Status status = StatusOf(request->service());
+  if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
+    reactor->Finish(ToGrpc(NotFound("unknown service \"{}\"", request->service())));
+  } else {
+    response->set_status(status);
+    reactor->Finish(grpc::Status::OK);
+  }
+  return reactor;
+}
+
+grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(
+    grpc::CallbackServerContext*, const HealthCheckRequest* request) {
+  return HealthWatch::Start(request->service(), StatusOf(request->service()), watches_);
+}
+
+void HealthService::EndWatches() {
+  for (const auto& watch : watches_.Close()) watch->End();
+}
+
+HealthService::Status HealthService::StatusOf(const std::string& service) const {
+  const auto serving = [this](bool yes) {
+    return yes && !parts_.gate.closed() ? HealthCheckResponse::SERVING
+                                        : HealthCheckResponse::NOT_SERVING;
+  };
+  if (service.empty()) return serving(true);
+  if (service == "inference.GRPCInferenceService") return serving(parts_.repository.Ready());
+  const absl::Status found = parts_.repository.Find(service, "").status();
+  if (absl::IsNotFound(found)) return HealthCheckResponse::SERVICE_UNKNOWN;
+  return serving(found.ok());
+}
+
+void HealthService::Run() {
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (stopping_) return;
+      parts_.clock.WaitUntil(changed_, mutex_, parts_.clock.Now() + kPeriod);
+      if (stopping_) return;
+    }
+    for (const auto& watch : watches_.Members()) watch->Update(StatusOf(watch->service()));
+  }
+}
+
+}  // namespace octet

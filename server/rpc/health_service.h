@@ -1,0 +1,55 @@
+// grpc.health.v1: what load balancers and probes ask.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+#include "proto/health.grpc.pb.h"
+#include "server/rpc/grpc_server.h"
+#include "server/rpc/live_set.h"
+
+namespace octet {
+
+class HealthWatch;
+
+/// Answers for the process (empty name: SERVING until it drains), for "inference.GRPCInferenceService"
+/// (as ServerReady: models have been loaded, too), and for each model by its name (as ModelReady of
+/// its highest version).
+class HealthService final : public grpc::health::v1::Health::CallbackService {
+ public:
+  using Status = grpc::health::v1::HealthCheckResponse::ServingStatus;
+  /// How soon a watch hears of a change.
+  static constexpr std::chrono::milliseconds kPeriod{100};
+
+  explicit HealthService(const GrpcServerParts& parts);
+  /// Requires: no call is left.
+  ~HealthService() override;
+
+  grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
+                                  const grpc::health::v1::HealthCheckRequest* request,
+                                  grpc::health::v1::HealthCheckResponse* response) override;
+  grpc::ServerWriteReactor<grpc::health::v1::HealthCheckResponse>* Watch(
+      grpc::CallbackServerContext* context,
+      const grpc::health::v1::HealthCheckRequest* request) override;
+
+  /// Tells every watch NOT_SERVING for the last time and ends it, and any that comes later.
+  void EndWatches();
+
+ private:
+  /// SERVICE_UNKNOWN for a name that is nobody's.
+  Status StatusOf(const std::string& service) const;
+  void Run();
+
+  const GrpcServerParts& parts_;
+  LiveSet<HealthWatch> watches_;
+  absl::Mutex mutex_;
+  absl::CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::jthread thread_;
+};
+
+}  // namespace octet

@@ -1,0 +1,43 @@
+// What a request asks for beside its tensors.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include <grpcpp/support/string_ref.h>
+
+#include "config/model_config.h"
+#include "proto/inference.pb.h"
+#include "server/scheduling/clock.h"
+
+namespace octet {
+
+/// As gRPC holds a call's metadata.
+using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
+
+/// Views reach into the request and the metadata.
+struct InferOptions {
+  std::string_view precision;                ///< Empty = not asked for.
+  std::string sticky_key;                    ///< Empty = none.
+  Nanoseconds timeout = Nanoseconds::max();  ///< From the arrival on.
+};
+
+/// Reads the request's parameters, and what they do not say from the metadata.
+/// - "precision": text; or the metadata `x-octet-precision`.
+/// - "timeout": microseconds, 0 = none. "priority": accepted, and means nothing yet.
+/// - the parameter or metadata that model.yaml names as routing.sticky: text or a whole number.
+/// - keys "triton_*" are another server's and refused, but triton_enable_empty_final_response, which
+///   one client always sends. Other keys are the client's own business.
+/// INVALID_ARGUMENT naming the parameter, expected and got.
+absl::StatusOr<InferOptions> ReadInferOptions(const inference::ModelInferRequest& request,
+                                              const CallMetadata& metadata,
+                                              const ModelConfig::Routing::Sticky& sticky);
+
+/// A parameter that is a whole number, whichever field it comes in. INVALID_ARGUMENT when it is not,
+/// or is negative.
+absl::StatusOr<uint64_t> WholeNumber(const std::string& name,
+                                     const inference::InferParameter& parameter);
+
+}  // namespace octet

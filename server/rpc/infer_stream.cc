@@ -1,0 +1,127 @@
+#include "server/rpc/infer_stream.h"
+
+#include <utility>
+
+#include "engine/tensor/status.h"
+#include "server/rpc/call_deadline.h"
+#include "server/rpc/grpc_status.h"
+
+namespace octet {
+
+InferStream* InferStream::Start(const GrpcServerParts& parts, bool access_log,
+                                grpc::CallbackServerContext& context,
+                                LiveSet<InferStream>& streams) {
+  const std::shared_ptr<InferStream> stream(
+      new InferStream(parts, access_log, context, streams));  // the constructor is private
+  stream->self_ = stream;
+  const bool open = streams.Add(stream);
+  stream->Advance([&] { stream->ending_ = !open; });
+  return stream.get();
+}
+
+template <typename Change>
+void InferStream::Advance(Change change) {
+  Next next;
+  {
+    absl::MutexLock lock(&mutex_);
+    change();
+    next = Decide();
+    if (next.starts()) ++starting_;
+  }
+  while (next.starts()) {
+    if (next.read != nullptr) StartRead(next.read);
+    if (next.write != nullptr) StartWrite(next.write);
+    absl::MutexLock lock(&mutex_);
+    --starting_;
+    next = Decide();
+    if (next.starts()) ++starting_;
+  }
+  // The last thing: this object may be gone when it returns.
+  if (next.finish) Finish(*next.finish);
+}
+
+void InferStream::End() {
+  Advance([this] { ending_ = true; });
+}
+
+void InferStream::OnReadDone(bool ok) {
+  Item* item = nullptr;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ok && !finished_) {
+      item = items_.emplace_back(std::move(incoming_)).get();
+    } else {
+      incoming_.reset();
+      half_closed_ = !ok;
+    }
+  }
+  // The item stays: it leaves only when it has been answered.
+  if (item != nullptr) {
+    item->inference.Start(
+        {.metadata = context_.client_metadata(), .deadline = DeadlineOf(context_, parts_.clock)},
+        [this, item](const absl::Status& status) { Answered(*item, status); });
+  }
+  Advance([] {});
+}
+
+void InferStream::Answered(Item& item, const absl::Status& status) {
+  if (!status.ok()) {
+    item.response.set_error_message(ToGrpc(status).error_message());
+    // The request that failed can still be told by its id.
+    auto& response = *item.response.mutable_infer_response();
+    response.Clear();
+    response.set_id(item.request.id());
+  }
+  Advance([&] { item.answered = true; });
+}
+
+void InferStream::OnWriteDone(bool ok) {
+  Advance([&] {
+    writing_ = false;
+    items_.pop_front();
+    if (!ok) broken_ = true;
+  });
+}
+
+void InferStream::OnCancel() {
+  Advance([&] {
+    broken_ = true;
+    for (const auto& item : items_) item->inference.Cancel();
+  });
+}
+
+void InferStream::OnDone() {
+  const std::shared_ptr<InferStream> self = std::move(self_);
+  streams_.Remove(self);
+}
+
+InferStream::Next InferStream::Decide() {
+  Next next;
+  if (finished_) return next;
+  if (broken_ && !writing_) {
+    // Nobody reads the answers; those that have not come must be waited for all the same.
+    while (!items_.empty() && items_.front()->answered) items_.pop_front();
+  }
+  const bool reads = !half_closed_ && !ending_ && !broken_;
+  if (reads && incoming_ == nullptr && items_.size() < kWindow) {
+    incoming_ = std::make_unique<Item>(parts_, access_log_);
+    next.read = &incoming_->request;
+  }
+  if (!writing_ && !broken_ && !items_.empty() && items_.front()->answered) {
+    writing_ = true;
+    next.write = &items_.front()->response;
+  }
+  if (!reads && items_.empty() && !writing_ && starting_ == 0) {
+    finished_ = true;
+    if (broken_) {
+      next.finish = grpc::Status(grpc::StatusCode::CANCELLED, "the client has gone");
+    } else if (ending_ && !half_closed_) {
+      next.finish = grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down");
+    } else {
+      next.finish = grpc::Status::OK;
+    }
+  }
+  return next;
+}
+
+}  // namespace octet

@@ -1,0 +1,86 @@
+// ModelStreamInfer: many inferences over one call, answered in the order in which they came.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include <grpcpp/support/server_callback.h>
+
+#include "proto/inference.pb.h"
+#include "server/rpc/inference.h"
+#include "server/rpc/live_set.h"
+
+namespace octet {
+
+/// One stream. Up to kWindow of its requests are under way together; the next is read when one has
+/// been answered. A request that fails is answered with error_message, and the stream goes on.
+///
+///     reading --client is done, or End()--> closing (answers what it holds) --empty--> finished
+///        +----client gone--> cancelled (drops what has not run) ------empty--------------^
+class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRequest,
+                                                         inference::ModelStreamInferResponse> {
+ public:
+  static constexpr size_t kWindow = 16;
+
+  /// Adds itself to `streams`; it lives until gRPC is done with it and it has left the set.
+  static InferStream* Start(const GrpcServerParts& parts, bool access_log,
+                            grpc::CallbackServerContext& context, LiveSet<InferStream>& streams);
+
+  /// Reads no more; finishes with UNAVAILABLE when what was read has been answered.
+  void End();
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  struct Item {
+    Item(const GrpcServerParts& parts, bool access_log)
+        : inference(parts, access_log, request, *response.mutable_infer_response()) {}
+    inference::ModelInferRequest request;
+    inference::ModelStreamInferResponse response;
+    Inference inference;
+    bool answered = false;
+  };
+
+  /// What to do next, decided under the lock and done without it.
+  struct Next {
+    inference::ModelInferRequest* read = nullptr;
+    const inference::ModelStreamInferResponse* write = nullptr;
+    std::optional<grpc::Status> finish;
+    bool starts() const { return read != nullptr || write != nullptr; }
+  };
+
+  InferStream(const GrpcServerParts& parts, bool access_log, grpc::CallbackServerContext& context,
+              LiveSet<InferStream>& streams)
+      : parts_(parts), access_log_(access_log), context_(context), streams_(streams) {}
+
+  void Answered(Item& item, const absl::Status& status);
+  /// Makes a change under the lock, and then whatever it made possible without it. Other threads
+  /// may finish the call at once, so Finish waits until nobody is about to start something on it.
+  template <typename Change>
+  void Advance(Change change);
+  Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const GrpcServerParts& parts_;
+  const bool access_log_;
+  grpc::CallbackServerContext& context_;
+  LiveSet<InferStream>& streams_;
+  std::shared_ptr<InferStream> self_;  ///< Until OnDone.
+
+  absl::Mutex mutex_;
+  std::deque<std::unique_ptr<Item>> items_ ABSL_GUARDED_BY(mutex_);  ///< In order of arrival.
+  std::unique_ptr<Item> incoming_ ABSL_GUARDED_BY(mutex_);           ///< What a read fills.
+  int starting_ ABSL_GUARDED_BY(mutex_) = 0;                         ///< Threads in Advance.
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  ///< The client sends no more.
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;       ///< End was called.
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;       ///< Cancelled, or a write failed.
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace octet

@@ -1,0 +1,122 @@
+#include "server/rpc/inference.h"
+
+#include <new>
+#include <utility>
+
+#include "engine/tensor/status.h"
+#include "server/logging/event_log.h"
+#include "server/routing/stable_hash.h"
+
+namespace octet {
+namespace {
+
+/// Uniform in [0, 1): what the split draws with.
+double Draw() {
+  static std::atomic<uint64_t> sequence{0};
+  // Weyl's sequence through a mixer, as in SplitMix64 (Steele, Lea and Flood, 2014).
+  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
+  return UnitInterval(MixBits(sequence.fetch_add(kGolden, std::memory_order_relaxed) + kGolden));
+}
+
+int64_t Microseconds(Nanoseconds time) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
+}
+
+}  // namespace
+
+void Inference::Start(const Call& call, Done done) {
+  received_ = parts_.clock.Now();
+  done_ = std::move(done);
+  absl::Status status;
+  try {
+    status = Prepare(call);
+  } catch (const std::bad_alloc&) {
+    status = absl::ResourceExhaustedError("out of memory for a request");
+  }
+  if (status.ok()) {
+    Submit();
+    return;
+  }
+  parts_.metrics.server().unrouted.Add(static_cast<size_t>(status.code()));
+  Finish(status, {.total = parts_.clock.Now() - received_});
+}
+
+absl::Status Inference::Prepare(const Call& call) {
+  pass_ = parts_.gate.TryEnter();
+  if (!pass_) return absl::UnavailableError("the server is shutting down");
+  OCTET_ASSIGN_OR_RETURN(version_,
+                         parts_.repository.Find(request_.model_name(), request_.model_version()));
+  OCTET_ASSIGN_OR_RETURN(const InferOptions options,
+                         ReadInferOptions(request_, call.metadata, version_->routing.sticky));
+  OCTET_RETURN_IF_ERROR(ChooseVariant(options));
+  deadline_ = call.deadline;
+  if (options.timeout < kNever - received_) {
+    deadline_ = std::min(deadline_, received_ + options.timeout);
+  }
+  const ExecutionTarget& target = variant_->queue->target();
+  OCTET_RETURN_IF_ERROR(
+      DecodeInputs(request_, version_->signature, target.recipes, target.batch.max_batch, inputs_));
+  return writer_.Begin(request_, *version_, response_);
+}
+
+absl::Status Inference::ChooseVariant(const InferOptions& options) {
+  const auto route = ChoosePrecision(
+      version_->routes,
+      {.precision = options.precision, .sticky_key = options.sticky_key, .draw = Draw()});
+  if (!route.ok()) {
+    return Annotate(route.status(),
+                    Format("model \"{}\" version {}", version_->model, version_->version));
+  }
+  route_ = *route;
+  variant_ = version_->Find(route_.precision);
+  if (variant_ == nullptr || !variant_->ready()) {
+    return Internal("precision {} was chosen and is not there: model \"{}\" version {}",
+                    PrecisionName(route_.precision), version_->model, version_->version);
+  }
+  return absl::OkStatus();
+}
+
+void Inference::Submit() {
+  variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
+  auto request = std::make_unique<InferenceRequest>();
+  request->inputs = std::move(inputs_.views);
+  request->rows = inputs_.rows;
+  request->received = received_;
+  request->deadline = deadline_;
+  request->cancelled = &cancelled_;
+  request->outputs = &writer_;
+  request->done = [this](const absl::Status& status, const RequestTimings& timings) {
+    if (status.ok()) writer_.Complete(route_);
+    Finish(status, timings);
+  };
+  parts_.dispatcher.Submit(variant_->queue, std::move(request));
+}
+
+void Inference::Finish(const absl::Status& status, const RequestTimings& timings) {
+  if (access_log_) Log(status, timings);
+  // The last thing, from the stack: this object may be gone before it returns.
+  Done done = std::move(done_);
+  std::move(done)(status);
+}
+
+void Inference::Log(const absl::Status& status, const RequestTimings& timings) const {
+  const std::string_view precision =
+      variant_ == nullptr ? std::string_view() : PrecisionName(route_.precision);
+  const std::string_view route =
+      variant_ == nullptr ? std::string_view() : RouteReasonName(route_.reason);
+  LogEvent(LogLevel::kInfo, "request",
+           {{"id", std::string_view(request_.id())},
+            {"model", std::string_view(request_.model_name())},
+            {"version", std::string_view(version_ ? version_->version : request_.model_version())},
+            {"precision", precision},
+            {"route", route},
+            {"code", CodeLabel::kValues[static_cast<size_t>(status.code())]},
+            {"rows", inputs_.rows},
+            {"queue_us", Microseconds(timings.queue)},
+            {"compute_us",
+             Microseconds(timings.compute_input + timings.compute_infer + timings.compute_output)},
+            {"total_us", Microseconds(timings.total)},
+            {"error", Message(status)}});
+}
+
+}  // namespace octet

@@ -1,0 +1,71 @@
+// One inference request from its message to its answer.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+
+#include "proto/inference.pb.h"
+#include "server/repository/model_version.h"
+#include "server/rpc/grpc_server.h"
+#include "server/rpc/infer_options.h"
+#include "server/rpc/input_decoder.h"
+#include "server/rpc/response_writer.h"
+#include "server/scheduling/gate.h"
+
+namespace octet {
+
+/// Decodes, routes, submits, and completes the answer.
+///
+///     Start --refused--------------------------------------> done(error)
+///        +---submitted---> the dispatcher: batch, run -----> done(OK or error)
+///
+/// `done` is called exactly once, perhaps before Start returns; the object and the messages live until
+/// then. It is inside the gate from Start until it is destroyed, which is when the answer was sent.
+class Inference {
+ public:
+  using Done = absl::AnyInvocable<void(const absl::Status&) &&>;
+
+  /// What the call says beside the message.
+  struct Call {
+    const CallMetadata& metadata;
+    TimePoint deadline = kNever;
+  };
+
+  Inference(const GrpcServerParts& parts, bool access_log,
+            const inference::ModelInferRequest& request, inference::ModelInferResponse& response)
+      : parts_(parts), access_log_(access_log), request_(request), response_(response) {}
+
+  void Start(const Call& call, Done done);
+
+  /// Nobody waits any more: dropped if it has not run yet. Thread-safety: safe, until destroyed.
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+
+ private:
+  /// Everything that can be the client's fault.
+  absl::Status Prepare(const Call& call);
+  absl::Status ChooseVariant(const InferOptions& options);
+  void Submit();
+  void Finish(const absl::Status& status, const RequestTimings& timings);
+  void Log(const absl::Status& status, const RequestTimings& timings) const;
+
+  const GrpcServerParts& parts_;
+  const bool access_log_;
+  const inference::ModelInferRequest& request_;
+  inference::ModelInferResponse& response_;
+  Done done_;
+  std::optional<Gate::Pass> pass_;
+  std::atomic<bool> cancelled_{false};
+  TimePoint received_;
+  TimePoint deadline_ = kNever;
+  std::shared_ptr<const ModelVersion> version_;
+  const ServedVariant* variant_ = nullptr;
+  Route route_;
+  DecodedInputs inputs_;
+  ResponseWriter writer_;
+};
+
+}  // namespace octet

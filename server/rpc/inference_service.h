@@ -1,0 +1,62 @@
+// inference.GRPCInferenceService: which call goes where. Decisions live elsewhere.
+#pragma once
+
+#include "proto/inference.grpc.pb.h"
+#include "server/rpc/grpc_server.h"
+#include "server/rpc/infer_stream.h"
+#include "server/rpc/live_set.h"
+#include "server/rpc/load_thread.h"
+
+namespace octet {
+
+/// Never blocks gRPC's threads: inferences run on the workers, loads on a thread of their own.
+/// Shared memory on the server's machine, tracing and log settings are not supported: nothing is
+/// registered, and whoever wants to register hears UNIMPLEMENTED.
+class InferenceService final : public inference::GRPCInferenceService::CallbackService {
+ public:
+  InferenceService(const GrpcServerOptions& options, const GrpcServerParts& parts)
+      : options_(options), parts_(parts) {}
+
+  /// Ends every stream, also those to come, when what it has read is answered.
+  void EndStreams();
+
+#define OCTET_UNARY(Rpc)                                                \
+  grpc::ServerUnaryReactor* Rpc(grpc::CallbackServerContext* context,   \
+                                const inference::Rpc##Request* request, \
+                                inference::Rpc##Response* response) override
+  OCTET_UNARY(ServerLive);
+  OCTET_UNARY(ServerReady);
+  OCTET_UNARY(ModelReady);
+  OCTET_UNARY(ServerMetadata);
+  OCTET_UNARY(ModelMetadata);
+  OCTET_UNARY(ModelInfer);
+  OCTET_UNARY(ModelConfig);
+  OCTET_UNARY(ModelStatistics);
+  OCTET_UNARY(RepositoryIndex);
+  OCTET_UNARY(RepositoryModelLoad);
+  OCTET_UNARY(RepositoryModelUnload);
+  OCTET_UNARY(SystemSharedMemoryStatus);
+  OCTET_UNARY(SystemSharedMemoryRegister);
+  OCTET_UNARY(SystemSharedMemoryUnregister);
+  OCTET_UNARY(CudaSharedMemoryStatus);
+  OCTET_UNARY(CudaSharedMemoryRegister);
+  OCTET_UNARY(CudaSharedMemoryUnregister);
+  OCTET_UNARY(TraceSetting);
+  OCTET_UNARY(LogSettings);
+#undef OCTET_UNARY
+
+  grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
+  ModelStreamInfer(grpc::CallbackServerContext* context) override;
+
+ private:
+  /// Finishes the call with what `task` returns on the thread for loads.
+  grpc::ServerUnaryReactor* Later(grpc::CallbackServerContext& context,
+                                  absl::AnyInvocable<absl::Status() &&> task);
+
+  const GrpcServerOptions& options_;
+  const GrpcServerParts& parts_;
+  LiveSet<InferStream> streams_;
+  LoadThread loads_;
+};
+
+}  // namespace octet

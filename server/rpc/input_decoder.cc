@@ -1,0 +1,181 @@
+#include "server/rpc/input_decoder.h"
+
+#include <limits>
+#include <string>
+#include <string_view>
+
+#include "engine/tensor/status.h"
+#include "server/scheduling/request_check.h"
+
+namespace octet {
+namespace {
+
+using Input = inference::ModelInferRequest::InferInputTensor;
+using Bytes = std::span<const std::byte>;
+
+/// The position of the input in the signature. Clients nearly always keep the order: `hint` first.
+absl::StatusOr<size_t> FindInput(const Signature& signature, const std::string& name, size_t hint) {
+  const auto& inputs = signature.inputs;
+  if (hint < inputs.size() && inputs[hint].name == name) return hint;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].name == name) return i;
+  }
+  return InvalidArgument("unknown input \"{}\", expected {}", name, QuotedNames(inputs));
+}
+
+template <typename Field>
+Bytes BytesOf(const Field& field) {
+  return std::as_bytes(std::span(field.data(), static_cast<size_t>(field.size())));
+}
+
+/// Copies 32-bit elements into the narrower type T.
+template <typename T, typename Field>
+absl::StatusOr<Bytes> Narrow(const Input& input, const Field& field, DecodedInputs& decoded) {
+  auto& bytes = decoded.narrowed.emplace_back(static_cast<size_t>(field.size()) * sizeof(T));
+  std::byte* at = bytes.data();
+  for (const auto element : field) {
+    const T narrow = static_cast<T>(element);
+    if (narrow != element) {
+      return InvalidArgument("input \"{}\": contents, expected {} .. {}, got {}", input.name(),
+                             std::numeric_limits<T>::min(), std::numeric_limits<T>::max(), element);
+    }
+    std::memcpy(at, &narrow, sizeof(T));
+    at += sizeof(T);
+  }
+  return Bytes(bytes);
+}
+
+int TotalElements(const inference::InferTensorContents& c) {
+  return c.bool_contents_size() + c.int_contents_size() + c.int64_contents_size() +
+         c.uint_contents_size() + c.uint64_contents_size() + c.fp32_contents_size() +
+         c.fp64_contents_size() + c.bytes_contents_size();
+}
+
+/// `field` unless another one holds elements too.
+template <typename Field>
+absl::StatusOr<const Field*> Only(const Input& input, const Field& field, std::string_view name) {
+  if (TotalElements(input.contents()) != field.size()) {
+    return InvalidArgument("input \"{}\": contents of {} go into {} alone", input.name(),
+                           input.datatype(), name);
+  }
+  return &field;
+}
+
+/// The bytes of typed contents as elements of `dtype`.
+absl::StatusOr<Bytes> TypedContents(const Input& input, DType dtype, DecodedInputs& decoded) {
+  const inference::InferTensorContents& c = input.contents();
+  const auto as_they_are = [&](const auto& field, std::string_view name) -> absl::StatusOr<Bytes> {
+    OCTET_ASSIGN_OR_RETURN(const auto* only, Only(input, field, name));
+    return BytesOf(*only);
+  };
+  const auto signed_32 = [&] { return Only(input, c.int_contents(), "int_contents"); };
+  const auto unsigned_32 = [&] { return Only(input, c.uint_contents(), "uint_contents"); };
+  switch (dtype) {
+    case DType::kBool:
+      return as_they_are(c.bool_contents(), "bool_contents");
+    case DType::kI8: {
+      OCTET_ASSIGN_OR_RETURN(const auto* field, signed_32());
+      return Narrow<int8_t>(input, *field, decoded);
+    }
+    case DType::kI16: {
+      OCTET_ASSIGN_OR_RETURN(const auto* field, signed_32());
+      return Narrow<int16_t>(input, *field, decoded);
+    }
+    case DType::kU8: {
+      OCTET_ASSIGN_OR_RETURN(const auto* field, unsigned_32());
+      return Narrow<uint8_t>(input, *field, decoded);
+    }
+    case DType::kU16: {
+      OCTET_ASSIGN_OR_RETURN(const auto* field, unsigned_32());
+      return Narrow<uint16_t>(input, *field, decoded);
+    }
+    case DType::kI32:
+      return as_they_are(c.int_contents(), "int_contents");
+    case DType::kU32:
+      return as_they_are(c.uint_contents(), "uint_contents");
+    case DType::kI64:
+      return as_they_are(c.int64_contents(), "int64_contents");
+    case DType::kU64:
+      return as_they_are(c.uint64_contents(), "uint64_contents");
+    case DType::kF32:
+      return as_they_are(c.fp32_contents(), "fp32_contents");
+    case DType::kF64:
+      return as_they_are(c.fp64_contents(), "fp64_contents");
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kUndefined:
+      break;
+  }
+  return InvalidArgument("input \"{}\": {} comes in raw_input_contents only", input.name(),
+                         input.datatype());
+}
+
+absl::Status DecodeInput(const Input& input, const std::string* raw, const TensorInfo& expected,
+                         const InputRecipe& recipe, ConstTensorView& view, DecodedInputs& decoded) {
+  for (const auto& [name, unused] : input.parameters()) {
+    if (!name.starts_with("shared_memory_")) continue;
+    return Unimplemented("shared memory is not supported: input \"{}\"", input.name());
+  }
+  const std::optional<DType> dtype = ParseDType(input.datatype());
+  if (!dtype) {
+    return InvalidArgument("input \"{}\": datatype, expected {}, got \"{}\"", input.name(),
+                           recipe.AcceptedTypes(), input.datatype());
+  }
+  Bytes bytes;
+  if (raw != nullptr) {
+    if (input.has_contents() && TotalElements(input.contents()) > 0) {
+      return InvalidArgument("input \"{}\": both contents and raw_input_contents", input.name());
+    }
+    bytes = std::as_bytes(std::span(*raw));
+  } else {
+    OCTET_ASSIGN_OR_RETURN(bytes, TypedContents(input, *dtype, decoded));
+  }
+  const std::span<const int64_t> dims(input.shape().data(),
+                                      static_cast<size_t>(input.shape_size()));
+  OCTET_RETURN_IF_ERROR(CheckInput(expected, recipe, *dtype, dims, bytes.size()));
+  view = {bytes.data(), {*dtype, Shape(dims)}};
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string QuotedNames(std::span<const TensorInfo> tensors) {
+  std::string text;
+  for (const TensorInfo& tensor : tensors) {
+    text += Format("{}\"{}\"", text.empty() ? "" : ", ", tensor.name);
+  }
+  return text;
+}
+
+absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Signature& signature,
+                          std::span<const InputRecipe> recipes, int64_t max_batch,
+                          DecodedInputs& decoded) {
+  const int raws = request.raw_input_contents_size();
+  if (raws != 0 && raws != request.inputs_size()) {
+    return InvalidArgument("raw_input_contents: expected one per input ({}), got {}",
+                           request.inputs_size(), raws);
+  }
+  decoded.views.assign(signature.inputs.size(), {});
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    const Input& input = request.inputs(i);
+    OCTET_ASSIGN_OR_RETURN(const size_t place,
+                           FindInput(signature, input.name(), static_cast<size_t>(i)));
+    ConstTensorView& view = decoded.views[place];
+    if (view.dtype() != DType::kUndefined) {
+      return InvalidArgument("input \"{}\" comes twice", input.name());
+    }
+    const std::string* raw = raws == 0 ? nullptr : &request.raw_input_contents(i);
+    OCTET_RETURN_IF_ERROR(
+        DecodeInput(input, raw, signature.inputs[place], recipes[place], view, decoded));
+  }
+  for (size_t i = 0; i < decoded.views.size(); ++i) {
+    if (decoded.views[i].dtype() == DType::kUndefined) {
+      return InvalidArgument("missing input \"{}\", expected {}", signature.inputs[i].name,
+                             QuotedNames(signature.inputs));
+    }
+  }
+  OCTET_ASSIGN_OR_RETURN(decoded.rows, CheckRows(signature, decoded.views, max_batch));
+  return absl::OkStatus();
+}
+
+}  // namespace octet

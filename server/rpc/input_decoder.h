@@ -1,0 +1,38 @@
+// From the message of a request to views onto its tensors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "engine/engine.h"
+#include "proto/inference.pb.h"
+#include "server/scheduling/input_recipe.h"
+
+namespace octet {
+
+/// The inputs of a request, which must outlive them.
+struct DecodedInputs {
+  std::vector<ConstTensorView> views;  ///< In the signature's order.
+  int64_t rows = 1;
+  /// The typed contents of 8- and 16-bit integers, which come in 32-bit fields. Stays where it is.
+  std::list<std::vector<std::byte>> narrowed;
+};
+
+/// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
+/// element's own width; nothing of them is copied.
+/// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
+/// raw and typed contents, contents in a field of another type or outside the element's range, and
+/// as CheckInput and CheckRows. UNIMPLEMENTED for an input in shared memory.
+absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Signature& signature,
+                          std::span<const InputRecipe> recipes, int64_t max_batch,
+                          DecodedInputs& decoded);
+
+/// `"a", "b"`: the names of tensors, for messages.
+std::string QuotedNames(std::span<const TensorInfo> tensors);
+
+}  // namespace octet

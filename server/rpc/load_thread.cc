@@ -1,0 +1,42 @@
+#include "server/rpc/load_thread.h"
+
+#include <pthread.h>
+
+#include <utility>
+
+namespace octet {
+
+LoadThread::LoadThread() : thread_([this] { Run(); }) {
+  pthread_setname_np(thread_.native_handle(), "loads");
+}
+
+LoadThread::~LoadThread() {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+}
+
+bool LoadThread::Post(absl::AnyInvocable<void() &&> task) {
+  absl::MutexLock lock(&mutex_);
+  if (tasks_.size() >= kMaxWaiting) return false;
+  tasks_.push_back(std::move(task));
+  return true;
+}
+
+void LoadThread::Run() {
+  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closed_ || !tasks_.empty();
+  };
+  while (true) {
+    absl::AnyInvocable<void() &&> task;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&has_work));
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    std::move(task)();
+  }
+}
+
+}  // namespace octet

@@ -1,0 +1,151 @@
+#include "server/rpc/model_description.h"
+
+#include <string>
+
+namespace octet {
+namespace {
+
+constexpr const char* kPlatform = "onnx";
+constexpr const char* kBackend = "octet";
+
+inference::DataType ToDataType(DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return inference::TYPE_BOOL;
+    case DType::kU8:
+      return inference::TYPE_UINT8;
+    case DType::kI8:
+      return inference::TYPE_INT8;
+    case DType::kU16:
+      return inference::TYPE_UINT16;
+    case DType::kI16:
+      return inference::TYPE_INT16;
+    case DType::kU32:
+      return inference::TYPE_UINT32;
+    case DType::kI32:
+      return inference::TYPE_INT32;
+    case DType::kU64:
+      return inference::TYPE_UINT64;
+    case DType::kI64:
+      return inference::TYPE_INT64;
+    case DType::kF16:
+      return inference::TYPE_FP16;
+    case DType::kBF16:
+      return inference::TYPE_BF16;
+    case DType::kF32:
+      return inference::TYPE_FP32;
+    case DType::kF64:
+      return inference::TYPE_FP64;
+    case DType::kUndefined:
+      break;
+  }
+  return inference::TYPE_INVALID;
+}
+
+void DescribeTensor(const TensorInfo& info,
+                    inference::ModelMetadataResponse::TensorMetadata& tensor) {
+  tensor.set_name(info.name);
+  tensor.set_datatype(std::string(DTypeName(info.dtype)));
+  for (const int64_t extent : info.shape) tensor.add_shape(extent == kUnknownDim ? -1 : extent);
+}
+
+template <typename T>
+void DescribeConfigTensor(const TensorInfo& info, bool batches, T& tensor) {
+  tensor.set_name(info.name);
+  tensor.set_data_type(ToDataType(info.dtype));
+  for (int i = batches ? 1 : 0; i < info.shape.rank(); ++i) {
+    tensor.add_dims(info.shape[i] == kUnknownDim ? -1 : info.shape[i]);
+  }
+}
+
+std::string ReadyPrecisions(const ModelVersion& version) {
+  std::string names;
+  for (const ServedVariant& variant : version.variants) {
+    if (!variant.ready()) continue;
+    if (!names.empty()) names += ",";
+    names += PrecisionName(variant.precision);
+  }
+  return names;
+}
+
+void Set(const StatisticDuration& from, inference::StatisticDuration& to) {
+  to.set_count(from.count);
+  to.set_ns(static_cast<uint64_t>(from.total.count()));
+}
+
+}  // namespace
+
+void DescribeModel(const ModelVersion& version,
+                   std::span<const std::shared_ptr<const ModelVersion>> all_versions,
+                   inference::ModelMetadataResponse& response) {
+  response.set_name(version.model);
+  for (const auto& other : all_versions) response.add_versions(other->version);
+  response.set_platform(kPlatform);
+  for (const TensorInfo& info : version.signature.inputs) {
+    DescribeTensor(info, *response.add_inputs());
+  }
+  for (const TensorInfo& info : version.signature.outputs) {
+    DescribeTensor(info, *response.add_outputs());
+  }
+  auto& properties = *response.mutable_properties();
+  properties["precisions"] = ReadyPrecisions(version);
+  for (const auto& [input, mapping] : version.wire) {
+    properties["wire." + input] = std::string(DTypeName(mapping.dtype));
+  }
+}
+
+void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config) {
+  const bool batches = version.signature.batches;
+  config.set_name(version.model);
+  config.set_platform(kPlatform);
+  config.set_backend(kBackend);
+  config.set_max_batch_size(batches ? version.batching.max_batch : 0);
+  for (const TensorInfo& info : version.signature.inputs) {
+    DescribeConfigTensor(info, batches, *config.add_input());
+  }
+  for (const TensorInfo& info : version.signature.outputs) {
+    DescribeConfigTensor(info, batches, *config.add_output());
+  }
+  auto& instances = *config.add_instance_group();
+  instances.set_name(version.model);
+  instances.set_count(1);
+  instances.set_kind(inference::ModelInstanceGroup::KIND_CPU);
+  if (batches) {
+    config.mutable_dynamic_batching()->set_max_queue_delay_microseconds(
+        static_cast<uint64_t>(version.batching.max_queue_delay_us));
+  }
+  config.mutable_model_transaction_policy()->set_decoupled(false);
+  (*config.mutable_parameters())["precisions"].set_string_value(ReadyPrecisions(version));
+}
+
+void DescribeStatistics(const ModelVersion& version, inference::ModelStatistics& statistics) {
+  const StatisticsSnapshot counts = version.statistics->Read();
+  statistics.set_name(version.model);
+  statistics.set_version(version.version);
+  statistics.set_last_inference(static_cast<uint64_t>(counts.last_inference_ms));
+  statistics.set_inference_count(counts.inference_count);
+  statistics.set_execution_count(counts.execution_count);
+  auto& sums = *statistics.mutable_inference_stats();
+  Set(counts.success, *sums.mutable_success());
+  Set(counts.fail, *sums.mutable_fail());
+  Set(counts.queue, *sums.mutable_queue());
+  Set(counts.compute_input, *sums.mutable_compute_input());
+  Set(counts.compute_infer, *sums.mutable_compute_infer());
+  Set(counts.compute_output, *sums.mutable_compute_output());
+  for (const auto& [rows, batch] : counts.batches) {
+    auto& row = *statistics.add_batch_stats();
+    row.set_batch_size(static_cast<uint64_t>(rows));
+    Set(batch.compute_input, *row.mutable_compute_input());
+    Set(batch.compute_infer, *row.mutable_compute_infer());
+    Set(batch.compute_output, *row.mutable_compute_output());
+  }
+  double weights = 0;
+  for (const ServedVariant& variant : version.variants) {
+    if (variant.ready()) weights += variant.metrics->resident_weight_bytes.value();
+  }
+  auto& memory = *statistics.add_memory_usage();
+  memory.set_type("CPU");
+  memory.set_byte_size(static_cast<uint64_t>(weights));
+}
+
+}  // namespace octet

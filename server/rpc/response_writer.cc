@@ -1,0 +1,111 @@
+#include "server/rpc/response_writer.h"
+
+#include <algorithm>
+#include <string>
+
+#include "engine/tensor/status.h"
+#include "server/rpc/classification.h"
+#include "server/rpc/infer_options.h"
+#include "server/rpc/input_decoder.h"
+
+namespace octet {
+namespace {
+
+constexpr std::string_view kSharedMemory = "shared_memory_";
+
+/// The classes that an output asks for; 0 = its tensor.
+absl::StatusOr<int64_t> ReadClasses(
+    const inference::ModelInferRequest::InferRequestedOutputTensor& wanted) {
+  int64_t classes = 0;
+  for (const auto& [name, parameter] : wanted.parameters()) {
+    if (name == "classification") {
+      OCTET_ASSIGN_OR_RETURN(const uint64_t count, WholeNumber(name, parameter));
+      if (count < 1) {
+        return InvalidArgument("output \"{}\": classification, expected at least 1, got 0",
+                               wanted.name());
+      }
+      classes = static_cast<int64_t>(std::min<uint64_t>(count, INT64_MAX));
+    } else if (name.starts_with(kSharedMemory)) {
+      return Unimplemented("shared memory is not supported: output \"{}\"", wanted.name());
+    }
+  }
+  return classes;
+}
+
+}  // namespace
+
+absl::Status ResponseWriter::Begin(const inference::ModelInferRequest& request,
+                                   const ModelVersion& version,
+                                   inference::ModelInferResponse& response) {
+  request_ = &request;
+  version_ = &version;
+  response_ = &response;
+  outputs_.assign(version.signature.outputs.size(), {});
+  for (const auto& wanted : request.outputs()) OCTET_RETURN_IF_ERROR(Request(wanted));
+  if (request.outputs().empty()) {
+    for (size_t i = 0; i < outputs_.size(); ++i) Add(i);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResponseWriter::Request(
+    const inference::ModelInferRequest::InferRequestedOutputTensor& wanted) {
+  const auto& known = version_->signature.outputs;
+  const auto found = std::ranges::find(known, wanted.name(), &TensorInfo::name);
+  if (found == known.end()) {
+    return InvalidArgument("unknown output \"{}\", expected {}", wanted.name(), QuotedNames(known));
+  }
+  const auto index = static_cast<size_t>(found - known.begin());
+  if (outputs_[index].place >= 0) {
+    return InvalidArgument("output \"{}\" is asked for twice", wanted.name());
+  }
+  OCTET_ASSIGN_OR_RETURN(outputs_[index].classes, ReadClasses(wanted));
+  Add(index);
+  return absl::OkStatus();
+}
+
+void ResponseWriter::Add(size_t index) {
+  outputs_[index].place = response_->outputs_size();
+  response_->add_outputs()->set_name(version_->signature.outputs[index].name);
+  response_->add_raw_output_contents();
+}
+
+void ResponseWriter::Describe(int place, std::string_view datatype, const Shape& shape) {
+  auto& output = *response_->mutable_outputs(place);
+  output.set_datatype(std::string(datatype));
+  for (const int64_t extent : shape) output.add_shape(extent);
+}
+
+void* ResponseWriter::Reserve(size_t index, const TensorSpec& spec) {
+  Requested& output = outputs_[index];
+  if (output.place < 0) return nullptr;
+  if (output.classes > 0) {
+    output.scores = Tensor(spec.dtype, spec.shape);
+    return output.scores.mutable_data();
+  }
+  Describe(output.place, DTypeName(spec.dtype), spec.shape);
+  std::string& bytes = *response_->mutable_raw_output_contents(output.place);
+  // The worker writes every byte: filling them with zeros first would be a pass over memory for nothing.
+  bytes.resize_and_overwrite(spec.bytes(), [](char*, size_t size) { return size; });
+  return bytes.data();
+}
+
+void ResponseWriter::WriteClasses(Requested& output) {
+  const Shape shape = Classify(output.scores.view(), version_->signature.batches, output.classes,
+                               {}, *response_->mutable_raw_output_contents(output.place));
+  Describe(output.place, "BYTES", shape);
+}
+
+void ResponseWriter::Complete(const Route& route) {
+  for (Requested& output : outputs_) {
+    if (output.classes > 0) WriteClasses(output);
+  }
+  response_->set_model_name(version_->model);
+  response_->set_model_version(version_->version);
+  response_->set_id(request_->id());
+  auto& parameters = *response_->mutable_parameters();
+  parameters["precision"].set_string_param(std::string(PrecisionName(route.precision)));
+  parameters["route"].set_string_param(std::string(RouteReasonName(route.reason)));
+}
+
+}  // namespace octet

@@ -1,0 +1,52 @@
+// The answer of one request: which outputs it wants, and where the worker writes them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "proto/inference.pb.h"
+#include "server/repository/model_version.h"
+#include "server/scheduling/request.h"
+
+namespace octet {
+
+/// Fills a ModelInferResponse. Requires: the calls in this order, with something that orders them.
+///
+///     Begin --Reserve, by the worker, per output--> Complete
+class ResponseWriter final : public OutputSink {
+ public:
+  /// Lays out the response: the outputs asked for, in that order, or all of them in the signature's.
+  /// INVALID_ARGUMENT for an output that does not exist or is asked for twice, or a classification
+  /// of fewer than one class; UNIMPLEMENTED for one into shared memory. Both outlive the writer.
+  absl::Status Begin(const inference::ModelInferRequest& request, const ModelVersion& version,
+                     inference::ModelInferResponse& response);
+
+  /// The bytes of an output in the response itself.
+  void* Reserve(size_t index, const TensorSpec& spec) override;
+
+  /// Writes what comes beside the tensors: model, version, id, and the parameters "precision" and
+  /// "route", which say who answered and why.
+  void Complete(const Route& route);
+
+ private:
+  struct Requested {
+    int place = -1;       ///< Where in the response; -1 = not asked for.
+    int64_t classes = 0;  ///< > 0: the best so many classes instead of the tensor.
+    Tensor scores;        ///< What the worker writes then.
+  };
+
+  absl::Status Request(const inference::ModelInferRequest::InferRequestedOutputTensor& wanted);
+  void Add(size_t index);
+  void WriteClasses(Requested& output);
+  void Describe(int place, std::string_view datatype, const Shape& shape);
+
+  const inference::ModelInferRequest* request_ = nullptr;
+  const ModelVersion* version_ = nullptr;
+  inference::ModelInferResponse* response_ = nullptr;
+  std::vector<Requested> outputs_;  ///< In the signature's order.
+};
+
+}  // namespace octet

@@ -1,0 +1,109 @@
+#include "server/rpc/infer_stream.h"
+
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/rpc_test.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+class InferStreamTest : public RpcTest {
+ protected:
+  static Request Numbered(int i) {
+    const auto x = static_cast<float>(i);
+    Request request = Row({x, x, x, x});
+    request.set_id(std::to_string(i));
+    return request;
+  }
+  static float First(const inference::ModelStreamInferResponse& response) {
+    return Floats(response.infer_response().raw_output_contents(0))[0];
+  }
+};
+
+TEST_F(InferStreamTest, AnswersInTheOrderOfTheRequests) {
+  // Far more than are under way together, to two variants that take turns.
+  constexpr int kCount = 10 * static_cast<int>(InferStream::kWindow);
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  std::jthread writer([&] {
+    for (int i = 0; i < kCount; ++i) {
+      Request request = Numbered(i);
+      if (i % 2 == 1) (*request.mutable_parameters())["precision"].set_string_param("int8");
+      ASSERT_TRUE(stream->Write(request));
+    }
+    stream->WritesDone();
+  });
+  inference::ModelStreamInferResponse response;
+  for (int i = 0; i < kCount; ++i) {
+    ASSERT_TRUE(stream->Read(&response)) << i;
+    EXPECT_EQ(response.error_message(), "");
+    EXPECT_EQ(response.infer_response().id(), std::to_string(i));
+    EXPECT_EQ(First(response), static_cast<float>(i % 2 == 1 ? 3 * i : 2 * i));
+  }
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(InferStreamTest, AnErrorIsAnAnswerAndTheStreamStaysOpen) {
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  Request bad = Numbered(1);
+  bad.mutable_inputs(0)->set_name("z");
+  ASSERT_TRUE(stream->Write(bad));
+  inference::ModelStreamInferResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_THAT(response.error_message(), HasSubstr("unknown input \"z\""));
+  EXPECT_EQ(response.infer_response().id(), "1");
+  ASSERT_TRUE(stream->Write(Numbered(2)));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.error_message(), "");
+  EXPECT_EQ(First(response), 4.0F);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(InferStreamTest, AStreamWithoutRequestsEndsWell) {
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(InferStreamTest, WhatWaitsIsDroppedWhenTheClientGoes) {
+  const auto running = Block();
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(stream->Write(Numbered(i)));
+  context->TryCancel();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  Release();
+  running->done.WaitForNotification();
+  // Returns only when no call is left: none of the four is lost or answered twice.
+  server_->Shutdown(Clock::Real().Now() + std::chrono::seconds(20));
+  EXPECT_EQ(gate_.inside(), 0);
+}
+
+TEST_F(InferStreamTest, ShutdownEndsAnIdleStream) {
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  ASSERT_TRUE(stream->Write(Numbered(1)));
+  inference::ModelStreamInferResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  gate_.Close();
+  ASSERT_TRUE(stream->Write(Numbered(2)));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_THAT(response.error_message(), HasSubstr("shutting down"));
+  const TimePoint start = Clock::Real().Now();
+  server_->Shutdown(start + std::chrono::seconds(20));
+  EXPECT_LT(Clock::Real().Now(), start + std::chrono::seconds(20));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+}  // namespace
+}  // namespace octet

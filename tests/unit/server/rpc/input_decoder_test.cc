@@ -1,0 +1,182 @@
+#include "server/rpc/input_decoder.h"
+
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// A model with an FP32 image, which also comes as UINT8, and an INT64 length.
+class InputDecoderTest : public ::testing::Test {
+ protected:
+  InputDecoderTest() {
+    signature_.inputs = {{"image", DType::kF32, {kUnknownDim, 2}},
+                         {"length", DType::kI64, {kUnknownDim, 1}}};
+    signature_.batches = true;
+    const WireMapping mapping = {.dtype = DType::kU8, .scale = {0.5F}, .zero_point = {1}};
+    recipes_ = {*InputRecipe::Make(signature_.inputs[0], &mapping),
+                *InputRecipe::Make(signature_.inputs[1], nullptr)};
+  }
+
+  inference::ModelInferRequest::InferInputTensor& Input(const std::string& name,
+                                                        const std::string& datatype,
+                                                        std::vector<int64_t> shape) {
+    auto& input = *request_.add_inputs();
+    input.set_name(name);
+    input.set_datatype(datatype);
+    for (const int64_t extent : shape) input.add_shape(extent);
+    return input;
+  }
+
+  template <typename T>
+  void Raw(std::vector<T> values) {
+    request_.add_raw_input_contents(values.data(), values.size() * sizeof(T));
+  }
+
+  void GoodRequest() {
+    Input("image", "FP32", {2, 2});
+    Input("length", "INT64", {2, 1});
+    Raw<float>({1, 2, 3, 4});
+    Raw<int64_t>({7, 8});
+  }
+
+  absl::Status Decode() {
+    decoded_ = {};
+    return DecodeInputs(request_, signature_, recipes_, 4, decoded_);
+  }
+
+  /// The message of the INVALID_ARGUMENT that Decode answers.
+  std::string Refusal() {
+    const absl::Status status = Decode();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    return std::string(Message(status));
+  }
+
+  Signature signature_;
+  std::vector<InputRecipe> recipes_;
+  inference::ModelInferRequest request_;
+  DecodedInputs decoded_;
+};
+
+TEST_F(InputDecoderTest, RawContentsAreSeenWhereTheyAre) {
+  GoodRequest();
+  ASSERT_TRUE(Decode().ok());
+  EXPECT_EQ(decoded_.rows, 2);
+  EXPECT_EQ(decoded_.views[0].data, request_.raw_input_contents(0).data());
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{2, 2}));
+  EXPECT_EQ(decoded_.views[1].dtype(), DType::kI64);
+}
+
+TEST_F(InputDecoderTest, InputsMayComeInAnyOrder) {
+  Input("length", "INT64", {1, 1});
+  Input("image", "FP32", {1, 2});
+  Raw<int64_t>({7});
+  Raw<float>({1, 2});
+  ASSERT_TRUE(Decode().ok());
+  EXPECT_EQ(decoded_.views[0].data, request_.raw_input_contents(1).data());
+}
+
+TEST_F(InputDecoderTest, TypedContentsOfTheElementsWidthAreSeenWhereTheyAre) {
+  auto& image = *Input("image", "FP32", {1, 2}).mutable_contents();
+  image.add_fp32_contents(1);
+  image.add_fp32_contents(2);
+  Input("length", "INT64", {1, 1}).mutable_contents()->add_int64_contents(3);
+  ASSERT_TRUE(Decode().ok());
+  EXPECT_EQ(decoded_.views[0].data, request_.inputs(0).contents().fp32_contents().data());
+  EXPECT_TRUE(decoded_.narrowed.empty());
+}
+
+TEST_F(InputDecoderTest, BytesInWordsAreNarrowed) {
+  auto& image = *Input("image", "UINT8", {1, 2}).mutable_contents();
+  image.add_uint_contents(0);
+  image.add_uint_contents(255);
+  Input("length", "INT64", {1, 1}).mutable_contents()->add_int64_contents(3);
+  ASSERT_TRUE(Decode().ok());
+  EXPECT_EQ(decoded_.views[0].as<uint8_t>()[1], 255);
+  image.set_uint_contents(1, 256);
+  EXPECT_EQ(Refusal(), "input \"image\": contents, expected 0 .. 255, got 256");
+}
+
+TEST_F(InputDecoderTest, NamesWhatIsUnknownMissingOrDoubled) {
+  GoodRequest();
+  request_.mutable_inputs(0)->set_name("picture");
+  EXPECT_EQ(Refusal(), "unknown input \"picture\", expected \"image\", \"length\"");
+  request_.mutable_inputs(0)->set_name("length");
+  *request_.mutable_inputs(0) = request_.inputs(1);
+  *request_.mutable_raw_input_contents(0) = request_.raw_input_contents(1);
+  EXPECT_EQ(Refusal(), "input \"length\" comes twice");
+  request_.mutable_inputs()->RemoveLast();
+  request_.mutable_raw_input_contents()->RemoveLast();
+  EXPECT_EQ(Refusal(), "missing input \"image\", expected \"image\", \"length\"");
+}
+
+TEST_F(InputDecoderTest, RawAndTypedContentsDoNotMix) {
+  GoodRequest();
+  request_.mutable_inputs(1)->mutable_contents()->add_int64_contents(1);
+  EXPECT_EQ(Refusal(), "input \"length\": both contents and raw_input_contents");
+  request_.mutable_inputs(1)->clear_contents();
+  request_.mutable_raw_input_contents()->RemoveLast();
+  EXPECT_EQ(Refusal(), "raw_input_contents: expected one per input (2), got 1");
+}
+
+TEST_F(InputDecoderTest, DatatypesAreThoseThatTheModelTakes) {
+  GoodRequest();
+  request_.mutable_inputs(0)->set_datatype("FP64");
+  EXPECT_EQ(Refusal(), "input \"image\": datatype, expected FP32 or UINT8, got FP64");
+  request_.mutable_inputs(0)->set_datatype("FLOAT");
+  EXPECT_EQ(Refusal(), "input \"image\": datatype, expected FP32 or UINT8, got \"FLOAT\"");
+  request_.mutable_inputs(0)->set_datatype("BYTES");
+  EXPECT_THAT(Refusal(), HasSubstr("got \"BYTES\""));
+}
+
+TEST_F(InputDecoderTest, ShapesAndSizesMustFit) {
+  GoodRequest();
+  request_.mutable_inputs(0)->set_shape(1, 3);
+  EXPECT_THAT(Refusal(), HasSubstr("input \"image\": shape, expected [?,2]"));
+  request_.mutable_inputs(0)->set_shape(1, 2);
+  request_.mutable_inputs(0)->set_shape(0, -1);
+  EXPECT_THAT(Refusal(), HasSubstr("got [-1,2]"));
+  request_.mutable_inputs(0)->set_shape(0, int64_t{1} << 62);
+  EXPECT_THAT(Refusal(), HasSubstr("too many elements"));
+  request_.mutable_inputs(0)->set_shape(0, 1);
+  EXPECT_EQ(Refusal(), "input \"image\": bytes, expected 8 for FP32 [1,2], got 16");
+}
+
+TEST_F(InputDecoderTest, ABatchHasOneSizeAndABound) {
+  GoodRequest();
+  request_.mutable_inputs(1)->set_shape(0, 1);
+  request_.mutable_raw_input_contents(1)->resize(8);
+  EXPECT_EQ(Refusal(), "inputs \"image\" and \"length\": batch sizes differ: 2 and 1");
+  request_.Clear();
+  Input("image", "FP32", {5, 2});
+  Input("length", "INT64", {5, 1});
+  Raw(std::vector<float>(10));
+  Raw(std::vector<int64_t>(5));
+  EXPECT_EQ(Refusal(), "input \"image\": batch size, expected at most 4, got 5");
+}
+
+TEST_F(InputDecoderTest, TypedContentsGoIntoTheirOwnField) {
+  Input("image", "FP32", {1, 2}).mutable_contents()->add_int_contents(1);
+  EXPECT_EQ(Refusal(), "input \"image\": contents of FP32 go into fp32_contents alone");
+}
+
+TEST_F(InputDecoderTest, SixteenBitFloatsComeRawOnly) {
+  const WireMapping mapping = {.dtype = DType::kF16};
+  recipes_[0] = *InputRecipe::Make(signature_.inputs[0], &mapping);
+  Input("image", "FP16", {1, 2}).mutable_contents()->add_fp32_contents(1);
+  EXPECT_EQ(Refusal(), "input \"image\": FP16 comes in raw_input_contents only");
+  request_.mutable_inputs(0)->clear_contents();
+  Input("length", "INT64", {1, 1});
+  Raw<uint16_t>({0x3C00, 0});
+  Raw<int64_t>({1});
+  EXPECT_TRUE(Decode().ok());
+}
+
+}  // namespace
+}  // namespace octet

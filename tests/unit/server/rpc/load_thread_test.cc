@@ -1,0 +1,39 @@
+#include "server/rpc/load_thread.h"
+
+#include <optional>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include <gtest/gtest.h>
+
+namespace octet {
+namespace {
+
+TEST(LoadThreadTest, RunsInOrderAndFinishesWhatItTook) {
+  std::vector<int> order;
+  {
+    LoadThread thread;
+    for (int i = 0; i < 10; ++i) EXPECT_TRUE(thread.Post([&order, i] { order.push_back(i); }));
+  }
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+TEST(LoadThreadTest, RefusesWhenTooManyWait) {
+  absl::Notification entered;
+  absl::Notification go_on;
+  size_t ran = 0;
+  std::optional<LoadThread> thread(std::in_place);
+  EXPECT_TRUE(thread->Post([&] {
+    entered.Notify();
+    go_on.WaitForNotification();
+  }));
+  entered.WaitForNotification();
+  for (size_t i = 0; i < LoadThread::kMaxWaiting; ++i) EXPECT_TRUE(thread->Post([&] { ++ran; }));
+  EXPECT_FALSE(thread->Post([&] { ++ran; }));
+  go_on.Notify();
+  thread.reset();
+  EXPECT_EQ(ran, LoadThread::kMaxWaiting);
+}
+
+}  // namespace
+}  // namespace octet
