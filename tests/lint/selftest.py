@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 import unittest
 
+import ctest_list
 import includes
 import sizes
 import words
@@ -114,6 +115,21 @@ class SizesTest(unittest.TestCase):
         body = ["    x()"] * sizes.MAX_FUNCTION_LINES
         self.assertRegex(self.messages("a.py", ["def f():", *body])[0], "a function of 101 lines")
         self.assertRegex(self.messages("a.py", ["def f(:"])[0], "not Python")
+
+
+class CtestListTest(unittest.TestCase):
+    def messages(self, labels, timeout):
+        properties = [{"name": "LABELS", "value": labels}, {"name": "TIMEOUT", "value": timeout}]
+        return list(ctest_list.violations([{"name": "e2e.load", "properties": properties}]))
+
+    def test_label_and_time_limit(self):
+        self.assertEqual(self.messages(["e2e"], 300.0), [])
+        self.assertRegex(self.messages(["e2e", "fault"], 300.0)[0], "^e2e.load: labels are")
+        self.assertRegex(self.messages(["slow"], 300.0)[0], "labels are")
+        self.assertRegex(self.messages(["e2e"], 1500.0)[0], "TIMEOUT is 1500.0")
+        unset = list(ctest_list.violations([{"name": "x"}]))
+        self.assertEqual(len(unset), 2)
+        self.assertIn("TIMEOUT is not set", unset[1])
 
 
 class WordsTest(unittest.TestCase):
