@@ -11,8 +11,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
   octet::cli::Outcome outcome;
-  for (const auto add : {octet::cli::AddQuantize, octet::cli::AddInspect, octet::cli::AddCheck,
-                         octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad}) {
+  for (const auto add :
+       {octet::cli::AddServe, octet::cli::AddQuantize, octet::cli::AddInspect, octet::cli::AddCheck,
+        octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad}) {
     add(app, outcome);
   }
   try {

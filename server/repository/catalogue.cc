@@ -30,6 +30,7 @@ absl::StatusOr<const CatalogueModel*> FindModel(const Catalogue& catalogue,
                                                 std::string_view model) {
   const auto found = catalogue.models.find(model);
   if (found != catalogue.models.end()) return found->second.get();
+  if (!catalogue.complete) return NotReady(model, "", "the server is starting");
   return NotFound("Request for unknown model: '{}'", model);
 }
 

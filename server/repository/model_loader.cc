@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
 #include <utility>
 
 #include "engine/tensor/status.h"
@@ -69,10 +68,10 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   problem_.clear();
   FollowConfig(files, retry);
   std::vector<int64_t> wanted;
-  if (config_) {
+  if (settings_) {
     std::vector<int64_t> existing;
     for (const auto& [number, unused] : files.versions) existing.push_back(number);
-    wanted = SelectVersions(config_->versions, std::move(existing));
+    wanted = SelectVersions(settings_->config.versions, std::move(existing));
     if (wanted.empty()) {
       Fail(
           NotFound("no version to load, expected a folder with a positive integer for a name: '{}'",
@@ -101,7 +100,9 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
   if (!config_read_ || again || files.config != config_stamp_) {
     config_read_ = true;
     config_stamp_ = files.config;
-    const absl::Status status = ReadConfig(files);
+    absl::StatusOr<ModelSettings> settings = ReadModelSettings(server_, name_, files);
+    const absl::Status status = settings.status();
+    if (settings.ok()) settings_ = *std::move(settings);
     config_problem_ = status.ok() ? "" : Message(status);
     if (status.ok() && files.config) {
       LogEvent(LogLevel::kInfo, "model_config_read",
@@ -111,41 +112,13 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
   } else if (!config_problem_.empty()) {
     status_ = absl::InvalidArgumentError(config_problem_);
   }
-  stale_ = config_ && !config_problem_.empty();
-}
-
-absl::Status ModelLoader::ReadConfig(const ModelFiles& files) {
-  ModelConfig config;
-  if (files.config) {
-    OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(files.config_path()));
-  }
-  if (!config.name.empty() && config.name != name_) {
-    return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
-                           files.config_path(), name_, config.name);
-  }
-  auto batching = ResolveBatching(server_, config);
-  OCTET_RETURN_IF_ERROR(Annotate(batching.status(), files.config_path()));
-  batching_ = *batching;
-  config_ = std::move(config);
-  return absl::OkStatus();
-}
-
-std::vector<Precision> ModelLoader::Wanted(const std::map<Precision, VariantFile>& present) const {
-  if (!config_->precisions.empty()) return config_->precisions;
-  std::set<Precision> wanted;
-  for (const auto& [precision, unused] : present) wanted.insert(precision);
-  // What the routing names is expected to be there.
-  for (const auto& [precision, weight] : config_->routing.split) {
-    if (weight > 0) wanted.insert(precision);
-  }
-  if (config_->routing.default_precision) wanted.insert(*config_->routing.default_precision);
-  return {wanted.begin(), wanted.end()};
+  stale_ = settings_ && !config_problem_.empty();
 }
 
 void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool retry) {
   Version& version = versions_[number];
   const std::map<Precision, VariantFile>& present = files.versions.at(number);
-  const std::vector<Precision> wanted = Wanted(present);
+  const std::vector<Precision> wanted = WantedPrecisions(settings_->config, present);
   std::erase_if(version.variants,
                 [&](const auto& item) { return !std::ranges::contains(wanted, item.first); });
   for (const Precision precision : wanted) {
@@ -173,16 +146,17 @@ void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool re
 
 void ModelLoader::FollowVariant(int64_t number, Precision precision, const VariantFile& file,
                                 bool retry, VariantState& state) {
-  const bool tried = state.file == file && state.max_batch == batching_.max_batch;
+  const bool tried = state.file == file && state.max_batch == settings_->batching.max_batch;
   if (tried && (state.status.ok() || !retry)) {
     if (!state.status.ok() && status_.ok()) status_ = state.status;
     stale_ |= !state.status.ok() && state.loaded.model != nullptr;
     return;
   }
   state.file = file;
-  state.max_batch = batching_.max_batch;
+  state.max_batch = settings_->batching.max_batch;
   absl::StatusOr<LoadedVariant> loaded = LoadVariant(
-      file.path, OptionsFor(server_.engine, precision, worker_threads_, batching_.max_batch));
+      file.path,
+      OptionsFor(server_.engine, precision, worker_threads_, settings_->batching.max_batch));
   state.status = loaded.status();
   if (loaded.ok()) {
     state.loaded = *std::move(loaded);
@@ -199,8 +173,8 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
   auto built = BuildVersion({.model = name_,
                              .number = number,
                              .variants = version.variants,
-                             .config = *config_,
-                             .batching = batching_,
+                             .config = settings_->config,
+                             .batching = settings_->batching,
                              .statistics = version.statistics},
                             metrics_);
   CatalogueVersion& row = version.row;

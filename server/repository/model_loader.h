@@ -10,11 +10,11 @@
 
 #include "absl/status/status.h"
 
-#include "config/model_config.h"
 #include "config/server_config.h"
 #include "server/metrics/registry.h"
 #include "server/repository/catalogue.h"
 #include "server/repository/model_files.h"
+#include "server/repository/model_settings.h"
 #include "server/repository/version_builder.h"
 
 namespace octet {
@@ -55,13 +55,10 @@ class ModelLoader {
   };
 
   void FollowConfig(const ModelFiles& files, bool retry);
-  absl::Status ReadConfig(const ModelFiles& files);
   void FollowVersion(int64_t number, const ModelFiles& files, bool retry);
   /// Loads the precision's file unless it is loaded as it is.
   void FollowVariant(int64_t number, Precision precision, const VariantFile& file, bool retry,
                      VariantState& state);
-  /// The precisions that a version has or should have.
-  std::vector<Precision> Wanted(const std::map<Precision, VariantFile>& present) const;
   void Rebuild(int64_t number, Version& version);
   /// Takes the versions out that are not in `wanted`.
   void Retire(const std::vector<int64_t>& wanted, const ModelFiles& files);
@@ -75,8 +72,7 @@ class ModelLoader {
   MetricsRegistry& metrics_;
   const Publish publish_;
 
-  std::optional<ModelConfig> config_;  ///< The last one that was right.
-  ServerConfig::Batching batching_;
+  std::optional<ModelSettings> settings_;  ///< The last that were right.
   std::optional<FileStamp> config_stamp_;  ///< Of the last one that was read, right or wrong.
   bool config_read_ = false;
   std::string config_problem_;

@@ -35,7 +35,8 @@ class FolderRepository final : public ModelRepository {
 
   absl::Status Load(std::string_view model) override;
   absl::Status Unload(std::string_view model) override;
-  void Poll() override;
+  using ModelRepository::Poll;
+  void Poll(const std::stop_token& stop) override;
   absl::Status CheckAll() const override;
 
  private:
@@ -130,7 +131,7 @@ absl::Status FolderRepository::Unload(std::string_view model) {
   return absl::OkStatus();
 }
 
-void FolderRepository::Poll() {
+void FolderRepository::Poll(const std::stop_token& stop) {
   absl::MutexLock lock(&loading_);
   const bool first = !Ready();
   auto models = ScanRepository(config_.repository.path);
@@ -140,6 +141,7 @@ void FolderRepository::Poll() {
     return;
   }
   for (auto& [name, files] : *models) {
+    if (stop.stop_requested()) return;
     Known& known = Get(name);
     const bool settled = first || known.seen == files;
     known.seen = files;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -87,7 +88,9 @@ class ModelRepository {
   /// Looks for models that appeared, changed or disappeared, and follows. The first call loads
   /// everything; later ones follow a change once two looks in a row have seen the same, so that
   /// files which are still being written are left alone. Errors end up in the index and the log.
-  virtual void Poll() = 0;
+  /// Returns between two models when `stop` is requested.
+  virtual void Poll(const std::stop_token& stop) = 0;
+  void Poll() { Poll(std::stop_token()); }
 
   /// True once the first Poll is done: everything in the folder was tried. Stays true: a model that
   /// breaks later is the index's matter, it does not take the others out of service.

@@ -1,5 +1,6 @@
 #include "server/repository/variant_loader.h"
 
+#include <new>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -92,7 +93,14 @@ absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOpt
   absl::StatusOr<LoadedVariant> loaded;
   // On a thread of its own: the team size and the floating-point mode that plans want are a
   // thread's, and the caller's stay as they are.
-  std::jthread([&] { loaded = Load(path, options); }).join();
+  std::jthread([&] {
+    try {
+      loaded = Load(path, options);
+    } catch (const std::bad_alloc&) {
+      loaded = MakeError(absl::StatusCode::kResourceExhausted,
+                         "out of memory to load the model: '{}'", path);
+    }
+  }).join();
   if (!loaded.ok() && Message(loaded.status()).find(path) == std::string_view::npos) {
     return Annotate(loaded.status(), path);
   }

@@ -26,6 +26,7 @@ class FakeRepository final : public ModelRepository {
 
   std::function<absl::Status(std::string_view model)> on_load;  ///< What Load does and answers.
   std::atomic<bool> ready{true};
+  std::atomic<int> polls{0};
 
   /// A version whose variants are `models`, each with a queue of its own; Put it in when it is complete.
   std::shared_ptr<ModelVersion> Make(const std::string& name, int64_t number,
@@ -113,7 +114,7 @@ class FakeRepository final : public ModelRepository {
     Break(std::string(model), "unloaded");
     return absl::OkStatus();
   }
-  void Poll() override {}
+  void Poll(const std::stop_token&) override { ++polls; }
   bool Ready() const override { return ready; }
   absl::Status CheckAll() const override { return absl::OkStatus(); }
 

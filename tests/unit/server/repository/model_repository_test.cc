@@ -53,14 +53,15 @@ class ModelRepositoryTest : public ::testing::Test {
   }
 
   /// What the version's precision answers to 1: the factor of its model; -1 when nothing does.
-  static float Ask(const ModelVersion& version, Precision precision = Precision::kFp32) {
+  float Ask(const ModelVersion& version, Precision precision = Precision::kFp32) {
     const ServedVariant* variant = version.Find(precision);
     if (variant == nullptr || !variant->ready()) return -1;
-    Dispatcher dispatcher(Clock::Real());
     BatchRunner runner(Clock::Real());
     TestCall call({1, 1, 1, 1}, {4});
-    dispatcher.Submit(variant->queue, call.Request(Clock::Real().Now()));
-    runner.Run(*dispatcher.TryTake());
+    dispatcher_.Submit(variant->queue, call.Request(Clock::Real().Now()));
+    while (!call.finished.HasBeenNotified()) {
+      if (auto batch = dispatcher_.TryTake()) runner.Run(*std::move(batch));
+    }
     return call.status->ok() ? call.answer[0] : -1;
   }
   float Ask(std::string_view model, Precision precision = Precision::kFp32,
@@ -71,6 +72,7 @@ class ModelRepositoryTest : public ::testing::Test {
   uint64_t loads() { return metrics_.server().loads.value(); }
 
   ModelFolder folder_;
+  Dispatcher dispatcher_{Clock::Real()};
   MetricsRegistry metrics_{{}};
   std::unique_ptr<ModelRepository> repository_;
 };
@@ -150,7 +152,11 @@ TEST_F(ModelRepositoryTest, NothingIsReadyBeforeTheFirstPoll) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   repository_ = *ModelRepository::Create(Config(), 1, metrics_);
   EXPECT_FALSE(repository_->Ready());
-  EXPECT_EQ(Ask("net"), -1);
+  EXPECT_EQ(repository_->Find("net", "").status().code(), absl::StatusCode::kUnavailable);
+  std::stop_source stop;
+  stop.request_stop();
+  repository_->Poll(stop.get_token());
+  EXPECT_FALSE(repository_->Ready());
   repository_->Poll();
   EXPECT_TRUE(repository_->Ready());
   EXPECT_EQ(Ask("net"), 2);

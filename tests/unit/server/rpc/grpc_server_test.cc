@@ -244,13 +244,13 @@ TEST_F(GrpcServerTest, AWatchHearsOfChangesAndOfTheEnd) {
   request.set_service("late");
   const auto reader = health_->Watch(context.get(), request);
   HealthCheckResponse response;
-  ASSERT_TRUE(reader->Read(&response)) << reader->Finish().error_message();
+  ASSERT_TRUE(reader->Read(&response));
   EXPECT_EQ(response.status(), HealthCheckResponse::SERVICE_UNKNOWN);
   repository_.Put(repository_.Make("late", 1, {{Precision::kFp32, fp32_}}));
-  ASSERT_TRUE(reader->Read(&response)) << reader->Finish().error_message();
+  ASSERT_TRUE(reader->Read(&response));
   EXPECT_EQ(response.status(), HealthCheckResponse::SERVING);
   gate_.Close();
-  ASSERT_TRUE(reader->Read(&response)) << reader->Finish().error_message();
+  ASSERT_TRUE(reader->Read(&response));
   EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING);
   server_->Shutdown(Clock::Real().Now() + std::chrono::seconds(20));
   EXPECT_FALSE(reader->Read(&response));
@@ -261,7 +261,7 @@ TEST_F(GrpcServerTest, AWatchWhoseClientGoesIsForgotten) {
   auto context = Context();
   const auto reader = health_->Watch(context.get(), {});
   HealthCheckResponse response;
-  ASSERT_TRUE(reader->Read(&response)) << reader->Finish().error_message();
+  ASSERT_TRUE(reader->Read(&response));
   context->TryCancel();
   EXPECT_FALSE(reader->Read(&response));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);

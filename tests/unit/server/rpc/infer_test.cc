@@ -264,10 +264,7 @@ TEST_F(InferTest, ATimeoutThatPassesInTheQueueIsADeadlineExceeded) {
 TEST_F(InferTest, AFullQueueRefusesAndACancelledRequestMakesRoom) {
   repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}, {}, {}, 1));
   const auto running = Block();
-  Request two_rows = Row({1, 2, 3, 4, 5, 6, 7, 8});
-  two_rows.mutable_inputs(0)->set_shape(0, 2);
-  two_rows.mutable_inputs(0)->set_shape(1, 4);
-  const auto waiting = Start(two_rows);
+  const auto waiting = Start(Row());
   while (dispatcher_.queued() == 0) std::this_thread::yield();
   Response response;
   grpc::Status status = Infer(Row());
@@ -285,7 +282,7 @@ TEST_F(InferTest, AFullQueueRefusesAndACancelledRequestMakesRoom) {
   EXPECT_TRUE(running->status.ok());
   EXPECT_EQ(waiting->status.error_code(), grpc::StatusCode::CANCELLED);
   server_.reset();
-  EXPECT_THAT(fp32_->runs(), ::testing::Each(Shape{1, 4})) << "nobody waited for the two rows";
+  EXPECT_EQ(fp32_->runs().size(), 1U) << "what nobody waits for is not computed";
 }
 
 TEST_F(InferTest, ManyClientsEachGetTheirOwnAnswer) {

@@ -1,0 +1,70 @@
+#include "server/repository/model_settings.h"
+
+#include <set>
+#include <string>
+#include <utility>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+/// One line for each thing that is wrong with the model's folder.
+void CheckModel(const ServerConfig& server, std::string_view name, const ModelFiles& files,
+                std::string& mistakes) {
+  const auto add = [&mistakes](std::string_view line) {
+    mistakes += mistakes.empty() ? "" : "\n";
+    mistakes += line;
+  };
+  const absl::StatusOr<ModelSettings> settings = ReadModelSettings(server, name, files);
+  if (!settings.ok()) return add(Message(settings.status()));
+  std::vector<int64_t> existing;
+  for (const auto& [number, unused] : files.versions) existing.push_back(number);
+  for (const int64_t number : SelectVersions(settings->config.versions, std::move(existing))) {
+    const std::map<Precision, VariantFile>& present = files.versions.at(number);
+    for (const Precision precision : WantedPrecisions(settings->config, present)) {
+      if (present.contains(precision)) continue;
+      add(std::format("{}: file does not exist: '{}'", files.config_path(),
+                      VariantPath(files, number, precision)));
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std::string_view name,
+                                                const ModelFiles& files) {
+  ModelSettings settings;
+  if (files.config) {
+    OCTET_ASSIGN_OR_RETURN(settings.config, LoadModelConfig(files.config_path()));
+  }
+  if (!settings.config.name.empty() && settings.config.name != name) {
+    return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
+                           files.config_path(), name, settings.config.name);
+  }
+  absl::StatusOr<ServerConfig::Batching> batching = ResolveBatching(server, settings.config);
+  OCTET_RETURN_IF_ERROR(Annotate(batching.status(), files.config_path()));
+  settings.batching = *batching;
+  return settings;
+}
+
+std::vector<Precision> WantedPrecisions(const ModelConfig& config,
+                                        const std::map<Precision, VariantFile>& present) {
+  if (!config.precisions.empty()) return config.precisions;
+  std::set<Precision> wanted;
+  for (const auto& [precision, unused] : present) wanted.insert(precision);
+  for (const auto& [precision, weight] : config.routing.split) {
+    if (weight > 0) wanted.insert(precision);
+  }
+  if (config.routing.default_precision) wanted.insert(*config.routing.default_precision);
+  return {wanted.begin(), wanted.end()};
+}
+
+absl::Status CheckModelSettings(const ServerConfig& server) {
+  OCTET_ASSIGN_OR_RETURN(const auto models, ScanRepository(server.repository.path));
+  std::string mistakes;
+  for (const auto& [name, files] : models) CheckModel(server, name, files, mistakes);
+  return mistakes.empty() ? absl::OkStatus() : absl::InvalidArgumentError(mistakes);
+}
+
+}  // namespace octet

@@ -1,0 +1,45 @@
+#include "server/run_server.h"
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <memory>
+
+#include "engine/tensor/status.h"
+#include "server/logging/event_log.h"
+#include "server/scheduling/clock.h"
+#include "server/server.h"
+#include "server/shutdown_signals.h"
+
+namespace octet {
+namespace {
+
+void PrintServing(const ServerConfig& config, const ServerPorts& ports) {
+  const std::string grpc = HostPort(config.listen.address, ports.grpc);
+  const std::string http = HostPort(config.listen.address, ports.http);
+  const std::string metrics = HostPort(config.listen.address, ports.metrics);
+  const auto fields = {LogField{"grpc", grpc}, LogField{"http", http},
+                       LogField{"metrics", metrics}};
+  if (Logs(LogLevel::kInfo)) return LogEvent(LogLevel::kInfo, "serving", fields);
+  std::fprintf(stderr, "%s\n", EventText(LogLevel::kInfo, "serving", fields).c_str());
+}
+
+}  // namespace
+
+absl::Status RunServer(const ServerConfig& config, const std::string& version) {
+  OCTET_RETURN_IF_ERROR(ConfigureLog(config.logging.level));
+  std::signal(SIGPIPE, SIG_IGN);  // a reader of the log that has gone must not end the server
+  const ShutdownSignals signals;
+  OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, version));
+  OCTET_RETURN_IF_ERROR(server->Load(signals.token()));
+  if (!signals.token().stop_requested()) PrintServing(config, server->ports());
+  signals.Wait();
+  const std::chrono::seconds grace(config.shutdown.grace_seconds);
+  const bool answered = server->Drain(Clock::Real().Now() + grace);
+  LogEvent(LogLevel::kInfo, "stopped", {{"all_answered", answered}});
+  if (answered) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      "shutdown.grace_seconds were over before all requests were answered");
+}
+
+}  // namespace octet

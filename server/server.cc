@@ -1,0 +1,132 @@
+#include "server/server.h"
+
+#include <optional>
+#include <utility>
+
+#include "engine/engine.h"
+#include "engine/tensor/status.h"
+#include "server/http/http_server.h"
+#include "server/logging/event_log.h"
+#include "server/metrics/registry.h"
+#include "server/repository/model_repository.h"
+#include "server/repository/model_settings.h"
+#include "server/repository_poller.h"
+#include "server/rpc/grpc_server.h"
+#include "server/scheduling/dispatcher.h"
+#include "server/scheduling/gate.h"
+#include "server/scheduling/worker_pool.h"
+
+namespace octet {
+namespace {
+
+void LogListening(std::string_view protocol, const std::string& address, int port) {
+  LogEvent(LogLevel::kInfo, "listening",
+           {{"protocol", protocol}, {"address", HostPort(address, port)}});
+}
+
+class ServerProcess final : public Server {
+ public:
+  ServerProcess(const ServerConfig& config, const std::string& version, WorkerPlan plan,
+                Clock& clock)
+      : config_(config),
+        clock_(clock),
+        metrics_({version, OneDnnVersion(), DetectTarget(plan.threads).isa}),
+        gate_(clock),
+        dispatcher_(clock) {}
+  ~ServerProcess() override { Drain(clock_.Now()); }
+
+  absl::Status Open(const std::string& version, WorkerPlan plan);
+  ServerPorts ports() const override {
+    return {grpc_->port(), http_->port(), metrics_endpoint_->port()};
+  }
+  absl::Status Load(const std::stop_token& stop) override;
+  bool Drain(TimePoint deadline) override;
+
+ private:
+  bool Ready() const { return repository_->Ready() && !gate_.closed(); }
+
+  const ServerConfig config_;
+  Clock& clock_;
+  MetricsRegistry metrics_;
+  Gate gate_;
+  Dispatcher dispatcher_;
+  std::unique_ptr<ModelRepository> repository_;
+  std::optional<WorkerPool> workers_;
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<MetricsEndpoint> metrics_endpoint_;
+  std::unique_ptr<GrpcServer> grpc_;
+  std::optional<RepositoryPoller> poller_;
+};
+
+absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
+  const std::string& address = config_.listen.address;
+  OCTET_ASSIGN_OR_RETURN(repository_, ModelRepository::Create(config_, plan.threads, metrics_));
+  OCTET_ASSIGN_OR_RETURN(
+      http_, HttpServer::Start(address, config_.listen.http_port, [this] { return Ready(); }));
+  OCTET_ASSIGN_OR_RETURN(metrics_endpoint_,
+                         MetricsEndpoint::Start(metrics_, address, config_.listen.metrics_port));
+  const GrpcServerOptions options = {.address = address,
+                                     .port = config_.listen.grpc_port,
+                                     .max_message_bytes = config_.limits.max_message_bytes,
+                                     .name = config_.name,
+                                     .version = version,
+                                     .access_log = config_.logging.access_log};
+  OCTET_ASSIGN_OR_RETURN(
+      grpc_, GrpcServer::Start(options, {*repository_, dispatcher_, metrics_, gate_, clock_}));
+  workers_.emplace(dispatcher_, plan, clock_);
+  LogListening("grpc", address, grpc_->port());
+  LogListening("http", address, http_->port());
+  LogListening("metrics", address, metrics_endpoint_->port());
+  return absl::OkStatus();
+}
+
+absl::Status ServerProcess::Load(const std::stop_token& stop) {
+  repository_->Poll(stop);
+  if (stop.stop_requested()) return absl::OkStatus();
+  if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
+  if (config_.repository.poll_seconds > 0) {
+    poller_.emplace(*repository_, std::chrono::seconds(config_.repository.poll_seconds), clock_);
+  }
+  return absl::OkStatus();
+}
+
+bool ServerProcess::Drain(TimePoint deadline) {
+  gate_.Close();
+  if (poller_) poller_->Stop();
+  dispatcher_.Close();  // no batch waits to become full any more
+  const bool answered = gate_.WaitUntilEmpty(deadline);
+  if (!answered) {
+    LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
+    dispatcher_.Abandon();
+  }
+  if (grpc_ != nullptr) grpc_->Shutdown(deadline);
+  workers_.reset();
+  http_.reset();
+  metrics_endpoint_.reset();
+  poller_.reset();
+  return answered;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config,
+                                                      const std::string& version, Clock& clock) {
+  OCTET_RETURN_IF_ERROR(CheckPassNames(config.engine.disabled_passes));
+  const WorkerPlan plan = PlanWorkers(config.workers, AvailableCores());
+  auto server = std::make_unique<ServerProcess>(config, version, plan, clock);
+  OCTET_RETURN_IF_ERROR(server->Open(version, plan));
+  return server;
+}
+
+std::string HostPort(const std::string& address, int port) {
+  const bool bare_v6 = address.find(':') != std::string::npos && !address.starts_with('[');
+  return bare_v6 ? std::format("[{}]:{}", address, port) : std::format("{}:{}", address, port);
+}
+
+absl::Status CheckServerConfig(const ServerConfig& config) {
+  OCTET_RETURN_IF_ERROR(
+      Annotate(CheckPassNames(config.engine.disabled_passes), "engine.disabled_passes"));
+  return CheckModelSettings(config);
+}
+
+}  // namespace octet

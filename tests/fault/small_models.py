@@ -1,0 +1,104 @@
+"""ONNX models that load in milliseconds and tell by their answers which file they came from, and clients of them."""
+
+import os
+import pathlib
+import sys
+
+import numpy
+import onnx
+from onnx import TensorProto, helper
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "demo"))
+import client  # noqa: E402
+import grpc  # noqa: E402
+import server  # noqa: E402,F401
+
+EXTENT = 4
+
+
+def _save(nodes, constants, path):
+    """Writes a model of [N, EXTENT] floats, whole or not at all."""
+    shape = ["N", EXTENT]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name("." + path.name)
+    onnx.save(model, part)
+    os.replace(part, path)
+
+
+def write_scaling(path, factor):
+    """y = factor * x."""
+    _save([helper.make_node("Mul", ["x", "f"], ["y"])], {"f": numpy.full(EXTENT, factor, numpy.float32)}, path)
+
+
+def write_heavy(path, factor, extent=1024):
+    """y = factor * x through two dense layers: 8 MiB of weights, so that one copy that is kept can be seen."""
+    wide = numpy.zeros((EXTENT, extent), numpy.float32)
+    wide[:, :EXTENT] = factor * numpy.eye(EXTENT)
+    square = numpy.eye(extent, dtype=numpy.float32)
+    narrow = numpy.ascontiguousarray(numpy.eye(extent, EXTENT, dtype=numpy.float32))
+    nodes = [
+        helper.make_node("MatMul", ["x", "wide"], ["a"]),
+        helper.make_node("MatMul", ["a", "s1"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("MatMul", ["c", "s2"], ["d"]),
+        helper.make_node("MatMul", ["d", "narrow"], ["y"]),
+    ]
+    _save(nodes, {"wide": wide, "s1": square, "s2": square.copy(), "narrow": narrow}, path)
+
+
+def write_slow(path, rounds, extent=2048):
+    """y = x after `rounds` products of [extent, extent] matrices, 17 GFLOP each: a batch that keeps a worker busy."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Add", ["m", "nothing"], ["m0"]),
+    ]
+    nodes += [helper.make_node("MatMul", [f"m{i}", "m"], [f"m{i + 1}"]) for i in range(rounds)]
+    nodes += [
+        helper.make_node("ReduceSum", [f"m{rounds}", "axes"], ["rest"], keepdims=0),
+        helper.make_node("Mul", ["rest", "zero"], ["none"]),
+        helper.make_node("Add", ["x", "none"], ["y"]),
+    ]
+    constants = {
+        "axes": numpy.array([0, 1], numpy.int64),
+        "zero": numpy.zeros((), numpy.float32),
+        "m": numpy.zeros((extent, extent), numpy.float32),
+    }
+    _save(nodes, constants, path)
+
+
+class Caller:
+    """Asks models of this kind."""
+
+    def __init__(self, target):
+        self.messages, services = client.load_stubs()
+        self.channel = grpc.insecure_channel(target)
+        self.stub = services.GRPCInferenceServiceStub(self.channel)
+
+    def request(self, model):
+        request = self.messages.ModelInferRequest(model_name=model)
+        request.inputs.add(name="x", datatype="FP32", shape=[1, EXTENT])
+        request.raw_input_contents.append(numpy.ones(EXTENT, numpy.float32).tobytes())
+        return request
+
+    def ask(self, model, timeout=30):
+        """Returns the factor of the model that answered. grpc.RpcError when none did."""
+        response = self.stub.ModelInfer(self.request(model), timeout=timeout)
+        return float(numpy.frombuffer(response.raw_output_contents[0], numpy.float32)[0])
+
+    def index(self):
+        """Returns {(model, version): (state, reason)}."""
+        rows = self.stub.RepositoryIndex(self.messages.RepositoryIndexRequest(), timeout=10).models
+        return {(row.name, row.version): (row.state, row.reason) for row in rows}
+
+    def load(self, model):
+        self.stub.RepositoryModelLoad(self.messages.RepositoryModelLoadRequest(model_name=model), timeout=60)

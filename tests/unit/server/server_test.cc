@@ -1,0 +1,110 @@
+#include "server/server.h"
+
+#include "httplib.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/model_folder.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ServerTest : public ::testing::Test {
+ protected:
+  ServerConfig Config() const {
+    ServerConfig config;
+    config.repository.path = folder_.path();
+    config.listen = {.address = "127.0.0.1", .grpc_port = 0, .http_port = 0, .metrics_port = 0};
+    config.workers = {.count = 1, .threads = 1};
+    return config;
+  }
+  static int Status(int port, const std::string& path) {
+    httplib::Client client("127.0.0.1", port);
+    const httplib::Result result = client.Get(path);
+    return result ? result->status : 0;
+  }
+
+  ModelFolder folder_;
+};
+
+TEST_F(ServerTest, IsAliveFirstReadyOnceLoadedAndGoneAfterTheDrain) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  const auto server = Server::Start(Config(), "1.2.3");
+  ASSERT_TRUE(server.ok()) << server.status();
+  const ServerPorts ports = (*server)->ports();
+  EXPECT_GT(ports.grpc, 0);
+  EXPECT_EQ(Status(ports.http, "/v2/health/live"), 200);
+  EXPECT_EQ(Status(ports.http, "/v2/health/ready"), 503);
+  EXPECT_EQ(Status(ports.metrics, "/metrics"), 200);
+  EXPECT_TRUE((*server)->Load({}).ok());
+  EXPECT_EQ(Status(ports.http, "/v2/health/ready"), 200);
+  EXPECT_TRUE((*server)->Drain(Clock::Real().Now() + std::chrono::seconds(10)));
+  EXPECT_EQ(Status(ports.http, "/v2/health/ready"), 0);
+  EXPECT_TRUE((*server)->Drain(Clock::Real().Now())) << "a second time there is nothing to do";
+}
+
+TEST_F(ServerTest, ATakenPortIsNamed) {
+  const auto first = Server::Start(Config(), "1");
+  ASSERT_TRUE(first.ok()) << first.status();
+  const ServerPorts ports = (*first)->ports();
+  const auto expect_refused = [](const ServerConfig& config, int port) {
+    const auto second = Server::Start(config, "1");
+    EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(Message(second.status())),
+                HasSubstr(std::format("127.0.0.1:{}", port)));
+  };
+  ServerConfig config = Config();
+  config.listen.grpc_port = ports.grpc;
+  expect_refused(config, ports.grpc);
+  config = Config();
+  config.listen.http_port = ports.http;
+  expect_refused(config, ports.http);
+  config = Config();
+  config.listen.metrics_port = ports.metrics;
+  expect_refused(config, ports.metrics);
+}
+
+TEST_F(ServerTest, AConfigurationThatCannotRunIsRefusedBeforeAPortIsOpened) {
+  ServerConfig config = Config();
+  config.repository.path = folder_.path("nowhere");
+  EXPECT_EQ(Server::Start(config, "1").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(CheckServerConfig(config).code(), absl::StatusCode::kNotFound);
+  config = Config();
+  config.engine.disabled_passes = {"no_such_pass"};
+  EXPECT_THAT(std::string(Message(Server::Start(config, "1").status())), HasSubstr("no_such_pass"));
+  EXPECT_THAT(std::string(Message(CheckServerConfig(config))), HasSubstr("no_such_pass"));
+}
+
+TEST_F(ServerTest, StrictIsTheLoadsError) {
+  folder_.Write("bad/1/fp32.onnx", "no model");
+  ServerConfig config = Config();
+  config.repository.strict = true;
+  const auto server = Server::Start(config, "1");
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_EQ((*server)->Load({}).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ServerTest, EveryMistakeOfEveryModelYamlIsListed) {
+  folder_.Write("a/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("a/model.yaml", "colour: red\n");
+  folder_.Write("b/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("b/model.yaml", "routing: {default: int8}\n");
+  folder_.Write("c/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("c/model.yaml", "batching: {max_batch: 4}\n");
+  const std::string mistakes(Message(CheckServerConfig(Config())));
+  EXPECT_THAT(mistakes, HasSubstr("a/model.yaml:1:1: colour"));
+  EXPECT_THAT(mistakes, HasSubstr("b/1/int8.onnx"));
+  EXPECT_EQ(std::ranges::count(mistakes, '\n'), 1) << mistakes;
+}
+
+TEST(HostPortTest, AnIpv6AddressIsBracketed) {
+  EXPECT_EQ(HostPort("127.0.0.1", 80), "127.0.0.1:80");
+  EXPECT_EQ(HostPort("::1", 80), "[::1]:80");
+  EXPECT_EQ(HostPort("[::1]", 80), "[::1]:80");
+}
+
+}  // namespace
+}  // namespace octet
