@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <string_view>
 
 #include "engine/onednn/runtime.h"
@@ -45,6 +47,48 @@ std::string DescKey(const dnnl::memory::desc& desc) {
   std::string blob(size, '\0');
   dnnl_memory_desc_get_blob(reinterpret_cast<uint8_t*>(blob.data()), &size, desc.get());
   return blob;
+}
+
+// Writes the elements of a layout without blocks where a blocked one has them, and zeros into its padding.
+// Requires: one element type of `size` bytes.
+void Pack(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
+          size_t size, std::byte* out) {
+  using Dims = dnnl::memory::dims;
+  const Dims dims = to.get_dims();
+  const Dims padded = to.get_padded_dims();
+  const Dims from_strides = from.get_strides();
+  const Dims strides = to.get_strides();
+  const Dims blocks = to.get_inner_blks();
+  const Dims block_axes = to.get_inner_idxs();
+  const int64_t total =
+      std::accumulate(padded.begin(), padded.end(), int64_t{1}, std::multiplies<>());
+  Dims index(padded.size(), 0);
+  Dims outer;
+  for (int64_t i = 0; i < total; ++i) {
+    outer = index;
+    int64_t offset = 0;
+    int64_t inner = 1;
+    for (size_t b = blocks.size(); b-- > 0;) {
+      int64_t& position = outer[static_cast<size_t>(block_axes[b])];
+      offset += position % blocks[b] * inner;
+      position /= blocks[b];
+      inner *= blocks[b];
+    }
+    bool inside = true;
+    int64_t element = 0;
+    for (size_t d = 0; d < dims.size(); ++d) {
+      offset += outer[d] * strides[d];
+      inside = inside && index[d] < dims[d];
+      element += index[d] * from_strides[d];
+    }
+    std::byte* const at = out + static_cast<size_t>(offset) * size;
+    if (inside) {
+      std::memcpy(at, data + static_cast<size_t>(element) * size, size);
+    } else {
+      std::memset(at, 0, size);
+    }
+    for (size_t d = dims.size(); d-- > 0 && ++index[d] == padded[d];) index[d] = 0;
+  }
 }
 
 }  // namespace
@@ -126,7 +170,16 @@ absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
       stream.wait();
       return true;
     });
-    return done.status();
+    OCTET_RETURN_IF_ERROR(done.status());
+    // oneDNN 3.7's reorder mixes up the elements of layouts with padding on AVX-512 ("jit:uni": 40 or 640 output
+    // channels in blocks of 16 or 48). What it adds behind the elements of 8-bit weights is right.
+    const bool blocked = to.get_format_kind() == dnnl::memory::format_kind::blocked;
+    if (!blocked || to.get_dims() == to.get_padded_dims() || from.get_inner_nblks() != 0 ||
+        from.get_data_type() != to.get_data_type()) {
+      return absl::OkStatus();
+    }
+    Pack(static_cast<const std::byte*>(source.data()), from, to, SizeOf(source.dtype()), out);
+    return absl::OkStatus();
   };
   OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const std::byte[]> packed,
                          GetOrMake(source, DescKey(from) + DescKey(to), to.get_size(), reorder));

@@ -1,0 +1,111 @@
+#include "engine/onednn/weight_cache.h"
+
+#include <cstring>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "engine/onednn/isa.h"
+#include "engine/onednn/memory_desc.h"
+#include "engine/tensor/status.h"
+
+namespace octet::onednn {
+namespace {
+
+Tensor Matrix(float first) {
+  Tensor tensor(DType::kF32, {4, 8});
+  for (int64_t i = 0; i < tensor.elements(); ++i)
+    tensor.mutable_span<float>()[i] = first + static_cast<float>(i);
+  return tensor;
+}
+
+TEST(WeightCacheTest, SharesOneCopyOfEqualConstants) {
+  WeightCache cache;
+  const Tensor first = cache.Intern(Matrix(1));
+  const Tensor second = cache.Intern(Matrix(1));
+  EXPECT_EQ(first.data(), second.data());
+  EXPECT_EQ(cache.resident_bytes(), 4 * 8 * sizeof(float));
+  const Tensor other = cache.Intern(Matrix(2));
+  EXPECT_NE(other.data(), first.data());
+}
+
+TEST(WeightCacheTest, KnowsEqualBytesOfOtherShapesAndTypesApart) {
+  WeightCache cache;
+  Tensor floats(DType::kF32, {4});
+  Tensor ints(DType::kI32, {4});
+  Tensor square(DType::kF32, {2, 2});
+  for (Tensor* tensor : {&floats, &ints, &square})
+    std::memset(tensor->mutable_data(), 0, tensor->bytes());
+  const Tensor a = cache.Intern(floats), b = cache.Intern(ints), c = cache.Intern(square);
+  EXPECT_NE(a.data(), b.data());
+  EXPECT_NE(a.data(), c.data());
+}
+
+TEST(WeightCacheTest, ReleasesAFormWithItsLastUser) {
+  WeightCache cache;
+  {
+    const Tensor held = cache.Intern(Matrix(1));
+    EXPECT_GT(cache.resident_bytes(), 0u);
+  }
+  EXPECT_EQ(cache.resident_bytes(), 0u);
+  Tensor outlives;
+  {
+    WeightCache short_lived;
+    outlives = short_lived.Intern(Matrix(3));
+  }
+  EXPECT_EQ(outlives.span<float>()[0], 3);
+}
+
+TEST(WeightCacheTest, ReordersOnceAndRemembersTheLayout) {
+  WeightCache cache;
+  const Tensor source = Matrix(0);
+  const auto plain = DenseDesc(source.spec());
+  const auto columns =
+      dnnl::memory::desc({4, 8}, dnnl::memory::data_type::f32, dnnl::memory::dims{1, 4});
+  const auto packed = cache.Reordered(source, plain, columns);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  const auto* elements = reinterpret_cast<const float*>(packed->get());
+  EXPECT_EQ(elements[1], 8) << "the second element of the first column";
+  const auto again = cache.Reordered(Matrix(0), plain, columns);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->get(), packed->get());
+  const auto layouts = cache.LayoutsOf(Matrix(0));
+  ASSERT_EQ(layouts.size(), 1u);
+  EXPECT_EQ(layouts[0], columns);
+  EXPECT_TRUE(cache.LayoutsOf(Matrix(1)).empty());
+}
+
+TEST(WeightCacheTest, ForgetsAFormThatCouldNotBeFilled) {
+  WeightCache cache;
+  const auto failed =
+      cache.GetOrMake(Matrix(1), "form", 16, [](std::byte*) { return Unimplemented("no"); });
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(cache.resident_bytes(), 0u);
+  const auto made = cache.GetOrMake(Matrix(1), "form", 16, [](std::byte* out) {
+    std::memset(out, 7, 16);
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(made.ok());
+  EXPECT_EQ((*made)[15], std::byte{7});
+}
+
+TEST(WeightCacheTest, GivesConcurrentPlansOneForm) {
+  WeightCache cache;
+  std::vector<Tensor> tensors(8);
+  {
+    std::vector<std::jthread> threads;
+    for (Tensor& tensor : tensors) threads.emplace_back([&] { tensor = cache.Intern(Matrix(5)); });
+  }
+  for (const Tensor& tensor : tensors) EXPECT_EQ(tensor.data(), tensors[0].data());
+  EXPECT_EQ(cache.resident_bytes(), 4 * 8 * sizeof(float));
+}
+
+TEST(IsaTest, ReadsTheInstructionSetFromImplementationNames) {
+  EXPECT_EQ(IsaOf("brg_conv_fwd:avx512_core_vnni"), "avx512_core_vnni");
+  EXPECT_EQ(IsaOf("brgconv_1x1:avx512_core_bf16 x2 (split weights)"), "avx512_core_bf16");
+  EXPECT_EQ(IsaOf("gemm:any"), "");
+  EXPECT_EQ(IsaOf("reference"), "");
+}
+
+}  // namespace
+}  // namespace octet::onednn
