@@ -1,21 +1,20 @@
 // Convolutions, and int8 products with constant matrices (as 1x1 convolutions), on oneDNN.
-//
-// Exactness of u8 x s8 without VNNI: such kernels add two products in 16 bits, which saturate. Weights that could do
-// that are split in two parts of at most 64 in magnitude (255 * 64 * 2 < 2^15) and convolved one after the other; the
-// second pass adds the first one's reals before post-ops and requantization.
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <cstring>
-#include <format>
-#include <functional>
-#include <numeric>
+#include <optional>
+#include <string_view>
+#include <vector>
 
+#include "engine/onednn/isa.h"
 #include "engine/onednn/memory_desc.h"
 #include "engine/onednn/runtime.h"
 #include "engine/onednn/weight_cache.h"
+#include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/lowerings.h"
-#include "engine/ops/primitive_step.h"
+#include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
+#include "engine/ops/saturation.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -24,8 +23,7 @@ namespace {
 using onednn::BoundPrimitive;
 using onednn::ExecArg;
 using Dims = dnnl::memory::dims;
-
-constexpr int kSafeWeight = 64;
+using PrimitiveDesc = dnnl::convolution_forward::primitive_desc;
 
 /// A convolution in oneDNN's terms, whatever node it came from.
 struct Problem {
@@ -54,52 +52,35 @@ Shape WeightShape(const Problem& problem) {
   return grouped;
 }
 
-std::optional<dnnl::algorithm> Eltwise(PostOp::Kind kind) {
-  using A = dnnl::algorithm;
-  switch (kind) {
-    case PostOp::Kind::kRelu:
-    case PostOp::Kind::kLeakyRelu:
-      return A::eltwise_relu;
-    case PostOp::Kind::kClip:
-      return A::eltwise_clip;
-    case PostOp::Kind::kSigmoid:
-      return A::eltwise_logistic;
-    case PostOp::Kind::kHardSigmoid:
-      return A::eltwise_hardsigmoid;
-    case PostOp::Kind::kSwish:
-      return A::eltwise_swish;
-    case PostOp::Kind::kTanh:
-      return A::eltwise_tanh;
-    case PostOp::Kind::kElu:
-      return A::eltwise_elu;
-    case PostOp::Kind::kGeluErf:
-      return A::eltwise_gelu_erf;
-    case PostOp::Kind::kGeluTanh:
-      return A::eltwise_gelu_tanh;
-    default:
-      return std::nullopt;
-  }
-}
-
 class ConvLowering {
  public:
   ConvLowering(const LowerContext& context, Problem problem)
-      : context_(context), problem_(std::move(problem)), step_(std::make_unique<PrimitiveStep>()) {}
+      : context_(context), problem_(std::move(problem)) {}
 
   absl::StatusOr<std::unique_ptr<Step>> Run() {
     const Value& x = context_.input(0);
-    quantized_ = x.quant.has_value();
+    dynamic_ = context_.node.attributes.IntOr("dynamic_quant", 0) != 0;
+    quantized_ = dynamic_ || x.quant.has_value();
     OCTET_RETURN_IF_ERROR(CheckTypes());
-    if (quantized_ && !context_.target.int8_exact && MaySaturate()) {
+    if (context_.has_input(2)) bias_ = context_.input(2).constant;
+    TryWhole();
+    if (dynamic_) {
+      auto step = std::make_unique<DynamicQuantStep>(problem_.src.elements());
+      dynamic_step_ = step.get();
+      step_ = std::move(step);
+    } else {
+      step_ = std::make_unique<PrimitiveStep>();
+    }
+    if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights)) {
       OCTET_RETURN_IF_ERROR(AddSplit());
     } else {
       OCTET_RETURN_IF_ERROR(
           AddPass({problem_.weights, /*dst=*/context_.output().dtype, /*last=*/true}));
     }
     LayerRecord& layer = context_.layer;
-    layer.runs = quantized_ ? "int8" : "f32";
+    layer.runs = quantized_ ? "int8" : x.dtype == DType::kBF16 ? "bf16" : "f32";
     layer.macs = MultiplyAdds(context_.graph, context_.node);
-    layer.isa = context_.target.isa;
+    layer.isa = onednn::IsaOf(layer.impl);
     return std::move(step_);
   }
 
@@ -116,10 +97,11 @@ class ConvLowering {
     const Value& x = context_.input(0);
     const Value& w = context_.input(1);
     const Value& y = context_.output();
-    if (context_.node.attributes.IntOr("dynamic_quant", 0) != 0)
-      return Unimplemented("ranges are taken at run time");
     if (!quantized_) {
-      if (x.dtype != DType::kF32 || w.dtype != DType::kF32 || y.dtype != DType::kF32) {
+      const bool f32 = x.dtype == DType::kF32 && y.dtype == DType::kF32;
+      const bool bf16 =
+          x.dtype == DType::kBF16 && (y.dtype == DType::kF32 || y.dtype == DType::kBF16);
+      if (w.dtype != x.dtype || w.quant || y.quant || !(f32 || bf16)) {
         return Unimplemented("types {} x {} -> {}", DTypeName(x.dtype), DTypeName(w.dtype),
                              DTypeName(y.dtype));
       }
@@ -127,167 +109,188 @@ class ConvLowering {
     }
     if (!w.quant || w.dtype != DType::kI8 || !w.quant->symmetric())
       return Unimplemented("weights are not symmetric INT8");
-    if (!y.quant && y.dtype != DType::kF32)
+    if (!y.quant && y.dtype != DType::kF32 && y.dtype != DType::kBF16)
       return Unimplemented("result is {}", DTypeName(y.dtype));
-    if (!x.quant->per_tensor() || (y.quant && !y.quant->per_tensor()))
-      return Unimplemented("activations per channel");
+    if (y.quant && (!y.quant->per_tensor() || !IsInt8(y.dtype)))
+      return Unimplemented("result is quantized per channel, or not to 8 bits");
+    if (dynamic_) {
+      return x.dtype == DType::kF32 && !x.quant
+                 ? absl::OkStatus()
+                 : Unimplemented("activation is {}", DTypeName(x.dtype));
+    }
+    if (!x.quant->per_tensor() || !IsInt8(x.dtype))
+      return Unimplemented("activation is quantized per channel, or not to 8 bits");
     // Without VNNI oneDNN halves the weights of signed sources, which is inexact.
     if (x.dtype != DType::kU8 && !context_.target.int8_exact)
       return Unimplemented("signed source without VNNI");
     return absl::OkStatus();
   }
 
-  // Adjacent input channels meet in one 16-bit sum.
-  bool MaySaturate() const {
-    const Shape& w = problem_.weights.shape();
-    const auto values = problem_.weights.span<int8_t>();
-    const int64_t inner = w.elements(2, w.rank());
-    for (int64_t o = 0; o < w[0]; ++o) {
-      for (int64_t k = 0; k < inner; ++k) {
-        for (int64_t i = 0; i + 1 < w[1]; i += 2) {
-          const int a = values[(o * w[1] + i) * inner + k];
-          const int b = values[(o * w[1] + i + 1) * inner + k];
-          if (std::max(a, 0) + std::max(b, 0) > 2 * kSafeWeight) return true;
-          if (std::min(a, 0) + std::min(b, 0) < -2 * kSafeWeight) return true;
-        }
-      }
-    }
-    return false;
-  }
-
   absl::Status AddSplit() {
-    const auto whole = problem_.weights.span<int8_t>();
-    Tensor rest(DType::kI8, problem_.weights.shape());
-    Tensor safe(DType::kI8, problem_.weights.shape());
-    for (size_t i = 0; i < whole.size(); ++i) {
-      const int clipped = std::clamp<int>(whole[i], -kSafeWeight, kSafeWeight);
-      safe.mutable_span<int8_t>()[i] = static_cast<int8_t>(clipped);
-      rest.mutable_span<int8_t>()[i] = static_cast<int8_t>(whole[i] - clipped);
-    }
+    SplitWeights parts = Split(problem_.weights);
     const size_t partial =
         step_->ReserveScratch(static_cast<size_t>(problem_.dst.elements()) * sizeof(float));
-    OCTET_RETURN_IF_ERROR(AddPass({std::move(rest), DType::kF32, false, partial}));
+    OCTET_RETURN_IF_ERROR(AddPass({std::move(parts.rest), DType::kF32, false, partial}));
     return AddPass(
-        {std::move(safe), context_.output().dtype, true, partial, " x2 (split weights)"});
+        {std::move(parts.safe), context_.output().dtype, true, partial, " x2 (split weights)"});
   }
 
-  // A constant argument of floats (scales) or integers (zero points).
-  template <typename T>
-  ExecArg Parameters(int arg, std::span<const T> values) const {
-    const auto count = static_cast<int64_t>(values.size());
-    auto buffer = AllocateAligned(values.size_bytes());
-    std::memcpy(buffer.get(), values.data(), values.size_bytes());
-    return ExecArg::Constant(arg, onednn::VectorDesc(DTypeOf<T>, count), std::move(buffer));
-  }
-
-  void AddQuantization(const Pass& pass, dnnl::primitive_attr& attr,
-                       std::vector<ExecArg>& args) const {
-    const QuantParams& x = *context_.input(0).quant;
-    const QuantParams& w = *context_.input(1).quant;
-    attr.set_scales_mask(DNNL_ARG_SRC, 0);
-    args.push_back(Parameters<float>(DNNL_ARG_ATTR_SCALES | DNNL_ARG_SRC, x.scales));
-    attr.set_scales_mask(DNNL_ARG_WEIGHTS, w.per_tensor() ? 0 : problem_.groups > 1 ? 3 : 1);
-    args.push_back(Parameters<float>(DNNL_ARG_ATTR_SCALES | DNNL_ARG_WEIGHTS, w.scales));
-    if (!x.symmetric()) {
-      attr.set_zero_points_mask(DNNL_ARG_SRC, 0);
-      args.push_back(Parameters<int32_t>(DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_SRC, x.zero_points));
+  // Scales and zero points; then what happens to the sum of products before it is stored.
+  absl::Status AddAttributes(const Pass& pass, PrimitiveAttributes& attributes) const {
+    if (whole_) return AddWholeAttributes(pass, attributes);
+    if (quantized_) {
+      const QuantParams& w = *context_.input(1).quant;
+      if (dynamic_) {
+        attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(),
+                                   dynamic_step_->zero_point());
+      } else {
+        AddQuant(DNNL_ARG_SRC, *context_.input(0).quant, attributes);
+      }
+      attributes.AddScales(DNNL_ARG_WEIGHTS,
+                           w.per_tensor()        ? 0
+                           : problem_.groups > 1 ? 3
+                                                 : 1,
+                           w.scales);
     }
-    const auto& y = context_.output().quant;
-    if (!pass.last || !y) return;
-    attr.set_scales_mask(DNNL_ARG_DST, 0);
-    args.push_back(Parameters<float>(DNNL_ARG_ATTR_SCALES | DNNL_ARG_DST, y->scales));
-    if (!y->symmetric()) {
-      attr.set_zero_points_mask(DNNL_ARG_DST, 0);
-      args.push_back(Parameters<int32_t>(DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_DST, y->zero_points));
-    }
-  }
-
-  absl::Status AddBinary(const PostOp& op, dnnl::post_ops& post_ops,
-                         std::vector<ExecArg>& args) const {
-    const Value& operand = context_.input(static_cast<size_t>(op.operand));
-    if (operand.quant || operand.dtype != DType::kF32 || operand.shape->elements() == 0) {
-      return Unimplemented("a post-op reads {}",
-                           operand.quant ? "quantized values" : DTypeName(operand.dtype));
-    }
-    Shape shape = *operand.shape;
-    while (shape.rank() < problem_.dst.rank()) shape = Prepended(shape);
-    if (shape.rank() != problem_.dst.rank())
-      return Unimplemented("a post-op's operand has more axes than the result");
-    const auto desc = ActivationDesc(DType::kF32, shape);
-    const auto algorithm =
-        op.kind == PostOp::Kind::kAdd ? dnnl::algorithm::binary_add : dnnl::algorithm::binary_mul;
-    const int arg = DNNL_ARG_ATTR_MULTIPLE_POST_OP(post_ops.len()) | DNNL_ARG_SRC_1;
-    post_ops.append_binary(algorithm, desc);
-    args.push_back(ExecArg::Input(arg, desc, static_cast<size_t>(op.operand)));
-    return absl::OkStatus();
-  }
-
-  static Shape Prepended(const Shape& shape) {
-    Shape longer{1};
-    for (const int64_t extent : shape) longer.push_back(extent);
-    return longer;
-  }
-
-  absl::Status AddPostOps(const Pass& pass, dnnl::post_ops& post_ops,
-                          std::vector<ExecArg>& args) const {
     if (!pass.last) return absl::OkStatus();
-    if (pass.partial) {
-      const auto desc = ActivationDesc(DType::kF32, problem_.dst);
-      args.push_back(ExecArg::Scratch(
-          DNNL_ARG_ATTR_MULTIPLE_POST_OP(post_ops.len()) | DNNL_ARG_SRC_1, desc, *pass.partial));
-      post_ops.append_binary(dnnl::algorithm::binary_add, desc);
-    }
-    for (const PostOp& op : context_.node.post_ops) {
-      if (op.kind == PostOp::Kind::kAdd || op.kind == PostOp::Kind::kMul) {
-        OCTET_RETURN_IF_ERROR(AddBinary(op, post_ops, args));
-        continue;
-      }
-      if (op.kind == PostOp::Kind::kHardSwish) {
-        post_ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, 1.0f / 6, 0.5f);
-        continue;
-      }
-      const auto algorithm = Eltwise(op.kind);
-      if (!algorithm) return Unimplemented("post-op {}", PostOpName(op.kind));
-      post_ops.append_eltwise(*algorithm, op.kind == PostOp::Kind::kRelu ? 0.0f : op.alpha,
-                              op.beta);
-    }
+    if (context_.output().quant) AddQuant(DNNL_ARG_DST, *context_.output().quant, attributes);
+    if (pass.partial)
+      attributes.AddScratchSum(ActivationDesc(DType::kF32, problem_.dst), *pass.partial);
+    return attributes.AddPostOps(
+        [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); });
+  }
+
+  // The primitive's result is in integers up to the factor (x scale * w scale / y scale, one per channel), which turns
+  // it into steps of y: one rounding of the product before the last one, as ONNX Runtime does it.
+  absl::Status AddWholeAttributes(const Pass& pass, PrimitiveAttributes& attributes) const {
+    attributes.AddZeroPoint(DNNL_ARG_SRC, context_.input(0).quant->zero_points);
+    if (!pass.last) return absl::OkStatus();
+    if (pass.partial)
+      attributes.AddScratchSum(ActivationDesc(DType::kF32, problem_.dst), *pass.partial);
+    const QuantParams& y = *context_.output().quant;
+    std::vector<float> factors;
+    for (int64_t c = 0; c < problem_.dst.back(); ++c) factors.push_back(SumScale(c) / y.scales[0]);
+    Shape channels;
+    while (channels.rank() + 1 < problem_.dst.rank()) channels.push_back(1);
+    channels.push_back(problem_.dst.back());
+    attributes.AddFactors(ActivationDesc(DType::kF32, channels), factors);
+    OCTET_RETURN_IF_ERROR(attributes.AddPostOps(
+        [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); },
+        y.scales[0]));
+    // ONNX adds the zero point to what is rounded already.
+    if (y.zero_points[0] != 0) attributes.AddRound();
+    attributes.AddZeroPoint(DNNL_ARG_DST, y.zero_points);
     return absl::OkStatus();
+  }
+
+  // What the integer sums of a channel count.
+  float SumScale(int64_t channel) const {
+    const QuantParams& w = *context_.input(1).quant;
+    return context_.input(0).quant->scales[0] * w.scales[w.per_tensor() ? 0 : channel];
+  }
+
+  // The bias in multiples of SumScale: integers again where the model's file has integers. Empty when it is too large.
+  std::optional<Tensor> WholeBias() const {
+    constexpr double kLargest = 1e9;
+    constexpr double kExact =
+        1 << 22;  // Below it the float between the two integers lost less than a half.
+    Tensor whole(DType::kF32, Shape{problem_.dst.back()});
+    const auto reals = context_.input(2).constant.span<float>();
+    for (size_t c = 0; c < reals.size(); ++c) {
+      double count = static_cast<double>(reals[c]) / SumScale(static_cast<int64_t>(c));
+      if (!(std::abs(count) < kLargest)) return std::nullopt;
+      const double nearest = std::nearbyint(count);
+      const bool integer = std::abs(count - nearest) <= 1e-3 + std::abs(count) * 0x1p-23;
+      if (integer && std::abs(count) < kExact) count = nearest;
+      whole.mutable_span<float>()[c] = static_cast<float>(count);
+    }
+    return whole;
+  }
+
+  // Decides for whole numbers up to the last rounding: 8-bit results whose post-ops do not mind the unit.
+  void TryWhole() {
+    const Node& node = context_.node;
+    if (!quantized_ || dynamic_ || !context_.output().quant) return;
+    if (!std::ranges::all_of(node.post_ops, ScalesWithItsInput)) return;
+    whole_ = true;
+    if (!context_.has_input(2)) return;
+    if (const std::optional<Tensor> bias = WholeBias()) {
+      bias_ = *bias;
+    } else {
+      whole_ = false;
+    }
+  }
+
+  static void AddQuant(int arg, const QuantParams& quant, PrimitiveAttributes& attributes) {
+    attributes.AddScales(arg, 0, quant.scales);
+    attributes.AddZeroPoint(arg, quant.zero_points);
+  }
+
+  absl::StatusOr<dnnl::memory::desc> OperandDesc(DType dtype, const Shape& shape) const {
+    const int rank = problem_.dst.rank();
+    if (shape.rank() > rank)
+      return Unimplemented("a post-op's operand has more axes than the result");
+    Shape seen;
+    for (int i = shape.rank(); i < rank; ++i) seen.push_back(1);
+    for (const int64_t extent : shape) seen.push_back(extent);
+    return ActivationDesc(dtype, seen);
+  }
+
+  // What stays the same whatever layout the weights get.
+  struct Descs {
+    dnnl::memory::desc src, dst, bias;
+    dnnl::primitive_attr attr;
+  };
+
+  absl::StatusOr<PrimitiveDesc> Describe(const Descs& descs,
+                                         const dnnl::memory::desc& weights) const {
+    return onednn::Catch([&] {
+      return PrimitiveDesc(onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
+                           dnnl::algorithm::convolution_direct, descs.src, weights, descs.bias,
+                           descs.dst, problem_.strides, problem_.dilations, problem_.pads_begin,
+                           problem_.pads_end, descs.attr);
+    });
+  }
+
+  // The fastest kernel; where a plan for another batch packed the weights otherwise and the same kernel takes them so,
+  // as they are.
+  absl::StatusOr<PrimitiveDesc> Choose(const Descs& descs, const Tensor& weights) const {
+    OCTET_ASSIGN_OR_RETURN(
+        auto best, Describe(descs, onednn::AnyDesc(weights.dtype(), weights.shape().dims())));
+    const std::string_view impl = best.impl_info_str();
+    if (impl.starts_with("ref"))
+      return Unimplemented("oneDNN has only {} for this convolution", impl);
+    const std::vector<dnnl::memory::desc> held = context_.weights.LayoutsOf(weights);
+    if (std::ranges::find(held, best.weights_desc()) != held.end()) return best;
+    for (const dnnl::memory::desc& layout : held) {
+      auto same = Describe(descs, layout);
+      if (same.ok() && same->impl_info_str() == impl) return same;
+    }
+    return best;
   }
 
   absl::Status AddPass(const Pass& pass) {
-    std::vector<ExecArg> args;
-    dnnl::primitive_attr attr = onednn::UserScratchpad();
-    dnnl::post_ops post_ops;
-    if (quantized_) AddQuantization(pass, attr, args);
-    OCTET_RETURN_IF_ERROR(AddPostOps(pass, post_ops, args));
-    attr.set_post_ops(post_ops);
-    const auto src = ActivationDesc(context_.input(0).dtype, problem_.src);
+    PrimitiveAttributes attributes(context_);
+    OCTET_RETURN_IF_ERROR(AddAttributes(pass, attributes));
+    std::vector<ExecArg> args = attributes.TakeArgs();
+    const auto src = ActivationDesc(dynamic_ ? DType::kU8 : context_.input(0).dtype, problem_.src);
     const auto dst = ActivationDesc(pass.dst, problem_.dst);
-    const Shape weight_shape = WeightShape(problem_);
-    const auto any_weights = onednn::AnyDesc(pass.weights.dtype(), weight_shape.dims());
     const bool has_bias = pass.last && context_.has_input(2);
     const auto bias =
         has_bias ? onednn::VectorDesc(DType::kF32, problem_.dst.back()) : dnnl::memory::desc();
-    OCTET_ASSIGN_OR_RETURN(const auto pd, onednn::Catch([&] {
-                             return dnnl::convolution_forward::primitive_desc(
-                                 onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
-                                 dnnl::algorithm::convolution_direct, src, any_weights, bias, dst,
-                                 problem_.strides, problem_.dilations, problem_.pads_begin,
-                                 problem_.pads_end, attr);
-                           }));
-    const std::string impl = pd.impl_info_str();
-    if (impl.starts_with("ref"))
-      return Unimplemented("oneDNN has only {} for this convolution", impl);
-    const Tensor logical = pass.weights.Reshaped(weight_shape);
+    const Tensor logical = pass.weights.Reshaped(WeightShape(problem_));
+    OCTET_ASSIGN_OR_RETURN(const PrimitiveDesc pd,
+                           Choose({src, dst, bias, attributes.TakeAttributes()}, logical));
     OCTET_ASSIGN_OR_RETURN(
         auto packed,
         context_.weights.Reordered(logical, onednn::DenseDesc(logical.spec()), pd.weights_desc()));
-    args.push_back(ExecArg::Input(DNNL_ARG_SRC, src, 0));
+    args.push_back(dynamic_ ? ExecArg::Scratch(DNNL_ARG_SRC, src, dynamic_step_->source())
+                            : ExecArg::Input(DNNL_ARG_SRC, src, 0));
     args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS, pd.weights_desc(), std::move(packed)));
     if (has_bias) {
-      const Tensor interned = context_.weights.Intern(context_.input(2).constant);
-      args.push_back(ExecArg::Constant(DNNL_ARG_BIAS, bias, std::make_shared<Tensor>(interned)));
-      args.back().constant = std::shared_ptr<const void>(args.back().constant, interned.data());
+      const auto interned = std::make_shared<Tensor>(context_.weights.Intern(bias_));
+      args.push_back(ExecArg::Constant(DNNL_ARG_BIAS, bias,
+                                       std::shared_ptr<const void>(interned, interned->data())));
     }
     args.push_back(pass.last ? ExecArg::Output(DNNL_ARG_DST, dst, 0)
                              : ExecArg::Scratch(DNNL_ARG_DST, dst, *pass.partial));
@@ -298,14 +301,18 @@ class ConvLowering {
     OCTET_ASSIGN_OR_RETURN(auto primitive,
                            onednn::Catch([&] { return dnnl::convolution_forward(pd); }));
     step_->Add(BoundPrimitive(std::move(primitive), std::move(args)));
-    context_.layer.impl = impl + std::string(pass.note);
+    context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
     return absl::OkStatus();
   }
 
   const LowerContext& context_;
   Problem problem_;
   std::unique_ptr<PrimitiveStep> step_;
+  DynamicQuantStep* dynamic_step_ = nullptr;  ///< step_, when the source is quantized at run time.
+  Tensor bias_;
   bool quantized_ = false;
+  bool whole_ = false;  ///< Sums stay integers until they become steps of the result.
+  bool dynamic_ = false;
 };
 
 absl::StatusOr<Dims> IntsAttribute(const LowerContext& context, std::string_view name, size_t count,

@@ -202,7 +202,7 @@ std::span<const OpDef> PoolOps() {
       {kOnnxDomain, "AveragePool", 7, INT_MAX, InferPool, MakeAveragePool, LowerPool},
       {kOnnxDomain, "LpPool", 2, INT_MAX, InferPool, MakeLpPool},
       {kOnnxDomain, "GlobalAveragePool", 1, INT_MAX, InferGlobalPool, MakeGlobalAverage, LowerPool},
-      {kOnnxDomain, "GlobalMaxPool", 1, INT_MAX, InferGlobalPool, MakeGlobalMax},
+      {kOnnxDomain, "GlobalMaxPool", 1, INT_MAX, InferGlobalPool, MakeGlobalMax, LowerPool},
       {kOnnxDomain, "GlobalLpPool", 2, INT_MAX, InferGlobalPool, MakeGlobalLpPool},
   };
   return kOps;

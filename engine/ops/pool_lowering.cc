@@ -1,8 +1,11 @@
-// Channels-last pools on oneDNN.
+// Channels-last pools on oneDNN; averages of 8-bit values, which it rounds without their scales, on a kernel of our own.
+#include <algorithm>
+
+#include "engine/onednn/isa.h"
 #include "engine/onednn/memory_desc.h"
 #include "engine/onednn/runtime.h"
+#include "engine/ops/integer_average.h"
 #include "engine/ops/lowerings.h"
-#include "engine/ops/pool_loops.h"
 #include "engine/ops/primitive_step.h"
 #include "engine/tensor/status.h"
 
@@ -21,30 +24,43 @@ dnnl::memory::desc Volume(DType dtype, const PoolGeometry& g, bool out) {
   return onednn::PermutedDesc(dtype, dims, kOrder);
 }
 
-absl::StatusOr<dnnl::algorithm> Algorithm(const Node& node) {
-  if (node.op == "MaxPool") return dnnl::algorithm::pooling_max;
-  if (node.attributes.IntOr("count_include_pad", 0) == 0)
-    return dnnl::algorithm::pooling_avg_exclude_padding;
+absl::StatusOr<PoolGeometry> Geometry(const LowerContext& context) {
+  const Shape& x = *context.input(0).shape;
+  if (context.node.op.starts_with("Global")) return GlobalGeometry(context.node, x);
+  return WindowGeometry(context.node, x);
+}
+
+AverageCount CountOf(const Node& node) {
+  if (node.attributes.IntOr("count_include_pad", 0) == 0) return AverageCount::kInside;
+  return node.version < 19 ? AverageCount::kKernel : AverageCount::kPadded;
+}
+
+/// Padding behind the last input that the windows reach into.
+int64_t EndReach(const AxisWindow& axis) {
+  return std::max<int64_t>(0,
+                           (axis.out - 1) * axis.stride + axis.reach() - axis.in - axis.pad_begin);
+}
+
+absl::StatusOr<dnnl::algorithm> Algorithm(const Node& node, const PoolGeometry& g) {
+  if (node.op.ends_with("MaxPool")) return dnnl::algorithm::pooling_max;
+  const bool pads = std::ranges::any_of(
+      g.axes, [](const AxisWindow& axis) { return axis.pad_begin > 0 || EndReach(axis) > 0; });
+  const AverageCount count = CountOf(node);
+  if (count == AverageCount::kInside || !pads) return dnnl::algorithm::pooling_avg_exclude_padding;
+  // oneDNN divides by the whole kernel.
+  const bool beyond = std::ranges::any_of(
+      g.axes, [](const AxisWindow& axis) { return EndReach(axis) > axis.pad_end; });
+  if (count == AverageCount::kPadded && beyond)
+    return Unimplemented("a window that reaches beyond the padding, which counts");
   return dnnl::algorithm::pooling_avg_include_padding;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
-  const Node& node = context.node;
+absl::StatusOr<std::unique_ptr<Step>> LowerToOneDnn(const LowerContext& context,
+                                                    const PoolGeometry& g) {
   const Value& x = context.input(0);
   const Value& y = context.output();
-  if (!PoolsChannelsLast(node)) return Unimplemented("channels first");
   if (x.dtype != y.dtype || x.quant != y.quant)
-    return Unimplemented("input and output differ in scale");
-  if (x.dtype == DType::kF64 || node.output(1) != kNone) return Unimplemented("indices, or FP64");
-  if (!node.post_ops.empty()) return Unimplemented("post-ops");
-  if (x.shape->elements() == 0) return Unimplemented("empty input");
-  const bool global = node.op.starts_with("Global");
-  PoolGeometry g = GlobalGeometry(node, *x.shape);
-  if (!global) {
-    OCTET_ASSIGN_OR_RETURN(g, WindowGeometry(node, *x.shape));
-  }
+    return Unimplemented("input and output differ in type or scale");
   Dims strides, kernel, dilations, begin, end;
   for (const AxisWindow& axis : g.axes) {
     strides.push_back(axis.stride);
@@ -52,12 +68,9 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
     dilations.push_back(axis.dilation - 1);
     begin.push_back(axis.pad_begin);
     // With ceil_mode the last window may reach beyond the padding: oneDNN takes that as padding.
-    const int64_t reach = (axis.out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
-    end.push_back(std::max<int64_t>(0, reach - axis.in - axis.pad_begin));
+    end.push_back(EndReach(axis));
   }
-  OCTET_ASSIGN_OR_RETURN(const dnnl::algorithm algorithm, Algorithm(node));
-  if (algorithm == dnnl::algorithm::pooling_avg_include_padding)
-    return Unimplemented("padding counts");
+  OCTET_ASSIGN_OR_RETURN(const dnnl::algorithm algorithm, Algorithm(context.node, g));
   const auto src = Volume(x.dtype, g, false);
   const auto dst = Volume(y.dtype, g, true);
   OCTET_ASSIGN_OR_RETURN(const auto pd, onednn::Catch([&] {
@@ -77,10 +90,25 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
   }
   OCTET_ASSIGN_OR_RETURN(auto primitive, onednn::Catch([&] { return dnnl::pooling_forward(pd); }));
   step->Add(BoundPrimitive(std::move(primitive), std::move(args)));
-  context.layer.runs = x.quant ? "int8" : "f32";
+  context.layer.runs = x.quant ? "int8" : x.dtype == DType::kBF16 ? "bf16" : "f32";
   context.layer.impl = impl;
-  context.layer.isa = context.target.isa;
+  context.layer.isa = onednn::IsaOf(impl);
   return step;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
+  const Node& node = context.node;
+  const Value& x = context.input(0);
+  if (!PoolsChannelsLast(node)) return Unimplemented("channels first");
+  if (x.dtype == DType::kF64 || node.output(1) != kNone) return Unimplemented("indices, or FP64");
+  if (!node.post_ops.empty()) return Unimplemented("post-ops");
+  if (x.shape->elements() == 0) return Unimplemented("empty input");
+  OCTET_ASSIGN_OR_RETURN(const PoolGeometry g, Geometry(context));
+  if (x.quant && !node.op.ends_with("MaxPool"))
+    return LowerIntegerAverage(context, g, CountOf(node));
+  return LowerToOneDnn(context, g);
 }
 
 }  // namespace octet

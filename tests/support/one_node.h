@@ -56,6 +56,13 @@ class OneNode {
     node_.attributes.Set(std::move(name), std::move(value));
     return *this;
   }
+  /// Appends a post-op; one with an operand reads the input that was added last.
+  OneNode& Post(PostOp op) {
+    if (op.kind == PostOp::Kind::kAdd || op.kind == PostOp::Kind::kMul)
+      op.operand = static_cast<int>(node_.inputs.size()) - 1;
+    node_.post_ops.push_back(op);
+    return *this;
+  }
   OneNode& Outputs(int count) {
     outputs_ = count;
     return *this;

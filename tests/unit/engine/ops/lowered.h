@@ -20,12 +20,12 @@ struct Lowered {
 
 /// Requires: one node, static shapes. `inputs` follow graph.inputs.
 inline absl::StatusOr<Lowered> LowerAndRun(const Graph& graph, const std::vector<Tensor>& inputs,
-                                           Precision requested = Precision::kInt8) {
+                                           Precision requested = Precision::kInt8,
+                                           const Target& target = {.isa = "test", .threads = 1}) {
   const Node& node = graph.node(graph.order()[0]);
   const OpDef* def = FindOp(node);
   if (def == nullptr || def->lower == nullptr) return UnsupportedOperator(node);
   onednn::WeightCache weights;
-  const Target target{.isa = "test", .threads = 1};
   Lowered result;
   const LowerContext context{graph, node, target, requested, weights, {}, result.layer};
   OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<Step> step, def->lower(context));

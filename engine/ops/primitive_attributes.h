@@ -1,0 +1,60 @@
+// What a oneDNN primitive is told beside its tensors: scales, zero points and post-ops, together with the arguments
+// that carry their values when it runs.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/onednn/bound_primitive.h"
+#include "engine/ops/step.h"
+#include "engine/tensor/shape.h"
+
+namespace octet {
+
+/// How the operand of a binary post-op with these extents looks to the primitive: as many axes as its result, in its
+/// order. UNIMPLEMENTED where it cannot be seen that way.
+using OperandDescFn = std::function<absl::StatusOr<dnnl::memory::desc>(DType, const Shape&)>;
+
+/// True when op(s * x) = s * op(x) for positive s, a Clip's bounds scaled alike.
+bool ScalesWithItsInput(const PostOp& op);
+
+/// Collects attributes and arguments of one primitive. Requires: alive while the node's context is.
+class PrimitiveAttributes {
+ public:
+  explicit PrimitiveAttributes(const LowerContext& context) : context_(context) {}
+
+  /// Scales of `arg` (DNNL_ARG_SRC, ...) along the axes of `mask`; 0: one for all.
+  void AddScales(int arg, int mask, std::span<const float> scales);
+  /// The zero point of `arg`, where it is not 0. Requires: one element.
+  void AddZeroPoint(int arg, std::span<const int32_t> zero_point);
+  /// A scale and a zero point that are in the step's scratch by the time the primitive runs.
+  void AddScratchQuant(int arg, size_t scale_offset, size_t zero_point_offset);
+  /// + the reals at `offset` of the step's scratch.
+  void AddScratchSum(const dnnl::memory::desc& desc, size_t offset);
+  /// * factors, which lie beside the result as `desc` says.
+  void AddFactors(const dnnl::memory::desc& desc, std::span<const float> factors);
+  /// Rounds to the nearest integer, halves to even.
+  void AddRound();
+  /// The node's post-ops, in order, on reals that the primitive has in multiples of `unit` (not 1 only where
+  /// ScalesWithItsInput() is true for all of them). An operand that is stored in 8 bits, real = s * (q - z), is added as it is
+  /// stored: y + s * (q - z) = s * ((y / s - z) + q). UNIMPLEMENTED for what oneDNN has no form of.
+  absl::Status AddPostOps(const OperandDescFn& operand_desc, float unit = 1);
+
+  /// Everything so far, with the user-managed scratchpad.
+  dnnl::primitive_attr TakeAttributes();
+  std::vector<onednn::ExecArg> TakeArgs() { return std::move(args_); }
+
+ private:
+  absl::Status AddBinary(const PostOp& op, const OperandDescFn& operand_desc);
+  int NextPostOpArg() const;
+
+  const LowerContext& context_;
+  dnnl::primitive_attr attr_ = onednn::UserScratchpad();
+  dnnl::post_ops post_ops_;
+  std::vector<onednn::ExecArg> args_;
+};
+
+}  // namespace octet

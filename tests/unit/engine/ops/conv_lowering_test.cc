@@ -1,0 +1,254 @@
+// Convolutions on oneDNN against the reference kernel: bit for bit where the mathematics is integer.
+#include <random>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/onednn/isa.h"
+#include "engine/tensor/quantize.h"
+#include "tests/support/one_node.h"
+#include "tests/unit/engine/ops/lowered.h"
+
+namespace octet {
+namespace {
+
+using testing::Elements;
+using ::testing::HasSubstr;
+using testing::LowerAndRun;
+using testing::Lowered;
+using ::testing::Not;
+using testing::OneNode;
+using List = std::vector<int64_t>;
+
+Tensor Bytes(DType dtype, Shape shape, uint32_t seed) {
+  std::mt19937 random(seed);
+  Tensor tensor(dtype, std::move(shape));
+  auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
+  for (size_t i = 0; i < tensor.bytes(); ++i) bytes[i] = static_cast<uint8_t>(random());
+  return tensor;
+}
+
+Tensor Weights(Shape shape, uint32_t seed) {
+  Tensor tensor = Bytes(DType::kI8, std::move(shape), seed);
+  for (int8_t& w : tensor.mutable_span<int8_t>()) w = w == -128 ? int8_t{-127} : w;
+  return tensor;
+}
+
+Tensor Reals(Shape shape, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  Tensor tensor(DType::kF32, std::move(shape));
+  for (float& x : tensor.mutable_span<float>()) x = uniform(random);
+  return tensor;
+}
+
+// Multiples of 1/4: exact beside sums of products whose scales are powers of two.
+Tensor Bias(int64_t channels) {
+  Tensor tensor(DType::kF32, Shape{channels});
+  for (int64_t i = 0; i < channels; ++i)
+    tensor.mutable_span<float>()[i] = 0.25f * static_cast<float>(i % 41 - 20);
+  return tensor;
+}
+
+// Powers of two: every step before the last rounding is exact in float.
+QuantParams WeightScales(int64_t channels) {
+  QuantParams params{{}, std::vector<int32_t>(channels, 0), 0};
+  for (int64_t i = 0; i < channels; ++i)
+    params.scales.push_back(i % 3 == 0 ? 0x1p-7f : i % 3 == 1 ? 0x1p-6f : 0x1p-8f);
+  return params;
+}
+
+struct Geometry {
+  const char* name;
+  Shape x, w;  // [N, spatial..., C] and [OC, IC / group, spatial...]
+  List pads, strides, dilations;
+  int64_t group = 1;
+};
+void PrintTo(const Geometry& g, std::ostream* out) { *out << g.name; }
+
+const Geometry kGeometries[] = {
+    {"Dense3x3", {2, 7, 6, 16}, {32, 16, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 1},
+    {"OddChannels", {1, 7, 6, 3}, {10, 3, 3, 3}, {0, 1, 2, 1}, {2, 2}, {1, 1}, 1},
+    {"Pointwise", {2, 5, 5, 24}, {40, 24, 1, 1}, {0, 0, 0, 0}, {1, 1}, {1, 1}, 1},
+    {"PointwiseStrided", {1, 6, 6, 32}, {16, 32, 1, 1}, {0, 0, 0, 0}, {2, 2}, {1, 1}, 1},
+    {"Depthwise", {2, 9, 9, 32}, {32, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 32},
+    {"DepthwiseStrided", {1, 9, 9, 24}, {24, 1, 3, 3}, {0, 0, 1, 1}, {2, 2}, {1, 1}, 24},
+    {"Grouped", {1, 6, 6, 32}, {32, 8, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 4},
+    {"PaddedBlocks", {1, 6, 6, 40}, {40, 40, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 1},
+    {"FewOutputs", {1, 6, 6, 3}, {8, 3, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 1},
+    {"PaddedPointwise", {1, 1, 1, 128}, {640, 128, 1, 1}, {0, 0, 0, 0}, {1, 1}, {1, 1}, 1},
+    {"Dilated", {1, 9, 9, 16}, {16, 16, 3, 3}, {2, 2, 2, 2}, {1, 1}, {2, 2}, 1},
+    {"OneAxis", {2, 20, 16}, {8, 16, 5}, {2, 2}, {1}, {1}, 1},
+};
+
+OneNode Conv(const Geometry& g) {
+  return OneNode("Conv", 13)
+      .Set("channels_last", int64_t{1})
+      .Set("pads", g.pads)
+      .Set("strides", g.strides)
+      .Set("dilations", g.dilations)
+      .Set("group", g.group);
+}
+
+absl::StatusOr<Lowered> Lower(const OneNode& node, Target target = onednn::DetectTarget(1)) {
+  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
+  return LowerAndRun(graph, node.tensors(), Precision::kInt8, target);
+}
+
+Tensor AsFloats(const Tensor& tensor) {
+  Tensor floats(DType::kF32, tensor.shape());
+  ConvertTensor(tensor.view(), floats.mutable_view());
+  return floats;
+}
+
+// The lowered node's answer differs from the reference kernel's by at most `tolerance`.
+void ExpectReference(const OneNode& node, const absl::StatusOr<Lowered>& lowered,
+                     float tolerance = 0) {
+  ASSERT_TRUE(lowered.ok()) << lowered.status();
+  EXPECT_THAT(lowered->layer.impl, Not(HasSubstr("ref")));
+  const auto expected = node.Run();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  const Tensor want = AsFloats((*expected)[0]);
+  const Tensor got = AsFloats(lowered->outputs[0]);
+  ASSERT_EQ(got.shape(), want.shape());
+  for (int64_t i = 0; i < want.elements(); ++i) {
+    ASSERT_NEAR(got.span<float>()[i], want.span<float>()[i], tolerance)
+        << "element " << i << " of " << want.shape().ToString() << ", " << lowered->layer.impl;
+  }
+}
+
+class ConvLoweringTest : public ::testing::TestWithParam<Geometry> {
+ protected:
+  // x of `dtype` and `zero`, power-of-two scales.
+  OneNode Int8(DType dtype, int32_t zero) const {
+    const Geometry& g = GetParam();
+    return Conv(g)
+        .Input(Bytes(dtype, g.x, 1), QuantParams::PerTensor(0x1p-5f, zero))
+        .Constant(Weights(g.w, 2), WeightScales(g.w[0]))
+        .Constant(Bias(g.w[0]));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ConvLoweringTest, ::testing::ValuesIn(kGeometries),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(ConvLoweringTest, ComputesFloats) {
+  const Geometry& g = GetParam();
+  const OneNode node = Conv(g)
+                           .Input(Reals(g.x, 1))
+                           .Constant(Reals(g.w, 2))
+                           .Constant(Reals({g.w[0]}, 3))
+                           .Post({.kind = PostOp::Kind::kRelu});
+  const auto lowered = Lower(node);
+  ExpectReference(node, lowered, 5e-5f);
+  EXPECT_EQ(lowered->layer.runs, "f32");
+}
+
+TEST_P(ConvLoweringTest, IsBitExactOnIntegers) {
+  // Even zero points of the result: oneDNN rounds halves behind adding it, ONNX before.
+  struct Types {
+    DType x, y;
+    int32_t x_zero, y_zero;
+  };
+  const Types kTypes[] = {{DType::kU8, DType::kU8, 0, 0},
+                          {DType::kU8, DType::kU8, 119, 130},
+                          {DType::kU8, DType::kI8, 3, -6},
+                          {DType::kI8, DType::kI8, 0, 0},
+                          {DType::kI8, DType::kU8, -17, 76}};
+  for (const Types& types : kTypes) {
+    SCOPED_TRACE(Format("{} zero {} -> {} zero {}", DTypeName(types.x), types.x_zero,
+                        DTypeName(types.y), types.y_zero));
+    const OneNode node = Int8(types.x, types.x_zero)
+                             .Declare(types.y, {}, QuantParams::PerTensor(0x1p-1f, types.y_zero));
+    const auto lowered = Lower(node);
+    if (!onednn::DetectTarget(1).int8_exact && types.x == DType::kI8) {
+      EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
+      continue;
+    }
+    ExpectReference(node, lowered);
+    EXPECT_EQ(lowered->layer.runs, "int8");
+    EXPECT_GT(lowered->layer.macs, 0);
+  }
+}
+
+TEST_P(ConvLoweringTest, IsBitExactInTwoPartsWhereSumsOf16BitsCouldSaturate) {
+  const OneNode node =
+      Int8(DType::kU8, 8).Declare(DType::kU8, {}, QuantParams::PerTensor(0x1p-1f, 4));
+  const auto lowered = Lower(node, {.isa = "test", .int8_exact = false, .threads = 1});
+  ExpectReference(node, lowered);
+}
+
+TEST_P(ConvLoweringTest, AddsAResidualThatIsStoredIn8Bits) {
+  const Geometry& g = GetParam();
+  for (const DType residual : {DType::kU8, DType::kI8}) {
+    OneNode node = Int8(DType::kU8, 0);
+    const std::string inferred = node.InferredShape();
+    const auto shape = node.Infer();
+    ASSERT_TRUE(shape.ok());
+    const Shape y = *shape->value(shape->outputs[0]).shape;
+    node.Input(Bytes(residual, y, 5), QuantParams::PerTensor(0x1p-2f, 9))
+        .Post({.kind = PostOp::Kind::kAdd})
+        .Post({.kind = PostOp::Kind::kClip, .alpha = 0, .beta = 60})
+        .Declare(DType::kU8, {}, QuantParams::PerTensor(0x1p-2f, 2));
+    SCOPED_TRACE(Format("{} {} {}", g.name, DTypeName(residual), inferred));
+    ExpectReference(node, Lower(node));
+  }
+}
+
+TEST_P(ConvLoweringTest, KeepsRealsWhereTheModelLeavesThemUnquantized) {
+  const OneNode node = Int8(DType::kU8, 7).Declare(DType::kF32, {});
+  ExpectReference(node, Lower(node));
+}
+
+TEST_P(ConvLoweringTest, QuantizesItsInputWhenItRuns) {
+  const Geometry& g = GetParam();
+  const OneNode node = Conv(g)
+                           .Input(Reals(g.x, 1))
+                           .Constant(Weights(g.w, 2), WeightScales(g.w[0]))
+                           .Constant(Bias(g.w[0]))
+                           .Set("dynamic_quant", int64_t{1})
+                           .Declare(DType::kF32, {})
+                           .Post({.kind = PostOp::Kind::kRelu});
+  const auto lowered = Lower(node);
+  ExpectReference(node, lowered, 1e-4f);
+  EXPECT_EQ(lowered->layer.runs, "int8");
+}
+
+TEST_P(ConvLoweringTest, RunsOnBf16KernelsWhereTheCpuHasThem) {
+  const Target target = onednn::DetectTarget(1);
+  if (!target.bf16) GTEST_SKIP() << "skipped: this CPU has no bf16 arithmetic";
+  const Geometry& g = GetParam();
+  const auto narrow = [](const Tensor& wide) {
+    Tensor tensor(DType::kBF16, wide.shape());
+    ConvertTensor(wide.view(), tensor.mutable_view());
+    return tensor;
+  };
+  const OneNode node = Conv(g)
+                           .Input(narrow(Reals(g.x, 1)))
+                           .Constant(narrow(Reals(g.w, 2)))
+                           .Constant(Reals({g.w[0]}, 3))
+                           .Declare(DType::kBF16, {});
+  const auto lowered = Lower(node);
+  ExpectReference(node, lowered, 0.07f);  // One unit in the last place of 8.
+  EXPECT_EQ(lowered->layer.runs, "bf16");
+  EXPECT_THAT(lowered->layer.impl, HasSubstr("bf16"));
+}
+
+TEST(ConvLoweringTypesTest, LeavesAsymmetricWeightsAndMixedTypesToTheReference) {
+  const Geometry& g = kGeometries[0];
+  QuantParams asymmetric = WeightScales(g.w[0]);
+  asymmetric.zero_points[1] = 4;
+  const auto weights = Lower(Conv(g)
+                                 .Input(Bytes(DType::kU8, g.x, 1), QuantParams::PerTensor(1, 0))
+                                 .Constant(Weights(g.w, 2), asymmetric)
+                                 .Declare(DType::kF32, {}));
+  EXPECT_THAT(std::string(Message(weights.status())), HasSubstr("not symmetric"));
+  const auto mixed = Lower(Conv(g)
+                               .Input(Reals(g.x, 1))
+                               .Constant(Reals(g.w, 2))
+                               .Declare(DType::kU8, {}, QuantParams::PerTensor(1, 0)));
+  EXPECT_EQ(mixed.status().code(), absl::StatusCode::kUnimplemented);
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,113 @@
+// Channels-last pools: on oneDNN, and 8-bit averages with scales of their own, against the reference kernel.
+#include <random>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/onednn/isa.h"
+#include "tests/support/one_node.h"
+#include "tests/unit/engine/ops/lowered.h"
+
+namespace octet {
+namespace {
+
+using testing::Elements;
+using testing::LowerAndRun;
+using testing::Lowered;
+using testing::OneNode;
+using List = std::vector<int64_t>;
+
+Tensor Bytes(DType dtype, Shape shape) {
+  std::mt19937 random(7);
+  Tensor tensor(dtype, std::move(shape));
+  auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
+  for (size_t i = 0; i < tensor.bytes(); ++i) bytes[i] = static_cast<uint8_t>(random());
+  return tensor;
+}
+
+absl::StatusOr<Lowered> Lower(const OneNode& node) {
+  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
+  return LowerAndRun(graph, node.tensors(), Precision::kInt8, onednn::DetectTarget(1));
+}
+
+OneNode Pool(const char* op, int version, List kernel, List strides, List pads) {
+  return OneNode(op, version)
+      .Set("channels_last", int64_t{1})
+      .Set("kernel_shape", std::move(kernel))
+      .Set("strides", std::move(strides))
+      .Set("pads", std::move(pads));
+}
+
+template <typename T>
+void ExpectReference(const OneNode& node, std::string_view impl) {
+  const auto lowered = Lower(node);
+  ASSERT_TRUE(lowered.ok()) << lowered.status();
+  const auto expected = node.Run();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  EXPECT_EQ(Elements<T>(lowered->outputs[0]), Elements<T>((*expected)[0]));
+  EXPECT_TRUE(lowered->layer.impl.starts_with(impl)) << lowered->layer.impl;
+}
+
+// Powers of two in scales and counts: exact up to the last rounding.
+const QuantParams kIn = QuantParams::PerTensor(0x1p-3f, 5);
+const QuantParams kOut = QuantParams::PerTensor(0x1p-4f, 100);
+
+TEST(PoolLoweringTest, AveragesBytesOfOneScaleIntoAnother) {
+  const auto pool = [] { return Pool("AveragePool", 13, {2, 4}, {2, 1}, {0, 0, 0, 0}); };
+  ExpectReference<uint8_t>(
+      pool().Input(Bytes(DType::kU8, {2, 6, 7, 5}), kIn).Declare(DType::kU8, {}, kOut),
+      "octet:average_int8");
+  ExpectReference<int8_t>(
+      pool().Input(Bytes(DType::kI8, {1, 4, 8, 600}), kIn).Declare(DType::kI8, {}, kIn),
+      "octet:average_int8");
+  ExpectReference<float>(
+      pool().Input(Bytes(DType::kU8, {1, 4, 8, 3}), kIn).Declare(DType::kF32, {}),
+      "octet:average_int8");
+}
+
+TEST(PoolLoweringTest, CountsPaddingAsTheModelSays) {
+  for (const int64_t include : {0, 1}) {
+    for (const int version : {11, 19}) {
+      ExpectReference<uint8_t>(Pool("AveragePool", version, {2, 2}, {2, 2}, {1, 1, 1, 1})
+                                   .Set("count_include_pad", include)
+                                   .Set("ceil_mode", int64_t{1})
+                                   .Input(Bytes(DType::kU8, {1, 6, 5, 16}), kIn)
+                                   .Declare(DType::kU8, {}, kOut),
+                               "octet:average_int8");
+    }
+  }
+}
+
+TEST(PoolLoweringTest, AveragesWholePlanes) {
+  ExpectReference<uint8_t>(OneNode("GlobalAveragePool", 1)
+                               .Set("channels_last", int64_t{1})
+                               .Input(Bytes(DType::kU8, {3, 4, 4, 130}), kIn)
+                               .Declare(DType::kU8, {}, kOut),
+                           "octet:average_int8");
+}
+
+TEST(PoolLoweringTest, TakesFloatPaddingIntoTheCount) {
+  Tensor x(DType::kF32, {1, 4, 4, 16});
+  for (int64_t i = 0; i < x.elements(); ++i) x.mutable_span<float>()[i] = static_cast<float>(i % 7);
+  ExpectReference<float>(Pool("AveragePool", 11, {2, 2}, {2, 2}, {1, 1, 1, 1})
+                             .Set("count_include_pad", int64_t{1})
+                             .Input(std::move(x)),
+                         "jit");
+}
+
+TEST(PoolLoweringTest, MovesBytesThroughMaxPools) {
+  ExpectReference<uint8_t>(Pool("MaxPool", 12, {3, 3}, {2, 2}, {1, 1, 1, 1})
+                               .Input(Bytes(DType::kU8, {1, 7, 7, 64}), kIn)
+                               .Declare(DType::kU8, {}, kIn),
+                           "jit");
+}
+
+TEST(PoolLoweringTest, LeavesRequantizingMaxPoolsToTheReference) {
+  const auto lowered = Lower(Pool("MaxPool", 12, {3, 3}, {2, 2}, {1, 1, 1, 1})
+                                 .Input(Bytes(DType::kU8, {1, 7, 7, 64}), kIn)
+                                 .Declare(DType::kU8, {}, kOut));
+  EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
+}
+
+}  // namespace
+}  // namespace octet
