@@ -1,7 +1,11 @@
 #include "server/server.h"
 
+#include <algorithm>
+#include <chrono>
 #include <optional>
 #include <utility>
+
+#include "absl/synchronization/mutex.h"
 
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
@@ -18,6 +22,10 @@
 
 namespace octet {
 namespace {
+
+/// How long calls are still answered UNAVAILABLE before the gRPC port closes: what reaches gRPC once
+/// it closes ends as CANCELLED, which clients do not take for "try another server".
+constexpr std::chrono::milliseconds kRefusing{500};
 
 void LogListening(std::string_view protocol, const std::string& address, int port) {
   LogEvent(LogLevel::kInfo, "listening",
@@ -43,6 +51,7 @@ class ServerProcess final : public Server {
   bool Drain(TimePoint deadline) override;
 
  private:
+  void Pause(TimePoint until);
   bool Ready() const { return repository_->Ready() && !gate_.closed(); }
 
   const ServerConfig config_;
@@ -90,6 +99,13 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   return absl::OkStatus();
 }
 
+void ServerProcess::Pause(TimePoint until) {
+  absl::Mutex mutex;
+  absl::CondVar never;
+  absl::MutexLock lock(&mutex);
+  while (clock_.Now() < until) clock_.WaitUntil(never, mutex, until);
+}
+
 bool ServerProcess::Drain(TimePoint deadline) {
   gate_.Close();
   if (poller_) poller_->Stop();
@@ -99,7 +115,10 @@ bool ServerProcess::Drain(TimePoint deadline) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
     dispatcher_.Abandon();
   }
-  if (grpc_ != nullptr) grpc_->Shutdown(deadline);
+  if (grpc_ != nullptr) {
+    Pause(std::min(deadline, clock_.Now() + kRefusing));
+    grpc_->Shutdown(deadline);
+  }
   workers_.reset();
   http_.reset();
   metrics_endpoint_.reset();

@@ -23,13 +23,19 @@ from small_models import Caller, server
 
 OCTET = ""
 CLIENTS = 16
-LOOPBACK = ("--address", "127.0.0.1", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
+PORTS = {"--grpc-port": 0, "--http-port": 0, "--metrics-port": 0}
 NEVER_ACCEPTED = ("shutting down", "draining", "connect", "refused", "GOAWAY")
 
 
-def serve_briefly(*words):
+def serve_command(*words, ports=None):
+    """Returns the command of a server on free loopback ports but for those given."""
+    options = [str(word) for option in (PORTS | (ports or {})).items() for word in option]
+    return [OCTET, "serve", "--address", "127.0.0.1", *options, *map(str, words)]
+
+
+def serve_briefly(*words, ports=None):
     """Returns the finished process of a server that is expected to end by itself."""
-    command = [OCTET, "serve", *LOOPBACK, *map(str, words)]
+    command = serve_command(*words, ports=ports)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -81,11 +87,11 @@ class DrainTest(FolderTest):
 
     def test_a_batch_that_waits_for_more_runs_at_once(self):
         small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
-        (self.models / "net/model.yaml").write_text("batching: {max_batch: 8, max_queue_delay_us: 60000000}\n")
+        (self.models / "net/model.yaml").write_text("batching: {max_batch: 8, max_queue_delay_us: 25000000}\n")
         running = self.start("shutdown: {grace_seconds: 30}\n")
         caller = Caller(running.grpc)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(caller.ask, "net")
+            asked = pool.submit(caller.ask, "net", timeout=60)
             self.wait_for_metric(running, 'octet_queue_depth{model="net",version="1",precision="fp32"} 1')
             running.stop()
             self.assertEqual(asked.result(10), 2)
@@ -137,7 +143,7 @@ class DrainTest(FolderTest):
     def test_sigterm_while_models_load_ends_it(self):
         for i in range(40):
             small_models.write_heavy(self.models / f"net{i}/1/fp32.onnx", 1)
-        command = [OCTET, "serve", *LOOPBACK, "--repository", self.models]
+        command = serve_command("--repository", self.models)
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             for line in process.stderr:
                 if "event=variant_loaded" in line:
@@ -176,7 +182,7 @@ class CannotServeTest(FolderTest):
             port = taken.getsockname()[1]
             for option in ("--grpc-port", "--http-port", "--metrics-port"):
                 with self.subTest(option):
-                    done = serve_briefly("--repository", self.models, option, port)
+                    done = serve_briefly("--repository", self.models, ports={option: port})
                     self.assertEqual(done.returncode, 1, done.stderr)
                     self.assertIn(f"127.0.0.1:{port}", done.stderr)
 
@@ -185,7 +191,7 @@ class CannotServeTest(FolderTest):
         running = self.start()
         for option, address in (("--grpc-port", running.grpc), ("--http-port", running.http), ("--metrics-port", running.metrics)):
             with self.subTest(option):
-                done = serve_briefly("--repository", self.models, option, address.rpartition(":")[2])
+                done = serve_briefly("--repository", self.models, ports={option: address.rpartition(":")[2]})
                 self.assertEqual(done.returncode, 1, done.stderr)
                 self.assertIn(address, done.stderr)
         running.stop()
