@@ -22,16 +22,17 @@ OCTET = ""
 CLIENTS = 4
 POLL = "repository: {poll_seconds: 1}\n"
 RELOADS = 200
+EXTENT = 512  # 2 MiB of weights
 RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
 
 
 class Asking:
     """Clients that ask one model without end, and what they were told."""
 
-    def __init__(self, target, model):
+    def __init__(self, target, model, clients=CLIENTS):
         self.answers, self.errors, self.asked = set(), [], 0
         self.stopped = threading.Event()
-        self.threads = [threading.Thread(target=self._ask, args=(target, model)) for _ in range(CLIENTS)]
+        self.threads = [threading.Thread(target=self._ask, args=(target, model)) for _ in range(clients)]
 
     def _ask(self, target, model):
         caller = Caller(target)
@@ -150,22 +151,22 @@ class ReloadTest(unittest.TestCase):
 
     def test_reloads_keep_memory_flat(self):
         file = self.models / "net/1/fp32.onnx"
-        small_models.write_heavy(file, 1)
+        small_models.write_heavy(file, 1, EXTENT)
         (self.models / "net/model.yaml").write_text("batching: {max_batch: 2}\n")
         running = self.start()
         caller = Caller(running.grpc)
         resident = []
         with contextlib.ExitStack() as stack:
-            asking = stack.enter_context(Asking(running.grpc, "net"))
+            asking = stack.enter_context(Asking(running.grpc, "net", clients=1))
             for i in range(1, RELOADS + 1):
-                small_models.write_heavy(file, 1 + i % 2)
+                small_models.write_heavy(file, 1 + i % 2, EXTENT)
                 caller.load("net")
                 resident.append(float(RESIDENT.search(self.metrics(running)).group(1)) / 2**20)
         self.assertEqual(asking.errors, [])
         self.assertEqual(asking.answers, {1, 2})
         early, late = max(resident[20:60]), max(resident[-40:])
         print(f"resident MiB: first {resident[0]:.1f}, reloads 20-60 at most {early:.1f}, last 40 at most {late:.1f}")
-        # One copy of the weights that was kept by each reload would be 8 MiB x 140.
+        # One copy of the weights that was kept by each reload would be 2 MiB x 140.
         self.assertLess(late, early + 24)
         running.stop()
 
