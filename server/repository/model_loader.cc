@@ -175,7 +175,8 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                              .variants = version.variants,
                              .config = settings_->config,
                              .batching = settings_->batching,
-                             .statistics = version.statistics},
+                             .statistics = version.statistics,
+                             .labels = settings_->labels},
                             metrics_);
   CatalogueVersion& row = version.row;
   if (!built.ok()) {

@@ -1,5 +1,6 @@
 #include "server/repository/model_settings.h"
 
+#include <fstream>
 #include <set>
 #include <string>
 #include <utility>
@@ -30,6 +31,20 @@ void CheckModel(const ServerConfig& server, std::string_view name, const ModelFi
   }
 }
 
+/// The lines of a file; none when there is no such file. What is longer than a mebibyte is cut.
+std::vector<std::string> ReadLines(const std::string& path) {
+  constexpr size_t kMostBytes = size_t{1} << 20;
+  std::vector<std::string> lines;
+  std::ifstream file(path);
+  size_t bytes = 0;
+  for (std::string line; bytes < kMostBytes && std::getline(file, line);) {
+    bytes += line.size() + 1;
+    if (line.ends_with('\r')) line.pop_back();
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std::string_view name,
@@ -45,6 +60,7 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
   absl::StatusOr<ServerConfig::Batching> batching = ResolveBatching(server, settings.config);
   OCTET_RETURN_IF_ERROR(Annotate(batching.status(), files.config_path()));
   settings.batching = *batching;
+  settings.labels = ReadLines(files.folder + "/labels.txt");
   return settings;
 }
 

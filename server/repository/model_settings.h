@@ -17,6 +17,7 @@ namespace octet {
 struct ModelSettings {
   ModelConfig config;
   ServerConfig::Batching batching;
+  std::vector<std::string> labels;  ///< The lines of labels.txt beside model.yaml, if there is one.
 };
 
 /// Reads the model's model.yaml; the defaults when there is none. INVALID_ARGUMENT naming the file,

@@ -37,6 +37,7 @@ struct ModelVersion {
   Signature signature;  ///< Of its ready variants, which agree; else of none: empty.
   ServerConfig::Batching batching;
   std::map<std::string, WireMapping> wire;  ///< By input name.
+  std::vector<std::string> labels;          ///< Of the classes, by index; empty when unknown.
   ModelConfig::Routing routing;
   RouteTable routes;
   std::vector<ServedVariant> variants;  ///< In the order of Precision.

@@ -84,6 +84,7 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->version = std::to_string(parts.number);
   version->batching = parts.batching;
   version->wire = parts.config.wire;
+  version->labels = parts.labels;
   version->routing = parts.config.routing;
   version->statistics = parts.statistics;
   const Signature* reference = ReferenceSignature(parts.variants);

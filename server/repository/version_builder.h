@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -32,6 +33,7 @@ struct VersionParts {
   const ModelConfig& config;
   ServerConfig::Batching batching;
   std::shared_ptr<VersionStatistics> statistics;
+  std::vector<std::string> labels;
 };
 
 /// Makes the version: queues, routes, metrics. A variant that did not load, or whose signature is

@@ -91,8 +91,9 @@ void* ResponseWriter::Reserve(size_t index, const TensorSpec& spec) {
 }
 
 void ResponseWriter::WriteClasses(Requested& output) {
-  const Shape shape = Classify(output.scores.view(), version_->signature.batches, output.classes,
-                               {}, *response_->mutable_raw_output_contents(output.place));
+  const Shape shape =
+      Classify(output.scores.view(), version_->signature.batches, output.classes, version_->labels,
+               *response_->mutable_raw_output_contents(output.place));
   Describe(output.place, "BYTES", shape);
 }
 

@@ -142,8 +142,9 @@ class InferTest(unittest.TestCase):
         self.assertEqual(list(response.outputs[0].shape), [2, 3])
         raw = response.raw_output_contents[0]
         length = int.from_bytes(raw[:4], "little")
-        score, index = raw[4 : 4 + length].decode().split(":")[:2]
+        score, index, label = raw[4 : 4 + length].decode().split(":")
         self.assertEqual(int(index), best[0].argmax())
+        self.assertEqual(label, served_models.LABELS[int(index)])
         self.assertAlmostEqual(float(score), best[0].max(), places=4)
 
     def test_a_deadline_that_has_passed_is_told(self):

@@ -77,6 +77,15 @@ class ModelRepositoryTest : public ::testing::Test {
   std::unique_ptr<ModelRepository> repository_;
 };
 
+TEST_F(ModelRepositoryTest, ClassesHaveTheLabelsOfTheFolder) {
+  folder_.Write("plain/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("named/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("named/labels.txt", "cat\r\nblack dog\n");
+  Open();
+  EXPECT_THAT((*repository_->Find("named", ""))->labels, ElementsAre("cat", "black dog"));
+  EXPECT_TRUE((*repository_->Find("plain", ""))->labels.empty());
+}
+
 TEST_F(ModelRepositoryTest, TheHighestReadyVersionAnswers) {
   folder_.Write("net/model.yaml", "versions: {all: true}");
   folder_.Write("net/2/fp32.onnx", ScalingModel(2));

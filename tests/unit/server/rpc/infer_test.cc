@@ -178,6 +178,15 @@ TEST_F(InferTest, ClassificationAnswersWithTheBestClasses) {
                                                          "\3\0\0\0"
                                                          "6:3",
                                                          14));
+  auto labelled = repository_.Make("net", 1, {{Precision::kFp32, fp32_}});
+  labelled->labels = {"a", "b", "c"};
+  repository_.Put(labelled);
+  ASSERT_TRUE(Infer(request, &response).ok());
+  EXPECT_EQ(response.raw_output_contents(0), std::string("\5\0\0\0"
+                                                         "8:1:b"
+                                                         "\3\0\0\0"
+                                                         "6:3",
+                                                         16));
   (*output.mutable_parameters())["classification"].set_int64_param(0);
   ExpectRefused(request, grpc::StatusCode::INVALID_ARGUMENT, "classification");
 }
