@@ -34,10 +34,10 @@
          "Share of the model's multiply-adds that runs in int8, 0 to 1.")
 
 /// Of the process as a whole; no labels.
-#define OCTET_SERVER_METRICS(METRIC)                                           \
-  METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total",     \
-         "Requests refused before a model and precision was chosen, by code.") \
-  METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")        \
+#define OCTET_SERVER_METRICS(METRIC)                                       \
+  METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total", \
+         "Requests refused before they waited for a precision, by code.")  \
+  METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")    \
   METRIC(Counter, load_failures, "octet_model_load_failures_total", "Variants that failed to load.")
 
 namespace octet {
