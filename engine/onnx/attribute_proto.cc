@@ -81,7 +81,7 @@ absl::StatusOr<AttributeValue> ReadValue(AttributeProto& proto, TensorReader& te
     }
     case AttributeProto::GRAPH:
     case AttributeProto::GRAPHS:
-      return Unimplemented("sub-graphs are not supported");
+      return Unimplemented("unsupported sub-graph");
     default:
       return Unimplemented("unsupported attribute type: {}",
                            AttributeProto::AttributeType_Name(type));

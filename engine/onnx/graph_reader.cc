@@ -1,5 +1,7 @@
 #include "engine/onnx/graph_reader.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <format>
 #include <map>
@@ -21,6 +23,8 @@ namespace {
 constexpr size_t kMaxNameBytes = 1 << 12;
 // No domain counts its versions so high.
 constexpr int64_t kMaxVersion = 1 << 20;
+// What passes write into nodes of ONNX's domain: in a file it would be a way around their checks.
+constexpr std::array<std::string_view, 3> kReserved = {"channels_last", "dynamic_quant", "trans_b"};
 
 // The length of the UTF-8 sequence that starts `text`, 0 when there is none. Source: RFC 3629.
 size_t Utf8Length(std::string_view text) {
@@ -138,6 +142,27 @@ class GraphReader {
     return absl::OkStatus();
   }
 
+  // The type of an input or output. One that Octet does not know is told as a fault of the first node that meets it:
+  // it is the operator that Octet would have to have.
+  absl::StatusOr<Declaration> ReadInterface(const onnx::ValueInfoProto& info) const {
+    absl::StatusOr<Declaration> declared = ReadValueInfo(info);
+    if (declared.ok() || declared.status().code() != absl::StatusCode::kUnimplemented)
+      return declared;
+    // An output is told when its node has been read, an input before that. Where no node meets it, the first one stands in.
+    const auto value = values_.find(info.name());
+    if (value != values_.end() && graph_.producer(value->second) != kNone) {
+      return Annotate(declared.status(), Describe(graph_.node(graph_.producer(value->second))));
+    }
+    const auto meets = [&](const onnx::NodeProto& node) {
+      return std::ranges::contains(node.input(), info.name());
+    };
+    auto found = std::ranges::find_if(proto_.node(), meets);
+    if (found == proto_.node().end()) found = proto_.node().begin();
+    if (found == proto_.node().end()) return declared;
+    const absl::StatusOr<Node> node = Identify(*found);
+    return Annotate(declared.status(), node.ok() ? Describe(*node) : Message(node.status()));
+  }
+
   // Adds a value under a name that must be new (every value is assigned once).
   absl::StatusOr<ValueId> Define(const std::string& name, Value value) {
     OCTET_RETURN_IF_ERROR(CheckName(name, "value"));
@@ -166,7 +191,7 @@ class GraphReader {
       if (!seen.insert(info.name()).second) {
         return InvalidArgument("input is declared twice: '{}'", info.name());
       }
-      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadValueInfo(info));
+      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadInterface(info));
       // Before IR version 4 every initializer was declared as an input, too.
       if (const auto found = values_.find(info.name()); found != values_.end()) {
         const Tensor& constant = graph_.value(found->second).constant;
@@ -201,7 +226,8 @@ class GraphReader {
     return absl::OkStatus();
   }
 
-  absl::Status ReadNode(onnx::NodeProto& proto) {
+  // Name, operator and opset of a node.
+  absl::StatusOr<Node> Identify(const onnx::NodeProto& proto) const {
     Node node;
     OCTET_RETURN_IF_ERROR(CheckName(proto.name(), "node"));
     OCTET_RETURN_IF_ERROR(CheckName(proto.op_type(), "operator"));
@@ -218,8 +244,17 @@ class GraphReader {
                              node.name);
     }
     node.version = import->second;
+    return node;
+  }
+
+  absl::Status ReadNode(onnx::NodeProto& proto) {
+    OCTET_ASSIGN_OR_RETURN(Node node, Identify(proto));
+    if (node.domain == kOctetDomain) {
+      return Unimplemented("{}: unsupported operator, of the domain that only passes write",
+                           Describe(node));
+    }
     if (!proto.overload().empty() || functions_.contains({node.domain, node.op})) {
-      return Unimplemented("{}: functions of the model are not supported", Describe(node));
+      return Unimplemented("{}: unsupported operator, a function of the model", Describe(node));
     }
     const absl::Status filled = FillNode(proto, node);
     if (!filled.ok()) return Annotate(filled, Describe(node));
@@ -249,6 +284,9 @@ class GraphReader {
     for (onnx::AttributeProto& attribute : *proto.mutable_attribute()) {
       OCTET_RETURN_IF_ERROR(CheckName(attribute.name(), "attribute"));
       if (attribute.name().empty()) return InvalidArgument("attribute without a name");
+      if (node.domain == kOnnxDomain && std::ranges::contains(kReserved, attribute.name())) {
+        return InvalidArgument("attribute is not ONNX's: '{}'", attribute.name());
+      }
       if (node.attributes.has(attribute.name())) {
         return InvalidArgument("attribute is given twice: '{}'", attribute.name());
       }
@@ -271,7 +309,7 @@ class GraphReader {
       if (graph_.is_graph_output(found->second)) {
         return InvalidArgument("output is declared twice: '{}'", info.name());
       }
-      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadValueInfo(info));
+      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadInterface(info));
       Value& value = graph_.mutable_value(found->second);
       if (value.is_constant()) {
         OCTET_RETURN_IF_ERROR(CheckAgainst(declared, info.name(), value.constant.spec()));

@@ -8,12 +8,10 @@
 #include <onnx/onnx_pb.h>
 
 #include "engine/onnx/external_data.h"
+#include "engine/tensor/limits.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet {
-
-/// Largest rank of a tensor in a file; more is a damaged or hostile file.
-inline constexpr int kMaxRank = 32;
 
 /// Maps TensorProto.DataType. INVALID_ARGUMENT for UNDEFINED and for numbers that ONNX does not define;
 /// UNIMPLEMENTED naming the type for strings, complex numbers, 8-bit floats and 4-bit integers.

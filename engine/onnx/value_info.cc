@@ -14,16 +14,11 @@ absl::StatusOr<Shape> ReadShape(const onnx::TensorShapeProto& proto) {
     return InvalidArgument("rank {} is above {}", proto.dim_size(), kMaxRank);
   }
   Shape shape;
-  Shape
-      smallest;  // With unknown extents as 1: no request could make the product smaller, but for 0.
   for (const onnx::TensorShapeProto::Dimension& dim : proto.dim()) {
     const bool known = dim.has_dim_value() && dim.dim_value() >= 0;
     shape.push_back(known ? dim.dim_value() : kUnknownDim);
-    smallest.push_back(known ? dim.dim_value() : 1);
   }
-  if (!CheckedElements(smallest.dims())) {
-    return InvalidArgument("impossible shape: {}", shape.ToString());
-  }
+  if (!IsPossible(shape)) return InvalidArgument("impossible shape: {}", shape.ToString());
   return shape;
 }
 
@@ -32,7 +27,7 @@ absl::StatusOr<Declaration> ReadType(const onnx::ValueInfoProto& proto) {
   if (!proto.has_type() || proto.type().value_case() == onnx::TypeProto::VALUE_NOT_SET) {
     return declared;
   }
-  if (!proto.type().has_tensor_type()) return Unimplemented("only tensors are supported");
+  if (!proto.type().has_tensor_type()) return Unimplemented("unsupported type: no tensor");
   const onnx::TypeProto::Tensor& tensor = proto.type().tensor_type();
   if (tensor.elem_type() != onnx::TensorProto::UNDEFINED) {
     OCTET_ASSIGN_OR_RETURN(declared.dtype, DTypeFromOnnx(tensor.elem_type()));

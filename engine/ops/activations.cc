@@ -1,7 +1,9 @@
 // Activations: one input (and for PRelu a slope), one output of the same shape.
 // Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Elu Selu Celu ThresholdedRelu Softplus Softsign
 // Mish Gelu Erf; octet:Swish; com.microsoft:Gelu.
+#include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "engine/ops/activation_math.h"
 #include "engine/ops/dispatch.h"
@@ -47,9 +49,17 @@ absl::StatusOr<Kernel> MakeSigmoid(const KernelContext& c) {
 absl::StatusOr<Kernel> MakeTanh(const KernelContext& c) {
   return RealKernel(c, [](auto x) { return math::Tanh(x); });
 }
+/// ONNX defines Erf for integers, too: their results truncated.
 absl::StatusOr<Kernel> MakeErf(const KernelContext& c) {
-  return RealKernel(c, [](auto x) { return math::Erf(x); });
+  const auto make = []<typename T>() -> Kernel {
+    if constexpr (std::is_integral_v<T>)
+      return UnaryKernel<T>([](T x) { return static_cast<T>(std::erf(static_cast<double>(x))); });
+    else
+      return UnaryKernel<T>([](T x) { return math::Erf(x); });
+  };
+  return KernelFor(kNumberKernels, c.inputs[0].dtype(), c.node, make);
 }
+absl::Status InferErf(InferContext& context) { return InferSameAsInput(context, kNumbers); }
 absl::StatusOr<Kernel> MakeSoftplus(const KernelContext& c) {
   return RealKernel(c, [](auto x) { return math::Softplus(x); });
 }
@@ -94,6 +104,21 @@ absl::StatusOr<Kernel> MakeSelu(const KernelContext& c) {
     return static_cast<decltype(x)>(gamma) * math::Elu(x, alpha);
   });
 }
+
+/// x + bias below -lambd, x - bias above lambd, else 0. Source: ONNX Shrink-9.
+absl::StatusOr<Kernel> MakeShrink(const KernelContext& context) {
+  OCTET_ASSIGN_OR_RETURN(const float bias, context.node.attributes.Float("bias", 0.0F));
+  OCTET_ASSIGN_OR_RETURN(const float lambd, context.node.attributes.Float("lambd", 0.5F));
+  const auto make = [&]<typename T>() -> Kernel {
+    return UnaryKernel<T>([=](T x) -> T {
+      const double real = static_cast<double>(x);
+      if (real < -lambd) return static_cast<T>(real + bias);
+      return real > lambd ? static_cast<T>(real - bias) : T{0};
+    });
+  };
+  return KernelFor(kNumberKernels, context.inputs[0].dtype(), context.node, make);
+}
+absl::Status InferShrink(InferContext& context) { return InferSameAsInput(context, kNumbers); }
 
 absl::Status InferGelu(InferContext& context) {
   OCTET_RETURN_IF_ERROR(InferFloat(context));
@@ -158,8 +183,7 @@ absl::Status InferClip(InferContext& context) {
   OCTET_RETURN_IF_ERROR(InferSameAsInput(context, accepted, 1, 3));
   for (const size_t i : {1, 2}) {
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, i));
-    if (!context.has_input(i) || !context.shape(i) || !context.shape(i)->is_static()) continue;
-    if (context.shape(i)->elements() != 1) return context.Error("bounds must be scalars");
+    OCTET_RETURN_IF_ERROR(ExpectScalar(context, i));
   }
   return absl::OkStatus();
 }
@@ -199,7 +223,13 @@ constexpr OpDef Activation(std::string_view name, int since, MakeKernelFn kernel
 constexpr OpDef kOps[] = {
     Activation("Celu", 12, MakeCelu),
     Activation("Elu", 6, MakeElu),
-    Activation("Erf", 9, MakeErf),
+    {.domain = kOnnxDomain,
+     .name = "Erf",
+     .since = 9,
+     .infer = InferErf,
+     .kernel = MakeErf,
+     .lower = LowerElementwiseUnary,
+     .traits = kUnary},
     Activation("HardSigmoid", 6, MakeHardSigmoid),
     Activation("HardSwish", 14, MakeHardSwish),
     Activation("LeakyRelu", 6, MakeLeakyRelu),
@@ -216,6 +246,12 @@ constexpr OpDef kOps[] = {
      .infer = InferRelu,
      .kernel = MakeRelu,
      .lower = LowerElementwiseUnary,
+     .traits = kUnary},
+    {.domain = kOnnxDomain,
+     .name = "Shrink",
+     .since = 9,
+     .infer = InferShrink,
+     .kernel = MakeShrink,
      .traits = kUnary},
     {.domain = kOnnxDomain,
      .name = "Gelu",

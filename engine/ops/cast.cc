@@ -1,5 +1,4 @@
 // Changes of element type: Cast, CastLike, octet:Convert (octet_domain.md).
-
 #include "engine/ops/dispatch.h"
 #include "engine/ops/elementwise_lowering.h"
 #include "engine/ops/infer_rules.h"
@@ -17,7 +16,8 @@ absl::Status InferCast(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
   OCTET_ASSIGN_OR_RETURN(const int64_t to, context.attributes().Int("to", 0));
   const std::optional<DType> type = DTypeOfOnnx(to);
-  if (!type) return context.Error(Format("attribute 'to' is not supported: {}", to));
+  if (!type)
+    return Unimplemented("{}: unsupported element type {} of ONNX", Describe(context.node()), to);
   return context.SetOutput(0, *type, context.shape(0));
 }
 
@@ -31,8 +31,6 @@ absl::Status InferCastLike(InferContext& context) {
 /// The pass that makes a Convert also decides the stored type of its output.
 absl::Status InferConvert(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
-  const ValueId output = context.node().output(0);
-  if (output == kNone) return context.Error("output 0 is missing");
   const DType stored = context.output(0).quant ? DType::kF32 : context.output(0).dtype;
   if (stored == DType::kUndefined) return context.Error("the output has no element type");
   return context.SetOutput(0, stored, context.shape(0));

@@ -51,6 +51,7 @@ absl::Status InferConcat(InferContext& context) {
       int64_t& extent = (*out)[d];
       if (d == axis) {
         extent = in[d] == kUnknownDim || extent == kUnknownDim ? kUnknownDim : extent + in[d];
+        if (extent > kMaxElements) return context.Error("joins to more than any memory holds");
       } else if (extent == kUnknownDim) {
         extent = in[d];
       } else {
@@ -199,7 +200,8 @@ absl::StatusOr<std::vector<int64_t>> SplitExtents(InferContext& context, int64_t
     }
     int64_t sum = 0;
     for (const int64_t part : *split.values) {
-      if (part < 0) return context.Error(Format("'split' has a negative part: {}", part));
+      if (part < 0 || part > kMaxElements || sum > kMaxElements)
+        return context.Error(Format("'split' has an impossible part: {}", part));
       sum += part;
     }
     if (extent != kUnknownDim && sum != extent) {

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/ops/binary_math.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
+#include "engine/ops/int_operands.h"
 #include "engine/ops/onnx_dtype.h"
 #include "engine/ops/op_list.h"
 #include "engine/tensor/status.h"
@@ -47,7 +49,7 @@ absl::StatusOr<Tensor> ConstantTensor(const Node& node) {
     OCTET_ASSIGN_OR_RETURN(const std::vector<int64_t> values, attributes.Ints("value_ints", {}));
     return OneDimensional(values);
   }
-  return Unimplemented("{}: only tensor, float and int values are supported", Describe(node));
+  return Unimplemented("{}: unsupported value: neither tensor nor numbers", Describe(node));
 }
 
 absl::Status InferConstant(InferContext& context) {
@@ -85,7 +87,7 @@ absl::Status InferConstantOfShape(InferContext& context) {
     }
     shape = Shape(*dims);
   } else if (context.shape(0) && context.shape(0)->is_static()) {
-    shape = Shape(std::vector<int64_t>((*context.shape(0))[0], kUnknownDim));
+    shape = UnknownShape((*context.shape(0))[0]);
   }
   return context.SetOutput(0, value.dtype(), std::move(shape));
 }
@@ -214,7 +216,7 @@ absl::StatusOr<Kernel> MakeRange(const KernelContext& context) {
       const T delta = *inputs[2].as<T>();
       const auto out = outputs[0].span<T>();
       for (size_t i = 0; i < out.size(); ++i) {
-        out[i] = static_cast<T>(start + static_cast<T>(i) * delta);
+        out[i] = math::Add{}(start, math::Mul{}(static_cast<T>(i), delta));
       }
       return absl::OkStatus();
     };
@@ -230,12 +232,15 @@ absl::Status InferEyeLike(InferContext& context) {
   if (!context.attributes().has("dtype"))
     return context.SetOutput(0, context.dtype(0), context.shape(0));
   const std::optional<DType> type = DTypeOfOnnx(dtype);
-  if (!type) return context.Error(Format("attribute 'dtype' is not supported: {}", dtype));
+  if (!type)
+    return Unimplemented("{}: unsupported element type {} of ONNX", Describe(context.node()),
+                         dtype);
   return context.SetOutput(0, *type, context.shape(0));
 }
 
 absl::StatusOr<Kernel> MakeEyeLike(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const int64_t k, context.node.attributes.Int("k", 0));
+  OCTET_ASSIGN_OR_RETURN(const int64_t diagonal, context.node.attributes.Int("k", 0));
+  const int64_t k = std::clamp(diagonal, -kMaxElements, kMaxElements);
   const DType dtype = context.outputs[0].dtype;
   return KernelFor(kNumberAndBoolKernels, dtype, context.node, [&]<typename T>() -> Kernel {
     return [k](std::span<const ConstTensorView>, std::span<const TensorView> outputs) {
@@ -267,7 +272,8 @@ absl::Status InferDropout(InferContext& context) {
     OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, kBools));
     const Tensor* training = context.constant(2);
     if (training == nullptr || training->elements() != 1 || training->span<bool>()[0]) {
-      return context.Error("training_mode must be a constant false");
+      return Unimplemented("{}: unsupported 'training_mode' that is not a constant false",
+                           Describe(context.node()));
     }
   }
   OCTET_RETURN_IF_ERROR(context.SetOutput(0, context.dtype(0), context.shape(0)));

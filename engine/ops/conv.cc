@@ -17,6 +17,7 @@ absl::Status InferConv(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 3));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
   OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
   OCTET_RETURN_IF_ERROR(ExpectPerChannel(context, 2, 1, false));
   OCTET_ASSIGN_OR_RETURN(std::optional<Shape> out, InferConvOutput(context, 0, 1));
   return context.SetOutput(0, context.dtype(0), std::move(out));
@@ -64,7 +65,7 @@ absl::Status InferConvInteger(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kBytes));
   OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
   OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 1, 3));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 2, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectScalar(context, 2));
   OCTET_RETURN_IF_ERROR(ExpectPerChannel(context, 3, 1, true));
   OCTET_ASSIGN_OR_RETURN(std::optional<Shape> out, InferConvOutput(context, 0, 1));
   return context.SetOutput(0, DType::kI32, std::move(out));

@@ -55,6 +55,15 @@ absl::StatusOr<TransposedWindow> ReadTransposedWindow(const Node& node, const Sh
   if (result.output_shape.size() == count + 2) {
     result.output_shape.erase(result.output_shape.begin(), result.output_shape.begin() + 2);
   }
+  constexpr int64_t kMost = int64_t{1} << 31;
+  for (const int64_t padding : result.output_padding) {
+    if (padding < 0 || padding > kMost)
+      return InvalidArgument("{}: impossible 'output_padding': {}", Describe(node), padding);
+  }
+  for (const int64_t extent : result.output_shape) {
+    if (extent < 1 || extent > kMost)
+      return InvalidArgument("{}: impossible 'output_shape': {}", Describe(node), extent);
+  }
   const bool shape_fits = result.output_shape.empty() || result.output_shape.size() == count;
   if (result.output_padding.size() != count || !shape_fits) {
     return InvalidArgument("{}: 'output_padding' or 'output_shape' has not {} values",
@@ -67,6 +76,7 @@ absl::Status InferConvTranspose(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 3));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
   OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 3, 5));
   if (!context.shape(0) || !context.shape(1) || !context.shape(1)->is_static()) {
     std::optional<Shape> unknown;
@@ -87,6 +97,7 @@ absl::Status InferConvTranspose(InferContext& context) {
   }
   OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(context.node(), w));
   Shape out{x[0], w[1] * group};
+  OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, out[1]));
   for (int i = 2; i < x.rank(); ++i) {
     const int64_t extent =
         x[i] == kUnknownDim ? kUnknownDim : window.Resolve(static_cast<size_t>(i) - 2, x[i]).out;

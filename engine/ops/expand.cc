@@ -29,7 +29,7 @@ absl::Status InferExpand(InferContext& context) {
     const auto& length = context.shape(1);
     if (!length || !length->is_static())
       return context.SetOutput(0, context.dtype(0), std::nullopt);
-    const int rank = std::max(context.shape(0)->rank(), static_cast<int>((*length)[0]));
+    const int64_t rank = std::max<int64_t>(context.shape(0)->rank(), (*length)[0]);
     return context.SetOutput(0, context.dtype(0), UnknownShape(rank));
   }
   for (const int64_t extent : *target) {
@@ -77,7 +77,9 @@ absl::Status InferTile(InferContext& context) {
   }
   for (int i = 0; i < out.rank(); ++i) {
     if ((*repeats)[i] < 0) return context.Error(Format("a repeat is negative: {}", (*repeats)[i]));
-    if (out[i] != kUnknownDim) out[i] *= (*repeats)[i];
+    if (out[i] == kUnknownDim) continue;
+    // Too large a product is refused like any impossible extent.
+    if (__builtin_mul_overflow(out[i], (*repeats)[i], &out[i])) out[i] = kMaxElements + 1;
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }

@@ -129,6 +129,12 @@ absl::Status InferGatherND(InferContext& context) {
     return context.Error(Format("indices {} have more positions than data {} has axes",
                                 indices.ToString(), data.ToString()));
   }
+  for (int i = 0; i < batch_dims; ++i) {
+    if (data[i] != indices[i] && data[i] != kUnknownDim && indices[i] != kUnknownDim) {
+      return context.Error(Format("data {} and indices {} differ in batch extent {}",
+                                  data.ToString(), indices.ToString(), i));
+    }
+  }
   Shape out;
   for (int i = 0; i + 1 < indices.rank(); ++i) out.push_back(indices[i]);
   for (int i = static_cast<int>(batch_dims + indices.back()); i < data.rank(); ++i)

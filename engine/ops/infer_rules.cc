@@ -22,7 +22,7 @@ bool SameRealKind(DType a, DType b) {
   return a == b || (small_real(a) && small_real(b));
 }
 
-absl::Status ExpectInputs(const InferContext& context, size_t min, size_t max) {
+absl::Status ExpectInputCount(const InferContext& context, size_t min, size_t max) {
   const size_t count = OwnInputCount(context.node());
   if (count > max) {
     return context.Error(Format("too many inputs: expected at most {}, got {}", max, count));
@@ -30,8 +30,30 @@ absl::Status ExpectInputs(const InferContext& context, size_t min, size_t max) {
   for (size_t i = 0; i < min; ++i) {
     if (!context.has_input(i)) return context.Error(Format("input {} is missing", i));
   }
-  if (context.output_count() == 0) return context.Error("has no output");
   return absl::OkStatus();
+}
+
+absl::Status ExpectInputs(const InferContext& context, size_t min, size_t max) {
+  OCTET_RETURN_IF_ERROR(ExpectInputCount(context, min, max));
+  return context.node().output(0) != kNone ? absl::OkStatus()
+                                           : context.Error("output 0 is missing");
+}
+
+absl::Status ExpectScalar(const InferContext& context, size_t i) {
+  if (!context.has_input(i) || !context.shape(i) || !context.shape(i)->is_static())
+    return absl::OkStatus();
+  if (context.shape(i)->elements() == 1) return absl::OkStatus();
+  return context.Error(Format("input {} '{}' must be a scalar, got shape {}", i,
+                              context.input(i).name, context.shape(i)->ToString()));
+}
+
+absl::Status ExpectVector(const InferContext& context, size_t i, int64_t extent) {
+  if (!context.has_input(i) || !context.shape(i)) return absl::OkStatus();
+  const Shape& shape = *context.shape(i);
+  const bool open = extent == kUnknownDim || (shape.rank() == 1 && shape[0] == kUnknownDim);
+  if (shape.rank() == 1 && (open || shape[0] == extent)) return absl::OkStatus();
+  return context.Error(Format("input {} '{}' must have shape {}, got {}", i, context.input(i).name,
+                              Shape{extent}.ToString(), shape.ToString()));
 }
 
 absl::Status ExpectDType(const InferContext& context, size_t i, DTypeSet accepted) {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 
 #include "engine/ops/op.h"
+#include "engine/tensor/limits.h"
 
 namespace octet {
 
@@ -43,13 +44,18 @@ inline constexpr DTypeSet kIndexTypes = {DType::kI32, DType::kI64};
 /// may have narrowed one of them).
 bool SameRealKind(DType a, DType b);
 
-/// INVALID_ARGUMENT unless the node has between `min` and `max` inputs, the first `min` of them present,
-/// and at least one output.
+/// INVALID_ARGUMENT unless the node has between `min` and `max` inputs, the first `min` of them present.
+absl::Status ExpectInputCount(const InferContext& context, size_t min, size_t max);
+/// The same, and output 0 must be present, too.
 absl::Status ExpectInputs(const InferContext& context, size_t min, size_t max);
 /// INVALID_ARGUMENT unless input `i` is absent, or its type is in `accepted`.
 absl::Status ExpectDType(const InferContext& context, size_t i, DTypeSet accepted);
 /// INVALID_ARGUMENT unless inputs `i` and `j` are of one type (SameRealKind) where both are present.
 absl::Status ExpectSameDType(const InferContext& context, size_t i, size_t j);
+/// INVALID_ARGUMENT unless input `i` is absent, of an open shape, or has one element.
+absl::Status ExpectScalar(const InferContext& context, size_t i);
+/// INVALID_ARGUMENT unless input `i` is absent, of unknown rank, or [extent] (kUnknownDim: any).
+absl::Status ExpectVector(const InferContext& context, size_t i, int64_t extent);
 /// INVALID_ARGUMENT unless input `i` is absent, of unknown rank, or of a rank in [min, max].
 absl::Status ExpectRank(const InferContext& context, size_t i, int min, int max);
 /// The integer attribute `name` as an axis in [0, rank). INVALID_ARGUMENT when outside [-rank, rank).

@@ -67,9 +67,10 @@ absl::StatusOr<std::vector<int>> NormalizeNodeAxes(const Node& node, std::span<c
   return result;
 }
 
-Shape UnknownShape(int rank) {
+std::optional<Shape> UnknownShape(int64_t rank) {
+  if (rank < 0 || rank > kMaxRank) return std::nullopt;
   Shape shape;
-  for (int i = 0; i < rank; ++i) shape.push_back(kUnknownDim);
+  for (int64_t i = 0; i < rank; ++i) shape.push_back(kUnknownDim);
   return shape;
 }
 

@@ -39,7 +39,7 @@ absl::StatusOr<int> NormalizeNodeAxis(const Node& node, int64_t axis, int rank);
 absl::StatusOr<std::vector<int>> NormalizeNodeAxes(const Node& node, std::span<const int64_t> axes,
                                                    int rank);
 
-/// A shape of `rank` unknown extents.
-Shape UnknownShape(int rank);
+/// A shape of `rank` unknown extents; nullopt when no tensor has so many.
+std::optional<Shape> UnknownShape(int64_t rank);
 
 }  // namespace octet

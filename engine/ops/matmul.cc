@@ -1,5 +1,6 @@
 // Matrix products: MatMul, Gemm, MatMulInteger, and octet:MatMul, which the others become (octet_domain.md).
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "engine/ops/broadcast.h"
@@ -57,15 +58,39 @@ absl::Status InferProduct(InferContext& context, size_t max_inputs, DTypeSet acc
   return context.SetOutput(0, dtype, operands->out);
 }
 
+constexpr DTypeSet kProductTypes =
+    kFloats | DTypeSet{DType::kI32, DType::kI64, DType::kU32, DType::kU64};
+
 absl::Status InferMatMul(InferContext& context) {
-  return InferProduct(context, 2, kNumbers, std::nullopt);
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  return InferProduct(context, 2, kProductTypes, std::nullopt);
 }
 absl::Status InferBiasedMatMul(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
   // Operands of post-ops follow the bias.
   return InferProduct(context, SIZE_MAX, kFloats, std::nullopt);
 }
+
+/// Zero point `i` is one for all, or one for each of the `extent` rows or columns.
+absl::Status ExpectZeroPoint(const InferContext& context, size_t i, int64_t extent) {
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, i - 2, i));
+  if (!context.has_input(i) || !context.shape(i) || !context.shape(i)->is_static())
+    return absl::OkStatus();
+  const int64_t count = context.shape(i)->elements();
+  if (count == 1 || count == extent || extent == kUnknownDim) return absl::OkStatus();
+  return context.Error("zero point of shape " + context.shape(i)->ToString() +
+                       " does not fit an extent of " + std::to_string(extent));
+}
+
 absl::Status InferMatMulInteger(InferContext& context) {
-  return InferProduct(context, 4, {DType::kU8, DType::kI8}, DType::kI32);
+  const auto extent = [&](size_t i, int back) {
+    const auto& shape = context.shape(i);
+    return shape && shape->rank() >= back ? (*shape)[shape->rank() - back] : int64_t{1};
+  };
+  OCTET_RETURN_IF_ERROR(InferProduct(context, 4, {DType::kU8, DType::kI8}, DType::kI32));
+  if (!context.shape(0) || !context.shape(1)) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(ExpectZeroPoint(context, 2, extent(0, 2)));
+  return ExpectZeroPoint(context, 3, context.shape(1)->rank() == 1 ? 1 : extent(1, 1));
 }
 
 /// c[M, N] += a[M, K] * b[K, N], rows of c in parallel; the inner loop runs along N.
@@ -157,8 +182,9 @@ absl::StatusOr<GemmForm> FormOf(const Attributes& attributes) {
 
 absl::Status InferGemm(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 3));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kNumbers));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kProductTypes));
   OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 2, 2));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 2, 2));
   OCTET_ASSIGN_OR_RETURN(const GemmForm form, FormOf(context.attributes()));
@@ -172,7 +198,8 @@ absl::Status InferGemm(InferContext& context) {
   }
   if (context.has_input(2) && context.shape(2)) {
     const auto broadcast = Broadcast(out, *context.shape(2));
-    if (!broadcast || broadcast->rank() != 2) {
+    const bool known = out.is_static() && context.shape(2)->is_static();
+    if (!broadcast || broadcast->rank() != 2 || (known && *broadcast != out)) {
       return context.Error("C of shape " + context.shape(2)->ToString() +
                            " does not broadcast to " + out.ToString());
     }

@@ -39,16 +39,20 @@ class InferContext {
   /// The elements of a constant integer input (I32 or I64) as int64; nullopt when not constant.
   std::optional<std::vector<int64_t>> ConstantInts(size_t i) const;
 
-  /// Records dtype and shape (nullopt: unknown rank) of an output. Known facts are refined, never
-  /// forgotten. INVALID_ARGUMENT naming the node when they contradict what the model declares. An output with
+  /// Records dtype and shape (nullopt: unknown rank) of an output, which may be absent. Known facts are refined, never
+  /// forgotten. INVALID_ARGUMENT naming the node when they contradict what the model declares, or are of no tensor
+  /// (negative extents, more elements or axes than any memory holds). An output with
   /// `quant`, or stored as BF16/F16 by a pass, keeps its stored dtype.
   absl::Status SetOutput(size_t i, DType dtype, std::optional<Shape> shape);
+  /// INVALID_ARGUMENT when the node has an output that its operator did not set: nobody would compute it.
+  absl::Status CheckOutputsAreSet() const;
   /// INVALID_ARGUMENT "<message>" prefixed with Describe(node).
   absl::Status Error(std::string_view message) const;
 
  private:
   Graph& graph_;
   NodeId id_;
+  size_t set_outputs_ = 0;  ///< Outputs [0, set_outputs_) are the operator's.
 };
 
 /// Checks attributes, input count, element types and ranks, and infers the outputs.

@@ -11,16 +11,25 @@
   /* alphabetical by family */                 \
   X(Activation)      /* activations.cc */      \
   X(Cast)            /* cast.cc */             \
+  X(CenterCropPad)   /* center_crop_pad.cc */  \
+  X(ColumnImage)     /* column_image.cc */     \
   X(Comparison)      /* comparison.cc */       \
   X(Concat)          /* concat.cc */           \
   X(Constant)        /* constants.cc */        \
   X(Conv)            /* conv.cc */             \
   X(ConvTranspose)   /* conv_transpose.cc */   \
+  X(Cumulative)      /* cumulative.cc */       \
+  X(Determinant)     /* determinant.cc */      \
+  X(Einsum)          /* einsum.cc */           \
   X(ElementwiseMath) /* elementwise_math.cc */ \
   X(Expand)          /* expand.cc */           \
   X(Gather)          /* gather.cc */           \
+  X(GridSample)      /* grid_sample.cc */      \
+  X(Loss)            /* loss.cc */             \
   X(MatMul)          /* matmul.cc */           \
+  X(MaxUnpool)       /* max_unpool.cc */       \
   X(Normalization)   /* normalization.cc */    \
+  X(OneHot)          /* one_hot.cc */          \
   X(Pad)             /* pad.cc */              \
   X(Pool)            /* pool.cc */             \
   X(QLinear)         /* qlinear.cc */          \
@@ -30,9 +39,13 @@
   X(Recurrent)       /* recurrent.cc */        \
   X(Reduce)          /* reduce.cc */           \
   X(Reshape)         /* reshape.cc */          \
+  X(Resize)          /* resize.cc */           \
+  X(RoiAlign)        /* roi_align.cc */        \
   X(Scatter)         /* scatter.cc */          \
   X(Slice)           /* slice.cc */            \
   X(Softmax)         /* softmax.cc */          \
+  X(Spectrum)        /* spectrum.cc */         \
+  X(TopK)            /* top_k.cc */            \
   X(Transpose)       /* transpose.cc */
 
 namespace octet {

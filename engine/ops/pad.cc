@@ -65,6 +65,7 @@ absl::Status InferPad(InferContext& context) {
                         : version < 18 ? ExpectInputs(context, 2, 3)
                                        : ExpectInputs(context, 2, 4));
   if (version >= 11) OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
+  if (version >= 11) OCTET_RETURN_IF_ERROR(ExpectScalar(context, 2));
   OCTET_RETURN_IF_ERROR(ModeOf(context.node()).status());
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
   Shape out = *context.shape(0);
@@ -72,8 +73,13 @@ absl::Status InferPad(InferContext& context) {
   if (!pads) return context.SetOutput(0, context.dtype(0), UnknownShape(out.rank()));
   for (int i = 0; i < out.rank(); ++i) {
     if (out[i] == kUnknownDim) continue;
-    out[i] += (*pads)[i].begin + (*pads)[i].end;
-    if (out[i] < 0) return context.Error(Format("axis {} loses more than it has: {}", i, out[i]));
+    const auto [begin, end] = (*pads)[i];
+    if (std::max(begin, end) > kMaxElements || std::min(begin, end) < -kMaxElements)
+      return context.Error(Format("impossible pads of axis {}: {} and {}", i, begin, end));
+    if (out[i] + std::min<int64_t>(begin, 0) + std::min<int64_t>(end, 0) < 0)
+      return context.Error(
+          Format("axis {} of {} loses more than it has: {} and {}", i, out[i], begin, end));
+    out[i] += begin + end;
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }

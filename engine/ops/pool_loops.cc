@@ -29,12 +29,12 @@ absl::StatusOr<std::optional<Shape>> InferGlobalPoolOutput(const InferContext& c
 int64_t PoolGeometry::PaddedTaps(const std::array<int64_t, 3>& at) const {
   int64_t product = 1;
   for (size_t i = 0; i < 3; ++i) {
-    int64_t taps = 0;
-    for (int64_t k = 0; k < axes[i].kernel; ++k) {
-      const int64_t position = axes[i].Position(at[i], k);
-      taps += position >= -axes[i].pad_begin && position < axes[i].in + axes[i].pad_end;
-    }
-    product *= taps;
+    // The padded input as an input without padding.
+    AxisWindow padded = axes[i];
+    padded.in += padded.pad_begin + padded.pad_end;
+    padded.pad_begin = 0;
+    const auto [begin, end] = padded.TapsOf(at[i]);
+    product *= end - begin;
   }
   return product;
 }

@@ -51,24 +51,27 @@ template <typename State, typename T, typename Visit, typename Done>
 void ForEachWindow(const PoolGeometry& g, const T* x, const Visit& visit, const Done& done) {
   const auto& [depth, height, width] = g.axes;
   const int64_t step = g.step();
-  const int64_t work = g.out_plane() * g.kernel();
-  ParallelFor(g.batch * g.channels, 1 + 20'000 / (work + 1), [&](int64_t begin, int64_t end) {
+  const double work =
+      static_cast<double>(g.out_plane()) * static_cast<double>(depth.in * height.in * width.in);
+  const auto grain = static_cast<int64_t>(1 + 20'000 / (work + 1));
+  ParallelFor(g.batch * g.channels, grain, [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
       const T* in = x + g.First(plane, g.in_plane());
       for (int64_t o = 0; o < g.out_plane(); ++o) {
         const std::array<int64_t, 3> at = {o / width.out / height.out, o / width.out % height.out,
                                            o % width.out};
+        // Only taps inside the input are walked through: the padding may be huge.
+        const auto [d0, d1] = depth.TapsOf(at[0]);
+        const auto [h0, h1] = height.TapsOf(at[1]);
+        const auto [w0, w1] = width.TapsOf(at[2]);
         State state(plane);
-        for (int64_t kd = 0; kd < depth.kernel; ++kd) {
+        for (int64_t kd = d0; kd < d1; ++kd) {
           const int64_t d = depth.Position(at[0], kd);
-          if (d < 0 || d >= depth.in) continue;
-          for (int64_t kh = 0; kh < height.kernel; ++kh) {
+          for (int64_t kh = h0; kh < h1; ++kh) {
             const int64_t h = height.Position(at[1], kh);
-            if (h < 0 || h >= height.in) continue;
-            for (int64_t kw = 0; kw < width.kernel; ++kw) {
+            for (int64_t kw = w0; kw < w1; ++kw) {
               const int64_t w = width.Position(at[2], kw);
-              if (w >= 0 && w < width.in)
-                visit(state, in[((d * height.in + h) * width.in + w) * step], d, h, w);
+              visit(state, in[((d * height.in + h) * width.in + w) * step], d, h, w);
             }
           }
         }

@@ -130,10 +130,14 @@ absl::Status InferQLinearConcat(InferContext& context) {
     return context.Error("takes two inputs and three for each part");
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, {DType::kF32}));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, {DType::kU8, DType::kI8}));
+  OCTET_RETURN_IF_ERROR(ExpectScalar(context, 0));
+  OCTET_RETURN_IF_ERROR(ExpectScalar(context, 1));
   std::optional<Shape> out = context.shape(2);
   for (size_t i = 2; i < context.input_count(); i += 3) {
     OCTET_RETURN_IF_ERROR(ExpectQuantized(context, i));
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 1, i));
+    OCTET_RETURN_IF_ERROR(ExpectScalar(context, i + 1));
+    OCTET_RETURN_IF_ERROR(ExpectScalar(context, i + 2));
     if (!out || !context.shape(i)) {
       out = std::nullopt;
       continue;

@@ -75,16 +75,36 @@ absl::StatusOr<Kernel> MakeQLinearConv(const KernelContext& context) {
   });
 }
 
+/// A scale (input i) and its zero point (input j) have as many elements.
+absl::Status ExpectSameCount(const InferContext& context, size_t i, size_t j) {
+  if (!context.has_input(i) || !context.has_input(j)) return absl::OkStatus();
+  const auto& scale = context.shape(i);
+  const auto& zero = context.shape(j);
+  if (!scale || !zero || !scale->is_static() || !zero->is_static() ||
+      scale->elements() == zero->elements()) {
+    return absl::OkStatus();
+  }
+  return context.Error(
+      Format("scale {} and zero point {} differ in shape", scale->ToString(), zero->ToString()));
+}
+
 // ---- QLinearMatMul: a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero
 
 absl::Status InferQLinearMatMul(InferContext& context) {
+  constexpr DTypeSet kBytes = {DType::kU8, DType::kI8};
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 8, 8));
-  OCTET_RETURN_IF_ERROR(ExpectQuantized(context, 0));
-  OCTET_RETURN_IF_ERROR(ExpectQuantized(context, 3));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 6, {DType::kF32}));
+  DTypeSet scales = {DType::kF32};
+  if (context.node().version >= 21) scales = scales | DTypeSet{DType::kF16, DType::kBF16};
+  for (const size_t i : {1, 4, 6}) OCTET_RETURN_IF_ERROR(ExpectDType(context, i, scales));
+  for (const size_t i : {0, 3}) {
+    OCTET_RETURN_IF_ERROR(ExpectDType(context, i, kBytes));
+    OCTET_RETURN_IF_ERROR(ExpectSameDType(context, i, i + 2));
+  }
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 7, {DType::kU8, DType::kI8}));
   OCTET_RETURN_IF_ERROR(ExpectScalar(context, 6));
   OCTET_RETURN_IF_ERROR(ExpectScalar(context, 7));
+  OCTET_RETURN_IF_ERROR(ExpectSameCount(context, 1, 2));
+  OCTET_RETURN_IF_ERROR(ExpectSameCount(context, 4, 5));
   if (!context.shape(0) || !context.shape(3))
     return context.SetOutput(0, context.dtype(7), std::nullopt);
   Shape a = *context.shape(0);
@@ -221,6 +241,12 @@ absl::Status InferQGemm(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 3, 2, 2));
   OCTET_RETURN_IF_ERROR(context.attributes().Float("alpha", 1).status());
   const GemmExtents e = ExtentsOf(context.node(), context.shape(0), context.shape(3));
+  OCTET_RETURN_IF_ERROR(ExpectSameCount(context, 4, 5));
+  if (context.shape(4) && context.shape(4)->is_static() && context.shape(4)->elements() != 1 &&
+      context.shape(4)->elements() != e.n && e.n != kUnknownDim) {
+    return context.Error(
+        Format("scales {} of B do not fit its {} columns", context.shape(4)->ToString(), e.n));
+  }
   if (e.k != e.b_k && e.k != kUnknownDim && e.b_k != kUnknownDim) {
     return context.Error(Format("inner extents differ: {} and {}", e.k, e.b_k));
   }

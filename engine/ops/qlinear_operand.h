@@ -47,6 +47,7 @@ struct RunQuant {
 inline int32_t Requantize(int32_t acc, float multiplier, int32_t zero_point, IntRange range) {
   const float low = static_cast<float>(range.min - zero_point);
   const float high = static_cast<float>(range.max - zero_point);
+  if (std::isnan(multiplier) || (std::isinf(multiplier) && acc == 0)) return zero_point;
   const float scaled = std::clamp(static_cast<float>(acc) * multiplier, low, high);
   return static_cast<int32_t>(std::nearbyint(scaled)) + zero_point;
 }
@@ -57,15 +58,6 @@ inline absl::Status ExpectQuantized(const InferContext& context, size_t i) {
   OCTET_RETURN_IF_ERROR(ExpectDType(context, i, kBytes));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, i + 1, {DType::kF32}));
   return ExpectSameDType(context, i, i + 2);
-}
-
-/// Input i, when present and of known shape, has one element.
-inline absl::Status ExpectScalar(const InferContext& context, size_t i) {
-  if (!context.has_input(i) || !context.shape(i) || !context.shape(i)->is_static())
-    return absl::OkStatus();
-  if (context.shape(i)->elements() == 1) return absl::OkStatus();
-  return context.Error(Format("input {} '{}' must be a scalar, got shape {}", i,
-                              context.input(i).name, context.shape(i)->ToString()));
 }
 
 /// Element i of a U8 or I8 view.

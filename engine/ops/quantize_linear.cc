@@ -20,16 +20,40 @@ namespace {
 constexpr DTypeSet kQuantized = {DType::kU8, DType::kI8, DType::kU16, DType::kI16};
 constexpr DTypeSet kSmallFloats = {DType::kF16, DType::kBF16, DType::kF32};
 
-/// Scales run along one axis of x, or there is one for all.
+/// The scales and zero points of blocks: x's shape, but for the axis, which has one for `block_size` elements.
+absl::Status ExpectBlocks(const InferContext& context, int64_t block_size) {
+  if (context.node().version < 21 || block_size < 0)
+    return context.Error(Format("impossible 'block_size': {}", block_size));
+  if (!context.shape(0) || !context.shape(1)) return absl::OkStatus();
+  Shape expected = *context.shape(0);
+  OCTET_ASSIGN_OR_RETURN(const int axis, AxisAttribute(context, "axis", 1, expected.rank()));
+  if (!expected.is_static()) return absl::OkStatus();
+  expected[axis] = expected[axis] / block_size + (expected[axis] % block_size != 0);
+  for (const size_t i : {1, 2}) {
+    if (!context.has_input(i) || !context.shape(i) || !context.shape(i)->is_static()) continue;
+    if (*context.shape(i) != expected) {
+      return context.Error(Format("input {} for blocks of {} must have shape {}, got {}", i,
+                                  block_size, expected.ToString(), context.shape(i)->ToString()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+/// Scales run along one axis of x, or there is one for all; or, with block_size, one for each block.
 ///   Shapes: scale and zero point [] or [1] (per tensor), or [extent of axis].
 absl::Status ExpectScales(const InferContext& context) {
   const auto& x = context.shape(0);
   const auto& scale = context.shape(1);
   OCTET_ASSIGN_OR_RETURN(const int64_t block_size, context.attributes().Int("block_size", 0));
-  if (block_size != 0)
-    return Unimplemented("{}: blocked quantization is not supported", Describe(context.node()));
+  if (block_size != 0) return ExpectBlocks(context, block_size);
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 0, 1));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 2, 0, 1));
+  const std::optional<Shape> zero = context.has_input(2) ? context.shape(2) : std::nullopt;
+  if (zero && scale && zero->is_static() && scale->is_static() &&
+      zero->elements() != scale->elements()) {
+    return context.Error(Format("scales {} and zero points {} differ in shape", scale->ToString(),
+                                zero->ToString()));
+  }
   if (!x || !scale || !scale->is_static() || scale->elements() == 1) return absl::OkStatus();
   if (context.node().domain == kOnnxDomain && context.node().version < 13 && scale->rank() == 1 &&
       scale->elements() != 1) {
@@ -39,10 +63,6 @@ absl::Status ExpectScales(const InferContext& context) {
   if ((*x)[axis] != kUnknownDim && (*x)[axis] != scale->elements()) {
     return context.Error(
         Format("scales {} do not run along axis {} of {}", scale->ToString(), axis, x->ToString()));
-  }
-  if (context.has_input(2) && context.shape(2) && *context.shape(2) != *scale) {
-    return context.Error(Format("scales {} and zero points {} differ in shape", scale->ToString(),
-                                context.shape(2)->ToString()));
   }
   return absl::OkStatus();
 }
@@ -60,7 +80,7 @@ absl::Status InferQuantizeLinear(InferContext& context) {
   } else if (number != 0) {
     const auto named = DTypeOfOnnx(number);
     if (!named || !kQuantized.contains(*named)) {
-      return Unimplemented("{}: quantizes to element type {} of ONNX", Describe(context.node()),
+      return Unimplemented("{}: unsupported element type {} of ONNX", Describe(context.node()),
                            number);
     }
     dtype = *named;
@@ -68,24 +88,42 @@ absl::Status InferQuantizeLinear(InferContext& context) {
   return context.SetOutput(0, dtype, context.shape(0));
 }
 
-/// x as [outer, channels, inner]: scales run along the middle.
+/// x as [outer, extent, inner]: scales run along the middle, one for `block` elements of it, and with blocks along the
+/// others, too.
 struct Channels {
-  int64_t channels = 1;
+  int64_t extent = 1;
   int64_t inner = 1;
-  int64_t Of(int64_t i) const { return channels == 1 ? 0 : i / inner % channels; }
+  int64_t block = 1;
+  bool blocked = false;
+
+  int64_t Of(int64_t i) const {
+    if (blocked) {
+      const int64_t blocks = (extent + block - 1) / block;
+      return (i / inner / extent * blocks + i / inner % extent / block) * inner + i % inner;
+    }
+    return extent == 1 ? 0 : i / inner % extent;
+  }
+  /// Elements from `i` on that share a scale.
+  int64_t Run(int64_t i) const {
+    if (!blocked) return inner - i % inner;
+    return inner > 1 ? 1 : std::min(block - i % extent % block, extent - i % extent);
+  }
 };
 
 absl::StatusOr<Channels> ChannelsOf(const KernelContext& context) {
   const Shape& x = context.inputs[0].shape();
   const int64_t scales = context.inputs[1].elements();
-  if (scales == 1) return Channels{1, x.elements()};
+  OCTET_ASSIGN_OR_RETURN(const int64_t block_size, context.node.attributes.Int("block_size", 0));
+  if (scales == 1 && block_size == 0) return Channels{1, x.elements()};
   OCTET_ASSIGN_OR_RETURN(const int64_t attribute, context.node.attributes.Int("axis", 1));
   OCTET_ASSIGN_OR_RETURN(const int axis, NormalizeNodeAxis(context.node, attribute, x.rank()));
+  const int64_t inner = x.elements(axis + 1, x.rank());
+  if (block_size != 0) return Channels{x[axis], inner, block_size, true};
   if (x[axis] != scales) {
     return InvalidArgument("{}: {} scales for {} along axis {}", Describe(context.node), scales,
                            x.ToString(), axis);
   }
-  return Channels{scales, x.elements(axis + 1, x.rank())};
+  return Channels{scales, inner};
 }
 
 constexpr int64_t kGrain = 16 * 1024;
@@ -95,7 +133,7 @@ template <typename Fn>
 void ForEachRun(int64_t count, const Channels& c, const Fn& fn) {
   ParallelFor(count, kGrain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
-      const int64_t run_end = std::min(end, (begin / c.inner + 1) * c.inner);
+      const int64_t run_end = std::min(end, begin + c.Run(begin));
       fn(begin, run_end, c.Of(begin));
       begin = run_end;
     }

@@ -69,7 +69,8 @@ int64_t Times(int64_t factor, int64_t extent) {
 }
 
 absl::Status InferRecurrent(InferContext& context, CellKind kind) {
-  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, kind == CellKind::kLstm ? 8 : 6));
+  // Each output is optional.
+  OCTET_RETURN_IF_ERROR(ExpectInputCount(context, 3, kind == CellKind::kLstm ? 8 : 6));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, kX, kFloats));
   for (const size_t i : {kW, kR, kBias, kInitialH, kInitialC, kPeepholes}) {
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, kX, i));
@@ -84,6 +85,9 @@ absl::Status InferRecurrent(InferContext& context, CellKind kind) {
   const auto& r = context.shape(kR);
   const int64_t of_r = r && r->rank() == 3 ? (*r)[2] : kUnknownDim;
   OCTET_ASSIGN_OR_RETURN(const int64_t hidden, context.attributes().Int("hidden_size", of_r));
+  constexpr int64_t kMostHidden = int64_t{1} << 31;
+  if (hidden != of_r && (hidden < 1 || hidden > kMostHidden))
+    return context.Error(Format("attribute 'hidden_size' must be at least 1, got {}", hidden));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, kX, 3, 3));
   const auto& x = context.shape(kX);
   const int64_t time = x ? (*x)[layout == 0 ? 0 : 1] : kUnknownDim;

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "engine/ops/binary_math.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/op_list.h"
@@ -57,9 +58,21 @@ Shape ReducedShape(const Shape& shape, const Axes& axes) {
   return out;
 }
 
+constexpr DTypeSet kReduced =
+    kFloats | DTypeSet{DType::kI32, DType::kI64, DType::kU32, DType::kU64};
+constexpr Types<float, double, int32_t, int64_t, uint32_t, uint64_t> kReducedKernels;
+
+/// Extremes know more types than sums.
+DTypeSet TypesOf(const Node& node) {
+  if (node.op != "ReduceMax" && node.op != "ReduceMin") return kReduced;
+  const DTypeSet bytes = kReduced | DTypeSet{DType::kU8, DType::kI8};
+  return node.version < 20 ? bytes : bytes | kBools;
+}
+
 absl::Status InferReduce(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, AxesAreInput(context.node()) ? 2 : 1));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, TypesOf(context.node())));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, {DType::kI64}));
   const bool unknown_axes = context.has_input(1) && !context.ConstantInts(1);
   if (!context.shape(0) || unknown_axes)
     return context.SetOutput(0, context.dtype(0), std::nullopt);
@@ -69,9 +82,21 @@ absl::Status InferReduce(InferContext& context) {
   return context.SetOutput(0, context.dtype(0), ReducedShape(*context.shape(0), axes));
 }
 
-// Float sums are taken in double, integer ones in the element type's own modular arithmetic.
-template <typename T>
-using Accumulator = std::conditional_t<std::is_floating_point_v<T>, double, T>;
+constexpr bool IsExtreme(Reduction reduction) {
+  return reduction == Reduction::kMax || reduction == Reduction::kMin;
+}
+
+// Extremes stay in the element type. Sums and products of integers are taken in the type's own modular arithmetic;
+// floats, and what is a fraction, in double.
+template <Reduction kReduction, typename T>
+struct AccumulatorOf {
+  static constexpr bool kModular = kReduction == Reduction::kSum ||
+                                   kReduction == Reduction::kProd || kReduction == Reduction::kL1 ||
+                                   kReduction == Reduction::kSumSquare;
+  using Element = std::conditional_t<std::is_same_v<T, bool>, uint8_t, T>;
+  using Type = std::conditional_t<IsExtreme(kReduction) || (std::is_integral_v<T> && kModular),
+                                  Element, double>;
+};
 
 template <Reduction kReduction, typename A>
 A Start() {
@@ -89,34 +114,37 @@ A Start() {
 
 template <Reduction kReduction, typename A>
 A Combine(A so_far, A x) {
-  if constexpr (kReduction == Reduction::kMax) return x > so_far || x != x ? x : so_far;
-  if constexpr (kReduction == Reduction::kMin) return x < so_far || x != x ? x : so_far;
-  if constexpr (kReduction == Reduction::kProd) return static_cast<A>(so_far * x);
-  if constexpr (kReduction == Reduction::kL1)
-    return static_cast<A>(so_far + (x < A{0} ? static_cast<A>(A{0} - x) : x));
-  if constexpr (kReduction == Reduction::kL2 || kReduction == Reduction::kSumSquare) {
-    return static_cast<A>(so_far + x * x);
-  }
-  if constexpr (kReduction == Reduction::kLogSumExp) {
+  if constexpr (kReduction == Reduction::kMax) {
+    return x > so_far || x != x ? x : so_far;
+  } else if constexpr (kReduction == Reduction::kMin) {
+    return x < so_far || x != x ? x : so_far;
+  } else if constexpr (kReduction == Reduction::kProd) {
+    return math::Mul{}(so_far, x);
+  } else if constexpr (kReduction == Reduction::kL1) {
+    return math::Add{}(so_far, x < A{0} ? math::Sub{}(A{0}, x) : x);
+  } else if constexpr (kReduction == Reduction::kL2 || kReduction == Reduction::kSumSquare) {
+    return math::Add{}(so_far, math::Mul{}(x, x));
+  } else if constexpr (kReduction == Reduction::kLogSumExp) {
     // log(exp(a) + exp(b)) without overflow.
-    if constexpr (std::is_floating_point_v<A>) {
-      const A high = std::max(so_far, x);
-      return std::isinf(high) ? high
-                              : high + std::log(std::exp(so_far - high) + std::exp(x - high));
-    }
+    const A high = std::max(so_far, x);
+    return std::isinf(high) ? high : high + std::log(std::exp(so_far - high) + std::exp(x - high));
+  } else {
+    return math::Add{}(so_far, x);
   }
-  return static_cast<A>(so_far + x);
 }
 
-template <Reduction kReduction, typename A>
-A Finish(A value, int64_t count) {
-  if constexpr (kReduction == Reduction::kMean)
-    return static_cast<A>(value / static_cast<A>(count));
-  if constexpr (kReduction == Reduction::kL2)
-    return static_cast<A>(std::sqrt(static_cast<double>(value)));
-  if constexpr (kReduction == Reduction::kLogSum)
-    return static_cast<A>(std::log(static_cast<double>(value)));
-  return value;
+/// The result in the element type; what no integer can hold (a mean of nothing) is 0.
+template <Reduction kReduction, typename T, typename A>
+T Finish(A value, int64_t count) {
+  if constexpr (kReduction == Reduction::kMean) value /= static_cast<A>(count);
+  if constexpr (kReduction == Reduction::kL2) value = std::sqrt(value);
+  if constexpr (kReduction == Reduction::kLogSum) value = std::log(value);
+  if constexpr (std::is_floating_point_v<A> && std::is_integral_v<T>) {
+    using Limits = std::numeric_limits<T>;
+    if (!(value >= static_cast<A>(Limits::min()))) return T{0};
+    return value < static_cast<A>(Limits::max()) ? static_cast<T>(value) : Limits::max();
+  }
+  return static_cast<T>(value);
 }
 
 /// Offsets, in row-major order, of the positions that the kept (or the reduced) axes span.
@@ -136,6 +164,15 @@ std::vector<int64_t> Offsets(const Shape& shape, const std::vector<bool>& reduce
 }
 
 template <Reduction kReduction>
+constexpr auto KernelsOf() {
+  if constexpr (IsExtreme(kReduction)) {
+    return kReducedKernels + Types<uint8_t, int8_t, bool>{};
+  } else {
+    return kReducedKernels;
+  }
+}
+
+template <Reduction kReduction>
 absl::StatusOr<Kernel> MakeReduce(const KernelContext& context) {
   const Shape& shape = context.inputs[0].shape();
   std::optional<std::vector<int64_t>> from_input;
@@ -143,25 +180,28 @@ absl::StatusOr<Kernel> MakeReduce(const KernelContext& context) {
     const auto axes = context.inputs[1].span<int64_t>();
     from_input.emplace(axes.begin(), axes.end());
   }
+  if (context.node.input(1) != kNone && !from_input)
+    return Unimplemented("{}: its axes are known only when it runs", Describe(context.node));
   OCTET_ASSIGN_OR_RETURN(const Axes axes, ResolveAxes(context.node, from_input, shape.rank()));
   auto kept = Offsets(shape, axes.reduced, false);
   auto gone = Offsets(shape, axes.reduced, true);
-  constexpr auto kTypes = kNumberKernels + Types<bool>{};
-  return KernelFor(kTypes, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
-    return
-        [kept, gone](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
-          using A = Accumulator<std::conditional_t<std::is_same_v<T, bool>, uint8_t, T>>;
-          const T* x = inputs[0].as<T>();
-          T* y = outputs[0].as<T>();
-          for (size_t o = 0; o < kept.size(); ++o) {
-            A value = Start<kReduction, A>();
-            for (const int64_t offset : gone)
-              value = Combine<kReduction, A>(value, static_cast<A>(x[kept[o] + offset]));
-            y[o] = static_cast<T>(Finish<kReduction, A>(value, static_cast<int64_t>(gone.size())));
-          }
-          return absl::OkStatus();
-        };
-  });
+  return KernelFor(KernelsOf<kReduction>(), context.inputs[0].dtype(), context.node,
+                   [&]<typename T>() -> Kernel {
+                     return [kept, gone](std::span<const ConstTensorView> inputs,
+                                         std::span<const TensorView> outputs) {
+                       using A = AccumulatorOf<kReduction, T>::Type;
+                       const T* x = inputs[0].as<T>();
+                       T* y = outputs[0].as<T>();
+                       for (size_t o = 0; o < kept.size(); ++o) {
+                         A value = Start<kReduction, A>();
+                         for (const int64_t offset : gone)
+                           value =
+                               Combine<kReduction, A>(value, static_cast<A>(x[kept[o] + offset]));
+                         y[o] = Finish<kReduction, T>(value, static_cast<int64_t>(gone.size()));
+                       }
+                       return absl::OkStatus();
+                     };
+                   });
 }
 
 absl::Status InferArg(InferContext& context) {

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <map>
 #include <vector>
 
 #include "engine/ops/op.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/post_ops.h"
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -77,7 +79,12 @@ absl::Status InferShapes(Graph& graph) {
     const OpDef* def = FindOp(graph.node(id));
     if (def == nullptr) return UnsupportedOperator(graph.node(id));
     InferContext context(graph, id);
-    OCTET_RETURN_IF_ERROR(def->infer(context));
+    // What an attribute has to say does not know its node.
+    if (const absl::Status status = def->infer(context); !status.ok()) {
+      const std::string node = Describe(graph.node(id));
+      return Message(status).contains(node) ? status : Annotate(status, node);
+    }
+    OCTET_RETURN_IF_ERROR(context.CheckOutputsAreSet());
   }
   return absl::OkStatus();
 }
@@ -103,6 +110,10 @@ std::optional<std::vector<int64_t>> InferContext::ConstantInts(size_t i) const {
 }
 
 absl::Status InferContext::SetOutput(size_t i, DType dtype, std::optional<Shape> shape) {
+  set_outputs_ = std::max(set_outputs_, i + 1);
+  if (shape && !IsPossible(*shape)) {
+    return Error(Format("output {} has an impossible shape: {}", i, shape->ToString()));
+  }
   const ValueId id = node().output(i);
   if (id == kNone) return absl::OkStatus();
   Value& value = graph_.mutable_value(id);
@@ -126,6 +137,14 @@ absl::Status InferContext::SetOutput(size_t i, DType dtype, std::optional<Shape>
   if (agrees) return absl::OkStatus();
   return Error(Format("output '{}' has shape {}, but the model declares {}", value.name,
                       shape->ToString(), value.shape->ToString()));
+}
+
+absl::Status InferContext::CheckOutputsAreSet() const {
+  for (size_t i = set_outputs_; i < output_count(); ++i) {
+    if (node().output(i) == kNone) continue;
+    return Error(Format("the operator has {} outputs, not {}", set_outputs_, output_count()));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status InferContext::Error(std::string_view message) const {

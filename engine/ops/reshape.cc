@@ -39,19 +39,19 @@ absl::StatusOr<Shape> ReshapeTarget(const InferContext& context, const std::vect
   }
   if (!in) return out;
   // Extents that are copied cancel on both sides, even while unknown.
-  int64_t left = 1;
-  bool left_known = true;
+  std::vector<int64_t> from;
   for (int i = 0; i < in->rank(); ++i) {
-    if (copied[i]) continue;
-    if ((*in)[i] == kUnknownDim)
-      left_known = false;
-    else
-      left *= (*in)[i];
+    if (!copied[i]) from.push_back((*in)[i]);
   }
-  int64_t right = 1;
+  std::vector<int64_t> to;
   for (int i = 0; i < out.rank(); ++i) {
-    if (i != free_axis && !(i < in->rank() && copied[i])) right *= out[i];
+    if (i != free_axis && !(i < in->rank() && copied[i])) to.push_back(out[i]);
   }
+  const bool left_known = !std::ranges::contains(from, kUnknownDim);
+  const int64_t left = left_known ? CheckedElements(from).value_or(-1) : kUnknownDim;
+  const std::optional<int64_t> product = CheckedElements(to);
+  if (!product) return context.Error(Format("impossible shape: {}", out.ToString()));
+  const int64_t right = *product;
   const auto mismatch = [&] {
     return context.Error(
         Format("cannot reshape {} to [{}]", in->ToString(), absl::StrJoin(target, ",")));
@@ -83,8 +83,7 @@ absl::Status InferReshape(InferContext& context) {
     return context.SetOutput(0, context.dtype(0), std::move(out));
   }
   std::optional<Shape> out;
-  if (context.shape(1) && context.shape(1)->is_static())
-    out = UnknownShape(static_cast<int>((*context.shape(1))[0]));
+  if (context.shape(1) && context.shape(1)->is_static()) out = UnknownShape((*context.shape(1))[0]);
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
 
@@ -147,6 +146,7 @@ absl::Status InferUnsqueeze(InferContext& context) {
   if (!context.shape(0) || !axes.values)
     return context.SetOutput(0, context.dtype(0), std::nullopt);
   const Shape& in = *context.shape(0);
+  if (axes.values->size() > kMaxRank) return context.Error("has more axes than any tensor");
   const int rank = in.rank() + static_cast<int>(axes.values->size());
   OCTET_ASSIGN_OR_RETURN(const auto added, NormalizeNodeAxes(context.node(), *axes.values, rank));
   Shape out;

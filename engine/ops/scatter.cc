@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/ops/binary_math.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/index_reader.h"
 #include "engine/ops/infer_rules.h"
@@ -33,10 +34,10 @@ void Reduce(Reduction reduction, T& target, T update) {
       target = update;
       break;
     case Reduction::kAdd:
-      target = static_cast<T>(target + update);
+      target = math::Add{}(target, update);
       break;
     case Reduction::kMul:
-      target = static_cast<T>(target * update);
+      target = math::Mul{}(target, update);
       break;
     case Reduction::kMax:
       target = std::max(target, update);
@@ -112,7 +113,7 @@ absl::Status InferScatterND(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ReductionOf(context.node()).status());
   if (context.shape(0) && context.shape(1)) {
     const Shape& indices = *context.shape(1);
-    if (indices.rank() < 1 || indices.back() > context.shape(0)->rank()) {
+    if (indices.rank() < 1 || indices.back() > context.shape(0)->rank() || indices.back() == 0) {
       return context.Error(Format("indices {} do not fit data {}", indices.ToString(),
                                   context.shape(0)->ToString()));
     }

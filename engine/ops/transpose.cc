@@ -52,7 +52,7 @@ absl::Status InferTranspose(InferContext& context) {
   if (!context.shape(0)) {
     OCTET_ASSIGN_OR_RETURN(const auto perm, context.attributes().Ints("perm", {}));
     if (perm.empty()) return context.SetOutput(0, context.dtype(0), std::nullopt);
-    return context.SetOutput(0, context.dtype(0), UnknownShape(static_cast<int>(perm.size())));
+    return context.SetOutput(0, context.dtype(0), UnknownShape(std::ssize(perm)));
   }
   OCTET_ASSIGN_OR_RETURN(const auto perm, PermOf(context.node(), context.shape(0)->rank()));
   Shape out;
@@ -67,9 +67,18 @@ absl::StatusOr<Kernel> MakeTranspose(const KernelContext& context) {
 }
 
 absl::StatusOr<int64_t> BlockSizeOf(const Node& node) {
+  constexpr int64_t kMost = int64_t{1} << 16;  // Its square times an extent must not overflow.
   OCTET_ASSIGN_OR_RETURN(const int64_t block, node.attributes.Int("blocksize", 0));
-  if (block >= 1) return block;
-  return InvalidArgument("{}: 'blocksize' must be at least 1, got {}", Describe(node), block);
+  if (block >= 1 && block <= kMost) return block;
+  return InvalidArgument("{}: 'blocksize' must be in [1, {}], got {}", Describe(node), kMost,
+                         block);
+}
+
+/// How DepthToSpace numbers the blocks of its channels.
+absl::StatusOr<std::string> ModeOf(const Node& node) {
+  OCTET_ASSIGN_OR_RETURN(std::string mode, node.attributes.String("mode", "DCR"));
+  if (mode == "DCR" || mode == "CRD") return mode;
+  return InvalidArgument("{}: 'mode' must be DCR or CRD, got '{}'", Describe(node), mode);
 }
 
 /// [N, C, H, W] -> [N, C / b^2, H * b, W * b], or the inverse.
@@ -77,6 +86,7 @@ absl::Status InferBlocks(InferContext& context, bool to_space) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 4, 4));
   OCTET_ASSIGN_OR_RETURN(const int64_t block, BlockSizeOf(context.node()));
+  OCTET_RETURN_IF_ERROR(ModeOf(context.node()).status());
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), UnknownShape(4));
   const Shape& in = *context.shape(0);
   Shape out = in;
@@ -88,7 +98,11 @@ absl::Status InferBlocks(InferContext& context, bool to_space) {
       return context.Error(
           Format("extent {} of {} is no multiple of {}", i, in.ToString(), factor));
     }
-    out[i] = divide ? in[i] / factor : in[i] * factor;
+    if (divide) {
+      out[i] = in[i] / factor;
+    } else if (__builtin_mul_overflow(in[i], factor, &out[i])) {
+      return context.Error(Format("{} in blocks of {} is too large", in.ToString(), block));
+    }
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
@@ -100,7 +114,7 @@ absl::Status InferSpaceToDepth(InferContext& context) { return InferBlocks(conte
 absl::StatusOr<Kernel> MakeDepthToSpace(const KernelContext& context) {
   const TensorSpec& in = context.inputs[0].spec;
   OCTET_ASSIGN_OR_RETURN(const int64_t b, BlockSizeOf(context.node));
-  OCTET_ASSIGN_OR_RETURN(const std::string mode, context.node.attributes.String("mode", "DCR"));
+  OCTET_ASSIGN_OR_RETURN(const std::string mode, ModeOf(context.node));
   const int64_t depth = in.shape[1] / (b * b);
   const int64_t perm_dcr[] = {0, 3, 4, 1, 5, 2};
   const int64_t perm_crd[] = {0, 1, 4, 2, 5, 3};
@@ -108,11 +122,8 @@ absl::StatusOr<Kernel> MakeDepthToSpace(const KernelContext& context) {
     return CopyKernel(Permutation({in.shape[0], b, b, depth, in.shape[2], in.shape[3]}, perm_dcr,
                                   SizeOf(in.dtype)));
   }
-  if (mode == "CRD") {
-    return CopyKernel(Permutation({in.shape[0], depth, b, b, in.shape[2], in.shape[3]}, perm_crd,
-                                  SizeOf(in.dtype)));
-  }
-  return InvalidArgument("{}: 'mode' must be DCR or CRD, got '{}'", Describe(context.node), mode);
+  return CopyKernel(Permutation({in.shape[0], depth, b, b, in.shape[2], in.shape[3]}, perm_crd,
+                                SizeOf(in.dtype)));
 }
 
 /// y[n, (i * b + j) * C + c, h, w] = x[n, c, h * b + i, w * b + j].

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -67,6 +68,10 @@ absl::StatusOr<WindowAttributes> ReadWindow(const Node& node, int spatial_rank,
   } else {
     return InvalidArgument("{}: lacks its attribute 'kernel_shape'", Describe(node));
   }
+  if (!IsPossible(Shape(window.kernel))) {
+    return InvalidArgument("{}: impossible kernel: {}", Describe(node),
+                           Shape(window.kernel).ToString());
+  }
   OCTET_ASSIGN_OR_RETURN(window.strides, ReadExtents(node, "strides", rank, 1, 1));
   OCTET_ASSIGN_OR_RETURN(window.dilations, ReadExtents(node, "dilations", rank, 1, 1));
   OCTET_ASSIGN_OR_RETURN(window.pads, ReadExtents(node, "pads", 2 * rank, 0, 0));
@@ -76,12 +81,20 @@ absl::StatusOr<WindowAttributes> ReadWindow(const Node& node, int spatial_rank,
   return window;
 }
 
-AxisWindow::Outputs AxisWindow::OutputsOf(int64_t k) const {
+AxisWindow::Range AxisWindow::OutputsOf(int64_t k) const {
   // 0 <= o * stride + offset < in
   const int64_t offset = k * dilation - pad_begin;
   const int64_t begin = offset >= 0 ? 0 : CeilDiv(-offset, stride);
   const int64_t end = in - offset <= 0 ? 0 : CeilDiv(in - offset, stride);
   return {std::min(begin, out), std::clamp(end, std::min(begin, out), out)};
+}
+
+AxisWindow::Range AxisWindow::TapsOf(int64_t o) const {
+  // 0 <= first + k * dilation < in
+  const int64_t first = o * stride - pad_begin;
+  const int64_t begin = first >= 0 ? 0 : CeilDiv(-first, dilation);
+  const int64_t end = in - first <= 0 ? 0 : CeilDiv(in - first, dilation);
+  return {std::min(begin, kernel), std::clamp(end, std::min(begin, kernel), kernel)};
 }
 
 absl::StatusOr<AxisWindow> ResolveAxis(const Node& node, const WindowAttributes& window, int axis,

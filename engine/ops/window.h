@@ -44,12 +44,14 @@ struct AxisWindow {
   int64_t pad_end = 0;
 
   int64_t reach() const { return (kernel - 1) * dilation + 1; }
-  /// Outputs [begin, end) for which tap k lies inside the input.
-  struct Outputs {
+  struct Range {
     int64_t begin;
     int64_t end;
   };
-  Outputs OutputsOf(int64_t k) const;
+  /// Outputs [begin, end) for which tap k lies inside the input.
+  Range OutputsOf(int64_t k) const;
+  /// Taps [begin, end) of output o that lie inside the input; empty ranges begin where they end.
+  Range TapsOf(int64_t o) const;
   /// Input position of tap k at output o; outside [0, in) in the padding.
   int64_t Position(int64_t o, int64_t k) const { return o * stride - pad_begin + k * dilation; }
 };

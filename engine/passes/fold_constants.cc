@@ -14,6 +14,7 @@
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -48,6 +49,7 @@ bool MayFold(const Graph& graph, const Node& node) {
   for (const ValueId id : node.inputs) {
     if (id != kNone && graph.value(id).is_constant()) read += graph.value(id).constant.bytes();
   }
+  const size_t most = std::max(kAlwaysFoldBytes, kMayGrow * read);
   size_t written = 0;
   for (const ValueId id : node.outputs) {
     if (id == kNone) continue;
@@ -55,9 +57,10 @@ bool MayFold(const Graph& graph, const Node& node) {
     // A graph output keeps its node: somebody has to write it into the answer.
     if (!value.has_static_shape() || value.dtype == DType::kUndefined || graph.is_graph_output(id))
       return false;
+    if (!FitsInto(*value.shape, SizeOf(value.dtype), most)) return false;
     written += TensorSpec{value.dtype, *value.shape}.bytes();
   }
-  return written <= std::max(kAlwaysFoldBytes, kMayGrow * read);
+  return written <= most;
 }
 
 absl::Status Fold(Graph& graph, NodeId id) {

@@ -12,6 +12,7 @@
 #include "engine/plan/arena.h"
 #include "engine/plan/buffer_map.h"
 #include "engine/plan/executable_plan.h"
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -70,12 +71,14 @@ class Compiler {
   absl::StatusOr<std::shared_ptr<const Plan>> Compile() {
     const auto start = std::chrono::steady_clock::now();
     OCTET_RETURN_IF_ERROR(CheckStatic());
+    OCTET_RETURN_IF_ERROR(CheckTensorSizes());
     parts_.certificate.requested = context_.precision;
     parts_.certificate.isa = context_.target.isa;
     for (size_t p = 0; p < graph_.order().size(); ++p) {
       if (!views_[p]) OCTET_RETURN_IF_ERROR(AddStep(static_cast<int>(p)));
     }
     PlaceBuffers();
+    OCTET_RETURN_IF_ERROR(CheckPlanSize());
     for (const Pending& pending : pending_) AddPointers(pending);
     AddInterface();
     parts_.compile_time = std::chrono::steady_clock::now() - start;
@@ -104,6 +107,31 @@ class Compiler {
       }
     }
     return absl::OkStatus();
+  }
+
+  // Before anything is made for the shapes: kernels keep tables as long as an extent.
+  absl::Status CheckTensorSizes() const {
+    for (ValueId id = 0; id < graph_.value_count(); ++id) {
+      const Value& value = graph_.value(id);
+      const NodeId node = graph_.producer(id);
+      if (node == kNone && !graph_.is_graph_input(id)) continue;
+      if (FitsInto(*value.shape, SizeOf(value.dtype), context_.max_plan_bytes)) continue;
+      return InvalidArgument("{}: '{}' of shape {} is over the limit of {} bytes",
+                             node == kNone ? "input" : Describe(graph_.node(node)), value.name,
+                             value.shape->ToString(), context_.max_plan_bytes);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckPlanSize() const {
+    uint64_t bytes = parts_.memory.arena_bytes;
+    for (const ValueId id : graph_.outputs) {
+      bytes += TensorSpec{graph_.value(id).dtype, *graph_.value(id).shape}.bytes();
+    }
+    if (bytes <= context_.max_plan_bytes) return absl::OkStatus();
+    return InvalidArgument(
+        "the model needs too much memory for these shapes: at most {} bytes, got {}",
+        context_.max_plan_bytes, bytes);
   }
 
   absl::StatusOr<std::unique_ptr<Step>> Lower(int position, LayerRecord& layer) const {

@@ -15,13 +15,16 @@ struct CompileContext {
   Precision precision = Precision::kFp32;
   Target target;
   onednn::WeightCache& weights;
+  /// Intermediates, scratch and outputs together, which a model and its shapes may ask for.
+  uint64_t max_plan_bytes = uint64_t{4} << 30;
 };
 
 /// Lowers every node in order (the reference kernel where a node has no fast form), lets steps overwrite
 /// inputs that nobody reads later, and lays intermediates and scratch out in one arena. Constants that steps read when they
 /// run are copied into the weight cache; the plan keeps nothing of the graph.
 /// Call with the OpenMP team size of the target. Requires: every value has a static shape.
-/// Errors: UNIMPLEMENTED for an unsupported operator; what kernels say about their node.
+/// Errors: UNIMPLEMENTED for an unsupported operator; INVALID_ARGUMENT for a plan over the limit; what kernels say
+/// about their node.
 absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(const Graph& graph,
                                                         const CompileContext& context);
 

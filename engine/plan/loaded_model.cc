@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <set>
+#include <stdexcept>
 
 #include "engine/onednn/isa.h"
 #include "engine/onednn/runtime.h"
@@ -36,6 +38,18 @@ size_t ConstantBytes(const Graph& graph) {
       bytes += value.constant.bytes();
   }
   return bytes;
+}
+
+// Runs `make`; a shape or a model that no memory holds is an error of the caller, whatever the limits say.
+template <typename Fn>
+auto WithinMemory(const Fn& make) -> decltype(make()) {
+  try {
+    return make();
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "out of memory");
+  } catch (const std::length_error& e) {
+    return InvalidArgument("impossible size: {}", e.what());
+  }
 }
 
 absl::Status CheckOptions(const LoadOptions& options) {
@@ -169,7 +183,8 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(
     std::span<const Shape> input_shapes) const {
   OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes));
-  return plans_.Get(input_shapes, false, [&] { return Compile(input_shapes); });
+  return plans_.Get(input_shapes, false,
+                    [&] { return WithinMemory([&] { return Compile(input_shapes); }); });
 }
 
 size_t LoadedModel::resident_weight_bytes() const {
@@ -183,13 +198,13 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& path
   OCTET_ASSIGN_OR_RETURN(FileIdentity file, Identify(path));
   OCTET_ASSIGN_OR_RETURN(Graph graph,
                          ReadOnnxFile(path, {.max_file_bytes = options.max_file_bytes}));
-  return MakeModel(std::move(graph), std::move(file), options);
+  return WithinMemory([&] { return MakeModel(std::move(graph), std::move(file), options); });
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::FromGraph(Graph graph,
                                                               const LoadOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckOptions(options));
-  return MakeModel(std::move(graph), std::nullopt, options);
+  return WithinMemory([&] { return MakeModel(std::move(graph), std::nullopt, options); });
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> Model::PlanForBatch(int64_t batch) const {

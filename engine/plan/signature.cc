@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -23,10 +24,10 @@ bool HasOpenBatch(const TensorInfo& info) {
 bool Fits(const Shape& expected, const Shape& got) {
   if (expected.rank() != got.rank()) return false;
   for (int axis = 0; axis < got.rank(); ++axis) {
-    if (got[axis] < 1) return false;
-    if (expected[axis] != kUnknownDim && expected[axis] != got[axis]) return false;
+    // An open extent takes no 0: a request is about something.
+    if (expected[axis] == kUnknownDim ? got[axis] < 1 : expected[axis] != got[axis]) return false;
   }
-  return true;
+  return IsPossible(got);
 }
 
 }  // namespace

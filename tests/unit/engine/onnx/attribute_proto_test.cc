@@ -85,7 +85,7 @@ TEST(AttributeProtoTest, NamesTypesThatItDoesNotKnow) {
     AttributeProto proto;
     proto.set_name("a");
     proto.set_type(type);
-    ExpectError(proto, absl::StatusCode::kUnimplemented, "sub-graphs are not supported");
+    ExpectError(proto, absl::StatusCode::kUnimplemented, "unsupported sub-graph");
   }
   AttributeProto proto;
   proto.set_name("a");

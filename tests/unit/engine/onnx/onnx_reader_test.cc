@@ -226,8 +226,8 @@ TEST(OnnxReaderTest, NamesWhatItDoesNotSupport) {
   branch.set_name("then_branch");
   branch.set_type(onnx::AttributeProto::GRAPH);
   branch.mutable_g()->set_name("sub");
-  ExpectUnimplemented(
-      model, "Relu 'y_node' (opset 13): attribute 'then_branch': sub-graphs are not supported");
+  ExpectUnimplemented(model,
+                      "Relu 'y_node' (opset 13): attribute 'then_branch': unsupported sub-graph");
 
   model = SmallModel();
   model.mutable_graph()->add_sparse_initializer();
@@ -236,15 +236,17 @@ TEST(OnnxReaderTest, NamesWhatItDoesNotSupport) {
   model = SmallModel();
   onnx::FunctionProto& function = *model.add_functions();
   function.set_name("Relu");
-  ExpectUnimplemented(model, "Relu 'y_node' (opset 13): functions of the model are not supported");
+  ExpectUnimplemented(model,
+                      "Relu 'y_node' (opset 13): unsupported operator, a function of the model");
   function.set_name("Unused");
   EXPECT_TRUE(Read(model).ok());
 
   model = SmallModel();
   model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_sequence_type();
-  ExpectUnimplemented(model, "value 'x': only tensors are supported");
+  ExpectUnimplemented(model, "MatMul 'h_node' (opset 13): value 'x': unsupported type: no tensor");
   *model.mutable_graph()->mutable_input(0) = TensorInfo("x", {1}, onnx::TensorProto::STRING);
-  ExpectUnimplemented(model, "value 'x': unsupported element type: STRING");
+  ExpectUnimplemented(model,
+                      "MatMul 'h_node' (opset 13): value 'x': unsupported element type: STRING");
 }
 
 TEST(OnnxReaderTest, RefusesImpossibleShapes) {

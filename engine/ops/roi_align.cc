@@ -1,0 +1,186 @@
+// RoiAlign: regions of an image, each resampled to one size.
+//   Source: ONNX RoiAlign-10, -16, -22.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "engine/ops/dispatch.h"
+#include "engine/ops/infer_rules.h"
+#include "engine/ops/op_list.h"
+#include "engine/tensor/parallel.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+struct RoiForm {
+  int64_t height = 1;  ///< Of the output.
+  int64_t width = 1;
+  int64_t samples = 0;  ///< Per bin and axis; 0: as many as the bin has pixels.
+  double scale = 1;
+  double offset = 0;  ///< Half a pixel, or none before opset 16.
+  bool largest = false;
+};
+
+absl::StatusOr<RoiForm> FormOf(const Node& node) {
+  constexpr int64_t kMost = int64_t{1} << 16;
+  RoiForm form;
+  OCTET_ASSIGN_OR_RETURN(form.height, node.attributes.Int("output_height", 1));
+  OCTET_ASSIGN_OR_RETURN(form.width, node.attributes.Int("output_width", 1));
+  OCTET_ASSIGN_OR_RETURN(form.samples, node.attributes.Int("sampling_ratio", 0));
+  OCTET_ASSIGN_OR_RETURN(form.scale, node.attributes.Float("spatial_scale", 1));
+  OCTET_ASSIGN_OR_RETURN(const std::string mode, node.attributes.String("mode", "avg"));
+  const char* fallback = node.version < 16 ? "output_half_pixel" : "half_pixel";
+  OCTET_ASSIGN_OR_RETURN(const std::string coordinates,
+                         node.attributes.String("coordinate_transformation_mode", fallback));
+  if (mode != "avg" && mode != "max")
+    return InvalidArgument("{}: unknown 'mode': '{}'", Describe(node), mode);
+  if (coordinates != "half_pixel" && coordinates != "output_half_pixel") {
+    return InvalidArgument("{}: unknown 'coordinate_transformation_mode': '{}'", Describe(node),
+                           coordinates);
+  }
+  if (form.height < 1 || form.width < 1 || form.samples < 0 || form.height > kMost ||
+      form.width > kMost || form.samples > kMost) {
+    return InvalidArgument("{}: impossible output of {} by {} with {} samples", Describe(node),
+                           form.height, form.width, form.samples);
+  }
+  form.offset = coordinates == "half_pixel" ? 0.5 : 0;
+  form.largest = mode == "max";
+  return form;
+}
+
+/// x [N, C, H, W], regions [R, 4] as x1 y1 x2 y2, the image of each [R]: y [R, C, height, width].
+absl::Status InferRoiAlign(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, 3));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, {DType::kI64}));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 4, 4));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 2, 2));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 2, 1, 1));
+  OCTET_ASSIGN_OR_RETURN(const RoiForm form, FormOf(context.node()));
+  const int64_t regions = context.shape(1) ? (*context.shape(1))[0] : kUnknownDim;
+  OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, regions));
+  if (context.shape(1) && (*context.shape(1))[1] != 4 && (*context.shape(1))[1] != kUnknownDim)
+    return context.Error(Format("regions {} need four numbers each", context.shape(1)->ToString()));
+  const int64_t channels = context.shape(0) ? (*context.shape(0))[1] : kUnknownDim;
+  return context.SetOutput(0, context.dtype(0), Shape{regions, channels, form.height, form.width});
+}
+
+/// Where a sample lies along one axis: between pixels `low` and `high`, `f` of the way.
+struct Between {
+  bool inside = false;
+  int64_t low = 0;
+  int64_t high = 0;
+  double f = 0;
+};
+
+Between Locate(double at, int64_t extent) {
+  if (!(at >= -1 && at <= static_cast<double>(extent))) return {};
+  at = std::max(at, 0.0);
+  const auto low = static_cast<int64_t>(at);
+  if (low >= extent - 1) return {true, extent - 1, extent - 1, 0};
+  return {true, low, low + 1, at - static_cast<double>(low)};
+}
+
+/// One axis of a region: where its bins begin, how long each is, and how many samples it takes.
+struct Bins {
+  double start = 0;
+  double size = 0;
+  int64_t samples = 1;
+
+  double At(int64_t bin, int64_t sample) const {
+    return start + (static_cast<double>(bin) +
+                    (static_cast<double>(sample) + 0.5) / static_cast<double>(samples)) *
+                       size;
+  }
+};
+
+Bins BinsOf(const RoiForm& form, double first, double last, int64_t bins) {
+  const double start = first * form.scale - form.offset;
+  double length = last * form.scale - form.offset - start;
+  if (form.offset == 0) length = std::max(length, 1.0);
+  const double size = length / static_cast<double>(bins);
+  // Regions arrive with requests: none may ask for more samples than any image has pixels.
+  const double wanted = form.samples > 0 ? static_cast<double>(form.samples) : std::ceil(size);
+  return {start, size, static_cast<int64_t>(std::clamp(wanted, 0.0, 0x1p12))};
+}
+
+template <typename T>
+double Pool(const RoiForm& form, const T* plane, int64_t height, int64_t width, const Bins& rows,
+            const Bins& columns, int64_t row, int64_t column) {
+  double sum = 0;
+  double largest = 0;
+  bool first = true;
+  for (int64_t i = 0; i < rows.samples; ++i) {
+    const Between y = Locate(rows.At(row, i), height);
+    for (int64_t j = 0; j < columns.samples; ++j) {
+      const Between x = Locate(columns.At(column, j), width);
+      double parts[4] = {0, 0, 0, 0};
+      if (y.inside && x.inside) {
+        const auto at = [&](int64_t r, int64_t c) {
+          return static_cast<double>(plane[r * width + c]);
+        };
+        parts[0] = (1 - y.f) * (1 - x.f) * at(y.low, x.low);
+        parts[1] = (1 - y.f) * x.f * at(y.low, x.high);
+        parts[2] = y.f * (1 - x.f) * at(y.high, x.low);
+        parts[3] = y.f * x.f * at(y.high, x.high);
+      }
+      sum += parts[0] + parts[1] + parts[2] + parts[3];
+      const double most = *std::ranges::max_element(parts);
+      largest = first ? most : std::max(largest, most);
+      first = false;
+    }
+  }
+  const int64_t count = std::max<int64_t>(rows.samples * columns.samples, 1);
+  return form.largest ? largest : sum / static_cast<double>(count);
+}
+
+absl::StatusOr<Kernel> MakeRoiAlign(const KernelContext& context) {
+  OCTET_ASSIGN_OR_RETURN(const RoiForm form, FormOf(context.node));
+  const Shape x = context.inputs[0].shape();
+  const int64_t regions = context.outputs[0].shape[0];
+  if (x[2] * x[3] == 0) return InvalidArgument("{}: an empty image", Describe(context.node));
+  return KernelFor(
+      kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
+        return [=, name = Describe(context.node)](
+                   std::span<const ConstTensorView> inputs,
+                   std::span<const TensorView> outputs) -> absl::Status {
+          const int64_t* images = inputs[2].as<int64_t>();
+          for (int64_t r = 0; r < regions; ++r) {
+            if (images[r] < 0 || images[r] >= x[0])
+              return InvalidArgument("{}: region {} is of image {}, there are {}", name, r,
+                                     images[r], x[0]);
+          }
+          ParallelFor(regions * x[1], 1, [&](int64_t begin, int64_t end) {
+            for (int64_t k = begin; k < end; ++k) {
+              const T* roi = inputs[1].as<T>() + k / x[1] * 4;
+              const Bins columns = BinsOf(form, static_cast<double>(roi[0]),
+                                          static_cast<double>(roi[2]), form.width);
+              const Bins rows = BinsOf(form, static_cast<double>(roi[1]),
+                                       static_cast<double>(roi[3]), form.height);
+              const int64_t plane = images[k / x[1]] * x[1] + k % x[1];
+              const T* from = inputs[0].as<T>() + plane * x[2] * x[3];
+              T* to = outputs[0].as<T>() + k * form.height * form.width;
+              for (int64_t o = 0; o < form.height * form.width; ++o) {
+                to[o] = static_cast<T>(
+                    Pool(form, from, x[2], x[3], rows, columns, o / form.width, o % form.width));
+              }
+            }
+          });
+          return absl::OkStatus();
+        };
+      });
+}
+
+}  // namespace
+
+std::span<const OpDef> RoiAlignOps() {
+  static constexpr OpDef kOps[] = {
+      {kOnnxDomain, "RoiAlign", 10, INT_MAX, InferRoiAlign, MakeRoiAlign},
+  };
+  return kOps;
+}
+
+}  // namespace octet

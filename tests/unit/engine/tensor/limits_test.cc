@@ -1,0 +1,33 @@
+#include "engine/tensor/limits.h"
+
+#include <limits>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace octet {
+namespace {
+
+constexpr int64_t kBig = int64_t{1} << 28;
+
+TEST(LimitsTest, ShapesOfNoTensorAreImpossible) {
+  EXPECT_TRUE(IsPossible({}));
+  EXPECT_TRUE(IsPossible({2, 0, 5}));
+  EXPECT_TRUE(IsPossible({kBig, kUnknownDim, kBig}));
+  EXPECT_FALSE(IsPossible({kBig, kBig, 2}));
+  EXPECT_FALSE(IsPossible({-2, 2}));
+  EXPECT_FALSE(IsPossible({std::numeric_limits<int64_t>::max(), 2}));
+  EXPECT_FALSE(IsPossible({0, kBig, kBig, kBig})) << "its strides would overflow";
+  EXPECT_TRUE(IsPossible(Shape(std::vector<int64_t>(kMaxRank, 1))));
+  EXPECT_FALSE(IsPossible(Shape(std::vector<int64_t>(kMaxRank + 1, 1))));
+}
+
+TEST(LimitsTest, ExtentsOfZeroCountAsOne) {
+  EXPECT_TRUE(FitsInto({2, 3}, 4, 24));
+  EXPECT_FALSE(FitsInto({2, 3}, 4, 23));
+  EXPECT_FALSE(FitsInto({0, int64_t{1} << 40}, 1, 1 << 20));
+  EXPECT_FALSE(FitsInto({kBig, kBig}, 8, uint64_t{1} << 40));
+}
+
+}  // namespace
+}  // namespace octet
