@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Tests the Dockerfile where no container engine runs.
 
-Without arguments: assembles the image's root from the binary that is built, checks that it is small enough, holds no
-more than it should, and that the binary starts in it as the image's user. A second or two.
+Without arguments: assembles the image's root from the binary that is built, checks that it is small enough and holds no
+more than it should, and that the image's own command, as the image's user, opens the ports that the Dockerfile exposes
+and ends after SIGTERM. Some seconds.
 
 With --play-back: plays every step of the Dockerfile back, each stage in a fresh root: FROM debian with debootstrap, RUN
-in a chroot, COPY with .dockerignore. Then the same checks, and the image's own command is started and stopped. Some
-minutes. Needs root; `./dev test --docker` brings what else it needs.
+in a chroot, COPY with .dockerignore. Then the same checks. Some minutes. Needs root; `./dev test --docker` brings what
+else it needs.
 """
 
 import argparse
@@ -28,7 +29,11 @@ BINARY = ROOT / "build/release/octet"
 MAX_IMAGE_BYTES = 150_000_000
 USER = "65532:65532"
 SKIPPED = 77
-IGNORED_INSTRUCTIONS = {"EXPOSE", "VOLUME", "STOPSIGNAL", "LABEL"}
+IGNORED_INSTRUCTIONS = {"VOLUME", "STOPSIGNAL", "LABEL"}
+# What `docker run` looks at; these touch no file.
+SETTINGS = {"ENV", "USER", "EXPOSE", "ENTRYPOINT", "CMD"}
+START_SECONDS = 30
+STOP_SECONDS = 40
 UNWANTED = ["bin/sh", "usr/bin/dpkg", "usr/bin/apt-get", "usr/bin/perl", "src"]
 
 
@@ -47,6 +52,7 @@ class Stage:
     folder: str = "/"
     environment: dict = dataclasses.field(default_factory=dict)
     user: str = "0:0"
+    ports: set = dataclasses.field(default_factory=set)
     entrypoint: list = dataclasses.field(default_factory=list)
     command: list = dataclasses.field(default_factory=list)
 
@@ -106,32 +112,62 @@ def in_container(root, command, environment, user="0:0", binds=()):
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(script)]
 
 
-def check_start(root, environment, user=USER):
+def check_version(image):
     """Runs `octet --version` in the image as the image's user."""
-    command = in_container(root, ["/usr/bin/octet", "--version"], environment, user=user)
+    command = in_container(image.root, ["/usr/bin/octet", "--version"], image.environment, user=image.user)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode or not result.stdout.strip():
         raise Failure(f"octet --version does not run in the image: {result.stdout}{result.stderr}")
     print(f"  in the image: {result.stdout.splitlines()[0]}")
 
 
-def check_command(stage):
+def listening_ports(process):
+    """Returns the TCP ports that listen in the network of a process; none while that is still this test's own."""
+    if os.readlink(f"/proc/{process.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        return set()
+    lines = []
+    for table in ["tcp", "tcp6"]:
+        lines += pathlib.Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]
+    sockets = [line.split() for line in lines]
+    return {int(local.rpartition(":")[2], 16) for _, local, _, state, *_ in sockets if state == "0A"}
+
+
+def wait_for_ports(process, ports):
+    until = time.monotonic() + START_SECONDS
+    while not ports <= listening_ports(process):
+        if process.poll() is not None:
+            raise Failure(f"the image's command ended with {process.returncode}")
+        if time.monotonic() > until:
+            raise Failure(f"the image's command listens on {listening_ports(process)}, the Dockerfile exposes {ports}")
+        time.sleep(0.05)
+
+
+def check_command(image):
     """Starts what `docker run` would start, in a network of its own, and stops it the way `docker stop` does."""
-    command = in_container(stage.root, stage.entrypoint + stage.command, stage.environment, user=stage.user)
-    with subprocess.Popen(["unshare", "--net", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    command = in_container(image.root, image.entrypoint + image.command, image.environment, user=image.user)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(["unshare", "--net", *command], stdout=output, stderr=subprocess.STDOUT)
         try:
-            output = process.communicate(timeout=5)[0].decode()
-            raise Failure(f"{shlex.join(stage.entrypoint + stage.command)} ended with {process.returncode}: {output}")
-        except subprocess.TimeoutExpired:
+            wait_for_ports(process, image.ports)
             process.send_signal(signal.SIGTERM)
-        try:
-            output = process.communicate(timeout=40)[0].decode()
-        except subprocess.TimeoutExpired:
+            if process.wait(timeout=STOP_SECONDS):
+                raise Failure(f"the image's command ended with {process.returncode} after SIGTERM")
+        except (Failure, subprocess.TimeoutExpired) as failure:
+            output.seek(0)
+            raise Failure(f"{failure}; it printed: {output.read().decode()[-3000:]}") from None
+        finally:
             process.kill()
-            raise Failure("the image's command did not end within 40 s of SIGTERM") from None
-    if process.returncode:
-        raise Failure(f"the image's command ended with {process.returncode} after SIGTERM: {output}")
-    print("  in the image: serves, and ends after SIGTERM")
+            process.wait()
+    print(f"  in the image: listens on {sorted(image.ports)}, and ends after SIGTERM")
+
+
+def check_image(image):
+    check_content(image.root)
+    if image.user != USER:
+        raise Failure(f"the image runs as {image.user}, expected {USER}")
+    if can_enter_roots():
+        check_version(image)
+        check_command(image)
 
 
 def execute(command):
@@ -179,6 +215,12 @@ class PlayBack:
             self.stages.append(stage)
         return self.stages[-1]
 
+    def settings(self, stage):
+        """Plays what leaves the files alone."""
+        for instruction, rest in stage.steps:
+            if instruction in SETTINGS:
+                self._step(stage, instruction, rest)
+
     def _step(self, stage, instruction, rest):
         started = time.monotonic()
         text = f"{instruction} {rest}"
@@ -204,6 +246,9 @@ class PlayBack:
 
     def do_env(self, stage, rest):
         stage.environment.update(variable.split("=", 1) for variable in shlex.split(rest))
+
+    def do_expose(self, stage, rest):
+        stage.ports.update(map(int, rest.split()))
 
     def do_user(self, stage, rest):
         stage.user = rest
@@ -243,6 +288,7 @@ class PlayBack:
             "CCACHE_DIR": "/ccache",
             "CCACHE_BASEDIR": stage.folder,
             "CCACHE_NOHASHDIR": "1",
+            "CCACHE_SLOPPINESS": "pch_defines,time_macros,include_file_mtime,include_file_ctime",
             **{name: value for name, value in os.environ.items() if name in {"http_proxy", "https_proxy", "no_proxy"}},
         }
         command = ["/bin/sh", "-c", f"cd {shlex.quote(stage.folder)} && {rest}"]
@@ -261,23 +307,18 @@ def test_assembly(stages, folder):
         return SKIPPED
     if stages[-1].base != "scratch" or "deploy/docker/assemble.sh build/release/octet /image" not in stages[0].steps[-1][1]:
         raise Failure("the Dockerfile does not assemble its image with deploy/docker/assemble.sh any more")
-    root = folder / "image"
-    execute([str(ROOT / "deploy/docker/assemble.sh"), str(BINARY), str(root)])
-    check_content(root)
-    if can_enter_roots():
-        check_start(root, {})
+    image = stages[-1]
+    image.root = folder / "image"
+    PlayBack(folder).settings(image)
+    execute([str(ROOT / "deploy/docker/assemble.sh"), str(BINARY), str(image.root)])
+    check_image(image)
     return 0
 
 
 def test_play_back(stages, folder):
     if not can_enter_roots():
         raise Failure("--play-back needs root and mount namespaces")
-    image = PlayBack(folder).play(stages)
-    check_content(image.root)
-    if image.user != USER:
-        raise Failure(f"the image runs as {image.user}, expected {USER}")
-    check_start(image.root, image.environment, image.user)
-    check_command(image)
+    check_image(PlayBack(folder).play(stages))
     return 0
 
 
