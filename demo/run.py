@@ -205,10 +205,13 @@ def print_metrics(samples, asked):
     """Shows what the server counted. DemoError when that is not what was asked of it."""
     print("\nFrom the metrics:")
     counted = pick(samples, "octet_requests_total", code="OK")
-    for series, value in counted.items():
-        print(f"  {series} {value:.0f}")
-    for name in ("octet_routed_requests_total", "octet_batch_rows_bucket"):
-        for series, value in pick(samples, name, precision="int8").items():
+    routed = pick(samples, "octet_routed_requests_total", precision="int8")
+    batches = pick(samples, "octet_batch_rows_bucket", precision="int8")
+    # Buckets are cumulative: those after the largest batch repeat its count.
+    largest = next((number for number, value in enumerate(batches.values(), 1) if value == max(batches.values())), 0)
+    shown = {**counted, **routed, **dict(list(batches.items())[:largest])}
+    for series, value in shown.items():
+        if value:
             print(f"  {series} {value:.0f}")
     if sum(counted.values()) != asked:
         raise DemoError(f"{asked} requests were sent, the metrics count {sum(counted.values()):.0f}")

@@ -109,7 +109,7 @@ class DemoTest(unittest.TestCase):
             self.assertGreater(number(row["images"]), 1)
 
     def test_int8_ran_in_int8(self):
-        self.assertRegex(self.table["fp32"]["multiply-adds"], r"^100\.0 % fp32$")
+        self.assertRegex(self.table["fp32"]["multiply-adds"], r"^100\.0 % f32$")
         for precision in ("int8", "int8-dynamic"):
             share = re.search(r"([\d.]+) % int8", self.table[precision]["multiply-adds"])
             self.assertGreaterEqual(float(share[1]), 97, self.table[precision])
@@ -123,7 +123,7 @@ class DemoTest(unittest.TestCase):
 
     def test_metrics_are_shown(self):
         self.assertRegex(self.output, r'octet_requests_total\{.*precision="int8".*\} \d+')
-        self.assertRegex(self.output, r'octet_batch_rows_bucket\{.*precision="int8".*le="8".*\} \d+')
+        self.assertRegex(self.output, r'octet_batch_rows_bucket\{.*precision="int8".*le="[248]".*\} \d+')
 
     def test_progress_is_said(self):
         for step in ("quantizing", "starting octet serve", *(f"images to {name}" for name in PRECISIONS), "stopping"):
