@@ -1,5 +1,7 @@
 #include "server/run_server.h"
 
+#include <malloc.h>
+
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -28,6 +30,9 @@ void PrintServing(const ServerConfig& config, const ServerPorts& ports) {
 
 absl::Status RunServer(const ServerConfig& config, const std::string& version) {
   OCTET_RETURN_IF_ERROR(ConfigureLog(config.logging.level));
+  // Loads run on threads of their own; with glibc's eight arenas per core their freed memory stays
+  // spread over all of them: reloads of a 2 MiB model settled at 103 MiB instead of 56.
+  mallopt(M_ARENA_MAX, 2);
   std::signal(SIGPIPE, SIG_IGN);  // a reader of the log that has gone must not end the server
   const ShutdownSignals signals;
   OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, version));
