@@ -63,6 +63,31 @@ std::string_view DefaultReason(Precision precision, const Target& target) {
   return "";
 }
 
+absl::Status CheckStatic(const Graph& graph) {
+  for (const NodeId id : graph.order()) {
+    for (const ValueId out : graph.node(id).outputs) {
+      if (out == kNone || graph.value(out).has_static_shape()) continue;
+      return Unimplemented("{}: the shape of '{}' depends on data that is known only when it runs",
+                           Describe(graph.node(id)), graph.value(out).name);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Before anything is made for the shapes: kernels keep tables as long as an extent.
+absl::Status CheckTensorSizes(const Graph& graph, uint64_t limit) {
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(id);
+    const NodeId node = graph.producer(id);
+    if (node == kNone && !graph.is_graph_input(id)) continue;
+    if (FitsInto(*value.shape, SizeOf(value.dtype), limit)) continue;
+    return InvalidArgument("{}: '{}' of shape {} is over the limit of {} bytes",
+                           node == kNone ? "input" : Describe(graph.node(node)), value.name,
+                           value.shape->ToString(), limit);
+  }
+  return absl::OkStatus();
+}
+
 class Compiler {
  public:
   Compiler(const Graph& graph, const CompileContext& context)
@@ -70,8 +95,6 @@ class Compiler {
 
   absl::StatusOr<std::shared_ptr<const Plan>> Compile() {
     const auto start = std::chrono::steady_clock::now();
-    OCTET_RETURN_IF_ERROR(CheckStatic());
-    OCTET_RETURN_IF_ERROR(CheckTensorSizes());
     parts_.certificate.requested = context_.precision;
     parts_.certificate.isa = context_.target.isa;
     for (size_t p = 0; p < graph_.order().size(); ++p) {
@@ -95,32 +118,6 @@ class Compiler {
     std::vector<bool> views;
     for (const NodeId id : graph.order()) views.push_back(IsView(graph, graph.node(id)));
     return views;
-  }
-
-  absl::Status CheckStatic() const {
-    for (const NodeId id : graph_.order()) {
-      for (const ValueId out : graph_.node(id).outputs) {
-        if (out == kNone || graph_.value(out).has_static_shape()) continue;
-        return Unimplemented(
-            "{}: the shape of '{}' depends on data that is known only when it runs",
-            Describe(graph_.node(id)), graph_.value(out).name);
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  // Before anything is made for the shapes: kernels keep tables as long as an extent.
-  absl::Status CheckTensorSizes() const {
-    for (ValueId id = 0; id < graph_.value_count(); ++id) {
-      const Value& value = graph_.value(id);
-      const NodeId node = graph_.producer(id);
-      if (node == kNone && !graph_.is_graph_input(id)) continue;
-      if (FitsInto(*value.shape, SizeOf(value.dtype), context_.max_plan_bytes)) continue;
-      return InvalidArgument("{}: '{}' of shape {} is over the limit of {} bytes",
-                             node == kNone ? "input" : Describe(graph_.node(node)), value.name,
-                             value.shape->ToString(), context_.max_plan_bytes);
-    }
-    return absl::OkStatus();
   }
 
   absl::Status CheckPlanSize() const {
@@ -265,6 +262,8 @@ class Compiler {
 
 absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(const Graph& graph,
                                                         const CompileContext& context) {
+  OCTET_RETURN_IF_ERROR(CheckStatic(graph));
+  OCTET_RETURN_IF_ERROR(CheckTensorSizes(graph, context.max_plan_bytes));
   return Compiler(graph, context).Compile();
 }
 

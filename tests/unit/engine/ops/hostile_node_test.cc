@@ -240,7 +240,7 @@ std::vector<Hostile> Elementwise() {
   return {
       {"shapes that do not broadcast", Node("Add").Input(Floats({2})).Input(Floats({3}))},
       {"types that do not meet", Node("Add").Input(Floats({2})).Input(Iota<double>({2}))},
-      {"attribute of another type", Node("LeakyRelu").Input(Floats({2})).Set("alpha", Ints{1})},
+      {"attribute of another type", Node("Softmax").Input(Floats({2})).Set("axis", Ints{1})},
       {"bounds without elements", Node("Clip").Input(Floats({2})).Constant(Floats({0}))},
       {"slope too large", Node("PRelu").Input(Floats({2})).Constant(Floats({2, 2}))},
       {"unknown approximation",
@@ -336,6 +336,15 @@ TEST(HostileNodeTest, PlansOverTheLimitAreRefusedBeforeTheyTakeMemory) {
     const absl::Status status = load(node);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   }
+}
+
+TEST(HostileNodeTest, ShapesThatDependOnDataHaveNoPlan) {
+  const auto graph =
+      Node("Reshape").Spec(DType::kF32, Shape{6}).Spec(DType::kI64, Shape{kUnknownDim}).Infer();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  onednn::WeightCache weights;
+  const auto plan = CompilePlan(*graph, {Precision::kFp32, DetectTarget(1), weights});
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kUnimplemented) << plan.status();
 }
 
 TEST(HostileNodeTest, NanWeightsGiveNanAnswers) {
