@@ -1,0 +1,92 @@
+#include "engine/plan/plan_cache.h"
+
+#include <atomic>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "engine/plan/executable_plan.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+absl::StatusOr<std::shared_ptr<const Plan>> EmptyPlan() {
+  return std::make_shared<ExecutablePlan>(PlanParts{});
+}
+
+class PlanCacheTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<const Plan> Get(int64_t batch, bool pinned = false) {
+    const Shape shape{batch, 3};
+    auto plan = cache_.Get({&shape, 1}, pinned, [&] {
+      ++compilations_;
+      return EmptyPlan();
+    });
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return plan.ok() ? *plan : nullptr;
+  }
+
+  PlanCache cache_{2};
+  int compilations_ = 0;
+};
+
+TEST_F(PlanCacheTest, CompilesEachShapeOnce) {
+  const auto one = Get(1);
+  EXPECT_EQ(Get(1), one);
+  EXPECT_NE(Get(2), one);
+  EXPECT_EQ(compilations_, 2);
+  EXPECT_EQ(cache_.size(), 2);
+}
+
+TEST_F(PlanCacheTest, DropsTheShapeUsedLongestAgo) {
+  const auto one = Get(1);
+  Get(2);
+  Get(1);
+  Get(3);  // 2 goes
+  EXPECT_EQ(cache_.size(), 2);
+  EXPECT_EQ(Get(1), one);
+  EXPECT_EQ(compilations_, 3);
+  Get(2);
+  EXPECT_EQ(compilations_, 4);
+}
+
+TEST_F(PlanCacheTest, NeverDropsPinnedShapes) {
+  const auto pinned = Get(1, true);
+  for (int64_t batch = 2; batch < 10; ++batch) Get(batch);
+  EXPECT_EQ(cache_.size(), 3) << "the pinned one and two others";
+  EXPECT_EQ(Get(1), pinned);
+}
+
+TEST_F(PlanCacheTest, ReportsAFailureAndTriesAgain) {
+  const Shape shape{1};
+  const auto failed = cache_.Get({&shape, 1}, false, [] {
+    return absl::StatusOr<std::shared_ptr<const Plan>>(Unimplemented("not now"));
+  });
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(cache_.size(), 0);
+  const auto second = cache_.Get({&shape, 1}, false, EmptyPlan);
+  EXPECT_TRUE(second.ok());
+}
+
+TEST_F(PlanCacheTest, LetsConcurrentCallersWaitForOneCompilation) {
+  std::atomic<int> compilations = 0;
+  std::vector<std::shared_ptr<const Plan>> plans(8);
+  {
+    std::vector<std::jthread> threads;
+    for (auto& plan : plans) {
+      threads.emplace_back([&] {
+        const Shape shape{7};
+        plan = *cache_.Get({&shape, 1}, false, [&] {
+          ++compilations;
+          return EmptyPlan();
+        });
+      });
+    }
+  }
+  EXPECT_EQ(compilations, 1);
+  for (const auto& plan : plans) EXPECT_EQ(plan, plans[0]);
+}
+
+}  // namespace
+}  // namespace octet
