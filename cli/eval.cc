@@ -67,6 +67,10 @@ class Evaluation {
   absl::StatusOr<Tally> Run(int64_t batch) {
     const int64_t own = session_.model().signature().inputs[0].shape[0];
     if (own != kUnknownDim) batch = own;
+    if (own != kUnknownDim && samples_.count() < own) {
+      return InvalidArgument("too few samples: the model's own batch is {}, got {}", own,
+                             samples_.count());
+    }
     ProgressBar progress("evaluating", samples_.count());
     // Samples that do not fill the last batch of a model with a fixed batch are left out.
     for (int64_t first = 0; first < samples_.count(); first += batch) {
@@ -122,20 +126,19 @@ class Evaluation {
   Tally tally_;
 };
 
+// null: not measured, for want of labels or a reference; and the SQNR of equal outputs, which have no noise.
 nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference) {
-  nlohmann::ordered_json json{{"count", tally.count}};
-  const auto percent = [&](int64_t hits) {
-    return 100.0 * static_cast<double>(hits) / static_cast<double>(tally.count);
+  const auto percent = [&](bool measured, int64_t hits) {
+    return measured ? nlohmann::json(100.0 * static_cast<double>(hits) /
+                                     static_cast<double>(tally.count))
+                    : nlohmann::json();
   };
-  if (labels) json["top1"] = percent(tally.correct);
-  if (reference) {
-    json["agreement"] = percent(tally.agree);
-    // Equal outputs have no noise; JSON has no infinity.
-    json["sqnr_db"] = tally.noise > 0 ? nlohmann::json(10 * std::log10(tally.signal / tally.noise))
-                                      : nlohmann::json();
-  }
-  json["items_per_second"] = static_cast<double>(tally.count) / tally.seconds;
-  return json;
+  return {{"count", tally.count},
+          {"top1", percent(labels, tally.correct)},
+          {"agreement", percent(reference, tally.agree)},
+          {"sqnr_db", tally.noise > 0 ? nlohmann::json(10 * std::log10(tally.signal / tally.noise))
+                                      : nlohmann::json()},
+          {"items_per_second", static_cast<double>(tally.count) / tally.seconds}};
 }
 
 absl::Status Eval(const EvalOptions& options) {
@@ -160,7 +163,11 @@ absl::Status Eval(const EvalOptions& options) {
     return absl::OkStatus();
   }
   for (const auto& [name, value] : json.items()) {
-    std::cout << Format("{:<17} {}\n", name, value.is_null() ? "equal outputs" : value.dump());
+    const bool equal = name == "sqnr_db" && has_reference;
+    std::cout << Format("{:<17} {}\n", name,
+                        !value.is_null() ? value.dump()
+                        : equal          ? "equal outputs"
+                                         : "not measured");
   }
   return absl::OkStatus();
 }

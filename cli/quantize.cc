@@ -26,6 +26,8 @@ struct QuantizeOptions {
   std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
   double percentile = QuantizeRecipe{}.percentile;
   bool per_tensor = false;
+  bool correct_bias = QuantizeRecipe{}.correct_bias;
+  std::vector<std::string> disabled_passes;
   int threads = 1;
   bool json = false;
 };
@@ -37,6 +39,7 @@ QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   recipe.per_channel = !options.per_tensor;
   recipe.method = *ParseRangeMethod(options.method);
   recipe.percentile = options.percentile;
+  recipe.correct_bias = options.correct_bias;
   return recipe;
 }
 
@@ -46,6 +49,7 @@ absl::StatusOr<CalibrationSet> LoadCalibration(const QuantizeOptions& options) {
   LoadOptions load;
   load.precision = Precision::kFp32;
   load.threads = options.threads;
+  load.disabled_passes = options.disabled_passes;
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          Model::Load(options.model, load));
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
@@ -58,14 +62,15 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
   const std::string out =
       (fs::path(options.out) / (std::string(PrecisionName(to)) + ".onnx")).string();
   std::optional<ProgressBar> bar;
-  const Progress progress = [&](int64_t done, int64_t total) {
+  CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
+  run.progress = [&](int64_t done, int64_t total) {
     if (!bar) bar.emplace("calibrating", total);
     bar->Update(done);
     return true;
   };
-  OCTET_ASSIGN_OR_RETURN(const std::vector<QuantizeRecord> records,
-                         QuantizeFile(options.model, RecipeFor(options, to), calibration,
-                                      options.threads, progress, out));
+  OCTET_ASSIGN_OR_RETURN(
+      const std::vector<QuantizeRecord> records,
+      QuantizeFile(options.model, RecipeFor(options, to), calibration, run, out));
   const auto fp32_bytes = static_cast<double>(fs::file_size(options.model));
   const uintmax_t bytes = fs::file_size(out);
   nlohmann::ordered_json layers = nlohmann::json::array();
@@ -120,7 +125,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::IsMember({"u8", "s8"}))
       ->capture_default_str();
   verb->add_option("--method", options->method, "How calibrated values become ranges")
-      ->check(CLI::IsMember({"min-max", "percentile", "mse"}))
+      ->check(CLI::IsMember({"min-max", "percentile", "cubic", "auto"}))
       ->capture_default_str();
   verb->add_option("--percentile", options->percentile,
                    "Per cent of values inside the range (--method percentile)")
@@ -128,6 +133,12 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->capture_default_str();
   verb->add_flag("--per-tensor", options->per_tensor,
                  "One weight scale per layer instead of one per output channel");
+  verb->add_flag("--correct-bias,!--no-correct-bias", options->correct_bias,
+                 "Take the mean error of rounded weights out of the bias (int8)")
+      ->capture_default_str();
+  verb->add_option("--disable-pass", options->disabled_passes,
+                   "Leave out a graph pass, by name (see inspect --passes)")
+      ->delimiter(',');
   verb->add_option("--threads", options->threads, "OpenMP threads")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -12,10 +12,11 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::pair<RangeMethod, std::string_view>, 3> kMethodNames = {{
+constexpr std::array<std::pair<RangeMethod, std::string_view>, 4> kMethodNames = {{
     {RangeMethod::kMinMax, "min-max"},
     {RangeMethod::kPercentile, "percentile"},
-    {RangeMethod::kMse, "mse"},
+    {RangeMethod::kCubic, "cubic"},
+    {RangeMethod::kAuto, "auto"},
 }};
 
 Range WithZero(Range range) { return {std::min(range.min, 0.0f), std::max(range.max, 0.0f)}; }
@@ -41,23 +42,24 @@ Range PercentileRange(const Histogram& histogram, double keep) {
       std::min(full.max, std::max(0.0f, static_cast<float>(histogram.bin_center(high) + half)))};
 }
 
-// Mean squared error of rounding to `steps` steps inside the range and clipping outside of it.
-double SquaredError(const Histogram& histogram, Range range, double steps) {
+// Sum of cubed errors of clipping to the range and rounding to its grid, which contains zero.
+double CubedError(const Histogram& histogram, Range range, double steps) {
   const double step = (static_cast<double>(range.max) - range.min) / steps;
-  const double rounding = step * step / 12;
+  const double per_step = 1 / step;
   const auto bins = histogram.bins();
   double error = 0;
   for (int i = 0; i < Histogram::kBins; ++i) {
     if (bins[i] == 0) continue;
     const double x = histogram.bin_center(i);
-    const double clipped = x < range.min ? range.min - x : x > range.max ? x - range.max : 0;
-    error += static_cast<double>(bins[i]) * (clipped > 0 ? clipped * clipped : rounding);
+    const double inside = std::clamp<double>(x, range.min, range.max);
+    const double off = x - std::nearbyint(inside * per_step) * step;
+    error += static_cast<double>(bins[i]) * off * off * std::abs(off);
   }
   return error;
 }
 
 // Both ends shrink independently over a grid; the first pass takes the ends together.
-Range MseRange(const Histogram& histogram, DType dtype) {
+Range CubicRange(const Histogram& histogram, DType dtype) {
   const Range full = WithZero(histogram.extremes());
   const bool symmetric = dtype == DType::kI8;
   const float reach = std::max(-full.min, full.max);
@@ -65,9 +67,9 @@ Range MseRange(const Histogram& histogram, DType dtype) {
   const double steps = symmetric ? 254 : 255;
   constexpr int kGrid = 64;
   Range best = start;
-  double best_error = SquaredError(histogram, best, steps);
+  double best_error = CubedError(histogram, best, steps);
   const auto consider = [&](Range candidate) {
-    const double error = SquaredError(histogram, candidate, steps);
+    const double error = CubedError(histogram, candidate, steps);
     if (error < best_error) {
       best_error = error;
       best = candidate;
@@ -157,14 +159,40 @@ void Histogram::GrowTo(double magnitude) {
   }
 }
 
+absl::Status ChannelMeans::Observe(ConstTensorView batch) {
+  const Shape& shape = batch.shape();
+  const int64_t channels = shape[axis_];
+  const int64_t inner = shape.elements(axis_ + 1, shape.rank());
+  sums_.resize(static_cast<size_t>(channels));
+  const float* next = batch.as<float>();
+  for (int64_t outer = shape.elements(0, axis_); outer > 0; --outer) {
+    for (double& sum : sums_) {
+      double row = 0;
+      for (int64_t i = 0; i < inner; ++i) row += *next++;
+      sum += row;
+    }
+  }
+  if (!std::ranges::all_of(sums_, [](double sum) { return std::isfinite(sum); }))
+    return InvalidArgument("NaN or infinity");
+  count_ += channels == 0 ? 0 : shape.elements() / channels;
+  return absl::OkStatus();
+}
+
+std::vector<double> ChannelMeans::means() const {
+  std::vector<double> means = sums_;
+  for (double& mean : means) mean /= static_cast<double>(std::max<int64_t>(count_, 1));
+  return means;
+}
+
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
   switch (recipe.method) {
     case RangeMethod::kMinMax:
       break;
     case RangeMethod::kPercentile:
       return PercentileRange(histogram, recipe.percentile);
-    case RangeMethod::kMse:
-      return MseRange(histogram, recipe.activation);
+    case RangeMethod::kAuto:  // decided by the caller, who sees the outputs
+    case RangeMethod::kCubic:
+      return CubicRange(histogram, recipe.activation);
   }
   return WithZero(histogram.extremes());
 }

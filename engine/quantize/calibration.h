@@ -23,15 +23,24 @@ struct Range {
   bool operator==(const Range&) const = default;
 };
 
+/// Sees one activation while the model runs over a calibration set; keeps what it needs of it and no more.
+class Collector {
+ public:
+  virtual ~Collector() = default;
+  /// Takes in one batch, F32. INVALID_ARGUMENT on NaN or infinity.
+  virtual absl::Status Observe(ConstTensorView batch) = 0;
+};
+
 /// A histogram around zero whose bins merge in pairs when its range has to grow: after any number of
 /// elements it holds kBins counts over [-limit, limit), limit a power of two, and the exact extremes.
 /// Not thread-safe.
-class Histogram {
+class Histogram : public Collector {
  public:
   static constexpr int kBins = 8192;
 
   /// Adds finite elements. INVALID_ARGUMENT on the first NaN or infinity.
   absl::Status Add(std::span<const float> values);
+  absl::Status Observe(ConstTensorView batch) override { return Add(batch.span<float>()); }
   /// Adds the counts of another histogram.
   void Merge(const Histogram& other);
 
@@ -51,7 +60,21 @@ class Histogram {
   Range extremes_;
 };
 
-/// The range that `recipe.method` takes from a distribution; always contains 0, so that zero padding and
+/// The mean of every index along one axis.
+class ChannelMeans : public Collector {
+ public:
+  explicit ChannelMeans(int axis) : axis_(axis) {}
+  absl::Status Observe(ConstTensorView batch) override;
+  /// One mean per index; empty before the first batch.
+  std::vector<double> means() const;
+
+ private:
+  int axis_;
+  std::vector<double> sums_;
+  int64_t count_ = 0;  ///< Elements per index.
+};
+
+/// The range that `recipe.method` takes from a distribution (kCubic for kAuto); always contains 0, so that zero padding and
 /// ReLU's zero are exact. Requires: histogram.count() > 0.
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe);
 
@@ -65,13 +88,26 @@ using CalibrationSet = std::map<std::string, Tensor>;
 /// Called with samples done and samples in all; return false to stop (CANCELLED).
 using Progress = std::function<bool(int64_t done, int64_t total)>;
 
-/// Runs the model over the set and returns a histogram for each of `values`.
+/// How the model runs while it is calibrated.
+struct CalibrationRun {
+  int threads = 1;
+  std::optional<Precision> precision = Precision::kFp32;  ///< Nullopt: what the graph says.
+  std::vector<std::string> disabled_passes;               ///< Graph passes to leave out, by name.
+  Progress progress;
+};
+
+/// Who looks at which activation.
+struct Observation {
+  ValueId value = kNone;
+  Collector* collector = nullptr;
+};
+
+/// Runs the fp32 model over the set and shows every batch of each value to its collectors; some values may be graph inputs, and a
+/// value may have several collectors.
 /// Errors: INVALID_ARGUMENT naming the input for a missing or unknown input, an element type or shape that is not the model's,
-/// an empty set, NaN or infinity in the data (with the sample's index) or in an activation; CANCELLED.
-absl::StatusOr<std::map<ValueId, Histogram>> CollectHistograms(const Graph& graph,
-                                                               std::span<const ValueId> values,
-                                                               const CalibrationSet& set,
-                                                               int threads,
-                                                               const Progress& progress);
+/// an empty set, fewer samples than a fixed batch takes, NaN or infinity in the data (with the sample's index) or in an
+/// activation; CANCELLED when `progress` says so.
+absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
+                       const CalibrationSet& set, const CalibrationRun& run);
 
 }  // namespace octet

@@ -10,12 +10,13 @@ namespace {
 
 constexpr int64_t kRowsPerRun = 8;
 
-// The graph with `values` as its only outputs; graph inputs among them are left to the caller.
-Graph WithOutputs(const Graph& graph, std::span<const ValueId> values) {
+// The graph with the observed values as its only outputs; graph inputs among them are fed, not computed.
+Graph WithOutputs(const Graph& graph, std::span<const Observation> observations) {
   Graph copy = graph;
   copy.outputs.clear();
-  for (const ValueId id : values) {
-    if (!copy.is_graph_input(id)) copy.outputs.push_back(id);
+  for (const Observation& observation : observations) {
+    if (!copy.is_graph_input(observation.value) && !copy.is_graph_output(observation.value))
+      copy.outputs.push_back(observation.value);
   }
   return copy;
 }
@@ -83,38 +84,69 @@ const void* Rows(const Tensor& samples, int64_t first) {
   return static_cast<const std::byte*>(samples.data()) + static_cast<size_t>(first) * row_bytes;
 }
 
-class Collector {
+class CalibrationPass {
  public:
-  Collector(const Graph& graph, const Model& model, std::vector<const Tensor*> inputs,
-            std::vector<ValueId> outputs)
-      : graph_(graph), model_(model), inputs_(std::move(inputs)), outputs_(std::move(outputs)) {}
-
-  int64_t samples() const { return inputs_[0]->shape()[0]; }
-
-  // A model that does not batch takes as many rows as its own extent 0 says.
-  int64_t RowsPerRun() const {
-    const int64_t own = model_.signature().inputs[0].shape[0];
-    return own == kUnknownDim ? kRowsPerRun : own;
+  CalibrationPass(const Graph& graph, const Model& model, std::vector<const Tensor*> inputs,
+                  std::span<const ValueId> outputs, std::span<const Observation> observations)
+      : graph_(graph), model_(model), inputs_(std::move(inputs)) {
+    for (const Observation& observation : observations) {
+      const auto input = std::ranges::find(graph.inputs, observation.value);
+      const auto output = std::ranges::find(outputs, observation.value);
+      const bool fed = input != graph.inputs.end();
+      const auto slot = fed ? input - graph.inputs.begin() : output - outputs.begin();
+      watched_.push_back({observation, fed, static_cast<size_t>(slot)});
+    }
   }
 
-  absl::Status RunRows(int64_t first, int64_t rows, std::map<ValueId, Histogram>& histograms) {
+  absl::Status Run(const Progress& progress) {
+    const TensorInfo& first_input = model_.signature().inputs[0];
+    const int64_t total = inputs_[0]->shape()[0];
+    // A model that does not batch takes as many rows as its own extent 0 says; samples that do not fill its last run
+    // are left out.
+    const bool fixed = first_input.shape[0] != kUnknownDim;
+    const int64_t step = fixed ? first_input.shape[0] : kRowsPerRun;
+    if (fixed && total < step) {
+      return InvalidArgument("calibration input '{}': expected at least {} samples, got {}",
+                             first_input.name, step, total);
+    }
+    for (int64_t first = 0; first < total; first += step) {
+      const int64_t rows = std::min(step, total - first);
+      if (fixed && rows < step) break;
+      OCTET_RETURN_IF_ERROR(RunRows(first, rows));
+      if (progress && !progress(first + rows, total))
+        return absl::CancelledError("calibration was stopped");
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  struct Watched {
+    Observation observation;
+    bool fed;  ///< The value is input `slot`, else output `slot`.
+    size_t slot;
+  };
+
+  absl::Status RunRows(int64_t first, int64_t rows) {
     OCTET_RETURN_IF_ERROR(Prepare(rows));
     std::vector<const void*> in;
     for (const Tensor* input : inputs_) in.push_back(Rows(*input, first));
     std::vector<void*> out;
     for (Tensor& buffer : buffers_) out.push_back(buffer.mutable_data());
     OCTET_RETURN_IF_ERROR(plan_->Run(workspace_, in, out));
-    for (size_t i = 0; i < outputs_.size(); ++i) {
-      const absl::Status added = histograms[outputs_[i]].Add(buffers_[i].span<float>());
-      if (!added.ok()) {
-        return Annotate(added, Format("activation '{}', samples {} to {}",
-                                      graph_.value(outputs_[i]).name, first, first + rows - 1));
+    for (const Watched& watched : watched_) {
+      const ConstTensorView batch =
+          watched.fed ? ConstTensorView{in[watched.slot], plan_->inputs()[watched.slot]}
+                      : buffers_[watched.slot].view();
+      const absl::Status seen = watched.observation.collector->Observe(batch);
+      if (!seen.ok()) {
+        return Annotate(
+            seen, Format("activation '{}', samples {} to {}",
+                         graph_.value(watched.observation.value).name, first, first + rows - 1));
       }
     }
     return absl::OkStatus();
   }
 
- private:
   absl::Status Prepare(int64_t rows) {
     if (plan_ != nullptr && plan_->inputs()[0].shape[0] == rows) return absl::OkStatus();
     std::vector<Shape> shapes;
@@ -131,7 +163,7 @@ class Collector {
   const Graph& graph_;
   const Model& model_;
   std::vector<const Tensor*> inputs_;
-  std::vector<ValueId> outputs_;
+  std::vector<Watched> watched_;
   std::shared_ptr<const Plan> plan_;
   std::vector<Tensor> buffers_;
   Workspace workspace_;
@@ -139,41 +171,20 @@ class Collector {
 
 }  // namespace
 
-absl::StatusOr<std::map<ValueId, Histogram>> CollectHistograms(const Graph& graph,
-                                                               std::span<const ValueId> values,
-                                                               const CalibrationSet& set,
-                                                               int threads,
-                                                               const Progress& progress) {
-  Graph observed = WithOutputs(graph, values);
-  std::vector<ValueId> outputs = observed.outputs;
+absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
+                       const CalibrationSet& set, const CalibrationRun& run) {
+  Graph observed = WithOutputs(graph, observations);
+  const std::vector<ValueId> outputs = observed.outputs;
   LoadOptions options;
-  options.precision = Precision::kFp32;
-  options.threads = threads;
-  ConfigureWorkerThread(threads);
+  options.precision = run.precision;
+  options.threads = run.threads;
+  options.disabled_passes = run.disabled_passes;
+  ConfigureWorkerThread(run.threads);
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          Model::FromGraph(std::move(observed), options));
   OCTET_ASSIGN_OR_RETURN(std::vector<const Tensor*> inputs, MatchInputs(model->signature(), set));
   OCTET_RETURN_IF_ERROR(CheckFinite(inputs, model->signature()));
-
-  std::map<ValueId, Histogram> histograms;
-  for (const ValueId id : values) {
-    if (!graph.is_graph_input(id)) continue;
-    const auto slot = std::ranges::find(graph.inputs, id) - graph.inputs.begin();
-    OCTET_RETURN_IF_ERROR(histograms[id].Add(inputs[static_cast<size_t>(slot)]->span<float>()));
-  }
-  Collector collector(graph, *model, std::move(inputs), std::move(outputs));
-  const int64_t total = collector.samples();
-  const int64_t step = collector.RowsPerRun();
-  // Samples that do not fill the last run of a model with a fixed batch are left out.
-  const bool fixed = model->signature().inputs[0].shape[0] != kUnknownDim;
-  for (int64_t first = 0; first < total; first += step) {
-    const int64_t rows = std::min(step, total - first);
-    if (fixed && rows < step) break;
-    OCTET_RETURN_IF_ERROR(collector.RunRows(first, rows, histograms));
-    if (progress && !progress(first + rows, total))
-      return absl::CancelledError("calibration was stopped");
-  }
-  return histograms;
+  return CalibrationPass(graph, *model, std::move(inputs), outputs, observations).Run(run.progress);
 }
 
 }  // namespace octet

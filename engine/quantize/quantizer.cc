@@ -8,8 +8,10 @@
 #include "engine/passes/pass.h"
 #include "engine/quantize/dynamic_int8.h"
 #include "engine/quantize/opset.h"
+#include "engine/quantize/selection.h"
 #include "engine/quantize/static_int8.h"
 #include "engine/quantize/storage.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -40,8 +42,22 @@ absl::Status CheckNotQuantized(const Graph& graph) {
   return absl::OkStatus();
 }
 
-absl::Status Prepare(Graph& graph) {
+absl::Status CheckFiniteWeights(const Graph& graph) {
+  for (const NodeId id : graph.order()) {
+    const auto weighted = AsWeighted(graph, id);
+    if (!weighted) continue;
+    for (const ValueId constant : {graph.node(id).inputs[1], weighted->bias}) {
+      if (constant == kNone || FindMinMax(graph.value(constant).constant.view()).finite) continue;
+      return InvalidArgument("weights '{}' of {} hold NaN or infinity", graph.value(constant).name,
+                             Describe(graph.node(id)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Prepare(Graph& graph, std::span<const std::string> disabled_passes) {
   PassContext context;
+  context.disabled.insert(disabled_passes.begin(), disabled_passes.end());
   for (const Pass& pass : AllPasses()) {
     if (std::ranges::find(kPreparingPasses, pass.name) == kPreparingPasses.end()) {
       context.disabled.emplace(pass.name);
@@ -64,17 +80,18 @@ std::string RecipeText(const QuantizeRecipe& recipe) {
 }
 
 absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
-                                                const CalibrationSet& calibration, int threads,
-                                                const Progress& progress) {
-  OCTET_RETURN_IF_ERROR(Prepare(graph));
+                                                const CalibrationSet& calibration,
+                                                const CalibrationRun& run) {
+  OCTET_RETURN_IF_ERROR(Prepare(graph, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
+  OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
   if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
-  return QuantizeStatic(std::move(graph), recipe, calibration, threads, progress);
+  return QuantizeStatic(std::move(graph), recipe, calibration, run);
 }
 
 absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration, int threads,
-                                        const Progress& progress) {
+                                        const CalibrationSet& calibration,
+                                        const CalibrationRun& run) {
   switch (recipe.to) {
     case Precision::kFp16:
       return StoreWeightsAs(fp32, DType::kF16);
@@ -86,7 +103,7 @@ absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe&
     }
     case Precision::kInt8:
     case Precision::kInt8Dynamic:
-      return QuantizeIntegers(fp32, recipe, calibration, threads, progress);
+      return QuantizeIntegers(fp32, recipe, calibration, run);
     case Precision::kFp32:
       break;
   }
@@ -96,11 +113,11 @@ absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe&
 }  // namespace
 
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration, int threads,
-                                        const Progress& progress) {
+                                        const CalibrationSet& calibration,
+                                        const CalibrationRun& run) {
+  OCTET_RETURN_IF_ERROR(CheckPassNames(run.disabled_passes));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
-                         Dispatch(fp32, recipe, calibration, threads, progress));
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run));
   result.graph.metadata["octet.precision"] = std::string(PrecisionName(recipe.to));
   result.graph.metadata["octet.recipe"] = RecipeText(recipe);
   return result;
@@ -109,10 +126,10 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
 absl::StatusOr<std::vector<QuantizeRecord>> QuantizeFile(const std::string& fp32,
                                                          const QuantizeRecipe& recipe,
                                                          const CalibrationSet& calibration,
-                                                         int threads, const Progress& progress,
+                                                         const CalibrationRun& run,
                                                          const std::string& out) {
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
-  auto result = Quantize(graph, recipe, calibration, threads, progress);
+  auto result = Quantize(graph, recipe, calibration, run);
   if (!result.ok()) return Annotate(result.status(), fp32);
   OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
   return std::move(result->records);

@@ -31,17 +31,17 @@ struct QuantizeResult {
 ///   int8-dynamic  DynamicQuantizeLinear -> ConvInteger (weights U8, zero point 128) or MatMulInteger (weights I8)
 ///                 -> Cast -> Mul by both scales -> Add bias.
 /// Errors: INVALID_ARGUMENT when the model is quantized already, holds nothing to quantize, or the calibration set does not fit
-/// it; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.
+/// it, or a pass to leave out does not exist; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration, int threads,
-                                        const Progress& progress);
+                                        const CalibrationSet& calibration,
+                                        const CalibrationRun& run);
 
 /// Quantize from file to file; the result appears at `out` at once or not at all.
 /// Errors: as ReadOnnxFile, Quantize and WriteOnnxFile.
 absl::StatusOr<std::vector<QuantizeRecord>> QuantizeFile(const std::string& fp32,
                                                          const QuantizeRecipe& recipe,
                                                          const CalibrationSet& calibration,
-                                                         int threads, const Progress& progress,
+                                                         const CalibrationRun& run,
                                                          const std::string& out);
 
 }  // namespace octet

@@ -13,9 +13,10 @@ namespace octet {
 enum class RangeMethod : uint8_t {
   kMinMax,      ///< The extremes that were seen.
   kPercentile,  ///< Cuts `1 - percentile` of the elements' mass off both tails together.
-  kMse,         ///< The range that minimises the mean squared quantization error.
+  kCubic,  ///< The range that minimises the mean cubed error: unlike the square, it spares the large values that decide.
+  kAuto,   ///< kPercentile or kCubic, whichever leaves the model's outputs nearer to fp32's.
 };
-/// "min-max", "percentile", "mse".
+/// "min-max", "percentile", "cubic", "auto".
 std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 
@@ -25,7 +26,8 @@ struct QuantizeRecipe {
   DType activation = DType::kU8;  ///< U8 (asymmetric) or I8 (symmetric); int8 only.
   bool per_channel = true;        ///< One weight scale per output channel; int8 and int8-dynamic.
   RangeMethod method = RangeMethod::kMinMax;  ///< int8 only.
-  double percentile = 99.999;                 ///< Per cent of elements that kPercentile keeps.
+  bool correct_bias = true;  ///< Take the mean error of rounded weights out of the bias; int8 only.
+  double percentile = 99.999;  ///< Per cent of elements that kPercentile keeps.
 };
 
 }  // namespace octet

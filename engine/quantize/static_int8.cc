@@ -1,10 +1,11 @@
 #include "engine/quantize/static_int8.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
+#include <optional>
 
 #include "engine/quantize/opset.h"
-#include "engine/quantize/selection.h"
+#include "engine/quantize/statistics.h"
 #include "engine/quantize/weights.h"
 #include "engine/tensor/status.h"
 
@@ -32,48 +33,28 @@ Tensor ZeroPoints(DType dtype, std::span<const int32_t> zero_points, bool scalar
 
 class StaticQuantizer {
  public:
-  StaticQuantizer(Graph graph, const QuantizeRecipe& recipe)
-      : graph_(std::move(graph)), recipe_(recipe), version_(OnnxOpset(graph_)) {}
+  StaticQuantizer(Graph graph, const QuantizeRecipe& recipe, const Statistics& statistics)
+      : graph_(std::move(graph)),
+        recipe_(recipe),
+        statistics_(statistics),
+        version_(OnnxOpset(graph_)) {}
 
-  absl::StatusOr<QuantizeResult> Run(const CalibrationSet& calibration, int threads,
-                                     const Progress& progress) {
-    selection_ = SelectQuantized(graph_);
-    if (selection_.weighted.empty()) {
-      return InvalidArgument("nothing to quantize: no Conv, Gemm or MatMul with constant weights");
-    }
-    OCTET_RETURN_IF_ERROR(ChooseParams(calibration, threads, progress));
-    for (const ValueId id : selection_.quantized) InsertPair(id);
-    for (const WeightedNode& weighted : selection_.weighted) QuantizeNode(weighted);
+  absl::StatusOr<QuantizeResult> Run() {
+    for (const ValueId id : statistics_.selection.quantized) ChooseParams(id);
+    for (const ValueId id : statistics_.selection.quantized) InsertPair(id);
+    for (const WeightedNode& weighted : statistics_.selection.weighted) QuantizeNode(weighted);
     graph_.RemoveDead();
     OCTET_RETURN_IF_ERROR(Verify(graph_));
     return QuantizeResult{std::move(graph_), std::move(records_)};
   }
 
  private:
-  ValueId RangeOwner(ValueId id) const {
-    for (auto at = selection_.range_from.find(id); at != selection_.range_from.end();
-         at = selection_.range_from.find(id)) {
-      id = at->second;
-    }
-    return id;
-  }
-
-  absl::Status ChooseParams(const CalibrationSet& calibration, int threads,
-                            const Progress& progress) {
-    std::vector<ValueId> owners;
-    for (const ValueId id : selection_.quantized) owners.push_back(RangeOwner(id));
-    std::ranges::sort(owners);
-    owners.erase(std::unique(owners.begin(), owners.end()), owners.end());
-    OCTET_ASSIGN_OR_RETURN(const auto histograms,
-                           CollectHistograms(graph_, owners, calibration, threads, progress));
-    for (const ValueId id : selection_.quantized) {
-      const Range range = ChooseRange(histograms.at(RangeOwner(id)), recipe_);
-      params_[id] = ParamsFor(range, recipe_.activation);
-      records_.push_back(
-          {graph_.value(id).name, "activation",
-           Format("range [{}, {}] {}", range.min, range.max, params_[id].ToString())});
-    }
-    return absl::OkStatus();
+  void ChooseParams(ValueId id) {
+    const Range range = ChooseRange(statistics_.histograms.at(statistics_.RangeOwner(id)), recipe_);
+    params_[id] = ParamsFor(range, recipe_.activation);
+    records_.push_back({graph_.value(id).name, "activation",
+                        Format("{} range [{}, {}] {}", RangeMethodName(recipe_.method), range.min,
+                               range.max, params_[id].ToString())});
   }
 
   Node LinearNode(std::string_view op, ValueId input, ValueId output, ValueId scale,
@@ -146,6 +127,7 @@ class StaticQuantizer {
   void QuantizeNode(const WeightedNode& weighted) {
     const Node& node = graph_.node(weighted.node);
     const float input_scale = scales_.at(node.inputs[0]);
+    const bool conv = node.is("Conv");
     const std::string weight_name = graph_.value(node.inputs[1]).name;
     const Tensor weights = graph_.value(node.inputs[1]).constant;
     std::vector<float> smallest;
@@ -158,13 +140,17 @@ class StaticQuantizer {
         Dequantized(weighted.node, weight_name, quantized.values, quantized.params);
     graph_.SetInput(weighted.node, 1, reals);
     if (weighted.bias == kNone) return;
+    Tensor bias = graph_.value(weighted.bias).constant;
+    if (recipe_.correct_bias) {
+      bias = CorrectBias(bias, weights, quantized, {weighted.weight_axis, conv},
+                         statistics_.means.at(weighted.node).means());
+    }
     QuantParams bias_params = quantized.params;
     if (!bias_params.per_tensor()) bias_params.axis = 0;
     for (float& scale : bias_params.scales) scale *= input_scale;
-    const Value& bias = graph_.value(weighted.bias);
-    const std::string bias_name = bias.name;
+    const std::string bias_name = graph_.value(weighted.bias).name;
     // ONNX allows a Gemm's bias as [1, N]; integers along one axis need [N].
-    const Tensor flat = bias.constant.Reshaped(Shape{bias.constant.elements()});
+    const Tensor flat = bias.Reshaped(Shape{bias.elements()});
     const ValueId bias_reals =
         Dequantized(weighted.node, bias_name, QuantizeBias(flat, bias_params.scales), bias_params);
     graph_.SetInput(weighted.node, 2, bias_reals);
@@ -172,19 +158,49 @@ class StaticQuantizer {
 
   Graph graph_;
   const QuantizeRecipe& recipe_;
+  const Statistics& statistics_;
   int version_;
-  Selection selection_;
   std::map<ValueId, QuantParams> params_;
   std::map<ValueId, float> scales_;  ///< Of the dequantized values that nodes read.
   std::vector<QuantizeRecord> records_;
 };
 
+// Sum of squared differences; infinity when they cannot be compared.
+double Distance(std::span<const float> a, std::span<const float> b) {
+  double sum = a.size() == b.size() ? 0 : std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    const double difference = static_cast<double>(a[i]) - b[i];
+    sum += difference * difference;
+  }
+  return sum;
+}
+
 }  // namespace
 
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
-                                              const CalibrationSet& calibration, int threads,
-                                              const Progress& progress) {
-  return StaticQuantizer(std::move(graph), recipe).Run(calibration, threads, progress);
+                                              const CalibrationSet& calibration,
+                                              const CalibrationRun& run) {
+  OCTET_ASSIGN_OR_RETURN(const Statistics statistics, GatherStatistics(graph, calibration, run));
+  if (recipe.method != RangeMethod::kAuto)
+    return StaticQuantizer(std::move(graph), recipe, statistics).Run();
+  OCTET_ASSIGN_OR_RETURN(const std::vector<float> expected, Outputs(graph, calibration, run));
+  CalibrationRun as_written = run;
+  as_written.precision = std::nullopt;
+  std::optional<QuantizeResult> best;
+  double best_distance = 0;
+  for (const RangeMethod method : {RangeMethod::kCubic, RangeMethod::kPercentile}) {
+    QuantizeRecipe candidate = recipe;
+    candidate.method = method;
+    OCTET_ASSIGN_OR_RETURN(QuantizeResult made,
+                           StaticQuantizer(graph, candidate, statistics).Run());
+    OCTET_ASSIGN_OR_RETURN(const std::vector<float> got,
+                           Outputs(made.graph, calibration, as_written));
+    const double distance = Distance(expected, got);
+    if (best && !(distance < best_distance)) continue;
+    best = std::move(made);
+    best_distance = distance;
+  }
+  return *std::move(best);
 }
 
 }  // namespace octet

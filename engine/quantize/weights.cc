@@ -37,6 +37,33 @@ QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_chann
   return result;
 }
 
+Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWeights& quantized,
+                   const WeightLayout& layout, std::span<const double> means) {
+  Tensor rounded(DType::kF32, weights.shape());
+  DequantizeTensor(quantized.values.view(), quantized.params, rounded.mutable_view());
+  const Shape& shape = weights.shape();
+  const auto inputs = static_cast<int64_t>(means.size());
+  const int64_t per_group = layout.conv ? shape[1] : inputs;
+  const int64_t inner = shape.elements(layout.conv ? 2 : shape.rank(), shape.rank());
+  const int64_t outputs_per_group = layout.conv ? shape[0] * per_group / inputs : 0;
+  std::vector<double> error(static_cast<size_t>(shape[layout.axis]));
+  for (int64_t i = 0; i < weights.elements(); ++i) {
+    const int64_t row = i / inner / shape[1];
+    const int64_t column = i / inner % shape[1];
+    const int64_t out = layout.axis == 0 ? row : column;
+    int64_t in = layout.axis == 0 ? column : row;
+    if (layout.conv) in += out / outputs_per_group * per_group;
+    const auto at = static_cast<size_t>(i);
+    error[static_cast<size_t>(out)] +=
+        (static_cast<double>(rounded.span<float>()[at]) - weights.span<float>()[at]) *
+        means[static_cast<size_t>(in)];
+  }
+  Tensor corrected(DType::kF32, bias.shape());
+  for (size_t o = 0; o < error.size(); ++o)
+    corrected.mutable_span<float>()[o] = static_cast<float>(bias.span<float>()[o] - error[o]);
+  return corrected;
+}
+
 std::vector<float> SmallestScales(const Tensor& bias, float input_scale) {
   constexpr float kLargest = 1 << 30;
   std::vector<float> smallest;

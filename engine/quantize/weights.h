@@ -19,6 +19,19 @@ struct QuantizedWeights {
 QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_channel,
                                  std::span<const float> smallest = {});
 
+/// How an operator reads its weights: output channels on `axis`; convolutions have [OC, IC / groups, spatial...], matrices
+/// have their inputs on the other axis.
+struct WeightLayout {
+  int axis = 0;
+  bool conv = false;
+};
+
+/// bias[o] - sum over i of (rounded - exact weight)[o, i] * means[i]: takes out what rounding the weights adds to the mean of
+/// every output channel. `means` holds the mean of each input channel (of all groups). Requires: F32 weights and bias, one
+/// bias per output channel. Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction.
+Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWeights& quantized,
+                   const WeightLayout& layout, std::span<const double> means);
+
 /// The smallest weight scales for which round(bias[c] / (input_scale * scale[c])) fits 31 bits.
 std::vector<float> SmallestScales(const Tensor& bias, float input_scale);
 

@@ -1,0 +1,34 @@
+// What static quantization learns from the calibration set, once for every way to use it.
+#pragma once
+
+#include <map>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/quantize/calibration.h"
+#include "engine/quantize/selection.h"
+
+namespace octet {
+
+struct Statistics {
+  Selection selection;
+  std::map<ValueId, Histogram> histograms;  ///< Of the values whose range somebody takes.
+  std::map<NodeId, ChannelMeans> means;     ///< Of each weighted node's input, per input channel.
+
+  /// The value whose range `id` takes: itself, or the end of the chain in selection.range_from.
+  ValueId RangeOwner(ValueId id) const;
+};
+
+/// Selects what is quantized and runs the fp32 graph over the set. INVALID_ARGUMENT when there is nothing to quantize;
+/// else as Calibrate.
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
+                                            const CalibrationRun& run);
+
+/// All F32 outputs of a graph, one after the other, on the first samples of the set (at most kComparedSamples). Errors: as
+/// Calibrate.
+inline constexpr int64_t kComparedSamples = 128;
+absl::StatusOr<std::vector<float>> Outputs(const Graph& graph, const CalibrationSet& set,
+                                           const CalibrationRun& run);
+
+}  // namespace octet

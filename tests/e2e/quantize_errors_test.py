@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Whatever `octet quantize` cannot use gets an error that names it, and leaves no file behind.
+
+usage: quantize_errors_test.py OCTET
+"""
+
+import pathlib
+import tempfile
+import unittest
+
+import numpy as np
+
+import octet_process
+from demo_model import CALIBRATION, FP32, MAP, mapped
+from octet_process import octet
+
+
+class QuantizeErrorsTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.out = self.folder / "out"
+
+    def refused(self, *words, model=FP32, code=1):
+        """Returns the one line that the verb ends with."""
+        done = octet("quantize", model, "--to", "int8", "--out", self.out, *words)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertFalse(list(self.out.glob("*")) if self.out.is_dir() else [], "nothing is left behind")
+        lines = done.stderr.splitlines()
+        self.assertEqual(len(lines), 1, done.stderr)
+        self.assertTrue(lines[0].startswith("octet: "), done.stderr)
+        return lines[0]
+
+    def calibration(self, **arrays):
+        path = self.folder / "calibration.npz"
+        np.savez(path, **arrays)
+        return path
+
+    def images(self, count=4):
+        return np.load(CALIBRATION)["inputs"][:count]
+
+    def test_no_calibration(self):
+        self.assertIn("--calibration", self.refused())
+
+    def test_missing_files(self):
+        missing = self.folder / "missing"
+        for words, model in (
+            (("--calibration", missing, "--map", MAP), FP32),
+            (("--calibration", CALIBRATION, "--map", missing), FP32),
+            (("--calibration", CALIBRATION, "--map", MAP), missing),
+        ):
+            self.assertIn(str(missing), self.refused(*words, model=model))
+
+    def test_an_archive_that_is_none(self):
+        path = self.folder / "calibration.npz"
+        path.write_bytes(b"PK\x03\x04 but no more")
+        self.assertIn(str(path), self.refused("--calibration", path, "--map", MAP))
+
+    def test_an_array_of_another_shape(self):
+        path = self.calibration(inputs=self.images()[:, :, :20])
+        line = self.refused("--calibration", path, "--map", MAP)
+        for word in (str(path), "'inputs'", "expected shape [?,3,32,32]", "got [4,3,20,32]"):
+            self.assertIn(word, line)
+
+    def test_an_array_of_another_type(self):
+        path = self.calibration(inputs=self.images().astype(np.int16))
+        line = self.refused("--calibration", path, "--map", MAP)
+        self.assertIn("expected FP32 or UINT8, got INT16", line)
+
+    def test_no_samples(self):
+        path = self.calibration(inputs=self.images(0))
+        self.assertIn("no samples", self.refused("--calibration", path, "--map", MAP))
+
+    def test_no_array_of_the_inputs_name(self):
+        path = self.calibration(pictures=self.images())
+        line = self.refused("--calibration", path, "--map", MAP)
+        self.assertIn("'image'", line)
+        self.assertIn(str(path), line)
+
+    def test_nan_names_the_sample(self):
+        images = mapped(self.images())
+        images[2, 1, 3, 5] = np.nan
+        path = self.calibration(image=images)
+        line = self.refused("--calibration", path)
+        self.assertIn("sample 2", line)
+        self.assertIn("NaN", line)
+
+    def test_infinity_names_the_sample(self):
+        images = mapped(self.images())
+        images[3] = np.inf
+        self.assertIn("sample 3", self.refused("--calibration", self.calibration(image=images)))
+
+    def test_a_folder_that_cannot_be_made(self):
+        self.out = pathlib.Path("/proc/octet")
+        self.assertIn("/proc/octet", self.refused("--calibration", CALIBRATION, "--map", MAP))
+
+    def test_a_folder_that_is_a_file(self):
+        file = self.folder / "file"
+        file.write_text("")
+        self.out = file
+        self.assertIn(str(file), self.refused("--calibration", CALIBRATION, "--map", MAP))
+
+    def test_garbage_is_no_model(self):
+        path = self.folder / "model.onnx"
+        path.write_bytes(b"\xff" * 1000)
+        self.assertIn(str(path), self.refused("--calibration", CALIBRATION, "--map", MAP, model=path))
+
+
+if __name__ == "__main__":
+    octet_process.main()

@@ -1,0 +1,297 @@
+// Static and dynamic int8: what the written graphs look like, and that they answer like the original.
+#include <cmath>
+#include <format>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/onnx/onnx_file.h"
+#include "engine/ops/reference_step.h"
+#include "engine/quantize/quantizer.h"
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+CalibrationSet SamplesFor(const Graph& graph, int64_t count) {
+  CalibrationSet set;
+  for (const ValueId id : graph.inputs) {
+    const Value& value = graph.value(id);
+    Shape shape = *value.shape;
+    shape[0] = count;
+    Tensor samples(DType::kF32, shape);
+    float phase = 0;
+    for (float& f : samples.mutable_span<float>()) f = 2 * std::sin(phase += 0.37F);
+    set.emplace(value.name, std::move(samples));
+  }
+  return set;
+}
+
+QuantizeResult Quantized(const Graph& graph, const QuantizeRecipe& recipe) {
+  auto result = Quantize(graph, recipe, SamplesFor(graph, 16), {});
+  if (!result.ok()) {
+    ADD_FAILURE() << result.status();
+    return {};
+  }
+  EXPECT_TRUE(Verify(result->graph).ok());
+  return *std::move(result);
+}
+
+// Signal to quantization noise of the first output, in decibels, on the calibration samples.
+double Sqnr(const Graph& fp32, const Graph& quantized, int64_t count = 16) {
+  std::vector<Tensor> inputs;
+  for (auto& [name, tensor] : SamplesFor(fp32, count)) inputs.push_back(tensor);
+  const auto expected = Evaluate(WithUnknownExtents(fp32, count), inputs);
+  const auto got = Evaluate(WithUnknownExtents(quantized, count), inputs);
+  EXPECT_TRUE(expected.ok()) << expected.status();
+  EXPECT_TRUE(got.ok()) << got.status();
+  if (!expected.ok() || !got.ok()) return 0;
+  double signal = 0;
+  double noise = 1e-30;
+  const auto want = expected->front().span<float>();
+  const auto have = got->front().span<float>();
+  for (size_t i = 0; i < want.size(); ++i) {
+    signal += static_cast<double>(want[i]) * want[i];
+    noise += (static_cast<double>(want[i]) - have[i]) * (static_cast<double>(want[i]) - have[i]);
+  }
+  return 10 * std::log10(signal / noise);
+}
+
+// What a file goes through between the quantizer and the engine.
+Graph Reread(const Graph& graph) {
+  const auto bytes = WriteOnnxBytes(graph);
+  EXPECT_TRUE(bytes.ok()) << bytes.status();
+  if (!bytes.ok()) return {};
+  auto read = ReadOnnxBytes(std::as_bytes(std::span(*bytes)), "written");
+  EXPECT_TRUE(read.ok()) << read.status();
+  return read.ok() ? *std::move(read) : Graph{};
+}
+
+Graph ConvRelu() {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
+  const ValueId c =
+      b.Op("Conv", {x, b.Random({4, 3, 3, 3}), b.Random({4})}, {{"pads", Ints{1, 1, 1, 1}}});
+  b.Output(b.Op("Relu", {c}), "y");
+  return b.Build();
+}
+
+// x -> Conv -> Relu -> (Conv -> +) -> Relu -> GlobalAveragePool -> Flatten -> Gemm
+Graph Residual() {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
+  const GraphBuilder::Attrs same = {{"pads", Ints{1, 1, 1, 1}}};
+  const ValueId a = b.Op("Relu", {b.Op("Conv", {x, b.Random({8, 3, 3, 3}), b.Random({8})}, same)});
+  const ValueId c = b.Op("Conv", {a, b.Random({8, 8, 3, 3}), b.Random({8})}, same);
+  const ValueId sum = b.Op("Relu", {b.Op("Add", {c, a})});
+  const ValueId flat = b.Op("Flatten", {b.Op("GlobalAveragePool", {sum})});
+  b.Output(b.Op("Gemm", {flat, b.Random({5, 8}), b.Random({1, 5})}, {{"transB", int64_t{1}}}), "y");
+  return b.Build();
+}
+
+TEST(StaticInt8, PutsPairsAroundAConvolution) {
+  const QuantizeResult result = Quantized(ConvRelu(), {.to = Precision::kInt8});
+  EXPECT_THAT(result.graph, HasOps({"QuantizeLinear", "DequantizeLinear", "DequantizeLinear",
+                                    "DequantizeLinear", "Conv", "Relu"}));
+  const Node& conv = TheOnly(result.graph, "Conv");
+  const Graph& graph = result.graph;
+  const auto source = [&](ValueId id, size_t slot) {
+    return graph.value(graph.node(graph.producer(id)).inputs[slot]);
+  };
+  const float x_scale = source(conv.inputs[0], 1).constant.span<float>()[0];
+  const Value weights = source(conv.inputs[1], 0);
+  EXPECT_EQ(weights.dtype, DType::kI8);
+  const auto w_scales = source(conv.inputs[1], 1).constant.span<float>();
+  ASSERT_EQ(w_scales.size(), 4U);
+  EXPECT_EQ(graph.node(graph.producer(conv.inputs[1])).attributes.IntOr("axis", -1), 0);
+  EXPECT_EQ(source(conv.inputs[2], 0).dtype, DType::kI32);
+  const auto b_scales = source(conv.inputs[2], 1).constant.span<float>();
+  for (size_t c = 0; c < 4; ++c) EXPECT_FLOAT_EQ(b_scales[c], x_scale * w_scales[c]);
+  EXPECT_EQ(graph.value(graph.outputs[0]).name, "y") << "the model's interface stays";
+  EXPECT_EQ(graph.value(graph.outputs[0]).dtype, DType::kF32);
+}
+
+TEST(StaticInt8, AnswersLikeFp32) {
+  for (const Graph& fp32 : {ConvRelu(), Residual()}) {
+    for (const DType activation : {DType::kU8, DType::kI8}) {
+      const QuantizeResult result =
+          Quantized(fp32, {.to = Precision::kInt8, .activation = activation});
+      EXPECT_GT(Sqnr(fp32, Reread(result.graph)), 30) << DTypeName(activation);
+    }
+  }
+}
+
+TEST(StaticInt8, KeepsAResidualSumInIntegers) {
+  const QuantizeResult result = Quantized(Residual(), {.to = Precision::kInt8});
+  const Graph& graph = result.graph;
+  const Node& add = TheOnly(graph, "Add");
+  for (const ValueId in : add.inputs)
+    EXPECT_TRUE(graph.node(graph.producer(in)).is("DequantizeLinear")) << Dump(graph);
+  EXPECT_THAT(graph, HasExactly(6, "QuantizeLinear"))
+      << "x, both branches, their sum behind its Relu, the pool, what Flatten makes of it";
+}
+
+TEST(StaticInt8, GivesAConcatAndItsInputsOneRange) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
+  const ValueId small = b.Op("Conv", {x, b.Random({2, 3, 1, 1}, -0.01F, 0.01F)});
+  const ValueId large = b.Op("Conv", {x, b.Random({2, 3, 1, 1}, -1, 1)});
+  const ValueId both = b.Op("Concat", {small, large}, {{"axis", int64_t{1}}});
+  b.Output(b.Op("Conv", {both, b.Random({2, 4, 1, 1})}));
+  const QuantizeResult result = Quantized(b.Build(), {.to = Precision::kInt8});
+  const Graph& graph = result.graph;
+  const auto scale_of = [&](ValueId id) {
+    return graph.value(graph.node(graph.producer(id)).inputs[1]).constant.span<float>()[0];
+  };
+  const Node& concat = TheOnly(graph, "Concat");
+  EXPECT_EQ(scale_of(concat.inputs[0]), scale_of(concat.inputs[1]));
+}
+
+TEST(StaticInt8, RecordsWhatItDid) {
+  const QuantizeResult result = Quantized(ConvRelu(), {.to = Precision::kInt8});
+  ASSERT_EQ(result.records.size(), 2U);
+  EXPECT_EQ(result.records[0].name, "x");
+  EXPECT_EQ(result.records[0].what, "activation");
+  EXPECT_THAT(result.records[0].detail, HasSubstr("range ["));
+  EXPECT_EQ(result.records[1].what, "weights");
+  EXPECT_EQ(result.graph.metadata.at("octet.precision"), "int8");
+  EXPECT_THAT(result.graph.metadata.at("octet.recipe"), HasSubstr("UINT8"));
+}
+
+TEST(StaticInt8, KeepsABroadcastGemmBiasAndScaledGemmsInFloat) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  const ValueId first = b.Op("Gemm", {x, b.Random({4, 6}), b.Random({1})});
+  const ValueId second = b.Op("Gemm", {first, b.Random({6, 6}), b.Random({6})}, {{"alpha", 0.5F}});
+  b.Output(b.Op("Gemm", {second, b.Random({6, 2}), b.Random({2})}));
+  const Graph fp32 = b.Build();
+  const QuantizeResult result = Quantized(fp32, {.to = Precision::kInt8});
+  EXPECT_THAT(result.graph, HasExactly(1, "QuantizeLinear"));
+  EXPECT_GT(Sqnr(fp32, result.graph), 30);
+}
+
+TEST(DynamicInt8, WritesIntegerOperatorsThatOnnxRuntimeRuns) {
+  const Graph fp32 = Residual();
+  const QuantizeResult result = Quantized(fp32, {.to = Precision::kInt8Dynamic});
+  EXPECT_THAT(result.graph, HasExactly(2, "ConvInteger"));
+  EXPECT_THAT(result.graph, HasExactly(1, "MatMulInteger"));
+  EXPECT_THAT(result.graph, HasExactly(3, "DynamicQuantizeLinear"));
+  EXPECT_THAT(result.graph, HasNo("Gemm"));
+  for (const NodeId id : result.graph.order()) {
+    const Node& node = result.graph.node(id);
+    if (!node.is("ConvInteger")) continue;
+    EXPECT_EQ(result.graph.value(node.inputs[1]).dtype, DType::kU8);
+    EXPECT_EQ(result.graph.value(node.inputs[3]).constant.span<uint8_t>()[0], 128);
+  }
+  EXPECT_GT(Sqnr(fp32, Reread(result.graph), 1), 30);
+}
+
+TEST(DynamicInt8, QuantizesASharedActivationOnce) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  b.Output(
+      b.Op("Add", {b.Op("MatMul", {x, b.Random({4, 3})}), b.Op("MatMul", {x, b.Random({4, 3})})}));
+  EXPECT_THAT(Quantized(b.Build(), {.to = Precision::kInt8Dynamic}).graph,
+              HasExactly(1, "DynamicQuantizeLinear"));
+}
+
+TEST(StaticInt8, ChoosesTheMethodThatLeavesTheOutputsNearest) {
+  const Graph fp32 = Residual();
+  const auto sqnr = [&](RangeMethod method) {
+    return Sqnr(fp32, Quantized(fp32, {.to = Precision::kInt8, .method = method}).graph);
+  };
+  EXPECT_GE(sqnr(RangeMethod::kAuto),
+            std::max(sqnr(RangeMethod::kCubic), sqnr(RangeMethod::kPercentile)) - 0.5);
+  const QuantizeResult result =
+      Quantized(fp32, {.to = Precision::kInt8, .method = RangeMethod::kAuto});
+  EXPECT_THAT(result.records[0].detail,
+              testing::AnyOf(HasSubstr("cubic range"), HasSubstr("percentile range")));
+}
+
+// A mean error of the rounded weights times the mean of the input shifts every output alike.
+TEST(StaticInt8, TakesTheMeanErrorOfRoundedWeightsOutOfTheBias) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  // One large weight sets the scale (1/127); the others lie half a step off.
+  const ValueId w = b.Constant<float>({4, 1}, {1, 0.4F / 127, 0.4F / 127, 0.4F / 127});
+  b.Output(b.Op("Gemm", {x, w, b.Constant<float>({1}, {0.5F})}));
+  const Graph fp32 = b.Build();
+  const CalibrationSet ones = {{"x", Tensor::From<float>(Shape{1, 4}, {1, 1, 1, 1})}};
+  const auto answer = [&](bool correct_bias) {
+    const auto result =
+        Quantize(fp32, {.to = Precision::kInt8, .correct_bias = correct_bias}, ones, {});
+    EXPECT_TRUE(result.ok()) << result.status();
+    return Evaluate(WithUnknownExtents(result->graph, 1), std::vector{ones.at("x")})
+        ->front()
+        .span<float>()[0];
+  };
+  const float exact = 1.5F + 1.2F / 127;
+  EXPECT_NEAR(answer(true), exact, 1e-4);
+  EXPECT_NEAR(answer(false), 1.5F, 1e-4);
+}
+
+// Errors.
+
+std::string Refusal(const Graph& graph, const QuantizeRecipe& recipe,
+                    absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+  const auto result = Quantize(graph, recipe, SamplesFor(graph, 2), {});
+  EXPECT_EQ(result.status().code(), code) << result.status();
+  return std::string(Message(result.status()));
+}
+
+constexpr Precision kTargets[] = {Precision::kFp16, Precision::kBf16, Precision::kInt8,
+                                  Precision::kInt8Dynamic};
+
+TEST(Quantize, RefusesWhatIsQuantizedAlready) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {kUnknownDim, 4}), 0.1F, 128);
+  b.Output(b.Op("MatMul", {x, b.Random({4, 2})}));
+  const Graph qdq = b.Build();
+  const Graph dynamic = Quantized(Residual(), {.to = Precision::kInt8Dynamic}).graph;
+  const Graph half = Quantized(Residual(), {.to = Precision::kFp16}).graph;
+  for (const Precision to : kTargets) {
+    EXPECT_THAT(Refusal(qdq, {.to = to}),
+                AllOf(HasSubstr("quantized already"), HasSubstr("QuantizeLinear")));
+    EXPECT_THAT(Refusal(dynamic, {.to = to}), HasSubstr("quantized already"));
+    EXPECT_THAT(Refusal(half, {.to = to}), HasSubstr("not fp32"));
+  }
+}
+
+TEST(Quantize, RefusesAModelWithoutWeights) {
+  GraphBuilder b;
+  b.Output(b.Op("Relu", {b.Input("x", {kUnknownDim, 4})}));
+  const Graph graph = b.Build();
+  EXPECT_THAT(Refusal(graph, {.to = Precision::kInt8}), HasSubstr("nothing to quantize"));
+  EXPECT_THAT(Refusal(graph, {.to = Precision::kInt8Dynamic}), HasSubstr("nothing to quantize"));
+  EXPECT_THAT(Refusal(graph, {.to = Precision::kFp16}), HasSubstr("no fp32 weights"));
+  EXPECT_THAT(Refusal(graph, {.to = Precision::kBf16}), HasSubstr("no fp32 weights"));
+}
+
+TEST(Quantize, NamesAPassThatDoesNotExist) {
+  const auto result =
+      Quantize(ConvRelu(), {.to = Precision::kFp16}, {}, {.disabled_passes = {"no_such_pass"}});
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(result.status())), HasSubstr("no_such_pass"));
+}
+
+TEST(Quantize, RefusesFp32AsATarget) {
+  EXPECT_THAT(Refusal(ConvRelu(), {.to = Precision::kFp32}), HasSubstr("fp32"));
+}
+
+TEST(Quantize, NamesWeightsThatAreNotFinite) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2});
+  const ValueId w = b.Constant<float>({2, 2}, {1, std::nanf(""), 2, 3});
+  b.Output(b.Op("MatMul", {x, w}));
+  Graph graph = b.Build();
+  graph.mutable_value(w).name = "weird";
+  for (const Precision to : {Precision::kInt8, Precision::kInt8Dynamic})
+    EXPECT_THAT(Refusal(graph, {.to = to}), AllOf(HasSubstr("'weird'"), HasSubstr("NaN")));
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,67 @@
+// fp16 and bf16 variants: weights in half the bytes, everything else as it was.
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/onnx/onnx_file.h"
+#include "engine/quantize/quantizer.h"
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace {
+
+QuantizeResult Stored(const Graph& graph, Precision to) {
+  auto result = Quantize(graph, {.to = to}, {}, {});
+  if (!result.ok()) {
+    ADD_FAILURE() << result.status();
+    return {};
+  }
+  return *std::move(result);
+}
+
+Graph Product(float weight) {
+  GraphBuilder b;
+  const ValueId w = b.Constant<float>({2, 2}, {1, weight, -0.5F, 3});
+  b.Output(b.Op("Mul", {b.Op("MatMul", {b.Input("x", {3, 2}), w}), b.Scalar(2.0F)}));
+  return b.Build();
+}
+
+TEST(StoredWeights, SitBehindACast) {
+  for (const auto& [to, dtype] :
+       {std::pair{Precision::kFp16, DType::kF16}, std::pair{Precision::kBf16, DType::kBF16}}) {
+    const QuantizeResult result = Stored(Product(1.5F), to);
+    EXPECT_THAT(result.graph, HasOps({"Cast", "MatMul", "Mul"}));
+    EXPECT_EQ(result.graph.value(TheOnly(result.graph, "Cast").inputs[0]).dtype, dtype);
+    EXPECT_EQ(result.graph.metadata.at("octet.precision"), PrecisionName(to));
+    EXPECT_EQ(result.records.size(), 1U) << "a scalar is no weight";
+  }
+}
+
+TEST(StoredWeights, RoundHalfToEvenInTheirType) {
+  // 1 + 2^-11 lies between two halves, 1 + 2^-8 between two bfloats: both go to 1, the even one.
+  for (const auto& [to, weight] :
+       {std::pair{Precision::kFp16, 1 + 0x1p-11F}, std::pair{Precision::kBf16, 1 + 0x1p-8F}}) {
+    EXPECT_TRUE(SameAnswers(Product(1), Stored(Product(weight), to).graph, {.rtol = 0, .atol = 0}));
+  }
+}
+
+TEST(StoredWeights, ThatOverflowHalfAreKept) {
+  const QuantizeResult result = Stored(Product(70000), Precision::kFp16);
+  EXPECT_THAT(result.graph, HasNo("Cast"));
+  ASSERT_EQ(result.records.size(), 1U);
+  EXPECT_EQ(result.records[0].what, "kept");
+  EXPECT_THAT(result.records[0].detail, testing::HasSubstr("65504"));
+  EXPECT_THAT(Stored(Product(70000), Precision::kBf16).graph, HasExactly(1, "Cast"));
+}
+
+TEST(StoredWeights, TakeHalfTheBytes) {
+  GraphBuilder b;
+  b.Output(b.Op("MatMul", {b.Input("x", {1, 256}), b.Random({256, 256})}));
+  const Graph fp32 = b.Build();
+  const size_t before = WriteOnnxBytes(fp32)->size();
+  for (const Precision to : {Precision::kFp16, Precision::kBf16})
+    EXPECT_LT(WriteOnnxBytes(Stored(fp32, to).graph)->size(), before * 51 / 100);
+}
+
+}  // namespace
+}  // namespace octet

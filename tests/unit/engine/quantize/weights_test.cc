@@ -1,0 +1,113 @@
+// Weights and biases as integers.
+#include "engine/quantize/weights.h"
+
+#include <cmath>
+#include <random>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/tensor/quantize.h"
+#include "tests/support/graph_builder.h"
+#include "tests/support/one_node.h"
+
+namespace octet {
+namespace {
+
+using octet::testing::Elements;
+using ::testing::ElementsAre;
+using ::testing::FloatEq;
+
+TEST(QuantizeWeights, ScalesEveryOutputChannelByItsLargestElement) {
+  const Tensor weights = Tensor::From<float>(Shape{2, 3}, {1.27F, -0.635F, 0, -12.7F, 0.1F, 6.35F});
+  const QuantizedWeights result = QuantizeWeights(weights, 0, true);
+  EXPECT_EQ(result.params.axis, 0);
+  EXPECT_THAT(result.params.scales, ElementsAre(FloatEq(0.01F), FloatEq(0.1F)));
+  EXPECT_THAT(result.params.zero_points, ElementsAre(0, 0));
+  EXPECT_EQ(result.values.shape(), weights.shape());
+  EXPECT_THAT(Elements<int8_t>(result.values), ElementsAre(127, -64, 0, -127, 1, 64));
+}
+
+TEST(QuantizeWeights, FollowsTheAxisOfAMatrixWithChannelsLast) {
+  const Tensor weights = Tensor::From<float>(Shape{2, 3}, {1, 20, 0.5F, -2, 10, 0.25F});
+  const QuantizedWeights result = QuantizeWeights(weights, 1, true);
+  EXPECT_EQ(result.params.axis, 1);
+  EXPECT_THAT(result.params.scales,
+              ElementsAre(FloatEq(2.0F / 127), FloatEq(20.0F / 127), FloatEq(0.5F / 127)));
+  EXPECT_THAT(Elements<int8_t>(result.values), ElementsAre(64, 127, 127, -127, 64, 64));
+}
+
+TEST(QuantizeWeights, TakesOneScaleWhenAsked) {
+  const Tensor weights = Tensor::From<float>(Shape{2, 2}, {1, -2, 4, 0.5F});
+  const QuantizedWeights result = QuantizeWeights(weights, 0, false);
+  EXPECT_TRUE(result.params.per_tensor());
+  EXPECT_THAT(result.params.scales, ElementsAre(FloatEq(4.0F / 127)));
+}
+
+TEST(QuantizeWeights, GivesAChannelOfZerosAUsableScale) {
+  const QuantizedWeights result =
+      QuantizeWeights(Tensor::From<float>(Shape{2, 1}, {0, 1}), 0, true);
+  EXPECT_GT(result.params.scales[0], 0);
+  EXPECT_THAT(Elements<int8_t>(result.values), ElementsAre(0, 127));
+}
+
+TEST(QuantizeWeights, IsNeverFurtherOffThanHalfAStep) {
+  std::mt19937 random(TestSeed());
+  std::normal_distribution<float> normal(0, 0.2F);
+  Tensor weights(DType::kF32, Shape{8, 4, 3, 3});
+  for (float& w : weights.mutable_span<float>()) w = normal(random);
+  const QuantizedWeights result = QuantizeWeights(weights, 0, true);
+  Tensor back(DType::kF32, weights.shape());
+  DequantizeTensor(result.values.view(), result.params, back.mutable_view());
+  for (int64_t i = 0; i < weights.elements(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    const float step = result.params.scales[at / 36];
+    EXPECT_LE(std::abs(weights.span<float>()[at] - back.span<float>()[at]), 0.5001F * step);
+    EXPECT_GE(result.values.span<int8_t>()[at], -127);
+  }
+}
+
+TEST(CorrectBias, FindsTheInputsOfAGroupedConvolution) {
+  // Two groups of two inputs, one output each; what was rounded away is put in by hand.
+  const Tensor exact = Tensor::From<float>(Shape{2, 2, 1, 1}, {1, 2, 3, 4});
+  const QuantizedWeights rounded{Tensor::From<int8_t>(Shape{2, 2, 1, 1}, {2, 2, 3, 6}),
+                                 QuantParams::PerTensor(1, 0)};
+  const std::vector<double> means = {10, 100, 1000, 0.5};
+  const Tensor bias = Tensor::From<float>(Shape{2}, {0, 7});
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {0, true}, means)),
+              ElementsAre(FloatEq(-10), FloatEq(7 - 2 * 0.5F)));
+}
+
+TEST(CorrectBias, FollowsTheAxisOfAMatrix) {
+  const Tensor exact = Tensor::From<float>(Shape{2, 2}, {1, 2, 3, 4});
+  const QuantizedWeights rounded{Tensor::From<int8_t>(Shape{2, 2}, {1, 3, 3, 4}),
+                                 QuantParams::PerTensor(1, 0)};
+  const std::vector<double> means = {5, 50};
+  const Tensor bias = Tensor::From<float>(Shape{2}, {0, 0});
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {1, false}, means)),
+              ElementsAre(0, FloatEq(-5)));
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {0, false}, means)),
+              ElementsAre(FloatEq(-50), 0));
+}
+
+TEST(QuantizeBias, UsesTheScaleOfTheSums) {
+  const Tensor bias = Tensor::From<float>(Shape{3}, {0.5F, -0.25F, 2.0F});
+  EXPECT_THAT(Elements<int32_t>(QuantizeBias(bias, std::vector{0.1F, 0.1F, 0.01F})),
+              ElementsAre(5, -2, 200));
+  EXPECT_THAT(Elements<int32_t>(QuantizeBias(bias, std::vector{0.25F})), ElementsAre(2, -1, 8));
+}
+
+// A channel of tiny weights with a large bias (a folded batch norm makes them) would overflow 32 bits.
+TEST(SmallestScales, KeepTheBiasInside32Bits) {
+  const Tensor bias = Tensor::From<float>(Shape{1}, {1000.0F});
+  const Tensor weights = Tensor::From<float>(Shape{1, 1}, {1e-9F});
+  constexpr float kInputScale = 1e-3F;
+  const std::vector<float> smallest = SmallestScales(bias, kInputScale);
+  const QuantizedWeights result = QuantizeWeights(weights, 0, true, smallest);
+  const float sum_scale = kInputScale * result.params.scales[0];
+  const int32_t q = QuantizeBias(bias, std::vector{sum_scale}).span<int32_t>()[0];
+  EXPECT_NEAR(static_cast<double>(q) * sum_scale, 1000.0, 0.01);
+}
+
+}  // namespace
+}  // namespace octet
