@@ -11,6 +11,7 @@
 
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
+#include "engine/ops/lowerings.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/recurrent_activation.h"
 #include "engine/tensor/parallel.h"
@@ -335,7 +336,7 @@ absl::StatusOr<Kernel> MakeRnn(const KernelContext& context) {
 
 std::span<const OpDef> RecurrentOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "LSTM", 7, INT_MAX, InferLstm, MakeLstm},
+      {kOnnxDomain, "LSTM", 7, INT_MAX, InferLstm, MakeLstm, LowerLstm},
       {kOnnxDomain, "GRU", 7, INT_MAX, InferGru, MakeGru},
       {kOnnxDomain, "RNN", 7, INT_MAX, InferRnn, MakeRnn},
   };
