@@ -78,6 +78,7 @@ def make_repository(folder):
     version.mkdir(parents=True)
     with Progress("quantizing to four precisions"):
         shutil.copy(MODEL / "1/fp32.onnx", version)
+        shutil.copy(MODEL / "labels.txt", version.parent)
         words = ["--calibration", CALIBRATION, "--map", MODEL / "model.yaml", "--threads", os.cpu_count()]
         run_octet("quantize", version / "fp32.onnx", *words, "--out", version)
     (version.parent / "model.yaml").write_text((MODEL / "model.yaml").read_text() + ROUTING)
