@@ -130,7 +130,7 @@ class ConvLoweringTest : public ::testing::TestWithParam<Geometry> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ConvLoweringTest, ::testing::ValuesIn(kGeometries),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST_P(ConvLoweringTest, ComputesFloats) {
   const Geometry& g = GetParam();
