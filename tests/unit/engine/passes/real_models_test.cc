@@ -82,9 +82,9 @@ INSTANTIATE_TEST_SUITE_P(
         RealModel{"kwt1", "fp32.onnx", Precision::kFp32, {.rtol = 1e-3F, .atol = 1e-3F}},
         RealModel{"mnist-8", "fp32.onnx", Precision::kFp32, kFp32},
         RealModel{"silero-vad", "fp32.onnx", Precision::kFp32, kFp32}),
-    [](const auto& info) {
+    [](const auto& test) {
       std::string name =
-          Format("{}_{}", info.param.name, fs::path(info.param.file).stem().string());
+          Format("{}_{}", test.param.name, fs::path(test.param.file).stem().string());
       std::erase_if(name, [](char c) {
         return std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_';
       });
@@ -127,8 +127,9 @@ void ExpectInt8Throughout(const Graph& graph) {
     EXPECT_TRUE(IsInt8(x.dtype) && x.quant) << Describe(node) << " reads " << DTypeName(x.dtype);
     EXPECT_TRUE(w.dtype == DType::kI8 && w.quant && w.quant->symmetric()) << Describe(node);
     const Value& y = graph.value(node.output(0));
-    if (node.is("Conv"))
+    if (node.is("Conv")) {
       EXPECT_TRUE(IsInt8(y.dtype) && y.quant) << Describe(node) << " writes " << DTypeName(y.dtype);
+    }
   }
 }
 
@@ -162,7 +163,9 @@ TEST_F(LoadedModel, ShuffleNetV2ShufflesChannelsLast) {
       << "one at the input, one per shuffle" << Dump(graph);
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    if (node.is("Conv")) EXPECT_EQ(node.attributes.IntOr("channels_last", 0), 1) << Describe(node);
+    if (node.is("Conv")) {
+      EXPECT_EQ(node.attributes.IntOr("channels_last", 0), 1) << Describe(node);
+    }
     if (!node.is("Transpose")) continue;
     const auto perm = *node.attributes.Ints("perm", {});
     EXPECT_TRUE(perm.size() == 4 || perm == (Ints{0, 1, 2, 4, 3})) << Describe(node);
@@ -175,8 +178,9 @@ TEST_F(LoadedModel, SqueezeNetConcatenatesTheLastAxis) {
   EXPECT_THAT(graph, HasNo("Relu"));
   EXPECT_THAT(graph, HasExactly(8, "Concat"));
   for (const NodeId id : graph.order()) {
-    if (graph.node(id).is("Concat"))
+    if (graph.node(id).is("Concat")) {
       EXPECT_EQ(graph.node(id).attributes.IntOr("axis", 0), 3) << Dump(graph);
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "engine/ops/op.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
 
