@@ -97,7 +97,8 @@ class Model {
   virtual ~Model() = default;
 
   /// Reads, optimises and compiles. Errors: as ReadOnnxFile; UNIMPLEMENTED naming node, operator and opset
-  /// for an unsupported operator; INVALID_ARGUMENT for unknown pass names or an unmet require_int8_percent.
+  /// for an unsupported operator; NOT_FOUND for unknown pass names; INVALID_ARGUMENT for an unmet
+  /// require_int8_percent.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& path,
                                                            const LoadOptions& options);
 

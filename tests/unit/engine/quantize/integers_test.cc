@@ -274,7 +274,7 @@ TEST(Quantize, RefusesAModelWithoutWeights) {
 TEST(Quantize, NamesAPassThatDoesNotExist) {
   const auto result =
       Quantize(ConvRelu(), {.to = Precision::kFp16}, {}, {.disabled_passes = {"no_such_pass"}});
-  EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(Message(result.status())), HasSubstr("no_such_pass"));
 }
 
