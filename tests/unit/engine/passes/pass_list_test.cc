@@ -50,7 +50,9 @@ TEST(PassList, EveryPassCanBeSwitchedOffAlone) {
     const auto trace = RunPasses(off, context);
     ASSERT_TRUE(trace.ok()) << trace.status();
     for (const PassTrace& one : *trace) {
-      if (one.name == pass.name) EXPECT_EQ(one.rewrites, 0);
+      if (one.name == pass.name) {
+        EXPECT_EQ(one.rewrites, 0);
+      }
     }
     EXPECT_TRUE(SameAnswers(bound, Optimised(WithUnknownExtents(off, 2), context)));
   }
@@ -107,8 +109,9 @@ TEST(LowerBf16, StoresWhatLiesBetweenConvolutionsInBf16) {
     if (!node.is("Conv") && !node.is("MatMul", kOctetDomain)) continue;
     EXPECT_EQ(after.value(node.input(0)).dtype, DType::kBF16) << Dump(after);
     EXPECT_EQ(after.value(node.input(1)).dtype, DType::kBF16) << Dump(after);
-    if (node.input(2) != kNone)
+    if (node.input(2) != kNone) {
       EXPECT_EQ(after.value(node.input(2)).dtype, DType::kF32) << "biases stay";
+    }
   }
   EXPECT_EQ(after.value(after.outputs[0]).dtype, DType::kF32);
   EXPECT_EQ(Dump(Optimised(after, Bf16Context())), Dump(after)) << "a second run changes something";
