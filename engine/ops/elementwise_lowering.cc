@@ -11,6 +11,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/ops/movement_step.h"
 #include "engine/ops/post_ops.h"
+#include "engine/ops/real_format.h"
 #include "engine/ops/reference_step.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/quantize.h"
@@ -21,54 +22,6 @@ namespace {
 
 /// Floats of one operand that are in the cache at once.
 constexpr int64_t kBlock = 1024;
-
-bool IsNarrowReal(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
-
-bool IsTypedInt8(const Value& value) {
-  return value.quant && value.quant->per_tensor() && IsInt8(value.dtype);
-}
-
-/// True for values that blocks can widen or round: F32, F16, BF16, or int8 with one scale.
-bool IsBlockReal(const Value& value) {
-  if (value.quant) return IsTypedInt8(value);
-  return value.dtype == DType::kF32 || IsNarrowReal(value.dtype);
-}
-
-/// How the reals of one operand are stored.
-struct RealFormat {
-  DType stored = DType::kF32;
-  std::optional<QuantParams> quant;
-
-  static RealFormat Of(const Value& value) { return {value.dtype, value.quant}; }
-  bool plain() const { return stored == DType::kF32; }
-
-  /// The reals of elements [offset, offset + n): in place when stored as F32, else written to `buffer`.
-  const float* Read(const void* base, int64_t offset, int64_t n, float* buffer) const {
-    const auto* bytes =
-        static_cast<const std::byte*>(base) + offset * static_cast<int64_t>(SizeOf(stored));
-    if (plain()) return reinterpret_cast<const float*>(bytes);
-    const ConstTensorView src{bytes, {stored, Shape{n}}};
-    const TensorView dst{buffer, {DType::kF32, Shape{n}}};
-    if (quant) {
-      DequantizeTensor(src, *quant, dst);
-    } else {
-      ConvertTensor(src, dst);
-    }
-    return buffer;
-  }
-
-  /// Rounds `reals` into elements [offset, offset + n).
-  void Write(const float* reals, void* base, int64_t offset, int64_t n) const {
-    const ConstTensorView src{reals, {DType::kF32, Shape{n}}};
-    auto* bytes = static_cast<std::byte*>(base) + offset * static_cast<int64_t>(SizeOf(stored));
-    const TensorView dst{bytes, {stored, Shape{n}}};
-    if (quant) {
-      QuantizeTensor(src, *quant, dst);
-    } else {
-      ConvertTensor(src, dst);
-    }
-  }
-};
 
 /// The first input that output 0 may take the place of: element i of it is read before element i is written,
 /// and no other slot reads its value.
@@ -241,7 +194,7 @@ bool HasPostOperands(const Node& node) {
 /// OK when every operand and the output of the node can be taken block by block.
 absl::Status CheckBlockReals(const LowerContext& context, std::span<const size_t> operands) {
   const auto check = [](const Value& value) -> absl::Status {
-    if (IsBlockReal(value)) return absl::OkStatus();
+    if (RealFormat::Covers(value)) return absl::OkStatus();
     return Unimplemented("'{}' is neither float nor int8 with one scale", value.name);
   };
   for (const size_t slot : operands) OCTET_RETURN_IF_ERROR(check(context.input(slot)));

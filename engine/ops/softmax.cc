@@ -6,7 +6,10 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/op_list.h"
+#include "engine/ops/row_math.h"
+#include "engine/ops/row_step.h"
 #include "engine/tensor/parallel.h"
+#include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
@@ -92,14 +95,50 @@ absl::StatusOr<Kernel> MakeSoftmax(const KernelContext& context) {
       });
 }
 
+/// The kernel of rows, or of columns where the groups lie `inner` elements apart.
+template <Kind kKind>
+RowStep::Fn GroupFn(const Groups& groups) {
+  static_assert(kKind != Kind::kHardmax);
+  if (groups.inner == 1) {
+    constexpr auto kRow = kKind == Kind::kSoftmax ? SoftmaxRow : LogSoftmaxRow;
+    return
+        [n = groups.extent](const StepArgs&, const float* x, float* y, float*) { kRow(x, y, n); };
+  }
+  constexpr auto kColumns = kKind == Kind::kSoftmax ? SoftmaxColumns : LogSoftmaxColumns;
+  return [groups](const StepArgs&, const float* x, float* y, float* spare) {
+    kColumns(x, y, groups.extent, groups.inner, spare);
+  };
+}
+
+template <Kind kKind>
+absl::StatusOr<std::unique_ptr<Step>> LowerSoftmax(const LowerContext& context) {
+  const Value& x = context.input(0);
+  if (!RealFormat::Covers(x) || !RealFormat::Covers(context.output()))
+    return Unimplemented("values are neither float nor int8 with one scale");
+  if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
+  if (x.shape->elements() == 0) return Unimplemented("empty input");
+  const ConstTensorView input{nullptr, {DType::kF32, *x.shape}};
+  OCTET_ASSIGN_OR_RETURN(const Groups groups, GroupsOf({context.node, {&input, 1}, {}}));
+  context.layer.runs = "f32";
+  context.layer.impl = kKind == Kind::kSoftmax ? "octet:softmax" : "octet:log_softmax";
+  context.layer.isa = context.target.isa;
+  return std::make_unique<RowStep>(context, groups.outer, groups.extent * groups.inner,
+                                   GroupFn<kKind>(groups),
+                                   groups.inner == 1 ? 0 : 2 * groups.inner);
+}
+
 }  // namespace
 
 std::span<const OpDef> SoftmaxOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "Softmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kSoftmax>},
-      {kOnnxDomain, "Softmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kSoftmax>},
-      {kOnnxDomain, "LogSoftmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kLogSoftmax>},
-      {kOnnxDomain, "LogSoftmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kLogSoftmax>},
+      {kOnnxDomain, "Softmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kSoftmax>,
+       LowerSoftmax<Kind::kSoftmax>},
+      {kOnnxDomain, "Softmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kSoftmax>,
+       LowerSoftmax<Kind::kSoftmax>},
+      {kOnnxDomain, "LogSoftmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kLogSoftmax>,
+       LowerSoftmax<Kind::kLogSoftmax>},
+      {kOnnxDomain, "LogSoftmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kLogSoftmax>,
+       LowerSoftmax<Kind::kLogSoftmax>},
       {kOnnxDomain, "Hardmax", 1, 12, InferSoftmax, MakeSoftmax<Kind::kHardmax>},
       {kOnnxDomain, "Hardmax", 13, INT_MAX, InferSoftmax, MakeSoftmax<Kind::kHardmax>},
   };
