@@ -10,7 +10,10 @@
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/op_list.h"
+#include "engine/ops/row_math.h"
+#include "engine/ops/row_step.h"
 #include "engine/tensor/parallel.h"
+#include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
@@ -254,6 +257,40 @@ absl::StatusOr<Kernel> MakeLayerNorm(const KernelContext& context) {
       });
 }
 
+absl::StatusOr<std::unique_ptr<Step>> LowerLayerNorm(const LowerContext& context) {
+  const Node& node = context.node;
+  const Value& x = context.input(0);
+  const Value& y = context.output();
+  if (node.output(1) != kNone || node.output(2) != kNone)
+    return Unimplemented("the statistics are wanted, too");
+  if (!node.post_ops.empty()) return Unimplemented("post-ops");
+  if (!RealFormat::Covers(x) || !RealFormat::Covers(y))
+    return Unimplemented("values are neither float nor int8 with one scale");
+  OCTET_ASSIGN_OR_RETURN(const float epsilon, node.attributes.Float("epsilon", 1e-5f));
+  OCTET_ASSIGN_OR_RETURN(const int64_t raw, node.attributes.Int("axis", -1));
+  const int axis = *NormalizeAxis(raw, x.shape->rank());
+  const int64_t rows = x.shape->elements(0, axis);
+  const int64_t width = x.shape->elements(axis, x.shape->rank());
+  if (rows * width == 0) return Unimplemented("empty input");
+  const bool has_bias = context.has_input(2);
+  for (const size_t slot : {1, 2}) {
+    if (slot == 2 && !has_bias) continue;
+    const Value& factor = context.input(slot);
+    if (factor.quant || factor.dtype != DType::kF32 || !RunsAlong(*factor.shape, *x.shape, axis))
+      return Unimplemented("scale or bias is not {} floats", width);
+  }
+  context.layer.runs = "f32";
+  context.layer.impl = "octet:layer_norm";
+  context.layer.isa = context.target.isa;
+  return std::make_unique<RowStep>(
+      context, rows, width,
+      [epsilon, has_bias, width](const StepArgs& args, const float* from, float* to, float*) {
+        const auto* scale = static_cast<const float*>(args.inputs[1]);
+        const auto* bias = has_bias ? static_cast<const float*>(args.inputs[2]) : nullptr;
+        LayerNormRow(from, to, width, epsilon, scale, bias);
+      });
+}
+
 absl::Status InferInstanceNorm(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, 3));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
@@ -436,7 +473,8 @@ std::span<const OpDef> NormalizationOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "BatchNormalization", 7, INT_MAX, InferBatchNorm, MakeBatchNorm},
       // Exporters wrote LayerNormalization before ONNX defined it in opset 17.
-      {kOnnxDomain, "LayerNormalization", 1, INT_MAX, InferLayerNorm, MakeLayerNorm},
+      {kOnnxDomain, "LayerNormalization", 1, INT_MAX, InferLayerNorm, MakeLayerNorm,
+       LowerLayerNorm},
       {kOnnxDomain, "InstanceNormalization", 1, INT_MAX, InferInstanceNorm, MakeInstanceNorm},
       {kOnnxDomain, "GroupNormalization", 18, INT_MAX, InferGroupNorm, MakeGroupNorm},
       {kOnnxDomain, "MeanVarianceNormalization", 9, INT_MAX, InferMeanVariance, MakeMeanVariance},

@@ -9,6 +9,10 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/op_list.h"
+#include "engine/ops/real_format.h"
+#include "engine/ops/row_math.h"
+#include "engine/tensor/parallel.h"
+#include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
@@ -204,6 +208,121 @@ absl::StatusOr<Kernel> MakeReduce(const KernelContext& context) {
                    });
 }
 
+/// A reduction whose reduced axes lie side by side: [outer, extent, inner] -> [outer, inner].
+struct Span {
+  int64_t outer = 1;
+  int64_t extent = 1;
+  int64_t inner = 1;
+};
+
+std::optional<Span> SpanOf(const Shape& shape, const std::vector<bool>& reduced) {
+  Span span;
+  enum { kOuter, kExtent, kInner } at = kOuter;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (shape[axis] == 1) continue;
+    const bool goes = reduced[static_cast<size_t>(axis)];
+    if (goes && at == kInner) return std::nullopt;
+    if (goes) at = kExtent;
+    if (!goes && at == kExtent) at = kInner;
+    (at == kOuter ? span.outer : at == kExtent ? span.extent : span.inner) *= shape[axis];
+  }
+  return span;
+}
+
+/// Folds rows (inner = 1) or adds row after row into `inner` results, in float, on values of any RealFormat.
+class ReduceStep final : public Step {
+ public:
+  ReduceStep(const LowerContext& context, const Span& span, Fold fold,
+             float (*finish)(float, int64_t))
+      : input_(RealFormat::Of(context.input(0))),
+        output_(RealFormat::Of(context.output())),
+        span_(span),
+        fold_(fold),
+        finish_(finish),
+        threads_(std::max(context.target.threads, 1)) {}
+
+  absl::Status Run(const StepArgs& args) const override {
+    const int64_t grain = 1 + 16384 / (span_.extent * span_.inner);
+    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(span_.outer / grain, 1));
+    ParallelFor(parts, 1, [&](int64_t first, int64_t last) {
+      for (int64_t part = first; part < last; ++part) {
+        auto* buffer =
+            reinterpret_cast<float*>(args.scratch) + part * (RowElements() + span_.inner);
+        for (int64_t o = span_.outer * part / parts; o < span_.outer * (part + 1) / parts; ++o)
+          ReduceOne(args, o, buffer);
+      }
+    });
+    return absl::OkStatus();
+  }
+  size_t scratch_bytes() const override {
+    return static_cast<size_t>(threads_ * (RowElements() + span_.inner)) * sizeof(float);
+  }
+
+ private:
+  int64_t RowElements() const { return span_.inner == 1 ? span_.extent : span_.inner; }
+
+  void ReduceOne(const StepArgs& args, int64_t o, float* row) const {
+    float* sums = row + RowElements();
+    const int64_t base = o * span_.extent * span_.inner;
+    if (span_.inner == 1) {
+      *sums = FoldRow(fold_, input_.Read(args.inputs[0], base, span_.extent, row), span_.extent);
+    } else {
+      std::fill_n(sums, span_.inner, FoldStart(fold_));
+      for (int64_t i = 0; i < span_.extent; ++i) {
+        FoldInto(fold_, input_.Read(args.inputs[0], base + i * span_.inner, span_.inner, row), sums,
+                 span_.inner);
+      }
+    }
+    for (int64_t i = 0; i < span_.inner; ++i) sums[i] = finish_(sums[i], span_.extent);
+    output_.Write(sums, args.outputs[0], o * span_.inner, span_.inner);
+  }
+
+  RealFormat input_;
+  RealFormat output_;
+  Span span_;
+  Fold fold_;
+  float (*finish_)(float, int64_t);
+  int threads_;
+};
+
+constexpr Fold FoldOf(Reduction reduction) {
+  switch (reduction) {
+    case Reduction::kMax:
+      return Fold::kLargest;
+    case Reduction::kMin:
+      return Fold::kSmallest;
+    case Reduction::kL1:
+      return Fold::kMagnitudes;
+    case Reduction::kL2:
+    case Reduction::kSumSquare:
+      return Fold::kSquares;
+    default:
+      return Fold::kSum;
+  }
+}
+
+template <Reduction kReduction>
+absl::StatusOr<std::unique_ptr<Step>> LowerReduce(const LowerContext& context) {
+  const Value& x = context.input(0);
+  if (!RealFormat::Covers(x) || !RealFormat::Covers(context.output()))
+    return Unimplemented("values are neither float nor int8 with one scale");
+  if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
+  std::optional<std::vector<int64_t>> from_input;
+  if (context.has_input(1)) {
+    if (!context.input(1).is_constant()) return Unimplemented("axes are computed");
+    const auto axes = context.input(1).constant.span<int64_t>();
+    from_input.emplace(axes.begin(), axes.end());
+  }
+  OCTET_ASSIGN_OR_RETURN(const Axes axes, ResolveAxes(context.node, from_input, x.shape->rank()));
+  const auto span = SpanOf(*x.shape, axes.reduced);
+  if (!span || x.shape->elements() == 0) return Unimplemented("axes apart, or an empty input");
+  context.layer.runs = x.quant && context.output().quant ? "int8" : "f32";
+  context.layer.impl = "octet:reduce";
+  context.layer.isa = context.target.isa;
+  return std::make_unique<ReduceStep>(context, *span, FoldOf(kReduction),
+                                      Finish<kReduction, float, float>);
+}
+
 absl::Status InferArg(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kNumbers));
@@ -246,22 +365,23 @@ absl::StatusOr<Kernel> MakeArg(const KernelContext& context) {
       });
 }
 
-constexpr OpDef Reduce(std::string_view name, MakeKernelFn kernel) {
-  return {kOnnxDomain, name, 1, INT_MAX, InferReduce, kernel};
+constexpr OpDef Reduce(std::string_view name, MakeKernelFn kernel, LowerFn lower = nullptr) {
+  return {kOnnxDomain, name, 1, INT_MAX, InferReduce, kernel, lower};
 }
 
 }  // namespace
 
 std::span<const OpDef> ReduceOps() {
   static constexpr OpDef kOps[] = {
-      Reduce("ReduceSum", MakeReduce<Reduction::kSum>),
-      Reduce("ReduceMean", MakeReduce<Reduction::kMean>),
-      Reduce("ReduceMax", MakeReduce<Reduction::kMax>),
-      Reduce("ReduceMin", MakeReduce<Reduction::kMin>),
+      Reduce("ReduceSum", MakeReduce<Reduction::kSum>, LowerReduce<Reduction::kSum>),
+      Reduce("ReduceMean", MakeReduce<Reduction::kMean>, LowerReduce<Reduction::kMean>),
+      Reduce("ReduceMax", MakeReduce<Reduction::kMax>, LowerReduce<Reduction::kMax>),
+      Reduce("ReduceMin", MakeReduce<Reduction::kMin>, LowerReduce<Reduction::kMin>),
       Reduce("ReduceProd", MakeReduce<Reduction::kProd>),
-      Reduce("ReduceL1", MakeReduce<Reduction::kL1>),
-      Reduce("ReduceL2", MakeReduce<Reduction::kL2>),
-      Reduce("ReduceSumSquare", MakeReduce<Reduction::kSumSquare>),
+      Reduce("ReduceL1", MakeReduce<Reduction::kL1>, LowerReduce<Reduction::kL1>),
+      Reduce("ReduceL2", MakeReduce<Reduction::kL2>, LowerReduce<Reduction::kL2>),
+      Reduce("ReduceSumSquare", MakeReduce<Reduction::kSumSquare>,
+             LowerReduce<Reduction::kSumSquare>),
       Reduce("ReduceLogSum", MakeReduce<Reduction::kLogSum>),
       Reduce("ReduceLogSumExp", MakeReduce<Reduction::kLogSumExp>),
       {kOnnxDomain, "ArgMax", 1, INT_MAX, InferArg, MakeArg<true>},

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 
 #include "engine/ops/vector_math.h"
 #include "engine/tensor/cpu_clones.h"
@@ -92,6 +94,91 @@ OCTET_CPU_CLONES void LogSoftmaxColumns(const float* x, float* y, int64_t n, int
     float* to = y + i * columns;
 #pragma GCC ivdep
     for (int64_t c = 0; c < columns; ++c) to[c] = from[c] - largest[c] - sums[c];
+  }
+}
+
+// Two passes: the variance of large means would cancel in one.
+OCTET_CPU_CLONES void LayerNormRow(const float* x, float* y, int64_t n, float epsilon,
+                                   const float* scale, const float* bias) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += x[i];
+  const float mean = sum / static_cast<float>(n);
+  float squares = 0;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
+  const float factor = 1.0F / std::sqrt(squares / static_cast<float>(n) + epsilon);
+  if (bias == nullptr) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * factor * scale[i];
+    return;
+  }
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * factor * scale[i] + bias[i];
+}
+
+float FoldStart(Fold fold) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (fold == Fold::kLargest) return -kInfinity;
+  return fold == Fold::kSmallest ? kInfinity : 0.0F;
+}
+
+OCTET_CPU_CLONES float FoldRow(Fold fold, const float* x, int64_t n) {
+  float result = FoldStart(fold);
+  uint32_t nan = 0;
+  switch (fold) {
+    case Fold::kSum:
+#pragma omp simd reduction(+ : result)
+      for (int64_t i = 0; i < n; ++i) result += x[i];
+      return result;
+    case Fold::kMagnitudes:
+#pragma omp simd reduction(+ : result)
+      for (int64_t i = 0; i < n; ++i) result += std::fabs(x[i]);
+      return result;
+    case Fold::kSquares:
+#pragma omp simd reduction(+ : result)
+      for (int64_t i = 0; i < n; ++i) result += x[i] * x[i];
+      return result;
+    case Fold::kLargest:
+#pragma omp simd reduction(max : result) reduction(| : nan)
+      for (int64_t i = 0; i < n; ++i) {
+        result = x[i] > result ? x[i] : result;
+        nan |= x[i] != x[i] ? 1U : 0U;
+      }
+      break;
+    case Fold::kSmallest:
+#pragma omp simd reduction(min : result) reduction(| : nan)
+      for (int64_t i = 0; i < n; ++i) {
+        result = x[i] < result ? x[i] : result;
+        nan |= x[i] != x[i] ? 1U : 0U;
+      }
+      break;
+  }
+  return nan != 0 ? std::numeric_limits<float>::quiet_NaN() : result;
+}
+
+OCTET_CPU_CLONES void FoldInto(Fold fold, const float* x, float* sums, int64_t n) {
+  switch (fold) {
+    case Fold::kSum:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] += x[i];
+      return;
+    case Fold::kMagnitudes:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] += std::fabs(x[i]);
+      return;
+    case Fold::kSquares:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] += x[i] * x[i];
+      return;
+    case Fold::kLargest:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] = x[i] > sums[i] || x[i] != x[i] ? x[i] : sums[i];
+      return;
+    case Fold::kSmallest:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] = x[i] < sums[i] || x[i] != x[i] ? x[i] : sums[i];
+      return;
   }
 }
 

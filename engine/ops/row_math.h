@@ -12,5 +12,18 @@ void LogSoftmaxRow(const float* x, float* y, int64_t n);
 /// The same of each of `columns` columns of a [n, columns] matrix; `spare` holds two elements per column.
 void SoftmaxColumns(const float* x, float* y, int64_t n, int64_t columns, float* spare);
 void LogSoftmaxColumns(const float* x, float* y, int64_t n, int64_t columns, float* spare);
+/// y = (x - mean) / sqrt(variance + epsilon) * scale + bias; bias may be null.
+void LayerNormRow(const float* x, float* y, int64_t n, float epsilon, const float* scale,
+                  const float* bias);
+
+/// How a reduction takes elements in: `largest` and `smallest` keep a NaN that they meet.
+enum class Fold : uint8_t { kSum, kMagnitudes, kSquares, kLargest, kSmallest };
+
+/// What a fold of no elements is.
+float FoldStart(Fold fold);
+/// The fold of n elements.
+float FoldRow(Fold fold, const float* x, int64_t n);
+/// sums[i] = fold of sums[i] and x[i].
+void FoldInto(Fold fold, const float* x, float* sums, int64_t n);
 
 }  // namespace octet
