@@ -4,7 +4,9 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <memory>
+#include <optional>
 
 #include "cli/model_options.h"
 #include "cli/session.h"
@@ -23,6 +25,7 @@ struct CheckOptions {
   std::string golden;
   double rtol = 1e-3;
   double atol = 1e-4;
+  double steps = 0;  // Above 0: instead of rtol and atol.
   bool json = false;
 };
 
@@ -33,6 +36,8 @@ struct Comparison {
   int64_t elements = 0;
   int64_t mismatches = 0;
   double max_abs = 0;
+  std::optional<double> max_steps;
+  bool ok = true;
 };
 
 std::vector<std::string> DataSets(const std::string& golden) {
@@ -75,7 +80,57 @@ Comparison Compare(ConstTensorView got, const Tensor& expected, double rtol, dou
     result.max_abs = std::max(result.max_abs, distance);
     if (!(distance <= atol + rtol * std::abs(y))) ++result.mismatches;
   }
+  result.ok = result.mismatches == 0;
   return result;
+}
+
+// By how many quantization steps two outputs differ at most. Shares of a Softmax tell the differences of its
+// inputs up to a common shift: d[i] = ln(got[i] / expected[i]) + c per row. The shift that makes the largest of
+// them smallest is taken: half of their spread.
+double StepsApart(const Tensor& got, const Tensor& expected, const OutputStep& step) {
+  // Below it, shares have lost their digits.
+  constexpr double kSmallestShare = 1e-30;
+  const int64_t row = step.softmax ? got.shape().back() : 1;
+  double most = 0;
+  for (int64_t begin = 0; begin < got.elements(); begin += row) {
+    double low = 0;
+    double high = 0;
+    bool first = true;
+    for (int64_t i = begin; i < begin + row; ++i) {
+      const double x = got.span<double>()[i];
+      const double y = expected.span<double>()[i];
+      if (std::isnan(x) != std::isnan(y)) return std::numeric_limits<double>::infinity();
+      if (std::isnan(x)) continue;
+      if (!step.softmax) {
+        high = std::abs(x - y);
+        continue;
+      }
+      if (x < kSmallestShare || y < kSmallestShare) continue;
+      const double shift = std::log(x / y);
+      low = first ? shift : std::min(low, shift);
+      high = first ? shift : std::max(high, shift);
+      first = false;
+    }
+    most = std::max(most, step.softmax ? (high - low) / 2 : high);
+  }
+  return most / step.scale;
+}
+
+// The comparison that --steps asks for.
+absl::Status CompareSteps(ConstTensorView got, const Tensor& expected, const TensorInfo& info,
+                          double steps, Comparison& result) {
+  if (!info.step) {
+    return InvalidArgument("--steps: output '{}' is not dequantized from 8 bits", info.name);
+  }
+  // A step has this much room for the float arithmetic around it.
+  constexpr double kSlack = 0.01;
+  Tensor a(DType::kF64, got.shape());
+  Tensor b(DType::kF64, expected.shape());
+  ConvertTensor(got, a.mutable_view());
+  ConvertTensor(expected.view(), b.mutable_view());
+  result.max_steps = StepsApart(a, b, *info.step);
+  result.ok = *result.max_steps <= steps + kSlack;
+  return absl::OkStatus();
 }
 
 absl::Status CheckSet(Session& session, const CheckOptions& options, const std::string& set,
@@ -109,6 +164,10 @@ absl::Status CheckSet(Session& session, const CheckOptions& options, const std::
     results.push_back(Compare(got, expected[i], options.rtol, options.atol));
     results.back().set = fs::path(set).filename().string();
     results.back().output = signature.outputs[i].name;
+    if (options.steps > 0) {
+      OCTET_RETURN_IF_ERROR(
+          CompareSteps(got, expected[i], signature.outputs[i], options.steps, results.back()));
+    }
   }
   return absl::OkStatus();
 }
@@ -122,25 +181,26 @@ absl::StatusOr<bool> Check(const CheckOptions& options) {
   std::vector<Comparison> results;
   for (const std::string& set : sets)
     OCTET_RETURN_IF_ERROR(CheckSet(session, options, set, results));
-  const bool ok =
-      std::ranges::all_of(results, [](const Comparison& c) { return c.mismatches == 0; });
+  const bool ok = std::ranges::all_of(results, &Comparison::ok);
   if (options.json) {
     nlohmann::ordered_json rows = nlohmann::json::array();
     for (const Comparison& c : results) {
       rows.push_back({{"set", c.set},
                       {"output", c.output},
+                      {"ok", c.ok},
                       {"elements", c.elements},
                       {"mismatches", c.mismatches},
                       {"max_abs", c.max_abs}});
+      if (c.max_steps) rows.back()["max_steps"] = *c.max_steps;
     }
     std::cout << nlohmann::ordered_json{{"ok", ok}, {"comparisons", std::move(rows)}}.dump(2)
               << '\n';
     return ok;
   }
   for (const Comparison& c : results) {
-    std::cout << Format("{:<4} {} {}: {} of {} elements differ, largest difference {:.3g}\n",
-                        c.mismatches == 0 ? "ok" : "FAIL", c.set, c.output, c.mismatches,
-                        c.elements, c.max_abs);
+    std::cout << Format("{:<4} {} {}: {} of {} elements differ, largest difference {:.3g}{}\n",
+                        c.ok ? "ok" : "FAIL", c.set, c.output, c.mismatches, c.elements, c.max_abs,
+                        c.max_steps ? Format(", {:.2f} steps", *c.max_steps) : "");
   }
   return ok;
 }
@@ -157,6 +217,11 @@ void AddCheck(CLI::App& app, Outcome& outcome) {
       ->required();
   verb->add_option("--rtol", options->rtol, "Relative tolerance")->capture_default_str();
   verb->add_option("--atol", options->atol, "Absolute tolerance")->capture_default_str();
+  verb->add_option(
+          "--steps", options->steps,
+          "Accept up to this many quantization steps of an output that is dequantized from "
+          "8 bits, instead of --rtol and --atol")
+      ->check(CLI::PositiveNumber);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, &outcome] {
     const absl::StatusOr<bool> ok = Check(*options);

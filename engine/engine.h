@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,11 +26,19 @@
 
 namespace octet {
 
+/// How coarse an output is: its elements are `scale` apart before a Softmax (if there is one) made them shares.
+struct OutputStep {
+  float scale = 0;
+  bool softmax = false;
+};
+
 /// One input or output of a model: what a request must bring, what an answer holds.
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kUndefined;
   Shape shape;  ///< kUnknownDim where requests may differ.
+  /// Outputs that are dequantized from 8 bits.
+  std::optional<OutputStep> step = std::nullopt;
 };
 
 /// The interface of a model, from its file.

@@ -23,7 +23,7 @@ absl::Status DynamicQuantStep::Run(const StepArgs& args) const {
     QuantizeTensor({x + begin, {DType::kF32, range}}, params,
                    {args.scratch + source_ + begin, {DType::kU8, range}});
   });
-  return PrimitiveStep::Run(args);
+  return RunPrimitives(args);
 }
 
 }  // namespace octet

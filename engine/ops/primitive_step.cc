@@ -19,7 +19,7 @@ size_t PrimitiveStep::ReserveScratch(size_t bytes) {
   return offset;
 }
 
-absl::Status PrimitiveStep::Run(const StepArgs& args) const {
+absl::Status PrimitiveStep::RunPrimitives(const StepArgs& args) const {
   auto& state = static_cast<PrimitiveState&>(*args.state);
   for (size_t i = 0; i < primitives_.size(); ++i) {
     OCTET_RETURN_IF_ERROR(

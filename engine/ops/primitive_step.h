@@ -15,7 +15,8 @@ class PrimitiveStep : public Step {
   size_t ReserveScratch(size_t bytes);
   void Add(onednn::BoundPrimitive primitive) { primitives_.push_back(std::move(primitive)); }
 
-  absl::Status Run(const StepArgs& args) const override;
+  absl::Status Run(const StepArgs& args) const override { return RunPrimitives(args); }
+  absl::Status RunPrimitives(const StepArgs& args) const override;
   size_t scratch_bytes() const override { return scratch_bytes_; }
   absl::StatusOr<std::unique_ptr<StepState>> NewState() const override;
   bool reads_input(int i) const override;

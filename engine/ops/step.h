@@ -48,8 +48,10 @@ class Step {
   virtual int overwrites_input() const { return kNone; }
   /// True when the step reads input i's buffer at run time (false for weights packed at compile time).
   virtual bool reads_input(int /*i*/) const { return true; }
-  /// True when Run is one oneDNN primitive whose time counts into primitive_sum_ms.
+  /// True when the step has oneDNN primitives, whose time counts into primitive_sum_ms.
   virtual bool is_primitive() const { return false; }
+  /// What of Run is primitives, on what the last Run left in scratch. Requires: is_primitive().
+  virtual absl::Status RunPrimitives(const StepArgs& args) const { return Run(args); }
 };
 
 /// One row of the certificate: what was asked of a layer and what runs.

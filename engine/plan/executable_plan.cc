@@ -82,14 +82,17 @@ absl::StatusOr<Frame*> ExecutablePlan::Prepare(Workspace& workspace,
   return frame;
 }
 
-absl::Status ExecutablePlan::RunStep(size_t index, Frame& frame) const {
+StepArgs ExecutablePlan::ArgsOf(size_t index, Frame& frame) const {
   const PlannedStep& planned = parts_.steps[index];
   void* const* pointers = frame.pointers.data() + planned.first_pointer;
-  const StepArgs args{{pointers, planned.inputs},
-                      {pointers + planned.inputs, planned.outputs},
-                      frame.arena + planned.scratch_offset,
-                      frame.states[index].get()};
-  return planned.step->Run(args);
+  return {{pointers, planned.inputs},
+          {pointers + planned.inputs, planned.outputs},
+          frame.arena + planned.scratch_offset,
+          frame.states[index].get()};
+}
+
+absl::Status ExecutablePlan::RunStep(size_t index, Frame& frame) const {
+  return parts_.steps[index].step->Run(ArgsOf(index, frame));
 }
 
 void ExecutablePlan::CopyOutputs(const Frame& frame, std::span<const void* const> inputs,
@@ -142,11 +145,13 @@ absl::StatusOr<double> ExecutablePlan::PrimitiveSumMs(Workspace& workspace, int 
   std::chrono::nanoseconds sum{};
   for (size_t i = 0; i < parts_.steps.size(); ++i) {
     OCTET_RETURN_IF_ERROR(RunStep(i, *frame));
-    if (!parts_.steps[i].step->is_primitive()) continue;
+    const Step& step = *parts_.steps[i].step;
+    if (!step.is_primitive()) continue;
+    const StepArgs args = ArgsOf(i, *frame);
     auto best = std::chrono::nanoseconds::max();
     for (int repeat = 0; repeat < std::max(repeats, 1); ++repeat) {
       const auto start = std::chrono::steady_clock::now();
-      OCTET_RETURN_IF_ERROR(RunStep(i, *frame));
+      OCTET_RETURN_IF_ERROR(step.RunPrimitives(args));
       best = std::min<std::chrono::nanoseconds>(best, std::chrono::steady_clock::now() - start);
     }
     sum += best;

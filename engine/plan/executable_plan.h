@@ -72,6 +72,7 @@ class ExecutablePlan final : public Plan {
   absl::StatusOr<Frame*> FrameIn(Workspace& workspace) const;
   void Resolve(Frame& frame) const;
   void* Constant(size_t index) const { return const_cast<void*>(parts_.constants[index].data()); }
+  StepArgs ArgsOf(size_t index, Frame& frame) const;
   absl::Status RunStep(size_t index, Frame& frame) const;
   void CopyOutputs(const Frame& frame, std::span<const void* const> inputs,
                    std::span<void* const> outputs) const;

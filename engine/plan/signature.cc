@@ -2,11 +2,32 @@
 
 #include <algorithm>
 
+#include "engine/ops/op.h"
 #include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
+
+// Upwards over what changes no element, and one Softmax, to the 8-bit value that the output is dequantized from.
+std::optional<OutputStep> StepOf(const Graph& graph, ValueId id) {
+  bool softmax = false;
+  while (true) {
+    const Value& value = graph.value(id);
+    if (value.quant && value.quant->per_tensor() && IsInt8(value.dtype))
+      return OutputStep{value.quant->scales[0], softmax};
+    if (graph.producer(id) == kNone) return std::nullopt;
+    const Node& node = graph.node(graph.producer(id));
+    const OpDef* def = FindOp(node);
+    const bool moves =
+        def != nullptr && (def->traits.view || def->traits.data_movement) && node.op != "Concat";
+    const bool first_softmax = node.is("Softmax") && !softmax;
+    if (!node.post_ops.empty() || (!moves && !first_softmax && !node.is("Convert", kOctetDomain)))
+      return std::nullopt;
+    softmax = softmax || first_softmax;
+    id = node.inputs[0];
+  }
+}
 
 std::vector<TensorInfo> InfoOf(const Graph& graph, std::span<const ValueId> ids) {
   std::vector<TensorInfo> infos;
@@ -36,6 +57,8 @@ Signature MakeSignature(const Graph& graph) {
   Signature signature;
   signature.inputs = InfoOf(graph, graph.inputs);
   signature.outputs = InfoOf(graph, graph.outputs);
+  for (size_t i = 0; i < graph.outputs.size(); ++i)
+    signature.outputs[i].step = StepOf(graph, graph.outputs[i]);
   signature.batches = !signature.inputs.empty() &&
                       std::ranges::all_of(signature.inputs, HasOpenBatch) &&
                       std::ranges::all_of(signature.outputs, HasOpenBatch);

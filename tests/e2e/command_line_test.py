@@ -4,33 +4,13 @@
 usage: command_line_test.py OCTET
 """
 
-import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-FP32 = ROOT / "demo/models/glyphs/1/fp32.onnx"
-MAP = ROOT / "demo/models/glyphs/model.yaml"
-CALIBRATION = ROOT / "demo/data/calibration.npz"
-TEST = ROOT / "demo/data/test.npz"
-OCTET = ""
-
-
-def octet(*words):
-    """Returns the finished process."""
-    command = [OCTET, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
-def answer(*words):
-    """Returns what a verb prints with --json; fails the test when the verb fails."""
-    done = octet(*words, "--json")
-    if done.returncode != 0:
-        raise AssertionError(f"octet {words[0]} ended with {done.returncode}: {done.stderr}")
-    return json.loads(done.stdout)
+import octet_process
+from demo_model import CALIBRATION, FP32, MAP, TEST
+from octet_process import answer, octet
 
 
 class QuantizedDemoTest(unittest.TestCase):
@@ -133,5 +113,4 @@ class BadInputTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    OCTET = sys.argv.pop(1)
-    unittest.main(verbosity=2)
+    octet_process.main()

@@ -5,20 +5,16 @@ usage: reload_test.py OCTET
 """
 
 import contextlib
-import pathlib
 import re
-import sys
-import tempfile
 import threading
 import time
-import unittest
-import urllib.request
 
 import grpc
+import server_test_case
 import small_models
-from small_models import Caller, server
+from server_test_case import ServerTestCase
+from small_models import Caller
 
-OCTET = ""
 CLIENTS = 4
 POLL = "repository: {poll_seconds: 1}\n"
 RELOADS = 200
@@ -55,23 +51,7 @@ class Asking:
             thread.join()
 
 
-class ReloadTest(unittest.TestCase):
-    def setUp(self):
-        self.temporary = tempfile.TemporaryDirectory()
-        self.folder = pathlib.Path(self.temporary.name)
-        self.models = self.folder / "models"
-        self.models.mkdir()
-        self.addCleanup(self.temporary.cleanup)
-
-    def start(self, configuration=""):
-        started = server.Server(OCTET, self.models, self.folder, configuration)
-        self.addCleanup(started.__exit__, None, None, None)
-        return started
-
-    def metrics(self, running):
-        with urllib.request.urlopen(f"http://{running.metrics}/metrics", timeout=10) as page:
-            return page.read().decode()
-
+class ReloadTest(ServerTestCase):
     def wait_for(self, condition, what):
         until = time.monotonic() + 30
         while not condition():
@@ -172,5 +152,4 @@ class ReloadTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    OCTET = sys.argv.pop(1)
-    unittest.main(verbosity=2)
+    server_test_case.main()

@@ -5,23 +5,20 @@ usage: shutdown_test.py OCTET
 """
 
 import concurrent.futures
-import pathlib
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-import unittest
 import urllib.error
 import urllib.request
 
 import grpc
+import server_test_case
 import small_models
-from small_models import Caller, server
+from server_test_case import ServerTestCase, octet
+from small_models import Caller
 
-OCTET = ""
 CLIENTS = 16
 PORTS = {"--grpc-port": 0, "--http-port": 0, "--metrics-port": 0}
 NEVER_ACCEPTED = ("shutting down", "draining", "connect", "refused", "GOAWAY")
@@ -30,7 +27,7 @@ NEVER_ACCEPTED = ("shutting down", "draining", "connect", "refused", "GOAWAY")
 def serve_command(*words, ports=None):
     """Returns the command of a server on free loopback ports but for those given."""
     options = [str(word) for option in (PORTS | (ports or {})).items() for word in option]
-    return [OCTET, "serve", "--address", "127.0.0.1", *options, *map(str, words)]
+    return [octet(), "serve", "--address", "127.0.0.1", *options, *map(str, words)]
 
 
 def serve_briefly(*words, ports=None):
@@ -39,21 +36,7 @@ def serve_briefly(*words, ports=None):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-class FolderTest(unittest.TestCase):
-    def setUp(self):
-        self.temporary = tempfile.TemporaryDirectory()
-        self.folder = pathlib.Path(self.temporary.name)
-        self.models = self.folder / "models"
-        self.models.mkdir()
-        self.addCleanup(self.temporary.cleanup)
-
-    def start(self, configuration=""):
-        started = server.Server(OCTET, self.models, self.folder, configuration)
-        self.addCleanup(started.__exit__, None, None, None)
-        return started
-
-
-class DrainTest(FolderTest):
+class DrainTest(ServerTestCase):
     def ask_until_refused(self, target, counts, lock):
         """Asks without end; returns what ended it."""
         caller = Caller(target)
@@ -154,7 +137,7 @@ class DrainTest(FolderTest):
         self.assertNotIn("event=serving", rest)
 
 
-class HealthTest(FolderTest):
+class HealthTest(ServerTestCase):
     def get(self, running, path):
         try:
             with urllib.request.urlopen(f"http://{running.http}{path}", timeout=10) as page:
@@ -173,7 +156,7 @@ class HealthTest(FolderTest):
         running.stop()
 
 
-class CannotServeTest(FolderTest):
+class CannotServeTest(ServerTestCase):
     def test_a_port_in_use_is_named(self):
         small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
         with socket.socket() as taken:
@@ -212,11 +195,11 @@ class CannotServeTest(FolderTest):
         self.assertIn("bad/1/fp32.onnx", done.stderr)
 
 
-class CheckConfigTest(FolderTest):
+class CheckConfigTest(ServerTestCase):
     def check(self, config="", *words):
         file = self.folder / "octet.yaml"
         file.write_text(config)
-        command = [OCTET, "serve", "--check-config", "--config", file, "--repository", self.models, *words]
+        command = [octet(), "serve", "--check-config", "--config", file, "--repository", self.models, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def test_a_valid_configuration(self):
@@ -256,5 +239,4 @@ class CheckConfigTest(FolderTest):
 
 
 if __name__ == "__main__":
-    OCTET = sys.argv.pop(1)
-    unittest.main(verbosity=2)
+    server_test_case.main()

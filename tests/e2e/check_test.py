@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""`octet check` against golden folders in ONNX's test_data_set form, by tolerance and by quantization steps.
+
+usage: check_test.py OCTET
+"""
+
+import json
+import pathlib
+import tempfile
+import unittest
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import octet_process
+from octet_process import octet
+
+SCALE = 0.5
+X = np.array([[1.0, -2.0, 3.5, 0.5]], np.float32)  # Whole steps: quantizing leaves them as they are.
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def write_model(path, nodes):
+    """Writes a model of one input x and one output y, float [1, 4]; the nodes may use `scale` and `zero`."""
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    constants = [
+        numpy_helper.from_array(np.float32(SCALE), "scale"),
+        numpy_helper.from_array(np.int8(0), "zero"),
+    ]
+    graph = helper.make_graph(nodes, "quantized", info[:1], info[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def quantized(result):
+    return [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], [result]),
+    ]
+
+
+class CheckTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.model = self.folder / "int8.onnx"
+
+    def golden(self, expected):
+        """Writes one set that expects this of X."""
+        data = self.folder / "golden/test_data_set_0"
+        data.mkdir(parents=True, exist_ok=True)
+        for name, tensor in (("input_0", X), ("output_0", expected)):
+            (data / f"{name}.pb").write_bytes(numpy_helper.from_array(tensor.astype(np.float32)).SerializeToString())
+        return self.folder / "golden"
+
+    def check(self, expected, *words):
+        """Returns the verb's exit code and its only comparison."""
+        done = octet("check", self.model, "--golden", self.golden(expected), *words, "--json")
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        (comparison,) = json.loads(done.stdout)["comparisons"]
+        return done.returncode, comparison
+
+    def test_elements_are_compared_by_tolerance(self):
+        write_model(self.model, quantized("y"))
+        code, comparison = self.check(X)
+        self.assertEqual((code, comparison["mismatches"]), (0, 0))
+        off = X + np.array([[0, 0, 0, 0.5]], np.float32)
+        code, comparison = self.check(off)
+        self.assertEqual((code, comparison["mismatches"], comparison["max_abs"]), (1, 1, 0.5))
+        self.assertNotIn("max_steps", comparison)
+        self.assertEqual(self.check(off, "--atol", "0.5")[0], 0)
+
+    def test_steps_of_a_dequantized_output(self):
+        write_model(self.model, quantized("y"))
+        off = X + np.array([[0, 2 * SCALE, 0, -SCALE]], np.float32)
+        code, comparison = self.check(off, "--steps", "2")
+        self.assertEqual(code, 0)
+        self.assertAlmostEqual(comparison["max_steps"], 2, places=4)
+        self.assertEqual(self.check(off, "--steps", "1.5")[0], 1)
+
+    def test_steps_are_told_from_the_shares_of_a_softmax(self):
+        write_model(self.model, [*quantized("logits"), helper.make_node("Softmax", ["logits"], ["y"])])
+        self.assertEqual(self.check(softmax(X))[0], 0)
+        # One logit 2 steps higher: no shift of all is nearer than 1 step.
+        off = softmax(X + np.array([[2 * SCALE, 0, 0, 0]], np.float32))
+        self.assertEqual(self.check(off)[0], 1)
+        code, comparison = self.check(off, "--steps", "1")
+        self.assertEqual(code, 0)
+        self.assertAlmostEqual(comparison["max_steps"], 1, places=4)
+        self.assertEqual(self.check(off, "--steps", "0.9")[0], 1)
+
+    def test_no_number_is_never_near(self):
+        write_model(self.model, quantized("y"))
+        self.assertEqual(self.check(X * np.nan)[0], 1)
+        self.assertEqual(self.check(X * np.nan, "--steps", "2")[0], 1)
+
+    def test_outputs_without_steps_are_refused(self):
+        write_model(self.model, [helper.make_node("Relu", ["x"], ["y"])])
+        done = octet("check", self.model, "--golden", self.golden(np.maximum(X, 0)), "--steps", "2")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("output 'y' is not dequantized from 8 bits", done.stderr)
+
+    def test_a_golden_folder_without_sets(self):
+        write_model(self.model, quantized("y"))
+        done = octet("check", self.model, "--golden", self.folder / "none")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(str(self.folder / "none"), done.stderr)
+
+
+if __name__ == "__main__":
+    octet_process.main()
