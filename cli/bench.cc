@@ -5,7 +5,10 @@
 #include <iostream>
 #include <memory>
 #include <random>
+#include <span>
+#include <string>
 
+#include "absl/strings/numbers.h"
 #include "cli/latencies.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
@@ -22,12 +25,15 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kWarmUpRuns = 3;
 constexpr int kPrimitiveRepeats = 20;
+constexpr int kPrimitiveRepeatsPerRound = 3;
 
 struct BenchOptions {
   ModelOptions model;
   std::vector<int64_t> batches = {1};
   std::vector<int> threads = {1};
   double seconds = 2;
+  std::string inputs;
+  bool rounds = false;
   bool json = false;
 };
 
@@ -39,13 +45,47 @@ void FillRandom(TensorView view, std::mt19937& random) {
   ConvertTensor(values.view(), view);
 }
 
-absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int64_t batch, int threads,
-                                               double seconds) {
+absl::Status PrepareRandom(Session& session, int64_t batch) {
   OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes,
                          ShapesForBatch(session.model().signature(), batch));
   OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
   std::mt19937 random(1);
   for (size_t i = 0; i < shapes.size(); ++i) FillRandom(session.input(i), random);
+  return absl::OkStatus();
+}
+
+// The arrays of an archive, one per input by its name; their shapes are the run's.
+absl::Status PrepareFromFile(Session& session, const std::string& file) {
+  OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadNpz(file));
+  std::vector<const Tensor*> inputs;
+  std::vector<Shape> shapes;
+  for (const TensorInfo& input : session.model().signature().inputs) {
+    const auto found = arrays.find(input.name);
+    if (found == arrays.end()) {
+      return InvalidArgument("the archive has no array for input '{}': {}", input.name, file);
+    }
+    if (found->second.dtype() != input.dtype) {
+      return InvalidArgument("array for input '{}' of another element type: expected {}, got {}",
+                             input.name, DTypeName(input.dtype), DTypeName(found->second.dtype()));
+    }
+    inputs.push_back(&found->second);
+    shapes.push_back(found->second.shape());
+  }
+  OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
+  for (size_t i = 0; i < inputs.size(); ++i) ConvertTensor(inputs[i]->view(), session.input(i));
+  return absl::OkStatus();
+}
+
+absl::Status Prepare(Session& session, const BenchOptions& options, int64_t batch) {
+  return options.inputs.empty() ? PrepareRandom(session, batch)
+                                : PrepareFromFile(session, options.inputs);
+}
+
+// Runs what is prepared for `seconds`, after a warm-up that is not counted.
+absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, double seconds,
+                                               int primitive_repeats) {
+  const std::span<const TensorSpec> inputs = session.plan().inputs();
+  const int64_t batch = !inputs.empty() && inputs[0].shape.rank() > 0 ? inputs[0].shape[0] : 1;
   for (int i = 0; i < kWarmUpRuns; ++i) OCTET_RETURN_IF_ERROR(session.Run());
 
   Latencies latencies;
@@ -61,7 +101,7 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int64_t batch, 
   } while (before < until);
   const double elapsed = std::chrono::duration<double>(before - started).count();
   OCTET_ASSIGN_OR_RETURN(const double primitives,
-                         session.plan().PrimitiveSumMs(session.workspace(), kPrimitiveRepeats));
+                         session.plan().PrimitiveSumMs(session.workspace(), primitive_repeats));
   const auto items = static_cast<double>(latencies.count()) * static_cast<double>(batch);
   return nlohmann::ordered_json{
       {"batch", batch},
@@ -78,7 +118,45 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int64_t batch, 
       {"arena_bytes", session.plan().memory().arena_bytes}};
 }
 
+// Elements of every output by name, so that a comparison of times can be one of answers, too.
+nlohmann::ordered_json Answers(const Session& session) {
+  nlohmann::ordered_json answers;
+  for (size_t i = 0; i < session.output_count(); ++i) {
+    Tensor values(DType::kF64, session.output(i).shape());
+    ConvertTensor(session.output(i), values.mutable_view());
+    answers[session.model().signature().outputs[i].name] = values.span<double>();
+  }
+  return answers;
+}
+
+// One line of JSON with the answers once ready; then one round, and its line, per line of standard input, which is the
+// round's length in seconds. Whoever writes the lines can so take turns with another program.
+absl::Status BenchRounds(BenchOptions options) {
+  if (options.batches.size() != 1 || options.threads.size() != 1) {
+    return InvalidArgument("--rounds takes one batch size and one number of threads: got {} and {}",
+                           options.batches.size(), options.threads.size());
+  }
+  options.model.threads = options.threads[0];
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, options.model.Load());
+  Session session(std::move(model));
+  OCTET_RETURN_IF_ERROR(Prepare(session, options, options.batches[0]));
+  OCTET_RETURN_IF_ERROR(session.Run());
+  std::cout << nlohmann::ordered_json{{"outputs", Answers(session)}}.dump() << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    double seconds = 0;
+    if (!absl::SimpleAtod(line, &seconds) || !(seconds > 0 && seconds <= 3600)) {
+      return InvalidArgument("a round's length is a number of seconds up to 3600: got '{}'", line);
+    }
+    OCTET_ASSIGN_OR_RETURN(
+        const nlohmann::ordered_json row,
+        Measure(session, options.threads[0], seconds, kPrimitiveRepeatsPerRound));
+    std::cout << row.dump() << std::endl;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Bench(BenchOptions options) {
+  if (options.rounds) return BenchRounds(std::move(options));
   nlohmann::ordered_json rows = nlohmann::json::array();
   const auto runs = static_cast<int64_t>(options.batches.size() * options.threads.size());
   ProgressBar progress("measuring", runs);
@@ -87,8 +165,9 @@ absl::Status Bench(BenchOptions options) {
     OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, options.model.Load());
     Session session(std::move(model));
     for (const int64_t batch : options.batches) {
+      OCTET_RETURN_IF_ERROR(Prepare(session, options, batch));
       OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json row,
-                             Measure(session, batch, threads, options.seconds));
+                             Measure(session, threads, options.seconds, kPrimitiveRepeats));
       rows.push_back(std::move(row));
       progress.Update(static_cast<int64_t>(rows.size()));
     }
@@ -122,13 +201,20 @@ void AddBench(CLI::App& app, Outcome& outcome) {
       ->delimiter(',')
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  verb->add_option("--batch", options->batches, "Batch sizes, one run each")
-      ->delimiter(',')
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  CLI::Option* batch = verb->add_option("--batch", options->batches, "Batch sizes, one run each")
+                           ->delimiter(',')
+                           ->check(CLI::PositiveNumber)
+                           ->capture_default_str();
+  verb->add_option("--inputs", options->inputs,
+                   ".npz with an array per input to run on, instead of random numbers")
+      ->check(CLI::ExistingFile)
+      ->excludes(batch);
   verb->add_option("--seconds", options->seconds, "Length of each run")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
+  verb->add_flag("--rounds", options->rounds,
+                 "Measure once per line of standard input, a number of seconds, and print a line "
+                 "of JSON each, the first with the answers");
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, &outcome] {
     if (const absl::Status status = Bench(*options); !status.ok()) outcome.exit_code = Fail(status);

@@ -1,0 +1,117 @@
+"""The models that are measured, what they are fed with, and their files in each precision."""
+
+import dataclasses
+import fnmatch
+import pathlib
+
+import numpy as np
+import onnx
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+LIGHT = pathlib.Path("/usr/share/libonnx-testdata/data/light")
+
+# Which data sets of ../shared/data a model is calibrated with and fed from.
+DATA = {
+    "resnet20-cifar10": ("cifar10-calibration", "cifar10-eval"),
+    "ic-resnet8-large": ("cifar10-calibration", "cifar10-eval"),
+    "vww-mobilenetv1": ("vww-calibration", "vww-eval"),
+    "kws-dscnn": ("kws-mfcc-calibration", "kws-mfcc-eval"),
+    "mobilenetv2": ("imagenet-calibration", "imagenet10-eval"),
+    "shufflenetv2": ("imagenet-calibration", "imagenet10-eval"),
+    "squeezenet1.1": ("imagenet-calibration", "imagenet10-eval"),
+    "kwt1": ("kws-audio-calibration", "kws-audio-eval"),
+    "mnist-8": ("mnist-calibration", "mnist-eval"),
+}
+
+
+class NotMeasured(Exception):
+    """Why a model's file is not for a batch."""
+
+
+@dataclasses.dataclass
+class Model:
+    """A network's files. What is None does not exist: then the precision is not measured, or fed random numbers."""
+
+    name: str
+    fp32: pathlib.Path | None = None
+    int8: pathlib.Path | None = None  # made by others: both sides run this same file
+    calibration: pathlib.Path | None = None
+    data: pathlib.Path | None = None
+    map: pathlib.Path | None = None
+
+
+def existing(path):
+    return path if path.is_file() else None
+
+
+def load():
+    """Lists every model that is at hand: the demo's, those beside the checkout, those of ONNX's test data."""
+    demo = ROOT / "demo"
+    glyphs = demo / "models/glyphs"
+    data = demo / "data"
+    models = [Model("glyphs", glyphs / "1/fp32.onnx", None, data / "calibration.npz", data / "test.npz", glyphs / "model.yaml")]
+    for folder in sorted(SHARED.glob("models/*/1")):
+        model = Model(folder.parent.name, existing(folder / "fp32.onnx"), existing(folder / "int8.onnx"))
+        if model.name in DATA:
+            model.calibration, model.data = (SHARED / f"data/{name}.npz" for name in DATA[model.name])
+            model.map = existing(folder.parent / "model.yaml")
+        models.append(model)
+    models += [Model(file.stem, file) for file in sorted(LIGHT.glob("light_*.onnx"))]
+    return models
+
+
+def select(models, patterns):
+    """Returns the models whose names match a shell pattern; raises ValueError naming a pattern that matches none."""
+    for pattern in patterns:
+        if not fnmatch.filter([model.name for model in models], pattern):
+            raise ValueError(f"no model is called '{pattern}'; there are {', '.join(model.name for model in models)}")
+    return [model for model in models if any(fnmatch.fnmatch(model.name, pattern) for pattern in patterns)]
+
+
+def inputs_of(file):
+    """Lists (name, ONNX element type, extents with None where the file leaves them open) of a model's inputs."""
+    graph = onnx.load(file, load_external_data=False).graph
+    constants = {initializer.name for initializer in graph.initializer}
+    found = []
+    for value in graph.input:
+        if value.name not in constants:
+            tensor = value.type.tensor_type
+            extents = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+            found.append((value.name, tensor.elem_type, extents))
+    return found
+
+
+def mapped(model, archive, rows=None):
+    """Returns the first rows of a data set as the model's input: real = scale[c] * (q - zero_point[c]) on axis 1."""
+    with np.load(archive) as arrays:
+        values = arrays["inputs"][:rows]
+    wire = {"scale": [1.0], "zero_point": [0.0]}
+    if model.map:
+        (entry,) = yaml.safe_load(model.map.read_text())["inputs"].values()
+        wire = entry["wire"]
+    along = (1, -1) + (1,) * (values.ndim - 2)
+    scale, zero_point = (np.asarray(wire[key], np.float32).reshape(along) for key in ("scale", "zero_point"))
+    return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
+
+
+def feed(model, file, batch):
+    """Returns {name: array} of one batch: rows of the model's data set where it has one, else random numbers in [0, 1).
+    Raises NotMeasured when the file does not take this batch."""
+    inputs, random = inputs_of(file), np.random.default_rng(1)
+    arrays = {}
+    for name, element_type, extents in inputs:
+        if batch > 1 and (not extents or extents[0] is not None):
+            raise NotMeasured("its file fixes the batch")
+        shape = [batch if extent is None and axis == 0 else extent for axis, extent in enumerate(extents)]
+        if None in shape:
+            raise NotMeasured(f"its file leaves extents of '{name}' open: {extents}")
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(element_type)
+        if model.data and len(inputs) == 1 and dtype == np.float32:
+            arrays[name] = mapped(model, model.data, batch)
+            if list(arrays[name].shape) != shape:
+                raise ValueError(f"{model.data.name} holds {arrays[name].shape}, '{name}' takes {shape}")
+        else:
+            arrays[name] = random.random(shape, np.float32).astype(dtype)
+    return arrays

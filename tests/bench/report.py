@@ -1,0 +1,152 @@
+"""What was measured, as a table, as JSON, and as a plot."""
+
+import json
+import math
+import os
+import platform
+from xml.sax.saxutils import escape
+
+import rounds
+
+HEADS = ["model", "Octet, ms", "ONNX Runtime, ms", "ratio", "primitives, ms", "whole / primitives", "cosine"]
+# Least cosine of an answer with the fp32 answer. An int8 answer may also be as far away as the peer's is.
+LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.98, "int8 as shipped": 0.98}
+PEERS_MARGIN = 0.01
+
+
+def is_wrong(row):
+    """Whether Octet's answer is too far from the fp32 answer for its time to count."""
+    cosine, least = row.get("cosine", {}), LEAST_COSINE[row["precision"]]
+    if "int8" in row["precision"] and "peer" in cosine:
+        least = min(least, cosine["peer"] - PEERS_MARGIN)
+    return not cosine.get("octet", 1) >= least
+
+
+def groups(rows):
+    """Yields (title, rows) of what one comparison is about: a precision, a batch, a number of threads."""
+    keys = {}
+    for row in rows:
+        keys.setdefault((row["threads"], row["batch"], row["precision"]), []).append(row)
+    for (threads, batch, precision), members in keys.items():
+        yield f"{precision}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}", members
+
+
+def _cells(row):
+    if "error" in row:
+        return [row["model"], row["error"], "", "", "", "", ""]
+    times = ["{min_ms:.3f}, {median_ms:.3f}".format(**row[side]) if side in row else "" for side in ("octet", "peer")]
+    ratio = "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["ratio"]) if "ratio" in row else row.get("note", "")
+    cosine = ", ".join(f"{value:.4f}" for value in row.get("cosine", {}).values())
+    whole = f"{row['whole_to_primitives']:.2f}" if row["whole_to_primitives"] else ""
+    wrong = " wrong answer" if is_wrong(row) else ""
+    return [row["model"], *times, ratio, f"{row['primitive_sum_ms']:.3f}", whole, cosine + wrong]
+
+
+def _aligned(table):
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    table = [table[0], ["-" * width for width in widths], *table[1:]]
+    return ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table]
+
+
+def summary(rows):
+    """Returns one line on the ratios of a group, or None when there is nothing to compare."""
+    ratios = {row["model"]: row["ratio"]["median"] for row in rows if "ratio" in row and not is_wrong(row)}
+    if not ratios:
+        return None
+    slower = [f"{name} {ratio:.2f}" for name, ratio in sorted(ratios.items(), key=lambda item: item[1]) if ratio < 1]
+    line = f"Geometric mean of {len(ratios)} ratios: {rounds.geometric_mean(ratios.values()):.2f}."
+    return f"{line} Octet is slower on {', '.join(slower)}." if slower else f"{line} Octet is slower on none."
+
+
+def table(report):
+    """Returns the lines of all groups' tables."""
+    lines = [f"{report['machine']}; Octet {report['octet']}, ONNX Runtime {report['peer'] or 'not there'}."]
+    for title, rows in groups(report["rows"]):
+        lines += ["", title, "", *_aligned([HEADS, *map(_cells, rows)])]
+        lines += ["", line] if (line := summary(rows)) else []
+    if report["peer"]:
+        lines += [
+            "",
+            "Times: shortest, median. Ratio: ONNX Runtime's median time over Octet's, the median of the rounds and their",
+            "quartiles; above 1 Octet is faster. Cosine: of Octet's and of ONNX Runtime's answer with the fp32 answer.",
+            "ONNX Runtime has no bf16 on these CPUs: beside bf16 it runs fp32.",
+        ]
+    return lines
+
+
+def machine():
+    """Returns the processor's name and how many of it there are."""
+    model = platform.machine()
+    with open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"{len(os.sched_getaffinity(0))} x {model}"
+
+
+# The plot, in pixels.
+WIDTH, LEFT, RIGHT, BAR, GAP, HEAD = 860, 190, 60, 14, 5, 40
+FASTER, SLOWER, INK, GRID = "#2b7a78", "#c8553d", "#222222", "#d9d9d9"
+
+
+def _text(x, y, words, anchor="start", weight="normal"):
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" fill="{INK}">{escape(words)}</text>'
+
+
+def _bar(row, y, per_ratio):
+    ratio = row["ratio"]
+    low, high = (LEFT + per_ratio * ratio[key] for key in ("low", "high"))
+    middle, width = y + BAR / 2, per_ratio * ratio["median"]
+    colour = FASTER if ratio["median"] >= 1 else SLOWER
+    return [
+        _text(LEFT - 8, y + BAR - 3, row["model"], "end"),
+        f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>',
+        f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="{INK}"/>',
+        _text(max(LEFT + width, high) + 5, y + BAR - 3, f"{ratio['median']:.2f}"),
+    ]
+
+
+def plot(report):
+    """Returns an SVG: a horizontal bar per row, its length the ratio, a line from quartile to quartile; None without one."""
+    shown = [(title, [row for row in rows if "ratio" in row]) for title, rows in groups(report["rows"])]
+    shown = [(title, rows) for title, rows in shown if rows]
+    if not shown:
+        return None
+    longest = max(1.5, *(row["ratio"]["high"] for _, rows in shown for row in rows))
+    per_ratio = (WIDTH - LEFT - RIGHT) / longest
+    drawn, y = [], HEAD
+    for title, rows in shown:
+        drawn.append(_text(LEFT, y + 22, title, weight="bold"))
+        y += 32
+        for row in rows:
+            drawn += _bar(row, y, per_ratio)
+            y += BAR + GAP
+    grid = []
+    for half in range(math.floor(2 * longest) + 1):
+        x, colour = LEFT + per_ratio * half / 2, INK if half == 2 else GRID
+        grid.append(f'<line x1="{x:.1f}" y1="{HEAD}" x2="{x:.1f}" y2="{y}" stroke="{colour}"/>')
+        grid.append(_text(x, y + 16, f"{half / 2:g}", "middle"))
+    head = f"Time of ONNX Runtime {report['peer']} / time of Octet: above 1 Octet is faster"
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 28}" width="{WIDTH}" height="{y + 28}" '
+            'font-family="sans-serif" font-size="12">',
+            f'<rect width="{WIDTH}" height="{y + 28}" fill="#ffffff"/>',
+            _text(12, 24, head, weight="bold"),
+            *grid,
+            *drawn,
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def write(report, folder):
+    """Writes results.json, table.md and, where there are ratios, ratios.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / "table.md").write_text("\n".join(table(report)) + "\n")
+    picture = plot(report)
+    if picture:
+        (folder / "ratios.svg").write_text(picture)
