@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
 
 namespace octet {
@@ -58,6 +59,35 @@ void CopyBlocked(const CopyLoop& rows, const CopyLoop& columns, const std::byte*
   }
 }
 
+/// dst[kPlanes * i + p] = src[p * stride + i].
+template <typename T, int kPlanes>
+inline void InterleavePlanes(const T* __restrict src, int64_t stride, int64_t n,
+                             T* __restrict dst) {
+  for (int64_t i = 0; i < n; ++i) {
+    for (int p = 0; p < kPlanes; ++p) dst[kPlanes * i + p] = src[p * stride + i];
+  }
+}
+
+template <typename T>
+inline void Interleave(const std::byte* src, int64_t planes, int64_t stride, int64_t n,
+                       std::byte* dst) {
+  const auto* from = reinterpret_cast<const T*>(src);
+  auto* to = reinterpret_cast<T*>(dst);
+  constexpr auto kSize = static_cast<int64_t>(sizeof(T));
+  if (planes == 2) return InterleavePlanes<T, 2>(from, stride / kSize, n, to);
+  if (planes == 3) return InterleavePlanes<T, 3>(from, stride / kSize, n, to);
+  InterleavePlanes<T, 4>(from, stride / kSize, n, to);
+}
+
+/// 2 to 4 planes of elements, `stride` bytes apart, become n groups of one element of each.
+OCTET_CPU_CLONES void InterleaveElements(size_t element_size, const std::byte* src, int64_t planes,
+                                         int64_t stride, int64_t n, std::byte* dst) {
+  if (element_size == 1) return Interleave<uint8_t>(src, planes, stride, n, dst);
+  if (element_size == 2) return Interleave<uint16_t>(src, planes, stride, n, dst);
+  if (element_size == 4) return Interleave<uint32_t>(src, planes, stride, n, dst);
+  Interleave<uint64_t>(src, planes, stride, n, dst);
+}
+
 }  // namespace
 
 StridedCopy::StridedCopy(std::span<const CopyLoop> loops, size_t element_size)
@@ -92,10 +122,18 @@ StridedCopy::StridedCopy(std::span<const CopyLoop> loops, size_t element_size)
     if (run_bytes_ == 0 && columns_.extent < rows_.extent && columns_.extent < 16)
       std::swap(rows_, columns_);
   }
+  interleaves_ = rows_.extent >= 2 && rows_.extent <= 4 && rows_.dst_stride == size &&
+                 rows_.src_stride % size == 0 && columns_.src_stride == size &&
+                 columns_.dst_stride == rows_.extent * size;
   for (const CopyLoop& loop : outer_) outer_count_ *= loop.extent;
 }
 
-void StridedCopy::CopyInner(const CopyLoop& rows, const std::byte* src, std::byte* dst) const {
+void StridedCopy::CopyInner(const CopyLoop& rows, const CopyLoop& columns, const std::byte* src,
+                            std::byte* dst) const {
+  if (interleaves_) {
+    return InterleaveElements(element_size_, src, rows.extent, rows.src_stride, columns.extent,
+                              dst);
+  }
   if (run_bytes_ != 0) {
     for (int64_t r = 0; r < rows.extent; ++r) {
       std::memcpy(dst + r * rows.dst_stride, src + r * rows.src_stride, run_bytes_);
@@ -104,13 +142,13 @@ void StridedCopy::CopyInner(const CopyLoop& rows, const std::byte* src, std::byt
   }
   switch (element_size_) {
     case 1:
-      return CopyBlocked<uint8_t>(rows, columns_, src, dst);
+      return CopyBlocked<uint8_t>(rows, columns, src, dst);
     case 2:
-      return CopyBlocked<uint16_t>(rows, columns_, src, dst);
+      return CopyBlocked<uint16_t>(rows, columns, src, dst);
     case 4:
-      return CopyBlocked<uint32_t>(rows, columns_, src, dst);
+      return CopyBlocked<uint32_t>(rows, columns, src, dst);
     default:
-      return CopyBlocked<uint64_t>(rows, columns_, src, dst);
+      return CopyBlocked<uint64_t>(rows, columns, src, dst);
   }
 }
 
@@ -125,7 +163,7 @@ void StridedCopy::RunOuter(int64_t begin, int64_t end, const std::byte* src, std
       src_offset += index * outer_[k].src_stride;
       dst_offset += index * outer_[k].dst_stride;
     }
-    CopyInner(rows_, src + src_offset, dst + dst_offset);
+    CopyInner(rows_, columns_, src + src_offset, dst + dst_offset);
   }
 }
 
@@ -140,10 +178,14 @@ void StridedCopy::Run(const void* src, void* dst) const {
                 [&](int64_t begin, int64_t end) { RunOuter(begin, end, from, to); });
     return;
   }
-  ParallelFor(rows_.extent, std::max<int64_t>(1, rows_.extent / parts),
+  // A run is whole in every part; else the longer loop is divided.
+  const bool by_rows = run_bytes_ != 0 || (rows_.extent >= columns_.extent && !interleaves_);
+  const CopyLoop& divided = by_rows ? rows_ : columns_;
+  ParallelFor(divided.extent, std::max<int64_t>(1, divided.extent / parts),
               [&](int64_t begin, int64_t end) {
-                CopyInner({end - begin, rows_.src_stride, rows_.dst_stride},
-                          from + begin * rows_.src_stride, to + begin * rows_.dst_stride);
+                const CopyLoop part{end - begin, divided.src_stride, divided.dst_stride};
+                CopyInner(by_rows ? part : rows_, by_rows ? columns_ : part,
+                          from + begin * divided.src_stride, to + begin * divided.dst_stride);
               });
 }
 

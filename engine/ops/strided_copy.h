@@ -20,7 +20,8 @@ struct CopyLoop {
 
 /// dst[sum i_k * dst_stride_k] = src[sum i_k * src_stride_k] for all i_k in [0, extent_k).
 /// Elements are bytes without meaning. Loops are merged where both layouts are contiguous, runs become
-/// memcpy, and a change of the fastest axis is copied in square blocks. Large copies use the OpenMP team.
+/// memcpy, and a change of the fastest axis is copied in square blocks, or interleaved where a few planes become
+/// neighbours (the channels of an image). Large copies use the OpenMP team.
 /// Thread-safety: Run may be called from several threads at once.
 class StridedCopy {
  public:
@@ -36,7 +37,8 @@ class StridedCopy {
 
  private:
   void RunOuter(int64_t begin, int64_t end, const std::byte* src, std::byte* dst) const;
-  void CopyInner(const CopyLoop& rows, const std::byte* src, std::byte* dst) const;
+  void CopyInner(const CopyLoop& rows, const CopyLoop& columns, const std::byte* src,
+                 std::byte* dst) const;
 
   size_t element_size_ = 1;
   int64_t elements_ = 0;
@@ -44,7 +46,8 @@ class StridedCopy {
   std::vector<CopyLoop> outer_;  // Slowest first; strides in bytes.
   CopyLoop rows_;                // The two innermost loops; strides in bytes.
   CopyLoop columns_;
-  size_t run_bytes_ = 0;  // Not 0: columns_ is one memcpy of so many bytes.
+  size_t run_bytes_ = 0;      // Not 0: columns_ is one memcpy of so many bytes.
+  bool interleaves_ = false;  // rows_ are 2 to 4 planes, dense, whose elements become neighbours.
 };
 
 /// Loops that copy a dense tensor of `shape` whose source axes have `src_strides` (in elements).

@@ -72,12 +72,31 @@ TEST(StridedCopyTest, TransposesLargeMatricesOnATeamOfThreads) {
   omp_set_num_threads(before);
 }
 
+TEST(StridedCopyTest, InterleavesAFewPlanes) {
+  for (const size_t size : {1, 2, 4, 8}) {
+    for (const int64_t planes : {2, 3, 4, 5}) {
+      ExpectPermutes({planes, 131}, {1, 0}, size);
+      ExpectPermutes({2, planes, 9, 37}, {0, 2, 3, 1}, size);
+    }
+  }
+}
+
+TEST(StridedCopyTest, InterleavesOnATeamOfThreads) {
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(2);
+  for (const size_t size : {1, 2, 4, 8}) ExpectPermutes({1, 3, 301, 307}, {0, 2, 3, 1}, size);
+  omp_set_num_threads(before);
+}
+
 TEST(StridedCopyTest, ReadsBackwardsAndRepeats) {
   const std::vector<uint16_t> src = {1, 2, 3, 4, 5, 6};
   std::vector<uint16_t> dst(6);
   const CopyLoop backwards[] = {{6, -1, 1}};
   StridedCopy(backwards, 2).Run(src.data() + 5, dst.data());
   EXPECT_EQ(dst, (std::vector<uint16_t>{6, 5, 4, 3, 2, 1}));
+  const CopyLoop swapped[] = {{2, -3, 1}, {3, 1, 2}};
+  StridedCopy(swapped, 2).Run(src.data() + 3, dst.data());
+  EXPECT_EQ(dst, (std::vector<uint16_t>{4, 1, 5, 2, 6, 3}));
   const CopyLoop repeated[] = {{2, 1, 3}, {3, 0, 1}};
   StridedCopy(repeated, 2).Run(src.data(), dst.data());
   EXPECT_EQ(dst, (std::vector<uint16_t>{1, 1, 1, 2, 2, 2}));
