@@ -2,8 +2,10 @@
 
 import dataclasses
 import fnmatch
+import hashlib
 import pathlib
 
+import bert
 import numpy as np
 import onnx
 import yaml
@@ -11,6 +13,8 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 LIGHT = pathlib.Path("/usr/share/libonnx-testdata/data/light")
+
+BERT = "bert-base"
 
 # Which data sets of ../shared/data a model is calibrated with and fed from.
 DATA = {
@@ -47,7 +51,8 @@ def existing(path):
 
 
 def load():
-    """Lists every model that is at hand: the demo's, those beside the checkout, those of ONNX's test data."""
+    """Lists every model there is: the demo's, those beside the checkout, those of ONNX's test data, one that is written
+    when it is selected."""
     demo = ROOT / "demo"
     glyphs = demo / "models/glyphs"
     data = demo / "data"
@@ -59,15 +64,19 @@ def load():
             model.map = existing(folder.parent / "model.yaml")
         models.append(model)
     models += [Model(file.stem, file) for file in sorted(LIGHT.glob("light_*.onnx"))]
-    return models
+    return [*models, Model(BERT)]
 
 
-def select(models, patterns):
+def select(models, patterns, cache):
     """Returns the models whose names match a shell pattern; raises ValueError naming a pattern that matches none."""
     for pattern in patterns:
         if not fnmatch.filter([model.name for model in models], pattern):
             raise ValueError(f"no model is called '{pattern}'; there are {', '.join(model.name for model in models)}")
-    return [model for model in models if any(fnmatch.fnmatch(model.name, pattern) for pattern in patterns)]
+    selected = [model for model in models if any(fnmatch.fnmatch(model.name, pattern) for pattern in patterns)]
+    for model in selected:
+        if model.name == BERT:
+            model.fp32, model.calibration, model.data = bert.write(cache / BERT)
+    return selected
 
 
 def inputs_of(file):
@@ -81,6 +90,41 @@ def inputs_of(file):
             extents = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
             found.append((value.name, tensor.elem_type, extents))
     return found
+
+
+def for_batch(file, batch, cache):
+    """Returns a file that takes this batch: the same one where it leaves extent 0 open, else a copy that is written for
+    it, its input's, outputs' and Reshapes' leading 1 replaced. Raises NotMeasured when that is not all there is to it."""
+    (_, _, extents), *others = inputs_of(file)
+    if batch == 1 or (extents and extents[0] is None):
+        return file
+    if others or not extents or extents[0] != 1:
+        raise NotMeasured("its file fixes the batch")
+    name = hashlib.sha256(f"{batch}".encode() + file.read_bytes()).hexdigest()[:16]
+    copy = cache / "batched" / f"{name}.onnx"
+    if not copy.is_file():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        making = copy.with_suffix(".making")
+        onnx.save(_rewritten(onnx.load(file), batch), making)
+        making.rename(copy)
+    return copy
+
+
+def _rewritten(model, batch):
+    graph = model.graph
+    del graph.value_info[:]
+    constants = {initializer.name: initializer for initializer in graph.initializer}
+    for value in [*graph.input, *graph.output]:
+        extents = value.type.tensor_type.shape.dim
+        if value.name not in constants and extents and extents[0].dim_value == 1:
+            extents[0].dim_value = batch
+    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape" and len(node.input) > 1}
+    for name in shapes & constants.keys():
+        shape = onnx.numpy_helper.to_array(constants[name]).copy()
+        if shape.size > 1 and shape[0] == 1:
+            shape[0] = batch
+            constants[name].CopyFrom(onnx.numpy_helper.from_array(shape, name))
+    return model
 
 
 def mapped(model, archive, rows=None):
@@ -98,12 +142,10 @@ def mapped(model, archive, rows=None):
 
 def feed(model, file, batch):
     """Returns {name: array} of one batch: rows of the model's data set where it has one, else random numbers in [0, 1).
-    Raises NotMeasured when the file does not take this batch."""
+    Raises NotMeasured when extents are open that only a request knows."""
     inputs, random = inputs_of(file), np.random.default_rng(1)
     arrays = {}
     for name, element_type, extents in inputs:
-        if batch > 1 and (not extents or extents[0] is not None):
-            raise NotMeasured("its file fixes the batch")
         shape = [batch if extent is None and axis == 0 else extent for axis, extent in enumerate(extents)]
         if None in shape:
             raise NotMeasured(f"its file leaves extents of '{name}' open: {extents}")

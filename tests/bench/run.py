@@ -95,13 +95,15 @@ class Bench:
         key = model.name, batch
         if key not in self.references and model.fp32:
             start = self.start_peer if self.peer else self.start_octet
-            with start(model.fp32, arrays, 1) as side:
+            with start(catalog.for_batch(model.fp32, batch, self.cache), arrays, 1) as side:
                 self.references[key] = side.answers
         return self.references.get(key)
 
     def measure(self, model, label, files, batch, threads):
         """Returns the row of one configuration."""
-        ours, theirs = files
+        ours, theirs = (
+            catalog.for_batch(file, batch, self.cache) if isinstance(file, pathlib.Path) else file for file in files
+        )
         row = {"model": model.name, "precision": label, "batch": batch, "threads": threads}
         if isinstance(theirs, str):
             row["note"] = theirs
@@ -178,7 +180,7 @@ def main():
     cache = pathlib.Path(os.environ.get("OCTET_CACHE") or catalog.ROOT / "build", "bench")
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        models = catalog.select(catalog.load(), arguments.models)
+        models = catalog.select(catalog.load(), arguments.models, cache)
     except ValueError as error:
         sys.exit(f"bench: {error}")
     version = subprocess.run([arguments.octet, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
