@@ -1,7 +1,5 @@
-// Convolutions, and int8 products with constant matrices (as 1x1 convolutions), on oneDNN.
+// Convolutions on oneDNN.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -15,17 +13,18 @@
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
 #include "engine/ops/saturation.h"
+#include "engine/ops/weight_layout.h"
+#include "engine/ops/whole_sums.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-using onednn::BoundPrimitive;
 using onednn::ExecArg;
 using Dims = dnnl::memory::dims;
 using PrimitiveDesc = dnnl::convolution_forward::primitive_desc;
 
-/// A convolution in oneDNN's terms, whatever node it came from.
+/// A convolution in oneDNN's terms.
 struct Problem {
   Shape src;  ///< The buffer's extents: [N, spatial..., C].
   Shape dst;
@@ -62,8 +61,8 @@ class ConvLowering {
     dynamic_ = context_.node.attributes.IntOr("dynamic_quant", 0) != 0;
     quantized_ = dynamic_ || x.quant.has_value();
     OCTET_RETURN_IF_ERROR(CheckTypes());
-    if (context_.has_input(2)) bias_ = context_.input(2).constant;
-    TryWhole();
+    if (quantized_ && !dynamic_) whole_ = WholeSums::Of(context_, problem_.dst.back());
+    if (context_.has_input(2)) bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
     if (dynamic_) {
       auto step = std::make_unique<DynamicQuantStep>(problem_.src.elements());
       dynamic_step_ = step.get();
@@ -71,7 +70,7 @@ class ConvLowering {
     } else {
       step_ = std::make_unique<PrimitiveStep>();
     }
-    if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights)) {
+    if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights, 1)) {
       OCTET_RETURN_IF_ERROR(AddSplit());
     } else {
       OCTET_RETURN_IF_ERROR(
@@ -160,65 +159,18 @@ class ConvLowering {
         [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); });
   }
 
-  // The primitive's result is in integers up to the factor (x scale * w scale / y scale, one per channel), which turns
-  // it into steps of y: one rounding of the product before the last one, as ONNX Runtime does it.
+  // Sums up to the last pass, which turns them into steps of the result.
   absl::Status AddWholeAttributes(const Pass& pass, PrimitiveAttributes& attributes) const {
     attributes.AddZeroPoint(DNNL_ARG_SRC, context_.input(0).quant->zero_points);
     if (!pass.last) return absl::OkStatus();
     if (pass.partial)
       attributes.AddScratchSum(ActivationDesc(DType::kF32, problem_.dst), *pass.partial);
-    const QuantParams& y = *context_.output().quant;
-    std::vector<float> factors;
-    for (int64_t c = 0; c < problem_.dst.back(); ++c) factors.push_back(SumScale(c) / y.scales[0]);
     Shape channels;
     while (channels.rank() + 1 < problem_.dst.rank()) channels.push_back(1);
     channels.push_back(problem_.dst.back());
-    attributes.AddFactors(ActivationDesc(DType::kF32, channels), factors);
-    OCTET_RETURN_IF_ERROR(attributes.AddPostOps(
-        [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); },
-        y.scales[0]));
-    // ONNX adds the zero point to what is rounded already.
-    if (y.zero_points[0] != 0) attributes.AddRound();
-    attributes.AddZeroPoint(DNNL_ARG_DST, y.zero_points);
-    return absl::OkStatus();
-  }
-
-  // What the integer sums of a channel count.
-  float SumScale(int64_t channel) const {
-    const QuantParams& w = *context_.input(1).quant;
-    return context_.input(0).quant->scales[0] * w.scales[w.per_tensor() ? 0 : channel];
-  }
-
-  // The bias in multiples of SumScale: integers again where the model's file has integers. Empty when it is too large.
-  std::optional<Tensor> WholeBias() const {
-    constexpr double kLargest = 1e9;
-    constexpr double kExact =
-        1 << 22;  // Below it the float between the two integers lost less than a half.
-    Tensor whole(DType::kF32, Shape{problem_.dst.back()});
-    const auto reals = context_.input(2).constant.span<float>();
-    for (size_t c = 0; c < reals.size(); ++c) {
-      double count = static_cast<double>(reals[c]) / SumScale(static_cast<int64_t>(c));
-      if (!(std::abs(count) < kLargest)) return std::nullopt;
-      const double nearest = std::nearbyint(count);
-      const bool integer = std::abs(count - nearest) <= 1e-3 + std::abs(count) * 0x1p-23;
-      if (integer && std::abs(count) < kExact) count = nearest;
-      whole.mutable_span<float>()[c] = static_cast<float>(count);
-    }
-    return whole;
-  }
-
-  // Decides for whole numbers up to the last rounding: 8-bit results whose post-ops do not mind the unit.
-  void TryWhole() {
-    const Node& node = context_.node;
-    if (!quantized_ || dynamic_ || !context_.output().quant) return;
-    if (!std::ranges::all_of(node.post_ops, ScalesWithItsInput)) return;
-    whole_ = true;
-    if (!context_.has_input(2)) return;
-    if (const std::optional<Tensor> bias = WholeBias()) {
-      bias_ = *bias;
-    } else {
-      whole_ = false;
-    }
+    return whole_->AddResult(
+        attributes, ActivationDesc(DType::kF32, channels),
+        [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); });
   }
 
   static void AddQuant(int arg, const QuantParams& quant, PrimitiveAttributes& attributes) {
@@ -236,39 +188,6 @@ class ConvLowering {
     return ActivationDesc(dtype, seen);
   }
 
-  // What stays the same whatever layout the weights get.
-  struct Descs {
-    dnnl::memory::desc src, dst, bias;
-    dnnl::primitive_attr attr;
-  };
-
-  absl::StatusOr<PrimitiveDesc> Describe(const Descs& descs,
-                                         const dnnl::memory::desc& weights) const {
-    return onednn::Catch([&] {
-      return PrimitiveDesc(onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
-                           dnnl::algorithm::convolution_direct, descs.src, weights, descs.bias,
-                           descs.dst, problem_.strides, problem_.dilations, problem_.pads_begin,
-                           problem_.pads_end, descs.attr);
-    });
-  }
-
-  // The fastest kernel; where a plan for another batch packed the weights otherwise and the same kernel takes them so,
-  // as they are.
-  absl::StatusOr<PrimitiveDesc> Choose(const Descs& descs, const Tensor& weights) const {
-    OCTET_ASSIGN_OR_RETURN(
-        auto best, Describe(descs, onednn::AnyDesc(weights.dtype(), weights.shape().dims())));
-    const std::string_view impl = best.impl_info_str();
-    if (impl.starts_with("ref"))
-      return Unimplemented("oneDNN has only {} for this convolution", impl);
-    const std::vector<dnnl::memory::desc> held = context_.weights.LayoutsOf(weights);
-    if (std::ranges::find(held, best.weights_desc()) != held.end()) return best;
-    for (const dnnl::memory::desc& layout : held) {
-      auto same = Describe(descs, layout);
-      if (same.ok() && same->impl_info_str() == impl) return same;
-    }
-    return best;
-  }
-
   absl::Status AddPass(const Pass& pass) {
     PrimitiveAttributes attributes(context_);
     OCTET_RETURN_IF_ERROR(AddAttributes(pass, attributes));
@@ -279,8 +198,18 @@ class ConvLowering {
     const auto bias =
         has_bias ? onednn::VectorDesc(DType::kF32, problem_.dst.back()) : dnnl::memory::desc();
     const Tensor logical = pass.weights.Reshaped(WeightShape(problem_));
-    OCTET_ASSIGN_OR_RETURN(const PrimitiveDesc pd,
-                           Choose({src, dst, bias, attributes.TakeAttributes()}, logical));
+    const dnnl::primitive_attr attr = attributes.TakeAttributes();
+    const auto describe = [&](const dnnl::memory::desc& layout) {
+      return onednn::Catch([&] {
+        return PrimitiveDesc(onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
+                             dnnl::algorithm::convolution_direct, src, layout, bias, dst,
+                             problem_.strides, problem_.dilations, problem_.pads_begin,
+                             problem_.pads_end, attr);
+      });
+    };
+    OCTET_ASSIGN_OR_RETURN(
+        const PrimitiveDesc pd,
+        DescribeSharing(context_.weights, logical, logical.shape().dims(), describe));
     OCTET_ASSIGN_OR_RETURN(
         auto packed,
         context_.weights.Reordered(logical, onednn::DenseDesc(logical.spec()), pd.weights_desc()));
@@ -294,24 +223,18 @@ class ConvLowering {
     }
     args.push_back(pass.last ? ExecArg::Output(DNNL_ARG_DST, dst, 0)
                              : ExecArg::Scratch(DNNL_ARG_DST, dst, *pass.partial));
-    if (const size_t bytes = pd.scratchpad_desc().get_size(); bytes > 0) {
-      args.push_back(ExecArg::Scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc(),
-                                      step_->ReserveScratch(bytes)));
-    }
-    OCTET_ASSIGN_OR_RETURN(auto primitive,
-                           onednn::Catch([&] { return dnnl::convolution_forward(pd); }));
-    step_->Add(BoundPrimitive(std::move(primitive), std::move(args)));
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
-    return absl::OkStatus();
+    return step_->Add(pd, std::move(args));
   }
 
   const LowerContext& context_;
   Problem problem_;
   std::unique_ptr<PrimitiveStep> step_;
   DynamicQuantStep* dynamic_step_ = nullptr;  ///< step_, when the source is quantized at run time.
+  std::optional<WholeSums>
+      whole_;  ///< When sums stay integers until they become steps of the result.
   Tensor bias_;
   bool quantized_ = false;
-  bool whole_ = false;  ///< Sums stay integers until they become steps of the result.
   bool dynamic_ = false;
 };
 
@@ -345,37 +268,6 @@ absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context) {
   problem.pads_begin.assign(pads.begin(), pads.begin() + static_cast<int64_t>(spatial));
   problem.pads_end.assign(pads.begin() + static_cast<int64_t>(spatial), pads.end());
   return ConvLowering(context, std::move(problem)).Run();
-}
-
-absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context) {
-  const Value& b = context.input(1);
-  if (!b.is_constant() || b.constant.shape().rank() != 2)
-    return Unimplemented("right-hand side is computed");
-  const Shape& a = *context.input(0).shape;
-  if (a.rank() < 2 || a.elements() == 0) return Unimplemented("left-hand side {}", a.ToString());
-  const bool trans_b = context.node.attributes.IntOr("trans_b", 0) != 0;
-  const Shape& w = b.constant.shape();
-  const int64_t n = trans_b ? w[0] : w[1];
-  const int64_t k = trans_b ? w[1] : w[0];
-  const int64_t rows = a.elements() / k;
-  for (const PostOp& op : context.node.post_ops) {
-    // Rows are one spatial axis here; an operand that varies over a's leading axes would have to be one, too.
-    if (op.operand == kNone) continue;
-    const Shape& operand = *context.input(static_cast<size_t>(op.operand)).shape;
-    if (operand.elements() != operand.back() && operand.rank() != 2)
-      return Unimplemented("a post-op over stacked rows");
-  }
-  Tensor weights(b.constant.dtype(), Shape{n, k, 1});
-  const size_t size = SizeOf(weights.dtype());
-  const auto* from = static_cast<const std::byte*>(b.constant.data());
-  auto* to = static_cast<std::byte*>(weights.mutable_data());
-  for (int64_t i = 0; i < n * k; ++i) {
-    const int64_t at = trans_b ? i : i % k * n + i / k;
-    std::memcpy(to + static_cast<size_t>(i) * size, from + static_cast<size_t>(at) * size, size);
-  }
-  return ConvLowering(context,
-                      {Shape{1, rows, k}, Shape{1, rows, n}, weights, {1}, {0}, {0}, {0}, 1})
-      .Run();
 }
 
 }  // namespace octet

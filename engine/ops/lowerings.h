@@ -15,6 +15,8 @@ namespace octet {
 absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context);
 /// octet:MatMul, constant and computed right-hand sides.
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context);
+/// MatMulInteger with a constant matrix and one zero point per operand.
+absl::StatusOr<std::unique_ptr<Step>> LowerMatMulInteger(const LowerContext& context);
 /// LSTM with constant weights and the usual activations.
 absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context);
 /// MaxPool, AveragePool and GlobalAveragePool with channels_last = 1.

@@ -291,7 +291,8 @@ std::span<const OpDef> MatMulOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "MatMul", 1, INT_MAX, InferMatMul, MakeMatMul},
       {kOnnxDomain, "Gemm", 7, INT_MAX, InferGemm, MakeGemm},
-      {kOnnxDomain, "MatMulInteger", 10, INT_MAX, InferMatMulInteger, MakeMatMulInteger},
+      {kOnnxDomain, "MatMulInteger", 10, INT_MAX, InferMatMulInteger, MakeMatMulInteger,
+       LowerMatMulInteger},
       {kOctetDomain, "MatMul", 1, INT_MAX, InferBiasedMatMul, MakeMatMul, LowerMatMul},
   };
   return kOps;

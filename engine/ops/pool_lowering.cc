@@ -12,7 +12,6 @@
 namespace octet {
 namespace {
 
-using onednn::BoundPrimitive;
 using onednn::ExecArg;
 using Dims = dnnl::memory::dims;
 
@@ -84,12 +83,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerToOneDnn(const LowerContext& context,
   auto step = std::make_unique<PrimitiveStep>();
   std::vector<ExecArg> args = {ExecArg::Input(DNNL_ARG_SRC, src, 0),
                                ExecArg::Output(DNNL_ARG_DST, dst, 0)};
-  if (const size_t bytes = pd.scratchpad_desc().get_size(); bytes > 0) {
-    args.push_back(
-        ExecArg::Scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc(), step->ReserveScratch(bytes)));
-  }
-  OCTET_ASSIGN_OR_RETURN(auto primitive, onednn::Catch([&] { return dnnl::pooling_forward(pd); }));
-  step->Add(BoundPrimitive(std::move(primitive), std::move(args)));
+  OCTET_RETURN_IF_ERROR(step->Add(pd, std::move(args)));
   context.layer.runs = x.quant ? "int8" : x.dtype == DType::kBF16 ? "bf16" : "f32";
   context.layer.impl = impl;
   context.layer.isa = onednn::IsaOf(impl);

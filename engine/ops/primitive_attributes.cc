@@ -69,11 +69,15 @@ void PrimitiveAttributes::AddZeroPoint(int arg, std::span<const int32_t> zero_po
 
 void PrimitiveAttributes::AddScratchQuant(int arg, size_t scale_offset, size_t zero_point_offset) {
   attr_.set_scales_mask(arg, 0);
-  attr_.set_zero_points_mask(arg, 0);
   args_.push_back(ExecArg::Scratch(DNNL_ARG_ATTR_SCALES | arg, onednn::VectorDesc(DType::kF32, 1),
                                    scale_offset));
+  AddScratchZeroPoint(arg, zero_point_offset);
+}
+
+void PrimitiveAttributes::AddScratchZeroPoint(int arg, size_t offset) {
+  attr_.set_zero_points_mask(arg, 0);
   args_.push_back(ExecArg::Scratch(DNNL_ARG_ATTR_ZERO_POINTS | arg,
-                                   onednn::VectorDesc(DType::kI32, 1), zero_point_offset));
+                                   onednn::VectorDesc(DType::kI32, 1), offset));
 }
 
 int PrimitiveAttributes::NextPostOpArg() const {

@@ -32,6 +32,8 @@ class PrimitiveAttributes {
   void AddZeroPoint(int arg, std::span<const int32_t> zero_point);
   /// A scale and a zero point that are in the step's scratch by the time the primitive runs.
   void AddScratchQuant(int arg, size_t scale_offset, size_t zero_point_offset);
+  /// A zero point alone that is there by then.
+  void AddScratchZeroPoint(int arg, size_t offset);
   /// + the reals at `offset` of the step's scratch.
   void AddScratchSum(const dnnl::memory::desc& desc, size_t offset);
   /// * factors, which lie beside the result as `desc` says.

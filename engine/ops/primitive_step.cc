@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/onednn/runtime.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -17,6 +18,18 @@ size_t PrimitiveStep::ReserveScratch(size_t bytes) {
   const size_t offset = scratch_bytes_;
   scratch_bytes_ += (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
   return offset;
+}
+
+absl::Status PrimitiveStep::Add(const dnnl::primitive_desc_base& pd,
+                                std::vector<onednn::ExecArg> args) {
+  const dnnl::memory::desc scratchpad = pd.scratchpad_desc();
+  if (const size_t bytes = scratchpad.get_size(); bytes > 0) {
+    args.push_back(
+        onednn::ExecArg::Scratch(DNNL_ARG_SCRATCHPAD, scratchpad, ReserveScratch(bytes)));
+  }
+  OCTET_ASSIGN_OR_RETURN(auto primitive, onednn::Catch([&] { return dnnl::primitive(pd.get()); }));
+  primitives_.emplace_back(std::move(primitive), std::move(args));
+  return absl::OkStatus();
 }
 
 absl::Status PrimitiveStep::RunPrimitives(const StepArgs& args) const {

@@ -13,7 +13,8 @@ class PrimitiveStep : public Step {
  public:
   /// Offset of `bytes` more bytes of scratch.
   size_t ReserveScratch(size_t bytes);
-  void Add(onednn::BoundPrimitive primitive) { primitives_.push_back(std::move(primitive)); }
+  /// Adds the primitive of `pd`; its own scratchpad becomes part of the step's. Errors: oneDNN's.
+  absl::Status Add(const dnnl::primitive_desc_base& pd, std::vector<onednn::ExecArg> args);
 
   absl::Status Run(const StepArgs& args) const override { return RunPrimitives(args); }
   absl::Status RunPrimitives(const StepArgs& args) const override;

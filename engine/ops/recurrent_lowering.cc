@@ -18,7 +18,6 @@
 namespace octet {
 namespace {
 
-using onednn::BoundPrimitive;
 using onednn::ExecArg;
 
 constexpr size_t kX = 0, kW = 1, kR = 2, kBias = 3, kLengths = 4, kInitialH = 5, kInitialC = 6,
@@ -212,14 +211,8 @@ class LstmLowering {
     OCTET_RETURN_IF_ERROR(AddWeights(d, pd, args));
     AddStates(d, state, args);
     AddHidden(d, y, args);
-    if (const size_t bytes = pd.scratchpad_desc().get_size(); bytes > 0) {
-      args.push_back(ExecArg::Scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc(),
-                                      step_->ReserveScratch(bytes)));
-    }
     context_.layer.impl = pd.impl_info_str();
-    OCTET_ASSIGN_OR_RETURN(auto primitive, onednn::Catch([&] { return dnnl::lstm_forward(pd); }));
-    step_->Add(BoundPrimitive(std::move(primitive), std::move(args)));
-    return absl::OkStatus();
+    return step_->Add(pd, std::move(args));
   }
 
   absl::Status AddWeights(int64_t d, const dnnl::lstm_forward::primitive_desc& pd,

@@ -9,15 +9,17 @@ constexpr int kSafeWeight = 64;
 
 }  // namespace
 
-bool MaySaturate(const Tensor& weights) {
+bool MaySaturate(const Tensor& weights, int axis) {
   const Shape& w = weights.shape();
   const auto values = weights.span<int8_t>();
-  const int64_t inner = w.elements(2, w.rank());
-  for (int64_t o = 0; o < w[0]; ++o) {
-    for (int64_t k = 0; k < inner; ++k) {
-      for (int64_t i = 0; i + 1 < w[1]; i += 2) {
-        const int a = values[(o * w[1] + i) * inner + k];
-        const int b = values[(o * w[1] + i + 1) * inner + k];
+  const int64_t outer = w.elements(0, axis);
+  const int64_t inner = w.elements(axis + 1, w.rank());
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int64_t i = 0; i + 1 < w[axis]; i += 2) {
+      const int8_t* pair = values.data() + (o * w[axis] + i) * inner;
+      for (int64_t k = 0; k < inner; ++k) {
+        const int a = pair[k];
+        const int b = pair[inner + k];
         if (std::max(a, 0) + std::max(b, 0) > 2 * kSafeWeight) return true;
         if (std::min(a, 0) + std::min(b, 0) < -2 * kSafeWeight) return true;
       }

@@ -7,8 +7,8 @@
 
 namespace octet {
 
-/// True when two neighbours along axis 1 can leave 16 bits. `weights`: I8 [outputs, inputs, ...].
-bool MaySaturate(const Tensor& weights);
+/// True when two neighbours along `axis`, that of the inputs, can leave 16 bits. `weights`: I8.
+bool MaySaturate(const Tensor& weights, int axis);
 
 struct SplitWeights {
   Tensor safe;  ///< Clipped to [-64, 64].
