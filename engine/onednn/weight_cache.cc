@@ -41,14 +41,6 @@ std::string SourceKey(const Tensor& source) {
   return key;
 }
 
-std::string DescKey(const dnnl::memory::desc& desc) {
-  size_t size = 0;
-  dnnl_memory_desc_get_blob(nullptr, &size, desc.get());
-  std::string blob(size, '\0');
-  dnnl_memory_desc_get_blob(reinterpret_cast<uint8_t*>(blob.data()), &size, desc.get());
-  return blob;
-}
-
 // Writes the elements of a layout without blocks where a blocked one has them, and zeros into its padding.
 // Requires: one element type of `size` bytes.
 void Pack(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
@@ -89,6 +81,28 @@ void Pack(const std::byte* data, const dnnl::memory::desc& from, const dnnl::mem
     }
     for (size_t d = dims.size(); d-- > 0 && ++index[d] == padded[d];) index[d] = 0;
   }
+}
+
+absl::Status Reorder(const Tensor& source, const dnnl::memory::desc& from,
+                     const dnnl::memory::desc& to, std::byte* out) {
+  const auto done = Catch([&] {
+    dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
+    dnnl::memory dst(to, CpuEngine(), out);
+    dnnl::stream stream(CpuEngine());
+    dnnl::reorder(src, dst).execute(stream, src, dst);
+    stream.wait();
+    return true;
+  });
+  OCTET_RETURN_IF_ERROR(done.status());
+  // oneDNN 3.7's reorder mixes up the elements of layouts with padding on AVX-512 ("jit:uni": 40 or 640 output
+  // channels in blocks of 16 or 48). What it adds behind the elements of 8-bit weights is right.
+  const bool blocked = to.get_format_kind() == dnnl::memory::format_kind::blocked;
+  if (!blocked || to.get_dims() == to.get_padded_dims() || from.get_inner_nblks() != 0 ||
+      from.get_data_type() != to.get_data_type()) {
+    return absl::OkStatus();
+  }
+  Pack(static_cast<const std::byte*>(source.data()), from, to, SizeOf(source.dtype()), out);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -159,37 +173,34 @@ absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::GetOrMake(
   return std::shared_ptr<const std::byte[]>(std::move(made));
 }
 
+std::shared_ptr<const std::byte[]> WeightCache::Held(const std::string& key,
+                                                     const dnnl::memory::desc& from,
+                                                     const dnnl::memory::desc& to) const {
+  const auto found = layouts_.find(key);
+  if (found == layouts_.end()) return nullptr;
+  for (const Layout& layout : found->second) {
+    if (layout.from != from || layout.to != to) continue;
+    if (std::shared_ptr<const std::byte[]> held = layout.data.lock()) return held;
+  }
+  return nullptr;
+}
+
+// Descriptors are compared, not hashed: equal ones differ in the bytes between their members.
 absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
     const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
-  const auto reorder = [&](std::byte* out) -> absl::Status {
-    const auto done = Catch([&] {
-      dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
-      dnnl::memory dst(to, CpuEngine(), out);
-      dnnl::stream stream(CpuEngine());
-      dnnl::reorder(src, dst).execute(stream, src, dst);
-      stream.wait();
-      return true;
-    });
-    OCTET_RETURN_IF_ERROR(done.status());
-    // oneDNN 3.7's reorder mixes up the elements of layouts with padding on AVX-512 ("jit:uni": 40 or 640 output
-    // channels in blocks of 16 or 48). What it adds behind the elements of 8-bit weights is right.
-    const bool blocked = to.get_format_kind() == dnnl::memory::format_kind::blocked;
-    if (!blocked || to.get_dims() == to.get_padded_dims() || from.get_inner_nblks() != 0 ||
-        from.get_data_type() != to.get_data_type()) {
-      return absl::OkStatus();
-    }
-    Pack(static_cast<const std::byte*>(source.data()), from, to, SizeOf(source.dtype()), out);
-    return absl::OkStatus();
-  };
-  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const std::byte[]> packed,
-                         GetOrMake(source, DescKey(from) + DescKey(to), to.get_size(), reorder));
   const std::string key = SourceKey(source);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (auto held = Held(key, from, to)) return held;
+  }
+  // Filled without the lock, as in GetOrMake.
+  std::shared_ptr<std::byte[]> made = Allocate(to.get_size());
+  OCTET_RETURN_IF_ERROR(Reorder(source, from, to, made.get()));
   absl::MutexLock lock(&mutex_);
-  std::vector<Layout>& layouts = layouts_[key];
-  std::erase_if(layouts, [](const Layout& layout) { return layout.data.expired(); });
-  const auto same = [&](const Layout& layout) { return layout.desc == to; };
-  if (std::ranges::none_of(layouts, same)) layouts.push_back({to, packed});
-  return packed;
+  if (auto held = Held(key, from, to)) return held;
+  DropExpired();
+  layouts_[key].push_back({from, to, made});
+  return std::shared_ptr<const std::byte[]>(std::move(made));
 }
 
 std::vector<dnnl::memory::desc> WeightCache::LayoutsOf(const Tensor& source) const {
@@ -199,7 +210,7 @@ std::vector<dnnl::memory::desc> WeightCache::LayoutsOf(const Tensor& source) con
   const auto found = layouts_.find(key);
   if (found == layouts_.end()) return descs;
   for (const Layout& layout : found->second) {
-    if (!layout.data.expired()) descs.push_back(layout.desc);
+    if (!layout.data.expired()) descs.push_back(layout.to);
   }
   return descs;
 }

@@ -56,9 +56,13 @@ class WeightCache {
  private:
   struct Counter;
   struct Layout {
-    dnnl::memory::desc desc;
+    dnnl::memory::desc from, to;
     std::weak_ptr<const std::byte[]> data;
   };
+  /// What Reordered() made of the constant that `key` names, or null.
+  std::shared_ptr<const std::byte[]> Held(const std::string& key, const dnnl::memory::desc& from,
+                                          const dnnl::memory::desc& to) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<std::byte[]> Allocate(size_t bytes);
   void DropExpired() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

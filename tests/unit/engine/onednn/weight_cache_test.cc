@@ -1,7 +1,10 @@
 #include "engine/onednn/weight_cache.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -73,6 +76,41 @@ TEST(WeightCacheTest, ReordersOnceAndRemembersTheLayout) {
   ASSERT_EQ(layouts.size(), 1u);
   EXPECT_EQ(layouts[0], columns);
   EXPECT_TRUE(cache.LayoutsOf(Matrix(1)).empty());
+}
+
+TEST(WeightCacheTest, SharesAFormBetweenDescriptorsThatAreEqualButForUnusedBytes) {
+  WeightCache cache;
+  const Tensor source = Matrix(1);
+  const auto plain = DenseDesc(source.spec());
+  auto turned = PermutedDesc(DType::kF32, Shape{8, 4}.dims(), std::array{1, 0});
+  // A descriptor has room for more axes than two, and gaps between its members.
+  std::vector<uint8_t> blob = turned.get_blob();
+  const auto differs = [&](uint8_t& byte) {
+    byte ^= 0xFF;
+    if (dnnl::memory::desc(blob) == turned) return false;
+    byte ^= 0xFF;
+    return true;
+  };
+  ASSERT_FALSE(std::ranges::all_of(blob, differs)) << "no byte is unused";
+  const dnnl::memory::desc same(blob);
+  const auto first = cache.Reordered(source, plain, turned);
+  const auto second = cache.Reordered(source, plain, same);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(first->get(), second->get());
+  EXPECT_EQ(cache.LayoutsOf(source).size(), 1u);
+}
+
+TEST(WeightCacheTest, KeepsFormsApartThatSeeTheSameBytesTurned) {
+  WeightCache cache;
+  Tensor square(DType::kF32, {2, 2});
+  for (int i = 0; i < 4; ++i) square.mutable_span<float>()[i] = static_cast<float>(i);
+  const auto rows = DenseDesc(square.spec());
+  const auto columns = PermutedDesc(DType::kF32, square.shape().dims(), std::array{1, 0});
+  const auto plain = cache.Reordered(square, rows, rows);
+  const auto turned = cache.Reordered(square, columns, rows);
+  ASSERT_TRUE(plain.ok() && turned.ok());
+  EXPECT_EQ(reinterpret_cast<const float*>(plain->get())[1], 1);
+  EXPECT_EQ(reinterpret_cast<const float*>(turned->get())[1], 2);
 }
 
 TEST(WeightCacheTest, ForgetsAFormThatCouldNotBeFilled) {
