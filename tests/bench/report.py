@@ -58,13 +58,33 @@ def summary(rows):
     return f"{line} Octet is slower on {', '.join(slower)}." if slower else f"{line} Octet is slower on none."
 
 
+def overview(rows):
+    """Returns the lines of one table of all ratios: a row per model, a column per precision, batch and threads."""
+    shown = dict(groups(rows))
+    ratios = {
+        title: {row["model"]: row["ratio"]["median"] for row in members if "ratio" in row and not is_wrong(row)}
+        for title, members in shown.items()
+    }
+    ratios = {title: column for title, column in ratios.items() if column}
+    if not ratios:
+        return []
+    models = dict.fromkeys(row["model"] for members in shown.values() for row in members)
+    lines = [["ONNX Runtime / Octet", *ratios]]
+    for model in models:
+        cells = [f"{column[model]:.2f}" if model in column else "" for column in ratios.values()]
+        lines.append([model, *cells])
+    lines.append(["geometric mean", *(f"{rounds.geometric_mean(column.values()):.2f}" for column in ratios.values())])
+    return _aligned(lines)
+
+
 def table(report):
-    """Returns the lines of all groups' tables."""
+    """Returns the lines of all groups' tables, and of the overview."""
     lines = [f"{report['machine']}; Octet {report['octet']}, ONNX Runtime {report['peer'] or 'not there'}."]
     for title, rows in groups(report["rows"]):
         lines += ["", title, "", *_aligned([HEADS, *map(_cells, rows)])]
         lines += ["", line] if (line := summary(rows)) else []
     if report["peer"]:
+        lines += ["", *overview(report["rows"])]
         lines += [
             "",
             "Times: shortest, median. Ratio: ONNX Runtime's median time over Octet's, the median of the rounds and their",

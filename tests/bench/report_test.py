@@ -113,6 +113,12 @@ class TableTest(unittest.TestCase):
         self.assertIn("0.5000, 1.0000 wrong answer", "\n".join(report.table(result(fast_and_wrong))))
         self.assertIsNone(report.summary([fast_and_wrong]))
 
+    def test_the_overview_has_a_row_per_model_and_a_mean_per_column(self):
+        lines = report.overview([row("a", ratio=2), row("b", ratio=0.5), row("a", "int8", ratio=4), row("b", "int8", cosine=0)])
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        self.assertEqual(cells[0][1:], ["fp32, batch 1, 1 thread", "int8, batch 1, 1 thread"])
+        self.assertEqual(cells[2:], [["a", "2.00", "4.00"], ["b", "0.50", ""], ["geometric mean", "1.00", "4.00"]])
+
     def test_what_fails_is_shown(self):
         error = {"model": "net", "precision": "fp32", "batch": 1, "threads": 1, "error": "octet: no such operator"}
         self.assertIn("octet: no such operator", "\n".join(report.table(result(error))))
