@@ -9,17 +9,23 @@ from xml.sax.saxutils import escape
 import rounds
 
 HEADS = ["model", "Octet, ms", "ONNX Runtime, ms", "ratio", "primitives, ms", "whole / primitives", "cosine"]
-# Least cosine of an answer with the fp32 answer. An int8 answer may also be as far away as the peer's is.
+# Least cosine of an answer with the fp32 answer. An int8 answer may also be as far away as the peer's is, within USEFUL.
 LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.98, "int8 as shipped": 0.98}
 PEERS_MARGIN = 0.01
+USEFUL = 0.9
 
 
 def is_wrong(row):
     """Whether Octet's answer is too far from the fp32 answer for its time to count."""
     cosine, least = row.get("cosine", {}), LEAST_COSINE[row["precision"]]
     if "int8" in row["precision"] and "peer" in cosine:
-        least = min(least, cosine["peer"] - PEERS_MARGIN)
+        least = max(USEFUL, min(least, cosine["peer"] - PEERS_MARGIN))
     return not cosine.get("octet", 1) >= least
+
+
+def counts(row):
+    """Whether the ratio is one of two useful answers."""
+    return "ratio" in row and not is_wrong(row) and row.get("cosine", {}).get("peer", 1) >= USEFUL
 
 
 def groups(rows):
@@ -50,7 +56,7 @@ def _aligned(table):
 
 def summary(rows):
     """Returns one line on the ratios of a group, or None when there is nothing to compare."""
-    ratios = {row["model"]: row["ratio"]["median"] for row in rows if "ratio" in row and not is_wrong(row)}
+    ratios = {row["model"]: row["ratio"]["median"] for row in rows if counts(row)}
     if not ratios:
         return None
     slower = [f"{name} {ratio:.2f}" for name, ratio in sorted(ratios.items(), key=lambda item: item[1]) if ratio < 1]
@@ -62,7 +68,7 @@ def overview(rows):
     """Returns the lines of one table of all ratios: a row per model, a column per precision, batch and threads."""
     shown = dict(groups(rows))
     ratios = {
-        title: {row["model"]: row["ratio"]["median"] for row in members if "ratio" in row and not is_wrong(row)}
+        title: {row["model"]: row["ratio"]["median"] for row in members if counts(row)}
         for title, members in shown.items()
     }
     ratios = {title: column for title, column in ratios.items() if column}
@@ -129,7 +135,7 @@ def _bar(row, y, per_ratio):
 
 def plot(report):
     """Returns an SVG: a horizontal bar per row, its length the ratio, a line from quartile to quartile; None without one."""
-    shown = [(title, [row for row in rows if "ratio" in row]) for title, rows in groups(report["rows"])]
+    shown = [(title, [row for row in rows if counts(row)]) for title, rows in groups(report["rows"])]
     shown = [(title, rows) for title, rows in shown if rows]
     if not shown:
         return None

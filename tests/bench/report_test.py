@@ -88,8 +88,14 @@ class AgreementTest(unittest.TestCase):
             self.assertTrue(report.is_wrong(row(precision=precision, cosine=bad)), precision)
 
     def test_int8_may_be_as_far_away_as_the_peers(self):
-        self.assertFalse(report.is_wrong(row(precision="int8", cosine=0.9, peer_cosine=0.905)))
-        self.assertTrue(report.is_wrong(row(precision="int8", cosine=0.89, peer_cosine=0.905)))
+        self.assertFalse(report.is_wrong(row(precision="int8", cosine=0.91, peer_cosine=0.915)))
+        self.assertTrue(report.is_wrong(row(precision="int8", cosine=0.93, peer_cosine=0.945)))
+        self.assertTrue(report.is_wrong(row(precision="int8", cosine=0.5, peer_cosine=0.1)))
+
+    def test_a_ratio_counts_between_two_useful_answers(self):
+        self.assertTrue(report.counts(row(precision="int8", cosine=0.99, peer_cosine=0.92)))
+        self.assertFalse(report.counts(row(precision="int8", cosine=0.99, peer_cosine=0.5)))
+        self.assertFalse(report.counts(row(precision="int8", cosine=0.5, peer_cosine=0.5)))
 
 
 class TableTest(unittest.TestCase):

@@ -113,7 +113,8 @@ class Bench:
             running["octet"] = self.start_octet(ours, arrays, threads, "bf16" if label == "bf16" else None)
             if self.peer and isinstance(theirs, pathlib.Path):
                 running["peer"] = self.start_peer(theirs, arrays, threads)
-            sides.take_turns(running.values(), self.options.rounds, self.options.seconds, SETTLE_SECONDS)
+            settle = SETTLE_SECONDS if threads > 1 else 0
+            sides.take_turns(running.values(), self.options.rounds, self.options.seconds, settle)
             self.fill(row, running, self.reference(model, batch, arrays))
         finally:
             for side in running.values():

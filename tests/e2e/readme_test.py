@@ -20,6 +20,7 @@ COVERED = {
     "./dev test": (".ci/run", "ctest --preset"),
     "./dev build": (".ci/run", "./dev build release"),
     "./dev lint && ./dev format": (".ci/run", "tests/lint/format.py"),
+    "./dev bench": ("dev", "bench) build release; become_python tests/bench/run.py"),
     "bash .ci/run": (".ci/run", "CI passed"),
     "prometheus --config.file=deploy/prometheus/prometheus.yml": ("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file='),
     # These two write the data and the model that are committed, and need the packages of the training.
