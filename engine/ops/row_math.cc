@@ -29,25 +29,26 @@ OCTET_INLINE void LargestOfColumns(const float* x, int64_t n, int64_t columns, f
 
 }  // namespace
 
+// The sum is taken in double: many equal small terms beside a large one would all be rounded to the same side.
 OCTET_CPU_CLONES void SoftmaxRow(const float* x, float* y, int64_t n) {
   const float largest = Largest(x, n);
-  float sum = 0;
+  double sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) {
     const float e = ExpF(x[i] - largest);
     y[i] = e;
-    sum += e;
+    sum += static_cast<double>(e);
   }
-  const float scale = 1.0F / sum;
+  const auto scale = static_cast<float>(1 / sum);
   for (int64_t i = 0; i < n; ++i) y[i] *= scale;
 }
 
 OCTET_CPU_CLONES void LogSoftmaxRow(const float* x, float* y, int64_t n) {
   const float largest = Largest(x, n);
-  float sum = 0;
+  double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += ExpF(x[i] - largest);
-  const float log_sum = std::log(sum);
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(ExpF(x[i] - largest));
+  const auto log_sum = static_cast<float>(std::log(sum));
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] - largest - log_sum;
 }

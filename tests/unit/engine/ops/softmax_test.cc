@@ -175,6 +175,20 @@ TEST(SoftmaxLoweringNaNTest, SpoilsItsOwnColumnAlone) {
   EXPECT_THAT(y[3], 0.5f);
 }
 
+TEST(SoftmaxLoweringSumTest, CountsManySmallTermsBesideALargeOne) {
+  constexpr int kOthers = 999;
+  for (int step = 0; step < 20; ++step) {
+    const float other = -5 - 0.37f * static_cast<float>(step);
+    Tensor x(DType::kF32, {1, 1 + kOthers});
+    for (float& element : x.mutable_span<float>()) element = other;
+    x.mutable_span<float>()[0] = 0;
+    const auto lowered = Lower(OneNode("Softmax", 13).Input(x));
+    ASSERT_TRUE(lowered.ok()) << lowered.status();
+    const double want = 1 / (1 + kOthers * std::exp(static_cast<double>(other)));
+    EXPECT_NEAR(Elements<float>(lowered->outputs[0])[0], want, 5e-7 * want) << other;
+  }
+}
+
 TEST(SoftmaxLoweringMaskTest, MinusInfinityWeighsNothing) {
   const float inf = INFINITY;
   const auto lowered =
