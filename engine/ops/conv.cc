@@ -95,12 +95,13 @@ absl::StatusOr<Kernel> MakeConvInteger(const KernelContext& context) {
             const std::vector<int32_t> x_zero = ZeroPoints(inputs, 2);
             const std::vector<int32_t> w_zero = ZeroPoints(inputs, 3);
             const int64_t channels = g.groups * g.out_channels;
-            Convolve<int32_t>(
+            Convolve<int64_t>(
                 g, inputs[0].as<X>(), inputs[1].as<W>(), {x_zero.empty() ? 0 : x_zero[0], w_zero},
-                [&](int64_t n, int64_t oc, int64_t first, std::span<const int32_t> row) {
+                [&](int64_t n, int64_t oc, int64_t first, std::span<const int64_t> row) {
                   int32_t* out =
                       outputs[0].as<int32_t>() + (n * channels + oc) * g.out_plane() + first;
-                  std::ranges::copy(row, out);
+                  std::ranges::transform(row, out,
+                                         [](int64_t sum) { return static_cast<int32_t>(sum); });
                 });
             return absl::OkStatus();
           };

@@ -51,9 +51,11 @@ absl::StatusOr<std::optional<Shape>> InferConvOutput(const InferContext& context
   const int64_t channels = x ? (*x)[last != 0 ? rank - 1 : 1] : kUnknownDim;
   if (w) {
     const int64_t per_group = (*w)[1];
-    if (channels != kUnknownDim && per_group != kUnknownDim && channels != per_group * group) {
-      return context.Error(Format("input has {} channels, the weights {} take {} in {} groups",
-                                  channels, w->ToString(), per_group * group, group));
+    const bool known = channels != kUnknownDim && per_group != kUnknownDim;
+    if (known && (channels % group != 0 || channels / group != per_group)) {
+      return context.Error(
+          Format("input has {} channels, the weights {} take {} in each of {} groups", channels,
+                 w->ToString(), per_group, group));
     }
     if ((*w)[0] != kUnknownDim && (*w)[0] % group != 0) {
       return context.Error(

@@ -51,7 +51,8 @@ struct ConvZeros {
 
 /// acc[n, oc, o...] = sum over ic, k... of (w[oc, ic, k...] - w_zero[oc]) * (x[n, ic, o * stride - pad + k * dilation] - x_zero),
 /// where x is 0 in the padding. Calls store(n, oc, first, row) for each row of outputs, `first` being its
-/// position in the plane; rows of one (n, oc) come from one thread. Acc: double for floats, int32_t for integers.
+/// position in the plane; rows of one (n, oc) come from one thread. Acc: double for floats, int64_t for
+/// integers, which no model can make overflow.
 template <typename Acc, typename X, typename W, typename Store>
 void Convolve(const ConvGeometry& geometry, const X* x, const W* w, const ConvZeros& zeros,
               const Store& store) {

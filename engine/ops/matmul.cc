@@ -277,9 +277,10 @@ absl::StatusOr<Kernel> MakeMatMulInteger(const KernelContext& context) {
         right[static_cast<size_t>(i)] =
             Byte(inputs[1], b * o.k * o.n + i) - ZeroPoint(inputs, 3, i % o.n);
       }
-      int32_t* y = outputs[0].as<int32_t>() + out * o.m * o.n;
+      // Unsigned: sums that leave 32 bits wrap around.
+      auto* y = reinterpret_cast<uint32_t*>(outputs[0].as<int32_t>()) + out * o.m * o.n;
       std::fill_n(y, o.m * o.n, 0);
-      Product<int32_t, int32_t>(left.data(), right.data(), y, o.m, o.k, o.n, false);
+      Product<int32_t, uint32_t>(left.data(), right.data(), y, o.m, o.k, o.n, false);
     });
     return absl::OkStatus();
   });

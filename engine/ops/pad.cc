@@ -59,6 +59,20 @@ absl::StatusOr<std::optional<std::vector<Padding>>> ReadPads(const Node& node, i
   return result;
 }
 
+/// The axis's extent with its padding.
+absl::StatusOr<int64_t> Padded(const Node& node, int axis, int64_t extent, Padding pad) {
+  const auto [begin, end] = pad;
+  if (std::max(begin, end) > kMaxElements || std::min(begin, end) < -kMaxElements) {
+    return InvalidArgument("{}: impossible pads of axis {}: {} and {}", Describe(node), axis, begin,
+                           end);
+  }
+  if (extent + std::min<int64_t>(begin, 0) + std::min<int64_t>(end, 0) < 0) {
+    return InvalidArgument("{}: axis {} of {} loses more than it has: {} and {}", Describe(node),
+                           axis, extent, begin, end);
+  }
+  return extent + begin + end;
+}
+
 absl::Status InferPad(InferContext& context) {
   const int version = context.node().version;
   OCTET_RETURN_IF_ERROR(version < 11   ? ExpectInputs(context, 1, 1)
@@ -73,13 +87,7 @@ absl::Status InferPad(InferContext& context) {
   if (!pads) return context.SetOutput(0, context.dtype(0), UnknownShape(out.rank()));
   for (int i = 0; i < out.rank(); ++i) {
     if (out[i] == kUnknownDim) continue;
-    const auto [begin, end] = (*pads)[i];
-    if (std::max(begin, end) > kMaxElements || std::min(begin, end) < -kMaxElements)
-      return context.Error(Format("impossible pads of axis {}: {} and {}", i, begin, end));
-    if (out[i] + std::min<int64_t>(begin, 0) + std::min<int64_t>(end, 0) < 0)
-      return context.Error(
-          Format("axis {} of {} loses more than it has: {} and {}", i, out[i], begin, end));
-    out[i] += begin + end;
+    OCTET_ASSIGN_OR_RETURN(out[i], Padded(context.node(), i, out[i], (*pads)[i]));
   }
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
@@ -261,7 +269,8 @@ absl::StatusOr<Kernel> MakePadWith(const KernelContext& context,
         OCTET_ASSIGN_OR_RETURN(const auto late, ReadPads(node, shape.rank(), node, inputs));
         if (!late) return Internal("{}: runs without its pads", Describe(node));
         for (int i = 0; i < shape.rank(); ++i) {
-          if (shape[i] + (*late)[i].begin + (*late)[i].end != outputs[0].shape()[i]) {
+          OCTET_ASSIGN_OR_RETURN(const int64_t extent, Padded(node, i, shape[i], (*late)[i]));
+          if (extent != outputs[0].shape()[i]) {
             return InvalidArgument("{}: pads do not lead from {} to {}", Describe(node),
                                    shape.ToString(), outputs[0].shape().ToString());
           }

@@ -57,9 +57,9 @@ absl::StatusOr<Kernel> MakeQLinearConv(const KernelContext& context) {
             const std::vector<float> multipliers = Multipliers(x.scale, inputs[4], y.scale);
             const int32_t* bias = inputs.size() > 8 ? inputs[8].as<int32_t>() : nullptr;
             const int64_t channels = g.groups * g.out_channels;
-            Convolve<int32_t>(
+            Convolve<int64_t>(
                 g, inputs[0].as<X>(), inputs[3].as<W>(), {x.zero_point, w_zeros},
-                [&](int64_t n, int64_t oc, int64_t first, std::span<const int32_t> row) {
+                [&](int64_t n, int64_t oc, int64_t first, std::span<const int64_t> row) {
                   uint8_t* out =
                       outputs[0].as<uint8_t>() + (n * channels + oc) * g.out_plane() + first;
                   const float multiplier = multipliers[multipliers.size() == 1 ? 0 : oc];
@@ -185,7 +185,7 @@ absl::StatusOr<Kernel> MakeQLinearMatMul(const KernelContext& context) {
             const std::vector<int32_t> b_zeros = ZeroPointsOf(inputs, 5);
             ParallelFor(std::ssize(g.a_first) * g.m, 1 + 100'000 / (g.k * g.n + 1),
                         [&](int64_t begin, int64_t end) {
-                          std::vector<int32_t> sums(static_cast<size_t>(g.n));
+                          std::vector<int64_t> sums(static_cast<size_t>(g.n));
                           for (int64_t line = begin; line < end; ++line) {
                             const int64_t row = line % g.m;
                             const A* a = inputs[0].as<A>() + g.a_first[line / g.m] + row * g.k;
@@ -193,7 +193,7 @@ absl::StatusOr<Kernel> MakeQLinearMatMul(const KernelContext& context) {
                             const int32_t a_zero = PerIndex<int32_t>(a_zeros, row, g.m);
                             std::ranges::fill(sums, 0);
                             for (int64_t k = 0; k < g.k; ++k, b += g.n) {
-                              const int32_t left = a[k] - a_zero;
+                              const int64_t left = a[k] - a_zero;
                               for (int64_t c = 0; c < g.n; ++c)
                                 sums[c] += left * (b[c] - PerIndex<int32_t>(b_zeros, c, g.n));
                             }
@@ -287,7 +287,7 @@ absl::StatusOr<Kernel> MakeQGemm(const KernelContext& context) {
       for (int64_t i = begin * e.n; i < end * e.n; ++i) {
         const int64_t row = i / e.n, column = i % e.n;
         const int32_t b_zero = ZeroPointAt(inputs, 5, column);
-        int32_t sum = c != nullptr ? c[row * c_row + column * c_column] : 0;
+        int64_t sum = c != nullptr ? c[row * c_row + column * c_column] : 0;
         for (int64_t k = 0; k < e.k; ++k) {
           sum += (ByteAt(av, trans_a ? k * e.m + row : row * e.k + k) - a.zero_point) *
                  (ByteAt(bv, trans_b ? column * e.k + k : k * e.n + column) - b_zero);

@@ -44,7 +44,7 @@ struct RunQuant {
 
 /// saturate(round_half_even(acc * multiplier) + zero_point), with one float multiplication: bit-exact with the
 /// requantization of ONNX Runtime's integer kernels.
-inline int32_t Requantize(int32_t acc, float multiplier, int32_t zero_point, IntRange range) {
+inline int32_t Requantize(int64_t acc, float multiplier, int32_t zero_point, IntRange range) {
   const float low = static_cast<float>(range.min - zero_point);
   const float high = static_cast<float>(range.max - zero_point);
   if (std::isnan(multiplier) || (std::isinf(multiplier) && acc == 0)) return zero_point;

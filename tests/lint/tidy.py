@@ -47,9 +47,18 @@ def compiled_sources(paths, compiled):
     return [source for source in dict.fromkeys(sources) if source in compiled]
 
 
+def split(entry):
+    """Lists what a command compiles: the file that it names, or those that CMake put together in it (a unity build)."""
+    file = pathlib.Path(entry["file"])
+    if not file.name.startswith("unity_"):
+        return [entry]
+    parts = re.findall(r'^#include "(.*)"$', file.read_text(), re.MULTILINE)
+    return [entry | {"file": part, "command": entry["command"].replace(str(file), part)} for part in parts]
+
+
 def write_database():
     """Writes the commands of the build as clang understands them; returns the sources that they compile."""
-    entries = json.loads(BUILT.read_text())
+    entries = [single for entry in json.loads(BUILT.read_text()) for single in split(entry)]
     # <omp.h> is a compiler's own. GCC's serves, behind everything else and without the attribute that names a deleter.
     headers = subprocess.run(["g++", "-print-file-name=include"], capture_output=True, text=True, check=True)
     for entry in entries:

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace did_you_mean_test {
 
 TEST(DidYouMeanTest, CountsEdits) {
   EXPECT_EQ(EditDistance("", ""), 0);
@@ -21,5 +21,5 @@ TEST(DidYouMeanTest, SuggestsTheNearestOrNothing) {
   EXPECT_EQ(DidYouMean("colour", known), "");
 }
 
-}  // namespace
+}  // namespace did_you_mean_test
 }  // namespace octet

@@ -6,7 +6,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace model_config_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -134,5 +134,5 @@ TEST(ModelConfigTest, EveryRowOfTheTableHasAMeaning) {
   }
 }
 
-}  // namespace
+}  // namespace model_config_test
 }  // namespace octet

@@ -9,7 +9,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace server_config_test {
 
 using ::testing::HasSubstr;
 
@@ -130,5 +130,5 @@ TEST(ServerConfigTest, AMissingFileIsNotFound) {
   EXPECT_THAT(std::string(Message(config.status())), HasSubstr("/nonexistent/octet.yaml"));
 }
 
-}  // namespace
+}  // namespace server_config_test
 }  // namespace octet

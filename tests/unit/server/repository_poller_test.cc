@@ -8,7 +8,7 @@
 #include "tests/support/fake_repository.h"
 
 namespace octet {
-namespace {
+namespace repository_poller_test {
 
 TEST(RepositoryPollerTest, PollsAtEveryIntervalAndNotBefore) {
   MetricsRegistry metrics{{}};
@@ -37,5 +37,5 @@ TEST(RepositoryPollerTest, EndsWhileItWaits) {
   EXPECT_EQ(repository.polls, 0);
 }
 
-}  // namespace
+}  // namespace repository_poller_test
 }  // namespace octet

@@ -8,7 +8,7 @@
 #include "tests/support/model_folder.h"
 
 namespace octet {
-namespace {
+namespace server_test {
 
 using ::testing::HasSubstr;
 
@@ -106,5 +106,5 @@ TEST(HostPortTest, AnIpv6AddressIsBracketed) {
   EXPECT_EQ(HostPort("[::1]", 80), "[::1]:80");
 }
 
-}  // namespace
+}  // namespace server_test
 }  // namespace octet

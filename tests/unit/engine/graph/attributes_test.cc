@@ -9,7 +9,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace attributes_test {
 
 using ::testing::ElementsAre;
 
@@ -58,5 +58,5 @@ TEST(AttributesTest, AWrongTypeNamesAttributeExpectedAndActual) {
   EXPECT_EQ(attributes.IntOr("axis", 5), 5);
 }
 
-}  // namespace
+}  // namespace attributes_test
 }  // namespace octet

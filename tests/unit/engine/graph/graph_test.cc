@@ -9,7 +9,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace graph_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -246,5 +246,5 @@ TEST(PrecisionTest, NamesRoundTrip) {
   EXPECT_EQ(ParsePrecision("int4"), std::nullopt);
 }
 
-}  // namespace
+}  // namespace graph_test
 }  // namespace octet

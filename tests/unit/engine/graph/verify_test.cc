@@ -8,7 +8,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace verify_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -132,5 +132,5 @@ TEST(VerifyTest, NoticesImpossibleInterfaces) {
   ExpectBroken(s.graph, "99", "out of range");
 }
 
-}  // namespace
+}  // namespace verify_test
 }  // namespace octet

@@ -13,7 +13,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet::onednn {
-namespace {
+namespace weight_cache_test {
 
 Tensor Matrix(float first) {
   Tensor tensor(DType::kF32, {4, 8});
@@ -145,5 +145,5 @@ TEST(IsaTest, ReadsTheInstructionSetFromImplementationNames) {
   EXPECT_EQ(IsaOf("reference"), "");
 }
 
-}  // namespace
+}  // namespace weight_cache_test
 }  // namespace octet::onednn

@@ -8,7 +8,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace attribute_proto_test {
 
 using onnx::AttributeProto;
 using ::testing::HasSubstr;
@@ -106,5 +106,5 @@ TEST(AttributeProtoTest, NamesTheTensorInsideIt) {
   ExpectError(proto, absl::StatusCode::kInvalidArgument, "tensor 'inner': ");
 }
 
-}  // namespace
+}  // namespace attribute_proto_test
 }  // namespace octet

@@ -14,7 +14,7 @@
 #include "tests/unit/engine/onnx/model_builder.h"
 
 namespace octet::test {
-namespace {
+namespace hostile_file_test {
 
 constexpr uint32_t kSeed = 4242;
 constexpr std::chrono::milliseconds kBudget{1500};
@@ -134,5 +134,5 @@ TEST(HostileFileTest, DamagedRealModelsAreRefusedOrSound) {
   EXPECT_GT(rounds, 10);
 }
 
-}  // namespace
+}  // namespace hostile_file_test
 }  // namespace octet::test

@@ -10,7 +10,7 @@
 #include "tests/unit/engine/onnx/model_builder.h"
 
 namespace octet::test {
-namespace {
+namespace onnx_reader_test {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -308,5 +308,5 @@ TEST(ReadTensorFileTest, ReadsNameAndTensor) {
   EXPECT_EQ(ReadTensorFile(folder / "bad.pb").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
-}  // namespace
+}  // namespace onnx_reader_test
 }  // namespace octet::test

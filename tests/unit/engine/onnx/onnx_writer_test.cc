@@ -12,7 +12,7 @@
 #include "tests/unit/engine/onnx/model_builder.h"
 
 namespace octet::test {
-namespace {
+namespace onnx_writer_test {
 
 using ::testing::HasSubstr;
 
@@ -201,5 +201,5 @@ TEST(OnnxWriterTest, RealModelsReadBackAsWritten) {
   EXPECT_GT(count, 0);
 }
 
-}  // namespace
+}  // namespace onnx_writer_test
 }  // namespace octet::test

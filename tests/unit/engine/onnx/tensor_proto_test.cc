@@ -10,7 +10,7 @@
 #include "tests/unit/engine/onnx/model_builder.h"
 
 namespace octet::test {
-namespace {
+namespace tensor_proto_test {
 
 using onnx::TensorProto;
 using ::testing::ElementsAre;
@@ -269,5 +269,5 @@ TEST_F(ExternalDataTest, ReadsAModelWithItsData) {
   EXPECT_THAT(graph->value(graph->FindValue("w")).constant.span<float>(), ElementsAre(5, 6, 7, 8));
 }
 
-}  // namespace
+}  // namespace tensor_proto_test
 }  // namespace octet::test

@@ -8,7 +8,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace cast_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -79,5 +79,5 @@ TEST(CastLikeTest, TakesTheTypeOfTheOtherInput) {
               ElementsAre(2, -7));
 }
 
-}  // namespace
+}  // namespace cast_test
 }  // namespace octet

@@ -9,7 +9,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace comparison_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -110,5 +110,5 @@ TEST(FloatTestTest, FindsNaNAndInfinitiesOfEitherSign) {
               ElementsAre(false, false, false, true));
 }
 
-}  // namespace
+}  // namespace comparison_test
 }  // namespace octet

@@ -10,7 +10,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace conv_lowering_test {
 
 using testing::Elements;
 using ::testing::HasSubstr;
@@ -250,5 +250,5 @@ TEST(ConvLoweringTypesTest, LeavesAsymmetricWeightsAndMixedTypesToTheReference) 
   EXPECT_EQ(mixed.status().code(), absl::StatusCode::kUnimplemented);
 }
 
-}  // namespace
+}  // namespace conv_lowering_test
 }  // namespace octet

@@ -7,7 +7,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace conv_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -233,5 +233,5 @@ TEST(ConvTransposeTest, IsTheAdjointOfConv) {
   EXPECT_EQ(left, right);
 }
 
-}  // namespace
+}  // namespace conv_test
 }  // namespace octet

@@ -11,7 +11,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace elementwise_lowering_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -202,5 +202,5 @@ TEST(ConvertLoweringTest, DequantizesRequantizesAndCasts) {
                   "octet:convert", "none");
 }
 
-}  // namespace
+}  // namespace elementwise_lowering_test
 }  // namespace octet

@@ -14,7 +14,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace hostile_node_test {
 
 using ::testing::Each;
 using testing::Elements;
@@ -369,5 +369,5 @@ TEST(HostileNodeTest, NanWeightsGiveNanAnswers) {
   EXPECT_EQ(y[1], 1);
 }
 
-}  // namespace
+}  // namespace hostile_node_test
 }  // namespace octet

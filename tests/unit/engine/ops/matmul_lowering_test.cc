@@ -12,7 +12,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace matmul_lowering_test {
 
 using testing::Elements;
 using ::testing::HasSubstr;
@@ -345,5 +345,5 @@ TEST(MatMulWithoutVnniTest, SplitsWeightsThatCouldSaturate) {
   for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-5f * (1 + want[i]));
 }
 
-}  // namespace
+}  // namespace matmul_lowering_test
 }  // namespace octet

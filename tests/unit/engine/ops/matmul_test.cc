@@ -8,7 +8,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace matmul_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -166,5 +166,5 @@ TEST(MatMulIntegerLoweringRefusesTest, ZeroPointsPerRowAndColumn) {
             absl::StatusCode::kUnimplemented);
 }
 
-}  // namespace
+}  // namespace matmul_test
 }  // namespace octet

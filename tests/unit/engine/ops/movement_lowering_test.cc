@@ -6,7 +6,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace movement_lowering_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -113,5 +113,5 @@ TEST(ConcatLoweringTest, LeavesMixedTypesToTheReference) {
   EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
 }
 
-}  // namespace
+}  // namespace movement_lowering_test
 }  // namespace octet

@@ -5,7 +5,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace movement_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -218,5 +218,5 @@ TEST(TileTest, RepeatsTheWholeTensor) {
               ElementsAre(0, 1, 0, 1, 2, 3, 2, 3, 0, 1, 0, 1, 2, 3, 2, 3));
 }
 
-}  // namespace
+}  // namespace movement_test
 }  // namespace octet

@@ -10,7 +10,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace normalization_test {
 
 using testing::Elements;
 using ::testing::FloatNear;
@@ -171,5 +171,5 @@ TEST(LayerNormLoweringRefusesTest, AScaleThatVariesByRow) {
   EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
 }
 
-}  // namespace
+}  // namespace normalization_test
 }  // namespace octet

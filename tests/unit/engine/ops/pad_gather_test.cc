@@ -5,7 +5,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace pad_gather_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -141,5 +141,5 @@ TEST(ScatterNDTest, ReplacesBlocksOfAnyType) {
               ElementsAre(false, false, true, false));
 }
 
-}  // namespace
+}  // namespace pad_gather_test
 }  // namespace octet

@@ -9,7 +9,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace pool_lowering_test {
 
 using testing::Elements;
 using testing::LowerAndRun;
@@ -109,5 +109,5 @@ TEST(PoolLoweringTest, LeavesRequantizingMaxPoolsToTheReference) {
   EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
 }
 
-}  // namespace
+}  // namespace pool_lowering_test
 }  // namespace octet

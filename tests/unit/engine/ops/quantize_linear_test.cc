@@ -7,7 +7,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace quantize_linear_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -125,5 +125,5 @@ TEST(DynamicQuantizeLinearTest, GivesARangeOfNothingAScaleAllTheSame) {
   EXPECT_THAT(Reference<float>(node, 1), ElementsAre(1));
 }
 
-}  // namespace
+}  // namespace quantize_linear_test
 }  // namespace octet

@@ -10,7 +10,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace recurrent_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -197,5 +197,5 @@ TEST(LstmLoweringRefusesTest, WhatOneDnnHasNoFormOf) {
   EXPECT_EQ(lower(OneNode("LSTM", 14)), absl::StatusCode::kOk);
 }
 
-}  // namespace
+}  // namespace recurrent_test
 }  // namespace octet

@@ -10,7 +10,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace reduce_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -163,5 +163,5 @@ TEST(ReduceLoweringRefusesTest, AxesThatLieApart) {
   EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
 }
 
-}  // namespace
+}  // namespace reduce_test
 }  // namespace octet

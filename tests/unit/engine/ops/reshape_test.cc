@@ -4,7 +4,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace reshape_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -112,5 +112,5 @@ TEST(UnsqueezeTest, AddsExtentsOfOne) {
               HasSubstr("'axes'"));
 }
 
-}  // namespace
+}  // namespace reshape_test
 }  // namespace octet

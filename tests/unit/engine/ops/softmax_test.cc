@@ -10,7 +10,7 @@
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
-namespace {
+namespace softmax_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -198,5 +198,5 @@ TEST(SoftmaxLoweringMaskTest, MinusInfinityWeighsNothing) {
               Pointwise(FloatNear(1e-30f), {0.0f, 1.0f, 0.0f}));
 }
 
-}  // namespace
+}  // namespace softmax_test
 }  // namespace octet

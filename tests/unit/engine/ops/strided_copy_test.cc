@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace strided_copy_test {
 
 // The definition, one byte at a time.
 void CopyByDefinition(std::span<const CopyLoop> loops, size_t size, const std::byte* src,
@@ -116,5 +116,5 @@ TEST(StridedCopyTest, CopiesASingleElementForNoLoops) {
   EXPECT_EQ(dst, 2.5);
 }
 
-}  // namespace
+}  // namespace strided_copy_test
 }  // namespace octet

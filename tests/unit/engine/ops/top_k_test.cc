@@ -7,7 +7,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace top_k_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
@@ -68,5 +68,5 @@ TEST(TopKTest, RefusesMoreThanTheAxisHas) {
   EXPECT_EQ(TopK(x, 0).Outputs(2).InferredShape(), "[0]");
 }
 
-}  // namespace
+}  // namespace top_k_test
 }  // namespace octet

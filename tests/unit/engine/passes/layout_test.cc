@@ -6,7 +6,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace layout_test {
 
 const Ints kToLast = {0, 2, 3, 1};
 const Ints kToFirst = {0, 3, 1, 2};
@@ -203,5 +203,5 @@ TEST(PushTransposes, OfOneValueAreMerged) {
   EXPECT_THAT(Pushed(b.Build()), HasExactly(3, "Transpose"));
 }
 
-}  // namespace
+}  // namespace layout_test
 }  // namespace octet

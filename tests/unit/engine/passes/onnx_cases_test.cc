@@ -10,7 +10,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace onnx_cases_test {
 
 namespace fs = std::filesystem;
 
@@ -79,5 +79,5 @@ TEST(OnnxCases, AnswerAlmostTheSameInBf16) {
   EXPECT_GT(CheckAll(context, {.rtol = 0.05F, .atol = 0.05F, .steps = 1}), 500);
 }
 
-}  // namespace
+}  // namespace onnx_cases_test
 }  // namespace octet

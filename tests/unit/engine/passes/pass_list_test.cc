@@ -4,7 +4,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace pass_list_test {
 
 Graph SmallNetwork() {
   GraphBuilder b;
@@ -141,5 +141,5 @@ TEST(LowerBf16, DoesNothingWhereTheMachineHasNone) {
   EXPECT_THAT(Optimised(SmallNetwork(), context), HasNo("octet:Convert"));
 }
 
-}  // namespace
+}  // namespace pass_list_test
 }  // namespace octet

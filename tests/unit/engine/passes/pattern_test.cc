@@ -4,7 +4,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace pattern_test {
 
 Graph Checked(std::string_view pass, const Graph& graph) {
   Graph after = AfterPass(pass, graph);
@@ -135,5 +135,5 @@ TEST(FuseLayerNorm, LeavesAMeanOverAnotherAxis) {
   EXPECT_THAT(AfterPass("fuse_layer_norm", b.Build()), HasNo("LayerNormalization"));
 }
 
-}  // namespace
+}  // namespace pattern_test
 }  // namespace octet

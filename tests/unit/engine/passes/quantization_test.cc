@@ -4,7 +4,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace quantization_test {
 
 const std::vector<std::string_view> kToTyped = {"fold_constants",   "import_qlinear",
                                                 "canonical_matmul", "fuse_activation",
@@ -307,5 +307,5 @@ TEST(ImportDynamicQuant, LeavesWhatDoesNotFit) {
               HasOps({"DynamicQuantizeLinear", "MatMulInteger"}));
 }
 
-}  // namespace
+}  // namespace quantization_test
 }  // namespace octet

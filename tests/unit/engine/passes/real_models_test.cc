@@ -10,7 +10,7 @@
 #include "tests/support/shared_data.h"
 
 namespace octet {
-namespace {
+namespace real_models_test {
 
 namespace fs = std::filesystem;
 
@@ -210,5 +210,5 @@ TEST_F(LoadedModel, MnistNeedsNoTranspose) {
   EXPECT_THAT(graph, HasNo("Add"));
 }
 
-}  // namespace
+}  // namespace real_models_test
 }  // namespace octet

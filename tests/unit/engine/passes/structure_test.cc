@@ -4,7 +4,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace structure_test {
 
 // Runs a pass on the graph, and holds its answers against the graph's own.
 Graph Checked(std::string_view pass, const Graph& graph, const Tolerance& tolerance = {}) {
@@ -371,5 +371,5 @@ TEST(FuseResidual, OfTwoConvolutionsTheLaterOneTakesTheOther) {
   EXPECT_TRUE(SameAnswers(graph, after));
 }
 
-}  // namespace
+}  // namespace structure_test
 }  // namespace octet

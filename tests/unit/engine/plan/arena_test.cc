@@ -9,7 +9,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace arena_test {
 
 constexpr size_t kUnit = kTensorAlignment;
 
@@ -75,5 +75,5 @@ TEST(ArenaTest, KeepsRandomLivesApart) {
   }
 }
 
-}  // namespace
+}  // namespace arena_test
 }  // namespace octet

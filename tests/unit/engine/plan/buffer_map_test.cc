@@ -5,7 +5,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace buffer_map_test {
 
 using Kind = Location::Kind;
 
@@ -102,5 +102,5 @@ TEST(BufferMapTest, CopiesOutputsThatLieElsewhere) {
   EXPECT_EQ(copies[0].bytes, 12u);
 }
 
-}  // namespace
+}  // namespace buffer_map_test
 }  // namespace octet

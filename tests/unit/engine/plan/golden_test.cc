@@ -8,7 +8,7 @@
 #include "tests/support/shared_data.h"
 
 namespace octet {
-namespace {
+namespace golden_test {
 
 struct Golden {
   const char* model;
@@ -51,5 +51,5 @@ INSTANTIATE_TEST_SUITE_P(Shared, GoldenTest,
                                            Golden{"kws-dscnn", 1e-6f}, Golden{"mobilenetv2", 1e-6f},
                                            Golden{"shufflenetv2", 1e-6f}));
 
-}  // namespace
+}  // namespace golden_test
 }  // namespace octet

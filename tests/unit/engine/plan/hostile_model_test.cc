@@ -22,7 +22,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace hostile_model_test {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
@@ -317,5 +317,5 @@ TEST(HostileModelTest, ChangedOperatorCasesAreAnsweredOrRefused) {
   EXPECT_GT(refused, 20);
 }
 
-}  // namespace
+}  // namespace hostile_model_test
 }  // namespace octet

@@ -9,7 +9,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace plan_cache_test {
 
 absl::StatusOr<std::shared_ptr<const Plan>> EmptyPlan() {
   return std::make_shared<ExecutablePlan>(PlanParts{});
@@ -88,5 +88,5 @@ TEST_F(PlanCacheTest, LetsConcurrentCallersWaitForOneCompilation) {
   for (const auto& plan : plans) EXPECT_EQ(plan, plans[0]);
 }
 
-}  // namespace
+}  // namespace plan_cache_test
 }  // namespace octet

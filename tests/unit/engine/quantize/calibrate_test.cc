@@ -11,7 +11,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace calibrate_test {
 
 using testing::AllOf;
 using testing::HasSubstr;
@@ -159,5 +159,5 @@ TEST(Calibrate, NamesInputsOfDifferentLengths) {
               AllOf(HasSubstr("'z'"), HasSubstr("expected 2"), HasSubstr("got 3")));
 }
 
-}  // namespace
+}  // namespace calibrate_test
 }  // namespace octet

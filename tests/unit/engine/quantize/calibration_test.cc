@@ -12,7 +12,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace calibration_test {
 
 std::vector<float> Normal(size_t count, float sigma) {
   std::mt19937 random(TestSeed());
@@ -171,5 +171,5 @@ TEST(RangeMethods, HaveNamesThatParse) {
   EXPECT_EQ(ParseRangeMethod("maximum"), std::nullopt);
 }
 
-}  // namespace
+}  // namespace calibration_test
 }  // namespace octet

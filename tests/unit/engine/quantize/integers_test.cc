@@ -12,7 +12,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace integers_test {
 
 using testing::AllOf;
 using testing::HasSubstr;
@@ -293,5 +293,5 @@ TEST(Quantize, NamesWeightsThatAreNotFinite) {
     EXPECT_THAT(Refusal(graph, {.to = to}), AllOf(HasSubstr("'weird'"), HasSubstr("NaN")));
 }
 
-}  // namespace
+}  // namespace integers_test
 }  // namespace octet

@@ -9,7 +9,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace opset_test {
 
 using testing::AllOf;
 using testing::HasSubstr;
@@ -80,5 +80,5 @@ TEST(RaiseOpset, LeavesNewerModelsAlone) {
   EXPECT_EQ(OnnxOpset(raised), 17);
 }
 
-}  // namespace
+}  // namespace opset_test
 }  // namespace octet

@@ -7,7 +7,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace selection_test {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
@@ -72,5 +72,5 @@ TEST(Selection, FindsNothingWithoutConstantWeights) {
   EXPECT_THAT(selection.quantized, IsEmpty());
 }
 
-}  // namespace
+}  // namespace selection_test
 }  // namespace octet

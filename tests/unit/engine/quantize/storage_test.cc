@@ -8,7 +8,7 @@
 #include "tests/support/graph_builder.h"
 
 namespace octet {
-namespace {
+namespace storage_test {
 
 QuantizeResult Stored(const Graph& graph, Precision to) {
   auto result = Quantize(graph, {.to = to}, {}, {});
@@ -63,5 +63,5 @@ TEST(StoredWeights, TakeHalfTheBytes) {
     EXPECT_LT(WriteOnnxBytes(Stored(fp32, to).graph)->size(), before * 51 / 100);
 }
 
-}  // namespace
+}  // namespace storage_test
 }  // namespace octet

@@ -12,7 +12,7 @@
 #include "tests/support/one_node.h"
 
 namespace octet {
-namespace {
+namespace weights_test {
 
 using octet::testing::Elements;
 using ::testing::ElementsAre;
@@ -109,5 +109,5 @@ TEST(SmallestScales, KeepTheBiasInside32Bits) {
   EXPECT_NEAR(static_cast<double>(q) * sum_scale, 1000.0, 0.01);
 }
 
-}  // namespace
+}  // namespace weights_test
 }  // namespace octet

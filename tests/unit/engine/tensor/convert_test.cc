@@ -7,7 +7,7 @@
 #include "engine/tensor/quantize.h"
 
 namespace octet {
-namespace {
+namespace convert_test {
 
 template <typename To, typename From>
 std::vector<To> Convert(std::initializer_list<From> values) {
@@ -101,5 +101,5 @@ TEST(ConvertTensorTest, IntegersWrapAsInCpp) {
   EXPECT_EQ((Convert<int8_t, uint8_t>({200})), (std::vector<int8_t>{-56}));
 }
 
-}  // namespace
+}  // namespace convert_test
 }  // namespace octet

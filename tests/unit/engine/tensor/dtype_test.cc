@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace dtype_test {
 
 TEST(DTypeTest, NamesRoundTrip) {
   for (int i = 1; i <= static_cast<int>(DType::kF64); ++i) {
@@ -96,5 +96,5 @@ TEST(BFloat16Test, RoundsHalfToEvenAndKeepsNan) {
   EXPECT_TRUE(std::isnan(ToFloat(ToBFloat16(std::bit_cast<float>(0xffffffffu)))));
 }
 
-}  // namespace
+}  // namespace dtype_test
 }  // namespace octet

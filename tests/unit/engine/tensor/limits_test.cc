@@ -6,7 +6,7 @@
 #include "gtest/gtest.h"
 
 namespace octet {
-namespace {
+namespace limits_test {
 
 constexpr int64_t kBig = int64_t{1} << 28;
 
@@ -29,5 +29,5 @@ TEST(LimitsTest, ExtentsOfZeroCountAsOne) {
   EXPECT_FALSE(FitsInto({kBig, kBig}, 8, uint64_t{1} << 40));
 }
 
-}  // namespace
+}  // namespace limits_test
 }  // namespace octet

@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace quantize_test {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -158,5 +158,5 @@ TEST(FindMinMaxTest, FindsTheExtremesWhereverTheyStand) {
   }
 }
 
-}  // namespace
+}  // namespace quantize_test
 }  // namespace octet

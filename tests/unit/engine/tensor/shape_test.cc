@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace shape_test {
 
 TEST(ShapeTest, CountsElementsAndStrides) {
   const Shape shape{2, 3, 4};
@@ -65,5 +65,5 @@ TEST(NormalizeAxisTest, CountsNegativeAxesFromTheBack) {
   EXPECT_EQ(NormalizeAxis(std::numeric_limits<int64_t>::min(), 3), std::nullopt);
 }
 
-}  // namespace
+}  // namespace shape_test
 }  // namespace octet

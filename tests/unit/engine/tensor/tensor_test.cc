@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace tensor_test {
 
 TEST(TensorTest, BuffersAreAlignedAndNeverNull) {
   for (const size_t bytes : {0, 1, 63, 4096}) {
@@ -53,5 +53,5 @@ TEST(TensorTest, ScalarHasRankZero) {
   EXPECT_EQ(s.dtype(), DType::kI64);
 }
 
-}  // namespace
+}  // namespace tensor_test
 }  // namespace octet

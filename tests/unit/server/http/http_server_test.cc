@@ -9,7 +9,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace http_server_test {
 
 using ::testing::HasSubstr;
 
@@ -66,5 +66,5 @@ TEST_F(HttpServerTest, AnAddressThatIsNotOursIsNamed) {
   EXPECT_THAT(std::string(Message(refused.status())), HasSubstr("192.0.2.1"));
 }
 
-}  // namespace
+}  // namespace http_server_test
 }  // namespace octet

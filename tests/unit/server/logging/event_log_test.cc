@@ -10,7 +10,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace event_log_test {
 
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
@@ -108,5 +108,5 @@ TEST_F(EventLogTest, LinesOfSeveralThreadsDoNotMix) {
   EXPECT_EQ(count, kThreads * kLines);
 }
 
-}  // namespace
+}  // namespace event_log_test
 }  // namespace octet

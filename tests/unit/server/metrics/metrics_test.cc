@@ -21,7 +21,7 @@
 #include "server/metrics/registry.h"
 
 namespace octet {
-namespace {
+namespace metrics_test {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -194,5 +194,5 @@ TEST(MetricsEndpointTest, PromtoolFindsNothingToSay) {
   std::filesystem::remove(file);
 }
 
-}  // namespace
+}  // namespace metrics_test
 }  // namespace octet

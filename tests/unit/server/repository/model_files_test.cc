@@ -7,7 +7,7 @@
 #include "tests/support/model_folder.h"
 
 namespace octet {
-namespace {
+namespace model_files_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -97,5 +97,5 @@ TEST(ModelFilesTest, LinksAreFollowed) {
   EXPECT_THAT(ScanModel(folder.path(), "a")->versions, ElementsAre(Key(1)));
 }
 
-}  // namespace
+}  // namespace model_files_test
 }  // namespace octet

@@ -13,7 +13,7 @@
 #include "tests/support/test_request.h"
 
 namespace octet {
-namespace {
+namespace model_repository_test {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -447,5 +447,5 @@ TEST_F(ModelRepositoryTest, LookUpsGoOnWhileModelsLoad) {
   }
 }
 
-}  // namespace
+}  // namespace model_repository_test
 }  // namespace octet

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace variant_observer_test {
 
 using std::chrono::microseconds;
 
@@ -81,5 +81,5 @@ TEST_F(VariantObserverTest, FailuresAreCountedByTheirCodeAndNotAsInferences) {
   EXPECT_TRUE(counts.batches.empty());
 }
 
-}  // namespace
+}  // namespace variant_observer_test
 }  // namespace octet

@@ -9,7 +9,7 @@
 #include "server/routing/stable_hash.h"
 
 namespace octet {
-namespace {
+namespace routing_test {
 
 using ::testing::HasSubstr;
 
@@ -183,5 +183,5 @@ TEST(StickyRoutingTest, SimilarKeysAreIndependent) {
   EXPECT_NEAR(static_cast<double>(runs) / kRequests, 0.5, 0.008);
 }
 
-}  // namespace
+}  // namespace routing_test
 }  // namespace octet

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace classification_test {
 
 /// The elements of BYTES contents.
 std::vector<std::string> Elements(const std::string& bytes) {
@@ -50,5 +50,5 @@ TEST(ClassificationTest, RowsOfABatchAreClassifiedOneByOne) {
   EXPECT_EQ(Elements(bytes)[0], "9:3");
 }
 
-}  // namespace
+}  // namespace classification_test
 }  // namespace octet

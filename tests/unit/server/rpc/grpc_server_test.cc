@@ -7,7 +7,7 @@
 #include "tests/support/rpc_test.h"
 
 namespace octet {
-namespace {
+namespace grpc_server_test {
 
 using grpc::health::v1::HealthCheckResponse;
 using ::testing::ElementsAre;
@@ -286,5 +286,5 @@ TEST_F(GrpcServerTest, DrainingAnswersWhatWasAcceptedAndRefusesTheRest) {
   EXPECT_TRUE(accepted->status.ok()) << accepted->status.error_message();
 }
 
-}  // namespace
+}  // namespace grpc_server_test
 }  // namespace octet

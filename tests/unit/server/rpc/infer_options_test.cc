@@ -5,7 +5,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace infer_options_test {
 
 using std::chrono::microseconds;
 
@@ -85,5 +85,5 @@ TEST_F(InferOptionsTest, KeysOfAnotherServerAreRefused) {
   EXPECT_EQ(Refusal(), "parameter \"triton_final_response\" is not known here");
 }
 
-}  // namespace
+}  // namespace infer_options_test
 }  // namespace octet

@@ -8,7 +8,7 @@
 #include "tests/support/rpc_test.h"
 
 namespace octet {
-namespace {
+namespace infer_stream_test {
 
 using ::testing::HasSubstr;
 
@@ -105,5 +105,5 @@ TEST_F(InferStreamTest, ShutdownEndsAnIdleStream) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
-}  // namespace
+}  // namespace infer_stream_test
 }  // namespace octet

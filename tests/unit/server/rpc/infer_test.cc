@@ -8,7 +8,7 @@
 #include "tests/support/rpc_test.h"
 
 namespace octet {
-namespace {
+namespace infer_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -307,5 +307,5 @@ TEST_F(InferTest, ManyClientsEachGetTheirOwnAnswer) {
   }
 }
 
-}  // namespace
+}  // namespace infer_test
 }  // namespace octet

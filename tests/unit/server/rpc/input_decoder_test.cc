@@ -8,7 +8,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace input_decoder_test {
 
 using ::testing::HasSubstr;
 
@@ -178,5 +178,5 @@ TEST_F(InputDecoderTest, SixteenBitFloatsComeRawOnly) {
   EXPECT_TRUE(Decode().ok());
 }
 
-}  // namespace
+}  // namespace input_decoder_test
 }  // namespace octet

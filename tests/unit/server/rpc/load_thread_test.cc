@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace load_thread_test {
 
 TEST(LoadThreadTest, RunsInOrderAndFinishesWhatItTook) {
   std::vector<int> order;
@@ -35,5 +35,5 @@ TEST(LoadThreadTest, RefusesWhenTooManyWait) {
   EXPECT_EQ(ran, LoadThread::kMaxWaiting);
 }
 
-}  // namespace
+}  // namespace load_thread_test
 }  // namespace octet

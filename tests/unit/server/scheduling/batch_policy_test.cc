@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 namespace octet {
-namespace {
+namespace batch_policy_test {
 
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
@@ -164,5 +164,5 @@ TEST(BatchDelayTest, TheDeadAreDroppedWhileTheOthersWait) {
   EXPECT_TRUE(decision.wait_until.has_value());
 }
 
-}  // namespace
+}  // namespace batch_policy_test
 }  // namespace octet

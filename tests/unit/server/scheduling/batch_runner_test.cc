@@ -11,7 +11,7 @@
 #include "tests/support/test_request.h"
 
 namespace octet {
-namespace {
+namespace batch_runner_test {
 
 using std::chrono::milliseconds;
 using ::testing::Each;
@@ -177,5 +177,5 @@ TEST_F(BatchRunnerTest, TimingsSayWhereTheTimeWent) {
   EXPECT_EQ(call.timings.total, milliseconds(25));
 }
 
-}  // namespace
+}  // namespace batch_runner_test
 }  // namespace octet

@@ -12,7 +12,7 @@
 #include "tests/support/test_request.h"
 
 namespace octet {
-namespace {
+namespace dispatcher_test {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -226,5 +226,5 @@ TEST_F(DispatcherTest, AWaitingTakeWakesWhenTheDelayIsOver) {
   Finish(*std::move(batch));
 }
 
-}  // namespace
+}  // namespace dispatcher_test
 }  // namespace octet

@@ -7,7 +7,7 @@
 #include "tests/support/fake_clock.h"
 
 namespace octet {
-namespace {
+namespace gate_test {
 
 using std::chrono::seconds;
 
@@ -58,5 +58,5 @@ TEST(GateTest, APassLeavesOnceHoweverOftenItIsMoved) {
   EXPECT_TRUE(gate.WaitUntilEmpty(clock.Now()));
 }
 
-}  // namespace
+}  // namespace gate_test
 }  // namespace octet

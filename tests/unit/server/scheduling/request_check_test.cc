@@ -8,7 +8,7 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
+namespace request_check_test {
 
 using ::testing::HasSubstr;
 
@@ -74,5 +74,5 @@ TEST(InputRecipeTest, AMappingThatDoesNotFitTheInputIsRefused) {
               HasSubstr("inputs.t.wire"));
 }
 
-}  // namespace
+}  // namespace request_check_test
 }  // namespace octet

@@ -11,7 +11,7 @@
 #include "tests/support/test_request.h"
 
 namespace octet {
-namespace {
+namespace worker_pool_test {
 
 TEST(PlanWorkersTest, NeverPlansMoreThreadsThanCoresByItself) {
   for (int cores = 1; cores <= 128; ++cores) {
@@ -131,5 +131,5 @@ TEST(WorkerPoolTest, EveryRequestEndsExactlyOnceUnderLoad) {
   EXPECT_EQ(observer->batched_requests, succeeded);
 }
 
-}  // namespace
+}  // namespace worker_pool_test
 }  // namespace octet
