@@ -1,6 +1,23 @@
 #include "engine/onednn/runtime.h"
 
+#include <dlfcn.h>
 #include <omp.h>
+
+#include "engine/onednn/cache_sizes.h"
+
+// oneDNN 3.7 divides by what it makes of the caches' sizes: where the processor hides them, creating a primitive for
+// products as plain as [196, 256] x [256, 1024] ends the process, and all its blocks are chosen for caches of 1 byte.
+// It asks through this exported function, which the dynamic linker finds here first.
+namespace dnnl::impl::cpu::platform {
+unsigned get_per_core_cache_size(int level);
+unsigned get_per_core_cache_size(int level) {
+  using Function = unsigned(int);
+  static auto* const own = reinterpret_cast<Function*>(
+      dlsym(RTLD_NEXT, "_ZN4dnnl4impl3cpu8platform23get_per_core_cache_sizeEi"));
+  return static_cast<unsigned>(
+      octet::onednn::PerCoreCacheBytes(level, own == nullptr ? 0 : own(level)));
+}
+}  // namespace dnnl::impl::cpu::platform
 
 namespace octet::onednn {
 
