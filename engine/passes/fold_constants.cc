@@ -6,7 +6,8 @@
 //
 // DequantizeLinear of 8-bit constants stays: import_qdq makes typed weights of it. Biases (I32) become F32, and
 // so do weights stored as F16 or BF16 behind a Cast: storage precisions, computed in F32 or BF16 later.
-// Nodes that make a constant much larger than what they read (Expand, ConstantOfShape) stay when it is big.
+// Nodes that make a constant much larger than what they read (Expand, ConstantOfShape) stay when it is big, unless a
+// layer multiplies by it: weights are packed once, and what stays a node is computed, and multiplied by slowly, each run.
 #include <algorithm>
 
 #include "engine/ops/op.h"
@@ -24,6 +25,8 @@ namespace {
 constexpr size_t kAlwaysFoldBytes = size_t{1} << 20;
 // A larger one may be this many times as large as the constants that it comes from (F16 -> F32 is 2).
 constexpr size_t kMayGrow = 2;
+// Weights that are made out of nothing, all of a graph together: as much as a file could hold written out.
+constexpr size_t kMadeWeightsBytes = size_t{1} << 30;
 
 bool ReadsOnlyConstants(const Graph& graph, const Node& node) {
   return std::ranges::all_of(
@@ -41,7 +44,16 @@ bool IsQuantizedWeight(const Graph& graph, const Node& node) {
          IsInt8(graph.value(node.input(0)).dtype);
 }
 
-bool MayFold(const Graph& graph, const Node& node) {
+bool IsWeights(const Graph& graph, ValueId id) {
+  return std::ranges::any_of(graph.consumers(id), [&](NodeId reader) {
+    const Node& node = graph.node(reader);
+    return (node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm") || node.is("MatMul")) &&
+           node.input(1) == id;
+  });
+}
+
+// `weights_left`: bytes that weights may still be made of; what this node makes of them is taken off.
+bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
   const OpDef* def = FindOp(node);
   if (def == nullptr || def->traits.no_fold || IsQuantizedWeight(graph, node)) return false;
   if (!ReadsOnlyConstants(graph, node) && !AsksForKnownExtents(graph, node)) return false;
@@ -49,7 +61,10 @@ bool MayFold(const Graph& graph, const Node& node) {
   for (const ValueId id : node.inputs) {
     if (id != kNone && graph.value(id).is_constant()) read += graph.value(id).constant.bytes();
   }
-  const size_t most = std::max(kAlwaysFoldBytes, kMayGrow * read);
+  const size_t usual = std::max(kAlwaysFoldBytes, kMayGrow * read);
+  const bool is_weights =
+      node.outputs.size() == 1 && node.outputs[0] != kNone && IsWeights(graph, node.outputs[0]);
+  const size_t most = is_weights ? std::max(usual, weights_left) : usual;
   size_t written = 0;
   for (const ValueId id : node.outputs) {
     if (id == kNone) continue;
@@ -60,7 +75,9 @@ bool MayFold(const Graph& graph, const Node& node) {
     if (!FitsInto(*value.shape, SizeOf(value.dtype), most)) return false;
     written += TensorSpec{value.dtype, *value.shape}.bytes();
   }
-  return written <= most;
+  if (written > most) return false;
+  if (written > usual) weights_left -= written;
+  return true;
 }
 
 absl::Status Fold(Graph& graph, NodeId id) {
@@ -95,8 +112,9 @@ absl::Status Fold(Graph& graph, NodeId id) {
 
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& /*context*/) {
   int folded = 0;
+  size_t weights_left = kMadeWeightsBytes;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (!MayFold(graph, graph.node(id))) continue;
+    if (!MayFold(graph, graph.node(id), weights_left)) continue;
     OCTET_RETURN_IF_ERROR(Fold(graph, id));
     ++folded;
   }

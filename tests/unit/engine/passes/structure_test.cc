@@ -55,6 +55,20 @@ TEST(FoldConstants, DoesNotMakeLargeConstantsOutOfSmallOnes) {
   EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Expand", "Add"}));
 }
 
+TEST(FoldConstants, MakesWeightsOutOfNothing) {
+  GraphBuilder b;
+  const ValueId weights = b.Op("Expand", {b.Random({1, 1024}), b.IntList({1024, 1024})});
+  b.Output(b.Op("MatMul", {b.Input("x", {2, 1024}), weights}));
+  EXPECT_THAT(Checked("fold_constants", b.Build()), HasOps({"MatMul"}));
+}
+
+TEST(FoldConstants, MakesNoMoreWeightsOutOfNothingThanAFileCouldHold) {
+  GraphBuilder b;
+  const ValueId weights = b.Op("Expand", {b.Random({1, 1 << 10}), b.IntList({1 << 19, 1 << 10})});
+  b.Output(b.Op("MatMul", {b.Input("x", {1, 1 << 19}), weights}));
+  EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Expand", "MatMul"}));
+}
+
 TEST(RemoveNoOps, TakesOutWhatHandsItsInputThrough) {
   GraphBuilder b;
   ValueId x = b.Op("Relu", {b.Input("x", {2, 3, 4})});
