@@ -101,10 +101,10 @@ OCTET_CPU_CLONES void LogSoftmaxColumns(const float* x, float* y, int64_t n, int
 // Two passes: the variance of large means would cancel in one.
 OCTET_CPU_CLONES void LayerNormRow(const float* x, float* y, int64_t n, float epsilon,
                                    const float* scale, const float* bias) {
-  float sum = 0;
+  double sum = 0;  // floats would lose digits that the differences from a large mean need
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += x[i];
-  const float mean = sum / static_cast<float>(n);
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
+  const auto mean = static_cast<float>(sum / static_cast<double>(n));
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
   for (int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
