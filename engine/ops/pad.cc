@@ -160,7 +160,7 @@ class PadPlan {
   void Run(const std::byte* src, std::byte* dst, const std::byte* fill) const {
     const auto row_bytes = static_cast<int64_t>(maps_.back().size() * block_bytes_);
     if (row_bytes == 0 || rows_ == 0) return;
-    constexpr int64_t kBytesPerThread = 64 * 1024;
+    constexpr int64_t kBytesPerThread = 64 << 10;
     ParallelFor(rows_, std::max<int64_t>(1, kBytesPerThread / row_bytes),
                 [&](int64_t begin, int64_t end) {
                   for (int64_t r = begin; r < end; ++r) RunRow(src, dst + r * row_bytes, r, fill);

@@ -289,7 +289,7 @@ absl::StatusOr<Kernel> MakeQGemm(const KernelContext& context) {
         const int32_t b_zero = ZeroPointAt(inputs, 5, column);
         int64_t sum = c != nullptr ? c[row * c_row + column * c_column] : 0;
         for (int64_t k = 0; k < e.k; ++k) {
-          sum += (ByteAt(av, trans_a ? k * e.m + row : row * e.k + k) - a.zero_point) *
+          sum += int64_t{ByteAt(av, trans_a ? k * e.m + row : row * e.k + k) - a.zero_point} *
                  (ByteAt(bv, trans_b ? column * e.k + k : k * e.n + column) - b_zero);
         }
         const float scale = alpha * a.scale * PerIndex(inputs[4].span<float>(), column, e.n);

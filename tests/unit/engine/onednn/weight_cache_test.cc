@@ -27,7 +27,7 @@ TEST(WeightCacheTest, SharesOneCopyOfEqualConstants) {
   const Tensor first = cache.Intern(Matrix(1));
   const Tensor second = cache.Intern(Matrix(1));
   EXPECT_EQ(first.data(), second.data());
-  EXPECT_EQ(cache.resident_bytes(), 4 * 8 * sizeof(float));
+  EXPECT_EQ(cache.resident_bytes(), sizeof(float) * 4 * 8);
   const Tensor other = cache.Intern(Matrix(2));
   EXPECT_NE(other.data(), first.data());
 }
@@ -135,7 +135,7 @@ TEST(WeightCacheTest, GivesConcurrentPlansOneForm) {
     for (Tensor& tensor : tensors) threads.emplace_back([&] { tensor = cache.Intern(Matrix(5)); });
   }
   for (const Tensor& tensor : tensors) EXPECT_EQ(tensor.data(), tensors[0].data());
-  EXPECT_EQ(cache.resident_bytes(), 4 * 8 * sizeof(float));
+  EXPECT_EQ(cache.resident_bytes(), sizeof(float) * 4 * 8);
 }
 
 TEST(IsaTest, ReadsTheInstructionSetFromImplementationNames) {

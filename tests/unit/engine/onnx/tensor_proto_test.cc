@@ -48,6 +48,7 @@ void ExpectBothEncodings(TensorProto::DataType type, std::vector<T> values, cons
     const auto tensor = ReadProto(proto);
     ASSERT_TRUE(tensor.ok()) << tensor.status().ToString();
     EXPECT_EQ(tensor->dtype(), DTypeOf<T>);
+    // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): the very bytes
     EXPECT_EQ(std::memcmp(tensor->data(), values.data(), 3 * sizeof(T)), 0)
         << DTypeName(DTypeOf<T>);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor->data()) % kTensorAlignment, 0u);

@@ -18,7 +18,7 @@ TEST(TensorTest, BuffersAreAlignedAndNeverNull) {
 
 TEST(TensorTest, CopiesShareTheirElements) {
   const Tensor a = Tensor::From<float>({2, 2}, {1, 2, 3, 4});
-  const Tensor b = a;
+  const Tensor b = a;  // NOLINT(performance-unnecessary-copy-initialization): what is tested
   EXPECT_EQ(a.data(), b.data());
   const Tensor c = a.Reshaped({4});
   EXPECT_EQ(c.data(), a.data());
