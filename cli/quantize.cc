@@ -125,7 +125,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::IsMember({"u8", "s8"}))
       ->capture_default_str();
   verb->add_option("--method", options->method, "How calibrated values become ranges")
-      ->check(CLI::IsMember({"min-max", "percentile", "cubic", "auto"}))
+      ->check(CLI::IsMember({"min-max", "percentile"}))
       ->capture_default_str();
   verb->add_option("--percentile", options->percentile,
                    "Per cent of values inside the range (--method percentile)")

@@ -12,11 +12,9 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::pair<RangeMethod, std::string_view>, 4> kMethodNames = {{
+constexpr std::array<std::pair<RangeMethod, std::string_view>, 2> kMethodNames = {{
     {RangeMethod::kMinMax, "min-max"},
     {RangeMethod::kPercentile, "percentile"},
-    {RangeMethod::kCubic, "cubic"},
-    {RangeMethod::kAuto, "auto"},
 }};
 
 Range WithZero(Range range) { return {std::min(range.min, 0.0f), std::max(range.max, 0.0f)}; }
@@ -40,56 +38,6 @@ Range PercentileRange(const Histogram& histogram, double keep) {
   return {
       std::max(full.min, std::min(0.0f, static_cast<float>(histogram.bin_center(low) - half))),
       std::min(full.max, std::max(0.0f, static_cast<float>(histogram.bin_center(high) + half)))};
-}
-
-// Sum of cubed errors of clipping to the range and rounding to its grid, which contains zero.
-double CubedError(const Histogram& histogram, Range range, double steps) {
-  const double step = (static_cast<double>(range.max) - range.min) / steps;
-  const double per_step = 1 / step;
-  const auto bins = histogram.bins();
-  double error = 0;
-  for (int i = 0; i < Histogram::kBins; ++i) {
-    if (bins[i] == 0) continue;
-    const double x = histogram.bin_center(i);
-    const double inside = std::clamp<double>(x, range.min, range.max);
-    const double off = x - std::nearbyint(inside * per_step) * step;
-    error += static_cast<double>(bins[i]) * off * off * std::abs(off);
-  }
-  return error;
-}
-
-// Both ends shrink independently over a grid; the first pass takes the ends together.
-Range CubicRange(const Histogram& histogram, DType dtype) {
-  const Range full = WithZero(histogram.extremes());
-  const bool symmetric = dtype == DType::kI8;
-  const float reach = std::max(-full.min, full.max);
-  const Range start = symmetric ? Range{-reach, reach} : full;
-  const double steps = symmetric ? 254 : 255;
-  constexpr int kGrid = 64;
-  Range best = start;
-  double best_error = CubedError(histogram, best, steps);
-  const auto consider = [&](Range candidate) {
-    const double error = CubedError(histogram, candidate, steps);
-    if (error < best_error) {
-      best_error = error;
-      best = candidate;
-    }
-  };
-  for (int i = kGrid / 8; i < kGrid; ++i) {
-    const float share = static_cast<float>(i) / kGrid;
-    consider({start.min * share, start.max * share});
-  }
-  if (!symmetric && start.min < 0) {
-    const Range joint = best;
-    for (int i = kGrid / 8; i <= kGrid; ++i) {
-      consider({start.min * static_cast<float>(i) / kGrid, joint.max});
-    }
-    const Range lower = best;
-    for (int i = kGrid / 8; i <= kGrid; ++i) {
-      consider({lower.min, start.max * static_cast<float>(i) / kGrid});
-    }
-  }
-  return best;
 }
 
 }  // namespace
@@ -185,16 +133,8 @@ std::vector<double> ChannelMeans::means() const {
 }
 
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
-  switch (recipe.method) {
-    case RangeMethod::kMinMax:
-      break;
-    case RangeMethod::kPercentile:
-      return PercentileRange(histogram, recipe.percentile);
-    case RangeMethod::kAuto:  // decided by the caller, who sees the outputs
-    case RangeMethod::kCubic:
-      return CubicRange(histogram, recipe.activation);
-  }
-  return WithZero(histogram.extremes());
+  return recipe.method == RangeMethod::kPercentile ? PercentileRange(histogram, recipe.percentile)
+                                                   : WithZero(histogram.extremes());
 }
 
 QuantParams ParamsFor(Range range, DType dtype) {

@@ -74,7 +74,7 @@ class ChannelMeans : public Collector {
   int64_t count_ = 0;  ///< Elements per index.
 };
 
-/// The range that `recipe.method` takes from a distribution (kCubic for kAuto); always contains 0, so that zero padding and
+/// The range that `recipe.method` takes from a distribution; always contains 0, so that zero padding and
 /// ReLU's zero are exact. Requires: histogram.count() > 0.
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe);
 
@@ -91,8 +91,7 @@ using Progress = std::function<bool(int64_t done, int64_t total)>;
 /// How the model runs while it is calibrated.
 struct CalibrationRun {
   int threads = 1;
-  std::optional<Precision> precision = Precision::kFp32;  ///< Nullopt: what the graph says.
-  std::vector<std::string> disabled_passes;               ///< Graph passes to leave out, by name.
+  std::vector<std::string> disabled_passes;  ///< Graph passes to leave out, by name.
   Progress progress;
 };
 

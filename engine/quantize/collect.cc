@@ -176,7 +176,7 @@ absl::Status Calibrate(const Graph& graph, std::span<const Observation> observat
   Graph observed = WithOutputs(graph, observations);
   const std::vector<ValueId> outputs = observed.outputs;
   LoadOptions options;
-  options.precision = run.precision;
+  options.precision = Precision::kFp32;
   options.threads = run.threads;
   options.disabled_passes = run.disabled_passes;
   ConfigureWorkerThread(run.threads);

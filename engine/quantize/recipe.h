@@ -13,10 +13,8 @@ namespace octet {
 enum class RangeMethod : uint8_t {
   kMinMax,      ///< The extremes that were seen.
   kPercentile,  ///< Cuts `1 - percentile` of the elements' mass off both tails together.
-  kCubic,  ///< The range that minimises the mean cubed error: unlike the square, it spares the large values that decide.
-  kAuto,   ///< kPercentile or kCubic, whichever leaves the model's outputs nearer to fp32's.
 };
-/// "min-max", "percentile", "cubic", "auto".
+/// "min-max", "percentile".
 std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 

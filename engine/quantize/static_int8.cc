@@ -1,7 +1,6 @@
 #include "engine/quantize/static_int8.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 #include "engine/quantize/opset.h"
@@ -165,42 +164,13 @@ class StaticQuantizer {
   std::vector<QuantizeRecord> records_;
 };
 
-// Sum of squared differences; infinity when they cannot be compared.
-double Distance(std::span<const float> a, std::span<const float> b) {
-  double sum = a.size() == b.size() ? 0 : std::numeric_limits<double>::infinity();
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    const double difference = static_cast<double>(a[i]) - b[i];
-    sum += difference * difference;
-  }
-  return sum;
-}
-
 }  // namespace
 
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationSet& calibration,
                                               const CalibrationRun& run) {
   OCTET_ASSIGN_OR_RETURN(const Statistics statistics, GatherStatistics(graph, calibration, run));
-  if (recipe.method != RangeMethod::kAuto)
-    return StaticQuantizer(std::move(graph), recipe, statistics).Run();
-  OCTET_ASSIGN_OR_RETURN(const std::vector<float> expected, Outputs(graph, calibration, run));
-  CalibrationRun as_written = run;
-  as_written.precision = std::nullopt;
-  std::optional<QuantizeResult> best;
-  double best_distance = 0;
-  for (const RangeMethod method : {RangeMethod::kCubic, RangeMethod::kPercentile}) {
-    QuantizeRecipe candidate = recipe;
-    candidate.method = method;
-    OCTET_ASSIGN_OR_RETURN(QuantizeResult made,
-                           StaticQuantizer(graph, candidate, statistics).Run());
-    OCTET_ASSIGN_OR_RETURN(const std::vector<float> got,
-                           Outputs(made.graph, calibration, as_written));
-    const double distance = Distance(expected, got);
-    if (best && !(distance < best_distance)) continue;
-    best = std::move(made);
-    best_distance = distance;
-  }
-  return *std::move(best);
+  return StaticQuantizer(std::move(graph), recipe, statistics).Run();
 }
 
 }  // namespace octet

@@ -1,7 +1,5 @@
 #include "engine/quantize/statistics.h"
 
-#include <algorithm>
-
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -10,31 +8,6 @@ namespace {
 int RankOf(const Graph& graph, ValueId id) {
   const auto& shape = graph.value(id).shape;
   return shape ? shape->rank() : 2;
-}
-
-// Keeps everything: for outputs on few samples.
-class Recorder : public Collector {
- public:
-  absl::Status Observe(ConstTensorView batch) override {
-    const auto values = batch.span<float>();
-    values_.insert(values_.end(), values.begin(), values.end());
-    return absl::OkStatus();
-  }
-  const std::vector<float>& values() const { return values_; }
-
- private:
-  std::vector<float> values_;
-};
-
-CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count) {
-  CalibrationSet first;
-  for (const auto& [name, samples] : set) {
-    Shape shape = samples.shape();
-    if (shape.rank() > 0) shape[0] = std::min(shape[0], count);
-    const auto owner = std::make_shared<Tensor>(samples);
-    first.emplace(name, Tensor(samples.dtype(), std::move(shape), owner, samples.data()));
-  }
-  return first;
 }
 
 }  // namespace
@@ -68,25 +41,6 @@ absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const Calibratio
     observations.push_back({graph.node(id).inputs[0], &means});
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, set, run));
   return statistics;
-}
-
-absl::StatusOr<std::vector<float>> Outputs(const Graph& graph, const CalibrationSet& set,
-                                           const CalibrationRun& run) {
-  std::vector<ValueId> outputs;
-  for (const ValueId id : graph.outputs) {
-    if (graph.value(id).dtype == DType::kF32) outputs.push_back(id);
-  }
-  std::vector<Recorder> recorders(outputs.size());
-  std::vector<Observation> observations;
-  for (size_t i = 0; i < outputs.size(); ++i) observations.push_back({outputs[i], &recorders[i]});
-  CalibrationRun quietly = run;
-  quietly.progress = nullptr;
-  OCTET_RETURN_IF_ERROR(
-      Calibrate(graph, observations, FirstSamples(set, kComparedSamples), quietly));
-  std::vector<float> all;
-  for (const Recorder& recorder : recorders)
-    all.insert(all.end(), recorder.values().begin(), recorder.values().end());
-  return all;
 }
 
 }  // namespace octet

@@ -25,10 +25,4 @@ struct Statistics {
 absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
                                             const CalibrationRun& run);
 
-/// All F32 outputs of a graph, one after the other, on the first samples of the set (at most kComparedSamples). Errors: as
-/// Calibrate.
-inline constexpr int64_t kComparedSamples = 128;
-absl::StatusOr<std::vector<float>> Outputs(const Graph& graph, const CalibrationSet& set,
-                                           const CalibrationRun& run);
-
 }  // namespace octet

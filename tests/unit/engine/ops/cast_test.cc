@@ -10,30 +10,16 @@
 namespace octet {
 namespace cast_test {
 
+using testing::Answer;
 using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
 using testing::OneNode;
 
 // ONNX's numbers of element types.
 constexpr int64_t kFloat = 1, kInt32 = 6, kInt64 = 7, kBool = 9, kFloat16 = 10, kBFloat16 = 16;
 
 OneNode Cast(const Tensor& x, int64_t to) { return OneNode("Cast", 13).Input(x).Set("to", to); }
-
-// What the reference kernel and the fast form both answer.
-template <typename T>
-std::vector<T> Answer(const OneNode& node) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  const auto graph = node.Infer();
-  if (!outputs.ok() || !graph.ok()) return {};
-  const auto lowered = LowerAndRun(*graph, node.tensors());
-  EXPECT_TRUE(lowered.ok()) << lowered.status();
-  if (!lowered.ok()) return {};
-  EXPECT_EQ(Elements<T>(lowered->outputs[0]), Elements<T>((*outputs)[0]));
-  return Elements<T>((*outputs)[0]);
-}
 
 TEST(CastTest, CutsFractionsOffTowardsZero) {
   EXPECT_THAT(Answer<int32_t>(Cast(Tensor::From<float>({4}, {1.9f, -1.9f, 0.5f, -0.5f}), kInt32)),

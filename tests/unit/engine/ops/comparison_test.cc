@@ -11,28 +11,14 @@
 namespace octet {
 namespace comparison_test {
 
+using testing::Answer;
 using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
 using testing::OneNode;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-// What the reference kernel and the fast form both answer.
-template <typename T>
-std::vector<T> Answer(const OneNode& node) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  const auto graph = node.Infer();
-  if (!outputs.ok() || !graph.ok()) return {};
-  const auto lowered = LowerAndRun(*graph, node.tensors());
-  EXPECT_TRUE(lowered.ok()) << lowered.status();
-  if (!lowered.ok()) return {};
-  EXPECT_EQ(Elements<T>(lowered->outputs[0]), Elements<T>((*outputs)[0]));
-  return Elements<T>((*outputs)[0]);
-}
 
 TEST(ComparisonTest, IsFalseForNaN) {
   const Tensor a = Tensor::From<float>({4}, {1, 2, 3, kNaN});

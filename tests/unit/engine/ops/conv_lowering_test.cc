@@ -7,6 +7,7 @@
 #include "engine/onednn/isa.h"
 #include "engine/tensor/quantize.h"
 #include "tests/support/one_node.h"
+#include "tests/support/random_tensor.h"
 #include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
@@ -14,33 +15,14 @@ namespace conv_lowering_test {
 
 using testing::Elements;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
+using testing::Lower;
 using testing::Lowered;
 using ::testing::Not;
 using testing::OneNode;
+using testing::PowerOfTwoScales;
+using testing::RandomBytes;
+using testing::RandomReals;
 using List = std::vector<int64_t>;
-
-Tensor Bytes(DType dtype, Shape shape, uint32_t seed) {
-  std::mt19937 random(seed);
-  Tensor tensor(dtype, std::move(shape));
-  auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
-  for (size_t i = 0; i < tensor.bytes(); ++i) bytes[i] = static_cast<uint8_t>(random());
-  return tensor;
-}
-
-Tensor Weights(Shape shape, uint32_t seed) {
-  Tensor tensor = Bytes(DType::kI8, std::move(shape), seed);
-  for (int8_t& w : tensor.mutable_span<int8_t>()) w = w == -128 ? int8_t{-127} : w;
-  return tensor;
-}
-
-Tensor Reals(Shape shape, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::uniform_real_distribution<float> uniform(-1, 1);
-  Tensor tensor(DType::kF32, std::move(shape));
-  for (float& x : tensor.mutable_span<float>()) x = uniform(random);
-  return tensor;
-}
 
 // Multiples of 1/4: exact beside sums of products whose scales are powers of two.
 Tensor Bias(int64_t channels) {
@@ -48,14 +30,6 @@ Tensor Bias(int64_t channels) {
   for (int64_t i = 0; i < channels; ++i)
     tensor.mutable_span<float>()[i] = 0.25f * static_cast<float>(i % 41 - 20);
   return tensor;
-}
-
-// Powers of two: every step before the last rounding is exact in float.
-QuantParams WeightScales(int64_t channels) {
-  QuantParams params{{}, std::vector<int32_t>(channels, 0), 0};
-  for (int64_t i = 0; i < channels; ++i)
-    params.scales.push_back(i % 3 == 0 ? 0x1p-7f : i % 3 == 1 ? 0x1p-6f : 0x1p-8f);
-  return params;
 }
 
 struct Geometry {
@@ -90,9 +64,8 @@ OneNode Conv(const Geometry& g) {
       .Set("group", g.group);
 }
 
-absl::StatusOr<Lowered> Lower(const OneNode& node, Target target = onednn::DetectTarget(1)) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors(), Precision::kInt8, target);
+absl::StatusOr<Lowered> LowerHere(const OneNode& node) {
+  return Lower(node, onednn::DetectTarget(1));
 }
 
 Tensor AsFloats(const Tensor& tensor) {
@@ -123,8 +96,8 @@ class ConvLoweringTest : public ::testing::TestWithParam<Geometry> {
   OneNode Int8(DType dtype, int32_t zero) const {
     const Geometry& g = GetParam();
     return Conv(g)
-        .Input(Bytes(dtype, g.x, 1), QuantParams::PerTensor(0x1p-5f, zero))
-        .Constant(Weights(g.w, 2), WeightScales(g.w[0]))
+        .Input(RandomBytes(dtype, g.x, 1), QuantParams::PerTensor(0x1p-5f, zero))
+        .Constant(RandomBytes(DType::kI8, g.w, 2), PowerOfTwoScales(g.w[0], 0))
         .Constant(Bias(g.w[0]));
   }
 };
@@ -135,11 +108,11 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ConvLoweringTest, ::testing::ValuesIn(kGeometri
 TEST_P(ConvLoweringTest, ComputesFloats) {
   const Geometry& g = GetParam();
   const OneNode node = Conv(g)
-                           .Input(Reals(g.x, 1))
-                           .Constant(Reals(g.w, 2))
-                           .Constant(Reals({g.w[0]}, 3))
+                           .Input(RandomReals(g.x, 1))
+                           .Constant(RandomReals(g.w, 2))
+                           .Constant(RandomReals({g.w[0]}, 3))
                            .Post({.kind = PostOp::Kind::kRelu});
-  const auto lowered = Lower(node);
+  const auto lowered = LowerHere(node);
   ExpectReference(node, lowered, 5e-5f);
   EXPECT_EQ(lowered->layer.runs, "f32");
 }
@@ -160,7 +133,7 @@ TEST_P(ConvLoweringTest, IsBitExactOnIntegers) {
                         DTypeName(types.y), types.y_zero));
     const OneNode node = Int8(types.x, types.x_zero)
                              .Declare(types.y, {}, QuantParams::PerTensor(0x1p-1f, types.y_zero));
-    const auto lowered = Lower(node);
+    const auto lowered = LowerHere(node);
     if (!onednn::DetectTarget(1).int8_exact && types.x == DType::kI8) {
       EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
       continue;
@@ -186,30 +159,30 @@ TEST_P(ConvLoweringTest, AddsAResidualThatIsStoredIn8Bits) {
     const auto shape = node.Infer();
     ASSERT_TRUE(shape.ok());
     const Shape y = *shape->value(shape->outputs[0]).shape;
-    node.Input(Bytes(residual, y, 5), QuantParams::PerTensor(0x1p-2f, 9))
+    node.Input(RandomBytes(residual, y, 5), QuantParams::PerTensor(0x1p-2f, 9))
         .Post({.kind = PostOp::Kind::kAdd})
         .Post({.kind = PostOp::Kind::kClip, .alpha = 0, .beta = 60})
         .Declare(DType::kU8, {}, QuantParams::PerTensor(0x1p-2f, 2));
     SCOPED_TRACE(Format("{} {} {}", g.name, DTypeName(residual), inferred));
-    ExpectReference(node, Lower(node));
+    ExpectReference(node, LowerHere(node));
   }
 }
 
 TEST_P(ConvLoweringTest, KeepsRealsWhereTheModelLeavesThemUnquantized) {
   const OneNode node = Int8(DType::kU8, 7).Declare(DType::kF32, {});
-  ExpectReference(node, Lower(node));
+  ExpectReference(node, LowerHere(node));
 }
 
 TEST_P(ConvLoweringTest, QuantizesItsInputWhenItRuns) {
   const Geometry& g = GetParam();
   const OneNode node = Conv(g)
-                           .Input(Reals(g.x, 1))
-                           .Constant(Weights(g.w, 2), WeightScales(g.w[0]))
+                           .Input(RandomReals(g.x, 1))
+                           .Constant(RandomBytes(DType::kI8, g.w, 2), PowerOfTwoScales(g.w[0], 0))
                            .Constant(Bias(g.w[0]))
                            .Set("dynamic_quant", int64_t{1})
                            .Declare(DType::kF32, {})
                            .Post({.kind = PostOp::Kind::kRelu});
-  const auto lowered = Lower(node);
+  const auto lowered = LowerHere(node);
   ExpectReference(node, lowered, 1e-4f);
   EXPECT_EQ(lowered->layer.runs, "int8");
 }
@@ -224,11 +197,11 @@ TEST_P(ConvLoweringTest, RunsOnBf16KernelsWhereTheCpuHasThem) {
     return tensor;
   };
   const OneNode node = Conv(g)
-                           .Input(narrow(Reals(g.x, 1)))
-                           .Constant(narrow(Reals(g.w, 2)))
-                           .Constant(Reals({g.w[0]}, 3))
+                           .Input(narrow(RandomReals(g.x, 1)))
+                           .Constant(narrow(RandomReals(g.w, 2)))
+                           .Constant(RandomReals({g.w[0]}, 3))
                            .Declare(DType::kBF16, {});
-  const auto lowered = Lower(node);
+  const auto lowered = LowerHere(node);
   ExpectReference(node, lowered, 0.07f);  // One unit in the last place of 8.
   EXPECT_EQ(lowered->layer.runs, "bf16");
   EXPECT_THAT(lowered->layer.impl, HasSubstr("bf16"));
@@ -236,17 +209,18 @@ TEST_P(ConvLoweringTest, RunsOnBf16KernelsWhereTheCpuHasThem) {
 
 TEST(ConvLoweringTypesTest, LeavesAsymmetricWeightsAndMixedTypesToTheReference) {
   const Geometry& g = kGeometries[0];
-  QuantParams asymmetric = WeightScales(g.w[0]);
+  QuantParams asymmetric = PowerOfTwoScales(g.w[0], 0);
   asymmetric.zero_points[1] = 4;
-  const auto weights = Lower(Conv(g)
-                                 .Input(Bytes(DType::kU8, g.x, 1), QuantParams::PerTensor(1, 0))
-                                 .Constant(Weights(g.w, 2), asymmetric)
-                                 .Declare(DType::kF32, {}));
+  const auto weights =
+      LowerHere(Conv(g)
+                    .Input(RandomBytes(DType::kU8, g.x, 1), QuantParams::PerTensor(1, 0))
+                    .Constant(RandomBytes(DType::kI8, g.w, 2), asymmetric)
+                    .Declare(DType::kF32, {}));
   EXPECT_THAT(std::string(Message(weights.status())), HasSubstr("not symmetric"));
-  const auto mixed = Lower(Conv(g)
-                               .Input(Reals(g.x, 1))
-                               .Constant(Reals(g.w, 2))
-                               .Declare(DType::kU8, {}, QuantParams::PerTensor(1, 0)));
+  const auto mixed = LowerHere(Conv(g)
+                                   .Input(RandomReals(g.x, 1))
+                                   .Constant(RandomReals(g.w, 2))
+                                   .Declare(DType::kU8, {}, QuantParams::PerTensor(1, 0)));
   EXPECT_EQ(mixed.status().code(), absl::StatusCode::kUnimplemented);
 }
 

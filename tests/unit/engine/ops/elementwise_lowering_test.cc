@@ -15,17 +15,11 @@ namespace elementwise_lowering_test {
 
 using testing::Elements;
 using ::testing::ElementsAre;
-using testing::LowerAndRun;
-using testing::Lowered;
+using testing::Lower;
 using testing::OneNode;
 using testing::PowerOfTwoScales;
 using testing::RandomBytes;
 using testing::RandomReals;
-
-absl::StatusOr<Lowered> Lower(const OneNode& node) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors());
-}
 
 Tensor Narrowed(const Tensor& reals, DType dtype) {
   Tensor narrow(dtype, reals.shape());

@@ -1,4 +1,4 @@
-// Lowers the one node of a graph and runs the step, as a plan does.
+// Lowers one node and runs the step, as a plan does, beside its reference kernel.
 #pragma once
 
 #include <memory>
@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include <gtest/gtest.h>
 
 #include "engine/onednn/weight_cache.h"
 #include "engine/ops/op.h"
 #include "engine/tensor/status.h"
+#include "tests/support/one_node.h"
 
 namespace octet::testing {
 
@@ -48,6 +50,32 @@ inline absl::StatusOr<Lowered> LowerAndRun(const Graph& graph, const std::vector
   OCTET_RETURN_IF_ERROR(
       step->Run({.inputs = in, .outputs = out, .scratch = scratch.get(), .state = state.get()}));
   return result;
+}
+
+/// As LowerAndRun.
+inline absl::StatusOr<Lowered> Lower(const OneNode& node,
+                                     const Target& target = {.isa = "test", .threads = 1}) {
+  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
+  return LowerAndRun(graph, node.tensors(), Precision::kInt8, target);
+}
+
+/// What the reference kernel answers; a failure and nothing when it does not.
+template <typename T = float>
+std::vector<T> Reference(const OneNode& node, size_t output = 0) {
+  const auto outputs = node.Run();
+  EXPECT_TRUE(outputs.ok()) << outputs.status();
+  return outputs.ok() ? Elements<T>((*outputs)[output]) : std::vector<T>{};
+}
+
+/// What the reference kernel and the fast form both answer; a failure when they differ.
+template <typename T>
+std::vector<T> Answer(const OneNode& node) {
+  const auto lowered = Lower(node);
+  EXPECT_TRUE(lowered.ok()) << lowered.status();
+  if (!lowered.ok()) return {};
+  const std::vector<T> expected = Reference<T>(node);
+  EXPECT_EQ(Elements<T>(lowered->outputs[0]), expected);
+  return expected;
 }
 
 }  // namespace octet::testing

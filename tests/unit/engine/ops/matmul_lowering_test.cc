@@ -16,7 +16,7 @@ namespace matmul_lowering_test {
 
 using testing::Elements;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
+using testing::Lower;
 using testing::Lowered;
 using ::testing::Not;
 using testing::OneNode;
@@ -28,9 +28,8 @@ OneNode MatMul(int64_t trans_b = 0) {
   return OneNode("MatMul", 1, kOctetDomain).Set("trans_b", trans_b);
 }
 
-absl::StatusOr<Lowered> Lower(const OneNode& node, Target target = onednn::DetectTarget(1)) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors(), Precision::kInt8, target);
+absl::StatusOr<Lowered> LowerHere(const OneNode& node) {
+  return Lower(node, onednn::DetectTarget(1));
 }
 
 Tensor AsFloats(const Tensor& tensor) {
@@ -47,7 +46,7 @@ Tensor AsBFloat16(const Tensor& tensor) {
 
 // The lowered node answers as the reference kernel does: |got - want| <= tolerance * (1 + |want|).
 void ExpectReference(const OneNode& node, float tolerance, std::string_view runs) {
-  const auto lowered = Lower(node);
+  const auto lowered = LowerHere(node);
   ASSERT_TRUE(lowered.ok()) << lowered.status();
   EXPECT_EQ(lowered->layer.runs, runs);
   EXPECT_THAT(lowered->layer.impl, Not(HasSubstr("ref")));
@@ -132,7 +131,7 @@ TEST_P(ConstantMatMulTest, ComputesBFloat16) {
                            .Constant(RandomReals({c().n()}, 3))
                            .Declare(DType::kBF16, {});
   ExpectReference(node, 0x1p-8f, "bf16");
-  const auto lowered = Lower(node);
+  const auto lowered = LowerHere(node);
   ASSERT_TRUE(lowered.ok()) << lowered.status();
   EXPECT_THAT(lowered->layer.impl, HasSubstr("bf16"));
 }
@@ -271,19 +270,19 @@ TEST(MatMulPostOpTest, ComputesEveryActivation) {
 }
 
 TEST(MatMulLoweringRefusesTest, WhatOneDnnCannotCompute) {
-  const auto vector = Lower(MatMul().Input(RandomReals({8}, 1)).Input(RandomReals({8, 3}, 2)));
+  const auto vector = LowerHere(MatMul().Input(RandomReals({8}, 1)).Input(RandomReals({8, 3}, 2)));
   EXPECT_EQ(vector.status().code(), absl::StatusCode::kUnimplemented);
   const auto mixed =
-      Lower(MatMul()
-                .Input(RandomReals({4, 8}, 1))
-                .Constant(RandomBytes(DType::kI8, {8, 3}, 2), PowerOfTwoScales(3, 1)));
+      LowerHere(MatMul()
+                    .Input(RandomReals({4, 8}, 1))
+                    .Constant(RandomBytes(DType::kI8, {8, 3}, 2), PowerOfTwoScales(3, 1)));
   EXPECT_EQ(mixed.status().code(), absl::StatusCode::kUnimplemented);
-  const auto per_row = Lower(MatMul()
-                                 .Input(RandomReals({4, 8}, 1))
-                                 .Constant(RandomReals({8, 3}, 2))
-                                 .Absent()
-                                 .Input(RandomReals({4, 1}, 3))
-                                 .Post({.kind = PostOp::Kind::kAdd}));
+  const auto per_row = LowerHere(MatMul()
+                                     .Input(RandomReals({4, 8}, 1))
+                                     .Constant(RandomReals({8, 3}, 2))
+                                     .Absent()
+                                     .Input(RandomReals({4, 1}, 3))
+                                     .Post({.kind = PostOp::Kind::kAdd}));
   EXPECT_EQ(per_row.status().code(), absl::StatusCode::kUnimplemented);
 }
 
@@ -303,12 +302,13 @@ TEST(MatMulRoundingTest, TurnsWholeSumsIntoStepsByOneFactorPerColumn) {
     bias.mutable_span<float>()[c] =
         static_cast<float>(bias_counts[c]) * (kScaleA * b_quant.scales[c]);
   }
-  const auto lowered = Lower(MatMul()
-                                 .Input(a, QuantParams::PerTensor(kScaleA, kZeroA))
-                                 .Constant(b, b_quant)
-                                 .Constant(bias)
-                                 .Post({.kind = PostOp::Kind::kRelu})
-                                 .Declare(DType::kU8, {}, QuantParams::PerTensor(kScaleY, kZeroY)));
+  const auto lowered =
+      LowerHere(MatMul()
+                    .Input(a, QuantParams::PerTensor(kScaleA, kZeroA))
+                    .Constant(b, b_quant)
+                    .Constant(bias)
+                    .Post({.kind = PostOp::Kind::kRelu})
+                    .Declare(DType::kU8, {}, QuantParams::PerTensor(kScaleY, kZeroY)));
   ASSERT_TRUE(lowered.ok()) << lowered.status();
   const auto got = Elements<uint8_t>(lowered->outputs[0]);
   for (int64_t i = 0; i < kRows * kColumns; ++i) {

@@ -21,13 +21,7 @@ using testing::OneNode;
 using ::testing::Pointwise;
 using testing::RandomBytes;
 using testing::RandomReals;
-
-template <typename T>
-std::vector<T> Reference(const OneNode& node) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  return outputs.ok() ? Elements<T>((*outputs)[0]) : std::vector<T>{};
-}
+using testing::Reference;
 
 std::string ShapeOf(Shape a, Shape b) {
   return OneNode("MatMul", 13).Spec(DType::kF32, a).Spec(DType::kF32, b).InferredShape();

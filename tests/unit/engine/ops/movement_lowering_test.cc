@@ -12,16 +12,11 @@ using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::Iota;
-using testing::LowerAndRun;
+using testing::Lower;
 using testing::OneNode;
 
 const QuantParams kHalf = QuantParams::PerTensor(0.5f, 10);
 const QuantParams kQuarter = QuantParams::PerTensor(0.25f, 0);
-
-absl::StatusOr<testing::Lowered> Lower(const OneNode& node) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors());
-}
 
 TEST(MovementLoweringTest, MovesStoredBytesWithoutTheReferenceWrapper) {
   const auto lowered = Lower(

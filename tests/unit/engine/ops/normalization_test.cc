@@ -15,23 +15,12 @@ namespace normalization_test {
 using testing::Elements;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
-using testing::Lowered;
+using testing::Lower;
 using testing::OneNode;
 using ::testing::Pointwise;
 using testing::RandomBytes;
 using testing::RandomReals;
-
-absl::StatusOr<Lowered> Lower(const OneNode& node) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors());
-}
-
-std::vector<float> Reference(const OneNode& node, size_t output = 0) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  return outputs.ok() ? Elements<float>((*outputs)[output]) : std::vector<float>{};
-}
+using testing::Reference;
 
 TEST(BatchNormalizationTest, UsesTheGivenStatisticsPerChannel) {
   const OneNode node = OneNode("BatchNormalization", 9)

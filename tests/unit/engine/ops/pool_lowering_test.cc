@@ -12,7 +12,7 @@ namespace octet {
 namespace pool_lowering_test {
 
 using testing::Elements;
-using testing::LowerAndRun;
+using testing::Lower;
 using testing::Lowered;
 using testing::OneNode;
 using List = std::vector<int64_t>;
@@ -25,9 +25,8 @@ Tensor Bytes(DType dtype, Shape shape) {
   return tensor;
 }
 
-absl::StatusOr<Lowered> Lower(const OneNode& node) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors(), Precision::kInt8, onednn::DetectTarget(1));
+absl::StatusOr<Lowered> LowerHere(const OneNode& node) {
+  return Lower(node, onednn::DetectTarget(1));
 }
 
 OneNode Pool(const char* op, int version, List kernel, List strides, List pads) {
@@ -40,7 +39,7 @@ OneNode Pool(const char* op, int version, List kernel, List strides, List pads) 
 
 template <typename T>
 void ExpectReference(const OneNode& node, std::string_view impl) {
-  const auto lowered = Lower(node);
+  const auto lowered = LowerHere(node);
   ASSERT_TRUE(lowered.ok()) << lowered.status();
   const auto expected = node.Run();
   ASSERT_TRUE(expected.ok()) << expected.status();
@@ -103,9 +102,9 @@ TEST(PoolLoweringTest, MovesBytesThroughMaxPools) {
 }
 
 TEST(PoolLoweringTest, LeavesRequantizingMaxPoolsToTheReference) {
-  const auto lowered = Lower(Pool("MaxPool", 12, {3, 3}, {2, 2}, {1, 1, 1, 1})
-                                 .Input(Bytes(DType::kU8, {1, 7, 7, 64}), kIn)
-                                 .Declare(DType::kU8, {}, kOut));
+  const auto lowered = LowerHere(Pool("MaxPool", 12, {3, 3}, {2, 2}, {1, 1, 1, 1})
+                                     .Input(Bytes(DType::kU8, {1, 7, 7, 64}), kIn)
+                                     .Declare(DType::kU8, {}, kOut));
   EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
 }
 

@@ -13,13 +13,7 @@ using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::OneNode;
-
-template <typename T>
-std::vector<T> Reference(const OneNode& node, size_t output = 0) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  return outputs.ok() ? Elements<T>((*outputs)[output]) : std::vector<T>{};
-}
+using testing::Reference;
 
 TEST(QuantizeLinearTest, RoundsHalvesToEvenAndSaturates) {
   const Tensor x = Tensor::From<float>({7}, {0.5f, 1.5f, 2.5f, -0.5f, 1000, -1000, 3.2f});

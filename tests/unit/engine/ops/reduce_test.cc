@@ -17,25 +17,13 @@ using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
 using testing::Iota;
-using testing::LowerAndRun;
-using testing::Lowered;
+using testing::Lower;
 using testing::OneNode;
 using ::testing::Pointwise;
 using testing::RandomBytes;
 using testing::RandomReals;
+using testing::Reference;
 using List = std::vector<int64_t>;
-
-absl::StatusOr<Lowered> Lower(const OneNode& node) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors());
-}
-
-template <typename T>
-std::vector<T> Reference(const OneNode& node) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  return outputs.ok() ? Elements<T>((*outputs)[0]) : std::vector<T>{};
-}
 
 OneNode Reduce(std::string op, List axes, int64_t keepdims = 1) {
   return OneNode(std::move(op), 11).Set("axes", std::move(axes)).Set("keepdims", keepdims);

@@ -16,25 +16,14 @@ using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
-using testing::Lowered;
+using testing::Lower;
 using testing::OneNode;
 using ::testing::Pointwise;
 using testing::RandomBytes;
 using testing::RandomReals;
+using testing::Reference;
 
 constexpr float kE = 2.71828182845904523536f;
-
-absl::StatusOr<Lowered> Lower(const OneNode& node, int threads = 1) {
-  OCTET_ASSIGN_OR_RETURN(const Graph graph, node.Infer());
-  return LowerAndRun(graph, node.tensors(), Precision::kInt8, {.isa = "test", .threads = threads});
-}
-
-std::vector<float> Reference(const OneNode& node) {
-  const auto outputs = node.Run();
-  EXPECT_TRUE(outputs.ok()) << outputs.status();
-  return outputs.ok() ? Elements<float>((*outputs)[0]) : std::vector<float>{};
-}
 
 TEST(SoftmaxTest, NormalisesTheLastAxisFromOpset13On) {
   const float a = 1 / (1 + kE), b = kE / (1 + kE);
@@ -125,7 +114,7 @@ TEST_P(SoftmaxLoweringTest, ReadsAndWritesTypedValues) {
   const auto want = Elements<uint8_t>((*reference)[0]);
   for (const int threads : {1, 2}) {
     SCOPED_TRACE(threads);
-    const auto lowered = Lower(node, threads);
+    const auto lowered = Lower(node, {.isa = "test", .threads = threads});
     ASSERT_TRUE(lowered.ok()) << lowered.status();
     const auto got = Elements<uint8_t>(lowered->outputs[0]);
     for (size_t i = 0; i < want.size(); ++i)

@@ -91,7 +91,7 @@ TEST(Histogram, RefusesWhatIsNotFinite) {
 
 TEST(ChooseRange, AlwaysContainsZero) {
   for (const RangeMethod method :
-       {RangeMethod::kMinMax, RangeMethod::kPercentile, RangeMethod::kCubic}) {
+       {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
     for (const auto& values : {std::vector<float>{2, 3, 4}, std::vector<float>{-4, -3, -2},
                                std::vector<float>{0, 0}, std::vector<float>{7}}) {
       const Range range = ChooseRange(Of(values), With(method));
@@ -130,28 +130,6 @@ double Error(const std::vector<float>& values, Range range, DType dtype) {
   return error / static_cast<double>(values.size());
 }
 
-TEST(ChooseRange, CubicCutsWhatIsRareAndNear) {
-  const std::vector<float> values = Normal(100000, 1);
-  for (const DType dtype : {DType::kU8, DType::kI8}) {
-    Histogram histogram = Of(values);
-    for (int doubling = 0; doubling < 12; ++doubling) histogram.Merge(Histogram(histogram));
-    ASSERT_TRUE(histogram.Add(std::vector<float>{7}).ok());
-    const Range range = ChooseRange(histogram, With(RangeMethod::kCubic, dtype));
-    EXPECT_LT(range.max, 6.5F);
-    EXPECT_LT(Error(values, range, dtype), 0.8 * Error(values, histogram.extremes(), dtype));
-  }
-}
-
-TEST(ChooseRange, CubicSparesLargeValuesThatAPercentileWouldCut) {
-  std::vector<float> values = Normal(100000, 1);
-  values.push_back(40);
-  const Histogram histogram = Of(values);
-  QuantizeRecipe percentile = With(RangeMethod::kPercentile);
-  percentile.percentile = 99.99;
-  EXPECT_LT(ChooseRange(histogram, percentile).max, 10);
-  EXPECT_GT(ChooseRange(histogram, With(RangeMethod::kCubic)).max, 20);
-}
-
 TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
   EXPECT_EQ(ParamsFor({0, 255}, DType::kU8), QuantParams::PerTensor(1, 0));
   EXPECT_EQ(ParamsFor({-128, 127}, DType::kU8), QuantParams::PerTensor(1, 128));
@@ -165,7 +143,7 @@ TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
 
 TEST(RangeMethods, HaveNamesThatParse) {
   for (const RangeMethod method :
-       {RangeMethod::kMinMax, RangeMethod::kPercentile, RangeMethod::kCubic}) {
+       {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
     EXPECT_EQ(ParseRangeMethod(RangeMethodName(method)), method);
   }
   EXPECT_EQ(ParseRangeMethod("maximum"), std::nullopt);
