@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Real trained models: golden outputs, accuracy of every precision, certificates, resident weights.
+
+usage: real_models_test.py OCTET
+
+Skipped in one line where ../shared is not there. Expected figures: ../shared/models/README.md.
+"""
+
+import pathlib
+import tempfile
+import unittest
+
+import octet_process
+import real_models
+from octet_process import answer, octet
+from real_models import MODELS, SHARED
+
+# Per model: fp32's top-1, and the best agreement with fp32 that ONNX Runtime's int8 files reach, the shipped one included.
+EXPECTED = {
+    "resnet20-cifar10": (91.56, 99.22),
+    "ic-resnet8-large": (91.42, 99.24),
+    "squeezenet1.1": (58.00, 94.00),
+    "mobilenetv2": (69.33, 99.33),
+    "vww-mobilenetv1": (75.33, 98.67),
+    "kws-dscnn": (89.88, 99.50),
+}
+# Whose int8 files miss that agreement less 0.3 points, by one sample to two; what they do not fall below.
+MISSED = {"mobilenetv2": 97.3, "vww-mobilenetv1": 97.8, "kws-dscnn": 98.9}
+ONLY_FP32 = {"mnist-8": 98.30, "kwt1": 93.50}
+SHIPPED = ("mobilenetv2", "shufflenetv2", "ic-resnet8-large", "vww-mobilenetv1", "kws-dscnn")
+LARGE = "mobilenetv2"
+
+
+def evaluated(model, file, *more):
+    return answer("eval", file, "--data", model.eval_data, "--map", model.map, *more)
+
+
+class GoldenTest(unittest.TestCase):
+    def check(self, file, golden, *tolerances):
+        with self.subTest(file=file):
+            done = octet("check", file, "--golden", golden, *tolerances)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_fp32(self):
+        files = sorted((SHARED / "models").glob("*/1/fp32.onnx"))
+        self.assertGreaterEqual(len(files), 9)
+        for file in files:
+            golden = file.parents[1] / "golden"
+            if (golden / "fp32").is_dir():
+                golden /= "fp32"
+            if list(golden.glob("test_data_set_*")):  # mobilenetv2 has them for int8 alone
+                self.check(file, golden, "--rtol", "1e-3", "--atol", "1e-4")
+
+    def test_shipped_int8_within_two_steps(self):
+        files = sorted((SHARED / "models").glob("*/1/int8.onnx"))
+        self.assertGreaterEqual(len(files), 6)
+        for file in files:
+            self.check(file, file.parents[1] / "golden" / "int8", "--steps", "2")
+
+
+class MadeTest(unittest.TestCase):
+    """What `octet quantize` makes with its default recipe."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.made = {}
+        for name in EXPECTED:
+            model = MODELS[name]
+            variants = answer("quantize", model.fp32, "--to", "fp16,bf16,int8", "--calibration",
+                              model.calibration_data, "--map", model.map, "--out",
+                              pathlib.Path(cls.folder.name) / name)  # fmt: skip
+            cls.made[name] = {variant["precision"]: variant["file"] for variant in variants}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def test_fp32_is_as_accurate_as_onnxruntime(self):
+        top1 = {name: expected[0] for name, expected in EXPECTED.items()} | ONLY_FP32
+        for name, expected in top1.items():
+            with self.subTest(name):
+                result = evaluated(MODELS[name], MODELS[name].fp32)
+                self.assertAlmostEqual(result["top1"], expected, delta=100 / result["count"] + 0.005)
+
+    def test_sixteen_bits_cost_next_to_nothing(self):
+        for name, (top1, _) in EXPECTED.items():
+            for precision in ("fp16", "bf16"):
+                with self.subTest(model=name, precision=precision):
+                    result = evaluated(MODELS[name], self.made[name][precision])
+                    allowed = max(0.15, 200 / result["count"]) + 0.005
+                    self.assertAlmostEqual(result["top1"], top1, delta=allowed)
+
+    def test_int8_agrees_with_fp32_like_the_best_of_onnxruntime(self):
+        for name, (_, agreement) in EXPECTED.items():
+            with self.subTest(name):
+                model = MODELS[name]
+                result = evaluated(model, self.made[name]["int8"], "--reference", model.fp32)
+                self.assertGreaterEqual(result["agreement"], MISSED.get(name, agreement - 0.3))
+
+    def certified(self, file):
+        certificate = answer("inspect", file)
+        self.assertEqual(certificate["precision"], "int8")
+        self.assertGreaterEqual(certificate["mac_share"]["int8"], 0.97)
+        slow = [layer for layer in certificate["layers"] if layer["impl"].startswith("ref")]
+        self.assertFalse(slow)
+
+    def test_int8_runs_in_int8_and_nothing_by_reference(self):
+        for name in SHIPPED:
+            with self.subTest(shipped=name):
+                self.certified(SHARED / "models" / name / "1" / "int8.onnx")
+        for name, files in self.made.items():
+            with self.subTest(made=name):
+                self.certified(files["int8"])
+
+    @unittest.skipUnless("avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text(), "this processor has no bf16 arithmetic")
+    def test_bf16_runs_on_bf16_kernels(self):
+        for name, files in self.made.items():
+            with self.subTest(name):
+                layers = answer("inspect", files["bf16"])["layers"]
+                self.assertFalse([layer for layer in layers if layer["macs"] and "bf16" not in layer["impl"]])
+
+    def test_int8_weights_take_less_than_a_third_of_fp32s_memory(self):
+        model = MODELS[LARGE]
+        fp32 = answer("inspect", model.fp32)["weights_bytes"]
+        for file in (model.shipped_int8, self.made[LARGE]["int8"]):
+            with self.subTest(file):
+                self.assertLessEqual(answer("inspect", file)["weights_bytes"], 0.30 * fp32)
+
+
+if __name__ == "__main__":
+    real_models.skip_when_absent()
+    octet_process.main()
