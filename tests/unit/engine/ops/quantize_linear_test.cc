@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/one_node.h"
+#include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
 namespace quantize_linear_test {

@@ -90,8 +90,7 @@ TEST(Histogram, RefusesWhatIsNotFinite) {
 }
 
 TEST(ChooseRange, AlwaysContainsZero) {
-  for (const RangeMethod method :
-       {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
+  for (const RangeMethod method : {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
     for (const auto& values : {std::vector<float>{2, 3, 4}, std::vector<float>{-4, -3, -2},
                                std::vector<float>{0, 0}, std::vector<float>{7}}) {
       const Range range = ChooseRange(Of(values), With(method));
@@ -142,8 +141,7 @@ TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
 }
 
 TEST(RangeMethods, HaveNamesThatParse) {
-  for (const RangeMethod method :
-       {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
+  for (const RangeMethod method : {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
     EXPECT_EQ(ParseRangeMethod(RangeMethodName(method)), method);
   }
   EXPECT_EQ(ParseRangeMethod("maximum"), std::nullopt);
