@@ -26,6 +26,8 @@ struct QuantizeOptions {
   std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
   double percentile = QuantizeRecipe{}.percentile;
   bool per_tensor = false;
+  bool equalize = QuantizeRecipe{}.equalize;
+  bool compensate = QuantizeRecipe{}.compensate;
   bool correct_bias = QuantizeRecipe{}.correct_bias;
   std::vector<std::string> disabled_passes;
   int threads = 1;
@@ -39,6 +41,8 @@ QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   recipe.per_channel = !options.per_tensor;
   recipe.method = *ParseRangeMethod(options.method);
   recipe.percentile = options.percentile;
+  recipe.equalize = options.equalize;
+  recipe.compensate = options.compensate;
   recipe.correct_bias = options.correct_bias;
   return recipe;
 }
@@ -125,7 +129,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::IsMember({"u8", "s8"}))
       ->capture_default_str();
   verb->add_option("--method", options->method, "How calibrated values become ranges")
-      ->check(CLI::IsMember({"min-max", "percentile"}))
+      ->check(CLI::IsMember({"auto", "min-max", "percentile"}))
       ->capture_default_str();
   verb->add_option("--percentile", options->percentile,
                    "Per cent of values inside the range (--method percentile)")
@@ -133,6 +137,12 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->capture_default_str();
   verb->add_flag("--per-tensor", options->per_tensor,
                  "One weight scale per layer instead of one per output channel");
+  verb->add_flag("--equalize,!--no-equalize", options->equalize,
+                 "Even out the channels of activations before rounding them (int8)")
+      ->capture_default_str();
+  verb->add_flag("--compensate,!--no-compensate", options->compensate,
+                 "Round each weight so that it takes up the errors of others (int8)")
+      ->capture_default_str();
   verb->add_flag("--correct-bias,!--no-correct-bias", options->correct_bias,
                  "Take the mean error of rounded weights out of the bias (int8)")
       ->capture_default_str();

@@ -12,7 +12,8 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::pair<RangeMethod, std::string_view>, 2> kMethodNames = {{
+constexpr std::array<std::pair<RangeMethod, std::string_view>, 3> kMethodNames = {{
+    {RangeMethod::kAuto, "auto"},
     {RangeMethod::kMinMax, "min-max"},
     {RangeMethod::kPercentile, "percentile"},
 }};
@@ -38,6 +39,10 @@ Range PercentileRange(const Histogram& histogram, double keep) {
   return {
       std::max(full.min, std::min(0.0f, static_cast<float>(histogram.bin_center(low) - half))),
       std::min(full.max, std::max(0.0f, static_cast<float>(histogram.bin_center(high) + half)))};
+}
+
+Range Times(Range range, double factor) {
+  return {static_cast<float>(range.min * factor), static_cast<float>(range.max * factor)};
 }
 
 }  // namespace
@@ -107,34 +112,83 @@ void Histogram::GrowTo(double magnitude) {
   }
 }
 
-absl::Status ChannelMeans::Observe(ConstTensorView batch) {
+absl::Status ChannelMoments::Observe(ConstTensorView batch) {
   const Shape& shape = batch.shape();
-  const int64_t channels = shape[axis_];
+  const auto channels = static_cast<size_t>(shape[axis_]);
   const int64_t inner = shape.elements(axis_ + 1, shape.rank());
-  sums_.resize(static_cast<size_t>(channels));
+  if (batch.shape().elements() == 0) return absl::OkStatus();
+  sums_.resize(channels);
+  squares_.resize(channels);
   const float* next = batch.as<float>();
-  for (int64_t outer = shape.elements(0, axis_); outer > 0; --outer) {
-    for (double& sum : sums_) {
-      double row = 0;
-      for (int64_t i = 0; i < inner; ++i) row += *next++;
-      sum += row;
+  if (extremes_.empty()) {
+    for (size_t c = 0; c < channels; ++c) {
+      const float first = next[static_cast<int64_t>(c) * inner];
+      extremes_.push_back({first, first});
     }
   }
-  if (!std::ranges::all_of(sums_, [](double sum) { return std::isfinite(sum); }))
-    return InvalidArgument("NaN or infinity");
-  count_ += channels == 0 ? 0 : shape.elements() / channels;
+  for (int64_t outer = shape.elements(0, axis_); outer > 0; --outer) {
+    for (size_t c = 0; c < channels; ++c) {
+      double sum = 0;
+      double squares = 0;
+      Range& range = extremes_[c];
+      for (int64_t i = 0; i < inner; ++i) {
+        const float x = *next++;
+        sum += x;
+        squares += static_cast<double>(x) * x;
+        range = {std::min(range.min, x), std::max(range.max, x)};
+      }
+      if (!std::isfinite(sum)) return InvalidArgument("NaN or infinity");
+      sums_[c] += sum;
+      squares_[c] += squares;
+    }
+  }
+  count_ += shape.elements() / static_cast<int64_t>(channels);
   return absl::OkStatus();
 }
 
-std::vector<double> ChannelMeans::means() const {
-  std::vector<double> means = sums_;
-  for (double& mean : means) mean /= static_cast<double>(std::max<int64_t>(count_, 1));
-  return means;
+std::vector<double> ChannelMoments::PerElement(std::vector<double> sums) const {
+  for (double& sum : sums) sum /= static_cast<double>(std::max<int64_t>(count_, 1));
+  return sums;
 }
 
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
   return recipe.method == RangeMethod::kPercentile ? PercentileRange(histogram, recipe.percentile)
                                                    : WithZero(histogram.extremes());
+}
+
+Range FitGrid(const Histogram& histogram, Range range, DType dtype) {
+  std::vector<std::pair<float, double>> occupied;
+  for (int i = 0; i < Histogram::kBins; ++i) {
+    const uint64_t count = histogram.bins()[static_cast<size_t>(i)];
+    if (count > 0) occupied.emplace_back(histogram.bin_center(i), static_cast<double>(count));
+  }
+  const auto error = [&](double factor) {
+    const QuantParams params = ParamsFor(Times(range, factor), dtype);
+    // A bin's centre stands for its elements, so nothing below the square of its width means anything.
+    double sum =
+        static_cast<double>(histogram.count()) * histogram.bin_width() * histogram.bin_width();
+    for (const auto& [x, count] : occupied) {
+      const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(dtype));
+      const double off = static_cast<double>(params.scales[0]) * (q - params.zero_points[0]) - x;
+      sum += count * off * off;
+    }
+    return sum;
+  };
+  constexpr double kWorthIt = 0.8;
+  double best = 1;
+  double least = kWorthIt * error(best);
+  const auto search = [&](double from, double to, double step) {
+    for (double factor = std::max(from, 1.0); factor <= to; factor += step) {
+      const double sum = error(factor);
+      if (!(sum < least)) continue;
+      least = sum;
+      best = factor;
+    }
+  };
+  constexpr double kCoarse = 1.0 / 2048;
+  search(1, 2, kCoarse);
+  search(best - kCoarse, best + kCoarse, kCoarse / 32);
+  return Times(range, best);
 }
 
 QuantParams ParamsFor(Range range, DType dtype) {

@@ -60,23 +60,34 @@ class Histogram : public Collector {
   Range extremes_;
 };
 
-/// The mean of every index along one axis.
-class ChannelMeans : public Collector {
+/// Mean, mean square and extremes of every index along one axis.
+class ChannelMoments : public Collector {
  public:
-  explicit ChannelMeans(int axis) : axis_(axis) {}
+  explicit ChannelMoments(int axis) : axis_(axis) {}
   absl::Status Observe(ConstTensorView batch) override;
-  /// One mean per index; empty before the first batch.
-  std::vector<double> means() const;
+  /// Each with one element per index; empty before the first batch.
+  std::vector<double> means() const { return PerElement(sums_); }
+  std::vector<double> mean_squares() const { return PerElement(squares_); }
+  const std::vector<Range>& extremes() const { return extremes_; }
 
  private:
+  std::vector<double> PerElement(std::vector<double> sums) const;
+
   int axis_;
   std::vector<double> sums_;
+  std::vector<double> squares_;
+  std::vector<Range> extremes_;
   int64_t count_ = 0;  ///< Elements per index.
 };
 
-/// The range that `recipe.method` takes from a distribution; always contains 0, so that zero padding and
+/// The range that `recipe.method` takes (kAuto: min-max) from a distribution; always contains 0, so that zero padding and
 /// ReLU's zero are exact. Requires: histogram.count() > 0.
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe);
+
+/// Widens a range, at most twofold, until its 8-bit grid rounds the distribution with the least squared error. A model's input
+/// often holds a sensor's integers times a factor: the grid then falls on them and rounds nothing, or at least avoids lying
+/// half a step beside all of them. Requires: range contains 0.
+Range FitGrid(const Histogram& histogram, Range range, DType dtype);
 
 /// Scale and zero point of a range for `dtype`. U8: asymmetric, scale = (max - min) / 255,
 /// zero_point = round(-min / scale). I8: symmetric, scale = max(|min|, |max|) / 127, zero_point = 0. A range that is {0} gets
@@ -101,12 +112,13 @@ struct Observation {
   Collector* collector = nullptr;
 };
 
-/// Runs the fp32 model over the set and shows every batch of each value to its collectors; some values may be graph inputs, and a
+/// Runs the model in `precision` over the set and shows every batch of each value to its collectors; some values may be graph inputs, and a
 /// value may have several collectors.
 /// Errors: INVALID_ARGUMENT naming the input for a missing or unknown input, an element type or shape that is not the model's,
 /// an empty set, fewer samples than a fixed batch takes, NaN or infinity in the data (with the sample's index) or in an
 /// activation; CANCELLED when `progress` says so.
 absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
-                       const CalibrationSet& set, const CalibrationRun& run);
+                       const CalibrationSet& set, const CalibrationRun& run,
+                       Precision precision = Precision::kFp32);
 
 }  // namespace octet

@@ -1,4 +1,4 @@
-// Runs the fp32 model over the calibration set, with the wanted activations as extra outputs.
+// Runs a model over the calibration set, with the wanted activations as extra outputs.
 #include <algorithm>
 
 #include "engine/engine.h"
@@ -172,11 +172,11 @@ class CalibrationPass {
 }  // namespace
 
 absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
-                       const CalibrationSet& set, const CalibrationRun& run) {
+                       const CalibrationSet& set, const CalibrationRun& run, Precision precision) {
   Graph observed = WithOutputs(graph, observations);
   const std::vector<ValueId> outputs = observed.outputs;
   LoadOptions options;
-  options.precision = Precision::kFp32;
+  options.precision = precision;
   options.threads = run.threads;
   options.disabled_passes = run.disabled_passes;
   ConfigureWorkerThread(run.threads);

@@ -15,7 +15,7 @@ namespace octet {
 /// What was done to one layer or tensor, for `octet quantize --json`.
 struct QuantizeRecord {
   std::string name;    ///< Node or value.
-  std::string what;    ///< "weights", "activation", "kept".
+  std::string what;    ///< "weights", "activation", "equalized", "tried", "kept".
   std::string detail;  ///< Scale and zero point, range, or the reason why it was kept in fp32.
 };
 

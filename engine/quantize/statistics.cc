@@ -1,5 +1,9 @@
 #include "engine/quantize/statistics.h"
 
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -8,6 +12,11 @@ namespace {
 int RankOf(const Graph& graph, ValueId id) {
   const auto& shape = graph.value(id).shape;
   return shape ? shape->rank() : 2;
+}
+
+int64_t SamplesIn(const CalibrationSet& set) {
+  if (set.empty() || set.begin()->second.shape().rank() == 0) return 1;
+  return std::max<int64_t>(1, set.begin()->second.shape()[0]);
 }
 
 }  // namespace
@@ -20,8 +29,8 @@ ValueId Statistics::RangeOwner(ValueId id) const {
   return id;
 }
 
-absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
-                                            const CalibrationRun& run) {
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRecipe& recipe,
+                                            const CalibrationSet& set, const CalibrationRun& run) {
   Statistics statistics;
   statistics.selection = SelectQuantized(graph);
   if (statistics.selection.weighted.empty()) {
@@ -33,12 +42,21 @@ absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const Calibratio
   for (const WeightedNode& weighted : statistics.selection.weighted) {
     const Node& node = graph.node(weighted.node);
     const int axis = node.is("Conv") ? 1 : RankOf(graph, node.inputs[0]) - 1;
-    statistics.means.try_emplace(weighted.node, axis);
+    statistics.moments.try_emplace(weighted.node, axis);
+    if (!recipe.compensate) continue;
+    if (auto patches = PatchMoments::For(graph, weighted, SamplesIn(set)))
+      statistics.patches.emplace(weighted.node, std::move(*patches));
   }
   std::vector<Observation> observations;
   for (auto& [id, histogram] : statistics.histograms) observations.push_back({id, &histogram});
-  for (auto& [id, means] : statistics.means)
-    observations.push_back({graph.node(id).inputs[0], &means});
+  for (auto& [id, moments] : statistics.moments)
+    observations.push_back({graph.node(id).inputs[0], &moments});
+  for (auto& [id, patches] : statistics.patches)
+    observations.push_back({graph.node(id).inputs[0], &patches});
+  if (recipe.method == RangeMethod::kAuto) {
+    statistics.outputs = KeptOutputs(graph);
+    std::ranges::copy(statistics.outputs.Observations(), std::back_inserter(observations));
+  }
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, set, run));
   return statistics;
 }

@@ -7,14 +7,19 @@
 
 #include "engine/graph/graph.h"
 #include "engine/quantize/calibration.h"
+#include "engine/quantize/output_noise.h"
+#include "engine/quantize/patch_moments.h"
 #include "engine/quantize/selection.h"
 
 namespace octet {
 
 struct Statistics {
   Selection selection;
-  std::map<ValueId, Histogram> histograms;  ///< Of the values whose range somebody takes.
-  std::map<NodeId, ChannelMeans> means;     ///< Of each weighted node's input, per input channel.
+  std::map<ValueId, Histogram> histograms;   ///< Of the values whose range somebody takes.
+  std::map<NodeId, ChannelMoments> moments;  ///< Of each weighted node's input, per input channel.
+  KeptOutputs outputs;  ///< Of the fp32 graph; filled for RangeMethod::kAuto alone.
+  std::map<NodeId, PatchMoments>
+      patches;  ///< Of those weighted nodes whose rounding is compensated.
 
   /// The value whose range `id` takes: itself, or the end of the chain in selection.range_from.
   ValueId RangeOwner(ValueId id) const;
@@ -22,7 +27,7 @@ struct Statistics {
 
 /// Selects what is quantized and runs the fp32 graph over the set. INVALID_ARGUMENT when there is nothing to quantize;
 /// else as Calibrate.
-absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
-                                            const CalibrationRun& run);
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRecipe& recipe,
+                                            const CalibrationSet& set, const CalibrationRun& run);
 
 }  // namespace octet

@@ -37,26 +37,32 @@ QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_chann
   return result;
 }
 
+WeightIndex::WeightIndex(const Shape& shape, const WeightLayout& layout, int64_t inputs)
+    : columns_(shape[1]),
+      inner_(layout.conv ? shape.elements(2, shape.rank()) : 1),
+      outputs_per_group_(layout.conv && inputs > 0 ? shape[0] * shape[1] / inputs : 0),
+      rows_are_outputs_(layout.axis == 0) {}
+
+WeightIndex::Channels WeightIndex::operator()(int64_t position) const {
+  const int64_t row = position / inner_ / columns_;
+  const int64_t column = position / inner_ % columns_;
+  const int64_t out = rows_are_outputs_ ? row : column;
+  int64_t in = rows_are_outputs_ ? column : row;
+  if (outputs_per_group_ > 0) in += out / outputs_per_group_ * columns_;
+  return {static_cast<size_t>(out), static_cast<size_t>(in)};
+}
+
 Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWeights& quantized,
                    const WeightLayout& layout, std::span<const double> means) {
   Tensor rounded(DType::kF32, weights.shape());
   DequantizeTensor(quantized.values.view(), quantized.params, rounded.mutable_view());
-  const Shape& shape = weights.shape();
-  const auto inputs = static_cast<int64_t>(means.size());
-  const int64_t per_group = layout.conv ? shape[1] : inputs;
-  const int64_t inner = shape.elements(layout.conv ? 2 : shape.rank(), shape.rank());
-  const int64_t outputs_per_group = layout.conv ? shape[0] * per_group / inputs : 0;
-  std::vector<double> error(static_cast<size_t>(shape[layout.axis]));
+  const WeightIndex index(weights.shape(), layout, std::ssize(means));
+  std::vector<double> error(static_cast<size_t>(weights.shape()[layout.axis]));
   for (int64_t i = 0; i < weights.elements(); ++i) {
-    const int64_t row = i / inner / shape[1];
-    const int64_t column = i / inner % shape[1];
-    const int64_t out = layout.axis == 0 ? row : column;
-    int64_t in = layout.axis == 0 ? column : row;
-    if (layout.conv) in += out / outputs_per_group * per_group;
+    const auto [out, in] = index(i);
     const auto at = static_cast<size_t>(i);
-    error[static_cast<size_t>(out)] +=
-        (static_cast<double>(rounded.span<float>()[at]) - weights.span<float>()[at]) *
-        means[static_cast<size_t>(in)];
+    error[out] +=
+        (static_cast<double>(rounded.span<float>()[at]) - weights.span<float>()[at]) * means[in];
   }
   Tensor corrected(DType::kF32, bias.shape());
   for (size_t o = 0; o < error.size(); ++o)

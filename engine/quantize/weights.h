@@ -26,6 +26,25 @@ struct WeightLayout {
   bool conv = false;
 };
 
+/// Tells the channels that a weight stands between. Cheap to call for each weight in turn.
+class WeightIndex {
+ public:
+  struct Channels {
+    size_t out;
+    size_t in;  ///< Counted over all groups.
+  };
+  /// `inputs`: channels of the activation that the weights are multiplied with.
+  WeightIndex(const Shape& shape, const WeightLayout& layout, int64_t inputs);
+  /// The channels of the weight at this row-major position.
+  Channels operator()(int64_t position) const;
+
+ private:
+  int64_t columns_;            ///< Extent 1 of the weights.
+  int64_t inner_;              ///< Elements behind it.
+  int64_t outputs_per_group_;  ///< 0: a matrix, without groups.
+  bool rows_are_outputs_;
+};
+
 /// bias[o] - sum over i of (rounded - exact weight)[o, i] * means[i]: takes out what rounding the weights adds to the mean of
 /// every output channel. `means` holds the mean of each input channel (of all groups). Requires: F32 weights and bias, one
 /// bias per output channel. Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction.

@@ -15,17 +15,16 @@ import real_models
 from octet_process import answer, octet
 from real_models import MODELS, SHARED
 
-# Per model: fp32's top-1, and the best agreement with fp32 that ONNX Runtime's int8 files reach, the shipped one included.
+# Per model: fp32's top-1, the best agreement with fp32 and the best SQNR that ONNX Runtime's int8 files reach, the shipped one
+# included.
 EXPECTED = {
-    "resnet20-cifar10": (91.56, 99.22),
-    "ic-resnet8-large": (91.42, 99.24),
-    "squeezenet1.1": (58.00, 94.00),
-    "mobilenetv2": (69.33, 99.33),
-    "vww-mobilenetv1": (75.33, 98.67),
-    "kws-dscnn": (89.88, 99.50),
+    "resnet20-cifar10": (91.56, 99.22, 29.4),
+    "ic-resnet8-large": (91.42, 99.24, 28.8),
+    "squeezenet1.1": (58.00, 94.00, 23.9),
+    "mobilenetv2": (69.33, 99.33, 25.7),
+    "vww-mobilenetv1": (75.33, 98.67, 28.3),
+    "kws-dscnn": (89.88, 99.50, 30.6),
 }
-# Whose int8 files miss that agreement less 0.3 points, by one sample to two; what they do not fall below.
-MISSED = {"mobilenetv2": 97.3, "vww-mobilenetv1": 97.8, "kws-dscnn": 98.9}
 ONLY_FP32 = {"mnist-8": 98.30, "kwt1": 93.50}
 SHIPPED = ("mobilenetv2", "shufflenetv2", "ic-resnet8-large", "vww-mobilenetv1", "kws-dscnn")
 LARGE = "mobilenetv2"
@@ -84,7 +83,7 @@ class MadeTest(unittest.TestCase):
                 self.assertAlmostEqual(result["top1"], expected, delta=100 / result["count"] + 0.005)
 
     def test_sixteen_bits_cost_next_to_nothing(self):
-        for name, (top1, _) in EXPECTED.items():
+        for name, (top1, *_) in EXPECTED.items():
             for precision in ("fp16", "bf16"):
                 with self.subTest(model=name, precision=precision):
                     result = evaluated(MODELS[name], self.made[name][precision])
@@ -92,11 +91,13 @@ class MadeTest(unittest.TestCase):
                     self.assertAlmostEqual(result["top1"], top1, delta=allowed)
 
     def test_int8_agrees_with_fp32_like_the_best_of_onnxruntime(self):
-        for name, (_, agreement) in EXPECTED.items():
+        for name, (_, agreement, sqnr_db) in EXPECTED.items():
             with self.subTest(name):
                 model = MODELS[name]
                 result = evaluated(model, self.made[name]["int8"], "--reference", model.fp32)
-                self.assertGreaterEqual(result["agreement"], MISSED.get(name, agreement - 0.3))
+                # One sample more: processors add fp32 in different orders, and a tie may fall either way.
+                self.assertGreaterEqual(result["agreement"], agreement - 0.3 - 100 / result["count"])
+                self.assertGreaterEqual(result["sqnr_db"], sqnr_db)
 
     def certified(self, file):
         certificate = answer("inspect", file)

@@ -40,7 +40,7 @@ struct Network {
   ValueId y;
   Histogram of_x;
   Histogram of_y;
-  ChannelMeans means_of_y{1};
+  ChannelMoments means_of_y{1};
 };
 
 Tensor Samples(int64_t count, int64_t channels = 3) {
@@ -133,7 +133,7 @@ TEST(Calibrate, NamesAnActivationThatOverflows) {
   b.Output(y, "squares");
   const Tensor samples = Tensor::From<float>(Shape{2, 2}, {1, 2, 3, 3e38F});
   Histogram histogram;
-  ChannelMeans means(1);
+  ChannelMoments means(1);
   for (Collector* collector :
        {static_cast<Collector*>(&histogram), static_cast<Collector*>(&means)}) {
     const absl::Status status =

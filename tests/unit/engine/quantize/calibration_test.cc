@@ -117,16 +117,41 @@ TEST(ChooseRange, PercentileCutsTheFarTailAlone) {
   EXPECT_EQ(ChooseRange(Of(values), recipe).max, 1000);
 }
 
-// The mean cubed error of what the chosen parameters do to the values.
-double Error(const std::vector<float>& values, Range range, DType dtype) {
-  const QuantParams params = ParamsFor(range, dtype);
+// The mean squared error of what a range's grid does to the values.
+double Error(const std::vector<float>& values, Range range) {
+  const QuantParams params = ParamsFor(range, DType::kU8);
   double error = 0;
   for (const float x : values) {
-    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(dtype));
+    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(DType::kU8));
     const double back = params.scales[0] * static_cast<double>(q - params.zero_points[0]);
-    error += std::pow(std::abs(back - x), 3);
+    error += (back - x) * (back - x);
   }
   return error / static_cast<double>(values.size());
+}
+
+TEST(FitGrid, FindsTheIntegersOfASensor) {
+  std::vector<float> values;
+  for (int q = -120; q <= 40; ++q) values.push_back(0.5847F * static_cast<float>(q));
+  const Histogram histogram = Of(values);
+  const Range narrow = histogram.extremes();
+  const Range fitted = FitGrid(histogram, narrow, DType::kU8);
+  EXPECT_NEAR(ParamsFor(fitted, DType::kU8).scales[0], 0.5847F, 0.5847F * 2e-3F);
+  EXPECT_LT(Error(values, fitted), Error(values, narrow) / 20);
+}
+
+TEST(FitGrid, DoesNotLieHalfAStepBesideEveryInteger) {
+  std::vector<float> values;  // the bytes 0 to 255 as reals from -1 to 1: none of them is 0
+  for (int q = 0; q < 256; ++q) values.push_back(static_cast<float>(q) / 127.5F - 1);
+  const Range fitted = FitGrid(Of(values), {-1, 1}, DType::kU8);
+  EXPECT_LT(Error(values, fitted), 0.5 * Error(values, {-1, 1}));
+  EXPECT_LT(fitted.max, 1.1F);
+}
+
+TEST(FitGrid, LeavesADenseDistributionAlmostAlone) {
+  const std::vector<float> values = Normal(100000, 1);
+  const Histogram histogram = Of(values);
+  const Range fitted = FitGrid(histogram, histogram.extremes(), DType::kU8);
+  EXPECT_LT(fitted.max, 1.03F * histogram.extremes().max);
 }
 
 TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {

@@ -1,0 +1,42 @@
+// How far a quantized model's outputs are from the fp32 model's, over a calibration set.
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/quantize/calibration.h"
+
+namespace octet {
+
+/// The F32 outputs of the fp32 model, kept while it is calibrated: the first samples of each, up to kMaxElements.
+class KeptOutputs {
+ public:
+  static constexpr size_t kMaxElements = size_t{1} << 23;
+
+  KeptOutputs() = default;
+  explicit KeptOutputs(const Graph& graph);
+
+  bool empty() const { return kept_.empty(); }
+  /// What is to be observed to fill them; they must stay where they are until then.
+  std::vector<Observation> Observations();
+
+  /// Noise over signal of a variant with the same outputs, as it runs in int8: the mean over the outputs of
+  ///   sum (y - y_fp32)^2 / sum y_fp32^2
+  /// Errors: as Calibrate. Requires: filled over the same set.
+  absl::StatusOr<double> NoiseOf(const Graph& int8, const CalibrationSet& set,
+                                 const CalibrationRun& run) const;
+
+ private:
+  struct Kept : Collector {
+    absl::Status Observe(ConstTensorView batch) override;
+    size_t slot = 0;  ///< Of the graph's outputs.
+    ValueId value = kNone;
+    std::vector<float> elements;
+  };
+  std::deque<Kept> kept_;
+};
+
+}  // namespace octet

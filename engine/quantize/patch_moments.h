@@ -1,0 +1,64 @@
+// What the weights of a layer are multiplied with: second moments of its patches over a calibration set.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/ops/window.h"
+#include "engine/quantize/calibration.h"
+#include "engine/quantize/selection.h"
+
+namespace octet {
+
+/// A patch is the vector that one row of weights is multiplied with: K elements, in the order of the weights' own row. A
+/// convolution has one per output position and group, K = input channels per group * taps, zeros in the padding; a matrix
+/// product has one per row of its input. Patches are drawn at random with a fixed seed, the same number from every sample.
+/// Not thread-safe.
+class PatchMoments : public Collector {
+ public:
+  /// Longer patches are not looked at: K^2 moments would cost more than they give.
+  static constexpr int64_t kMaxLength = 2304;
+
+  /// nullopt where the node's patches are too long or its window has more than three axes. `samples`: in the calibration set.
+  static std::optional<PatchMoments> For(const Graph& graph, const WeightedNode& weighted,
+                                         int64_t samples);
+
+  absl::Status Observe(ConstTensorView batch) override;
+
+  int64_t groups() const { return groups_; }
+  int64_t length() const { return length_; }
+  int64_t count() const { return count_; }
+  /// Sums over the patches of a group: of element i; of elements i * j at [i * length() + j], j >= i.
+  std::span<const float> sums(int64_t group) const;
+  std::span<const float> products(int64_t group) const;
+
+ private:
+  PatchMoments(const Node& node, int64_t groups, int64_t length, int64_t samples);
+
+  int64_t PerSample(int64_t positions) const;
+  absl::Status ReadConv(ConstTensorView batch);
+  void ReadRows(ConstTensorView batch);
+  void CopyPatch(const float* image, std::span<const int64_t> extents,
+                 const std::array<AxisWindow, 3>& axes, int64_t position, float* to) const;
+  void Add(std::span<const float> patches, int64_t group);
+
+  Node node_;  ///< Its attributes are the window's.
+  bool conv_;
+  std::vector<int64_t> kernel_;
+  int64_t groups_;
+  int64_t length_;
+  int64_t samples_;
+  int64_t count_ = 0;  ///< Patches of each group.
+  std::vector<float> sums_;
+  std::vector<float> products_;
+  std::mt19937 random_;
+};
+
+}  // namespace octet

@@ -1,0 +1,72 @@
+// The noise of a quantized model's outputs, and ranges chosen by it.
+#include "engine/quantize/output_noise.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/quantize/quantizer.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace output_noise_test {
+
+using ::testing::Contains;
+using ::testing::Field;
+using ::testing::SizeIs;
+
+Graph Doubler(float factor) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2});
+  b.Output(b.Op("Mul", {x, b.Constant<float>({2}, {factor, factor})}));
+  return b.Build();
+}
+
+TEST(KeptOutputs, MeasureNoiseOverSignal) {
+  const Graph fp32 = Doubler(2);
+  const CalibrationSet set = {{"x", Tensor::From<float>(Shape{3, 2}, {1, 2, 3, 4, 5, 6})}};
+  KeptOutputs kept(fp32);
+  EXPECT_FALSE(kept.empty());
+  ASSERT_TRUE(Calibrate(fp32, kept.Observations(), set, {}).ok());
+  const auto same = kept.NoiseOf(fp32, set, {});
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_EQ(*same, 0);
+  const auto off = kept.NoiseOf(Doubler(2.2F), set, {});
+  ASSERT_TRUE(off.ok()) << off.status();
+  EXPECT_NEAR(*off, 0.01, 1e-5);  // (0.2 / 2)^2
+}
+
+TEST(KeptOutputs, AreEmptyWithoutRealOutputs) {
+  GraphBuilder b;
+  b.Output(b.Op("ArgMax", {b.Input("x", {kUnknownDim, 4})}, {{"axis", int64_t{1}}}));
+  EXPECT_TRUE(KeptOutputs(b.Build()).empty());
+}
+
+// One element in 40,000 reaches a hundred times as far as the others, and the answer is taken where it is clipped away.
+TEST(RangeMethodAuto, TakesTheRangeWithTheLeastNoiseInTheOutputs) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  const ValueId hidden = b.Op("MatMul", {x, b.Random({4, 4})});
+  b.Output(
+      b.Op("MatMul", {b.Op("Clip", {hidden, b.Scalar(-1.0F), b.Scalar(1.0F)}), b.Random({4, 2})}));
+  Tensor samples(DType::kF32, Shape{20000, 4});
+  std::ranges::fill(samples.mutable_span<float>(), 0.0F);
+  for (size_t i = 0; i < 80000; ++i)
+    samples.mutable_span<float>()[i] =
+        static_cast<float>(static_cast<int>(i * 7919 % 201) - 100) / 100;
+  samples.mutable_span<float>()[0] = 100;
+  const auto made = Quantize(b.Build(), {.to = Precision::kInt8}, {{"x", samples}}, {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  std::vector<QuantizeRecord> tried;
+  std::ranges::copy_if(made->records, std::back_inserter(tried),
+                       [](const QuantizeRecord& record) { return record.what == "tried"; });
+  EXPECT_THAT(tried, SizeIs(3));
+  EXPECT_THAT(made->records, Contains(Field(&QuantizeRecord::detail,
+                                            ::testing::HasSubstr("percentile range [-1"))));
+}
+
+}  // namespace output_noise_test
+}  // namespace octet
