@@ -220,7 +220,7 @@ constexpr OpDef Activation(std::string_view name, int since, MakeKernelFn kernel
           .traits = kUnary};
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kActivationOps[] = {
     Activation("Celu", 12, MakeCelu),
     Activation("Elu", 6, MakeElu),
     {.domain = kOnnxDomain,
@@ -298,6 +298,6 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> ActivationOps() { return kOps; }
+std::span<const OpDef> ActivationOps() { return kActivationOps; }
 
 }  // namespace octet

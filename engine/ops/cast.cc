@@ -45,7 +45,7 @@ absl::StatusOr<Kernel> MakeConversion(const KernelContext&) {
 
 constexpr OpTraits kConverts = {.elementwise_unary = true, .any_types = true};
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kCastOps[] = {
     {.domain = kOnnxDomain,
      .name = "Cast",
      .since = 6,
@@ -70,6 +70,6 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> CastOps() { return kOps; }
+std::span<const OpDef> CastOps() { return kCastOps; }
 
 }  // namespace octet

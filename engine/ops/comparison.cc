@@ -108,7 +108,7 @@ constexpr OpDef FloatTest(std::string_view name, int since, MakeKernelFn kernel)
           .traits = {.elementwise_unary = true}};
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kComparisonOps[] = {
     Comparison("Equal", 7, MakeComparison<std::equal_to<>>),
     Comparison("Less", 7, MakeComparison<std::less<>>),
     Comparison("Greater", 7, MakeComparison<std::greater<>>),
@@ -127,6 +127,6 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> ComparisonOps() { return kOps; }
+std::span<const OpDef> ComparisonOps() { return kComparisonOps; }
 
 }  // namespace octet

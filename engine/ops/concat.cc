@@ -275,8 +275,6 @@ absl::StatusOr<Kernel> MakeSplit(const KernelContext& context) {
   };
 }
 
-constexpr OpTraits kMovement = {.data_movement = true};
-
 }  // namespace
 
 std::span<const OpDef> ConcatOps() {

@@ -295,7 +295,7 @@ absl::Status InferIdentity(InferContext& context) { return InferSameAsInput(cont
 constexpr OpTraits kReadsAnyType = {.any_types = true};
 constexpr OpTraits kPassesOn = {.view = true, .data_movement = true};
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kConstantOps[] = {
     {.domain = kOnnxDomain,
      .name = "Constant",
      .infer = InferConstant,
@@ -338,6 +338,6 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> ConstantOps() { return kOps; }
+std::span<const OpDef> ConstantOps() { return kConstantOps; }
 
 }  // namespace octet

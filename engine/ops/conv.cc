@@ -87,7 +87,6 @@ absl::StatusOr<Kernel> MakeConvInteger(const KernelContext& context) {
   OCTET_ASSIGN_OR_RETURN(
       const ConvGeometry g,
       MakeConvGeometry(context.node, context.inputs[0].shape(), context.inputs[1].shape(), false));
-  constexpr Types<uint8_t, int8_t> kByteKernels;
   return KernelFor(kByteKernels, context.inputs[0].dtype(), context.node, [&]<typename X>() {
     return KernelFor(
         kByteKernels, context.inputs[1].dtype(), context.node, [&]<typename W>() -> Kernel {

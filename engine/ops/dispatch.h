@@ -22,6 +22,7 @@ constexpr Types<As..., Bs...> operator+(Types<As...>, Types<Bs...>) {
 }
 
 inline constexpr Types<float, double> kRealKernels;
+inline constexpr Types<uint8_t, int8_t> kByteKernels;
 inline constexpr Types<int8_t, int16_t, int32_t, int64_t> kSignedKernels;
 inline constexpr Types<uint8_t, uint16_t, uint32_t, uint64_t> kUnsignedKernels;
 inline constexpr auto kIntegerKernels = kSignedKernels + kUnsignedKernels;

@@ -336,7 +336,7 @@ constexpr OpDef Unary(std::string_view name, int since, MakeKernelFn kernel,
           .traits = {.elementwise_unary = true}};
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kElementwiseMathOps[] = {
     Broadcasting("Add", 7, InferArithmetic, MakeArithmetic<math::Add>),
     Broadcasting("Sub", 7, InferArithmetic, MakeArithmetic<math::Sub>),
     Broadcasting("Mul", 7, InferArithmetic, MakeArithmetic<math::Mul>),
@@ -381,6 +381,6 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> ElementwiseMathOps() { return kOps; }
+std::span<const OpDef> ElementwiseMathOps() { return kElementwiseMathOps; }
 
 }  // namespace octet

@@ -103,8 +103,6 @@ absl::StatusOr<Kernel> MakeTile(const KernelContext& context) {
   return CopyKernel(StridedCopy(loops, SizeOf(context.outputs[0].dtype)));
 }
 
-constexpr OpTraits kMovement = {.data_movement = true};
-
 }  // namespace
 
 std::span<const OpDef> ExpandOps() {

@@ -174,8 +174,6 @@ absl::StatusOr<Kernel> MakeGatherND(const KernelContext& context) {
   };
 }
 
-constexpr OpTraits kMovement = {.data_movement = true};
-
 }  // namespace
 
 std::span<const OpDef> GatherOps() {

@@ -13,7 +13,7 @@ namespace octet {
 namespace {
 
 /// Channels that are summed at once: they stay in the cache.
-constexpr int64_t kBlock = 512;
+constexpr int64_t kChannelBlock = 512;
 /// 255 * this fits 31 bits.
 constexpr int64_t kMaxTaps = int64_t{1} << 22;
 constexpr int64_t kGrainBytes = 64 * 1024;
@@ -54,27 +54,27 @@ class IntegerAverageStep final : public Step {
   absl::Status Run(const StepArgs& args) const override {
     const auto* x = static_cast<const uint8_t*>(args.inputs[0]);
     auto* y = static_cast<std::byte*>(args.outputs[0]);
-    const int64_t blocks = (g_.channels + kBlock - 1) / kBlock;
+    const int64_t blocks = (g_.channels + kChannelBlock - 1) / kChannelBlock;
     const int64_t windows = g_.batch * g_.out_plane();
-    const int64_t grain = 1 + kGrainBytes / (g_.kernel() * std::min(g_.channels, kBlock));
+    const int64_t grain = 1 + kGrainBytes / (g_.kernel() * std::min(g_.channels, kChannelBlock));
     ParallelFor(windows * blocks, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) RunBlock(x, y, i / blocks, i % blocks * kBlock);
+      for (int64_t i = begin; i < end; ++i) RunBlock(x, y, i / blocks, i % blocks * kChannelBlock);
     });
     return absl::OkStatus();
   }
 
  private:
-  /// Channels [channel, channel + kBlock) of one window, counted over batch and output positions.
+  /// Channels [channel, channel + kChannelBlock) of one window, counted over batch and output positions.
   void RunBlock(const uint8_t* x, std::byte* y, int64_t window, int64_t channel) const {
     const auto& [depth, height, width] = g_.axes;
-    const int64_t n = std::min(kBlock, g_.channels - channel);
+    const int64_t n = std::min(kChannelBlock, g_.channels - channel);
     const int64_t out = window % g_.out_plane();
     const std::array<int64_t, 3> at = {out / width.out / height.out, out / width.out % height.out,
                                        out % width.out};
     const auto [d_begin, d_end] = Taps(depth, at[0], 0, depth.in);
     const auto [h_begin, h_end] = Taps(height, at[1], 0, height.in);
     const auto [w_begin, w_end] = Taps(width, at[2], 0, width.in);
-    alignas(kTensorAlignment) std::array<int32_t, kBlock> sum;
+    alignas(kTensorAlignment) std::array<int32_t, kChannelBlock> sum;
     std::fill_n(sum.begin(), n, 0);
     const uint8_t* image = x + window / g_.out_plane() * g_.in_plane() * g_.channels + channel;
     for (int64_t d = d_begin; d < d_end; ++d) {
@@ -116,7 +116,7 @@ class IntegerAverageStep final : public Step {
         static_cast<double>(scale_) / static_cast<double>(std::max<int64_t>(count, 1));
     const auto offset = static_cast<int32_t>(taps * zero_point_);
     if (!quant_) return Divide(sum, offset, factor, reinterpret_cast<float*>(y) + first, n);
-    alignas(kTensorAlignment) std::array<float, kBlock> reals;
+    alignas(kTensorAlignment) std::array<float, kChannelBlock> reals;
     Divide(sum, offset, factor, reals.data(), n);
     QuantizeTensor({reals.data(), {DType::kF32, Shape{n}}}, *quant_,
                    {y + first, {output_, Shape{n}}});

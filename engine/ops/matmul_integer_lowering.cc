@@ -18,7 +18,6 @@ namespace {
 using onednn::ExecArg;
 
 constexpr size_t kA = 0, kB = 1, kZeroA = 2, kZeroB = 3;
-constexpr int32_t kUnsignedZero = 128;
 
 /// The zero point of constant B; nullopt where there is none that oneDNN can take.
 std::optional<int32_t> ConstantZero(const LowerContext& context, size_t slot) {

@@ -26,12 +26,10 @@ namespace octet {
 namespace {
 
 using onednn::ExecArg;
-using PrimitiveDesc = dnnl::matmul::primitive_desc;
-
-constexpr int32_t kUnsignedZero = 128;
+using MatMulDesc = dnnl::matmul::primitive_desc;
 
 /// Shapes of a product as oneDNN sees them: of one rank, two axes at least.
-struct Problem {
+struct MatMulShapes {
   Shape a;  ///< [stack..., M, K]
   Shape b;  ///< [stack..., K, N], or [stack..., N, K] when trans_b.
   Shape y;  ///< [stack..., M, N]
@@ -62,7 +60,7 @@ class MatMulLowering {
 
   absl::StatusOr<std::unique_ptr<Step>> Run() {
     OCTET_RETURN_IF_ERROR(CheckTypes());
-    OCTET_RETURN_IF_ERROR(MakeProblem());
+    OCTET_RETURN_IF_ERROR(MakeShapes());
     MakeStep();
     if (int8_ && !dynamic_) whole_ = WholeSums::Of(context_, problem_.y.back());
     if (context_.has_input(2)) bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
@@ -117,7 +115,7 @@ class MatMulLowering {
                          DTypeName(context_.input(1).dtype), DTypeName(context_.output().dtype));
   }
 
-  absl::Status MakeProblem() {
+  absl::Status MakeShapes() {
     const Shape& a = *context_.input(0).shape;
     const Shape& b = *context_.input(1).shape;
     const Shape& y = *context_.output().shape;
@@ -257,10 +255,10 @@ class MatMulLowering {
         has_bias ? onednn::DenseDesc(DType::kF32, RowShape().dims()) : dnnl::memory::desc();
     const auto describe = [&](const dnnl::memory::desc& layout) {
       return onednn::Catch(
-          [&] { return PrimitiveDesc(onednn::CpuEngine(), a, layout, bias, y, attr); });
+          [&] { return MatMulDesc(onednn::CpuEngine(), a, layout, bias, y, attr); });
     };
     OCTET_ASSIGN_OR_RETURN(
-        const PrimitiveDesc pd,
+        const MatMulDesc pd,
         pass.weights ? DescribeSharing(context_.weights, *pass.weights, b.get_dims(), describe)
                      : Fast(describe(b)));
     args.push_back(dynamic_ ? ExecArg::Scratch(DNNL_ARG_SRC, a, dynamic_step_->source())
@@ -301,7 +299,7 @@ class MatMulLowering {
   std::optional<WholeSums>
       whole_;  ///< When sums stay integers until they become steps of the result.
   Tensor bias_;
-  Problem problem_;
+  MatMulShapes problem_;
   bool int8_ = false;
   bool dynamic_ = false;
 };

@@ -9,6 +9,8 @@
 
 namespace octet {
 
+inline constexpr int64_t kOnnxFloat = 1;  ///< TensorProto.FLOAT
+
 /// DType of TensorProto.DataType `number`; nullopt for what Octet has no tensors of (strings, complex numbers,
 /// float8, 4-bit types). Source: onnx.proto, TensorProto.DataType.
 constexpr std::optional<DType> DTypeOfOnnx(int64_t number) {

@@ -14,27 +14,27 @@
 namespace octet {
 namespace {
 
-enum class Mode { kConstant, kReflect, kEdge, kWrap };
+enum class PadMode { kConstant, kReflect, kEdge, kWrap };
 
-absl::StatusOr<Mode> ModeOf(const Node& node) {
+absl::StatusOr<PadMode> ModeOf(const Node& node) {
   OCTET_ASSIGN_OR_RETURN(const std::string mode, node.attributes.String("mode", "constant"));
-  if (mode == "constant") return Mode::kConstant;
-  if (mode == "reflect") return Mode::kReflect;
-  if (mode == "edge") return Mode::kEdge;
-  if (mode == "wrap" && node.version >= 19) return Mode::kWrap;
+  if (mode == "constant") return PadMode::kConstant;
+  if (mode == "reflect") return PadMode::kReflect;
+  if (mode == "edge") return PadMode::kEdge;
+  if (mode == "wrap" && node.version >= 19) return PadMode::kWrap;
   return InvalidArgument("{}: unknown 'mode': '{}'", Describe(node), mode);
 }
 
 /// Elements added before and after one axis; negative ones are cut off.
-struct Padding {
+struct AxisPadding {
   int64_t begin = 0;
   int64_t end = 0;
 };
 
 /// Pads of every axis; nullopt while they, or their axes, are not constant.
 template <typename... Context>
-absl::StatusOr<std::optional<std::vector<Padding>>> ReadPads(const Node& node, int rank,
-                                                             const Context&... context) {
+absl::StatusOr<std::optional<std::vector<AxisPadding>>> ReadPads(const Node& node, int rank,
+                                                                 const Context&... context) {
   OCTET_ASSIGN_OR_RETURN(const IntsOperand pads, ReadInts(context..., "pads", 1, 11));
   if (!pads.given) return InvalidArgument("{}: lacks 'pads'", Describe(node));
   IntsOperand axes;
@@ -53,14 +53,14 @@ absl::StatusOr<std::optional<std::vector<Padding>>> ReadPads(const Node& node, i
     return InvalidArgument("{}: 'pads' has {} values, expected {}", Describe(node),
                            pads.values->size(), 2 * count);
   }
-  std::vector<Padding> result(static_cast<size_t>(rank));
+  std::vector<AxisPadding> result(static_cast<size_t>(rank));
   for (size_t i = 0; i < count; ++i)
     result[order[i]] = {(*pads.values)[i], (*pads.values)[count + i]};
   return result;
 }
 
 /// The axis's extent with its padding.
-absl::StatusOr<int64_t> Padded(const Node& node, int axis, int64_t extent, Padding pad) {
+absl::StatusOr<int64_t> Padded(const Node& node, int axis, int64_t extent, AxisPadding pad) {
   const auto [begin, end] = pad;
   if (std::max(begin, end) > kMaxElements || std::min(begin, end) < -kMaxElements) {
     return InvalidArgument("{}: impossible pads of axis {}: {} and {}", Describe(node), axis, begin,
@@ -96,7 +96,7 @@ constexpr int64_t kFill = -1;
 
 /// Source index of every output index of one axis, or kFill.
 ///   reflect: ... 2 1 [0 1 2 ... n-1] n-2 n-3 ...   edge: 0 0 [0 ...]   wrap: n-1 [0 ... n-1] 0
-std::vector<int64_t> AxisMap(int64_t extent, Padding pad, Mode mode) {
+std::vector<int64_t> AxisMap(int64_t extent, AxisPadding pad, PadMode mode) {
   // Cutting comes first, so that reflections see only what is left.
   const int64_t low = std::max<int64_t>(0, -pad.begin);
   const int64_t n = extent - low - std::max<int64_t>(0, -pad.end);
@@ -105,16 +105,16 @@ std::vector<int64_t> AxisMap(int64_t extent, Padding pad, Mode mode) {
   for (int64_t i = 0; i < extent + pad.begin + pad.end; ++i) {
     int64_t k = i - before;
     if (k < 0 || k >= n) {
-      const int64_t period = mode == Mode::kReflect ? std::max<int64_t>(1, 2 * (n - 1)) : n;
+      const int64_t period = mode == PadMode::kReflect ? std::max<int64_t>(1, 2 * (n - 1)) : n;
       switch (mode) {
-        case Mode::kConstant:
+        case PadMode::kConstant:
           k = kFill;
           break;
-        case Mode::kEdge:
+        case PadMode::kEdge:
           k = n > 0 ? std::clamp<int64_t>(k, 0, n - 1) : kFill;
           break;
-        case Mode::kReflect:
-        case Mode::kWrap:
+        case PadMode::kReflect:
+        case PadMode::kWrap:
           k = n > 0 ? ((k % period) + period) % period : kFill;
           if (k >= n) k = period - k;
           break;
@@ -128,7 +128,7 @@ std::vector<int64_t> AxisMap(int64_t extent, Padding pad, Mode mode) {
 /// A padding as rows of blocks: a block is what lies behind the last padded axis.
 class PadPlan {
  public:
-  PadPlan(const Shape& in, std::span<const Padding> pads, Mode mode, size_t element_size)
+  PadPlan(const Shape& in, std::span<const AxisPadding> pads, PadMode mode, size_t element_size)
       : element_size_(element_size) {
     int last = in.rank();
     while (last > 0 && pads[last - 1].begin == 0 && pads[last - 1].end == 0) --last;
@@ -241,7 +241,7 @@ absl::StatusOr<Element> AttributeFill(const Node& node, DType dtype) {
 absl::StatusOr<Kernel> MakePadWith(const KernelContext& context,
                                    std::optional<Element> stored_fill) {
   const TensorSpec& in = context.inputs[0].spec;
-  OCTET_ASSIGN_OR_RETURN(const Mode mode, ModeOf(context.node));
+  OCTET_ASSIGN_OR_RETURN(const PadMode mode, ModeOf(context.node));
   OCTET_ASSIGN_OR_RETURN(const Element attribute, AttributeFill(context.node, in.dtype));
   const Element fill = stored_fill.value_or(attribute);
   const bool from_input =
@@ -304,11 +304,11 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPad(const LowerContext& context) {
   const Value& out = context.output();
   if (in.dtype != out.dtype || in.quant != out.quant) return Unimplemented("pad cannot requantize");
   std::optional<Element> fill;
-  OCTET_ASSIGN_OR_RETURN(const Mode mode, ModeOf(context.node));
+  OCTET_ASSIGN_OR_RETURN(const PadMode mode, ModeOf(context.node));
   // A pass may have narrowed the data and left the fill value as it was.
   const bool narrow = (in.dtype == DType::kBF16 || in.dtype == DType::kF16) &&
                       context.has_input(2) && context.input(2).dtype != in.dtype;
-  if (mode == Mode::kConstant && (in.quant || narrow)) {
+  if (mode == PadMode::kConstant && (in.quant || narrow)) {
     if (in.quant && !(in.quant->per_tensor() && IsInt8(in.dtype)))
       return Unimplemented("pad of per-axis integers");
     OCTET_ASSIGN_OR_RETURN(const auto real, RealFill(context));

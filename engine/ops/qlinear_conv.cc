@@ -15,8 +15,6 @@
 namespace octet {
 namespace {
 
-constexpr Types<uint8_t, int8_t> kByteKernels;
-
 // ---- QLinearConv: x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, B
 
 absl::Status InferQLinearConv(InferContext& context) {

@@ -12,8 +12,6 @@ namespace {
 
 using Inputs = std::span<const ConstTensorView>;
 using Outputs = std::span<const TensorView>;
-constexpr Types<uint8_t, int8_t> kByteKernels;
-
 absl::Status ExpectQLinearPool(const InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 4, 5));
   OCTET_RETURN_IF_ERROR(ExpectQuantized(context, 0));

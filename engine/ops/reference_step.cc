@@ -8,6 +8,7 @@
 #include "engine/ops/broadcast.h"
 #include "engine/ops/dynamic_quant.h"
 #include "engine/ops/post_ops.h"
+#include "engine/ops/real_format.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
@@ -20,8 +21,6 @@ constexpr int64_t kWidenOnceElements = int64_t{1} << 16;
 size_t AlignUp(size_t bytes) {
   return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
 }
-
-bool IsNarrowReal(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
 
 /// One input or output: how it is stored, and how the kernel sees it.
 struct Slot {

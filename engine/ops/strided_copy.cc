@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kBytesPerThread = 64 * 1024;
 /// Side of the square blocks of a transposing copy, in elements: one cache line on both sides.
 template <typename T>
-constexpr int64_t kBlock = 64 / sizeof(T);
+constexpr int64_t kTransposeBlock = 64 / sizeof(T);
 
 /// Orders the loops by destination stride, slowest first, drops those of extent 1 and merges neighbours
 /// that are one loop in both layouts.
@@ -46,10 +46,10 @@ void CopyColumns(const CopyLoop& columns, const std::byte* src, std::byte* dst) 
 template <typename T>
 void CopyBlocked(const CopyLoop& rows, const CopyLoop& columns, const std::byte* src,
                  std::byte* dst) {
-  for (int64_t r0 = 0; r0 < rows.extent; r0 += kBlock<T>) {
-    const int64_t r1 = std::min(r0 + kBlock<T>, rows.extent);
-    for (int64_t c0 = 0; c0 < columns.extent; c0 += kBlock<T>) {
-      const CopyLoop block{std::min(kBlock<T>, columns.extent - c0), columns.src_stride,
+  for (int64_t r0 = 0; r0 < rows.extent; r0 += kTransposeBlock<T>) {
+    const int64_t r1 = std::min(r0 + kTransposeBlock<T>, rows.extent);
+    for (int64_t c0 = 0; c0 < columns.extent; c0 += kTransposeBlock<T>) {
+      const CopyLoop block{std::min(kTransposeBlock<T>, columns.extent - c0), columns.src_stride,
                            columns.dst_stride};
       for (int64_t r = r0; r < r1; ++r) {
         CopyColumns<T>(block, src + r * rows.src_stride + c0 * columns.src_stride,

@@ -135,8 +135,6 @@ absl::StatusOr<Kernel> MakeSpaceToDepth(const KernelContext& context) {
                                 perm, SizeOf(in.dtype)));
 }
 
-constexpr OpTraits kMovement = {.data_movement = true};
-
 }  // namespace
 
 std::span<const OpDef> TransposeOps() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,9 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
+
+/// What U8 weights lose to become the I8 that oneDNN takes.
+inline constexpr int32_t kUnsignedZero = 128;
 
 /// UNIMPLEMENTED where oneDNN has only its reference kernel for what `described` says.
 template <typename Desc>

@@ -15,7 +15,7 @@ namespace {
 // Input slots of a Conv before its post-op operands: x, w, bias.
 constexpr size_t kOwnInputs = 3;
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool ChannelsLastAt(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   const int rank = RankOf(graph, node.input(0));
   if (rank < 3 || RankOf(graph, node.output(0)) != rank) return false;
@@ -39,7 +39,7 @@ bool Rewrite(Graph& graph, NodeId id) {
 absl::StatusOr<int> ChannelsLast(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.node(id).is("Conv") && Rewrite(graph, id)) ++count;
+    if (graph.node(id).is("Conv") && ChannelsLastAt(graph, id)) ++count;
   }
   return count;
 }

@@ -37,7 +37,7 @@ std::optional<Ints> SpatialZeros(const Graph& graph, const Node& pad) {
   return spatial;
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FoldPadAt(Graph& graph, NodeId id) {
   Node& node = graph.mutable_node(id);
   if (node.attributes.has("auto_pad") || node.attributes.IntOr("channels_last", 0) != 0)
     return false;
@@ -66,7 +66,7 @@ absl::StatusOr<int> FoldPad(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
-    if ((node.is("Conv") || node.is("AveragePool")) && Rewrite(graph, id)) ++count;
+    if ((node.is("Conv") || node.is("AveragePool")) && FoldPadAt(graph, id)) ++count;
   }
   return count;
 }

@@ -41,7 +41,7 @@ bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
   return true;
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FoldScaleAt(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   if (!node.post_ops.empty()) return false;
   for (const size_t slot : {0, 1}) {
@@ -71,7 +71,7 @@ absl::StatusOr<int> FoldScale(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
-    if ((node.is("Mul") || node.is("Div")) && Rewrite(graph, id)) ++count;
+    if ((node.is("Mul") || node.is("Div")) && FoldScaleAt(graph, id)) ++count;
   }
   return count;
 }

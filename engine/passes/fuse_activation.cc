@@ -16,7 +16,7 @@ bool CarriesActivation(const Node& node) {
   return IsMac(node) || node.is("Add") || node.is("Sub") || node.is("Mul");
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FuseActivationAt(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   const ValueId x = node.input(0);
   const Node* host = ProducerOf(graph, x);
@@ -35,7 +35,7 @@ bool Rewrite(Graph& graph, NodeId id) {
 absl::StatusOr<int> FuseActivation(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (Rewrite(graph, id)) ++count;
+    if (FuseActivationAt(graph, id)) ++count;
   }
   return count;
 }

@@ -11,7 +11,7 @@
 namespace octet {
 namespace {
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FuseBiasAt(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   if (!node.post_ops.empty()) return false;
   for (const size_t slot : {0, 1}) {
@@ -49,7 +49,7 @@ absl::StatusOr<int> FuseBias(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
-    if ((node.is("Add") || node.is("Sub")) && Rewrite(graph, id)) ++count;
+    if ((node.is("Add") || node.is("Sub")) && FuseBiasAt(graph, id)) ++count;
   }
   return count;
 }

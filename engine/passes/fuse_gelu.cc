@@ -48,7 +48,7 @@ bool IsTanhArgument(const Graph& graph, ValueId value, ValueId x) {
          (sum->input(1) == x && IsCubicTerm(graph, sum->input(0), x, 3));
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FuseGeluAt(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   if (!node.post_ops.empty() || !IsPlainF32(graph, node.output(0))) return false;
   const Product product = Factorize(graph, node.output(0));
@@ -77,7 +77,7 @@ absl::StatusOr<int> FuseGelu(Graph& graph, const PassContext& /*context*/) {
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
     // The root is the last factor that is multiplied in: a Mul, or a Div by 2.
-    if ((node.is("Mul") || node.is("Div")) && Rewrite(graph, id)) ++count;
+    if ((node.is("Mul") || node.is("Div")) && FuseGeluAt(graph, id)) ++count;
   }
   return count;
 }

@@ -55,7 +55,7 @@ ValueId HardSigmoidArgument(const Graph& graph, ValueId value) {
   return node->input(0);
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FuseHardSwishAt(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   if (!node.post_ops.empty() || !IsPlainF32(graph, node.output(0))) return false;
   const Product product = Factorize(graph, node.output(0));
@@ -90,7 +90,7 @@ absl::StatusOr<int> FuseHardSwish(Graph& graph, const PassContext& /*context*/) 
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
-    if ((node.is("Mul") || node.is("Div")) && Rewrite(graph, id)) ++count;
+    if ((node.is("Mul") || node.is("Div")) && FuseHardSwishAt(graph, id)) ++count;
   }
   return count;
 }

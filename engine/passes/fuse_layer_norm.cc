@@ -98,7 +98,7 @@ Reader ReaderWithConstant(const Graph& graph, ValueId value, std::string_view op
   return floats ? Reader{next, *std::move(floats)} : Reader{};
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FuseLayerNormAt(Graph& graph, NodeId id) {
   const auto match = MatchNormalized(graph, graph.node(id));
   if (!match || !IsPlainF32(graph, match->x)) return false;
   const int64_t extent = graph.value(match->x).shape->back();
@@ -132,7 +132,7 @@ bool Rewrite(Graph& graph, NodeId id) {
 absl::StatusOr<int> FuseLayerNorm(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.alive(id) && Rewrite(graph, id)) ++count;
+    if (graph.alive(id) && FuseLayerNormAt(graph, id)) ++count;
   }
   return count;
 }

@@ -13,7 +13,7 @@
 namespace octet {
 namespace {
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool FuseSwishAt(Graph& graph, NodeId id) {
   const Node& mul = graph.node(id);
   if (!mul.post_ops.empty()) return false;
   for (const size_t slot : {0, 1}) {
@@ -41,7 +41,7 @@ absl::StatusOr<int> FuseSwish(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
     // The branch through Sigmoid reads what the Conv no longer writes, and dies with RemoveDead.
-    if (graph.alive(id) && graph.node(id).is("Mul") && Rewrite(graph, id)) ++count;
+    if (graph.alive(id) && graph.node(id).is("Mul") && FuseSwishAt(graph, id)) ++count;
   }
   return count;
 }

@@ -16,7 +16,7 @@ namespace octet {
 namespace {
 
 // Each round lets a Transpose sink as far as it can and then cancels pairs; residual branches need a few.
-constexpr int kMaxRounds = 12;
+constexpr int kMaxPushes = 12;
 
 class TransposePusher {
  public:
@@ -24,7 +24,7 @@ class TransposePusher {
 
   int Run() {
     int total = WriteOutPerms();
-    for (int round = 0; round < kMaxRounds; ++round) {
+    for (int round = 0; round < kMaxPushes; ++round) {
       int count = 0;
       for (const NodeId id : graph_.OrderSnapshot()) {
         if (graph_.alive(id)) count += Visit(id);

@@ -12,7 +12,7 @@ namespace octet {
 namespace {
 
 // The axes of a reduction, in [0, rank), sorted; nullopt when they are not constant.
-std::optional<std::vector<int64_t>> Axes(const Graph& graph, const Node& node, int rank) {
+std::optional<std::vector<int64_t>> MeanAxes(const Graph& graph, const Node& node, int rank) {
   std::vector<int64_t> axes;
   if (node.input(1) != kNone) {
     const auto ints = IntsOf(graph, node.input(1));
@@ -26,13 +26,13 @@ std::optional<std::vector<int64_t>> Axes(const Graph& graph, const Node& node, i
   return axes;
 }
 
-bool Rewrite(Graph& graph, NodeId id) {
+bool SpatialMeanAt(Graph& graph, NodeId id) {
   const Node node = graph.node(id);
   const ValueId x = node.input(0);
   const int rank = RankOf(graph, x);
   // Of rank 3 the last axis is as often a feature axis, where means are no pooling.
   if (rank < 4 || !IsPlainF32(graph, x) || !node.post_ops.empty()) return false;
-  const auto axes = Axes(graph, node, rank);
+  const auto axes = MeanAxes(graph, node, rank);
   if (!axes || axes->size() != static_cast<size_t>(rank - 2)) return false;
   for (int i = 2; i < rank; ++i) {
     if ((*axes)[i - 2] != i) return false;
@@ -57,7 +57,7 @@ bool Rewrite(Graph& graph, NodeId id) {
 absl::StatusOr<int> SpatialMean(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.node(id).is("ReduceMean") && Rewrite(graph, id)) ++count;
+    if (graph.node(id).is("ReduceMean") && SpatialMeanAt(graph, id)) ++count;
   }
   return count;
 }

@@ -10,6 +10,13 @@
 namespace octet {
 namespace {
 
+// Sums of squares may leave the range of float where the activations themselves do not.
+bool Usable(const PatchMoments& moments, int64_t group) {
+  return moments.count() > 0 && std::ranges::all_of(moments.products(group), [](float product) {
+           return std::isfinite(product);
+         });
+}
+
 // The feedback U of one group, with the order in which its elements are rounded.
 class Feedback {
  public:
@@ -30,12 +37,12 @@ class Feedback {
                              [&](int64_t a, int64_t b) { return moment(a, a) > moment(b, b); });
     const double kept = n / (n + static_cast<double>(length_));
     // An element that never varies must not divide by zero, nor must one that others determine.
-    const double least = 1e-6 * std::max(moment(order_[0], order_[0]), 1e-30);
+    least_ = 1e-6 * std::max(moment(order_[0], order_[0]), 1e-30);
     rows_.resize(static_cast<size_t>(length_ * length_));
     for (int64_t i = 0; i < length_; ++i) {
       for (int64_t j = 0; j <= i; ++j) {
         const double h = moment(order_[static_cast<size_t>(i)], order_[static_cast<size_t>(j)]);
-        Row(i)[j] = i == j ? std::max(h, 0.0) + least : kept * h;
+        Row(i)[j] = i == j ? std::max(h, 0.0) + least_ : kept * h;
       }
     }
     Decompose();
@@ -53,7 +60,7 @@ class Feedback {
     std::vector<double> scaled(static_cast<size_t>(length_));
     for (int64_t k = length_ - 1; k > 0; --k) {
       double* const u = Row(k);
-      const double d = u[k];
+      const double d = std::max(u[k], least_);
       for (int64_t i = 0; i < k; ++i) {
         scaled[static_cast<size_t>(i)] = u[i];
         u[i] /= d;
@@ -69,6 +76,7 @@ class Feedback {
   }
 
   int64_t length_;
+  double least_ = 0;
   std::vector<int64_t> order_;
   std::vector<double> rows_;
 };
@@ -86,6 +94,7 @@ void CompensateRounding(const Tensor& weights, const WeightLayout& layout,
   const float* const real = weights.span<float>().data();
   int8_t* const rounded = quantized.values.mutable_span<int8_t>().data();
   for (int64_t group = 0; group < moments.groups(); ++group) {
+    if (!Usable(moments, group)) continue;  // stays rounded to nearest
     const Feedback feedback(moments, group, centered);
     ParallelFor(per_group, 1, [&](int64_t begin, int64_t end) {
       std::vector<double> errors(static_cast<size_t>(length));

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "engine/ops/onnx_dtype.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/weights.h"
@@ -10,7 +11,6 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kOnnxFloat = 1;  // TensorProto.FLOAT
 constexpr int32_t kUnsignedZero = 128;
 
 Tensor ToUnsigned(const Tensor& weights) {

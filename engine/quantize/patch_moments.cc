@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "engine/tensor/cpu_clones.h"
-#include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
 namespace octet {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "engine/ops/onnx_dtype.h"
 #include "engine/quantize/opset.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
@@ -9,7 +10,6 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kOnnxFloat = 1;  // TensorProto.FLOAT
 constexpr float kLargestHalf = 65504.0f;
 
 bool Overflows(const Tensor& tensor, DType dtype) {

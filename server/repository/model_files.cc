@@ -35,7 +35,7 @@ bool IsFolder(const fs::path& path) {
 }
 
 /// The number that a version folder is named after.
-std::optional<int64_t> ParseVersion(std::string_view name) {
+std::optional<int64_t> VersionOf(std::string_view name) {
   int64_t number = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
   const bool whole = error == std::errc() && end == name.data() + name.size();
@@ -100,7 +100,7 @@ absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view n
   model.config = StampOf(model.config_path());
   for (const std::string& entry : entries) {
     const fs::path path = folder / entry;
-    const std::optional<int64_t> version = ParseVersion(entry);
+    const std::optional<int64_t> version = VersionOf(entry);
     if (version && IsFolder(path)) {
       ScanVersion(path, model.versions[*version], model.ignored);
     } else if (!(model.config && entry == "model.yaml")) {

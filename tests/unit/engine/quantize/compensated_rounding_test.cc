@@ -147,6 +147,16 @@ TEST(CompensateRounding, RoundsToNearestWhereInputsAreUnrelated) {
   EXPECT_TRUE(std::ranges::equal(compensated.values.span<int8_t>(), nearest.values.span<int8_t>()));
 }
 
+TEST(CompensateRounding, LeavesWhatItCannotSumUp) {
+  const Layer layer({kUnknownDim, 2}, {2, 3}, {}, "MatMul");
+  const QuantizedWeights nearest = QuantizeWeights(layer.weights(), 1, true);
+  QuantizedWeights compensated = QuantizeWeights(layer.weights(), 1, true);
+  const Tensor huge =
+      Tensor::From<float>(Shape{1, 2}, {1e30F, -1e30F});  // whose squares are infinite
+  CompensateRounding(layer.weights(), {1, false}, layer.Moments(huge), false, compensated);
+  EXPECT_TRUE(std::ranges::equal(compensated.values.span<int8_t>(), nearest.values.span<int8_t>()));
+}
+
 TEST(CompensateRounding, OfGroupsAndRowsOfAConvolution) {
   // Two groups that see the same data and have the same weights are rounded alike; inputs that never vary harm nothing.
   const Layer layer({kUnknownDim, 2, 4, 4}, {2, 1, 3, 3}, {{"group", int64_t{2}}});
