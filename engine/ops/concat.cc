@@ -133,7 +133,7 @@ class ConcatStep final : public Step {
 
  private:
   static void Requantize(const Part& part, const uint8_t* src, uint8_t* dst) {
-    constexpr int64_t kGrain = 32 * 1024;
+    constexpr int64_t kGrain = int64_t{32} * 1024;
     const ByteTable& table = *part.table;
     const Strip& strip = part.strip;
     ParallelFor(strip.rows * strip.part, kGrain, [&](int64_t begin, int64_t end) {

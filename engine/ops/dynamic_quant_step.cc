@@ -9,7 +9,7 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kGrain = 64 * 1024;
+constexpr int64_t kGrain = int64_t{64} * 1024;
 
 }  // namespace
 

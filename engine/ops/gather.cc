@@ -46,7 +46,7 @@ absl::StatusOr<Kernel> MakeGather(const KernelContext& context) {
     const auto* src = inputs[0].as<std::byte>();
     auto* dst = outputs[0].as<std::byte>();
     if (absl::Status status = indices.CheckAll(extent, name); !status.ok()) return status;
-    const int64_t grain = 64 * 1024 / static_cast<int64_t>(std::max<size_t>(block, 1)) + 1;
+    const int64_t grain = int64_t{64} * 1024 / static_cast<int64_t>(std::max<size_t>(block, 1)) + 1;
     ParallelFor(outer * count, grain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t from = (i / count) * extent + indices.At(i % count, extent);
@@ -94,7 +94,7 @@ absl::StatusOr<Kernel> MakeGatherElements(const KernelContext& context) {
     const auto* src = inputs[0].as<std::byte>();
     auto* dst = outputs[0].as<std::byte>();
     const int64_t count = indices.size();
-    ParallelFor(count, 16 * 1024, [&](int64_t begin, int64_t end) {
+    ParallelFor(count, int64_t{16} * 1024, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         int64_t rest = k;
         int64_t from = indices.At(k, shape[axis]) * strides[axis];

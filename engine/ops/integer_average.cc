@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kChannelBlock = 512;
 /// 255 * this fits 31 bits.
 constexpr int64_t kMaxTaps = int64_t{1} << 22;
-constexpr int64_t kGrainBytes = 64 * 1024;
+constexpr int64_t kGrainBytes = int64_t{64} * 1024;
 
 OCTET_CPU_CLONES void AddUnsigned(const uint8_t* x, int32_t* sum, int64_t n) {
   for (int64_t i = 0; i < n; ++i) sum[i] += x[i];

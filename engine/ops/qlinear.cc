@@ -53,7 +53,7 @@ absl::StatusOr<Kernel> MakeQLinearBinary(const KernelContext& context, Combine c
     const RunQuant b = RunQuant::At(inputs, 4);
     const RunQuant c = RunQuant::At(inputs, 6);
     uint8_t* y = outputs[0].as<uint8_t>();
-    ParallelFor(plan.elements(), 16 * 1024, [&](int64_t begin, int64_t end) {
+    ParallelFor(plan.elements(), int64_t{16} * 1024, [&](int64_t begin, int64_t end) {
       plan.ForEachRow(begin, end, [&](int64_t out, std::span<const int64_t> in, int64_t n) {
         for (int64_t i = 0; i < n; ++i) {
           const float left = a.Real(ByteAt(inputs[0], in[0] + i * plan.stride(0)));
@@ -98,7 +98,7 @@ ByteTable TableOf(DType dtype, const RunQuant& x, const RunQuant& y, const Fn& f
 }
 
 void MapBytes(const ByteTable& table, const uint8_t* src, uint8_t* dst, int64_t count) {
-  ParallelFor(count, 32 * 1024, [&](int64_t begin, int64_t end) {
+  ParallelFor(count, int64_t{32} * 1024, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) dst[i] = table[src[i]];
   });
 }

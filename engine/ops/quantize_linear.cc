@@ -126,7 +126,7 @@ absl::StatusOr<Channels> ChannelsOf(const KernelContext& context) {
   return Channels{scales, inner};
 }
 
-constexpr int64_t kGrain = 16 * 1024;
+constexpr int64_t kGrain = int64_t{16} * 1024;
 
 /// Calls fn(begin, end, channel) for runs of elements that share a scale.
 template <typename Fn>

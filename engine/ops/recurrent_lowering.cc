@@ -113,8 +113,8 @@ class LstmLowering {
   }
 
   absl::Status CheckActivations() const {
-    using Kind = RecurrentActivation::Kind;
-    constexpr std::array kUsual = {Kind::kSigmoid, Kind::kTanh, Kind::kTanh};
+    using enum RecurrentActivation::Kind;
+    constexpr std::array kUsual = {kSigmoid, kTanh, kTanh};
     const auto directions = static_cast<size_t>((*context_.input(kR).shape)[0]);
     OCTET_ASSIGN_OR_RETURN(const auto activations,
                            ReadActivations(context_.node, {"Sigmoid", "Tanh", "Tanh"}, directions));

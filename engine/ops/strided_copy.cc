@@ -10,7 +10,7 @@ namespace octet {
 namespace {
 
 /// Bytes below which a thread is not worth waking.
-constexpr int64_t kBytesPerThread = 64 * 1024;
+constexpr int64_t kBytesPerThread = int64_t{64} * 1024;
 /// Side of the square blocks of a transposing copy, in elements: one cache line on both sides.
 template <typename T>
 constexpr int64_t kTransposeBlock = 64 / sizeof(T);

@@ -10,6 +10,9 @@
 namespace octet {
 namespace {
 
+// Of the largest second moment; added to every variance.
+constexpr double kLeastVariance = 1e-4;
+
 // Sums of squares may leave the range of float where the activations themselves do not.
 bool Usable(const PatchMoments& moments, int64_t group) {
   return moments.count() > 0 && std::ranges::all_of(moments.products(group), [](float product) {
@@ -25,9 +28,11 @@ class Feedback {
     const auto sums = moments.sums(group);
     const auto products = moments.products(group);
     const auto n = static_cast<double>(moments.count());
+    const auto square_of = [&](int64_t i, int64_t j) {
+      return products[static_cast<size_t>(std::min(i, j) * length_ + std::max(i, j))] / n;
+    };
     const auto moment = [&](int64_t i, int64_t j) {
-      const double square =
-          products[static_cast<size_t>(std::min(i, j) * length_ + std::max(i, j))] / n;
+      const double square = square_of(i, j);
       const double means =
           static_cast<double>(sums[static_cast<size_t>(i)]) * sums[static_cast<size_t>(j)] / n / n;
       return centered ? square - means : square;
@@ -36,8 +41,10 @@ class Feedback {
     std::ranges::stable_sort(order_,
                              [&](int64_t a, int64_t b) { return moment(a, a) > moment(b, b); });
     const double kept = n / (n + static_cast<double>(length_));
-    // An element that never varies must not divide by zero, nor must one that others determine.
-    least_ = 1e-6 * std::max(moment(order_[0], order_[0]), 1e-30);
+    // The sums are of floats: a variance far below the square of the mean is their error, not the data's.
+    double largest = 0;
+    for (int64_t i = 0; i < length_; ++i) largest = std::max(largest, square_of(i, i));
+    least_ = kLeastVariance * std::max(largest, 1e-30);
     rows_.resize(static_cast<size_t>(length_ * length_));
     for (int64_t i = 0; i < length_; ++i) {
       for (int64_t j = 0; j <= i; ++j) {

@@ -163,8 +163,8 @@ TEST(CompensateRounding, OfGroupsAndRowsOfAConvolution) {
   Tensor weights(DType::kF32, Shape{2, 1, 3, 3});
   for (size_t i = 0; i < 18; ++i)
     weights.mutable_span<float>()[i] = std::sin(static_cast<float>(i % 9) * 1.7F);
-  Tensor samples(DType::kF32, Shape{16, 2, 4, 4});
-  std::ranges::fill(samples.mutable_span<float>(), 0.25F);
+  Tensor samples(DType::kF32, Shape{1000, 2, 4, 4});
+  std::ranges::fill(samples.mutable_span<float>(), 0.3F);  // whose sums are not exact
   QuantizedWeights rounded = QuantizeWeights(weights, 0, true);
   CompensateRounding(weights, {0, true}, layer.Moments(samples), true, rounded);
   const auto q = rounded.values.span<int8_t>();
