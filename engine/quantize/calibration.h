@@ -112,8 +112,8 @@ struct Observation {
   Collector* collector = nullptr;
 };
 
-/// Runs the model in `precision` over the set and shows every batch of each value to its collectors; some values may be graph inputs, and a
-/// value may have several collectors.
+/// Runs the model in `precision` over the set and shows every batch of each value to its collectors; some values may be graph
+/// inputs, and a value may have several collectors.
 /// Errors: INVALID_ARGUMENT naming the input for a missing or unknown input, an element type or shape that is not the model's,
 /// an empty set, fewer samples than a fixed batch takes, NaN or infinity in the data (with the sample's index) or in an
 /// activation; CANCELLED when `progress` says so.

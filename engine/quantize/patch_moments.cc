@@ -12,10 +12,9 @@ namespace {
 constexpr int64_t kPatches = 8192;
 constexpr int64_t kRowsAtOnce = 8;
 
-// products[i][j] += sum over the rows r of rows[r][i] * rows[r][j], for i in [begin, end) and j >= i.
-OCTET_CPU_CLONES void AddProducts(const float* rows, int64_t length, int64_t begin, int64_t end,
-                                  float* products) {
-  for (int64_t i = begin; i < end; ++i) {
+// products[i][j] += sum over the rows r of rows[r][i] * rows[r][j], for j >= i.
+OCTET_CPU_CLONES void AddProducts(const float* rows, int64_t length, float* products) {
+  for (int64_t i = 0; i < length; ++i) {
     float* const to = products + i * length;
     float left[kRowsAtOnce];
     for (int64_t r = 0; r < kRowsAtOnce; ++r) left[r] = rows[r * length + i];
@@ -37,8 +36,10 @@ std::optional<PatchMoments> PatchMoments::For(const Graph& graph, const Weighted
   const int64_t outputs = weights[weighted.weight_axis];
   if (weights.elements() == 0 || (conv && weights.rank() > 5)) return std::nullopt;
   const int64_t length = weights.elements() / outputs;
-  if (length > kMaxLength) return std::nullopt;
-  PatchMoments moments(node, conv ? node.attributes.IntOr("group", 1) : 1, length, samples);
+  const int64_t groups = conv ? node.attributes.IntOr("group", 1) : 1;
+  // Compared by division: an odd file's extents may have a product beyond 64 bits.
+  if (length > kMaxMoments / length / groups) return std::nullopt;
+  PatchMoments moments(node, groups, length, samples);
   for (int axis = 2; conv && axis < weights.rank(); ++axis)
     moments.kernel_.push_back(weights[axis]);
   return moments;
@@ -150,8 +151,7 @@ void PatchMoments::Add(std::span<const float> patches, int64_t group) {
       last.resize(static_cast<size_t>(kRowsAtOnce * length_));
       at = last.data();
     }
-    float* const products = products_.data() + group * length_ * length_;
-    AddProducts(at, length_, 0, length_, products);
+    AddProducts(at, length_, products_.data() + group * length_ * length_);
   }
 }
 

@@ -23,10 +23,10 @@ namespace octet {
 /// Not thread-safe.
 class PatchMoments : public Collector {
  public:
-  /// Longer patches are not looked at: K^2 moments would cost more than they give.
-  static constexpr int64_t kMaxLength = 2304;
+  /// Moments of a layer, K^2 per group; layers with more are not looked at, for these cost more than they give.
+  static constexpr int64_t kMaxMoments = int64_t{2304} * 2304;
 
-  /// nullopt where the node's patches are too long or its window has more than three axes. `samples`: in the calibration set.
+  /// nullopt where the node has too many moments, or its window more than three axes. `samples`: in the calibration set.
   static std::optional<PatchMoments> For(const Graph& graph, const WeightedNode& weighted,
                                          int64_t samples);
 
@@ -35,8 +35,9 @@ class PatchMoments : public Collector {
   int64_t groups() const { return groups_; }
   int64_t length() const { return length_; }
   int64_t count() const { return count_; }
-  /// Sums over the patches of a group: of element i; of elements i * j at [i * length() + j], j >= i.
+  /// Sums over the patches of a group: [length()], of element i.
   std::span<const float> sums(int64_t group) const;
+  /// [length(), length()], of the products of elements i and j at [i, j] for j >= i; zeros below.
   std::span<const float> products(int64_t group) const;
 
  private:

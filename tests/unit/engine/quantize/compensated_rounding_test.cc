@@ -116,9 +116,14 @@ TEST(PatchMoments, SeeTheSameWindowsAsTheConvolution) {
     EXPECT_EQ(moments.sums(0)[i], static_cast<float>(moments.count()) * image[i]);
 }
 
-TEST(PatchMoments, LeaveOutWhatIsTooLong) {
-  const Layer layer({kUnknownDim, 2305}, {2305, 1}, {}, "MatMul");
-  EXPECT_FALSE(PatchMoments::For(layer.graph, layer.weighted, 1).has_value());
+TEST(PatchMoments, LeaveOutWhatHasTooMany) {
+  const Layer longest({kUnknownDim, 2304}, {2304, 1}, {}, "MatMul");
+  EXPECT_TRUE(PatchMoments::For(longest.graph, longest.weighted, 1).has_value());
+  const Layer longer({kUnknownDim, 2305}, {2305, 1}, {}, "MatMul");
+  EXPECT_FALSE(PatchMoments::For(longer.graph, longer.weighted, 1).has_value());
+  // 64 groups of 324 * 324.
+  const Layer groups({kUnknownDim, 64 * 36, 3, 3}, {64, 36, 3, 3}, {{"group", int64_t{64}}});
+  EXPECT_FALSE(PatchMoments::For(groups.graph, groups.weighted, 1).has_value());
 }
 
 TEST(CompensateRounding, KeepsTheResultsNearer) {
