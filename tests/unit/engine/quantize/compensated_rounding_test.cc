@@ -122,7 +122,7 @@ TEST(PatchMoments, LeaveOutWhatHasTooMany) {
   const Layer longer({kUnknownDim, 2305}, {2305, 1}, {}, "MatMul");
   EXPECT_FALSE(PatchMoments::For(longer.graph, longer.weighted, 1).has_value());
   // 64 groups of 324 * 324.
-  const Layer groups({kUnknownDim, 64 * 36, 3, 3}, {64, 36, 3, 3}, {{"group", int64_t{64}}});
+  const Layer groups({kUnknownDim, 2304, 3, 3}, {64, 36, 3, 3}, {{"group", int64_t{64}}});
   EXPECT_FALSE(PatchMoments::For(groups.graph, groups.weighted, 1).has_value());
 }
 
