@@ -28,7 +28,7 @@ class DispatcherTest : public ::testing::Test {
   /// Submits a request of `rows` rows of four floats (16 bytes).
   TestCall& Submit(const std::shared_ptr<VariantQueue>& queue, int rows = 1,
                    TimePoint deadline = kNever) {
-    TestCall& call = calls_.emplace_back(std::vector<float>(rows * 4, 1), Shape{4});
+    TestCall& call = calls_.emplace_back(std::vector<float>(size_t{4} * rows, 1), Shape{4});
     dispatcher_.Submit(queue, call.Request(clock_.Now(), deadline));
     return call;
   }
