@@ -115,7 +115,9 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, do
       {"compile_ms",
        std::chrono::duration<double, std::milli>(session.plan().compile_time()).count()},
       {"weights_bytes", session.model().resident_weight_bytes()},
-      {"arena_bytes", session.plan().memory().arena_bytes}};
+      {"arena_bytes", session.plan().memory().arena_bytes},
+      {"live_peak_bytes", session.plan().memory().live_peak_bytes},
+      {"macs", session.plan().certificate().total_macs()}};
 }
 
 // Elements of every output by name, so that a comparison of times can be one of answers, too.

@@ -4,8 +4,11 @@ import dataclasses
 import fnmatch
 import hashlib
 import pathlib
+import subprocess
+import sys
 
 import bert
+import exports
 import numpy as np
 import onnx
 import yaml
@@ -15,6 +18,7 @@ SHARED = ROOT.parent / "shared"
 LIGHT = pathlib.Path("/usr/share/libonnx-testdata/data/light")
 
 BERT = "bert-base"
+TORCHVISION = "torchvision-"  # and the network's name there
 
 # Which data sets of ../shared/data a model is calibrated with and fed from.
 DATA = {
@@ -28,10 +32,12 @@ DATA = {
     "kwt1": ("kws-audio-calibration", "kws-audio-eval"),
     "mnist-8": ("mnist-calibration", "mnist-eval"),
 }
+# What networks that take images of 224 x 224 are calibrated with and fed from, and how their input maps.
+IMAGES = DATA["mobilenetv2"]
 
 
 class NotMeasured(Exception):
-    """Why a model's file is not for a batch."""
+    """Why a model, or its file for a batch, is not there."""
 
 
 @dataclasses.dataclass
@@ -51,8 +57,8 @@ def existing(path):
 
 
 def load():
-    """Lists every model there is: the demo's, those beside the checkout, those of ONNX's test data, one that is written
-    when it is selected."""
+    """Lists every model there is: the demo's, those beside the checkout, those of ONNX's test data, and those that
+    write() makes."""
     demo = ROOT / "demo"
     glyphs = demo / "models/glyphs"
     data = demo / "data"
@@ -64,19 +70,44 @@ def load():
             model.map = existing(folder.parent / "model.yaml")
         models.append(model)
     models += [Model(file.stem, file) for file in sorted(LIGHT.glob("light_*.onnx"))]
+    models += [Model(TORCHVISION + name) for name in exports.NETWORKS]
     return [*models, Model(BERT)]
 
 
-def select(models, patterns, cache):
+def take_images(model):
+    model.calibration, model.data = (existing(SHARED / f"data/{name}.npz") for name in IMAGES)
+    model.map = existing(SHARED / "models/mobilenetv2/model.yaml")
+
+
+def write(model, cache):
+    """Makes the files of a model that is not a file anywhere, unless the cache has them."""
+    if model.name == BERT:
+        model.fp32, model.calibration, model.data = bert.write(cache / BERT)
+    elif model.name.startswith(TORCHVISION):
+        model.fp32 = exported(model.name.removeprefix(TORCHVISION), cache)
+        take_images(model)
+
+
+def exported(name, cache):
+    """Returns torchvision's network of this name as ONNX. Raises NotMeasured where the exporter is not installed."""
+    script = pathlib.Path(exports.__file__)
+    file = cache / "exports" / f"{name}-{hashlib.sha256(script.read_bytes()).hexdigest()[:16]}.onnx"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        making = file.with_suffix(".making")
+        done = subprocess.run([sys.executable, script, name, making], capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode != 0:
+            raise NotMeasured(f"its export fails: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+        making.rename(file)
+    return file
+
+
+def select(models, patterns):
     """Returns the models whose names match a shell pattern; raises ValueError naming a pattern that matches none."""
     for pattern in patterns:
         if not fnmatch.filter([model.name for model in models], pattern):
             raise ValueError(f"no model is called '{pattern}'; there are {', '.join(model.name for model in models)}")
-    selected = [model for model in models if any(fnmatch.fnmatch(model.name, pattern) for pattern in patterns)]
-    for model in selected:
-        if model.name == BERT:
-            model.fp32, model.calibration, model.data = bert.write(cache / BERT)
-    return selected
+    return [model for model in models if any(fnmatch.fnmatch(model.name, pattern) for pattern in patterns)]
 
 
 def inputs_of(file):

@@ -8,9 +8,20 @@ from xml.sax.saxutils import escape
 
 import rounds
 
-HEADS = ["model", "Octet, ms", "ONNX Runtime, ms", "ratio", "primitives, ms", "whole / primitives", "cosine"]
+HEADS = [
+    "model",
+    "Octet, ms",
+    "ONNX Runtime, ms",
+    "ratio",
+    "fp32 / this",
+    "primitives, ms",
+    "whole / primitives",
+    "of peak",
+    "cosine",
+]
+MEMORY_HEADS = ["model", "weights, MB", "arena, MB", "arena / live", "peak RSS, MB", "ready, ms"]
 # Least cosine of an answer with the fp32 answer. An int8 answer may also be as far away as the peer's is, within USEFUL.
-LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.98, "int8 as shipped": 0.98}
+LEAST_COSINE = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.98, "int8 as shipped": 0.98, "int8-dynamic": 0.98}
 PEERS_MARGIN = 0.01
 USEFUL = 0.9
 
@@ -37,15 +48,33 @@ def groups(rows):
         yield f"{precision}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}", members
 
 
+def _spread(ratio):
+    return "{median:.2f} ({low:.2f} to {high:.2f})".format(**ratio)
+
+
 def _cells(row):
     if "error" in row:
-        return [row["model"], row["error"], "", "", "", "", ""]
+        return [row["model"], row["error"], *[""] * (len(HEADS) - 2)]
     times = ["{min_ms:.3f}, {median_ms:.3f}".format(**row[side]) if side in row else "" for side in ("octet", "peer")]
-    ratio = "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["ratio"]) if "ratio" in row else row.get("note", "")
+    ratio = _spread(row["ratio"]) if "ratio" in row else row.get("note", "")
+    fp32_ratio = _spread(row["fp32_ratio"]) if "fp32_ratio" in row else ""
     cosine = ", ".join(f"{value:.4f}" for value in row.get("cosine", {}).values())
     whole = f"{row['whole_to_primitives']:.2f}" if row["whole_to_primitives"] else ""
     wrong = " wrong answer" if is_wrong(row) else ""
-    return [row["model"], *times, ratio, f"{row['primitive_sum_ms']:.3f}", whole, cosine + wrong]
+    share = f"{row['macs_per_second'] / row['peak_macs_per_second']:.0%}"
+    primitives = f"{row['primitive_sum_ms']:.3f}"
+    return [row["model"], *times, ratio, fp32_ratio, primitives, whole, share, cosine + wrong]
+
+
+def _memory_cells(row):
+    """Returns what a model takes in memory, and its time to the first answer; both sides where there are two."""
+    memory = row["memory"]
+    weights, arena = (f"{memory[key] / 1e6:.2f}" for key in ("weights_bytes", "arena_bytes"))
+    to_live = f"{memory['arena_bytes'] / memory['live_peak_bytes']:.2f}" if memory["live_peak_bytes"] else ""
+    sides = [row[side] for side in ("octet", "peer") if side in row]
+    peaks = ", ".join(f"{side['peak_bytes'] / 1e6:.0f}" for side in sides)
+    ready = ", ".join(f"{side['ready_ms']:.0f}" for side in sides)
+    return [row["model"], weights, arena, to_live, peaks, ready]
 
 
 def _aligned(table):
@@ -89,12 +118,16 @@ def table(report):
     for title, rows in groups(report["rows"]):
         lines += ["", title, "", *_aligned([HEADS, *map(_cells, rows)])]
         lines += ["", line] if (line := summary(rows)) else []
+        measured = [row for row in rows if "error" not in row]
+        lines += ["", *_aligned([MEMORY_HEADS, *map(_memory_cells, measured)])] if measured else []
     if report["peer"]:
         lines += ["", *overview(report["rows"])]
         lines += [
             "",
             "Times: shortest, median. Ratio: ONNX Runtime's median time over Octet's, the median of the rounds and their",
-            "quartiles; above 1 Octet is faster. Cosine: of Octet's and of ONNX Runtime's answer with the fp32 answer.",
+            "quartiles; above 1 Octet is faster. fp32 / this: Octet's fp32 in the same turns. Of peak: multiply-adds per second",
+            "over the most that one layer reaches in this precision. Cosine: of Octet's and of ONNX Runtime's answer with the",
+            "fp32 answer. Where two values are given, they are Octet's and ONNX Runtime's.",
             "ONNX Runtime has no bf16 on these CPUs: beside bf16 it runs fp32.",
         ]
     return lines

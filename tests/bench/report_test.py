@@ -25,11 +25,14 @@ def row(model="net", precision="fp32", ratio=1.5, cosine=1.0, peer_cosine=1.0, b
         "precision": precision,
         "batch": batch,
         "threads": threads,
-        "octet": {"min_ms": 1.0, "median_ms": 1.1},
-        "peer": {"min_ms": 1.6, "median_ms": 1.7},
+        "octet": {"min_ms": 1.0, "median_ms": 1.1, "ready_ms": 30.0, "peak_bytes": 20e6},
+        "peer": {"min_ms": 1.6, "median_ms": 1.7, "ready_ms": 50.0, "peak_bytes": 40e6},
         "ratio": {"median": ratio, "low": ratio - 0.1, "high": ratio + 0.2, "rounds": [ratio]},
         "primitive_sum_ms": 0.8,
         "whole_to_primitives": 1.25,
+        "memory": {"weights_bytes": 4e6, "arena_bytes": 1.1e6, "live_peak_bytes": 1e6},
+        "macs_per_second": 3e10,
+        "peak_macs_per_second": 6e10,
         "cosine": {"octet": cosine, "peer": peer_cosine},
     }
 
@@ -105,6 +108,20 @@ class TableTest(unittest.TestCase):
         self.assertEqual(titles, ["fp32, batch 1, 1 thread", "int8, batch 1, 1 thread", "fp32, batch 8, 2 threads"])
         self.assertIn("1.000, 1.100", "\n".join(lines))
         self.assertIn("1.50 (1.40 to 1.70)", "\n".join(lines))
+
+    def test_a_row_says_its_share_of_the_peak_and_its_gain_over_fp32(self):
+        quantized = {**row(precision="int8"), "fp32_ratio": {"median": 3.5, "low": 3.25, "high": 3.75}}
+        cells = [cell.strip() for cell in self.line(quantized, "1.000, 1.100").strip("|").split("|")]
+        self.assertEqual(cells[report.HEADS.index("of peak")], "50%")
+        self.assertEqual(cells[report.HEADS.index("fp32 / this")], "3.50 (3.25 to 3.75)")
+
+    def test_a_row_says_what_it_takes_in_memory(self):
+        cells = [cell.strip() for cell in self.line(row("net"), "4.00").strip("|").split("|")]
+        self.assertEqual(cells, ["net", "4.00", "1.10", "1.10", "20, 40", "30, 50"])
+
+    def line(self, measured, words):
+        (line,) = [line for line in report.table(result(measured)) if words in line]
+        return line
 
     def test_where_octet_is_slower_is_said_slowest_first(self):
         self.assertEqual(

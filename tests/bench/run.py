@@ -15,13 +15,14 @@ import sys
 import tempfile
 
 import catalog
+import peak
 import peer_library
 import report
 import rounds
 import sides
 import variants
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8", "int8-dynamic")
 SETTLE_SECONDS = 0.1  # longer than an idle thread of either side spins
 
 
@@ -35,7 +36,7 @@ def parse():
 
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=listed(str), default=["*"], help="names or shell patterns, separated by commas")
-    parser.add_argument("--precisions", type=listed(str), default=list(PRECISIONS), help="of fp32,bf16,int8")
+    parser.add_argument("--precisions", type=listed(str), default=list(PRECISIONS), help="of " + ",".join(PRECISIONS))
     parser.add_argument("--batch", type=listed(int), default=[1])
     parser.add_argument("--threads", type=listed(int), default=[1])
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
@@ -64,6 +65,7 @@ class Bench:
         self.peer_version = None
         self.folder = tempfile.TemporaryDirectory()
         self.references = {}  # (model, batch): the fp32 answer
+        self.peaks = {}  # threads: {precision: the most multiply-adds per second}
 
     def start_octet(self, file, arrays, threads, precision=None):
         return sides.octet(self.options.octet, file, arrays, threads, self.folder.name, precision)
@@ -75,20 +77,20 @@ class Bench:
 
     def files(self, model, precision):
         """Yields (label, Octet's file, the peer's file or why it has none)."""
-        if precision != "int8":
+        if precision not in variants.MADE:
             if model.fp32:
                 yield precision, model.fp32, model.fp32
             return
-        if model.int8:
+        if precision == "int8" and model.int8:
             yield "int8 as shipped", model.int8, model.int8
-        if model.fp32 and model.calibration:
+        if model.fp32 and (model.calibration or precision == "int8-dynamic"):
             theirs = None
             if self.peer:
                 try:
-                    theirs = variants.by_peer(model, self.cache)
+                    theirs = variants.by_peer(model, precision, self.cache)
                 except variants.QuantizeError as error:
                     theirs = f"its quantizer fails: {error}"
-            yield "int8", variants.by_octet(self.options.octet, model, self.cache), theirs
+            yield precision, variants.by_octet(self.options.octet, model, precision, self.cache), theirs
 
     def reference(self, model, batch, arrays):
         """Returns the fp32 answer, the peer's where there is one; None for a model that has no fp32 file."""
@@ -113,6 +115,9 @@ class Bench:
             running["octet"] = self.start_octet(ours, arrays, threads, "bf16" if label == "bf16" else None)
             if self.peer and isinstance(theirs, pathlib.Path):
                 running["peer"] = self.start_peer(theirs, arrays, threads)
+            if label != "fp32" and model.fp32:
+                fp32 = catalog.for_batch(model.fp32, batch, self.cache)
+                running["octet fp32"] = self.start_octet(fp32, catalog.feed(model, fp32, batch), threads)
             settle = SETTLE_SECONDS if threads > 1 else 0
             sides.take_turns(running.values(), self.options.rounds, self.options.seconds, settle)
             self.fill(row, running, self.reference(model, batch, arrays))
@@ -125,16 +130,31 @@ class Bench:
         """Writes what the sides measured into the row."""
         for name, side in running.items():
             row[name] = {**rounds.summarize(side.rounds), "ready_ms": side.ready_ms, "peak_bytes": side.peak_bytes}
-        sums = [line["primitive_sum_ms"] for line in running["octet"].rounds]
+        octet = running["octet"].rounds
+        sums = [line["primitive_sum_ms"] for line in octet]
         row["primitive_sum_ms"] = min(sums)
         row["whole_to_primitives"] = row["octet"]["min_ms"] / min(sums) if min(sums) else None
+        row["memory"] = {key: octet[0][key] for key in ("weights_bytes", "arena_bytes", "live_peak_bytes")}
+        row["macs_per_second"] = octet[0]["macs"] / (row["octet"]["min_ms"] / 1e3)
+        row["peak_macs_per_second"] = self.peak(row["precision"], row["threads"])
+        if "octet fp32" in running:
+            row["fp32_ratio"] = rounds.compare(octet, running["octet fp32"].rounds)
         if "peer" in running:
-            row["ratio"] = rounds.compare(running["octet"].rounds, running["peer"].rounds)
+            row["ratio"] = rounds.compare(octet, running["peer"].rounds)
             reference = reference or running["peer"].answers
         if reference:
-            compared = {name: rounds.agreement(side.answers, reference) for name, side in running.items()}
+            compared = {
+                name: rounds.agreement(running[name].answers, reference) for name in ("octet", "peer") if name in running
+            }
             row["cosine"] = {name: cosine for name, (cosine, _) in compared.items()}
             row["relative_distance"] = {name: distance for name, (_, distance) in compared.items()}
+
+    def peak(self, precision, threads):
+        """Returns the most multiply-adds per second that a layer reaches in what the precision computes in."""
+        if threads not in self.peaks:
+            start = lambda file, arrays, kind: self.start_octet(file, arrays, threads, kind)
+            self.peaks[threads] = peak.measure(start, self.cache, self.options.rounds, self.options.seconds)
+        return self.peaks[threads][precision.partition(" ")[0].partition("-")[0]]
 
     def rows(self, models):
         """Yields every row, one that could not be measured with its error."""
@@ -147,6 +167,7 @@ class Bench:
     def rows_of(self, model, precision, batch, threads):
         place = {"model": model.name, "precision": precision, "batch": batch, "threads": threads}
         try:
+            catalog.write(model, self.cache)
             for label, *files in self.files(model, precision):
                 place["precision"] = label
                 yield self.measure(model, label, files, batch, threads)
@@ -181,7 +202,7 @@ def main():
     cache = pathlib.Path(os.environ.get("OCTET_CACHE") or catalog.ROOT / "build", "bench")
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        models = catalog.select(catalog.load(), arguments.models, cache)
+        models = catalog.select(catalog.load(), arguments.models)
     except ValueError as error:
         sys.exit(f"bench: {error}")
     version = subprocess.run([arguments.octet, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]

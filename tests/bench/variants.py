@@ -1,4 +1,4 @@
-"""int8 files of one network, each side's made by its own quantizer from the same calibration data, and kept."""
+"""Quantized files of one network, each side's made by its own quantizer from the same calibration data, and kept."""
 
 import hashlib
 import pathlib
@@ -15,7 +15,7 @@ PEER = """
 import sys
 import numpy as np
 import onnx.reference
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 class Reader(CalibrationDataReader):
@@ -24,11 +24,19 @@ class Reader(CalibrationDataReader):
     def get_next(self):
         return next(self.batches, None)
 
-source, prepared, name, rows, out = sys.argv[1:]
+source, prepared, out, *calibration = sys.argv[1:]
 quant_pre_process(source, prepared)
+if not calibration:
+    quantize_dynamic(prepared, out, per_channel=True, weight_type=QuantType.QInt8)
+    sys.exit()
+name, rows = calibration
 quantize_static(prepared, out, Reader(name, np.load(rows)), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
 """
+
+
+MADE = ("int8", "int8-dynamic")
+FILE = "made.onnx"  # what make() leaves behind in its folder
 
 
 class QuantizeError(Exception):
@@ -42,7 +50,7 @@ def _run(command):
 
 
 def _kept(cache, parts, make):
-    """Returns the file that `parts` (paths and words) stand for, made by make(path) unless it is there."""
+    """Returns the file that `parts` (paths and words) stand for, made by make(folder) unless it is there."""
     key = hashlib.sha256()
     for part in parts:
         key.update(pathlib.Path(part).read_bytes() if isinstance(part, pathlib.Path) else part.encode())
@@ -51,25 +59,35 @@ def _kept(cache, parts, make):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             make(pathlib.Path(folder))
-            pathlib.Path(folder, "int8.onnx").rename(file)
+            pathlib.Path(folder, FILE).rename(file)
     return file
 
 
-def by_octet(program, model, cache):
-    """Returns the int8 file that `octet quantize` makes with its default recipe. Raises QuantizeError."""
-    words = ["--calibration", model.calibration, *(["--map", model.map] if model.map else [])]
-    parts = [pathlib.Path(program), model.fp32, *(word for word in words if isinstance(word, pathlib.Path))]
-    return _kept(cache, parts, lambda out: _run([program, "quantize", model.fp32, "--to", "int8", *words, "--out", out]))
-
-
-def by_peer(model, cache):
-    """Returns the int8 file of ONNX Runtime's static quantizer: QDQ, u8 activations, s8 weights per channel, ranges by
-    min-max. Raises QuantizeError."""
+def by_octet(program, model, precision, cache):
+    """Returns the file that `octet quantize` makes with its default recipe. Raises QuantizeError."""
+    words = ["--to", precision]
+    if precision == "int8":
+        words += ["--calibration", model.calibration, *(["--map", model.map] if model.map else [])]
 
     def make(out):
-        (name, _, _), *_ = catalog.inputs_of(model.fp32)
-        np.save(out / "rows.npy", catalog.mapped(model, model.calibration))
-        _run([sys.executable, "-c", PEER, model.fp32, out / "prepared.onnx", name, out / "rows.npy", out / "int8.onnx"])
+        _run([program, "quantize", model.fp32, *words, "--out", out])
+        (out / f"{precision}.onnx").rename(out / FILE)
 
-    parts = [model.fp32, model.calibration, *([model.map] if model.map else []), PEER]
-    return _kept(cache, parts, make)
+    return _kept(cache, [pathlib.Path(program), model.fp32, *words], make)
+
+
+def by_peer(model, precision, cache):
+    """Returns the file of ONNX Runtime's quantizer, weights s8 per channel: int8 is static, QDQ, u8 activations, ranges by
+    min-max. Raises QuantizeError."""
+    static = precision == "int8"
+
+    def make(out):
+        words = [model.fp32, out / "prepared.onnx", out / FILE]
+        if static:
+            (name, _, _), *_ = catalog.inputs_of(model.fp32)
+            np.save(out / "rows.npy", catalog.mapped(model, model.calibration))
+            words += [name, out / "rows.npy"]
+        _run([sys.executable, "-c", PEER, *words])
+
+    parts = [model.calibration, *([model.map] if model.map else [])] if static else []
+    return _kept(cache, [precision, model.fp32, *parts, PEER], make)
