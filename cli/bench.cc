@@ -24,8 +24,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kWarmUpRuns = 3;
-constexpr int kPrimitiveRepeats = 20;
-constexpr int kPrimitiveRepeatsPerRound = 3;
+constexpr int kLayerRepeats = 20;
+constexpr int kLayerRepeatsPerRound = 3;
 
 struct BenchOptions {
   ModelOptions model;
@@ -34,6 +34,7 @@ struct BenchOptions {
   double seconds = 2;
   std::string inputs;
   bool rounds = false;
+  bool layers = false;
   bool json = false;
 };
 
@@ -81,9 +82,29 @@ absl::Status Prepare(Session& session, const BenchOptions& options, int64_t batc
                                 : PrepareFromFile(session, options.inputs);
 }
 
+double Milliseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
+
+nlohmann::ordered_json LayerRows(const Certificate& certificate,
+                                 const std::vector<LayerTime>& times) {
+  nlohmann::ordered_json rows = nlohmann::json::array();
+  for (size_t i = 0; i < times.size(); ++i) {
+    const LayerRecord& layer = certificate.layers[i];
+    rows.push_back({{"name", layer.name},
+                    {"operator", layer.op},
+                    {"runs", layer.runs},
+                    {"implementation", layer.impl},
+                    {"macs", layer.macs},
+                    {"in_order_ms", Milliseconds(times[i].in_order)},
+                    {"alone_ms", Milliseconds(times[i].alone)}});
+  }
+  return rows;
+}
+
 // Runs what is prepared for `seconds`, after a warm-up that is not counted.
 absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, double seconds,
-                                               int primitive_repeats) {
+                                               int layer_repeats, bool layers) {
   const std::span<const TensorSpec> inputs = session.plan().inputs();
   const int64_t batch = !inputs.empty() && inputs[0].shape.rank() > 0 ? inputs[0].shape[0] : 1;
   for (int i = 0; i < kWarmUpRuns; ++i) OCTET_RETURN_IF_ERROR(session.Run());
@@ -100,24 +121,26 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, do
     before = after;
   } while (before < until);
   const double elapsed = std::chrono::duration<double>(before - started).count();
-  OCTET_ASSIGN_OR_RETURN(const double primitives,
-                         session.plan().PrimitiveSumMs(session.workspace(), primitive_repeats));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<LayerTime> times,
+                         session.plan().LayerTimes(session.workspace(), layer_repeats));
+  std::chrono::nanoseconds alone{};
+  for (const LayerTime& time : times) alone += time.alone;
   const auto items = static_cast<double>(latencies.count()) * static_cast<double>(batch);
-  return nlohmann::ordered_json{
-      {"batch", batch},
-      {"threads", threads},
-      {"latency_ms",
-       {{"min", latencies.MicrosecondsAt(0) / 1e3},
-        {"p50", latencies.MicrosecondsAt(50) / 1e3},
-        {"p99", latencies.MicrosecondsAt(99) / 1e3}}},
-      {"items_per_second", items / elapsed},
-      {"primitive_sum_ms", primitives},
-      {"compile_ms",
-       std::chrono::duration<double, std::milli>(session.plan().compile_time()).count()},
-      {"weights_bytes", session.model().resident_weight_bytes()},
-      {"arena_bytes", session.plan().memory().arena_bytes},
-      {"live_peak_bytes", session.plan().memory().live_peak_bytes},
-      {"macs", session.plan().certificate().total_macs()}};
+  nlohmann::ordered_json row{{"batch", batch},
+                             {"threads", threads},
+                             {"latency_ms",
+                              {{"min", latencies.MicrosecondsAt(0) / 1e3},
+                               {"p50", latencies.MicrosecondsAt(50) / 1e3},
+                               {"p99", latencies.MicrosecondsAt(99) / 1e3}}},
+                             {"items_per_second", items / elapsed},
+                             {"primitive_sum_ms", Milliseconds(alone)},
+                             {"compile_ms", Milliseconds(session.plan().compile_time())},
+                             {"weights_bytes", session.model().resident_weight_bytes()},
+                             {"arena_bytes", session.plan().memory().arena_bytes},
+                             {"live_peak_bytes", session.plan().memory().live_peak_bytes},
+                             {"macs", session.plan().certificate().total_macs()}};
+  if (layers) row["layers"] = LayerRows(session.plan().certificate(), times);
+  return row;
 }
 
 // Elements of every output by name, so that a comparison of times can be one of answers, too.
@@ -151,10 +174,41 @@ absl::Status BenchRounds(BenchOptions options) {
     }
     OCTET_ASSIGN_OR_RETURN(
         const nlohmann::ordered_json row,
-        Measure(session, options.threads[0], seconds, kPrimitiveRepeatsPerRound));
+        Measure(session, options.threads[0], seconds, kLayerRepeatsPerRound, false));
     std::cout << row.dump() << std::endl;
   }
   return absl::OkStatus();
+}
+
+void PrintRow(const nlohmann::ordered_json& row) {
+  const auto& latency = row["latency_ms"];
+  std::cout << Format("{:>5} {:>7} {:>9.3f} {:>9.3f} {:>9.3f} {:>11.1f} {:>14.3f}\n",
+                      row["batch"].get<int64_t>(), row["threads"].get<int>(),
+                      latency["min"].get<double>(), latency["p50"].get<double>(),
+                      latency["p99"].get<double>(), row["items_per_second"].get<double>(),
+                      row["primitive_sum_ms"].get<double>());
+}
+
+// Where the time goes, the longest first.
+void PrintLayers(const nlohmann::ordered_json& row) {
+  std::vector<nlohmann::ordered_json> layers(row["layers"].begin(), row["layers"].end());
+  double sum = 0;
+  for (const auto& layer : layers) sum += layer["in_order_ms"].get<double>();
+  std::ranges::stable_sort(layers, std::greater<>(), [](const nlohmann::ordered_json& layer) {
+    return layer["in_order_ms"].get<double>();
+  });
+  std::cout << Format("\nlayers of batch {}, {} thread(s), the longest first\n",
+                      row["batch"].get<int64_t>(), row["threads"].get<int>());
+  std::cout << Format("{:>9} {:>6} {:>9}  {:<20} {:<6} {:<32} {}\n", "ms", "%", "alone ms",
+                      "operator", "runs", "implementation", "layer");
+  for (const auto& layer : layers) {
+    const double time = layer["in_order_ms"].get<double>();
+    std::cout << Format("{:>9.4f} {:>6.2f} {:>9.4f}  {:<20} {:<6} {:<32} {}\n", time,
+                        100 * time / sum, layer["alone_ms"].get<double>(),
+                        layer["operator"].get<std::string>(), layer["runs"].get<std::string>(),
+                        layer["implementation"].get<std::string>(),
+                        layer["name"].get<std::string>());
+  }
 }
 
 absl::Status Bench(BenchOptions options) {
@@ -168,8 +222,8 @@ absl::Status Bench(BenchOptions options) {
     Session session(std::move(model));
     for (const int64_t batch : options.batches) {
       OCTET_RETURN_IF_ERROR(Prepare(session, options, batch));
-      OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json row,
-                             Measure(session, threads, options.seconds, kPrimitiveRepeats));
+      OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json row, Measure(session, threads, options.seconds,
+                                                                 kLayerRepeats, options.layers));
       rows.push_back(std::move(row));
       progress.Update(static_cast<int64_t>(rows.size()));
     }
@@ -180,13 +234,9 @@ absl::Status Bench(BenchOptions options) {
   }
   std::cout << Format("{:>5} {:>7} {:>9} {:>9} {:>9} {:>11} {:>14}\n", "batch", "threads", "min ms",
                       "p50 ms", "p99 ms", "items/s", "primitives ms");
-  for (const auto& row : rows) {
-    const auto& latency = row["latency_ms"];
-    std::cout << Format("{:>5} {:>7} {:>9.3f} {:>9.3f} {:>9.3f} {:>11.1f} {:>14.3f}\n",
-                        row["batch"].get<int64_t>(), row["threads"].get<int>(),
-                        latency["min"].get<double>(), latency["p50"].get<double>(),
-                        latency["p99"].get<double>(), row["items_per_second"].get<double>(),
-                        row["primitive_sum_ms"].get<double>());
+  for (const auto& row : rows) PrintRow(row);
+  if (options.layers) {
+    for (const auto& row : rows) PrintLayers(row);
   }
   return absl::OkStatus();
 }
@@ -214,9 +264,12 @@ void AddBench(CLI::App& app, Outcome& outcome) {
   verb->add_option("--seconds", options->seconds, "Length of each run")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
+  CLI::Option* layers =
+      verb->add_flag("--layers", options->layers, "Say how long each layer takes, too");
   verb->add_flag("--rounds", options->rounds,
                  "Measure once per line of standard input, a number of seconds, and print a line "
-                 "of JSON each, the first with the answers");
+                 "of JSON each, the first with the answers")
+      ->excludes(layers);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, &outcome] {
     if (const absl::Status status = Bench(*options); !status.ok()) outcome.exit_code = Fail(status);

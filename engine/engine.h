@@ -74,6 +74,14 @@ struct Certificate {
   int64_t total_macs() const;
 };
 
+/// The shortest times of one layer.
+struct LayerTime {
+  std::chrono::nanoseconds in_order{};  ///< Within runs of the whole plan, caches as they are then.
+  /// Run again and again by itself, when it is a oneDNN primitive or the kernel in place of one, else 0. The sum over all
+  /// layers is the floor that the whole plan is held against.
+  std::chrono::nanoseconds alone{};
+};
+
 /// Memory of one plan.
 struct PlanMemory {
   size_t arena_bytes = 0;  ///< Intermediates and scratch, per worker.
@@ -151,9 +159,9 @@ class Plan {
   virtual absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
                            std::span<void* const> outputs) const = 0;
 
-  /// Times every oneDNN primitive of the plan alone, warm, `repeats` times; the sum of the minima in
-  /// milliseconds: the floor that the whole plan is held against.
-  virtual absl::StatusOr<double> PrimitiveSumMs(Workspace& workspace, int repeats) const = 0;
+  /// Times the layers, `repeats` runs of each kind, on inputs that are made up: one row per row of certificate().layers.
+  virtual absl::StatusOr<std::vector<LayerTime>> LayerTimes(Workspace& workspace,
+                                                            int repeats) const = 0;
 
  protected:
   /// For the implementation, which defines Workspace::Impl.

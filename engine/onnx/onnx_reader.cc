@@ -26,6 +26,8 @@ namespace io = google::protobuf::io;
 constexpr uint64_t kProtobufLimit = std::numeric_limits<int>::max();
 // Sub-graphs and types nest; nothing that Octet reads is deeper than a few levels.
 constexpr int kMaxNesting = 64;
+// Read at once: a system call for every few pages of weights would cost as much as copying them.
+constexpr int kReadBytes = 256 << 10;
 
 absl::Status CheckSize(uint64_t bytes, uint64_t limit) {
   limit = std::min(limit, kProtobufLimit);
@@ -48,7 +50,7 @@ absl::Status Parse(io::ZeroCopyInputStream& stream, std::string_view what, Proto
 
 template <typename Proto>
 absl::Status ParseFile(const OpenFile& file, std::string_view what, Proto& proto) {
-  io::FileInputStream stream(file.fd());
+  io::FileInputStream stream(file.fd(), kReadBytes);
   OCTET_RETURN_IF_ERROR(Parse(stream, what, proto));
   if (stream.GetErrno() != 0) return InvalidArgument("read error");
   return absl::OkStatus();

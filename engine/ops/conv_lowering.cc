@@ -8,6 +8,7 @@
 #include "engine/onednn/memory_desc.h"
 #include "engine/onednn/runtime.h"
 #include "engine/onednn/weight_cache.h"
+#include "engine/ops/depthwise_lowering.h"
 #include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/primitive_attributes.h"
@@ -62,6 +63,10 @@ class ConvLowering {
     quantized_ = dynamic_ || x.quant.has_value();
     OCTET_RETURN_IF_ERROR(CheckTypes());
     if (quantized_ && !dynamic_) whole_ = WholeSums::Of(context_, problem_.dst.back());
+    if (const auto depthwise = Depthwise(); whole_ && depthwise) {
+      auto step = LowerDepthwiseInt8(context_, *whole_, *depthwise);
+      if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
+    }
     if (context_.has_input(2)) bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
     if (dynamic_) {
       auto step = std::make_unique<DynamicQuantStep>(problem_.src.elements());
@@ -123,6 +128,17 @@ class ConvLowering {
     if (x.dtype != DType::kU8 && !context_.target.int8_exact)
       return Unimplemented("signed source without VNNI");
     return absl::OkStatus();
+  }
+
+  /// The problem where it is two-dimensional, square, not dilated, and each channel a group.
+  std::optional<DepthwiseShape> Depthwise() const {
+    const Shape& w = problem_.weights.shape();
+    if (w.rank() != 4 || w[1] != 1 || w[0] != problem_.groups || w[2] != w[3]) return std::nullopt;
+    if (problem_.strides[0] != problem_.strides[1]) return std::nullopt;
+    if (problem_.dilations != Dims{0, 0}) return std::nullopt;
+    return DepthwiseShape{problem_.src[1],     problem_.src[2],        problem_.groups,
+                          problem_.dst[1],     problem_.dst[2],        w[2],
+                          problem_.strides[0], problem_.pads_begin[0], problem_.pads_begin[1]};
   }
 
   absl::Status AddSplit() {

@@ -42,6 +42,59 @@ void Record(const LowerContext& context, std::string_view runs, std::string_view
   context.layer.isa = context.target.isa;
 }
 
+/// Operands that repeat, row after row, beside others that run through: [N, H, W, C] by [N, 1, 1, C]. The axes in between
+/// are one long row then, of which such an operand is laid out in memory once, for as many of its periods as a block holds.
+struct Periods {
+  int64_t length = 0;  ///< Of one period, 0 when the shapes are not of this kind.
+  Shape output;        ///< Extents as the walk sees them: the last axis is the long row.
+  std::vector<Shape> operands;
+  std::vector<bool> repeats;  ///< Per operand: its elements of one row are one period.
+};
+
+/// Finds the longest row of short periods. `longest`: of a period that is worth it.
+Periods FindPeriods(const Shape& output, std::span<const Shape> operands, int64_t longest) {
+  const int rank = output.rank();
+  if (rank < 2 || output[rank - 1] < 2 || output[rank - 1] > longest) return {};
+  enum class Along : uint8_t { kBoth, kFollows, kStays };
+  std::vector<Along> along(operands.size(), Along::kBoth);
+  const auto extent = [&](size_t k, int axis) {
+    const int own = axis - (rank - operands[k].rank());
+    return own < 0 ? int64_t{1} : operands[k][own];
+  };
+  // Axes [first, rank - 1) are the row: over them every operand follows the output, or stays.
+  int first = rank - 1;
+  for (bool joins = true; joins && first > 0;) {
+    const int axis = first - 1;
+    for (size_t k = 0; joins && k < operands.size() && output[axis] != 1; ++k) {
+      const Along here = extent(k, axis) == output[axis] ? Along::kFollows : Along::kStays;
+      joins = along[k] == Along::kBoth || along[k] == here;
+    }
+    for (size_t k = 0; joins && k < operands.size() && output[axis] != 1; ++k)
+      along[k] = extent(k, axis) == output[axis] ? Along::kFollows : Along::kStays;
+    if (joins) first = axis;
+  }
+  Periods found{output[rank - 1], {}, {}, {}};
+  const auto outer = [&](const auto& extent_of) {
+    Shape shape;
+    for (int axis = 0; axis < first; ++axis) shape.push_back(extent_of(axis));
+    return shape;
+  };
+  found.output = outer([&](int axis) { return output[axis]; });
+  found.output.push_back(output.elements(first, rank));
+  bool any = false;
+  for (size_t k = 0; k < operands.size(); ++k) {
+    const bool whole = extent(k, rank - 1) == found.length;
+    const bool stays = along[k] != Along::kFollows;
+    if (!whole && !stays) return {};
+    found.repeats.push_back(whole && stays);
+    any = any || found.repeats.back();
+    Shape shape = outer([&](int axis) { return extent(k, axis); });
+    shape.push_back(stays ? 1 : found.output.dims().back());
+    found.operands.push_back(std::move(shape));
+  }
+  return any && output.elements(first, rank - 1) > 1 ? found : Periods();
+}
+
 /// One or two operands, a real function, post-ops: block by block through the cache.
 class BlockStep final : public Step {
  public:
@@ -66,15 +119,20 @@ class BlockStep final : public Step {
       plain = plain && formats_.back().plain();
     }
     block_ = plain && post_ops_.empty() ? INT64_MAX : kBlock;
-    plan_ = BroadcastPlan(*context.output().shape, shapes);
+    periods_ = FindPeriods(*context.output().shape, shapes, kBlock / 2);
+    if (slots_.size() > kMostPeriodic) periods_ = {};
+    if (periods_.length > 0) block_ = kBlock / periods_.length * periods_.length;
+    plan_ = periods_.length > 0 ? BroadcastPlan(periods_.output, periods_.operands)
+                                : BroadcastPlan(*context.output().shape, shapes);
     overwrites_ = OverwritableInput(context, own_count_);
   }
 
   absl::Status Run(const StepArgs& args) const override {
+    if (periods_.length > 0) return RunPeriods(args);
     ParallelFor(plan_.elements(), kElementwiseGrain, [&](int64_t begin, int64_t end) {
       plan_.ForEachRow(begin, end, [&](int64_t out, std::span<const int64_t> in, int64_t n) {
         for (int64_t done = 0; done < n; done += block_) {
-          RunBlock(args, out, in, done, std::min(block_, n - done));
+          RunBlock(args, out, in, done, std::min(block_, n - done), nullptr);
         }
       });
     });
@@ -84,23 +142,64 @@ class BlockStep final : public Step {
   int overwrites_input() const override { return overwrites_; }
 
  private:
+  /// A block of whole periods of one operand.
+  using Period = std::array<float, kBlock>;
+  static constexpr size_t kMostPeriodic = 4;
+
+  // Threads share a row at whole periods.
+  absl::Status RunPeriods(const StepArgs& args) const {
+    const int64_t length = periods_.length;
+    ParallelFor(plan_.elements() / length, 1 + kElementwiseGrain / length,
+                [&](int64_t begin, int64_t end) {
+                  alignas(kTensorAlignment) std::array<Period, kMostPeriodic> laid_out;
+                  plan_.ForEachRow(begin * length, end * length,
+                                   [&](int64_t out, std::span<const int64_t> in, int64_t n) {
+                                     LayOut(args, in, std::min(block_, n), laid_out);
+                                     for (int64_t done = 0; done < n; done += block_) {
+                                       RunBlock(args, out, in, done, std::min(block_, n - done),
+                                                laid_out.data());
+                                     }
+                                   });
+                });
+    return absl::OkStatus();
+  }
+
+  void LayOut(const StepArgs& args, std::span<const int64_t> in, int64_t n,
+              std::array<Period, kMostPeriodic>& laid_out) const {
+    const int64_t length = periods_.length;
+    for (size_t k = 0; k < slots_.size(); ++k) {
+      if (!periods_.repeats[k]) continue;
+      float* to = laid_out[k].data();
+      const float* period = formats_[k].Read(args.inputs[slots_[k]], in[k] * length, length, to);
+      for (int64_t at = period == to ? length : 0; at < n; at += length)
+        std::copy_n(period, length, to + at);
+    }
+  }
+
   /// The reals of operand `k` for a block that begins `done` elements into its row.
   const float* ReadOperand(const StepArgs& args, size_t k, std::span<const int64_t> in,
-                           int64_t done, int64_t n, float* buffer) const {
+                           int64_t done, int64_t n, const Period* periods, float* buffer) const {
+    if (periods != nullptr && periods_.repeats[k]) return periods[k].data();
     const int64_t stride = plan_.stride(k);
     return formats_[k].Read(args.inputs[slots_[k]], in[k] + done * stride, stride == 0 ? 1 : n,
                             buffer);
   }
 
+  /// The stride that the reals of operand `k` are read with.
+  int64_t StrideOf(size_t k) const {
+    return periods_.length > 0 && periods_.repeats[k] ? 1 : plan_.stride(k);
+  }
+
+  /// `periods`: operands that are laid out already, null where there are none.
   void RunBlock(const StepArgs& args, int64_t out, std::span<const int64_t> in, int64_t done,
-                int64_t n) const {
+                int64_t n, const Period* periods) const {
     alignas(kTensorAlignment) std::array<std::array<float, kBlock>, 3> buffers;
-    const float* a = ReadOperand(args, 0, in, done, n, buffers[0].data());
+    const float* a = ReadOperand(args, 0, in, done, n, periods, buffers[0].data());
     float* y =
         output_.plain() ? static_cast<float*>(args.outputs[0]) + out + done : buffers[2].data();
     if (own_count_ == 2) {
-      const float* b = ReadOperand(args, 1, in, done, n, buffers[1].data());
-      fn_(a, plan_.stride(0), b, plan_.stride(1), y, n);
+      const float* b = ReadOperand(args, 1, in, done, n, periods, buffers[1].data());
+      fn_(a, StrideOf(0), b, StrideOf(1), y, n);
     } else if (fn_) {
       fn_(a, 1, nullptr, 0, y, n);
     } else if (post_ops_.empty() && !output_.plain()) {
@@ -112,8 +211,8 @@ class BlockStep final : public Step {
     size_t operand = own_count_;
     for (const PostOp& op : post_ops_) {
       if (HasOperand(op.kind)) {
-        const float* b = ReadOperand(args, operand, in, done, n, buffers[1].data());
-        ApplyBinaryPostOp(op.kind, y, b, plan_.stride(operand), n);
+        const float* b = ReadOperand(args, operand, in, done, n, periods, buffers[1].data());
+        ApplyBinaryPostOp(op.kind, y, b, StrideOf(operand), n);
         ++operand;
       } else {
         ApplyUnaryPostOp(op, y, n);
@@ -129,7 +228,8 @@ class BlockStep final : public Step {
   std::vector<RealFormat> formats_;       ///< Of each slot.
   size_t own_count_ = 1;
   int64_t block_ = kBlock;
-  BroadcastPlan plan_;
+  Periods periods_;
+  BroadcastPlan plan_;  ///< Of the shapes, or of `periods_`.
   int overwrites_ = kNone;
 };
 

@@ -429,44 +429,6 @@ absl::StatusOr<Kernel> MakeMeanVariance(const KernelContext& context) {
       });
 }
 
-absl::Status InferLrn(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 2, INT_MAX));
-  OCTET_ASSIGN_OR_RETURN(const int64_t size, context.attributes().Int("size", 0));
-  if (size < 1) return context.Error("attribute 'size' must be at least 1");
-  return InferSameAsInput(context, kFloats);
-}
-
-/// y = x / (bias + alpha / size * sum of squares over `size` neighbouring channels) ^ beta.
-absl::StatusOr<Kernel> MakeLrn(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const float alpha, context.node.attributes.Float("alpha", 1e-4f));
-  OCTET_ASSIGN_OR_RETURN(const float beta, context.node.attributes.Float("beta", 0.75f));
-  OCTET_ASSIGN_OR_RETURN(const float bias, context.node.attributes.Float("bias", 1.0f));
-  OCTET_ASSIGN_OR_RETURN(const int64_t size, context.node.attributes.Int("size", 1));
-  const Shape& shape = context.inputs[0].shape();
-  const int64_t channels = shape[1];
-  const int64_t inner = shape.elements(2, shape.rank());
-  return KernelFor(
-      kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
-        return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
-          for (int64_t i = 0; i < outputs[0].elements(); ++i) {
-            const int64_t c = i / inner % channels;
-            const int64_t from = std::max<int64_t>(0, c - (size - 1) / 2);
-            const int64_t to = std::min(channels - 1, c + size / 2);
-            double squares = 0;
-            for (int64_t k = from; k <= to; ++k) {
-              const auto v = static_cast<double>(inputs[0].as<T>()[i + (k - c) * inner]);
-              squares += v * v;
-            }
-            const double divisor = std::pow(bias + alpha / static_cast<double>(size) * squares,
-                                            static_cast<double>(beta));
-            outputs[0].as<T>()[i] =
-                static_cast<T>(static_cast<double>(inputs[0].as<T>()[i]) / divisor);
-          }
-          return absl::OkStatus();
-        };
-      });
-}
-
 }  // namespace
 
 std::span<const OpDef> NormalizationOps() {
@@ -478,7 +440,6 @@ std::span<const OpDef> NormalizationOps() {
       {kOnnxDomain, "InstanceNormalization", 1, INT_MAX, InferInstanceNorm, MakeInstanceNorm},
       {kOnnxDomain, "GroupNormalization", 18, INT_MAX, InferGroupNorm, MakeGroupNorm},
       {kOnnxDomain, "MeanVarianceNormalization", 9, INT_MAX, InferMeanVariance, MakeMeanVariance},
-      {kOnnxDomain, "LRN", 1, INT_MAX, InferLrn, MakeLrn},
   };
   return kOps;
 }

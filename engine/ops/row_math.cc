@@ -98,6 +98,31 @@ OCTET_CPU_CLONES void LogSoftmaxColumns(const float* x, float* y, int64_t n, int
   }
 }
 
+OCTET_CPU_CLONES void LrnRow(const float* x, float* y, int64_t n, const ChannelWindow& window,
+                             float* spare) {
+  float* const padded = spare;  // The squares between zeros, so that every window is whole.
+  float* const bases = spare + n + window.before + window.behind;
+  std::fill_n(padded, window.before, 0.0F);
+  std::fill_n(padded + window.before + n, window.behind, 0.0F);
+  std::fill_n(bases, n, window.bias);
+#pragma GCC ivdep
+  for (int64_t c = 0; c < n; ++c) padded[window.before + c] = window.alpha * x[c] * x[c];
+  for (int64_t k = 0; k <= window.before + window.behind; ++k) {
+#pragma GCC ivdep
+    for (int64_t c = 0; c < n; ++c) bases[c] += padded[c + k];
+  }
+  if (window.beta != 0.75F) {
+    for (int64_t c = 0; c < n; ++c) y[c] = x[c] / std::pow(bases[c], window.beta);
+    return;
+  }
+  // The usual power needs no logarithm.
+#pragma GCC ivdep
+  for (int64_t c = 0; c < n; ++c) {
+    const float root = std::sqrt(bases[c]);
+    y[c] = x[c] / (root * std::sqrt(root));
+  }
+}
+
 // Two passes: the variance of large means would cancel in one.
 OCTET_CPU_CLONES void LayerNormRow(const float* x, float* y, int64_t n, float epsilon,
                                    const float* scale, const float* bias) {

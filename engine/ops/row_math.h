@@ -16,6 +16,17 @@ void LogSoftmaxColumns(const float* x, float* y, int64_t n, int64_t columns, flo
 void LayerNormRow(const float* x, float* y, int64_t n, float epsilon, const float* scale,
                   const float* bias);
 
+/// What LRN divides by: (bias + alpha * sum of squares of channels [c - before, c + behind]) ^ beta.
+struct ChannelWindow {
+  int64_t before = 0;
+  int64_t behind = 0;
+  float alpha = 0;
+  float beta = 0;
+  float bias = 0;
+};
+/// LRN of n channels; `spare` holds 2 n + before + behind elements.
+void LrnRow(const float* x, float* y, int64_t n, const ChannelWindow& window, float* spare);
+
 /// How a reduction takes elements in: `largest` and `smallest` keep a NaN that they meet.
 enum class Fold : uint8_t { kSum, kMagnitudes, kSquares, kLargest, kSmallest };
 

@@ -22,6 +22,9 @@ class WholeSums {
   /// The node's bias counted in what the sums count; without elements where it has none.
   const Tensor& bias() const { return bias_; }
 
+  /// What turns the sums of a channel into steps of the result.
+  std::span<const float> factors() const { return factors_; }
+
   /// Turns sums into steps of the result: factors beside the result as `channels` says, post-ops, rounding, zero point.
   absl::Status AddResult(PrimitiveAttributes& attributes, const dnnl::memory::desc& channels,
                          const OperandDescFn& operand_desc) const;

@@ -53,14 +53,14 @@ ValueId ScaledConstant(Graph& graph, ValueId constant, float factor) {
   const Tensor tensor = graph.value(constant).constant;
   std::vector<float> floats = *FloatsOf(graph, constant);
   for (float& f : floats) f *= factor;
-  return AddFloats(graph, graph.value(constant).name, tensor.shape(), floats);
+  return AddFloats(graph, graph.value(constant).name, tensor.shape(), std::move(floats));
 }
 
 // Writes `factor * value` with a Mul before `position`; `value` itself when factor is 1.
 ValueId Scaled(Graph& graph, NodeId position, ValueId value, float factor) {
   if (factor == 1.0F) return value;
   if (FloatsOf(graph, value)) return ScaledConstant(graph, value, factor);
-  const ValueId scale = AddFloats(graph, "factor", Shape{}, {&factor, 1});
+  const ValueId scale = AddFloats(graph, "factor", Shape{}, {factor});
   const ValueId scaled = AddValueLike(graph, value, "_scaled");
   graph.InsertNodeBefore(position, MakeNode("Mul", graph.node(position), {value, scale}, {scaled}));
   return scaled;
@@ -71,7 +71,7 @@ ValueId BiasOf(Graph& graph, ValueId c, float beta, int64_t columns) {
   auto bias = PerChannel(graph, c, 2, 1, columns);
   if (!bias) return kNone;
   for (float& f : *bias) f *= beta;
-  return AddFloats(graph, graph.value(c).name, Shape{columns}, *bias);
+  return AddFloats(graph, graph.value(c).name, Shape{columns}, *std::move(bias));
 }
 
 absl::StatusOr<bool> RewriteGemm(Graph& graph, NodeId id) {
@@ -108,7 +108,7 @@ absl::StatusOr<bool> RewriteGemm(Graph& graph, NodeId id) {
     const ValueId ab = AddValueLike(graph, node.output(0), "_product");
     product.outputs = {ab};
     made = graph.InsertNodeBefore(id, std::move(product));
-    const ValueId factor = AddFloats(graph, node.name + "_alpha", Shape{}, {&alpha, 1});
+    const ValueId factor = AddFloats(graph, node.name + "_alpha", Shape{}, {alpha});
     Replace(graph, id, MakeNode("Mul", node, {ab, factor}, {}));
   } else {
     made = Replace(graph, id, std::move(product));

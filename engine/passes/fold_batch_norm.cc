@@ -56,15 +56,15 @@ std::optional<std::vector<double>> BiasOf(const Graph& graph, const Node& mac, s
   return std::vector<double>(floats->begin(), floats->end());
 }
 
-void SetWeights(Graph& graph, NodeId mac, std::span<const float> weights,
+void SetWeights(Graph& graph, NodeId mac, std::vector<float> weights,
                 std::span<const double> bias) {
   const Node& node = graph.node(mac);
   const Shape shape = *graph.value(node.input(1)).shape;
-  const ValueId w = AddFloats(graph, graph.value(node.input(1)).name, shape, weights);
+  const ValueId w = AddFloats(graph, graph.value(node.input(1)).name, shape, std::move(weights));
   graph.SetInput(mac, 1, w);
-  const std::vector<float> floats(bias.begin(), bias.end());
-  const ValueId b = AddFloats(graph, graph.node(mac).name + "_bias",
-                              Shape{static_cast<int64_t>(floats.size())}, floats);
+  const Shape channels{static_cast<int64_t>(bias.size())};
+  const ValueId b = AddFloats(graph, graph.node(mac).name + "_bias", channels,
+                              std::vector<float>(bias.begin(), bias.end()));
   graph.SetInput(mac, 2, b);
 }
 
@@ -84,16 +84,19 @@ bool FoldBehind(Graph& graph, NodeId norm, const Affine& affine) {
   const Shape& shape = *graph.value(mac->input(1)).shape;
   const bool rows = mac->is("Conv") || mac->attributes.IntOr("trans_b", 0) != 0;
   if (!mac->is("Conv") && shape.rank() != 2) return false;
-  const size_t per_channel = rows ? weights->size() / affine.channels() : 1;
-  for (size_t i = 0; i < weights->size(); ++i) {
-    const double factor = affine.factor[rows ? i / per_channel : i % affine.channels()];
-    (*weights)[i] = static_cast<float>((*weights)[i] * factor);
+  // Rows of one channel each, or rows of one weight of every channel.
+  const size_t row = rows ? weights->size() / affine.channels() : affine.channels();
+  for (size_t begin = 0; begin < weights->size(); begin += row) {
+    for (size_t i = begin; i < begin + row; ++i) {
+      const double factor = affine.factor[rows ? begin / row : i - begin];
+      (*weights)[i] = static_cast<float>((*weights)[i] * factor);
+    }
   }
   for (size_t c = 0; c < affine.channels(); ++c) {
     (*bias)[c] = (*bias)[c] * affine.factor[c] + affine.addend[c];
   }
   const NodeId id = graph.producer(x);
-  SetWeights(graph, id, *weights, *bias);
+  SetWeights(graph, id, *std::move(weights), *bias);
   TakeOver(graph, id, norm);
   return true;
 }
@@ -133,7 +136,7 @@ bool FoldAhead(Graph& graph, NodeId norm, const Affine& affine) {
       }
     }
   }
-  SetWeights(graph, id, *weights, *bias);
+  SetWeights(graph, id, *std::move(weights), *bias);
   graph.SetInput(id, 0, graph.node(norm).input(0));
   return true;
 }
@@ -145,10 +148,10 @@ bool Split(Graph& graph, NodeId norm, const Affine& affine) {
   if (rank < 2 || !IsPlainF32(graph, node.input(0))) return false;
   Shape shape{static_cast<int64_t>(affine.channels())};
   for (int i = 2; i < rank; ++i) shape.push_back(1);
-  const std::vector<float> factor(affine.factor.begin(), affine.factor.end());
-  const std::vector<float> addend(affine.addend.begin(), affine.addend.end());
-  const ValueId f = AddFloats(graph, node.name + "_factor", shape, factor);
-  const ValueId g = AddFloats(graph, node.name + "_addend", shape, addend);
+  const ValueId f = AddFloats(graph, node.name + "_factor", shape,
+                              std::vector<float>(affine.factor.begin(), affine.factor.end()));
+  const ValueId g = AddFloats(graph, node.name + "_addend", shape,
+                              std::vector<float>(affine.addend.begin(), affine.addend.end()));
   const ValueId scaled = AddValueLike(graph, node.output(0), "_scaled");
   graph.InsertNodeBefore(norm, MakeNode("Mul", node, {node.input(0), f}, {scaled}));
   Replace(graph, norm, MakeNode("Add", node, {scaled, g}, {}));

@@ -44,9 +44,12 @@ bool IsQuantizedWeight(const Graph& graph, const Node& node) {
          IsInt8(graph.value(node.input(0)).dtype);
 }
 
+// What a layer multiplies by, as it is or behind a change of shape.
 bool IsWeights(const Graph& graph, ValueId id) {
   return std::ranges::any_of(graph.consumers(id), [&](NodeId reader) {
     const Node& node = graph.node(reader);
+    if ((node.is("Reshape") || node.is("Transpose")) && node.input(0) == id)
+      return IsWeights(graph, node.output(0));
     return (node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm") || node.is("MatMul")) &&
            node.input(1) == id;
   });

@@ -28,15 +28,19 @@ bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
     for (size_t c = 0; c < factors.size(); ++c) (*bias)[c] *= factors[c];
   }
   const bool rows = conv || mac.attributes.IntOr("trans_b", 0) != 0;
-  const size_t row = weights->size() / factors.size();
-  for (size_t i = 0; i < weights->size(); ++i) {
-    (*weights)[i] *= factors[rows ? i / row : i % factors.size()];
+  // Rows of one channel each, or rows of one weight of every channel.
+  const size_t row = rows ? weights->size() / factors.size() : factors.size();
+  for (size_t begin = 0; begin < weights->size(); begin += row) {
+    for (size_t i = begin; i < begin + row; ++i)
+      (*weights)[i] *= factors[rows ? begin / row : i - begin];
   }
-  graph.SetInput(id, 1,
-                 AddFloats(graph, graph.value(graph.node(id).input(1)).name, shape, *weights));
+  graph.SetInput(
+      id, 1,
+      AddFloats(graph, graph.value(graph.node(id).input(1)).name, shape, *std::move(weights)));
   if (bias) {
     const Shape flat{static_cast<int64_t>(bias->size())};
-    graph.SetInput(id, 2, AddFloats(graph, graph.value(graph.node(id).input(2)).name, flat, *bias));
+    graph.SetInput(
+        id, 2, AddFloats(graph, graph.value(graph.node(id).input(2)).name, flat, *std::move(bias)));
   }
   return true;
 }

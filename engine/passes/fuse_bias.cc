@@ -35,7 +35,7 @@ bool FuseBiasAt(Graph& graph, NodeId id) {
     }
     const NodeId into = graph.producer(sum);
     const ValueId constant =
-        AddFloats(graph, graph.node(into).name + "_bias", Shape{channels}, *bias);
+        AddFloats(graph, graph.node(into).name + "_bias", Shape{channels}, *std::move(bias));
     graph.SetInput(into, 2, constant);
     TakeOver(graph, into, id);
     return true;

@@ -118,9 +118,9 @@ bool FuseLayerNormAt(Graph& graph, NodeId id) {
   }
   Node norm = MakeNode("LayerNormalization", origin, {match->x}, {});
   norm.version = kLayerNormOpset;
-  norm.inputs.push_back(AddFloats(graph, origin.name + "_scale", Shape{extent}, scale));
+  norm.inputs.push_back(AddFloats(graph, origin.name + "_scale", Shape{extent}, std::move(scale)));
   if (!bias.empty())
-    norm.inputs.push_back(AddFloats(graph, origin.name + "_bias", Shape{extent}, bias));
+    norm.inputs.push_back(AddFloats(graph, origin.name + "_bias", Shape{extent}, std::move(bias)));
   norm.attributes.Set("axis", int64_t{-1});
   norm.attributes.Set("epsilon", match->epsilon);
   Replace(graph, last, std::move(norm));

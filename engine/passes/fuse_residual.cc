@@ -6,6 +6,10 @@
 //
 // Mul alike. The Conv moves to the place of the Add, where r exists. r has the shape of the result, or is a constant or a
 // value of its rank that broadcasts to it. Of two candidates the later one takes the other in: it then runs last.
+//
+// A Mul carries the sum with a constant too: a normalization that no layer took in is one pass over its values.
+//
+//   x:f32 -> Mul(c) -> f32 -> Add(d:f32[C,1,1]) -> y     =>  x -> Mul(c) + add(d) -> y
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -39,10 +43,16 @@ bool FitsOutput(const Graph& graph, const BatchDims& dims, ValueId operand, Valu
   return true;
 }
 
+bool CarriesSum(const Graph& graph, const Node& node, const Node& sum, size_t slot) {
+  if (IsMac(node)) return true;
+  return node.is("Mul") && sum.is("Add") && graph.value(sum.input(1 - slot)).is_constant();
+}
+
 bool IsCandidate(const Graph& graph, const BatchDims& dims, NodeId sum, size_t slot) {
   const ValueId x = graph.node(sum).input(slot);
-  const Node* mac = ProducerOf(graph, x);
-  if (mac == nullptr || !IsMac(*mac) || mac->post_ops.size() >= kMaxPostOps) return false;
+  const Node* host = ProducerOf(graph, x);
+  if (host == nullptr || !CarriesSum(graph, *host, graph.node(sum), slot)) return false;
+  if (host->post_ops.size() >= kMaxPostOps) return false;
   if (graph.SoleConsumer(x) != sum || !IsPlainReal(graph, x)) return false;
   return FitsOutput(graph, dims, graph.node(sum).input(1 - slot), x);
 }
@@ -50,14 +60,14 @@ bool IsCandidate(const Graph& graph, const BatchDims& dims, NodeId sum, size_t s
 void Fuse(Graph& graph, NodeId sum, size_t slot) {
   const Node add = graph.node(sum);
   const NodeId old = graph.producer(add.input(slot));
-  Node mac = graph.node(old);
-  if (mac.inputs.size() < 3) mac.inputs.resize(3, kNone);
+  Node host = graph.node(old);
+  if (IsMac(host) && host.inputs.size() < 3) host.inputs.resize(3, kNone);
   const auto kind = add.is("Add") ? PostOp::Kind::kAdd : PostOp::Kind::kMul;
-  mac.post_ops.push_back({kind, 0, 0, static_cast<int>(mac.inputs.size())});
-  mac.post_ops.insert(mac.post_ops.end(), add.post_ops.begin(), add.post_ops.end());
-  mac.inputs.push_back(add.input(1 - slot));
+  host.post_ops.push_back({kind, 0, 0, static_cast<int>(host.inputs.size())});
+  host.post_ops.insert(host.post_ops.end(), add.post_ops.begin(), add.post_ops.end());
+  host.inputs.push_back(add.input(1 - slot));
   graph.RemoveNode(old);
-  Replace(graph, sum, std::move(mac));
+  Replace(graph, sum, std::move(host));
 }
 
 }  // namespace

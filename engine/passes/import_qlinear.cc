@@ -148,7 +148,7 @@ class QLinearImporter {
     const Value& bias = graph_.value(node_.input(slot));
     const std::string name = bias.name;
     const Shape shape = *bias.shape;
-    return AddFloats(graph_, name, shape, reals);
+    return AddFloats(graph_, name, shape, std::move(reals));
   }
 
   void Finish(std::string_view op, std::vector<ValueId> inputs, const Slots& result) {

@@ -26,10 +26,9 @@ std::optional<std::vector<float>> FloatsOf(const Graph& graph, ValueId value) {
   const Tensor* tensor = ConstantOf(graph, value);
   if (tensor == nullptr || !IsFloat(tensor->dtype()) || graph.value(value).quant)
     return std::nullopt;
-  Tensor wide(DType::kF32, tensor->shape());
-  ConvertTensor(tensor->view(), wide.mutable_view());
-  const auto floats = wide.span<float>();
-  return std::vector<float>(floats.begin(), floats.end());
+  std::vector<float> floats(static_cast<size_t>(tensor->elements()));
+  ConvertTensor(tensor->view(), {floats.data(), {DType::kF32, tensor->shape()}});
+  return floats;
 }
 
 std::optional<std::vector<int64_t>> IntsOf(const Graph& graph, ValueId value) {

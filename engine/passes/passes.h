@@ -14,11 +14,13 @@ absl::StatusOr<int> ImportQLinear(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ExplicitPads(Graph& graph, const PassContext& context);
 absl::StatusOr<int> CanonicalMatMul(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportDynamicQuant(Graph& graph, const PassContext& context);
+absl::StatusOr<int> SumToAdd(Graph& graph, const PassContext& context);
 absl::StatusOr<int> SpatialMean(Graph& graph, const PassContext& context);
 
 // Constants into constants.
 absl::StatusOr<int> FoldPad(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FoldBatchNorm(Graph& graph, const PassContext& context);
+absl::StatusOr<int> FoldAffine(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FoldScale(Graph& graph, const PassContext& context);
 
 // Several nodes into one.

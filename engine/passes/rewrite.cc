@@ -34,8 +34,9 @@ ValueId AddValueLike(Graph& graph, ValueId like, std::string_view suffix) {
   return AddValue(graph, Format("{}{}", value.name, suffix), value.dtype, value.shape, value.quant);
 }
 
-ValueId AddFloats(Graph& graph, std::string_view hint, Shape shape, std::span<const float> floats) {
-  return graph.AddConstant(hint, Tensor::From<float>(std::move(shape), floats));
+ValueId AddFloats(Graph& graph, std::string_view hint, Shape shape, std::vector<float> floats) {
+  const auto owner = std::make_shared<const std::vector<float>>(std::move(floats));
+  return graph.AddConstant(hint, Tensor(DType::kF32, std::move(shape), owner, owner->data()));
 }
 
 ValueId AddInts(Graph& graph, std::string_view hint, std::span<const int64_t> ints) {

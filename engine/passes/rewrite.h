@@ -26,7 +26,7 @@ ValueId AddValue(Graph& graph, std::string_view hint, DType dtype,
 /// A new value like `like` (dtype, shape, quantization), named after it.
 ValueId AddValueLike(Graph& graph, ValueId like, std::string_view suffix);
 
-ValueId AddFloats(Graph& graph, std::string_view hint, Shape shape, std::span<const float> floats);
+ValueId AddFloats(Graph& graph, std::string_view hint, Shape shape, std::vector<float> floats);
 ValueId AddInts(Graph& graph, std::string_view hint, std::span<const int64_t> ints);
 
 /// True when every reader of `from` may read `to` instead: a graph output cannot become another output, an input

@@ -20,8 +20,9 @@ bool OneOf(const Node& node, const std::array<std::string_view, N>& names) {
 
 constexpr std::array kUnary = {std::string_view("Convert"), std::string_view("Cast"),
                                std::string_view("Identity"), std::string_view("Dropout")};
-constexpr std::array kPools = {std::string_view("MaxPool"), std::string_view("AveragePool"),
-                               std::string_view("GlobalAveragePool")};
+// What takes `channels_last`.
+constexpr std::array kChannelOps = {std::string_view("MaxPool"), std::string_view("AveragePool"),
+                                    std::string_view("GlobalAveragePool"), std::string_view("LRN")};
 constexpr std::array kReductions = {std::string_view("ReduceMean"), std::string_view("ReduceSum"),
                                     std::string_view("ReduceMax"),  std::string_view("ReduceMin"),
                                     std::string_view("ReduceProd"), std::string_view("ReduceL2")};
@@ -226,7 +227,7 @@ bool PassPad(Graph& graph, NodeId id, const Permutation& perm) {
   return PassUnary(graph, id, perm);
 }
 
-bool PassPool(Graph& graph, NodeId id, const Permutation& perm) {
+bool PassChannelOp(Graph& graph, NodeId id, const Permutation& perm) {
   const Node& node = graph.node(id);
   const int rank = static_cast<int>(perm.size());
   if (perm != ToChannelsFirst(rank) || node.outputs.size() != 1) return false;
@@ -338,7 +339,7 @@ bool PassThrough(Graph& graph, NodeId id, const Permutation& perm) {
   if (TransposedBy(graph, node.input(0)) != perm) return false;
   if (def->traits.elementwise_unary || OneOf(node, kUnary)) return PassUnary(graph, id, perm);
   if (IsPerTensorQuantizer(graph, node)) return PassUnary(graph, id, perm);
-  if (OneOf(node, kPools)) return PassPool(graph, id, perm);
+  if (OneOf(node, kChannelOps)) return PassChannelOp(graph, id, perm);
   if (OneOf(node, kReductions)) return PassReduction(graph, id, perm);
   if (OneOf(node, kArgReductions)) return PassArgReduction(graph, id, perm);
   if (node.is("Split")) return PassAlongAxis(graph, id, 0, perm);

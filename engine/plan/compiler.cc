@@ -90,8 +90,12 @@ absl::Status CheckTensorSizes(const Graph& graph, uint64_t limit) {
 
 class Compiler {
  public:
-  Compiler(const Graph& graph, const CompileContext& context)
-      : graph_(graph), context_(context), views_(FindViews(graph)), buffers_(graph, views_) {}
+  Compiler(Graph graph, const CompileContext& context)
+      : graph_(std::move(graph)),
+        context_(context),
+        views_(FindViews(graph_)),
+        buffers_(graph_, views_),
+        last_uses_(FindLastUses()) {}
 
   absl::StatusOr<std::shared_ptr<const Plan>> Compile() {
     const auto start = std::chrono::steady_clock::now();
@@ -99,6 +103,7 @@ class Compiler {
     parts_.certificate.isa = context_.target.isa;
     for (size_t p = 0; p < graph_.order().size(); ++p) {
       if (!views_[p]) OCTET_RETURN_IF_ERROR(AddStep(static_cast<int>(p)));
+      LetGoOfConstants(static_cast<int>(p));
     }
     PlaceBuffers();
     OCTET_RETURN_IF_ERROR(CheckPlanSize());
@@ -118,6 +123,33 @@ class Compiler {
     std::vector<bool> views;
     for (const NodeId id : graph.order()) views.push_back(IsView(graph, graph.node(id)));
     return views;
+  }
+
+  // The constant whose bytes `id` is, kNone for every other value.
+  ValueId ConstantOf(ValueId id) const {
+    const Location location = id == kNone ? Location{} : buffers_.location(id);
+    return location.kind == Kind::kConstant ? location.index : kNone;
+  }
+
+  // Constant -> position of its last reader; what is copied to an output is not in it.
+  std::unordered_map<ValueId, int> FindLastUses() const {
+    std::unordered_map<ValueId, int> uses;
+    for (size_t p = 0; p < graph_.order().size(); ++p) {
+      for (const ValueId id : graph_.node(graph_.order()[p]).inputs) {
+        if (const ValueId constant = ConstantOf(id); constant != kNone)
+          uses[constant] = static_cast<int>(p);
+      }
+    }
+    for (const ValueId id : graph_.outputs) uses.erase(ConstantOf(id));
+    return uses;
+  }
+
+  void LetGoOfConstants(int position) {
+    for (const ValueId id : graph_.node(graph_.order()[position]).inputs) {
+      const auto use = last_uses_.find(ConstantOf(id));
+      if (use != last_uses_.end() && use->second == position)
+        graph_.mutable_value(use->first).constant = Tensor();
+    }
   }
 
   absl::Status CheckPlanSize() const {
@@ -171,6 +203,10 @@ class Compiler {
     parts_.certificate.layers.push_back(std::move(layer));
     const int overwritten = (*step)->overwrites_input();
     if (overwritten != kNone) buffers_.Overwrite(position, static_cast<size_t>(overwritten));
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const ValueId constant = ConstantOf(node.inputs[i]);
+      if (constant != kNone && (*step)->reads_input(static_cast<int>(i))) ConstantIndex(constant);
+    }
     pending_.push_back({position, parts_.steps.size()});
     parts_.steps.push_back({*std::move(step), Describe(node)});
     return absl::OkStatus();
@@ -248,10 +284,11 @@ class Compiler {
     }
   }
 
-  const Graph& graph_;
+  Graph graph_;
   const CompileContext& context_;
   const std::vector<bool> views_;
   BufferMap buffers_;
+  const std::unordered_map<ValueId, int> last_uses_;
   std::vector<Pending> pending_;
   std::vector<size_t> offsets_;
   std::unordered_map<ValueId, size_t> constants_;
@@ -260,11 +297,11 @@ class Compiler {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(const Graph& graph,
+absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(Graph graph,
                                                         const CompileContext& context) {
   OCTET_RETURN_IF_ERROR(CheckStatic(graph));
   OCTET_RETURN_IF_ERROR(CheckTensorSizes(graph, context.max_plan_bytes));
-  return Compiler(graph, context).Compile();
+  return Compiler(std::move(graph), context).Compile();
 }
 
 }  // namespace octet

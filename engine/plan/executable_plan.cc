@@ -130,7 +130,37 @@ absl::Status ExecutablePlan::Run(Workspace& workspace, std::span<const void* con
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> ExecutablePlan::PrimitiveSumMs(Workspace& workspace, int repeats) const {
+// One run. The clock is read once per step: what reading it costs is in all times alike.
+absl::Status ExecutablePlan::TimeInOrder(Frame& frame, std::vector<LayerTime>& times) const {
+  auto before = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < parts_.steps.size(); ++i) {
+    OCTET_RETURN_IF_ERROR(RunStep(i, frame));
+    const auto after = std::chrono::steady_clock::now();
+    times[i].in_order = std::min<std::chrono::nanoseconds>(times[i].in_order, after - before);
+    before = after;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExecutablePlan::TimeAlone(size_t index, int repeats, Frame& frame,
+                                       LayerTime& time) const {
+  OCTET_RETURN_IF_ERROR(RunStep(index, frame));
+  const Step& step = *parts_.steps[index].step;
+  if (!step.is_primitive()) return absl::OkStatus();
+  const StepArgs args = ArgsOf(index, frame);
+  time.alone = std::chrono::nanoseconds::max();
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    OCTET_RETURN_IF_ERROR(step.RunPrimitives(args));
+    time.alone =
+        std::min<std::chrono::nanoseconds>(time.alone, std::chrono::steady_clock::now() - start);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<LayerTime>> ExecutablePlan::LayerTimes(Workspace& workspace,
+                                                                  int repeats) const {
+  if (repeats < 1) return InvalidArgument("repeats: expected at least 1, got {}", repeats);
   std::vector<Tensor> buffers;
   std::vector<const void*> inputs;
   std::vector<void*> outputs;
@@ -142,21 +172,12 @@ absl::StatusOr<double> ExecutablePlan::PrimitiveSumMs(Workspace& workspace, int 
   }
   OCTET_RETURN_IF_ERROR(Run(workspace, inputs, outputs));
   OCTET_ASSIGN_OR_RETURN(Frame * frame, Prepare(workspace, inputs, outputs));
-  std::chrono::nanoseconds sum{};
-  for (size_t i = 0; i < parts_.steps.size(); ++i) {
-    OCTET_RETURN_IF_ERROR(RunStep(i, *frame));
-    const Step& step = *parts_.steps[i].step;
-    if (!step.is_primitive()) continue;
-    const StepArgs args = ArgsOf(i, *frame);
-    auto best = std::chrono::nanoseconds::max();
-    for (int repeat = 0; repeat < std::max(repeats, 1); ++repeat) {
-      const auto start = std::chrono::steady_clock::now();
-      OCTET_RETURN_IF_ERROR(step.RunPrimitives(args));
-      best = std::min<std::chrono::nanoseconds>(best, std::chrono::steady_clock::now() - start);
-    }
-    sum += best;
-  }
-  return std::chrono::duration<double, std::milli>(sum).count();
+  std::vector<LayerTime> times(parts_.steps.size(), {std::chrono::nanoseconds::max(), {}});
+  for (int repeat = 0; repeat < repeats; ++repeat)
+    OCTET_RETURN_IF_ERROR(TimeInOrder(*frame, times));
+  for (size_t i = 0; i < times.size(); ++i)
+    OCTET_RETURN_IF_ERROR(TimeAlone(i, repeats, *frame, times[i]));
+  return times;
 }
 
 }  // namespace octet

@@ -61,7 +61,8 @@ class ExecutablePlan final : public Plan {
 
   absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
                    std::span<void* const> outputs) const override;
-  absl::StatusOr<double> PrimitiveSumMs(Workspace& workspace, int repeats) const override;
+  absl::StatusOr<std::vector<LayerTime>> LayerTimes(Workspace& workspace,
+                                                    int repeats) const override;
 
  private:
   struct Patch {
@@ -74,6 +75,8 @@ class ExecutablePlan final : public Plan {
   void* Constant(size_t index) const { return const_cast<void*>(parts_.constants[index].data()); }
   StepArgs ArgsOf(size_t index, Frame& frame) const;
   absl::Status RunStep(size_t index, Frame& frame) const;
+  absl::Status TimeInOrder(Frame& frame, std::vector<LayerTime>& times) const;
+  absl::Status TimeAlone(size_t index, int repeats, Frame& frame, LayerTime& time) const;
   void CopyOutputs(const Frame& frame, std::span<const void* const> inputs,
                    std::span<void* const> outputs) const;
   absl::StatusOr<Frame*> Prepare(Workspace& workspace, std::span<const void* const> inputs,

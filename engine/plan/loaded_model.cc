@@ -107,19 +107,22 @@ absl::Status LoadedModel::Prepare() {
   }
   const std::vector<std::vector<Shape>> known = ShapesAtLoad();
   for (const std::vector<Shape>& shapes : known) {
-    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan,
-                           plans_.Get(shapes, true, [&] { return Compile(shapes); }));
+    const bool last = &shapes == &known.back();
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, plans_.Get(shapes, true, [&] {
+      return Compile(shapes, last && file_ ? TakeGraph() : OptimisedGraph());
+    }));
     if (&shapes == &known.front()) OCTET_RETURN_IF_ERROR(CheckInt8Share(*plan));
   }
   if (known.empty() && options_.require_int8_percent > 0) {
     return InvalidArgument(
         "int8 share cannot be required: the model's input shapes are known only at run time");
   }
-  if (!known.empty() && file_) {
-    absl::MutexLock lock(&mutex_);
-    graph_.reset();
-  }
   return absl::OkStatus();
+}
+
+std::shared_ptr<const Graph> LoadedModel::TakeGraph() {
+  absl::MutexLock lock(&mutex_);
+  return std::move(graph_);
 }
 
 // One set of input shapes per batch bucket; none when an extent besides the batch is open.
@@ -171,20 +174,23 @@ absl::StatusOr<std::shared_ptr<const Graph>> LoadedModel::OptimisedGraph() const
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
-    std::span<const Shape> input_shapes) const {
+    std::span<const Shape> input_shapes,
+    absl::StatusOr<std::shared_ptr<const Graph>> optimised) const {
   const onednn::TeamSizeScope team(options_.threads);
-  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Graph> optimised, OptimisedGraph());
-  Graph graph = *optimised;
+  OCTET_RETURN_IF_ERROR(optimised.status());
+  Graph graph = **optimised;
+  optimised->reset();
   BindShapes(graph, input_shapes);
   OCTET_RETURN_IF_ERROR(Optimise(graph).status());
-  return CompilePlan(graph, {precision_, target_, weights_});
+  return CompilePlan(std::move(graph), {precision_, target_, weights_});
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(
     std::span<const Shape> input_shapes) const {
   OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes));
-  return plans_.Get(input_shapes, false,
-                    [&] { return WithinMemory([&] { return Compile(input_shapes); }); });
+  return plans_.Get(input_shapes, false, [&] {
+    return WithinMemory([&] { return Compile(input_shapes, OptimisedGraph()); });
+  });
 }
 
 size_t LoadedModel::resident_weight_bytes() const {

@@ -27,8 +27,8 @@ struct FileIdentity {
 
 /// Thread-safe after Prepare().
 ///
-/// Life of the weights: the graph's constants are read from the file and packed by the plans that are compiled at load; then
-/// the graph is released, and a plan for another shape reads the file again (and finds the packed weights by their
+/// Life of the weights: the graph's constants are read from the file and packed by the plans that are compiled at load; the
+/// last of them releases the graph layer by layer, and a plan for another shape reads the file again (and finds the packed weights by their
 /// content). A model without plans at load, or made from a graph in memory, keeps its graph.
 class LoadedModel final : public Model {
  public:
@@ -50,7 +50,11 @@ class LoadedModel final : public Model {
  private:
   absl::StatusOr<std::vector<PassTrace>> Optimise(Graph& graph) const;
   absl::StatusOr<std::shared_ptr<const Graph>> OptimisedGraph() const;
-  absl::StatusOr<std::shared_ptr<const Plan>> Compile(std::span<const Shape> input_shapes) const;
+  /// Lets go of the graph, where it can be read again.
+  std::shared_ptr<const Graph> TakeGraph();
+  absl::StatusOr<std::shared_ptr<const Plan>> Compile(
+      std::span<const Shape> input_shapes,
+      absl::StatusOr<std::shared_ptr<const Graph>> optimised) const;
   std::vector<std::vector<Shape>> ShapesAtLoad() const;
   absl::Status CheckInt8Share(const Plan& plan) const;
 

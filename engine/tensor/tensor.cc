@@ -3,13 +3,26 @@
 #include <algorithm>
 #include <new>
 
-namespace octet {
+#include <sys/mman.h>
 
+namespace octet {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+}  // namespace
+
+// Buffers of several huge pages ask for them: a model's weights are written once while it loads, and a page fault for
+// every 4 KB costs as much as the writing.
 std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes) {
-  constexpr std::align_val_t kAlignment{kTensorAlignment};
-  void* memory = ::operator new[](std::max<size_t>(bytes, 1), kAlignment);
-  return std::shared_ptr<std::byte[]>(static_cast<std::byte*>(memory),
-                                      [](std::byte* p) { ::operator delete[](p, kAlignment); });
+  const bool huge = bytes >= 2 * kHugePage;
+  const std::align_val_t alignment{huge ? kHugePage : kTensorAlignment};
+  void* memory = ::operator new[](std::max<size_t>(bytes, 1), alignment);
+  // A hint: where it is refused, small pages do.
+  if (huge) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return std::shared_ptr<std::byte[]>(static_cast<std::byte*>(memory), [alignment](std::byte* p) {
+    ::operator delete[](p, alignment);
+  });
 }
 
 Tensor::Tensor(DType dtype, Shape shape) : spec_{dtype, std::move(shape)} {

@@ -67,6 +67,18 @@ class QuantizedDemoTest(unittest.TestCase):
             self.assertGreater(row["latency_ms"]["min"], 0)
             self.assertGreater(row["primitive_sum_ms"], 0)
 
+    def test_bench_says_where_the_time_goes(self):
+        (row,) = answer("bench", FP32, "--seconds", "0.1", "--layers")
+        inspected = answer("inspect", FP32)["layers"]
+        self.assertEqual([layer["name"] for layer in row["layers"]], [layer["name"] for layer in inspected])
+        for layer in row["layers"]:
+            self.assertGreater(layer["in_order_ms"], 0)
+            self.assertEqual(layer["alone_ms"] > 0, layer["macs"] > 0 or "jit" in layer["implementation"], layer)
+        self.assertAlmostEqual(sum(layer["alone_ms"] for layer in row["layers"]), row["primitive_sum_ms"], places=6)
+        listed = octet("bench", FP32, "--seconds", "0.1", "--layers").stdout
+        self.assertIn("the longest first", listed)
+        self.assertEqual(sum(layer["implementation"] in listed for layer in row["layers"]), len(row["layers"]))
+
     def test_a_quantized_model_is_refused(self):
         done = octet("quantize", self.made["int8"]["file"], "--to", "int8-dynamic", "--out", self.folder.name + "/again")
         self.assertEqual(done.returncode, 1)

@@ -69,7 +69,9 @@ class FakeModel final : public Model {
     const Certificate& certificate() const override { return certificate_; }
     PlanMemory memory() const override { return {}; }
     std::chrono::nanoseconds compile_time() const override { return {}; }
-    absl::StatusOr<double> PrimitiveSumMs(Workspace&, int) const override { return 0.0; }
+    absl::StatusOr<std::vector<LayerTime>> LayerTimes(Workspace&, int) const override {
+      return std::vector<LayerTime>();
+    }
     absl::Status Run(Workspace&, std::span<const void* const> inputs,
                      std::span<void* const> outputs) const override {
       if (model_.before_run) {

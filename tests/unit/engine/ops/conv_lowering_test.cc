@@ -47,6 +47,13 @@ const Geometry kGeometries[] = {
     {"PointwiseStrided", {1, 6, 6, 32}, {16, 32, 1, 1}, {0, 0, 0, 0}, {2, 2}, {1, 1}, 1},
     {"Depthwise", {2, 9, 9, 32}, {32, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 32},
     {"DepthwiseStrided", {1, 9, 9, 24}, {24, 1, 3, 3}, {0, 0, 1, 1}, {2, 2}, {1, 1}, 24},
+    // Several tiles per row with a remainder, and every width of a run of channels.
+    {"DepthwiseWide", {1, 5, 26, 200}, {200, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 200},
+    {"DepthwiseWideStrided", {2, 6, 40, 80}, {80, 1, 3, 3}, {1, 1, 1, 1}, {2, 2}, {1, 1}, 80},
+    {"Depthwise5x5", {1, 7, 23, 48}, {48, 1, 5, 5}, {2, 2, 2, 2}, {1, 1}, {1, 1}, 48},
+    {"Depthwise5x5Strided", {1, 9, 18, 16}, {16, 1, 5, 5}, {1, 2, 2, 2}, {2, 2}, {1, 1}, 16},
+    {"Depthwise7x7", {1, 9, 9, 32}, {32, 1, 7, 7}, {3, 3, 3, 3}, {1, 1}, {1, 1}, 32},
+    {"DepthwiseFewChannels", {1, 9, 9, 8}, {8, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 8},
     {"Grouped", {1, 6, 6, 32}, {32, 8, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 4},
     {"PaddedBlocks", {1, 6, 6, 40}, {40, 40, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 1},
     {"FewOutputs", {1, 6, 6, 3}, {8, 3, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 1},
@@ -115,6 +122,39 @@ TEST_P(ConvLoweringTest, ComputesFloats) {
   const auto lowered = LowerHere(node);
   ExpectReference(node, lowered, 5e-5f);
   EXPECT_EQ(lowered->layer.runs, "f32");
+}
+
+TEST(DepthwiseLoweringTest, RunsOnItsOwnKernelWithinTheBoundsOfItsActivation) {
+  const Geometry g = {"", {1, 9, 9, 32}, {32, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 32};
+  const PostOp kActivations[] = {{.kind = PostOp::Kind::kRelu},
+                                 {.kind = PostOp::Kind::kClip, .alpha = -3, .beta = 20}};
+  for (const PostOp& activation : kActivations) {
+    const OneNode node =
+        Conv(g)
+            .Input(RandomBytes(DType::kU8, g.x, 1), QuantParams::PerTensor(0x1p-5f, 7))
+            .Constant(RandomBytes(DType::kI8, g.w, 2), PowerOfTwoScales(g.w[0], 0))
+            .Constant(Bias(g.w[0]))
+            .Post(activation)
+            .Declare(DType::kI8, {}, QuantParams::PerTensor(0x1p-1f, -20));
+    const auto lowered = LowerHere(node);
+    ExpectReference(node, lowered);
+    EXPECT_THAT(lowered->layer.impl, HasSubstr("octet:depthwise"));
+    EXPECT_EQ(lowered->layer.runs, "int8");
+  }
+}
+
+TEST(DepthwiseLoweringTest, SumsOfManyLargeTapsAreExact) {
+  // 25 x 255 x 127 in every result: no 16-bit sum holds a pair of these products.
+  const Geometry g = {"", {1, 5, 9, 16}, {16, 1, 5, 5}, {0, 0, 0, 0}, {1, 1}, {1, 1}, 16};
+  Tensor x(DType::kU8, g.x);
+  std::ranges::fill(x.mutable_span<uint8_t>(), uint8_t{255});
+  Tensor w(DType::kI8, g.w);
+  std::ranges::fill(w.mutable_span<int8_t>(), int8_t{127});
+  const OneNode node = Conv(g)
+                           .Input(x, QuantParams::PerTensor(1, 0))
+                           .Constant(w, QuantParams::PerTensor(1, 0))
+                           .Declare(DType::kU8, {}, QuantParams::PerTensor(0x1p12f, 0));
+  ExpectReference(node, LowerHere(node));
 }
 
 TEST_P(ConvLoweringTest, IsBitExactOnIntegers) {

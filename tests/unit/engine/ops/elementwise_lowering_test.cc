@@ -196,5 +196,49 @@ TEST(ConvertLoweringTest, DequantizesRequantizesAndCasts) {
                   "octet:convert", "none");
 }
 
+struct PeriodCase {
+  const char* name;
+  Shape a, b;
+};
+void PrintTo(const PeriodCase& c, std::ostream* out) { *out << c.name; }
+
+class PeriodLoweringTest : public ::testing::TestWithParam<PeriodCase> {};
+INSTANTIATE_TEST_SUITE_P(Shapes, PeriodLoweringTest,
+                         ::testing::Values(PeriodCase{"PerImage", {3, 40, 5, 33}, {3, 1, 1, 33}},
+                                           PeriodCase{"PerChannel", {2, 7, 9, 300}, {300}},
+                                           PeriodCase{"PerChannelFirst", {24}, {2, 50, 60, 24}},
+                                           PeriodCase{"PerRow", {2, 6, 50, 8}, {2, 6, 1, 8}},
+                                           PeriodCase{"InTheMiddle", {2, 3, 4, 5}, {2, 1, 4, 5}},
+                                           PeriodCase{"Both", {4, 1, 16}, {1, 70, 16}},
+                                           PeriodCase{"LongPeriod", {9, 700}, {700}},
+                                           PeriodCase{"OneValue", {5, 6, 7}, {1}}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(PeriodLoweringTest, IsTheReference) {
+  const auto [name, a, b] = GetParam();
+  ExpectReference(OneNode("Mul", 14).Input(RandomReals(a, 1)).Input(RandomReals(b, 2)),
+                  "octet:elementwise", "f32");
+}
+
+TEST_P(PeriodLoweringTest, IsTheReferenceBesidePostOps) {
+  const auto [name, a, b] = GetParam();
+  const OneNode node = OneNode("Mul", 14)
+                           .Input(Narrowed(RandomReals(a, 1), DType::kBF16))
+                           .Input(RandomReals(b, 2))
+                           .Constant(RandomReals({a[a.rank() - 1]}, 3))
+                           .Post({.kind = PostOp::Kind::kAdd})
+                           .Post({.kind = PostOp::Kind::kRelu});
+  ExpectReference(node, "octet:elementwise", "f32");
+}
+
+TEST_P(PeriodLoweringTest, IsTheReferenceOnTypedValues) {
+  const auto [name, a, b] = GetParam();
+  const OneNode node = OneNode("Mul", 14)
+                           .Input(RandomBytes(DType::kU8, a, 1), QuantParams::PerTensor(0.02f, 100))
+                           .Input(RandomBytes(DType::kI8, b, 2), QuantParams::PerTensor(0.01f, 3))
+                           .Declare(DType::kU8, {}, QuantParams::PerTensor(0.03f, 120));
+  ExpectReference(node, "octet:elementwise", "int8");
+}
+
 }  // namespace elementwise_lowering_test
 }  // namespace octet

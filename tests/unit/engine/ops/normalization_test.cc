@@ -160,5 +160,58 @@ TEST(LayerNormLoweringRefusesTest, AScaleThatVariesByRow) {
   EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
 }
 
+struct Window {
+  const char* name;
+  int64_t size;
+  float beta;
+};
+void PrintTo(const Window& window, std::ostream* out) { *out << window.name; }
+
+class LrnLoweringTest : public ::testing::TestWithParam<Window> {
+ protected:
+  static OneNode Lrn(const OneNode& input) {
+    return OneNode(input)
+        .Set("channels_last", int64_t{1})
+        .Set("size", GetParam().size)
+        .Set("alpha", 0.5f)
+        .Set("beta", GetParam().beta)
+        .Set("bias", 2.0f);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Windows, LrnLoweringTest,
+                         ::testing::Values(Window{"Usual", 5, 0.75f}, Window{"Even", 4, 0.75f},
+                                           Window{"OneChannel", 1, 0.75f},
+                                           Window{"OtherPower", 3, 0.4f},
+                                           Window{"WiderThanTheChannels", 60, 0.75f}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(LrnLoweringTest, IsTheReference) {
+  const OneNode node = Lrn(OneNode("LRN", 13).Input(RandomReals({2, 3, 4, 21}, 1)));
+  const auto lowered = Lower(node);
+  ASSERT_TRUE(lowered.ok()) << lowered.status();
+  EXPECT_EQ(lowered->layer.impl, "octet:lrn");
+  EXPECT_THAT(Elements<float>(lowered->outputs[0]), Pointwise(FloatNear(1e-6f), Reference(node)));
+}
+
+TEST(LrnTest, ChannelsMayBeFirstOrLast) {
+  const Tensor first = Tensor::From<float>({1, 3, 2}, {1, 2, 3, 4, 5, 6});
+  const Tensor last = Tensor::From<float>({1, 2, 3}, {1, 3, 5, 2, 4, 6});
+  const auto lrn = [](const Tensor& x, bool channels_last) {
+    return Reference(OneNode("LRN", 13)
+                         .Input(x)
+                         .Set("size", int64_t{2})
+                         .Set("alpha", 2.0f)
+                         .Set("beta", 1.0f)
+                         .Set("bias", 0.0f)
+                         .Set("channels_last", int64_t{channels_last}));
+  };
+  // Channel c divides by x[c]^2 + x[c + 1]^2.
+  const std::vector<float> want = {1.0f / 10, 2.0f / 20, 3.0f / 34,
+                                   4.0f / 52, 5.0f / 25, 6.0f / 36};
+  EXPECT_THAT(lrn(first, false), Pointwise(FloatNear(1e-6f), want));
+  EXPECT_THAT(lrn(last, true),
+              Pointwise(FloatNear(1e-6f), {want[0], want[2], want[4], want[1], want[3], want[5]}));
+}
+
 }  // namespace normalization_test
 }  // namespace octet

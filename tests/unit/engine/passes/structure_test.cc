@@ -69,6 +69,82 @@ TEST(FoldConstants, MakesNoMoreWeightsOutOfNothingThanAFileCouldHold) {
   EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Expand", "MatMul"}));
 }
 
+TEST(FoldConstants, MakesWeightsBehindAChangeOfShape) {
+  GraphBuilder b;
+  const ValueId made = b.Op("Expand", {b.Random({1, 1024}), b.IntList({1024, 1024})});
+  const ValueId weights = b.Op("Reshape", {made, b.IntList({2048, 512})});
+  b.Output(b.Op("MatMul", {b.Input("x", {2, 2048}), weights}));
+  EXPECT_THAT(Optimised(b.Build()), HasOps({"octet:MatMul"}));
+}
+
+TEST(SumToAdd, MakesAChain) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId y = b.Input("y", {2, 3});
+  b.Output(b.Op("Sum", {x, y, b.Random({3}), y}), "sum");
+  const Graph after = Checked("sum_to_add", b.Build());
+  EXPECT_THAT(after, HasOps({"Add", "Add", "Add"}));
+  EXPECT_EQ(after.value(after.outputs[0]).name, "sum");
+}
+
+TEST(SumToAdd, OfOneValueStays) {
+  GraphBuilder b;
+  b.Output(b.Op("Sum", {b.Input("x", {2, 3})}));
+  EXPECT_THAT(Checked("sum_to_add", b.Build()), HasOps({"Sum"}));
+}
+
+TEST(SumToAdd, LetsAResidualFuse) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 4, 4});
+  const ValueId conv = b.Op("Conv", {x, b.Random({3, 3, 1, 1})});
+  b.Output(b.Op("Relu", {b.Op("Sum", {conv, x})}));
+  EXPECT_THAT(Optimised(b.Build()), HasNo("Sum"));
+  EXPECT_EQ(TheOnly(Optimised(b.Build()), "Conv").post_ops.size(), 2u);
+}
+
+TEST(FoldAffine, JoinsFactorsAndAddends) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {2, 3, 4, 4});
+  x = b.Op("Mul", {x, b.Random({3, 1, 1})});
+  x = b.Op("Add", {b.Random({3, 1, 1}), x});
+  x = b.Op("Mul", {x, b.Random({1})});
+  x = b.Op("Mul", {x, b.Random({1, 3, 1, 1})});
+  b.Output(b.Op("Add", {x, b.Random({3, 1, 1})}));
+  EXPECT_THAT(Checked("fold_affine", b.Build(), {1e-5F, 1e-5F}), HasOps({"Mul", "Add"}));
+}
+
+TEST(FoldAffine, MakesNoConstantThatIsLargerThanBoth) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {2, 3, 4});
+  x = b.Op("Mul", {x, b.Random({3, 1})});
+  b.Output(b.Op("Mul", {x, b.Random({1, 4})}));
+  EXPECT_THAT(Checked("fold_affine", b.Build()), HasOps({"Mul", "Mul"}));
+}
+
+TEST(FoldAffine, LeavesAValueThatOthersRead) {
+  GraphBuilder b;
+  const ValueId x = b.Op("Add", {b.Input("x", {2, 3}), b.Random({3})});
+  b.Output(b.Op("Add", {x, b.Random({3})}));
+  b.Output(b.Op("Relu", {x}));
+  EXPECT_THAT(Checked("fold_affine", b.Build()), HasOps({"Add", "Add", "Relu"}));
+}
+
+TEST(FuseResidual, AMulCarriesTheSumWithAConstant) {
+  GraphBuilder b;
+  ValueId x = b.Op("Mul", {b.Input("x", {2, 3, 4, 4}), b.Random({3, 1, 1})});
+  b.Output(b.Op("Relu", {b.Op("Add", {x, b.Random({3, 1, 1})})}));
+  const Graph graph = b.Build();
+  EXPECT_THAT(Checked("fuse_residual", graph), HasOps({"Mul", "Relu"}));
+  EXPECT_EQ(TheOnly(Optimised(graph), "Mul").post_ops.size(), 2u);
+}
+
+TEST(FuseResidual, AMulDoesNotCarryTheSumWithAValue) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3});
+  b.Output(b.Op("Add", {b.Op("Mul", {x, b.Random({3})}), x}));
+  EXPECT_THAT(Checked("fuse_residual", b.Build()), HasOps({"Mul", "Add"}));
+}
+
 TEST(RemoveNoOps, TakesOutWhatHandsItsInputThrough) {
   GraphBuilder b;
   ValueId x = b.Op("Relu", {b.Input("x", {2, 3, 4})});

@@ -269,7 +269,8 @@ absl::Status Serve(const std::string& bytes, Mutator& mutator) {
   const onednn::TeamSizeScope team(1);
   onednn::WeightCache weights;
   OCTET_ASSIGN_OR_RETURN(
-      const auto plan, CompilePlan(graph, {Precision::kFp32, context.target, weights, kPlanBytes}));
+      const auto plan,
+      CompilePlan(std::move(graph), {Precision::kFp32, context.target, weights, kPlanBytes}));
   std::vector<Tensor> tensors;
   std::vector<const void*> inputs;
   std::vector<void*> outputs;

@@ -1,0 +1,335 @@
+#include "engine/ops/depthwise_int8.h"
+
+#include <algorithm>
+
+// Compiled once for each instruction set; the names in between are its own.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/ops/depthwise_int8.cc"
+#define HWY_WANT_AVX3_DL 1  // Which has 8-bit dot products (VNNI), on Zen 4 and later, too.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace octet {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Four taps of a channel side by side are what one 8-bit dot product takes. Taps of a column of the kernel are rows of
+// x; interleaving four rows of a column of x makes four vectors, each with four taps of a quarter of the channels:
+//
+//   r0  a0 b0 c0 ...        a0 a1 a2 a3 b0 b1 b2 b3 ... (channels 0-3 of each 16)
+//   r1  a1 b1 c1 ...   =>   e0 e1 e2 e3 ...             (channels 4-7)
+//   r2  a2 b2 c2 ...        ...
+//   r3  a3 b3 c3 ...        ...
+//
+// A column of x is interleaved once and used by all results of a tile that read it. Packing sums to bytes undoes the order.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void Interleave(D d, const V* HWY_RESTRICT rows, V* HWY_RESTRICT quads) {
+  const hn::RepartitionToWide<D> d16;
+  const auto low = hn::BitCast(d16, hn::InterleaveLower(d, rows[0], rows[1]));
+  const auto high = hn::BitCast(d16, hn::InterleaveUpper(d, rows[0], rows[1]));
+  const auto low2 = hn::BitCast(d16, hn::InterleaveLower(d, rows[2], rows[3]));
+  const auto high2 = hn::BitCast(d16, hn::InterleaveUpper(d, rows[2], rows[3]));
+  quads[0] = hn::BitCast(d, hn::InterleaveLower(d16, low, low2));
+  quads[1] = hn::BitCast(d, hn::InterleaveUpper(d16, low, low2));
+  quads[2] = hn::BitCast(d, hn::InterleaveLower(d16, high, high2));
+  quads[3] = hn::BitCast(d, hn::InterleaveUpper(d16, high, high2));
+}
+
+/// Pointers of one tile of results.
+struct Tile {
+  const uint8_t* const* rows;  ///< Of x, per row of the kernel, at the block's first channel.
+  const uint8_t* outside;
+  int64_t column;  ///< Of x, that the first result's kernel begins with.
+  uint8_t* y;
+};
+
+template <class D, int kKernel, int kStride, int kTile, bool kInside>
+HWY_INLINE void RunTile(D d, const DepthwiseInt8::Packed& packed, const DepthwiseInt8::Block& block,
+                        const Tile& tile) {
+  using V8 = hn::Vec<D>;
+  const hn::Repartition<int8_t, D> di8;
+  const hn::Repartition<int16_t, D> d16;
+  const hn::Repartition<int32_t, D> d32;
+  const hn::Repartition<float, D> df;
+  using V32 = hn::Vec<decltype(d32)>;
+  constexpr int kQuads = (kKernel + 3) / 4;
+  constexpr int kColumns = (kTile - 1) * kStride + kKernel;
+  const size_t lanes = hn::Lanes(d);
+  const size_t quarter = lanes / 4;
+  const DepthwiseNumbers& numbers = packed.numbers;
+  const int64_t pixel = packed.shape.channels;
+  const V8 x_flip = hn::Set(d, numbers.x_signed ? uint8_t{0x80} : uint8_t{0});
+  const int8_t* HWY_RESTRICT weights = block.weights.data();
+
+  V32 sums[kTile][4];
+  for (int t = 0; t < kTile; ++t) {
+    for (size_t j = 0; j < 4; ++j)
+      sums[t][j] = hn::LoadU(d32, block.compensation.data() + j * quarter);
+  }
+#pragma GCC unroll 32
+  for (int c = 0; c < kColumns; ++c) {
+    const int64_t column = tile.column + c;
+    const bool inside = kInside || (column >= 0 && column < packed.shape.width);
+#pragma GCC unroll 2
+    for (int q = 0; q < kQuads; ++q) {
+      V8 rows[4];
+      V8 quads[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        const int row = 4 * q + r;
+        rows[r] =
+            row < kKernel
+                ? hn::Xor(hn::LoadU(d, inside ? tile.rows[row] + column * pixel : tile.outside),
+                          x_flip)
+                : hn::Zero(d);
+      }
+      Interleave(d, rows, quads);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTile; ++t) {
+        const int tap = c - t * kStride;
+        if (tap < 0 || tap >= kKernel) continue;
+        const int8_t* taps = weights + static_cast<size_t>(tap * kQuads + q) * 4 * lanes;
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 4; ++j) {
+          sums[t][j] = hn::SumOfMulQuadAccumulate(d32, quads[j], hn::LoadU(di8, taps + j * lanes),
+                                                  sums[t][j]);
+        }
+      }
+    }
+  }
+  const int32_t flip = numbers.y_signed ? 128 : 0;
+  const auto zero = hn::Set(d16, static_cast<int16_t>(numbers.y_zero + flip));
+  const V8 low = hn::Set(d, static_cast<uint8_t>(numbers.low + flip));
+  const V8 high = hn::Set(d, static_cast<uint8_t>(numbers.high + flip));
+  const V8 y_flip = hn::Set(d, static_cast<uint8_t>(flip));
+#pragma GCC unroll 8
+  for (int t = 0; t < kTile; ++t) {
+    V32 steps[4];
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) {
+      const auto biased =
+          hn::Add(hn::ConvertTo(df, sums[t][j]), hn::LoadU(df, block.bias.data() + j * quarter));
+      steps[j] = hn::NearestInt(hn::Mul(biased, hn::LoadU(df, block.factor.data() + j * quarter)));
+    }
+    const auto lower = hn::SaturatedAdd(hn::ReorderDemote2To(d16, steps[0], steps[1]), zero);
+    const auto upper = hn::SaturatedAdd(hn::ReorderDemote2To(d16, steps[2], steps[3]), zero);
+    const V8 y = hn::Min(hn::Max(hn::ReorderDemote2To(d, lower, upper), low), high);
+    hn::StoreU(hn::Xor(y, y_flip), d, tile.y + t * pixel);
+  }
+}
+
+// Extents of convolutional networks are multiples of 7 more often than not, and 28 sums fit the registers of AVX-512.
+constexpr int kWideTile = HWY_MAX_BYTES >= 64 ? 7 : 3;
+
+template <class D, int kKernel, int kStride>
+HWY_NOINLINE void RunRow(D d, const DepthwiseInt8::Packed& packed,
+                         const DepthwiseInt8::Block& block, const uint8_t* const* rows,
+                         uint8_t* y) {
+  const DepthwiseShape& shape = packed.shape;
+  const uint8_t* at[kKernel];
+  for (int k = 0; k < kKernel; ++k) at[k] = rows[k] + block.first;
+  Tile tile{at, packed.outside.data(), -shape.pad_left, y + block.first};
+  int64_t left = shape.out_width;
+  const auto advance = [&](int64_t results) {
+    left -= results;
+    tile.column += results * kStride;
+    tile.y += results * shape.channels;
+  };
+  for (; left >= kWideTile; advance(kWideTile)) {
+    constexpr int64_t kReach = (kWideTile - 1) * kStride + kKernel;
+    if (tile.column >= 0 && tile.column + kReach <= shape.width) {
+      RunTile<D, kKernel, kStride, kWideTile, true>(d, packed, block, tile);
+    } else {
+      RunTile<D, kKernel, kStride, kWideTile, false>(d, packed, block, tile);
+    }
+  }
+  if constexpr (kWideTile > 3) {
+    for (; left >= 3; advance(3)) RunTile<D, kKernel, kStride, 3, false>(d, packed, block, tile);
+  }
+  for (; left >= 1; advance(1)) RunTile<D, kKernel, kStride, 1, false>(d, packed, block, tile);
+}
+
+template <int kKernel, int kStride>
+void RunBlock(const DepthwiseInt8::Packed& packed, const DepthwiseInt8::Block& block,
+              const uint8_t* const* rows, uint8_t* y) {
+  switch (block.lanes) {
+#if HWY_MAX_BYTES >= 64
+    case 64:
+      return RunRow<hn::FixedTag<uint8_t, 64>, kKernel, kStride>({}, packed, block, rows, y);
+#endif
+#if HWY_MAX_BYTES >= 32
+    case 32:
+      return RunRow<hn::FixedTag<uint8_t, 32>, kKernel, kStride>({}, packed, block, rows, y);
+#endif
+    default:
+      return RunRow<hn::FixedTag<uint8_t, 16>, kKernel, kStride>({}, packed, block, rows, y);
+  }
+}
+
+template <int kKernel, int kStride>
+void RunRows(const DepthwiseInt8::Packed& packed, const uint8_t* x, uint8_t* y, int64_t first,
+             int64_t last) {
+  const DepthwiseShape& shape = packed.shape;
+  const int64_t x_row = shape.width * shape.channels;
+  const int64_t y_row = shape.out_width * shape.channels;
+  for (int64_t row = first; row < last; ++row) {
+    const uint8_t* rows[kKernel];
+    for (int k = 0; k < kKernel; ++k) {
+      const int64_t at = row * kStride - shape.pad_top + k;
+      rows[k] = at >= 0 && at < shape.height ? x + at * x_row : packed.outside.data();
+    }
+    for (const DepthwiseInt8::Block& block : packed.blocks)
+      RunBlock<kKernel, kStride>(packed, block, rows, y + row * y_row);
+  }
+}
+
+void RunDepthwise(const DepthwiseInt8::Packed& packed, const uint8_t* x, uint8_t* y, int64_t first,
+                  int64_t last) {
+  const DepthwiseShape& shape = packed.shape;
+  if (shape.kernel == 3 && shape.stride == 1) return RunRows<3, 1>(packed, x, y, first, last);
+  if (shape.kernel == 3) return RunRows<3, 2>(packed, x, y, first, last);
+  if (shape.stride == 1) return RunRows<5, 1>(packed, x, y, first, last);
+  return RunRows<5, 2>(packed, x, y, first, last);
+}
+
+// `taps` [kernel * kernel, channels].
+template <class D>
+void PackWeights(D d, const std::vector<int8_t>& taps, const DepthwiseShape& shape,
+                 DepthwiseInt8::Block& block) {
+  const int64_t quads_per_column = (shape.kernel + 3) / 4;
+  for (int64_t column = 0; column < shape.kernel; ++column) {
+    for (int64_t q = 0; q < quads_per_column; ++q) {
+      hn::Vec<D> rows[4];
+      hn::Vec<D> quads[4];
+      for (int64_t r = 0; r < 4; ++r) {
+        const int64_t row = 4 * q + r;
+        const int8_t* from =
+            taps.data() + (row * shape.kernel + column) * shape.channels + block.first;
+        rows[r] =
+            row < shape.kernel ? hn::LoadU(d, reinterpret_cast<const uint8_t*>(from)) : hn::Zero(d);
+      }
+      Interleave(d, rows, quads);
+      for (const auto& quad : quads) {
+        const size_t at = block.weights.size();
+        block.weights.resize(at + hn::Lanes(d));
+        hn::StoreU(quad, d, reinterpret_cast<uint8_t*>(block.weights.data() + at));
+      }
+    }
+  }
+}
+
+void PackBlock(const std::vector<int8_t>& taps, const DepthwiseShape& shape,
+               DepthwiseInt8::Block& block) {
+#if HWY_MAX_BYTES >= 64
+  if (block.lanes == 64) return PackWeights(hn::FixedTag<uint8_t, 64>(), taps, shape, block);
+#endif
+#if HWY_MAX_BYTES >= 32
+  if (block.lanes == 32) return PackWeights(hn::FixedTag<uint8_t, 32>(), taps, shape, block);
+#endif
+  PackWeights(hn::FixedTag<uint8_t, 16>(), taps, shape, block);
+}
+
+int64_t MostLanes() { return HWY_MAX_BYTES; }
+
+const char* Target() { return hwy::TargetName(HWY_TARGET); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace octet
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace octet {
+namespace {
+
+HWY_EXPORT(RunDepthwise);
+HWY_EXPORT(PackBlock);
+HWY_EXPORT(MostLanes);
+HWY_EXPORT(Target);
+
+constexpr int64_t kLeastLanes = 16;
+
+/// Runs of channels that cover all of them, as wide as the vectors; the last one may overlap the one before.
+std::vector<DepthwiseInt8::Block> CutChannels(int64_t channels) {
+  const int64_t most = std::min<int64_t>(HWY_DYNAMIC_DISPATCH(MostLanes)(), 64);
+  std::vector<DepthwiseInt8::Block> blocks;
+  for (int64_t done = 0; done < channels;) {
+    int64_t lanes = most;
+    while (lanes > kLeastLanes && (lanes > channels || lanes / 2 >= channels - done)) lanes /= 2;
+    DepthwiseInt8::Block& block = blocks.emplace_back();
+    block.first = std::min(done, channels - lanes);
+    block.lanes = lanes;
+    done = block.first + lanes;
+  }
+  return blocks;
+}
+
+/// Where in the vectors of 32-bit numbers a block's channel is: see Interleave.
+size_t PlaceOf(int64_t channel, int64_t lanes) {
+  const int64_t vector = channel % 16 / 4;
+  return static_cast<size_t>(vector * (lanes / 4) + channel / 16 * 4 + channel % 4);
+}
+
+}  // namespace
+
+bool DepthwiseInt8::Covers(const DepthwiseShape& shape) {
+  return (shape.kernel == 3 || shape.kernel == 5) && (shape.stride == 1 || shape.stride == 2) &&
+         shape.channels >= kLeastLanes;
+}
+
+const char* DepthwiseInt8::TargetName() { return HWY_DYNAMIC_DISPATCH(Target)(); }
+
+DepthwiseInt8::DepthwiseInt8(const DepthwiseShape& shape, const DepthwiseNumbers& numbers,
+                             std::span<const int8_t> weights, std::span<const float> bias,
+                             std::span<const float> factor)
+    : packed_{shape, numbers, CutChannels(shape.channels), {}} {
+  const auto taps = static_cast<size_t>(shape.kernel * shape.kernel);
+  const auto channels = static_cast<size_t>(shape.channels);
+  std::vector<int8_t> by_tap(taps * channels);
+  std::vector<int32_t> sums(channels, 0);
+  for (size_t c = 0; c < channels; ++c) {
+    for (size_t t = 0; t < taps; ++t) {
+      by_tap[t * channels + c] = weights[c * taps + t];
+      sums[c] += weights[c * taps + t];
+    }
+  }
+  // Signed elements are moved up by 128, their zero point alike.
+  const int32_t x_zero = numbers.x_zero + (numbers.x_signed ? 128 : 0);
+  for (Block& block : packed_.blocks) {
+    HWY_DYNAMIC_DISPATCH(PackBlock)(by_tap, shape, block);
+    const auto lanes = static_cast<size_t>(block.lanes);
+    block.compensation.resize(lanes);
+    block.bias.resize(lanes);
+    block.factor.resize(lanes);
+    for (int64_t i = 0; i < block.lanes; ++i) {
+      const size_t at = PlaceOf(i, block.lanes);
+      const auto c = static_cast<size_t>(block.first + i);
+      block.compensation[at] = -x_zero * sums[c];
+      block.bias[at] = bias[c];
+      block.factor[at] = factor[c];
+    }
+  }
+  packed_.outside.assign(static_cast<size_t>(shape.width) * channels,
+                         static_cast<uint8_t>(numbers.x_zero));
+}
+
+void DepthwiseInt8::Run(const void* x, void* y, int64_t first, int64_t last) const {
+  HWY_DYNAMIC_DISPATCH(RunDepthwise)
+  (packed_, static_cast<const uint8_t*>(x), static_cast<uint8_t*>(y), first, last);
+}
+
+size_t DepthwiseInt8::packed_bytes() const {
+  size_t bytes = packed_.outside.size();
+  for (const Block& block : packed_.blocks) {
+    bytes += block.weights.size() +
+             4 * (block.compensation.size() + block.bias.size() + block.factor.size());
+  }
+  return bytes;
+}
+
+}  // namespace octet
+
+#endif  // HWY_ONCE
