@@ -25,6 +25,7 @@
   X(Expand)          /* expand.cc */           \
   X(Gather)          /* gather.cc */           \
   X(GridSample)      /* grid_sample.cc */      \
+  X(Legacy)          /* legacy.cc */           \
   X(Loss)            /* loss.cc */             \
   X(MatMul)          /* matmul.cc */           \
   X(MaxUnpool)       /* max_unpool.cc */       \

@@ -20,8 +20,8 @@ namespace {
 
 using onednn::ExecArg;
 
-constexpr size_t kX = 0, kW = 1, kR = 2, kBias = 3, kLengths = 4, kInitialH = 5, kInitialC = 6,
-                 kPeepholes = 7;
+constexpr size_t kSlotX = 0, kSlotW = 1, kSlotR = 2, kSlotBias = 3, kSlotLengths = 4, kSlotInitialH = 5, kSlotInitialC = 6,
+                 kSlotPeepholes = 7;
 constexpr int64_t kGates = 4;
 constexpr std::array<int64_t, kGates> kOnnxGate = {0, 2, 3, 1};  ///< Of oneDNN's gate i.
 
@@ -73,12 +73,12 @@ class LstmLowering {
 
   absl::StatusOr<std::unique_ptr<Step>> Run() {
     OCTET_RETURN_IF_ERROR(Check());
-    const Shape& x = *context_.input(kX).shape;
+    const Shape& x = *context_.input(kSlotX).shape;
     time_ = x[0];
     batch_ = x[1];
     inputs_ = x[2];
-    hidden_ = (*context_.input(kR).shape)[2];
-    directions_ = (*context_.input(kR).shape)[0];
+    hidden_ = (*context_.input(kSlotR).shape)[2];
+    directions_ = (*context_.input(kSlotR).shape)[0];
     step_ = std::make_unique<LstmStep>();
     for (int64_t d = 0; d < directions_; ++d) OCTET_RETURN_IF_ERROR(AddDirection(d));
     context_.layer.runs = "f32";
@@ -91,21 +91,21 @@ class LstmLowering {
   absl::Status Check() {
     const Node& node = context_.node;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      if (!context_.has_input(i) || i == kLengths) continue;
+      if (!context_.has_input(i) || i == kSlotLengths) continue;
       if (context_.input(i).quant || context_.input(i).dtype != DType::kF32)
         return Unimplemented("'{}' is not FLOAT", context_.input(i).name);
     }
-    for (const size_t slot : {kW, kR, kBias}) {
+    for (const size_t slot : {kSlotW, kSlotR, kSlotBias}) {
       if (context_.has_input(slot) && !context_.input(slot).is_constant())
         return Unimplemented("weights are computed");
     }
-    if (context_.has_input(kLengths)) return Unimplemented("sequences of their own lengths");
-    if (context_.has_input(kPeepholes)) return Unimplemented("peepholes");
+    if (context_.has_input(kSlotLengths)) return Unimplemented("sequences of their own lengths");
+    if (context_.has_input(kSlotPeepholes)) return Unimplemented("peepholes");
     if (node.attributes.IntOr("layout", 0) != 0) return Unimplemented("layout 1");
     if (node.attributes.IntOr("input_forget", 0) != 0) return Unimplemented("coupled gates");
     OCTET_ASSIGN_OR_RETURN(const float clip, node.attributes.Float("clip", 0));
     if (clip > 0) return Unimplemented("a clip inside the cell");
-    if (context_.input(kX).shape->elements() == 0) return Unimplemented("an empty input");
+    if (context_.input(kSlotX).shape->elements() == 0) return Unimplemented("an empty input");
     OCTET_ASSIGN_OR_RETURN(const std::string direction,
                            node.attributes.String("direction", "forward"));
     reverse_ = direction == "reverse";
@@ -115,7 +115,7 @@ class LstmLowering {
   absl::Status CheckActivations() const {
     using enum RecurrentActivation::Kind;
     constexpr std::array kUsual = {kSigmoid, kTanh, kTanh};
-    const auto directions = static_cast<size_t>((*context_.input(kR).shape)[0]);
+    const auto directions = static_cast<size_t>((*context_.input(kSlotR).shape)[0]);
     OCTET_ASSIGN_OR_RETURN(const auto activations,
                            ReadActivations(context_.node, {"Sigmoid", "Tanh", "Tanh"}, directions));
     for (size_t i = 0; i < activations.size(); ++i) {
@@ -141,8 +141,8 @@ class LstmLowering {
     Tensor bias(DType::kF32, Shape{kGates, hidden_});
     const auto to = bias.mutable_span<float>();
     std::ranges::fill(to, 0.0F);
-    if (!context_.has_input(kBias)) return bias;
-    const float* from = context_.input(kBias).constant.span<float>().data() + d * 8 * hidden_;
+    if (!context_.has_input(kSlotBias)) return bias;
+    const float* from = context_.input(kSlotBias).constant.span<float>().data() + d * 8 * hidden_;
     for (int64_t g = 0; g < kGates; ++g) {
       for (int64_t k = 0; k < hidden_; ++k) {
         const int64_t at = kOnnxGate[g] * hidden_ + k;
@@ -160,7 +160,7 @@ class LstmLowering {
   void AddStates(int64_t d, const dnnl::memory::desc& desc, std::vector<ExecArg>& args) {
     const int64_t count = batch_ * hidden_;
     constexpr std::array<std::pair<size_t, int>, 2> kBefore = {
-        {{kInitialH, DNNL_ARG_SRC_ITER}, {kInitialC, DNNL_ARG_SRC_ITER_C}}};
+        {{kSlotInitialH, DNNL_ARG_SRC_ITER}, {kSlotInitialC, DNNL_ARG_SRC_ITER_C}}};
     for (const auto& [slot, arg] : kBefore) {
       const size_t offset = Reserve(count);
       step_->CopyBefore({slot, d * count, offset, count});
@@ -207,7 +207,7 @@ class LstmLowering {
                                  onednn::UserScratchpad());
                            }));
     std::vector<ExecArg> args;
-    args.push_back(ExecArg::Input(DNNL_ARG_SRC_LAYER, x, kX));
+    args.push_back(ExecArg::Input(DNNL_ARG_SRC_LAYER, x, kSlotX));
     OCTET_RETURN_IF_ERROR(AddWeights(d, pd, args));
     AddStates(d, state, args);
     AddHidden(d, y, args);
@@ -225,8 +225,8 @@ class LstmLowering {
                                         onednn::PermutedDesc(DType::kF32, buffer.dims(), kOrder),
                                         wanted);
     };
-    OCTET_ASSIGN_OR_RETURN(auto w, packed(kW, inputs_, pd.weights_layer_desc()));
-    OCTET_ASSIGN_OR_RETURN(auto r, packed(kR, hidden_, pd.weights_iter_desc()));
+    OCTET_ASSIGN_OR_RETURN(auto w, packed(kSlotW, inputs_, pd.weights_layer_desc()));
+    OCTET_ASSIGN_OR_RETURN(auto r, packed(kSlotR, hidden_, pd.weights_iter_desc()));
     args.push_back(
         ExecArg::Constant(DNNL_ARG_WEIGHTS_LAYER, pd.weights_layer_desc(), std::move(w)));
     args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS_ITER, pd.weights_iter_desc(), std::move(r)));
