@@ -1,6 +1,6 @@
 // Activations: one input (and for PRelu a slope), one output of the same shape.
 // Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Elu Selu Celu ThresholdedRelu Softplus Softsign
-// Mish Gelu Erf; octet:Swish; com.microsoft:Gelu.
+// Mish Gelu Erf; octet:Swish.
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -256,12 +256,6 @@ constexpr OpDef kActivationOps[] = {
      .name = "Gelu",
      .since = 20,
      .infer = InferGelu,
-     .kernel = MakeGelu,
-     .lower = LowerElementwiseUnary,
-     .traits = kUnary},
-    {.domain = kMicrosoftDomain,
-     .name = "Gelu",
-     .infer = InferFloat,
      .kernel = MakeGelu,
      .lower = LowerElementwiseUnary,
      .traits = kUnary},

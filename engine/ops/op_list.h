@@ -10,6 +10,7 @@
 #define OCTET_OP_FAMILIES(X)                   \
   /* alphabetical by family */                 \
   X(Activation)      /* activations.cc */      \
+  X(Attention)       /* attention.cc */        \
   X(Cast)            /* cast.cc */             \
   X(CenterCropPad)   /* center_crop_pad.cc */  \
   X(ColumnImage)     /* column_image.cc */     \
@@ -23,6 +24,7 @@
   X(Einsum)          /* einsum.cc */           \
   X(ElementwiseMath) /* elementwise_math.cc */ \
   X(Expand)          /* expand.cc */           \
+  X(Fused)           /* fused.cc */            \
   X(Gather)          /* gather.cc */           \
   X(GridSample)      /* grid_sample.cc */      \
   X(Legacy)          /* legacy.cc */           \
@@ -36,6 +38,7 @@
   X(QLinear)         /* qlinear.cc */          \
   X(QLinearConv)     /* qlinear_conv.cc */     \
   X(QLinearPool)     /* qlinear_pool.cc */     \
+  X(QuantFunction)   /* quant_functions.cc */  \
   X(QuantizeLinear)  /* quantize_linear.cc */  \
   X(Recurrent)       /* recurrent.cc */        \
   X(Reduce)          /* reduce.cc */           \
@@ -47,6 +50,7 @@
   X(Softmax)         /* softmax.cc */          \
   X(Spectrum)        /* spectrum.cc */         \
   X(TopK)            /* top_k.cc */            \
+  X(TransformerNorm) /* transformer_norm.cc */ \
   X(Transpose)       /* transpose.cc */
 
 namespace octet {

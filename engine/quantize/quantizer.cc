@@ -17,8 +17,10 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::string_view, 5> kQuantizedOps = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"};
+constexpr std::array<std::string_view, 9> kQuantizedOps = {
+    "QuantizeLinear",        "DequantizeLinear",    "DynamicQuantizeLinear",
+    "ConvInteger",           "MatMulInteger",       "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"};
 
 // Passes that keep a graph plain ONNX and leave less to quantize.
 constexpr std::array<std::string_view, 4> kPreparingPasses = {"raise_opset", "fold_constants",
