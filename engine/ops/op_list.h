@@ -20,6 +20,7 @@
   X(Conv)            /* conv.cc */             \
   X(ConvTranspose)   /* conv_transpose.cc */   \
   X(Cumulative)      /* cumulative.cc */       \
+  X(DeformConv)      /* deform_conv.cc */      \
   X(Determinant)     /* determinant.cc */      \
   X(Einsum)          /* einsum.cc */           \
   X(ElementwiseMath) /* elementwise_math.cc */ \
@@ -31,8 +32,11 @@
   X(Loss)            /* loss.cc */             \
   X(MatMul)          /* matmul.cc */           \
   X(MaxUnpool)       /* max_unpool.cc */       \
+  X(MelWeight)       /* mel_weights.cc */      \
+  X(MlFunction)      /* ml_functions.cc */     \
   X(Normalization)   /* normalization.cc */    \
   X(OneHot)          /* one_hot.cc */          \
+  X(Optimizer)       /* optimizers.cc */       \
   X(Pad)             /* pad.cc */              \
   X(Pool)            /* pool.cc */             \
   X(QLinear)         /* qlinear.cc */          \
@@ -40,6 +44,7 @@
   X(QLinearPool)     /* qlinear_pool.cc */     \
   X(QuantFunction)   /* quant_functions.cc */  \
   X(QuantizeLinear)  /* quantize_linear.cc */  \
+  X(Random)          /* random.cc */           \
   X(Recurrent)       /* recurrent.cc */        \
   X(Reduce)          /* reduce.cc */           \
   X(Reshape)         /* reshape.cc */          \
@@ -49,9 +54,11 @@
   X(Slice)           /* slice.cc */            \
   X(Softmax)         /* softmax.cc */          \
   X(Spectrum)        /* spectrum.cc */         \
+  X(TfIdf)           /* tfidf.cc */            \
   X(TopK)            /* top_k.cc */            \
   X(TransformerNorm) /* transformer_norm.cc */ \
-  X(Transpose)       /* transpose.cc */
+  X(Transpose)       /* transpose.cc */        \
+  X(TreeEnsemble)    /* tree_ensemble.cc */
 
 namespace octet {
 
