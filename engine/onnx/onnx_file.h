@@ -12,8 +12,8 @@
 
 namespace octet {
 
-/// Opsets of the default domain that Octet reads.
-inline constexpr int kMinOpset = 7;
+/// Opsets of the default domain that Octet reads. Of 1 to 6, all that is not experimental; see ops/legacy.cc.
+inline constexpr int kMinOpset = 1;
 inline constexpr int kMaxOpset = 22;
 
 struct ReadOptions {

@@ -1,6 +1,6 @@
 // Activations: one input (and for PRelu a slope), one output of the same shape.
 // Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Tanh Elu Selu Celu ThresholdedRelu Softplus Softsign
-// Mish Gelu Erf; octet:Swish; com.microsoft:Gelu.
+// Mish Gelu Erf; octet:Swish.
 #include <cmath>
 #include <limits>
 #include <type_traits>
@@ -222,7 +222,7 @@ constexpr OpDef Activation(std::string_view name, int since, MakeKernelFn kernel
 
 constexpr OpDef kActivationOps[] = {
     Activation("Celu", 12, MakeCelu),
-    Activation("Elu", 6, MakeElu),
+    Activation("Elu", 1, MakeElu),
     {.domain = kOnnxDomain,
      .name = "Erf",
      .since = 9,
@@ -230,19 +230,18 @@ constexpr OpDef kActivationOps[] = {
      .kernel = MakeErf,
      .lower = LowerElementwiseUnary,
      .traits = kUnary},
-    Activation("HardSigmoid", 6, MakeHardSigmoid),
+    Activation("HardSigmoid", 1, MakeHardSigmoid),
     Activation("HardSwish", 14, MakeHardSwish),
-    Activation("LeakyRelu", 6, MakeLeakyRelu),
+    Activation("LeakyRelu", 1, MakeLeakyRelu),
     Activation("Mish", 18, MakeMish),
     Activation("Selu", 6, MakeSelu),
-    Activation("Sigmoid", 6, MakeSigmoid),
+    Activation("Sigmoid", 1, MakeSigmoid),
     Activation("Softplus", 1, MakeSoftplus),
     Activation("Softsign", 1, MakeSoftsign),
-    Activation("Tanh", 6, MakeTanh),
+    Activation("Tanh", 1, MakeTanh),
     Activation("ThresholdedRelu", 10, MakeThresholdedRelu),
     {.domain = kOnnxDomain,
      .name = "Relu",
-     .since = 6,
      .infer = InferRelu,
      .kernel = MakeRelu,
      .lower = LowerElementwiseUnary,
@@ -260,12 +259,6 @@ constexpr OpDef kActivationOps[] = {
      .kernel = MakeGelu,
      .lower = LowerElementwiseUnary,
      .traits = kUnary},
-    {.domain = kMicrosoftDomain,
-     .name = "Gelu",
-     .infer = InferFloat,
-     .kernel = MakeGelu,
-     .lower = LowerElementwiseUnary,
-     .traits = kUnary},
     {.domain = kOctetDomain,
      .name = "Swish",
      .infer = InferFloat,
@@ -274,7 +267,6 @@ constexpr OpDef kActivationOps[] = {
      .traits = kUnary},
     {.domain = kOnnxDomain,
      .name = "Clip",
-     .since = 6,
      .until = 10,
      .infer = InferFloat,
      .kernel = MakeClipAttributes,

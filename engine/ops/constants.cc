@@ -10,6 +10,7 @@
 #include "engine/ops/int_operands.h"
 #include "engine/ops/onnx_dtype.h"
 #include "engine/ops/op_list.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -262,20 +263,37 @@ absl::StatusOr<Kernel> MakeIdentity(const KernelContext&) {
   });
 }
 
-/// Inference: output = data, mask = all true. Octet serves, so training_mode = true is refused.
-/// Source: ONNX Dropout-7, -12, -13.
+/// UNIMPLEMENTED unless the node drops nothing: outside training, or with a ratio of 0.
+absl::Status ExpectNothingDropped(const InferContext& context) {
+  if (!context.has_input(2)) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, kBools));
+  const Tensor* training = context.constant(2);
+  if (training == nullptr || training->elements() != 1) {
+    return Unimplemented("{}: unsupported 'training_mode' that is known only when it runs",
+                         Describe(context.node()));
+  }
+  if (!training->span<bool>()[0]) return absl::OkStatus();
+  double ratio = 0.5;
+  if (context.has_input(1)) {
+    OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kFloats));
+    const Tensor* given = context.constant(1);
+    if (given == nullptr || given->elements() != 1) {
+      return Unimplemented("{}: unsupported 'ratio' that is known only when it runs",
+                           Describe(context.node()));
+    }
+    ConvertTensor(given->view(), {&ratio, {DType::kF64, given->shape()}});
+  }
+  if (ratio == 0) return absl::OkStatus();
+  return Unimplemented("{}: unsupported 'training_mode' with a 'ratio' of {}",
+                       Describe(context.node()), ratio);
+}
+
+/// Inference, or training that drops nothing: output = data, mask = all true. Source: ONNX Dropout-7, -12, -13.
 absl::Status InferDropout(InferContext& context) {
   const bool has_inputs = context.node().version >= 12;
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, has_inputs ? 3 : 1));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
-  if (context.has_input(2)) {
-    OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, kBools));
-    const Tensor* training = context.constant(2);
-    if (training == nullptr || training->elements() != 1 || training->span<bool>()[0]) {
-      return Unimplemented("{}: unsupported 'training_mode' that is not a constant false",
-                           Describe(context.node()));
-    }
-  }
+  OCTET_RETURN_IF_ERROR(ExpectNothingDropped(context));
   OCTET_RETURN_IF_ERROR(context.SetOutput(0, context.dtype(0), context.shape(0)));
   return context.SetOutput(1, DType::kBool, context.shape(0));
 }

@@ -32,7 +32,7 @@ OCTET_CPU_CLONES void Divide(const int32_t* sum, int32_t offset, double factor, 
 }
 
 /// First and one past the last tap of an axis whose position lies in [low, high).
-std::array<int64_t, 2> Taps(const AxisWindow& axis, int64_t out, int64_t low, int64_t high) {
+std::array<int64_t, 2> TapsAlong(const AxisWindow& axis, int64_t out, int64_t low, int64_t high) {
   int64_t begin = 0;
   int64_t end = axis.kernel;
   while (begin < end && axis.Position(out, begin) < low) ++begin;
@@ -71,9 +71,9 @@ class IntegerAverageStep final : public Step {
     const int64_t out = window % g_.out_plane();
     const std::array<int64_t, 3> at = {out / width.out / height.out, out / width.out % height.out,
                                        out % width.out};
-    const auto [d_begin, d_end] = Taps(depth, at[0], 0, depth.in);
-    const auto [h_begin, h_end] = Taps(height, at[1], 0, height.in);
-    const auto [w_begin, w_end] = Taps(width, at[2], 0, width.in);
+    const auto [d_begin, d_end] = TapsAlong(depth, at[0], 0, depth.in);
+    const auto [h_begin, h_end] = TapsAlong(height, at[1], 0, height.in);
+    const auto [w_begin, w_end] = TapsAlong(width, at[2], 0, width.in);
     alignas(kTensorAlignment) std::array<int32_t, kChannelBlock> sum;
     std::fill_n(sum.begin(), n, 0);
     const uint8_t* image = x + window / g_.out_plane() * g_.in_plane() * g_.channels + channel;

@@ -78,6 +78,10 @@ using MakeKernelFn = absl::StatusOr<Kernel> (*)(const KernelContext&);
 /// (the certificate shows the reason and the reference kernel runs).
 using LowerFn = absl::StatusOr<std::unique_ptr<Step>> (*)(const LowerContext&);
 
+class FunctionBody;
+/// Writes what an operator means in terms of others (ops/function.h).
+using ExpandFn = absl::Status (*)(FunctionBody&);
+
 /// Facts that passes use instead of lists of operator names of their own.
 struct OpTraits {
   /// out[i] depends on in[i] alone, one input that matters, same shape (Relu, Clip, Sigmoid, ...).
@@ -106,6 +110,7 @@ struct OpDef {
   MakeKernelFn kernel = nullptr;
   LowerFn lower = nullptr;
   OpTraits traits = {};
+  ExpandFn expand = nullptr;  ///< Null for operators with a kernel of their own.
 };
 
 /// The definition that `node` selects by domain, op and version; null when Octet has none.

@@ -199,7 +199,7 @@ std::span<const OpDef> PoolOps() {
        MakeMaxPool,
        LowerPool,
        {.data_movement = true}},
-      {kOnnxDomain, "AveragePool", 7, INT_MAX, InferPool, MakeAveragePool, LowerPool},
+      {kOnnxDomain, "AveragePool", 1, INT_MAX, InferPool, MakeAveragePool, LowerPool},
       {kOnnxDomain, "LpPool", 2, INT_MAX, InferPool, MakeLpPool},
       {kOnnxDomain, "GlobalAveragePool", 1, INT_MAX, InferGlobalPool, MakeGlobalAverage, LowerPool},
       {kOnnxDomain, "GlobalMaxPool", 1, INT_MAX, InferGlobalPool, MakeGlobalMax, LowerPool},

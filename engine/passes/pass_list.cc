@@ -18,6 +18,8 @@ constexpr int kMaxRounds = 8;
 //   an activation between a Conv and its QuantizeLinear is part of the Conv by then;
 //   channels_last comes when every operand that a Conv will ever have is there, push_transposes at the end.
 constexpr std::array kPasses = {
+    Pass{"raise_opset", "operators of opsets 1 to 6 -> opset 7", RaiseOldOpsets},
+    Pass{"expand_functions", "operators that are defined by others -> those", ExpandFunctions},
     Pass{"fold_constants", "evaluates nodes that read only constants", FoldConstants},
     Pass{"remove_no_ops", "takes out nodes that change nothing, and merges pairs of movements",
          RemoveNoOps},

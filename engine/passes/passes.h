@@ -8,6 +8,8 @@
 namespace octet {
 
 // What the file says, in fewer words.
+absl::StatusOr<int> RaiseOldOpsets(Graph& graph, const PassContext& context);
+absl::StatusOr<int> ExpandFunctions(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context);
 absl::StatusOr<int> RemoveNoOps(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportQLinear(Graph& graph, const PassContext& context);

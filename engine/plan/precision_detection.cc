@@ -10,11 +10,14 @@ namespace {
 
 bool IsQuantizedOperator(const Node& node) {
   return node.op == "QuantizeLinear" || node.op == "DequantizeLinear" ||
-         node.op.starts_with("QLinear") || node.is("QGemm", kMicrosoftDomain);
+         node.op.starts_with("QLinear") || node.is("QGemm", kMicrosoftDomain) ||
+         node.is("QAttention", kMicrosoftDomain);
 }
 
 bool IsIntegerOperator(const Node& node) {
-  return node.op == "ConvInteger" || node.op == "MatMulInteger";
+  return node.op == "ConvInteger" || node.op.starts_with("MatMulInteger") ||
+         node.is("DynamicQuantizeMatMul", kMicrosoftDomain) ||
+         node.is("DynamicQuantizeLSTM", kMicrosoftDomain);
 }
 
 }  // namespace

@@ -17,12 +17,16 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::string_view, 5> kQuantizedOps = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"};
+constexpr std::array<std::string_view, 9> kQuantizedOps = {
+    "QuantizeLinear",        "DequantizeLinear",    "DynamicQuantizeLinear",
+    "ConvInteger",           "MatMulInteger",       "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"};
 
 // Passes that keep a graph plain ONNX and leave less to quantize.
-constexpr std::array<std::string_view, 3> kPreparingPasses = {"fold_constants", "remove_no_ops",
-                                                              "fold_batch_norm"};
+constexpr std::array<std::string_view, 4> kPreparingPasses = {"raise_opset", "fold_constants",
+                                                              "remove_no_ops", "fold_batch_norm"};
+// What raising the opset further asks for.
+constexpr std::array<std::string_view, 1> kRaisingPasses = {"raise_opset"};
 
 absl::Status CheckNotQuantized(const Graph& graph) {
   for (const NodeId id : graph.order()) {
@@ -55,11 +59,12 @@ absl::Status CheckFiniteWeights(const Graph& graph) {
   return absl::OkStatus();
 }
 
-absl::Status Prepare(Graph& graph, std::span<const std::string> disabled_passes) {
+absl::Status RunOnly(Graph& graph, std::span<const std::string_view> passes,
+                     std::span<const std::string> disabled_passes) {
   PassContext context;
   context.disabled.insert(disabled_passes.begin(), disabled_passes.end());
   for (const Pass& pass : AllPasses()) {
-    if (std::ranges::find(kPreparingPasses, pass.name) == kPreparingPasses.end()) {
+    if (std::ranges::find(passes, pass.name) == passes.end()) {
       context.disabled.emplace(pass.name);
     }
   }
@@ -82,7 +87,7 @@ std::string RecipeText(const QuantizeRecipe& recipe) {
 absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
                                                 const CalibrationSet& calibration,
                                                 const CalibrationRun& run) {
-  OCTET_RETURN_IF_ERROR(Prepare(graph, run.disabled_passes));
+  OCTET_RETURN_IF_ERROR(RunOnly(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
   OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
   if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
@@ -97,7 +102,7 @@ absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe&
       return StoreWeightsAs(fp32, DType::kF16);
     case Precision::kBf16: {
       Graph graph = fp32;
-      OCTET_RETURN_IF_ERROR(InferShapes(graph));
+      OCTET_RETURN_IF_ERROR(RunOnly(graph, kRaisingPasses, run.disabled_passes));
       OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));  // Cast knows BF16 from there on.
       return StoreWeightsAs(std::move(graph), DType::kBF16);
     }

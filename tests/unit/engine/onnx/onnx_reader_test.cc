@@ -120,10 +120,10 @@ TEST(OnnxReaderTest, ChecksOpsets) {
     model.mutable_opset_import(0)->set_version(opset);
     EXPECT_TRUE(Read(model).ok()) << opset;
   }
-  for (const int64_t opset : {int64_t{6}, int64_t{23}, int64_t{-1}, int64_t{1} << 40}) {
+  for (const int64_t opset : {int64_t{0}, int64_t{23}, int64_t{-1}, int64_t{1} << 40}) {
     onnx::ModelProto model = SmallModel();
     model.mutable_opset_import(0)->set_version(opset);
-    ExpectUnimplemented(model, Format("unsupported opset: expected 7 to 22, got {}", opset));
+    ExpectUnimplemented(model, Format("unsupported opset: expected 1 to 22, got {}", opset));
   }
   onnx::ModelProto model = SmallModel();
   model.add_opset_import()->set_version(12);

@@ -1,0 +1,296 @@
+// com.microsoft's operators on integers that stand for reals: MatMulIntegerToFloat, DynamicQuantizeMatMul,
+// DynamicQuantizeLSTM, MatMulNBits, QLinearConv, QLinearSoftmax, QLinearReduceMean, QLinearWhere.
+// Source: ONNX Runtime, docs/ContribOperators.md.
+#include <algorithm>
+#include <utility>
+
+#include "engine/ops/function.h"
+#include "engine/ops/onnx_dtype.h"
+#include "engine/ops/op_list.h"
+#include "engine/tensor/parallel.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+bool IsConstant(const FunctionBody& body, ValueId id) {
+  return id == kNone || body.value(id).is_constant();
+}
+
+absl::Status ExpectOneElement(const FunctionBody& body, size_t i) {
+  if (!body.has(i) || body.rank(body.input(i)) < 1 || body.extent(body.input(i), 0) == 1)
+    return absl::OkStatus();
+  return Unimplemented("unsupported input {} of several elements", i);
+}
+
+// (a - a_zero) (b - b_zero) * a_scale * b_scale + bias. Where a's scale is a constant, as products of reals that
+// import_qdq puts on integers; else as the chain that import_dynamic_quant knows.
+ValueId ScaledProduct(FunctionBody& body, ValueId a, ValueId b, ValueId a_scale, ValueId b_scale,
+                      ValueId a_zero, ValueId b_zero, ValueId bias) {
+  ValueId y = kNone;
+  if (IsConstant(body, a_scale) && IsConstant(body, a_zero)) {
+    const ValueId left = body.Op("DequantizeLinear", {a, a_scale, a_zero});
+    const ValueId right = body.Op("DequantizeLinear", {b, b_scale, b_zero}, {{"axis", int64_t{1}}});
+    y = body.Op("MatMul", {left, right});
+  } else {
+    const ValueId sums = body.Op("MatMulInteger", {a, b, a_zero, b_zero});
+    const ValueId reals = body.Op("Cast", {sums}, {{"to", kOnnxFloat}});
+    y = body.Op("Mul", {reals, body.Op("Mul", {a_scale, b_scale})});
+  }
+  return bias == kNone ? y : body.Op("Add", {y, bias});
+}
+
+// Inputs: a, b, a_scale, b_scale, a_zero, b_zero, bias.
+absl::Status ExpandMatMulIntegerToFloat(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(4, 7));
+  OCTET_RETURN_IF_ERROR(ExpectOneElement(body, 2));
+  OCTET_RETURN_IF_ERROR(ExpectOneElement(body, 4));
+  body.Output(0, ScaledProduct(body, body.input(0), body.input(1), body.input(2), body.input(3),
+                               body.input(4), body.input(5), body.input(6)));
+  return absl::OkStatus();
+}
+
+// Inputs: a (reals), b, b_scale, b_zero, bias.
+absl::Status ExpandDynamicQuantizeMatMul(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(3, 5));
+  const auto a = body.Ops("DynamicQuantizeLinear", {body.input(0)}, 3);
+  body.Output(0, ScaledProduct(body, a[0], body.input(1), a[1], body.input(2), a[2], body.input(3),
+                               body.input(4)));
+  return absl::OkStatus();
+}
+
+// [D, rows, 4 H] integers -> [D, 4 H, rows] reals; scales and zero points are [D] or [D, 4 H].
+ValueId LstmWeights(FunctionBody& body, size_t weights, size_t scale, size_t zero) {
+  const auto along = [&](ValueId x) {
+    if (body.rank(x) == 2) return body.Op("Unsqueeze", {x, body.Ints({1})});
+    return body.Op("Reshape", {x, body.Ints({-1, 1, 1})});
+  };
+  const auto reals = [&](ValueId x) { return body.Op("Cast", {x}, {{"to", kOnnxFloat}}); };
+  const ValueId centred =
+      body.Op("Sub", {reals(body.input(weights)), along(reals(body.input(zero)))});
+  const ValueId scaled = body.Op("Mul", {centred, along(body.input(scale))});
+  return body.Op("Transpose", {scaled}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+}
+
+// Weights as reals; the activations keep theirs.
+absl::Status ExpandDynamicQuantizeLstm(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(3, 12));
+  for (const size_t i : {8, 9, 10, 11}) {
+    if (!body.has(i)) return InvalidArgument("input {} is missing", i);
+    if (body.rank(body.input(i)) < 0) return body.Later(DType::kF32);
+  }
+  std::vector<ValueId> inputs = {body.input(0), LstmWeights(body, 1, 8, 9),
+                                 LstmWeights(body, 2, 10, 11)};
+  for (const size_t i : {3, 4, 5, 6, 7}) inputs.push_back(body.input(i));
+  const auto outputs = body.Ops("LSTM", std::move(inputs), 3,
+                                body.Given({"activation_alpha", "activation_beta", "activations",
+                                            "clip", "direction", "hidden_size", "input_forget"}));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (body.wants(i)) body.Output(i, outputs[i]);
+  }
+  return absl::OkStatus();
+}
+
+// The weights of MatMulNBits: [N, blocks, block * bits / 8] packed integers, low bits first.
+struct PackedWeights {
+  int64_t rows = 0;     ///< K
+  int64_t columns = 0;  ///< N
+  int64_t bits = 4;
+  int64_t block = 0;
+  int64_t blocks() const { return (rows + block - 1) / block; }
+  int64_t row_bytes() const { return blocks() * block * bits / 8; }
+};
+
+absl::StatusOr<PackedWeights> ReadPackedWeights(const FunctionBody& body) {
+  PackedWeights packed;
+  OCTET_ASSIGN_OR_RETURN(packed.rows, body.attributes().Int("K", 0));
+  OCTET_ASSIGN_OR_RETURN(packed.columns, body.attributes().Int("N", 0));
+  OCTET_ASSIGN_OR_RETURN(packed.bits, body.attributes().Int("bits", 4));
+  OCTET_ASSIGN_OR_RETURN(packed.block, body.attributes().Int("block_size", 128));
+  if (packed.bits != 2 && packed.bits != 4 && packed.bits != 8)
+    return Unimplemented("unsupported attribute 'bits' = {}", packed.bits);
+  constexpr int64_t kMost = int64_t{1} << 24;  // Of K and N: no layer comes near, and products fit.
+  const bool sane = packed.rows > 0 && packed.columns > 0 && packed.rows <= kMost &&
+                    packed.columns <= kMost && packed.block >= 16 && packed.block <= kMost &&
+                    (packed.block & (packed.block - 1)) == 0;
+  if (!sane) {
+    return InvalidArgument("'K' = {}, 'N' = {}, 'block_size' = {} describe no weights", packed.rows,
+                           packed.columns, packed.block);
+  }
+  return packed;
+}
+
+uint32_t PackedAt(const uint8_t* row, int64_t i, int64_t bits) {
+  const int64_t per_byte = 8 / bits;
+  return static_cast<uint32_t>(row[i / per_byte] >> (i % per_byte * bits)) & ((1U << bits) - 1);
+}
+
+// Constants of MatMulNBits; zero points are packed as the weights are, or floats as the scales; the block of each row may
+// be listed.
+struct NBitsConstants {
+  Tensor weights;
+  Tensor scales;
+  Tensor zeros;
+  Tensor groups;
+};
+
+absl::Status CheckNBits(const PackedWeights& packed, const NBitsConstants& c) {
+  const int64_t blocks = packed.blocks();
+  const int64_t zero_bytes = (blocks * packed.bits + 7) / 8;
+  const bool weights = c.weights.dtype() == DType::kU8 &&
+                       c.weights.elements() == packed.columns * packed.row_bytes();
+  const bool scales =
+      c.scales.dtype() == DType::kF32 && c.scales.elements() == packed.columns * blocks;
+  const bool packed_zeros =
+      c.zeros.dtype() == DType::kU8 && c.zeros.elements() == packed.columns * zero_bytes;
+  const bool real_zeros =
+      c.zeros.dtype() == DType::kF32 && c.zeros.elements() == packed.columns * blocks;
+  const bool zeros = c.zeros.empty_handle() || packed_zeros || real_zeros;
+  if (!weights || !scales || !zeros) {
+    return InvalidArgument(
+        "weights, scales or zero points are not those of {} x {} in blocks of {}", packed.columns,
+        packed.rows, packed.block);
+  }
+  if (c.groups.empty_handle()) return absl::OkStatus();
+  if (c.groups.dtype() != DType::kI32 || c.groups.elements() < packed.rows)
+    return InvalidArgument("'g_idx' has not {} elements", packed.rows);
+  for (const int32_t group : c.groups.span<int32_t>()) {
+    if (group < 0 || group >= blocks)
+      return InvalidArgument("'g_idx' holds {}, there are {} blocks", group, blocks);
+  }
+  return absl::OkStatus();
+}
+
+// [K, N] reals: scale[n, block] * (q - zero[n, block]).
+Tensor UnpackNBits(const PackedWeights& packed, const NBitsConstants& c) {
+  const int64_t blocks = packed.blocks();
+  const int64_t zero_bytes = (blocks * packed.bits + 7) / 8;
+  Tensor reals(DType::kF32, Shape{packed.rows, packed.columns});
+  float* to = reals.mutable_span<float>().data();
+  const bool packed_zeros = !c.zeros.empty_handle() && c.zeros.dtype() == DType::kU8;
+  ParallelFor(packed.columns, 1 + 16384 / packed.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const uint8_t* row = c.weights.span<uint8_t>().data() + n * packed.row_bytes();
+      for (int64_t k = 0; k < packed.rows; ++k) {
+        const int64_t block = c.groups.empty_handle()
+                                  ? k / packed.block
+                                  : c.groups.span<int32_t>()[static_cast<size_t>(k)];
+        auto zero = static_cast<float>(1U << (packed.bits - 1));
+        if (packed_zeros) {
+          zero = static_cast<float>(
+              PackedAt(c.zeros.span<uint8_t>().data() + n * zero_bytes, block, packed.bits));
+        } else if (!c.zeros.empty_handle()) {
+          zero = c.zeros.span<float>()[static_cast<size_t>(n * blocks + block)];
+        }
+        const float scale = c.scales.span<float>()[static_cast<size_t>(n * blocks + block)];
+        const auto q = static_cast<float>(PackedAt(row, k, packed.bits));
+        to[k * packed.columns + n] = scale * (q - zero);
+      }
+    }
+  });
+  return reals;
+}
+
+// Inputs: a, b, scales, zero_points, g_idx, bias.
+absl::Status ExpandMatMulNBits(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(3, 6));
+  OCTET_ASSIGN_OR_RETURN(const PackedWeights packed, ReadPackedWeights(body));
+  NBitsConstants c;
+  Tensor* const tensors[] = {&c.weights, &c.scales, &c.zeros, &c.groups};
+  for (size_t i = 0; i < 4; ++i) {
+    if (!body.has(i + 1)) continue;
+    if (!body.value(body.input(i + 1)).is_constant())
+      return Unimplemented("unsupported input {} that is no constant", i + 1);
+    *tensors[i] = body.value(body.input(i + 1)).constant;
+  }
+  OCTET_RETURN_IF_ERROR(CheckNBits(packed, c));
+  ValueId y = body.Op("MatMul", {body.input(0), body.Constant(UnpackNBits(packed, c))});
+  if (body.has(5)) y = body.Op("Add", {y, body.input(5)});
+  body.Output(0, y);
+  return absl::OkStatus();
+}
+
+// ONNX's QLinearConv; channels_last = 1: x and y are [N, spatial..., C].
+absl::Status ExpandQLinearConv(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(8, 9));
+  OCTET_ASSIGN_OR_RETURN(const int64_t channels_last, body.attributes().Int("channels_last", 0));
+  const int rank = body.rank(body.input(0));
+  if (channels_last != 0 && rank < 3) return body.Later(body.value(body.input(7)).dtype);
+  const auto attributes =
+      body.Given({"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"});
+  std::vector<ValueId> inputs(body.inputs().begin(), body.inputs().end());
+  if (channels_last == 0) {
+    body.Output(0, body.Op("QLinearConv", std::move(inputs), attributes));
+    return absl::OkStatus();
+  }
+  std::vector<int64_t> to_first = {0, rank - 1};
+  std::vector<int64_t> to_last = {0};
+  for (int64_t i = 1; i + 1 < rank; ++i) to_first.push_back(i), to_last.push_back(i + 1);
+  to_last.push_back(1);
+  inputs[0] = body.Op("Transpose", {inputs[0]}, {{"perm", to_first}});
+  const ValueId y = body.Op("QLinearConv", std::move(inputs), attributes);
+  body.Output(0, body.Op("Transpose", {y}, {{"perm", to_last}}));
+  return absl::OkStatus();
+}
+
+ValueId RealsAt(FunctionBody& body, size_t i) {
+  return body.Op("DequantizeLinear", {body.input(i), body.input(i + 1), body.input(i + 2)});
+}
+void OutputIntegers(FunctionBody& body, ValueId reals, size_t scale) {
+  body.Output(0, body.Op("QuantizeLinear", {reals, body.input(scale), body.input(scale + 1)}));
+}
+
+// Inputs: x, x_scale, x_zero, y_scale, y_zero. `opset` says which Softmax is meant: before 13 the axes from `axis` on are one.
+absl::Status ExpandQLinearSoftmax(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(2, 5));
+  OCTET_ASSIGN_OR_RETURN(const int64_t opset, body.attributes().Int("opset", 13));
+  OCTET_ASSIGN_OR_RETURN(const int64_t axis,
+                         body.attributes().Int("axis", opset < 13 ? int64_t{1} : int64_t{-1}));
+  const ValueId x = RealsAt(body, 0);
+  if (opset >= 13) {
+    OutputIntegers(body, body.Op("Softmax", {x}, {{"axis", axis}}), 3);
+    return absl::OkStatus();
+  }
+  const int rank = body.rank(x);
+  if (rank < 0 || !body.value(x).shape->is_static())
+    return body.Later(body.value(body.input(0)).dtype);
+  const auto first = NormalizeAxis(axis, rank);
+  if (!first) return InvalidArgument("'axis' = {} is no axis of rank {}", axis, rank);
+  const Shape shape = *body.value(x).shape;
+  const ValueId flat =
+      body.Op("Reshape", {x, body.Ints({shape.elements(0, *first), shape.elements(*first, rank)})});
+  const ValueId y = body.Op("Softmax", {flat}, {{"axis", int64_t{-1}}});
+  OutputIntegers(body, body.Op("Reshape", {y, body.Ints(shape.dims())}), 3);
+  return absl::OkStatus();
+}
+
+absl::Status ExpandQLinearReduceMean(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(2, 5));
+  OutputIntegers(body, body.Op("ReduceMean", {RealsAt(body, 0)}, body.Given({"axes", "keepdims"})),
+                 3);
+  return absl::OkStatus();
+}
+
+// Inputs: condition, x, x_scale, x_zero, y, y_scale, y_zero, z_scale, z_zero.
+absl::Status ExpandQLinearWhere(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(9, 9));
+  OutputIntegers(body, body.Op("Where", {body.input(0), RealsAt(body, 1), RealsAt(body, 4)}), 7);
+  return absl::OkStatus();
+}
+
+constexpr OpDef kQuantFunctionOps[] = {
+    Function(kMicrosoftDomain, "MatMulIntegerToFloat", ExpandMatMulIntegerToFloat),
+    Function(kMicrosoftDomain, "DynamicQuantizeMatMul", ExpandDynamicQuantizeMatMul),
+    Function(kMicrosoftDomain, "DynamicQuantizeLSTM", ExpandDynamicQuantizeLstm),
+    Function(kMicrosoftDomain, "MatMulNBits", ExpandMatMulNBits),
+    Function(kMicrosoftDomain, "QLinearConv", ExpandQLinearConv),
+    Function(kMicrosoftDomain, "QLinearSoftmax", ExpandQLinearSoftmax),
+    Function(kMicrosoftDomain, "QLinearReduceMean", ExpandQLinearReduceMean),
+    Function(kMicrosoftDomain, "QLinearWhere", ExpandQLinearWhere),
+};
+
+}  // namespace
+
+std::span<const OpDef> QuantFunctionOps() { return kQuantFunctionOps; }
+
+}  // namespace octet
