@@ -69,6 +69,7 @@ class FakeModel final : public Model {
     const Certificate& certificate() const override { return certificate_; }
     PlanMemory memory() const override { return {}; }
     std::chrono::nanoseconds compile_time() const override { return {}; }
+    const std::vector<PassTrace>& pass_trace() const override { return passes_; }
     absl::StatusOr<double> PrimitiveSumMs(Workspace&, int) const override { return 0.0; }
     absl::Status Run(Workspace&, std::span<const void* const> inputs,
                      std::span<void* const> outputs) const override {
@@ -89,6 +90,7 @@ class FakeModel final : public Model {
     const FakeModel& model_;
     std::vector<TensorSpec> specs_;
     Certificate certificate_;
+    std::vector<PassTrace> passes_;
   };
 
   void Remember(const Shape& shape, const float* input) const {
