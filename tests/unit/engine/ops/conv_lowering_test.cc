@@ -52,6 +52,11 @@ const Geometry kGeometries[] = {
     {"FewOutputs", {1, 6, 6, 3}, {8, 3, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 1},
     {"PaddedPointwise", {1, 1, 1, 128}, {640, 128, 1, 1}, {0, 0, 0, 0}, {1, 1}, {1, 1}, 1},
     {"Dilated", {1, 9, 9, 16}, {16, 16, 3, 3}, {2, 2, 2, 2}, {1, 1}, {2, 2}, 1},
+    // What oneDNN 3.7's brgemm gets wrong: one input channel per group, and one strided column or uneven pads.
+    {"OneColumn", {1, 5, 4, 8}, {16, 1, 3, 3}, {0, 0, 0, 0}, {1, 2}, {1, 1}, 8},
+    {"OneColumnOfOneChannel", {2, 5, 3, 1}, {4, 1, 3, 3}, {0, 1, 0, 0}, {1, 3}, {1, 1}, 1},
+    {"OneChannelUnevenPads", {1, 9, 9, 1}, {4, 1, 3, 3}, {1, 0, 1, 1}, {1, 1}, {1, 1}, 1},
+    {"MultiplierUnevenPads", {2, 9, 9, 3}, {9, 1, 4, 4}, {0, 1, 0, 0}, {1, 1}, {1, 1}, 3},
     {"OneAxis", {2, 20, 16}, {8, 16, 5}, {2, 2}, {1}, {1}, 1},
 };
 
