@@ -13,6 +13,7 @@
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
 #include "engine/ops/saturation.h"
+#include "engine/ops/unsigned_source.h"
 #include "engine/ops/weight_layout.h"
 #include "engine/ops/whole_sums.h"
 #include "engine/tensor/status.h"
@@ -74,6 +75,9 @@ class ConvLowering {
     } else {
       step_ = std::make_unique<PrimitiveStep>();
     }
+    if (x.dtype == DType::kI8 && !context_.target.int8_exact) {
+      OCTET_ASSIGN_OR_RETURN(unsigned_x_, AddUnsignedSource(context_, *step_));
+    }
     if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights, 1)) {
       OCTET_RETURN_IF_ERROR(AddSplit());
     } else {
@@ -123,9 +127,6 @@ class ConvLowering {
     }
     if (!x.quant->per_tensor() || !IsInt8(x.dtype))
       return Unimplemented("activation is quantized per channel, or not to 8 bits");
-    // Without VNNI oneDNN halves the weights of signed sources, which is inexact.
-    if (x.dtype != DType::kU8 && !context_.target.int8_exact)
-      return Unimplemented("signed source without VNNI");
     return absl::OkStatus();
   }
 
@@ -147,7 +148,8 @@ class ConvLowering {
         attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(),
                                    dynamic_step_->zero_point());
       } else {
-        AddQuant(DNNL_ARG_SRC, *context_.input(0).quant, attributes);
+        attributes.AddScales(DNNL_ARG_SRC, 0, context_.input(0).quant->scales);
+        AddSourceZeroPoint(attributes);
       }
       attributes.AddScales(DNNL_ARG_WEIGHTS,
                            w.per_tensor()        ? 0
@@ -165,7 +167,7 @@ class ConvLowering {
 
   // Sums up to the last pass, which turns them into steps of the result.
   absl::Status AddWholeAttributes(const Pass& pass, PrimitiveAttributes& attributes) const {
-    attributes.AddZeroPoint(DNNL_ARG_SRC, context_.input(0).quant->zero_points);
+    AddSourceZeroPoint(attributes);
     if (!pass.last) return absl::OkStatus();
     if (pass.partial)
       attributes.AddScratchSum(ActivationDesc(DType::kF32, problem_.dst), *pass.partial);
@@ -175,6 +177,12 @@ class ConvLowering {
     return whole_->AddResult(
         attributes, ActivationDesc(DType::kF32, channels),
         [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); });
+  }
+
+  void AddSourceZeroPoint(PrimitiveAttributes& attributes) const {
+    const int32_t zero_point =
+        context_.input(0).quant->zero_points[0] + (unsigned_x_ ? kUnsignedZero : 0);
+    attributes.AddZeroPoint(DNNL_ARG_SRC, {&zero_point, 1});
   }
 
   static void AddQuant(int arg, const QuantParams& quant, PrimitiveAttributes& attributes) {
@@ -196,7 +204,8 @@ class ConvLowering {
     PrimitiveAttributes attributes(context_);
     OCTET_RETURN_IF_ERROR(AddAttributes(pass, attributes));
     std::vector<ExecArg> args = attributes.TakeArgs();
-    const auto src = ActivationDesc(dynamic_ ? DType::kU8 : context_.input(0).dtype, problem_.src);
+    const auto src = ActivationDesc(dynamic_ || unsigned_x_ ? DType::kU8 : context_.input(0).dtype,
+                                    problem_.src);
     const auto dst = ActivationDesc(pass.dst, problem_.dst);
     const bool has_bias = pass.last && context_.has_input(2);
     const auto bias =
@@ -222,8 +231,9 @@ class ConvLowering {
     OCTET_ASSIGN_OR_RETURN(
         auto packed,
         context_.weights.Reordered(logical, onednn::DenseDesc(logical.spec()), pd.weights_desc()));
-    args.push_back(dynamic_ ? ExecArg::Scratch(DNNL_ARG_SRC, src, dynamic_step_->source())
-                            : ExecArg::Input(DNNL_ARG_SRC, src, 0));
+    args.push_back(dynamic_      ? ExecArg::Scratch(DNNL_ARG_SRC, src, dynamic_step_->source())
+                   : unsigned_x_ ? ExecArg::Scratch(DNNL_ARG_SRC, src, *unsigned_x_)
+                                 : ExecArg::Input(DNNL_ARG_SRC, src, 0));
     args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS, pd.weights_desc(), std::move(packed)));
     if (has_bias) {
       const auto interned = std::make_shared<Tensor>(context_.weights.Intern(bias_));
@@ -240,6 +250,7 @@ class ConvLowering {
   Problem problem_;
   std::unique_ptr<PrimitiveStep> step_;
   DynamicQuantStep* dynamic_step_ = nullptr;  ///< step_, when the source is quantized at run time.
+  std::optional<size_t> unsigned_x_;  ///< Scratch offset of x + 128, where that is computed with.
   std::optional<WholeSums>
       whole_;  ///< When sums stay integers until they become steps of the result.
   Tensor bias_;
