@@ -1,13 +1,10 @@
-// octet check: a model against golden outputs in ONNX's test_data_set form.
+// octet check: a model against golden outputs in ONNX's test_data_set form, and the pass that changes an answer.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <filesystem>
 #include <iostream>
-#include <limits>
 #include <memory>
-#include <optional>
+#include <random>
 
+#include "cli/golden.h"
 #include "cli/model_options.h"
 #include "cli/session.h"
 #include "cli/verb.h"
@@ -18,192 +15,176 @@
 namespace octet::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
 struct CheckOptions {
   ModelOptions model;
   std::string golden;
-  double rtol = 1e-3;
-  double atol = 1e-4;
-  double steps = 0;  // Above 0: instead of rtol and atol.
+  Tolerance tolerance;
+  bool bisect_passes = false;
   bool json = false;
 };
 
-// How far one output is from what was expected.
-struct Comparison {
-  std::string set;
-  std::string output;
-  int64_t elements = 0;
-  int64_t mismatches = 0;
-  double max_abs = 0;
-  std::optional<double> max_steps;
-  bool ok = true;
-};
-
-std::vector<std::string> DataSets(const std::string& golden) {
-  std::vector<std::string> sets;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(golden, ignored)) {
-    if (entry.is_directory() && entry.path().filename().string().starts_with("test_data_set_")) {
-      sets.push_back(entry.path().string());
-    }
-  }
-  std::ranges::sort(sets);
-  if (sets.empty() && fs::exists(fs::path(golden) / "input_0.pb", ignored)) sets.push_back(golden);
-  return sets;
+bool AllOk(const std::vector<Comparison>& results) {
+  return std::ranges::all_of(results, &Comparison::ok);
 }
 
-absl::StatusOr<std::vector<Tensor>> ReadTensors(const std::string& set, std::string_view prefix,
-                                                size_t count) {
-  std::vector<Tensor> tensors;
-  for (size_t i = 0; i < count; ++i) {
-    OCTET_ASSIGN_OR_RETURN(NamedTensor named,
-                           ReadTensorFile(Format("{}/{}_{}.pb", set, prefix, i)));
-    tensors.push_back(std::move(named.tensor));
+nlohmann::ordered_json ToJson(const std::vector<Comparison>& results) {
+  nlohmann::ordered_json rows = nlohmann::json::array();
+  for (const Comparison& c : results) {
+    rows.push_back({{"set", c.set},
+                    {"output", c.output},
+                    {"ok", c.ok},
+                    {"elements", c.elements},
+                    {"mismatches", c.mismatches},
+                    {"max_abs", c.max_abs}});
+    if (c.max_steps) rows.back()["max_steps"] = *c.max_steps;
   }
-  return tensors;
+  return rows;
 }
 
-// Mismatch: |got - expected| > atol + rtol * |expected|, or only one of the two is NaN.
-Comparison Compare(ConstTensorView got, const Tensor& expected, double rtol, double atol) {
-  Tensor a(DType::kF64, got.shape());
-  Tensor b(DType::kF64, expected.shape());
-  ConvertTensor(got, a.mutable_view());
-  ConvertTensor(expected.view(), b.mutable_view());
-  Comparison result;
-  result.elements = a.elements();
-  for (int64_t i = 0; i < a.elements(); ++i) {
-    const double x = a.span<double>()[i];
-    const double y = b.span<double>()[i];
-    if (x == y || (std::isnan(x) && std::isnan(y))) continue;
-    const double distance = std::abs(x - y);
-    result.max_abs = std::max(result.max_abs, distance);
-    if (!(distance <= atol + rtol * std::abs(y))) ++result.mismatches;
-  }
-  result.ok = result.mismatches == 0;
-  return result;
-}
-
-// By how many quantization steps two outputs differ at most. Shares of a Softmax tell the differences of its
-// inputs up to a common shift: d[i] = ln(got[i] / expected[i]) + c per row. The shift that makes the largest of
-// them smallest is taken: half of their spread.
-double StepsApart(const Tensor& got, const Tensor& expected, const OutputStep& step) {
-  // Below it, shares have lost their digits.
-  constexpr double kSmallestShare = 1e-30;
-  const int64_t row = step.softmax ? got.shape().back() : 1;
-  double most = 0;
-  for (int64_t begin = 0; begin < got.elements(); begin += row) {
-    double low = 0;
-    double high = 0;
-    bool first = true;
-    for (int64_t i = begin; i < begin + row; ++i) {
-      const double x = got.span<double>()[i];
-      const double y = expected.span<double>()[i];
-      if (std::isnan(x) != std::isnan(y)) return std::numeric_limits<double>::infinity();
-      if (std::isnan(x)) continue;
-      if (!step.softmax) {
-        high = std::abs(x - y);
-        continue;
-      }
-      if (x < kSmallestShare || y < kSmallestShare) continue;
-      const double shift = std::log(x / y);
-      low = first ? shift : std::min(low, shift);
-      high = first ? shift : std::max(high, shift);
-      first = false;
-    }
-    most = std::max(most, step.softmax ? (high - low) / 2 : high);
-  }
-  return most / step.scale;
-}
-
-// The comparison that --steps asks for.
-absl::Status CompareSteps(ConstTensorView got, const Tensor& expected, const TensorInfo& info,
-                          double steps, Comparison& result) {
-  if (!info.step) {
-    return InvalidArgument("--steps: output '{}' is not dequantized from 8 bits", info.name);
-  }
-  // A step has this much room for the float arithmetic around it.
-  constexpr double kSlack = 0.01;
-  Tensor a(DType::kF64, got.shape());
-  Tensor b(DType::kF64, expected.shape());
-  ConvertTensor(got, a.mutable_view());
-  ConvertTensor(expected.view(), b.mutable_view());
-  result.max_steps = StepsApart(a, b, *info.step);
-  result.ok = *result.max_steps <= steps + kSlack;
-  return absl::OkStatus();
-}
-
-absl::Status CheckSet(Session& session, const CheckOptions& options, const std::string& set,
-                      std::vector<Comparison>& results) {
-  const Signature& signature = session.model().signature();
-  OCTET_ASSIGN_OR_RETURN(const std::vector<Tensor> inputs,
-                         ReadTensors(set, "input", signature.inputs.size()));
-  std::vector<Shape> shapes;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].dtype() != signature.inputs[i].dtype) {
-      return InvalidArgument("{}: input '{}': expected {}, got {}", set, signature.inputs[i].name,
-                             DTypeName(signature.inputs[i].dtype), DTypeName(inputs[i].dtype()));
-    }
-    shapes.push_back(inputs[i].shape());
-  }
-  OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    std::memcpy(session.input(i).data, inputs[i].data(), inputs[i].bytes());
-  }
-  OCTET_RETURN_IF_ERROR(session.Run());
-  OCTET_ASSIGN_OR_RETURN(const std::vector<Tensor> expected,
-                         ReadTensors(set, "output", signature.outputs.size()));
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const ConstTensorView got = session.output(i);
-    if (got.spec != expected[i].spec()) {
-      return InvalidArgument("{}: output '{}': expected {}{}, got {}{}", set,
-                             signature.outputs[i].name, DTypeName(expected[i].dtype()),
-                             expected[i].shape().ToString(), DTypeName(got.dtype()),
-                             got.shape().ToString());
-    }
-    results.push_back(Compare(got, expected[i], options.rtol, options.atol));
-    results.back().set = fs::path(set).filename().string();
-    results.back().output = signature.outputs[i].name;
-    if (options.steps > 0) {
-      OCTET_RETURN_IF_ERROR(
-          CompareSteps(got, expected[i], signature.outputs[i], options.steps, results.back()));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<bool> Check(const CheckOptions& options) {
-  const std::vector<std::string> sets = DataSets(options.golden);
-  if (sets.empty())
-    return NotFound("no test_data_set_* folder and no input_0.pb in {}", options.golden);
-  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, options.model.Load());
-  Session session(model);
-  std::vector<Comparison> results;
-  for (const std::string& set : sets)
-    OCTET_RETURN_IF_ERROR(CheckSet(session, options, set, results));
-  const bool ok = std::ranges::all_of(results, &Comparison::ok);
-  if (options.json) {
-    nlohmann::ordered_json rows = nlohmann::json::array();
-    for (const Comparison& c : results) {
-      rows.push_back({{"set", c.set},
-                      {"output", c.output},
-                      {"ok", c.ok},
-                      {"elements", c.elements},
-                      {"mismatches", c.mismatches},
-                      {"max_abs", c.max_abs}});
-      if (c.max_steps) rows.back()["max_steps"] = *c.max_steps;
-    }
-    std::cout << nlohmann::ordered_json{{"ok", ok}, {"comparisons", std::move(rows)}}.dump(2)
-              << '\n';
-    return ok;
-  }
+void PrintRows(const std::vector<Comparison>& results) {
   for (const Comparison& c : results) {
     std::cout << Format("{:<4} {} {}: {} of {} elements differ, largest difference {:.3g}{}\n",
                         c.ok ? "ok" : "FAIL", c.set, c.output, c.mismatches, c.elements, c.max_abs,
                         c.max_steps ? Format(", {:.2f} steps", *c.max_steps) : "");
   }
+}
+
+absl::StatusOr<bool> Check(const CheckOptions& options) {
+  OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> folders, GoldenFolders(options.golden));
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, options.model.Load());
+  Session session(model);
+  std::vector<Comparison> results;
+  for (const std::string& folder : folders) {
+    OCTET_ASSIGN_OR_RETURN(const GoldenSet set, ReadGoldenSet(folder, model->signature()));
+    OCTET_ASSIGN_OR_RETURN(
+        const std::vector<Comparison> of_set,
+        CompareWith(session, set, model->signature().outputs, options.tolerance));
+    results.insert(results.end(), of_set.begin(), of_set.end());
+  }
+  const bool ok = AllOk(results);
+  if (options.json) {
+    std::cout << nlohmann::ordered_json{{"ok", ok}, {"comparisons", ToJson(results)}}.dump(2)
+              << '\n';
+  } else {
+    PrintRows(results);
+  }
   return ok;
 }
+
+/// A model under the first passes of the list, and how far its answers are from the right ones.
+struct Trial {
+  std::vector<Comparison> comparisons;
+  int rewrites = 0;  ///< Of the last pass, at load and for the last set's shapes.
+};
+
+class PassBisection {
+ public:
+  explicit PassBisection(const CheckOptions& options) : options_(options) {}
+
+  absl::StatusOr<bool> Run() {
+    const std::span<const Pass> passes = AllPasses();
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Load(passes));
+    signature_ = model->signature();
+    OCTET_RETURN_IF_ERROR(TakeSets());
+    OCTET_ASSIGN_OR_RETURN(const Trial without, Try(passes.first(0)));
+    if (!AllOk(without.comparisons))
+      return Print("answers differ already without any pass", {}, without);
+    OCTET_ASSIGN_OR_RETURN(const Trial with_all, Try(passes));
+    if (AllOk(with_all.comparisons)) return Print("no pass changes an answer", {}, with_all);
+    OCTET_ASSIGN_OR_RETURN(
+        const size_t wrong,
+        FirstWrongPass(passes, [&](std::span<const Pass> first) -> absl::StatusOr<bool> {
+          OCTET_ASSIGN_OR_RETURN(const Trial trial, Try(first));
+          return AllOk(trial.comparisons);
+        }));
+    OCTET_ASSIGN_OR_RETURN(const Trial trial, Try(passes.first(wrong + 1)));
+    return Print(Format("{} changes an answer: pass {} of {}, {} rewrites", passes[wrong].name,
+                        wrong + 1, passes.size(), trial.rewrites),
+                 passes[wrong].name, trial);
+  }
+
+ private:
+  absl::StatusOr<std::shared_ptr<const Model>> Load(std::span<const Pass> passes) const {
+    LoadOptions load = options_.model.ToLoadOptions();
+    load.passes = passes;
+    ConfigureWorkerThread(load.threads);
+    return Model::Load(options_.model.path, load);
+  }
+
+  absl::Status TakeSets() {
+    if (options_.golden.empty()) return MakeSet();
+    OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> folders, GoldenFolders(options_.golden));
+    for (const std::string& folder : folders) {
+      OCTET_ASSIGN_OR_RETURN(GoldenSet set, ReadGoldenSet(folder, signature_));
+      sets_.push_back(std::move(set));
+    }
+    return absl::OkStatus();
+  }
+
+  // Random inputs, and what the model answers to them without any pass.
+  absl::Status MakeSet() {
+    constexpr uint32_t kInputSeed = 1;
+    constexpr int64_t kBatch = 2;
+    OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes, ShapesForBatch(signature_, kBatch));
+    std::mt19937 random(kInputSeed);
+    std::normal_distribution<float> normal;
+    GoldenSet set{"random", {}, {}};
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      const DType dtype = signature_.inputs[i].dtype;
+      Tensor reals(DType::kF32, shapes[i]);
+      for (float& x : reals.mutable_span<float>())
+        x = IsFloat(dtype) ? normal(random) : static_cast<float>(random() % 2);
+      ConvertTensor(reals.view(), set.inputs.emplace_back(dtype, shapes[i]).mutable_view());
+    }
+    OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Load({}));
+    Session session(std::move(model));
+    OCTET_RETURN_IF_ERROR(Feed(session, set));
+    for (size_t i = 0; i < session.output_count(); ++i) {
+      const ConstTensorView output = session.output(i);
+      ConvertTensor(output,
+                    set.outputs.emplace_back(output.dtype(), output.shape()).mutable_view());
+    }
+    sets_.push_back(std::move(set));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Trial> Try(std::span<const Pass> passes) const {
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Load(passes));
+    Session session(model);
+    Trial trial;
+    for (const GoldenSet& set : sets_) {
+      OCTET_ASSIGN_OR_RETURN(const std::vector<Comparison> of_set,
+                             CompareWith(session, set, signature_.outputs, options_.tolerance));
+      trial.comparisons.insert(trial.comparisons.end(), of_set.begin(), of_set.end());
+    }
+    if (!passes.empty()) {
+      trial.rewrites =
+          model->pass_trace().back().rewrites + session.plan().pass_trace().back().rewrites;
+    }
+    return trial;
+  }
+
+  bool Print(const std::string& finding, std::string_view pass, const Trial& trial) const {
+    const bool ok = AllOk(trial.comparisons);
+    if (options_.json) {
+      nlohmann::ordered_json json{{"ok", ok}, {"finding", finding}};
+      if (!pass.empty()) {
+        json["pass"] = pass;
+        json["rewrites"] = trial.rewrites;
+      }
+      json["comparisons"] = ToJson(trial.comparisons);
+      std::cout << json.dump(2) << '\n';
+    } else {
+      std::cout << finding << '\n';
+      PrintRows(trial.comparisons);
+    }
+    return ok;
+  }
+
+  const CheckOptions& options_;
+  Signature signature_;
+  std::vector<GoldenSet> sets_;
+};
 
 }  // namespace
 
@@ -212,19 +193,24 @@ void AddCheck(CLI::App& app, Outcome& outcome) {
   CLI::App* verb = app.add_subcommand(
       "check", "Compare a model's outputs with golden ones; exit 1 on a mismatch");
   options->model.AddTo(*verb);
-  verb->add_option("--golden", options->golden,
-                   "Folder of test_data_set_* folders, or one of these")
-      ->required();
-  verb->add_option("--rtol", options->rtol, "Relative tolerance")->capture_default_str();
-  verb->add_option("--atol", options->atol, "Absolute tolerance")->capture_default_str();
+  CLI::Option* golden = verb->add_option("--golden", options->golden,
+                                         "Folder of test_data_set_* folders, or one of these");
+  verb->add_option("--rtol", options->tolerance.rtol, "Relative tolerance")->capture_default_str();
+  verb->add_option("--atol", options->tolerance.atol, "Absolute tolerance")->capture_default_str();
   verb->add_option(
-          "--steps", options->steps,
+          "--steps", options->tolerance.steps,
           "Accept up to this many quantization steps of an output that is dequantized from "
           "8 bits, instead of --rtol and --atol")
       ->check(CLI::PositiveNumber);
+  verb->add_flag("--bisect-passes", options->bisect_passes,
+                 "Name the first graph pass that changes an answer, by bisection of the pass list; "
+                 "exit 1 when there is one. Without --golden: of random inputs, against the "
+                 "answers without any pass");
   verb->add_flag("--json", options->json, "Print JSON");
-  verb->callback([options, &outcome] {
-    const absl::StatusOr<bool> ok = Check(*options);
+  verb->callback([options, golden, &outcome] {
+    if (!options->bisect_passes && golden->empty()) throw CLI::RequiredError("--golden");
+    const absl::StatusOr<bool> ok =
+        options->bisect_passes ? PassBisection(*options).Run() : Check(*options);
     outcome.exit_code = !ok.ok() ? Fail(ok.status()) : *ok ? 0 : 1;
   });
 }

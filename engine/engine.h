@@ -17,6 +17,7 @@
 #include "engine/graph/precision.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/ops/step.h"
+#include "engine/passes/bisection.h"
 #include "engine/passes/pass.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/tensor/npz.h"
@@ -57,6 +58,8 @@ struct LoadOptions {
       1;  ///< Plans for batches 1, 2, 4, ... max_batch are compiled at load when the other
           ///< extents are known. Ignored for models that do not batch.
   std::vector<std::string> disabled_passes;
+  /// The graph passes that run: all of them, or the first few (what they name must outlive the model).
+  std::span<const Pass> passes = AllPasses();
   /// INVALID_ARGUMENT at load when a smaller share (per cent) of multiply-adds would run in int8.
   double require_int8_percent = 0;
   /// Compiled plans kept per model for shapes that were not compiled at load; least recently used out.
@@ -152,6 +155,8 @@ class Plan {
   virtual const Certificate& certificate() const = 0;
   virtual PlanMemory memory() const = 0;
   virtual std::chrono::nanoseconds compile_time() const = 0;
+  /// What each pass still did once these shapes were known, in order.
+  virtual const std::vector<PassTrace>& pass_trace() const = 0;
 
   /// Computes outputs from inputs. `inputs[i]` and `outputs[i]` point at dense row-major elements of
   /// inputs()[i] and outputs()[i]; output buffers are written once and may not overlap anything.

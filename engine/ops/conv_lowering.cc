@@ -14,6 +14,7 @@
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
 #include "engine/ops/saturation.h"
+#include "engine/ops/unsigned_source.h"
 #include "engine/ops/weight_layout.h"
 #include "engine/ops/whole_sums.h"
 #include "engine/tensor/status.h"
@@ -52,6 +53,10 @@ Shape WeightShape(const Problem& problem) {
   return grouped;
 }
 
+// oneDNN 3.7's brgemm kernels compute wrong sums where a group has one input channel: of signed sources with other pads
+// behind than ahead, and of one column with a stride.
+bool IsMiscomputedByBrgemm(const Problem& problem) { return problem.weights.shape()[1] == 1; }
+
 class ConvLowering {
  public:
   ConvLowering(const LowerContext& context, Problem problem)
@@ -74,6 +79,9 @@ class ConvLowering {
       step_ = std::move(step);
     } else {
       step_ = std::make_unique<PrimitiveStep>();
+    }
+    if (x.dtype == DType::kI8 && !context_.target.int8_exact) {
+      OCTET_ASSIGN_OR_RETURN(unsigned_x_, AddUnsignedSource(context_, *step_));
     }
     if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights, 1)) {
       OCTET_RETURN_IF_ERROR(AddSplit());
@@ -124,9 +132,6 @@ class ConvLowering {
     }
     if (!x.quant->per_tensor() || !IsInt8(x.dtype))
       return Unimplemented("activation is quantized per channel, or not to 8 bits");
-    // Without VNNI oneDNN halves the weights of signed sources, which is inexact.
-    if (x.dtype != DType::kU8 && !context_.target.int8_exact)
-      return Unimplemented("signed source without VNNI");
     return absl::OkStatus();
   }
 
@@ -159,7 +164,8 @@ class ConvLowering {
         attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(),
                                    dynamic_step_->zero_point());
       } else {
-        AddQuant(DNNL_ARG_SRC, *context_.input(0).quant, attributes);
+        attributes.AddScales(DNNL_ARG_SRC, 0, context_.input(0).quant->scales);
+        AddSourceZeroPoint(attributes);
       }
       attributes.AddScales(DNNL_ARG_WEIGHTS,
                            w.per_tensor()        ? 0
@@ -177,7 +183,7 @@ class ConvLowering {
 
   // Sums up to the last pass, which turns them into steps of the result.
   absl::Status AddWholeAttributes(const Pass& pass, PrimitiveAttributes& attributes) const {
-    attributes.AddZeroPoint(DNNL_ARG_SRC, context_.input(0).quant->zero_points);
+    AddSourceZeroPoint(attributes);
     if (!pass.last) return absl::OkStatus();
     if (pass.partial)
       attributes.AddScratchSum(ActivationDesc(DType::kF32, problem_.dst), *pass.partial);
@@ -187,6 +193,12 @@ class ConvLowering {
     return whole_->AddResult(
         attributes, ActivationDesc(DType::kF32, channels),
         [this](DType dtype, const Shape& shape) { return OperandDesc(dtype, shape); });
+  }
+
+  void AddSourceZeroPoint(PrimitiveAttributes& attributes) const {
+    const int32_t zero_point =
+        context_.input(0).quant->zero_points[0] + (unsigned_x_ ? kUnsignedZero : 0);
+    attributes.AddZeroPoint(DNNL_ARG_SRC, {&zero_point, 1});
   }
 
   static void AddQuant(int arg, const QuantParams& quant, PrimitiveAttributes& attributes) {
@@ -208,7 +220,8 @@ class ConvLowering {
     PrimitiveAttributes attributes(context_);
     OCTET_RETURN_IF_ERROR(AddAttributes(pass, attributes));
     std::vector<ExecArg> args = attributes.TakeArgs();
-    const auto src = ActivationDesc(dynamic_ ? DType::kU8 : context_.input(0).dtype, problem_.src);
+    const auto src = ActivationDesc(dynamic_ || unsigned_x_ ? DType::kU8 : context_.input(0).dtype,
+                                    problem_.src);
     const auto dst = ActivationDesc(pass.dst, problem_.dst);
     const bool has_bias = pass.last && context_.has_input(2);
     const auto bias =
@@ -217,10 +230,15 @@ class ConvLowering {
     const dnnl::primitive_attr attr = attributes.TakeAttributes();
     const auto describe = [&](const dnnl::memory::desc& layout) {
       return onednn::Catch([&] {
-        return PrimitiveDesc(onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
-                             dnnl::algorithm::convolution_direct, src, layout, bias, dst,
-                             problem_.strides, problem_.dilations, problem_.pads_begin,
-                             problem_.pads_end, attr);
+        PrimitiveDesc pd(onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
+                         dnnl::algorithm::convolution_direct, src, layout, bias, dst,
+                         problem_.strides, problem_.dilations, problem_.pads_begin,
+                         problem_.pads_end, attr);
+        while (IsMiscomputedByBrgemm(problem_) &&
+               std::string_view(pd.impl_info_str()).starts_with("brg")) {
+          if (!pd.next_impl()) throw dnnl::error(dnnl_unimplemented, "no kernel but brgemm's");
+        }
+        return pd;
       });
     };
     OCTET_ASSIGN_OR_RETURN(
@@ -229,8 +247,9 @@ class ConvLowering {
     OCTET_ASSIGN_OR_RETURN(
         auto packed,
         context_.weights.Reordered(logical, onednn::DenseDesc(logical.spec()), pd.weights_desc()));
-    args.push_back(dynamic_ ? ExecArg::Scratch(DNNL_ARG_SRC, src, dynamic_step_->source())
-                            : ExecArg::Input(DNNL_ARG_SRC, src, 0));
+    args.push_back(dynamic_      ? ExecArg::Scratch(DNNL_ARG_SRC, src, dynamic_step_->source())
+                   : unsigned_x_ ? ExecArg::Scratch(DNNL_ARG_SRC, src, *unsigned_x_)
+                                 : ExecArg::Input(DNNL_ARG_SRC, src, 0));
     args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS, pd.weights_desc(), std::move(packed)));
     if (has_bias) {
       const auto interned = std::make_shared<Tensor>(context_.weights.Intern(bias_));
@@ -247,6 +266,7 @@ class ConvLowering {
   Problem problem_;
   std::unique_ptr<PrimitiveStep> step_;
   DynamicQuantStep* dynamic_step_ = nullptr;  ///< step_, when the source is quantized at run time.
+  std::optional<size_t> unsigned_x_;  ///< Scratch offset of x + 128, where that is computed with.
   std::optional<WholeSums>
       whole_;  ///< When sums stay integers until they become steps of the result.
   Tensor bias_;
@@ -266,6 +286,8 @@ absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context) {
   if (node.op != "Conv" || node.attributes.IntOr("channels_last", 0) == 0)
     return Unimplemented("channels first");
   if (!context.input(1).is_constant()) return Unimplemented("weights are computed");
+  if (context.has_input(2) && !context.input(2).is_constant())
+    return Unimplemented("bias is computed");
   Problem problem{*context.input(0).shape,
                   *context.output().shape,
                   context.input(1).constant,

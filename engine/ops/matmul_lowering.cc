@@ -18,6 +18,7 @@
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
 #include "engine/ops/saturation.h"
+#include "engine/ops/unsigned_source.h"
 #include "engine/ops/weight_layout.h"
 #include "engine/ops/whole_sums.h"
 #include "engine/tensor/status.h"
@@ -65,6 +66,9 @@ class MatMulLowering {
     if (int8_ && !dynamic_) whole_ = WholeSums::Of(context_, problem_.y.back());
     if (context_.has_input(2)) bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
     if (context_.input(1).dtype == DType::kU8) OCTET_RETURN_IF_ERROR(MakeSigned());
+    if (context_.input(0).dtype == DType::kI8 && !context_.target.int8_exact) {
+      OCTET_ASSIGN_OR_RETURN(unsigned_a_, AddUnsignedSource(context_, *step_));
+    }
     OCTET_RETURN_IF_ERROR(AddPasses());
     LayerRecord& layer = context_.layer;
     layer.runs = int8_ ? "int8" : context_.input(0).dtype == DType::kBF16 ? "bf16" : "f32";
@@ -104,8 +108,6 @@ class MatMulLowering {
     if ((a.quant && !a.quant->per_tensor()) || (y.quant && !y.quant->per_tensor()))
       return Unimplemented("activations per channel");
     if (context_.target.int8_exact) return absl::OkStatus();
-    // oneDNN halves the weights of signed sources there, which is inexact.
-    if (a.dtype == DType::kI8) return Unimplemented("signed source without VNNI");
     if (!b.is_constant()) return Unimplemented("8-bit product of activations without VNNI");
     return absl::OkStatus();
   }
@@ -193,7 +195,9 @@ class MatMulLowering {
       attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(), dynamic_step_->zero_point());
     } else {
       if (!whole_) attributes.AddScales(DNNL_ARG_SRC, 0, context_.input(0).quant->scales);
-      attributes.AddZeroPoint(DNNL_ARG_SRC, context_.input(0).quant->zero_points);
+      const int32_t zero_point =
+          context_.input(0).quant->zero_points[0] + (unsigned_a_ ? kUnsignedZero : 0);
+      attributes.AddZeroPoint(DNNL_ARG_SRC, {&zero_point, 1});
     }
     if (!whole_) {
       attributes.AddScales(DNNL_ARG_WEIGHTS, b.per_tensor() ? 0 : 1 << (problem_.rank() - 1),
@@ -246,8 +250,8 @@ class MatMulLowering {
     OCTET_RETURN_IF_ERROR(AddAttributes(pass, attributes));
     std::vector<ExecArg> args = attributes.TakeArgs();
     const dnnl::primitive_attr attr = attributes.TakeAttributes();
-    const auto a =
-        onednn::DenseDesc(dynamic_ ? DType::kU8 : context_.input(0).dtype, problem_.a.dims());
+    const auto a = onednn::DenseDesc(dynamic_ || unsigned_a_ ? DType::kU8 : context_.input(0).dtype,
+                                     problem_.a.dims());
     const auto b = PlainB(int8_ ? DType::kI8 : context_.input(1).dtype);
     const auto y = onednn::DenseDesc(pass.dst, problem_.y.dims());
     const bool has_bias = pass.last && context_.has_input(2);
@@ -261,8 +265,9 @@ class MatMulLowering {
         const MatMulDesc pd,
         pass.weights ? DescribeSharing(context_.weights, *pass.weights, b.get_dims(), describe)
                      : Fast(describe(b)));
-    args.push_back(dynamic_ ? ExecArg::Scratch(DNNL_ARG_SRC, a, dynamic_step_->source())
-                            : ExecArg::Input(DNNL_ARG_SRC, a, 0));
+    args.push_back(dynamic_      ? ExecArg::Scratch(DNNL_ARG_SRC, a, dynamic_step_->source())
+                   : unsigned_a_ ? ExecArg::Scratch(DNNL_ARG_SRC, a, *unsigned_a_)
+                                 : ExecArg::Input(DNNL_ARG_SRC, a, 0));
     OCTET_ASSIGN_OR_RETURN(ExecArg right, RightArg(pass, b, pd.weights_desc()));
     args.push_back(std::move(right));
     if (has_bias) args.push_back(BiasArg(bias));
@@ -295,7 +300,8 @@ class MatMulLowering {
   const LowerContext& context_;
   std::unique_ptr<PrimitiveStep> step_;
   DynamicQuantStep* dynamic_step_ = nullptr;  ///< step_, when A is quantized at run time.
-  std::optional<size_t> signed_b_;            ///< Scratch offset of B, when it is made signed.
+  std::optional<size_t> unsigned_a_;  ///< Scratch offset of A + 128, where that is computed with.
+  std::optional<size_t> signed_b_;    ///< Scratch offset of B, when it is made signed.
   std::optional<WholeSums>
       whole_;  ///< When sums stay integers until they become steps of the result.
   Tensor bias_;

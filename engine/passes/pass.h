@@ -19,11 +19,7 @@
 
 namespace octet {
 
-struct PassContext {
-  Precision precision = Precision::kFp32;  ///< What the variant asks for.
-  Target target;
-  std::set<std::string, std::less<>> disabled;  ///< Pass names that are skipped.
-};
+struct PassContext;
 
 /// A named rewrite. `run` returns how many rewrites it made.
 struct Pass {
@@ -34,6 +30,14 @@ struct Pass {
 
 /// In the order in which they run. A name may appear twice: switching it off switches off both.
 std::span<const Pass> AllPasses();
+
+struct PassContext {
+  Precision precision = Precision::kFp32;  ///< What the variant asks for.
+  Target target;
+  std::set<std::string, std::less<>> disabled;  ///< Pass names that are skipped.
+  std::span<const Pass> passes = AllPasses();   ///< What runs: all, or as many as shall.
+};
+
 /// NOT_FOUND listing the known names when one of `names` is no pass.
 absl::Status CheckPassNames(std::span<const std::string> names);
 
@@ -43,7 +47,7 @@ struct PassTrace {
   std::chrono::nanoseconds time{};
 };
 
-/// Infers shapes, runs every enabled pass in order, removes dead nodes and verifies after each.
+/// Infers shapes, runs every enabled pass of the context in order, removes dead nodes and verifies after each.
 /// Errors: as the pass; INTERNAL naming the pass when the verifier objects.
 absl::StatusOr<std::vector<PassTrace>> RunPasses(Graph& graph, const PassContext& context);
 

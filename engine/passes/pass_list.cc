@@ -70,19 +70,19 @@ constexpr std::array kRepeated = {
 class PassRunner {
  public:
   PassRunner(Graph& graph, const PassContext& context) : graph_(graph), context_(context) {
-    for (const Pass& pass : kPasses) traces_.push_back({pass.name});
+    for (const Pass& pass : context.passes) traces_.push_back({pass.name});
   }
 
   absl::StatusOr<std::vector<PassTrace>> Run() {
     OCTET_RETURN_IF_ERROR(InferShapes(graph_));
-    for (size_t i = 0; i < kPasses.size();) {
+    const std::span<const Pass> passes = context_.passes;
+    for (size_t i = 0; i < passes.size();) {
       size_t end = i + 1;
       int rounds = 1;
       for (const Repeated& group : kRepeated) {
-        if (i + 1 < kPasses.size() && kPasses[i].name == group.first) {
-          while (kPasses[end - 1].name != group.last) ++end;
-          rounds = kMaxRounds;
-        }
+        if (passes[i].name != group.first) continue;
+        while (end < passes.size() && passes[end - 1].name != group.last) ++end;
+        rounds = kMaxRounds;
       }
       OCTET_RETURN_IF_ERROR(RunGroup(i, end, rounds));
       i = end;
@@ -104,7 +104,7 @@ class PassRunner {
   }
 
   absl::StatusOr<int> RunOne(size_t i) {
-    const Pass& pass = kPasses[i];
+    const Pass& pass = context_.passes[i];
     if (context_.disabled.contains(pass.name)) return 0;
     const auto start = std::chrono::steady_clock::now();
     OCTET_ASSIGN_OR_RETURN(const int rewrites, Checked(pass));

@@ -101,6 +101,7 @@ class Compiler {
     const auto start = std::chrono::steady_clock::now();
     parts_.certificate.requested = context_.precision;
     parts_.certificate.isa = context_.target.isa;
+    parts_.pass_trace = context_.pass_trace;
     for (size_t p = 0; p < graph_.order().size(); ++p) {
       if (!views_[p]) OCTET_RETURN_IF_ERROR(AddStep(static_cast<int>(p)));
       LetGoOfConstants(static_cast<int>(p));

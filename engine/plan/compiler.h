@@ -17,6 +17,7 @@ struct CompileContext {
   onednn::WeightCache& weights;
   /// Intermediates, scratch and outputs together, which a model and its shapes may ask for.
   uint64_t max_plan_bytes = uint64_t{4} << 30;
+  std::vector<PassTrace> pass_trace = {};  ///< How the graph came about, for Plan::pass_trace.
 };
 
 /// Lowers every node in order (the reference kernel where a node has no fast form), lets steps overwrite

@@ -45,6 +45,7 @@ struct PlanParts {
   Certificate certificate;
   PlanMemory memory;
   std::chrono::nanoseconds compile_time{};
+  std::vector<PassTrace> pass_trace;
   int threads = 1;
 };
 
@@ -58,6 +59,7 @@ class ExecutablePlan final : public Plan {
   const Certificate& certificate() const override { return parts_.certificate; }
   PlanMemory memory() const override { return parts_.memory; }
   std::chrono::nanoseconds compile_time() const override { return parts_.compile_time; }
+  const std::vector<PassTrace>& pass_trace() const override { return parts_.pass_trace; }
 
   absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
                    std::span<void* const> outputs) const override;

@@ -91,6 +91,7 @@ absl::StatusOr<std::vector<PassTrace>> LoadedModel::Optimise(Graph& graph) const
   context.precision = precision_;
   context.target = target_;
   context.disabled.insert(options_.disabled_passes.begin(), options_.disabled_passes.end());
+  context.passes = options_.passes;
   return RunPasses(graph, context);
 }
 
@@ -181,8 +182,9 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
   Graph graph = **optimised;
   optimised->reset();
   BindShapes(graph, input_shapes);
-  OCTET_RETURN_IF_ERROR(Optimise(graph).status());
-  return CompilePlan(std::move(graph), {precision_, target_, weights_});
+  CompileContext context{precision_, target_, weights_};
+  OCTET_ASSIGN_OR_RETURN(context.pass_trace, Optimise(graph));
+  return CompilePlan(std::move(graph), context);
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(

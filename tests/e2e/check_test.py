@@ -111,6 +111,41 @@ class CheckTest(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(str(self.folder / "none"), done.stderr)
 
+    def test_the_pass_that_changes_an_answer(self):
+        """Folding a BatchNormalization rounds otherwise, which shows when nothing is tolerated."""
+        random = np.random.default_rng(1)
+        info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in (("x", [3, 8, 8]), ("y", [4, 6, 6]))]
+        constants = [numpy_helper.from_array(random.normal(size=(4, 3, 3, 3)).astype(np.float32), "w")]
+        constants += [numpy_helper.from_array(random.uniform(0.5, 2, 4).astype(np.float32), name) for name in ("s", "b", "m", "v")]
+        nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("BatchNormalization", list("csbmv"), ["y"])]
+        graph = helper.make_graph(nodes, "normalized", info[:1], info[1:], constants)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8), self.model)
+        done = octet("check", self.model, "--bisect-passes", "--rtol", "0", "--atol", "0", "--json")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        found = json.loads(done.stdout)
+        self.assertEqual((found["pass"], found["rewrites"]), ("fold_batch_norm", 1))
+        (comparison,) = found["comparisons"]
+        self.assertEqual((comparison["output"], comparison["elements"]), ("y", 2 * 4 * 6 * 6))
+        self.assertGreater(comparison["mismatches"], 0)
+        self.assertLess(comparison["max_abs"], 1e-4)
+        done = octet("check", self.model, "--bisect-passes", "--rtol", "0", "--atol", "0")
+        self.assertRegex(done.stdout, r"^fold_batch_norm changes an answer: pass 9 of \d+, 1 rewrites\nFAIL random y: ")
+        done = octet("check", self.model, "--bisect-passes")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertTrue(done.stdout.startswith("no pass changes an answer\nok "), done.stdout)
+
+    def test_no_pass_is_blamed_for_what_the_model_answers(self):
+        write_model(self.model, quantized("y"))
+        done = octet("check", self.model, "--bisect-passes", "--golden", self.golden(X + 1), "--json")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        found = json.loads(done.stdout)
+        self.assertNotIn("pass", found)
+        self.assertEqual(found["finding"], "answers differ already without any pass")
+
+    def test_golden_outputs_may_only_miss_for_a_bisection(self):
+        write_model(self.model, quantized("y"))
+        self.assertEqual(octet("check", self.model).returncode, 2)
+
 
 if __name__ == "__main__":
     octet_process.main()

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 
-LABELS = {"unit", "conformance", "e2e", "fault", "bench", "lint"}
+LABELS = {"unit", "conformance", "differential", "fuzz", "e2e", "fault", "bench", "lint"}
 MAX_SECONDS = 600
 
 

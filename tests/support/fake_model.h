@@ -72,6 +72,7 @@ class FakeModel final : public Model {
     absl::StatusOr<std::vector<LayerTime>> LayerTimes(Workspace&, int) const override {
       return std::vector<LayerTime>();
     }
+    const std::vector<PassTrace>& pass_trace() const override { return passes_; }
     absl::Status Run(Workspace&, std::span<const void* const> inputs,
                      std::span<void* const> outputs) const override {
       if (model_.before_run) {
@@ -91,6 +92,7 @@ class FakeModel final : public Model {
     const FakeModel& model_;
     std::vector<TensorSpec> specs_;
     Certificate certificate_;
+    std::vector<PassTrace> passes_;
   };
 
   void Remember(const Shape& shape, const float* input) const {

@@ -329,20 +329,22 @@ TEST(MatMulWithoutVnniTest, SplitsWeightsThatCouldSaturate) {
   // On CPUs with VNNI the split products run on its kernels: what is tested is that the parts add up.
   Target target = onednn::DetectTarget(1);
   target.int8_exact = false;
-  const OneNode node =
-      MatMul()
-          .Input(RandomBytes(DType::kU8, {6, 64}, 1), QuantParams::PerTensor(0x1p-5f, 9))
-          .Constant(RandomBytes(DType::kI8, {64, 24}, 2), PowerOfTwoScales(24, 1))
-          .Constant(RandomReals({24}, 3))
-          .Post({.kind = PostOp::Kind::kRelu});
-  const auto lowered = Lower(node, target);
-  ASSERT_TRUE(lowered.ok()) << lowered.status();
-  EXPECT_THAT(lowered->layer.impl, HasSubstr("split weights"));
-  const auto expected = node.Run();
-  ASSERT_TRUE(expected.ok());
-  const auto want = Elements<float>((*expected)[0]);
-  const auto got = Elements<float>(lowered->outputs[0]);
-  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-5f * (1 + want[i]));
+  for (const auto& [a, zero] : {std::pair{DType::kU8, 9}, std::pair{DType::kI8, -7}}) {
+    const OneNode node =
+        MatMul()
+            .Input(RandomBytes(a, {6, 64}, 1), QuantParams::PerTensor(0x1p-5f, zero))
+            .Constant(RandomBytes(DType::kI8, {64, 24}, 2), PowerOfTwoScales(24, 1))
+            .Constant(RandomReals({24}, 3))
+            .Post({.kind = PostOp::Kind::kRelu});
+    const auto lowered = Lower(node, target);
+    ASSERT_TRUE(lowered.ok()) << lowered.status();
+    EXPECT_THAT(lowered->layer.impl, HasSubstr("split weights"));
+    const auto expected = node.Run();
+    ASSERT_TRUE(expected.ok());
+    const auto want = Elements<float>((*expected)[0]);
+    const auto got = Elements<float>(lowered->outputs[0]);
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-5f * (1 + want[i]));
+  }
 }
 
 }  // namespace matmul_lowering_test

@@ -1,0 +1,111 @@
+// Octet's answers to many models in one process, for tests that compare them with another runtime's.
+//
+//   differential_answers < requests > answers
+//
+// A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\n". An answer is a line of JSON,
+// {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]}, followed by the bytes of the outputs.
+#include <charconv>
+#include <cstring>
+#include <iostream>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/engine.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using Answer = std::vector<Tensor>;
+
+absl::StatusOr<std::vector<Tensor>> ReadInputs(const std::string& folder, size_t count) {
+  std::vector<Tensor> inputs;
+  for (size_t i = 0; i < count; ++i) {
+    OCTET_ASSIGN_OR_RETURN(NamedTensor named,
+                           ReadTensorFile(Format("{}/test_data_set_0/input_{}.pb", folder, i)));
+    inputs.push_back(std::move(named.tensor));
+  }
+  return inputs;
+}
+
+absl::StatusOr<Answer> RunOnce(const Plan& plan, Workspace& workspace,
+                               const std::vector<Tensor>& inputs) {
+  Answer answer;
+  std::vector<const void*> sources;
+  std::vector<void*> results;
+  for (const Tensor& input : inputs) sources.push_back(input.data());
+  for (const TensorSpec& spec : plan.outputs()) {
+    Tensor& output = answer.emplace_back(spec.dtype, spec.shape);
+    std::memset(output.mutable_data(), 0x5A, output.bytes());  // What is not written shows.
+    results.push_back(output.mutable_data());
+  }
+  OCTET_RETURN_IF_ERROR(plan.Run(workspace, sources, results));
+  return answer;
+}
+
+absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes) {
+  LoadOptions options;
+  if (passes != "-") {
+    size_t count = 0;
+    std::from_chars(passes.data(), passes.data() + passes.size(), count);
+    options.passes = AllPasses().first(std::min(count, AllPasses().size()));
+  }
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::Load(folder + "/model.onnx", options));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<Tensor> inputs,
+                         ReadInputs(folder, model->signature().inputs.size()));
+  std::vector<Shape> shapes;
+  for (const Tensor& input : inputs) shapes.push_back(input.shape());
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model->PlanFor(shapes));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (plan->inputs()[i] != inputs[i].spec())
+      return InvalidArgument("input {} is not what the model reads", i);
+  }
+  Workspace workspace;
+  OCTET_ASSIGN_OR_RETURN(Answer first, RunOnce(*plan, workspace, inputs));
+  OCTET_ASSIGN_OR_RETURN(const Answer second, RunOnce(*plan, workspace, inputs));
+  for (size_t i = 0; i < first.size(); ++i) {
+    const Tensor& a = first[i];
+    const Tensor& b = second[i];
+    if (std::memcmp(a.data(), b.data(), a.bytes()) != 0)
+      return Internal("a second run answers otherwise: output {}", i);
+  }
+  return first;
+}
+
+void Print(const absl::StatusOr<Answer>& answer) {
+  if (!answer.ok()) {
+    const std::string text = Format("{}: {}", absl::StatusCodeToString(answer.status().code()),
+                                    Message(answer.status()));
+    std::cout << nlohmann::json{{"error", text}}.dump(-1, ' ', false,
+                                                      nlohmann::json::error_handler_t::replace)
+              << std::endl;
+    return;
+  }
+  nlohmann::json outputs = nlohmann::json::array();
+  for (const Tensor& output : *answer) {
+    const std::vector<int64_t> extents(output.shape().begin(), output.shape().end());
+    outputs.push_back(
+        {{"dtype", DTypeName(output.dtype())}, {"shape", extents}, {"bytes", output.bytes()}});
+  }
+  std::cout << nlohmann::json{{"outputs", std::move(outputs)}}.dump() << '\n';
+  for (const Tensor& output : *answer) {
+    std::cout.write(static_cast<const char*>(output.data()),
+                    static_cast<std::streamsize>(output.bytes()));
+  }
+  std::cout.flush();
+}
+
+}  // namespace
+}  // namespace octet
+
+int main() {
+  octet::ConfigureWorkerThread(1);
+  for (std::string line; std::getline(std::cin, line);) {
+    const size_t tab = line.find('\t');
+    const std::string passes = tab == std::string::npos ? "-" : line.substr(tab + 1);
+    octet::Print(octet::AnswerOf(line.substr(0, tab), passes));
+  }
+  return 0;
+}

@@ -1,0 +1,79 @@
+"""Octet's answers, by the process of answers.cc; it is started again when a model ended it."""
+
+import json
+import os
+import subprocess
+import threading
+
+import numpy as np
+from onnx import numpy_helper
+
+SECONDS = 60  # For one model.
+DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
+
+
+class Failed(Exception):
+    """Octet refuses the model, or the process ended."""
+
+
+def write_case(folder, model, inputs, outputs=()):
+    """A folder that `octet check FOLDER/model.onnx --golden FOLDER` reads."""
+    write_set(folder / "test_data_set_0", [inputs[info.name] for info in model.graph.input], outputs)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+
+def write_set(folder, inputs, outputs):
+    """A folder in ONNX's test_data_set form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, arrays in (("input", inputs), ("output", outputs)):
+        for i, array in enumerate(arrays):
+            (folder / f"{kind}_{i}.pb").write_bytes(numpy_helper.from_array(array).SerializeToString())
+
+
+class Octet:
+    """Asks one process about many models. `environment` is added to its own."""
+
+    def __init__(self, executable, folder, environment=None):
+        self.executable, self.folder = executable, folder
+        self.environment = {**os.environ, **(environment or {})}
+        self.process = None
+
+    def answers(self, model, inputs):
+        """Outputs by name. Raises Failed."""
+        write_case(self.folder, model, inputs)
+        return dict(zip([o.name for o in model.graph.output], self.ask(self.folder)))
+
+    def ask(self, folder, passes="-"):
+        """Outputs of a folder that write_case wrote."""
+        if self.process is None or self.process.poll() is not None:
+            self.process = subprocess.Popen([self.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment)
+        watchdog = threading.Timer(SECONDS, self.process.kill)
+        watchdog.start()
+        try:
+            return self._ask(f"{folder}\t{passes}\n")
+        finally:
+            watchdog.cancel()
+
+    def _ask(self, line):
+        try:
+            self.process.stdin.write(line.encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        header = self.process.stdout.readline()
+        if not header:
+            raise Failed(f"the process ended with {self.process.wait()}")
+        reply = json.loads(header)
+        if "error" in reply:
+            raise Failed(reply["error"])
+        return [self._array(output) for output in reply["outputs"]]
+
+    def _array(self, output):
+        data = self.process.stdout.read(output["bytes"])
+        return np.frombuffer(data, DTYPES[output["dtype"]]).reshape(output["shape"])
+
+    def close(self):
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process.wait()
