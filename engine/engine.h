@@ -19,6 +19,7 @@
 #include "engine/ops/step.h"
 #include "engine/passes/pass.h"
 #include "engine/quantize/quantizer.h"
+#include "engine/tensor/datum.h"
 #include "engine/tensor/npz.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/tensor.h"
@@ -36,16 +37,19 @@ struct OutputStep {
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kUndefined;
-  Shape shape;  ///< kUnknownDim where requests may differ.
+  Shape shape;  ///< kUnknownDim where requests, or the data, may differ.
   /// Outputs that are dequantized from 8 bits.
   std::optional<OutputStep> step = std::nullopt;
+  ValueKind kind = ValueKind::kTensor;
+  bool rank_known = true;  ///< False: `shape` is empty and says nothing.
 };
 
 /// The interface of a model, from its file.
 struct Signature {
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
-  /// True when extent 0 of every input and output is unknown: requests may be stacked along it.
+  /// True when extent 0 of every input and output is unknown: requests may be stacked along it. Never for a model whose
+  /// shapes follow from its data, or with control flow: what one sample does there may be another one's matter.
   bool batches = false;
 };
 
@@ -62,6 +66,8 @@ struct LoadOptions {
   /// Compiled plans kept per model for shapes that were not compiled at load; least recently used out.
   int max_cached_plans = 32;
   uint64_t max_file_bytes = uint64_t{2} << 30;
+  /// Iterations that all loops of one run may have together.
+  int64_t max_loop_iterations = int64_t{1} << 18;
 };
 
 /// What runs, layer by layer, and the proof of it. Made with a plan, for its shapes.
@@ -140,7 +146,11 @@ class Plan {
  public:
   virtual ~Plan() = default;
   virtual std::span<const TensorSpec> inputs() const = 0;
+  /// Extents that only the data decide are kUnknownDim.
   virtual std::span<const TensorSpec> outputs() const = 0;
+  /// True when outputs() are tensors of known extents: Run writes them into the caller's buffers. Else only RunDynamic
+  /// answers.
+  virtual bool has_static_outputs() const { return true; }
   virtual const Certificate& certificate() const = 0;
   virtual PlanMemory memory() const = 0;
   virtual std::chrono::nanoseconds compile_time() const = 0;
@@ -150,6 +160,12 @@ class Plan {
   /// Call on a thread whose OpenMP team is LoadOptions::threads (ConfigureWorkerThread).
   virtual absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
                            std::span<void* const> outputs) const = 0;
+
+  /// Computes outputs that it owns, of the extents that the data decide; the inputs' elements may be somebody else's.
+  /// Errors: INVALID_ARGUMENT naming input or node for data that do not fit; RESOURCE_EXHAUSTED for loops and values over
+  /// the limits.
+  virtual absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
+                                                        std::span<const Datum> inputs) const;
 
   /// Times every oneDNN primitive of the plan alone, warm, `repeats` times; the sum of the minima in
   /// milliseconds: the floor that the whole plan is held against.

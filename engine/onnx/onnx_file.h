@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/tensor/datum.h"
 
 namespace octet {
 
@@ -43,5 +44,7 @@ struct NamedTensor {
   Tensor tensor;
 };
 absl::StatusOr<NamedTensor> ReadTensorFile(const std::string& path);
+/// Reads a serialized TensorProto, SequenceProto or OptionalProto, as ONNX's tests have them for values of that kind.
+absl::StatusOr<Datum> ReadDatumFile(const std::string& path, ValueKind kind);
 
 }  // namespace octet

@@ -14,6 +14,7 @@
 #include "engine/ops/lowerings.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/recurrent_activation.h"
+#include "engine/ops/recurrent_slots.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
@@ -48,9 +49,8 @@ absl::StatusOr<Direction> DirectionOf(const Node& node) {
   return InvalidArgument("{}: unknown 'direction': '{}'", Describe(node), name);
 }
 
-// Input slots. GRU and RNN have no initial_c and no peepholes.
-constexpr size_t kX = 0, kW = 1, kR = 2, kBias = 3, kLengths = 4, kInitialH = 5, kInitialC = 6,
-                 kPeepholes = 7;
+using recurrent::kBias, recurrent::kInitialC, recurrent::kInitialH, recurrent::kLengths,
+    recurrent::kPeepholes, recurrent::kR, recurrent::kW, recurrent::kX;
 
 /// Input `i`, when its shape is known, has these extents.
 absl::Status ExpectShape(const InferContext& context, size_t i, const Shape& expected) {

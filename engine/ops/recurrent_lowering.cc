@@ -12,6 +12,7 @@
 #include "engine/ops/lowerings.h"
 #include "engine/ops/primitive_step.h"
 #include "engine/ops/recurrent_activation.h"
+#include "engine/ops/recurrent_slots.h"
 #include "engine/ops/reference_step.h"
 #include "engine/tensor/status.h"
 
@@ -20,8 +21,8 @@ namespace {
 
 using onednn::ExecArg;
 
-constexpr size_t kX = 0, kW = 1, kR = 2, kBias = 3, kLengths = 4, kInitialH = 5, kInitialC = 6,
-                 kPeepholes = 7;
+using recurrent::kBias, recurrent::kInitialC, recurrent::kInitialH, recurrent::kLengths,
+    recurrent::kPeepholes, recurrent::kR, recurrent::kW, recurrent::kX;
 constexpr int64_t kGates = 4;
 constexpr std::array<int64_t, kGates> kOnnxGate = {0, 2, 3, 1};  ///< Of oneDNN's gate i.
 

@@ -9,6 +9,7 @@ namespace octet {
 
 // What the file says, in fewer words.
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context);
+absl::StatusOr<int> InlineIf(Graph& graph, const PassContext& context);
 absl::StatusOr<int> RemoveNoOps(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportQLinear(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ExplicitPads(Graph& graph, const PassContext& context);
