@@ -47,7 +47,7 @@ absl::Status Session::Prepare(std::span<const Shape> input_shapes) {
 
 absl::Status Session::Run() {
   if (plan_->has_static_outputs()) return plan_->Run(workspace_, input_pointers_, output_pointers_);
-  OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, plan_->RunDynamic(workspace_, data_));
+  OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, plan_->RunDynamic(workspace_, data_, {}));
   for (size_t i = 0; i < answers.size(); ++i) outputs_[i] = std::move(answers[i].tensor);
   return absl::OkStatus();
 }

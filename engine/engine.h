@@ -2,6 +2,7 @@
 // that server/ and cli/ include.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -87,6 +88,12 @@ struct PlanMemory {
       0;  ///< Largest sum of simultaneously live intermediates: the arena's floor.
 };
 
+/// When a run gives up.
+struct RunLimits {
+  /// Looked at before each iteration of a loop; what has no loops runs to its end.
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
+
 /// A model compiled for one set of input shapes. Immutable, shared between workers.
 class Plan;
 
@@ -148,8 +155,8 @@ class Plan {
   virtual std::span<const TensorSpec> inputs() const = 0;
   /// Extents that only the data decide are kUnknownDim.
   virtual std::span<const TensorSpec> outputs() const = 0;
-  /// True when outputs() are tensors of known extents: Run writes them into the caller's buffers. Else only RunDynamic
-  /// answers.
+  /// True when Run writes the outputs into the caller's buffers. Else only RunDynamic answers: the data decide extents, how
+  /// often something runs, or what a sequence holds.
   virtual bool has_static_outputs() const { return true; }
   virtual const Certificate& certificate() const = 0;
   virtual PlanMemory memory() const = 0;
@@ -163,9 +170,10 @@ class Plan {
 
   /// Computes outputs that it owns, of the extents that the data decide; the inputs' elements may be somebody else's.
   /// Errors: INVALID_ARGUMENT naming input or node for data that do not fit; RESOURCE_EXHAUSTED for loops and values over
-  /// the limits.
+  /// the limits of LoadOptions; DEADLINE_EXCEEDED.
   virtual absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
-                                                        std::span<const Datum> inputs) const;
+                                                        std::span<const Datum> inputs,
+                                                        const RunLimits& limits) const;
 
   /// Times every oneDNN primitive of the plan alone, warm, `repeats` times; the sum of the minima in
   /// milliseconds: the floor that the whole plan is held against.

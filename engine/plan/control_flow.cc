@@ -1,6 +1,7 @@
 #include "engine/plan/control_flow.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -31,9 +32,12 @@ absl::StatusOr<int64_t> TripCount(const Datum* datum) {
 }
 
 absl::Status TakeIteration(ProgramRun& run) {
-  if (run.iterations_left-- > 0) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kResourceExhausted,
-                   "the loops of this run have more iterations than the limit allows");
+  if (run.iterations_left-- <= 0) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "the loops of this run have more iterations than the limit allows");
+  }
+  if (std::chrono::steady_clock::now() <= run.limits.deadline) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline has passed in a loop");
 }
 
 // ---- Slices and stacks

@@ -30,7 +30,8 @@ Tensor TimingInput(const TensorSpec& spec) {
 Workspace::Impl& Plan::Internals(Workspace& workspace) { return *workspace.impl_; }
 
 absl::StatusOr<std::vector<Datum>> Plan::RunDynamic(Workspace& workspace,
-                                                    std::span<const Datum> inputs) const {
+                                                    std::span<const Datum> inputs,
+                                                    const RunLimits& /*limits*/) const {
   if (inputs.size() != this->inputs().size()) {
     return InvalidArgument("wrong number of inputs: expected {}, got {}", this->inputs().size(),
                            inputs.size());

@@ -22,6 +22,7 @@ struct ProgramRun {
   Workspace& workspace;
   int64_t iterations_left = 0;  ///< Of all loops together.
   uint64_t max_bytes = 0;       ///< Of one value.
+  RunLimits limits = {};
 };
 
 class Program;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <new>
 #include <utility>
 
@@ -39,11 +38,7 @@ ProgramPlan::ProgramPlan(std::unique_ptr<const Program> program,
     : program_(std::move(program)), context_(std::move(context)), compile_time_(compile_time) {
   const Graph& graph = program_->graph();
   for (const ValueId id : graph.inputs) inputs_.push_back(SpecOf(graph.value(id)));
-  for (const ValueId id : graph.outputs) {
-    outputs_.push_back(SpecOf(graph.value(id)));
-    static_outputs_ =
-        static_outputs_ && graph.value(id).is_tensor() && graph.value(id).has_static_shape();
-  }
+  for (const ValueId id : graph.outputs) outputs_.push_back(SpecOf(graph.value(id)));
   program_->AppendPlans(in_advance_);
   program_->AppendLayers(certificate_.layers);
   certificate_.requested = context_->precision;
@@ -94,9 +89,10 @@ absl::Status ProgramPlan::CheckOutput(size_t i, const Datum& output) const {
 }
 
 absl::StatusOr<std::vector<Datum>> ProgramPlan::RunDynamic(Workspace& workspace,
-                                                           std::span<const Datum> inputs) const {
+                                                           std::span<const Datum> inputs,
+                                                           const RunLimits& limits) const {
   OCTET_RETURN_IF_ERROR(CheckInputs(inputs));
-  ProgramRun run{workspace, context_->max_loop_iterations, context_->max_bytes};
+  ProgramRun run{workspace, context_->max_loop_iterations, context_->max_bytes, limits};
   try {
     OCTET_ASSIGN_OR_RETURN(std::vector<Datum> outputs,
                            program_->Run(run, std::vector<Datum>(inputs.begin(), inputs.end())));
@@ -107,22 +103,9 @@ absl::StatusOr<std::vector<Datum>> ProgramPlan::RunDynamic(Workspace& workspace,
   }
 }
 
-absl::Status ProgramPlan::Run(Workspace& workspace, std::span<const void* const> inputs,
-                              std::span<void* const> outputs) const {
-  if (!static_outputs_ || inputs.size() != inputs_.size() || outputs.size() != outputs_.size()) {
-    return Internal("a plan was run with {} inputs and {} buffers for {} outputs of {} extents",
-                    inputs.size(), outputs.size(), outputs_.size(),
-                    static_outputs_ ? "known" : "unknown");
-  }
-  std::vector<Datum> data;
-  for (size_t i = 0; i < inputs.size(); ++i)
-    data.push_back(Datum::Of(Tensor(inputs_[i].dtype, inputs_[i].shape, nullptr, inputs[i])));
-  OCTET_ASSIGN_OR_RETURN(const std::vector<Datum> answers, RunDynamic(workspace, data));
-  for (size_t i = 0; i < answers.size(); ++i) {
-    const Tensor& answer = answers[i].tensor;
-    if (answer.bytes() > 0) std::memcpy(outputs[i], answer.data(), answer.bytes());
-  }
-  return absl::OkStatus();
+absl::Status ProgramPlan::Run(Workspace& /*workspace*/, std::span<const void* const> /*inputs*/,
+                              std::span<void* const> /*outputs*/) const {
+  return Internal("a plan whose outputs the data decide was run into buffers");
 }
 
 absl::StatusOr<double> ProgramPlan::PrimitiveSumMs(Workspace& workspace, int repeats) const {

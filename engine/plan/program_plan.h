@@ -21,15 +21,16 @@ class ProgramPlan final : public Plan {
 
   std::span<const TensorSpec> inputs() const override { return inputs_; }
   std::span<const TensorSpec> outputs() const override { return outputs_; }
-  bool has_static_outputs() const override { return static_outputs_; }
+  bool has_static_outputs() const override { return false; }
   const Certificate& certificate() const override { return certificate_; }
   PlanMemory memory() const override { return memory_; }
   std::chrono::nanoseconds compile_time() const override { return compile_time_; }
 
+  /// INTERNAL: see has_static_outputs.
   absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
                    std::span<void* const> outputs) const override;
-  absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
-                                                std::span<const Datum> inputs) const override;
+  absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace, std::span<const Datum> inputs,
+                                                const RunLimits& limits) const override;
   /// Of the segments that were compiled in advance.
   absl::StatusOr<double> PrimitiveSumMs(Workspace& workspace, int repeats) const override;
 
@@ -45,7 +46,6 @@ class ProgramPlan final : public Plan {
   std::vector<std::shared_ptr<const Plan>> in_advance_;
   std::vector<TensorSpec> inputs_;
   std::vector<TensorSpec> outputs_;
-  bool static_outputs_ = true;
   Certificate certificate_;
   PlanMemory memory_;
 };

@@ -156,7 +156,7 @@ class CalibrationPass {
       const TensorSpec& spec = plan_->inputs()[i];
       data.push_back(Datum::Of(Tensor(spec.dtype, spec.shape, nullptr, in[i])));
     }
-    OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, plan_->RunDynamic(workspace_, data));
+    OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, plan_->RunDynamic(workspace_, data, {}));
     for (size_t i = 0; i < answers.size(); ++i) buffers_[i] = std::move(answers[i].tensor);
     return absl::OkStatus();
   }

@@ -21,8 +21,8 @@ constexpr std::array<std::string_view, 5> kQuantizedOps = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"};
 
 // Passes that keep a graph plain ONNX and leave less to quantize.
-constexpr std::array<std::string_view, 3> kPreparingPasses = {"fold_constants", "remove_no_ops",
-                                                              "fold_batch_norm"};
+constexpr std::array<std::string_view, 4> kPreparingPasses = {"fold_constants", "inline_if",
+                                                              "remove_no_ops", "fold_batch_norm"};
 
 absl::Status CheckNotQuantized(const Graph& graph) {
   for (const NodeId id : graph.order()) {

@@ -23,6 +23,9 @@ std::optional<std::vector<Shape>> ShapesFor(const Signature& signature, int64_t 
   return shapes;
 }
 
+/// A loop may take zeros for a reason to go on and on.
+constexpr std::chrono::seconds kWarmUpTime{2};
+
 /// Runs the plan on zeros. What it answers does not matter: zeros may be no sensible input.
 void WarmUp(const Plan& plan, Workspace& workspace) {
   std::vector<Tensor> tensors;
@@ -36,7 +39,7 @@ void WarmUp(const Plan& plan, Workspace& workspace) {
   if (!plan.has_static_outputs()) {
     std::vector<Datum> data;
     for (const Tensor& tensor : tensors) data.push_back(Datum::Of(tensor));
-    (void)plan.RunDynamic(workspace, data);
+    (void)plan.RunDynamic(workspace, data, {.deadline = Clock::Real().Now() + kWarmUpTime});
     return;
   }
   for (const TensorSpec& spec : plan.outputs()) {

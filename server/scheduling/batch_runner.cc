@@ -90,7 +90,8 @@ absl::Status BatchRunner::ComputeDynamic(const Batch& batch, const Plan& plan, T
   const TimePoint ready = clock_.Now();
   durations.compute_input = ready - start;
 
-  const auto answers = plan.RunDynamic(workspace_, inputs);
+  const auto answers =
+      plan.RunDynamic(workspace_, inputs, {.deadline = batch.requests[0]->deadline});
   const TimePoint computed = clock_.Now();
   durations.compute_infer = computed - ready;
   OCTET_RETURN_IF_ERROR(Annotate(answers.status(), batch.queue->target().name));

@@ -106,7 +106,8 @@ absl::Status Compare(const std::string& output, const Datum& expected, const Dat
 
 absl::Status RunPlan(const Plan& plan, const DataSet& data) {
   Workspace workspace;
-  OCTET_ASSIGN_OR_RETURN(const std::vector<Datum> answers, plan.RunDynamic(workspace, data.inputs));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<Datum> answers,
+                         plan.RunDynamic(workspace, data.inputs, {}));
   if (answers.size() != data.outputs.size()) {
     return absl::FailedPreconditionError(
         Format("expected {} outputs, got {}", data.outputs.size(), answers.size()));

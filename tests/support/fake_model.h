@@ -72,7 +72,8 @@ class FakeModel final : public Model {
     }
     bool has_static_outputs() const override { return !model_.selects; }
     absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
-                                                  std::span<const Datum> inputs) const override {
+                                                  std::span<const Datum> inputs,
+                                                  const RunLimits& /*limits*/) const override {
       std::vector<float> all(static_cast<size_t>(specs_[0].shape.elements()));
       const void* from = inputs[0].tensor.data();
       void* to = all.data();

@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<Datum>> Answer(const Model& model, const std::vector<
   }
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model.PlanFor(shapes));
   Workspace workspace;
-  return plan->RunDynamic(workspace, data);
+  return plan->RunDynamic(workspace, data, {});
 }
 
 std::vector<float> Floats(const Datum& datum) {
@@ -317,7 +317,7 @@ TEST(ProgramTest, ALoopOfOneShapeCompilesItsBodyOnce) {
   const std::vector<Datum> inputs = {Datum::Of(Tensor::Scalar<int64_t>(100)),
                                      Datum::Of(Tensor::From<float>({2}, {0, 0})),
                                      Datum::Of(Tensor::From<float>({2}, {1, 2}))};
-  const auto answer = (*plan)->RunDynamic(workspace, inputs);
+  const auto answer = (*plan)->RunDynamic(workspace, inputs, {});
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_THAT(Floats((*answer)[0]), ElementsAre(100, 200));
   EXPECT_EQ(program.plan_count(), 1);
@@ -368,6 +368,18 @@ TEST(ProgramTest, ALoopWithoutEndIsStopped) {
   const auto answer = Answer(*model, {Tensor::From<float>({2}, {1, 2})});
   EXPECT_EQ(answer.status().code(), absl::StatusCode::kResourceExhausted) << answer.status();
   EXPECT_THAT(std::string(Message(answer.status())), HasSubstr("Loop 'Loop_0'"));
+}
+
+TEST(ProgramTest, ALoopEndsAtItsDeadline) {
+  const Loaded model = Load(Endless("Max"));
+  ASSERT_NE(model, nullptr);
+  const auto plan = model->PlanFor(std::vector<Shape>{{2}});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  Workspace workspace;
+  const std::vector<Datum> inputs = {Datum::Of(Tensor::From<float>({2}, {1, 2}))};
+  const auto answer =
+      (*plan)->RunDynamic(workspace, inputs, {.deadline = std::chrono::steady_clock::now()});
+  EXPECT_EQ(answer.status().code(), absl::StatusCode::kDeadlineExceeded) << answer.status();
 }
 
 TEST(ProgramTest, AStateThatGrowsWithoutEndIsStopped) {
