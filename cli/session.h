@@ -18,9 +18,10 @@ class Session {
 
   const Model& model() const { return *model_; }
   const Plan& plan() const { return *plan_; }
-  /// Makes the buffers for these input shapes.
+  /// Makes the buffers for these input shapes. UNIMPLEMENTED for a model that takes or gives what is no tensor.
   absl::Status Prepare(std::span<const Shape> input_shapes);
   TensorView input(size_t i) { return inputs_[i].mutable_view(); }
+  /// Of a model whose shapes follow from its data: what the last run answered.
   ConstTensorView output(size_t i) const { return outputs_[i].view(); }
   size_t output_count() const { return outputs_.size(); }
   /// Runs on what the inputs hold.
@@ -34,6 +35,7 @@ class Session {
   std::vector<Tensor> outputs_;
   std::vector<const void*> input_pointers_;
   std::vector<void*> output_pointers_;
+  std::vector<Datum> data_;  // The inputs of a plan without static outputs.
   Workspace workspace_;
 };
 

@@ -2,6 +2,7 @@
 // that server/ and cli/ include.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -20,6 +21,7 @@
 #include "engine/passes/bisection.h"
 #include "engine/passes/pass.h"
 #include "engine/quantize/quantizer.h"
+#include "engine/tensor/datum.h"
 #include "engine/tensor/npz.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/tensor.h"
@@ -37,16 +39,19 @@ struct OutputStep {
 struct TensorInfo {
   std::string name;
   DType dtype = DType::kUndefined;
-  Shape shape;  ///< kUnknownDim where requests may differ.
+  Shape shape;  ///< kUnknownDim where requests, or the data, may differ.
   /// Outputs that are dequantized from 8 bits.
   std::optional<OutputStep> step = std::nullopt;
+  ValueKind kind = ValueKind::kTensor;
+  bool rank_known = true;  ///< False: `shape` is empty and says nothing.
 };
 
 /// The interface of a model, from its file.
 struct Signature {
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
-  /// True when extent 0 of every input and output is unknown: requests may be stacked along it.
+  /// True when extent 0 of every input and output is unknown: requests may be stacked along it. Never for a model whose
+  /// shapes follow from its data, or with control flow: what one sample does there may be another one's matter.
   bool batches = false;
 };
 
@@ -65,6 +70,8 @@ struct LoadOptions {
   /// Compiled plans kept per model for shapes that were not compiled at load; least recently used out.
   int max_cached_plans = 32;
   uint64_t max_file_bytes = uint64_t{2} << 30;
+  /// Iterations that all loops of one run may have together.
+  int64_t max_loop_iterations = int64_t{1} << 18;
 };
 
 /// What runs, layer by layer, and the proof of it. Made with a plan, for its shapes.
@@ -90,6 +97,12 @@ struct PlanMemory {
   size_t arena_bytes = 0;  ///< Intermediates and scratch, per worker.
   size_t live_peak_bytes =
       0;  ///< Largest sum of simultaneously live intermediates: the arena's floor.
+};
+
+/// When a run gives up.
+struct RunLimits {
+  /// Looked at before each iteration of a loop; what has no loops runs to its end.
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
 
 /// A model compiled for one set of input shapes. Immutable, shared between workers.
@@ -151,7 +164,11 @@ class Plan {
  public:
   virtual ~Plan() = default;
   virtual std::span<const TensorSpec> inputs() const = 0;
+  /// Extents that only the data decide are kUnknownDim.
   virtual std::span<const TensorSpec> outputs() const = 0;
+  /// True when Run writes the outputs into the caller's buffers. Else only RunDynamic answers: the data decide extents, how
+  /// often something runs, or what a sequence holds.
+  virtual bool has_static_outputs() const { return true; }
   virtual const Certificate& certificate() const = 0;
   virtual PlanMemory memory() const = 0;
   virtual std::chrono::nanoseconds compile_time() const = 0;
@@ -163,6 +180,13 @@ class Plan {
   /// Call on a thread whose OpenMP team is LoadOptions::threads (ConfigureWorkerThread).
   virtual absl::Status Run(Workspace& workspace, std::span<const void* const> inputs,
                            std::span<void* const> outputs) const = 0;
+
+  /// Computes outputs that it owns, of the extents that the data decide; the inputs' elements may be somebody else's.
+  /// Errors: INVALID_ARGUMENT naming input or node for data that do not fit; RESOURCE_EXHAUSTED for loops and values over
+  /// the limits of LoadOptions; DEADLINE_EXCEEDED.
+  virtual absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
+                                                        std::span<const Datum> inputs,
+                                                        const RunLimits& limits) const;
 
   /// Times the layers, `repeats` runs of each kind, on inputs that are made up: one row per row of certificate().layers.
   virtual absl::StatusOr<std::vector<LayerTime>> LayerTimes(Workspace& workspace,

@@ -21,6 +21,10 @@ template <>
 constexpr std::string_view kTypeName<std::vector<std::string>> = "strings";
 template <>
 constexpr std::string_view kTypeName<Tensor> = "tensor";
+template <>
+constexpr std::string_view kTypeName<Subgraph> = "graph";
+template <>
+constexpr std::string_view kTypeName<ValueType> = "type";
 
 template <typename T>
 using AttributeMap = std::map<std::string, T, std::less<>>;
@@ -76,6 +80,14 @@ absl::StatusOr<std::vector<float>> Attributes::Floats(std::string_view name,
 
 absl::StatusOr<const Tensor*> Attributes::TensorOrNull(std::string_view name) const {
   return Find<Tensor>(map_, name);
+}
+
+absl::StatusOr<Subgraph> Attributes::GraphOrNull(std::string_view name) const {
+  return FindOr<Subgraph>(map_, name, nullptr);
+}
+
+absl::StatusOr<ValueType> Attributes::Type(std::string_view name, ValueType fallback) const {
+  return FindOr<ValueType>(map_, name, fallback);
 }
 
 int64_t Attributes::IntOr(std::string_view name, int64_t fallback) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -10,12 +11,19 @@
 
 #include "absl/status/statusor.h"
 
+#include "engine/graph/value_type.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet {
 
-using AttributeValue = std::variant<int64_t, float, std::string, std::vector<int64_t>,
-                                    std::vector<float>, std::vector<std::string>, Tensor>;
+class Graph;
+
+/// A body of If, Loop, Scan or SequenceMap is shared by the copies of the node that has it, and never changed.
+using Subgraph = std::shared_ptr<const Graph>;
+
+using AttributeValue =
+    std::variant<int64_t, float, std::string, std::vector<int64_t>, std::vector<float>,
+                 std::vector<std::string>, Tensor, Subgraph, ValueType>;
 
 /// Name -> value. The typed getters return `fallback` when the attribute is absent, and an
 /// INVALID_ARGUMENT that names attribute, expected and actual type when it has another type.
@@ -36,6 +44,10 @@ class Attributes {
                                             std::vector<float> fallback) const;
   /// Null when absent.
   absl::StatusOr<const Tensor*> TensorOrNull(std::string_view name) const;
+
+  /// Null when absent.
+  absl::StatusOr<Subgraph> GraphOrNull(std::string_view name) const;
+  absl::StatusOr<ValueType> Type(std::string_view name, ValueType fallback) const;
 
   /// For passes, on attributes that validation has already typed: returns fallback on any mismatch.
   int64_t IntOr(std::string_view name, int64_t fallback) const;

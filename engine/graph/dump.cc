@@ -77,6 +77,8 @@ std::string Reference(const Graph& graph, ValueId id) {
 std::string Typed(const Graph& graph, ValueId id) {
   if (id == kNone) return "_";
   const Value& value = graph.value(id);
+  if (!value.is_tensor())
+    return Format("%{}:{}({})", value.name, ValueKindName(value.kind), ShortName(value.dtype));
   return Format("%{}:{}{}{}", value.name, ShortName(value.dtype),
                 value.shape ? value.shape->ToString() : "[*]",
                 value.quant ? value.quant->ToString() : "");
@@ -100,6 +102,12 @@ struct AttributeText {
   std::string operator()(int64_t v) const { return ToText(v); }
   std::string operator()(float v) const { return ToText(v); }
   std::string operator()(const std::string& v) const { return Format("'{}'", v); }
+  std::string operator()(const Subgraph& v) const {
+    return Format("graph '{}' of {} nodes", v->name, v->order().size());
+  }
+  std::string operator()(const ValueType& v) const {
+    return Format("{} of {}", ValueKindName(v.kind), ShortName(v.dtype));
+  }
   std::string operator()(const Tensor& v) const {
     return Format("{}{}({})", ShortName(v.dtype()), v.shape().ToString(), Elements(v));
   }
@@ -147,6 +155,16 @@ std::string NodeLine(const Graph& graph, const Node& node) {
   return line;
 }
 
+// The sub-graphs of a node, which follow the graph that it stands in.
+std::string Bodies(const Node& node) {
+  std::string text;
+  for (const auto& [name, value] : node.attributes) {
+    if (const Subgraph* body = std::get_if<Subgraph>(&value))
+      text += Format("{} of {}: {}", name, Describe(node), Dump(**body));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string_view PostOpName(PostOp::Kind kind) {
@@ -184,6 +202,20 @@ std::string_view PostOpName(PostOp::Kind kind) {
   return "unknown";
 }
 
+std::string_view ValueKindName(ValueKind kind) {
+  switch (kind) {
+    case ValueKind::kTensor:
+      return "tensor";
+    case ValueKind::kSequence:
+      return "sequence";
+    case ValueKind::kOptionalTensor:
+      return "optional tensor";
+    case ValueKind::kOptionalSequence:
+      return "optional sequence";
+  }
+  return "unknown";
+}
+
 std::string Describe(const Node& node) {
   return Format("{} '{}' (opset {})", QualifiedOp(node), node.name, node.version);
 }
@@ -198,6 +230,7 @@ std::string Dump(const Graph& graph) {
   }
   for (const NodeId id : graph.order()) text += NodeLine(graph, graph.node(id)) + "\n";
   for (const ValueId id : graph.outputs) text += Format("output {}\n", Typed(graph, id));
+  for (const NodeId id : graph.order()) text += Bodies(graph.node(id));
   return text;
 }
 

@@ -37,16 +37,22 @@ inline constexpr std::string_view kOnnxDomain = "";
 inline constexpr std::string_view kMicrosoftDomain = "com.microsoft";
 inline constexpr std::string_view kOctetDomain = "octet";
 
-/// One tensor of the graph: an input, a constant, or one output of one node.
+/// How many of a node's last inputs its sub-graphs capture: an attribute that only the reader writes. They are the last
+/// inputs of each sub-graph, too, in the same order, so that a capture is an edge like any other.
+inline constexpr std::string_view kCaptures = "octet_captures";
+
+/// One tensor of the graph (or sequence, or optional): an input, a constant, or one output of one node.
 struct Value {
   std::string name;
-  DType dtype = DType::kUndefined;  ///< kUndefined until inferred.
+  ValueKind kind = ValueKind::kTensor;
+  DType dtype = DType::kUndefined;  ///< Of its tensors' elements; kUndefined until inferred.
   std::optional<Shape>
       shape;  ///< nullopt while even the rank is unknown; extents may be kUnknownDim.
   std::optional<QuantParams>
       quant;        ///< Set on typed int8 values (dtype U8 or I8, or I32 for a bias).
   Tensor constant;  ///< The elements when the value is constant, else an empty handle.
 
+  bool is_tensor() const { return kind == ValueKind::kTensor; }
   bool is_constant() const { return !constant.empty_handle(); }
   bool has_static_shape() const { return shape && shape->is_static(); }
 };

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/onnx/value_info.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -79,9 +80,10 @@ absl::StatusOr<AttributeValue> ReadValue(AttributeProto& proto, TensorReader& te
       OCTET_ASSIGN_OR_RETURN(Tensor tensor, tensors.Read(*proto.mutable_t()));
       return AttributeValue(std::move(tensor));
     }
-    case AttributeProto::GRAPH:
-    case AttributeProto::GRAPHS:
-      return Unimplemented("unsupported sub-graph");
+    case AttributeProto::TYPE_PROTO: {
+      OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadTypeProto(proto.tp()));
+      return AttributeValue(ValueType{declared.kind, declared.dtype});
+    }
     default:
       return Unimplemented("unsupported attribute type: {}",
                            AttributeProto::AttributeType_Name(type));
@@ -94,6 +96,16 @@ absl::StatusOr<AttributeValue> ReadAttribute(AttributeProto& proto, TensorReader
   absl::StatusOr<AttributeValue> value = ReadValue(proto, tensors);
   if (!value.ok()) return Annotate(value.status(), Format("attribute '{}'", proto.name()));
   return value;
+}
+
+absl::Status CheckHoldsGraph(const AttributeProto& proto) {
+  if (!proto.ref_attr_name().empty()) {
+    return InvalidArgument("refers to a function's attribute outside of a function");
+  }
+  OCTET_ASSIGN_OR_RETURN(const Type type, TypeOf(proto));
+  if (type == AttributeProto::GRAPH) return absl::OkStatus();
+  return InvalidArgument("declared as {}, but holds GRAPH",
+                         AttributeProto::AttributeType_Name(type));
 }
 
 void WriteAttribute(const std::string& name, const AttributeValue& value, AttributeProto& proto) {
@@ -123,6 +135,11 @@ void WriteAttribute(const std::string& name, const AttributeValue& value, Attrib
     void operator()(const std::vector<std::string>& v) {
       proto.set_type(AttributeProto::STRINGS);
       proto.mutable_strings()->Assign(v.begin(), v.end());
+    }
+    void operator()(const Subgraph& /*v*/) { proto.set_type(AttributeProto::GRAPH); }
+    void operator()(const ValueType& v) {
+      proto.set_type(AttributeProto::TYPE_PROTO);
+      WriteTypeProto(v, *proto.mutable_tp());
     }
     void operator()(const Tensor& v) {
       proto.set_type(AttributeProto::TENSOR);

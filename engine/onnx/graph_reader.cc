@@ -10,6 +10,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "engine/onnx/attribute_proto.h"
 #include "engine/onnx/onnx_file.h"
@@ -24,7 +25,8 @@ constexpr size_t kMaxNameBytes = 1 << 12;
 // No domain counts its versions so high.
 constexpr int64_t kMaxVersion = 1 << 20;
 // What passes write into nodes of ONNX's domain: in a file it would be a way around their checks.
-constexpr std::array<std::string_view, 3> kReserved = {"channels_last", "dynamic_quant", "trans_b"};
+constexpr std::array<std::string_view, 4> kReserved = {"channels_last", "dynamic_quant", kCaptures,
+                                                       "trans_b"};
 
 // The length of the UTF-8 sequence that starts `text`, 0 when there is none. Source: RFC 3629.
 size_t Utf8Length(std::string_view text) {
@@ -64,14 +66,60 @@ std::string NormalDomain(const std::string& domain) {
   return domain == "ai.onnx" ? std::string(kOnnxDomain) : domain;
 }
 
+// What holds in every graph of a model.
+struct Imports {
+  std::map<std::string, int> opsets;  // By normal domain.
+  std::set<std::pair<std::string, std::string>> functions;
+};
+
+absl::StatusOr<Imports> ReadImports(const onnx::ModelProto& model) {
+  if (model.opset_import_size() == 0) return InvalidArgument("no opset import: not an ONNX model");
+  Imports imports;
+  for (const onnx::OperatorSetIdProto& import : model.opset_import()) {
+    OCTET_RETURN_IF_ERROR(CheckName(import.domain(), "domain"));
+    const std::string domain = NormalDomain(import.domain());
+    const int64_t version = import.version();
+    if (domain == kOnnxDomain && (version < kMinOpset || version > kMaxOpset)) {
+      return Unimplemented("unsupported opset: expected {} to {}, got {}", kMinOpset, kMaxOpset,
+                           version);
+    }
+    if (version < 1 || version > kMaxVersion) {
+      return InvalidArgument("impossible opset of domain '{}': {}", domain, version);
+    }
+    const auto [at, added] = imports.opsets.emplace(domain, static_cast<int>(version));
+    if (!added && at->second != version) {
+      return InvalidArgument("two opsets of domain '{}': {} and {}", domain, at->second, version);
+    }
+  }
+  for (const onnx::FunctionProto& function : model.functions()) {
+    imports.functions.emplace(NormalDomain(function.domain()), function.name());
+  }
+  return imports;
+}
+
+absl::Status ReadMetadata(const onnx::ModelProto& model, Graph& graph) {
+  for (const onnx::StringStringEntryProto& entry : model.metadata_props()) {
+    OCTET_RETURN_IF_ERROR(CheckName(entry.key(), "metadata"));
+    if (!IsUtf8(entry.value())) {
+      return InvalidArgument("metadata value of '{}' is not UTF-8", entry.key());
+    }
+    graph.metadata[entry.key()] = entry.value();
+  }
+  return absl::OkStatus();
+}
+
+// Reads a graph, and for a sub-graph what it captures of the graphs around it: a captured constant is copied (its elements
+// are shared), any other value becomes an input behind the sub-graph's own.
 class GraphReader {
  public:
-  GraphReader(onnx::ModelProto& model, TensorReader& tensors)
-      : model_(model), proto_(*model.mutable_graph()), tensors_(tensors) {}
+  GraphReader(onnx::GraphProto& proto, const Imports& imports, TensorReader& tensors,
+              GraphReader* outer)
+      : proto_(proto), imports_(imports), tensors_(tensors), outer_(outer) {}
 
   absl::StatusOr<Graph> Read() {
-    OCTET_RETURN_IF_ERROR(ReadOpsets());
-    OCTET_RETURN_IF_ERROR(ReadMetadata());
+    OCTET_RETURN_IF_ERROR(CheckName(proto_.name(), "graph"));
+    graph_.name = proto_.name();
+    if (proto_.sparse_initializer_size() > 0) return Unimplemented("sparse initializers");
     OCTET_RETURN_IF_ERROR(ReadDeclarations());
     OCTET_RETURN_IF_ERROR(ReadInitializers());
     OCTET_RETURN_IF_ERROR(ReadInputs());
@@ -87,44 +135,15 @@ class GraphReader {
   }
 
  private:
-  absl::Status ReadOpsets() {
-    if (model_.opset_import_size() == 0)
-      return InvalidArgument("no opset import: not an ONNX model");
-    for (const onnx::OperatorSetIdProto& import : model_.opset_import()) {
-      OCTET_RETURN_IF_ERROR(CheckName(import.domain(), "domain"));
-      const std::string domain = NormalDomain(import.domain());
-      const int64_t version = import.version();
-      if (domain == kOnnxDomain && (version < kMinOpset || version > kMaxOpset)) {
-        return Unimplemented("unsupported opset: expected {} to {}, got {}", kMinOpset, kMaxOpset,
-                             version);
-      }
-      if (version < 1 || version > kMaxVersion) {
-        return InvalidArgument("impossible opset of domain '{}': {}", domain, version);
-      }
-      const auto [at, added] = opsets_.emplace(domain, static_cast<int>(version));
-      if (!added && at->second != version) {
-        return InvalidArgument("two opsets of domain '{}': {} and {}", domain, at->second, version);
-      }
-    }
-    return absl::OkStatus();
-  }
+  // A sub-graph of a node that is being read.
+  struct Body {
+    std::string attribute;
+    Graph graph;
+    size_t own_inputs = 0;
+    std::vector<std::pair<ValueId, ValueId>> captured;  // Value around it, input of the body.
+  };
 
-  absl::Status ReadMetadata() {
-    OCTET_RETURN_IF_ERROR(CheckName(proto_.name(), "graph"));
-    graph_.name = proto_.name();
-    for (const onnx::StringStringEntryProto& entry : model_.metadata_props()) {
-      OCTET_RETURN_IF_ERROR(CheckName(entry.key(), "metadata"));
-      if (!IsUtf8(entry.value())) {
-        return InvalidArgument("metadata value of '{}' is not UTF-8", entry.key());
-      }
-      graph_.metadata[entry.key()] = entry.value();
-    }
-    for (const onnx::FunctionProto& function : model_.functions()) {
-      functions_.emplace(NormalDomain(function.domain()), function.name());
-    }
-    if (proto_.sparse_initializer_size() > 0) return Unimplemented("sparse initializers");
-    return absl::OkStatus();
-  }
+  bool is_body() const { return outer_ != nullptr; }
 
   // Types of intermediate values. What they say of types that no operator here has is left to the operator
   // that makes such a value.
@@ -163,6 +182,26 @@ class GraphReader {
     return Annotate(declared.status(), node.ok() ? Describe(*node) : Message(node.status()));
   }
 
+  // The value of that name here or, captured, in the graphs around; kNone when there is none.
+  ValueId Find(const std::string& name) {
+    if (const auto found = values_.find(name); found != values_.end()) return found->second;
+    const ValueId outside = is_body() ? outer_->Find(name) : kNone;
+    if (outside == kNone) return kNone;
+    const Value& seen = outer_->graph_.value(outside);
+    Value value;
+    value.name = name;
+    value.kind = seen.kind;
+    value.dtype = seen.dtype;
+    value.constant = seen.constant;
+    const bool captured = !value.is_constant();
+    const ValueId id = graph_.AddValue(std::move(value));
+    values_.emplace(name, id);
+    if (!captured) return id;
+    graph_.inputs.push_back(id);
+    captured_.emplace_back(outside, id);
+    return id;
+  }
+
   // Adds a value under a name that must be new (every value is assigned once).
   absl::StatusOr<ValueId> Define(const std::string& name, Value value) {
     OCTET_RETURN_IF_ERROR(CheckName(name, "value"));
@@ -198,12 +237,14 @@ class GraphReader {
         OCTET_RETURN_IF_ERROR(CheckAgainst(declared, info.name(), constant.spec()));
         continue;
       }
-      if (declared.dtype == DType::kUndefined) {
+      // The types and shapes of a body's inputs are those of what the node hands it.
+      if (declared.dtype == DType::kUndefined && !is_body()) {
         return InvalidArgument("input without an element type: '{}'", info.name());
       }
       Value value;
+      value.kind = declared.kind;
       value.dtype = declared.dtype;
-      value.shape = declared.shape;
+      if (!is_body()) value.shape = declared.shape;
       OCTET_ASSIGN_OR_RETURN(const ValueId id, Define(info.name(), std::move(value)));
       graph_.inputs.push_back(id);
     }
@@ -217,8 +258,10 @@ class GraphReader {
         if (name.empty()) continue;
         Value value;
         if (const auto found = declarations_.find(name); found != declarations_.end()) {
+          value.kind = found->second.kind;
           value.dtype = found->second.dtype;
-          value.shape = found->second.shape;
+          // A body runs many times, and what exporters say of its shapes is often true of the first time only.
+          if (!is_body()) value.shape = found->second.shape;
         }
         OCTET_RETURN_IF_ERROR(Define(name, std::move(value)).status());
       }
@@ -238,8 +281,8 @@ class GraphReader {
     node.op = proto.op_type();
     node.domain = NormalDomain(proto.domain());
     if (node.op.empty()) return InvalidArgument("node '{}' has no operator", node.name);
-    const auto import = opsets_.find(node.domain);
-    if (import == opsets_.end()) {
+    const auto import = imports_.opsets.find(node.domain);
+    if (import == imports_.opsets.end()) {
       return InvalidArgument("no opset import for domain '{}' of {} '{}'", node.domain, node.op,
                              node.name);
     }
@@ -253,7 +296,7 @@ class GraphReader {
       return Unimplemented("{}: unsupported operator, of the domain that only passes write",
                            Describe(node));
     }
-    if (!proto.overload().empty() || functions_.contains({node.domain, node.op})) {
+    if (!proto.overload().empty() || imports_.functions.contains({node.domain, node.op})) {
       return Unimplemented("{}: unsupported operator, a function of the model", Describe(node));
     }
     const absl::Status filled = FillNode(proto, node);
@@ -264,16 +307,12 @@ class GraphReader {
 
   absl::Status FillNode(onnx::NodeProto& proto, Node& node) {
     for (const std::string& name : proto.input()) {
-      if (name.empty()) {
-        node.inputs.push_back(kNone);
-        continue;
-      }
-      const auto found = values_.find(name);
-      if (found == values_.end()) {
+      const ValueId id = name.empty() ? kNone : Find(name);
+      if (id == kNone && !name.empty()) {
         OCTET_RETURN_IF_ERROR(CheckName(name, "input"));
         return InvalidArgument("input is defined nowhere: '{}'", name);
       }
-      node.inputs.push_back(found->second);
+      node.inputs.push_back(id);
     }
     for (const std::string& name : proto.output()) {
       node.outputs.push_back(name.empty() ? kNone : values_.at(name));
@@ -281,54 +320,127 @@ class GraphReader {
     // Absent at the end is the same as not listed.
     while (!node.inputs.empty() && node.inputs.back() == kNone) node.inputs.pop_back();
     while (!node.outputs.empty() && node.outputs.back() == kNone) node.outputs.pop_back();
+    std::vector<Body> bodies;
     for (onnx::AttributeProto& attribute : *proto.mutable_attribute()) {
-      OCTET_RETURN_IF_ERROR(CheckName(attribute.name(), "attribute"));
-      if (attribute.name().empty()) return InvalidArgument("attribute without a name");
-      if (node.domain == kOnnxDomain && std::ranges::contains(kReserved, attribute.name())) {
-        return InvalidArgument("attribute is not ONNX's: '{}'", attribute.name());
-      }
-      if (node.attributes.has(attribute.name())) {
-        return InvalidArgument("attribute is given twice: '{}'", attribute.name());
-      }
-      if (attribute.has_t()) {
-        OCTET_RETURN_IF_ERROR(CheckName(attribute.t().name(), "tensor"));
-      }
-      OCTET_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, tensors_));
-      node.attributes.Set(attribute.name(), std::move(value));
+      OCTET_RETURN_IF_ERROR(FillAttribute(attribute, node, bodies));
     }
+    AddBodies(std::move(bodies), node);
     return absl::OkStatus();
+  }
+
+  absl::Status FillAttribute(onnx::AttributeProto& attribute, Node& node,
+                             std::vector<Body>& bodies) {
+    OCTET_RETURN_IF_ERROR(CheckName(attribute.name(), "attribute"));
+    if (attribute.name().empty()) return InvalidArgument("attribute without a name");
+    if (node.domain == kOnnxDomain && std::ranges::contains(kReserved, attribute.name())) {
+      return InvalidArgument("attribute is not ONNX's: '{}'", attribute.name());
+    }
+    const auto same_name = [&](const Body& body) { return body.attribute == attribute.name(); };
+    if (node.attributes.has(attribute.name()) || std::ranges::any_of(bodies, same_name)) {
+      return InvalidArgument("attribute is given twice: '{}'", attribute.name());
+    }
+    if (attribute.has_t()) OCTET_RETURN_IF_ERROR(CheckName(attribute.t().name(), "tensor"));
+    if (attribute.type() == onnx::AttributeProto::GRAPH || attribute.has_g()) {
+      absl::StatusOr<Body> body = ReadBody(attribute);
+      if (!body.ok()) return Annotate(body.status(), Format("attribute '{}'", attribute.name()));
+      bodies.push_back(*std::move(body));
+      return absl::OkStatus();
+    }
+    OCTET_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, tensors_));
+    node.attributes.Set(attribute.name(), std::move(value));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Body> ReadBody(onnx::AttributeProto& attribute) {
+    OCTET_RETURN_IF_ERROR(CheckHoldsGraph(attribute));
+    GraphReader reader(*attribute.mutable_g(), imports_, tensors_, this);
+    Body body;
+    body.attribute = attribute.name();
+    OCTET_ASSIGN_OR_RETURN(body.graph, reader.Read());
+    body.captured = std::move(reader.captured_);
+    body.own_inputs = body.graph.inputs.size() - body.captured.size();
+    return body;
+  }
+
+  // Appends what any of the bodies captures to the node's inputs and, in the same order, to the inputs of each.
+  void AddBodies(std::vector<Body> bodies, Node& node) {
+    if (bodies.empty()) return;
+    std::vector<ValueId> captures;
+    for (const Body& body : bodies) {
+      for (const auto& [outside, inside] : body.captured) {
+        if (!std::ranges::contains(captures, outside)) captures.push_back(outside);
+      }
+    }
+    for (Body& body : bodies) {
+      // Inputs that were captured while it was read stand in the order of their first use.
+      std::erase_if(body.graph.inputs, [&](ValueId id) {
+        return std::ranges::contains(body.captured, id, &std::pair<ValueId, ValueId>::second);
+      });
+      for (const ValueId outside : captures) {
+        const auto found =
+            std::ranges::find(body.captured, outside, &std::pair<ValueId, ValueId>::first);
+        const Value& value = graph_.value(outside);
+        body.graph.inputs.push_back(
+            found != body.captured.end()
+                ? found->second
+                : body.graph.AddValue({.name = body.graph.UniqueName(value.name),
+                                       .kind = value.kind,
+                                       .dtype = value.dtype}));
+      }
+      node.attributes.Set(body.attribute, std::make_shared<const Graph>(std::move(body.graph)));
+    }
+    // Loop: a number of times, a condition.
+    if (node.op == "Loop") node.inputs.resize(std::max<size_t>(node.inputs.size(), 2), kNone);
+    node.inputs.insert(node.inputs.end(), captures.begin(), captures.end());
+    if (!captures.empty()) node.attributes.Set(std::string(kCaptures), std::ssize(captures));
   }
 
   absl::Status ReadOutputs() {
     for (const onnx::ValueInfoProto& info : proto_.output()) {
       OCTET_RETURN_IF_ERROR(CheckName(info.name(), "output"));
-      const auto found = values_.find(info.name());
-      if (found == values_.end()) {
+      ValueId id = Find(info.name());
+      if (id == kNone) {
         return InvalidArgument("graph output is defined nowhere: '{}'", info.name());
       }
-      if (graph_.is_graph_output(found->second)) {
-        return InvalidArgument("output is declared twice: '{}'", info.name());
-      }
       OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadInterface(info));
-      Value& value = graph_.mutable_value(found->second);
+      if (graph_.is_graph_output(id)) {
+        if (!is_body()) return InvalidArgument("output is declared twice: '{}'", info.name());
+        id = AddCopy(id);
+      }
+      Value& value = graph_.mutable_value(id);
       if (value.is_constant()) {
         OCTET_RETURN_IF_ERROR(CheckAgainst(declared, info.name(), value.constant.spec()));
-      } else if (!graph_.is_graph_input(found->second)) {
+      } else if (!graph_.is_graph_input(id)) {
         if (declared.dtype != DType::kUndefined) value.dtype = declared.dtype;
-        if (declared.shape) value.shape = declared.shape;
+        value.kind = declared.kind;
+        if (declared.shape && !is_body()) value.shape = declared.shape;
       }
-      graph_.outputs.push_back(found->second);
+      graph_.outputs.push_back(id);
     }
     if (graph_.outputs.empty()) return InvalidArgument("the graph has no outputs");
     return absl::OkStatus();
   }
 
-  onnx::ModelProto& model_;
+  // A body may hand the same value out twice (as the next state and as a result).
+  ValueId AddCopy(ValueId of) {
+    Node copy;
+    copy.name = graph_.UniqueName(graph_.value(of).name);
+    copy.op = "Identity";
+    copy.version = imports_.opsets.at(std::string(kOnnxDomain));
+    const Value& value = graph_.value(of);
+    copy.inputs = {of};
+    copy.outputs = {graph_.AddValue({.name = copy.name, .kind = value.kind, .dtype = value.dtype})};
+    const ValueId output = copy.outputs.front();
+    graph_.AddNode(std::move(copy));
+    return output;
+  }
+
   onnx::GraphProto& proto_;
+  const Imports& imports_;
   TensorReader& tensors_;
+  GraphReader* const outer_;  // Of a sub-graph.
   Graph graph_;
-  std::map<std::string, int> opsets_;  // By normal domain.
-  std::set<std::pair<std::string, std::string>> functions_;
+  std::vector<std::pair<ValueId, ValueId>> captured_;  // Value around this graph, input of it.
   std::unordered_map<std::string, ValueId> values_;
   std::unordered_map<std::string, Declaration> declarations_;
 };
@@ -336,7 +448,11 @@ class GraphReader {
 }  // namespace
 
 absl::StatusOr<Graph> GraphFromModel(onnx::ModelProto& model, TensorReader& tensors) {
-  return GraphReader(model, tensors).Read();
+  OCTET_ASSIGN_OR_RETURN(const Imports imports, ReadImports(model));
+  OCTET_ASSIGN_OR_RETURN(Graph graph,
+                         GraphReader(*model.mutable_graph(), imports, tensors, nullptr).Read());
+  OCTET_RETURN_IF_ERROR(ReadMetadata(model, graph));
+  return graph;
 }
 
 }  // namespace octet

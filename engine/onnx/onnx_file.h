@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/tensor/datum.h"
 
 namespace octet {
 
@@ -26,7 +27,7 @@ struct ReadOptions {
 /// external data inside the model's own folder (no "..", no absolute path, no link out of it), acyclic,
 /// every input defined. Whether operators exist is checked by InferShapes, not here.
 /// Errors: NOT_FOUND (no file), INVALID_ARGUMENT naming file, node, operator and opset; RESOURCE_EXHAUSTED
-/// over the limits; UNIMPLEMENTED for opsets, sub-graphs or element types that Octet does not know.
+/// over the limits; UNIMPLEMENTED for opsets or types that Octet does not know.
 absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options = {});
 /// The same from memory; external data is refused. `origin` names the source in messages.
 absl::StatusOr<Graph> ReadOnnxBytes(std::span<const std::byte> bytes, std::string_view origin,
@@ -43,5 +44,7 @@ struct NamedTensor {
   Tensor tensor;
 };
 absl::StatusOr<NamedTensor> ReadTensorFile(const std::string& path);
+/// Reads a serialized TensorProto, SequenceProto or OptionalProto, as ONNX's tests have them for values of that kind.
+absl::StatusOr<Datum> ReadDatumFile(const std::string& path, ValueKind kind);
 
 }  // namespace octet

@@ -6,9 +6,11 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl.h>
+#include <onnx/onnx-data_pb.h>
 #include <onnx/onnx_pb.h>
 
 #include "engine/onnx/external_data.h"
@@ -77,6 +79,36 @@ auto Guarded(std::string_view origin, const Fn& read) -> decltype(read()) {
   }
 }
 
+absl::StatusOr<Datum> ReadSequence(onnx::SequenceProto& proto, TensorReader& tensors) {
+  std::vector<Tensor> elements;
+  if (proto.elem_type() != onnx::SequenceProto::TENSOR && proto.tensor_values().empty() &&
+      proto.elem_type() != onnx::SequenceProto::UNDEFINED) {
+    return Unimplemented("unsupported sequence: its elements are no tensors");
+  }
+  for (onnx::TensorProto& element : *proto.mutable_tensor_values()) {
+    OCTET_ASSIGN_OR_RETURN(Tensor tensor, tensors.Read(element));
+    elements.push_back(std::move(tensor));
+  }
+  return Datum::Sequence(std::move(elements));
+}
+
+absl::StatusOr<Datum> ReadOptional(onnx::OptionalProto& proto, TensorReader& tensors) {
+  switch (proto.elem_type()) {
+    case onnx::OptionalProto::UNDEFINED:
+      return Datum();
+    case onnx::OptionalProto::TENSOR: {
+      if (!proto.has_tensor_value()) return Datum();
+      OCTET_ASSIGN_OR_RETURN(Tensor tensor, tensors.Read(*proto.mutable_tensor_value()));
+      return Datum::Of(std::move(tensor));
+    }
+    case onnx::OptionalProto::SEQUENCE:
+      if (!proto.has_sequence_value()) return Datum();
+      return ReadSequence(*proto.mutable_sequence_value(), tensors);
+    default:
+      return Unimplemented("unsupported optional: neither of a tensor nor of a sequence");
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options) {
@@ -114,6 +146,26 @@ absl::StatusOr<NamedTensor> ReadTensorFile(const std::string& path) {
     OCTET_ASSIGN_OR_RETURN(result.tensor, tensors.Read(proto));
     result.name = proto.name();
     return result;
+  });
+}
+
+absl::StatusOr<Datum> ReadDatumFile(const std::string& path, ValueKind kind) {
+  if (kind == ValueKind::kTensor) {
+    OCTET_ASSIGN_OR_RETURN(NamedTensor read, ReadTensorFile(path));
+    return Datum::Of(std::move(read.tensor));
+  }
+  return Guarded(path, [&]() -> absl::StatusOr<Datum> {
+    OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
+    OCTET_RETURN_IF_ERROR(CheckSize(file.bytes(), kProtobufLimit));
+    TensorReader tensors(kProtobufLimit, nullptr);
+    if (kind == ValueKind::kSequence) {
+      onnx::SequenceProto proto;
+      OCTET_RETURN_IF_ERROR(ParseFile(file, "a sequence", proto));
+      return ReadSequence(proto, tensors);
+    }
+    onnx::OptionalProto proto;
+    OCTET_RETURN_IF_ERROR(ParseFile(file, "an optional", proto));
+    return ReadOptional(proto, tensors);
   });
 }
 

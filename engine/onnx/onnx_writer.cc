@@ -33,19 +33,26 @@ constexpr uint64_t kMaxTensorBytes = std::numeric_limits<int>::max() - (uint64_t
 // The oldest IR version that knows every type of this opset's operators. Source: ONNX, Versioning.md.
 int64_t IrVersionFor(int opset) { return opset >= 21 ? 10 : opset >= 19 ? 9 : 8; }
 
+// Names of values by id. A sub-graph's captures go by the names of what they capture, its own values by names that no
+// graph around it has.
+using Names = std::vector<std::string>;
+
+Names OwnNames(const Graph& graph) {
+  Names names;
+  for (ValueId id = 0; id < graph.value_count(); ++id) names.push_back(graph.value(id).name);
+  return names;
+}
+
 class ModelWriter {
  public:
   explicit ModelWriter(const Graph& graph) : graph_(graph) {}
 
   absl::StatusOr<onnx::ModelProto> Write() {
-    OCTET_RETURN_IF_ERROR(CheckValues());
+    OCTET_RETURN_IF_ERROR(CheckGraph(graph_));
     OCTET_RETURN_IF_ERROR(WriteOpsets());
-    onnx::GraphProto& proto = *model_.mutable_graph();
-    proto.set_name(graph_.name.empty() ? "graph" : graph_.name);
-    for (const ValueId id : graph_.inputs) WriteValueInfo(graph_.value(id), *proto.add_input());
-    for (const ValueId id : graph_.outputs) WriteValueInfo(graph_.value(id), *proto.add_output());
-    for (ValueId id = 0; id < graph_.value_count(); ++id) WriteValue(id, proto);
-    for (const NodeId id : graph_.order()) WriteNode(graph_.node(id), *proto.add_node());
+    const Names names = OwnNames(graph_);
+    taken_.insert(names.begin(), names.end());
+    WriteGraph(graph_, names, 0, *model_.mutable_graph());
     for (const auto& [key, value] : graph_.metadata) {
       onnx::StringStringEntryProto& entry = *model_.add_metadata_props();
       entry.set_key(key);
@@ -56,17 +63,32 @@ class ModelWriter {
 
  private:
   // True for what nodes or the interface refer to; rewrites leave values behind that nobody does.
-  bool InUse(ValueId id) const {
-    return graph_.producer(id) != kNone || !graph_.consumers(id).empty() ||
-           graph_.is_graph_input(id) || graph_.is_graph_output(id);
+  static bool InUse(const Graph& graph, ValueId id) {
+    return graph.producer(id) != kNone || !graph.consumers(id).empty() ||
+           graph.is_graph_input(id) || graph.is_graph_output(id);
   }
 
-  absl::Status CheckValues() const {
+  // Values and nodes of a graph and its sub-graphs.
+  absl::Status CheckGraph(const Graph& graph) {
+    OCTET_RETURN_IF_ERROR(CheckValues(graph));
+    for (const NodeId id : graph.order()) {
+      OCTET_RETURN_IF_ERROR(CheckNode(graph.node(id)));
+      for (const auto& [name, value] : graph.node(id).attributes) {
+        if (const Subgraph* body = std::get_if<Subgraph>(&value))
+          OCTET_RETURN_IF_ERROR(CheckGraph(**body));
+      }
+    }
+    if (bytes_ <= kMaxTensorBytes) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "initializers do not fit an ONNX file: at most {} bytes, got {}",
+                     kMaxTensorBytes, bytes_);
+  }
+
+  absl::Status CheckValues(const Graph& graph) {
     std::set<std::string_view> names;
-    uint64_t bytes = 0;
-    for (ValueId id = 0; id < graph_.value_count(); ++id) {
-      if (!InUse(id)) continue;
-      const Value& value = graph_.value(id);
+    for (ValueId id = 0; id < graph.value_count(); ++id) {
+      if (!InUse(graph, id)) continue;
+      const Value& value = graph.value(id);
       if (value.name.empty()) return InvalidArgument("a value without a name cannot be written");
       if (!names.insert(value.name).second) {
         return InvalidArgument("two values of one name cannot be written: '{}'", value.name);
@@ -74,36 +96,27 @@ class ModelWriter {
       if (value.quant) {
         return InvalidArgument("ONNX has no typed int8 values: '{}' needs Q/DQ nodes", value.name);
       }
-      if (value.is_constant()) bytes += value.constant.bytes();
-    }
-    if (bytes > kMaxTensorBytes) {
-      return MakeError(absl::StatusCode::kResourceExhausted,
-                       "initializers do not fit an ONNX file: at most {} bytes, got {}",
-                       kMaxTensorBytes, bytes);
+      if (value.is_constant()) bytes_ += value.constant.bytes();
     }
     return absl::OkStatus();
   }
 
-  absl::Status WriteOpsets() {
-    std::map<std::string_view, const Node*> first;
-    for (const NodeId id : graph_.order()) {
-      const Node& node = graph_.node(id);
-      if (node.domain == kOctetDomain) {
-        return InvalidArgument("ONNX has no such operator: {}", Describe(node));
-      }
-      if (!node.post_ops.empty()) {
-        return InvalidArgument("ONNX has no post-ops: {}", Describe(node));
-      }
-      const auto [at, added] = first.emplace(node.domain, &node);
-      if (!added && at->second->version != node.version) {
-        return InvalidArgument("two opsets of one domain cannot be written: {} and {}",
-                               Describe(*at->second), Describe(node));
-      }
+  absl::Status CheckNode(const Node& node) {
+    if (node.domain == kOctetDomain) {
+      return InvalidArgument("ONNX has no such operator: {}", Describe(node));
     }
-    const auto onnx = first.find(kOnnxDomain);
-    const int opset = onnx == first.end() ? kMaxOpset : onnx->second->version;
+    if (!node.post_ops.empty()) return InvalidArgument("ONNX has no post-ops: {}", Describe(node));
+    const auto [at, added] = first_.emplace(node.domain, &node);
+    if (added || at->second->version == node.version) return absl::OkStatus();
+    return InvalidArgument("two opsets of one domain cannot be written: {} and {}",
+                           Describe(*at->second), Describe(node));
+  }
+
+  absl::Status WriteOpsets() {
+    const auto onnx = first_.find(kOnnxDomain);
+    const int opset = onnx == first_.end() ? kMaxOpset : onnx->second->version;
     AddImport(kOnnxDomain, opset);
-    for (const auto& [domain, node] : first) {
+    for (const auto& [domain, node] : first_) {
       if (domain != kOnnxDomain) AddImport(domain, node->version);
     }
     model_.set_ir_version(IrVersionFor(opset));
@@ -117,33 +130,73 @@ class ModelWriter {
     import.set_version(version);
   }
 
-  void WriteValue(ValueId id, onnx::GraphProto& proto) const {
-    const Value& value = graph_.value(id);
-    if (!InUse(id)) return;
-    if (value.is_constant()) {
-      onnx::TensorProto& tensor = *proto.add_initializer();
-      tensor.set_name(value.name);
-      WriteTensor(value.constant, tensor);
-    } else if (value.dtype != DType::kUndefined && !graph_.is_graph_input(id) &&
-               !graph_.is_graph_output(id)) {
-      WriteValueInfo(value, *proto.add_value_info());
+  // `captures`: the last inputs of a sub-graph, which are no inputs in a file.
+  void WriteGraph(const Graph& graph, const Names& names, size_t captures,
+                  onnx::GraphProto& proto) {
+    proto.set_name(graph.name.empty() ? "graph" : graph.name);
+    const std::set<ValueId> captured(graph.inputs.end() - static_cast<ptrdiff_t>(captures),
+                                     graph.inputs.end());
+    const auto describe = [&](ValueId id, onnx::ValueInfoProto& info) {
+      WriteValueInfo(graph.value(id), info);
+      info.set_name(names[id]);
+    };
+    for (const ValueId id : graph.inputs) {
+      if (!captured.contains(id)) describe(id, *proto.add_input());
     }
+    for (const ValueId id : graph.outputs) describe(id, *proto.add_output());
+    for (ValueId id = 0; id < graph.value_count(); ++id) {
+      const Value& value = graph.value(id);
+      if (!InUse(graph, id)) continue;
+      if (value.is_constant()) {
+        onnx::TensorProto& tensor = *proto.add_initializer();
+        tensor.set_name(names[id]);
+        WriteTensor(value.constant, tensor);
+      } else if (value.dtype != DType::kUndefined && !graph.is_graph_input(id) &&
+                 !graph.is_graph_output(id)) {
+        describe(id, *proto.add_value_info());
+      }
+    }
+    for (const NodeId id : graph.order()) WriteNode(graph.node(id), names, *proto.add_node());
   }
 
-  void WriteNode(const Node& node, onnx::NodeProto& proto) const {
+  void WriteNode(const Node& node, const Names& names, onnx::NodeProto& proto) {
     proto.set_name(node.name);
     proto.set_op_type(node.op);
     if (!node.domain.empty()) proto.set_domain(node.domain);
-    const auto name = [&](ValueId id) { return id == kNone ? "" : graph_.value(id).name; };
-    for (const ValueId id : node.inputs) proto.add_input(name(id));
-    for (const ValueId id : node.outputs) proto.add_output(name(id));
+    const auto captures = static_cast<size_t>(node.attributes.IntOr(kCaptures, 0));
+    const std::span<const ValueId> inputs = node.inputs;
+    for (const ValueId id : inputs.first(inputs.size() - captures))
+      proto.add_input(id == kNone ? "" : names[id]);
+    for (const ValueId id : node.outputs) proto.add_output(id == kNone ? "" : names[id]);
     for (const auto& [key, value] : node.attributes) {
-      WriteAttribute(key, value, *proto.add_attribute());
+      if (key == kCaptures) continue;
+      onnx::AttributeProto& attribute = *proto.add_attribute();
+      WriteAttribute(key, value, attribute);
+      if (const Subgraph* body = std::get_if<Subgraph>(&value))
+        WriteGraph(**body, BodyNames(**body, inputs.last(captures), names), captures,
+                   *attribute.mutable_g());
     }
+  }
+
+  Names BodyNames(const Graph& body, std::span<const ValueId> captures, const Names& outer) {
+    Names names = OwnNames(body);
+    const size_t own = body.inputs.size() - captures.size();
+    const std::set<ValueId> captured(body.inputs.begin() + static_cast<ptrdiff_t>(own),
+                                     body.inputs.end());
+    for (ValueId id = 0; id < body.value_count(); ++id) {
+      if (captured.contains(id) || !InUse(body, id)) continue;
+      const std::string wanted = names[id];
+      for (int i = 0; !taken_.insert(names[id]).second; ++i) names[id] = Format("{}_{}", wanted, i);
+    }
+    for (size_t i = 0; i < captures.size(); ++i) names[body.inputs[own + i]] = outer[captures[i]];
+    return names;
   }
 
   const Graph& graph_;
   onnx::ModelProto model_;
+  uint64_t bytes_ = 0;
+  std::map<std::string_view, const Node*> first_;  // By domain.
+  std::set<std::string> taken_;                    // Names of the model's values.
 };
 
 absl::Status SystemError(std::string_view action, const std::string& path, int error) {

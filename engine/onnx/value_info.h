@@ -13,14 +13,18 @@ namespace octet {
 
 /// What a model declares of a value.
 struct Declaration {
+  ValueKind kind = ValueKind::kTensor;
   DType dtype = DType::kUndefined;
   std::optional<Shape> shape;  ///< nullopt: not even the rank.
 };
 
-/// Reads a declared tensor type. Named, missing and negative extents become kUnknownDim.
-/// Errors, naming the value: UNIMPLEMENTED for sequences, maps, optionals, sparse tensors and unknown
-/// element types; INVALID_ARGUMENT for impossible shapes.
+/// Reads a declared type. Named, missing and negative extents become kUnknownDim.
+/// Errors, naming the value: UNIMPLEMENTED for maps, sparse tensors, deeper nesting and unknown element types; INVALID_ARGUMENT for impossible shapes.
 absl::StatusOr<Declaration> ReadValueInfo(const onnx::ValueInfoProto& proto);
+
+/// The same of a bare type: kind, element type and, of a tensor, the shape.
+absl::StatusOr<Declaration> ReadTypeProto(const onnx::TypeProto& proto);
+void WriteTypeProto(ValueType type, onnx::TypeProto& proto);
 
 /// INVALID_ARGUMENT naming the value when type or shape of `tensor` contradict `declared`.
 absl::Status CheckAgainst(const Declaration& declared, const std::string& name,

@@ -26,10 +26,10 @@ absl::Status InferCenterCropPad(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kIndexTypes));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 1, 1));
+  const auto target = context.ConstantInts(1);
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
   Shape out = *context.shape(0);
   OCTET_ASSIGN_OR_RETURN(const auto axes, ReadAxes(context.node(), out.rank()));
-  const auto target = context.ConstantInts(1);
   if (target && target->size() != axes.size())
     return context.Error(Format("has {} extents for {} axes", target->size(), axes.size()));
   for (size_t i = 0; i < axes.size(); ++i) {

@@ -308,10 +308,22 @@ absl::StatusOr<Kernel> MakeDropout(const KernelContext&) {
   });
 }
 
-absl::Status InferIdentity(InferContext& context) { return InferSameAsInput(context, kAnyTypes); }
+absl::Status InferIdentity(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
+  const ValueKind kind = context.input(0).kind;
+  if (kind == ValueKind::kTensor) return InferSameAsInput(context, kAnyTypes);
+  return context.SetOutput(0, ValueType{kind, context.dtype(0)}, std::nullopt);
+}
+
+/// Sequences and optionals; tensors have a kernel.
+absl::StatusOr<std::vector<Datum>> PassOn(const Node& /*node*/,
+                                          std::span<const Datum* const> inputs) {
+  return std::vector<Datum>{*inputs[0]};
+}
 
 constexpr OpTraits kReadsAnyType = {.any_types = true};
 constexpr OpTraits kPassesOn = {.view = true, .data_movement = true};
+constexpr OpTraits kPassesOnAnyKind = {.view = true, .data_movement = true, .any_kind = true};
 
 constexpr OpDef kConstantOps[] = {
     {.domain = kOnnxDomain,
@@ -345,7 +357,8 @@ constexpr OpDef kConstantOps[] = {
      .name = "Identity",
      .infer = InferIdentity,
      .kernel = MakeIdentity,
-     .traits = kPassesOn},
+     .traits = kPassesOnAnyKind,
+     .evaluate = PassOn},
     {.domain = kOnnxDomain,
      .name = "Dropout",
      .since = 7,

@@ -68,9 +68,9 @@ absl::Status InferTile(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, {DType::kI64}));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 1, 1));
+  const auto repeats = context.ConstantInts(1);
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
   Shape out = *context.shape(0);
-  const auto repeats = context.ConstantInts(1);
   if (!repeats) return context.SetOutput(0, context.dtype(0), UnknownShape(out.rank()));
   if (static_cast<int>(repeats->size()) != out.rank()) {
     return context.Error(Format("has {} repeats for {} extents", repeats->size(), out.rank()));

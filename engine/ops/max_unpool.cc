@@ -39,6 +39,7 @@ absl::Status InferMaxUnpool(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, {DType::kI64}));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 3, 5));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 2, 1, 1));
+  const auto wanted = context.ConstantInts(2);
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
   const Shape& x = *context.shape(0);
   if (context.shape(1) && context.shape(1)->is_static() && x.is_static() && *context.shape(1) != x)
@@ -46,7 +47,6 @@ absl::Status InferMaxUnpool(InferContext& context) {
         Format("indices {} do not fit {}", context.shape(1)->ToString(), x.ToString()));
   OCTET_ASSIGN_OR_RETURN(Shape out, ShapeBeforePool(context.node(), x));
   if (!context.has_input(2)) return context.SetOutput(0, context.dtype(0), std::move(out));
-  const auto wanted = context.ConstantInts(2);
   if (!wanted) return context.SetOutput(0, context.dtype(0), UnknownShape(x.rank()));
   bool larger = wanted->size() == static_cast<size_t>(out.rank());
   for (int i = 0; larger && i < out.rank(); ++i)

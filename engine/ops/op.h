@@ -13,6 +13,7 @@
 
 #include "engine/graph/graph.h"
 #include "engine/ops/step.h"
+#include "engine/tensor/datum.h"
 
 namespace octet {
 
@@ -44,14 +45,22 @@ class InferContext {
   /// (negative extents, more elements or axes than any memory holds). An output with
   /// `quant`, or stored as BF16/F16 by a pass, keeps its stored dtype.
   absl::Status SetOutput(size_t i, DType dtype, std::optional<Shape> shape);
+  /// The same for an output that may be of another kind; only tensors have a shape.
+  absl::Status SetOutput(size_t i, ValueType type, std::optional<Shape> shape);
   /// INVALID_ARGUMENT when the node has an output that its operator did not set: nobody would compute it.
   absl::Status CheckOutputsAreSet() const;
+  /// The inputs that are not constant and whose elements were asked for: what the outputs' shapes wait for. Bit i is
+  /// input i.
+  uint64_t asked() const { return asked_; }
+  /// For what infers sub-graphs with the node's inputs.
+  const Graph& graph() const { return graph_; }
   /// INVALID_ARGUMENT "<message>" prefixed with Describe(node).
   absl::Status Error(std::string_view message) const;
 
  private:
   Graph& graph_;
   NodeId id_;
+  mutable uint64_t asked_ = 0;
   size_t set_outputs_ = 0;  ///< Outputs [0, set_outputs_) are the operator's.
 };
 
@@ -73,6 +82,13 @@ struct KernelContext {
 using Kernel = std::function<absl::Status(std::span<const ConstTensorView> inputs,
                                           std::span<const TensorView> outputs)>;
 using MakeKernelFn = absl::StatusOr<Kernel> (*)(const KernelContext&);
+
+/// Computes outputs that only the data decide: extents that follow from elements, sequences, optionals. One input per
+/// input slot, null where absent; one output per output slot. Element types, ranks and attributes have been inferred;
+/// kinds and everything else are the data's.
+/// Errors: INVALID_ARGUMENT for data that the operator does not take.
+using EvaluateFn = absl::StatusOr<std::vector<Datum>> (*)(const Node& node,
+                                                          std::span<const Datum* const> inputs);
 
 /// Makes the fast step of a node, or UNIMPLEMENTED with the reason when this node cannot have one
 /// (the certificate shows the reason and the reference kernel runs).
@@ -98,6 +114,10 @@ struct OpTraits {
   bool any_types = false;
   /// Not to be folded into a constant (random, or larger than its inputs on purpose).
   bool no_fold = false;
+  /// Takes and makes sequences and optionals, too.
+  bool any_kind = false;
+  /// Runs sub-graphs (If, Loop, Scan, SequenceMap): plan/control_flow.h knows how.
+  bool control = false;
 };
 
 /// One operator over a range of opset versions.
@@ -110,7 +130,8 @@ struct OpDef {
   MakeKernelFn kernel = nullptr;
   LowerFn lower = nullptr;
   OpTraits traits = {};
-  ExpandFn expand = nullptr;  ///< Null for operators with a kernel of their own.
+  ExpandFn expand = nullptr;      ///< Null for operators with a kernel of their own.
+  EvaluateFn evaluate = nullptr;  ///< Instead of a kernel; Identity has both.
 };
 
 /// The definition that `node` selects by domain, op and version; null when Octet has none.
@@ -120,6 +141,10 @@ const OpDef* FindOp(std::string_view domain, std::string_view op, int version);
 std::span<const OpDef* const> AllOps();
 /// UNIMPLEMENTED "unsupported operator com.microsoft:Attention (opset 1), node 'x'".
 absl::Status UnsupportedOperator(const Node& node);
+
+/// The inputs of a node (bit i is input i) that are not constant and whose elements its shapes follow from.
+/// Requires: InferShapes has run on the graph.
+absl::StatusOr<uint64_t> InputsThatDecideShapes(Graph& graph, NodeId node);
 
 /// Runs infer for every node in order. Errors: as InferFn, or UnsupportedOperator.
 absl::Status InferShapes(Graph& graph);

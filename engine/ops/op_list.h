@@ -7,59 +7,63 @@
 #include "engine/ops/op.h"
 
 /// X(Family): each family defines `std::span<const OpDef> <Family>Ops()` in the file named beside it.
-#define OCTET_OP_FAMILIES(X)                   \
-  /* alphabetical by family */                 \
-  X(Activation)      /* activations.cc */      \
-  X(Attention)       /* attention.cc */        \
-  X(Cast)            /* cast.cc */             \
-  X(CenterCropPad)   /* center_crop_pad.cc */  \
-  X(ColumnImage)     /* column_image.cc */     \
-  X(Comparison)      /* comparison.cc */       \
-  X(Concat)          /* concat.cc */           \
-  X(Constant)        /* constants.cc */        \
-  X(Conv)            /* conv.cc */             \
-  X(ConvTranspose)   /* conv_transpose.cc */   \
-  X(Cumulative)      /* cumulative.cc */       \
-  X(DeformConv)      /* deform_conv.cc */      \
-  X(Determinant)     /* determinant.cc */      \
-  X(Einsum)          /* einsum.cc */           \
-  X(ElementwiseMath) /* elementwise_math.cc */ \
-  X(Expand)          /* expand.cc */           \
-  X(Fused)           /* fused.cc */            \
-  X(Gather)          /* gather.cc */           \
-  X(GridSample)      /* grid_sample.cc */      \
-  X(Legacy)          /* legacy.cc */           \
-  X(LocalResponse)   /* local_response.cc */   \
-  X(Loss)            /* loss.cc */             \
-  X(MatMul)          /* matmul.cc */           \
-  X(MaxUnpool)       /* max_unpool.cc */       \
-  X(MelWeight)       /* mel_weights.cc */      \
-  X(MlFunction)      /* ml_functions.cc */     \
-  X(Normalization)   /* normalization.cc */    \
-  X(OneHot)          /* one_hot.cc */          \
-  X(Optimizer)       /* optimizers.cc */       \
-  X(Pad)             /* pad.cc */              \
-  X(Pool)            /* pool.cc */             \
-  X(QLinear)         /* qlinear.cc */          \
-  X(QLinearConv)     /* qlinear_conv.cc */     \
-  X(QLinearPool)     /* qlinear_pool.cc */     \
-  X(QuantFunction)   /* quant_functions.cc */  \
-  X(QuantizeLinear)  /* quantize_linear.cc */  \
-  X(Random)          /* random.cc */           \
-  X(Recurrent)       /* recurrent.cc */        \
-  X(Reduce)          /* reduce.cc */           \
-  X(Reshape)         /* reshape.cc */          \
-  X(Resize)          /* resize.cc */           \
-  X(RoiAlign)        /* roi_align.cc */        \
-  X(Scatter)         /* scatter.cc */          \
-  X(Slice)           /* slice.cc */            \
-  X(Softmax)         /* softmax.cc */          \
-  X(Spectrum)        /* spectrum.cc */         \
-  X(TfIdf)           /* tfidf.cc */            \
-  X(TopK)            /* top_k.cc */            \
-  X(TransformerNorm) /* transformer_norm.cc */ \
-  X(Transpose)       /* transpose.cc */        \
-  X(TreeEnsemble)    /* tree_ensemble.cc */
+#define OCTET_OP_FAMILIES(X)                        \
+  /* alphabetical by family */                      \
+  X(Activation)        /* activations.cc */         \
+  X(Attention)         /* attention.cc */           \
+  X(Cast)              /* cast.cc */                \
+  X(CenterCropPad)     /* center_crop_pad.cc */     \
+  X(ColumnImage)       /* column_image.cc */        \
+  X(Comparison)        /* comparison.cc */          \
+  X(Concat)            /* concat.cc */              \
+  X(Constant)          /* constants.cc */           \
+  X(Control)           /* control.cc */             \
+  X(Conv)              /* conv.cc */                \
+  X(ConvTranspose)     /* conv_transpose.cc */      \
+  X(Cumulative)        /* cumulative.cc */          \
+  X(DeformConv)        /* deform_conv.cc */         \
+  X(Determinant)       /* determinant.cc */         \
+  X(Einsum)            /* einsum.cc */              \
+  X(ElementwiseMath)   /* elementwise_math.cc */    \
+  X(Expand)            /* expand.cc */              \
+  X(Fused)             /* fused.cc */               \
+  X(Gather)            /* gather.cc */              \
+  X(GridSample)        /* grid_sample.cc */         \
+  X(Legacy)            /* legacy.cc */              \
+  X(LocalResponse)     /* local_response.cc */      \
+  X(Loss)              /* loss.cc */                \
+  X(MatMul)            /* matmul.cc */              \
+  X(MaxUnpool)         /* max_unpool.cc */          \
+  X(MelWeight)         /* mel_weights.cc */         \
+  X(MlFunction)        /* ml_functions.cc */        \
+  X(NonMaxSuppression) /* non_max_suppression.cc */ \
+  X(Normalization)     /* normalization.cc */       \
+  X(OneHot)            /* one_hot.cc */             \
+  X(Optimizer)         /* optimizers.cc */          \
+  X(Pad)               /* pad.cc */                 \
+  X(Pool)              /* pool.cc */                \
+  X(QLinear)           /* qlinear.cc */             \
+  X(QLinearConv)       /* qlinear_conv.cc */        \
+  X(QLinearPool)       /* qlinear_pool.cc */        \
+  X(QuantFunction)     /* quant_functions.cc */     \
+  X(QuantizeLinear)    /* quantize_linear.cc */     \
+  X(Random)            /* random.cc */              \
+  X(Recurrent)         /* recurrent.cc */           \
+  X(Reduce)            /* reduce.cc */              \
+  X(Reshape)           /* reshape.cc */             \
+  X(Resize)            /* resize.cc */              \
+  X(RoiAlign)          /* roi_align.cc */           \
+  X(Scatter)           /* scatter.cc */             \
+  X(Selection)         /* selection.cc */           \
+  X(Sequence)          /* sequence.cc */            \
+  X(Slice)             /* slice.cc */               \
+  X(Softmax)           /* softmax.cc */             \
+  X(Spectrum)          /* spectrum.cc */            \
+  X(TfIdf)             /* tfidf.cc */               \
+  X(TopK)              /* top_k.cc */               \
+  X(TransformerNorm)   /* transformer_norm.cc */    \
+  X(Transpose)         /* transpose.cc */           \
+  X(TreeEnsemble)      /* tree_ensemble.cc */
 
 namespace octet {
 

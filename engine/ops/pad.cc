@@ -73,6 +73,14 @@ absl::StatusOr<int64_t> Padded(const Node& node, int axis, int64_t extent, AxisP
   return extent + begin + end;
 }
 
+/// Without a rank the operands cannot be checked, but they are asked for.
+absl::Status InferUnknownPad(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ReadInts(context, "pads", 1, 11).status());
+  if (context.node().version >= 18)
+    OCTET_RETURN_IF_ERROR(ReadInts(context, "axes", 3, 18).status());
+  return context.SetOutput(0, context.dtype(0), std::nullopt);
+}
+
 absl::Status InferPad(InferContext& context) {
   const int version = context.node().version;
   OCTET_RETURN_IF_ERROR(version < 11   ? ExpectInputs(context, 1, 1)
@@ -81,7 +89,7 @@ absl::Status InferPad(InferContext& context) {
   if (version >= 11) OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
   if (version >= 11) OCTET_RETURN_IF_ERROR(ExpectScalar(context, 2));
   OCTET_RETURN_IF_ERROR(ModeOf(context.node()).status());
-  if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
+  if (!context.shape(0)) return InferUnknownPad(context);
   Shape out = *context.shape(0);
   OCTET_ASSIGN_OR_RETURN(const auto pads, ReadPads(context.node(), out.rank(), context));
   if (!pads) return context.SetOutput(0, context.dtype(0), UnknownShape(out.rank()));

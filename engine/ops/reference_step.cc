@@ -177,6 +177,8 @@ absl::StatusOr<std::shared_ptr<const ReferenceComputation>> ReferenceComputation
     const Graph& graph, const Node& node) {
   const OpDef* def = FindOp(node);
   if (def == nullptr) return UnsupportedOperator(node);
+  if (def->kernel == nullptr)
+    return Unimplemented("{}: what it computes has no static shapes", Describe(node));
   auto computation = std::make_shared<ReferenceComputation>();
   OCTET_RETURN_IF_ERROR(computation->AddSlots(graph, node));
   if (computation->outputs_.empty()) return Internal("{}: has no output", Describe(node));

@@ -52,6 +52,16 @@ bool IsSmallReal(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
 }
 
+absl::Status CheckKinds(const Graph& graph, const Node& node, const OpDef& def) {
+  if (def.traits.any_kind) return absl::OkStatus();
+  for (const ValueId id : node.inputs) {
+    if (id == kNone || graph.value(id).is_tensor()) continue;
+    return InvalidArgument("{}: takes tensors, but input '{}' is of kind {}", Describe(node),
+                           graph.value(id).name, ValueKindName(graph.value(id).kind));
+  }
+  return absl::OkStatus();
+}
+
 /// True when a value stored as `stored` can hold what inference calls `inferred`.
 bool Holds(const Value& value, DType inferred) {
   if (value.dtype == inferred) return true;
@@ -74,11 +84,20 @@ absl::Status UnsupportedOperator(const Node& node) {
                        node.domain.empty() ? "" : ":", node.op, node.version, node.name);
 }
 
+absl::StatusOr<uint64_t> InputsThatDecideShapes(Graph& graph, NodeId node) {
+  const OpDef* def = FindOp(graph.node(node));
+  if (def == nullptr) return UnsupportedOperator(graph.node(node));
+  InferContext context(graph, node);
+  OCTET_RETURN_IF_ERROR(def->infer(context));
+  return context.asked();
+}
+
 absl::Status InferShapes(Graph& graph) {
   for (const NodeId id : graph.OrderSnapshot()) {
     const OpDef* def = FindOp(graph.node(id));
     if (def == nullptr) return UnsupportedOperator(graph.node(id));
     InferContext context(graph, id);
+    OCTET_RETURN_IF_ERROR(CheckKinds(graph, graph.node(id), *def));
     // What an attribute has to say does not know its node.
     if (const absl::Status status = def->infer(context); !status.ok()) {
       const std::string node = Describe(graph.node(id));
@@ -92,7 +111,10 @@ absl::Status InferShapes(Graph& graph) {
 size_t InferContext::input_count() const { return OwnInputCount(node()); }
 
 const Tensor* InferContext::constant(size_t i) const {
-  return has_input(i) && input(i).is_constant() ? &input(i).constant : nullptr;
+  if (!has_input(i)) return nullptr;
+  if (input(i).is_constant()) return &input(i).constant;
+  asked_ |= uint64_t{1} << (i % 64);
+  return nullptr;
 }
 
 std::optional<std::vector<int64_t>> InferContext::ConstantInts(size_t i) const {
@@ -109,6 +131,22 @@ std::optional<std::vector<int64_t>> InferContext::ConstantInts(size_t i) const {
   return std::nullopt;
 }
 
+absl::Status InferContext::SetOutput(size_t i, ValueType type, std::optional<Shape> shape) {
+  if (type.kind == ValueKind::kTensor) return SetOutput(i, type.dtype, std::move(shape));
+  set_outputs_ = std::max(set_outputs_, i + 1);
+  const ValueId id = node().output(i);
+  if (id == kNone) return absl::OkStatus();
+  Value& value = graph_.mutable_value(id);
+  if (value.dtype == DType::kUndefined) value.dtype = type.dtype;
+  if (type.dtype != DType::kUndefined && value.dtype != type.dtype) {
+    return Error(Format("output '{}' has element type {}, but the model declares {}", value.name,
+                        DTypeName(type.dtype), DTypeName(value.dtype)));
+  }
+  value.kind = type.kind;
+  value.shape = std::nullopt;
+  return absl::OkStatus();
+}
+
 absl::Status InferContext::SetOutput(size_t i, DType dtype, std::optional<Shape> shape) {
   set_outputs_ = std::max(set_outputs_, i + 1);
   if (shape && !IsPossible(*shape)) {
@@ -117,6 +155,10 @@ absl::Status InferContext::SetOutput(size_t i, DType dtype, std::optional<Shape>
   const ValueId id = node().output(i);
   if (id == kNone) return absl::OkStatus();
   Value& value = graph_.mutable_value(id);
+  if (!value.is_tensor()) {
+    return Error(Format("output '{}' is a tensor, but the model declares a value of kind {}",
+                        value.name, ValueKindName(value.kind)));
+  }
   if (value.dtype == DType::kUndefined) {
     value.dtype = dtype;
   } else if (!Holds(value, dtype)) {

@@ -220,7 +220,11 @@ absl::Status InferResize(InferContext& context) {
     OCTET_RETURN_IF_ERROR(ExpectDType(context, ScalesSlot(node), {DType::kF32}));
     OCTET_RETURN_IF_ERROR(ExpectRank(context, ScalesSlot(node), 1, 1));
   }
-  if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
+  if (!context.shape(0)) {
+    // Without a rank the operands cannot be checked, but they are asked for.
+    for (const size_t i : {ScalesSlot(node), kSizes}) (void)context.constant(i);
+    return context.SetOutput(0, context.dtype(0), std::nullopt);
+  }
   const Shape& in = *context.shape(0);
   const auto floats = [&](size_t i) -> std::optional<std::vector<float>> {
     const Tensor* tensor = context.constant(i);

@@ -28,7 +28,9 @@ absl::StatusOr<SliceOperands> ReadOperands(const Node& node, const Context&... c
   for (int i = 0; i < 4; ++i) {
     OCTET_ASSIGN_OR_RETURN(
         read[i], ReadInts(context..., names[i], static_cast<size_t>(i) + 1, kInputsSince));
-    if (read[i].given && !read[i].values) return SliceOperands{};
+  }
+  for (const IntsOperand& operand : read) {
+    if (operand.given && !operand.values) return SliceOperands{};
   }
   if (!read[0].values || !read[1].values)
     return InvalidArgument("{}: lacks 'starts' or 'ends'", Describe(node));

@@ -67,6 +67,8 @@ absl::Status InferDft(InferContext& context) {
   if (onesided != 0 && inverse != 0)
     return context.Error("'onesided' and 'inverse' exclude each other");
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 2, kMaxRank));
+  (void)context.constant(
+      2);  // The axis is asked for, even while there is no rank to check it against.
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::nullopt);
   Shape out = *context.shape(0);
   OCTET_ASSIGN_OR_RETURN(const auto axis, DftAxis(context.node(), out.rank(), [&](size_t i) {

@@ -58,7 +58,9 @@ bool IsWeights(const Graph& graph, ValueId id) {
 // `weights_left`: bytes that weights may still be made of; what this node makes of them is taken off.
 bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
   const OpDef* def = FindOp(node);
-  if (def == nullptr || def->traits.no_fold || IsQuantizedWeight(graph, node)) return false;
+  if (def == nullptr || def->kernel == nullptr || def->traits.no_fold ||
+      IsQuantizedWeight(graph, node))
+    return false;
   if (!ReadsOnlyConstants(graph, node) && !AsksForKnownExtents(graph, node)) return false;
   size_t read = 0;
   for (const ValueId id : node.inputs) {
@@ -81,6 +83,41 @@ bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
   if (written > most) return false;
   if (written > usual) weights_left -= written;
   return true;
+}
+
+// Whether a node whose outputs' extents only the data decide reads constants alone. Its outputs are no larger than what
+// constants it reads, but for the coordinates of NonZero.
+bool MayEvaluate(const Graph& graph, const Node& node) {
+  const OpDef* def = FindOp(node);
+  if (def == nullptr || def->evaluate == nullptr || def->kernel != nullptr) return false;
+  if (def->traits.no_fold || node.inputs.empty() || !ReadsOnlyConstants(graph, node)) return false;
+  size_t read = 0;
+  for (const ValueId id : node.inputs) {
+    if (id != kNone) read += graph.value(id).constant.bytes();
+  }
+  return read <= kAlwaysFoldBytes && std::ranges::none_of(node.outputs, [&](ValueId id) {
+           return id != kNone && graph.is_graph_output(id);
+         });
+}
+
+absl::Status EvaluateInto(Graph& graph, NodeId id) {
+  const Node node = graph.node(id);
+  std::vector<Datum> read(node.inputs.size());
+  std::vector<const Datum*> inputs;
+  for (size_t i = 0; i < read.size(); ++i) {
+    if (node.inputs[i] != kNone) read[i] = Datum::Of(graph.value(node.inputs[i]).constant);
+    inputs.push_back(node.inputs[i] == kNone ? nullptr : &read[i]);
+  }
+  absl::StatusOr<std::vector<Datum>> results = FindOp(node)->evaluate(node, inputs);
+  if (!results.ok()) return Annotate(results.status(), Describe(node));
+  graph.RemoveNode(id);
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    if (node.outputs[i] == kNone) continue;
+    Value& value = graph.mutable_value(node.outputs[i]);
+    value.constant = std::move((*results)[i].tensor);
+    value.shape = value.constant.shape();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Fold(Graph& graph, NodeId id) {
@@ -117,8 +154,13 @@ absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& /*context*/) 
   int folded = 0;
   size_t weights_left = kMadeWeightsBytes;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (!MayFold(graph, graph.node(id), weights_left)) continue;
-    OCTET_RETURN_IF_ERROR(Fold(graph, id));
+    if (MayEvaluate(graph, graph.node(id))) {
+      OCTET_RETURN_IF_ERROR(EvaluateInto(graph, id));
+    } else if (MayFold(graph, graph.node(id), weights_left)) {
+      OCTET_RETURN_IF_ERROR(Fold(graph, id));
+    } else {
+      continue;
+    }
     ++folded;
   }
   return folded;

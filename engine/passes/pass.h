@@ -26,6 +26,9 @@ struct Pass {
   std::string_view name;     ///< "fold_batch_norm": what --disable-pass takes.
   std::string_view summary;  ///< One line for `octet inspect --passes`.
   absl::StatusOr<int> (*run)(Graph&, const PassContext&);
+  /// Says what the file says in fewer words, and leaves values as ONNX has them: runs before a graph is cut into segments,
+  /// each of which all passes run on.
+  bool before_cut = false;
 };
 
 /// In the order in which they run. A name may appear twice: switching it off switches off both.

@@ -18,11 +18,13 @@ constexpr int kMaxRounds = 8;
 //   an activation between a Conv and its QuantizeLinear is part of the Conv by then;
 //   channels_last comes when every operand that a Conv will ever have is there, push_transposes at the end.
 constexpr std::array kPasses = {
-    Pass{"raise_opset", "operators of opsets 1 to 6 -> opset 7", RaiseOldOpsets},
-    Pass{"expand_functions", "operators that are defined by others -> those", ExpandFunctions},
-    Pass{"fold_constants", "evaluates nodes that read only constants", FoldConstants},
+    Pass{"raise_opset", "operators of opsets 1 to 6 -> opset 7", RaiseOldOpsets, true},
+    Pass{"expand_functions", "operators that are defined by others -> those", ExpandFunctions,
+         true},
+    Pass{"fold_constants", "evaluates nodes that read only constants", FoldConstants, true},
+    Pass{"inline_if", "If with a constant condition -> the nodes of its branch", InlineIf, true},
     Pass{"remove_no_ops", "takes out nodes that change nothing, and merges pairs of movements",
-         RemoveNoOps},
+         RemoveNoOps, true},
     Pass{"import_qlinear", "QLinear* operators -> DequantizeLinear, operator, QuantizeLinear",
          ImportQLinear},
     Pass{"canonical_matmul", "MatMul and Gemm -> octet:MatMul", CanonicalMatMul},
@@ -120,8 +122,8 @@ class PassRunner {
     if (absl::Status status = Verify(graph_); !status.ok()) return Blame(pass, status);
     const absl::Status status = InferShapes(graph_);
     if (status.ok()) return rewrites;
-    // Known constants may show that the model contradicts itself: its fault, not ours.
-    if (pass.run == FoldConstants) return status;
+    // Known constants, and the branch that they choose, may show that the model contradicts itself: its fault, not ours.
+    if (pass.run == FoldConstants || pass.run == InlineIf) return status;
     return Blame(pass, status);
   }
 

@@ -11,6 +11,7 @@ namespace octet {
 absl::StatusOr<int> RaiseOldOpsets(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ExpandFunctions(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context);
+absl::StatusOr<int> InlineIf(Graph& graph, const PassContext& context);
 absl::StatusOr<int> RemoveNoOps(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportQLinear(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ExplicitPads(Graph& graph, const PassContext& context);

@@ -64,6 +64,10 @@ std::string_view DefaultReason(Precision precision, const Target& target) {
 }
 
 absl::Status CheckStatic(const Graph& graph) {
+  for (const ValueId id : graph.inputs) {
+    if (graph.value(id).has_static_shape()) continue;
+    return Unimplemented("the shape of input '{}' is not known", graph.value(id).name);
+  }
   for (const NodeId id : graph.order()) {
     for (const ValueId out : graph.node(id).outputs) {
       if (out == kNone || graph.value(out).has_static_shape()) continue;

@@ -29,6 +29,32 @@ Tensor TimingInput(const TensorSpec& spec) {
 
 Workspace::Impl& Plan::Internals(Workspace& workspace) { return *workspace.impl_; }
 
+absl::StatusOr<std::vector<Datum>> Plan::RunDynamic(Workspace& workspace,
+                                                    std::span<const Datum> inputs,
+                                                    const RunLimits& /*limits*/) const {
+  if (inputs.size() != this->inputs().size()) {
+    return InvalidArgument("wrong number of inputs: expected {}, got {}", this->inputs().size(),
+                           inputs.size());
+  }
+  std::vector<const void*> from;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const TensorSpec& expected = this->inputs()[i];
+    if (!inputs[i].is_tensor() || inputs[i].tensor.spec() != expected) {
+      return InvalidArgument("input {}: expected a tensor of {} and shape {}", i,
+                             DTypeName(expected.dtype), expected.shape.ToString());
+    }
+    from.push_back(inputs[i].tensor.data());
+  }
+  std::vector<Datum> answers;
+  std::vector<void*> to;
+  for (const TensorSpec& spec : outputs()) {
+    answers.push_back(Datum::Of(Tensor(spec.dtype, spec.shape)));
+    to.push_back(answers.back().tensor.mutable_data());
+  }
+  OCTET_RETURN_IF_ERROR(Run(workspace, from, to));
+  return answers;
+}
+
 ExecutablePlan::ExecutablePlan(PlanParts parts) : id_(next_plan_id++), parts_(std::move(parts)) {
   for (size_t i = 0; i < parts_.pointers.size(); ++i) {
     const PointerSource& source = parts_.pointers[i];

@@ -12,9 +12,12 @@
 #include "engine/onednn/isa.h"
 #include "engine/onednn/runtime.h"
 #include "engine/onnx/onnx_file.h"
+#include "engine/ops/op.h"
 #include "engine/passes/pass.h"
 #include "engine/plan/compiler.h"
+#include "engine/plan/cut.h"
 #include "engine/plan/precision_detection.h"
+#include "engine/plan/program_plan.h"
 #include "engine/plan/signature.h"
 #include "engine/tensor/status.h"
 
@@ -64,6 +67,19 @@ absl::Status CheckOptions(const LoadOptions& options) {
   return CheckPassNames(options.disabled_passes);
 }
 
+std::shared_ptr<const ProgramContext> MakeContext(const LoadOptions& options, Precision precision,
+                                                  const Target& target) {
+  auto context = std::make_shared<ProgramContext>();
+  context->precision = precision;
+  context->target = target;
+  context->weights = std::make_shared<onednn::WeightCache>();
+  context->disabled_passes = options.disabled_passes;
+  context->passes = options.passes;
+  context->max_cached_plans = options.max_cached_plans;
+  context->max_loop_iterations = options.max_loop_iterations;
+  return context;
+}
+
 absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph,
                                                        std::optional<FileIdentity> file,
                                                        const LoadOptions& options) {
@@ -82,17 +98,24 @@ LoadedModel::LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOpti
       options_(std::move(options)),
       precision_(precision),
       target_(onednn::DetectTarget(options_.threads)),
+      context_(MakeContext(options_, precision_, target_)),
       metadata_(graph.metadata),
       plans_(options_.max_cached_plans),
       graph_(std::make_shared<const Graph>(std::move(graph))) {}
 
 absl::StatusOr<std::vector<PassTrace>> LoadedModel::Optimise(Graph& graph) const {
-  PassContext context;
-  context.precision = precision_;
-  context.target = target_;
-  context.disabled.insert(options_.disabled_passes.begin(), options_.disabled_passes.end());
-  context.passes = options_.passes;
-  return RunPasses(graph, context);
+  // A graph that will be cut is optimised piece by piece.
+  return RunPasses(graph, needs_stages_ ? PassesBeforeCut(*context_) : AllPassesOf(*context_));
+}
+
+// Whether the model can have static plans: as it stands, or once decided conditions and what constants select are folded.
+absl::StatusOr<bool> LoadedModel::FindNeedsStages(const Graph& read) const {
+  Graph graph = read;
+  OCTET_RETURN_IF_ERROR(InferShapes(graph));
+  OCTET_ASSIGN_OR_RETURN(const bool needed, NeedsStages(graph));
+  if (!needed) return false;
+  OCTET_RETURN_IF_ERROR(RunPasses(graph, PassesBeforeCut(*context_)).status());
+  return NeedsStages(graph);
 }
 
 absl::Status LoadedModel::Prepare() {
@@ -101,8 +124,10 @@ absl::Status LoadedModel::Prepare() {
     absl::MutexLock lock(&mutex_);
     Graph graph = *graph_;
     graph_.reset();
+    OCTET_ASSIGN_OR_RETURN(needs_stages_, FindNeedsStages(graph));
     OCTET_ASSIGN_OR_RETURN(pass_trace_, Optimise(graph));
     signature_ = MakeSignature(graph);
+    signature_.batches = signature_.batches && !needs_stages_;
     dump_ = Dump(graph);
     graph_ = std::make_shared<const Graph>(std::move(graph));
   }
@@ -110,7 +135,9 @@ absl::Status LoadedModel::Prepare() {
   for (const std::vector<Shape>& shapes : known) {
     const bool last = &shapes == &known.back();
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, plans_.Get(shapes, true, [&] {
-      return Compile(shapes, last && file_ ? TakeGraph() : OptimisedGraph());
+      // A program's segments hold on to the constants anyway.
+      const bool release = last && file_ && !needs_stages_;
+      return Compile(shapes, release ? TakeGraph() : OptimisedGraph());
     }));
     if (&shapes == &known.front()) OCTET_RETURN_IF_ERROR(CheckInt8Share(*plan));
   }
@@ -139,7 +166,7 @@ std::vector<std::vector<Shape>> LoadedModel::ShapesAtLoad() const {
     for (const TensorInfo& input : signature_.inputs) {
       Shape shape = input.shape;
       if (signature_.batches) shape[0] = batch;
-      if (!shape.is_static()) return {};
+      if (!input.rank_known || !shape.is_static()) return {};
       shapes.push_back(std::move(shape));
     }
   }
@@ -182,14 +209,20 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
   Graph graph = **optimised;
   optimised->reset();
   BindShapes(graph, input_shapes);
-  CompileContext context{precision_, target_, weights_};
-  OCTET_ASSIGN_OR_RETURN(context.pass_trace, Optimise(graph));
-  return CompilePlan(std::move(graph), context);
+  OCTET_ASSIGN_OR_RETURN(std::vector<PassTrace> trace, Optimise(graph));
+  if (needs_stages_) {
+    OCTET_ASSIGN_OR_RETURN(const bool still, NeedsStages(graph));
+    if (still) return ProgramPlan::Make(std::move(graph), context_);
+    OCTET_ASSIGN_OR_RETURN(trace, RunPasses(graph, AllPassesOf(*context_)));
+  }
+  return CompilePlan(std::move(graph), {precision_, target_, *context_->weights,
+                                        context_->max_bytes, std::move(trace)});
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(
     std::span<const Shape> input_shapes) const {
-  OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes));
+  // An open extent takes no 0, a request is about something; but where shapes follow from data, nothing is something, too.
+  OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes, needs_stages_ ? 0 : 1));
   return plans_.Get(input_shapes, false, [&] {
     return WithinMemory([&] { return Compile(input_shapes, OptimisedGraph()); });
   });
@@ -197,7 +230,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(
 
 size_t LoadedModel::resident_weight_bytes() const {
   absl::MutexLock lock(&mutex_);
-  return weights_.resident_bytes() + (graph_ ? ConstantBytes(*graph_) : 0);
+  return context_->weights->resident_bytes() + (graph_ ? ConstantBytes(*graph_) : 0);
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& path,

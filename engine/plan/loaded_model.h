@@ -12,8 +12,8 @@
 #include "absl/synchronization/mutex.h"
 
 #include "engine/engine.h"
-#include "engine/onednn/weight_cache.h"
 #include "engine/plan/plan_cache.h"
+#include "engine/plan/segment.h"
 
 namespace octet {
 
@@ -28,8 +28,9 @@ struct FileIdentity {
 /// Thread-safe after Prepare().
 ///
 /// Life of the weights: the graph's constants are read from the file and packed by the plans that are compiled at load; the
-/// last of them releases the graph layer by layer, and a plan for another shape reads the file again (and finds the packed weights by their
-/// content). A model without plans at load, or made from a graph in memory, keeps its graph.
+/// last of them releases the graph layer by layer, and a plan for another shape reads the file again (and finds the packed
+/// weights by their content). A model that runs as a program keeps the constants of its segments beside their packed forms,
+/// since their shapes come with the data. A model without plans at load, or made from a graph in memory, keeps its graph.
 class LoadedModel final : public Model {
  public:
   LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOptions options,
@@ -48,6 +49,7 @@ class LoadedModel final : public Model {
       std::span<const Shape> input_shapes) const override;
 
  private:
+  absl::StatusOr<bool> FindNeedsStages(const Graph& read) const;
   absl::StatusOr<std::vector<PassTrace>> Optimise(Graph& graph) const;
   absl::StatusOr<std::shared_ptr<const Graph>> OptimisedGraph() const;
   /// Lets go of the graph, where it can be read again.
@@ -62,11 +64,13 @@ class LoadedModel final : public Model {
   const LoadOptions options_;
   const Precision precision_;
   const Target target_;
+  const std::shared_ptr<const ProgramContext> context_;
+  bool needs_stages_ =
+      false;  ///< Its plans are programs, unless one's shapes leave nothing that needs them.
   Signature signature_;
   std::map<std::string, std::string> metadata_;
   std::vector<PassTrace> pass_trace_;
   std::string dump_;
-  mutable onednn::WeightCache weights_;
   mutable PlanCache plans_;
   mutable absl::Mutex mutex_;
   std::shared_ptr<const Graph> graph_ ABSL_GUARDED_BY(mutex_);  ///< Null once released.

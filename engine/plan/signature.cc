@@ -33,7 +33,11 @@ std::vector<TensorInfo> InfoOf(const Graph& graph, std::span<const ValueId> ids)
   std::vector<TensorInfo> infos;
   for (const ValueId id : ids) {
     const Value& value = graph.value(id);
-    infos.push_back({value.name, value.dtype, value.shape.value_or(Shape{})});
+    infos.push_back({.name = value.name,
+                     .dtype = value.dtype,
+                     .shape = value.shape.value_or(Shape{}),
+                     .kind = value.kind,
+                     .rank_known = value.shape.has_value()});
   }
   return infos;
 }
@@ -42,11 +46,11 @@ bool HasOpenBatch(const TensorInfo& info) {
   return info.shape.rank() > 0 && info.shape[0] == kUnknownDim;
 }
 
-bool Fits(const Shape& expected, const Shape& got) {
+bool Fits(const Shape& expected, const Shape& got, int64_t least) {
   if (expected.rank() != got.rank()) return false;
   for (int axis = 0; axis < got.rank(); ++axis) {
-    // An open extent takes no 0: a request is about something.
-    if (expected[axis] == kUnknownDim ? got[axis] < 1 : expected[axis] != got[axis]) return false;
+    if (expected[axis] == kUnknownDim ? got[axis] < least : expected[axis] != got[axis])
+      return false;
   }
   return IsPossible(got);
 }
@@ -65,14 +69,15 @@ Signature MakeSignature(const Graph& graph) {
   return signature;
 }
 
-absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes) {
+absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes, int64_t least) {
   if (shapes.size() != signature.inputs.size()) {
     return InvalidArgument("wrong number of inputs: expected {}, got {}", signature.inputs.size(),
                            shapes.size());
   }
   for (size_t i = 0; i < shapes.size(); ++i) {
     const TensorInfo& input = signature.inputs[i];
-    if (!Fits(input.shape, shapes[i])) {
+    if (!input.rank_known) continue;
+    if (!Fits(input.shape, shapes[i], least)) {
       return InvalidArgument("input '{}': expected shape {}, got {}", input.name,
                              input.shape.ToString(), shapes[i].ToString());
     }
@@ -85,7 +90,10 @@ absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shap
 }
 
 void BindShapes(Graph& graph, std::span<const Shape> shapes) {
-  for (size_t i = 0; i < shapes.size(); ++i) graph.mutable_value(graph.inputs[i]).shape = shapes[i];
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    Value& value = graph.mutable_value(graph.inputs[i]);
+    if (value.is_tensor()) value.shape = shapes[i];
+  }
 }
 
 }  // namespace octet

@@ -130,9 +130,7 @@ class CalibrationPass {
     OCTET_RETURN_IF_ERROR(Prepare(rows));
     std::vector<const void*> in;
     for (const Tensor* input : inputs_) in.push_back(Rows(*input, first));
-    std::vector<void*> out;
-    for (Tensor& buffer : buffers_) out.push_back(buffer.mutable_data());
-    OCTET_RETURN_IF_ERROR(plan_->Run(workspace_, in, out));
+    OCTET_RETURN_IF_ERROR(RunPlan(in));
     for (const Watched& watched : watched_) {
       const ConstTensorView batch =
           watched.fed ? ConstTensorView{in[watched.slot], plan_->inputs()[watched.slot]}
@@ -147,6 +145,22 @@ class CalibrationPass {
     return absl::OkStatus();
   }
 
+  absl::Status RunPlan(std::span<const void* const> in) {
+    if (plan_->has_static_outputs()) {
+      std::vector<void*> out;
+      for (Tensor& buffer : buffers_) out.push_back(buffer.mutable_data());
+      return plan_->Run(workspace_, in, out);
+    }
+    std::vector<Datum> data;
+    for (size_t i = 0; i < in.size(); ++i) {
+      const TensorSpec& spec = plan_->inputs()[i];
+      data.push_back(Datum::Of(Tensor(spec.dtype, spec.shape, nullptr, in[i])));
+    }
+    OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, plan_->RunDynamic(workspace_, data, {}));
+    for (size_t i = 0; i < answers.size(); ++i) buffers_[i] = std::move(answers[i].tensor);
+    return absl::OkStatus();
+  }
+
   absl::Status Prepare(int64_t rows) {
     if (plan_ != nullptr && plan_->inputs()[0].shape[0] == rows) return absl::OkStatus();
     std::vector<Shape> shapes;
@@ -156,6 +170,10 @@ class CalibrationPass {
     }
     OCTET_ASSIGN_OR_RETURN(plan_, model_.PlanFor(shapes));
     buffers_.clear();
+    if (!plan_->has_static_outputs()) {
+      buffers_.resize(plan_->outputs().size());
+      return absl::OkStatus();
+    }
     for (const TensorSpec& spec : plan_->outputs()) buffers_.emplace_back(spec.dtype, spec.shape);
     return absl::OkStatus();
   }

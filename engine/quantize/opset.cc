@@ -1,7 +1,12 @@
 #include "engine/quantize/opset.h"
 
 #include <array>
+#include <memory>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "engine/ops/op.h"
 #include "engine/tensor/status.h"
@@ -87,6 +92,19 @@ bool SoftmaxKeepsMeaning(Graph& graph, NodeId id) {
   return true;
 }
 
+absl::Status RaiseBodies(Node& node, int version) {
+  std::vector<std::pair<std::string, Subgraph>> raised;
+  for (const auto& [name, value] : node.attributes) {
+    const Subgraph* body = std::get_if<Subgraph>(&value);
+    if (body == nullptr) continue;
+    Graph copy = **body;
+    OCTET_RETURN_IF_ERROR(RaiseOpset(copy, version));
+    raised.emplace_back(name, std::make_shared<const Graph>(std::move(copy)));
+  }
+  for (auto& [name, body] : raised) node.attributes.Set(name, std::move(body));
+  return absl::OkStatus();
+}
+
 absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
   const Node& node = graph.node(id);
   OCTET_ASSIGN_OR_RETURN(const bool moved, MoveAttributes(graph, id, version));
@@ -99,6 +117,7 @@ absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
     return Unimplemented("{}: its meaning changes between opset {} and {}", Describe(node),
                          node.version, version);
   }
+  OCTET_RETURN_IF_ERROR(RaiseBodies(graph.mutable_node(id), version));
   if (node.op == "Dropout") graph.mutable_node(id).attributes.Erase("ratio");
   graph.mutable_node(id).version = version;
   return absl::OkStatus();

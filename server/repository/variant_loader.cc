@@ -23,6 +23,9 @@ std::optional<std::vector<Shape>> ShapesFor(const Signature& signature, int64_t 
   return shapes;
 }
 
+/// A loop may take zeros for a reason to go on and on.
+constexpr std::chrono::seconds kWarmUpTime{2};
+
 /// Runs the plan on zeros. What it answers does not matter: zeros may be no sensible input.
 void WarmUp(const Plan& plan, Workspace& workspace) {
   std::vector<Tensor> tensors;
@@ -33,10 +36,25 @@ void WarmUp(const Plan& plan, Workspace& workspace) {
     std::memset(tensor.mutable_data(), 0, tensor.bytes());
     inputs.push_back(tensor.data());
   }
+  if (!plan.has_static_outputs()) {
+    std::vector<Datum> data;
+    for (const Tensor& tensor : tensors) data.push_back(Datum::Of(tensor));
+    (void)plan.RunDynamic(workspace, data, {.deadline = Clock::Real().Now() + kWarmUpTime});
+    return;
+  }
   for (const TensorSpec& spec : plan.outputs()) {
     outputs.push_back(tensors.emplace_back(spec.dtype, spec.shape).mutable_data());
   }
   (void)plan.Run(workspace, inputs, outputs);
+}
+
+absl::Status CheckTensorsOnly(std::span<const TensorInfo> infos) {
+  for (const TensorInfo& info : infos) {
+    if (info.kind == ValueKind::kTensor) continue;
+    return Unimplemented("requests carry tensors, but the model's '{}' is of kind {}", info.name,
+                         ValueKindName(info.kind));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& options) {
@@ -45,6 +63,8 @@ absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& o
   LoadedVariant loaded;
   OCTET_ASSIGN_OR_RETURN(loaded.model, Model::Load(path, options));
   const Signature& signature = loaded.model->signature();
+  OCTET_RETURN_IF_ERROR(CheckTensorsOnly(signature.inputs));
+  OCTET_RETURN_IF_ERROR(CheckTensorsOnly(signature.outputs));
   const int64_t most = signature.batches ? options.max_batch : 1;
   Workspace workspace;
   for (int64_t rows = 1; rows <= most; ++rows) {

@@ -63,6 +63,7 @@ absl::Status BatchRunner::Compute(const Batch& batch, int64_t rows, int64_t plan
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan,
                          batch.queue->target().model->PlanFor(PlanShapes(batch, plan_rows)));
   Gather(batch, *plan, rows);
+  if (!plan->has_static_outputs()) return ComputeDynamic(batch, *plan, start, durations);
   const bool direct = batch.requests.size() == 1 && rows == plan_rows;
   const bool scatter = PrepareOutputs(batch, *plan, direct);
   const TimePoint ready = clock_.Now();
@@ -74,6 +75,32 @@ absl::Status BatchRunner::Compute(const Batch& batch, int64_t rows, int64_t plan
   OCTET_RETURN_IF_ERROR(Annotate(status, batch.queue->target().name));
 
   if (scatter) OCTET_RETURN_IF_ERROR(Scatter(batch, *plan, plan_rows));
+  durations.compute_output = clock_.Now() - computed;
+  return absl::OkStatus();
+}
+
+absl::Status BatchRunner::ComputeDynamic(const Batch& batch, const Plan& plan, TimePoint start,
+                                         Durations& durations) {
+  std::vector<Datum> inputs;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const TensorSpec& spec = plan.inputs()[i];
+    // The elements are the wire's or the worker's, and stay where they are until the run is over.
+    inputs.push_back(Datum::Of(Tensor(spec.dtype, spec.shape, nullptr, inputs_[i])));
+  }
+  const TimePoint ready = clock_.Now();
+  durations.compute_input = ready - start;
+
+  const auto answers =
+      plan.RunDynamic(workspace_, inputs, {.deadline = batch.requests[0]->deadline});
+  const TimePoint computed = clock_.Now();
+  durations.compute_infer = computed - ready;
+  OCTET_RETURN_IF_ERROR(Annotate(answers.status(), batch.queue->target().name));
+
+  for (size_t i = 0; i < answers->size(); ++i) {
+    const Tensor& answer = (*answers)[i].tensor;
+    void* to = batch.requests[0]->outputs->Reserve(i, answer.spec());
+    if (to != nullptr && answer.bytes() > 0) std::memcpy(to, answer.data(), answer.bytes());
+  }
   durations.compute_output = clock_.Now() - computed;
   return absl::OkStatus();
 }

@@ -40,6 +40,10 @@ class BatchRunner {
   };
 
   absl::Status Compute(const Batch& batch, int64_t rows, int64_t plan_rows, Durations& durations);
+  /// Runs a plan whose outputs have the extents that the data decide. Requires: one request, since a model with such plans
+  /// does not batch.
+  absl::Status ComputeDynamic(const Batch& batch, const Plan& plan, TimePoint start,
+                              Durations& durations);
   void Gather(const Batch& batch, const Plan& plan, int64_t rows);
   /// Points outputs_ at the sink of the batch's only request, or at buffers; true when anything
   /// needs Scatter.

@@ -25,29 +25,32 @@ Tensor AsStored(const Tensor& seen, DType wanted) {
 }
 
 struct DataSet {
-  std::vector<Tensor> inputs;
-  std::vector<Tensor> outputs;
+  std::vector<Datum> inputs;
+  std::vector<Datum> outputs;
 };
 
-// input_0.pb, input_1.pb, ... of one data set.
-absl::StatusOr<std::vector<Tensor>> ReadTensors(const fs::path& folder, std::string_view kind) {
-  std::vector<Tensor> tensors;
+// input_0.pb, input_1.pb, ... of one data set, of the kinds that the model's inputs or outputs have.
+absl::StatusOr<std::vector<Datum>> ReadData(const fs::path& folder, std::string_view prefix,
+                                            const Graph& graph, std::span<const ValueId> values) {
+  std::vector<Datum> data;
   for (;;) {
-    const fs::path file = folder / Format("{}_{}.pb", kind, tensors.size());
-    if (!fs::exists(file)) return tensors;
-    OCTET_ASSIGN_OR_RETURN(NamedTensor read, ReadTensorFile(file.string()));
-    tensors.push_back(std::move(read.tensor));
+    const fs::path file = folder / Format("{}_{}.pb", prefix, data.size());
+    if (!fs::exists(file)) return data;
+    const ValueKind kind =
+        data.size() < values.size() ? graph.value(values[data.size()]).kind : ValueKind::kTensor;
+    OCTET_ASSIGN_OR_RETURN(Datum read, ReadDatumFile(file.string(), kind));
+    data.push_back(std::move(read));
   }
 }
 
-absl::StatusOr<std::vector<DataSet>> ReadDataSets(const fs::path& folder) {
+absl::StatusOr<std::vector<DataSet>> ReadDataSets(const fs::path& folder, const Graph& graph) {
   std::vector<DataSet> sets;
   for (;;) {
     const fs::path set = folder / Format("test_data_set_{}", sets.size());
     if (!fs::exists(set)) return sets;
     DataSet& read = sets.emplace_back();
-    OCTET_ASSIGN_OR_RETURN(read.inputs, ReadTensors(set, "input"));
-    OCTET_ASSIGN_OR_RETURN(read.outputs, ReadTensors(set, "output"));
+    OCTET_ASSIGN_OR_RETURN(read.inputs, ReadData(set, "input", graph, graph.inputs));
+    OCTET_ASSIGN_OR_RETURN(read.outputs, ReadData(set, "output", graph, graph.outputs));
   }
 }
 
@@ -67,7 +70,8 @@ bool Close(double expected, double got) {
   return std::abs(got - expected) <= kAtol + kRtol * std::abs(expected);
 }
 
-absl::Status Compare(size_t output, const Tensor& expected, const Tensor& got) {
+absl::Status Compare(const std::string& output, const Tensor& seen, const Tensor& got) {
+  const Tensor expected = AsStored(seen, got.dtype());
   if (got.spec() != expected.spec()) {
     return absl::FailedPreconditionError(
         Format("output {}: expected {}{}, got {}{}", output, DTypeName(expected.dtype()),
@@ -85,16 +89,6 @@ absl::Status Compare(size_t output, const Tensor& expected, const Tensor& got) {
   return absl::OkStatus();
 }
 
-// Turns graph inputs [first, end) into constants.
-void MakeConstant(Graph& graph, const DataSet& data, size_t first) {
-  for (size_t i = first; i < graph.inputs.size(); ++i) {
-    Value& value = graph.mutable_value(graph.inputs[i]);
-    value.shape = data.inputs[i].shape();
-    value.constant = data.inputs[i];
-  }
-  graph.inputs.resize(std::min(first, graph.inputs.size()));
-}
-
 // The data of noise are one draw of another generator: only its type and shape can be held to them.
 bool IsNoise(const Graph& graph) {
   return std::ranges::any_of(graph.order(), [&](NodeId id) {
@@ -103,46 +97,35 @@ bool IsNoise(const Graph& graph) {
   });
 }
 
+absl::Status Compare(const std::string& output, const Datum& expected, const Datum& got) {
+  if (got.kind != expected.kind || got.sequence.size() != expected.sequence.size()) {
+    return absl::FailedPreconditionError(
+        Format("output {}: expected kind {} with {} tensors, got {} with {}", output,
+               static_cast<int>(expected.kind), expected.sequence.size(),
+               static_cast<int>(got.kind), got.sequence.size()));
+  }
+  if (got.is_tensor()) return Compare(output, expected.tensor, got.tensor);
+  for (size_t i = 0; i < got.sequence.size(); ++i) {
+    OCTET_RETURN_IF_ERROR(
+        Compare(Format("{}[{}]", output, i), expected.sequence[i], got.sequence[i]));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RunPlan(const Plan& plan, DataSet data, bool noise) {
-  std::vector<const void*> inputs;
-  for (size_t i = 0; i < plan.inputs().size(); ++i) {
-    if (data.inputs[i].spec() != plan.inputs()[i]) {
-      return absl::FailedPreconditionError(Format("input {} is not what the case gives", i));
-    }
-    inputs.push_back(data.inputs[i].data());
-  }
-  std::vector<Tensor> answers;
-  std::vector<void*> outputs;
-  for (const TensorSpec& spec : plan.outputs()) {
-    outputs.push_back(answers.emplace_back(spec.dtype, spec.shape).mutable_data());
-  }
   Workspace workspace;
-  OCTET_RETURN_IF_ERROR(plan.Run(workspace, inputs, outputs));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<Datum> answers,
+                         plan.RunDynamic(workspace, data.inputs, {}));
   if (answers.size() != data.outputs.size()) {
     return absl::FailedPreconditionError(
         Format("expected {} outputs, got {}", data.outputs.size(), answers.size()));
   }
   for (size_t i = 0; i < answers.size(); ++i) {
-    if (noise && data.outputs[i].spec() == answers[i].spec()) data.outputs[i] = answers[i];
-    OCTET_RETURN_IF_ERROR(Compare(i, AsStored(data.outputs[i], answers[i].dtype()), answers[i]));
+    Datum& expected = data.outputs[i];
+    if (noise && expected.tensor.spec() == answers[i].tensor.spec()) expected = answers[i];
+    OCTET_RETURN_IF_ERROR(Compare(Format("{}", i), expected, answers[i]));
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(const Graph& graph, const DataSet& data,
-                                                     const LoadOptions& options) {
-  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
-                         Model::FromGraph(graph, options));
-  std::vector<Shape> shapes;
-  for (size_t i = 0; i < model->signature().inputs.size(); ++i) {
-    shapes.push_back(data.inputs[i].shape());
-  }
-  return model->PlanFor(shapes);
-}
-
-bool DependsOnData(const absl::Status& status) {
-  return absl::IsUnimplemented(status) &&
-         Message(status).find("known only when it runs") != std::string::npos;
 }
 
 absl::Status RunDataSet(const Graph& graph, DataSet data, const LoadOptions& options) {
@@ -150,17 +133,20 @@ absl::Status RunDataSet(const Graph& graph, DataSet data, const LoadOptions& opt
     return absl::FailedPreconditionError(Format("the case gives {} inputs, the model takes {}",
                                                 data.inputs.size(), graph.inputs.size()));
   }
-  for (size_t i = 0; i < data.inputs.size(); ++i)
-    data.inputs[i] = AsStored(data.inputs[i], graph.value(graph.inputs[i]).dtype);
-  auto plan = MakePlan(graph, data, options);
-  for (const size_t first : {1, 0}) {
-    if (plan.ok() || !DependsOnData(plan.status())) break;
-    Graph bound = graph;
-    MakeConstant(bound, data, first);
-    plan = MakePlan(bound, data, options);
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < data.inputs.size(); ++i) {
+    Datum& input = data.inputs[i];
+    if (input.is_tensor()) {
+      input.tensor = AsStored(input.tensor, graph.value(graph.inputs[i]).dtype);
+      shapes.push_back(input.tensor.shape());
+    } else {
+      shapes.emplace_back();
+    }
   }
-  OCTET_RETURN_IF_ERROR(plan.status());
-  return RunPlan(**plan, data, IsNoise(graph));
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::FromGraph(graph, options));
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model->PlanFor(shapes));
+  return RunPlan(*plan, std::move(data), IsNoise(graph));
 }
 
 // The error without the path that its message begins with, which is another one elsewhere.
@@ -200,7 +186,7 @@ absl::Status RunCase(const std::string& name) {
   const std::string path = (folder / "model.onnx").string();
   const auto graph = ReadOnnxFile(path);
   if (!graph.ok()) return WithoutPrefix(graph.status(), path + ": ");
-  OCTET_ASSIGN_OR_RETURN(const std::vector<DataSet> sets, ReadDataSets(folder));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<DataSet> sets, ReadDataSets(folder, *graph));
   if (sets.empty()) return absl::FailedPreconditionError("the case has no data");
   LoadOptions as_written;
   as_written.disabled_passes = AllButFolding();

@@ -18,10 +18,6 @@ std::vector<std::string> CaseNames(const std::string& suite);
 /// Runs a case through engine.h, twice: with every pass, and with constant folding alone, where every node
 /// runs as the file has it. Floats must agree within 1e-5 + 1e-3 |expected|, everything else exactly.
 ///
-/// A case whose output shapes follow from the elements of its inputs (a Reshape to a `shape` that is an input)
-/// has no static plan: such inputs are turned into constants, as models have them; first all but input 0,
-/// and when that is not enough every one.
-///
 /// Errors: what the engine answers; FAILED_PRECONDITION naming pass list, output, expected and got for a wrong answer.
 absl::Status RunCase(const std::string& name);
 

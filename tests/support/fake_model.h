@@ -29,7 +29,9 @@ class FakeModel final : public Model {
   Signature& mutable_signature() { return signature_; }
   Precision precision_value = Precision::kFp32;
   std::function<absl::Status()> before_run;  ///< Called in each run; an error is the run's.
-  absl::Status plan_error;                   ///< What PlanFor answers unless OK.
+  /// The output is a list of the elements above 0 alone: its extent follows from the data.
+  bool selects = false;
+  absl::Status plan_error;  ///< What PlanFor answers unless OK.
 
   /// The shapes of input 0 in each run, in order.
   std::vector<Shape> runs() const {
@@ -65,7 +67,21 @@ class FakeModel final : public Model {
       for (const Shape& shape : shapes) specs_.push_back({DType::kF32, shape});
     }
     std::span<const TensorSpec> inputs() const override { return specs_; }
-    std::span<const TensorSpec> outputs() const override { return specs_; }
+    std::span<const TensorSpec> outputs() const override {
+      return model_.selects ? std::span<const TensorSpec>(selected_) : specs_;
+    }
+    bool has_static_outputs() const override { return !model_.selects; }
+    absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
+                                                  std::span<const Datum> inputs,
+                                                  const RunLimits& /*limits*/) const override {
+      std::vector<float> all(static_cast<size_t>(specs_[0].shape.elements()));
+      const void* from = inputs[0].tensor.data();
+      void* to = all.data();
+      if (absl::Status status = Run(workspace, {&from, 1}, {&to, 1}); !status.ok()) return status;
+      std::erase_if(all, [](float x) { return x <= 0; });
+      return std::vector<Datum>{
+          Datum::Of(Tensor::From<float>({static_cast<int64_t>(all.size())}, all))};
+    }
     const Certificate& certificate() const override { return certificate_; }
     PlanMemory memory() const override { return {}; }
     std::chrono::nanoseconds compile_time() const override { return {}; }
@@ -91,6 +107,7 @@ class FakeModel final : public Model {
    private:
     const FakeModel& model_;
     std::vector<TensorSpec> specs_;
+    std::vector<TensorSpec> selected_ = {{DType::kF32, {kUnknownDim}}};
     Certificate certificate_;
     std::vector<PassTrace> passes_;
   };

@@ -18,7 +18,11 @@
 #include <onnx/onnx_pb.h>
 
 #include "engine/onednn/runtime.h"
+#include "engine/ops/op.h"
 #include "engine/plan/compiler.h"
+#include "engine/plan/cut.h"
+#include "engine/plan/program_plan.h"
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -88,8 +92,18 @@ class Mutator {
   }
 
  private:
+  // The model's graph, or a sub-graph of one of its nodes.
+  onnx::GraphProto& PickGraph(onnx::GraphProto& graph) {
+    if (graph.node_size() == 0 || Below(2) == 0) return graph;
+    onnx::NodeProto& node = *graph.mutable_node(static_cast<int>(Below(graph.node_size())));
+    for (onnx::AttributeProto& attribute : *node.mutable_attribute()) {
+      if (attribute.has_g()) return PickGraph(*attribute.mutable_g());
+    }
+    return graph;
+  }
+
   void MutateOnce(onnx::ModelProto& model) {
-    onnx::GraphProto& graph = *model.mutable_graph();
+    onnx::GraphProto& graph = PickGraph(*model.mutable_graph());
     if (graph.node_size() == 0) return;
     onnx::NodeProto& node = *graph.mutable_node(static_cast<int>(Below(graph.node_size())));
     switch (Below(12)) {
@@ -251,20 +265,33 @@ class Mutator {
   std::mt19937 random_;
 };
 
-// Loads and runs; what is wrong with the model is in the status.
-absl::Status Serve(const std::string& bytes, Mutator& mutator) {
-  OCTET_ASSIGN_OR_RETURN(Graph graph, ReadOnnxBytes(std::as_bytes(std::span(bytes)), "model",
-                                                    {.max_tensor_bytes = kPlanBytes}));
-  PassContext context;
-  context.target = DetectTarget(1);
-  OCTET_RETURN_IF_ERROR(RunPasses(graph, context).status());
+Tensor Filled(DType dtype, const Shape& shape, Mutator& mutator) {
+  Tensor tensor(dtype, shape);
+  mutator.Fill(tensor.mutable_data(), tensor.bytes());
+  if (dtype == DType::kBool) std::memset(tensor.mutable_data(), 1, tensor.bytes());
+  return tensor;
+}
+
+// Runs a graph that has no static plan.
+absl::Status ServeProgram(Graph graph, Mutator& mutator) {
+  auto context = std::make_shared<ProgramContext>();
+  context->target = DetectTarget(1);
+  context->weights = std::make_shared<onednn::WeightCache>();
+  context->max_bytes = kPlanBytes;
+  context->max_loop_iterations = 100;
+  std::vector<Datum> inputs;
   for (const ValueId id : graph.inputs) {
-    Value& value = graph.mutable_value(id);
-    if (!value.shape) value.shape = Shape{2};
-    for (int i = 0; i < value.shape->rank(); ++i) {
-      if ((*value.shape)[i] == kUnknownDim) (*value.shape)[i] = 2;
-    }
+    const Value& value = graph.value(id);
+    const Datum tensor = Datum::Of(Filled(value.dtype, value.shape.value_or(Shape{2}), mutator));
+    const std::array data = {tensor, Datum::Sequence({tensor.tensor, tensor.tensor}), Datum()};
+    inputs.push_back(value.is_tensor() ? tensor : data[mutator.Below(data.size())]);
   }
+  OCTET_ASSIGN_OR_RETURN(const auto plan, ProgramPlan::Make(std::move(graph), context));
+  Workspace workspace;
+  return plan->RunDynamic(workspace, inputs, {}).status();
+}
+
+absl::Status ServePlan(Graph graph, const PassContext& context, Mutator& mutator) {
   OCTET_RETURN_IF_ERROR(RunPasses(graph, context).status());
   const onednn::TeamSizeScope team(1);
   onednn::WeightCache weights;
@@ -274,17 +301,36 @@ absl::Status Serve(const std::string& bytes, Mutator& mutator) {
   std::vector<Tensor> tensors;
   std::vector<const void*> inputs;
   std::vector<void*> outputs;
-  for (const TensorSpec& spec : plan->inputs()) {
-    Tensor& tensor = tensors.emplace_back(spec.dtype, spec.shape);
-    mutator.Fill(tensor.mutable_data(), tensor.bytes());
-    if (spec.dtype == DType::kBool) std::memset(tensor.mutable_data(), 1, tensor.bytes());
-    inputs.push_back(tensor.data());
-  }
+  for (const TensorSpec& spec : plan->inputs())
+    inputs.push_back(tensors.emplace_back(Filled(spec.dtype, spec.shape, mutator)).data());
   for (const TensorSpec& spec : plan->outputs()) {
     outputs.push_back(tensors.emplace_back(spec.dtype, spec.shape).mutable_data());
   }
   Workspace workspace;
   return plan->Run(workspace, inputs, outputs);
+}
+
+// Loads and runs; what is wrong with the model is in the status.
+absl::Status Serve(const std::string& bytes, Mutator& mutator) {
+  OCTET_ASSIGN_OR_RETURN(Graph graph, ReadOnnxBytes(std::as_bytes(std::span(bytes)), "model",
+                                                    {.max_tensor_bytes = kPlanBytes}));
+  OCTET_RETURN_IF_ERROR(InferShapes(graph));
+  OCTET_ASSIGN_OR_RETURN(const bool program, NeedsStages(graph));
+  PassContext context;
+  context.target = DetectTarget(1);
+  if (!program) OCTET_RETURN_IF_ERROR(RunPasses(graph, context).status());
+  for (const ValueId id : graph.inputs) {
+    Value& value = graph.mutable_value(id);
+    if (!value.is_tensor()) continue;
+    if (!value.shape) value.shape = Shape{2};
+    for (int i = 0; i < value.shape->rank(); ++i) {
+      if ((*value.shape)[i] == kUnknownDim) (*value.shape)[i] = 2;
+    }
+    if (!FitsInto(*value.shape, SizeOf(value.dtype), kPlanBytes))
+      return InvalidArgument("the input is too large to be made");
+  }
+  return program ? ServeProgram(std::move(graph), mutator)
+                 : ServePlan(std::move(graph), context, mutator);
 }
 
 TEST(HostileModelTest, ChangedOperatorCasesAreAnsweredOrRefused) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/tensor/status.h"
 #include "server/rpc/grpc_status.h"
 #include "tests/support/rpc_test.h"
 
@@ -312,6 +313,30 @@ TEST_F(InferTest, ManyClientsEachGetTheirOwnAnswer) {
     ASSERT_TRUE(calls[i]->status.ok()) << calls[i]->status.error_message();
     EXPECT_EQ(Floats(calls[i]->response.raw_output_contents(0))[3], 2.0F * static_cast<float>(i));
   }
+}
+
+TEST_F(InferTest, AnExtentThatFollowsFromTheDataIsTheAnswers) {
+  auto selecting = std::make_shared<FakeModel>(Shape{1, 4}, 2.0F);
+  selecting->selects = true;
+  selecting->mutable_signature().outputs[0].shape = {kUnknownDim};
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, selecting}}));
+  Response response;
+  for (const std::vector<float>& values :
+       {std::vector<float>{1, -2, 3, -4}, {-1, -2, -3, -4}, {5, 6, 7, 8}}) {
+    std::vector<float> expected;
+    for (const float value : values) {
+      if (value > 0) expected.push_back(2 * value);
+    }
+    const grpc::Status status = Infer(Row(values), &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_THAT(response.outputs(0).shape(), ElementsAre(expected.size()));
+    EXPECT_EQ(Floats(response.raw_output_contents(0)), expected);
+  }
+  // What one request's data cause is that request's alone.
+  selecting->before_run = [] { return InvalidArgument("index out of range"); };
+  EXPECT_EQ(Infer(Row()).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  selecting->before_run = nullptr;
+  EXPECT_TRUE(Infer(Row()).ok());
 }
 
 }  // namespace infer_test

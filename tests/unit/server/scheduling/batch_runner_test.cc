@@ -177,5 +177,21 @@ TEST_F(BatchRunnerTest, TimingsSayWhereTheTimeWent) {
   EXPECT_EQ(call.timings.total, milliseconds(25));
 }
 
+TEST_F(BatchRunnerTest, AnExtentThatFollowsFromTheDataIsAnswered) {
+  model_ = std::make_shared<FakeModel>(Shape{1, 2});
+  model_->selects = true;
+  max_batch_ = 1;
+  TestCall& both = Call({1, 2});
+  TestCall& one = Call({-1, 3});
+  TestCall& none = Call({-1, -2});
+  for (int i = 0; i < 3; ++i) RunOne();
+  EXPECT_THAT(both.answer, ElementsAre(2, 4));
+  EXPECT_EQ(one.answer_shape, Shape{1});
+  EXPECT_THAT(one.answer, ElementsAre(6));
+  EXPECT_EQ(none.answer_shape, Shape{0});
+  EXPECT_EQ(none.status, absl::OkStatus());
+  EXPECT_EQ(observer_->batches, 3);
+}
+
 }  // namespace batch_runner_test
 }  // namespace octet

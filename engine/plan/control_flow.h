@@ -1,0 +1,26 @@
+// How the operators that have sub-graphs run: If, Loop, Scan, SequenceMap.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/ops/control.h"
+#include "engine/plan/program.h"
+#include "engine/tensor/datum.h"
+
+namespace octet {
+
+/// Runs a control node. `bodies` in the order of BodyNames, `inputs` one per input slot, null where absent.
+/// Errors: INVALID_ARGUMENT for conditions and counts that are no scalars, for results of several runs that differ in
+/// shape; RESOURCE_EXHAUSTED when the run has no iterations left, or results outgrow it;
+/// DEADLINE_EXCEEDED.
+absl::StatusOr<std::vector<Datum>> RunControl(const Node& node, const ControlSlots& slots,
+                                              std::span<const ProgramOrError> bodies,
+                                              std::span<const Datum* const> inputs,
+                                              ProgramRun& run);
+
+}  // namespace octet

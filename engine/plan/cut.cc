@@ -1,0 +1,106 @@
+#include "engine/plan/cut.h"
+
+#include <algorithm>
+
+#include "engine/ops/op.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+class Cutter {
+ public:
+  explicit Cutter(Graph& graph) : graph_(graph), values_(graph.value_count()) {}
+
+  absl::StatusOr<std::vector<Stage>> Cut() {
+    for (const NodeId id : graph_.OrderSnapshot()) OCTET_RETURN_IF_ERROR(Place(id));
+    return std::move(stages_);
+  }
+
+ private:
+  // The first stage whose segment, and whose host nodes, may read a value.
+  struct Ready {
+    size_t segment = 0;
+    size_t host = 0;
+    int folds_in = kNone;  // The stage in whose segment it is a constant once shapes are known.
+  };
+
+  absl::Status Place(NodeId id) {
+    const OpDef* def = FindOp(graph_.node(id));
+    if (def == nullptr) return UnsupportedOperator(graph_.node(id));
+    const size_t stage = Earliest(id, &Ready::segment);
+    OCTET_ASSIGN_OR_RETURN(const bool host, IsHost(id, *def, stage));
+    if (host) {
+      const size_t at = Earliest(id, &Ready::host);
+      StageAt(at).host.push_back(id);
+      SetReady(id, {at + 1, at, kNone});
+    } else {
+      StageAt(stage).segment.push_back(id);
+      const bool folds = Folds(graph_.node(id), *def, stage);
+      SetReady(id, {stage, stage, folds ? static_cast<int>(stage) : kNone});
+    }
+    return absl::OkStatus();
+  }
+
+  Stage& StageAt(size_t i) {
+    if (i >= stages_.size()) stages_.resize(i + 1);
+    return stages_[i];
+  }
+
+  size_t Earliest(NodeId id, size_t Ready::* ready) const {
+    size_t earliest = 0;
+    for (const ValueId input : graph_.node(id).inputs) {
+      if (input != kNone) earliest = std::max(earliest, values_[input].*ready);
+    }
+    return earliest;
+  }
+
+  void SetReady(NodeId id, Ready ready) {
+    for (const ValueId output : graph_.node(id).outputs) {
+      if (output != kNone) values_[output] = ready;
+    }
+  }
+
+  absl::StatusOr<bool> IsHost(NodeId id, const OpDef& def, size_t stage) {
+    if (def.kernel == nullptr || HasOtherKinds(graph_.node(id))) return true;
+    OCTET_ASSIGN_OR_RETURN(const uint64_t asked, InputsThatDecideShapes(graph_, id));
+    const Node& node = graph_.node(id);
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if ((asked >> i & 1) == 0 || node.inputs[i] == kNone) continue;
+      if (!FoldsIn(node.inputs[i], stage)) return true;
+    }
+    return false;
+  }
+
+  bool HasOtherKinds(const Node& node) const {
+    const auto other = [&](ValueId id) { return id != kNone && !graph_.value(id).is_tensor(); };
+    return std::ranges::any_of(node.inputs, other) || std::ranges::any_of(node.outputs, other);
+  }
+
+  bool FoldsIn(ValueId id, size_t stage) const {
+    return graph_.value(id).is_constant() || values_[id].folds_in == static_cast<int>(stage);
+  }
+
+  // fold_constants will make constants of its outputs.
+  bool Folds(const Node& node, const OpDef& def, size_t stage) const {
+    if (def.traits.no_fold || node.is("DequantizeLinear")) return false;
+    if (node.is("Shape") || node.is("Size")) return true;
+    return std::ranges::all_of(node.inputs,
+                               [&](ValueId id) { return id == kNone || FoldsIn(id, stage); });
+  }
+
+  Graph& graph_;
+  std::vector<Ready> values_;
+  std::vector<Stage> stages_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<Stage>> CutIntoStages(Graph& graph) { return Cutter(graph).Cut(); }
+
+absl::StatusOr<bool> NeedsStages(Graph& graph) {
+  OCTET_ASSIGN_OR_RETURN(const std::vector<Stage> stages, CutIntoStages(graph));
+  return std::ranges::any_of(stages, [](const Stage& stage) { return !stage.host.empty(); });
+}
+
+}  // namespace octet
