@@ -78,7 +78,7 @@ class ConvLowering {
     if (x.dtype == DType::kI8 && !context_.target.int8_exact) {
       OCTET_ASSIGN_OR_RETURN(unsigned_x_, AddUnsignedSource(context_, *step_));
     }
-    if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights, 1)) {
+    if (quantized_ && !context_.target.int8_exact && SumsMaySaturate()) {
       OCTET_RETURN_IF_ERROR(AddSplit());
     } else {
       OCTET_RETURN_IF_ERROR(
@@ -128,6 +128,14 @@ class ConvLowering {
     if (!x.quant->per_tensor() || !IsInt8(x.dtype))
       return Unimplemented("activation is quantized per channel, or not to 8 bits");
     return absl::OkStatus();
+  }
+
+  // Depthwise kernels add no neighbours; what has an odd number of channels per group may be unrolled into patches.
+  bool SumsMaySaturate() const {
+    const Shape& w = problem_.weights.shape();
+    const bool depthwise = problem_.groups == w[0] && w[1] == 1 && w.rank() <= 4;
+    return MaySaturate(problem_.weights, 1) ||
+           (w[1] % 2 != 0 && !depthwise && TapsMaySaturate(problem_.weights));
   }
 
   absl::Status AddSplit() {
