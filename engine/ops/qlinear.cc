@@ -128,6 +128,7 @@ absl::Status InferQLinearConcat(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 5, SIZE_MAX));
   if (context.input_count() % 3 != 2)
     return context.Error("takes two inputs and three for each part");
+  if (!context.attributes().has("axis")) return context.Error("lacks its attribute 'axis'");
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, {DType::kF32}));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, {DType::kU8, DType::kI8}));
   OCTET_RETURN_IF_ERROR(ExpectScalar(context, 0));

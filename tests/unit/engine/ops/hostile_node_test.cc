@@ -153,7 +153,15 @@ std::vector<Hostile> Movements() {
   const auto two_on = [](const char* op, Ints values) {
     return Node(op, 18).Input(Floats({2, 3})).Ints(std::move(values));
   };
+  const auto part = Tensor::From<uint8_t>({1, 2}, {1, 2});
+  const auto joined = OneNode("QLinearConcat", 1, kMicrosoftDomain)
+                          .Constant(Tensor::Scalar(0.5F))
+                          .Constant(Tensor::Scalar(uint8_t{0}))
+                          .Input(part)
+                          .Constant(Tensor::Scalar(0.5F))
+                          .Constant(Tensor::Scalar(uint8_t{0}));
   return {
+      {"joined along no axis", joined},
       {"target overflows", two_on("Reshape", {kHuge, kHuge})},
       {"target wraps to what fits", two_on("Reshape", {int64_t{1} << 32, int64_t{1} << 32, 6})},
       {"target below -1", two_on("Reshape", {-2, 6})},
