@@ -135,6 +135,8 @@ absl::Status InferQLinearConcat(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectScalar(context, 1));
   std::optional<Shape> out = context.shape(2);
   for (size_t i = 2; i < context.input_count(); i += 3) {
+    if (!context.has_input(i) || !context.has_input(i + 1))
+      return context.Error(Format("part {} is missing", i / 3));
     OCTET_RETURN_IF_ERROR(ExpectQuantized(context, i));
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 1, i));
     OCTET_RETURN_IF_ERROR(ExpectScalar(context, i + 1));
