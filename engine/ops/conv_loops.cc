@@ -81,6 +81,7 @@ absl::Status ExpectPerChannel(const InferContext& context, size_t i, size_t w,
   if (!context.has_input(i) || !context.shape(i) || !context.shape(w)) return absl::OkStatus();
   const Shape& shape = *context.shape(i);
   if (scalar_allowed && shape.is_static() && shape.elements() == 1) return absl::OkStatus();
+  if (context.shape(w)->rank() == 0) return context.Error("weights are a scalar");
   const int64_t channels = (*context.shape(w))[0];
   if (shape.rank() == 1 &&
       (shape[0] == channels || shape[0] == kUnknownDim || channels == kUnknownDim)) {

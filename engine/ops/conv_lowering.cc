@@ -83,7 +83,7 @@ class ConvLowering {
     if (x.dtype == DType::kI8 && !context_.target.int8_exact) {
       OCTET_ASSIGN_OR_RETURN(unsigned_x_, AddUnsignedSource(context_, *step_));
     }
-    if (quantized_ && !context_.target.int8_exact && MaySaturate(problem_.weights, 1)) {
+    if (quantized_ && !context_.target.int8_exact && SumsMaySaturate()) {
       OCTET_RETURN_IF_ERROR(AddSplit());
     } else {
       OCTET_RETURN_IF_ERROR(
@@ -144,6 +144,14 @@ class ConvLowering {
     return DepthwiseShape{problem_.src[1],     problem_.src[2],        problem_.groups,
                           problem_.dst[1],     problem_.dst[2],        w[2],
                           problem_.strides[0], problem_.pads_begin[0], problem_.pads_begin[1]};
+  }
+
+  // Depthwise kernels add no neighbours; what has an odd number of channels per group may be unrolled into patches.
+  bool SumsMaySaturate() const {
+    const Shape& w = problem_.weights.shape();
+    const bool depthwise = problem_.groups == w[0] && w[1] == 1 && w.rank() <= 4;
+    return MaySaturate(problem_.weights, 1) ||
+           (w[1] % 2 != 0 && !depthwise && TapsMaySaturate(problem_.weights));
   }
 
   absl::Status AddSplit() {

@@ -128,12 +128,15 @@ absl::Status InferQLinearConcat(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 5, SIZE_MAX));
   if (context.input_count() % 3 != 2)
     return context.Error("takes two inputs and three for each part");
+  if (!context.attributes().has("axis")) return context.Error("lacks its attribute 'axis'");
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, {DType::kF32}));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, {DType::kU8, DType::kI8}));
   OCTET_RETURN_IF_ERROR(ExpectScalar(context, 0));
   OCTET_RETURN_IF_ERROR(ExpectScalar(context, 1));
   std::optional<Shape> out = context.shape(2);
   for (size_t i = 2; i < context.input_count(); i += 3) {
+    if (!context.has_input(i) || !context.has_input(i + 1))
+      return context.Error(Format("part {} is missing", i / 3));
     OCTET_RETURN_IF_ERROR(ExpectQuantized(context, i));
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 1, i));
     OCTET_RETURN_IF_ERROR(ExpectScalar(context, i + 1));

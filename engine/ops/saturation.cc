@@ -7,6 +7,11 @@ namespace {
 
 constexpr int kSafeWeight = 64;
 
+bool LeaveSixteenBits(int a, int b) {
+  return std::max(a, 0) + std::max(b, 0) > 2 * kSafeWeight ||
+         std::min(a, 0) + std::min(b, 0) < -2 * kSafeWeight;
+}
+
 }  // namespace
 
 bool MaySaturate(const Tensor& weights, int axis) {
@@ -18,11 +23,23 @@ bool MaySaturate(const Tensor& weights, int axis) {
     for (int64_t i = 0; i + 1 < w[axis]; i += 2) {
       const int8_t* pair = values.data() + (o * w[axis] + i) * inner;
       for (int64_t k = 0; k < inner; ++k) {
-        const int a = pair[k];
-        const int b = pair[inner + k];
-        if (std::max(a, 0) + std::max(b, 0) > 2 * kSafeWeight) return true;
-        if (std::min(a, 0) + std::min(b, 0) < -2 * kSafeWeight) return true;
+        if (LeaveSixteenBits(pair[k], pair[inner + k])) return true;
       }
+    }
+  }
+  return false;
+}
+
+bool TapsMaySaturate(const Tensor& weights) {
+  const Shape& w = weights.shape();
+  const int64_t channels = w[1];
+  const int64_t taps = w.elements(2, w.rank());
+  const auto values = weights.span<int8_t>();
+  for (int64_t o = 0; o < w[0]; ++o) {
+    const int8_t* row = values.data() + o * channels * taps;
+    const auto at = [&](int64_t k) { return row[k % channels * taps + k / channels]; };
+    for (int64_t k = 0; k + 1 < channels * taps; k += 2) {
+      if (LeaveSixteenBits(at(k), at(k + 1))) return true;
     }
   }
   return false;

@@ -10,6 +10,10 @@ namespace octet {
 /// True when two neighbours along `axis`, that of the inputs, can leave 16 bits. `weights`: I8.
 bool MaySaturate(const Tensor& weights, int axis);
 
+/// The same of a convolution that is computed as a product with unrolled patches, [spatial..., C / groups]: where the channels
+/// of a group are odd in number, neighbours are channels of two taps. `weights`: [OC, IC / groups, spatial...].
+bool TapsMaySaturate(const Tensor& weights);
+
 struct SplitWeights {
   Tensor safe;  ///< Clipped to [-64, 64].
   Tensor rest;  ///< weights - safe.

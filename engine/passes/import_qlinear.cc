@@ -159,9 +159,19 @@ class QLinearImporter {
     plain.attributes = node_.attributes;
     graph_.InsertNodeBefore(id_, std::move(plain));
     Node quantize = MakeNode("QuantizeLinear", node_, {reals, node_.input(result.scale)}, {});
-    if (node_.input(result.zero_point) != kNone)
+    if (node_.input(result.zero_point) != kNone) {
       quantize.inputs.push_back(node_.input(result.zero_point));
+    } else if (graph_.value(output).dtype == DType::kI8) {
+      quantize.inputs.push_back(SignedZeros(*ConstantOf(graph_, node_.input(result.scale))));
+    }
     Replace(graph_, id_, std::move(quantize));
+  }
+
+  // A QuantizeLinear without zero point makes UINT8; the operators here keep the type of their inputs.
+  ValueId SignedZeros(const Tensor& scale) {
+    Tensor zeros(DType::kI8, scale.shape());
+    std::ranges::fill(zeros.mutable_span<int8_t>(), int8_t{0});
+    return graph_.AddConstant(Format("{}_zero", node_.name), std::move(zeros));
   }
 
   Graph& graph_;

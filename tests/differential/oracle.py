@@ -13,6 +13,7 @@ ABSOLUTE = 1e-5
 DISTURBANCE = 3e-6
 ROUNDS = (4, 16)
 AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+TIED_STEPS = 4
 ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear")
 HOPELESS = 2000  # Times what is allowed: a step is less, so no tie that the first round missed makes that much.
 
@@ -53,7 +54,7 @@ def own_steps(model):
     scales = {c.name: float(np.max(numpy_helper.to_array(c), initial=0)) for c in model.graph.initializer if c.data_type == onnx.TensorProto.FLOAT}
     averages = any(node.op_type in AVERAGES for node in model.graph.node)
     kinds = [node for node in model.graph.node if node.op_type.startswith("QLinear") or (averages and node.op_type in ROUNDING)]
-    return max((scales[i] for node in kinds for i in node.input if i in scales), default=0)
+    return (TIED_STEPS if averages else 1) * max((scales[i] for node in kinds for i in node.input if i in scales), default=0)
 
 
 def disturbed(model, inputs, values, random):
@@ -85,7 +86,7 @@ def distance(got, low, high, step):
     low, high = low.astype(np.float64), high.astype(np.float64)
     finite = np.isfinite(low) & np.isfinite(high)
     size = max(np.max(np.abs(low[finite]), initial=0), np.max(np.abs(high[finite]), initial=0))
-    allowed = RELATIVE * size + ABSOLUTE + (high - low) + (step if got.dtype == np.float32 else float(step > 0))
+    allowed = RELATIVE * size + ABSOLUTE + (high - low) + (step if got.dtype == np.float32 else (TIED_STEPS if step > 0 else 0))
     got = got.astype(np.float64)
     with np.errstate(invalid="ignore"):
         outside = np.maximum(low - got, got - high)

@@ -70,6 +70,8 @@ std::vector<Hostile> Windows() {
                                    .Input(Floats({1, 4, 8, 8}))
                                    .Constant(Floats({4, 4, 3, 3}))
                                    .Constant(Iota<int8_t>({4}))},
+      {"scalar weights beside a bias",
+       Node("Conv").Input(Floats({1, 4, 8, 8})).Constant(Floats({})).Constant(Floats({4}))},
       {"weights of rank 2", Node("Conv").Input(Floats({1, 4, 8, 8})).Constant(Floats({4, 4}))},
       {"kernel 0", pool("MaxPool", "kernel_shape", Ints{0, 2})},
       {"kernel below 0", pool("AveragePool", "kernel_shape", Ints{-1, 2})},
@@ -153,7 +155,20 @@ std::vector<Hostile> Movements() {
   const auto two_on = [](const char* op, Ints values) {
     return Node(op, 18).Input(Floats({2, 3})).Ints(std::move(values));
   };
+  const auto part = Tensor::From<uint8_t>({1, 2}, {1, 2});
+  const auto joined = OneNode("QLinearConcat", 1, kMicrosoftDomain)
+                          .Constant(Tensor::Scalar(0.5F))
+                          .Constant(Tensor::Scalar(uint8_t{0}))
+                          .Input(part)
+                          .Constant(Tensor::Scalar(0.5F))
+                          .Constant(Tensor::Scalar(uint8_t{0}));
   return {
+      {"joined along no axis", joined},
+      {"a part that is not there", OneNode(joined)
+                                       .Set("axis", int64_t{1})
+                                       .Absent()
+                                       .Constant(Tensor::Scalar(0.5F))
+                                       .Constant(Tensor::Scalar(uint8_t{0}))},
       {"target overflows", two_on("Reshape", {kHuge, kHuge})},
       {"target wraps to what fits", two_on("Reshape", {int64_t{1} << 32, int64_t{1} << 32, 6})},
       {"target below -1", two_on("Reshape", {-2, 6})},

@@ -251,6 +251,14 @@ TEST(ImportQLinear, KnowsTheElementwiseOperators) {
       HasOps({"Add", "Mul", "LeakyRelu", "Sigmoid", "Concat", "GlobalAveragePool", "AveragePool"}));
 }
 
+TEST(ImportQLinear, KeepsSignedResultsSignedWithoutZeroPoint) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 4, 5, 5}, DType::kI8);
+  const ValueId s = b.Scalar(0.02F);
+  b.Output(b.Op("com.microsoft:QLinearSigmoid", {x, s, b.Scalar<int8_t>(3), s}));
+  EXPECT_THAT(Typed(b.Build(), {.steps = 1}), HasOps({"Sigmoid"}));
+}
+
 // x -> DynamicQuantizeLinear -> integer product -> Cast -> Mul -> Add, as ONNX Runtime's quantizer writes it.
 Graph DynamicProduct(bool conv, bool unsigned_weights) {
   GraphBuilder b;

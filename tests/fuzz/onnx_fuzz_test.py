@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Damaged models through reader, passes, compiler and a run, under the sanitizers.
+
+usage: onnx_fuzz_test.py ONNX_FUZZ [--seconds S] [--seed N] [--findings FOLDER]
+
+The sound models that are damaged are those of tests/differential: a few hundred of its seeds, the smaller ones.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "differential"))
+import models  # noqa: E402
+
+MODELS = 300
+MOST_BYTES = 6000
+
+
+def write_corpus(folder):
+    """Writes models of at most MOST_BYTES."""
+    for seed in range(1, MODELS + 1):
+        made = models.model(seed)
+        data = made[0].SerializeToString() if made else b""
+        if 0 < len(data) <= MOST_BYTES:
+            (folder / f"{seed}.onnx").write_bytes(data)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("fuzzer")
+    parser.add_argument("--seconds", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--findings", type=pathlib.Path, default=pathlib.Path("."))
+    options = parser.parse_args()
+    options.findings.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        write_corpus(pathlib.Path(name))
+        words = [options.fuzzer, name, "--seconds", options.seconds, "--seed", options.seed, "--findings", options.findings]
+        return subprocess.run([str(word) for word in words], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
