@@ -207,10 +207,10 @@ class Program::Builder {
       OCTET_ASSIGN_OR_RETURN(host.slots, SlotsOf(node));
       for (const std::string_view name : BodyNames(node)) {
         host.bodies.push_back(MakeBody(node, name));
-        const absl::Status& made = host.bodies.back().status();
+        const absl::Status& status = host.bodies.back().status();
         // A branch may not fit the shapes for which it is never taken.
-        if (node.op == "If" && absl::IsInvalidArgument(made)) continue;
-        if (!made.ok()) return Annotate(made, Describe(node));
+        if (node.op == "If" && absl::IsInvalidArgument(status)) continue;
+        if (!status.ok()) return Annotate(status, Describe(node));
       }
     } else if (host.def->evaluate == nullptr) {
       OCTET_ASSIGN_OR_RETURN(host.constants, InputsThatDecideShapes(graph(), id));
