@@ -50,7 +50,7 @@ void ExpectPermutes(const std::vector<int64_t>& extents, const std::vector<int>&
 
 TEST(StridedCopyTest, PermutesRandomShapesOfEveryElementSizeAsTheDefinitionDoes) {
   constexpr uint32_t kSeed = 7;
-  SCOPED_TRACE(testing::Message() << "seed " << kSeed);
+  SCOPED_TRACE(::testing::Message() << "seed " << kSeed);
   std::mt19937 random(kSeed);
   for (int round = 0; round < 200; ++round) {
     const size_t rank = 1 + random() % 5;
