@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 using ::testing::Pointwise;
 
 template <typename T>
-std::vector<T> Answer(const OneNode& node) {
+std::vector<T> AnswerOf(const OneNode& node) {
   const auto outputs = node.Run();
   EXPECT_TRUE(outputs.ok()) << outputs.status();
   return outputs.ok() ? Elements<T>(outputs->front()) : std::vector<T>{};
@@ -31,11 +31,11 @@ Tensor Floats(Shape shape, std::vector<float> values) {
 
 TEST(Legacy, BroadcastsFromAnAxisOn) {
   const auto add = [](int64_t axis, Tensor b) {
-    return Answer<float>(OneNode("Add", 6)
-                             .Input(Floats({2, 3, 1}, {0, 0, 0, 0, 0, 0}))
-                             .Input(std::move(b))
-                             .Set("broadcast", int64_t{1})
-                             .Set("axis", axis));
+    return AnswerOf<float>(OneNode("Add", 6)
+                               .Input(Floats({2, 3, 1}, {0, 0, 0, 0, 0, 0}))
+                               .Input(std::move(b))
+                               .Set("broadcast", int64_t{1})
+                               .Set("axis", axis));
   };
   EXPECT_THAT(add(1, Floats({3}, {1, 2, 3})), ElementsAre(1, 2, 3, 1, 2, 3));
   EXPECT_THAT(add(0, Floats({2}, {1, 2})), ElementsAre(1, 1, 1, 2, 2, 2));
@@ -44,20 +44,20 @@ TEST(Legacy, BroadcastsFromAnAxisOn) {
 }
 
 TEST(Legacy, BroadcastsFromTheLastAxisWithoutOne) {
-  EXPECT_THAT(Answer<float>(OneNode("Mul", 1)
-                                .Input(Floats({2, 2}, {1, 2, 3, 4}))
-                                .Input(Floats({2}, {10, 100}))
-                                .Set("broadcast", int64_t{1})
-                                .Set("consumed_inputs", std::vector<int64_t>{0, 0})),
+  EXPECT_THAT(AnswerOf<float>(OneNode("Mul", 1)
+                                  .Input(Floats({2, 2}, {1, 2, 3, 4}))
+                                  .Input(Floats({2}, {10, 100}))
+                                  .Set("broadcast", int64_t{1})
+                                  .Set("consumed_inputs", std::vector<int64_t>{0, 0})),
               ElementsAre(10, 200, 30, 400));
 }
 
 TEST(Legacy, ComparesWithBroadcast) {
-  EXPECT_THAT(Answer<bool>(OneNode("Greater", 1)
-                               .Input(Floats({2, 2}, {1, 2, 3, 4}))
-                               .Input(Floats({2}, {1, 3}))
-                               .Set("broadcast", int64_t{1})
-                               .Set("axis", int64_t{0})),
+  EXPECT_THAT(AnswerOf<bool>(OneNode("Greater", 1)
+                                 .Input(Floats({2, 2}, {1, 2, 3, 4}))
+                                 .Input(Floats({2}, {1, 3}))
+                                 .Set("broadcast", int64_t{1})
+                                 .Set("axis", int64_t{0})),
               ElementsAre(false, true, false, true));
 }
 
@@ -82,21 +82,21 @@ TEST(Legacy, WaitsForRanks) {
 }
 
 TEST(Legacy, PReluHasASlopePerChannel) {
-  EXPECT_THAT(Answer<float>(OneNode("PRelu", 6)
-                                .Input(Floats({1, 2, 2}, {-1, 1, -1, -2}))
-                                .Input(Floats({2}, {0.5F, 0.25F}))),
+  EXPECT_THAT(AnswerOf<float>(OneNode("PRelu", 6)
+                                  .Input(Floats({1, 2, 2}, {-1, 1, -1, -2}))
+                                  .Input(Floats({2}, {0.5F, 0.25F}))),
               ElementsAre(-0.5F, 1, -0.25F, -0.5F));
   EXPECT_THAT(
-      Answer<float>(OneNode("PRelu", 1).Input(Floats({2}, {-1, 1})).Input(Floats({1}, {0.5F}))),
+      AnswerOf<float>(OneNode("PRelu", 1).Input(Floats({2}, {-1, 1})).Input(Floats({1}, {0.5F}))),
       ElementsAre(-0.5F, 1));
 }
 
 TEST(Legacy, GemmBroadcastsC) {
-  EXPECT_THAT(Answer<float>(OneNode("Gemm", 6)
-                                .Input(Floats({1, 2}, {1, 2}))
-                                .Input(Floats({2, 2}, {1, 0, 0, 1}))
-                                .Input(Floats({2}, {10, 20}))
-                                .Set("broadcast", int64_t{1})),
+  EXPECT_THAT(AnswerOf<float>(OneNode("Gemm", 6)
+                                  .Input(Floats({1, 2}, {1, 2}))
+                                  .Input(Floats({2, 2}, {1, 0, 0, 1}))
+                                  .Input(Floats({2}, {10, 20}))
+                                  .Set("broadcast", int64_t{1})),
               ElementsAre(11, 22));
 }
 
@@ -108,15 +108,15 @@ OneNode BatchNorm() {
 }
 
 TEST(Legacy, BatchNormalizationAndDropoutAreInference) {
-  EXPECT_THAT(Answer<float>(BatchNorm().Set("is_test", int64_t{1})), ElementsAre(1, 5));
-  EXPECT_THAT(Answer<float>(BatchNorm()), ElementsAre(1, 5));
+  EXPECT_THAT(AnswerOf<float>(BatchNorm().Set("is_test", int64_t{1})), ElementsAre(1, 5));
+  EXPECT_THAT(AnswerOf<float>(BatchNorm()), ElementsAre(1, 5));
   EXPECT_THAT(ErrorOf(BatchNorm().Set("is_test", int64_t{0})),
               HasSubstr("unsupported attribute 'is_test' = 0"));
   EXPECT_THAT(ErrorOf(BatchNorm().Outputs(3)), HasSubstr("unsupported outputs of training"));
-  EXPECT_THAT(Answer<float>(OneNode("Dropout", 1)
-                                .Input(Floats({2}, {1, 2}))
-                                .Set("is_test", int64_t{1})
-                                .Set("ratio", 0.9F)),
+  EXPECT_THAT(AnswerOf<float>(OneNode("Dropout", 1)
+                                  .Input(Floats({2}, {1, 2}))
+                                  .Set("is_test", int64_t{1})
+                                  .Set("ratio", 0.9F)),
               ElementsAre(1, 2));
 }
 
@@ -124,8 +124,8 @@ TEST(Legacy, CastNamesItsType) {
   const auto cast = [](std::string to) {
     return OneNode("Cast", 1).Input(Floats({2}, {1.5F, -2})).Set("to", std::move(to));
   };
-  EXPECT_THAT(Answer<int32_t>(cast("INT32")), ElementsAre(1, -2));
-  EXPECT_THAT(Answer<int64_t>(cast("INT64")), ElementsAre(1, -2));
+  EXPECT_THAT(AnswerOf<int32_t>(cast("INT32")), ElementsAre(1, -2));
+  EXPECT_THAT(AnswerOf<int64_t>(cast("INT64")), ElementsAre(1, -2));
   EXPECT_THAT(ErrorOf(cast("STRING")), HasSubstr("unsupported element type 'STRING'"));
   EXPECT_THAT(ErrorOf(cast("")), HasSubstr("unsupported element type ''"));
 }
@@ -161,7 +161,7 @@ TEST(Legacy, AttributesBecomeInputsAndDefaults) {
 }
 
 TEST(Legacy, SeluHasShorterDefaults) {
-  EXPECT_THAT(Answer<float>(OneNode("Selu", 1).Input(Floats({1}, {2}))),
+  EXPECT_THAT(AnswerOf<float>(OneNode("Selu", 1).Input(Floats({1}, {2}))),
               Pointwise(FloatNear(1e-7F), {2 * 1.0507F}));
 }
 
@@ -169,7 +169,7 @@ TEST(Legacy, NormsTakeAFloat) {
   const auto pool = [](float p) {
     return OneNode("GlobalLpPool", 1).Input(Floats({1, 1, 2}, {3, 4})).Set("p", p);
   };
-  EXPECT_THAT(Answer<float>(pool(2)), ElementsAre(5));
+  EXPECT_THAT(AnswerOf<float>(pool(2)), ElementsAre(5));
   EXPECT_THAT(ErrorOf(pool(1.5F)), HasSubstr("unsupported attribute 'p' = 1.5"));
 }
 
