@@ -15,10 +15,12 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
-// Total padding that makes ceil(extent / stride) windows fit; nullopt while the extent is unknown and matters.
+// Total padding that makes ceil(extent / stride) windows fit; nullopt while the extent is unknown and matters, and for no
+// extent at all, over which padding would leave part of a window.
 std::optional<int64_t> SamePadding(int64_t extent, int64_t kernel, int64_t stride,
                                    int64_t dilation) {
   const int64_t window = (kernel - 1) * dilation + 1;
+  if (extent == 0) return std::nullopt;
   if (stride == 1) return window - 1;
   if (extent == kUnknownDim) return std::nullopt;
   const int64_t windows = (extent + stride - 1) / stride;

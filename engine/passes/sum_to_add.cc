@@ -1,7 +1,6 @@
 // sum_to_add: a Sum is a chain of Adds, which fuse with their neighbours.
 //
-//   a, b, c -> Sum -> y     =>  a, b -> Add --\
-//                                         c -> Add -> y
+//   a, b, c -> Sum -> y     =>  (a, b -> Add), c -> Add -> y
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
 

@@ -150,7 +150,7 @@ TEST(ExpandFunctions, NamesWhatItDoesNotKnow) {
                                     {{"num_heads", int64_t{2}}, {"do_rotary", int64_t{1}}});
   EXPECT_EQ(rotary.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(rotary.message(),
-            "Attention 'tested' (opset 1): unsupported attribute 'do_rotary' = 1");
+            "com.microsoft:Attention 'tested' (opset 1): unsupported attribute 'do_rotary' = 1");
   const absl::Status heads = error("Attention", {{2, 5, 8}, {8, 24}}, {{"num_heads", int64_t{3}}});
   EXPECT_EQ(heads.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(error("FusedConv", {{1, 3, 4, 4}, {2, 3, 1, 1}}, {{"activation", std::string("Sine")}})

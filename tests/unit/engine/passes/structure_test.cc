@@ -182,6 +182,14 @@ TEST(RemoveNoOps, MergesMovementsThatFollowEachOther) {
   EXPECT_THAT(Checked("remove_no_ops", b.Build()), HasOps({"Transpose", "Reshape"}));
 }
 
+TEST(ExplicitPads, LeavesSamePaddingOfNothing) {
+  GraphBuilder b(22);
+  const ValueId x = b.Input("x", {1, 3, 8, 0});
+  b.Output(b.Op("MaxPool", {x},
+                {{"auto_pad", std::string("SAME_LOWER")}, {"kernel_shape", Ints{2, 2}}}));
+  EXPECT_THAT(AfterPass("explicit_pads", b.Build()), HasOps({"MaxPool"}));
+}
+
 TEST(ExplicitPads, ResolvesSamePadding) {
   GraphBuilder b(8);
   const ValueId x = b.Input("x", {1, 2, 7, 8});
