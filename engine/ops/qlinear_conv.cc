@@ -308,7 +308,6 @@ absl::StatusOr<Kernel> MakeQGemm(const KernelContext& context) {
 std::span<const OpDef> QLinearConvOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "QLinearConv", 10, INT_MAX, InferQLinearConv, MakeQLinearConv},
-      {kMicrosoftDomain, "QLinearConv", 1, INT_MAX, InferQLinearConv, MakeQLinearConv},
       {kOnnxDomain, "QLinearMatMul", 10, INT_MAX, InferQLinearMatMul, MakeQLinearMatMul},
       {kMicrosoftDomain, "QGemm", 1, INT_MAX, InferQGemm, MakeQGemm},
   };

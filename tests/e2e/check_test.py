@@ -129,7 +129,7 @@ class CheckTest(unittest.TestCase):
         self.assertGreater(comparison["mismatches"], 0)
         self.assertLess(comparison["max_abs"], 1e-4)
         done = octet("check", self.model, "--bisect-passes", "--rtol", "0", "--atol", "0")
-        self.assertRegex(done.stdout, r"^fold_batch_norm changes an answer: pass 9 of \d+, 1 rewrites\nFAIL random y: ")
+        self.assertRegex(done.stdout, r"^fold_batch_norm changes an answer: pass \d+ of \d+, 1 rewrites\nFAIL random y: ")
         done = octet("check", self.model, "--bisect-passes")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertTrue(done.stdout.startswith("no pass changes an answer\nok "), done.stdout)
