@@ -134,11 +134,11 @@ HWY_NOINLINE void RunRow(D d, const DepthwiseInt8::Packed& packed,
   Tile tile{at, packed.outside.data(), -shape.pad_left, y + block.first};
   int64_t left = shape.out_width;
   const auto advance = [&](int64_t results) {
-    left -= results;
     tile.column += results * kStride;
     tile.y += results * shape.channels;
+    return results;
   };
-  for (; left >= kWideTile; advance(kWideTile)) {
+  for (; left >= kWideTile; left -= advance(kWideTile)) {
     constexpr int64_t kReach = (kWideTile - 1) * kStride + kKernel;
     if (tile.column >= 0 && tile.column + kReach <= shape.width) {
       RunTile<D, kKernel, kStride, kWideTile, true>(d, packed, block, tile);
@@ -147,9 +147,11 @@ HWY_NOINLINE void RunRow(D d, const DepthwiseInt8::Packed& packed,
     }
   }
   if constexpr (kWideTile > 3) {
-    for (; left >= 3; advance(3)) RunTile<D, kKernel, kStride, 3, false>(d, packed, block, tile);
+    for (; left >= 3; left -= advance(3))
+      RunTile<D, kKernel, kStride, 3, false>(d, packed, block, tile);
   }
-  for (; left >= 1; advance(1)) RunTile<D, kKernel, kStride, 1, false>(d, packed, block, tile);
+  for (; left >= 1; left -= advance(1))
+    RunTile<D, kKernel, kStride, 1, false>(d, packed, block, tile);
 }
 
 template <int kKernel, int kStride>

@@ -120,7 +120,7 @@ class PassRunner {
     if (rewrites == 0) return 0;
     graph_.RemoveDead();
     if (absl::Status status = Verify(graph_); !status.ok()) return Blame(pass, status);
-    const absl::Status status = InferShapes(graph_);
+    absl::Status status = InferShapes(graph_);
     if (status.ok()) return rewrites;
     // Known constants, and the branch that they choose, may show that the model contradicts itself: its fault, not ours.
     if (pass.run == FoldConstants || pass.run == InlineIf) return status;
