@@ -71,6 +71,11 @@ TEST(Legacy, RefusesAnAxisWithoutRoom) {
   EXPECT_THAT(ErrorOf(OneNode("Add", 6).Input(Iota<float>({2}))), HasSubstr("expected 2 to 2"));
 }
 
+TEST(Legacy, RefusesOutputsThatTheOperatorLacks) {
+  EXPECT_THAT(ErrorOf(OneNode("Sub", 6).Input(Iota<float>({2})).Input(Iota<float>({2})).Outputs(2)),
+              HasSubstr("the operator has 1 outputs, not 2"));
+}
+
 TEST(Legacy, WaitsForRanks) {
   OneNode node("Less", 6);
   node.Spec(DType::kF32, std::nullopt).Spec(DType::kF32, Shape{3});
