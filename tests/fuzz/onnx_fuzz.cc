@@ -1,9 +1,10 @@
 // Damaged ONNX models through everything that a model goes through: reader, passes, compiler, a run.
 //
-//   onnx_fuzz CORPUS [--seconds S] [--seed N] [--findings FOLDER]
+//   onnx_fuzz CORPUS [--models COUNT] [--seconds S] [--seed N] [--findings FOLDER]
 //   onnx_fuzz FILE
 //
-// CORPUS is a folder of sound models. Models that get farther than others did before are changed further. Every outcome is fine
+// CORPUS is a folder of sound models; COUNT damaged ones are made of them, or as many as S seconds allow. A seed makes the same
+// models on every machine. Models that get farther than others did before are changed further. Every outcome is fine
 // but a crash, a sanitizer's report, an INTERNAL error, and an answer after more than kMostSeconds; the model that was at work is
 // in FOLDER/current.onnx then, and `onnx_fuzz FILE` repeats it. Exit code: 0 without a finding.
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <limits>
 #include <new>
 #include <set>
 #include <stdexcept>
@@ -41,6 +43,7 @@ constexpr unsigned kMostSeconds = 20;
 struct Options {
   std::string corpus;
   std::string findings = ".";
+  int64_t models = std::numeric_limits<int64_t>::max();
   int seconds = 600;
   uint32_t seed = 1;
 };
@@ -93,8 +96,8 @@ absl::Status Serve(const std::string& bytes, std::string& trace) {
   OCTET_ASSIGN_OR_RETURN(
       const auto plan, CompilePlan(graph, {Precision::kFp32, context.target, weights, kPlanBytes}));
   trace += ",compiled";
-  for (const LayerRecord& layer : plan->certificate().layers)
-    trace += "," + layer.op + layer.runs + layer.impl;
+  // Not what computes it: that is another thing on another CPU, and a seed shall make the same models everywhere.
+  for (const LayerRecord& layer : plan->certificate().layers) trace += "," + layer.op + layer.runs;
   OCTET_RETURN_IF_ERROR(Run(*plan));
   trace += ",ran";
   return absl::OkStatus();
@@ -135,9 +138,11 @@ class Fuzzer {
   }
 
   int Run() {
-    for (const auto& entry : fs::directory_iterator(options_.corpus)) {
+    std::set<fs::path> files;  // In one order everywhere.
+    for (const auto& entry : fs::directory_iterator(options_.corpus)) files.insert(entry.path());
+    for (const fs::path& path : files) {
       onnx::ModelProto model;
-      const std::string bytes = ReadFile(entry.path());
+      const std::string bytes = ReadFile(path);
       if (!model.ParseFromString(bytes) || !Try(bytes)) return 1;
       corpus_.push_back(std::move(model));
     }
@@ -147,7 +152,7 @@ class Fuzzer {
     }
     const size_t sound = corpus_.size();
     const auto end = Clock::now() + std::chrono::seconds(options_.seconds);
-    for (; Clock::now() < end; ++tried_) {
+    for (; tried_ < options_.models && Clock::now() < end; ++tried_) {
       onnx::ModelProto model = Pick();
       mutator_.Mutate(model, Pick());
       std::string bytes = model.SerializeAsString();
@@ -214,6 +219,8 @@ int Main(std::span<char*> words) {
     const bool has_value = i + 1 < words.size();
     if (word == "--seconds" && has_value) {
       options.seconds = std::atoi(words[++i]);
+    } else if (word == "--models" && has_value) {
+      options.models = std::atoll(words[++i]);
     } else if (word == "--seed" && has_value) {
       options.seed = static_cast<uint32_t>(std::atoll(words[++i]));
     } else if (word == "--findings" && has_value) {
@@ -223,7 +230,8 @@ int Main(std::span<char*> words) {
     }
   }
   if (options.corpus.empty()) {
-    std::cerr << "usage: onnx_fuzz CORPUS|FILE [--seconds S] [--seed N] [--findings FOLDER]\n";
+    std::cerr << "usage: onnx_fuzz CORPUS|FILE [--models COUNT] [--seconds S] [--seed N] "
+                 "[--findings FOLDER]\n";
     return 2;
   }
   std::signal(SIGALRM, OnAlarm);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Damaged models through reader, passes, compiler and a run, under the sanitizers.
 
-usage: onnx_fuzz_test.py ONNX_FUZZ [--seconds S] [--seed N] [--findings FOLDER]
+usage: onnx_fuzz_test.py ONNX_FUZZ [--models COUNT] [--seconds S] [--seed N] [--findings FOLDER]
 
 The sound models that are damaged are those of tests/differential: a few hundred of its seeds, the smaller ones.
 """
@@ -31,14 +31,16 @@ def write_corpus(folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("fuzzer")
-    parser.add_argument("--seconds", type=int, default=25)
+    parser.add_argument("--models", type=int, default=12000)
+    parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--findings", type=pathlib.Path, default=pathlib.Path("."))
     options = parser.parse_args()
     options.findings.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         write_corpus(pathlib.Path(name))
-        words = [options.fuzzer, name, "--seconds", options.seconds, "--seed", options.seed, "--findings", options.findings]
+        words = [options.fuzzer, name, "--models", options.models, "--seconds", options.seconds]
+        words += ["--seed", options.seed, "--findings", options.findings]
         return subprocess.run([str(word) for word in words], check=False).returncode
 
 
