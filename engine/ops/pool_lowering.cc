@@ -1,4 +1,5 @@
-// Channels-last pools on oneDNN; averages of 8-bit values, which it rounds without their scales, on a kernel of our own.
+// Channels-last pools on oneDNN; averages of 8-bit values, which it rounds without their scales, and means of whole planes
+// on kernels of our own.
 #include <algorithm>
 
 #include "engine/onednn/isa.h"
@@ -6,6 +7,7 @@
 #include "engine/onednn/runtime.h"
 #include "engine/ops/integer_average.h"
 #include "engine/ops/lowerings.h"
+#include "engine/ops/plane_mean.h"
 #include "engine/ops/primitive_step.h"
 #include "engine/tensor/status.h"
 
@@ -40,12 +42,22 @@ int64_t EndReach(const AxisWindow& axis) {
                            (axis.out - 1) * axis.stride + axis.reach() - axis.in - axis.pad_begin);
 }
 
+/// The average of a window that lies in the padding alone is 0 / 0: oneDNN takes no padding that could hold one.
+bool HoldsWholeWindow(const AxisWindow& axis) {
+  return axis.pad_begin >= axis.reach() || EndReach(axis) >= axis.reach() ||
+         axis.dilation - 1 >= axis.in;
+}
+
 absl::StatusOr<dnnl::algorithm> Algorithm(const Node& node, const PoolGeometry& g) {
   if (node.op.ends_with("MaxPool")) return dnnl::algorithm::pooling_max;
   const bool pads = std::ranges::any_of(
       g.axes, [](const AxisWindow& axis) { return axis.pad_begin > 0 || EndReach(axis) > 0; });
   const AverageCount count = CountOf(node);
-  if (count == AverageCount::kInside || !pads) return dnnl::algorithm::pooling_avg_exclude_padding;
+  if (count == AverageCount::kInside || !pads) {
+    if (std::ranges::any_of(g.axes, HoldsWholeWindow))
+      return Unimplemented("padding as wide as the window");
+    return dnnl::algorithm::pooling_avg_exclude_padding;
+  }
   // oneDNN divides by the whole kernel.
   const bool beyond = std::ranges::any_of(
       g.axes, [](const AxisWindow& axis) { return EndReach(axis) > axis.pad_end; });
@@ -102,6 +114,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
   OCTET_ASSIGN_OR_RETURN(const PoolGeometry g, Geometry(context));
   if (x.quant && !node.op.ends_with("MaxPool"))
     return LowerIntegerAverage(context, g, CountOf(node));
+  if (node.op == "GlobalAveragePool" && x.dtype == DType::kF32) return LowerPlaneMean(context, g);
   return LowerToOneDnn(context, g);
 }
 

@@ -85,6 +85,23 @@ TEST(PoolLoweringTest, AveragesWholePlanes) {
                            "octet:average_int8");
 }
 
+TEST(PoolLoweringTest, AveragesWholePlanesOfFloats) {
+  for (const int64_t channels : {1, 16, 37, 600}) {
+    Tensor x(DType::kF32, {2, 7, 5, channels});
+    for (int64_t i = 0; i < x.elements(); ++i)
+      x.mutable_span<float>()[i] = static_cast<float>(i % 97 - 40);
+    const OneNode node =
+        OneNode("GlobalAveragePool", 1).Set("channels_last", int64_t{1}).Input(std::move(x));
+    const auto lowered = LowerHere(node);
+    ASSERT_TRUE(lowered.ok()) << lowered.status();
+    EXPECT_EQ(lowered->layer.impl, "octet:plane_mean");
+    const auto expected = node.Run();
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    EXPECT_THAT(Elements<float>(lowered->outputs[0]),
+                ::testing::Pointwise(::testing::FloatNear(1e-4F), Elements<float>((*expected)[0])));
+  }
+}
+
 TEST(PoolLoweringTest, TakesFloatPaddingIntoTheCount) {
   Tensor x(DType::kF32, {1, 4, 4, 16});
   for (int64_t i = 0; i < x.elements(); ++i) x.mutable_span<float>()[i] = static_cast<float>(i % 7);
@@ -92,6 +109,17 @@ TEST(PoolLoweringTest, TakesFloatPaddingIntoTheCount) {
                              .Set("count_include_pad", int64_t{1})
                              .Input(std::move(x)),
                          "jit");
+}
+
+// oneDNN has no average of a window that lies in the padding alone.
+TEST(PoolLoweringTest, LeavesPaddingOfWholeWindowsToTheReference) {
+  const auto pool = [](int64_t include) {
+    return Pool("AveragePool", 13, {2, 2}, {1, 1}, {2, 0, 0, 0})
+        .Set("count_include_pad", include)
+        .Input(Tensor::From<float>({1, 4, 4, 16}, std::vector<float>(256, 1.0F)));
+  };
+  EXPECT_EQ(LowerHere(pool(0)).status().code(), absl::StatusCode::kUnimplemented);
+  ExpectReference<float>(pool(1), "");
 }
 
 TEST(PoolLoweringTest, MovesBytesThroughMaxPools) {
