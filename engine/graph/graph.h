@@ -32,7 +32,7 @@ using NodeId = int32_t;
 inline constexpr int32_t kNone = -1;
 
 /// ONNX's default operator domain ("ai.onnx"), spelled as the empty string; and Octet's own, for
-/// operators that only passes create (see ops/octet_domain.md for each one's definition).
+/// operators that only passes create (see engine/README.md for each one's definition).
 inline constexpr std::string_view kOnnxDomain = "";
 inline constexpr std::string_view kMicrosoftDomain = "com.microsoft";
 inline constexpr std::string_view kOctetDomain = "octet";

@@ -1,4 +1,4 @@
-// Changes of element type: Cast, CastLike, octet:Convert (octet_domain.md).
+// Changes of element type: Cast, CastLike, octet:Convert (engine/README.md).
 #include "engine/ops/dispatch.h"
 #include "engine/ops/elementwise_lowering.h"
 #include "engine/ops/infer_rules.h"

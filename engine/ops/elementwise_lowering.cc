@@ -233,64 +233,6 @@ class BlockStep final : public Step {
   int overwrites_ = kNone;
 };
 
-/// y[i] = table[x[i]] on bytes.
-class TableStep final : public Step {
- public:
-  TableStep(const LowerContext& context, const std::array<uint8_t, 256>& table)
-      : table_(table),
-        elements_(context.output().shape->elements()),
-        overwrites_(OverwritableInput(context, 1)) {}
-
-  absl::Status Run(const StepArgs& args) const override {
-    const auto* x = static_cast<const uint8_t*>(args.inputs[0]);
-    auto* y = static_cast<uint8_t*>(args.outputs[0]);
-    ParallelFor(elements_, kElementwiseGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) y[i] = table_[x[i]];
-    });
-    return absl::OkStatus();
-  }
-
-  int overwrites_input() const override { return overwrites_; }
-
- private:
-  std::array<uint8_t, 256> table_;
-  int64_t elements_;
-  int overwrites_;
-};
-
-/// The node over all 256 bytes, computed by the reference kernel.
-absl::StatusOr<std::array<uint8_t, 256>> MakeTable(const LowerContext& context) {
-  std::array<uint8_t, 256> bytes;
-  for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(i);
-  Graph graph;
-  Node node = context.node;
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (node.inputs[i] == kNone) continue;
-    Value value = context.input(i);
-    if (i == 0) value.shape = Shape{256};
-    if (i == 0) value.constant = Tensor();
-    if (i != 0 && !value.is_constant()) return Unimplemented("a table needs constant attributes");
-    node.inputs[i] = graph.AddValue(std::move(value));
-  }
-  Value result = context.output();
-  result.shape = Shape{256};
-  node.outputs = {graph.AddValue(std::move(result))};
-  OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(graph, node));
-  std::vector<ConstTensorView> inputs;
-  for (const ValueId id : node.inputs) {
-    inputs.push_back(id == kNone ? ConstTensorView{} : graph.value(id).constant.view());
-  }
-  inputs[0] = {bytes.data(), {context.input(0).dtype, Shape{256}}};
-  std::array<uint8_t, 256> table;
-  const TensorView output{table.data(), {context.output().dtype, Shape{256}}};
-  OCTET_RETURN_IF_ERROR(kernel(inputs, {&output, 1}));
-  return table;
-}
-
-bool HasPostOperands(const Node& node) {
-  return std::ranges::any_of(node.post_ops, [](const PostOp& op) { return HasOperand(op.kind); });
-}
-
 /// OK when every operand and the output of the node can be taken block by block.
 absl::Status CheckBlockReals(const LowerContext& context, std::span<const size_t> operands) {
   const auto check = [](const Value& value) -> absl::Status {
@@ -337,25 +279,12 @@ absl::StatusOr<BlockStep::Fn> UnaryBlockFn(const LowerContext& context) {
   });
 }
 
-absl::StatusOr<std::unique_ptr<Step>> LowerTable(const LowerContext& context,
-                                                 std::string_view runs) {
-  OCTET_ASSIGN_OR_RETURN(const auto table, MakeTable(context));
-  Record(context, runs, "octet:table");
-  return std::make_unique<TableStep>(context, table);
-}
-
 constexpr std::array<size_t, 1> kFirst = {0};
 constexpr std::array<size_t, 2> kFirstTwo = {0, 1};
-
-bool CanBeTable(const LowerContext& context) {
-  return IsTypedInt8(context.input(0)) && IsTypedInt8(context.output()) &&
-         !HasPostOperands(context.node);
-}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseUnary(const LowerContext& context) {
-  if (CanBeTable(context)) return LowerTable(context, "int8");
   if (!CheckBlockReals(context, kFirst).ok()) return LowerElementwiseKernel(context);
   OCTET_ASSIGN_OR_RETURN(BlockStep::Fn fn, UnaryBlockFn(context));
   Record(context, RunsOf(context, kFirst), "octet:elementwise");
@@ -397,7 +326,6 @@ absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseKernel(const LowerContext&
 }
 
 absl::StatusOr<std::unique_ptr<Step>> LowerConvert(const LowerContext& context) {
-  if (CanBeTable(context)) return LowerTable(context, "none");
   if (!CheckBlockReals(context, kFirst).ok()) return LowerElementwiseKernel(context);
   Record(context, "none", "octet:convert");
   return std::make_unique<BlockStep>(context, kFirst, nullptr);

@@ -1,5 +1,5 @@
 // Steps for elementwise nodes over typed values that never leave the cache: stored elements are widened,
-// computed and rounded in blocks, or looked up in a table.
+// computed and rounded in blocks.
 #pragma once
 
 #include <memory>
@@ -11,9 +11,7 @@
 namespace octet {
 
 /// Lowers a node of OpTraits::elementwise_unary.
-///   x and y int8 (per tensor), post-ops without operands: "octet:table", 256 results of the reference kernel
-///   anything else with per-tensor quant: "octet:elementwise", blocks of the family's own kernel
-/// UNIMPLEMENTED for per-axis quantization.
+/// "octet:elementwise": blocks of the family's own kernel. UNIMPLEMENTED for per-axis quantization.
 absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseUnary(const LowerContext& context);
 
 /// Lowers two inputs with broadcasting: blocks of the real function of the node's operator ("octet:elementwise")
@@ -23,7 +21,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseBinary(const LowerContext&
 /// Lowers any elementwise node without typed values or post-ops to its own kernel, "octet:elementwise".
 absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseKernel(const LowerContext& context);
 
-/// Lowers octet:Convert: "octet:table" (int8 to int8), else "octet:convert".
+/// Lowers octet:Convert: "octet:convert".
 absl::StatusOr<std::unique_ptr<Step>> LowerConvert(const LowerContext& context);
 
 }  // namespace octet

@@ -1,4 +1,4 @@
-// Matrix products: MatMul, Gemm, MatMulInteger, and octet:MatMul, which the others become (octet_domain.md).
+// Matrix products: MatMul, Gemm, MatMulInteger, and octet:MatMul, which the others become (engine/README.md).
 #include <algorithm>
 #include <string>
 #include <vector>

@@ -112,6 +112,8 @@ struct OpTraits {
   bool data_movement = false;
   /// The kernel takes any stored element type as it is (Cast, Shape, Size): nothing is widened for it.
   bool any_types = false;
+  /// The kernel takes typed values as their integers (octet:Table).
+  bool stored_integers = false;
   /// Not to be folded into a constant (random, or larger than its inputs on purpose).
   bool no_fold = false;
   /// Takes and makes sequences and optionals, too.

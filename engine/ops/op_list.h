@@ -59,6 +59,7 @@
   X(Slice)             /* slice.cc */               \
   X(Softmax)           /* softmax.cc */             \
   X(Spectrum)          /* spectrum.cc */            \
+  X(Table)             /* table.cc */               \
   X(TfIdf)             /* tfidf.cc */               \
   X(TopK)              /* top_k.cc */               \
   X(TransformerNorm)   /* transformer_norm.cc */    \

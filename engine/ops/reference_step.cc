@@ -115,7 +115,8 @@ bool ReferenceComputation::MovesStoredElements(const OpDef& def, const Node& nod
 void ReferenceComputation::PlanConversions(const OpDef& def) {
   const auto plan = [&](Slot& slot) {
     const bool narrow = IsNarrowReal(slot.stored.dtype) && !def.traits.any_types;
-    slot.converted = slot.present && (slot.quant.has_value() || narrow);
+    const bool typed = slot.quant.has_value() && !def.traits.stored_integers;
+    slot.converted = slot.present && (typed || narrow);
     if (!slot.converted) return;
     slot.offset = scratch_bytes_;
     scratch_bytes_ += AlignUp(slot.seen().bytes());

@@ -56,6 +56,7 @@ constexpr std::array kPasses = {
          ChannelsLast},
     Pass{"push_transposes", "moves Transposes until they cancel", PushTransposes},
     Pass{"absorb_converts", "the same for what push_transposes brought together", AbsorbConverts},
+    Pass{"tabulate", "elementwise functions of one int8 value -> octet:Table", Tabulate},
     Pass{"remove_no_ops", "the same for what the other passes left", RemoveNoOps},
 };
 

@@ -80,13 +80,13 @@ TEST_P(UnaryLoweringTest, WidensAndRoundsNarrowFloats) {
   }
 }
 
-TEST_P(UnaryLoweringTest, IsATableBetweenBytes) {
+TEST_P(UnaryLoweringTest, ReadsAndWritesBytes) {
   for (const DType dtype : {DType::kU8, DType::kI8}) {
     SCOPED_TRACE(DTypeName(dtype));
     ExpectReference(Node()
                         .Input(RandomBytes(dtype, {4, 333}, 1), QuantParams::PerTensor(0.031f, 17))
                         .Declare(DType::kU8, {}, QuantParams::PerTensor(0.017f, 90)),
-                    "octet:table", "int8");
+                    "octet:elementwise", "int8");
   }
 }
 
@@ -188,7 +188,7 @@ TEST(ConvertLoweringTest, DequantizesRequantizesAndCasts) {
   ExpectReference(Convert().Input(bytes, quant).Declare(DType::kF32, {}), "octet:convert", "none");
   ExpectReference(
       Convert().Input(bytes, quant).Declare(DType::kI8, {}, QuantParams::PerTensor(0.05f, -3)),
-      "octet:table", "none");
+      "octet:convert", "none");
   const Tensor reals = RandomReals({3, 900}, 2, -8, 8);
   ExpectReference(Convert().Input(reals).Declare(DType::kI8, {}, quant), "octet:convert", "none");
   ExpectReference(Convert().Input(reals).Declare(DType::kBF16, {}), "octet:convert", "none");
