@@ -13,6 +13,7 @@
 #include "engine/onednn/runtime.h"
 #include "engine/onednn/weight_cache.h"
 #include "engine/ops/dynamic_quant_step.h"
+#include "engine/ops/gemv_step.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/post_ops.h"
 #include "engine/ops/primitive_attributes.h"
@@ -73,7 +74,8 @@ class MatMulLowering {
     LayerRecord& layer = context_.layer;
     layer.runs = int8_ ? "int8" : context_.input(0).dtype == DType::kBF16 ? "bf16" : "f32";
     layer.macs = MultiplyAdds(context_.graph, context_.node);
-    layer.isa = onednn::IsaOf(layer.impl);
+    layer.isa = gemv_ ? context_.target.isa : onednn::IsaOf(layer.impl);
+    if (gemv_) return std::move(gemv_);
     return std::move(step_);
   }
 
@@ -265,6 +267,8 @@ class MatMulLowering {
         const MatMulDesc pd,
         pass.weights ? DescribeSharing(context_.weights, *pass.weights, b.get_dims(), describe)
                      : Fast(describe(b)));
+    OCTET_ASSIGN_OR_RETURN(const bool is_gemv, MakeGemv(pass, b, pd.weights_desc()));
+    if (is_gemv) return absl::OkStatus();
     args.push_back(dynamic_      ? ExecArg::Scratch(DNNL_ARG_SRC, a, dynamic_step_->source())
                    : unsigned_a_ ? ExecArg::Scratch(DNNL_ARG_SRC, a, *unsigned_a_)
                                  : ExecArg::Input(DNNL_ARG_SRC, a, 0));
@@ -275,6 +279,21 @@ class MatMulLowering {
                              : ExecArg::Scratch(DNNL_ARG_DST, y, *pass.partial));
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
     return step_->Add(pd, std::move(args));
+  }
+
+  // One row of floats, in the layout that oneDNN wants for more rows: plans for other batches share the weights.
+  absl::StatusOr<bool> MakeGemv(const Pass& pass, const dnnl::memory::desc& plain,
+                                const dnnl::memory::desc& layout) {
+    const bool operands = OwnInputCount(context_.node) != context_.node.inputs.size();
+    if (!pass.weights || int8_ || problem_.y[0] != 1 || operands || pass.dst != DType::kF32)
+      return false;
+    const auto panels = GemvLayout(layout);
+    if (!panels) return false;
+    OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
+    const Tensor bias = context_.has_input(2) ? context_.weights.Intern(bias_) : Tensor();
+    gemv_ = MakeGemvStep(context_, *panels, std::move(packed), bias);
+    context_.layer.impl = Format("octet:gemv:{}", GemvTarget());
+    return true;
   }
 
   absl::StatusOr<ExecArg> RightArg(const Pass& pass, const dnnl::memory::desc& plain,
@@ -299,6 +318,7 @@ class MatMulLowering {
 
   const LowerContext& context_;
   std::unique_ptr<PrimitiveStep> step_;
+  std::unique_ptr<Step> gemv_;                ///< Instead of step_, for one row.
   DynamicQuantStep* dynamic_step_ = nullptr;  ///< step_, when A is quantized at run time.
   std::optional<size_t> unsigned_a_;  ///< Scratch offset of A + 128, where that is computed with.
   std::optional<size_t> signed_b_;    ///< Scratch offset of B, when it is made signed.

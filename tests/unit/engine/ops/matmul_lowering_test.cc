@@ -63,6 +63,34 @@ void ExpectReference(const OneNode& node, float tolerance, std::string_view runs
   }
 }
 
+// Panels of every width, columns and rows that fill none of them, activations behind the bias.
+TEST(GemvLoweringTest, MultipliesOneRow) {
+  for (const int64_t n : {1, 8, 17, 48, 64, 100, 130}) {
+    for (const int64_t k : {1, 3, 16, 37, 300}) {
+      for (const bool bias : {false, true}) {
+        OneNode node =
+            MatMul().Input(RandomReals({1, k}, 1, -2, 2)).Constant(RandomReals({k, n}, 2, -1, 1));
+        if (bias) node.Constant(RandomReals({n}, 3, -1, 1)).Post({PostOp::Kind::kRelu});
+        ExpectReference(node, 1e-5F, "f32");
+      }
+    }
+  }
+}
+
+TEST(GemvLoweringTest, IsUsedForOneRowAlone) {
+  const auto impl = [](int64_t rows) {
+    const auto lowered = LowerHere(MatMul()
+                                       .Input(RandomReals({rows, 128}, 1, -2, 2))
+                                       .Constant(RandomReals({128, 64}, 2, -1, 1)));
+    return lowered.ok() ? lowered->layer.impl : lowered.status().ToString();
+  };
+  EXPECT_THAT(impl(2), Not(HasSubstr("gemv")));
+  // Where oneDNN keeps weights in panels: from AVX2 on.
+  if (onednn::DetectTarget(1).isa.starts_with("avx512")) {
+    EXPECT_THAT(impl(1), HasSubstr("octet:gemv"));
+  }
+}
+
 struct Case {
   const char* name;
   Shape a, b;
