@@ -19,6 +19,7 @@ LIGHT = pathlib.Path("/usr/share/libonnx-testdata/data/light")
 
 BERT = "bert-base"
 TORCHVISION = "torchvision-"  # and the network's name there
+SETTLE_ROWS = 32  # images that their batch normalization averages over
 
 # Which data sets of ../shared/data a model is calibrated with and fed from.
 DATA = {
@@ -50,6 +51,7 @@ class Model:
     calibration: pathlib.Path | None = None
     data: pathlib.Path | None = None
     map: pathlib.Path | None = None
+    random_weights: bool = False
 
 
 def existing(path):
@@ -70,8 +72,8 @@ def load():
             model.map = existing(folder.parent / "model.yaml")
         models.append(model)
     models += [Model(file.stem, file) for file in sorted(LIGHT.glob("light_*.onnx"))]
-    models += [Model(TORCHVISION + name) for name in exports.NETWORKS]
-    return [*models, Model(BERT)]
+    models += [Model(TORCHVISION + name, random_weights=True) for name in exports.NETWORKS]
+    return [*models, Model(BERT, random_weights=True)]
 
 
 def take_images(model):
@@ -84,18 +86,24 @@ def write(model, cache):
     if model.name == BERT:
         model.fp32, model.calibration, model.data = bert.write(cache / BERT)
     elif model.name.startswith(TORCHVISION):
-        model.fp32 = exported(model.name.removeprefix(TORCHVISION), cache)
         take_images(model)
+        model.fp32 = exported(model, cache)
 
 
-def exported(name, cache):
-    """Returns torchvision's network of this name as ONNX. Raises NotMeasured where the exporter is not installed."""
-    script = pathlib.Path(exports.__file__)
+def exported(model, cache):
+    """Returns torchvision's network of this name as ONNX. Raises NotMeasured where the exporter or the images it settles on
+    are not there."""
+    if not model.calibration:
+        raise NotMeasured("there are no images beside the checkout")
+    name, script = model.name.removeprefix(TORCHVISION), pathlib.Path(exports.__file__)
     file = cache / "exports" / f"{name}-{hashlib.sha256(script.read_bytes()).hexdigest()[:16]}.onnx"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        making = file.with_suffix(".making")
-        done = subprocess.run([sys.executable, script, name, making], capture_output=True, text=True, timeout=600, check=False)
+        making, images = file.with_suffix(".making"), file.with_suffix(".npy")
+        np.save(images, mapped(model, model.calibration, SETTLE_ROWS))
+        command = [sys.executable, script, name, images, making]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        images.unlink()
         if done.returncode != 0:
             raise NotMeasured(f"its export fails: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
         making.rename(file)

@@ -85,9 +85,16 @@ class WrittenModelTest(unittest.TestCase):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def test_what_the_exporter_says_is_the_reason(self):
+        images = self.folder / "images.npz"
+        np.savez(images, inputs=np.zeros((2, 3, 8, 8), np.float32))
+        model = catalog.Model(f"{catalog.TORCHVISION}no_such_network", calibration=images)
         with self.assertRaisesRegex(catalog.NotMeasured, "its export fails: .*(no_such_network|torch)"):
-            catalog.write(catalog.Model(f"{catalog.TORCHVISION}no_such_network"), self.folder)
+            catalog.exported(model, self.folder)
         self.assertEqual(list(self.folder.glob("exports/*")), [])
+
+    def test_without_images_there_is_no_export(self):
+        with self.assertRaisesRegex(catalog.NotMeasured, "no images"):
+            catalog.exported(catalog.Model(f"{catalog.TORCHVISION}resnet50"), self.folder)
 
     def test_a_model_of_a_file_stays_as_it_is(self):
         model = catalog.Model("net", self.folder / "net.onnx")

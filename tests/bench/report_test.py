@@ -67,6 +67,14 @@ class RoundsTest(unittest.TestCase):
 
 
 class AgreementTest(unittest.TestCase):
+    def test_random_weights_may_carry_an_error_farther(self):
+        far = row(precision="int8", cosine=0.85, peer_cosine=0.8)
+        self.assertTrue(report.is_wrong(far))
+        random = {**far, "random_weights": True}
+        self.assertFalse(report.is_wrong(random))
+        self.assertTrue(report.counts(random))
+        self.assertTrue(report.is_wrong({**random, "cosine": {"octet": 0.7, "peer": 0.8}}))
+
     def test_equal_answers(self):
         self.assertEqual(rounds.agreement({"a": [1, 2]}, {"b": [1, 2]}), (1, 0))
         self.assertEqual(rounds.agreement({"a": [0, 0]}, {"a": [0, 0]}), (1, 0))

@@ -107,6 +107,7 @@ class Bench:
             catalog.for_batch(file, batch, self.cache) if isinstance(file, pathlib.Path) else file for file in files
         )
         row = {"model": model.name, "precision": label, "batch": batch, "threads": threads}
+        row["random_weights"] = model.random_weights
         if isinstance(theirs, str):
             row["note"] = theirs
         arrays = catalog.feed(model, ours, batch)
