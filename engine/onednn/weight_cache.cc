@@ -41,67 +41,99 @@ std::string SourceKey(const Tensor& source) {
   return key;
 }
 
+using Dims = dnnl::memory::dims;
+
+// What index i of axis `axis` adds to an element's place in a blocked layout: blocks of an axis are digits of its index, so
+// that the axes' parts add up.
+std::vector<int64_t> PlacesAlong(const dnnl::memory::desc& layout, size_t axis) {
+  const Dims blocks = layout.get_inner_blks();
+  const Dims block_axes = layout.get_inner_idxs();
+  const int64_t stride = layout.get_strides()[axis];
+  std::vector<int64_t> places(static_cast<size_t>(layout.get_padded_dims()[axis]));
+  for (size_t i = 0; i < places.size(); ++i) {
+    auto position = static_cast<int64_t>(i);
+    int64_t inner = 1;
+    for (size_t b = blocks.size(); b-- > 0; inner *= blocks[b]) {
+      if (block_axes[b] != static_cast<int64_t>(axis)) continue;
+      places[i] += position % blocks[b] * inner;
+      position /= blocks[b];
+    }
+    places[i] += position * stride;
+  }
+  return places;
+}
+
 // Writes the elements of a layout without blocks where a blocked one has them, and zeros into its padding.
 // Requires: one element type of `size` bytes.
-void Pack(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
-          size_t size, std::byte* out) {
-  using Dims = dnnl::memory::dims;
-  const Dims dims = to.get_dims();
-  const Dims padded = to.get_padded_dims();
-  const Dims from_strides = from.get_strides();
-  const Dims strides = to.get_strides();
-  const Dims blocks = to.get_inner_blks();
-  const Dims block_axes = to.get_inner_idxs();
-  const int64_t total =
-      std::accumulate(padded.begin(), padded.end(), int64_t{1}, std::multiplies<>());
-  Dims index(padded.size(), 0);
-  Dims outer;
-  for (int64_t i = 0; i < total; ++i) {
-    outer = index;
-    int64_t offset = 0;
-    int64_t inner = 1;
-    for (size_t b = blocks.size(); b-- > 0;) {
-      int64_t& position = outer[static_cast<size_t>(block_axes[b])];
-      offset += position % blocks[b] * inner;
-      position /= blocks[b];
-      inner *= blocks[b];
-    }
-    bool inside = true;
-    int64_t element = 0;
-    for (size_t d = 0; d < dims.size(); ++d) {
-      offset += outer[d] * strides[d];
-      inside = inside && index[d] < dims[d];
-      element += index[d] * from_strides[d];
-    }
-    std::byte* const at = out + static_cast<size_t>(offset) * size;
-    if (inside) {
-      std::memcpy(at, data + static_cast<size_t>(element) * size, size);
-    } else {
-      std::memset(at, 0, size);
-    }
-    for (size_t d = dims.size(); d-- > 0 && ++index[d] == padded[d];) index[d] = 0;
+class Packer {
+ public:
+  Packer(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
+         size_t size, std::byte* out)
+      : data_(data),
+        out_(out),
+        size_(size),
+        dims_(to.get_dims()),
+        from_strides_(from.get_strides()) {
+    for (size_t axis = 0; axis < dims_.size(); ++axis) places_.push_back(PlacesAlong(to, axis));
   }
+
+  void Run() const { Along(0, 0, 0, true); }
+
+ private:
+  void Along(size_t axis, int64_t from, int64_t place, bool inside) const {
+    const std::vector<int64_t>& places = places_[axis];
+    const auto size = static_cast<int64_t>(size_);
+    const bool last = axis + 1 == places_.size();
+    for (size_t i = 0; i < places.size(); ++i) {
+      const int64_t to = place + places[i];
+      const int64_t element = from + static_cast<int64_t>(i) * from_strides_[axis];
+      const bool here = inside && static_cast<int64_t>(i) < dims_[axis];
+      if (!last) {
+        Along(axis + 1, element, to, here);
+      } else if (here) {
+        std::memcpy(out_ + to * size, data_ + element * size, size_);
+      } else {
+        std::memset(out_ + to * size, 0, size_);
+      }
+    }
+  }
+
+  const std::byte* data_;
+  std::byte* out_;
+  size_t size_;
+  Dims dims_;
+  Dims from_strides_;
+  std::vector<std::vector<int64_t>> places_;  ///< Per axis.
+};
+
+// oneDNN 3.7's reorder mixes up the elements of layouts with padding on AVX-512 ("jit:uni": 40 or 640 output channels in
+// blocks of 16 or 48).
+bool IsPackedHere(const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+  return to.get_format_kind() == dnnl::memory::format_kind::blocked &&
+         to.get_dims() != to.get_padded_dims() && from.get_inner_nblks() == 0 &&
+         from.get_data_type() == to.get_data_type();
 }
 
 absl::Status Reorder(const Tensor& source, const dnnl::memory::desc& from,
                      const dnnl::memory::desc& to, std::byte* out) {
-  const auto done = Catch([&] {
-    dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
-    dnnl::memory dst(to, CpuEngine(), out);
-    dnnl::stream stream(CpuEngine());
-    dnnl::reorder(src, dst).execute(stream, src, dst);
-    stream.wait();
-    return true;
-  });
-  OCTET_RETURN_IF_ERROR(done.status());
-  // oneDNN 3.7's reorder mixes up the elements of layouts with padding on AVX-512 ("jit:uni": 40 or 640 output
-  // channels in blocks of 16 or 48). What it adds behind the elements of 8-bit weights is right.
-  const bool blocked = to.get_format_kind() == dnnl::memory::format_kind::blocked;
-  if (!blocked || to.get_dims() == to.get_padded_dims() || from.get_inner_nblks() != 0 ||
-      from.get_data_type() != to.get_data_type()) {
-    return absl::OkStatus();
+  const bool packed = IsPackedHere(from, to);
+  const Dims padded = to.get_padded_dims();
+  const auto elements = static_cast<size_t>(
+      std::accumulate(padded.begin(), padded.end(), int64_t{1}, std::multiplies<>()));
+  const size_t size = SizeOf(source.dtype());
+  // What oneDNN adds behind the elements of 8-bit weights is right.
+  if (!packed || to.get_size() != elements * size) {
+    const auto done = Catch([&] {
+      dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
+      dnnl::memory dst(to, CpuEngine(), out);
+      dnnl::stream stream(CpuEngine());
+      dnnl::reorder(src, dst).execute(stream, src, dst);
+      stream.wait();
+      return true;
+    });
+    OCTET_RETURN_IF_ERROR(done.status());
   }
-  Pack(static_cast<const std::byte*>(source.data()), from, to, SizeOf(source.dtype()), out);
+  if (packed) Packer(static_cast<const std::byte*>(source.data()), from, to, size, out).Run();
   return absl::OkStatus();
 }
 

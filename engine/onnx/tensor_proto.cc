@@ -5,8 +5,10 @@
 #include <charconv>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -148,6 +150,20 @@ absl::StatusOr<ExternalRange> ParseExternal(const TensorProto& proto) {
   return range;
 }
 
+// Short elements lie wherever the message put them; long ones are taken over as they are, which the allocator has aligned
+// for every type.
+Tensor TakeRaw(TensorProto& proto, DType dtype, const Shape& shape) {
+  constexpr size_t kLong = 4096;
+  if (proto.raw_data().size() < kLong) {
+    Tensor tensor(dtype, shape);
+    std::memcpy(tensor.mutable_data(), proto.raw_data().data(), tensor.bytes());
+    return tensor;
+  }
+  auto elements = std::make_shared<std::string>(std::move(*proto.mutable_raw_data()));
+  const void* data = elements->data();
+  return {dtype, shape, std::move(elements), data};
+}
+
 void CleanBools(Tensor& tensor) {
   if (tensor.dtype() != DType::kBool) return;
   auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
@@ -212,14 +228,14 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
   } else if (!raw && bytes > proto.ByteSizeLong() * 8) {
     return InvalidArgument("too few elements for shape {}", shape.ToString());
   }
-  Tensor tensor(dtype, shape);
-  auto* data = static_cast<std::byte*>(tensor.mutable_data());
-  if (external) {
-    OCTET_RETURN_IF_ERROR(external_->Read(range, {data, bytes}));
-  } else if (raw) {
-    if (bytes > 0) std::memcpy(data, proto.raw_data().data(), bytes);
+  Tensor tensor;
+  if (raw) {
+    tensor = TakeRaw(proto, dtype, shape);
   } else {
-    OCTET_RETURN_IF_ERROR(CopyTyped(proto, tensor));
+    tensor = Tensor(dtype, shape);
+    auto* data = static_cast<std::byte*>(tensor.mutable_data());
+    OCTET_RETURN_IF_ERROR(external ? external_->Read(range, {data, bytes})
+                                   : CopyTyped(proto, tensor));
   }
   CleanBools(tensor);
   budget_ -= bytes;
