@@ -26,7 +26,7 @@ void LookUp(const uint8_t* table, const uint8_t* x, uint8_t* y, int64_t n) {
   const auto t2 = hn::LoadU(d, table + 128);
   const auto t3 = hn::LoadU(d, table + 192);
   const auto low_bits = hn::Set(d, uint8_t{0x7F});
-  const auto look_up = [&](const auto& from) {
+  const auto look_up = [&](const auto& from) HWY_ATTR {
     const auto place = hn::IndicesFromVec(d, hn::And(from, low_bits));
     return hn::IfThenElse(hn::Gt(from, low_bits), hn::TwoTablesLookupLanes(d, t2, t3, place),
                           hn::TwoTablesLookupLanes(d, t0, t1, place));

@@ -59,7 +59,7 @@ HWY_INLINE void RunTile(D d, const DepthwiseInt8::Packed& packed, const Depthwis
   constexpr int kColumns = (kTile - 1) * kStride + kKernel;
   const size_t lanes = hn::Lanes(d);
   const size_t quarter = lanes / 4;
-  const DepthwiseNumbers& numbers = packed.numbers;
+  const Int8Numbers& numbers = packed.numbers;
   const int64_t pixel = packed.shape.channels;
   const V8 x_flip = hn::Set(d, numbers.x_signed ? uint8_t{0x80} : uint8_t{0});
   const int8_t* HWY_RESTRICT weights = block.weights.data();
@@ -284,7 +284,7 @@ bool DepthwiseInt8::Covers(const DepthwiseShape& shape) {
 
 const char* DepthwiseInt8::TargetName() { return HWY_DYNAMIC_DISPATCH(Target)(); }
 
-DepthwiseInt8::DepthwiseInt8(const DepthwiseShape& shape, const DepthwiseNumbers& numbers,
+DepthwiseInt8::DepthwiseInt8(const DepthwiseShape& shape, const Int8Numbers& numbers,
                              std::span<const int8_t> weights, std::span<const float> bias,
                              std::span<const float> factor)
     : packed_{shape, numbers, CutChannels(shape.channels), {}} {

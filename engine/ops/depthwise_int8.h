@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "engine/ops/int8_numbers.h"
+
 namespace octet {
 
 /// y[n, h, w, c] = clamp(round((sum over taps of (x - x_zero) * weights + bias[c]) * factor[c]) + y_zero, low, high) on
@@ -21,14 +23,6 @@ struct DepthwiseShape {
   int64_t pad_top = 0;
   int64_t pad_left = 0;
 };
-struct DepthwiseNumbers {
-  bool x_signed = false;  ///< I8, else U8.
-  bool y_signed = false;
-  int32_t x_zero = 0;
-  int32_t y_zero = 0;
-  int32_t low = 0;  ///< Bounds of the stored result, within its type.
-  int32_t high = 255;
-};
 
 /// One convolution, its weights packed. Immutable after construction.
 class DepthwiseInt8 {
@@ -39,7 +33,7 @@ class DepthwiseInt8 {
   static const char* TargetName();
 
   /// `weights` [channels, kernel, kernel]; `bias` and `factor` one per channel. Requires: Covers(shape).
-  DepthwiseInt8(const DepthwiseShape& shape, const DepthwiseNumbers& numbers,
+  DepthwiseInt8(const DepthwiseShape& shape, const Int8Numbers& numbers,
                 std::span<const int8_t> weights, std::span<const float> bias,
                 std::span<const float> factor);
 
@@ -59,7 +53,7 @@ class DepthwiseInt8 {
   /// All that the kernel reads besides tensors.
   struct Packed {
     DepthwiseShape shape;
-    DepthwiseNumbers numbers;
+    Int8Numbers numbers;
     std::vector<Block> blocks;
     std::vector<uint8_t> outside;  ///< A row of x_zero.
   };

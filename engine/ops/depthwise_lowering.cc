@@ -1,12 +1,10 @@
 #include "engine/ops/depthwise_lowering.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "engine/ops/reference_step.h"
 #include "engine/tensor/parallel.h"
-#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -53,42 +51,6 @@ class DepthwiseStep final : public Step {
   int64_t grain_;
 };
 
-/// Takes what an activation allows off the bounds: rounding keeps the order, so bounds may be rounded before it.
-absl::Status Narrow(const PostOp& op, float y_scale, DepthwiseNumbers& numbers) {
-  const auto step_of = [&](float real) {
-    const double step = std::nearbyint(real / y_scale) + numbers.y_zero;
-    return static_cast<int32_t>(std::clamp<double>(step, numbers.low, numbers.high));
-  };
-  switch (op.kind) {
-    case PostOp::Kind::kRelu:
-      numbers.low = step_of(0);
-      return absl::OkStatus();
-    case PostOp::Kind::kClip:
-      if (!(op.alpha <= op.beta)) return Unimplemented("a clip without values between its bounds");
-      numbers.low = step_of(op.alpha);
-      numbers.high = step_of(op.beta);
-      return absl::OkStatus();
-    default:
-      return Unimplemented("post-op {}", PostOpName(op.kind));
-  }
-}
-
-absl::StatusOr<DepthwiseNumbers> NumbersOf(const LowerContext& context) {
-  const Value& x = context.input(0);
-  const Value& y = context.output();
-  DepthwiseNumbers numbers;
-  numbers.x_signed = x.dtype == DType::kI8;
-  numbers.y_signed = y.dtype == DType::kI8;
-  numbers.x_zero = x.quant->zero_points[0];
-  numbers.y_zero = y.quant->zero_points[0];
-  const IntRange range = RangeOf(y.dtype);
-  numbers.low = range.min;
-  numbers.high = range.max;
-  for (const PostOp& op : context.node.post_ops)
-    OCTET_RETURN_IF_ERROR(Narrow(op, y.quant->scales[0], numbers));
-  return numbers;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Step>> LowerDepthwiseInt8(const LowerContext& context,
@@ -96,7 +58,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerDepthwiseInt8(const LowerContext& con
                                                          const DepthwiseShape& shape) {
   if (!DepthwiseInt8::Covers(shape))
     return Unimplemented("no depthwise kernel for this window or so few channels");
-  OCTET_ASSIGN_OR_RETURN(const DepthwiseNumbers numbers, NumbersOf(context));
+  OCTET_ASSIGN_OR_RETURN(const Int8Numbers numbers, NumbersOf(context));
   const std::vector<float> no_bias(static_cast<size_t>(shape.channels), 0.0F);
   const std::span<const float> bias =
       context.has_input(2) ? whole.bias().span<float>() : std::span<const float>(no_bias);

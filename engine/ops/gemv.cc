@@ -1,11 +1,13 @@
 #include "engine/ops/gemv.h"
 
 #include <algorithm>
+#include <cstring>
 
 // Compiled once for each instruction set; the names in between are its own.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/ops/gemv.cc"
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
+#define HWY_WANT_AVX3_DL 1  // Which has 8-bit dot products (VNNI).
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
@@ -14,83 +16,169 @@ namespace octet {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
+// Sums of 16 columns, or of as many as a vector holds.
 using Floats = hn::CappedTag<float, 16>;
+using Ints = hn::Rebind<int32_t, Floats>;
 using FloatVec = hn::Vec<Floats>;
+using IntVec = hn::Vec<Ints>;
 
-// Columns [column, column + kVectors * lanes) of a panel. kParts sums per column keep the multipliers busy while one
-// addition waits for the one before.
-template <int kVectors, int kParts>
-HWY_INLINE void MultiplyColumns(const PackedMatrix& b, const float* HWY_RESTRICT panel,
-                                const float* HWY_RESTRICT x, FloatVec* HWY_RESTRICT sums) {
+constexpr int64_t kMostVectors = 4;  // Of columns that are multiplied at once.
+
+// Calls visit.operator()<vectors>(panel, first column, columns) for runs of columns that cover panels [first, last).
+template <class Visit>
+HWY_INLINE void ForColumns(const PanelLayout& layout, int64_t first, int64_t last,
+                           const Visit& visit) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(Floats()));
+  for (int64_t panel = first; panel < last; ++panel) {
+    for (int64_t within = 0; within < layout.width && panel * layout.width + within < layout.n;) {
+      const int64_t vectors = std::min(kMostVectors, (layout.width - within) / lanes);
+      const int64_t column = panel * layout.width + within;
+      const int64_t at = panel * layout.pitch + within * layout.group;
+      const int64_t count = std::min(vectors * lanes, layout.n - column);
+      switch (vectors) {
+        case 1:
+          visit.template operator()<1>(at, column, count);
+          break;
+        case 2:
+          visit.template operator()<2>(at, column, count);
+          break;
+        case 3:
+          visit.template operator()<3>(at, column, count);
+          break;
+        default:
+          visit.template operator()<4>(at, column, count);
+      }
+      within += vectors * lanes;
+    }
+  }
+}
+
+// kParts sums per column keep the multipliers busy while one addition waits for the one before.
+template <int kVectors>
+constexpr int kParts = kVectors > 2 ? 2 : 4;
+
+template <int kVectors>
+HWY_INLINE void MultiplyFloats(const PanelLayout& layout, const float* HWY_RESTRICT b,
+                               const float* HWY_RESTRICT x, FloatVec* HWY_RESTRICT sums) {
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  FloatVec parts[kParts][kVectors];
+  constexpr int kSums = kParts<kVectors>;
+  FloatVec parts[kSums][kVectors];
   for (auto& part : parts) {
     for (auto& sum : part) sum = hn::Zero(d);
   }
   int64_t k = 0;
-  for (; k + kParts <= b.k; k += kParts) {
+  for (; k + kSums <= layout.k; k += kSums) {
 #pragma GCC unroll 4
-    for (int p = 0; p < kParts; ++p) {
+    for (int p = 0; p < kSums; ++p) {
       const FloatVec value = hn::Set(d, x[k + p]);
-      const float* row = panel + (k + p) * b.width;
+      const float* row = b + (k + p) * layout.width;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v)
         parts[p][v] = hn::MulAdd(value, hn::LoadU(d, row + v * lanes), parts[p][v]);
     }
   }
-  for (; k < b.k; ++k) {
+  for (; k < layout.k; ++k) {
     const FloatVec value = hn::Set(d, x[k]);
+    const float* row = b + k * layout.width;
     for (int v = 0; v < kVectors; ++v)
-      parts[0][v] = hn::MulAdd(value, hn::LoadU(d, panel + k * b.width + v * lanes), parts[0][v]);
+      parts[0][v] = hn::MulAdd(value, hn::LoadU(d, row + v * lanes), parts[0][v]);
   }
   for (int v = 0; v < kVectors; ++v) {
     sums[v] = parts[0][v];
-    for (int p = 1; p < kParts; ++p) sums[v] = hn::Add(sums[v], parts[p][v]);
+    for (int p = 1; p < kSums; ++p) sums[v] = hn::Add(sums[v], parts[p][v]);
   }
 }
 
-template <int kVectors, int kParts>
-HWY_INLINE void StoreColumns(const PackedMatrix& b, const float* panel, const float* x,
-                             const float* bias, float* y, int64_t count) {
+void RunGemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
+             float* y, int64_t first, int64_t last) {
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  FloatVec sums[kVectors];
-  MultiplyColumns<kVectors, kParts>(b, panel, x, sums);
-  for (int v = 0; v < kVectors && v * lanes < count; ++v) {
-    const auto left = static_cast<size_t>(std::min(lanes, count - v * lanes));
-    if (bias != nullptr) sums[v] = hn::Add(sums[v], hn::LoadN(d, bias + v * lanes, left));
-    hn::StoreN(sums[v], d, y + v * lanes, left);
+  ForColumns(layout, first, last,
+             [&]<int kVectors>(int64_t at, int64_t column, int64_t count) HWY_ATTR {
+               FloatVec sums[kVectors];
+               MultiplyFloats<kVectors>(layout, panels + at, x, sums);
+               for (int v = 0; v < kVectors && v * lanes < count; ++v) {
+                 const auto left = static_cast<size_t>(std::min(lanes, count - v * lanes));
+                 if (bias != nullptr)
+                   sums[v] = hn::Add(sums[v], hn::LoadN(d, bias + column + v * lanes, left));
+                 hn::StoreN(sums[v], d, y + column + v * lanes, left);
+               }
+             });
+}
+
+// Four elements of x, as every lane wants them.
+HWY_INLINE int32_t FourOf(const uint8_t* x, int64_t count) {
+  int32_t four = 0;
+  std::memcpy(&four, x, static_cast<size_t>(count));
+  return four;
+}
+
+template <int kVectors>
+HWY_INLINE void MultiplyBytes(const PanelLayout& layout, const int8_t* HWY_RESTRICT b,
+                              const uint8_t* HWY_RESTRICT x, int32_t flip,
+                              IntVec* HWY_RESTRICT sums) {
+  const Ints d;
+  const hn::Repartition<int8_t, Ints> d8;
+  const hn::Repartition<uint8_t, Ints> du8;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  constexpr int kSums = kParts<kVectors>;
+  IntVec parts[kSums][kVectors];
+  for (int p = 0; p < kSums; ++p) {
+    for (int v = 0; v < kVectors; ++v) parts[p][v] = p == 0 ? sums[v] : hn::Zero(d);
+  }
+  const auto add = [&](IntVec* part, int64_t k, int32_t four) HWY_ATTR {
+    const auto value = hn::BitCast(du8, hn::Set(d, four ^ flip));
+    const int8_t* row = b + k * layout.width;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      part[v] = hn::SumOfMulQuadAccumulate(d, value, hn::LoadU(d8, row + v * lanes * 4), part[v]);
+    }
+  };
+  int64_t k = 0;
+  for (; k + 4 * kSums <= layout.k; k += 4 * kSums) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kSums; ++p) add(parts[p], k + 4 * p, FourOf(x + k + 4 * p, 4));
+  }
+  for (; k < layout.k; k += 4) add(parts[0], k, FourOf(x + k, std::min<int64_t>(4, layout.k - k)));
+  for (int v = 0; v < kVectors; ++v) {
+    sums[v] = parts[0][v];
+    for (int p = 1; p < kSums; ++p) sums[v] = hn::Add(sums[v], parts[p][v]);
   }
 }
 
-void RunGemv(const PackedMatrix& b, const float* x, const float* bias, float* y, int64_t first,
-             int64_t last) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(Floats()));
-  for (int64_t p = first; p < last; ++p) {
-    for (int64_t column = 0; column < b.width;) {
-      const int64_t at = p * b.width + column;
-      if (at >= b.n) break;
-      const int64_t vectors = std::min<int64_t>(4, (b.width - column) / lanes);
-      const float* panel = b.panels + p * b.pitch + column;
-      const float* some = bias == nullptr ? nullptr : bias + at;
-      const int64_t count = std::min(vectors * lanes, b.n - at);
-      switch (vectors) {
-        case 1:
-          StoreColumns<1, 4>(b, panel, x, some, y + at, count);
-          break;
-        case 2:
-          StoreColumns<2, 4>(b, panel, x, some, y + at, count);
-          break;
-        case 3:
-          StoreColumns<3, 2>(b, panel, x, some, y + at, count);
-          break;
-        default:
-          StoreColumns<4, 2>(b, panel, x, some, y + at, count);
-      }
-      column += vectors * lanes;
-    }
-  }
+void RunGemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
+                 const GemvColumns& columns, const uint8_t* x, uint8_t* y, int64_t first,
+                 int64_t last) {
+  const Ints d;
+  const Floats df;
+  const hn::Rebind<uint8_t, Ints> d8;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int32_t x_flip = numbers.x_signed ? static_cast<int32_t>(0x80808080) : 0;
+  // Signed results are stored as they would be with 128 added, and turned back.
+  const int32_t y_flip = numbers.y_signed ? 128 : 0;
+  const IntVec zero = hn::Set(d, numbers.y_zero + y_flip);
+  const IntVec low = hn::Set(d, numbers.low + y_flip);
+  const IntVec high = hn::Set(d, numbers.high + y_flip);
+  const auto turn = hn::Set(d8, static_cast<uint8_t>(y_flip));
+  ForColumns(
+      layout, first, last, [&]<int kVectors>(int64_t at, int64_t column, int64_t count) HWY_ATTR {
+        IntVec sums[kVectors];
+        for (int v = 0; v < kVectors; ++v)
+          sums[v] = hn::LoadU(d, columns.compensation + column + v * lanes);
+        MultiplyBytes<kVectors>(layout, panels + at, x, x_flip, sums);
+        for (int v = 0; v < kVectors && v * lanes < count; ++v) {
+          const int64_t of = column + v * lanes;
+          const FloatVec biased =
+              hn::Add(hn::ConvertTo(df, sums[v]), hn::LoadU(df, columns.bias + of));
+          const IntVec steps = hn::NearestInt(hn::Mul(biased, hn::LoadU(df, columns.factor + of)));
+          // Near the ends of int32 the zero point could wrap around.
+          const IntVec near = hn::Min(hn::Max(steps, hn::Set(d, -100000)), hn::Set(d, 100000));
+          const IntVec stored = hn::Min(hn::Max(hn::Add(near, zero), low), high);
+          const auto left = static_cast<size_t>(std::min(lanes, count - v * lanes));
+          hn::StoreN(hn::Xor(hn::DemoteTo(d8, stored), turn), d8, y + of, left);
+        }
+      });
 }
 
 const char* TargetOfGemv() { return hwy::TargetName(HWY_TARGET); }
@@ -104,12 +192,19 @@ HWY_AFTER_NAMESPACE();
 namespace octet {
 namespace {
 HWY_EXPORT(RunGemv);
+HWY_EXPORT(RunGemvInt8);
 HWY_EXPORT(TargetOfGemv);
 }  // namespace
 
-void Gemv(const PackedMatrix& b, const float* x, const float* bias, float* y, int64_t first,
-          int64_t last) {
-  HWY_DYNAMIC_DISPATCH(RunGemv)(b, x, bias, y, first, last);
+void Gemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
+          float* y, int64_t first, int64_t last) {
+  HWY_DYNAMIC_DISPATCH(RunGemv)(layout, panels, x, bias, y, first, last);
+}
+
+void GemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
+              const GemvColumns& columns, const uint8_t* x, uint8_t* y, int64_t first,
+              int64_t last) {
+  HWY_DYNAMIC_DISPATCH(RunGemvInt8)(layout, panels, numbers, columns, x, y, first, last);
 }
 
 const char* GemvTarget() { return HWY_DYNAMIC_DISPATCH(TargetOfGemv)(); }

@@ -3,26 +3,44 @@
 
 #include <cstdint>
 
+#include "engine/ops/int8_numbers.h"
+
 namespace octet {
 
-/// B [K, N] in panels of `width` columns, zeros behind column N: element (k, n) is at
-/// panels[n / width * pitch + k * width + n % width]. oneDNN's BA16a{width}b with f32 is of this kind.
-struct PackedMatrix {
-  const float* panels = nullptr;
+/// Where the elements of B [K, N] are: in panels of `width` columns, zeros behind column N and row K. Rows of a panel are
+/// behind each other, groups of `group` rows column by column: element (k, n) is at
+/// n / width * pitch + (k / group * width + n % width) * group + k % group.
+/// oneDNN's BA16a64b (f32, group 1) and BA16a64b4a (int8, group 4) are of this kind.
+struct PanelLayout {
   int64_t k = 0;
   int64_t n = 0;
-  int64_t width = 0;  ///< 16, 24, 32, 48 or 64.
-  int64_t pitch = 0;  ///< Elements between panels, at least k * width.
+  int64_t width = 0;  ///< 16, 32, 48 or 64.
+  int64_t group = 1;
+  int64_t pitch = 0;  ///< Elements between panels.
 
   int64_t panel_count() const { return (n + width - 1) / width; }
 };
 
 /// y[j] = bias[j] + sum over i of x[i] * B[i, j] for the columns of panels [first, last); bias may be null. Sums are FP32, of
-/// two or four interleaved parts of K. Thread-safe.
-void Gemv(const PackedMatrix& b, const float* x, const float* bias, float* y, int64_t first,
-          int64_t last);
+/// two or four interleaved parts of K. Requires: group 1. Thread-safe.
+void Gemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
+          float* y, int64_t first, int64_t last);
 
-/// The instruction set that Gemv runs on, as Highway names it: "AVX3".
+/// What turns the sums of a column into steps of the result; a row per column of all panels, padding included.
+struct GemvColumns {
+  const int32_t*
+      compensation;  ///< -x_zero * sum of the column, x_zero moved up by 128 where x is signed.
+  const float* bias;
+  const float* factor;
+};
+
+/// y[j] = clamp(round((sum over i of (x[i] - x_zero) * B[i, j] + bias[j]) * factor[j]) + y_zero, low, high), halves to even, for
+/// the columns of panels [first, last). Sums are exact integers on every CPU. Requires: group 4. Thread-safe.
+void GemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
+              const GemvColumns& columns, const uint8_t* x, uint8_t* y, int64_t first,
+              int64_t last);
+
+/// The instruction set that both run on, as Highway names it: "AVX3_DL".
 const char* GemvTarget();
 
 }  // namespace octet

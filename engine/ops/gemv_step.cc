@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "engine/ops/post_ops.h"
 #include "engine/tensor/parallel.h"
+#include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
@@ -12,63 +14,120 @@ namespace {
 /// Weights that a thread reads at least.
 constexpr int64_t kGemvGrain = int64_t{1} << 16;
 
-class GemvStep final : public Step {
+class GemvStep : public Step {
  public:
-  GemvStep(const LowerContext& context, PackedMatrix matrix,
-           std::shared_ptr<const std::byte[]> weights, Tensor bias)
-      : post_ops_(context.node.post_ops),
-        matrix_(matrix),
-        weights_(std::move(weights)),
-        bias_(std::move(bias)) {
-    matrix_.panels = reinterpret_cast<const float*>(weights_.get());
-  }
+  GemvStep(const PanelLayout& layout, std::shared_ptr<const std::byte[]> weights)
+      : layout_(layout), weights_(std::move(weights)) {}
 
   absl::Status Run(const StepArgs& args) const override {
-    const auto* x = static_cast<const float*>(args.inputs[0]);
-    auto* y = static_cast<float*>(args.outputs[0]);
-    const float* bias = bias_.empty_handle() ? nullptr : bias_.span<float>().data();
-    ParallelFor(matrix_.panel_count(), 1 + kGemvGrain / matrix_.pitch,
-                [&](int64_t first, int64_t last) {
-                  Gemv(matrix_, x, bias, y, first, last);
-                  const int64_t begin = first * matrix_.width;
-                  const int64_t end = std::min(last * matrix_.width, matrix_.n);
-                  for (const PostOp& op : post_ops_) ApplyUnaryPostOp(op, y + begin, end - begin);
-                });
+    ParallelFor(layout_.panel_count(), 1 + kGemvGrain / layout_.pitch,
+                [&](int64_t first, int64_t last) { RunPanels(args, first, last); });
     return absl::OkStatus();
   }
 
   bool reads_input(int i) const override { return i == 0; }
   bool is_primitive() const override { return true; }
 
+ protected:
+  virtual void RunPanels(const StepArgs& args, int64_t first, int64_t last) const = 0;
+
+  const PanelLayout layout_;
+  const std::shared_ptr<const std::byte[]> weights_;
+};
+
+class GemvFloatStep final : public GemvStep {
+ public:
+  GemvFloatStep(const LowerContext& context, const PanelLayout& layout,
+                std::shared_ptr<const std::byte[]> weights, Tensor bias)
+      : GemvStep(layout, std::move(weights)),
+        post_ops_(context.node.post_ops),
+        bias_(std::move(bias)) {}
+
  private:
-  std::vector<PostOp> post_ops_;
-  PackedMatrix matrix_;
-  std::shared_ptr<const std::byte[]> weights_;
-  Tensor bias_;
+  void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
+    auto* y = static_cast<float*>(args.outputs[0]);
+    const float* bias = bias_.empty_handle() ? nullptr : bias_.span<float>().data();
+    Gemv(layout_, reinterpret_cast<const float*>(weights_.get()),
+         static_cast<const float*>(args.inputs[0]), bias, y, first, last);
+    const int64_t begin = first * layout_.width;
+    const int64_t end = std::min(last * layout_.width, layout_.n);
+    for (const PostOp& op : post_ops_) ApplyUnaryPostOp(op, y + begin, end - begin);
+  }
+
+  const std::vector<PostOp> post_ops_;
+  const Tensor bias_;
+};
+
+class GemvInt8Step final : public GemvStep {
+ public:
+  GemvInt8Step(const PanelLayout& layout, std::shared_ptr<const std::byte[]> weights,
+               const Int8Numbers& numbers, const WholeSums& whole,
+               std::span<const int32_t> column_sums)
+      : GemvStep(layout, std::move(weights)), numbers_(numbers) {
+    const auto columns = static_cast<size_t>(layout.panel_count() * layout.width);
+    const int32_t x_zero = numbers.x_zero + (numbers.x_signed ? 128 : 0);
+    for (const int32_t sum : column_sums) compensation_.push_back(-x_zero * sum);
+    if (!whole.bias().empty_handle())
+      std::ranges::copy(whole.bias().span<float>(), std::back_inserter(bias_));
+    factor_.assign(whole.factors().begin(), whole.factors().end());
+    compensation_.resize(columns);
+    bias_.resize(columns);
+    factor_.resize(columns);
+  }
+
+ private:
+  void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
+    GemvInt8(layout_, reinterpret_cast<const int8_t*>(weights_.get()), numbers_,
+             {compensation_.data(), bias_.data(), factor_.data()},
+             static_cast<const uint8_t*>(args.inputs[0]), static_cast<uint8_t*>(args.outputs[0]),
+             first, last);
+  }
+
+  const Int8Numbers numbers_;
+  std::vector<int32_t> compensation_;
+  std::vector<float> bias_;
+  std::vector<float> factor_;
 };
 
 }  // namespace
 
-std::optional<PackedMatrix> GemvLayout(const dnnl::memory::desc& weights) {
-  if (weights.get_data_type() != dnnl::memory::data_type::f32 || weights.get_ndims() != 2 ||
-      weights.get_format_kind() != dnnl::memory::format_kind::blocked)
-    return std::nullopt;
-  const auto blocks = weights.get_inner_blks();
-  const auto axes = weights.get_inner_idxs();
-  // Blocks of rows inside blocks of columns, those of one panel behind each other: K rows of `width` columns.
-  if (weights.get_inner_nblks() != 2 || axes[0] != 0 || axes[1] != 1 || blocks[1] % 8 != 0 ||
-      blocks[1] > 64 || weights.get_strides()[0] != blocks[0] * blocks[1] ||
+std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights) {
+  using Dims = dnnl::memory::dims;
+  if (weights.get_ndims() != 2 || weights.get_format_kind() != dnnl::memory::format_kind::blocked ||
       weights.get_submemory_offset() != 0)
     return std::nullopt;
-  return PackedMatrix{.k = weights.get_dims()[0],
-                      .n = weights.get_dims()[1],
-                      .width = blocks[1],
-                      .pitch = weights.get_strides()[1]};
+  const bool floats = weights.get_data_type() == dnnl::memory::data_type::f32;
+  const bool bytes = weights.get_data_type() == dnnl::memory::data_type::s8;
+  const Dims blocks = weights.get_inner_blks();
+  // Rows inside columns, for 8 bits four rows inside that; the blocks of one panel behind each other.
+  const bool known = (floats && weights.get_inner_idxs() == Dims{0, 1}) ||
+                     (bytes && weights.get_inner_idxs() == Dims{0, 1, 0} && blocks[2] == 4);
+  if (!known || blocks[1] % 16 != 0 || blocks[1] > 64) return std::nullopt;
+  const int64_t group = bytes ? 4 : 1;
+  if (weights.get_strides()[0] != blocks[0] * blocks[1] * group) return std::nullopt;
+  return PanelLayout{.k = weights.get_dims()[0],
+                     .n = weights.get_dims()[1],
+                     .width = blocks[1],
+                     .group = group,
+                     .pitch = weights.get_strides()[1]};
 }
 
-std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, PackedMatrix layout,
-                                   std::shared_ptr<const std::byte[]> weights, Tensor bias) {
-  return std::make_unique<GemvStep>(context, layout, std::move(weights), std::move(bias));
+absl::StatusOr<std::unique_ptr<Step>> MakeGemvStep(const LowerContext& context,
+                                                   const PanelLayout& layout,
+                                                   std::shared_ptr<const std::byte[]> weights,
+                                                   Tensor bias) {
+  if (OwnInputCount(context.node) != context.node.inputs.size())
+    return Unimplemented("post-ops with operands");
+  return std::make_unique<GemvFloatStep>(context, layout, std::move(weights), std::move(bias));
+}
+
+absl::StatusOr<std::unique_ptr<Step>> MakeGemvInt8Step(const LowerContext& context,
+                                                       const PanelLayout& layout,
+                                                       std::shared_ptr<const std::byte[]> weights,
+                                                       const WholeSums& whole,
+                                                       std::span<const int32_t> column_sums) {
+  OCTET_ASSIGN_OR_RETURN(const Int8Numbers numbers, NumbersOf(context));
+  return std::make_unique<GemvInt8Step>(layout, std::move(weights), numbers, whole, column_sums);
 }
 
 }  // namespace octet

@@ -1,23 +1,35 @@
-// Products of one row of floats with packed weights.
+// Products of one row with packed weights.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "oneapi/dnnl/dnnl.hpp"
 
 #include "engine/ops/gemv.h"
 #include "engine/ops/step.h"
+#include "engine/ops/whole_sums.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet {
 
-/// The layout that oneDNN's matmul has packed [K, N] weights into, when Gemv can read it; its `panels` stay null.
-std::optional<PackedMatrix> GemvLayout(const dnnl::memory::desc& weights);
+/// The layout that oneDNN's matmul has packed [K, N] weights into, when the kernels can read it.
+std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights);
 
 /// y[N] = post_ops(x[K] B + bias[N]), all F32. oneDNN's kernels for many rows keep a quarter of the sums in flight that
-/// one row needs: they take up to twice as long. Requires: post-ops without operands. `bias` may have no elements.
-std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, PackedMatrix layout,
-                                   std::shared_ptr<const std::byte[]> weights, Tensor bias);
+/// one row needs: they take up to twice as long. `bias` may have no elements. UNIMPLEMENTED for post-ops with operands.
+absl::StatusOr<std::unique_ptr<Step>> MakeGemvStep(const LowerContext& context,
+                                                   const PanelLayout& layout,
+                                                   std::shared_ptr<const std::byte[]> weights,
+                                                   Tensor bias);
+
+/// The same for 8-bit x and y: see GemvInt8. `column_sums`: N sums of the weights of a column.
+/// UNIMPLEMENTED for post-ops that are no bounds.
+absl::StatusOr<std::unique_ptr<Step>> MakeGemvInt8Step(const LowerContext& context,
+                                                       const PanelLayout& layout,
+                                                       std::shared_ptr<const std::byte[]> weights,
+                                                       const WholeSums& whole,
+                                                       std::span<const int32_t> column_sums);
 
 }  // namespace octet

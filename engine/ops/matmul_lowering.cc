@@ -267,8 +267,13 @@ class MatMulLowering {
         const MatMulDesc pd,
         pass.weights ? DescribeSharing(context_.weights, *pass.weights, b.get_dims(), describe)
                      : Fast(describe(b)));
-    OCTET_ASSIGN_OR_RETURN(const bool is_gemv, MakeGemv(pass, b, pd.weights_desc()));
-    if (is_gemv) return absl::OkStatus();
+    if (auto one_row = OneRow(pass, b, pd.weights_desc()); one_row.ok()) {
+      gemv_ = std::move(*one_row);
+      context_.layer.impl = Format("octet:gemv:{}", GemvTarget());
+      return absl::OkStatus();
+    } else if (!absl::IsUnimplemented(one_row.status())) {
+      return one_row.status();
+    }
     args.push_back(dynamic_      ? ExecArg::Scratch(DNNL_ARG_SRC, a, dynamic_step_->source())
                    : unsigned_a_ ? ExecArg::Scratch(DNNL_ARG_SRC, a, *unsigned_a_)
                                  : ExecArg::Input(DNNL_ARG_SRC, a, 0));
@@ -281,19 +286,30 @@ class MatMulLowering {
     return step_->Add(pd, std::move(args));
   }
 
-  // One row of floats, in the layout that oneDNN wants for more rows: plans for other batches share the weights.
-  absl::StatusOr<bool> MakeGemv(const Pass& pass, const dnnl::memory::desc& plain,
-                                const dnnl::memory::desc& layout) {
-    const bool operands = OwnInputCount(context_.node) != context_.node.inputs.size();
-    if (!pass.weights || int8_ || problem_.y[0] != 1 || operands || pass.dst != DType::kF32)
-      return false;
+  // One row, on the weights as oneDNN wants them for more rows: plans for other batches share them.
+  absl::StatusOr<std::unique_ptr<Step>> OneRow(const Pass& pass, const dnnl::memory::desc& plain,
+                                               const dnnl::memory::desc& layout) const {
+    if (!pass.weights || pass.partial || problem_.rank() != 2 || problem_.y[0] != 1)
+      return Unimplemented("not a row with constant weights");
     const auto panels = GemvLayout(layout);
-    if (!panels) return false;
+    if (!panels || int8_ != whole_.has_value()) return Unimplemented("weights in another layout");
     OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
+    if (whole_)
+      return MakeGemvInt8Step(context_, *panels, std::move(packed), *whole_,
+                              ColumnSums(*pass.weights));
     const Tensor bias = context_.has_input(2) ? context_.weights.Intern(bias_) : Tensor();
-    gemv_ = MakeGemvStep(context_, *panels, std::move(packed), bias);
-    context_.layer.impl = Format("octet:gemv:{}", GemvTarget());
-    return true;
+    return MakeGemvStep(context_, *panels, std::move(packed), bias);
+  }
+
+  std::vector<int32_t> ColumnSums(const Tensor& b) const {
+    const int64_t k = problem_.a.back();
+    const int64_t n = problem_.y.back();
+    const std::span<const int8_t> weights = b.span<int8_t>();
+    std::vector<int32_t> sums(static_cast<size_t>(n));
+    for (int64_t i = 0; i < k * n; ++i)
+      sums[static_cast<size_t>(problem_.trans_b ? i / k : i % n)] +=
+          weights[static_cast<size_t>(i)];
+    return sums;
   }
 
   absl::StatusOr<ExecArg> RightArg(const Pass& pass, const dnnl::memory::desc& plain,

@@ -77,6 +77,29 @@ TEST(GemvLoweringTest, MultipliesOneRow) {
   }
 }
 
+// Bounds from activations, both signs of both sides, weights per column, rows that fill no group of four: bit for bit.
+TEST(GemvLoweringTest, MultipliesOneRowOfBytes) {
+  const auto row = [](DType x, DType y, int64_t k, int64_t n) {
+    Tensor bias = RandomReals({n}, 4, -1, 1);
+    for (float& b : bias.mutable_span<float>()) b = std::round(b * 0x1p12F) * 0x1p-12F;
+    OneNode node = MatMul()
+                       .Input(RandomBytes(x, {1, k}, 1), QuantParams::PerTensor(0x1p-5F, 7))
+                       .Constant(RandomBytes(DType::kI8, {k, n}, 2), PowerOfTwoScales(n, 1))
+                       .Constant(std::move(bias))
+                       .Declare(y, {}, QuantParams::PerTensor(0x1p-2F, y == DType::kU8 ? 101 : -5));
+    if (k > 6) node.Post({.kind = PostOp::Kind::kRelu});
+    return node;
+  };
+  for (const DType x : {DType::kU8, DType::kI8}) {
+    if (x == DType::kI8 && !onednn::DetectTarget(1).int8_exact) continue;
+    for (const DType y : {DType::kU8, DType::kI8}) {
+      for (const int64_t n : {1, 17, 64, 130}) {
+        for (const int64_t k : {1, 6, 64, 301}) ExpectReference(row(x, y, k, n), 0, "int8");
+      }
+    }
+  }
+}
+
 TEST(GemvLoweringTest, IsUsedForOneRowAlone) {
   const auto impl = [](int64_t rows) {
     const auto lowered = LowerHere(MatMul()
