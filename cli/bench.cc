@@ -8,10 +8,12 @@
 #include <span>
 #include <string>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "cli/latencies.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
+#include "cli/samples.h"
 #include "cli/session.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
@@ -38,12 +40,15 @@ struct BenchOptions {
   bool json = false;
 };
 
-// Values in [0, 1): no denormals, no NaN, no constant input that a kernel could shortcut.
-void FillRandom(TensorView view, std::mt19937& random) {
-  Tensor values(DType::kF32, view.shape());
+// Values in [0, 1): no denormals, no NaN, no constant input that a kernel could shortcut. BYTES are numbers as text.
+Tensor RandomTensor(const TensorSpec& spec, std::mt19937& random) {
+  if (spec.dtype == DType::kString) return RandomTexts(spec.shape, random);
+  Tensor values(DType::kF32, spec.shape);
   std::uniform_real_distribution<float> uniform(0, 1);
   for (float& x : values.mutable_span<float>()) x = uniform(random);
-  ConvertTensor(values.view(), view);
+  Tensor tensor(spec.dtype, spec.shape);
+  ConvertTensor(values.view(), tensor.mutable_view());
+  return tensor;
 }
 
 absl::Status PrepareRandom(Session& session, int64_t batch) {
@@ -51,7 +56,8 @@ absl::Status PrepareRandom(Session& session, int64_t batch) {
                          ShapesForBatch(session.model().signature(), batch));
   OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
   std::mt19937 random(1);
-  for (size_t i = 0; i < shapes.size(); ++i) FillRandom(session.input(i), random);
+  for (size_t i = 0; i < shapes.size(); ++i)
+    session.SetInput(i, RandomTensor(session.inputs()[i], random).view());
   return absl::OkStatus();
 }
 
@@ -73,7 +79,7 @@ absl::Status PrepareFromFile(Session& session, const std::string& file) {
     shapes.push_back(found->second.shape());
   }
   OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
-  for (size_t i = 0; i < inputs.size(); ++i) ConvertTensor(inputs[i]->view(), session.input(i));
+  for (size_t i = 0; i < inputs.size(); ++i) session.SetInput(i, inputs[i]->view());
   return absl::OkStatus();
 }
 
@@ -147,9 +153,17 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, do
 nlohmann::ordered_json Answers(const Session& session) {
   nlohmann::ordered_json answers;
   for (size_t i = 0; i < session.output_count(); ++i) {
-    Tensor values(DType::kF64, session.output(i).shape());
-    ConvertTensor(session.output(i), values.mutable_view());
-    answers[session.model().signature().outputs[i].name] = values.span<double>();
+    nlohmann::ordered_json& answer = answers[session.model().signature().outputs[i].name];
+    const ConstTensorView output = session.output(i);
+    if (output.dtype() == DType::kString) {
+      answer = nlohmann::json::array();
+      for (const std::string_view text : output.span<std::string_view>())
+        answer.push_back(absl::CHexEscape(std::string(text)));  // It may be no UTF-8.
+      continue;
+    }
+    Tensor values(DType::kF64, output.shape());
+    ConvertTensor(output, values.mutable_view());
+    answer = values.span<double>();
   }
   return answers;
 }

@@ -6,6 +6,7 @@
 
 #include "cli/golden.h"
 #include "cli/model_options.h"
+#include "cli/samples.h"
 #include "cli/session.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
@@ -131,6 +132,10 @@ class PassBisection {
     GoldenSet set{"random", {}, {}};
     for (size_t i = 0; i < shapes.size(); ++i) {
       const DType dtype = signature_.inputs[i].dtype;
+      if (dtype == DType::kString) {
+        set.inputs.push_back(RandomTexts(shapes[i], random));
+        continue;
+      }
       Tensor reals(DType::kF32, shapes[i]);
       for (float& x : reals.mutable_span<float>())
         x = IsFloat(dtype) ? normal(random) : static_cast<float>(random() % 2);
@@ -141,6 +146,10 @@ class PassBisection {
     OCTET_RETURN_IF_ERROR(Feed(session, set));
     for (size_t i = 0; i < session.output_count(); ++i) {
       const ConstTensorView output = session.output(i);
+      if (output.dtype() == DType::kString) {
+        set.outputs.push_back(Tensor::Strings(output.shape(), output.span<std::string_view>()));
+        continue;
+      }
       ConvertTensor(output,
                     set.outputs.emplace_back(output.dtype(), output.shape()).mutable_view());
     }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 
@@ -24,7 +23,19 @@ absl::StatusOr<std::vector<Tensor>> ReadTensors(const std::string& set, std::str
   return tensors;
 }
 
+// Strings are equal or they are not.
+Comparison CompareStrings(ConstTensorView got, const Tensor& expected) {
+  const auto a = got.span<std::string_view>();
+  const auto b = expected.span<std::string_view>();
+  Comparison result;
+  result.elements = got.elements();
+  for (size_t i = 0; i < a.size(); ++i) result.mismatches += a[i] == b[i] ? 0 : 1;
+  result.ok = result.mismatches == 0;
+  return result;
+}
+
 Comparison CompareElements(ConstTensorView got, const Tensor& expected, double rtol, double atol) {
+  if (got.dtype() == DType::kString) return CompareStrings(got, expected);
   Tensor a(DType::kF64, got.shape());
   Tensor b(DType::kF64, expected.shape());
   ConvertTensor(got, a.mutable_view());
@@ -127,9 +138,7 @@ absl::Status Feed(Session& session, const GoldenSet& set) {
   std::vector<Shape> shapes;
   for (const Tensor& input : set.inputs) shapes.push_back(input.shape());
   OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
-  for (size_t i = 0; i < set.inputs.size(); ++i) {
-    std::memcpy(session.input(i).data, set.inputs[i].data(), set.inputs[i].bytes());
-  }
+  for (size_t i = 0; i < set.inputs.size(); ++i) session.SetInput(i, set.inputs[i].view());
   return session.Run();
 }
 

@@ -6,6 +6,7 @@
 #include "cli/samples.h"
 #include <grpcpp/grpcpp.h>
 
+#include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
@@ -21,13 +22,19 @@ inference::ModelInferRequest EmptyRequest(const RequestSource& source) {
   return request;
 }
 
-void AddInput(inference::ModelInferRequest& request, const std::string& name, DType dtype,
-              const Shape& shape, std::string bytes) {
+void AddInput(inference::ModelInferRequest& request, const std::string& name,
+              const Tensor& tensor) {
   auto* input = request.add_inputs();
   input->set_name(name);
-  input->set_datatype(std::string(DTypeName(dtype)));
-  for (const int64_t extent : shape) input->add_shape(extent);
-  request.add_raw_input_contents(std::move(bytes));
+  input->set_datatype(std::string(DTypeName(tensor.dtype())));
+  for (const int64_t extent : tensor.shape()) input->add_shape(extent);
+  std::string& wire = *request.add_raw_input_contents();
+  if (tensor.dtype() != DType::kString) {
+    wire.assign(static_cast<const char*>(tensor.data()), tensor.bytes());
+    return;
+  }
+  for (const std::string_view text : tensor.span<std::string_view>())
+    AppendBytesElement(text, wire);
 }
 
 absl::StatusOr<Signature> FetchSignature(inference::GRPCInferenceService::Stub& stub,
@@ -59,12 +66,15 @@ absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
     for (int axis = 0; axis < shape.rank(); ++axis) {
       if (shape[axis] == kUnknownDim) shape[axis] = axis == 0 ? source.rows : 1;
     }
+    if (info.dtype == DType::kString) {
+      AddInput(request, info.name, RandomTexts(shape, random));
+      continue;
+    }
     Tensor reals(DType::kF32, shape);
     for (float& x : reals.mutable_span<float>()) x = uniform(random);
     Tensor tensor(info.dtype, shape);
     ConvertTensor(reals.view(), tensor.mutable_view());
-    AddInput(request, info.name, info.dtype, shape,
-             std::string(static_cast<const char*>(tensor.data()), tensor.bytes()));
+    AddInput(request, info.name, tensor);
   }
   return std::vector{std::move(request)};
 }
@@ -102,10 +112,9 @@ absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
     const std::vector<Shape> shapes = samples.BatchShapes(source.rows);
     for (size_t i = 0; i < shapes.size(); ++i) {
       const TensorInfo& info = samples.inputs()[i].info;
-      const TensorSpec spec{info.dtype, shapes[i]};
-      std::string bytes(spec.bytes(), '\0');
-      samples.Fill(i, first, source.rows, {bytes.data(), spec});
-      AddInput(request, info.name, info.dtype, shapes[i], std::move(bytes));
+      Tensor tensor(info.dtype, shapes[i]);
+      samples.Fill(i, first, source.rows, tensor.mutable_view());
+      AddInput(request, info.name, tensor);
     }
     requests.push_back(std::move(request));
   }

@@ -109,11 +109,21 @@ void Samples::Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const 
 std::map<std::string, Tensor> Samples::AsModelInputs() const {
   std::map<std::string, Tensor> result;
   for (size_t i = 0; i < inputs_.size(); ++i) {
+    if (!inputs_[i].mapped) {
+      result.emplace(inputs_[i].info.name, inputs_[i].array);
+      continue;
+    }
     Tensor tensor(inputs_[i].info.dtype, inputs_[i].array.shape());
     Fill(i, 0, count_, tensor.mutable_view());
     result.emplace(inputs_[i].info.name, std::move(tensor));
   }
   return result;
+}
+
+Tensor RandomTexts(const Shape& shape, std::mt19937& random) {
+  std::vector<std::string> texts;
+  for (int64_t i = 0; i < shape.elements(); ++i) texts.push_back(std::to_string(random() % 1000));
+  return Tensor::Strings(shape, std::vector<std::string_view>(texts.begin(), texts.end()));
 }
 
 }  // namespace octet::cli

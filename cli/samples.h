@@ -1,6 +1,7 @@
 // Labelled samples out of an .npz archive, as batches of a model's inputs.
 #pragma once
 
+#include <random>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,7 @@ class Samples {
   const std::vector<int64_t>& labels() const { return labels_; }
   /// Shapes of a batch of `rows`, per model input.
   std::vector<Shape> BatchShapes(int64_t rows) const;
-  /// Writes rows [first, first + rows) of input `i`, converted to the model's element type.
+  /// Writes rows [first, first + rows) of input `i`, converted to the model's element type. Strings point into the samples.
   void Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const;
   /// All samples of every input, converted, by input name.
   std::map<std::string, Tensor> AsModelInputs() const;
@@ -45,5 +46,8 @@ class Samples {
   std::vector<int64_t> labels_;
   int64_t count_ = 0;
 };
+
+/// Whole numbers below 1000 as text: what a BYTES input is given where there are no data.
+Tensor RandomTexts(const Shape& shape, std::mt19937& random);
 
 }  // namespace octet::cli

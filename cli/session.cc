@@ -1,6 +1,7 @@
 #include "cli/session.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/tensor/status.h"
 
@@ -43,6 +44,17 @@ absl::Status Session::Prepare(std::span<const Shape> input_shapes) {
   for (const Tensor& tensor : inputs_) input_pointers_.push_back(tensor.data());
   for (Tensor& tensor : outputs_) output_pointers_.push_back(tensor.mutable_data());
   return absl::OkStatus();
+}
+
+void Session::SetInput(size_t i, ConstTensorView elements) {
+  if (elements.dtype() != DType::kString) {
+    if (elements.bytes() > 0)
+      std::memcpy(inputs_[i].mutable_data(), elements.data, elements.bytes());
+    return;
+  }
+  // Models that take strings have no static outputs.
+  inputs_[i] = Tensor::Strings(elements.shape(), elements.span<std::string_view>());
+  data_[i] = Datum::Of(inputs_[i]);
 }
 
 absl::Status Session::Run() {

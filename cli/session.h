@@ -20,7 +20,12 @@ class Session {
   const Plan& plan() const { return *plan_; }
   /// Makes the buffers for these input shapes. UNIMPLEMENTED for a model that takes or gives what is no tensor.
   absl::Status Prepare(std::span<const Shape> input_shapes);
+  /// Room for an input's elements. What strings that are written there point at stays until the outputs have been read.
   TensorView input(size_t i) { return inputs_[i].mutable_view(); }
+  /// Copies an input's elements, strings with their characters. Requires: type and shape of the plan's input.
+  void SetInput(size_t i, ConstTensorView elements);
+  /// The inputs' types and shapes.
+  std::span<const TensorSpec> inputs() const { return plan_->inputs(); }
   /// Of a model whose shapes follow from its data: what the last run answered.
   ConstTensorView output(size_t i) const { return outputs_[i].view(); }
   size_t output_count() const { return outputs_.size(); }

@@ -39,6 +39,10 @@ sed -n -e 's|.* => \(/[^ ]*\) .*|\1|p' -e 's|^[[:space:]]*\(/[^ ]*\) (.*|\1|p' "
   done
 rm "$root/libraries"
 
+# Which letters are each other's upper and lower case.
+mkdir -p "$root/usr/lib/locale/C.utf8"
+cp -L /usr/lib/locale/C.utf8/LC_CTYPE "$root/usr/lib/locale/C.utf8/"
+
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
 echo 'octet:x:65532:65532:Octet:/:/usr/sbin/nologin' > "$root/etc/passwd"

@@ -78,6 +78,11 @@ absl::StatusOr<std::vector<float>> Attributes::Floats(std::string_view name,
   return FindOr<std::vector<float>>(map_, name, std::move(fallback));
 }
 
+absl::StatusOr<std::vector<std::string>> Attributes::Strings(
+    std::string_view name, std::vector<std::string> fallback) const {
+  return FindOr<std::vector<std::string>>(map_, name, std::move(fallback));
+}
+
 absl::StatusOr<const Tensor*> Attributes::TensorOrNull(std::string_view name) const {
   return Find<Tensor>(map_, name);
 }

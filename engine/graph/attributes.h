@@ -42,6 +42,8 @@ class Attributes {
                                             std::vector<int64_t> fallback) const;
   absl::StatusOr<std::vector<float>> Floats(std::string_view name,
                                             std::vector<float> fallback) const;
+  absl::StatusOr<std::vector<std::string>> Strings(std::string_view name,
+                                                   std::vector<std::string> fallback) const;
   /// Null when absent.
   absl::StatusOr<const Tensor*> TensorOrNull(std::string_view name) const;
 

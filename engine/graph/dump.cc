@@ -4,6 +4,8 @@
 #include <string_view>
 #include <variant>
 
+#include "absl/strings/escaping.h"
+
 #include "engine/graph/graph.h"
 #include "engine/tensor/format.h"
 #include "engine/tensor/quantize.h"
@@ -44,6 +46,8 @@ std::string_view ShortName(DType dtype) {
       return "f32";
     case DType::kF64:
       return "f64";
+    case DType::kString:
+      return "string";
   }
   return "?";
 }
@@ -91,8 +95,16 @@ std::string ElementsAs(const Tensor& tensor) {
   return Join(converted.span<T>(), ", ", ToText<T>);
 }
 
+// The beginning of a string, with what cannot be printed as escapes.
+std::string Quoted(std::string_view text) {
+  constexpr size_t kShownCharacters = 32;
+  const std::string shown = absl::CHexEscape(std::string(text.substr(0, kShownCharacters)));
+  return Format("'{}{}'", shown, text.size() > kShownCharacters ? "..." : "");
+}
+
 std::string Elements(const Tensor& tensor) {
   if (tensor.elements() > kShownElements) return "...";
+  if (tensor.dtype() == DType::kString) return Join(tensor.span<std::string_view>(), ", ", Quoted);
   if (tensor.dtype() == DType::kF64) return ElementsAs<double>(tensor);
   if (tensor.dtype() == DType::kU64) return ElementsAs<uint64_t>(tensor);
   return IsFloat(tensor.dtype()) ? ElementsAs<float>(tensor) : ElementsAs<int64_t>(tensor);

@@ -235,6 +235,13 @@ absl::Status Graph::CycleError(const std::vector<int>& waiting) const {
                          Describe(nodes_[at]));
 }
 
+bool TouchesStrings(const Graph& graph, const Node& node) {
+  const auto strings = [&](ValueId id) {
+    return id != kNone && graph.value(id).dtype == DType::kString;
+  };
+  return std::ranges::any_of(node.inputs, strings) || std::ranges::any_of(node.outputs, strings);
+}
+
 std::string Graph::UniqueName(std::string_view hint) {
   if (!hint.empty() && FindValue(hint) == kNone) return std::string(hint);
   std::string candidate;

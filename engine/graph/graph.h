@@ -190,6 +190,10 @@ absl::Status Verify(const Graph& graph);
 /// "%out:f32[1,64,56,56] = Conv(%x, %w) {strides=[1,1]} + relu".
 std::string Dump(const Graph& graph);
 
+/// True when a value that the node reads or writes has elements of DType::kString. Nothing but a program (plan/) runs such
+/// a node, and no pass computes it.
+bool TouchesStrings(const Graph& graph, const Node& node);
+
 /// "Conv 'layer1/conv' (opset 13)": how every message names a node.
 std::string Describe(const Node& node);
 

@@ -96,7 +96,7 @@ class ModelWriter {
       if (value.quant) {
         return InvalidArgument("ONNX has no typed int8 values: '{}' needs Q/DQ nodes", value.name);
       }
-      if (value.is_constant()) bytes_ += value.constant.bytes();
+      if (value.is_constant()) bytes_ += MemoryBytes(value.constant.view());
     }
     return absl::OkStatus();
   }

@@ -21,7 +21,7 @@ using onnx::TensorProto;
 
 static_assert(std::endian::native == std::endian::little, "raw_data is little-endian");
 
-constexpr std::array<std::pair<TensorProto::DataType, DType>, 13> kTypes = {{
+constexpr std::array<std::pair<TensorProto::DataType, DType>, 14> kTypes = {{
     {TensorProto::FLOAT, DType::kF32},
     {TensorProto::UINT8, DType::kU8},
     {TensorProto::INT8, DType::kI8},
@@ -35,6 +35,7 @@ constexpr std::array<std::pair<TensorProto::DataType, DType>, 13> kTypes = {{
     {TensorProto::UINT32, DType::kU32},
     {TensorProto::UINT64, DType::kU64},
     {TensorProto::BFLOAT16, DType::kBF16},
+    {TensorProto::STRING, DType::kString},
 }};
 
 absl::Status CountError(int64_t expected, int64_t got, std::string_view field) {
@@ -77,6 +78,7 @@ absl::Status CopyTyped(const TensorProto& proto, Tensor& tensor) {
   constexpr std::string_view kInt32 = "int32_data";
   switch (tensor.dtype()) {
     case DType::kUndefined:
+    case DType::kString:
       break;
     case DType::kF32:
       return CopySame<float>(proto.float_data(), "float_data", tensor);
@@ -193,6 +195,9 @@ TensorProto::DataType DTypeToOnnx(DType dtype) {
 absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto) {
   absl::StatusOr<Tensor> tensor = ReadUnnamed(proto);
   if (!tensor.ok()) return Annotate(tensor.status(), Format("tensor '{}'", proto.name()));
+  std::string name = std::move(*proto.mutable_name());
+  proto = TensorProto();
+  proto.set_name(std::move(name));
   return tensor;
 }
 
@@ -212,6 +217,7 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
                      "shape {} of {} is over the limit of tensor bytes: {} are left",
                      shape.ToString(), DTypeName(dtype), budget_);
   }
+  if (dtype == DType::kString) return ReadStrings(proto, shape);
   const uint64_t bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
 
   // What is there is measured before memory is taken for what the shape claims.
@@ -239,16 +245,36 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
   }
   CleanBools(tensor);
   budget_ -= bytes;
-  std::string name = std::move(*proto.mutable_name());
-  proto = TensorProto();
-  proto.set_name(std::move(name));
   return tensor;
+}
+
+// Strings have one encoding, in which nothing but their own size says how long they are.
+absl::StatusOr<Tensor> TensorReader::ReadStrings(const TensorProto& proto, Shape shape) {
+  if (proto.data_location() == TensorProto::EXTERNAL || !proto.raw_data().empty())
+    return InvalidArgument("STRING elements are in string_data alone");
+  if (proto.string_data_size() != shape.elements())
+    return CountError(shape.elements(), proto.string_data_size(), "string_data");
+  const std::vector<std::string_view> texts(proto.string_data().begin(), proto.string_data().end());
+  const ConstTensorView view{texts.data(), {DType::kString, shape}};
+  const uint64_t bytes = MemoryBytes(view);
+  if (bytes > budget_) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "{} bytes of strings are over the limit of tensor bytes: {} are left", bytes,
+                     budget_);
+  }
+  budget_ -= bytes;
+  return Tensor::Strings(std::move(shape), texts);
 }
 
 void WriteTensor(const Tensor& tensor, TensorProto& proto) {
   proto.set_data_type(DTypeToOnnx(tensor.dtype()));
   for (const int64_t d : tensor.shape().dims()) proto.add_dims(d);
-  proto.set_raw_data(tensor.data(), tensor.bytes());
+  if (tensor.dtype() != DType::kString) {
+    proto.set_raw_data(tensor.data(), tensor.bytes());
+    return;
+  }
+  for (const std::string_view text : tensor.span<std::string_view>())
+    proto.add_string_data(text.data(), text.size());
 }
 
 }  // namespace octet

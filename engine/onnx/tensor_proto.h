@@ -14,7 +14,7 @@
 namespace octet {
 
 /// Maps TensorProto.DataType. INVALID_ARGUMENT for UNDEFINED and for numbers that ONNX does not define;
-/// UNIMPLEMENTED naming the type for strings, complex numbers, 8-bit floats and 4-bit integers.
+/// UNIMPLEMENTED naming the type for complex numbers, 8-bit floats and 4-bit integers.
 absl::StatusOr<DType> DTypeFromOnnx(int32_t data_type);
 /// Inverse. Requires: not kUndefined.
 onnx::TensorProto::DataType DTypeToOnnx(DType dtype);
@@ -34,12 +34,13 @@ class TensorReader {
 
  private:
   absl::StatusOr<Tensor> ReadUnnamed(onnx::TensorProto& proto);
+  absl::StatusOr<Tensor> ReadStrings(const onnx::TensorProto& proto, Shape shape);
 
   uint64_t budget_;
   ExternalDataReader* external_;
 };
 
-/// Writes type, shape and elements (as raw_data) into `proto`; the name stays.
+/// Writes type, shape and elements (as raw_data, strings as string_data) into `proto`; the name stays.
 void WriteTensor(const Tensor& tensor, onnx::TensorProto& proto);
 
 }  // namespace octet

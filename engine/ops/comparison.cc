@@ -14,12 +14,16 @@ namespace {
 absl::Status InferComparison(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
   const bool equality = context.node().op == "Equal";
-  return InferBroadcast(context, 0, 2, equality ? kAnyTypes : kNumbers, DType::kBool);
+  return InferBroadcast(context, 0, 2, equality ? kAnyTypes | kStrings : kNumbers, DType::kBool);
 }
 
 template <typename Fn>
 absl::StatusOr<Kernel> MakeComparison(const KernelContext& context) {
   const auto make = [&]<typename T>() -> Kernel { return BinaryKernel<T, bool>(context, Fn{}); };
+  if constexpr (std::is_same_v<Fn, std::equal_to<>>) {
+    if (context.inputs[0].dtype() == DType::kString)
+      return make.template operator()<std::string_view>();
+  }
   return KernelFor(kNumberAndBoolKernels, context.inputs[0].dtype(), context.node, make);
 }
 
@@ -62,7 +66,9 @@ absl::StatusOr<Kernel> MakeWhere(const KernelContext& context) {
       return absl::OkStatus();
     };
   };
-  return KernelFor(kStorageKernels, StorageOf(context.inputs[1].dtype()), context.node, make);
+  const DType dtype = context.inputs[1].dtype();
+  if (dtype == DType::kString) return make.template operator()<std::string_view>();
+  return KernelFor(kStorageKernels, StorageOf(dtype), context.node, make);
 }
 
 absl::Status InferFloatTest(InferContext& context) {
@@ -88,14 +94,15 @@ absl::StatusOr<Kernel> MakeIsInf(const KernelContext& context) {
   return KernelFor(kRealKernels, context.inputs[0].dtype(), context.node, make);
 }
 
-constexpr OpDef Comparison(std::string_view name, int since, MakeKernelFn kernel) {
+constexpr OpDef Comparison(std::string_view name, int since, MakeKernelFn kernel,
+                           bool strings = false) {
   return {.domain = kOnnxDomain,
           .name = name,
           .since = since,
           .infer = InferComparison,
           .kernel = kernel,
           .lower = LowerElementwiseKernel,
-          .traits = {.elementwise_broadcast = true}};
+          .traits = {.elementwise_broadcast = true, .strings = strings}};
 }
 
 constexpr OpDef FloatTest(std::string_view name, int since, MakeKernelFn kernel) {
@@ -109,7 +116,7 @@ constexpr OpDef FloatTest(std::string_view name, int since, MakeKernelFn kernel)
 }
 
 constexpr OpDef kComparisonOps[] = {
-    Comparison("Equal", 7, MakeComparison<std::equal_to<>>),
+    Comparison("Equal", 7, MakeComparison<std::equal_to<>>, true),
     Comparison("Less", 7, MakeComparison<std::less<>>),
     Comparison("Greater", 7, MakeComparison<std::greater<>>),
     Comparison("LessOrEqual", 12, MakeComparison<std::less_equal<>>),
@@ -120,7 +127,7 @@ constexpr OpDef kComparisonOps[] = {
      .infer = InferWhere,
      .kernel = MakeWhere,
      .lower = LowerElementwiseKernel,
-     .traits = {.elementwise_broadcast = true}},
+     .traits = {.elementwise_broadcast = true, .strings = true}},
     FloatTest("IsNaN", 9, MakeIsNaN),
     FloatTest("IsInf", 10, MakeIsInf),
 };

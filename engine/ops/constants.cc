@@ -27,7 +27,7 @@ Tensor OneDimensional(const std::vector<T>& values) {
 }
 
 /// The tensor of a Constant node, from whichever value attribute it has.
-/// Source: ONNX Constant-13 (value_string and sparse_value are not supported).
+/// Source: ONNX Constant-13 (sparse_value is not supported).
 absl::StatusOr<Tensor> ConstantTensor(const Node& node) {
   const Attributes& attributes = node.attributes;
   if (attributes.has("value")) {
@@ -50,7 +50,18 @@ absl::StatusOr<Tensor> ConstantTensor(const Node& node) {
     OCTET_ASSIGN_OR_RETURN(const std::vector<int64_t> values, attributes.Ints("value_ints", {}));
     return OneDimensional(values);
   }
-  return Unimplemented("{}: unsupported value: neither tensor nor numbers", Describe(node));
+  if (attributes.has("value_string")) {
+    OCTET_ASSIGN_OR_RETURN(const std::string value, attributes.String("value_string", ""));
+    const std::string_view text = value;
+    return Tensor::Strings(Shape{}, {&text, 1});
+  }
+  if (attributes.has("value_strings")) {
+    OCTET_ASSIGN_OR_RETURN(const auto values, attributes.Strings("value_strings", {}));
+    const std::vector<std::string_view> texts(values.begin(), values.end());
+    return Tensor::Strings(Shape{std::ssize(texts)}, texts);
+  }
+  return Unimplemented("{}: unsupported value: neither tensor, numbers nor strings",
+                       Describe(node));
 }
 
 absl::Status InferConstant(InferContext& context) {
@@ -311,7 +322,7 @@ absl::StatusOr<Kernel> MakeDropout(const KernelContext&) {
 absl::Status InferIdentity(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
   const ValueKind kind = context.input(0).kind;
-  if (kind == ValueKind::kTensor) return InferSameAsInput(context, kAnyTypes);
+  if (kind == ValueKind::kTensor) return InferSameAsInput(context, kAnyTypes | kStrings);
   return context.SetOutput(0, ValueType{kind, context.dtype(0)}, std::nullopt);
 }
 
@@ -321,9 +332,10 @@ absl::StatusOr<std::vector<Datum>> PassOn(const Node& /*node*/,
   return std::vector<Datum>{*inputs[0]};
 }
 
-constexpr OpTraits kReadsAnyType = {.any_types = true};
+constexpr OpTraits kReadsAnyType = {.any_types = true, .strings = true};
 constexpr OpTraits kPassesOn = {.view = true, .data_movement = true};
-constexpr OpTraits kPassesOnAnyKind = {.view = true, .data_movement = true, .any_kind = true};
+constexpr OpTraits kPassesOnAnyKind = {
+    .view = true, .data_movement = true, .any_kind = true, .strings = true};
 
 constexpr OpDef kConstantOps[] = {
     {.domain = kOnnxDomain,

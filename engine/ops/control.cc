@@ -376,7 +376,7 @@ absl::StatusOr<Graph> InferredBody(const Graph& graph, const Node& node, std::st
 
 std::span<const OpDef> ControlOps() {
   constexpr OpTraits kControl = {
-      .any_types = true, .no_fold = true, .any_kind = true, .control = true};
+      .any_types = true, .no_fold = true, .any_kind = true, .strings = true, .control = true};
   static constexpr OpDef kOps[] = {
       {.domain = kOnnxDomain, .name = "If", .infer = InferIf, .traits = kControl},
       {.domain = kOnnxDomain, .name = "Loop", .infer = InferLoop, .traits = kControl},

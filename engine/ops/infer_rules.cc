@@ -7,7 +7,7 @@ namespace octet {
 
 std::string DTypeSet::ToString() const {
   std::string text;
-  for (int i = 0; i <= static_cast<int>(DType::kF64); ++i) {
+  for (int i = 0; i <= static_cast<int>(DType::kString); ++i) {
     if (!contains(static_cast<DType>(i))) continue;
     if (!text.empty()) text += ", ";
     text += DTypeName(static_cast<DType>(i));

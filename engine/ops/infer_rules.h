@@ -38,6 +38,7 @@ inline constexpr DTypeSet kSignedNumbers = kFloats | kSignedInts;
 inline constexpr DTypeSet kNumbers = kFloats | kIntegers;
 inline constexpr DTypeSet kBools = {DType::kBool};
 inline constexpr DTypeSet kAnyTypes = kNumbers | kBools;
+inline constexpr DTypeSet kStrings = {DType::kString};
 inline constexpr DTypeSet kIndexTypes = {DType::kI32, DType::kI64};
 
 /// True when values of the two types may meet in one operator: equal, or both of F32, F16 and BF16 (a pass

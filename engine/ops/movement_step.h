@@ -11,7 +11,7 @@
 namespace octet {
 
 /// What the data-movement operators have in common.
-inline constexpr OpTraits kMovement = {.data_movement = true};
+inline constexpr OpTraits kMovement = {.data_movement = true, .strings = true};
 
 /// A Step that runs the node's kernel on the stored elements; layer.impl "octet:copy", runs "none".
 /// UNIMPLEMENTED when input 0 and an output differ in stored type or quantization (the move would change

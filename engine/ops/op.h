@@ -78,6 +78,7 @@ struct KernelContext {
 /// The reference computation: row-major, dense, plain C++ that can be read beside the specification. It
 /// sees element types as ONNX defines them, but F16 and BF16 as F32; typed int8, bf16 values and post-ops are
 /// wrapped around it by ops/reference_step.h. Attributes are parsed when the kernel is made, never when it runs.
+/// Strings that it writes may point into its inputs and into what it holds itself: whoever runs it copies them.
 /// Thread-safety: a Kernel is called from several threads at once.
 using Kernel = std::function<absl::Status(std::span<const ConstTensorView> inputs,
                                           std::span<const TensorView> outputs)>;
@@ -85,7 +86,7 @@ using MakeKernelFn = absl::StatusOr<Kernel> (*)(const KernelContext&);
 
 /// Computes outputs that only the data decide: extents that follow from elements, sequences, optionals. One input per
 /// input slot, null where absent; one output per output slot. Element types, ranks and attributes have been inferred;
-/// kinds and everything else are the data's.
+/// kinds and everything else are the data's. Strings of the outputs may point into the inputs.
 /// Errors: INVALID_ARGUMENT for data that the operator does not take.
 using EvaluateFn = absl::StatusOr<std::vector<Datum>> (*)(const Node& node,
                                                           std::span<const Datum* const> inputs);
@@ -118,6 +119,8 @@ struct OpTraits {
   bool no_fold = false;
   /// Takes and makes sequences and optionals, too.
   bool any_kind = false;
+  /// Takes and makes tensors of strings, too: others never see them.
+  bool strings = false;
   /// Runs sub-graphs (If, Loop, Scan, SequenceMap): plan/control_flow.h knows how.
   bool control = false;
 };
@@ -133,7 +136,7 @@ struct OpDef {
   LowerFn lower = nullptr;
   OpTraits traits = {};
   ExpandFn expand = nullptr;      ///< Null for operators with a kernel of their own.
-  EvaluateFn evaluate = nullptr;  ///< Instead of a kernel; Identity has both.
+  EvaluateFn evaluate = nullptr;  ///< Instead of a kernel; Identity and Cast have both.
 };
 
 /// The definition that `node` selects by domain, op and version; null when Octet has none.

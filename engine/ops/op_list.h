@@ -29,6 +29,7 @@
   X(Fused)             /* fused.cc */               \
   X(Gather)            /* gather.cc */              \
   X(GridSample)        /* grid_sample.cc */         \
+  X(Label)             /* label_encoder.cc */       \
   X(Legacy)            /* legacy.cc */              \
   X(LocalResponse)     /* local_response.cc */      \
   X(Loss)              /* loss.cc */                \
@@ -59,6 +60,7 @@
   X(Slice)             /* slice.cc */               \
   X(Softmax)           /* softmax.cc */             \
   X(Spectrum)          /* spectrum.cc */            \
+  X(String)            /* strings.cc */             \
   X(Table)             /* table.cc */               \
   X(TfIdf)             /* tfidf.cc */               \
   X(TopK)              /* top_k.cc */               \

@@ -317,6 +317,8 @@ absl::StatusOr<std::vector<Tensor>> Evaluate(const Graph& graph, std::span<const
   }
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
+    if (TouchesStrings(graph, node))
+      return Unimplemented("{}: strings are a program's", Describe(node));
     OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(graph, node));
     std::vector<ConstTensorView> in;
     for (const ValueId v : node.inputs)

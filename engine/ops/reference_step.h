@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<Step>> MakeReferenceStep(const LowerContext& cont
 int64_t MultiplyAdds(const Graph& graph, const Node& node);
 
 /// Evaluates a graph node by node with reference kernels: for constant folding, tests and bisection.
-/// Inputs in the order of graph.inputs; returns every graph output. Requires: static shapes.
+/// Inputs in the order of graph.inputs; returns every graph output. Requires: static shapes. UNIMPLEMENTED for strings.
 absl::StatusOr<std::vector<Tensor>> Evaluate(const Graph& graph, std::span<const Tensor> inputs);
 
 }  // namespace octet

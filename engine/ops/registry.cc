@@ -62,6 +62,12 @@ absl::Status CheckKinds(const Graph& graph, const Node& node, const OpDef& def) 
   return absl::OkStatus();
 }
 
+/// What an operator does not know as text it must not take for numbers.
+absl::Status CheckStrings(const Graph& graph, const Node& node, const OpDef& def) {
+  if (def.traits.strings || !TouchesStrings(graph, node)) return absl::OkStatus();
+  return Unimplemented("{}: unsupported element type BYTES (strings)", Describe(node));
+}
+
 /// True when a value stored as `stored` can hold what inference calls `inferred`.
 bool Holds(const Value& value, DType inferred) {
   if (value.dtype == inferred) return true;
@@ -98,12 +104,14 @@ absl::Status InferShapes(Graph& graph) {
     if (def == nullptr) return UnsupportedOperator(graph.node(id));
     InferContext context(graph, id);
     OCTET_RETURN_IF_ERROR(CheckKinds(graph, graph.node(id), *def));
+    OCTET_RETURN_IF_ERROR(CheckStrings(graph, graph.node(id), *def));
     // What an attribute has to say does not know its node.
     if (const absl::Status status = def->infer(context); !status.ok()) {
       const std::string node = Describe(graph.node(id));
       return Message(status).contains(node) ? status : Annotate(status, node);
     }
     OCTET_RETURN_IF_ERROR(context.CheckOutputsAreSet());
+    OCTET_RETURN_IF_ERROR(CheckStrings(graph, graph.node(id), *def));
   }
   return absl::OkStatus();
 }

@@ -170,7 +170,7 @@ absl::StatusOr<Kernel> MakeViewKernel(const KernelContext& context) {
   };
 }
 
-constexpr OpTraits kViewTraits = {.view = true, .data_movement = true};
+constexpr OpTraits kViewTraits = {.view = true, .data_movement = true, .strings = true};
 
 }  // namespace
 

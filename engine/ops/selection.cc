@@ -115,7 +115,7 @@ absl::StatusOr<std::vector<Datum>> NonZero(const Node& /*node*/,
 
 absl::Status InferCompress(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes | kStrings));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kBools));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 1, 1));
   if (!context.attributes().has("axis"))
@@ -150,7 +150,7 @@ absl::StatusOr<std::vector<Datum>> Compress(const Node& node,
 
 absl::Status InferUnique(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes | kStrings));
   std::optional<Shape> out = context.shape(0);
   if (!context.attributes().has("axis")) {
     out = Shape{kUnknownDim};
@@ -215,7 +215,7 @@ absl::StatusOr<EqualRows> FindEqualRows(const Node& node, const Tensor& x, const
   const auto visit = [&]<typename... Ts>(Types<Ts...>) {
     (void)((DTypeOf<Ts> == x.dtype() && (groups = FindEqualRows<Ts>(x, along), true)) || ...);
   };
-  visit(kNumberAndBoolKernels);
+  visit(kNumberAndBoolKernels + Types<std::string_view>{});
   return groups;
 }
 
@@ -267,11 +267,13 @@ std::span<const OpDef> SelectionOps() {
        .name = "Compress",
        .since = 9,
        .infer = InferCompress,
+       .traits = {.strings = true},
        .evaluate = Compress},
       {.domain = kOnnxDomain,
        .name = "Unique",
        .since = 11,
        .infer = InferUnique,
+       .traits = {.strings = true},
        .evaluate = Unique},
   };
   return kOps;

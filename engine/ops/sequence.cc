@@ -364,7 +364,8 @@ Outputs OptionalGetElement(const Node& /*node*/, Inputs inputs) {
   return One(*inputs[0]);
 }
 
-constexpr OpTraits kAnyKind = {.any_types = true, .no_fold = true, .any_kind = true};
+constexpr OpTraits kAnyKind = {
+    .any_types = true, .no_fold = true, .any_kind = true, .strings = true};
 
 constexpr OpDef SequenceOp(std::string_view name, int since, InferFn infer, EvaluateFn evaluate) {
   return {.domain = kOnnxDomain,

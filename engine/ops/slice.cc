@@ -151,14 +151,7 @@ absl::StatusOr<Kernel> MakeSlice(const KernelContext& context) {
 
 std::span<const OpDef> SliceOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain,
-       "Slice",
-       1,
-       INT_MAX,
-       InferSlice,
-       MakeSlice,
-       LowerMovement,
-       {.data_movement = true}},
+      {kOnnxDomain, "Slice", 1, INT_MAX, InferSlice, MakeSlice, LowerMovement, kMovement},
   };
   return kOps;
 }

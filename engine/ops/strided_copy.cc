@@ -122,7 +122,7 @@ StridedCopy::StridedCopy(std::span<const CopyLoop> loops, size_t element_size)
     if (run_bytes_ == 0 && columns_.extent < rows_.extent && columns_.extent < 16)
       std::swap(rows_, columns_);
   }
-  interleaves_ = rows_.extent >= 2 && rows_.extent <= 4 && rows_.dst_stride == size &&
+  interleaves_ = size <= 8 && rows_.extent >= 2 && rows_.extent <= 4 && rows_.dst_stride == size &&
                  rows_.src_stride % size == 0 && columns_.src_stride == size &&
                  columns_.dst_stride == rows_.extent * size;
   for (const CopyLoop& loop : outer_) outer_count_ *= loop.extent;
@@ -147,8 +147,10 @@ void StridedCopy::CopyInner(const CopyLoop& rows, const CopyLoop& columns, const
       return CopyBlocked<uint16_t>(rows, columns, src, dst);
     case 4:
       return CopyBlocked<uint32_t>(rows, columns, src, dst);
-    default:
+    case 8:
       return CopyBlocked<uint64_t>(rows, columns, src, dst);
+    default:
+      return CopyBlocked<std::string_view>(rows, columns, src, dst);
   }
 }
 

@@ -26,7 +26,7 @@ struct CopyLoop {
 class StridedCopy {
  public:
   StridedCopy() = default;
-  /// Requires: element_size is 1, 2, 4 or 8; destination elements are distinct.
+  /// Requires: element_size is 1, 2, 4, 8 or 16; destination elements are distinct.
   StridedCopy(std::span<const CopyLoop> loops, size_t element_size);
 
   /// `src` and `dst` point at the element of index 0 and do not overlap.

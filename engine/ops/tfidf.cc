@@ -1,7 +1,9 @@
-// TfIdfVectorizer on integers: how often each n-gram of a pool occurs in a row, weighted.
+// TfIdfVectorizer on integers or strings: how often each n-gram of a pool occurs in a row, weighted.
 // Source: ONNX TfIdfVectorizer-9.
 #include <algorithm>
 #include <map>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/ops/index_reader.h"
@@ -20,15 +22,27 @@ struct NGram {
 
 struct Vectorizer {
   std::map<std::vector<int64_t>, NGram> pool;
+  std::map<std::string, int64_t, std::less<>>
+      words;  ///< The numbers by which the pool knows strings.
   int64_t shortest = 1, longest = 1, most_skips = 0, width = 0;
   bool counts = true;   ///< TF, TFIDF: the weight times the count; IDF: the weight.
   bool weighs = false;  ///< IDF, TFIDF.
 };
 
+// The pool's elements; strings by number, equal ones by the same.
+absl::StatusOr<std::vector<int64_t>> PoolElements(const Node& node, Vectorizer& v) {
+  if (!node.attributes.has("pool_strings")) return node.attributes.Ints("pool_int64s", {});
+  OCTET_ASSIGN_OR_RETURN(const auto strings, node.attributes.Strings("pool_strings", {}));
+  std::vector<int64_t> pool;
+  for (const std::string& word : strings)
+    pool.push_back(v.words.try_emplace(word, std::ssize(v.words)).first->second);
+  return pool;
+}
+
 absl::Status ReadPool(const Node& node, Vectorizer& v) {
   OCTET_ASSIGN_OR_RETURN(const auto counts, node.attributes.Ints("ngram_counts", {}));
   OCTET_ASSIGN_OR_RETURN(const auto indexes, node.attributes.Ints("ngram_indexes", {}));
-  OCTET_ASSIGN_OR_RETURN(const auto pool, node.attributes.Ints("pool_int64s", {}));
+  OCTET_ASSIGN_OR_RETURN(const auto pool, PoolElements(node, v));
   OCTET_ASSIGN_OR_RETURN(const auto weights, node.attributes.Floats("weights", {}));
   const auto size = std::ssize(pool);
   if (!weights.empty() && weights.size() != indexes.size())
@@ -69,15 +83,16 @@ absl::StatusOr<Vectorizer> ReadVectorizer(const Node& node) {
   v.weighs = mode != "TF";
   if (mode != "TF" && mode != "IDF" && mode != "TFIDF")
     return InvalidArgument("'mode' must be TF, IDF or TFIDF, not '{}'", mode);
-  if (node.attributes.has("pool_strings"))
-    return Unimplemented("unsupported attribute 'pool_strings'");
+  if (node.attributes.has("pool_strings") && node.attributes.has("pool_int64s"))
+    return InvalidArgument("expected one of 'pool_strings' and 'pool_int64s', got both");
   OCTET_RETURN_IF_ERROR(ReadPool(node, v));
   return v;
 }
 
 absl::Status InferTfIdf(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kIndexTypes));
+  const bool strings = context.attributes().has("pool_strings");
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, strings ? kStrings : kIndexTypes));
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 1, 2));
   OCTET_ASSIGN_OR_RETURN(const Vectorizer v, ReadVectorizer(context.node()));
   if (!context.shape(0)) return context.SetOutput(0, DType::kF32, std::nullopt);
@@ -87,14 +102,15 @@ absl::Status InferTfIdf(InferContext& context) {
 }
 
 // Elements of an n-gram lie 1 + skips apart; one element has no distance, and counts once.
-void CountRow(const Vectorizer& v, const IndexReader& x, int64_t begin, int64_t length, float* y) {
+void CountRow(const Vectorizer& v, std::span<const int64_t> x, float* y) {
+  const auto length = std::ssize(x);
   std::vector<int64_t> gram;
   for (int64_t n = v.shortest; n <= std::min(v.longest, length); ++n) {
     const int64_t most = n == 1 ? 0 : std::min(v.most_skips, (length - 1) / (n - 1) - 1);
     for (int64_t step = 1; step <= most + 1; ++step) {
       for (int64_t first = 0; first + (n - 1) * step < length; ++first) {
         gram.clear();
-        for (int64_t i = 0; i < n; ++i) gram.push_back(x.Raw(begin + first + i * step));
+        for (int64_t i = 0; i < n; ++i) gram.push_back(x[first + i * step]);
         const auto found = v.pool.find(gram);
         if (found == v.pool.end()) continue;
         const float weight = v.weighs ? found->second.weight : 1.0F;
@@ -103,6 +119,21 @@ void CountRow(const Vectorizer& v, const IndexReader& x, int64_t begin, int64_t 
       }
     }
   }
+}
+
+// A row's elements as the pool has them; -1 for a string that is not in it.
+std::vector<int64_t> RowOf(const Vectorizer& v, const ConstTensorView& x, int64_t begin,
+                           int64_t length) {
+  std::vector<int64_t> row;
+  for (int64_t i = begin; i < begin + length; ++i) {
+    if (x.dtype() == DType::kString) {
+      const auto word = v.words.find(x.as<std::string_view>()[i]);
+      row.push_back(word == v.words.end() ? -1 : word->second);
+    } else {
+      row.push_back(IndexReader(x).Raw(i));
+    }
+  }
+  return row;
 }
 
 absl::StatusOr<Kernel> MakeTfIdf(const KernelContext& context) {
@@ -115,7 +146,7 @@ absl::StatusOr<Kernel> MakeTfIdf(const KernelContext& context) {
     const int64_t rows = shape.rank() == 1 ? 1 : shape[0];
     ParallelFor(rows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        CountRow(v, IndexReader(inputs[0]), row * length, length,
+        CountRow(v, RowOf(v, inputs[0], row * length, length),
                  outputs[0].as<float>() + row * v.width);
       }
     });
@@ -127,7 +158,12 @@ absl::StatusOr<Kernel> MakeTfIdf(const KernelContext& context) {
 
 std::span<const OpDef> TfIdfOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "TfIdfVectorizer", 9, INT_MAX, InferTfIdf, MakeTfIdf},
+      {.domain = kOnnxDomain,
+       .name = "TfIdfVectorizer",
+       .since = 9,
+       .infer = InferTfIdf,
+       .kernel = MakeTfIdf,
+       .traits = {.strings = true}},
   };
   return kOps;
 }

@@ -197,12 +197,8 @@ using NodeName = std::pair<int64_t, int64_t>;
 absl::StatusOr<std::vector<size_t>> Choices(const Attributes& attributes, std::string_view name,
                                             std::span<const std::string_view> names) {
   std::vector<size_t> choices;
-  const auto given = std::ranges::find(
-      attributes, name, [](const auto& entry) { return std::string_view(entry.first); });
-  if (given == attributes.end()) return choices;
-  const auto* strings = std::get_if<std::vector<std::string>>(&given->second);
-  if (strings == nullptr) return InvalidArgument("attribute '{}' is no list of strings", name);
-  for (const std::string& one : *strings) {
+  OCTET_ASSIGN_OR_RETURN(const auto strings, attributes.Strings(name, {}));
+  for (const std::string& one : strings) {
     const auto at = std::ranges::find(names, std::string_view(one));
     if (at == names.end()) return InvalidArgument("'{}' holds '{}'", name, one);
     choices.push_back(static_cast<size_t>(at - names.begin()));

@@ -8,6 +8,7 @@
 // so do weights stored as F16 or BF16 behind a Cast: storage precisions, computed in F32 or BF16 later.
 // Nodes that make a constant much larger than what they read (Expand, ConstantOfShape) stay when it is big, unless a
 // layer multiplies by it: weights are packed once, and what stays a node is computed, and multiplied by slowly, each run.
+// Strings stay with the nodes that make and read them.
 #include <algorithm>
 
 #include "engine/ops/op.h"
@@ -62,6 +63,7 @@ bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
       IsQuantizedWeight(graph, node))
     return false;
   if (!ReadsOnlyConstants(graph, node) && !AsksForKnownExtents(graph, node)) return false;
+  if (TouchesStrings(graph, node) && !AsksForKnownExtents(graph, node)) return false;
   size_t read = 0;
   for (const ValueId id : node.inputs) {
     if (id != kNone && graph.value(id).is_constant()) read += graph.value(id).constant.bytes();
@@ -91,6 +93,7 @@ bool MayEvaluate(const Graph& graph, const Node& node) {
   const OpDef* def = FindOp(node);
   if (def == nullptr || def->evaluate == nullptr || def->kernel != nullptr) return false;
   if (def->traits.no_fold || node.inputs.empty() || !ReadsOnlyConstants(graph, node)) return false;
+  if (TouchesStrings(graph, node)) return false;
   size_t read = 0;
   for (const ValueId id : node.inputs) {
     if (id != kNone) read += graph.value(id).constant.bytes();

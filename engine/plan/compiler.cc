@@ -69,6 +69,8 @@ absl::Status CheckStatic(const Graph& graph) {
     return Unimplemented("the shape of input '{}' is not known", graph.value(id).name);
   }
   for (const NodeId id : graph.order()) {
+    if (TouchesStrings(graph, graph.node(id)))
+      return Unimplemented("{}: strings have no static plan", Describe(graph.node(id)));
     for (const ValueId out : graph.node(id).outputs) {
       if (out == kNone || graph.value(out).has_static_shape()) continue;
       return Unimplemented("{}: the shape of '{}' depends on data that is known only when it runs",

@@ -54,6 +54,12 @@ Blocks BlocksAt(const Shape& shape, DType dtype, int axis) {
           static_cast<size_t>(shape.elements(axis + 1, shape.rank())) * SizeOf(dtype)};
 }
 
+// Copies the characters of strings, which others own.
+Tensor WithCharacters(Tensor tensor) {
+  if (tensor.dtype() != DType::kString) return tensor;
+  return Tensor::Strings(tensor.shape(), tensor.span<std::string_view>());
+}
+
 // Index `i` of the axis, which is gone in the result.
 Tensor SliceAt(const Tensor& x, int axis, int64_t i) {
   Shape shape;
@@ -70,7 +76,7 @@ Tensor SliceAt(const Tensor& x, int axis, int64_t i) {
     from += static_cast<size_t>(blocks.extent) * blocks.inner;
     to += blocks.inner;
   }
-  return slice;
+  return WithCharacters(std::move(slice));
 }
 
 // One result of a body over all its runs.
@@ -86,7 +92,7 @@ class Results {
                              parts_.front().shape().ToString(), tensor.shape().ToString());
     }
     // A tensor of a few elements is mostly what goes with them.
-    bytes_ += tensor.bytes() + sizeof(Tensor) + kTensorAlignment;
+    bytes_ += MemoryBytes(tensor.view()) + sizeof(Tensor) + kTensorAlignment;
     if (bytes_ > max_bytes_) {
       return MakeError(absl::StatusCode::kResourceExhausted,
                        "result '{}' is too large: at most {} bytes, got {}", value_.name,
@@ -117,7 +123,7 @@ class Results {
                     from + static_cast<size_t>(block) * blocks.inner, blocks.inner);
       }
     }
-    return stacked;
+    return WithCharacters(std::move(stacked));
   }
 
  private:

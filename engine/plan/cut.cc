@@ -62,9 +62,9 @@ class Cutter {
   }
 
   absl::StatusOr<bool> IsHost(NodeId id, const OpDef& def, size_t stage) {
-    if (def.kernel == nullptr || HasOtherKinds(graph_.node(id))) return true;
-    OCTET_ASSIGN_OR_RETURN(const uint64_t asked, InputsThatDecideShapes(graph_, id));
     const Node& node = graph_.node(id);
+    if (def.kernel == nullptr || HasOtherKinds(node) || TouchesStrings(graph_, node)) return true;
+    OCTET_ASSIGN_OR_RETURN(const uint64_t asked, InputsThatDecideShapes(graph_, id));
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       if ((asked >> i & 1) == 0 || node.inputs[i] == kNone) continue;
       if (!FoldsIn(node.inputs[i], stage)) return true;
@@ -100,7 +100,9 @@ absl::StatusOr<std::vector<Stage>> CutIntoStages(Graph& graph) { return Cutter(g
 
 absl::StatusOr<bool> NeedsStages(Graph& graph) {
   OCTET_ASSIGN_OR_RETURN(const std::vector<Stage> stages, CutIntoStages(graph));
-  return std::ranges::any_of(stages, [](const Stage& stage) { return !stage.host.empty(); });
+  const auto strings = [&](ValueId id) { return graph.value(id).dtype == DType::kString; };
+  return std::ranges::any_of(stages, [](const Stage& stage) { return !stage.host.empty(); }) ||
+         std::ranges::any_of(graph.inputs, strings) || std::ranges::any_of(graph.outputs, strings);
 }
 
 }  // namespace octet

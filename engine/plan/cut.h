@@ -10,7 +10,7 @@
 namespace octet {
 
 /// Nodes that run together: first `segment`, an ordinary graph once the shapes of what it reads are known; then `host`,
-/// one after the other, whose outputs' shapes the data decide, or that run sub-graphs, or that hold sequences.
+/// one after the other, whose outputs' shapes the data decide, or that run sub-graphs, or that hold sequences or strings.
 struct Stage {
   std::vector<NodeId> segment;
   std::vector<NodeId> host;
@@ -28,7 +28,7 @@ struct Stage {
 /// Requires: InferShapes has run. The graph's declared shapes may be refined.
 absl::StatusOr<std::vector<Stage>> CutIntoStages(Graph& graph);
 
-/// True when the graph has a node that no segment takes: it has no static plan.
+/// True when the graph has a node that no segment takes, or strings come in or go out: it has no static plan.
 absl::StatusOr<bool> NeedsStages(Graph& graph);
 
 }  // namespace octet

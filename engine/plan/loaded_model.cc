@@ -38,7 +38,7 @@ size_t ConstantBytes(const Graph& graph) {
   for (ValueId id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(id);
     if (value.is_constant() && seen.insert(value.constant.data()).second)
-      bytes += value.constant.bytes();
+      bytes += MemoryBytes(value.constant.view());
   }
   return bytes;
 }

@@ -50,6 +50,17 @@ absl::Status CheckExtents(const Value& value, uint64_t max_bytes) {
                    value.shape->ToString(), max_bytes);
 }
 
+// Copies the characters of strings, which may point into what is gone when the node has run.
+absl::Status KeepStrings(const Value& value, uint64_t max_bytes, Tensor& tensor) {
+  if (tensor.dtype() != DType::kString) return absl::OkStatus();
+  if (const uint64_t bytes = MemoryBytes(tensor.view()); bytes > max_bytes) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "'{}' is too large: at most {} bytes, got {}", value.name, max_bytes, bytes);
+  }
+  tensor = Tensor::Strings(tensor.shape(), tensor.span<std::string_view>());
+  return absl::OkStatus();
+}
+
 // Runs a node by its reference kernel, made for this one run: its shapes may be others the next time.
 absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
                                              std::span<const Datum* const> inputs,
@@ -75,6 +86,10 @@ absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
     in.push_back(input == nullptr ? ConstTensorView{} : input->tensor.view());
   OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(alone, copy));
   OCTET_RETURN_IF_ERROR(kernel(in, out));
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (copy.outputs[i] == kNone) continue;
+    OCTET_RETURN_IF_ERROR(KeepStrings(alone.value(copy.outputs[i]), max_bytes, results[i].tensor));
+  }
   return results;
 }
 
@@ -323,6 +338,19 @@ class Program::Execution {
     return absl::OkStatus();
   }
 
+  absl::StatusOr<std::vector<Datum>> Evaluated(const OpDef& def, const Node& node,
+                                               std::span<const Datum* const> inputs) {
+    OCTET_ASSIGN_OR_RETURN(std::vector<Datum> outputs, def.evaluate(node, inputs));
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      if (node.outputs[i] == kNone) continue;
+      const Value& value = graph_.value(node.outputs[i]);
+      OCTET_RETURN_IF_ERROR(KeepStrings(value, run_.max_bytes, outputs[i].tensor));
+      for (Tensor& element : outputs[i].sequence)
+        OCTET_RETURN_IF_ERROR(KeepStrings(value, run_.max_bytes, element));
+    }
+    return outputs;
+  }
+
   absl::StatusOr<std::vector<Datum>> Answer(const HostNode& host, const Node& node,
                                             std::span<const Datum* const> inputs) {
     if (host.def->traits.control) {
@@ -334,7 +362,7 @@ class Program::Execution {
         OCTET_RETURN_IF_ERROR(CheckTensor(graph_.value(node.inputs[i]), *inputs[i]));
       }
     }
-    if (host.def->evaluate != nullptr) return host.def->evaluate(node, inputs);
+    if (host.def->evaluate != nullptr) return Evaluated(*host.def, node, inputs);
     std::vector<ValueType> types;
     for (const ValueId id : node.outputs)
       types.push_back(id == kNone ? ValueType()

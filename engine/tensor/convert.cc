@@ -102,6 +102,7 @@ template <typename Fn>
 void WithElementType(DType dtype, const Fn& fn) {
   switch (dtype) {
     case DType::kUndefined:
+    case DType::kString:
       return;
     case DType::kBool:
       return fn(std::type_identity<BoolByte>());

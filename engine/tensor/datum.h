@@ -26,8 +26,8 @@ struct Datum {
   bool is_sequence() const { return kind == Kind::kSequence; }
   /// What it holds in memory: of a sequence also what goes with each tensor.
   uint64_t bytes() const {
-    uint64_t sum = is_tensor() ? tensor.bytes() : 0;
-    for (const Tensor& element : sequence) sum += element.bytes() + sizeof(Tensor);
+    uint64_t sum = is_tensor() ? MemoryBytes(tensor.view()) : 0;
+    for (const Tensor& element : sequence) sum += MemoryBytes(element.view()) + sizeof(Tensor);
     return sum;
   }
 };

@@ -16,7 +16,7 @@ constexpr uint32_t kHalfOverflow = (127u + 16) << 23;
 // 2^-14: the smallest normal binary16.
 constexpr uint32_t kHalfMinNormal = (127u - 14) << 23;
 
-constexpr std::array<std::pair<DType, std::string_view>, 13> kNames = {{
+constexpr std::array<std::pair<DType, std::string_view>, 14> kNames = {{
     {DType::kBool, "BOOL"},
     {DType::kU8, "UINT8"},
     {DType::kI8, "INT8"},
@@ -30,6 +30,7 @@ constexpr std::array<std::pair<DType, std::string_view>, 13> kNames = {{
     {DType::kBF16, "BF16"},
     {DType::kF32, "FP32"},
     {DType::kF64, "FP64"},
+    {DType::kString, "BYTES"},
 }};
 
 #if defined(__x86_64__)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 
 namespace octet {
 
@@ -25,6 +26,7 @@ enum class DType : uint8_t {
   kBF16,
   kF32,
   kF64,
+  kString,  ///< Bytes of any length: an element is a std::string_view of them. Only programs (plan/) run them.
 };
 
 /// IEEE 754 binary16 as stored bits. Arithmetic happens in float.
@@ -50,7 +52,10 @@ BFloat16 ToBFloat16(float f);
 void ConvertHalfToFloat(const Half* src, float* dst, size_t count);
 void ConvertFloatToHalf(const float* src, Half* dst, size_t count);
 
-/// Returns the size of one element in bytes; 0 for kUndefined.
+// What moves elements copies them as bytes, and no bytes at all are an empty string.
+static_assert(std::is_trivially_copyable_v<std::string_view>);
+
+/// Returns the size of one element in bytes; 0 for kUndefined. Of a string: of what points at it.
 constexpr size_t SizeOf(DType dtype) {
   switch (dtype) {
     case DType::kUndefined:
@@ -72,6 +77,8 @@ constexpr size_t SizeOf(DType dtype) {
     case DType::kI64:
     case DType::kF64:
       return 8;
+    case DType::kString:
+      return sizeof(std::string_view);
   }
   return 0;
 }
@@ -83,7 +90,8 @@ constexpr bool IsFloat(DType d) {
 /// The two element types of quantized values.
 constexpr bool IsInt8(DType d) { return d == DType::kU8 || d == DType::kI8; }
 
-/// Returns the Open Inference Protocol's name: "FP32", "UINT8", "BOOL", ...; "UNDEFINED" otherwise.
+/// Returns the Open Inference Protocol's name: "FP32", "UINT8", "BOOL", "BYTES", ...; "UNDEFINED"
+/// otherwise.
 std::string_view DTypeName(DType dtype);
 /// Inverse of DTypeName; nullopt for an unknown name.
 std::optional<DType> ParseDType(std::string_view name);
@@ -117,5 +125,7 @@ template <>
 inline constexpr DType DTypeOf<float> = DType::kF32;
 template <>
 inline constexpr DType DTypeOf<double> = DType::kF64;
+template <>
+inline constexpr DType DTypeOf<std::string_view> = DType::kString;
 
 }  // namespace octet

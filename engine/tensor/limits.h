@@ -13,6 +13,9 @@ inline constexpr int kMaxRank = 32;
 /// More elements than any memory holds, so few that strides and sizes in bytes never overflow.
 inline constexpr int64_t kMaxElements = int64_t{1} << 56;
 
+/// More bytes of strings, characters and all, than any message holds.
+inline constexpr uint64_t kMaxTextBytes = uint64_t{2} << 30;
+
 /// True unless the shape has more than kMaxRank axes, a negative extent (kUnknownDim counts as 1), or, with extents of 0
 /// as 1, more than kMaxElements.
 bool IsPossible(const Shape& shape);

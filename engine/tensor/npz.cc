@@ -11,8 +11,10 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {
@@ -35,6 +37,24 @@ std::optional<DType> ParseDescr(std::string_view descr) {
     if (name == descr) return dtype;
   }
   return std::nullopt;
+}
+
+// How the elements are in the file.
+struct StoredSpec {
+  TensorSpec spec;
+  size_t element_bytes = 0;
+  bool unicode = false;  // Strings of 4-byte code points, else of bytes.
+};
+
+// "|S12" and "<U3": strings of so many characters.
+std::optional<StoredSpec> ParseStringDescr(std::string_view descr) {
+  const bool unicode = descr.starts_with("<U");
+  if (!unicode && !descr.starts_with("|S")) return std::nullopt;
+  uint32_t length = 0;
+  const char* const end = descr.data() + descr.size();
+  const auto [next, error] = std::from_chars(descr.data() + 2, end, length);
+  if (error != std::errc() || next != end) return std::nullopt;
+  return StoredSpec{{DType::kString, {}}, size_t{length} * (unicode ? 4 : 1), unicode};
 }
 
 // The text between `open` and `close` behind `'key':` in the header's dictionary literal.
@@ -73,20 +93,24 @@ absl::StatusOr<Shape> ParseExtents(std::string_view text) {
 }
 
 // Source: numpy.lib.format, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }".
-absl::StatusOr<TensorSpec> ParseHeader(std::string_view header) {
+absl::StatusOr<StoredSpec> ParseHeader(std::string_view header) {
   const auto descr = Field(header, "descr", '\'', '\'');
   const auto fortran = Field(header, "fortran_order", '\0', ',');
   const auto shape = Field(header, "shape", '(', ')');
   if (!descr || !fortran || !shape) return InvalidArgument("malformed .npy header");
-  TensorSpec result;
-  const auto dtype = ParseDescr(*descr);
-  if (!dtype) return InvalidArgument("unsupported element type '{}'", *descr);
-  result.dtype = *dtype;
-  OCTET_ASSIGN_OR_RETURN(result.shape, ParseExtents(*shape));
-  if (*fortran != "False" && result.shape.rank() > 1) {
+  StoredSpec result;
+  if (const auto dtype = ParseDescr(*descr)) {
+    result = {{*dtype, {}}, SizeOf(*dtype)};
+  } else if (const auto strings = ParseStringDescr(*descr)) {
+    result = *strings;
+  } else {
+    return InvalidArgument("unsupported element type '{}'", *descr);
+  }
+  OCTET_ASSIGN_OR_RETURN(result.spec.shape, ParseExtents(*shape));
+  if (*fortran != "False" && result.spec.shape.rank() > 1) {
     return InvalidArgument("Fortran order is not supported; save with numpy.ascontiguousarray");
   }
-  if (!CheckedElements(result.shape.dims())) {
+  if (!CheckedElements(result.spec.shape.dims())) {
     return InvalidArgument("shape too large: ({})", *shape);
   }
   return result;
@@ -124,16 +148,45 @@ absl::StatusOr<std::string> ReadHeaderText(zip_file_t* file) {
   return text;
 }
 
+// Elements of `length` bytes that are strings without the zeros at their end.
+absl::StatusOr<Tensor> StringsIn(std::string_view stored, const StoredSpec& spec) {
+  std::vector<std::string> utf8;
+  std::vector<std::string_view> texts;
+  for (int64_t i = 0; i < spec.spec.shape.elements(); ++i) {
+    const std::string_view element = stored.substr(0, spec.element_bytes);
+    stored.remove_prefix(element.size());
+    if (spec.unicode) {
+      std::string& text = utf8.emplace_back();
+      for (size_t at = 0; at < element.size(); at += 4) {
+        uint32_t point = 0;
+        std::memcpy(&point, element.data() + at, 4);
+        if (point > kMaxCodePoint) return InvalidArgument("element {} is no Unicode", i);
+        AppendUtf8(point, text);
+      }
+    }
+    texts.push_back(element);
+  }
+  if (spec.unicode) texts.assign(utf8.begin(), utf8.end());
+  for (std::string_view& text : texts) text = text.substr(0, text.find_last_not_of('\0') + 1);
+  return Tensor::Strings(spec.spec.shape, texts);
+}
+
 absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t max_bytes) {
   std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
   if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
   OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file.get()));
-  OCTET_ASSIGN_OR_RETURN(const TensorSpec spec, ParseHeader(text));
+  OCTET_ASSIGN_OR_RETURN(const StoredSpec stored, ParseHeader(text));
+  const TensorSpec& spec = stored.spec;
   // Bounded by elements first: bytes() of a hostile shape could wrap.
   const auto elements = static_cast<uint64_t>(spec.shape.elements());
-  if (elements > max_bytes / SizeOf(spec.dtype)) {
+  if (elements > max_bytes / std::max(SizeOf(spec.dtype), stored.element_bytes)) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      "array of {} elements exceeds the limit of {} bytes", elements, max_bytes);
+  }
+  if (spec.dtype == DType::kString) {
+    std::string bytes(elements * stored.element_bytes, '\0');
+    OCTET_RETURN_IF_ERROR(ReadFully(file.get(), bytes.data(), bytes.size()));
+    return StringsIn(bytes, stored);
   }
   Tensor tensor(spec.dtype, spec.shape);
   OCTET_RETURN_IF_ERROR(ReadFully(file.get(), tensor.mutable_data(), tensor.bytes()));

@@ -14,7 +14,8 @@ namespace octet {
 using NpzArrays = std::map<std::string, Tensor>;
 
 /// Reads every array of an .npz archive (stored or deflated members, .npy versions 1 to 3, little-endian bool,
-/// integer and float element types, C order).
+/// integer and float element types, strings of a fixed length, which are taken without the zeros at their end and where
+/// they are Unicode as UTF-8; C order).
 /// Errors: NOT_FOUND (no file); INVALID_ARGUMENT naming file and member for anything malformed, big-endian, in Fortran
 /// order or of another type; RESOURCE_EXHAUSTED when an array exceeds `max_bytes`.
 /// Source: numpy.lib.format.

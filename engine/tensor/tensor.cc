@@ -27,6 +27,9 @@ std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes) {
 
 Tensor::Tensor(DType dtype, Shape shape) : spec_{dtype, std::move(shape)} {
   std::shared_ptr<std::byte[]> memory = AllocateAligned(spec_.bytes());
+  if (dtype == DType::kString)
+    std::uninitialized_default_construct_n(reinterpret_cast<std::string_view*>(memory.get()),
+                                           spec_.shape.elements());
   data_ = memory.get();
   owner_ = std::move(memory);
 }
@@ -37,10 +40,32 @@ Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, cons
   if (data_ == nullptr) *this = Tensor(spec_.dtype, spec_.shape);
 }
 
+Tensor Tensor::Strings(Shape shape, std::span<const std::string_view> texts) {
+  size_t characters = 0;
+  for (const std::string_view text : texts) characters += text.size();
+  std::shared_ptr<std::byte[]> memory = AllocateAligned(texts.size_bytes() + characters);
+  auto* element = reinterpret_cast<std::string_view*>(memory.get());
+  char* to = reinterpret_cast<char*>(memory.get() + texts.size_bytes());
+  for (const std::string_view text : texts) {
+    if (!text.empty()) std::memcpy(to, text.data(), text.size());
+    std::construct_at(element++, to, text.size());
+    to += text.size();
+  }
+  const void* data = memory.get();
+  return Tensor(DType::kString, std::move(shape), std::move(memory), data);
+}
+
 Tensor Tensor::Reshaped(Shape shape) const {
   Tensor result = *this;
   result.spec_.shape = std::move(shape);
   return result;
+}
+
+uint64_t MemoryBytes(const ConstTensorView& view) {
+  uint64_t bytes = view.bytes();
+  if (view.dtype() != DType::kString) return bytes;
+  for (const std::string_view text : view.span<std::string_view>()) bytes += text.size();
+  return bytes;
 }
 
 }  // namespace octet

@@ -1,10 +1,14 @@
 // Tensor owns its elements, TensorView points at somebody else's. Both are dense and row-major.
+//
+// An element of DType::kString is a std::string_view. Elements are moved as any others are, without their characters; a
+// Tensor that outlives what its elements point into is made by Tensor::Strings, which owns the characters, too.
 #pragma once
 
 #include <cstddef>
 #include <cstring>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "engine/tensor/dtype.h"
@@ -70,13 +74,14 @@ struct TensorView {
 class Tensor {
  public:
   Tensor() = default;
-  /// Allocates uninitialised elements. Requires: a static shape.
+  /// Allocates elements: empty strings, numbers that are not initialised. Requires: a static shape.
   Tensor(DType dtype, Shape shape);
   /// Wraps elements owned by `owner` (a mapped file, for example).
   Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const void* data);
 
   /// Copies `values`. Requires: values.size() == shape.elements().
   template <typename T>
+    requires(!std::is_same_v<T, std::string_view>)
   static Tensor From(Shape shape, std::span<const T> values) {
     Tensor t(DTypeOf<T>, std::move(shape));
     if (!values.empty()) std::memcpy(t.mutable_data(), values.data(), values.size_bytes());
@@ -90,6 +95,8 @@ class Tensor {
   static Tensor Scalar(T value) {
     return From<T>(Shape{}, std::span<const T>(&value, 1));
   }
+  /// Copies `texts` with their characters: one block of memory. Requires: texts.size() == shape.elements().
+  static Tensor Strings(Shape shape, std::span<const std::string_view> texts);
 
   bool empty_handle() const {
     return data_ == nullptr;
@@ -119,5 +126,8 @@ class Tensor {
   std::shared_ptr<const void> owner_;
   const void* data_ = nullptr;
 };
+
+/// What elements hold in memory: their bytes, and the characters that strings point at.
+uint64_t MemoryBytes(const ConstTensorView& view);
 
 }  // namespace octet

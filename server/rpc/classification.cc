@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -25,11 +26,7 @@ void AppendClasses(std::span<const float> scores, int64_t count,
   for (auto index = order.begin(); index != best; ++index) {
     std::string element = Format("{}:{}", scores[*index], *index);
     if (*index < labels.size()) element += ":" + labels[*index];
-    const auto length = static_cast<uint32_t>(element.size());
-    for (int shift = 0; shift < 32; shift += 8) {
-      bytes.push_back(static_cast<char>((length >> shift) & 0xFF));
-    }
-    bytes += element;
+    AppendBytesElement(element, bytes);
   }
 }
 

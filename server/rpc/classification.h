@@ -10,8 +10,7 @@
 namespace octet {
 
 /// Appends the `count` largest of `scores`, largest first (equal ones by index; NaN comes last), as
-/// BYTES elements: a 4-byte little-endian length, then "score:index" or, where there is a label,
-/// "score:index:label".
+/// BYTES elements: "score:index" or, where there is a label, "score:index:label".
 void AppendClasses(std::span<const float> scores, int64_t count,
                    std::span<const std::string> labels, std::string& bytes);
 

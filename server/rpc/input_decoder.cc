@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
 #include "server/scheduling/request_check.h"
 
@@ -101,6 +102,10 @@ absl::StatusOr<Bytes> TypedContents(const Input& input, DType dtype, DecodedInpu
       return as_they_are(c.fp32_contents(), "fp32_contents");
     case DType::kF64:
       return as_they_are(c.fp64_contents(), "fp64_contents");
+    case DType::kString: {
+      OCTET_ASSIGN_OR_RETURN(const auto* field, Only(input, c.bytes_contents(), "bytes_contents"));
+      return BytesOf(decoded.strings.emplace_back(field->begin(), field->end()));
+    }
     case DType::kF16:
     case DType::kBF16:
     case DType::kUndefined:
@@ -108,6 +113,16 @@ absl::StatusOr<Bytes> TypedContents(const Input& input, DType dtype, DecodedInpu
   }
   return InvalidArgument("input \"{}\": {} comes in raw_input_contents only", input.name(),
                          input.datatype());
+}
+
+/// Raw contents as elements of `dtype`. A type that the model does not take is CheckInput's to refuse.
+absl::StatusOr<Bytes> RawContents(const Input& input, const std::string& raw, DType dtype,
+                                  const InputRecipe& recipe, DecodedInputs& decoded) {
+  if (dtype != DType::kString || !recipe.Accepts(dtype)) return std::as_bytes(std::span(raw));
+  std::vector<std::string_view>& elements = decoded.strings.emplace_back();
+  OCTET_RETURN_IF_ERROR(Annotate(ReadBytesElements(raw, elements),
+                                 Format("input \"{}\": raw_input_contents", input.name())));
+  return BytesOf(elements);
 }
 
 absl::Status DecodeInput(const Input& input, const std::string* raw, const TensorInfo& expected,
@@ -126,7 +141,7 @@ absl::Status DecodeInput(const Input& input, const std::string* raw, const Tenso
     if (input.has_contents() && TotalElements(input.contents()) > 0) {
       return InvalidArgument("input \"{}\": both contents and raw_input_contents", input.name());
     }
-    bytes = std::as_bytes(std::span(*raw));
+    OCTET_ASSIGN_OR_RETURN(bytes, RawContents(input, *raw, *dtype, recipe, decoded));
   } else {
     OCTET_ASSIGN_OR_RETURN(bytes, TypedContents(input, *dtype, decoded));
   }

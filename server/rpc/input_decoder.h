@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <list>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,13 +22,15 @@ struct DecodedInputs {
   int64_t rows = 1;
   /// The typed contents of 8- and 16-bit integers, which come in 32-bit fields. Stays where it is.
   std::list<std::vector<std::byte>> narrowed;
+  /// The elements of BYTES inputs, whose characters stay in the request.
+  std::list<std::vector<std::string_view>> strings;
 };
 
 /// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
 /// element's own width; nothing of them is copied.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
-/// raw and typed contents, contents in a field of another type or outside the element's range, and
-/// as CheckInput and CheckRows. UNIMPLEMENTED for an input in shared memory.
+/// raw and typed contents, contents in a field of another type or outside the element's range, BYTES
+/// that end before their lengths do, and as CheckInput and CheckRows. UNIMPLEMENTED for an input in shared memory.
 absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Signature& signature,
                           std::span<const InputRecipe> recipes, int64_t max_batch,
                           DecodedInputs& decoded);

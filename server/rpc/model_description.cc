@@ -36,6 +36,8 @@ inference::DataType ToDataType(DType dtype) {
       return inference::TYPE_FP32;
     case DType::kF64:
       return inference::TYPE_FP64;
+    case DType::kString:
+      return inference::TYPE_STRING;
     case DType::kUndefined:
       break;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
 #include "server/rpc/classification.h"
 #include "server/rpc/infer_options.h"
@@ -60,6 +61,10 @@ absl::Status ResponseWriter::Request(
     return InvalidArgument("output \"{}\" is asked for twice", wanted.name());
   }
   OCTET_ASSIGN_OR_RETURN(outputs_[index].classes, ReadClasses(wanted));
+  if (outputs_[index].classes > 0 && found->dtype == DType::kString) {
+    return InvalidArgument(
+        "output \"{}\": classification, expected an output of numbers, got BYTES", wanted.name());
+  }
   Add(index);
   return absl::OkStatus();
 }
@@ -88,6 +93,25 @@ void* ResponseWriter::Reserve(size_t index, const TensorSpec& spec) {
   // The worker writes every byte: filling them with zeros first would be a pass over memory for nothing.
   bytes.resize_and_overwrite(spec.bytes(), [](char*, size_t size) { return size; });
   return bytes.data();
+}
+
+absl::Status ResponseWriter::TakeStrings(size_t index, ConstTensorView strings) {
+  const Requested& output = outputs_[index];
+  if (output.place < 0) return absl::OkStatus();
+  const auto elements = strings.span<std::string_view>();
+  // protobuf's own limit of a message; its parts besides are small.
+  constexpr uint64_t kMost = INT32_MAX;
+  const uint64_t bytes = BytesOnWire(elements);
+  if (bytes > kMost) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "output \"{}\" is too large for an answer: at most {} bytes, got {}",
+                     version_->signature.outputs[index].name, kMost, bytes);
+  }
+  Describe(output.place, DTypeName(DType::kString), strings.shape());
+  std::string& wire = *response_->mutable_raw_output_contents(output.place);
+  wire.reserve(bytes);
+  for (const std::string_view element : elements) AppendBytesElement(element, wire);
+  return absl::OkStatus();
 }
 
 void ResponseWriter::WriteClasses(Requested& output) {

@@ -15,17 +15,19 @@ namespace octet {
 
 /// Fills a ModelInferResponse. Requires: the calls in this order, with something that orders them.
 ///
-///     Begin --Reserve, by the worker, per output--> Complete
+///     Begin --Reserve or TakeStrings, by the worker, per output--> Complete
 class ResponseWriter final : public OutputSink {
  public:
   /// Lays out the response: the outputs asked for, in that order, or all of them in the signature's.
   /// INVALID_ARGUMENT for an output that does not exist or is asked for twice, or a classification
-  /// of fewer than one class; UNIMPLEMENTED for one into shared memory. Both outlive the writer.
+  /// of fewer than one class, or of BYTES; UNIMPLEMENTED for one into shared memory. Both outlive the writer.
   absl::Status Begin(const inference::ModelInferRequest& request, const ModelVersion& version,
                      inference::ModelInferResponse& response);
 
   /// The bytes of an output in the response itself.
   void* Reserve(size_t index, const TensorSpec& spec) override;
+  /// Writes BYTES into the response. RESOURCE_EXHAUSTED for more than a message holds.
+  absl::Status TakeStrings(size_t index, ConstTensorView strings) override;
 
   /// Writes what comes beside the tensors: model, version, id, and the parameters "precision" and
   /// "route", which say who answered and why.

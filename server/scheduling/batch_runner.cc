@@ -98,6 +98,10 @@ absl::Status BatchRunner::ComputeDynamic(const Batch& batch, const Plan& plan, T
 
   for (size_t i = 0; i < answers->size(); ++i) {
     const Tensor& answer = (*answers)[i].tensor;
+    if (answer.dtype() == DType::kString) {
+      OCTET_RETURN_IF_ERROR(batch.requests[0]->outputs->TakeStrings(i, answer.view()));
+      continue;
+    }
     void* to = batch.requests[0]->outputs->Reserve(i, answer.spec());
     if (to != nullptr && answer.bytes() > 0) std::memcpy(to, answer.data(), answer.bytes());
   }

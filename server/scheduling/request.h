@@ -31,6 +31,9 @@ class OutputSink {
   /// Returns room for spec.bytes() bytes of output `index` (the signature's order), which the
   /// worker fills; null when this output was not asked for. Called at most once per output.
   virtual void* Reserve(size_t index, const TensorSpec& spec) = 0;
+  /// The same for an output of BYTES, whose size on the wire is its elements': copies them. Does
+  /// nothing when it was not asked for. RESOURCE_EXHAUSTED when no answer can hold them.
+  virtual absl::Status TakeStrings(size_t index, ConstTensorView strings) = 0;
 };
 
 /// One request for one variant. Move it into a Dispatcher, which calls `done` exactly once.
@@ -55,7 +58,7 @@ struct InferenceRequest {
   }
   size_t bytes() const {
     size_t sum = 0;
-    for (const ConstTensorView& input : inputs) sum += input.bytes();
+    for (const ConstTensorView& input : inputs) sum += MemoryBytes(input);
     return sum;
   }
 };

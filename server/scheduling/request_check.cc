@@ -36,11 +36,15 @@ absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, D
                            expected.name, expected.shape.ToString(), DimsToString(dims));
   }
   const std::optional<int64_t> elements = CheckedElements(dims);
-  if (!elements || *elements > INT64_MAX / 8) {
+  if (!elements || *elements > INT64_MAX / 16) {
     return InvalidArgument("input \"{}\": shape, too many elements: {}", expected.name,
                            DimsToString(dims));
   }
   const size_t needed = static_cast<size_t>(*elements) * SizeOf(dtype);
+  if (bytes != needed && dtype == DType::kString) {
+    return InvalidArgument("input \"{}\": elements, expected {} for BYTES {}, got {}",
+                           expected.name, *elements, DimsToString(dims), bytes / SizeOf(dtype));
+  }
   if (bytes != needed) {
     return InvalidArgument("input \"{}\": bytes, expected {} for {} {}, got {}", expected.name,
                            needed, DTypeName(dtype), DimsToString(dims), bytes);

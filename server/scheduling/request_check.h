@@ -13,7 +13,8 @@
 
 namespace octet {
 
-/// Checks one input as it came: `dims` may hold anything, `bytes` is how many came.
+/// Checks one input as it came: `dims` may hold anything, `bytes` is how many came (of BYTES: SizeOf
+/// for each element).
 /// INVALID_ARGUMENT naming the tensor, expected and got: a type that the recipe does not accept,
 /// the rank, an extent, or a number of bytes that is not that of the shape.
 absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, DType dtype,

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "absl/strings/str_join.h"
+
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
 
@@ -70,12 +72,23 @@ bool Close(double expected, double got) {
   return std::abs(got - expected) <= kAtol + kRtol * std::abs(expected);
 }
 
+std::string Listed(const Tensor& strings) {
+  return absl::StrJoin(strings.span<std::string_view>(), ", ",
+                       [](std::string* out, std::string_view text) { out->append(text); });
+}
+
 absl::Status Compare(const std::string& output, const Tensor& seen, const Tensor& got) {
   const Tensor expected = AsStored(seen, got.dtype());
   if (got.spec() != expected.spec()) {
     return absl::FailedPreconditionError(
         Format("output {}: expected {}{}, got {}{}", output, DTypeName(expected.dtype()),
                expected.shape().ToString(), DTypeName(got.dtype()), got.shape().ToString()));
+  }
+  if (got.dtype() == DType::kString) {
+    if (std::ranges::equal(got.span<std::string_view>(), expected.span<std::string_view>()))
+      return absl::OkStatus();
+    return absl::FailedPreconditionError(Format("output {}: expected the strings {}, got {}",
+                                                output, Listed(expected), Listed(got)));
   }
   for (int64_t i = 0; i < expected.elements(); ++i) {
     const double wanted = Number(expected, i);

@@ -29,11 +29,11 @@ class FakeRepository final : public ModelRepository {
   std::atomic<int> polls{0};
 
   /// A version whose variants are `models`, each with a queue of its own; Put it in when it is complete.
-  std::shared_ptr<ModelVersion> Make(const std::string& name, int64_t number,
-                                     const std::map<Precision, std::shared_ptr<FakeModel>>& models,
-                                     std::map<std::string, WireMapping> wire = {},
-                                     ModelConfig::Routing routing = {},
-                                     size_t max_queue_requests = 100) {
+  std::shared_ptr<ModelVersion> Make(
+      const std::string& name, int64_t number,
+      const std::map<Precision, std::shared_ptr<const Model>>& models,
+      std::map<std::string, WireMapping> wire = {}, ModelConfig::Routing routing = {},
+      size_t max_queue_requests = 100) {
     auto version = std::make_shared<ModelVersion>();
     version->model = name;
     version->number = number;
@@ -120,7 +120,7 @@ class FakeRepository final : public ModelRepository {
 
  private:
   ExecutionTarget Target(const ModelVersion& version, Precision precision,
-                         std::shared_ptr<FakeModel> model, size_t max_queue_requests) const {
+                         std::shared_ptr<const Model> model, size_t max_queue_requests) const {
     ExecutionTarget target;
     target.name = Format("{}/{}/{}", version.model, version.version, PrecisionName(precision));
     for (const TensorInfo& input : model->signature().inputs) {

@@ -72,6 +72,14 @@ class TestCall final : public OutputSink {
     return answer.data();
   }
 
+  absl::Status TakeStrings(size_t index, ConstTensorView strings) override {
+    if (index != 0 || skip_outputs) return absl::OkStatus();
+    answer_shape = strings.shape();
+    const auto elements = strings.span<std::string_view>();
+    answer_strings.assign(elements.begin(), elements.end());
+    return absl::OkStatus();
+  }
+
   std::atomic<bool> cancelled{false};
   bool skip_outputs = false;
   std::atomic<int> calls{0};
@@ -79,6 +87,7 @@ class TestCall final : public OutputSink {
   std::optional<absl::Status> status;  ///< Of `done`; read after `finished`.
   RequestTimings timings;
   std::vector<float> answer;
+  std::vector<std::string> answer_strings;
   Shape answer_shape;
 
  private:

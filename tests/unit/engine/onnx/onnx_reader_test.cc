@@ -236,9 +236,9 @@ TEST(OnnxReaderTest, NamesWhatItDoesNotSupport) {
   model = SmallModel();
   model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_sequence_type();
   ExpectUnimplemented(model, "MatMul 'h_node' (opset 13): value 'x': unsupported type: no tensor");
-  *model.mutable_graph()->mutable_input(0) = TensorInfo("x", {1}, onnx::TensorProto::STRING);
+  *model.mutable_graph()->mutable_input(0) = TensorInfo("x", {1}, onnx::TensorProto::INT4);
   ExpectUnimplemented(model,
-                      "MatMul 'h_node' (opset 13): value 'x': unsupported element type: STRING");
+                      "MatMul 'h_node' (opset 13): value 'x': unsupported element type: INT4");
 }
 
 TEST(OnnxReaderTest, RefusesImpossibleShapes) {

@@ -142,8 +142,8 @@ TEST(TensorProtoTest, RefusesTwoEncodingsAndValuesOutsideTheType) {
 }
 
 TEST(TensorProtoTest, NamesTypesThatItDoesNotKnow) {
-  for (const auto type : {TensorProto::STRING, TensorProto::COMPLEX64, TensorProto::FLOAT8E4M3FN,
-                          TensorProto::INT4, TensorProto::UINT4}) {
+  for (const auto type :
+       {TensorProto::COMPLEX64, TensorProto::FLOAT8E4M3FN, TensorProto::INT4, TensorProto::UINT4}) {
     const absl::Status status = ReadProto(Proto(type, {1})).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
     EXPECT_THAT(std::string(Message(status)), HasSubstr(TensorProto::DataType_Name(type)));
@@ -268,6 +268,44 @@ TEST_F(ExternalDataTest, ReadsAModelWithItsData) {
   const auto graph = ReadOnnxFile(folder / "model/model.onnx");
   ASSERT_TRUE(graph.ok()) << graph.status().ToString();
   EXPECT_THAT(graph->value(graph->FindValue("w")).constant.span<float>(), ElementsAre(5, 6, 7, 8));
+}
+
+TEST(TensorProtoTest, StringsGoBothWays) {
+  TensorProto proto = Proto(TensorProto::STRING, {2, 1});
+  proto.add_string_data("a");
+  proto.add_string_data(std::string("\0\xff", 2));
+  const auto tensor = ReadProto(proto);
+  ASSERT_TRUE(tensor.ok()) << tensor.status();
+  EXPECT_EQ(tensor->dtype(), DType::kString);
+  EXPECT_THAT(tensor->span<std::string_view>(), ElementsAre("a", std::string_view("\0\xff", 2)));
+  TensorProto written;
+  WriteTensor(*tensor, written);
+  written.set_name("t");
+  EXPECT_EQ(written.SerializeAsString(), proto.SerializeAsString());
+}
+
+TEST(TensorProtoTest, StringsThatAreNotThereAreRefused) {
+  TensorProto proto = Proto(TensorProto::STRING, {2});
+  proto.add_string_data("a");
+  ExpectInvalid(proto, "number of elements in string_data: expected 2 by the shape, got 1");
+  TensorProto raw = Proto(TensorProto::STRING, {1});
+  raw.set_raw_data("a");
+  ExpectInvalid(raw, "STRING elements are in string_data alone");
+  TensorProto external = Proto(TensorProto::STRING, {1});
+  external.set_data_location(TensorProto::EXTERNAL);
+  ExpectInvalid(external, "STRING elements are in string_data alone");
+  TensorProto floats = Proto(TensorProto::STRING, {1});
+  floats.add_float_data(1);
+  ExpectInvalid(floats, "expected 1 by the shape, got 0");
+}
+
+TEST(TensorProtoTest, StringsCountAgainstTheBudgetWithTheirCharacters) {
+  TensorProto proto = Proto(TensorProto::STRING, {1});
+  proto.add_string_data(std::string(100, 'x'));
+  TensorReader reader(150, nullptr);
+  TensorProto first = proto;
+  EXPECT_TRUE(reader.Read(first).ok());
+  EXPECT_EQ(reader.Read(proto).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace tensor_proto_test

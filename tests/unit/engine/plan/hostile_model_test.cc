@@ -84,6 +84,11 @@ class Mutator {
     for (size_t i = Below(3) + 1; i > 0; --i) MutateOnce(model);
   }
 
+  const char* Text() {
+    return Pick(std::array<const char*, 8>{"", "1", "-7.5", "a b,c", "\xff\xc3", "NaN", "monday",
+                                           "a text that is too long to be kept in place"});
+  }
+
   // Elements for a request: bits of any kind, or small numbers.
   void Fill(void* data, size_t bytes) {
     auto* out = static_cast<uint8_t*>(data);
@@ -250,6 +255,8 @@ class Mutator {
     } else if (type.elem_type() == onnx::TensorProto::FLOAT) {
       for (int64_t k = 0; k < elements; ++k)
         tensor.add_float_data(std::array{0.0F, 1.0F, -3.0F, std::nanf("")}[Below(4)]);
+    } else if (type.elem_type() == onnx::TensorProto::STRING) {
+      for (int64_t k = 0; k < elements; ++k) tensor.add_string_data(Text());
     } else {
       for (int64_t k = 0; k < elements; ++k) tensor.add_int32_data(static_cast<int>(Below(2)));
     }
@@ -266,6 +273,11 @@ class Mutator {
 };
 
 Tensor Filled(DType dtype, const Shape& shape, Mutator& mutator) {
+  if (dtype == DType::kString) {
+    std::vector<std::string_view> texts;
+    for (int64_t i = 0; i < shape.elements(); ++i) texts.emplace_back(mutator.Text());
+    return Tensor::Strings(shape, texts);
+  }
   Tensor tensor(dtype, shape);
   mutator.Fill(tensor.mutable_data(), tensor.bytes());
   if (dtype == DType::kBool) std::memset(tensor.mutable_data(), 1, tensor.bytes());

@@ -53,5 +53,25 @@ TEST(TensorTest, ScalarHasRankZero) {
   EXPECT_EQ(s.dtype(), DType::kI64);
 }
 
+TEST(TensorTest, StringsOwnTheirCharacters) {
+  std::vector<std::string> words = {"a long string that is no small one", "",
+                                    std::string("\0b", 2)};
+  const Tensor t =
+      Tensor::Strings({3, 1}, std::vector<std::string_view>(words.begin(), words.end()));
+  const std::vector<std::string> copy = words;
+  for (std::string& word : words) word.assign(word.size(), 'x');
+  EXPECT_EQ(t.dtype(), DType::kString);
+  EXPECT_EQ(t.shape(), (Shape{3, 1}));
+  const auto texts = t.span<std::string_view>();
+  EXPECT_EQ(std::vector<std::string>(texts.begin(), texts.end()), copy);
+  EXPECT_EQ(t.bytes(), 3 * sizeof(std::string_view));
+  EXPECT_EQ(MemoryBytes(t.view()), t.bytes() + copy[0].size() + 2);
+}
+
+TEST(TensorTest, NewStringsAreEmpty) {
+  const Tensor t(DType::kString, {100});
+  for (const std::string_view text : t.span<std::string_view>()) EXPECT_EQ(text, "");
+}
+
 }  // namespace tensor_test
 }  // namespace octet

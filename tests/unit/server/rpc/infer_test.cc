@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
 #include "server/rpc/grpc_status.h"
+#include "tests/support/graph_builder.h"
 #include "tests/support/rpc_test.h"
 
 namespace octet {
@@ -337,6 +339,83 @@ TEST_F(InferTest, AnExtentThatFollowsFromTheDataIsTheAnswers) {
   EXPECT_EQ(Infer(Row()).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   selecting->before_run = nullptr;
   EXPECT_TRUE(Infer(Row()).ok());
+}
+
+/// Model "words": each element twice, one behind the other; its own answer, and the input as it came.
+class InferStringsTest : public RpcTest {
+ protected:
+  void SetUp() override {
+    RpcTest::SetUp();
+    GraphBuilder b(20);
+    const ValueId x = b.Input("x", {kUnknownDim}, DType::kString);
+    b.Output(b.Op("StringConcat", {x, x}), "doubled");
+    b.Output(b.Op("Identity", {x}), "same");
+    const auto model = Model::FromGraph(b.Build(), {});
+    ASSERT_TRUE(model.ok()) << model.status();
+    repository_.Put(repository_.Make("words", 1, {{Precision::kFp32, *model}}));
+  }
+  static Request Words(const std::vector<std::string>& words) {
+    Request request;
+    request.set_model_name("words");
+    auto& input = *request.add_inputs();
+    input.set_name("x");
+    input.set_datatype("BYTES");
+    input.add_shape(std::ssize(words));
+    std::string& wire = *request.add_raw_input_contents();
+    for (const std::string& word : words) AppendBytesElement(word, wire);
+    return request;
+  }
+  static std::vector<std::string> Elements(const std::string& wire) {
+    std::vector<std::string_view> elements;
+    EXPECT_TRUE(ReadBytesElements(wire, elements).ok());
+    return {elements.begin(), elements.end()};
+  }
+};
+
+TEST_F(InferStringsTest, AreAnsweredInRawContents) {
+  Response response;
+  const grpc::Status status = Infer(Words({"ab", "", "\xff"}), &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.outputs(0).datatype(), "BYTES");
+  EXPECT_THAT(response.outputs(0).shape(), ElementsAre(3));
+  EXPECT_THAT(Elements(response.raw_output_contents(0)), ElementsAre("abab", "", "\xff\xff"));
+  EXPECT_THAT(Elements(response.raw_output_contents(1)), ElementsAre("ab", "", "\xff"));
+}
+
+TEST_F(InferStringsTest, OutputsThatAreNotAskedForAreLeftOut) {
+  Request request = Words({"a"});
+  request.add_outputs()->set_name("same");
+  Response response;
+  const grpc::Status status = Infer(request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.raw_output_contents_size(), 1);
+  EXPECT_THAT(Elements(response.raw_output_contents(0)), ElementsAre("a"));
+}
+
+TEST_F(InferStringsTest, HaveNoClasses) {
+  Request request = Words({"a"});
+  auto& output = *request.add_outputs();
+  output.set_name("same");
+  (*output.mutable_parameters())["classification"].set_int64_param(2);
+  const grpc::Status status = Infer(request);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(status.error_message(),
+            "output \"same\": classification, expected an output of numbers, got BYTES");
+}
+
+TEST_F(InferStringsTest, AreDescribedAsBytesAndDoNotBatch) {
+  inference::ModelMetadataRequest request;
+  request.set_name("words");
+  inference::ModelMetadataResponse metadata;
+  ASSERT_TRUE(stub_->ModelMetadata(Context().get(), request, &metadata).ok());
+  EXPECT_EQ(metadata.inputs(0).datatype(), "BYTES");
+  EXPECT_EQ(metadata.outputs(0).datatype(), "BYTES");
+  inference::ModelConfigRequest config_request;
+  config_request.set_name("words");
+  inference::ModelConfigResponse config;
+  ASSERT_TRUE(stub_->ModelConfig(Context().get(), config_request, &config).ok());
+  EXPECT_EQ(config.config().input(0).data_type(), inference::TYPE_STRING);
+  EXPECT_EQ(config.config().max_batch_size(), 0);
 }
 
 }  // namespace infer_test

@@ -10,6 +10,7 @@
 namespace octet {
 namespace input_decoder_test {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 /// A model with an FP32 image, which also comes as UINT8, and an INT64 length.
@@ -132,7 +133,7 @@ TEST_F(InputDecoderTest, DatatypesAreThoseThatTheModelTakes) {
   request_.mutable_inputs(0)->set_datatype("FLOAT");
   EXPECT_EQ(Refusal(), "input \"image\": datatype, expected FP32 or UINT8, got \"FLOAT\"");
   request_.mutable_inputs(0)->set_datatype("BYTES");
-  EXPECT_THAT(Refusal(), HasSubstr("got \"BYTES\""));
+  EXPECT_EQ(Refusal(), "input \"image\": datatype, expected FP32 or UINT8, got BYTES");
 }
 
 TEST_F(InputDecoderTest, ShapesAndSizesMustFit) {
@@ -176,6 +177,56 @@ TEST_F(InputDecoderTest, SixteenBitFloatsComeRawOnly) {
   Raw<uint16_t>({0x3C00, 0});
   Raw<int64_t>({1});
   EXPECT_TRUE(Decode().ok());
+}
+
+/// A model of one BYTES input, [?, 2].
+class BytesDecoderTest : public InputDecoderTest {
+ protected:
+  BytesDecoderTest() {
+    signature_.inputs = {{"text", DType::kString, {kUnknownDim, 2}}};
+    signature_.batches = false;
+    recipes_ = {*InputRecipe::Make(signature_.inputs[0], nullptr)};
+    Input("text", "BYTES", {1, 2});
+  }
+  std::vector<std::string_view> Texts() const {
+    const auto texts = decoded_.views[0].span<std::string_view>();
+    return {texts.begin(), texts.end()};
+  }
+};
+
+TEST_F(BytesDecoderTest, RawElementsAreSeenWhereTheyAre) {
+  request_.add_raw_input_contents(std::string("\2\0\0\0\xff\0\0\0\0\0", 10));
+  ASSERT_TRUE(Decode().ok()) << Decode();
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{1, 2}));
+  EXPECT_THAT(Texts(), ElementsAre(std::string_view("\xff\0", 2), ""));
+  EXPECT_EQ(Texts()[0].data(), request_.raw_input_contents(0).data() + 4);
+}
+
+TEST_F(BytesDecoderTest, TypedElementsAreSeenWhereTheyAre) {
+  auto& contents = *request_.mutable_inputs(0)->mutable_contents();
+  contents.add_bytes_contents("a long string that is no small one");
+  contents.add_bytes_contents("");
+  ASSERT_TRUE(Decode().ok()) << Decode();
+  EXPECT_THAT(Texts(), ElementsAre("a long string that is no small one", ""));
+  EXPECT_EQ(Texts()[0].data(), contents.bytes_contents(0).data());
+  contents.add_int_contents(1);
+  EXPECT_EQ(Refusal(), "input \"text\": contents of BYTES go into bytes_contents alone");
+}
+
+TEST_F(BytesDecoderTest, LengthsAndCountsMustFit) {
+  std::string& raw = *request_.add_raw_input_contents();
+  raw = std::string("\1\0\0\0a\5\0\0\0b", 10);
+  EXPECT_EQ(Refusal(),
+            "input \"text\": raw_input_contents: element 1: expected 5 bytes by its length, got 1");
+  raw = std::string("\1\0\0\0a\1\0", 7);
+  EXPECT_EQ(Refusal(),
+            "input \"text\": raw_input_contents: element 1: length, expected 4 bytes, got 2");
+  raw = std::string("\1\0\0\0a", 5);
+  EXPECT_EQ(Refusal(), "input \"text\": elements, expected 2 for BYTES [1,2], got 1");
+  raw = std::string(12, '\0');
+  EXPECT_EQ(Refusal(), "input \"text\": elements, expected 2 for BYTES [1,2], got 3");
+  request_.mutable_inputs(0)->set_datatype("FP32");
+  EXPECT_EQ(Refusal(), "input \"text\": datatype, expected BYTES, got FP32");
 }
 
 }  // namespace input_decoder_test

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "server/scheduling/request.h"
 
 namespace octet {
 namespace request_check_test {
@@ -64,6 +65,23 @@ TEST_F(RequestCheckTest, RowsAreTheCommonFirstExtent) {
               HasSubstr("inputs \"a\" and \"b\": batch sizes differ: 3 and 4"));
   signature.batches = false;
   EXPECT_EQ(*CheckRows(signature, differ, 1), 1);
+}
+
+TEST_F(RequestCheckTest, StringsAreCountedAsElements) {
+  const TensorInfo text = {"text", DType::kString, {kUnknownDim}};
+  const InputRecipe recipe = *InputRecipe::Make(text, nullptr);
+  const std::vector<int64_t> dims = {2};
+  const size_t each = SizeOf(DType::kString);
+  EXPECT_TRUE(CheckInput(text, recipe, DType::kString, dims, 2 * each).ok());
+  EXPECT_EQ(Message(CheckInput(text, recipe, DType::kString, dims, each)),
+            "input \"text\": elements, expected 2 for BYTES [2], got 1");
+}
+
+TEST(InferenceRequestTest, CountsTheCharactersOfStrings) {
+  const std::string_view words[] = {"twelve bytes", ""};
+  InferenceRequest request;
+  request.inputs = {{words, {DType::kString, {2}}}};
+  EXPECT_EQ(request.bytes(), sizeof(words) + 12);
 }
 
 TEST(InputRecipeTest, AMappingThatDoesNotFitTheInputIsRefused) {
