@@ -212,7 +212,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
   OCTET_ASSIGN_OR_RETURN(std::vector<PassTrace> trace, Optimise(graph));
   if (needs_stages_) {
     OCTET_ASSIGN_OR_RETURN(const bool still, NeedsStages(graph));
-    if (still) return ProgramPlan::Make(std::move(graph), context_);
+    if (still) return ProgramPlan::Make(std::move(graph), context_, std::move(trace));
     OCTET_ASSIGN_OR_RETURN(trace, RunPasses(graph, AllPassesOf(*context_)));
   }
   return CompilePlan(std::move(graph), {precision_, target_, *context_->weights,

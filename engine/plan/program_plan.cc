@@ -24,18 +24,22 @@ bool Agrees(const std::optional<Shape>& expected, const Shape& got) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Plan>> ProgramPlan::Make(
-    Graph graph, std::shared_ptr<const ProgramContext> context) {
+    Graph graph, std::shared_ptr<const ProgramContext> context, std::vector<PassTrace> pass_trace) {
   const auto start = std::chrono::steady_clock::now();
   OCTET_ASSIGN_OR_RETURN(std::unique_ptr<const Program> program,
                          Program::Make(std::move(graph), context));
   return std::make_shared<const ProgramPlan>(std::move(program), std::move(context),
-                                             std::chrono::steady_clock::now() - start);
+                                             std::chrono::steady_clock::now() - start,
+                                             std::move(pass_trace));
 }
 
 ProgramPlan::ProgramPlan(std::unique_ptr<const Program> program,
                          std::shared_ptr<const ProgramContext> context,
-                         std::chrono::nanoseconds compile_time)
-    : program_(std::move(program)), context_(std::move(context)), compile_time_(compile_time) {
+                         std::chrono::nanoseconds compile_time, std::vector<PassTrace> pass_trace)
+    : program_(std::move(program)),
+      context_(std::move(context)),
+      compile_time_(compile_time),
+      pass_trace_(std::move(pass_trace)) {
   const Graph& graph = program_->graph();
   for (const ValueId id : graph.inputs) inputs_.push_back(SpecOf(graph.value(id)));
   for (const ValueId id : graph.outputs) outputs_.push_back(SpecOf(graph.value(id)));

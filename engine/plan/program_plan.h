@@ -12,12 +12,13 @@ namespace octet {
 /// Thread-safety: run by several threads, each with a Workspace of its own.
 class ProgramPlan final : public Plan {
  public:
-  /// Makes the program of `graph`, whose inputs have been bound. Errors: as Program::Make.
+  /// Makes the program of `graph`, whose inputs have been bound and which `pass_trace` tells of. Errors: as Program::Make.
   static absl::StatusOr<std::shared_ptr<const Plan>> Make(
-      Graph graph, std::shared_ptr<const ProgramContext> context);
+      Graph graph, std::shared_ptr<const ProgramContext> context,
+      std::vector<PassTrace> pass_trace);
 
   ProgramPlan(std::unique_ptr<const Program> program, std::shared_ptr<const ProgramContext> context,
-              std::chrono::nanoseconds compile_time);
+              std::chrono::nanoseconds compile_time, std::vector<PassTrace> pass_trace);
 
   std::span<const TensorSpec> inputs() const override { return inputs_; }
   std::span<const TensorSpec> outputs() const override { return outputs_; }
@@ -44,11 +45,11 @@ class ProgramPlan final : public Plan {
   const std::unique_ptr<const Program> program_;
   const std::shared_ptr<const ProgramContext> context_;
   const std::chrono::nanoseconds compile_time_;
+  const std::vector<PassTrace> pass_trace_;
   std::vector<std::shared_ptr<const Plan>> in_advance_;
   std::vector<TensorSpec> inputs_;
   std::vector<TensorSpec> outputs_;
   Certificate certificate_;
-  std::vector<PassTrace> pass_trace_;
   PlanMemory memory_;
 };
 

@@ -298,7 +298,7 @@ absl::Status ServeProgram(Graph graph, Mutator& mutator) {
     const std::array data = {tensor, Datum::Sequence({tensor.tensor, tensor.tensor}), Datum()};
     inputs.push_back(value.is_tensor() ? tensor : data[mutator.Below(data.size())]);
   }
-  OCTET_ASSIGN_OR_RETURN(const auto plan, ProgramPlan::Make(std::move(graph), context));
+  OCTET_ASSIGN_OR_RETURN(const auto plan, ProgramPlan::Make(std::move(graph), context, {}));
   Workspace workspace;
   return plan->RunDynamic(workspace, inputs, {}).status();
 }

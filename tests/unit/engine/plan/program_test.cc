@@ -203,6 +203,14 @@ TEST(ProgramTest, TheCertificateNamesEveryLayer) {
   EXPECT_EQ(layer->requested, "bf16");
 }
 
+TEST(ProgramTest, ThePassesBeforeTheCutAreTraced) {
+  const Loaded model = Load(Detector());
+  const auto plan = model->PlanFor(std::vector<Shape>{{1, 4, 4}, {1, 1, 4}});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ((*plan)->pass_trace().size(), AllPasses().size());
+  EXPECT_EQ((*plan)->pass_trace().back().name, AllPasses().back().name);
+}
+
 // ---- If
 
 /// flag ? x + 1 : reshape of x by y, an index into x.
