@@ -17,8 +17,10 @@ absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context);
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context);
 /// MatMulInteger with a constant matrix and one zero point per operand.
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMulInteger(const LowerContext& context);
-/// LSTM with constant weights and the usual activations.
+/// LSTM, GRU and RNN with constant weights: f32, bf16, or int8.
 absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context);
+absl::StatusOr<std::unique_ptr<Step>> LowerGru(const LowerContext& context);
+absl::StatusOr<std::unique_ptr<Step>> LowerRnn(const LowerContext& context);
 /// MaxPool, AveragePool and GlobalAveragePool with channels_last = 1.
 absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context);
 

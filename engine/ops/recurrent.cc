@@ -1,8 +1,5 @@
 // Recurrent layers: LSTM, GRU, RNN. One loop over directions, batch and time; a cell is what happens at
 // one time step of one sequence.
-//   Shapes (layout 0): X [T, B, I], W [D, G*H, I], R [D, G*H, H], bias [D, 2*G*H], sequence_lens [B],
-//   states [D, B, H], Y [T, D, B, H]. Layout 1: X [B, T, I], states [B, D, H], Y [B, T, D, H].
-//   Source: ONNX LSTM-22, GRU-22, RNN-22.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -13,41 +10,12 @@
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/op_list.h"
-#include "engine/ops/recurrent_activation.h"
-#include "engine/ops/recurrent_slots.h"
+#include "engine/ops/recurrent_layer.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
-
-enum class CellKind { kLstm, kGru, kRnn };
-
-constexpr int64_t GatesOf(CellKind kind) {
-  return kind == CellKind::kLstm ? 4 : kind == CellKind::kGru ? 3 : 1;
-}
-
-std::vector<std::string> DefaultActivations(CellKind kind) {
-  switch (kind) {
-    case CellKind::kLstm:
-      return {"Sigmoid", "Tanh", "Tanh"};
-    case CellKind::kGru:
-      return {"Sigmoid", "Tanh"};
-    case CellKind::kRnn:
-      return {"Tanh"};
-  }
-  return {};
-}
-
-enum class Direction { kForward, kReverse, kBidirectional };
-
-absl::StatusOr<Direction> DirectionOf(const Node& node) {
-  OCTET_ASSIGN_OR_RETURN(const std::string name, node.attributes.String("direction", "forward"));
-  if (name == "forward") return Direction::kForward;
-  if (name == "reverse") return Direction::kReverse;
-  if (name == "bidirectional") return Direction::kBidirectional;
-  return InvalidArgument("{}: unknown 'direction': '{}'", Describe(node), name);
-}
 
 using recurrent::kBias, recurrent::kInitialC, recurrent::kInitialH, recurrent::kLengths,
     recurrent::kPeepholes, recurrent::kR, recurrent::kW, recurrent::kX;
@@ -77,8 +45,8 @@ absl::Status InferRecurrent(InferContext& context, CellKind kind) {
     OCTET_RETURN_IF_ERROR(ExpectSameDType(context, kX, i));
   }
   OCTET_RETURN_IF_ERROR(ExpectDType(context, kLengths, {DType::kI32}));
-  OCTET_ASSIGN_OR_RETURN(const Direction direction, DirectionOf(context.node()));
-  const int64_t directions = direction == Direction::kBidirectional ? 2 : 1;
+  OCTET_ASSIGN_OR_RETURN(const RecurrentDirection direction, RecurrentDirectionOf(context.node()));
+  const int64_t directions = direction == RecurrentDirection::kBidirectional ? 2 : 1;
   OCTET_RETURN_IF_ERROR(
       ReadActivations(context.node(), DefaultActivations(kind), static_cast<size_t>(directions))
           .status());
@@ -117,54 +85,6 @@ absl::Status InferLstm(InferContext& context) { return InferRecurrent(context, C
 absl::Status InferGru(InferContext& context) { return InferRecurrent(context, CellKind::kGru); }
 absl::Status InferRnn(InferContext& context) { return InferRecurrent(context, CellKind::kRnn); }
 
-/// A layer as its kernel needs it: extents, options, and where things lie.
-struct Layer {
-  CellKind kind;
-  Direction direction;
-  bool batch_first = false;
-  int64_t time = 0, batch = 0, inputs = 0, hidden = 0;
-  float clip = 0;  ///< 0: none.
-  bool couple_input_forget = false;
-  bool linear_before_reset = false;
-  std::vector<RecurrentActivation> activations;
-
-  int64_t gates() const { return GatesOf(kind); }
-  int64_t directions() const { return direction == Direction::kBidirectional ? 2 : 1; }
-  bool reversed(int64_t d) const { return direction == Direction::kReverse || d == 1; }
-  int64_t XAt(int64_t t, int64_t b) const {
-    return (batch_first ? b * time + t : t * batch + b) * inputs;
-  }
-  int64_t StateAt(int64_t d, int64_t b) const {
-    return (batch_first ? b * directions() + d : d * batch + b) * hidden;
-  }
-  int64_t YAt(int64_t t, int64_t d, int64_t b) const {
-    return (batch_first ? (b * time + t) * directions() + d : (t * directions() + d) * batch + b) *
-           hidden;
-  }
-};
-
-absl::StatusOr<Layer> ReadLayer(const KernelContext& context, CellKind kind) {
-  const Attributes& attributes = context.node.attributes;
-  Layer layer{.kind = kind};
-  OCTET_ASSIGN_OR_RETURN(layer.direction, DirectionOf(context.node));
-  OCTET_ASSIGN_OR_RETURN(const int64_t layout, attributes.Int("layout", 0));
-  OCTET_ASSIGN_OR_RETURN(layer.clip, attributes.Float("clip", 0));
-  OCTET_ASSIGN_OR_RETURN(const int64_t couple, attributes.Int("input_forget", 0));
-  OCTET_ASSIGN_OR_RETURN(const int64_t linear, attributes.Int("linear_before_reset", 0));
-  OCTET_ASSIGN_OR_RETURN(layer.activations,
-                         ReadActivations(context.node, DefaultActivations(kind),
-                                         static_cast<size_t>(layer.directions())));
-  const Shape& x = context.inputs[kX].shape();
-  layer.batch_first = layout != 0;
-  layer.time = x[layout == 0 ? 0 : 1];
-  layer.batch = x[layout == 0 ? 1 : 0];
-  layer.inputs = x[2];
-  layer.hidden = context.inputs[kR].shape()[2];
-  layer.couple_input_forget = couple != 0;
-  layer.linear_before_reset = linear != 0;
-  return layer;
-}
-
 /// sums[i] += sum over k of matrix[i, k] * vector[k]
 template <typename T>
 void AddProduct(const T* matrix, const T* vector, int64_t rows, int64_t columns, T* sums) {
@@ -180,7 +100,7 @@ void AddProduct(const T* matrix, const T* vector, int64_t rows, int64_t columns,
 /// One direction's weights, and the state of one sequence as it runs.
 template <typename T>
 struct Sequence {
-  const Layer& layer;
+  const RecurrentLayer& layer;
   const T* w;
   const T* r;
   const T* bias;       // Null: zeros.
@@ -264,39 +184,36 @@ const T* Optional(std::span<const ConstTensorView> inputs, size_t i) {
 
 /// Runs one sequence (direction d, batch row b) and writes its outputs. Time steps past its length give zeros.
 template <typename T>
-void RunSequence(const Layer& layer, int64_t d, int64_t b, std::span<const ConstTensorView> inputs,
-                 std::span<const TensorView> outputs) {
+void RunSequence(const RecurrentLayer& layer, int64_t d, int64_t b,
+                 std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
   const int64_t n = layer.hidden;
   const int64_t rows = layer.gates() * n;
   const auto at = [d](const T* base, int64_t stride) {
     return base == nullptr ? nullptr : base + d * stride;
   };
   const bool lstm = layer.kind == CellKind::kLstm;
-  const size_t per_direction = layer.activations.size() / static_cast<size_t>(layer.directions());
-  Sequence<T> run{
-      layer,
-      at(inputs[kW].as<T>(), rows * layer.inputs),
-      at(inputs[kR].as<T>(), rows * n),
-      at(Optional<T>(inputs, kBias), 2 * rows),
-      lstm ? at(Optional<T>(inputs, kPeepholes), 3 * n) : nullptr,
-      std::span(layer.activations).subspan(static_cast<size_t>(d) * per_direction, per_direction),
-      std::vector<T>(n),
-      std::vector<T>(n),
-      std::vector<T>(rows),
-      std::vector<T>(rows),
-      std::vector<T>(n)};
+  Sequence<T> run{layer,
+                  at(inputs[kW].as<T>(), rows * layer.inputs),
+                  at(inputs[kR].as<T>(), rows * n),
+                  at(Optional<T>(inputs, kBias), 2 * rows),
+                  lstm ? at(Optional<T>(inputs, kPeepholes), 3 * n) : nullptr,
+                  layer.ActivationsOf(d),
+                  std::vector<T>(n),
+                  std::vector<T>(n),
+                  std::vector<T>(rows),
+                  std::vector<T>(rows),
+                  std::vector<T>(n)};
   const T* initial_h = Optional<T>(inputs, kInitialH);
   const T* initial_c = lstm ? Optional<T>(inputs, kInitialC) : nullptr;
   if (initial_h != nullptr) std::copy_n(initial_h + layer.StateAt(d, b), n, run.h.begin());
   if (initial_c != nullptr) std::copy_n(initial_c + layer.StateAt(d, b), n, run.c.begin());
 
   const int32_t* lengths = Optional<int32_t>(inputs, kLengths);
-  const int64_t length =
-      lengths == nullptr ? layer.time : std::clamp<int64_t>(lengths[b], 0, layer.time);
+  const int64_t length = layer.LengthOf(lengths, b);
   T* y = outputs[0].as<T>();
   for (int64_t s = 0; s < length; ++s) {
-    const int64_t t = layer.reversed(d) ? length - 1 - s : s;
-    run.Step(inputs[kX].as<T>() + layer.XAt(t, b));
+    const int64_t t = layer.TimeOf(d, s, length);
+    run.Step(inputs[kX].as<T>() + layer.XRow(t, b) * layer.inputs);
     if (y != nullptr) std::ranges::copy(run.h, y + layer.YAt(t, d, b));
   }
   for (int64_t t = length; y != nullptr && t < layer.time; ++t)
@@ -309,7 +226,9 @@ void RunSequence(const Layer& layer, int64_t d, int64_t b, std::span<const Const
 }
 
 absl::StatusOr<Kernel> MakeRecurrent(const KernelContext& context, CellKind kind) {
-  OCTET_ASSIGN_OR_RETURN(Layer layer, ReadLayer(context, kind));
+  OCTET_ASSIGN_OR_RETURN(RecurrentLayer layer,
+                         ReadRecurrentLayer(context.node, kind, context.inputs[kX].shape(),
+                                            context.inputs[kR].shape()));
   return KernelFor(
       kRealKernels, context.inputs[kX].dtype(), context.node, [&]<typename T>() -> Kernel {
         return
@@ -337,8 +256,8 @@ absl::StatusOr<Kernel> MakeRnn(const KernelContext& context) {
 std::span<const OpDef> RecurrentOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "LSTM", 7, INT_MAX, InferLstm, MakeLstm, LowerLstm},
-      {kOnnxDomain, "GRU", 7, INT_MAX, InferGru, MakeGru},
-      {kOnnxDomain, "RNN", 7, INT_MAX, InferRnn, MakeRnn},
+      {kOnnxDomain, "GRU", 7, INT_MAX, InferGru, MakeGru, LowerGru},
+      {kOnnxDomain, "RNN", 7, INT_MAX, InferRnn, MakeRnn, LowerRnn},
   };
   return kOps;
 }

@@ -33,12 +33,18 @@ constexpr Named kNamed[] = {
     {"softplus", Kind::kSoftplus, {}, {}},
 };
 
+const Named& Find(Kind kind) { return *std::ranges::find(kNamed, kind, &Named::kind); }
+
 /// Takes the next given parameter, or the default.
 float Next(const std::vector<float>& given, size_t& used, float fallback) {
   return used < given.size() ? given[used++] : fallback;
 }
 
 }  // namespace
+
+std::string_view RecurrentActivation::name() const { return Find(kind).name; }
+bool RecurrentActivation::takes_alpha() const { return Find(kind).alpha.has_value(); }
+bool RecurrentActivation::takes_beta() const { return Find(kind).beta.has_value(); }
 
 absl::StatusOr<std::vector<RecurrentActivation>> ReadActivations(
     const Node& node, const std::vector<std::string>& defaults, size_t directions) {

@@ -32,8 +32,13 @@ struct RecurrentActivation {
   float alpha = 0;
   float beta = 0;
 
+  /// The name that a node knows it by, in lower case, and whether it takes the parameters.
+  std::string_view name() const;
+  bool takes_alpha() const;
+  bool takes_beta() const;
+
   template <typename T>
-  T operator()(T x) const {
+  OCTET_INLINE T operator()(T x) const {
     const T a = static_cast<T>(alpha);
     const T b = static_cast<T>(beta);
     switch (kind) {

@@ -1,253 +1,230 @@
-// LSTM on oneDNN: one primitive per direction, over all time steps.
-//   ONNX's gates lie in the order i, o, f, c, oneDNN's in i, f, c, o; ONNX's two biases are one.
+// LSTM, GRU and RNN with constant weights on RecurrentStep. The weights' type decides the arithmetic: F32, BF16, or I8 with
+// quant.
 #include <algorithm>
-#include <array>
-#include <cstring>
+#include <numeric>
 #include <utility>
 
-#include "engine/onednn/isa.h"
-#include "engine/onednn/memory_desc.h"
-#include "engine/onednn/runtime.h"
 #include "engine/onednn/weight_cache.h"
 #include "engine/ops/lowerings.h"
-#include "engine/ops/primitive_step.h"
-#include "engine/ops/recurrent_activation.h"
-#include "engine/ops/recurrent_slots.h"
+#include "engine/ops/recurrent_step.h"
 #include "engine/ops/reference_step.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-using onednn::ExecArg;
+using recurrent::kBias, recurrent::kInitialC, recurrent::kInitialH, recurrent::kPeepholes,
+    recurrent::kR, recurrent::kW, recurrent::kX;
 
-using recurrent::kBias, recurrent::kInitialC, recurrent::kInitialH, recurrent::kLengths,
-    recurrent::kPeepholes, recurrent::kR, recurrent::kW, recurrent::kX;
-constexpr int64_t kGates = 4;
-constexpr std::array<int64_t, kGates> kOnnxGate = {0, 2, 3, 1};  ///< Of oneDNN's gate i.
+/// Units of a part are a multiple of this, but for the last part's.
+constexpr int64_t kUnitBlock = 16;
+/// Multiply-adds of a time step that are worth another thread, which the others then wait for.
+constexpr int64_t kStepGrain = int64_t{256} * 1024;
+/// Integer sums of longer rows could overflow.
+constexpr int64_t kMostDepth = int64_t{1} << 16;
 
-/// The primitives of every direction, between copies of states and results that they keep in scratch.
-class LstmStep final : public PrimitiveStep {
+std::string_view RunsIn(ProductType type) {
+  return type == ProductType::kF32 ? "f32" : type == ProductType::kBf16 ? "bf16" : "int8";
+}
+
+class RecurrentLowering {
  public:
-  /// `count` floats between element `at` of an input or output and `scratch` bytes into scratch. As input, an absent
-  /// slot gives zeros; as output, it is skipped.
-  struct Copy {
-    size_t slot;
-    int64_t at;
-    size_t scratch;
-    int64_t count;
-  };
-  void CopyBefore(const Copy& copy) { before_.push_back(copy); }
-  void CopyAfter(const Copy& copy) { after_.push_back(copy); }
-
-  absl::Status Run(const StepArgs& args) const override {
-    for (const Copy& copy : before_) {
-      auto* to = reinterpret_cast<float*>(args.scratch + copy.scratch);
-      const void* from = copy.slot < args.inputs.size() ? args.inputs[copy.slot] : nullptr;
-      if (from == nullptr) {
-        std::fill_n(to, copy.count, 0.0F);
-      } else {
-        std::copy_n(static_cast<const float*>(from) + copy.at, copy.count, to);
-      }
-    }
-    OCTET_RETURN_IF_ERROR(PrimitiveStep::Run(args));
-    for (const Copy& copy : after_) {
-      const auto* from = reinterpret_cast<const float*>(args.scratch + copy.scratch);
-      void* to = copy.slot < args.outputs.size() ? args.outputs[copy.slot] : nullptr;
-      if (to != nullptr) std::copy_n(from, copy.count, static_cast<float*>(to) + copy.at);
-    }
-    return absl::OkStatus();
-  }
-  bool reads_input(int i) const override {
-    const auto reads = [i](const Copy& copy) { return copy.slot == static_cast<size_t>(i); };
-    return std::ranges::any_of(before_, reads) || PrimitiveStep::reads_input(i);
-  }
-
- private:
-  std::vector<Copy> before_;
-  std::vector<Copy> after_;
-};
-
-class LstmLowering {
- public:
-  explicit LstmLowering(const LowerContext& context) : context_(context) {}
+  RecurrentLowering(const LowerContext& context, CellKind kind) : context_(context), kind_(kind) {}
 
   absl::StatusOr<std::unique_ptr<Step>> Run() {
-    OCTET_RETURN_IF_ERROR(Check());
-    const Shape& x = *context_.input(kX).shape;
-    time_ = x[0];
-    batch_ = x[1];
-    inputs_ = x[2];
-    hidden_ = (*context_.input(kR).shape)[2];
-    directions_ = (*context_.input(kR).shape)[0];
-    step_ = std::make_unique<LstmStep>();
-    for (int64_t d = 0; d < directions_; ++d) OCTET_RETURN_IF_ERROR(AddDirection(d));
-    context_.layer.runs = "f32";
-    context_.layer.isa = onednn::IsaOf(context_.layer.impl);
-    context_.layer.macs = MultiplyAdds(context_.graph, context_.node);
-    return std::move(step_);
+    OCTET_RETURN_IF_ERROR(CheckWeights());
+    OCTET_RETURN_IF_ERROR(CheckValues());
+    OCTET_ASSIGN_OR_RETURN(layer_,
+                           ReadRecurrentLayer(context_.node, kind_, *context_.input(kX).shape,
+                                              *context_.input(kR).shape));
+    if (std::min({layer_.time, layer_.batch, layer_.inputs, layer_.hidden}) == 0)
+      return Unimplemented("an empty input");
+    if (type_ == ProductType::kInt8 && std::max(layer_.inputs, layer_.hidden) >= kMostDepth)
+      return Unimplemented("8-bit sums of {} products", std::max(layer_.inputs, layer_.hidden));
+    const Sharing sharing = Share();
+    std::vector<RecurrentPart> parts;
+    for (int64_t d = 0; d < layer_.directions(); ++d)
+      OCTET_RETURN_IF_ERROR(AddParts(d, sharing.parts, parts));
+    LayerRecord& record = context_.layer;
+    record.runs = RunsIn(type_);
+    record.impl = Format("octet:recurrent:{}", PackedProductTarget());
+    record.isa = context_.target.isa;
+    record.macs = MultiplyAdds(context_.graph, context_.node);
+    return std::make_unique<RecurrentStep>(layer_, type_, Formats(), std::move(parts),
+                                           sharing.groups, context_.target.threads);
   }
 
  private:
-  absl::Status Check() {
-    const Node& node = context_.node;
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      if (!context_.has_input(i) || i == kLengths) continue;
-      if (context_.input(i).quant || context_.input(i).dtype != DType::kF32)
-        return Unimplemented("'{}' is not FLOAT", context_.input(i).name);
-    }
+  bool Has(size_t slot) const { return context_.has_input(slot); }
+
+  absl::Status CheckWeights() {
+    const Value& w = context_.input(kW);
+    const Value& r = context_.input(kR);
     for (const size_t slot : {kW, kR, kBias}) {
-      if (context_.has_input(slot) && !context_.input(slot).is_constant())
+      if (Has(slot) && !context_.input(slot).is_constant())
         return Unimplemented("weights are computed");
     }
-    if (context_.has_input(kLengths)) return Unimplemented("sequences of their own lengths");
-    if (context_.has_input(kPeepholes)) return Unimplemented("peepholes");
-    if (node.attributes.IntOr("layout", 0) != 0) return Unimplemented("layout 1");
-    if (node.attributes.IntOr("input_forget", 0) != 0) return Unimplemented("coupled gates");
-    OCTET_ASSIGN_OR_RETURN(const float clip, node.attributes.Float("clip", 0));
-    if (clip > 0) return Unimplemented("a clip inside the cell");
-    if (context_.input(kX).shape->elements() == 0) return Unimplemented("an empty input");
-    OCTET_ASSIGN_OR_RETURN(const std::string direction,
-                           node.attributes.String("direction", "forward"));
-    reverse_ = direction == "reverse";
-    return CheckActivations();
+    if (w.dtype != r.dtype || w.quant.has_value() != r.quant.has_value())
+      return Unimplemented("weights {} and {}", DTypeName(w.dtype), DTypeName(r.dtype));
+    if (w.quant) {
+      if (w.dtype != DType::kI8) return Unimplemented("weights {}", DTypeName(w.dtype));
+      for (const Value* weights : {&w, &r}) {
+        const QuantParams& params = *weights->quant;
+        if (!params.symmetric() || (!params.per_tensor() && params.axis != 1))
+          return Unimplemented("quantization of '{}'", weights->name);
+      }
+      type_ = ProductType::kInt8;
+      return absl::OkStatus();
+    }
+    if (w.dtype != DType::kF32 && w.dtype != DType::kBF16)
+      return Unimplemented("weights {}", DTypeName(w.dtype));
+    type_ = w.dtype == DType::kF32 ? ProductType::kF32 : ProductType::kBf16;
+    return absl::OkStatus();
   }
 
-  absl::Status CheckActivations() const {
-    using enum RecurrentActivation::Kind;
-    constexpr std::array kUsual = {kSigmoid, kTanh, kTanh};
-    const auto directions = static_cast<size_t>((*context_.input(kR).shape)[0]);
-    OCTET_ASSIGN_OR_RETURN(const auto activations,
-                           ReadActivations(context_.node, {"Sigmoid", "Tanh", "Tanh"}, directions));
-    for (size_t i = 0; i < activations.size(); ++i) {
-      if (activations[i].kind != kUsual[i % kUsual.size()])
-        return Unimplemented("activations other than Sigmoid, Tanh, Tanh");
+  absl::Status CheckValues() const {
+    const Value& x = context_.input(kX);
+    const bool dynamic = context_.node.attributes.IntOr("dynamic_quant", 0) != 0;
+    const bool integers = x.quant || (dynamic && x.dtype == DType::kF32);
+    if (!RealFormat::Covers(x) || integers != (type_ == ProductType::kInt8) || (dynamic && x.quant))
+      return Unimplemented("types {} x {}", DTypeName(x.dtype),
+                           DTypeName(context_.input(kW).dtype));
+    for (const size_t slot : {kBias, kPeepholes}) {
+      if (Has(slot) && (context_.input(slot).dtype != DType::kF32 || context_.input(slot).quant))
+        return Unimplemented("'{}' is not FLOAT", context_.input(slot).name);
+    }
+    for (const size_t slot : {kInitialH, kInitialC}) {
+      if (Has(slot) && !RealFormat::Covers(context_.input(slot)))
+        return Unimplemented("the type of '{}'", context_.input(slot).name);
+    }
+    for (const ValueId id : context_.node.outputs) {
+      if (id != kNone && !RealFormat::Covers(context_.graph.value(id)))
+        return Unimplemented("the type of '{}'", context_.graph.value(id).name);
     }
     return absl::OkStatus();
   }
 
-  // Direction d of W or R, [4 H, columns], with its gates in oneDNN's order.
-  Tensor Gates(size_t slot, int64_t d, int64_t columns) const {
-    const auto from = context_.input(slot).constant.span<float>();
-    Tensor gates(DType::kF32, Shape{kGates, hidden_, columns});
-    float* to = gates.mutable_span<float>().data();
-    const int64_t gate = hidden_ * columns;
-    for (int64_t g = 0; g < kGates; ++g) {
-      std::copy_n(from.data() + (d * kGates + kOnnxGate[g]) * gate, gate, to + g * gate);
+  RecurrentFormats Formats() const {
+    const auto of_input = [&](size_t slot) {
+      return Has(slot) ? RealFormat::Of(context_.input(slot)) : RealFormat{};
+    };
+    RecurrentFormats formats{of_input(kX), of_input(kInitialH), of_input(kInitialC), {}};
+    for (size_t i = 0; i < formats.outputs.size(); ++i) {
+      const ValueId id = context_.node.output(i);
+      if (id != kNone) formats.outputs[i] = RealFormat::Of(context_.graph.value(id));
     }
-    return gates;
+    return formats;
   }
 
-  Tensor BiasOf(int64_t d) const {
-    Tensor bias(DType::kF32, Shape{kGates, hidden_});
-    const auto to = bias.mutable_span<float>();
-    std::ranges::fill(to, 0.0F);
-    if (!context_.has_input(kBias)) return bias;
-    const float* from = context_.input(kBias).constant.span<float>().data() + d * 8 * hidden_;
-    for (int64_t g = 0; g < kGates; ++g) {
-      for (int64_t k = 0; k < hidden_; ++k) {
-        const int64_t at = kOnnxGate[g] * hidden_ + k;
-        to[static_cast<size_t>(g * hidden_ + k)] = from[at] + from[kGates * hidden_ + at];
+  // How many parts and groups of sequences the threads of one direction share.
+  struct Sharing {
+    int64_t parts = 1;
+    int64_t groups = 1;
+  };
+
+  int64_t blocks() const { return (layer_.hidden + kUnitBlock - 1) / kUnitBlock; }
+
+  // Groups need not wait for each other; parts are for what groups leave idle, where a step is long.
+  Sharing Share() const {
+    const int64_t team = std::max<int64_t>(context_.target.threads / layer_.directions(), 1);
+    const int64_t macs = layer_.batch * layer_.gates() * layer_.hidden * layer_.hidden;
+    const int64_t groups = std::min(team, layer_.batch);
+    const int64_t parts = std::clamp<int64_t>(macs / kStepGrain, 1, std::min(team, blocks()));
+    return parts > groups ? Sharing{parts, 1} : Sharing{1, groups};
+  }
+
+  absl::Status AddParts(int64_t direction, int64_t count, std::vector<RecurrentPart>& parts) const {
+    for (int64_t p = 0; p < count; ++p) {
+      RecurrentPart part{.direction = direction, .first = blocks() * p / count * kUnitBlock};
+      part.units = std::min(blocks() * (p + 1) / count * kUnitBlock, layer_.hidden) - part.first;
+      const bool reset_first = kind_ == CellKind::kGru && !layer_.linear_before_reset;
+      const int64_t at_once = reset_first ? 2 : layer_.gates();
+      OCTET_ASSIGN_OR_RETURN(part.w, Packed(kW, part, 0, layer_.gates()));
+      OCTET_ASSIGN_OR_RETURN(part.r, Packed(kR, part, 0, at_once));
+      if (reset_first) {
+        OCTET_ASSIGN_OR_RETURN(part.candidate, Packed(kR, part, 2, 3));
+      }
+      AddBias(part);
+      parts.push_back(std::move(part));
+    }
+    return absl::OkStatus();
+  }
+
+  // Gates [first, last) of the part's units, of W or R.
+  absl::StatusOr<PackedMatrix> Packed(size_t slot, const RecurrentPart& part, int64_t first,
+                                      int64_t last) const {
+    const Value& value = context_.input(slot);
+    const Tensor& source = value.constant;
+    PackedMatrix matrix{
+        .type = type_, .columns = (last - first) * part.units, .depth = source.shape()[2]};
+    const auto row_bytes = static_cast<size_t>(matrix.depth) * SizeOf(source.dtype());
+    std::vector<const void*> columns;
+    for (int64_t gate = first; gate < last; ++gate) {
+      for (int64_t unit = part.first; unit < part.first + part.units; ++unit) {
+        const int64_t row = gate * layer_.hidden + unit;
+        const auto at = static_cast<size_t>(part.direction * layer_.gates() * layer_.hidden + row);
+        columns.push_back(static_cast<const std::byte*>(source.data()) + at * row_bytes);
+        if (type_ != ProductType::kInt8) continue;
+        const QuantParams& params = *value.quant;
+        matrix.scales.push_back(params.scales[params.per_tensor() ? 0 : static_cast<size_t>(row)]);
+        const auto* weights = static_cast<const int8_t*>(columns.back());
+        matrix.sums.push_back(std::accumulate(weights, weights + matrix.depth, int32_t{0}));
       }
     }
-    return bias;
-  }
-
-  size_t Reserve(int64_t floats) {
-    return step_->ReserveScratch(static_cast<size_t>(floats) * sizeof(float));
-  }
-
-  // Direction d of the states: [B, H] of [D, B, H] each.
-  void AddStates(int64_t d, const dnnl::memory::desc& desc, std::vector<ExecArg>& args) {
-    const int64_t count = batch_ * hidden_;
-    constexpr std::array<std::pair<size_t, int>, 2> kBefore = {
-        {{kInitialH, DNNL_ARG_SRC_ITER}, {kInitialC, DNNL_ARG_SRC_ITER_C}}};
-    for (const auto& [slot, arg] : kBefore) {
-      const size_t offset = Reserve(count);
-      step_->CopyBefore({slot, d * count, offset, count});
-      args.push_back(ExecArg::Scratch(arg, desc, offset));
+    if (type_ == ProductType::kInt8) {
+      const auto padded = static_cast<size_t>(PaddedColumns(matrix.columns));
+      matrix.scales.resize(padded, 0.0F);
+      matrix.sums.resize(padded, 0);
     }
-    constexpr std::array<std::pair<size_t, int>, 2> kAfter = {
-        {{1, DNNL_ARG_DST_ITER}, {2, DNNL_ARG_DST_ITER_C}}};
-    for (const auto& [slot, arg] : kAfter) {
-      const size_t offset = Reserve(count);
-      step_->CopyAfter({slot, d * count, offset, count});
-      args.push_back(ExecArg::Scratch(arg, desc, offset));
-    }
+    const std::string form =
+        Format("recurrent {} direction {} units {}+{} gates {}-{}", PackedProductTarget(),
+               part.direction, part.first, part.units, first, last);
+    OCTET_ASSIGN_OR_RETURN(
+        matrix.panels,
+        context_.weights.GetOrMake(source, form, PackedBytes(type_, matrix.columns, matrix.depth),
+                                   [&](std::byte* out) {
+                                     PackPanels(type_, columns, matrix.depth, out);
+                                     return absl::OkStatus();
+                                   }));
+    return matrix;
   }
 
-  // The hidden states of direction d: [B, H] at each time of Y's [T, D, B, H].
-  void AddHidden(int64_t d, const dnnl::memory::desc& desc, std::vector<ExecArg>& args) {
-    if (directions_ == 1 && context_.node.output(0) != kNone) {
-      args.push_back(ExecArg::Output(DNNL_ARG_DST_LAYER, desc, 0));
-      return;
+  // Both biases of a gate are added to W x, but for the one inside a GRU's reset.
+  void AddBias(RecurrentPart& part) const {
+    part.bias.assign(static_cast<size_t>(PaddedColumns(part.w.columns)), 0.0F);
+    if (!Has(kBias)) return;
+    const int64_t rows = layer_.gates() * layer_.hidden;
+    const float* from =
+        context_.input(kBias).constant.span<float>().data() + part.direction * 2 * rows;
+    if (layer_.kind == CellKind::kGru && layer_.linear_before_reset)
+      part.state_bias.assign(static_cast<size_t>(PaddedColumns(part.r.columns)), 0.0F);
+    for (int64_t gate = 0; gate < layer_.gates(); ++gate) {
+      const bool inside = gate == 2 && !part.state_bias.empty();
+      for (int64_t unit = 0; unit < part.units; ++unit) {
+        const int64_t row = gate * layer_.hidden + part.first + unit;
+        const auto column = static_cast<size_t>(gate * part.units + unit);
+        part.bias[column] = from[row];
+        (inside ? part.state_bias : part.bias)[column] += from[rows + row];
+      }
     }
-    const int64_t count = batch_ * hidden_;
-    const size_t offset = Reserve(time_ * count);
-    args.push_back(ExecArg::Scratch(DNNL_ARG_DST_LAYER, desc, offset));
-    for (int64_t t = 0; t < time_; ++t) {
-      step_->CopyAfter({0, (t * directions_ + d) * count,
-                        offset + static_cast<size_t>(t * count) * sizeof(float), count});
-    }
-  }
-
-  absl::Status AddDirection(int64_t d) {
-    const auto x = onednn::DenseDesc(DType::kF32, Shape{time_, batch_, inputs_}.dims());
-    const auto y = onednn::DenseDesc(DType::kF32, Shape{time_, batch_, hidden_}.dims());
-    const auto w = onednn::AnyDesc(DType::kF32, Shape{1, 1, inputs_, kGates, hidden_}.dims());
-    const auto r = onednn::AnyDesc(DType::kF32, Shape{1, 1, hidden_, kGates, hidden_}.dims());
-    const auto bias = onednn::DenseDesc(DType::kF32, Shape{1, 1, kGates, hidden_}.dims());
-    const auto state = onednn::DenseDesc(DType::kF32, Shape{1, 1, batch_, hidden_}.dims());
-    const bool backwards = reverse_ || d == 1;
-    OCTET_ASSIGN_OR_RETURN(const auto pd, onednn::Catch([&] {
-                             return dnnl::lstm_forward::primitive_desc(
-                                 onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
-                                 backwards ? dnnl::rnn_direction::unidirectional_right2left
-                                           : dnnl::rnn_direction::unidirectional_left2right,
-                                 x, state, state, w, r, bias, y, state, state,
-                                 onednn::UserScratchpad());
-                           }));
-    std::vector<ExecArg> args;
-    args.push_back(ExecArg::Input(DNNL_ARG_SRC_LAYER, x, kX));
-    OCTET_RETURN_IF_ERROR(AddWeights(d, pd, args));
-    AddStates(d, state, args);
-    AddHidden(d, y, args);
-    context_.layer.impl = pd.impl_info_str();
-    return step_->Add(pd, std::move(args));
-  }
-
-  absl::Status AddWeights(int64_t d, const dnnl::lstm_forward::primitive_desc& pd,
-                          std::vector<ExecArg>& args) const {
-    const auto packed = [&](size_t slot, int64_t columns, const dnnl::memory::desc& wanted) {
-      // A [gate, output, input] buffer, seen as layer, direction, input, gate, output.
-      constexpr std::array kOrder = {0, 1, 4, 2, 3};
-      const Shape buffer{1, 1, kGates, hidden_, columns};
-      return context_.weights.Reordered(Gates(slot, d, columns),
-                                        onednn::PermutedDesc(DType::kF32, buffer.dims(), kOrder),
-                                        wanted);
-    };
-    OCTET_ASSIGN_OR_RETURN(auto w, packed(kW, inputs_, pd.weights_layer_desc()));
-    OCTET_ASSIGN_OR_RETURN(auto r, packed(kR, hidden_, pd.weights_iter_desc()));
-    args.push_back(
-        ExecArg::Constant(DNNL_ARG_WEIGHTS_LAYER, pd.weights_layer_desc(), std::move(w)));
-    args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS_ITER, pd.weights_iter_desc(), std::move(r)));
-    auto bias = std::make_shared<Tensor>(context_.weights.Intern(BiasOf(d)));
-    const void* elements = bias->data();
-    args.push_back(ExecArg::Constant(DNNL_ARG_BIAS, pd.bias_desc(),
-                                     std::shared_ptr<const void>(std::move(bias), elements)));
-    return absl::OkStatus();
   }
 
   const LowerContext& context_;
-  std::unique_ptr<LstmStep> step_;
-  int64_t time_ = 0, batch_ = 0, inputs_ = 0, hidden_ = 0, directions_ = 1;
-  bool reverse_ = false;
+  CellKind kind_;
+  ProductType type_ = ProductType::kF32;
+  RecurrentLayer layer_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context) {
-  return LstmLowering(context).Run();
+  return RecurrentLowering(context, CellKind::kLstm).Run();
+}
+absl::StatusOr<std::unique_ptr<Step>> LowerGru(const LowerContext& context) {
+  return RecurrentLowering(context, CellKind::kGru).Run();
+}
+absl::StatusOr<std::unique_ptr<Step>> LowerRnn(const LowerContext& context) {
+  return RecurrentLowering(context, CellKind::kRnn).Run();
 }
 
 }  // namespace octet

@@ -1,13 +1,11 @@
-// LSTM, GRU and RNN: the reference kernel by the equations for one cell, the fast LSTM by the reference kernel.
+// LSTM, GRU and RNN: the reference kernel by the equations for one cell.
 #include <cmath>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "engine/onednn/isa.h"
 #include "tests/support/one_node.h"
 #include "tests/support/random_tensor.h"
-#include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
 namespace recurrent_test {
@@ -16,8 +14,6 @@ using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 using ::testing::HasSubstr;
-using testing::LowerAndRun;
-using testing::Lowered;
 using testing::OneNode;
 using ::testing::Pointwise;
 using testing::RandomReals;
@@ -117,84 +113,6 @@ TEST(LstmTest, NamesAWrongShape) {
                   .Constant(RandomReals({1, 8, 2}, 3))
                   .InferredShape(),
               HasSubstr("must have shape [1,8,3], got [1,8,4]"));
-}
-
-struct Case {
-  const char* name;
-  int64_t time, batch, inputs, hidden;
-  const char* direction;
-};
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
-
-class LstmLoweringTest : public ::testing::TestWithParam<Case> {
- protected:
-  int64_t directions() const {
-    return std::string_view(GetParam().direction) == "bidirectional" ? 2 : 1;
-  }
-  OneNode Layer(bool bias, bool states) const {
-    const Case& c = GetParam();
-    const int64_t d = directions();
-    OneNode node("LSTM", 14);
-    node.Input(RandomReals({c.time, c.batch, c.inputs}, 1))
-        .Constant(RandomReals({d, 4 * c.hidden, c.inputs}, 2, -0.3f, 0.3f))
-        .Constant(RandomReals({d, 4 * c.hidden, c.hidden}, 3, -0.3f, 0.3f))
-        .Set("direction", std::string(c.direction))
-        .Outputs(3);
-    if (bias) node.Constant(RandomReals({d, 8 * c.hidden}, 4));
-    if (!bias) node.Absent();
-    node.Absent();
-    if (states) {
-      node.Input(RandomReals({d, c.batch, c.hidden}, 5))
-          .Input(RandomReals({d, c.batch, c.hidden}, 6));
-    }
-    return node;
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Shapes, LstmLoweringTest,
-                         ::testing::Values(Case{"OneStep", 1, 1, 128, 128, "forward"},
-                                           Case{"Sequence", 7, 1, 16, 32, "forward"},
-                                           Case{"Batch", 5, 3, 10, 20, "forward"},
-                                           Case{"Backwards", 5, 2, 10, 20, "reverse"},
-                                           Case{"BothWays", 4, 3, 9, 17, "bidirectional"}),
-                         [](const auto& param) { return std::string(param.param.name); });
-
-TEST_P(LstmLoweringTest, IsTheReference) {
-  for (const bool bias : {false, true}) {
-    for (const bool states : {false, true}) {
-      SCOPED_TRACE(::testing::Message() << "bias " << bias << ", states " << states);
-      const OneNode node = Layer(bias, states);
-      const auto graph = node.Infer();
-      ASSERT_TRUE(graph.ok()) << graph.status();
-      const auto lowered =
-          LowerAndRun(*graph, node.tensors(), Precision::kFp32, onednn::DetectTarget(1));
-      ASSERT_TRUE(lowered.ok()) << lowered.status();
-      const auto want = Reference(node);
-      for (size_t output = 0; output < 3; ++output) {
-        EXPECT_THAT(Elements<float>(lowered->outputs[output]),
-                    Pointwise(FloatNear(2e-5f), Elements<float>(want[output])))
-            << "output " << output << ", " << lowered->layer.impl;
-      }
-    }
-  }
-}
-
-TEST(LstmLoweringRefusesTest, WhatOneDnnHasNoFormOf) {
-  const auto lower = [](OneNode node) {
-    node.Input(RandomReals({2, 1, 3}, 1))
-        .Constant(RandomReals({1, 8, 3}, 2))
-        .Constant(RandomReals({1, 8, 2}, 3));
-    const auto graph = node.Infer();
-    EXPECT_TRUE(graph.ok()) << graph.status();
-    return LowerAndRun(*graph, node.tensors()).status().code();
-  };
-  const auto kUnimplemented = absl::StatusCode::kUnimplemented;
-  EXPECT_EQ(lower(OneNode("LSTM", 14).Set("clip", 1.0f)), kUnimplemented);
-  EXPECT_EQ(lower(OneNode("LSTM", 14).Set("input_forget", int64_t{1})), kUnimplemented);
-  EXPECT_EQ(
-      lower(
-          OneNode("LSTM", 14).Set("activations", std::vector<std::string>{"Relu", "Tanh", "Tanh"})),
-      kUnimplemented);
-  EXPECT_EQ(lower(OneNode("LSTM", 14)), absl::StatusCode::kOk);
 }
 
 }  // namespace recurrent_test
