@@ -5,9 +5,11 @@
 //   a:u8{s} -> Convert:f32 -> Convert -> y:u8{t}         =>  a -> Convert -> y        (nothing when s = t)
 //   x:u8{s} -> Convert:f32 -> Conv(DequantizeLinear(w:i8)) -> y:f32            =>  x:u8{s} -> Conv(w:i8{ws}) -> y:f32
 //   x:u8{s} -> Conv(w:i8{ws}):f32 -> Convert -> y:u8{t}  =>  x -> Conv(w) -> y:u8{t}        octet:MatMul alike
+//   x:u8{s} -> Convert:f32 -> LSTM(DequantizeLinear(w, r:i8)) -> ..            =>  x:u8{s} -> LSTM(w, r:i8{ws}) -> ..
+//   x:f32 -> LSTM(DequantizeLinear(w, r:i8)) -> ..       =>  x -> LSTM(w, r:i8{ws}) {dynamic_quant=1}     GRU, RNN alike
 //   a:u8{s}, b:u8{t} -> Convert:f32 each -> Add:f32 -> Convert -> y:u8{v}      =>  a, b -> Add -> y:u8{v}
 //
-// Elementwise operators, Concat, averages, Softmax and LayerNormalization like Add: only when all their activations are
+// The last but one only where the variant asks for int8. Elementwise operators, Concat, averages, Softmax and LayerNormalization like Add: only when all their activations are
 // stored in 8 bits on both sides. A Relu or Clip that storing implies is dropped. Each rewrite is exact: a node
 // computes on the reals that its integers stand for, and rounds where the Convert rounded.
 #include <algorithm>
@@ -53,7 +55,9 @@ bool SameStorage(const Value& a, const Value& b) {
 
 class ConvertAbsorber {
  public:
-  explicit ConvertAbsorber(Graph& graph) : graph_(graph) {}
+  ConvertAbsorber(Graph& graph, Precision precision)
+      : graph_(graph),
+        wants_int8_(precision == Precision::kInt8 || precision == Precision::kInt8Dynamic) {}
 
   int Run() {
     int total = 0;
@@ -63,6 +67,7 @@ class ConvertAbsorber {
       if (count == 0) break;
       graph_.RemoveDead();
     }
+    for (const NodeId id : graph_.OrderSnapshot()) total += wants_int8_ && QuantizeWhenRun(id);
     for (const NodeId id : graph_.OrderSnapshot()) total += FoldDequantize(graph_, id);
     return total;
   }
@@ -80,7 +85,9 @@ class ConvertAbsorber {
       if (graph_.alive(*it)) count += MergeEqual(*it) || Raise(*it);
     }
     for (const NodeId id : graph_.OrderSnapshot()) {
-      if (graph_.alive(id)) count += AbsorbIntoMac(id) || AbsorbIntoOperator(id);
+      if (graph_.alive(id)) {
+        count += AbsorbIntoMac(id) || AbsorbIntoRecurrent(id) || AbsorbIntoOperator(id);
+      }
     }
     return count;
   }
@@ -289,6 +296,28 @@ class ConvertAbsorber {
     return true;
   }
 
+  bool AbsorbIntoRecurrent(NodeId id) {
+    if (!IsRecurrent(graph_.node(id))) return false;
+    const ValueId x = Typed(graph_.node(id).input(0));
+    const bool typed_now = x != kNone && TypeRecurrentWeights(graph_, id);
+    if (typed_now) graph_.SetInput(id, 0, x);
+    if (!IsTyped(graph_.value(graph_.node(id).input(0)))) return false;
+    const ValueId y = graph_.node(id).output(0);
+    const NodeId quantizer = y == kNone ? kNone : Quantizer(y);
+    if (quantizer == kNone) return typed_now;
+    TakeOver(graph_, id, quantizer);
+    return true;
+  }
+
+  // A recurrent layer whose weights alone are integers: its state is quantized when it runs, and so is x.
+  bool QuantizeWhenRun(NodeId id) {
+    if (!graph_.alive(id) || !IsRecurrent(graph_.node(id))) return false;
+    if (!IsPlainF32(graph_, graph_.node(id).input(0)) || !TypeRecurrentWeights(graph_, id))
+      return false;
+    graph_.mutable_node(id).attributes.Set("dynamic_quant", int64_t{1});
+    return true;
+  }
+
   bool ComputesOnTyped(const Node& node) const {
     const OpDef* def = FindOp(node);
     if (def == nullptr || node.outputs.size() != 1) return false;
@@ -333,13 +362,14 @@ class ConvertAbsorber {
   }
 
   Graph& graph_;
+  const bool wants_int8_;
   std::map<std::pair<ValueId, int>, ValueId> weights_;  ///< By dequantized value and axis.
 };
 
 }  // namespace
 
-absl::StatusOr<int> AbsorbConverts(Graph& graph, const PassContext& /*context*/) {
-  return ConvertAbsorber(graph).Run();
+absl::StatusOr<int> AbsorbConverts(Graph& graph, const PassContext& context) {
+  return ConvertAbsorber(graph, context.precision).Run();
 }
 
 }  // namespace octet

@@ -5,7 +5,7 @@
 //     =>  octet:MatMul(x:f32, w:i8 with w_scale) {dynamic_quant=1} -> y          ConvInteger -> Conv alike
 //
 //   x:f32 -> DynamicQuantizeLinear -> DequantizeLinear:f32 -> Conv(.., DequantizeLinear(w:i8)) -> y
-//     =>  Conv(x:f32, w:i8) {dynamic_quant=1} -> y                               octet:MatMul alike
+//     =>  Conv(x:f32, w:i8) {dynamic_quant=1} -> y                               octet:MatMul, LSTM, GRU and RNN alike
 //
 // u8 weights become i8 (quantization.h). What does not fit stays, on its reference kernels.
 #include <utility>
@@ -110,9 +110,15 @@ bool RewriteDequantized(Graph& graph, NodeId id) {
       dq.input(2) != quantizer->output(2)) {
     return false;
   }
+  const ValueId x = quantizer->input(0);
+  if (IsRecurrent(node)) {
+    if (!TypeRecurrentWeights(graph, id)) return false;
+    graph.SetInput(id, 0, x);
+    graph.mutable_node(id).attributes.Set("dynamic_quant", int64_t{1});
+    return true;
+  }
   const auto weights = AsQuantizedConstant(graph, node.input(1));
   if (!weights || (!node.is("Conv") && RankOf(graph, weights->value) != 2)) return false;
-  const ValueId x = quantizer->input(0);
   const ValueId typed = TypedWeights(graph, *weights, WeightAxis(graph, node));
   if (typed == kNone) return false;
   graph.SetInput(id, 0, x);
@@ -128,7 +134,7 @@ absl::StatusOr<int> ImportDynamicQuant(Graph& graph, const PassContext& /*contex
   for (const NodeId id : graph.OrderSnapshot()) {
     if (!graph.alive(id)) continue;
     const Node& node = graph.node(id);
-    if (IsMac(node)) {
+    if (IsMac(node) || IsRecurrent(node)) {
       count += RewriteDequantized(graph, id) ? 1 : 0;
     } else if (node.is("ConvInteger") || node.is("MatMulInteger")) {
       count += RewriteInteger(graph, id) ? 1 : 0;

@@ -3,7 +3,8 @@
 //   x:f32 -> QuantizeLinear(s, z) -> q:u8 -> Split -> a:u8, b:u8 -> DequantizeLinear(s, z) -> y:f32
 //     =>  x -> octet:Convert -> q:u8{s,z} -> Split -> a:u8{s,z}, b:u8{s,z} -> octet:Convert -> y:f32
 //
-//   DequantizeLinear(c)  =>  an F32 constant, unless a Conv or octet:MatMul may take the integers as its weights
+//   DequantizeLinear(c)  =>  an F32 constant, unless a Conv, octet:MatMul, LSTM, GRU or RNN may take the integers as its
+//                            weights
 //
 // In two steps. Which integers become typed: 8-bit values that hang together through data movement form a class; it
 // qualifies when every member is written by QuantizeLinear, data movement or the graph's inputs, and read by
@@ -132,10 +133,12 @@ int TypeClasses(Graph& graph) {
   return count;
 }
 
-// A Conv or octet:MatMul reads the value as its weights, and may take the integers.
+// A layer reads the value as its weights, and may take the integers.
 bool IsReadAsWeights(const Graph& graph, ValueId value) {
   return std::ranges::any_of(graph.consumers(value), [&](NodeId reader) {
-    return IsMac(graph.node(reader)) && graph.node(reader).input(1) == value;
+    const Node& node = graph.node(reader);
+    if (IsRecurrent(node)) return node.input(1) == value || node.input(2) == value;
+    return IsMac(node) && node.input(1) == value;
   });
 }
 

@@ -3,7 +3,7 @@
 //   x:f32 -> Conv(w:f32) + relu -> f32 -> MaxPool -> f32 -> Conv -> y:f32
 //     =>  x -> octet:Convert:bf16 -> Conv(w:bf16) + relu -> bf16 -> MaxPool -> bf16 -> Conv -> y:f32
 //
-// A node is narrow when it is a Conv or octet:MatMul, or when everything it reads comes from narrow nodes and it is an
+// A node is narrow when it is a Conv or octet:MatMul, an LSTM, GRU or RNN (its x, weights and Y; states stay F32), or when everything it reads comes from narrow nodes and it is an
 // operator that keeps its accuracy in BF16. Values between narrow nodes are stored as BF16; borders get an octet:Convert;
 // biases, graph outputs and what other nodes make stay F32. Precisions bf16 and fp16 (which is a storage format here)
 // ask for this; without target.bf16 nothing changes, and the certificate says so.
@@ -66,6 +66,13 @@ class Bf16Lowering {
       return IsPlainF32(graph_, node.input(0)) && IsPlainF32(graph_, node.input(1)) &&
              IsPlainF32(graph_, node.output(0)) && node.attributes.IntOr("dynamic_quant", 0) == 0;
     }
+    if (IsRecurrent(node)) {
+      const auto constant = [&](size_t slot) {
+        return IsPlainF32(graph_, node.input(slot)) && graph_.value(node.input(slot)).is_constant();
+      };
+      return IsPlainF32(graph_, node.input(0)) && constant(1) && constant(2) &&
+             (node.output(0) == kNone || IsPlainF32(graph_, node.output(0)));
+    }
     const OpDef* def = FindOp(node);
     if (def == nullptr || node.is("Convert", kOctetDomain)) return false;
     const auto listed = [&](const auto& names) {
@@ -92,20 +99,31 @@ class Bf16Lowering {
       const Node& node = graph_.node(id);
       if (!RunsInBf16(node)) continue;
       nodes_.push_back(id);
-      any_wide_mac_ = any_wide_mac_ || IsMac(node);
-      for (const ValueId out : node.outputs) {
-        if (out != kNone) narrow_value_[out] = true;
+      any_wide_mac_ = any_wide_mac_ || IsMac(node) || IsRecurrent(node);
+      for (size_t i = 0; i < NarrowOutputCount(node); ++i) {
+        if (node.outputs[i] != kNone) narrow_value_[node.outputs[i]] = true;
       }
     }
     selected_.assign(nodes_.begin(), nodes_.end());
     std::ranges::sort(selected_);
   }
 
+  static size_t NarrowInputCount(const Node& node) {
+    return IsRecurrent(node) ? 1 : node.inputs.size();
+  }
+  static size_t NarrowOutputCount(const Node& node) {
+    return IsRecurrent(node) ? std::min<size_t>(node.outputs.size(), 1) : node.outputs.size();
+  }
+
   bool IsSelected(NodeId id) const { return std::ranges::binary_search(selected_, id); }
 
   void NarrowWeights(NodeId id) {
-    if (!IsMac(graph_.node(id))) return;
-    const ValueId w = graph_.node(id).input(1);
+    if (IsMac(graph_.node(id)) || IsRecurrent(graph_.node(id))) NarrowConstant(id, 1);
+    if (IsRecurrent(graph_.node(id))) NarrowConstant(id, 2);
+  }
+
+  void NarrowConstant(NodeId id, size_t slot) {
+    const ValueId w = graph_.node(id).input(slot);
     if (!graph_.value(w).is_constant()) return;
     const auto [it, fresh] = weights_.try_emplace(w, kNone);
     if (fresh) {
@@ -114,13 +132,13 @@ class Bf16Lowering {
       ConvertTensor(wide.view(), narrow.mutable_view());
       it->second = graph_.AddConstant(graph_.value(w).name, std::move(narrow));
     }
-    graph_.SetInput(id, 1, it->second);
+    graph_.SetInput(id, slot, it->second);
   }
 
   // Values that no narrow node reads are stored as F32 by the node that computes them, unless it only moves them.
   void NarrowOutputs(NodeId id) {
     const bool mover = IsMover(graph_.node(id));
-    const size_t count = graph_.node(id).outputs.size();
+    const size_t count = NarrowOutputCount(graph_.node(id));
     for (size_t i = 0; i < count; ++i) {
       const ValueId out = graph_.node(id).outputs[i];
       if (out == kNone) continue;
@@ -153,7 +171,7 @@ class Bf16Lowering {
   }
 
   void NarrowInputs(NodeId id) {
-    for (size_t slot = 0; slot < graph_.node(id).inputs.size(); ++slot) {
+    for (size_t slot = 0; slot < NarrowInputCount(graph_.node(id)); ++slot) {
       const ValueId in = graph_.node(id).inputs[slot];
       if (in == kNone || graph_.value(in).is_constant() || !IsPlainF32(graph_, in)) continue;
       const auto [it, fresh] = converted_.try_emplace(in, kNone);

@@ -77,6 +77,10 @@ bool SameStaticShape(const Graph& graph, ValueId a, ValueId b) {
 
 bool IsMac(const Node& node) { return node.is("Conv") || node.is("MatMul", kOctetDomain); }
 
+bool IsRecurrent(const Node& node) {
+  return (node.is("LSTM") || node.is("GRU") || node.is("RNN")) && node.inputs.size() >= 3;
+}
+
 int ChannelAxis(const Graph& graph, const Node& node) {
   const int rank = RankOf(graph, node.output(0));
   if (rank < 0) return -1;

@@ -39,6 +39,8 @@ bool SameStaticShape(const Graph& graph, ValueId a, ValueId b);
 
 /// A Conv or an octet:MatMul: the nodes that multiply and add, and that post-ops are fused into.
 bool IsMac(const Node& node);
+/// An LSTM, GRU or RNN: its weights are inputs 1 and 2.
+bool IsRecurrent(const Node& node);
 /// The axis of a Conv's or octet:MatMul's output that its bias runs along; -1 while its rank is unknown.
 int ChannelAxis(const Graph& graph, const Node& node);
 /// Output channels of a Conv, N of an octet:MatMul, from the weights; kUnknownDim when not known.

@@ -84,6 +84,18 @@ ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel
   return graph.AddConstant(value.name, std::move(integers), std::move(params));
 }
 
+bool TypeRecurrentWeights(Graph& graph, NodeId id) {
+  if (!IsRecurrent(graph.node(id))) return false;
+  ValueId typed[2];
+  for (size_t i = 0; i < 2; ++i) {
+    const auto weights = AsQuantizedConstant(graph, graph.node(id).input(i + 1));
+    typed[i] = weights ? TypedWeights(graph, *weights, 1) : kNone;
+    if (typed[i] == kNone) return false;
+  }
+  for (size_t i = 0; i < 2; ++i) graph.SetInput(id, i + 1, typed[i]);
+  return true;
+}
+
 bool FoldDequantize(Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   if (!node.is("DequantizeLinear")) return false;

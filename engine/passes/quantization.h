@@ -28,6 +28,10 @@ std::optional<QuantizedConstant> AsQuantizedConstant(const Graph& graph, ValueId
 /// `channel_axis`.
 ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel_axis);
 
+/// When both weights of an LSTM, GRU or RNN are DequantizeLinear of 8-bit constants that kernels take: lets the node read the
+/// integers. False, with nothing changed, for any other node.
+bool TypeRecurrentWeights(Graph& graph, NodeId id);
+
 /// DequantizeLinear of a constant (8-bit, or an I32 bias) -> an F32 constant. False for any other node.
 bool FoldDequantize(Graph& graph, NodeId id);
 
