@@ -7,6 +7,7 @@
 #include "engine/ops/function.h"
 #include "engine/ops/onnx_dtype.h"
 #include "engine/ops/op_list.h"
+#include "engine/ops/recurrent_layer.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
@@ -59,34 +60,83 @@ absl::Status ExpandDynamicQuantizeMatMul(FunctionBody& body) {
   return absl::OkStatus();
 }
 
-// [D, rows, 4 H] integers -> [D, 4 H, rows] reals; scales and zero points are [D] or [D, 4 H].
-ValueId LstmWeights(FunctionBody& body, size_t weights, size_t scale, size_t zero) {
-  const auto along = [&](ValueId x) {
-    if (body.rank(x) == 2) return body.Op("Unsqueeze", {x, body.Ints({1})});
-    return body.Op("Reshape", {x, body.Ints({-1, 1, 1})});
-  };
-  const auto reals = [&](ValueId x) { return body.Op("Cast", {x}, {{"to", kOnnxFloat}}); };
-  const ValueId centred =
-      body.Op("Sub", {reals(body.input(weights)), along(reals(body.input(zero)))});
-  const ValueId scaled = body.Op("Mul", {centred, along(body.input(scale))});
-  return body.Op("Transpose", {scaled}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+// Direction d of what has directions on axis 0, with that axis; what is one direction's already stays.
+ValueId DirectionOf(FunctionBody& body, ValueId x, int64_t d, int64_t directions) {
+  if (x == kNone || directions == 1) return x;
+  return body.Op("Slice", {x, body.Ints({d}), body.Ints({d + 1}), body.Ints({0})});
 }
 
-// Weights as reals; the activations keep theirs.
+// Integers [1, rows, 4 H] as the reals [1, 4 H, rows] that they stand for; scales and zero points are [1] or [1, 4 H].
+ValueId LstmWeights(FunctionBody& body, ValueId weights, ValueId scale, ValueId zero) {
+  const ValueId turned = body.Op("Transpose", {weights}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+  const ValueId shape = body.rank(scale) == 2 ? body.Ints({-1}) : body.Ints({});
+  return body.Op("DequantizeLinear",
+                 {turned, body.Op("Reshape", {scale, shape}), body.Op("Reshape", {zero, shape})},
+                 {{"axis", int64_t{1}}});
+}
+
+// The attributes of direction d as a layer's of its own.
+absl::StatusOr<std::vector<FunctionBody::Attribute>> LstmAttributes(const FunctionBody& body,
+                                                                    int64_t d, int64_t directions) {
+  auto attributes = body.Given({"clip", "hidden_size", "input_forget"});
+  OCTET_ASSIGN_OR_RETURN(const std::string direction,
+                         body.attributes().String("direction", "forward"));
+  attributes.emplace_back("direction", directions == 1 ? direction
+                                       : d == 0        ? std::string("forward")
+                                                       : std::string("reverse"));
+  OCTET_ASSIGN_OR_RETURN(const auto activations,
+                         ReadActivations(body.node(), DefaultActivations(CellKind::kLstm),
+                                         static_cast<size_t>(directions)));
+  std::vector<std::string> names;
+  std::vector<float> alphas;
+  std::vector<float> betas;
+  const size_t count = activations.size() / static_cast<size_t>(directions);
+  for (const auto& activation :
+       std::span(activations).subspan(static_cast<size_t>(d) * count, count)) {
+    names.emplace_back(activation.name());
+    if (activation.takes_alpha()) alphas.push_back(activation.alpha);
+    if (activation.takes_beta()) betas.push_back(activation.beta);
+  }
+  attributes.emplace_back("activations", std::move(names));
+  if (!alphas.empty()) attributes.emplace_back("activation_alpha", std::move(alphas));
+  if (!betas.empty()) attributes.emplace_back("activation_beta", std::move(betas));
+  return attributes;
+}
+
+// X, W and R by the reals that their integers stand for, which import_dynamic_quant knows; one LSTM per direction, since
+// scales along an axis are the same for all directions.
 absl::Status ExpandDynamicQuantizeLstm(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(3, 12));
   for (const size_t i : {8, 9, 10, 11}) {
     if (!body.has(i)) return InvalidArgument("input {} is missing", i);
     if (body.rank(body.input(i)) < 0) return body.Later(DType::kF32);
   }
-  std::vector<ValueId> inputs = {body.input(0), LstmWeights(body, 1, 8, 9),
-                                 LstmWeights(body, 2, 10, 11)};
-  for (const size_t i : {3, 4, 5, 6, 7}) inputs.push_back(body.input(i));
-  const auto outputs = body.Ops("LSTM", std::move(inputs), 3,
-                                body.Given({"activation_alpha", "activation_beta", "activations",
-                                            "clip", "direction", "hidden_size", "input_forget"}));
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    if (body.wants(i)) body.Output(i, outputs[i]);
+  const int64_t directions = body.extent(body.input(1), 0);
+  if (directions == kUnknownDim) return body.Later(DType::kF32);
+  if (directions != 1 && directions != 2)
+    return InvalidArgument("input 1 has {} directions", directions);
+  const auto x = body.Ops("DynamicQuantizeLinear", {body.input(0)}, 3);
+  const ValueId reals = body.Op("DequantizeLinear", {x[0], x[1], x[2]});
+  std::vector<std::vector<ValueId>> outputs;
+  for (int64_t d = 0; d < directions; ++d) {
+    const auto of = [&](size_t i) { return DirectionOf(body, body.input(i), d, directions); };
+    OCTET_ASSIGN_OR_RETURN(const auto attributes, LstmAttributes(body, d, directions));
+    std::vector<ValueId> inputs = {reals,
+                                   LstmWeights(body, of(1), of(8), of(9)),
+                                   LstmWeights(body, of(2), of(10), of(11)),
+                                   of(3),
+                                   body.input(4),
+                                   of(5),
+                                   of(6),
+                                   of(7)};
+    outputs.push_back(body.Ops("LSTM", std::move(inputs), 3, attributes));
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    if (!body.wants(i)) continue;
+    const int64_t axis = i == 0 ? 1 : 0;
+    body.Output(i, directions == 1
+                       ? outputs[0][i]
+                       : body.Op("Concat", {outputs[0][i], outputs[1][i]}, {{"axis", axis}}));
   }
   return absl::OkStatus();
 }

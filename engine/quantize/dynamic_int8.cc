@@ -1,8 +1,10 @@
 #include "engine/quantize/dynamic_int8.h"
 
+#include <algorithm>
 #include <array>
 
 #include "engine/ops/onnx_dtype.h"
+#include "engine/passes/match.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/weights.h"
@@ -40,10 +42,15 @@ class DynamicQuantizer {
 
   absl::StatusOr<QuantizeResult> Run() {
     for (const NodeId id : graph_.OrderSnapshot()) {
-      if (const auto weighted = AsWeighted(graph_, id)) Replace(*weighted);
+      if (const auto weighted = AsWeighted(graph_, id)) {
+        Replace(*weighted);
+      } else if (IsRecurrentWithWeights(id)) {
+        QuantizeRecurrent(id);
+      }
     }
     if (records_.empty()) {
-      return InvalidArgument("nothing to quantize: no Conv, Gemm or MatMul with constant weights");
+      return InvalidArgument(
+          "nothing to quantize: no Conv, Gemm, MatMul, LSTM, GRU or RNN with constant weights");
     }
     graph_.RemoveDead();
     OCTET_RETURN_IF_ERROR(Verify(graph_));
@@ -120,6 +127,54 @@ class DynamicQuantizer {
     const ValueId scale = NewValue(name + "_scale", DType::kF32, scalar ? Shape{} : channels);
     Insert(weighted.node, "Mul", {x.scale, weight_scale}, {scale});
     Finish(weighted, reals, scale, channels, shape);
+  }
+
+  bool IsRecurrentWithWeights(NodeId id) const {
+    const Node& node = graph_.node(id);
+    const auto is_constant = [&](size_t slot) {
+      const Value& value = graph_.value(node.inputs[slot]);
+      return value.is_constant() && value.dtype == DType::kF32 &&
+             value.constant.shape().rank() == 3;
+    };
+    return IsRecurrent(node) && graph_.value(node.inputs[0]).dtype == DType::kF32 &&
+           !graph_.value(node.inputs[0]).is_constant() && is_constant(1) && is_constant(2);
+  }
+
+  // The node stays, on the reals that 8-bit integers stand for. A gate's unit is an output channel: axis 1 of its weights.
+  void QuantizeRecurrent(NodeId id) {
+    const Node node = graph_.node(id);
+    const Value x = graph_.value(node.inputs[0]);
+    const Quantized quantized = QuantizeActivation(node.inputs[0], id);
+    graph_.SetInput(
+        id, 0,
+        Dequantize(id, x.name, {quantized.integers, quantized.scale, quantized.zero_point},
+                   x.shape));
+    for (const size_t slot : {1, 2}) {
+      const std::string name = graph_.value(node.inputs[slot]).name;
+      const Tensor weights = graph_.value(node.inputs[slot]).constant;
+      const QuantizedWeights integers = QuantizeWeights(weights, 1, recipe_.per_channel);
+      records_.push_back({name, "weights", Format("INT8 {}", integers.params.ToString())});
+      const bool scalar = integers.params.per_tensor();
+      const Shape shape = scalar ? Shape{} : Shape{weights.shape()[1]};
+      Tensor zeros(DType::kI8, shape);
+      std::ranges::fill(zeros.mutable_span<int8_t>(), int8_t{0});
+      graph_.SetInput(
+          id, slot,
+          Dequantize(id, name,
+                     {graph_.AddConstant(name + "_quantized", integers.values),
+                      graph_.AddConstant(name + "_scale",
+                                         Tensor::From<float>(shape, integers.params.scales)),
+                      graph_.AddConstant(name + "_zero_point", std::move(zeros))},
+                     weights.shape()));
+    }
+  }
+
+  ValueId Dequantize(NodeId before, const std::string& name, std::vector<ValueId> inputs,
+                     std::optional<Shape> shape) {
+    const ValueId reals = NewValue(name + "_dequantized", DType::kF32, std::move(shape));
+    const NodeId node = Insert(before, "DequantizeLinear", std::move(inputs), {reals});
+    graph_.mutable_node(node).attributes.Set("axis", int64_t{1});
+    return reals;
   }
 
   void InsertProduct(NodeId before, const Node& node, const Quantized& x,

@@ -10,6 +10,8 @@ namespace octet {
 /// Replaces every Conv, Gemm and MatMul with constant weights:
 ///   x f32 -> Conv(w f32, b f32) -> y f32
 ///   x f32 -> DynamicQuantizeLinear -> ConvInteger(w u8, zero point 128) -> Cast -> Mul(x_scale * w_scale) -> Add(b) -> y f32
+/// and lets every LSTM, GRU and RNN with constant weights read what 8-bit integers stand for:
+///   x f32 -> DynamicQuantizeLinear -> DequantizeLinear -> LSTM(DequantizeLinear(w i8), DequantizeLinear(r i8), ..) -> y f32
 /// Convolution weights are U8 around 128 because that is what ONNX Runtime executes; matrices are I8.
 /// Requires: opset >= kQuantizeOpset, shapes inferred.
 absl::StatusOr<QuantizeResult> QuantizeDynamic(Graph graph, const QuantizeRecipe& recipe);

@@ -530,8 +530,39 @@ def to_rows(b, x):
     return b.transpose(y, [0, 2, 1])
 
 
+def recurrent(b, x):
+    """LSTM, GRU or RNN over axis 1 of [N, T, I], as exporters of layers with the batch in front write it."""
+    batch, time, width = x.shape
+    kind, gates = b.random.choice([("LSTM", 4), ("GRU", 3), ("GRU", 3), ("RNN", 1)])
+    hidden = b.random.choice([1, 3, 8, 17, 32])
+    direction = b.random.choice(["forward", "forward", "reverse", "bidirectional"])
+    d = 2 if direction == "bidirectional" else 1
+    attributes = {"hidden_size": hidden, "direction": direction}
+    if kind == "GRU" and b.chance(0.6):
+        attributes["linear_before_reset"] = 1
+    if kind == "LSTM" and b.chance(0.2):
+        attributes["input_forget"] = 1
+    inputs = [
+        b.op("Transpose", [x], (time, batch, width), perm=[1, 0, 2]),
+        b.floats((d, gates * hidden, width), width**-0.5),
+        b.floats((d, gates * hidden, hidden), hidden**-0.5),
+        b.floats((d, 2 * gates * hidden), 0.3) if b.chance(0.8) else None,
+    ]
+    states = [None, None]
+    lengths = None
+    if not b.symbolic:  # These have the batch's extent.
+        if b.chance(0.3):
+            lengths = b.constant(b.numpy.integers(1, time + 1, batch).astype(np.int32))
+        states = [b.floats((d, batch, hidden), 0.5) if b.chance(0.4) else None for _ in states]
+    inputs += [lengths, states[0]]
+    if kind == "LSTM":
+        inputs += [states[1], b.floats((d, 3 * hidden), 0.3) if b.chance(0.3) else None]
+    y = b.ops(kind, inputs, [(time, d, batch, hidden)], **attributes)[0]
+    return b.reshape(b.op("Transpose", [y], (batch, time, d, hidden), perm=[2, 0, 1, 3]), (batch, time, d * hidden))
+
+
 ANY = [elementwise, elementwise, elementwise, activation, activation, broadcast_pair, concat, concat, split, pad, slice_, gather, softmax,
        reduce, movement, movement, tile, cumulate, layer_norm, mean, second_input, batch_elsewhere, computed_weights]  # fmt: skip
 IMAGES = [conv] * 10 + [residual] * 4 + [pool] * 4 + [conv_transpose, batch_norm, squeeze_excite, squeeze_excite, channel_shuffle,
           channels_last, channels_last, depth_to_space, resize, resize, instance_norm]  # fmt: skip
-ROWS = [matmul] * 6 + [attention] * 3 + [self_product, layer_norm, layer_norm]
+ROWS = [matmul] * 6 + [attention] * 3 + [recurrent] * 3 + [self_product, layer_norm, layer_norm]

@@ -20,7 +20,7 @@ def applicable(b, x, any_, images, rows):
     if len(x.shape) in (3, 4, 5) and b.images:
         pieces += [(piece, 2) for piece in images if len(x.shape) == 4 or piece not in (blocks.depth_to_space,)]
     if len(x.shape) in (2, 3) and not b.images:
-        pieces += [(piece, 3) for piece in rows if len(x.shape) == 3 or piece not in (blocks.attention, blocks.self_product, quantized.product)]
+        pieces += [(piece, 3) for piece in rows if len(x.shape) == 3 or piece not in (blocks.attention, blocks.recurrent, blocks.self_product, quantized.product)]
     return pieces
 
 

@@ -200,6 +200,35 @@ TEST(DynamicInt8, QuantizesASharedActivationOnce) {
               HasExactly(1, "DynamicQuantizeLinear"));
 }
 
+TEST(DynamicInt8, LetsRecurrentLayersReadIntegers) {
+  for (const bool per_channel : {true, false}) {
+    SCOPED_TRACE(per_channel);
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {kUnknownDim, 2, 4});
+    const ValueId y =
+        b.Op("LSTM", {x, b.Random({2, 24, 4}), b.Random({2, 24, 6})},
+             {{"hidden_size", int64_t{6}}, {"direction", std::string("bidirectional")}});
+    b.Output(b.Op(
+        "GRU",
+        {b.Op("Reshape", {y, b.IntList({0, 2, 12})}), b.Random({1, 9, 12}), b.Random({1, 9, 3})},
+        {{"hidden_size", int64_t{3}}}));
+    const Graph fp32 = b.Build();
+    const QuantizeResult result =
+        Quantized(fp32, {.to = Precision::kInt8Dynamic, .per_channel = per_channel});
+    EXPECT_THAT(result.graph, HasExactly(2, "DynamicQuantizeLinear"));
+    EXPECT_THAT(result.graph, HasExactly(6, "DequantizeLinear"));
+    EXPECT_EQ(result.records.size(), 4U);
+    EXPECT_GT(Sqnr(fp32, Reread(result.graph), 5), 30);
+    PassContext context;
+    context.precision = Precision::kInt8Dynamic;
+    const Graph typed = Optimised(Reread(result.graph), context);
+    for (const char* op : {"LSTM", "GRU"}) {
+      EXPECT_EQ(TheOnly(typed, op).attributes.IntOr("dynamic_quant", 0), 1) << op;
+      EXPECT_EQ(typed.value(TheOnly(typed, op).input(2)).dtype, DType::kI8) << op;
+    }
+  }
+}
+
 // A mean error of the rounded weights times the mean of the input shifts every output alike.
 TEST(StaticInt8, TakesTheMeanErrorOfRoundedWeightsOutOfTheBias) {
   GraphBuilder b;
