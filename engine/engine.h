@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,6 +56,9 @@ struct Signature {
   bool batches = false;
 };
 
+/// Told how long compiling one plan took, by the thread that compiled it; several threads may at once.
+using CompileObserver = std::function<void(std::chrono::nanoseconds)>;
+
 struct LoadOptions {
   /// Nullopt: what the file says (metadata "octet.precision", else from its operators and types).
   std::optional<Precision> precision;
@@ -69,6 +73,7 @@ struct LoadOptions {
   double require_int8_percent = 0;
   /// Compiled plans kept per model for shapes that were not compiled at load; least recently used out.
   int max_cached_plans = 32;
+  CompileObserver on_compile;  ///< May be empty.
   uint64_t max_file_bytes = uint64_t{2} << 30;
   /// Iterations that all loops of one run may have together.
   int64_t max_loop_iterations = int64_t{1} << 18;

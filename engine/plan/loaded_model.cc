@@ -76,6 +76,7 @@ std::shared_ptr<const ProgramContext> MakeContext(const LoadOptions& options, Pr
   context->disabled_passes = options.disabled_passes;
   context->passes = options.passes;
   context->max_cached_plans = options.max_cached_plans;
+  context->on_compile = options.on_compile;
   context->max_loop_iterations = options.max_loop_iterations;
   return context;
 }
@@ -100,7 +101,7 @@ LoadedModel::LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOpti
       target_(onednn::DetectTarget(options_.threads)),
       context_(MakeContext(options_, precision_, target_)),
       metadata_(graph.metadata),
-      plans_(options_.max_cached_plans),
+      plans_(options_.max_cached_plans, options_.on_compile),
       graph_(std::make_shared<const Graph>(std::move(graph))) {}
 
 absl::StatusOr<std::vector<PassTrace>> LoadedModel::Optimise(Graph& graph) const {

@@ -1,6 +1,7 @@
 #include "engine/plan/plan_cache.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "absl/cleanup/cleanup.h"
 
@@ -49,7 +50,9 @@ absl::StatusOr<std::shared_ptr<const Plan>> PlanCache::Get(std::span<const Shape
     }
     entry->done.Notify();
   };
+  const auto start = std::chrono::steady_clock::now();
   entry->plan = compile();
+  if (on_compile_ && entry->plan.ok()) on_compile_(std::chrono::steady_clock::now() - start);
   return entry->plan;
 }
 

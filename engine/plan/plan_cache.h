@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -22,8 +23,9 @@ class PlanCache {
  public:
   using Compile = std::function<absl::StatusOr<std::shared_ptr<const Plan>>()>;
 
-  /// Keeps at most `max_unpinned` plans that were not pinned.
-  explicit PlanCache(int max_unpinned) : max_unpinned_(max_unpinned) {}
+  /// Keeps at most `max_unpinned` plans that were not pinned. `on_compile` hears of every plan that is compiled.
+  explicit PlanCache(int max_unpinned, CompileObserver on_compile = {})
+      : max_unpinned_(max_unpinned), on_compile_(std::move(on_compile)) {}
 
   /// The plan for the shapes, compiled by `compile` on the first call. A failed compilation is reported to
   /// everybody who waited for it and not remembered. Pinned plans are never dropped.
@@ -46,6 +48,7 @@ class PlanCache {
   void DropOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int max_unpinned_;
+  const CompileObserver on_compile_;
   mutable absl::Mutex mutex_;
   uint64_t uses_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<Key, std::shared_ptr<Entry>> entries_ ABSL_GUARDED_BY(mutex_);

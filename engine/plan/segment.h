@@ -23,6 +23,7 @@ struct ProgramContext {
   std::vector<std::string> disabled_passes;
   std::span<const Pass> passes = AllPasses();
   int max_cached_plans = 32;  ///< Of each segment.
+  CompileObserver on_compile;
   int64_t max_loop_iterations = 0;
   uint64_t max_bytes = uint64_t{4} << 30;  ///< Of one plan, and of one value of a program.
 };

@@ -16,6 +16,8 @@
          "Time to run the model, per batch.")                                                     \
   METRIC(LatencyHistogram, compute_output_duration, "octet_compute_output_duration_seconds",      \
          "Time to write the answers of a batch, per batch.")                                      \
+  METRIC(LatencyHistogram, plan_compile_duration, "octet_plan_compile_duration_seconds",          \
+         "Time to compile the model for input shapes that it had no plan for.")                   \
   METRIC(RowsHistogram, batch_rows, "octet_batch_rows", "Rows that ran as one batch.")            \
   METRIC(CounterPer<CodeLabel>, requests, "octet_requests_total", "Finished requests by code.")   \
   METRIC(CounterPer<RouteLabel>, routed, "octet_routed_requests_total",                           \

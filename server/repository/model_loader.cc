@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
 
 #include "engine/tensor/status.h"
@@ -154,9 +155,14 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
   }
   state.file = file;
   state.max_batch = settings_->batching.max_batch;
-  absl::StatusOr<LoadedVariant> loaded = LoadVariant(
-      file.path,
-      OptionsFor(server_.engine, precision, worker_threads_, settings_->batching.max_batch));
+  LoadOptions options =
+      OptionsFor(server_.engine, precision, worker_threads_, settings_->batching.max_batch);
+  options.on_compile = [metrics = metrics_.ForVariant({name_, std::to_string(number),
+                                                       std::string(PrecisionName(precision))})](
+                           std::chrono::nanoseconds time) {
+    metrics->plan_compile_duration.Observe(std::chrono::duration<double>(time).count());
+  };
+  absl::StatusOr<LoadedVariant> loaded = LoadVariant(file.path, options);
   state.status = loaded.status();
   if (loaded.ok()) {
     state.loaded = *std::move(loaded);

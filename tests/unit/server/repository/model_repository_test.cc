@@ -1,5 +1,6 @@
 #include "server/repository/model_repository.h"
 
+#include <numeric>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -407,6 +408,23 @@ TEST_F(ModelRepositoryTest, OpenExtentsAreServedWithoutACertificate) {
   EXPECT_EQ(Ask("net"), 1);
   EXPECT_THAT((*repository_->Find("net", ""))->Find(Precision::kFp32)->certificate.layers,
               ElementsAre());
+}
+
+TEST_F(ModelRepositoryTest, CompilingForNewShapesIsTimed) {
+  GraphBuilder b;
+  b.Output(b.Op("Relu", {b.Input("x", {kUnknownDim, kUnknownDim})}), "y");
+  folder_.Write("net/1/fp32.onnx", b.Build());
+  Open();
+  const auto compiled = [&] {
+    const HistogramCounts counts =
+        metrics_.ForVariant({"net", "1", "fp32"})->plan_compile_duration.Read();
+    return std::accumulate(counts.counts.begin(), counts.counts.end(), uint64_t{0});
+  };
+  EXPECT_EQ(compiled(), 0U) << "no shape is known before a request";
+  EXPECT_EQ(Ask("net"), 1);
+  EXPECT_EQ(compiled(), 1U);
+  EXPECT_EQ(Ask("net"), 1);
+  EXPECT_EQ(compiled(), 1U) << "the plan is kept";
 }
 
 TEST_F(ModelRepositoryTest, RequestsAreCountedAndCountsSurviveAReload) {
