@@ -195,8 +195,9 @@ void MultiplyAs(const PackedMatrix& matrix, const ProductRows& x, int64_t rows, 
     for (int64_t row = 0; row < rows;) {
       // The last two tiles share what is left: 8 rows are 4 and 4, which need less of w per row than 6 and 2.
       const int64_t left = rows - row;
-      const int64_t tile =
-          left > kRows && left < 2 * kRows ? (left + 1) / 2 : std::min<int64_t>(left, kRows);
+      const int64_t tile = left > kRows && left < int64_t{2} * kRows
+                               ? (left + 1) / 2
+                               : std::min<int64_t>(left, kRows);
       MultiplyRows<Type, kRows>(tile, panel, x, row, y + column, y_stride);
       row += tile;
     }

@@ -17,9 +17,9 @@ namespace {
 using recurrent::kBias, recurrent::kInitialC, recurrent::kInitialH, recurrent::kLengths,
     recurrent::kPeepholes, recurrent::kR, recurrent::kW, recurrent::kX;
 
-/// Elements of X that a thread encodes at least, and multiply-adds of W x.
+/// Elements of X that a thread encodes at least, and multiply-adds that it makes.
 constexpr int64_t kEncodeGrain = int64_t{64} * 1024;
-constexpr int64_t kProjectGrain = int64_t{512} * 1024;
+constexpr int64_t kProductGrain = int64_t{1} << 20;
 
 /// Bytes from one encoded row to the next.
 int64_t RowStride(ProductType type, int64_t depth) {
@@ -119,7 +119,9 @@ class RecurrentStep::Execution {
 
   void Run() {
     if (!step_.x_in_place_) EncodeX();
-    for (size_t p = 0; p < step_.parts_.size(); ++p) ProjectX(p);
+    if (!TwoDirectionsAlone()) {
+      for (size_t p = 0; p < step_.parts_.size(); ++p) ProjectX(p);
+    }
     for (int64_t d = 0; d < layer_.directions(); ++d) LoadStates(d);
     RunParts();
     for (int64_t d = 0; d < layer_.directions(); ++d) StoreStates(d);
@@ -187,7 +189,7 @@ class RecurrentStep::Execution {
     const int64_t stride = RowStride(step_.type_, layer_.inputs);
     const auto* rows = step_.x_in_place_ ? static_cast<const std::byte*>(Input(kX))
                                          : At<const std::byte>(step_.x_encoded_);
-    const int64_t grain = 1 + kProjectGrain / (columns * layer_.inputs);
+    const int64_t grain = 1 + kProductGrain / (columns * layer_.inputs);
     ParallelFor(layer_.time * layer_.batch, grain, [&](int64_t begin, int64_t end) {
       ProductRows x{rows + begin * stride, stride};
       if (int8()) {
@@ -236,16 +238,25 @@ class RecurrentStep::Execution {
     size_t index;
   };
 
+  // Each direction is one thread's, the product with X too: threads meet once.
+  bool TwoDirectionsAlone() const {
+    return layer_.directions() == 2 && step_.parts_.size() == 2 && step_.groups_ == 1;
+  }
+
   void RunParts() {
     const auto count = static_cast<int>(step_.parts_.size());
     if (count == layer_.directions()) {
       const int64_t groups = step_.groups_;
-      ParallelFor(count * groups, 1, [&](int64_t begin, int64_t end) {
+      const int64_t macs =
+          layer_.time * layer_.batch * layer_.gates() * layer_.hidden * layer_.hidden / groups;
+      ParallelFor(count * groups, 1 + kProductGrain / macs, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t g = i % groups;
           const Group group{layer_.batch * g / groups, layer_.batch * (g + 1) / groups,
                             static_cast<size_t>(g)};
-          RunSteps(group, static_cast<int>(i / groups), count, false);
+          const int64_t p = i / groups;
+          if (TwoDirectionsAlone()) ProjectX(static_cast<size_t>(p));
+          RunSteps(group, static_cast<int>(p), count, false);
         }
       });
       return;
