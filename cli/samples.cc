@@ -74,7 +74,8 @@ absl::Status Samples::TakeLabels(const NpzArrays& arrays) {
   const auto found = arrays.find(kLabels);
   if (found == arrays.end()) return absl::OkStatus();
   const Tensor& array = found->second;
-  if (IsFloat(array.dtype()) || array.elements() != count_) {
+  const bool integers = !IsFloat(array.dtype()) && array.dtype() != DType::kString;
+  if (!integers || array.elements() != count_) {
     return InvalidArgument("array 'labels': expected {} integers, got {} of {}", count_,
                            array.shape().ToString(), DTypeName(array.dtype()));
   }

@@ -135,10 +135,11 @@ HWY_INLINE void MultiplyBytes(const PanelLayout& layout, const int8_t* HWY_RESTR
       part[v] = hn::SumOfMulQuadAccumulate(d, value, hn::LoadU(d8, row + v * lanes * 4), part[v]);
     }
   };
+  constexpr int64_t kStep = int64_t{4} * kSums;
   int64_t k = 0;
-  for (; k + 4 * kSums <= layout.k; k += 4 * kSums) {
+  for (; k + kStep <= layout.k; k += kStep) {
 #pragma GCC unroll 4
-    for (int p = 0; p < kSums; ++p) add(parts[p], k + 4 * p, FourOf(x + k + 4 * p, 4));
+    for (int64_t p = 0; p < kSums; ++p) add(parts[p], k + 4 * p, FourOf(x + k + 4 * p, 4));
   }
   for (; k < layout.k; k += 4) add(parts[0], k, FourOf(x + k, std::min<int64_t>(4, layout.k - k)));
   for (int v = 0; v < kVectors; ++v) {

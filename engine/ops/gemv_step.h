@@ -5,8 +5,7 @@
 #include <optional>
 #include <span>
 
-#include "oneapi/dnnl/dnnl.hpp"
-
+#include "engine/onednn/memory_desc.h"
 #include "engine/ops/gemv.h"
 #include "engine/ops/step.h"
 #include "engine/ops/whole_sums.h"

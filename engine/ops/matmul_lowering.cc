@@ -291,6 +291,9 @@ class MatMulLowering {
                                                const dnnl::memory::desc& layout) const {
     if (!pass.weights || pass.partial || problem_.rank() != 2 || problem_.y[0] != 1)
       return Unimplemented("not a row with constant weights");
+    // 255 * 128 * this stays below 2^31.
+    constexpr int64_t kMostDepth = int64_t{1} << 16;
+    if (int8_ && problem_.a.back() >= kMostDepth) return Unimplemented("8-bit sums this long");
     const auto panels = GemvLayout(layout);
     if (!panels || int8_ != whole_.has_value()) return Unimplemented("weights in another layout");
     OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));

@@ -163,7 +163,8 @@ struct Cuts {
   int64_t most = INT64_MAX;
 };
 
-void AppendParts(const Cuts& cuts, Text text, std::vector<Text>& parts) {
+/// Appends the parts of `text`; RESOURCE_EXHAUSTED when there are too many.
+absl::Status AppendParts(const Cuts& cuts, Text text, std::vector<Text>& parts) {
   constexpr Text kSpace = " \t\n\v\f\r";
   const bool space = cuts.delimiter.empty();
   const auto skip_space = [&] {
@@ -172,16 +173,18 @@ void AppendParts(const Cuts& cuts, Text text, std::vector<Text>& parts) {
   if (space) {
     skip_space();
     text = text.substr(0, text.find_last_not_of(kSpace) + 1);
-    if (text.empty()) return;
+    if (text.empty()) return absl::OkStatus();
   }
   for (int64_t cut = 0; cut < cuts.most; ++cut) {
     const size_t at = space ? text.find_first_of(kSpace) : text.find(cuts.delimiter);
     if (at == Text::npos) break;
     parts.push_back(text.substr(0, at));
+    OCTET_RETURN_IF_ERROR(CheckTextBytes(std::ssize(parts), 0));
     text.remove_prefix(at + (space ? 1 : cuts.delimiter.size()));
     if (space) skip_space();
   }
   parts.push_back(text);
+  return absl::OkStatus();
 }
 
 /// y [..., most parts]: the parts of each string, empty ones behind them; z [...]: how many. An empty string has one part,
@@ -199,7 +202,7 @@ absl::StatusOr<std::vector<Datum>> StringSplit(const Node& node,
   int64_t widest = 0;
   for (const Text text : x.span<Text>()) {
     const auto before = std::ssize(parts);
-    AppendParts(cuts, text, parts);
+    OCTET_RETURN_IF_ERROR(AppendParts(cuts, text, parts));
     *count = std::ssize(parts) - before;
     widest = std::max(widest, *count++);
   }

@@ -66,7 +66,7 @@ class Cutter {
     if (def.kernel == nullptr || HasOtherKinds(node) || TouchesStrings(graph_, node)) return true;
     OCTET_ASSIGN_OR_RETURN(const uint64_t asked, InputsThatDecideShapes(graph_, id));
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      if ((asked >> i & 1) == 0 || node.inputs[i] == kNone) continue;
+      if ((asked >> (i % 64) & 1) == 0 || node.inputs[i] == kNone) continue;
       if (!FoldsIn(node.inputs[i], stage)) return true;
     }
     return false;

@@ -26,7 +26,7 @@ absl::StatusOr<Graph> NodeAlone(const Node& node, std::span<const Datum* const> 
     value.name = Format("input {}", i);
     value.dtype = tensor.dtype();
     value.shape = tensor.shape();
-    const bool constant = (constant_inputs >> i & 1) != 0;
+    const bool constant = (constant_inputs >> (i % 64) & 1) != 0;
     if (constant) value.constant = tensor;
     copy.inputs[i] = alone.AddValue(std::move(value));
     if (!constant) alone.inputs.push_back(copy.inputs[i]);
@@ -75,9 +75,8 @@ absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
     if (copy.outputs[i] == kNone) continue;
     const Value& value = alone.value(copy.outputs[i]);
     OCTET_RETURN_IF_ERROR(CheckExtents(value, max_bytes));
-    const Tensor& from = inputs[0]->tensor;
-    if (view && from.elements() == value.shape->elements())
-      return std::vector<Datum>{Datum::Of(from.Reshaped(*value.shape))};
+    if (view && inputs[0]->tensor.elements() == value.shape->elements())
+      return std::vector<Datum>{Datum::Of(inputs[0]->tensor.Reshaped(*value.shape))};
     results[i] = Datum::Of(Tensor(value.dtype, *value.shape));
     out[i] = results[i].tensor.mutable_view();
   }

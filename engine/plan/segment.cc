@@ -29,7 +29,9 @@ PassContext PassesBeforeCut(const ProgramContext& context) {
 }
 
 Segment::Segment(Graph graph, std::shared_ptr<const ProgramContext> context)
-    : graph_(std::move(graph)), context_(std::move(context)), plans_(context_->max_cached_plans, context_->on_compile) {}
+    : graph_(std::move(graph)),
+      context_(std::move(context)),
+      plans_(context_->max_cached_plans, context_->on_compile) {}
 
 absl::StatusOr<std::shared_ptr<const Plan>> Segment::Compile(std::span<const Shape> shapes) const {
   const onednn::TeamSizeScope team(context_->target.threads);

@@ -23,12 +23,16 @@ uint64_t BytesOnWire(std::span<const std::string_view> elements) {
   return bytes;
 }
 
-absl::Status ReadBytesElements(std::string_view wire, std::vector<std::string_view>& elements) {
+absl::Status ReadBytesElements(std::string_view wire, uint64_t most,
+                               std::vector<std::string_view>& elements) {
   while (!wire.empty()) {
     if (wire.size() < kLengthBytes) {
       return InvalidArgument("element {}: length, expected {} bytes, got {}", elements.size(),
                              kLengthBytes, wire.size());
     }
+    // A few bytes on the wire are four times as many in memory: what nobody asked for is not read.
+    if (elements.size() >= most)
+      return InvalidArgument("elements, expected {} by the shape, got more", most);
     uint32_t length = 0;
     for (size_t i = 0; i < kLengthBytes; ++i) {
       length |= uint32_t{static_cast<unsigned char>(wire[i])} << (8 * i);

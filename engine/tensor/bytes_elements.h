@@ -17,8 +17,9 @@ void AppendBytesElement(std::string_view element, std::string& wire);
 /// What elements take on the wire.
 uint64_t BytesOnWire(std::span<const std::string_view> elements);
 
-/// Appends views of all elements that `wire` holds. INVALID_ARGUMENT naming the element whose length, or the rest of which,
-/// is not there.
-absl::Status ReadBytesElements(std::string_view wire, std::vector<std::string_view>& elements);
+/// Appends views of all elements that `wire` holds, `most` in all. INVALID_ARGUMENT for more, and naming the element whose
+/// length, or the rest of which, is not there.
+absl::Status ReadBytesElements(std::string_view wire, uint64_t most,
+                               std::vector<std::string_view>& elements);
 
 }  // namespace octet

@@ -120,7 +120,10 @@ absl::StatusOr<Bytes> RawContents(const Input& input, const std::string& raw, DT
                                   const InputRecipe& recipe, DecodedInputs& decoded) {
   if (dtype != DType::kString || !recipe.Accepts(dtype)) return std::as_bytes(std::span(raw));
   std::vector<std::string_view>& elements = decoded.strings.emplace_back();
-  OCTET_RETURN_IF_ERROR(Annotate(ReadBytesElements(raw, elements),
+  const std::optional<int64_t> count =
+      CheckedElements({input.shape().data(), static_cast<size_t>(input.shape_size())});
+  if (!count) return Bytes();  // A shape that CheckInput refuses.
+  OCTET_RETURN_IF_ERROR(Annotate(ReadBytesElements(raw, static_cast<uint64_t>(*count), elements),
                                  Format("input \"{}\": raw_input_contents", input.name())));
   return BytesOf(elements);
 }

@@ -99,13 +99,16 @@ absl::Status ResponseWriter::TakeStrings(size_t index, ConstTensorView strings) 
   const Requested& output = outputs_[index];
   if (output.place < 0) return absl::OkStatus();
   const auto elements = strings.span<std::string_view>();
-  // protobuf's own limit of a message; its parts besides are small.
-  constexpr uint64_t kMost = INT32_MAX;
+  // protobuf's own limit of a message, less what it holds besides tensors.
+  constexpr uint64_t kMost = INT32_MAX - (uint64_t{1} << 20);
   const uint64_t bytes = BytesOnWire(elements);
-  if (bytes > kMost) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
-                     "output \"{}\" is too large for an answer: at most {} bytes, got {}",
-                     version_->signature.outputs[index].name, kMost, bytes);
+  uint64_t others = 0;
+  for (const std::string& raw : response_->raw_output_contents()) others += raw.size();
+  if (bytes + others > kMost) {
+    return MakeError(
+        absl::StatusCode::kResourceExhausted,
+        "output \"{}\" is too large for an answer: at most {} bytes with all others, got {}",
+        version_->signature.outputs[index].name, kMost, bytes + others);
   }
   Describe(output.place, DTypeName(DType::kString), strings.shape());
   std::string& wire = *response_->mutable_raw_output_contents(output.place);

@@ -367,7 +367,7 @@ class InferStringsTest : public RpcTest {
   }
   static std::vector<std::string> Elements(const std::string& wire) {
     std::vector<std::string_view> elements;
-    EXPECT_TRUE(ReadBytesElements(wire, elements).ok());
+    EXPECT_TRUE(ReadBytesElements(wire, 1000, elements).ok());
     return {elements.begin(), elements.end()};
   }
 };

@@ -224,7 +224,8 @@ TEST_F(BytesDecoderTest, LengthsAndCountsMustFit) {
   raw = std::string("\1\0\0\0a", 5);
   EXPECT_EQ(Refusal(), "input \"text\": elements, expected 2 for BYTES [1,2], got 1");
   raw = std::string(12, '\0');
-  EXPECT_EQ(Refusal(), "input \"text\": elements, expected 2 for BYTES [1,2], got 3");
+  EXPECT_EQ(Refusal(),
+            "input \"text\": raw_input_contents: elements, expected 2 by the shape, got more");
   request_.mutable_inputs(0)->set_datatype("FP32");
   EXPECT_EQ(Refusal(), "input \"text\": datatype, expected BYTES, got FP32");
 }
