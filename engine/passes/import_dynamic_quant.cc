@@ -8,6 +8,8 @@
 //     =>  Conv(x:f32, w:i8) {dynamic_quant=1} -> y                               octet:MatMul, LSTM, GRU and RNN alike
 //
 // u8 weights become i8 (quantization.h). What does not fit stays, on its reference kernels.
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "engine/passes/match.h"
@@ -76,6 +78,9 @@ bool RewriteInteger(Graph& graph, NodeId id) {
   const auto chain =
       MatchChain(graph, node.output(0), quantizer->output(1), rank, conv ? 1 : rank - 1, channels);
   if (!chain) return false;
+  // A factor behind the product may be anything; a scale is positive.
+  const auto is_scale = [](float factor) { return std::isfinite(factor) && factor > 0; };
+  if (!std::ranges::all_of(chain->scales, is_scale)) return false;
 
   QuantParams params;
   params.scales = chain->scales;

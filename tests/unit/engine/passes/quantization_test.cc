@@ -1,4 +1,6 @@
 // Integers in a model's operators become typed values, and the answers stay.
+#include <limits>
+
 #include "gtest/gtest.h"
 
 #include "tests/support/graph_builder.h"
@@ -291,6 +293,18 @@ TEST(ImportDynamicQuant, MakesOneNodeOfAChain) {
       EXPECT_EQ(after.value(mac.input(1)).dtype, DType::kI8);
       EXPECT_EQ(after.value(mac.input(1)).quant->axis, conv ? 0 : 1);
     }
+  }
+}
+
+TEST(ImportDynamicQuant, LeavesFactorsThatAreNoScales) {
+  for (const float factor : {-0.002F, 0.0F, std::numeric_limits<float>::infinity()}) {
+    GraphBuilder b;
+    const auto q = b.Ops("DynamicQuantizeLinear", {b.Input("x", {4, 6})}, 3);
+    const ValueId w = b.RandomInts(DType::kI8, {6, 4}, -127, 127);
+    const ValueId sums = b.Op("MatMulInteger", {q[0], w, q[2], b.Scalar<int8_t>(0)});
+    const ValueId reals = b.Op("Cast", {sums}, {{"to", int64_t{1}}});
+    b.Output(b.Op("Mul", {reals, b.Op("Mul", {q[1], b.Scalar(factor)})}));
+    EXPECT_THAT(AfterPass("import_dynamic_quant", b.Build()), HasNo("octet:MatMul"));
   }
 }
 
