@@ -4,22 +4,18 @@
 usage: dynamic_shapes_test.py OCTET
 """
 
-import importlib
-import pathlib
 import sys
-import tempfile
 import unittest
 
 import grpc
 import numpy
 import onnx
-from grpcio_client_test import generate_stubs
 from onnx import TensorProto, helper, numpy_helper
-from served_models import server as demo_server
+from served_client import ServedClient
 
 OCTET = ""
 BOXES = 32
-folder = running = channel = stub = messages = None
+client = stub = messages = None
 
 
 def save(nodes, inputs, outputs, constants, path):
@@ -98,23 +94,13 @@ def write_loop(path):
 
 
 def setUpModule():
-    global folder, running, channel, stub, messages
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name)
-    generate_stubs(path)
-    messages = importlib.import_module("proto.inference_pb2")
-    write_detector(path / "models/detector/1/fp32.onnx")
-    write_loop(path / "models/loop/1/fp32.onnx")
-    running = demo_server.Server(OCTET, path / "models", path, "")
-    channel = grpc.insecure_channel(running.grpc)
-    stub = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(channel)
+    global client, stub, messages
+    client = ServedClient(OCTET, {"detector": write_detector, "loop": write_loop})
+    stub, messages = client.stub, client.messages
 
 
 def tearDownModule():
-    channel.close()
-    with running:
-        running.stop()
-    folder.cleanup()
+    client.close()
 
 
 def infer(model, **arrays):

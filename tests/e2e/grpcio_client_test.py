@@ -13,20 +13,11 @@ import unittest
 import grpc
 import numpy
 import served_models
+from served_client import generate_stubs
 
-PROTOS = ["proto/inference.proto", "proto/health.proto"]
 OCTET = ""
 folder = server = channel = stub = health = messages = health_messages = None
 called = set()
-
-
-def generate_stubs(out):
-    """Makes the modules of PROTOS importable."""
-    protoc = importlib.import_module("grpc_tools.protoc")
-    words = ["protoc", f"-I{served_models.ROOT}", f"--python_out={out}", f"--grpc_python_out={out}", *PROTOS]
-    if protoc.main(words) != 0:
-        raise RuntimeError(f"protoc does not accept {PROTOS}")
-    sys.path.insert(0, str(out))
 
 
 class Recording:

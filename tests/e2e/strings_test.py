@@ -4,7 +4,6 @@
 usage: strings_test.py OCTET
 """
 
-import importlib
 import pathlib
 import subprocess
 import sys
@@ -16,13 +15,12 @@ import grpc
 import numpy
 import onnx
 import onnxruntime
-from grpcio_client_test import generate_stubs
 from onnx import TensorProto, helper, numpy_helper
-from served_models import server as demo_server
+from served_client import ServedClient
 
 OCTET = ""
 ANIMALS = ["cat", "dog", "Ærø"]
-folder = running = channel = stub = messages = None
+client = stub = messages = None
 
 
 def info(name, kind, shape):
@@ -71,22 +69,13 @@ def from_wire(raw):
 
 
 def setUpModule():
-    global folder, running, channel, stub, messages
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name)
-    generate_stubs(path)
-    messages = importlib.import_module("proto.inference_pb2")
-    write_labels(path / "models/labels/1/fp32.onnx")
-    running = demo_server.Server(OCTET, path / "models", path, "")
-    channel = grpc.insecure_channel(running.grpc)
-    stub = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(channel)
+    global client, stub, messages
+    client = ServedClient(OCTET, {"labels": write_labels})
+    stub, messages = client.stub, client.messages
 
 
 def tearDownModule():
-    channel.close()
-    with running:
-        running.stop()
-    folder.cleanup()
+    client.close()
 
 
 def request(shape, raw=None, typed=None):
@@ -147,10 +136,10 @@ class ServedTest(unittest.TestCase):
         self.test_raw_and_typed_contents_are_taken()
 
     def test_load_sends_words(self):
-        words = ["load", "--target", running.grpc, "--model", "labels", "--seconds", "0.5"]
+        words = ["load", "--target", client.server.grpc, "--model", "labels", "--seconds", "0.5"]
         random = subprocess.run([OCTET, *words], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(random.returncode, 0, random.stderr)
-        data = pathlib.Path(folder.name) / "words.npz"
+        data = client.folder / "words.npz"
         numpy.savez(data, text=numpy.array(["dog", "Ærø", "", "cat"]))
         given = subprocess.run([OCTET, *words, "--data", data], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(given.returncode, 0, given.stderr)
@@ -238,8 +227,8 @@ class OracleTest(unittest.TestCase):
 
 class CommandLineTest(unittest.TestCase):
     def test_bench_and_inspect_know_strings(self):
-        model = pathlib.Path(folder.name) / "models/labels/1/fp32.onnx"
-        data = pathlib.Path(folder.name) / "bench.npz"
+        model = client.folder / "models/labels/1/fp32.onnx"
+        data = client.folder / "bench.npz"
         numpy.savez(data, text=numpy.array([b"dog", b"cow"]))
         for words in (["bench", model, "--seconds", "0.2"], ["bench", model, "--seconds", "0.2", "--inputs", data],
                       ["inspect", model], ["check", model, "--bisect-passes"]):
@@ -247,10 +236,10 @@ class CommandLineTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}")
 
     def test_what_needs_numbers_says_so(self):
-        model = pathlib.Path(folder.name) / "models/labels/1/fp32.onnx"
-        data = pathlib.Path(folder.name) / "calibration.npz"
+        model = client.folder / "models/labels/1/fp32.onnx"
+        data = client.folder / "calibration.npz"
         numpy.savez(data, text=numpy.array([["dog"], ["cow"]]))
-        done = subprocess.run([OCTET, "quantize", model, "--calibration", data, "--out", folder.name],
+        done = subprocess.run([OCTET, "quantize", model, "--calibration", data, "--out", client.folder],
                               capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("array 'text': expected shape", done.stderr)
