@@ -56,6 +56,12 @@ bool ScalesWithItsInput(const PostOp& op) {
          op.kind == PostOp::Kind::kClip;
 }
 
+bool AddsStored(const LowerContext& context, const PostOp& op) {
+  if (op.kind != PostOp::Kind::kAdd) return false;
+  const Value& operand = context.input(static_cast<size_t>(op.operand));
+  return operand.quant && operand.quant->per_tensor() && IsInt8(operand.dtype);
+}
+
 void PrimitiveAttributes::AddScales(int arg, int mask, std::span<const float> scales) {
   attr_.set_scales_mask(arg, mask);
   args_.push_back(Known(DNNL_ARG_ATTR_SCALES | arg, scales));
@@ -89,27 +95,34 @@ void PrimitiveAttributes::AddScratchSum(const dnnl::memory::desc& desc, size_t o
   post_ops_.append_binary(dnnl::algorithm::binary_add, desc);
 }
 
-absl::Status PrimitiveAttributes::AddBinary(const PostOp& op, const OperandDescFn& operand_desc) {
+void PrimitiveAttributes::AddLinear(float factor, float addend) {
+  if (factor == 1 && addend == 0) return;
+  post_ops_.append_eltwise(dnnl::algorithm::eltwise_linear, factor, addend);
+}
+
+absl::Status PrimitiveAttributes::AddBinary(const PostOp& op, const OperandDescFn& operand_desc,
+                                            float& unit, float result_unit) {
   const auto slot = static_cast<size_t>(op.operand);
   const Value& operand = context_.input(slot);
   const bool add = op.kind == PostOp::Kind::kAdd;
-  const bool typed = add && operand.quant && operand.quant->per_tensor() && IsInt8(operand.dtype);
+  const bool stored = AddsStored(context_, op);
   const bool real =
       !operand.quant && (operand.dtype == DType::kF32 || operand.dtype == DType::kBF16);
-  if ((!typed && !real) || operand.shape->elements() == 0) {
+  if ((!stored && !real) || operand.shape->elements() == 0) {
     return Unimplemented("post-op {} reads '{}', {}{}", PostOpName(op.kind), operand.name,
                          DTypeName(operand.dtype), operand.quant ? " with scales" : "");
   }
   OCTET_ASSIGN_OR_RETURN(const dnnl::memory::desc desc,
                          operand_desc(operand.dtype, *operand.shape));
-  const float scale = typed ? operand.quant->scales[0] : 1.0f;
-  if (typed) {
-    post_ops_.append_eltwise(dnnl::algorithm::eltwise_linear, 1.0f / scale,
-                             -static_cast<float>(operand.quant->zero_points[0]));
-  }
+  const float scale = stored ? operand.quant->scales[0] : unit;
+  AddLinear(unit / scale, 0);
   args_.push_back(ExecArg::Input(NextPostOpArg(), desc, slot));
   post_ops_.append_binary(add ? dnnl::algorithm::binary_add : dnnl::algorithm::binary_mul, desc);
-  if (typed) post_ops_.append_eltwise(dnnl::algorithm::eltwise_linear, scale, 0.0f);
+  if (stored) {
+    unit = result_unit;
+    const float zero = static_cast<float>(operand.quant->zero_points[0]);
+    AddLinear(scale / unit, -zero * (scale / unit));
+  }
   return absl::OkStatus();
 }
 
@@ -125,14 +138,15 @@ void PrimitiveAttributes::AddRound() {
   post_ops_.append_eltwise(dnnl::algorithm::eltwise_round, 0.0f, 0.0f);
 }
 
-absl::Status PrimitiveAttributes::AddPostOps(const OperandDescFn& operand_desc, float unit) {
+absl::Status PrimitiveAttributes::AddPostOps(const OperandDescFn& operand_desc, Units units) {
+  float unit = units.sums;
   for (PostOp op : context_.node.post_ops) {
     if (op.kind == PostOp::Kind::kClip) {
       op.alpha /= unit;
       op.beta /= unit;
     }
     if (HasOperand(op.kind)) {
-      OCTET_RETURN_IF_ERROR(AddBinary(op, operand_desc));
+      OCTET_RETURN_IF_ERROR(AddBinary(op, operand_desc, unit, units.result));
       continue;
     }
     if (op.kind == PostOp::Kind::kHardSwish) {

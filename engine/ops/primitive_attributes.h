@@ -21,6 +21,9 @@ using OperandDescFn = std::function<absl::StatusOr<dnnl::memory::desc>(DType, co
 /// True when op(s * x) = s * op(x) for positive s, a Clip's bounds scaled alike.
 bool ScalesWithItsInput(const PostOp& op);
 
+/// True for the addition of a value that is stored in 8 bits with one scale.
+bool AddsStored(const LowerContext& context, const PostOp& op);
+
 /// Collects attributes and arguments of one primitive. Requires: alive while the node's context is.
 class PrimitiveAttributes {
  public:
@@ -40,17 +43,27 @@ class PrimitiveAttributes {
   void AddFactors(const dnnl::memory::desc& desc, std::span<const float> factors);
   /// Rounds to the nearest integer, halves to even.
   void AddRound();
-  /// The node's post-ops, in order, on reals that the primitive has in multiples of `unit` (not 1 only where
-  /// ScalesWithItsInput() is true for all of them). An operand that is stored in 8 bits, real = s * (q - z), is added as it is
-  /// stored: y + s * (q - z) = s * ((y / s - z) + q). UNIMPLEMENTED for what oneDNN has no form of.
-  absl::Status AddPostOps(const OperandDescFn& operand_desc, float unit = 1);
+  /// The unit that a primitive computes in: a number of it stands for so many times the real.
+  struct Units {
+    float sums = 1;    ///< Of what the primitive has when the post-ops begin.
+    float result = 1;  ///< Of what they leave.
+  };
+  /// The node's post-ops, in order. Units change at an operand that is stored in 8 bits, real = s * (q - z), which is added as
+  /// it is stored: u * y + s * (q - z) = s * ((u / s) * y + q - z). Requires: without such an operand both units are one; units
+  /// are not 1 only where all other post-ops scale with their input. UNIMPLEMENTED for what oneDNN has no form of.
+  absl::Status AddPostOps(const OperandDescFn& operand_desc, Units units);
+  absl::Status AddPostOps(const OperandDescFn& operand_desc) {
+    return AddPostOps(operand_desc, {});
+  }
 
   /// Everything so far, with the user-managed scratchpad.
   dnnl::primitive_attr TakeAttributes();
   std::vector<onednn::ExecArg> TakeArgs() { return std::move(args_); }
 
  private:
-  absl::Status AddBinary(const PostOp& op, const OperandDescFn& operand_desc);
+  absl::Status AddBinary(const PostOp& op, const OperandDescFn& operand_desc, float& unit,
+                         float result_unit);
+  void AddLinear(float factor, float addend);
   int NextPostOpArg() const;
 
   const LowerContext& context_;

@@ -9,10 +9,17 @@ namespace octet {
 
 std::optional<WholeSums> WholeSums::Of(const LowerContext& context, int64_t channels) {
   const auto& y = context.output().quant;
-  if (!y || !std::ranges::all_of(context.node.post_ops, ScalesWithItsInput)) return std::nullopt;
-  WholeSums sums(context);
+  if (!y) return std::nullopt;
+  WholeSums sums(context, y->scales[0]);
+  for (const PostOp& op : context.node.post_ops) {
+    if (AddsStored(context, op) && sums.step_ == y->scales[0]) {
+      sums.step_ = context.input(static_cast<size_t>(op.operand)).quant->scales[0];
+    } else if (!ScalesWithItsInput(op)) {
+      return std::nullopt;
+    }
+  }
   if (context.has_input(2) && !sums.CountBias(channels)) return std::nullopt;
-  for (int64_t c = 0; c < channels; ++c) sums.factors_.push_back(sums.Unit(c) / y->scales[0]);
+  for (int64_t c = 0; c < channels; ++c) sums.factors_.push_back(sums.Unit(c) / sums.step_);
   return sums;
 }
 
@@ -45,7 +52,8 @@ absl::Status WholeSums::AddResult(PrimitiveAttributes& attributes,
                                   const OperandDescFn& operand_desc) const {
   const QuantParams& y = *context_->output().quant;
   attributes.AddFactors(channels, factors_);
-  OCTET_RETURN_IF_ERROR(attributes.AddPostOps(operand_desc, y.scales[0]));
+  OCTET_RETURN_IF_ERROR(
+      attributes.AddPostOps(operand_desc, {.sums = step_, .result = y.scales[0]}));
   // ONNX adds the zero point to what is rounded already.
   if (y.zero_points[0] != 0) attributes.AddRound();
   attributes.AddZeroPoint(DNNL_ARG_DST, y.zero_points);

@@ -146,7 +146,7 @@ class Selector {
         case Role::kJoin:
           if (out_wanted &&
               std::ranges::all_of(node.inputs, [&](ValueId v) { return source_[v]; })) {
-            for (const ValueId v : node.inputs) wanted_[v] = true;
+            for (const ValueId v : node.inputs) wanted_[v] = v != SumHost(node);
           }
           break;
         case Role::kUnary:
@@ -155,6 +155,32 @@ class Selector {
           break;
       }
     }
+  }
+
+  // The weighted node behind `id`, looking through what belongs to it, or kNone; only if nobody else reads the result.
+  NodeId WeightedBehind(ValueId id) const {
+    while (graph_.SoleConsumer(id) != kNone && graph_.producer(id) != kNone) {
+      const NodeId producer = graph_.producer(id);
+      if (RoleOf(producer) == Role::kWeighted) return producer;
+      if (RoleOf(producer) != Role::kFused) break;
+      id = graph_.node(producer).inputs[0];
+    }
+    return kNone;
+  }
+
+  // The input of an Add that the node before it adds to the other one itself: of two candidates the later, as fuse_residual
+  // chooses. It never exists in memory.
+  ValueId SumHost(const Node& add) const {
+    if (!add.is("Add") || add.inputs[0] == add.inputs[1]) return kNone;
+    const auto& a = graph_.value(add.inputs[0]);
+    const auto& b = graph_.value(add.inputs[1]);
+    if (!a.shape || !b.shape || *a.shape != *b.shape) return kNone;
+    const NodeId first = WeightedBehind(add.inputs[0]);
+    const NodeId second = WeightedBehind(add.inputs[1]);
+    if (first == kNone && second == kNone) return kNone;
+    if (first == kNone || second == kNone) return add.inputs[first == kNone ? 1 : 0];
+    const auto order = graph_.order();
+    return add.inputs[std::ranges::find(order, first) > std::ranges::find(order, second) ? 0 : 1];
   }
 
   // Looks through the activation that belongs to the value's producer.

@@ -196,17 +196,28 @@ TEST_P(ConvLoweringTest, IsBitExactInTwoPartsWhereSumsOf16BitsCouldSaturate) {
 
 TEST_P(ConvLoweringTest, AddsAResidualThatIsStoredIn8Bits) {
   const Geometry& g = GetParam();
-  for (const DType residual : {DType::kU8, DType::kI8}) {
+  struct Residual {
+    DType dtype;
+    float scale;
+    int32_t zero;
+  };
+  constexpr float kResult = 0x1p-2f;
+  for (const Residual& residual :
+       {Residual{DType::kU8, kResult, 0}, Residual{DType::kU8, 0x1p-3f, 9},
+        Residual{DType::kI8, 0x1p-1f, -4}}) {
     OneNode node = Int8(DType::kU8, 0);
     const std::string inferred = node.InferredShape();
     const auto shape = node.Infer();
     ASSERT_TRUE(shape.ok());
     const Shape y = *shape->value(shape->outputs[0]).shape;
-    node.Input(RandomBytes(residual, y, 5), QuantParams::PerTensor(0x1p-2f, 9))
+    node.Input(RandomBytes(residual.dtype, y, 5),
+               QuantParams::PerTensor(residual.scale, residual.zero))
+        .Post({.kind = PostOp::Kind::kClip, .alpha = -50, .beta = 20})
         .Post({.kind = PostOp::Kind::kAdd})
-        .Post({.kind = PostOp::Kind::kClip, .alpha = 0, .beta = 60})
-        .Declare(DType::kU8, {}, QuantParams::PerTensor(0x1p-2f, 2));
-    SCOPED_TRACE(Format("{} {} {}", g.name, DTypeName(residual), inferred));
+        .Post({.kind = PostOp::Kind::kClip, .alpha = 0, .beta = 40})
+        .Declare(DType::kU8, {}, QuantParams::PerTensor(kResult, 2));
+    SCOPED_TRACE(
+        Format("{} {} of {} {}", g.name, DTypeName(residual.dtype), residual.scale, inferred));
     ExpectReference(node, LowerHere(node));
   }
 }

@@ -33,6 +33,37 @@ TEST(Selection, QuantizesAConvolutionThatAnotherReads) {
   EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, c, relu, sum));
 }
 
+TEST(Selection, LeavesTheSideOfASumThatItsConvolutionAdds) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 6, 6});
+  const ValueId relu = b.Op("Relu", {b.Op("Conv", {x, b.Random({4, 3, 1, 1})})});
+  const ValueId left = b.Op("Relu", {b.Op("Conv", {relu, b.Random({4, 4, 1, 1})})});
+  const ValueId sum = b.Op("Add", {left, relu});
+  b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
+  EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, relu, sum));
+}
+
+TEST(Selection, LeavesOneSideOfASumOfTwoConvolutions) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 6, 6});
+  const ValueId earlier = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
+  const ValueId later = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
+  const ValueId sum = b.Op("Add", {later, earlier});
+  b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
+  EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, earlier, sum));
+}
+
+TEST(Selection, QuantizesASideThatIsSpreadOverTheOther) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 6, 6});
+  const ValueId wide = b.Op("Relu", {b.Op("Conv", {x, b.Random({4, 3, 1, 1})})});
+  const ValueId mean = b.Op("GlobalAveragePool", {wide});
+  const ValueId gate = b.Op("Conv", {mean, b.Random({4, 4, 1, 1})});
+  const ValueId sum = b.Op("Add", {gate, wide});
+  b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
+  EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, wide, mean, gate, sum));
+}
+
 TEST(Selection, PassesRangesThroughDataMovement) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {1, 3, 6, 6});
