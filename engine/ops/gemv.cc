@@ -148,38 +148,64 @@ HWY_INLINE void MultiplyBytes(const PanelLayout& layout, const int8_t* HWY_RESTR
   }
 }
 
+// Calls store(sums, column, columns) for the sums of each vector of columns.
+template <class Store>
+HWY_INLINE void ForByteSums(const PanelLayout& layout, const int8_t* panels, bool x_signed,
+                            const int32_t* compensation, const uint8_t* x, int64_t first,
+                            int64_t last, const Store& store) {
+  const Ints d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int32_t x_flip = x_signed ? static_cast<int32_t>(0x80808080) : 0;
+  ForColumns(layout, first, last,
+             [&]<int kVectors>(int64_t at, int64_t column, int64_t count) HWY_ATTR {
+               IntVec sums[kVectors];
+               for (int v = 0; v < kVectors; ++v)
+                 sums[v] = hn::LoadU(d, compensation + column + v * lanes);
+               MultiplyBytes<kVectors>(layout, panels + at, x, x_flip, sums);
+               for (int v = 0; v < kVectors && v * lanes < count; ++v) {
+                 store(sums[v], column + v * lanes,
+                       static_cast<size_t>(std::min(lanes, count - v * lanes)));
+               }
+             });
+}
+
 void RunGemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
                  const GemvColumns& columns, const uint8_t* x, uint8_t* y, int64_t first,
                  int64_t last) {
   const Ints d;
   const Floats df;
   const hn::Rebind<uint8_t, Ints> d8;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int32_t x_flip = numbers.x_signed ? static_cast<int32_t>(0x80808080) : 0;
   // Signed results are stored as they would be with 128 added, and turned back.
   const int32_t y_flip = numbers.y_signed ? 128 : 0;
   const IntVec zero = hn::Set(d, numbers.y_zero + y_flip);
   const IntVec low = hn::Set(d, numbers.low + y_flip);
   const IntVec high = hn::Set(d, numbers.high + y_flip);
   const auto turn = hn::Set(d8, static_cast<uint8_t>(y_flip));
-  ForColumns(
-      layout, first, last, [&]<int kVectors>(int64_t at, int64_t column, int64_t count) HWY_ATTR {
-        IntVec sums[kVectors];
-        for (int v = 0; v < kVectors; ++v)
-          sums[v] = hn::LoadU(d, columns.compensation + column + v * lanes);
-        MultiplyBytes<kVectors>(layout, panels + at, x, x_flip, sums);
-        for (int v = 0; v < kVectors && v * lanes < count; ++v) {
-          const int64_t of = column + v * lanes;
-          const FloatVec biased =
-              hn::Add(hn::ConvertTo(df, sums[v]), hn::LoadU(df, columns.bias + of));
-          const IntVec steps = hn::NearestInt(hn::Mul(biased, hn::LoadU(df, columns.factor + of)));
-          // Near the ends of int32 the zero point could wrap around.
-          const IntVec near = hn::Min(hn::Max(steps, hn::Set(d, -100000)), hn::Set(d, 100000));
-          const IntVec stored = hn::Min(hn::Max(hn::Add(near, zero), low), high);
-          const auto left = static_cast<size_t>(std::min(lanes, count - v * lanes));
-          hn::StoreN(hn::Xor(hn::DemoteTo(d8, stored), turn), d8, y + of, left);
-        }
-      });
+  ForByteSums(layout, panels, numbers.x_signed, columns.compensation, x, first, last,
+              [&](IntVec sums, int64_t column, size_t count) HWY_ATTR {
+                const FloatVec biased =
+                    hn::Add(hn::ConvertTo(df, sums), hn::LoadU(df, columns.bias + column));
+                const IntVec steps =
+                    hn::NearestInt(hn::Mul(biased, hn::LoadU(df, columns.factor + column)));
+                // Near the ends of int32 the zero point could wrap around.
+                const IntVec near =
+                    hn::Min(hn::Max(steps, hn::Set(d, -100000)), hn::Set(d, 100000));
+                const IntVec stored = hn::Min(hn::Max(hn::Add(near, zero), low), high);
+                hn::StoreN(hn::Xor(hn::DemoteTo(d8, stored), turn), d8, y + column, count);
+              });
+}
+
+void RunGemvInt8ToReals(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
+                        const GemvColumns& columns, const uint8_t* x, float* y, int64_t first,
+                        int64_t last) {
+  const Floats df;
+  ForByteSums(layout, panels, numbers.x_signed, columns.compensation, x, first, last,
+              [&](IntVec sums, int64_t column, size_t count) HWY_ATTR {
+                const FloatVec reals =
+                    hn::MulAdd(hn::ConvertTo(df, sums), hn::LoadU(df, columns.factor + column),
+                               hn::LoadU(df, columns.bias + column));
+                hn::StoreN(reals, df, y + column, count);
+              });
 }
 
 const char* TargetOfGemv() { return hwy::TargetName(HWY_TARGET); }
@@ -194,6 +220,7 @@ namespace octet {
 namespace {
 HWY_EXPORT(RunGemv);
 HWY_EXPORT(RunGemvInt8);
+HWY_EXPORT(RunGemvInt8ToReals);
 HWY_EXPORT(TargetOfGemv);
 }  // namespace
 
@@ -206,6 +233,12 @@ void GemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers
               const GemvColumns& columns, const uint8_t* x, uint8_t* y, int64_t first,
               int64_t last) {
   HWY_DYNAMIC_DISPATCH(RunGemvInt8)(layout, panels, numbers, columns, x, y, first, last);
+}
+
+void GemvInt8ToReals(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
+                     const GemvColumns& columns, const uint8_t* x, float* y, int64_t first,
+                     int64_t last) {
+  HWY_DYNAMIC_DISPATCH(RunGemvInt8ToReals)(layout, panels, numbers, columns, x, y, first, last);
 }
 
 const char* GemvTarget() { return HWY_DYNAMIC_DISPATCH(TargetOfGemv)(); }

@@ -26,7 +26,7 @@ struct PanelLayout {
 void Gemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
           float* y, int64_t first, int64_t last);
 
-/// What turns the sums of a column into steps of the result; a row per column of all panels, padding included.
+/// What turns the sums of a column into steps or reals of the result; a row per column of all panels, padding included.
 struct GemvColumns {
   const int32_t*
       compensation;  ///< -x_zero * sum of the column, x_zero moved up by 128 where x is signed.
@@ -40,7 +40,12 @@ void GemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers
               const GemvColumns& columns, const uint8_t* x, uint8_t* y, int64_t first,
               int64_t last);
 
-/// The instruction set that both run on, as Highway names it: "AVX3_DL".
+/// y[j] = (sum over i of (x[i] - x_zero) * B[i, j]) * factor[j] + bias[j], FP32, likewise; of the numbers it minds x's alone.
+void GemvInt8ToReals(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,
+                     const GemvColumns& columns, const uint8_t* x, float* y, int64_t first,
+                     int64_t last);
+
+/// The instruction set that they run on, as Highway names it: "AVX3_DL".
 const char* GemvTarget();
 
 }  // namespace octet

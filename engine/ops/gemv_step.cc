@@ -31,6 +31,13 @@ class GemvStep : public Step {
  protected:
   virtual void RunPanels(const StepArgs& args, int64_t first, int64_t last) const = 0;
 
+  void ApplyToPanels(std::span<const PostOp> post_ops, float* y, int64_t first,
+                     int64_t last) const {
+    const int64_t begin = first * layout_.width;
+    const int64_t end = std::min(last * layout_.width, layout_.n);
+    for (const PostOp& op : post_ops) ApplyUnaryPostOp(op, y + begin, end - begin);
+  }
+
   const PanelLayout layout_;
   const std::shared_ptr<const std::byte[]> weights_;
 };
@@ -49,45 +56,67 @@ class GemvFloatStep final : public GemvStep {
     const float* bias = bias_.empty_handle() ? nullptr : bias_.span<float>().data();
     Gemv(layout_, reinterpret_cast<const float*>(weights_.get()),
          static_cast<const float*>(args.inputs[0]), bias, y, first, last);
-    const int64_t begin = first * layout_.width;
-    const int64_t end = std::min(last * layout_.width, layout_.n);
-    for (const PostOp& op : post_ops_) ApplyUnaryPostOp(op, y + begin, end - begin);
+    ApplyToPanels(post_ops_, y, first, last);
   }
 
   const std::vector<PostOp> post_ops_;
   const Tensor bias_;
 };
 
-class GemvInt8Step final : public GemvStep {
+class GemvInt8Step : public GemvStep {
  public:
   GemvInt8Step(const PanelLayout& layout, std::shared_ptr<const std::byte[]> weights,
-               const Int8Numbers& numbers, const WholeSums& whole,
-               std::span<const int32_t> column_sums)
-      : GemvStep(layout, std::move(weights)), numbers_(numbers) {
+               const Int8Numbers& numbers, std::span<const int32_t> column_sums,
+               std::span<const float> bias, std::span<const float> factor)
+      : GemvStep(layout, std::move(weights)),
+        numbers_(numbers),
+        bias_(bias.begin(), bias.end()),
+        factor_(factor.begin(), factor.end()) {
     const auto columns = static_cast<size_t>(layout.panel_count() * layout.width);
     const int32_t x_zero = numbers.x_zero + (numbers.x_signed ? 128 : 0);
     for (const int32_t sum : column_sums) compensation_.push_back(-x_zero * sum);
-    if (!whole.bias().empty_handle())
-      std::ranges::copy(whole.bias().span<float>(), std::back_inserter(bias_));
-    factor_.assign(whole.factors().begin(), whole.factors().end());
     compensation_.resize(columns);
     bias_.resize(columns);
     factor_.resize(columns);
   }
 
- private:
+ protected:
   void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
-    GemvInt8(layout_, reinterpret_cast<const int8_t*>(weights_.get()), numbers_,
-             {compensation_.data(), bias_.data(), factor_.data()},
-             static_cast<const uint8_t*>(args.inputs[0]), static_cast<uint8_t*>(args.outputs[0]),
-             first, last);
+    GemvInt8(layout_, panels(), numbers_, columns(), static_cast<const uint8_t*>(args.inputs[0]),
+             static_cast<uint8_t*>(args.outputs[0]), first, last);
   }
 
+  const int8_t* panels() const { return reinterpret_cast<const int8_t*>(weights_.get()); }
+  GemvColumns columns() const { return {compensation_.data(), bias_.data(), factor_.data()}; }
+
   const Int8Numbers numbers_;
+
+ private:
   std::vector<int32_t> compensation_;
   std::vector<float> bias_;
   std::vector<float> factor_;
 };
+
+class GemvRealsStep final : public GemvInt8Step {
+ public:
+  template <typename... Args>
+  explicit GemvRealsStep(std::vector<PostOp> post_ops, Args&&... args)
+      : GemvInt8Step(std::forward<Args>(args)...), post_ops_(std::move(post_ops)) {}
+
+ private:
+  void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
+    auto* y = static_cast<float*>(args.outputs[0]);
+    GemvInt8ToReals(layout_, panels(), numbers_, columns(),
+                    static_cast<const uint8_t*>(args.inputs[0]), y, first, last);
+    ApplyToPanels(post_ops_, y, first, last);
+  }
+
+  const std::vector<PostOp> post_ops_;
+};
+
+std::span<const float> FloatsOf(const Tensor& tensor) {
+  return tensor.empty_handle() ? std::span<const float>() : tensor.span<float>();
+}
 
 }  // namespace
 
@@ -127,7 +156,25 @@ absl::StatusOr<std::unique_ptr<Step>> MakeGemvInt8Step(const LowerContext& conte
                                                        const WholeSums& whole,
                                                        std::span<const int32_t> column_sums) {
   OCTET_ASSIGN_OR_RETURN(const Int8Numbers numbers, NumbersOf(context));
-  return std::make_unique<GemvInt8Step>(layout, std::move(weights), numbers, whole, column_sums);
+  return std::make_unique<GemvInt8Step>(layout, std::move(weights), numbers, column_sums,
+                                        FloatsOf(whole.bias()), whole.factors());
+}
+
+absl::StatusOr<std::unique_ptr<Step>> MakeGemvRealsStep(const LowerContext& context,
+                                                        const PanelLayout& layout,
+                                                        std::shared_ptr<const std::byte[]> weights,
+                                                        const Tensor& bias,
+                                                        std::span<const int32_t> column_sums) {
+  if (OwnInputCount(context.node) != context.node.inputs.size())
+    return Unimplemented("post-ops with operands");
+  if (context.output().dtype != DType::kF32) return Unimplemented("not F32");
+  const QuantParams& b = *context.input(1).quant;
+  std::vector<float> factor;
+  for (size_t column = 0; column < column_sums.size(); ++column)
+    factor.push_back(context.input(0).quant->scales[0] * b.scales[b.per_tensor() ? 0 : column]);
+  return std::make_unique<GemvRealsStep>(context.node.post_ops, layout, std::move(weights),
+                                         SourceNumbersOf(context), column_sums, FloatsOf(bias),
+                                         factor);
 }
 
 }  // namespace octet

@@ -31,13 +31,18 @@ absl::Status Narrow(const PostOp& op, float y_scale, Int8Numbers& numbers) {
 
 }  // namespace
 
-absl::StatusOr<Int8Numbers> NumbersOf(const LowerContext& context) {
+Int8Numbers SourceNumbersOf(const LowerContext& context) {
   const Value& x = context.input(0);
-  const Value& y = context.output();
   Int8Numbers numbers;
   numbers.x_signed = x.dtype == DType::kI8;
-  numbers.y_signed = y.dtype == DType::kI8;
   numbers.x_zero = x.quant->zero_points[0];
+  return numbers;
+}
+
+absl::StatusOr<Int8Numbers> NumbersOf(const LowerContext& context) {
+  const Value& y = context.output();
+  Int8Numbers numbers = SourceNumbersOf(context);
+  numbers.y_signed = y.dtype == DType::kI8;
   numbers.y_zero = y.quant->zero_points[0];
   const IntRange range = RangeOf(y.dtype);
   numbers.low = range.min;

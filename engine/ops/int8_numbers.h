@@ -19,6 +19,9 @@ struct Int8Numbers {
   int32_t high = 255;
 };
 
+/// What of it concerns input 0 alone, which is int8 per tensor.
+Int8Numbers SourceNumbersOf(const LowerContext& context);
+
 /// Of a node whose input 0 and output are int8 per tensor; Relu and Clip become bounds: rounding keeps the order.
 /// UNIMPLEMENTED for other post-ops.
 absl::StatusOr<Int8Numbers> NumbersOf(const LowerContext& context);

@@ -295,12 +295,15 @@ class MatMulLowering {
     constexpr int64_t kMostDepth = int64_t{1} << 16;
     if (int8_ && problem_.a.back() >= kMostDepth) return Unimplemented("8-bit sums this long");
     const auto panels = GemvLayout(layout);
-    if (!panels || int8_ != whole_.has_value()) return Unimplemented("weights in another layout");
+    if (!panels || dynamic_) return Unimplemented("weights in another layout, or run-time scales");
     OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
     if (whole_)
       return MakeGemvInt8Step(context_, *panels, std::move(packed), *whole_,
                               ColumnSums(*pass.weights));
     const Tensor bias = context_.has_input(2) ? context_.weights.Intern(bias_) : Tensor();
+    if (int8_)
+      return MakeGemvRealsStep(context_, *panels, std::move(packed), bias,
+                               ColumnSums(*pass.weights));
     return MakeGemvStep(context_, *panels, std::move(packed), bias);
   }
 

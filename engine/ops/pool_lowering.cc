@@ -1,10 +1,11 @@
-// Channels-last pools on oneDNN; averages of 8-bit values, which it rounds without their scales, and means of whole planes
-// on kernels of our own.
+// Channels-last pools on oneDNN; on kernels of our own averages of 8-bit values, which it rounds without their scales, and
+// what it is slow at: maxima of 8-bit values and means of whole planes.
 #include <algorithm>
 
 #include "engine/onednn/isa.h"
 #include "engine/onednn/memory_desc.h"
 #include "engine/onednn/runtime.h"
+#include "engine/ops/byte_max_pool.h"
 #include "engine/ops/integer_average.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/plane_mean.h"
@@ -112,8 +113,12 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
   if (!node.post_ops.empty()) return Unimplemented("post-ops");
   if (x.shape->elements() == 0) return Unimplemented("empty input");
   OCTET_ASSIGN_OR_RETURN(const PoolGeometry g, Geometry(context));
-  if (x.quant && !node.op.ends_with("MaxPool"))
-    return LowerIntegerAverage(context, g, CountOf(node));
+  const bool max = node.op.ends_with("MaxPool");
+  if (x.quant && !max) return LowerIntegerAverage(context, g, CountOf(node));
+  if (max && IsInt8(x.dtype)) {
+    auto step = LowerByteMaxPool(context, g);
+    if (step.ok() || !absl::IsUnimplemented(step.status())) return step;
+  }
   if (node.op == "GlobalAveragePool" && x.dtype == DType::kF32) return LowerPlaneMean(context, g);
   return LowerToOneDnn(context, g);
 }

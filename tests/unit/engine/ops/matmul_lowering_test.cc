@@ -85,14 +85,18 @@ TEST(GemvLoweringTest, MultipliesOneRowOfBytes) {
     OneNode node = MatMul()
                        .Input(RandomBytes(x, {1, k}, 1), QuantParams::PerTensor(0x1p-5F, 7))
                        .Constant(RandomBytes(DType::kI8, {k, n}, 2), PowerOfTwoScales(n, 1))
-                       .Constant(std::move(bias))
-                       .Declare(y, {}, QuantParams::PerTensor(0x1p-2F, y == DType::kU8 ? 101 : -5));
+                       .Constant(std::move(bias));
+    if (y == DType::kF32) {
+      node.Declare(y, {});
+    } else {
+      node.Declare(y, {}, QuantParams::PerTensor(0x1p-2F, y == DType::kU8 ? 101 : -5));
+    }
     if (k > 6) node.Post({.kind = PostOp::Kind::kRelu});
     return node;
   };
   for (const DType x : {DType::kU8, DType::kI8}) {
     if (x == DType::kI8 && !onednn::DetectTarget(1).int8_exact) continue;
-    for (const DType y : {DType::kU8, DType::kI8}) {
+    for (const DType y : {DType::kU8, DType::kI8, DType::kF32}) {
       for (const int64_t n : {1, 17, 64, 130}) {
         for (const int64_t k : {1, 6, 64, 301}) ExpectReference(row(x, y, k, n), 0, "int8");
       }

@@ -122,9 +122,26 @@ TEST(PoolLoweringTest, LeavesPaddingOfWholeWindowsToTheReference) {
   ExpectReference<float>(pool(1), "");
 }
 
-TEST(PoolLoweringTest, MovesBytesThroughMaxPools) {
-  ExpectReference<uint8_t>(Pool("MaxPool", 12, {3, 3}, {2, 2}, {1, 1, 1, 1})
-                               .Input(Bytes(DType::kU8, {1, 7, 7, 64}), kIn)
+TEST(PoolLoweringTest, ComparesBytesInMaxPools) {
+  // Every width of a vector, and what is left of one.
+  for (const int64_t channels : {1, 3, 8, 11, 16, 24, 40, 64, 100, 200}) {
+    SCOPED_TRACE(channels);
+    ExpectReference<uint8_t>(Pool("MaxPool", 12, {3, 3}, {2, 2}, {1, 1, 1, 1})
+                                 .Input(Bytes(DType::kU8, {2, 7, 6, channels}), kIn)
+                                 .Declare(DType::kU8, {}, kIn),
+                             "octet:max_int8");
+    ExpectReference<int8_t>(Pool("MaxPool", 12, {2, 3}, {1, 3}, {0, 2, 1, 0})
+                                .Set("ceil_mode", int64_t{1})
+                                .Set("dilations", List{2, 1})
+                                .Input(Bytes(DType::kI8, {1, 9, 8, channels}), kIn)
+                                .Declare(DType::kI8, {}, kIn),
+                            "octet:max_int8");
+  }
+}
+
+TEST(PoolLoweringTest, MovesBytesOfVolumesThroughOneDnn) {
+  ExpectReference<uint8_t>(Pool("MaxPool", 12, {2, 3, 3}, {2, 2, 2}, {0, 1, 1, 0, 1, 1})
+                               .Input(Bytes(DType::kU8, {1, 4, 7, 7, 64}), kIn)
                                .Declare(DType::kU8, {}, kIn),
                            "jit");
 }
