@@ -1,9 +1,11 @@
 #include "engine/onednn/weight_cache.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <string_view>
 
 #include "engine/onednn/runtime.h"
@@ -33,14 +35,6 @@ void AppendBytes(std::string& out, const T& value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-// What names the elements of a constant: their bytes, type and extents.
-std::string SourceKey(const Tensor& source) {
-  std::string key = Format("{}{}|", DTypeName(source.dtype()), source.shape().ToString());
-  const ContentHash hash = HashBytes(source.data(), source.bytes());
-  AppendBytes(key, hash);
-  return key;
-}
-
 using Dims = dnnl::memory::dims;
 
 // What index i of axis `axis` adds to an element's place in a blocked layout: blocks of an axis are digits of its index, so
@@ -63,53 +57,66 @@ std::vector<int64_t> PlacesAlong(const dnnl::memory::desc& layout, size_t axis) 
   return places;
 }
 
-// Writes the elements of a layout without blocks where a blocked one has them, and zeros into its padding.
-// Requires: one element type of `size` bytes.
+// Writes the elements of a layout without blocks where a blocked one has them, and zeros into its padding. The innermost
+// loop is along the axis whose elements are behind each other in `from`.
+// Requires: one element type, of the size of T.
+template <typename T>
 class Packer {
  public:
   Packer(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
-         size_t size, std::byte* out)
-      : data_(data),
-        out_(out),
-        size_(size),
-        dims_(to.get_dims()),
-        from_strides_(from.get_strides()) {
-    for (size_t axis = 0; axis < dims_.size(); ++axis) places_.push_back(PlacesAlong(to, axis));
+         std::byte* out)
+      : data_(reinterpret_cast<const T*>(data)), out_(reinterpret_cast<T*>(out)) {
+    const Dims strides = from.get_strides();
+    for (size_t axis = 0; axis < strides.size(); ++axis)
+      axes_.push_back({strides[axis], to.get_dims()[axis], PlacesAlong(to, axis)});
+    std::ranges::stable_sort(axes_, std::greater(), &Axis::stride);
   }
 
   void Run() const { Along(0, 0, 0, true); }
 
  private:
-  void Along(size_t axis, int64_t from, int64_t place, bool inside) const {
-    const std::vector<int64_t>& places = places_[axis];
-    const auto size = static_cast<int64_t>(size_);
-    const bool last = axis + 1 == places_.size();
-    for (size_t i = 0; i < places.size(); ++i) {
-      const int64_t to = place + places[i];
-      const int64_t element = from + static_cast<int64_t>(i) * from_strides_[axis];
-      const bool here = inside && static_cast<int64_t>(i) < dims_[axis];
-      if (!last) {
-        Along(axis + 1, element, to, here);
-      } else if (here) {
-        std::memcpy(out_ + to * size, data_ + element * size, size_);
-      } else {
-        std::memset(out_ + to * size, 0, size_);
-      }
+  struct Axis {
+    int64_t stride;  ///< In `from`.
+    int64_t extent;
+    std::vector<int64_t> places;
+  };
+
+  void Along(size_t index, int64_t from, int64_t place, bool inside) const {
+    const Axis& axis = axes_[index];
+    const auto padded = static_cast<int64_t>(axis.places.size());
+    const int64_t extent = inside ? axis.extent : 0;
+    if (index + 1 < axes_.size()) {
+      for (int64_t i = 0; i < padded; ++i)
+        Along(index + 1, from + i * axis.stride, place + axis.places[i], i < extent);
+      return;
     }
+    for (int64_t i = 0; i < extent; ++i)
+      out_[place + axis.places[i]] = data_[from + i * axis.stride];
+    for (int64_t i = extent; i < padded; ++i) out_[place + axis.places[i]] = T{};
   }
 
-  const std::byte* data_;
-  std::byte* out_;
-  size_t size_;
-  Dims dims_;
-  Dims from_strides_;
-  std::vector<std::vector<int64_t>> places_;  ///< Per axis.
+  const T* data_;
+  T* out_;
+  std::vector<Axis> axes_;
 };
+
+void Pack(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
+          size_t size, std::byte* out) {
+  switch (size) {
+    case 1:
+      return Packer<uint8_t>(data, from, to, out).Run();
+    case 2:
+      return Packer<uint16_t>(data, from, to, out).Run();
+    default:
+      return Packer<uint32_t>(data, from, to, out).Run();
+  }
+}
 
 // oneDNN 3.7's reorder mixes up the elements of layouts with padding on AVX-512 ("jit:uni": 40 or 640 output channels in
 // blocks of 16 or 48).
 bool IsPackedHere(const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
-  return to.get_format_kind() == dnnl::memory::format_kind::blocked &&
+  return dnnl::memory::data_type_size(to.get_data_type()) <= sizeof(uint32_t) &&
+         to.get_format_kind() == dnnl::memory::format_kind::blocked &&
          to.get_dims() != to.get_padded_dims() && from.get_inner_nblks() == 0 &&
          from.get_data_type() == to.get_data_type();
 }
@@ -133,7 +140,7 @@ absl::Status Reorder(const Tensor& source, const dnnl::memory::desc& from,
     });
     OCTET_RETURN_IF_ERROR(done.status());
   }
-  if (packed) Packer(static_cast<const std::byte*>(source.data()), from, to, size, out).Run();
+  if (packed) Pack(static_cast<const std::byte*>(source.data()), from, to, size, out);
   return absl::OkStatus();
 }
 
@@ -164,8 +171,31 @@ struct WeightCache::Counter {
 
 WeightCache::WeightCache() : counter_(std::make_shared<Counter>()) {}
 
+std::string WeightCache::SourceKey(const Tensor& source) const {
+  std::string key = Format("{}{}|", DTypeName(source.dtype()), source.shape().ToString());
+  std::optional<ContentHash> hash;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = hashes_.find(source.data());
+    if (found != hashes_.end() && found->second.bytes == source.bytes()) {
+      const std::shared_ptr<const void> owner = found->second.owner.lock();
+      if (owner != nullptr && owner == source.owner()) hash = found->second.hash;
+    }
+  }
+  if (!hash) {
+    hash = HashBytes(source.data(), source.bytes());
+    absl::MutexLock lock(&mutex_);
+    hashes_[source.data()] = {source.owner(), source.bytes(), *hash};
+  }
+  AppendBytes(key, *hash);
+  return key;
+}
+
 std::shared_ptr<std::byte[]> WeightCache::Allocate(size_t bytes) {
-  std::shared_ptr<std::byte[]> memory = AllocateAligned(bytes);
+  std::shared_ptr<std::byte[]> memory = [&] {
+    absl::MutexLock lock(&mutex_);
+    return memory_.Allocate(bytes);
+  }();
   counter_->bytes += bytes;
   std::byte* data = memory.get();
   return {data, [memory = std::move(memory), counter = counter_, bytes](std::byte*) mutable {
@@ -175,6 +205,7 @@ std::shared_ptr<std::byte[]> WeightCache::Allocate(size_t bytes) {
 }
 
 void WeightCache::DropExpired() {
+  std::erase_if(hashes_, [](const auto& entry) { return entry.second.owner.expired(); });
   std::erase_if(forms_, [](const auto& entry) { return entry.second.expired(); });
   for (auto& [key, layouts] : layouts_) {
     std::erase_if(layouts, [](const Layout& layout) { return layout.data.expired(); });

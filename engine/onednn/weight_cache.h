@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "oneapi/dnnl/dnnl.hpp"
 
+#include "engine/tensor/slab.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet::onednn {
@@ -63,11 +64,21 @@ class WeightCache {
   std::shared_ptr<const std::byte[]> Held(const std::string& key, const dnnl::memory::desc& from,
                                           const dnnl::memory::desc& to) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct Hashed {
+    std::weak_ptr<const void>
+        owner;  ///< Of the elements: they are what they were as long as it lives.
+    size_t bytes = 0;
+    ContentHash hash;
+  };
+  /// What names the elements of a constant: their bytes, type and extents. Reads them once, however often it is asked.
+  std::string SourceKey(const Tensor& source) const;
   std::shared_ptr<std::byte[]> Allocate(size_t bytes);
   void DropExpired() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::shared_ptr<Counter> counter_;  ///< Shared with the forms, which may outlive the cache.
   mutable absl::Mutex mutex_;
+  Slab memory_ ABSL_GUARDED_BY(mutex_);
+  mutable std::unordered_map<const void*, Hashed> hashes_ ABSL_GUARDED_BY(mutex_);  ///< By place.
   std::unordered_map<std::string, std::weak_ptr<const std::byte[]>> forms_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<std::string, std::vector<Layout>> layouts_ ABSL_GUARDED_BY(mutex_);
 };

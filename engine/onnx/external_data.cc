@@ -1,16 +1,9 @@
 #include "engine/onnx/external_data.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
-
-#include <sys/stat.h>
 
 #include "engine/tensor/status.h"
 
@@ -36,37 +29,6 @@ absl::Status CheckLocation(const std::string& location) {
 }
 
 }  // namespace
-
-OpenFile::OpenFile(OpenFile&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), bytes_(other.bytes_) {}
-
-OpenFile& OpenFile::operator=(OpenFile&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-OpenFile::~OpenFile() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-absl::StatusOr<OpenFile> OpenFile::Open(const std::string& path) {
-  // O_NONBLOCK: opening a named pipe must not wait for its writer.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) {
-    const int error = errno;
-    const std::string reason = std::generic_category().message(error);
-    if (error == ENOENT || error == ENOTDIR) return NotFound("no such file: {}", path);
-    return InvalidArgument("cannot open {}: {}", path, reason);
-  }
-  OpenFile file(fd, 0);
-  struct stat info = {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    return InvalidArgument("not a regular file: {}", path);
-  }
-  file.bytes_ = static_cast<uint64_t>(info.st_size);
-  return file;
-}
 
 ExternalDataReader::ExternalDataReader(const std::string& model_path) {
   const fs::path parent = fs::path(model_path).parent_path();
@@ -105,19 +67,9 @@ absl::Status ExternalDataReader::Check(const ExternalRange& range, uint64_t byte
 
 absl::Status ExternalDataReader::Read(const ExternalRange& range, std::span<std::byte> dst) {
   OCTET_ASSIGN_OR_RETURN(const OpenFile* file, Find(range.location));
-  uint64_t offset = range.offset;
-  while (!dst.empty()) {
-    const ssize_t got = ::pread(file->fd(), dst.data(), dst.size(), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) {
-      return InvalidArgument(
-          "cannot read external data file '{}' at offset {}: {}", range.location, offset,
-          got == 0 ? "it became shorter" : std::generic_category().message(errno));
-    }
-    dst = dst.subspan(static_cast<size_t>(got));
-    offset += static_cast<uint64_t>(got);
-  }
-  return absl::OkStatus();
+  absl::Status status = file->ReadAt(range.offset, dst);
+  if (status.ok()) return status;
+  return Annotate(status, Format("external data file '{}'", range.location));
 }
 
 }  // namespace octet

@@ -11,28 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "engine/onnx/byte_source.h"
+
 namespace octet {
-
-/// A descriptor of an open file; closed with the object.
-class OpenFile {
- public:
-  OpenFile() = default;
-  OpenFile(int fd, uint64_t bytes) : fd_(fd), bytes_(bytes) {}
-  OpenFile(OpenFile&& other) noexcept;
-  OpenFile& operator=(OpenFile&& other) noexcept;
-  ~OpenFile();
-
-  /// Opens a regular file for reading. NOT_FOUND when there is none, INVALID_ARGUMENT when it is something
-  /// else or may not be read.
-  static absl::StatusOr<OpenFile> Open(const std::string& path);
-
-  int fd() const { return fd_; }
-  uint64_t bytes() const { return bytes_; }
-
- private:
-  int fd_ = -1;
-  uint64_t bytes_ = 0;
-};
 
 /// Where the bytes of one tensor lie (TensorProto.external_data).
 struct ExternalRange {

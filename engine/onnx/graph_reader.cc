@@ -116,12 +116,12 @@ class GraphReader {
               GraphReader* outer)
       : proto_(proto), imports_(imports), tensors_(tensors), outer_(outer) {}
 
-  absl::StatusOr<Graph> Read() {
+  absl::StatusOr<Graph> Read(std::span<const std::optional<ByteRange>> left_out = {}) {
     OCTET_RETURN_IF_ERROR(CheckName(proto_.name(), "graph"));
     graph_.name = proto_.name();
     if (proto_.sparse_initializer_size() > 0) return Unimplemented("sparse initializers");
     OCTET_RETURN_IF_ERROR(ReadDeclarations());
-    OCTET_RETURN_IF_ERROR(ReadInitializers());
+    OCTET_RETURN_IF_ERROR(ReadInitializers(left_out));
     OCTET_RETURN_IF_ERROR(ReadInputs());
     OCTET_RETURN_IF_ERROR(DefineNodeOutputs());
     for (onnx::NodeProto& node : *proto_.mutable_node()) {
@@ -212,11 +212,15 @@ class GraphReader {
     return graph_.AddValue(std::move(value));
   }
 
-  absl::Status ReadInitializers() {
+  absl::Status ReadInitializers(std::span<const std::optional<ByteRange>> left_out) {
+    size_t index = 0;
     for (onnx::TensorProto& proto : *proto_.mutable_initializer()) {
+      const std::optional<ByteRange> elements =
+          index < left_out.size() ? left_out[index] : std::nullopt;
+      ++index;
       OCTET_RETURN_IF_ERROR(CheckName(proto.name(), "initializer"));
       Value value;
-      OCTET_ASSIGN_OR_RETURN(value.constant, tensors_.Read(proto));
+      OCTET_ASSIGN_OR_RETURN(value.constant, tensors_.Read(proto, elements));
       OCTET_RETURN_IF_ERROR(Define(proto.name(), std::move(value)).status());
     }
     proto_.clear_initializer();
@@ -447,10 +451,11 @@ class GraphReader {
 
 }  // namespace
 
-absl::StatusOr<Graph> GraphFromModel(onnx::ModelProto& model, TensorReader& tensors) {
+absl::StatusOr<Graph> GraphFromModel(onnx::ModelProto& model, TensorReader& tensors,
+                                     std::span<const std::optional<ByteRange>> left_out) {
   OCTET_ASSIGN_OR_RETURN(const Imports imports, ReadImports(model));
-  OCTET_ASSIGN_OR_RETURN(Graph graph,
-                         GraphReader(*model.mutable_graph(), imports, tensors, nullptr).Read());
+  OCTET_ASSIGN_OR_RETURN(
+      Graph graph, GraphReader(*model.mutable_graph(), imports, tensors, nullptr).Read(left_out));
   OCTET_RETURN_IF_ERROR(ReadMetadata(model, graph));
   return graph;
 }

@@ -9,10 +9,11 @@
 #include <vector>
 
 #include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl.h>
+#include <google/protobuf/io/zero_copy_stream.h>
 #include <onnx/onnx-data_pb.h>
 #include <onnx/onnx_pb.h>
 
+#include "engine/onnx/condensed_model.h"
 #include "engine/onnx/external_data.h"
 #include "engine/onnx/graph_reader.h"
 #include "engine/onnx/onnx_file.h"
@@ -28,8 +29,6 @@ namespace io = google::protobuf::io;
 constexpr uint64_t kProtobufLimit = std::numeric_limits<int>::max();
 // Sub-graphs and types nest; nothing that Octet reads is deeper than a few levels.
 constexpr int kMaxNesting = 64;
-// Read at once: a system call for every few pages of weights would cost as much as copying them.
-constexpr int kReadBytes = 256 << 10;
 
 absl::Status CheckSize(uint64_t bytes, uint64_t limit) {
   limit = std::min(limit, kProtobufLimit);
@@ -51,18 +50,23 @@ absl::Status Parse(io::ZeroCopyInputStream& stream, std::string_view what, Proto
 }
 
 template <typename Proto>
-absl::Status ParseFile(const OpenFile& file, std::string_view what, Proto& proto) {
-  io::FileInputStream stream(file.fd(), kReadBytes);
-  OCTET_RETURN_IF_ERROR(Parse(stream, what, proto));
-  if (stream.GetErrno() != 0) return InvalidArgument("read error");
-  return absl::OkStatus();
+absl::Status ParseFrom(const CondensedModel& pieces, const ByteSource& source,
+                       std::string_view what, Proto& proto) {
+  CondensedStream stream(pieces, source);
+  const absl::Status parsed = Parse(stream, what, proto);
+  OCTET_RETURN_IF_ERROR(stream.status());
+  return parsed;
 }
 
-absl::StatusOr<Graph> ReadModel(onnx::ModelProto& model, const ReadOptions& options,
+absl::StatusOr<Graph> ReadModel(const ByteSource& source, const ReadOptions& options,
                                 ExternalDataReader* external) {
+  OCTET_RETURN_IF_ERROR(CheckSize(source.bytes(), options.max_file_bytes));
+  onnx::ModelProto model;
+  const CondensedModel condensed = Condense(source);
+  OCTET_RETURN_IF_ERROR(ParseFrom(condensed, source, "an ONNX model", model));
   if (!model.has_graph()) return InvalidArgument("no graph: not an ONNX model");
-  TensorReader tensors(options.max_tensor_bytes, external);
-  return GraphFromModel(model, tensors);
+  TensorReader tensors(options.max_tensor_bytes, external, &source);
+  return GraphFromModel(model, tensors, condensed.left_out);
 }
 
 // Runs `read`; its errors are prefixed with the origin, and running out of memory is one of them.
@@ -113,26 +117,15 @@ absl::StatusOr<Datum> ReadOptional(onnx::OptionalProto& proto, TensorReader& ten
 
 absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options) {
   return Guarded(path, [&]() -> absl::StatusOr<Graph> {
-    onnx::ModelProto model;
-    {
-      OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
-      OCTET_RETURN_IF_ERROR(CheckSize(file.bytes(), options.max_file_bytes));
-      OCTET_RETURN_IF_ERROR(ParseFile(file, "an ONNX model", model));
-    }
+    OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
     ExternalDataReader external(path);
-    return ReadModel(model, options, &external);
+    return ReadModel(file, options, &external);
   });
 }
 
 absl::StatusOr<Graph> ReadOnnxBytes(std::span<const std::byte> bytes, std::string_view origin,
                                     const ReadOptions& options) {
-  return Guarded(origin, [&]() -> absl::StatusOr<Graph> {
-    OCTET_RETURN_IF_ERROR(CheckSize(bytes.size(), options.max_file_bytes));
-    onnx::ModelProto model;
-    io::ArrayInputStream stream(bytes.data(), static_cast<int>(bytes.size()));
-    OCTET_RETURN_IF_ERROR(Parse(stream, "an ONNX model", model));
-    return ReadModel(model, options, nullptr);
-  });
+  return Guarded(origin, [&] { return ReadModel(MemorySource(bytes), options, nullptr); });
 }
 
 absl::StatusOr<NamedTensor> ReadTensorFile(const std::string& path) {
@@ -140,7 +133,7 @@ absl::StatusOr<NamedTensor> ReadTensorFile(const std::string& path) {
     OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
     OCTET_RETURN_IF_ERROR(CheckSize(file.bytes(), kProtobufLimit));
     onnx::TensorProto proto;
-    OCTET_RETURN_IF_ERROR(ParseFile(file, "a tensor", proto));
+    OCTET_RETURN_IF_ERROR(ParseFrom(CondensedModel::Whole(file), file, "a tensor", proto));
     TensorReader tensors(kProtobufLimit, nullptr);
     NamedTensor result;
     OCTET_ASSIGN_OR_RETURN(result.tensor, tensors.Read(proto));
@@ -160,11 +153,11 @@ absl::StatusOr<Datum> ReadDatumFile(const std::string& path, ValueKind kind) {
     TensorReader tensors(kProtobufLimit, nullptr);
     if (kind == ValueKind::kSequence) {
       onnx::SequenceProto proto;
-      OCTET_RETURN_IF_ERROR(ParseFile(file, "a sequence", proto));
+      OCTET_RETURN_IF_ERROR(ParseFrom(CondensedModel::Whole(file), file, "a sequence", proto));
       return ReadSequence(proto, tensors);
     }
     onnx::OptionalProto proto;
-    OCTET_RETURN_IF_ERROR(ParseFile(file, "an optional", proto));
+    OCTET_RETURN_IF_ERROR(ParseFrom(CondensedModel::Whole(file), file, "an optional", proto));
     return ReadOptional(proto, tensors);
   });
 }

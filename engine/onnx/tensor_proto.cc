@@ -116,10 +116,10 @@ int TypedFieldsInUse(const TensorProto& proto) {
          (proto.uint64_data_size() > 0) + (proto.string_data_size() > 0);
 }
 
-absl::Status CheckOneEncoding(const TensorProto& proto) {
+absl::Status CheckOneEncoding(const TensorProto& proto, uint64_t raw_bytes) {
   const bool external = proto.data_location() == TensorProto::EXTERNAL;
   if (proto.has_segment()) return Unimplemented("tensor in segments");
-  if (TypedFieldsInUse(proto) + external + !proto.raw_data().empty() > 1) {
+  if (TypedFieldsInUse(proto) + external + (raw_bytes > 0) > 1) {
     return InvalidArgument("elements in more than one encoding");
   }
   return absl::OkStatus();
@@ -152,20 +152,6 @@ absl::StatusOr<ExternalRange> ParseExternal(const TensorProto& proto) {
   return range;
 }
 
-// Short elements lie wherever the message put them; long ones are taken over as they are, which the allocator has aligned
-// for every type.
-Tensor TakeRaw(TensorProto& proto, DType dtype, const Shape& shape) {
-  constexpr size_t kLong = 4096;
-  if (proto.raw_data().size() < kLong) {
-    Tensor tensor(dtype, shape);
-    std::memcpy(tensor.mutable_data(), proto.raw_data().data(), tensor.bytes());
-    return tensor;
-  }
-  auto elements = std::make_shared<std::string>(std::move(*proto.mutable_raw_data()));
-  const void* data = elements->data();
-  return {dtype, shape, std::move(elements), data};
-}
-
 void CleanBools(Tensor& tensor) {
   if (tensor.dtype() != DType::kBool) return;
   auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
@@ -192,8 +178,9 @@ TensorProto::DataType DTypeToOnnx(DType dtype) {
   return TensorProto::UNDEFINED;
 }
 
-absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto) {
-  absl::StatusOr<Tensor> tensor = ReadUnnamed(proto);
+absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto,
+                                          const std::optional<ByteRange>& left_out) {
+  absl::StatusOr<Tensor> tensor = ReadUnnamed(proto, left_out);
   if (!tensor.ok()) return Annotate(tensor.status(), Format("tensor '{}'", proto.name()));
   std::string name = std::move(*proto.mutable_name());
   proto = TensorProto();
@@ -201,9 +188,11 @@ absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto) {
   return tensor;
 }
 
-absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
+absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
+                                                 const std::optional<ByteRange>& left_out) {
+  const uint64_t raw_bytes = left_out ? left_out->length : proto.raw_data().size();
   OCTET_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(proto.data_type()));
-  OCTET_RETURN_IF_ERROR(CheckOneEncoding(proto));
+  OCTET_RETURN_IF_ERROR(CheckOneEncoding(proto, raw_bytes));
   if (proto.dims_size() > kMaxRank) {
     return InvalidArgument("rank {} is above {}", proto.dims_size(), kMaxRank);
   }
@@ -217,7 +206,10 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
                      "shape {} of {} is over the limit of tensor bytes: {} are left",
                      shape.ToString(), DTypeName(dtype), budget_);
   }
-  if (dtype == DType::kString) return ReadStrings(proto, shape);
+  if (dtype == DType::kString) {
+    if (raw_bytes > 0) return InvalidArgument("STRING elements are in string_data alone");
+    return ReadStrings(proto, shape);
+  }
   const uint64_t bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
 
   // What is there is measured before memory is taken for what the shape claims.
@@ -228,20 +220,23 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
     if (external_ == nullptr) return InvalidArgument("external data in a model without a folder");
     OCTET_ASSIGN_OR_RETURN(range, ParseExternal(proto));
     OCTET_RETURN_IF_ERROR(external_->Check(range, bytes));
-  } else if (raw && proto.raw_data().size() != bytes) {
+  } else if (raw && raw_bytes != bytes) {
     return InvalidArgument("bytes of raw_data for shape {} of {}: expected {}, got {}",
-                           shape.ToString(), DTypeName(dtype), bytes, proto.raw_data().size());
+                           shape.ToString(), DTypeName(dtype), bytes, raw_bytes);
   } else if (!raw && bytes > proto.ByteSizeLong() * 8) {
     return InvalidArgument("too few elements for shape {}", shape.ToString());
   }
-  Tensor tensor;
-  if (raw) {
-    tensor = TakeRaw(proto, dtype, shape);
+  const std::shared_ptr<std::byte[]> memory = memory_.Allocate(bytes);
+  Tensor tensor(dtype, shape, memory, memory.get());
+  const std::span<std::byte> data(static_cast<std::byte*>(tensor.mutable_data()), bytes);
+  if (external) {
+    OCTET_RETURN_IF_ERROR(external_->Read(range, data));
+  } else if (left_out) {
+    OCTET_RETURN_IF_ERROR(source_->ReadAt(left_out->offset, data));
+  } else if (raw) {
+    std::ranges::copy(std::as_bytes(std::span(proto.raw_data())), data.begin());
   } else {
-    tensor = Tensor(dtype, shape);
-    auto* data = static_cast<std::byte*>(tensor.mutable_data());
-    OCTET_RETURN_IF_ERROR(external ? external_->Read(range, {data, bytes})
-                                   : CopyTyped(proto, tensor));
+    OCTET_RETURN_IF_ERROR(CopyTyped(proto, tensor));
   }
   CleanBools(tensor);
   budget_ -= bytes;
@@ -250,7 +245,7 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto) {
 
 // Strings have one encoding, in which nothing but their own size says how long they are.
 absl::StatusOr<Tensor> TensorReader::ReadStrings(const TensorProto& proto, Shape shape) {
-  if (proto.data_location() == TensorProto::EXTERNAL || !proto.raw_data().empty())
+  if (proto.data_location() == TensorProto::EXTERNAL)
     return InvalidArgument("STRING elements are in string_data alone");
   if (proto.string_data_size() != shape.elements())
     return CountError(shape.elements(), proto.string_data_size(), "string_data");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -9,6 +10,7 @@
 
 #include "engine/onnx/external_data.h"
 #include "engine/tensor/limits.h"
+#include "engine/tensor/slab.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet {
@@ -22,22 +24,27 @@ onnx::TensorProto::DataType DTypeToOnnx(DType dtype);
 /// Reads tensors against a common budget of bytes. Thread-safety: none.
 class TensorReader {
  public:
-  /// `external` reads data files, null: external data are refused.
-  TensorReader(uint64_t max_bytes, ExternalDataReader* external)
-      : budget_(max_bytes), external_(external) {}
+  /// `external` reads data files, null: external data are refused. `source` is where the messages themselves come from.
+  TensorReader(uint64_t max_bytes, ExternalDataReader* external, const ByteSource* source = nullptr)
+      : budget_(max_bytes), external_(external), source_(source) {}
 
   /// Copies the elements out of `proto` into aligned memory and releases those of `proto`, so that a model
   /// is never held twice. Bools become 0 or 1.
   /// Errors, naming the tensor: INVALID_ARGUMENT when elements and shape disagree, RESOURCE_EXHAUSTED over
   /// the budget, UNIMPLEMENTED as DTypeFromOnnx, NOT_FOUND for a missing data file.
-  absl::StatusOr<Tensor> Read(onnx::TensorProto& proto);
+  /// `left_out`: where its raw_data is in the source, if the message came without.
+  absl::StatusOr<Tensor> Read(onnx::TensorProto& proto,
+                              const std::optional<ByteRange>& left_out = {});
 
  private:
-  absl::StatusOr<Tensor> ReadUnnamed(onnx::TensorProto& proto);
+  absl::StatusOr<Tensor> ReadUnnamed(onnx::TensorProto& proto,
+                                     const std::optional<ByteRange>& left_out);
   absl::StatusOr<Tensor> ReadStrings(const onnx::TensorProto& proto, Shape shape);
 
   uint64_t budget_;
   ExternalDataReader* external_;
+  const ByteSource* source_;
+  Slab memory_;
 };
 
 /// Writes type, shape and elements (as raw_data, strings as string_data) into `proto`; the name stays.

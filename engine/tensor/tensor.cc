@@ -12,10 +12,9 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 }  // namespace
 
-// Buffers of several huge pages ask for them: a model's weights are written once while it loads, and a page fault for
-// every 4 KB costs as much as the writing.
+// Buffers of a huge page and more ask for them: a page fault for every 4 kB costs more than writing it (see Slab).
 std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes) {
-  const bool huge = bytes >= 2 * kHugePage;
+  const bool huge = bytes >= kHugePage;
   const std::align_val_t alignment{huge ? kHugePage : kTensorAlignment};
   void* memory = ::operator new[](std::max<size_t>(bytes, 1), alignment);
   // A hint: where it is refused, small pages do.

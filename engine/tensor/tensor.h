@@ -107,6 +107,8 @@ class Tensor {
   int64_t elements() const { return spec_.shape.elements(); }
   size_t bytes() const { return spec_.bytes(); }
   const void* data() const { return data_; }
+  /// What keeps the elements alive.
+  const std::shared_ptr<const void>& owner() const { return owner_; }
   void* mutable_data() { return const_cast<void*>(data_); }
   template <typename T>
   std::span<const T> span() const {

@@ -32,6 +32,19 @@ TEST(WeightCacheTest, SharesOneCopyOfEqualConstants) {
   EXPECT_NE(other.data(), first.data());
 }
 
+TEST(WeightCacheTest, ReadsConstantsAnewThatLieWhereAnotherLay) {
+  WeightCache cache;
+  std::array<float, 4> place = {1, 2, 3, 4};
+  const auto constant = [&] {
+    return Tensor(DType::kF32, {4}, std::make_shared<int>(), place.data());
+  };
+  const Tensor first = cache.Intern(constant());
+  place[2] = 7;
+  const Tensor second = cache.Intern(constant());
+  EXPECT_EQ(first.span<float>()[2], 3);
+  EXPECT_EQ(second.span<float>()[2], 7);
+}
+
 TEST(WeightCacheTest, KnowsEqualBytesOfOtherShapesAndTypesApart) {
   WeightCache cache;
   Tensor floats(DType::kF32, {4});
