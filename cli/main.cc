@@ -12,8 +12,8 @@ int main(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   octet::cli::Outcome outcome;
   for (const auto add :
-       {octet::cli::AddServe, octet::cli::AddQuantize, octet::cli::AddInspect, octet::cli::AddCheck,
-        octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad}) {
+       {octet::cli::AddServe, octet::cli::AddQuantize, octet::cli::AddQat, octet::cli::AddInspect,
+        octet::cli::AddCheck, octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad}) {
     add(app, outcome);
   }
   try {

@@ -13,6 +13,7 @@ struct Outcome {
 /// Adds a subcommand whose callback does the work and sets `outcome`. Both outlive the parse.
 void AddServe(CLI::App& app, Outcome& outcome);
 void AddQuantize(CLI::App& app, Outcome& outcome);
+void AddQat(CLI::App& app, Outcome& outcome);
 void AddInspect(CLI::App& app, Outcome& outcome);
 void AddCheck(CLI::App& app, Outcome& outcome);
 void AddEval(CLI::App& app, Outcome& outcome);

@@ -27,6 +27,7 @@
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/tensor.h"
 #include "engine/tensor/wire_mapping.h"
+#include "engine/train/train.h"
 
 namespace octet {
 

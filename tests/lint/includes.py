@@ -47,13 +47,14 @@ OURS = {
         "engine/plan",
         "engine/engine.h",  # calibration runs models the way everybody does
     ],
-    "engine/quantize/train": [
+    "engine/train": [
         "engine/tensor",
         "engine/graph",
         "engine/ops",
         "engine/onnx",
         "engine/passes",
         "engine/plan",
+        "engine/onednn",
         "engine/quantize",
         "engine/engine.h",
     ],
@@ -65,6 +66,7 @@ OURS = {
         "engine/passes",
         "engine/plan",
         "engine/quantize",
+        "engine/train",
     ],
     "server/metrics": ["engine/engine.h", *VOCABULARY, "config"],
     "server/logging": [*VOCABULARY],

@@ -1,0 +1,186 @@
+// octet qat: an fp32 model in, an int8 variant out that was trained with its rounding.
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <memory>
+
+#include "cli/model_options.h"
+#include "cli/progress.h"
+#include "cli/samples.h"
+#include "cli/verb.h"
+#include <nlohmann/json.hpp>
+
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+struct QatOptions {
+  std::string model;
+  std::string data;
+  bool labels = false;
+  std::string map;
+  std::string out;
+  std::string loss = std::string(TrainLossName(TrainOptions{}.loss));
+  std::string optimizer = std::string(TrainMethodName(TrainOptions{}.method));
+  QuantizeRecipe recipe;
+  bool per_tensor = false;
+  TrainOptions train;
+  std::vector<std::string> disabled_passes;
+  int threads = 1;
+  bool json = false;
+};
+
+// Set by the first interrupt; the second one ends the process at once.
+std::atomic<bool> interrupted{false};
+
+void OnInterrupt(int signal) {
+  interrupted = true;
+  std::signal(signal, SIG_DFL);
+}
+
+absl::StatusOr<TrainSet> LoadTrainSet(const QatOptions& options) {
+  LoadOptions load;
+  load.precision = Precision::kFp32;
+  load.threads = options.threads;
+  load.disabled_passes = options.disabled_passes;
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::Load(options.model, load));
+  OCTET_ASSIGN_OR_RETURN(const Samples samples,
+                         Samples::Load(model->signature(), options.data, options.map));
+  if (options.labels && !samples.has_labels())
+    return InvalidArgument("--labels: {} has no array 'labels'", options.data);
+  return TrainSet{samples.AsModelInputs(), samples.labels()};
+}
+
+nlohmann::ordered_json RowAsJson(const TrainEpoch& row) {
+  return {{"epoch", row.epoch},
+          {"train_loss", row.train_loss ? nlohmann::json(*row.train_loss) : nlohmann::json()},
+          {"held_back_loss", row.held_back_loss},
+          {"agreement", 100 * row.agreement},
+          {"seconds", row.seconds},
+          {"best", row.best}};
+}
+
+void PrintRow(const TrainEpoch& row) {
+  if (row.epoch == 0) std::cout << "epoch   train loss   held-back loss   agreement   seconds\n";
+  const std::string train_loss = row.train_loss ? Format("{:.4g}", *row.train_loss) : "";
+  std::cout << Format("{:>5} {:>12} {:>16.4g} {:>9.2f} % {:>9.2f}{}\n", row.epoch, train_loss,
+                      row.held_back_loss, 100 * row.agreement, row.seconds,
+                      row.epoch == 0 ? "  calibrated"
+                      : row.best     ? "  best"
+                                     : "")
+            << std::flush;
+}
+
+absl::Status Train(const QatOptions& options) {
+  QuantizeRecipe recipe = options.recipe;
+  recipe.per_channel = !options.per_tensor;
+  TrainOptions train = options.train;
+  train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
+  train.method = *ParseTrainMethod(options.optimizer);
+  OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
+  std::signal(SIGINT, OnInterrupt);
+  std::signal(SIGTERM, OnInterrupt);
+  std::optional<ProgressBar> bar;
+  CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
+  run.progress = [&](int64_t done, int64_t total) {
+    if (!bar) bar.emplace("calibrating", total);
+    bar->Update(done);
+    return !interrupted;
+  };
+  TrainWatch watch;
+  watch.keep_going = [] { return !interrupted; };
+  watch.on_epoch = [&](const TrainEpoch& row) {
+    bar.reset();
+    if (!options.json) PrintRow(row);
+  };
+  OCTET_ASSIGN_OR_RETURN(const TrainResult result,
+                         TrainInt8File(options.model, recipe, set, train, run, watch, options.out));
+  if (options.json) {
+    nlohmann::ordered_json epochs = nlohmann::json::array();
+    for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
+    std::cout << nlohmann::ordered_json{{"file", options.out},
+                                        {"best_epoch", result.best_epoch},
+                                        {"epochs", std::move(epochs)}}
+                     .dump(2)
+              << '\n';
+  } else if (result.best_epoch == 0) {
+    std::cout << "no epoch was better than calibration, whose result was written\n";
+  }
+  return absl::OkStatus();
+}
+
+void AddTrainOptions(CLI::App& verb, QatOptions& options) {
+  TrainOptions& train = options.train;
+  verb.add_flag("--labels", options.labels,
+                "Learn the data's labels; without it the fp32 model teaches");
+  verb.add_option("--loss", options.loss, "What is learned from the fp32 model")
+      ->check(CLI::IsMember({"kl", "mse"}))
+      ->capture_default_str();
+  verb.add_option("--optimizer", options.optimizer, "How weights move")
+      ->check(CLI::IsMember({"adam", "sgd"}))
+      ->capture_default_str();
+  verb.add_option("--epochs", train.epochs, "Passes over the data at most")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  verb.add_option("--batch", train.batch, "Samples per step")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  verb.add_option("--learning-rate", train.learning_rate,
+                  "Of the first step; falls to 0 along a cosine [0.02 for adam, 0.001 for sgd]")
+      ->check(CLI::PositiveNumber);
+  verb.add_flag("--learn-ranges,!--keep-ranges", train.learn_ranges,
+                "Learn the activations' scales, too")
+      ->capture_default_str();
+  verb.add_option("--blend", train.blend,
+                  "Share of batches whose samples are blends of two, for the fp32 model to answer")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb.add_option("--held-back", train.held_back,
+                  "Share of the data that decides which epoch is the best")
+      ->check(CLI::Range(0.01, 0.9))
+      ->capture_default_str();
+  verb.add_option("--patience", train.patience, "Epochs without a better one before it stops")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--seed", train.seed, "Of shuffling, splitting and blending")
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void AddQat(CLI::App& app, Outcome& outcome) {
+  auto options = std::make_shared<QatOptions>();
+  CLI::App* verb = app.add_subcommand(
+      "qat", "Train a model with its rounding, from its quantized form on, into an int8 variant");
+  verb->add_option("MODEL", options->model, "fp32 ONNX file")->required();
+  verb->add_option("--data", options->data, ".npz with the inputs, and labels")->required();
+  verb->add_option("--map", options->map,
+                   "model.yaml that says how the samples' element type maps to the model's");
+  verb->add_option("--out", options->out, "File to write")->required();
+  AddTrainOptions(*verb, *options);
+  verb->add_flag("--per-tensor", options->per_tensor,
+                 "One weight scale per layer instead of one per output channel");
+  verb->add_flag("--equalize,!--no-equalize", options->recipe.equalize,
+                 "Even out the channels of activations before rounding them")
+      ->capture_default_str();
+  verb->add_flag("--compensate,!--no-compensate", options->recipe.compensate,
+                 "Begin with weights that take up each other's errors")
+      ->capture_default_str();
+  verb->add_flag("--correct-bias,!--no-correct-bias", options->recipe.correct_bias,
+                 "Begin with biases that take out the mean error of rounded weights")
+      ->capture_default_str();
+  verb->add_option("--disable-pass", options->disabled_passes,
+                   "Leave out a graph pass, by name (see inspect --passes)")
+      ->delimiter(',');
+  verb->add_option("--threads", options->threads, "OpenMP threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  verb->add_flag("--json", options->json, "Print JSON");
+  verb->callback([options, &outcome] {
+    if (const absl::Status status = Train(*options); !status.ok()) outcome.exit_code = Fail(status);
+  });
+}
+
+}  // namespace octet::cli

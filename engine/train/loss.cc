@@ -1,0 +1,82 @@
+#include "engine/train/loss.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace octet::train {
+namespace {
+
+// log softmax of one row.
+void LogShares(std::span<const float> z, std::vector<double>& log_shares) {
+  const double largest = *std::ranges::max_element(z);
+  double sum = 0;
+  for (const float x : z) sum += std::exp(x - largest);
+  const double log_sum = largest + std::log(sum);
+  log_shares.clear();
+  for (const float x : z) log_shares.push_back(x - log_sum);
+}
+
+double NoiseLoss(std::span<const float> z, std::span<const float> teacher,
+                 std::span<float> gradient) {
+  double signal = 0;
+  double noise = 0;
+  for (size_t i = 0; i < z.size(); ++i) {
+    const double difference = static_cast<double>(z[i]) - teacher[i];
+    signal += static_cast<double>(teacher[i]) * teacher[i];
+    noise += difference * difference;
+  }
+  if (signal == 0) signal = 1;
+  for (size_t i = 0; i < gradient.size(); ++i)
+    gradient[i] = static_cast<float>(2 * (static_cast<double>(z[i]) - teacher[i]) / signal);
+  return noise / signal;
+}
+
+size_t Largest(std::span<const float> row) {
+  return static_cast<size_t>(std::ranges::max_element(row) - row.begin());
+}
+
+}  // namespace
+
+double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
+              std::span<float> gradient) {
+  if (loss == TrainLoss::kNoise) return NoiseLoss(z, targets.teacher, gradient);
+  const size_t classes = z.size() / static_cast<size_t>(rows);
+  std::vector<double> own;
+  std::vector<double> wanted;
+  double sum = 0;
+  for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+    LogShares(z.subspan(row * classes, classes), own);
+    if (loss == TrainLoss::kDivergence)
+      LogShares(targets.teacher.subspan(row * classes, classes), wanted);
+    for (size_t c = 0; c < classes; ++c) {
+      double share = 0;
+      if (loss == TrainLoss::kDivergence) {
+        share = std::exp(wanted[c]);
+        sum += share * (wanted[c] - own[c]);
+      } else if (static_cast<int64_t>(c) == targets.labels[row]) {
+        share = 1;
+        sum -= own[c];
+      }
+      if (!gradient.empty()) {
+        gradient[row * classes + c] =
+            static_cast<float>((std::exp(own[c]) - share) / static_cast<double>(rows));
+      }
+    }
+  }
+  return sum / static_cast<double>(rows);
+}
+
+int64_t Agreements(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets) {
+  const size_t classes = z.size() / static_cast<size_t>(rows);
+  int64_t agreements = 0;
+  for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+    const size_t top = Largest(z.subspan(row * classes, classes));
+    agreements += loss == TrainLoss::kLabels
+                      ? static_cast<int64_t>(top) == targets.labels[row]
+                      : top == Largest(targets.teacher.subspan(row * classes, classes));
+  }
+  return agreements;
+}
+
+}  // namespace octet::train

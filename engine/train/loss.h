@@ -1,0 +1,26 @@
+// What training makes small, and its gradient.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "engine/train/train.h"
+
+namespace octet::train {
+
+/// What the outputs of some samples are held against.
+struct Targets {
+  std::span<const float>
+      teacher;  ///< The fp32 model's outputs, as many as the network's; for the losses that it teaches.
+  std::span<const int64_t> labels;  ///< One per sample, for TrainLoss::kLabels; in [0, classes).
+};
+
+/// The loss of outputs z [rows, ...] as TrainLoss defines it, classes along all that is behind axis 0. Writes its gradient by z,
+/// unless `gradient` is empty. kNoise of a teacher that answers 0 alone is the plain sum of squares.
+double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
+              std::span<float> gradient = {});
+
+/// Samples whose largest output is where the teacher's is, or where the label says.
+int64_t Agreements(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets);
+
+}  // namespace octet::train

@@ -1,0 +1,289 @@
+#include "engine/train/network.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/ops/op.h"
+#include "engine/tensor/status.h"
+
+namespace octet::train {
+namespace {
+
+bool IsConstant(const Graph& graph, ValueId id) {
+  return id != kNone && graph.value(id).is_constant();
+}
+
+// The QuantizeLinear behind a DequantizeLinear of an activation, or kNone.
+NodeId QuantizerOf(const Graph& graph, NodeId dequantize) {
+  const NodeId producer = graph.producer(graph.node(dequantize).inputs[0]);
+  return producer != kNone && graph.node(producer).is("QuantizeLinear") ? producer : kNone;
+}
+
+// Scales that a graph's input has stay what they are.
+bool QuantizesInput(const Graph& graph, NodeId quantize) {
+  return graph.is_graph_input(graph.node(quantize).inputs[0]);
+}
+
+}  // namespace
+
+void CutSoftmax(Graph& graph) {
+  if (graph.outputs.size() != 1) return;
+  const NodeId last = graph.producer(graph.outputs[0]);
+  if (last == kNone) return;
+  const Node& node = graph.node(last);
+  const std::optional<Shape>& shape = graph.value(graph.outputs[0]).shape;
+  if (!node.is("Softmax") && !node.is("LogSoftmax")) return;
+  const int64_t axis = node.attributes.IntOr("axis", node.version < 13 ? 1 : -1);
+  if (!shape || NormalizeAxis(axis, shape->rank()) != shape->rank() - 1) return;
+  graph.outputs[0] = node.inputs[0];
+  graph.RemoveDead();
+}
+
+// Which QuantizeLinear nodes have one scale because only data movement lies between them.
+class TiedScales {
+ public:
+  explicit TiedScales(const Graph& graph) : graph_(graph) {
+    for (const NodeId id : graph.order()) {
+      if (graph.node(id).is("QuantizeLinear")) parent_[id] = id;
+    }
+    for (const auto& [quantize, unused] : parent_) Tie(quantize);
+  }
+
+  NodeId Root(NodeId id) const {
+    while (parent_.at(id) != id) id = parent_.at(id);
+    return id;
+  }
+
+ private:
+  void Tie(NodeId quantize) {
+    const NodeId producer = graph_.producer(graph_.node(quantize).inputs[0]);
+    if (producer == kNone) return;
+    const OpDef* op = FindOp(graph_.node(producer));
+    if (op == nullptr || !(op->traits.data_movement || op->traits.view)) return;
+    for (const ValueId input : graph_.node(producer).inputs) {
+      const NodeId dequantize = input == kNone ? kNone : graph_.producer(input);
+      if (dequantize == kNone || !graph_.node(dequantize).is("DequantizeLinear")) continue;
+      const NodeId other = QuantizerOf(graph_, dequantize);
+      if (other == kNone || !SameParams(quantize, other)) continue;
+      parent_[std::max(Root(other), Root(quantize))] = std::min(Root(other), Root(quantize));
+    }
+  }
+
+  bool SameParams(NodeId a, NodeId b) const {
+    const auto params_a = ReadScalarParams(graph_, graph_.node(a));
+    const auto params_b = ReadScalarParams(graph_, graph_.node(b));
+    return params_a.ok() && params_b.ok() && *params_a == *params_b;
+  }
+
+  const Graph& graph_;
+  std::map<NodeId, NodeId> parent_;
+};
+
+class NetworkBuilder {
+ public:
+  NetworkBuilder(Graph graph, bool learn_ranges)
+      : graph_(std::move(graph)), learn_ranges_(learn_ranges), tied_(graph_) {}
+
+  absl::StatusOr<std::unique_ptr<Network>> Run() {
+    if (graph_.outputs.size() != 1)
+      return Unimplemented("training knows models with one output, this one has {}",
+                           graph_.outputs.size());
+    OCTET_RETURN_IF_ERROR(MakeScales());
+    for (const ValueId input : graph_.inputs) {
+      if (graph_.value(input).dtype != DType::kF32)
+        return Unimplemented("training knows inputs of FP32, '{}' is {}", graph_.value(input).name,
+                             DTypeName(graph_.value(input).dtype));
+      OCTET_ASSIGN_OR_RETURN(Activation * activation, NewActivation(input, false));
+      network_->inputs_.push_back(activation);
+    }
+    for (const NodeId id : graph_.order()) OCTET_RETURN_IF_ERROR(AddNode(id));
+    network_->output_ = Find(graph_.outputs[0]);
+    if (network_->output_ == nullptr || !network_->output_->differentiable())
+      return InvalidArgument("the model holds nothing that can be trained");
+    return std::move(network_);
+  }
+
+ private:
+  absl::Status MakeScales() {
+    std::map<NodeId, bool> fixed;
+    for (const NodeId id : graph_.order()) {
+      if (graph_.node(id).is("QuantizeLinear")) fixed[tied_.Root(id)] |= QuantizesInput(graph_, id);
+    }
+    for (const NodeId id : graph_.order()) {
+      const Node& node = graph_.node(id);
+      if (!node.is("QuantizeLinear")) continue;
+      const NodeId root = tied_.Root(id);
+      if (!scales_.contains(root)) {
+        OCTET_ASSIGN_OR_RETURN(const ScalarParams params,
+                               ReadScalarParams(graph_, graph_.node(root)));
+        network_->scales_.push_back(std::make_unique<Network::Scale>(Network::Scale{
+            ActivationScale(graph_.value(node.inputs[1]).name, params.scale, params.zero_point,
+                            params.dtype, learn_ranges_ && !fixed.at(root)),
+            {}}));
+        scales_[root] = network_->scales_.back().get();
+      }
+      scales_[root]->constants.push_back(node.inputs[1]);
+    }
+    return absl::OkStatus();
+  }
+
+  Activation* Find(ValueId id) const {
+    const auto found = network_->activations_.find(id);
+    return found == network_->activations_.end() ? nullptr : found->second.get();
+  }
+
+  absl::StatusOr<Activation*> NewActivation(ValueId id, bool differentiable) {
+    const Value& value = graph_.value(id);
+    if (!value.has_static_shape() || value.shape->elements() == 0)
+      return Unimplemented("the shape of '{}' does not follow from the samples' alone", value.name);
+    auto& slot = network_->activations_[id];
+    slot = std::make_unique<Activation>(*value.shape, differentiable);
+    return slot.get();
+  }
+
+  absl::Status AddNode(NodeId id) {
+    const Node& node = graph_.node(id);
+    if (node.is("QuantizeLinear")) return absl::OkStatus();  // Half of a pair.
+    if (node.is("DequantizeLinear")) {
+      return IsConstant(graph_, node.inputs[0]) ? absl::OkStatus() : AddFakeQuantize(id);
+    }
+    if (const auto weights = WeightsOf(node); weights != kNone) return AddWeighted(id, weights);
+    std::vector<Activation*> inputs;
+    bool differentiable = false;
+    for (const ValueId input : node.inputs) {
+      inputs.push_back(input == kNone ? nullptr : Find(input));
+      differentiable |= inputs.back() != nullptr && inputs.back()->differentiable();
+    }
+    if (graph_.value(node.outputs[0]).dtype != DType::kF32)
+      return Unimplemented("training does not know {}", Describe(node));
+    OCTET_ASSIGN_OR_RETURN(Activation * output, NewActivation(node.outputs[0], differentiable));
+    return Keep(MakeLayer({graph_, node, inputs, *output}));
+  }
+
+  absl::Status Keep(MadeLayer layer) {
+    if (!layer.ok()) return layer.status();
+    network_->layers_.push_back(*std::move(layer));
+    return absl::OkStatus();
+  }
+
+  absl::Status AddFakeQuantize(NodeId dequantize) {
+    const NodeId quantize = QuantizerOf(graph_, dequantize);
+    Activation* x = quantize == kNone ? nullptr : Find(graph_.node(quantize).inputs[0]);
+    if (x == nullptr) {
+      return Unimplemented("training knows pairs of QuantizeLinear and DequantizeLinear, not {}",
+                           Describe(graph_.node(dequantize)));
+    }
+    Network::Scale& scale = *scales_.at(tied_.Root(quantize));
+    const ValueId own = graph_.node(dequantize).inputs[1];
+    if (std::ranges::find(scale.constants, own) == scale.constants.end())
+      scale.constants.push_back(own);
+    const ValueId id = graph_.node(dequantize).outputs[0];
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(id, x->differentiable()));
+    scale_of_[id] = &scale.scale;
+    network_->layers_.push_back(MakeFakeQuantize(*x, *y, scale.scale));
+    return absl::OkStatus();
+  }
+
+  // The DequantizeLinear of a weighted node's weights, or kNone for another node.
+  NodeId WeightsOf(const Node& node) const {
+    if (!node.is("Conv") && !node.is("Gemm") && !node.is("MatMul")) return kNone;
+    return DequantizedConstant(node.input(1));
+  }
+  NodeId DequantizedConstant(ValueId id) const {
+    const NodeId producer = id == kNone ? kNone : graph_.producer(id);
+    if (producer == kNone || !graph_.node(producer).is("DequantizeLinear")) return kNone;
+    return IsConstant(graph_, graph_.node(producer).inputs[0]) ? producer : kNone;
+  }
+
+  absl::Status AddWeighted(NodeId id, NodeId dequantize) {
+    const Node& node = graph_.node(id);
+    Activation* x = Find(node.inputs[0]);
+    const auto scale = scale_of_.find(node.inputs[0]);
+    const NodeId bias = DequantizedConstant(node.input(2));
+    if (x == nullptr || scale == scale_of_.end() || (node.input(2) != kNone && bias == kNone)) {
+      return Unimplemented("{}: training needs a quantized input, and a bias of INT32 or none",
+                           Describe(node));
+    }
+    OCTET_ASSIGN_OR_RETURN(LatentWeights weights, LatentWeights::Read(graph_, dequantize));
+    network_->weighted_.push_back(std::make_unique<Network::Weighted>(
+        Network::Weighted{std::move(weights), std::nullopt, scale->second}));
+    Network::Weighted& weighted = *network_->weighted_.back();
+    if (bias != kNone) {
+      OCTET_ASSIGN_OR_RETURN(weighted.bias,
+                             LatentBias::Read(graph_, bias, weighted.weights, *weighted.x));
+    }
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], true));
+    const LayerContext context{graph_, node, {&x, 1}, *y};
+    LatentBias* const latent = weighted.bias ? &*weighted.bias : nullptr;
+    return Keep(node.is("Conv") ? MakeConv(context, weighted.weights, latent)
+                                : MakeProduct(context, weighted.weights, latent));
+  }
+
+  Graph graph_;
+  bool learn_ranges_;
+  TiedScales tied_;
+  std::unique_ptr<Network> network_{new Network()};
+  std::map<NodeId, Network::Scale*> scales_;  ///< By the root of those tied together.
+  std::map<ValueId, ActivationScale*> scale_of_;
+};
+
+absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_t batch,
+                                                        bool learn_ranges) {
+  Graph graph = qdq;
+  CutSoftmax(graph);
+  for (const ValueId input : graph.inputs) {
+    std::optional<Shape>& shape = graph.mutable_value(input).shape;
+    if (shape && shape->rank() > 0) (*shape)[0] = batch;
+  }
+  OCTET_RETURN_IF_ERROR(InferShapes(graph));
+  return NetworkBuilder(std::move(graph), learn_ranges).Run();
+}
+
+absl::Status Network::Forward() {
+  for (const auto& weighted : weighted_) {
+    weighted->weights.Refresh();
+    if (weighted->bias) weighted->bias->Refresh(weighted->weights, *weighted->x);
+  }
+  for (const auto& layer : layers_) OCTET_RETURN_IF_ERROR(layer->Forward());
+  return absl::OkStatus();
+}
+
+absl::Status Network::Backward() {
+  for (const auto& [id, activation] : activations_) activation->ClearGradient();
+  for (const auto& scale : scales_) scale->scale.parameter().gradients[0] = 0;
+  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
+    OCTET_RETURN_IF_ERROR((*layer)->Backward());
+  for (const auto& weighted : weighted_) {
+    weighted->weights.PullGradient();
+    if (weighted->bias) weighted->bias->PullGradient();
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Parameter*> Network::parameters() {
+  std::vector<Parameter*> parameters;
+  for (const auto& weighted : weighted_) {
+    parameters.push_back(&weighted->weights.parameter());
+    if (weighted->bias) parameters.push_back(&weighted->bias->parameter());
+  }
+  for (const auto& scale : scales_) {
+    if (scale->scale.learned()) parameters.push_back(&scale->scale.parameter());
+  }
+  return parameters;
+}
+
+void Network::WriteTo(Graph& graph) const {
+  for (const auto& weighted : weighted_) {
+    weighted->weights.WriteTo(graph);
+    if (weighted->bias) weighted->bias->WriteTo(graph, weighted->weights, *weighted->x);
+  }
+  for (const auto& scale : scales_) {
+    for (const ValueId id : scale->constants) {
+      Tensor constant(DType::kF32, graph.value(id).constant.shape());
+      constant.mutable_span<float>()[0] = scale->scale.scale();
+      graph.mutable_value(id).constant = std::move(constant);
+    }
+  }
+}
+
+}  // namespace octet::train

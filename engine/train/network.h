@@ -1,0 +1,66 @@
+// A QDQ graph as a network that is trained: layers in order, the activations between them, and what is learned.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/train/layer.h"
+
+namespace octet::train {
+
+/// Makes what the only output's last Softmax or LogSoftmax (along the last axis) reads the output instead; nothing where there
+/// is none.
+void CutSoftmax(Graph& graph);
+
+/// Holds memory for one batch of a fixed size. Not thread-safe; runs on the calling thread's OpenMP team.
+class Network {
+ public:
+  /// From a graph of the form that static quantization writes, for `batch` samples at once. `learn_ranges`: else the scales of
+  /// the activations stay. Those of the graph's inputs always do: their grids lie on the sensor's integers.
+  /// Errors: UNIMPLEMENTED naming the node that training does not know; as InferShapes for a batch that the model does not take.
+  static absl::StatusOr<std::unique_ptr<Network>> Build(const Graph& qdq, int64_t batch,
+                                                        bool learn_ranges);
+
+  /// In the order of the graph's inputs; whoever trains fills them.
+  std::vector<Activation*> inputs() const { return inputs_; }
+  /// What the graph's only output is; its gradient is to be filled before Backward().
+  Activation& output() { return *output_; }
+
+  absl::Status Forward();
+  /// Fills the gradients of parameters(). Requires: Forward() of this batch.
+  absl::Status Backward();
+  /// All that is learned, in an order that follows from the graph.
+  std::vector<Parameter*> parameters();
+
+  /// Puts what was learned into the graph that Build had, or a copy of it.
+  void WriteTo(Graph& graph) const;
+
+ private:
+  friend class NetworkBuilder;
+
+  struct Scale {
+    ActivationScale scale;
+    std::vector<ValueId> constants;  ///< Where the file has it.
+  };
+  struct Weighted {
+    LatentWeights weights;
+    std::optional<LatentBias> bias;
+    const ActivationScale* x;  ///< Of the input, for the bias.
+  };
+
+  Network() = default;
+
+  std::map<ValueId, std::unique_ptr<Activation>> activations_;
+  std::vector<std::unique_ptr<Scale>> scales_;
+  std::vector<std::unique_ptr<Weighted>> weighted_;
+  std::vector<std::unique_ptr<Layer>> layers_;
+  std::vector<Activation*> inputs_;
+  Activation* output_ = nullptr;
+};
+
+}  // namespace octet::train

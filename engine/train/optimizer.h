@@ -1,0 +1,37 @@
+// Stochastic gradient descent with momentum, and Adam.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/train/parameter.h"
+#include "engine/train/train.h"
+
+namespace octet::train {
+
+/// Moves parameters against their gradients; at step t of T the rate is r_t = rate * (1 + cos(pi t / T)) / 2.
+///   Adam  m = 0.9 m + 0.1 g,  v = 0.999 v + 0.001 g^2,  value -= r_t * m / (1 - 0.9^t) / (sqrt(v / (1 - 0.999^t)) + 1e-12)
+///   SGD   m = 0.9 m + g / unit^2,  value -= r_t * m:  a step of r_t along the gradient by the reals, which are value * unit
+/// Source: Kingma and Ba, Adam (2015); Loshchilov and Hutter, SGDR (2017).
+class Optimizer {
+ public:
+  Optimizer(TrainMethod method, double rate, int64_t steps, std::vector<Parameter*> parameters);
+
+  void Step();
+  double rate() const;
+
+ private:
+  void StepAdam(Parameter& parameter, size_t slot);
+  void StepSgd(Parameter& parameter, size_t slot);
+
+  TrainMethod method_;
+  double base_rate_;
+  int64_t steps_;
+  int64_t done_ = 0;
+  std::vector<Parameter*> parameters_;
+  std::vector<std::vector<float>> first_;   ///< m, per parameter.
+  std::vector<std::vector<float>> second_;  ///< v; Adam's alone.
+};
+
+}  // namespace octet::train

@@ -1,0 +1,119 @@
+// What is learned: numbers of a QDQ graph as reals that round to the integers of its file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/tensor/quant_params.h"
+
+namespace octet::train {
+
+/// What an optimizer moves. `values` are in units of their own, which make steps of one size fit all parameters: reals
+/// are values * units (or their change is, for a logarithm).
+struct Parameter {
+  std::string name;
+  std::vector<float> values;
+  std::vector<float> gradients;  ///< The loss's, by `values`.
+  std::vector<float> units;      ///< One per value.
+};
+
+/// The scale of an 8-bit activation, shared by all that data movement ties together. The value that is learned is its logarithm.
+class ActivationScale {
+ public:
+  ActivationScale(std::string name, float scale, int32_t zero_point, DType dtype, bool learned);
+
+  float scale() const;
+  int32_t zero_point() const { return zero_point_; }
+  IntRange range() const { return range_; }
+  bool learned() const { return learned_; }
+  /// Adds to the loss's gradient by the scale.
+  void AddGradient(double by_scale);
+  Parameter& parameter() { return parameter_; }
+
+ private:
+  Parameter parameter_;
+  float start_;
+  int32_t zero_point_;
+  IntRange range_;
+  bool learned_;
+};
+
+/// The weights behind one DequantizeLinear: w[i] = s[c] clamp(round(u[i]), -127, 127), the values being u. They begin on the
+/// integers of the file.
+class LatentWeights {
+ public:
+  /// Reads the constants of a DequantizeLinear of I8 with zero points 0. UNIMPLEMENTED naming the node for others.
+  static absl::StatusOr<LatentWeights> Read(const Graph& graph, NodeId dequantize);
+
+  const Shape& shape() const { return reals_.shape(); }
+  const QuantParams& params() const { return params_; }
+  /// The weights that the network multiplies with, row-major; Refresh() writes them.
+  const float* reals() const { return reals_.span<float>().data(); }
+  /// Where the loss's gradient by the reals goes, row-major.
+  float* gradient() { return gradient_.mutable_span<float>().data(); }
+
+  void Refresh();
+  /// parameter().gradients[i] = s[c] gradient()[i], 0 where u[i] rounds to beyond the range.
+  void PullGradient();
+  /// Puts the integers into the graph that this was read from, or a copy of it.
+  void WriteTo(Graph& graph) const;
+  Parameter& parameter() { return parameter_; }
+
+ private:
+  float ScaleOf(int64_t i) const;
+
+  Parameter parameter_;
+  ValueId integers_ = kNone;
+  QuantParams params_;
+  int64_t inner_ = 1;  ///< Elements behind the axis of the scales.
+  Tensor reals_;
+  Tensor gradient_;
+};
+
+/// The bias behind one DequantizeLinear: b[c] = t[c] round(values[c] units[c] / t[c]) with t[c] = x scale * w scale[c].
+class LatentBias {
+ public:
+  /// Reads the constants of a DequantizeLinear of I32. UNIMPLEMENTED naming the node for others.
+  static absl::StatusOr<LatentBias> Read(const Graph& graph, NodeId dequantize,
+                                         const LatentWeights& weights, const ActivationScale& x);
+
+  int64_t size() const { return reals_.elements(); }
+  const float* reals() const { return reals_.span<float>().data(); }
+  float* gradient() { return gradient_.mutable_span<float>().data(); }
+
+  void Refresh(const LatentWeights& weights, const ActivationScale& x);
+  /// parameter().gradients[c] = units[c] gradient()[c].
+  void PullGradient();
+  void WriteTo(Graph& graph, const LatentWeights& weights, const ActivationScale& x) const;
+  Parameter& parameter() { return parameter_; }
+
+ private:
+  /// round(b[c] / t[c]) within 32 bits, and t[c].
+  struct Rounded {
+    int32_t integer;
+    float scale;
+  };
+  Rounded Round(size_t c, const LatentWeights& weights, const ActivationScale& x) const;
+
+  Parameter parameter_;
+  ValueId integers_ = kNone;
+  ValueId scales_ = kNone;
+  Tensor reals_;
+  Tensor gradient_;
+};
+
+/// Scale, zero point and element type of a QuantizeLinear or DequantizeLinear whose parameters are constant scalars.
+/// UNIMPLEMENTED naming the node for others.
+struct ScalarParams {
+  float scale;
+  int32_t zero_point;
+  DType dtype;
+  bool operator==(const ScalarParams&) const = default;
+};
+absl::StatusOr<ScalarParams> ReadScalarParams(const Graph& graph, const Node& node);
+
+}  // namespace octet::train

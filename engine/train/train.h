@@ -1,0 +1,104 @@
+// `octet qat` as a function: an fp32 model in, an int8 variant out whose weights, biases and ranges were trained with the
+// rounding in place.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/quantize/calibration.h"
+#include "engine/quantize/quantizer.h"
+
+namespace octet {
+
+/// What training makes small. p = softmax of the model's output before its last Softmax (if it has one), z that output itself.
+enum class TrainLoss : uint8_t {
+  kDivergence,  ///< sum p_fp32 (log p_fp32 - log p), mean over the samples: the fp32 model teaches.
+  kNoise,  ///< sum (z - z_fp32)^2 / sum z_fp32^2: the fp32 model teaches, outputs need not be classes.
+  kLabels,  ///< -log p[label], mean over the samples.
+};
+/// "kl", "mse", "labels".
+std::string_view TrainLossName(TrainLoss loss);
+std::optional<TrainLoss> ParseTrainLoss(std::string_view name);
+
+enum class TrainMethod : uint8_t {
+  kAdam,  ///< Step sizes are in steps of each weight's grid.
+  kSgd,   ///< Momentum 0.9; step sizes are in reals.
+};
+/// "adam", "sgd".
+std::string_view TrainMethodName(TrainMethod method);
+std::optional<TrainMethod> ParseTrainMethod(std::string_view name);
+
+struct TrainOptions {
+  TrainLoss loss = TrainLoss::kDivergence;
+  TrainMethod method = TrainMethod::kAdam;
+  int epochs = 20;
+  int64_t batch = 32;
+  /// At the first step; falls to 0 along half a cosine over all epochs. nullopt: 0.02 for Adam, 0.001 for SGD.
+  std::optional<double> learning_rate;
+  bool learn_ranges = true;  ///< Learn the activations' scales; else keep those of calibration.
+  /// Share of distillation batches whose samples are blends of two: the teacher answers to them as to any input.
+  double blend = 0.5;
+  double held_back =
+      0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
+  int patience = 8;  ///< Epochs without a better one after which training stops.
+  uint64_t seed = 1;
+};
+
+/// Real-valued inputs, one sample per index of axis 0; one label per sample, or none.
+struct TrainSet {
+  CalibrationSet inputs;
+  std::vector<int64_t> labels;
+};
+
+/// One row of the training curve. Epoch 0 is the result of post-training quantization.
+struct TrainEpoch {
+  int epoch = 0;
+  std::optional<double> train_loss;  ///< Mean over the epoch's batches; none for epoch 0.
+  double held_back_loss = 0;         ///< Of the int8 file, as the engine runs it.
+  /// Share of held-back samples whose largest output is where the teacher has it: the fp32 model's, or the label.
+  double agreement = 0;
+  double seconds = 0;
+  bool best = false;  ///< So far.
+};
+
+/// How the caller follows training; both may be empty.
+struct TrainWatch {
+  std::function<void(const TrainEpoch&)> on_epoch;
+  std::function<bool()>
+      keep_going;  ///< Asked before each batch; false ends training with CANCELLED.
+};
+
+struct TrainResult {
+  Graph graph;
+  std::vector<TrainEpoch> epochs;
+  int best_epoch =
+      0;  ///< 0: nothing was better than post-training quantization, which `graph` then is.
+};
+
+/// Quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
+///   activations  y = s (clamp(round(x / s) + z) - z), s learned (LSQ), z and the model inputs' s kept
+///   weights      w = s[c] clamp(round(u)), u learned, s kept
+///   biases       b learned, rounded to the product of both scales
+/// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. The result is the epoch
+/// with the least held-back loss, of the same form as the quantizer's. The same seed, data and thread count give the same file.
+/// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
+/// number; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
+/// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);
+/// Esser et al., Learned Step Size Quantization (2020).
+absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,
+                                      const TrainSet& set, const TrainOptions& options,
+                                      const CalibrationRun& run, const TrainWatch& watch = {});
+
+/// TrainInt8 from file to file; the result appears at `out` at once or not at all.
+/// Errors: as ReadOnnxFile, TrainInt8 and WriteOnnxFile.
+absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const QuantizeRecipe& recipe,
+                                          const TrainSet& set, const TrainOptions& options,
+                                          const CalibrationRun& run, const TrainWatch& watch,
+                                          const std::string& out);
+
+}  // namespace octet
