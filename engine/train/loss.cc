@@ -17,18 +17,31 @@ void LogShares(std::span<const float> z, std::vector<double>& log_shares) {
   for (const float x : z) log_shares.push_back(x - log_sum);
 }
 
-double NoiseLoss(std::span<const float> z, std::span<const float> teacher,
+double Mean(std::span<const float> row) {
+  double sum = 0;
+  for (const float x : row) sum += x;
+  return sum / static_cast<double>(row.size());
+}
+
+double NoiseLoss(size_t rows, std::span<const float> z, const Targets& targets,
                  std::span<float> gradient) {
+  const size_t classes = z.size() / rows;
   double signal = 0;
   double noise = 0;
-  for (size_t i = 0; i < z.size(); ++i) {
-    const double difference = static_cast<double>(z[i]) - teacher[i];
-    signal += static_cast<double>(teacher[i]) * teacher[i];
-    noise += difference * difference;
+  for (size_t row = 0; row < rows; ++row) {
+    const auto own = z.subspan(row * classes, classes);
+    const auto wanted = targets.teacher.subspan(row * classes, classes);
+    const double offset = targets.shares ? Mean(wanted) : 0;
+    const double shift = targets.shares ? Mean(own) - offset : 0;
+    for (size_t c = 0; c < classes; ++c) {
+      const double difference = static_cast<double>(own[c]) - wanted[c] - shift;
+      noise += difference * difference;
+      signal += (wanted[c] - offset) * (wanted[c] - offset);
+      if (!gradient.empty()) gradient[row * classes + c] = static_cast<float>(2 * difference);
+    }
   }
   if (signal == 0) signal = 1;
-  for (size_t i = 0; i < gradient.size(); ++i)
-    gradient[i] = static_cast<float>(2 * (static_cast<double>(z[i]) - teacher[i]) / signal);
+  for (float& g : gradient) g /= static_cast<float>(signal);
   return noise / signal;
 }
 
@@ -40,7 +53,7 @@ size_t Largest(std::span<const float> row) {
 
 double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
               std::span<float> gradient) {
-  if (loss == TrainLoss::kNoise) return NoiseLoss(z, targets.teacher, gradient);
+  if (loss == TrainLoss::kNoise) return NoiseLoss(static_cast<size_t>(rows), z, targets, gradient);
   const size_t classes = z.size() / static_cast<size_t>(rows);
   std::vector<double> own;
   std::vector<double> wanted;

@@ -13,10 +13,12 @@ struct Targets {
   std::span<const float>
       teacher;  ///< The fp32 model's outputs, as many as the network's; for the losses that it teaches.
   std::span<const int64_t> labels;  ///< One per sample, for TrainLoss::kLabels; in [0, classes).
+  /// A Softmax follows: what is added to all classes of a sample alike changes nothing, and is no noise.
+  bool shares = false;
 };
 
 /// The loss of outputs z [rows, ...] as TrainLoss defines it, classes along all that is behind axis 0. Writes its gradient by z,
-/// unless `gradient` is empty. kNoise of a teacher that answers 0 alone is the plain sum of squares.
+/// unless `gradient` is empty. kNoise takes each sample's mean out of z and the teacher's outputs where they become shares; of a teacher that answers 0 alone is the plain sum of squares.
 double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
               std::span<float> gradient = {});
 

@@ -26,17 +26,18 @@ bool QuantizesInput(const Graph& graph, NodeId quantize) {
 
 }  // namespace
 
-void CutSoftmax(Graph& graph) {
-  if (graph.outputs.size() != 1) return;
+bool CutSoftmax(Graph& graph) {
+  if (graph.outputs.size() != 1) return false;
   const NodeId last = graph.producer(graph.outputs[0]);
-  if (last == kNone) return;
+  if (last == kNone) return false;
   const Node& node = graph.node(last);
   const std::optional<Shape>& shape = graph.value(graph.outputs[0]).shape;
-  if (!node.is("Softmax") && !node.is("LogSoftmax")) return;
+  if (!node.is("Softmax") && !node.is("LogSoftmax")) return false;
   const int64_t axis = node.attributes.IntOr("axis", node.version < 13 ? 1 : -1);
-  if (!shape || NormalizeAxis(axis, shape->rank()) != shape->rank() - 1) return;
+  if (!shape || NormalizeAxis(axis, shape->rank()) != shape->rank() - 1) return false;
   graph.outputs[0] = node.inputs[0];
   graph.RemoveDead();
+  return true;
 }
 
 // Which QuantizeLinear nodes have one scale because only data movement lies between them.

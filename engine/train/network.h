@@ -14,8 +14,8 @@
 namespace octet::train {
 
 /// Makes what the only output's last Softmax or LogSoftmax (along the last axis) reads the output instead; nothing where there
-/// is none.
-void CutSoftmax(Graph& graph);
+/// is none. True where there was one.
+bool CutSoftmax(Graph& graph);
 
 /// Holds memory for one batch of a fixed size. Not thread-safe; runs on the calling thread's OpenMP team.
 class Network {

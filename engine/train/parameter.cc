@@ -12,7 +12,7 @@ namespace {
 
 constexpr IntRange kWeightRange = {-127, 127};
 // A step of one moves a scale by so much of itself.
-constexpr float kScaleUnit = 0.05F;
+constexpr float kScaleUnit = 0.5F;
 
 absl::StatusOr<const Tensor*> ConstantInput(const Graph& graph, const Node& node, size_t slot) {
   const ValueId id = node.input(slot);

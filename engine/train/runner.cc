@@ -66,8 +66,24 @@ void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indic
     const auto* from = static_cast<const std::byte*>(samples[i].data());
     auto* to = static_cast<std::byte*>(batch[i].mutable_data());
     for (size_t row = 0; row < rows; ++row) {
-      const int64_t index = indices[std::min(row, indices.size() - 1)];
+      const int64_t index = indices[row % indices.size()];
       std::memcpy(to + row * row_bytes, from + static_cast<size_t>(index) * row_bytes, row_bytes);
+    }
+  }
+}
+
+void BlendSamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
+                  std::mt19937_64& random, std::vector<Tensor>& batch) {
+  std::uniform_real_distribution<float> uniform(0, 1);
+  const auto rows = static_cast<size_t>(batch[0].shape()[0]);
+  for (size_t row = first; row < rows; ++row) {
+    const auto other = static_cast<size_t>(others[random() % others.size()]);
+    const float t = uniform(random);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const size_t length = static_cast<size_t>(batch[i].elements()) / rows;
+      float* const x = batch[i].mutable_span<float>().data() + row * length;
+      const float* const y = samples[i].span<float>().data() + other * length;
+      for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
     }
   }
 }

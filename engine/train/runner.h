@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -39,8 +40,13 @@ class Runner {
   Workspace workspace_;
 };
 
-/// Copies samples to the rows of a batch; rows behind the last index repeat it. Requires: indices is not empty.
+/// Copies samples to the rows of a batch; rows behind the last index begin again. Requires: indices is not empty.
 void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indices,
                  std::vector<Tensor>& batch);
+
+/// Makes the rows from `first` on blends of what they hold and another sample: x = t x + (1 - t) x', t uniform in [0, 1), x'
+/// being one of `others`. Requires: FP32 samples.
+void BlendSamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
+                  std::mt19937_64& random, std::vector<Tensor>& batch);
 
 }  // namespace octet::train

@@ -8,7 +8,9 @@
 #include <random>
 
 #include "engine/engine.h"
+#include "engine/ops/op.h"
 #include "engine/tensor/status.h"
+#include "engine/train/exam.h"
 #include "engine/train/loss.h"
 #include "engine/train/network.h"
 #include "engine/train/optimizer.h"
@@ -88,7 +90,7 @@ class Trainer {
         OCTET_ASSIGN_OR_RETURN(row.train_loss, RunEpoch(epoch, optimizer));
         network_->WriteTo(start);
       }
-      OCTET_RETURN_IF_ERROR(Measure(start, row));
+      OCTET_RETURN_IF_ERROR(exam_->Measure(start, run_, row));
       row.seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
       row.best = row.held_back_loss < least;
@@ -112,7 +114,8 @@ class Trainer {
 
   absl::Status Prepare(const Graph& fp32, const Graph& start) {
     Graph teacher = fp32;
-    train::CutSoftmax(teacher);
+    OCTET_RETURN_IF_ERROR(InferShapes(teacher));
+    shares_ = train::CutSoftmax(teacher);
     for (const ValueId input : teacher.inputs)
       samples_.push_back(set_.inputs.at(teacher.value(input).name));
     OCTET_RETURN_IF_ERROR(Split(teacher));
@@ -127,7 +130,10 @@ class Trainer {
     std::iota(all.begin(), all.end(), 0);
     OCTET_ASSIGN_OR_RETURN(answers_, teacher_->RunAll(samples_, all));
     row_ = answers_.size() / all.size();
-    return CheckLabels();
+    OCTET_RETURN_IF_ERROR(CheckLabels());
+    OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, held_back_, set_.labels, options_,
+                                                    shares_, *teacher_, random_));
+    return absl::OkStatus();
   }
 
   // Which samples are trained on, and how many at once.
@@ -186,8 +192,9 @@ class Trainer {
     OCTET_RETURN_IF_ERROR(network_->Forward());
     train::Activation& output = network_->output();
     const auto size = static_cast<size_t>(output.size());
-    const double loss = train::LossOf(options_.loss, batch_, {output.values(), size},
-                                      {batch_answers_, batch_labels_}, {output.gradient(), size});
+    const double loss =
+        train::LossOf(options_.loss, batch_, {output.values(), size},
+                      {batch_answers_, batch_labels_, shares_}, {output.gradient(), size});
     OCTET_RETURN_IF_ERROR(network_->Backward());
     return loss;
   }
@@ -195,10 +202,9 @@ class Trainer {
   absl::Status FillBatch(std::span<const int64_t> picked) {
     std::vector<Tensor>& inputs = teacher_->inputs();
     train::PickSamples(samples_, picked, inputs);
-    std::uniform_real_distribution<float> uniform(0, 1);
     const bool blended = options_.loss != TrainLoss::kLabels &&
-                         uniform(random_) < static_cast<float>(options_.blend);
-    if (blended) Blend(inputs, picked, uniform);
+                         std::uniform_real_distribution<double>(0, 1)(random_) < options_.blend;
+    if (blended) train::BlendSamples(samples_, trained_, 0, random_, inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
       train::Activation& to = *network_->inputs()[i];
       train::CopyToPhysical(inputs[i].span<float>().data(), to.shape(), to.values());
@@ -219,21 +225,6 @@ class Trainer {
     return absl::OkStatus();
   }
 
-  // x = t x + (1 - t) x', x' being another sample that is trained on, t uniform in [0, 1).
-  void Blend(std::vector<Tensor>& inputs, std::span<const int64_t> picked,
-             std::uniform_real_distribution<float>& uniform) {
-    for (size_t row = 0; row < picked.size(); ++row) {
-      const auto other = static_cast<size_t>(trained_[random_() % trained_.size()]);
-      const float t = uniform(random_);
-      for (size_t i = 0; i < inputs.size(); ++i) {
-        const size_t length = static_cast<size_t>(inputs[i].elements()) / picked.size();
-        float* const x = inputs[i].mutable_span<float>().data() + row * length;
-        const float* const y = samples_[i].span<float>().data() + other * length;
-        for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
-      }
-    }
-  }
-
   std::vector<float> AnswersOf(std::span<const int64_t> indices) const {
     std::vector<float> answers;
     for (const int64_t index : indices) {
@@ -241,27 +232,6 @@ class Trainer {
       answers.insert(answers.end(), first, first + static_cast<int64_t>(row_));
     }
     return answers;
-  }
-
-  // The held-back samples, on the engine that will serve the file.
-  absl::Status Measure(const Graph& int8, TrainEpoch& row) {
-    Graph graph = int8;
-    train::CutSoftmax(graph);
-    OCTET_ASSIGN_OR_RETURN(Runner runner,
-                           Runner::Make(graph, Precision::kInt8, run_, samples_, batch_));
-    OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, runner.RunAll(samples_, held_back_));
-    const std::vector<float> answers = AnswersOf(held_back_);
-    std::vector<int64_t> labels;
-    if (options_.loss == TrainLoss::kLabels) {
-      for (const int64_t index : held_back_)
-        labels.push_back(set_.labels[static_cast<size_t>(index)]);
-    }
-    const int64_t rows = std::ssize(held_back_);
-    row.held_back_loss = train::LossOf(options_.loss, rows, z, {answers, labels});
-    row.agreement =
-        static_cast<double>(train::Agreements(options_.loss, rows, z, {answers, labels})) /
-        static_cast<double>(rows);
-    return absl::OkStatus();
   }
 
   const TrainSet& set_;
@@ -275,8 +245,10 @@ class Trainer {
   int64_t batch_ = 0;
   std::unique_ptr<Network> network_;
   std::optional<Runner> teacher_;
+  std::optional<train::Exam> exam_;
   std::vector<float> answers_;  ///< The teacher's, of all samples.
   size_t row_ = 0;              ///< Elements of one answer.
+  bool shares_ = false;         ///< A Softmax makes shares of them.
   std::vector<float> batch_answers_;
   std::vector<int64_t> batch_labels_;
 };

@@ -1,0 +1,61 @@
+#include "engine/train/exam.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/tensor/status.h"
+#include "engine/train/loss.h"
+#include "engine/train/network.h"
+
+namespace octet::train {
+namespace {
+
+std::vector<int64_t> FirstRows(int64_t count) {
+  std::vector<int64_t> rows(static_cast<size_t>(count));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
+}  // namespace
+
+absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const int64_t> held_back,
+                                std::span<const int64_t> labels, const TrainOptions& options,
+                                bool shares, Runner& teacher, std::mt19937_64& random) {
+  Exam exam;
+  exam.loss_ = options.loss;
+  exam.shares_ = shares;
+  exam.batch_ = teacher.output().shape()[0];
+  exam.own_ = std::ssize(held_back);
+  const bool blends = options.loss != TrainLoss::kLabels && options.blend > 0;
+  for (const Tensor& tensor : samples) {
+    Shape shape = tensor.shape();
+    shape[0] = blends ? std::max(exam.own_, kFewestRows) : exam.own_;
+    exam.rows_.emplace_back(DType::kF32, shape);
+  }
+  PickSamples(samples, held_back, exam.rows_);
+  BlendSamples(samples, held_back, static_cast<size_t>(exam.own_), random, exam.rows_);
+  if (options.loss == TrainLoss::kLabels) {
+    for (const int64_t index : held_back)
+      exam.labels_.push_back(labels[static_cast<size_t>(index)]);
+    return exam;
+  }
+  OCTET_ASSIGN_OR_RETURN(exam.answers_,
+                         teacher.RunAll(exam.rows_, FirstRows(exam.rows_[0].shape()[0])));
+  return exam;
+}
+
+absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const {
+  Graph graph = int8;
+  CutSoftmax(graph);
+  OCTET_ASSIGN_OR_RETURN(Runner runner, Runner::Make(graph, Precision::kInt8, run, rows_, batch_));
+  const int64_t rows = rows_[0].shape()[0];
+  OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, runner.RunAll(rows_, FirstRows(rows)));
+  const Targets targets{answers_, labels_, shares_};
+  row.held_back_loss = LossOf(loss_, rows, z, targets);
+  const size_t own = z.size() / static_cast<size_t>(rows) * static_cast<size_t>(own_);
+  row.agreement = static_cast<double>(Agreements(loss_, own_, {z.data(), own}, targets)) /
+                  static_cast<double>(own_);
+  return absl::OkStatus();
+}
+
+}  // namespace octet::train

@@ -1,0 +1,42 @@
+// What decides which epoch is the best: samples that are not trained on, run as they will be served.
+#pragma once
+
+#include <random>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/train/runner.h"
+#include "engine/train/train.h"
+
+namespace octet::train {
+
+/// Held-back samples with what is wanted of them. Where the fp32 model teaches, blends of them are added until there are
+/// kFewestRows: it answers to any input, and of a few samples the best epoch would be the luckiest one.
+class Exam {
+ public:
+  static constexpr int64_t kFewestRows = 256;
+
+  /// `labels`: of all samples, or none. `shares`: a Softmax follows. Errors: as Runner.
+  static absl::StatusOr<Exam> Make(std::span<const Tensor> samples,
+                                   std::span<const int64_t> held_back,
+                                   std::span<const int64_t> labels, const TrainOptions& options,
+                                   bool shares, Runner& teacher, std::mt19937_64& random);
+
+  /// Fills held_back_loss (of all rows) and agreement (of the samples themselves), running the graph in int8.
+  absl::Status Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const;
+
+ private:
+  TrainLoss loss_ = TrainLoss::kNoise;
+  bool shares_ = false;
+  int64_t batch_ = 0;
+  int64_t own_ = 0;  ///< The first rows are samples, the others blends.
+  std::vector<Tensor> rows_;
+  std::vector<float> answers_;
+  std::vector<int64_t> labels_;
+};
+
+}  // namespace octet::train

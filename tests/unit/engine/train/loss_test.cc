@@ -1,0 +1,69 @@
+// Losses by hand, and their gradients against differences.
+#include "engine/train/loss.h"
+
+#include <cmath>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace octet {
+namespace loss_test {
+
+using train::LossOf;
+using train::Targets;
+
+const std::vector<float> kOwn = {0.5F, -1, 2, 0, 1, -0.3F};
+const std::vector<float> kTeacher = {1, -2, 1.5F, 0.25F, 0.5F, 0};
+const std::vector<int64_t> kLabels = {2, 0};
+
+TEST(Loss, IsWhatItsDefinitionSays) {
+  const Targets targets{kTeacher, kLabels};
+  const double sum = std::exp(0.5) + std::exp(-1) + std::exp(2);
+  const double sum2 = 1 + std::exp(1) + std::exp(-0.3);
+  EXPECT_NEAR(LossOf(TrainLoss::kLabels, 2, kOwn, targets),
+              (std::log(sum) - 2 + std::log(sum2)) / 2, 1e-6);
+  EXPECT_NEAR(LossOf(TrainLoss::kNoise, 2, kOwn, targets),
+              (0.25 + 1 + 0.25 + 0.0625 + 0.25 + 0.09) / (1 + 4 + 2.25 + 0.0625 + 0.25), 1e-6);
+  EXPECT_NEAR(LossOf(TrainLoss::kDivergence, 2, kTeacher, targets), 0, 1e-7);
+  EXPECT_GT(LossOf(TrainLoss::kDivergence, 2, kOwn, targets), 0.01);
+}
+
+TEST(Loss, WhatASoftmaxTakesOutIsNoNoise) {
+  std::vector<float> shifted = kTeacher;
+  for (size_t i = 0; i < 3; ++i) shifted[i] += 5;
+  EXPECT_GT(LossOf(TrainLoss::kNoise, 2, shifted, {kTeacher, {}, false}), 1);
+  EXPECT_NEAR(LossOf(TrainLoss::kNoise, 2, shifted, {kTeacher, {}, true}), 0, 1e-9);
+}
+
+TEST(Loss, GradientsAreThoseOfDifferences) {
+  struct Case {
+    TrainLoss loss;
+    bool shares;
+  };
+  for (const auto [loss, shares] :
+       {Case{TrainLoss::kDivergence, true}, Case{TrainLoss::kNoise, false},
+        Case{TrainLoss::kNoise, true}, Case{TrainLoss::kLabels, true}}) {
+    const Targets targets{kTeacher, kLabels, shares};
+    std::vector<float> z = kOwn;
+    std::vector<float> gradient(z.size());
+    LossOf(loss, 2, z, targets, gradient);
+    for (size_t i = 0; i < z.size(); ++i) {
+      z[i] = kOwn[i] + 0.01F;
+      const double above = LossOf(loss, 2, z, targets);
+      z[i] = kOwn[i] - 0.01F;
+      const double below = LossOf(loss, 2, z, targets);
+      z[i] = kOwn[i];
+      EXPECT_NEAR(gradient[i], (above - below) / 0.02, 1e-4) << TrainLossName(loss) << " " << i;
+    }
+  }
+}
+
+TEST(Loss, CountsAgreements) {
+  const Targets targets{kTeacher, kLabels};  // The teacher's largest: 2 and 1; the own: 2 and 1.
+  EXPECT_EQ(train::Agreements(TrainLoss::kNoise, 2, kOwn, targets), 2);
+  EXPECT_EQ(train::Agreements(TrainLoss::kLabels, 2, kOwn, targets), 1);
+}
+
+}  // namespace loss_test
+}  // namespace octet

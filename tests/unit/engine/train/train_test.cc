@@ -1,0 +1,174 @@
+// Training from end to end: it wins back what rounding took, keeps what it cannot better, and refuses what makes no sense.
+#include "engine/train/train.h"
+
+#include "engine/onnx/onnx_file.h"
+#include "engine/tensor/status.h"
+#include "tests/support/small_network.h"
+
+namespace octet {
+namespace train_test {
+
+using ::testing::HasSubstr;
+using testing::PlainRecipe;
+using testing::SmallNetwork;
+using testing::SmallSamples;
+
+TrainOptions Short(int epochs = 6) {
+  TrainOptions options;
+  options.epochs = epochs;
+  options.batch = 16;
+  return options;
+}
+
+TEST(Train, LeavesLessNoiseThanCalibration) {
+  for (const TrainLoss loss : {TrainLoss::kNoise, TrainLoss::kDivergence}) {
+    TrainOptions options = Short(10);
+    options.loss = loss;
+    const auto result =
+        TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, options, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_GT(result->best_epoch, 0);
+    const auto& epochs = result->epochs;
+    EXPECT_FALSE(epochs[0].train_loss);
+    EXPECT_LT(epochs[static_cast<size_t>(result->best_epoch)].held_back_loss,
+              0.8 * epochs[0].held_back_loss)
+        << TrainLossName(loss);
+  }
+}
+
+TEST(Train, GradientDescentLearnsToo) {
+  TrainOptions options = Short(10);
+  options.method = TrainMethod::kSgd;
+  options.loss = TrainLoss::kNoise;
+  const auto result =
+      TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GT(result->best_epoch, 0);
+}
+
+TEST(Train, LearnsLabels) {
+  TrainSet set{SmallSamples(160), {}};
+  // The sign of the mean of the first channel: the fp32 network knows nothing of it.
+  for (int64_t i = 0; i < 160; ++i) {
+    double sum = 0;
+    for (int64_t k = 0; k < 64; ++k)
+      sum += set.inputs.at("x").span<float>()[static_cast<size_t>(i * 192 + k)];
+    set.labels.push_back(sum > 0 ? 3 : 1);
+  }
+  TrainOptions options = Short(30);
+  options.loss = TrainLoss::kLabels;
+  options.learning_rate = 0.2;
+  const auto result = TrainInt8(SmallNetwork(), PlainRecipe(), set, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  const TrainEpoch& best = result->epochs[static_cast<size_t>(result->best_epoch)];
+  EXPECT_LT(best.held_back_loss, 0.6 * result->epochs[0].held_back_loss);
+  EXPECT_GT(best.agreement, 0.6);
+}
+
+TEST(Train, TheSameSeedGivesTheSameFile) {
+  std::string files[3];
+  for (size_t i = 0; i < 3; ++i) {
+    TrainOptions options = Short(5);
+    options.seed = i < 2 ? 5 : 6;
+    const auto result =
+        TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, options, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_GT(result->best_epoch, 0);
+    files[i] = *WriteOnnxBytes(result->graph);
+  }
+  EXPECT_EQ(files[0], files[1]);
+  EXPECT_NE(files[0], files[2]);
+}
+
+TEST(Train, FallsBackToCalibration) {
+  TrainOptions options = Short(20);
+  options.learning_rate = 200;  // Every step throws the weights to the ends of their ranges.
+  options.learn_ranges = false;
+  options.patience = 3;
+  const TrainSet set{SmallSamples(64), {}};
+  const auto result = TrainInt8(SmallNetwork(), {}, set, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->best_epoch, 0);
+  EXPECT_EQ(result->epochs.size(), 4U);  // Patience ran out.
+  EXPECT_EQ(*WriteOnnxBytes(result->graph),
+            *WriteOnnxBytes(testing::Quantized(SmallNetwork(), {}, set.inputs)));
+}
+
+TEST(Train, AModelsOwnBatchIsKept) {
+  TrainOptions options = Short(2);
+  const auto result =
+      TrainInt8(SmallNetwork(4), PlainRecipe(), {SmallSamples(32), {}}, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->epochs.size(), 3U);
+}
+
+absl::Status Refusal(const TrainSet& set, const TrainOptions& options,
+                     const QuantizeRecipe& recipe = PlainRecipe(), const TrainWatch& watch = {}) {
+  return TrainInt8(SmallNetwork(), recipe, set, options, {}, watch).status();
+}
+
+void ExpectInvalid(const absl::Status& status, const char* words) {
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(Message(status)), HasSubstr(words));
+}
+
+TEST(Train, RefusesLabelsThatAreNoClasses) {
+  TrainOptions options = Short();
+  options.loss = TrainLoss::kLabels;
+  TrainSet set{SmallSamples(16), std::vector<int64_t>(16, 4)};
+  ExpectInvalid(Refusal({set.inputs, {}}, options), "expected one for each of 16 samples, got 0");
+  set.labels[11] = 5;
+  ExpectInvalid(Refusal(set, options), "label of sample 11: expected 0 to 4, got 5");
+  set.labels[11] = -1;
+  ExpectInvalid(Refusal(set, options), "got -1");
+}
+
+TEST(Train, RefusesTooFewSamplesAndOthersShapes) {
+  ExpectInvalid(Refusal({SmallSamples(7), {}}, Short()), "expected at least 8, got 7");
+  ExpectInvalid(Refusal({{{"x", Tensor(DType::kF32, Shape{16, 3, 8, 7})}}, {}}, Short()), "'x'");
+  ExpectInvalid(Refusal({{{"z", Tensor(DType::kF32, Shape{16, 3, 8, 8})}}, {}}, Short()), "'x'");
+}
+
+TEST(Train, RefusesOptionsOutOfRange) {
+  const TrainSet set{SmallSamples(16), {}};
+  TrainOptions options = Short(0);
+  ExpectInvalid(Refusal(set, options), "epochs");
+  options = Short();
+  options.learning_rate = -1;
+  ExpectInvalid(Refusal(set, options), "learning rate");
+  options = Short();
+  options.held_back = 1;
+  ExpectInvalid(Refusal(set, options), "held back");
+  options = Short();
+  options.blend = 2;
+  ExpectInvalid(Refusal(set, options), "blended");
+  QuantizeRecipe recipe;
+  recipe.to = Precision::kFp16;
+  ExpectInvalid(Refusal(set, Short(), recipe), "fp16");
+}
+
+TEST(Train, EndsWhereTheLossIsNoNumber) {
+  TrainOptions options = Short();
+  options.learning_rate = 1e30;
+  ExpectInvalid(Refusal({SmallSamples(64), {}}, options), "training diverged");
+}
+
+TEST(Train, EndsWhenItIsToldTo) {
+  int batches = 0;
+  TrainWatch watch;
+  watch.keep_going = [&] { return ++batches < 3; };
+  const absl::Status status = Refusal({SmallSamples(64), {}}, Short(), PlainRecipe(), watch);
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(batches, 3);
+}
+
+TEST(TrainNames, AreTheirInverse) {
+  for (const TrainLoss loss : {TrainLoss::kDivergence, TrainLoss::kNoise, TrainLoss::kLabels})
+    EXPECT_EQ(ParseTrainLoss(TrainLossName(loss)), loss);
+  for (const TrainMethod method : {TrainMethod::kAdam, TrainMethod::kSgd})
+    EXPECT_EQ(ParseTrainMethod(TrainMethodName(method)), method);
+  EXPECT_EQ(ParseTrainLoss("hinge"), std::nullopt);
+}
+
+}  // namespace train_test
+}  // namespace octet

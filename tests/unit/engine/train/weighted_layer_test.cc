@@ -1,0 +1,131 @@
+// Convolutions and products: gradients by the input and by the integers of the weights. Both are linear, so that differences
+// over a whole step are exact.
+#include "engine/tensor/status.h"
+#include "tests/support/gradient_check.h"
+
+namespace octet {
+namespace weighted_layer_test {
+
+using testing::LayerUnderTest;
+using train::ActivationScale;
+using train::LatentBias;
+using train::LatentWeights;
+
+void ExpectGradientOf(LayerUnderTest& under_test, train::Layer& layer, train::Parameter& parameter,
+                      const std::function<void()>& refresh, const std::vector<float>& steps) {
+  const std::vector<float> gradients = parameter.gradients;
+  const size_t stride = std::max<size_t>(1, parameter.values.size() / 50);
+  for (size_t i = 0; i < parameter.values.size(); i += stride) {
+    const float before = parameter.values[i];
+    double sums[2];
+    for (const int side : {0, 1}) {
+      parameter.values[i] = before + (side == 0 ? -steps[i] : steps[i]);
+      refresh();
+      sums[side] = under_test.Sum(layer);
+    }
+    parameter.values[i] = before;
+    refresh();
+    const double difference = (sums[1] - sums[0]) / (2.0 * steps[i]);
+    ASSERT_NEAR(gradients[i], difference, 2e-3 * (1 + std::abs(difference)))
+        << parameter.name << ", element " << i;
+  }
+}
+
+// y = op(x, DequantizeLinear(w), DequantizeLinear(bias)).
+void CheckWeighted(std::string_view op, Shape x_shape, Shape w_shape, int64_t axis, bool has_bias,
+                   GraphBuilder::Attrs attributes = {}) {
+  SCOPED_TRACE(w_shape.ToString());
+  GraphBuilder b;
+  const ValueId x = b.Input("x", std::move(x_shape));
+  const ValueId w = b.QuantizedWeights(w_shape, axis);
+  std::vector<ValueId> inputs = {x, w};
+  Graph so_far = b.Build();
+  const NodeId weights_node = so_far.producer(w);
+  auto weights = LatentWeights::Read(so_far, weights_node);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ActivationScale x_scale("x", 0.5F, 0, DType::kU8, true);
+  if (has_bias) {
+    std::vector<float> scales = weights->params().scales;
+    for (float& scale : scales) scale *= x_scale.scale();
+    const int64_t channels = w_shape[static_cast<int>(axis)];
+    inputs.push_back(b.Op(
+        "DequantizeLinear",
+        {b.RandomInts(DType::kI32, {channels}, -1000, 1000), b.Constant<float>({channels}, scales)},
+        {{"axis", int64_t{0}}}));
+  }
+  b.Output(b.Op(op, inputs, std::move(attributes)));
+  const Graph graph = b.Build();
+  std::optional<LatentBias> bias;
+  if (has_bias) {
+    auto read = LatentBias::Read(graph, graph.producer(inputs[2]), *weights, x_scale);
+    ASSERT_TRUE(read.ok()) << read.status();
+    bias = *std::move(read);
+  }
+  LayerUnderTest under_test(graph);
+  LatentBias* const latent = bias ? &*bias : nullptr;
+  auto layer = op == "Conv" ? train::MakeConv(under_test.context(), *weights, latent)
+                            : train::MakeProduct(under_test.context(), *weights, latent);
+  ASSERT_TRUE(layer.ok()) << layer.status();
+  under_test.ExpectReference(**layer);
+  under_test.ExpectDifferences(**layer, 0.5F);
+  ASSERT_TRUE((*layer)->Forward().ok());
+  under_test.RunBackward(**layer);
+  weights->PullGradient();
+  for (float& value : weights->parameter().values) value = std::clamp(value, -126.0F, 126.0F);
+  ExpectGradientOf(
+      under_test, **layer, weights->parameter(), [&] { weights->Refresh(); },
+      std::vector<float>(weights->parameter().values.size(), 1));
+  if (!bias) return;
+  bias->PullGradient();
+  std::vector<float> steps;  // Sixteen integers of each bias.
+  for (const float unit : bias->parameter().units)
+    steps.push_back(16 * weights->params().scales[steps.size()] * x_scale.scale() / unit);
+  ExpectGradientOf(
+      under_test, **layer, bias->parameter(), [&] { bias->Refresh(*weights, x_scale); }, steps);
+}
+
+TEST(ConvLayer, Plain) {
+  CheckWeighted("Conv", {2, 3, 7, 6}, {8, 3, 3, 3}, 0, true, {{"pads", Ints{1, 1, 1, 1}}});
+  CheckWeighted("Conv", {2, 16, 8, 8}, {32, 16, 3, 3}, 0, false,
+                {{"pads", Ints{0, 0, 1, 1}}, {"strides", Ints{2, 2}}});
+  CheckWeighted("Conv", {3, 8, 5, 5}, {16, 8, 1, 1}, 0, true);
+  CheckWeighted("Conv", {2, 1, 12, 10}, {6, 1, 4, 3}, 0, true,
+                {{"auto_pad", std::string("SAME_UPPER")}});
+}
+
+TEST(ConvLayer, Groups) {
+  CheckWeighted("Conv", {2, 8, 6, 6}, {8, 1, 3, 3}, 0, true,
+                {{"group", int64_t{8}}, {"pads", Ints{1, 1, 1, 1}}});
+  CheckWeighted("Conv", {2, 6, 6, 6}, {6, 1, 3, 3}, 0, true,
+                {{"group", int64_t{6}}, {"pads", Ints{0, 0, 1, 1}}, {"strides", Ints{2, 2}}});
+  CheckWeighted("Conv", {2, 8, 6, 6}, {12, 4, 3, 3}, 0, true, {{"group", int64_t{2}}});
+}
+
+TEST(ConvLayer, OtherRanksAndDilations) {
+  CheckWeighted("Conv", {2, 4, 9}, {5, 4, 3}, 0, true, {{"pads", Ints{1, 1}}});
+  CheckWeighted("Conv", {1, 2, 4, 5, 4}, {3, 2, 2, 2, 2}, 0, true);
+  CheckWeighted("Conv", {2, 3, 9, 9}, {4, 3, 3, 3}, 0, true, {{"dilations", Ints{2, 2}}});
+}
+
+TEST(ProductLayer, GemmAndMatMul) {
+  CheckWeighted("Gemm", {5, 7}, {4, 7}, 0, true, {{"transB", int64_t{1}}});
+  CheckWeighted("Gemm", {5, 7}, {7, 4}, 1, true);
+  CheckWeighted("MatMul", {2, 3, 8}, {8, 5}, 1, false);
+}
+
+TEST(ProductLayer, RefusesWhatItDoesNotCompute) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {7, 5});
+  const ValueId w = b.QuantizedWeights({7, 4}, 1);
+  b.Output(b.Op("Gemm", {x, w}, {{"transA", int64_t{1}}}));
+  const Graph graph = b.Build();
+  auto weights = LatentWeights::Read(graph, graph.producer(w));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  LayerUnderTest under_test(graph);
+  const auto layer = train::MakeProduct(under_test.context(), *weights, nullptr);
+  EXPECT_EQ(layer.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(Message(layer.status())), ::testing::HasSubstr("Gemm_"));
+}
+
+}  // namespace weighted_layer_test
+}  // namespace octet
