@@ -1,6 +1,7 @@
 // octet qat: an fp32 model in, an int8 variant out that was trained with its rounding.
 #include <atomic>
 #include <csignal>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 
@@ -73,6 +74,18 @@ void PrintRow(const TrainEpoch& row) {
             << std::flush;
 }
 
+// Before hours of training, not after them.
+absl::Status MakeFolderOf(const std::string& file) {
+  const std::filesystem::path folder = std::filesystem::path(file).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error)
+    return InvalidArgument("cannot create folder {}: {}", folder.string(), error.message());
+  if (std::filesystem::is_directory(file, error))
+    return InvalidArgument("--out: {} is a folder, expected a file", file);
+  return absl::OkStatus();
+}
+
 absl::Status Train(const QatOptions& options) {
   QuantizeRecipe recipe = options.recipe;
   recipe.per_channel = !options.per_tensor;
@@ -80,6 +93,7 @@ absl::Status Train(const QatOptions& options) {
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
+  OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
   std::signal(SIGINT, OnInterrupt);
   std::signal(SIGTERM, OnInterrupt);
   std::optional<ProgressBar> bar;
@@ -128,13 +142,15 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
   verb.add_option("--learning-rate", train.learning_rate,
-                  "Of the first step; falls to 0 along a cosine [0.02 for adam, 0.001 for sgd]")
+                  "Of the first step; falls to 0 along a cosine [0.01 for adam, 0.001 for sgd]")
       ->check(CLI::PositiveNumber);
   verb.add_flag("--learn-ranges,!--keep-ranges", train.learn_ranges,
                 "Learn the activations' scales, too")
       ->capture_default_str();
-  verb.add_option("--blend", train.blend,
-                  "Share of batches whose samples are blends of two, for the fp32 model to answer")
+  verb.add_option(
+          "--vary", train.vary,
+          "Share of batches whose samples are blended, moved or mirrored for the fp32 model "
+          "to answer")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   verb.add_option("--held-back", train.held_back,
@@ -144,7 +160,7 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
   verb.add_option("--patience", train.patience, "Epochs without a better one before it stops")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb.add_option("--seed", train.seed, "Of shuffling, splitting and blending")
+  verb.add_option("--seed", train.seed, "Of shuffling, splitting and varying")
       ->capture_default_str();
 }
 

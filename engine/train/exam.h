@@ -14,7 +14,7 @@
 
 namespace octet::train {
 
-/// Held-back samples with what is wanted of them. Where the fp32 model teaches, blends of them are added until there are
+/// Held-back samples with what is wanted of them. Where the fp32 model teaches, varied ones are added until there are
 /// kFewestRows: it answers to any input, and of a few samples the best epoch would be the luckiest one.
 class Exam {
  public:
@@ -33,7 +33,7 @@ class Exam {
   TrainLoss loss_ = TrainLoss::kNoise;
   bool shares_ = false;
   int64_t batch_ = 0;
-  int64_t own_ = 0;  ///< The first rows are samples, the others blends.
+  int64_t own_ = 0;  ///< The first rows are samples, the others varied ones.
   std::vector<Tensor> rows_;
   std::vector<float> answers_;
   std::vector<int64_t> labels_;

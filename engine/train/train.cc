@@ -47,9 +47,9 @@ absl::Status CheckOptions(const QuantizeRecipe& recipe, const TrainOptions& opti
     return InvalidArgument("the learning rate is a positive number, got {}", rate);
   if (!(options.held_back > 0 && options.held_back < 1))
     return InvalidArgument("the share held back lies between 0 and 1, got {}", options.held_back);
-  if (!(options.blend >= 0 && options.blend <= 1))
-    return InvalidArgument("the share of blended batches lies between 0 and 1, got {}",
-                           options.blend);
+  if (!(options.vary >= 0 && options.vary <= 1))
+    return InvalidArgument("the share of varied batches lies between 0 and 1, got {}",
+                           options.vary);
   return absl::OkStatus();
 }
 
@@ -107,7 +107,7 @@ class Trainer {
   }
 
  private:
-  static constexpr double kAdamRate = 0.02;
+  static constexpr double kAdamRate = 0.01;
   static constexpr double kSgdRate = 0.001;
 
   int64_t BatchesPerEpoch() const { return std::ssize(trained_) / batch_; }
@@ -126,10 +126,6 @@ class Trainer {
     OCTET_ASSIGN_OR_RETURN(Runner runner,
                            Runner::Make(teacher, Precision::kFp32, run_, samples_, batch_));
     teacher_.emplace(std::move(runner));
-    std::vector<int64_t> all(static_cast<size_t>(samples_[0].shape()[0]));
-    std::iota(all.begin(), all.end(), 0);
-    OCTET_ASSIGN_OR_RETURN(answers_, teacher_->RunAll(samples_, all));
-    row_ = answers_.size() / all.size();
     OCTET_RETURN_IF_ERROR(CheckLabels());
     OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, held_back_, set_.labels, options_,
                                                     shares_, *teacher_, random_));
@@ -157,7 +153,7 @@ class Trainer {
 
   absl::Status CheckLabels() const {
     if (options_.loss != TrainLoss::kLabels) return absl::OkStatus();
-    const auto classes = static_cast<int64_t>(row_);
+    const auto classes = teacher_->output().elements() / batch_;
     for (size_t i = 0; i < set_.labels.size(); ++i) {
       if (set_.labels[i] < 0 || set_.labels[i] >= classes)
         return InvalidArgument("label of sample {}: expected 0 to {}, got {}", i, classes - 1,
@@ -202,9 +198,9 @@ class Trainer {
   absl::Status FillBatch(std::span<const int64_t> picked) {
     std::vector<Tensor>& inputs = teacher_->inputs();
     train::PickSamples(samples_, picked, inputs);
-    const bool blended = options_.loss != TrainLoss::kLabels &&
-                         std::uniform_real_distribution<double>(0, 1)(random_) < options_.blend;
-    if (blended) train::BlendSamples(samples_, trained_, 0, random_, inputs);
+    const bool varied = options_.loss != TrainLoss::kLabels &&
+                        std::uniform_real_distribution<double>(0, 1)(random_) < options_.vary;
+    if (varied) train::VarySamples(samples_, trained_, 0, random_, inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
       train::Activation& to = *network_->inputs()[i];
       train::CopyToPhysical(inputs[i].span<float>().data(), to.shape(), to.values());
@@ -215,23 +211,10 @@ class Trainer {
         batch_labels_.push_back(set_.labels[static_cast<size_t>(index)]);
       return absl::OkStatus();
     }
-    if (blended) {
-      OCTET_RETURN_IF_ERROR(teacher_->Run());
-      const auto answers = teacher_->output().span<float>();
-      batch_answers_.assign(answers.begin(), answers.end());
-    } else {
-      batch_answers_ = AnswersOf(picked);
-    }
+    OCTET_RETURN_IF_ERROR(teacher_->Run());
+    const auto answers = teacher_->output().span<float>();
+    batch_answers_.assign(answers.begin(), answers.end());
     return absl::OkStatus();
-  }
-
-  std::vector<float> AnswersOf(std::span<const int64_t> indices) const {
-    std::vector<float> answers;
-    for (const int64_t index : indices) {
-      const auto first = answers_.begin() + index * static_cast<int64_t>(row_);
-      answers.insert(answers.end(), first, first + static_cast<int64_t>(row_));
-    }
-    return answers;
   }
 
   const TrainSet& set_;
@@ -246,9 +229,7 @@ class Trainer {
   std::unique_ptr<Network> network_;
   std::optional<Runner> teacher_;
   std::optional<train::Exam> exam_;
-  std::vector<float> answers_;  ///< The teacher's, of all samples.
-  size_t row_ = 0;              ///< Elements of one answer.
-  bool shares_ = false;         ///< A Softmax makes shares of them.
+  bool shares_ = false;  ///< A Softmax makes shares of the outputs.
   std::vector<float> batch_answers_;
   std::vector<int64_t> batch_labels_;
 };

@@ -34,15 +34,16 @@ std::string_view TrainMethodName(TrainMethod method);
 std::optional<TrainMethod> ParseTrainMethod(std::string_view name);
 
 struct TrainOptions {
-  TrainLoss loss = TrainLoss::kDivergence;
+  TrainLoss loss = TrainLoss::kNoise;
   TrainMethod method = TrainMethod::kAdam;
-  int epochs = 20;
-  int64_t batch = 32;
-  /// At the first step; falls to 0 along half a cosine over all epochs. nullopt: 0.02 for Adam, 0.001 for SGD.
+  int epochs = 30;
+  int64_t batch = 16;
+  /// At the first step; falls to 0 along half a cosine over all epochs. nullopt: 0.01 for Adam, 0.001 for SGD.
   std::optional<double> learning_rate;
   bool learn_ranges = true;  ///< Learn the activations' scales; else keep those of calibration.
-  /// Share of distillation batches whose samples are blends of two: the teacher answers to them as to any input.
-  double blend = 0.5;
+  /// Share of distillation batches whose samples are varied, for the teacher answers to them as to any input: blended with
+  /// another sample, or, where inputs have planes, moved and mirrored.
+  double vary = 0.5;
   double held_back =
       0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
   int patience = 8;  ///< Epochs without a better one after which training stops.

@@ -16,6 +16,12 @@ def octet(*words, stderr=subprocess.PIPE):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=240, check=False)
 
 
+def start(*words):
+    """Returns the running process; its output is text."""
+    command = [_executable, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def answer(*words):
     """Returns what a verb prints with --json; fails the test when the verb fails."""
     done = octet(*words, "--json")

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Trains the demo's model with its rounding, as a user would, and gives `octet qat` what it cannot use.
+
+usage: qat_test.py OCTET
+"""
+
+import pathlib
+import signal
+import tempfile
+import unittest
+
+import numpy as np
+
+import octet_process
+from demo_model import CALIBRATION, FP32, MAP, TEST
+from octet_process import answer, octet
+
+
+class QatTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.out = self.folder / "out" / "int8.onnx"
+        self.out.parent.mkdir()
+
+    def train(self, *words, data=CALIBRATION):
+        return answer("qat", FP32, "--data", data, "--map", MAP, "--out", self.out, *words)
+
+    def refused(self, *words, data=CALIBRATION, out=None):
+        """Returns the one line that the verb ends with."""
+        done = octet("qat", FP32, "--data", data, "--map", MAP, "--out", out or self.out, *words)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(list(self.out.parent.iterdir()), [], "nothing is left behind")
+        line = done.stderr.splitlines()[-1]
+        self.assertTrue(line.startswith("octet: "), done.stderr)
+        return line
+
+    def data(self, **changes):
+        with np.load(CALIBRATION) as arrays:
+            kept = {**{name: arrays[name] for name in arrays}, **changes}
+        path = self.folder / "data.npz"
+        np.savez(path, **{name: array for name, array in kept.items() if array is not None})
+        return path
+
+    def test_the_fp32_model_teaches(self):
+        curve = self.train("--epochs", 2, "--per-tensor", "--no-equalize", "--no-compensate")
+        self.assertEqual([row["epoch"] for row in curve["epochs"]], [0, 1, 2])
+        self.assertIsNone(curve["epochs"][0]["train_loss"])
+        best = curve["epochs"][curve["best_epoch"]]
+        self.assertEqual(best["held_back_loss"], min(row["held_back_loss"] for row in curve["epochs"]))
+        self.assertGreater(curve["best_epoch"], 0)
+        result = answer("eval", self.out, "--data", TEST, "--map", MAP, "--reference", FP32)
+        self.assertGreaterEqual(result["agreement"], 98.5)
+        certificate = answer("inspect", self.out)
+        self.assertEqual(certificate["precision"], "int8")
+        self.assertGreaterEqual(certificate["mac_share"]["int8"], 0.97)
+
+    def test_labels_teach(self):
+        curve = self.train("--labels", "--epochs", 1)
+        self.assertEqual(len(curve["epochs"]), 2)
+        result = answer("eval", self.out, "--data", TEST, "--map", MAP)
+        self.assertGreaterEqual(result["top1"], 90)
+
+    def test_the_curve_is_printed(self):
+        done = octet("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--epochs", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertIn("held-back loss", lines[0])
+        self.assertIn("calibrated", lines[1])
+
+    def test_labels_that_do_not_fit(self):
+        count = len(np.load(CALIBRATION)["inputs"])
+        labels = np.zeros(count, np.int64)
+        labels[7] = 32
+        self.assertIn("label of sample 7: expected 0 to 31, got 32", self.refused("--labels", data=self.data(labels=labels)))
+        self.assertIn("'labels'", self.refused("--labels", data=self.data(labels=None)))
+
+    def test_data_that_do_not_fit(self):
+        images = np.load(CALIBRATION)["inputs"]
+        line = self.refused(data=self.data(inputs=images[:, :, :20]))
+        self.assertIn("expected shape [?,3,32,32]", line)
+        few = self.data(inputs=images[:5], labels=None)
+        self.assertIn("expected at least 8, got 5", self.refused(data=few))
+
+    def test_a_loss_that_is_no_number(self):
+        self.assertIn("training diverged", self.refused("--learning-rate", "1e30", "--epochs", 2))
+
+    def test_a_place_that_takes_no_file(self):
+        self.assertIn("cannot create folder /proc/octet", self.refused(out="/proc/octet/int8.onnx"))
+        self.assertIn("is a folder", self.refused(out=self.folder))
+
+    def test_an_interrupt_ends_it_without_a_file(self):
+        process = octet_process.start(
+            "qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--epochs", 10000, "--patience", 10000
+        )
+        with process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1, stderr)
+        self.assertIn("octet: training was stopped", stderr.replace(f"{FP32}: ", ""))
+        self.assertEqual(list(self.out.parent.iterdir()), [])
+
+
+if __name__ == "__main__":
+    octet_process.main()

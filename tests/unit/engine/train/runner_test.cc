@@ -1,0 +1,98 @@
+// Batches of samples, and what makes more of them.
+#include "engine/train/runner.h"
+
+#include <algorithm>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+#include "tests/support/random_tensor.h"
+
+namespace octet {
+namespace runner_test {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+Tensor Numbers(const Shape& shape) {
+  Tensor tensor(DType::kF32, shape);
+  for (size_t i = 0; i < tensor.span<float>().size(); ++i)
+    tensor.mutable_span<float>()[i] = static_cast<float>(i);
+  return tensor;
+}
+
+TEST(PickSamples, CopiesRowsAndBeginsAgain) {
+  const Tensor samples = Numbers(Shape{4, 2});
+  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{3, 2})};
+  const int64_t picked[] = {3, 1};
+  train::PickSamples({&samples, 1}, picked, batch);
+  EXPECT_THAT(batch[0].span<float>(), ElementsAre(6, 7, 2, 3, 6, 7));
+}
+
+TEST(VarySamples, BlendsRowsBehindTheFirstOnes) {
+  const Tensor samples = Numbers(Shape{4, 2});
+  const int64_t all[] = {0, 1, 2, 3};
+  const int64_t other[] = {3};
+  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{4, 2})};
+  train::PickSamples({&samples, 1}, all, batch);
+  std::mt19937_64 random(1);
+  train::VarySamples({&samples, 1}, other, 2, random, batch);
+  const auto rows = batch[0].span<float>();
+  EXPECT_THAT(rows.first(4), ElementsAre(0, 1, 2, 3));
+  EXPECT_GE(rows[4], 4);
+  EXPECT_LE(rows[4], 6);
+  EXPECT_FLOAT_EQ(rows[5], rows[4] + 1);
+}
+
+// Every channel is moved alike, by an eighth at most; what comes in at an edge is the edge.
+TEST(VarySamples, MovesPlanes) {
+  const Tensor samples = Numbers(Shape{1, 2, 16, 8});
+  const int64_t only[] = {0};
+  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{200, 2, 16, 8})};
+  train::PickSamples({&samples, 1}, only, batch);
+  std::mt19937_64 random(2);
+  train::VarySamples({&samples, 1}, only, 0, random, batch);
+  int moved = 0;
+  int mirrored = 0;
+  for (size_t row = 0; row < 200; ++row) {
+    const auto x = batch[0].span<float>().subspan(row * 256, 256);
+    for (size_t i = 0; i < 128; ++i) ASSERT_FLOAT_EQ(x[i] + 128, x[i + 128]);
+    const auto middle = static_cast<int>(x[8 * 8 + 4]);
+    const auto right = static_cast<int>(x[8 * 8 + 5]);
+    ASSERT_EQ(std::abs(right - middle), 1);
+    ASSERT_LE(std::abs(middle / 8 - 8), 2);
+    mirrored += right < middle;
+    moved += middle != 8 * 8 + 4;
+  }
+  EXPECT_GT(moved, 40);
+  EXPECT_GT(mirrored, 20);
+  EXPECT_LT(mirrored, 80);
+}
+
+TEST(Runner, AnswersForSamplesInOrder) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2});
+  b.Output(b.Op("Add", {x, b.Scalar(0.5F)}));
+  const Tensor samples = Numbers(Shape{5, 2});
+  auto runner = train::Runner::Make(b.Build(), Precision::kFp32, {}, {&samples, 1}, 2);
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const int64_t picked[] = {4, 0, 2};
+  const auto answers = runner->RunAll({&samples, 1}, picked);
+  ASSERT_TRUE(answers.ok()) << answers.status();
+  EXPECT_THAT(*answers, ElementsAre(8.5F, 9.5F, 0.5F, 1.5F, 4.5F, 5.5F));
+}
+
+TEST(Runner, NeedsOneRowPerSample) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2});
+  b.Output(b.Op("Transpose", {x}));
+  const Tensor samples = Numbers(Shape{5, 2});
+  const auto runner = train::Runner::Make(b.Build(), Precision::kFp32, {}, {&samples, 1}, 4);
+  EXPECT_EQ(runner.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(Message(runner.status())), HasSubstr("one row per sample"));
+}
+
+}  // namespace runner_test
+}  // namespace octet
