@@ -148,9 +148,8 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
                 "Learn the activations' scales, too")
       ->capture_default_str();
   verb.add_option(
-          "--vary", train.vary,
-          "Share of batches whose samples are blended, moved or mirrored for the fp32 model "
-          "to answer")
+          "--blend", train.blend,
+          "Share of batches whose samples are blended with others for the fp32 model to answer")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   verb.add_option("--held-back", train.held_back,
@@ -160,7 +159,7 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
   verb.add_option("--patience", train.patience, "Epochs without a better one before it stops")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb.add_option("--seed", train.seed, "Of shuffling, splitting and varying")
+  verb.add_option("--seed", train.seed, "Of shuffling, splitting and blending")
       ->capture_default_str();
 }
 

@@ -5,8 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "oneapi/dnnl/dnnl.hpp"
-
+#include "engine/onednn/memory_desc.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/tensor.h"
 

@@ -26,14 +26,14 @@ absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const
   exam.shares_ = shares;
   exam.batch_ = teacher.output().shape()[0];
   exam.own_ = std::ssize(held_back);
-  const bool varies = options.loss != TrainLoss::kLabels && options.vary > 0;
+  const bool blends = options.loss != TrainLoss::kLabels && options.blend > 0;
   for (const Tensor& tensor : samples) {
     Shape shape = tensor.shape();
-    shape[0] = varies ? std::max(exam.own_, kFewestRows) : exam.own_;
+    shape[0] = blends ? std::max(exam.own_, kFewestRows) : exam.own_;
     exam.rows_.emplace_back(DType::kF32, shape);
   }
   PickSamples(samples, held_back, exam.rows_);
-  VarySamples(samples, held_back, static_cast<size_t>(exam.own_), random, exam.rows_);
+  BlendSamples(samples, held_back, static_cast<size_t>(exam.own_), random, exam.rows_);
   if (options.loss == TrainLoss::kLabels) {
     for (const int64_t index : held_back)
       exam.labels_.push_back(labels[static_cast<size_t>(index)]);

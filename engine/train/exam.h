@@ -14,11 +14,11 @@
 
 namespace octet::train {
 
-/// Held-back samples with what is wanted of them. Where the fp32 model teaches, varied ones are added until there are
+/// Held-back samples with what is wanted of them. Where the fp32 model teaches, blends of them are added until there are
 /// kFewestRows: it answers to any input, and of a few samples the best epoch would be the luckiest one.
 class Exam {
  public:
-  static constexpr int64_t kFewestRows = 256;
+  static constexpr int64_t kFewestRows = 64;
 
   /// `labels`: of all samples, or none. `shares`: a Softmax follows. Errors: as Runner.
   static absl::StatusOr<Exam> Make(std::span<const Tensor> samples,
@@ -33,7 +33,7 @@ class Exam {
   TrainLoss loss_ = TrainLoss::kNoise;
   bool shares_ = false;
   int64_t batch_ = 0;
-  int64_t own_ = 0;  ///< The first rows are samples, the others varied ones.
+  int64_t own_ = 0;  ///< The first rows are samples, the others blends.
   std::vector<Tensor> rows_;
   std::vector<float> answers_;
   std::vector<int64_t> labels_;

@@ -6,7 +6,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "oneapi/dnnl/dnnl.hpp"
 
 #include "engine/onednn/runtime.h"
 

@@ -1,50 +1,11 @@
 #include "engine/train/runner.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "engine/tensor/status.h"
 
 namespace octet::train {
-namespace {
-
-void BlendSample(size_t row, std::span<const Tensor> samples, size_t other, std::mt19937_64& random,
-                 std::vector<Tensor>& batch) {
-  const float t = std::uniform_real_distribution<float>(0, 1)(random);
-  for (size_t i = 0; i < batch.size(); ++i) {
-    const auto length = static_cast<size_t>(batch[i].elements() / batch[i].shape()[0]);
-    float* const x = batch[i].mutable_span<float>().data() + row * length;
-    const float* const y = samples[i].span<float>().data() + other * length;
-    for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
-  }
-}
-
-void MoveSample(size_t row, std::mt19937_64& random, std::vector<Tensor>& batch) {
-  std::uniform_real_distribution<double> part(-0.125, 0.125);
-  const double down = part(random);
-  const double right = part(random);
-  const bool mirror = random() % 2 == 0;
-  for (Tensor& tensor : batch) {
-    const Shape& shape = tensor.shape();
-    const int64_t height = shape[2];
-    const int64_t width = shape[3];
-    const int64_t a = std::lround(down * static_cast<double>(height));
-    const int64_t b = std::lround(right * static_cast<double>(width));
-    const int64_t length = shape.elements(1, 4);
-    float* const x = tensor.mutable_span<float>().data() + static_cast<int64_t>(row) * length;
-    const std::vector<float> before(x, x + length);
-    for (int64_t i = 0; i < length; ++i) {
-      const int64_t h = i / width % height;
-      const int64_t w = i % width;
-      const int64_t from_h = std::clamp<int64_t>(h + a, 0, height - 1);
-      const int64_t from_w = std::clamp<int64_t>((mirror ? width - 1 - w : w) + b, 0, width - 1);
-      x[i] = before[static_cast<size_t>(i + (from_h - h) * width + from_w - w)];
-    }
-  }
-}
-
-}  // namespace
 
 absl::StatusOr<Runner> Runner::Make(const Graph& graph, Precision precision,
                                     const CalibrationRun& run, std::span<const Tensor> samples,
@@ -111,17 +72,18 @@ void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indic
   }
 }
 
-void VarySamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
-                 std::mt19937_64& random, std::vector<Tensor>& batch) {
+void BlendSamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
+                  std::mt19937_64& random, std::vector<Tensor>& batch) {
+  std::uniform_real_distribution<float> uniform(0, 1);
   const auto rows = static_cast<size_t>(batch[0].shape()[0]);
-  const bool planes =
-      std::ranges::all_of(batch, [](const Tensor& x) { return x.shape().rank() == 4; });
   for (size_t row = first; row < rows; ++row) {
-    if (planes && random() % 2 == 0) {
-      MoveSample(row, random, batch);
-    } else {
-      const auto other = static_cast<size_t>(others[random() % others.size()]);
-      BlendSample(row, samples, other, random, batch);
+    const auto other = static_cast<size_t>(others[random() % others.size()]);
+    const float t = uniform(random);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const size_t length = static_cast<size_t>(batch[i].elements()) / rows;
+      float* const x = batch[i].mutable_span<float>().data() + row * length;
+      const float* const y = samples[i].span<float>().data() + other * length;
+      for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
     }
   }
 }

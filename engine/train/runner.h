@@ -44,11 +44,9 @@ class Runner {
 void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indices,
                  std::vector<Tensor>& batch);
 
-/// Changes the rows from `first` on, each in one of two ways, at random:
-///   x = t x + (1 - t) x', t uniform in [0, 1), x' being one of `others`;
-///   where all inputs are [N, C, H, W]: x[c, h, w] = x[c, h + a, +-w + b], |a| <= H / 8, |b| <= W / 8, edges repeated.
+/// Blends the rows from `first` on with other samples: x = t x + (1 - t) x', t uniform in [0, 1), x' being one of `others`.
 /// Requires: FP32 samples.
-void VarySamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
-                 std::mt19937_64& random, std::vector<Tensor>& batch);
+void BlendSamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
+                  std::mt19937_64& random, std::vector<Tensor>& batch);
 
 }  // namespace octet::train

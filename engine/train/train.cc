@@ -47,9 +47,9 @@ absl::Status CheckOptions(const QuantizeRecipe& recipe, const TrainOptions& opti
     return InvalidArgument("the learning rate is a positive number, got {}", rate);
   if (!(options.held_back > 0 && options.held_back < 1))
     return InvalidArgument("the share held back lies between 0 and 1, got {}", options.held_back);
-  if (!(options.vary >= 0 && options.vary <= 1))
-    return InvalidArgument("the share of varied batches lies between 0 and 1, got {}",
-                           options.vary);
+  if (!(options.blend >= 0 && options.blend <= 1))
+    return InvalidArgument("the share of blended batches lies between 0 and 1, got {}",
+                           options.blend);
   return absl::OkStatus();
 }
 
@@ -198,9 +198,9 @@ class Trainer {
   absl::Status FillBatch(std::span<const int64_t> picked) {
     std::vector<Tensor>& inputs = teacher_->inputs();
     train::PickSamples(samples_, picked, inputs);
-    const bool varied = options_.loss != TrainLoss::kLabels &&
-                        std::uniform_real_distribution<double>(0, 1)(random_) < options_.vary;
-    if (varied) train::VarySamples(samples_, trained_, 0, random_, inputs);
+    const bool blended = options_.loss != TrainLoss::kLabels &&
+                         std::uniform_real_distribution<double>(0, 1)(random_) < options_.blend;
+    if (blended) train::BlendSamples(samples_, trained_, 0, random_, inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
       train::Activation& to = *network_->inputs()[i];
       train::CopyToPhysical(inputs[i].span<float>().data(), to.shape(), to.values());

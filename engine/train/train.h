@@ -15,7 +15,8 @@
 
 namespace octet {
 
-/// What training makes small. p = softmax of the model's output before its last Softmax (if it has one), z that output itself.
+/// What training makes small. z: the model's output, before its last Softmax if that ends it, and then without the mean over
+/// the classes, which changes no share; p = softmax(z).
 enum class TrainLoss : uint8_t {
   kDivergence,  ///< sum p_fp32 (log p_fp32 - log p), mean over the samples: the fp32 model teaches.
   kNoise,  ///< sum (z - z_fp32)^2 / sum z_fp32^2: the fp32 model teaches, outputs need not be classes.
@@ -41,12 +42,11 @@ struct TrainOptions {
   /// At the first step; falls to 0 along half a cosine over all epochs. nullopt: 0.01 for Adam, 0.001 for SGD.
   std::optional<double> learning_rate;
   bool learn_ranges = true;  ///< Learn the activations' scales; else keep those of calibration.
-  /// Share of distillation batches whose samples are varied, for the teacher answers to them as to any input: blended with
-  /// another sample, or, where inputs have planes, moved and mirrored.
-  double vary = 0.5;
+  /// Share of distillation batches whose samples are blended with others, for the teacher answers to them as to any input.
+  double blend = 0.3;
   double held_back =
       0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
-  int patience = 8;  ///< Epochs without a better one after which training stops.
+  int patience = 15;  ///< Epochs without a better one after which training stops.
   uint64_t seed = 1;
 };
 
@@ -70,8 +70,8 @@ struct TrainEpoch {
 /// How the caller follows training; both may be empty.
 struct TrainWatch {
   std::function<void(const TrainEpoch&)> on_epoch;
-  std::function<bool()>
-      keep_going;  ///< Asked before each batch; false ends training with CANCELLED.
+  /// Asked before each batch; false ends training with CANCELLED.
+  std::function<bool()> keep_going;
 };
 
 struct TrainResult {

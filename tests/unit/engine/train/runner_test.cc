@@ -31,44 +31,19 @@ TEST(PickSamples, CopiesRowsAndBeginsAgain) {
   EXPECT_THAT(batch[0].span<float>(), ElementsAre(6, 7, 2, 3, 6, 7));
 }
 
-TEST(VarySamples, BlendsRowsBehindTheFirstOnes) {
+TEST(BlendSamples, BlendsRowsBehindTheFirstOnes) {
   const Tensor samples = Numbers(Shape{4, 2});
   const int64_t all[] = {0, 1, 2, 3};
   const int64_t other[] = {3};
   std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{4, 2})};
   train::PickSamples({&samples, 1}, all, batch);
   std::mt19937_64 random(1);
-  train::VarySamples({&samples, 1}, other, 2, random, batch);
+  train::BlendSamples({&samples, 1}, other, 2, random, batch);
   const auto rows = batch[0].span<float>();
   EXPECT_THAT(rows.first(4), ElementsAre(0, 1, 2, 3));
   EXPECT_GE(rows[4], 4);
   EXPECT_LE(rows[4], 6);
   EXPECT_FLOAT_EQ(rows[5], rows[4] + 1);
-}
-
-// Every channel is moved alike, by an eighth at most; what comes in at an edge is the edge.
-TEST(VarySamples, MovesPlanes) {
-  const Tensor samples = Numbers(Shape{1, 2, 16, 8});
-  const int64_t only[] = {0};
-  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{200, 2, 16, 8})};
-  train::PickSamples({&samples, 1}, only, batch);
-  std::mt19937_64 random(2);
-  train::VarySamples({&samples, 1}, only, 0, random, batch);
-  int moved = 0;
-  int mirrored = 0;
-  for (size_t row = 0; row < 200; ++row) {
-    const auto x = batch[0].span<float>().subspan(row * 256, 256);
-    for (size_t i = 0; i < 128; ++i) ASSERT_FLOAT_EQ(x[i] + 128, x[i + 128]);
-    const auto middle = static_cast<int>(x[8 * 8 + 4]);
-    const auto right = static_cast<int>(x[8 * 8 + 5]);
-    ASSERT_EQ(std::abs(right - middle), 1);
-    ASSERT_LE(std::abs(middle / 8 - 8), 2);
-    mirrored += right < middle;
-    moved += middle != 8 * 8 + 4;
-  }
-  EXPECT_GT(moved, 40);
-  EXPECT_GT(mirrored, 20);
-  EXPECT_LT(mirrored, 80);
 }
 
 TEST(Runner, AnswersForSamplesInOrder) {

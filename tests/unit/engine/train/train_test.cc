@@ -140,8 +140,8 @@ TEST(Train, RefusesOptionsOutOfRange) {
   options.held_back = 1;
   ExpectInvalid(Refusal(set, options), "held back");
   options = Short();
-  options.vary = 2;
-  ExpectInvalid(Refusal(set, options), "varied");
+  options.blend = 2;
+  ExpectInvalid(Refusal(set, options), "blended");
   QuantizeRecipe recipe;
   recipe.to = Precision::kFp16;
   ExpectInvalid(Refusal(set, Short(), recipe), "fp16");
