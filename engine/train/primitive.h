@@ -48,7 +48,7 @@ class Primitive {
   Args args_;
 };
 
-/// A copy from one layout to another; nothing where both are one.
+/// A copy from one layout to another.
 class Relayout {
  public:
   Relayout() = default;
