@@ -46,7 +46,7 @@ struct TrainOptions {
   double blend = 0.3;
   double held_back =
       0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
-  int patience = 15;  ///< Epochs without a better one after which training stops.
+  int patience = 30;  ///< Epochs without a better one after which training stops.
   uint64_t seed = 1;
 };
 
