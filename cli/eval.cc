@@ -1,7 +1,6 @@
 // octet eval: accuracy on labelled samples, agreement with a reference model.
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <iostream>
 #include <memory>
 
@@ -12,6 +11,7 @@
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
+#include "engine/tensor/output_agreement.h"
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
@@ -31,14 +31,9 @@ struct Tally {
   int64_t count = 0;
   int64_t correct = 0;
   int64_t agree = 0;
-  double signal = 0;  ///< Sum of squares of the reference's outputs.
-  double noise = 0;   ///< Sum of squares of the difference.
+  NoiseSums noise;  ///< Of the outputs against the reference's.
   double seconds = 0;
 };
-
-int64_t ArgMax(std::span<const float> scores) {
-  return std::ranges::max_element(scores) - scores.begin();
-}
 
 absl::StatusOr<std::span<const float>> FirstOutput(const Session& session) {
   const ConstTensorView output = session.output(0);
@@ -47,14 +42,6 @@ absl::StatusOr<std::span<const float>> FirstOutput(const Session& session) {
                            session.model().signature().outputs[0].name, DTypeName(output.dtype()));
   }
   return output.span<float>();
-}
-
-void Compare(std::span<const float> scores, std::span<const float> reference, Tally& tally) {
-  for (size_t i = 0; i < scores.size(); ++i) {
-    const double difference = static_cast<double>(scores[i]) - reference[i];
-    tally.signal += static_cast<double>(reference[i]) * reference[i];
-    tally.noise += difference * difference;
-  }
 }
 
 class Evaluation {
@@ -99,15 +86,17 @@ class Evaluation {
         return InvalidArgument("the reference's output has {} elements, the model's {}",
                                expected.size(), scores.size());
       }
-      Compare(scores, expected, tally_);
+      tally_.noise.Add(scores, expected);
     }
     const size_t classes = scores.size() / static_cast<size_t>(rows);
     for (int64_t row = 0; row < rows; ++row) {
       const size_t at = static_cast<size_t>(row) * classes;
-      const int64_t top = ArgMax(scores.subspan(at, classes));
-      if (samples_.has_labels())
-        tally_.correct += top == samples_.labels()[static_cast<size_t>(first + row)];
-      if (reference_) tally_.agree += top == ArgMax(expected.subspan(at, classes));
+      const std::optional<size_t> top = TopClass(scores.subspan(at, classes));
+      if (!top) continue;  // no number: neither right nor in agreement
+      if (samples_.has_labels()) {
+        tally_.correct += std::cmp_equal(*top, samples_.labels()[static_cast<size_t>(first + row)]);
+      }
+      if (reference_) tally_.agree += top == TopClass(expected.subspan(at, classes));
     }
     tally_.count += rows;
     return absl::OkStatus();
@@ -126,19 +115,21 @@ class Evaluation {
   Tally tally_;
 };
 
-// null: not measured, for want of labels or a reference; and the SQNR of equal outputs, which have no noise.
+// null: not measured, for want of labels or a reference; and the SQNR of equal outputs, which have no noise. "non_finite":
+// elements that differ by no number, because one is a NaN or infinite; the SQNR is that of the others.
 nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference) {
   const auto percent = [&](bool measured, int64_t hits) {
     return measured ? nlohmann::json(100.0 * static_cast<double>(hits) /
                                      static_cast<double>(tally.count))
                     : nlohmann::json();
   };
-  return {{"count", tally.count},
-          {"top1", percent(labels, tally.correct)},
-          {"agreement", percent(reference, tally.agree)},
-          {"sqnr_db", tally.noise > 0 ? nlohmann::json(10 * std::log10(tally.signal / tally.noise))
-                                      : nlohmann::json()},
-          {"items_per_second", static_cast<double>(tally.count) / tally.seconds}};
+  return {
+      {"count", tally.count},
+      {"top1", percent(labels, tally.correct)},
+      {"agreement", percent(reference, tally.agree)},
+      {"sqnr_db", tally.noise.noise > 0 ? nlohmann::json(tally.noise.SqnrDb()) : nlohmann::json()},
+      {"non_finite", reference ? nlohmann::json(tally.noise.non_finite) : nlohmann::json()},
+      {"items_per_second", static_cast<double>(tally.count) / tally.seconds}};
 }
 
 absl::Status Eval(const EvalOptions& options) {
@@ -163,7 +154,7 @@ absl::Status Eval(const EvalOptions& options) {
     return absl::OkStatus();
   }
   for (const auto& [name, value] : json.items()) {
-    const bool equal = name == "sqnr_db" && has_reference;
+    const bool equal = name == "sqnr_db" && has_reference && tally.noise.non_finite == 0;
     std::cout << Format("{:<17} {}\n", name,
                         !value.is_null() ? value.dump()
                         : equal          ? "equal outputs"

@@ -11,6 +11,7 @@ from source_tree import ROOT, Violation, cpp_files, read_text
 # Plain values and macros that both sides of engine.h speak, the configuration too. Not a way around engine.h: a header
 # belongs here when it includes nothing of the engine but tensors and has no state.
 VOCABULARY = [
+    "engine/tensor/output_agreement.h",
     "engine/tensor/bytes_elements.h",
     "engine/tensor/format.h",
     "engine/tensor/status.h",
