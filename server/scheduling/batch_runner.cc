@@ -183,7 +183,8 @@ void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows,
     const RequestTimings timings = {.queue = queue_times[i],
                                     .compute_input = durations.compute_input,
                                     .compute_infer = durations.compute_infer,
-                                    .compute_output = durations.compute_output};
+                                    .compute_output = durations.compute_output,
+                                    .ran = true};
     FinishRequest(*batch.queue, std::move(batch.requests[i]), status, timings, now);
   }
 }

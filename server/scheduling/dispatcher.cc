@@ -1,6 +1,7 @@
 #include "server/scheduling/dispatcher.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "engine/tensor/status.h"
@@ -35,6 +36,12 @@ void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> 
   timings.total = now - request->received;
   queue.target().observer->OnFinished(status.code(), request->rows, timings);
   std::move(request->done)(status, timings);
+}
+
+void EndBackground::operator()(Dispatcher* dispatcher) const {
+  absl::MutexLock lock(&dispatcher->mutex_);
+  dispatcher->background_runs_ = false;
+  if (!dispatcher->active_.empty()) dispatcher->changed_.Signal();
 }
 
 Dispatcher::~Dispatcher() { Abandon(); }
@@ -106,9 +113,16 @@ std::optional<Batch> Dispatcher::TryTake() {
 }
 
 void Dispatcher::Close() {
-  absl::MutexLock lock(&mutex_);
-  closed_ = true;
-  changed_.SignalAll();
+  std::vector<Dropped> dropped;
+  {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    for (const auto& queue : std::vector(active_)) {
+      if (queue->target().background) DropAll(queue, dropped);
+    }
+    changed_.SignalAll();
+  }
+  FinishDropped(dropped);
 }
 
 void Dispatcher::Abandon() {
@@ -116,13 +130,7 @@ void Dispatcher::Abandon() {
   {
     absl::MutexLock lock(&mutex_);
     closed_ = true;
-    for (const auto& queue : active_) {
-      std::vector<size_t> all(queue->facts().size());
-      std::iota(all.begin(), all.end(), size_t{0});
-      for (auto& request : queue->Remove(all))
-        dropped.push_back({queue, std::move(request), Stopping()});
-    }
-    active_.clear();
+    for (const auto& queue : std::vector(active_)) DropAll(queue, dropped);
     changed_.SignalAll();
   }
   FinishDropped(dropped);
@@ -137,13 +145,8 @@ size_t Dispatcher::queued() const {
 
 std::optional<Batch> Dispatcher::TakeLocked(TimePoint now, std::vector<Dropped>& dropped,
                                             TimePoint& wake) {
-  // Few queues are active at a time: a sort of pointers is cheaper than an ordered structure kept
-  // up to date.
-  std::vector<std::shared_ptr<VariantQueue>> order = active_;
-  std::ranges::sort(order, [](const auto& a, const auto& b) {
-    return RunsBefore(a->facts().front(), b->facts().front());
-  });
-  for (const auto& queue : order) {
+  SweepBackground(now, dropped);
+  for (const auto& queue : Order()) {
     std::optional<Batch> batch = TakeFrom(queue, now, dropped, wake);
     if (queue->empty()) Forget(queue);
     if (!batch) continue;
@@ -155,12 +158,53 @@ std::optional<Batch> Dispatcher::TakeLocked(TimePoint now, std::vector<Dropped>&
   return std::nullopt;
 }
 
+std::vector<std::shared_ptr<VariantQueue>> Dispatcher::Order() const {
+  // Few queues are active at a time: a sort of pointers is cheaper than an ordered structure kept
+  // up to date.
+  std::vector<std::shared_ptr<VariantQueue>> order = active_;
+  const auto background =
+      std::ranges::partition(order, [](const auto& queue) { return !queue->target().background; });
+  // Also while the others wait to become full: a background batch could make them late.
+  if (background.begin() != order.begin() || background_runs_) {
+    order.erase(background.begin(), background.end());
+  }
+  std::ranges::sort(order, [](const auto& a, const auto& b) {
+    return RunsBefore(a->facts().front(), b->facts().front());
+  });
+  return order;
+}
+
+void Dispatcher::SweepBackground(TimePoint now, std::vector<Dropped>& dropped) {
+  const auto due = [now](const auto& queue) {
+    return queue->target().background && now >= queue->next_sweep_;
+  };
+  std::vector<std::shared_ptr<VariantQueue>> queues;
+  std::ranges::copy_if(active_, std::back_inserter(queues), due);
+  for (const auto& queue : queues) Sweep(queue, now, dropped);
+}
+
+void Dispatcher::DropAll(const std::shared_ptr<VariantQueue>& queue,
+                         std::vector<Dropped>& dropped) {
+  std::vector<size_t> all(queue->facts().size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  for (auto& request : queue->Remove(all)) {
+    dropped.push_back({queue, std::move(request), Stopping()});
+  }
+  Forget(queue);
+}
+
 std::optional<Batch> Dispatcher::TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                                           std::vector<Dropped>& dropped, TimePoint& wake) {
   const BatchDecision decision = DecideBatch(queue->facts(), queue->target().batch, now, closed_);
   if (decision.wait_until) wake = std::min(wake, *decision.wait_until);
   std::optional<Batch> batch;
-  if (!decision.take.empty()) batch = Batch{queue, {}, now};
+  if (!decision.take.empty()) {
+    batch = Batch{queue, {}, now};
+    if (queue->target().background) {
+      batch->background = BackgroundPass(this);
+      background_runs_ = true;
+    }
+  }
   if (decision.expired.empty() && decision.cancelled.empty()) {
     if (batch) batch->requests = queue->Remove(decision.take);
     return batch;

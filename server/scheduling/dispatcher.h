@@ -14,11 +14,21 @@
 
 namespace octet {
 
+class Dispatcher;
+
+/// The right to run background work, which one batch has at a time, so that the other workers stay
+/// free for what somebody waits for. Given back when destroyed; the dispatcher must outlive it.
+struct EndBackground {
+  void operator()(Dispatcher* dispatcher) const;
+};
+using BackgroundPass = std::unique_ptr<Dispatcher, EndBackground>;
+
 /// Requests of one variant that run together.
 struct Batch {
   std::shared_ptr<VariantQueue> queue;
   std::vector<std::unique_ptr<InferenceRequest>> requests;
   TimePoint taken;
+  BackgroundPass background = nullptr;  ///< Of a background queue.
 };
 
 /// Tells the observer and calls the request's `done`: the only way in which a request ends.
@@ -29,6 +39,8 @@ void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> 
 /// registration: one is known while requests wait in it, and is let go with the last of them.
 ///
 ///     open --Close()--> closing (hands out what waits, at once) --empty--> done
+///
+/// Background queues come last, as ExecutionTarget::background says, and are emptied by Close.
 ///
 /// Thread-safety: safe. No lock is held while `done` or an observer is called.
 class Dispatcher {
@@ -49,7 +61,8 @@ class Dispatcher {
   /// The same without waiting: nullopt also when nothing can run now.
   std::optional<Batch> TryTake();
 
-  /// Refuses what comes from now on and lets no batch wait to become full.
+  /// Refuses what comes from now on, lets no batch wait to become full, and finishes what waits in
+  /// background queues with UNAVAILABLE.
   void Close();
   /// Close, and finishes everything that waits with UNAVAILABLE.
   void Abandon();
@@ -58,6 +71,8 @@ class Dispatcher {
   size_t queued() const;
 
  private:
+  friend struct EndBackground;
+
   /// A request on its way out without having run, and why.
   struct Dropped {
     std::shared_ptr<VariantQueue> queue;
@@ -75,6 +90,14 @@ class Dispatcher {
   std::optional<Batch> TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                                 std::vector<Dropped>& dropped, TimePoint& wake)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// The queues that may be served now, most urgent first.
+  std::vector<std::shared_ptr<VariantQueue>> Order() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Drops the dead of background queues, which nobody may look at for long while others are busy.
+  void SweepBackground(TimePoint now, std::vector<Dropped>& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Drops everything that waits in the queue.
+  void DropAll(const std::shared_ptr<VariantQueue>& queue, std::vector<Dropped>& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Makes room in a full queue by dropping dead requests; done at most once a millisecond.
   void Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
              std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -89,6 +112,7 @@ class Dispatcher {
       ABSL_GUARDED_BY(mutex_);  ///< Those that are not empty.
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool background_runs_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace octet

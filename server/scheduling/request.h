@@ -22,6 +22,7 @@ struct RequestTimings {
   Nanoseconds compute_infer{0};   ///< The plan's run, of the whole batch.
   Nanoseconds compute_output{0};  ///< Batch to replies, of the whole batch.
   Nanoseconds total{0};           ///< Received to finished.
+  bool ran = false;               ///< A worker took it into a batch, well or not.
 };
 
 /// Receives the answer, before the request is finished with OK. Called by one worker at a time.
@@ -48,6 +49,7 @@ struct InferenceRequest {
   /// = never.
   const std::atomic<bool>* cancelled = nullptr;
   OutputSink* outputs = nullptr;  ///< Outlives the call of `done`.
+  size_t held_bytes = 0;          ///< Memory that waiting for it keeps, beside the inputs.
   /// Called once, on any thread, without locks held. OK: every output has been written to the sink.
   absl::AnyInvocable<void(const absl::Status&, const RequestTimings&) &&> done;
 
@@ -57,7 +59,7 @@ struct InferenceRequest {
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);
   }
   size_t bytes() const {
-    size_t sum = 0;
+    size_t sum = held_bytes;
     for (const ConstTensorView& input : inputs) sum += MemoryBytes(input);
     return sum;
   }

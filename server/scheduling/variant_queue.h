@@ -25,6 +25,9 @@ struct ExecutionTarget {
   BatchLimits batch;                 ///< max_batch is 1 when the model does not batch.
   size_t max_queue_requests = 0;
   size_t max_queue_bytes = 0;
+  /// Nobody waits for the answers: it runs when no other queue holds anything, as the only batch of
+  /// its kind at that moment, and what waits in it ends with the first Close.
+  bool background = false;
   std::shared_ptr<QueueObserver> observer;
 };
 
