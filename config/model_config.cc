@@ -19,6 +19,15 @@ struct Written {
   ModelConfig config;
   std::map<std::string, double> split;
   std::vector<std::string> precisions;
+  /// What routing.shadow consists of; nothing of it is there without the section.
+  struct Shadow {
+    std::optional<Precision> precision;
+    std::optional<Precision> against;
+    std::optional<double> percent;
+    std::optional<int> max_queue_requests;
+    std::optional<int64_t> max_queue_bytes;
+    bool operator==(const Shadow&) const = default;
+  } shadow;
 };
 
 absl::Status CheckPrecision(const std::string& name) {
@@ -39,6 +48,27 @@ YamlBinding SplitWeight(std::map<std::string, double>* split) {
           [split](const YAML::Node& value, const std::string& name) -> absl::Status {
             OCTET_RETURN_IF_ERROR(CheckPrecision(name));
             OCTET_ASSIGN_OR_RETURN((*split)[name], ParseNumber(value, 0, 1e6));
+            return absl::OkStatus();
+          }};
+}
+
+/// One of the two precisions of routing.shadow, which must differ from the other one.
+YamlBinding ShadowPrecision(std::optional<Precision>* target, std::optional<Precision>* other) {
+  YamlBinding choice = Choice(
+      PrecisionNames(), [target](const std::string& name) { *target = ParsePrecision(name); });
+  choice.store = [store = choice.store, target, other](const YAML::Node& value,
+                                                       const std::string& name) -> absl::Status {
+    OCTET_RETURN_IF_ERROR(store(value, name));
+    if (*target != *other) return absl::OkStatus();
+    return InvalidArgument("a precision is not compared with itself: {}", PrecisionName(**target));
+  };
+  return choice;
+}
+
+/// A number in [0, 100].
+YamlBinding Percent(std::optional<double>* target) {
+  return {"0 .. 100", [target](const YAML::Node& value, const std::string&) -> absl::Status {
+            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, 0, 100));
             return absl::OkStatus();
           }};
 }
@@ -88,6 +118,17 @@ std::vector<YamlKey> Keys(Written& w) {
        "metadata key whose value keeps to one precision"},
       {"routing.sticky.salt", Text(&c.routing.sticky.salt), "",
        "another salt draws the groups anew"},
+      {"routing.shadow.precision", ShadowPrecision(&w.shadow.precision, &w.shadow.against), "",
+       "precision that gets copies of answered requests, to be compared by; nobody hears its "
+       "answers"},
+      {"routing.shadow.against", ShadowPrecision(&w.shadow.against, &w.shadow.precision), "",
+       "precision whose answers are compared; any other one when absent"},
+      {"routing.shadow.percent", Percent(&w.shadow.percent), "%",
+       "share of those answers of which a copy is made"},
+      {"routing.shadow.max_queue_requests", Integer(&w.shadow.max_queue_requests, 1, 1'000'000),
+       "requests", "copies that wait (64 when absent); one more is dropped"},
+      {"routing.shadow.max_queue_bytes", Integer(&w.shadow.max_queue_bytes, 1, INT64_MAX / 2),
+       "bytes", "inputs and answers of copies that wait (64 MiB when absent); more is dropped"},
 
       {"versions.latest", Integer(&c.versions.latest, 1, 1'000'000), "versions",
        "load the so many highest versions"},
@@ -132,11 +173,32 @@ absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
                              PrecisionName(precision));
     }
   }
-  if (routing.default_precision && !loads(*routing.default_precision)) {
-    return InvalidArgument("{}: routing.default: not among `precisions`: {}", file,
-                           PrecisionName(*routing.default_precision));
+  const auto check = [&](std::string_view key, std::optional<Precision> precision) -> absl::Status {
+    if (!precision || loads(*precision)) return absl::OkStatus();
+    return InvalidArgument("{}: routing.{}: not among `precisions`: {}", file, key,
+                           PrecisionName(*precision));
+  };
+  OCTET_RETURN_IF_ERROR(check("default", routing.default_precision));
+  if (!routing.shadow) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(check("shadow.precision", routing.shadow->precision));
+  return check("shadow.against", routing.shadow->against);
+}
+
+/// routing.shadow as it was written; nothing when it was not.
+absl::StatusOr<std::optional<ModelConfig::Routing::Shadow>> MakeShadow(
+    std::string_view file, const Written::Shadow& written) {
+  if (written == Written::Shadow()) return std::nullopt;
+  if (!written.precision || !written.percent) {
+    return InvalidArgument("{}: routing.shadow: {} is missing", file,
+                           written.precision ? "percent" : "precision");
   }
-  return absl::OkStatus();
+  ModelConfig::Routing::Shadow shadow;
+  shadow.precision = *written.precision;
+  shadow.against = written.against;
+  shadow.percent = *written.percent;
+  shadow.max_queue_requests = written.max_queue_requests.value_or(shadow.max_queue_requests);
+  shadow.max_queue_bytes = written.max_queue_bytes.value_or(shadow.max_queue_bytes);
+  return shadow;
 }
 
 absl::Status CheckModelConfig(const std::string& file, const ModelConfig& config) {
@@ -162,6 +224,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
   for (const std::string& name : written.precisions) {
     config.precisions.push_back(*ParsePrecision(name));
   }
+  OCTET_ASSIGN_OR_RETURN(config.routing.shadow, MakeShadow(file, written.shadow));
   OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), config));
   for (auto& [input, wire] : config.wire) {
     // One number beside several serves every channel.

@@ -44,6 +44,17 @@ struct ModelConfig {
       std::string salt;       ///< Another salt draws the groups anew.
       bool operator==(const Sticky&) const = default;
     } sticky;
+    /// Answered requests of which `precision` gets a copy to be compared by: nobody hears its
+    /// answer, and it runs when nothing else waits.
+    struct Shadow {
+      Precision precision = Precision::kFp32;  ///< Of the copies.
+      std::optional<Precision> against;  ///< Which answers are compared; absent = any other's.
+      double percent = 0;                ///< Of those answers, 0 .. 100.
+      int max_queue_requests = 64;       ///< Copies that wait; one more is dropped.
+      int64_t max_queue_bytes = int64_t{64} << 20;  ///< Of inputs and answers that wait.
+      bool operator==(const Shadow&) const = default;
+    };
+    std::optional<Shadow> shadow;
     bool operator==(const Routing&) const = default;
   } routing;
 

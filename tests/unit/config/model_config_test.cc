@@ -1,5 +1,8 @@
 #include "config/model_config.h"
 
+#include <fstream>
+#include <sstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -33,6 +36,8 @@ TEST(ModelConfigTest, ReadsEveryKey) {
       "  default: fp32\n"
       "  split: {fp32: 50, int8: 49.5, int8-dynamic: 0.5}\n"
       "  sticky: {parameter: user, metadata: x-user, salt: s1}\n"
+      "  shadow: {precision: int8, against: fp32, percent: 2.5, max_queue_requests: 9,\n"
+      "           max_queue_bytes: 4096}\n"
       "versions: {specific: [3, 1]}\n"
       "precisions: [fp32, int8, int8-dynamic]\n",
       "model.yaml");
@@ -45,6 +50,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   expected.routing.split = {
       {Precision::kFp32, 50}, {Precision::kInt8, 49.5}, {Precision::kInt8Dynamic, 0.5}};
   expected.routing.sticky = {"user", "x-user", "s1"};
+  expected.routing.shadow = {Precision::kInt8, Precision::kFp32, 2.5, 9, 4096};
   expected.versions.specific = {3, 1};
   expected.precisions = {Precision::kFp32, Precision::kInt8, Precision::kInt8Dynamic};
   EXPECT_EQ(*config, expected);
@@ -96,6 +102,50 @@ TEST(ModelConfigTest, BadRoutingIsRefused) {
               HasSubstr("routing.default: not among `precisions`: int8"));
 }
 
+TEST(ModelConfigTest, AShadowComparesWithAnyOtherPrecisionAndHasBounds) {
+  const auto config =
+      ParseModelConfig("routing: {shadow: {precision: bf16, percent: 100}}", "model.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto& shadow = config->routing.shadow;
+  ASSERT_TRUE(shadow.has_value());
+  EXPECT_EQ(shadow->precision, Precision::kBf16);
+  EXPECT_FALSE(shadow->against.has_value());
+  EXPECT_EQ(shadow->max_queue_requests, 64);
+  EXPECT_EQ(shadow->max_queue_bytes, int64_t{64} << 20);
+  EXPECT_FALSE(ParseModelConfig("routing: {shadow: }", "model.yaml")->routing.shadow.has_value());
+}
+
+TEST(ModelConfigTest, BadShadowsAreRefusedWithTheirPlace) {
+  EXPECT_THAT(ErrorOf("routing:\n  shadow:\n    precision: int4\n    percent: 5\n"),
+              HasSubstr("model.yaml:3:16: routing.shadow.precision: expected one of fp32, fp16, "
+                        "bf16, int8, int8-dynamic; got \"int4\""));
+  EXPECT_THAT(ErrorOf("routing:\n  shadow: {precision: int8, percent: 101}\n"),
+              HasSubstr("model.yaml:2:38: routing.shadow.percent: expected 0 .. 100, got 101"));
+  EXPECT_THAT(ErrorOf("routing:\n  shadow: {precision: int8, percent: -1}\n"),
+              HasSubstr("model.yaml:2:38: routing.shadow.percent: expected 0 .. 100, got -1"));
+  EXPECT_THAT(ErrorOf("routing:\n  shadow: {precision: int8, percent: .nan}\n"),
+              HasSubstr("routing.shadow.percent: expected 0 .. 100, got .nan"));
+  EXPECT_THAT(ErrorOf("routing:\n  shadow: {precision: int8, against: int8, percent: 5}\n"),
+              HasSubstr("model.yaml:2:38: routing.shadow.against: a precision is not compared with "
+                        "itself: int8"));
+  EXPECT_THAT(ErrorOf("routing:\n  shadow: {against: int8, precision: int8, percent: 5}\n"),
+              HasSubstr("model.yaml:2:38: routing.shadow.precision: a precision is not compared "
+                        "with itself: int8"));
+  EXPECT_THAT(ErrorOf("routing: {shadow: {precision: int8}}"),
+              HasSubstr("model.yaml: routing.shadow: percent is missing"));
+  EXPECT_THAT(ErrorOf("routing: {shadow: {percent: 5}}"),
+              HasSubstr("model.yaml: routing.shadow: precision is missing"));
+  EXPECT_THAT(ErrorOf("routing: {shadow: {precision: int8, percent: 5, max_queue_requests: 0}}"),
+              HasSubstr("routing.shadow.max_queue_requests: expected 1 .. 1000000, got 0"));
+  EXPECT_THAT(ErrorOf("routing: {shadow: {precision: int8, percents: 5}}"),
+              HasSubstr("routing.shadow.percents: unknown key, did you mean \"percent\"?"));
+  EXPECT_THAT(ErrorOf("precisions: [fp32]\nrouting: {shadow: {precision: int8, percent: 5}}"),
+              HasSubstr("routing.shadow.precision: not among `precisions`: int8"));
+  EXPECT_THAT(ErrorOf("precisions: [int8]\n"
+                      "routing: {shadow: {precision: int8, against: fp32, percent: 5}}"),
+              HasSubstr("routing.shadow.against: not among `precisions`: fp32"));
+}
+
 TEST(ModelConfigTest, OneVersionPolicyAtMost) {
   EXPECT_THAT(ErrorOf("versions: {latest: 2, all: true}"),
               HasSubstr("give one of latest, all and specific"));
@@ -127,8 +177,35 @@ TEST(ModelConfigTest, BatchingAboveTheServersLimitIsRefused) {
   EXPECT_THAT(std::string(Message(batching.status())), HasSubstr("limits.max_batch = 256: 1000"));
 }
 
-TEST(ModelConfigTest, EveryRowOfTheTableHasAMeaning) {
+/// The line of the lines that gives the key `path`, found by walking down its parts; it may be
+/// commented out, and `*` stands for any name.
+std::string LineOf(std::istream& lines, const std::string& path) {
+  std::istringstream parts(path);
+  std::string line;
+  for (std::string part, indent; std::getline(parts, part, '.'); indent += "  ") {
+    const auto gives = [&](std::string_view text) {
+      if (!text.starts_with(indent)) return false;
+      text.remove_prefix(indent.size());
+      if (text.starts_with("# ")) text.remove_prefix(2);
+      if (part == "*") return !text.starts_with(' ') && text.find(':') != std::string_view::npos;
+      return text.starts_with(part + ":");
+    };
+    while (std::getline(lines, line) && !gives(line)) {
+    }
+  }
+  return lines ? line : "";
+}
+
+TEST(ModelConfigTest, TheShippedReferenceHoldsEveryKeyWithItsUnitAndItsRange) {
+  const std::string file = OCTET_SOURCE_DIR "/config/model.yaml";
+  const auto config = LoadModelConfig(file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->routing.shadow.has_value());
   for (const ConfigKeyInfo& key : ModelConfigKeys()) {
+    std::ifstream lines(file);
+    const std::string line = LineOf(lines, key.path);
+    const std::string unit = key.unit.empty() ? "[" : "[" + key.unit + "; ";
+    EXPECT_THAT(line, HasSubstr(unit + key.accepts + "] " + key.meaning)) << key.path;
     EXPECT_FALSE(key.meaning.empty()) << key.path;
     EXPECT_FALSE(key.accepts.empty()) << key.path;
   }
