@@ -81,12 +81,32 @@ inline const std::array<double, 28> kLatencySeconds = [] {
   return bounds;
 }();
 
+/// Two a decade, three significant digits.
+template <size_t kCount>
+consteval std::array<double, kCount> HalfDecades(double first) {
+  std::array<double, kCount> bounds{};
+  for (size_t i = 0; i < kCount; i += 2, first *= 10) {
+    bounds[i] = first;
+    if (i + 1 < kCount) bounds[i + 1] = 3.16 * first;
+  }
+  return bounds;
+}
+
+/// Of differences between outputs, absolute, relative and in nats: 1e-6 up to 1000.
+inline constexpr std::array<double, 19> kDifference = HalfDecades<19>(1e-6);
+
+/// 0 dB: as much noise as signal. 144 dB: the rounding of a float.
+inline constexpr std::array<double, 14> kDecibels = {0,  5,  10, 15, 20, 25,  30,
+                                                     35, 40, 50, 60, 80, 100, 144};
+
 inline constexpr std::array<double, 11> kRows = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 }  // namespace metric_bounds
 
 using LatencyHistogram = BucketHistogram<metric_bounds::kLatencySeconds>;
 using RowsHistogram = BucketHistogram<metric_bounds::kRows>;
+using DifferenceHistogram = BucketHistogram<metric_bounds::kDifference>;
+using DecibelHistogram = BucketHistogram<metric_bounds::kDecibels>;
 
 /// One counter per value of a label with few values. `Label` has `kName` and `kValues`.
 template <typename Label>
@@ -129,6 +149,13 @@ struct RouteLabel {
   static constexpr std::string_view kName = "reason";
   static constexpr std::array<std::string_view, 4> kValues = {"explicit", "sticky", "split",
                                                               "default"};
+};
+
+/// Why a shadow copy did not run; the order of ShadowDrop.
+struct ShadowDropLabel {
+  static constexpr std::string_view kName = "reason";
+  static constexpr std::array<std::string_view, 4> kValues = {"queue_full", "not_ready", "unloaded",
+                                                              "draining"};
 };
 
 }  // namespace octet

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "prometheus/client_metric.h"
 #include "prometheus/metric_type.h"
@@ -70,6 +71,56 @@ void Append(const BucketHistogram<kBounds>& cell, const Labels& labels, MetricFa
   family.metric.push_back(std::move(metric));
 }
 
+Labels LabelsOf(const VariantLabels& who) {
+  return {{"model", who.model}, {"version", who.version}, {"precision", who.precision}};
+}
+
+Labels LabelsOf(const ShadowLabels& who) {
+  return {{"model", who.model},
+          {"version", who.version},
+          {"precision", who.precision},
+          {"against", who.against}};
+}
+
+/// Cells and the labels of their series.
+template <typename Metrics>
+using LiveCells = std::vector<std::pair<Labels, std::shared_ptr<const Metrics>>>;
+
+/// Those of `cells` that somebody holds. Forgets the others.
+template <typename Key, typename Metrics>
+LiveCells<Metrics> Live(std::map<Key, std::weak_ptr<Metrics>>& cells) {
+  LiveCells<Metrics> live;
+  for (auto it = cells.begin(); it != cells.end();) {
+    if (auto metrics = it->second.lock()) {
+      live.emplace_back(LabelsOf(it->first), std::move(metrics));
+      ++it;
+    } else {
+      it = cells.erase(it);
+    }
+  }
+  return live;
+}
+
+/// The metrics that `known` stands for; new ones when nobody holds them.
+template <typename Metrics>
+std::shared_ptr<Metrics> Obtain(std::weak_ptr<Metrics>& known) {
+  std::shared_ptr<Metrics> metrics = known.lock();
+  if (metrics == nullptr) {
+    metrics = std::make_shared<Metrics>();
+    known = metrics;
+  }
+  return metrics;
+}
+
+/// Appends one metric of all of `live`; nothing of none.
+template <typename Metrics, typename Cell>
+void AppendFamily(const char* name, const char* help, Cell Metrics::* member,
+                  const LiveCells<Metrics>& live, std::vector<MetricFamily>& families) {
+  if (live.empty()) return;
+  families.push_back({name, help, TypeOf((*live[0].second).*member), {}});
+  for (const auto& [labels, metrics] : live) Append((*metrics).*member, labels, families.back());
+}
+
 MetricFamily InfoFamily(const BuildInfo& build) {
   MetricFamily family{
       "octet_build_info", "What runs here; the value is always 1.", MetricType::Gauge, {}};
@@ -106,48 +157,33 @@ std::vector<MetricFamily> MetricsRegistry::Collector::Collect() const {
   OCTET_SERVER_METRICS(OCTET_APPEND_SERVER)
 #undef OCTET_APPEND_SERVER
 
-  const auto variants = Live();
-  if (variants.empty()) return families;
-  std::vector<Labels> labels;
-  for (const auto& [who, unused] : variants) {
-    labels.push_back(
-        {{"model", who.model}, {"version", who.version}, {"precision", who.precision}});
+  LiveCells<VariantMetrics> variants;
+  LiveCells<ShadowMetrics> shadows;
+  {
+    absl::MutexLock lock(&mutex_);
+    variants = Live(variants_);
+    shadows = Live(shadows_);
   }
-#define OCTET_APPEND_VARIANTS(kind, member, name, help)                     \
-  families.push_back({name, help, TypeOf(variants[0].second->member), {}}); \
-  for (size_t i = 0; i < variants.size(); ++i) {                            \
-    Append(variants[i].second->member, labels[i], families.back());         \
-  }
+#define OCTET_APPEND_VARIANTS(kind, member, name, help) \
+  AppendFamily(name, help, &VariantMetrics::member, variants, families);
   OCTET_VARIANT_METRICS(OCTET_APPEND_VARIANTS)
 #undef OCTET_APPEND_VARIANTS
+#define OCTET_APPEND_SHADOWS(kind, member, name, help) \
+  AppendFamily(name, help, &ShadowMetrics::member, shadows, families);
+  OCTET_SHADOW_METRICS(OCTET_APPEND_SHADOWS)
+#undef OCTET_APPEND_SHADOWS
   return families;
 }
 
 std::shared_ptr<VariantMetrics> MetricsRegistry::Collector::ForVariant(
     const VariantLabels& labels) {
   absl::MutexLock lock(&mutex_);
-  std::weak_ptr<VariantMetrics>& known = variants_[labels];
-  std::shared_ptr<VariantMetrics> metrics = known.lock();
-  if (metrics == nullptr) {
-    metrics = std::make_shared<VariantMetrics>();
-    known = metrics;
-  }
-  return metrics;
+  return Obtain(variants_[labels]);
 }
 
-std::vector<std::pair<VariantLabels, std::shared_ptr<const VariantMetrics>>>
-MetricsRegistry::Collector::Live() const {
+std::shared_ptr<ShadowMetrics> MetricsRegistry::Collector::ForShadow(const ShadowLabels& labels) {
   absl::MutexLock lock(&mutex_);
-  std::vector<std::pair<VariantLabels, std::shared_ptr<const VariantMetrics>>> live;
-  for (auto it = variants_.begin(); it != variants_.end();) {
-    if (auto metrics = it->second.lock()) {
-      live.emplace_back(it->first, std::move(metrics));
-      ++it;
-    } else {
-      it = variants_.erase(it);
-    }
-  }
-  return live;
+  return Obtain(shadows_[labels]);
 }
 
 }  // namespace octet

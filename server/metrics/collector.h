@@ -3,7 +3,6 @@
 
 #include <map>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -23,16 +22,18 @@ class MetricsRegistry::Collector final : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override;
 
   std::shared_ptr<VariantMetrics> ForVariant(const VariantLabels& labels);
+  std::shared_ptr<ShadowMetrics> ForShadow(const ShadowLabels& labels);
   ServerMetrics& server() { return server_; }
 
  private:
-  /// The variants that somebody holds. Forgets the others.
-  std::vector<std::pair<VariantLabels, std::shared_ptr<const VariantMetrics>>> Live() const;
+  template <typename Labels, typename Metrics>
+  using Held = std::map<Labels, std::weak_ptr<Metrics>>;
 
   const BuildInfo build_;
   ServerMetrics server_;
   mutable absl::Mutex mutex_;
-  mutable std::map<VariantLabels, std::weak_ptr<VariantMetrics>> variants_ ABSL_GUARDED_BY(mutex_);
+  mutable Held<VariantLabels, VariantMetrics> variants_ ABSL_GUARDED_BY(mutex_);
+  mutable Held<ShadowLabels, ShadowMetrics> shadows_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace octet

@@ -33,7 +33,42 @@
          "Memory held by weights, packed forms included.")                                        \
   METRIC(Gauge, load_seconds, "octet_load_duration_seconds", "Time that the last load took.")     \
   METRIC(Gauge, int8_mac_ratio, "octet_int8_mac_ratio",                                           \
-         "Share of the model's multiply-adds that runs in int8, 0 to 1.")
+         "Share of the model's multiply-adds that runs in int8, 0 to 1.")                         \
+  METRIC(LatencyHistogram, shadow_compute_duration, "octet_shadow_compute_duration_seconds",      \
+         "Time to run the model for shadow copies, per batch; in no other metric.")               \
+  METRIC(Gauge, shadow_queue_depth, "octet_shadow_queue_depth", "Shadow copies that wait.")       \
+  METRIC(Gauge, shadow_queue_bytes, "octet_shadow_queue_bytes",                                   \
+         "Bytes that shadow copies hold while they wait.")
+
+/// Of every pair that shadow traffic compares; labels model, version, precision (of the copies) and
+/// against (of the answers). Once per output and request where nothing else is said.
+#define OCTET_SHADOW_METRICS(METRIC)                                                             \
+  METRIC(Counter, compared, "octet_shadow_compared_requests_total",                              \
+         "Answered requests whose copy ran and was compared.")                                   \
+  METRIC(CounterPer<ShadowDropLabel>, dropped, "octet_shadow_dropped_requests_total",            \
+         "Copies that did not run, by reason.")                                                  \
+  METRIC(Counter, failed, "octet_shadow_failed_requests_total", "Copies whose run failed.")      \
+  METRIC(Counter, class_rows, "octet_shadow_class_rows_total", "Rows of class scores compared.") \
+  METRIC(Counter, top1_agreed, "octet_shadow_top1_agreed_rows_total",                            \
+         "Rows whose best class is that of the answer.")                                         \
+  METRIC(Counter, top5_agreed, "octet_shadow_top5_agreed_rows_total",                            \
+         "Rows whose five best classes hold the best one of the answer.")                        \
+  METRIC(Counter, exact_elements, "octet_shadow_exact_elements_total",                           \
+         "Elements of integer, boolean and string outputs compared.")                            \
+  METRIC(Counter, exact_equal, "octet_shadow_exact_equal_elements_total",                        \
+         "Elements of integer, boolean and string outputs that are equal.")                      \
+  METRIC(Counter, non_finite, "octet_shadow_non_finite_elements_total",                          \
+         "Elements without a difference: a NaN, or infinite on one side alone.")                 \
+  METRIC(Counter, shape_mismatches, "octet_shadow_shape_mismatches_total",                       \
+         "Outputs whose shape is not that of the answer.")                                       \
+  METRIC(DecibelHistogram, sqnr, "octet_shadow_sqnr_db",                                         \
+         "Signal to noise ratio against the answer in decibels, equal outputs at 150.")          \
+  METRIC(DifferenceHistogram, max_abs, "octet_shadow_max_abs_difference",                        \
+         "Largest absolute difference to the answer.")                                           \
+  METRIC(DifferenceHistogram, relative_l2, "octet_shadow_relative_l2",                           \
+         "Euclidean norm of the difference over that of the answer, at most 1000.")              \
+  METRIC(DifferenceHistogram, kl_divergence, "octet_shadow_kl_divergence_nats",                  \
+         "Kullback-Leibler divergence from the answer, of outputs that are distributions.")
 
 /// Of the process as a whole; no labels.
 #define OCTET_SERVER_METRICS(METRIC)                                       \
@@ -49,6 +84,11 @@ namespace octet {
 /// The metrics of one variant: an observation is an atomic addition. Thread-safety: safe.
 struct VariantMetrics {
   OCTET_VARIANT_METRICS(OCTET_METRIC_MEMBER)
+};
+
+/// The metrics of one pair of precisions. Thread-safety: safe.
+struct ShadowMetrics {
+  OCTET_SHADOW_METRICS(OCTET_METRIC_MEMBER)
 };
 
 /// The metrics of the process. Thread-safety: safe.

@@ -16,6 +16,10 @@ std::shared_ptr<VariantMetrics> MetricsRegistry::ForVariant(const VariantLabels&
   return collector_->ForVariant(labels);
 }
 
+std::shared_ptr<ShadowMetrics> MetricsRegistry::ForShadow(const ShadowLabels& labels) {
+  return collector_->ForShadow(labels);
+}
+
 ServerMetrics& MetricsRegistry::server() { return collector_->server(); }
 
 std::string MetricsRegistry::Text() const {

@@ -25,6 +25,15 @@ struct VariantLabels {
   auto operator<=>(const VariantLabels&) const = default;
 };
 
+/// Whom the series of a comparison are about.
+struct ShadowLabels {
+  std::string model;
+  std::string version;
+  std::string precision;  ///< Of the copies.
+  std::string against;    ///< Of the answers.
+  auto operator<=>(const ShadowLabels&) const = default;
+};
+
 /// Owns the process's metrics. Thread-safety: safe.
 class MetricsRegistry {
  public:
@@ -36,6 +45,7 @@ class MetricsRegistry {
   /// The metrics with these labels: the same ones as long as somebody holds them. With the last
   /// holder the series disappear.
   std::shared_ptr<VariantMetrics> ForVariant(const VariantLabels& labels);
+  std::shared_ptr<ShadowMetrics> ForShadow(const ShadowLabels& labels);
   ServerMetrics& server();
 
   /// Everything in Prometheus' text format.

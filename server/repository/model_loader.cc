@@ -30,6 +30,11 @@ LoadOptions OptionsFor(const ServerConfig::Engine& engine, Precision precision, 
   return options;
 }
 
+/// Lets go of the copies that wait: they keep the variant in memory.
+void RetireShadow(const ModelVersion& version) {
+  if (version.shadow != nullptr) version.shadow->retired = true;
+}
+
 void LogLoaded(std::string_view model, int64_t number, Precision precision,
                const LoadedVariant& loaded) {
   const std::map<std::string, double> share = loaded.certificate.MacShare();
@@ -196,6 +201,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
     }
     return;
   }
+  if (row.served != nullptr) RetireShadow(*row.served);
   row = {.reason = ReasonsOf(**built), .served = *std::move(built)};
   ShowReady(*row.served, version.variants);
   row.state = row.served->ready() ? VersionState::kReady : VersionState::kUnavailable;
@@ -229,8 +235,12 @@ void ModelLoader::TakeOut(Version& version, std::string reason) {
   std::vector<std::weak_ptr<const VariantQueue>> leaving;
   if (version.row.served != nullptr) {
     ShowGone(*version.row.served);
+    RetireShadow(*version.row.served);
     for (const ServedVariant& variant : version.row.served->variants) {
       if (variant.queue != nullptr) leaving.push_back(variant.queue);
+    }
+    if (const auto& shadow = version.row.served->shadow; shadow && shadow->queue) {
+      leaving.push_back(shadow->queue);
     }
   }
   version.variants.clear();

@@ -73,6 +73,10 @@ std::vector<Precision> WantedPrecisions(const ModelConfig& config,
     if (weight > 0) wanted.insert(precision);
   }
   if (config.routing.default_precision) wanted.insert(*config.routing.default_precision);
+  if (const auto& shadow = config.routing.shadow) {
+    wanted.insert(shadow->precision);
+    if (shadow->against) wanted.insert(*shadow->against);
+  }
   return {wanted.begin(), wanted.end()};
 }
 

@@ -1,6 +1,7 @@
 // A version of a model as requests see it: immutable, replaced as a whole when anything about it changes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -28,6 +29,18 @@ struct ServedVariant {
   bool ready() const { return queue != nullptr; }
 };
 
+/// Where the copies of a version's requests go, as its model.yaml says under routing.shadow. What is
+/// not atomic does not change.
+struct ServedShadow {
+  std::string name;                     ///< "resnet/1/int8", for messages.
+  std::shared_ptr<VariantQueue> queue;  ///< Of copies alone; null while the variant cannot answer.
+  /// By the precision that answered: those that are compared.
+  std::map<Precision, std::shared_ptr<ShadowMetrics>> pairs;
+  /// The version was taken out or replaced: what still waits is dropped.
+  std::atomic<bool> retired{false};
+  std::atomic<bool> failure_logged{false};  ///< The first failed copy is an event, all are counted.
+};
+
 /// What requests for a version need, found with one look-up. Immutable: who holds one may go on
 /// using it after a reload or an unload; its queues stay valid until the last holder is gone.
 struct ModelVersion {
@@ -40,7 +53,8 @@ struct ModelVersion {
   std::vector<std::string> labels;          ///< Of the classes, by index; empty when unknown.
   ModelConfig::Routing routing;
   RouteTable routes;
-  std::vector<ServedVariant> variants;  ///< In the order of Precision.
+  std::vector<ServedVariant> variants;   ///< In the order of Precision.
+  std::shared_ptr<ServedShadow> shadow;  ///< Null without routing.shadow.
   std::shared_ptr<VersionStatistics> statistics;
 
   /// Null when the version has no such precision.

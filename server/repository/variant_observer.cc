@@ -40,4 +40,18 @@ void VariantObserver::OnFinished(absl::StatusCode code, int64_t rows,
   statistics_->OnFinished(code, rows, timings);
 }
 
+void ShadowObserver::OnQueued(size_t bytes) {
+  metrics_->shadow_queue_depth.Add(1);
+  metrics_->shadow_queue_bytes.Add(static_cast<double>(bytes));
+}
+
+void ShadowObserver::OnDequeued(size_t bytes) {
+  metrics_->shadow_queue_depth.Add(-1);
+  metrics_->shadow_queue_bytes.Add(-static_cast<double>(bytes));
+}
+
+void ShadowObserver::OnBatch(const BatchRecord& record) {
+  metrics_->shadow_compute_duration.Observe(Seconds(record.compute_infer));
+}
+
 }  // namespace octet

@@ -27,4 +27,20 @@ class VariantObserver final : public QueueObserver {
   const std::shared_ptr<VersionStatistics> statistics_;
 };
 
+/// Counts what happens to a variant's shadow copies, where nothing of it is taken for a client's.
+/// Thread-safety: safe.
+class ShadowObserver final : public QueueObserver {
+ public:
+  explicit ShadowObserver(std::shared_ptr<VariantMetrics> metrics) : metrics_(std::move(metrics)) {}
+
+  void OnQueued(size_t bytes) override;
+  void OnDequeued(size_t bytes) override;
+  void OnBatch(const BatchRecord& record) override;
+  /// Nothing: whoever made the copy counts what became of it.
+  void OnFinished(absl::StatusCode, int64_t, const RequestTimings&) override {}
+
+ private:
+  const std::shared_ptr<VariantMetrics> metrics_;
+};
+
 }  // namespace octet

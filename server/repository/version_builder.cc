@@ -6,6 +6,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/repository/variant_observer.h"
+#include "server/routing/shadow.h"
 
 namespace octet {
 namespace {
@@ -99,7 +100,31 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
     candidates.push_back({.precision = precision, .ready = served.ready()});
   }
   version->routes = MakeRouteTable(parts.config.routing, std::move(candidates));
+  version->shadow = MakeShadow(*version, metrics);
   return version;
+}
+
+std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsRegistry& metrics) {
+  if (!version.routing.shadow) return nullptr;
+  const ModelConfig::Routing::Shadow& rule = *version.routing.shadow;
+  const std::string precision(PrecisionName(rule.precision));
+  auto shadow = std::make_shared<ServedShadow>();
+  shadow->name = Format("{}/{}/{}", version.model, version.number, precision);
+  for (const ServedVariant& variant : version.variants) {
+    if (!Compares(rule, variant.precision)) continue;
+    shadow->pairs[variant.precision] = metrics.ForShadow(
+        {version.model, version.version, precision, std::string(PrecisionName(variant.precision))});
+  }
+  const ServedVariant* variant = version.Find(rule.precision);
+  if (variant == nullptr || !variant->ready()) return shadow;
+  ExecutionTarget target = variant->queue->target();
+  target.batch.max_delay = Nanoseconds::zero();
+  target.max_queue_requests = static_cast<size_t>(rule.max_queue_requests);
+  target.max_queue_bytes = static_cast<size_t>(rule.max_queue_bytes);
+  target.background = true;
+  target.observer = std::make_shared<ShadowObserver>(variant->metrics);
+  shadow->queue = std::make_shared<VariantQueue>(std::move(target));
+  return shadow;
 }
 
 std::string ReasonsOf(const ModelVersion& version) {

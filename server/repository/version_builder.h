@@ -43,6 +43,9 @@ struct VersionParts {
 absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionParts& parts,
                                                                  MetricsRegistry& metrics);
 
+/// Makes what routing.shadow asks for from the version's variants; null when it asks for nothing.
+std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsRegistry& metrics);
+
 /// "int8: file does not exist; bf16: ...", or "".
 std::string ReasonsOf(const ModelVersion& version);
 

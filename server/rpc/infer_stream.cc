@@ -66,11 +66,11 @@ void InferStream::OnReadDone(bool ok) {
 
 void InferStream::Answered(Item& item, const absl::Status& status) {
   if (!status.ok()) {
-    item.response.set_error_message(ToGrpc(status).error_message());
+    item.response().set_error_message(ToGrpc(status).error_message());
     // The request that failed can still be told by its id.
-    auto& response = *item.response.mutable_infer_response();
+    auto& response = *item.response().mutable_infer_response();
     response.Clear();
-    response.set_id(item.request.id());
+    response.set_id(item.request().id());
   }
   Advance([&] { item.answered = true; });
 }
@@ -105,11 +105,11 @@ InferStream::Next InferStream::Decide() {
   const bool reads = !half_closed_ && !ending_ && !broken_;
   if (reads && incoming_ == nullptr && items_.size() < kWindow) {
     incoming_ = std::make_unique<Item>(parts_, access_log_);
-    next.read = &incoming_->request;
+    next.read = &incoming_->request();
   }
   if (!writing_ && !broken_ && !items_.empty() && items_.front()->answered) {
     writing_ = true;
-    next.write = &items_.front()->response;
+    next.write = &items_.front()->response();
   }
   if (!reads && items_.empty() && !writing_ && starting_ == 0) {
     finished_ = true;

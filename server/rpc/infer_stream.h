@@ -38,11 +38,17 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
   void OnDone() override;
 
  private:
-  struct Item {
-    Item(const GrpcServerParts& parts, bool access_log)
-        : inference(parts, access_log, request, *response.mutable_infer_response()) {}
+  struct Messages {
     inference::ModelInferRequest request;
     inference::ModelStreamInferResponse response;
+  };
+  struct Item {
+    Item(const GrpcServerParts& parts, bool access_log)
+        : inference(parts, access_log, messages->request,
+                    *messages->response.mutable_infer_response(), messages) {}
+    inference::ModelInferRequest& request() const { return messages->request; }
+    inference::ModelStreamInferResponse& response() const { return messages->response; }
+    const std::shared_ptr<Messages> messages = std::make_shared<Messages>();
     Inference inference;
     bool answered = false;
   };

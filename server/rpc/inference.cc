@@ -5,12 +5,14 @@
 
 #include "engine/tensor/status.h"
 #include "server/logging/event_log.h"
+#include "server/routing/shadow.h"
 #include "server/routing/stable_hash.h"
+#include "server/rpc/shadow_copy.h"
 
 namespace octet {
 namespace {
 
-/// Uniform in [0, 1): what the split draws with.
+/// Uniform in [0, 1): what the split and the shadow draw with.
 double Draw() {
   static std::atomic<uint64_t> sequence{0};
   // Weyl's sequence through a mixer, as in SplitMix64 (Steele, Lea and Flood, 2014).
@@ -78,18 +80,38 @@ absl::Status Inference::ChooseVariant(const InferOptions& options) {
 
 void Inference::Submit() {
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
+  copied_ = version_->shadow != nullptr &&
+            WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
   auto request = std::make_unique<InferenceRequest>();
-  request->inputs = std::move(inputs_.views);
+  if (copied_) {
+    request->inputs = inputs_.views;
+  } else {
+    request->inputs = std::move(inputs_.views);
+  }
   request->rows = inputs_.rows;
   request->received = received_;
   request->deadline = deadline_;
   request->cancelled = &cancelled_;
   request->outputs = &writer_;
   request->done = [this](const absl::Status& status, const RequestTimings& timings) {
-    if (status.ok()) writer_.Complete(route_);
-    Finish(status, timings);
+    Answer(status, timings);
   };
   parts_.dispatcher.Submit(variant_->queue, std::move(request));
+}
+
+void Inference::Answer(const absl::Status& status, const RequestTimings& timings) {
+  if (status.ok()) writer_.Complete(route_);
+  if (!status.ok() || !copied_) return Finish(status, timings);
+  Dispatcher& dispatcher = parts_.dispatcher;
+  std::shared_ptr<ServedShadow> shadow = version_->shadow;
+  AnsweredRequest answered = {.precision = route_.precision,
+                              .received = received_,
+                              .inputs = std::move(inputs_),
+                              .outputs = writer_.Answers(),
+                              .messages = std::move(messages_)};
+  Finish(status, timings);
+  // This object may be gone. The copy waits behind the answer, never the other way round.
+  SubmitShadow(std::move(shadow), std::move(answered), dispatcher);
 }
 
 void Inference::Finish(const absl::Status& status, const RequestTimings& timings) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -35,9 +36,15 @@ class Inference {
     TimePoint deadline = kNever;
   };
 
+  /// `messages` keeps both messages: a shadow copy may need them when the call is over.
   Inference(const GrpcServerParts& parts, bool access_log,
-            const inference::ModelInferRequest& request, inference::ModelInferResponse& response)
-      : parts_(parts), access_log_(access_log), request_(request), response_(response) {}
+            const inference::ModelInferRequest& request, inference::ModelInferResponse& response,
+            std::shared_ptr<const void> messages)
+      : parts_(parts),
+        access_log_(access_log),
+        request_(request),
+        response_(response),
+        messages_(std::move(messages)) {}
 
   void Start(const Call& call, Done done);
 
@@ -49,6 +56,8 @@ class Inference {
   absl::Status Prepare(const Call& call);
   absl::Status ChooseVariant(const InferOptions& options);
   void Submit();
+  /// The worker is done with it: completes the answer, and lets a copy follow once it was given.
+  void Answer(const absl::Status& status, const RequestTimings& timings);
   void Finish(const absl::Status& status, const RequestTimings& timings);
   void Log(const absl::Status& status, const RequestTimings& timings) const;
 
@@ -56,6 +65,7 @@ class Inference {
   const bool access_log_;
   const inference::ModelInferRequest& request_;
   inference::ModelInferResponse& response_;
+  std::shared_ptr<const void> messages_;
   Done done_;
   std::optional<Gate::Pass> pass_;
   std::atomic<bool> cancelled_{false};
@@ -64,6 +74,7 @@ class Inference {
   std::shared_ptr<const ModelVersion> version_;
   const ServedVariant* variant_ = nullptr;
   Route route_;
+  bool copied_ = false;  ///< A shadow copy follows the answer.
   DecodedInputs inputs_;
   ResponseWriter writer_;
 };

@@ -36,9 +36,9 @@ absl::Status CheckRepositoryName(const std::string& name) {
 /// One ModelInfer: lives until gRPC is done with it.
 class InferCall final : public ServerUnaryReactor {
  public:
-  InferCall(const GrpcServerParts& parts, bool access_log, const CallbackServerContext& context,
+  InferCall(const GrpcServerParts& parts, bool access_log, CallbackServerContext& context,
             const inference::ModelInferRequest& request, inference::ModelInferResponse& response)
-      : inference_(parts, access_log, request, response) {
+      : inference_(parts, access_log, request, response, InferMessageAllocator::Keep(context)) {
     inference_.Start(
         {.metadata = context.client_metadata(), .deadline = DeadlineOf(context, parts.clock)},
         [this](const absl::Status& status) { Finish(ToGrpc(status)); });

@@ -3,6 +3,7 @@
 
 #include "proto/inference.grpc.pb.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/infer_messages.h"
 #include "server/rpc/infer_stream.h"
 #include "server/rpc/live_set.h"
 #include "server/rpc/load_thread.h"
@@ -15,7 +16,9 @@ namespace octet {
 class InferenceService final : public inference::GRPCInferenceService::CallbackService {
  public:
   InferenceService(const GrpcServerOptions& options, const GrpcServerParts& parts)
-      : options_(options), parts_(parts) {}
+      : options_(options), parts_(parts) {
+    SetMessageAllocatorFor_ModelInfer(&messages_);
+  }
 
   /// Ends every stream, also those to come, when what it has read is answered.
   void EndStreams();
@@ -57,6 +60,7 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
   const GrpcServerParts& parts_;
   LiveSet<InferStream> streams_;
   LoadThread loads_;
+  InferMessageAllocator messages_;
 };
 
 }  // namespace octet

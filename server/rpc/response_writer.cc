@@ -124,6 +124,26 @@ void ResponseWriter::WriteClasses(Requested& output) {
   Describe(output.place, "BYTES", shape);
 }
 
+std::vector<std::optional<AnsweredOutput>> ResponseWriter::Answers() const {
+  std::vector<std::optional<AnsweredOutput>> answers(outputs_.size());
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    const Requested& output = outputs_[i];
+    if (output.place < 0) continue;
+    AnsweredOutput& answer = answers[i].emplace();
+    if (output.classes > 0) {
+      answer = {output.scores.spec(), output.scores.data(), output.scores.bytes(), output.scores};
+      continue;
+    }
+    const auto& dims = response_->outputs(output.place).shape();
+    const std::string& raw = response_->raw_output_contents(output.place);
+    answer.spec = {version_->signature.outputs[i].dtype,
+                   Shape(std::span(dims.data(), static_cast<size_t>(dims.size())))};
+    answer.data = raw.data();
+    answer.bytes = raw.size();
+  }
+  return answers;
+}
+
 void ResponseWriter::Complete(const Route& route) {
   for (Requested& output : outputs_) {
     if (output.classes > 0) WriteClasses(output);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,6 +13,15 @@
 #include "server/scheduling/request.h"
 
 namespace octet {
+
+/// An output as the model answered it.
+struct AnsweredOutput {
+  TensorSpec spec;
+  const void* data =
+      nullptr;  ///< Elements, in the response or in `scores`; of BYTES their wire form.
+  size_t bytes = 0;
+  Tensor scores;  ///< What the response holds the best classes of.
+};
 
 /// Fills a ModelInferResponse. Requires: the calls in this order, with something that orders them.
 ///
@@ -32,6 +42,10 @@ class ResponseWriter final : public OutputSink {
   /// Writes what comes beside the tensors: model, version, id, and the parameters "precision" and
   /// "route", which say who answered and why.
   void Complete(const Route& route);
+
+  /// The outputs, in the signature's order; nullopt for one that was not asked for. They point into
+  /// the response. Requires: Complete.
+  std::vector<std::optional<AnsweredOutput>> Answers() const;
 
  private:
   struct Requested {

@@ -34,7 +34,7 @@ import server  # noqa: E402
 MODEL = ROOT / "demo/models/glyphs"
 SETTINGS = """
 batching: {max_queue_requests: 8}
-routing: {split: {fp32: 1, int8: 1}, sticky: {parameter: user}}
+routing: {split: {fp32: 1, int8: 1}, sticky: {parameter: user}, shadow: {precision: int8, percent: 100}}
 """
 CLIENTS = 32  # more than the queues hold: some requests are refused
 DATA_SECONDS = 40  # from the first scrape to an answer to every query

@@ -14,6 +14,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/repository/model_repository.h"
+#include "server/repository/version_builder.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/test_request.h"
 
@@ -55,6 +56,7 @@ class FakeRepository final : public ModelRepository {
       candidates.push_back({.precision = precision, .ready = true});
     }
     version->routes = MakeRouteTable(routing, candidates);
+    version->shadow = MakeShadow(*version, metrics_);
     return version;
   }
 

@@ -84,6 +84,36 @@ TEST(MetricsTest, ObservationsAppearUnderTheirLabels) {
   EXPECT_THAT(text, HasSubstr(R"(octet_build_info{version="0.1.0",onednn="3.7.2",isa="AVX2"} 1)"));
 }
 
+TEST(MetricsTest, APairOfPrecisionsHasBothForLabels) {
+  MetricsRegistry registry(kBuild);
+  EXPECT_THAT(registry.Text(), Not(HasSubstr("octet_shadow_")));
+  auto pair = registry.ForShadow({"net", "1", "int8", "fp32"});
+  pair->compared.Add();
+  pair->dropped.Add(3);
+  pair->sqnr.Observe(22);
+  EXPECT_EQ(registry.ForShadow({"net", "1", "int8", "fp32"}), pair);
+  EXPECT_NE(registry.ForShadow({"net", "1", "int8", "bf16"}), pair);
+  const std::string text = registry.Text();
+  constexpr std::string_view kLabels = R"(model="net",version="1",precision="int8",against="fp32")";
+  for (const auto& line :
+       {Format("octet_shadow_compared_requests_total{{{}}} 1\n", kLabels),
+        Format("octet_shadow_dropped_requests_total{{{},reason=\"draining\"}} 1\n", kLabels),
+        Format("octet_shadow_sqnr_db_bucket{{{},le=\"20\"}} 0\n", kLabels),
+        Format("octet_shadow_sqnr_db_bucket{{{},le=\"25\"}} 1\n", kLabels)}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("bf16"))) << "nobody holds it";
+  pair.reset();
+  EXPECT_THAT(registry.Text(), Not(HasSubstr("octet_shadow_")));
+}
+
+TEST(MetricsTest, DifferencesAreTwoBucketsADecade) {
+  const auto& bounds = metric_bounds::kDifference;
+  EXPECT_DOUBLE_EQ(bounds.front(), 1e-6);
+  EXPECT_NEAR(bounds.back(), 1000, 1e-9);
+  for (size_t i = 1; i < bounds.size(); ++i) EXPECT_NEAR(bounds[i] / bounds[i - 1], 3.16, 0.01);
+}
+
 TEST(MetricsTest, LatencyBucketsReachFromTenMicrosecondsToAMinute) {
   const auto& bounds = metric_bounds::kLatencySeconds;
   EXPECT_DOUBLE_EQ(bounds.front(), 10e-6);

@@ -81,5 +81,29 @@ TEST_F(VariantObserverTest, FailuresAreCountedByTheirCodeAndNotAsInferences) {
   EXPECT_TRUE(counts.batches.empty());
 }
 
+TEST_F(VariantObserverTest, NothingOfAShadowCopyIsCountedAsAClients) {
+  ShadowObserver shadow(metrics_);
+  shadow.OnQueued(100);
+  EXPECT_EQ(metrics_->shadow_queue_depth.value(), 1);
+  EXPECT_EQ(metrics_->shadow_queue_bytes.value(), 100);
+  EXPECT_EQ(metrics_->queue_depth.value(), 0);
+  EXPECT_EQ(metrics_->queue_bytes.value(), 0);
+  EXPECT_EQ(metrics_->in_flight.value(), 0);
+  shadow.OnDequeued(100);
+  EXPECT_EQ(metrics_->shadow_queue_depth.value(), 0);
+  EXPECT_EQ(metrics_->shadow_queue_bytes.value(), 0);
+  const std::array queue_times = {Nanoseconds(microseconds(5))};
+  shadow.OnBatch(
+      {.rows = 5, .plan_rows = 8, .compute_infer = microseconds(100), .queue_times = queue_times});
+  shadow.OnFinished(absl::StatusCode::kOk, 5, {.total = microseconds(110)});
+  EXPECT_NEAR(metrics_->shadow_compute_duration.Read().sum, 100e-6, 1e-9);
+  EXPECT_EQ(metrics_->compute_duration.Read().sum, 0);
+  EXPECT_EQ(metrics_->request_duration.Read().sum, 0);
+  EXPECT_EQ(metrics_->queue_duration.Read().sum, 0);
+  EXPECT_EQ(metrics_->rows.value(), 0);
+  EXPECT_EQ(metrics_->executions.value(), 0);
+  EXPECT_EQ(metrics_->requests.value(0), 0);
+}
+
 }  // namespace variant_observer_test
 }  // namespace octet
