@@ -73,7 +73,7 @@ absl::Status Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
   if (closed_) return Stopping();
   if (request.deadline <= now) return Expired(*queue);
   const size_t bytes = request.bytes();
-  const absl::Status status = queue->CheckRoom(bytes);
+  absl::Status status = queue->CheckRoom(bytes);
   if (status.ok() || now < queue->next_sweep_) return status;
   Sweep(queue, now, dropped);
   return queue->CheckRoom(bytes);
