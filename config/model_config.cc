@@ -28,6 +28,7 @@ struct Written {
     std::optional<int64_t> max_queue_bytes;
     bool operator==(const Shadow&) const = default;
   } shadow;
+  std::map<std::string, ModelConfig::Routing::Guard> guard;
 };
 
 absl::Status CheckPrecision(const std::string& name) {
@@ -65,12 +66,45 @@ YamlBinding ShadowPrecision(std::optional<Precision>* target, std::optional<Prec
   return choice;
 }
 
-/// A number in [0, 100].
-YamlBinding Percent(std::optional<double>* target) {
-  return {"0 .. 100", [target](const YAML::Node& value, const std::string&) -> absl::Status {
-            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, 0, 100));
+/// A number in [min, max] that may be absent.
+YamlBinding OptionalNumber(std::optional<double>* target, double min, double max) {
+  return {Format("{} .. {}", min, max),
+          [=](const YAML::Node& value, const std::string&) -> absl::Status {
+            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, min, max));
             return absl::OkStatus();
           }};
+}
+
+using Guard = ModelConfig::Routing::Guard;
+
+/// A key of a guard; the name that stood for `*` must be a precision.
+YamlBinding GuardKey(std::map<std::string, Guard>* guards,
+                     const std::function<YamlBinding(Guard&)>& bind) {
+  YamlBinding binding = ForName(guards, bind);
+  binding.store = [store = binding.store](const YAML::Node& value,
+                                          const std::string& name) -> absl::Status {
+    OCTET_RETURN_IF_ERROR(CheckPrecision(name));
+    return store(value, name);
+  };
+  return binding;
+}
+
+YamlBinding GuardLimit(std::map<std::string, Guard>* guards, std::optional<double> Guard::* limit,
+                       double min, double max) {
+  return GuardKey(guards, [=](Guard& guard) { return OptionalNumber(&(guard.*limit), min, max); });
+}
+
+YamlBinding GuardCount(std::map<std::string, Guard>* guards, int Guard::* count, int64_t min,
+                       int64_t max) {
+  return GuardKey(guards, [=](Guard& guard) { return Integer(&(guard.*count), min, max); });
+}
+
+YamlBinding GuardAction(std::map<std::string, Guard>* guards) {
+  return GuardKey(guards, [](Guard& guard) {
+    return Choice({"alert", "fall_back"}, [&guard](const std::string& name) {
+      guard.action = name == "alert" ? Guard::Action::kAlert : Guard::Action::kFallBack;
+    });
+  });
 }
 
 /// One row per key: path, where it goes and what it accepts, unit, meaning.
@@ -123,12 +157,31 @@ std::vector<YamlKey> Keys(Written& w) {
        "answers"},
       {"routing.shadow.against", ShadowPrecision(&w.shadow.against, &w.shadow.precision), "",
        "precision whose answers are compared; any other one when absent"},
-      {"routing.shadow.percent", Percent(&w.shadow.percent), "%",
+      {"routing.shadow.percent", OptionalNumber(&w.shadow.percent, 0, 100), "%",
        "share of those answers of which a copy is made"},
       {"routing.shadow.max_queue_requests", Integer(&w.shadow.max_queue_requests, 1, 1'000'000),
        "requests", "copies that wait (64 when absent); one more is dropped"},
       {"routing.shadow.max_queue_bytes", Integer(&w.shadow.max_queue_bytes, 1, INT64_MAX / 2),
        "bytes", "inputs and answers of copies that wait (64 MiB when absent); more is dropped"},
+      {"routing.guard.*.agreement_percent", GuardLimit(&w.guard, &Guard::agreement_percent, 0, 100),
+       "%", "least share of shadow rows whose best class is that of the answer"},
+      {"routing.guard.*.sqnr_db", GuardLimit(&w.guard, &Guard::sqnr_db, -150, 150), "dB",
+       "least mean signal to noise ratio of shadow outputs"},
+      {"routing.guard.*.error_percent", GuardLimit(&w.guard, &Guard::error_percent, 0, 100), "%",
+       "largest share of its requests that may fail as INTERNAL, UNKNOWN or DATA_LOSS"},
+      {"routing.guard.*.p99_us", GuardLimit(&w.guard, &Guard::p99_us, 1, 1e9), "us",
+       "largest 99th percentile of its requests' time"},
+      {"routing.guard.*.window_seconds", GuardCount(&w.guard, &Guard::window_seconds, 1, 86400),
+       "s", "the rules are looked at this often, each time over that long (60 when absent)"},
+      {"routing.guard.*.min_samples", GuardCount(&w.guard, &Guard::min_samples, 1, 1'000'000), "",
+       "rows, outputs or requests in a window without which a rule says nothing (100 when absent)"},
+      {"routing.guard.*.recover_windows", GuardCount(&w.guard, &Guard::recover_windows, 0, 10'000),
+       "windows",
+       "in a row that keep to every rule before it is back (3 when absent); 0 = a load brings it "
+       "back"},
+      {"routing.guard.*.action", GuardAction(&w.guard), "",
+       "what a broken rule does (alert when absent); fall_back: others answer unless it is asked "
+       "for"},
 
       {"versions.latest", Integer(&c.versions.latest, 1, 1'000'000), "versions",
        "load the so many highest versions"},
@@ -179,6 +232,22 @@ absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
                            PrecisionName(*precision));
   };
   OCTET_RETURN_IF_ERROR(check("default", routing.default_precision));
+  for (const auto& [precision, guard] : routing.guard) {
+    const std::string key = Format("guard.{}", PrecisionName(precision));
+    OCTET_RETURN_IF_ERROR(check(key, precision));
+    if (!guard.has_rule()) {
+      return InvalidArgument(
+          "{}: routing.{}: no rule, expected agreement_percent, sqnr_db, error_percent or p99_us",
+          file, key);
+    }
+    const bool of_shadow = guard.agreement_percent || guard.sqnr_db;
+    if (of_shadow && (!routing.shadow || routing.shadow->precision != precision)) {
+      return InvalidArgument(
+          "{}: routing.{}: agreement_percent and sqnr_db need copies, expected "
+          "routing.shadow.precision: {}",
+          file, key, PrecisionName(precision));
+    }
+  }
   if (!routing.shadow) return absl::OkStatus();
   OCTET_RETURN_IF_ERROR(check("shadow.precision", routing.shadow->precision));
   return check("shadow.against", routing.shadow->against);
@@ -225,6 +294,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
     config.precisions.push_back(*ParsePrecision(name));
   }
   OCTET_ASSIGN_OR_RETURN(config.routing.shadow, MakeShadow(file, written.shadow));
+  for (const auto& [name, guard] : written.guard) {
+    config.routing.guard[*ParsePrecision(name)] = guard;
+  }
   OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), config));
   for (auto& [input, wire] : config.wire) {
     // One number beside several serves every channel.

@@ -55,6 +55,25 @@ struct ModelConfig {
       bool operator==(const Shadow&) const = default;
     };
     std::optional<Shadow> shadow;
+    /// What a precision must keep to, looked at over one window after another. What is absent is no
+    /// rule.
+    struct Guard {
+      enum class Action : uint8_t {
+        kAlert,     ///< An event and a metric.
+        kFallBack,  ///< And it leaves the split and the default to the others.
+      };
+      std::optional<double> agreement_percent;  ///< Least share of shadow rows with the same class.
+      std::optional<double> sqnr_db;            ///< Least mean SQNR of shadow outputs.
+      std::optional<double> error_percent;      ///< Most requests that fail through our fault.
+      std::optional<double> p99_us;             ///< Most at the 99th percentile of requests.
+      int window_seconds = 60;
+      int min_samples = 100;    ///< A rule with fewer in a window says nothing.
+      int recover_windows = 3;  ///< Good ones in a row until it is back; 0 = only by a load.
+      Action action = Action::kAlert;
+      bool has_rule() const { return agreement_percent || sqnr_db || error_percent || p99_us; }
+      bool operator==(const Guard&) const = default;
+    };
+    std::map<Precision, Guard> guard;
     bool operator==(const Routing&) const = default;
   } routing;
 

@@ -14,11 +14,11 @@
 #include "server/metrics/registry.h"
 #include "server/repository/model_repository.h"
 #include "server/repository/model_settings.h"
-#include "server/repository_poller.h"
 #include "server/rpc/grpc_server.h"
 #include "server/scheduling/dispatcher.h"
 #include "server/scheduling/gate.h"
 #include "server/scheduling/worker_pool.h"
+#include "server/ticker.h"
 
 namespace octet {
 namespace {
@@ -26,6 +26,19 @@ namespace {
 /// How long calls are still answered UNAVAILABLE before the gRPC port closes: what reaches gRPC once
 /// it closes ends as CANCELLED, which clients do not take for "try another server".
 constexpr std::chrono::milliseconds kRefusing{500};
+
+/// How exactly the windows of guards end.
+constexpr std::chrono::milliseconds kGuardInterval{500};
+
+void LookAtGuards(const ModelRepository& repository, TimePoint now) {
+  const auto versions = repository.List("", "");
+  if (!versions.ok()) return;  // no model
+  for (const auto& version : *versions) {
+    for (const ServedVariant& variant : version->variants) {
+      if (variant.guard != nullptr) variant.guard->Look(now);
+    }
+  }
+}
 
 void LogListening(std::string_view protocol, const std::string& address, int port) {
   LogEvent(LogLevel::kInfo, "listening",
@@ -64,7 +77,8 @@ class ServerProcess final : public Server {
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<MetricsEndpoint> metrics_endpoint_;
   std::unique_ptr<GrpcServer> grpc_;
-  std::optional<RepositoryPoller> poller_;
+  std::optional<Ticker> poller_;
+  std::optional<Ticker> guards_;
 };
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
@@ -90,11 +104,14 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
 }
 
 absl::Status ServerProcess::Load(const std::stop_token& stop) {
+  guards_.emplace("guards", kGuardInterval, clock_,
+                  [this](const std::stop_token&) { LookAtGuards(*repository_, clock_.Now()); });
   repository_->Poll(stop);
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
   if (config_.repository.poll_seconds > 0) {
-    poller_.emplace(*repository_, std::chrono::seconds(config_.repository.poll_seconds), clock_);
+    poller_.emplace("poller", std::chrono::seconds(config_.repository.poll_seconds), clock_,
+                    [this](const std::stop_token& stopped) { repository_->Poll(stopped); });
   }
   return absl::OkStatus();
 }
@@ -109,6 +126,7 @@ void ServerProcess::Pause(TimePoint until) {
 bool ServerProcess::Drain(TimePoint deadline) {
   gate_.Close();
   if (poller_) poller_->Stop();
+  if (guards_) guards_->Stop();
   dispatcher_.Close();  // no batch waits to become full any more
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
@@ -123,6 +141,7 @@ bool ServerProcess::Drain(TimePoint deadline) {
   http_.reset();
   metrics_endpoint_.reset();
   poller_.reset();
+  guards_.reset();
   return answered;
 }
 

@@ -1,25 +1,28 @@
-#include "server/repository_poller.h"
+#include "server/ticker.h"
 
 #include <pthread.h>
 
+#include <utility>
+
 namespace octet {
 
-RepositoryPoller::RepositoryPoller(ModelRepository& repository, Nanoseconds interval, Clock& clock)
-    : repository_(repository),
+Ticker::Ticker(std::string name, Nanoseconds interval, Clock& clock, Task task)
+    : name_(std::move(name)),
       interval_(interval),
       clock_(clock),
+      task_(std::move(task)),
       thread_([this](const std::stop_token& stop) { Run(stop); }) {}
 
-RepositoryPoller::~RepositoryPoller() { Stop(); }
+Ticker::~Ticker() { Stop(); }
 
-void RepositoryPoller::Stop() {
+void Ticker::Stop() {
   thread_.request_stop();
   const absl::MutexLock lock(&mutex_);
   stopping_.SignalAll();
 }
 
-void RepositoryPoller::Run(const std::stop_token& stop) {
-  pthread_setname_np(pthread_self(), "poller");
+void Ticker::Run(const std::stop_token& stop) {
+  pthread_setname_np(pthread_self(), name_.c_str());
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
@@ -29,7 +32,7 @@ void RepositoryPoller::Run(const std::stop_token& stop) {
       }
     }
     if (stop.stop_requested()) return;
-    repository_.Poll(stop);
+    task_(stop);
   }
 }
 

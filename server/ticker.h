@@ -1,35 +1,41 @@
-// The thread that looks for changed models.
+// A thread that does something again and again.
 #pragma once
 
+#include <functional>
+#include <stop_token>
+#include <string>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
-#include "server/repository/model_repository.h"
 #include "server/scheduling/clock.h"
 
 namespace octet {
 
-/// Calls repository.Poll every `interval` on a thread of its own, from construction on.
-class RepositoryPoller {
+/// Does `task` every `interval` on a thread of its own, from construction on, the first time after
+/// one interval.
+class Ticker {
  public:
-  /// `repository` and `clock` outlive it.
-  RepositoryPoller(ModelRepository& repository, Nanoseconds interval, Clock& clock);
-  /// Stop, and waits for the load under way.
-  ~RepositoryPoller();
-  RepositoryPoller(const RepositoryPoller&) = delete;
-  RepositoryPoller& operator=(const RepositoryPoller&) = delete;
+  using Task = std::function<void(const std::stop_token& stop)>;
 
-  /// Begins no load from now on.
+  /// `name` is the thread's; `clock` outlives it. `stop` is requested by Stop.
+  Ticker(std::string name, Nanoseconds interval, Clock& clock, Task task);
+  /// Stop, and waits for the task under way.
+  ~Ticker();
+  Ticker(const Ticker&) = delete;
+  Ticker& operator=(const Ticker&) = delete;
+
+  /// Begins no task from now on.
   void Stop();
 
  private:
   void Run(const std::stop_token& stop);
 
-  ModelRepository& repository_;
+  const std::string name_;
   const Nanoseconds interval_;
   Clock& clock_;
+  const Task task_;
   absl::Mutex mutex_;
   absl::CondVar stopping_;
   std::jthread thread_;

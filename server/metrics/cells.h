@@ -151,6 +151,12 @@ struct RouteLabel {
                                                               "default"};
 };
 
+/// What a guard did; the order of GuardAction.
+struct GuardActionLabel {
+  static constexpr std::string_view kName = "action";
+  static constexpr std::array<std::string_view, 3> kValues = {"alert", "fall_back", "recover"};
+};
+
 /// Why a shadow copy did not run; the order of ShadowDrop.
 struct ShadowDropLabel {
   static constexpr std::string_view kName = "reason";

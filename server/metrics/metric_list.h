@@ -38,7 +38,11 @@
          "Time to run the model for shadow copies, per batch; in no other metric.")               \
   METRIC(Gauge, shadow_queue_depth, "octet_shadow_queue_depth", "Shadow copies that wait.")       \
   METRIC(Gauge, shadow_queue_bytes, "octet_shadow_queue_bytes",                                   \
-         "Bytes that shadow copies hold while they wait.")
+         "Bytes that shadow copies hold while they wait.")                                        \
+  METRIC(Gauge, guard_tripped, "octet_guard_tripped",                                             \
+         "1 from the window that breaks a rule of the guard until it recovers, else 0.")          \
+  METRIC(CounterPer<GuardActionLabel>, guard_actions, "octet_guard_actions_total",                \
+         "What the guard did.")
 
 /// Of every pair that shadow traffic compares; labels model, version, precision (of the copies) and
 /// against (of the answers). Once per output and request where nothing else is said.

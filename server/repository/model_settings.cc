@@ -77,6 +77,7 @@ std::vector<Precision> WantedPrecisions(const ModelConfig& config,
     wanted.insert(shadow->precision);
     if (shadow->against) wanted.insert(*shadow->against);
   }
+  for (const auto& [precision, unused] : config.routing.guard) wanted.insert(precision);
   return {wanted.begin(), wanted.end()};
 }
 

@@ -11,6 +11,7 @@
 #include "config/model_config.h"
 #include "engine/engine.h"
 #include "server/metrics/registry.h"
+#include "server/repository/variant_guard.h"
 #include "server/repository/version_statistics.h"
 #include "server/routing/routing.h"
 #include "server/scheduling/variant_queue.h"
@@ -23,6 +24,7 @@ struct ServedVariant {
   Precision precision = Precision::kFp32;
   std::shared_ptr<VariantQueue> queue;
   std::shared_ptr<VariantMetrics> metrics;
+  std::shared_ptr<VariantGuard> guard;  ///< Null without rules, and while it cannot answer.
   Certificate certificate;  ///< Of the plan for one row; empty while not ready or when shapes vary.
   std::string reason;
 

@@ -90,18 +90,42 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->statistics = parts.statistics;
   const Signature* reference = ReferenceSignature(parts.variants);
   if (reference != nullptr) version->signature = *reference;
-  std::vector<RouteCandidate> candidates;
   for (const auto& [precision, state] : parts.variants) {
     ServedVariant& served = version->variants.emplace_back();
     served.precision = precision;
     served.metrics =
         metrics.ForVariant({parts.model, version->version, std::string(PrecisionName(precision))});
     OCTET_RETURN_IF_ERROR(AddQueue(parts, state, reference, served));
-    candidates.push_back({.precision = precision, .ready = served.ready()});
   }
-  version->routes = MakeRouteTable(parts.config.routing, std::move(candidates));
   version->shadow = MakeShadow(*version, metrics);
+  AddGuards(*version);
+  version->routes = MakeRoutes(*version);
   return version;
+}
+
+void AddGuards(ModelVersion& version) {
+  for (const auto& [precision, rules] : version.routing.guard) {
+    const auto variant = std::ranges::find(version.variants, precision, &ServedVariant::precision);
+    if (variant == version.variants.end() || !variant->ready()) continue;
+    std::vector<std::shared_ptr<ShadowMetrics>> pairs;
+    if (version.shadow != nullptr && version.routing.shadow->precision == precision) {
+      for (const auto& [unused, pair] : version.shadow->pairs) pairs.push_back(pair);
+    }
+    variant->guard = std::make_shared<VariantGuard>(variant->queue->target().name, rules,
+                                                    variant->metrics, std::move(pairs));
+  }
+}
+
+RouteTable MakeRoutes(const ModelVersion& version) {
+  std::vector<RouteCandidate> candidates;
+  for (const ServedVariant& variant : version.variants) {
+    RouteCandidate& candidate = candidates.emplace_back();
+    candidate.precision = variant.precision;
+    candidate.ready = variant.ready();
+    if (variant.guard == nullptr) continue;
+    candidate.fallen_back = {variant.guard, &variant.guard->fallen_back()};
+  }
+  return MakeRouteTable(version.routing, std::move(candidates));
 }
 
 std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsRegistry& metrics) {

@@ -46,6 +46,12 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
 /// Makes what routing.shadow asks for from the version's variants; null when it asks for nothing.
 std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsRegistry& metrics);
 
+/// Gives the variants that answer the guards that routing.guard asks for.
+void AddGuards(ModelVersion& version);
+
+/// What routing is to know of the variants. Requires: AddGuards.
+RouteTable MakeRoutes(const ModelVersion& version);
+
 /// "int8: file does not exist; bf16: ...", or "".
 std::string ReasonsOf(const ModelVersion& version);
 

@@ -31,7 +31,9 @@ const RouteCandidate* Find(const RouteTable& table, Precision precision) {
   return it == table.candidates.end() ? nullptr : &*it;
 }
 
-bool TakesPart(const RouteCandidate& candidate) { return candidate.ready && candidate.weight > 0; }
+bool TakesPart(const RouteCandidate& candidate) {
+  return candidate.is_offered() && candidate.weight > 0;
+}
 
 absl::StatusOr<Route> ChooseExplicit(const RouteTable& table, std::string_view name) {
   const std::optional<Precision> precision = ParsePrecision(name);
@@ -85,13 +87,19 @@ std::optional<Precision> ChooseByDraw(const RouteTable& table, double draw) {
 }
 
 std::optional<Precision> ChooseDefault(const RouteTable& table) {
-  const auto ready = [&table](Precision precision) {
-    const RouteCandidate* candidate = Find(table, precision);
-    return candidate != nullptr && candidate->ready;
+  const auto choose = [&table](auto can) -> std::optional<Precision> {
+    const auto answers = [&](Precision precision) {
+      const RouteCandidate* candidate = Find(table, precision);
+      return candidate != nullptr && can(*candidate);
+    };
+    if (table.default_precision && answers(*table.default_precision)) {
+      return table.default_precision;
+    }
+    const auto first = std::ranges::find_if(kDefaultOrder, answers);
+    return first == kDefaultOrder.end() ? std::nullopt : std::optional(*first);
   };
-  if (table.default_precision && ready(*table.default_precision)) return table.default_precision;
-  const auto first = std::ranges::find_if(kDefaultOrder, ready);
-  return first == kDefaultOrder.end() ? std::nullopt : std::optional(*first);
+  const auto offered = choose([](const RouteCandidate& one) { return one.is_offered(); });
+  return offered ? offered : choose([](const RouteCandidate& one) { return one.ready; });
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 // the request says.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,10 +27,15 @@ struct RouteCandidate {
   Precision precision = Precision::kFp32;
   bool ready = false;
   double weight = 0;  ///< Of the split; 0 without one.
+  /// True while its guard leaves its share to the others; null = never.
+  std::shared_ptr<const std::atomic<bool>> fallen_back = nullptr;
+
+  /// True when the split or the default may choose it.
+  bool is_offered() const { return ready && (fallen_back == nullptr || !fallen_back->load()); }
 };
 
-/// What routing knows of a model version. Immutable; made anew when a variant or the configuration
-/// changes.
+/// What routing knows of a model version. Immutable but for what guards say; made anew when a
+/// variant or the configuration changes.
 struct RouteTable {
   std::vector<RouteCandidate> candidates;  ///< Every precision that the version has, ready or not.
   std::optional<Precision> default_precision;
@@ -59,8 +66,9 @@ struct Route {
 ///    that precision;
 /// 3. with a split: in proportion to the weights, by `draw`;
 /// 4. the configured default; else the first ready one of fp32, bf16, fp16, int8, int8-dynamic.
-/// In 2 and 3 only ready precisions of weight > 0 take part: a broken one leaves its share to the
-/// others.
+/// In 2 and 3 only ready precisions of weight > 0 take part: a broken one, or one that its guard let
+/// fall back, leaves its share to the others. In 4 one that fell back answers only when nobody
+/// else can.
 ///
 /// Errors: INVALID_ARGUMENT for a precision name that does not exist; NOT_FOUND for one that the
 /// model does not have; UNAVAILABLE for one that is not ready, or when none is.

@@ -67,6 +67,7 @@ class Served:
             shutil.rmtree(models / name)
         (models / "glyphs/model.yaml").write_text((served_models.GLYPHS / "model.yaml").read_text() + routing)
         change(models / "glyphs/1")
+        self.models = models
         self.server = served_models.server.Server(OCTET, models, folder)
         self._channel = grpc.insecure_channel(self.server.grpc)
         self.stub = services.GRPCInferenceServiceStub(self._channel)
@@ -80,12 +81,15 @@ class Served:
             self.server.stop()
         self._folder.cleanup()
 
-    def ask(self, number):
-        """Returns the logits of one image, as bytes, and the precision that answered."""
+    def request(self, number):
         request = messages.ModelInferRequest(model_name="glyphs")
         request.inputs.add(name="image", datatype="UINT8", shape=[1, *IMAGES.shape[1:]])
         request.raw_input_contents.append(IMAGES[number % len(IMAGES)].tobytes())
-        response = self.stub.ModelInfer(request, timeout=20)
+        return request
+
+    def ask(self, number):
+        """Returns the logits of one image, as bytes, and the precision that answered."""
+        response = self.stub.ModelInfer(self.request(number), timeout=20)
         return response.raw_output_contents[0], response.parameters["precision"].string_param
 
     def ask_all(self):
@@ -172,6 +176,41 @@ class ShadowTest(unittest.TestCase):
             self.assertLess(values["top1_agreed_rows_total"], 0.9 * REQUESTS)
             self.assertLess(values["sqnr_db_sum"] / REQUESTS, 10)
             print({name: value for name, value in values.items() if "bucket" not in name})
+
+    def test_a_guard_takes_a_bad_file_out_of_the_split_until_a_good_one_is_loaded(self):
+        guard = "guard: {int8: {agreement_percent: 95, window_seconds: 1, min_samples: 20, action: fall_back}}"
+        routing = f"routing: {{split: {{fp32: 1, int8: 1}}, shadow: {{precision: int8, percent: 100}}, {guard}}}\n"
+        good = tempfile.TemporaryDirectory()
+        self.addCleanup(good.cleanup)
+
+        def change(version):
+            shutil.copy(version / "int8.onnx", good.name)
+            spoil(version / "int8.onnx")
+
+        with Served(routing, change) as served:
+            self.assertEqual({precision for _, precision in served.ask_all()}, {"fp32", "int8"})
+            self.wait_while_asking(served, lambda: served.variant("octet_guard_tripped", "int8") == 1)
+            self.assertEqual({precision for _, precision in served.ask_all()}, {"fp32"})
+            request = served.request(0)
+            request.parameters["precision"].string_param = "int8"
+            self.assertEqual(served.stub.ModelInfer(request, timeout=20).parameters["precision"].string_param, "int8")
+            (line,) = [line for line in served.server.log.read_text().splitlines() if "event=guard_action" in line]
+            self.assertRegex(line, r'variant=glyphs/1/int8 action=fall_back reason="agreement [0-9.]+ % < 95 %"')
+            shutil.copy(pathlib.Path(good.name) / "int8.onnx", served.models / "glyphs/1/int8.onnx")
+            served.stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
+            self.assertEqual(served.variant("octet_guard_tripped", "int8"), 0)
+            until = time.monotonic() + 3
+            self.wait_while_asking(served, lambda: time.monotonic() > until)
+            self.assertEqual({precision for _, precision in served.ask_all()}, {"fp32", "int8"})
+            self.assertEqual(served.variant("octet_guard_tripped", "int8"), 0)
+
+    def wait_while_asking(self, served, condition):
+        until = time.monotonic() + 20
+        for number in range(10**9):
+            served.ask(number)
+            if condition():
+                return
+            self.assertLess(time.monotonic(), until)
 
     def test_a_share_is_compared(self):
         with Served(SHADOW.replace("percent: 100", "percent: 25")) as served:

@@ -43,7 +43,6 @@ class FakeRepository final : public ModelRepository {
     version->wire = std::move(wire);
     version->routing = routing;
     version->statistics = std::make_shared<VersionStatistics>();
-    std::vector<RouteCandidate> candidates;
     for (const auto& [precision, model] : models) {
       ServedVariant variant;
       variant.precision = precision;
@@ -53,10 +52,10 @@ class FakeRepository final : public ModelRepository {
       variant.queue =
           std::make_shared<VariantQueue>(Target(*version, precision, model, max_queue_requests));
       version->variants.push_back(std::move(variant));
-      candidates.push_back({.precision = precision, .ready = true});
     }
-    version->routes = MakeRouteTable(routing, candidates);
     version->shadow = MakeShadow(*version, metrics_);
+    AddGuards(*version);
+    version->routes = MakeRoutes(*version);
     return version;
   }
 

@@ -38,6 +38,10 @@ TEST(ModelConfigTest, ReadsEveryKey) {
       "  sticky: {parameter: user, metadata: x-user, salt: s1}\n"
       "  shadow: {precision: int8, against: fp32, percent: 2.5, max_queue_requests: 9,\n"
       "           max_queue_bytes: 4096}\n"
+      "  guard:\n"
+      "    int8: {agreement_percent: 97.5, sqnr_db: 20, error_percent: 1, p99_us: 5000,\n"
+      "           window_seconds: 30, min_samples: 10, recover_windows: 0, action: fall_back}\n"
+      "    fp32: {p99_us: 9000}\n"
       "versions: {specific: [3, 1]}\n"
       "precisions: [fp32, int8, int8-dynamic]\n",
       "model.yaml");
@@ -51,6 +55,9 @@ TEST(ModelConfigTest, ReadsEveryKey) {
       {Precision::kFp32, 50}, {Precision::kInt8, 49.5}, {Precision::kInt8Dynamic, 0.5}};
   expected.routing.sticky = {"user", "x-user", "s1"};
   expected.routing.shadow = {Precision::kInt8, Precision::kFp32, 2.5, 9, 4096};
+  expected.routing.guard[Precision::kInt8] = {
+      97.5, 20, 1, 5000, 30, 10, 0, ModelConfig::Routing::Guard::Action::kFallBack};
+  expected.routing.guard[Precision::kFp32].p99_us = 9000;
   expected.versions.specific = {3, 1};
   expected.precisions = {Precision::kFp32, Precision::kInt8, Precision::kInt8Dynamic};
   EXPECT_EQ(*config, expected);
@@ -144,6 +151,27 @@ TEST(ModelConfigTest, BadShadowsAreRefusedWithTheirPlace) {
   EXPECT_THAT(ErrorOf("precisions: [int8]\n"
                       "routing: {shadow: {precision: int8, against: fp32, percent: 5}}"),
               HasSubstr("routing.shadow.against: not among `precisions`: fp32"));
+}
+
+TEST(ModelConfigTest, BadGuardsAreRefused) {
+  EXPECT_THAT(ErrorOf("routing:\n  guard: {int4: {p99_us: 5}}\n"),
+              HasSubstr("model.yaml:2:26: routing.guard.int4.p99_us: expected one of fp32, "));
+  EXPECT_THAT(ErrorOf("routing:\n  guard: {int8: {error_percent: 101}}\n"),
+              HasSubstr("model.yaml:2:33: routing.guard.int8.error_percent: expected 0 .. 100, got "
+                        "101"));
+  EXPECT_THAT(ErrorOf("routing: {guard: {int8: {p99_us: 5, action: stop}}}"),
+              HasSubstr("routing.guard.int8.action: expected one of alert, fall_back; got "
+                        "\"stop\""));
+  EXPECT_THAT(ErrorOf("routing: {guard: {int8: {window_seconds: 5}}}"),
+              HasSubstr("routing.guard.int8: no rule, expected agreement_percent, "));
+  EXPECT_THAT(ErrorOf("routing: {guard: {int8: {sqnr_db: 5}}}"),
+              HasSubstr("routing.guard.int8: agreement_percent and sqnr_db need copies, expected "
+                        "routing.shadow.precision: int8"));
+  EXPECT_THAT(ErrorOf("routing: {shadow: {precision: bf16, percent: 5},\n"
+                      "          guard: {int8: {agreement_percent: 5}}}"),
+              HasSubstr("need copies"));
+  EXPECT_THAT(ErrorOf("precisions: [fp32]\nrouting: {guard: {int8: {p99_us: 5}}}"),
+              HasSubstr("routing.guard.int8: not among `precisions`: int8"));
 }
 
 TEST(ModelConfigTest, OneVersionPolicyAtMost) {

@@ -1,41 +1,45 @@
-#include "server/repository_poller.h"
+#include "server/ticker.h"
 
+#include <atomic>
 #include <optional>
 
 #include <gtest/gtest.h>
 
 #include "tests/support/fake_clock.h"
-#include "tests/support/fake_repository.h"
 
 namespace octet {
-namespace repository_poller_test {
+namespace ticker_test {
 
-TEST(RepositoryPollerTest, PollsAtEveryIntervalAndNotBefore) {
-  MetricsRegistry metrics{{}};
-  FakeRepository repository(metrics);
-  FakeClock clock;
-  RepositoryPoller poller(repository, std::chrono::seconds(5), clock);
-  clock.AwaitWaiters(1);
-  clock.Advance(std::chrono::milliseconds(4999));
-  clock.AwaitWaiters(1);
-  EXPECT_EQ(repository.polls, 0);
-  for (int i = 1; i <= 3; ++i) {
-    clock.Advance(std::chrono::seconds(5));
-    while (repository.polls < i) std::this_thread::yield();
-    clock.AwaitWaiters(1);
+class TickerTest : public ::testing::Test {
+ protected:
+  Ticker::Task Count() {
+    return [this](const std::stop_token&) { ++ticks_; };
   }
-  EXPECT_EQ(repository.polls, 3);
+
+  FakeClock clock_;
+  std::atomic<int> ticks_{0};
+};
+
+TEST_F(TickerTest, TicksAtEveryIntervalAndNotBefore) {
+  Ticker ticker("ticker", std::chrono::seconds(5), clock_, Count());
+  clock_.AwaitWaiters(1);
+  clock_.Advance(std::chrono::milliseconds(4999));
+  clock_.AwaitWaiters(1);
+  EXPECT_EQ(ticks_, 0);
+  for (int i = 1; i <= 3; ++i) {
+    clock_.Advance(std::chrono::seconds(5));
+    while (ticks_ < i) std::this_thread::yield();
+    clock_.AwaitWaiters(1);
+  }
+  EXPECT_EQ(ticks_, 3);
 }
 
-TEST(RepositoryPollerTest, EndsWhileItWaits) {
-  MetricsRegistry metrics{{}};
-  FakeRepository repository(metrics);
-  FakeClock clock;
-  std::optional<RepositoryPoller> poller(std::in_place, repository, std::chrono::hours(1), clock);
-  clock.AwaitWaiters(1);
-  poller.reset();
-  EXPECT_EQ(repository.polls, 0);
+TEST_F(TickerTest, EndsWhileItWaits) {
+  std::optional<Ticker> ticker(std::in_place, "ticker", std::chrono::hours(1), clock_, Count());
+  clock_.AwaitWaiters(1);
+  ticker.reset();
+  EXPECT_EQ(ticks_, 0);
 }
 
-}  // namespace repository_poller_test
+}  // namespace ticker_test
 }  // namespace octet

@@ -117,5 +117,29 @@ TEST_F(ModelShadowTest, UnloadingDropsWhatWaits) {
   EXPECT_EQ(state(), VersionState::kUnavailable);
 }
 
+TEST_F(ModelShadowTest, AGuardIsOfTheVariantThatAnswersAndBeginsAnewWithEachLoad) {
+  folder_.Write("net/model.yaml",
+                "routing:\n"
+                "  split: {fp32: 1, bf16: 1}\n"
+                "  shadow: {precision: bf16, percent: 100}\n"
+                "  guard: {bf16: {agreement_percent: 95, min_samples: 1, action: fall_back}}\n");
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  Open();
+  const auto first = Find();
+  EXPECT_EQ(first->Find(Precision::kFp32)->guard, nullptr);
+  VariantGuard& guard = *first->Find(Precision::kBf16)->guard;
+  const TimePoint now;
+  guard.Look(now);
+  first->shadow->pairs.at(Precision::kFp32)->class_rows.Add();
+  EXPECT_EQ(ChoosePrecision(first->routes, {.draw = 0.9})->precision, Precision::kBf16);
+  guard.Look(now + std::chrono::minutes(1));
+  EXPECT_EQ(ChoosePrecision(first->routes, {.draw = 0.9})->precision, Precision::kFp32);
+  ASSERT_TRUE(repository_->Load("net").ok());
+  const auto second = Find();
+  EXPECT_EQ(ChoosePrecision(second->routes, {.draw = 0.9})->precision, Precision::kBf16);
+  EXPECT_EQ(second->Find(Precision::kBf16)->metrics->guard_tripped.value(), 0);
+}
+
 }  // namespace model_shadow_test
 }  // namespace octet

@@ -183,5 +183,38 @@ TEST(StickyRoutingTest, SimilarKeysAreIndependent) {
   EXPECT_NEAR(static_cast<double>(runs) / kRequests, 0.5, 0.008);
 }
 
+TEST(RoutingTest, WhatItsGuardLetFallBackLeavesItsShareAndAnswersWhenAsked) {
+  ModelConfig::Routing config;
+  config.split = {{Precision::kFp32, 1}, {Precision::kInt8, 99}};
+  const auto fallen_back = std::make_shared<std::atomic<bool>>(false);
+  const RouteTable table = MakeRouteTable(
+      config, {{.precision = Precision::kFp32, .ready = true},
+               {.precision = Precision::kInt8, .ready = true, .fallen_back = fallen_back}});
+  const auto chosen = [&](RouteFacts facts) { return ChoosePrecision(table, facts)->precision; };
+  EXPECT_EQ(chosen({.draw = 0.5}), Precision::kInt8);
+  *fallen_back = true;
+  EXPECT_EQ(chosen({.draw = 0.5}), Precision::kFp32);
+  EXPECT_EQ(chosen({.draw = 0.999}), Precision::kFp32);
+  for (const char* key : {"a", "b", "c", "d"}) {
+    EXPECT_EQ(chosen({.sticky_key = key}), Precision::kFp32);
+  }
+  EXPECT_EQ(chosen({.precision = "int8"}), Precision::kInt8);
+  *fallen_back = false;
+  EXPECT_EQ(chosen({.draw = 0.5}), Precision::kInt8);
+}
+
+TEST(RoutingTest, ADefaultThatFellBackAnswersWhenNobodyElseCan) {
+  ModelConfig::Routing config;
+  config.default_precision = Precision::kInt8;
+  const auto fallen_back = std::make_shared<std::atomic<bool>>(true);
+  const RouteCandidate int8 = {
+      .precision = Precision::kInt8, .ready = true, .fallen_back = fallen_back};
+  const RouteTable both =
+      MakeRouteTable(config, {{.precision = Precision::kBf16, .ready = true}, int8});
+  EXPECT_EQ(ChoosePrecision(both, {})->precision, Precision::kBf16);
+  const RouteTable alone = MakeRouteTable(config, {{.precision = Precision::kBf16}, int8});
+  EXPECT_EQ(ChoosePrecision(alone, {})->precision, Precision::kInt8);
+}
+
 }  // namespace routing_test
 }  // namespace octet

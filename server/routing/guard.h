@@ -1,0 +1,64 @@
+// Whether a precision keeps to what its model.yaml demands of it: pure functions of what a window
+// has seen.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "config/model_config.h"
+
+namespace octet {
+
+/// What one window has seen of a precision.
+struct GuardFacts {
+  uint64_t class_rows = 0;   ///< Of shadow copies.
+  uint64_t agreed_rows = 0;  ///< Of these, with the answer's best class.
+  uint64_t ratios = 0;       ///< SQNRs of shadow outputs.
+  double ratio_sum_db = 0;
+  uint64_t requests = 0;  ///< Clients' own.
+  uint64_t errors = 0;    ///< Of these, failed through our fault.
+  double p99_us = 0;      ///< Of these.
+};
+
+/// What a window says. A rule with fewer than min_samples says nothing.
+enum class GuardVerdict : uint8_t {
+  kUndecided,  ///< No rule is broken, and one or more say nothing.
+  kKept,       ///< Every rule is kept to.
+  kBroken,     ///< At least one is not.
+};
+
+struct GuardJudgement {
+  GuardVerdict verdict = GuardVerdict::kUndecided;
+  std::string reason;  ///< Of kBroken: "agreement 91.50 % < 95 %; p99 2000 us > 1500 us".
+};
+
+/// Holds the window against the rules.
+GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts& facts);
+
+///     good --broken: alert or fall_back--> tripped --recover_windows kept in a row--> good
+///
+/// A broken window starts the row anew, an undecided one leaves it as it is.
+struct GuardState {
+  bool tripped = false;
+  int kept_in_a_row = 0;
+  bool operator==(const GuardState&) const = default;
+};
+
+/// What is to be done; the order of GuardActionLabel.
+enum class GuardAction : uint8_t { kAlert, kFallBack, kRecover };
+inline constexpr int kGuardActions = 3;
+
+/// The state after a window, and what changes with it.
+struct GuardStep {
+  GuardState state;
+  std::optional<GuardAction> action;
+};
+GuardStep Advance(const ModelConfig::Routing::Guard& rules, GuardState state, GuardVerdict verdict);
+
+/// The quantile q of a histogram with these upper bounds, and one unbounded bucket more; within a
+/// bucket in proportion, as Prometheus' histogram_quantile. The last bound above it; 0 of nothing.
+double Quantile(double q, std::span<const double> bounds, std::span<const uint64_t> counts);
+
+}  // namespace octet

@@ -1,0 +1,127 @@
+#include "server/repository/variant_guard.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/fake_clock.h"
+
+namespace octet {
+namespace variant_guard_test {
+
+using std::chrono::seconds;
+using Rules = ModelConfig::Routing::Guard;
+
+class VariantGuardTest : public ::testing::Test {
+ protected:
+  void Guard(Rules rules) {
+    rules.window_seconds = 10;
+    rules.min_samples = 10;
+    rules.recover_windows = 2;
+    guard_ = std::make_unique<VariantGuard>("net/1/int8", rules, metrics_, std::vector{pair_});
+    guard_->Look(clock_.Now());
+  }
+  static Rules Agreement(Rules::Action action = Rules::Action::kFallBack) {
+    Rules rules;
+    rules.agreement_percent = 95;
+    rules.action = action;
+    return rules;
+  }
+  void Rows(uint64_t agreed, uint64_t all) {
+    pair_->top1_agreed.Add(agreed);
+    pair_->class_rows.Add(all);
+  }
+  /// The window is over.
+  void End() {
+    clock_.Advance(seconds(10));
+    guard_->Look(clock_.Now());
+  }
+  uint64_t Actions(GuardAction action) const {
+    return metrics_->guard_actions.value(static_cast<size_t>(action));
+  }
+
+  FakeClock clock_;
+  std::shared_ptr<VariantMetrics> metrics_ = std::make_shared<VariantMetrics>();
+  std::shared_ptr<ShadowMetrics> pair_ = std::make_shared<ShadowMetrics>();
+  std::unique_ptr<VariantGuard> guard_;
+};
+
+TEST_F(VariantGuardTest, FallsBackAndRecoversByWhatEachWindowSaw) {
+  Rows(0, 1000);  // before it began
+  Guard(Agreement());
+  Rows(90, 100);
+  clock_.Advance(seconds(9));
+  guard_->Look(clock_.Now());
+  EXPECT_FALSE(guard_->fallen_back()) << "the window is not over";
+  clock_.Advance(seconds(1));
+  guard_->Look(clock_.Now());
+  EXPECT_TRUE(guard_->fallen_back());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1);
+  EXPECT_EQ(Actions(GuardAction::kFallBack), 1U);
+  End();
+  EXPECT_TRUE(guard_->fallen_back()) << "nothing was seen";
+  Rows(100, 100);
+  End();
+  EXPECT_TRUE(guard_->fallen_back()) << "one good window is not enough";
+  Rows(100, 100);
+  End();
+  EXPECT_FALSE(guard_->fallen_back());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 0);
+  EXPECT_EQ(Actions(GuardAction::kRecover), 1U);
+  EXPECT_EQ(Actions(GuardAction::kFallBack), 1U);
+}
+
+TEST_F(VariantGuardTest, AnAlertLeavesItInTheSplit) {
+  Guard(Agreement(Rules::Action::kAlert));
+  Rows(0, 100);
+  End();
+  EXPECT_FALSE(guard_->fallen_back());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1);
+  EXPECT_EQ(Actions(GuardAction::kAlert), 1U);
+}
+
+TEST_F(VariantGuardTest, ErrorsAreThoseOfOurFaultAmongAllRequests) {
+  Rules rules;
+  rules.error_percent = 10;
+  Guard(rules);
+  const auto finish = [&](absl::StatusCode code, int times) {
+    for (int i = 0; i < times; ++i) {
+      metrics_->requests.Add(static_cast<size_t>(code));
+      metrics_->request_duration.Observe(0.001);
+    }
+  };
+  finish(absl::StatusCode::kOk, 20);
+  finish(absl::StatusCode::kInvalidArgument, 50);
+  finish(absl::StatusCode::kInternal, 7);
+  End();
+  EXPECT_EQ(metrics_->guard_tripped.value(), 0);
+  finish(absl::StatusCode::kOk, 70);
+  finish(absl::StatusCode::kUnknown, 10);
+  End();
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1);
+}
+
+TEST_F(VariantGuardTest, ThePercentileIsTheWindowsOwn) {
+  Rules rules;
+  rules.p99_us = 10'000;
+  Guard(rules);
+  for (int i = 0; i < 1000; ++i) metrics_->request_duration.Observe(0.001);
+  End();
+  EXPECT_EQ(metrics_->guard_tripped.value(), 0);
+  for (int i = 0; i < 20; ++i) metrics_->request_duration.Observe(0.1);
+  End();
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1) << "2% of all, and all of the window";
+}
+
+TEST_F(VariantGuardTest, TheRatioIsTheMeanOfTheWindow) {
+  Rules rules;
+  rules.sqnr_db = 20;
+  Guard(rules);
+  for (int i = 0; i < 10; ++i) pair_->sqnr.Observe(i % 2 == 0 ? 10 : 32);
+  End();
+  EXPECT_EQ(metrics_->guard_tripped.value(), 0);
+  for (int i = 0; i < 10; ++i) pair_->sqnr.Observe(i % 2 == 0 ? 10 : 28);
+  End();
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1);
+}
+
+}  // namespace variant_guard_test
+}  // namespace octet
