@@ -19,16 +19,11 @@ class BackgroundQueueTest : public ::testing::Test {
  protected:
   std::shared_ptr<VariantQueue> Queue(bool background, BatchLimits batch = {.max_batch = 8},
                                       size_t max_requests = 100, size_t max_bytes = 1 << 20) {
-    const auto model = std::make_shared<FakeModel>();
-    return std::make_shared<VariantQueue>(
-        ExecutionTarget{.name = "net/1/int8",
-                        .model = model,
-                        .recipes = {*InputRecipe::Make(model->signature().inputs[0], nullptr)},
-                        .batch = batch,
-                        .max_queue_requests = max_requests,
-                        .max_queue_bytes = max_bytes,
-                        .background = background,
-                        .observer = observer_});
+    ExecutionTarget target =
+        MakeQueue(std::make_shared<FakeModel>(), batch, observer_, max_requests, max_bytes)
+            ->target();
+    target.background = background;
+    return std::make_shared<VariantQueue>(std::move(target));
   }
   TestCall& Submit(const std::shared_ptr<VariantQueue>& queue, size_t held_bytes = 0) {
     TestCall& call = calls_.emplace_back(std::vector<float>(4, 1), Shape{4});
