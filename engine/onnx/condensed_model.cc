@@ -36,14 +36,14 @@ class HeaderReader {
   /// The field at `at`, which must end by `end`; nullopt where there is no such field.
   std::optional<Field> FieldAt(uint64_t at, uint64_t end) {
     Field field{.begin = at};
-    const std::optional<uint64_t> tag = Varint(at, end);
+    const std::optional<uint64_t> tag = Varint(at, end, kLongestHeader);
     if (!tag || *tag > std::numeric_limits<uint32_t>::max()) return std::nullopt;
     field.number = static_cast<uint32_t>(*tag >> 3);
     field.type = static_cast<WireType>(*tag & 7);
     field.content.offset = at;
     switch (field.type) {
       case WireType::kVarint:
-        if (!Varint(at, end)) return std::nullopt;
+        if (!Varint(at, end, kLongestNumber)) return std::nullopt;
         field.content.length = at - field.content.offset;
         break;
       case WireType::kFixed64:
@@ -53,7 +53,7 @@ class HeaderReader {
         field.content.length = 4;
         break;
       case WireType::kLength: {
-        const std::optional<uint64_t> length = Varint(at, end);
+        const std::optional<uint64_t> length = Varint(at, end, kLongestHeader);
         if (!length) return std::nullopt;
         field.content = {at, *length};
         break;
@@ -66,10 +66,14 @@ class HeaderReader {
   }
 
  private:
+  // Bytes of a tag or a length, and of a value: protobuf takes no longer ones.
+  static constexpr int kLongestHeader = 5;
+  static constexpr int kLongestNumber = 10;
+
   // Moves `at` behind the number.
-  std::optional<uint64_t> Varint(uint64_t& at, uint64_t end) {
+  std::optional<uint64_t> Varint(uint64_t& at, uint64_t end, int longest) {
     uint64_t value = 0;
-    for (int shift = 0; shift < 64 && at < end; shift += 7) {
+    for (int shift = 0; shift < 7 * longest && at < end; shift += 7) {
       const std::optional<uint8_t> byte = ByteAt(at++);
       if (!byte) return std::nullopt;
       value |= uint64_t{*byte & 0x7Fu} << shift;

@@ -92,7 +92,8 @@ HWY_INLINE void MaxRow(const PoolGeometry& g, const uint8_t* image, int64_t row,
   for (int64_t o = 0; o < width.out; ++o) {
     const auto [w0, w1] = width.TapsOf(o);
     const ByteWindow window = {first + width.Position(o, w0) * g.channels, h1 - h0, w1 - w0,
-                               height.dilation * pitch, width.dilation * g.channels};
+                               std::min(height.dilation, height.in) * pitch,
+                               std::min(width.dilation, width.in) * g.channels};
     MaxOfWindow(window, g.channels, y + o * g.channels);
   }
 }
@@ -120,6 +121,13 @@ HWY_EXPORT(RunByteMaxRow);
 /// Taps that a thread takes at least.
 constexpr int64_t kMaxPoolGrain = int64_t{1} << 16;
 
+// As many taps as matter for sharing the work: a kernel may be far larger than its input.
+int64_t TapsInside(const PoolGeometry& g) {
+  int64_t taps = 1;
+  for (const AxisWindow& axis : g.axes) taps *= std::min({axis.kernel, axis.in, kMaxPoolGrain});
+  return std::min(taps, kMaxPoolGrain);
+}
+
 class ByteMaxPoolStep final : public Step {
  public:
   ByteMaxPoolStep(const PoolGeometry& g, bool is_signed) : g_(g), is_signed_(is_signed) {}
@@ -129,7 +137,7 @@ class ByteMaxPoolStep final : public Step {
     auto* y = static_cast<uint8_t*>(args.outputs[0]);
     const int64_t rows = g_.axes[1].out;
     const int64_t pitch = g_.axes[2].out * g_.channels;
-    ParallelFor(g_.batch * rows, 1 + kMaxPoolGrain / (pitch * g_.kernel()),
+    ParallelFor(g_.batch * rows, 1 + kMaxPoolGrain / (pitch * TapsInside(g_)),
                 [&](int64_t begin, int64_t end) {
                   for (int64_t i = begin; i < end; ++i) {
                     const uint8_t* image = x + i / rows * g_.in_plane() * g_.channels;

@@ -18,9 +18,10 @@ std::shared_ptr<std::byte[]> Slab::Allocate(size_t bytes) {
   if (bytes >= kLongestPiece) return AllocateAligned(bytes);
   bytes = std::max<size_t>((bytes + kTensorAlignment - 1) / kTensorAlignment, 1) * kTensorAlignment;
   if (bytes > size_ - used_) {
-    size_ = std::clamp(2 * size_, kFirstBlock, kLargestBlock);
-    while (size_ < bytes) size_ *= 2;
-    block_ = AllocateAligned(size_);
+    size_t size = std::clamp(2 * size_, kFirstBlock, kLargestBlock);
+    while (size < bytes) size *= 2;
+    block_ = AllocateAligned(size);  // May throw: nothing has changed then.
+    size_ = size;
     used_ = 0;
   }
   std::byte* piece = block_.get() + used_;

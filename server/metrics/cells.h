@@ -81,19 +81,10 @@ inline const std::array<double, 28> kLatencySeconds = [] {
   return bounds;
 }();
 
-/// Two a decade, three significant digits.
-template <size_t kCount>
-consteval std::array<double, kCount> HalfDecades(double first) {
-  std::array<double, kCount> bounds{};
-  for (size_t i = 0; i < kCount; i += 2, first *= 10) {
-    bounds[i] = first;
-    if (i + 1 < kCount) bounds[i + 1] = 3.16 * first;
-  }
-  return bounds;
-}
-
-/// Of differences between outputs, absolute, relative and in nats: 1e-6 up to 1000.
-inline constexpr std::array<double, 19> kDifference = HalfDecades<19>(1e-6);
+/// Of differences between outputs, absolute, relative and in nats: two a decade, in three significant digits.
+inline constexpr std::array<double, 19> kDifference = {
+    1e-6, 3.16e-6, 1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3, 3.16e-3, 0.01, 0.0316,
+    0.1,  0.316,   1,    3.16,    10,   31.6,    100,  316,     1000};
 
 /// 0 dB: as much noise as signal. 144 dB: the rounding of a float.
 inline constexpr std::array<double, 14> kDecibels = {0,  5,  10, 15, 20, 25,  30,

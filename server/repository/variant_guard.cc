@@ -57,6 +57,8 @@ VariantGuard::Sums VariantGuard::Read() const {
 }
 
 void VariantGuard::Look(TimePoint now) {
+  // Each time: a guard that this one replaces may have said something else in between.
+  metrics_->guard_tripped.Set(state_.tripped ? 1 : 0);
   if (begun_ && now < end_) return;
   const Sums sums = Read();
   const Sums before = std::exchange(begin_, sums);
@@ -71,7 +73,8 @@ void VariantGuard::Look(TimePoint now) {
       .requests = sums.facts.requests - before.facts.requests,
       .errors = sums.facts.errors - before.facts.errors,
       .p99_us = 1e6 * Quantile(0.99, durations.bounds,
-                               std::span(durations.counts).first(durations.bounds.size() + 1))};
+                               std::span(durations.counts).first(durations.bounds.size() + 1)),
+      .fallen_back = fallen_back_};
   const GuardJudgement judgement = Judge(rules_, facts);
   const GuardStep step = Advance(rules_, state_, judgement.verdict);
   state_ = step.state;

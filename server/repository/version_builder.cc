@@ -166,6 +166,7 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
   for (const ServedVariant& variant : version.variants) {
     VariantMetrics& metrics = *variant.metrics;
     metrics.ready.Set(variant.ready() ? 1 : 0);
+    if (variant.guard == nullptr) metrics.guard_tripped.Set(0);
     const LoadedVariant& loaded = variants.at(variant.precision).loaded;
     if (loaded.model == nullptr) continue;
     const std::map<std::string, double> share = loaded.certificate.MacShare();

@@ -8,19 +8,22 @@ namespace {
 /// Collects what the rules of one window say.
 class Judging {
  public:
-  explicit Judging(uint64_t min_samples) : min_samples_(min_samples) {}
+  Judging(uint64_t min_samples, bool fallen_back)
+      : min_samples_(min_samples), fallen_back_(fallen_back) {}
 
   void AtLeast(std::string_view what, std::string_view unit, double value, double limit,
                uint64_t samples) {
     Look(what, unit, value, limit, samples, value < limit, '<');
   }
+  /// Of the precision's own requests.
   void AtMost(std::string_view what, std::string_view unit, double value, double limit,
               uint64_t samples) {
+    if (fallen_back_ && samples < min_samples_) return;
     Look(what, unit, value, limit, samples, value > limit, '>');
   }
   GuardJudgement judgement() const {
     if (!reason_.empty()) return {GuardVerdict::kBroken, reason_};
-    return {silent_ ? GuardVerdict::kUndecided : GuardVerdict::kKept, ""};
+    return {silent_ || !spoken_ ? GuardVerdict::kUndecided : GuardVerdict::kKept, ""};
   }
 
  private:
@@ -28,14 +31,19 @@ class Judging {
             uint64_t samples, bool broken, char sign) {
     if (samples < min_samples_) {
       silent_ = true;
-    } else if (broken) {
+      return;
+    }
+    spoken_ = true;
+    if (broken) {
       reason_ += Format("{}{} {:.2f} {} {} {} {}", reason_.empty() ? "" : "; ", what, value, unit,
                         sign, limit, unit);
     }
   }
 
   const uint64_t min_samples_;
+  const bool fallen_back_;
   bool silent_ = false;
+  bool spoken_ = false;
   std::string reason_;
 };
 
@@ -46,7 +54,7 @@ double Ratio(double part, uint64_t whole) {
 }  // namespace
 
 GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts& facts) {
-  Judging judging(static_cast<uint64_t>(rules.min_samples));
+  Judging judging(static_cast<uint64_t>(rules.min_samples), facts.fallen_back);
   if (rules.agreement_percent) {
     const double agreed = 100 * Ratio(static_cast<double>(facts.agreed_rows), facts.class_rows);
     judging.AtLeast("agreement", "%", agreed, *rules.agreement_percent, facts.class_rows);

@@ -20,6 +20,8 @@ struct GuardFacts {
   uint64_t requests = 0;  ///< Clients' own.
   uint64_t errors = 0;    ///< Of these, failed through our fault.
   double p99_us = 0;      ///< Of these.
+  /// Others answer in its place: that it has no requests says nothing then, as long as another rule speaks.
+  bool fallen_back = false;
 };
 
 /// What a window says. A rule with fewer than min_samples says nothing.

@@ -104,11 +104,13 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
   if (!status.ok() || !copied_) return Finish(status, timings);
   Dispatcher& dispatcher = parts_.dispatcher;
   std::shared_ptr<ServedShadow> shadow = version_->shadow;
-  AnsweredRequest answered = {.precision = route_.precision,
-                              .received = received_,
-                              .inputs = std::move(inputs_),
-                              .outputs = writer_.Answers(),
-                              .messages = std::move(messages_)};
+  AnsweredRequest answered = {
+      .precision = route_.precision,
+      .received = received_,
+      .inputs = std::move(inputs_),
+      .outputs = writer_.Answers(),
+      .messages = std::move(messages_),
+      .message_bytes = request_.SpaceUsedLong() + response_.SpaceUsedLong()};
   Finish(status, timings);
   // This object may be gone. The copy waits behind the answer, never the other way round.
   SubmitShadow(std::move(shadow), std::move(answered), dispatcher);

@@ -82,9 +82,13 @@ std::unique_ptr<InferenceRequest> ShadowCopy::Request(std::unique_ptr<ShadowCopy
   request->rows = copy->original_.inputs.rows;
   request->received = copy->original_.received;
   request->cancelled = &copy->shadow_->retired;
+  // Messages hold the inputs as well, which the queue counts itself.
+  const size_t inputs = request->bytes();
+  size_t outputs = 0;
   for (const auto& output : copy->original_.outputs) {
-    if (output) request->held_bytes += output->bytes;
+    if (output) outputs += output->bytes;
   }
+  request->held_bytes = std::max(inputs + outputs, copy->original_.message_bytes) - inputs;
   request->outputs = copy.get();
   request->done = [copy = std::move(copy)](const absl::Status& status,
                                            const RequestTimings& timings) {

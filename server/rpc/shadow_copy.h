@@ -20,6 +20,7 @@ struct AnsweredRequest {
   DecodedInputs inputs;
   std::vector<std::optional<AnsweredOutput>> outputs;  ///< In the signature's order.
   std::shared_ptr<const void> messages;  ///< Keeps what inputs and outputs point into.
+  size_t message_bytes = 0;              ///< Memory of these.
 };
 
 /// Submits a copy of the request to the shadow's queue and returns; when the copy has run it is

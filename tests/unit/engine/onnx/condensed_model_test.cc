@@ -109,10 +109,15 @@ TEST(CondensedModel, LeavesWhatNoSerializerWritesToTheParser) {
   graph +=
       {static_cast<char>(0x80 | (two_raws.size() & 0x7F)), static_cast<char>(two_raws.size() >> 7)};
   graph += two_raws;
+  // The tag of the graph in six bytes, of which one would do.
+  const size_t at = model.find("\x3A");
+  const std::string long_tag =
+      model.substr(0, at) + std::string("\xBA\x80\x80\x80\x80\x00", 6) + model.substr(at + 1);
+  EXPECT_FALSE(ReadOnnxBytes(Bytes(long_tag), "test").ok());
 
   for (const std::string& text : {model + second.SerializeAsString(),  // A graph in two parts.
-                                  model.substr(0, model.size() - 1), graph, std::string("\x3A\xFF"),
-                                  std::string("\x3B"), std::string()}) {
+                                  model.substr(0, model.size() - 1), graph, long_tag,
+                                  std::string("\x3A\xFF"), std::string("\x3B"), std::string()}) {
     const MemorySource source(Bytes(text));
     const CondensedModel condensed = Condense(source);
     EXPECT_EQ(Text(condensed, source), text);

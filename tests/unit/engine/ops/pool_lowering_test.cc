@@ -139,6 +139,20 @@ TEST(PoolLoweringTest, ComparesBytesInMaxPools) {
   }
 }
 
+TEST(PoolLoweringTest, ComparesBytesUnderKernelsFarLargerThanTheirInput) {
+  constexpr int64_t kHuge = int64_t{1} << 28;
+  ExpectReference<uint8_t>(Pool("MaxPool", 12, {kHuge, kHuge}, {1, 1},
+                                {kHuge / 2, kHuge / 2, kHuge / 2 - 4, kHuge / 2 - 4})
+                               .Input(Bytes(DType::kU8, {1, 4, 4, 256}), kIn)
+                               .Declare(DType::kU8, {}, kIn),
+                           "octet:max_int8");
+  ExpectReference<uint8_t>(Pool("MaxPool", 12, {2, 2}, {1, 1}, {kHuge, kHuge, 0, 0})
+                               .Set("dilations", List{kHuge, kHuge})
+                               .Input(Bytes(DType::kU8, {1, 2, 2, 16}), kIn)
+                               .Declare(DType::kU8, {}, kIn),
+                           "octet:max_int8");
+}
+
 TEST(PoolLoweringTest, MovesBytesOfVolumesThroughOneDnn) {
   ExpectReference<uint8_t>(Pool("MaxPool", 12, {2, 3, 3}, {2, 2, 2}, {0, 1, 1, 0, 1, 1})
                                .Input(Bytes(DType::kU8, {1, 4, 7, 7, 64}), kIn)

@@ -69,6 +69,40 @@ TEST_F(VariantGuardTest, FallsBackAndRecoversByWhatEachWindowSaw) {
   EXPECT_EQ(Actions(GuardAction::kFallBack), 1U);
 }
 
+TEST_F(VariantGuardTest, RecoversWithoutRequestsOfItsOwn) {
+  Rules rules = Agreement();
+  rules.error_percent = 1;
+  rules.p99_us = 10'000;
+  Guard(rules);
+  for (int i = 0; i < 100; ++i) metrics_->request_duration.Observe(0.1);
+  Rows(100, 100);
+  End();
+  EXPECT_TRUE(guard_->fallen_back()) << "its 99th percentile";
+  // Others answer from here on; shadow copies alone say how it does.
+  for (int window = 0; window < 2; ++window) {
+    Rows(100, 100);
+    End();
+  }
+  EXPECT_FALSE(guard_->fallen_back());
+}
+
+TEST_F(VariantGuardTest, StaysAwayWhileNoRuleSpeaks) {
+  Rules rules;
+  rules.p99_us = 10'000;
+  rules.action = Rules::Action::kFallBack;
+  Guard(rules);
+  for (int i = 0; i < 100; ++i) metrics_->request_duration.Observe(0.1);
+  for (int window = 0; window < 5; ++window) End();
+  EXPECT_TRUE(guard_->fallen_back());
+}
+
+TEST_F(VariantGuardTest, ShowsWhatItIsEachTime) {
+  Guard(Agreement());
+  metrics_->guard_tripped.Set(1);  // A guard that it replaced, which was looked at once more.
+  guard_->Look(clock_.Now());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 0);
+}
+
 TEST_F(VariantGuardTest, AnAlertLeavesItInTheSplit) {
   Guard(Agreement(Rules::Action::kAlert));
   Rows(0, 100);
