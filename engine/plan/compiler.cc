@@ -7,11 +7,13 @@
 
 #include "absl/container/inlined_vector.h"
 
+#include "engine/onednn/runtime.h"
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
 #include "engine/plan/arena.h"
 #include "engine/plan/buffer_map.h"
 #include "engine/plan/executable_plan.h"
+#include "engine/plan/team.h"
 #include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
@@ -170,7 +172,8 @@ class Compiler {
         context_.max_plan_bytes, bytes);
   }
 
-  absl::StatusOr<std::unique_ptr<Step>> Lower(int position, LayerRecord& layer) const {
+  absl::StatusOr<std::unique_ptr<Step>> Lower(int position, const Target& target,
+                                              LayerRecord& layer) const {
     const Node& node = graph_.node(graph_.order()[position]);
     const OpDef* def = FindOp(node);
     if (def == nullptr) return UnsupportedOperator(node);
@@ -180,7 +183,7 @@ class Compiler {
     }
     const LowerContext lower{graph_,
                              node,
-                             context_.target,
+                             target,
                              context_.precision,
                              context_.weights,
                              {overwritable.data(), overwritable.size()},
@@ -199,7 +202,12 @@ class Compiler {
     layer.name = node.name;
     layer.op = node.domain.empty() ? node.op : Format("{}:{}", node.domain, node.op);
     layer.requested = PrecisionName(context_.precision);
-    absl::StatusOr<std::unique_ptr<Step>> step = Lower(position, layer);
+    Target target = context_.target;
+    const bool alone = target.threads > 1 && !IsWorthATeam(graph_, node);
+    if (alone) target.threads = 1;
+    // Primitives are made for the team that they find.
+    const onednn::TeamSizeScope team(target.threads);
+    absl::StatusOr<std::unique_ptr<Step>> step = Lower(position, target, layer);
     if (!step.ok()) return Annotate(step.status(), Describe(node));
     if (layer.isa.empty()) layer.isa = context_.target.isa;
     if (layer.runs == "none" || layer.runs == Wanted(context_.precision)) {
@@ -215,7 +223,10 @@ class Compiler {
       if (constant != kNone && (*step)->reads_input(static_cast<int>(i))) ConstantIndex(constant);
     }
     pending_.push_back({position, parts_.steps.size()});
-    parts_.steps.push_back({*std::move(step), Describe(node)});
+    PlannedStep& planned = parts_.steps.emplace_back();
+    planned.step = *std::move(step);
+    planned.name = Describe(node);
+    planned.alone = alone;
     return absl::OkStatus();
   }
 

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "engine/onednn/runtime.h"
+#include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -118,7 +120,10 @@ StepArgs ExecutablePlan::ArgsOf(size_t index, Frame& frame) const {
 }
 
 absl::Status ExecutablePlan::RunStep(size_t index, Frame& frame) const {
-  return parts_.steps[index].step->Run(ArgsOf(index, frame));
+  const PlannedStep& planned = parts_.steps[index];
+  if (!planned.alone) return planned.step->Run(ArgsOf(index, frame));
+  const onednn::TeamSizeScope alone(1);
+  return planned.step->Run(ArgsOf(index, frame));
 }
 
 void ExecutablePlan::CopyOutputs(const Frame& frame, std::span<const void* const> inputs,
@@ -174,6 +179,7 @@ absl::Status ExecutablePlan::TimeAlone(size_t index, int repeats, Frame& frame,
   const Step& step = *parts_.steps[index].step;
   if (!step.is_primitive()) return absl::OkStatus();
   const StepArgs args = ArgsOf(index, frame);
+  const onednn::TeamSizeScope team(parts_.steps[index].alone ? 1 : omp_get_max_threads());
   time.alone = std::chrono::nanoseconds::max();
   for (int repeat = 0; repeat < repeats; ++repeat) {
     const auto start = std::chrono::steady_clock::now();

@@ -25,6 +25,7 @@ struct PlannedStep {
   size_t inputs = 0;
   size_t outputs = 0;
   size_t scratch_offset = 0;  ///< In the arena.
+  bool alone = false;         ///< On the calling thread, without the team.
 };
 
 /// Bytes that are copied to an output of the caller after the last step.
