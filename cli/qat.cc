@@ -7,6 +7,7 @@
 
 #include "cli/model_options.h"
 #include "cli/progress.h"
+#include "cli/rounding_options.h"
 #include "cli/samples.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
@@ -25,7 +26,6 @@ struct QatOptions {
   std::string loss = std::string(TrainLossName(TrainOptions{}.loss));
   std::string optimizer = std::string(TrainMethodName(TrainOptions{}.method));
   QuantizeRecipe recipe;
-  bool per_tensor = false;
   TrainOptions train;
   std::vector<std::string> disabled_passes;
   int threads = 1;
@@ -87,8 +87,6 @@ absl::Status MakeFolderOf(const std::string& file) {
 }
 
 absl::Status Train(const QatOptions& options) {
-  QuantizeRecipe recipe = options.recipe;
-  recipe.per_channel = !options.per_tensor;
   TrainOptions train = options.train;
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
   train.method = *ParseTrainMethod(options.optimizer);
@@ -109,8 +107,8 @@ absl::Status Train(const QatOptions& options) {
     bar.reset();
     if (!options.json) PrintRow(row);
   };
-  OCTET_ASSIGN_OR_RETURN(const TrainResult result,
-                         TrainInt8File(options.model, recipe, set, train, run, watch, options.out));
+  OCTET_ASSIGN_OR_RETURN(const TrainResult result, TrainInt8File(options.model, options.recipe, set,
+                                                                 train, run, watch, options.out));
   if (options.json) {
     nlohmann::ordered_json epochs = nlohmann::json::array();
     for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
@@ -175,17 +173,7 @@ void AddQat(CLI::App& app, Outcome& outcome) {
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "File to write")->required();
   AddTrainOptions(*verb, *options);
-  verb->add_flag("--per-tensor", options->per_tensor,
-                 "One weight scale per layer instead of one per output channel");
-  verb->add_flag("--equalize,!--no-equalize", options->recipe.equalize,
-                 "Even out the channels of activations before rounding them")
-      ->capture_default_str();
-  verb->add_flag("--compensate,!--no-compensate", options->recipe.compensate,
-                 "Begin with weights that take up each other's errors")
-      ->capture_default_str();
-  verb->add_flag("--correct-bias,!--no-correct-bias", options->recipe.correct_bias,
-                 "Begin with biases that take out the mean error of rounded weights")
-      ->capture_default_str();
+  AddRoundingOptions(*verb, options->recipe);
   verb->add_option("--disable-pass", options->disabled_passes,
                    "Leave out a graph pass, by name (see inspect --passes)")
       ->delimiter(',');

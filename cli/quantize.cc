@@ -5,6 +5,7 @@
 
 #include "cli/model_options.h"
 #include "cli/progress.h"
+#include "cli/rounding_options.h"
 #include "cli/samples.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
@@ -25,25 +26,18 @@ struct QuantizeOptions {
   std::string activations = "u8";
   std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
   double percentile = QuantizeRecipe{}.percentile;
-  bool per_tensor = false;
-  bool equalize = QuantizeRecipe{}.equalize;
-  bool compensate = QuantizeRecipe{}.compensate;
-  bool correct_bias = QuantizeRecipe{}.correct_bias;
+  QuantizeRecipe rounding;
   std::vector<std::string> disabled_passes;
   int threads = 1;
   bool json = false;
 };
 
 QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
-  QuantizeRecipe recipe;
+  QuantizeRecipe recipe = options.rounding;
   recipe.to = to;
   recipe.activation = options.activations == "u8" ? DType::kU8 : DType::kI8;
-  recipe.per_channel = !options.per_tensor;
   recipe.method = *ParseRangeMethod(options.method);
   recipe.percentile = options.percentile;
-  recipe.equalize = options.equalize;
-  recipe.compensate = options.compensate;
-  recipe.correct_bias = options.correct_bias;
   return recipe;
 }
 
@@ -135,17 +129,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
                    "Per cent of values inside the range (--method percentile)")
       ->check(CLI::Range(50.0, 100.0))
       ->capture_default_str();
-  verb->add_flag("--per-tensor", options->per_tensor,
-                 "One weight scale per layer instead of one per output channel");
-  verb->add_flag("--equalize,!--no-equalize", options->equalize,
-                 "Even out the channels of activations before rounding them (int8)")
-      ->capture_default_str();
-  verb->add_flag("--compensate,!--no-compensate", options->compensate,
-                 "Round each weight so that it takes up the errors of others (int8)")
-      ->capture_default_str();
-  verb->add_flag("--correct-bias,!--no-correct-bias", options->correct_bias,
-                 "Take the mean error of rounded weights out of the bias (int8)")
-      ->capture_default_str();
+  AddRoundingOptions(*verb, options->rounding);
   verb->add_option("--disable-pass", options->disabled_passes,
                    "Leave out a graph pass, by name (see inspect --passes)")
       ->delimiter(',');

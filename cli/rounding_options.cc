@@ -1,0 +1,19 @@
+#include "cli/rounding_options.h"
+
+namespace octet::cli {
+
+void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe) {
+  verb.add_flag("--per-tensor{false}", recipe.per_channel,
+                "One weight scale per layer instead of one per output channel");
+  verb.add_flag("--equalize,!--no-equalize", recipe.equalize,
+                "Even out the channels of activations before rounding them (int8)")
+      ->capture_default_str();
+  verb.add_flag("--compensate,!--no-compensate", recipe.compensate,
+                "Round each weight so that it takes up the errors of others (int8)")
+      ->capture_default_str();
+  verb.add_flag("--correct-bias,!--no-correct-bias", recipe.correct_bias,
+                "Take the mean error of rounded weights out of the bias (int8)")
+      ->capture_default_str();
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,14 @@
+// The options of every verb that makes an int8 file: how it rounds.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "engine/engine.h"
+
+namespace octet::cli {
+
+/// Adds --per-tensor, --equalize, --compensate and --correct-bias, the last three with a --no- form, which write into
+/// `recipe`. Requires: `recipe` lives until `verb` has been parsed.
+void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe);
+
+}  // namespace octet::cli
