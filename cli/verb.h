@@ -5,7 +5,7 @@
 
 namespace octet::cli {
 
-/// What the process ends with: 0 done, 1 failed (the message is on stderr), 2 wrong usage.
+/// What the process ends with: 0 done, 1 failed (the message is on stderr), 2 wrong usage, 3 from `rollout`: not promoted.
 struct Outcome {
   int exit_code = 0;
 };
@@ -19,5 +19,7 @@ void AddCheck(CLI::App& app, Outcome& outcome);
 void AddEval(CLI::App& app, Outcome& outcome);
 void AddBench(CLI::App& app, Outcome& outcome);
 void AddLoad(CLI::App& app, Outcome& outcome);
+void AddExperiments(CLI::App& app, Outcome& outcome);
+void AddRollout(CLI::App& app, Outcome& outcome);
 
 }  // namespace octet::cli

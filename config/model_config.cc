@@ -53,6 +53,20 @@ YamlBinding SplitWeight(std::map<std::string, double>* split) {
           }};
 }
 
+/// A version's number; the name that stood for `*` is another name for it, and must not be taken for one of its own.
+YamlBinding VersionLabel(std::map<std::string, int64_t>* labels) {
+  return {"whole number >= 1", [labels](const YAML::Node& value, const std::string& name) -> absl::Status {
+            const bool is_number = !name.empty() && name.find_first_not_of("0123456789") == std::string::npos;
+            if (name.empty() || is_number || ParsePrecision(name)) {
+              return InvalidArgument(
+                  "a label is no number and no precision, which clients may ask for as well: \"{}\"",
+                  name);
+            }
+            OCTET_ASSIGN_OR_RETURN((*labels)[name], ParseInteger(value, 1, INT64_MAX));
+            return absl::OkStatus();
+          }};
+}
+
 /// One of the two precisions of routing.shadow, which must differ from the other one.
 YamlBinding ShadowPrecision(std::optional<Precision>* target, std::optional<Precision>* other) {
   YamlBinding choice = Choice(
@@ -188,6 +202,15 @@ std::vector<YamlKey> Keys(Written& w) {
       {"versions.all", Boolean(&c.versions.all), "", "load every version"},
       {"versions.specific", IntegerList(&c.versions.specific, 1), "versions", "load these"},
 
+      {"version_labels.*", VersionLabel(&c.version_labels), "version",
+       "the number of the version that clients who ask for this name get"},
+
+      {"golden.sqnr_db", Number(&c.golden.sqnr_db, -150, 150), "dB",
+       "a precision is served when its answers to golden.npz, beside its file, have at least this "
+       "SQNR (15 when absent)"},
+      {"golden.agreement_percent", Number(&c.golden.agreement_percent, 0, 100), "%",
+       "and at least this share of rows with the same best class (95 when absent)"},
+
       {"precisions", TextList(&w.precisions, CheckPrecision), "",
        "precisions that load; every file that is there when absent"},
   };
@@ -310,6 +333,31 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
   OCTET_ASSIGN_OR_RETURN(const std::string text, ReadConfigFile(path));
   return ParseModelConfig(text, path);
+}
+
+absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
+                                         std::string_view file) {
+  ModelConfig::Routing& routing = model.routing;
+  ModelConfig allowed;
+  allowed.precisions = rollout.precisions;
+  allowed.routing.default_precision = rollout.routing.default_precision;
+  allowed.routing.split = rollout.routing.split;
+  allowed.routing.shadow = rollout.routing.shadow;
+  allowed.routing.guard = rollout.routing.guard;
+  if (!(allowed == rollout)) {
+    return InvalidArgument(
+        "{}: expected routing.default, split, shadow and guard, and precisions; got other keys",
+        file);
+  }
+  if (rollout.routing.default_precision) {
+    routing.default_precision = rollout.routing.default_precision;
+  }
+  if (!rollout.routing.split.empty()) routing.split = rollout.routing.split;
+  if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;
+  if (!rollout.routing.guard.empty()) routing.guard = rollout.routing.guard;
+  if (!rollout.precisions.empty()) model.precisions = rollout.precisions;
+  OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), model));
+  return model;
 }
 
 absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,

@@ -85,7 +85,17 @@ struct ModelConfig {
     bool operator==(const Versions&) const = default;
   } versions;
 
+  /// Names that clients may give instead of a version's number. Not empty, no number, no precision's name.
+  std::map<std::string, int64_t> version_labels;
+
   std::vector<Precision> precisions;  ///< Which load; empty = every file that is there.
+
+  /// How close a precision's answers must be to those in VERSION/golden.npz, where there is one, to be served.
+  struct Golden {
+    double sqnr_db = 15;
+    double agreement_percent = 95;
+    bool operator==(const Golden&) const = default;
+  } golden;
 
   bool operator==(const ModelConfig&) const = default;
 };
@@ -94,6 +104,13 @@ struct ModelConfig {
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_view file);
 /// Reads the file; also NOT_FOUND when it cannot be opened.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
+
+/// A rollout's word over the operator's: what `rollout` gives of `routing` (the default, the split, the
+/// shadow, the guards: each as a whole) and of `precisions` is taken in the place of what `model`
+/// says. INVALID_ARGUMENT as ParseModelConfig when both together make no sense; `file` names the
+/// rollout's. Its other keys must be absent: a rollout moves traffic and nothing else.
+absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
+                                         std::string_view file);
 
 /// The batching of a model: its own keys over the server's defaults. INVALID_ARGUMENT when it asks
 /// for more than limits.max_batch.

@@ -1,17 +1,12 @@
 // WriteOnnxFile, WriteOnnxBytes: Graph -> ModelProto.
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <exception>
-#include <filesystem>
 #include <limits>
 #include <map>
 #include <set>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include <google/protobuf/io/zero_copy_stream_impl.h>
@@ -22,6 +17,7 @@
 #include "engine/onnx/onnx_file.h"
 #include "engine/onnx/tensor_proto.h"
 #include "engine/onnx/value_info.h"
+#include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -197,63 +193,6 @@ class ModelWriter {
   uint64_t bytes_ = 0;
   std::map<std::string_view, const Node*> first_;  // By domain.
   std::set<std::string> taken_;                    // Names of the model's values.
-};
-
-absl::Status SystemError(std::string_view action, const std::string& path, int error) {
-  const std::string reason = std::generic_category().message(error);
-  if (error == ENOENT || error == ENOTDIR)
-    return NotFound("cannot {} {}: {}", action, path, reason);
-  if (error == ENOSPC || error == EDQUOT) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "cannot {} {}: {}", action, path,
-                     reason);
-  }
-  return InvalidArgument("cannot {} {}: {}", action, path, reason);
-}
-
-// A new file beside `path` that takes its place when committed, and disappears otherwise.
-class PendingFile {
- public:
-  explicit PendingFile(std::string path) : path_(std::move(path)) {}
-  ~PendingFile() {
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-
-  absl::Status Open() {
-    // Another process may write the same model: take the first free name.
-    for (int attempt = 0; temporary_.empty(); ++attempt) {
-      std::string name = Format("{}.{}-{}.tmp", path_, ::getpid(), attempt);
-      const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd < 0 && errno == EEXIST && attempt < 1000) continue;
-      if (fd < 0) return SystemError("create", name, errno);
-      file_ = OpenFile(fd, 0);
-      temporary_ = std::move(name);
-    }
-    return absl::OkStatus();
-  }
-  int fd() const { return file_.fd(); }
-
-  absl::Status Commit() {
-    if (::fsync(fd()) != 0) return SystemError("write", temporary_, errno);
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-      return SystemError("write", path_, errno);
-    }
-    temporary_.clear();
-    return SyncFolder();
-  }
-
- private:
-  // Until the folder is on disk too, a power cut may bring the old file back.
-  absl::Status SyncFolder() const {
-    const std::filesystem::path parent = std::filesystem::path(path_).parent_path();
-    const std::string folder = parent.empty() ? "." : parent.string();
-    const OpenFile open(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
-    if (open.fd() < 0 || ::fsync(open.fd()) != 0) return SystemError("write", folder, errno);
-    return absl::OkStatus();
-  }
-
-  std::string path_;
-  std::string temporary_;
-  OpenFile file_;
 };
 
 absl::Status WriteModel(const onnx::ModelProto& model, const std::string& path) {

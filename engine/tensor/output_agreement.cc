@@ -107,6 +107,13 @@ void NoiseSums::Add(std::span<const float> got, std::span<const float> reference
   }
 }
 
+void NoiseSums::Merge(const NoiseSums& other) {
+  signal += other.signal;
+  noise += other.noise;
+  max_abs = std::max(max_abs, other.max_abs);
+  non_finite += other.non_finite;
+}
+
 double NoiseSums::SqnrDb() const {
   if (noise == 0) return std::numeric_limits<double>::infinity();
   return 10 * std::log10(signal / noise);

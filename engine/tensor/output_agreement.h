@@ -19,6 +19,8 @@ struct NoiseSums {
 
   /// Requires: equal sizes.
   void Add(std::span<const float> got, std::span<const float> reference);
+  /// Adds the sums over other pairs.
+  void Merge(const NoiseSums& other);
   /// 10 log10(signal / noise), the ratio of signal to (quantization) noise; infinity where nothing differs, minus infinity
   /// where all of the reference is zero and something differs.
   double SqnrDb() const;

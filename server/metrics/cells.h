@@ -38,7 +38,14 @@ struct HistogramCounts {
   std::span<const double> bounds;   ///< Upper bounds, inclusive; one bucket more is unbounded.
   std::array<uint64_t, 40> counts;  ///< bounds.size() + 1 of them are used; not cumulative.
   double sum = 0;
+  double sum_of_squares = 0;
+
+  /// Observations.
+  uint64_t total() const;
 };
+
+/// What was observed between two readings of one histogram.
+HistogramCounts Between(const HistogramCounts& from, const HistogramCounts& to);
 
 /// Counts observations in buckets with the upper bounds `Bounds()`. Thread-safety: safe; a copy
 /// taken while others observe may miss the newest.
@@ -51,6 +58,7 @@ class BucketHistogram {
     const auto bucket = std::ranges::lower_bound(kBounds, value) - kBounds.begin();
     counts_[static_cast<size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
     sum_.fetch_add(value, std::memory_order_relaxed);
+    sum_of_squares_.fetch_add(value * value, std::memory_order_relaxed);
   }
 
   HistogramCounts Read() const {
@@ -59,12 +67,14 @@ class BucketHistogram {
       copy.counts[i] = counts_[i].load(std::memory_order_relaxed);
     }
     copy.sum = sum_.load(std::memory_order_relaxed);
+    copy.sum_of_squares = sum_of_squares_.load(std::memory_order_relaxed);
     return copy;
   }
 
  private:
   std::array<std::atomic<uint64_t>, kBounds.size() + 1> counts_{};
   std::atomic<double> sum_{0};
+  std::atomic<double> sum_of_squares_{0};  ///< For the variance that an experiment compares with.
 };
 
 namespace metric_bounds {

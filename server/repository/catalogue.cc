@@ -11,14 +11,17 @@ namespace {
 
 using VersionPointer = std::shared_ptr<const ModelVersion>;
 
-absl::StatusOr<int64_t> ParseVersion(std::string_view text) {
+/// The number that a version is asked for by: itself, or a label.
+absl::StatusOr<int64_t> ParseVersion(const CatalogueModel& model, std::string_view text) {
   int64_t number = 0;
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, number);
-  if (error != std::errc() || stop != end || number < 1) {
-    return InvalidArgument("model version: expected a positive integer or nothing, got '{}'", text);
-  }
-  return number;
+  if (error == std::errc() && stop == end && number >= 1) return number;
+  if (const auto label = model.labels.find(text); label != model.labels.end()) return label->second;
+  std::string labels;
+  for (const auto& [label, unused] : model.labels) labels += Format(", '{}'", label);
+  return InvalidArgument(
+      "model version: expected a positive integer, a precision{} or nothing, got '{}'", labels, text);
 }
 
 absl::Status NotReady(std::string_view model, std::string_view what, std::string_view reason) {
@@ -36,7 +39,7 @@ absl::StatusOr<const CatalogueModel*> FindModel(const Catalogue& catalogue,
 
 absl::StatusOr<VersionPointer> FindVersion(const CatalogueModel& model, std::string_view name,
                                            std::string_view version) {
-  OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseVersion(version));
+  OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseVersion(model, version));
   const auto found = model.versions.find(number);
   if (found == model.versions.end()) {
     if (!model.problem.empty()) return NotReady(name, "", model.problem);
@@ -74,7 +77,8 @@ VersionState CatalogueVersion::StateNow() const {
 absl::StatusOr<VersionPointer> Catalogue::Find(std::string_view model,
                                                std::string_view version) const {
   OCTET_ASSIGN_OR_RETURN(const CatalogueModel* found, FindModel(*this, model));
-  return version.empty() ? FindHighest(*found, model) : FindVersion(*found, model, version);
+  const bool any = version.empty() || ParsePrecision(version);
+  return any ? FindHighest(*found, model) : FindVersion(*found, model, version);
 }
 
 absl::StatusOr<std::vector<VersionPointer>> Catalogue::List(std::string_view model,

@@ -85,6 +85,10 @@ std::string VariantPath(const ModelFiles& model, int64_t version, Precision prec
   return Format("{}/{}/{}{}", model.folder, version, PrecisionName(precision), kOnnx);
 }
 
+std::string GoldenPath(const std::string& variant_path) {
+  return (fs::path(variant_path).parent_path() / "golden.npz").string();
+}
+
 bool IsModelName(std::string_view name) {
   return !name.empty() && !name.starts_with('.') && name.find('/') == std::string_view::npos &&
          name.find('\0') == std::string_view::npos;
@@ -98,12 +102,14 @@ absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view n
   OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> entries, Names(folder));
   ModelFiles model{.folder = folder.string()};
   model.config = StampOf(model.config_path());
+  model.rollout = StampOf(model.rollout_path());
   for (const std::string& entry : entries) {
     const fs::path path = folder / entry;
     const std::optional<int64_t> version = VersionOf(entry);
     if (version && IsFolder(path)) {
       ScanVersion(path, model.versions[*version], model.ignored);
-    } else if (!(model.config && entry == "model.yaml")) {
+    } else if (!(model.config && entry == "model.yaml") &&
+               !(model.rollout && entry == "rollout.yaml")) {
       model.ignored.push_back(path.string());
     }
   }

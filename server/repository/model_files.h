@@ -39,16 +39,21 @@ struct VariantFile {
 /// models/<name>: its configuration and its versions.
 struct ModelFiles {
   std::string folder;
-  std::optional<FileStamp> config;  ///< Of model.yaml; nullopt when there is none.
+  std::optional<FileStamp> config;   ///< Of model.yaml; nullopt when there is none.
+  std::optional<FileStamp> rollout;  ///< Of rollout.yaml; nullopt when there is none.
   std::map<int64_t, std::map<Precision, VariantFile>> versions;
   std::vector<std::string> ignored;  ///< Paths of entries that mean nothing here.
   bool operator==(const ModelFiles&) const = default;
 
   std::string config_path() const { return folder + "/model.yaml"; }
+  std::string rollout_path() const { return folder + "/rollout.yaml"; }
 };
 
 /// The path of a precision's file in a version folder.
 std::string VariantPath(const ModelFiles& model, int64_t version, Precision precision);
+
+/// The archive of answers that the variants of a version are held to: golden.npz beside the file.
+std::string GoldenPath(const std::string& variant_path);
 
 /// True for what may name a model's folder: not empty, no slash, no dot in front.
 bool IsModelName(std::string_view name);

@@ -103,9 +103,10 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
 
 void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
   const bool again = retry && !config_problem_.empty();
-  if (!config_read_ || again || files.config != config_stamp_) {
+  const std::pair stamps(files.config, files.rollout);
+  if (!config_read_ || again || stamps != config_stamps_) {
     config_read_ = true;
-    config_stamp_ = files.config;
+    config_stamps_ = stamps;
     absl::StatusOr<ModelSettings> settings = ReadModelSettings(server_, name_, files);
     const absl::Status status = settings.status();
     if (settings.ok()) settings_ = *std::move(settings);
@@ -113,6 +114,10 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
     if (status.ok() && files.config) {
       LogEvent(LogLevel::kInfo, "model_config_read",
                {{"model", name_}, {"file", files.config_path()}});
+    }
+    if (status.ok() && files.rollout) {
+      LogEvent(LogLevel::kInfo, "rollout_config_read",
+               {{"model", name_}, {"file", files.rollout_path()}});
     }
     Fail(status, "model_config_refused");
   } else if (!config_problem_.empty()) {
@@ -152,7 +157,8 @@ void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool re
 
 void ModelLoader::FollowVariant(int64_t number, Precision precision, const VariantFile& file,
                                 bool retry, VariantState& state) {
-  const bool tried = state.file == file && state.max_batch == settings_->batching.max_batch;
+  const bool tried = state.file == file && state.max_batch == settings_->batching.max_batch &&
+                     state.golden == settings_->config.golden;
   if (tried && (state.status.ok() || !retry)) {
     if (!state.status.ok() && status_.ok()) status_ = state.status;
     stale_ |= !state.status.ok() && state.loaded.model != nullptr;
@@ -160,6 +166,7 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
   }
   state.file = file;
   state.max_batch = settings_->batching.max_batch;
+  state.golden = settings_->config.golden;
   LoadOptions options =
       OptionsFor(server_.engine, precision, worker_threads_, settings_->batching.max_batch);
   options.on_compile = [metrics = metrics_.ForVariant({name_, std::to_string(number),
@@ -167,7 +174,8 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
                            std::chrono::nanoseconds time) {
     metrics->plan_compile_duration.Observe(std::chrono::duration<double>(time).count());
   };
-  absl::StatusOr<LoadedVariant> loaded = LoadVariant(file.path, options);
+  absl::StatusOr<LoadedVariant> loaded = LoadVariant(
+      file.path, options, {.file = GoldenPath(file.path), .floor = state.golden});
   state.status = loaded.status();
   if (loaded.ok()) {
     state.loaded = *std::move(loaded);
@@ -187,7 +195,8 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                              .config = settings_->config,
                              .batching = settings_->batching,
                              .statistics = version.statistics,
-                             .labels = settings_->labels},
+                             .labels = settings_->labels,
+                             .before = version.row.served},
                             metrics_);
   CatalogueVersion& row = version.row;
   if (!built.ok()) {
@@ -265,6 +274,10 @@ void ModelLoader::Fail(const absl::Status& status, std::string_view what) {
 void ModelLoader::PublishRow() {
   auto model = std::make_shared<CatalogueModel>();
   model->problem = problem_;
+  if (settings_) {
+    const auto& labels = settings_->config.version_labels;
+    model->labels.insert(labels.begin(), labels.end());
+  }
   for (const auto& [number, version] : versions_) {
     CatalogueVersion& row = model->versions.emplace(number, version.row).first->second;
     if (config_problem_.empty() || unloaded_) continue;

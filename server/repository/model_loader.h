@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -73,7 +74,8 @@ class ModelLoader {
   const Publish publish_;
 
   std::optional<ModelSettings> settings_;  ///< The last that were right.
-  std::optional<FileStamp> config_stamp_;  ///< Of the last one that was read, right or wrong.
+  /// Of model.yaml and rollout.yaml as they were read last, right or wrong.
+  std::pair<std::optional<FileStamp>, std::optional<FileStamp>> config_stamps_;
   bool config_read_ = false;
   std::string config_problem_;
   std::string problem_;  ///< Why there is no version.

@@ -63,10 +63,10 @@ class ModelRepository {
                                                                MetricsRegistry& metrics);
   virtual ~ModelRepository() = default;
 
-  /// Returns the version that answers: the highest ready one for an empty `version`, else the one
-  /// with that number. NOT_FOUND ("Request for unknown model: ...") for a model or version that
-  /// does not exist, INVALID_ARGUMENT for a version that is no number, UNAVAILABLE with the reason
-  /// for one that is not ready.
+  /// Returns the version that answers: the highest ready one for an empty `version` or the name of a
+  /// precision, else the one with that number or label. NOT_FOUND ("Request for unknown model: ...")
+  /// for a model or version that does not exist, INVALID_ARGUMENT for a version that is none of
+  /// these, UNAVAILABLE with the reason for one that is not ready.
   virtual absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(
       std::string_view model, std::string_view version) const = 0;
 

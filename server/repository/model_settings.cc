@@ -53,6 +53,11 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
   if (files.config) {
     OCTET_ASSIGN_OR_RETURN(settings.config, LoadModelConfig(files.config_path()));
   }
+  if (files.rollout) {
+    OCTET_ASSIGN_OR_RETURN(const ModelConfig rollout, LoadModelConfig(files.rollout_path()));
+    OCTET_ASSIGN_OR_RETURN(settings.config,
+                           ApplyRollout(std::move(settings.config), rollout, files.rollout_path()));
+  }
   if (!settings.config.name.empty() && settings.config.name != name) {
     return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
                            files.config_path(), name, settings.config.name);

@@ -20,8 +20,9 @@ struct ModelSettings {
   std::vector<std::string> labels;  ///< The lines of labels.txt beside model.yaml, if there is one.
 };
 
-/// Reads the model's model.yaml; the defaults when there is none. INVALID_ARGUMENT naming the file,
-/// with one line per mistake: also when it is for a model of another name.
+/// Reads the model's model.yaml, and over it rollout.yaml, with which `octet rollout` moves traffic and
+/// leaves the operator's file alone; the defaults where there is none. INVALID_ARGUMENT naming the
+/// file, with one line per mistake: also when it is for a model of another name.
 absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std::string_view name,
                                                 const ModelFiles& files);
 

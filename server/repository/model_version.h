@@ -11,6 +11,7 @@
 #include "config/model_config.h"
 #include "engine/engine.h"
 #include "server/metrics/registry.h"
+#include "server/repository/experiment.h"
 #include "server/repository/variant_guard.h"
 #include "server/repository/version_statistics.h"
 #include "server/routing/routing.h"
@@ -58,6 +59,7 @@ struct ModelVersion {
   std::vector<ServedVariant> variants;   ///< In the order of Precision.
   std::shared_ptr<ServedShadow> shadow;  ///< Null without routing.shadow.
   std::shared_ptr<VersionStatistics> statistics;
+  std::shared_ptr<const Experiment> experiment;
 
   /// Null when the version has no such precision.
   const ServedVariant* Find(Precision precision) const;

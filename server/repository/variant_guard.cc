@@ -8,26 +8,16 @@
 #include "server/logging/event_log.h"
 
 namespace octet {
-namespace {
 
-/// Our fault: something in the server or in the model is broken.
-constexpr std::array kErrors = {absl::StatusCode::kInternal, absl::StatusCode::kUnknown,
-                                absl::StatusCode::kDataLoss};
-
-uint64_t CountOf(const HistogramCounts& histogram) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i <= histogram.bounds.size(); ++i) sum += histogram.counts[i];
-  return sum;
+uint64_t ServerErrors(const VariantMetrics& metrics) {
+  constexpr std::array kErrors = {absl::StatusCode::kInternal, absl::StatusCode::kUnknown,
+                                  absl::StatusCode::kDataLoss};
+  uint64_t errors = 0;
+  for (const absl::StatusCode code : kErrors) {
+    errors += metrics.requests.value(static_cast<size_t>(code));
+  }
+  return errors;
 }
-
-/// The requests between two readings of a histogram, by bucket.
-HistogramCounts Between(const HistogramCounts& from, const HistogramCounts& to) {
-  HistogramCounts counts = to;
-  for (size_t i = 0; i <= to.bounds.size(); ++i) counts.counts[i] -= from.counts[i];
-  return counts;
-}
-
-}  // namespace
 
 VariantGuard::VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                            std::shared_ptr<VariantMetrics> metrics,
@@ -41,16 +31,14 @@ VariantGuard::VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
 
 VariantGuard::Sums VariantGuard::Read() const {
   Sums sums{.facts = {}, .durations = metrics_->request_duration.Read()};
-  sums.facts.requests = CountOf(sums.durations);
-  for (const absl::StatusCode code : kErrors) {
-    sums.facts.errors += metrics_->requests.value(static_cast<size_t>(code));
-  }
+  sums.facts.requests = sums.durations.total();
+  sums.facts.errors = ServerErrors(*metrics_);
   for (const auto& pair : pairs_) {
     // Read one after the other while copies are counted: off by those of this moment at most.
     sums.facts.agreed_rows += pair->top1_agreed.value();
     sums.facts.class_rows += pair->class_rows.value();
     const HistogramCounts ratios = pair->sqnr.Read();
-    sums.facts.ratios += CountOf(ratios);
+    sums.facts.ratios += ratios.total();
     sums.facts.ratio_sum_db += ratios.sum;
   }
   return sums;
@@ -76,9 +64,33 @@ void VariantGuard::Look(TimePoint now) {
                                std::span(durations.counts).first(durations.bounds.size() + 1)),
       .fallen_back = fallen_back_};
   const GuardJudgement judgement = Judge(rules_, facts);
+  Record(judgement);
   const GuardStep step = Advance(rules_, state_, judgement.verdict);
   state_ = step.state;
   if (step.action) Act(*step.action, judgement.reason);
+}
+
+void VariantGuard::Record(const GuardJudgement& judgement) {
+  absl::MutexLock lock(&mutex_);
+  switch (judgement.verdict) {
+    case GuardVerdict::kUndecided:
+      ++report_.undecided_windows;
+      break;
+    case GuardVerdict::kKept:
+      ++report_.kept_windows;
+      break;
+    case GuardVerdict::kBroken:
+      ++report_.broken_windows;
+      report_.last_broken = judgement.reason;
+      break;
+  }
+}
+
+GuardReport VariantGuard::report() const {
+  absl::MutexLock lock(&mutex_);
+  GuardReport report = report_;
+  report.fallen_back = fallen_back_;
+  return report;
 }
 
 void VariantGuard::Act(GuardAction action, const std::string& reason) {

@@ -7,6 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
 #include "config/model_config.h"
 #include "server/metrics/registry.h"
 #include "server/routing/guard.h"
@@ -14,8 +17,20 @@
 
 namespace octet {
 
+/// Requests that failed through our fault: INTERNAL, UNKNOWN or DATA_LOSS.
+uint64_t ServerErrors(const VariantMetrics& metrics);
+
+/// What a guard has seen since it began.
+struct GuardReport {
+  uint64_t kept_windows = 0;
+  uint64_t broken_windows = 0;
+  uint64_t undecided_windows = 0;  ///< Too few samples for a rule, and none broken.
+  bool fallen_back = false;
+  std::string last_broken;  ///< What the last broken window broke.
+};
+
 /// The guard of a loaded variant. A load, also of the same files, begins anew with a good one.
-/// Thread-safety: one thread calls Look; fallen_back may be read by others.
+/// Thread-safety: one thread calls Look; fallen_back and report may be read by others.
 class VariantGuard {
  public:
   /// `pairs` are those that its shadow copies are compared in.
@@ -28,6 +43,7 @@ class VariantGuard {
 
   /// True while others answer in its place.
   const std::atomic<bool>& fallen_back() const { return fallen_back_; }
+  GuardReport report() const;
 
  private:
   /// Sums since the process began.
@@ -36,6 +52,7 @@ class VariantGuard {
     HistogramCounts durations{};
   };
   Sums Read() const;
+  void Record(const GuardJudgement& judgement);
   void Act(GuardAction action, const std::string& reason);
 
   const std::string name_;  ///< "resnet/1/int8".
@@ -47,6 +64,8 @@ class VariantGuard {
   bool begun_ = false;
   GuardState state_;
   std::atomic<bool> fallen_back_{false};
+  mutable absl::Mutex mutex_;
+  GuardReport report_ ABSL_GUARDED_BY(mutex_);  ///< Without fallen_back.
 };
 
 }  // namespace octet

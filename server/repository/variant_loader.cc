@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "engine/tensor/status.h"
+#include "server/repository/golden.h"
+#include "server/repository/model_files.h"
 #include "server/scheduling/batch_policy.h"
 
 namespace octet {
@@ -57,7 +59,8 @@ absl::Status CheckTensorsOnly(std::span<const TensorInfo> infos) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& options) {
+absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& options,
+                                   const GoldenRule& golden) {
   ConfigureWorkerThread(options.threads);
   const TimePoint start = Clock::Real().Now();
   LoadedVariant loaded;
@@ -74,6 +77,9 @@ absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& o
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, loaded.model->PlanFor(*shapes));
     if (rows == 1) loaded.certificate = plan->certificate();
     WarmUp(*plan, workspace);
+  }
+  if (StampOf(golden.file)) {
+    OCTET_RETURN_IF_ERROR(CheckGolden(golden.file, *loaded.model, golden.floor));
   }
   loaded.load_time = Clock::Real().Now() - start;
   return loaded;
@@ -109,13 +115,14 @@ absl::Status CheckSameTensors(std::string_view kind, const std::vector<TensorInf
 
 }  // namespace
 
-absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options) {
+absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options,
+                                          const GoldenRule& golden) {
   absl::StatusOr<LoadedVariant> loaded;
   // On a thread of its own: the team size and the floating-point mode that plans want are a
   // thread's, and the caller's stay as they are.
   std::jthread([&] {
     try {
-      loaded = Load(path, options);
+      loaded = Load(path, options, golden);
     } catch (const std::bad_alloc&) {
       loaded = MakeError(absl::StatusCode::kResourceExhausted,
                          "out of memory to load the model: '{}'", path);

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "config/model_config.h"
 #include "engine/engine.h"
 #include "server/scheduling/clock.h"
 
@@ -18,9 +19,17 @@ struct LoadedVariant {
   Nanoseconds load_time{0};
 };
 
+/// What a variant must answer before it is served.
+struct GoldenRule {
+  std::string file;  ///< Nothing is asked where there is no such file.
+  ModelConfig::Golden floor;
+};
+
 /// Loads the file and runs each of its plans on zeros, so that no request meets a page that was
-/// never touched or a kernel that was never made. Errors: as Model::Load, naming the file.
-absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options);
+/// never touched or a kernel that was never made; then it must pass CheckGolden.
+/// Errors: as Model::Load and CheckGolden, naming the file.
+absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options,
+                                          const GoldenRule& golden);
 
 /// Why two variants cannot answer the same requests; OK when they can. Names, element types and
 /// extents of inputs and outputs must be equal; an output's extent that one of them leaves open may

@@ -100,6 +100,9 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->shadow = MakeShadow(*version, metrics);
   AddGuards(*version);
   version->routes = MakeRoutes(*version);
+  const bool goes_on = parts.before != nullptr && IsSameExperiment(*parts.before, *version);
+  version->experiment =
+      goes_on ? parts.before->experiment : std::make_shared<const Experiment>(*version);
   return version;
 }
 

@@ -21,6 +21,7 @@ namespace octet {
 struct VariantState {
   VariantFile file;      ///< What was loaded or tried last.
   int max_batch = 0;     ///< What it was compiled for.
+  ModelConfig::Golden golden;  ///< What it was held to.
   LoadedVariant loaded;  ///< Without a model when nothing has loaded yet.
   absl::Status status;   ///< Of the last load.
 };
@@ -34,6 +35,7 @@ struct VersionParts {
   ServerConfig::Batching batching;
   std::shared_ptr<VersionStatistics> statistics;
   std::vector<std::string> labels;
+  std::shared_ptr<const ModelVersion> before;  ///< What this one replaces; null for the first.
 };
 
 /// Makes the version: queues, routes, metrics. A variant that did not load, or whose signature is

@@ -86,22 +86,6 @@ std::optional<Precision> ChooseByDraw(const RouteTable& table, double draw) {
   return chosen;
 }
 
-std::optional<Precision> ChooseDefault(const RouteTable& table) {
-  const auto choose = [&table](auto can) -> std::optional<Precision> {
-    const auto answers = [&](Precision precision) {
-      const RouteCandidate* candidate = Find(table, precision);
-      return candidate != nullptr && can(*candidate);
-    };
-    if (table.default_precision && answers(*table.default_precision)) {
-      return table.default_precision;
-    }
-    const auto first = std::ranges::find_if(kDefaultOrder, answers);
-    return first == kDefaultOrder.end() ? std::nullopt : std::optional(*first);
-  };
-  const auto offered = choose([](const RouteCandidate& one) { return one.is_offered(); });
-  return offered ? offered : choose([](const RouteCandidate& one) { return one.ready; });
-}
-
 }  // namespace
 
 std::string_view RouteReasonName(RouteReason reason) {
@@ -132,6 +116,22 @@ RouteTable MakeRouteTable(const ModelConfig::Routing& config, std::vector<RouteC
   return table;
 }
 
+std::optional<Precision> DefaultPrecision(const RouteTable& table) {
+  const auto choose = [&table](auto can) -> std::optional<Precision> {
+    const auto answers = [&](Precision precision) {
+      const RouteCandidate* candidate = Find(table, precision);
+      return candidate != nullptr && can(*candidate);
+    };
+    if (table.default_precision && answers(*table.default_precision)) {
+      return table.default_precision;
+    }
+    const auto first = std::ranges::find_if(kDefaultOrder, answers);
+    return first == kDefaultOrder.end() ? std::nullopt : std::optional(*first);
+  };
+  const auto offered = choose([](const RouteCandidate& one) { return one.is_offered(); });
+  return offered ? offered : choose([](const RouteCandidate& one) { return one.ready; });
+}
+
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts) {
   if (!facts.precision.empty()) return ChooseExplicit(table, facts.precision);
   if (table.has_split && !facts.sticky_key.empty()) {
@@ -142,7 +142,7 @@ absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts&
     if (const auto chosen = ChooseByDraw(table, facts.draw))
       return Route{*chosen, RouteReason::kSplit};
   }
-  if (const auto chosen = ChooseDefault(table)) return Route{*chosen, RouteReason::kDefault};
+  if (const auto chosen = DefaultPrecision(table)) return Route{*chosen, RouteReason::kDefault};
   return MakeError(absl::StatusCode::kUnavailable,
                    "no precision of the model is ready, there are {}", ListOf(table));
 }

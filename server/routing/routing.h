@@ -75,4 +75,7 @@ struct Route {
 /// Source of 2: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
 
+/// The precision that rule 4 chooses; nullopt when none is ready.
+std::optional<Precision> DefaultPrecision(const RouteTable& table);
+
 }  // namespace octet

@@ -100,6 +100,14 @@ absl::StatusOr<InferOptions> ReadInferOptions(const inference::ModelInferRequest
   for (const auto& [name, parameter] : request.parameters()) {
     OCTET_RETURN_IF_ERROR(ReadParameter(name, parameter, sticky.parameter, options));
   }
+  if (ParsePrecision(request.model_version())) {
+    if (!options.precision.empty() && options.precision != request.model_version()) {
+      return InvalidArgument(
+          "model version and parameter \"precision\" ask for different precisions: {} and {}",
+          request.model_version(), options.precision);
+    }
+    options.precision = request.model_version();
+  }
   if (options.precision.empty()) {
     options.precision = FindMetadata(metadata, kPrecisionMetadata).value_or("");
   }

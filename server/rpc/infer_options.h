@@ -25,7 +25,7 @@ struct InferOptions {
 };
 
 /// Reads the request's parameters, and what they do not say from the metadata.
-/// - "precision": text; or the metadata `x-octet-precision`.
+/// - "precision": text; or a precision's name for the model version; or the metadata `x-octet-precision`.
 /// - "timeout": microseconds, 0 = none. "priority": accepted, and means nothing yet.
 /// - the parameter or metadata that model.yaml names as routing.sticky: text or a whole number.
 /// - keys "triton_*" are another server's and refused, but triton_enable_empty_final_response, which

@@ -205,6 +205,50 @@ TEST(ModelConfigTest, BatchingAboveTheServersLimitIsRefused) {
   EXPECT_THAT(std::string(Message(batching.status())), HasSubstr("limits.max_batch = 256: 1000"));
 }
 
+TEST(ModelConfigTest, LabelsAreNoOtherWordForAVersion) {
+  EXPECT_EQ(ParseModelConfig("version_labels: {stable: 3}", "")->version_labels,
+            (std::map<std::string, int64_t>{{"stable", 3}}));
+  for (const char* label : {"'3'", "int8", "''"}) {
+    const auto config = ParseModelConfig(Format("version_labels: {{{}: 3}}", label), "");
+    EXPECT_THAT(std::string(Message(config.status())), HasSubstr("a label is no number")) << label;
+  }
+  EXPECT_FALSE(ParseModelConfig("version_labels: {stable: 0}", "").ok());
+}
+
+absl::StatusOr<ModelConfig> RolledOut(std::string_view model, std::string_view rollout) {
+  const auto over = ParseModelConfig(rollout, "rollout.yaml");
+  if (!over.ok()) return over.status();
+  return ApplyRollout(*ParseModelConfig(model, "model.yaml"), *over, "rollout.yaml");
+}
+
+TEST(ModelConfigTest, ARolloutTakesThePlaceOfWholeSections) {
+  const auto config = RolledOut(
+      "batching: {max_batch: 4}\nprecisions: [fp32, bf16]\n"
+      "routing: {default: fp32, split: {fp32: 1, bf16: 1}, sticky: {parameter: user}}",
+      "precisions: [fp32, int8]\nrouting: {split: {fp32: 95, int8: 5}, "
+      "guard: {int8: {error_percent: 1}}}");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->batching.max_batch, 4);
+  EXPECT_THAT(config->precisions, ElementsAre(Precision::kFp32, Precision::kInt8));
+  EXPECT_EQ(config->routing.default_precision, Precision::kFp32);
+  EXPECT_EQ(config->routing.split,
+            (std::map<Precision, double>{{Precision::kFp32, 95}, {Precision::kInt8, 5}}));
+  EXPECT_EQ(config->routing.sticky.parameter, "user");
+  EXPECT_EQ(config->routing.guard.size(), 1U);
+}
+
+TEST(ModelConfigTest, ARolloutMovesTrafficAndNothingElse) {
+  for (const char* rollout : {"batching: {max_batch: 4}", "name: other", "versions: {all: true}",
+                              "routing: {sticky: {salt: new}}"}) {
+    EXPECT_THAT(std::string(Message(RolledOut("", rollout).status())),
+                HasSubstr("rollout.yaml: expected routing.default"))
+        << rollout;
+  }
+  EXPECT_THAT(
+      std::string(Message(RolledOut("precisions: [fp32]", "routing: {default: int8}").status())),
+      HasSubstr("rollout.yaml: routing.default: not among `precisions`: int8"));
+}
+
 /// The line of the lines that gives the key `path`, found by walking down its parts; it may be
 /// commented out, and `*` stands for any name.
 std::string LineOf(std::istream& lines, const std::string& path) {

@@ -245,6 +245,42 @@ TEST_F(ModelRepositoryTest, ModelYamlAloneSwapsTheRoutingWithoutLoading) {
   EXPECT_EQ(Ask(*before), 2) << "the version before goes on answering those who hold it";
 }
 
+TEST_F(ModelRepositoryTest, VersionsHaveOtherNames) {
+  folder_.Write("net/3/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/4/fp32.onnx", ScalingModel(4));
+  folder_.Write("net/model.yaml", "versions: {all: true}\nversion_labels: {stable: 3, next: 7}");
+  Open();
+  EXPECT_EQ(Ask("net", Precision::kFp32, "stable"), 3);
+  EXPECT_EQ(Ask("net", Precision::kFp32, "4"), 4);
+  EXPECT_EQ(Ask("net", Precision::kFp32, "int8"), 4) << "a precision is one of the highest version";
+  EXPECT_EQ(repository_->Find("net", "next").status().code(), absl::StatusCode::kNotFound);
+  const absl::Status unknown = repository_->Find("net", "canary").status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(unknown)), HasSubstr("'next', 'stable' or nothing, got 'canary'"));
+  folder_.Write("net/model.yaml", "versions: {all: true}\nversion_labels: {stable: 4}");
+  PollTwice();
+  EXPECT_EQ(Ask("net", Precision::kFp32, "stable"), 4);
+}
+
+TEST_F(ModelRepositoryTest, RolloutYamlMovesTrafficUntilItIsGone) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(3));
+  folder_.Write("net/model.yaml", "routing: {default: fp32}");
+  Open();
+  const auto answers = [this] { return DefaultPrecision((*repository_->Find("net", ""))->routes); };
+  EXPECT_EQ(answers(), Precision::kFp32);
+  folder_.Write("net/rollout.yaml", "routing: {default: bf16}");
+  ASSERT_TRUE(repository_->Load("net").ok());
+  EXPECT_EQ(answers(), Precision::kBf16);
+  folder_.Write("net/rollout.yaml", "batching: {max_batch: 4}");
+  EXPECT_THAT(std::string(Message(repository_->Load("net"))), HasSubstr("net/rollout.yaml: "));
+  EXPECT_EQ(answers(), Precision::kBf16) << "what was said before";
+  folder_.Remove("net/rollout.yaml");
+  PollTwice();
+  EXPECT_EQ(answers(), Precision::kFp32);
+  EXPECT_EQ(loads(), 2);
+}
+
 TEST_F(ModelRepositoryTest, AnotherMaxBatchCompilesAnew) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();

@@ -43,6 +43,18 @@ TEST_F(InferOptionsTest, TheParameterWinsOverTheMetadata) {
   EXPECT_EQ(Refusal(), "parameter \"precision\": expected text, got a whole number");
 }
 
+TEST_F(InferOptionsTest, AVersionMayBeAPrecision) {
+  request_.set_model_version("int8");
+  EXPECT_EQ(Read()->precision, "int8");
+  Parameter("precision").set_string_param("int8");
+  EXPECT_EQ(Read()->precision, "int8");
+  Parameter("precision").set_string_param("fp32");
+  EXPECT_EQ(Refusal(),
+            "model version and parameter \"precision\" ask for different precisions: int8 and fp32");
+  request_.set_model_version("3");
+  EXPECT_EQ(Read()->precision, "fp32");
+}
+
 TEST_F(InferOptionsTest, ATimeoutIsInMicrosecondsAndZeroIsNone) {
   Parameter("timeout").set_int64_param(1500);
   EXPECT_EQ(Read()->timeout, microseconds(1500));

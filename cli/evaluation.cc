@@ -1,0 +1,112 @@
+#include "cli/evaluation.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "cli/progress.h"
+
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+absl::StatusOr<std::span<const float>> FirstOutput(const Session& session) {
+  const ConstTensorView output = session.output(0);
+  if (output.dtype() != DType::kF32) {
+    return InvalidArgument("output '{}': expected FP32 scores, got {}",
+                           session.model().signature().outputs[0].name, DTypeName(output.dtype()));
+  }
+  return output.span<float>();
+}
+
+class Evaluation {
+ public:
+  Evaluation(Session& session, Session* reference, const Samples& samples)
+      : session_(session), reference_(reference), samples_(samples) {}
+
+  absl::StatusOr<Tally> Run(int64_t batch) {
+    const int64_t own = session_.model().signature().inputs[0].shape[0];
+    if (own != kUnknownDim) batch = own;
+    if (own != kUnknownDim && samples_.count() < own) {
+      return InvalidArgument("too few samples: the model's own batch is {}, got {}", own,
+                             samples_.count());
+    }
+    ProgressBar progress("evaluating", samples_.count());
+    for (int64_t first = 0; first < samples_.count(); first += batch) {
+      const int64_t rows = std::min(batch, samples_.count() - first);
+      if (own != kUnknownDim && rows < own) break;
+      OCTET_RETURN_IF_ERROR(RunRows(first, rows));
+      progress.Update(first + rows);
+    }
+    return tally_;
+  }
+
+ private:
+  absl::Status RunRows(int64_t first, int64_t rows) {
+    OCTET_RETURN_IF_ERROR(Feed(session_, first, rows));
+    const auto started = std::chrono::steady_clock::now();
+    OCTET_RETURN_IF_ERROR(session_.Run());
+    tally_.seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    OCTET_ASSIGN_OR_RETURN(const std::span<const float> scores, FirstOutput(session_));
+    std::span<const float> expected;
+    if (reference_ != nullptr) {
+      OCTET_RETURN_IF_ERROR(Feed(*reference_, first, rows));
+      OCTET_RETURN_IF_ERROR(reference_->Run());
+      OCTET_ASSIGN_OR_RETURN(expected, FirstOutput(*reference_));
+      if (expected.size() != scores.size()) {
+        return InvalidArgument("the reference's output has {} elements, the model's {}",
+                               expected.size(), scores.size());
+      }
+      tally_.noise.Add(scores, expected);
+    }
+    const size_t classes = scores.size() / static_cast<size_t>(rows);
+    for (int64_t row = 0; row < rows; ++row) {
+      const size_t at = static_cast<size_t>(row) * classes;
+      const std::optional<size_t> top = TopClass(scores.subspan(at, classes));
+      if (!top) continue;  // no number: neither right nor in agreement
+      if (samples_.has_labels()) {
+        tally_.correct += std::cmp_equal(*top, samples_.labels()[static_cast<size_t>(first + row)]);
+      }
+      if (reference_ != nullptr) tally_.agree += top == TopClass(expected.subspan(at, classes));
+    }
+    tally_.count += rows;
+    return absl::OkStatus();
+  }
+
+  absl::Status Feed(Session& session, int64_t first, int64_t rows) {
+    OCTET_RETURN_IF_ERROR(session.Prepare(samples_.BatchShapes(rows)));
+    for (size_t i = 0; i < samples_.inputs().size(); ++i)
+      samples_.Fill(i, first, rows, session.input(i));
+    return absl::OkStatus();
+  }
+
+  Session& session_;
+  Session* reference_;
+  const Samples& samples_;
+  Tally tally_;
+};
+
+}  // namespace
+
+absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
+                               int64_t batch) {
+  return Evaluation(session, reference, samples).Run(batch);
+}
+
+nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference) {
+  const auto percent = [&](bool measured, int64_t hits) {
+    return measured ? nlohmann::json(100.0 * static_cast<double>(hits) /
+                                     static_cast<double>(tally.count))
+                    : nlohmann::json();
+  };
+  return {
+      {"count", tally.count},
+      {"top1", percent(labels, tally.correct)},
+      {"agreement", percent(reference, tally.agree)},
+      {"sqnr_db", tally.noise.noise > 0 ? nlohmann::json(tally.noise.SqnrDb()) : nlohmann::json()},
+      {"non_finite", reference ? nlohmann::json(tally.noise.non_finite) : nlohmann::json()},
+      {"items_per_second", static_cast<double>(tally.count) / tally.seconds}};
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,36 @@
+// Accuracy over labelled samples, and how far a model's answers are from a reference's.
+#pragma once
+
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "cli/samples.h"
+#include "cli/session.h"
+#include <nlohmann/json.hpp>
+
+#include "engine/tensor/output_agreement.h"
+
+namespace octet::cli {
+
+/// Sums over samples; the ratios are what is printed.
+struct Tally {
+  int64_t count = 0;
+  int64_t correct = 0;
+  int64_t agree = 0;
+  NoiseSums noise;  ///< Of the outputs against the reference's.
+  double seconds = 0;
+};
+
+/// Runs the session's model over the samples, `batch` at a time or as many as the model's own batch, and the reference on the
+/// same. Compares the first outputs. Samples that do not fill the last batch of a model with a fixed batch are left out.
+/// Errors: as the runs; INVALID_ARGUMENT for outputs that are no FP32 scores or of another size than the reference's, and for
+/// fewer samples than the model's own batch.
+absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
+                               int64_t batch);
+
+/// count, top1, agreement, sqnr_db, non_finite, items_per_second. null: not measured, for want of labels or a reference; and the
+/// SQNR of equal outputs, which have no noise. "non_finite": elements that differ by no number, because one is a NaN or
+/// infinite; the SQNR is that of the others.
+nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference);
+
+}  // namespace octet::cli

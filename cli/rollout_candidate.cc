@@ -1,0 +1,114 @@
+#include "cli/rollout_candidate.h"
+
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "cli/evaluation.h"
+#include "cli/samples.h"
+#include "cli/session.h"
+
+#include "engine/engine.h"
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kBatch = 8;
+
+absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& file, Precision precision,
+                                                  int threads) {
+  LoadOptions options;
+  options.precision = precision;
+  options.threads = threads;
+  return Model::Load(file, options);
+}
+
+absl::Status Make(const CandidateRequest& request) {
+  if (!request.finished.empty()) {
+    std::error_code error;
+    fs::copy_file(request.finished, request.out, fs::copy_options::overwrite_existing, error);
+    if (error) return NotFound("cannot read {}: {}", request.finished, error.message());
+    return absl::OkStatus();
+  }
+  QuantizeRecipe recipe;
+  recipe.to = request.plan.candidate;
+  CalibrationSet calibration;
+  if (recipe.to == Precision::kInt8) {
+    if (request.calibration.empty()) {
+      return InvalidArgument(
+          "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
+          "with --candidate");
+    }
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                           Load(request.fp32, Precision::kFp32, request.threads));
+    OCTET_ASSIGN_OR_RETURN(const Samples samples,
+                           Samples::Load(model->signature(), request.calibration, request.map));
+    calibration = samples.AsModelInputs();
+  }
+  return QuantizeFile(request.fp32, recipe, calibration, {.threads = request.threads}, request.out)
+      .status();
+}
+
+/// Compares with the baseline over the data.
+absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Model> candidate,
+                     CandidateProof& proof) {
+  OCTET_ASSIGN_OR_RETURN(const Samples samples,
+                         Samples::Load(candidate->signature(), request.calibration, request.map));
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> baseline,
+                         Load(request.baseline, request.plan.baseline, request.threads));
+  Session session(std::move(candidate));
+  Session reference(std::move(baseline));
+  OCTET_ASSIGN_OR_RETURN(const Tally tally, Evaluate(session, &reference, samples, kBatch));
+  const double agreement =
+      100 * static_cast<double>(tally.agree) / static_cast<double>(tally.count);
+  proof.json.update(ToJson(tally, samples.has_labels(), true));
+  proof.summary += Format(", agreement {:.2f} % and SQNR {:.1f} dB over {} samples", agreement,
+                          tally.noise.SqnrDb(), tally.count);
+  const auto refuse = [&](std::string_view what, double value, const std::optional<double>& floor) {
+    if (!floor || value >= *floor || !proof.refused.empty()) return;
+    proof.refused =
+        Format("{} over the calibration data: {:.2f}, expected at least {}", what, value, *floor);
+  };
+  refuse("agreement, %,", agreement, request.plan.guard.agreement_percent);
+  refuse("SQNR, dB,", tally.noise.SqnrDb(), request.plan.guard.sqnr_db);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request) {
+  OCTET_RETURN_IF_ERROR(Make(request));
+  CandidateProof proof;
+  const uintmax_t bytes = fs::file_size(request.out);
+  proof.json = {{"precision", PrecisionName(request.plan.candidate)}, {"bytes", bytes}};
+  proof.summary = Format("candidate: {} bytes", bytes);
+  ConfigureWorkerThread(request.threads);
+  auto candidate = Load(request.out, request.plan.candidate, request.threads);
+  if (!candidate.ok()) {
+    proof.refused = std::string(Message(candidate.status()));
+    return proof;
+  }
+  const Signature& signature = (*candidate)->signature();
+  if (const auto shapes = ShapesForBatch(signature, 1); shapes.ok()) {
+    OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, (*candidate)->PlanFor(*shapes));
+    const std::map<std::string, double> share = plan->certificate().MacShare();
+    proof.json["mac_share"] = share;
+    const auto int8 = share.find("int8");
+    const double percent = int8 == share.end() ? 0 : 100 * int8->second;
+    proof.summary += Format(", {:.1f} % of the multiply-adds in int8", percent);
+    if (percent < request.min_int8_percent) {
+      proof.refused =
+          Format("{:.1f} % of the multiply-adds run in int8 on this CPU, expected at least {}",
+                 percent, request.min_int8_percent);
+    }
+  }
+  if (!request.calibration.empty()) {
+    OCTET_RETURN_IF_ERROR(Compare(request, *std::move(candidate), proof));
+  }
+  return proof;
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,37 @@
+// The file that a rollout brings to the traffic, and what is known of it beforehand.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include <nlohmann/json.hpp>
+
+#include "server/routing/rollout.h"
+
+namespace octet::cli {
+
+struct CandidateRequest {
+  std::string baseline;  ///< The file that answers now.
+  std::string fp32;      ///< What the candidate is made from.
+  std::string finished;  ///< Taken as it is; empty: quantized from `fp32`.
+  std::string
+      calibration;  ///< .npz; int8 is calibrated with it, and everything is compared on it. May be empty.
+  std::string map;
+  const RolloutPlan& plan;
+  double min_int8_percent = 0;
+  int threads = 1;
+  std::string out;
+};
+
+struct CandidateProof {
+  nlohmann::ordered_json json;  ///< "bytes", "mac_share", and with data "agreement", "sqnr_db", ...
+  std::string summary;          ///< A line.
+  std::string refused;          ///< Why it must not go near the traffic; empty: it may.
+};
+
+/// Makes, or takes, the candidate's file, loads it as a server on this CPU would, and compares it with the baseline on the
+/// calibration data: agreement and SQNR below the guard's are a refusal, as are fewer multiply-adds in int8 than asked for
+/// and a file that does not load. Errors: as QuantizeFile, Samples::Load and Evaluate; INVALID_ARGUMENT for int8 without data.
+absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request);
+
+}  // namespace octet::cli

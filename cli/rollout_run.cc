@@ -1,0 +1,314 @@
+#include "cli/rollout_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <thread>
+#include <utility>
+
+#include "cli/rollout_candidate.h"
+
+#include "engine/tensor/pending_file.h"
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// How often the server is asked while a stage is held.
+constexpr std::chrono::milliseconds kInterval{500};
+/// How long the server may be away, restarting for instance, before the rollout stops where it is.
+constexpr std::chrono::seconds kServerAway{60};
+
+int64_t NowMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+absl::Status Move(const std::string& from, const std::string& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  return error ? SystemError("move", from, error.value()) : absl::OkStatus();
+}
+
+absl::Status Copy(const std::string& from, const std::string& to) {
+  std::ifstream file(from, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  if (!file) return NotFound("cannot read {}", from);
+  return WriteWholeFile(to, bytes);
+}
+
+absl::Status Remove(const std::string& path) {
+  std::error_code error;
+  fs::remove(path, error);
+  return error ? SystemError("remove", path, error.value()) : absl::OkStatus();
+}
+
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precision) {
+  for (const nlohmann::json& arm : experiment.at("precisions")) {
+    if (arm.at("precision").get<std::string>() == PrecisionName(precision)) return &arm;
+  }
+  return nullptr;
+}
+
+/// The precision that answers by itself now; INVALID_ARGUMENT when several do.
+absl::StatusOr<Precision> AnsweringPrecision(const nlohmann::json& experiment) {
+  std::vector<Precision> answering;
+  for (const nlohmann::json& arm : experiment.at("precisions")) {
+    if (arm.at("weight").get<double>() <= 0) continue;
+    if (const auto precision = ParsePrecision(arm.at("precision").get<std::string>())) {
+      answering.push_back(*precision);
+    }
+  }
+  if (answering.size() > 1) {
+    return InvalidArgument(
+        "the model's traffic is split between {} precisions: say with --baseline which one answers "
+        "while the candidate is tried",
+        answering.size());
+  }
+  if (answering.size() == 1) return answering[0];
+  const nlohmann::json& baseline = experiment.at("baseline");
+  if (baseline.is_null()) {
+    return MakeError(absl::StatusCode::kUnavailable, "no precision of the model answers");
+  }
+  return ParsePrecision(baseline.get<std::string>()).value();
+}
+
+}  // namespace
+
+absl::StatusOr<Rollout> Rollout::Open(RolloutOptions options, Report report) {
+  OCTET_ASSIGN_OR_RETURN(ServerClient server, ServerClient::For(options.server));
+  OCTET_ASSIGN_OR_RETURN(RolloutFolder folder,
+                         RolloutFolder::Open(options.repository + "/" + options.model));
+  return Rollout(std::move(options), std::move(report), std::move(folder), std::move(server));
+}
+
+std::string Rollout::VariantFile(Precision precision) const {
+  return Format("{}/{}/{}.onnx", ModelFolder(), state_.version, PrecisionName(precision));
+}
+
+absl::StatusOr<nlohmann::json> Rollout::Experiment() const {
+  const auto give_up = std::chrono::steady_clock::now() + kServerAway;
+  while (true) {
+    auto answer = server_.Get("/v2/models/" + options_.model + "/experiments");
+    if (answer.ok()) return answer->at("experiments").back();  // the highest version
+    if (!absl::IsUnavailable(answer.status()) || std::chrono::steady_clock::now() > give_up) {
+      return answer.status();
+    }
+    std::this_thread::sleep_for(kInterval);
+  }
+}
+
+absl::Status Rollout::Load() const {
+  return server_.Post("/v2/repository/models/" + options_.model + "/load").status();
+}
+
+absl::Status Rollout::Save(std::string_view event) {
+  OCTET_RETURN_IF_ERROR(folder_.Save(state_));
+  nlohmann::ordered_json details = {{"model", state_.model},
+                                    {"version", state_.version},
+                                    {"candidate", PrecisionName(state_.plan.candidate)},
+                                    {"baseline", PrecisionName(state_.plan.baseline)}};
+  if (!state_.reason.empty()) details["reason"] = state_.reason;
+  return folder_.Note(event, std::move(details));
+}
+
+absl::StatusOr<RolloutState> Rollout::Run() {
+  auto loaded = folder_.Load();
+  if (!loaded.ok() && !absl::IsNotFound(loaded.status())) return loaded.status();
+  if (loaded.ok() && !IsOver(loaded->phase)) {
+    state_ = *std::move(loaded);
+    if (state_.plan.candidate != options_.plan.candidate) {
+      return InvalidArgument("a rollout of {} is under way: go on with it or --abort it, got {}",
+                             PrecisionName(state_.plan.candidate),
+                             PrecisionName(options_.plan.candidate));
+    }
+    const bool serves = state_.phase == RolloutPhase::kServe;
+    report_(Format("going on: {}", serves ? RolloutStageName(state_.plan, state_.stage)
+                                          : RolloutPhaseName(state_.phase)));
+    // Whoever stopped may have stopped on the way into the next stage.
+    if (serves) OCTET_RETURN_IF_ERROR(Apply(state_.stage));
+  } else {
+    OCTET_RETURN_IF_ERROR(Begin());
+  }
+  if (state_.phase == RolloutPhase::kPrepare) OCTET_RETURN_IF_ERROR(Prepare());
+  if (state_.phase == RolloutPhase::kServe) OCTET_RETURN_IF_ERROR(Serve());
+  return state_;
+}
+
+absl::Status Rollout::Begin() {
+  OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
+  state_ = {.model = options_.model,
+            .version = experiment.at("version").get<std::string>(),
+            .plan = options_.plan};
+  if (!options_.has_baseline) {
+    OCTET_ASSIGN_OR_RETURN(state_.plan.baseline, AnsweringPrecision(experiment));
+  }
+  const std::string_view baseline = PrecisionName(state_.plan.baseline);
+  const std::string_view candidate = PrecisionName(state_.plan.candidate);
+  if (state_.plan.baseline == state_.plan.candidate) {
+    return InvalidArgument("{} answers already: there is nothing to roll out", candidate);
+  }
+  const nlohmann::json* answers = FindArm(experiment, state_.plan.baseline);
+  if (answers == nullptr || !answers->at("ready").get<bool>()) {
+    return InvalidArgument("the baseline {} is not there, or not ready", baseline);
+  }
+  if (const nlohmann::json* arm = FindArm(experiment, state_.plan.candidate);
+      arm != nullptr && arm->at("weight").get<double>() > 0) {
+    return InvalidArgument("{} answers clients already, weight {}", candidate,
+                           arm->at("weight").get<double>());
+  }
+  if (!Exists(VariantFile(state_.plan.baseline))) {
+    return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
+                           baseline, state_.version, VariantFile(state_.plan.baseline));
+  }
+  OCTET_RETURN_IF_ERROR(folder_.Clear());
+  const std::string routing = ModelFolder() + "/rollout.yaml";
+  if (Exists(routing)) OCTET_RETURN_IF_ERROR(Copy(routing, folder_.routing_before()));
+  report_(Format("{} version {}: {} -> {}", state_.model, state_.version, baseline, candidate));
+  return Save("begin");
+}
+
+absl::Status Rollout::Prepare() {
+  const std::string model_yaml = ModelFolder() + "/model.yaml";
+  OCTET_ASSIGN_OR_RETURN(const CandidateProof proof,
+                         MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
+                                        .fp32 = VariantFile(Precision::kFp32),
+                                        .finished = options_.candidate,
+                                        .calibration = options_.calibration,
+                                        .map = Exists(model_yaml) ? model_yaml : "",
+                                        .plan = state_.plan,
+                                        .min_int8_percent = options_.min_int8_percent,
+                                        .threads = options_.threads,
+                                        .out = folder_.candidate()}));
+  OCTET_RETURN_IF_ERROR(WriteWholeFile(folder_.proof(), proof.json.dump(2) + "\n"));
+  report_(proof.summary);
+  if (!proof.refused.empty()) return Refuse(proof.refused);
+  OCTET_RETURN_IF_ERROR(Install());
+  return Enter({});
+}
+
+/// Puts the candidate into the version's folder; who answers does not change by that: no split and no default name it.
+absl::Status Rollout::Install() {
+  const std::string target = VariantFile(state_.plan.candidate);
+  if (!state_.installed) {
+    state_.replaced = Exists(target);
+    state_.installed = true;
+    OCTET_RETURN_IF_ERROR(Save("install"));
+  }
+  // Before the file: it must not begin to answer by the default order.
+  OCTET_RETURN_IF_ERROR(WriteWholeFile(
+      ModelFolder() + "/rollout.yaml",
+      Format("routing: {{default: {}, split: {{{}: 100}}}}\n", PrecisionName(state_.plan.baseline),
+             PrecisionName(state_.plan.baseline))));
+  if (state_.replaced && !Exists(folder_.previous())) {
+    OCTET_RETURN_IF_ERROR(Move(target, folder_.previous()));
+  }
+  return Exists(folder_.candidate()) ? Move(folder_.candidate(), target) : absl::OkStatus();
+}
+
+absl::Status Rollout::Apply(const RolloutStage& stage) const {
+  OCTET_RETURN_IF_ERROR(
+      WriteWholeFile(ModelFolder() + "/rollout.yaml", RolloutYaml(state_.plan, stage)));
+  return Load();
+}
+
+absl::Status Rollout::Enter(const RolloutStage& stage) {
+  OCTET_RETURN_IF_ERROR(Apply(stage));
+  const bool promoted = stage.kind == RolloutStage::Kind::kPromoted;
+  state_.phase = promoted ? RolloutPhase::kPromoted : RolloutPhase::kServe;
+  state_.stage = stage;
+  state_.stage_began_ms = NowMs();
+  report_(RolloutStageName(state_.plan, stage));
+  return Save(RolloutStageName(state_.plan, stage));
+}
+
+absl::StatusOr<RolloutFacts> Rollout::Observe() const {
+  OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
+  RolloutFacts facts;
+  facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
+  if (experiment.at("version").get<std::string>() != state_.version) return facts;  // not ready
+  const nlohmann::json* arm = FindArm(experiment, state_.plan.candidate);
+  if (arm == nullptr) return facts;
+  facts.ready = arm->at("ready").get<bool>();
+  facts.requests = arm->at("drawn").get<uint64_t>() + arm->at("sticky").get<uint64_t>();
+  if (const nlohmann::json& guard = arm->at("guard"); !guard.is_null()) {
+    facts.fallen_back = guard.at("fallen_back").get<bool>();
+    facts.kept_windows = guard.at("kept_windows").get<uint64_t>();
+    facts.broken_windows = guard.at("broken_windows").get<uint64_t>();
+    facts.undecided_windows = guard.at("undecided_windows").get<uint64_t>();
+    facts.last_broken = guard.at("last_broken").get<std::string>();
+  }
+  for (const nlohmann::json& pair : experiment.at("shadow")) {
+    if (pair.at("against").get<std::string>() == PrecisionName(state_.plan.baseline)) {
+      facts.compared += pair.at("compared").get<uint64_t>();
+    }
+  }
+  return facts;
+}
+
+absl::Status Rollout::Serve() {
+  std::string said;
+  while (state_.phase == RolloutPhase::kServe) {
+    OCTET_ASSIGN_OR_RETURN(const RolloutFacts facts, Observe());
+    const RolloutDecision decision = DecideRollout(state_.plan, state_.stage, facts);
+    switch (decision.verdict) {
+      case RolloutDecision::Verdict::kWait:
+        if (decision.reason != said) report_("  " + decision.reason);
+        said = decision.reason;
+        std::this_thread::sleep_for(kInterval);
+        break;
+      case RolloutDecision::Verdict::kForward:
+        OCTET_RETURN_IF_ERROR(Enter(NextStage(state_.plan, state_.stage)));
+        break;
+      case RolloutDecision::Verdict::kBack:
+        return RollBack(decision.reason);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Rollout::Refuse(const std::string& reason) {
+  state_.phase = RolloutPhase::kRefused;
+  state_.reason = reason;
+  OCTET_RETURN_IF_ERROR(Move(folder_.candidate(), folder_.rejected()));
+  return Save("refused");
+}
+
+absl::Status Rollout::RollBack(const std::string& reason) {
+  const std::string target = VariantFile(state_.plan.candidate);
+  // First the traffic, then the file.
+  if (state_.installed) {
+    const std::string routing = ModelFolder() + "/rollout.yaml";
+    OCTET_RETURN_IF_ERROR(Exists(folder_.routing_before()) ? Copy(folder_.routing_before(), routing)
+                                                           : Remove(routing));
+    const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.previous()));
+    if (there) OCTET_RETURN_IF_ERROR(Move(target, folder_.rejected()));
+    if (Exists(folder_.previous())) OCTET_RETURN_IF_ERROR(Move(folder_.previous(), target));
+    OCTET_RETURN_IF_ERROR(Load());
+  }
+  state_.phase = RolloutPhase::kRolledBack;
+  state_.reason = reason;
+  report_("rolled back: " + reason);
+  return Save("rolled back");
+}
+
+absl::StatusOr<RolloutState> Rollout::Abort() {
+  OCTET_ASSIGN_OR_RETURN(state_, folder_.Load());
+  if (IsOver(state_.phase)) {
+    return NotFound("no rollout of {} is under way, the last one is over: {}", state_.model,
+                    RolloutPhaseName(state_.phase));
+  }
+  OCTET_RETURN_IF_ERROR(RollBack("asked for with --abort"));
+  return state_;
+}
+
+}  // namespace octet::cli

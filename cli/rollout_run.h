@@ -1,0 +1,73 @@
+// The work of `octet rollout`.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cli/rollout_state.h"
+#include "cli/server_client.h"
+
+namespace octet::cli {
+
+/// What the command line says.
+struct RolloutOptions {
+  std::string model;
+  std::string server;      ///< HOST:PORT of the HTTP port.
+  std::string repository;  ///< The folder that the server serves.
+  std::string candidate;   ///< A finished file; empty: `calibration` makes one.
+  std::string calibration;  ///< .npz in the model's own types or those that its model.yaml maps.
+  double min_int8_percent = 0;  ///< Of the candidate's multiply-adds, by its certificate.
+  int threads = 1;
+  RolloutPlan plan;
+  bool has_baseline = false;  ///< plan.baseline was asked for.
+};
+
+/// Drives one rollout: every step is on disk before it is done and may be done twice, so that whoever calls Run after a crash
+/// goes on with it. Not thread-safe; one process per model.
+class Rollout {
+ public:
+  /// Says what happens, a line each.
+  using Report = std::function<void(std::string_view line)>;
+
+  static absl::StatusOr<Rollout> Open(RolloutOptions options, Report report);
+
+  /// Begins, or goes on with, the rollout and returns how it ended.
+  absl::StatusOr<RolloutState> Run();
+  /// Takes it back, wherever it is. NOT_FOUND when there is none under way.
+  absl::StatusOr<RolloutState> Abort();
+
+ private:
+  Rollout(RolloutOptions options, Report report, RolloutFolder folder, ServerClient server)
+      : options_(std::move(options)),
+        report_(std::move(report)),
+        folder_(std::move(folder)),
+        server_(std::move(server)) {}
+
+  absl::Status Begin();
+  absl::Status Prepare();
+  absl::Status Install();
+  /// Writes the stage's rollout.yaml and has the server load it.
+  absl::Status Apply(const RolloutStage& stage) const;
+  absl::Status Enter(const RolloutStage& stage);
+  absl::Status Serve();
+  absl::Status RollBack(const std::string& reason);
+  absl::Status Refuse(const std::string& reason);
+  absl::Status Save(std::string_view event);
+  absl::StatusOr<RolloutFacts> Observe() const;
+  absl::StatusOr<nlohmann::json> Experiment() const;
+  absl::Status Load() const;
+
+  std::string ModelFolder() const { return options_.repository + "/" + options_.model; }
+  std::string VariantFile(Precision precision) const;
+
+  RolloutOptions options_;
+  Report report_;
+  RolloutFolder folder_;
+  ServerClient server_;
+  RolloutState state_;
+};
+
+}  // namespace octet::cli

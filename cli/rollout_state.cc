@@ -1,0 +1,177 @@
+#include "cli/rollout_state.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+
+#include <sys/file.h>
+
+#include "engine/tensor/pending_file.h"
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr std::array kPhases = {RolloutPhase::kPrepare, RolloutPhase::kServe,
+                                RolloutPhase::kPromoted, RolloutPhase::kRolledBack,
+                                RolloutPhase::kRefused};
+
+template <typename T>
+Json Maybe(const std::optional<T>& value) {
+  return value ? Json(*value) : Json();
+}
+
+std::optional<double> MaybeNumber(const nlohmann::json& value) {
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
+Json ToJson(const RolloutPlan& plan) {
+  return {{"baseline", PrecisionName(plan.baseline)},
+          {"candidate", PrecisionName(plan.candidate)},
+          {"agreement_percent", Maybe(plan.guard.agreement_percent)},
+          {"sqnr_db", Maybe(plan.guard.sqnr_db)},
+          {"error_percent", Maybe(plan.guard.error_percent)},
+          {"p99_us", Maybe(plan.guard.p99_us)},
+          {"window_seconds", plan.guard.window_seconds},
+          {"min_samples", plan.guard.min_samples},
+          {"shadow_percent", plan.shadow_percent},
+          {"min_shadow_requests", plan.min_shadow_requests},
+          {"windows", plan.windows},
+          {"ramp_percent", plan.ramp_percent},
+          {"hold_seconds", plan.hold.count()},
+          {"patience_seconds", plan.patience.count()}};
+}
+
+RolloutPlan PlanFrom(const nlohmann::json& json) {
+  RolloutPlan plan;
+  plan.baseline = ParsePrecision(json.at("baseline").get<std::string>()).value();
+  plan.candidate = ParsePrecision(json.at("candidate").get<std::string>()).value();
+  plan.guard.agreement_percent = MaybeNumber(json.at("agreement_percent"));
+  plan.guard.sqnr_db = MaybeNumber(json.at("sqnr_db"));
+  plan.guard.error_percent = MaybeNumber(json.at("error_percent"));
+  plan.guard.p99_us = MaybeNumber(json.at("p99_us"));
+  plan.guard.window_seconds = json.at("window_seconds").get<int>();
+  plan.guard.min_samples = json.at("min_samples").get<int>();
+  plan.shadow_percent = json.at("shadow_percent").get<double>();
+  plan.min_shadow_requests = json.at("min_shadow_requests").get<int64_t>();
+  plan.windows = json.at("windows").get<int>();
+  plan.ramp_percent = json.at("ramp_percent").get<std::vector<double>>();
+  plan.hold = std::chrono::seconds(json.at("hold_seconds").get<int64_t>());
+  plan.patience = std::chrono::seconds(json.at("patience_seconds").get<int64_t>());
+  return plan;
+}
+
+RolloutState StateFrom(const nlohmann::json& json) {
+  RolloutState state;
+  const std::string phase = json.at("phase").get<std::string>();
+  const auto* const found = std::ranges::find(kPhases, phase, RolloutPhaseName);
+  if (found == kPhases.end()) throw std::out_of_range("phase " + phase);
+  state.phase = *found;
+  state.model = json.at("model").get<std::string>();
+  state.version = json.at("version").get<std::string>();
+  state.plan = PlanFrom(json.at("plan"));
+  state.stage.kind = static_cast<RolloutStage::Kind>(json.at("stage").at("kind").get<uint8_t>());
+  state.stage.ramp = json.at("stage").at("ramp").get<size_t>();
+  if (state.stage.ramp >= state.plan.ramp_percent.size()) throw std::out_of_range("stage.ramp");
+  state.stage_began_ms = json.at("stage_began_ms").get<int64_t>();
+  state.installed = json.at("installed").get<bool>();
+  state.replaced = json.at("replaced").get<bool>();
+  state.reason = json.at("reason").get<std::string>();
+  return state;
+}
+
+}  // namespace
+
+std::string_view RolloutPhaseName(RolloutPhase phase) {
+  switch (phase) {
+    case RolloutPhase::kPrepare:
+      return "prepare";
+    case RolloutPhase::kServe:
+      return "serve";
+    case RolloutPhase::kPromoted:
+      return "promoted";
+    case RolloutPhase::kRolledBack:
+      return "rolled back";
+    case RolloutPhase::kRefused:
+      return "refused";
+  }
+  return "unknown";
+}
+
+bool IsOver(RolloutPhase phase) {
+  return phase != RolloutPhase::kPrepare && phase != RolloutPhase::kServe;
+}
+
+absl::StatusOr<RolloutFolder> RolloutFolder::Open(const std::string& model_folder) {
+  std::error_code error;
+  if (!fs::is_directory(model_folder, error)) {
+    return NotFound("the repository has no such model: '{}'", model_folder);
+  }
+  const std::string folder = model_folder + "/.rollout";
+  fs::create_directory(folder, error);
+  if (error) return SystemError("create", folder, error.value());
+  const std::string path = folder + "/lock";
+  std::shared_ptr<std::FILE> lock(std::fopen(path.c_str(), "we"), [](std::FILE* file) {
+    return file == nullptr ? 0 : std::fclose(file);
+  });
+  if (lock == nullptr) return SystemError("create", path, errno);
+  if (flock(fileno(lock.get()), LOCK_EX | LOCK_NB) != 0) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "another process is at work on this rollout: '{}'", folder);
+  }
+  return RolloutFolder(folder, std::move(lock));
+}
+
+absl::Status RolloutFolder::Clear() const {
+  for (const std::string& path : {candidate(), previous(), rejected(), routing_before(), proof()}) {
+    std::error_code error;
+    fs::remove(path, error);
+    if (error) return SystemError("remove", path, error.value());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RolloutState> RolloutFolder::Load() const {
+  const std::string path = folder_ + "/state.json";
+  std::ifstream file(path);
+  if (!file) return NotFound("there was no rollout: '{}'", path);
+  try {
+    return StateFrom(nlohmann::json::parse(file));
+  } catch (const std::exception& e) {
+    return InvalidArgument("{}: damaged, remove it to begin anew: {}", path, e.what());
+  }
+}
+
+absl::Status RolloutFolder::Save(const RolloutState& state) const {
+  const Json json = {
+      {"phase", RolloutPhaseName(state.phase)},
+      {"model", state.model},
+      {"version", state.version},
+      {"plan", ToJson(state.plan)},
+      {"stage", {{"kind", static_cast<int>(state.stage.kind)}, {"ramp", state.stage.ramp}}},
+      {"stage_began_ms", state.stage_began_ms},
+      {"installed", state.installed},
+      {"replaced", state.replaced},
+      {"reason", state.reason}};
+  return WriteWholeFile(folder_ + "/state.json", json.dump(2) + "\n");
+}
+
+absl::Status RolloutFolder::Note(std::string_view event, Json details) const {
+  const auto now = std::chrono::system_clock::now();
+  Json line = {{"time", Format("{:%FT%TZ}", std::chrono::floor<std::chrono::milliseconds>(now))},
+               {"event", event}};
+  line.update(details);
+  const std::string path = folder_ + "/journal.jsonl";
+  std::ofstream journal(path, std::ios::app);
+  journal << line.dump() << '\n' << std::flush;
+  if (!journal) return InvalidArgument("cannot write {}", path);
+  return absl::OkStatus();
+}
+
+}  // namespace octet::cli

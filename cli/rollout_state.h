@@ -1,0 +1,70 @@
+// What a rollout remembers between two calls, so that it can go on where it was.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include <nlohmann/json.hpp>
+
+#include "server/routing/rollout.h"
+
+namespace octet::cli {
+
+/// How far a rollout is.
+///
+///     prepare --candidate made and good enough--> serve (its stage: shadow, ramp) --> promoted
+///        +--not good enough--> refused              +--a rule broken, or --abort--> rolled back
+enum class RolloutPhase : uint8_t { kPrepare, kServe, kPromoted, kRolledBack, kRefused };
+std::string_view RolloutPhaseName(RolloutPhase phase);
+/// True when there is nothing left to do.
+bool IsOver(RolloutPhase phase);
+
+struct RolloutState {
+  RolloutPhase phase = RolloutPhase::kPrepare;
+  std::string model;
+  std::string version;
+  RolloutPlan plan;
+  RolloutStage stage;          ///< Of kServe.
+  int64_t stage_began_ms = 0;  ///< Since the epoch.
+  bool installed = false;      ///< The candidate's file may be in the version's folder.
+  bool replaced = false;  ///< There was a file of the candidate's precision before; it is kept.
+  std::string reason;     ///< Why it was refused or rolled back.
+};
+
+/// The folder of a model's rollout, MODEL_FOLDER/.rollout: the candidate, what it replaced, state and journal. The server
+/// looks past folders that begin with a dot. Held by one process at a time.
+class RolloutFolder {
+ public:
+  /// Makes the folder when there is none. FAILED_PRECONDITION while another process holds it.
+  static absl::StatusOr<RolloutFolder> Open(const std::string& model_folder);
+
+  std::string candidate() const { return folder_ + "/candidate.onnx"; }
+  std::string previous() const { return folder_ + "/previous.onnx"; }
+  std::string rejected() const { return folder_ + "/rejected.onnx"; }
+  /// The rollout.yaml before: of a rollout that was promoted earlier.
+  std::string routing_before() const { return folder_ + "/rollout-before.yaml"; }
+  std::string proof() const { return folder_ + "/proof.json"; }
+
+  /// Removes what an earlier rollout left, but for its journal.
+  absl::Status Clear() const;
+  /// NOT_FOUND when there was no rollout; INVALID_ARGUMENT naming the file when it is damaged.
+  absl::StatusOr<RolloutState> Load() const;
+  /// On disk before what it announces is done.
+  absl::Status Save(const RolloutState& state) const;
+  /// Adds a line to journal.jsonl: time, model, event, details.
+  absl::Status Note(std::string_view event, nlohmann::ordered_json details) const;
+
+ private:
+  RolloutFolder(std::string folder, std::shared_ptr<std::FILE> lock)
+      : folder_(std::move(folder)), lock_(std::move(lock)) {}
+  std::string folder_;
+  std::shared_ptr<std::FILE> lock_;  ///< Closing it lets go.
+};
+
+}  // namespace octet::cli

@@ -1,0 +1,31 @@
+// What the verbs ask of a running server's HTTP port.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include <nlohmann/json.hpp>
+
+namespace octet::cli {
+
+/// One server. Thread-safety: one call at a time.
+class ServerClient {
+ public:
+  /// `address` is HOST:PORT of the HTTP port. INVALID_ARGUMENT when it is not.
+  static absl::StatusOr<ServerClient> For(const std::string& address);
+
+  /// The JSON that the server answers. Errors: the server's own, with the code that stands behind its HTTP status;
+  /// UNAVAILABLE naming the address when there is no answer, INTERNAL when it is no JSON.
+  absl::StatusOr<nlohmann::json> Get(const std::string& path) const;
+  absl::StatusOr<nlohmann::json> Post(const std::string& path) const;
+
+ private:
+  ServerClient(std::string address, std::string host, int port)
+      : address_(std::move(address)), host_(std::move(host)), port_(port) {}
+
+  std::string address_;
+  std::string host_;
+  int port_;
+};
+
+}  // namespace octet::cli

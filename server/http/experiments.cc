@@ -1,0 +1,87 @@
+#include "server/http/experiments.h"
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json Microseconds(const Estimate& seconds) {
+  return {{"mean", 1e6 * seconds.value}, {"low", 1e6 * seconds.low}, {"high", 1e6 * seconds.high}};
+}
+
+Json DescribeGuard(const GuardReport& guard) {
+  return {{"fallen_back", guard.fallen_back},
+          {"kept_windows", guard.kept_windows},
+          {"broken_windows", guard.broken_windows},
+          {"undecided_windows", guard.undecided_windows},
+          {"last_broken", guard.last_broken}};
+}
+
+Json DescribeArm(const ExperimentArm& arm) {
+  return {{"precision", PrecisionName(arm.precision)},
+          {"ready", arm.ready},
+          {"weight", arm.weight},
+          {"drawn", arm.drawn},
+          {"sticky", arm.sticky},
+          {"asked", arm.asked},
+          {"errors", arm.errors},
+          {"latency_us",
+           {{"count", arm.seconds.count},
+            {"mean", 1e6 * arm.seconds.mean()},
+            {"p50", 1e6 * arm.p50_seconds},
+            {"p99", 1e6 * arm.p99_seconds}}},
+          {"over_baseline_us",
+           arm.seconds_over_baseline ? Microseconds(*arm.seconds_over_baseline) : Json()},
+          {"guard", arm.guard ? DescribeGuard(*arm.guard) : Json()}};
+}
+
+Json DescribePair(const ExperimentPair& pair) {
+  Json agreement;
+  if (pair.class_rows > 0) {
+    agreement = 100 * static_cast<double>(pair.top1_agreed) / static_cast<double>(pair.class_rows);
+  }
+  return {{"precision", PrecisionName(pair.precision)},
+          {"against", PrecisionName(pair.against)},
+          {"compared", pair.compared},
+          {"dropped", pair.dropped},
+          {"failed", pair.failed},
+          {"class_rows", pair.class_rows},
+          {"top1_agreed", pair.top1_agreed},
+          {"agreement_percent", std::move(agreement)},
+          {"mean_sqnr_db", pair.ratios > 0 ? Json(pair.mean_sqnr_db) : Json()}};
+}
+
+Json DescribeExperiment(const ModelVersion& version) {
+  const ExperimentFacts facts = version.experiment->Read(version);
+  Json arms = Json::array();
+  for (const ExperimentArm& arm : facts.arms) arms.push_back(DescribeArm(arm));
+  Json pairs = Json::array();
+  for (const ExperimentPair& pair : facts.pairs) pairs.push_back(DescribePair(pair));
+  Json ratio;
+  if (facts.sample_ratio) {
+    ratio = {{"chi_square", facts.sample_ratio->chi_square},
+             {"p_value", facts.sample_ratio->p_value},
+             {"alarm", facts.sample_ratio->alarm}};
+  }
+  return {{"model", version.model},
+          {"version", version.version},
+          {"started_ms", facts.started_ms},
+          {"baseline", facts.baseline ? Json(PrecisionName(*facts.baseline)) : Json()},
+          {"precisions", std::move(arms)},
+          {"sample_ratio", std::move(ratio)},
+          {"shadow", std::move(pairs)}};
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
+                                                           std::string_view model) {
+  OCTET_ASSIGN_OR_RETURN(const auto versions, repository.List(model, ""));
+  Json experiments = Json::array();
+  for (const auto& version : versions) experiments.push_back(DescribeExperiment(*version));
+  return Json{{"experiments", std::move(experiments)}};
+}
+
+}  // namespace octet

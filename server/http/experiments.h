@@ -1,0 +1,30 @@
+// What /v2/experiments answers.
+#pragma once
+
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include <nlohmann/json.hpp>
+
+#include "server/repository/model_repository.h"
+
+namespace octet {
+
+/// The experiments of every version of a model that answers, of all models when `model` is empty:
+///
+///     {"experiments": [{"model": "net", "version": "1", "started_ms": 1700000000000, "baseline": "fp32",
+///       "precisions": [{"precision": "int8", "ready": true, "weight": 10, "drawn": 100, "sticky": 0,
+///         "asked": 0, "errors": 0, "latency_us": {"count": 100, "mean": 900.1, "p50": 880.0, "p99": 1900.5},
+///         "over_baseline_us": {"mean": -300.2, "low": -310.5, "high": -289.9},
+///         "guard": {"fallen_back": false, "kept_windows": 3, "broken_windows": 0, "undecided_windows": 0,
+///                   "last_broken": ""}}],
+///       "sample_ratio": {"chi_square": 0.1, "p_value": 0.75, "alarm": false},
+///       "shadow": [{"precision": "int8", "against": "fp32", "compared": 100, "dropped": 0, "failed": 0,
+///         "class_rows": 100, "top1_agreed": 99, "agreement_percent": 99.0, "mean_sqnr_db": 31.2}]}]}
+///
+/// over_baseline_us, sample_ratio, guard, agreement_percent and mean_sqnr_db are null where there is nothing to say.
+/// Errors: as ModelRepository::List.
+absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
+                                                           std::string_view model);
+
+}  // namespace octet

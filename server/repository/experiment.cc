@@ -1,0 +1,127 @@
+#include "server/repository/experiment.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "server/repository/model_version.h"
+#include "server/routing/guard.h"
+
+namespace octet {
+namespace {
+
+const Model* ModelOf(const ServedVariant& variant) {
+  return variant.queue == nullptr ? nullptr : variant.queue->target().model.get();
+}
+
+double SecondsAt(double q, const HistogramCounts& counts) {
+  return Quantile(q, counts.bounds, std::span(counts.counts).first(counts.bounds.size() + 1));
+}
+
+uint64_t Routed(const VariantMetrics& metrics, RouteReason reason) {
+  return metrics.routed.value(static_cast<size_t>(reason));
+}
+
+}  // namespace
+
+Experiment::ArmSums Experiment::SumsOf(const VariantMetrics& metrics) {
+  ArmSums sums;
+  sums.drawn = Routed(metrics, RouteReason::kSplit);
+  sums.sticky = Routed(metrics, RouteReason::kSticky);
+  sums.asked = Routed(metrics, RouteReason::kExplicit) + Routed(metrics, RouteReason::kDefault);
+  sums.errors = ServerErrors(metrics);
+  for (size_t i = 0; i < GuardActionLabel::kValues.size(); ++i) {
+    sums.guard_actions += metrics.guard_actions.value(i);
+  }
+  sums.seconds = metrics.request_duration.Read();
+  return sums;
+}
+
+Experiment::PairSums Experiment::SumsOf(const ShadowMetrics& metrics) {
+  PairSums sums;
+  sums.counts.compared = metrics.compared.value();
+  for (size_t i = 0; i < ShadowDropLabel::kValues.size(); ++i) {
+    sums.counts.dropped += metrics.dropped.value(i);
+  }
+  sums.counts.failed = metrics.failed.value();
+  sums.counts.top1_agreed = metrics.top1_agreed.value();
+  sums.counts.class_rows = metrics.class_rows.value();
+  const HistogramCounts ratios = metrics.sqnr.Read();
+  sums.counts.ratios = ratios.total();
+  sums.sqnr_sum_db = ratios.sum;
+  return sums;
+}
+
+Experiment::Experiment(const ModelVersion& version) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  started_ms_ = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  for (const ServedVariant& variant : version.variants) arms_.push_back(SumsOf(*variant.metrics));
+  if (version.shadow == nullptr) return;
+  for (const auto& [against, metrics] : version.shadow->pairs) pairs_[against] = SumsOf(*metrics);
+}
+
+ExperimentArm Experiment::ReadArm(const ModelVersion& version, size_t i) const {
+  const ServedVariant& variant = version.variants[i];
+  const ArmSums& before = arms_[i];
+  const ArmSums now = SumsOf(*variant.metrics);
+  const HistogramCounts seconds = Between(before.seconds, now.seconds);
+  ExperimentArm arm;
+  arm.precision = variant.precision;
+  arm.ready = variant.ready();
+  const auto weight = version.routing.split.find(variant.precision);
+  arm.weight = weight == version.routing.split.end() ? 0 : weight->second;
+  arm.drawn = now.drawn - before.drawn;
+  arm.sticky = now.sticky - before.sticky;
+  arm.asked = now.asked - before.asked;
+  arm.errors = now.errors - before.errors;
+  arm.seconds = {seconds.total(), seconds.sum, seconds.sum_of_squares};
+  arm.p50_seconds = SecondsAt(0.5, seconds);
+  arm.p99_seconds = SecondsAt(0.99, seconds);
+  if (variant.guard != nullptr) arm.guard = variant.guard->report();
+  return arm;
+}
+
+ExperimentFacts Experiment::Read(const ModelVersion& version) const {
+  ExperimentFacts facts;
+  facts.started_ms = started_ms_;
+  facts.baseline = DefaultPrecision(version.routes);
+  std::vector<uint64_t> drawn;
+  std::vector<double> weights;
+  bool moved = false;
+  for (size_t i = 0; i < arms_.size(); ++i) {
+    const ExperimentArm& arm = facts.arms.emplace_back(ReadArm(version, i));
+    drawn.push_back(arm.drawn);
+    weights.push_back(arm.ready ? arm.weight : 0);
+    moved |= SumsOf(*version.variants[i].metrics).guard_actions != arms_[i].guard_actions;
+  }
+  if (!moved) facts.sample_ratio = TestSampleRatio(drawn, weights);
+  for (ExperimentArm& arm : facts.arms) {
+    if (!facts.baseline || arm.precision == *facts.baseline) continue;
+    const auto baseline = std::ranges::find(facts.arms, *facts.baseline, &ExperimentArm::precision);
+    arm.seconds_over_baseline = MeanDifference(arm.seconds, baseline->seconds);
+  }
+  for (const auto& [against, before] : pairs_) {
+    PairSums now = SumsOf(*version.shadow->pairs.at(against));
+    ExperimentPair& pair = facts.pairs.emplace_back(now.counts);
+    pair.precision = version.routing.shadow->precision;
+    pair.against = against;
+    pair.compared -= before.counts.compared;
+    pair.dropped -= before.counts.dropped;
+    pair.failed -= before.counts.failed;
+    pair.class_rows -= before.counts.class_rows;
+    pair.top1_agreed -= before.counts.top1_agreed;
+    pair.ratios -= before.counts.ratios;
+    if (pair.ratios > 0) {
+      pair.mean_sqnr_db = (now.sqnr_sum_db - before.sqnr_sum_db) / static_cast<double>(pair.ratios);
+    }
+  }
+  return facts;
+}
+
+bool IsSameExperiment(const ModelVersion& before, const ModelVersion& next) {
+  const auto same = [](const ServedVariant& a, const ServedVariant& b) {
+    return a.precision == b.precision && ModelOf(a) == ModelOf(b);
+  };
+  return before.routing == next.routing && std::ranges::equal(before.variants, next.variants, same);
+}
+
+}  // namespace octet

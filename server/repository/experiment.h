@@ -1,0 +1,95 @@
+// What the traffic of a version has shown since its routing or its models last changed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/graph/precision.h"
+#include "server/metrics/registry.h"
+#include "server/repository/variant_guard.h"
+#include "server/routing/experiment_statistics.h"
+
+namespace octet {
+
+struct ModelVersion;
+
+/// One precision's part in an experiment.
+struct ExperimentArm {
+  Precision precision = Precision::kFp32;
+  bool ready = false;
+  double weight = 0;    ///< Of the split; 0 without one.
+  uint64_t drawn = 0;   ///< Requests that the split drew, sticky ones not among them.
+  uint64_t sticky = 0;  ///< Requests whose key the split has for it.
+  uint64_t asked = 0;   ///< Requests that asked for it, or that came by default.
+  uint64_t errors = 0;  ///< Of all its requests, failed through our fault.
+  Moments seconds;      ///< From arrival to answer.
+  double p50_seconds = 0;
+  double p99_seconds = 0;
+  std::optional<Estimate> seconds_over_baseline;  ///< Mean, less the baseline's.
+  std::optional<GuardReport> guard;               ///< Of a precision with rules.
+};
+
+/// What shadow copies have shown of a pair.
+struct ExperimentPair {
+  Precision precision = Precision::kFp32;  ///< Of the copies.
+  Precision against = Precision::kFp32;
+  uint64_t compared = 0;
+  uint64_t dropped = 0;
+  uint64_t failed = 0;
+  uint64_t class_rows = 0;
+  uint64_t top1_agreed = 0;
+  uint64_t ratios = 0;  ///< SQNRs.
+  double mean_sqnr_db = 0;
+};
+
+struct ExperimentFacts {
+  int64_t started_ms = 0;             ///< Since the epoch.
+  std::optional<Precision> baseline;  ///< What answers by default.
+  std::vector<ExperimentArm> arms;
+  std::vector<ExperimentPair> pairs;
+  /// nullopt without a split, with too few draws, and once a guard moved shares: they are not the
+  /// weights' then.
+  std::optional<SampleRatio> sample_ratio;
+};
+
+/// Remembers what the metrics were when it began. Immutable; a reload that changes neither routing
+/// nor models goes on with the one before. Thread-safety: safe.
+class Experiment {
+ public:
+  /// Begins now. Requires: the version is whole but for this.
+  explicit Experiment(const ModelVersion& version);
+
+  /// Of the version that has this experiment. Counts are read one after the other while requests
+  /// finish: off by those of this moment at most.
+  ExperimentFacts Read(const ModelVersion& version) const;
+
+ private:
+  struct ArmSums {
+    uint64_t drawn = 0;
+    uint64_t sticky = 0;
+    uint64_t asked = 0;
+    uint64_t errors = 0;
+    uint64_t guard_actions = 0;
+    HistogramCounts seconds{};
+  };
+  struct PairSums {
+    ExperimentPair counts;
+    double sqnr_sum_db = 0;
+  };
+  static ArmSums SumsOf(const VariantMetrics& metrics);
+  static PairSums SumsOf(const ShadowMetrics& metrics);
+
+  ExperimentArm ReadArm(const ModelVersion& version, size_t variant) const;
+
+  int64_t started_ms_;
+  std::vector<ArmSums> arms_;  ///< In the order of the version's variants.
+  std::map<Precision, PairSums> pairs_;
+};
+
+/// True when `next` goes on with the experiment of `before`: the same routing, the same models.
+bool IsSameExperiment(const ModelVersion& before, const ModelVersion& next);
+
+}  // namespace octet

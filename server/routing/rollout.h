@@ -1,0 +1,74 @@
+// How a rollout moves a model's traffic to another precision: pure functions of what was seen.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/model_config.h"
+
+namespace octet {
+
+/// What a rollout is to keep to.
+struct RolloutPlan {
+  Precision baseline = Precision::kFp32;   ///< Answers before.
+  Precision candidate = Precision::kInt8;  ///< Answers afterwards.
+  ModelConfig::Routing::Guard guard;       ///< What the candidate must keep to all the time.
+  double shadow_percent = 10;              ///< Of the baseline's answers that are copied.
+  int64_t min_shadow_requests = 1000;  ///< Compared before a client is answered by the candidate.
+  int windows = 3;                     ///< Of the guard, per stage.
+  std::vector<double> ramp_percent = {1, 5, 25, 100};  ///< Rising shares of the candidate.
+  std::chrono::seconds hold{300};                      ///< At least, per stage.
+  std::chrono::seconds patience{86400};  ///< At most, per stage: then it is rolled back.
+};
+
+/// Where a rollout that serves is:
+///
+///     shadow --enough compared--> ramp 0 --held--> ramp 1 ... --held--> promoted
+///        +---------------------------+-- a rule broken, or patience over --> rolled back
+struct RolloutStage {
+  enum class Kind : uint8_t { kShadow, kRamp, kPromoted };
+  Kind kind = Kind::kShadow;
+  size_t ramp = 0;  ///< Of kRamp: the index of the share.
+  bool operator==(const RolloutStage&) const = default;
+};
+
+/// "shadow", "ramp to 5 %", "promoted".
+std::string RolloutStageName(const RolloutPlan& plan, const RolloutStage& stage);
+/// The stage behind one that was kept to. Requires: not kPromoted.
+RolloutStage NextStage(const RolloutPlan& plan, const RolloutStage& stage);
+
+/// What was seen of the candidate since the stage began.
+struct RolloutFacts {
+  bool ready = false;
+  bool fallen_back = false;
+  uint64_t kept_windows = 0;
+  uint64_t broken_windows = 0;
+  uint64_t undecided_windows = 0;
+  std::string last_broken;
+  uint64_t compared = 0;  ///< Copies.
+  uint64_t requests = 0;  ///< Clients' own.
+  std::chrono::seconds in_stage{0};
+};
+
+struct RolloutDecision {
+  enum class Verdict : uint8_t { kWait, kForward, kBack };
+  Verdict verdict = Verdict::kWait;
+  std::string reason;  ///< What it waits for, or why it goes back.
+};
+
+/// Goes back as soon as the guard broke or the candidate does not answer. Goes forward when the stage
+/// was held, and the guard looked at enough windows: kept ones in the shadow; on the ramp undecided
+/// ones count, too, as one per cent of the traffic may be less than a rule wants to see, but nobody
+/// having been answered does not. Requires: not kPromoted.
+RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage,
+                              const RolloutFacts& facts);
+
+/// rollout.yaml of a stage. The copies go on as long as the baseline answers anybody; what only they
+/// can show is no rule of the promoted candidate any more.
+std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage);
+
+}  // namespace octet

@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""Rolls an int8 file out on live traffic, a good one and a bad one, while a client holds every answer against the expected one.
+
+usage: rollout_test.py OCTET
+"""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import served_glyphs
+import served_models
+from served_glyphs import IMAGES, Served, spoil
+
+OCTET = ""
+CALIBRATION = served_models.ROOT / "demo/data/calibration.npz"
+QUICK = ["--window-seconds", "1", "--windows", "1", "--min-samples", "20", "--hold-seconds", "1", "--ramp", "20,60,100"]
+QUICK += ["--shadow-percent", "100", "--min-shadow-requests", "60", "--patience-seconds", "60", "--min-agreement", "90"]
+ALONE = "routing: {default: fp32}\n"
+
+
+def setUpModule():
+    served_glyphs.set_up()
+
+
+def tearDownModule():
+    served_glyphs.tear_down()
+
+
+class Traffic:
+    """Asks without a pause; remembers each image's answer by the precision that gave it, and what failed."""
+
+    def __init__(self, served):
+        self._served = served
+        self.answers = []
+        self.failures = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        number = 0
+        while not self._stop.is_set():
+            try:
+                self.answers.append((number % len(IMAGES), *self._served.ask(number)))
+            except Exception as error:  # noqa: BLE001  # every kind of failure is one too many
+                self.failures.append(str(error))
+            number += 1
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._stop.set()
+        self._thread.join()
+
+    def precisions(self):
+        return {precision for _, _, precision in self.answers}
+
+
+def without_int8(version):
+    (version / "int8.onnx").unlink()
+
+
+class RolloutTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls._folder = tempfile.TemporaryDirectory()
+        cls.bad = pathlib.Path(cls._folder.name) / "bad.onnx"
+
+        def keep(version):
+            shutil.copy(version / "int8.onnx", cls.bad)
+
+        with Served(OCTET, ALONE, keep) as served:
+            cls.fp32 = {number: served.ask(number)[0] for number in range(len(IMAGES))}
+        spoil(cls.bad)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls._folder.cleanup()
+
+    def command(self, served, *words):
+        return [OCTET, "rollout", "glyphs", "--server", served.server.http, "--repository", served.models, *QUICK, *words]
+
+    def rollout(self, served, *words):
+        """Returns exit code, output and errors."""
+        done = subprocess.run(self.command(served, *words), capture_output=True, text=True, timeout=120, check=False)
+        print(done.stdout, done.stderr)
+        return done.returncode, done.stdout, done.stderr
+
+    def events(self, served):
+        lines = (served.models / "glyphs/.rollout/journal.jsonl").read_text().splitlines()
+        return [json.loads(line)["event"] for line in lines]
+
+    def assert_every_answer_is_right(self, traffic, served):
+        """Each is that of the precision that it names, to the bit where one runs alone."""
+        self.assertEqual(traffic.failures, [])
+        wrong = [number for number, answer, precision in traffic.answers if precision == "fp32" and answer != self.fp32[number]]
+        self.assertEqual(wrong, [])
+        int8 = {}
+        for number, answer, precision in traffic.answers:
+            if precision == "int8":
+                int8.setdefault(number, set()).add(answer)
+        request = None
+        for number, answers in int8.items():
+            request = served.request(number)
+            request.parameters["precision"].string_param = "int8"
+            self.assertEqual(answers, {served.stub.ModelInfer(request, timeout=20).raw_output_contents[0]})
+
+    def test_a_good_file_is_promoted_step_by_step(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            with Traffic(served) as traffic:
+                code, out, _ = self.rollout(served, "--calibration", CALIBRATION, "--require-int8", "90")
+            self.assertEqual(code, 0, out)
+            stages = ["shadow", "ramp to 20 %", "ramp to 60 %", "ramp to 100 %", "promoted"]
+            self.assertEqual(self.events(served), ["begin", "install", *stages])
+            self.assertEqual(traffic.precisions(), {"fp32", "int8"})
+            self.assertGreater(len(traffic.answers), 200)
+            self.assert_every_answer_is_right(traffic, served)
+            self.assertEqual({precision for _, precision in served.ask_all(20)}, {"int8"})
+            proof = json.loads((served.models / "glyphs/.rollout/proof.json").read_text())
+            self.assertGreater(proof["agreement"], 95)
+            self.assertGreater(proof["mac_share"]["int8"], 0.9)
+            self.assertEqual(self.rollout(served)[0], 1, "int8 answers already")
+
+    def test_a_bad_file_is_rolled_back_and_no_client_notices(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            before = sorted(path.name for path in (served.models / "glyphs/1").iterdir())
+            with Traffic(served) as traffic:
+                code, out, errors = self.rollout(served, "--candidate", self.bad)
+            self.assertEqual(code, 3, out)
+            self.assertRegex(errors, r"int8 was rolled back: the guard of int8: agreement [0-9.]+ % < 90 %")
+            self.assertEqual(traffic.precisions(), {"fp32"})
+            self.assert_every_answer_is_right(traffic, served)
+            self.assertEqual(sorted(path.name for path in (served.models / "glyphs/1").iterdir()), before)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+            self.assertTrue((served.models / "glyphs/.rollout/rejected.onnx").exists())
+            self.assertEqual(self.events(served), ["begin", "install", "shadow", "rolled back"])
+
+    def test_a_bad_file_does_not_get_near_the_traffic_when_data_show_it(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            code, _, errors = self.rollout(served, "--candidate", self.bad, "--calibration", CALIBRATION)
+            self.assertEqual(code, 3)
+            self.assertRegex(errors, r"int8 was refused: agreement, %, over the calibration data: [0-9.]+, expected at least 90")
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            garbage = served.models / "garbage.onnx"
+            garbage.write_bytes(b"\xff" * 1000)
+            code, _, errors = self.rollout(served, "--candidate", garbage)
+            self.assertEqual(code, 3)
+            self.assertIn("not an ONNX model", errors)
+            self.assertEqual(self.events(served), ["begin", "refused"] * 2)
+
+    def test_a_killed_rollout_goes_on_or_is_taken_back(self):
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "600"]
+            with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
+                while not process.stdout.readline().startswith("shadow"):
+                    self.assertIsNone(process.poll())
+                busy = subprocess.run(self.command(served), capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(busy.returncode, 1)
+                self.assertIn("another process is at work on this rollout", busy.stderr)
+                process.kill()
+            with subprocess.Popen(self.command(served), stdout=subprocess.PIPE, text=True) as process:
+                self.assertEqual(process.stdout.readline(), "going on: shadow\n")
+                time.sleep(1)
+                process.kill()
+            self.assertEqual(traffic.precisions(), {"fp32"})
+            self.assertEqual(self.rollout(served, "--to", "bf16")[0], 1)
+            code, out, _ = self.rollout(served, "--abort")
+            self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            self.assertEqual(self.rollout(served, "--abort")[0], 1)
+            self.assertEqual(traffic.failures, [])
+
+    def test_what_was_there_before_comes_back(self):
+        with Served(OCTET, ALONE) as served:
+            file = served.models / "glyphs/1/int8.onnx"
+            before = file.read_bytes()
+            (served.models / "glyphs/rollout.yaml").write_text("routing: {default: fp32}\n")
+            with Traffic(served):
+                self.assertEqual(self.rollout(served, "--candidate", self.bad)[0], 3)
+            self.assertEqual(file.read_bytes(), before)
+            self.assertEqual((served.models / "glyphs/rollout.yaml").read_text(), "routing: {default: fp32}\n")
+
+    def test_mistakes_change_nothing(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            words = {
+                "other": (["--repository", "/"], "the repository has no such model"),
+                "away": (["--server", "nowhere"], "expected HOST:PORT"),
+                "data": ([], "int8 needs --calibration"),
+                "ramp": (["--ramp", "50,20"], "expected rising shares"),
+                "baseline": (["--baseline", "bf16"], "the baseline bf16 is not there"),
+            }
+            for name, (more, expected) in words.items():
+                with self.subTest(name):
+                    code, _, errors = self.rollout(served, *more)
+                    self.assertEqual(code, 1)
+                    self.assertIn(expected, errors)
+                    self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+
+
+class ExperimentsTest(unittest.TestCase):
+    def test_a_split_is_shown_with_its_differences(self):
+        with Served(OCTET, "routing: {split: {fp32: 1, int8: 1}}\n") as served:
+            served.ask_all(200)
+            done = subprocess.run(
+                [OCTET, "experiments", "--server", served.server.http, "--json"], capture_output=True, text=True, timeout=60, check=True
+            )
+            (experiment,) = json.loads(done.stdout)["experiments"]
+            self.assertEqual(experiment["baseline"], "fp32")
+            arms = {arm["precision"]: arm for arm in experiment["precisions"]}
+            self.assertEqual(sum(arm["drawn"] for arm in arms.values()), 200)
+            self.assertFalse(experiment["sample_ratio"]["alarm"])
+            over = arms["int8"]["over_baseline_us"]
+            self.assertLess(over["low"], over["mean"])
+            self.assertLess(over["mean"], over["high"])
+            shown = subprocess.run(
+                [OCTET, "experiments", "glyphs", "--server", served.server.http], capture_output=True, text=True, timeout=60, check=True
+            )
+            self.assertIn("glyphs version 1, baseline fp32", shown.stdout)
+            print(shown.stdout)
+
+
+if __name__ == "__main__":
+    OCTET = sys.argv.pop(1)
+    unittest.main(verbosity=2)

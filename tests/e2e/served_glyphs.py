@@ -1,0 +1,117 @@
+"""A server of the demo's model in fp32 and int8, and its client, for the tests of what happens beside the answers."""
+
+import importlib
+import pathlib
+import re
+import shutil
+import tempfile
+import time
+import urllib.request
+
+import grpc
+import onnx
+import onnx.numpy_helper
+import served_models
+from served_client import generate_stubs
+
+IMAGES, TRUTH = served_models.load_test_set()
+SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+messages = services = None
+_stubs = tempfile.TemporaryDirectory()
+
+
+def set_up():
+    """Makes the client's stubs; to be called as setUpModule."""
+    global messages, services
+    generate_stubs(pathlib.Path(_stubs.name))
+    messages = importlib.import_module("proto.inference_pb2")
+    services = importlib.import_module("proto.inference_pb2_grpc")
+
+
+def tear_down():
+    """To be called as tearDownModule."""
+    _stubs.cleanup()
+
+
+def spoil(path):
+    """Doubles the scales of a quantized model's weights in every other channel: it loads and runs, and its answers are wrong."""
+    model = onnx.load(path)
+    spoilt = 0
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 1 and "scale" in tensor.name and tensor.dims[0] > 1:
+            scales = onnx.numpy_helper.to_array(tensor).copy()
+            scales[::2] *= 2
+            tensor.CopyFrom(onnx.numpy_helper.from_array(scales, tensor.name))
+            spoilt += 1
+    assert spoilt > 0, [(t.name, t.dims) for t in model.graph.initializer]
+    onnx.save(model, path)
+
+
+class Served:
+    """A server of the demo's model in fp32 and int8."""
+
+    def __init__(self, octet, routing, change=lambda version: None):
+        self._folder = tempfile.TemporaryDirectory()
+        folder = pathlib.Path(self._folder.name)
+        models = served_models.make_repository(octet, folder)
+        for name in ("nan", "garbage", "hollow"):
+            shutil.rmtree(models / name)
+        (models / "glyphs/model.yaml").write_text((served_models.GLYPHS / "model.yaml").read_text() + routing)
+        change(models / "glyphs/1")
+        self.models = models
+        self.server = served_models.server.Server(octet, models, folder)
+        self._channel = grpc.insecure_channel(self.server.grpc)
+        self.stub = services.GRPCInferenceServiceStub(self._channel)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._channel.close()
+        with self.server:
+            self.server.stop()
+        self._folder.cleanup()
+
+    def request(self, number):
+        request = messages.ModelInferRequest(model_name="glyphs")
+        request.inputs.add(name="image", datatype="UINT8", shape=[1, *IMAGES.shape[1:]])
+        request.raw_input_contents.append(IMAGES[number % len(IMAGES)].tobytes())
+        return request
+
+    def ask(self, number):
+        """Returns the logits of one image, as bytes, and the precision that answered."""
+        response = self.stub.ModelInfer(self.request(number), timeout=20)
+        return response.raw_output_contents[0], response.parameters["precision"].string_param
+
+    def ask_all(self, count):
+        return [self.ask(number) for number in range(count)]
+
+    def metrics(self):
+        """Returns {(name, labels as written): value}."""
+        with urllib.request.urlopen(f"http://{self.server.metrics}/metrics", timeout=10) as page:
+            return {(name, labels): float(value) for name, labels, value in SERIES.findall(page.read().decode())}
+
+    def shadow(self):
+        """Returns {name without octet_shadow_: value} of the pair; a label that is more than the pair's is appended."""
+        values = {}
+        for (name, labels), value in self.metrics().items():
+            if name.startswith("octet_shadow_") and 'against="fp32"' in labels:
+                more = re.search(r'(?:reason|le)="([^"]*)"', labels)
+                values[name.removeprefix("octet_shadow_") + (f" {more[1]}" if more else "")] = value
+        return values
+
+    def wait_for_copies(self, count):
+        """Returns the pair's metrics once that many copies have run, failed or been dropped."""
+        until = time.monotonic() + 30
+        while True:
+            values = self.shadow()
+            dropped = sum(value for name, value in values.items() if name.startswith("dropped_requests_total"))
+            ended = values["compared_requests_total"] + values["failed_requests_total"] + dropped
+            if ended >= count:
+                return values
+            if time.monotonic() > until:
+                raise AssertionError(f"{ended} of {count} copies ended: {values}")
+            time.sleep(0.05)
+
+    def variant(self, name, precision):
+        return self.metrics()[name, f'model="glyphs",version="1",precision="{precision}"']

@@ -1,0 +1,145 @@
+#include "server/routing/rollout.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace octet {
+namespace rollout_test {
+
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+using Kind = RolloutStage::Kind;
+using Verdict = RolloutDecision::Verdict;
+
+RolloutPlan Plan() {
+  RolloutPlan plan;
+  plan.guard.agreement_percent = 99;
+  plan.guard.error_percent = 0.1;
+  plan.guard.window_seconds = 10;
+  plan.ramp_percent = {5, 50, 100};
+  return plan;
+}
+
+/// Enough of everything.
+RolloutFacts Fine() {
+  return {
+      .ready = true, .kept_windows = 3, .compared = 1000, .requests = 50, .in_stage = seconds(300)};
+}
+
+Verdict Decide(Kind kind, const RolloutFacts& facts) {
+  return DecideRollout(Plan(), {kind, 0}, facts).verdict;
+}
+
+TEST(RolloutTest, GoesThroughItsStagesInOrder) {
+  RolloutStage stage;
+  std::vector<std::string> names;
+  for (; stage.kind != Kind::kPromoted; stage = NextStage(Plan(), stage)) {
+    names.push_back(RolloutStageName(Plan(), stage));
+    ASSERT_LT(names.size(), 10U);
+  }
+  EXPECT_THAT(names,
+              testing::ElementsAre("shadow", "ramp to 5 %", "ramp to 50 %", "ramp to 100 %"));
+  EXPECT_EQ(RolloutStageName(Plan(), stage), "promoted");
+}
+
+TEST(RolloutTest, WaitsForTimeWindowsAndCopies) {
+  EXPECT_EQ(Decide(Kind::kShadow, Fine()), Verdict::kForward);
+  RolloutFacts early = Fine();
+  early.in_stage = seconds(299);
+  early.kept_windows = 2;
+  early.undecided_windows = 7;
+  early.compared = 10;
+  const RolloutDecision decision = DecideRollout(Plan(), {}, early);
+  EXPECT_EQ(decision.verdict, Verdict::kWait);
+  EXPECT_EQ(decision.reason,
+            "299 of 300 seconds held, 2 of 3 windows kept, 10 of 1000 copies compared");
+}
+
+TEST(RolloutTest, OnTheRampUndecidedWindowsCountButSilenceDoesNot) {
+  RolloutFacts facts = Fine();
+  facts.kept_windows = 0;
+  facts.undecided_windows = 3;
+  facts.compared = 0;
+  facts.requests = 1;
+  EXPECT_EQ(Decide(Kind::kRamp, facts), Verdict::kForward);
+  EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait);
+  facts.requests = 0;
+  EXPECT_EQ(Decide(Kind::kRamp, facts), Verdict::kWait);
+}
+
+TEST(RolloutTest, GoesBackAtOnceWhenTheGuardBreaks) {
+  for (const Kind kind : {Kind::kShadow, Kind::kRamp}) {
+    RolloutFacts facts = Fine();
+    facts.broken_windows = 1;
+    facts.last_broken = "agreement 91.00 % < 99 %";
+    const RolloutDecision decision = DecideRollout(Plan(), {kind, 0}, facts);
+    EXPECT_EQ(decision.verdict, Verdict::kBack);
+    EXPECT_THAT(decision.reason, HasSubstr("agreement 91.00 %"));
+    facts = Fine();
+    facts.fallen_back = true;
+    EXPECT_EQ(Decide(kind, facts), Verdict::kBack);
+    facts = Fine();
+    facts.ready = false;
+    EXPECT_EQ(Decide(kind, facts), Verdict::kBack);
+  }
+}
+
+TEST(RolloutTest, GoesBackWhenItsPatienceIsOver) {
+  RolloutFacts facts = Fine();
+  facts.compared = 0;
+  facts.in_stage = seconds(86399);
+  EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait);
+  facts.in_stage = seconds(86400);
+  const RolloutDecision decision = DecideRollout(Plan(), {}, facts);
+  EXPECT_EQ(decision.verdict, Verdict::kBack);
+  EXPECT_EQ(decision.reason, "after 86400 s still 0 of 1000 copies compared");
+}
+
+ModelConfig Routed(const RolloutStage& stage, const RolloutPlan& plan = Plan()) {
+  const auto config = ParseModelConfig(RolloutYaml(plan, stage), "rollout.yaml");
+  EXPECT_TRUE(config.ok()) << config.status();
+  const auto applied = ApplyRollout(ModelConfig(), *config, "rollout.yaml");
+  EXPECT_TRUE(applied.ok()) << applied.status();
+  return *applied;
+}
+
+TEST(RolloutTest, TheShadowAnswersNobody) {
+  const ModelConfig::Routing routing = Routed({}).routing;
+  EXPECT_EQ(routing.default_precision, Precision::kFp32);
+  EXPECT_EQ(routing.split, (std::map<Precision, double>{{Precision::kFp32, 100}}));
+  ASSERT_TRUE(routing.shadow);
+  EXPECT_EQ(routing.shadow->precision, Precision::kInt8);
+  EXPECT_EQ(routing.shadow->against, Precision::kFp32);
+  const auto& guard = routing.guard.at(Precision::kInt8);
+  EXPECT_EQ(guard.agreement_percent, 99);
+  EXPECT_EQ(guard.error_percent, 0.1);
+  EXPECT_EQ(guard.recover_windows, 0);
+  EXPECT_EQ(guard.action, ModelConfig::Routing::Guard::Action::kFallBack);
+}
+
+TEST(RolloutTest, TheRampSharesAndKeepsComparing) {
+  const ModelConfig::Routing routing = Routed({Kind::kRamp, 0}).routing;
+  EXPECT_EQ(routing.split,
+            (std::map<Precision, double>{{Precision::kFp32, 95}, {Precision::kInt8, 5}}));
+  EXPECT_TRUE(routing.shadow);
+  EXPECT_EQ(routing.default_precision, Precision::kFp32);
+}
+
+TEST(RolloutTest, WithAllOfTheTrafficThereIsNothingToCompareWith) {
+  for (const RolloutStage stage :
+       {RolloutStage{Kind::kRamp, 2}, RolloutStage{Kind::kPromoted, 0}}) {
+    const ModelConfig::Routing routing = Routed(stage).routing;
+    EXPECT_EQ(routing.split, (std::map<Precision, double>{{Precision::kInt8, 100}}));
+    EXPECT_FALSE(routing.shadow);
+    EXPECT_FALSE(routing.guard.at(Precision::kInt8).agreement_percent);
+    EXPECT_EQ(routing.guard.at(Precision::kInt8).error_percent, 0.1);
+    RolloutPlan plan = Plan();
+    plan.guard.error_percent.reset();
+    EXPECT_TRUE(Routed(stage, plan).routing.guard.empty()) << "no rule is left";
+  }
+  EXPECT_EQ(Routed({Kind::kRamp, 2}).routing.default_precision, Precision::kFp32);
+  EXPECT_EQ(Routed({Kind::kPromoted, 0}).routing.default_precision, Precision::kInt8);
+}
+
+}  // namespace rollout_test
+}  // namespace octet
