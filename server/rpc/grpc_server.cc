@@ -16,7 +16,7 @@ namespace {
 
 class Endpoint final : public GrpcServer {
  public:
-  Endpoint(const GrpcServerOptions& options, const GrpcServerParts& parts)
+  Endpoint(const GrpcServerOptions& options, const ServingParts& parts)
       : options_(options), parts_(parts), inference_(options_, parts_), health_(parts_) {}
 
   ~Endpoint() override { Shutdown(parts_.clock.Now()); }
@@ -57,7 +57,7 @@ class Endpoint final : public GrpcServer {
 
  private:
   const GrpcServerOptions options_;
-  const GrpcServerParts parts_;
+  const ServingParts parts_;
   InferenceService inference_;
   HealthService health_;
   int port_ = 0;
@@ -67,7 +67,7 @@ class Endpoint final : public GrpcServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
-                                                              GrpcServerParts parts) {
+                                                              ServingParts parts) {
   auto server = std::make_unique<Endpoint>(options, parts);
   OCTET_RETURN_IF_ERROR(server->Listen());
   return server;

@@ -7,11 +7,7 @@
 
 #include "absl/status/statusor.h"
 
-#include "server/metrics/registry.h"
-#include "server/repository/model_repository.h"
-#include "server/scheduling/clock.h"
-#include "server/scheduling/dispatcher.h"
-#include "server/scheduling/gate.h"
+#include "server/rpc/serving_parts.h"
 
 namespace octet {
 
@@ -24,15 +20,6 @@ struct GrpcServerOptions {
   bool access_log = false;  ///< One event per inference request.
 };
 
-/// What the endpoint asks and feeds. Everything outlives the server.
-struct GrpcServerParts {
-  ModelRepository& repository;
-  Dispatcher& dispatcher;
-  MetricsRegistry& metrics;
-  Gate& gate;  ///< Every inference is inside from its arrival until its answer has been sent.
-  Clock& clock = Clock::Real();
-};
-
 /// Accepts calls from Start on.
 ///
 ///     serving --parts.gate.Close()--> draining (new inferences: UNAVAILABLE; not ready; health
@@ -43,7 +30,7 @@ class GrpcServer {
  public:
   /// UNAVAILABLE naming address and port when it cannot listen there.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
-                                                           GrpcServerParts parts);
+                                                           ServingParts parts);
   /// Shutdown(now).
   virtual ~GrpcServer() = default;
 

@@ -108,7 +108,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-HealthService::HealthService(const GrpcServerParts& parts)
+HealthService::HealthService(const ServingParts& parts)
     : parts_(parts), thread_([this] { Run(); }) {
   pthread_setname_np(thread_.native_handle(), "health");
 }

@@ -25,7 +25,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   /// How soon a watch hears of a change.
   static constexpr std::chrono::milliseconds kPeriod{100};
 
-  explicit HealthService(const GrpcServerParts& parts);
+  explicit HealthService(const ServingParts& parts);
   /// Requires: no call is left.
   ~HealthService() override;
 
@@ -44,7 +44,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   Status StatusOf(const std::string& service) const;
   void Run();
 
-  const GrpcServerParts& parts_;
+  const ServingParts& parts_;
   LiveSet<HealthWatch> watches_;
   absl::Mutex mutex_;
   absl::CondVar changed_;

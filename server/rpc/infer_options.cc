@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <optional>
 
 #include "engine/tensor/status.h"
 
@@ -66,12 +65,6 @@ absl::Status ReadParameter(const std::string& name, const InferParameter& parame
   return absl::OkStatus();
 }
 
-std::optional<std::string_view> FindMetadata(const CallMetadata& metadata, std::string_view key) {
-  const auto found = metadata.find(grpc::string_ref(key.data(), key.size()));
-  if (found == metadata.end()) return std::nullopt;
-  return std::string_view(found->second.data(), found->second.size());
-}
-
 /// Metadata keys arrive in lower case; who writes model.yaml may think of HTTP's.
 std::string LowerCase(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
@@ -94,7 +87,7 @@ absl::StatusOr<uint64_t> WholeNumber(const std::string& name, const InferParamet
 }
 
 absl::StatusOr<InferOptions> ReadInferOptions(const inference::ModelInferRequest& request,
-                                              const CallMetadata& metadata,
+                                              MetadataLookup metadata,
                                               const ModelConfig::Routing::Sticky& sticky) {
   InferOptions options;
   for (const auto& [name, parameter] : request.parameters()) {
@@ -109,10 +102,10 @@ absl::StatusOr<InferOptions> ReadInferOptions(const inference::ModelInferRequest
     options.precision = request.model_version();
   }
   if (options.precision.empty()) {
-    options.precision = FindMetadata(metadata, kPrecisionMetadata).value_or("");
+    options.precision = metadata(kPrecisionMetadata).value_or("");
   }
   if (options.sticky_key.empty() && !sticky.metadata.empty()) {
-    options.sticky_key = FindMetadata(metadata, LowerCase(sticky.metadata)).value_or("");
+    options.sticky_key = metadata(LowerCase(sticky.metadata)).value_or("");
   }
   return options;
 }

@@ -1,12 +1,12 @@
 // What a request asks for beside its tensors.
 #pragma once
 
-#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include <grpcpp/support/string_ref.h>
 
 #include "config/model_config.h"
 #include "proto/inference.pb.h"
@@ -14,8 +14,8 @@
 
 namespace octet {
 
-/// As gRPC holds a call's metadata.
-using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
+/// Finds what came beside the message under a key in lower case: gRPC's metadata, an HTTP header.
+using MetadataLookup = absl::FunctionRef<std::optional<std::string_view>(std::string_view key)>;
 
 /// Views reach into the request and the metadata.
 struct InferOptions {
@@ -32,7 +32,7 @@ struct InferOptions {
 ///   one client always sends. Other keys are the client's own business.
 /// INVALID_ARGUMENT naming the parameter, expected and got.
 absl::StatusOr<InferOptions> ReadInferOptions(const inference::ModelInferRequest& request,
-                                              const CallMetadata& metadata,
+                                              MetadataLookup metadata,
                                               const ModelConfig::Routing::Sticky& sticky);
 
 /// A parameter that is a whole number, whichever field it comes in. INVALID_ARGUMENT when it is not,

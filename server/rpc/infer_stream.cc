@@ -4,11 +4,12 @@
 
 #include "engine/tensor/status.h"
 #include "server/rpc/call_deadline.h"
+#include "server/rpc/call_metadata.h"
 #include "server/rpc/grpc_status.h"
 
 namespace octet {
 
-InferStream* InferStream::Start(const GrpcServerParts& parts, bool access_log,
+InferStream* InferStream::Start(const ServingParts& parts, bool access_log,
                                 grpc::CallbackServerContext& context,
                                 LiveSet<InferStream>& streams) {
   const std::shared_ptr<InferStream> stream(
@@ -57,9 +58,9 @@ void InferStream::OnReadDone(bool ok) {
   }
   // The item stays: it leaves only when it has been answered.
   if (item != nullptr) {
-    item->inference.Start(
-        {.metadata = context_.client_metadata(), .deadline = DeadlineOf(context_, parts_.clock)},
-        [this, item](const absl::Status& status) { Answered(*item, status); });
+    item->inference.Start({.metadata = CallMetadata(context_.client_metadata()),
+                           .deadline = DeadlineOf(context_, parts_.clock)},
+                          [this, item](const absl::Status& status) { Answered(*item, status); });
   }
   Advance([] {});
 }

@@ -26,7 +26,7 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
   static constexpr size_t kWindow = 16;
 
   /// Adds itself to `streams`; it lives until gRPC is done with it and it has left the set.
-  static InferStream* Start(const GrpcServerParts& parts, bool access_log,
+  static InferStream* Start(const ServingParts& parts, bool access_log,
                             grpc::CallbackServerContext& context, LiveSet<InferStream>& streams);
 
   /// Reads no more; finishes with UNAVAILABLE when what was read has been answered.
@@ -43,7 +43,7 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
     inference::ModelStreamInferResponse response;
   };
   struct Item {
-    Item(const GrpcServerParts& parts, bool access_log)
+    Item(const ServingParts& parts, bool access_log)
         : inference(parts, access_log, messages->request,
                     *messages->response.mutable_infer_response(), messages) {}
     inference::ModelInferRequest& request() const { return messages->request; }
@@ -61,7 +61,7 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
     bool starts() const { return read != nullptr || write != nullptr; }
   };
 
-  InferStream(const GrpcServerParts& parts, bool access_log, grpc::CallbackServerContext& context,
+  InferStream(const ServingParts& parts, bool access_log, grpc::CallbackServerContext& context,
               LiveSet<InferStream>& streams)
       : parts_(parts), access_log_(access_log), context_(context), streams_(streams) {}
 
@@ -72,7 +72,7 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
   void Advance(Change change);
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const GrpcServerParts& parts_;
+  const ServingParts& parts_;
   const bool access_log_;
   grpc::CallbackServerContext& context_;
   LiveSet<InferStream>& streams_;

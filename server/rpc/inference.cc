@@ -56,8 +56,14 @@ absl::Status Inference::Prepare(const Call& call) {
     deadline_ = std::min(deadline_, received_ + options.timeout);
   }
   const ExecutionTarget& target = variant_->queue->target();
-  OCTET_RETURN_IF_ERROR(
-      DecodeInputs(request_, version_->signature, target.recipes, target.batch.max_batch, inputs_));
+  RawInputs raw_inputs;
+  if (call.raw_inputs == nullptr) {
+    OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_));
+  } else {
+    raw_inputs = *call.raw_inputs;
+  }
+  OCTET_RETURN_IF_ERROR(DecodeInputs(request_, raw_inputs, version_->signature, target.recipes,
+                                     target.batch.max_batch, inputs_));
   return writer_.Begin(request_, *version_, response_);
 }
 

@@ -11,10 +11,10 @@
 
 #include "proto/inference.pb.h"
 #include "server/repository/model_version.h"
-#include "server/rpc/grpc_server.h"
 #include "server/rpc/infer_options.h"
 #include "server/rpc/input_decoder.h"
 #include "server/rpc/response_writer.h"
+#include "server/rpc/serving_parts.h"
 #include "server/scheduling/gate.h"
 
 namespace octet {
@@ -30,16 +30,18 @@ class Inference {
  public:
   using Done = absl::AnyInvocable<void(const absl::Status&) &&>;
 
-  /// What the call says beside the message.
+  /// What the call says beside the message, read before Start returns.
   struct Call {
-    const CallMetadata& metadata;
+    MetadataLookup metadata;
     TimePoint deadline = kNever;
+    /// The inputs' bytes where they are no part of the message. Null: RawInputsOf it.
+    const RawInputs* raw_inputs = nullptr;
   };
 
-  /// `messages` keeps both messages: a shadow copy may need them when the call is over.
-  Inference(const GrpcServerParts& parts, bool access_log,
-            const inference::ModelInferRequest& request, inference::ModelInferResponse& response,
-            std::shared_ptr<const void> messages)
+  /// `messages` keeps both messages and the raw inputs: a shadow copy may need them when the call is
+  /// over.
+  Inference(const ServingParts& parts, bool access_log, const inference::ModelInferRequest& request,
+            inference::ModelInferResponse& response, std::shared_ptr<const void> messages)
       : parts_(parts),
         access_log_(access_log),
         request_(request),
@@ -61,7 +63,7 @@ class Inference {
   void Finish(const absl::Status& status, const RequestTimings& timings);
   void Log(const absl::Status& status, const RequestTimings& timings) const;
 
-  const GrpcServerParts& parts_;
+  const ServingParts& parts_;
   const bool access_log_;
   const inference::ModelInferRequest& request_;
   inference::ModelInferResponse& response_;

@@ -6,6 +6,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/rpc/call_deadline.h"
+#include "server/rpc/call_metadata.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/inference.h"
 #include "server/rpc/model_description.h"
@@ -36,12 +37,12 @@ absl::Status CheckRepositoryName(const std::string& name) {
 /// One ModelInfer: lives until gRPC is done with it.
 class InferCall final : public ServerUnaryReactor {
  public:
-  InferCall(const GrpcServerParts& parts, bool access_log, CallbackServerContext& context,
+  InferCall(const ServingParts& parts, bool access_log, CallbackServerContext& context,
             const inference::ModelInferRequest& request, inference::ModelInferResponse& response)
       : inference_(parts, access_log, request, response, InferMessageAllocator::Keep(context)) {
-    inference_.Start(
-        {.metadata = context.client_metadata(), .deadline = DeadlineOf(context, parts.clock)},
-        [this](const absl::Status& status) { Finish(ToGrpc(status)); });
+    inference_.Start({.metadata = CallMetadata(context.client_metadata()),
+                      .deadline = DeadlineOf(context, parts.clock)},
+                     [this](const absl::Status& status) { Finish(ToGrpc(status)); });
   }
   void OnCancel() override { inference_.Cancel(); }
   void OnDone() override { delete this; }

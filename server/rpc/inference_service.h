@@ -15,7 +15,7 @@ namespace octet {
 /// registered, and whoever wants to register hears UNIMPLEMENTED.
 class InferenceService final : public inference::GRPCInferenceService::CallbackService {
  public:
-  InferenceService(const GrpcServerOptions& options, const GrpcServerParts& parts)
+  InferenceService(const GrpcServerOptions& options, const ServingParts& parts)
       : options_(options), parts_(parts) {
     SetMessageAllocatorFor_ModelInfer(&messages_);
   }
@@ -57,7 +57,7 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
                                   absl::AnyInvocable<absl::Status() &&> task);
 
   const GrpcServerOptions& options_;
-  const GrpcServerParts& parts_;
+  const ServingParts& parts_;
   LiveSet<InferStream> streams_;
   LoadThread loads_;
   InferMessageAllocator messages_;

@@ -1,6 +1,8 @@
 #include "server/rpc/input_decoder.h"
 
+#include <algorithm>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -116,7 +118,7 @@ absl::StatusOr<Bytes> TypedContents(const Input& input, DType dtype, DecodedInpu
 }
 
 /// Raw contents as elements of `dtype`. A type that the model does not take is CheckInput's to refuse.
-absl::StatusOr<Bytes> RawContents(const Input& input, const std::string& raw, DType dtype,
+absl::StatusOr<Bytes> RawContents(const Input& input, std::string_view raw, DType dtype,
                                   const InputRecipe& recipe, DecodedInputs& decoded) {
   if (dtype != DType::kString || !recipe.Accepts(dtype)) return std::as_bytes(std::span(raw));
   std::vector<std::string_view>& elements = decoded.strings.emplace_back();
@@ -128,8 +130,9 @@ absl::StatusOr<Bytes> RawContents(const Input& input, const std::string& raw, DT
   return BytesOf(elements);
 }
 
-absl::Status DecodeInput(const Input& input, const std::string* raw, const TensorInfo& expected,
-                         const InputRecipe& recipe, ConstTensorView& view, DecodedInputs& decoded) {
+absl::Status DecodeInput(const Input& input, std::optional<std::string_view> raw,
+                         const TensorInfo& expected, const InputRecipe& recipe,
+                         ConstTensorView& view, DecodedInputs& decoded) {
   for (const auto& [name, unused] : input.parameters()) {
     if (!name.starts_with("shared_memory_")) continue;
     return Unimplemented("shared memory is not supported: input \"{}\"", input.name());
@@ -140,7 +143,7 @@ absl::Status DecodeInput(const Input& input, const std::string* raw, const Tenso
                            recipe.AcceptedTypes(), input.datatype());
   }
   Bytes bytes;
-  if (raw != nullptr) {
+  if (raw) {
     if (input.has_contents() && TotalElements(input.contents()) > 0) {
       return InvalidArgument("input \"{}\": both contents and raw_input_contents", input.name());
     }
@@ -165,14 +168,20 @@ std::string QuotedNames(std::span<const TensorInfo> tensors) {
   return text;
 }
 
-absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Signature& signature,
-                          std::span<const InputRecipe> recipes, int64_t max_batch,
-                          DecodedInputs& decoded) {
+absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request) {
+  RawInputs inputs(static_cast<size_t>(request.inputs_size()));
   const int raws = request.raw_input_contents_size();
   if (raws != 0 && raws != request.inputs_size()) {
     return InvalidArgument("raw_input_contents: expected one per input ({}), got {}",
                            request.inputs_size(), raws);
   }
+  std::ranges::copy(request.raw_input_contents(), inputs.begin());
+  return inputs;
+}
+
+absl::Status DecodeInputs(const inference::ModelInferRequest& request, const RawInputs& raw_inputs,
+                          const Signature& signature, std::span<const InputRecipe> recipes,
+                          int64_t max_batch, DecodedInputs& decoded) {
   decoded.views.assign(signature.inputs.size(), {});
   for (int i = 0; i < request.inputs_size(); ++i) {
     const Input& input = request.inputs(i);
@@ -182,9 +191,8 @@ absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Sig
     if (view.dtype() != DType::kUndefined) {
       return InvalidArgument("input \"{}\" comes twice", input.name());
     }
-    const std::string* raw = raws == 0 ? nullptr : &request.raw_input_contents(i);
-    OCTET_RETURN_IF_ERROR(
-        DecodeInput(input, raw, signature.inputs[place], recipes[place], view, decoded));
+    OCTET_RETURN_IF_ERROR(DecodeInput(input, raw_inputs[static_cast<size_t>(i)],
+                                      signature.inputs[place], recipes[place], view, decoded));
   }
   for (size_t i = 0; i < decoded.views.size(); ++i) {
     if (decoded.views[i].dtype() == DType::kUndefined) {

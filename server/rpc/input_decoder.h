@@ -4,11 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "engine/engine.h"
 #include "proto/inference.pb.h"
@@ -26,14 +29,22 @@ struct DecodedInputs {
   std::list<std::vector<std::string_view>> strings;
 };
 
+/// The raw bytes of every input of a request, in its order, wherever they are; nullopt for one whose
+/// elements are the message's typed contents.
+using RawInputs = absl::InlinedVector<std::optional<std::string_view>, 4>;
+
+/// The raw contents in the message itself: for every input, or none. INVALID_ARGUMENT for another
+/// number of them.
+absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request);
+
 /// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
 /// element's own width; nothing of them is copied.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
 /// raw and typed contents, contents in a field of another type or outside the element's range, BYTES
 /// that end before their lengths do, and as CheckInput and CheckRows. UNIMPLEMENTED for an input in shared memory.
-absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Signature& signature,
-                          std::span<const InputRecipe> recipes, int64_t max_batch,
-                          DecodedInputs& decoded);
+absl::Status DecodeInputs(const inference::ModelInferRequest& request, const RawInputs& raw_inputs,
+                          const Signature& signature, std::span<const InputRecipe> recipes,
+                          int64_t max_batch, DecodedInputs& decoded);
 
 /// `"a", "b"`: the names of tensors, for messages.
 std::string QuotedNames(std::span<const TensorInfo> tensors);

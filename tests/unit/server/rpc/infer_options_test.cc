@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "server/rpc/call_metadata.h"
 
 namespace octet {
 namespace infer_options_test {
@@ -14,7 +15,9 @@ class InferOptionsTest : public ::testing::Test {
   inference::InferParameter& Parameter(const std::string& name) {
     return (*request_.mutable_parameters())[name];
   }
-  absl::StatusOr<InferOptions> Read() { return ReadInferOptions(request_, metadata_, sticky_); }
+  absl::StatusOr<InferOptions> Read() {
+    return ReadInferOptions(request_, CallMetadata(metadata_), sticky_);
+  }
   std::string Refusal() {
     const absl::Status status = Read().status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
@@ -22,7 +25,7 @@ class InferOptionsTest : public ::testing::Test {
   }
 
   inference::ModelInferRequest request_;
-  CallMetadata metadata_;
+  CallMetadata::Metadata metadata_;
   ModelConfig::Routing::Sticky sticky_;
 };
 

@@ -49,7 +49,8 @@ class InputDecoderTest : public ::testing::Test {
 
   absl::Status Decode() {
     decoded_ = {};
-    return DecodeInputs(request_, signature_, recipes_, 4, decoded_);
+    OCTET_ASSIGN_OR_RETURN(const RawInputs raw_inputs, RawInputsOf(request_));
+    return DecodeInputs(request_, raw_inputs, signature_, recipes_, 4, decoded_);
   }
 
   /// The message of the INVALID_ARGUMENT that Decode answers.
