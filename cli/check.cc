@@ -4,7 +4,7 @@
 #include <memory>
 #include <random>
 
-#include "cli/golden.h"
+#include "cli/golden_set.h"
 #include "cli/model_options.h"
 #include "cli/samples.h"
 #include "cli/session.h"

@@ -1,10 +1,20 @@
-#include "cli/golden.h"
-
+// octet golden: answers that a version's files are held to when a server loads them.
 #include <algorithm>
-#include <cmath>
+#include <cstring>
+#include <deque>
 #include <filesystem>
-#include <limits>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
 
+#include "cli/model_options.h"
+#include "cli/samples.h"
+#include "cli/session.h"
+#include "cli/verb.h"
+
+#include "engine/engine.h"
+#include "engine/tensor/npz_writer.h"
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
@@ -12,158 +22,103 @@ namespace {
 
 namespace fs = std::filesystem;
 
-absl::StatusOr<std::vector<Tensor>> ReadTensors(const std::string& set, std::string_view prefix,
-                                                size_t count) {
-  std::vector<Tensor> tensors;
-  for (size_t i = 0; i < count; ++i) {
-    OCTET_ASSIGN_OR_RETURN(NamedTensor named,
-                           ReadTensorFile(Format("{}/{}_{}.pb", set, prefix, i)));
-    tensors.push_back(std::move(named.tensor));
-  }
-  return tensors;
-}
+struct GoldenOptions {
+  std::string version;
+  std::string data;
+  std::string map;
+  int64_t samples = 16;
+};
 
-// Strings are equal or they are not.
-Comparison CompareStrings(ConstTensorView got, const Tensor& expected) {
-  const auto a = got.span<std::string_view>();
-  const auto b = expected.span<std::string_view>();
-  Comparison result;
-  result.elements = got.elements();
-  for (size_t i = 0; i < a.size(); ++i) result.mismatches += a[i] == b[i] ? 0 : 1;
-  result.ok = result.mismatches == 0;
-  return result;
-}
+/// The first samples and what the model answers to each alone; one sample of a model that does not batch.
+class Recording {
+ public:
+  Recording(Session session, const Samples& samples)
+      : session_(std::move(session)), samples_(samples) {}
 
-Comparison CompareElements(ConstTensorView got, const Tensor& expected, double rtol, double atol) {
-  if (got.dtype() == DType::kString) return CompareStrings(got, expected);
-  Tensor a(DType::kF64, got.shape());
-  Tensor b(DType::kF64, expected.shape());
-  ConvertTensor(got, a.mutable_view());
-  ConvertTensor(expected.view(), b.mutable_view());
-  Comparison result;
-  result.elements = a.elements();
-  for (int64_t i = 0; i < a.elements(); ++i) {
-    const double x = a.span<double>()[i];
-    const double y = b.span<double>()[i];
-    if (x == y || (std::isnan(x) && std::isnan(y))) continue;
-    const double distance = std::abs(x - y);
-    result.max_abs = std::max(result.max_abs, distance);
-    if (!(distance <= atol + rtol * std::abs(y))) ++result.mismatches;
-  }
-  result.ok = result.mismatches == 0;
-  return result;
-}
-
-// By how many quantization steps two outputs differ at most. Shares of a Softmax tell the differences of its
-// inputs up to a common shift: d[i] = ln(got[i] / expected[i]) + c per row. The shift that makes the largest of
-// them smallest is taken: half of their spread.
-double StepsApart(const Tensor& got, const Tensor& expected, const OutputStep& step) {
-  // Below it, shares have lost their digits.
-  constexpr double kSmallestShare = 1e-30;
-  const int64_t row = step.softmax ? got.shape().back() : 1;
-  double most = 0;
-  for (int64_t begin = 0; begin < got.elements(); begin += row) {
-    double low = 0;
-    double high = 0;
-    bool first = true;
-    for (int64_t i = begin; i < begin + row; ++i) {
-      const double x = got.span<double>()[i];
-      const double y = expected.span<double>()[i];
-      if (std::isnan(x) != std::isnan(y)) return std::numeric_limits<double>::infinity();
-      if (std::isnan(x)) continue;
-      if (!step.softmax) {
-        high = std::abs(x - y);
-        continue;
+  absl::Status Record(int64_t count) {
+    const Signature& signature = session_.model().signature();
+    rows_ = signature.batches ? 1 : samples_.count();
+    count = signature.batches ? std::min(count, samples_.count()) : 1;
+    for (const auto* tensors : {&signature.inputs, &signature.outputs}) {
+      for (const TensorInfo& info : *tensors) {
+        if (!NpzHolds(info.dtype)) {
+          return Unimplemented("'{}' is of type {}, which .npz files do not have", info.name,
+                               DTypeName(info.dtype));
+        }
+        arrays_.push_back({.name = info.name, .pieces = {}});
       }
-      if (x < kSmallestShare || y < kSmallestShare) continue;
-      const double shift = std::log(x / y);
-      low = first ? shift : std::min(low, shift);
-      high = first ? shift : std::max(high, shift);
-      first = false;
     }
-    most = std::max(most, step.softmax ? (high - low) / 2 : high);
+    for (int64_t sample = 0; sample < count; ++sample) OCTET_RETURN_IF_ERROR(RunSample(sample));
+    return absl::OkStatus();
   }
-  return most / step.scale;
-}
 
-// The comparison that --steps asks for.
-absl::Status CompareSteps(ConstTensorView got, const Tensor& expected, const TensorInfo& info,
-                          double steps, Comparison& result) {
-  if (!info.step) {
-    return InvalidArgument("--steps: output '{}' is not dequantized from 8 bits", info.name);
+  std::span<const NpzArray> arrays() const { return arrays_; }
+  size_t samples() const { return arrays_[0].pieces.size(); }
+
+ private:
+  absl::Status RunSample(int64_t sample) {
+    OCTET_RETURN_IF_ERROR(session_.Prepare(samples_.BatchShapes(rows_)));
+    const size_t inputs = session_.inputs().size();
+    for (size_t i = 0; i < inputs; ++i) {
+      samples_.Fill(i, sample * rows_, rows_, session_.input(i));
+      Keep(i, session_.input(i));
+    }
+    OCTET_RETURN_IF_ERROR(session_.Run());
+    for (size_t i = 0; i < session_.output_count(); ++i) Keep(inputs + i, session_.output(i));
+    return absl::OkStatus();
   }
-  // A step has this much room for the float arithmetic around it.
-  constexpr double kSlack = 0.01;
-  Tensor a(DType::kF64, got.shape());
-  Tensor b(DType::kF64, expected.shape());
-  ConvertTensor(got, a.mutable_view());
-  ConvertTensor(expected.view(), b.mutable_view());
-  result.max_steps = StepsApart(a, b, *info.step);
-  result.ok = *result.max_steps <= steps + kSlack;
+
+  void Keep(size_t array, ConstTensorView view) {
+    Tensor& copy = kept_.emplace_back(
+        view.dtype() == DType::kString ? Tensor::Strings(view.shape(), view.span<std::string_view>())
+                                       : Tensor(view.dtype(), view.shape()));
+    if (view.dtype() != DType::kString) {
+      std::memcpy(copy.mutable_data(), view.data, view.bytes());
+    }
+    arrays_[array].pieces.push_back(copy.view());
+  }
+
+  Session session_;
+  const Samples& samples_;
+  int64_t rows_ = 1;
+  std::deque<Tensor> kept_;
+  std::vector<NpzArray> arrays_;
+};
+
+absl::Status Golden(const GoldenOptions& options) {
+  ConfigureWorkerThread(1);
+  const fs::path folder(options.version);
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model,
+                         Model::Load((folder / "fp32.onnx").string(), LoadOptions()));
+  OCTET_ASSIGN_OR_RETURN(const Samples samples,
+                         Samples::Load(model->signature(), options.data, options.map));
+  Recording recording(Session(std::move(model)), samples);
+  OCTET_RETURN_IF_ERROR(recording.Record(options.samples));
+  const std::string file = (folder / "golden.npz").string();
+  OCTET_RETURN_IF_ERROR(WriteNpz(file, recording.arrays()));
+  std::cout << Format("{}: {} samples and fp32's answers\n", file, recording.samples());
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> GoldenFolders(const std::string& folder) {
-  std::vector<std::string> sets;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (entry.is_directory() && entry.path().filename().string().starts_with("test_data_set_")) {
-      sets.push_back(entry.path().string());
+void AddGolden(CLI::App& app, Outcome& outcome) {
+  auto options = std::make_shared<GoldenOptions>();
+  CLI::App* verb = app.add_subcommand(
+      "golden", "Write what fp32 answers to samples: a server holds every precision to it at load");
+  verb->add_option("VERSION_DIR", options->version, "Folder with fp32.onnx; gets golden.npz")
+      ->required();
+  verb->add_option("--data", options->data, ".npz with sample inputs")->required();
+  verb->add_option("--map", options->map,
+                   "model.yaml that says how the samples' element type maps to the model's");
+  verb->add_option("--samples", options->samples, "Samples to take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->callback([options, &outcome] {
+    if (const absl::Status status = Golden(*options); !status.ok()) {
+      outcome.exit_code = Fail(status);
     }
-  }
-  std::ranges::sort(sets);
-  if (sets.empty() && fs::exists(fs::path(folder) / "input_0.pb", ignored)) sets.push_back(folder);
-  if (sets.empty()) return NotFound("no test_data_set_* folder and no input_0.pb in {}", folder);
-  return sets;
-}
-
-absl::StatusOr<GoldenSet> ReadGoldenSet(const std::string& folder, const Signature& signature) {
-  GoldenSet set;
-  set.name = fs::path(folder).filename().string();
-  OCTET_ASSIGN_OR_RETURN(set.inputs, ReadTensors(folder, "input", signature.inputs.size()));
-  for (size_t i = 0; i < set.inputs.size(); ++i) {
-    if (set.inputs[i].dtype() != signature.inputs[i].dtype) {
-      return InvalidArgument("{}: input '{}': expected {}, got {}", folder,
-                             signature.inputs[i].name, DTypeName(signature.inputs[i].dtype),
-                             DTypeName(set.inputs[i].dtype()));
-    }
-  }
-  OCTET_ASSIGN_OR_RETURN(set.outputs, ReadTensors(folder, "output", signature.outputs.size()));
-  return set;
-}
-
-absl::Status Feed(Session& session, const GoldenSet& set) {
-  std::vector<Shape> shapes;
-  for (const Tensor& input : set.inputs) shapes.push_back(input.shape());
-  OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
-  for (size_t i = 0; i < set.inputs.size(); ++i) session.SetInput(i, set.inputs[i].view());
-  return session.Run();
-}
-
-absl::StatusOr<std::vector<Comparison>> CompareWith(Session& session, const GoldenSet& set,
-                                                    std::span<const TensorInfo> outputs,
-                                                    const Tolerance& tolerance) {
-  OCTET_RETURN_IF_ERROR(Feed(session, set));
-  std::vector<Comparison> results;
-  for (size_t i = 0; i < set.outputs.size(); ++i) {
-    const ConstTensorView got = session.output(i);
-    const Tensor& expected = set.outputs[i];
-    if (got.spec != expected.spec()) {
-      return InvalidArgument("{}: output '{}': expected {}{}, got {}{}", set.name, outputs[i].name,
-                             DTypeName(expected.dtype()), expected.shape().ToString(),
-                             DTypeName(got.dtype()), got.shape().ToString());
-    }
-    results.push_back(CompareElements(got, expected, tolerance.rtol, tolerance.atol));
-    results.back().set = set.name;
-    results.back().output = outputs[i].name;
-    if (tolerance.steps > 0) {
-      OCTET_RETURN_IF_ERROR(
-          CompareSteps(got, expected, outputs[i], tolerance.steps, results.back()));
-    }
-  }
-  return results;
+  });
 }
 
 }  // namespace octet::cli

@@ -13,8 +13,8 @@ int main(int argc, char** argv) {
   octet::cli::Outcome outcome;
   for (const auto add :
        {octet::cli::AddServe, octet::cli::AddQuantize, octet::cli::AddQat, octet::cli::AddInspect,
-        octet::cli::AddCheck, octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad,
-        octet::cli::AddExperiments, octet::cli::AddRollout}) {
+        octet::cli::AddCheck, octet::cli::AddGolden, octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad,
+        octet::cli::AddExperiments, octet::cli::AddTop, octet::cli::AddRollout}) {
     add(app, outcome);
   }
   try {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cli/evaluation.h"
+#include "cli/model_options.h"
 #include "cli/samples.h"
 #include "cli/session.h"
 

@@ -16,10 +16,12 @@ void AddQuantize(CLI::App& app, Outcome& outcome);
 void AddQat(CLI::App& app, Outcome& outcome);
 void AddInspect(CLI::App& app, Outcome& outcome);
 void AddCheck(CLI::App& app, Outcome& outcome);
+void AddGolden(CLI::App& app, Outcome& outcome);
 void AddEval(CLI::App& app, Outcome& outcome);
 void AddBench(CLI::App& app, Outcome& outcome);
 void AddLoad(CLI::App& app, Outcome& outcome);
 void AddExperiments(CLI::App& app, Outcome& outcome);
+void AddTop(CLI::App& app, Outcome& outcome);
 void AddRollout(CLI::App& app, Outcome& outcome);
 
 }  // namespace octet::cli

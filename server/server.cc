@@ -15,6 +15,7 @@
 #include "server/repository/model_repository.h"
 #include "server/repository/model_settings.h"
 #include "server/rpc/grpc_server.h"
+#include "server/scheduling/available_cores.h"
 #include "server/scheduling/dispatcher.h"
 #include "server/scheduling/gate.h"
 #include "server/scheduling/worker_pool.h"

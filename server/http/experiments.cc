@@ -19,6 +19,14 @@ Json DescribeGuard(const GuardReport& guard) {
           {"last_broken", guard.last_broken}};
 }
 
+/// Bounds in microseconds; the last count is that of the bucket without a bound.
+Json DescribeHistogram(const HistogramCounts& seconds) {
+  Json bounds = Json::array();
+  for (const double bound : seconds.bounds) bounds.push_back(1e6 * bound);
+  return {{"bounds", std::move(bounds)},
+          {"counts", std::span(seconds.counts).first(seconds.bounds.size() + 1)}};
+}
+
 Json DescribeArm(const ExperimentArm& arm) {
   return {{"precision", PrecisionName(arm.precision)},
           {"ready", arm.ready},
@@ -27,11 +35,16 @@ Json DescribeArm(const ExperimentArm& arm) {
           {"sticky", arm.sticky},
           {"asked", arm.asked},
           {"errors", arm.errors},
+          {"rows", arm.rows},
+          {"batches", arm.batches},
+          {"waiting", arm.waiting},
+          {"int8_mac_ratio", arm.int8_mac_ratio},
           {"latency_us",
            {{"count", arm.seconds.count},
             {"mean", 1e6 * arm.seconds.mean()},
             {"p50", 1e6 * arm.p50_seconds},
             {"p99", 1e6 * arm.p99_seconds}}},
+          {"histogram_us", DescribeHistogram(arm.latency)},
           {"over_baseline_us",
            arm.seconds_over_baseline ? Microseconds(*arm.seconds_over_baseline) : Json()},
           {"guard", arm.guard ? DescribeGuard(*arm.guard) : Json()}};

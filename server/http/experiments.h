@@ -14,7 +14,8 @@ namespace octet {
 ///
 ///     {"experiments": [{"model": "net", "version": "1", "started_ms": 1700000000000, "baseline": "fp32",
 ///       "precisions": [{"precision": "int8", "ready": true, "weight": 10, "drawn": 100, "sticky": 0,
-///         "asked": 0, "errors": 0, "latency_us": {"count": 100, "mean": 900.1, "p50": 880.0, "p99": 1900.5},
+///         "asked": 0, "errors": 0, "rows": 100, "batches": 40, "waiting": 0, "int8_mac_ratio": 0.99,
+///         "histogram_us": {"bounds": [10.0, ...], "counts": [0, ...]}, "latency_us": {"count": 100, "mean": 900.1, "p50": 880.0, "p99": 1900.5},
 ///         "over_baseline_us": {"mean": -300.2, "low": -310.5, "high": -289.9},
 ///         "guard": {"fallen_back": false, "kept_windows": 3, "broken_windows": 0, "undecided_windows": 0,
 ///                   "last_broken": ""}}],

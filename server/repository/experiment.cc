@@ -29,6 +29,8 @@ Experiment::ArmSums Experiment::SumsOf(const VariantMetrics& metrics) {
   sums.sticky = Routed(metrics, RouteReason::kSticky);
   sums.asked = Routed(metrics, RouteReason::kExplicit) + Routed(metrics, RouteReason::kDefault);
   sums.errors = ServerErrors(metrics);
+  sums.rows = metrics.rows.value();
+  sums.batches = metrics.executions.value();
   for (size_t i = 0; i < GuardActionLabel::kValues.size(); ++i) {
     sums.guard_actions += metrics.guard_actions.value(i);
   }
@@ -73,6 +75,11 @@ ExperimentArm Experiment::ReadArm(const ModelVersion& version, size_t i) const {
   arm.sticky = now.sticky - before.sticky;
   arm.asked = now.asked - before.asked;
   arm.errors = now.errors - before.errors;
+  arm.rows = now.rows - before.rows;
+  arm.batches = now.batches - before.batches;
+  arm.waiting = variant.metrics->queue_depth.value();
+  arm.int8_mac_ratio = variant.metrics->int8_mac_ratio.value();
+  arm.latency = seconds;
   arm.seconds = {seconds.total(), seconds.sum, seconds.sum_of_squares};
   arm.p50_seconds = SecondsAt(0.5, seconds);
   arm.p99_seconds = SecondsAt(0.99, seconds);

@@ -25,7 +25,12 @@ struct ExperimentArm {
   uint64_t sticky = 0;  ///< Requests whose key the split has for it.
   uint64_t asked = 0;   ///< Requests that asked for it, or that came by default.
   uint64_t errors = 0;  ///< Of all its requests, failed through our fault.
-  Moments seconds;      ///< From arrival to answer.
+  uint64_t rows = 0;    ///< Computed.
+  uint64_t batches = 0;
+  double waiting = 0;         ///< Requests, now.
+  double int8_mac_ratio = 0;  ///< Share of its multiply-adds that runs in int8.
+  HistogramCounts latency{};  ///< Seconds from arrival to answer.
+  Moments seconds;            ///< The same.
   double p50_seconds = 0;
   double p99_seconds = 0;
   std::optional<Estimate> seconds_over_baseline;  ///< Mean, less the baseline's.
@@ -72,6 +77,8 @@ class Experiment {
     uint64_t sticky = 0;
     uint64_t asked = 0;
     uint64_t errors = 0;
+    uint64_t rows = 0;
+    uint64_t batches = 0;
     uint64_t guard_actions = 0;
     HistogramCounts seconds{};
   };

@@ -1,7 +1,6 @@
 #include "server/scheduling/worker_pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <string>
@@ -17,13 +16,6 @@ WorkerPlan PlanWorkers(const ServerConfig::Workers& config, int cores) {
   plan.threads = config.threads > 0 ? config.threads : std::min(automatic, most);
   plan.workers = config.count > 0 ? config.count : std::max(1, cores / plan.threads);
   return plan;
-}
-
-int AvailableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 WorkerPool::WorkerPool(Dispatcher& dispatcher, WorkerPlan plan, Clock& clock)

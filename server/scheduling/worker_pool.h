@@ -21,9 +21,6 @@ struct WorkerPlan {
 /// says is kept.
 WorkerPlan PlanWorkers(const ServerConfig::Workers& config, int cores);
 
-/// Cores that this process may run on.
-int AvailableCores();
-
 /// Starts the workers; each takes batches from the dispatcher until it is closed and empty.
 class WorkerPool {
  public:

@@ -23,6 +23,12 @@ COVERED = {
     "./dev bench": ("dev", "bench) build release; become_python tests/bench/run.py"),
     "bash .ci/run": (".ci/run", "CI passed"),
     "prometheus --config.file=deploy/prometheus/prometheus.yml": ("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file='),
+    # These need a server with traffic.
+    "octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": (
+        "tests/e2e/rollout_test.py",
+        '"rollout", "glyphs", "--server"',
+    ),
+    "octet experiments glyphs --server localhost:8000": ("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"'),
     # These two write the data and the model that are committed, and need the packages of the training.
     "./dev train-demo": ("dev", "train-demo) become_python demo/train.py"),
     "./dev shell -c 'python3 demo/generate.py'": ("demo/train.py", "generate"),
