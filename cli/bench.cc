@@ -10,11 +10,11 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
-#include "cli/latencies.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
 #include "cli/session.h"
+#include "cli/timed_runs.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
@@ -23,9 +23,6 @@
 namespace octet::cli {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr int kWarmUpRuns = 3;
 constexpr int kLayerRepeats = 20;
 constexpr int kLayerRepeatsPerRound = 3;
 
@@ -108,25 +105,12 @@ nlohmann::ordered_json LayerRows(const Certificate& certificate,
   return rows;
 }
 
-// Runs what is prepared for `seconds`, after a warm-up that is not counted.
 absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, double seconds,
                                                int layer_repeats, bool layers) {
   const std::span<const TensorSpec> inputs = session.plan().inputs();
   const int64_t batch = !inputs.empty() && inputs[0].shape.rank() > 0 ? inputs[0].shape[0] : 1;
-  for (int i = 0; i < kWarmUpRuns; ++i) OCTET_RETURN_IF_ERROR(session.Run());
-
-  Latencies latencies;
-  const auto started = Clock::now();
-  const auto until =
-      started + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  Clock::time_point before = started;
-  do {
-    OCTET_RETURN_IF_ERROR(session.Run());
-    const auto after = Clock::now();
-    latencies.Add(after - before);
-    before = after;
-  } while (before < until);
-  const double elapsed = std::chrono::duration<double>(before - started).count();
+  OCTET_ASSIGN_OR_RETURN(TimedRuns runs, TimeRuns(session, seconds));
+  Latencies& latencies = runs.latencies;
   OCTET_ASSIGN_OR_RETURN(const std::vector<LayerTime> times,
                          session.plan().LayerTimes(session.workspace(), layer_repeats));
   std::chrono::nanoseconds alone{};
@@ -138,7 +122,7 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, do
                               {{"min", latencies.MicrosecondsAt(0) / 1e3},
                                {"p50", latencies.MicrosecondsAt(50) / 1e3},
                                {"p99", latencies.MicrosecondsAt(99) / 1e3}}},
-                             {"items_per_second", items / elapsed},
+                             {"items_per_second", items / runs.seconds},
                              {"primitive_sum_ms", Milliseconds(alone)},
                              {"compile_ms", Milliseconds(session.plan().compile_time())},
                              {"weights_bytes", session.model().resident_weight_bytes()},

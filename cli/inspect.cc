@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/certificate_json.h"
 #include "cli/model_options.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
@@ -22,17 +23,6 @@ struct InspectOptions {
 
 nlohmann::ordered_json ToJson(const Model& model, const Plan& plan) {
   const Certificate& certificate = plan.certificate();
-  nlohmann::ordered_json layers = nlohmann::json::array();
-  for (const LayerRecord& layer : certificate.layers) {
-    layers.push_back({{"name", layer.name},
-                      {"op", layer.op},
-                      {"requested", layer.requested},
-                      {"runs", layer.runs},
-                      {"impl", layer.impl},
-                      {"isa", layer.isa},
-                      {"macs", layer.macs},
-                      {"reason", layer.reason}});
-  }
   return {{"precision", PrecisionName(model.precision())},
           {"isa", certificate.isa},
           {"mac_share", certificate.MacShare()},
@@ -40,7 +30,7 @@ nlohmann::ordered_json ToJson(const Model& model, const Plan& plan) {
           {"weights_bytes", model.resident_weight_bytes()},
           {"arena_bytes", plan.memory().arena_bytes},
           {"live_peak_bytes", plan.memory().live_peak_bytes},
-          {"layers", std::move(layers)}};
+          {"layers", LayersAsJson(certificate)}};
 }
 
 void PrintTable(const Model& model, const Plan& plan) {
