@@ -21,6 +21,7 @@
 #include "engine/ops/step.h"
 #include "engine/passes/bisection.h"
 #include "engine/passes/pass.h"
+#include "engine/quantize/layer_comparison.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/tensor/datum.h"
 #include "engine/tensor/npz.h"
