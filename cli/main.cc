@@ -1,9 +1,21 @@
 // octet: quantized ONNX models, served and measured on CPUs.
+#include <array>
 #include <cstdio>
 #include <exception>
 
 #include "cli/verb.h"
 #include "cli/version.h"
+
+namespace {
+
+using namespace octet::cli;  // the verbs
+
+constexpr std::array kVerbs = {
+    AddServe,  AddQuantize, AddQat,    AddInspect,     AddCheck, AddGolden,  AddEval,
+    AddReport, AddBench,    AddLoad,   AddExperiments, AddTop,   AddRollout,
+};
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("octet: serve, quantize, inspect and measure ONNX models on CPUs", "octet");
@@ -11,10 +23,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
   octet::cli::Outcome outcome;
-  for (const auto add :
-       {octet::cli::AddServe, octet::cli::AddQuantize, octet::cli::AddQat, octet::cli::AddInspect,
-        octet::cli::AddCheck, octet::cli::AddGolden, octet::cli::AddEval, octet::cli::AddBench, octet::cli::AddLoad,
-        octet::cli::AddExperiments, octet::cli::AddTop, octet::cli::AddRollout}) {
+  for (const auto add : kVerbs) {
     add(app, outcome);
   }
   try {

@@ -20,6 +20,7 @@ void AddGolden(CLI::App& app, Outcome& outcome);
 void AddEval(CLI::App& app, Outcome& outcome);
 void AddBench(CLI::App& app, Outcome& outcome);
 void AddLoad(CLI::App& app, Outcome& outcome);
+void AddReport(CLI::App& app, Outcome& outcome);
 void AddExperiments(CLI::App& app, Outcome& outcome);
 void AddTop(CLI::App& app, Outcome& outcome);
 void AddRollout(CLI::App& app, Outcome& outcome);

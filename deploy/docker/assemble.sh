@@ -38,6 +38,9 @@ sed -n -e 's|.* => \(/[^ ]*\) .*|\1|p' -e 's|^[[:space:]]*\(/[^ ]*\) (.*|\1|p' "
     fi
   done
 rm "$root/libraries"
+# Chart.js is part of the binary.
+mkdir -p "$root/usr/share/doc/libjs-chart.js"
+cp -L /usr/share/doc/libjs-chart.js/copyright "$root/usr/share/doc/libjs-chart.js/"
 
 # Which letters are each other's upper and lower case.
 mkdir -p "$root/usr/lib/locale/C.utf8"

@@ -1,0 +1,25 @@
+// The report as a file: one page that asks nobody for anything.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include <nlohmann/json.hpp>
+
+namespace octet::cli {
+
+/// The page: its script and Chart.js are part of it, and so are the data, in which nothing can end the element that holds them:
+/// '<', '>' and '&' are written as \u003c, \u003e and \u0026, what is no ASCII as escapes, bytes that are no UTF-8 as U+FFFD.
+std::string ReportPage(const nlohmann::ordered_json& report);
+
+/// The report as indented JSON.
+std::string ReportText(const nlohmann::ordered_json& report);
+
+/// Says before the work whether WriteWhole(path) can succeed. Errors: INVALID_ARGUMENT naming the file.
+absl::Status CheckWritable(const std::string& path);
+
+/// Writes a file at once or not at all: a temporary file beside it, renamed. Errors: as CheckWritable.
+absl::Status WriteWhole(const std::string& path, std::string_view text);
+
+}  // namespace octet::cli
