@@ -3,12 +3,12 @@
 #include <iostream>
 #include <memory>
 
-#include "cli/certificate_json.h"
 #include "cli/model_options.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
 #include "engine/tensor/status.h"
+#include "server/http/certificate_json.h"
 
 namespace octet::cli {
 namespace {

@@ -6,9 +6,8 @@
 #include "cli/verb.h"
 #include "cli/version.h"
 
+namespace octet::cli {
 namespace {
-
-using namespace octet::cli;  // the verbs
 
 constexpr std::array kVerbs = {
     AddServe,  AddQuantize, AddQat,    AddInspect,     AddCheck, AddGolden,  AddEval,
@@ -16,6 +15,7 @@ constexpr std::array kVerbs = {
 };
 
 }  // namespace
+}  // namespace octet::cli
 
 int main(int argc, char** argv) {
   CLI::App app("octet: serve, quantize, inspect and measure ONNX models on CPUs", "octet");
@@ -23,9 +23,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
   octet::cli::Outcome outcome;
-  for (const auto add : kVerbs) {
-    add(app, outcome);
-  }
+  for (const auto add : octet::cli::kVerbs) add(app, outcome);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

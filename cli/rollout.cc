@@ -136,6 +136,11 @@ void AddRollout(CLI::App& app, Outcome& outcome) {
                    "Finished ONNX file; default fp32.onnx, quantized");
   verb->add_option("--calibration", rollout.calibration,
                    ".npz with sample inputs, a capture for instance: to quantize, and to compare");
+  verb->add_option("--captures", rollout.captures,
+                   "The server's capture.path: without --calibration its traffic is captured first");
+  verb->add_option("--capture-samples", rollout.capture_samples, "Samples to capture")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   verb->add_option("--require-int8", rollout.min_int8_percent,
                    "Least per cent of the candidate's multiply-adds that run in int8")
       ->check(CLI::Range(0.0, 100.0));

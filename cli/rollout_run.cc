@@ -10,6 +10,7 @@
 
 #include "cli/rollout_candidate.h"
 
+#include "engine/engine.h"
 #include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 
@@ -34,11 +35,11 @@ absl::Status Move(const std::string& from, const std::string& to) {
   return error ? SystemError("move", from, error.value()) : absl::OkStatus();
 }
 
-absl::Status Copy(const std::string& from, const std::string& to) {
+absl::Status Copy(const std::string& from, const std::string& to, mode_t mode = 0666) {
   std::ifstream file(from, std::ios::binary);
   const std::string bytes((std::istreambuf_iterator<char>(file)), {});
   if (!file) return NotFound("cannot read {}", from);
-  return WriteWholeFile(to, bytes);
+  return WriteWholeFile(to, bytes, mode);
 }
 
 absl::Status Remove(const std::string& path) {
@@ -57,6 +58,28 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
     if (arm.at("precision").get<std::string>() == PrecisionName(precision)) return &arm;
   }
   return nullptr;
+}
+
+/// rollout.yaml while only the baseline answers; `more` are further lines.
+std::string BaselineYaml(Precision baseline, std::string_view more) {
+  return Format("# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
+                "routing: {{default: {}, split: {{{}: 100}}}}\n{}",
+                PrecisionName(baseline), PrecisionName(baseline), more);
+}
+
+/// The archive of `folder` with the most samples, and how many these are; 0 without any.
+std::pair<std::string, int64_t> LargestCapture(const std::string& folder) {
+  std::pair<std::string, int64_t> largest;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    if (it->path().extension() != ".npz") continue;
+    const auto arrays = ReadNpz(it->path().string());
+    if (!arrays.ok() || arrays->empty()) continue;  // replaced this moment, or somebody else's
+    const int64_t samples = arrays->begin()->second.shape()[0];
+    if (samples > largest.second) largest = {it->path().string(), samples};
+  }
+  return largest;
 }
 
 /// The precision that answers by itself now; INVALID_ARGUMENT when several do.
@@ -135,7 +158,7 @@ absl::StatusOr<RolloutState> Rollout::Run() {
     report_(Format("going on: {}", serves ? RolloutStageName(state_.plan, state_.stage)
                                           : RolloutPhaseName(state_.phase)));
     // Whoever stopped may have stopped on the way into the next stage.
-    if (serves) OCTET_RETURN_IF_ERROR(Apply(state_.stage));
+    if (serves) OCTET_RETURN_IF_ERROR(Route(RolloutYaml(state_.plan, state_.stage)));
   } else {
     OCTET_RETURN_IF_ERROR(Begin());
   }
@@ -177,13 +200,37 @@ absl::Status Rollout::Begin() {
   return Save("begin");
 }
 
+absl::Status Rollout::Capture() {
+  const std::string folder = Format("{}/{}/{}", options_.captures, state_.model, state_.version);
+  // What an earlier load has captured says nothing of today's traffic.
+  const auto began = fs::file_time_type::clock::now();
+  OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan.baseline, "capture: {percent: 100}\n")));
+  report_(Format("capture: {} samples", options_.capture_samples));
+  const auto give_up = std::chrono::steady_clock::now() + state_.plan.patience;
+  while (true) {
+    const auto [file, samples] = LargestCapture(folder);
+    std::error_code error;
+    const bool fresh = samples > 0 && fs::last_write_time(file, error) >= began && !error;
+    if (fresh && samples >= options_.capture_samples) return Copy(file, folder_.calibration(), 0600);
+    if (std::chrono::steady_clock::now() > give_up) {
+      return MakeError(absl::StatusCode::kDeadlineExceeded,
+                       "{} of {} samples were captured in {} s: '{}'", fresh ? samples : 0,
+                       options_.capture_samples, state_.plan.patience.count(), folder);
+    }
+    std::this_thread::sleep_for(kInterval);
+  }
+}
+
 absl::Status Rollout::Prepare() {
+  const bool captures = options_.candidate.empty() && options_.calibration.empty() &&
+                        !options_.captures.empty();
+  if (captures && !Exists(folder_.calibration())) OCTET_RETURN_IF_ERROR(Capture());
   const std::string model_yaml = ModelFolder() + "/model.yaml";
   OCTET_ASSIGN_OR_RETURN(const CandidateProof proof,
                          MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
                                         .fp32 = VariantFile(Precision::kFp32),
                                         .finished = options_.candidate,
-                                        .calibration = options_.calibration,
+                                        .calibration = captures ? folder_.calibration() : options_.calibration,
                                         .map = Exists(model_yaml) ? model_yaml : "",
                                         .plan = state_.plan,
                                         .min_int8_percent = options_.min_int8_percent,
@@ -205,24 +252,30 @@ absl::Status Rollout::Install() {
     OCTET_RETURN_IF_ERROR(Save("install"));
   }
   // Before the file: it must not begin to answer by the default order.
-  OCTET_RETURN_IF_ERROR(WriteWholeFile(
-      ModelFolder() + "/rollout.yaml",
-      Format("routing: {{default: {}, split: {{{}: 100}}}}\n", PrecisionName(state_.plan.baseline),
-             PrecisionName(state_.plan.baseline))));
+  OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan.baseline, "")));
   if (state_.replaced && !Exists(folder_.previous())) {
     OCTET_RETURN_IF_ERROR(Move(target, folder_.previous()));
   }
   return Exists(folder_.candidate()) ? Move(folder_.candidate(), target) : absl::OkStatus();
 }
 
-absl::Status Rollout::Apply(const RolloutStage& stage) const {
-  OCTET_RETURN_IF_ERROR(
-      WriteWholeFile(ModelFolder() + "/rollout.yaml", RolloutYaml(state_.plan, stage)));
+absl::Status Rollout::Route(const std::string& yaml) {
+  if (!state_.routed) {
+    state_.routed = true;
+    OCTET_RETURN_IF_ERROR(folder_.Save(state_));
+  }
+  OCTET_RETURN_IF_ERROR(WriteWholeFile(ModelFolder() + "/rollout.yaml", yaml));
   return Load();
 }
 
+absl::Status Rollout::RestoreRouting() {
+  const std::string routing = ModelFolder() + "/rollout.yaml";
+  return Exists(folder_.routing_before()) ? Copy(folder_.routing_before(), routing)
+                                          : Remove(routing);
+}
+
 absl::Status Rollout::Enter(const RolloutStage& stage) {
-  OCTET_RETURN_IF_ERROR(Apply(stage));
+  OCTET_RETURN_IF_ERROR(Route(RolloutYaml(state_.plan, stage)));
   const bool promoted = stage.kind == RolloutStage::Kind::kPromoted;
   state_.phase = promoted ? RolloutPhase::kPromoted : RolloutPhase::kServe;
   state_.stage = stage;
@@ -277,6 +330,10 @@ absl::Status Rollout::Serve() {
 }
 
 absl::Status Rollout::Refuse(const std::string& reason) {
+  if (state_.routed) {
+    OCTET_RETURN_IF_ERROR(RestoreRouting());
+    OCTET_RETURN_IF_ERROR(Load());
+  }
   state_.phase = RolloutPhase::kRefused;
   state_.reason = reason;
   OCTET_RETURN_IF_ERROR(Move(folder_.candidate(), folder_.rejected()));
@@ -286,15 +343,13 @@ absl::Status Rollout::Refuse(const std::string& reason) {
 absl::Status Rollout::RollBack(const std::string& reason) {
   const std::string target = VariantFile(state_.plan.candidate);
   // First the traffic, then the file.
+  if (state_.routed) OCTET_RETURN_IF_ERROR(RestoreRouting());
   if (state_.installed) {
-    const std::string routing = ModelFolder() + "/rollout.yaml";
-    OCTET_RETURN_IF_ERROR(Exists(folder_.routing_before()) ? Copy(folder_.routing_before(), routing)
-                                                           : Remove(routing));
     const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.previous()));
     if (there) OCTET_RETURN_IF_ERROR(Move(target, folder_.rejected()));
     if (Exists(folder_.previous())) OCTET_RETURN_IF_ERROR(Move(folder_.previous(), target));
-    OCTET_RETURN_IF_ERROR(Load());
   }
+  if (state_.routed) OCTET_RETURN_IF_ERROR(Load());
   state_.phase = RolloutPhase::kRolledBack;
   state_.reason = reason;
   report_("rolled back: " + reason);

@@ -19,6 +19,8 @@ struct RolloutOptions {
   std::string repository;  ///< The folder that the server serves.
   std::string candidate;   ///< A finished file; empty: `calibration` makes one.
   std::string calibration;  ///< .npz in the model's own types or those that its model.yaml maps.
+  std::string captures;     ///< The server's capture.path: without `calibration` the traffic itself is captured.
+  int64_t capture_samples = 200;
   double min_int8_percent = 0;  ///< Of the candidate's multiply-adds, by its certificate.
   int threads = 1;
   RolloutPlan plan;
@@ -48,11 +50,15 @@ class Rollout {
 
   absl::Status Begin();
   absl::Status Prepare();
+  /// Has the server capture, and takes what it has captured when that is enough.
+  absl::Status Capture();
   absl::Status Install();
-  /// Writes the stage's rollout.yaml and has the server load it.
-  absl::Status Apply(const RolloutStage& stage) const;
   absl::Status Enter(const RolloutStage& stage);
   absl::Status Serve();
+  /// Writes rollout.yaml and has the server load it.
+  absl::Status Route(const std::string& yaml);
+  /// The rollout.yaml of before, or none.
+  absl::Status RestoreRouting();
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);

@@ -80,6 +80,7 @@ RolloutState StateFrom(const nlohmann::json& json) {
   state.stage.ramp = json.at("stage").at("ramp").get<size_t>();
   if (state.stage.ramp >= state.plan.ramp_percent.size()) throw std::out_of_range("stage.ramp");
   state.stage_began_ms = json.at("stage_began_ms").get<int64_t>();
+  state.routed = json.at("routed").get<bool>();
   state.installed = json.at("installed").get<bool>();
   state.replaced = json.at("replaced").get<bool>();
   state.reason = json.at("reason").get<std::string>();
@@ -129,7 +130,8 @@ absl::StatusOr<RolloutFolder> RolloutFolder::Open(const std::string& model_folde
 }
 
 absl::Status RolloutFolder::Clear() const {
-  for (const std::string& path : {candidate(), previous(), rejected(), routing_before(), proof()}) {
+  for (const std::string& path : {candidate(), previous(), rejected(), routing_before(),
+                                  calibration(), proof()}) {
     std::error_code error;
     fs::remove(path, error);
     if (error) return SystemError("remove", path, error.value());
@@ -156,6 +158,7 @@ absl::Status RolloutFolder::Save(const RolloutState& state) const {
       {"plan", ToJson(state.plan)},
       {"stage", {{"kind", static_cast<int>(state.stage.kind)}, {"ramp", state.stage.ramp}}},
       {"stage_began_ms", state.stage_began_ms},
+      {"routed", state.routed},
       {"installed", state.installed},
       {"replaced", state.replaced},
       {"reason", state.reason}};

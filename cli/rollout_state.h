@@ -32,6 +32,7 @@ struct RolloutState {
   RolloutPlan plan;
   RolloutStage stage;          ///< Of kServe.
   int64_t stage_began_ms = 0;  ///< Since the epoch.
+  bool routed = false;         ///< rollout.yaml may be this rollout's.
   bool installed = false;      ///< The candidate's file may be in the version's folder.
   bool replaced = false;  ///< There was a file of the candidate's precision before; it is kept.
   std::string reason;     ///< Why it was refused or rolled back.
@@ -49,6 +50,8 @@ class RolloutFolder {
   std::string rejected() const { return folder_ + "/rejected.onnx"; }
   /// The rollout.yaml before: of a rollout that was promoted earlier.
   std::string routing_before() const { return folder_ + "/rollout-before.yaml"; }
+  /// What was captured for it.
+  std::string calibration() const { return folder_ + "/calibration.npz"; }
   std::string proof() const { return folder_ + "/proof.json"; }
 
   /// Removes what an earlier rollout left, but for its journal.

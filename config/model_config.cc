@@ -14,6 +14,9 @@ std::vector<std::string> PrecisionNames() {
   return names;
 }
 
+/// What stands for the fastest precision.
+constexpr std::string_view kFastest = "auto";
+
 /// What the rows write to before their names are turned into types.
 struct Written {
   ModelConfig config;
@@ -126,7 +129,10 @@ std::vector<YamlKey> Keys(Written& w) {
   ModelConfig& c = w.config;
   const auto default_precision = [&c](const std::string& name) {
     c.routing.default_precision = ParsePrecision(name);
+    c.routing.default_is_fastest = name == kFastest;
   };
+  std::vector<std::string> defaults = PrecisionNames();
+  defaults.emplace_back(kFastest);
   const std::function<YamlBinding(WireMapping&)> wire_dtype = [](WireMapping& wire) {
     return Choice(WireTypes(),
                   [&wire](const std::string& name) { wire.dtype = *ParseDType(name); });
@@ -156,8 +162,9 @@ std::vector<YamlKey> Keys(Written& w) {
       {"inputs.*.wire.zero_point", ForName(&c.wire, wire_zero_point), "steps",
        "the q that stands for 0; need not be whole"},
 
-      {"routing.default", Choice(PrecisionNames(), default_precision), "",
-       "precision that answers when neither the request nor a split says"},
+      {"routing.default", Choice(std::move(defaults), default_precision), "",
+       "precision that answers when neither the request nor a split says; auto = the fastest on this "
+       "machine of those that are served, which golden.npz holds to their answers"},
       {"routing.split.*", SplitWeight(&w.split), "weight",
        "share of the traffic of this precision"},
       {"routing.sticky.parameter", Text(&c.routing.sticky.parameter), "",
@@ -341,6 +348,7 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
   ModelConfig allowed;
   allowed.precisions = rollout.precisions;
   allowed.routing.default_precision = rollout.routing.default_precision;
+  allowed.routing.default_is_fastest = rollout.routing.default_is_fastest;
   allowed.routing.split = rollout.routing.split;
   allowed.routing.shadow = rollout.routing.shadow;
   allowed.routing.guard = rollout.routing.guard;
@@ -349,8 +357,9 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
         "{}: expected routing.default, split, shadow and guard, and precisions; got other keys",
         file);
   }
-  if (rollout.routing.default_precision) {
+  if (rollout.routing.default_precision || rollout.routing.default_is_fastest) {
     routing.default_precision = rollout.routing.default_precision;
+    routing.default_is_fastest = rollout.routing.default_is_fastest;
   }
   if (!rollout.routing.split.empty()) routing.split = rollout.routing.split;
   if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;

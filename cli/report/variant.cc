@@ -4,7 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include "cli/certificate_json.h"
+#include "server/http/certificate_json.h"
 #include "cli/report/layers_json.h"
 
 #include "engine/tensor/status.h"

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct ServedVariant {
   std::shared_ptr<VariantQueue> queue;
   std::shared_ptr<VariantMetrics> metrics;
   std::shared_ptr<VariantGuard> guard;  ///< Null without rules, and while it cannot answer.
+  std::optional<Nanoseconds> run_time;  ///< Of one row alone, measured when it was loaded.
   Certificate certificate;  ///< Of the plan for one row; empty while not ready or when shapes vary.
   std::string reason;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -17,6 +18,8 @@ struct LoadedVariant {
   std::shared_ptr<const Model> model;
   Certificate certificate;  ///< Of the plan for one row; empty when other extents are open.
   Nanoseconds load_time{0};
+  /// Of one row, the least of a few runs; nothing when other extents are open.
+  std::optional<Nanoseconds> run_time;
 };
 
 /// What a variant must answer before it is served.

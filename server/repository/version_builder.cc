@@ -58,6 +58,16 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
   return std::make_shared<VariantQueue>(std::move(target));
 }
 
+/// The precision that takes the least time for one row; nullopt when none was measured.
+std::optional<Precision> FastestOf(const ModelVersion& version) {
+  const ServedVariant* fastest = nullptr;
+  for (const ServedVariant& variant : version.variants) {
+    if (!variant.ready() || !variant.run_time) continue;
+    if (fastest == nullptr || *variant.run_time < *fastest->run_time) fastest = &variant;
+  }
+  return fastest == nullptr ? std::nullopt : std::optional(fastest->precision);
+}
+
 /// Fills in `served`: a queue, or the reason why there is none.
 absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
                       const Signature* reference, ServedVariant& served) {
@@ -71,6 +81,7 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   OCTET_ASSIGN_OR_RETURN(std::vector<InputRecipe> recipes,
                          MakeRecipes(signature, parts.config.wire));
   served.certificate = state.loaded.certificate;
+  served.run_time = state.loaded.run_time;
   served.queue = MakeQueue(parts, served, state.loaded.model, std::move(recipes));
   return absl::OkStatus();
 }
@@ -128,7 +139,9 @@ RouteTable MakeRoutes(const ModelVersion& version) {
     if (variant.guard == nullptr) continue;
     candidate.fallen_back = {variant.guard, &variant.guard->fallen_back()};
   }
-  return MakeRouteTable(version.routing, std::move(candidates));
+  RouteTable table = MakeRouteTable(version.routing, std::move(candidates));
+  if (version.routing.default_is_fastest) table.default_precision = FastestOf(version);
+  return table;
 }
 
 std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsRegistry& metrics) {
@@ -161,6 +174,15 @@ std::string ReasonsOf(const ModelVersion& version) {
     reasons += Format("{}{}: {}", reasons.empty() ? "" : "; ", PrecisionName(variant.precision),
                       variant.reason);
     if (variant.ready()) reasons += " (the file before it answers)";
+  }
+  if (version.routing.default_is_fastest && version.routes.default_precision) {
+    reasons += Format("{}default {}:", reasons.empty() ? "" : "; ",
+                      PrecisionName(*version.routes.default_precision));
+    for (const ServedVariant& variant : version.variants) {
+      if (!variant.ready() || !variant.run_time) continue;
+      reasons += Format(" {} takes {:.3f} ms", PrecisionName(variant.precision),
+                        std::chrono::duration<double, std::milli>(*variant.run_time).count());
+    }
   }
   return reasons;
 }

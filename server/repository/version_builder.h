@@ -54,7 +54,7 @@ void AddGuards(ModelVersion& version);
 /// What routing is to know of the variants. Requires: AddGuards.
 RouteTable MakeRoutes(const ModelVersion& version);
 
-/// "int8: file does not exist; bf16: ...", or "".
+/// "int8: file does not exist; bf16: ...", why the default is which where it is the fastest, or "".
 std::string ReasonsOf(const ModelVersion& version);
 
 /// Sets the gauges of the version's variants: ready, weights, load time, int8 share.

@@ -119,7 +119,7 @@ OURS = {
         "server/rpc",
         "server/http",
     ],
-    "cli": ["engine/engine.h", *VOCABULARY, "config", "proto", "server", "server/routing"],
+    "cli": ["engine/engine.h", *VOCABULARY, "config", "proto", "server", "server/http", "server/routing"],
     "tests": ["*"],
 }
 

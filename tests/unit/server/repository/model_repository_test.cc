@@ -245,6 +245,21 @@ TEST_F(ModelRepositoryTest, ModelYamlAloneSwapsTheRoutingWithoutLoading) {
   EXPECT_EQ(Ask(*before), 2) << "the version before goes on answering those who hold it";
 }
 
+TEST_F(ModelRepositoryTest, AutoTakesTheFastestThatIsServed) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  folder_.Write("net/model.yaml", "routing: {default: auto}");
+  Open();
+  const auto version = *repository_->Find("net", "");
+  const auto fp32 = version->Find(Precision::kFp32)->run_time;
+  const auto bf16 = version->Find(Precision::kBf16)->run_time;
+  ASSERT_TRUE(fp32 && bf16);
+  const Precision faster = *bf16 < *fp32 ? Precision::kBf16 : Precision::kFp32;
+  EXPECT_EQ(DefaultPrecision(version->routes), faster);
+  EXPECT_THAT(repository_->Index(true)[0].reason,
+              HasSubstr(Format("default {}: fp32 takes ", PrecisionName(faster))));
+}
+
 TEST_F(ModelRepositoryTest, VersionsHaveOtherNames) {
   folder_.Write("net/3/fp32.onnx", ScalingModel(3));
   folder_.Write("net/4/fp32.onnx", ScalingModel(4));

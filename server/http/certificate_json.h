@@ -5,9 +5,9 @@
 
 #include "engine/engine.h"
 
-namespace octet::cli {
+namespace octet {
 
 /// One object per layer: name, op, requested, runs, impl, isa, macs, reason.
 nlohmann::ordered_json LayersAsJson(const Certificate& certificate);
 
-}  // namespace octet::cli
+}  // namespace octet

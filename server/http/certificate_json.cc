@@ -1,6 +1,6 @@
-#include "cli/certificate_json.h"
+#include "server/http/certificate_json.h"
 
-namespace octet::cli {
+namespace octet {
 
 nlohmann::ordered_json LayersAsJson(const Certificate& certificate) {
   nlohmann::ordered_json layers = nlohmann::json::array();
@@ -17,4 +17,4 @@ nlohmann::ordered_json LayersAsJson(const Certificate& certificate) {
   return layers;
 }
 
-}  // namespace octet::cli
+}  // namespace octet
