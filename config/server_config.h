@@ -30,6 +30,8 @@ struct ServerConfig {
     int grpc_port = 8001;  ///< 0 = any free port, for all three.
     int http_port = 8000;
     int metrics_port = 8002;
+    int http_threads = 32;  ///< HTTP requests under way at once; health has a thread of its own.
+    int http_connections = 1024;  ///< HTTP connections at once.
     bool operator==(const Listen&) const = default;
   } listen;
 

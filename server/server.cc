@@ -66,7 +66,6 @@ class ServerProcess final : public Server {
 
  private:
   void Pause(TimePoint until);
-  bool Ready() const { return repository_->Ready() && !gate_.closed(); }
 
   const ServerConfig config_;
   Clock& clock_;
@@ -85,18 +84,24 @@ class ServerProcess final : public Server {
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   const std::string& address = config_.listen.address;
   OCTET_ASSIGN_OR_RETURN(repository_, ModelRepository::Create(config_, plan.threads, metrics_));
-  OCTET_ASSIGN_OR_RETURN(
-      http_, HttpServer::Start(address, config_.listen.http_port, [this] { return Ready(); }));
+  const ServingParts parts = {*repository_, dispatcher_, metrics_, gate_, clock_};
+  const ServerIdentity identity = {.name = config_.name, .version = version};
+  const HttpServerOptions http_options = {.address = address,
+                                          .port = config_.listen.http_port,
+                                          .max_body_bytes = config_.limits.max_message_bytes,
+                                          .threads = config_.listen.http_threads,
+                                          .connections = config_.listen.http_connections,
+                                          .identity = identity,
+                                          .access_log = config_.logging.access_log};
+  OCTET_ASSIGN_OR_RETURN(http_, HttpServer::Start(http_options, parts));
   OCTET_ASSIGN_OR_RETURN(metrics_endpoint_,
                          MetricsEndpoint::Start(metrics_, address, config_.listen.metrics_port));
   const GrpcServerOptions options = {.address = address,
                                      .port = config_.listen.grpc_port,
                                      .max_message_bytes = config_.limits.max_message_bytes,
-                                     .name = config_.name,
-                                     .version = version,
+                                     .identity = identity,
                                      .access_log = config_.logging.access_log};
-  OCTET_ASSIGN_OR_RETURN(
-      grpc_, GrpcServer::Start(options, {*repository_, dispatcher_, metrics_, gate_, clock_}));
+  OCTET_ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(options, parts));
   workers_.emplace(dispatcher_, plan, clock_);
   LogListening("grpc", address, grpc_->port());
   LogListening("http", address, http_->port());

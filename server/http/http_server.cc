@@ -1,30 +1,29 @@
 #include "server/http/http_server.h"
 
+#include <array>
 #include <cerrno>
+#include <new>
 #include <system_error>
-#include <thread>
 #include <utility>
 
-#include "httplib.h"
-#include <nlohmann/json.hpp>
 #include <sys/socket.h>
 
 #include "engine/tensor/status.h"
+#include "server/http/connection_server.h"
+#include "server/http/http_answer.h"
+#include "server/http/infer_handler.h"
+#include "server/http/json_reader.h"
+#include "server/http/json_writer.h"
 
 namespace octet {
 namespace {
 
-constexpr size_t kThreads = 2;
-/// Health requests have no body.
-constexpr size_t kMaxBodyBytes = 4096;
+using httplib::ContentReader;
+using httplib::Request;
+using httplib::Response;
 
-void Answer(httplib::Response& response, int code, std::string_view key,
-            const nlohmann::json& value) {
-  response.status = code;
-  const nlohmann::json body = {{std::string(key), value}};
-  response.set_content(body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
-                       "application/json");
-}
+/// Bodies of everything but inferences.
+constexpr size_t kMaxControlBytes = size_t{64} << 10;
 
 /// Lets a restarted server have its port back at once. Not SO_REUSEPORT, which the library would
 /// set: two servers on one port would share the requests, and nobody would be told.
@@ -33,62 +32,280 @@ void SetSocketOptions(int socket) {
   (void)setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 }
 
-class HealthServer final : public HttpServer {
- public:
-  explicit HealthServer(std::function<bool()> ready) : ready_(std::move(ready)) {
-    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
-    server_.set_socket_options(SetSocketOptions);
-    server_.set_payload_max_length(kMaxBodyBytes);
-    server_.set_tcp_nodelay(true);
-    server_.Get("/v2/health/live", [](const httplib::Request&, httplib::Response& response) {
-      Answer(response, 200, "live", true);
-    });
-    server_.Get("/v2/health/ready", [this](const httplib::Request&, httplib::Response& response) {
-      const bool now = ready_();
-      Answer(response, now ? 200 : 503, "ready", now);
-    });
-    server_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
-      // Called for every status of 400 and above, those with an answer included.
-      if (!response.body.empty()) return;
-      Answer(response, response.status, "error",
-             std::format("no such resource: {} {}", request.method, request.path));
-    });
-  }
-  ~HealthServer() override {
-    if (!listener_.joinable()) return;
-    server_.wait_until_ready();  // before that, stop() does nothing
-    server_.stop();
-  }
+/// The path's parameter; "" when its pattern has none.
+std::string PathParameter(const Request& request, const char* name) {
+  const auto found = request.path_params.find(name);
+  return found == request.path_params.end() ? std::string() : found->second;
+}
 
-  absl::Status Listen(const std::string& address, int port) {
-    errno = 0;
-    port_ = port == 0 ? server_.bind_to_any_port(address)
-                      : (server_.bind_to_port(address, port) ? port : -1);
-    if (port_ <= 0) {
-      const std::string reason =
-          errno == 0 ? "unknown reason" : std::generic_category().message(errno);
-      return MakeError(absl::StatusCode::kUnavailable, "cannot serve HTTP ({}): {}:{}", reason,
-                       address, port);
-    }
-    listener_ = std::jthread([this] { (void)server_.listen_after_bind(); });
+/// A message that names a model.
+template <typename T>
+T ModelRequest(const Request& request) {
+  T message;
+  message.set_name(PathParameter(request, "model"));
+  message.set_version(PathParameter(request, "version"));
+  return message;
+}
+
+void AnswerMessage(const google::protobuf::Message& message, Response& response) {
+  std::string json;
+  AppendJsonMessage(message, json);
+  AnswerJson(std::move(json), response);
+}
+
+/// Reads a body that is empty or an object.
+absl::Status ReadObject(std::string_view body,
+                        absl::FunctionRef<absl::Status(JsonReader&, const std::string&)> member) {
+  JsonReader json(body);
+  if (json.End().ok()) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(json.Object([&](const std::string& key) { return member(json, key); }));
+  return json.End();
+}
+
+/// The parameters of a load or unload: their names decide, so their values are only passed over.
+template <typename T>
+absl::Status ReadRepositoryCall(std::string_view body, T& message) {
+  return ReadObject(body, [&](JsonReader& json, const std::string& key) {
+    if (key != "parameters") return json.Skip().status();
+    return json.Object([&](const std::string& name) -> absl::Status {
+      OCTET_ASSIGN_OR_RETURN(const std::string_view value, json.Skip());
+      (*message.mutable_parameters())[name].set_string_param(std::string(value));
+      return absl::OkStatus();
+    });
+  });
+}
+
+absl::Status ReadIndexCall(std::string_view body, inference::RepositoryIndexRequest& message) {
+  return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
+    if (key == "repository_name") return json.Text(*message.mutable_repository_name());
+    if (key != "ready") return json.Skip().status();
+    OCTET_ASSIGN_OR_RETURN(const bool ready, json.Truth());
+    message.set_ready(ready);
     return absl::OkStatus();
-  }
+  });
+}
 
+class HttpEndpoint final : public HttpServer {
+ public:
+  HttpEndpoint(const HttpServerOptions& options, const ServingParts& parts)
+      : options_(options),
+        parts_(parts),
+        calls_(options.identity, parts_),
+        server_({.threads = static_cast<size_t>(options.threads),
+                 .connections = static_cast<size_t>(options.connections)},
+                parts.clock) {
+    server_.set_socket_options(SetSocketOptions);
+    server_.set_tcp_nodelay(true);
+    server_.set_keep_alive_timeout(ConnectionServer::kIdleTime.count());
+    server_.set_payload_max_length(static_cast<size_t>(options.max_body_bytes));
+    RefuseMethods();
+    AddHealth();
+    AddModels();
+    AddRepository();
+    AddRest();
+  }
+  ~HttpEndpoint() override { server_.Stop(); }
+
+  absl::Status Listen();
   int port() const override { return port_; }
 
  private:
-  const std::function<bool()> ready_;
-  httplib::Server server_;
+  using PostHandler = std::function<void(const Request&, Response&, const std::string& body)>;
+
+  /// Everything else would have its body read before it is looked at.
+  void RefuseMethods();
+  void AddHealth();
+  void AddModels();
+  void AddRepository();
+  /// What is nobody's, and what went wrong.
+  void AddRest();
+  /// Answers a POST with a small body.
+  void AddPost(const std::string& pattern, PostHandler handler);
+
+  /// Makes the call and hands its answer on.
+  template <typename Reply, typename Ask>
+  void Call(const Ask& ask, Response& response,
+            absl::FunctionRef<void(const Reply&, Response&)> answer = AnswerMessage) {
+    Reply reply;
+    const absl::Status status = calls_.Call(ask, reply);
+    if (!status.ok()) return AnswerError(status, response);
+    answer(reply, response);
+  }
+  void AnswerReady(const Request& request, Response& response);
+
+  const HttpServerOptions options_;
+  const ServingParts parts_;
+  ProtocolCalls calls_;
+  ConnectionServer server_;
   int port_ = 0;
-  std::jthread listener_;  ///< Last: ends before what it uses.
 };
+
+void HttpEndpoint::RefuseMethods() {
+  server_.set_pre_routing_handler([](const Request& request, Response& response) {
+    if (request.method == "GET" || request.method == "HEAD" || request.method == "POST") {
+      return httplib::Server::HandlerResponse::Unhandled;
+    }
+    AnswerError(405, Format("the method is none of this server's: {}", request.method), response);
+    response.set_header("Allow", "GET, HEAD, POST");
+    return httplib::Server::HandlerResponse::Handled;
+  });
+  server_.set_expect_100_continue_handler([this](const Request& request, Response& response) {
+    const auto most = static_cast<uint64_t>(options_.max_body_bytes);
+    if (request.get_header_value_u64("Content-Length") <= most) return 100;
+    AnswerError(413, Format("the body is too large: at most {} bytes", most), response);
+    return 413;
+  });
+}
+
+void HttpEndpoint::AddHealth() {
+  server_.Get("/v2/health/live", [this](const Request&, Response& response) {
+    Call<inference::ServerLiveResponse>(inference::ServerLiveRequest(), response);
+  });
+  server_.Get("/v2/health/ready", [this](const Request&, Response& response) {
+    Call<inference::ServerReadyResponse>(
+        inference::ServerReadyRequest(), response,
+        [](const inference::ServerReadyResponse& reply, Response& out) {
+          AnswerMessage(reply, out);
+          out.status = reply.ready() ? 200 : 503;
+        });
+  });
+  server_.Get("/v2", [this](const Request&, Response& response) {
+    Call<inference::ServerMetadataResponse>(inference::ServerMetadataRequest(), response);
+  });
+}
+
+void HttpEndpoint::AnswerReady(const Request& request, Response& response) {
+  const std::string model = PathParameter(request, "model");
+  const absl::Status found =
+      parts_.repository.Find(model, PathParameter(request, "version")).status();
+  if (!found.ok()) return AnswerError(found, response);
+  Call<inference::ModelReadyResponse>(
+      ModelRequest<inference::ModelReadyRequest>(request), response,
+      [&](const inference::ModelReadyResponse& reply, Response& out) {
+        std::string json = "{\"name\":";
+        AppendJsonText(model, json);
+        json += Format(",\"ready\":{}}}", reply.ready());
+        AnswerJson(std::move(json), out, reply.ready() ? 200 : 503);
+      });
+}
+
+void HttpEndpoint::AddModels() {
+  server_.Get("/v2/models/stats", [this](const Request&, Response& response) {
+    Call<inference::ModelStatisticsResponse>(inference::ModelStatisticsRequest(), response);
+  });
+  for (const std::string base : {"/v2/models/:model", "/v2/models/:model/versions/:version"}) {
+    server_.Get(base, [this](const Request& request, Response& response) {
+      Call<inference::ModelMetadataResponse>(ModelRequest<inference::ModelMetadataRequest>(request),
+                                             response);
+    });
+    server_.Get(base + "/ready", [this](const Request& request, Response& response) {
+      AnswerReady(request, response);
+    });
+    server_.Get(base + "/config", [this](const Request& request, Response& response) {
+      Call<inference::ModelConfigResponse>(
+          ModelRequest<inference::ModelConfigRequest>(request), response,
+          [](const inference::ModelConfigResponse& reply, Response& out) {
+            AnswerMessage(reply.config(), out);
+          });
+    });
+    server_.Get(base + "/stats", [this](const Request& request, Response& response) {
+      Call<inference::ModelStatisticsResponse>(
+          ModelRequest<inference::ModelStatisticsRequest>(request), response);
+    });
+    server_.Post(base + "/infer", [this](const Request& request, Response& response,
+                                         const ContentReader& reader) {
+      AnswerInference(parts_, options_.access_log, static_cast<size_t>(options_.max_body_bytes),
+                      request, response, reader);
+    });
+  }
+}
+
+void HttpEndpoint::AddPost(const std::string& pattern, PostHandler handler) {
+  server_.Post(pattern, [handler = std::move(handler)](const Request& request, Response& response,
+                                                       const ContentReader& reader) {
+    const std::optional<std::string> body = ReadBody(request, response, reader, kMaxControlBytes);
+    if (body) handler(request, response, *body);
+  });
+}
+
+void HttpEndpoint::AddRepository() {
+  AddPost("/v2/repository/index",
+          [this](const Request&, Response& response, const std::string& body) {
+            inference::RepositoryIndexRequest ask;
+            const absl::Status read = ReadIndexCall(body, ask);
+            if (!read.ok()) return AnswerError(read, response);
+            Call<inference::RepositoryIndexResponse>(
+                ask, response, [](const inference::RepositoryIndexResponse& reply, Response& out) {
+                  std::string json;
+                  AppendJsonArray(reply, "models", json);
+                  AnswerJson(std::move(json), out);
+                });
+          });
+  const auto add = [this]<typename Ask, typename Reply>(const char* verb, Ask*, Reply*) {
+    AddPost(Format("/v2/repository/models/:model/{}", verb),
+            [this](const Request& request, Response& response, const std::string& body) {
+              Ask ask;
+              ask.set_model_name(PathParameter(request, "model"));
+              const absl::Status read = ReadRepositoryCall(body, ask);
+              if (!read.ok()) return AnswerError(read, response);
+              if (parts_.gate.closed()) {
+                return AnswerError(absl::UnavailableError("the server is shutting down"), response);
+              }
+              Call<Reply>(ask, response);
+            });
+  };
+  add("load", static_cast<inference::RepositoryModelLoadRequest*>(nullptr),
+      static_cast<inference::RepositoryModelLoadResponse*>(nullptr));
+  add("unload", static_cast<inference::RepositoryModelUnloadRequest*>(nullptr),
+      static_cast<inference::RepositoryModelUnloadResponse*>(nullptr));
+}
+
+void HttpEndpoint::AddRest() {
+  const auto unknown = [](const Request& request, Response& response) {
+    AnswerError(404, Format("no such resource: {} {}", request.method, request.path), response);
+  };
+  AddPost(R"([\s\S]*)", [unknown](const Request& request, Response& response, const std::string&) {
+    unknown(request, response);
+  });
+  server_.set_error_handler([unknown](const Request& request, Response& response) {
+    // Called for every status of 400 and above, those with an answer included.
+    if (!response.body.empty()) return;
+    if (response.status == 404) return unknown(request, response);
+    AnswerError(response.status, httplib::status_message(response.status), response);
+  });
+  server_.set_exception_handler(
+      [](const Request&, Response& response, const std::exception_ptr& exception) {
+        try {
+          std::rethrow_exception(exception);
+        } catch (const std::bad_alloc&) {
+          AnswerError(absl::ResourceExhaustedError("out of memory for a request"), response);
+        } catch (const std::exception& e) {
+          AnswerError(absl::InternalError(e.what()), response);
+        }
+      });
+}
+
+absl::Status HttpEndpoint::Listen() {
+  const std::string& address = options_.address;
+  errno = 0;
+  port_ = options_.port == 0 ? server_.bind_to_any_port(address)
+                             : (server_.bind_to_port(address, options_.port) ? options_.port : -1);
+  if (port_ <= 0) {
+    const std::string reason =
+        errno == 0 ? "unknown reason" : std::generic_category().message(errno);
+    return MakeError(absl::StatusCode::kUnavailable, "cannot serve HTTP ({}): {}:{}", reason,
+                     address, options_.port);
+  }
+  server_.Run();
+  return absl::OkStatus();
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address, int port,
-                                                              std::function<bool()> ready) {
-  auto server = std::make_unique<HealthServer>(std::move(ready));
-  OCTET_RETURN_IF_ERROR(server->Listen(address, port));
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& options,
+                                                              ServingParts parts) {
+  auto server = std::make_unique<HttpEndpoint>(options, parts);
+  OCTET_RETURN_IF_ERROR(server->Listen());
   return server;
 }
 

@@ -1,22 +1,42 @@
-// The process's HTTP endpoint: is it alive, is it ready.
+// The process's HTTP endpoint: the protocol's REST form, health included, on one port.
 #pragma once
 
-#include <functional>
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 
+#include "server/rpc/protocol_calls.h"
+#include "server/rpc/serving_parts.h"
+
 namespace octet {
 
-/// Answers GET /v2/health/live with 200 and /v2/health/ready with 200 or 503, as JSON:
-/// `{"live":true}`, `{"ready":false}`; anything else with 404 and `{"error":"..."}`.
+struct HttpServerOptions {
+  std::string address = "0.0.0.0";
+  int port = 0;                                ///< 0 = any free one.
+  int64_t max_body_bytes = int64_t{64} << 20;  ///< Of a request, also once decompressed.
+  int threads = 32;                            ///< Requests under way at once; health has its own.
+  int connections = 1024;
+  ServerIdentity identity;
+  bool access_log = false;  ///< One event per inference request.
+};
+
+/// Answers what gRPC answers, by the same code, as JSON; tensors also in binary. Requests may be compressed
+/// (gzip, deflate), JSON answers are when the client accepts gzip. An error is `{"error":"..."}` with
+///
+///     400 INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE   404 NOT_FOUND   409 ALREADY_EXISTS
+///     413 body too large   429 RESOURCE_EXHAUSTED (Retry-After)   499 CANCELLED   501 UNIMPLEMENTED
+///     503 UNAVAILABLE   504 DEADLINE_EXCEEDED   500 everything else
+///
+/// /v2/health/{live,ready} and /v2/models/M/ready are 200 for yes. A client that closes its side of the
+/// connection while its inference waits has cancelled it.
+/// How threads and connections go together: ConnectionServer. Thread-safety: safe.
 class HttpServer {
  public:
-  /// `ready` is asked on the endpoint's threads. Port 0 takes any free one. UNAVAILABLE naming
-  /// address and port when it cannot listen there.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address, int port,
-                                                           std::function<bool()> ready);
+  /// UNAVAILABLE naming address and port when it cannot listen there.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpServerOptions& options,
+                                                           ServingParts parts);
   /// Closes the port and waits for the answers under way.
   virtual ~HttpServer() = default;
   virtual int port() const = 0;

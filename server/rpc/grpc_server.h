@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "server/rpc/protocol_calls.h"
 #include "server/rpc/serving_parts.h"
 
 namespace octet {
@@ -15,8 +16,7 @@ struct GrpcServerOptions {
   std::string address = "0.0.0.0";
   int port = 0;                                   ///< 0 = any free one.
   int64_t max_message_bytes = int64_t{64} << 20;  ///< Of a request; at most 2^31 - 1.
-  std::string name = "octet";                     ///< What ServerMetadata answers, as is `version`.
-  std::string version;
+  ServerIdentity identity;
   bool access_log = false;  ///< One event per inference request.
 };
 

@@ -7,16 +7,15 @@
 #include "server/rpc/infer_stream.h"
 #include "server/rpc/live_set.h"
 #include "server/rpc/load_thread.h"
+#include "server/rpc/protocol_calls.h"
 
 namespace octet {
 
 /// Never blocks gRPC's threads: inferences run on the workers, loads on a thread of their own.
-/// Shared memory on the server's machine, tracing and log settings are not supported: nothing is
-/// registered, and whoever wants to register hears UNIMPLEMENTED.
 class InferenceService final : public inference::GRPCInferenceService::CallbackService {
  public:
   InferenceService(const GrpcServerOptions& options, const ServingParts& parts)
-      : options_(options), parts_(parts) {
+      : options_(options), parts_(parts), calls_(options.identity, parts_) {
     SetMessageAllocatorFor_ModelInfer(&messages_);
   }
 
@@ -58,6 +57,7 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
 
   const GrpcServerOptions& options_;
   const ServingParts& parts_;
+  ProtocolCalls calls_;
   LiveSet<InferStream> streams_;
   LoadThread loads_;
   InferMessageAllocator messages_;

@@ -114,7 +114,7 @@ class RpcTest : public ::testing::Test {
     if (!released_.HasBeenNotified()) released_.Notify();
   }
 
-  GrpcServerOptions options_ = {.address = "127.0.0.1", .version = "1.2.3"};
+  GrpcServerOptions options_ = {.address = "127.0.0.1", .identity = {.version = "1.2.3"}};
   std::shared_ptr<FakeModel> fp32_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 2.0F);
   std::shared_ptr<FakeModel> int8_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 3.0F);
   absl::Notification entered_;

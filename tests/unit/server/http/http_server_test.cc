@@ -1,69 +1,424 @@
 #include "server/http/http_server.h"
 
-#include <atomic>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <random>
+#include <thread>
 
 #include "httplib.h"
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <nlohmann/json.hpp>
+#include <sys/socket.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/rpc_test.h"
 
 namespace octet {
 namespace http_server_test {
 
+using nlohmann::json;
 using ::testing::HasSubstr;
 
-class HttpServerTest : public ::testing::Test {
- protected:
-  HttpServerTest() {
-    auto started = HttpServer::Start("127.0.0.1", 0, [this] { return ready_.load(); });
-    EXPECT_TRUE(started.ok()) << started.status();
-    server_ = *std::move(started);
+constexpr const char* kInfer = "/v2/models/net/infer";
+constexpr const char* kJson = "application/json";
+
+std::string Gzip(const std::string& text, int window_bits = 15 + 16) {
+  z_stream stream = {};
+  deflateInit2(&stream, 9, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY);
+  std::string out(deflateBound(&stream, text.size()), '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  deflate(&stream, Z_FINISH);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+/// A client that says what it likes, when it likes.
+class RawClient {
+ public:
+  explicit RawClient(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    const timeval patience = {.tv_sec = 20, .tv_usec = 0};
+    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   }
-  /// "200 {...}".
-  std::string Get(const std::string& path) {
-    httplib::Client client("127.0.0.1", server_->port());
-    const httplib::Result result = client.Get(path);
-    return result ? std::format("{} {}", result->status, result->body) : "no answer";
+  ~RawClient() { Close(); }
+  void Close() {
+    if (fd_ >= 0) close(std::exchange(fd_, -1));
+  }
+  void Say(std::string_view text) { (void)!send(fd_, text.data(), text.size(), MSG_NOSIGNAL); }
+  /// Everything up to `end`, or until the server closes.
+  std::string Hear(std::string_view end) {
+    std::string heard;
+    std::array<char, 4096> chunk;
+    while (heard.find(end) == std::string::npos) {
+      const ssize_t got = recv(fd_, chunk.data(), chunk.size(), 0);
+      if (got <= 0) break;
+      heard.append(chunk.data(), static_cast<size_t>(got));
+    }
+    return heard;
   }
 
-  std::atomic<bool> ready_{false};
-  std::unique_ptr<HttpServer> server_;
+ private:
+  int fd_;
+};
+
+class HttpServerTest : public RpcTest {
+ protected:
+  void SetUp() override {
+    RpcTest::SetUp();
+    StartHttp();
+  }
+  void TearDown() override {
+    RpcTest::TearDown();
+    http_.reset();
+  }
+  void StartHttp() {
+    http_.reset();
+    auto started = HttpServer::Start(http_options_,
+                                     {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
+    ASSERT_TRUE(started.ok()) << started.status();
+    http_ = *std::move(started);
+    client_ = std::make_unique<httplib::Client>("127.0.0.1", http_->port());
+    client_->set_keep_alive(true);
+    client_->set_tcp_nodelay(true);
+  }
+  /// "200 {...}".
+  static std::string Told(const httplib::Result& result) {
+    return result ? Format("{} {}", result->status, result->body) : "no answer";
+  }
+  std::string Get(const std::string& path) { return Told(client_->Get(path)); }
+  std::string Post(const std::string& path, const std::string& body,
+                   const httplib::Headers& headers = {}) {
+    return Told(client_->Post(path, headers, body, kJson));
+  }
+  static std::string RowJson(const std::string& more = "") {
+    return R"({"id":"r1",)" + more +
+           R"("inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]})";
+  }
+  static json Parsed(const std::string& told) {
+    EXPECT_TRUE(told.starts_with("200 ")) << told;
+    return json::parse(told.substr(4), nullptr, false);
+  }
+
+  HttpServerOptions http_options_ = {.address = "127.0.0.1",
+                                     .max_body_bytes = 100'000,
+                                     .threads = 2,
+                                     .connections = 8,
+                                     .identity = {.name = "octet", .version = "1.2.3"}};
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<httplib::Client> client_;
 };
 
 TEST_F(HttpServerTest, SaysWhetherItIsReady) {
+  repository_.ready = false;
   EXPECT_EQ(Get("/v2/health/live"), "200 {\"live\":true}");
   EXPECT_EQ(Get("/v2/health/ready"), "503 {\"ready\":false}");
-  ready_ = true;
+  repository_.ready = true;
   EXPECT_EQ(Get("/v2/health/ready"), "200 {\"ready\":true}");
+  gate_.Close();
+  EXPECT_EQ(Get("/v2/health/ready"), "503 {\"ready\":false}");
+  EXPECT_EQ(Get("/v2/models/net/ready"), "503 {\"name\":\"net\",\"ready\":false}");
+  EXPECT_THAT(Post(kInfer, RowJson()), HasSubstr("503 {\"error\":\"the server is shutting down"));
 }
 
 TEST_F(HttpServerTest, AnythingElseIsNotFound) {
   EXPECT_THAT(Get("/"), HasSubstr("404 {\"error\":"));
   EXPECT_THAT(Get("/v2/health/ready/x"), HasSubstr("404 {\"error\":"));
-  httplib::Client client("127.0.0.1", server_->port());
-  EXPECT_EQ(client.Post("/v2/health/live", "x", "text/plain")->status, 404);
-  EXPECT_EQ(client.Post("/v2/health/live", std::string(100'000, 'x'), "text/plain")->status, 413);
+  EXPECT_THAT(Post("/v2/health/live", "x"), HasSubstr("404 {\"error\":\"no such resource: POST"));
+  EXPECT_THAT(Post("/a%0Ab", "x"), HasSubstr("404"));
+  EXPECT_THAT(Post("/v2/health/live", std::string(100'001, 'x')), HasSubstr("413"));
+  EXPECT_THAT(Told(client_->Put("/v2", "x", kJson)), HasSubstr("405"));
   EXPECT_EQ(Get("/v2/health/live"), "200 {\"live\":true}");
 }
 
 TEST_F(HttpServerTest, APortIsTakenByOneServerAlone) {
-  const auto second = HttpServer::Start("127.0.0.1", server_->port(), [] { return true; });
+  HttpServerOptions options = http_options_;
+  options.port = http_->port();
+  const auto second =
+      HttpServer::Start(options, {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(Message(second.status())),
-              HasSubstr(std::format("127.0.0.1:{}", server_->port())));
+              HasSubstr(Format("127.0.0.1:{}", http_->port())));
 }
 
 TEST_F(HttpServerTest, APortIsFreeAgainAfterTheServer) {
-  const int port = server_->port();
   EXPECT_EQ(Get("/v2/health/live"), "200 {\"live\":true}");
-  server_.reset();
-  EXPECT_TRUE(HttpServer::Start("127.0.0.1", port, [] { return true; }).ok());
+  http_options_.port = http_->port();
+  StartHttp();
+  EXPECT_EQ(Get("/v2/health/live"), "200 {\"live\":true}");
 }
 
 TEST_F(HttpServerTest, AnAddressThatIsNotOursIsNamed) {
-  const auto refused = HttpServer::Start("192.0.2.1", 0, [] { return true; });
+  HttpServerOptions options = http_options_;
+  options.address = "192.0.2.1";
+  const auto refused =
+      HttpServer::Start(options, {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
   EXPECT_THAT(std::string(Message(refused.status())), HasSubstr("192.0.2.1"));
+}
+
+TEST_F(HttpServerTest, DescribesItselfAndItsModels) {
+  EXPECT_THAT(Get("/v2"), HasSubstr(R"(200 {"name":"octet","version":"1.2.3","extensions":[)"));
+  const json metadata = Parsed(Get("/v2/models/net"));
+  EXPECT_EQ(metadata["versions"], json({"1"}));
+  EXPECT_EQ(metadata["inputs"], json::parse(R"([{"name":"x","datatype":"FP32","shape":[-1,4]}])"));
+  EXPECT_EQ(metadata, Parsed(Get("/v2/models/net/versions/1")));
+  const json config = Parsed(Get("/v2/models/net/config"));
+  EXPECT_EQ(config["input"][0]["data_type"], "TYPE_FP32");
+  EXPECT_EQ(config["input"][0]["dims"], json({4}));
+  EXPECT_EQ(config["parameters"]["precisions"]["string_value"], "fp32,int8");
+  EXPECT_THAT(Get("/v2/models/nobody"), HasSubstr("404 {\"error\":\"Request for unknown model"));
+  EXPECT_THAT(Get("/v2/models/net/versions/7/config"), HasSubstr("404"));
+  EXPECT_EQ(Get("/v2/models/net/versions/1/ready"), "200 {\"name\":\"net\",\"ready\":true}");
+  EXPECT_THAT(Get("/v2/models/nobody/ready"), HasSubstr("404"));
+}
+
+TEST_F(HttpServerTest, StatisticsAreNumbers) {
+  const json stats = Parsed(Get("/v2/models/net/stats"))["model_stats"][0];
+  EXPECT_EQ(stats["name"], "net");
+  EXPECT_TRUE(stats["inference_count"].is_number_unsigned());
+  EXPECT_TRUE(stats["inference_stats"]["success"]["ns"].is_number_unsigned());
+  EXPECT_EQ(stats["memory_usage"][0]["byte_size"], 2000);
+  EXPECT_EQ(Parsed(Get("/v2/models/stats"))["model_stats"].size(), 1U);
+}
+
+TEST_F(HttpServerTest, TheRepositoryIsIndexedLoadedAndUnloaded) {
+  EXPECT_EQ(Post("/v2/repository/index", ""),
+            R"(200 [{"name":"net","version":"1","state":"READY","reason":""}])");
+  EXPECT_EQ(Parsed(Post("/v2/repository/index", R"({"ready":true})")).size(), 1U);
+  EXPECT_THAT(Post("/v2/repository/index", R"({"ready":1})"), HasSubstr("400"));
+  EXPECT_THAT(Post("/v2/repository/index", R"({"repository_name":"a"})"), HasSubstr("501"));
+  std::string loaded;
+  repository_.on_load = [&](std::string_view model) {
+    loaded = model;
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(Post("/v2/repository/models/net/load", "{}"), "200 {}");
+  EXPECT_EQ(loaded, "net");
+  EXPECT_THAT(Post("/v2/repository/models/net/load", R"({"parameters":{"config":"{}"}})"),
+              HasSubstr("501 {\"error\":\"load parameter \\\"config\\\""));
+  EXPECT_EQ(
+      Post("/v2/repository/models/net/unload", R"({"parameters":{"unload_dependents":false}})"),
+      "200 {}");
+  EXPECT_THAT(Post(kInfer, RowJson()), HasSubstr("503"));
+}
+
+TEST_F(HttpServerTest, AnInferenceAnswersInJson) {
+  const json answer = Parsed(Post(kInfer, RowJson(R"("parameters":{"precision":"fp32"},)")));
+  EXPECT_EQ(answer, json::parse(R"({"id":"r1","model_name":"net","model_version":"1",
+      "parameters":{"precision":"fp32","route":"explicit"},
+      "outputs":[{"name":"y","datatype":"FP32","shape":[1,4],"data":[2.0,4.0,6.0,8.0]}]})"));
+}
+
+TEST_F(HttpServerTest, TensorsAreBinaryWhereAskedFor) {
+  const std::string head =
+      R"({"parameters":{"binary_data_output":true},"inputs":[{"name":"x","datatype":"FP32",)"
+      R"("shape":[1,4],"parameters":{"binary_data_size":16}}]})";
+  const std::vector<float> row = {1, 2, 3, 4};
+  const std::string body = head + std::string(reinterpret_cast<const char*>(row.data()), 16);
+  const httplib::Result result =
+      client_->Post("/v2/models/net/versions/1/infer",
+                    {{"Inference-Header-Content-Length", std::to_string(head.size())},
+                     {"X-Octet-Precision", "int8"}},
+                    body, "application/octet-stream");
+  ASSERT_EQ(result->status, 200) << result->body;
+  const size_t length = result->get_header_value_u64("Inference-Header-Content-Length");
+  const json answer = json::parse(result->body.substr(0, length));
+  EXPECT_EQ(answer["parameters"]["precision"], "int8") << "by the header";
+  EXPECT_EQ(answer["outputs"][0]["parameters"]["binary_data_size"], 16);
+  EXPECT_FALSE(answer["outputs"][0].contains("data"));
+  EXPECT_EQ(Floats(result->body.substr(length)), (std::vector<float>{3, 6, 9, 12}));
+}
+
+TEST_F(HttpServerTest, BothProtocolsRefuseAlike) {
+  const auto grpc = [&](Request request) { return Infer(request).error_message(); };
+  const auto http = [&](const std::string& body, const std::string& path = kInfer) {
+    const httplib::Result result = client_->Post(path, body, kJson);
+    return result ? json::parse(result->body)["error"].get<std::string>() : "no answer";
+  };
+  const auto input = [](const std::string& members) { return R"({"inputs":[{)" + members + "}]}"; };
+  Request request = Row();
+  request.mutable_inputs(0)->set_name("z");
+  EXPECT_EQ(http(input(R"("name":"z","datatype":"FP32","shape":[1,4],"data":[1,2,3,4])")),
+            grpc(request));
+  request = Row();
+  request.mutable_inputs(0)->set_datatype("FP33");
+  EXPECT_EQ(http(input(R"("name":"x","datatype":"FP33","shape":[1,4],"data":[1,2,3,4])")),
+            grpc(request));
+  request = Row();
+  request.mutable_inputs(0)->set_shape(1, 5);
+  EXPECT_EQ(http(input(R"("name":"x","datatype":"FP32","shape":[1,5],"data":[1,2,3,4])")),
+            grpc(request));
+  request = Row({1, 2, 3});
+  request.mutable_inputs(0)->set_shape(1, 4);
+  EXPECT_EQ(http(input(R"("name":"x","datatype":"FP32","shape":[1,4],"data":[1,2,3])")),
+            grpc(request));
+  request = Row();
+  request.set_model_name("nobody");
+  EXPECT_EQ(http(RowJson(), "/v2/models/nobody/infer"), grpc(request));
+  request = Row();
+  (*request.mutable_parameters())["triton_x"].set_bool_param(true);
+  EXPECT_EQ(http(RowJson(R"("parameters":{"triton_x":true},)")), grpc(request));
+  EXPECT_EQ(http(R"({"inputs":[]})"), grpc([] {
+              Request none;
+              none.set_model_name("net");
+              return none;
+            }()));
+}
+
+TEST_F(HttpServerTest, BodiesAreDecompressedWithinBounds) {
+  const std::string row = RowJson();
+  EXPECT_THAT(Post(kInfer, Gzip(row), {{"Content-Encoding", "gzip"}}), HasSubstr("200 "));
+  EXPECT_THAT(Post(kInfer, Gzip(row, 15), {{"Content-Encoding", "deflate"}}), HasSubstr("200 "));
+  EXPECT_THAT(Post(kInfer, row, {{"Content-Encoding", "gzip"}}), HasSubstr("400"));
+  EXPECT_THAT(Post(kInfer, row, {{"Content-Encoding", "br"}}), HasSubstr("415"));
+  const std::string bomb = Gzip(std::string(50 << 20, ' '));
+  ASSERT_LT(bomb.size(), 100'000U);
+  EXPECT_THAT(Post(kInfer, bomb, {{"Content-Encoding", "gzip"}}), HasSubstr("413"));
+  EXPECT_THAT(Post("/nowhere", bomb, {{"Content-Encoding", "gzip"}}), HasSubstr("413"));
+  EXPECT_THAT(Post(kInfer, row), HasSubstr("200 "));
+}
+
+TEST_F(HttpServerTest, AnswersAreCompressedWhereAskedFor) {
+  client_->set_decompress(false);
+  const auto encoding = [&](const char* accepted) {
+    const httplib::Result result =
+        client_->Post(kInfer, {{"Accept-Encoding", accepted}}, RowJson(), kJson);
+    return result ? result->get_header_value("Content-Encoding") : "no answer";
+  };
+  EXPECT_EQ(encoding("gzip"), "gzip");
+  EXPECT_EQ(encoding("br, deflate, gzip;q=0.5"), "gzip");
+  EXPECT_EQ(encoding("br"), "");
+  EXPECT_EQ(encoding("gzip;q=0, br"), "");
+  EXPECT_EQ(encoding("identity"), "");
+}
+
+TEST_F(HttpServerTest, ABodyThatIsTooLargeIsRefusedBeforeItCame) {
+  RawClient client(http_->port());
+  client.Say("POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n{");
+  EXPECT_THAT(client.Hear("}"), HasSubstr("413 Payload Too Large"));
+  RawClient polite(http_->port());
+  polite.Say(
+      "POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 10000000000\r\nExpect: "
+      "100-continue\r\n\r\n");
+  EXPECT_THAT(polite.Hear("}"), HasSubstr("413 Payload Too Large"));
+}
+
+TEST_F(HttpServerTest, RequestsMayComeInPiecesOrAllAtOnce) {
+  RawClient client(http_->port());
+  const std::string body = RowJson();
+  const std::string request =
+      Format("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}", kInfer, body.size(), body);
+  for (const char c : request) client.Say({&c, 1});
+  EXPECT_THAT(client.Hear("]}]}"), HasSubstr("200 OK"));
+  client.Say(request + request + "GET /v2/health/live HTTP/1.1\r\n\r\n");
+  const std::string heard = client.Hear("\"live\":true}");
+  EXPECT_NE(heard.find("r1"), heard.rfind("r1")) << heard;
+  client.Say("POST /v2/models/net/infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" +
+             Format("{:x}\r\n{}\r\n0\r\n\r\n", body.size(), body));
+  EXPECT_THAT(client.Hear("]}]}"), HasSubstr("200 OK"));
+  client.Say("POST /v2/repository/index HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(client.Hear("]"), HasSubstr("READY")) << "no length is no body";
+}
+
+TEST_F(HttpServerTest, HeadsAreBounded) {
+  RawClient client(http_->port());
+  client.Say("GET /v2 HTTP/1.1\r\nX: " + std::string(20'000, 'x'));
+  EXPECT_THAT(client.Hear("}"), HasSubstr("431"));
+}
+
+/// Both threads wait for bodies that do not come, and every place is taken by somebody idle.
+TEST_F(HttpServerTest, SlowAndIdleClientsDoNotKeepProbesOut) {
+  std::vector<std::unique_ptr<RawClient>> slow;
+  for (int i = 0; i < 2; ++i) {
+    slow.push_back(std::make_unique<RawClient>(http_->port()));
+    slow.back()->Say("POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
+  }
+  for (int i = 0; i < 40; ++i) {
+    slow.push_back(std::make_unique<RawClient>(http_->port()));
+    slow.back()->Say("GET /v2");
+  }
+  for (int i = 0; i < 10; ++i) {
+    RawClient probe(http_->port());
+    probe.Say("GET /v2/health/live HTTP/1.1\r\n\r\n");
+    ASSERT_THAT(probe.Hear("}"), HasSubstr("{\"live\":true}"));
+  }
+}
+
+TEST_F(HttpServerTest, IdleConnectionsMakeRoomForNewOnes) {
+  std::vector<std::unique_ptr<RawClient>> idle;
+  for (int i = 0; i < 100; ++i) {
+    idle.push_back(std::make_unique<RawClient>(http_->port()));
+    idle.back()->Say("GET /v2/health/live HTTP/1.1\r\n\r\n");
+    ASSERT_THAT(idle.back()->Hear("}"), HasSubstr("{\"live\":true}"));
+  }
+}
+
+/// The queue has one place. Whoever takes it next shows that the one before has left, without having run.
+TEST_F(HttpServerTest, AClientThatHasGoneHasCancelled) {
+  repository_.Put(repository_.Make("small", 1, {{Precision::kFp32, fp32_}}, {}, {}, 1));
+  const auto blocked = Block();
+  const std::string body = RowJson();
+  RawClient client(http_->port());
+  client.Say(Format("POST /v2/models/small/infer HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}",
+                    body.size(), body));
+  while (gate_.inside() < 2) std::this_thread::yield();
+  client.Close();
+  Request request = Row();
+  request.set_model_name("small");
+  std::unique_ptr<Blocked> next;
+  do {
+    next = Start(request);
+  } while (next->done.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  Release();
+  blocked->done.WaitForNotification();
+  next->done.WaitForNotification();
+  EXPECT_TRUE(next->status.ok());
+  EXPECT_EQ(fp32_->runs().size(), 2U);
+}
+
+TEST_F(HttpServerTest, AFullQueueAndALateAnswerHaveTheirCodes) {
+  repository_.Put(repository_.Make("small", 1, {{Precision::kFp32, fp32_}}, {}, {}, 1));
+  const auto blocked = Block();
+  Request request = Row();
+  request.set_model_name("small");
+  const auto waiting = Start(request);
+  while (gate_.inside() < 2) std::this_thread::yield();
+  const httplib::Result full = client_->Post("/v2/models/small/infer", RowJson(), kJson);
+  ASSERT_TRUE(full);
+  EXPECT_EQ(full->status, 429) << full->body;
+  EXPECT_EQ(full->get_header_value("Retry-After"), "1");
+  EXPECT_THAT(Post(kInfer, RowJson(R"("parameters":{"timeout":1},)")), HasSubstr("504"));
+  Release();
+  blocked->done.WaitForNotification();
+  waiting->done.WaitForNotification();
+}
+
+TEST_F(HttpServerTest, DamagedRequestsDoNoHarm) {
+  const std::string body = RowJson();
+  const std::string good = Format(
+      "POST {} HTTP/1.1\r\nContent-Length: {}\r\nInference-Header-Content-Length: {}\r\n\r\n{}",
+      kInfer, body.size(), body.size(), body);
+  std::mt19937 random(23);
+  for (int round = 0; round < 300; ++round) {
+    std::string request = good;
+    for (uint32_t changes = random() % 4 + 1; changes > 0; --changes) {
+      request[random() % request.size()] = static_cast<char>(random());
+    }
+    RawClient client(http_->port());
+    client.Say(request);
+  }
+  EXPECT_THAT(Post(kInfer, body), HasSubstr("200 "));
 }
 
 }  // namespace http_server_test

@@ -51,15 +51,15 @@ TEST_F(GrpcServerTest, IsLiveAndReady) {
 }
 
 TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {
-  options_.name = "triton";
+  options_.identity.name = "triton";
   StartServer();
   inference::ServerMetadataResponse response;
   ASSERT_TRUE(stub_->ServerMetadata(Context().get(), {}, &response).ok());
   EXPECT_EQ(response.name(), "triton");
   EXPECT_EQ(response.version(), "1.2.3");
   EXPECT_THAT(response.extensions(),
-              ElementsAre("classification", "model_repository", "model_configuration", "parameters",
-                          "statistics"));
+              ElementsAre("binary_tensor_data", "classification", "model_repository",
+                          "model_configuration", "parameters", "statistics"));
 }
 
 TEST_F(GrpcServerTest, DescribesAModel) {

@@ -1,0 +1,91 @@
+// Many connections, few threads: who waits for a client, and for how long.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "httplib.h"
+
+#include "server/http/connection.h"
+
+namespace octet {
+
+/// cpp-httplib's server with another way to share its threads. The library ties a thread to a
+/// connection until that is closed, so that a few idle clients keep everybody out. Here a connection
+/// without a request waits in epoll(7) and costs no thread:
+///
+///     accepted --> parked --head of a request complete--> a thread reads the body, answers --> parked
+///                    +--kHeadTime, or idle for kIdleTime, or the place is needed--> closed
+///
+/// - `threads` requests are under way at once, the others wait for a thread in order. A request that does
+///   not come, or whose answer is not taken, within kRequestTime is given up, with its connection.
+/// - A thread of its own answers health probes (GET /v2/health/..., without a body): no load, slow body or
+///   long inference stands before them.
+/// - `connections` at once; with more, the one that is parked longest is closed for a new one, and requests are
+///   answered 503 until there are fewer; for probes kProbePlaces are kept free.
+class ConnectionServer : public httplib::Server {
+ public:
+  static constexpr std::chrono::seconds kHeadTime{10};
+  static constexpr std::chrono::seconds kIdleTime{75};
+  static constexpr std::chrono::seconds kRequestTime{60};
+  static constexpr size_t kProbePlaces = 16;
+
+  struct Limits {
+    size_t threads = 1;
+    size_t connections = 1;
+  };
+
+  ConnectionServer(Limits limits, Clock& clock);
+  /// Requires: Stop.
+  ~ConnectionServer() override;
+
+  /// Serves on the port that was bound, with threads of its own.
+  void Run();
+  /// Closes the port and the parked connections; returns when every request under way is answered. May be called again.
+  void Stop();
+
+  /// The connection whose request this thread is answering. Requires: inside a handler.
+  static Connection& current();
+  /// This request's body was read to its end: the connection can be used again.
+  static void BodyIsRead();
+
+ private:
+  struct Entry {
+    std::shared_ptr<Connection> connection;
+    bool parked = false;
+    TimePoint since;     ///< Parked.
+    TimePoint deadline;  ///< While parked.
+  };
+
+  bool process_and_close_socket(socket_t fd) override;
+  void Park(int fd, TimePoint deadline);
+  /// Takes a parked connection for the caller alone; null when there is none.
+  std::shared_ptr<Connection> Take(int fd, TimePoint& deadline);
+  void Close(int fd);
+  /// Closes the connection parked longest; false when none is.
+  bool CloseOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CloseExpired();
+  /// Waits for connections that have something to say, until stopped.
+  void Watch();
+  void LookAt(int fd);
+  /// The head is there: a thread's turn.
+  void Dispatch(const std::shared_ptr<Connection>& connection);
+  void Serve(const std::shared_ptr<Connection>& connection);
+
+  const Limits limits_;
+  Clock& clock_;
+  const int epoll_;
+  const int wake_;  ///< An eventfd(2): stop watching.
+  mutable absl::Mutex mutex_;
+  std::map<int, Entry> connections_ ABSL_GUARDED_BY(mutex_);  ///< By descriptor.
+  std::atomic<bool> stopping_{false};
+  std::unique_ptr<httplib::TaskQueue> requests_;
+  std::unique_ptr<httplib::TaskQueue> probes_;
+  std::jthread watcher_;
+  std::jthread listener_;
+};
+
+}  // namespace octet

@@ -1,0 +1,94 @@
+#include "server/http/http_answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/tensor/status.h"
+#include "server/http/connection_server.h"
+#include "server/http/json_writer.h"
+
+namespace octet {
+
+int HttpCode(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kOk:
+      return 200;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+      return 400;
+    case absl::StatusCode::kNotFound:
+      return 404;
+    case absl::StatusCode::kAlreadyExists:
+      return 409;
+    case absl::StatusCode::kResourceExhausted:
+      return 429;
+    case absl::StatusCode::kCancelled:
+      return 499;  // nginx's: the client has gone
+    case absl::StatusCode::kUnimplemented:
+      return 501;
+    case absl::StatusCode::kUnavailable:
+      return 503;
+    case absl::StatusCode::kDeadlineExceeded:
+      return 504;
+    default:
+      return 500;
+  }
+}
+
+void AnswerJson(std::string json, httplib::Response& response, int code) {
+  response.status = code;
+  response.set_content(std::move(json), "application/json");
+}
+
+void AnswerError(int code, std::string_view message, httplib::Response& response) {
+  std::string json = "{\"error\":";
+  AppendJsonText(message, json);
+  json += '}';
+  AnswerJson(std::move(json), response, code);
+}
+
+void AnswerError(const absl::Status& status, httplib::Response& response) {
+  const int code = HttpCode(status.code());
+  if (code == 429) response.set_header("Retry-After", "1");
+  AnswerError(code, Message(status), response);
+}
+
+std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Response& response,
+                                    const httplib::ContentReader& reader, size_t most) {
+  const bool chunked = request.has_header("Transfer-Encoding");
+  // The library would read until the client closes the connection.
+  if (!chunked && !request.has_header("Content-Length")) return std::string();
+  const auto too_large = [&] {
+    AnswerError(413, Format("the body is too large: at most {} bytes", most), response);
+    response.set_header("Connection", "close");
+    return std::nullopt;
+  };
+  const std::string coding = request.get_header_value("Content-Encoding");
+  if (!coding.empty() && coding != "gzip" && coding != "deflate" && coding != "identity") {
+    AnswerError(415, Format("Content-Encoding, expected gzip or deflate, got \"{}\"", coding),
+                response);
+    response.set_header("Connection", "close");
+    return std::nullopt;
+  }
+  const uint64_t length = chunked ? 0 : request.get_header_value_u64("Content-Length");
+  if (length > most) return too_large();
+  std::string body;
+  body.reserve(static_cast<size_t>(length));
+  bool fits = true;
+  const bool read = reader([&](const char* data, size_t size) {
+    fits = size <= most - body.size();
+    if (fits) body.append(data, size);
+    return fits;
+  });
+  if (!fits) return too_large();
+  if (!read) {
+    AnswerError(400, "the body breaks off, or is not compressed as its headers say", response);
+    response.set_header("Connection", "close");
+    return std::nullopt;
+  }
+  ConnectionServer::BodyIsRead();
+  return body;
+}
+
+}  // namespace octet

@@ -1,0 +1,118 @@
+#include "server/http/infer_handler.h"
+
+#include <charconv>
+#include <memory>
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+
+#include "engine/tensor/status.h"
+#include "server/http/connection_server.h"
+#include "server/http/http_answer.h"
+#include "server/http/infer_codec.h"
+#include "server/rpc/inference.h"
+
+namespace octet {
+namespace {
+
+constexpr const char* kJsonLength = "Inference-Header-Content-Length";
+/// How often a waiting inference asks whether its client is still there.
+constexpr absl::Duration kGoneCheck = absl::Milliseconds(20);
+
+absl::StatusOr<std::optional<uint64_t>> JsonLength(const httplib::Request& request) {
+  if (!request.has_header(kJsonLength)) return std::nullopt;
+  const std::string text = request.get_header_value(kJsonLength);
+  uint64_t length = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, length);
+  if (error != std::errc() || stopped != end) {
+    return InvalidArgument("{}: expected a number of bytes, got \"{}\"", kJsonLength, text);
+  }
+  return length;
+}
+
+/// A request's headers as an inference asks for them.
+class HeaderLookup {
+ public:
+  explicit HeaderLookup(const httplib::Headers& headers) : headers_(headers) {}
+  std::optional<std::string_view> operator()(std::string_view key) const {
+    const auto found = headers_.find(std::string(key));
+    if (found == headers_.end()) return std::nullopt;
+    return found->second;
+  }
+
+ private:
+  const httplib::Headers& headers_;
+};
+
+/// Runs it to its end.
+absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Headers& headers,
+                 const std::shared_ptr<HttpInference>& call) {
+  absl::Notification done;
+  absl::Status status;
+  Inference inference(parts, access_log, call->request, call->response, call);
+  inference.Start({.metadata = HeaderLookup(headers), .raw_inputs = &call->raw_inputs},
+                  [&](const absl::Status& outcome) {
+                    status = outcome;
+                    done.Notify();
+                  });
+  while (!done.WaitForNotificationWithTimeout(kGoneCheck)) {
+    if (ConnectionServer::current().gone()) inference.Cancel();
+  }
+  return status;
+}
+
+/// Sends the JSON and, from where they are, the binary outputs.
+void SendBinary(std::shared_ptr<const HttpInference> call, InferAnswer answer,
+                httplib::Response& response) {
+  response.status = 200;
+  response.set_header(kJsonLength, std::to_string(answer.json.size()));
+  size_t length = answer.json.size();
+  for (const std::string_view part : answer.binary) length += part.size();
+  response.set_content_provider(
+      length, "application/octet-stream",
+      [call = std::move(call), answer = std::make_shared<InferAnswer>(std::move(answer))](
+          size_t offset, size_t, httplib::DataSink& sink) {
+        // The part that `offset` lies in, which every call writes to its end.
+        std::string_view part = answer->json;
+        for (auto next = answer->binary.begin(); offset >= part.size(); ++next) {
+          offset -= part.size();
+          part = *next;
+        }
+        return sink.write(part.data() + offset, part.size() - offset);
+      });
+}
+
+absl::Status Answer(const ServingParts& parts, bool access_log, const httplib::Request& request,
+                    const std::shared_ptr<HttpInference>& call, httplib::Response& response) {
+  call->request.set_model_name(request.path_params.at("model"));
+  if (const auto version = request.path_params.find("version");
+      version != request.path_params.end()) {
+    call->request.set_model_version(version->second);
+  }
+  OCTET_ASSIGN_OR_RETURN(const auto json_length, JsonLength(request));
+  OCTET_RETURN_IF_ERROR(ReadInferBody(json_length, *call));
+  OCTET_RETURN_IF_ERROR(Run(parts, access_log, request.headers, call));
+  OCTET_ASSIGN_OR_RETURN(InferAnswer answer, WriteInferAnswer(*call));
+  if (answer.binary.empty()) {
+    AnswerJson(std::move(answer.json), response);
+  } else {
+    SendBinary(call, std::move(answer), response);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AnswerInference(const ServingParts& parts, bool access_log, size_t max_body_bytes,
+                     const httplib::Request& request, httplib::Response& response,
+                     const httplib::ContentReader& reader) {
+  std::optional<std::string> body = ReadBody(request, response, reader, max_body_bytes);
+  if (!body) return;
+  const auto call = std::make_shared<HttpInference>();
+  call->body = *std::move(body);
+  const absl::Status status = Answer(parts, access_log, request, call, response);
+  if (!status.ok()) AnswerError(status, response);
+}
+
+}  // namespace octet

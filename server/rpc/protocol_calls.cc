@@ -1,0 +1,132 @@
+#include "server/rpc/protocol_calls.h"
+
+#include <array>
+
+#include "engine/tensor/status.h"
+#include "server/rpc/model_description.h"
+
+namespace octet {
+namespace {
+
+/// What works, by the names that clients know the protocol's extensions by.
+constexpr std::array kExtensions = {"binary_tensor_data",  "classification", "model_repository",
+                                    "model_configuration", "parameters",     "statistics"};
+
+/// Requests to this one repository leave its name empty.
+absl::Status CheckRepositoryName(const std::string& name) {
+  if (name.empty()) return absl::OkStatus();
+  return Unimplemented("repository_name: there is one repository, without a name; got \"{}\"",
+                       name);
+}
+
+}  // namespace
+
+#define OCTET_CALL(Rpc)                                                    \
+  absl::Status ProtocolCalls::Call(const inference::Rpc##Request& request, \
+                                   inference::Rpc##Response& response)
+#define OCTET_CALL_EMPTY(Rpc) \
+  absl::Status ProtocolCalls::Call(const inference::Rpc##Request&, inference::Rpc##Response&)
+
+OCTET_CALL(ServerLive) {
+  (void)request;
+  response.set_live(true);
+  return absl::OkStatus();
+}
+
+OCTET_CALL(ServerReady) {
+  (void)request;
+  response.set_ready(!parts_.gate.closed() && parts_.repository.Ready());
+  return absl::OkStatus();
+}
+
+OCTET_CALL(ModelReady) {
+  const absl::Status found = parts_.repository.Find(request.name(), request.version()).status();
+  response.set_ready(found.ok() && !parts_.gate.closed());
+  // "Is it ready?" has the answer no for what does not exist, too.
+  const bool answered = found.ok() || absl::IsNotFound(found) || absl::IsUnavailable(found);
+  return answered ? absl::OkStatus() : found;
+}
+
+OCTET_CALL(ServerMetadata) {
+  (void)request;
+  response.set_name(identity_.name);
+  response.set_version(identity_.version);
+  for (const char* extension : kExtensions) response.add_extensions(extension);
+  return absl::OkStatus();
+}
+
+OCTET_CALL(ModelMetadata) {
+  OCTET_ASSIGN_OR_RETURN(const auto version,
+                         parts_.repository.Find(request.name(), request.version()));
+  OCTET_ASSIGN_OR_RETURN(const auto all, parts_.repository.List(request.name(), ""));
+  DescribeModel(*version, all, response);
+  return absl::OkStatus();
+}
+
+OCTET_CALL(ModelConfig) {
+  OCTET_ASSIGN_OR_RETURN(const auto version,
+                         parts_.repository.Find(request.name(), request.version()));
+  DescribeConfig(*version, *response.mutable_config());
+  return absl::OkStatus();
+}
+
+OCTET_CALL(ModelStatistics) {
+  OCTET_ASSIGN_OR_RETURN(const auto versions,
+                         parts_.repository.List(request.name(), request.version()));
+  for (const auto& version : versions) DescribeStatistics(*version, *response.add_model_stats());
+  return absl::OkStatus();
+}
+
+OCTET_CALL(RepositoryIndex) {
+  OCTET_RETURN_IF_ERROR(CheckRepositoryName(request.repository_name()));
+  for (const IndexEntry& entry : parts_.repository.Index(request.ready())) {
+    auto& model = *response.add_models();
+    model.set_name(entry.model);
+    model.set_version(entry.version);
+    model.set_state(std::string(VersionStateName(entry.state)));
+    model.set_reason(entry.reason);
+  }
+  return absl::OkStatus();
+}
+
+OCTET_CALL(RepositoryModelLoad) {
+  (void)response;
+  OCTET_RETURN_IF_ERROR(CheckRepositoryName(request.repository_name()));
+  // A model whose files or configuration come with the call.
+  for (const auto& [name, unused] : request.parameters()) {
+    return Unimplemented("load parameter \"{}\" is not supported: models come from the folder",
+                         name);
+  }
+  return parts_.repository.Load(request.model_name());
+}
+
+OCTET_CALL(RepositoryModelUnload) {
+  (void)response;
+  OCTET_RETURN_IF_ERROR(CheckRepositoryName(request.repository_name()));
+  for (const auto& [name, unused] : request.parameters()) {
+    // Clients always send this one; no model here depends on another.
+    if (name == "unload_dependents") continue;
+    return Unimplemented("unload parameter \"{}\" is not supported", name);
+  }
+  return parts_.repository.Unload(request.model_name());
+}
+
+OCTET_CALL_EMPTY(SystemSharedMemoryStatus) { return absl::OkStatus(); }
+OCTET_CALL_EMPTY(SystemSharedMemoryUnregister) { return absl::OkStatus(); }
+OCTET_CALL_EMPTY(SystemSharedMemoryRegister) {
+  return absl::UnimplementedError("system shared memory is not supported");
+}
+OCTET_CALL_EMPTY(CudaSharedMemoryStatus) { return absl::OkStatus(); }
+OCTET_CALL_EMPTY(CudaSharedMemoryUnregister) { return absl::OkStatus(); }
+OCTET_CALL_EMPTY(CudaSharedMemoryRegister) {
+  return absl::UnimplementedError("CUDA shared memory is not supported");
+}
+OCTET_CALL_EMPTY(TraceSetting) {
+  return absl::UnimplementedError("trace settings are not supported");
+}
+OCTET_CALL_EMPTY(LogSettings) { return absl::UnimplementedError("log settings are not supported"); }
+
+#undef OCTET_CALL
+#undef OCTET_CALL_EMPTY
+
+}  // namespace octet
