@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/mixed_options.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
@@ -27,6 +28,7 @@ struct QuantizeOptions {
   std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
   double percentile = QuantizeRecipe{}.percentile;
   QuantizeRecipe rounding;
+  MixedOptions mixed;
   std::vector<std::string> disabled_passes;
   int threads = 1;
   bool json = false;
@@ -38,10 +40,17 @@ QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   recipe.activation = options.activations == "u8" ? DType::kU8 : DType::kI8;
   recipe.method = *ParseRangeMethod(options.method);
   recipe.percentile = options.percentile;
+  recipe.floor = options.mixed.Floor();
+  recipe.seed = options.mixed.seed;
   return recipe;
 }
 
-absl::StatusOr<CalibrationSet> LoadCalibration(const QuantizeOptions& options) {
+struct Calibration {
+  CalibrationSet inputs;
+  std::vector<int64_t> labels;
+};
+
+absl::StatusOr<Calibration> LoadCalibration(const QuantizeOptions& options) {
   if (options.calibration.empty())
     return InvalidArgument("int8 needs --calibration: an .npz with sample inputs");
   LoadOptions load;
@@ -52,34 +61,42 @@ absl::StatusOr<CalibrationSet> LoadCalibration(const QuantizeOptions& options) {
                          Model::Load(options.model, load));
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
                          Samples::Load(model->signature(), options.calibration, options.map));
-  return samples.AsModelInputs();
+  if (options.mixed.max_drop && !samples.has_labels())
+    return InvalidArgument("--max-drop: {} has no array 'labels'", options.calibration);
+  return Calibration{samples.AsModelInputs(), samples.labels()};
 }
 
 absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& options, Precision to,
-                                                   const CalibrationSet& calibration) {
+                                                   const Calibration& calibration) {
   const std::string out =
       (fs::path(options.out) / (std::string(PrecisionName(to)) + ".onnx")).string();
   std::optional<ProgressBar> bar;
-  CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
+  int64_t bar_total = 0;
+  CalibrationRun run{.threads = options.threads,
+                     .disabled_passes = options.disabled_passes,
+                     .labels = calibration.labels};
   run.progress = [&](int64_t done, int64_t total) {
-    if (!bar) bar.emplace("calibrating", total);
+    if (total != bar_total) bar.emplace("calibrating", bar_total = total);
     bar->Update(done);
     return true;
   };
   OCTET_ASSIGN_OR_RETURN(
-      const std::vector<QuantizeRecord> records,
-      QuantizeFile(options.model, RecipeFor(options, to), calibration, run, out));
+      const QuantizeSummary made,
+      QuantizeFile(options.model, RecipeFor(options, to), calibration.inputs, run, out));
+  bar.reset();
   const auto fp32_bytes = static_cast<double>(fs::file_size(options.model));
   const uintmax_t bytes = fs::file_size(out);
   nlohmann::ordered_json layers = nlohmann::json::array();
-  for (const QuantizeRecord& record : records) {
+  for (const QuantizeRecord& record : made.records) {
     layers.push_back({{"name", record.name}, {"what", record.what}, {"detail", record.detail}});
   }
-  return nlohmann::ordered_json{{"precision", PrecisionName(to)},
-                                {"file", out},
-                                {"bytes", bytes},
-                                {"ratio", static_cast<double>(bytes) / fp32_bytes},
-                                {"records", std::move(layers)}};
+  nlohmann::ordered_json json{{"precision", PrecisionName(to)},
+                              {"file", out},
+                              {"bytes", bytes},
+                              {"ratio", static_cast<double>(bytes) / fp32_bytes},
+                              {"records", std::move(layers)}};
+  if (made.mixed) json["mixed"] = MixedAsJson(*made.mixed);
+  return json;
 }
 
 absl::Status QuantizeAll(const QuantizeOptions& options) {
@@ -87,10 +104,10 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
   fs::create_directories(options.out, error);
   if (error) return InvalidArgument("cannot create folder {}: {}", options.out, error.message());
   nlohmann::ordered_json results = nlohmann::json::array();
-  CalibrationSet calibration;
+  Calibration calibration;
   for (const std::string& name : options.to) {
     const Precision to = *ParsePrecision(name);
-    if (to == Precision::kInt8 && calibration.empty()) {
+    if (to == Precision::kInt8 && calibration.inputs.empty()) {
       OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
     }
     OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made, MakeVariant(options, to, calibration));
@@ -98,6 +115,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
       std::cout << Format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
                           made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
                           made["file"].get<std::string>());
+      if (made.contains("mixed")) PrintMixed(made["mixed"]);
     }
     results.push_back(std::move(made));
   }
@@ -130,6 +148,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::Range(50.0, 100.0))
       ->capture_default_str();
   AddRoundingOptions(*verb, options->rounding);
+  options->mixed.AddTo(*verb);
   verb->add_option("--disable-pass", options->disabled_passes,
                    "Leave out a graph pass, by name (see inspect --passes)")
       ->delimiter(',');

@@ -104,6 +104,14 @@ struct CalibrationRun {
   int threads = 1;
   std::vector<std::string> disabled_passes;  ///< Graph passes to leave out, by name.
   Progress progress;
+  /// The class of each sample of the whole set, where it is known; read for AccuracyFloor::Kind::kMaxDrop alone.
+  std::vector<int64_t> labels;
+};
+
+/// How a model ran over a set.
+struct RunFigures {
+  double seconds_per_sample = 0;  ///< In the fastest run.
+  double int8_share = 0;          ///< Of the multiply-adds, 0..1, as the certificate has it.
 };
 
 /// Who looks at which activation.
@@ -119,6 +127,6 @@ struct Observation {
 /// activation; CANCELLED when `progress` says so.
 absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
                        const CalibrationSet& set, const CalibrationRun& run,
-                       Precision precision = Precision::kFp32);
+                       Precision precision = Precision::kFp32, RunFigures* figures = nullptr);
 
 }  // namespace octet

@@ -1,6 +1,7 @@
 #include "engine/quantize/output_noise.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/tensor/status.h"
 
@@ -34,6 +35,8 @@ class Noise : public Collector {
 
 }  // namespace
 
+double SqnrDbOf(double noise_over_signal) { return -10 * std::log10(noise_over_signal); }
+
 KeptOutputs::KeptOutputs(const Graph& graph) {
   for (size_t slot = 0; slot < graph.outputs.size(); ++slot) {
     const ValueId id = graph.outputs[slot];
@@ -58,12 +61,14 @@ absl::Status KeptOutputs::Kept::Observe(ConstTensorView batch) {
 }
 
 absl::StatusOr<double> KeptOutputs::NoiseOf(const Graph& int8, const CalibrationSet& set,
-                                            const CalibrationRun& run) const {
+                                            const CalibrationRun& run,
+                                            std::span<const Observation> more,
+                                            RunFigures* figures) const {
   std::deque<Noise> noises;
-  std::vector<Observation> observations;
+  std::vector<Observation> observations(more.begin(), more.end());
   for (const Kept& kept : kept_)
     observations.push_back({int8.outputs[kept.slot], &noises.emplace_back(kept.elements)});
-  OCTET_RETURN_IF_ERROR(Calibrate(int8, observations, set, run, Precision::kInt8));
+  OCTET_RETURN_IF_ERROR(Calibrate(int8, observations, set, run, Precision::kInt8, figures));
   double sum = 0;
   for (const Noise& noise : noises) sum += noise.ratio();
   return sum / static_cast<double>(std::max<size_t>(noises.size(), 1));

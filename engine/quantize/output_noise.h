@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -10,6 +11,9 @@
 #include "engine/quantize/calibration.h"
 
 namespace octet {
+
+/// -10 log10(noise over signal), in dB; infinity of 0.
+double SqnrDbOf(double noise_over_signal);
 
 /// The F32 outputs of the fp32 model, kept while it is calibrated: the first samples of each, up to kMaxElements.
 class KeptOutputs {
@@ -25,9 +29,11 @@ class KeptOutputs {
 
   /// Noise over signal of a variant with the same outputs, as it runs in int8: the mean over the outputs of
   ///   sum (y - y_fp32)^2 / sum y_fp32^2
-  /// Errors: as Calibrate. Requires: filled over the same set.
+  /// `more` looks at what it likes in the same run, whose figures go to `figures`.
+  /// Errors: as Calibrate. Requires: filled over the same set, or one that goes on longer.
   absl::StatusOr<double> NoiseOf(const Graph& int8, const CalibrationSet& set,
-                                 const CalibrationRun& run) const;
+                                 const CalibrationRun& run, std::span<const Observation> more = {},
+                                 RunFigures* figures = nullptr) const;
 
  private:
   struct Kept : Collector {

@@ -128,16 +128,14 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
   return result;
 }
 
-absl::StatusOr<std::vector<QuantizeRecord>> QuantizeFile(const std::string& fp32,
-                                                         const QuantizeRecipe& recipe,
-                                                         const CalibrationSet& calibration,
-                                                         const CalibrationRun& run,
-                                                         const std::string& out) {
+absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const QuantizeRecipe& recipe,
+                                             const CalibrationSet& calibration,
+                                             const CalibrationRun& run, const std::string& out) {
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
   auto result = Quantize(graph, recipe, calibration, run);
   if (!result.ok()) return Annotate(result.status(), fp32);
   OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
-  return std::move(result->records);
+  return QuantizeSummary{std::move(result->records), std::move(result->mixed)};
 }
 
 }  // namespace octet

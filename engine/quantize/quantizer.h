@@ -1,6 +1,7 @@
 // `octet quantize` as a function: an fp32 model in, a variant in another precision out, plain ONNX.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 
 #include "engine/graph/graph.h"
 #include "engine/quantize/calibration.h"
+#include "engine/quantize/mixed_precision_figures.h"
 #include "engine/quantize/recipe.h"
 
 namespace octet {
@@ -22,6 +24,13 @@ struct QuantizeRecord {
 struct QuantizeResult {
   Graph graph;
   std::vector<QuantizeRecord> records;
+  std::optional<MixedPrecision> mixed;  ///< When layers were looked at one by one.
+};
+
+/// What QuantizeFile did: a QuantizeResult whose graph is in a file.
+struct QuantizeSummary {
+  std::vector<QuantizeRecord> records;
+  std::optional<MixedPrecision> mixed;
 };
 
 /// Makes the variant `recipe.to` of an fp32 model. `calibration` is read for int8 only. The result carries the
@@ -31,17 +40,16 @@ struct QuantizeResult {
 ///   int8-dynamic  DynamicQuantizeLinear -> ConvInteger (weights U8, zero point 128) or MatMulInteger (weights I8)
 ///                 -> Cast -> Mul by both scales -> Add bias.
 /// Errors: INVALID_ARGUMENT when the model is quantized already, holds nothing to quantize, or the calibration set does not fit
-/// it, or a pass to leave out does not exist; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.
+/// it, a floor asks for labels or scores that are not there, or a pass to leave out does not exist; FAILED_PRECONDITION, saying
+/// what was reached, for a floor that no layer in int8 holds; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
                                         const CalibrationSet& calibration,
                                         const CalibrationRun& run);
 
 /// Quantize from file to file; the result appears at `out` at once or not at all.
 /// Errors: as ReadOnnxFile, Quantize and WriteOnnxFile.
-absl::StatusOr<std::vector<QuantizeRecord>> QuantizeFile(const std::string& fp32,
-                                                         const QuantizeRecipe& recipe,
-                                                         const CalibrationSet& calibration,
-                                                         const CalibrationRun& run,
-                                                         const std::string& out);
+absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const QuantizeRecipe& recipe,
+                                             const CalibrationSet& calibration,
+                                             const CalibrationRun& run, const std::string& out);
 
 }  // namespace octet

@@ -1,6 +1,7 @@
 // What the user asks of the quantizer.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
@@ -19,6 +20,23 @@ enum class RangeMethod : uint8_t {
 std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 
+/// What an int8 file keeps of the fp32 model's answers; layers stay in float until it does. Measured on calibration samples that
+/// the ranges have not seen.
+struct AccuracyFloor {
+  enum class Kind : uint8_t {
+    kAuto,  ///< kAutoSqnrDb, looked at only when the ranges are chosen by the outputs (RangeMethod::kAuto).
+    kAllInt8,       ///< Every layer that can be is int8.
+    kMaxDrop,       ///< Points of top-1 that may be lost; needs labels.
+    kMinAgreement,  ///< Per cent of samples with the fp32 model's top-1.
+    kMinSqnr,       ///< dB of SQNR in the outputs.
+  };
+  /// A noisier file is of no use: with a hundredth of the outputs' power as noise, classes that are a tenth apart swap.
+  static constexpr double kAutoSqnrDb = 20;
+
+  Kind kind = Kind::kAuto;
+  double value = 0;  ///< In the unit of `kind`.
+};
+
 /// One variant to make.
 struct QuantizeRecipe {
   Precision to = Precision::kInt8;
@@ -30,6 +48,8 @@ struct QuantizeRecipe {
       true;  ///< Round each weight so that it takes up the errors of others; int8 only.
   bool correct_bias = true;  ///< Take the mean error of rounded weights out of the bias; int8 only.
   double percentile = 99.999;  ///< Per cent of elements that kPercentile keeps.
+  AccuracyFloor floor;         ///< int8 only.
+  uint64_t seed = 0;           ///< Of which samples are held back for the floor; int8 only.
 };
 
 }  // namespace octet

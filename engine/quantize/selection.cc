@@ -11,7 +11,8 @@ namespace {
 enum class Role {
   kFloat,     ///< Stays in fp32.
   kWeighted,  ///< Conv, Gemm, MatMul with constant weights.
-  kJoin,      ///< Int8 when every input is: Add, Mul, Concat, MatMul of two activations.
+  kProduct,   ///< MatMul of two activations.
+  kJoin,      ///< Int8 when every input is: Add, Mul, Concat.
   kUnary,     ///< Int8 in and out, with a range of its own.
   kShare,     ///< Int8 in and out, with its input's range.
   kFused,     ///< Part of the node before it.
@@ -23,7 +24,7 @@ constexpr std::array<std::string_view, 9> kShareOps = {"MaxPool",   "Reshape",  
 constexpr std::array<std::string_view, 8> kUnaryOps = {
     "AveragePool", "GlobalAveragePool", "Relu",      "Clip",
     "LeakyRelu",   "Sigmoid",           "HardSwish", "HardSigmoid"};
-constexpr std::array<std::string_view, 4> kJoinOps = {"Add", "Mul", "Concat", "MatMul"};
+constexpr std::array<std::string_view, 3> kJoinOps = {"Add", "Mul", "Concat"};
 constexpr std::array<std::string_view, 9> kActivations = {
     "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "HardSwish", "Elu", "Gelu"};
 
@@ -33,18 +34,24 @@ bool IsOneOf(std::string_view op, std::span<const std::string_view> list) {
 
 class Selector {
  public:
-  explicit Selector(const Graph& graph)
+  Selector(const Graph& graph, const std::set<NodeId>& keep_float)
       : graph_(graph),
+        keep_float_(keep_float),
         source_(static_cast<size_t>(graph.value_count())),
         wanted_(static_cast<size_t>(graph.value_count())) {}
 
   Selection Run() {
     AssignRoles();
     SpreadForward();
-    WantBackward();
     Selection result;
+    WantBackward(result.integers);
+    result.kept_float = keep_float_;
     for (const NodeId id : graph_.order()) {
+      const bool fused = RoleOf(id) == Role::kFused;
+      if (fused && result.integers.contains(graph_.producer(graph_.node(id).inputs[0])))
+        result.integers.insert(id);
       if (RoleOf(id) == Role::kWeighted) result.weighted.push_back(*AsWeighted(graph_, id));
+      if (RoleOf(id) == Role::kProduct) result.products.push_back(id);
     }
     for (const ValueId id : graph_.inputs) Select(id, result);
     for (const NodeId id : graph_.order()) {
@@ -85,12 +92,15 @@ class Selector {
   Role RoleFor(NodeId id) const {
     const Node& node = graph_.node(id);
     if (node.domain != kOnnxDomain || node.inputs.empty()) return Role::kFloat;
+    if (keep_float_.contains(id)) return Role::kFloat;
     if (AsWeighted(graph_, id)) return Role::kWeighted;
     if (BelongsToProducer(node)) return Role::kFused;
-    if (IsOneOf(node.op, kJoinOps)) {
+    const bool product = node.op == "MatMul";
+    if (product || IsOneOf(node.op, kJoinOps)) {
       const bool all =
           std::ranges::all_of(node.inputs, [&](ValueId v) { return IsActivationValue(v); });
-      return all ? Role::kJoin : Role::kFloat;
+      if (!all) return Role::kFloat;
+      return product ? Role::kProduct : Role::kJoin;
     }
     if (!IsActivationValue(node.inputs[0])) return Role::kFloat;
     if (IsOneOf(node.op, kShareOps))
@@ -112,6 +122,7 @@ class Selector {
         case Role::kFloat:
           break;
         case Role::kWeighted:
+        case Role::kProduct:
           source = true;
           break;
         case Role::kJoin:
@@ -130,7 +141,7 @@ class Selector {
   }
 
   // wanted: somebody computes in integers with it.
-  void WantBackward() {
+  void WantBackward(std::set<NodeId>& integers) {
     const auto order = graph_.order();
     for (auto at = order.rbegin(); at != order.rend(); ++at) {
       const Node& node = graph_.node(*at);
@@ -142,16 +153,25 @@ class Selector {
           break;
         case Role::kWeighted:
           wanted_[node.inputs[0]] = IsActivationValue(node.inputs[0]);
+          integers.insert(*at);
+          break;
+        case Role::kProduct:
+          for (const ValueId v : node.inputs) wanted_[v] = true;
+          integers.insert(*at);
           break;
         case Role::kJoin:
           if (out_wanted &&
               std::ranges::all_of(node.inputs, [&](ValueId v) { return source_[v]; })) {
             for (const ValueId v : node.inputs) wanted_[v] = v != SumHost(node);
+            integers.insert(*at);
           }
           break;
         case Role::kUnary:
         case Role::kShare:
-          if (out_wanted && source_[node.inputs[0]]) wanted_[node.inputs[0]] = true;
+          if (out_wanted && source_[node.inputs[0]]) {
+            wanted_[node.inputs[0]] = true;
+            integers.insert(*at);
+          }
           break;
       }
     }
@@ -214,6 +234,7 @@ class Selector {
   }
 
   const Graph& graph_;
+  const std::set<NodeId>& keep_float_;
   std::map<NodeId, Role> roles_;
   std::vector<bool> source_;
   std::vector<bool> wanted_;
@@ -259,6 +280,21 @@ std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId id) {
   return std::nullopt;
 }
 
-Selection SelectQuantized(const Graph& graph) { return Selector(graph).Run(); }
+Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float) {
+  return Selector(graph, keep_float).Run();
+}
+
+ValueId Selection::RangeOwner(ValueId id) const {
+  for (auto at = range_from.find(id); at != range_from.end(); at = range_from.find(id)) {
+    id = at->second;
+  }
+  return id;
+}
+
+bool Selection::ReadsReals(const Graph& graph, ValueId id, NodeId reader) const {
+  if (integers.contains(reader)) return false;
+  const NodeId producer = graph.producer(id);
+  return kept_float.contains(reader) || producer == kNone || !integers.contains(producer);
+}
 
 }  // namespace octet

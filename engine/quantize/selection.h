@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "engine/graph/graph.h"
@@ -23,19 +24,31 @@ std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId node);
 /// What static quantization will do.
 struct Selection {
   std::vector<WeightedNode> weighted;
+  /// MatMuls of two activations that multiply integers.
+  std::vector<NodeId> products;
+  /// Nodes that compute in integers.
+  std::set<NodeId> integers;
+  /// Nodes that could but are to stay in float.
+  std::set<NodeId> kept_float;
   /// Values that get a QuantizeLinear/DequantizeLinear pair, in graph order.
   std::vector<ValueId> quantized;
   /// Quantized value -> the value whose range it takes over: data movement passes its input's on, and what only a
   /// Concat reads takes the Concat's, so that the concatenation moves bytes.
   std::map<ValueId, ValueId> range_from;
+
+  /// The value whose range `id` takes: itself, or the end of the chain in range_from.
+  ValueId RangeOwner(ValueId id) const;
+  /// True when `reader` of the quantized value `id` takes the reals before they were rounded. A node in float does where they
+  /// exist anyway, because float makes them, or where it is in float for accuracy's sake.
+  bool ReadsReals(const Graph& graph, ValueId id, NodeId reader) const;
 };
 
-/// Every value that a weighted node reads is quantized; from there the integers spread through residual sums, products,
+/// Every value that a weighted node or a product of two activations reads is quantized, unless the node is in `keep_float`; from there the integers spread through residual sums, products,
 /// concatenations, pools and data movement as long as both sides of an operator are integers anyway. An
 /// activation right behind a weighted node (or a sum) belongs to it: the value between them stays unquantized. So does the
 /// result of a weighted node that only a sum with a value of the same shape reads: the node adds the other side, in
 /// integers, to its own exact sums, and one rounding less is made.
 /// Source of the last: NVIDIA, "Working with Quantized Types" (TensorRT), on Q/DQ pairs around residual sums.
-Selection SelectQuantized(const Graph& graph);
+Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float = {});
 
 }  // namespace octet

@@ -1,223 +1,58 @@
 #include "engine/quantize/static_int8.h"
 
 #include <limits>
-#include <map>
 #include <optional>
 
-#include "engine/quantize/compensated_rounding.h"
 #include "engine/quantize/equalize.h"
-#include "engine/quantize/opset.h"
+#include "engine/quantize/insert_integers.h"
+#include "engine/quantize/mixed_precision.h"
 #include "engine/quantize/statistics.h"
-#include "engine/quantize/weights.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-Tensor ZeroPoints(DType dtype, std::span<const int32_t> zero_points, bool scalar) {
-  const Shape shape = scalar ? Shape{} : Shape{static_cast<int64_t>(zero_points.size())};
-  Tensor tensor(dtype, shape);
-  for (size_t i = 0; i < zero_points.size(); ++i) {
-    switch (dtype) {
-      case DType::kU8:
-        tensor.mutable_span<uint8_t>()[i] = static_cast<uint8_t>(zero_points[i]);
-        break;
-      case DType::kI8:
-        tensor.mutable_span<int8_t>()[i] = static_cast<int8_t>(zero_points[i]);
-        break;
-      default:
-        tensor.mutable_span<int32_t>()[i] = zero_points[i];
-        break;
-    }
-  }
-  return tensor;
-}
-
-// Compensated weights by node: ranges hardly ever change them, and they take longer than all the rest.
-using RoundedWeights = std::map<NodeId, QuantizedWeights>;
-
-class StaticQuantizer {
- public:
-  StaticQuantizer(Graph graph, const QuantizeRecipe& recipe, const Statistics& statistics,
-                  RoundedWeights& rounded)
-      : graph_(std::move(graph)),
-        recipe_(recipe),
-        statistics_(statistics),
-        rounded_(rounded),
-        version_(OnnxOpset(graph_)) {}
-
-  absl::StatusOr<QuantizeResult> Run() {
-    for (const ValueId id : statistics_.selection.quantized) ChooseParams(id);
-    for (const ValueId id : statistics_.selection.quantized) InsertPair(id);
-    for (const WeightedNode& weighted : statistics_.selection.weighted) QuantizeNode(weighted);
-    graph_.RemoveDead();
-    OCTET_RETURN_IF_ERROR(Verify(graph_));
-    return QuantizeResult{std::move(graph_), std::move(records_)};
-  }
-
- private:
-  void ChooseParams(ValueId id) {
-    const ValueId owner = statistics_.RangeOwner(id);
-    const Histogram& histogram = statistics_.histograms.at(owner);
-    Range range = ChooseRange(histogram, recipe_);
-    if (graph_.is_graph_input(owner)) range = FitGrid(histogram, range, recipe_.activation);
-    params_[id] = ParamsFor(range, recipe_.activation);
-    records_.push_back({graph_.value(id).name, "activation",
-                        Format("{} range [{}, {}] {}", RangeMethodName(recipe_.method), range.min,
-                               range.max, params_[id].ToString())});
-  }
-
-  Node LinearNode(std::string_view op, ValueId input, ValueId output, ValueId scale,
-                  ValueId zero) const {
-    return {.name = graph_.value(output).name,
-            .op = std::string(op),
-            .version = version_,
-            .inputs = {input, scale, zero},
-            .outputs = {output}};
-  }
-
-  NodeId AddLinear(std::string_view op, NodeId before, ValueId input, ValueId output, ValueId scale,
-                   ValueId zero, int axis) {
-    Node node = LinearNode(op, input, output, scale, zero);
-    if (axis != QuantParams::kPerTensor) node.attributes.Set("axis", int64_t{axis});
-    return graph_.InsertNodeBefore(before, std::move(node));
-  }
-
-  ValueId NewValue(const std::string& hint, DType dtype, const std::optional<Shape>& shape) {
-    return graph_.AddValue({.name = graph_.UniqueName(hint), .dtype = dtype, .shape = shape});
-  }
-
-  // Every reader of `id` reads its dequantized integers from here on; a graph output keeps the reals.
-  void InsertPair(ValueId id) {
-    const QuantParams& params = params_.at(id);
-    const std::string name = graph_.value(id).name;
-    const std::optional<Shape> shape = graph_.value(id).shape;
-    const ValueId scale = graph_.AddConstant(name + "_scale", Tensor::Scalar(params.scales[0]));
-    const ValueId zero = graph_.AddConstant(
-        name + "_zero_point", ZeroPoints(recipe_.activation, params.zero_points, true));
-    const ValueId integers = NewValue(name + "_quantized", recipe_.activation, shape);
-    const ValueId reals = NewValue(name + "_dequantized", DType::kF32, shape);
-    const std::vector<NodeId> readers(graph_.consumers(id).begin(), graph_.consumers(id).end());
-    const NodeId producer = graph_.producer(id);
-    const NodeId quantize =
-        producer == kNone ? AddLinear("QuantizeLinear", graph_.order().front(), id, integers, scale,
-                                      zero, QuantParams::kPerTensor)
-                          : InsertAfter(producer, "QuantizeLinear", id, integers, scale, zero);
-    InsertAfter(quantize, "DequantizeLinear", integers, reals, scale, zero);
-    for (const NodeId reader : readers) {
-      for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
-        if (graph_.node(reader).inputs[slot] == id) graph_.SetInput(reader, slot, reals);
-      }
-    }
-    scales_[reals] = params.scales[0];
-  }
-
-  NodeId InsertAfter(NodeId position, std::string_view op, ValueId input, ValueId output,
-                     ValueId scale, ValueId zero) {
-    return graph_.InsertNodeAfter(position, LinearNode(op, input, output, scale, zero));
-  }
-
-  ValueId Dequantized(NodeId before, const std::string& hint, Tensor integers,
-                      const QuantParams& params) {
-    const Shape shape = integers.shape();
-    const DType dtype = integers.dtype();
-    const bool scalar = params.per_tensor();
-    const ValueId scale = graph_.AddConstant(
-        hint + "_scale",
-        Tensor::From<float>(scalar ? Shape{} : Shape{static_cast<int64_t>(params.scales.size())},
-                            params.scales));
-    const ValueId zero =
-        graph_.AddConstant(hint + "_zero_point", ZeroPoints(dtype, params.zero_points, scalar));
-    const ValueId constant = graph_.AddConstant(hint + "_quantized", std::move(integers));
-    const ValueId reals = NewValue(hint + "_dequantized", DType::kF32, shape);
-    AddLinear("DequantizeLinear", before, constant, reals, scale, zero, params.axis);
-    return reals;
-  }
-
-  QuantizedWeights Round(const WeightedNode& weighted, const Tensor& weights,
-                         std::span<const float> smallest) {
-    QuantizedWeights quantized =
-        QuantizeWeights(weights, weighted.weight_axis, recipe_.per_channel, smallest);
-    const auto patches = statistics_.patches.find(weighted.node);
-    if (patches == statistics_.patches.end()) return quantized;
-    QuantizedWeights& rounded = rounded_[weighted.node];
-    if (rounded.params == quantized.params) return rounded;
-    const bool centered = recipe_.correct_bias && weighted.bias != kNone;
-    CompensateRounding(weights, {weighted.weight_axis, graph_.node(weighted.node).is("Conv")},
-                       patches->second, centered, quantized);
-    rounded = quantized;
-    return quantized;
-  }
-
-  void QuantizeNode(const WeightedNode& weighted) {
-    const Node& node = graph_.node(weighted.node);
-    const float input_scale = scales_.at(node.inputs[0]);
-    const bool conv = node.is("Conv");
-    const std::string weight_name = graph_.value(node.inputs[1]).name;
-    const Tensor weights = graph_.value(node.inputs[1]).constant;
-    std::vector<float> smallest;
-    if (weighted.bias != kNone)
-      smallest = SmallestScales(graph_.value(weighted.bias).constant, input_scale);
-    const QuantizedWeights quantized = Round(weighted, weights, smallest);
-    records_.push_back({weight_name, "weights", Format("INT8 {}", quantized.params.ToString())});
-    const ValueId reals =
-        Dequantized(weighted.node, weight_name, quantized.values, quantized.params);
-    graph_.SetInput(weighted.node, 1, reals);
-    if (weighted.bias == kNone) return;
-    Tensor bias = graph_.value(weighted.bias).constant;
-    if (recipe_.correct_bias) {
-      bias = CorrectBias(bias, weights, quantized, {weighted.weight_axis, conv},
-                         statistics_.moments.at(weighted.node).means());
-    }
-    QuantParams bias_params = quantized.params;
-    if (!bias_params.per_tensor()) bias_params.axis = 0;
-    for (float& scale : bias_params.scales) scale *= input_scale;
-    const std::string bias_name = graph_.value(weighted.bias).name;
-    // ONNX allows a Gemm's bias as [1, N]; integers along one axis need [N].
-    const Tensor flat = bias.Reshaped(Shape{bias.elements()});
-    const ValueId bias_reals =
-        Dequantized(weighted.node, bias_name, QuantizeBias(flat, bias_params.scales), bias_params);
-    graph_.SetInput(weighted.node, 2, bias_reals);
-  }
-
-  Graph graph_;
-  const QuantizeRecipe& recipe_;
-  const Statistics& statistics_;
-  RoundedWeights& rounded_;
-  int version_;
-  std::map<ValueId, QuantParams> params_;
-  std::map<ValueId, float> scales_;  ///< Of the dequantized values that nodes read.
-  std::vector<QuantizeRecord> records_;
+struct Chosen {
+  QuantizeResult result;
+  double noise = 0;  ///< Over signal, in the outputs.
 };
 
-// Per cent of elements inside the range, from the widest to the narrowest that RangeMethod::kAuto looks at. Narrower ones may
-// look better on the calibration set, whose extremes they know, and are worse on data that nobody has seen.
-constexpr double kKept[] = {100, 99.999, 99.995};
-
-absl::StatusOr<QuantizeResult> ChooseByOutputs(const Graph& graph, const QuantizeRecipe& recipe,
-                                               const Statistics& statistics,
-                                               const CalibrationSet& calibration,
-                                               const CalibrationRun& run) {
+absl::StatusOr<Chosen> ChooseByOutputs(const Graph& graph, const QuantizeRecipe& recipe,
+                                       const Statistics& statistics,
+                                       const CalibrationSet& calibration,
+                                       const CalibrationRun& run) {
   RoundedWeights rounded;
-  std::optional<QuantizeResult> best;
-  double least = std::numeric_limits<double>::infinity();
+  std::optional<Chosen> best;
   std::vector<QuantizeRecord> tried;
-  for (const double kept : kKept) {
-    QuantizeRecipe candidate = recipe;
-    candidate.method = kept < 100 ? RangeMethod::kPercentile : RangeMethod::kMinMax;
-    candidate.percentile = kept;
-    OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
-                           StaticQuantizer(graph, candidate, statistics, rounded).Run());
+  for (const QuantizeRecipe& candidate : RangeCandidates(recipe)) {
+    OCTET_ASSIGN_OR_RETURN(QuantizeResult result, InsertIntegers(graph, candidate, statistics,
+                                                                 statistics.selection, rounded));
     OCTET_ASSIGN_OR_RETURN(const double noise,
                            statistics.outputs.NoiseOf(result.graph, calibration, run));
-    tried.push_back({Format("ranges of {} %", kept), "tried",
-                     Format("outputs' noise over signal {:.3g}", noise)});
-    if (best && !(noise < least)) continue;
-    best = std::move(result);
-    least = noise;
+    tried.push_back(
+        {RangesName(candidate), "tried", Format("outputs' noise over signal {:.3g}", noise)});
+    if (best && !(noise < best->noise)) continue;
+    best = Chosen{std::move(result), noise};
   }
-  best->records.insert(best->records.begin(), tried.begin(), tried.end());
+  auto& records = best->result.records;
+  records.insert(records.begin(), tried.begin(), tried.end());
   return *std::move(best);
+}
+
+// A file that is too noisy to be of use gives way to a mixture that is not, where there is one.
+absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeRecipe& recipe,
+                                             const CalibrationSet& calibration,
+                                             const CalibrationRun& run, Chosen all_int8) {
+  const double sqnr_db = SqnrDbOf(all_int8.noise);
+  if (recipe.floor.kind != AccuracyFloor::Kind::kAuto || sqnr_db >= AccuracyFloor::kAutoSqnrDb)
+    return std::move(all_int8.result);
+  QuantizeRecipe floored = recipe;
+  floored.floor = {AccuracyFloor::Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};
+  auto mixed = QuantizeMixed(graph, floored, calibration, run);
+  if (mixed.ok() || absl::IsCancelled(mixed.status())) return mixed;
+  all_int8.result.records.push_back(
+      {"outputs", "noisy", Format("SQNR {:.1f} dB: {}", sqnr_db, Message(mixed.status()))});
+  return std::move(all_int8.result);
 }
 
 }  // namespace
@@ -225,20 +60,28 @@ absl::StatusOr<QuantizeResult> ChooseByOutputs(const Graph& graph, const Quantiz
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationSet& calibration,
                                               const CalibrationRun& run) {
+  if (recipe.floor.kind != AccuracyFloor::Kind::kAuto &&
+      recipe.floor.kind != AccuracyFloor::Kind::kAllInt8)
+    return QuantizeMixed(graph, recipe, calibration, run);
+  const Graph original = graph;
   std::vector<QuantizeRecord> equalized;
   if (recipe.equalize) {
     OCTET_ASSIGN_OR_RETURN(equalized, EqualizeChannels(graph, recipe, calibration, run));
   }
   OCTET_ASSIGN_OR_RETURN(const Statistics statistics,
                          GatherStatistics(graph, recipe, calibration, run));
-  RoundedWeights rounded;
-  OCTET_ASSIGN_OR_RETURN(
-      QuantizeResult result,
-      recipe.method == RangeMethod::kAuto && !statistics.outputs.empty()
-          ? ChooseByOutputs(graph, recipe, statistics, calibration, run)
-          : StaticQuantizer(std::move(graph), recipe, statistics, rounded).Run());
-  result.records.insert(result.records.end(), equalized.begin(), equalized.end());
-  return result;
+  if (statistics.outputs.empty()) {
+    RoundedWeights rounded;
+    OCTET_ASSIGN_OR_RETURN(QuantizeResult result, InsertIntegers(graph, recipe, statistics,
+                                                                 statistics.selection, rounded));
+    result.records.insert(result.records.end(), equalized.begin(), equalized.end());
+    return result;
+  }
+  OCTET_ASSIGN_OR_RETURN(Chosen chosen,
+                         ChooseByOutputs(graph, recipe, statistics, calibration, run));
+  auto& records = chosen.result.records;
+  records.insert(records.end(), equalized.begin(), equalized.end());
+  return HoldAutoFloor(original, recipe, calibration, run, std::move(chosen));
 }
 
 }  // namespace octet

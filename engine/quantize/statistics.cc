@@ -21,23 +21,17 @@ int64_t SamplesIn(const CalibrationSet& set) {
 
 }  // namespace
 
-ValueId Statistics::RangeOwner(ValueId id) const {
-  for (auto at = selection.range_from.find(id); at != selection.range_from.end();
-       at = selection.range_from.find(id)) {
-    id = at->second;
-  }
-  return id;
-}
-
 absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRecipe& recipe,
-                                            const CalibrationSet& set, const CalibrationRun& run) {
+                                            const CalibrationSet& set, const CalibrationRun& run,
+                                            bool any_subset) {
   Statistics statistics;
   statistics.selection = SelectQuantized(graph);
-  if (statistics.selection.weighted.empty()) {
-    return InvalidArgument("nothing to quantize: no Conv, Gemm or MatMul with constant weights");
+  if (statistics.selection.weighted.empty() && statistics.selection.products.empty()) {
+    return InvalidArgument("nothing to quantize: no Conv or Gemm with constant weights, no MatMul");
   }
   for (const ValueId id : statistics.selection.quantized) {
-    statistics.histograms.try_emplace(statistics.RangeOwner(id));
+    statistics.histograms.try_emplace(statistics.selection.RangeOwner(id));
+    if (any_subset) statistics.histograms.try_emplace(id);
   }
   for (const WeightedNode& weighted : statistics.selection.weighted) {
     const Node& node = graph.node(weighted.node);
@@ -53,7 +47,7 @@ absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRe
     observations.push_back({graph.node(id).inputs[0], &moments});
   for (auto& [id, patches] : statistics.patches)
     observations.push_back({graph.node(id).inputs[0], &patches});
-  if (recipe.method == RangeMethod::kAuto) {
+  if (recipe.method == RangeMethod::kAuto && !any_subset) {
     statistics.outputs = KeptOutputs(graph);
     std::ranges::copy(statistics.outputs.Observations(), std::back_inserter(observations));
   }

@@ -252,7 +252,10 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
                                       const CalibrationRun& run, const TrainWatch& watch) {
   OCTET_RETURN_IF_ERROR(CheckOptions(recipe, options));
   OCTET_RETURN_IF_ERROR(CountSamples(set, options).status());
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(fp32, recipe, set.inputs, run));
+  QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
+  if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
+    all_int8.floor.kind = AccuracyFloor::Kind::kAllInt8;
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(fp32, all_int8, set.inputs, run));
   OCTET_ASSIGN_OR_RETURN(TrainResult result,
                          Trainer(set, options, run, watch).Run(fp32, std::move(start.graph)));
   if (result.best_epoch > 0) {

@@ -91,6 +91,21 @@ class QuantizeErrorsTest(unittest.TestCase):
         images[3] = np.inf
         self.assertIn("sample 3", self.refused("--calibration", self.calibration(image=images)))
 
+    def test_a_loss_of_top1_needs_labels(self):
+        path = self.calibration(inputs=self.images())
+        line = self.refused("--calibration", path, "--map", MAP, "--max-drop", "0.3")
+        for word in ("--max-drop", str(path), "'labels'"):
+            self.assertIn(word, line)
+
+    def test_a_floor_that_nothing_holds(self):
+        done = octet("quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, "--min-sqnr-db", "200",
+                     "--out", self.out)  # fmt: skip
+        self.assertEqual(done.returncode, 1)
+        line = done.stderr.splitlines()[-1]
+        for word in ("SQNR of at least 200 dB", "alone in int8 there is an SQNR of", "with all layers"):
+            self.assertIn(word, line)
+        self.assertFalse(list(self.out.glob("*")))
+
     def test_a_folder_that_cannot_be_made(self):
         self.out = pathlib.Path("/proc/octet")
         self.assertIn("/proc/octet", self.refused("--calibration", CALIBRATION, "--map", MAP))

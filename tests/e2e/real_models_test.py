@@ -121,6 +121,23 @@ class MadeTest(unittest.TestCase):
                 layers = answer("inspect", files["bf16"])["layers"]
                 self.assertFalse([layer for layer in layers if layer["macs"] and "bf16" not in layer["impl"]])
 
+    def test_what_int8_breaks_stays_in_float(self):
+        """A spectrum and its logarithm fill more powers of two than eight bits hold; all else of this model is int8."""
+        model = MODELS["kwt1"]
+        with tempfile.TemporaryDirectory() as folder:
+            (made,) = answer("quantize", model.fp32, "--to", "int8", "--calibration", model.calibration_data, "--map", model.map,
+                             "--threads", "2", "--out", folder)  # fmt: skip
+            self.assertGreaterEqual(evaluated(model, made["file"])["top1"], 93.0 - 0.005)
+            self.assertGreaterEqual(answer("inspect", made["file"])["mac_share"]["int8"], 0.70)
+            self.assertEqual(octet("inspect", made["file"], "--require-int8", "70").returncode, 0)
+            refused = octet("inspect", made["file"], "--require-int8", "90")
+            self.assertNotEqual(refused.returncode, 0)
+        chosen = [point for point in made["mixed"]["points"] if point["chosen"]]
+        self.assertEqual(len(chosen), 1)
+        self.assertTrue(chosen[0]["holds"] and chosen[0]["on_front"])
+        layers = made["mixed"]["layers"]
+        self.assertEqual(chosen[0]["float_layers"], sum(layer["precision"] == "f32" for layer in layers))
+
     def test_int8_weights_take_less_than_a_third_of_fp32s_memory(self):
         model = MODELS[LARGE]
         fp32 = answer("inspect", model.fp32)["weights_bytes"]

@@ -9,8 +9,10 @@
 namespace octet {
 namespace selection_test {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::SizeIs;
 
 TEST(Selection, LeavesTheSumBetweenAConvolutionAndItsActivationAlone) {
   GraphBuilder b;
@@ -95,9 +97,58 @@ TEST(Selection, KeepsASumWithAFloatBranchInFloat) {
   EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, sum));
 }
 
-TEST(Selection, FindsNothingWithoutConstantWeights) {
+TEST(Selection, QuantizesBothSidesOfAProduct) {
   GraphBuilder b;
-  b.Output(b.Op("MatMul", {b.Input("x", {2, 3}), b.Input("w", {3, 2})}));
+  const ValueId x = b.Input("x", {2, 8});
+  const ValueId scores = b.Op("Softmax", {b.Op("MatMul", {x, b.Random({8, 3})})});
+  const ValueId values = b.Op("MatMul", {b.Op("Transpose", {x}), b.Random({2, 4})});
+  const ValueId product = b.Op("MatMul", {scores, b.Op("Slice", {values, b.IntList({0}), b.IntList({3})})});
+  b.Output(product);
+  const Graph graph = b.Build();
+  const Selection selection = SelectQuantized(graph);
+  EXPECT_THAT(selection.products, ElementsAre(graph.producer(product)));
+  EXPECT_THAT(selection.quantized, Contains(scores));
+  EXPECT_THAT(selection.quantized, Contains(values)) << "the slice moves integers";
+}
+
+// What is kept in float makes reals, so that what reads them no longer passes integers on.
+TEST(Selection, LeavesAloneWhatIsKeptInFloat) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 8});
+  const ValueId y = b.Op("Relu", {b.Op("MatMul", {x, b.Random({8, 8})})});
+  const ValueId z = b.Op("Relu", {b.Op("MatMul", {y, b.Random({8, 8})})});
+  const ValueId sum = b.Op("Add", {y, z});
+  const ValueId last = b.Op("MatMul", {sum, b.Random({8, 2})});
+  b.Output(last);
+  const Graph graph = b.Build();
+  const NodeId second = graph.producer(graph.node(graph.producer(z)).inputs[0]);
+  const NodeId add = graph.producer(sum);
+  EXPECT_THAT(SelectQuantized(graph).quantized, ElementsAre(x, y, sum));
+  EXPECT_FALSE(SelectQuantized(graph).ReadsReals(graph, y, add));
+  const Selection without = SelectQuantized(graph, {second});
+  EXPECT_THAT(without.quantized, ElementsAre(x, sum));
+  EXPECT_THAT(without.weighted, SizeIs(2));
+  EXPECT_FALSE(without.integers.contains(add));
+  EXPECT_FALSE(without.ReadsReals(graph, sum, graph.producer(last)));
+}
+
+// A value that float computes is there as reals: a float node that reads it, too, has no reason to take the rounded ones.
+TEST(Selection, LetsFloatReadTheRealsOfFloat) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 8});
+  const ValueId normal = b.Op("Softmax", {x});
+  const ValueId branch = b.Op("Exp", {b.Op("MatMul", {normal, b.Random({8, 8})})});
+  const ValueId sum = b.Op("Add", {normal, branch});
+  b.Output(sum);
+  const Graph graph = b.Build();
+  const Selection selection = SelectQuantized(graph);
+  EXPECT_THAT(selection.quantized, ElementsAre(normal));
+  EXPECT_TRUE(selection.ReadsReals(graph, normal, graph.producer(sum)));
+}
+
+TEST(Selection, FindsNothingWithoutProducts) {
+  GraphBuilder b;
+  b.Output(b.Op("Add", {b.Input("x", {2, 3}), b.Input("w", {2, 3})}));
   const Selection selection = SelectQuantized(b.Build());
   EXPECT_THAT(selection.weighted, IsEmpty());
   EXPECT_THAT(selection.quantized, IsEmpty());

@@ -1,0 +1,104 @@
+#include "cli/mixed_options.h"
+
+#include <cmath>
+#include <iostream>
+
+#include "engine/tensor/format.h"
+
+namespace octet::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json Finite(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? Json(*value) : Json();
+}
+
+std::string Cell(const Json& value, int digits) {
+  return value.is_null() ? "-" : Format("{:.{}f}", value.get<double>(), digits);
+}
+
+void PrintPoint(const Json& point) {
+  std::cout << Format("  {:>12} {:>10.2f} {:>9} {:>11} {:>6} {:>12.1f}{}\n",
+                      point["float_layers"].get<int>(), 100 * point["int8_share"].get<double>(),
+                      Cell(point["sqnr_db"], 1), Cell(point["agreement"], 2),
+                      Cell(point["drop"], 2), point["us_per_sample"].get<double>(),
+                      point["chosen"].get<bool>() ? "  written" : "");
+}
+
+}  // namespace
+
+void MixedOptions::AddTo(CLI::App& verb) {
+  CLI::Option_group* floor =
+      verb.add_option_group("accuracy",
+                            "What int8 must hold on held-back calibration samples; layers stay in "
+                            "float until it does [SQNR of 20 dB]");
+  floor->add_option("--max-drop", max_drop, "Points of top-1 to lose at most (needs labels)")
+      ->check(CLI::Range(0.0, 100.0));
+  floor
+      ->add_option("--min-agreement", min_agreement,
+                   "Per cent of samples with fp32's top-1 at least")
+      ->check(CLI::Range(0.0, 100.0));
+  floor->add_option("--min-sqnr-db", min_sqnr_db, "SQNR of the outputs at least")
+      ->check(CLI::Range(-100.0, 300.0));
+  floor->add_flag("--all-int8", all_int8, "Keep no layer in float for accuracy's sake");
+  floor->require_option(0, 1);
+  verb.add_option("--seed", seed, "Of which calibration samples are held back")
+      ->capture_default_str();
+}
+
+AccuracyFloor MixedOptions::Floor() const {
+  using Kind = AccuracyFloor::Kind;
+  if (max_drop) return {Kind::kMaxDrop, *max_drop};
+  if (min_agreement) return {Kind::kMinAgreement, *min_agreement};
+  if (min_sqnr_db) return {Kind::kMinSqnr, *min_sqnr_db};
+  return {all_int8 ? Kind::kAllInt8 : Kind::kAuto};
+}
+
+Json MixedAsJson(const MixedPrecision& mixed) {
+  Json layers = Json::array();
+  for (const LayerDecision& layer : mixed.layers) {
+    layers.push_back({{"name", layer.name},
+                      {"op", layer.op},
+                      {"macs", layer.macs},
+                      {"precision", layer.int8 ? "int8" : "f32"},
+                      {"alone_sqnr_db", Finite(layer.alone_sqnr_db)},
+                      {"group", layer.group},
+                      {"why", layer.why}});
+  }
+  Json points = Json::array();
+  for (const MixedPoint& point : mixed.points) {
+    points.push_back({{"float_layers", point.float_layers},
+                      {"int8_share", point.int8_share},
+                      {"sqnr_db", Finite(point.sqnr_db)},
+                      {"agreement", Finite(point.agreement)},
+                      {"drop", Finite(point.drop)},
+                      {"us_per_sample", point.us_per_sample},
+                      {"holds", point.holds},
+                      {"on_front", point.on_front},
+                      {"chosen", point.chosen}});
+  }
+  return {{"floor", mixed.floor},
+          {"held_back", mixed.held_back},
+          {"runs", mixed.runs},
+          {"layers", std::move(layers)},
+          {"points", std::move(points)}};
+}
+
+void PrintMixed(const Json& mixed) {
+  std::cout << Format("  floor: {}, on {} samples held back; {} mixtures ran\n",
+                      mixed["floor"].get<std::string>(), mixed["held_back"].get<int64_t>(),
+                      mixed["runs"].get<int>());
+  std::cout << "  float layers  int8 MACs %   SQNR dB  agreement %   drop    us/sample\n";
+  for (const Json& point : mixed["points"]) {
+    if (point["on_front"].get<bool>() || point["chosen"].get<bool>()) PrintPoint(point);
+  }
+  for (const Json& layer : mixed["layers"]) {
+    if (layer["precision"] == "int8") continue;
+    std::cout << Format("  in f32: {} {}, {} multiply-adds: {}\n", layer["op"].get<std::string>(),
+                        layer["name"].get<std::string>(), layer["macs"].get<int64_t>(),
+                        layer["why"].get<std::string>());
+  }
+}
+
+}  // namespace octet::cli

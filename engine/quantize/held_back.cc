@@ -1,0 +1,77 @@
+#include "engine/quantize/held_back.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <span>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+// Strings among the samples stay their owner's, who outlives the copy.
+Tensor Picked(const Tensor& samples, std::span<const int64_t> indices) {
+  Shape shape = samples.shape();
+  shape[0] = std::ssize(indices);
+  Tensor picked(samples.dtype(), shape);
+  const size_t row_bytes = samples.bytes() / static_cast<size_t>(samples.shape()[0]);
+  const auto* from = static_cast<const std::byte*>(samples.data());
+  auto* to = static_cast<std::byte*>(picked.mutable_data());
+  for (const int64_t index : indices) {
+    std::memcpy(to, from + static_cast<size_t>(index) * row_bytes, row_bytes);
+    to += row_bytes;
+  }
+  return picked;
+}
+
+CalibrationSet Picked(const CalibrationSet& set, std::span<const int64_t> indices) {
+  CalibrationSet picked;
+  for (const auto& [name, samples] : set) picked.emplace(name, Picked(samples, indices));
+  return picked;
+}
+
+absl::StatusOr<int64_t> CountSamples(const CalibrationSet& set) {
+  int64_t count = 0;
+  for (const auto& [name, samples] : set) {
+    const int64_t own = samples.shape().rank() > 0 ? samples.shape()[0] : 0;
+    if (count != 0 && own != count) {
+      return InvalidArgument("calibration input '{}': expected {} samples like the others, got {}",
+                             name, count, own);
+    }
+    count = own;
+  }
+  if (count < 2)
+    return InvalidArgument("to hold samples back takes at least 2 of them, got {}", count);
+  return count;
+}
+
+}  // namespace
+
+absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+                                  int64_t most_held_back, uint64_t seed) {
+  OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
+  if (!labels.empty() && std::ssize(labels) != count)
+    return InvalidArgument("expected {} labels, one per sample, got {}", count, labels.size());
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937_64 random(seed);
+  std::ranges::shuffle(order, random);
+  const auto held = static_cast<size_t>(std::clamp<int64_t>(most_held_back, 1, count / 2));
+  const std::span<const int64_t> indices = order;
+  SplitSet split{Picked(set, indices.subspan(held)), Picked(set, indices.first(held)), {}};
+  if (labels.empty()) return split;
+  for (const int64_t index : indices.first(held))
+    split.labels.push_back(labels[static_cast<size_t>(index)]);
+  return split;
+}
+
+CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count) {
+  if (set.empty()) return set;
+  std::vector<int64_t> first(static_cast<size_t>(std::min(count, set.begin()->second.shape()[0])));
+  std::iota(first.begin(), first.end(), 0);
+  return Picked(set, first);
+}
+
+}  // namespace octet

@@ -1,0 +1,28 @@
+// A calibration set in two: samples that ranges are taken from, and samples that say what these are worth.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/quantize/calibration.h"
+
+namespace octet {
+
+struct SplitSet {
+  CalibrationSet ranges;
+  CalibrationSet held_back;
+  std::vector<int64_t> labels;  ///< Of the samples held back; empty without any.
+};
+
+/// Draws half of the samples, `most_held_back` at most, to be held back; the same ones for the same seed and number of
+/// samples, in random order. Errors: INVALID_ARGUMENT for fewer than two samples, inputs that disagree about their number, and
+/// labels that are not one per sample.
+absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+                                  int64_t most_held_back, uint64_t seed);
+
+/// The first `count` samples, or all when there are fewer. Requires: inputs that agree about their number.
+CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count);
+
+}  // namespace octet

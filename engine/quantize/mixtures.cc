@@ -1,0 +1,209 @@
+#include "engine/quantize/mixtures.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/ops/op.h"
+#include "engine/ops/reference_step.h"
+#include "engine/quantize/equalize.h"
+#include "engine/quantize/held_back.h"
+#include "engine/tensor/output_agreement.h"
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+using Kind = AccuracyFloor::Kind;
+
+// How many samples are enough to tell noise that differs by powers of ten.
+constexpr int64_t kFewSamples = 16;
+
+// The class of each sample.
+class ClassesSeen : public Collector {
+ public:
+  absl::Status Observe(ConstTensorView batch) override {
+    const auto rows = static_cast<size_t>(batch.shape()[0]);
+    const std::span<const float> scores = batch.span<float>();
+    const size_t classes = scores.size() / std::max<size_t>(rows, 1);
+    for (size_t row = 0; row < rows; ++row)
+      classes_.push_back(TopClass(scores.subspan(row * classes, classes)));
+    return absl::OkStatus();
+  }
+  std::vector<std::optional<size_t>>& classes() { return classes_; }
+
+ private:
+  std::vector<std::optional<size_t>> classes_;
+};
+
+// [N, C] or [N, C, 1, ...] of several classes.
+bool RanksClasses(const Graph& graph) {
+  if (graph.outputs.empty()) return false;
+  const Value& value = graph.value(graph.outputs[0]);
+  if (value.dtype != DType::kF32 || !value.shape || value.shape->rank() < 2) return false;
+  for (int axis = 2; axis < value.shape->rank(); ++axis) {
+    if ((*value.shape)[axis] != 1) return false;
+  }
+  return (*value.shape)[1] > 1;
+}
+
+// How many samples a model takes that does not batch; 1 for all others.
+int64_t OwnBatch(const Graph& graph) {
+  const auto& shape = graph.value(graph.inputs[0]).shape;
+  const bool fixed = shape && shape->rank() > 0 && (*shape)[0] != kUnknownDim;
+  return fixed ? (*shape)[0] : 1;
+}
+
+absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
+                        const std::vector<int64_t>& labels) {
+  const bool classes = floor.kind == Kind::kMaxDrop || floor.kind == Kind::kMinAgreement;
+  if (classes && !RanksClasses(graph)) {
+    return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
+                           FloorText(floor));
+  }
+  if (floor.kind == Kind::kMaxDrop && labels.empty())
+    return InvalidArgument("a floor for the {} needs labels", FloorText(floor));
+  return absl::OkStatus();
+}
+
+bool Holds(const AccuracyFloor& floor, const MixedPoint& point) {
+  constexpr double kRounding = 1e-9;
+  switch (floor.kind) {
+    case Kind::kMaxDrop:
+      return *point.drop <= floor.value + kRounding;
+    case Kind::kMinAgreement:
+      return *point.agreement >= floor.value - kRounding;
+    default:
+      return point.sqnr_db >= floor.value;
+  }
+}
+
+}  // namespace
+
+std::string FloorText(const AccuracyFloor& floor) {
+  switch (floor.kind) {
+    case Kind::kMaxDrop:
+      return Format("loss of top-1 of at most {} points", floor.value);
+    case Kind::kMinAgreement:
+      return Format("agreement with fp32 of at least {} %", floor.value);
+    default:
+      return Format("SQNR of at least {} dB", floor.value);
+  }
+}
+
+absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& recipe,
+                                           const CalibrationSet& set, const CalibrationRun& run) {
+  OCTET_RETURN_IF_ERROR(CheckFloor(recipe.floor, graph, run.labels));
+  Mixtures made;
+  made.graph_ = std::move(graph);
+  made.floor_ = recipe.floor;
+  made.run_ = run;
+  made.scores_ = RanksClasses(made.graph_);
+  OCTET_RETURN_IF_ERROR(made.CountMacs(set));
+  int64_t macs = 1;
+  for (const int64_t of_node : made.macs_) macs += of_node;
+  const int64_t most = std::clamp<int64_t>(kMostMacs / macs, kFewSamples, kMostHeldBack);
+  OCTET_ASSIGN_OR_RETURN(SplitSet split, HoldBack(set, run.labels, most, recipe.seed));
+  made.held_back_ = std::move(split.held_back);
+  made.held_back_count_ = made.held_back_.begin()->second.shape()[0];
+  made.few_ = FirstSamples(made.held_back_, std::max(kFewSamples, OwnBatch(made.graph_)));
+  if (recipe.equalize) {
+    OCTET_ASSIGN_OR_RETURN(made.equalized_,
+                           EqualizeChannels(made.graph_, recipe, split.ranges, run));
+  }
+  OCTET_ASSIGN_OR_RETURN(Statistics statistics,
+                         GatherStatistics(made.graph_, recipe, split.ranges, run, true));
+  made.statistics_ = std::make_unique<Statistics>(std::move(statistics));
+  OCTET_RETURN_IF_ERROR(made.AskFp32(split.labels));
+  return made;
+}
+
+absl::Status Mixtures::CountMacs(const CalibrationSet& set) {
+  Graph one = graph_;
+  for (const ValueId input : one.inputs) {
+    const auto samples = set.find(one.value(input).name);
+    if (samples == set.end()) continue;  // Calibrate will name it.
+    Shape shape = samples->second.shape();
+    if (shape.rank() == 0) continue;
+    const auto& own = one.value(input).shape;
+    const bool fixed = own && own->rank() > 0 && (*own)[0] != kUnknownDim;
+    shape[0] = fixed ? (*own)[0] : 1;
+    one.mutable_value(input).shape = shape;
+  }
+  OCTET_RETURN_IF_ERROR(InferShapes(one));
+  for (const NodeId id : one.order()) {
+    const auto at = static_cast<size_t>(id);
+    if (at >= macs_.size()) {
+      macs_.resize(at + 1);
+      reads_.resize(at + 1);
+    }
+    macs_[at] = MultiplyAdds(one, one.node(id));
+    for (const ValueId in : one.node(id).inputs) {
+      if (in == kNone || one.value(in).is_constant() || !one.value(in).has_static_shape()) continue;
+      reads_[at] += one.value(in).shape->elements();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Mixtures::AskFp32(const std::vector<int64_t>& labels) {
+  outputs_ = std::make_unique<KeptOutputs>(graph_);
+  if (outputs_->empty())
+    return InvalidArgument("a floor for the {} needs an FP32 output", FloorText(floor_));
+  ClassesSeen seen;
+  std::vector<Observation> observations = outputs_->Observations();
+  if (scores_) observations.push_back({graph_.outputs[0], &seen});
+  OCTET_RETURN_IF_ERROR(Calibrate(graph_, observations, held_back_, run_));
+  fp32_classes_ = std::move(seen.classes());
+  // A model with a batch of its own leaves out samples that do not fill the last one.
+  if (scores_) held_back_count_ = std::ssize(fp32_classes_);
+  labels_ = labels;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QuantizeResult> Mixtures::Make(const std::set<NodeId>& keep_float,
+                                              const QuantizeRecipe& ranges) {
+  ++runs_;
+  return InsertIntegers(graph_, ranges, *statistics_, SelectQuantized(graph_, keep_float),
+                        rounded_);
+}
+
+absl::StatusOr<double> Mixtures::Noise(const std::set<NodeId>& keep_float,
+                                       const QuantizeRecipe& ranges) {
+  OCTET_ASSIGN_OR_RETURN(const QuantizeResult result, Make(keep_float, ranges));
+  return outputs_->NoiseOf(result.graph, few_, run_);
+}
+
+double Mixtures::PercentRight(const std::vector<std::optional<size_t>>& classes) const {
+  int64_t right = 0;
+  for (size_t i = 0; i < classes.size(); ++i)
+    right += classes[i] && std::cmp_equal(*classes[i], labels_[i]);
+  return 100.0 * static_cast<double>(right) / static_cast<double>(classes.size());
+}
+
+absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
+                                      const QuantizeRecipe& ranges) {
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Make(keep_float, ranges));
+  ClassesSeen seen;
+  std::vector<Observation> more;
+  if (scores_) more.push_back({result.graph.outputs[0], &seen});
+  RunFigures figures;
+  OCTET_ASSIGN_OR_RETURN(const double noise,
+                         outputs_->NoiseOf(result.graph, held_back_, run_, more, &figures));
+  MixedPoint point{.float_layers = static_cast<int>(keep_float.size()),
+                   .sqnr_db = SqnrDbOf(noise),
+                   .int8_share = figures.int8_share,
+                   .us_per_sample = 1e6 * figures.seconds_per_sample};
+  if (scores_) {
+    const auto& classes = seen.classes();
+    int64_t agree = 0;
+    for (size_t i = 0; i < classes.size(); ++i)
+      agree += classes[i] && classes[i] == fp32_classes_[i];
+    point.agreement = 100.0 * static_cast<double>(agree) / static_cast<double>(classes.size());
+    if (!labels_.empty()) point.drop = PercentRight(fp32_classes_) - PercentRight(classes);
+  }
+  point.holds = Holds(floor_, point);
+  result.records.insert(result.records.end(), equalized_.begin(), equalized_.end());
+  return Mixture{std::move(result), std::move(point)};
+}
+
+}  // namespace octet

@@ -1,0 +1,83 @@
+// Mixtures of int8 and float layers, run on samples that their ranges have not seen.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "engine/graph/graph.h"
+#include "engine/quantize/insert_integers.h"
+#include "engine/quantize/mixed_precision_figures.h"
+#include "engine/quantize/output_noise.h"
+#include "engine/quantize/quantizer.h"
+#include "engine/quantize/statistics.h"
+
+namespace octet {
+
+/// "SQNR of at least 20 dB".
+std::string FloorText(const AccuracyFloor& floor);
+
+/// A file that could be written, and what it measured.
+struct Mixture {
+  QuantizeResult result;
+  MixedPoint point;
+};
+
+/// Everything that mixtures of one model share: ranges and moments from one part of the calibration set, the fp32 model's answers
+/// to the other, weights that were rounded before. Not thread-safe.
+class Mixtures {
+ public:
+  /// Samples held back, at most, and multiply-adds of one run over them.
+  static constexpr int64_t kMostHeldBack = 512;
+  static constexpr int64_t kMostMacs = int64_t{1} << 40;
+
+  /// Splits the set, equalizes the graph and gathers statistics. Errors: INVALID_ARGUMENT when the floor asks for labels or class
+  /// scores that are not there, or the model has no F32 output; as HoldBack, GatherStatistics and Calibrate.
+  static absl::StatusOr<Mixtures> Prepare(Graph graph, const QuantizeRecipe& recipe,
+                                          const CalibrationSet& set, const CalibrationRun& run);
+
+  const Graph& graph() const { return graph_; }
+  const Selection& all() const { return statistics_->selection; }
+  int64_t held_back() const { return held_back_count_; }
+  int runs() const { return runs_; }
+  /// Multiply-adds of a node for one sample, 0 where shapes are open.
+  int64_t MacsOf(NodeId node) const { return macs_.at(static_cast<size_t>(node)); }
+  /// Activations that the node reads, elements of one sample, 0 where shapes are open.
+  int64_t ReadsOf(NodeId node) const { return reads_.at(static_cast<size_t>(node)); }
+
+  /// Noise over signal in the outputs with `keep_float` in float, on few samples.
+  absl::StatusOr<double> Noise(const std::set<NodeId>& keep_float, const QuantizeRecipe& ranges);
+  /// Runs a mixture on all samples held back.
+  absl::StatusOr<Mixture> Run(const std::set<NodeId>& keep_float, const QuantizeRecipe& ranges);
+
+ private:
+  Mixtures() = default;
+
+  absl::Status CountMacs(const CalibrationSet& set);
+  absl::Status AskFp32(const std::vector<int64_t>& labels);
+  absl::StatusOr<QuantizeResult> Make(const std::set<NodeId>& keep_float,
+                                      const QuantizeRecipe& ranges);
+  double PercentRight(const std::vector<std::optional<size_t>>& classes) const;
+
+  Graph graph_;
+  AccuracyFloor floor_;
+  CalibrationRun run_;
+  std::unique_ptr<Statistics> statistics_;  ///< What observed a run may not move.
+  RoundedWeights rounded_;
+  std::vector<QuantizeRecord> equalized_;
+  CalibrationSet held_back_;
+  CalibrationSet few_;
+  int64_t held_back_count_ = 0;
+  std::unique_ptr<KeptOutputs> outputs_;             ///< Of fp32, on what is held back.
+  bool scores_ = false;                              ///< The first output ranks classes.
+  std::vector<std::optional<size_t>> fp32_classes_;  ///< Per sample held back, with `scores_`.
+  std::vector<int64_t> labels_;
+  std::vector<int64_t> macs_;   ///< By node.
+  std::vector<int64_t> reads_;  ///< By node.
+  int runs_ = 0;
+};
+
+}  // namespace octet
