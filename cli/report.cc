@@ -15,6 +15,7 @@
 #include "cli/version.h"
 #include <nlohmann/json.hpp>
 
+#include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
@@ -183,8 +184,8 @@ class Report {
   absl::Status Write(const nlohmann::ordered_json& record) {
     const nlohmann::ordered_json report = ToJson(record);
     if (!options_.json.empty())
-      OCTET_RETURN_IF_ERROR(WriteWhole(options_.json, ReportText(report)));
-    OCTET_RETURN_IF_ERROR(WriteWhole(options_.out, ReportPage(report)));
+      OCTET_RETURN_IF_ERROR(WriteWholeFile(options_.json, ReportText(report)));
+    OCTET_RETURN_IF_ERROR(WriteWholeFile(options_.out, ReportPage(report)));
     for (const auto& row : report["variants"]) Print(row);
     std::cout << "report: " << options_.out << '\n';
     return absl::OkStatus();

@@ -1,52 +1,33 @@
 #include "cli/report/page.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "cli/report/page_text.h"
-#include <sys/stat.h>
 
+#include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
+#include "server/http/page/page.h"
 
 namespace octet::cli {
 namespace {
 
 constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
 
-absl::Status CannotWrite(const std::string& path) {
-  return InvalidArgument("cannot write '{}': {}", path, std::strerror(errno));
-}
-
-std::string TemporaryName(const std::string& path) { return Format("{}.{}.tmp", path, getpid()); }
-
-absl::StatusOr<int> Create(const std::string& path, const std::string& temporary) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error))
-    return InvalidArgument("cannot write '{}': it is a folder, expected a file", path);
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd < 0) return CannotWrite(path);
-  return fd;
-}
-
-bool WriteAll(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(fd, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-  return fsync(fd) == 0;
+/// What stands before a mark of the page, of which there is one, and what behind it.
+std::pair<std::string_view, std::string_view> CutAt(std::string_view text, std::string_view mark) {
+  const size_t at = text.find(mark);
+  return {text.substr(0, at), text.substr(at + mark.size())};
 }
 
 }  // namespace
 
 std::string ReportPage(const nlohmann::ordered_json& report) {
-  std::string page(kPageBeforeData);
+  const auto [head, rest] = CutAt(kReportPage, "/*CHART*/");
+  const auto [middle, tail] = CutAt(rest, "/*DATA*/");
+  std::string page(head);
+  page += kChartJs;
+  page += middle;
   for (const char c : report.dump(-1, ' ', true, kReplace)) {
     switch (c) {
       case '<':
@@ -62,7 +43,7 @@ std::string ReportPage(const nlohmann::ordered_json& report) {
         page += c;
     }
   }
-  page += kPageAfterData;
+  page += tail;
   return page;
 }
 
@@ -71,22 +52,11 @@ std::string ReportText(const nlohmann::ordered_json& report) {
 }
 
 absl::Status CheckWritable(const std::string& path) {
-  const std::string temporary = TemporaryName(path);
-  OCTET_ASSIGN_OR_RETURN(const int fd, Create(path, temporary));
-  close(fd);
-  unlink(temporary.c_str());
-  return absl::OkStatus();
-}
-
-absl::Status WriteWhole(const std::string& path, std::string_view text) {
-  const std::string temporary = TemporaryName(path);
-  OCTET_ASSIGN_OR_RETURN(const int fd, Create(path, temporary));
-  const bool written = WriteAll(fd, text);
-  if (close(fd) == 0 && written && std::rename(temporary.c_str(), path.c_str()) == 0)
-    return absl::OkStatus();
-  const absl::Status status = CannotWrite(path);
-  unlink(temporary.c_str());
-  return status;
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    return InvalidArgument("cannot write '{}': it is a folder, expected a file", path);
+  }
+  return PendingFile(path).Open();
 }
 
 }  // namespace octet::cli

@@ -16,10 +16,8 @@ std::string ReportPage(const nlohmann::ordered_json& report);
 /// The report as indented JSON.
 std::string ReportText(const nlohmann::ordered_json& report);
 
-/// Says before the work whether WriteWhole(path) can succeed. Errors: INVALID_ARGUMENT naming the file.
+/// Says before the work whether the file can be written at its end. Errors: INVALID_ARGUMENT naming it for a folder, else as
+/// PendingFile.
 absl::Status CheckWritable(const std::string& path);
-
-/// Writes a file at once or not at all: a temporary file beside it, renamed. Errors: as CheckWritable.
-absl::Status WriteWhole(const std::string& path, std::string_view text);
 
 }  // namespace octet::cli

@@ -1,11 +1,10 @@
-// page.html with Chart.js in it, as embed.cmake writes it: what comes before the data, and what behind.
+// page.html, as it is part of the program: embed.cmake writes the source.
 #pragma once
 
 #include <string_view>
 
-namespace octet::cli {
+namespace octet {
 
-extern const std::string_view kPageBeforeData;
-extern const std::string_view kPageAfterData;
+extern const std::string_view kReportPage;
 
-}  // namespace octet::cli
+}  // namespace octet

@@ -1,6 +1,7 @@
 #include "server/http/experiments.h"
 
 #include "engine/tensor/status.h"
+#include "server/http/certificate_json.h"
 
 namespace octet {
 namespace {
@@ -95,6 +96,19 @@ absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository
   Json experiments = Json::array();
   for (const auto& version : versions) experiments.push_back(DescribeExperiment(*version));
   return Json{{"experiments", std::move(experiments)}};
+}
+
+absl::StatusOr<nlohmann::ordered_json> DescribeCertificates(const ModelRepository& repository,
+                                                            std::string_view model,
+                                                            std::string_view version) {
+  OCTET_ASSIGN_OR_RETURN(const auto found, repository.Find(model, version));
+  Json certificates = Json::array();
+  for (const ServedVariant& variant : found->variants) {
+    if (!variant.ready()) continue;
+    certificates.push_back({{"precision", PrecisionName(variant.precision)},
+                            {"layers", LayersAsJson(variant.certificate)}});
+  }
+  return Json{{"certificates", std::move(certificates)}};
 }
 
 }  // namespace octet

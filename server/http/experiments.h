@@ -28,4 +28,10 @@ namespace octet {
 absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
                                                            std::string_view model);
 
+/// {"certificates": [{"precision": "int8", "layers": [...]}]}: of each precision of a version that answers, as
+/// LayersAsJson; without layers when the model's shapes vary. Errors: as ModelRepository::Find.
+absl::StatusOr<nlohmann::ordered_json> DescribeCertificates(const ModelRepository& repository,
+                                                            std::string_view model,
+                                                            std::string_view version);
+
 }  // namespace octet

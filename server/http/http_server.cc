@@ -6,14 +6,17 @@
 #include <system_error>
 #include <utility>
 
+#include <nlohmann/json.hpp>
 #include <sys/socket.h>
 
 #include "engine/tensor/status.h"
 #include "server/http/connection_server.h"
+#include "server/http/experiments.h"
 #include "server/http/http_answer.h"
 #include "server/http/infer_handler.h"
 #include "server/http/json_reader.h"
 #include "server/http/json_writer.h"
+#include "server/http/page/page.h"
 
 namespace octet {
 namespace {
@@ -102,6 +105,8 @@ class HttpEndpoint final : public HttpServer {
     AddHealth();
     AddModels();
     AddRepository();
+    AddExperiments();
+    AddPage();
     AddRest();
   }
   ~HttpEndpoint() override { server_.Stop(); }
@@ -117,6 +122,8 @@ class HttpEndpoint final : public HttpServer {
   void AddHealth();
   void AddModels();
   void AddRepository();
+  void AddExperiments();
+  void AddPage();
   /// What is nobody's, and what went wrong.
   void AddRest();
   /// Answers a POST with a small body.
@@ -258,6 +265,44 @@ void HttpEndpoint::AddRepository() {
       static_cast<inference::RepositoryModelLoadResponse*>(nullptr));
   add("unload", static_cast<inference::RepositoryModelUnloadRequest*>(nullptr),
       static_cast<inference::RepositoryModelUnloadResponse*>(nullptr));
+}
+
+void HttpEndpoint::AddExperiments() {
+  const auto answer = [](const absl::StatusOr<nlohmann::ordered_json>& json, Response& response) {
+    if (!json.ok()) return AnswerError(json.status(), response);
+    AnswerJson(json->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), response);
+  };
+  server_.Get("/v2/experiments", [this, answer](const Request&, Response& response) {
+    // Before the first model is there, too, there are none.
+    answer(DescribeExperiments(parts_.repository, ""), response);
+  });
+  server_.Get("/v2/models/:model/experiments",
+              [this, answer](const Request& request, Response& response) {
+                answer(DescribeExperiments(parts_.repository, PathParameter(request, "model")),
+                       response);
+              });
+  for (const std::string base : {"/v2/models/:model", "/v2/models/:model/versions/:version"}) {
+    server_.Get(base + "/certificates", [this, answer](const Request& request, Response& response) {
+      answer(DescribeCertificates(parts_.repository, PathParameter(request, "model"),
+                                  PathParameter(request, "version")),
+             response);
+    });
+  }
+}
+
+void HttpEndpoint::AddPage() {
+  const auto add = [this](const char* path, std::string_view text, const char* type) {
+    server_.Get(path, [text, type](const Request&, Response& response) {
+      // Nothing of another server, and nobody's frame.
+      response.set_header("Content-Security-Policy",
+                          "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src "
+                          "'unsafe-inline'; img-src data:; connect-src 'self'; frame-ancestors 'none'");
+      response.set_header("X-Content-Type-Options", "nosniff");
+      response.set_content(text.data(), text.size(), type);
+    });
+  };
+  add("/", kStatusPage, "text/html; charset=utf-8");
+  add("/chart.js", kChartJs, "text/javascript; charset=utf-8");
 }
 
 void HttpEndpoint::AddRest() {

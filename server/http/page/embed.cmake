@@ -1,0 +1,22 @@
+# Writes OUT, a C++ source: NAMES[i], which HEADER declares in namespace octet, is the text of FILES[i].
+cmake_minimum_required(VERSION 3.28)
+set(source "// Written by embed.cmake.\n#include \"${HEADER}\"\n\nnamespace octet {\n\n")
+foreach(name file IN ZIP_LISTS NAMES FILES)
+  file(READ ${file} text)
+  string(LENGTH "${text}" length)
+  if(length EQUAL 0)
+    message(FATAL_ERROR "${file} is empty")
+  endif()
+  set(ends ")octet\"")  # of the literal
+  if(file MATCHES "\\.js$")
+    list(APPEND ends "</script")  # of the element that a page puts it in
+  endif()
+  foreach(end IN LISTS ends)
+    string(FIND "${text}" "${end}" at)
+    if(NOT at EQUAL -1)
+      message(FATAL_ERROR "${file} holds ${end}")
+    endif()
+  endforeach()
+  string(APPEND source "const std::string_view ${name} = R\"octet(${text})octet\";\n")
+endforeach()
+file(WRITE ${OUT} "${source}\n}  // namespace octet\n")
