@@ -4,7 +4,6 @@
 usage: report_page_test.py OCTET
 """
 
-import html.parser
 import json
 import pathlib
 import re
@@ -18,10 +17,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import octet_process
+from browser import BROWSER, opened
 from octet_process import octet
 
-BROWSER = "chromium-headless-shell"
-SECONDS = 100
 HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">&amp;\u2028\"'"
 
 # What the page cannot say itself: what went wrong in it, what was asked of others, what is on its canvases.
@@ -50,57 +48,12 @@ addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
-class Document(html.parser.HTMLParser):
-    """The texts of a page's tables, by caption: lists of rows; its title, headings, and what WATCH saw."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.headings, self.title, self.seen = {}, [], "", ""
-        self._into, self._text, self._rows = None, "", []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "table":
-            self._rows = []
-        elif tag == "tr":
-            self._rows.append([])
-        if tag in ("caption", "th", "td", "title", "h1", "h2", "h3") or ("id", "seen") in attributes:
-            self._into, self._text = tag, ""
-
-    def handle_data(self, data):
-        self._text += data
-
-    def handle_endtag(self, tag):
-        if tag != self._into:
-            return
-        if tag in ("th", "td"):
-            self._rows[-1].append(self._text)
-        elif tag == "caption":
-            self.tables[self._text] = self._rows
-        elif tag == "title":
-            self.title = self._text
-        elif tag == "pre":
-            self.seen = json.loads(self._text)
-        else:
-            self.headings.append(self._text)
-        self._into = None
-
-
-def opened(page, *words):
-    """Opens a page; returns its Document and the browser's messages about it."""
-    with tempfile.TemporaryDirectory() as home:
-        command = [BROWSER, "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={home}"]
-        command += ["--virtual-time-budget=5000", "--enable-logging=stderr", *words, "--dump-dom", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
-    return Document(done.stdout), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 def watched(page, more=""):
-    """A copy of the page that says what happens in it."""
+    """Returns the address of a copy of the page that says what happens in it."""
     text = page.read_text()
     copy = page.with_suffix(".watched.html")
     copy.write_text(text.replace("<style>", WATCH + "<style>", 1).replace("</body>", more + TELL + "</body>", 1))
-    return copy
+    return copy.as_uri()
 
 
 def write_model(path, name):

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""The page at the HTTP port in a browser, while somebody is answered: its numbers are those of the metrics.
+
+usage: status_page_test.py OCTET
+"""
+
+import re
+import sys
+import unittest
+import urllib.request
+
+import served_glyphs
+from browser import opened
+from served_glyphs import Served
+
+OCTET = ""
+REQUESTS = 120
+ROUTING = """routing:
+  split: {fp32: 1, int8: 1}
+  shadow: {precision: int8, against: fp32, percent: 100}
+  guard: {int8: {error_percent: 50}}
+"""
+PRECISIONS = "Precisions since their traffic was last changed"
+SHADOW = "Shadow copies against the answers"
+
+
+def setUpModule():
+    served_glyphs.set_up()
+
+
+def tearDownModule():
+    served_glyphs.tear_down()
+
+
+def rows(table):
+    """Returns {first cell: {column: cell}} of a table."""
+    head, *body = table
+    return {cells[0]: dict(zip(head, cells, strict=True)) for cells in body}
+
+
+class StatusPageTest(unittest.TestCase):
+    def test_the_page_shows_what_the_metrics_say(self):
+        with Served(OCTET, ROUTING) as served:
+            served.ask_all(REQUESTS)
+            answered = int(served.variant("octet_request_duration_seconds_count", "fp32"))
+            served.wait_for_copies(answered)
+            document, messages = opened(f"http://{served.server.http}/")
+            self.assertEqual(messages, [])
+            self.assertEqual(document.headings, ["Octet", "glyphs, version 1"])
+            precisions = rows(document.tables[PRECISIONS])
+            self.assertEqual(set(precisions), {"fp32", "int8"})
+            total = 0
+            for name, row in precisions.items():
+                count = int(served.variant("octet_request_duration_seconds_count", name))
+                total += count
+                self.assertEqual(row["requests"], str(count))
+                self.assertEqual(row["share"], "50.0 %")
+                self.assertEqual(row["errors"], "0")
+                mean = 1e6 * served.variant("octet_request_duration_seconds_sum", name) / count
+                self.assertAlmostEqual(float(row["mean us"].replace(",", "")), mean, delta=1)
+                ratio = 100 * served.variant("octet_int8_mac_ratio", name)
+                self.assertEqual(row["int8 multiply-adds"], f"{ratio:.1f} %")
+                self.assertEqual(row["rows per batch"], "1.0")
+            self.assertEqual(total, REQUESTS)
+            self.assertRegex(precisions["int8"]["over baseline us (95 %)"], r"^-?[\d,]+ \(-?[\d,]+ \.\. -?[\d,]+\)$")
+            self.assertRegex(precisions["int8"]["guard"], r"^\d+ kept, 0 broken$")
+            (pair,) = rows(document.tables[SHADOW]).values()
+            self.assertEqual(pair["compared"], str(answered))
+            print(precisions, pair)
+
+    def test_a_hostile_name_is_a_name(self):
+        name = "<img src=x onerror=document.title='owned'>"
+
+        def change(version):
+            version.parent.rename(version.parents[1] / name)
+
+        routing = f'name: "{name}"\n'
+        with Served(OCTET, routing, change) as served:
+            document, _ = opened(f"http://{served.server.http}/")
+            self.assertIn(f"{name}, version 1", document.headings)
+            self.assertEqual(document.title, "Octet")
+
+    def test_nothing_comes_from_elsewhere_and_nobody_frames_it(self):
+        with Served(OCTET, ROUTING) as served:
+            with urllib.request.urlopen(f"http://{served.server.http}/", timeout=10) as answer:
+                text = answer.read().decode()
+                self.assertIn("default-src 'none'", answer.headers["Content-Security-Policy"])
+                self.assertIn("frame-ancestors 'none'", answer.headers["Content-Security-Policy"])
+            self.assertEqual(re.findall(r"(?:src|href)=\"([^\"]*)\"", text), ["data:,", "chart.js"])
+            with urllib.request.urlopen(f"http://{served.server.http}/chart.js", timeout=10) as answer:
+                self.assertIn("javascript", answer.headers["Content-Type"])
+                self.assertIn(b"Chart.js v", answer.read())
+
+
+if __name__ == "__main__":
+    OCTET = sys.argv.pop(1)
+    unittest.main(verbosity=2)
