@@ -128,6 +128,10 @@ class Report {
   absl::Status PrepareFirst(Variant& variant) {
     const Shape& shape = variant.session.model().signature().inputs[0].shape;
     const int64_t rows = shape[0] == kUnknownDim ? 1 : shape[0];
+    if (rows > samples_->count()) {
+      return InvalidArgument("too few samples: the model's own batch is {}, got {}: '{}'", rows,
+                             samples_->count(), variant.file);
+    }
     OCTET_RETURN_IF_ERROR(variant.session.Prepare(samples_->BatchShapes(rows)));
     for (size_t i = 0; i < samples_->inputs().size(); ++i)
       samples_->Fill(i, 0, rows, variant.session.input(i));

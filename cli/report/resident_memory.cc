@@ -47,12 +47,13 @@ class Child {
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
-    errno = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
+    const int error = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     close(in[0]);
     close(out[1]);
-    if (errno == 0) return absl::OkStatus();
+    if (error == 0) return absl::OkStatus();
     pid_ = 0;
+    errno = error;
     return Failed();
   }
 

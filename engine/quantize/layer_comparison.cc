@@ -9,6 +9,7 @@
 #include <set>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "engine/engine.h"
 #include "engine/ops/op.h"
@@ -68,6 +69,7 @@ class PointFinder {
       for (const ValueId x : std::span(node.inputs).first(std::min<size_t>(2, node.inputs.size())))
         AddRead(x);
     }
+    LeaveCoincidences();
     const auto place = [&](const Point& p) { return PlaceOf(p.fp32); };
     std::ranges::stable_sort(points_, {}, place);
   }
@@ -91,6 +93,16 @@ class PointFinder {
     const ValueId reals = variant_.node(quantize).input(0);
     if (reals == kNone || variant_.value(reals).is_constant()) return;
     Add(variant_.value(reals).name, node.output(0), &node);
+  }
+
+  // Names that the fp32 graph does not have for the most part were given by somebody else; an equal one says nothing then.
+  void LeaveCoincidences() {
+    if (std::cmp_less_equal(unmatched_.size(), std::ranges::count_if(points_, &Point::inner)))
+      return;
+    std::erase_if(points_, [&](const Point& point) {
+      if (point.inner) unmatched_.insert(point.name);
+      return point.inner;
+    });
   }
 
   // Weights, as they are or widened by a Cast.
@@ -256,10 +268,13 @@ void AddRange(const Point& point, const Kept& exact, std::span<const double> fac
   size_t outside = 0;
   for (size_t i = 0; i < exact.elements().size(); ++i) {
     const auto x = static_cast<float>(scaled(i));
+    if (!std::isfinite(x)) continue;
     row.values.range = {std::min(row.values.range.min, x), std::max(row.values.range.max, x)};
     outside += x < row.range.min - scale / 2 || x > row.range.max + scale / 2 ? 1 : 0;
   }
-  for (size_t i = 0; i < exact.elements().size(); ++i) CountInto(row.values, scaled(i));
+  for (size_t i = 0; i < exact.elements().size(); ++i) {
+    if (const double x = scaled(i); std::isfinite(x)) CountInto(row.values, x);
+  }
   row.cut_off = static_cast<double>(outside) /
                 static_cast<double>(std::max<size_t>(1, exact.elements().size()));
 }

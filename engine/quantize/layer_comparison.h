@@ -56,7 +56,7 @@ struct LayerComparison {
   std::vector<ComparedValue> values;  ///< In the order of the fp32 graph.
   std::vector<QuantizedConstantUse> weights;
   int64_t samples = 0;  ///< At most; of large values fewer are kept.
-  /// Values of the variant that would have been compared, had the fp32 graph a value of their name and shape.
+  /// Values whose name and shape the fp32 graph does not have; all inside, when it has not most: equal names mean nothing then.
   std::vector<std::string> unmatched;
 };
 

@@ -165,6 +165,13 @@ class PageTest(unittest.TestCase):
         self.assertLessEqual(document.seen["wider"], 0)
         self.assertEqual(document.seen["painted"], document.seen["canvases"])
 
+    def test_drawing_anew_for_other_colours_leaves_nothing_behind(self):
+        document, _ = opened(watched(self.page, "<script>draw()</script>"), "--blink-settings=preferredColorScheme=0")
+        self.assertEqual(document.seen["errors"], [])
+        for what in ("canvases", "charts", "painted"):
+            self.assertEqual(document.seen[what], self.document.seen["canvases"], what)
+        self.assertEqual(document.headings, self.document.headings)
+
     def test_names_are_text_whatever_they_say(self):
         page, report = self.make("hostile", HOSTILE)
         document, _ = opened(watched(page))

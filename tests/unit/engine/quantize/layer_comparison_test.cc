@@ -174,9 +174,34 @@ TEST(CompareLayers, NamesWhatHasNoCounterpart) {
   const Graph fp32 = model.Build();
   Graph renamed = fp32;
   renamed.mutable_value(renamed.FindValue("inner")).name = "another";
-  LayerComparison comparison = Compare(fp32, renamed);
+  const LayerComparison comparison = Compare(fp32, renamed);
   EXPECT_THAT(Names(comparison), ElementsAre("x", "y"));
   EXPECT_THAT(comparison.unmatched, ElementsAre("another"));
+}
+
+// A chain of four convolutions, "v0" to "v2" between them.
+Graph Chain(const std::vector<std::string>& names) {
+  GraphBuilder b;
+  const Tensor w = Normal({2, 2, 1, 1}, 4);
+  ValueId at = b.Input("x", {kUnknownDim, 2, 4, 4});
+  std::vector<ValueId> between;
+  for (size_t i = 0; i <= names.size(); ++i) {
+    at = b.Op("Conv", {at, TwoConvs::Weights(b, w)});
+    if (i < names.size()) between.push_back(at);
+  }
+  b.Output(at, "y");
+  Graph graph = b.Build();
+  for (size_t i = 0; i < names.size(); ++i) graph.mutable_value(between[i]).name = names[i];
+  return graph;
+}
+
+TEST(CompareLayers, TakesEqualNamesForCoincidenceWhereMostDiffer) {
+  const Graph fp32 = Chain({"v0", "v1", "v2"});
+  EXPECT_THAT(Names(Compare(fp32, Chain({"v0", "v1", "other"}))),
+              ElementsAre("x", "v0", "v1", "y"));
+  const LayerComparison comparison = Compare(fp32, Chain({"v1", "another", "other"}));
+  EXPECT_THAT(Names(comparison), ElementsAre("x", "y"));
+  EXPECT_THAT(comparison.unmatched, ElementsAre("another", "other", "v1"));
 }
 
 TEST(CompareLayers, CountsTheStepsOfQuantizedWeights) {
