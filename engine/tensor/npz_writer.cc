@@ -1,0 +1,236 @@
+#include "engine/tensor/npz_writer.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <zip.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+namespace {
+
+// NumPy's name for the element type; nullopt when it has none. Strings are of bytes and get their length elsewhere.
+std::optional<std::string_view> DescrOf(DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return "|b1";
+    case DType::kU8:
+      return "|u1";
+    case DType::kI8:
+      return "|i1";
+    case DType::kU16:
+      return "<u2";
+    case DType::kI16:
+      return "<i2";
+    case DType::kU32:
+      return "<u4";
+    case DType::kI32:
+      return "<i4";
+    case DType::kU64:
+      return "<u8";
+    case DType::kI64:
+      return "<i8";
+    case DType::kF16:
+      return "<f2";
+    case DType::kF32:
+      return "<f4";
+    case DType::kF64:
+      return "<f8";
+    case DType::kString:
+      return "|S";
+    case DType::kBF16:
+    case DType::kUndefined:
+      break;
+  }
+  return std::nullopt;
+}
+
+std::string_view TextAt(const ConstTensorView& piece, int64_t element) {
+  return piece.data == nullptr ? std::string_view() : piece.as<std::string_view>()[element];
+}
+
+// The bytes of one .npy member, read once from the front.
+class NpyMember {
+ public:
+  explicit NpyMember(const NpzArray& array) : pieces_(array.pieces) {
+    const TensorSpec& first = pieces_.front().spec;
+    Shape shape = first.shape;
+    shape[0] = 0;
+    for (const ConstTensorView& piece : pieces_) {
+      shape[0] += piece.shape()[0];
+      if (first.dtype != DType::kString) continue;
+      for (int64_t i = 0; i < piece.elements(); ++i) {
+        width_ = std::max(width_, TextAt(piece, i).size());
+      }
+    }
+    WriteHeader(first.dtype, shape);
+    const size_t element_bytes = first.dtype == DType::kString ? width_ : SizeOf(first.dtype);
+    bytes_ = header_.size() + static_cast<size_t>(shape.elements()) * element_bytes;
+    run_ = {header_.data(), header_.size()};
+  }
+
+  size_t bytes() const { return bytes_; }
+
+  // Writes the next bytes to `dst`, at most `size`; returns how many, 0 at the end.
+  size_t Read(char* dst, size_t size) {
+    size_t done = 0;
+    while (done < size && (run_.bytes > 0 || NextRun())) {
+      const size_t bytes = std::min(size - done, run_.bytes);
+      if (run_.data == nullptr) {
+        std::memset(dst + done, 0, bytes);
+      } else if (bytes > 0) {
+        std::memcpy(dst + done, run_.data, bytes);
+        run_.data += bytes;
+      }
+      run_.bytes -= bytes;
+      done += bytes;
+    }
+    return done;
+  }
+
+ private:
+  // Bytes that lie together; zeros where there is no data.
+  struct Run {
+    const char* data = nullptr;
+    size_t bytes = 0;
+  };
+
+  void WriteHeader(DType dtype, const Shape& shape) {
+    std::string extents;
+    for (const int64_t extent : shape) extents += Format("{}, ", extent);
+    std::string descr(*DescrOf(dtype));
+    if (dtype == DType::kString) descr += std::to_string(width_);
+    std::string text =
+        Format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr, extents);
+    // Spaces up to a multiple of 64, so that a mapped file's elements are aligned.
+    constexpr size_t kPrefix = 10;
+    text.append(63 - (kPrefix + text.size()) % 64, ' ');
+    text += '\n';
+    header_ = std::string("\x93NUMPY\1\0", 8);
+    header_ += static_cast<char>(text.size() & 0xff);
+    header_ += static_cast<char>(text.size() >> 8);
+    header_ += text;
+  }
+
+  // False at the end. A run may be empty.
+  bool NextRun() {
+    while (piece_ < pieces_.size()) {
+      const ConstTensorView& piece = pieces_[piece_];
+      if (piece.dtype() != DType::kString) {
+        ++piece_;
+        run_ = {static_cast<const char*>(piece.data), piece.bytes()};
+        return true;
+      }
+      if (element_ == piece.elements()) {
+        ++piece_;
+        element_ = 0;
+        continue;
+      }
+      const std::string_view text = TextAt(piece, element_);
+      run_ = padding_ ? Run{nullptr, width_ - text.size()} : Run{text.data(), text.size()};
+      if (padding_) ++element_;
+      padding_ = !padding_;
+      return true;
+    }
+    return false;
+  }
+
+  const std::span<const ConstTensorView> pieces_;
+  std::string header_;
+  size_t width_ = 1;  // Of a string: NumPy knows none of no length.
+  size_t bytes_ = 0;
+  size_t piece_ = 0;
+  int64_t element_ = 0;
+  bool padding_ = false;
+  Run run_;
+};
+
+// libzip's view of a member.
+zip_int64_t ServeMember(void* user, void* data, zip_uint64_t length, zip_source_cmd_t command) {
+  auto* member = static_cast<NpyMember*>(user);
+  switch (command) {
+    case ZIP_SOURCE_SUPPORTS:
+      return ZIP_SOURCE_SUPPORTS_READABLE;
+    case ZIP_SOURCE_READ:
+      return static_cast<zip_int64_t>(member->Read(static_cast<char*>(data), length));
+    case ZIP_SOURCE_STAT: {
+      auto* stat = static_cast<zip_stat_t*>(data);
+      zip_stat_init(stat);
+      stat->valid = ZIP_STAT_SIZE;
+      stat->size = member->bytes();
+      return sizeof(zip_stat_t);
+    }
+    case ZIP_SOURCE_ERROR:
+      std::memset(data, 0, 2 * sizeof(int));
+      return 2 * sizeof(int);
+    default:  // Open, close and free have nothing to do: a member is read once.
+      return 0;
+  }
+}
+
+absl::Status CannotWrite(const std::string& path, std::string_view why) {
+  return MakeError(absl::StatusCode::kUnavailable, "cannot write ({}): '{}'", why, path);
+}
+
+struct ZipDiscarder {
+  void operator()(zip_t* archive) const { zip_discard(archive); }
+};
+
+absl::Status WriteArchive(const std::string& path, std::span<const NpzArray> arrays) {
+  int code = 0;
+  std::vector<std::unique_ptr<NpyMember>> members;  // Outlive the archive.
+  std::unique_ptr<zip_t, ZipDiscarder> archive(
+      zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code));
+  if (archive == nullptr) return CannotWrite(path, std::strerror(errno));
+  for (const NpzArray& array : arrays) {
+    members.push_back(std::make_unique<NpyMember>(array));
+    zip_source_t* source = zip_source_function(archive.get(), ServeMember, members.back().get());
+    if (source == nullptr) return CannotWrite(path, zip_strerror(archive.get()));
+    const zip_int64_t index =
+        zip_file_add(archive.get(), (array.name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8);
+    if (index < 0) {
+      zip_source_free(source);
+      return CannotWrite(path, zip_strerror(archive.get()));
+    }
+    if (zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE,
+                                 0) != 0) {
+      return CannotWrite(path, zip_strerror(archive.get()));
+    }
+  }
+  if (zip_close(archive.get()) != 0) return CannotWrite(path, zip_strerror(archive.get()));
+  static_cast<void>(archive.release());  // zip_close freed it.
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool NpzHolds(DType dtype) { return DescrOf(dtype).has_value(); }
+
+absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays) {
+  const std::filesystem::path target(path);
+  const std::string written =
+      (target.parent_path() / Format(".{}.part", target.filename().string())).string();
+  // libzip writes a file of its own beside an existing one, with that one's permissions, and moves it there.
+  ::unlink(written.c_str());
+  const int fd = ::open(written.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) return CannotWrite(path, std::strerror(errno));
+  ::close(fd);
+  absl::Status status = WriteArchive(written, arrays);
+  if (status.ok() && std::rename(written.c_str(), path.c_str()) != 0) {
+    status = CannotWrite(path, std::strerror(errno));
+  }
+  if (!status.ok()) ::unlink(written.c_str());
+  return status;
+}
+
+}  // namespace octet
