@@ -32,6 +32,13 @@ struct Written {
     bool operator==(const Shadow&) const = default;
   } shadow;
   std::map<std::string, ModelConfig::Routing::Guard> guard;
+  /// What capture consists of; nothing of it is there without the section.
+  struct Capture {
+    std::optional<double> percent;
+    std::optional<int64_t> max_bytes;
+    std::vector<std::string> redact;
+    bool operator==(const Capture&) const = default;
+  } capture;
 };
 
 absl::Status CheckPrecision(const std::string& name) {
@@ -204,6 +211,13 @@ std::vector<YamlKey> Keys(Written& w) {
        "what a broken rule does (alert when absent); fall_back: others answer unless it is asked "
        "for"},
 
+      {"capture.percent", OptionalNumber(&w.capture.percent, 0, 100), "%",
+       "share of the answered requests whose inputs are offered to the sample"},
+      {"capture.max_bytes", Integer(&w.capture.max_bytes, 1, INT64_MAX / 2), "bytes",
+       "memory of the sample of each version (64 MiB when absent)"},
+      {"capture.redact", TextList(&w.capture.redact), "",
+       "inputs that are kept as zeros, or empty strings"},
+
       {"versions.latest", Integer(&c.versions.latest, 1, 1'000'000), "versions",
        "load the so many highest versions"},
       {"versions.all", Boolean(&c.versions.all), "", "load every version"},
@@ -300,6 +314,18 @@ absl::StatusOr<std::optional<ModelConfig::Routing::Shadow>> MakeShadow(
   return shadow;
 }
 
+/// `capture` as it was written; nothing when it was not.
+absl::StatusOr<std::optional<ModelConfig::Capture>> MakeCapture(std::string_view file,
+                                                                const Written::Capture& written) {
+  if (written == Written::Capture()) return std::nullopt;
+  if (!written.percent) return InvalidArgument("{}: capture: percent is missing", file);
+  ModelConfig::Capture capture;
+  capture.percent = *written.percent;
+  capture.max_bytes = written.max_bytes.value_or(capture.max_bytes);
+  capture.redact = written.redact;
+  return capture;
+}
+
 absl::Status CheckModelConfig(const std::string& file, const ModelConfig& config) {
   for (const auto& [input, wire] : config.wire) OCTET_RETURN_IF_ERROR(CheckWire(file, input, wire));
   OCTET_RETURN_IF_ERROR(CheckRouting(file, config));
@@ -324,6 +350,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
     config.precisions.push_back(*ParsePrecision(name));
   }
   OCTET_ASSIGN_OR_RETURN(config.routing.shadow, MakeShadow(file, written.shadow));
+  OCTET_ASSIGN_OR_RETURN(config.capture, MakeCapture(file, written.capture));
   for (const auto& [name, guard] : written.guard) {
     config.routing.guard[*ParsePrecision(name)] = guard;
   }

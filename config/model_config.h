@@ -78,6 +78,15 @@ struct ModelConfig {
     bool operator==(const Routing&) const = default;
   } routing;
 
+  /// Inputs of answered requests, kept for calibration and replay.
+  struct Capture {
+    double percent = 0;                     ///< Of the answered requests, 0 .. 100.
+    int64_t max_bytes = int64_t{64} << 20;  ///< Memory of those that are kept, per version.
+    std::vector<std::string> redact;        ///< Inputs whose elements are kept as zeros.
+    bool operator==(const Capture&) const = default;
+  };
+  std::optional<Capture> capture;
+
   /// Which versions load: the `latest` so many (default 1), `all`, or the `specific` ones.
   struct Versions {
     std::optional<int> latest;

@@ -59,6 +59,11 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
       {"engine.max_model_bytes", Integer(&c.engine.max_model_bytes, 1, INT64_MAX / 2), "bytes",
        "largest ONNX file, external data included"},
 
+      {"capture.path", Text(&c.capture.path), "folder",
+       "where captured requests are written, MODEL/VERSION/SHAPES.npz; it must exist"},
+      {"capture.write_seconds", Integer(&c.capture.write_seconds, 1, 86400), "s",
+       "write what was captured this often"},
+
       {"logging.level", Choice({"trace", "debug", "info", "warn", "error", "off"}, level), "",
        "least severe event that is logged"},
       {"logging.access_log", Boolean(&c.logging.access_log), "", "one line per request"},

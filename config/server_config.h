@@ -65,6 +65,13 @@ struct ServerConfig {
     bool operator==(const Engine&) const = default;
   } engine;
 
+  /// Where requests of models that ask for it (capture in their model.yaml) are kept.
+  struct Capture {
+    std::string path;        ///< Folder, which must exist; empty = no model may ask for it.
+    int write_seconds = 60;  ///< Files are written this often, when there is something new.
+    bool operator==(const Capture&) const = default;
+  } capture;
+
   struct Logging {
     std::string level = "info";  ///< trace, debug, info, warn, error or off.
     bool access_log = false;     ///< One line per request.

@@ -41,6 +41,14 @@ void LookAtGuards(const ModelRepository& repository, TimePoint now) {
   }
 }
 
+void WriteCaptures(const ModelRepository& repository) {
+  const auto versions = repository.List("", "");
+  if (!versions.ok()) return;  // no model
+  for (const auto& version : *versions) {
+    if (version->capture != nullptr) version->capture->Write();
+  }
+}
+
 void LogListening(std::string_view protocol, const std::string& address, int port) {
   LogEvent(LogLevel::kInfo, "listening",
            {{"protocol", protocol}, {"address", HostPort(address, port)}});
@@ -79,6 +87,7 @@ class ServerProcess final : public Server {
   std::unique_ptr<GrpcServer> grpc_;
   std::optional<Ticker> poller_;
   std::optional<Ticker> guards_;
+  std::optional<Ticker> captures_;
 };
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
@@ -112,6 +121,10 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
 absl::Status ServerProcess::Load(const std::stop_token& stop) {
   guards_.emplace("guards", kGuardInterval, clock_,
                   [this](const std::stop_token&) { LookAtGuards(*repository_, clock_.Now()); });
+  if (!config_.capture.path.empty()) {
+    captures_.emplace("captures", std::chrono::seconds(config_.capture.write_seconds), clock_,
+                      [this](const std::stop_token&) { WriteCaptures(*repository_); });
+  }
   repository_->Poll(stop);
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
@@ -133,6 +146,7 @@ bool ServerProcess::Drain(TimePoint deadline) {
   gate_.Close();
   if (poller_) poller_->Stop();
   if (guards_) guards_->Stop();
+  if (captures_) captures_->Stop();
   dispatcher_.Close();  // no batch waits to become full any more
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
@@ -148,6 +162,8 @@ bool ServerProcess::Drain(TimePoint deadline) {
   metrics_endpoint_.reset();
   poller_.reset();
   guards_.reset();
+  captures_.reset();
+  if (repository_ != nullptr) WriteCaptures(*repository_);  // what the last requests brought
   return answered;
 }
 

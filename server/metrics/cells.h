@@ -165,4 +165,11 @@ struct ShadowDropLabel {
                                                               "draining"};
 };
 
+/// Why a request that was drawn is not captured; the order of CaptureDrop.
+struct CaptureDropLabel {
+  static constexpr std::string_view kName = "reason";
+  static constexpr std::array<std::string_view, 6> kValues = {"too_large", "axis_0", "shapes",
+                                                              "dtype",     "busy",   "memory"};
+};
+
 }  // namespace octet

@@ -82,6 +82,10 @@ Labels LabelsOf(const ShadowLabels& who) {
           {"against", who.against}};
 }
 
+Labels LabelsOf(const CaptureLabels& who) {
+  return {{"model", who.model}, {"version", who.version}};
+}
+
 /// Cells and the labels of their series.
 template <typename Metrics>
 using LiveCells = std::vector<std::pair<Labels, std::shared_ptr<const Metrics>>>;
@@ -159,10 +163,12 @@ std::vector<MetricFamily> MetricsRegistry::Collector::Collect() const {
 
   LiveCells<VariantMetrics> variants;
   LiveCells<ShadowMetrics> shadows;
+  LiveCells<CaptureMetrics> captures;
   {
     absl::MutexLock lock(&mutex_);
     variants = Live(variants_);
     shadows = Live(shadows_);
+    captures = Live(captures_);
   }
 #define OCTET_APPEND_VARIANTS(kind, member, name, help) \
   AppendFamily(name, help, &VariantMetrics::member, variants, families);
@@ -172,6 +178,10 @@ std::vector<MetricFamily> MetricsRegistry::Collector::Collect() const {
   AppendFamily(name, help, &ShadowMetrics::member, shadows, families);
   OCTET_SHADOW_METRICS(OCTET_APPEND_SHADOWS)
 #undef OCTET_APPEND_SHADOWS
+#define OCTET_APPEND_CAPTURES(kind, member, name, help) \
+  AppendFamily(name, help, &CaptureMetrics::member, captures, families);
+  OCTET_CAPTURE_METRICS(OCTET_APPEND_CAPTURES)
+#undef OCTET_APPEND_CAPTURES
   return families;
 }
 
@@ -184,6 +194,12 @@ std::shared_ptr<VariantMetrics> MetricsRegistry::Collector::ForVariant(
 std::shared_ptr<ShadowMetrics> MetricsRegistry::Collector::ForShadow(const ShadowLabels& labels) {
   absl::MutexLock lock(&mutex_);
   return Obtain(shadows_[labels]);
+}
+
+std::shared_ptr<CaptureMetrics> MetricsRegistry::Collector::ForCapture(
+    const CaptureLabels& labels) {
+  absl::MutexLock lock(&mutex_);
+  return Obtain(captures_[labels]);
 }
 
 }  // namespace octet

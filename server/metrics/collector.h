@@ -23,6 +23,7 @@ class MetricsRegistry::Collector final : public prometheus::Collectable {
 
   std::shared_ptr<VariantMetrics> ForVariant(const VariantLabels& labels);
   std::shared_ptr<ShadowMetrics> ForShadow(const ShadowLabels& labels);
+  std::shared_ptr<CaptureMetrics> ForCapture(const CaptureLabels& labels);
   ServerMetrics& server() { return server_; }
 
  private:
@@ -34,6 +35,7 @@ class MetricsRegistry::Collector final : public prometheus::Collectable {
   mutable absl::Mutex mutex_;
   mutable Held<VariantLabels, VariantMetrics> variants_ ABSL_GUARDED_BY(mutex_);
   mutable Held<ShadowLabels, ShadowMetrics> shadows_ ABSL_GUARDED_BY(mutex_);
+  mutable Held<CaptureLabels, CaptureMetrics> captures_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace octet

@@ -74,6 +74,22 @@
   METRIC(DifferenceHistogram, kl_divergence, "octet_shadow_kl_divergence_nats",                  \
          "Kullback-Leibler divergence from the answer, of outputs that are distributions.")
 
+/// Of every version whose requests are captured; labels model and version.
+#define OCTET_CAPTURE_METRICS(METRIC)                                                         \
+  METRIC(Counter, drawn, "octet_capture_drawn_requests_total",                                \
+         "Answered requests that were drawn: the sample is one of these.")                    \
+  METRIC(Counter, requests, "octet_captured_requests_total",                                  \
+         "Requests taken into the sample, those that were replaced later among them.")        \
+  METRIC(Counter, rows, "octet_captured_rows_total", "Rows of these requests.")               \
+  METRIC(CounterPer<CaptureDropLabel>, dropped, "octet_capture_dropped_requests_total",       \
+         "Drawn requests that could not be taken, by reason.")                                \
+  METRIC(Gauge, sample_requests, "octet_capture_sample_requests", "Requests in the sample.")  \
+  METRIC(Gauge, sample_rows, "octet_capture_sample_rows", "Rows in the sample.")              \
+  METRIC(Gauge, sample_bytes, "octet_capture_sample_bytes", "Memory of the sample.")          \
+  METRIC(Counter, writes, "octet_capture_writes_total", "Times that its files were written.") \
+  METRIC(Counter, write_failures, "octet_capture_write_failures_total",                       \
+         "Times that a file could not be written.")
+
 /// Of the process as a whole; no labels.
 #define OCTET_SERVER_METRICS(METRIC)                                       \
   METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total", \
@@ -93,6 +109,11 @@ struct VariantMetrics {
 /// The metrics of one pair of precisions. Thread-safety: safe.
 struct ShadowMetrics {
   OCTET_SHADOW_METRICS(OCTET_METRIC_MEMBER)
+};
+
+/// The metrics of one captured version. Thread-safety: safe.
+struct CaptureMetrics {
+  OCTET_CAPTURE_METRICS(OCTET_METRIC_MEMBER)
 };
 
 /// The metrics of the process. Thread-safety: safe.

@@ -20,6 +20,10 @@ std::shared_ptr<ShadowMetrics> MetricsRegistry::ForShadow(const ShadowLabels& la
   return collector_->ForShadow(labels);
 }
 
+std::shared_ptr<CaptureMetrics> MetricsRegistry::ForCapture(const CaptureLabels& labels) {
+  return collector_->ForCapture(labels);
+}
+
 ServerMetrics& MetricsRegistry::server() { return collector_->server(); }
 
 std::string MetricsRegistry::Text() const {

@@ -34,6 +34,13 @@ struct ShadowLabels {
   auto operator<=>(const ShadowLabels&) const = default;
 };
 
+/// Whom the series of a capture are about.
+struct CaptureLabels {
+  std::string model;
+  std::string version;
+  auto operator<=>(const CaptureLabels&) const = default;
+};
+
 /// Owns the process's metrics. Thread-safety: safe.
 class MetricsRegistry {
  public:
@@ -46,6 +53,7 @@ class MetricsRegistry {
   /// holder the series disappear.
   std::shared_ptr<VariantMetrics> ForVariant(const VariantLabels& labels);
   std::shared_ptr<ShadowMetrics> ForShadow(const ShadowLabels& labels);
+  std::shared_ptr<CaptureMetrics> ForCapture(const CaptureLabels& labels);
   ServerMetrics& server();
 
   /// Everything in Prometheus' text format.

@@ -35,6 +35,11 @@ void RetireShadow(const ModelVersion& version) {
   if (version.shadow != nullptr) version.shadow->retired = true;
 }
 
+/// Writes what was captured, when nobody goes on with it.
+void CloseCapture(const ModelVersion& version, const RequestCapture* next) {
+  if (version.capture != nullptr && version.capture.get() != next) version.capture->Close();
+}
+
 void LogLoaded(std::string_view model, int64_t number, Precision precision,
                const LoadedVariant& loaded) {
   const std::map<std::string, double> share = loaded.certificate.MacShare();
@@ -189,6 +194,7 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
 }
 
 void ModelLoader::Rebuild(int64_t number, Version& version) {
+  CatalogueVersion& row = version.row;
   auto built = BuildVersion({.model = name_,
                              .number = number,
                              .variants = version.variants,
@@ -196,9 +202,9 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                              .batching = settings_->batching,
                              .statistics = version.statistics,
                              .labels = settings_->labels,
-                             .before = version.row.served},
+                             .capture_path = server_.capture.path,
+                             .before = row.served},
                             metrics_);
-  CatalogueVersion& row = version.row;
   if (!built.ok()) {
     const absl::Status status = Annotate(built.status(), Format("{}/model.yaml", name_));
     Fail(status, "version_refused");
@@ -210,7 +216,10 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
     }
     return;
   }
-  if (row.served != nullptr) RetireShadow(*row.served);
+  if (row.served != nullptr) {
+    RetireShadow(*row.served);
+    CloseCapture(*row.served, (*built)->capture.get());
+  }
   row = {.reason = ReasonsOf(**built), .served = *std::move(built)};
   ShowReady(*row.served, version.variants);
   row.state = row.served->ready() ? VersionState::kReady : VersionState::kUnavailable;
@@ -245,6 +254,7 @@ void ModelLoader::TakeOut(Version& version, std::string reason) {
   if (version.row.served != nullptr) {
     ShowGone(*version.row.served);
     RetireShadow(*version.row.served);
+    CloseCapture(*version.row.served, nullptr);
     for (const ServedVariant& variant : version.row.served->variants) {
       if (variant.queue != nullptr) leaving.push_back(variant.queue);
     }

@@ -62,6 +62,10 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
     return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
                            files.config_path(), name, settings.config.name);
   }
+  if (settings.config.capture && server.capture.path.empty()) {
+    return InvalidArgument("{}: capture: the server's configuration has no capture.path",
+                           files.config_path());
+  }
   absl::StatusOr<ServerConfig::Batching> batching = ResolveBatching(server, settings.config);
   OCTET_RETURN_IF_ERROR(Annotate(batching.status(), files.config_path()));
   settings.batching = *batching;

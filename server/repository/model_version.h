@@ -11,6 +11,7 @@
 
 #include "config/model_config.h"
 #include "engine/engine.h"
+#include "server/capture/request_capture.h"
 #include "server/metrics/registry.h"
 #include "server/repository/experiment.h"
 #include "server/repository/variant_guard.h"
@@ -58,8 +59,9 @@ struct ModelVersion {
   std::vector<std::string> labels;          ///< Of the classes, by index; empty when unknown.
   ModelConfig::Routing routing;
   RouteTable routes;
-  std::vector<ServedVariant> variants;   ///< In the order of Precision.
-  std::shared_ptr<ServedShadow> shadow;  ///< Null without routing.shadow.
+  std::vector<ServedVariant> variants;      ///< In the order of Precision.
+  std::shared_ptr<ServedShadow> shadow;     ///< Null without routing.shadow.
+  std::shared_ptr<RequestCapture> capture;  ///< Null without capture.
   std::shared_ptr<VersionStatistics> statistics;
   std::shared_ptr<const Experiment> experiment;
 

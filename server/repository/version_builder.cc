@@ -86,6 +86,21 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   return absl::OkStatus();
 }
 
+/// What `capture` asks for: the one of the version before, when it fits; null when it asks for nothing.
+absl::StatusOr<std::shared_ptr<RequestCapture>> MakeCapture(const VersionParts& parts,
+                                                            const Signature& signature,
+                                                            MetricsRegistry& metrics) {
+  const std::optional<ModelConfig::Capture>& rule = parts.config.capture;
+  if (!rule) return nullptr;
+  if (parts.before != nullptr && parts.before->capture != nullptr &&
+      parts.before->capture->Serves(signature, *rule)) {
+    return parts.before->capture;
+  }
+  return RequestCapture::Make(
+      {.model = parts.model, .version = parts.number, .path = parts.capture_path}, signature, *rule,
+      metrics.ForCapture({parts.model, std::to_string(parts.number)}));
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionParts& parts,
@@ -109,6 +124,9 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
     OCTET_RETURN_IF_ERROR(AddQueue(parts, state, reference, served));
   }
   version->shadow = MakeShadow(*version, metrics);
+  if (reference != nullptr) {
+    OCTET_ASSIGN_OR_RETURN(version->capture, MakeCapture(parts, *reference, metrics));
+  }
   AddGuards(*version);
   version->routes = MakeRoutes(*version);
   const bool goes_on = parts.before != nullptr && IsSameExperiment(*parts.before, *version);

@@ -35,13 +35,16 @@ struct VersionParts {
   ServerConfig::Batching batching;
   std::shared_ptr<VersionStatistics> statistics;
   std::vector<std::string> labels;
-  std::shared_ptr<const ModelVersion> before;  ///< What this one replaces; null for the first.
+  std::string capture_path;
+  /// What this one replaces; null for the first. Its capture and its experiment go on where they fit.
+  std::shared_ptr<const ModelVersion> before;
 };
 
 /// Makes the version: queues, routes, metrics. A variant that did not load, or whose signature is
 /// not that of the first loaded one (in the order of Precision), is listed with its reason; the
 /// version itself may then have no variant that answers. INVALID_ARGUMENT when model.yaml does not
-/// fit the model: a wire mapping for an input that does not exist or cannot be mapped.
+/// fit the model: a wire mapping for an input that does not exist or cannot be mapped, or a capture as
+/// RequestCapture::Make refuses it.
 absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionParts& parts,
                                                                  MetricsRegistry& metrics);
 

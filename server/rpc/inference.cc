@@ -88,8 +88,11 @@ void Inference::Submit() {
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   copied_ = version_->shadow != nullptr &&
             WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
+  if (version_->capture != nullptr) {
+    if (const double draw = Draw(); version_->capture->Draws(draw)) capture_draw_ = draw;
+  }
   auto request = std::make_unique<InferenceRequest>();
-  if (copied_) {
+  if (copied_ || capture_draw_) {
     request->inputs = inputs_.views;
   } else {
     request->inputs = std::move(inputs_.views);
@@ -107,9 +110,11 @@ void Inference::Submit() {
 
 void Inference::Answer(const absl::Status& status, const RequestTimings& timings) {
   if (status.ok()) writer_.Complete(route_);
-  if (!status.ok() || !copied_) return Finish(status, timings);
+  if (!status.ok() || !(copied_ || capture_draw_)) return Finish(status, timings);
   Dispatcher& dispatcher = parts_.dispatcher;
-  std::shared_ptr<ServedShadow> shadow = version_->shadow;
+  const std::shared_ptr<RequestCapture> capture = capture_draw_ ? version_->capture : nullptr;
+  const double draw = capture_draw_.value_or(0);
+  std::shared_ptr<ServedShadow> shadow = copied_ ? version_->shadow : nullptr;
   AnsweredRequest answered = {
       .precision = route_.precision,
       .received = received_,
@@ -118,8 +123,9 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
       .messages = std::move(messages_),
       .message_bytes = request_.SpaceUsedLong() + response_.SpaceUsedLong()};
   Finish(status, timings);
-  // This object may be gone. The copy waits behind the answer, never the other way round.
-  SubmitShadow(std::move(shadow), std::move(answered), dispatcher);
+  // This object may be gone. What is copied waits behind the answer, never the other way round.
+  if (capture != nullptr) capture->Offer(draw, answered.inputs.views);
+  if (shadow != nullptr) SubmitShadow(std::move(shadow), std::move(answered), dispatcher);
 }
 
 void Inference::Finish(const absl::Status& status, const RequestTimings& timings) {

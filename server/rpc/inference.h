@@ -77,6 +77,8 @@ class Inference {
   const ServedVariant* variant_ = nullptr;
   Route route_;
   bool copied_ = false;  ///< A shadow copy follows the answer.
+  std::optional<double>
+      capture_draw_;  ///< Its inputs are offered to the capture behind the answer.
   DecodedInputs inputs_;
   ResponseWriter writer_;
 };

@@ -35,6 +35,7 @@ MODEL = ROOT / "demo/models/glyphs"
 SETTINGS = """
 batching: {max_queue_requests: 8}
 routing: {split: {fp32: 1, int8: 1}, sticky: {parameter: user}, shadow: {precision: int8, percent: 100}}
+capture: {percent: 10}
 """
 CLIENTS = 32  # more than the queues hold: some requests are refused
 DATA_SECONDS = 40  # from the first scrape to an answer to every query
@@ -134,7 +135,10 @@ class PrometheusTest(unittest.TestCase):
     def setUpClass(cls):
         folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         repository = make_repository(OCTET, folder)
-        cls.server = cls.enterClassContext(server.Server(OCTET, repository, folder))
+        captures = folder / "captures"
+        captures.mkdir()
+        configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
+        cls.server = cls.enterClassContext(server.Server(OCTET, repository, folder, configuration))
         cls.load = Load(cls.server.grpc)
         cls.addClassCleanup(cls.load.stop)
         cls.prometheus = Prometheus(folder / "prometheus", cls.server.metrics)

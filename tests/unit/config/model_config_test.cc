@@ -42,6 +42,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
       "    int8: {agreement_percent: 97.5, sqnr_db: 20, error_percent: 1, p99_us: 5000,\n"
       "           window_seconds: 30, min_samples: 10, recover_windows: 0, action: fall_back}\n"
       "    fp32: {p99_us: 9000}\n"
+      "capture: {percent: 2.5, max_bytes: 1024, redact: [x.1, y]}\n"
       "versions: {specific: [3, 1]}\n"
       "precisions: [fp32, int8, int8-dynamic]\n",
       "model.yaml");
@@ -58,6 +59,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   expected.routing.guard[Precision::kInt8] = {
       97.5, 20, 1, 5000, 30, 10, 0, ModelConfig::Routing::Guard::Action::kFallBack};
   expected.routing.guard[Precision::kFp32].p99_us = 9000;
+  expected.capture = {2.5, 1024, {"x.1", "y"}};
   expected.versions.specific = {3, 1};
   expected.precisions = {Precision::kFp32, Precision::kInt8, Precision::kInt8Dynamic};
   EXPECT_EQ(*config, expected);
@@ -172,6 +174,22 @@ TEST(ModelConfigTest, BadGuardsAreRefused) {
               HasSubstr("need copies"));
   EXPECT_THAT(ErrorOf("precisions: [fp32]\nrouting: {guard: {int8: {p99_us: 5}}}"),
               HasSubstr("routing.guard.int8: not among `precisions`: int8"));
+}
+
+TEST(ModelConfigTest, ACaptureHasAPercentageAndBounds) {
+  const auto config = ParseModelConfig("capture: {percent: 5}", "model.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_TRUE(config->capture.has_value());
+  EXPECT_EQ(config->capture->max_bytes, int64_t{64} << 20);
+  EXPECT_THAT(config->capture->redact, ElementsAre());
+  EXPECT_THAT(ErrorOf("capture: {redact: [x]}"),
+              HasSubstr("model.yaml: capture: percent is missing"));
+  EXPECT_THAT(ErrorOf("capture: {percent: 101}"),
+              HasSubstr("model.yaml:1:20: capture.percent: expected 0 .. 100, got 101"));
+  EXPECT_THAT(ErrorOf("capture: {percent: 5, max_bytes: 0}"),
+              HasSubstr("capture.max_bytes: expected 1 .. "));
+  EXPECT_THAT(ErrorOf("capture: {percent: 5, redacted: [x]}"),
+              HasSubstr("capture.redacted: unknown key, did you mean \"redact\"?"));
 }
 
 TEST(ModelConfigTest, OneVersionPolicyAtMost) {

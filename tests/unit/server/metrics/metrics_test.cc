@@ -107,6 +107,18 @@ TEST(MetricsTest, APairOfPrecisionsHasBothForLabels) {
   EXPECT_THAT(registry.Text(), Not(HasSubstr("octet_shadow_")));
 }
 
+TEST(MetricsTest, ACaptureHasModelAndVersionForLabels) {
+  MetricsRegistry registry(kBuild);
+  auto capture = registry.ForCapture({"net", "1"});
+  capture->dropped.Add(4);
+  EXPECT_EQ(registry.ForCapture({"net", "1"}), capture);
+  EXPECT_NE(registry.ForCapture({"net", "2"}), capture);
+  EXPECT_THAT(registry.Text(), HasSubstr(Format("octet_capture_dropped_requests_total{{{}}} 1\n",
+                                                R"(model="net",version="1",reason="busy")")));
+  capture.reset();
+  EXPECT_THAT(registry.Text(), Not(HasSubstr("octet_capture_")));
+}
+
 TEST(MetricsTest, DifferencesAreTwoBucketsADecade) {
   const auto& bounds = metric_bounds::kDifference;
   EXPECT_DOUBLE_EQ(bounds.front(), 1e-6);

@@ -1,0 +1,296 @@
+#include "server/capture/request_capture.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include <sys/stat.h>
+
+#include "engine/tensor/npz_writer.h"
+#include "engine/tensor/status.h"
+#include "server/logging/event_log.h"
+
+namespace octet {
+namespace {
+
+/// What keeping a request costs beside its elements: its node, control blocks, and the list that is made to write it.
+constexpr size_t kBytesPerRequest = sizeof(UniformSample::Entry) + 192;
+constexpr size_t kBytesPerInput =
+    sizeof(UniformSample::Input) + sizeof(ConstTensorView) + 2 * kTensorAlignment;
+
+/// Longer names are cut: file systems take 255 bytes, and one of ours is put around it while it is written.
+constexpr size_t kLongestName = 200;
+
+bool IsFolderName(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
+}
+
+/// "uint8-3x32x32_int64": element type and extents behind axis 0 of every input.
+std::string ShapesOf(std::span<const ConstTensorView> inputs) {
+  std::string text;
+  for (const ConstTensorView& input : inputs) {
+    if (!text.empty()) text += '_';
+    for (const char c : DTypeName(input.dtype())) {
+      text += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    }
+    for (int axis = 1; axis < input.shape().rank(); ++axis) {
+      text += Format("{}{}", axis == 1 ? '-' : 'x', input.shape()[axis]);
+    }
+  }
+  return text;
+}
+
+bool ShareAxis0(std::span<const ConstTensorView> inputs) {
+  return std::ranges::all_of(inputs, [&](const ConstTensorView& input) {
+    return input.shape().rank() > 0 && inputs[0].shape().rank() > 0 &&
+           input.shape()[0] == inputs[0].shape()[0];
+  });
+}
+
+absl::Status CheckInputs(const Signature& signature) {
+  if (signature.inputs.empty())
+    return absl::InvalidArgumentError("capture: the model has no inputs");
+  const TensorInfo* fixed = nullptr;  // An input whose extent along axis 0 is known.
+  for (const TensorInfo& input : signature.inputs) {
+    if (!NpzHolds(input.dtype)) {
+      return InvalidArgument("capture: element type of input '{}': .npz files hold no {}",
+                             input.name, DTypeName(input.dtype));
+    }
+    if (!input.rank_known) continue;
+    if (input.shape.rank() == 0) {
+      return InvalidArgument("capture: samples lie along axis 0, and input '{}' is a scalar",
+                             input.name);
+    }
+    if (input.shape[0] == kUnknownDim) continue;
+    if (fixed != nullptr && fixed->shape[0] != input.shape[0]) {
+      return InvalidArgument(
+          "capture: samples lie along axis 0, where inputs '{}' and '{}' have {} and {}",
+          fixed->name, input.name, fixed->shape[0], input.shape[0]);
+    }
+    fixed = &input;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRedacted(const Signature& signature, const ModelConfig::Capture& rule) {
+  std::string names;
+  for (const TensorInfo& input : signature.inputs) {
+    names += (names.empty() ? "" : ", ") + input.name;
+  }
+  for (const std::string& name : rule.redact) {
+    if (std::ranges::contains(signature.inputs, name, &TensorInfo::name)) continue;
+    return InvalidArgument("capture.redact: the model has no input '{}', it has {}", name, names);
+  }
+  return absl::OkStatus();
+}
+
+/// Makes a folder that nobody else can look into, unless it is there. A link in its place is refused: it might lead
+/// anywhere.
+absl::Status MakeFolder(const std::string& path) {
+  if (::mkdir(path.c_str(), 0700) == 0) return absl::OkStatus();
+  struct stat info{};
+  if (errno == EEXIST && ::lstat(path.c_str(), &info) == 0) {
+    if (S_ISDIR(info.st_mode)) return absl::OkStatus();
+    errno = ENOTDIR;
+  }
+  return MakeError(absl::StatusCode::kUnavailable, "cannot make a folder ({}): '{}'",
+                   std::strerror(errno), path);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<RequestCapture>> RequestCapture::Make(
+    const CaptureOrigin& origin, const Signature& signature, const ModelConfig::Capture& rule,
+    std::shared_ptr<CaptureMetrics> metrics) {
+  if (!IsFolderName(origin.model)) {
+    return InvalidArgument("capture: the model's name is no folder's: '{}'", origin.model);
+  }
+  OCTET_RETURN_IF_ERROR(CheckInputs(signature));
+  OCTET_RETURN_IF_ERROR(CheckRedacted(signature, rule));
+  return std::shared_ptr<RequestCapture>(  // The constructor is private.
+      new RequestCapture(origin, signature, rule, std::move(metrics)));
+}
+
+RequestCapture::RequestCapture(const CaptureOrigin& origin, const Signature& signature,
+                               const ModelConfig::Capture& rule,
+                               std::shared_ptr<CaptureMetrics> metrics)
+    : origin_(origin),
+      rule_(rule),
+      share_(rule.percent / 100),
+      metrics_(std::move(metrics)),
+      sample_(share_, static_cast<size_t>(rule.max_bytes)) {
+  for (const TensorInfo& input : signature.inputs) {
+    inputs_.push_back({.name = input.name,
+                       .dtype = input.dtype,
+                       .redacted = std::ranges::contains(rule.redact, input.name)});
+  }
+  ShowTotals();
+}
+
+bool RequestCapture::Serves(const Signature& signature, const ModelConfig::Capture& rule) const {
+  const auto same = [](const Input& mine, const TensorInfo& its) {
+    return mine.name == its.name && mine.dtype == its.dtype;
+  };
+  return rule == rule_ && std::ranges::equal(inputs_, signature.inputs, same);
+}
+
+void RequestCapture::Offer(double draw, std::span<const ConstTensorView> inputs) {
+  metrics_->drawn.Add();
+  if (!sample_.MayTake(draw) || closed_) return;
+  try {
+    Take(draw, inputs);
+  } catch (const std::bad_alloc&) {
+    Drop(CaptureDrop::kMemory);
+  }
+}
+
+void RequestCapture::Take(double draw, std::span<const ConstTensorView> inputs) {
+  using Verdict = UniformSample::Verdict;
+  const auto held = [](const ConstTensorView& input) { return NpzHolds(input.dtype()); };
+  if (!std::ranges::all_of(inputs, held)) return Drop(CaptureDrop::kDType);
+  if (!ShareAxis0(inputs)) return Drop(CaptureDrop::kAxis0);
+  const int64_t rows = inputs[0].shape()[0];
+  auto reservation = sample_.Reserve(draw, BytesOf(inputs), rows, ShapesOf(inputs));
+  switch (reservation.verdict) {
+    case Verdict::kPassed:
+      return ShowTotals();  // It may have ended the sample earlier.
+    case Verdict::kTooLarge:
+      return Drop(CaptureDrop::kTooLarge);
+    case Verdict::kTooManyShapes:
+      return Drop(CaptureDrop::kShapes);
+    case Verdict::kBusy:
+      return Drop(CaptureDrop::kBusy);
+    case Verdict::kTaken:
+      break;
+  }
+  std::vector<UniformSample::Input> copies;
+  try {
+    copies = CopyOf(inputs);
+  } catch (const std::bad_alloc&) {
+    sample_.Abandon(std::move(reservation));
+    throw;
+  }
+  sample_.Fill(std::move(reservation), std::move(copies));
+  metrics_->requests.Add();
+  metrics_->rows.Add(static_cast<uint64_t>(rows));
+  ShowTotals();
+}
+
+std::vector<UniformSample::Input> RequestCapture::CopyOf(
+    std::span<const ConstTensorView> inputs) const {
+  std::vector<UniformSample::Input> copies;
+  copies.reserve(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const ConstTensorView& input = inputs[i];
+    UniformSample::Input& copy = copies.emplace_back();
+    copy.spec = input.spec;
+    if (inputs_[i].redacted) continue;
+    if (input.dtype() == DType::kString) {
+      copy.elements = Tensor::Strings(input.shape(), input.span<std::string_view>());
+    } else {
+      copy.elements = Tensor(input.dtype(), input.shape());
+      if (input.bytes() > 0) std::memcpy(copy.elements.mutable_data(), input.data, input.bytes());
+    }
+  }
+  return copies;
+}
+
+size_t RequestCapture::BytesOf(std::span<const ConstTensorView> inputs) const {
+  size_t bytes = kBytesPerRequest;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    bytes += kBytesPerInput;
+    if (inputs_[i].redacted) continue;
+    const uint64_t elements = MemoryBytes(inputs[i]);
+    bytes += (elements + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+  }
+  return bytes;
+}
+
+void RequestCapture::ShowTotals() {
+  absl::MutexLock lock(&showing_);
+  const UniformSample::Totals totals = sample_.totals();
+  metrics_->sample_requests.Set(static_cast<double>(totals.requests));
+  metrics_->sample_rows.Set(static_cast<double>(totals.rows));
+  metrics_->sample_bytes.Set(static_cast<double>(totals.bytes));
+}
+
+void RequestCapture::Write() {
+  absl::MutexLock lock(&writing_);
+  const uint64_t changes = sample_.changes();
+  if (changes == written_changes_) return;
+  absl::Status status;
+  try {
+    status = WriteChanged(sample_.Take());
+  } catch (const std::bad_alloc&) {
+    status = absl::ResourceExhaustedError("out of memory for a capture's files");
+  }
+  if (status.ok()) written_changes_ = changes;
+  Report(status);
+}
+
+void RequestCapture::Close() {
+  closed_ = true;
+  Write();
+}
+
+absl::Status RequestCapture::WriteChanged(const UniformSample::Snapshot& snapshot) {
+  const std::string model = Format("{}/{}", origin_.path, origin_.model);
+  OCTET_RETURN_IF_ERROR(MakeFolder(model));
+  OCTET_RETURN_IF_ERROR(MakeFolder(Format("{}/{}", model, origin_.version)));
+  written_.resize(snapshot.shapes.size());
+  absl::Status first_error;
+  for (size_t shape = 0; shape < snapshot.shapes.size(); ++shape) {
+    if (written_[shape] == snapshot.shapes[shape].changes) continue;
+    const absl::Status status = WriteShape(snapshot, shape);
+    if (status.ok()) written_[shape] = snapshot.shapes[shape].changes;
+    first_error.Update(status);
+  }
+  return first_error;
+}
+
+std::string RequestCapture::FileOf(const UniformSample::Snapshot& snapshot, size_t shape) const {
+  std::string name = snapshot.shapes[shape].name;
+  if (name.size() > kLongestName) name = Format("{}-{}", name.substr(0, kLongestName), shape);
+  return Format("{}/{}/{}/{}.npz", origin_.path, origin_.model, origin_.version, name);
+}
+
+absl::Status RequestCapture::WriteShape(const UniformSample::Snapshot& snapshot,
+                                        size_t shape) const {
+  const std::string file = FileOf(snapshot, shape);
+  const auto same = [shape](const auto& entry) { return entry->shape == shape; };
+  const auto count = static_cast<size_t>(std::ranges::count_if(snapshot.entries, same));
+  if (count == 0) {  // All of them gave way to others.
+    if (std::remove(file.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kUnavailable, "cannot remove ({}): '{}'",
+                     std::strerror(errno), file);
+  }
+  std::vector<NpzArray> arrays(inputs_.size());
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    arrays[i].name = inputs_[i].name;
+    arrays[i].pieces.reserve(count);
+    for (const auto& entry : snapshot.entries) {
+      if (same(entry)) arrays[i].pieces.push_back(entry->inputs[i].view());
+    }
+  }
+  return WriteNpz(file, arrays);
+}
+
+void RequestCapture::Report(const absl::Status& status) {
+  (status.ok() ? metrics_->writes : metrics_->write_failures).Add();
+  if (status.ok() == !failing_) return;
+  failing_ = !status.ok();
+  if (failing_) {
+    LogEvent(LogLevel::kError, "capture_write_failed",
+             {{"model", origin_.model}, {"version", origin_.version}, {"error", Message(status)}});
+  } else {
+    LogEvent(LogLevel::kInfo, "capture_write_recovered",
+             {{"model", origin_.model}, {"version", origin_.version}});
+  }
+}
+
+}  // namespace octet
