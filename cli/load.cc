@@ -1,11 +1,10 @@
 // octet load: closed-loop load on a server, as many requests under way as asked for.
 #include <chrono>
 #include <iostream>
-#include <latch>
-#include <limits>
 #include <map>
 #include <memory>
 
+#include "cli/closed_loop.h"
 #include "cli/latencies.h"
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
@@ -42,53 +41,39 @@ struct Counts {
   }
 };
 
-// One request under way at a time; its completion sends the next. Only one thread is in a slot at any moment.
-class Slot {
+// Sends the requests in turn until the time is over.
+class LoadSlot final : public LoopSlot {
  public:
-  Slot(inference::GRPCInferenceService::Stub& stub,
-       const std::vector<inference::ModelInferRequest>& requests, size_t first,
-       Clock::time_point until, std::latch& done)
-      : stub_(stub), requests_(requests), next_(first), until_(until), done_(done) {}
+  LoadSlot(InferStub& stub, const std::vector<inference::ModelInferRequest>& requests, size_t first,
+           Clock::time_point until)
+      : stub_(stub), requests_(requests), next_(first), until_(until) {}
 
-  void Send() {
-    context_ = std::make_unique<grpc::ClientContext>();
-    response_.Clear();
-    sent_ = Clock::now();
-    const auto& request = requests_[next_++ % requests_.size()];
-    stub_.async()->ModelInfer(context_.get(), &request, &response_,
-                              [this](const grpc::Status& s) { Answered(s); });
+  Call Next() override {
+    if (Clock::now() >= until_) return {};
+    return {&stub_, &requests_[next_++ % requests_.size()]};
+  }
+
+  void Answered(const grpc::Status& status, inference::ModelInferResponse& response,
+                std::chrono::nanoseconds latency) override {
+    if (!status.ok()) {
+      ++counts_.errors[Format("{}: {}", static_cast<int>(status.error_code()),
+                              status.error_message())];
+      return;
+    }
+    counts_.latencies.Add(latency);
+    const auto precision = response.parameters().find("precision");
+    if (precision != response.parameters().end()) {
+      counts_.by_precision[precision->second.string_param()].Add(latency);
+    }
   }
 
   const Counts& counts() const { return counts_; }
 
  private:
-  void Answered(const grpc::Status& status) {
-    const auto now = Clock::now();
-    if (status.ok()) {
-      counts_.latencies.Add(now - sent_);
-      const auto precision = response_.parameters().find("precision");
-      if (precision != response_.parameters().end()) {
-        counts_.by_precision[precision->second.string_param()].Add(now - sent_);
-      }
-    } else {
-      ++counts_.errors[Format("{}: {}", static_cast<int>(status.error_code()),
-                              status.error_message())];
-    }
-    if (now < until_) {
-      Send();
-    } else {
-      done_.count_down();
-    }
-  }
-
-  inference::GRPCInferenceService::Stub& stub_;
+  InferStub& stub_;
   const std::vector<inference::ModelInferRequest>& requests_;
   size_t next_;
   const Clock::time_point until_;
-  std::latch& done_;
-  std::unique_ptr<grpc::ClientContext> context_;
-  inference::ModelInferResponse response_;
-  Clock::time_point sent_;
   Counts counts_;
 };
 
@@ -98,19 +83,18 @@ struct Run {
   Counts counts;
 };
 
-Run RunLoad(inference::GRPCInferenceService::Stub& stub,
-            const std::vector<inference::ModelInferRequest>& requests, int concurrency,
-            double seconds) {
+Run RunLoad(InferStub& stub, const std::vector<inference::ModelInferRequest>& requests,
+            int concurrency, double seconds) {
   const auto started = Clock::now();
   const auto until =
       started + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  std::latch done(concurrency);
-  std::vector<std::unique_ptr<Slot>> slots;
+  std::vector<std::unique_ptr<LoadSlot>> slots;
+  std::vector<LoopSlot*> running;
   for (int i = 0; i < concurrency; ++i) {
-    slots.push_back(std::make_unique<Slot>(stub, requests, static_cast<size_t>(i), until, done));
+    slots.push_back(std::make_unique<LoadSlot>(stub, requests, static_cast<size_t>(i), until));
+    running.push_back(slots.back().get());
   }
-  for (const auto& slot : slots) slot->Send();
-  done.wait();
+  RunClosedLoop(running);
   Run run{concurrency, std::chrono::duration<double>(Clock::now() - started).count(), {}};
   for (const auto& slot : slots) run.counts.Merge(slot->counts());
   return run;
@@ -136,12 +120,7 @@ nlohmann::ordered_json ToJson(Run& run) {
 }
 
 absl::Status Load(const LoadVerbOptions& options) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());
-  arguments.SetMaxSendMessageSize(std::numeric_limits<int>::max());
-  const auto channel =
-      grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
-  const auto stub = inference::GRPCInferenceService::NewStub(channel);
+  const std::unique_ptr<InferStub> stub = Connect(options.target);
   OCTET_ASSIGN_OR_RETURN(const auto requests, MakeRequests(*stub, options.source));
 
   nlohmann::ordered_json rows = nlohmann::json::array();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <random>
 
-#include "cli/samples.h"
 #include <grpcpp/grpcpp.h>
 
 #include "engine/tensor/bytes_elements.h"
@@ -15,10 +14,7 @@ namespace {
 inference::ModelInferRequest EmptyRequest(const RequestSource& source) {
   inference::ModelInferRequest request;
   request.set_model_name(source.model);
-  request.set_model_version(source.version);
-  if (!source.precision.empty()) {
-    (*request.mutable_parameters())["precision"].set_string_param(source.precision);
-  }
+  Address(request, source.version, source.precision);
   return request;
 }
 
@@ -97,26 +93,47 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
-absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
-    inference::GRPCInferenceService::Stub& stub, const RequestSource& source) {
+void Address(inference::ModelInferRequest& request, const std::string& version,
+             const std::string& precision) {
+  request.set_model_version(version);
+  request.mutable_parameters()->erase("precision");
+  if (precision.empty()) return;
+  (*request.mutable_parameters())["precision"].set_string_param(precision);
+}
+
+absl::StatusOr<SampleRequests> SampleRequests::Load(inference::GRPCInferenceService::Stub& stub,
+                                                    const RequestSource& source) {
   OCTET_ASSIGN_OR_RETURN(Signature signature, FetchSignature(stub, source));
-  if (source.data.empty()) return RandomRequest(signature, source);
   if (source.map.empty()) {
     OCTET_ASSIGN_OR_RETURN(signature, AsStored(std::move(signature), source.data));
   }
-  OCTET_ASSIGN_OR_RETURN(const Samples samples, Samples::Load(signature, source.data, source.map));
+  OCTET_ASSIGN_OR_RETURN(Samples samples, Samples::Load(signature, source.data, source.map));
+  return SampleRequests(source, std::move(samples));
+}
+
+inference::ModelInferRequest SampleRequests::Make(int64_t first, int64_t rows) const {
+  inference::ModelInferRequest request = EmptyRequest(source_);
+  const std::vector<Shape> shapes = samples_.BatchShapes(rows);
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const TensorInfo& info = samples_.inputs()[i].info;
+    Tensor tensor(info.dtype, shapes[i]);
+    samples_.Fill(i, first, rows, tensor.mutable_view());
+    AddInput(request, info.name, tensor);
+  }
+  return request;
+}
+
+absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
+    inference::GRPCInferenceService::Stub& stub, const RequestSource& source) {
+  if (source.data.empty()) {
+    OCTET_ASSIGN_OR_RETURN(const Signature signature, FetchSignature(stub, source));
+    return RandomRequest(signature, source);
+  }
+  OCTET_ASSIGN_OR_RETURN(const SampleRequests samples, SampleRequests::Load(stub, source));
   std::vector<inference::ModelInferRequest> requests;
   for (int64_t first = 0; first + source.rows <= samples.count() && requests.size() < kMaxRequests;
        first += source.rows) {
-    inference::ModelInferRequest request = EmptyRequest(source);
-    const std::vector<Shape> shapes = samples.BatchShapes(source.rows);
-    for (size_t i = 0; i < shapes.size(); ++i) {
-      const TensorInfo& info = samples.inputs()[i].info;
-      Tensor tensor(info.dtype, shapes[i]);
-      samples.Fill(i, first, source.rows, tensor.mutable_view());
-      AddInput(request, info.name, tensor);
-    }
-    requests.push_back(std::move(request));
+    requests.push_back(samples.Make(first, source.rows));
   }
   if (requests.empty())
     return InvalidArgument("{}: fewer samples than rows per request, {}", source.data, source.rows);

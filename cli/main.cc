@@ -10,8 +10,8 @@ namespace octet::cli {
 namespace {
 
 constexpr std::array kVerbs = {
-    AddServe,  AddQuantize, AddQat,    AddInspect,     AddCheck, AddGolden,  AddEval,
-    AddReport, AddBench,    AddLoad,   AddExperiments, AddTop,   AddRollout,
+    AddServe,  AddQuantize, AddQat,  AddInspect, AddCheck,       AddGolden, AddEval,
+    AddReport, AddBench,    AddLoad, AddReplay,  AddExperiments, AddTop,    AddRollout,
 };
 
 }  // namespace

@@ -24,5 +24,6 @@ void AddReport(CLI::App& app, Outcome& outcome);
 void AddExperiments(CLI::App& app, Outcome& outcome);
 void AddTop(CLI::App& app, Outcome& outcome);
 void AddRollout(CLI::App& app, Outcome& outcome);
+void AddReplay(CLI::App& app, Outcome& outcome);
 
 }  // namespace octet::cli

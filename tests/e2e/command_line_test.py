@@ -120,7 +120,7 @@ class BadInputTest(unittest.TestCase):
         self.assertEqual(octet("no-such-verb").returncode, 2)
 
     def test_every_verb_has_help(self):
-        for verb in ("serve", "quantize", "inspect", "check", "eval", "bench", "load"):
+        for verb in ("serve", "quantize", "inspect", "check", "eval", "bench", "load", "replay"):
             self.assertEqual(octet(verb, "--help").returncode, 0, verb)
 
 

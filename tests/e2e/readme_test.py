@@ -29,6 +29,15 @@ COVERED = {
         '"rollout", "glyphs", "--server"',
     ),
     "octet experiments glyphs --server localhost:8000": ("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"'),
+    # They need a running server and what it captured.
+    "./dev run -- octet quantize models/glyphs/1/fp32.onnx --calibration captures/glyphs/1/uint8-3x32x32.npz --map models/glyphs/model.yaml --to int8 --out models/glyphs/1": (
+        "tests/e2e/capture_test.py",
+        '"fp32.onnx", "--calibration", file, "--map", MAP, "--to", "int8"',
+    ),
+    "./dev run -- octet replay captures/glyphs/1/uint8-3x32x32.npz --server localhost:8001 --model glyphs --precision int8 --against fp32 --min-agreement 98": (
+        "tests/e2e/capture_test.py",
+        '"--precision", "int8", "--against", "fp32"',
+    ),
     # These two write the data and the model that are committed, and need the packages of the training.
     "./dev train-demo": ("dev", "train-demo) become_python demo/train.py"),
     "./dev shell -c 'python3 demo/generate.py'": ("demo/train.py", "generate"),

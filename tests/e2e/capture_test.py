@@ -1,0 +1,344 @@
+#!/usr/bin/env python3
+"""Lets `octet serve` capture requests, quantizes a model with them, and replays them: the loop from traffic to a precision.
+
+usage: capture_test.py OCTET
+"""
+
+import collections
+import concurrent.futures
+import importlib
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+
+import grpc
+import numpy
+import served_models
+from served_client import generate_stubs
+
+OCTET = ""
+MAP = served_models.GLYPHS / "model.yaml"
+IMAGES, TRUTH = served_models.load_test_set()
+SERIES = re.compile(r'^octet_(capture\w*)\{model="glyphs",version="1"(?:,reason="(\w+)")?\} (\S+)$', re.MULTILINE)
+FILE = "glyphs/1/uint8-3x32x32.npz"
+messages = services = None
+stubs = tempfile.TemporaryDirectory()
+
+
+def setUpModule():
+    global messages, services
+    generate_stubs(pathlib.Path(stubs.name))
+    messages = importlib.import_module("proto.inference_pb2")
+    services = importlib.import_module("proto.inference_pb2_grpc")
+
+
+def tearDownModule():
+    stubs.cleanup()
+
+
+def octet(*words):
+    return subprocess.run([OCTET, *map(str, words)], capture_output=True, text=True, timeout=200, check=False)
+
+
+class Captured:
+    """A server of the demo's fp32 model that captures to the folder `captures`, which is there unless `path` names another."""
+
+    def __init__(self, capture, path=None, write_seconds=1, executable=None):
+        self._folder = tempfile.TemporaryDirectory()
+        folder = pathlib.Path(self._folder.name)
+        self.captures = pathlib.Path(path or folder / "captures")
+        if path is None:
+            self.captures.mkdir()
+        self.models = folder / "models"
+        self.version = self.models / "glyphs/1"
+        self.version.mkdir(parents=True)
+        shutil.copy(served_models.GLYPHS / "1/fp32.onnx", self.version)
+        (self.models / "glyphs/model.yaml").write_text(MAP.read_text() + f"capture: {capture}\n")
+        configuration = f"capture: {{path: '{self.captures}', write_seconds: {write_seconds}}}\n"
+        self.server = served_models.server.Server(executable or OCTET, self.models, folder, configuration)
+        self._channel = grpc.insecure_channel(self.server.grpc)
+        self.stub = services.GRPCInferenceServiceStub(self._channel)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._channel.close()
+        with self.server:
+            if self.server.process.poll() is None:
+                self.server.stop()
+        self._folder.cleanup()
+
+    def ask(self, number):
+        """Returns the logits of one image, as bytes."""
+        request = messages.ModelInferRequest(model_name="glyphs")
+        request.inputs.add(name="image", datatype="UINT8", shape=[1, *IMAGES.shape[1:]])
+        request.raw_input_contents.append(IMAGES[number % len(IMAGES)].tobytes())
+        return self.stub.ModelInfer(request, timeout=20).raw_output_contents[0]
+
+    def metrics(self):
+        """Returns {name without octet_, or name and reason: value}."""
+        with urllib.request.urlopen(f"http://{self.server.metrics}/metrics", timeout=10) as page:
+            series = SERIES.findall(page.read().decode())
+        return {f"{name} {reason}".strip(): float(value) for name, reason, value in series}
+
+    def wait_until(self, condition):
+        until = time.monotonic() + 30
+        while not condition():
+            if time.monotonic() > until:
+                raise AssertionError(f"{self.metrics()}\n{self.server.last_words()}")
+            time.sleep(0.05)
+
+    def images(self):
+        with numpy.load(self.captures / FILE) as arrays:
+            return arrays["image"]
+
+    def wait_for_rows(self, count):
+        """Returns the captured images once the file holds that many."""
+        self.wait_until(lambda: (self.captures / FILE).exists() and len(self.images()) == count)
+        return self.images()
+
+    def replay(self, file, *words):
+        return octet("replay", file, "--server", self.server.grpc, "--model", "glyphs", *words)
+
+
+def counted(images):
+    return collections.Counter(image.tobytes() for image in images)
+
+
+class CaptureTest(unittest.TestCase):
+    def test_traffic_makes_an_int8_file_and_proves_it(self):
+        with Captured("{percent: 100}") as served:
+            for number in range(256):
+                served.ask(number)
+            images = served.wait_for_rows(256)
+            self.assertEqual(counted(images), counted(IMAGES[:256]))
+            self.assertEqual(images.dtype, numpy.uint8)
+            file = served.captures / FILE
+            self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+            for folder in (file.parent, file.parent.parent):
+                self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
+            self.assertEqual([path.name for path in file.parent.iterdir()], [file.name])
+
+            done = octet("quantize", served.version / "fp32.onnx", "--calibration", file, "--map", MAP, "--to", "int8", "--out", served.version)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            served.stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
+
+            gates = ["--min-agreement", 95, "--min-sqnr-db", 15]
+            sides = ["--precision", "int8", "--against", "fp32"]
+            done = served.replay(file, *sides, *gates, "--concurrency", 4, "--rows", 3, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            print(done.stdout)
+            self.assertEqual(report["rows"], 256)
+            self.assertEqual([side["answered_by"] for side in report["sides"]], [{"1/int8": 86}, {"1/fp32": 86}])
+            self.assertEqual([side["errors"] for side in report["sides"]], [0, 0])
+            (output,) = report["outputs"].values()
+            self.assertEqual(output["class_rows"], 256)
+            self.assertGreaterEqual(output["top1_percent"], 95)
+            self.assertLess(output["top1_percent"] + output["sqnr_db"], 200)
+            self.assertGreater(output["max_abs"], 0)
+            self.assertEqual(report["failures"], [])
+            self.assertIn("256 rows", served.replay(file, *sides).stdout)
+
+            done = served.replay(file, *sides, "--min-sqnr-db", 90)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, r"^octet: output '\w+': SQNR [0-9.]+ dB is below --min-sqnr-db 90\n$")
+
+    def test_answers_are_saved_and_expected(self):
+        with Captured("{percent: 100}") as served:
+            for number in range(20):
+                served.ask(number)
+            served.wait_for_rows(20)
+            file, saved = served.captures / FILE, served.models.parent / "saved.npz"
+            done = served.replay(file, "--save", saved)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(stat.S_IMODE(saved.stat().st_mode), 0o600)
+            done = served.replay(file, "--expect", saved, "--rows", 7, "--min-agreement", 100, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            (output,) = json.loads(done.stdout)["outputs"].values()
+            self.assertEqual(output["class_rows"], 20)
+            self.assertLess(output["max_abs"], 1e-4)
+            with numpy.load(saved) as arrays:
+                answers = {name: array[::-1] for name, array in arrays.items()}
+            numpy.savez(saved, **answers)
+            done = served.replay(file, "--expect", saved, "--min-agreement", 99)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, r"^octet: output '\w+': top-1 agreement [0-9.]+ % is below --min-agreement 99\n$")
+            numpy.savez(saved, **{name: array[:-1] for name, array in answers.items()})
+            done = served.replay(file, "--expect", saved)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("expected 20 rows, one per sample, got shape", done.stderr)
+
+    def test_capture_under_load_loses_no_request_and_stays_in_its_bounds(self):
+        bound = 1 << 20
+        with Captured(f"{{percent: 100, max_bytes: {bound}}}") as served:
+            expected = [served.ask(number) for number in range(32)]
+            with concurrent.futures.ThreadPoolExecutor(16) as pool:
+                answers = list(pool.map(served.ask, range(4000)))
+            self.assertEqual(len(answers), 4000)
+            # A batch rounds other than one row alone.
+            for answer, alone in zip(answers, expected):
+                numpy.testing.assert_allclose(numpy.frombuffer(answer, "f4"), numpy.frombuffer(alone, "f4"), atol=1e-4)
+            served.wait_until(lambda: served.metrics()["capture_writes_total"] >= 1)
+            served.wait_until(lambda: served.metrics()["capture_drawn_requests_total"] == 4032)
+            values = served.metrics()
+            print(values)
+            self.assertLessEqual(values["capture_sample_bytes"], bound)
+            self.assertGreater(values["capture_sample_bytes"], 0.9 * bound)
+            self.assertEqual(values["capture_write_failures_total"], 0)
+            self.assertEqual({name for name in values if name.startswith("capture_dropped") and values[name] > 0} - {"capture_dropped_requests_total busy"}, set())
+            served.server.stop()
+            images = served.images()
+            self.assertEqual(len(images), values["capture_sample_rows"])
+            self.assertEqual(counted(images) - counted(numpy.concatenate([IMAGES] * 5)), {}, "what nobody sent")
+
+    def test_a_share_is_captured(self):
+        with Captured("{percent: 25}") as served:
+            for number in range(400):
+                served.ask(number)
+            # Binomial: 25 % of 400 is 100, and five standard deviations are 43.
+            self.assertTrue(57 < served.metrics()["capture_drawn_requests_total"] < 143, served.metrics())
+
+    def test_a_failed_request_is_not_captured(self):
+        with Captured("{percent: 100}") as served:
+            request = messages.ModelInferRequest(model_name="glyphs")
+            request.inputs.add(name="image", datatype="UINT8", shape=[1, 3, 32, 31])
+            request.raw_input_contents.append(bytes(3 * 32 * 31))
+            with self.assertRaises(grpc.RpcError):
+                served.stub.ModelInfer(request, timeout=20)
+            served.ask(0)
+            self.assertEqual(len(served.wait_for_rows(1)), 1)
+            self.assertEqual(served.metrics()["capture_drawn_requests_total"], 1)
+
+    def test_the_end_and_an_unload_write(self):
+        with Captured("{percent: 100}", write_seconds=86400) as served:
+            served.ask(0)
+            served.stub.RepositoryModelUnload(messages.RepositoryModelUnloadRequest(model_name="glyphs"), timeout=60)
+            self.assertEqual(len(served.images()), 1)
+            served.stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
+            for number in range(3):
+                served.ask(number)
+            served.server.stop()
+            self.assertEqual(len(served.images()), 3)
+
+    def test_redacted_inputs_are_zeros(self):
+        with Captured("{percent: 100, redact: [image]}") as served:
+            served.ask(0)
+            images = served.wait_for_rows(1)
+            self.assertEqual(images.shape, (1, *IMAGES.shape[1:]))
+            self.assertFalse(images.any())
+            self.assertTrue(IMAGES[0].any())
+
+    def test_a_folder_that_cannot_be_written_is_counted_and_requests_are_answered(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # Permissions do not hold root back; /proc does.
+            path = "/proc" if os.geteuid() == 0 else folder
+            os.chmod(folder, 0o500)
+            with Captured("{percent: 100}", path=path) as served:
+                answer = served.ask(0)
+                served.wait_until(lambda: served.metrics()["capture_write_failures_total"] >= 2)
+                self.assertEqual(served.ask(0), answer)
+                said = served.server.log.read_text()
+                self.assertEqual(said.count("event=capture_write_failed model=glyphs version=1"), 1, said)
+                self.assertIn("cannot make a folder", said)
+
+    def test_a_folder_that_comes_back_is_written(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "mount"
+            with Captured("{percent: 100}", path=path) as served:
+                served.ask(0)
+                served.wait_until(lambda: served.metrics()["capture_write_failures_total"] >= 1)
+                path.mkdir()
+                served.wait_for_rows(1)
+                self.assertIn("event=capture_write_recovered", served.server.log.read_text())
+
+    def test_a_disk_that_is_full_leaves_the_file_before_and_is_tried_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # No file may become larger than 100 kB; the signal that a write beyond ends a process with is ignored.
+            limited = pathlib.Path(folder) / "octet"
+            limited.write_text(f"#!/bin/bash\ntrap '' XFSZ\nulimit -S -f 100\nexec {OCTET} \"$@\"\n")
+            limited.chmod(0o700)
+            with Captured("{percent: 100}", executable=limited) as served:
+                for number in range(20):
+                    served.ask(number)
+                served.wait_for_rows(20)
+                answers = [served.ask(number) for number in range(100)]
+                served.wait_until(lambda: served.metrics()["capture_write_failures_total"] >= 2)
+                self.assertEqual(counted(served.images()), counted(IMAGES[:20]))
+                self.assertEqual(os.listdir(served.captures / "glyphs/1"), ["uint8-3x32x32.npz"])
+                self.assertIn("File too large", served.server.log.read_text())
+                self.assertEqual([served.ask(number) for number in range(100)], answers)
+                resource.prlimit(served.server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                served.wait_for_rows(220)
+
+    def test_without_a_path_the_key_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = pathlib.Path(folder) / "glyphs"
+            shutil.copytree(served_models.GLYPHS, model)
+            (model / "model.yaml").write_text("capture: {percent: 100}\n")
+            done = octet("serve", "--check-config", "--repository", folder)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("model.yaml: capture: the server's configuration has no capture.path", done.stderr)
+
+
+class ReplayErrorsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.served = cls.enterClassContext(Captured("{percent: 0}"))
+        cls.file = served_models.ROOT / "demo/data/calibration.npz"
+
+    def assert_fails(self, done, words):
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn(words, done.stderr)
+
+    def test_failed_requests_fail_the_replay(self):
+        done = self.served.replay(self.file, "--precision", "bf16", "--against", "fp32", "--json")
+        self.assert_fails(done, "requests failed, one with ")
+        report = json.loads(done.stdout)
+        self.assertEqual(report["rows"], 0)
+        self.assertEqual(report["outputs"], {})
+        self.assertGreater(report["sides"][0]["errors"], 0)
+        self.assertEqual(report["sides"][1]["errors"], 0)
+
+    def test_a_gate_that_sees_nothing_is_no_pass(self):
+        done = self.served.replay(self.file, "--precision", "bf16", "--against", "fp32", "--min-agreement", 1, "--min-sqnr-db", 1)
+        self.assert_fails(done, "--min-agreement: no output with classes was compared")
+        self.assertIn("--min-sqnr-db: no output of floating point was compared", done.stderr)
+
+    def test_a_gate_needs_something_to_compare_with(self):
+        self.assert_fails(self.served.replay(self.file, "--min-agreement", 99), "need something to compare with")
+
+    def test_another_server_is_asked(self):
+        with Captured("{percent: 0}") as other:
+            done = self.served.replay(self.file, "--against-server", other.server.grpc, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            self.assertEqual([side["server"] for side in report["sides"]], [self.served.server.grpc, other.server.grpc])
+            (output,) = report["outputs"].values()
+            self.assertEqual((output["top1_percent"], output["max_abs"], output["sqnr_db"]), (100, 0, None))
+        self.assert_fails(self.served.replay(self.file, "--against-server", other.server.grpc, "--timeout-seconds", 5), "14: ")
+
+    def test_a_server_a_model_and_a_file_that_are_not_there(self):
+        self.assert_fails(octet("replay", self.file, "--server", "127.0.0.1:1", "--model", "glyphs"), "octet: ")
+        self.assert_fails(octet("replay", self.file, "--server", self.served.server.grpc, "--model", "nobody"), "unknown model")
+        self.assert_fails(self.served.replay("nowhere.npz"), "no such file: nowhere.npz")
+
+    def test_wrong_usage(self):
+        self.assertEqual(self.served.replay(self.file, "--expect", "x.npz", "--against", "fp32").returncode, 2)
+        self.assertEqual(self.served.replay(self.file, "--min-agreement", 101).returncode, 2)
+
+
+if __name__ == "__main__":
+    OCTET = sys.argv.pop(1)
+    unittest.main(verbosity=2)
