@@ -20,8 +20,38 @@ struct EvalOptions {
   std::string map;
   std::string reference;
   int64_t batch = 8;
+  bool layers = false;
   bool json = false;
 };
+
+/// The noise of each layer's result, that of the layers before it included.
+absl::StatusOr<nlohmann::ordered_json> NoiseByLayer(const EvalOptions& options,
+                                                    const CalibrationSet& inputs) {
+  OCTET_ASSIGN_OR_RETURN(Graph graph, ReadOnnxFile(options.model.path));
+  OCTET_ASSIGN_OR_RETURN(Graph reference, ReadOnnxFile(options.reference));
+  const CalibrationRun run{.threads = options.model.threads,
+                           .disabled_passes = options.model.disabled_passes};
+  OCTET_ASSIGN_OR_RETURN(const LayerComparison layers,
+                         CompareLayers(std::move(reference), std::move(graph), inputs, run));
+  nlohmann::ordered_json rows = nlohmann::json::array();
+  for (const ComparedValue& layer : layers.values) {
+    const bool noisy = layer.noise.noise > 0 && layer.noise.signal > 0;
+    rows.push_back({{"value", layer.name},
+                    {"operator", layer.op},
+                    {"sqnr_db", noisy ? nlohmann::json(layer.noise.SqnrDb()) : nlohmann::json()}});
+  }
+  return rows;
+}
+
+void PrintLayers(const nlohmann::ordered_json& layers) {
+  std::cout << Format("{:<40} {:<20} {:>8}\n", "result", "operator", "SQNR dB");
+  for (const nlohmann::ordered_json& layer : layers) {
+    const auto& sqnr_db = layer["sqnr_db"];
+    std::cout << Format("{:<40} {:<20} {:>8}\n", layer["value"].get<std::string>(),
+                        layer["operator"].get<std::string>(),
+                        sqnr_db.is_null() ? "-" : Format("{:.1f}", sqnr_db.get<double>()));
+  }
+}
 
 absl::Status Eval(const EvalOptions& options) {
   OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, options.model.Load());
@@ -37,11 +67,16 @@ absl::Status Eval(const EvalOptions& options) {
   }
   const bool has_labels = samples.has_labels();
   const bool has_reference = reference.has_value();
+  nlohmann::ordered_json layers;
+  if (options.layers) {
+    OCTET_ASSIGN_OR_RETURN(layers, NoiseByLayer(options, samples.AsModelInputs()));
+  }
   Session session(std::move(model));
   OCTET_ASSIGN_OR_RETURN(const Tally tally, Evaluate(session, reference ? &*reference : nullptr,
                                                      samples, options.batch));
-  const nlohmann::ordered_json json = ToJson(tally, has_labels, has_reference);
+  nlohmann::ordered_json json = ToJson(tally, has_labels, has_reference);
   if (options.json) {
+    if (options.layers) json["layers"] = std::move(layers);
     std::cout << json.dump(2) << '\n';
     return absl::OkStatus();
   }
@@ -52,6 +87,7 @@ absl::Status Eval(const EvalOptions& options) {
                         : equal          ? "equal outputs"
                                          : "not measured");
   }
+  if (options.layers) PrintLayers(layers);
   return absl::OkStatus();
 }
 
@@ -65,10 +101,13 @@ void AddEval(CLI::App& app, Outcome& outcome) {
   verb->add_option("--data", options->data, ".npz with the inputs, and labels")->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
-  verb->add_option("--reference", options->reference, "fp32 ONNX file to compare with");
+  CLI::Option* reference =
+      verb->add_option("--reference", options->reference, "fp32 ONNX file to compare with");
   verb->add_option("--batch", options->batch, "Samples per run")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  verb->add_flag("--layers", options->layers, "Compare every layer's result with the reference's")
+      ->needs(reference);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, &outcome] {
     if (const absl::Status status = Eval(*options); !status.ok()) outcome.exit_code = Fail(status);

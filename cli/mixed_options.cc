@@ -19,11 +19,11 @@ std::string Cell(const Json& value, int digits) {
 }
 
 void PrintPoint(const Json& point) {
-  std::cout << Format("  {:>12} {:>10.2f} {:>9} {:>11} {:>6} {:>12.1f}{}\n",
-                      point["float_layers"].get<int>(), 100 * point["int8_share"].get<double>(),
-                      Cell(point["sqnr_db"], 1), Cell(point["agreement"], 2),
-                      Cell(point["drop"], 2), point["us_per_sample"].get<double>(),
-                      point["chosen"].get<bool>() ? "  written" : "");
+  std::cout << Format(
+      "  {:>12} {:>10.2f} {:>9} {:>11} {:>6} {:>6} {:>11.1f}{}\n", point["float_layers"].get<int>(),
+      100 * point["int8_share"].get<double>(), Cell(point["sqnr_db"], 1),
+      Cell(point["agreement"], 2), Cell(point["drop"], 2), Cell(point["lost"], 2),
+      point["us_per_sample"].get<double>(), point["chosen"].get<bool>() ? "  written" : "");
 }
 
 }  // namespace
@@ -32,8 +32,11 @@ void MixedOptions::AddTo(CLI::App& verb) {
   CLI::Option_group* floor =
       verb.add_option_group("accuracy",
                             "What int8 must hold on held-back calibration samples; layers stay in "
-                            "float until it does [SQNR of 20 dB]");
-  floor->add_option("--max-drop", max_drop, "Points of top-1 to lose at most (needs labels)")
+                            "float until it does [an SQNR of 30 dB where "
+                            "all layers in int8 leave less than 20 dB]");
+  floor
+      ->add_option("--max-drop", max_drop,
+                   "Points of top-1 to lose at most, gains not counted (needs labels)")
       ->check(CLI::Range(0.0, 100.0));
   floor
       ->add_option("--min-agreement", min_agreement,
@@ -73,6 +76,7 @@ Json MixedAsJson(const MixedPrecision& mixed) {
                       {"sqnr_db", Finite(point.sqnr_db)},
                       {"agreement", Finite(point.agreement)},
                       {"drop", Finite(point.drop)},
+                      {"lost", Finite(point.lost)},
                       {"us_per_sample", point.us_per_sample},
                       {"holds", point.holds},
                       {"on_front", point.on_front},
@@ -89,7 +93,7 @@ void PrintMixed(const Json& mixed) {
   std::cout << Format("  floor: {}, on {} samples held back; {} mixtures ran\n",
                       mixed["floor"].get<std::string>(), mixed["held_back"].get<int64_t>(),
                       mixed["runs"].get<int>());
-  std::cout << "  float layers  int8 MACs %   SQNR dB  agreement %   drop    us/sample\n";
+  std::cout << "  float layers  int8 MACs %   SQNR dB  agreement %   drop   lost   us/sample\n";
   for (const Json& point : mixed["points"]) {
     if (point["on_front"].get<bool>() || point["chosen"].get<bool>()) PrintPoint(point);
   }

@@ -28,10 +28,13 @@ struct MixedPoint {
   std::optional<double>
       agreement;               ///< Per cent of samples with fp32's top-1, where there are classes.
   std::optional<double> drop;  ///< Points of top-1 lost, where there are labels as well.
-  double int8_share = 0;       ///< Of the multiply-adds, 0..1.
-  double us_per_sample = 0;    ///< In the fastest run.
-  bool holds = false;          ///< The floor.
-  bool on_front = false;       ///< No other point is as accurate with a larger int8 share.
+  /// Points of top-1 that fp32 has right and the mixture wrong. What luck wins on a few samples does not come again, so that
+  /// gains do not make up for these.
+  std::optional<double> lost;
+  double int8_share = 0;     ///< Of the multiply-adds, 0..1.
+  double us_per_sample = 0;  ///< In the fastest run.
+  bool holds = false;        ///< The floor.
+  bool on_front = false;     ///< No other point is as accurate with a larger int8 share.
   bool chosen = false;
 };
 

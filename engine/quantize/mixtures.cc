@@ -69,7 +69,7 @@ bool Holds(const AccuracyFloor& floor, const MixedPoint& point) {
   constexpr double kRounding = 1e-9;
   switch (floor.kind) {
     case Kind::kMaxDrop:
-      return *point.drop <= floor.value + kRounding;
+      return *point.lost <= floor.value + kRounding;
     case Kind::kMinAgreement:
       return *point.agreement >= floor.value - kRounding;
     default:
@@ -173,11 +173,26 @@ absl::StatusOr<double> Mixtures::Noise(const std::set<NodeId>& keep_float,
   return outputs_->NoiseOf(result.graph, few_, run_);
 }
 
-double Mixtures::PercentRight(const std::vector<std::optional<size_t>>& classes) const {
-  int64_t right = 0;
-  for (size_t i = 0; i < classes.size(); ++i)
-    right += classes[i] && std::cmp_equal(*classes[i], labels_[i]);
-  return 100.0 * static_cast<double>(right) / static_cast<double>(classes.size());
+void Mixtures::CompareClasses(const std::vector<std::optional<size_t>>& classes,
+                              MixedPoint& point) const {
+  int64_t agree = 0;
+  int64_t lost = 0;
+  int64_t gained = 0;
+  for (size_t i = 0; i < classes.size(); ++i) {
+    agree += classes[i] && classes[i] == fp32_classes_[i];
+    if (labels_.empty()) continue;
+    const bool right = classes[i] && std::cmp_equal(*classes[i], labels_[i]);
+    const bool was_right = fp32_classes_[i] && std::cmp_equal(*fp32_classes_[i], labels_[i]);
+    lost += was_right && !right;
+    gained += right && !was_right;
+  }
+  const auto percent = [&](int64_t count) {
+    return 100.0 * static_cast<double>(count) / static_cast<double>(classes.size());
+  };
+  point.agreement = percent(agree);
+  if (labels_.empty()) return;
+  point.lost = percent(lost);
+  point.drop = percent(lost - gained);
 }
 
 absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
@@ -193,14 +208,7 @@ absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
                    .sqnr_db = SqnrDbOf(noise),
                    .int8_share = figures.int8_share,
                    .us_per_sample = 1e6 * figures.seconds_per_sample};
-  if (scores_) {
-    const auto& classes = seen.classes();
-    int64_t agree = 0;
-    for (size_t i = 0; i < classes.size(); ++i)
-      agree += classes[i] && classes[i] == fp32_classes_[i];
-    point.agreement = 100.0 * static_cast<double>(agree) / static_cast<double>(classes.size());
-    if (!labels_.empty()) point.drop = PercentRight(fp32_classes_) - PercentRight(classes);
-  }
+  if (scores_) CompareClasses(seen.classes(), point);
   point.holds = Holds(floor_, point);
   result.records.insert(result.records.end(), equalized_.begin(), equalized_.end());
   return Mixture{std::move(result), std::move(point)};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -60,7 +61,7 @@ class Mixtures {
   absl::Status AskFp32(const std::vector<int64_t>& labels);
   absl::StatusOr<QuantizeResult> Make(const std::set<NodeId>& keep_float,
                                       const QuantizeRecipe& ranges);
-  double PercentRight(const std::vector<std::optional<size_t>>& classes) const;
+  void CompareClasses(const std::vector<std::optional<size_t>>& classes, MixedPoint& point) const;
 
   Graph graph_;
   AccuracyFloor floor_;

@@ -124,7 +124,11 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run));
   result.graph.metadata["octet.precision"] = std::string(PrecisionName(recipe.to));
-  result.graph.metadata["octet.recipe"] = RecipeText(recipe);
+  std::string& text = result.graph.metadata["octet.recipe"] = RecipeText(recipe);
+  if (result.mixed) {
+    const auto in_float = std::ranges::count(result.mixed->layers, false, &LayerDecision::int8);
+    text += Format(" float-layers={} of {}", in_float, result.mixed->layers.size());
+  }
   return result;
 }
 

@@ -24,14 +24,17 @@ std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 /// the ranges have not seen.
 struct AccuracyFloor {
   enum class Kind : uint8_t {
-    kAuto,  ///< kAutoSqnrDb, looked at only when the ranges are chosen by the outputs (RangeMethod::kAuto).
-    kAllInt8,       ///< Every layer that can be is int8.
-    kMaxDrop,       ///< Points of top-1 that may be lost; needs labels.
+    kAuto,     ///< kAutoSqnrDb where all layers in int8 leave less than kUselessSqnrDb; looked at
+               ///< when the ranges are chosen by the outputs (RangeMethod::kAuto) alone.
+    kAllInt8,  ///< Every layer that can be is int8.
+    kMaxDrop,  ///< Points of top-1 that may be lost, gains not counted; needs labels.
     kMinAgreement,  ///< Per cent of samples with the fp32 model's top-1.
     kMinSqnr,       ///< dB of SQNR in the outputs.
   };
-  /// A noisier file is of no use: with a hundredth of the outputs' power as noise, classes that are a tenth apart swap.
-  static constexpr double kAutoSqnrDb = 20;
+  /// With a hundredth of the outputs' power as noise, classes that are a tenth apart swap.
+  static constexpr double kUselessSqnrDb = 20;
+  /// What models have that need no layer in float.
+  static constexpr double kAutoSqnrDb = 30;
 
   Kind kind = Kind::kAuto;
   double value = 0;  ///< In the unit of `kind`.

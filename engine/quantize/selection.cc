@@ -47,9 +47,7 @@ class Selector {
     WantBackward(result.integers);
     result.kept_float = keep_float_;
     for (const NodeId id : graph_.order()) {
-      const bool fused = RoleOf(id) == Role::kFused;
-      if (fused && result.integers.contains(graph_.producer(graph_.node(id).inputs[0])))
-        result.integers.insert(id);
+      TellFused(id, result);
       if (RoleOf(id) == Role::kWeighted) result.weighted.push_back(*AsWeighted(graph_, id));
       if (RoleOf(id) == Role::kProduct) result.products.push_back(id);
     }
@@ -177,6 +175,22 @@ class Selector {
     }
   }
 
+  // Requires: the nodes before it are done.
+  void TellFused(NodeId id, Selection& result) const {
+    const Node& node = graph_.node(id);
+    if (RoleOf(id) == Role::kFused) {
+      const NodeId producer = graph_.producer(node.inputs[0]);
+      if (result.integers.contains(producer)) result.integers.insert(id);
+      if (result.behind_integers.contains(producer)) result.behind_integers.insert(id);
+    }
+    // A sum or product with what float makes is a post-op of the weighted node on its other side (fuse_residual).
+    const bool post_op = RoleOf(id) == Role::kJoin && (node.is("Add") || node.is("Mul")) &&
+                         !result.integers.contains(id);
+    if (post_op &&
+        std::ranges::any_of(node.inputs, [&](ValueId v) { return WeightedBehind(v) != kNone; }))
+      result.behind_integers.insert(id);
+  }
+
   // The weighted node behind `id`, looking through what belongs to it, or kNone; only if nobody else reads the result.
   NodeId WeightedBehind(ValueId id) const {
     while (graph_.SoleConsumer(id) != kNone && graph_.producer(id) != kNone) {
@@ -293,8 +307,9 @@ ValueId Selection::RangeOwner(ValueId id) const {
 
 bool Selection::ReadsReals(const Graph& graph, ValueId id, NodeId reader) const {
   if (integers.contains(reader)) return false;
+  if (kept_float.contains(reader)) return true;
   const NodeId producer = graph.producer(id);
-  return kept_float.contains(reader) || producer == kNone || !integers.contains(producer);
+  return !integers.contains(producer) && !behind_integers.contains(producer);
 }
 
 }  // namespace octet

@@ -28,7 +28,9 @@ struct Selection {
   std::vector<NodeId> products;
   /// Nodes that compute in integers.
   std::set<NodeId> integers;
-  /// Nodes that could but are to stay in float.
+  /// Float nodes that the passes make part of one that does: what they make is stored as its integers.
+  std::set<NodeId> behind_integers;
+  /// Nodes that could compute in integers but are to stay in float.
   std::set<NodeId> kept_float;
   /// Values that get a QuantizeLinear/DequantizeLinear pair, in graph order.
   std::vector<ValueId> quantized;

@@ -44,7 +44,7 @@ absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeR
                                              const CalibrationSet& calibration,
                                              const CalibrationRun& run, Chosen all_int8) {
   const double sqnr_db = SqnrDbOf(all_int8.noise);
-  if (recipe.floor.kind != AccuracyFloor::Kind::kAuto || sqnr_db >= AccuracyFloor::kAutoSqnrDb)
+  if (recipe.floor.kind != AccuracyFloor::Kind::kAuto || sqnr_db >= AccuracyFloor::kUselessSqnrDb)
     return std::move(all_int8.result);
   QuantizeRecipe floored = recipe;
   floored.floor = {AccuracyFloor::Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};

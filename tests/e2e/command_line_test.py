@@ -51,6 +51,14 @@ class QuantizedDemoTest(unittest.TestCase):
         self.assertEqual(result["count"], 320)
         self.assertGreaterEqual(result["agreement"], 98.5)
 
+    def test_every_layer_is_compared_with_fp32(self):
+        result = answer("eval", self.made["int8"]["file"], "--data", CALIBRATION, "--map", MAP, "--reference", FP32, "--layers")
+        operators = [layer["operator"] for layer in result["layers"]]
+        self.assertIn("Conv", operators)
+        for layer in result["layers"]:
+            if layer["sqnr_db"] is not None:
+                self.assertGreater(layer["sqnr_db"], 15, layer)
+
     def test_certificate_proves_int8(self):
         certificate = answer("inspect", self.made["int8"]["file"])
         self.assertEqual(certificate["precision"], "int8")

@@ -126,7 +126,7 @@ class MadeTest(unittest.TestCase):
         model = MODELS["kwt1"]
         with tempfile.TemporaryDirectory() as folder:
             (made,) = answer("quantize", model.fp32, "--to", "int8", "--calibration", model.calibration_data, "--map", model.map,
-                             "--threads", "2", "--out", folder)  # fmt: skip
+                             "--out", folder)  # fmt: skip
             self.assertGreaterEqual(evaluated(model, made["file"])["top1"], 93.0 - 0.005)
             self.assertGreaterEqual(answer("inspect", made["file"])["mac_share"]["int8"], 0.70)
             self.assertEqual(octet("inspect", made["file"], "--require-int8", "70").returncode, 0)

@@ -19,7 +19,9 @@ namespace octet {
 namespace mixed_precision_test {
 
 using testing::AllOf;
+using testing::Contains;
 using testing::ElementsAre;
+using testing::Field;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
@@ -135,13 +137,34 @@ TEST(MixedPrecision, IsNotAskedForByAllInt8) {
   EXPECT_THAT(made.graph, HasExactly(8, "DequantizeLinear"));
 }
 
+// Nothing would be left in int8: the file that was asked for is made, and its record says what it is worth.
+TEST(MixedPrecision, MakesANoisyFileWhereNoMixtureIsLessNoisy) {
+  GraphBuilder b;
+  const ValueId powers =
+      b.Op("Exp", {b.Op("Mul", {b.Input("x", {kUnknownDim, kFeatures}), b.Scalar(12.0F)})});
+  std::vector<float> swapped(kFeatures * kFeatures);
+  for (size_t i = 0; i < kFeatures; ++i) swapped[i * kFeatures + kFeatures - 1 - i] = 1;
+  const ValueId bands =
+      b.Op("MatMul", {powers, b.Constant<float>({kFeatures, kFeatures}, swapped)});
+  b.Output(b.Op("Log", {b.Op("Add", {bands, b.Scalar(1e-6F)})}), "logs");
+  const QuantizeResult made = Quantized(b.Build(), With({}));
+  EXPECT_FALSE(made.mixed);
+  EXPECT_THAT(made.graph, HasExactly(2, "DequantizeLinear"));
+  EXPECT_THAT(made.records,
+              Contains(AllOf(Field(&QuantizeRecord::what, "noisy"),
+                             Field(&QuantizeRecord::detail, HasSubstr("alone in int8")))));
+}
+
 TEST(MixedPrecision, HoldsAFloorOfLabelsAndOfAgreement) {
   const Graph graph = PowersAndLogarithm();
   const std::vector<int64_t> labels = LabelsOf(graph);
   const QuantizeResult by_labels = Quantized(graph, With({Kind::kMaxDrop, 4}), labels);
   ASSERT_TRUE(by_labels.mixed);
-  EXPECT_LE(*Chosen(*by_labels.mixed).drop, 4);
+  EXPECT_LE(*Chosen(*by_labels.mixed).lost, 4);
+  EXPECT_LE(*Chosen(*by_labels.mixed).drop, *Chosen(*by_labels.mixed).lost);
   EXPECT_FALSE(InInt8(by_labels)[2]);
+  EXPECT_EQ(by_labels.graph.metadata.at("octet.recipe"),
+            "static auto activations=UINT8 weights=per-channel float-layers=1 of 4");
   const QuantizeResult by_agreement = Quantized(graph, With({Kind::kMinAgreement, 96}));
   ASSERT_TRUE(by_agreement.mixed);
   EXPECT_GE(*Chosen(*by_agreement.mixed).agreement, 96);

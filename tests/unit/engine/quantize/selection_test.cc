@@ -102,7 +102,8 @@ TEST(Selection, QuantizesBothSidesOfAProduct) {
   const ValueId x = b.Input("x", {2, 8});
   const ValueId scores = b.Op("Softmax", {b.Op("MatMul", {x, b.Random({8, 3})})});
   const ValueId values = b.Op("MatMul", {b.Op("Transpose", {x}), b.Random({2, 4})});
-  const ValueId product = b.Op("MatMul", {scores, b.Op("Slice", {values, b.IntList({0}), b.IntList({3})})});
+  const ValueId product =
+      b.Op("MatMul", {scores, b.Op("Slice", {values, b.IntList({0}), b.IntList({3})})});
   b.Output(product);
   const Graph graph = b.Build();
   const Selection selection = SelectQuantized(graph);
@@ -144,6 +145,21 @@ TEST(Selection, LetsFloatReadTheRealsOfFloat) {
   const Selection selection = SelectQuantized(graph);
   EXPECT_THAT(selection.quantized, ElementsAre(normal));
   EXPECT_TRUE(selection.ReadsReals(graph, normal, graph.producer(sum)));
+}
+
+// A sum that a convolution adds itself, and the activation behind it, exist as its integers alone.
+TEST(Selection, LetsFloatReadTheIntegersOfAConvolutionThatAdds) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 4, 6, 6});
+  const ValueId c = b.Op("Conv", {x, b.Random({4, 4, 1, 1})});
+  const ValueId relu = b.Op("Relu", {b.Op("Add", {c, b.Op("Exp", {x})})});
+  const ValueId again = b.Op("Conv", {relu, b.Random({4, 4, 1, 1})});
+  const ValueId reader = b.Op("Exp", {relu});
+  b.Output(b.Op("Mul", {again, reader}));
+  const Graph graph = b.Build();
+  const Selection selection = SelectQuantized(graph);
+  EXPECT_THAT(selection.quantized, ElementsAre(x, relu));
+  EXPECT_FALSE(selection.ReadsReals(graph, relu, graph.producer(reader)));
 }
 
 TEST(Selection, FindsNothingWithoutProducts) {
