@@ -204,6 +204,25 @@ TEST(CompareLayers, TakesEqualNamesForCoincidenceWhereMostDiffer) {
   EXPECT_THAT(comparison.unmatched, ElementsAre("another", "other", "v1"));
 }
 
+TEST(CompareLayers, KnowsTheNamesThatDynamicQuantizationGives) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2, 8});
+  const ValueId first = b.Op("MatMul", {x, b.Random({8, 8})});
+  b.Output(b.Op("MatMul", {first, b.Random({8, 4})}), "y");
+  Graph fp32 = b.Build();
+  fp32.mutable_value(first).name = "first";
+  const auto dynamic = Quantize(fp32, {.to = Precision::kInt8Dynamic}, {}, {});
+  ASSERT_TRUE(dynamic.ok()) << dynamic.status();
+  const auto comparison =
+      CompareLayers(fp32, dynamic->graph, {{"x", Normal({kSamples, 2, 8}, 5)}}, {});
+  ASSERT_TRUE(comparison.ok()) << comparison.status();
+  EXPECT_THAT(Names(*comparison), ElementsAre("x", "first", "y"));
+  EXPECT_GT(comparison->values[1].noise.SqnrDb(), 25);
+  EXPECT_THAT(comparison->unmatched, ElementsAre());
+  ASSERT_EQ(comparison->weights.size(), 2U);
+  EXPECT_EQ(comparison->weights[0].op, "MatMulInteger");
+}
+
 TEST(CompareLayers, CountsTheStepsOfQuantizedWeights) {
   GraphBuilder b;
   const ValueId x = b.FakeQuantize(b.Input("x", {kUnknownDim, 2, 4, 4}), 0.03F, 128);
