@@ -116,7 +116,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 
 /// A rollout's word over the operator's: what `rollout` gives of `routing` (the default, the split, the
-/// shadow, the guards: each as a whole) and of `precisions` is taken in the place of what `model`
+/// shadow, the guards: each as a whole), of `capture` and of `precisions` is taken in the place of what `model`
 /// says. INVALID_ARGUMENT as ParseModelConfig when both together make no sense; `file` names the
 /// rollout's. Its other keys must be absent: a rollout moves traffic and nothing else.
 absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,

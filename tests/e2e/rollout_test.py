@@ -129,6 +129,19 @@ class RolloutTest(unittest.TestCase):
             self.assertGreater(proof["mac_share"]["int8"], 0.9)
             self.assertEqual(self.rollout(served)[0], 1, "int8 answers already")
 
+    def test_the_traffic_itself_is_the_calibration_set(self):
+        with tempfile.TemporaryDirectory() as captures:
+            configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
+            with Served(OCTET, ALONE, without_int8, configuration) as served:
+                with Traffic(served) as traffic:
+                    code, out, _ = self.rollout(served, "--captures", captures, "--capture-samples", "150")
+                self.assertEqual(code, 0, out)
+                self.assertIn("capture: 150 samples", out)
+                self.assertEqual(traffic.precisions(), {"fp32", "int8"})
+                self.assert_every_answer_is_right(traffic, served)
+                self.assertEqual((served.models / "glyphs/.rollout/calibration.npz").stat().st_mode & 0o777, 0o600)
+                self.assertNotIn("capture", (served.models / "glyphs/rollout.yaml").read_text())
+
     def test_a_bad_file_is_rolled_back_and_no_client_notices(self):
         with Served(OCTET, ALONE, without_int8) as served:
             before = sorted(path.name for path in (served.models / "glyphs/1").iterdir())

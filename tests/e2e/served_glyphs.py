@@ -50,7 +50,7 @@ def spoil(path):
 class Served:
     """A server of the demo's model in fp32 and int8."""
 
-    def __init__(self, octet, routing, change=lambda version: None):
+    def __init__(self, octet, routing, change=lambda version: None, configuration=""):
         self._folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self._folder.name)
         models = served_models.make_repository(octet, folder)
@@ -59,7 +59,7 @@ class Served:
         (models / "glyphs/model.yaml").write_text((served_models.GLYPHS / "model.yaml").read_text() + routing)
         change(models / "glyphs/1")
         self.models = models
-        self.server = served_models.server.Server(octet, models, folder)
+        self.server = served_models.server.Server(octet, models, folder, configuration)
         self._channel = grpc.insecure_channel(self.server.grpc)
         self.stub = services.GRPCInferenceServiceStub(self._channel)
 

@@ -56,6 +56,7 @@ class FakeRepository final : public ModelRepository {
     version->shadow = MakeShadow(*version, metrics_);
     AddGuards(*version);
     version->routes = MakeRoutes(*version);
+    version->experiment = std::make_shared<const Experiment>(*version);
     return version;
   }
 

@@ -132,8 +132,32 @@ TEST_F(HttpServerTest, SaysWhetherItIsReady) {
   EXPECT_THAT(Post(kInfer, RowJson()), HasSubstr("503 {\"error\":\"the server is shutting down"));
 }
 
+TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
+  const httplib::Result page = client_->Get("/");
+  ASSERT_TRUE(page);
+  EXPECT_EQ(page->status, 200);
+  EXPECT_EQ(page->get_header_value("Content-Type"), "text/html; charset=utf-8");
+  EXPECT_THAT(page->get_header_value("Content-Security-Policy"), HasSubstr("default-src 'none'"));
+  EXPECT_THAT(page->body, HasSubstr("<script src=\"chart.js\">"));
+  EXPECT_GT(client_->Get("/chart.js")->body.size(), 100'000U);
+  ASSERT_THAT(Post(kInfer, RowJson()), HasSubstr("200 "));
+  const json experiments = Parsed(Get("/v2/experiments"))["experiments"];
+  EXPECT_EQ(experiments, Parsed(Get("/v2/models/net/experiments"))["experiments"]);
+  ASSERT_EQ(experiments.size(), 1U);
+  EXPECT_EQ(experiments[0]["model"], "net");
+  uint64_t answered = 0;
+  for (const json& arm : experiments[0]["precisions"]) {
+    for (const json& count : arm["histogram_us"]["counts"]) answered += count.get<uint64_t>();
+  }
+  EXPECT_EQ(answered, 1U);
+  const json certificates = Parsed(Get("/v2/models/net/certificates"))["certificates"];
+  EXPECT_EQ(certificates.size(), experiments[0]["precisions"].size());
+  EXPECT_THAT(Get("/v2/models/other/experiments"), HasSubstr("404 {\"error\":\"Request for unknown"));
+  EXPECT_THAT(Get("/v2/models/net/versions/9/certificates"), HasSubstr("404 {\"error\":"));
+}
+
 TEST_F(HttpServerTest, AnythingElseIsNotFound) {
-  EXPECT_THAT(Get("/"), HasSubstr("404 {\"error\":"));
+  EXPECT_THAT(Get("/x"), HasSubstr("404 {\"error\":"));
   EXPECT_THAT(Get("/v2/health/ready/x"), HasSubstr("404 {\"error\":"));
   EXPECT_THAT(Post("/v2/health/live", "x"), HasSubstr("404 {\"error\":\"no such resource: POST"));
   EXPECT_THAT(Post("/a%0Ab", "x"), HasSubstr("404"));
