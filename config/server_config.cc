@@ -30,6 +30,8 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "HTTP requests under way at once"},
       {"listen.http_connections", Integer(&c.listen.http_connections, 1, 65536), "connections",
        "open at once"},
+      {"listen.shared_memory", Boolean(&c.listen.shared_memory), "",
+       "clients may register shared memory"},
 
       {"limits.max_message_bytes", Integer(&c.limits.max_message_bytes, 1024, 2048 * kMebi - 1),
        "bytes", "largest request and answer"},

@@ -32,6 +32,9 @@ struct ServerConfig {
     int metrics_port = 8002;
     int http_threads = 32;  ///< HTTP requests under way at once; health has a thread of its own.
     int http_connections = 1024;  ///< HTTP connections at once.
+    /// Clients may register POSIX shared memory. Off: whoever reaches the ports could read and write what the
+    /// process may open.
+    bool shared_memory = false;
     bool operator==(const Listen&) const = default;
   } listen;
 

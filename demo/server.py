@@ -13,8 +13,9 @@ STOP_SECONDS = 60
 
 CONFIGURATION = """\
 # Free loopback ports; the rest are defaults.
-listen: {address: 127.0.0.1, grpc_port: 0, http_port: 0, metrics_port: 0}
+listen: {{{listen}}}
 """
+LISTEN = "address: 127.0.0.1, grpc_port: 0, http_port: 0, metrics_port: 0"
 
 
 class ServerError(Exception):
@@ -35,11 +36,13 @@ class Server:
     grpc, http and metrics are the addresses, HOST:PORT; log is the file with everything that the server said.
     """
 
-    def __init__(self, octet, repository, folder, configuration=""):
-        """Starts it and waits until it serves. ServerError, with its last words, when it does not."""
+    def __init__(self, octet, repository, folder, configuration="", listen=""):
+        """Starts it and waits until it serves; `listen`: further keys of that section. ServerError, with its last words, when it does not."""
         folder = pathlib.Path(folder)
         self.log = folder / "server.log"
-        (folder / "octet.yaml").write_text(CONFIGURATION + configuration)
+        (folder / "octet.yaml").write_text(
+            CONFIGURATION.format(listen=f"{LISTEN}, {listen}" if listen else LISTEN) + configuration
+        )
         command = [octet, "serve", "--repository", repository, "--config", folder / "octet.yaml"]
         with self.log.open("wb") as log:
             # A group of its own: Ctrl-C is for its starter, who then stops it.

@@ -15,6 +15,7 @@
 #include "server/repository/model_repository.h"
 #include "server/repository/model_settings.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/shared_memory.h"
 #include "server/scheduling/available_cores.h"
 #include "server/scheduling/dispatcher.h"
 #include "server/scheduling/gate.h"
@@ -80,6 +81,7 @@ class ServerProcess final : public Server {
   MetricsRegistry metrics_;
   Gate gate_;
   Dispatcher dispatcher_;
+  std::optional<SharedMemory> shared_memory_;
   std::unique_ptr<ModelRepository> repository_;
   std::optional<WorkerPool> workers_;
   std::unique_ptr<HttpServer> http_;
@@ -93,7 +95,12 @@ class ServerProcess final : public Server {
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   const std::string& address = config_.listen.address;
   OCTET_ASSIGN_OR_RETURN(repository_, ModelRepository::Create(config_, plan.threads, metrics_));
-  const ServingParts parts = {*repository_, dispatcher_, metrics_, gate_, clock_};
+  if (config_.listen.shared_memory) {
+    shared_memory_.emplace(static_cast<uint64_t>(config_.limits.max_message_bytes));
+  }
+  const ServingParts parts = {*repository_, dispatcher_,
+                              metrics_,     gate_,
+                              clock_,       shared_memory_ ? &*shared_memory_ : nullptr};
   const ServerIdentity identity = {.name = config_.name, .version = version};
   const HttpServerOptions http_options = {.address = address,
                                           .port = config_.listen.http_port,

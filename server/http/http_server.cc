@@ -78,6 +78,23 @@ absl::Status ReadRepositoryCall(std::string_view body, T& message) {
   });
 }
 
+absl::Status ReadRegisterCall(std::string_view body,
+                              inference::SystemSharedMemoryRegisterRequest& message) {
+  return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
+    if (key == "key") return json.Text(*message.mutable_key());
+    if (key != "offset" && key != "byte_size") return json.Skip().status();
+    OCTET_ASSIGN_OR_RETURN(const std::string_view number, json.Number());
+    const absl::StatusOr<uint64_t> value = ConvertNumber<uint64_t>(number);
+    if (!value.ok()) return Annotate(value.status(), key);
+    if (key == "offset") {
+      message.set_offset(*value);
+    } else {
+      message.set_byte_size(*value);
+    }
+    return absl::OkStatus();
+  });
+}
+
 absl::Status ReadIndexCall(std::string_view body, inference::RepositoryIndexRequest& message) {
   return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
     if (key == "repository_name") return json.Text(*message.mutable_repository_name());
@@ -105,6 +122,7 @@ class HttpEndpoint final : public HttpServer {
     AddHealth();
     AddModels();
     AddRepository();
+    AddSharedMemory();
     AddExperiments();
     AddPage();
     AddRest();
@@ -122,6 +140,7 @@ class HttpEndpoint final : public HttpServer {
   void AddHealth();
   void AddModels();
   void AddRepository();
+  void AddSharedMemory();
   void AddExperiments();
   void AddPage();
   /// What is nobody's, and what went wrong.
@@ -265,6 +284,41 @@ void HttpEndpoint::AddRepository() {
       static_cast<inference::RepositoryModelLoadResponse*>(nullptr));
   add("unload", static_cast<inference::RepositoryModelUnloadRequest*>(nullptr),
       static_cast<inference::RepositoryModelUnloadResponse*>(nullptr));
+}
+
+void HttpEndpoint::AddSharedMemory() {
+  const std::string all = "/v2/systemsharedmemory";
+  const std::string one = all + "/region/:region";
+  for (const std::string& base : {all, one}) {
+    server_.Get(base + "/status", [this](const Request& request, Response& response) {
+      inference::SystemSharedMemoryStatusRequest ask;
+      ask.set_name(PathParameter(request, "region"));
+      Call<inference::SystemSharedMemoryStatusResponse>(
+          ask, response,
+          [](const inference::SystemSharedMemoryStatusResponse& reply, Response& out) {
+            std::string json = "[";
+            for (const auto& [name, region] : reply.regions()) {
+              if (json.size() > 1) json += ',';
+              AppendJsonMessage(region, json);
+            }
+            AnswerJson(json + "]", out);
+          });
+    });
+    AddPost(base + "/unregister",
+            [this](const Request& request, Response& response, const std::string&) {
+              inference::SystemSharedMemoryUnregisterRequest ask;
+              ask.set_name(PathParameter(request, "region"));
+              Call<inference::SystemSharedMemoryUnregisterResponse>(ask, response);
+            });
+  }
+  AddPost(one + "/register",
+          [this](const Request& request, Response& response, const std::string& body) {
+            inference::SystemSharedMemoryRegisterRequest ask;
+            ask.set_name(PathParameter(request, "region"));
+            const absl::Status read = ReadRegisterCall(body, ask);
+            if (!read.ok()) return AnswerError(read, response);
+            Call<inference::SystemSharedMemoryRegisterResponse>(ask, response);
+          });
 }
 
 void HttpEndpoint::AddExperiments() {

@@ -25,7 +25,7 @@ struct HttpServerOptions {
 /// Answers what gRPC answers, by the same code, as JSON; tensors also in binary. Requests may be compressed
 /// (gzip, deflate), JSON answers are when the client accepts gzip. An error is `{"error":"..."}` with
 ///
-///     400 INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE   404 NOT_FOUND   409 ALREADY_EXISTS
+///     400 INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE   403 PERMISSION_DENIED   404 NOT_FOUND   409 ALREADY_EXISTS
 ///     413 body too large   429 RESOURCE_EXHAUSTED (Retry-After)   499 CANCELLED   501 UNIMPLEMENTED
 ///     503 UNAVAILABLE   504 DEADLINE_EXCEEDED   500 everything else
 ///

@@ -228,17 +228,13 @@ absl::StatusOr<std::string_view> ConvertData(const Input& input, std::string_vie
   return raw;
 }
 
-bool InSharedMemory(const Input& input) {
-  return input.parameters().contains("shared_memory_region");
-}
-
 /// Finds the bytes of one input; takes those of a binary one from the front of `binary`.
 absl::Status FindContents(const Input& input, const InputContents& contents, HttpInference& call,
                           std::string_view& binary) {
   std::optional<std::string_view>& raw = call.raw_inputs.emplace_back();
   const int sources = static_cast<int>(!contents.data.empty()) +
                       static_cast<int>(contents.binary_bytes.has_value()) +
-                      static_cast<int>(InSharedMemory(input));
+                      static_cast<int>(NamesSharedMemory(input.parameters()));
   if (sources != 1) {
     return InvalidArgument(
         "input \"{}\": expected one of data, binary_data_size and shared_memory_region, got {}",
@@ -256,37 +252,6 @@ absl::Status FindContents(const Input& input, const InputContents& contents, Htt
     raw = binary.substr(0, static_cast<size_t>(bytes));
     binary.remove_prefix(static_cast<size_t>(bytes));
   }
-  return absl::OkStatus();
-}
-
-/// Appends the output's description; its bytes go into the JSON, or follow it.
-absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& answer) {
-  const auto& output = call.response.outputs(place);
-  const std::string& raw = call.response.raw_output_contents(place);
-  const auto asked = static_cast<size_t>(place);
-  const bool binary = asked < call.binary.size()
-                          ? call.binary[asked].value_or(call.binary_by_default)
-                          : call.binary_by_default;
-  std::string& json = answer.json;
-  json += "{\"name\":";
-  AppendJsonText(output.name(), json);
-  json += ",\"datatype\":";
-  AppendJsonText(output.datatype(), json);
-  json += ",\"shape\":";
-  AppendJsonArray(output, "shape", json);
-  if (binary) {
-    json += Format(",\"parameters\":{{\"binary_data_size\":{}}}}}", raw.size());
-    answer.binary.push_back(raw);
-    return absl::OkStatus();
-  }
-  json += ",\"data\":";
-  const auto& dims = output.shape();
-  const Shape shape(std::span(dims.data(), static_cast<size_t>(dims.size())));
-  OCTET_RETURN_IF_ERROR(
-      Annotate(AppendJsonElements(ParseDType(output.datatype()).value_or(DType::kUndefined), shape,
-                                  raw, json),
-               Format("output \"{}\"", output.name())));
-  json += '}';
   return absl::OkStatus();
 }
 
@@ -310,6 +275,55 @@ void AppendParameter(const inference::InferParameter& parameter, std::string& js
     case InferParameter::PARAMETER_CHOICE_NOT_SET:
       json += "null";
   }
+}
+
+void AppendParameters(const Parameters& parameters, std::string& json) {
+  json += '{';
+  bool first = true;
+  for (const auto& [name, parameter] : parameters) {
+    if (!std::exchange(first, false)) json += ',';
+    AppendJsonText(name, json);
+    json += ':';
+    AppendParameter(parameter, json);
+  }
+  json += '}';
+}
+
+/// Appends the output's description; its bytes go into the JSON, or follow it.
+absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& answer) {
+  const auto& output = call.response.outputs(place);
+  const std::string& raw = call.response.raw_output_contents(place);
+  const auto asked = static_cast<size_t>(place);
+  const bool binary = asked < call.binary.size()
+                          ? call.binary[asked].value_or(call.binary_by_default)
+                          : call.binary_by_default;
+  std::string& json = answer.json;
+  json += "{\"name\":";
+  AppendJsonText(output.name(), json);
+  json += ",\"datatype\":";
+  AppendJsonText(output.datatype(), json);
+  json += ",\"shape\":";
+  AppendJsonArray(output, "shape", json);
+  if (!output.parameters().empty()) {  // where it went instead
+    json += ",\"parameters\":";
+    AppendParameters(output.parameters(), json);
+    json += '}';
+    return absl::OkStatus();
+  }
+  if (binary) {
+    json += Format(",\"parameters\":{{\"binary_data_size\":{}}}}}", raw.size());
+    answer.binary.push_back(raw);
+    return absl::OkStatus();
+  }
+  json += ",\"data\":";
+  const auto& dims = output.shape();
+  const Shape shape(std::span(dims.data(), static_cast<size_t>(dims.size())));
+  OCTET_RETURN_IF_ERROR(
+      Annotate(AppendJsonElements(ParseDType(output.datatype()).value_or(DType::kUndefined), shape,
+                                  raw, json),
+               Format("output \"{}\"", output.name())));
+  json += '}';
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -350,15 +364,9 @@ absl::StatusOr<InferAnswer> WriteInferAnswer(const HttpInference& call) {
   AppendJsonText(response.model_name(), json);
   json += ",\"model_version\":";
   AppendJsonText(response.model_version(), json);
-  json += ",\"parameters\":{";
-  bool first = true;
-  for (const auto& [name, parameter] : response.parameters()) {
-    if (!std::exchange(first, false)) json += ',';
-    AppendJsonText(name, json);
-    json += ':';
-    AppendParameter(parameter, json);
-  }
-  json += "},\"outputs\":[";
+  json += ",\"parameters\":";
+  AppendParameters(response.parameters(), json);
+  json += ",\"outputs\":[";
   for (int i = 0; i < response.outputs_size(); ++i) {
     if (i > 0) json += ',';
     OCTET_RETURN_IF_ERROR(AppendOutput(call, i, answer));

@@ -62,9 +62,10 @@ absl::Status Inference::Prepare(const Call& call) {
   } else {
     raw_inputs = *call.raw_inputs;
   }
+  OCTET_RETURN_IF_ERROR(ReadSharedInputs(request_, parts_.shared_memory, raw_inputs, inputs_));
   OCTET_RETURN_IF_ERROR(DecodeInputs(request_, raw_inputs, version_->signature, target.recipes,
                                      target.batch.max_batch, inputs_));
-  return writer_.Begin(request_, *version_, response_);
+  return writer_.Begin(request_, *version_, parts_.shared_memory, response_);
 }
 
 absl::Status Inference::ChooseVariant(const InferOptions& options) {
@@ -109,8 +110,8 @@ void Inference::Submit() {
 }
 
 void Inference::Answer(const absl::Status& status, const RequestTimings& timings) {
-  if (status.ok()) writer_.Complete(route_);
-  if (!status.ok() || !(copied_ || capture_draw_)) return Finish(status, timings);
+  const absl::Status completed = status.ok() ? writer_.Complete(route_) : status;
+  if (!completed.ok() || !(copied_ || capture_draw_)) return Finish(completed, timings);
   Dispatcher& dispatcher = parts_.dispatcher;
   const std::shared_ptr<RequestCapture> capture = capture_draw_ ? version_->capture : nullptr;
   const double draw = capture_draw_.value_or(0);
@@ -122,7 +123,7 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
       .outputs = writer_.Answers(),
       .messages = std::move(messages_),
       .message_bytes = request_.SpaceUsedLong() + response_.SpaceUsedLong()};
-  Finish(status, timings);
+  Finish(completed, timings);
   // This object may be gone. What is copied waits behind the answer, never the other way round.
   if (capture != nullptr) capture->Offer(draw, answered.inputs.views);
   if (shadow != nullptr) SubmitShadow(std::move(shadow), std::move(answered), dispatcher);

@@ -133,10 +133,6 @@ absl::StatusOr<Bytes> RawContents(const Input& input, std::string_view raw, DTyp
 absl::Status DecodeInput(const Input& input, std::optional<std::string_view> raw,
                          const TensorInfo& expected, const InputRecipe& recipe,
                          ConstTensorView& view, DecodedInputs& decoded) {
-  for (const auto& [name, unused] : input.parameters()) {
-    if (!name.starts_with("shared_memory_")) continue;
-    return Unimplemented("shared memory is not supported: input \"{}\"", input.name());
-  }
   const std::optional<DType> dtype = ParseDType(input.datatype());
   if (!dtype) {
     return InvalidArgument("input \"{}\": datatype, expected {}, got \"{}\"", input.name(),
@@ -171,12 +167,44 @@ std::string QuotedNames(std::span<const TensorInfo> tensors) {
 absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request) {
   RawInputs inputs(static_cast<size_t>(request.inputs_size()));
   const int raws = request.raw_input_contents_size();
-  if (raws != 0 && raws != request.inputs_size()) {
-    return InvalidArgument("raw_input_contents: expected one per input ({}), got {}",
-                           request.inputs_size(), raws);
+  if (raws == 0) return inputs;
+  int next = 0;
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    if (NamesSharedMemory(request.inputs(i).parameters())) continue;
+    if (next < raws) inputs[static_cast<size_t>(i)] = request.raw_input_contents(next);
+    ++next;
   }
-  std::ranges::copy(request.raw_input_contents(), inputs.begin());
+  if (next != raws) {
+    return InvalidArgument("raw_input_contents: expected one per input ({}), got {}", next, raws);
+  }
   return inputs;
+}
+
+absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
+                              const SharedMemory* memory, RawInputs& raw_inputs,
+                              DecodedInputs& decoded) {
+  uint64_t left = memory == nullptr ? 0 : memory->max_request_bytes();
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    const Input& input = request.inputs(i);
+    if (!NamesSharedMemory(input.parameters())) continue;
+    const std::string where = Format("input \"{}\"", input.name());
+    std::optional<std::string_view>& raw = raw_inputs[static_cast<size_t>(i)];
+    if (raw || TotalElements(input.contents()) > 0) {
+      return InvalidArgument("{}: both contents and shared memory", where);
+    }
+    OCTET_ASSIGN_OR_RETURN(const SharedSlice slice,
+                           FindSharedSlice(where, input.parameters(), memory));
+    if (slice.bytes > left) {
+      return InvalidArgument(
+          "{}: shared memory, expected at most {} bytes in a request, got {} more", where,
+          memory->max_request_bytes(), slice.bytes);
+    }
+    left -= slice.bytes;
+    std::string& bytes = decoded.shared.emplace_back();
+    OCTET_RETURN_IF_ERROR(Annotate(slice.region->Read(slice.offset, slice.bytes, bytes), where));
+    raw = bytes;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status DecodeInputs(const inference::ModelInferRequest& request, const RawInputs& raw_inputs,

@@ -6,6 +6,7 @@
 #include <list>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -15,6 +16,7 @@
 
 #include "engine/engine.h"
 #include "proto/inference.pb.h"
+#include "server/rpc/shared_memory.h"
 #include "server/scheduling/input_recipe.h"
 
 namespace octet {
@@ -25,7 +27,9 @@ struct DecodedInputs {
   int64_t rows = 1;
   /// The typed contents of 8- and 16-bit integers, which come in 32-bit fields. Stays where it is.
   std::list<std::vector<std::byte>> narrowed;
-  /// The elements of BYTES inputs, whose characters stay in the request.
+  /// What was read from shared memory. Stays where it is.
+  std::list<std::string> shared;
+  /// The elements of BYTES inputs, whose characters stay in the request, or in `shared`.
   std::list<std::vector<std::string_view>> strings;
 };
 
@@ -33,15 +37,22 @@ struct DecodedInputs {
 /// elements are the message's typed contents.
 using RawInputs = absl::InlinedVector<std::optional<std::string_view>, 4>;
 
-/// The raw contents in the message itself: for every input, or none. INVALID_ARGUMENT for another
-/// number of them.
+/// The raw contents in the message itself: for every input that is not in shared memory, or none.
+/// INVALID_ARGUMENT for another number of them.
 absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request);
+
+/// Reads the inputs whose parameters say that they lie in shared memory. INVALID_ARGUMENT naming the input for one that
+/// has contents, too, and for more than SharedMemory::max_request_bytes; else as FindSharedSlice (`memory` may
+/// be null) and SharedRegion::Read.
+absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
+                              const SharedMemory* memory, RawInputs& raw_inputs,
+                              DecodedInputs& decoded);
 
 /// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
 /// element's own width; nothing of them is copied.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
 /// raw and typed contents, contents in a field of another type or outside the element's range, BYTES
-/// that end before their lengths do, and as CheckInput and CheckRows. UNIMPLEMENTED for an input in shared memory.
+/// that end before their lengths do, and as CheckInput and CheckRows.
 absl::Status DecodeInputs(const inference::ModelInferRequest& request, const RawInputs& raw_inputs,
                           const Signature& signature, std::span<const InputRecipe> recipes,
                           int64_t max_batch, DecodedInputs& decoded);

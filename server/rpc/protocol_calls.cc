@@ -4,6 +4,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/rpc/model_description.h"
+#include "server/rpc/shared_memory.h"
 
 namespace octet {
 namespace {
@@ -52,6 +53,7 @@ OCTET_CALL(ServerMetadata) {
   response.set_name(identity_.name);
   response.set_version(identity_.version);
   for (const char* extension : kExtensions) response.add_extensions(extension);
+  if (parts_.shared_memory != nullptr) response.add_extensions("system_shared_memory");
   return absl::OkStatus();
 }
 
@@ -111,11 +113,40 @@ OCTET_CALL(RepositoryModelUnload) {
   return parts_.repository.Unload(request.model_name());
 }
 
-OCTET_CALL_EMPTY(SystemSharedMemoryStatus) { return absl::OkStatus(); }
-OCTET_CALL_EMPTY(SystemSharedMemoryUnregister) { return absl::OkStatus(); }
-OCTET_CALL_EMPTY(SystemSharedMemoryRegister) {
-  return absl::UnimplementedError("system shared memory is not supported");
+OCTET_CALL(SystemSharedMemoryStatus) {
+  if (parts_.shared_memory == nullptr) return absl::OkStatus();
+  const auto add = [&](const SharedRegion& region) {
+    auto& status = (*response.mutable_regions())[region.name()];
+    status.set_name(region.name());
+    status.set_key(region.key());
+    status.set_offset(region.offset());
+    status.set_byte_size(region.bytes());
+  };
+  if (request.name().empty()) {
+    for (const auto& region : parts_.shared_memory->All()) add(*region);
+    return absl::OkStatus();
+  }
+  OCTET_ASSIGN_OR_RETURN(const auto region, parts_.shared_memory->Find(request.name()));
+  add(*region);
+  return absl::OkStatus();
 }
+
+OCTET_CALL(SystemSharedMemoryRegister) {
+  (void)response;
+  if (parts_.shared_memory == nullptr) {
+    return absl::UnimplementedError(
+        "system shared memory is not supported here: listen.shared_memory is off");
+  }
+  return parts_.shared_memory->Register(request.name(), request.key(), request.offset(),
+                                        request.byte_size());
+}
+
+OCTET_CALL(SystemSharedMemoryUnregister) {
+  (void)response;
+  if (parts_.shared_memory != nullptr) parts_.shared_memory->Unregister(request.name());
+  return absl::OkStatus();
+}
+
 OCTET_CALL_EMPTY(CudaSharedMemoryStatus) { return absl::OkStatus(); }
 OCTET_CALL_EMPTY(CudaSharedMemoryUnregister) { return absl::OkStatus(); }
 OCTET_CALL_EMPTY(CudaSharedMemoryRegister) {

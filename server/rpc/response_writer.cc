@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
@@ -11,8 +12,6 @@
 
 namespace octet {
 namespace {
-
-constexpr std::string_view kSharedMemory = "shared_memory_";
 
 /// The classes that an output asks for; 0 = its tensor.
 absl::StatusOr<int64_t> ReadClasses(
@@ -26,8 +25,6 @@ absl::StatusOr<int64_t> ReadClasses(
                                wanted.name());
       }
       classes = static_cast<int64_t>(std::min<uint64_t>(count, INT64_MAX));
-    } else if (name.starts_with(kSharedMemory)) {
-      return Unimplemented("shared memory is not supported: output \"{}\"", wanted.name());
     }
   }
   return classes;
@@ -36,10 +33,11 @@ absl::StatusOr<int64_t> ReadClasses(
 }  // namespace
 
 absl::Status ResponseWriter::Begin(const inference::ModelInferRequest& request,
-                                   const ModelVersion& version,
+                                   const ModelVersion& version, const SharedMemory* memory,
                                    inference::ModelInferResponse& response) {
   request_ = &request;
   version_ = &version;
+  memory_ = memory;
   response_ = &response;
   outputs_.assign(version.signature.outputs.size(), {});
   for (const auto& wanted : request.outputs()) OCTET_RETURN_IF_ERROR(Request(wanted));
@@ -64,6 +62,11 @@ absl::Status ResponseWriter::Request(
   if (outputs_[index].classes > 0 && found->dtype == DType::kString) {
     return InvalidArgument(
         "output \"{}\": classification, expected an output of numbers, got BYTES", wanted.name());
+  }
+  if (NamesSharedMemory(wanted.parameters())) {
+    OCTET_ASSIGN_OR_RETURN(
+        outputs_[index].shared,
+        FindSharedSlice(Format("output \"{}\"", wanted.name()), wanted.parameters(), memory_));
   }
   Add(index);
   return absl::OkStatus();
@@ -135,7 +138,9 @@ std::vector<std::optional<AnsweredOutput>> ResponseWriter::Answers() const {
       continue;
     }
     const auto& dims = response_->outputs(output.place).shape();
-    const std::string& raw = response_->raw_output_contents(output.place);
+    const std::string& raw =
+        output.held ? *output.held : response_->raw_output_contents(output.place);
+    answer.held = output.held;
     answer.spec = {version_->signature.outputs[i].dtype,
                    Shape(std::span(dims.data(), static_cast<size_t>(dims.size())))};
     answer.data = raw.data();
@@ -144,9 +149,30 @@ std::vector<std::optional<AnsweredOutput>> ResponseWriter::Answers() const {
   return answers;
 }
 
-void ResponseWriter::Complete(const Route& route) {
+absl::Status ResponseWriter::WriteShared(Requested& output) {
+  auto& described = *response_->mutable_outputs(output.place);
+  std::string& raw = *response_->mutable_raw_output_contents(output.place);
+  const SharedSlice& slice = *output.shared;
+  if (raw.size() > slice.bytes) {
+    return InvalidArgument("output \"{}\": shared_memory_byte_size, expected at least {}, got {}",
+                           described.name(), raw.size(), slice.bytes);
+  }
+  OCTET_RETURN_IF_ERROR(
+      Annotate(slice.region->Write(slice.offset, raw), Format("output \"{}\"", described.name())));
+  auto& parameters = *described.mutable_parameters();
+  parameters["shared_memory_region"].set_string_param(slice.region->name());
+  parameters["shared_memory_byte_size"].set_int64_param(static_cast<int64_t>(raw.size()));
+  if (slice.offset != 0) {
+    parameters["shared_memory_offset"].set_int64_param(static_cast<int64_t>(slice.offset));
+  }
+  output.held = std::make_shared<const std::string>(std::exchange(raw, {}));
+  return absl::OkStatus();
+}
+
+absl::Status ResponseWriter::Complete(const Route& route) {
   for (Requested& output : outputs_) {
     if (output.classes > 0) WriteClasses(output);
+    if (output.shared) OCTET_RETURN_IF_ERROR(WriteShared(output));
   }
   response_->set_model_name(version_->model);
   response_->set_model_version(version_->version);
@@ -154,6 +180,7 @@ void ResponseWriter::Complete(const Route& route) {
   auto& parameters = *response_->mutable_parameters();
   parameters["precision"].set_string_param(std::string(PrecisionName(route.precision)));
   parameters["route"].set_string_param(std::string(RouteReasonName(route.reason)));
+  return absl::OkStatus();
 }
 
 }  // namespace octet

@@ -3,13 +3,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 
 #include "proto/inference.pb.h"
 #include "server/repository/model_version.h"
+#include "server/rpc/shared_memory.h"
 #include "server/scheduling/request.h"
 
 namespace octet {
@@ -21,6 +24,7 @@ struct AnsweredOutput {
       nullptr;  ///< Elements, in the response or in `scores`; of BYTES their wire form.
   size_t bytes = 0;
   Tensor scores;  ///< What the response holds the best classes of.
+  std::shared_ptr<const std::string> held = nullptr;  ///< What went into shared memory.
 };
 
 /// Fills a ModelInferResponse. Requires: the calls in this order, with something that orders them.
@@ -30,9 +34,10 @@ class ResponseWriter final : public OutputSink {
  public:
   /// Lays out the response: the outputs asked for, in that order, or all of them in the signature's.
   /// INVALID_ARGUMENT for an output that does not exist or is asked for twice, or a classification
-  /// of fewer than one class, or of BYTES; UNIMPLEMENTED for one into shared memory. Both outlive the writer.
+  /// of fewer than one class, or of BYTES; as FindSharedSlice (`memory` may be null) for one into shared
+  /// memory. All outlive the writer.
   absl::Status Begin(const inference::ModelInferRequest& request, const ModelVersion& version,
-                     inference::ModelInferResponse& response);
+                     const SharedMemory* memory, inference::ModelInferResponse& response);
 
   /// The bytes of an output in the response itself.
   void* Reserve(size_t index, const TensorSpec& spec) override;
@@ -40,8 +45,10 @@ class ResponseWriter final : public OutputSink {
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override;
 
   /// Writes what comes beside the tensors: model, version, id, and the parameters "precision" and
-  /// "route", which say who answered and why.
-  void Complete(const Route& route);
+  /// "route", which say who answered and why. Moves the outputs that go into shared memory there; their
+  /// raw contents stay, empty, since clients count them. INVALID_ARGUMENT naming an output that does not fit;
+  /// as SharedRegion::Write.
+  absl::Status Complete(const Route& route);
 
   /// The outputs, in the signature's order; nullopt for one that was not asked for. They point into
   /// the response. Requires: Complete.
@@ -52,15 +59,19 @@ class ResponseWriter final : public OutputSink {
     int place = -1;       ///< Where in the response; -1 = not asked for.
     int64_t classes = 0;  ///< > 0: the best so many classes instead of the tensor.
     Tensor scores;        ///< What the worker writes then.
+    std::optional<SharedSlice> shared = std::nullopt;  ///< Where it goes instead of the response...
+    std::shared_ptr<const std::string> held = nullptr;  ///< ...and what went there.
   };
 
   absl::Status Request(const inference::ModelInferRequest::InferRequestedOutputTensor& wanted);
   void Add(size_t index);
   void WriteClasses(Requested& output);
+  absl::Status WriteShared(Requested& output);
   void Describe(int place, std::string_view datatype, const Shape& shape);
 
   const inference::ModelInferRequest* request_ = nullptr;
   const ModelVersion* version_ = nullptr;
+  const SharedMemory* memory_ = nullptr;
   inference::ModelInferResponse* response_ = nullptr;
   std::vector<Requested> outputs_;  ///< In the signature's order.
 };

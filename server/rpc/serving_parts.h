@@ -9,6 +9,8 @@
 
 namespace octet {
 
+class SharedMemory;
+
 /// Everything outlives the servers that are given it.
 struct ServingParts {
   ModelRepository& repository;
@@ -16,6 +18,7 @@ struct ServingParts {
   MetricsRegistry& metrics;
   Gate& gate;  ///< Every inference is inside from its arrival until its answer has been sent.
   Clock& clock = Clock::Real();
+  SharedMemory* shared_memory = nullptr;  ///< Null = clients may not use any.
 };
 
 }  // namespace octet

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "proto/health.grpc.pb.h"
 #include "proto/inference.grpc.pb.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/shared_memory.h"
 #include "server/scheduling/worker_pool.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/fake_repository.h"
@@ -36,8 +38,7 @@ class RpcTest : public ::testing::Test {
 
   void StartServer() {
     server_.reset();
-    auto server =
-        GrpcServer::Start(options_, {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
+    auto server = GrpcServer::Start(options_, Parts());
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     grpc::ChannelArguments arguments;
@@ -48,6 +49,11 @@ class RpcTest : public ::testing::Test {
                                          grpc::InsecureChannelCredentials(), arguments);
     stub_ = inference::GRPCInferenceService::NewStub(channel_);
     health_ = grpc::health::v1::Health::NewStub(channel_);
+  }
+
+  ServingParts Parts() {
+    return {repository_, dispatcher_,   metrics_,
+            gate_,       Clock::Real(), shared_memory_ ? &*shared_memory_ : nullptr};
   }
 
   /// A request of one row.
@@ -121,6 +127,7 @@ class RpcTest : public ::testing::Test {
   absl::Notification released_;
   MetricsRegistry metrics_{BuildInfo{}};
   FakeRepository repository_{metrics_};
+  std::optional<SharedMemory> shared_memory_;  ///< Offered when set before StartServer.
   Gate gate_;
   Dispatcher dispatcher_{Clock::Real()};
   WorkerPool workers_{dispatcher_, {.workers = 1, .threads = 1}, Clock::Real()};

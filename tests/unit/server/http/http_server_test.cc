@@ -16,6 +16,7 @@
 
 #include "engine/tensor/status.h"
 #include "tests/support/rpc_test.h"
+#include "tests/support/shared_object.h"
 
 namespace octet {
 namespace http_server_test {
@@ -85,8 +86,7 @@ class HttpServerTest : public RpcTest {
   }
   void StartHttp() {
     http_.reset();
-    auto started = HttpServer::Start(http_options_,
-                                     {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
+    auto started = HttpServer::Start(http_options_, Parts());
     ASSERT_TRUE(started.ok()) << started.status();
     http_ = *std::move(started);
     client_ = std::make_unique<httplib::Client>("127.0.0.1", http_->port());
@@ -169,8 +169,7 @@ TEST_F(HttpServerTest, AnythingElseIsNotFound) {
 TEST_F(HttpServerTest, APortIsTakenByOneServerAlone) {
   HttpServerOptions options = http_options_;
   options.port = http_->port();
-  const auto second =
-      HttpServer::Start(options, {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
+  const auto second = HttpServer::Start(options, Parts());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(Message(second.status())),
               HasSubstr(Format("127.0.0.1:{}", http_->port())));
@@ -186,8 +185,7 @@ TEST_F(HttpServerTest, APortIsFreeAgainAfterTheServer) {
 TEST_F(HttpServerTest, AnAddressThatIsNotOursIsNamed) {
   HttpServerOptions options = http_options_;
   options.address = "192.0.2.1";
-  const auto refused =
-      HttpServer::Start(options, {repository_, dispatcher_, metrics_, gate_, Clock::Real()});
+  const auto refused = HttpServer::Start(options, Parts());
   EXPECT_THAT(std::string(Message(refused.status())), HasSubstr("192.0.2.1"));
 }
 
@@ -426,6 +424,38 @@ TEST_F(HttpServerTest, AFullQueueAndALateAnswerHaveTheirCodes) {
   Release();
   blocked->done.WaitForNotification();
   waiting->done.WaitForNotification();
+}
+
+TEST_F(HttpServerTest, SharedMemoryIsRegisteredToldAndForgotten) {
+  const std::string base = "/v2/systemsharedmemory";
+  EXPECT_EQ(Get(base + "/status"), "200 []");
+  EXPECT_THAT(Post(base + "/region/r/register", R"({"key":"/k","byte_size":8})"), HasSubstr("501"));
+  shared_memory_.emplace(1 << 20);
+  StartHttp();
+  const SharedObject object(64);
+  const std::string body = Format(R"({{"key":"{}","offset":8,"byte_size":48}})", object.key());
+  EXPECT_EQ(Post(base + "/region/r/register", body), "200 {}");
+  EXPECT_THAT(Post(base + "/region/r/register", body), HasSubstr("409"));
+  EXPECT_THAT(Post(base + "/region/q/register", R"({"key":"/no_such","byte_size":8})"),
+              HasSubstr("404"));
+  EXPECT_THAT(Post(base + "/region/q/register", R"({"key":"/k","byte_size":-8})"),
+              HasSubstr("400 {\"error\":\"byte_size: expected a whole number"));
+  EXPECT_EQ(Get(base + "/region/r/status"),
+            Format(R"(200 [{{"name":"r","key":"{}","offset":8,"byte_size":48}}])", object.key()));
+  EXPECT_THAT(Get(base + "/region/q/status"), HasSubstr("404"));
+  const std::vector<float> row = {1, 2, 3, 4};
+  object.Write(8, std::as_bytes(std::span(row)));
+  const json answer = Parsed(Post(
+      kInfer,
+      R"({"parameters":{"precision":"fp32"},"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],)"
+      R"("parameters":{"shared_memory_region":"r","shared_memory_byte_size":16}}],"outputs":[{"name":"y",)"
+      R"("parameters":{"shared_memory_region":"r","shared_memory_byte_size":16,"shared_memory_offset":16}}]})"));
+  EXPECT_EQ(answer["outputs"][0],
+            json::parse(R"({"name":"y","datatype":"FP32","shape":[1,4],"parameters":{
+                "shared_memory_region":"r","shared_memory_byte_size":16,"shared_memory_offset":16}})"));
+  EXPECT_EQ(Floats(object.Read(24, 16)), (std::vector<float>{2, 4, 6, 8}));
+  EXPECT_EQ(Post(base + "/region/r/unregister", ""), "200 {}");
+  EXPECT_EQ(Get(base + "/status"), "200 []");
 }
 
 TEST_F(HttpServerTest, DamagedRequestsDoNoHarm) {
