@@ -179,7 +179,7 @@ class Kept : public Collector {
  public:
   absl::Status Observe(ConstTensorView batch) override {
     const Shape& shape = batch.shape();
-    if (shape.rank() >= 2) {
+    if (shape.rank() >= 2 && batch.elements() > 0) {
       channels_ = static_cast<size_t>(shape[1]);
       inner_ = static_cast<size_t>(shape.elements(2, shape.rank()));
     }

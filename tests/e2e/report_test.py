@@ -93,12 +93,12 @@ class ReportTest(unittest.TestCase):
                 self.assertEqual(error is None, name == "fp32")
 
     def test_latency_is_what_bench_measures(self):
-        """The machine is shared: a factor of three is no test of speed, but one of units and of what was run."""
+        """The machine is shared: a factor of five is no test of speed, but one of units and of what was run."""
         for name in ("fp32", "int8"):
             latency = self.variants[name]["latency"]
             (expected,) = answer("bench", self.models / f"{name}.onnx", "--seconds", 0.2)
-            self.assertLess(latency["p50_ms"], 3 * expected["latency_ms"]["p50"])
-            self.assertGreater(latency["p50_ms"], expected["latency_ms"]["p50"] / 3)
+            self.assertLess(latency["p50_ms"], 5 * expected["latency_ms"]["p50"])
+            self.assertGreater(latency["p50_ms"], expected["latency_ms"]["p50"] / 5)
             self.assertGreaterEqual(latency["p99_ms"], latency["p50_ms"])
             self.assertEqual(latency["batch"], 1)
             self.assertEqual(self.variants[name]["memory"]["weights_bytes"], expected["weights_bytes"])
@@ -246,16 +246,25 @@ class ReportTest(unittest.TestCase):
         error = self.refused(self.models, "--data", other)
         self.assertIn("other.npz: array 'inputs': expected shape", error)
 
+    def relu(self, name, samples):
+        """Writes y = Relu(x), x float [samples, 4]."""
+        ends = [helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, [samples, 4]) for end in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
+        file = self.folder / name
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+        return file
+
     def test_a_variant_of_another_model(self):
-        graph = helper.make_graph(
-            [helper.make_node("Relu", ["x"], ["y"])], "other",
-            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])],
-            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4])],
-        )  # fmt: skip
-        other = self.folder / "other.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), other)
+        other = self.relu("other.onnx", "N")
         error = self.refused(self.models, "--variants", other, "--data", TEST, "--map", MAP)
         self.assertIn(f"{other}: another input than the fp32 model's: expected", error)
+
+    def test_a_batch_of_its_own_needs_as_many_samples(self):
+        data = self.folder / "three.npz"
+        np.savez(data, inputs=np.zeros((3, 4), np.float32))
+        files = [self.relu(name, 4) for name in ("four.onnx", "four-again.onnx")]
+        error = self.refused(files[0], "--variants", files[1], "--data", data)
+        self.assertIn("too few samples: the model's own batch is 4, got 3", error)
 
 
 if __name__ == "__main__":

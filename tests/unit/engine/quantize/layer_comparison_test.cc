@@ -247,6 +247,30 @@ TEST(CompareLayers, CountsTheStepsOfQuantizedWeights) {
   EXPECT_NEAR(use.rounding_sqnr_db, 10 * std::log10(12 * (2 * 127 * 127 + 4) / 4.0), 1e-9);
 }
 
+TEST(CompareLayers, CountsWhatIsNoNumberAndLeavesItOutOfTheHistogram) {
+  const auto logarithm = [](bool rounded) {
+    GraphBuilder b;
+    const ValueId inner = b.Op("Log", {b.Input("x", {kUnknownDim, 2, 4, 4})});
+    const ValueId read = rounded ? b.FakeQuantize(inner, 0.02F, 128) : inner;
+    b.Output(b.Op("Conv", {read, TwoConvs::Weights(b, Normal({2, 2, 1, 1}, 6))}), "y");
+    Graph graph = b.Build();
+    graph.mutable_value(inner).name = "inner";
+    return graph;
+  };
+  Tensor x = Normal({kSamples, 2, 4, 4}, 7);
+  for (float& element : x.mutable_span<float>()) element = std::abs(element) + 0.1F;
+  x.mutable_span<float>()[5] = 0;
+  const auto comparison = CompareLayers(logarithm(false), logarithm(true), {{"x", x}}, {});
+  ASSERT_TRUE(comparison.ok()) << comparison.status();
+  ASSERT_EQ(comparison->values[0].name, "inner");
+  const ComparedValue& inner = comparison->values[0];
+  EXPECT_EQ(inner.noise.non_finite, 1);
+  EXPECT_GT(inner.noise.SqnrDb(), 20);
+  EXPECT_TRUE(std::isfinite(inner.values.range.min));
+  EXPECT_EQ(std::accumulate(inner.values.counts.begin(), inner.values.counts.end(), uint64_t{0}),
+            static_cast<uint64_t>(x.elements() - 1));
+}
+
 TEST(CompareLayers, RefusesSamplesOfAnotherModel) {
   const Graph fp32 = TwoConvs().Build();
   const auto comparison = CompareLayers(fp32, fp32, {{"x", Normal({kSamples, 3, 4, 4}, 3)}}, {});
