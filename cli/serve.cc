@@ -81,7 +81,7 @@ void AddServe(CLI::App& app, Outcome& outcome) {
   verb->add_option("--address", options->address, "Address of all ports; default 0.0.0.0");
   verb->add_option("--grpc-port", options->grpc_port, "Default 8001; 0 = any free port, printed")
       ->check(port);
-  verb->add_option("--http-port", options->http_port, "Health; default 8000; 0 = any free port")
+  verb->add_option("--http-port", options->http_port, "HTTP; default 8000; 0 = any free port")
       ->check(port);
   verb->add_option("--metrics-port", options->metrics_port,
                    "Prometheus; default 8002; 0 = any free port")

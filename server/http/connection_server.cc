@@ -28,6 +28,7 @@ constexpr int kSweepMs = 1000;
 
 struct Serving {
   Connection* connection = nullptr;
+  bool understood = false;  ///< The head is one of HTTP.
   bool body_unread = false;
 };
 thread_local Serving serving;
@@ -53,8 +54,9 @@ bool HasBody(std::string_view head) {
   return HasHeader(head, "\r\ncontent-length:") || HasHeader(head, "\r\ntransfer-encoding:");
 }
 
-/// Leaves the one encoding that answers are made in. (The library prefers Brotli, at its slowest.)
-void ChooseEncoding(httplib::Request& request) {
+/// Called once the head is read. Leaves the one encoding that answers are made in. (The library prefers Brotli, at its slowest.)
+void Prepare(httplib::Request& request) {
+  serving.understood = true;
   const std::string accepted = request.get_header_value("Accept-Encoding");
   request.headers.erase("Accept-Encoding");
   const size_t at = accepted.find("gzip");
@@ -235,10 +237,11 @@ void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection) {
   serving = {.connection = connection.get(), .body_unread = HasBody(connection->head())};
   connection->set_deadline(clock_.Now() + kRequestTime);
   bool close = stopping_;
-  const bool answered = process_request(*connection, "", 0, "", 0, close, close, ChooseEncoding) &&
-                        connection->Flush();
+  const bool answered =
+      process_request(*connection, "", 0, "", 0, close, close, Prepare) && connection->Flush();
   if (answered && serving.body_unread) connection->Linger();
-  close |= !answered || serving.body_unread || stopping_;
+  // Of a head that is none nobody knows where it ends.
+  close |= !answered || !serving.understood || serving.body_unread || stopping_;
   serving = {};
   const int fd = connection->socket();
   if (close) return Close(fd);

@@ -78,6 +78,12 @@ absl::Status ReadRepositoryCall(std::string_view body, T& message) {
   });
 }
 
+/// A body that says nothing.
+template <typename T>
+absl::Status PassOver(std::string_view, T&) {
+  return absl::OkStatus();
+}
+
 absl::Status ReadRegisterCall(std::string_view body,
                               inference::SystemSharedMemoryRegisterRequest& message) {
   return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
@@ -93,6 +99,47 @@ absl::Status ReadRegisterCall(std::string_view body,
     }
     return absl::OkStatus();
   });
+}
+
+absl::Status ReadLogCall(std::string_view body, inference::LogSettingsRequest& message) {
+  return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
+    auto& setting = (*message.mutable_settings())[key];
+    switch (json.Next()) {
+      case JsonReader::Kind::kText:
+        return json.Text(*setting.mutable_string_param());
+      case JsonReader::Kind::kTruth: {
+        OCTET_ASSIGN_OR_RETURN(const bool truth, json.Truth());
+        setting.set_bool_param(truth);
+        return absl::OkStatus();
+      }
+      default: {
+        OCTET_ASSIGN_OR_RETURN(const std::string_view number, json.Number());
+        const absl::StatusOr<uint32_t> value = ConvertNumber<uint32_t>(number);
+        if (!value.ok()) return Annotate(value.status(), key);
+        setting.set_uint32_param(*value);
+        return absl::OkStatus();
+      }
+    }
+  });
+}
+
+/// `{"log_info":true,...}`.
+void AnswerLogSettings(const inference::LogSettingsResponse& reply, Response& response) {
+  using Setting = inference::LogSettingsResponse::SettingValue;
+  std::string json = "{";
+  for (const auto& [name, setting] : reply.settings()) {
+    if (json.size() > 1) json += ',';
+    AppendJsonText(name, json);
+    json += ':';
+    if (setting.parameter_choice_case() == Setting::kBoolParam) {
+      json += setting.bool_param() ? "true" : "false";
+    } else if (setting.parameter_choice_case() == Setting::kUint32Param) {
+      json += std::to_string(setting.uint32_param());
+    } else {
+      AppendJsonText(setting.string_param(), json);
+    }
+  }
+  AnswerJson(json + "}", response);
 }
 
 absl::Status ReadIndexCall(std::string_view body, inference::RepositoryIndexRequest& message) {
@@ -123,6 +170,7 @@ class HttpEndpoint final : public HttpServer {
     AddModels();
     AddRepository();
     AddSharedMemory();
+    AddLogging();
     AddExperiments();
     AddPage();
     AddRest();
@@ -141,6 +189,12 @@ class HttpEndpoint final : public HttpServer {
   void AddModels();
   void AddRepository();
   void AddSharedMemory();
+  template <typename Ask, typename Reply>
+  void AddRegionStatus(const std::string& pattern);
+  template <typename Ask, typename Reply>
+  void AddRegionChange(const std::string& pattern,
+                       absl::Status (*read)(std::string_view body, Ask& ask));
+  void AddLogging();
   void AddExperiments();
   void AddPage();
   /// What is nobody's, and what went wrong.
@@ -286,39 +340,68 @@ void HttpEndpoint::AddRepository() {
       static_cast<inference::RepositoryModelUnloadResponse*>(nullptr));
 }
 
-void HttpEndpoint::AddSharedMemory() {
-  const std::string all = "/v2/systemsharedmemory";
-  const std::string one = all + "/region/:region";
-  for (const std::string& base : {all, one}) {
-    server_.Get(base + "/status", [this](const Request& request, Response& response) {
-      inference::SystemSharedMemoryStatusRequest ask;
-      ask.set_name(PathParameter(request, "region"));
-      Call<inference::SystemSharedMemoryStatusResponse>(
-          ask, response,
-          [](const inference::SystemSharedMemoryStatusResponse& reply, Response& out) {
-            std::string json = "[";
-            for (const auto& [name, region] : reply.regions()) {
-              if (json.size() > 1) json += ',';
-              AppendJsonMessage(region, json);
-            }
-            AnswerJson(json + "]", out);
-          });
+template <typename Ask, typename Reply>
+void HttpEndpoint::AddRegionStatus(const std::string& pattern) {
+  server_.Get(pattern, [this](const Request& request, Response& response) {
+    Ask ask;
+    ask.set_name(PathParameter(request, "region"));
+    Call<Reply>(ask, response, [](const Reply& reply, Response& out) {
+      std::string json = "[";
+      for (const auto& [name, region] : reply.regions()) {
+        if (json.size() > 1) json += ',';
+        AppendJsonMessage(region, json);
+      }
+      AnswerJson(json + "]", out);
     });
-    AddPost(base + "/unregister",
-            [this](const Request& request, Response& response, const std::string&) {
-              inference::SystemSharedMemoryUnregisterRequest ask;
-              ask.set_name(PathParameter(request, "region"));
-              Call<inference::SystemSharedMemoryUnregisterResponse>(ask, response);
-            });
-  }
-  AddPost(one + "/register",
-          [this](const Request& request, Response& response, const std::string& body) {
-            inference::SystemSharedMemoryRegisterRequest ask;
+  });
+}
+
+template <typename Ask, typename Reply>
+void HttpEndpoint::AddRegionChange(const std::string& pattern,
+                                   absl::Status (*read)(std::string_view body, Ask& ask)) {
+  AddPost(pattern,
+          [this, read](const Request& request, Response& response, const std::string& body) {
+            Ask ask;
             ask.set_name(PathParameter(request, "region"));
-            const absl::Status read = ReadRegisterCall(body, ask);
-            if (!read.ok()) return AnswerError(read, response);
-            Call<inference::SystemSharedMemoryRegisterResponse>(ask, response);
+            const absl::Status status = read(body, ask);
+            if (!status.ok()) return AnswerError(status, response);
+            Call<Reply>(ask, response);
           });
+}
+
+void HttpEndpoint::AddSharedMemory() {
+  for (const std::string region : {"", "/region/:region"}) {
+    const std::string system = "/v2/systemsharedmemory" + region;
+    const std::string cuda = "/v2/cudasharedmemory" + region;
+    AddRegionStatus<inference::SystemSharedMemoryStatusRequest,
+                    inference::SystemSharedMemoryStatusResponse>(system + "/status");
+    AddRegionStatus<inference::CudaSharedMemoryStatusRequest,
+                    inference::CudaSharedMemoryStatusResponse>(cuda + "/status");
+    AddRegionChange<inference::SystemSharedMemoryUnregisterRequest,
+                    inference::SystemSharedMemoryUnregisterResponse>(system + "/unregister",
+                                                                     PassOver);
+    AddRegionChange<inference::CudaSharedMemoryUnregisterRequest,
+                    inference::CudaSharedMemoryUnregisterResponse>(cuda + "/unregister", PassOver);
+  }
+  AddRegionChange<inference::SystemSharedMemoryRegisterRequest,
+                  inference::SystemSharedMemoryRegisterResponse>(
+      "/v2/systemsharedmemory/region/:region/register", ReadRegisterCall);
+  AddRegionChange<inference::CudaSharedMemoryRegisterRequest,
+                  inference::CudaSharedMemoryRegisterResponse>(
+      "/v2/cudasharedmemory/region/:region/register", PassOver);
+}
+
+void HttpEndpoint::AddLogging() {
+  server_.Get("/v2/logging", [this](const Request&, Response& response) {
+    Call<inference::LogSettingsResponse>(inference::LogSettingsRequest(), response,
+                                         AnswerLogSettings);
+  });
+  AddPost("/v2/logging", [this](const Request&, Response& response, const std::string& body) {
+    inference::LogSettingsRequest ask;
+    const absl::Status read = ReadLogCall(body, ask);
+    if (!read.ok()) return AnswerError(read, response);
+    Call<inference::LogSettingsResponse>(ask, response, AnswerLogSettings);
+  });
 }
 
 void HttpEndpoint::AddExperiments() {

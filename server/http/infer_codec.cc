@@ -1,5 +1,6 @@
 #include "server/http/infer_codec.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/tensor/bytes_elements.h"
@@ -346,6 +347,11 @@ absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& ca
   if (!binary.empty()) {
     return InvalidArgument("the body: {} bytes are left behind the last binary input",
                            binary.size());
+  }
+  if (std::ranges::none_of(contents,
+                           [](const InputContents& c) { return c.binary_bytes.has_value(); })) {
+    // Nobody looks into it any more, and the inference may wait for long.
+    std::string().swap(call.body);
   }
   return absl::OkStatus();
 }

@@ -20,7 +20,7 @@ namespace octet {
 
 /// A request, its answer, and all that their tensors lie in. Stays where it is.
 struct HttpInference {
-  std::string body;  ///< Binary tensors stay in it.
+  std::string body;  ///< Binary tensors stay in it; without any it is given back once read.
   inference::ModelInferRequest request;
   inference::ModelInferResponse response;
   RawInputs raw_inputs;                     ///< Into `body` and `converted`.

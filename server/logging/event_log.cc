@@ -99,8 +99,19 @@ absl::Status ConfigureLog(std::string_view level) {
     return absl::InvalidArgumentError(
         Format("unknown log level, expected trace, debug, info, warn, error or off: {}", level));
   }
-  Logger().set_level(ToSpdlog(static_cast<LogLevel>(found - kLevelNames.begin())));
+  SetLeastSevereLogged(static_cast<LogLevel>(found - kLevelNames.begin()));
   return absl::OkStatus();
+}
+
+void SetLeastSevereLogged(LogLevel level) { Logger().set_level(ToSpdlog(level)); }
+
+LogLevel LeastSevereLogged() {
+  const auto level = Logger().level();
+  for (const LogLevel known :
+       {LogLevel::kTrace, LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarn, LogLevel::kError}) {
+    if (ToSpdlog(known) == level) return known;
+  }
+  return LogLevel::kOff;
 }
 
 bool Logs(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }

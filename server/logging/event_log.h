@@ -24,6 +24,10 @@ struct LogField {
 /// an unknown name. Thread-safety: safe.
 absl::Status ConfigureLog(std::string_view level);
 
+/// The level that ConfigureLog set, and the same by its number. Thread-safety: safe.
+LogLevel LeastSevereLogged();
+void SetLeastSevereLogged(LogLevel level);
+
 /// True when an event of this level would be written: asked before fields are made on hot paths.
 bool Logs(LogLevel level);
 

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "engine/tensor/status.h"
+#include "server/rpc/log_settings.h"
 #include "server/rpc/model_description.h"
 #include "server/rpc/shared_memory.h"
 
@@ -10,8 +11,9 @@ namespace octet {
 namespace {
 
 /// What works, by the names that clients know the protocol's extensions by.
-constexpr std::array kExtensions = {"binary_tensor_data",  "classification", "model_repository",
-                                    "model_configuration", "parameters",     "statistics"};
+constexpr std::array kExtensions = {"binary_tensor_data", "classification",      "logging",
+                                    "model_repository",   "model_configuration", "parameters",
+                                    "statistics"};
 
 /// Requests to this one repository leave its name empty.
 absl::Status CheckRepositoryName(const std::string& name) {
@@ -155,7 +157,7 @@ OCTET_CALL_EMPTY(CudaSharedMemoryRegister) {
 OCTET_CALL_EMPTY(TraceSetting) {
   return absl::UnimplementedError("trace settings are not supported");
 }
-OCTET_CALL_EMPTY(LogSettings) { return absl::UnimplementedError("log settings are not supported"); }
+OCTET_CALL(LogSettings) { return ChangeLogSettings(request, response); }
 
 #undef OCTET_CALL
 #undef OCTET_CALL_EMPTY

@@ -221,11 +221,15 @@ class DescriptionTest(unittest.TestCase):
             (stub.SystemSharedMemoryRegister, messages.SystemSharedMemoryRegisterRequest(name="a", key="/a", byte_size=1)),
             (stub.CudaSharedMemoryRegister, messages.CudaSharedMemoryRegisterRequest(name="a")),
             (stub.TraceSetting, messages.TraceSettingRequest()),
-            (stub.LogSettings, messages.LogSettingsRequest()),
         ):
             with self.assertRaises(grpc.RpcError) as caught:
                 method(request)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+
+    def test_log_settings_are_told(self):
+        settings = stub.LogSettings(messages.LogSettingsRequest()).settings
+        self.assertTrue(settings["log_info"].bool_param)
+        self.assertEqual(settings["log_verbose_level"].uint32_param, 0)
 
     def test_health(self):
         serving = health_messages.HealthCheckResponse.SERVING

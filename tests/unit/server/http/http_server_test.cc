@@ -353,6 +353,14 @@ TEST_F(HttpServerTest, RequestsMayComeInPiecesOrAllAtOnce) {
   EXPECT_THAT(client.Hear("]"), HasSubstr("READY")) << "no length is no body";
 }
 
+TEST_F(HttpServerTest, AHeadThatIsNoneEndsTheConnection) {
+  RawClient client(http_->port());
+  client.Say("GET\r\nGET /v2/health/live HTTP/1.1\r\n\r\n");
+  const std::string heard = client.Hear("nothing more");
+  EXPECT_THAT(heard, HasSubstr("400 Bad Request"));
+  EXPECT_THAT(heard, ::testing::Not(HasSubstr("live\":true")));
+}
+
 TEST_F(HttpServerTest, HeadsAreBounded) {
   RawClient client(http_->port());
   client.Say("GET /v2 HTTP/1.1\r\nX: " + std::string(20'000, 'x'));
@@ -454,6 +462,11 @@ TEST_F(HttpServerTest, SharedMemoryIsRegisteredToldAndForgotten) {
             json::parse(R"({"name":"y","datatype":"FP32","shape":[1,4],"parameters":{
                 "shared_memory_region":"r","shared_memory_byte_size":16,"shared_memory_offset":16}})"));
   EXPECT_EQ(Floats(object.Read(24, 16)), (std::vector<float>{2, 4, 6, 8}));
+  // Clients that use the one forget all of the other first.
+  EXPECT_EQ(Get("/v2/cudasharedmemory/status"), "200 []");
+  EXPECT_EQ(Post("/v2/cudasharedmemory/unregister", ""), "200 {}");
+  EXPECT_THAT(Post("/v2/cudasharedmemory/region/c/register", R"({"raw_handle":{"b64":""}})"),
+              HasSubstr("501"));
   EXPECT_EQ(Post(base + "/region/r/unregister", ""), "200 {}");
   EXPECT_EQ(Get(base + "/status"), "200 []");
 }

@@ -58,7 +58,7 @@ TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {
   EXPECT_EQ(response.name(), "triton");
   EXPECT_EQ(response.version(), "1.2.3");
   EXPECT_THAT(response.extensions(),
-              ElementsAre("binary_tensor_data", "classification", "model_repository",
+              ElementsAre("binary_tensor_data", "classification", "logging", "model_repository",
                           "model_configuration", "parameters", "statistics"));
 }
 
@@ -210,8 +210,8 @@ TEST_F(GrpcServerTest, SharedMemoryTracesAndLogsSayThatTheyAreNotThere) {
   EXPECT_EQ(stub_->TraceSetting(Context().get(), {}, &trace).error_code(),
             grpc::StatusCode::UNIMPLEMENTED);
   inference::LogSettingsResponse logs;
-  EXPECT_EQ(stub_->LogSettings(Context().get(), {}, &logs).error_code(),
-            grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_TRUE(stub_->LogSettings(Context().get(), {}, &logs).ok());
+  EXPECT_EQ(logs.settings_size(), 6);
 }
 
 TEST_F(GrpcServerTest, APortInUseIsAnErrorThatNamesIt) {

@@ -20,7 +20,8 @@ TEST(SharedMemoryTest, NamesKeysAndBoundsAreChecked) {
     return memory.Register(name, key, offset, bytes).code();
   };
   EXPECT_EQ(code("", object.key(), 0, 1), absl::StatusCode::kInvalidArgument);
-  for (const std::string& key : std::vector<std::string>{"", "/", "//a", "/a/b", "..", "/.", "a/../b",
+  for (const std::string& key :
+       std::vector<std::string>{"", "/", "//a", "/a/b", "..", "/.", "a/../b",
                                 std::string("/a\0b", 4), std::string(300, 'a')}) {
     EXPECT_EQ(code("r", key, 0, 1), absl::StatusCode::kInvalidArgument) << key;
   }
