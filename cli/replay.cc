@@ -114,6 +114,8 @@ class ReplaySlot final : public LoopSlot {
       first_ = number_ * work_.rows_per_request;
       rows_ = std::min(work_.rows_per_request, work_.samples.count() - first_);
       request_ = work_.samples.Make(first_, rows_);
+      // What is replayed is no traffic, and would change the file that it came from.
+      (*request_.mutable_parameters())["capture"].set_bool_param(false);
     }
     const ReplaySide& side = work_.sides[current()];
     Address(request_, side.version, side.precision);

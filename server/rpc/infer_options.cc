@@ -54,6 +54,12 @@ absl::Status ReadParameter(const std::string& name, const InferParameter& parame
     OCTET_ASSIGN_OR_RETURN(const uint64_t us, WholeNumber(name, parameter));
     constexpr uint64_t kMost = Nanoseconds::max().count() / 1000;
     if (us != 0) options.timeout = std::chrono::microseconds(std::min(us, kMost));
+  } else if (name == "capture") {
+    if (!parameter.has_bool_param()) {
+      return InvalidArgument("parameter \"capture\": expected a truth value, got {}",
+                             KindOf(parameter));
+    }
+    options.capture = parameter.bool_param();
   } else if (name == "priority") {
     OCTET_RETURN_IF_ERROR(WholeNumber(name, parameter).status());
   } else if (name.starts_with("triton_") && name != "triton_enable_empty_final_response") {

@@ -51,6 +51,9 @@ absl::Status Inference::Prepare(const Call& call) {
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,
                          ReadInferOptions(request_, call.metadata, version_->routing.sticky));
   OCTET_RETURN_IF_ERROR(ChooseVariant(options));
+  if (version_->capture != nullptr && options.capture) {
+    if (const double draw = Draw(); version_->capture->Draws(draw)) capture_draw_ = draw;
+  }
   deadline_ = call.deadline;
   if (options.timeout < kNever - received_) {
     deadline_ = std::min(deadline_, received_ + options.timeout);
@@ -89,9 +92,6 @@ void Inference::Submit() {
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   copied_ = version_->shadow != nullptr &&
             WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
-  if (version_->capture != nullptr) {
-    if (const double draw = Draw(); version_->capture->Draws(draw)) capture_draw_ = draw;
-  }
   auto request = std::make_unique<InferenceRequest>();
   if (copied_ || capture_draw_) {
     request->inputs = inputs_.views;
@@ -122,7 +122,7 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
       .inputs = std::move(inputs_),
       .outputs = writer_.Answers(),
       .messages = std::move(messages_),
-      .message_bytes = request_.SpaceUsedLong() + response_.SpaceUsedLong()};
+      .message_bytes = copied_ ? request_.SpaceUsedLong() + response_.SpaceUsedLong() : 0};
   Finish(completed, timings);
   // This object may be gone. What is copied waits behind the answer, never the other way round.
   if (capture != nullptr) capture->Offer(draw, answered.inputs.views);

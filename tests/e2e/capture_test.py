@@ -151,6 +151,8 @@ class CaptureTest(unittest.TestCase):
             self.assertEqual(report["failures"], [])
             self.assertIn("256 rows", served.replay(file, *sides).stdout)
 
+            self.assertEqual(served.metrics()["capture_drawn_requests_total"], 256, "a replay is not captured")
+
             done = served.replay(file, *sides, "--min-sqnr-db", 90)
             self.assertEqual(done.returncode, 1)
             self.assertRegex(done.stderr, r"^octet: output '\w+': SQNR [0-9.]+ dB is below --min-sqnr-db 90\n$")
@@ -192,6 +194,7 @@ class CaptureTest(unittest.TestCase):
                 numpy.testing.assert_allclose(numpy.frombuffer(answer, "f4"), numpy.frombuffer(alone, "f4"), atol=1e-4)
             served.wait_until(lambda: served.metrics()["capture_writes_total"] >= 1)
             served.wait_until(lambda: served.metrics()["capture_drawn_requests_total"] == 4032)
+            served.wait_until(lambda: (before := served.metrics()) and not time.sleep(0.2) and before == served.metrics())
             values = served.metrics()
             print(values)
             self.assertLessEqual(values["capture_sample_bytes"], bound)

@@ -78,6 +78,17 @@ TEST_F(CaptureOfferTest, WithoutAShareNothingIsDrawn) {
   EXPECT_EQ(captured_->drawn.value(), 0U);
 }
 
+TEST_F(CaptureOfferTest, ARequestCanAskNotToBeKept) {
+  Serve(100);
+  Request request = Row({5, 6, 7, 8});
+  (*request.mutable_parameters())["capture"].set_bool_param(false);
+  ASSERT_TRUE(Infer(request).ok());
+  (*request.mutable_parameters())["capture"].set_bool_param(true);
+  ASSERT_TRUE(Infer(request).ok());
+  WaitFor(captured_->requests, 1);
+  EXPECT_EQ(captured_->drawn.value(), 1U);
+}
+
 TEST_F(CaptureOfferTest, AShadowGetsTheSameRequest) {
   ModelConfig::Routing routing;
   routing.shadow = {.precision = Precision::kInt8, .percent = 100};

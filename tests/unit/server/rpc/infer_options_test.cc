@@ -35,6 +35,7 @@ TEST_F(InferOptionsTest, NothingIsAskedForByDefault) {
   EXPECT_TRUE(options->precision.empty());
   EXPECT_TRUE(options->sticky_key.empty());
   EXPECT_EQ(options->timeout, Nanoseconds::max());
+  EXPECT_TRUE(options->capture);
 }
 
 TEST_F(InferOptionsTest, TheParameterWinsOverTheMetadata) {
@@ -76,6 +77,15 @@ TEST_F(InferOptionsTest, PriorityComesSignedAndUnsigned) {
   EXPECT_TRUE(Read().ok());
   Parameter("priority").set_uint64_param(1);
   EXPECT_TRUE(Read().ok());
+}
+
+TEST_F(InferOptionsTest, ARequestMayAskNotToBeCaptured) {
+  Parameter("capture").set_bool_param(false);
+  EXPECT_FALSE(Read()->capture);
+  Parameter("capture").set_bool_param(true);
+  EXPECT_TRUE(Read()->capture);
+  Parameter("capture").set_string_param("no");
+  EXPECT_EQ(Refusal(), "parameter \"capture\": expected a truth value, got text");
 }
 
 TEST_F(InferOptionsTest, TheStickyKeyIsWhereModelYamlSays) {
