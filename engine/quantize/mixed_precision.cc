@@ -145,19 +145,8 @@ class MixedSearch {
         absl::StatusCode::kFailedPrecondition,
         "no layer can be in int8 with a floor of {}: with {} alone in int8 there is {}, "
         "with all layers {}",
-        FloorText(recipe_.floor), Describe(mixtures_.graph().node(quietest.layers.front())),
-        Reached(reached), Reached(all_int8));
-  }
-
-  std::string Reached(const MixedPoint& point) const {
-    switch (recipe_.floor.kind) {
-      case AccuracyFloor::Kind::kMaxDrop:
-        return Format("a loss of {:.2f} points", *point.lost);
-      case AccuracyFloor::Kind::kMinAgreement:
-        return Format("an agreement of {:.2f} %", *point.agreement);
-      default:
-        return Format("an SQNR of {:.1f} dB", point.sqnr_db);
-    }
+        mixtures_.FloorText(), Describe(mixtures_.graph().node(quietest.layers.front())),
+        mixtures_.Reached(reached), mixtures_.Reached(all_int8));
   }
 
   absl::StatusOr<bool> FindPrefix(const std::vector<size_t>& ranking) {
@@ -190,7 +179,8 @@ class MixedSearch {
       Choice choice = best_choice_;
       choice[i] = false;
       OCTET_ASSIGN_OR_RETURN(const bool held, Try(choice, ranges_));
-      if (!held) groups_[i].tried = Format("; back in int8 there was {}", Reached(points_.back()));
+      if (!held)
+        groups_[i].tried = Format("; back in int8 there was {}", mixtures_.Reached(points_.back()));
     }
     return absl::OkStatus();
   }
@@ -260,7 +250,7 @@ class MixedSearch {
   absl::StatusOr<QuantizeResult> Finish() {
     points_[best_point_].chosen = true;
     MarkFront();
-    MixedPrecision mixed{.floor = FloorText(recipe_.floor),
+    MixedPrecision mixed{.floor = mixtures_.FloorText(),
                          .held_back = mixtures_.held_back(),
                          .runs = mixtures_.runs(),
                          .points = std::move(points_)};

@@ -48,38 +48,22 @@ bool RanksClasses(const Graph& graph) {
 
 // How many samples a model takes that does not batch; 1 for all others.
 int64_t OwnBatch(const Graph& graph) {
+  if (graph.inputs.empty()) return 1;
   const auto& shape = graph.value(graph.inputs[0]).shape;
   const bool fixed = shape && shape->rank() > 0 && (*shape)[0] != kUnknownDim;
   return fixed ? (*shape)[0] : 1;
 }
 
-absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
-                        const std::vector<int64_t>& labels) {
-  const bool classes = floor.kind == Kind::kMaxDrop || floor.kind == Kind::kMinAgreement;
-  if (classes && !RanksClasses(graph)) {
-    return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
-                           FloorText(floor));
-  }
-  if (floor.kind == Kind::kMaxDrop && labels.empty())
-    return InvalidArgument("a floor for the {} needs labels", FloorText(floor));
-  return absl::OkStatus();
+// Points that classes may differ by.
+double Allowed(const AccuracyFloor& floor) {
+  return floor.kind == Kind::kMaxDrop ? floor.value : 100 - floor.value;
 }
 
-bool Holds(const AccuracyFloor& floor, const MixedPoint& point) {
-  constexpr double kRounding = 1e-9;
-  switch (floor.kind) {
-    case Kind::kMaxDrop:
-      return *point.lost <= floor.value + kRounding;
-    case Kind::kMinAgreement:
-      return *point.agreement >= floor.value - kRounding;
-    default:
-      return point.sqnr_db >= floor.value;
-  }
+bool CountsClasses(const AccuracyFloor& floor) {
+  return floor.kind == Kind::kMaxDrop || floor.kind == Kind::kMinAgreement;
 }
 
-}  // namespace
-
-std::string FloorText(const AccuracyFloor& floor) {
+std::string NameOf(const AccuracyFloor& floor) {
   switch (floor.kind) {
     case Kind::kMaxDrop:
       return Format("loss of top-1 of at most {} points", floor.value);
@@ -87,6 +71,56 @@ std::string FloorText(const AccuracyFloor& floor) {
       return Format("agreement with fp32 of at least {} %", floor.value);
     default:
       return Format("SQNR of at least {} dB", floor.value);
+  }
+}
+
+absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
+                        const std::vector<int64_t>& labels) {
+  if (CountsClasses(floor) && !RanksClasses(graph)) {
+    return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
+                           NameOf(floor));
+  }
+  if (floor.kind == Kind::kMaxDrop && labels.empty())
+    return InvalidArgument("a floor for the {} needs labels", NameOf(floor));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// A floor below what a single sample weighs cannot be told by counting: then the outputs must be as good as those of models that
+// need no layer in float, too.
+bool Mixtures::IsCoarse() const {
+  return CountsClasses(floor_) && 100.0 / static_cast<double>(held_back_count_) > Allowed(floor_);
+}
+
+std::string Mixtures::FloorText() const {
+  if (!IsCoarse()) return NameOf(floor_);
+  return Format("{} (and, one sample being {:.2f} %, an SQNR of {} dB)", NameOf(floor_),
+                100.0 / static_cast<double>(held_back_count_), AccuracyFloor::kAutoSqnrDb);
+}
+
+bool Mixtures::Holds(const MixedPoint& point) const {
+  constexpr double kRounding = 1e-9;
+  if (IsCoarse() && point.sqnr_db < AccuracyFloor::kAutoSqnrDb) return false;
+  switch (floor_.kind) {
+    case Kind::kMaxDrop:
+      return *point.lost <= floor_.value + kRounding;
+    case Kind::kMinAgreement:
+      return *point.agreement >= floor_.value - kRounding;
+    default:
+      return point.sqnr_db >= floor_.value;
+  }
+}
+
+std::string Mixtures::Reached(const MixedPoint& point) const {
+  switch (floor_.kind) {
+    case Kind::kMaxDrop:
+      return Format("a loss of {:.2f} points, an SQNR of {:.1f} dB", *point.lost, point.sqnr_db);
+    case Kind::kMinAgreement:
+      return Format("an agreement of {:.2f} %, an SQNR of {:.1f} dB", *point.agreement,
+                    point.sqnr_db);
+    default:
+      return Format("an SQNR of {:.1f} dB", point.sqnr_db);
   }
 }
 
@@ -148,7 +182,7 @@ absl::Status Mixtures::CountMacs(const CalibrationSet& set) {
 absl::Status Mixtures::AskFp32(const std::vector<int64_t>& labels) {
   outputs_ = std::make_unique<KeptOutputs>(graph_);
   if (outputs_->empty())
-    return InvalidArgument("a floor for the {} needs an FP32 output", FloorText(floor_));
+    return InvalidArgument("a floor for the {} needs an FP32 output", NameOf(floor_));
   ClassesSeen seen;
   std::vector<Observation> observations = outputs_->Observations();
   if (scores_) observations.push_back({graph_.outputs[0], &seen});
@@ -209,7 +243,7 @@ absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
                    .int8_share = figures.int8_share,
                    .us_per_sample = 1e6 * figures.seconds_per_sample};
   if (scores_) CompareClasses(seen.classes(), point);
-  point.holds = Holds(floor_, point);
+  point.holds = Holds(point);
   result.records.insert(result.records.end(), equalized_.begin(), equalized_.end());
   return Mixture{std::move(result), std::move(point)};
 }

@@ -18,9 +18,6 @@
 
 namespace octet {
 
-/// "SQNR of at least 20 dB".
-std::string FloorText(const AccuracyFloor& floor);
-
 /// A file that could be written, and what it measured.
 struct Mixture {
   QuantizeResult result;
@@ -43,6 +40,10 @@ class Mixtures {
   const Graph& graph() const { return graph_; }
   const Selection& all() const { return statistics_->selection; }
   int64_t held_back() const { return held_back_count_; }
+  /// "SQNR of at least 20 dB".
+  std::string FloorText() const;
+  /// How far a mixture is from the floor: "an SQNR of 17.3 dB".
+  std::string Reached(const MixedPoint& point) const;
   int runs() const { return runs_; }
   /// Multiply-adds of a node for one sample, 0 where shapes are open.
   int64_t MacsOf(NodeId node) const { return macs_.at(static_cast<size_t>(node)); }
@@ -57,6 +58,8 @@ class Mixtures {
  private:
   Mixtures() = default;
 
+  bool Holds(const MixedPoint& point) const;
+  bool IsCoarse() const;
   absl::Status CountMacs(const CalibrationSet& set);
   absl::Status AskFp32(const std::vector<int64_t>& labels);
   absl::StatusOr<QuantizeResult> Make(const std::set<NodeId>& keep_float,

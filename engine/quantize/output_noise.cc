@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/tensor/status.h"
 
@@ -71,6 +72,7 @@ absl::StatusOr<double> KeptOutputs::NoiseOf(const Graph& int8, const Calibration
   OCTET_RETURN_IF_ERROR(Calibrate(int8, observations, set, run, Precision::kInt8, figures));
   double sum = 0;
   for (const Noise& noise : noises) sum += noise.ratio();
+  if (std::isnan(sum)) return std::numeric_limits<double>::infinity();
   return sum / static_cast<double>(std::max<size_t>(noises.size(), 1));
 }
 

@@ -29,6 +29,7 @@ class KeptOutputs {
 
   /// Noise over signal of a variant with the same outputs, as it runs in int8: the mean over the outputs of
   ///   sum (y - y_fp32)^2 / sum y_fp32^2
+  /// and infinity where an answer is no number.
   /// `more` looks at what it likes in the same run, whose figures go to `figures`.
   /// Errors: as Calibrate. Requires: filled over the same set, or one that goes on longer.
   absl::StatusOr<double> NoiseOf(const Graph& int8, const CalibrationSet& set,

@@ -171,6 +171,16 @@ TEST(MixedPrecision, HoldsAFloorOfLabelsAndOfAgreement) {
   EXPECT_FALSE(Chosen(*by_agreement.mixed).drop) << "there are no labels";
 }
 
+// 32 samples cannot show a loss of a third of a point.
+TEST(MixedPrecision, DoesNotTrustCountsThatAreTooCoarse) {
+  const Graph graph = PowersAndLogarithm();
+  const QuantizeResult made = Quantized(graph, With({Kind::kMaxDrop, 0.3}), LabelsOf(graph));
+  ASSERT_TRUE(made.mixed);
+  EXPECT_EQ(Chosen(*made.mixed).lost, 0);
+  EXPECT_GE(Chosen(*made.mixed).sqnr_db, AccuracyFloor::kAutoSqnrDb);
+  EXPECT_THAT(made.mixed->floor, HasSubstr("one sample being 3.12 %"));
+}
+
 TEST(MixedPrecision, FindsTheSameForTheSameSeed) {
   const Graph graph = PowersAndLogarithm();
   const auto described = [&](uint64_t seed) {

@@ -2,6 +2,8 @@
 #include "engine/quantize/output_noise.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -37,6 +39,16 @@ TEST(KeptOutputs, MeasureNoiseOverSignal) {
   const auto off = kept.NoiseOf(Doubler(2.2F), set, {});
   ASSERT_TRUE(off.ok()) << off.status();
   EXPECT_NEAR(*off, 0.01, 1e-5);  // (0.2 / 2)^2
+}
+
+TEST(KeptOutputs, CallAnswersThatAreNoNumbersInfinitelyNoisy) {
+  const Graph fp32 = Doubler(2);
+  const CalibrationSet set = {{"x", Tensor::From<float>(Shape{2, 2}, {1, 2, 3, 4})}};
+  KeptOutputs kept(fp32);
+  ASSERT_TRUE(Calibrate(fp32, kept.Observations(), set, {}).ok());
+  const auto noise = kept.NoiseOf(Doubler(std::nanf("")), set, {});
+  ASSERT_TRUE(noise.ok()) << noise.status();
+  EXPECT_EQ(SqnrDbOf(*noise), -std::numeric_limits<double>::infinity());
 }
 
 TEST(KeptOutputs, AreEmptyWithoutRealOutputs) {
