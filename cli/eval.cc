@@ -43,7 +43,7 @@ absl::StatusOr<nlohmann::ordered_json> NoiseByLayer(const EvalOptions& options,
   return rows;
 }
 
-void PrintLayers(const nlohmann::ordered_json& layers) {
+void PrintLayerNoise(const nlohmann::ordered_json& layers) {
   std::cout << Format("{:<40} {:<20} {:>8}\n", "result", "operator", "SQNR dB");
   for (const nlohmann::ordered_json& layer : layers) {
     const auto& sqnr_db = layer["sqnr_db"];
@@ -87,7 +87,7 @@ absl::Status Eval(const EvalOptions& options) {
                         : equal          ? "equal outputs"
                                          : "not measured");
   }
-  if (options.layers) PrintLayers(layers);
+  if (options.layers) PrintLayerNoise(layers);
   return absl::OkStatus();
 }
 
