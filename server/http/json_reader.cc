@@ -267,6 +267,7 @@ absl::StatusOr<T> ConvertNumber(std::string_view number) {
                               : std::numeric_limits<T>::infinity();
     }
   }
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): `end` says how long it is
   const auto [stopped, error] = std::from_chars(number.data(), end, value);
   if (error == std::errc() && stopped == end) return value;
   if constexpr (std::is_floating_point_v<T>) {

@@ -227,6 +227,7 @@ absl::Status AppendJsonElements(DType dtype, const Shape& shape, std::string_vie
     case DType::kF16:
     case DType::kBF16: {
       Tensor reals(DType::kF32, shape);
+      // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the shape says how long it is
       ConvertTensor({raw.data(), {dtype, shape}}, reals.mutable_view());
       AppendAll<float>({static_cast<const char*>(reals.data()), reals.bytes()}, json);
       break;
