@@ -208,7 +208,7 @@ absl::Status WriteArchive(const std::string& path, std::span<const NpzArray> arr
     }
   }
   if (zip_close(archive.get()) != 0) return CannotWrite(path, zip_strerror(archive.get()));
-  static_cast<void>(archive.release());  // zip_close freed it.
+  archive.release();  // NOLINT(bugprone-unused-return-value): zip_close freed it
   return absl::OkStatus();
 }
 
