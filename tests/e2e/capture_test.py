@@ -150,6 +150,9 @@ class CaptureTest(unittest.TestCase):
             self.assertGreater(output["max_abs"], 0)
             self.assertEqual(report["failures"], [])
             self.assertIn("256 rows", served.replay(file, *sides).stdout)
+            done = served.replay(file, "--version", 1, "--against-version", 1, "--precision", "fp32", "--min-agreement", 100)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("one with 5: Request for unknown model: 'glyphs' has no version 2", served.replay(file, "--version", 1, "--against-version", 2).stderr)
 
             self.assertEqual(served.metrics()["capture_drawn_requests_total"], 256, "a replay is not captured")
 
