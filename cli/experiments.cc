@@ -74,8 +74,9 @@ void Print(const nlohmann::json& experiment) {
 
 absl::Status Experiments(const ExperimentsOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const ServerClient server, ServerClient::For(options.server));
-  const std::string path =
-      options.model.empty() ? "/v2/experiments" : "/v2/models/" + options.model + "/experiments";
+  const std::string path = options.model.empty()
+                               ? "/v2/experiments"
+                               : "/v2/models/" + UrlSegment(options.model) + "/experiments";
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer, server.Get(path));
   if (options.json) {
     std::cout << answer.dump(2) << '\n';

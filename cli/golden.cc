@@ -37,7 +37,12 @@ class Recording {
 
   absl::Status Record(int64_t count) {
     const Signature& signature = session_.model().signature();
-    rows_ = signature.batches ? 1 : samples_.count();
+    const int64_t own = signature.inputs[0].shape.rank() > 0 ? signature.inputs[0].shape[0] : 1;
+    if (own != kUnknownDim && samples_.count() < own) {
+      return InvalidArgument("too few samples: the model's own batch is {}, got {}", own,
+                             samples_.count());
+    }
+    rows_ = signature.batches ? 1 : own == kUnknownDim ? samples_.count() : own;
     count = signature.batches ? std::min(count, samples_.count()) : 1;
     for (const auto* tensors : {&signature.inputs, &signature.outputs}) {
       for (const TensorInfo& info : *tensors) {
@@ -69,9 +74,10 @@ class Recording {
   }
 
   void Keep(size_t array, ConstTensorView view) {
-    Tensor& copy = kept_.emplace_back(
-        view.dtype() == DType::kString ? Tensor::Strings(view.shape(), view.span<std::string_view>())
-                                       : Tensor(view.dtype(), view.shape()));
+    Tensor& copy =
+        kept_.emplace_back(view.dtype() == DType::kString
+                               ? Tensor::Strings(view.shape(), view.span<std::string_view>())
+                               : Tensor(view.dtype(), view.shape()));
     if (view.dtype() != DType::kString) {
       std::memcpy(copy.mutable_data(), view.data, view.bytes());
     }

@@ -40,6 +40,9 @@ absl::StatusOr<RolloutState> Work(VerbOptions& options) {
   plan.guard.sqnr_db = rule(options.sqnr);
   plan.guard.error_percent = options.error_percent;
   plan.guard.p99_us = rule(options.p99_us);
+  if (plan.guard.p99_us && *plan.guard.p99_us < 1) {
+    return InvalidArgument("--max-p99-us: expected 0 or at least 1, got {}", *plan.guard.p99_us);
+  }
   plan.hold = std::chrono::seconds(options.hold_seconds);
   plan.patience = std::chrono::seconds(options.patience_seconds);
   if (!std::ranges::is_sorted(plan.ramp_percent, std::less_equal())) {
@@ -136,8 +139,9 @@ void AddRollout(CLI::App& app, Outcome& outcome) {
                    "Finished ONNX file; default fp32.onnx, quantized");
   verb->add_option("--calibration", rollout.calibration,
                    ".npz with sample inputs, a capture for instance: to quantize, and to compare");
-  verb->add_option("--captures", rollout.captures,
-                   "The server's capture.path: without --calibration its traffic is captured first");
+  verb->add_option(
+      "--captures", rollout.captures,
+      "The server's capture.path: without --calibration its traffic is captured first");
   verb->add_option("--capture-samples", rollout.capture_samples, "Samples to capture")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -106,6 +106,9 @@ absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request) {
                  percent, request.min_int8_percent);
     }
   }
+  if (request.min_int8_percent > 0 && !proof.json.contains("mac_share")) {
+    proof.refused = "the model's shapes are open: which share of it runs in int8 cannot be told";
+  }
   if (!request.calibration.empty()) {
     OCTET_RETURN_IF_ERROR(Compare(request, *std::move(candidate), proof));
   }

@@ -21,6 +21,8 @@ namespace fs = std::filesystem;
 
 /// How often the server is asked while a stage is held.
 constexpr std::chrono::milliseconds kInterval{500};
+/// How often captures, which are read as a whole, are looked at.
+constexpr std::chrono::seconds kCaptureInterval{2};
 /// How long the server may be away, restarting for instance, before the rollout stops where it is.
 constexpr std::chrono::seconds kServerAway{60};
 
@@ -35,10 +37,15 @@ absl::Status Move(const std::string& from, const std::string& to) {
   return error ? SystemError("move", from, error.value()) : absl::OkStatus();
 }
 
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  if (!file) return NotFound("cannot read {}", path);
+  return bytes;
+}
+
 absl::Status Copy(const std::string& from, const std::string& to, mode_t mode = 0666) {
-  std::ifstream file(from, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
-  if (!file) return NotFound("cannot read {}", from);
+  OCTET_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(from));
   return WriteWholeFile(to, bytes, mode);
 }
 
@@ -53,6 +60,16 @@ bool Exists(const std::string& path) {
   return fs::exists(path, error);
 }
 
+/// The last of the experiments, when the answer is one.
+absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
+  const auto experiments = answer.find("experiments");
+  const bool is_answer = experiments != answer.end() && experiments->is_array() &&
+                         !experiments->empty() && experiments->back().contains("precisions") &&
+                         experiments->back().contains("version");
+  if (is_answer) return experiments->back();
+  return Internal("what answers /v2/models/.../experiments is no octet server");
+}
+
 const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precision) {
   for (const nlohmann::json& arm : experiment.at("precisions")) {
     if (arm.at("precision").get<std::string>() == PrecisionName(precision)) return &arm;
@@ -62,22 +79,27 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
 
 /// rollout.yaml while only the baseline answers; `more` are further lines.
 std::string BaselineYaml(Precision baseline, std::string_view more) {
-  return Format("# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
-                "routing: {{default: {}, split: {{{}: 100}}}}\n{}",
-                PrecisionName(baseline), PrecisionName(baseline), more);
+  return Format(
+      "# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
+      "routing: {{default: {}, split: {{{}: 100}}}}\n{}",
+      PrecisionName(baseline), PrecisionName(baseline), more);
 }
 
-/// The archive of `folder` with the most samples, and how many these are; 0 without any.
-std::pair<std::string, int64_t> LargestCapture(const std::string& folder) {
+/// Of the archives in `folder` that are newer than `began` the one with the most samples, and how many these are; 0 without any.
+std::pair<std::string, int64_t> LargestCapture(const std::string& folder,
+                                               fs::file_time_type began) {
   std::pair<std::string, int64_t> largest;
   std::error_code error;
   for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
        it.increment(error)) {
-    if (it->path().extension() != ".npz") continue;
+    std::error_code gone;  // replaced this moment
+    if (it->path().extension() != ".npz" || fs::last_write_time(it->path(), gone) < began || gone) {
+      continue;
+    }
     const auto arrays = ReadNpz(it->path().string());
-    if (!arrays.ok() || arrays->empty()) continue;  // replaced this moment, or somebody else's
-    const int64_t samples = arrays->begin()->second.shape()[0];
-    if (samples > largest.second) largest = {it->path().string(), samples};
+    if (!arrays.ok() || arrays->empty()) continue;
+    const Shape& shape = arrays->begin()->second.shape();
+    if (shape.rank() > 0 && shape[0] > largest.second) largest = {it->path().string(), shape[0]};
   }
   return largest;
 }
@@ -121,8 +143,8 @@ std::string Rollout::VariantFile(Precision precision) const {
 absl::StatusOr<nlohmann::json> Rollout::Experiment() const {
   const auto give_up = std::chrono::steady_clock::now() + kServerAway;
   while (true) {
-    auto answer = server_.Get("/v2/models/" + options_.model + "/experiments");
-    if (answer.ok()) return answer->at("experiments").back();  // the highest version
+    auto answer = server_.Get("/v2/models/" + UrlSegment(options_.model) + "/experiments");
+    if (answer.ok()) return HighestVersion(*answer);
     if (!absl::IsUnavailable(answer.status()) || std::chrono::steady_clock::now() > give_up) {
       return answer.status();
     }
@@ -131,7 +153,7 @@ absl::StatusOr<nlohmann::json> Rollout::Experiment() const {
 }
 
 absl::Status Rollout::Load() const {
-  return server_.Post("/v2/repository/models/" + options_.model + "/load").status();
+  return server_.Post("/v2/repository/models/" + UrlSegment(options_.model) + "/load").status();
 }
 
 absl::Status Rollout::Save(std::string_view event) {
@@ -147,24 +169,47 @@ absl::Status Rollout::Save(std::string_view event) {
 absl::StatusOr<RolloutState> Rollout::Run() {
   auto loaded = folder_.Load();
   if (!loaded.ok() && !absl::IsNotFound(loaded.status())) return loaded.status();
-  if (loaded.ok() && !IsOver(loaded->phase)) {
-    state_ = *std::move(loaded);
-    if (state_.plan.candidate != options_.plan.candidate) {
-      return InvalidArgument("a rollout of {} is under way: go on with it or --abort it, got {}",
-                             PrecisionName(state_.plan.candidate),
-                             PrecisionName(options_.plan.candidate));
-    }
-    const bool serves = state_.phase == RolloutPhase::kServe;
-    report_(Format("going on: {}", serves ? RolloutStageName(state_.plan, state_.stage)
-                                          : RolloutPhaseName(state_.phase)));
-    // Whoever stopped may have stopped on the way into the next stage.
-    if (serves) OCTET_RETURN_IF_ERROR(Route(RolloutYaml(state_.plan, state_.stage)));
-  } else {
-    OCTET_RETURN_IF_ERROR(Begin());
-  }
+  const bool begun = loaded.ok() && !IsOver(loaded->phase) &&
+                     (loaded->routed || loaded->phase != RolloutPhase::kPrepare);
+  OCTET_RETURN_IF_ERROR(begun ? GoOn(*std::move(loaded)) : Begin());
+  const absl::Status status = Work();
+  if (status.ok()) return state_;
+  // Who is away may come back: the same command goes on then. What the server refuses it refuses again.
+  if (!state_.routed || absl::IsUnavailable(status)) return status;
+  OCTET_RETURN_IF_ERROR(RollBack(std::string(Message(status))));
+  return state_;
+}
+
+absl::Status Rollout::Work() {
   if (state_.phase == RolloutPhase::kPrepare) OCTET_RETURN_IF_ERROR(Prepare());
   if (state_.phase == RolloutPhase::kServe) OCTET_RETURN_IF_ERROR(Serve());
-  return state_;
+  return absl::OkStatus();
+}
+
+absl::Status Rollout::GoOn(RolloutState state) {
+  state_ = std::move(state);
+  if (!state_.reason.empty()) return RollBack(state_.reason);  // was under way
+  if (state_.plan.candidate != options_.plan.candidate) {
+    return InvalidArgument("a rollout of {} is under way: go on with it or --abort it, got {}",
+                           PrecisionName(state_.plan.candidate),
+                           PrecisionName(options_.plan.candidate));
+  }
+  const bool serves = state_.phase == RolloutPhase::kServe;
+  report_(Format("going on: {}", serves ? RolloutStageName(state_.plan, state_.stage)
+                                        : RolloutPhaseName(state_.phase)));
+  RolloutPlan asked = options_.plan;
+  asked.baseline = state_.plan.baseline;
+  asked.precisions = state_.plan.precisions;
+  if (!(asked == state_.plan)) report_("  by the options that it was begun with");
+  if (!serves) return absl::OkStatus();
+  // Whoever stopped may have stopped on the way into the next stage. Else the server's guard knows what happened meanwhile,
+  // and a load would make it forget.
+  const std::string yaml = RolloutYaml(state_.plan, state_.stage);
+  const auto there = ReadFile(ModelFolder() + "/rollout.yaml");
+  if (there.ok() && *there == yaml) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(Route(yaml));
+  state_.stage_began_ms = NowMs();
+  return folder_.Save(state_);
 }
 
 absl::Status Rollout::Begin() {
@@ -189,6 +234,14 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("{} answers clients already, weight {}", candidate,
                            arm->at("weight").get<double>());
   }
+  if (const std::string file = ModelFolder() + "/model.yaml"; Exists(file)) {
+    OCTET_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(file));
+    if (!config.precisions.empty() &&
+        !std::ranges::contains(config.precisions, state_.plan.candidate)) {
+      state_.plan.precisions = config.precisions;
+      state_.plan.precisions.push_back(state_.plan.candidate);
+    }
+  }
   if (!Exists(VariantFile(state_.plan.baseline))) {
     return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
                            baseline, state_.version, VariantFile(state_.plan.baseline));
@@ -208,34 +261,33 @@ absl::Status Rollout::Capture() {
   report_(Format("capture: {} samples", options_.capture_samples));
   const auto give_up = std::chrono::steady_clock::now() + state_.plan.patience;
   while (true) {
-    const auto [file, samples] = LargestCapture(folder);
-    std::error_code error;
-    const bool fresh = samples > 0 && fs::last_write_time(file, error) >= began && !error;
-    if (fresh && samples >= options_.capture_samples) return Copy(file, folder_.calibration(), 0600);
+    const auto [file, samples] = LargestCapture(folder, began);
+    if (samples >= options_.capture_samples) return Copy(file, folder_.calibration(), 0600);
     if (std::chrono::steady_clock::now() > give_up) {
       return MakeError(absl::StatusCode::kDeadlineExceeded,
-                       "{} of {} samples were captured in {} s: '{}'", fresh ? samples : 0,
+                       "{} of {} samples were captured in {} s: '{}'", samples,
                        options_.capture_samples, state_.plan.patience.count(), folder);
     }
-    std::this_thread::sleep_for(kInterval);
+    std::this_thread::sleep_for(kCaptureInterval);
   }
 }
 
 absl::Status Rollout::Prepare() {
-  const bool captures = options_.candidate.empty() && options_.calibration.empty() &&
-                        !options_.captures.empty();
+  const bool captures =
+      options_.candidate.empty() && options_.calibration.empty() && !options_.captures.empty();
   if (captures && !Exists(folder_.calibration())) OCTET_RETURN_IF_ERROR(Capture());
   const std::string model_yaml = ModelFolder() + "/model.yaml";
-  OCTET_ASSIGN_OR_RETURN(const CandidateProof proof,
-                         MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
-                                        .fp32 = VariantFile(Precision::kFp32),
-                                        .finished = options_.candidate,
-                                        .calibration = captures ? folder_.calibration() : options_.calibration,
-                                        .map = Exists(model_yaml) ? model_yaml : "",
-                                        .plan = state_.plan,
-                                        .min_int8_percent = options_.min_int8_percent,
-                                        .threads = options_.threads,
-                                        .out = folder_.candidate()}));
+  OCTET_ASSIGN_OR_RETURN(
+      const CandidateProof proof,
+      MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
+                     .fp32 = VariantFile(Precision::kFp32),
+                     .finished = options_.candidate,
+                     .calibration = captures ? folder_.calibration() : options_.calibration,
+                     .map = Exists(model_yaml) ? model_yaml : "",
+                     .plan = state_.plan,
+                     .min_int8_percent = options_.min_int8_percent,
+                     .threads = options_.threads,
+                     .out = folder_.candidate()}));
   OCTET_RETURN_IF_ERROR(WriteWholeFile(folder_.proof(), proof.json.dump(2) + "\n"));
   report_(proof.summary);
   if (!proof.refused.empty()) return Refuse(proof.refused);
@@ -303,6 +355,7 @@ absl::StatusOr<RolloutFacts> Rollout::Observe() const {
   for (const nlohmann::json& pair : experiment.at("shadow")) {
     if (pair.at("against").get<std::string>() == PrecisionName(state_.plan.baseline)) {
       facts.compared += pair.at("compared").get<uint64_t>();
+      facts.class_rows += pair.at("class_rows").get<uint64_t>();
     }
   }
   return facts;
@@ -329,29 +382,40 @@ absl::Status Rollout::Serve() {
   return absl::OkStatus();
 }
 
-absl::Status Rollout::Refuse(const std::string& reason) {
-  if (state_.routed) {
-    OCTET_RETURN_IF_ERROR(RestoreRouting());
-    OCTET_RETURN_IF_ERROR(Load());
-  }
-  state_.phase = RolloutPhase::kRefused;
-  state_.reason = reason;
-  OCTET_RETURN_IF_ERROR(Move(folder_.candidate(), folder_.rejected()));
-  return Save("refused");
-}
-
-absl::Status Rollout::RollBack(const std::string& reason) {
-  const std::string target = VariantFile(state_.plan.candidate);
-  // First the traffic, then the file.
-  if (state_.routed) OCTET_RETURN_IF_ERROR(RestoreRouting());
+absl::Status Rollout::Undo() {
+  if (!state_.routed) return absl::OkStatus();
+  // The baseline alone, whatever the default order makes of files that come and go.
+  OCTET_RETURN_IF_ERROR(
+      WriteWholeFile(ModelFolder() + "/rollout.yaml", BaselineYaml(state_.plan.baseline, "")));
   if (state_.installed) {
+    const std::string target = VariantFile(state_.plan.candidate);
     const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.previous()));
     if (there) OCTET_RETURN_IF_ERROR(Move(target, folder_.rejected()));
     if (Exists(folder_.previous())) OCTET_RETURN_IF_ERROR(Move(folder_.previous(), target));
   }
-  if (state_.routed) OCTET_RETURN_IF_ERROR(Load());
-  state_.phase = RolloutPhase::kRolledBack;
+  OCTET_RETURN_IF_ERROR(RestoreRouting());
+  if (const absl::Status loaded = Load(); !loaded.ok()) {
+    report_(Format("everything is as it was on disk, but the server has not followed: {}",
+                   Message(loaded)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Rollout::Refuse(const std::string& reason) {
   state_.reason = reason;
+  OCTET_RETURN_IF_ERROR(folder_.Save(state_));
+  OCTET_RETURN_IF_ERROR(Undo());
+  OCTET_RETURN_IF_ERROR(Move(folder_.candidate(), folder_.rejected()));
+  state_.phase = RolloutPhase::kRefused;
+  return Save("refused");
+}
+
+absl::Status Rollout::RollBack(const std::string& reason) {
+  // Whoever is killed on the way back goes on with it.
+  state_.reason = reason;
+  OCTET_RETURN_IF_ERROR(folder_.Save(state_));
+  OCTET_RETURN_IF_ERROR(Undo());
+  state_.phase = RolloutPhase::kRolledBack;
   report_("rolled back: " + reason);
   return Save("rolled back");
 }

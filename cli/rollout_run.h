@@ -15,11 +15,12 @@ namespace octet::cli {
 /// What the command line says.
 struct RolloutOptions {
   std::string model;
-  std::string server;      ///< HOST:PORT of the HTTP port.
-  std::string repository;  ///< The folder that the server serves.
-  std::string candidate;   ///< A finished file; empty: `calibration` makes one.
+  std::string server;       ///< HOST:PORT of the HTTP port.
+  std::string repository;   ///< The folder that the server serves.
+  std::string candidate;    ///< A finished file; empty: `calibration` makes one.
   std::string calibration;  ///< .npz in the model's own types or those that its model.yaml maps.
-  std::string captures;     ///< The server's capture.path: without `calibration` the traffic itself is captured.
+  std::string
+      captures;  ///< The server's capture.path: without `calibration` the traffic itself is captured.
   int64_t capture_samples = 200;
   double min_int8_percent = 0;  ///< Of the candidate's multiply-adds, by its certificate.
   int threads = 1;
@@ -48,7 +49,10 @@ class Rollout {
         folder_(std::move(folder)),
         server_(std::move(server)) {}
 
+  /// The steps up to an end, or to what went wrong.
+  absl::Status Work();
   absl::Status Begin();
+  absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
   /// Has the server capture, and takes what it has captured when that is enough.
   absl::Status Capture();
@@ -59,6 +63,8 @@ class Rollout {
   absl::Status Route(const std::string& yaml);
   /// The rollout.yaml of before, or none.
   absl::Status RestoreRouting();
+  /// Routing and files as they were; the server follows, or will when it can. May be done again.
+  absl::Status Undo();
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);

@@ -32,6 +32,8 @@ std::optional<double> MaybeNumber(const nlohmann::json& value) {
 }
 
 Json ToJson(const RolloutPlan& plan) {
+  Json precisions = Json::array();
+  for (const Precision precision : plan.precisions) precisions.push_back(PrecisionName(precision));
   return {{"baseline", PrecisionName(plan.baseline)},
           {"candidate", PrecisionName(plan.candidate)},
           {"agreement_percent", Maybe(plan.guard.agreement_percent)},
@@ -45,7 +47,8 @@ Json ToJson(const RolloutPlan& plan) {
           {"windows", plan.windows},
           {"ramp_percent", plan.ramp_percent},
           {"hold_seconds", plan.hold.count()},
-          {"patience_seconds", plan.patience.count()}};
+          {"patience_seconds", plan.patience.count()},
+          {"precisions", std::move(precisions)}};
 }
 
 RolloutPlan PlanFrom(const nlohmann::json& json) {
@@ -64,6 +67,9 @@ RolloutPlan PlanFrom(const nlohmann::json& json) {
   plan.ramp_percent = json.at("ramp_percent").get<std::vector<double>>();
   plan.hold = std::chrono::seconds(json.at("hold_seconds").get<int64_t>());
   plan.patience = std::chrono::seconds(json.at("patience_seconds").get<int64_t>());
+  for (const nlohmann::json& name : json.at("precisions")) {
+    plan.precisions.push_back(ParsePrecision(name.get<std::string>()).value());
+  }
   return plan;
 }
 
@@ -130,8 +136,8 @@ absl::StatusOr<RolloutFolder> RolloutFolder::Open(const std::string& model_folde
 }
 
 absl::Status RolloutFolder::Clear() const {
-  for (const std::string& path : {candidate(), previous(), rejected(), routing_before(),
-                                  calibration(), proof()}) {
+  for (const std::string& path :
+       {candidate(), previous(), rejected(), routing_before(), calibration(), proof()}) {
     std::error_code error;
     fs::remove(path, error);
     if (error) return SystemError("remove", path, error.value());

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "httplib.h"
 
 #include "engine/tensor/status.h"
@@ -50,12 +51,23 @@ absl::StatusOr<nlohmann::json> Read(const httplib::Result& result, const std::st
 
 httplib::Client Connect(const std::string& host, int port) {
   httplib::Client client(host, port);
+  client.set_url_encode(false);  // UrlSegment has done it
   client.set_connection_timeout(kConnectSeconds);
   client.set_read_timeout(kAnswerSeconds);
   return client;
 }
 
 }  // namespace
+
+std::string UrlSegment(std::string_view name) {
+  std::string segment;
+  for (const char c : name) {
+    const bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+                       std::string_view("-._~").find(c) != std::string_view::npos;
+    segment += plain ? std::string(1, c) : Format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return segment;
+}
 
 absl::StatusOr<ServerClient> ServerClient::For(const std::string& address) {
   const size_t colon = address.rfind(':');

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include <nlohmann/json.hpp>
 
 namespace octet::cli {
+
+/// A name as one segment of a path: everything but letters, digits and "-._~" as %XX.
+std::string UrlSegment(std::string_view name);
 
 /// One server. Thread-safety: one call at a time.
 class ServerClient {

@@ -1,9 +1,7 @@
 // octet top: what a running server does, once a second.
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
-#include <functional>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -32,11 +30,10 @@ struct TopOptions {
 class Row {
  public:
   /// `passed`: seconds since the last call; nothing is said at the first one.
-  void Update(const nlohmann::json& arm, double passed) {
+  void Update(const nlohmann::json& arm, int64_t started_ms, double passed) {
     const auto bounds = arm["histogram_us"]["bounds"].get<std::vector<double>>();
     const auto counts = arm["histogram_us"]["counts"].get<std::vector<uint64_t>>();
-    const bool goes_on = counts_.size() == counts.size() &&
-                         std::ranges::equal(counts_, counts, std::less_equal<uint64_t>());
+    const bool goes_on = counts_.size() == counts.size() && started_ms_ == started_ms;
     std::vector<uint64_t> since = counts;
     // With another routing the server counts from the beginning.
     for (size_t i = 0; goes_on && i < since.size(); ++i) since[i] -= counts_[i];
@@ -46,23 +43,25 @@ class Row {
     p50_us_ = Quantile(0.5, bounds, since);
     p99_us_ = Quantile(0.99, bounds, since);
     counts_ = counts;
+    started_ms_ = started_ms;
   }
   std::string Text(const nlohmann::json& arm) const {
     const nlohmann::json& guard = arm["guard"];
     const auto batches = arm["batches"].get<double>();
-    return Format("  {:<13} {:>8} {:>10.1f} {:>10.0f} {:>10.0f} {:>8.1f} {:>8.0f} {:>8} {:>6.1f}  {}\n",
-                  arm["precision"].get<std::string>(), arm["weight"].get<double>(), rate_, p50_us_,
-                  p99_us_, batches > 0 ? arm["rows"].get<double>() / batches : 0,
-                  arm["waiting"].get<double>(), arm["errors"].get<uint64_t>(),
-                  100 * arm["int8_mac_ratio"].get<double>(),
-                  !arm["ready"].get<bool>()                                ? "not ready"
-                  : guard.is_null()                                        ? ""
-                  : guard["fallen_back"].get<bool>() ? "fell back: " + guard["last_broken"].get<std::string>()
-                                                     : "guarded");
+    return Format(
+        "  {:<13} {:>8} {:>10.1f} {:>10.0f} {:>10.0f} {:>8.1f} {:>8.0f} {:>8} {:>6.1f}  {}\n",
+        arm["precision"].get<std::string>(), arm["weight"].get<double>(), rate_, p50_us_, p99_us_,
+        batches > 0 ? arm["rows"].get<double>() / batches : 0, arm["waiting"].get<double>(),
+        arm["errors"].get<uint64_t>(), 100 * arm["int8_mac_ratio"].get<double>(),
+        !arm["ready"].get<bool>()          ? "not ready"
+        : guard.is_null()                  ? ""
+        : guard["fallen_back"].get<bool>() ? "fell back: " + guard["last_broken"].get<std::string>()
+                                           : "guarded");
   }
 
  private:
   std::vector<uint64_t> counts_;
+  int64_t started_ms_ = 0;
   double rate_ = 0;
   double p50_us_ = 0;
   double p99_us_ = 0;
@@ -80,7 +79,7 @@ class Screen {
                      "errors", "int8 %");
       for (const nlohmann::json& arm : experiment["precisions"]) {
         Row& row = rows_[name + "/" + arm["precision"].get<std::string>()];
-        row.Update(arm, passed);
+        row.Update(arm, experiment["started_ms"].get<int64_t>(), passed);
         text += row.Text(arm);
       }
       for (const nlohmann::json& pair : experiment["shadow"]) {
@@ -108,8 +107,8 @@ absl::Status Top(const TopOptions& options) {
   for (int64_t look = 0; options.count == 0 || look < options.count; ++look) {
     const auto now = std::chrono::steady_clock::now();
     OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer, server.Get("/v2/experiments"));
-    const std::string text = screen.Draw(answer.at("experiments"),
-                                         std::chrono::duration<double>(now - before).count());
+    const std::string text =
+        screen.Draw(answer.at("experiments"), std::chrono::duration<double>(now - before).count());
     // Home, and clear: what was longer before would stay.
     std::cout << (terminal ? "\x1b[H\x1b[2J" : "") << text << std::flush;
     if (!std::cout) break;  // whoever read it has gone

@@ -1,6 +1,7 @@
 #include "config/model_config.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "config/yaml_reader.h"
 #include "engine/tensor/format.h"
@@ -65,16 +66,19 @@ YamlBinding SplitWeight(std::map<std::string, double>* split) {
 
 /// A version's number; the name that stood for `*` is another name for it, and must not be taken for one of its own.
 YamlBinding VersionLabel(std::map<std::string, int64_t>* labels) {
-  return {"whole number >= 1", [labels](const YAML::Node& value, const std::string& name) -> absl::Status {
-            const bool is_number = !name.empty() && name.find_first_not_of("0123456789") == std::string::npos;
-            if (name.empty() || is_number || ParsePrecision(name)) {
-              return InvalidArgument(
-                  "a label is no number and no precision, which clients may ask for as well: \"{}\"",
-                  name);
-            }
-            OCTET_ASSIGN_OR_RETURN((*labels)[name], ParseInteger(value, 1, INT64_MAX));
-            return absl::OkStatus();
-          }};
+  return {
+      "whole number >= 1",
+      [labels](const YAML::Node& value, const std::string& name) -> absl::Status {
+        const bool is_number =
+            !name.empty() && name.find_first_not_of("0123456789") == std::string::npos;
+        if (name.empty() || is_number || ParsePrecision(name)) {
+          return InvalidArgument(
+              "a label is no number and no precision, which clients may ask for as well: \"{}\"",
+              name);
+        }
+        OCTET_ASSIGN_OR_RETURN((*labels)[name], ParseInteger(value, 1, INT64_MAX));
+        return absl::OkStatus();
+      }};
 }
 
 /// One of the two precisions of routing.shadow, which must differ from the other one.
@@ -131,66 +135,9 @@ YamlBinding GuardAction(std::map<std::string, Guard>* guards) {
   });
 }
 
-/// One row per key: path, where it goes and what it accepts, unit, meaning.
-std::vector<YamlKey> Keys(Written& w) {
-  ModelConfig& c = w.config;
-  const auto default_precision = [&c](const std::string& name) {
-    c.routing.default_precision = ParsePrecision(name);
-    c.routing.default_is_fastest = name == kFastest;
-  };
-  std::vector<std::string> defaults = PrecisionNames();
-  defaults.emplace_back(kFastest);
-  const std::function<YamlBinding(WireMapping&)> wire_dtype = [](WireMapping& wire) {
-    return Choice(WireTypes(),
-                  [&wire](const std::string& name) { wire.dtype = *ParseDType(name); });
-  };
-  const std::function<YamlBinding(WireMapping&)> wire_scale = [](WireMapping& wire) {
-    return NumberList(&wire.scale);
-  };
-  const std::function<YamlBinding(WireMapping&)> wire_zero_point = [](WireMapping& wire) {
-    return NumberList(&wire.zero_point);
-  };
+/// The rows under routing.guard.
+std::vector<YamlKey> GuardKeys(Written& w) {
   return {
-      {"name", Text(&c.name), "", "the model's name; the folder's when absent"},
-
-      {"batching.max_batch", Integer(&c.batching.max_batch, 1, 65536), "rows",
-       "rows that run as one batch"},
-      {"batching.max_queue_delay_us", Integer(&c.batching.max_queue_delay_us, 0, 60'000'000), "us",
-       "how long a batch may wait to become full"},
-      {"batching.max_queue_requests", Integer(&c.batching.max_queue_requests, 1, 1'000'000),
-       "requests", "waiting per variant; one more is refused"},
-      {"batching.max_queue_bytes", Integer(&c.batching.max_queue_bytes, 1, INT64_MAX / 2), "bytes",
-       "waiting per variant; more is refused"},
-
-      {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
-       "element type that clients may send for this FP32 input"},
-      {"inputs.*.wire.scale", ForName(&c.wire, wire_scale), "real per step",
-       "real = scale[c] * (q - zero_point[c]), c along axis 1"},
-      {"inputs.*.wire.zero_point", ForName(&c.wire, wire_zero_point), "steps",
-       "the q that stands for 0; need not be whole"},
-
-      {"routing.default", Choice(std::move(defaults), default_precision), "",
-       "precision that answers when neither the request nor a split says; auto = the fastest on this "
-       "machine of those that are served, which golden.npz holds to their answers"},
-      {"routing.split.*", SplitWeight(&w.split), "weight",
-       "share of the traffic of this precision"},
-      {"routing.sticky.parameter", Text(&c.routing.sticky.parameter), "",
-       "request parameter whose value keeps to one precision"},
-      {"routing.sticky.metadata", Text(&c.routing.sticky.metadata), "",
-       "metadata key whose value keeps to one precision"},
-      {"routing.sticky.salt", Text(&c.routing.sticky.salt), "",
-       "another salt draws the groups anew"},
-      {"routing.shadow.precision", ShadowPrecision(&w.shadow.precision, &w.shadow.against), "",
-       "precision that gets copies of answered requests, to be compared by; nobody hears its "
-       "answers"},
-      {"routing.shadow.against", ShadowPrecision(&w.shadow.against, &w.shadow.precision), "",
-       "precision whose answers are compared; any other one when absent"},
-      {"routing.shadow.percent", OptionalNumber(&w.shadow.percent, 0, 100), "%",
-       "share of those answers of which a copy is made"},
-      {"routing.shadow.max_queue_requests", Integer(&w.shadow.max_queue_requests, 1, 1'000'000),
-       "requests", "copies that wait (64 when absent); one more is dropped"},
-      {"routing.shadow.max_queue_bytes", Integer(&w.shadow.max_queue_bytes, 1, INT64_MAX / 2),
-       "bytes", "inputs and answers of copies that wait (64 MiB when absent); more is dropped"},
       {"routing.guard.*.agreement_percent", GuardLimit(&w.guard, &Guard::agreement_percent, 0, 100),
        "%", "least share of shadow rows whose best class is that of the answer"},
       {"routing.guard.*.sqnr_db", GuardLimit(&w.guard, &Guard::sqnr_db, -150, 150), "dB",
@@ -210,6 +157,69 @@ std::vector<YamlKey> Keys(Written& w) {
       {"routing.guard.*.action", GuardAction(&w.guard), "",
        "what a broken rule does (alert when absent); fall_back: others answer unless it is asked "
        "for"},
+  };
+}
+
+/// One row per key: path, where it goes and what it accepts, unit, meaning.
+std::vector<YamlKey> Keys(Written& w) {
+  ModelConfig& c = w.config;
+  const auto default_precision = [&c](const std::string& name) {
+    c.routing.default_precision = ParsePrecision(name);
+    c.routing.default_is_fastest = name == kFastest;
+  };
+  std::vector<std::string> defaults = PrecisionNames();
+  defaults.emplace_back(kFastest);
+  const std::function<YamlBinding(WireMapping&)> wire_dtype = [](WireMapping& wire) {
+    return Choice(WireTypes(),
+                  [&wire](const std::string& name) { wire.dtype = *ParseDType(name); });
+  };
+  const std::function<YamlBinding(WireMapping&)> wire_scale = [](WireMapping& wire) {
+    return NumberList(&wire.scale);
+  };
+  const std::function<YamlBinding(WireMapping&)> wire_zero_point = [](WireMapping& wire) {
+    return NumberList(&wire.zero_point);
+  };
+  std::vector<YamlKey> keys = {
+      {"name", Text(&c.name), "", "the model's name; the folder's when absent"},
+
+      {"batching.max_batch", Integer(&c.batching.max_batch, 1, 65536), "rows",
+       "rows that run as one batch"},
+      {"batching.max_queue_delay_us", Integer(&c.batching.max_queue_delay_us, 0, 60'000'000), "us",
+       "how long a batch may wait to become full"},
+      {"batching.max_queue_requests", Integer(&c.batching.max_queue_requests, 1, 1'000'000),
+       "requests", "waiting per variant; one more is refused"},
+      {"batching.max_queue_bytes", Integer(&c.batching.max_queue_bytes, 1, INT64_MAX / 2), "bytes",
+       "waiting per variant; more is refused"},
+
+      {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
+       "element type that clients may send for this FP32 input"},
+      {"inputs.*.wire.scale", ForName(&c.wire, wire_scale), "real per step",
+       "real = scale[c] * (q - zero_point[c]), c along axis 1"},
+      {"inputs.*.wire.zero_point", ForName(&c.wire, wire_zero_point), "steps",
+       "the q that stands for 0; need not be whole"},
+
+      {"routing.default", Choice(std::move(defaults), default_precision), "",
+       "precision that answers when neither the request nor a split says; auto = the fastest on "
+       "this machine of those that are served, which golden.npz holds to their answers"},
+      {"routing.split.*", SplitWeight(&w.split), "weight",
+       "share of the traffic of this precision"},
+      {"routing.sticky.parameter", Text(&c.routing.sticky.parameter), "",
+       "request parameter whose value keeps to one precision"},
+      {"routing.sticky.metadata", Text(&c.routing.sticky.metadata), "",
+       "metadata key whose value keeps to one precision"},
+      {"routing.sticky.salt", Text(&c.routing.sticky.salt), "",
+       "another salt draws the groups anew"},
+      {"routing.shadow.precision", ShadowPrecision(&w.shadow.precision, &w.shadow.against), "",
+       "precision that gets copies of answered requests, to be compared by; nobody hears its "
+       "answers"},
+      {"routing.shadow.against", ShadowPrecision(&w.shadow.against, &w.shadow.precision), "",
+       "precision whose answers are compared; any other one when absent"},
+      {"routing.shadow.percent", OptionalNumber(&w.shadow.percent, 0, 100), "%",
+       "share of those answers of which a copy is made"},
+      {"routing.shadow.max_queue_requests", Integer(&w.shadow.max_queue_requests, 1, 1'000'000),
+       "requests", "copies that wait (64 when absent); one more is dropped"},
+      {"routing.shadow.max_queue_bytes", Integer(&w.shadow.max_queue_bytes, 1, INT64_MAX / 2),
+       "bytes", "inputs and answers of copies that wait (64 MiB when absent); more is dropped"},
 
       {"capture.percent", OptionalNumber(&w.capture.percent, 0, 100), "%",
        "share of the answered requests whose inputs are offered to the sample"},
@@ -235,6 +245,8 @@ std::vector<YamlKey> Keys(Written& w) {
       {"precisions", TextList(&w.precisions, CheckPrecision), "",
        "precisions that load; every file that is there when absent"},
   };
+  std::ranges::move(GuardKeys(w), std::back_inserter(keys));
+  return keys;
 }
 
 absl::Status CheckWire(const std::string& file, const std::string& input, const WireMapping& wire) {
@@ -382,7 +394,8 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
   allowed.capture = rollout.capture;
   if (!(allowed == rollout)) {
     return InvalidArgument(
-        "{}: expected routing.default, split, shadow and guard, capture and precisions; got other keys",
+        "{}: expected routing.default, split, shadow and guard, capture and precisions; got other "
+        "keys",
         file);
   }
   if (rollout.routing.default_precision || rollout.routing.default_is_fastest) {

@@ -36,7 +36,8 @@ struct ModelConfig {
 
   struct Routing {
     std::optional<Precision> default_precision;
-    bool default_is_fastest = false;  ///< The fastest that is served, measured at load, is the default.
+    bool default_is_fastest =
+        false;  ///< The fastest that is served, measured at load, is the default.
     std::map<Precision, double> split;  ///< Weights of the shares, >= 0; any sum > 0.
     /// A request that carries a key is always answered by the same precision.
     struct Sticky {

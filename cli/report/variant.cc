@@ -4,10 +4,10 @@
 #include <cmath>
 #include <filesystem>
 
-#include "server/http/certificate_json.h"
 #include "cli/report/layers_json.h"
 
 #include "engine/tensor/status.h"
+#include "server/http/certificate_json.h"
 
 namespace octet::cli {
 namespace {

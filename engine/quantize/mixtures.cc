@@ -135,11 +135,15 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   OCTET_RETURN_IF_ERROR(made.CountMacs(set));
   int64_t macs = 1;
   for (const int64_t of_node : made.macs_) macs += of_node;
-  const int64_t most = std::clamp<int64_t>(kMostMacs / macs, kFewSamples, kMostHeldBack);
+  // The multiply-adds are those of the model's own batch, where it has one.
+  const int64_t batch = OwnBatch(made.graph_);
+  const int64_t least = std::max(kFewSamples, batch);
+  const int64_t most =
+      std::clamp<int64_t>(kMostMacs / macs * batch, least, std::max(kMostHeldBack, least));
   OCTET_ASSIGN_OR_RETURN(SplitSet split, HoldBack(set, run.labels, most, recipe.seed));
   made.held_back_ = std::move(split.held_back);
   made.held_back_count_ = made.held_back_.begin()->second.shape()[0];
-  made.few_ = FirstSamples(made.held_back_, std::max(kFewSamples, OwnBatch(made.graph_)));
+  made.few_ = FirstSamples(made.held_back_, least);
   if (recipe.equalize) {
     OCTET_ASSIGN_OR_RETURN(made.equalized_,
                            EqualizeChannels(made.graph_, recipe, split.ranges, run));

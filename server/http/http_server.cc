@@ -413,11 +413,10 @@ void HttpEndpoint::AddExperiments() {
     // Before the first model is there, too, there are none.
     answer(DescribeExperiments(parts_.repository, ""), response);
   });
-  server_.Get("/v2/models/:model/experiments",
-              [this, answer](const Request& request, Response& response) {
-                answer(DescribeExperiments(parts_.repository, PathParameter(request, "model")),
-                       response);
-              });
+  server_.Get(
+      "/v2/models/:model/experiments", [this, answer](const Request& request, Response& response) {
+        answer(DescribeExperiments(parts_.repository, PathParameter(request, "model")), response);
+      });
   for (const std::string base : {"/v2/models/:model", "/v2/models/:model/versions/:version"}) {
     server_.Get(base + "/certificates", [this, answer](const Request& request, Response& response) {
       answer(DescribeCertificates(parts_.repository, PathParameter(request, "model"),
@@ -431,9 +430,10 @@ void HttpEndpoint::AddPage() {
   const auto add = [this](const char* path, std::string_view text, const char* type) {
     server_.Get(path, [text, type](const Request&, Response& response) {
       // Nothing of another server, and nobody's frame.
-      response.set_header("Content-Security-Policy",
-                          "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src "
-                          "'unsafe-inline'; img-src data:; connect-src 'self'; frame-ancestors 'none'");
+      response.set_header(
+          "Content-Security-Policy",
+          "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src "
+          "'unsafe-inline'; img-src data:; connect-src 'self'; frame-ancestors 'none'");
       response.set_header("X-Content-Type-Options", "nosniff");
       response.set_content(text.data(), text.size(), type);
     });

@@ -21,7 +21,8 @@ absl::StatusOr<int64_t> ParseVersion(const CatalogueModel& model, std::string_vi
   std::string labels;
   for (const auto& [label, unused] : model.labels) labels += Format(", '{}'", label);
   return InvalidArgument(
-      "model version: expected a positive integer, a precision{} or nothing, got '{}'", labels, text);
+      "model version: expected a positive integer, a precision{} or nothing, got '{}'", labels,
+      text);
 }
 
 absl::Status NotReady(std::string_view model, std::string_view what, std::string_view reason) {

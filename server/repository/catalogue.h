@@ -29,7 +29,7 @@ struct CatalogueVersion {
 
 /// A model.
 struct CatalogueModel {
-  std::string problem;  ///< Why it has no versions.
+  std::string problem;                                 ///< Why it has no versions.
   std::map<std::string, int64_t, std::less<>> labels;  ///< Other names of versions.
   std::map<int64_t, CatalogueVersion> versions;
 };

@@ -62,6 +62,9 @@ class GoldenArrays {
       return InvalidArgument("array '{}': expected {} samples as the first one, got {}", info.name,
                              samples(), tensor.shape()[0]);
     }
+    if (batches_ && tensor.shape()[0] == 0) {
+      return InvalidArgument("array '{}': expected at least one sample, got none", info.name);
+    }
     tensors_.push_back(std::move(tensor));
     return absl::OkStatus();
   }
@@ -83,8 +86,9 @@ absl::Status Compare(ConstTensorView got, ConstTensorView expected, std::string_
                      Sums& sums) {
   const OutputComparison comparison = CompareOutputs(got, expected);
   if (!comparison.same_shape) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "output '{}': expected shape {}, got {}",
-                     name, expected.shape().ToString(), got.shape().ToString());
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "output '{}': expected shape {}, got {}", name, expected.shape().ToString(),
+                     got.shape().ToString());
   }
   sums.unequal += comparison.elements - comparison.equal;
   if (comparison.noise) sums.noise.Merge(*comparison.noise);
@@ -127,20 +131,20 @@ absl::Status CheckGolden(const std::string& file, const Model& model,
       return Annotate(ran, Format("{}: sample {}", file, sample));
     }
   }
-  const double agreement =
-      sums.classes.rows == 0
-          ? 100
-          : 100 * static_cast<double>(sums.classes.top1) / static_cast<double>(sums.classes.rows);
+  const double agreement = sums.classes.rows == 0 ? 100
+                                                  : 100 * static_cast<double>(sums.classes.top1) /
+                                                        static_cast<double>(sums.classes.rows);
   const double sqnr = sums.noise.SqnrDb();
   if (sqnr >= floor.sqnr_db && agreement >= floor.agreement_percent && sums.unequal == 0 &&
       sums.noise.non_finite == 0) {
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   "the answers on this CPU are not those of {}: SQNR {:.1f} dB, expected at least "
-                   "{}; agreement {:.2f} %, expected at least {}; {} elements without a difference, {} unequal",
-                   file, sqnr, floor.sqnr_db, agreement, floor.agreement_percent,
-                   sums.noise.non_finite, sums.unequal);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      "the answers on this CPU are not those of {}: SQNR {:.1f} dB, expected at least "
+      "{}; agreement {:.2f} %, expected at least {}; {} elements without a difference, {} unequal",
+      file, sqnr, floor.sqnr_db, agreement, floor.agreement_percent, sums.noise.non_finite,
+      sums.unequal);
 }
 
 }  // namespace octet

@@ -179,8 +179,8 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
                            std::chrono::nanoseconds time) {
     metrics->plan_compile_duration.Observe(std::chrono::duration<double>(time).count());
   };
-  absl::StatusOr<LoadedVariant> loaded = LoadVariant(
-      file.path, options, {.file = GoldenPath(file.path), .floor = state.golden});
+  absl::StatusOr<LoadedVariant> loaded =
+      LoadVariant(file.path, options, {.file = GoldenPath(file.path), .floor = state.golden});
   state.status = loaded.status();
   if (loaded.ok()) {
     state.loaded = *std::move(loaded);

@@ -19,11 +19,11 @@ namespace octet {
 
 /// A precision of a version as far as its loading got.
 struct VariantState {
-  VariantFile file;      ///< What was loaded or tried last.
-  int max_batch = 0;     ///< What it was compiled for.
+  VariantFile file;            ///< What was loaded or tried last.
+  int max_batch = 0;           ///< What it was compiled for.
   ModelConfig::Golden golden;  ///< What it was held to.
-  LoadedVariant loaded;  ///< Without a model when nothing has loaded yet.
-  absl::Status status;   ///< Of the last load.
+  LoadedVariant loaded;        ///< Without a model when nothing has loaded yet.
+  absl::Status status;         ///< Of the last load.
 };
 
 /// What a version is made of.

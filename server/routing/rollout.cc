@@ -1,5 +1,7 @@
 #include "server/routing/rollout.h"
 
+#include <algorithm>
+
 #include "engine/tensor/format.h"
 
 namespace octet {
@@ -18,7 +20,7 @@ double ShareOf(const RolloutPlan& plan, const RolloutStage& stage) {
 }
 
 /// The rules of a stage; empty without one.
-std::string GuardYaml(const RolloutPlan& plan, bool has_copies) {
+std::string GuardYaml(const RolloutPlan& plan, bool has_copies, bool has_requests) {
   std::string rules;
   const auto add = [&rules](std::string_view key, const std::optional<double>& limit) {
     if (limit) rules += Format("      {}: {}\n", key, *limit);
@@ -27,8 +29,10 @@ std::string GuardYaml(const RolloutPlan& plan, bool has_copies) {
     add("agreement_percent", plan.guard.agreement_percent);
     add("sqnr_db", plan.guard.sqnr_db);
   }
-  add("error_percent", plan.guard.error_percent);
-  add("p99_us", plan.guard.p99_us);
+  if (has_requests) {
+    add("error_percent", plan.guard.error_percent);
+    add("p99_us", plan.guard.p99_us);
+  }
   if (rules.empty()) return "";
   return Format(
       "  guard:\n    {}:\n{}      window_seconds: {}\n      min_samples: {}\n"
@@ -65,16 +69,24 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
                                    facts.last_broken.empty() ? "fell back" : facts.last_broken)};
   }
   const bool shadow = stage.kind == Kind::kShadow;
+  const bool guarded = !shadow || plan.guard.agreement_percent || plan.guard.sqnr_db;
   const uint64_t windows = facts.kept_windows + (shadow ? 0 : facts.undecided_windows);
-  const auto wanted_windows = static_cast<uint64_t>(plan.windows);
+  const auto wanted_windows = static_cast<uint64_t>(guarded ? plan.windows : 0);
   const auto wanted_copies = shadow ? static_cast<uint64_t>(plan.min_shadow_requests) : 0;
   const uint64_t wanted_requests = shadow ? 0 : 1;
+  if (shadow && plan.guard.agreement_percent && facts.compared > 0 &&
+      facts.compared >= wanted_copies && facts.class_rows == 0) {
+    return {Verdict::kBack,
+            "agreement on classes is asked for, and no output has class scores: ask for an SQNR "
+            "instead"};
+  }
   std::string waits;
   const auto wait = [&waits](std::string_view what, uint64_t got, uint64_t wanted) {
     if (got >= wanted) return;
     waits += Format("{}{} of {} {}", waits.empty() ? "" : ", ", got, wanted, what);
   };
-  wait("seconds held", static_cast<uint64_t>(facts.in_stage.count()),
+  // A clock that was set back must not end the stage.
+  wait("seconds held", static_cast<uint64_t>(std::max<int64_t>(facts.in_stage.count(), 0)),
        static_cast<uint64_t>(plan.hold.count()));
   wait(shadow ? "windows kept" : "windows not broken", windows, wanted_windows);
   wait("copies compared", facts.compared, wanted_copies);
@@ -90,17 +102,24 @@ std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage) {
   const double share = ShareOf(plan, stage);
   const bool promoted = stage.kind == Kind::kPromoted;
   const bool has_copies = share < kWhole;
-  std::string yaml = Format(
-      "# Written by `octet rollout`, {}: over model.yaml as long as this file is here.\n"
-      "routing:\n  default: {}\n  split:\n",
-      RolloutStageName(plan, stage), promoted ? candidate : baseline);
+  std::string yaml =
+      Format("# Written by `octet rollout`, {}: over model.yaml as long as this file is here.\n",
+             RolloutStageName(plan, stage));
+  if (!plan.precisions.empty()) {
+    std::string names;
+    for (const Precision precision : plan.precisions) {
+      names += Format("{}{}", names.empty() ? "" : ", ", PrecisionName(precision));
+    }
+    yaml += Format("precisions: [{}]\n", names);
+  }
+  yaml += Format("routing:\n  default: {}\n  split:\n", promoted ? candidate : baseline);
   if (has_copies) yaml += Format("    {}: {}\n", baseline, kWhole - share);
   if (share > 0) yaml += Format("    {}: {}\n", candidate, share);
   if (has_copies) {
     yaml += Format("  shadow:\n    precision: {}\n    against: {}\n    percent: {}\n", candidate,
                    baseline, plan.shadow_percent);
   }
-  return yaml + GuardYaml(plan, has_copies);
+  return yaml + GuardYaml(plan, has_copies, share > 0);
 }
 
 }  // namespace octet

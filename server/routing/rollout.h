@@ -23,6 +23,8 @@ struct RolloutPlan {
   std::vector<double> ramp_percent = {1, 5, 25, 100};  ///< Rising shares of the candidate.
   std::chrono::seconds hold{300};                      ///< At least, per stage.
   std::chrono::seconds patience{86400};  ///< At most, per stage: then it is rolled back.
+  std::vector<Precision> precisions;     ///< That load; empty = as model.yaml says.
+  bool operator==(const RolloutPlan&) const = default;
 };
 
 /// Where a rollout that serves is:
@@ -49,8 +51,9 @@ struct RolloutFacts {
   uint64_t broken_windows = 0;
   uint64_t undecided_windows = 0;
   std::string last_broken;
-  uint64_t compared = 0;  ///< Copies.
-  uint64_t requests = 0;  ///< Clients' own.
+  uint64_t compared = 0;    ///< Copies.
+  uint64_t class_rows = 0;  ///< Of these, rows of class scores.
+  uint64_t requests = 0;    ///< Clients' own.
   std::chrono::seconds in_stage{0};
 };
 
@@ -60,15 +63,17 @@ struct RolloutDecision {
   std::string reason;  ///< What it waits for, or why it goes back.
 };
 
-/// Goes back as soon as the guard broke or the candidate does not answer. Goes forward when the stage
-/// was held, and the guard looked at enough windows: kept ones in the shadow; on the ramp undecided
-/// ones count, too, as one per cent of the traffic may be less than a rule wants to see, but nobody
-/// having been answered does not. Requires: not kPromoted.
+/// Goes back as soon as the guard broke or the candidate does not answer, and when it is to agree on classes
+/// and no output has any. Goes forward when the stage was held, and the guard looked at enough windows:
+/// kept ones in the shadow, where it has a rule there; on the ramp undecided ones count, too, as one per
+/// cent of the traffic may be less than a rule wants to see, but nobody having been answered does not.
+/// Requires: not kPromoted.
 RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage,
                               const RolloutFacts& facts);
 
 /// rollout.yaml of a stage. The copies go on as long as the baseline answers anybody; what only they
-/// can show is no rule of the promoted candidate any more.
+/// can show is no rule of the promoted candidate any more, and what only a client's requests can show
+/// none in the shadow: a rule that has nothing to look at leaves every window undecided.
 std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage);
 
 }  // namespace octet

@@ -133,6 +133,7 @@ class HaproxyTest(unittest.TestCase):
                     self._ask_while_the_first_one_drains(port, first)
                 finally:
                     proxy.terminate()
+                    proxy.wait(timeout=20)
 
     def _ask_while_the_first_one_drains(self, port, first):
         answered, failures = [], []

@@ -72,10 +72,10 @@ class StatusPageTest(unittest.TestCase):
         name = "<img src=x onerror=document.title='owned'>"
 
         def change(version):
+            (version.parent / "model.yaml").unlink()  # has the other name
             version.parent.rename(version.parents[1] / name)
 
-        routing = f'name: "{name}"\n'
-        with Served(OCTET, routing, change) as served:
+        with Served(OCTET, "", change) as served:
             document, _ = opened(f"http://{served.server.http}/")
             self.assertIn(f"{name}, version 1", document.headings)
             self.assertEqual(document.title, "Octet")

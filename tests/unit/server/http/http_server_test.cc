@@ -152,7 +152,8 @@ TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
   EXPECT_EQ(answered, 1U);
   const json certificates = Parsed(Get("/v2/models/net/certificates"))["certificates"];
   EXPECT_EQ(certificates.size(), experiments[0]["precisions"].size());
-  EXPECT_THAT(Get("/v2/models/other/experiments"), HasSubstr("404 {\"error\":\"Request for unknown"));
+  EXPECT_THAT(Get("/v2/models/other/experiments"),
+              HasSubstr("404 {\"error\":\"Request for unknown"));
   EXPECT_THAT(Get("/v2/models/net/versions/9/certificates"), HasSubstr("404 {\"error\":"));
 }
 

@@ -61,7 +61,8 @@ TEST_F(GoldenTest, AnArchiveThatDoesNotFitSaysWhere) {
   EXPECT_THAT(std::string(Message(Check())),
               HasSubstr("golden.npz: array 'x': expected FP32 [?, 4], got FP32 [4, 2]"));
   const std::vector<float> x(4);
-  ASSERT_TRUE(WriteNpz(File(), std::vector<NpzArray>{{"x", {{x.data(), {DType::kF32, {1, 4}}}}}}).ok());
+  ASSERT_TRUE(
+      WriteNpz(File(), std::vector<NpzArray>{{"x", {{x.data(), {DType::kF32, {1, 4}}}}}}).ok());
   EXPECT_THAT(std::string(Message(Check())), HasSubstr("array 'y' is missing"));
 }
 

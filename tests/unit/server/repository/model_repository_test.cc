@@ -271,7 +271,8 @@ TEST_F(ModelRepositoryTest, VersionsHaveOtherNames) {
   EXPECT_EQ(repository_->Find("net", "next").status().code(), absl::StatusCode::kNotFound);
   const absl::Status unknown = repository_->Find("net", "canary").status();
   EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(Message(unknown)), HasSubstr("'next', 'stable' or nothing, got 'canary'"));
+  EXPECT_THAT(std::string(Message(unknown)),
+              HasSubstr("'next', 'stable' or nothing, got 'canary'"));
   folder_.Write("net/model.yaml", "versions: {all: true}\nversion_labels: {stable: 4}");
   PollTwice();
   EXPECT_EQ(Ask("net", Precision::kFp32, "stable"), 4);

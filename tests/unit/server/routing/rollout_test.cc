@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/routing/guard.h"
+
 namespace octet {
 namespace rollout_test {
 
@@ -112,9 +114,56 @@ TEST(RolloutTest, TheShadowAnswersNobody) {
   EXPECT_EQ(routing.shadow->against, Precision::kFp32);
   const auto& guard = routing.guard.at(Precision::kInt8);
   EXPECT_EQ(guard.agreement_percent, 99);
-  EXPECT_EQ(guard.error_percent, 0.1);
+  EXPECT_FALSE(guard.error_percent) << "it has no requests of its own";
   EXPECT_EQ(guard.recover_windows, 0);
   EXPECT_EQ(guard.action, ModelConfig::Routing::Guard::Action::kFallBack);
+}
+
+/// What the guard says of windows full of what the stage can show.
+GuardVerdict Verdicts(const RolloutStage& stage, const GuardFacts& facts) {
+  return Judge(Routed(stage).routing.guard.at(Precision::kInt8), facts).verdict;
+}
+
+TEST(RolloutTest, TheGuardOfEachStageCanBeKeptTo) {
+  const GuardFacts copies = {.class_rows = 1000, .agreed_rows = 1000};
+  EXPECT_EQ(Verdicts({}, copies), GuardVerdict::kKept);
+  EXPECT_EQ(Verdicts({Kind::kRamp, 2}, {.requests = 1000}), GuardVerdict::kKept);
+  EXPECT_EQ(Verdicts({Kind::kPromoted, 0}, {.requests = 1000}), GuardVerdict::kKept);
+}
+
+TEST(RolloutTest, WithoutARuleTheShadowNeedsNoWindows) {
+  RolloutPlan plan = Plan();
+  plan.guard.agreement_percent.reset();
+  EXPECT_TRUE(Routed({}, plan).routing.guard.empty());
+  RolloutFacts facts = Fine();
+  facts.kept_windows = 0;
+  facts.class_rows = 0;
+  EXPECT_EQ(DecideRollout(plan, {}, facts).verdict, Verdict::kForward);
+}
+
+TEST(RolloutTest, AgreementOnClassesThatDoNotExistIsNoProof) {
+  RolloutFacts facts = Fine();
+  facts.kept_windows = 0;
+  facts.class_rows = 0;
+  EXPECT_THAT(DecideRollout(Plan(), {}, facts).reason, HasSubstr("no output has class scores"));
+  EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kBack);
+  facts.compared = 999;
+  EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait);
+}
+
+TEST(RolloutTest, AClockThatWasSetBackEndsNoStage) {
+  RolloutFacts facts = Fine();
+  facts.in_stage = seconds(-5);
+  EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait);
+}
+
+TEST(RolloutTest, PrecisionsThatModelYamlListsAreListedWithTheCandidate) {
+  RolloutPlan plan = Plan();
+  plan.precisions = {Precision::kFp32, Precision::kInt8};
+  const auto over = ParseModelConfig(RolloutYaml(plan, {}), "rollout.yaml");
+  ASSERT_TRUE(over.ok()) << over.status();
+  const auto model = ParseModelConfig("precisions: [fp32]", "model.yaml");
+  EXPECT_TRUE(ApplyRollout(*model, *over, "rollout.yaml").ok());
 }
 
 TEST(RolloutTest, TheRampSharesAndKeepsComparing) {

@@ -53,8 +53,9 @@ TEST_F(InferOptionsTest, AVersionMayBeAPrecision) {
   Parameter("precision").set_string_param("int8");
   EXPECT_EQ(Read()->precision, "int8");
   Parameter("precision").set_string_param("fp32");
-  EXPECT_EQ(Refusal(),
-            "model version and parameter \"precision\" ask for different precisions: int8 and fp32");
+  EXPECT_EQ(
+      Refusal(),
+      "model version and parameter \"precision\" ask for different precisions: int8 and fp32");
   request_.set_model_version("3");
   EXPECT_EQ(Read()->precision, "fp32");
 }
