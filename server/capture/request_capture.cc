@@ -19,8 +19,8 @@ namespace {
 
 /// What keeping a request costs beside its elements: its node, control blocks, and the list that is made to write it.
 constexpr size_t kBytesPerRequest = sizeof(UniformSample::Entry) + 192;
-constexpr size_t kBytesPerInput =
-    sizeof(UniformSample::Input) + sizeof(ConstTensorView) + 2 * kTensorAlignment;
+constexpr size_t kBytesPerInput = sizeof(UniformSample::Input) + sizeof(UniformSample::Texts) +
+                                  sizeof(ConstTensorView) + 2 * kTensorAlignment;
 
 /// Longer names are cut: file systems take 255 bytes, and one of ours is put around it while it is written.
 constexpr size_t kLongestName = 200;
@@ -155,7 +155,8 @@ void RequestCapture::Take(double draw, std::span<const ConstTensorView> inputs) 
   if (!std::ranges::all_of(inputs, held)) return Drop(CaptureDrop::kDType);
   if (!ShareAxis0(inputs)) return Drop(CaptureDrop::kAxis0);
   const int64_t rows = inputs[0].shape()[0];
-  auto reservation = sample_.Reserve(draw, BytesOf(inputs), rows, ShapesOf(inputs));
+  auto reservation =
+      sample_.Reserve(draw, BytesOf(inputs), rows, ShapesOf(inputs), FileShareOf(inputs));
   switch (reservation.verdict) {
     case Verdict::kPassed:
       return ShowTotals();  // It may have ended the sample earlier.
@@ -209,6 +210,26 @@ size_t RequestCapture::BytesOf(std::span<const ConstTensorView> inputs) const {
     bytes += (elements + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
   }
   return bytes;
+}
+
+UniformSample::FileShare RequestCapture::FileShareOf(
+    std::span<const ConstTensorView> inputs) const {
+  UniformSample::FileShare file;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const ConstTensorView& input = inputs[i];
+    const auto count = static_cast<uint64_t>(input.elements());
+    if (input.dtype() != DType::kString) {
+      file.fixed += count * SizeOf(input.dtype());
+      continue;
+    }
+    UniformSample::Texts& texts = file.texts.emplace_back();
+    texts.count = count;
+    if (inputs_[i].redacted) continue;
+    for (const std::string_view text : input.span<std::string_view>()) {
+      texts.longest = std::max<uint64_t>(texts.longest, text.size());
+    }
+  }
+  return file;
 }
 
 void RequestCapture::ShowTotals() {

@@ -21,7 +21,7 @@ namespace octet {
 
 /// Why a request that was drawn is in no sample; also the label of the metric that counts it.
 enum class CaptureDrop : uint8_t {
-  kTooLarge,  ///< For the whole sample.
+  kTooLarge,  ///< For the whole sample, or for its files.
   kAxis0,     ///< Its inputs do not have the same extent along axis 0.
   kShapes,    ///< The sample has as many shapes as it may.
   kDType,     ///< An element type that .npz files do not hold: BF16.
@@ -44,7 +44,8 @@ struct CaptureOrigin {
 /// A file holds one array per input, in the order and under the names of the signature, as clients sent it (a narrower wire
 /// type stays what it is); axis 0 joins the rows of the requests, in an order that is random. Requests whose
 /// element types or extents behind axis 0 differ go to different files. Elements of redacted inputs are zeros or empty
-/// strings, and are not even copied.
+/// strings, and are not even copied. All files together hold at most UniformSample::kFileFactor times the rule's
+/// max_bytes, in which redacted inputs have their full size and strings the length of their file's longest.
 ///
 /// The version's folders are made with the permissions 0700 and its files with 0600, each written whole and moved into
 /// place; `path` itself must exist. A file of an earlier load is replaced by the first one of the same shapes. What cannot
@@ -87,6 +88,7 @@ class RequestCapture {
   void Take(double draw, std::span<const ConstTensorView> inputs);
   std::vector<UniformSample::Input> CopyOf(std::span<const ConstTensorView> inputs) const;
   size_t BytesOf(std::span<const ConstTensorView> inputs) const;
+  UniformSample::FileShare FileShareOf(std::span<const ConstTensorView> inputs) const;
   void Drop(CaptureDrop why) { metrics_->dropped.Add(static_cast<size_t>(why)); }
   void ShowTotals();
 

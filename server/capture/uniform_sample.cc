@@ -1,37 +1,94 @@
 #include "server/capture/uniform_sample.h"
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <utility>
 
 namespace octet {
+namespace {
+
+/// The longest length of so many bits; NumPy knows no strings of no length.
+uint64_t WidthOf(size_t bits) {
+  return std::max<uint64_t>(1, bits == 64 ? ~0ULL : (1ULL << bits) - 1);
+}
+
+/// A request's file without any other.
+uint64_t BytesAlone(const UniformSample::FileShare& file) {
+  uint64_t bytes = file.fixed;
+  for (const UniformSample::Texts& texts : file.texts) {
+    bytes += texts.count * WidthOf(static_cast<size_t>(std::bit_width(texts.longest)));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+uint64_t UniformSample::Column::bytes() const {
+  size_t bits = requests.size() - 1;
+  while (bits > 0 && requests[bits] == 0) --bits;
+  return count * WidthOf(bits);
+}
+
+void UniformSample::AddToFile(size_t shape, const FileShare& file) {
+  file_bytes_ += file.fixed;
+  for (size_t i = 0; i < file.texts.size(); ++i) {
+    Column& column = columns_[shape][i];
+    file_bytes_ -= column.bytes();
+    column.count += file.texts[i].count;
+    ++column.requests[static_cast<size_t>(std::bit_width(file.texts[i].longest))];
+    file_bytes_ += column.bytes();
+  }
+}
+
+void UniformSample::TakeFromFile(size_t shape, const FileShare& file) {
+  file_bytes_ -= file.fixed;
+  for (size_t i = 0; i < file.texts.size(); ++i) {
+    Column& column = columns_[shape][i];
+    file_bytes_ -= column.bytes();
+    column.count -= file.texts[i].count;
+    --column.requests[static_cast<size_t>(std::bit_width(file.texts[i].longest))];
+    file_bytes_ += column.bytes();
+  }
+}
 
 UniformSample::Verdict UniformSample::FindVictims(double draw, size_t bytes,
                                                   std::vector<Entries::iterator>& victims) {
   size_t held = totals_.bytes;
-  for (auto it = entries_.end(); held > max_bytes_ - bytes;) {
+  for (auto it = entries_.end(); held > max_bytes_ - bytes || file_bytes_ > max_file_bytes_;) {
     if (it == entries_.begin() || std::prev(it)->first < draw) return Verdict::kPassed;
     --it;
     // Somebody reads or fills it: its memory would not be free at once.
     if (it->second.use_count() > 1) return Verdict::kBusy;
     held -= it->second->bytes;
+    TakeFromFile(it->second->shape, it->second->file);
     victims.push_back(it);
   }
   return Verdict::kTaken;
 }
 
 UniformSample::Reservation UniformSample::Reserve(double draw, size_t bytes, int64_t rows,
-                                                  const std::string& shape) {
-  if (bytes > max_bytes_) return {.verdict = Verdict::kTooLarge};
-  auto entry = std::make_shared<Entry>(Entry{.rows = rows, .bytes = bytes});
+                                                  const std::string& shape, FileShare file) {
+  if (bytes > max_bytes_ || BytesAlone(file) > max_file_bytes_) {
+    return {.verdict = Verdict::kTooLarge};
+  }
+  auto entry =
+      std::make_shared<Entry>(Entry{.rows = rows, .bytes = bytes, .file = std::move(file)});
   absl::MutexLock lock(&mutex_);
   if (!MayTake(draw)) return {.verdict = Verdict::kPassed};
   const auto known = std::ranges::find(shapes_, shape, &ShapeState::name);
   entry->shape = static_cast<size_t>(known - shapes_.begin());
   if (entry->shape == kMostShapes) return {.verdict = Verdict::kTooManyShapes};
+  if (columns_.size() <= entry->shape) columns_.resize(entry->shape + 1);
+  columns_[entry->shape].resize(entry->file.texts.size());
+  AddToFile(entry->shape, entry->file);
   std::vector<Entries::iterator> victims;
   const Verdict verdict = FindVictims(draw, bytes, victims);
-  if (verdict == Verdict::kBusy) return {.verdict = verdict};
+  if (verdict != Verdict::kTaken) TakeFromFile(entry->shape, entry->file);
+  if (verdict == Verdict::kBusy) {
+    for (const Entries::iterator kept : victims) AddToFile(kept->second->shape, kept->second->file);
+    return {.verdict = verdict};
+  }
   for (const Entries::iterator victim : victims) {
     threshold_ = victim->first;
     Remove(victim);
@@ -59,7 +116,9 @@ void UniformSample::Abandon(Reservation reservation) {
   absl::MutexLock lock(&mutex_);
   const auto [first, last] = entries_.equal_range(reservation.draw);
   for (auto it = first; it != last; ++it) {
-    if (it->second == reservation.entry) return Remove(it);
+    if (it->second != reservation.entry) continue;
+    TakeFromFile(reservation.entry->shape, reservation.entry->file);
+    return Remove(it);
   }
 }
 

@@ -161,6 +161,24 @@ TEST_F(RequestCaptureTest, RedactedInputsAreZerosAndAreNotHeld) {
   EXPECT_EQ(bytes.find("secret"), std::string::npos);
 }
 
+TEST_F(RequestCaptureTest, FilesAreBoundedAsMemoryIs) {
+  constexpr int64_t kBound = 100'000;
+  Open({.percent = 100, .max_bytes = kBound, .redact = {"image"}});
+  const std::vector<float> image(5'000);
+  for (int i = 0; i < 200; ++i) Offer(0.9 - 0.001 * i, image, "a");
+  Offer(0.95, std::vector<float>(200'000), "a");
+  const std::string text(50'000, 'x');
+  for (int i = 0; i < 100; ++i) Offer(0.5 + 0.001 * i, {1, 2}, i == 0 ? text : "b");
+  capture_->Write();
+  uintmax_t bytes = 0;
+  for (const std::string& file : Files()) bytes += fs::file_size(Folder() / file);
+  EXPECT_GT(bytes, static_cast<uintmax_t>(kBound));
+  EXPECT_LE(bytes, static_cast<uintmax_t>(4 * kBound + 10'000)) << "10 kB: the files' heads";
+  Open({.percent = 100, .max_bytes = kBound, .redact = {"image"}});
+  Offer(0.5, std::vector<float>(200'000), "a");
+  EXPECT_EQ(Dropped(CaptureDrop::kTooLarge), 1U);
+}
+
 TEST_F(RequestCaptureTest, OneOfTwoInputsIsRedacted) {
   Open({.percent = 100, .redact = {"image"}});
   Offer(0.5, {1, 2}, "kept");

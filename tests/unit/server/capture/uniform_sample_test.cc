@@ -25,7 +25,7 @@ std::vector<UniformSample::Input> Numbered(int64_t number) {
 
 Verdict Offer(UniformSample& sample, double draw, size_t bytes, int64_t number,
               const std::string& shape = "s") {
-  auto reservation = sample.Reserve(draw, bytes, 1, shape);
+  auto reservation = sample.Reserve(draw, bytes, 1, shape, {});
   const Verdict verdict = reservation.verdict;
   if (verdict == Verdict::kTaken) sample.Fill(std::move(reservation), Numbered(number));
   return verdict;
@@ -131,7 +131,7 @@ TEST(UniformSampleTest, OfDifferentSizesItIsTheLongestBeginningOfTheOrderThatFit
 TEST(UniformSampleTest, WhatIsReadOrFilledIsNotReplaced) {
   UniformSample sample(1, 20);
   Offer(sample, 0.5, 10, 0);
-  auto filling = sample.Reserve(0.6, 10, 1, "s");
+  auto filling = sample.Reserve(0.6, 10, 1, "s", {});
   EXPECT_EQ(Offer(sample, 0.1, 10, 1), Verdict::kBusy) << "0.6 is being filled";
   EXPECT_THAT(NumbersIn(sample), ElementsAre(0)) << "what is not filled is not shown";
   sample.Fill(std::move(filling), Numbered(2));
@@ -142,9 +142,38 @@ TEST(UniformSampleTest, WhatIsReadOrFilledIsNotReplaced) {
   }
   EXPECT_EQ(Offer(sample, 0.1, 10, 3), Verdict::kTaken);
   EXPECT_THAT(NumbersIn(sample), ElementsAre(3, 0));
-  sample.Abandon(sample.Reserve(0.05, 10, 1, "s"));
+  sample.Abandon(sample.Reserve(0.05, 10, 1, "s", {}));
   EXPECT_THAT(NumbersIn(sample), ElementsAre(3)) << "it has made room before it was given up";
   EXPECT_EQ(sample.totals().bytes, 10U);
+}
+
+/// Of 100 bytes of memory, 400 in files.
+TEST(UniformSampleTest, FilesAreBoundedByTheLongestString) {
+  UniformSample sample(1, 100);
+  const auto offer = [&](double draw, uint64_t fixed, uint64_t longest, const char* shape = "s") {
+    auto reservation = sample.Reserve(
+        draw, 1, 1, shape, {.fixed = fixed, .texts = {{.count = 1, .longest = longest}}});
+    const Verdict verdict = reservation.verdict;
+    if (verdict == Verdict::kTaken) sample.Fill(std::move(reservation), Numbered(0));
+    return verdict;
+  };
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(offer(0.1 + 0.01 * i, 0, 3), Verdict::kTaken);
+  EXPECT_EQ(offer(0.5, 0, 127), Verdict::kPassed) << "11 rows of 127 bytes";
+  EXPECT_FALSE(sample.MayTake(0.5));
+  EXPECT_EQ(offer(0.05, 0, 401), Verdict::kTooLarge);
+  EXPECT_EQ(offer(0.05, 400, 1), Verdict::kTooLarge);
+  EXPECT_EQ(offer(0.05, 0, 127), Verdict::kTaken) << "it comes before the others in the order";
+  EXPECT_EQ(sample.totals().requests, 3U) << "3 rows of 127 bytes";
+  EXPECT_EQ(offer(0.04, 380, 0, "other"), Verdict::kTaken) << "the bound is that of all files";
+  EXPECT_EQ(sample.totals().requests, 1U);
+  EXPECT_EQ(offer(0.03, 0, 15), Verdict::kTaken) << "the long one has gone, and its width";
+  EXPECT_EQ(sample.totals().requests, 2U);
+  {
+    const auto reading = sample.Take();
+    EXPECT_EQ(offer(0.01, 0, 255), Verdict::kBusy);
+  }
+  sample.Abandon(sample.Reserve(0.035, 1, 1, "s", {.fixed = 0, .texts = {{1, 1}}}));
+  EXPECT_EQ(sample.totals().requests, 1U) << "380 and 2 * 15 bytes were too many";
 }
 
 TEST(UniformSampleTest, ShapesAreCountedAndBounded) {
