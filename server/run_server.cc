@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "absl/synchronization/mutex.h"
+#include <sys/resource.h>
 
 #include "engine/tensor/status.h"
 #include "server/logging/event_log.h"
@@ -28,6 +29,14 @@ void PrintServing(const ServerConfig& config, const ServerPorts& ports) {
   std::fprintf(stderr, "%s\n", EventText(LogLevel::kInfo, "serving", fields).c_str());
 }
 
+/// Connections take descriptors, and the soft limit is 1024 in many places, for the sake of select(2), which nobody uses here.
+void RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 absl::Status RunServer(const ServerConfig& config, const std::string& version) {
@@ -39,6 +48,7 @@ absl::Status RunServer(const ServerConfig& config, const std::string& version) {
   // another is held goes through a process-wide graph, whose nodes for a request's mutexes are never freed.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   std::signal(SIGPIPE, SIG_IGN);  // a reader of the log that has gone must not end the server
+  RaiseDescriptorLimit();
   const ShutdownSignals signals;
   OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, version));
   OCTET_RETURN_IF_ERROR(server->Load(signals.token()));

@@ -165,12 +165,13 @@ bool ServerProcess::Drain(TimePoint deadline) {
     grpc_->Shutdown(deadline);
   }
   workers_.reset();
+  captures_.reset();
+  // What the last requests brought; before slow clients are waited for.
+  if (repository_ != nullptr) WriteCaptures(*repository_);
   http_.reset();
   metrics_endpoint_.reset();
   poller_.reset();
   guards_.reset();
-  captures_.reset();
-  if (repository_ != nullptr) WriteCaptures(*repository_);  // what the last requests brought
   return answered;
 }
 

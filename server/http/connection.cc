@@ -55,10 +55,10 @@ bool Connection::gone() const {
   return poll(&watched, 1, 0) > 0;
 }
 
-bool Connection::Wait(short event) const {
+bool Connection::Wait(short event, TimePoint deadline) const {
   while (true) {
     const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - clock_.Now());
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock_.Now());
     if (left.count() <= 0) return false;
     constexpr int64_t kMost = 60'000;
     pollfd watched = {.fd = fd_, .events = event, .revents = 0};
@@ -81,7 +81,7 @@ ssize_t Connection::read(char* data, size_t size) {
     const ssize_t got = recv(fd_, data, size, 0);
     if (got >= 0) return got;
     if (errno == EINTR) continue;
-    if (errno != EAGAIN || !Wait(POLLIN)) return -1;
+    if (errno != EAGAIN || !Wait(POLLIN, std::min(deadline_, clock_.Now() + kSilence))) return -1;
   }
 }
 
@@ -94,7 +94,7 @@ bool Connection::Send(std::string_view first, std::string_view second) {
     message.msg_iovlen = parts.size();
     const ssize_t sent = sendmsg(fd_, &message, MSG_NOSIGNAL);
     if (sent < 0) {
-      if (errno == EINTR || (errno == EAGAIN && Wait(POLLOUT))) continue;
+      if (errno == EINTR || (errno == EAGAIN && Wait(POLLOUT, deadline_))) continue;
       return false;
     }
     const size_t of_first = std::min(static_cast<size_t>(sent), first.size());

@@ -32,7 +32,10 @@ class Connection final : public httplib::Stream {
   /// Nothing was read of the next request yet.
   bool idle() const { return read_ == ahead_.size(); }
 
-  /// Until when reads and writes wait. They fail then.
+  /// How long a read waits for the next byte of a body.
+  static constexpr std::chrono::seconds kSilence{10};
+
+  /// Until when reads and writes wait. They fail then, reads also after kSilence.
   void set_deadline(TimePoint deadline) { deadline_ = deadline; }
   /// The client has closed its side, or all: nobody waits for the answer. Thread-safety: safe.
   bool gone() const;
@@ -53,7 +56,7 @@ class Connection final : public httplib::Stream {
 
  private:
   /// Waits for an event of poll(2); false at the deadline.
-  bool Wait(short event) const;
+  bool Wait(short event, TimePoint deadline) const;
   /// Writes all of both, one behind the other.
   bool Send(std::string_view first, std::string_view second);
 

@@ -1,5 +1,7 @@
 #include "server/http/connection_server.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -7,11 +9,14 @@
 #include <array>
 #include <cctype>
 #include <cerrno>
+#include <system_error>
 #include <utility>
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+
+#include "server/logging/event_log.h"
 
 namespace octet {
 namespace {
@@ -25,33 +30,32 @@ constexpr std::string_view kHeadTooLarge =
 
 /// How often connections that wait for too long are looked for.
 constexpr int kSweepMs = 1000;
+/// How long nothing is accepted after accept(2) has failed.
+constexpr int kAcceptPauseMs = 50;
 
 struct Serving {
   Connection* connection = nullptr;
   bool understood = false;  ///< The head is one of HTTP.
   bool body_unread = false;
+  bool probe = false;
 };
 thread_local Serving serving;
 
-/// Runs its tasks on the thread that brings them: that of the library which accepts connections.
-class Inline final : public httplib::TaskQueue {
- public:
-  bool enqueue(std::function<void()> task) override {
-    task();
-    return true;
-  }
-  void shutdown() override {}
-};
-
-bool HasHeader(std::string_view head, std::string_view line_start) {
+/// What stands behind the beginning of a line, to the end of the head; empty when there is no such line.
+std::string_view Behind(std::string_view head, std::string_view line_start) {
   const auto equal = [](char a, char b) {
     return std::tolower(static_cast<unsigned char>(a)) == b;
   };
-  return !std::ranges::search(head, line_start, equal).empty();
+  const auto found = std::ranges::search(head, line_start, equal);
+  return {found.end(), head.end()};
 }
 
 bool HasBody(std::string_view head) {
-  return HasHeader(head, "\r\ncontent-length:") || HasHeader(head, "\r\ntransfer-encoding:");
+  if (!Behind(head, "\r\ntransfer-encoding:").empty()) return true;
+  std::string_view length = Behind(head, "\r\ncontent-length:");
+  if (length.empty()) return false;
+  length = length.substr(0, length.find('\r'));
+  return length.find_first_not_of(" \t0") != std::string_view::npos;
 }
 
 /// Called once the head is read. Leaves the one encoding that answers are made in. (The library prefers Brotli, at its slowest.)
@@ -76,7 +80,10 @@ ConnectionServer::ConnectionServer(Limits limits, Clock& clock)
       clock_(clock),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  new_task_queue = [] { return new Inline; };
+  // Time to read the answer does not depend on how long the inference took. Probes keep theirs: none.
+  set_post_routing_handler([this](const httplib::Request&, httplib::Response&) {
+    if (!serving.probe) serving.connection->set_deadline(clock_.Now() + kRequestTime);
+  });
 }
 
 ConnectionServer::~ConnectionServer() {
@@ -87,59 +94,106 @@ ConnectionServer::~ConnectionServer() {
 void ConnectionServer::Run() {
   // The library's backlog is 5: of more clients that come at once, some would wait a second for their next try.
   (void)::listen(svr_sock_, SOMAXCONN);
+  if (const int flags = fcntl(svr_sock_, F_GETFL); flags >= 0) {
+    (void)fcntl(svr_sock_, F_SETFL, flags | O_NONBLOCK);  // A client may go before it is accepted.
+  }
   requests_ = std::make_unique<httplib::ThreadPool>(limits_.threads);
   probes_ = std::make_unique<httplib::ThreadPool>(1);
   epoll_event event = {.events = EPOLLIN, .data = {.fd = wake_}};
   (void)epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
   watcher_ = std::jthread([this] { Watch(); });
   pthread_setname_np(watcher_.native_handle(), "http");
-  listener_ = std::jthread([this] { (void)listen_after_bind(); });
+  listener_ = std::jthread([this] { Accept(); });
   pthread_setname_np(listener_.native_handle(), "http-accept");
 }
 
 void ConnectionServer::Stop() {
   if (!listener_.joinable()) return;
-  wait_until_ready();  // before that, stop() does nothing
-  stop();
-  listener_.join();
   stopping_ = true;
   const uint64_t one = 1;
   (void)!write(wake_, &one, sizeof(one));
+  listener_.join();
+  // Nobody comes any more. It is closed last: the library breaks off answers that are being written then.
+  (void)shutdown(svr_sock_, SHUT_RDWR);
   watcher_.join();
   {
     absl::MutexLock lock(&mutex_);
     std::erase_if(connections_, [](const auto& entry) { return entry.second.parked; });
-    // What is still being read is not waited for; what is being answered is.
+    // What is still being read is not waited for; what is being answered is, for a while.
     for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RD);
+    const auto none = [this]()
+                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
+    (void)mutex_.AwaitWithTimeout(absl::Condition(&none), absl::FromChrono(kStopTime));
+    for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RDWR);
   }
   requests_->shutdown();
   probes_->shutdown();
+  (void)close(svr_sock_.exchange(INVALID_SOCKET));
+}
+
+void ConnectionServer::Accept() {
+  std::array<pollfd, 2> watched = {pollfd{.fd = svr_sock_, .events = POLLIN, .revents = 0},
+                                   pollfd{.fd = wake_, .events = POLLIN, .revents = 0}};
+  bool failing = false;
+  while (!stopping_) {
+    (void)poll(watched.data(), watched.size(), -1);
+    if (watched[0].revents == 0) continue;
+    const int fd = accept4(svr_sock_, nullptr, nullptr, SOCK_CLOEXEC);
+    const int error = errno;
+    if (fd >= 0) Add(fd);
+    if (!GoesOn(fd >= 0 ? 0 : error, failing)) return;
+  }
+}
+
+bool ConnectionServer::GoesOn(int error, bool& failing) {
+  // Of one client alone, which has gone again, or whose network has.
+  constexpr std::array kItsOwn = {EAGAIN,      EINTR,       ECONNABORTED, EPROTO,
+                                  ENOPROTOOPT, EPERM,       EHOSTDOWN,    EHOSTUNREACH,
+                                  ENETDOWN,    ENETUNREACH, ENONET,       EOPNOTSUPP};
+  if (std::ranges::contains(kItsOwn, error)) return true;
+  if (error == 0) {
+    if (std::exchange(failing, false)) LogEvent(LogLevel::kInfo, "http_accept_recovered", {});
+    return true;
+  }
+  const std::string reason = std::generic_category().message(error);
+  if (error == EBADF || error == EINVAL || error == ENOTSOCK) {  // No longer a socket that listens.
+    LogEvent(LogLevel::kError, "http_accept_ended", {{"error", std::string_view(reason)}});
+    return false;
+  }
+  if (!std::exchange(failing, true)) {
+    LogEvent(LogLevel::kError, "http_accept_failed", {{"error", std::string_view(reason)}});
+  }
+  pollfd stop = {.fd = wake_, .events = POLLIN, .revents = 0};
+  (void)poll(&stop, 1, kAcceptPauseMs);
+  return true;
 }
 
 Connection& ConnectionServer::current() { return *serving.connection; }
 void ConnectionServer::BodyIsRead() { serving.body_unread = false; }
 
-bool ConnectionServer::process_and_close_socket(socket_t fd) {
+void ConnectionServer::Add(int fd) {
   auto connection = std::make_shared<Connection>(fd, clock_);
   {
     absl::MutexLock lock(&mutex_);
     if (connections_.size() >= limits_.connections + kProbePlaces && !CloseOldest()) {
       (void)send(fd, kTooManyConnections.data(), kTooManyConnections.size(), MSG_NOSIGNAL);
-      return false;
+      return;
     }
     connections_[fd].connection = std::move(connection);
   }
   epoll_event event = {.events = 0, .data = {.fd = fd}};
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
-    Close(fd);
-    return false;
+    return Close(fd);
   }
   Park(fd, clock_.Now() + kHeadTime);
-  return true;
 }
 
 void ConnectionServer::Park(int fd, TimePoint deadline) {
   absl::MutexLock lock(&mutex_);
+  if (stopping_) {  // Nobody watches any more.
+    connections_.erase(fd);
+    return;
+  }
   Entry& entry = connections_.at(fd);
   entry.parked = true;
   entry.since = clock_.Now();
@@ -217,26 +271,28 @@ void ConnectionServer::LookAt(int fd) {
 void ConnectionServer::Dispatch(const std::shared_ptr<Connection>& connection) {
   const std::string_view head = connection->head();
   if (head.starts_with("GET /v2/health/") && !HasBody(head)) {
-    (void)probes_->enqueue([this, connection] { Serve(connection); });
+    (void)probes_->enqueue([this, connection] { Serve(connection, true); });
     return;
   }
-  size_t open = 0;
+  bool fits = true;
   {
     absl::MutexLock lock(&mutex_);
-    open = connections_.size();
+    while (fits && connections_.size() > limits_.connections) fits = CloseOldest();
   }
-  if (open > limits_.connections) {
+  if (!fits) {
     (void)send(connection->socket(), kTooManyConnections.data(), kTooManyConnections.size(),
                MSG_NOSIGNAL);
     return Close(connection->socket());
   }
-  (void)requests_->enqueue([this, connection] { Serve(connection); });
+  (void)requests_->enqueue([this, connection] { Serve(connection, false); });
 }
 
-void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection) {
-  serving = {.connection = connection.get(), .body_unread = HasBody(connection->head())};
-  connection->set_deadline(clock_.Now() + kRequestTime);
-  bool close = stopping_;
+void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection, bool probe) {
+  const std::string_view head = connection->head();
+  serving = {.connection = connection.get(), .body_unread = HasBody(head), .probe = probe};
+  connection->set_deadline(clock_.Now() + (probe ? std::chrono::seconds(0) : kRequestTime));
+  // Bodies of other methods are not read.
+  bool close = stopping_ || (serving.body_unread && !head.starts_with("POST "));
   const bool answered =
       process_request(*connection, "", 0, "", 0, close, close, Prepare) && connection->Flush();
   if (answered && serving.body_unread) connection->Linger();

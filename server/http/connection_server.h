@@ -21,16 +21,20 @@ namespace octet {
 ///                    +--kHeadTime, or idle for kIdleTime, or the place is needed--> closed
 ///
 /// - `threads` requests are under way at once, the others wait for a thread in order. A request that does
-///   not come, or whose answer is not taken, within kRequestTime is given up, with its connection.
+///   not come within kRequestTime, or is silent for Connection::kSilence, is given up, with its connection; so is one
+///   whose answer is not taken within kRequestTime from its first byte on.
 /// - A thread of its own answers health probes (GET /v2/health/..., without a body): no load, slow body or
-///   long inference stands before them.
-/// - `connections` at once; with more, the one that is parked longest is closed for a new one, and requests are
-///   answered 503 until there are fewer; for probes kProbePlaces are kept free.
-class ConnectionServer : public httplib::Server {
+///   long inference stands before them, and no client that does not read: an answer that its socket does not take at
+///   once ends the connection.
+/// - `connections` at once; for a request beyond them those that are parked longest are closed, and it is answered
+///   503 when none is; for probes kProbePlaces are kept free.
+/// - While the system has no descriptor or memory for another connection, that is logged, once, and tried again.
+class ConnectionServer final : public httplib::Server {
  public:
   static constexpr std::chrono::seconds kHeadTime{10};
   static constexpr std::chrono::seconds kIdleTime{75};
   static constexpr std::chrono::seconds kRequestTime{60};
+  static constexpr std::chrono::seconds kStopTime{5};
   static constexpr size_t kProbePlaces = 16;
 
   struct Limits {
@@ -44,7 +48,8 @@ class ConnectionServer : public httplib::Server {
 
   /// Serves on the port that was bound, with threads of its own.
   void Run();
-  /// Closes the port and the parked connections; returns when every request under way is answered. May be called again.
+  /// Closes the port and the parked connections; returns when every request under way is answered. Whose client has not
+  /// taken its answer after kStopTime is cut off. May be called again.
   void Stop();
 
   /// The connection whose request this thread is answering. Requires: inside a handler.
@@ -60,7 +65,11 @@ class ConnectionServer : public httplib::Server {
     TimePoint deadline;  ///< While parked.
   };
 
-  bool process_and_close_socket(socket_t fd) override;
+  /// Waits for clients, until stopped.
+  void Accept();
+  /// Says whether accept(2) goes on; waits when it failed.
+  bool GoesOn(int error, bool& failing);
+  void Add(int fd);
   void Park(int fd, TimePoint deadline);
   /// Takes a parked connection for the caller alone; null when there is none.
   std::shared_ptr<Connection> Take(int fd, TimePoint& deadline);
@@ -73,12 +82,12 @@ class ConnectionServer : public httplib::Server {
   void LookAt(int fd);
   /// The head is there: a thread's turn.
   void Dispatch(const std::shared_ptr<Connection>& connection);
-  void Serve(const std::shared_ptr<Connection>& connection);
+  void Serve(const std::shared_ptr<Connection>& connection, bool probe);
 
   const Limits limits_;
   Clock& clock_;
   const int epoll_;
-  const int wake_;  ///< An eventfd(2): stop watching.
+  const int wake_;  ///< An eventfd(2): stop watching and accepting.
   mutable absl::Mutex mutex_;
   std::map<int, Entry> connections_ ABSL_GUARDED_BY(mutex_);  ///< By descriptor.
   std::atomic<bool> stopping_{false};

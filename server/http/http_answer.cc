@@ -73,6 +73,11 @@ std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Re
     response.set_header("Connection", "close");
     return std::nullopt;
   }
+  if (request.is_multipart_form_data()) {  // The library would take it apart.
+    AnswerError(415, "Content-Type: multipart/form-data is not supported", response);
+    response.set_header("Connection", "close");
+    return std::nullopt;
+  }
   const uint64_t length = chunked ? 0 : request.get_header_value_u64("Content-Length");
   if (length > most) return too_large();
   std::string body;

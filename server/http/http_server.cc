@@ -1,11 +1,15 @@
 #include "server/http/http_server.h"
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <new>
 #include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
+#include "absl/synchronization/mutex.h"
 #include <nlohmann/json.hpp>
 #include <sys/socket.h>
 
@@ -27,6 +31,8 @@ using httplib::Response;
 
 /// Bodies of everything but inferences.
 constexpr size_t kMaxControlBytes = size_t{64} << 10;
+/// Loads and unloads under way or waiting.
+constexpr int kMaxLoads = 4;
 
 /// Lets a restarted server have its port back at once. Not SO_REUSEPORT, which the library would
 /// set: two servers on one port would share the requests, and nobody would be told.
@@ -213,11 +219,31 @@ class HttpEndpoint final : public HttpServer {
   }
   void AnswerReady(const Request& request, Response& response);
 
+  /// The same for calls that take seconds, one after the other. They leave threads to inferences: what finds kMaxLoads,
+  /// or all threads but one, at it is refused; whose client has gone meanwhile is not begun.
+  template <typename Reply, typename Ask>
+  void CallWhenFirst(const Ask& ask, Response& response) {
+    const int most = std::clamp(options_.threads - 1, 1, kMaxLoads);
+    const absl::Cleanup leave = [this] { --loads_; };
+    if (++loads_ > most) {
+      return AnswerError(MakeError(absl::StatusCode::kResourceExhausted,
+                                   "{} loads and unloads are under way or wait already", most),
+                         response);
+    }
+    absl::MutexLock lock(&loading_);
+    if (ConnectionServer::current().gone()) {
+      return AnswerError(absl::CancelledError("the client has gone"), response);
+    }
+    Call<Reply>(ask, response);
+  }
+
   const HttpServerOptions options_;
   const ServingParts parts_;
   ProtocolCalls calls_;
   ConnectionServer server_;
   int port_ = 0;
+  std::atomic<int> loads_{0};  ///< Under way or waiting.
+  absl::Mutex loading_;
 };
 
 void HttpEndpoint::RefuseMethods() {
@@ -331,7 +357,7 @@ void HttpEndpoint::AddRepository() {
               if (parts_.gate.closed()) {
                 return AnswerError(absl::UnavailableError("the server is shutting down"), response);
               }
-              Call<Reply>(ask, response);
+              CallWhenFirst<Reply>(ask, response);
             });
   };
   add("load", static_cast<inference::RepositoryModelLoadRequest*>(nullptr),

@@ -16,6 +16,11 @@ using Input = inference::ModelInferRequest::InferInputTensor;
 using Output = inference::ModelInferRequest::InferRequestedOutputTensor;
 using Parameters = google::protobuf::Map<std::string, inference::InferParameter>;
 
+/// Each of these takes many times more memory than the two bytes that it needs in the body.
+constexpr int kMaxTensors = 1024;  ///< Inputs; outputs, too.
+constexpr int kMaxRank = 64;
+constexpr size_t kMaxParameters = 256;
+
 /// An input's members that go into no message.
 struct InputContents {
   std::string_view data;  ///< JSON; empty = none.
@@ -64,6 +69,9 @@ absl::Status ReadParameters(JsonReader& json, OwnParameter own, Parameters& para
   return json.Object([&](const std::string& name) -> absl::Status {
     OCTET_ASSIGN_OR_RETURN(const bool taken, own(json, name));
     if (taken) return absl::OkStatus();
+    if (parameters.size() >= kMaxParameters) {
+      return InvalidArgument("parameters: expected at most {}, got more", kMaxParameters);
+    }
     return Annotate(ReadParameter(json, parameters[name]), Format("parameter \"{}\"", name));
   });
 }
@@ -80,6 +88,9 @@ absl::Status ReadInput(JsonReader& json, Input& input, InputContents& contents) 
     if (key == "parameters") return ReadParameters(json, own, *input.mutable_parameters());
     if (key == "shape") {
       return json.Array([&]() -> absl::Status {
+        if (input.shape_size() >= kMaxRank) {
+          return InvalidArgument("shape: expected at most {} extents, got more", kMaxRank);
+        }
         OCTET_ASSIGN_OR_RETURN(const int64_t extent, ReadInt64(json));
         input.add_shape(extent);
         return absl::OkStatus();
@@ -117,11 +128,18 @@ absl::Status ReadDocument(std::string_view text, HttpInference& call,
     if (key == "id") return json.Text(*call.request.mutable_id());
     if (key == "parameters") return ReadParameters(json, own, *call.request.mutable_parameters());
     if (key == "inputs") {
-      return json.Array(
-          [&] { return ReadInput(json, *call.request.add_inputs(), contents.emplace_back()); });
+      return json.Array([&]() -> absl::Status {
+        if (call.request.inputs_size() >= kMaxTensors) {
+          return InvalidArgument("inputs: expected at most {}, got more", kMaxTensors);
+        }
+        return ReadInput(json, *call.request.add_inputs(), contents.emplace_back());
+      });
     }
     if (key == "outputs") {
-      return json.Array([&] {
+      return json.Array([&]() -> absl::Status {
+        if (call.request.outputs_size() >= kMaxTensors) {
+          return InvalidArgument("outputs: expected at most {}, got more", kMaxTensors);
+        }
         return ReadOutput(json, *call.request.add_outputs(), call.binary.emplace_back());
       });
     }

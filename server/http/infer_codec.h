@@ -36,7 +36,8 @@ struct HttpInference {
 /// text); or "binary_data_size" bytes behind the JSON, in the order of the inputs; or the shared memory
 /// that its parameters name. Members that the protocol does not know are passed over.
 /// INVALID_ARGUMENT naming what is wrong: no JSON, a member of another kind, an element that is not in
-/// its datatype's range, sizes that are negative or do not add up to the body.
+/// its datatype's range, sizes that are negative or do not add up to the body; more than 1024 inputs or outputs, 64
+/// extents of a shape, 256 parameters of the request or of a tensor.
 absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& call);
 
 /// What is sent: the JSON, then the bytes of binary outputs where they are.

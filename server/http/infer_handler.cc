@@ -45,17 +45,21 @@ class HeaderLookup {
   const httplib::Headers& headers_;
 };
 
-/// Runs it to its end.
-absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Headers& headers,
+/// Reads the rest of the call and runs it to its end. What cannot be read is counted and logged as what cannot be run.
+absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Request& request,
                  const std::shared_ptr<HttpInference>& call) {
+  const auto json_length = JsonLength(request);
+  const absl::Status read =
+      json_length.ok() ? ReadInferBody(*json_length, *call) : json_length.status();
   absl::Notification done;
   absl::Status status;
   Inference inference(parts, access_log, call->request, call->response, call);
-  inference.Start({.metadata = HeaderLookup(headers), .raw_inputs = &call->raw_inputs},
-                  [&](const absl::Status& outcome) {
-                    status = outcome;
-                    done.Notify();
-                  });
+  inference.Start(
+      {.metadata = HeaderLookup(request.headers), .read = read, .raw_inputs = &call->raw_inputs},
+      [&](const absl::Status& outcome) {
+        status = outcome;
+        done.Notify();
+      });
   while (!done.WaitForNotificationWithTimeout(kGoneCheck)) {
     if (ConnectionServer::current().gone()) inference.Cancel();
   }
@@ -90,9 +94,7 @@ absl::Status Answer(const ServingParts& parts, bool access_log, const httplib::R
       version != request.path_params.end()) {
     call->request.set_model_version(version->second);
   }
-  OCTET_ASSIGN_OR_RETURN(const auto json_length, JsonLength(request));
-  OCTET_RETURN_IF_ERROR(ReadInferBody(json_length, *call));
-  OCTET_RETURN_IF_ERROR(Run(parts, access_log, request.headers, call));
+  OCTET_RETURN_IF_ERROR(Run(parts, access_log, request, call));
   OCTET_ASSIGN_OR_RETURN(InferAnswer answer, WriteInferAnswer(*call));
   if (answer.binary.empty()) {
     AnswerJson(std::move(answer.json), response);

@@ -46,6 +46,7 @@ void Inference::Start(const Call& call, Done done) {
 absl::Status Inference::Prepare(const Call& call) {
   pass_ = parts_.gate.TryEnter();
   if (!pass_) return absl::UnavailableError("the server is shutting down");
+  OCTET_RETURN_IF_ERROR(call.read);
   OCTET_ASSIGN_OR_RETURN(version_,
                          parts_.repository.Find(request_.model_name(), request_.model_version()));
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,

@@ -34,6 +34,8 @@ class Inference {
   struct Call {
     MetadataLookup metadata;
     TimePoint deadline = kNever;
+    /// What was wrong with the message as it came: the answer.
+    absl::Status read;
     /// The inputs' bytes where they are no part of the message. Null: RawInputsOf it.
     const RawInputs* raw_inputs = nullptr;
   };

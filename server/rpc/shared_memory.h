@@ -63,7 +63,7 @@ struct SharedSlice {
 /// The regions that clients have registered. Thread-safety: safe.
 class SharedMemory {
  public:
-  static constexpr size_t kMaxRegions = 1024;
+  static constexpr size_t kMaxRegions = 128;
 
   /// A request's inputs take at most `max_request_bytes` of shared memory, as if a message carried them.
   explicit SharedMemory(uint64_t max_request_bytes) : max_request_bytes_(max_request_bytes) {}

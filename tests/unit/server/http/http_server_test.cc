@@ -1,5 +1,7 @@
 #include "server/http/http_server.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -12,6 +14,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "engine/tensor/status.h"
@@ -44,7 +47,9 @@ std::string Gzip(const std::string& text, int window_bits = 15 + 16) {
 /// A client that says what it likes, when it likes.
 class RawClient {
  public:
-  explicit RawClient(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+  /// `buffer`: bytes that the client's system takes unread; 0 = its default.
+  explicit RawClient(int port, int buffer = 0) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    if (buffer > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port));
@@ -56,6 +61,15 @@ class RawClient {
   ~RawClient() { Close(); }
   void Close() {
     if (fd_ >= 0) close(std::exchange(fd_, -1));
+  }
+  /// Says it again and again, until the server takes no more of it for `patience` or closes. True when it has closed.
+  bool SayForEver(std::string_view text, int patience_ms) {
+    while (true) {
+      if (send(fd_, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) continue;
+      if (errno != EAGAIN) return true;
+      pollfd writable = {.fd = fd_, .events = POLLOUT, .revents = 0};
+      if (poll(&writable, 1, patience_ms) == 0) return false;
+    }
   }
   void Say(std::string_view text) { (void)!send(fd_, text.data(), text.size(), MSG_NOSIGNAL); }
   /// Everything up to `end`, or until the server closes.
@@ -393,6 +407,164 @@ TEST_F(HttpServerTest, IdleConnectionsMakeRoomForNewOnes) {
     idle.back()->Say("GET /v2/health/live HTTP/1.1\r\n\r\n");
     ASSERT_THAT(idle.back()->Hear("}"), HasSubstr("{\"live\":true}"));
   }
+}
+
+TEST_F(HttpServerTest, IdleConnectionsMakeRoomForRequests) {
+  std::vector<std::unique_ptr<RawClient>> idle;
+  for (int i = 0; i < 20; ++i) {
+    idle.push_back(std::make_unique<RawClient>(http_->port()));
+    idle.back()->Say("GET /v2 HTTP/1.1\r\n\r\n");
+    ASSERT_THAT(idle.back()->Hear("}"), HasSubstr("200 OK"));
+  }
+}
+
+TEST_F(HttpServerTest, AClientThatReadsNoProbesKeepsNobodyOut) {
+  RawClient deaf(http_->port(), 4096);
+  const std::string_view probe = "GET /v2/health/live HTTP/1.1\r\n\r\n";
+  EXPECT_TRUE(deaf.SayForEver(probe, 5000)) << "the connection is closed";
+  RawClient other(http_->port());
+  other.Say(probe);
+  EXPECT_THAT(other.Hear("}"), HasSubstr("{\"live\":true}"));
+}
+
+TEST_F(HttpServerTest, ABodyOfNoBytesIsNone) {
+  RawClient client(http_->port());
+  for (int i = 0; i < 2; ++i) {
+    client.Say("GET /v2/health/live HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+    const std::string heard = client.Hear("}");
+    EXPECT_THAT(heard, HasSubstr("{\"live\":true}"));
+    EXPECT_THAT(heard, ::testing::Not(HasSubstr("Connection: close")));
+  }
+  client.Say("GET /v2 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
+  EXPECT_THAT(client.Hear("nothing more"), HasSubstr("Connection: close")) << "with a body unread";
+}
+
+TEST_F(HttpServerTest, ASilentBodyEndsItsRequest) {
+  const auto began = std::chrono::steady_clock::now();
+  RawClient client(http_->port());
+  client.Say("POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
+  EXPECT_THAT(client.Hear("}"), HasSubstr("400 Bad Request"));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(18));
+}
+
+TEST_F(HttpServerTest, AcceptingGoesOnWhenDescriptorsAreBack) {
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  RawClient waiting(http_->port());
+  waiting.Say("GET /v2 HTTP/1.1\r\n\r\n");
+  ASSERT_THAT(waiting.Hear("}"), HasSubstr("200 OK"));
+  ::testing::internal::CaptureStderr();
+  const int low = dup(0);  // The lowest that is free: none below it is.
+  close(low);
+  std::optional<RawClient> late;
+  const rlimit none = {.rlim_cur = static_cast<rlim_t>(low) + 1, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  late.emplace(http_->port());  // It has the last one.
+  late->Say("GET /v2 HTTP/1.1\r\n\r\n");
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_THAT(late->Hear("}"), HasSubstr("200 OK"));
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, HasSubstr("http_accept_failed"));
+  EXPECT_EQ(log.find("http_accept_failed"), log.rfind("http_accept_failed")) << "logged once";
+  EXPECT_THAT(log, HasSubstr("http_accept_recovered"));
+}
+
+/// 6.4 MB of binary outputs, which no socket buffer takes at once.
+TEST_F(HttpServerTest, AnswersUnderWayAreFinishedOrCutOff) {
+  http_options_.max_body_bytes = 64 << 20;
+  StartHttp();
+  constexpr int64_t kWidth = 1'600'000;
+  const auto wide = std::make_shared<FakeModel>(Shape{kUnknownDim, kWidth}, 2.0F);
+  repository_.Put(repository_.Make("wide", 1, {{Precision::kFp32, wide}}));
+  const std::string head = Format(
+      R"({{"parameters":{{"binary_data_output":true}},"inputs":[{{"name":"x","datatype":"FP32",)"
+      R"("shape":[1,{}],"parameters":{{"binary_data_size":{}}}}}]}})",
+      kWidth, kWidth * 4);
+  const std::string request =
+      Format("POST /v2/models/wide/infer HTTP/1.1\r\nContent-Length: {}\r\n"
+             "Inference-Header-Content-Length: {}\r\n\r\n",
+             head.size() + kWidth * 4, head.size()) +
+      head + std::string(kWidth * 4, '\0');
+  RawClient slow(http_->port(), 4096);
+  RawClient deaf(http_->port(), 4096);
+  slow.Say(request);
+  deaf.Say(request);
+  EXPECT_THAT(slow.Hear("\r\n\r\n"), HasSubstr("200 OK"));
+  EXPECT_THAT(deaf.Hear("\r\n\r\n"), HasSubstr("200 OK"));
+  const auto began = std::chrono::steady_clock::now();
+  std::jthread stopper([this] { http_.reset(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_GT(slow.Hear("nothing more").size(), static_cast<size_t>(kWidth * 4 - 10'000));
+  stopper.join();
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(15));
+}
+
+/// Of two threads loads get one.
+TEST_F(HttpServerTest, LoadsLeaveThreadsToInferences) {
+  std::atomic<int> loads{0};
+  absl::Notification begun;
+  absl::Notification release;
+  repository_.on_load = [&](std::string_view) {
+    if (++loads == 1) begun.Notify();
+    release.WaitForNotification();
+    return absl::OkStatus();
+  };
+  const std::string load =
+      "POST /v2/repository/models/net/load HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+  RawClient first(http_->port());
+  first.Say(load);
+  begun.WaitForNotification();
+  EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("429"));
+  EXPECT_THAT(Post(kInfer, RowJson()), HasSubstr("200 "));
+  release.Notify();
+  EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
+  EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("200 "));
+  EXPECT_EQ(loads, 2);
+}
+
+TEST_F(HttpServerTest, ALoadWhoseClientHasGoneIsNotBegun) {
+  http_options_.threads = 4;
+  StartHttp();
+  std::atomic<int> loads{0};
+  absl::Notification begun;
+  absl::Notification release;
+  repository_.on_load = [&](std::string_view) {
+    if (++loads == 1) begun.Notify();
+    release.WaitForNotification();
+    return absl::OkStatus();
+  };
+  const std::string load =
+      "POST /v2/repository/models/net/load HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+  RawClient first(http_->port());
+  first.Say(load);
+  begun.WaitForNotification();
+  RawClient second(http_->port());
+  second.Say(load);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  second.Close();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  release.Notify();
+  EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
+  EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("200 "));
+  EXPECT_EQ(loads, 2);
+}
+
+TEST_F(HttpServerTest, WhatCannotBeReadIsCounted) {
+  const auto& unrouted = metrics_.server().unrouted;
+  const auto invalid = static_cast<size_t>(absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Post(kInfer, "{"), HasSubstr("400"));
+  EXPECT_EQ(unrouted.value(invalid), 1U);
+  EXPECT_THAT(Post(kInfer, RowJson(), {{"Inference-Header-Content-Length", "x"}}), HasSubstr("400"));
+  EXPECT_EQ(unrouted.value(invalid), 2U);
+}
+
+TEST_F(HttpServerTest, FormsAreRefused) {
+  const httplib::Result result = client_->Post(
+      kInfer, "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--b--\r\n",
+      "multipart/form-data; boundary=b");
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->status, 415) << result->body;
 }
 
 /// The queue has one place. Whoever takes it next shows that the one before has left, without having run.

@@ -63,6 +63,32 @@ struct InferCodecTest : ::testing::Test {
   std::unique_ptr<HttpInference> call;
 };
 
+TEST_F(InferCodecTest, WhatCostsMoreMemoryThanItsBytesIsBounded) {
+  const auto many = [](int count, const std::string& one) {
+    std::string list = one;
+    for (int i = 1; i < count; ++i) list += "," + one;
+    return list;
+  };
+  const auto named = [](int count) {
+    std::string list = "\"p0\":0";
+    for (int i = 1; i < count; ++i) list += Format(",\"p{}\":0", i);
+    return list;
+  };
+  EXPECT_THAT(Refusal(Read("{\"inputs\":[" + many(1025, "{}") + "]}")),
+              HasSubstr("inputs: expected at most 1024"));
+  EXPECT_EQ(call->request.inputs_size(), 1024) << "the rest is not even read";
+  EXPECT_THAT(Refusal(Read("{\"outputs\":[" + many(1025, "{}") + "]}")),
+              HasSubstr("outputs: expected at most 1024"));
+  EXPECT_TRUE(Read("{\"outputs\":[" + many(1024, "{}") + "]}").ok());
+  EXPECT_THAT(Refusal(ReadX("\"shape\":[" + many(65, "1") + "]")),
+              HasSubstr("shape: expected at most 64 extents"));
+  EXPECT_THAT(Refusal(Read("{\"parameters\":{" + named(257) + "}}")),
+              HasSubstr("parameters: expected at most 256"));
+  EXPECT_TRUE(Read("{\"parameters\":{" + named(256) + "}}").ok());
+  EXPECT_THAT(Refusal(ReadX("\"parameters\":{" + named(257) + "}")),
+              HasSubstr("parameters: expected at most 256"));
+}
+
 TEST_F(InferCodecTest, EveryDatatypeIsJsonBothWays) {
   ExpectBothWays("BOOL", "[true,false]", {"\1\0", 2}, 2);
   ExpectBothWays("INT8", "[-128,127]", Raw<int8_t>({-128, 127}), 2);
