@@ -224,7 +224,8 @@ std::vector<YamlKey> Keys(Written& w) {
       {"capture.percent", OptionalNumber(&w.capture.percent, 0, 100), "%",
        "share of the answered requests whose inputs are offered to the sample"},
       {"capture.max_bytes", Integer(&w.capture.max_bytes, 1, INT64_MAX / 2), "bytes",
-       "memory of the sample of each version (64 MiB when absent); its files take at most 4 times as "
+       "memory of the sample of each version (64 MiB when absent); its files take at most 4 times "
+       "as "
        "much"},
       {"capture.redact", TextList(&w.capture.redact), "",
        "inputs that are kept as zeros, or empty strings"},

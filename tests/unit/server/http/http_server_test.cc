@@ -159,11 +159,13 @@ TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
   EXPECT_EQ(experiments, Parsed(Get("/v2/models/net/experiments"))["experiments"]);
   ASSERT_EQ(experiments.size(), 1U);
   EXPECT_EQ(experiments[0]["model"], "net");
-  uint64_t answered = 0;
+  uint64_t routed = 0;
   for (const json& arm : experiments[0]["precisions"]) {
-    for (const json& count : arm["histogram_us"]["counts"]) answered += count.get<uint64_t>();
+    routed +=
+        arm["drawn"].get<uint64_t>() + arm["sticky"].get<uint64_t>() + arm["asked"].get<uint64_t>();
+    EXPECT_EQ(arm["histogram_us"]["counts"].size(), arm["histogram_us"]["bounds"].size() + 1);
   }
-  EXPECT_EQ(answered, 1U);
+  EXPECT_EQ(routed, 1U);
   const json certificates = Parsed(Get("/v2/models/net/certificates"))["certificates"];
   EXPECT_EQ(certificates.size(), experiments[0]["precisions"].size());
   EXPECT_THAT(Get("/v2/models/other/experiments"),
@@ -481,11 +483,11 @@ TEST_F(HttpServerTest, AnswersUnderWayAreFinishedOrCutOff) {
       R"({{"parameters":{{"binary_data_output":true}},"inputs":[{{"name":"x","datatype":"FP32",)"
       R"("shape":[1,{}],"parameters":{{"binary_data_size":{}}}}}]}})",
       kWidth, kWidth * 4);
-  const std::string request =
-      Format("POST /v2/models/wide/infer HTTP/1.1\r\nContent-Length: {}\r\n"
-             "Inference-Header-Content-Length: {}\r\n\r\n",
-             head.size() + kWidth * 4, head.size()) +
-      head + std::string(kWidth * 4, '\0');
+  const std::string request = Format(
+                                  "POST /v2/models/wide/infer HTTP/1.1\r\nContent-Length: {}\r\n"
+                                  "Inference-Header-Content-Length: {}\r\n\r\n",
+                                  head.size() + kWidth * 4, head.size()) +
+                              head + std::string(kWidth * 4, '\0');
   RawClient slow(http_->port(), 4096);
   RawClient deaf(http_->port(), 4096);
   slow.Say(request);
@@ -555,7 +557,8 @@ TEST_F(HttpServerTest, WhatCannotBeReadIsCounted) {
   const auto invalid = static_cast<size_t>(absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(Post(kInfer, "{"), HasSubstr("400"));
   EXPECT_EQ(unrouted.value(invalid), 1U);
-  EXPECT_THAT(Post(kInfer, RowJson(), {{"Inference-Header-Content-Length", "x"}}), HasSubstr("400"));
+  EXPECT_THAT(Post(kInfer, RowJson(), {{"Inference-Header-Content-Length", "x"}}),
+              HasSubstr("400"));
   EXPECT_EQ(unrouted.value(invalid), 2U);
 }
 

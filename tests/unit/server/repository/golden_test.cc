@@ -59,7 +59,7 @@ TEST_F(GoldenTest, OtherBestClassesAreNotServed) {
 TEST_F(GoldenTest, AnArchiveThatDoesNotFitSaysWhere) {
   Write(2, {4, 2});
   EXPECT_THAT(std::string(Message(Check())),
-              HasSubstr("golden.npz: array 'x': expected FP32 [?, 4], got FP32 [4, 2]"));
+              HasSubstr("golden.npz: array 'x': expected FP32 [?,4], got FP32 [4,2]"));
   const std::vector<float> x(4);
   ASSERT_TRUE(
       WriteNpz(File(), std::vector<NpzArray>{{"x", {{x.data(), {DType::kF32, {1, 4}}}}}}).ok());

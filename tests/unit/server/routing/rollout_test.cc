@@ -24,8 +24,12 @@ RolloutPlan Plan() {
 
 /// Enough of everything.
 RolloutFacts Fine() {
-  return {
-      .ready = true, .kept_windows = 3, .compared = 1000, .requests = 50, .in_stage = seconds(300)};
+  return {.ready = true,
+          .kept_windows = 3,
+          .compared = 1000,
+          .class_rows = 1000,
+          .requests = 50,
+          .in_stage = seconds(300)};
 }
 
 Verdict Decide(Kind kind, const RolloutFacts& facts) {
