@@ -45,7 +45,7 @@ class HeaderLookup {
   const httplib::Headers& headers_;
 };
 
-/// Reads the rest of the call and runs it to its end. What cannot be read is counted and logged as what cannot be run.
+/// Reads the rest of the call and runs it to its end. What cannot be read is counted as what cannot be run.
 absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Request& request,
                  const std::shared_ptr<HttpInference>& call) {
   const auto json_length = JsonLength(request);
@@ -53,7 +53,8 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
       json_length.ok() ? ReadInferBody(*json_length, *call) : json_length.status();
   absl::Notification done;
   absl::Status status;
-  Inference inference(parts, access_log, call->request, call->response, call);
+  // Not logged: what the call has of a body that was not understood may be no UTF-8.
+  Inference inference(parts, access_log && read.ok(), call->request, call->response, call);
   inference.Start(
       {.metadata = HeaderLookup(request.headers), .read = read, .raw_inputs = &call->raw_inputs},
       [&](const absl::Status& outcome) {
