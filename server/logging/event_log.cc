@@ -11,6 +11,7 @@
 #include "spdlog/spdlog.h"
 
 #include "engine/tensor/format.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {
@@ -48,11 +49,16 @@ spdlog::logger& Logger() {
   return *logger;
 }
 
-/// Text that a reader which splits at blanks and `=` cannot take for more than one value.
+/// Text that a reader which splits at blanks and `=` cannot take for more than one value, and which is UTF-8.
 bool IsPlain(std::string_view text) {
-  return !text.empty() && std::ranges::all_of(text, [](unsigned char c) {
-    return c > 0x20 && c != 0x7f && c != '"' && c != '=' && c != '\\';
-  });
+  for (size_t at = 0; at < text.size();) {
+    const auto c = static_cast<unsigned char>(text[at]);
+    if (c <= 0x20 || c == 0x7f || c == '"' || c == '=' || c == '\\') return false;
+    const CodePoint code = DecodeUtf8(text, at);
+    if (!code.valid) return false;
+    at += code.bytes;
+  }
+  return !text.empty();
 }
 
 void AppendText(std::string& line, std::string_view text) {
@@ -61,18 +67,21 @@ void AppendText(std::string& line, std::string_view text) {
     return;
   }
   line += '"';
-  for (const char c : text) {
+  for (size_t at = 0; at < text.size();) {
+    const char c = text[at];
     const auto byte = static_cast<unsigned char>(c);
+    const CodePoint code = DecodeUtf8(text, at);
     if (c == '"' || c == '\\') {
       line += '\\';
       line += c;
     } else if (c == '\n') {
       line += "\\n";
-    } else if (byte < 0x20 || byte == 0x7f) {
+    } else if (byte < 0x20 || byte == 0x7f || !code.valid) {
       std::format_to(std::back_inserter(line), "\\x{:02x}", byte);
     } else {
-      line += c;
+      line += text.substr(at, code.bytes);
     }
+    at += code.bytes;
   }
   line += '"';
 }

@@ -17,6 +17,7 @@ VOCABULARY = [
     "engine/tensor/format.h",
     "engine/tensor/npz_writer.h",
     "engine/tensor/status.h",
+    "engine/tensor/utf8.h",
     "engine/tensor/wire_mapping.h",
     "engine/graph/precision.h",
 ]

@@ -61,6 +61,11 @@ TEST_F(EventLogTest, AForgedLineStaysInsideItsValue) {
   EXPECT_THAT(out, HasSubstr(R"(id="x\ntime=2026 level=error event=forged")"));
 }
 
+TEST_F(EventLogTest, EveryLineIsUtf8) {
+  EXPECT_EQ(EventText(LogLevel::kInfo, "e", {{"id", "a\xff\xc3\xa9\xed\xa0\x80"}}),
+            "level=info event=e id=\"a\\xff\xc3\xa9\\xed\\xa0\\x80\"");
+}
+
 TEST_F(EventLogTest, ALineBeginsWithTheTimeInUtc) {
   const std::string out = Written([] { LogEvent(LogLevel::kError, "e", {{"k", "{} %v"}}); });
   EXPECT_THAT(out,
