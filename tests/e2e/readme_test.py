@@ -26,7 +26,7 @@ COVERED = {
     # These need a server with traffic.
     "octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": (
         "tests/e2e/rollout_test.py",
-        '"rollout", "glyphs", "--server"',
+        '[OCTET, "rollout", "glyphs", *flags',
     ),
     "octet experiments glyphs --server localhost:8000": ("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"'),
     # They need a running server and what it captured.

@@ -235,9 +235,9 @@ class ReportTest(unittest.TestCase):
         self.assertIn("no such model file", self.refused(FP32, *data, "--variants", empty / "int8.onnx"))
         int8 = self.models / "int8.onnx"
         self.assertIn("expected an fp32 model to compare with, got int8", self.refused(int8, "--variants", FP32, *data))
-        self.assertIn("cannot write", self.refused(self.models, *data, "--out", self.folder / "none/report.html"))
+        self.assertIn("cannot create", self.refused(self.models, *data, "--out", self.folder / "none/report.html"))
         self.assertIn("it is a folder", self.refused(self.models, *data, "--out", empty))
-        self.assertIn("cannot write", self.refused(self.models, *data, "--json", self.folder / "none/report.json"))
+        self.assertIn("cannot create", self.refused(self.models, *data, "--json", self.folder / "none/report.json"))
         self.assertIn("octet quantize --json", self.refused(self.models, *data, "--quantize-record", MAP))
 
     def test_data_of_another_model(self):

@@ -139,7 +139,15 @@ async function saysWhatItHasNot() {
     await refused(grpc.status.UNIMPLEMENTED, inference.unary(`${kind}SharedMemoryRegister`, { name: "a" }), /not supported/);
   }
   await refused(grpc.status.UNIMPLEMENTED, inference.unary("TraceSetting"), /not supported/);
-  await refused(grpc.status.UNIMPLEMENTED, inference.unary("LogSettings"), /not supported/);
+}
+
+async function changesTheLog() {
+  const before = (await inference.unary("LogSettings")).settings;
+  assert.equal(before.log_info.bool_param, true);
+  const after = (await inference.unary("LogSettings", { settings: { log_info: { bool_param: false } } })).settings;
+  assert.equal(after.log_info.bool_param, false);
+  await inference.unary("LogSettings", { settings: { log_info: { bool_param: true } } });
+  assert.deepEqual((await inference.unary("LogSettings")).settings, before);
 }
 
 async function streams() {
@@ -171,7 +179,7 @@ async function isHealthy() {
   watch.cancel();
 }
 
-for (const step of [infers, refuses, describes, loadsAndUnloads, saysWhatItHasNot, streams, isHealthy]) {
+for (const step of [infers, refuses, describes, loadsAndUnloads, saysWhatItHasNot, changesTheLog, streams, isHealthy]) {
   await step();
   console.log(`ok ${step.name}`);
 }
