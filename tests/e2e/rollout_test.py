@@ -261,6 +261,19 @@ class ExperimentsTest(unittest.TestCase):
             self.assertIn("glyphs version 1, baseline fp32", shown.stdout)
             print(shown.stdout)
 
+    def test_a_terminal_shows_what_is_answered_now(self):
+        with Served(OCTET, "routing: {default: fp32}\n") as served, Traffic(served):
+            command = [OCTET, "top", "--server", served.server.http, "--seconds", "0.5", "--count", "4"]
+            looks = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split("glyphs version 1\n")[1:]
+            self.assertEqual(len(looks), 4)
+            for look in looks[1:]:
+                fp32, int8 = (line.split() for line in look.splitlines()[1:3])
+                self.assertEqual((fp32[0], int8[0]), ("fp32", "int8"))
+                self.assertGreater(float(fp32[2]), 10)
+                self.assertGreater(float(fp32[3]), 0)
+                self.assertEqual(float(int8[2]), 0)
+            print(looks[-1])
+
 
 if __name__ == "__main__":
     OCTET = sys.argv.pop(1)
