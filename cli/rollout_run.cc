@@ -172,7 +172,7 @@ absl::StatusOr<RolloutState> Rollout::Run() {
   const bool begun = loaded.ok() && !IsOver(loaded->phase) &&
                      (loaded->routed || loaded->phase != RolloutPhase::kPrepare);
   OCTET_RETURN_IF_ERROR(begun ? GoOn(*std::move(loaded)) : Begin());
-  const absl::Status status = Work();
+  absl::Status status = Work();
   if (status.ok()) return state_;
   // Who is away may come back: the same command goes on then. What the server refuses it refuses again.
   if (!state_.routed || absl::IsUnavailable(status)) return status;

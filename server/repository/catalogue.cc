@@ -14,8 +14,9 @@ using VersionPointer = std::shared_ptr<const ModelVersion>;
 /// The number that a version is asked for by: itself, or a label.
 absl::StatusOr<int64_t> ParseVersion(const CatalogueModel& model, std::string_view text) {
   int64_t number = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  const char* begin = text.data();
+  const char* end = begin + text.size();
+  const auto [stop, error] = std::from_chars(begin, end, number);
   if (error == std::errc() && stop == end && number >= 1) return number;
   if (const auto label = model.labels.find(text); label != model.labels.end()) return label->second;
   std::string labels;

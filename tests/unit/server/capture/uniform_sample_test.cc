@@ -83,7 +83,7 @@ TEST(UniformSampleTest, EveryRequestOfAStreamIsEquallyLikely) {
   constexpr int kRounds = 20'000;
   std::vector<int> kept(kStream);
   for (int round = 0; round < kRounds; ++round) {
-    UniformSample sample(1, 10 * kKept);
+    UniformSample sample(1, size_t{10} * kKept);
     for (int i = 0; i < kStream; ++i) Offer(sample, draw(random), 10, i);
     const std::vector<int64_t> numbers = NumbersIn(sample);
     ASSERT_EQ(numbers.size(), static_cast<size_t>(kKept));
