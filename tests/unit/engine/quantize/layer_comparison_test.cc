@@ -155,7 +155,7 @@ TEST(CompareLayers, ReadsValuesAsTheVariantRuns) {
 TEST(CompareLayers, TakesOutTheFactorOfAnEqualizedChannel) {
   TwoConvs model;
   const Graph fp32 = model.Build();
-  for (int i = 0; i < 2; ++i) model.w1.mutable_span<float>()[static_cast<size_t>(2 + i)] *= 8;
+  for (size_t i = 0; i < 2; ++i) model.w1.mutable_span<float>()[2 + i] *= 8;
   for (int o = 0; o < 2; ++o)
     model.w2.mutable_span<float>()[static_cast<size_t>(o * kChannels + 1)] /= 8;
   model.x_scale = 0.03F;
