@@ -14,6 +14,7 @@ import grpc
 import numpy
 import server_test_case
 import small_models
+from reload_test import Asking
 from server_test_case import ServerTestCase
 from small_models import EXTENT, Caller
 
@@ -37,24 +38,25 @@ def factor(version, precision):
     return 8 * int(version) + PRECISIONS.index(precision)
 
 
-class Asking:
+class AskingFiles(Asking):
     """Clients without a pause; each answer is checked when it comes."""
 
     def __init__(self, target):
-        self.wrong, self.errors = [], []
+        super().__init__(target, "net", CLIENTS)
+        self.wrong = []
         self.seen = collections.Counter()  # by (version, precision)
         self.moment = threading.Event()  # set: answers are counted in `late`, too
         self.late = collections.Counter()
-        self.stopped = threading.Event()
-        self.threads = [threading.Thread(target=self._ask, args=(target, number)) for number in range(CLIENTS)]
+        self.numbers = itertools.count()
 
-    def _ask(self, target, client):
+    def _ask(self, target, model):
         caller = Caller(target)
+        client = next(self.numbers)
         for number in itertools.count():
             if self.stopped.is_set():
                 return
             x = numpy.full(EXTENT, 1 + (client + number) % 2, numpy.float32)
-            request = caller.request("net")
+            request = caller.request(model)
             request.raw_input_contents[0] = x.tobytes()
             if number % 3 == 0:
                 request.parameters["user"].string_param = f"user {client}"
@@ -70,16 +72,6 @@ class Asking:
             self.seen[name] += 1
             if late:
                 self.late[name] += 1
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
 
 
 class EverythingAtOnceTest(ServerTestCase):
@@ -109,7 +101,7 @@ class EverythingAtOnceTest(ServerTestCase):
         captures.mkdir(mode=0o700)
         running = self.start(f"capture: {{path: {captures}}}\n")
         caller = Caller(running.grpc)
-        with Asking(running.grpc) as asking:
+        with AskingFiles(running.grpc) as asking:
             for number in range(1, CHANGES + 1):
                 self.write_routing(number)
                 caller.load("net")
