@@ -6,7 +6,6 @@ usage: capture_test.py OCTET
 
 import collections
 import concurrent.futures
-import importlib
 import json
 import os
 import pathlib
@@ -23,8 +22,8 @@ import urllib.request
 
 import grpc
 import numpy
+import served_glyphs
 import served_models
-from served_client import generate_stubs
 
 OCTET = ""
 MAP = served_models.GLYPHS / "model.yaml"
@@ -32,18 +31,16 @@ IMAGES, TRUTH = served_models.load_test_set()
 SERIES = re.compile(r'^octet_(capture\w*)\{model="glyphs",version="1"(?:,reason="(\w+)")?\} (\S+)$', re.MULTILINE)
 FILE = "glyphs/1/uint8-3x32x32.npz"
 messages = services = None
-stubs = tempfile.TemporaryDirectory()
 
 
 def setUpModule():
     global messages, services
-    generate_stubs(pathlib.Path(stubs.name))
-    messages = importlib.import_module("proto.inference_pb2")
-    services = importlib.import_module("proto.inference_pb2_grpc")
+    served_glyphs.set_up()
+    messages, services = served_glyphs.messages, served_glyphs.services
 
 
 def tearDownModule():
-    stubs.cleanup()
+    served_glyphs.tear_down()
 
 
 def octet(*words):
