@@ -66,6 +66,11 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
       {"capture.write_seconds", Integer(&c.capture.write_seconds, 1, 86400), "s",
        "write what was captured this often"},
 
+      {"tracing.otlp_endpoint", Text(&c.tracing.otlp_endpoint), "URL",
+       "the OpenTelemetry collector that traces are sent to, over gRPC"},
+      {"tracing.rate", Integer(&c.tracing.rate, 1, 1'000'000'000), "requests",
+       "one of so many requests has a trace"},
+
       {"logging.level", Choice({"trace", "debug", "info", "warn", "error", "off"}, level), "",
        "least severe event that is logged"},
       {"logging.access_log", Boolean(&c.logging.access_log), "", "one line per request"},

@@ -75,6 +75,13 @@ struct ServerConfig {
     bool operator==(const Capture&) const = default;
   } capture;
 
+  /// Traces for an OpenTelemetry collector.
+  struct Tracing {
+    std::string otlp_endpoint;  ///< http://HOST:PORT or https://; empty = none.
+    int64_t rate = 1000;        ///< One of so many requests that come without a trace has one.
+    bool operator==(const Tracing&) const = default;
+  } tracing;
+
   struct Logging {
     std::string level = "info";  ///< trace, debug, info, warn, error or off.
     bool access_log = false;     ///< One line per request.

@@ -21,6 +21,7 @@
 #include "server/scheduling/gate.h"
 #include "server/scheduling/worker_pool.h"
 #include "server/ticker.h"
+#include "server/tracing/tracer.h"
 
 namespace octet {
 namespace {
@@ -82,6 +83,7 @@ class ServerProcess final : public Server {
   Gate gate_;
   Dispatcher dispatcher_;
   std::optional<SharedMemory> shared_memory_;
+  std::unique_ptr<Tracer> tracer_;  // outlives what answers requests
   std::unique_ptr<ModelRepository> repository_;
   std::optional<WorkerPool> workers_;
   std::unique_ptr<HttpServer> http_;
@@ -98,9 +100,15 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   if (config_.listen.shared_memory) {
     shared_memory_.emplace(static_cast<uint64_t>(config_.limits.max_message_bytes));
   }
-  const ServingParts parts = {*repository_, dispatcher_,
-                              metrics_,     gate_,
-                              clock_,       shared_memory_ ? &*shared_memory_ : nullptr};
+  if (!config_.tracing.otlp_endpoint.empty()) {
+    OCTET_ASSIGN_OR_RETURN(tracer_,
+                           Tracer::Create(config_.tracing, {config_.name, version}, clock_));
+  }
+  const ServingParts parts = {
+      *repository_,  dispatcher_, metrics_,
+      gate_,         clock_,      shared_memory_ ? &*shared_memory_ : nullptr,
+      tracer_.get(),
+  };
   const ServerIdentity identity = {.name = config_.name, .version = version};
   const HttpServerOptions http_options = {.address = address,
                                           .port = config_.listen.http_port,
@@ -194,6 +202,9 @@ std::string HostPort(const std::string& address, int port) {
 absl::Status CheckServerConfig(const ServerConfig& config) {
   OCTET_RETURN_IF_ERROR(
       Annotate(CheckPassNames(config.engine.disabled_passes), "engine.disabled_passes"));
+  if (!config.tracing.otlp_endpoint.empty()) {
+    OCTET_RETURN_IF_ERROR(Tracer::CheckEndpoint(config.tracing.otlp_endpoint));
+  }
   return CheckModelSettings(config);
 }
 

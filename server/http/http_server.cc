@@ -21,6 +21,7 @@
 #include "server/http/json_reader.h"
 #include "server/http/json_writer.h"
 #include "server/http/page/page.h"
+#include "server/http/settings_codec.h"
 
 namespace octet {
 namespace {
@@ -62,15 +63,6 @@ void AnswerMessage(const google::protobuf::Message& message, Response& response)
   AnswerJson(std::move(json), response);
 }
 
-/// Reads a body that is empty or an object.
-absl::Status ReadObject(std::string_view body,
-                        absl::FunctionRef<absl::Status(JsonReader&, const std::string&)> member) {
-  JsonReader json(body);
-  if (json.End().ok()) return absl::OkStatus();
-  OCTET_RETURN_IF_ERROR(json.Object([&](const std::string& key) { return member(json, key); }));
-  return json.End();
-}
-
 /// The parameters of a load or unload: their names decide, so their values are only passed over.
 template <typename T>
 absl::Status ReadRepositoryCall(std::string_view body, T& message) {
@@ -107,47 +99,6 @@ absl::Status ReadRegisterCall(std::string_view body,
   });
 }
 
-absl::Status ReadLogCall(std::string_view body, inference::LogSettingsRequest& message) {
-  return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
-    auto& setting = (*message.mutable_settings())[key];
-    switch (json.Next()) {
-      case JsonReader::Kind::kText:
-        return json.Text(*setting.mutable_string_param());
-      case JsonReader::Kind::kTruth: {
-        OCTET_ASSIGN_OR_RETURN(const bool truth, json.Truth());
-        setting.set_bool_param(truth);
-        return absl::OkStatus();
-      }
-      default: {
-        OCTET_ASSIGN_OR_RETURN(const std::string_view number, json.Number());
-        const absl::StatusOr<uint32_t> value = ConvertNumber<uint32_t>(number);
-        if (!value.ok()) return Annotate(value.status(), key);
-        setting.set_uint32_param(*value);
-        return absl::OkStatus();
-      }
-    }
-  });
-}
-
-/// `{"log_info":true,...}`.
-void AnswerLogSettings(const inference::LogSettingsResponse& reply, Response& response) {
-  using Setting = inference::LogSettingsResponse::SettingValue;
-  std::string json = "{";
-  for (const auto& [name, setting] : reply.settings()) {
-    if (json.size() > 1) json += ',';
-    AppendJsonText(name, json);
-    json += ':';
-    if (setting.parameter_choice_case() == Setting::kBoolParam) {
-      json += setting.bool_param() ? "true" : "false";
-    } else if (setting.parameter_choice_case() == Setting::kUint32Param) {
-      json += std::to_string(setting.uint32_param());
-    } else {
-      AppendJsonText(setting.string_param(), json);
-    }
-  }
-  AnswerJson(json + "}", response);
-}
-
 absl::Status ReadIndexCall(std::string_view body, inference::RepositoryIndexRequest& message) {
   return ReadObject(body, [&](JsonReader& json, const std::string& key) -> absl::Status {
     if (key == "repository_name") return json.Text(*message.mutable_repository_name());
@@ -176,7 +127,7 @@ class HttpEndpoint final : public HttpServer {
     AddModels();
     AddRepository();
     AddSharedMemory();
-    AddLogging();
+    AddSettings();
     AddExperiments();
     AddPage();
     AddRest();
@@ -200,7 +151,8 @@ class HttpEndpoint final : public HttpServer {
   template <typename Ask, typename Reply>
   void AddRegionChange(const std::string& pattern,
                        absl::Status (*read)(std::string_view body, Ask& ask));
-  void AddLogging();
+  /// Of the log and of traces.
+  void AddSettings();
   void AddExperiments();
   void AddPage();
   /// What is nobody's, and what went wrong.
@@ -417,17 +369,35 @@ void HttpEndpoint::AddSharedMemory() {
       "/v2/cudasharedmemory/region/:region/register", PassOver);
 }
 
-void HttpEndpoint::AddLogging() {
-  server_.Get("/v2/logging", [this](const Request&, Response& response) {
-    Call<inference::LogSettingsResponse>(inference::LogSettingsRequest(), response,
-                                         AnswerLogSettings);
-  });
-  AddPost("/v2/logging", [this](const Request&, Response& response, const std::string& body) {
+void HttpEndpoint::AddSettings() {
+  const auto log = [this](const Request&, Response& response, const std::string& body) {
     inference::LogSettingsRequest ask;
-    const absl::Status read = ReadLogCall(body, ask);
+    const absl::Status read = ReadLogSettings(body, ask);
     if (!read.ok()) return AnswerError(read, response);
-    Call<inference::LogSettingsResponse>(ask, response, AnswerLogSettings);
-  });
+    Call<inference::LogSettingsResponse>(
+        ask, response, [](const inference::LogSettingsResponse& reply, Response& out) {
+          AnswerJson(LogSettingsJson(reply), out);
+        });
+  };
+  const auto trace = [this](const Request& request, Response& response, const std::string& body) {
+    inference::TraceSettingRequest ask;
+    ask.set_model_name(PathParameter(request, "model"));
+    const absl::Status read = ReadTraceSettings(body, ask);
+    if (!read.ok()) return AnswerError(read, response);
+    Call<inference::TraceSettingResponse>(
+        ask, response, [](const inference::TraceSettingResponse& reply, Response& out) {
+          AnswerJson(TraceSettingsJson(reply), out);
+        });
+  };
+  const auto add = [this](const std::string& path, const PostHandler& handler) {
+    server_.Get(path, [handler](const Request& request, Response& response) {
+      handler(request, response, "");
+    });
+    AddPost(path, handler);
+  };
+  add("/v2/logging", log);
+  add("/v2/trace/setting", trace);
+  add("/v2/models/:model/trace/setting", trace);
 }
 
 void HttpEndpoint::AddExperiments() {

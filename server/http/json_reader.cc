@@ -293,4 +293,12 @@ template absl::StatusOr<uint64_t> ConvertNumber(std::string_view);
 template absl::StatusOr<float> ConvertNumber(std::string_view);
 template absl::StatusOr<double> ConvertNumber(std::string_view);
 
+absl::Status ReadObject(std::string_view text,
+                        absl::FunctionRef<absl::Status(JsonReader&, const std::string&)> member) {
+  JsonReader json(text);
+  if (json.End().ok()) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(json.Object([&](const std::string& key) { return member(json, key); }));
+  return json.End();
+}
+
 }  // namespace octet

@@ -61,6 +61,10 @@ class JsonReader {
   int depth_ = 0;
 };
 
+/// Reads a text that is empty or one object: calls `member` for each key; it reads the value.
+absl::Status ReadObject(std::string_view text,
+                        absl::FunctionRef<absl::Status(JsonReader&, const std::string&)> member);
+
 /// The number as a T, rounded to nearest where T is real. INVALID_ARGUMENT when it is not in T's range, or
 /// T is whole and the number is not.
 template <typename T>

@@ -29,6 +29,9 @@ int64_t Microseconds(Nanoseconds time) {
 void Inference::Start(const Call& call, Done done) {
   received_ = parts_.clock.Now();
   done_ = std::move(done);
+  if (parts_.tracer != nullptr) {
+    trace_ = parts_.tracer->Sample(request_.model_name(), call.metadata);
+  }
   absl::Status status;
   try {
     status = Prepare(call);
@@ -90,6 +93,7 @@ absl::Status Inference::ChooseVariant(const InferOptions& options) {
 }
 
 void Inference::Submit() {
+  if (trace_ != nullptr) submitted_ = parts_.clock.Now();
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   copied_ = version_->shadow != nullptr &&
             WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
@@ -132,6 +136,7 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
 
 void Inference::Finish(const absl::Status& status, const RequestTimings& timings) {
   if (access_log_) Log(status, timings);
+  if (trace_ != nullptr) FinishTrace(status, timings);
   // The last thing, from the stack: this object may be gone before it returns.
   Done done = std::move(done_);
   std::move(done)(status);
@@ -155,6 +160,22 @@ void Inference::Log(const absl::Status& status, const RequestTimings& timings) c
              Microseconds(timings.compute_input + timings.compute_infer + timings.compute_output)},
             {"total_us", Microseconds(timings.total)},
             {"error", Message(status)}});
+}
+
+void Inference::FinishTrace(const absl::Status& status, const RequestTimings& timings) {
+  TracedRequest traced = {.id = request_.id(),
+                          .model = request_.model_name(),
+                          .rows = inputs_.rows,
+                          .received = received_,
+                          .submitted = submitted_,
+                          .timings = timings,
+                          .status = status};
+  if (version_ != nullptr) traced.version = version_->version;
+  if (variant_ != nullptr) {
+    traced.precision = PrecisionName(route_.precision);
+    traced.route = RouteReasonName(route_.reason);
+  }
+  trace_->Finish(traced);
 }
 
 }  // namespace octet

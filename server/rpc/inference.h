@@ -16,6 +16,7 @@
 #include "server/rpc/response_writer.h"
 #include "server/rpc/serving_parts.h"
 #include "server/scheduling/gate.h"
+#include "server/tracing/tracer.h"
 
 namespace octet {
 
@@ -64,6 +65,7 @@ class Inference {
   void Answer(const absl::Status& status, const RequestTimings& timings);
   void Finish(const absl::Status& status, const RequestTimings& timings);
   void Log(const absl::Status& status, const RequestTimings& timings) const;
+  void FinishTrace(const absl::Status& status, const RequestTimings& timings);
 
   const ServingParts& parts_;
   const bool access_log_;
@@ -75,6 +77,8 @@ class Inference {
   std::atomic<bool> cancelled_{false};
   TimePoint received_;
   TimePoint deadline_ = kNever;
+  std::unique_ptr<RequestTrace> trace_;  ///< Null = none.
+  std::optional<TimePoint> submitted_;   ///< Only where there is a trace.
   std::shared_ptr<const ModelVersion> version_;
   const ServedVariant* variant_ = nullptr;
   Route route_;

@@ -6,6 +6,7 @@
 #include "server/rpc/log_settings.h"
 #include "server/rpc/model_description.h"
 #include "server/rpc/shared_memory.h"
+#include "server/rpc/trace_settings.h"
 
 namespace octet {
 namespace {
@@ -56,6 +57,7 @@ OCTET_CALL(ServerMetadata) {
   response.set_version(identity_.version);
   for (const char* extension : kExtensions) response.add_extensions(extension);
   if (parts_.shared_memory != nullptr) response.add_extensions("system_shared_memory");
+  if (parts_.tracer != nullptr) response.add_extensions("trace");
   return absl::OkStatus();
 }
 
@@ -154,8 +156,10 @@ OCTET_CALL_EMPTY(CudaSharedMemoryUnregister) { return absl::OkStatus(); }
 OCTET_CALL_EMPTY(CudaSharedMemoryRegister) {
   return absl::UnimplementedError("CUDA shared memory is not supported");
 }
-OCTET_CALL_EMPTY(TraceSetting) {
-  return absl::UnimplementedError("trace settings are not supported");
+OCTET_CALL(TraceSetting) {
+  const std::string& model = request.model_name();
+  if (!model.empty()) OCTET_RETURN_IF_ERROR(parts_.repository.Find(model, "").status());
+  return ChangeTraceSettings(parts_.tracer, request, response);
 }
 OCTET_CALL(LogSettings) { return ChangeLogSettings(request, response); }
 

@@ -10,6 +10,7 @@
 namespace octet {
 
 class SharedMemory;
+class Tracer;
 
 /// Everything outlives the servers that are given it.
 struct ServingParts {
@@ -19,6 +20,7 @@ struct ServingParts {
   Gate& gate;  ///< Every inference is inside from its arrival until its answer has been sent.
   Clock& clock = Clock::Real();
   SharedMemory* shared_memory = nullptr;  ///< Null = clients may not use any.
+  Tracer* tracer = nullptr;               ///< Null = no request has a trace.
 };
 
 }  // namespace octet

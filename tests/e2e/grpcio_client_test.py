@@ -220,11 +220,19 @@ class DescriptionTest(unittest.TestCase):
         for method, request in (
             (stub.SystemSharedMemoryRegister, messages.SystemSharedMemoryRegisterRequest(name="a", key="/a", byte_size=1)),
             (stub.CudaSharedMemoryRegister, messages.CudaSharedMemoryRegisterRequest(name="a")),
-            (stub.TraceSetting, messages.TraceSettingRequest()),
         ):
             with self.assertRaises(grpc.RpcError) as caught:
                 method(request)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+
+    def test_trace_settings_say_that_there_is_no_collector(self):
+        settings = stub.TraceSetting(messages.TraceSettingRequest()).settings
+        self.assertEqual(list(settings["trace_level"].value), ["OFF"])
+        change = messages.TraceSettingRequest()
+        change.settings["trace_level"].value.append("TIMESTAMPS")
+        with self.assertRaises(grpc.RpcError) as caught:
+            stub.TraceSetting(change)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
 
     def test_log_settings_are_told(self):
         settings = stub.LogSettings(messages.LogSettingsRequest()).settings

@@ -76,6 +76,7 @@ OURS = {
     "server/logging": [*VOCABULARY],
     "server/scheduling": ["engine/engine.h", *VOCABULARY, "config", "server/metrics"],
     "server/routing": [*VOCABULARY, "config"],
+    "server/tracing": [*VOCABULARY, "config", "server/logging", "server/scheduling"],
     "server/capture": [
         "engine/engine.h",
         *VOCABULARY,
@@ -104,6 +105,7 @@ OURS = {
         "server/scheduling",
         "server/repository",
         "server/routing",
+        "server/tracing",
         "server",
     ],
     "server/http": [
@@ -132,6 +134,7 @@ OURS = {
         "server/routing",
         "server/rpc",
         "server/http",
+        "server/tracing",
     ],
     "cli": ["engine/engine.h", *VOCABULARY, "config", "proto", "server", "server/http", "server/routing"],
     "tests": ["*"],
@@ -150,7 +153,7 @@ THIRD_PARTIES = {
     "cpp-httplib": (r"httplib\.h", ["server/http", "cli"]),
     "CLI11": (r"CLI/", ["cli"]),
     "spdlog": (r"spdlog/", ["server", "cli"]),
-    "OpenTelemetry": (r"opentelemetry/", ["server"]),
+    "OpenTelemetry": (r"opentelemetry/", ["server/tracing"]),
     "GoogleTest": (r"gtest/|gmock/", []),
     "Google Benchmark": (r"benchmark/", []),
     "Abseil": (r"absl/", ["cli", "config", "engine", "server"]),

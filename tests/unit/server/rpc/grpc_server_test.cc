@@ -207,8 +207,8 @@ TEST_F(GrpcServerTest, SharedMemoryTracesAndLogsSayThatTheyAreNotThere) {
   EXPECT_EQ(stub_->CudaSharedMemoryRegister(Context().get(), {}, &cuda_registered).error_code(),
             grpc::StatusCode::UNIMPLEMENTED);
   inference::TraceSettingResponse trace;
-  EXPECT_EQ(stub_->TraceSetting(Context().get(), {}, &trace).error_code(),
-            grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_TRUE(stub_->TraceSetting(Context().get(), {}, &trace).ok());
+  EXPECT_EQ(trace.settings().at("trace_level").value(0), "OFF");
   inference::LogSettingsResponse logs;
   EXPECT_TRUE(stub_->LogSettings(Context().get(), {}, &logs).ok());
   EXPECT_EQ(logs.settings_size(), 6);

@@ -1,0 +1,241 @@
+#include "server/tracing/tracer.h"
+
+#include <chrono>
+#include <utility>
+
+#include <opentelemetry/exporters/otlp/otlp_grpc_exporter_factory.h>
+#include <opentelemetry/sdk/common/global_log_handler.h>
+#include <opentelemetry/sdk/resource/resource.h>
+#include <opentelemetry/sdk/trace/batch_span_processor_factory.h>
+#include <opentelemetry/sdk/trace/exporter.h>
+#include <opentelemetry/sdk/trace/processor.h>
+#include <opentelemetry/sdk/trace/tracer_provider.h>
+#include <opentelemetry/sdk/trace/tracer_provider_factory.h>
+#include <opentelemetry/trace/propagation/http_trace_context.h>
+#include <opentelemetry/trace/tracer.h>
+
+#include "engine/tensor/status.h"
+#include "server/logging/event_log.h"
+
+namespace octet {
+namespace {
+
+namespace otel = opentelemetry;
+
+/// An export that takes longer has failed, so that a collector that hangs does not hold up the end of the process.
+constexpr std::chrono::seconds kExportTimeout{3};
+constexpr std::chrono::milliseconds kExportInterval{1000};
+/// Also the largest export: then at most two are under way when the process ends.
+constexpr size_t kMaxQueuedSpans = 2048;
+
+otel::nostd::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+
+/// The library's own complaints, which would go to stdout.
+class EventLogHandler final : public otel::sdk::common::internal_log::LogHandler {
+ public:
+  void Handle(otel::sdk::common::internal_log::LogLevel level, const char*, int,
+              const char* message, const otel::sdk::common::AttributeMap&) noexcept override {
+    const bool error = level == otel::sdk::common::internal_log::LogLevel::Error;
+    LogEvent(error ? LogLevel::kError : LogLevel::kWarn, "tracing",
+             {{"message", std::string_view(message == nullptr ? "" : message)}});
+  }
+};
+
+/// Metadata as the propagator reads it.
+class HeaderCarrier final : public otel::context::propagation::TextMapCarrier {
+ public:
+  explicit HeaderCarrier(Tracer::Headers headers) : headers_(headers) {}
+  otel::nostd::string_view Get(otel::nostd::string_view key) const noexcept override {
+    return View(headers_({key.data(), key.size()}).value_or(""));
+  }
+  void Set(otel::nostd::string_view, otel::nostd::string_view) noexcept override {}
+
+ private:
+  Tracer::Headers headers_;
+};
+
+/// What the caller's trace is; invalid when it has none that can be read.
+otel::trace::SpanContext CallersTrace(Tracer::Headers headers) {
+  if (!headers("traceparent")) return otel::trace::SpanContext::GetInvalid();
+  otel::context::Context empty;
+  const otel::context::Context context =
+      otel::trace::propagation::HttpTraceContext().Extract(HeaderCarrier(headers), empty);
+  return otel::trace::GetSpan(context)->GetContext();
+}
+
+}  // namespace
+
+/// The way of spans to the collector.
+struct TracePipeline {
+  const Clock& clock;
+  std::unique_ptr<otel::sdk::trace::TracerProvider> provider;
+  otel::nostd::shared_ptr<otel::trace::Tracer> tracer;
+};
+
+namespace {
+
+/// Places points of the server's clock on the wall clock.
+class SpanTimes {
+ public:
+  explicit SpanTimes(const Clock& clock)
+      : now_(clock.Now()), wall_(std::chrono::system_clock::now()) {}
+
+  otel::trace::StartSpanOptions Start(TimePoint time,
+                                      const otel::trace::SpanContext& parent) const {
+    otel::trace::StartSpanOptions options;
+    options.start_steady_time = otel::common::SteadyTimestamp(time);
+    options.start_system_time = otel::common::SystemTimestamp(
+        wall_ - std::chrono::duration_cast<std::chrono::system_clock::duration>(now_ - time));
+    options.parent = parent;
+    return options;
+  }
+
+  static otel::trace::EndSpanOptions End(TimePoint time) {
+    otel::trace::EndSpanOptions options;
+    options.end_steady_time = otel::common::SteadyTimestamp(time);
+    return options;
+  }
+
+ private:
+  const TimePoint now_;
+  const std::chrono::system_clock::time_point wall_;
+};
+
+/// The stages as spans below `root`, each where the one before it ended.
+void AddStages(otel::trace::Tracer& tracer, const SpanTimes& times, const TracedRequest& request,
+               const otel::trace::SpanContext& root) {
+  TimePoint begin = request.received;
+  const auto add = [&](const char* name, Nanoseconds duration) {
+    const auto span = tracer.StartSpan(name, times.Start(begin, root));
+    begin += duration;
+    span->End(SpanTimes::End(begin));
+  };
+  if (!request.submitted) return;
+  add("decode", *request.submitted - request.received);
+  add("queue", request.timings.queue);
+  if (!request.timings.ran) return;
+  add("compute_input", request.timings.compute_input);
+  add("compute_infer", request.timings.compute_infer);
+  add("compute_output", request.timings.compute_output);
+}
+
+class SampledRequest final : public RequestTrace {
+ public:
+  SampledRequest(std::shared_ptr<TracePipeline> pipeline, otel::trace::SpanContext parent)
+      : pipeline_(std::move(pipeline)), parent_(std::move(parent)) {}
+
+  void Finish(const TracedRequest& request) override {
+    const SpanTimes times(pipeline_->clock);
+    otel::trace::StartSpanOptions options = times.Start(request.received, parent_);
+    options.kind = otel::trace::SpanKind::kServer;
+    const auto root = pipeline_->tracer->StartSpan(
+        "infer " + std::string(request.model),
+        {{"octet.request.id", View(request.id)},
+         {"octet.model", View(request.model)},
+         {"octet.version", View(request.version)},
+         {"octet.precision", View(request.precision)},
+         {"octet.route", View(request.route)},
+         {"octet.rows", request.rows},
+         {"rpc.grpc.status_code", static_cast<int64_t>(request.status.code())}},
+        options);
+    if (!request.status.ok()) {
+      root->SetStatus(otel::trace::StatusCode::kError, View(Message(request.status)));
+    }
+    AddStages(*pipeline_->tracer, times, request, root->GetContext());
+    root->End(SpanTimes::End(request.received + request.timings.total));
+  }
+
+ private:
+  const std::shared_ptr<TracePipeline> pipeline_;
+  const otel::trace::SpanContext parent_;
+};
+
+}  // namespace
+
+absl::Status Tracer::CheckEndpoint(const std::string& endpoint) {
+  if (endpoint.starts_with("http://") || endpoint.starts_with("https://")) return absl::OkStatus();
+  return InvalidArgument(
+      "tracing.otlp_endpoint: expected http://HOST:PORT or https://HOST:PORT, got \"{}\"",
+      endpoint);
+}
+
+absl::StatusOr<std::unique_ptr<Tracer>> Tracer::Create(const ServerConfig::Tracing& config,
+                                                       const Service& service, Clock& clock) {
+  OCTET_RETURN_IF_ERROR(CheckEndpoint(config.otlp_endpoint));
+  using otel::sdk::common::internal_log::GlobalLogHandler;
+  GlobalLogHandler::SetLogHandler(
+      otel::nostd::shared_ptr<otel::sdk::common::internal_log::LogHandler>(new EventLogHandler));
+  otel::exporter::otlp::OtlpGrpcExporterOptions options;
+  options.endpoint = config.otlp_endpoint;
+  options.use_ssl_credentials = config.otlp_endpoint.starts_with("https://");
+  options.timeout = kExportTimeout;
+  return std::make_unique<Tracer>(otel::exporter::otlp::OtlpGrpcExporterFactory::Create(options),
+                                  config.rate, service, clock);
+}
+
+Tracer::Tracer(std::unique_ptr<otel::sdk::trace::SpanExporter> exporter, int64_t rate,
+               const Service& service, Clock& clock)
+    : default_rate_(rate), pipeline_(new TracePipeline{.clock = clock}) {
+  otel::sdk::trace::BatchSpanProcessorOptions options;
+  options.max_queue_size = kMaxQueuedSpans;
+  options.max_export_batch_size = kMaxQueuedSpans;
+  options.schedule_delay_millis = kExportInterval;
+  pipeline_->provider = otel::sdk::trace::TracerProviderFactory::Create(
+      otel::sdk::trace::BatchSpanProcessorFactory::Create(std::move(exporter), options),
+      otel::sdk::resource::Resource::Create(
+          {{"service.name", service.name}, {"service.version", service.version}}));
+  pipeline_->tracer = pipeline_->provider->GetTracer("octet", View(service.version));
+  scopes_[""] = std::make_unique<Scope>();
+}
+
+Tracer::~Tracer() { pipeline_->provider->Shutdown(); }
+
+std::unique_ptr<RequestTrace> Tracer::Sample(const std::string& model, Headers headers) {
+  otel::trace::SpanContext parent = CallersTrace(headers);
+  {
+    absl::MutexLock lock(&mutex_);
+    const Holders holders = HoldersOf(model);
+    if (!holders.on.told.on.value_or(true)) return nullptr;
+    const int64_t rate = holders.rate.told.rate.value_or(default_rate_);
+    const bool sampled = parent.IsValid() ? parent.IsSampled() : ++holders.rate.seen % rate == 0;
+    if (!sampled) return nullptr;
+    const int64_t count = holders.count.told.count.value_or(-1);
+    if (count >= 0 && holders.count.made >= count) return nullptr;
+    ++holders.count.made;
+  }
+  return std::make_unique<SampledRequest>(pipeline_, std::move(parent));
+}
+
+Tracer::Holders Tracer::HoldersOf(const std::string& model) {
+  Scope& server = *scopes_.at("");
+  const auto found = scopes_.find(model);
+  Scope& own = found == scopes_.end() ? server : *found->second;
+  return {.on = own.told.on ? own : server,
+          .rate = own.told.rate ? own : server,
+          .count = own.told.count ? own : server};
+}
+
+TraceSettings Tracer::Told(const std::string& model) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = scopes_.find(model);
+  return found == scopes_.end() ? TraceSettings() : found->second->told;
+}
+
+TraceSettings Tracer::Effective(const std::string& model) {
+  absl::MutexLock lock(&mutex_);
+  const Holders holders = HoldersOf(model);
+  const int64_t count = holders.count.told.count.value_or(-1);
+  return {.on = holders.on.told.on.value_or(true),
+          .rate = holders.rate.told.rate.value_or(default_rate_),
+          .count = count < 0 ? -1 : std::max<int64_t>(0, count - holders.count.made)};
+}
+
+void Tracer::Tell(const std::string& model, const TraceSettings& settings) {
+  absl::MutexLock lock(&mutex_);
+  std::unique_ptr<Scope>& scope = scopes_[model];
+  if (scope == nullptr) scope = std::make_unique<Scope>();
+  if (scope->told.count != settings.count) scope->made = 0;
+  scope->told = settings;
+}
+
+}  // namespace octet

@@ -1,0 +1,160 @@
+#include "server/tracing/tracer.h"
+
+#include <map>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <opentelemetry/exporters/memory/in_memory_span_data.h>
+#include <opentelemetry/exporters/memory/in_memory_span_exporter_factory.h>
+#include <opentelemetry/sdk/trace/exporter.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/fake_clock.h"
+
+namespace octet {
+namespace tracer_test {
+
+using opentelemetry::exporter::memory::InMemorySpanData;
+using opentelemetry::exporter::memory::InMemorySpanExporterFactory;
+using std::chrono::microseconds;
+
+constexpr const char* kTraceId = "4bf92f3577b34da6a3ce929d0e0e4736";
+constexpr const char* kSampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+constexpr const char* kNotSampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+class TracerTest : public ::testing::Test {
+ protected:
+  void Make(int64_t rate) {
+    tracer_ = std::make_unique<Tracer>(InMemorySpanExporterFactory::Create(spans_), rate,
+                                       Tracer::Service{"test", "1"}, clock_);
+  }
+  std::unique_ptr<RequestTrace> Sample(const std::string& model, std::string_view parent = {}) {
+    return tracer_->Sample(model, [&](std::string_view key) -> std::optional<std::string_view> {
+      if (key == "traceparent" && !parent.empty()) return parent;
+      return std::nullopt;
+    });
+  }
+  int Sampled(const std::string& model, int requests, std::string_view parent = {}) {
+    int sampled = 0;
+    for (int i = 0; i < requests; ++i) sampled += Sample(model, parent) != nullptr ? 1 : 0;
+    return sampled;
+  }
+  /// The spans, when the tracer has sent them all.
+  auto Sent() {
+    tracer_.reset();
+    return spans_->GetSpans();
+  }
+
+  FakeClock clock_;
+  std::shared_ptr<InMemorySpanData> spans_;
+  std::unique_ptr<Tracer> tracer_;
+};
+
+std::string Hex(const opentelemetry::trace::TraceId& id) {
+  std::string text(32, '0');
+  id.ToLowerBase16(opentelemetry::nostd::span<char, 32>(text.data(), 32));
+  return text;
+}
+
+TEST_F(TracerTest, OneOfSoManyRequests) {
+  Make(4);
+  EXPECT_EQ(Sampled("net", 40), 10);
+}
+
+TEST_F(TracerTest, ACallersTraceDecides) {
+  Make(1);
+  EXPECT_EQ(Sampled("net", 5, kNotSampled), 0);
+  tracer_->Tell("", {.rate = 1'000'000});
+  EXPECT_EQ(Sampled("net", 5, kSampled), 5);
+  EXPECT_EQ(Sampled("net", 5, "00-no-trace-01"), 0) << "as if it had come without";
+}
+
+TEST_F(TracerTest, AModelsSettingsGoBeforeTheServers) {
+  Make(1);
+  tracer_->Tell("quiet", {.on = false});
+  EXPECT_EQ(Sampled("quiet", 5, kSampled), 0);
+  EXPECT_EQ(Sampled("net", 5), 5);
+  tracer_->Tell("", {.on = false});
+  tracer_->Tell("quiet", {.on = true, .rate = 5});
+  EXPECT_EQ(Sampled("quiet", 10), 2);
+  EXPECT_EQ(Sampled("net", 5), 0);
+  tracer_->Tell("quiet", {});
+  EXPECT_EQ(Sampled("quiet", 10), 0);
+}
+
+TEST_F(TracerTest, ACountEnds) {
+  Make(1);
+  tracer_->Tell("", {.count = 3});
+  EXPECT_EQ(Sampled("net", 2), 2);
+  EXPECT_EQ(tracer_->Effective("").count, 1);
+  EXPECT_EQ(Sampled("net", 8, kSampled), 1);
+  EXPECT_EQ(tracer_->Effective("net").count, 0);
+  tracer_->Tell("", {.count = 2});
+  EXPECT_EQ(Sampled("net", 8), 2);
+  tracer_->Tell("", {});
+  EXPECT_EQ(Sampled("net", 8), 8);
+}
+
+TEST_F(TracerTest, StagesAreSpansBelowTheRequest) {
+  Make(1);
+  const auto trace = Sample("net", kSampled);
+  ASSERT_NE(trace, nullptr);
+  const TimePoint received = clock_.Now();
+  const absl::Status ok;
+  trace->Finish({.id = "7",
+                 .model = "net",
+                 .version = "3",
+                 .precision = "int8",
+                 .route = "split",
+                 .rows = 2,
+                 .received = received,
+                 .submitted = received + microseconds(10),
+                 .timings = {.queue = microseconds(20),
+                             .compute_input = microseconds(30),
+                             .compute_infer = microseconds(40),
+                             .compute_output = microseconds(50),
+                             .total = microseconds(200),
+                             .ran = true},
+                 .status = ok});
+  const auto spans = Sent();
+  std::map<std::string, std::pair<int64_t, int64_t>> times;  // begin after the request's, duration
+  for (const auto& span : spans) {
+    EXPECT_EQ(Hex(span->GetTraceId()), kTraceId);
+    const auto begin =
+        span->GetStartTime().time_since_epoch() - spans.back()->GetStartTime().time_since_epoch();
+    times[std::string(span->GetName())] = {
+        std::chrono::duration_cast<microseconds>(begin).count(),
+        std::chrono::duration_cast<microseconds>(span->GetDuration()).count()};
+  }
+  EXPECT_THAT(times, ::testing::UnorderedElementsAre(
+                         ::testing::Pair("infer net", std::pair<int64_t, int64_t>(0, 200)),
+                         ::testing::Pair("decode", std::pair<int64_t, int64_t>(0, 10)),
+                         ::testing::Pair("queue", std::pair<int64_t, int64_t>(10, 20)),
+                         ::testing::Pair("compute_input", std::pair<int64_t, int64_t>(30, 30)),
+                         ::testing::Pair("compute_infer", std::pair<int64_t, int64_t>(60, 40)),
+                         ::testing::Pair("compute_output", std::pair<int64_t, int64_t>(100, 50))));
+  EXPECT_EQ(spans.back()->GetAttributes().size(), 7U);
+  EXPECT_EQ(spans.front()->GetParentSpanId(), spans.back()->GetSpanId());
+}
+
+TEST_F(TracerTest, ARefusedRequestIsOneSpanThatSaysWhy) {
+  Make(1);
+  const absl::Status refused = absl::NotFoundError("no such model");
+  Sample("net")->Finish({.model = "net", .received = clock_.Now(), .status = refused});
+  const auto spans = Sent();
+  ASSERT_EQ(spans.size(), 1U);
+  EXPECT_EQ(spans[0]->GetStatus(), opentelemetry::trace::StatusCode::kError);
+  EXPECT_EQ(spans[0]->GetDescription(), "no such model");
+}
+
+TEST(TracerEndpointTest, MustBeAUrl) {
+  for (const char* url : {"http://collector:4317", "https://[::1]:4317"}) {
+    EXPECT_TRUE(Tracer::CheckEndpoint(url).ok());
+  }
+  EXPECT_EQ(Message(Tracer::CheckEndpoint("collector:4317")),
+            "tracing.otlp_endpoint: expected http://HOST:PORT or https://HOST:PORT, got "
+            "\"collector:4317\"");
+}
+
+}  // namespace tracer_test
+}  // namespace octet
