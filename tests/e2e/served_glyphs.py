@@ -50,14 +50,17 @@ def spoil(path):
 class Served:
     """A server of the demo's model in fp32 and int8."""
 
+    model = "glyphs"
+    input = "image"
+    images = IMAGES
+
     def __init__(self, octet, routing, change=lambda version: None, configuration=""):
         self._folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self._folder.name)
-        models = served_models.make_repository(octet, folder)
-        for name in ("nan", "garbage", "hollow"):
-            shutil.rmtree(models / name)
-        (models / "glyphs/model.yaml").write_text((served_models.GLYPHS / "model.yaml").read_text() + routing)
-        change(models / "glyphs/1")
+        models = self.make_repository(octet, folder)
+        model_yaml = models / self.model / "model.yaml"
+        model_yaml.write_text(model_yaml.read_text() + routing)
+        change(models / self.model / "1")
         self.models = models
         self.server = served_models.server.Server(octet, models, folder, configuration)
         self._channel = grpc.insecure_channel(self.server.grpc)
@@ -72,10 +75,19 @@ class Served:
             self.server.stop()
         self._folder.cleanup()
 
+    def make_repository(self, octet, folder):
+        """Returns a folder of models: the one that is served, its version 1 and its model.yaml."""
+        models = served_models.make_repository(octet, folder)
+        for name in ("nan", "garbage", "hollow"):
+            shutil.rmtree(models / name)
+        shutil.copy(served_models.GLYPHS / "model.yaml", models / "glyphs")
+        return models
+
     def request(self, number):
-        request = messages.ModelInferRequest(model_name="glyphs")
-        request.inputs.add(name="image", datatype="UINT8", shape=[1, *IMAGES.shape[1:]])
-        request.raw_input_contents.append(IMAGES[number % len(IMAGES)].tobytes())
+        image = self.images[number % len(self.images)]
+        request = messages.ModelInferRequest(model_name=self.model)
+        request.inputs.add(name=self.input, datatype="UINT8", shape=[1, *image.shape])
+        request.raw_input_contents.append(image.tobytes())
         return request
 
     def ask(self, number):

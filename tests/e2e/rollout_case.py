@@ -1,0 +1,86 @@
+"""Drives `octet rollout` under traffic of which every answer is held against the expected one."""
+
+import json
+import subprocess
+import threading
+import unittest
+
+QUICK = {
+    "--window-seconds": "1",
+    "--windows": "1",
+    "--min-samples": "20",
+    "--hold-seconds": "1",
+    "--ramp": "20,60,100",
+    "--shadow-percent": "100",
+    "--min-shadow-requests": "60",
+    "--patience-seconds": "60",
+    "--min-agreement": "90",
+}
+
+
+class Traffic:
+    """Asks without a pause; remembers each image's answer by the precision that gave it, and what failed."""
+
+    def __init__(self, served):
+        self._served = served
+        self.answers = []
+        self.failures = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        number = 0
+        while not self._stop.is_set():
+            try:
+                self.answers.append((number % len(self._served.images), *self._served.ask(number)))
+            except Exception as error:  # noqa: BLE001  # every kind of failure is one too many
+                self.failures.append(str(error))
+            number += 1
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._stop.set()
+        self._thread.join()
+
+    def precisions(self):
+        return {precision for _, _, precision in self.answers}
+
+
+class RolloutCase(unittest.TestCase):
+    """octet: the executable; fp32: {number of an image: its answer}. Both are the subclass's to set."""
+
+    def command(self, served, *words):
+        """Each option once: the words' over the quick ones."""
+        options = {"--server": served.server.http, "--repository": served.models, **QUICK}
+        flags = [word for word in words if word == "--abort"]
+        pairs = [word for word in words if word != "--abort"]
+        options.update(zip(pairs[::2], pairs[1::2], strict=True))
+        return [self.octet, "rollout", served.model, *flags, *(word for pair in options.items() for word in pair)]
+
+    def rollout(self, served, *words):
+        """Returns exit code, output and errors."""
+        done = subprocess.run(self.command(served, *words), capture_output=True, text=True, timeout=120, check=False)
+        print(done.stdout, done.stderr)
+        return done.returncode, done.stdout, done.stderr
+
+    def events(self, served):
+        lines = (served.models / served.model / ".rollout/journal.jsonl").read_text().splitlines()
+        return [json.loads(line)["event"] for line in lines]
+
+    def assert_every_answer_is_right(self, traffic, served):
+        """Each is that of the precision that it names, to the bit where one runs alone."""
+        self.assertEqual(traffic.failures, [])
+        wrong = [number for number, answer, precision in traffic.answers if precision == "fp32" and answer != self.fp32[number]]
+        self.assertEqual(wrong, [])
+        int8 = {}
+        for number, answer, precision in traffic.answers:
+            if precision == "int8":
+                int8.setdefault(number, set()).add(answer)
+        request = None
+        for number, answers in int8.items():
+            request = served.request(number)
+            request.parameters["precision"].string_param = "int8"
+            self.assertEqual(answers, {served.stub.ModelInfer(request, timeout=20).raw_output_contents[0]})
