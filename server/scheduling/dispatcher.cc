@@ -70,7 +70,7 @@ void Dispatcher::Submit(std::shared_ptr<VariantQueue> queue,
 absl::Status Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
                                const InferenceRequest& request, TimePoint now,
                                std::vector<Dropped>& dropped) {
-  if (closed_) return Stopping();
+  if (closed_ || (flushing_ && queue->target().background)) return Stopping();
   if (request.deadline <= now) return Expired(*queue);
   const size_t bytes = request.bytes();
   absl::Status status = queue->CheckRoom(bytes);
@@ -112,17 +112,31 @@ std::optional<Batch> Dispatcher::TryTake() {
   return batch;
 }
 
+void Dispatcher::Flush() {
+  std::vector<Dropped> dropped;
+  {
+    absl::MutexLock lock(&mutex_);
+    FlushLocked(dropped);
+  }
+  FinishDropped(dropped);
+}
+
 void Dispatcher::Close() {
   std::vector<Dropped> dropped;
   {
     absl::MutexLock lock(&mutex_);
     closed_ = true;
-    for (const auto& queue : std::vector(active_)) {
-      if (queue->target().background) DropAll(queue, dropped);
-    }
-    changed_.SignalAll();
+    FlushLocked(dropped);
   }
   FinishDropped(dropped);
+}
+
+void Dispatcher::FlushLocked(std::vector<Dropped>& dropped) {
+  flushing_ = true;
+  for (const auto& queue : std::vector(active_)) {
+    if (queue->target().background) DropAll(queue, dropped);
+  }
+  changed_.SignalAll();
 }
 
 void Dispatcher::Abandon() {
@@ -195,7 +209,7 @@ void Dispatcher::DropAll(const std::shared_ptr<VariantQueue>& queue,
 
 std::optional<Batch> Dispatcher::TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                                           std::vector<Dropped>& dropped, TimePoint& wake) {
-  const BatchDecision decision = DecideBatch(queue->facts(), queue->target().batch, now, closed_);
+  const BatchDecision decision = DecideBatch(queue->facts(), queue->target().batch, now, flushing_);
   if (decision.wait_until) wake = std::min(wake, *decision.wait_until);
   std::optional<Batch> batch;
   if (!decision.take.empty()) {

@@ -40,7 +40,7 @@ void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> 
 ///
 ///     open --Close()--> closing (hands out what waits, at once) --empty--> done
 ///
-/// Background queues come last, as ExecutionTarget::background says, and are emptied by Close.
+/// Background queues come last, as ExecutionTarget::background says, and are emptied by Flush and Close.
 ///
 /// Thread-safety: safe. No lock is held while `done` or an observer is called.
 class Dispatcher {
@@ -61,8 +61,10 @@ class Dispatcher {
   /// The same without waiting: nullopt also when nothing can run now.
   std::optional<Batch> TryTake();
 
-  /// Refuses what comes from now on, lets no batch wait to become full, and finishes what waits in
-  /// background queues with UNAVAILABLE.
+  /// Lets no batch wait to become full from now on, and has no background work any more: finishes what waits of it, and what
+  /// comes, with UNAVAILABLE. What others send is still taken.
+  void Flush();
+  /// Flush, and refuses what comes from now on.
   void Close();
   /// Close, and finishes everything that waits with UNAVAILABLE.
   void Abandon();
@@ -101,6 +103,7 @@ class Dispatcher {
   /// Makes room in a full queue by dropping dead requests; done at most once a millisecond.
   void Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
              std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FlushLocked(std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::shared_ptr<VariantQueue>& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Finishes what was dropped. Requires: no lock.
   void FinishDropped(std::vector<Dropped>& dropped);
@@ -111,6 +114,7 @@ class Dispatcher {
   std::vector<std::shared_ptr<VariantQueue>> active_
       ABSL_GUARDED_BY(mutex_);  ///< Those that are not empty.
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool flushing_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool background_runs_ ABSL_GUARDED_BY(mutex_) = false;
 };

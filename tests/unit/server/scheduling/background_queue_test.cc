@@ -141,6 +141,21 @@ TEST_F(BackgroundQueueTest, IsEmptiedFirstWhenTheServerDrains) {
   EXPECT_EQ(observer_->waiting_bytes, 0);
 }
 
+TEST_F(BackgroundQueueTest, AFlushEndsItAndTakesWhatOthersSend) {
+  const auto queue = Queue(true);
+  const auto foreground = Queue(false);
+  TestCall& copy = Submit(queue);
+  dispatcher_.Flush();
+  EXPECT_EQ(copy.status->code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Submit(queue).status->code(), absl::StatusCode::kUnavailable);
+  TestCall& follows = Submit(foreground);
+  EXPECT_EQ(follows.calls, 0);
+  Finish(*dispatcher_.Take());
+  EXPECT_TRUE(follows.status->ok());
+  dispatcher_.Close();
+  EXPECT_FALSE(dispatcher_.Take().has_value());
+}
+
 TEST_F(BackgroundQueueTest, LetsGoOfTheDeadAlsoWhileOthersKeepTheWorkersBusy) {
   auto queue = Queue(true);
   const auto foreground = Queue(false);
