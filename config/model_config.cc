@@ -160,6 +160,28 @@ std::vector<YamlKey> GuardKeys(Written& w) {
   };
 }
 
+/// The rows of models with state.
+std::vector<YamlKey> SequenceKeys(ModelConfig& c) {
+  const std::function<YamlBinding(ModelConfig::State&)> output = [](ModelConfig::State& state) {
+    return Text(&state.output);
+  };
+  const std::function<YamlBinding(ModelConfig::State&)> initial = [](ModelConfig::State& state) {
+    return Number(&state.initial, -1e9, 1e9);
+  };
+  return {
+      {"state.*.output", ForName(&c.state, output), "",
+       "output that the next request of the same sequence gets as this input; clients see neither"},
+      {"state.*.initial", ForName(&c.state, initial), "",
+       "every element of it for the first request of a sequence (0 when absent)"},
+      {"sequences.max_sequences", Integer(&c.sequences.max_sequences, 1, 10'000'000), "sequences",
+       "live at a time (1024 when absent); one more is refused"},
+      {"sequences.idle_seconds", Integer(&c.sequences.idle_seconds, 1, 86400), "s",
+       "without a request until a sequence is forgotten (60 when absent)"},
+      {"sequences.drain_seconds", Integer(&c.sequences.drain_seconds, 0, 86400), "s",
+       "that a sequence may go on on a version that was replaced (300 when absent)"},
+  };
+}
+
 /// One row per key: path, where it goes and what it accepts, unit, meaning.
 std::vector<YamlKey> Keys(Written& w) {
   ModelConfig& c = w.config;
@@ -248,6 +270,7 @@ std::vector<YamlKey> Keys(Written& w) {
        "precisions that load; every file that is there when absent"},
   };
   std::ranges::move(GuardKeys(w), std::back_inserter(keys));
+  std::ranges::move(SequenceKeys(c), std::back_inserter(keys));
   return keys;
 }
 
@@ -340,7 +363,32 @@ absl::StatusOr<std::optional<ModelConfig::Capture>> MakeCapture(std::string_view
   return capture;
 }
 
+absl::Status CheckState(const std::string& file, const ModelConfig& config) {
+  if (config.state.empty()) {
+    if (config.sequences == ModelConfig::Sequences()) return absl::OkStatus();
+    return InvalidArgument("{}: sequences: the model has none without `state`", file);
+  }
+  std::map<std::string, std::string> taken;
+  for (const auto& [input, state] : config.state) {
+    const std::string key = Format("{}: state.{}", file, input);
+    if (state.output.empty()) return InvalidArgument("{}: output is missing", key);
+    if (const auto [other, fresh] = taken.emplace(state.output, input); !fresh) {
+      return InvalidArgument("{}: output '{}' is the state of '{}' already", key, state.output,
+                             other->second);
+    }
+    if (config.wire.contains(input)) {
+      return InvalidArgument("{}: clients do not send it: no inputs.{}.wire", key, input);
+    }
+  }
+  // A request is not all that its answer follows from: alone it can be neither compared nor calibrated with.
+  if (config.routing.shadow || config.capture) {
+    return InvalidArgument("{}: a model with `state` has no routing.shadow and no capture", file);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckModelConfig(const std::string& file, const ModelConfig& config) {
+  OCTET_RETURN_IF_ERROR(CheckState(file, config));
   for (const auto& [input, wire] : config.wire) OCTET_RETURN_IF_ERROR(CheckWire(file, input, wire));
   OCTET_RETURN_IF_ERROR(CheckRouting(file, config));
   const int policies = (config.versions.latest ? 1 : 0) + (config.versions.all ? 1 : 0) +

@@ -88,6 +88,23 @@ struct ModelConfig {
   };
   std::optional<Capture> capture;
 
+  /// What a request hands on to the next one of its sequence, by the input that takes it. Not empty: every request belongs to a
+  /// sequence.
+  struct State {
+    std::string output;  ///< That gives it.
+    double initial = 0;  ///< Every element of it for the first request.
+    bool operator==(const State&) const = default;
+  };
+  std::map<std::string, State> state;
+
+  /// The bounds of a model with state, all versions and precisions together.
+  struct Sequences {
+    int max_sequences = 1024;
+    int idle_seconds = 60;    ///< Without a request until one is forgotten.
+    int drain_seconds = 300;  ///< That one may go on on a version that was replaced.
+    bool operator==(const Sequences&) const = default;
+  } sequences;
+
   /// Which versions load: the `latest` so many (default 1), `all`, or the `specific` ones.
   struct Versions {
     std::optional<int> latest;

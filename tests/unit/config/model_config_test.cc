@@ -255,6 +255,38 @@ TEST(ModelConfigTest, ARolloutTakesThePlaceOfWholeSections) {
   EXPECT_EQ(config->routing.guard.size(), 1U);
 }
 
+TEST(ModelConfigTest, ReadsWhatAModelKeepsBetweenRequests) {
+  const auto config = ParseModelConfig(
+      "state: {h: {output: h2}, c.0: {output: c2, initial: -1.5}}\n"
+      "sequences: {max_sequences: 5, idle_seconds: 6, drain_seconds: 0}",
+      "model.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ModelConfig expected;
+  expected.state = {{"h", {"h2", 0}}, {"c.0", {"c2", -1.5}}};
+  expected.sequences = {5, 6, 0};
+  EXPECT_EQ(*config, expected);
+}
+
+TEST(ModelConfigTest, AStateThatCannotBeKeptIsRefused) {
+  EXPECT_THAT(ErrorOf("state: {h: {initial: 1}}"),
+              HasSubstr("model.yaml: state.h: output is missing"));
+  EXPECT_THAT(ErrorOf("state: {a: {output: t}, b: {output: t}}"),
+              HasSubstr("model.yaml: state.b: output 't' is the state of 'a' already"));
+  EXPECT_THAT(ErrorOf("state: {h: {output: t}}\n"
+                      "inputs: {h: {wire: {datatype: UINT8, scale: 1, zero_point: 0}}}"),
+              HasSubstr("model.yaml: state.h: clients do not send it: no inputs.h.wire"));
+  for (const char* other :
+       {"routing: {shadow: {precision: int8, percent: 1}}", "capture: {percent: 1}"}) {
+    EXPECT_THAT(ErrorOf(std::string("state: {h: {output: t}}\n") + other),
+                HasSubstr("a model with `state` has no routing.shadow and no capture"))
+        << other;
+  }
+  EXPECT_THAT(ErrorOf("sequences: {idle_seconds: 5}"),
+              HasSubstr("model.yaml: sequences: the model has none without `state`"));
+  EXPECT_THAT(ErrorOf("state: {h: {output: t}}\nsequences: {idle_seconds: 0}"),
+              HasSubstr("sequences.idle_seconds: expected 1 .. 86400, got 0"));
+}
+
 TEST(ModelConfigTest, ARolloutMovesTrafficAndNothingElse) {
   for (const char* rollout : {"batching: {max_batch: 4}", "name: other", "versions: {all: true}",
                               "routing: {sticky: {salt: new}}"}) {
