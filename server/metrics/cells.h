@@ -165,6 +165,20 @@ struct ShadowDropLabel {
                                                               "draining"};
 };
 
+/// Why a sequence is no longer live; the order of SequenceEnd.
+struct SequenceEndLabel {
+  static constexpr std::string_view kName = "reason";
+  static constexpr std::array<std::string_view, 5> kValues = {"end", "restart", "failed_start",
+                                                              "idle", "replaced"};
+};
+
+/// Why a request did not get into a sequence; the order of SequenceRefusal.
+struct SequenceRefusalLabel {
+  static constexpr std::string_view kName = "reason";
+  static constexpr std::array<std::string_view, 4> kValues = {"no_start", "too_many",
+                                                              "too_many_wait", "replaced"};
+};
+
 /// Why a request that was drawn is not captured; the order of CaptureDrop.
 struct CaptureDropLabel {
   static constexpr std::string_view kName = "reason";

@@ -86,6 +86,8 @@ Labels LabelsOf(const CaptureLabels& who) {
   return {{"model", who.model}, {"version", who.version}};
 }
 
+Labels LabelsOf(const ModelLabels& who) { return {{"model", who.model}}; }
+
 /// Cells and the labels of their series.
 template <typename Metrics>
 using LiveCells = std::vector<std::pair<Labels, std::shared_ptr<const Metrics>>>;
@@ -164,11 +166,15 @@ std::vector<MetricFamily> MetricsRegistry::Collector::Collect() const {
   LiveCells<VariantMetrics> variants;
   LiveCells<ShadowMetrics> shadows;
   LiveCells<CaptureMetrics> captures;
+  LiveCells<SequenceMetrics> sequences;
+  LiveCells<ModelSequenceMetrics> model_sequences;
   {
     absl::MutexLock lock(&mutex_);
     variants = Live(variants_);
     shadows = Live(shadows_);
     captures = Live(captures_);
+    sequences = Live(sequences_);
+    model_sequences = Live(model_sequences_);
   }
 #define OCTET_APPEND_VARIANTS(kind, member, name, help) \
   AppendFamily(name, help, &VariantMetrics::member, variants, families);
@@ -182,6 +188,14 @@ std::vector<MetricFamily> MetricsRegistry::Collector::Collect() const {
   AppendFamily(name, help, &CaptureMetrics::member, captures, families);
   OCTET_CAPTURE_METRICS(OCTET_APPEND_CAPTURES)
 #undef OCTET_APPEND_CAPTURES
+#define OCTET_APPEND_SEQUENCES(kind, member, name, help) \
+  AppendFamily(name, help, &SequenceMetrics::member, sequences, families);
+  OCTET_SEQUENCE_METRICS(OCTET_APPEND_SEQUENCES)
+#undef OCTET_APPEND_SEQUENCES
+#define OCTET_APPEND_MODEL_SEQUENCES(kind, member, name, help) \
+  AppendFamily(name, help, &ModelSequenceMetrics::member, model_sequences, families);
+  OCTET_MODEL_SEQUENCE_METRICS(OCTET_APPEND_MODEL_SEQUENCES)
+#undef OCTET_APPEND_MODEL_SEQUENCES
   return families;
 }
 
@@ -200,6 +214,18 @@ std::shared_ptr<CaptureMetrics> MetricsRegistry::Collector::ForCapture(
     const CaptureLabels& labels) {
   absl::MutexLock lock(&mutex_);
   return Obtain(captures_[labels]);
+}
+
+std::shared_ptr<SequenceMetrics> MetricsRegistry::Collector::ForSequences(
+    const VariantLabels& labels) {
+  absl::MutexLock lock(&mutex_);
+  return Obtain(sequences_[labels]);
+}
+
+std::shared_ptr<ModelSequenceMetrics> MetricsRegistry::Collector::ForSequences(
+    const ModelLabels& labels) {
+  absl::MutexLock lock(&mutex_);
+  return Obtain(model_sequences_[labels]);
 }
 
 }  // namespace octet

@@ -24,6 +24,8 @@ class MetricsRegistry::Collector final : public prometheus::Collectable {
   std::shared_ptr<VariantMetrics> ForVariant(const VariantLabels& labels);
   std::shared_ptr<ShadowMetrics> ForShadow(const ShadowLabels& labels);
   std::shared_ptr<CaptureMetrics> ForCapture(const CaptureLabels& labels);
+  std::shared_ptr<SequenceMetrics> ForSequences(const VariantLabels& labels);
+  std::shared_ptr<ModelSequenceMetrics> ForSequences(const ModelLabels& labels);
   ServerMetrics& server() { return server_; }
 
  private:
@@ -36,6 +38,8 @@ class MetricsRegistry::Collector final : public prometheus::Collectable {
   mutable Held<VariantLabels, VariantMetrics> variants_ ABSL_GUARDED_BY(mutex_);
   mutable Held<ShadowLabels, ShadowMetrics> shadows_ ABSL_GUARDED_BY(mutex_);
   mutable Held<CaptureLabels, CaptureMetrics> captures_ ABSL_GUARDED_BY(mutex_);
+  mutable Held<VariantLabels, SequenceMetrics> sequences_ ABSL_GUARDED_BY(mutex_);
+  mutable Held<ModelLabels, ModelSequenceMetrics> model_sequences_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace octet

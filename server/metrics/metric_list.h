@@ -90,6 +90,21 @@
   METRIC(Counter, write_failures, "octet_capture_write_failures_total",                       \
          "Times that a file could not be written.")
 
+/// Of every variant of a model with state; labels model, version, precision.
+#define OCTET_SEQUENCE_METRICS(METRIC)                                                \
+  METRIC(Gauge, live, "octet_live_sequences", "Sequences that may go on.")            \
+  METRIC(Gauge, state_bytes, "octet_sequence_state_bytes", "Memory of their states.") \
+  METRIC(Counter, started, "octet_sequences_started_total", "Sequences that began.")  \
+  METRIC(CounterPer<SequenceEndLabel>, ended, "octet_sequences_ended_total",          \
+         "Sequences that are no longer live, by reason.")
+
+/// Of every model with state; label model.
+#define OCTET_MODEL_SEQUENCE_METRICS(METRIC)                                                 \
+  METRIC(Gauge, waiting, "octet_sequence_waiting_requests",                                  \
+         "Requests that wait for those before them in their sequence.")                      \
+  METRIC(CounterPer<SequenceRefusalLabel>, refused, "octet_sequence_refused_requests_total", \
+         "Requests that did not get into a sequence, by reason.")
+
 /// Of the process as a whole; no labels.
 #define OCTET_SERVER_METRICS(METRIC)                                       \
   METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total", \
@@ -114,6 +129,16 @@ struct ShadowMetrics {
 /// The metrics of one captured version. Thread-safety: safe.
 struct CaptureMetrics {
   OCTET_CAPTURE_METRICS(OCTET_METRIC_MEMBER)
+};
+
+/// The metrics of one variant's sequences. Thread-safety: safe.
+struct SequenceMetrics {
+  OCTET_SEQUENCE_METRICS(OCTET_METRIC_MEMBER)
+};
+
+/// The metrics of one model's sequences. Thread-safety: safe.
+struct ModelSequenceMetrics {
+  OCTET_MODEL_SEQUENCE_METRICS(OCTET_METRIC_MEMBER)
 };
 
 /// The metrics of the process. Thread-safety: safe.

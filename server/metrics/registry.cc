@@ -24,6 +24,14 @@ std::shared_ptr<CaptureMetrics> MetricsRegistry::ForCapture(const CaptureLabels&
   return collector_->ForCapture(labels);
 }
 
+std::shared_ptr<SequenceMetrics> MetricsRegistry::ForSequences(const VariantLabels& labels) {
+  return collector_->ForSequences(labels);
+}
+
+std::shared_ptr<ModelSequenceMetrics> MetricsRegistry::ForSequences(const ModelLabels& labels) {
+  return collector_->ForSequences(labels);
+}
+
 ServerMetrics& MetricsRegistry::server() { return collector_->server(); }
 
 std::string MetricsRegistry::Text() const {

@@ -41,6 +41,12 @@ struct CaptureLabels {
   auto operator<=>(const CaptureLabels&) const = default;
 };
 
+/// Whom the series of a model's sequences are about.
+struct ModelLabels {
+  std::string model;
+  auto operator<=>(const ModelLabels&) const = default;
+};
+
 /// Owns the process's metrics. Thread-safety: safe.
 class MetricsRegistry {
  public:
@@ -54,6 +60,8 @@ class MetricsRegistry {
   std::shared_ptr<VariantMetrics> ForVariant(const VariantLabels& labels);
   std::shared_ptr<ShadowMetrics> ForShadow(const ShadowLabels& labels);
   std::shared_ptr<CaptureMetrics> ForCapture(const CaptureLabels& labels);
+  std::shared_ptr<SequenceMetrics> ForSequences(const VariantLabels& labels);
+  std::shared_ptr<ModelSequenceMetrics> ForSequences(const ModelLabels& labels);
   ServerMetrics& server();
 
   /// Everything in Prometheus' text format.

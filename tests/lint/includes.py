@@ -77,6 +77,14 @@ OURS = {
     "server/scheduling": ["engine/engine.h", *VOCABULARY, "config", "server/metrics"],
     "server/routing": [*VOCABULARY, "config"],
     "server/tracing": [*VOCABULARY, "config", "server/logging", "server/scheduling"],
+    "server/sequence": [
+        "engine/engine.h",
+        *VOCABULARY,
+        "config",
+        "server/metrics",
+        "server/routing",
+        "server/scheduling",
+    ],
     "server/capture": [
         "engine/engine.h",
         *VOCABULARY,
@@ -92,6 +100,7 @@ OURS = {
         "server/logging",
         "server/metrics",
         "server/scheduling",
+        "server/sequence",
         "server/routing",
     ],
     "server/rpc": [
@@ -103,6 +112,7 @@ OURS = {
         "proto",
         "server/metrics",
         "server/scheduling",
+        "server/sequence",
         "server/repository",
         "server/routing",
         "server/tracing",
@@ -130,6 +140,7 @@ OURS = {
         "proto",
         "server/metrics",
         "server/scheduling",
+        "server/sequence",
         "server/repository",
         "server/routing",
         "server/rpc",

@@ -1,0 +1,356 @@
+#include "server/sequence/sequence_store.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+
+#include "engine/tensor/status.h"
+
+namespace octet {
+
+/// A live sequence, or one that was and still holds requests. All but `id` and the bytes of `states` belong to the store's lock;
+/// the bytes belong to the request whose turn it is.
+struct Sequence {
+  Sequence(SequenceId name, SequenceHome where)
+      : id(std::move(name)),
+        home(std::move(where)),
+        states(AllocateAligned(2 * home.layout->bytes)) {}
+
+  size_t state_bytes() const { return 2 * home.layout->bytes; }
+
+  const SequenceId id;
+  SequenceHome home;
+  const std::shared_ptr<std::byte[]> states;  ///< Two copies.
+  std::optional<int> current;                 ///< Which of them is the state; none = the initial.
+  std::deque<SequenceStep*> steps;            ///< In order of arrival.
+  bool advancing = false;                     ///< A thread is in Advance, and looks again.
+  bool live = false;
+  bool is_idle = false;
+  absl::Status over;  ///< Why what it holds will not run.
+  TimePoint idle_since;
+  TimePoint drain_until = kNever;
+  std::list<std::shared_ptr<Sequence>>::iterator place;  ///< While it is live.
+};
+
+namespace {
+
+std::string NameOf(const SequenceId& id) {
+  if (const auto* text = std::get_if<std::string>(&id)) return "'" + *text + "'";
+  return std::to_string(std::get<uint64_t>(id));
+}
+
+}  // namespace
+
+SequenceStep::~SequenceStep() {
+  if (sequence_ == nullptr) return;  // it never got in
+  {
+    absl::MutexLock lock(&store_->mutex_);
+    store_->Leave(*this);
+  }
+  store_->Advance(*sequence_);
+}
+
+void SequenceStep::AwaitTurn(size_t bytes, Run run) {
+  // When `run` was called this object may be gone.
+  const std::shared_ptr<SequenceStore> store = store_;
+  const std::shared_ptr<Sequence> sequence = sequence_;
+  absl::Status room;
+  {
+    absl::MutexLock lock(&store->mutex_);
+    if (sequence->steps.front() != this) room = store->CheckRoom(bytes);
+    if (room.ok()) {
+      bytes_ = bytes;
+      run_ = std::move(run);
+      phase_ = Phase::kWaiting;
+      store->waiting_bytes_ += bytes;
+      ++store->waiting_requests_;
+      store->metrics_->waiting.Add(1);
+    }
+  }
+  if (!room.ok()) return std::move(run)(room);
+  store->Advance(*sequence);
+}
+
+std::vector<ConstTensorView> SequenceStep::Inputs(std::vector<ConstTensorView> from_client,
+                                                  OutputSink& answer) {
+  answer_ = &answer;
+  const StateLayout& layout = *home_.layout;
+  std::vector<ConstTensorView> inputs(from_client.size() + layout.states.size());
+  for (size_t i = 0; i < from_client.size(); ++i) inputs[layout.input_places[i]] = from_client[i];
+  for (const StateTensor& state : layout.states) {
+    inputs[state.input] = state.initial.view();
+    if (reads_ != nullptr) inputs[state.input].data = reads_ + state.offset;
+  }
+  return inputs;
+}
+
+void* SequenceStep::Reserve(size_t index, const TensorSpec& spec) {
+  const StateLayout::OutputPlace& place = home_.layout->outputs[index];
+  if (!place.is_state) return answer_->Reserve(place.index, spec);
+  const StateTensor& state = home_.layout->states[place.index];
+  if (!(spec == state.spec)) return nullptr;  // Commit says so
+  ++written_;
+  return writes_ + state.offset;
+}
+
+absl::Status SequenceStep::TakeStrings(size_t index, ConstTensorView strings) {
+  return answer_->TakeStrings(home_.layout->outputs[index].index, strings);
+}
+
+absl::Status SequenceStep::Commit() {
+  if (written_ != home_.layout->states.size()) {
+    return Internal("a state came in another shape than the model's input has: model '{}'",
+                    store_->model_);
+  }
+  SequenceStore::Gone gone;
+  absl::MutexLock lock(&store_->mutex_);
+  committed_ = true;
+  sequence_->current = writes_ == sequence_->states.get() ? 0 : 1;
+  if (end_) {
+    store_->Detach(*sequence_, SequenceEnd::kEnd, gone);
+    sequence_->over = store_->NoStart(sequence_->id);
+  }
+  return absl::OkStatus();
+}
+
+void SequenceStore::SetLimits(const SequenceLimits& limits) {
+  absl::MutexLock lock(&mutex_);
+  limits_ = limits;
+  closed_ = false;
+}
+
+absl::StatusOr<std::unique_ptr<SequenceStep>> SequenceStore::Enter(
+    const SequenceCall& call, std::optional<SequenceHome> home) {
+  std::unique_ptr<SequenceStep> step(new SequenceStep(shared_from_this(), call.start, call.end));
+  std::shared_ptr<Sequence> sequence;
+  if (call.start) {
+    sequence = std::make_shared<Sequence>(call.id, *std::move(home));
+    sequence->steps.push_back(step.get());
+  }
+  Gone gone;
+  absl::MutexLock lock(&mutex_);
+  const TimePoint now = clock_.Now();
+  ExpireIdle(now, gone);
+  if (call.start) {
+    OCTET_RETURN_IF_ERROR(Add(sequence, now, gone));
+  } else {
+    OCTET_ASSIGN_OR_RETURN(sequence, FindLive(call.id, now, gone));
+    sequence->steps.push_back(step.get());
+  }
+  if (sequence->is_idle) busy_.splice(busy_.end(), idle_, sequence->place);
+  sequence->is_idle = false;
+  step->home_ = sequence->home;
+  step->sequence_ = std::move(sequence);
+  return step;
+}
+
+absl::Status SequenceStore::Add(const std::shared_ptr<Sequence>& sequence, TimePoint now,
+                                Gone& gone) {
+  if (closed_) return Refuse(SequenceRefusal::kReplaced, MustRestart(sequence->id));
+  const auto& home = sequence->home.version;
+  const bool replaced = std::ranges::any_of(replaced_, [&](const auto& version) {
+    return !version.owner_before(home) && !home.owner_before(version);
+  });
+  if (replaced) {
+    sequence->drain_until = now + limits_.drain;
+    draining_ = true;
+  }
+  if (const auto before = live_.find(sequence->id); before != live_.end()) {
+    Detach(**before->second, SequenceEnd::kRestart, gone);
+  } else if (live_.size() >= limits_.max_sequences) {
+    return Refuse(SequenceRefusal::kTooMany,
+                  MakeError(absl::StatusCode::kResourceExhausted,
+                            "too many sequences, at most {} are live: model '{}'",
+                            limits_.max_sequences, model_));
+  }
+  List node = {sequence};
+  sequence->place = node.begin();
+  live_.emplace(sequence->id, node.begin());
+  busy_.splice(busy_.end(), node);
+  cut_off_.erase(sequence->id);
+  sequence->live = true;
+  SequenceMetrics& metrics = *sequence->home.metrics;
+  metrics.started.Add();
+  metrics.live.Add(1);
+  metrics.state_bytes.Add(static_cast<double>(sequence->state_bytes()));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Sequence>> SequenceStore::FindLive(const SequenceId& id,
+                                                                  TimePoint now, Gone& gone) {
+  const auto found = live_.find(id);
+  if (found != live_.end() && (*found->second)->drain_until <= now) {
+    CutOff(**found->second, now, gone);
+  } else if (found != live_.end()) {
+    return *found->second;
+  }
+  if (cut_off_.contains(id)) return Refuse(SequenceRefusal::kReplaced, MustRestart(id));
+  return Refuse(SequenceRefusal::kNoStart, NoStart(id));
+}
+
+void SequenceStore::Replace(const std::shared_ptr<const ModelVersion>& before,
+                            const std::vector<SequenceHome>& homes) {
+  const auto move = [&](Sequence& sequence, TimePoint drain_until) {
+    if (sequence.home.version != before) return;
+    const auto same = std::ranges::find_if(homes, [&](const SequenceHome& home) {
+      return home.route.precision == sequence.home.route.precision &&
+             home.model == sequence.home.model && home.layout->Continues(*sequence.home.layout);
+    });
+    if (same == homes.end()) {
+      sequence.drain_until = drain_until;
+      return;
+    }
+    sequence.home.version = same->version;
+    sequence.home.layout = same->layout;
+  };
+  absl::MutexLock lock(&mutex_);
+  std::erase_if(replaced_, [](const auto& version) { return version.expired(); });
+  replaced_.push_back(before);
+  const TimePoint drain_until = clock_.Now() + limits_.drain;
+  for (const auto& sequence : busy_) move(*sequence, drain_until);
+  for (const auto& sequence : idle_) move(*sequence, drain_until);
+  draining_ = true;
+}
+
+void SequenceStore::Expire() {
+  Gone gone;
+  absl::MutexLock lock(&mutex_);
+  const TimePoint now = clock_.Now();
+  ExpireIdle(now, gone);
+  std::erase_if(cut_off_, [&](const auto& item) { return item.second + limits_.idle <= now; });
+  if (!draining_) return;
+  draining_ = false;
+  for (auto* list : {&busy_, &idle_}) {
+    for (auto it = list->begin(); it != list->end();) {
+      Sequence& sequence = **it++;
+      draining_ |= sequence.drain_until != kNever && sequence.drain_until > now;
+      if (sequence.drain_until <= now) CutOff(sequence, now, gone);
+    }
+  }
+}
+
+void SequenceStore::EndAll() {
+  Gone gone;
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+  const TimePoint now = clock_.Now();
+  while (!busy_.empty()) CutOff(*busy_.front(), now, gone);
+  while (!idle_.empty()) CutOff(*idle_.front(), now, gone);
+}
+
+size_t SequenceStore::live() const {
+  absl::MutexLock lock(&mutex_);
+  return live_.size();
+}
+
+absl::Status SequenceStore::NoStart(const SequenceId& id) const {
+  return InvalidArgument(
+      "inference request for sequence {} to model '{}' must specify the START flag on the first "
+      "request of the sequence",
+      NameOf(id), model_);
+}
+
+absl::Status SequenceStore::MustRestart(const SequenceId& id) const {
+  return MakeError(absl::StatusCode::kUnavailable,
+                   "the version that the sequence ran on is gone, start it again: sequence {} of "
+                   "model '{}'",
+                   NameOf(id), model_);
+}
+
+absl::Status SequenceStore::CheckRoom(size_t bytes) const {
+  if (waiting_requests_ < limits_.max_waiting_requests &&
+      (waiting_requests_ == 0 || waiting_bytes_ + bytes <= limits_.max_waiting_bytes)) {
+    return absl::OkStatus();
+  }
+  return Refuse(SequenceRefusal::kTooManyWait,
+                MakeError(absl::StatusCode::kResourceExhausted,
+                          "too many requests wait for their turn in a sequence, at most {} with {} "
+                          "bytes: model '{}'",
+                          limits_.max_waiting_requests, limits_.max_waiting_bytes, model_));
+}
+
+absl::Status SequenceStore::Refuse(SequenceRefusal why, absl::Status status) const {
+  metrics_->refused.Add(static_cast<size_t>(why));
+  return status;
+}
+
+void SequenceStore::Detach(Sequence& sequence, SequenceEnd why, Gone& gone) {
+  if (!sequence.live) return;
+  sequence.live = false;
+  SequenceMetrics& metrics = *sequence.home.metrics;
+  metrics.ended.Add(static_cast<size_t>(why));
+  metrics.live.Add(-1);
+  metrics.state_bytes.Add(-static_cast<double>(sequence.state_bytes()));
+  live_.erase(sequence.id);
+  gone.push_back(std::move(*sequence.place));
+  (sequence.is_idle ? idle_ : busy_).erase(sequence.place);
+}
+
+void SequenceStore::CutOff(Sequence& sequence, TimePoint now, Gone& gone) {
+  cut_off_[sequence.id] = now;
+  sequence.over = MustRestart(sequence.id);
+  Detach(sequence, SequenceEnd::kReplaced, gone);
+}
+
+void SequenceStore::ExpireIdle(TimePoint now, Gone& gone) {
+  while (!idle_.empty() && idle_.front()->idle_since + limits_.idle <= now) {
+    Detach(*idle_.front(), SequenceEnd::kIdle, gone);
+  }
+}
+
+void SequenceStore::Leave(SequenceStep& step) {
+  Sequence& sequence = *step.sequence_;
+  sequence.steps.erase(std::ranges::find(sequence.steps, &step));  // nearly always the first
+  if (step.start_ && !step.committed_) {
+    Gone gone;  // the step holds it, too
+    Detach(sequence, SequenceEnd::kFailedStart, gone);
+    if (sequence.over.ok()) sequence.over = NoStart(sequence.id);
+  }
+  if (!sequence.live || !sequence.steps.empty()) return;
+  sequence.idle_since = clock_.Now();
+  sequence.is_idle = true;
+  idle_.splice(idle_.end(), busy_, sequence.place);
+}
+
+SequenceStep* SequenceStore::TakeNext(Sequence& sequence) {
+  if (sequence.steps.empty()) return nullptr;
+  auto next = sequence.steps.begin();
+  if (!sequence.over.ok()) {
+    next = std::ranges::find_if(sequence.steps, [](const SequenceStep* step) {
+      return step->phase_ == SequenceStep::Phase::kWaiting;
+    });
+    if (next == sequence.steps.end()) return nullptr;
+  }
+  SequenceStep& step = **next;
+  if (step.phase_ != SequenceStep::Phase::kWaiting) return nullptr;
+  step.phase_ = SequenceStep::Phase::kRunning;
+  --waiting_requests_;
+  metrics_->waiting.Add(-1);
+  waiting_bytes_ -= step.bytes_;
+  const size_t bytes = sequence.home.layout->bytes;
+  if (sequence.current) step.reads_ = sequence.states.get() + (*sequence.current == 0 ? 0 : bytes);
+  step.writes_ = sequence.states.get() + (sequence.current == 0 ? bytes : 0);
+  return &step;
+}
+
+void SequenceStore::Advance(Sequence& sequence) {
+  while (true) {
+    SequenceStep::Run run;
+    absl::Status turn;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (sequence.advancing) return;
+      SequenceStep* next = TakeNext(sequence);
+      if (next == nullptr) return;
+      sequence.advancing = true;
+      run = std::move(next->run_);
+      turn = sequence.over;
+    }
+    // What it does may end the request, whose place then asks for the next one: that is this loop's, not a deeper call's.
+    std::move(run)(turn);
+    absl::MutexLock lock(&mutex_);
+    sequence.advancing = false;
+  }
+}
+
+}  // namespace octet
