@@ -30,7 +30,7 @@ namespace {
 /// it closes ends as CANCELLED, which clients do not take for "try another server".
 constexpr std::chrono::milliseconds kRefusing{500};
 
-/// How exactly the windows of guards end.
+/// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
 
 void LookAtGuards(const ModelRepository& repository, TimePoint now) {
@@ -40,6 +40,14 @@ void LookAtGuards(const ModelRepository& repository, TimePoint now) {
     for (const ServedVariant& variant : version->variants) {
       if (variant.guard != nullptr) variant.guard->Look(now);
     }
+  }
+}
+
+void ExpireSequences(const ModelRepository& repository) {
+  const auto versions = repository.List("", "");
+  if (!versions.ok()) return;  // no model
+  for (const auto& version : *versions) {
+    if (version->sequences != nullptr) version->sequences->store->Expire();
   }
 }
 
@@ -96,7 +104,8 @@ class ServerProcess final : public Server {
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   const std::string& address = config_.listen.address;
-  OCTET_ASSIGN_OR_RETURN(repository_, ModelRepository::Create(config_, plan.threads, metrics_));
+  OCTET_ASSIGN_OR_RETURN(repository_,
+                         ModelRepository::Create(config_, plan.threads, metrics_, clock_));
   if (config_.listen.shared_memory) {
     shared_memory_.emplace(static_cast<uint64_t>(config_.limits.max_message_bytes));
   }
@@ -134,8 +143,10 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
 }
 
 absl::Status ServerProcess::Load(const std::stop_token& stop) {
-  guards_.emplace("guards", kGuardInterval, clock_,
-                  [this](const std::stop_token&) { LookAtGuards(*repository_, clock_.Now()); });
+  guards_.emplace("guards", kGuardInterval, clock_, [this](const std::stop_token&) {
+    LookAtGuards(*repository_, clock_.Now());
+    ExpireSequences(*repository_);
+  });
   if (!config_.capture.path.empty()) {
     captures_.emplace("captures", std::chrono::seconds(config_.capture.write_seconds), clock_,
                       [this](const std::stop_token&) { WriteCaptures(*repository_); });
@@ -162,7 +173,8 @@ bool ServerProcess::Drain(TimePoint deadline) {
   if (poller_) poller_->Stop();
   if (guards_) guards_->Stop();
   if (captures_) captures_->Stop();
-  dispatcher_.Close();  // no batch waits to become full any more
+  dispatcher_
+      .Flush();  // no batch waits to become full any more; what waits for its turn in a sequence is taken
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});

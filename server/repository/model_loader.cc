@@ -40,6 +40,19 @@ void CloseCapture(const ModelVersion& version, const RequestCapture* next) {
   if (version.capture != nullptr && version.capture.get() != next) version.capture->Close();
 }
 
+/// Lets the sequences of a version go on in `next`, which may be null, where it serves the same models.
+void LeaveSequences(const std::shared_ptr<const ModelVersion>& version,
+                    const std::shared_ptr<const ModelVersion>& next) {
+  if (version->sequences == nullptr) return;
+  std::vector<SequenceHome> homes;
+  if (next != nullptr && next->sequences != nullptr) {
+    for (const ServedVariant& variant : next->variants) {
+      if (variant.ready()) homes.push_back(HomeOf(next, {.precision = variant.precision}));
+    }
+  }
+  version->sequences->store->Replace(version, homes);
+}
+
 void LogLoaded(std::string_view model, int64_t number, Precision precision,
                const LoadedVariant& loaded) {
   const std::map<std::string, double> share = loaded.certificate.MacShare();
@@ -56,15 +69,17 @@ void LogLoaded(std::string_view model, int64_t number, Precision precision,
 }  // namespace
 
 ModelLoader::ModelLoader(std::string name, const ServerConfig& config, int worker_threads,
-                         MetricsRegistry& metrics, Publish publish)
+                         MetricsRegistry& metrics, Clock& clock, Publish publish)
     : name_(std::move(name)),
       server_(config),
       worker_threads_(worker_threads),
       metrics_(metrics),
+      clock_(clock),
       publish_(std::move(publish)) {}
 
 ModelLoader::~ModelLoader() {
   for (auto& [unused, version] : versions_) TakeOut(version, "");
+  if (sequences_ != nullptr) sequences_->EndAll();
 }
 
 bool ModelLoader::ready() const {
@@ -93,6 +108,7 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   } else {
     problem_ = config_problem_;
   }
+  FollowSequences();
   for (const int64_t number : wanted) {
     CatalogueVersion& row = versions_[number].row;
     if (row.state != VersionState::kReady) row = {.state = VersionState::kLoading};
@@ -104,6 +120,27 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   }
   Retire(wanted, files);
   PublishRow();
+  if (sequences_ != nullptr && !ready()) sequences_->EndAll();
+}
+
+void ModelLoader::FollowSequences() {
+  if (!settings_) return;
+  const ModelConfig& config = settings_->config;
+  if (config.state.empty()) {
+    if (sequences_ != nullptr) sequences_->EndAll();
+    sequences_ = nullptr;
+    return;
+  }
+  if (sequences_ == nullptr) {
+    sequences_ =
+        std::make_shared<SequenceStore>(name_, clock_, metrics_.ForSequences(ModelLabels{name_}));
+  }
+  sequences_->SetLimits(
+      {.max_sequences = static_cast<size_t>(config.sequences.max_sequences),
+       .idle = std::chrono::seconds(config.sequences.idle_seconds),
+       .drain = std::chrono::seconds(config.sequences.drain_seconds),
+       .max_waiting_requests = static_cast<size_t>(settings_->batching.max_queue_requests),
+       .max_waiting_bytes = static_cast<size_t>(settings_->batching.max_queue_bytes)});
 }
 
 void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
@@ -203,6 +240,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                              .statistics = version.statistics,
                              .labels = settings_->labels,
                              .capture_path = server_.capture.path,
+                             .sequences = sequences_,
                              .before = row.served},
                             metrics_);
   if (!built.ok()) {
@@ -219,6 +257,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
   if (row.served != nullptr) {
     RetireShadow(*row.served);
     CloseCapture(*row.served, (*built)->capture.get());
+    LeaveSequences(row.served, *built);
   }
   row = {.reason = ReasonsOf(**built), .served = *std::move(built)};
   ShowReady(*row.served, version.variants);
@@ -255,6 +294,7 @@ void ModelLoader::TakeOut(Version& version, std::string reason) {
     ShowGone(*version.row.served);
     RetireShadow(*version.row.served);
     CloseCapture(*version.row.served, nullptr);
+    LeaveSequences(version.row.served, nullptr);
     for (const ServedVariant& variant : version.row.served->variants) {
       if (variant.queue != nullptr) leaving.push_back(variant.queue);
     }
@@ -268,6 +308,7 @@ void ModelLoader::TakeOut(Version& version, std::string reason) {
 
 void ModelLoader::Unload() {
   for (auto& [unused, version] : versions_) TakeOut(version, std::string(kUnloadedReason));
+  if (sequences_ != nullptr) sequences_->EndAll();
   problem_ = kUnloadedReason;
   unloaded_ = true;
   status_ = absl::OkStatus();

@@ -26,9 +26,9 @@ class ModelLoader {
   /// Puts a new row into the catalogue.
   using Publish = std::function<void(std::shared_ptr<const CatalogueModel>)>;
 
-  /// `config` and `metrics` outlive it.
+  /// `config`, `metrics` and `clock`, the sequences', outlive it.
   ModelLoader(std::string name, const ServerConfig& config, int worker_threads,
-              MetricsRegistry& metrics, Publish publish);
+              MetricsRegistry& metrics, Clock& clock, Publish publish);
   /// Takes the model out of service.
   ~ModelLoader();
   ModelLoader(const ModelLoader&) = delete;
@@ -61,6 +61,8 @@ class ModelLoader {
   void FollowVariant(int64_t number, Precision precision, const VariantFile& file, bool retry,
                      VariantState& state);
   void Rebuild(int64_t number, Version& version);
+  /// Makes, bounds or ends the sequences as the settings say.
+  void FollowSequences();
   /// Takes the versions out that are not in `wanted`.
   void Retire(const std::vector<int64_t>& wanted, const ModelFiles& files);
   void TakeOut(Version& version, std::string reason);
@@ -71,7 +73,9 @@ class ModelLoader {
   const ServerConfig& server_;
   const int worker_threads_;
   MetricsRegistry& metrics_;
+  Clock& clock_;
   const Publish publish_;
+  std::shared_ptr<SequenceStore> sequences_;  ///< Null without `state`.
 
   std::optional<ModelSettings> settings_;  ///< The last that were right.
   /// Of model.yaml and rollout.yaml as they were read last, right or wrong.

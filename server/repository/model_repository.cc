@@ -19,8 +19,9 @@ namespace {
 
 class FolderRepository final : public ModelRepository {
  public:
-  FolderRepository(const ServerConfig& config, int worker_threads, MetricsRegistry& metrics)
-      : config_(config), worker_threads_(worker_threads), metrics_(metrics) {}
+  FolderRepository(const ServerConfig& config, int worker_threads, MetricsRegistry& metrics,
+                   Clock& clock)
+      : config_(config), worker_threads_(worker_threads), metrics_(metrics), clock_(clock) {}
 
   absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(
       std::string_view model, std::string_view version) const override {
@@ -70,6 +71,7 @@ class FolderRepository final : public ModelRepository {
   const ServerConfig config_;
   const int worker_threads_;
   MetricsRegistry& metrics_;
+  Clock& clock_;
 
   /// Held through a load, so that there is one at a time. Before `mutex_`.
   mutable absl::Mutex loading_;
@@ -85,7 +87,7 @@ FolderRepository::Known& FolderRepository::Get(const std::string& name) {
   Known& known = known_[name];
   if (known.loader == nullptr) {
     known.loader = std::make_unique<ModelLoader>(
-        name, config_, worker_threads_, metrics_,
+        name, config_, worker_threads_, metrics_, clock_,
         [this, name](std::shared_ptr<const CatalogueModel> row) {
           Swap([&](Catalogue& catalogue) { catalogue.models[name] = std::move(row); });
         });
@@ -174,19 +176,21 @@ absl::Status FolderRepository::CheckAll() const {
 
 absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Create(const ServerConfig& config,
                                                                          int worker_threads,
-                                                                         MetricsRegistry& metrics) {
+                                                                         MetricsRegistry& metrics,
+                                                                         Clock& clock) {
   std::error_code error;
   if (!std::filesystem::is_directory(config.repository.path, error)) {
     return NotFound("model repository is no folder: '{}'", config.repository.path);
   }
-  return std::make_unique<FolderRepository>(config, worker_threads, metrics);
+  return std::make_unique<FolderRepository>(config, worker_threads, metrics, clock);
 }
 
 absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Open(const ServerConfig& config,
                                                                        int worker_threads,
-                                                                       MetricsRegistry& metrics) {
+                                                                       MetricsRegistry& metrics,
+                                                                       Clock& clock) {
   OCTET_ASSIGN_OR_RETURN(std::unique_ptr<ModelRepository> repository,
-                         Create(config, worker_threads, metrics));
+                         Create(config, worker_threads, metrics, clock));
   repository->Poll();
   if (config.repository.strict) OCTET_RETURN_IF_ERROR(repository->CheckAll());
   return repository;

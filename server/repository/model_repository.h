@@ -52,15 +52,18 @@ struct IndexEntry {
 class ModelRepository {
  public:
   /// Makes a repository that has not read its folder yet: every look-up fails until Poll was called.
-  /// NOT_FOUND when the folder does not exist.
+  /// NOT_FOUND when the folder does not exist. `clock` is the
+  /// sequences'.
   static absl::StatusOr<std::unique_ptr<ModelRepository>> Create(const ServerConfig& config,
                                                                  int worker_threads,
-                                                                 MetricsRegistry& metrics);
+                                                                 MetricsRegistry& metrics,
+                                                                 Clock& clock = Clock::Real());
   /// Create and Poll. A broken model is UNAVAILABLE and the rest serves, unless
   /// config.repository.strict: then as CheckAll.
   static absl::StatusOr<std::unique_ptr<ModelRepository>> Open(const ServerConfig& config,
                                                                int worker_threads,
-                                                               MetricsRegistry& metrics);
+                                                               MetricsRegistry& metrics,
+                                                               Clock& clock = Clock::Real());
   virtual ~ModelRepository() = default;
 
   /// Returns the version that answers: the highest ready one for an empty `version` or the name of a

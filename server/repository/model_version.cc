@@ -11,4 +11,13 @@ const ServedVariant* ModelVersion::Find(Precision precision) const {
 
 bool ModelVersion::ready() const { return std::ranges::any_of(variants, &ServedVariant::ready); }
 
+SequenceHome HomeOf(const std::shared_ptr<const ModelVersion>& version, const Route& route) {
+  const ServedVariant& variant = *version->Find(route.precision);
+  return {.version = version,
+          .route = route,
+          .model = variant.queue->target().model.get(),
+          .layout = version->sequences->layout,
+          .metrics = variant.sequence_metrics};
+}
+
 }  // namespace octet

@@ -18,6 +18,7 @@
 #include "server/repository/version_statistics.h"
 #include "server/routing/routing.h"
 #include "server/scheduling/variant_queue.h"
+#include "server/sequence/sequence_store.h"
 
 namespace octet {
 
@@ -28,6 +29,7 @@ struct ServedVariant {
   std::shared_ptr<VariantQueue> queue;
   std::shared_ptr<VariantMetrics> metrics;
   std::shared_ptr<VariantGuard> guard;  ///< Null without rules, and while it cannot answer.
+  std::shared_ptr<SequenceMetrics> sequence_metrics;  ///< Null without state.
   std::optional<Nanoseconds> run_time;  ///< Of one row alone, measured when it was loaded.
   Certificate certificate;  ///< Of the plan for one row; empty while not ready or when shapes vary.
   std::string reason;
@@ -47,21 +49,31 @@ struct ServedShadow {
   std::atomic<bool> failure_logged{false};  ///< The first failed copy is an event, all are counted.
 };
 
+/// What makes a version's requests parts of sequences. Immutable but for the store, which all versions of the model share.
+struct ServedSequences {
+  std::shared_ptr<SequenceStore> store;
+  std::shared_ptr<const StateLayout> layout;
+  std::vector<InputRecipe> recipes;  ///< Of layout->clients.
+  ModelConfig::Sequences bounds;
+};
+
 /// What requests for a version need, found with one look-up. Immutable: who holds one may go on
 /// using it after a reload or an unload; its queues stay valid until the last holder is gone.
 struct ModelVersion {
   std::string model;
   int64_t number = 0;
   std::string version;  ///< `number` as text, as answers echo it.
-  Signature signature;  ///< Of its ready variants, which agree; else of none: empty.
+  /// Of its ready variants, which agree; else of none: empty. Without its states.
+  Signature signature;
   ServerConfig::Batching batching;
   std::map<std::string, WireMapping> wire;  ///< By input name.
   std::vector<std::string> labels;          ///< Of the classes, by index; empty when unknown.
   ModelConfig::Routing routing;
   RouteTable routes;
-  std::vector<ServedVariant> variants;      ///< In the order of Precision.
-  std::shared_ptr<ServedShadow> shadow;     ///< Null without routing.shadow.
-  std::shared_ptr<RequestCapture> capture;  ///< Null without capture.
+  std::vector<ServedVariant> variants;               ///< In the order of Precision.
+  std::shared_ptr<ServedShadow> shadow;              ///< Null without routing.shadow.
+  std::shared_ptr<RequestCapture> capture;           ///< Null without capture.
+  std::shared_ptr<const ServedSequences> sequences;  ///< Null without state.
   std::shared_ptr<VersionStatistics> statistics;
   std::shared_ptr<const Experiment> experiment;
 
@@ -70,5 +82,8 @@ struct ModelVersion {
   /// True when at least one variant answers.
   bool ready() const;
 };
+
+/// Where a sequence lives that `route` was chosen for. Requires: sequences, and the route's precision is ready.
+SequenceHome HomeOf(const std::shared_ptr<const ModelVersion>& version, const Route& route);
 
 }  // namespace octet

@@ -123,6 +123,9 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
         metrics.ForVariant({parts.model, version->version, std::string(PrecisionName(precision))});
     OCTET_RETURN_IF_ERROR(AddQueue(parts, state, reference, served));
   }
+  if (reference != nullptr && parts.sequences != nullptr) {
+    OCTET_RETURN_IF_ERROR(AddSequences(parts.config, parts.sequences, metrics, *version));
+  }
   version->shadow = MakeShadow(*version, metrics);
   if (reference != nullptr) {
     OCTET_ASSIGN_OR_RETURN(version->capture, MakeCapture(parts, *reference, metrics));
@@ -133,6 +136,23 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->experiment =
       goes_on ? parts.before->experiment : std::make_shared<const Experiment>(*version);
   return version;
+}
+
+absl::Status AddSequences(const ModelConfig& config, std::shared_ptr<SequenceStore> store,
+                          MetricsRegistry& metrics, ModelVersion& version) {
+  OCTET_ASSIGN_OR_RETURN(StateLayout layout, StateLayout::Make(version.signature, config.state));
+  version.signature = layout.clients;
+  auto sequences = std::make_shared<ServedSequences>();
+  sequences->store = std::move(store);
+  OCTET_ASSIGN_OR_RETURN(sequences->recipes, MakeRecipes(layout.clients, config.wire));
+  sequences->layout = std::make_shared<const StateLayout>(std::move(layout));
+  sequences->bounds = config.sequences;
+  version.sequences = std::move(sequences);
+  for (ServedVariant& variant : version.variants) {
+    variant.sequence_metrics = metrics.ForSequences(VariantLabels{
+        version.model, version.version, std::string(PrecisionName(variant.precision))});
+  }
+  return absl::OkStatus();
 }
 
 void AddGuards(ModelVersion& version) {

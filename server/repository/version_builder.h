@@ -36,6 +36,7 @@ struct VersionParts {
   std::shared_ptr<VersionStatistics> statistics;
   std::vector<std::string> labels;
   std::string capture_path;
+  std::shared_ptr<SequenceStore> sequences = nullptr;  ///< Not null when config.state asks for it.
   /// What this one replaces; null for the first. Its capture and its experiment go on where they fit.
   std::shared_ptr<const ModelVersion> before;
 };
@@ -43,10 +44,14 @@ struct VersionParts {
 /// Makes the version: queues, routes, metrics. A variant that did not load, or whose signature is
 /// not that of the first loaded one (in the order of Precision), is listed with its reason; the
 /// version itself may then have no variant that answers. INVALID_ARGUMENT when model.yaml does not
-/// fit the model: a wire mapping for an input that does not exist or cannot be mapped, or a capture as
-/// RequestCapture::Make refuses it.
+/// fit the model: a wire mapping for an input that does not exist or cannot be mapped, a capture as
+/// RequestCapture::Make refuses it, or a state as StateLayout::Make does.
 absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionParts& parts,
                                                                  MetricsRegistry& metrics);
+
+/// Makes clients of the version see the model without the states of `config`, which is not empty there. As StateLayout::Make.
+absl::Status AddSequences(const ModelConfig& config, std::shared_ptr<SequenceStore> store,
+                          MetricsRegistry& metrics, ModelVersion& version);
 
 /// Makes what routing.shadow asks for from the version's variants; null when it asks for nothing.
 std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsRegistry& metrics);

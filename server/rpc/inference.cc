@@ -7,6 +7,7 @@
 #include "server/logging/event_log.h"
 #include "server/routing/shadow.h"
 #include "server/routing/stable_hash.h"
+#include "server/rpc/sequence_request.h"
 #include "server/rpc/shadow_copy.h"
 
 namespace octet {
@@ -54,7 +55,11 @@ absl::Status Inference::Prepare(const Call& call) {
                          parts_.repository.Find(request_.model_name(), request_.model_version()));
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,
                          ReadInferOptions(request_, call.metadata, version_->routing.sticky));
-  OCTET_RETURN_IF_ERROR(ChooseVariant(options));
+  if (version_->sequences == nullptr) {
+    OCTET_RETURN_IF_ERROR(ChooseVariant(options));
+  } else {
+    OCTET_RETURN_IF_ERROR(JoinSequence(options));
+  }
   if (version_->capture != nullptr && options.capture) {
     if (const double draw = Draw(); version_->capture->Draws(draw)) capture_draw_ = draw;
   }
@@ -70,8 +75,16 @@ absl::Status Inference::Prepare(const Call& call) {
     raw_inputs = *call.raw_inputs;
   }
   OCTET_RETURN_IF_ERROR(ReadSharedInputs(request_, parts_.shared_memory, raw_inputs, inputs_));
-  OCTET_RETURN_IF_ERROR(DecodeInputs(request_, raw_inputs, version_->signature, target.recipes,
+  const std::vector<InputRecipe>& recipes =
+      step_ == nullptr ? target.recipes : version_->sequences->recipes;
+  OCTET_RETURN_IF_ERROR(DecodeInputs(request_, raw_inputs, version_->signature, recipes,
                                      target.batch.max_batch, inputs_));
+  if (step_ != nullptr && inputs_.rows != 1) {
+    return InvalidArgument(
+        "inference request to model '{}' must specify batch-size 1 due to requirements of sequence "
+        "batcher, got {}",
+        version_->model, inputs_.rows);
+  }
   return writer_.Begin(request_, *version_, parts_.shared_memory, response_);
 }
 
@@ -92,9 +105,25 @@ absl::Status Inference::ChooseVariant(const InferOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status Inference::JoinSequence(const InferOptions& options) {
+  OCTET_ASSIGN_OR_RETURN(const SequenceCall call, ReadSequenceCall(request_));
+  std::optional<SequenceHome> home;
+  if (call.start) {
+    OCTET_RETURN_IF_ERROR(ChooseVariant(options));
+    home = HomeOf(version_, route_);
+  }
+  const std::shared_ptr<SequenceStore> store = version_->sequences->store;
+  OCTET_ASSIGN_OR_RETURN(step_, store->Enter(call, std::move(home)));
+  if (!call.start) {
+    OCTET_RETURN_IF_ERROR(CheckSameHome(request_, options.precision, step_->home()));
+    version_ = step_->home().version;
+    route_ = step_->home().route;
+    variant_ = version_->Find(route_.precision);
+  }
+  return CheckNoStates(request_, *step_->home().layout);
+}
+
 void Inference::Submit() {
-  if (trace_ != nullptr) submitted_ = parts_.clock.Now();
-  variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   copied_ = version_->shadow != nullptr &&
             WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
   auto request = std::make_unique<InferenceRequest>();
@@ -111,11 +140,28 @@ void Inference::Submit() {
   request->done = [this](const absl::Status& status, const RequestTimings& timings) {
     Answer(status, timings);
   };
+  if (step_ == nullptr) return Dispatch(std::move(request));
+  const size_t bytes = request->bytes();
+  step_->AwaitTurn(bytes, [this, request = std::move(request)](const absl::Status& turn) mutable {
+    if (!turn.ok()) {
+      parts_.metrics.server().unrouted.Add(static_cast<size_t>(turn.code()));
+      return Finish(turn, {.total = parts_.clock.Now() - received_});
+    }
+    request->inputs = step_->Inputs(std::move(request->inputs), writer_);
+    request->outputs = step_.get();
+    Dispatch(std::move(request));
+  });
+}
+
+void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
+  if (trace_ != nullptr) submitted_ = parts_.clock.Now();
+  variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   parts_.dispatcher.Submit(variant_->queue, std::move(request));
 }
 
 void Inference::Answer(const absl::Status& status, const RequestTimings& timings) {
-  const absl::Status completed = status.ok() ? writer_.Complete(route_) : status;
+  absl::Status completed = status.ok() ? writer_.Complete(route_) : status;
+  if (step_ != nullptr && completed.ok()) completed = step_->Commit();
   if (!completed.ok() || !(copied_ || capture_draw_)) return Finish(completed, timings);
   Dispatcher& dispatcher = parts_.dispatcher;
   const std::shared_ptr<RequestCapture> capture = capture_draw_ ? version_->capture : nullptr;
@@ -137,6 +183,8 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
 void Inference::Finish(const absl::Status& status, const RequestTimings& timings) {
   if (access_log_) Log(status, timings);
   if (trace_ != nullptr) FinishTrace(status, timings);
+  // The next request of the sequence gets its turn behind the answer.
+  const std::unique_ptr<SequenceStep> step = std::move(step_);
   // The last thing, from the stack: this object may be gone before it returns.
   Done done = std::move(done_);
   std::move(done)(status);

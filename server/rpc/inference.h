@@ -16,6 +16,7 @@
 #include "server/rpc/response_writer.h"
 #include "server/rpc/serving_parts.h"
 #include "server/scheduling/gate.h"
+#include "server/sequence/sequence_store.h"
 #include "server/tracing/tracer.h"
 
 namespace octet {
@@ -24,6 +25,9 @@ namespace octet {
 ///
 ///     Start --refused--------------------------------------> done(error)
 ///        +---submitted---> the dispatcher: batch, run -----> done(OK or error)
+///
+/// A request to a model with state takes its place in its sequence first, and is submitted when its turn comes; its step of the
+/// sequence counts when its answer is complete.
 ///
 /// `done` is called exactly once, perhaps before Start returns; the object and the messages live until
 /// then. It is inside the gate from Start until it is destroyed, which is when the answer was sent.
@@ -60,7 +64,10 @@ class Inference {
   /// Everything that can be the client's fault.
   absl::Status Prepare(const Call& call);
   absl::Status ChooseVariant(const InferOptions& options);
+  /// The same for a model with state: the variant is that of the sequence.
+  absl::Status JoinSequence(const InferOptions& options);
   void Submit();
+  void Dispatch(std::unique_ptr<InferenceRequest> request);
   /// The worker is done with it: completes the answer, and lets a copy follow once it was given.
   void Answer(const absl::Status& status, const RequestTimings& timings);
   void Finish(const absl::Status& status, const RequestTimings& timings);
@@ -74,6 +81,7 @@ class Inference {
   std::shared_ptr<const void> messages_;
   Done done_;
   std::optional<Gate::Pass> pass_;
+  std::unique_ptr<SequenceStep> step_;  ///< Null for a model without state.
   std::atomic<bool> cancelled_{false};
   TimePoint received_;
   TimePoint deadline_ = kNever;

@@ -60,6 +60,31 @@ void DescribeConfigTensor(const TensorInfo& info, bool batches, T& tensor) {
   }
 }
 
+void DescribeSequences(const ModelVersion& version, inference::ModelSequenceBatching& batching) {
+  const ModelConfig::Sequences& bounds = version.sequences->bounds;
+  const auto idle = std::chrono::microseconds(std::chrono::seconds(bounds.idle_seconds));
+  batching.set_max_sequence_idle_microseconds(static_cast<uint64_t>(idle.count()));
+  auto& oldest = *batching.mutable_oldest();
+  oldest.set_max_candidate_sequences(bounds.max_sequences);
+  oldest.set_max_queue_delay_microseconds(
+      static_cast<uint64_t>(version.batching.max_queue_delay_us));
+  for (const StateTensor& kept : version.sequences->layout->states) {
+    auto& state = *batching.add_state();
+    state.set_input_name(kept.input_name);
+    state.set_output_name(kept.output_name);
+    state.set_data_type(ToDataType(kept.spec.dtype));
+    for (int i = version.signature.batches ? 1 : 0; i < kept.spec.shape.rank(); ++i) {
+      state.add_dims(kept.spec.shape[i]);
+    }
+    if (!kept.starts_at_zero) continue;
+    auto& initial = *state.add_initial_state();
+    initial.set_name(kept.input_name);
+    initial.set_data_type(state.data_type());
+    *initial.mutable_dims() = state.dims();
+    initial.set_zero_data(true);
+  }
+}
+
 std::string ReadyPrecisions(const ModelVersion& version) {
   std::string names;
   for (const ServedVariant& variant : version.variants) {
@@ -112,7 +137,9 @@ void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config)
   instances.set_name(version.model);
   instances.set_count(1);
   instances.set_kind(inference::ModelInstanceGroup::KIND_CPU);
-  if (batches) {
+  if (version.sequences != nullptr) {
+    DescribeSequences(version, *config.mutable_sequence_batching());
+  } else if (batches) {
     config.mutable_dynamic_batching()->set_max_queue_delay_microseconds(
         static_cast<uint64_t>(version.batching.max_queue_delay_us));
   }

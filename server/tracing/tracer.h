@@ -48,7 +48,8 @@ struct TracedRequest {
   std::string_view route;
   int64_t rows = 0;
   TimePoint received;
-  std::optional<TimePoint> submitted;  ///< Decoded and given to the scheduler.
+  /// Decoded, its turn in its sequence come, and given to the scheduler.
+  std::optional<TimePoint> submitted;
   RequestTimings timings;
   const absl::Status& status;
 };

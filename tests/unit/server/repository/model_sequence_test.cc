@@ -1,0 +1,128 @@
+// What becomes of live sequences when a repository's files change.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "server/repository/model_repository.h"
+#include "tests/support/accumulating_model.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/model_folder.h"
+
+namespace octet {
+namespace model_sequence_test {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr std::string_view kState =
+    "state: {before: {output: total}}\nsequences: {drain_seconds: 20, idle_seconds: 1000}\n";
+
+class ModelSequenceTest : public ::testing::Test {
+ protected:
+  void Open() {
+    ServerConfig config;
+    config.repository.path = folder_.path();
+    auto opened = ModelRepository::Open(config, 1, metrics_, clock_);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    repository_ = *std::move(opened);
+  }
+  std::shared_ptr<const ModelVersion> Find() { return *repository_->Find("net", ""); }
+
+  /// Enters a sequence as a request that finds the version now; where it runs, or why not.
+  absl::StatusOr<SequenceHome> Enter(uint64_t id, bool start = false) {
+    const auto version = Find();
+    std::optional<SequenceHome> home;
+    if (start) home = HomeOf(version, {.precision = Precision::kFp32});
+    auto step = version->sequences->store->Enter({id, start}, home);
+    if (!step.ok()) return step.status();
+    // Answered: an empty layout's worth of states is written.
+    (*step)->AwaitTurn(0, [](const absl::Status& turn) { EXPECT_TRUE(turn.ok()); });
+    for (const StateTensor& state : (*step)->home().layout->states) {
+      EXPECT_NE((*step)->Reserve(1, state.spec), nullptr);
+    }
+    EXPECT_TRUE((*step)->Commit().ok());
+    return (*step)->home();
+  }
+
+  ModelFolder folder_;
+  FakeClock clock_;
+  MetricsRegistry metrics_{{}};
+  std::unique_ptr<ModelRepository> repository_;
+};
+
+TEST_F(ModelSequenceTest, AChangedModelYamlMovesSequencesToWhatServesTheSameModel) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  const auto before = Find();
+  folder_.Write("net/model.yaml", std::string(kState) + "batching: {max_queue_requests: 9}\n");
+  ASSERT_TRUE(repository_->Load("net").ok());
+  ASSERT_NE(Find(), before);
+  clock_.Advance(std::chrono::seconds(100));
+  Find()->sequences->store->Expire();
+  const auto home = Enter(1);
+  ASSERT_TRUE(home.ok()) << home.status();
+  EXPECT_EQ(home->version, Find());
+}
+
+TEST_F(ModelSequenceTest, ANewVersionLetsSequencesDrainOnTheOldOne) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  folder_.Write("net/2/fp32.onnx", AccumulatingGraph(2));
+  ASSERT_TRUE(repository_->Load("net").ok());
+  ASSERT_EQ(Find()->number, 2);
+  EXPECT_EQ(Enter(1)->version->number, 1);
+  EXPECT_EQ(Enter(2, true)->version->number, 2);
+  EXPECT_EQ(repository_->Index(true).size(), 1U);
+  clock_.Advance(std::chrono::seconds(20));
+  const absl::Status over = Enter(1).status();
+  EXPECT_TRUE(absl::IsUnavailable(over)) << over;
+  EXPECT_THAT(std::string(Message(over)), HasSubstr("start it again: sequence 1 of model 'net'"));
+  EXPECT_TRUE(Enter(2).ok());
+  EXPECT_EQ(Enter(1, true)->version->number, 2);
+  EXPECT_THAT(metrics_.Text(),
+              HasSubstr("octet_live_sequences{model=\"net\",version=\"2\",precision=\"fp32\"} 2"));
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("octet_live_sequences{model=\"net\",version=\"1\"")))
+      << "nobody holds the old version any more";
+}
+
+TEST_F(ModelSequenceTest, AnUnloadedModelHasNoSequencesAndKeepsNoMemory) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  const std::weak_ptr<const ModelVersion> served = Find();
+  ASSERT_TRUE(repository_->Unload("net").ok());
+  EXPECT_TRUE(served.expired());
+  ASSERT_TRUE(repository_->Load("net").ok());
+  EXPECT_TRUE(absl::IsUnavailable(Enter(1).status()));
+  EXPECT_TRUE(Enter(1, true).ok());
+}
+
+TEST_F(ModelSequenceTest, AModelThatLosesItsStateLosesItsSequences) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  const std::weak_ptr<const ModelVersion> served = Find();
+  folder_.Write("net/model.yaml", "");
+  ASSERT_TRUE(repository_->Load("net").ok());
+  EXPECT_EQ(Find()->sequences, nullptr);
+  EXPECT_EQ(Find()->signature.inputs.size(), 2U);
+  EXPECT_TRUE(served.expired());
+}
+
+TEST_F(ModelSequenceTest, AStateThatTheModelDoesNotHaveIsNamed) {
+  folder_.Write("net/model.yaml", "state: {before: {output: sum}}\n");
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  EXPECT_THAT(repository_->Index(false)[0].reason,
+              HasSubstr("net/model.yaml: state.before: the model has no output 'sum', it has y, "
+                        "total"));
+}
+
+}  // namespace model_sequence_test
+}  // namespace octet
