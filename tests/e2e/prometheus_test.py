@@ -25,6 +25,7 @@ import dashboard
 import grpc
 import numpy
 import yaml
+from stateful_models import write_sum
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "demo"))
@@ -48,6 +49,7 @@ def make_repository(octet, folder):
     words = ["--calibration", ROOT / "demo/data/calibration.npz", "--map", MODEL / "model.yaml", "--to", "int8", "--out", version]
     subprocess.run([octet, "quantize", version / "fp32.onnx", *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
     (version.parent / "model.yaml").write_text((MODEL / "model.yaml").read_text() + SETTINGS)
+    write_sum(folder / "models/sum/1/fp32.onnx")
     return folder / "models"
 
 
@@ -175,7 +177,7 @@ class PrometheusTest(unittest.TestCase):
 
     def test_every_variable_offers_its_values(self):
         self.wait_for_data({"up": "octet_variant_ready"})
-        expected = {"instance": [self.server.metrics], "model": ["glyphs"], "version": ["1"], "precision": ["fp32", "int8"]}
+        expected = {"instance": [self.server.metrics], "model": ["glyphs", "sum"], "version": ["1"], "precision": ["fp32", "int8"]}
         for name, values in expected.items():
             query = dashboard.variables(self.dashboard)[name]["query"]["query"]
             selector = dashboard.substitute(re.match(r"label_values\((.+), \w+\)$", query)[1], self.values_of)
