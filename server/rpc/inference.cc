@@ -55,11 +55,40 @@ absl::Status Inference::Prepare(const Call& call) {
                          parts_.repository.Find(request_.model_name(), request_.model_version()));
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,
                          ReadInferOptions(request_, call.metadata, version_->routing.sticky));
-  if (version_->sequences == nullptr) {
+  if (version_->sequences != nullptr) return PrepareInSequence(call, options);
+  OCTET_RETURN_IF_ERROR(ChooseVariant(options));
+  return ReadTensors(call, options, variant_->queue->target().recipes);
+}
+
+absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& options) {
+  OCTET_ASSIGN_OR_RETURN(const SequenceCall sequence, ReadSequenceCall(request_));
+  const std::shared_ptr<SequenceStore> store = version_->sequences->store;
+  if (sequence.start) {
     OCTET_RETURN_IF_ERROR(ChooseVariant(options));
   } else {
-    OCTET_RETURN_IF_ERROR(JoinSequence(options));
+    OCTET_ASSIGN_OR_RETURN(step_, store->Enter(sequence, std::nullopt));
+    OCTET_RETURN_IF_ERROR(CheckSameHome(request_, options.precision, step_->home()));
+    version_ = step_->home().version;
+    route_ = step_->home().route;
+    variant_ = version_->Find(route_.precision);
   }
+  const ServedSequences& served = *version_->sequences;
+  OCTET_RETURN_IF_ERROR(CheckNoStates(request_, *served.layout));
+  OCTET_RETURN_IF_ERROR(ReadTensors(call, options, served.recipes));
+  if (inputs_.rows != 1) {
+    return InvalidArgument(
+        "inference request to model '{}' must specify batch-size 1 due to requirements of sequence "
+        "batcher, got {}",
+        version_->model, inputs_.rows);
+  }
+  if (!sequence.start) return absl::OkStatus();
+  // The last thing: a start that cannot be read does not end the sequence that has its name.
+  OCTET_ASSIGN_OR_RETURN(step_, store->Enter(sequence, HomeOf(version_, route_)));
+  return absl::OkStatus();
+}
+
+absl::Status Inference::ReadTensors(const Call& call, const InferOptions& options,
+                                    std::span<const InputRecipe> recipes) {
   if (version_->capture != nullptr && options.capture) {
     if (const double draw = Draw(); version_->capture->Draws(draw)) capture_draw_ = draw;
   }
@@ -67,7 +96,6 @@ absl::Status Inference::Prepare(const Call& call) {
   if (options.timeout < kNever - received_) {
     deadline_ = std::min(deadline_, received_ + options.timeout);
   }
-  const ExecutionTarget& target = variant_->queue->target();
   RawInputs raw_inputs;
   if (call.raw_inputs == nullptr) {
     OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_));
@@ -75,16 +103,8 @@ absl::Status Inference::Prepare(const Call& call) {
     raw_inputs = *call.raw_inputs;
   }
   OCTET_RETURN_IF_ERROR(ReadSharedInputs(request_, parts_.shared_memory, raw_inputs, inputs_));
-  const std::vector<InputRecipe>& recipes =
-      step_ == nullptr ? target.recipes : version_->sequences->recipes;
   OCTET_RETURN_IF_ERROR(DecodeInputs(request_, raw_inputs, version_->signature, recipes,
-                                     target.batch.max_batch, inputs_));
-  if (step_ != nullptr && inputs_.rows != 1) {
-    return InvalidArgument(
-        "inference request to model '{}' must specify batch-size 1 due to requirements of sequence "
-        "batcher, got {}",
-        version_->model, inputs_.rows);
-  }
+                                     variant_->queue->target().batch.max_batch, inputs_));
   return writer_.Begin(request_, *version_, parts_.shared_memory, response_);
 }
 
@@ -103,24 +123,6 @@ absl::Status Inference::ChooseVariant(const InferOptions& options) {
                     PrecisionName(route_.precision), version_->model, version_->version);
   }
   return absl::OkStatus();
-}
-
-absl::Status Inference::JoinSequence(const InferOptions& options) {
-  OCTET_ASSIGN_OR_RETURN(const SequenceCall call, ReadSequenceCall(request_));
-  std::optional<SequenceHome> home;
-  if (call.start) {
-    OCTET_RETURN_IF_ERROR(ChooseVariant(options));
-    home = HomeOf(version_, route_);
-  }
-  const std::shared_ptr<SequenceStore> store = version_->sequences->store;
-  OCTET_ASSIGN_OR_RETURN(step_, store->Enter(call, std::move(home)));
-  if (!call.start) {
-    OCTET_RETURN_IF_ERROR(CheckSameHome(request_, options.precision, step_->home()));
-    version_ = step_->home().version;
-    route_ = step_->home().route;
-    variant_ = version_->Find(route_.precision);
-  }
-  return CheckNoStates(request_, *step_->home().layout);
 }
 
 void Inference::Submit() {

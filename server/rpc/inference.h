@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "absl/functional/any_invocable.h"
@@ -63,9 +64,12 @@ class Inference {
  private:
   /// Everything that can be the client's fault.
   absl::Status Prepare(const Call& call);
+  /// The same for a model with state: takes its place in its sequence, whose variant it is given.
+  absl::Status PrepareInSequence(const Call& call, const InferOptions& options);
+  /// Everything but the choice of the variant. `recipes`: of the version's signature.
+  absl::Status ReadTensors(const Call& call, const InferOptions& options,
+                           std::span<const InputRecipe> recipes);
   absl::Status ChooseVariant(const InferOptions& options);
-  /// The same for a model with state: the variant is that of the sequence.
-  absl::Status JoinSequence(const InferOptions& options);
   void Submit();
   void Dispatch(std::unique_ptr<InferenceRequest> request);
   /// The worker is done with it: completes the answer, and lets a copy follow once it was given.

@@ -34,6 +34,10 @@ struct Sequence {
 
 namespace {
 
+static_assert(SequenceEndLabel::kValues.size() == static_cast<size_t>(SequenceEnd::kReplaced) + 1);
+static_assert(SequenceRefusalLabel::kValues.size() ==
+              static_cast<size_t>(SequenceRefusal::kReplaced) + 1);
+
 std::string NameOf(const SequenceId& id) {
   if (const auto* text = std::get_if<std::string>(&id)) return "'" + *text + "'";
   return std::to_string(std::get<uint64_t>(id));

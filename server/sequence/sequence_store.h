@@ -46,11 +46,9 @@ enum class SequenceEnd : uint8_t {
   kIdle,
   kReplaced,  ///< Its version was replaced, and the time to drain is over; or unloaded.
 };
-inline constexpr int kSequenceEnds = 5;
 
 /// Why a request did not get into a sequence; also the label of the metric that counts it.
 enum class SequenceRefusal : uint8_t { kNoStart, kTooMany, kTooManyWait, kReplaced };
-inline constexpr int kSequenceRefusals = 4;
 
 /// Where a sequence runs, from its start to its end.
 struct SequenceHome {
@@ -138,7 +136,7 @@ class SequenceStep final : public OutputSink {
 /// for `drain`, then its requests are UNAVAILABLE and say that it must start again. An unloaded model has no sequences.
 ///
 /// The state is kept twice: one copy is read while the other is written, and they change places when the request is answered.
-/// Of a request that fails nothing is seen; a start that fails leaves no sequence, and so do the requests that wait behind it.
+/// Of a request that fails nothing is seen. A start that got in and fails leaves no sequence, and what waits behind it is refused.
 /// Thread-safety: safe; no lock is held while `run` is called or a version is let go.
 class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
  public:

@@ -6,7 +6,6 @@
 
 #include "server/sequence/sequence_store.h"
 #include "tests/support/accumulating_model.h"
-#include "tests/support/fake_clock.h"
 #include "tests/support/rpc_test.h"
 
 namespace octet {
@@ -64,9 +63,9 @@ class SequenceTest : public RpcTest {
 
   const std::shared_ptr<const Model> fp32_sum_ = AccumulatingModel(1);
   const std::shared_ptr<const Model> int8_sum_ = AccumulatingModel(10);
-  FakeClock clock_;
+  const std::shared_ptr<ModelSequenceMetrics> counts_ = metrics_.ForSequences(ModelLabels{"sum"});
   const std::shared_ptr<SequenceStore> store_ =
-      std::make_shared<SequenceStore>("sum", clock_, metrics_.ForSequences(ModelLabels{"sum"}));
+      std::make_shared<SequenceStore>("sum", Clock::Real(), counts_);
 };
 
 TEST_F(SequenceTest, AnswersFollowFromWhatCameBefore) {
@@ -235,7 +234,27 @@ TEST_F(SequenceTest, ARequestThatFailsLeavesTheStateAsItWas) {
   Request wrong = Step(1, 100);
   wrong.mutable_inputs(0)->set_datatype("INT32");
   ExpectRefused(wrong, "datatype");
+  (*wrong.mutable_parameters())["sequence_start"].set_bool_param(true);
+  ExpectRefused(wrong, "datatype");
   EXPECT_EQ(Ask(Step(1, 1)), 2);
+}
+
+TEST_F(SequenceTest, ADrainAnswersWhatWaitsForItsTurn) {
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}));
+  auto blocked = Block();
+  auto first = Start(Step(1, 1, kStart));
+  while (dispatcher_.queued() < 1) std::this_thread::yield();
+  auto second = Start(Step(1, 2));
+  while (counts_->waiting.value() < 1) std::this_thread::yield();
+  gate_.Close();
+  dispatcher_.Flush();
+  Release();
+  blocked->done.WaitForNotification();
+  first->done.WaitForNotification();
+  second->done.WaitForNotification();
+  ASSERT_TRUE(second->status.ok()) << second->status.error_message();
+  EXPECT_EQ(Floats(second->response.raw_output_contents(0))[0], 3);
+  EXPECT_EQ(counts_->waiting.value(), 0);
 }
 
 }  // namespace sequence_test
