@@ -1,151 +1,167 @@
-// octet load: closed-loop load on a server, as many requests under way as asked for.
-#include <chrono>
+// octet load: puts load on a server, and says what it did to it.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
 #include <iostream>
-#include <map>
 #include <memory>
 
 #include "cli/closed_loop.h"
-#include "cli/latencies.h"
+#include "cli/load/load_driver.h"
+#include "cli/load/load_report.h"
+#include "cli/load/rate_plan.h"
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
-#include "cli/progress.h"
 #include "cli/verb.h"
 #include <grpcpp/grpcpp.h>
-#include <nlohmann/json.hpp>
 
+#include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct LoadVerbOptions {
-  std::string target;
-  RequestSource source;
+  std::vector<std::string> models;
+  RequestSource
+      source;  // Its model, and its precision for models that name none, are filled in for each.
+  LoadSettings settings;
   std::vector<int> concurrency = {1};
-  double seconds = 5;
-  bool json = false;
+  std::vector<std::string> rates;
+  int max_in_flight = 1024;
+  double timeout_seconds = 60;
+  std::string json;
+  std::string svg;
 };
 
-// What one slot, or all of them, have seen.
-struct Counts {
-  Latencies latencies;
-  std::map<std::string, Latencies> by_precision;
-  std::map<std::string, int64_t> errors;  ///< By gRPC code and message.
-
-  void Merge(const Counts& other) {
-    latencies.Merge(other.latencies);
-    for (const auto& [name, values] : other.by_precision) by_precision[name].Merge(values);
-    for (const auto& [name, count] : other.errors) errors[name] += count;
+absl::StatusOr<std::vector<LoadStream>> PrepareStreams(const LoadVerbOptions& options) {
+  std::vector<LoadStream> streams;
+  for (const std::string& text : options.models) {
+    OCTET_ASSIGN_OR_RETURN(LoadTarget target, LoadTarget::Parse(text));
+    if (target.precision.empty()) target.precision = options.source.precision;
+    streams.push_back({.target = std::move(target)});
   }
-};
-
-// Sends the requests in turn until the time is over.
-class LoadSlot final : public LoopSlot {
- public:
-  LoadSlot(InferStub& stub, const std::vector<inference::ModelInferRequest>& requests, size_t first,
-           Clock::time_point until)
-      : stub_(stub), requests_(requests), next_(first), until_(until) {}
-
-  Call Next() override {
-    if (Clock::now() >= until_) return {};
-    return {&stub_, &requests_[next_++ % requests_.size()]};
-  }
-
-  void Answered(const grpc::Status& status, inference::ModelInferResponse& response,
-                std::chrono::nanoseconds latency) override {
-    if (!status.ok()) {
-      ++counts_.errors[Format("{}: {}", static_cast<int>(status.error_code()),
-                              status.error_message())];
-      return;
-    }
-    counts_.latencies.Add(latency);
-    const auto precision = response.parameters().find("precision");
-    if (precision != response.parameters().end()) {
-      counts_.by_precision[precision->second.string_param()].Add(latency);
+  const bool one_model = std::ranges::all_of(streams, [&](const LoadStream& stream) {
+    return stream.target.model == streams[0].target.model;
+  });
+  if (!one_model && !(options.source.data.empty() && options.source.version.empty()))
+    return InvalidArgument("--data, --map and --model-version are of one model, got {} of them",
+                           streams.size());
+  const std::unique_ptr<InferStub> stub = Connect(options.settings.target);
+  for (LoadStream& stream : streams) {
+    RequestSource source = options.source;
+    source.model = stream.target.model;
+    source.precision = stream.target.precision;
+    OCTET_ASSIGN_OR_RETURN(const auto requests, MakeRequests(*stub, source));
+    for (const inference::ModelInferRequest& request : requests) {
+      bool own = false;
+      const grpc::Status status =
+          grpc::SerializationTraits<inference::ModelInferRequest>::Serialize(
+              request, &stream.requests.emplace_back(), &own);
+      OCTET_RETURN_IF_ERROR(FromGrpc(status));
     }
   }
-
-  const Counts& counts() const { return counts_; }
-
- private:
-  InferStub& stub_;
-  const std::vector<inference::ModelInferRequest>& requests_;
-  size_t next_;
-  const Clock::time_point until_;
-  Counts counts_;
-};
-
-struct Run {
-  int concurrency;
-  double seconds;
-  Counts counts;
-};
-
-Run RunLoad(InferStub& stub, const std::vector<inference::ModelInferRequest>& requests,
-            int concurrency, double seconds) {
-  const auto started = Clock::now();
-  const auto until =
-      started + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  std::vector<std::unique_ptr<LoadSlot>> slots;
-  std::vector<LoopSlot*> running;
-  for (int i = 0; i < concurrency; ++i) {
-    slots.push_back(std::make_unique<LoadSlot>(stub, requests, static_cast<size_t>(i), until));
-    running.push_back(slots.back().get());
-  }
-  RunClosedLoop(running);
-  Run run{concurrency, std::chrono::duration<double>(Clock::now() - started).count(), {}};
-  for (const auto& slot : slots) run.counts.Merge(slot->counts());
-  return run;
+  return streams;
 }
 
-nlohmann::ordered_json ToJson(Run& run) {
-  Counts& counts = run.counts;
-  nlohmann::ordered_json by_precision = nlohmann::json::object();
-  for (auto& [name, latencies] : counts.by_precision) {
-    by_precision[name] = {{"count", latencies.count()},
-                          {"p50_us", latencies.MicrosecondsAt(50)},
-                          {"p99_us", latencies.MicrosecondsAt(99)}};
+absl::StatusOr<std::vector<LoadRun>> PlanRuns(const LoadVerbOptions& options) {
+  std::vector<LoadRun> runs;
+  LoadSettings settings = options.settings;
+  settings.timeout = std::chrono::milliseconds(std::llround(options.timeout_seconds * 1e3));
+  for (const std::string& rate : options.rates) {
+    OCTET_ASSIGN_OR_RETURN(settings.plan, RatePlan::Parse(rate, settings.seconds));
+    settings.in_flight = options.max_in_flight;
+    runs.push_back({settings, {}});
   }
-  int64_t errors = 0;
-  for (const auto& [unused, count] : counts.errors) errors += count;
-  return {{"concurrency", run.concurrency},
-          {"throughput", static_cast<double>(counts.latencies.count()) / run.seconds},
-          {"p50_us", counts.latencies.MicrosecondsAt(50)},
-          {"p99_us", counts.latencies.MicrosecondsAt(99)},
-          {"errors", errors},
-          {"errors_by_code", counts.errors},
-          {"by_precision", std::move(by_precision)}};
+  if (!runs.empty()) return runs;
+  for (const int concurrency : options.concurrency) {
+    settings.in_flight = concurrency;
+    runs.push_back({settings, {}});
+  }
+  return runs;
+}
+
+/// Draws one line anew at each look, for a terminal.
+void DrawLook(size_t run, size_t runs, const LoadProgress& look) {
+  std::fprintf(stderr,
+               "\r\x1b[Krun %zu of %zu, %.1f s: %lld answered, %lld under way, %lld errors; p50 "
+               "%.0f us, p99 %.0f us ",
+               run, runs, look.seconds, static_cast<long long>(look.finished),
+               static_cast<long long>(look.sent - look.finished),
+               static_cast<long long>(look.failed), look.recent.MicrosecondsAt(50),
+               look.recent.MicrosecondsAt(99));
+  std::fflush(stderr);
 }
 
 absl::Status Load(const LoadVerbOptions& options) {
-  const std::unique_ptr<InferStub> stub = Connect(options.target);
-  OCTET_ASSIGN_OR_RETURN(const auto requests, MakeRequests(*stub, options.source));
-
-  nlohmann::ordered_json rows = nlohmann::json::array();
-  ProgressBar progress("loading", static_cast<int64_t>(options.concurrency.size()));
-  for (const int concurrency : options.concurrency) {
-    Run run = RunLoad(*stub, requests, concurrency, options.seconds);
-    rows.push_back(ToJson(run));
-    progress.Update(static_cast<int64_t>(rows.size()));
+  OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams, PrepareStreams(options));
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::function<void(const LoadProgress&)> look;
+    if (terminal) look = [&](const LoadProgress& now) { DrawLook(i + 1, runs.size(), now); };
+    OCTET_ASSIGN_OR_RETURN(runs[i].tally, RunLoad(streams, runs[i].settings, look));
   }
-  if (options.json) {
-    std::cout << rows.dump(2) << '\n';
+  if (terminal) std::fputs("\r\x1b[K", stderr);
+
+  if (!options.svg.empty())
+    OCTET_RETURN_IF_ERROR(WriteWholeFile(options.svg, LoadAsPlot(runs, streams)));
+  nlohmann::ordered_json rows = nlohmann::json::array();
+  for (const LoadRun& run : runs) rows.push_back(LoadAsJson(run, streams));
+  // What a server says in an error may be no UTF-8.
+  const std::string json =
+      rows.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  if (options.json == "-") {
+    std::cout << json;
     return absl::OkStatus();
   }
-  std::cout << Format("{:>11} {:>12} {:>10} {:>10} {:>7}\n", "concurrency", "requests/s", "p50 us",
-                      "p99 us", "errors");
-  for (const auto& row : rows) {
-    std::cout << Format("{:>11} {:>12.1f} {:>10.0f} {:>10.0f} {:>7}\n",
-                        row["concurrency"].get<int>(), row["throughput"].get<double>(),
-                        row["p50_us"].get<double>(), row["p99_us"].get<double>(),
-                        row["errors"].get<int64_t>());
-    for (const auto& [error, count] : row["errors_by_code"].items()) {
-      std::cout << Format("            {} x {}\n", count.get<int64_t>(), error);
-    }
-  }
+  if (!options.json.empty()) OCTET_RETURN_IF_ERROR(WriteWholeFile(options.json, json));
+  std::cout << LoadAsTable(runs, streams);
   return absl::OkStatus();
+}
+
+void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {
+  verb.add_option("--model", options.models,
+                  "Model to ask, NAME[@PRECISION][=WEIGHT]; several share the requests by weight")
+      ->required()
+      ->allow_extra_args(false);
+  verb.add_option("--model-version", options.source.version,
+                  "Version to ask; default the highest ready one");
+  verb.add_option("--precision", options.source.precision,
+                  "Precision to ask models for that name none; default what the server chooses");
+  verb.add_option("--data", options.source.data, ".npz with samples; default random elements");
+  verb.add_option("--map", options.source.map,
+                  "model.yaml: convert samples to the model's own element type before sending; "
+                  "default as stored");
+  verb.add_option("--rows", options.source.rows, "Samples per request")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
+void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
+  CLI::Option* concurrency = verb.add_option("--concurrency", options.concurrency,
+                                             "Closed loop: requests under way, one run each")
+                                 ->delimiter(',')
+                                 ->check(CLI::Range(1, 100000))
+                                 ->capture_default_str();
+  verb.add_option("--rate", options.rates,
+                  "Open loop: requests per second, one run each; R, or a ramp FROM:TO[:SECONDS]")
+      ->delimiter(',')
+      ->excludes(concurrency);
+  verb.add_option("--arrivals", options.settings.arrivals, "Gaps of an open loop")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, ArrivalKind>{
+          {"poisson", ArrivalKind::kPoisson}, {"constant", ArrivalKind::kConstant}}))
+      ->default_str("poisson");
+  verb.add_option("--seed", options.settings.seed, "Of arrivals, and of the choice among models")
+      ->capture_default_str();
+  verb.add_option("--max-in-flight", options.max_in_flight,
+                  "Requests under way in an open loop; more wait, and their latencies count it")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  verb.add_option("--seconds", options.settings.seconds, "Length of each run")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -153,27 +169,21 @@ absl::Status Load(const LoadVerbOptions& options) {
 void AddLoad(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<LoadVerbOptions>();
   CLI::App* verb = app.add_subcommand("load", "Put load on a server and measure it");
-  verb->add_option("--target", options->target, "host:port of the gRPC endpoint")->required();
-  verb->add_option("--model", options->source.model, "Model to ask")->required();
-  verb->add_option("--model-version", options->source.version,
-                   "Version to ask; default the highest ready one");
-  verb->add_option("--precision", options->source.precision,
-                   "Precision to ask for; default what the server chooses");
-  verb->add_option("--data", options->source.data, ".npz with samples; default random elements");
-  verb->add_option("--map", options->source.map,
-                   "model.yaml: convert samples to the model's own element type before sending; "
-                   "default as stored");
-  verb->add_option("--rows", options->source.rows, "Samples per request")
-      ->check(CLI::PositiveNumber)
+  verb->add_option("--target", options->settings.target, "host:port of the gRPC endpoint")
+      ->required();
+  AddRequestOptions(*verb, *options);
+  AddLoopOptions(*verb, *options);
+  verb->add_option("--connections", options->settings.connections,
+                   "TCP connections that the requests are spread over")
+      ->check(CLI::Range(1, 10000))
       ->capture_default_str();
-  verb->add_option("--concurrency", options->concurrency, "Requests under way, one run each")
-      ->delimiter(',')
-      ->check(CLI::PositiveNumber)
+  verb->add_option("--timeout-seconds", options->timeout_seconds, "Of each request")
+      ->check(CLI::Range(0.001, 86400.0))
       ->capture_default_str();
-  verb->add_option("--seconds", options->seconds, "Length of each run")
-      ->check(CLI::Range(0.01, 3600.0))
-      ->capture_default_str();
-  verb->add_flag("--json", options->json, "Print JSON");
+  verb->add_option("--json", options->json, "Write JSON to this file; without one, print it")
+      ->expected(0, 1)
+      ->default_str("-");
+  verb->add_option("--svg", options->svg, "Draw latencies by percentile into this file");
   verb->callback([options, &outcome] {
     if (const absl::Status status = Load(*options); !status.ok()) outcome.exit_code = Fail(status);
   });

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Puts load on a served demo model with `octet load`, and holds what it says to what the server has counted.
+
+usage: load_test.py OCTET
+"""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.request
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "demo"))
+import server  # noqa: E402
+
+GLYPHS = ROOT / "demo/models/glyphs"
+TEST_SET = ROOT / "demo/data/test.npz"
+OCTET = ""
+served = None
+folder = None
+
+
+def setUpModule():
+    """Serves glyphs (fp32 and bf16, the same file) and twin, a second model."""
+    global served, folder
+    temporary = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(temporary.cleanup)
+    folder = pathlib.Path(temporary.name)
+    for name in ("glyphs", "twin"):
+        shutil.copytree(GLYPHS, folder / "models" / name)
+        settings = folder / "models" / name / "model.yaml"
+        settings.write_text(settings.read_text().replace("name: glyphs", f"name: {name}"))
+    shutil.copy(GLYPHS / "1/fp32.onnx", folder / "models/glyphs/1/bf16.onnx")
+    served = server.Server(OCTET, folder / "models", folder)
+    unittest.addModuleCleanup(served.__exit__, None, None, None)
+
+
+def run(*words, **options):
+    command = [OCTET, "load", "--target", served.grpc, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def load(*words):
+    """Returns the runs that --json prints."""
+    done = run(*words, "--json")
+    if done.returncode != 0:
+        raise AssertionError(f"octet load ended with {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def answered():
+    """Returns what the server has answered with OK: {(model, precision): requests}."""
+    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=10) as page:
+        text = page.read().decode()
+    counts = {}
+    for labels, count in re.findall(r'^octet_requests_total\{(.*)\} (\d+)$', text, re.MULTILINE):
+        label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if label["code"] == "OK":
+            counts[label["model"], label["precision"]] = int(count)
+    return counts
+
+
+def since(before):
+    return {who: count - before.get(who, 0) for who, count in answered().items() if count != before.get(who, 0)}
+
+
+def by_series(row):
+    counts = {}
+    for series in row["series"]:
+        who = series["model"], series["precision"]
+        counts[who] = counts.get(who, 0) + series["count"]
+    return counts
+
+
+class ClosedLoopTest(unittest.TestCase):
+    def test_the_server_has_counted_what_load_counts(self):
+        before = answered()
+        rows = load("--model", "glyphs@fp32", "--model", "glyphs@bf16=2", "--model", "twin", "--concurrency", "1,6", "--seconds", 0.5)
+        self.assertEqual([row["concurrency"] for row in rows], [1, 6])
+        told = {}
+        for row in rows:
+            self.assertEqual((row["errors"], row["errors_by_code"]), (0, {}))
+            self.assertEqual(sum(by_series(row).values()), row["requests"])
+            self.assertLessEqual(row["p50_us"], row["p99_us"])
+            self.assertLessEqual(row["p99_us"], row["max_us"])
+            self.assertGreater(row["client_cpu_us_per_request"], 0)
+            for who, count in by_series(row).items():
+                told[who] = told.get(who, 0) + count
+        self.assertEqual(told, since(before))
+        self.assertEqual(set(told), {("glyphs", "fp32"), ("glyphs", "bf16"), ("twin", "fp32")})
+
+    def test_connections_share_the_requests(self):
+        (row,) = load("--model", "glyphs", "--concurrency", 8, "--connections", 4, "--seconds", 0.5)
+        self.assertGreater(row["requests_per_connection"]["min"], 0)
+        self.assertLessEqual(4 * row["requests_per_connection"]["min"], row["requests"])
+        self.assertGreaterEqual(4 * row["requests_per_connection"]["max"], row["requests"])
+
+    def test_errors_are_counted_by_code(self):
+        (row,) = load("--model", "glyphs@int8", "--model", "glyphs@fp32", "--seconds", 0.3)
+        (error,) = row["errors_by_code"]
+        self.assertTrue(error.startswith("5: "), error)
+        self.assertEqual(row["errors_by_code"][error], row["errors"])
+        self.assertEqual(set(by_series(row)), {("glyphs", "fp32")})
+        self.assertEqual(row["requests"], row["errors"] + row["series"][0]["count"])
+
+
+class OpenLoopTest(unittest.TestCase):
+    def test_constant_arrivals_are_as_many_as_asked(self):
+        before = answered()
+        (row,) = load("--model", "glyphs@fp32", "--rate", 200, "--arrivals", "constant", "--seconds", 1)
+        self.assertEqual(row["requests"], 200)
+        self.assertEqual(row["asked_rate"], 200)
+        self.assertEqual(row["asked"]["arrivals"], "constant")
+        self.assertEqual(since(before), {("glyphs", "fp32"): 200})
+        self.assertGreaterEqual(row["seconds"], 1)
+        self.assertLess(row["seconds"], 5)
+
+    def test_a_ramp_and_a_rate_are_a_run_each(self):
+        rows = load("--model", "glyphs", "--rate", "0:400:1s,100", "--arrivals", "constant", "--seconds", 0.5)
+        self.assertEqual([row["requests"] for row in rows], [200, 50])
+        self.assertEqual((rows[0]["asked"]["from"], rows[0]["asked"]["to"], rows[0]["asked"]["seconds"]), (0, 400, 1))
+
+    def test_a_seed_means_the_same_requests(self):
+        words = ("--model", "glyphs=3", "--model", "twin", "--rate", 300, "--seconds", 1)
+        first, again, other = (load(*words, "--seed", seed)[0] for seed in (4, 4, 5))
+        self.assertEqual(by_series(first), by_series(again))
+        self.assertNotEqual(by_series(first), by_series(other))
+        self.assertEqual(first["asked"]["arrivals"], "poisson")
+        share = by_series(first)["glyphs", "fp32"] / first["requests"]
+        self.assertAlmostEqual(share, 0.75, delta=0.1)
+
+    def test_latency_counts_from_when_a_request_was_to_be_sent(self):
+        # One at a time cannot keep up with this: the last request waits for all before it.
+        (row,) = load("--model", "glyphs", "--rate", 50000, "--max-in-flight", 1, "--seconds", 0.2, "--arrivals", "constant")
+        self.assertEqual(row["requests"], 10000)
+        self.assertGreater(row["held_back"], 5000)
+        self.assertIn("held back", row["warnings"][0])
+        behind = 1e6 * (row["seconds"] - 0.2)
+        self.assertGreater(row["max_us"], 0.9 * behind)
+        self.assertGreater(row["p50_us"], 0.2 * behind)
+        self.assertLess(row["achieved_rate"], row["asked_rate"])
+
+
+class OutputTest(unittest.TestCase):
+    def test_files(self):
+        svg, table = folder / "load.svg", folder / "load.json"
+        done = run("--model", "glyphs@fp32", "--model", "glyphs@bf16", "--concurrency", "2,4", "--seconds", 0.3, "--svg", svg, "--json", table)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^4 at once +\d+\.\d")
+        self.assertRegex(done.stdout, r"(?m)^  glyphs bf16 +\d+\.\d")
+        self.assertEqual([row["concurrency"] for row in json.loads(table.read_text())], [2, 4])
+        texts = [node.text for node in xml.etree.ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
+        for label in ("glyphs fp32, 2 at once", "glyphs bf16, 4 at once", "50 %", "90 %"):
+            self.assertIn(label, texts)
+
+    def test_a_terminal_shows_what_goes_on(self):
+        leader, terminal = pty.openpty()
+        command = [OCTET, "load", "--target", served.grpc, "--model", "glyphs", "--seconds", "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
+            os.close(terminal)
+            self.assertIn("1 at once", process.communicate(timeout=60)[0])
+        said = b""
+        try:
+            while more := os.read(leader, 4096):
+                said += more
+        except OSError:  # how the other end of a terminal is told to be closed
+            pass
+        os.close(leader)
+        self.assertRegex(said.decode(), r"run 1 of 1, 0\.\d s: [1-9]\d* answered, \d+ under way, 0 errors; p50 [1-9]")
+
+    def test_wrong_options_are_named(self):
+        for words, text in (
+            (("--model", "glyphs@"), "NAME[@PRECISION][=WEIGHT]"),
+            (("--model", "glyphs=0"), "glyphs=0"),
+            (("--model", "glyphs", "--rate", "fast"), "fast"),
+            (("--model", "glyphs", "--model", "twin", "--data", TEST_SET), "--data"),
+            (("--model", "nobody"), "nobody"),
+        ):
+            done = run(*words)
+            self.assertEqual(done.returncode, 1, words)
+            self.assertIn(text, done.stderr)
+        for words in (("--rate", 5, "--concurrency", 2), ("--arrivals", "sometimes"), ("--concurrency", 0)):
+            self.assertEqual(run("--model", "glyphs", *words).returncode, 2, words)
+
+
+if __name__ == "__main__":
+    OCTET = sys.argv.pop(1)
+    unittest.main(verbosity=2)
