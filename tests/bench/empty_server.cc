@@ -5,6 +5,8 @@
 //
 // Each argument is a model: its input "input" of DATATYPE and of DIMS (3x224x224) without the batch, and the size of its
 // answer. Prints "port=PORT" when it listens, and ends when its standard input does.
+#include <malloc.h>
+
 #include <cstdint>
 #include <iostream>
 #include <limits>
@@ -99,6 +101,10 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
+  // As Octet does (server/run_server.cc): glibc's own thresholds would be measured otherwise.
+  mallopt(M_ARENA_MAX, 2);
+  mallopt(M_MMAP_THRESHOLD, 16 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
   EmptyService service(std::move(models));
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());

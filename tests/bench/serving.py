@@ -142,31 +142,34 @@ class ServingBench:
         floor = {name: ("UINT8", dims, answer) for name, (dims, answer) in names.items()}
         with self.octet("models") as octet, served.empty(self.options.empty_server, floor) as empty:
             for name in names:
-                row = self.row_time(name)
-                asks = [
-                    (side, name, "--concurrency", CONCURRENCY, "--data", self.models[name].data) for side in (empty, octet)
-                ]
-                self.loader.ask(*asks[1], seconds=0.5)  # a warm-up: plans are compiled per batch
-                of_empty, of_octet = self.loader.take_turns(self.options.rounds, asks)
-                client, grpc = client_cpu(of_octet), server_cpu(of_empty)
-                possible = 1e6 * self.cores / (client + grpc + 1e6 * row)
-                self.add("models", f"{name} int8: processor time of the client", client, "us")
-                self.add("models", f"{name} int8: of gRPC, by the empty service", grpc, "us")
-                self.add("models", f"{name} int8: of the model, without a server", 1e6 * row, "us")
-                self.add("models", f"{name} int8: of Octet", server_cpu(of_octet), "us")
-                self.add("models", f"{name} int8: answers", throughput(of_octet), "1/s")
-                self.add("models", f"{name} int8: of what remains", 100 * throughput(of_octet) / possible, "%", least=92)
+                data = ("--concurrency", CONCURRENCY, "--data", self.models[name].data)
+                self.loader.ask(octet, name, *data, seconds=0.5)  # a warm-up: plans are compiled per batch
+                self.shares(name, lambda side, name=name, data=data: self.loader.ask(side, name, *data), octet, empty)
 
-    def row_time(self, name):
-        """Returns seconds of a core for one row, in the better of one row and eight at once."""
+    def shares(self, name, ask, octet, empty):
+        """Adds where the time of a model's requests goes. The best that a server could do is to keep every core busy with
+        client, gRPC and the model alone, which each round measures anew."""
+        rounds = []
+        with served.Compute(self.options.octet, self.batches(name), self.cores) as compute:
+            for _ in range(self.options.rounds):
+                of_empty, of_octet = ask(empty), ask(octet)
+                times = {
+                    "of the client": of_octet["client_cpu_us_per_request"],
+                    "of gRPC, by the empty service": server_cpu([of_empty]),
+                    "of the model, without a server": 1e6 * compute.row_seconds(self.options.seconds / 4),
+                }
+                share = of_octet["throughput"] * sum(times.values()) / 1e6 / self.cores
+                rounds.append({**times, "of Octet": server_cpu([of_octet]), "answers": of_octet["throughput"], "share": share})
+        for key in [key for key in rounds[0] if key.startswith("of ")]:
+            self.add("models", f"{name} int8: time {key}", median(rounds, key), "us")
+        self.add("models", f"{name} int8: answers", median(rounds, "answers"), "1/s")
+        self.add("models", f"{name} int8: of what client and gRPC leave", 100 * median(rounds, "share"), "%", least=92)
+
+    def batches(self, name):
+        """Returns {batch: (file, arrays)} of one row and of eight at once."""
         model, file = self.models[name], self.file(name, "int8")
-        times = []
-        for batch in (1, 8):
-            made = catalog.for_batch(file, batch, self.cache)
-            arrays = catalog.feed(model, made, batch)
-            arguments = (self.cores, self.options.rounds, self.options.seconds / 2)
-            times.append(served.row_seconds(self.options.octet, made, arrays, batch, *arguments))
-        return min(times)
+        made = {batch: catalog.for_batch(file, batch, self.cache) for batch in (1, 8)}
+        return {batch: (file, catalog.feed(model, file, batch)) for batch, file in made.items()}
 
     def tensors(self):
         """Throughput and memory of one model per server, FP32 on the wire."""

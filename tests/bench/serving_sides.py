@@ -1,5 +1,6 @@
 """The processes of the serving bench: Octet, the empty gRPC service beside it, and `octet load`, which asks both."""
 
+import concurrent.futures
 import contextlib
 import json
 import pathlib
@@ -10,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import catalog
@@ -164,18 +164,36 @@ class IdleConnections:
         self.close()
 
 
-def row_seconds(program, file, arrays, batch, cores, rounds, seconds):
-    """Returns the time that a core needs for one row of a batch while every core computes the same, without a server: the median
-    over the rounds."""
-    means = []
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        running = [stack.enter_context(sides.octet(program, file, arrays, 1, folder)) for _ in range(cores)]
-        for number in range(rounds):
-            threads = [threading.Thread(target=side.round, args=(seconds,)) for side in running]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            means.append(statistics.fmean(side.rounds[number]["latency_ms"]["p50"] for side in running))
-    return statistics.median(means) / 1e3 / batch
+class Compute:
+    """What a core needs for one row of a model while every core computes the same, without a server, in the better of several
+    batch sizes."""
+
+    def __init__(self, program, files, cores):
+        """files: {batch: (file, arrays)}."""
+        self._running = {batch: [] for batch in files}
+        self._stack = contextlib.ExitStack()
+        try:
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+            for batch, (file, arrays) in files.items():
+                for _ in range(cores):
+                    side = sides.octet(program, file, arrays, 1, folder)
+                    self._running[batch].append(self._stack.enter_context(side))
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def row_seconds(self, seconds):
+        """Measures every batch size for that long."""
+        return min(self._round(batch, seconds) for batch in self._running)
+
+    def _round(self, batch, seconds):
+        cores = self._running[batch]
+        with concurrent.futures.ThreadPoolExecutor(len(cores)) as pool:
+            list(pool.map(lambda side: side.round(seconds), cores))  # raises what a side raised
+        return statistics.fmean(side.rounds[-1]["latency_ms"]["p50"] for side in cores) / 1e3 / batch
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
