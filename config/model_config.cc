@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "config/pipeline_config.h"
 #include "config/yaml_reader.h"
 #include "engine/tensor/format.h"
 
@@ -40,6 +41,7 @@ struct Written {
     std::vector<std::string> redact;
     bool operator==(const Capture&) const = default;
   } capture;
+  ModelConfig::Pipeline pipeline;  ///< Empty without the section.
 };
 
 absl::Status CheckPrecision(const std::string& name) {
@@ -271,6 +273,7 @@ std::vector<YamlKey> Keys(Written& w) {
   };
   std::ranges::move(GuardKeys(w), std::back_inserter(keys));
   std::ranges::move(SequenceKeys(c), std::back_inserter(keys));
+  std::ranges::move(PipelineKeys(&w.pipeline), std::back_inserter(keys));
   return keys;
 }
 
@@ -413,6 +416,10 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
   }
   OCTET_ASSIGN_OR_RETURN(config.routing.shadow, MakeShadow(file, written.shadow));
   OCTET_ASSIGN_OR_RETURN(config.capture, MakeCapture(file, written.capture));
+  if (!(written.pipeline == ModelConfig::Pipeline())) {
+    OCTET_RETURN_IF_ERROR(CheckPipeline(file, written.pipeline));
+    config.pipeline = std::move(written.pipeline);
+  }
   for (const auto& [name, guard] : written.guard) {
     config.routing.guard[*ParsePrecision(name)] = guard;
   }

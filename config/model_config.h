@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -125,8 +126,45 @@ struct ModelConfig {
     bool operator==(const Golden&) const = default;
   } golden;
 
+  /// A model that is others in a row, or side by side: tensors go from the outputs of steps to inputs of steps.
+  struct Pipeline {
+    /// A picture, JPEG or PNG, becomes the input of the step that reads it: "picture" -> "tensor".
+    struct Preprocess {
+      int resize =
+          0;  ///< Of the shorter side, then the middle is cut out; 0 = the whole, stretched.
+      double scale = 1.0 / 255;
+      std::vector<float> mean;  ///< (scale * pixel - mean[c]) / std[c], c in the input's order;
+      std::vector<float> std;   ///< one number serves all; empty = 0 and 1.
+      bool bgr = false;         ///< The input's channels are blue, green, red.
+      bool upright = false;     ///< Turned as its EXIF orientation says.
+      int64_t max_pixels = int64_t{1} << 25;
+      bool operator==(const Preprocess&) const = default;
+    };
+    /// One of `model` and `preprocess`.
+    struct Step {
+      std::string model;
+      std::string version;                 ///< Number or label; empty = the highest that is ready.
+      std::optional<Precision> precision;  ///< Absent = as the model's routing chooses.
+      std::map<std::string, std::string> inputs;  ///< Where they come from, by name.
+      std::optional<Preprocess> preprocess;
+      bool operator==(const Step&) const = default;
+    };
+    std::map<std::string, Step> steps;  ///< By name, which has no dot.
+    /// Its outputs, in order, and where they come from: "STEP.OUTPUT".
+    std::vector<std::pair<std::string, std::string>> outputs;
+    bool operator==(const Pipeline&) const = default;
+  };
+  std::optional<Pipeline> pipeline;
+
   bool operator==(const ModelConfig&) const = default;
 };
+
+/// Where a tensor of a pipeline comes from: "STEP.OUTPUT", or an input of the pipeline.
+struct TensorSource {
+  std::string_view step;  ///< Empty: an input of the pipeline.
+  std::string_view name;
+};
+TensorSource ParseTensorSource(std::string_view text);
 
 /// Reads YAML. `file` names it in errors. INVALID_ARGUMENT with one line per mistake.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_view file);
@@ -139,6 +177,9 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 /// rollout's. Its other keys must be absent: a rollout moves traffic and nothing else.
 absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
                                          std::string_view file);
+
+/// INVALID_ARGUMENT naming `file` when it is of a pipeline and has keys that are for models with files of their own.
+absl::Status CheckPipelineAlone(std::string_view file, const ModelConfig& config);
 
 /// The batching of a model: its own keys over the server's defaults. INVALID_ARGUMENT when it asks
 /// for more than limits.max_batch.

@@ -1,5 +1,6 @@
 #include "config/yaml_reader.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -233,6 +234,27 @@ YamlBinding TextList(std::vector<std::string>* target,
               list.push_back(item.Scalar());
             }
             *target = std::move(list);
+            return absl::OkStatus();
+          }};
+}
+
+YamlBinding TextMap(std::vector<std::pair<std::string, std::string>>* target) {
+  return {"mapping of names to texts",
+          [=](const YAML::Node& value, const std::string&) -> absl::Status {
+            if (!value.IsMap()) return InvalidArgument("expected a mapping, got {}", Got(value));
+            std::vector<std::pair<std::string, std::string>> map;
+            for (const auto& entry : value) {
+              if (!entry.first.IsScalar() || !entry.second.IsScalar()) {
+                return InvalidArgument("expected a mapping of names to texts, got {} in it",
+                                       Got(entry.first.IsScalar() ? entry.second : entry.first));
+              }
+              const std::string& name = entry.first.Scalar();
+              if (std::ranges::contains(map, name, &std::pair<std::string, std::string>::first)) {
+                return InvalidArgument("key given twice: \"{}\"", name);
+              }
+              map.emplace_back(name, entry.second.Scalar());
+            }
+            *target = std::move(map);
             return absl::OkStatus();
           }};
 }

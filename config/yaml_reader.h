@@ -67,6 +67,8 @@ YamlBinding Choice(std::vector<std::string> choices, std::function<void(const st
 /// A list of texts; each is checked by `accept`, which says what is wrong with it.
 YamlBinding TextList(std::vector<std::string>* target,
                      std::function<absl::Status(const std::string&)> accept = nullptr);
+/// A mapping of names to texts, in its order.
+YamlBinding TextMap(std::vector<std::pair<std::string, std::string>>* target);
 /// A list of finite numbers, or one number.
 YamlBinding NumberList(std::vector<float>* target);
 /// A list of whole numbers >= min.

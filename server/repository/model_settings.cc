@@ -10,15 +10,26 @@
 namespace octet {
 namespace {
 
+using Models = std::map<std::string, ModelFiles>;
+
 /// One line for each thing that is wrong with the model's folder.
-void CheckModel(const ServerConfig& server, std::string_view name, const ModelFiles& files,
+void CheckModel(const ServerConfig& server, std::string_view name, const Models& models,
                 std::string& mistakes) {
+  const ModelFiles& files = models.at(std::string(name));
   const auto add = [&mistakes](std::string_view line) {
     mistakes += mistakes.empty() ? "" : "\n";
     mistakes += line;
   };
   const absl::StatusOr<ModelSettings> settings = ReadModelSettings(server, name, files);
   if (!settings.ok()) return add(Message(settings.status()));
+  if (settings->config.pipeline) {
+    for (const auto& [step, rule] : settings->config.pipeline->steps) {
+      if (rule.model.empty() || models.contains(rule.model)) continue;
+      add(std::format("{}: pipeline.steps.{}.model: the repository has no such model: '{}'",
+                      files.config_path(), step, rule.model));
+    }
+    return;
+  }
   std::vector<int64_t> existing;
   for (const auto& [number, unused] : files.versions) existing.push_back(number);
   for (const int64_t number : SelectVersions(settings->config.versions, std::move(existing))) {
@@ -62,6 +73,7 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
     return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
                            files.config_path(), name, settings.config.name);
   }
+  OCTET_RETURN_IF_ERROR(CheckPipelineAlone(files.config_path(), settings.config));
   if (settings.config.capture && server.capture.path.empty()) {
     return InvalidArgument("{}: capture: the server's configuration has no capture.path",
                            files.config_path());
@@ -93,7 +105,7 @@ std::vector<Precision> WantedPrecisions(const ModelConfig& config,
 absl::Status CheckModelSettings(const ServerConfig& server) {
   OCTET_ASSIGN_OR_RETURN(const auto models, ScanRepository(server.repository.path));
   std::string mistakes;
-  for (const auto& [name, files] : models) CheckModel(server, name, files, mistakes);
+  for (const auto& [name, unused] : models) CheckModel(server, name, models, mistakes);
   return mistakes.empty() ? absl::OkStatus() : absl::InvalidArgumentError(mistakes);
 }
 

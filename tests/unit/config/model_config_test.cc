@@ -299,6 +299,55 @@ TEST(ModelConfigTest, ARolloutMovesTrafficAndNothingElse) {
       HasSubstr("rollout.yaml: routing.default: not among `precisions`: int8"));
 }
 
+TEST(ModelConfigTest, ReadsAPipeline) {
+  const auto config = ParseModelConfig(
+      "pipeline:\n"
+      "  steps:\n"
+      "    decode:\n"
+      "      preprocess: {resize: 256, scale: 1, mean: [1, 2, 3], std: 2, channels: BGR,\n"
+      "                   upright: true, max_pixels: 1000}\n"
+      "    classify: {model: net, version: stable, precision: int8, inputs: {x: decode.tensor}}\n"
+      "  outputs: {scores: classify.y, again: classify.z.1}\n",
+      "model.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ModelConfig::Pipeline expected;
+  expected.steps["decode"].preprocess = {256, 1, {1, 2, 3}, {2}, true, true, 1000};
+  expected.steps["classify"] = {"net", "stable", Precision::kInt8, {{"x", "decode.tensor"}}, {}};
+  expected.outputs = {{"scores", "classify.y"}, {"again", "classify.z.1"}};
+  EXPECT_EQ(config->pipeline, expected);
+  EXPECT_TRUE(CheckPipelineAlone("model.yaml", *config).ok());
+  EXPECT_EQ(ParseTensorSource("classify.z.1").step, "classify");
+  EXPECT_EQ(ParseTensorSource("classify.z.1").name, "z.1");
+  EXPECT_EQ(ParseTensorSource("photo").step, "");
+}
+
+TEST(ModelConfigTest, SaysWhatIsWrongWithAPipeline) {
+  const auto error = [](std::string_view steps, std::string_view outputs = "{y: a.y}") {
+    return ErrorOf(Format("pipeline: {{steps: {{{}}}, outputs: {}}}", steps, outputs));
+  };
+  EXPECT_EQ(error("a: {model: net}"), "no error");
+  EXPECT_EQ(ErrorOf("pipeline: {outputs: {y: a.y}}"), "model.yaml: pipeline: steps are missing");
+  EXPECT_EQ(ErrorOf("pipeline: {steps: {a: {model: net}}}"),
+            "model.yaml: pipeline: outputs are missing");
+  EXPECT_THAT(error("a: {version: 1}"), HasSubstr("steps.a: expected one of model and preprocess"));
+  EXPECT_THAT(error("a: {model: net, preprocess: {resize: 1}}"), HasSubstr("expected one of"));
+  EXPECT_THAT(error("a: {precision: int8, preprocess: {resize: 1}}"), HasSubstr("for a step with"));
+  EXPECT_THAT(error("a: {preprocess: {std: [1, 0]}}"), HasSubstr("preprocess.std: expected > 0"));
+  EXPECT_THAT(error("a.b: {model: net}"), HasSubstr("a step's name has no dot"));
+  EXPECT_THAT(error("a: {model: net, inputs: {x: b.y}}"),
+              HasSubstr("steps.a.inputs.x: no such step: \"b\", expected one of \"a\""));
+  EXPECT_THAT(error("a: {model: net, inputs: {x: 'a.'}}"), HasSubstr("expected STEP.OUTPUT"));
+  EXPECT_THAT(error("a: {model: net, inputs: [x]}"), HasSubstr("expected a mapping, got a list"));
+  EXPECT_THAT(error("a: {model: net}", "{y: x}"), HasSubstr("outputs.y: expected STEP.OUTPUT"));
+  EXPECT_THAT(error("a: {model: net}", "{y: b.y}"), HasSubstr("no such step: \"b\""));
+  EXPECT_THAT(error("a: {model: net}", "{y: a.y, y: a.z}"), HasSubstr("given twice"));
+  EXPECT_THAT(error("a: {preprocess: {resise: 8}}"), HasSubstr("did you mean \"resize\"?"));
+  const auto beside = ParseModelConfig(
+      "precisions: [fp32]\npipeline: {steps: {a: {model: net}}, outputs: {y: a.y}}", "model.yaml");
+  EXPECT_THAT(std::string(Message(CheckPipelineAlone("model.yaml", *beside))),
+              HasSubstr("beside a pipeline expected name, batching and routing.sticky alone"));
+}
+
 /// The line of the lines that gives the key `path`, found by walking down its parts; it may be
 /// commented out, and `*` stands for any name.
 std::string LineOf(std::istream& lines, const std::string& path) {

@@ -1,0 +1,110 @@
+#include "server/picture/picture_recipe.h"
+
+#include <algorithm>
+
+#include "engine/tensor/status.h"
+#include "server/picture/picture.h"
+#include "server/picture/resample.h"
+
+namespace octet {
+namespace {
+
+/// A JPEG is decoded smaller while it is so many times as large as it is to become: then the answer is the same but for a step
+/// or two.
+constexpr int kSpare = 2;
+
+bool IsChannels(int64_t extent) { return extent == 1 || extent == 3; }
+
+}  // namespace
+
+absl::StatusOr<PictureRecipe> PictureRecipe::Make(const ModelConfig::Pipeline::Preprocess& rule,
+                                                  const TensorInfo& input) {
+  const Shape& shape = input.shape;
+  const bool first = shape.rank() == 4 && IsChannels(shape[1]);
+  if (shape.rank() != 4 || !(first || IsChannels(shape[3]))) {
+    return InvalidArgument(
+        "input \"{}\": expected a picture, [N,C,H,W] or [N,H,W,C] with C = 1 or 3, got {}",
+        input.name, shape.ToString());
+  }
+  PictureRecipe recipe;
+  recipe.channels_last_ = !first;
+  recipe.channels_ = static_cast<int>(first ? shape[1] : shape[3]);
+  const int64_t height = first ? shape[2] : shape[1];
+  const int64_t width = first ? shape[3] : shape[2];
+  if (height < 1 || width < 1 || height > kMaxPictureSide || width > kMaxPictureSide) {
+    return InvalidArgument("input \"{}\": expected height and width that are known, got {}",
+                           input.name, shape.ToString());
+  }
+  recipe.height_ = static_cast<int>(height);
+  recipe.width_ = static_cast<int>(width);
+  if (rule.resize != 0 && rule.resize < std::max(height, width)) {
+    return InvalidArgument(
+        "preprocess.resize: expected at least the input's height and width, {}, got {}",
+        std::max(height, width), rule.resize);
+  }
+  recipe.shorter_ = rule.resize;
+  recipe.bgr_ = rule.bgr;
+  recipe.max_pixels_ = rule.max_pixels;
+  recipe.upright_ = rule.upright;
+  OCTET_RETURN_IF_ERROR(recipe.TakeNumbers(rule, input));
+  return recipe;
+}
+
+absl::Status PictureRecipe::TakeNumbers(const ModelConfig::Pipeline::Preprocess& rule,
+                                        const TensorInfo& input) {
+  dtype_ = input.dtype;
+  const bool raw = rule.scale == 1 && rule.mean.empty() && rule.std.empty();
+  if (dtype_ != DType::kF32 && !(dtype_ == DType::kU8 && raw)) {
+    return InvalidArgument(
+        "input \"{}\": expected FP32, or UINT8 with preprocess.scale 1 and no mean or std, got {}",
+        input.name, DTypeName(dtype_));
+  }
+  const auto count = static_cast<size_t>(channels_);
+  for (const auto* list : {&rule.mean, &rule.std}) {
+    if (list->size() <= 1 || list->size() == count) continue;
+    return InvalidArgument("preprocess.{}: expected {} numbers, or one, got {}",
+                           list == &rule.mean ? "mean" : "std", count, list->size());
+  }
+  const auto of = [](const std::vector<float>& list, size_t c, float otherwise) {
+    return list.empty() ? otherwise : list[list.size() == 1 ? 0 : c];
+  };
+  for (size_t c = 0; c < count; ++c) {
+    for (int value = 0; value < 256; ++value) {
+      const auto scaled = static_cast<float>(rule.scale * value);
+      reals_[c].push_back((scaled - of(rule.mean, c, 0)) / of(rule.std, c, 1));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PictureRecipe::Write(std::string_view file, void* row) const {
+  const int least_width = shorter_ == 0 ? width_ : shorter_;
+  const int least_height = shorter_ == 0 ? height_ : shorter_;
+  OCTET_ASSIGN_OR_RETURN(const Picture picture,
+                         DecodePicture(file, {.channels = channels_,
+                                              .max_pixels = max_pixels_,
+                                              .least_width = kSpare * least_width,
+                                              .least_height = kSpare * least_height,
+                                              .upright = upright_}));
+  const Window window =
+      shorter_ == 0 ? Stretched(width_, height_) : Centred(picture, shorter_, width_, height_);
+  const std::vector<uint8_t> pixels = Resample(picture, window);
+  const auto channels = static_cast<size_t>(channels_);
+  const size_t count = pixels.size() / channels;
+  const size_t pixel_step = channels_last_ ? channels : 1;
+  const size_t channel_step = channels_last_ ? 1 : count;
+  for (size_t c = 0; c < channels; ++c) {
+    const uint8_t* from = pixels.data() + (bgr_ ? channels - 1 - c : c);
+    if (dtype_ == DType::kU8) {
+      auto* to = static_cast<uint8_t*>(row) + c * channel_step;
+      for (size_t i = 0; i < count; ++i) to[i * pixel_step] = from[i * channels];
+    } else {
+      auto* to = static_cast<float*>(row) + c * channel_step;
+      const float* reals = reals_[c].data();
+      for (size_t i = 0; i < count; ++i) to[i * pixel_step] = reals[from[i * channels]];
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace octet
