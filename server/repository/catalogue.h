@@ -27,11 +27,16 @@ struct CatalogueVersion {
   VersionState StateNow() const;
 };
 
+struct PipelineDefinition;
+
 /// A model.
 struct CatalogueModel {
-  std::string problem;                                 ///< Why it has no versions.
+  /// Why it has no versions; of a pipeline, what is wrong although it answers.
+  std::string problem;
   std::map<std::string, int64_t, std::less<>> labels;  ///< Other names of versions.
   std::map<int64_t, CatalogueVersion> versions;
+  /// Of a model made of others: its one version is what LinkPipelines makes of it.
+  std::shared_ptr<const PipelineDefinition> pipeline;
 };
 
 /// The repository at one moment.

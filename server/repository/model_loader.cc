@@ -7,6 +7,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/logging/event_log.h"
+#include "server/repository/pipeline.h"
 
 namespace octet {
 namespace {
@@ -78,6 +79,7 @@ ModelLoader::ModelLoader(std::string name, const ServerConfig& config, int worke
       publish_(std::move(publish)) {}
 
 ModelLoader::~ModelLoader() {
+  DropPipeline();
   for (auto& [unused, version] : versions_) TakeOut(version, "");
   if (sequences_ != nullptr) sequences_->EndAll();
 }
@@ -93,8 +95,11 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   status_ = absl::OkStatus();
   problem_.clear();
   FollowConfig(files, retry);
+  FollowPipeline(files);
   std::vector<int64_t> wanted;
-  if (settings_) {
+  if (settings_ && settings_->config.pipeline) {
+    problem_ = std::string(Message(status_));
+  } else if (settings_) {
     std::vector<int64_t> existing;
     for (const auto& [number, unused] : files.versions) existing.push_back(number);
     wanted = SelectVersions(settings_->config.versions, std::move(existing));
@@ -166,6 +171,24 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
     status_ = absl::InvalidArgumentError(config_problem_);
   }
   stale_ = settings_ && !config_problem_.empty();
+}
+
+void ModelLoader::FollowPipeline(const ModelFiles& files) {
+  if (!settings_ || !settings_->config.pipeline) return DropPipeline();
+  if (!files.versions.empty()) {
+    Fail(InvalidArgument("{}: pipeline: expected a folder without versions, got version {}",
+                         files.config_path(), files.versions.begin()->first),
+         "pipeline_refused");
+    return DropPipeline();
+  }
+  if (pipeline_ != nullptr && pipeline_->settings == *settings_) return;
+  pipeline_ =
+      std::make_shared<const PipelineDefinition>(name_, *settings_, pipeline_statistics_, metrics_);
+}
+
+void ModelLoader::DropPipeline() {
+  if (pipeline_ != nullptr) pipeline_->ShowReady(false);
+  pipeline_.reset();
 }
 
 void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool retry) {
@@ -307,6 +330,7 @@ void ModelLoader::TakeOut(Version& version, std::string reason) {
 }
 
 void ModelLoader::Unload() {
+  DropPipeline();
   for (auto& [unused, version] : versions_) TakeOut(version, std::string(kUnloadedReason));
   if (sequences_ != nullptr) sequences_->EndAll();
   problem_ = kUnloadedReason;
@@ -325,6 +349,7 @@ void ModelLoader::Fail(const absl::Status& status, std::string_view what) {
 void ModelLoader::PublishRow() {
   auto model = std::make_shared<CatalogueModel>();
   model->problem = problem_;
+  model->pipeline = pipeline_;
   if (settings_) {
     const auto& labels = settings_->config.version_labels;
     model->labels.insert(labels.begin(), labels.end());

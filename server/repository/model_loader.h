@@ -41,6 +41,8 @@ class ModelLoader {
   void Unload();
 
   bool unloaded() const { return unloaded_; }
+  /// True when its versions are what LinkPipelines makes of other models.
+  bool is_pipeline() const { return pipeline_ != nullptr; }
   /// The first thing that failed in the last Follow; OK when all of it answers.
   const absl::Status& status() const { return status_; }
   /// True when a version answers.
@@ -56,6 +58,9 @@ class ModelLoader {
   };
 
   void FollowConfig(const ModelFiles& files, bool retry);
+  /// Defines the pipeline that model.yaml asks for, or none.
+  void FollowPipeline(const ModelFiles& files);
+  void DropPipeline();
   void FollowVersion(int64_t number, const ModelFiles& files, bool retry);
   /// Loads the precision's file unless it is loaded as it is.
   void FollowVariant(int64_t number, Precision precision, const VariantFile& file, bool retry,
@@ -82,6 +87,10 @@ class ModelLoader {
   std::pair<std::optional<FileStamp>, std::optional<FileStamp>> config_stamps_;
   bool config_read_ = false;
   std::string config_problem_;
+  std::shared_ptr<const PipelineDefinition> pipeline_;
+  /// Of the pipeline's requests, whatever becomes of its definition.
+  const std::shared_ptr<VersionStatistics> pipeline_statistics_ =
+      std::make_shared<VersionStatistics>();
   std::string problem_;  ///< Why there is no version.
   std::map<int64_t, Version> versions_;
   absl::Status status_;

@@ -13,6 +13,7 @@
 #include "server/repository/catalogue.h"
 #include "server/repository/model_files.h"
 #include "server/repository/model_loader.h"
+#include "server/repository/pipeline.h"
 
 namespace octet {
 namespace {
@@ -54,14 +55,20 @@ class FolderRepository final : public ModelRepository {
     absl::MutexLock lock(&mutex_);
     return catalogue_;
   }
-  /// Replaces the catalogue by a copy that `change` was applied to.
+  /// Replaces the catalogue by a copy that `change` was applied to, and its pipelines follow, in the same step.
   template <typename Change>
   void Swap(const Change& change) {
     auto next = std::make_shared<Catalogue>(*Now());
     change(*next);
+    LinkPipelines(*next);
     std::shared_ptr<const Catalogue> old = std::move(next);
     absl::MutexLock lock(&mutex_);
     catalogue_.swap(old);
+  }
+
+  /// Of a pipeline: what is wrong with its folder, else why its models do not make one.
+  absl::Status StatusOf(const absl::Status& folder, std::string_view pipeline) const {
+    return folder.ok() ? Now()->Find(pipeline, "").status() : folder;
   }
 
   Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
@@ -121,6 +128,7 @@ absl::Status FolderRepository::Load(std::string_view model) {
   }
   Known& known = Get(std::string(model));
   Follow(known, *std::move(files), true);
+  if (known.loader->is_pipeline()) return StatusOf(known.loader->status(), model);
   const bool taken = known.loader->ready() && !known.loader->stale();
   return taken ? absl::OkStatus() : known.loader->status();
 }
@@ -165,7 +173,8 @@ absl::Status FolderRepository::CheckAll() const {
   absl::MutexLock lock(&loading_);
   std::string failures;
   for (const auto& [name, known] : known_) {
-    const absl::Status& status = known.loader->status();
+    const absl::Status status = known.loader->is_pipeline() ? StatusOf(known.loader->status(), name)
+                                                            : known.loader->status();
     if (status.ok()) continue;
     failures += Format("{}{}: {}", failures.empty() ? "" : "\n", name, Message(status));
   }

@@ -18,6 +18,7 @@ struct ModelSettings {
   ModelConfig config;
   ServerConfig::Batching batching;
   std::vector<std::string> labels;  ///< The lines of labels.txt beside model.yaml, if there is one.
+  bool operator==(const ModelSettings&) const = default;
 };
 
 /// Reads the model's model.yaml, and over it rollout.yaml, with which `octet rollout` moves traffic and

@@ -9,7 +9,9 @@ const ServedVariant* ModelVersion::Find(Precision precision) const {
   return found == variants.end() ? nullptr : &*found;
 }
 
-bool ModelVersion::ready() const { return std::ranges::any_of(variants, &ServedVariant::ready); }
+bool ModelVersion::ready() const {
+  return pipeline != nullptr || std::ranges::any_of(variants, &ServedVariant::ready);
+}
 
 SequenceHome HomeOf(const std::shared_ptr<const ModelVersion>& version, const Route& route) {
   const ServedVariant& variant = *version->Find(route.precision);

@@ -49,6 +49,8 @@ struct ServedShadow {
   std::atomic<bool> failure_logged{false};  ///< The first failed copy is an event, all are counted.
 };
 
+struct Pipeline;
+
 /// What makes a version's requests parts of sequences. Immutable but for the store, which all versions of the model share.
 struct ServedSequences {
   std::shared_ptr<SequenceStore> store;
@@ -76,10 +78,11 @@ struct ModelVersion {
   std::shared_ptr<const ServedSequences> sequences;  ///< Null without state.
   std::shared_ptr<VersionStatistics> statistics;
   std::shared_ptr<const Experiment> experiment;
+  std::shared_ptr<const Pipeline> pipeline;  ///< Null unless it is made of other models.
 
   /// Null when the version has no such precision.
   const ServedVariant* Find(Precision precision) const;
-  /// True when at least one variant answers.
+  /// True when at least one variant answers, or the pipeline.
   bool ready() const;
 };
 

@@ -5,21 +5,14 @@
 
 #include "engine/tensor/status.h"
 #include "server/logging/event_log.h"
+#include "server/pipeline/pipeline_run.h"
+#include "server/routing/draw.h"
 #include "server/routing/shadow.h"
-#include "server/routing/stable_hash.h"
 #include "server/rpc/sequence_request.h"
 #include "server/rpc/shadow_copy.h"
 
 namespace octet {
 namespace {
-
-/// Uniform in [0, 1): what the split and the shadow draw with.
-double Draw() {
-  static std::atomic<uint64_t> sequence{0};
-  // Weyl's sequence through a mixer, as in SplitMix64 (Steele, Lea and Flood, 2014).
-  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
-  return UnitInterval(MixBits(sequence.fetch_add(kGolden, std::memory_order_relaxed) + kGolden));
-}
 
 int64_t Microseconds(Nanoseconds time) {
   return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
@@ -56,6 +49,14 @@ absl::Status Inference::Prepare(const Call& call) {
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,
                          ReadInferOptions(request_, call.metadata, version_->routing.sticky));
   if (version_->sequences != nullptr) return PrepareInSequence(call, options);
+  if (version_->pipeline != nullptr) {
+    if (!options.precision.empty()) {
+      return InvalidArgument("model \"{}\" is a pipeline: its steps have precisions, got {}",
+                             version_->model, options.precision);
+    }
+    sticky_key_ = options.sticky_key;
+    return ReadTensors(call, options, version_->pipeline->recipes);
+  }
   OCTET_RETURN_IF_ERROR(ChooseVariant(options));
   return ReadTensors(call, options, variant_->queue->target().recipes);
 }
@@ -103,8 +104,11 @@ absl::Status Inference::ReadTensors(const Call& call, const InferOptions& option
     raw_inputs = *call.raw_inputs;
   }
   OCTET_RETURN_IF_ERROR(ReadSharedInputs(request_, parts_.shared_memory, raw_inputs, inputs_));
-  OCTET_RETURN_IF_ERROR(DecodeInputs(request_, raw_inputs, version_->signature, recipes,
-                                     variant_->queue->target().batch.max_batch, inputs_));
+  const int64_t max_batch = version_->pipeline == nullptr
+                                ? variant_->queue->target().batch.max_batch
+                                : version_->batching.max_batch;
+  OCTET_RETURN_IF_ERROR(
+      DecodeInputs(request_, raw_inputs, version_->signature, recipes, max_batch, inputs_));
   return writer_.Begin(request_, *version_, parts_.shared_memory, response_);
 }
 
@@ -157,6 +161,10 @@ void Inference::Submit() {
 
 void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
   if (trace_ != nullptr) submitted_ = parts_.clock.Now();
+  if (version_->pipeline != nullptr) {
+    return RunPipeline({version_, std::move(sticky_key_), parts_.dispatcher, parts_.clock},
+                       std::move(request));
+  }
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   parts_.dispatcher.Submit(variant_->queue, std::move(request));
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "absl/functional/any_invocable.h"
@@ -92,7 +93,8 @@ class Inference {
   std::unique_ptr<RequestTrace> trace_;  ///< Null = none.
   std::optional<TimePoint> submitted_;   ///< Only where there is a trace.
   std::shared_ptr<const ModelVersion> version_;
-  const ServedVariant* variant_ = nullptr;
+  const ServedVariant* variant_ = nullptr;  ///< Null for a pipeline.
+  std::string sticky_key_;                  ///< For a pipeline's steps.
   Route route_;
   bool copied_ = false;  ///< A shadow copy follows the answer.
   std::optional<double>

@@ -5,7 +5,11 @@
 namespace octet {
 namespace {
 
-constexpr const char* kPlatform = "onnx";
+/// "ensemble" is Triton's word for a pipeline.
+const char* PlatformOf(const ModelVersion& version) {
+  return version.pipeline == nullptr ? "onnx" : "ensemble";
+}
+
 constexpr const char* kBackend = "octet";
 
 inference::DataType ToDataType(DType dtype) {
@@ -107,7 +111,7 @@ void DescribeModel(const ModelVersion& version,
                    inference::ModelMetadataResponse& response) {
   response.set_name(version.model);
   for (const auto& other : all_versions) response.add_versions(other->version);
-  response.set_platform(kPlatform);
+  response.set_platform(PlatformOf(version));
   for (const TensorInfo& info : version.signature.inputs) {
     DescribeTensor(info, *response.add_inputs());
   }
@@ -124,7 +128,7 @@ void DescribeModel(const ModelVersion& version,
 void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config) {
   const bool batches = version.signature.batches;
   config.set_name(version.model);
-  config.set_platform(kPlatform);
+  config.set_platform(PlatformOf(version));
   config.set_backend(kBackend);
   config.set_max_batch_size(batches ? version.batching.max_batch : 0);
   for (const TensorInfo& info : version.signature.inputs) {
@@ -139,7 +143,7 @@ void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config)
   instances.set_kind(inference::ModelInstanceGroup::KIND_CPU);
   if (version.sequences != nullptr) {
     DescribeSequences(version, *config.mutable_sequence_batching());
-  } else if (batches) {
+  } else if (batches && version.pipeline == nullptr) {
     config.mutable_dynamic_batching()->set_max_queue_delay_microseconds(
         static_cast<uint64_t>(version.batching.max_queue_delay_us));
   }

@@ -177,6 +177,7 @@ absl::Status ResponseWriter::Complete(const Route& route) {
   response_->set_model_name(version_->model);
   response_->set_model_version(version_->version);
   response_->set_id(request_->id());
+  if (version_->pipeline != nullptr) return absl::OkStatus();
   auto& parameters = *response_->mutable_parameters();
   parameters["precision"].set_string_param(std::string(PrecisionName(route.precision)));
   parameters["route"].set_string_param(std::string(RouteReasonName(route.reason)));

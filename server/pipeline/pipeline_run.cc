@@ -1,0 +1,220 @@
+#include "server/pipeline/pipeline_run.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "engine/tensor/status.h"
+#include "server/routing/draw.h"
+#include "server/scheduling/request_check.h"
+
+namespace octet {
+namespace {
+
+/// The outputs of a step that somebody reads. The dispatcher orders the worker that writes them and those that read.
+class StepOutputs final : public OutputSink {
+ public:
+  explicit StepOutputs(const PipelineStep& step) : step_(step), tensors_(step.wanted.size()) {}
+
+  void* Reserve(size_t index, const TensorSpec& spec) override {
+    if (!step_.wanted[index]) return nullptr;
+    tensors_[index] = Tensor(spec.dtype, spec.shape);
+    return tensors_[index].mutable_data();
+  }
+  absl::Status TakeStrings(size_t index, ConstTensorView strings) override {
+    if (!step_.wanted[index]) return absl::OkStatus();
+    tensors_[index] = Tensor::Strings(strings.shape(), strings.span<std::string_view>());
+    return absl::OkStatus();
+  }
+  ConstTensorView view(size_t index) const { return tensors_[index].view(); }
+
+ private:
+  const PipelineStep& step_;
+  std::vector<Tensor> tensors_;
+};
+
+class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
+ public:
+  PipelineRun(PipelineCall call, std::unique_ptr<InferenceRequest> request)
+      : call_(std::move(call)),
+        pipeline_(*call_.version->pipeline),
+        request_(std::move(request)),
+        outputs_(pipeline_.steps.begin(), pipeline_.steps.end()) {
+    for (const PipelineStep& step : pipeline_.steps) waits_.push_back(step.waits_for);
+  }
+
+  void Start();
+
+ private:
+  void Submit(size_t index);
+  /// Checks what the step reads, chooses its precision and submits it.
+  absl::Status TrySubmit(size_t index);
+  absl::Status Check(const PipelineStep& step, InferenceRequest& part) const;
+  /// A step is over: starts those that waited for it alone, or ends the request.
+  void Finished(size_t index, const absl::Status& status, const RequestTimings& timings);
+  void End();
+  absl::Status WriteOutputs();
+  ConstTensorView View(const PipelineSource& source) const {
+    return source.step ? outputs_[*source.step].view(source.index) : request_->inputs[source.index];
+  }
+
+  const PipelineCall call_;
+  const Pipeline& pipeline_;
+  const std::unique_ptr<InferenceRequest> request_;
+  std::vector<StepOutputs> outputs_;  ///< By step.
+
+  absl::Mutex mutex_;
+  std::vector<size_t> waits_ ABSL_GUARDED_BY(mutex_);  ///< Steps that each still waits for.
+  size_t running_ ABSL_GUARDED_BY(mutex_) = 0;         ///< Steps submitted and not over.
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  RequestTimings timings_ ABSL_GUARDED_BY(mutex_);  ///< Sums over the steps.
+};
+
+void PipelineRun::Start() {
+  pipeline_.observer->OnQueued(0);
+  pipeline_.observer->OnDequeued(0);
+  std::vector<size_t> first;
+  for (size_t i = 0; i < pipeline_.steps.size(); ++i) {
+    if (pipeline_.steps[i].waits_for == 0) first.push_back(i);
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    running_ = first.size();
+  }
+  for (const size_t index : first) Submit(index);
+}
+
+void PipelineRun::Submit(size_t index) {
+  absl::Status status;
+  try {
+    status = TrySubmit(index);
+  } catch (const std::bad_alloc&) {
+    status = absl::ResourceExhaustedError("out of memory for a request");
+  }
+  if (!status.ok()) Finished(index, status, {});
+}
+
+absl::Status PipelineRun::Check(const PipelineStep& step, InferenceRequest& part) const {
+  for (size_t i = 0; i < part.inputs.size(); ++i) {
+    const ConstTensorView& view = part.inputs[i];
+    const Shape& shape = view.shape();
+    OCTET_RETURN_IF_ERROR(CheckInput(step.signature.inputs[i], step.recipes[i], view.dtype(),
+                                     {shape.begin(), shape.end()}, view.bytes()));
+  }
+  OCTET_ASSIGN_OR_RETURN(part.rows, CheckRows(step.signature, part.inputs, step.max_batch));
+  if (step.pictures == nullptr || part.inputs[0].shape()[0] <= step.max_batch) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument("pictures, expected at most {}, got {}", step.max_batch,
+                         part.inputs[0].shape()[0]);
+}
+
+absl::Status PipelineRun::TrySubmit(size_t index) {
+  const PipelineStep& step = pipeline_.steps[index];
+  auto part = std::make_unique<InferenceRequest>();
+  for (const PipelineSource& source : step.inputs) part->inputs.push_back(View(source));
+  OCTET_RETURN_IF_ERROR(Check(step, *part));
+  part->received = call_.clock.Now();
+  part->deadline = request_->deadline;
+  part->cancelled = request_->cancelled;
+  part->outputs = &outputs_[index];
+  part->done = [self = shared_from_this(), index](const absl::Status& status,
+                                                  const RequestTimings& timings) {
+    self->Finished(index, status, timings);
+  };
+  if (step.pictures != nullptr) {
+    call_.dispatcher.Submit(step.pictures, std::move(part));
+    return absl::OkStatus();
+  }
+  const ModelVersion& version = *step.version;
+  if (version.pipeline != nullptr) {
+    RunPipeline({step.version, call_.sticky_key, call_.dispatcher, call_.clock}, std::move(part));
+    return absl::OkStatus();
+  }
+  const std::string_view precision = step.precision ? PrecisionName(*step.precision) : "";
+  OCTET_ASSIGN_OR_RETURN(
+      const Route route,
+      ChoosePrecision(version.routes,
+                      {.precision = precision, .sticky_key = call_.sticky_key, .draw = Draw()}));
+  const ServedVariant& variant = *version.Find(route.precision);
+  variant.metrics->routed.Add(static_cast<size_t>(route.reason));
+  call_.dispatcher.Submit(variant.queue, std::move(part));
+  return absl::OkStatus();
+}
+
+void PipelineRun::Finished(size_t index, const absl::Status& status,
+                           const RequestTimings& timings) {
+  const PipelineStep& step = pipeline_.steps[index];
+  std::vector<size_t> next;
+  bool last = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    timings_.queue += timings.queue;
+    timings_.compute_input += timings.compute_input;
+    timings_.compute_infer += timings.compute_infer;
+    timings_.compute_output += timings.compute_output;
+    timings_.ran |= timings.ran;
+    if (status_.ok()) status_ = Annotate(status, Format("step \"{}\"", step.name));
+    if (status_.ok()) {
+      for (const size_t reader : step.readers) {
+        if (--waits_[reader] == 0) next.push_back(reader);
+      }
+    }
+    running_ += next.size();
+    last = --running_ == 0;
+  }
+  for (const size_t reader : next) Submit(reader);
+  // Else whoever finishes the last step ends the request, and this object may be gone.
+  if (last) End();
+}
+
+absl::Status PipelineRun::WriteOutputs() {
+  for (size_t i = 0; i < pipeline_.outputs.size(); ++i) {
+    const ConstTensorView view = View(pipeline_.outputs[i]);
+    if (view.dtype() == DType::kString) {
+      OCTET_RETURN_IF_ERROR(request_->outputs->TakeStrings(i, view));
+      continue;
+    }
+    void* to = request_->outputs->Reserve(i, view.spec);
+    if (to != nullptr && view.bytes() > 0) std::memcpy(to, view.data, view.bytes());
+  }
+  return absl::OkStatus();
+}
+
+void PipelineRun::End() {
+  absl::Status status;
+  RequestTimings timings;
+  {
+    absl::MutexLock lock(&mutex_);
+    status = status_;
+    timings = timings_;
+  }
+  if (status.ok()) {
+    try {
+      status = WriteOutputs();
+    } catch (const std::bad_alloc&) {
+      status = absl::ResourceExhaustedError("out of memory for an answer");
+    }
+  }
+  timings.total = call_.clock.Now() - request_->received;
+  if (timings.ran) {
+    pipeline_.observer->OnBatch({.code = status.code(),
+                                 .rows = request_->rows,
+                                 .plan_rows = request_->rows,
+                                 .compute_input = timings.compute_input,
+                                 .compute_infer = timings.compute_infer,
+                                 .compute_output = timings.compute_output,
+                                 .queue_times = {&timings.queue, 1}});
+  }
+  pipeline_.observer->OnFinished(status.code(), request_->rows, timings);
+  std::move(request_->done)(status, timings);
+}
+
+}  // namespace
+
+void RunPipeline(PipelineCall call, std::unique_ptr<InferenceRequest> request) {
+  std::make_shared<PipelineRun>(std::move(call), std::move(request))->Start();
+}
+
+}  // namespace octet

@@ -1,0 +1,35 @@
+// One request of a pipeline, from step to step.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+
+#include "engine/engine.h"
+#include "server/repository/model_version.h"
+#include "server/repository/pipeline.h"
+#include "server/scheduling/dispatcher.h"
+
+namespace octet {
+
+/// What a request's steps share.
+struct PipelineCall {
+  std::shared_ptr<const ModelVersion> version;  ///< With a pipeline.
+  std::string sticky_key;                       ///< For the routing of its models; empty = none.
+  Dispatcher& dispatcher;
+  Clock& clock;
+};
+
+/// Runs a request through the steps of a pipeline, and calls its `done` exactly once, when no step is under way any more; perhaps
+/// before this returns. The inputs, of the pipeline's signature, have passed CheckInput and CheckRows.
+///
+/// A step waits in its model's own queue, under the request's deadline, as soon as all that it reads is there; steps that do not
+/// wait for each other run side by side. Tensors stay where the worker wrote them until the request ends, and are read there by
+/// the next steps. The first error ends the request; it names the step.
+void RunPipeline(PipelineCall call, std::unique_ptr<InferenceRequest> request);
+
+}  // namespace octet

@@ -1,0 +1,216 @@
+#include "server/pipeline/pipeline_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "server/scheduling/batch_runner.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_repository.h"
+
+namespace octet {
+namespace pipeline_run_test {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+/// x [?, 4] -> left: times 2, right: times 3; both -> outputs "l", "r"; and last: times 5 of left -> "y".
+class PipelineRunTest : public ::testing::Test {
+ protected:
+  PipelineRunTest() {
+    left_ = Add("left", left_model_, std::nullopt);
+    right_ = Add("right", right_model_, std::nullopt);
+    last_ = Add("last", last_model_, 0);
+    pipeline_->steps[0].readers = {2};
+    pipeline_->outputs = {{0, 0}, {1, 0}, {2, 0}};
+    pipeline_->observer = observer_;
+    auto version = std::make_shared<ModelVersion>();
+    version->model = "pipe";
+    version->pipeline = pipeline_;
+    version_ = version;
+  }
+
+  std::shared_ptr<const ModelVersion> Add(const std::string& name,
+                                          const std::shared_ptr<FakeModel>& model,
+                                          std::optional<size_t> after) {
+    PipelineStep& step = pipeline_->steps.emplace_back();
+    step.name = name;
+    step.version = repository_.Make(name, 1, {{Precision::kFp32, model}});
+    step.signature = model->signature();
+    step.recipes = {*InputRecipe::Make(step.signature.inputs[0], nullptr)};
+    step.max_batch = 8;
+    step.inputs = {{after, 0}};
+    step.wanted = {true};
+    step.waits_for = after ? 1 : 0;
+    return step.version;
+  }
+
+  /// Takes every output.
+  class Answers final : public OutputSink {
+   public:
+    void* Reserve(size_t index, const TensorSpec& spec) override {
+      values[index].resize(static_cast<size_t>(spec.shape.elements()));
+      return values[index].data();
+    }
+    absl::Status TakeStrings(size_t, ConstTensorView) override { return absl::OkStatus(); }
+    std::map<size_t, std::vector<float>> values;
+  };
+
+  void Start(TimePoint deadline = kNever) {
+    auto request = call_.Request(clock_.Now(), deadline);
+    request->outputs = &answers_;
+    RunPipeline({version_, "", dispatcher_, clock_}, std::move(request));
+  }
+  /// Runs what can run; the number of batches.
+  int RunAll() {
+    int batches = 0;
+    while (auto batch = dispatcher_.TryTake()) {
+      runner_.Run(*std::move(batch));
+      ++batches;
+    }
+    return batches;
+  }
+
+  FakeClock clock_;
+  MetricsRegistry metrics_{BuildInfo{}};
+  FakeRepository repository_{metrics_};
+  Dispatcher dispatcher_{clock_};
+  BatchRunner runner_{clock_};
+  std::shared_ptr<FakeModel> left_model_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 2.0F);
+  std::shared_ptr<FakeModel> right_model_ =
+      std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 3.0F);
+  std::shared_ptr<FakeModel> last_model_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 5.0F);
+  std::shared_ptr<CountingObserver> observer_ = std::make_shared<CountingObserver>();
+  std::shared_ptr<Pipeline> pipeline_ = std::make_shared<Pipeline>();
+  std::shared_ptr<const ModelVersion> version_, left_, right_, last_;
+  TestCall call_{{1, 1, 1, 1}, {4}};
+  Answers answers_;
+};
+
+TEST_F(PipelineRunTest, RunsStepsAsSoonAsTheirInputsAreThere) {
+  Start();
+  EXPECT_EQ(dispatcher_.queued(), 2U);  // side by side
+  EXPECT_EQ(call_.calls, 0);
+  EXPECT_EQ(RunAll(), 3);
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_TRUE(call_.status->ok()) << *call_.status;
+  EXPECT_THAT(answers_.values[0], Each(2));
+  EXPECT_THAT(answers_.values[1], Each(3));
+  EXPECT_THAT(answers_.values[2], Each(10));
+  EXPECT_EQ(observer_->queued, 1);
+  EXPECT_EQ(observer_->batches, 1);
+  EXPECT_EQ(observer_->succeeded, 1);
+  EXPECT_EQ(repository_.observer()->succeeded, 3);
+  EXPECT_EQ(left_->Find(Precision::kFp32)
+                ->metrics->routed.value(static_cast<size_t>(RouteReason::kDefault)),
+            1U);
+}
+
+TEST_F(PipelineRunTest, TensorsAreReadWhereTheyWereWritten) {
+  Start();
+  runner_.Run(*dispatcher_.TryTake());
+  runner_.Run(*dispatcher_.TryTake());
+  auto batch = dispatcher_.TryTake();
+  ASSERT_TRUE(batch);
+  const void* handed = batch->requests[0]->inputs[0].data;
+  runner_.Run(*std::move(batch));
+  EXPECT_EQ(last_model_->last_input_pointer(), handed);
+  EXPECT_THAT(answers_.values[2], Each(10));
+}
+
+TEST_F(PipelineRunTest, StepsOfSeveralRequestsRunAsOneBatch) {
+  TestCall other({2, 2, 2, 2}, {4});
+  Answers others;
+  Start();
+  auto request = other.Request(clock_.Now());
+  request->outputs = &others;
+  RunPipeline({version_, "", dispatcher_, clock_}, std::move(request));
+  EXPECT_EQ(RunAll(), 3);
+  EXPECT_THAT(answers_.values[2], Each(10));
+  EXPECT_THAT(others.values[2], Each(20));
+  EXPECT_EQ(last_model_->runs()[0][0], 2);
+}
+
+TEST_F(PipelineRunTest, TheFirstErrorEndsItAndNamesTheStep) {
+  left_model_->before_run = [] { return absl::InternalError("broken"); };
+  Start();
+  EXPECT_EQ(RunAll(), 2);  // what was under way is waited for, what was not does not start
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Message(*call_.status), "step \"left\": left/1/fp32: broken");
+  EXPECT_EQ(observer_->finished, 1);
+  EXPECT_EQ(observer_->succeeded, 0);
+  EXPECT_TRUE(last_model_->runs().empty());
+}
+
+TEST_F(PipelineRunTest, TheDeadlineIsThatOfEveryStep) {
+  Start(clock_.Now() + std::chrono::milliseconds(10));
+  ASSERT_EQ(dispatcher_.queued(), 2U);
+  runner_.Run(*dispatcher_.TryTake());
+  runner_.Run(*dispatcher_.TryTake());
+  EXPECT_EQ(call_.calls, 0);
+  clock_.Advance(std::chrono::milliseconds(20));
+  EXPECT_EQ(RunAll(), 0);
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(Message(*call_.status)), HasSubstr("step \"last\": "));
+}
+
+TEST_F(PipelineRunTest, CancellingDropsWhatHasNotRun) {
+  Start();
+  runner_.Run(*dispatcher_.TryTake());
+  call_.cancelled = true;
+  RunAll();
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(last_model_->runs().empty());
+}
+
+TEST_F(PipelineRunTest, AFlushFinishesEveryStepAndACloseBeginsNone) {
+  Start();
+  dispatcher_.Flush();
+  EXPECT_EQ(RunAll(), 3);
+  EXPECT_TRUE(call_.status->ok()) << *call_.status;
+  dispatcher_.Close();
+
+  TestCall late({1, 1, 1, 1}, {4});
+  RunPipeline({version_, "", dispatcher_, clock_}, late.Request(clock_.Now()));
+  EXPECT_EQ(late.status->code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(PipelineRunTest, WhatIsAbandonedEnds) {
+  Start();
+  auto batch = dispatcher_.TryTake();
+  dispatcher_.Abandon();
+  EXPECT_EQ(call_.calls, 0);  // a step runs
+  runner_.Run(*std::move(batch));
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(PipelineRunTest, APipelineMayBeAStep) {
+  auto outer = std::make_shared<Pipeline>();
+  PipelineStep& step = outer->steps.emplace_back();
+  step.name = "inner";
+  step.version = version_;
+  step.signature.inputs = left_model_->signature().inputs;
+  step.signature.outputs.resize(3);
+  step.signature.batches = true;
+  step.recipes = {*InputRecipe::Make(step.signature.inputs[0], nullptr)};
+  step.max_batch = 8;
+  step.inputs = {{std::nullopt, 0}};
+  step.wanted = {false, false, true};
+  outer->outputs = {{0, 2}};
+  outer->observer = std::make_shared<CountingObserver>();
+  auto version = std::make_shared<ModelVersion>();
+  version->pipeline = outer;
+  version_ = version;
+  Start();
+  RunAll();
+  ASSERT_TRUE(call_.status->ok()) << *call_.status;
+  EXPECT_THAT(answers_.values[0], Each(10));
+  EXPECT_EQ(observer_->succeeded, 1);
+}
+
+}  // namespace pipeline_run_test
+}  // namespace octet
