@@ -330,10 +330,13 @@ class CatalogueLinker {
     const bool same =
         status.ok() && row.served != nullptr && IsUpToDate(*row.served, definition, catalogue_);
     if (!same) {
-      absl::StatusOr<std::shared_ptr<const ModelVersion>> linked = status;
-      if (status.ok()) linked = LinkPipeline(definition, catalogue_);
-      status = linked.status();
-      row = {.served = status.ok() ? *std::move(linked) : nullptr};
+      row = {};
+      if (status.ok()) {
+        absl::StatusOr<std::shared_ptr<const ModelVersion>> linked =
+            LinkPipeline(definition, catalogue_);
+        status = linked.status();
+        if (linked.ok()) row.served = *std::move(linked);
+      }
     }
     row.state = status.ok() ? VersionState::kReady : VersionState::kUnavailable;
     row.reason = status.ok() ? model->problem : std::string(Message(status));

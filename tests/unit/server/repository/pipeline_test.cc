@@ -151,7 +151,7 @@ TEST_F(PipelineTest, ItFollowsItsModels) {
   EXPECT_EQ(Find()->statistics, first->statistics);
 
   ASSERT_TRUE(repository_->Unload("thrice").ok());
-  EXPECT_EQ(Reason(), "UNAVAILABLE: step \"b\": Model is not ready (unloaded): 'thrice'");
+  EXPECT_EQ(Reason(), "UNAVAILABLE: step \"b\": Model is not ready (unloaded): 'thrice' version 1");
   EXPECT_EQ(repository_->Find("pipe", "").status().code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(repository_->Load("pipe").ok());
   EXPECT_FALSE(repository_->CheckAll().ok());
