@@ -30,7 +30,7 @@ VAD = SHARED / "models/silero-vad"
 STEPS = 8
 WAIT_SECONDS = 30
 # Of a probability: the order of sums differs, and of bf16 what a batch of another size rounds.
-TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
+TOLERANCE = {"fp32": 1e-5, "bf16": 5e-3}
 client = stub = messages = None
 
 

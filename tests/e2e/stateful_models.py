@@ -21,9 +21,16 @@ def write_sum(path, factor=1.0, settings=""):
 
 
 def write_batching_vad(source, path):
-    """Writes silero-vad, which is for one chunk [1, 576] and a state [2, 1, 128], for chunks [n, 576] and states [n, 2, 128]."""
+    """Writes silero-vad, which is for one chunk [1, 576] and a state [2, 1, 128], for chunks [n, 576] and states [n, 2, 128].
+
+    Its weights are nodes, and become initializers, which `octet quantize` makes other precisions of.
+    """
     model = onnx.load(source)
     graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        graph.initializer.add().CopyFrom(node.attribute[0].t)
+        graph.initializer[-1].name = node.output[0]
+        graph.node.remove(node)
     for node in graph.node:
         for names, old, new in ((node.input, "state", "state_by_layer"), (node.output, "stateN", "stateN_by_layer")):
             for place, name in enumerate(names):
