@@ -69,12 +69,12 @@ class TableTest(unittest.TestCase):
         rows = [
             {"part": "p", "what": "a", "value": 12.345678, "unit": "us", "goal": "<= 20", "met": True},
             {"part": "p", "what": "b", "value": 12345.6, "unit": "1/s", "goal": ">= 99999", "met": False},
-            {"part": "p", "what": "c", "value": 1, "unit": "MB", "note": "theirs: 2"},
+            {"part": "p", "what": "c", "value": 1, "unit": "MB"},
         ]
         lines = serving.table(rows).splitlines()[2:]
         self.assertEqual(lines[0], "| p | a | 12.35 | us | <= 20 | met |")
         self.assertEqual(lines[1], "| p | b | 12346 | 1/s | >= 99999 | missed |")
-        self.assertEqual(lines[2], "| p | c | 1 | MB | theirs: 2 |  |")
+        self.assertEqual(lines[2], "| p | c | 1 | MB |  |  |")
 
 
 if __name__ == "__main__":

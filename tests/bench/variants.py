@@ -63,9 +63,9 @@ def _kept(cache, parts, make):
     return file
 
 
-def by_octet(program, model, precision, cache):
-    """Returns the file that `octet quantize` makes with its default recipe. Raises QuantizeError."""
-    words = ["--to", precision]
+def by_octet(program, model, precision, cache, recipe=()):
+    """Returns the file that `octet quantize` makes, with its default recipe or other words. Raises QuantizeError."""
+    words = ["--to", precision, *recipe]
     if precision == "int8":
         words += ["--calibration", model.calibration, *(["--map", model.map] if model.map else [])]
 
