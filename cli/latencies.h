@@ -41,7 +41,7 @@ class Latencies {
   /// The nearest-rank percentile: the smallest latency that `percent` of them do not exceed, up to kRelativeError; the first
   /// (0) and the last (100) exactly. 0 for none.
   double MicrosecondsAt(double percent) const {
-    const double wanted = std::ceil(percent / 100 * static_cast<double>(count_));
+    const double wanted = std::ceil(percent * static_cast<double>(count_) / 100);
     const auto rank =
         std::clamp<int64_t>(static_cast<int64_t>(wanted), 1, std::max<int64_t>(count_, 1));
     if (rank == count_) return static_cast<double>(most_) / 1e3;

@@ -1,4 +1,5 @@
 // octet load: puts load on a server, and says what it did to it.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,7 +46,8 @@ absl::StatusOr<std::vector<LoadStream>> PrepareStreams(const LoadVerbOptions& op
   const bool one_model = std::ranges::all_of(streams, [&](const LoadStream& stream) {
     return stream.target.model == streams[0].target.model;
   });
-  if (!one_model && !(options.source.data.empty() && options.source.version.empty()))
+  const RequestSource& given = options.source;
+  if (!one_model && !(given.data.empty() && given.map.empty() && given.version.empty()))
     return InvalidArgument("--data, --map and --model-version are of one model, got {} of them",
                            streams.size());
   const std::unique_ptr<InferStub> stub = Connect(options.settings.target);
@@ -95,6 +97,10 @@ void DrawLook(size_t run, size_t runs, const LoadProgress& look) {
 }
 
 absl::Status Load(const LoadVerbOptions& options) {
+  // Answers are freed to be allocated again: glibc would give their pages back to the system in between, which costs a client
+  // of large tensors more than all the rest.
+  mallopt(M_MMAP_THRESHOLD, 16 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
   OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options));
   OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams, PrepareStreams(options));
   const bool terminal = isatty(STDERR_FILENO) == 1;

@@ -13,8 +13,9 @@ absl::StatusOr<LoadTarget> LoadTarget::Parse(std::string_view text) {
   if (const size_t equals = text.rfind('='); equals != std::string_view::npos) {
     who = text.substr(0, equals);
     const std::string_view weight = text.substr(equals + 1);
-    const char* end = weight.data() + weight.size();
-    const auto [stop, error] = std::from_chars(weight.data(), end, target.weight);
+    const char* const begin = weight.data();
+    const char* const end = begin + weight.size();
+    const auto [stop, error] = std::from_chars(begin, end, target.weight);
     if (error != std::errc() || stop != end || !(target.weight > 0 && target.weight <= kMostWeight))
       return InvalidArgument("a model's weight is a number from 0 to {}, got \"{}\"", kMostWeight,
                              text);

@@ -47,6 +47,12 @@ TEST(LatenciesTest, FewNanosecondsAndTheEndsAreExact) {
   EXPECT_EQ(latencies.MicrosecondsAt(100), 123456.789);
 }
 
+TEST(LatenciesTest, ARankThatIsWholeIsNotRoundedUp) {
+  Latencies latencies;
+  for (int i = 1; i <= 1000; ++i) latencies.Add(nanoseconds(i));
+  EXPECT_EQ(latencies.MicrosecondsAt(99.9), 0.999);
+}
+
 TEST(LatenciesTest, BucketsMeetWithoutGapOrOverlap) {
   // Values on both sides of each power of two keep their order.
   double before = -1;
