@@ -226,6 +226,7 @@ void Inference::FinishTrace(const absl::Status& status, const RequestTimings& ti
                           .rows = inputs_.rows,
                           .received = received_,
                           .submitted = submitted_,
+                          .ran_once = version_ == nullptr || version_->pipeline == nullptr,
                           .timings = timings,
                           .status = status};
   if (version_ != nullptr) traced.version = version_->version;

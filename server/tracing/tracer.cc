@@ -15,6 +15,7 @@
 #include <opentelemetry/trace/tracer.h>
 
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 #include "server/logging/event_log.h"
 
 namespace octet {
@@ -28,7 +29,42 @@ constexpr std::chrono::milliseconds kExportInterval{1000};
 /// Also the largest export: then at most two are under way when the process ends.
 constexpr size_t kMaxQueuedSpans = 2048;
 
+/// Of a text in a span: clients choose it, and the queue is bounded by spans.
+constexpr size_t kMaxTextBytes = 256;
+/// A longer tracestate may be left out (W3C Trace Context, 3.3.1.5); it is parsed by regular expressions.
+constexpr size_t kMaxTraceStateBytes = 512;
+
 otel::nostd::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+
+/// The beginning of a text, as protobuf can hold it: what is no UTF-8 becomes `?`.
+std::string SpanText(std::string_view text) {
+  std::string kept;
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint next = DecodeUtf8(text, at);
+    if (kept.size() + next.bytes > kMaxTextBytes) break;
+    if (next.valid) {
+      kept.append(text, at, next.bytes);
+    } else {
+      kept += '?';
+    }
+    at += next.bytes;
+  }
+  return kept;
+}
+
+bool IsServersFault(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDataLoss:
+      return true;
+    default:
+      return false;
+  }
+}
 
 /// The library's own complaints, which would go to stdout.
 class EventLogHandler final : public otel::sdk::common::internal_log::LogHandler {
@@ -46,7 +82,8 @@ class HeaderCarrier final : public otel::context::propagation::TextMapCarrier {
  public:
   explicit HeaderCarrier(Tracer::Headers headers) : headers_(headers) {}
   otel::nostd::string_view Get(otel::nostd::string_view key) const noexcept override {
-    return View(headers_({key.data(), key.size()}).value_or(""));
+    const std::string_view value = headers_({key.data(), key.size()}).value_or("");
+    return View(key == "tracestate" && value.size() > kMaxTraceStateBytes ? "" : value);
   }
   void Set(otel::nostd::string_view, otel::nostd::string_view) noexcept override {}
 
@@ -112,6 +149,7 @@ void AddStages(otel::trace::Tracer& tracer, const SpanTimes& times, const Traced
   };
   if (!request.submitted) return;
   add("decode", *request.submitted - request.received);
+  if (!request.ran_once) return;
   add("queue", request.timings.queue);
   if (!request.timings.ran) return;
   add("compute_input", request.timings.compute_input);
@@ -128,10 +166,13 @@ class SampledRequest final : public RequestTrace {
     const SpanTimes times(pipeline_->clock);
     otel::trace::StartSpanOptions options = times.Start(request.received, parent_);
     options.kind = otel::trace::SpanKind::kServer;
+    const std::string id = SpanText(request.id);
+    const std::string model = SpanText(request.model);
+    // A name that no model has would be as many names as clients can think of.
     const auto root = pipeline_->tracer->StartSpan(
-        "infer " + std::string(request.model),
-        {{"octet.request.id", View(request.id)},
-         {"octet.model", View(request.model)},
+        request.version.empty() ? "infer" : "infer " + model,
+        {{"octet.request.id", id},
+         {"octet.model", model},
          {"octet.version", View(request.version)},
          {"octet.precision", View(request.precision)},
          {"octet.route", View(request.route)},
@@ -139,7 +180,11 @@ class SampledRequest final : public RequestTrace {
          {"rpc.grpc.status_code", static_cast<int64_t>(request.status.code())}},
         options);
     if (!request.status.ok()) {
-      root->SetStatus(otel::trace::StatusCode::kError, View(Message(request.status)));
+      const std::string message = SpanText(Message(request.status));
+      root->SetAttribute("octet.error", message);
+      if (IsServersFault(request.status.code())) {
+        root->SetStatus(otel::trace::StatusCode::kError, message);
+      }
     }
     AddStages(*pipeline_->tracer, times, request, root->GetContext());
     root->End(SpanTimes::End(request.received + request.timings.total));
@@ -191,17 +236,18 @@ Tracer::Tracer(std::unique_ptr<otel::sdk::trace::SpanExporter> exporter, int64_t
 Tracer::~Tracer() { pipeline_->provider->Shutdown(); }
 
 std::unique_ptr<RequestTrace> Tracer::Sample(const std::string& model, Headers headers) {
+  if (!Effective(model).on.value()) return nullptr;
   otel::trace::SpanContext parent = CallersTrace(headers);
   {
     absl::MutexLock lock(&mutex_);
     const Holders holders = HoldersOf(model);
-    if (!holders.on.told.on.value_or(true)) return nullptr;
     const int64_t rate = holders.rate.told.rate.value_or(default_rate_);
     const bool sampled = parent.IsValid() ? parent.IsSampled() : ++holders.rate.seen % rate == 0;
     if (!sampled) return nullptr;
-    const int64_t count = holders.count.told.count.value_or(-1);
-    if (count >= 0 && holders.count.made >= count) return nullptr;
-    ++holders.count.made;
+    if (std::optional<int64_t>& left = holders.count.told.count; left.value_or(-1) >= 0) {
+      if (*left == 0) return nullptr;
+      --*left;
+    }
   }
   return std::make_unique<SampledRequest>(pipeline_, std::move(parent));
 }
@@ -224,17 +270,15 @@ TraceSettings Tracer::Told(const std::string& model) const {
 TraceSettings Tracer::Effective(const std::string& model) {
   absl::MutexLock lock(&mutex_);
   const Holders holders = HoldersOf(model);
-  const int64_t count = holders.count.told.count.value_or(-1);
   return {.on = holders.on.told.on.value_or(true),
           .rate = holders.rate.told.rate.value_or(default_rate_),
-          .count = count < 0 ? -1 : std::max<int64_t>(0, count - holders.count.made)};
+          .count = holders.count.told.count.value_or(-1)};
 }
 
 void Tracer::Tell(const std::string& model, const TraceSettings& settings) {
   absl::MutexLock lock(&mutex_);
   std::unique_ptr<Scope>& scope = scopes_[model];
   if (scope == nullptr) scope = std::make_unique<Scope>();
-  if (scope->told.count != settings.count) scope->made = 0;
   scope->told = settings;
 }
 

@@ -50,6 +50,8 @@ struct TracedRequest {
   TimePoint received;
   /// Decoded, its turn in its sequence come, and given to the scheduler.
   std::optional<TimePoint> submitted;
+  /// False: it ran in steps, whose times overlap, so that no stages are drawn.
+  bool ran_once = true;
   RequestTimings timings;
   const absl::Status& status;
 };
@@ -58,7 +60,7 @@ struct TracedRequest {
 class RequestTrace {
  public:
   virtual ~RequestTrace() = default;
-  /// Makes its spans and puts them into the queue to the collector, which never waits:
+  /// Makes its spans, with texts of at most 256 bytes, and puts them into the queue to the collector, which never waits:
   ///
   ///     infer MODEL |----------------------------------------------|  received to answered
   ///       decode    |---|
@@ -66,6 +68,7 @@ class RequestTrace {
   ///       compute_input         |--|      of the batch that the request was in
   ///       compute_infer            |------------|
   ///       compute_output                        |--|
+  /// The request is an error where the server is at fault; a client's mistake is not (OpenTelemetry's conventions for gRPC).
   virtual void Finish(const TracedRequest& request) = 0;
 };
 
@@ -84,8 +87,8 @@ class Tracer {
     std::string version;
   };
 
-  /// A tracer that sends to config.otlp_endpoint over gRPC; the standard's environment variables (OTEL_EXPORTER_OTLP_HEADERS
-  /// and others) are obeyed. INVALID_ARGUMENT for an endpoint that is no http:// or https:// URL.
+  /// A tracer that sends to config.otlp_endpoint over gRPC; what the configuration does not say is as the standard's environment
+  /// variables say (OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_RESOURCE_ATTRIBUTES). INVALID_ARGUMENT for an endpoint that is no http:// or https:// URL.
   static absl::StatusOr<std::unique_ptr<Tracer>> Create(const ServerConfig::Tracing& config,
                                                         const Service& service, Clock& clock);
   static absl::Status CheckEndpoint(const std::string& endpoint);
@@ -101,16 +104,15 @@ class Tracer {
 
   /// What was set for a model; for the server: "".
   TraceSettings Told(const std::string& model) const;
-  /// What holds: no field is absent, and the count is what is left of it.
+  /// What holds: no field is absent.
   TraceSettings Effective(const std::string& model);
-  /// Replaces what was set; a count begins anew.
+  /// Replaces what was set.
   void Tell(const std::string& model, const TraceSettings& settings);
 
  private:
   struct Scope {
     TraceSettings told;
     int64_t seen = 0;  ///< Requests without a trace of their own.
-    int64_t made = 0;  ///< Traces since `count` was told.
   };
 
   /// The scopes that say it for this model: the first that was told, else the server's.

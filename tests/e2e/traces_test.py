@@ -106,8 +106,8 @@ class TracesTest(unittest.TestCase):
             with self.assertRaises(urllib.error.HTTPError):
                 urllib.request.urlopen(refused, timeout=20)
             root = collector.wait_for(other, 1)["infer glyphs"]
-            self.assertEqual(root.status.code, trace_pb2.Status.STATUS_CODE_ERROR)
-            self.assertIn("image", root.status.message)
+            self.assertEqual(root.status.code, trace_pb2.Status.STATUS_CODE_UNSET)  # the client's mistake
+            self.assertIn("image", attributes(root)["octet.error"])
             self.assertEqual(set(collector.all()), {TRACE_ID, other})
             self.assertEqual(collector.services, {"octet"})
 

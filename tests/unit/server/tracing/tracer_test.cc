@@ -89,8 +89,10 @@ TEST_F(TracerTest, ACountEnds) {
   EXPECT_EQ(tracer_->Effective("").count, 1);
   EXPECT_EQ(Sampled("net", 8, kSampled), 1);
   EXPECT_EQ(tracer_->Effective("net").count, 0);
-  tracer_->Tell("", {.count = 2});
-  EXPECT_EQ(Sampled("net", 8), 2);
+  for (int time = 0; time < 2; ++time) {
+    tracer_->Tell("", {.count = 2});
+    EXPECT_EQ(Sampled("net", 8), 2);
+  }
   tracer_->Tell("", {});
   EXPECT_EQ(Sampled("net", 8), 8);
 }
@@ -137,14 +139,44 @@ TEST_F(TracerTest, StagesAreSpansBelowTheRequest) {
   EXPECT_EQ(spans.front()->GetParentSpanId(), spans.back()->GetSpanId());
 }
 
-TEST_F(TracerTest, ARefusedRequestIsOneSpanThatSaysWhy) {
+TEST_F(TracerTest, ARefusedRequestIsOneSpanThatSaysWhyAndWhoseFaultItWas) {
   Make(1);
-  const absl::Status refused = absl::NotFoundError("no such model");
-  Sample("net")->Finish({.model = "net", .received = clock_.Now(), .status = refused});
+  const absl::Status unknown = absl::NotFoundError("no such model");
+  Sample("net")->Finish({.model = "net", .received = clock_.Now(), .status = unknown});
+  const absl::Status broken = absl::InternalError("broken");
+  Sample("net")->Finish({.model = "net", .received = clock_.Now(), .status = broken});
   const auto spans = Sent();
-  ASSERT_EQ(spans.size(), 1U);
-  EXPECT_EQ(spans[0]->GetStatus(), opentelemetry::trace::StatusCode::kError);
-  EXPECT_EQ(spans[0]->GetDescription(), "no such model");
+  ASSERT_EQ(spans.size(), 2U);
+  EXPECT_EQ(spans[0]->GetName(), "infer");
+  EXPECT_EQ(spans[0]->GetStatus(), opentelemetry::trace::StatusCode::kUnset);
+  const auto said = spans[0]->GetAttributes().at("octet.error");
+  EXPECT_EQ(opentelemetry::nostd::get<std::string>(said), "no such model");
+  EXPECT_EQ(spans[1]->GetStatus(), opentelemetry::trace::StatusCode::kError);
+  EXPECT_EQ(spans[1]->GetDescription(), "broken");
+}
+
+TEST_F(TracerTest, TextsOfClientsAreCutAndMadeUtf8) {
+  Make(1);
+  const absl::Status ok;
+  const std::string id = "\xff" + std::string(1 << 20, 'x');
+  Sample("net")->Finish({.id = id, .model = "net", .received = clock_.Now(), .status = ok});
+  const auto kept = Sent().at(0)->GetAttributes().at("octet.request.id");
+  EXPECT_EQ(opentelemetry::nostd::get<std::string>(kept), "?" + std::string(255, 'x'));
+}
+
+TEST_F(TracerTest, ALongTracestateIsLeftOut) {
+  Make(1);
+  const std::string longest(513, 'a');
+  const absl::Status ok;
+  tracer_
+      ->Sample("net",
+               [&](std::string_view key) -> std::optional<std::string_view> {
+                 if (key == "traceparent") return kSampled;
+                 if (key == "tracestate") return longest;
+                 return std::nullopt;
+               })
+      ->Finish({.model = "net", .received = clock_.Now(), .status = ok});
+  EXPECT_EQ(Hex(Sent().at(0)->GetTraceId()), kTraceId);
 }
 
 TEST(TracerEndpointTest, MustBeAUrl) {
