@@ -93,6 +93,9 @@ std::optional<size_t> Linker::StepNamed(std::string_view name) const {
 absl::Status Linker::FindModel(PipelineStep& step, const Rule::Step& rule) {
   OCTET_ASSIGN_OR_RETURN(step.version, catalogue_.Find(rule.model, rule.version));
   const ModelVersion& version = *step.version;
+  if (version.sequences != nullptr) {
+    return InvalidArgument("model \"{}\" has state: it answers sequences, no steps", rule.model);
+  }
   step.precision = rule.precision;
   step.signature = version.signature;
   step.max_batch = version.batching.max_batch;

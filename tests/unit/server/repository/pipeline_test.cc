@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/accumulating_model.h"
 #include "tests/support/model_folder.h"
 
 namespace octet {
@@ -115,6 +116,13 @@ TEST_F(PipelineTest, SaysWhyItCannotBe) {
   EXPECT_THAT(ReasonOf("a: {model: twice, inputs: {x: b.tensor}}, b: {preprocess: {resize: 0}}"),
               HasSubstr("step \"b\": input \"x\": expected a picture, [N,C,H,W] or [N,H,W,C]"));
   EXPECT_THAT(ReasonOf("a: {model: pipe}"), HasSubstr("run each other in a circle: \"pipe\""));
+}
+
+TEST_F(PipelineTest, AModelWithStateIsNoStep) {
+  folder_.Write("net/model.yaml", "state: {before: {output: total}}\n");
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  EXPECT_THAT(ReasonOf("a: {model: net}", "out: a.y"),
+              HasSubstr("step \"a\": model \"net\" has state: it answers sequences, no steps"));
 }
 
 TEST_F(PipelineTest, TensorsThatDoNotFitTheirReaderAreRefused) {
