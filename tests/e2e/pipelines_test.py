@@ -292,8 +292,10 @@ class ProtocolTest(unittest.TestCase):
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
-        for labels in ('model="pictures",precision="pipeline"', 'model="pictures/decode",precision="preprocess"'):
-            self.assertRegex(text, rf'octet_requests_total\{{code="OK",{labels},version="1"\}} [1-9]')
+        for model, precision in (("pictures", "pipeline"), ("pictures/decode", "preprocess")):
+            series = f'octet_requests_total{{model="{model}",version="1",precision="{precision}",code="OK"}} '
+            self.assertEqual([line for line in text.splitlines() if line == series + "0"], [])
+            self.assertEqual(len([line for line in text.splitlines() if line.startswith(series)]), 1)
 
     def test_what_cannot_be_linked_is_in_the_index(self):
         rows = {row.name: row for row in stub.RepositoryIndex(messages.RepositoryIndexRequest()).models}
@@ -353,19 +355,16 @@ class ReloadTest(unittest.TestCase):
         threads = [threading.Thread(target=client, args=[index]) for index in range(4)]
         for thread in threads:
             thread.start()
-        loads = 0
         for _ in range(10):
             seen = sum(answered)
             os.utime(models / "glyphs/1/fp32.onnx")
             stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
-            loads += 1
             while sum(answered) == seen and not mistakes:
                 stop.wait(0.01)
         stop.set()
         for thread in threads:
             thread.join()
         self.assertEqual(mistakes, [])
-        self.assertEqual(loads, 10)
         self.assertGreater(min(answered), 0)
 
     def test_without_its_member_it_is_unavailable(self):
@@ -425,8 +424,9 @@ class RealModelTest(unittest.TestCase):
             answer = ask("photos", [as_file(picture) for picture in pictures], "picture")
             request = messages.ModelInferRequest(model_name="mobilenetv2")
             request.parameters["precision"].string_param = "int8"
-            request.inputs.add(name="input", datatype="UINT8", shape=[8, 3, 224, 224])
-            request.raw_input_contents.append(images[start : start + 8].tobytes())
+            request.inputs.add(name="input", datatype="FP32", shape=[8, 3, 224, 224])
+            reals = (images[start : start + 8].astype(numpy.float32) - numpy.float32(127.5)) / numpy.float32(127.5)
+            request.raw_input_contents.append(reals.tobytes())
             expected = tensor(stub.ModelInfer(request, timeout=60))
             agreed += int((answer.argmax(1) == expected.argmax(1)).sum())
             right += int((answer.argmax(1) == truth[start : start + 8]).sum())

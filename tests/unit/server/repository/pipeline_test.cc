@@ -125,6 +125,15 @@ TEST_F(PipelineTest, AModelWithStateIsNoStep) {
               HasSubstr("step \"a\": model \"net\" has state: it answers sequences, no steps"));
 }
 
+TEST_F(PipelineTest, TheCheckOfAConfigurationKnowsWhichModelsAreThere) {
+  Open("a: {model: nobody}", "y: a.y");
+  ServerConfig config;
+  config.repository.path = folder_.path();
+  EXPECT_EQ(Message(CheckModelSettings(config)),
+            folder_.path("pipe/model.yaml") +
+                ": pipeline.steps.a.model: the repository has no such model: 'nobody'");
+}
+
 TEST_F(PipelineTest, TensorsThatDoNotFitTheirReaderAreRefused) {
   folder_.Write("wide/1/fp32.onnx", ScalingModel(2, {kUnknownDim, 1, 4}));
   EXPECT_THAT(ReasonOf("a: {model: wide, inputs: {x: b.y}}, b: {model: twice}"),
