@@ -39,7 +39,8 @@ class PicturePlan final : public Plan {
           WriteRow(files[i], rows + static_cast<size_t>(i) * recipe_->row_bytes());
     }
     for (int64_t i = 0; i < count; ++i) {
-      OCTET_RETURN_IF_ERROR(Annotate(statuses[static_cast<size_t>(i)], Format("picture {}", i)));
+      const absl::Status& status = statuses[static_cast<size_t>(i)];
+      if (!status.ok()) return Annotate(status, Format("picture {}", i));
     }
     return absl::OkStatus();
   }

@@ -155,7 +155,9 @@ void PipelineRun::Finished(size_t index, const absl::Status& status,
     timings_.compute_infer += timings.compute_infer;
     timings_.compute_output += timings.compute_output;
     timings_.ran |= timings.ran;
-    if (status_.ok()) status_ = Annotate(status, Format("step \"{}\"", step.name));
+    if (status_.ok() && !status.ok()) {
+      status_ = Annotate(status, Format("step \"{}\"", step.name));
+    }
     if (status_.ok()) {
       for (const size_t reader : step.readers) {
         if (--waits_[reader] == 0) next.push_back(reader);

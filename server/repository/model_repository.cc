@@ -58,9 +58,10 @@ class FolderRepository final : public ModelRepository {
   /// Replaces the catalogue by a copy that `change` was applied to, and its pipelines follow, in the same step.
   template <typename Change>
   void Swap(const Change& change) {
-    auto next = std::make_shared<Catalogue>(*Now());
+    const std::shared_ptr<const Catalogue> before = Now();
+    auto next = std::make_shared<Catalogue>(*before);
     change(*next);
-    LinkPipelines(*next);
+    LinkPipelines(*before, *next);
     std::shared_ptr<const Catalogue> old = std::move(next);
     absl::MutexLock lock(&mutex_);
     catalogue_.swap(old);

@@ -319,34 +319,44 @@ bool IsUpToDate(const ModelVersion& version, const PipelineDefinition& definitio
 /// Links the pipelines of a catalogue, each behind those that are its steps.
 class CatalogueLinker {
  public:
-  explicit CatalogueLinker(Catalogue& catalogue) : catalogue_(catalogue) {}
+  CatalogueLinker(const Catalogue& before, Catalogue& catalogue)
+      : before_(before), catalogue_(catalogue) {}
 
   void Link(const std::string& name) {
     if (!begun_.insert(name).second) return;
     const std::shared_ptr<const CatalogueModel> model = catalogue_.models.at(name);
     const PipelineDefinition& definition = *model->pipeline;
+    const CatalogueVersion* before = Before(name, definition);
+    CatalogueVersion row = before == nullptr ? CatalogueVersion() : *before;
     absl::Status status = LinkSteps(definition);
     open_.erase(name);
-    CatalogueVersion row;
-    const auto before = model->versions.find(kPipelineVersion);
-    if (before != model->versions.end()) row = before->second;
-    const bool same =
-        status.ok() && row.served != nullptr && IsUpToDate(*row.served, definition, catalogue_);
-    if (!same) {
-      row = {};
-      if (status.ok()) {
-        absl::StatusOr<std::shared_ptr<const ModelVersion>> linked =
-            LinkPipeline(definition, catalogue_);
-        status = linked.status();
-        if (linked.ok()) row.served = *std::move(linked);
-      }
+    if (!status.ok()) {
+      row.served = nullptr;
+    } else if (row.served == nullptr || !IsUpToDate(*row.served, definition, catalogue_)) {
+      auto linked = LinkPipeline(definition, catalogue_);
+      status = linked.status();
+      row.served = linked.ok() ? *std::move(linked) : nullptr;
     }
     row.state = status.ok() ? VersionState::kReady : VersionState::kUnavailable;
     row.reason = status.ok() ? model->problem : std::string(Message(status));
-    Publish(name, *model, std::move(row));
+    if (before == nullptr || before->served != row.served || before->reason != row.reason) {
+      Tell(definition, row);
+    }
+    auto next = std::make_shared<CatalogueModel>(*model);
+    next->versions[kPipelineVersion] = std::move(row);
+    catalogue_.models[name] = std::move(next);
   }
 
  private:
+  /// What the same definition was linked to before; null when it is new.
+  const CatalogueVersion* Before(const std::string& name, const PipelineDefinition& definition) {
+    const auto model = before_.models.find(name);
+    if (model == before_.models.end() || model->second->pipeline.get() != &definition) {
+      return nullptr;
+    }
+    return &model->second->versions.at(kPipelineVersion);
+  }
+
   /// The pipelines that are steps of this one. INVALID_ARGUMENT when this one is a step of theirs.
   absl::Status LinkSteps(const PipelineDefinition& definition) {
     open_.insert(definition.model);
@@ -362,22 +372,15 @@ class CatalogueLinker {
     return absl::OkStatus();
   }
 
-  void Publish(const std::string& name, const CatalogueModel& model, CatalogueVersion row) {
-    const auto before = model.versions.find(kPipelineVersion);
-    if (before != model.versions.end() && before->second.state == row.state &&
-        before->second.reason == row.reason && before->second.served == row.served) {
-      return;
-    }
+  void Tell(const PipelineDefinition& definition, const CatalogueVersion& row) {
     const bool ready = row.state == VersionState::kReady;
-    model.pipeline->ShowReady(ready);
+    definition.ShowReady(ready);
     LogEvent(ready || !catalogue_.complete ? LogLevel::kInfo : LogLevel::kError,
              ready ? "pipeline_ready" : "pipeline_unavailable",
-             {{"model", name}, {"reason", row.reason}});
-    auto next = std::make_shared<CatalogueModel>(model);
-    next->versions[kPipelineVersion] = std::move(row);
-    catalogue_.models[name] = std::move(next);
+             {{"model", definition.model}, {"reason", row.reason}});
   }
 
+  const Catalogue& before_;
   Catalogue& catalogue_;
   std::set<std::string, std::less<>> begun_;
   std::set<std::string, std::less<>> open_;  ///< Whose steps are being linked.
@@ -410,12 +413,12 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> LinkPipeline(
   return Linker(definition, catalogue).Link();
 }
 
-void LinkPipelines(Catalogue& catalogue) {
+void LinkPipelines(const Catalogue& before, Catalogue& catalogue) {
   std::vector<std::string> names;
   for (const auto& [name, model] : catalogue.models) {
     if (model->pipeline != nullptr) names.push_back(name);
   }
-  CatalogueLinker linker(catalogue);
+  CatalogueLinker linker(before, catalogue);
   for (const std::string& name : names) linker.Link(name);
 }
 

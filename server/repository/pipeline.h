@@ -70,8 +70,8 @@ struct PipelineDefinition {
 absl::StatusOr<std::shared_ptr<const ModelVersion>> LinkPipeline(
     const PipelineDefinition& definition, const Catalogue& catalogue);
 
-/// Links every pipeline of the catalogue of which a model changed, those that are steps of others first; what cannot be linked
-/// is UNAVAILABLE, with the reason.
-void LinkPipelines(Catalogue& catalogue);
+/// Links every pipeline of the catalogue, those that are steps of others first; what cannot be linked is UNAVAILABLE, with the
+/// reason. A pipeline whose models are those of `before`, the catalogue that this one replaces, stays what it is there.
+void LinkPipelines(const Catalogue& before, Catalogue& catalogue);
 
 }  // namespace octet

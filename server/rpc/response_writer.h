@@ -45,9 +45,9 @@ class ResponseWriter final : public OutputSink {
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override;
 
   /// Writes what comes beside the tensors: model, version, id, and the parameters "precision" and
-  /// "route", which say who answered and why; of a pipeline, whose steps have both, neither. Moves the outputs that go into shared memory there; their
-  /// raw contents stay, empty, since clients count them. INVALID_ARGUMENT naming an output that does not fit;
-  /// as SharedRegion::Write.
+  /// "route", which say who answered and why; of a pipeline, whose steps have both, neither. Moves the
+  /// outputs that go into shared memory there; their raw contents stay, empty, since clients count them.
+  /// INVALID_ARGUMENT naming an output that does not fit; as SharedRegion::Write.
   absl::Status Complete(const Route& route);
 
   /// The outputs, in the signature's order; nullopt for one that was not asked for. They point into
