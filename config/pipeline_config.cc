@@ -15,7 +15,7 @@ using Preprocess = Pipeline::Preprocess;
 /// A key of a preprocess step, whose section is there as soon as one of its keys is.
 YamlBinding PreprocessKey(Pipeline* pipeline, std::function<YamlBinding(Preprocess&)> bind) {
   return ForName<Step>(&pipeline->steps, [bind = std::move(bind)](Step& step) {
-    if (!step.preprocess) step.preprocess.emplace();
+    if (!step.preprocess) step.preprocess = Preprocess();
     return bind(*step.preprocess);
   });
 }

@@ -32,8 +32,9 @@ Axis MakeAxis(double extent, int pixels, int full, int from, int size) {
   std::vector<double> weights;
   for (int i = from; i < from + size; ++i) {
     const double centre = (i + 0.5) * scale;
-    const int first = std::clamp(static_cast<int>(centre - reach + 0.5), 0, pixels - 1);
-    const int last = std::clamp(static_cast<int>(centre + reach + 0.5), first + 1, pixels);
+    const int first = std::clamp(static_cast<int>(std::floor(centre - reach + 0.5)), 0, pixels - 1);
+    const int last =
+        std::clamp(static_cast<int>(std::floor(centre + reach + 0.5)), first + 1, pixels);
     weights.clear();
     double sum = 0;
     for (int x = first; x < last; ++x) {
