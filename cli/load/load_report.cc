@@ -83,7 +83,7 @@ nlohmann::ordered_json LoadAsJson(const LoadRun& run, const std::vector<LoadStre
   const LoadTally& tally = run.tally;
   const Latencies all = tally.All();
   const int64_t finished = all.count() + tally.failed();
-  Json json = {{"concurrency", settings.in_flight},
+  Json json = {{settings.plan ? "max_in_flight" : "concurrency", settings.in_flight},
                {"connections", settings.connections},
                {"seed", settings.seed},
                {"seconds", tally.seconds},
@@ -91,8 +91,6 @@ nlohmann::ordered_json LoadAsJson(const LoadRun& run, const std::vector<LoadStre
                {"throughput", PerSecond(all.count(), tally.seconds)}};
   if (settings.plan) {
     const RatePlan& plan = *settings.plan;
-    json.erase("concurrency");
-    json["max_in_flight"] = settings.in_flight;
     json["asked"] = {{"from", plan.from}, {"to", plan.to}, {"seconds", plan.seconds}};
     json["asked"]["arrivals"] = settings.arrivals == ArrivalKind::kPoisson ? "poisson" : "constant";
     json["asked_rate"] = PerSecond(tally.late.count(), plan.seconds);
