@@ -113,7 +113,7 @@ class ServingBench:
             for model, (size, (_, added_us)) in zip(models, IDENTITIES.items(), strict=True):
                 asks = [(side, model, "--concurrency", n) for n in (1, CONCURRENCY) for side in (empty, octet)]
                 for ask in asks:
-                    self.loader.ask(*ask, seconds=0.2)  # a warm-up
+                    self.loader.ask(*ask)  # a warm-up
                 alone_empty, alone_octet, busy_empty, busy_octet = self.loader.take_turns(self.options.rounds, asks)
                 pairs = zip(alone_octet, alone_empty, strict=True)
                 added = statistics.median(ours["p50_us"] - theirs["p50_us"] for ours, theirs in pairs)
