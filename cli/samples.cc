@@ -1,12 +1,17 @@
 #include "cli/samples.h"
 
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <utility>
 
 #include "config/model_config.h"
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr const char* kLabels = "labels";
 constexpr const char* kOnlyInput = "inputs";
@@ -43,11 +48,92 @@ absl::StatusOr<Samples::Input> MatchInput(const TensorInfo& info, bool only,
   return input;
 }
 
+// The arrays of one file of a folder. `rank`: of the model's only input, or 0; an array of one axis less is one sample.
+absl::StatusOr<NpzArrays> ReadPart(const fs::path& file, int rank) {
+  if (file.extension() == ".npz") return ReadNpz(file.string());
+  OCTET_ASSIGN_OR_RETURN(Tensor array, ReadNpy(file.string()));
+  if (array.shape().rank() + 1 == rank) {
+    Shape one{1};
+    for (const int64_t extent : array.shape().dims()) one.push_back(extent);
+    array = array.Reshaped(one);
+  }
+  return NpzArrays{{kOnlyInput, std::move(array)}};
+}
+
+using Parts = std::map<std::string, std::vector<std::pair<std::string, Tensor>>>;
+
+// Joins tensors along axis 0.
+absl::StatusOr<Tensor> Joined(const std::vector<std::pair<std::string, Tensor>>& parts) {
+  const auto& [first_file, first] = parts.front();
+  Shape shape = first.shape();
+  if (shape.rank() == 0) return InvalidArgument("{}: a scalar, expected samples", first_file);
+  shape[0] = 0;
+  for (const auto& [file, part] : parts) {
+    Shape like = part.shape();
+    if (like.rank() == shape.rank()) like[0] = first.shape()[0];
+    if (part.dtype() != first.dtype() || like != first.shape()) {
+      return InvalidArgument("{}: {} of {} does not go with {} of {} in {}", file,
+                             part.shape().ToString(), DTypeName(part.dtype()),
+                             first.shape().ToString(), DTypeName(first.dtype()), first_file);
+    }
+    shape[0] += part.shape()[0];
+  }
+  if (first.dtype() == DType::kString) {
+    std::vector<std::string_view> texts;
+    for (const auto& [file, part] : parts) {
+      const auto own = part.span<std::string_view>();
+      texts.insert(texts.end(), own.begin(), own.end());
+    }
+    return Tensor::Strings(shape, texts);
+  }
+  Tensor joined(first.dtype(), shape);
+  auto* to = static_cast<std::byte*>(joined.mutable_data());
+  for (const auto& [file, part] : parts) {
+    std::memcpy(to, part.data(), part.bytes());
+    to += part.bytes();
+  }
+  return joined;
+}
+
+absl::StatusOr<NpzArrays> ReadFolder(const std::string& folder, const Signature& signature) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    const bool hidden = entry.path().filename().string().starts_with('.');
+    const std::string extension = entry.path().extension().string();
+    if (!hidden && (extension == ".npz" || extension == ".npy")) files.push_back(entry.path());
+  }
+  if (error) return InvalidArgument("cannot read folder {}: {}", folder, error.message());
+  if (files.empty()) return InvalidArgument("{}: no .npz or .npy file in this folder", folder);
+  std::ranges::sort(files);
+  const int rank = signature.inputs.size() == 1 ? signature.inputs[0].shape.rank() : 0;
+  Parts parts;
+  for (const fs::path& file : files) {
+    OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadPart(file, rank));
+    for (const auto& [name, array] : arrays) parts[name].emplace_back(file.string(), array);
+  }
+  NpzArrays joined;
+  for (const auto& [name, of_files] : parts) {
+    if (of_files.size() != files.size())
+      return InvalidArgument("array '{}': in {} of {} files of {}", name, of_files.size(),
+                             files.size(), folder);
+    OCTET_ASSIGN_OR_RETURN(Tensor whole, Joined(of_files));
+    joined.emplace(name, std::move(whole));
+  }
+  return joined;
+}
+
+bool IsFolder(const std::string& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
 }  // namespace
 
-absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::string& npz_file,
+absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::string& path,
                                       const std::string& map_file) {
-  OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadNpz(npz_file));
+  OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays,
+                         IsFolder(path) ? ReadFolder(path, signature) : ReadNpz(path));
   ModelConfig config;
   if (!map_file.empty()) {
     OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(map_file));
@@ -55,18 +141,18 @@ absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::str
   Samples samples;
   for (const TensorInfo& info : signature.inputs) {
     auto input = MatchInput(info, signature.inputs.size() == 1, arrays, config);
-    if (!input.ok()) return Annotate(input.status(), npz_file);
+    if (!input.ok()) return Annotate(input.status(), path);
     const int64_t count = input->array.shape()[0];
-    if (count == 0) return InvalidArgument("{}: no samples", npz_file);
+    if (count == 0) return InvalidArgument("{}: no samples", path);
     if (!samples.inputs_.empty() && count != samples.count_) {
-      return InvalidArgument("{}: arrays disagree about the number of samples, {} and {}", npz_file,
+      return InvalidArgument("{}: arrays disagree about the number of samples, {} and {}", path,
                              samples.count_, count);
     }
     samples.count_ = count;
     samples.inputs_.push_back(*std::move(input));
   }
   if (samples.inputs_.empty()) return InvalidArgument("the model has no inputs");
-  if (auto taken = samples.TakeLabels(arrays); !taken.ok()) return Annotate(taken, npz_file);
+  if (auto taken = samples.TakeLabels(arrays); !taken.ok()) return Annotate(taken, path);
   return samples;
 }
 

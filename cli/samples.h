@@ -1,4 +1,4 @@
-// Labelled samples out of an .npz archive, as batches of a model's inputs.
+// Labelled samples out of .npz archives, as batches of a model's inputs.
 #pragma once
 
 #include <random>
@@ -12,13 +12,15 @@
 namespace octet::cli {
 
 /// The arrays of an archive matched to a model's inputs: one array per input by its name, or one array "inputs" for a
-/// model with one input; "labels" (any integer type) where there are any. Samples lie along axis 0.
+/// model with one input; "labels" (any integer type) where there are any. Samples lie along axis 0. A folder holds .npz files, whose
+/// arrays are joined in the order of the files' names (what a server has captured), or .npy files for a model with one input, each
+/// with samples along axis 0 or one sample alone; all else in it is left alone.
 class Samples {
  public:
   /// `map_file`: a model.yaml whose inputs.<name>.wire says how a narrower element type stands for the model's; empty:
   /// the archive holds the model's own type. Errors: as ReadNpz and LoadModelConfig; INVALID_ARGUMENT naming the array,
   /// expected and got.
-  static absl::StatusOr<Samples> Load(const Signature& signature, const std::string& npz_file,
+  static absl::StatusOr<Samples> Load(const Signature& signature, const std::string& path,
                                       const std::string& map_file);
 
   int64_t count() const { return count_; }

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -116,19 +118,22 @@ absl::StatusOr<StoredSpec> ParseHeader(std::string_view header) {
   return result;
 }
 
-// Reads exactly `size` bytes of the member.
-absl::Status ReadFully(zip_file_t* file, void* dst, uint64_t size) {
+// Reads some bytes; none at the end or on an error.
+using ReadSome = std::function<int64_t(void* dst, uint64_t size)>;
+
+// Reads exactly `size` bytes.
+absl::Status ReadFully(const ReadSome& read, void* dst, uint64_t size) {
   auto* bytes = static_cast<char*>(dst);
   while (size > 0) {
-    const zip_int64_t got = zip_fread(file, bytes, size);
-    if (got <= 0) return InvalidArgument("truncated or corrupt member");
+    const int64_t got = read(bytes, size);
+    if (got <= 0) return InvalidArgument("truncated or corrupt array");
     bytes += got;
     size -= static_cast<uint64_t>(got);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ReadHeaderText(zip_file_t* file) {
+absl::StatusOr<std::string> ReadHeaderText(const ReadSome& file) {
   unsigned char prefix[8];
   OCTET_RETURN_IF_ERROR(ReadFully(file, prefix, sizeof(prefix)));
   if (std::memcmp(prefix, kMagic.data(), kMagic.size()) != 0) {
@@ -171,10 +176,8 @@ absl::StatusOr<Tensor> StringsIn(std::string_view stored, const StoredSpec& spec
   return Tensor::Strings(spec.spec.shape, texts);
 }
 
-absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t max_bytes) {
-  std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
-  if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
-  OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file.get()));
+absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t max_bytes) {
+  OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file));
   OCTET_ASSIGN_OR_RETURN(const StoredSpec stored, ParseHeader(text));
   const TensorSpec& spec = stored.spec;
   // Bounded by elements first: bytes() of a hostile shape could wrap.
@@ -185,15 +188,35 @@ absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t m
   }
   if (spec.dtype == DType::kString) {
     std::string bytes(elements * stored.element_bytes, '\0');
-    OCTET_RETURN_IF_ERROR(ReadFully(file.get(), bytes.data(), bytes.size()));
+    OCTET_RETURN_IF_ERROR(ReadFully(file, bytes.data(), bytes.size()));
     return StringsIn(bytes, stored);
   }
   Tensor tensor(spec.dtype, spec.shape);
-  OCTET_RETURN_IF_ERROR(ReadFully(file.get(), tensor.mutable_data(), tensor.bytes()));
+  OCTET_RETURN_IF_ERROR(ReadFully(file, tensor.mutable_data(), tensor.bytes()));
   return tensor;
 }
 
+absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t max_bytes) {
+  std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
+  if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
+  return ReadArray([&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); },
+                   max_bytes);
+}
+
 }  // namespace
+
+absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return NotFound("no such file: {}", path);
+  auto array = ReadArray(
+      [&](void* dst, uint64_t size) -> int64_t {
+        file.read(static_cast<char*>(dst), static_cast<std::streamsize>(size));
+        return file.gcount();
+      },
+      max_bytes);
+  if (!array.ok()) return Annotate(array.status(), path);
+  return array;
+}
 
 absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
   int code = 0;

@@ -21,4 +21,7 @@ using NpzArrays = std::map<std::string, Tensor>;
 /// Source: numpy.lib.format.
 absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes = uint64_t{8} << 30);
 
+/// Reads one array of its own, an .npy file. Errors: as ReadNpz.
+absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes = uint64_t{8} << 30);
+
 }  // namespace octet
