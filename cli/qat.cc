@@ -1,10 +1,9 @@
 // octet qat: an fp32 model in, an int8 variant out that was trained with its rounding.
-#include <atomic>
-#include <csignal>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 
+#include "cli/interrupt.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
@@ -31,14 +30,6 @@ struct QatOptions {
   int threads = 1;
   bool json = false;
 };
-
-// Set by the first interrupt; the second one ends the process at once.
-std::atomic<bool> interrupted{false};
-
-void OnInterrupt(int signal) {
-  interrupted = true;
-  std::signal(signal, SIG_DFL);
-}
 
 absl::StatusOr<TrainSet> LoadTrainSet(const QatOptions& options) {
   LoadOptions load;
@@ -92,17 +83,16 @@ absl::Status Train(const QatOptions& options) {
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
   OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
-  std::signal(SIGINT, OnInterrupt);
-  std::signal(SIGTERM, OnInterrupt);
+  StopOnInterrupt();
   std::optional<ProgressBar> bar;
   CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
   run.progress = [&](int64_t done, int64_t total) {
     if (!bar) bar.emplace("calibrating", total);
     bar->Update(done);
-    return !interrupted;
+    return !Interrupted();
   };
   TrainWatch watch;
-  watch.keep_going = [] { return !interrupted; };
+  watch.keep_going = [] { return !Interrupted(); };
   watch.on_epoch = [&](const TrainEpoch& row) {
     bar.reset();
     if (!options.json) PrintRow(row);
