@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/interrupt.h"
 #include "cli/mixed_options.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
@@ -22,6 +23,8 @@ struct QuantizeOptions {
   std::string model;
   std::vector<std::string> to = {"fp16", "bf16", "int8", "int8-dynamic"};
   std::string calibration;
+  std::vector<std::string> calibration_files;
+  std::string save_calibration;
   std::string map;
   std::string out;
   std::string activations = "u8";
@@ -51,8 +54,10 @@ struct Calibration {
 };
 
 absl::StatusOr<Calibration> LoadCalibration(const QuantizeOptions& options) {
+  if (options.calibration.empty() && !options.calibration_files.empty()) return Calibration{};
   if (options.calibration.empty())
-    return InvalidArgument("int8 needs --calibration: an .npz with sample inputs");
+    return InvalidArgument(
+        "int8 needs --calibration, sample inputs, or --calibration-file, their statistics");
   LoadOptions load;
   load.precision = Precision::kFp32;
   load.threads = options.threads;
@@ -74,11 +79,13 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
   int64_t bar_total = 0;
   CalibrationRun run{.threads = options.threads,
                      .disabled_passes = options.disabled_passes,
+                     .statistics_from = options.calibration_files,
+                     .statistics_to = options.save_calibration,
                      .labels = calibration.labels};
   run.progress = [&](int64_t done, int64_t total) {
     if (total != bar_total) bar.emplace("calibrating", bar_total = total);
     bar->Update(done);
-    return true;
+    return !Interrupted();
   };
   OCTET_ASSIGN_OR_RETURN(
       const QuantizeSummary made,
@@ -99,10 +106,26 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
   return json;
 }
 
+// What was tried of ranges, and where others than the best ones for all values were kept.
+void PrintTried(const nlohmann::ordered_json& records) {
+  for (const nlohmann::ordered_json& record : records) {
+    const auto what = record["what"].get<std::string>();
+    if (what != "tried" && what != "ranges") continue;
+    std::cout << Format("  {} {}: {}\n", what, record["name"].get<std::string>(),
+                        record["detail"].get<std::string>());
+  }
+}
+
 absl::Status QuantizeAll(const QuantizeOptions& options) {
   std::error_code error;
+  // Before minutes of calibration, not after them.
+  const fs::path folder = fs::path(options.save_calibration).parent_path();
+  if (!folder.empty() && !fs::is_directory(folder, error))
+    return InvalidArgument("--save-calibration: no folder {}", folder.string());
   fs::create_directories(options.out, error);
   if (error) return InvalidArgument("cannot create folder {}: {}", options.out, error.message());
+  OCTET_RETURN_IF_ERROR(CheckFp32File(options.model));  // Before data are held against it.
+  StopOnInterrupt();
   nlohmann::ordered_json results = nlohmann::json::array();
   Calibration calibration;
   for (const std::string& name : options.to) {
@@ -115,6 +138,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
       std::cout << Format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
                           made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
                           made["file"].get<std::string>());
+      PrintTried(made["records"]);
       if (made.contains("mixed")) PrintMixed(made["mixed"]);
     }
     results.push_back(std::move(made));
@@ -133,7 +157,18 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->delimiter(',')
       ->check(CLI::IsMember({"fp16", "bf16", "int8", "int8-dynamic"}))
       ->capture_default_str();
-  verb->add_option("--calibration", options->calibration, ".npz with sample inputs (int8)");
+  verb->add_option("--calibration", options->calibration,
+                   "Sample inputs (int8): an .npz, or a folder of .npz or .npy files, such "
+                   "as the requests that a server captured");
+  verb->add_option(
+          "--calibration-file", options->calibration_files,
+          "Statistics that --save-calibration kept, of this model; several are merged. They "
+          "take the place of a pass over --calibration, which then may be left out, but "
+          "for --method auto and floors of accuracy")
+      ->delimiter(',');
+  verb->add_option("--save-calibration", options->save_calibration,
+                   "File (.npz) for the statistics of --calibration, or of the merged "
+                   "--calibration-file; a run that was stopped goes on from it");
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "Folder for <precision>.onnx")->required();
@@ -141,7 +176,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::IsMember({"u8", "s8"}))
       ->capture_default_str();
   verb->add_option("--method", options->method, "How calibrated values become ranges")
-      ->check(CLI::IsMember({"auto", "min-max", "percentile"}))
+      ->check(CLI::IsMember({"auto", "min-max", "percentile", "mse", "entropy"}))
       ->capture_default_str();
   verb->add_option("--percentile", options->percentile,
                    "Per cent of values inside the range (--method percentile)")

@@ -1,8 +1,6 @@
 #include "engine/quantize/calibration.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -12,53 +10,36 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::pair<RangeMethod, std::string_view>, 3> kMethodNames = {{
-    {RangeMethod::kAuto, "auto"},
-    {RangeMethod::kMinMax, "min-max"},
-    {RangeMethod::kPercentile, "percentile"},
-}};
-
-Range WithZero(Range range) { return {std::min(range.min, 0.0f), std::max(range.max, 0.0f)}; }
-
-// Narrows the extremes until `keep` per cent of the mass is inside, cutting from whichever tail reaches further
-// from zero, so that a one-sided distribution is cut on its own side.
-Range PercentileRange(const Histogram& histogram, double keep) {
-  const Range full = WithZero(histogram.extremes());
-  const auto cut =
-      static_cast<uint64_t>(std::floor((1 - keep / 100) * static_cast<double>(histogram.count())));
-  const auto bins = histogram.bins();
-  int low = 0;
-  int high = Histogram::kBins - 1;
-  for (uint64_t outside = 0; low < high;) {
-    const bool cut_low = -histogram.bin_center(low) > histogram.bin_center(high);
-    outside += bins[cut_low ? low : high];
-    if (outside > cut) break;
-    cut_low ? ++low : --high;
-  }
-  const double half = histogram.bin_width() / 2;
-  return {
-      std::max(full.min, std::min(0.0f, static_cast<float>(histogram.bin_center(low) - half))),
-      std::min(full.max, std::max(0.0f, static_cast<float>(histogram.bin_center(high) + half)))};
-}
-
-Range Times(Range range, double factor) {
-  return {static_cast<float>(range.min * factor), static_cast<float>(range.max * factor)};
-}
+constexpr uint64_t kMostCounted = uint64_t{1} << 62;
 
 }  // namespace
 
-std::string_view RangeMethodName(RangeMethod method) {
-  for (const auto& [value, name] : kMethodNames) {
-    if (value == method) return name;
-  }
-  return "";
+Range Times(Range range, double factor) {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  const auto times = [&](float end) {
+    return static_cast<float>(std::clamp(end * factor, -kLargest, kLargest));
+  };
+  return {times(range.min), times(range.max)};
 }
 
-std::optional<RangeMethod> ParseRangeMethod(std::string_view name) {
-  for (const auto& [value, known] : kMethodNames) {
-    if (known == name) return value;
+absl::StatusOr<Histogram> Histogram::Restored(double limit, Range extremes,
+                                              std::span<const uint64_t> bins) {
+  int exponent = 0;
+  const bool scale = limit == 0 || (std::isfinite(limit) && std::frexp(limit, &exponent) == 0.5);
+  const double reach = std::max(-static_cast<double>(extremes.min), double{extremes.max});
+  if (!scale || !(extremes.min <= extremes.max) || !(reach <= limit))
+    return InvalidArgument("no histogram: limit {}, extremes [{}, {}]", limit, extremes.min,
+                           extremes.max);
+  Histogram histogram(static_cast<int>(bins.size()));
+  histogram.limit_ = limit;
+  histogram.extremes_ = extremes;
+  for (const uint64_t count : bins) {
+    histogram.count_ += count;
+    if (count > kMostCounted || histogram.count_ > kMostCounted)
+      return InvalidArgument("no histogram: counts of more than 2^62 elements");
   }
-  return std::nullopt;
+  std::ranges::copy(bins, histogram.bins_.begin());
+  return histogram;
 }
 
 absl::Status Histogram::Add(std::span<const float> values) {
@@ -66,34 +47,65 @@ absl::Status Histogram::Add(std::span<const float> values) {
   const MinMax found =
       FindMinMax({values.data(), {DType::kF32, Shape{static_cast<int64_t>(values.size())}}});
   if (!found.finite) return InvalidArgument("NaN or infinity");
-  extremes_ = count_ == 0
-                  ? Range{found.min, found.max}
-                  : Range{std::min(extremes_.min, found.min), std::max(extremes_.max, found.max)};
-  count_ += values.size();
+  Widen({found.min, found.max}, values.size());
   GrowTo(std::max(std::abs(found.min), std::abs(found.max)));
+  const int bins = static_cast<int>(bins_.size());
   if (limit_ == 0) {
-    bins_[kBins / 2] += values.size();
+    bins_[bins_.size() / 2] += values.size();
     return absl::OkStatus();
   }
-  const float per_unit = static_cast<float>(kBins / (2 * limit_));
+  const float per_unit = static_cast<float>(bins / (2 * limit_));
+  const float centre = static_cast<float>(bins) / 2;
   for (const float value : values) {
-    // The largest float below the limit may round up to kBins.
-    const int bin = static_cast<int>(value * per_unit + kBins / 2.0f);
-    ++bins_[std::min(bin, kBins - 1)];
+    // The largest float below the limit may round up to `bins`.
+    const int bin = static_cast<int>(value * per_unit + centre);
+    ++bins_[static_cast<size_t>(std::min(bin, bins - 1))];
   }
   return absl::OkStatus();
 }
 
+void Histogram::Widen(Range extremes, uint64_t count) {
+  extremes_ = count_ == 0 ? extremes
+                          : Range{std::min(extremes_.min, extremes.min),
+                                  std::max(extremes_.max, extremes.max)};
+  count_ += count;
+}
+
 void Histogram::Merge(const Histogram& other) {
   if (other.count_ == 0) return;
-  extremes_ = count_ == 0 ? other.extremes_
-                          : Range{std::min(extremes_.min, other.extremes_.min),
-                                  std::max(extremes_.max, other.extremes_.max)};
-  count_ += other.count_;
+  Widen(other.extremes_, other.count_);
   Histogram aligned = other;
   aligned.GrowTo(std::max(limit_, other.limit_) / 2);
   GrowTo(std::max(limit_, other.limit_) / 2);
-  for (int i = 0; i < kBins; ++i) bins_[i] += aligned.bins_[i];
+  for (size_t i = 0; i < bins_.size(); ++i) bins_[i] += aligned.bins_[i];
+}
+
+int Histogram::BinOf(double value) const {
+  const int bins = static_cast<int>(bins_.size());
+  if (limit_ == 0) return bins / 2;
+  return std::clamp(static_cast<int>((value + limit_) / bin_width()), 0, bins - 1);
+}
+
+void Histogram::AddScaled(const Histogram& other, double factor) {
+  if (other.count_ == 0) return;
+  const Range reach = Times(other.extremes_, factor);
+  Widen(reach, other.count_);
+  GrowTo(std::max(-static_cast<double>(reach.min), double{reach.max}));
+  const double half = other.bin_width() / 2;
+  for (size_t i = 0; i < other.bins_.size(); ++i) {
+    const uint64_t count = other.bins_[i];
+    if (count == 0) continue;
+    const double center = other.bin_center(static_cast<int>(i));
+    const bool at_zero = i == other.bins_.size() / 2;
+    const auto inside = [&](double x) {
+      return std::clamp(x * factor, double{reach.min}, double{reach.max});
+    };
+    const int low = at_zero ? BinOf(0) : BinOf(inside(center - half));
+    const int high = at_zero ? low : BinOf(inside(center + half));
+    const auto pieces = static_cast<uint64_t>(high - low + 1);
+    for (uint64_t p = 0; p < pieces; ++p)
+      bins_[static_cast<size_t>(low) + p] += count / pieces + (p < count % pieces ? 1 : 0);
+  }
 }
 
 // Keeps |magnitude| < limit. Every doubling folds two bins into one, towards the centre.
@@ -105,8 +117,8 @@ void Histogram::GrowTo(double magnitude) {
     return;
   }
   while (magnitude >= limit_) {
-    std::vector<uint64_t> folded(kBins);
-    for (int i = 0; i < kBins; ++i) folded[kBins / 4 + i / 2] += bins_[i];
+    std::vector<uint64_t> folded(bins_.size());
+    for (size_t i = 0; i < bins_.size(); ++i) folded[bins_.size() / 4 + i / 2] += bins_[i];
     bins_ = std::move(folded);
     limit_ *= 2;
   }
@@ -146,62 +158,67 @@ absl::Status ChannelMoments::Observe(ConstTensorView batch) {
   return absl::OkStatus();
 }
 
+absl::Status ChannelMoments::Add(int64_t count, std::span<const double> sums,
+                                 std::span<const double> squares, std::span<const Range> extremes) {
+  if (sums.empty()) return absl::OkStatus();
+  if (sums_.empty()) {
+    sums_.resize(sums.size());
+    squares_.resize(sums.size());
+    extremes_.assign(extremes.begin(), extremes.end());
+  }
+  if (sums.size() != sums_.size() || squares.size() != sums_.size() ||
+      extremes.size() != extremes_.size())
+    return InvalidArgument("expected {} channels, got {}", sums_.size(), sums.size());
+  for (size_t c = 0; c < sums.size(); ++c) {
+    sums_[c] += sums[c];
+    squares_[c] += squares[c];
+    extremes_[c] = {std::min(extremes_[c].min, extremes[c].min),
+                    std::max(extremes_[c].max, extremes[c].max)};
+  }
+  count_ += count;
+  return absl::OkStatus();
+}
+
+void ChannelMoments::Scale(std::span<const double> factors) {
+  for (size_t c = 0; c < sums_.size(); ++c) {
+    sums_[c] *= factors[c];
+    squares_[c] *= factors[c] * factors[c];
+    extremes_[c] = Times(extremes_[c], factors[c]);
+  }
+}
+
+absl::Status ChannelHistograms::Observe(ConstTensorView batch) {
+  const Shape& shape = batch.shape();
+  if (shape.elements() == 0) return absl::OkStatus();
+  channels_.resize(static_cast<size_t>(shape[1]), Histogram(kBins));
+  const auto inner = static_cast<size_t>(shape.elements(2, shape.rank()));
+  std::span<const float> rest = batch.span<float>();
+  while (!rest.empty()) {
+    for (Histogram& channel : channels_) {
+      OCTET_RETURN_IF_ERROR(channel.Add(rest.first(inner)));
+      rest = rest.subspan(inner);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChannelHistograms::Add(std::span<const Histogram> channels) {
+  if (channels_.empty()) channels_.assign(channels.size(), Histogram(kBins));
+  if (channels.size() != channels_.size())
+    return InvalidArgument("expected {} channels, got {}", channels_.size(), channels.size());
+  for (size_t c = 0; c < channels.size(); ++c) channels_[c].Merge(channels[c]);
+  return absl::OkStatus();
+}
+
+Histogram ChannelHistograms::Scaled(std::span<const double> factors) const {
+  Histogram tensor;
+  for (size_t c = 0; c < channels_.size(); ++c) tensor.AddScaled(channels_[c], factors[c]);
+  return tensor;
+}
+
 std::vector<double> ChannelMoments::PerElement(std::vector<double> sums) const {
   for (double& sum : sums) sum /= static_cast<double>(std::max<int64_t>(count_, 1));
   return sums;
-}
-
-Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
-  return recipe.method == RangeMethod::kPercentile ? PercentileRange(histogram, recipe.percentile)
-                                                   : WithZero(histogram.extremes());
-}
-
-Range FitGrid(const Histogram& histogram, Range range, DType dtype) {
-  std::vector<std::pair<float, double>> occupied;
-  for (int i = 0; i < Histogram::kBins; ++i) {
-    const uint64_t count = histogram.bins()[static_cast<size_t>(i)];
-    if (count > 0) occupied.emplace_back(histogram.bin_center(i), static_cast<double>(count));
-  }
-  const auto error = [&](double factor) {
-    const QuantParams params = ParamsFor(Times(range, factor), dtype);
-    // A bin's centre stands for its elements, so nothing below the square of its width means anything.
-    double sum =
-        static_cast<double>(histogram.count()) * histogram.bin_width() * histogram.bin_width();
-    for (const auto& [x, count] : occupied) {
-      const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(dtype));
-      const double off = static_cast<double>(params.scales[0]) * (q - params.zero_points[0]) - x;
-      sum += count * off * off;
-    }
-    return sum;
-  };
-  constexpr double kWorthIt = 0.8;
-  double best = 1;
-  double least = kWorthIt * error(best);
-  const auto search = [&](double from, double to, double step) {
-    for (double factor = std::max(from, 1.0); factor <= to; factor += step) {
-      const double sum = error(factor);
-      if (!(sum < least)) continue;
-      least = sum;
-      best = factor;
-    }
-  };
-  constexpr double kCoarse = 1.0 / 2048;
-  search(1, 2, kCoarse);
-  search(best - kCoarse, best + kCoarse, kCoarse / 32);
-  return Times(range, best);
-}
-
-QuantParams ParamsFor(Range range, DType dtype) {
-  if (dtype == DType::kI8) {
-    const float reach = std::max(-range.min, range.max);
-    return QuantParams::PerTensor(
-        reach > 0 ? std::max(reach / 127, std::numeric_limits<float>::min()) : 1.0f, 0);
-  }
-  const float width = range.max - range.min;
-  if (!(width > 0)) return QuantParams::PerTensor(1.0f, 0);
-  const float scale = std::max(width / 255, std::numeric_limits<float>::min());
-  const auto zero_point = static_cast<int32_t>(std::nearbyint(-range.min / scale));
-  return QuantParams::PerTensor(scale, std::clamp(zero_point, 0, 255));
 }
 
 }  // namespace octet

@@ -64,22 +64,6 @@ absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signatur
   return matched;
 }
 
-absl::Status CheckFinite(const std::vector<const Tensor*>& inputs, const Signature& signature) {
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i]->dtype() != DType::kF32) continue;
-    const int64_t row = inputs[i]->elements() / inputs[i]->shape()[0];
-    for (int64_t sample = 0; sample < inputs[i]->shape()[0]; ++sample) {
-      const ConstTensorView view{inputs[i]->span<float>().data() + sample * row,
-                                 {DType::kF32, Shape{row}}};
-      if (!FindMinMax(view).finite) {
-        return InvalidArgument("calibration input '{}', sample {}: NaN or infinity",
-                               signature.inputs[i].name, sample);
-      }
-    }
-  }
-  return absl::OkStatus();
-}
-
 // Rows [first, first + rows) of a tensor, without copying.
 const void* Rows(const Tensor& samples, int64_t first) {
   const size_t row_bytes = samples.bytes() / static_cast<size_t>(samples.shape()[0]);
@@ -100,7 +84,7 @@ class CalibrationPass {
     }
   }
 
-  absl::Status Run(const Progress& progress) {
+  absl::Status Run(const Progress& progress, int64_t skipped) {
     const TensorInfo& first_input = model_.signature().inputs[0];
     const int64_t total = inputs_[0]->shape()[0];
     // A model that does not batch takes as many rows as its own extent 0 says; samples that do not fill its last run
@@ -111,7 +95,7 @@ class CalibrationPass {
       return InvalidArgument("calibration input '{}': expected at least {} samples, got {}",
                              first_input.name, step, total);
     }
-    for (int64_t first = 0; first < total; first += step) {
+    for (int64_t first = skipped; first < total; first += step) {
       const int64_t rows = std::min(step, total - first);
       if (fixed && rows < step) break;
       OCTET_RETURN_IF_ERROR(RunRows(first, rows));
@@ -201,6 +185,21 @@ class CalibrationPass {
 
 }  // namespace
 
+absl::Status CheckFinite(const CalibrationSet& set) {
+  for (const auto& [name, samples] : set) {
+    if (samples.dtype() != DType::kF32 || samples.elements() == 0 || samples.shape().rank() == 0)
+      continue;
+    const int64_t row = samples.elements() / samples.shape()[0];
+    for (int64_t sample = 0; sample < samples.shape()[0]; ++sample) {
+      const ConstTensorView view{samples.span<float>().data() + sample * row,
+                                 {DType::kF32, Shape{row}}};
+      if (!FindMinMax(view).finite)
+        return InvalidArgument("calibration input '{}', sample {}: NaN or infinity", name, sample);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
                        const CalibrationSet& set, const CalibrationRun& run, Precision precision,
                        RunFigures* figures) {
@@ -214,9 +213,9 @@ absl::Status Calibrate(const Graph& graph, std::span<const Observation> observat
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          Model::FromGraph(std::move(observed), options));
   OCTET_ASSIGN_OR_RETURN(std::vector<const Tensor*> inputs, MatchInputs(model->signature(), set));
-  OCTET_RETURN_IF_ERROR(CheckFinite(inputs, model->signature()));
+  OCTET_RETURN_IF_ERROR(CheckFinite(set));
   CalibrationPass pass(graph, *model, std::move(inputs), outputs, observations);
-  OCTET_RETURN_IF_ERROR(pass.Run(run.progress));
+  OCTET_RETURN_IF_ERROR(pass.Run(run.progress, run.first));
   if (figures != nullptr) *figures = pass.figures();
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/quantize/channel_links.h"
+#include "engine/quantize/ranges.h"
 #include "engine/quantize/weights.h"
 #include "engine/tensor/status.h"
 
@@ -24,25 +25,12 @@ double Reach(const Range& range) {
 
 class Equalizer {
  public:
-  Equalizer(Graph& graph, const QuantizeRecipe& recipe)
+  Equalizer(Graph& graph, const QuantizeRecipe& recipe, const Statistics& statistics)
       : graph_(graph),
         recipe_(recipe),
+        statistics_(statistics),
         links_(graph),
-        factors_(static_cast<size_t>(links_.classes()), 1.0) {
-    const std::vector<ValueId> quantized = SelectQuantized(graph).quantized;
-    for (const ChannelComponent& component : links_.components()) {
-      for (const ValueId id : component.values) {
-        if (std::ranges::find(quantized, id) != quantized.end() || links_.UpperClip(id))
-          moments_.try_emplace(id, 1);
-      }
-    }
-  }
-
-  std::vector<Observation> Observations() {
-    std::vector<Observation> observations;
-    for (auto& [id, moments] : moments_) observations.push_back({id, &moments});
-    return observations;
-  }
+        factors_(static_cast<size_t>(links_.classes()), 1.0) {}
 
   std::vector<QuantizeRecord> Run() {
     std::vector<QuantizeRecord> records;
@@ -58,7 +46,31 @@ class Equalizer {
     return records;
   }
 
+  /// After Run.
+  void Scale(Statistics& statistics) const {
+    for (const auto& [id, channels] : statistics.channel_histograms) {
+      if (Changed(id))
+        statistics.histograms.at(id) = channels.Scaled(FactorsOf(id, channels.channels().size()));
+    }
+    for (auto& [id, moments] : statistics.moments) {
+      const ValueId x = graph_.node(id).inputs[0];
+      if (!Changed(x)) continue;
+      const Factors factors = FactorsOf(x, moments.sums().size());
+      moments.Scale(factors);
+      const auto patches = statistics.patches.find(id);
+      if (patches != statistics.patches.end()) patches->second.Scale(factors);
+    }
+    statistics.channels.clear();
+    statistics.channel_histograms.clear();
+  }
+
  private:
+  Factors FactorsOf(ValueId id, size_t channels) const {
+    Factors factors;
+    for (size_t c = 0; c < channels; ++c) factors.push_back(FactorOf(id, c));
+    return factors;
+  }
+
   double Choose(const ChannelComponent& component) {
     const Factors unscaled = factors_;
     Factors best = unscaled;
@@ -110,8 +122,8 @@ class Equalizer {
 
   std::vector<double> Reaches(ValueId id) const {
     std::vector<double> reaches;
-    const auto found = moments_.find(id);
-    if (found == moments_.end()) return reaches;
+    const auto found = statistics_.channels.find(id);
+    if (found == statistics_.channels.end()) return reaches;
     for (const Range& range : found->second.extremes()) reaches.push_back(Reach(range));
     return reaches;
   }
@@ -126,7 +138,7 @@ class Equalizer {
   double NoiseOf(const WeightedNode& reader, const Factors& factors) const {
     const Node& node = graph_.node(reader.node);
     const ValueId x = node.inputs[0];
-    const ChannelMoments& moments = moments_.at(x);
+    const ChannelMoments& moments = statistics_.channels.at(x);
     const std::vector<double> squares = moments.mean_squares();
     std::vector<double> t(squares.size());
     Range range;
@@ -211,22 +223,19 @@ class Equalizer {
 
   Graph& graph_;
   const QuantizeRecipe& recipe_;
+  const Statistics& statistics_;
   ChannelLinks links_;
   Factors factors_;
-  std::map<ValueId, ChannelMoments> moments_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::vector<QuantizeRecord>> EqualizeChannels(Graph& graph,
-                                                             const QuantizeRecipe& recipe,
-                                                             const CalibrationSet& calibration,
-                                                             const CalibrationRun& run) {
-  Equalizer equalizer(graph, recipe);
-  const std::vector<Observation> observations = equalizer.Observations();
-  if (observations.empty()) return std::vector<QuantizeRecord>{};
-  OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, calibration, run));
+std::vector<QuantizeRecord> EqualizeChannels(Graph& graph, const QuantizeRecipe& recipe,
+                                             Statistics& statistics, Statistics* part) {
+  Equalizer equalizer(graph, recipe, statistics);
   std::vector<QuantizeRecord> records = equalizer.Run();
+  if (part != nullptr) equalizer.Scale(*part);
+  equalizer.Scale(statistics);
   graph.RemoveDead();
   return records;
 }

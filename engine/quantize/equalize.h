@@ -3,9 +3,8 @@
 
 #include <vector>
 
-#include "absl/status/statusor.h"
-
 #include "engine/quantize/quantizer.h"
+#include "engine/quantize/statistics.h"
 
 namespace octet {
 
@@ -15,11 +14,10 @@ namespace octet {
 /// channel that reaches r in a tensor that reaches R over the calibration set, with the alpha (at most 1/2: samples that nobody
 /// has seen reach further) that leaves the least estimated noise in the readers' results. A channel behind Clip(0, max) is
 /// scaled until it reaches half of max at most, so that the clip cuts only what a calibrated range would cut.
-/// Returns a record for each group of linked activations that changed. Requires: opset >= kQuantizeOpset, shapes inferred.
-/// Errors: as Calibrate. Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019).
-absl::StatusOr<std::vector<QuantizeRecord>> EqualizeChannels(Graph& graph,
-                                                             const QuantizeRecipe& recipe,
-                                                             const CalibrationSet& calibration,
-                                                             const CalibrationRun& run);
+/// Returns a record for each group of linked activations that changed, and leaves the graph's statistics, and those of a part of the
+/// samples, as those of the new graph, without channels, which nobody else needs. Requires: opset >= kQuantizeOpset, shapes inferred; statistics of this graph, of one
+/// sample or more. Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019).
+std::vector<QuantizeRecord> EqualizeChannels(Graph& graph, const QuantizeRecipe& recipe,
+                                             Statistics& statistics, Statistics* part = nullptr);
 
 }  // namespace octet

@@ -42,9 +42,13 @@ absl::StatusOr<int64_t> CountSamples(const CalibrationSet& set) {
     }
     count = own;
   }
-  if (count < 2)
-    return InvalidArgument("to hold samples back takes at least 2 of them, got {}", count);
   return count;
+}
+
+absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count) {
+  if (!labels.empty() && std::ssize(labels) != count)
+    return InvalidArgument("expected {} labels, one per sample, got {}", count, labels.size());
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -52,8 +56,9 @@ absl::StatusOr<int64_t> CountSamples(const CalibrationSet& set) {
 absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed) {
   OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
-  if (!labels.empty() && std::ssize(labels) != count)
-    return InvalidArgument("expected {} labels, one per sample, got {}", count, labels.size());
+  if (count < 2)
+    return InvalidArgument("to hold samples back takes at least 2 of them, got {}", count);
+  OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
   std::vector<int64_t> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
   std::mt19937_64 random(seed);
@@ -65,6 +70,16 @@ absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<i
   for (const int64_t index : indices.first(held))
     split.labels.push_back(labels[static_cast<size_t>(index)]);
   return split;
+}
+
+absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+                                     int64_t most) {
+  OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
+  if (count < 1) return InvalidArgument("no samples to compare answers on");
+  OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
+  SplitSet all{{}, FirstSamples(set, most), labels};
+  all.labels.resize(labels.empty() ? 0 : static_cast<size_t>(std::min(count, most)));
+  return all;
 }
 
 CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count) {

@@ -22,6 +22,10 @@ struct SplitSet {
 absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed);
 
+/// The first `most` samples held back, and none for ranges. Errors: as HoldBack, but for a single sample.
+absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+                                     int64_t most);
+
 /// The first `count` samples, or all when there are fewer. Requires: inputs that agree about their number.
 CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count);
 

@@ -36,11 +36,12 @@ Tensor ZeroPoints(DType dtype, std::span<const int32_t> zero_points, bool scalar
 class StaticQuantizer {
  public:
   StaticQuantizer(Graph graph, const QuantizeRecipe& recipe, const Statistics& statistics,
-                  const Selection& selection, RoundedWeights& rounded)
+                  const Selection& selection, const RangeTable& ranges, RoundedWeights& rounded)
       : graph_(std::move(graph)),
         recipe_(recipe),
         statistics_(statistics),
         selection_(selection),
+        ranges_(ranges),
         rounded_(rounded),
         version_(OnnxOpset(graph_)) {}
 
@@ -55,14 +56,11 @@ class StaticQuantizer {
 
  private:
   void ChooseParams(ValueId id) {
-    const ValueId owner = selection_.RangeOwner(id);
-    const Histogram& histogram = statistics_.histograms.at(owner);
-    Range range = ChooseRange(histogram, recipe_);
-    if (graph_.is_graph_input(owner)) range = FitGrid(histogram, range, recipe_.activation);
+    const auto& [range, by] = ranges_.at(selection_.RangeOwner(id));
     params_[id] = ParamsFor(range, recipe_.activation);
-    records_.push_back({graph_.value(id).name, "activation",
-                        Format("{} range [{}, {}] {}", RangeMethodName(recipe_.method), range.min,
-                               range.max, params_[id].ToString())});
+    records_.push_back(
+        {graph_.value(id).name, "activation",
+         Format("{} range [{}, {}] {}", by, range.min, range.max, params_[id].ToString())});
   }
 
   Node LinearNode(std::string_view op, ValueId input, ValueId output, ValueId scale,
@@ -138,7 +136,7 @@ class StaticQuantizer {
     QuantizedWeights quantized =
         QuantizeWeights(weights, weighted.weight_axis, recipe_.per_channel, smallest);
     const auto patches = statistics_.patches.find(weighted.node);
-    if (patches == statistics_.patches.end()) return quantized;
+    if (!recipe_.compensate || patches == statistics_.patches.end()) return quantized;
     QuantizedWeights& rounded = rounded_[weighted.node];
     if (rounded.params == quantized.params) return rounded;
     const bool centered = recipe_.correct_bias && weighted.bias != kNone;
@@ -183,6 +181,7 @@ class StaticQuantizer {
   const QuantizeRecipe& recipe_;
   const Statistics& statistics_;
   const Selection& selection_;
+  const RangeTable& ranges_;
   RoundedWeights& rounded_;
   int version_;
   std::map<ValueId, QuantParams> params_;
@@ -190,31 +189,13 @@ class StaticQuantizer {
   std::vector<QuantizeRecord> records_;
 };
 
-// Per cent of elements inside the range, from the widest to the narrowest.
-constexpr double kKeptByAuto[] = {100, 99.999, 99.995};
-
 }  // namespace
-
-std::vector<QuantizeRecipe> RangeCandidates(const QuantizeRecipe& recipe) {
-  if (recipe.method != RangeMethod::kAuto) return {recipe};
-  std::vector<QuantizeRecipe> candidates;
-  for (const double kept : kKeptByAuto) {
-    QuantizeRecipe& candidate = candidates.emplace_back(recipe);
-    candidate.method = kept < 100 ? RangeMethod::kPercentile : RangeMethod::kMinMax;
-    candidate.percentile = kept;
-  }
-  return candidates;
-}
-
-std::string RangesName(const QuantizeRecipe& candidate) {
-  const bool all = candidate.method != RangeMethod::kPercentile;
-  return Format("ranges of {} %", all ? 100 : candidate.percentile);
-}
 
 absl::StatusOr<QuantizeResult> InsertIntegers(const Graph& graph, const QuantizeRecipe& recipe,
                                               const Statistics& statistics,
-                                              const Selection& selection, RoundedWeights& rounded) {
-  return StaticQuantizer(graph, recipe, statistics, selection, rounded).Run();
+                                              const Selection& selection, const RangeTable& ranges,
+                                              RoundedWeights& rounded) {
+  return StaticQuantizer(graph, recipe, statistics, selection, ranges, rounded).Run();
 }
 
 }  // namespace octet

@@ -9,6 +9,7 @@
 
 #include "engine/graph/graph.h"
 #include "engine/quantize/quantizer.h"
+#include "engine/quantize/ranges.h"
 #include "engine/quantize/statistics.h"
 #include "engine/quantize/weights.h"
 
@@ -17,20 +18,14 @@ namespace octet {
 /// Compensated weights by node: ranges hardly ever change them, and they take longer than all the rest.
 using RoundedWeights = std::map<NodeId, QuantizedWeights>;
 
-/// The recipes among whose ranges the outputs choose: three for RangeMethod::kAuto, else the one that was asked for. Narrower
-/// ranges than these may look better on a calibration set, whose extremes they know, and are worse on data that nobody has
-/// seen.
-std::vector<QuantizeRecipe> RangeCandidates(const QuantizeRecipe& recipe);
-/// What tells them apart, "ranges of 99.999 %".
-std::string RangesName(const QuantizeRecipe& candidate);
-
 /// Inserts pairs on the selected values and quantizes the weights of the selected nodes:
 ///   x f32 -> Conv(w f32, b f32) -> Relu -> y f32
 ///   x f32 -> Q -> DQ -> Conv(DQ(w i8), DQ(b i32)) -> Relu -> Q -> DQ -> y f32
-/// `selection`: of the statistics, or of fewer nodes when they were gathered for any subset. RangeMethod::kAuto counts as
-/// kMinMax. `rounded` is looked up and added to. Errors: INTERNAL alone.
+/// `selection`: of the statistics, or of fewer nodes. `ranges`: of every value that has a histogram. `rounded` is looked up and
+/// added to. Errors: INTERNAL alone.
 absl::StatusOr<QuantizeResult> InsertIntegers(const Graph& graph, const QuantizeRecipe& recipe,
                                               const Statistics& statistics,
-                                              const Selection& selection, RoundedWeights& rounded);
+                                              const Selection& selection, const RangeTable& ranges,
+                                              RoundedWeights& rounded);
 
 }  // namespace octet

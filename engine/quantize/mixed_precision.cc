@@ -279,6 +279,7 @@ absl::StatusOr<QuantizeResult> QuantizeMixed(Graph graph, const QuantizeRecipe& 
                                              const CalibrationRun& run) {
   int runs = 0;
   CalibrationRun counted = run;
+  counted.statistics_to.clear();  // Of all samples; those here are of a half.
   if (run.progress) {
     // One step per run of the model, whose own steps are short.
     counted.progress = [&](int64_t done, int64_t total) {

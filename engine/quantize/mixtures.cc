@@ -5,6 +5,7 @@
 
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
+#include "engine/quantize/calibration_file.h"
 #include "engine/quantize/equalize.h"
 #include "engine/quantize/held_back.h"
 #include "engine/tensor/output_agreement.h"
@@ -80,8 +81,15 @@ absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
     return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
                            NameOf(floor));
   }
-  if (floor.kind == Kind::kMaxDrop && labels.empty())
-    return InvalidArgument("a floor for the {} needs labels", NameOf(floor));
+  if (floor.kind != Kind::kMaxDrop) return absl::OkStatus();
+  if (labels.empty()) return InvalidArgument("a floor for the {} needs labels", NameOf(floor));
+  const int64_t classes = (*graph.value(graph.outputs[0]).shape)[1];
+  for (size_t i = 0; i < labels.size(); ++i) {
+    if (labels[i] < 0 || labels[i] >= classes) {
+      return InvalidArgument("sample {}: expected a label below the model's {} classes, got {}", i,
+                             classes, labels[i]);
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -140,18 +148,17 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   const int64_t least = std::max(kFewSamples, batch);
   const int64_t most =
       std::clamp<int64_t>(kMostMacs / macs * batch, least, std::max(kMostHeldBack, least));
-  OCTET_ASSIGN_OR_RETURN(SplitSet split, HoldBack(set, run.labels, most, recipe.seed));
+  const bool known = !run.statistics_from.empty();
+  OCTET_ASSIGN_OR_RETURN(SplitSet split, known ? AllHeldBack(set, run.labels, most)
+                                               : HoldBack(set, run.labels, most, recipe.seed));
   made.held_back_ = std::move(split.held_back);
   made.held_back_count_ = made.held_back_.begin()->second.shape()[0];
   made.few_ = FirstSamples(made.held_back_, least);
-  if (recipe.equalize) {
-    OCTET_ASSIGN_OR_RETURN(made.equalized_,
-                           EqualizeChannels(made.graph_, recipe, split.ranges, run));
-  }
-  OCTET_ASSIGN_OR_RETURN(Statistics statistics,
-                         GatherStatistics(made.graph_, recipe, split.ranges, run, true));
-  made.statistics_ = std::make_unique<Statistics>(std::move(statistics));
   OCTET_RETURN_IF_ERROR(made.AskFp32(split.labels));
+  OCTET_ASSIGN_OR_RETURN(made.statistics_, known
+                                               ? FileStatistics(made.graph_, {}, run)
+                                               : GatherStatistics(made.graph_, split.ranges, run));
+  if (recipe.equalize) made.equalized_ = EqualizeChannels(made.graph_, recipe, made.statistics_);
   return made;
 }
 
@@ -201,8 +208,10 @@ absl::Status Mixtures::AskFp32(const std::vector<int64_t>& labels) {
 absl::StatusOr<QuantizeResult> Mixtures::Make(const std::set<NodeId>& keep_float,
                                               const QuantizeRecipe& ranges) {
   ++runs_;
-  return InsertIntegers(graph_, ranges, *statistics_, SelectQuantized(graph_, keep_float),
-                        rounded_);
+  const auto [table, missing] = tables_.try_emplace(RangesName(ranges));
+  if (missing) table->second = RangesOf(graph_, ranges, statistics_.histograms);
+  return InsertIntegers(graph_, ranges, statistics_, SelectQuantized(graph_, keep_float),
+                        table->second, rounded_);
 }
 
 absl::StatusOr<double> Mixtures::Noise(const std::set<NodeId>& keep_float,

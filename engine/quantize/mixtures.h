@@ -1,6 +1,7 @@
 // Mixtures of int8 and float layers, run on samples that their ranges have not seen.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -32,13 +33,13 @@ class Mixtures {
   static constexpr int64_t kMostHeldBack = 512;
   static constexpr int64_t kMostMacs = int64_t{1} << 40;
 
-  /// Splits the set, equalizes the graph and gathers statistics. Errors: INVALID_ARGUMENT when the floor asks for labels or class
-  /// scores that are not there, or the model has no F32 output; as HoldBack, GatherStatistics and Calibrate.
+  /// Splits the set, gathers statistics and equalizes the graph; where statistics are in files, the whole set is held back. Errors: INVALID_ARGUMENT when the floor asks for labels or class
+  /// scores that are not there, or the model has no F32 output; as HoldBack, FileStatistics, GatherStatistics and Calibrate.
   static absl::StatusOr<Mixtures> Prepare(Graph graph, const QuantizeRecipe& recipe,
                                           const CalibrationSet& set, const CalibrationRun& run);
 
   const Graph& graph() const { return graph_; }
-  const Selection& all() const { return statistics_->selection; }
+  const Selection& all() const { return statistics_.selection; }
   int64_t held_back() const { return held_back_count_; }
   /// "SQNR of at least 20 dB".
   std::string FloorText() const;
@@ -69,7 +70,8 @@ class Mixtures {
   Graph graph_;
   AccuracyFloor floor_;
   CalibrationRun run_;
-  std::unique_ptr<Statistics> statistics_;  ///< What observed a run may not move.
+  Statistics statistics_;
+  std::map<std::string, RangeTable> tables_;  ///< By RangesName.
   RoundedWeights rounded_;
   std::vector<QuantizeRecord> equalized_;
   CalibrationSet held_back_;

@@ -1,6 +1,8 @@
 #include "engine/quantize/patch_moments.h"
 
 #include <algorithm>
+#include <functional>
+#include <random>
 
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/status.h"
@@ -61,6 +63,33 @@ absl::Status PatchMoments::Observe(ConstTensorView batch) {
   return absl::OkStatus();
 }
 
+absl::Status PatchMoments::Add(int64_t count, std::span<const float> sums,
+                               std::span<const float> products) {
+  if (sums.size() != sums_.size() || products.size() != products_.size())
+    return InvalidArgument("expected {} sums, got {}", sums_.size(), sums.size());
+  std::ranges::transform(sums_, sums, sums_.begin(), std::plus<>());
+  std::ranges::transform(products_, products, products_.begin(), std::plus<>());
+  count_ += count;
+  return absl::OkStatus();
+}
+
+void PatchMoments::Scale(std::span<const double> factors) {
+  int64_t taps = 1;
+  for (const int64_t extent : kernel_) taps *= extent;
+  const int64_t channels = length_ / taps;
+  for (int64_t group = 0; group < groups_; ++group) {
+    const auto factor = [&](int64_t i) {
+      return static_cast<float>(factors[static_cast<size_t>(group * channels + i / taps)]);
+    };
+    float* const sums = sums_.data() + group * length_;
+    float* const products = products_.data() + group * length_ * length_;
+    for (int64_t i = 0; i < length_; ++i) {
+      sums[i] *= factor(i);
+      for (int64_t j = i; j < length_; ++j) products[i * length_ + j] *= factor(i) * factor(j);
+    }
+  }
+}
+
 std::span<const float> PatchMoments::sums(int64_t group) const {
   return std::span(sums_).subspan(static_cast<size_t>(group * length_),
                                   static_cast<size_t>(length_));
@@ -84,8 +113,9 @@ absl::Status PatchMoments::ReadConv(ConstTensorView batch) {
   const int64_t positions = axes[0].out * axes[1].out * axes[2].out;
   const int64_t drawn = PerSample(positions);
   std::vector<int64_t> chosen;
+  std::mt19937 random(static_cast<uint32_t>(count_));
   std::uniform_int_distribution<int64_t> any(0, positions - 1);
-  for (int64_t i = 0; i < shape[0] * drawn; ++i) chosen.push_back(any(random_));
+  for (int64_t i = 0; i < shape[0] * drawn; ++i) chosen.push_back(any(random));
   const int64_t per_group = shape.elements() / shape[0] / groups_;
   std::vector<float> patches(chosen.size() * static_cast<size_t>(length_));
   for (int64_t group = 0; group < groups_; ++group) {
@@ -93,7 +123,7 @@ absl::Status PatchMoments::ReadConv(ConstTensorView batch) {
       const float* image = batch.as<float>() + (i / drawn * groups_ + group) * per_group;
       CopyPatch(image, extents, axes, chosen[static_cast<size_t>(i)], patches.data() + i * length_);
     }
-    Add(patches, group);
+    AddPatches(patches, group);
   }
   count_ += std::ssize(chosen);
   return absl::OkStatus();
@@ -104,12 +134,13 @@ void PatchMoments::ReadRows(ConstTensorView batch) {
   const int64_t in_sample = rows / batch.shape()[0];
   const int64_t drawn = PerSample(in_sample);
   std::vector<float> patches;
+  std::mt19937 random(static_cast<uint32_t>(count_));
   std::uniform_int_distribution<int64_t> any(0, in_sample - 1);
   for (int64_t i = 0; i < batch.shape()[0] * drawn; ++i) {
-    const float* row = batch.as<float>() + (i / drawn * in_sample + any(random_)) * length_;
+    const float* row = batch.as<float>() + (i / drawn * in_sample + any(random)) * length_;
     patches.insert(patches.end(), row, row + length_);
   }
-  Add(patches, 0);
+  AddPatches(patches, 0);
   count_ += batch.shape()[0] * drawn;
 }
 
@@ -137,7 +168,7 @@ void PatchMoments::CopyPatch(const float* image, std::span<const int64_t> extent
   }
 }
 
-void PatchMoments::Add(std::span<const float> patches, int64_t group) {
+void PatchMoments::AddPatches(std::span<const float> patches, int64_t group) {
   const int64_t rows = std::ssize(patches) / length_;
   float* const sums = sums_.data() + group * length_;
   for (int64_t i = 0; i < std::ssize(patches); ++i)

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <optional>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -19,7 +18,8 @@ namespace octet {
 
 /// A patch is the vector that one row of weights is multiplied with: K elements, in the order of the weights' own row. A
 /// convolution has one per output position and group, K = input channels per group * taps, zeros in the padding; a matrix
-/// product has one per row of its input. Patches are drawn at random with a fixed seed, the same number from every sample.
+/// product has one per row of its input. Patches are drawn at random, the same number from every sample, with a seed that is the
+/// number of patches seen before: a run that goes on draws what one without a break draws.
 /// Not thread-safe.
 class PatchMoments : public Collector {
  public:
@@ -31,10 +31,17 @@ class PatchMoments : public Collector {
                                          int64_t samples);
 
   absl::Status Observe(ConstTensorView batch) override;
+  /// Adds what others have seen of the same layer: sums and products of all groups, over `count` patches each.
+  /// INVALID_ARGUMENT when they are not as many as here.
+  absl::Status Add(int64_t count, std::span<const float> sums, std::span<const float> products);
+  /// As if every input channel (of all groups) had been multiplied by its factor.
+  void Scale(std::span<const double> factors);
 
   int64_t groups() const { return groups_; }
   int64_t length() const { return length_; }
   int64_t count() const { return count_; }
+  std::span<const float> sums() const { return sums_; }
+  std::span<const float> products() const { return products_; }
   /// Sums over the patches of a group: [length()], of element i.
   std::span<const float> sums(int64_t group) const;
   /// [length(), length()], of the products of elements i and j at [i, j] for j >= i; zeros below.
@@ -48,7 +55,7 @@ class PatchMoments : public Collector {
   void ReadRows(ConstTensorView batch);
   void CopyPatch(const float* image, std::span<const int64_t> extents,
                  const std::array<AxisWindow, 3>& axes, int64_t position, float* to) const;
-  void Add(std::span<const float> patches, int64_t group);
+  void AddPatches(std::span<const float> patches, int64_t group);
 
   Node node_;  ///< Its attributes are the window's.
   bool conv_;
@@ -59,7 +66,6 @@ class PatchMoments : public Collector {
   int64_t count_ = 0;  ///< Patches of each group.
   std::vector<float> sums_;
   std::vector<float> products_;
-  std::mt19937 random_;
 };
 
 }  // namespace octet

@@ -132,6 +132,11 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
   return result;
 }
 
+absl::Status CheckFp32File(const std::string& fp32) {
+  OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
+  return Annotate(CheckNotQuantized(graph), fp32);
+}
+
 absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const QuantizeRecipe& recipe,
                                              const CalibrationSet& calibration,
                                              const CalibrationRun& run, const std::string& out) {

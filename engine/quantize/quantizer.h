@@ -16,8 +16,8 @@ namespace octet {
 
 /// What was done to one layer or tensor, for `octet quantize --json`.
 struct QuantizeRecord {
-  std::string name;    ///< Node or value.
-  std::string what;    ///< "weights", "activation", "equalized", "tried", "kept".
+  std::string name;  ///< Node or value.
+  std::string what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy".
   std::string detail;  ///< Scale and zero point, range, or the reason why it was kept in fp32.
 };
 
@@ -45,6 +45,10 @@ struct QuantizeSummary {
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
                                         const CalibrationSet& calibration,
                                         const CalibrationRun& run);
+
+/// What Quantize would say of the model, whatever the recipe and the data: INVALID_ARGUMENT naming the file and the node when it is
+/// quantized already. Errors: as ReadOnnxFile.
+absl::Status CheckFp32File(const std::string& fp32);
 
 /// Quantize from file to file; the result appears at `out` at once or not at all.
 /// Errors: as ReadOnnxFile, Quantize and WriteOnnxFile.

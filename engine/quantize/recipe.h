@@ -12,11 +12,13 @@ namespace octet {
 
 /// How a calibrated distribution becomes a range.
 enum class RangeMethod : uint8_t {
-  kAuto,    ///< Min-max or one of several percentiles: what leaves the least noise in the outputs.
-  kMinMax,  ///< The extremes that were seen.
+  kAuto,        ///< For each tensor one of the others: what leaves the least noise in the outputs.
+  kMinMax,      ///< The extremes that were seen.
   kPercentile,  ///< Cuts `1 - percentile` of the elements' mass off both tails together.
+  kMse,         ///< The least squared error of the elements.
+  kEntropy,     ///< The least divergence of the distribution.
 };
-/// "auto", "min-max", "percentile".
+/// "auto", "min-max", "percentile", "mse", "entropy".
 std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 

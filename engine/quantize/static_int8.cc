@@ -1,9 +1,13 @@
 #include "engine/quantize/static_int8.h"
 
-#include <limits>
+#include <algorithm>
 #include <optional>
+#include <utility>
 
+#include "engine/quantize/calibration_file.h"
+#include "engine/quantize/choose_ranges.h"
 #include "engine/quantize/equalize.h"
+#include "engine/quantize/held_back.h"
 #include "engine/quantize/insert_integers.h"
 #include "engine/quantize/mixed_precision.h"
 #include "engine/quantize/statistics.h"
@@ -12,42 +16,19 @@
 namespace octet {
 namespace {
 
-struct Chosen {
-  QuantizeResult result;
-  double noise = 0;  ///< Over signal, in the outputs.
-};
+using Kind = AccuracyFloor::Kind;
 
-absl::StatusOr<Chosen> ChooseByOutputs(const Graph& graph, const QuantizeRecipe& recipe,
-                                       const Statistics& statistics,
-                                       const CalibrationSet& calibration,
-                                       const CalibrationRun& run) {
-  RoundedWeights rounded;
-  std::optional<Chosen> best;
-  std::vector<QuantizeRecord> tried;
-  for (const QuantizeRecipe& candidate : RangeCandidates(recipe)) {
-    OCTET_ASSIGN_OR_RETURN(QuantizeResult result, InsertIntegers(graph, candidate, statistics,
-                                                                 statistics.selection, rounded));
-    OCTET_ASSIGN_OR_RETURN(const double noise,
-                           statistics.outputs.NoiseOf(result.graph, calibration, run));
-    tried.push_back(
-        {RangesName(candidate), "tried", Format("outputs' noise over signal {:.3g}", noise)});
-    if (best && !(noise < best->noise)) continue;
-    best = Chosen{std::move(result), noise};
-  }
-  auto& records = best->result.records;
-  records.insert(records.begin(), tried.begin(), tried.end());
-  return *std::move(best);
-}
+constexpr int64_t kMostJudges = 512;
 
 // A file that is too noisy to be of use gives way to a mixture that is not, where there is one.
 absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeRecipe& recipe,
                                              const CalibrationSet& calibration,
-                                             const CalibrationRun& run, Chosen all_int8) {
+                                             const CalibrationRun& run, ChosenRanges all_int8) {
   const double sqnr_db = SqnrDbOf(all_int8.noise);
-  if (recipe.floor.kind != AccuracyFloor::Kind::kAuto || sqnr_db >= AccuracyFloor::kUselessSqnrDb)
+  if (recipe.floor.kind != Kind::kAuto || sqnr_db >= AccuracyFloor::kUselessSqnrDb)
     return std::move(all_int8.result);
   QuantizeRecipe floored = recipe;
-  floored.floor = {AccuracyFloor::Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};
+  floored.floor = {Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};
   auto mixed = QuantizeMixed(graph, floored, calibration, run);
   if (mixed.ok() || absl::IsCancelled(mixed.status())) return mixed;
   all_int8.result.records.push_back(
@@ -55,30 +36,97 @@ absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeR
   return std::move(all_int8.result);
 }
 
+bool BatchesFreely(const Graph& graph) {
+  return std::ranges::all_of(graph.inputs, [&](ValueId id) {
+    const auto& shape = graph.value(id).shape;
+    return shape && shape->rank() > 0 && (*shape)[0] == kUnknownDim;
+  });
+}
+
+struct Learned {
+  Statistics statistics;
+  Statistics part;  ///< The histograms of the samples that do not judge; empty when all do.
+  std::optional<Judge> judge;
+};
+
+// From one pass over the set, its judges at the end of it.
+absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecipe& recipe,
+                                         const CalibrationSet& set, const CalibrationRun& run) {
+  OCTET_ASSIGN_OR_RETURN(SplitSet split, HoldBack(set, {}, kMostJudges, recipe.seed));
+  Learned learned{.judge = Judge{std::move(split.held_back), KeptOutputs(graph), {}}};
+  OCTET_ASSIGN_OR_RETURN(learned.statistics, EmptyStatistics(graph, SamplesIn(set)));
+  std::vector<Observation> observations = learned.statistics.Observations(graph);
+  OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, split.ranges, run));
+  learned.part.histograms = learned.statistics.histograms;
+  learned.part.channel_histograms = learned.statistics.channel_histograms;
+  std::ranges::copy(learned.judge->outputs.Observations(), std::back_inserter(observations));
+  OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, learned.judge->samples, run));
+  return learned;
+}
+
+// From the files that `run` names, or from the set. There is a judge where the outputs are to choose.
+absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
+                              const CalibrationSet& set, const CalibrationRun& run) {
+  const bool judged = recipe.method == RangeMethod::kAuto && !KeptOutputs(graph).empty();
+  const bool in_files = !run.statistics_from.empty() || !run.statistics_to.empty();
+  if (judged && !in_files && BatchesFreely(graph) && SamplesIn(set) >= 2)
+    return LearnAndHoldBack(graph, recipe, set, run);
+  Learned learned;
+  if (judged) learned.judge = Judge{set, KeptOutputs(graph), {}};
+  std::vector<Observation> outputs;
+  if (judged) outputs = learned.judge->outputs.Observations();
+  if (!in_files) {
+    OCTET_ASSIGN_OR_RETURN(learned.statistics, GatherStatistics(graph, set, run, outputs));
+    return learned;
+  }
+  OCTET_ASSIGN_OR_RETURN(learned.statistics, FileStatistics(graph, set, run));
+  if (judged) OCTET_RETURN_IF_ERROR(Calibrate(graph, outputs, set, run));
+  return learned;
+}
+
+absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const CalibrationSet& set,
+                          const CalibrationRun& run) {
+  if (run.statistics_from.empty() || SamplesIn(set) > 0) return absl::OkStatus();
+  if (floored)
+    return InvalidArgument("a floor of accuracy takes samples, not calibration files alone");
+  if (recipe.method != RangeMethod::kAuto) return absl::OkStatus();
+  return InvalidArgument(
+      "to choose ranges by what they do to the outputs takes samples, not calibration files "
+      "alone: give some, or a method");
+}
+
 }  // namespace
 
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationSet& calibration,
                                               const CalibrationRun& run) {
-  if (recipe.floor.kind != AccuracyFloor::Kind::kAuto &&
-      recipe.floor.kind != AccuracyFloor::Kind::kAllInt8)
+  const bool floored = recipe.floor.kind != Kind::kAuto && recipe.floor.kind != Kind::kAllInt8;
+  OCTET_RETURN_IF_ERROR(CheckSamples(recipe, floored, calibration, run));
+  OCTET_RETURN_IF_ERROR(CheckFinite(calibration));  // Before parts of it have other indices.
+  if (floored) {
+    // What the file keeps is of all samples; the search holds half of them back.
+    if (!run.statistics_to.empty())
+      OCTET_RETURN_IF_ERROR(FileStatistics(graph, calibration, run).status());
     return QuantizeMixed(graph, recipe, calibration, run);
+  }
+  OCTET_ASSIGN_OR_RETURN(Learned learned, Learn(graph, recipe, calibration, run));
   const Graph original = graph;
   std::vector<QuantizeRecord> equalized;
-  if (recipe.equalize) {
-    OCTET_ASSIGN_OR_RETURN(equalized, EqualizeChannels(graph, recipe, calibration, run));
-  }
-  OCTET_ASSIGN_OR_RETURN(const Statistics statistics,
-                         GatherStatistics(graph, recipe, calibration, run));
-  if (statistics.outputs.empty()) {
+  if (recipe.equalize)
+    equalized = EqualizeChannels(graph, recipe, learned.statistics, &learned.part);
+  if (!learned.judge) {
     RoundedWeights rounded;
-    OCTET_ASSIGN_OR_RETURN(QuantizeResult result, InsertIntegers(graph, recipe, statistics,
-                                                                 statistics.selection, rounded));
+    const RangeTable table = RangesOf(graph, recipe, learned.statistics.histograms);
+    OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
+                           InsertIntegers(graph, recipe, learned.statistics,
+                                          learned.statistics.selection, table, rounded));
     result.records.insert(result.records.end(), equalized.begin(), equalized.end());
     return result;
   }
-  OCTET_ASSIGN_OR_RETURN(Chosen chosen,
-                         ChooseByOutputs(graph, recipe, statistics, calibration, run));
+  Statistics& ranges = learned.part.histograms.empty() ? learned.statistics : learned.part;
+  learned.judge->histograms = ranges.histograms;
+  OCTET_ASSIGN_OR_RETURN(ChosenRanges chosen,
+                         ChooseRanges(graph, recipe, learned.statistics, *learned.judge, run));
   auto& records = chosen.result.records;
   records.insert(records.end(), equalized.begin(), equalized.end());
   return HoldAutoFloor(original, recipe, calibration, run, std::move(chosen));

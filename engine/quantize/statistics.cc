@@ -1,29 +1,38 @@
 #include "engine/quantize/statistics.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
+#include "engine/quantize/channel_links.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-int RankOf(const Graph& graph, ValueId id) {
+int RankIn(const Graph& graph, ValueId id) {
   const auto& shape = graph.value(id).shape;
   return shape ? shape->rank() : 2;
 }
 
-int64_t SamplesIn(const CalibrationSet& set) {
-  if (set.empty() || set.begin()->second.shape().rank() == 0) return 1;
-  return std::max<int64_t>(1, set.begin()->second.shape()[0]);
+void WatchChannels(const Graph& graph, Statistics& statistics) {
+  const ChannelLinks links(graph);
+  for (const ChannelComponent& component : links.components()) {
+    for (const ValueId id : component.values) {
+      const bool quantized = std::ranges::contains(statistics.selection.quantized, id);
+      if (quantized || links.UpperClip(id)) statistics.channels.try_emplace(id, 1);
+      if (quantized) statistics.channel_histograms.try_emplace(id);
+    }
+  }
 }
 
 }  // namespace
 
-absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRecipe& recipe,
-                                            const CalibrationSet& set, const CalibrationRun& run,
-                                            bool any_subset) {
+int64_t SamplesIn(const CalibrationSet& set) {
+  if (set.empty() || set.begin()->second.shape().rank() == 0) return 0;
+  return set.begin()->second.shape()[0];
+}
+
+absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples) {
   Statistics statistics;
   statistics.selection = SelectQuantized(graph);
   if (statistics.selection.weighted.empty() && statistics.selection.products.empty()) {
@@ -31,26 +40,40 @@ absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRe
   }
   for (const ValueId id : statistics.selection.quantized) {
     statistics.histograms.try_emplace(statistics.selection.RangeOwner(id));
-    if (any_subset) statistics.histograms.try_emplace(id);
+    statistics.histograms.try_emplace(id);
   }
   for (const WeightedNode& weighted : statistics.selection.weighted) {
     const Node& node = graph.node(weighted.node);
-    const int axis = node.is("Conv") ? 1 : RankOf(graph, node.inputs[0]) - 1;
+    const int axis = node.is("Conv") ? 1 : RankIn(graph, node.inputs[0]) - 1;
     statistics.moments.try_emplace(weighted.node, axis);
-    if (!recipe.compensate) continue;
-    if (auto patches = PatchMoments::For(graph, weighted, SamplesIn(set)))
+    if (auto patches = PatchMoments::For(graph, weighted, std::max<int64_t>(1, samples)))
       statistics.patches.emplace(weighted.node, std::move(*patches));
   }
+  WatchChannels(graph, statistics);
+  return statistics;
+}
+
+std::vector<Observation> Statistics::Observations(const Graph& graph) {
   std::vector<Observation> observations;
-  for (auto& [id, histogram] : statistics.histograms) observations.push_back({id, &histogram});
-  for (auto& [id, moments] : statistics.moments)
-    observations.push_back({graph.node(id).inputs[0], &moments});
-  for (auto& [id, patches] : statistics.patches)
-    observations.push_back({graph.node(id).inputs[0], &patches});
-  if (recipe.method == RangeMethod::kAuto && !any_subset) {
-    statistics.outputs = KeptOutputs(graph);
-    std::ranges::copy(statistics.outputs.Observations(), std::back_inserter(observations));
-  }
+  const auto watch = [&](auto& collectors, auto value_of) {
+    for (auto& [id, collector] : collectors) observations.push_back({value_of(id), &collector});
+  };
+  const auto itself = [](ValueId id) { return id; };
+  const auto input = [&](NodeId id) { return graph.node(id).inputs[0]; };
+  watch(histograms, itself);
+  watch(moments, input);
+  watch(patches, input);
+  watch(channels, itself);
+  watch(channel_histograms, itself);
+  return observations;
+}
+
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
+                                            const CalibrationRun& run,
+                                            std::span<const Observation> more) {
+  OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, SamplesIn(set)));
+  std::vector<Observation> observations = statistics.Observations(graph);
+  observations.insert(observations.end(), more.begin(), more.end());
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, set, run));
   return statistics;
 }

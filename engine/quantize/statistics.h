@@ -2,31 +2,43 @@
 #pragma once
 
 #include <map>
+#include <span>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
 #include "engine/quantize/calibration.h"
-#include "engine/quantize/output_noise.h"
 #include "engine/quantize/patch_moments.h"
 #include "engine/quantize/selection.h"
 
 namespace octet {
 
+/// Of an fp32 graph before anything was done to it, from one pass over a set, for every recipe and every selection of fewer nodes.
+/// Takes memory per tensor and channel, never per sample.
 struct Statistics {
   Selection selection;
   std::map<ValueId, Histogram> histograms;   ///< Of the values whose range somebody may take.
   std::map<NodeId, ChannelMoments> moments;  ///< Of each weighted node's input, per input channel.
-  KeptOutputs outputs;  ///< Of the fp32 graph; filled for RangeMethod::kAuto alone.
-  std::map<NodeId, PatchMoments>
-      patches;  ///< Of those weighted nodes whose rounding is compensated.
+  std::map<NodeId, PatchMoments> patches;    ///< Of those weighted nodes that have not too many.
+  /// Of the activations whose channels may be scaled (EqualizeChannels), and those among them that are quantized.
+  std::map<ValueId, ChannelMoments> channels;
+  std::map<ValueId, ChannelHistograms> channel_histograms;
+
+  /// Everybody who has to see an activation.
+  std::vector<Observation> Observations(const Graph& graph);
 };
 
-/// Selects what is quantized and runs the fp32 graph over the set. `any_subset`: looks at all that a selection of fewer nodes
-/// needs as well, and leaves `outputs` empty. INVALID_ARGUMENT when there is nothing to quantize;
-/// else as Calibrate.
-absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const QuantizeRecipe& recipe,
-                                            const CalibrationSet& set, const CalibrationRun& run,
-                                            bool any_subset = false);
+/// Statistics of nothing yet: selects what is quantized, of a set of so many samples. INVALID_ARGUMENT when there is nothing to
+/// quantize.
+absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples);
+
+/// Runs the fp32 graph over the set; `more` look at what they like in the same pass. Errors: as EmptyStatistics and Calibrate.
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
+                                            const CalibrationRun& run,
+                                            std::span<const Observation> more = {});
+
+/// How many samples there are; 0 of no set.
+int64_t SamplesIn(const CalibrationSet& set);
 
 }  // namespace octet

@@ -1,13 +1,13 @@
-// Histograms, the ranges taken from them, and the scales taken from ranges.
+// Histograms that re-bin as they grow, merge, scale and come back.
 #include "engine/quantize/calibration.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
 
 #include "gtest/gtest.h"
 
-#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
 
@@ -32,10 +32,6 @@ uint64_t Total(const Histogram& histogram) {
   uint64_t total = 0;
   for (const uint64_t count : histogram.bins()) total += count;
   return total;
-}
-
-QuantizeRecipe With(RangeMethod method, DType activation = DType::kU8) {
-  return {.activation = activation, .method = method};
 }
 
 TEST(Histogram, KeepsCountsAndExtremesWhileItsRangeGrows) {
@@ -89,87 +85,47 @@ TEST(Histogram, RefusesWhatIsNotFinite) {
   }
 }
 
-TEST(ChooseRange, AlwaysContainsZero) {
-  for (const RangeMethod method : {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
-    for (const auto& values : {std::vector<float>{2, 3, 4}, std::vector<float>{-4, -3, -2},
-                               std::vector<float>{0, 0}, std::vector<float>{7}}) {
-      const Range range = ChooseRange(Of(values), With(method));
-      EXPECT_LE(range.min, 0) << RangeMethodName(method);
-      EXPECT_GE(range.max, 0) << RangeMethodName(method);
-    }
+TEST(Histogram, AddsScaledChannelsLikeScaledElements) {
+  std::vector<float> small = Normal(20000, 0.01F);
+  const std::vector<float> large = Normal(20000, 10);
+  for (size_t i = 0; i < small.size(); i += 2) small[i] = 0;  // ReLU's zeros
+  std::vector<float> scaled = small;
+  for (float& x : scaled) x *= 700;
+  Histogram expected = Of(large);
+  ASSERT_TRUE(expected.Add(scaled).ok());
+  Histogram got;
+  for (const auto& [values, factor] : {std::pair{small, 700.0}, std::pair{large, 1.0}}) {
+    Histogram coarse(ChannelHistograms::kBins);
+    ASSERT_TRUE(coarse.Add(values).ok());
+    got.AddScaled(coarse, factor);
   }
-}
-
-TEST(ChooseRange, MinMaxTakesTheExtremes) {
-  EXPECT_EQ(ChooseRange(Of({-3, 0.5F, 5}), With(RangeMethod::kMinMax)), (Range{-3, 5}));
-}
-
-TEST(ChooseRange, PercentileCutsTheFarTailAlone) {
-  std::vector<float> values = Normal(100000, 1);
-  values.push_back(1000);
-  QuantizeRecipe recipe = With(RangeMethod::kPercentile);
-  recipe.percentile = 99.99;  // ten elements may go
-  const Range range = ChooseRange(Of(values), recipe);
-  EXPECT_LT(range.max, 6);
-  EXPECT_GT(range.max, 3);
-  EXPECT_LT(range.min, -3);
-  recipe.percentile = 100;
-  EXPECT_EQ(ChooseRange(Of(values), recipe).max, 1000);
-}
-
-// The mean squared error of what a range's grid does to the values.
-double Error(const std::vector<float>& values, Range range) {
-  const QuantParams params = ParamsFor(range, DType::kU8);
-  double error = 0;
-  for (const float x : values) {
-    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(DType::kU8));
-    const double back = params.scales[0] * static_cast<double>(q - params.zero_points[0]);
-    error += (back - x) * (back - x);
+  EXPECT_EQ(got.count(), expected.count());
+  EXPECT_EQ(Total(got), expected.count());
+  EXPECT_FLOAT_EQ(got.extremes().min, expected.extremes().min);
+  EXPECT_FLOAT_EQ(got.extremes().max, expected.extremes().max);
+  EXPECT_EQ(got.limit(), expected.limit());
+  EXPECT_NEAR(static_cast<double>(got.bins()[Histogram::kBins / 2]), 10000, 300);
+  double apart = 0;  // of the distribution functions
+  double difference = 0;
+  for (size_t i = 0; i < Histogram::kBins; ++i) {
+    difference += static_cast<double>(got.bins()[i]) - static_cast<double>(expected.bins()[i]);
+    apart = std::max(apart, std::abs(difference));
   }
-  return error / static_cast<double>(values.size());
+  EXPECT_LT(apart, 0.01 * static_cast<double>(got.count()));
 }
 
-TEST(FitGrid, FindsTheIntegersOfASensor) {
-  std::vector<float> values;
-  for (int q = -120; q <= 40; ++q) values.push_back(0.5847F * static_cast<float>(q));
-  const Histogram histogram = Of(values);
-  const Range narrow = histogram.extremes();
-  const Range fitted = FitGrid(histogram, narrow, DType::kU8);
-  EXPECT_NEAR(ParamsFor(fitted, DType::kU8).scales[0], 0.5847F, 0.5847F * 2e-3F);
-  EXPECT_LT(Error(values, fitted), Error(values, narrow) / 20);
-}
-
-TEST(FitGrid, DoesNotLieHalfAStepBesideEveryInteger) {
-  std::vector<float> values;  // the bytes 0 to 255 as reals from -1 to 1: none of them is 0
-  for (int q = 0; q < 256; ++q) values.push_back(static_cast<float>(q) / 127.5F - 1);
-  const Range fitted = FitGrid(Of(values), {-1, 1}, DType::kU8);
-  EXPECT_LT(Error(values, fitted), 0.5 * Error(values, {-1, 1}));
-  EXPECT_LT(fitted.max, 1.1F);
-}
-
-TEST(FitGrid, LeavesADenseDistributionAlmostAlone) {
-  const std::vector<float> values = Normal(100000, 1);
-  const Histogram histogram = Of(values);
-  const Range fitted = FitGrid(histogram, histogram.extremes(), DType::kU8);
-  EXPECT_LT(fitted.max, 1.03F * histogram.extremes().max);
-}
-
-TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
-  EXPECT_EQ(ParamsFor({0, 255}, DType::kU8), QuantParams::PerTensor(1, 0));
-  EXPECT_EQ(ParamsFor({-128, 127}, DType::kU8), QuantParams::PerTensor(1, 128));
-  EXPECT_EQ(ParamsFor({-255, 0}, DType::kU8), QuantParams::PerTensor(1, 255));
-  EXPECT_EQ(ParamsFor({-254, 127}, DType::kI8), QuantParams::PerTensor(2, 0));
-  EXPECT_EQ(ParamsFor({0, 0}, DType::kU8), QuantParams::PerTensor(1, 0));
-  EXPECT_EQ(ParamsFor({0, 0}, DType::kI8), QuantParams::PerTensor(1, 0));
-  const QuantParams tiny = ParamsFor({0, 1e-44F}, DType::kU8);
-  EXPECT_GE(tiny.scales[0], std::numeric_limits<float>::min());
-}
-
-TEST(RangeMethods, HaveNamesThatParse) {
-  for (const RangeMethod method : {RangeMethod::kMinMax, RangeMethod::kPercentile}) {
-    EXPECT_EQ(ParseRangeMethod(RangeMethodName(method)), method);
-  }
-  EXPECT_EQ(ParseRangeMethod("maximum"), std::nullopt);
+TEST(Histogram, IsRestoredAsItWasOrNotAtAll) {
+  const Histogram histogram = Of({-3, 0.5F, 5});
+  const auto restored =
+      Histogram::Restored(histogram.limit(), histogram.extremes(), histogram.bins());
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_EQ(restored->count(), 3U);
+  EXPECT_TRUE(std::ranges::equal(restored->bins(), histogram.bins()));
+  const float nan = std::nanf("");
+  for (const auto& [limit, extremes] :
+       {std::pair{6.0, Range{-3, 5}}, std::pair{4.0, Range{-3, 5}}, std::pair{8.0, Range{5, -3}},
+        std::pair{8.0, Range{nan, 5}}, std::pair{-8.0, Range{-3, 5}}, std::pair{0.0, Range{-3, 5}}})
+    EXPECT_FALSE(Histogram::Restored(limit, extremes, histogram.bins()).ok()) << limit;
 }
 
 }  // namespace calibration_test

@@ -16,8 +16,11 @@
 namespace octet {
 namespace output_noise_test {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::Field;
+using ::testing::Ge;
+using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 Graph Doubler(float factor) {
@@ -75,9 +78,10 @@ TEST(RangeMethodAuto, TakesTheRangeWithTheLeastNoiseInTheOutputs) {
   std::vector<QuantizeRecord> tried;
   std::ranges::copy_if(made->records, std::back_inserter(tried),
                        [](const QuantizeRecord& record) { return record.what == "tried"; });
-  EXPECT_THAT(tried, SizeIs(3));
-  EXPECT_THAT(made->records, Contains(Field(&QuantizeRecord::detail,
-                                            ::testing::HasSubstr("percentile range [-1"))));
+  EXPECT_THAT(tried, SizeIs(Ge(5U)));
+  EXPECT_THAT(made->records,
+              Contains(Field(&QuantizeRecord::detail,
+                             AllOf(HasSubstr("percentile"), HasSubstr(" range [-1")))));
 }
 
 }  // namespace output_noise_test
