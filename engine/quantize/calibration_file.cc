@@ -482,7 +482,8 @@ absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationS
   const std::string& path = run.statistics_to;
   OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, SamplesIn(set)));
   CalibrationState state{.total = SamplesIn(set), .data = MarkOf(set)};
-  if (std::filesystem::exists(path)) {
+  std::error_code unreadable;  // Then to write it will say why.
+  if (std::filesystem::exists(path, unreadable)) {
     OCTET_ASSIGN_OR_RETURN(const CalibrationState kept,
                            AddCalibrationFile(graph, path, statistics));
     if (kept.data != state.data || kept.total != state.total)

@@ -10,6 +10,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 _executable = ""
 
 
+def executable():
+    """Returns the path of what is tested."""
+    return _executable
+
+
 def octet(*words, stderr=subprocess.PIPE):
     """Returns the finished process; its output is text."""
     command = [_executable, *map(str, words)]

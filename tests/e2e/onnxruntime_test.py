@@ -30,6 +30,9 @@ MAX_DISTANCE = {"fp16": 1e-3, "bf16": 1e-3, "int8": 0.08, "int8-dynamic": 0.08} 
 AMPLIFIES = "kwt1"
 
 
+REAL = ("resnet20-cifar10", "ic-resnet8-large", "squeezenet1.1", "mobilenetv2", "vww-mobilenetv1", "kws-dscnn", "kwt1")
+
+
 class Demo(Model):
     """The model that is part of the project, in the place of one of ../shared/models."""
 
@@ -43,7 +46,7 @@ def models():
     """The demo model, and real ones where they are."""
     yield Demo("glyphs", "", "")
     if (SHARED / "models").is_dir():
-        yield from (MODELS[name] for name in ("resnet20-cifar10", "vww-mobilenetv1", "kws-dscnn", "kwt1"))
+        yield from (MODELS[name] for name in REAL)
 
 
 class OnnxRuntimeTest(unittest.TestCase):
@@ -75,14 +78,14 @@ def real_samples(model):
 
 
 def onnxruntime_scores(file, samples):
-    """[samples, classes] by ONNX Runtime, one sample at a time."""
+    """[samples, classes, ...] by ONNX Runtime, one sample at a time."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     rows = [session.run(None, {given.name: samples[i : i + 1]})[0] for i in range(len(samples))]
-    return np.concatenate(rows).reshape(len(samples), -1)
+    return np.concatenate(rows)
 
 
 def octet_against(file, precision, samples, scores):
@@ -90,7 +93,7 @@ def octet_against(file, precision, samples, scores):
     compute = () if precision.startswith("int8") else ("--precision", "fp32")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        np.savez(folder / "samples.npz", inputs=samples, labels=scores.argmax(axis=1))
+        np.savez(folder / "samples.npz", inputs=samples, labels=scores.reshape(len(scores), -1).argmax(axis=1))
         agreement = answer("eval", file, "--data", folder / "samples.npz", "--batch", 1, *compute)["top1"]
         for row in range(8):
             golden = folder / f"test_data_set_{row}"

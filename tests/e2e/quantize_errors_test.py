@@ -4,15 +4,20 @@
 usage: quantize_errors_test.py OCTET
 """
 
+import os
 import pathlib
+import signal
+import subprocess
 import tempfile
 import unittest
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, mapped
-from octet_process import octet
+from octet_process import octet, start
 
 
 class QuantizeErrorsTest(unittest.TestCase):
@@ -115,6 +120,60 @@ class QuantizeErrorsTest(unittest.TestCase):
         file.write_text("")
         self.out = file
         self.assertIn(str(file), self.refused("--calibration", CALIBRATION, "--map", MAP))
+
+    def test_a_label_that_is_no_class(self):
+        path = self.calibration(inputs=self.images(), labels=np.array([0, 1, 99, 2]))
+        line = self.refused("--calibration", path, "--map", MAP, "--max-drop", "0.3")
+        for word in ("sample 2", "classes", "got 99"):
+            self.assertIn(word, line)
+
+    def test_labels_that_are_not_one_each(self):
+        path = self.calibration(inputs=self.images(), labels=np.arange(3))
+        line = self.refused("--calibration", path, "--map", MAP)
+        self.assertIn("array 'labels': expected 4 integers, got [3] of INT64", line)
+
+    def test_too_few_samples_to_hold_some_back(self):
+        path = self.calibration(inputs=self.images(1))
+        line = self.refused("--calibration", path, "--map", MAP, "--min-sqnr-db", "10")
+        self.assertIn("at least 2", line)
+
+    def test_nothing_to_quantize(self):
+        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 32, 32]) for name in ("image", "y")]
+        graph = helper.make_graph([helper.make_node("Relu", ["image"], ["y"])], "relu", value[:1], value[1:])
+        path = self.folder / "relu.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+        line = self.refused("--calibration", CALIBRATION, "--map", MAP, model=path)
+        self.assertIn("nothing to quantize", line)
+        self.assertIn(str(path), line)
+
+    def test_no_folder_for_the_calibration_file(self):
+        line = self.refused("--calibration", CALIBRATION, "--map", MAP, "--save-calibration", self.folder / "none" / "file.npz")
+        self.assertIn(str(self.folder / "none"), line)
+
+    def test_an_interrupt_leaves_nothing(self):
+        process = start("quantize", FP32, "--to", "int8", "--out", self.out, "--calibration", CALIBRATION, "--map", MAP)
+        process.stderr.readline()  # the first quarter
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 1, rest)
+        self.assertIn("calibration was stopped", rest.splitlines()[-1])
+        self.assertFalse(list(self.out.glob("*")))
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounts a file system")
+    def test_a_full_disk(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        for words in (["--out", disk], ["--out", self.folder / "elsewhere", "--save-calibration", disk / "statistics.npz"]):
+            command = ["quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, *words]
+            script = 'mount -t tmpfs -o size=64k none "$0" && "$@"; code=$?; ls -A "$0"; exit $code'
+            done = subprocess.run(["unshare", "-m", "sh", "-c", script, disk, octet_process.executable(), *map(str, command)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=240, check=False)  # fmt: skip
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertEqual(done.stdout, "", "nothing is left on the disk")
+            line = done.stderr.splitlines()[-1]
+            self.assertTrue(line.startswith("octet: "), line)
+            self.assertIn("No space left on device", line)
+            self.assertIn(str(disk), line)
 
     def test_garbage_is_no_model(self):
         path = self.folder / "model.onnx"

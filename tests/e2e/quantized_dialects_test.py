@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Every way in which others write a quantized model: `octet quantize` says that it is quantized already, and leaves no file.
+
+usage: quantized_dialects_test.py OCTET
+"""
+
+import pathlib
+import tempfile
+import unittest
+
+import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+import octet_process
+from demo_model import CALIBRATION, FP32, MAP, mapped
+from octet_process import octet
+from real_models import SHARED
+
+
+class Images(CalibrationDataReader):
+    """A few images of the demo, one at a time."""
+
+    def __init__(self):
+        self.rest = iter(mapped(np.load(CALIBRATION)["inputs"][:8]))
+
+    def get_next(self):
+        image = next(self.rest, None)
+        return None if image is None else {"image": image[None]}
+
+
+def constant(name, array):
+    return numpy_helper.from_array(np.asarray(array), name)
+
+
+W = constant("w", np.ones((4, 3), np.int8))
+SCALE = constant("s", np.float32(0.1))
+ZERO_I8 = constant("z", np.int8(0))
+ZERO_U8 = constant("zu", np.uint8(128))
+MS = "com.microsoft"
+
+# Title: the nodes, what the constants are, and the operator that the message has to name. All read x [2, 4] and write y.
+NODES = {
+    "PyTorch's QDQ, per tensor": (
+        [("QuantizeLinear", "x s z", "q"), ("DequantizeLinear", "q s z", "d"), ("DequantizeLinear", "w s z", "wd"), ("MatMul", "d wd", "y")],
+        "QuantizeLinear",
+    ),
+    "weights alone": ([("DequantizeLinear", "w s z", "wd"), ("MatMul", "x wd", "y")], "DequantizeLinear"),
+    "QOperator": (
+        [("QuantizeLinear", "x s z", "q"), ("QLinearMatMul", "q s z w s z s z", "p"), ("DequantizeLinear", "p s z", "y")],
+        "QuantizeLinear",
+    ),
+    "dynamic": (
+        [("DynamicQuantizeLinear", "x", "q qs qz"), ("MatMulInteger", "q w qz", "p"), ("Cast", "p", "y", {"to": 1})],
+        "DynamicQuantizeLinear",
+    ),
+    "MatMulInteger alone": ([("Cast", "x", "c", {"to": 3}), ("MatMulInteger", "c w", "p"), ("Cast", "p", "y", {"to": 1})], "MatMulInteger"),
+    "com.microsoft's QDQ": (
+        [("QuantizeLinear", "x s z", "q", {}, MS), ("DequantizeLinear", "q s z", "y", {}, MS)],
+        "QuantizeLinear",
+    ),
+    "DynamicQuantizeMatMul": ([("DynamicQuantizeMatMul", "x w s z", "y", {}, MS)], "DynamicQuantizeMatMul"),
+    "MatMulIntegerToFloat": (
+        [("DynamicQuantizeLinear", "x", "q qs qz"), ("MatMulIntegerToFloat", "q w qs s qz z", "y", {}, MS)],
+        "DynamicQuantizeLinear",
+    ),
+    "QGemm": (
+        [("QuantizeLinear", "x s zu", "q"), ("QGemm", "q s zu w s z", "y", {}, MS)],
+        "QuantizeLinear",
+    ),
+    "QLinearAdd": (
+        [("Cast", "x", "c", {"to": 3}), ("QLinearAdd", "c s z c s z s z", "p", {}, MS), ("Cast", "p", "y", {"to": 1})],
+        "QLinearAdd",
+    ),
+}  # fmt: skip
+
+
+def model(nodes, columns):
+    made = []
+    for op, inputs, outputs, *rest in nodes:
+        attributes, domain = (rest + [{}, ""][len(rest) :])[:2]
+        made.append(helper.make_node(op, inputs.split(), outputs.split(), domain=domain, **attributes))
+    used = {name for node in made for name in node.input}
+    graph = helper.make_graph(
+        made,
+        "quantized",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, columns])],
+        [c for c in (W, SCALE, ZERO_I8, ZERO_U8) if c.name in used],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13), helper.make_opsetid(MS, 1)], ir_version=8)
+
+
+class QuantizedDialectsTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def refused(self, file, op=None, precisions=("int8", "int8-dynamic", "fp16")):
+        for precision in precisions:
+            with self.subTest(file=file.name, precision=precision):
+                out = self.folder / "out"
+                done = octet("quantize", file, "--to", precision, "--calibration", CALIBRATION, "--out", out)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                line = done.stderr.splitlines()[-1]
+                self.assertIn("quantized already", line)
+                self.assertIn(str(file), line)
+                if op:
+                    self.assertIn(op, line)
+                self.assertFalse(list(out.glob("*")))
+
+    def test_what_onnxruntimes_quantizer_makes(self):
+        forms = {
+            "qdq-s8": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QInt8, "per_channel": False},
+            "qdq-u8": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "per_channel": True},
+            "qoperator": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8, "per_channel": False},
+        }
+        for name, form in forms.items():
+            file = self.folder / f"{name}.onnx"
+            quantize_static(FP32, file, Images(), weight_type=QuantType.QInt8, **form)
+            self.refused(file)
+        file = self.folder / "dynamic.onnx"
+        quantize_dynamic(FP32, file, weight_type=QuantType.QUInt8)
+        self.refused(file)
+
+    def test_every_operator_of_the_dialects(self):
+        for i, (title, (nodes, op)) in enumerate(NODES.items()):
+            with self.subTest(title):
+                file = self.folder / f"{i}.onnx"
+                onnx.save(model(nodes, 4 if "Add" in title or "QDQ" in title and MS in title else 3), file)
+                self.refused(file, op)
+
+    def test_what_octet_makes(self):
+        for precision in ("int8", "int8-dynamic"):
+            done = octet("quantize", FP32, "--to", precision, "--calibration", CALIBRATION, "--map", MAP, "--out", self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.refused(self.folder / f"{precision}.onnx")
+
+    @unittest.skipUnless((SHARED / "models").is_dir(), "no real models")
+    def test_shipped_files(self):
+        files = sorted((SHARED / "models").glob("*/1/int8.onnx"))
+        self.assertGreaterEqual(len(files), 6)
+        for file in files:
+            self.refused(file, precisions=("int8",))
+
+
+if __name__ == "__main__":
+    octet_process.main()
