@@ -44,8 +44,7 @@ absl::Status Inference::Prepare(const Call& call) {
   pass_ = parts_.gate.TryEnter();
   if (!pass_) return absl::UnavailableError("the server is shutting down");
   OCTET_RETURN_IF_ERROR(call.read);
-  OCTET_ASSIGN_OR_RETURN(version_,
-                         parts_.repository.Find(request_.model_name(), request_.model_version()));
+  OCTET_ASSIGN_OR_RETURN(version_, FindVersion());
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,
                          ReadInferOptions(request_, call.metadata, version_->routing.sticky));
   if (version_->sequences != nullptr) return PrepareInSequence(call, options);
@@ -59,6 +58,14 @@ absl::Status Inference::Prepare(const Call& call) {
   }
   OCTET_RETURN_IF_ERROR(ChooseVariant(options));
   return ReadTensors(call, options, variant_->queue->target().recipes);
+}
+
+absl::StatusOr<std::shared_ptr<const ModelVersion>> Inference::FindVersion() const {
+  auto found = parts_.repository.Find(request_.model_name(), request_.model_version());
+  if (found.ok() || !GoesOnInSequence(request_)) return found;
+  // A sequence may go on for a while on a version that was replaced; the others know where it is.
+  auto other = parts_.repository.Find(request_.model_name(), "");
+  return other.ok() && (*other)->sequences != nullptr ? std::move(other) : std::move(found);
 }
 
 absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& options) {
@@ -147,8 +154,9 @@ void Inference::Submit() {
     Answer(status, timings);
   };
   if (step_ == nullptr) return Dispatch(std::move(request));
-  const size_t bytes = request->bytes();
-  step_->AwaitTurn(bytes, [this, request = std::move(request)](const absl::Status& turn) mutable {
+  const SequenceStep::Wait wait = {
+      .bytes = request->bytes(), .deadline = deadline_, .cancelled = &cancelled_};
+  step_->AwaitTurn(wait, [this, request = std::move(request)](const absl::Status& turn) mutable {
     if (!turn.ok()) {
       parts_.metrics.server().unrouted.Add(static_cast<size_t>(turn.code()));
       return Finish(turn, {.total = parts_.clock.Now() - received_});

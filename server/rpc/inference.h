@@ -65,6 +65,7 @@ class Inference {
  private:
   /// Everything that can be the client's fault.
   absl::Status Prepare(const Call& call);
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> FindVersion() const;
   /// The same for a model with state: takes its place in its sequence, whose variant it is given.
   absl::Status PrepareInSequence(const Call& call, const InferOptions& options);
   /// Everything but the choice of the variant. `recipes`: of the version's signature.

@@ -50,6 +50,13 @@ absl::StatusOr<SequenceCall> ReadSequenceCall(const inference::ModelInferRequest
   return call;
 }
 
+bool GoesOnInSequence(const inference::ModelInferRequest& request) {
+  const auto& parameters = request.parameters();
+  const auto start = parameters.find("sequence_start");
+  return parameters.contains("sequence_id") &&
+         (start == parameters.end() || !start->second.bool_param());
+}
+
 absl::Status CheckSameHome(const inference::ModelInferRequest& request, std::string_view precision,
                            const SequenceHome& home) {
   const std::string_view lives = PrecisionName(home.route.precision);

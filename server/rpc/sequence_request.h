@@ -16,6 +16,9 @@ namespace octet {
 /// "sequence_end" (truth values). INVALID_ARGUMENT naming the parameter, expected and got, and without an id.
 absl::StatusOr<SequenceCall> ReadSequenceCall(const inference::ModelInferRequest& request);
 
+/// True for a request that names a sequence and does not start it; what it says may be wrong all the same.
+bool GoesOnInSequence(const inference::ModelInferRequest& request);
+
 /// Checks what a sequence's later request asks for against where it lives: INVALID_ARGUMENT for another `precision` (empty = not
 /// asked for) or another version by its number.
 absl::Status CheckSameHome(const inference::ModelInferRequest& request, std::string_view precision,

@@ -54,23 +54,25 @@ SequenceStep::~SequenceStep() {
   store_->Advance(*sequence_);
 }
 
-void SequenceStep::AwaitTurn(size_t bytes, Run run) {
+void SequenceStep::AwaitTurn(const Wait& wait, Run run) {
   // When `run` was called this object may be gone.
   const std::shared_ptr<SequenceStore> store = store_;
   const std::shared_ptr<Sequence> sequence = sequence_;
   absl::Status room;
+  SequenceStore::Dead dead;
   {
     absl::MutexLock lock(&store->mutex_);
-    if (sequence->steps.front() != this) room = store->CheckRoom(bytes);
+    if (sequence->steps.front() != this) room = store->CheckRoom(wait.bytes, dead);
     if (room.ok()) {
-      bytes_ = bytes;
+      wait_ = wait;
       run_ = std::move(run);
       phase_ = Phase::kWaiting;
-      store->waiting_bytes_ += bytes;
+      store->waiting_bytes_ += wait.bytes;
       ++store->waiting_requests_;
       store->metrics_->waiting.Add(1);
     }
   }
+  SequenceStore::Finish(std::move(dead));
   if (!room.ok()) return std::move(run)(room);
   store->Advance(*sequence);
 }
@@ -218,10 +220,19 @@ void SequenceStore::Replace(const std::shared_ptr<const ModelVersion>& before,
 
 void SequenceStore::Expire() {
   Gone gone;
-  absl::MutexLock lock(&mutex_);
-  const TimePoint now = clock_.Now();
-  ExpireIdle(now, gone);
-  std::erase_if(cut_off_, [&](const auto& item) { return item.second + limits_.idle <= now; });
+  Dead dead;
+  {
+    absl::MutexLock lock(&mutex_);
+    const TimePoint now = clock_.Now();
+    ExpireIdle(now, gone);
+    ExpireDraining(now, gone);
+    std::erase_if(cut_off_, [&](const auto& item) { return item.second + limits_.idle <= now; });
+    if (waiting_requests_ > 0) TakeDead(now, dead);
+  }
+  Finish(std::move(dead));
+}
+
+void SequenceStore::ExpireDraining(TimePoint now, Gone& gone) {
   if (!draining_) return;
   draining_ = false;
   for (auto* list : {&busy_, &idle_}) {
@@ -261,16 +272,42 @@ absl::Status SequenceStore::MustRestart(const SequenceId& id) const {
                    NameOf(id), model_);
 }
 
-absl::Status SequenceStore::CheckRoom(size_t bytes) const {
-  if (waiting_requests_ < limits_.max_waiting_requests &&
-      (waiting_requests_ == 0 || waiting_bytes_ + bytes <= limits_.max_waiting_bytes)) {
-    return absl::OkStatus();
-  }
+bool SequenceStore::HasRoom(size_t bytes) const {
+  return waiting_requests_ < limits_.max_waiting_requests &&
+         (waiting_requests_ == 0 || waiting_bytes_ + bytes <= limits_.max_waiting_bytes);
+}
+
+absl::Status SequenceStore::CheckRoom(size_t bytes, Dead& dead) {
+  if (HasRoom(bytes)) return absl::OkStatus();
+  TakeDead(clock_.Now(), dead);
+  if (HasRoom(bytes)) return absl::OkStatus();
   return Refuse(SequenceRefusal::kTooManyWait,
                 MakeError(absl::StatusCode::kResourceExhausted,
                           "too many requests wait for their turn in a sequence, at most {} with {} "
                           "bytes: model '{}'",
                           limits_.max_waiting_requests, limits_.max_waiting_bytes, model_));
+}
+
+void SequenceStore::TakeDead(TimePoint now, Dead& dead) {
+  for (const auto& sequence : busy_) {
+    for (SequenceStep* step : sequence->steps) {
+      if (step->phase_ != SequenceStep::Phase::kWaiting) continue;
+      const SequenceStep::Wait& wait = step->wait_;
+      if (wait.cancelled != nullptr && wait.cancelled->load(std::memory_order_relaxed)) {
+        dead.emplace_back(StopWaiting(*step), absl::CancelledError("the client has gone"));
+      } else if (wait.deadline <= now) {
+        dead.emplace_back(StopWaiting(*step),
+                          MakeError(absl::StatusCode::kDeadlineExceeded,
+                                    "the deadline passed while the request waited for its turn in "
+                                    "its sequence: model '{}'",
+                                    model_));
+      }
+    }
+  }
+}
+
+void SequenceStore::Finish(Dead dead) {
+  for (auto& [run, status] : dead) std::move(run)(status);
 }
 
 absl::Status SequenceStore::Refuse(SequenceRefusal why, absl::Status status) const {
@@ -316,6 +353,14 @@ void SequenceStore::Leave(SequenceStep& step) {
   idle_.splice(idle_.end(), busy_, sequence.place);
 }
 
+SequenceStep::Run SequenceStore::StopWaiting(SequenceStep& step) {
+  step.phase_ = SequenceStep::Phase::kRunning;
+  --waiting_requests_;
+  metrics_->waiting.Add(-1);
+  waiting_bytes_ -= step.wait_.bytes;
+  return std::move(step.run_);
+}
+
 SequenceStep* SequenceStore::TakeNext(Sequence& sequence) {
   if (sequence.steps.empty()) return nullptr;
   auto next = sequence.steps.begin();
@@ -327,10 +372,6 @@ SequenceStep* SequenceStore::TakeNext(Sequence& sequence) {
   }
   SequenceStep& step = **next;
   if (step.phase_ != SequenceStep::Phase::kWaiting) return nullptr;
-  step.phase_ = SequenceStep::Phase::kRunning;
-  --waiting_requests_;
-  metrics_->waiting.Add(-1);
-  waiting_bytes_ -= step.bytes_;
   const size_t bytes = sequence.home.layout->bytes;
   if (sequence.current) step.reads_ = sequence.states.get() + (*sequence.current == 0 ? 0 : bytes);
   step.writes_ = sequence.states.get() + (sequence.current == 0 ? bytes : 0);
@@ -347,7 +388,7 @@ void SequenceStore::Advance(Sequence& sequence) {
       SequenceStep* next = TakeNext(sequence);
       if (next == nullptr) return;
       sequence.advancing = true;
-      run = std::move(next->run_);
+      run = StopWaiting(*next);
       turn = sequence.over;
     }
     // What it does may end the request, whose place then asks for the next one: that is this loop's, not a deeper call's.

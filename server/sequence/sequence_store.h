@@ -1,6 +1,7 @@
 // The live sequences of a model with state: whose turn it is, and what the next request of each gets.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -79,6 +81,13 @@ class SequenceStep final : public OutputSink {
  public:
   using Run = absl::AnyInvocable<void(const absl::Status& turn) &&>;
 
+  /// What waiting is for and what it costs.
+  struct Wait {
+    size_t bytes = 0;  ///< Kept in memory meanwhile.
+    TimePoint deadline = kNever;
+    const std::atomic<bool>* cancelled = nullptr;  ///< As InferenceRequest::cancelled.
+  };
+
   ~SequenceStep() override;
   SequenceStep(const SequenceStep&) = delete;
   SequenceStep& operator=(const SequenceStep&) = delete;
@@ -86,9 +95,9 @@ class SequenceStep final : public OutputSink {
   const SequenceHome& home() const { return home_; }
 
   /// Calls `run` once, without locks held, perhaps before this returns, else on the thread that ends the request before:
-  /// with OK when it is its turn; with an error when that never comes. RESOURCE_EXHAUSTED when too much waits already. `bytes`
-  /// is what waiting keeps in memory.
-  void AwaitTurn(size_t bytes, Run run);
+  /// or on that of Expire: with OK when it is its turn; with an error when that never comes. RESOURCE_EXHAUSTED when too much
+  /// waits already; DEADLINE_EXCEEDED and CANCELLED when Expire, or who needs the room, finds that nobody waits for it any more.
+  void AwaitTurn(const Wait& wait, Run run);
 
   /// What the model is given: what came from the client, in the order of layout->clients, and the states. `answer` gets the
   /// outputs that are no states. Requires: its turn has come.
@@ -121,7 +130,7 @@ class SequenceStep final : public OutputSink {
   // Protected by the store's lock.
   Phase phase_ = Phase::kEntering;
   bool committed_ = false;
-  size_t bytes_ = 0;
+  Wait wait_;
   Run run_;
 };
 
@@ -156,7 +165,7 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   /// `before` was replaced by a version whose variants are `homes`, or taken out.
   void Replace(const std::shared_ptr<const ModelVersion>& before,
                const std::vector<SequenceHome>& homes);
-  /// Ends what has been idle or draining for too long.
+  /// Ends what has been idle or draining for too long, and requests that wait for their turn in vain.
   void Expire();
   /// Ends every sequence, since nothing of the model is served any more, and takes none until SetLimits.
   void EndAll();
@@ -168,10 +177,16 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   using List = std::list<std::shared_ptr<Sequence>>;
   /// What is let go when no lock is held.
   using Gone = std::vector<std::shared_ptr<Sequence>>;
+  /// What is run when no lock is held, and with which error.
+  using Dead = std::vector<std::pair<SequenceStep::Run, absl::Status>>;
 
   absl::Status NoStart(const SequenceId& id) const;
   absl::Status MustRestart(const SequenceId& id) const;
-  absl::Status CheckRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Makes room for what waits in vain by taking it out.
+  absl::Status CheckRoom(size_t bytes, Dead& dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeDead(TimePoint now, Dead& dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Finish(Dead dead);
   absl::Status Refuse(SequenceRefusal why, absl::Status status) const;
   absl::Status Add(const std::shared_ptr<Sequence>& sequence, TimePoint now, Gone& gone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -184,7 +199,10 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   /// Detaches it because of its version; what it holds and its next requests are refused.
   void CutOff(Sequence& sequence, TimePoint now, Gone& gone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireIdle(TimePoint now, Gone& gone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireDraining(TimePoint now, Gone& gone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(SequenceStep& step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// It waits no more. Returns what it runs.
+  SequenceStep::Run StopWaiting(SequenceStep& step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Runs what may run, until nothing of the sequence may. Requires: no lock; the caller keeps both alive.
   void Advance(Sequence& sequence);
   /// The request that runs or is refused next; null when none is.

@@ -10,6 +10,9 @@
 namespace octet {
 namespace {
 
+/// Every sequence has its states in memory twice.
+constexpr size_t kMostStateBytes = size_t{256} << 20;
+
 /// The place of a tensor by its name. INVALID_ARGUMENT with the names that there are.
 absl::StatusOr<size_t> PlaceOf(std::string_view kind, const std::string& name,
                                const std::vector<TensorInfo>& tensors) {
@@ -85,6 +88,11 @@ absl::StatusOr<StateTensor> MakeState(const Signature& signature, const std::str
   if (input.dtype == DType::kString || !state.spec.shape.is_static()) {
     return InvalidArgument("expected numbers of known extents, got {} {}", DTypeName(input.dtype),
                            input.shape.ToString());
+  }
+  const std::optional<int64_t> elements = CheckedElements(state.spec.shape.dims());
+  if (!elements || static_cast<uint64_t>(*elements) > kMostStateBytes / SizeOf(input.dtype)) {
+    return InvalidArgument("expected a state of at most {} bytes, got {} {}", kMostStateBytes,
+                           DTypeName(input.dtype), state.spec.shape.ToString());
   }
   OCTET_ASSIGN_OR_RETURN(state.initial, Filled(state.spec, rule.initial));
   state.starts_at_zero = rule.initial == 0;

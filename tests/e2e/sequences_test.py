@@ -179,8 +179,8 @@ class SequencesTest(unittest.TestCase):
             "vad": write_vad,
             "explicit": write_explicit,
             "shipped": write_shipped,
-            "brief": lambda path: write_sum(path, settings="idle_seconds: 1, max_sequences: 2"),
-            "swapped": lambda path: write_sum(path, settings="drain_seconds: 2"),
+            "brief": lambda path: write_sum(path, settings="idle_seconds: 4, max_sequences: 2"),
+            "swapped": lambda path: write_sum(path, settings="drain_seconds: 6"),
         }
         client = ServedClient(OCTET, writers)
         cls.addClassCleanup(client.close)
@@ -254,9 +254,10 @@ class SequencesTest(unittest.TestCase):
         self.assertEqual(status, 400)
         self.assertIn('input "state" is a state', answer["error"])
 
-    def add(self, model, identity, x, **given):
+    def add(self, model, identity, x, version="", **given):
         """Returns the response of a sum."""
         request = make_request(model, {"x": numpy.array([[x]])}, {"sequence_id": identity, **given})
+        request.model_version = version
         return stub.ModelInfer(request, timeout=30)
 
     def refusal(self, model, identity, **given):
@@ -286,8 +287,9 @@ class SequencesTest(unittest.TestCase):
         write_sum(client.folder / "new/2/fp32.onnx", factor=100.0)
         (client.folder / "new/2").rename(client.folder / "models/swapped/2")
         stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="swapped"), timeout=60)
-        response = self.add("swapped", 1, 2)
+        response = self.add("swapped", 1, 2, version="1")
         self.assertEqual((response.model_version, first_output(response)), ("1", 3))
+        self.assertEqual(self.refusal("swapped", 4, version="1", sequence_start=True)[0], grpc.StatusCode.NOT_FOUND)
         response = self.add("swapped", 2, 20, sequence_end=True)
         self.assertEqual((response.model_version, first_output(response)), ("1", 30))
         response = self.add("swapped", 3, 1, sequence_start=True)

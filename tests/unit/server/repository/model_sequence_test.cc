@@ -36,7 +36,7 @@ class ModelSequenceTest : public ::testing::Test {
     auto step = version->sequences->store->Enter({id, start}, home);
     if (!step.ok()) return step.status();
     // Answered: an empty layout's worth of states is written.
-    (*step)->AwaitTurn(0, [](const absl::Status& turn) { EXPECT_TRUE(turn.ok()); });
+    (*step)->AwaitTurn({}, [](const absl::Status& turn) { EXPECT_TRUE(turn.ok()); });
     for (const StateTensor& state : (*step)->home().layout->states) {
       EXPECT_NE((*step)->Reserve(1, state.spec), nullptr);
     }

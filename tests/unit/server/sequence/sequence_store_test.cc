@@ -1,5 +1,6 @@
 #include "server/sequence/sequence_store.h"
 
+#include <atomic>
 #include <cstring>
 
 #include <gmock/gmock.h>
@@ -75,7 +76,7 @@ class SequenceStoreTest : public ::testing::Test {
     return asked;
   }
   static void Await(Asked& asked, size_t bytes = 4) {
-    asked.step->AwaitTurn(bytes, [&asked](const absl::Status& turn) { asked.turn = turn; });
+    asked.step->AwaitTurn({.bytes = bytes}, [&asked](const absl::Status& turn) { asked.turn = turn; });
   }
   /// What the worker does: y and total are before + x.
   static float Run(Asked& asked, float x) {
@@ -250,7 +251,7 @@ TEST_F(SequenceStoreTest, ALongRowOfRefusedRequestsTakesNoDeepStack) {
   size_t ended = 0;
   for (auto& asked : row) {
     asked = Enter(1);
-    asked->step->AwaitTurn(4, [&asked, &ended](const absl::Status& turn) {
+    asked->step->AwaitTurn({.bytes = 4}, [&asked, &ended](const absl::Status& turn) {
       EXPECT_FALSE(turn.ok());
       ++ended;
       asked->step.reset();  // as an inference that is over does
@@ -318,6 +319,40 @@ TEST_F(SequenceStoreTest, WaitingForATurnIsBounded) {
   ASSERT_TRUE(running->step->Commit().ok());
   running->step.reset();
   EXPECT_TRUE(a->runs());
+}
+
+TEST_F(SequenceStoreTest, WhoWaitsInVainIsToldAndMakesRoom) {
+  store_->SetLimits({.max_waiting_requests = 2});
+  auto running = Ask(1, true);
+  std::atomic<bool> gone{false};
+  auto cancelled = Enter(1);
+  auto late = Enter(1);
+  const auto await = [&](Asked& asked, const SequenceStep::Wait& wait) {
+    asked.step->AwaitTurn(wait, [&asked](const absl::Status& turn) { asked.turn = turn; });
+  };
+  await(*cancelled, {.cancelled = &gone});
+  await(*late, {.deadline = clock_.Now() + std::chrono::seconds(1)});
+  store_->Expire();
+  EXPECT_FALSE(cancelled->turn || late->turn);
+  clock_.Advance(std::chrono::seconds(1));
+  store_->Expire();
+  ASSERT_TRUE(late->turn);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(*late->turn));
+  late->step.reset();
+  auto next = Ask(1);
+  EXPECT_FALSE(next->turn);
+  gone = true;
+  auto last = Ask(1);
+  ASSERT_TRUE(cancelled->turn) << "there was no room for the last one";
+  EXPECT_TRUE(absl::IsCancelled(*cancelled->turn));
+  cancelled->step.reset();
+  EXPECT_EQ(metrics_->waiting.value(), 2);
+  EXPECT_EQ(Run(*running, 1), 1);
+  ASSERT_TRUE(running->step->Commit().ok());
+  running->step.reset();
+  ASSERT_TRUE(next->runs());
+  EXPECT_EQ(Run(*next, 2), 3);
+  EXPECT_FALSE(last->turn);
 }
 
 TEST_F(SequenceStoreTest, OnAReplacedVersionASequenceMayGoOnForAWhile) {

@@ -84,6 +84,10 @@ TEST(StateLayoutTest, WhatDoesNotFitTheModelIsNamed) {
   EXPECT_THAT(ErrorOf({{"h", {"y"}}}), HasSubstr("state.h: output 'y': expected FP32 [?,3]"));
   EXPECT_THAT(ErrorOf({{"n", {"n2", 0.5}}}),
               HasSubstr("state.n: initial: expected a whole number for INT64, got 0.5"));
+  Signature huge = Model();
+  huge.inputs[0].shape = huge.outputs[2].shape = {kUnknownDim, int64_t{1} << 61};
+  EXPECT_THAT(std::string(Message(StateLayout::Make(huge, {{"h", {"h2"}}}).status())),
+              HasSubstr("expected a state of at most 268435456 bytes"));
   Signature open = Model();
   open.inputs[0].shape = {kUnknownDim, kUnknownDim};
   const auto layout = StateLayout::Make(open, {{"h", {"h2"}}});
