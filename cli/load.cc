@@ -165,7 +165,9 @@ void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
                   "Requests under way in an open loop; more wait, and their latencies count it")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
-  verb.add_option("--seconds", options.settings.seconds, "Length of each run")
+  verb.add_option(
+          "--seconds", options.settings.seconds,
+          "Length of each run; an open loop ends when all that its rate asked for is answered")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
 }

@@ -49,7 +49,7 @@ struct InferenceRequest {
   /// = never.
   const std::atomic<bool>* cancelled = nullptr;
   OutputSink* outputs = nullptr;  ///< Outlives the call of `done`.
-  size_t held_bytes = 0;  ///< Memory that waiting for it keeps, beside the inputs.
+  size_t held_bytes = 0;          ///< Memory that waiting for it keeps, beside the inputs.
   /// Called once, on any thread, without locks held. OK: every output has been written to the sink.
   absl::AnyInvocable<void(const absl::Status&, const RequestTimings&) &&> done;
 

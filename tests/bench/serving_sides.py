@@ -67,7 +67,7 @@ class Side:
         return time.clock_gettime((~self.pid << 3) | 2)
 
     def resident_bytes(self):
-        """Returns what it has in memory of its own, without the pages of files that anybody may read."""
+        """Returns its resident memory, the pages of its libraries that are in use too, as the figures of the other server are."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return 1024 * int(re.search(r"VmRSS:\s*(\d+)", status)[1])
 

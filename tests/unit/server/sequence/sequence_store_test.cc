@@ -76,7 +76,8 @@ class SequenceStoreTest : public ::testing::Test {
     return asked;
   }
   static void Await(Asked& asked, size_t bytes = 4) {
-    asked.step->AwaitTurn({.bytes = bytes}, [&asked](const absl::Status& turn) { asked.turn = turn; });
+    asked.step->AwaitTurn({.bytes = bytes},
+                          [&asked](const absl::Status& turn) { asked.turn = turn; });
   }
   /// What the worker does: y and total are before + x.
   static float Run(Asked& asked, float x) {
