@@ -67,8 +67,7 @@ void Turn(Picture& picture, int orientation) {
                     .file_width = transposed ? picture.file_height : picture.file_width,
                     .file_height = transposed ? picture.file_width : picture.file_height};
   const auto channels = static_cast<size_t>(picture.channels);
-  turned.pixels = std::make_unique_for_overwrite<uint8_t[]>(turned.stride() *
-                                                            static_cast<size_t>(turned.height));
+  turned.pixels = AllocatePixels(turned.stride() * static_cast<size_t>(turned.height));
   uint8_t* to = turned.pixels.get();
   for (int y = 0; y < turned.height; ++y) {
     const int down = bottom_up ? turned.height - 1 - y : y;

@@ -177,8 +177,7 @@ absl::StatusOr<Picture> ReadJpeg(std::string_view bytes, const DecodeOptions& op
   picture.true_width = static_cast<double>(jpeg.image_width) / denominator;
   picture.true_height = static_cast<double>(jpeg.image_height) / denominator;
   const size_t count = static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height);
-  picture.pixels =
-      std::make_unique_for_overwrite<uint8_t[]>(count * static_cast<size_t>(picture.channels));
+  picture.pixels = AllocatePixels(count * static_cast<size_t>(picture.channels));
   if (!reader.ReadRows(picture.pixels.get(), picture.stride())) return reader.status();
   if (jpeg.out_color_space == JCS_CMYK) {
     FromCmyk(picture.pixels.get(), count, options.channels);

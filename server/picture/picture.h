@@ -3,11 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
+#include "server/picture/pixel_memory.h"
 
 namespace octet {
 
@@ -23,7 +24,7 @@ struct Picture {
   /// The size that the file says, with the sides changed over where it was turned upright.
   int file_width = 0;
   int file_height = 0;
-  std::unique_ptr<uint8_t[]> pixels;
+  PixelMemory pixels;
 
   size_t stride() const { return static_cast<size_t>(width) * static_cast<size_t>(channels); }
 };

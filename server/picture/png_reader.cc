@@ -122,7 +122,7 @@ absl::StatusOr<Picture> ReadPng(std::string_view bytes, const DecodeOptions& opt
     return Internal("PNG: {} bytes in a row of {} pixels", reader.row_bytes(), picture.width);
   }
   const auto height = static_cast<size_t>(picture.height);
-  picture.pixels = std::make_unique_for_overwrite<uint8_t[]>(picture.stride() * height);
+  picture.pixels = AllocatePixels(picture.stride() * height);
   std::vector<png_bytep> rows(height);
   for (size_t y = 0; y < height; ++y) rows[y] = picture.pixels.get() + y * picture.stride();
   if (!reader.ReadPixels(rows.data())) return reader.status();

@@ -94,10 +94,10 @@ std::vector<uint8_t> Resample(const Picture& picture, const Window& window) {
   const Axis down =
       MakeAxis(picture.true_height, picture.height, window.full_height, window.top, window.height);
   const size_t stride = static_cast<size_t>(window.width) * static_cast<size_t>(picture.channels);
-  std::vector<uint8_t> rows(stride * static_cast<size_t>(down.end() - down.begin()));
+  const PixelMemory rows = AllocatePixels(stride * static_cast<size_t>(down.end() - down.begin()));
   for (int y = down.begin(); y < down.end(); ++y) {
     const uint8_t* from = picture.pixels.get() + picture.stride() * static_cast<size_t>(y);
-    uint8_t* to = rows.data() + stride * static_cast<size_t>(y - down.begin());
+    uint8_t* to = rows.get() + stride * static_cast<size_t>(y - down.begin());
     picture.channels == 1 ? ResampleRow<1>(from, across, to) : ResampleRow<3>(from, across, to);
   }
   std::vector<uint8_t> pixels(stride * static_cast<size_t>(window.height));
@@ -108,7 +108,7 @@ std::vector<uint8_t> Resample(const Picture& picture, const Window& window) {
     for (int i = 0; i < taps.count; ++i) {
       const int32_t weight = down.weights[taps.weight + static_cast<size_t>(i)];
       const uint8_t* from =
-          rows.data() + stride * static_cast<size_t>(taps.first + i - down.begin());
+          rows.get() + stride * static_cast<size_t>(taps.first + i - down.begin());
       for (size_t x = 0; x < stride; ++x) sums[x] += weight * from[x];
     }
     for (const int32_t sum : sums) *to++ = Rounded(sum);

@@ -18,7 +18,7 @@ Picture Filled(int width, int height, int channels, const std::function<int(size
                      .file_width = width,
                      .file_height = height};
   const auto count = static_cast<size_t>(width * height * channels);
-  picture.pixels = std::make_unique<uint8_t[]>(count);
+  picture.pixels = AllocatePixels(count);
   for (size_t i = 0; i < count; ++i) picture.pixels[i] = static_cast<uint8_t>(value(i));
   return picture;
 }
