@@ -75,7 +75,7 @@ TEST(ChooseRange, PercentileCutsTheFarTailAlone) {
 // Many small values and a few that reach eight times as far: to hold all of them costs the others more than clipping does.
 std::vector<float> LongTailed(float sign) {
   std::vector<float> values = Normal(200000, 1);
-  for (int i = 0; i < 20; ++i) values.push_back(sign * static_cast<float>(20 + i));
+  for (int i = 0; i < 20; i += 4) values.push_back(sign * static_cast<float>(20 + i));
   return values;
 }
 
