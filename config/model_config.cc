@@ -214,6 +214,8 @@ std::vector<YamlKey> Keys(Written& w) {
        "requests", "waiting per variant; one more is refused"},
       {"batching.max_queue_bytes", Integer(&c.batching.max_queue_bytes, 1, INT64_MAX / 2), "bytes",
        "waiting per variant; more is refused"},
+      {"batching.p99_target_ms", OptionalNumber(&c.batching.p99_target_ms, 0, 60'000), "ms",
+       "from arrival to answer for 99 of 100 requests"},
 
       {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
        "element type that clients may send for this FP32 input"},
@@ -477,6 +479,7 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
   batching.max_queue_requests =
       model.batching.max_queue_requests.value_or(batching.max_queue_requests);
   batching.max_queue_bytes = model.batching.max_queue_bytes.value_or(batching.max_queue_bytes);
+  batching.p99_target_ms = model.batching.p99_target_ms.value_or(batching.p99_target_ms);
   if (batching.max_batch > server.limits.max_batch) {
     return InvalidArgument("batching.max_batch: larger than the server's limits.max_batch = {}: {}",
                            server.limits.max_batch, batching.max_batch);

@@ -28,6 +28,7 @@ struct ModelConfig {
     std::optional<int> max_queue_delay_us;
     std::optional<int> max_queue_requests;
     std::optional<int64_t> max_queue_bytes;
+    std::optional<double> p99_target_ms;
     bool operator==(const Batching&) const = default;
   } batching;
 

@@ -51,6 +51,8 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "requests", "waiting per variant; one more is refused"},
       {"batching.max_queue_bytes", Integer(&c.batching.max_queue_bytes, 1, INT64_MAX / 2), "bytes",
        "waiting per variant; more is refused"},
+      {"batching.p99_target_ms", Number(&c.batching.p99_target_ms, 0, 60'000), "ms",
+       "from arrival to answer for 99 of 100 requests; 0 = none"},
 
       {"engine.require_int8_percent", Number(&c.engine.require_int8_percent, 0, 100), "%",
        "smallest share of an int8 variant's multiply-adds that must run in int8"},

@@ -56,6 +56,8 @@ struct ServerConfig {
     int max_queue_delay_us = 0;  ///< How long a batch may wait to become full.
     int max_queue_requests = 256;
     int64_t max_queue_bytes = int64_t{256} << 20;
+    double p99_target_ms =
+        0;  ///< From arrival to answer; 0 = none. With one, sizes and waiting follow it.
     bool operator==(const Batching&) const = default;
   } batching;
 

@@ -123,6 +123,20 @@ class CounterPer {
   std::array<Counter, Label::kValues.size()> counters_;
 };
 
+/// One gauge per value of a label with few values. `Label` has `kName` and `kValues`.
+template <typename Label>
+class GaugePer {
+ public:
+  /// Requires: index < Label::kValues.size().
+  void Set(size_t index, double value) { gauges_[index].Set(value); }
+  double value(size_t index) const { return gauges_[index].value(); }
+  static constexpr std::string_view label() { return Label::kName; }
+  static constexpr auto values() { return std::span(Label::kValues); }
+
+ private:
+  std::array<Gauge, Label::kValues.size()> gauges_;
+};
+
 /// gRPC's canonical codes; the index is the number of the code.
 struct CodeLabel {
   static constexpr std::string_view kName = "code";
@@ -143,6 +157,21 @@ struct CodeLabel {
                                                                "UNAVAILABLE",
                                                                "DATA_LOSS",
                                                                "UNAUTHENTICATED"};
+};
+
+/// Why a request did not run; the order of Refusal.
+struct RefusalLabel {
+  static constexpr std::string_view kName = "reason";
+  static constexpr std::array<std::string_view, 4> kValues = {"queue_full", "expired", "deadline",
+                                                              "p99_target"};
+};
+
+/// Compiled batch sizes; the order of BatchSizeIndex.
+struct BatchSizeLabel {
+  static constexpr std::string_view kName = "rows";
+  static constexpr std::array<std::string_view, 17> kValues = {
+      "1",   "2",    "4",    "8",    "16",   "32",    "64",    "128",  "256",
+      "512", "1024", "2048", "4096", "8192", "16384", "32768", "65536"};
 };
 
 /// Why routing chose the variant; the order of RouteReason.

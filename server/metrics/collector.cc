@@ -25,6 +25,10 @@ template <typename Label>
 constexpr MetricType TypeOf(const CounterPer<Label>&) {
   return MetricType::Counter;
 }
+template <typename Label>
+constexpr MetricType TypeOf(const GaugePer<Label>&) {
+  return MetricType::Gauge;
+}
 template <const auto& kBounds>
 constexpr MetricType TypeOf(const BucketHistogram<kBounds>&) {
   return MetricType::Histogram;
@@ -51,6 +55,19 @@ void Append(const CounterPer<Label>& cell, const Labels& labels, MetricFamily& f
     metric.label = labels;
     metric.label.push_back({std::string(cell.label()), std::string(cell.values()[i])});
     metric.counter.value = static_cast<double>(cell.value(i));
+    family.metric.push_back(std::move(metric));
+  }
+}
+
+/// Those that were set.
+template <typename Label>
+void Append(const GaugePer<Label>& cell, const Labels& labels, MetricFamily& family) {
+  for (size_t i = 0; i < cell.values().size(); ++i) {
+    if (cell.value(i) == 0) continue;
+    ClientMetric metric;
+    metric.label = labels;
+    metric.label.push_back({std::string(cell.label()), std::string(cell.values()[i])});
+    metric.gauge.value = cell.value(i);
     family.metric.push_back(std::move(metric));
   }
 }

@@ -25,6 +25,11 @@
   METRIC(Counter, rows, "octet_rows_total", "Rows computed for requests.")                        \
   METRIC(Counter, padding_rows, "octet_padding_rows_total", "Rows computed to fill up batches.")  \
   METRIC(Counter, executions, "octet_executions_total", "Batches run.")                           \
+  METRIC(GaugePer<BatchSizeLabel>, batch_time, "octet_batch_expected_seconds",                    \
+         "Smoothed time of a batch by its compiled size, the next power of two; what sizes and "  \
+         "refusals follow.")                                                                      \
+  METRIC(CounterPer<RefusalLabel>, refused, "octet_refused_requests_total",                       \
+         "Requests that did not run for want of room or time, by reason.")                        \
   METRIC(Gauge, queue_depth, "octet_queue_depth", "Requests that wait.")                          \
   METRIC(Gauge, queue_bytes, "octet_queue_bytes", "Bytes of the requests that wait.")             \
   METRIC(Gauge, in_flight, "octet_in_flight_requests", "Requests accepted and not yet answered.") \

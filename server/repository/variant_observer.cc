@@ -20,6 +20,10 @@ void VariantObserver::OnDequeued(size_t bytes) {
   metrics_->queue_bytes.Add(-static_cast<double>(bytes));
 }
 
+void VariantObserver::OnRefused(Refusal reason) {
+  metrics_->refused.Add(static_cast<size_t>(reason));
+}
+
 void VariantObserver::OnBatch(const BatchRecord& record) {
   for (const Nanoseconds time : record.queue_times) metrics_->queue_duration.Observe(Seconds(time));
   metrics_->compute_input_duration.Observe(Seconds(record.compute_input));
@@ -29,6 +33,9 @@ void VariantObserver::OnBatch(const BatchRecord& record) {
   metrics_->rows.Add(static_cast<uint64_t>(record.rows));
   metrics_->padding_rows.Add(static_cast<uint64_t>(record.plan_rows - record.rows));
   metrics_->executions.Add();
+  if (record.smoothed > Nanoseconds::zero()) {
+    metrics_->batch_time.Set(BatchSizeIndex(record.plan_rows), Seconds(record.smoothed));
+  }
   statistics_->OnBatch(record);
 }
 

@@ -19,6 +19,7 @@ class VariantObserver final : public QueueObserver {
 
   void OnQueued(size_t bytes) override;
   void OnDequeued(size_t bytes) override;
+  void OnRefused(Refusal reason) override;
   void OnBatch(const BatchRecord& record) override;
   void OnFinished(absl::StatusCode code, int64_t rows, const RequestTimings& timings) override;
 
@@ -36,6 +37,7 @@ class ShadowObserver final : public QueueObserver {
   void OnQueued(size_t bytes) override;
   void OnDequeued(size_t bytes) override;
   void OnBatch(const BatchRecord& record) override;
+  void OnRefused(Refusal) override {}
   /// Nothing: whoever made the copy counts what became of it.
   void OnFinished(absl::StatusCode, int64_t, const RequestTimings&) override {}
 

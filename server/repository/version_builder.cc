@@ -1,6 +1,7 @@
 #include "server/repository/version_builder.h"
 
 #include <chrono>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -51,11 +52,14 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
   target.model = std::move(model);
   target.recipes = std::move(recipes);
   target.batch = {.max_batch = batches ? parts.batching.max_batch : 1,
-                  .max_delay = std::chrono::microseconds(parts.batching.max_queue_delay_us)};
+                  .max_delay = std::chrono::microseconds(parts.batching.max_queue_delay_us),
+                  .p99_target = Nanoseconds(std::llround(parts.batching.p99_target_ms * 1e6))};
   target.max_queue_requests = static_cast<size_t>(parts.batching.max_queue_requests);
   target.max_queue_bytes = static_cast<size_t>(parts.batching.max_queue_bytes);
   target.observer = std::make_shared<VariantObserver>(variant.metrics, parts.statistics);
-  return std::make_shared<VariantQueue>(std::move(target));
+  auto queue = std::make_shared<VariantQueue>(std::move(target));
+  if (variant.run_time) queue->times().Seed(*variant.run_time);
+  return queue;
 }
 
 /// The precision that takes the least time for one row; nullopt when none was measured.
@@ -197,6 +201,7 @@ std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsReg
   if (variant == nullptr || !variant->ready()) return shadow;
   ExecutionTarget target = variant->queue->target();
   target.batch.max_delay = Nanoseconds::zero();
+  target.batch.p99_target = Nanoseconds::zero();
   target.max_queue_requests = static_cast<size_t>(rule.max_queue_requests);
   target.max_queue_bytes = static_cast<size_t>(rule.max_queue_bytes);
   target.background = true;

@@ -24,6 +24,51 @@ size_t FullestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
   return best;
 }
 
+/// Length of the longest prefix of `take` whose batch ends before every deadline in it; at least 1.
+size_t PrefixInTime(std::span<const QueuedFacts> queue, std::span<const size_t> take,
+                    int64_t max_batch, const BatchCurve& curve, TimePoint now) {
+  TimePoint deadline = kNever;
+  int64_t rows = 0;
+  for (size_t i = 0; i < take.size(); ++i) {
+    deadline = std::min(deadline, queue[take[i]].deadline);
+    rows += queue[take[i]].rows;
+    if (now + curve.TimeOf(BucketFor(rows, max_batch)) > deadline) return std::max<size_t>(i, 1);
+  }
+  return take.size();
+}
+
+Nanoseconds AimOf(const BatchLimits& limits) {
+  return Nanoseconds(static_cast<int64_t>(kAim * static_cast<double>(limits.p99_target.count())));
+}
+
+/// Rows that a batch of `rows` gets through in a nanosecond.
+double RateOf(int64_t rows, int64_t max_batch, const BatchCurve& curve) {
+  return static_cast<double>(rows) /
+         static_cast<double>(curve.TimeOf(BucketFor(rows, max_batch)).count());
+}
+
+/// Length of the prefix of `take` that gets through most rows a second, of those that keep to the target if any does.
+size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t> take,
+                     const BatchLimits& limits, const BatchCurve& curve, TimePoint now) {
+  size_t best = 0;
+  double best_rate = 0;
+  bool best_keeps = false;
+  TimePoint oldest = kNever;
+  int64_t rows = 0;
+  for (size_t i = 0; i < take.size(); ++i) {
+    oldest = std::min(oldest, queue[take[i]].queued);
+    rows += queue[take[i]].rows;
+    const Nanoseconds time = curve.TimeOf(BucketFor(rows, limits.max_batch));
+    const bool keeps = now + time <= oldest + AimOf(limits);
+    const double rate = RateOf(rows, limits.max_batch, curve);
+    if (keeps < best_keeps || (keeps == best_keeps && rate < best_rate)) continue;
+    best = i + 1;
+    best_rate = rate;
+    best_keeps = keeps;
+  }
+  return best;
+}
+
 /// When the batch should start although it is not full.
 TimePoint StartTime(std::span<const QueuedFacts> queue, std::span<const size_t> take,
                     Nanoseconds max_delay) {
@@ -35,6 +80,34 @@ TimePoint StartTime(std::span<const QueuedFacts> queue, std::span<const size_t> 
   }
   // Waiting past a deadline would only make it miss: start now.
   return deadline <= start ? TimePoint::min() : start;
+}
+
+/// The same with a target: when the next size is expected to be full, if that is worth it and in time.
+TimePoint StartForTarget(std::span<const QueuedFacts> queue, std::span<const size_t> take,
+                         const BatchLimits& limits, const QueueMeasurements& measured) {
+  constexpr double kLeastGain = 1.1;
+  if (take.size() < 2 || !measured.curve.known() || measured.arrival == Nanoseconds::zero()) {
+    return TimePoint::min();
+  }
+  int64_t rows = 0;
+  TimePoint newest = TimePoint::min();
+  TimePoint end = kNever;
+  for (const size_t i : take) {
+    rows += queue[i].rows;
+    newest = std::max(newest, queue[i].queued);
+    end = std::min({end, queue[i].queued + AimOf(limits), queue[i].deadline});
+  }
+  const int64_t next = BucketFor(rows + 1, limits.max_batch);
+  const TimePoint full = newest + measured.arrival * (next - rows);
+  const bool gains = RateOf(next, limits.max_batch, measured.curve) >=
+                     kLeastGain * RateOf(rows, limits.max_batch, measured.curve);
+  return gains && full + measured.curve.TimeOf(next) <= end ? full : TimePoint::min();
+}
+
+/// A batch of its own would end behind its deadline.
+bool IsHopeless(const QueuedFacts& facts, int64_t max_batch, const BatchCurve& curve,
+                TimePoint now) {
+  return curve.fresh && facts.deadline - now < curve.TimeOf(BucketFor(facts.rows, max_batch));
 }
 
 }  // namespace
@@ -53,8 +126,31 @@ int64_t BucketFor(int64_t rows, int64_t max_batch) {
   return std::min(power, std::max(rows, max_batch));
 }
 
+Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
+                         const QueueMeasurements& measured) {
+  constexpr double kMost = 1e17;  // three years: sums with a time do not overflow
+  const int64_t most = limits.max_batch;
+  const Nanoseconds service = measured.service > Nanoseconds::zero()
+                                  ? measured.service
+                                  : measured.curve.TimeOf(BucketFor(most, most)) / most;
+  const double wait =
+      static_cast<double>(arrival.rows_ahead) * static_cast<double>(service.count());
+  return Nanoseconds(static_cast<int64_t>(std::min(wait, kMost))) +
+         measured.curve.TimeOf(BucketFor(arrival.rows, limits.max_batch));
+}
+
+std::optional<Refusal> DecideAdmission(const ArrivalFacts& arrival, const BatchLimits& limits,
+                                       const QueueMeasurements& measured, TimePoint now) {
+  if (!measured.curve.known()) return std::nullopt;
+  const Nanoseconds expected = ExpectedTime(arrival, limits, measured);
+  if (measured.curve.fresh && arrival.deadline - now < expected) return Refusal::kDeadline;
+  const bool has_target = limits.p99_target > Nanoseconds::zero();
+  if (has_target && arrival.rows_ahead > 0 && expected > AimOf(limits)) return Refusal::kTarget;
+  return std::nullopt;
+}
+
 BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits& limits,
-                          TimePoint now, bool flush) {
+                          const QueueMeasurements& measured, TimePoint now, bool flush) {
   BatchDecision decision;
   int64_t rows = 0;
   for (size_t i = 0; i < queue.size() && rows < limits.max_batch; ++i) {
@@ -63,20 +159,30 @@ BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits&
       decision.cancelled.push_back(i);
     } else if (facts.deadline <= now) {
       decision.expired.push_back(i);
+    } else if (IsHopeless(facts, limits.max_batch, measured.curve, now)) {
+      decision.hopeless.push_back(i);
     } else if (decision.take.empty() || (facts.shape_class == queue[decision.take[0]].shape_class &&
                                          rows + facts.rows <= limits.max_batch)) {
       decision.take.push_back(i);
       rows += facts.rows;
     }
   }
-  if (decision.take.empty() || rows >= limits.max_batch) return decision;
-  const TimePoint start = StartTime(queue, decision.take, limits.max_delay);
-  if (limits.max_delay > Nanoseconds::zero() && now < start && !flush) {
-    decision.wait_until = start;
-    decision.take.clear();
-    return decision;
+  if (decision.take.empty()) return decision;
+  const bool has_target = limits.p99_target > Nanoseconds::zero();
+  if (rows < limits.max_batch && !flush && (has_target || limits.max_delay > Nanoseconds::zero())) {
+    const TimePoint start = has_target ? StartForTarget(queue, decision.take, limits, measured)
+                                       : StartTime(queue, decision.take, limits.max_delay);
+    if (now < start) {
+      decision.wait_until = start;
+      decision.take.clear();
+      return decision;
+    }
   }
-  decision.take.resize(FullestPrefix(queue, decision.take, limits.max_batch));
+  std::span<const size_t> take = decision.take;
+  const BatchCurve& curve = measured.curve;
+  if (curve.fresh) take = take.first(PrefixInTime(queue, take, limits.max_batch, curve, now));
+  decision.take.resize(has_target && curve.known() ? FastestPrefix(queue, take, limits, curve, now)
+                                                   : FullestPrefix(queue, take, limits.max_batch));
   return decision;
 }
 

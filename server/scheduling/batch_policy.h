@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "server/scheduling/batch_times.h"
 #include "server/scheduling/clock.h"
 
 namespace octet {
@@ -38,13 +39,58 @@ bool RunsBefore(const QueuedFacts& a, const QueuedFacts& b);
 struct BatchLimits {
   int64_t max_batch = 1;     ///< Rows; 1 for a model that does not batch.
   Nanoseconds max_delay{0};  ///< How long a batch that is not full may wait for more.
+  /// From arrival to answer, for 99 requests of 100; 0 = none. Takes the place of max_delay.
+  Nanoseconds p99_target{0};
 };
+
+/// Sizes, waiting and admission aim at this share of the target: what they reckon with are means, and the rest is for
+/// the tail.
+inline constexpr double kAim = 0.75;
+
+/// What the policy knows of the queue's past.
+struct QueueMeasurements {
+  BatchCurve curve;
+  Nanoseconds arrival{0};  ///< As QueuePace::arrival.
+  Nanoseconds service{0};  ///< As QueuePace::service.
+};
+
+/// Why a request was refused without having run; also the label of the metric that counts it.
+enum class Refusal : uint8_t {
+  kQueueFull,  ///< RESOURCE_EXHAUSTED: too many wait, or too many bytes.
+  kExpired,    ///< DEADLINE_EXCEEDED: its deadline has passed.
+  kDeadline,   ///< DEADLINE_EXCEEDED: its deadline is sooner than its answer could be.
+  kTarget,     ///< RESOURCE_EXHAUSTED: whoever waits ahead of it would make it miss the target.
+};
+
+/// What is known of a request that comes.
+struct ArrivalFacts {
+  int64_t rows = 1;
+  int64_t rows_ahead = 0;  ///< That run before it.
+  TimePoint deadline = kNever;
+};
+
+/// From now until its answer: what waits ahead at the pace of the queue, or, while that is not known, of full batches one
+/// after the other; then a batch of its own size.
+Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
+                         const QueueMeasurements& measured);
+
+/// Whether a request that comes now is refused at once, by what was measured; nullopt lets it in.
+/// - kDeadline: by a fresh curve, ExpectedTime ends behind its deadline. Its client gets the answer while there is time to ask
+///   elsewhere, and nothing is computed that nobody waits for any more.
+/// - kTarget: others wait, and ExpectedTime is more than kAim of the target. A target is a promise to those who are let
+///   in: under a load that lasts a queue without this bound grows until everybody is late, where refusing the surplus
+///   keeps the rest on time; the same code as for a full queue tells clients to back off or to try another server. Who
+///   finds nobody waiting is let in whatever the target, so that one that the model cannot keep refuses nobody.
+std::optional<Refusal> DecideAdmission(const ArrivalFacts& arrival, const BatchLimits& limits,
+                                       const QueueMeasurements& measured, TimePoint now);
 
 /// Indices into the queue, ascending. When `take` is empty and `wait_until` is set, ask again then.
 struct BatchDecision {
   std::vector<size_t> take;
   std::vector<size_t> expired;    ///< Their deadline has passed: DEADLINE_EXCEEDED.
   std::vector<size_t> cancelled;  ///< Nobody waits for them: CANCELLED.
+  std::vector<size_t>
+      hopeless;  ///< A batch takes longer than their deadline allows: DEADLINE_EXCEEDED.
   std::optional<TimePoint> wait_until;
 };
 
@@ -53,12 +99,21 @@ int64_t BucketFor(int64_t rows, int64_t max_batch);
 
 /// Decides on `queue`, which is ordered by RunsBefore.
 /// - The most urgent live request leads; the others of its shape class follow in order as long as
-///   they fit into max_batch. Expired and cancelled ones met on the way are dropped.
+///   they fit into max_batch. Expired, cancelled and hopeless ones met on the way are dropped.
+/// - A batch that would take longer than a deadline in it allows gives up its least urgent requests.
 /// - A batch that would pad its compiled size by more than a quarter gives up its least urgent
 ///   requests if that makes it fuller: 5 rows run as 4 now and 1 next, not as 8.
 /// - A batch that is not full waits until max_delay after the arrival of its oldest request, unless
 ///   a deadline comes first or `flush` is set.
+///
+/// With a p99 target the measured curve decides in the place of the last two:
+/// - Of the sizes with which the oldest request keeps to kAim of the target, the one that gets through most rows a
+///   second runs. When none does, the fastest of all runs: a small batch would not bring back what is late already, and
+///   would make those behind it late as well.
+/// - Two or more requests wait for the next size when that gets through a tenth more rows a second, rows come fast
+///   enough to fill it in time for the oldest to keep to kAim of the target, and the last one came no longer ago than
+///   the missing ones take to come. A lone request never waits.
 BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits& limits,
-                          TimePoint now, bool flush);
+                          const QueueMeasurements& measured, TimePoint now, bool flush);
 
 }  // namespace octet

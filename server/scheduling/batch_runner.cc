@@ -171,12 +171,19 @@ void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows,
   std::vector<Nanoseconds> queue_times;
   queue_times.reserve(batch.requests.size());
   for (const auto& request : batch.requests) queue_times.push_back(batch.taken - request->queued);
+  Nanoseconds smoothed{0};
+  if (status.ok()) {
+    smoothed = batch.queue->times().Observe(
+        plan_rows, durations.compute_input + durations.compute_infer + durations.compute_output,
+        clock_.Now());
+  }
   batch.queue->target().observer->OnBatch({.code = status.code(),
                                            .rows = rows,
                                            .plan_rows = plan_rows,
                                            .compute_input = durations.compute_input,
                                            .compute_infer = durations.compute_infer,
                                            .compute_output = durations.compute_output,
+                                           .smoothed = smoothed,
                                            .queue_times = queue_times});
   const TimePoint now = clock_.Now();
   for (size_t i = 0; i < batch.requests.size(); ++i) {

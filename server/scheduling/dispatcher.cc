@@ -11,17 +11,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kSweepInterval{1};
 
-absl::Status Expired(const VariantQueue& queue) {
-  return MakeError(absl::StatusCode::kDeadlineExceeded,
-                   "deadline passed before the request ran: {}", queue.target().name);
+double Milliseconds(Nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
 }
-
-absl::Status Cancelled(const VariantQueue& queue) {
-  return MakeError(absl::StatusCode::kCancelled, "cancelled before the request ran: {}",
-                   queue.target().name);
-}
-
-absl::Status Stopping() { return absl::UnavailableError("the server is shutting down"); }
 
 /// Tells the observer that they wait no more, and sets the time that each has waited.
 void ReportDequeued(const Batch& batch) {
@@ -30,6 +22,38 @@ void ReportDequeued(const Batch& batch) {
 }
 
 }  // namespace
+
+Dispatcher::Fate Dispatcher::Expired(const VariantQueue& queue) {
+  return {MakeError(absl::StatusCode::kDeadlineExceeded,
+                    "deadline passed before the request ran: {}", queue.target().name),
+          Refusal::kExpired};
+}
+
+Dispatcher::Fate Dispatcher::Hopeless(const VariantQueue& queue, Nanoseconds expected,
+                                      Nanoseconds remaining) {
+  return {
+      MakeError(absl::StatusCode::kDeadlineExceeded,
+                "deadline cannot be met, expected {:.3f} ms to the answer, {:.3f} ms remain: {}",
+                Milliseconds(expected), Milliseconds(remaining), queue.target().name),
+      Refusal::kDeadline};
+}
+
+Dispatcher::Fate Dispatcher::Overloaded(const VariantQueue& queue, Nanoseconds expected) {
+  return {MakeError(absl::StatusCode::kResourceExhausted,
+                    "too many wait for a p99 target of {} ms, expected {:.3f} ms to the answer: {}",
+                    Milliseconds(queue.target().batch.p99_target), Milliseconds(expected),
+                    queue.target().name),
+          Refusal::kTarget};
+}
+
+Dispatcher::Fate Dispatcher::Cancelled(const VariantQueue& queue) {
+  return {MakeError(absl::StatusCode::kCancelled, "cancelled before the request ran: {}",
+                    queue.target().name)};
+}
+
+Dispatcher::Fate Dispatcher::Stopping() {
+  return {absl::UnavailableError("the server is shutting down")};
+}
 
 void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> request,
                    const absl::Status& status, RequestTimings timings, TimePoint now) {
@@ -55,28 +79,43 @@ void Dispatcher::Submit(std::shared_ptr<VariantQueue> queue,
   std::vector<Dropped> dropped;
   {
     absl::MutexLock lock(&mutex_);
-    const absl::Status status = Admit(queue, *request, now, dropped);
-    if (status.ok()) {
+    Fate fate = Admit(queue, *request, now, dropped);
+    if (fate.status.ok()) {
       if (queue->empty()) active_.push_back(queue);
       queue->Push(std::move(request), next_sequence_++);
       changed_.Signal();
     } else {
-      dropped.push_back({std::move(queue), std::move(request), status});
+      dropped.push_back({std::move(queue), std::move(request), std::move(fate)});
     }
   }
   FinishDropped(dropped);
 }
 
-absl::Status Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
-                               const InferenceRequest& request, TimePoint now,
-                               std::vector<Dropped>& dropped) {
+Dispatcher::Fate Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
+                                   const InferenceRequest& request, TimePoint now,
+                                   std::vector<Dropped>& dropped) {
   if (closed_ || (flushing_ && queue->target().background)) return Stopping();
   if (request.deadline <= now) return Expired(*queue);
   const size_t bytes = request.bytes();
-  absl::Status status = queue->CheckRoom(bytes);
-  if (status.ok() || now < queue->next_sweep_) return status;
-  Sweep(queue, now, dropped);
-  return queue->CheckRoom(bytes);
+  absl::Status room = queue->CheckRoom(bytes);
+  if (!room.ok() && now >= queue->next_sweep_) {
+    Sweep(queue, now, dropped);
+    room = queue->CheckRoom(bytes);
+  }
+  if (!room.ok()) return {std::move(room), Refusal::kQueueFull};
+  const BatchLimits& limits = queue->target().batch;
+  if (request.deadline == kNever && limits.p99_target == Nanoseconds::zero()) return {};
+  const QueueMeasurements measured = queue->Measure(now);
+  ArrivalFacts arrival = {
+      .rows = request.rows, .rows_ahead = queue->rows_, .deadline = request.deadline};
+  // Nearly always: all that wait may go first, so nobody needs to be counted.
+  if (!DecideAdmission(arrival, limits, measured, now)) return {};
+  arrival.rows_ahead = queue->RowsAhead(request);
+  const auto refusal = DecideAdmission(arrival, limits, measured, now);
+  if (!refusal) return {};
+  const Nanoseconds expected = ExpectedTime(arrival, limits, measured);
+  return refusal == Refusal::kTarget ? Overloaded(*queue, expected)
+                                     : Hopeless(*queue, expected, request.deadline - now);
 }
 
 std::optional<Batch> Dispatcher::Take() {
@@ -209,8 +248,13 @@ void Dispatcher::DropAll(const std::shared_ptr<VariantQueue>& queue,
 
 std::optional<Batch> Dispatcher::TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                                           std::vector<Dropped>& dropped, TimePoint& wake) {
-  const BatchDecision decision = DecideBatch(queue->facts(), queue->target().batch, now, flushing_);
-  if (decision.wait_until) wake = std::min(wake, *decision.wait_until);
+  const QueueMeasurements measured = queue->Measure(now);
+  const BatchDecision decision =
+      DecideBatch(queue->facts(), queue->target().batch, measured, now, flushing_);
+  if (decision.wait_until) {
+    wake = std::min(wake, *decision.wait_until);
+    queue->pace_.OnWait();
+  }
   std::optional<Batch> batch;
   if (!decision.take.empty()) {
     batch = Batch{queue, {}, now};
@@ -219,34 +263,53 @@ std::optional<Batch> Dispatcher::TakeFrom(const std::shared_ptr<VariantQueue>& q
       background_runs_ = true;
     }
   }
-  if (decision.expired.empty() && decision.cancelled.empty()) {
-    if (batch) batch->requests = queue->Remove(decision.take);
-    return batch;
+  auto requests = TakeOut(queue, decision, measured, now, dropped);
+  if (!batch) return std::nullopt;
+  int64_t rows = 0;
+  for (const auto& request : requests) rows += request->rows;
+  batch->requests = std::move(requests);
+  queue->pace_.OnTake(now, rows, !queue->empty());
+  return batch;
+}
+
+std::vector<std::unique_ptr<InferenceRequest>> Dispatcher::TakeOut(
+    const std::shared_ptr<VariantQueue>& queue, const BatchDecision& decision,
+    const QueueMeasurements& measured, TimePoint now, std::vector<Dropped>& dropped) {
+  if (decision.expired.empty() && decision.cancelled.empty() && decision.hopeless.empty()) {
+    return queue->Remove(decision.take);
   }
   // Removal shifts indices: take everything out at once, then sort it into its heaps.
-  std::vector<size_t> out;
-  out.insert(out.end(), decision.take.begin(), decision.take.end());
-  out.insert(out.end(), decision.expired.begin(), decision.expired.end());
-  out.insert(out.end(), decision.cancelled.begin(), decision.cancelled.end());
+  std::vector<size_t> out = decision.take;
+  for (const auto* heap : {&decision.expired, &decision.cancelled, &decision.hopeless}) {
+    out.insert(out.end(), heap->begin(), heap->end());
+  }
   std::ranges::sort(out);
   auto removed = queue->Remove(out);
+  std::vector<std::unique_ptr<InferenceRequest>> taken;
   for (size_t i = 0; i < out.size(); ++i) {
-    if (std::ranges::binary_search(decision.take, out[i])) {
-      batch->requests.push_back(std::move(removed[i]));
-    } else if (std::ranges::binary_search(decision.expired, out[i])) {
-      dropped.push_back({queue, std::move(removed[i]), Expired(*queue)});
+    std::unique_ptr<InferenceRequest>& request = removed[i];
+    const auto is_in = [&](const auto& heap) { return std::ranges::binary_search(heap, out[i]); };
+    if (is_in(decision.take)) {
+      taken.push_back(std::move(request));
+    } else if (is_in(decision.expired)) {
+      dropped.push_back({queue, std::move(request), Expired(*queue)});
+    } else if (is_in(decision.cancelled)) {
+      dropped.push_back({queue, std::move(request), Cancelled(*queue)});
     } else {
-      dropped.push_back({queue, std::move(removed[i]), Cancelled(*queue)});
+      const Nanoseconds expected =
+          ExpectedTime({.rows = request->rows}, queue->target().batch, measured);
+      Fate fate = Hopeless(*queue, expected, request->deadline - now);
+      dropped.push_back({queue, std::move(request), std::move(fate)});
     }
   }
-  return batch;
+  return taken;
 }
 
 void Dispatcher::Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                        std::vector<Dropped>& dropped) {
   queue->next_sweep_ = now + kSweepInterval;
   std::vector<size_t> dead;
-  std::vector<absl::Status> fates;
+  std::vector<Fate> fates;
   const auto facts = queue->facts();
   for (size_t i = 0; i < facts.size(); ++i) {
     const bool cancelled = facts[i].is_cancelled();
@@ -267,8 +330,10 @@ void Dispatcher::FinishDropped(std::vector<Dropped>& dropped) {
   if (dropped.empty()) return;
   const TimePoint now = clock_.Now();
   for (Dropped& drop : dropped) {
-    drop.queue->target().observer->OnDequeued(drop.request->bytes());
-    FinishRequest(*drop.queue, std::move(drop.request), drop.status,
+    QueueObserver& observer = *drop.queue->target().observer;
+    observer.OnDequeued(drop.request->bytes());
+    if (drop.fate.refusal) observer.OnRefused(*drop.fate.refusal);
+    FinishRequest(*drop.queue, std::move(drop.request), drop.fate.status,
                   {.queue = now - drop.request->queued}, now);
   }
 }

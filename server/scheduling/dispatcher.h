@@ -52,7 +52,8 @@ class Dispatcher {
   Dispatcher& operator=(const Dispatcher&) = delete;
 
   /// Queues the request. A refused one is finished before this returns: RESOURCE_EXHAUSTED when the
-  /// queue is full, DEADLINE_EXCEEDED when it is too late already, UNAVAILABLE after Close.
+  /// queue is full, DEADLINE_EXCEEDED when it is too late already, either as DecideAdmission says, UNAVAILABLE after
+  /// Close.
   void Submit(std::shared_ptr<VariantQueue> queue, std::unique_ptr<InferenceRequest> request);
 
   /// Waits for the next batch; nullopt when closed and empty. The most urgent queue is served
@@ -75,22 +76,38 @@ class Dispatcher {
  private:
   friend struct EndBackground;
 
+  /// Why a request does not run.
+  struct Fate {
+    absl::Status status;
+    std::optional<Refusal> refusal = std::nullopt;
+  };
+  static Fate Expired(const VariantQueue& queue);
+  static Fate Hopeless(const VariantQueue& queue, Nanoseconds expected, Nanoseconds remaining);
+  static Fate Overloaded(const VariantQueue& queue, Nanoseconds expected);
+  static Fate Cancelled(const VariantQueue& queue);
+  static Fate Stopping();
   /// A request on its way out without having run, and why.
   struct Dropped {
     std::shared_ptr<VariantQueue> queue;
     std::unique_ptr<InferenceRequest> request;
-    absl::Status status;
+    Fate fate;
   };
 
   /// Why the request cannot be queued, or OK.
-  absl::Status Admit(const std::shared_ptr<VariantQueue>& queue, const InferenceRequest& request,
-                     TimePoint now, std::vector<Dropped>& dropped)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Fate Admit(const std::shared_ptr<VariantQueue>& queue, const InferenceRequest& request,
+             TimePoint now, std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<Batch> TakeLocked(TimePoint now, std::vector<Dropped>& dropped, TimePoint& wake)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Tries one queue; drops what is dead in it.
   std::optional<Batch> TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                                 std::vector<Dropped>& dropped, TimePoint& wake)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Takes out what was decided; drops what is not to run.
+  std::vector<std::unique_ptr<InferenceRequest>> TakeOut(const std::shared_ptr<VariantQueue>& queue,
+                                                         const BatchDecision& decision,
+                                                         const QueueMeasurements& measured,
+                                                         TimePoint now,
+                                                         std::vector<Dropped>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The queues that may be served now, most urgent first.
   std::vector<std::shared_ptr<VariantQueue>> Order() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 
+#include "server/scheduling/batch_policy.h"
 #include "server/scheduling/request.h"
 
 namespace octet {
@@ -18,6 +19,8 @@ struct BatchRecord {
   Nanoseconds compute_input{0};
   Nanoseconds compute_infer{0};
   Nanoseconds compute_output{0};
+  Nanoseconds smoothed{
+      0};  ///< What the next batch of this size is expected to take; 0 when it failed.
   std::span<const Nanoseconds> queue_times;  ///< One per request.
 };
 
@@ -31,6 +34,8 @@ class QueueObserver {
   virtual ~QueueObserver() = default;
   virtual void OnQueued(size_t bytes) = 0;
   virtual void OnDequeued(size_t bytes) = 0;
+  /// Before OnFinished, of one that was refused or whose deadline did not let it run.
+  virtual void OnRefused(Refusal reason) = 0;
   virtual void OnBatch(const BatchRecord& record) = 0;
   virtual void OnFinished(absl::StatusCode code, int64_t rows, const RequestTimings& timings) = 0;
 };

@@ -58,6 +58,8 @@ void VariantQueue::Push(std::unique_ptr<InferenceRequest> request, uint64_t sequ
   requests_.insert(requests_.begin() + (place - facts_.begin()), std::move(request));
   facts_.insert(place, facts);
   bytes_ += facts.bytes;
+  rows_ += facts.rows;
+  pace_.OnArrival(facts.queued, facts.rows);
 }
 
 VariantQueue::Requests VariantQueue::Remove(std::span<const size_t> indices) {
@@ -70,6 +72,7 @@ VariantQueue::Requests VariantQueue::Remove(std::span<const size_t> indices) {
     if (next < indices.size() && indices[next] == i) {
       ++next;
       bytes_ -= facts_[i].bytes;
+      rows_ -= facts_[i].rows;
       removed.push_back(std::move(requests_[i]));
       continue;
     }
@@ -79,6 +82,16 @@ VariantQueue::Requests VariantQueue::Remove(std::span<const size_t> indices) {
   facts_.resize(kept);
   requests_.resize(kept);
   return removed;
+}
+
+int64_t VariantQueue::RowsAhead(const InferenceRequest& request) const {
+  const TimePoint due = QueuedFacts{.queued = request.queued, .deadline = request.deadline}.due();
+  int64_t rows = 0;
+  for (const QueuedFacts& facts : facts_) {
+    if (facts.due() > due) break;
+    rows += facts.rows;
+  }
+  return rows;
 }
 
 uint32_t VariantQueue::ShapeClassOf(const InferenceRequest& request) {

@@ -39,6 +39,8 @@ class VariantQueue {
   explicit VariantQueue(ExecutionTarget target);
 
   const ExecutionTarget& target() const { return target_; }
+  /// How long its batches take.
+  BatchTimes& times() { return times_; }
 
  private:
   friend class Dispatcher;
@@ -53,16 +55,25 @@ class VariantQueue {
   /// The class of the request's shapes: that of an equal one that waits, else a new one.
   uint32_t ShapeClassOf(const InferenceRequest& request);
 
+  /// Rows that run before a request which comes now.
+  int64_t RowsAhead(const InferenceRequest& request) const;
+  QueueMeasurements Measure(TimePoint now) const {
+    return {times_.Curve(now), pace_.arrival(), pace_.service()};
+  }
+
   std::span<const QueuedFacts> facts() const { return facts_; }
   bool empty() const { return facts_.empty(); }
 
   const ExecutionTarget target_;
   bool fixed_shapes_ = true;  ///< All extents but the first are known: one shape class.
+  BatchTimes times_;          ///< Of every shape class together.
 
   // Parallel, ordered by RunsBefore. Protected by the Dispatcher's lock.
   std::vector<QueuedFacts> facts_;
   Requests requests_;
   size_t bytes_ = 0;
+  int64_t rows_ = 0;
+  QueuePace pace_;
   uint32_t next_shape_class_ = 1;
   TimePoint next_sweep_;  ///< When a full queue may be searched for dead requests again.
 };

@@ -8,10 +8,12 @@ import json
 import re
 import shutil
 import subprocess
+import time
 
+import grpc
 import server_test_case
 from server_test_case import ServerTestCase, octet
-from small_models import ROOT
+from small_models import ROOT, Caller, write_slow
 
 GLYPHS = ROOT / "demo/models/glyphs"
 TEST_SET = ROOT / "demo/data/test.npz"
@@ -81,6 +83,48 @@ class OverloadTest(ServerTestCase):
         self.assertLess(row["p99_us"], 1e6)
         text = self.metrics(running)
         self.assertRegex(text, r'octet_requests_total\{.*code="RESOURCE_EXHAUSTED"\} [1-9]')
+        running.stop()
+
+    def test_with_a_target_the_surplus_is_refused_and_the_rest_is_on_time(self):
+        write_slow(self.models / "slow/1/fp32.onnx", rounds=1, extent=768)
+        configuration = self.models / "slow/model.yaml"
+        configuration.write_text("batching: {max_batch: 1}\n")
+        words = ("--model", "slow", "--concurrency", 48, "--seconds", 3)
+        running = self.start()
+        (without,) = load(running.grpc, *words)
+        running.stop()
+        target_us = without["p99_us"] / 4
+        configuration.write_text(f"batching: {{max_batch: 1, p99_target_ms: {target_us / 1000}}}\n")
+        running = self.start()
+        (row,) = load(running.grpc, *words)
+        text = self.metrics(running)
+        running.stop()
+        print(f"p99 {without['p99_us']:.0f} us, with a target of {target_us:.0f} us {row['p99_us']:.0f} us, refused {row['errors']}")
+        self.assertEqual(without["errors"], 0)
+        self.assertLess(row["p99_us"], 2 * target_us)
+        self.assertGreater(row["errors"], 0)
+        for error in row["errors_by_code"]:
+            self.assertEqual(error.partition(":")[0], RESOURCE_EXHAUSTED, error)
+        self.assertRegex(text, r'octet_refused_requests_total\{.*reason="p99_target"\} [1-9]')
+        self.assertRegex(text, r'octet_batch_expected_seconds\{.*rows="1"\} 0\.[0-9]*[1-9]')
+
+    def test_a_deadline_that_cannot_be_met_is_refused_before_compute(self):
+        write_slow(self.models / "slow/1/fp32.onnx", rounds=1, extent=2048)
+        running = self.start()
+        caller = Caller(running.grpc)
+        began = time.monotonic()
+        caller.ask("slow")
+        took = time.monotonic() - began
+        ran = re.search(r'^octet_executions_total\{model="slow".*$', self.metrics(running), re.MULTILINE).group()
+        request = caller.request("slow")
+        request.parameters["timeout"].int64_param = int(1e6 * took / 4)
+        with self.assertRaises(grpc.RpcError) as refused:
+            caller.stub.ModelInfer(request, timeout=60)
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.assertRegex(refused.exception.details(), r"^deadline cannot be met, expected \d+\.\d+ ms to the answer, \d+\.\d+ ms remain: slow/1/fp32$")
+        text = self.metrics(running)
+        self.assertIn(ran, text)
+        self.assertRegex(text, r'octet_refused_requests_total\{model="slow".*reason="deadline"\} 1')
         running.stop()
 
 

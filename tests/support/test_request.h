@@ -1,6 +1,7 @@
 // Requests whose fate a test can look at.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -24,6 +25,7 @@ class CountingObserver final : public QueueObserver {
     ++dequeued;
     waiting_bytes -= static_cast<int64_t>(bytes);
   }
+  void OnRefused(Refusal reason) override { ++refused[static_cast<size_t>(reason)]; }
   void OnBatch(const BatchRecord& record) override {
     ++batches;
     rows += record.rows;
@@ -36,6 +38,7 @@ class CountingObserver final : public QueueObserver {
   }
   std::atomic<int64_t> queued{0}, dequeued{0}, waiting_bytes{0}, batches{0}, rows{0}, plan_rows{0};
   std::atomic<int64_t> batched_requests{0}, finished{0}, succeeded{0};
+  std::array<std::atomic<int64_t>, 4> refused{};  ///< By Refusal.
 };
 
 /// One caller: owns the wire bytes, the answer, and what became of the request.

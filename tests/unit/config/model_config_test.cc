@@ -28,7 +28,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   const auto config = ParseModelConfig(
       "name: net\n"
       "batching: {max_batch: 16, max_queue_delay_us: 500, max_queue_requests: 8, max_queue_bytes: "
-      "1024}\n"
+      "1024, p99_target_ms: 12.5}\n"
       "inputs:\n"
       "  x.1:\n"
       "    wire: {datatype: UINT8, scale: [0.5, 1, 2], zero_point: [127.5, 0, -3]}\n"
@@ -49,7 +49,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   ASSERT_TRUE(config.ok()) << config.status();
   ModelConfig expected;
   expected.name = "net";
-  expected.batching = {16, 500, 8, 1024};
+  expected.batching = {16, 500, 8, 1024, 12.5};
   expected.wire["x.1"] = {DType::kU8, {0.5F, 1, 2}, {127.5F, 0, -3}};
   expected.routing.default_precision = Precision::kFp32;
   expected.routing.split = {
@@ -209,11 +209,13 @@ TEST(ModelConfigTest, TheVersionPolicySelectsHighestFirst) {
 
 TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {
   const ServerConfig server;
-  const auto batching =
-      ResolveBatching(server, *ParseModelConfig("batching: {max_queue_requests: 3}", "model.yaml"));
+  const auto batching = ResolveBatching(
+      server,
+      *ParseModelConfig("batching: {max_queue_requests: 3, p99_target_ms: 20}", "model.yaml"));
   ASSERT_TRUE(batching.ok());
   ServerConfig::Batching expected = server.batching;
   expected.max_queue_requests = 3;
+  expected.p99_target_ms = 20;
   EXPECT_EQ(*batching, expected);
 }
 

@@ -29,6 +29,12 @@ TEST_F(VariantObserverTest, GaugesFollowWhatWaitsAndWhatIsUnderWay) {
   EXPECT_EQ(metrics_->in_flight.value(), 1);
 }
 
+TEST_F(VariantObserverTest, RefusalsAreCountedByReason) {
+  observer_.OnRefused(Refusal::kTarget);
+  EXPECT_EQ(RefusalLabel::kValues[static_cast<size_t>(Refusal::kTarget)], "p99_target");
+  EXPECT_EQ(metrics_->refused.value(static_cast<size_t>(Refusal::kTarget)), 1);
+}
+
 TEST_F(VariantObserverTest, ABatchIsCountedOnceAndItsRequestsEach) {
   const std::array queue_times = {Nanoseconds(microseconds(5)), Nanoseconds(microseconds(15))};
   observer_.OnBatch({.rows = 5,
@@ -36,6 +42,7 @@ TEST_F(VariantObserverTest, ABatchIsCountedOnceAndItsRequestsEach) {
                      .compute_input = microseconds(1),
                      .compute_infer = microseconds(100),
                      .compute_output = microseconds(2),
+                     .smoothed = microseconds(110),
                      .queue_times = queue_times});
   observer_.OnFinished(
       absl::StatusCode::kOk, 2,
@@ -46,6 +53,7 @@ TEST_F(VariantObserverTest, ABatchIsCountedOnceAndItsRequestsEach) {
   EXPECT_EQ(metrics_->rows.value(), 5);
   EXPECT_EQ(metrics_->padding_rows.value(), 3);
   EXPECT_EQ(metrics_->executions.value(), 1);
+  EXPECT_DOUBLE_EQ(metrics_->batch_time.value(BatchSizeIndex(8)), 110e-6);
   EXPECT_NEAR(metrics_->queue_duration.Read().sum, 20e-6, 1e-9);
   EXPECT_NEAR(metrics_->compute_duration.Read().sum, 100e-6, 1e-9);
   EXPECT_NEAR(metrics_->request_duration.Read().sum, 230e-6, 1e-9);

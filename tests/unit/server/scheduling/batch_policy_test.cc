@@ -35,7 +35,12 @@ class Queue {
   }
   BatchDecision Decide(BatchLimits limits, TimePoint now = kNow, bool flush = false) {
     std::ranges::sort(facts_, RunsBefore);
-    return DecideBatch(facts_, limits, now, flush);
+    return DecideBatch(facts_, limits, measured_, now, flush);
+  }
+  /// By what was measured.
+  Queue& Measured(QueueMeasurements measured) {
+    measured_ = measured;
+    return *this;
   }
   /// The sequence numbers of what a decision takes.
   std::vector<uint64_t> Taken(BatchLimits limits, TimePoint now = kNow) {
@@ -46,7 +51,15 @@ class Queue {
 
  private:
   std::vector<QueuedFacts> facts_;
+  QueueMeasurements measured_;
 };
+
+/// A curve of 1, 2, 4 and 8 rows, in milliseconds, measured a moment ago.
+BatchCurve Curve(std::array<int, 4> ms) {
+  BatchTimes times;
+  for (size_t i = 0; i < ms.size(); ++i) times.Observe(int64_t{1} << i, milliseconds(ms[i]), kNow);
+  return times.Curve(kNow);
+}
 
 TEST(BatchPolicyTest, AnEmptyQueueGivesNothingToDo) {
   const BatchDecision decision = Queue().Decide({.max_batch = 8});
@@ -162,6 +175,130 @@ TEST(BatchDelayTest, TheDeadAreDroppedWhileTheOthersWait) {
   EXPECT_THAT(decision.expired, ElementsAre(0));
   EXPECT_THAT(decision.take, IsEmpty());
   EXPECT_TRUE(decision.wait_until.has_value());
+}
+
+/// The requests of a Queue came a millisecond ago: a target of 40 ms is aimed at with 30, of which 29 are left.
+constexpr BatchLimits kTarget = {.max_batch = 8, .p99_target = milliseconds(40)};
+
+TEST(TargetTest, TheLargestSizeThatKeepsToTheTargetRuns) {
+  EXPECT_EQ(Queue().AddMany(8).Measured({Curve({10, 14, 20, 29})}).Taken(kTarget).size(), 8U);
+  EXPECT_EQ(Queue().AddMany(8).Measured({Curve({10, 14, 20, 30})}).Taken(kTarget).size(), 4U);
+  EXPECT_EQ(Queue().AddMany(8).Measured({Curve({15, 29, 40, 60})}).Taken(kTarget).size(), 2U);
+}
+
+TEST(TargetTest, WaitingLeavesLessForTheBatch) {
+  Queue queue;
+  queue.AddMany(8).Measured({Curve({10, 14, 20, 29})});
+  EXPECT_EQ(queue.Taken(kTarget, kNow + milliseconds(1)).size(), 4U);
+  EXPECT_EQ(queue.Taken(kTarget, kNow + milliseconds(10)).size(), 2U);
+}
+
+TEST(TargetTest, WhenAllAreLateTheFastestSizeRuns) {
+  Queue queue;
+  queue.AddMany(8);
+  EXPECT_EQ(queue.Measured({Curve({10, 14, 20, 29})}).Taken(kTarget, kNow + seconds(1)).size(), 8U);
+  EXPECT_EQ(queue.Measured({Curve({10, 14, 20, 40})}).Taken(kTarget, kNow + seconds(1)).size(), 8U)
+      << "as fast as two of four";
+}
+
+TEST(TargetTest, ALargerSizeThatGainsNothingIsNotPaddedFor) {
+  // Five rows as eight: 5 / 29 a millisecond; four: 4 / 20.
+  EXPECT_EQ(Queue().AddMany(5).Measured({Curve({10, 14, 20, 29})}).Taken(kTarget).size(), 4U);
+  EXPECT_EQ(Queue().AddMany(5).Measured({Curve({10, 14, 20, 22})}).Taken(kTarget).size(), 5U);
+}
+
+TEST(TargetTest, NothingMeasuredIsAsWithoutATarget) {
+  EXPECT_EQ(Queue().AddMany(8).Taken(kTarget).size(), 8U);
+  EXPECT_EQ(Queue().AddMany(5).Taken(kTarget).size(), 4U);
+}
+
+TEST(TargetTest, ALoneRequestNeverWaits) {
+  Queue queue;
+  queue.Add().Measured({Curve({2, 2, 2, 2}), Nanoseconds(1)});
+  EXPECT_THAT(queue.Taken(kTarget), ElementsAre(0));
+  BatchLimits limits = kTarget;
+  limits.max_delay = seconds(1);
+  EXPECT_THAT(queue.Taken(limits), ElementsAre(0)) << "the target takes the delay's place";
+}
+
+TEST(TargetTest, TwoWaitForTheNextSizeWhereThereIsRoomAndItGains) {
+  Queue queue;
+  queue.AddMany(2).Measured({Curve({8, 8, 10, 12}), milliseconds(3)});
+  const BatchDecision waiting = queue.Decide(kTarget);
+  EXPECT_THAT(waiting.take, IsEmpty());
+  // The second came 999 us ago; two more are missing.
+  const TimePoint full = kNow - microseconds(999) + milliseconds(6);
+  EXPECT_EQ(waiting.wait_until, full);
+  EXPECT_THAT(queue.Taken(kTarget, full), ElementsAre(0, 1)) << "they did not come";
+  EXPECT_THAT(queue.Decide(kTarget, kNow, true).take, ElementsAre(0, 1)) << "flushed";
+}
+
+TEST(TargetTest, NobodyWaitsWithoutRoomGainOrArrivals) {
+  const auto taken = [](QueueMeasurements measured, TimePoint deadline = kNever) {
+    Queue queue;
+    queue.Add(1, deadline).Add().Measured(measured);
+    return queue.Taken(kTarget).size();
+  };
+  EXPECT_EQ(taken({Curve({8, 8, 10, 12}), milliseconds(3)}), 0U);
+  EXPECT_EQ(taken({Curve({8, 8, 10, 12}), milliseconds(11)}), 2U) << "four would be late";
+  EXPECT_EQ(taken({Curve({8, 8, 16, 32}), milliseconds(3)}), 2U) << "four are no faster than two";
+  EXPECT_EQ(taken({Curve({8, 8, 10, 12}), Nanoseconds(0)}), 2U) << "nothing is known of others";
+  EXPECT_EQ(taken({Curve({8, 8, 10, 12}), milliseconds(3)}, kNow + milliseconds(14)), 2U)
+      << "a deadline";
+}
+
+TEST(DeadlineTest, WhatABatchCannotAnswerInTimeIsNotRun) {
+  Queue queue;
+  queue.Add(1, kNow + milliseconds(9))
+      .Add(1, kNow + milliseconds(10))
+      .Measured({Curve({10, 10, 10, 10})});
+  const BatchDecision decision = queue.Decide({.max_batch = 8});
+  EXPECT_THAT(decision.hopeless, ElementsAre(0));
+  EXPECT_THAT(decision.take, ElementsAre(1));
+}
+
+TEST(DeadlineTest, WhatWasMeasuredLongAgoRefusesNothing) {
+  QueueMeasurements measured = {Curve({10, 10, 10, 10})};
+  measured.curve.fresh = false;
+  Queue queue;
+  queue.Add(1, kNow + milliseconds(9)).Measured(measured);
+  EXPECT_THAT(queue.Taken({.max_batch = 8}), ElementsAre(0));
+  EXPECT_EQ(DecideAdmission({.deadline = kNow + milliseconds(9)}, {.max_batch = 8}, measured, kNow),
+            std::nullopt);
+}
+
+TEST(DeadlineTest, ABatchIsNoLargerThanItsDeadlinesAllow) {
+  Queue queue;
+  queue.Add(1, kNow + milliseconds(15)).AddMany(7).Measured({Curve({10, 12, 20, 30})});
+  EXPECT_THAT(queue.Taken({.max_batch = 8}), ElementsAre(0, 1));
+}
+
+TEST(AdmissionTest, ADeadlineThatTheQueueDoesNotAllowIsRefused) {
+  const QueueMeasurements measured = {Curve({10, 14, 20, 29}), Nanoseconds(0), milliseconds(3)};
+  const auto decide = [&](int64_t ahead, int ms) {
+    return DecideAdmission({.rows_ahead = ahead, .deadline = kNow + milliseconds(ms)},
+                           {.max_batch = 8}, measured, kNow);
+  };
+  EXPECT_EQ(decide(10, 40), std::nullopt);
+  EXPECT_EQ(decide(10, 39), Refusal::kDeadline);
+  EXPECT_EQ(decide(0, 9), Refusal::kDeadline) << "the batch alone takes longer";
+  EXPECT_EQ(ExpectedTime({.rows = 3, .rows_ahead = 10}, {.max_batch = 8}, measured),
+            milliseconds(50));
+  EXPECT_EQ(decide(INT64_MAX, 1), Refusal::kDeadline);
+}
+
+TEST(AdmissionTest, AQueueBeyondTheTargetRefusesAtOnceAndAnEmptyOneNever) {
+  const QueueMeasurements measured = {Curve({10, 14, 20, 29}), Nanoseconds(0), milliseconds(4)};
+  EXPECT_EQ(DecideAdmission({.rows_ahead = 5}, kTarget, measured, kNow), std::nullopt);
+  EXPECT_EQ(DecideAdmission({.rows_ahead = 6}, kTarget, measured, kNow), Refusal::kTarget);
+  EXPECT_EQ(DecideAdmission({.rows_ahead = 6}, {.max_batch = 8}, measured, kNow), std::nullopt);
+  QueueMeasurements cold = {Curve({10, 14, 20, 24})};
+  cold.curve.fresh = false;
+  EXPECT_EQ(DecideAdmission({.rows_ahead = 6}, kTarget, cold, kNow), std::nullopt);
+  EXPECT_EQ(DecideAdmission({.rows_ahead = 7}, kTarget, cold, kNow), Refusal::kTarget)
+      << "a burst before the first batch: three milliseconds a row in batches of eight";
+  const BatchLimits hard = {.max_batch = 8, .p99_target = milliseconds(1)};
+  EXPECT_EQ(DecideAdmission({.rows_ahead = 0}, hard, measured, kNow), std::nullopt);
 }
 
 }  // namespace batch_policy_test

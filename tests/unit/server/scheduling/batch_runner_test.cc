@@ -177,6 +177,25 @@ TEST_F(BatchRunnerTest, TimingsSayWhereTheTimeWent) {
   EXPECT_EQ(call.timings.total, milliseconds(25));
 }
 
+TEST_F(BatchRunnerTest, SuccessfulBatchesDrawTheCurveOfTheirSize) {
+  model_->before_run = [this] {
+    clock_.Advance(milliseconds(20));
+    return absl::OkStatus();
+  };
+  Call(std::vector<float>(6, 1));
+  RunOne();
+  EXPECT_EQ(queue_->times().Curve(clock_.Now()).TimeOf(4), milliseconds(20))
+      << "three rows run as four";
+  model_->before_run = [this] {
+    clock_.Advance(milliseconds(1));
+    return absl::InternalError("no");
+  };
+  Call(std::vector<float>(8, 1));
+  RunOne();
+  EXPECT_EQ(queue_->times().Curve(clock_.Now()).TimeOf(4), milliseconds(20))
+      << "a failure is no measure";
+}
+
 TEST_F(BatchRunnerTest, AnExtentThatFollowsFromTheDataIsAnswered) {
   model_ = std::make_shared<FakeModel>(Shape{1, 2});
   model_->selects = true;

@@ -226,5 +226,77 @@ TEST_F(DispatcherTest, AWaitingTakeWakesWhenTheDelayIsOver) {
   Finish(*std::move(batch));
 }
 
+TEST_F(DispatcherTest, ADeadlineThatCannotBeMetIsRefusedBeforeItIsQueued) {
+  const auto queue = Queue();
+  queue->times().Observe(1, milliseconds(20), clock_.Now());
+  TestCall& call = Submit(queue, 1, clock_.Now() + milliseconds(19));
+  ASSERT_EQ(call.calls, 1);
+  EXPECT_EQ(call.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Message(*call.status),
+            "deadline cannot be met, expected 20.000 ms to the answer, 19.000 ms remain: "
+            "net/1/fp32");
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kDeadline)], 1);
+  EXPECT_EQ(Submit(queue, 1, clock_.Now() + milliseconds(20)).calls, 0);
+}
+
+TEST_F(DispatcherTest, ADeadlineThatBecameTooShortInTheQueueIsRefusedBeforeItRuns) {
+  const auto queue = Queue();
+  TestCall& call = Submit(queue, 1, clock_.Now() + milliseconds(30));
+  TestCall& other = Submit(queue);
+  clock_.Advance(milliseconds(15));
+  queue->times().Observe(1, milliseconds(20), clock_.Now());
+  Finish(*dispatcher_.TryTake());
+  EXPECT_TRUE(other.status->ok());
+  ASSERT_EQ(call.calls, 1);
+  EXPECT_EQ(call.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(Message(*call.status)), HasSubstr("expected 20.000 ms"));
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kDeadline)], 1);
+}
+
+TEST_F(DispatcherTest, SurplusIsRefusedAtOnceSoThatTheRestKeepsToTheTarget) {
+  const auto queue = Queue({.max_batch = 1, .p99_target = milliseconds(40)});
+  // One worker that takes 10 ms a row; two requests come in that time.
+  int finished = 0;
+  std::optional<Batch> running;
+  for (int step = 0; step < 200; ++step) {
+    Submit(queue);
+    if (step % 2 == 0) {
+      if (running) {
+        queue->times().Observe(1, milliseconds(10), clock_.Now());
+        Finish(*std::move(running));
+        ++finished;
+      }
+      running = dispatcher_.TryTake();
+    }
+    clock_.Advance(milliseconds(5));
+  }
+  Finish(*std::move(running));
+  int late = 0;
+  int refused = 0;
+  for (const TestCall& call : calls_) {
+    if (call.calls == 0) continue;
+    if (call.status->ok()) late += call.timings.total > milliseconds(40) ? 1 : 0;
+    if (!call.status->ok()) ++refused;
+  }
+  EXPECT_EQ(finished, 99) << "the worker was never without work";
+  EXPECT_EQ(late, 0);
+  EXPECT_GT(refused, 80);
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kTarget)], refused);
+  for (const TestCall& call : calls_) {
+    if (call.calls == 0 || call.status->ok()) continue;
+    EXPECT_EQ(call.status->code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(Message(*call.status)), HasSubstr("a p99 target of 40 ms"));
+  }
+}
+
+TEST_F(DispatcherTest, RefusalsAreCountedByTheirReason) {
+  const auto queue = Queue({.max_batch = 8}, 1);
+  Submit(queue, 1, clock_.Now());
+  Submit(queue);
+  Submit(queue);
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kExpired)], 1);
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kQueueFull)], 1);
+}
+
 }  // namespace dispatcher_test
 }  // namespace octet

@@ -1,0 +1,82 @@
+#include "server/scheduling/batch_times.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace octet {
+namespace {
+
+/// An eighth of the way towards what was measured.
+int64_t Smoothed(int64_t before, int64_t measured) {
+  if (before == 0) return std::max<int64_t>(measured, 1);
+  const int64_t believed = std::min(measured, 4 * before);
+  return std::max<int64_t>(before + (believed - before) / 8, 1);
+}
+
+}  // namespace
+
+size_t BatchSizeIndex(int64_t plan_rows) {
+  const auto index = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(plan_rows - 1)));
+  return std::min(index, kBatchSizes - 1);
+}
+
+BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now) {
+  BatchCurve curve;
+  for (size_t i = 0; i < kBatchSizes; ++i) {
+    const auto [own, measured] = sizes[i];
+    const bool known = own > Nanoseconds::zero();
+    curve.fresh |= known && now - measured <= kFresh;
+    curve.times[i] = own;
+    if (i == 0 || curve.times[i - 1] == Nanoseconds::zero()) continue;
+    const Nanoseconds half = curve.times[i - 1];
+    const Nanoseconds most = known && now - measured <= kForgotten ? 2 * half : half + half / 2;
+    curve.times[i] = known ? std::min(own, most) : most;
+  }
+  for (size_t i = kBatchSizes - 1; i-- > 0;) {
+    if (curve.times[i] == Nanoseconds::zero())
+      curve.times[i] = (curve.times[i + 1] + Nanoseconds(1)) / 2;
+  }
+  return curve;
+}
+
+Nanoseconds BatchTimes::Observe(int64_t plan_rows, Nanoseconds time, TimePoint now) {
+  const size_t index = BatchSizeIndex(plan_rows);
+  const int64_t before = cells_[index].nanoseconds.load(std::memory_order_relaxed);
+  const int64_t next = Smoothed(before, time.count());
+  Store(index, next, now);
+  return Nanoseconds(next);
+}
+
+void BatchTimes::Store(size_t index, int64_t nanoseconds, TimePoint now) {
+  cells_[index].nanoseconds.store(nanoseconds, std::memory_order_relaxed);
+  cells_[index].measured.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+}
+
+BatchCurve BatchTimes::Curve(TimePoint now) const {
+  std::array<BatchTime, kBatchSizes> sizes;
+  for (size_t i = 0; i < kBatchSizes; ++i) {
+    sizes[i].smoothed = Nanoseconds(cells_[i].nanoseconds.load(std::memory_order_relaxed));
+    sizes[i].measured =
+        TimePoint(TimePoint::duration(cells_[i].measured.load(std::memory_order_relaxed)));
+  }
+  return DrawCurve(sizes, now);
+}
+
+void QueuePace::OnArrival(TimePoint now, int64_t rows) {
+  if (arrived_) {
+    arrival_ = Nanoseconds(Smoothed(arrival_.count(), ((now - last_arrival_) / rows).count()));
+  }
+  arrived_ = true;
+  last_arrival_ = now;
+}
+
+void QueuePace::OnTake(TimePoint now, int64_t rows, bool others_wait) {
+  if (backlogged_) {
+    service_ = Nanoseconds(Smoothed(service_.count(), ((now - last_take_) / last_rows_).count()));
+  }
+  backlogged_ = others_wait;
+  last_take_ = now;
+  last_rows_ = rows;
+}
+
+}  // namespace octet

@@ -1,0 +1,90 @@
+// How long batches take and how fast a queue moves, as measured: what the batch policy reckons with.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "server/scheduling/clock.h"
+
+namespace octet {
+
+/// Compiled sizes: 1, 2, 4, ... 65536 rows; a largest size that is no power of two has the place of the next one.
+inline constexpr size_t kBatchSizes = 17;
+/// The place of a compiled size. Requires: plan_rows >= 1.
+size_t BatchSizeIndex(int64_t plan_rows);
+
+/// What is expected of a batch of each compiled size.
+struct BatchCurve {
+  std::array<Nanoseconds, kBatchSizes> times{};  ///< All 0 while nothing is known, else none is.
+  /// A batch was measured within kFresh: good enough to refuse a request by. Whoever refuses everything
+  /// measures nothing more, and finds out this way when the machine is itself again.
+  bool fresh = false;
+
+  bool known() const { return times[0] > Nanoseconds::zero(); }
+  Nanoseconds TimeOf(int64_t plan_rows) const { return times[BatchSizeIndex(plan_rows)]; }
+};
+inline constexpr std::chrono::seconds kFresh{2};
+
+/// What was measured of one size; 0 = nothing.
+struct BatchTime {
+  Nanoseconds smoothed{0};
+  TimePoint measured;
+};
+
+/// The curve through what was measured. A size takes at most twice what half of it takes, since it could run as two of
+/// these; one that was not measured for kForgotten, or never, at most one and a half times that: sizes that the policy
+/// left alone are tried again, and the headroom of the target holds what they may take more. A size below all that were
+/// measured takes half of the next.
+BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now);
+inline constexpr std::chrono::seconds kForgotten{10};
+
+/// The measured times of one variant. Thread-safety: safe, without locks; of two observations at once one may be lost.
+class BatchTimes {
+ public:
+  /// Begins with what one row took when the variant was loaded.
+  void Seed(Nanoseconds one_row) { Store(0, one_row.count(), TimePoint()); }
+  /// A batch of this size has run. Moves the smoothed time by an eighth of the difference, of which more than three
+  /// times the smoothed one is not believed: one batch that was stopped on its way says nothing of the next.
+  /// Returns the smoothed time.
+  Nanoseconds Observe(int64_t plan_rows, Nanoseconds time, TimePoint now);
+  BatchCurve Curve(TimePoint now) const;
+
+ private:
+  struct Cell {
+    std::atomic<int64_t> nanoseconds{0};
+    std::atomic<TimePoint::rep> measured{0};
+  };
+  void Store(size_t index, int64_t nanoseconds, TimePoint now);
+
+  std::array<Cell, kBatchSizes> cells_;
+};
+
+/// How fast rows come into a queue and are taken out of it, smoothed as BatchTimes are. Belongs to the queue's lock.
+class QueuePace {
+ public:
+  void OnArrival(TimePoint now, int64_t rows);
+  /// `others_wait`: the queue is not empty behind the batch; the time to the next batch is then what the rows of this
+  /// one took, however many workers there are and whatever else they do.
+  void OnTake(TimePoint now, int64_t rows, bool others_wait);
+  /// The queue lets a worker go in order to become fuller: the time to the next batch says nothing.
+  void OnWait() { backlogged_ = false; }
+
+  /// Between two rows; 0 = not known yet.
+  Nanoseconds arrival() const { return arrival_; }
+  /// Of each row that waits, until it is taken; 0 = not known yet.
+  Nanoseconds service() const { return service_; }
+
+ private:
+  Nanoseconds arrival_{0};
+  Nanoseconds service_{0};
+  TimePoint last_arrival_;
+  TimePoint last_take_;
+  int64_t last_rows_ = 0;
+  bool arrived_ = false;
+  bool backlogged_ = false;
+};
+
+}  // namespace octet
