@@ -66,6 +66,17 @@ YamlBinding SplitWeight(std::map<std::string, double>* split) {
           }};
 }
 
+/// A weight; the name that stood for `*` must be a version's number.
+YamlBinding VersionWeight(std::map<int64_t, double>* weights) {
+  return {"0 .. 1000000",
+          [weights](const YAML::Node& value, const std::string& name) -> absl::Status {
+            const auto number = ParseInteger(YAML::Node(name), 1, INT64_MAX);
+            OCTET_RETURN_IF_ERROR(Annotate(number.status(), "a version"));
+            OCTET_ASSIGN_OR_RETURN((*weights)[*number], ParseNumber(value, 0, 1e6));
+            return absl::OkStatus();
+          }};
+}
+
 /// A version's number; the name that stood for `*` is another name for it, and must not be taken for one of its own.
 YamlBinding VersionLabel(std::map<std::string, int64_t>* labels) {
   return {
@@ -229,6 +240,8 @@ std::vector<YamlKey> Keys(Written& w) {
        "this machine of those that are served, which golden.npz holds to their answers"},
       {"routing.split.*", SplitWeight(&w.split), "weight",
        "share of the traffic of this precision"},
+      {"routing.versions.*", VersionWeight(&c.routing.versions), "weight",
+       "share of this version among requests that name none"},
       {"routing.sticky.parameter", Text(&c.routing.sticky.parameter), "",
        "request parameter whose value keeps to one precision"},
       {"routing.sticky.metadata", Text(&c.routing.sticky.metadata), "",
@@ -294,6 +307,20 @@ absl::Status CheckWire(const std::string& file, const std::string& input, const 
     if (!(scale > 0)) return InvalidArgument("{}: scale must be > 0, got {}", key, scale);
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckVersionShares(const std::string& file, const ModelConfig& config) {
+  double sum = 0;
+  for (const auto& [number, weight] : config.routing.versions) {
+    sum += weight;
+    if (config.versions.specific.empty() ||
+        std::ranges::contains(config.versions.specific, number)) {
+      continue;
+    }
+    return InvalidArgument("{}: routing.versions.{}: not among `versions.specific`", file, number);
+  }
+  if (config.routing.versions.empty() || sum > 0) return absl::OkStatus();
+  return InvalidArgument("{}: routing.versions: the weights sum to 0", file);
 }
 
 absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
@@ -396,6 +423,7 @@ absl::Status CheckModelConfig(const std::string& file, const ModelConfig& config
   OCTET_RETURN_IF_ERROR(CheckState(file, config));
   for (const auto& [input, wire] : config.wire) OCTET_RETURN_IF_ERROR(CheckWire(file, input, wire));
   OCTET_RETURN_IF_ERROR(CheckRouting(file, config));
+  OCTET_RETURN_IF_ERROR(CheckVersionShares(file, config));
   const int policies = (config.versions.latest ? 1 : 0) + (config.versions.all ? 1 : 0) +
                        (config.versions.specific.empty() ? 0 : 1);
   if (policies > 1) {
@@ -487,12 +515,17 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
   return batching;
 }
 
-std::vector<int64_t> SelectVersions(const ModelConfig::Versions& policy,
-                                    std::vector<int64_t> existing) {
+std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing) {
+  const ModelConfig::Versions& policy = config.versions;
   std::ranges::sort(existing, std::greater<>());
   if (policy.all) return existing;
   if (!policy.specific.empty()) {
     std::erase_if(existing, [&](int64_t v) { return !std::ranges::contains(policy.specific, v); });
+    return existing;
+  }
+  const std::map<int64_t, double>& shares = config.routing.versions;
+  if (!policy.latest && !shares.empty()) {
+    std::erase_if(existing, [&](int64_t version) { return !shares.contains(version); });
     return existing;
   }
   existing.resize(std::min<size_t>(existing.size(), policy.latest.value_or(1)));

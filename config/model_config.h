@@ -41,6 +41,8 @@ struct ModelConfig {
     bool default_is_fastest =
         false;  ///< The fastest that is served, measured at load, is the default.
     std::map<Precision, double> split;  ///< Weights of the shares, >= 0; any sum > 0.
+    /// The same between versions, for requests that name none. Empty: the highest version answers.
+    std::map<int64_t, double> versions;
     /// A request that carries a key is always answered by the same precision.
     struct Sticky {
       std::string parameter;  ///< Request parameter that holds the key; empty = none.
@@ -187,9 +189,9 @@ absl::Status CheckPipelineAlone(std::string_view file, const ModelConfig& config
 absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,
                                                        const ModelConfig& model);
 
-/// Of the versions that exist (any order), those that load, highest first.
-std::vector<int64_t> SelectVersions(const ModelConfig::Versions& policy,
-                                    std::vector<int64_t> existing);
+/// Of the versions that exist (any order), those that load, highest first: as `versions` says; where it says nothing,
+/// those that routing.versions names.
+std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing);
 
 /// Every key.
 std::vector<ConfigKeyInfo> ModelConfigKeys();

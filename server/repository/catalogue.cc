@@ -83,6 +83,22 @@ absl::StatusOr<VersionPointer> Catalogue::Find(std::string_view model,
   return any ? FindHighest(*found, model) : FindVersion(*found, model, version);
 }
 
+absl::StatusOr<VersionPointer> Catalogue::FindShare(std::string_view model,
+                                                    const RouteFacts& request) const {
+  OCTET_ASSIGN_OR_RETURN(const CatalogueModel* found, FindModel(*this, model));
+  std::span<const VersionShare> shares = found->shares;
+  std::vector<VersionShare> having;
+  if (const auto precision = ParsePrecision(request.precision)) {
+    for (const VersionShare& share : shares) {
+      const ServedVariant* variant = found->versions.at(share.number).served->Find(*precision);
+      if (variant != nullptr && variant->ready()) having.push_back(share);
+    }
+    shares = having;
+  }
+  const auto number = ChooseVersion(shares, found->salt, request.sticky_key, request.draw);
+  return number ? found->versions.at(*number).served : FindHighest(*found, model);
+}
+
 absl::StatusOr<std::vector<VersionPointer>> Catalogue::List(std::string_view model,
                                                             std::string_view version) const {
   std::vector<VersionPointer> list;

@@ -37,6 +37,8 @@ struct CatalogueModel {
   std::map<int64_t, CatalogueVersion> versions;
   /// Of a model made of others: its one version is what LinkPipelines makes of it.
   std::shared_ptr<const PipelineDefinition> pipeline;
+  std::vector<VersionShare> shares;  ///< Of routing.versions, those that are ready.
+  std::string salt;                  ///< Of routing.sticky.
 };
 
 /// The repository at one moment.
@@ -47,6 +49,8 @@ struct Catalogue {
   /// As the functions of ModelRepository.
   absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(std::string_view model,
                                                            std::string_view version) const;
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> FindShare(std::string_view model,
+                                                                const RouteFacts& request) const;
   absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const;
   std::vector<IndexEntry> Index(bool ready_only) const;

@@ -102,7 +102,7 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   } else if (settings_) {
     std::vector<int64_t> existing;
     for (const auto& [number, unused] : files.versions) existing.push_back(number);
-    wanted = SelectVersions(settings_->config.versions, std::move(existing));
+    wanted = SelectVersions(settings_->config, std::move(existing));
     if (wanted.empty()) {
       Fail(
           NotFound("no version to load, expected a folder with a positive integer for a name: '{}'",
@@ -359,6 +359,15 @@ void ModelLoader::PublishRow() {
     if (config_problem_.empty() || unloaded_) continue;
     row.reason += Format("{}the model.yaml before answers: {}", row.reason.empty() ? "" : "; ",
                          config_problem_);
+  }
+  if (settings_) {
+    for (const auto& [number, weight] : settings_->config.routing.versions) {
+      const auto version = model->versions.find(number);
+      const bool ready =
+          version != model->versions.end() && version->second.state == VersionState::kReady;
+      if (ready && weight > 0) model->shares.push_back({number, weight});
+    }
+    model->salt = settings_->config.routing.sticky.salt;
   }
   publish_(std::move(model));
 }

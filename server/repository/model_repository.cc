@@ -28,6 +28,10 @@ class FolderRepository final : public ModelRepository {
       std::string_view model, std::string_view version) const override {
     return Now()->Find(model, version);
   }
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> FindShare(
+      std::string_view model, const RouteFacts& request) const override {
+    return Now()->FindShare(model, request);
+  }
   absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const override {
     return Now()->List(model, version);

@@ -73,6 +73,12 @@ class ModelRepository {
   virtual absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(
       std::string_view model, std::string_view version) const = 0;
 
+  /// Returns the version that answers a request which names none: as routing.versions shares them out by the key and
+  /// the draw, of those that have the precision if one is asked for; the highest ready one when that leaves none.
+  /// Errors as Find.
+  virtual absl::StatusOr<std::shared_ptr<const ModelVersion>> FindShare(
+      std::string_view model, const RouteFacts& request) const = 0;
+
   /// Every ready version of a model, or of all models when `model` is empty; errors as Find.
   virtual absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const = 0;

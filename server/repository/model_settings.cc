@@ -32,7 +32,7 @@ void CheckModel(const ServerConfig& server, std::string_view name, const Models&
   }
   std::vector<int64_t> existing;
   for (const auto& [number, unused] : files.versions) existing.push_back(number);
-  for (const int64_t number : SelectVersions(settings->config.versions, std::move(existing))) {
+  for (const int64_t number : SelectVersions(settings->config, std::move(existing))) {
     const std::map<Precision, VariantFile>& present = files.versions.at(number);
     for (const Precision precision : WantedPrecisions(settings->config, present)) {
       if (present.contains(precision)) continue;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -31,10 +32,6 @@ const RouteCandidate* Find(const RouteTable& table, Precision precision) {
   return it == table.candidates.end() ? nullptr : &*it;
 }
 
-bool TakesPart(const RouteCandidate& candidate) {
-  return candidate.is_offered() && candidate.weight > 0;
-}
-
 absl::StatusOr<Route> ChooseExplicit(const RouteTable& table, std::string_view name) {
   const std::optional<Precision> precision = ParsePrecision(name);
   if (!precision) {
@@ -51,37 +48,53 @@ absl::StatusOr<Route> ChooseExplicit(const RouteTable& table, std::string_view n
   return Route{*precision, RouteReason::kExplicit};
 }
 
-std::optional<Precision> ChooseSticky(const RouteTable& table, std::string_view key) {
+uint64_t NameHash(const RouteCandidate& candidate) {
+  return HashBytes(PrecisionName(candidate.precision));
+}
+uint64_t NameHash(const VersionShare& share) {
+  std::array<char, 20> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), share.number).ptr;
+  return HashBytes({digits.data(), end});
+}
+
+double WeightOf(const RouteCandidate& candidate) {
+  return candidate.is_offered() ? candidate.weight : 0;
+}
+double WeightOf(const VersionShare& share) { return share.weight; }
+
+/// Rule 2; null when none has a weight.
+template <typename Candidate>
+const Candidate* ChooseByKey(std::span<const Candidate> candidates, std::string_view salt,
+                             std::string_view key) {
   // The separator keeps ("ab", "c") and ("a", "bc") apart: no UTF-8 text holds the byte 0xff.
-  const uint64_t key_hash = HashBytes(key, HashBytes("\xff", HashBytes(table.salt)));
-  std::optional<Precision> best;
+  const uint64_t key_hash = HashBytes(key, HashBytes("\xff", HashBytes(salt)));
+  const Candidate* best = nullptr;
   double best_score = -std::numeric_limits<double>::infinity();
-  for (const RouteCandidate& candidate : table.candidates) {
-    if (!TakesPart(candidate)) continue;
-    const uint64_t hash =
-        MixBits(key_hash ^ MixBits(HashBytes(PrecisionName(candidate.precision))));
-    const double u = 1.0 - UnitInterval(hash);  // (0, 1]: its logarithm is finite
-    const double score = std::log(u) / candidate.weight;
-    if (!best || score > best_score) {
-      best = candidate.precision;
-      best_score = score;
-    }
+  for (const Candidate& candidate : candidates) {
+    const double weight = WeightOf(candidate);
+    if (weight <= 0) continue;
+    const double u = 1.0 - UnitInterval(MixBits(key_hash ^ MixBits(NameHash(candidate))));
+    const double score = std::log(u) / weight;  // u in (0, 1]: its logarithm is finite
+    if (best != nullptr && score <= best_score) continue;
+    best = &candidate;
+    best_score = score;
   }
   return best;
 }
 
-std::optional<Precision> ChooseByDraw(const RouteTable& table, double draw) {
+/// Rule 3; null when none has a weight.
+template <typename Candidate>
+const Candidate* ChooseByDraw(std::span<const Candidate> candidates, double draw) {
   double sum = 0;
-  for (const RouteCandidate& candidate : table.candidates) {
-    if (TakesPart(candidate)) sum += candidate.weight;
-  }
+  for (const Candidate& candidate : candidates) sum += WeightOf(candidate);
   double rest = draw * sum;
-  std::optional<Precision> chosen;
-  for (const RouteCandidate& candidate : table.candidates) {
-    if (!TakesPart(candidate)) continue;
-    chosen = candidate.precision;  // the last one when rounding leaves a rest
-    if (rest < candidate.weight) break;
-    rest -= candidate.weight;
+  const Candidate* chosen = nullptr;
+  for (const Candidate& candidate : candidates) {
+    const double weight = WeightOf(candidate);
+    if (weight <= 0) continue;
+    chosen = &candidate;  // the last one when rounding leaves a rest
+    if (rest < weight) break;
+    rest -= weight;
   }
   return chosen;
 }
@@ -132,15 +145,23 @@ std::optional<Precision> DefaultPrecision(const RouteTable& table) {
   return offered ? offered : choose([](const RouteCandidate& one) { return one.ready; });
 }
 
+std::optional<int64_t> ChooseVersion(std::span<const VersionShare> shares, std::string_view salt,
+                                     std::string_view sticky_key, double draw) {
+  const VersionShare* chosen =
+      sticky_key.empty() ? ChooseByDraw(shares, draw) : ChooseByKey(shares, salt, sticky_key);
+  return chosen == nullptr ? std::nullopt : std::optional(chosen->number);
+}
+
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts) {
   if (!facts.precision.empty()) return ChooseExplicit(table, facts.precision);
+  const std::span<const RouteCandidate> candidates = table.candidates;
   if (table.has_split && !facts.sticky_key.empty()) {
-    if (const auto chosen = ChooseSticky(table, facts.sticky_key))
-      return Route{*chosen, RouteReason::kSticky};
+    if (const auto* chosen = ChooseByKey(candidates, table.salt, facts.sticky_key))
+      return Route{chosen->precision, RouteReason::kSticky};
   }
   if (table.has_split) {
-    if (const auto chosen = ChooseByDraw(table, facts.draw))
-      return Route{*chosen, RouteReason::kSplit};
+    if (const auto* chosen = ChooseByDraw(candidates, facts.draw))
+      return Route{chosen->precision, RouteReason::kSplit};
   }
   if (const auto chosen = DefaultPrecision(table)) return Route{*chosen, RouteReason::kDefault};
   return MakeError(absl::StatusCode::kUnavailable,

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -74,6 +76,17 @@ struct Route {
 /// model does not have; UNAVAILABLE for one that is not ready, or when none is.
 /// Source of 2: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
+
+/// A version that can answer, and its weight, > 0.
+struct VersionShare {
+  int64_t number = 0;
+  double weight = 0;
+};
+
+/// Chooses a version by rule 2 where there is a sticky key, else by rule 3, each independent of how the precision is
+/// chosen. nullopt of none.
+std::optional<int64_t> ChooseVersion(std::span<const VersionShare> shares, std::string_view salt,
+                                     std::string_view sticky_key, double draw);
 
 /// The precision that rule 4 chooses; nullopt when none is ready.
 std::optional<Precision> DefaultPrecision(const RouteTable& table);

@@ -47,6 +47,9 @@ absl::Status Inference::Prepare(const Call& call) {
   OCTET_ASSIGN_OR_RETURN(version_, FindVersion());
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,
                          ReadInferOptions(request_, call.metadata, version_->routing.sticky));
+  if (version_->sequences == nullptr || !GoesOnInSequence(request_)) {
+    OCTET_RETURN_IF_ERROR(DrawVersion(options));
+  }
   if (version_->sequences != nullptr) return PrepareInSequence(call, options);
   if (version_->pipeline != nullptr) {
     if (!options.precision.empty()) {
@@ -66,6 +69,17 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> Inference::FindVersion() con
   // A sequence may go on for a while on a version that was replaced; the others know where it is.
   auto other = parts_.repository.Find(request_.model_name(), "");
   return other.ok() && (*other)->sequences != nullptr ? std::move(other) : std::move(found);
+}
+
+absl::Status Inference::DrawVersion(const InferOptions& options) {
+  const bool names_none =
+      request_.model_version().empty() || ParsePrecision(request_.model_version());
+  if (!names_none || version_->routing.versions.empty()) return absl::OkStatus();
+  OCTET_ASSIGN_OR_RETURN(version_, parts_.repository.FindShare(request_.model_name(),
+                                                               {.precision = options.precision,
+                                                                .sticky_key = options.sticky_key,
+                                                                .draw = Draw()}));
+  return absl::OkStatus();
 }
 
 absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& options) {

@@ -66,6 +66,8 @@ class Inference {
   /// Everything that can be the client's fault.
   absl::Status Prepare(const Call& call);
   absl::StatusOr<std::shared_ptr<const ModelVersion>> FindVersion() const;
+  /// Chooses among the versions where routing.versions says so and the request names none.
+  absl::Status DrawVersion(const InferOptions& options);
   /// The same for a model with state: takes its place in its sequence, whose variant it is given.
   absl::Status PrepareInSequence(const Call& call, const InferOptions& options);
   /// Everything but the choice of the variant. `recipes`: of the version's signature.

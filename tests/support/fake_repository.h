@@ -78,6 +78,11 @@ class FakeRepository final : public ModelRepository {
     return versions.back();
   }
 
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> FindShare(std::string_view model,
+                                                                const RouteFacts&) const override {
+    return Find(model, "");
+  }
+
   absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const override {
     absl::MutexLock lock(&mutex_);

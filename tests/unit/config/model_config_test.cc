@@ -35,6 +35,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
       "routing:\n"
       "  default: fp32\n"
       "  split: {fp32: 50, int8: 49.5, int8-dynamic: 0.5}\n"
+      "  versions: {3: 90, 1: 10}\n"
       "  sticky: {parameter: user, metadata: x-user, salt: s1}\n"
       "  shadow: {precision: int8, against: fp32, percent: 2.5, max_queue_requests: 9,\n"
       "           max_queue_bytes: 4096}\n"
@@ -54,6 +55,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   expected.routing.default_precision = Precision::kFp32;
   expected.routing.split = {
       {Precision::kFp32, 50}, {Precision::kInt8, 49.5}, {Precision::kInt8Dynamic, 0.5}};
+  expected.routing.versions = {{3, 90}, {1, 10}};
   expected.routing.sticky = {"user", "x-user", "s1"};
   expected.routing.shadow = {Precision::kInt8, Precision::kFp32, 2.5, 9, 4096};
   expected.routing.guard[Precision::kInt8] = {
@@ -199,12 +201,25 @@ TEST(ModelConfigTest, OneVersionPolicyAtMost) {
 
 TEST(ModelConfigTest, TheVersionPolicySelectsHighestFirst) {
   const auto select = [](std::string_view yaml) {
-    return SelectVersions(ParseModelConfig(yaml, "model.yaml")->versions, {1, 10, 3});
+    return SelectVersions(*ParseModelConfig(yaml, "model.yaml"), {1, 10, 3});
   };
   EXPECT_THAT(select(""), ElementsAre(10));
   EXPECT_THAT(select("versions: {latest: 2}"), ElementsAre(10, 3));
   EXPECT_THAT(select("versions: {all: true}"), ElementsAre(10, 3, 1));
   EXPECT_THAT(select("versions: {specific: [1, 7]}"), ElementsAre(1));
+  EXPECT_THAT(select("routing: {versions: {1: 90, 3: 10, 7: 1}}"), ElementsAre(3, 1));
+  EXPECT_THAT(select("versions: {latest: 1}\nrouting: {versions: {1: 90}}"), ElementsAre(10));
+}
+
+TEST(ModelConfigTest, SharesOfVersionsAreChecked) {
+  EXPECT_EQ(ParseModelConfig("routing: {versions: {3: 90, 4: 10}}", "model.yaml")->routing.versions,
+            (std::map<int64_t, double>{{3, 90}, {4, 10}}));
+  EXPECT_THAT(ErrorOf("routing: {versions: {3: 0, 4: 0}}"),
+              HasSubstr("model.yaml: routing.versions: the weights sum to 0"));
+  EXPECT_THAT(ErrorOf("routing: {versions: {latest: 5}}"),
+              HasSubstr("routing.versions.latest: a version: expected"));
+  EXPECT_THAT(ErrorOf("versions: {specific: [1]}\nrouting: {versions: {3: 5}}"),
+              HasSubstr("model.yaml: routing.versions.3: not among `versions.specific`"));
 }
 
 TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {

@@ -216,5 +216,44 @@ TEST(RoutingTest, ADefaultThatFellBackAnswersWhenNobodyElseCan) {
   EXPECT_EQ(ChoosePrecision(alone, {})->precision, Precision::kInt8);
 }
 
+const std::vector<VersionShare> kVersions = {{3, 90}, {4, 10}};
+
+TEST(VersionSplitTest, TheSplitFollowsItsWeightsAndAKeyKeepsToOne) {
+  double drawn = 0;
+  double keyed = 0;
+  for (int i = 0; i < kRequests; ++i) {
+    drawn += ChooseVersion(kVersions, "", "", static_cast<double>(i) / kRequests) == 4 ? 1 : 0;
+    const std::string key = Format("user-{}", i);
+    const auto version = ChooseVersion(kVersions, "", key, 0.999);
+    EXPECT_EQ(version, ChooseVersion(kVersions, "", key, 0));
+    keyed += version == 4 ? 1 : 0;
+  }
+  EXPECT_NEAR(drawn / kRequests, 0.1, 1e-4);
+  EXPECT_NEAR(keyed / kRequests, 0.1, 0.005);
+}
+
+TEST(VersionSplitTest, AVersionThatIsGoneLeavesItsShareAndNobodyElseMoves) {
+  const std::vector<VersionShare> three = {{3, 50}, {4, 30}, {7, 20}};
+  const std::vector<VersionShare> two = {{3, 50}, {7, 20}};
+  for (int i = 0; i < 1000; ++i) {
+    const std::string key = Format("user-{}", i);
+    const auto before = ChooseVersion(three, "", key, 0);
+    const auto after = ChooseVersion(two, "", key, 0);
+    EXPECT_TRUE(before == 4 || before == after);
+  }
+  EXPECT_EQ(ChooseVersion({}, "", "", 0.5), std::nullopt);
+}
+
+TEST(VersionSplitTest, VersionAndPrecisionOfAKeyAreIndependent) {
+  const RouteTable table = Table({{Precision::kFp32, 1}, {Precision::kInt8, 1}}, kTwo);
+  const std::vector<VersionShare> even = {{1, 1}, {2, 1}};
+  double both = 0;
+  for (int user = 0; user < kRequests; ++user) {
+    const bool int8 = Sticky(table, user) == Precision::kInt8;
+    both += int8 && ChooseVersion(even, "", Format("user-{}", user), 0) == 2 ? 1 : 0;
+  }
+  EXPECT_NEAR(both / kRequests, 0.25, 0.005);
+}
+
 }  // namespace routing_test
 }  // namespace octet
