@@ -34,6 +34,8 @@ struct Written {
     bool operator==(const Shadow&) const = default;
   } shadow;
   std::map<std::string, ModelConfig::Routing::Guard> guard;
+  /// What routing.ramp consists of; nothing of it is there without the section.
+  ModelConfig::Routing::Ramp ramp = {.steps = {}, .hold_seconds = 0};
   /// What capture consists of; nothing of it is there without the section.
   struct Capture {
     std::optional<double> percent;
@@ -142,8 +144,10 @@ YamlBinding GuardCount(std::map<std::string, Guard>* guards, int Guard::* count,
 
 YamlBinding GuardAction(std::map<std::string, Guard>* guards) {
   return GuardKey(guards, [](Guard& guard) {
-    return Choice({"alert", "fall_back"}, [&guard](const std::string& name) {
-      guard.action = name == "alert" ? Guard::Action::kAlert : Guard::Action::kFallBack;
+    return Choice({"alert", "fall_back", "shift"}, [&guard](const std::string& name) {
+      guard.action = name == "alert"   ? Guard::Action::kAlert
+                     : name == "shift" ? Guard::Action::kShift
+                                       : Guard::Action::kFallBack;
     });
   });
 }
@@ -169,7 +173,22 @@ std::vector<YamlKey> GuardKeys(Written& w) {
        "back"},
       {"routing.guard.*.action", GuardAction(&w.guard), "",
        "what a broken rule does (alert when absent); fall_back: others answer unless it is asked "
-       "for"},
+       "for; shift: each broken window halves its weight"},
+  };
+}
+
+/// The rows under routing.ramp.
+std::vector<YamlKey> RampKeys(Written& w) {
+  return {
+      {"routing.ramp.precision",
+       Choice(PrecisionNames(),
+              [&w](const std::string& name) { w.ramp.precision = ParsePrecision(name); }),
+       "", "precision that comes in"},
+      {"routing.ramp.version", Integer(&w.ramp.version, 1, INT64_MAX), "version",
+       "version that comes in"},
+      {"routing.ramp.steps", NumberList(&w.ramp.steps), "%", "rising shares of the traffic"},
+      {"routing.ramp.hold_seconds", Integer(&w.ramp.hold_seconds, 1, 10'000'000), "s",
+       "of each step, at least"},
   };
 }
 
@@ -237,7 +256,7 @@ std::vector<YamlKey> Keys(Written& w) {
 
       {"routing.default", Choice(std::move(defaults), default_precision), "",
        "precision that answers when neither the request nor a split says; auto = the fastest on "
-       "this machine of those that are served, which golden.npz holds to their answers"},
+       "this machine of those that golden.npz holds to their answers"},
       {"routing.split.*", SplitWeight(&w.split), "weight",
        "share of the traffic of this precision"},
       {"routing.versions.*", VersionWeight(&c.routing.versions), "weight",
@@ -289,6 +308,7 @@ std::vector<YamlKey> Keys(Written& w) {
   std::ranges::move(GuardKeys(w), std::back_inserter(keys));
   std::ranges::move(SequenceKeys(c), std::back_inserter(keys));
   std::ranges::move(PipelineKeys(&w.pipeline), std::back_inserter(keys));
+  std::ranges::move(RampKeys(w), std::back_inserter(keys));
   return keys;
 }
 
@@ -323,6 +343,39 @@ absl::Status CheckVersionShares(const std::string& file, const ModelConfig& conf
   return InvalidArgument("{}: routing.versions: the weights sum to 0", file);
 }
 
+absl::Status CheckRamp(const std::string& file, const ModelConfig& config) {
+  using Ramp = ModelConfig::Routing::Ramp;
+  const ModelConfig::Routing& routing = config.routing;
+  if (!routing.ramp) return absl::OkStatus();
+  const Ramp& ramp = *routing.ramp;
+  const auto refuse = [&](std::string_view what) {
+    return InvalidArgument("{}: routing.ramp: {}", file, what);
+  };
+  if (ramp.precision.has_value() == ramp.version.has_value()) {
+    return refuse("give one of precision and version");
+  }
+  float before = 0;
+  for (const float step : ramp.steps) {
+    if (!(step > before && step <= 100)) return refuse("steps: expected rising shares up to 100");
+    before = step;
+  }
+  if (ramp.steps.empty()) return refuse("steps: expected at least one share");
+  if (ramp.version) {
+    if (routing.guard.empty()) return refuse("needs a guard that consents, routing.guard");
+    if (routing.versions.empty() || routing.versions.contains(*ramp.version)) {
+      return refuse("version: routing.versions must name who answers the rest, and not this one");
+    }
+    return absl::OkStatus();
+  }
+  if (!routing.guard.contains(*ramp.precision)) {
+    return refuse("needs a guard that consents, routing.guard of the precision");
+  }
+  if (routing.split.contains(*ramp.precision) || routing.default_precision == ramp.precision) {
+    return refuse("precision: its share comes from the ramp, not from routing.split or default");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
   const ModelConfig::Routing& routing = config.routing;
   double sum = 0;
@@ -353,6 +406,13 @@ absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
           "{}: routing.{}: no rule, expected agreement_percent, sqnr_db, error_percent or p99_us",
           file, key);
     }
+    const auto weight = routing.split.find(precision);
+    if (guard.action == Guard::Action::kShift &&
+        (weight == routing.split.end() || weight->second <= 0)) {
+      return InvalidArgument(
+          "{}: routing.{}.action: shift lowers a weight, expected routing.split.{}", file, key,
+          PrecisionName(precision));
+    }
     const bool of_shadow = guard.agreement_percent || guard.sqnr_db;
     if (of_shadow && (!routing.shadow || routing.shadow->precision != precision)) {
       return InvalidArgument(
@@ -381,6 +441,17 @@ absl::StatusOr<std::optional<ModelConfig::Routing::Shadow>> MakeShadow(
   shadow.max_queue_requests = written.max_queue_requests.value_or(shadow.max_queue_requests);
   shadow.max_queue_bytes = written.max_queue_bytes.value_or(shadow.max_queue_bytes);
   return shadow;
+}
+
+/// routing.ramp as it was written; nothing when it was not.
+std::optional<ModelConfig::Routing::Ramp> MakeRamp(const ModelConfig::Routing::Ramp& written) {
+  if (written == Written().ramp) return std::nullopt;
+  ModelConfig::Routing::Ramp ramp;
+  ramp.precision = written.precision;
+  ramp.version = written.version;
+  if (!written.steps.empty()) ramp.steps = written.steps;
+  if (written.hold_seconds > 0) ramp.hold_seconds = written.hold_seconds;
+  return ramp;
 }
 
 /// `capture` as it was written; nothing when it was not.
@@ -424,6 +495,7 @@ absl::Status CheckModelConfig(const std::string& file, const ModelConfig& config
   for (const auto& [input, wire] : config.wire) OCTET_RETURN_IF_ERROR(CheckWire(file, input, wire));
   OCTET_RETURN_IF_ERROR(CheckRouting(file, config));
   OCTET_RETURN_IF_ERROR(CheckVersionShares(file, config));
+  OCTET_RETURN_IF_ERROR(CheckRamp(file, config));
   const int policies = (config.versions.latest ? 1 : 0) + (config.versions.all ? 1 : 0) +
                        (config.versions.specific.empty() ? 0 : 1);
   if (policies > 1) {
@@ -445,6 +517,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
     config.precisions.push_back(*ParsePrecision(name));
   }
   OCTET_ASSIGN_OR_RETURN(config.routing.shadow, MakeShadow(file, written.shadow));
+  config.routing.ramp = MakeRamp(written.ramp);
   OCTET_ASSIGN_OR_RETURN(config.capture, MakeCapture(file, written.capture));
   if (!(written.pipeline == ModelConfig::Pipeline())) {
     OCTET_RETURN_IF_ERROR(CheckPipeline(file, written.pipeline));
@@ -489,7 +562,10 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
     routing.default_precision = rollout.routing.default_precision;
     routing.default_is_fastest = rollout.routing.default_is_fastest;
   }
-  if (!rollout.routing.split.empty()) routing.split = rollout.routing.split;
+  if (!rollout.routing.split.empty()) {
+    routing.split = rollout.routing.split;
+    if (routing.ramp && routing.ramp->precision) routing.ramp.reset();
+  }
   if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;
   if (!rollout.routing.guard.empty()) routing.guard = rollout.routing.guard;
   if (!rollout.precisions.empty()) model.precisions = rollout.precisions;
@@ -525,7 +601,10 @@ std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64
   }
   const std::map<int64_t, double>& shares = config.routing.versions;
   if (!policy.latest && !shares.empty()) {
-    std::erase_if(existing, [&](int64_t version) { return !shares.contains(version); });
+    const auto& ramp = config.routing.ramp;
+    std::erase_if(existing, [&](int64_t version) {
+      return !shares.contains(version) && !(ramp && ramp->version == version);
+    });
     return existing;
   }
   existing.resize(std::min<size_t>(existing.size(), policy.latest.value_or(1)));

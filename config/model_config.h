@@ -67,6 +67,7 @@ struct ModelConfig {
       enum class Action : uint8_t {
         kAlert,     ///< An event and a metric.
         kFallBack,  ///< And it leaves the split and the default to the others.
+        kShift,     ///< And each broken window halves its weight in the split.
       };
       std::optional<double> agreement_percent;  ///< Least share of shadow rows with the same class.
       std::optional<double> sqnr_db;            ///< Least mean SQNR of shadow outputs.
@@ -80,6 +81,16 @@ struct ModelConfig {
       bool operator==(const Guard&) const = default;
     };
     std::map<Precision, Guard> guard;
+    /// Brings a precision or a version in, step by step, as its guards consent.
+    struct Ramp {
+      std::optional<Precision> precision;  ///< This or `version`.
+      std::optional<int64_t> version;
+      std::vector<float> steps = {1, 5, 25,
+                                  100};  ///< Rising, % of the traffic; the others share the rest.
+      int hold_seconds = 300;            ///< At least, per step.
+      bool operator==(const Ramp&) const = default;
+    };
+    std::optional<Ramp> ramp;
     bool operator==(const Routing&) const = default;
   } routing;
 
@@ -177,7 +188,8 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 /// A rollout's word over the operator's: what `rollout` gives of `routing` (the default, the split, the
 /// shadow, the guards: each as a whole), of `capture` and of `precisions` is taken in the place of what `model`
 /// says. INVALID_ARGUMENT as ParseModelConfig when both together make no sense; `file` names the
-/// rollout's. Its other keys must be absent: a rollout moves traffic and nothing else.
+/// rollout's. Its other keys must be absent: a rollout moves traffic and nothing else. A split of the rollout's ends
+/// the ramp of a precision: one of them moves the traffic.
 absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
                                          std::string_view file);
 
@@ -190,7 +202,7 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
                                                        const ModelConfig& model);
 
 /// Of the versions that exist (any order), those that load, highest first: as `versions` says; where it says nothing,
-/// those that routing.versions names.
+/// those that routing.versions and routing.ramp name.
 std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing);
 
 /// Every key.

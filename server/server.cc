@@ -33,6 +33,7 @@ constexpr std::chrono::milliseconds kRefusing{500};
 /// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
 
+/// And what follows from them.
 void LookAtGuards(const ModelRepository& repository, TimePoint now) {
   const auto versions = repository.List("", "");
   if (!versions.ok()) return;  // no model
@@ -41,6 +42,8 @@ void LookAtGuards(const ModelRepository& repository, TimePoint now) {
       if (variant.guard != nullptr) variant.guard->Look(now);
     }
   }
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  LookAtRamps(*versions, std::chrono::duration_cast<std::chrono::milliseconds>(wall).count());
 }
 
 void ExpireSequences(const ModelRepository& repository) {

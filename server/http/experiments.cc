@@ -14,6 +14,7 @@ Json Microseconds(const Estimate& seconds) {
 
 Json DescribeGuard(const GuardReport& guard) {
   return {{"fallen_back", guard.fallen_back},
+          {"share", guard.share},
           {"kept_windows", guard.kept_windows},
           {"broken_windows", guard.broken_windows},
           {"undecided_windows", guard.undecided_windows},
@@ -67,6 +68,27 @@ Json DescribePair(const ExperimentPair& pair) {
           {"mean_sqnr_db", pair.ratios > 0 ? Json(pair.mean_sqnr_db) : Json()}};
 }
 
+Json DescribeRamp(const ServedRamp& ramp) {
+  const RampState state = ramp.state();
+  return {{"ramped", RampedName(ramp.rules())},
+          {"share_percent", 100 * ramp.share().load()},
+          {"step", state.step},
+          {"steps", ramp.rules().steps},
+          {"began_ms", state.began_ms},
+          {"stopped", state.stopped}};
+}
+
+Json DescribeEvents(const TrafficEvents& events) {
+  Json list = Json::array();
+  for (const TrafficEvent& event : events.Read()) {
+    list.push_back({{"time_ms", event.time_ms},
+                    {"who", event.who},
+                    {"action", event.action},
+                    {"reason", event.reason}});
+  }
+  return list;
+}
+
 Json DescribeExperiment(const ModelVersion& version) {
   const ExperimentFacts facts = version.experiment->Read(version);
   Json arms = Json::array();
@@ -85,7 +107,9 @@ Json DescribeExperiment(const ModelVersion& version) {
           {"baseline", facts.baseline ? Json(PrecisionName(*facts.baseline)) : Json()},
           {"precisions", std::move(arms)},
           {"sample_ratio", std::move(ratio)},
-          {"shadow", std::move(pairs)}};
+          {"shadow", std::move(pairs)},
+          {"ramp", version.ramp ? DescribeRamp(*version.ramp) : Json()},
+          {"events", DescribeEvents(*version.events)}};
 }
 
 }  // namespace

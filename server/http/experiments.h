@@ -17,13 +17,17 @@ namespace octet {
 ///         "asked": 0, "errors": 0, "rows": 100, "batches": 40, "waiting": 0, "int8_mac_ratio": 0.99,
 ///         "histogram_us": {"bounds": [10.0, ...], "counts": [0, ...]}, "latency_us": {"count": 100, "mean": 900.1, "p50": 880.0, "p99": 1900.5},
 ///         "over_baseline_us": {"mean": -300.2, "low": -310.5, "high": -289.9},
-///         "guard": {"fallen_back": false, "kept_windows": 3, "broken_windows": 0, "undecided_windows": 0,
+///         "guard": {"fallen_back": false, "share": 1.0, "kept_windows": 3, "broken_windows": 0, "undecided_windows": 0,
 ///                   "last_broken": ""}}],
 ///       "sample_ratio": {"chi_square": 0.1, "p_value": 0.75, "alarm": false},
 ///       "shadow": [{"precision": "int8", "against": "fp32", "compared": 100, "dropped": 0, "failed": 0,
-///         "class_rows": 100, "top1_agreed": 99, "agreement_percent": 99.0, "mean_sqnr_db": 31.2}]}]}
+///         "class_rows": 100, "top1_agreed": 99, "agreement_percent": 99.0, "mean_sqnr_db": 31.2}],
+///       "ramp": {"ramped": "int8", "share_percent": 5.0, "step": 1, "steps": [1.0, 5.0, 100.0],
+///                "began_ms": 1700000000000, "stopped": false},
+///       "events": [{"time_ms": 1700000000000, "who": "net/1/int8", "action": "guard fall_back",
+///                   "reason": "agreement 90.00 % < 95 %"}]}]}
 ///
-/// over_baseline_us, sample_ratio, guard, agreement_percent and mean_sqnr_db are null where there is nothing to say.
+/// "events" are the model's last 50, the oldest first. over_baseline_us, sample_ratio, guard, ramp, agreement_percent and mean_sqnr_db are null where there is nothing to say.
 /// Errors: as ModelRepository::List.
 absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
                                                            std::string_view model);

@@ -184,7 +184,14 @@ struct RouteLabel {
 /// What a guard did; the order of GuardAction.
 struct GuardActionLabel {
   static constexpr std::string_view kName = "action";
-  static constexpr std::array<std::string_view, 3> kValues = {"alert", "fall_back", "recover"};
+  static constexpr std::array<std::string_view, 4> kValues = {"alert", "fall_back", "recover",
+                                                              "shift"};
+};
+
+/// What a ramp did; the order of RampAction.
+struct RampActionLabel {
+  static constexpr std::string_view kName = "action";
+  static constexpr std::array<std::string_view, 2> kValues = {"forward", "back"};
 };
 
 /// Why a shadow copy did not run; the order of ShadowDrop.

@@ -47,7 +47,11 @@
   METRIC(Gauge, guard_tripped, "octet_guard_tripped",                                             \
          "1 from the window that breaks a rule of the guard until it recovers, else 0.")          \
   METRIC(CounterPer<GuardActionLabel>, guard_actions, "octet_guard_actions_total",                \
-         "What the guard did.")
+         "What the guard did.")                                                                   \
+  METRIC(Gauge, ramp_share, "octet_ramp_share",                                                   \
+         "Share of the model's traffic that a ramp gives to it, 0 to 1.")                         \
+  METRIC(CounterPer<RampActionLabel>, ramp_actions, "octet_ramp_actions_total",                   \
+         "What the ramp did.")
 
 /// Of every pair that shadow traffic compares; labels model, version, precision (of the copies) and
 /// against (of the answers). Once per output and request where nothing else is said.

@@ -61,6 +61,14 @@ absl::StatusOr<VersionPointer> FindHighest(const CatalogueModel& model, std::str
   return NotReady(name, Format(" version {}", number), highest.reason);
 }
 
+/// It is ready, in the precision if one is asked for.
+bool Answers(const CatalogueVersion& version, std::optional<Precision> precision) {
+  if (version.state != VersionState::kReady) return false;
+  if (!precision) return true;
+  const ServedVariant* variant = version.served->Find(*precision);
+  return variant != nullptr && variant->ready();
+}
+
 void AppendReady(const CatalogueModel& model, std::vector<VersionPointer>& list) {
   for (const CatalogueVersion& version : model.versions | std::views::values) {
     if (version.state == VersionState::kReady) list.push_back(version.served);
@@ -86,16 +94,24 @@ absl::StatusOr<VersionPointer> Catalogue::Find(std::string_view model,
 absl::StatusOr<VersionPointer> Catalogue::FindShare(std::string_view model,
                                                     const RouteFacts& request) const {
   OCTET_ASSIGN_OR_RETURN(const CatalogueModel* found, FindModel(*this, model));
+  const auto precision = ParsePrecision(request.precision);
+  double draw = request.draw;
+  if (found->ramp != nullptr) {
+    const auto ramped = found->versions.find(*found->ramp->rules().version);
+    if (ramped != found->versions.end() && Answers(ramped->second, precision) &&
+        TakesRamp(found->ramp->share(), found->salt, request.sticky_key, draw)) {
+      return ramped->second.served;
+    }
+  }
   std::span<const VersionShare> shares = found->shares;
   std::vector<VersionShare> having;
-  if (const auto precision = ParsePrecision(request.precision)) {
+  if (precision) {
     for (const VersionShare& share : shares) {
-      const ServedVariant* variant = found->versions.at(share.number).served->Find(*precision);
-      if (variant != nullptr && variant->ready()) having.push_back(share);
+      if (Answers(found->versions.at(share.number), precision)) having.push_back(share);
     }
     shares = having;
   }
-  const auto number = ChooseVersion(shares, found->salt, request.sticky_key, request.draw);
+  const auto number = ChooseVersion(shares, found->salt, request.sticky_key, draw);
   return number ? found->versions.at(*number).served : FindHighest(*found, model);
 }
 

@@ -39,6 +39,7 @@ struct CatalogueModel {
   std::shared_ptr<const PipelineDefinition> pipeline;
   std::vector<VersionShare> shares;  ///< Of routing.versions, those that are ready.
   std::string salt;                  ///< Of routing.sticky.
+  std::shared_ptr<const ServedRamp> ramp;  ///< Of a version; null without one.
 };
 
 /// The repository at one moment.

@@ -100,7 +100,7 @@ ExperimentFacts Experiment::Read(const ModelVersion& version) const {
     weights.push_back(arm.ready ? arm.weight : 0);
     moved |= SumsOf(*version.variants[i].metrics).guard_actions != arms_[i].guard_actions;
   }
-  if (!moved) facts.sample_ratio = TestSampleRatio(drawn, weights);
+  if (!moved && version.ramp == nullptr) facts.sample_ratio = TestSampleRatio(drawn, weights);
   for (ExperimentArm& arm : facts.arms) {
     if (!facts.baseline || arm.precision == *facts.baseline) continue;
     const auto baseline = std::ranges::find(facts.arms, *facts.baseline, &ExperimentArm::precision);

@@ -55,8 +55,8 @@ struct ExperimentFacts {
   std::optional<Precision> baseline;  ///< What answers by default.
   std::vector<ExperimentArm> arms;
   std::vector<ExperimentPair> pairs;
-  /// nullopt without a split, with too few draws, and once a guard moved shares: they are not the
-  /// weights' then.
+  /// nullopt without a split, with too few draws, with a ramp, and once a guard moved shares: they are
+  /// not the weights' then.
   std::optional<SampleRatio> sample_ratio;
 };
 

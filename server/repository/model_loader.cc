@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -114,6 +115,7 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
     problem_ = config_problem_;
   }
   FollowSequences();
+  FollowRamp(files);
   for (const int64_t number : wanted) {
     CatalogueVersion& row = versions_[number].row;
     if (row.state != VersionState::kReady) row = {.state = VersionState::kLoading};
@@ -191,6 +193,35 @@ void ModelLoader::DropPipeline() {
   pipeline_.reset();
 }
 
+void ModelLoader::FollowRamp(const ModelFiles& files) {
+  const std::string file = files.folder + "/.ramp";
+  const auto rules = settings_ ? settings_->config.routing.ramp : std::nullopt;
+  if (!rules) {
+    // Begun again it begins anew.
+    std::error_code error;
+    if (settings_) std::filesystem::remove(file, error);
+    ramp_.reset();
+    return;
+  }
+  std::string identity = Format("{}, held {} s:", RampedName(*rules), rules->hold_seconds);
+  for (const float step : rules->steps) identity += Format(" {}", step);
+  for (const auto& [number, variants] : files.versions) {
+    for (const auto& [precision, variant] : variants) {
+      const bool ramped =
+          rules->precision ? precision == *rules->precision : number == *rules->version;
+      if (!ramped || variant.stamps.empty()) continue;
+      const FileStamp& stamp = variant.stamps.front();
+      identity +=
+          Format("; {}/{} {} {}", number, PrecisionName(precision), stamp.modified_ns, stamp.bytes);
+    }
+  }
+  if (ramp_ != nullptr && ramp_->identity() == identity) return;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  ramp_ = std::make_shared<ServedRamp>(
+      name_, *rules, std::move(identity), file, events_,
+      std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
 void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool retry) {
   Version& version = versions_[number];
   const std::map<Precision, VariantFile>& present = files.versions.at(number);
@@ -261,6 +292,8 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                              .config = settings_->config,
                              .batching = settings_->batching,
                              .statistics = version.statistics,
+                             .events = events_,
+                             .ramp = ramp_,
                              .labels = settings_->labels,
                              .capture_path = server_.capture.path,
                              .sequences = sequences_,
@@ -367,6 +400,7 @@ void ModelLoader::PublishRow() {
           version != model->versions.end() && version->second.state == VersionState::kReady;
       if (ready && weight > 0) model->shares.push_back({number, weight});
     }
+    if (ramp_ != nullptr && ramp_->rules().version) model->ramp = ramp_;
     model->salt = settings_->config.routing.sticky.salt;
   }
   publish_(std::move(model));

@@ -61,6 +61,8 @@ class ModelLoader {
   /// Defines the pipeline that model.yaml asks for, or none.
   void FollowPipeline(const ModelFiles& files);
   void DropPipeline();
+  /// Makes the ramp that the configuration asks for, unless it is the one that there is.
+  void FollowRamp(const ModelFiles& files);
   void FollowVersion(int64_t number, const ModelFiles& files, bool retry);
   /// Loads the precision's file unless it is loaded as it is.
   void FollowVariant(int64_t number, Precision precision, const VariantFile& file, bool retry,
@@ -93,6 +95,8 @@ class ModelLoader {
       std::make_shared<VersionStatistics>();
   std::string problem_;  ///< Why there is no version.
   std::map<int64_t, Version> versions_;
+  std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
+  std::shared_ptr<ServedRamp> ramp_;  ///< Null without one.
   absl::Status status_;
   bool stale_ = false;
   bool unloaded_ = false;

@@ -98,6 +98,9 @@ std::vector<Precision> WantedPrecisions(const ModelConfig& config,
     wanted.insert(shadow->precision);
     if (shadow->against) wanted.insert(*shadow->against);
   }
+  if (config.routing.ramp && config.routing.ramp->precision) {
+    wanted.insert(*config.routing.ramp->precision);
+  }
   for (const auto& [precision, unused] : config.routing.guard) wanted.insert(precision);
   return {wanted.begin(), wanted.end()};
 }

@@ -14,6 +14,8 @@
 #include "server/capture/request_capture.h"
 #include "server/metrics/registry.h"
 #include "server/repository/experiment.h"
+#include "server/repository/served_ramp.h"
+#include "server/repository/traffic_events.h"
 #include "server/repository/variant_guard.h"
 #include "server/repository/version_statistics.h"
 #include "server/routing/routing.h"
@@ -31,6 +33,7 @@ struct ServedVariant {
   std::shared_ptr<VariantGuard> guard;  ///< Null without rules, and while it cannot answer.
   std::shared_ptr<SequenceMetrics> sequence_metrics;  ///< Null without state.
   std::optional<Nanoseconds> run_time;  ///< Of one row alone, measured when it was loaded.
+  bool held_to_golden = false;          ///< As LoadedVariant::held_to_golden.
   Certificate certificate;  ///< Of the plan for one row; empty while not ready or when shapes vary.
   std::string reason;
 
@@ -76,6 +79,8 @@ struct ModelVersion {
   std::shared_ptr<ServedShadow> shadow;              ///< Null without routing.shadow.
   std::shared_ptr<RequestCapture> capture;           ///< Null without capture.
   std::shared_ptr<const ServedSequences> sequences;  ///< Null without state.
+  std::shared_ptr<ServedRamp> ramp;         ///< Null without one.
+  std::shared_ptr<TrafficEvents> events;    ///< Of the model.
   std::shared_ptr<VersionStatistics> statistics;
   std::shared_ptr<const Experiment> experiment;
   std::shared_ptr<const Pipeline> pipeline;  ///< Null unless it is made of other models.

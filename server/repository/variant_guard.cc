@@ -1,10 +1,12 @@
 #include "server/repository/variant_guard.h"
 
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "absl/status/status.h"
 
+#include "engine/tensor/format.h"
 #include "server/logging/event_log.h"
 
 namespace octet {
@@ -21,11 +23,13 @@ uint64_t ServerErrors(const VariantMetrics& metrics) {
 
 VariantGuard::VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                            std::shared_ptr<VariantMetrics> metrics,
-                           std::vector<std::shared_ptr<ShadowMetrics>> pairs)
+                           std::vector<std::shared_ptr<ShadowMetrics>> pairs,
+                           std::shared_ptr<TrafficEvents> events)
     : name_(std::move(name)),
       rules_(rules),
       metrics_(std::move(metrics)),
-      pairs_(std::move(pairs)) {
+      pairs_(std::move(pairs)),
+      events_(std::move(events)) {
   metrics_->guard_tripped.Set(0);
 }
 
@@ -62,7 +66,7 @@ void VariantGuard::Look(TimePoint now) {
       .errors = sums.facts.errors - before.facts.errors,
       .p99_us = 1e6 * Quantile(0.99, durations.bounds,
                                std::span(durations.counts).first(durations.bounds.size() + 1)),
-      .fallen_back = fallen_back_};
+      .fallen_back = fallen_back()};
   const GuardJudgement judgement = Judge(rules_, facts);
   Record(judgement);
   const GuardStep step = Advance(rules_, state_, judgement.verdict);
@@ -89,19 +93,21 @@ void VariantGuard::Record(const GuardJudgement& judgement) {
 GuardReport VariantGuard::report() const {
   absl::MutexLock lock(&mutex_);
   GuardReport report = report_;
-  report.fallen_back = fallen_back_;
+  report.share = share_;
+  report.fallen_back = report.share == 0;
   return report;
 }
 
 void VariantGuard::Act(GuardAction action, const std::string& reason) {
   const bool recovers = action == GuardAction::kRecover;
-  fallen_back_ = action == GuardAction::kFallBack;
+  share_ = action == GuardAction::kFallBack ? 0 : std::ldexp(1.0, -state_.shifts);
   metrics_->guard_tripped.Set(recovers ? 0 : 1);
   metrics_->guard_actions.Add(static_cast<size_t>(action));
+  const std::string_view name = GuardActionLabel::kValues[static_cast<size_t>(action)];
+  const std::string_view why = recovers ? std::string_view("every rule is kept to") : reason;
   LogEvent(recovers ? LogLevel::kInfo : LogLevel::kWarn, "guard_action",
-           {{"variant", name_},
-            {"action", GuardActionLabel::kValues[static_cast<size_t>(action)]},
-            {"reason", recovers ? std::string_view("every rule is kept to") : reason}});
+           {{"variant", name_}, {"action", name}, {"share", share_.load()}, {"reason", why}});
+  events_->Add(name_, Format("guard {}", name), why);
 }
 
 }  // namespace octet

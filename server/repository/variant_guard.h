@@ -12,6 +12,7 @@
 
 #include "config/model_config.h"
 #include "server/metrics/registry.h"
+#include "server/repository/traffic_events.h"
 #include "server/routing/guard.h"
 #include "server/scheduling/clock.h"
 
@@ -26,6 +27,7 @@ struct GuardReport {
   uint64_t broken_windows = 0;
   uint64_t undecided_windows = 0;  ///< Too few samples for a rule, and none broken.
   bool fallen_back = false;
+  double share = 1;         ///< What is left of its weight.
   std::string last_broken;  ///< What the last broken window broke.
 };
 
@@ -36,13 +38,15 @@ class VariantGuard {
   /// `pairs` are those that its shadow copies are compared in.
   VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                std::shared_ptr<VariantMetrics> metrics,
-               std::vector<std::shared_ptr<ShadowMetrics>> pairs);
+               std::vector<std::shared_ptr<ShadowMetrics>> pairs,
+               std::shared_ptr<TrafficEvents> events);
 
   /// Judges the window when it is over, and begins the next. Each action is one event and counted.
   void Look(TimePoint now);
 
-  /// True while others answer in its place.
-  const std::atomic<bool>& fallen_back() const { return fallen_back_; }
+  /// What is left of its weight: 1 = all of it, 0 = others answer in its place.
+  const std::atomic<double>& share() const { return share_; }
+  bool fallen_back() const { return share_ == 0; }
   GuardReport report() const;
 
  private:
@@ -59,13 +63,14 @@ class VariantGuard {
   const ModelConfig::Routing::Guard rules_;
   const std::shared_ptr<VariantMetrics> metrics_;
   const std::vector<std::shared_ptr<ShadowMetrics>> pairs_;
+  const std::shared_ptr<TrafficEvents> events_;
   Sums begin_{};  ///< Of the window.
   TimePoint end_;
   bool begun_ = false;
   GuardState state_;
-  std::atomic<bool> fallen_back_{false};
+  std::atomic<double> share_{1};
   mutable absl::Mutex mutex_;
-  GuardReport report_ ABSL_GUARDED_BY(mutex_);  ///< Without fallen_back.
+  GuardReport report_ ABSL_GUARDED_BY(mutex_);  ///< Without fallen_back and share.
 };
 
 }  // namespace octet

@@ -100,6 +100,7 @@ absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& o
   }
   if (StampOf(golden.file)) {
     OCTET_RETURN_IF_ERROR(CheckGolden(golden.file, *loaded.model, golden.floor));
+    loaded.held_to_golden = true;
   }
   loaded.load_time = Clock::Real().Now() - start;
   return loaded;

@@ -20,6 +20,7 @@ struct LoadedVariant {
   Nanoseconds load_time{0};
   /// Of one row, the least of a few runs; nothing when other extents are open.
   std::optional<Nanoseconds> run_time;
+  bool held_to_golden = false;  ///< There was an archive of answers, and it passed.
 };
 
 /// What a variant must answer before it is served.

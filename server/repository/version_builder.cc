@@ -62,11 +62,13 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
   return queue;
 }
 
-/// The precision that takes the least time for one row; nullopt when none was measured.
-std::optional<Precision> FastestOf(const ModelVersion& version) {
+/// The precision that takes the least time for one row, of those that an archive of answers was held against, and
+/// `exact`, which others are held to; nullopt when none was measured.
+std::optional<Precision> FastestOf(const ModelVersion& version, std::optional<Precision> exact) {
   const ServedVariant* fastest = nullptr;
   for (const ServedVariant& variant : version.variants) {
     if (!variant.ready() || !variant.run_time) continue;
+    if (!variant.held_to_golden && variant.precision != exact) continue;
     if (fastest == nullptr || *variant.run_time < *fastest->run_time) fastest = &variant;
   }
   return fastest == nullptr ? std::nullopt : std::optional(fastest->precision);
@@ -86,6 +88,7 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
                          MakeRecipes(signature, parts.config.wire));
   served.certificate = state.loaded.certificate;
   served.run_time = state.loaded.run_time;
+  served.held_to_golden = state.loaded.held_to_golden;
   served.queue = MakeQueue(parts, served, state.loaded.model, std::move(recipes));
   return absl::OkStatus();
 }
@@ -118,6 +121,8 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->labels = parts.labels;
   version->routing = parts.config.routing;
   version->statistics = parts.statistics;
+  version->events = parts.events;
+  version->ramp = parts.ramp;
   const Signature* reference = ReferenceSignature(parts.variants);
   if (reference != nullptr) version->signature = *reference;
   for (const auto& [precision, state] : parts.variants) {
@@ -167,22 +172,27 @@ void AddGuards(ModelVersion& version) {
     if (version.shadow != nullptr && version.routing.shadow->precision == precision) {
       for (const auto& [unused, pair] : version.shadow->pairs) pairs.push_back(pair);
     }
-    variant->guard = std::make_shared<VariantGuard>(variant->queue->target().name, rules,
-                                                    variant->metrics, std::move(pairs));
+    variant->guard = std::make_shared<VariantGuard>(
+        variant->queue->target().name, rules, variant->metrics, std::move(pairs), version.events);
   }
 }
 
 RouteTable MakeRoutes(const ModelVersion& version) {
+  const std::shared_ptr<ServedRamp>& ramp = version.ramp;
   std::vector<RouteCandidate> candidates;
   for (const ServedVariant& variant : version.variants) {
     RouteCandidate& candidate = candidates.emplace_back();
     candidate.precision = variant.precision;
     candidate.ready = variant.ready();
+    candidate.ramped = ramp != nullptr && variant.precision == ramp->rules().precision;
     if (variant.guard == nullptr) continue;
-    candidate.fallen_back = {variant.guard, &variant.guard->fallen_back()};
+    candidate.guard_share = {variant.guard, &variant.guard->share()};
   }
   RouteTable table = MakeRouteTable(version.routing, std::move(candidates));
-  if (version.routing.default_is_fastest) table.default_precision = FastestOf(version);
+  if (ramp != nullptr && ramp->rules().precision) table.ramp_share = {ramp, &ramp->share()};
+  if (version.routing.default_is_fastest) {
+    table.default_precision = FastestOf(version, DefaultPrecision(table));
+  }
   return table;
 }
 
@@ -223,9 +233,12 @@ std::string ReasonsOf(const ModelVersion& version) {
                       PrecisionName(*version.routes.default_precision));
     for (const ServedVariant& variant : version.variants) {
       if (!variant.ready() || !variant.run_time) continue;
-      reasons += Format(" {} takes {:.3f} ms", PrecisionName(variant.precision),
-                        std::chrono::duration<double, std::milli>(*variant.run_time).count());
+      reasons +=
+          Format(" {} takes {:.3f} ms{}", PrecisionName(variant.precision),
+                 std::chrono::duration<double, std::milli>(*variant.run_time).count(),
+                 variant.held_to_golden ? ", keeps to golden.npz;" : ", not held to golden.npz;");
     }
+    reasons.pop_back();
   }
   return reasons;
 }
@@ -235,6 +248,9 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
     VariantMetrics& metrics = *variant.metrics;
     metrics.ready.Set(variant.ready() ? 1 : 0);
     if (variant.guard == nullptr) metrics.guard_tripped.Set(0);
+    const bool ramped =
+        version.ramp != nullptr && version.ramp->Concerns(version.number, variant.precision);
+    metrics.ramp_share.Set(ramped ? version.ramp->share().load() : 0);
     const LoadedVariant& loaded = variants.at(variant.precision).loaded;
     if (loaded.model == nullptr) continue;
     const std::map<std::string, double> share = loaded.certificate.MacShare();

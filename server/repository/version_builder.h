@@ -34,6 +34,8 @@ struct VersionParts {
   const ModelConfig& config;
   ServerConfig::Batching batching;
   std::shared_ptr<VersionStatistics> statistics;
+  std::shared_ptr<TrafficEvents> events;
+  std::shared_ptr<ServedRamp> ramp;
   std::vector<std::string> labels;
   std::string capture_path;
   std::shared_ptr<SequenceStore> sequences = nullptr;  ///< Not null when config.state asks for it.

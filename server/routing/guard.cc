@@ -77,7 +77,12 @@ GuardStep Advance(const ModelConfig::Routing::Guard& rules, GuardState state,
                   GuardVerdict verdict) {
   if (verdict == GuardVerdict::kUndecided) return {state, std::nullopt};
   if (verdict == GuardVerdict::kBroken) {
-    const GuardState broken = {.tripped = true, .kept_in_a_row = 0};
+    GuardState broken = {.tripped = true, .shifts = state.shifts};
+    if (rules.action == ModelConfig::Routing::Guard::Action::kShift) {
+      if (broken.shifts == kMostShifts) return {broken, std::nullopt};
+      ++broken.shifts;
+      return {broken, GuardAction::kShift};
+    }
     if (state.tripped) return {broken, std::nullopt};
     const bool falls = rules.action == ModelConfig::Routing::Guard::Action::kFallBack;
     return {broken, falls ? GuardAction::kFallBack : GuardAction::kAlert};

@@ -39,18 +39,22 @@ struct GuardJudgement {
 /// Holds the window against the rules.
 GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts& facts);
 
-///     good --broken: alert or fall_back--> tripped --recover_windows kept in a row--> good
+///     good --broken: alert, fall_back or shift--> tripped --recover_windows kept in a row--> good
 ///
-/// A broken window starts the row anew, an undecided one leaves it as it is.
+/// A broken window starts the row anew, an undecided one leaves it as it is. With `shift` each broken window halves the
+/// weight once more, at most kMostShifts times: who has requests left can show that it recovered.
 struct GuardState {
   bool tripped = false;
   int kept_in_a_row = 0;
+  int shifts = 0;
   bool operator==(const GuardState&) const = default;
 };
 
+inline constexpr int kMostShifts = 5;
+
 /// What is to be done; the order of GuardActionLabel.
-enum class GuardAction : uint8_t { kAlert, kFallBack, kRecover };
-inline constexpr int kGuardActions = 3;
+enum class GuardAction : uint8_t { kAlert, kFallBack, kRecover, kShift };
+inline constexpr int kGuardActions = 4;
 
 /// The state after a window, and what changes with it.
 struct GuardStep {

@@ -58,11 +58,11 @@ uint64_t NameHash(const VersionShare& share) {
 }
 
 double WeightOf(const RouteCandidate& candidate) {
-  return candidate.is_offered() ? candidate.weight : 0;
+  return candidate.ready && !candidate.ramped ? candidate.weight * candidate.kept_share() : 0;
 }
 double WeightOf(const VersionShare& share) { return share.weight; }
 
-/// Rule 2; null when none has a weight.
+/// Rule 3; null when none has a weight.
 template <typename Candidate>
 const Candidate* ChooseByKey(std::span<const Candidate> candidates, std::string_view salt,
                              std::string_view key) {
@@ -82,7 +82,7 @@ const Candidate* ChooseByKey(std::span<const Candidate> candidates, std::string_
   return best;
 }
 
-/// Rule 3; null when none has a weight.
+/// Rule 4; null when none has a weight.
 template <typename Candidate>
 const Candidate* ChooseByDraw(std::span<const Candidate> candidates, double draw) {
   double sum = 0;
@@ -141,8 +141,20 @@ std::optional<Precision> DefaultPrecision(const RouteTable& table) {
     const auto first = std::ranges::find_if(kDefaultOrder, answers);
     return first == kDefaultOrder.end() ? std::nullopt : std::optional(*first);
   };
-  const auto offered = choose([](const RouteCandidate& one) { return one.is_offered(); });
+  const auto offered =
+      choose([](const RouteCandidate& one) { return one.is_offered() && !one.ramped; });
   return offered ? offered : choose([](const RouteCandidate& one) { return one.ready; });
+}
+
+bool TakesRamp(double share, std::string_view salt, std::string_view sticky_key, double& draw) {
+  // Another separator than ChooseByKey's: the rest of the keys are split as if there were no ramp.
+  const double place =
+      sticky_key.empty()
+          ? draw
+          : UnitInterval(MixBits(HashBytes(sticky_key, HashBytes("\xfe", HashBytes(salt)))));
+  if (place < share) return true;
+  if (share < 1 && sticky_key.empty()) draw = (draw - share) / (1 - share);
+  return false;
 }
 
 std::optional<int64_t> ChooseVersion(std::span<const VersionShare> shares, std::string_view salt,
@@ -155,12 +167,19 @@ std::optional<int64_t> ChooseVersion(std::span<const VersionShare> shares, std::
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts) {
   if (!facts.precision.empty()) return ChooseExplicit(table, facts.precision);
   const std::span<const RouteCandidate> candidates = table.candidates;
+  double draw = facts.draw;
+  const auto ramped = std::ranges::find(table.candidates, true, &RouteCandidate::ramped);
+  if (table.ramp_share != nullptr && ramped != table.candidates.end() && ramped->is_offered() &&
+      TakesRamp(table.ramp_share->load(), table.salt, facts.sticky_key, draw)) {
+    return Route{ramped->precision,
+                 facts.sticky_key.empty() ? RouteReason::kSplit : RouteReason::kSticky};
+  }
   if (table.has_split && !facts.sticky_key.empty()) {
     if (const auto* chosen = ChooseByKey(candidates, table.salt, facts.sticky_key))
       return Route{chosen->precision, RouteReason::kSticky};
   }
   if (table.has_split) {
-    if (const auto* chosen = ChooseByDraw(candidates, facts.draw))
+    if (const auto* chosen = ChooseByDraw(candidates, draw))
       return Route{chosen->precision, RouteReason::kSplit};
   }
   if (const auto chosen = DefaultPrecision(table)) return Route{*chosen, RouteReason::kDefault};

@@ -29,11 +29,13 @@ struct RouteCandidate {
   Precision precision = Precision::kFp32;
   bool ready = false;
   double weight = 0;  ///< Of the split; 0 without one.
-  /// True while its guard leaves its share to the others; null = never.
-  std::shared_ptr<const std::atomic<bool>> fallen_back = nullptr;
+  /// What its guard leaves of its weight, 0 .. 1; null = all of it.
+  std::shared_ptr<const std::atomic<double>> guard_share = nullptr;
+  bool ramped = false;  ///< It has the share of the ramp, and none of the split or the default.
 
-  /// True when the split or the default may choose it.
-  bool is_offered() const { return ready && (fallen_back == nullptr || !fallen_back->load()); }
+  double kept_share() const { return guard_share == nullptr ? 1 : guard_share->load(); }
+  /// True when the ramp, the split or the default may choose it.
+  bool is_offered() const { return ready && kept_share() > 0; }
 };
 
 /// What routing knows of a model version. Immutable but for what guards say; made anew when a
@@ -43,6 +45,7 @@ struct RouteTable {
   std::optional<Precision> default_precision;
   std::string salt;
   bool has_split = false;
+  std::shared_ptr<const std::atomic<double>> ramp_share = nullptr;  ///< Null without a ramp.
 };
 
 /// Makes the table of a version. `present` lists its precisions and whether each is ready.
@@ -62,19 +65,20 @@ struct Route {
 
 /// Chooses, in this order:
 /// 1. the precision that the request asks for;
-/// 2. with a split and a sticky key: the candidate with the largest score ln(u) / weight, where u
+/// 2. with a ramp: the precision that it brings in, as TakesRamp says; the rest goes on without it;
+/// 3. with a split and a sticky key: the candidate with the largest score ln(u) / weight, where u
 ///    in (0, 1] is a salted hash of key and precision. The same key always gets the same answer,
 ///    shares are proportional to the weights, and changing one weight moves only keys to or from
 ///    that precision;
-/// 3. with a split: in proportion to the weights, by `draw`;
-/// 4. the configured default; else the first ready one of fp32, bf16, fp16, int8, int8-dynamic.
-/// In 2 and 3 only ready precisions of weight > 0 take part: a broken one, or one that its guard let
-/// fall back, leaves its share to the others. In 4 one that fell back answers only when nobody
-/// else can.
+/// 4. with a split: in proportion to the weights, by `draw`;
+/// 5. the configured default; else the first ready one of fp32, bf16, fp16, int8, int8-dynamic.
+/// In 2, 3 and 4 only ready precisions of weight > 0 take part: a broken one, or one that its guard let
+/// fall back, leaves its share to the others; of one that a guard shifts the weight is its share's part. In 5 one that
+/// fell back or comes in by a ramp answers only when nobody else can.
 ///
 /// Errors: INVALID_ARGUMENT for a precision name that does not exist; NOT_FOUND for one that the
 /// model does not have; UNAVAILABLE for one that is not ready, or when none is.
-/// Source of 2: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
+/// Source of 3: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
 
 /// A version that can answer, and its weight, > 0.
@@ -83,12 +87,16 @@ struct VersionShare {
   double weight = 0;
 };
 
-/// Chooses a version by rule 2 where there is a sticky key, else by rule 3, each independent of how the precision is
+/// True when a request is among the ramped's `share`: its key's place in [0, 1), which does not change, or its draw
+/// lies below it, so that a rising share moves keys one way alone. Else `draw` becomes uniform in [0, 1) once more.
+bool TakesRamp(double share, std::string_view salt, std::string_view sticky_key, double& draw);
+
+/// Chooses a version by rule 3 where there is a sticky key, else by rule 4, each independent of how the precision is
 /// chosen. nullopt of none.
 std::optional<int64_t> ChooseVersion(std::span<const VersionShare> shares, std::string_view salt,
                                      std::string_view sticky_key, double draw);
 
-/// The precision that rule 4 chooses; nullopt when none is ready.
+/// The precision that rule 5 chooses; nullopt when none is ready.
 std::optional<Precision> DefaultPrecision(const RouteTable& table);
 
 }  // namespace octet

@@ -6,6 +6,7 @@ usage: status_page_test.py OCTET
 
 import re
 import sys
+import time
 import unittest
 import urllib.request
 
@@ -22,6 +23,8 @@ ROUTING = """routing:
 """
 PRECISIONS = "Precisions since their traffic was last changed"
 SHADOW = "Shadow copies against the answers"
+EVENTS = "What guards and ramps did"
+BACK = 'model="glyphs",version="1",precision="int8",action="back"'
 
 
 def setUpModule():
@@ -67,6 +70,32 @@ class StatusPageTest(unittest.TestCase):
             (pair,) = rows(document.tables[SHADOW]).values()
             self.assertEqual(pair["compared"], str(answered))
             print(precisions, pair)
+
+    def test_what_a_guard_and_a_ramp_did_is_listed(self):
+        routing = """routing:
+  shadow: {precision: int8, against: fp32, percent: 100}
+  guard: {int8: {agreement_percent: 99, window_seconds: 1, min_samples: 5}}
+  ramp: {precision: int8, steps: [10, 100], hold_seconds: 600}
+"""
+        with Served(OCTET, routing, lambda version: served_glyphs.spoil(version / "int8.onnx")) as served:
+            end = time.monotonic() + 60
+            while served.metrics()["octet_ramp_actions_total", BACK] == 0:
+                self.assertLess(time.monotonic(), end)
+                served.ask_all(REQUESTS)
+            document, messages = opened(f"http://{served.server.http}/")
+            self.assertEqual(messages, [])
+            table = document.tables[EVENTS]
+            self.assertEqual(table[0], ["time", "whom", "action", "reason"])
+            happened = {action: (whom, reason) for _, whom, action, reason in table[1:]}
+            self.assertEqual(happened["guard alert"][0], "glyphs/1/int8")
+            self.assertRegex(happened["guard alert"][1], r"^agreement \d+\.\d+ % < 99 %$")
+            self.assertEqual(happened["ramp back"][0], "glyphs: int8")
+            self.assertIn(happened["guard alert"][1], happened["ramp back"][1])
+            self.assertEqual(rows(document.tables[PRECISIONS])["int8"]["share"], "0.0 %")
+            log = served.server.log.read_text()
+            self.assertRegex(log, r"event=guard_action variant=glyphs/1/int8 action=alert")
+            self.assertRegex(log, r"event=ramp_action model=glyphs ramped=int8 action=back")
+            print(table)
 
     def test_a_hostile_name_is_a_name(self):
         name = "<img src=x onerror=document.title='owned'>"

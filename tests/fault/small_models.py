@@ -92,7 +92,11 @@ class Caller:
 
     def ask(self, model, timeout=30):
         """Returns the factor of the model that answered. grpc.RpcError when none did."""
-        response = self.stub.ModelInfer(self.request(model), timeout=timeout)
+        return self.factor(self.stub.ModelInfer(self.request(model), timeout=timeout))
+
+    @staticmethod
+    def factor(response):
+        """Returns the factor of the model whose answer this is."""
         return float(numpy.frombuffer(response.raw_output_contents[0], numpy.float32)[0])
 
     def index(self):

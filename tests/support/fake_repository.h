@@ -43,6 +43,7 @@ class FakeRepository final : public ModelRepository {
     version->wire = std::move(wire);
     version->routing = routing;
     version->statistics = std::make_shared<VersionStatistics>();
+    version->events = std::make_shared<TrafficEvents>();
     for (const auto& [precision, model] : models) {
       ServedVariant variant;
       variant.precision = precision;

@@ -164,7 +164,7 @@ TEST(ModelConfigTest, BadGuardsAreRefused) {
               HasSubstr("model.yaml:2:33: routing.guard.int8.error_percent: expected 0 .. 100, got "
                         "101"));
   EXPECT_THAT(ErrorOf("routing: {guard: {int8: {p99_us: 5, action: stop}}}"),
-              HasSubstr("routing.guard.int8.action: expected one of alert, fall_back; got "
+              HasSubstr("routing.guard.int8.action: expected one of alert, fall_back, shift; got "
                         "\"stop\""));
   EXPECT_THAT(ErrorOf("routing: {guard: {int8: {window_seconds: 5}}}"),
               HasSubstr("routing.guard.int8: no rule, expected agreement_percent, "));
@@ -220,6 +220,38 @@ TEST(ModelConfigTest, SharesOfVersionsAreChecked) {
               HasSubstr("routing.versions.latest: a version: expected"));
   EXPECT_THAT(ErrorOf("versions: {specific: [1]}\nrouting: {versions: {3: 5}}"),
               HasSubstr("model.yaml: routing.versions.3: not among `versions.specific`"));
+}
+
+TEST(ModelConfigTest, ARampNeedsSomebodyWhoConsents) {
+  const auto config = ParseModelConfig(
+      "routing: {guard: {int8: {p99_us: 9}}, ramp: {precision: int8, steps: [1, 50]}}",
+      "model.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->routing.ramp->steps, ElementsAre(1, 50));
+  EXPECT_EQ(config->routing.ramp->hold_seconds, 300);
+  const std::string guard = "guard: {int8: {p99_us: 9}}";
+  EXPECT_THAT(ErrorOf("routing: {ramp: {precision: int8}}"),
+              HasSubstr("model.yaml: routing.ramp: needs a guard that consents"));
+  EXPECT_THAT(ErrorOf("routing: {ramp: {hold_seconds: 5}}"),
+              HasSubstr("give one of precision and version"));
+  EXPECT_THAT(ErrorOf("routing: {" + guard + ", ramp: {precision: int8, steps: [5, 5]}}"),
+              HasSubstr("steps: expected rising shares up to 100"));
+  EXPECT_THAT(ErrorOf("routing: {" + guard + ", split: {int8: 1}, ramp: {precision: int8}}"),
+              HasSubstr("its share comes from the ramp"));
+  EXPECT_THAT(ErrorOf("routing: {" + guard + ", ramp: {version: 4}}"),
+              HasSubstr("routing.versions must name who answers the rest"));
+  EXPECT_THAT(ErrorOf("routing: {" + guard + ", default: fp32, ramp: {precision: int9}}"),
+              HasSubstr("routing.ramp.precision: expected one of"));
+  EXPECT_THAT(ErrorOf("routing: {guard: {int8: {p99_us: 9, action: shift}}}"),
+              HasSubstr("shift lowers a weight, expected routing.split.int8"));
+}
+
+TEST(ModelConfigTest, ASplitOfARolloutEndsTheRampOfAPrecision) {
+  const auto config = ApplyRollout(
+      *ParseModelConfig("routing: {guard: {int8: {p99_us: 9}}, ramp: {precision: int8}}", "m"),
+      *ParseModelConfig("routing: {split: {fp32: 99, int8: 1}}", "r"), "r");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_FALSE(config->routing.ramp.has_value());
 }
 
 TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/tensor/npz_writer.h"
 #include "engine/tensor/status.h"
 #include "server/scheduling/batch_runner.h"
 #include "server/scheduling/dispatcher.h"
@@ -249,6 +250,12 @@ TEST_F(ModelRepositoryTest, AutoTakesTheFastestThatIsServed) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   folder_.Write("net/1/bf16.onnx", ScalingModel(2));
   folder_.Write("net/model.yaml", "routing: {default: auto}");
+  const std::vector<float> x = {1, 2, 3, 4};
+  const std::vector<float> y = {2, 4, 6, 8};
+  ASSERT_TRUE(WriteNpz(folder_.path("net/1/golden.npz"),
+                       std::vector<NpzArray>{{"x", {{x.data(), {DType::kF32, {1, 4}}}}},
+                                             {"y", {{y.data(), {DType::kF32, {1, 4}}}}}})
+                  .ok());
   Open();
   const auto version = *repository_->Find("net", "");
   const auto fp32 = version->Find(Precision::kFp32)->run_time;
@@ -257,7 +264,13 @@ TEST_F(ModelRepositoryTest, AutoTakesTheFastestThatIsServed) {
   const Precision faster = *bf16 < *fp32 ? Precision::kBf16 : Precision::kFp32;
   EXPECT_EQ(DefaultPrecision(version->routes), faster);
   EXPECT_THAT(repository_->Index(true)[0].reason,
-              HasSubstr(Format("default {}: fp32 takes ", PrecisionName(faster))));
+              AllOf(HasSubstr(Format("default {}: fp32 takes ", PrecisionName(faster))),
+                    HasSubstr(" ms, keeps to golden.npz; bf16 takes ")));
+  // Without answers to hold it to, nothing says that the faster one is as good.
+  folder_.Remove("net/1/golden.npz");
+  PollTwice();
+  EXPECT_EQ(DefaultPrecision((*repository_->Find("net", ""))->routes), Precision::kFp32);
+  EXPECT_THAT(repository_->Index(true)[0].reason, HasSubstr(", not held to golden.npz"));
 }
 
 TEST_F(ModelRepositoryTest, VersionsHaveOtherNames) {
@@ -276,6 +289,70 @@ TEST_F(ModelRepositoryTest, VersionsHaveOtherNames) {
   folder_.Write("net/model.yaml", "versions: {all: true}\nversion_labels: {stable: 4}");
   PollTwice();
   EXPECT_EQ(Ask("net", Precision::kFp32, "stable"), 4);
+}
+
+TEST_F(ModelRepositoryTest, VersionsShareTheTrafficThatNamesNone) {
+  folder_.Write("net/2/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/3/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/4/fp32.onnx", ScalingModel(4));
+  folder_.Write("net/4/bf16.onnx", ScalingModel(4));
+  folder_.Write("net/model.yaml", "routing: {versions: {3: 90, 4: 10}}");
+  Open();
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/3 READY", "net/4 READY"));
+  const auto share = [this](RouteFacts facts) {
+    return (*repository_->FindShare("net", facts))->number;
+  };
+  EXPECT_EQ(share({.draw = 0.89}), 3);
+  EXPECT_EQ(share({.draw = 0.91}), 4);
+  EXPECT_EQ(share({.sticky_key = "a", .draw = 0.1}), share({.sticky_key = "a", .draw = 0.9}));
+  EXPECT_EQ(share({.precision = "bf16", .draw = 0}), 4) << "3 has no bf16";
+  folder_.Remove("net/4/fp32.onnx");
+  folder_.Remove("net/4/bf16.onnx");
+  PollTwice();
+  EXPECT_EQ(share({.draw = 0.99}), 3) << "4 is not ready";
+  EXPECT_EQ(repository_->FindShare("nett", {}).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelRepositoryTest, ARampBringsAVersionInAndAReloadDoesNotBeginItAnew) {
+  const std::string routing =
+      "routing: {versions: {3: 1}, guard: {fp32: {error_percent: 1}},\n"
+      "          ramp: {version: 4, steps: [20, 100]}}\n";
+  folder_.Write("net/3/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/4/fp32.onnx", ScalingModel(4));
+  folder_.Write("net/model.yaml", routing);
+  Open();
+  const auto share = [this](double draw) {
+    return (*repository_->FindShare("net", {.draw = draw}))->number;
+  };
+  EXPECT_EQ(share(0.19), 4);
+  EXPECT_EQ(share(0.21), 3);
+  const auto ramp = (*repository_->Find("net", "4"))->ramp;
+  ASSERT_NE(ramp, nullptr);
+  EXPECT_TRUE(ramp->Concerns(4, Precision::kFp32));
+  EXPECT_FALSE(ramp->Concerns(3, Precision::kFp32));
+  folder_.Write("net/model.yaml", routing + "batching: {max_queue_requests: 7}");
+  PollTwice();
+  EXPECT_EQ((*repository_->Find("net", "4"))->ramp, ramp);
+  folder_.Write("net/4/fp32.onnx", ScalingModel(5));
+  PollTwice();
+  EXPECT_NE((*repository_->Find("net", "4"))->ramp, ramp) << "another model";
+  folder_.Write("net/model.yaml", "routing: {versions: {3: 1}}");
+  PollTwice();
+  EXPECT_EQ((*repository_->Find("net", ""))->ramp, nullptr);
+  EXPECT_EQ(share(0.1), 3);
+}
+
+TEST_F(ModelRepositoryTest, ARampOfAPrecisionIsTheRoutes) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  folder_.Write(
+      "net/model.yaml",
+      "routing: {guard: {bf16: {error_percent: 1}}, ramp: {precision: bf16, steps: [5]}}");
+  Open();
+  const RouteTable& routes = (*repository_->Find("net", ""))->routes;
+  EXPECT_EQ(ChoosePrecision(routes, {.draw = 0.04})->precision, Precision::kBf16);
+  EXPECT_EQ(ChoosePrecision(routes, {.draw = 0.06})->precision, Precision::kFp32);
+  EXPECT_EQ(DefaultPrecision(routes), Precision::kFp32);
 }
 
 TEST_F(ModelRepositoryTest, RolloutYamlMovesTrafficUntilItIsGone) {

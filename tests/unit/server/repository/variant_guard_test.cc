@@ -16,7 +16,8 @@ class VariantGuardTest : public ::testing::Test {
     rules.window_seconds = 10;
     rules.min_samples = 10;
     rules.recover_windows = 2;
-    guard_ = std::make_unique<VariantGuard>("net/1/int8", rules, metrics_, std::vector{pair_});
+    guard_ =
+        std::make_unique<VariantGuard>("net/1/int8", rules, metrics_, std::vector{pair_}, events_);
     guard_->Look(clock_.Now());
   }
   static Rules Agreement(Rules::Action action = Rules::Action::kFallBack) {
@@ -41,6 +42,7 @@ class VariantGuardTest : public ::testing::Test {
   FakeClock clock_;
   std::shared_ptr<VariantMetrics> metrics_ = std::make_shared<VariantMetrics>();
   std::shared_ptr<ShadowMetrics> pair_ = std::make_shared<ShadowMetrics>();
+  std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
   std::unique_ptr<VariantGuard> guard_;
 };
 
@@ -67,6 +69,31 @@ TEST_F(VariantGuardTest, FallsBackAndRecoversByWhatEachWindowSaw) {
   EXPECT_EQ(metrics_->guard_tripped.value(), 0);
   EXPECT_EQ(Actions(GuardAction::kRecover), 1U);
   EXPECT_EQ(Actions(GuardAction::kFallBack), 1U);
+  const std::vector<TrafficEvent> events = events_->Read();
+  ASSERT_EQ(events.size(), 2U);
+  EXPECT_EQ(events[0].who, "net/1/int8");
+  EXPECT_EQ(events[0].action, "guard fall_back");
+  EXPECT_EQ(events[0].reason, "agreement 90.00 % < 95 %");
+  EXPECT_EQ(events[1].action, "guard recover");
+}
+
+TEST_F(VariantGuardTest, AShiftHalvesTheShareWithEachBrokenWindow) {
+  Guard(Agreement(Rules::Action::kShift));
+  for (const double share : {0.5, 0.25, 0.125}) {
+    Rows(0, 100);
+    End();
+    EXPECT_EQ(guard_->share(), share);
+  }
+  EXPECT_FALSE(guard_->fallen_back());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1);
+  EXPECT_EQ(Actions(GuardAction::kShift), 3U);
+  for (int window = 0; window < 2; ++window) {
+    EXPECT_EQ(guard_->share(), 0.125);
+    Rows(100, 100);
+    End();
+  }
+  EXPECT_EQ(guard_->share(), 1);
+  EXPECT_EQ(Actions(GuardAction::kRecover), 1U);
 }
 
 TEST_F(VariantGuardTest, RecoversWithoutRequestsOfItsOwn) {

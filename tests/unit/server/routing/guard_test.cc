@@ -81,7 +81,7 @@ std::string Actions(const Rules& rules, std::string_view verdicts) {
                                    : verdict == 'K' ? GuardVerdict::kKept
                                                     : GuardVerdict::kUndecided);
     state = step.state;
-    actions += step.action ? "afr"[static_cast<size_t>(*step.action)] : '-';
+    actions += step.action ? "afrs"[static_cast<size_t>(*step.action)] : '-';
   }
   return actions;
 }
@@ -97,6 +97,9 @@ TEST(GuardTest, ItActsOnceAndRecoversAfterWindowsInARow) {
   EXPECT_EQ(Actions(rules, "BKKKB"), "a--ra");
   rules.action = Rules::Action::kFallBack;
   EXPECT_EQ(Actions(rules, "BKKKBKKK"), "f--rf--r");
+  rules.action = Rules::Action::kShift;
+  EXPECT_EQ(Actions(rules, "BBKBKKKB"), "ss-s--rs");
+  EXPECT_EQ(Actions(rules, "BBBBBBB"), "sssss--") << "a 32nd is the least";
 }
 
 TEST(GuardTest, WithoutRecoveryALoadAloneBringsItBack) {

@@ -186,34 +186,81 @@ TEST(StickyRoutingTest, SimilarKeysAreIndependent) {
 TEST(RoutingTest, WhatItsGuardLetFallBackLeavesItsShareAndAnswersWhenAsked) {
   ModelConfig::Routing config;
   config.split = {{Precision::kFp32, 1}, {Precision::kInt8, 99}};
-  const auto fallen_back = std::make_shared<std::atomic<bool>>(false);
-  const RouteTable table = MakeRouteTable(
-      config, {{.precision = Precision::kFp32, .ready = true},
-               {.precision = Precision::kInt8, .ready = true, .fallen_back = fallen_back}});
+  const auto kept = std::make_shared<std::atomic<double>>(1);
+  const RouteTable table =
+      MakeRouteTable(config, {{.precision = Precision::kFp32, .ready = true},
+                              {.precision = Precision::kInt8, .ready = true, .guard_share = kept}});
   const auto chosen = [&](RouteFacts facts) { return ChoosePrecision(table, facts)->precision; };
   EXPECT_EQ(chosen({.draw = 0.5}), Precision::kInt8);
-  *fallen_back = true;
+  *kept = 0;
   EXPECT_EQ(chosen({.draw = 0.5}), Precision::kFp32);
   EXPECT_EQ(chosen({.draw = 0.999}), Precision::kFp32);
   for (const char* key : {"a", "b", "c", "d"}) {
     EXPECT_EQ(chosen({.sticky_key = key}), Precision::kFp32);
   }
   EXPECT_EQ(chosen({.precision = "int8"}), Precision::kInt8);
-  *fallen_back = false;
+  *kept = 1;
   EXPECT_EQ(chosen({.draw = 0.5}), Precision::kInt8);
 }
 
 TEST(RoutingTest, ADefaultThatFellBackAnswersWhenNobodyElseCan) {
   ModelConfig::Routing config;
   config.default_precision = Precision::kInt8;
-  const auto fallen_back = std::make_shared<std::atomic<bool>>(true);
-  const RouteCandidate int8 = {
-      .precision = Precision::kInt8, .ready = true, .fallen_back = fallen_back};
+  const auto kept = std::make_shared<std::atomic<double>>(0);
+  const RouteCandidate int8 = {.precision = Precision::kInt8, .ready = true, .guard_share = kept};
   const RouteTable both =
       MakeRouteTable(config, {{.precision = Precision::kBf16, .ready = true}, int8});
   EXPECT_EQ(ChoosePrecision(both, {})->precision, Precision::kBf16);
   const RouteTable alone = MakeRouteTable(config, {{.precision = Precision::kBf16}, int8});
   EXPECT_EQ(ChoosePrecision(alone, {})->precision, Precision::kInt8);
+}
+
+TEST(RoutingTest, AShiftedWeightIsThePartThatItsGuardLeaves) {
+  ModelConfig::Routing config;
+  config.split = {{Precision::kFp32, 1}, {Precision::kInt8, 1}};
+  const auto kept = std::make_shared<std::atomic<double>>(0.25);
+  const RouteTable table =
+      MakeRouteTable(config, {{.precision = Precision::kFp32, .ready = true},
+                              {.precision = Precision::kInt8, .ready = true, .guard_share = kept}});
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0.79})->precision, Precision::kFp32);
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0.81})->precision, Precision::kInt8);
+  EXPECT_NEAR(StickyShares(table)[Precision::kInt8], 0.2, 0.005);
+}
+
+TEST(RoutingTest, ARampTakesItsShareAndTheRestIsSplitAsBefore) {
+  ModelConfig::Routing config;
+  config.split = {{Precision::kFp32, 3}, {Precision::kBf16, 1}};
+  const auto share = std::make_shared<std::atomic<double>>(0.2);
+  RouteTable table =
+      MakeRouteTable(config, {{.precision = Precision::kFp32, .ready = true},
+                              {.precision = Precision::kBf16, .ready = true},
+                              {.precision = Precision::kInt8, .ready = true, .ramped = true}});
+  const RouteTable without = table;
+  table.ramp_share = share;
+  std::map<Precision, double> drawn;
+  for (int i = 0; i < kRequests; ++i) {
+    const double draw = static_cast<double>(i) / kRequests;
+    drawn[ChoosePrecision(table, {.draw = draw})->precision] += 1.0 / kRequests;
+  }
+  EXPECT_NEAR(drawn[Precision::kInt8], 0.2, 1e-4);
+  EXPECT_NEAR(drawn[Precision::kFp32], 0.6, 1e-4);
+  std::vector<int> in;
+  for (int user = 0; user < 10'000; ++user) {
+    if (Sticky(table, user) == Precision::kInt8)
+      in.push_back(user);
+    else
+      EXPECT_EQ(Sticky(table, user), Sticky(without, user));
+  }
+  EXPECT_NEAR(static_cast<double>(in.size()), 2000, 150);
+  *share = 0.4;
+  for (const int user : in) EXPECT_EQ(Sticky(table, user), Precision::kInt8) << "nobody goes back";
+  *share = 1;
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0.999})->precision, Precision::kInt8);
+  *share = 0;
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0})->precision, Precision::kFp32);
+  *share = 1;
+  table.candidates[2].ready = false;
+  EXPECT_EQ(ChoosePrecision(table, {.draw = 0.1})->precision, Precision::kFp32);
 }
 
 const std::vector<VersionShare> kVersions = {{3, 90}, {4, 10}};

@@ -1,0 +1,64 @@
+// A ramp at work: looks at the guards, holds the share that routing reads, and remembers where it is.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+#include "server/repository/traffic_events.h"
+#include "server/routing/ramp.h"
+
+namespace octet {
+
+struct ModelVersion;
+struct ServedVariant;
+
+/// The ramp of a model. Goes through reloads that change neither its rules nor the ramped's files, and through restarts:
+/// each step is written to a file that the next process goes on with. What the guards said is not; they must consent
+/// anew. A file that cannot be written is an event, and a restart then begins at the first step.
+/// Thread-safety: one thread calls Look; the rest may be read by others.
+class ServedRamp {
+ public:
+  /// `identity` is a line that tells this ramp from another; the file is that of the same one, or is written anew.
+  ServedRamp(std::string model, ModelConfig::Routing::Ramp rules, std::string identity,
+             std::string file, std::shared_ptr<TrafficEvents> events, int64_t now_ms);
+
+  const ModelConfig::Routing::Ramp& rules() const { return rules_; }
+  const std::string& identity() const { return identity_; }
+  /// Of the traffic, 0 .. 1.
+  const std::atomic<double>& share() const { return share_; }
+  RampState state() const;
+  /// True of the variants that the ramp brings in.
+  bool Concerns(int64_t version, Precision precision) const;
+
+  /// Advances by what the guards of the ramped variants have said. Each action is an event and counted.
+  void Look(std::span<const ServedVariant* const> ramped, int64_t now_ms);
+
+ private:
+  RampFacts Read(std::span<const ServedVariant* const> ramped);
+  void Save() const;
+  void Act(RampAction action, const RampFacts& facts);
+
+  const std::string model_;
+  const ModelConfig::Routing::Ramp rules_;
+  const std::string identity_;
+  const std::string file_;
+  const std::shared_ptr<TrafficEvents> events_;
+  std::atomic<double> share_{0};
+  uint64_t kept_before_ = 0;  ///< Windows that were over when the step began.
+  uint64_t broken_before_ = 0;
+  bool looked_ = false;
+  mutable absl::Mutex mutex_;
+  RampState state_ ABSL_GUARDED_BY(mutex_);
+};
+
+/// Looks at every ramp of these versions, once each.
+void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, int64_t now_ms);
+
+}  // namespace octet

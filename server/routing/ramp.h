@@ -1,0 +1,56 @@
+// How the server itself moves traffic to a precision or a version step by step: a pure function of what was seen.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "config/model_config.h"
+
+namespace octet {
+
+/// Where a ramp is:
+///
+///     step 0 --held, and a window kept--> step 1 ... --> the last step, which stays
+///        +-------------------+-- a rule broken --> stopped: no share, until it begins anew
+struct RampState {
+  size_t step = 0;
+  int64_t began_ms = 0;  ///< The step, since the epoch.
+  bool stopped = false;
+  bool operator==(const RampState&) const = default;
+};
+
+/// What the guards of the ramped have said since the step began.
+struct RampFacts {
+  uint64_t kept_windows = 0;
+  uint64_t broken_windows = 0;
+  std::string last_broken;
+};
+
+/// What is done; also the label of the metric that counts it.
+enum class RampAction : uint8_t { kForward, kBack };
+
+struct RampStep {
+  RampState state;
+  std::optional<RampAction> action;
+};
+
+/// The state after a look. A broken window takes the whole share back at once. A step is held for hold_seconds at
+/// least, and until one window since then kept to every rule: what was not seen, for want of samples or because the
+/// ramped is not ready, is no consent. A clock that was set back holds.
+RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,
+                     const RampFacts& facts, int64_t now_ms);
+
+/// The ramped's share of the traffic, 0 .. 1.
+double RampShare(const ModelConfig::Routing::Ramp& rules, const RampState& state);
+
+/// "int8" or "version 4".
+std::string RampedName(const ModelConfig::Routing::Ramp& rules);
+
+/// The state as a line of text, and back; nullopt when that is not what it is or does not fit the rules.
+std::string RampStateText(const RampState& state);
+std::optional<RampState> ParseRampState(std::string_view text,
+                                        const ModelConfig::Routing::Ramp& rules);
+
+}  // namespace octet

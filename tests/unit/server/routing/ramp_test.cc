@@ -1,0 +1,60 @@
+#include "server/routing/ramp.h"
+
+#include <gtest/gtest.h>
+
+namespace octet {
+namespace ramp_test {
+
+using Rules = ModelConfig::Routing::Ramp;
+
+Rules Steps() {
+  Rules rules;
+  rules.precision = Precision::kInt8;
+  rules.steps = {1, 5, 25, 100};
+  rules.hold_seconds = 60;
+  return rules;
+}
+
+constexpr int64_t kBegan = 1'700'000'000'000;
+constexpr RampFacts kNothing;
+
+TEST(RampTest, AStepIsHeldForItsTimeAndUntilTheGuardConsents) {
+  const RampState first = {.began_ms = kBegan};
+  const RampFacts kept = {.kept_windows = 1};
+  EXPECT_EQ(AdvanceRamp(Steps(), first, kept, kBegan + 59'999).state, first);
+  EXPECT_EQ(AdvanceRamp(Steps(), first, kNothing, kBegan + 3'600'000).state, first)
+      << "without a window that was kept nothing is known";
+  EXPECT_EQ(AdvanceRamp(Steps(), first, kept, kBegan - 1).state, first) << "the clock was set back";
+  const RampStep step = AdvanceRamp(Steps(), first, kept, kBegan + 60'000);
+  EXPECT_EQ(step.action, RampAction::kForward);
+  EXPECT_EQ(step.state, (RampState{.step = 1, .began_ms = kBegan + 60'000}));
+}
+
+TEST(RampTest, ABrokenWindowTakesTheShareBackForGood) {
+  const RampState third = {.step = 2, .began_ms = kBegan};
+  EXPECT_EQ(RampShare(Steps(), third), 0.25);
+  const RampStep step =
+      AdvanceRamp(Steps(), third, {.kept_windows = 9, .broken_windows = 1}, kBegan);
+  EXPECT_EQ(step.action, RampAction::kBack);
+  EXPECT_EQ(RampShare(Steps(), step.state), 0);
+  EXPECT_EQ(AdvanceRamp(Steps(), step.state, {.kept_windows = 9}, kBegan + 600'000).action,
+            std::nullopt);
+}
+
+TEST(RampTest, TheLastStepStaysAndIsStillWatched) {
+  const RampState last = {.step = 3, .began_ms = kBegan};
+  EXPECT_EQ(RampShare(Steps(), last), 1);
+  EXPECT_EQ(AdvanceRamp(Steps(), last, {.kept_windows = 9}, kBegan + 600'000).state, last);
+  EXPECT_EQ(AdvanceRamp(Steps(), last, {.broken_windows = 1}, kBegan).action, RampAction::kBack);
+}
+
+TEST(RampTest, AStateCanBeWrittenAndReadAgain) {
+  const RampState state = {.step = 2, .began_ms = kBegan, .stopped = true};
+  EXPECT_EQ(ParseRampState(RampStateText(state), Steps()), state);
+  for (const char* text : {"", "2", "2 x 0", "4 5 0", "-1 5 0", "2 5 7"}) {
+    EXPECT_EQ(ParseRampState(text, Steps()), std::nullopt) << text;
+  }
+}
+
+}  // namespace ramp_test
+}  // namespace octet
