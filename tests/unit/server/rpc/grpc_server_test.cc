@@ -59,7 +59,7 @@ TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {
   EXPECT_EQ(response.version(), "1.2.3");
   EXPECT_THAT(response.extensions(),
               ElementsAre("binary_tensor_data", "classification", "logging", "model_repository",
-                          "model_configuration", "parameters", "statistics"));
+                          "model_configuration", "parameters", "sequence", "statistics"));
 }
 
 TEST_F(GrpcServerTest, DescribesAModel) {

@@ -195,8 +195,6 @@ TEST_F(SequenceTest, ManySequencesShareABatchAndEachKeepsItsOrder) {
   auto blocked = Block();
   constexpr int64_t kSequences = 4;
   constexpr int kSteps = 3;
-  std::vector<std::unique_ptr<Blocked>> calls;
-  std::vector<std::vector<float>> sums(kSequences, std::vector<float>(kSteps));
   grpc::ClientContext context;
   auto stream = stub_->ModelStreamInfer(&context);
   for (int step = 0; step < kSteps; ++step) {
@@ -206,7 +204,10 @@ TEST_F(SequenceTest, ManySequencesShareABatchAndEachKeepsItsOrder) {
       ASSERT_TRUE(stream->Write(request));
     }
   }
-  while (dispatcher_.queued() < kSequences) std::this_thread::yield();
+  constexpr double kBehind = kSequences * (kSteps - 1);
+  while (dispatcher_.queued() < kSequences || counts_->waiting.value() < kBehind) {
+    std::this_thread::yield();
+  }
   const int64_t before = repository_.observer()->batches;
   Release();
   for (int step = 0; step < kSteps; ++step) {
