@@ -66,6 +66,10 @@ absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
   const bool is_answer = experiments != answer.end() && experiments->is_array() &&
                          !experiments->empty() && experiments->back().contains("precisions") &&
                          experiments->back().contains("version");
+  if (is_answer && experiments->back().at("precisions").empty()) {
+    return InvalidArgument(
+        "a pipeline has no precisions of its own: roll out the models of its steps");
+  }
   if (is_answer) return experiments->back();
   return Internal("what answers /v2/models/.../experiments is no octet server");
 }

@@ -118,7 +118,10 @@ absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository
                                                            std::string_view model) {
   OCTET_ASSIGN_OR_RETURN(const auto versions, repository.List(model, ""));
   Json experiments = Json::array();
-  for (const auto& version : versions) experiments.push_back(DescribeExperiment(*version));
+  for (const auto& version : versions) {
+    if (model.empty() && version->pipeline != nullptr) continue;  // nothing is compared in it
+    experiments.push_back(DescribeExperiment(*version));
+  }
   return Json{{"experiments", std::move(experiments)}};
 }
 

@@ -10,7 +10,8 @@
 
 namespace octet {
 
-/// The experiments of every version of a model that answers, of all models when `model` is empty:
+/// The experiments of every version of a model that answers, of all models but pipelines when `model` is empty; one of a pipeline
+/// has no precisions:
 ///
 ///     {"experiments": [{"model": "net", "version": "1", "started_ms": 1700000000000, "baseline": "fp32",
 ///       "precisions": [{"precision": "int8", "ready": true, "weight": 10, "drawn": 100, "sticky": 0,

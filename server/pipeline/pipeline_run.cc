@@ -51,6 +51,12 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   /// Checks what the step reads, chooses its precision and submits it.
   absl::Status TrySubmit(size_t index);
   absl::Status Check(const PipelineStep& step, InferenceRequest& part) const;
+  /// A tensor of another step that does not fit is not the client's mistake: FAILED_PRECONDITION that names the step.
+  absl::Status Blame(const PipelineSource& source, const absl::Status& status) const;
+  bool failed() {
+    absl::MutexLock lock(&mutex_);
+    return !status_.ok();
+  }
   /// A step is over: starts those that waited for it alone, or ends the request.
   void Finished(size_t index, const absl::Status& status, const RequestTimings& timings);
   void End();
@@ -88,21 +94,32 @@ void PipelineRun::Start() {
 void PipelineRun::Submit(size_t index) {
   absl::Status status;
   try {
-    status = TrySubmit(index);
+    status = failed() ? absl::CancelledError("another step failed") : TrySubmit(index);
   } catch (const std::bad_alloc&) {
     status = absl::ResourceExhaustedError("out of memory for a request");
   }
   if (!status.ok()) Finished(index, status, {});
 }
 
+absl::Status PipelineRun::Blame(const PipelineSource& source, const absl::Status& status) const {
+  if (status.ok() || !source.step) return status;
+  return MakeError(absl::StatusCode::kFailedPrecondition, "what step \"{}\" gave does not fit: {}",
+                   pipeline_.steps[*source.step].name, Message(status));
+}
+
 absl::Status PipelineRun::Check(const PipelineStep& step, InferenceRequest& part) const {
+  PipelineSource of_rows;  // a step that gave an input, where one did
   for (size_t i = 0; i < part.inputs.size(); ++i) {
     const ConstTensorView& view = part.inputs[i];
     const Shape& shape = view.shape();
-    OCTET_RETURN_IF_ERROR(CheckInput(step.signature.inputs[i], step.recipes[i], view.dtype(),
-                                     {shape.begin(), shape.end()}, view.bytes()));
+    const absl::Status status = CheckInput(step.signature.inputs[i], step.recipes[i], view.dtype(),
+                                           {shape.begin(), shape.end()}, view.bytes());
+    OCTET_RETURN_IF_ERROR(Blame(step.inputs[i], status));
+    if (step.inputs[i].step) of_rows = step.inputs[i];
   }
-  OCTET_ASSIGN_OR_RETURN(part.rows, CheckRows(step.signature, part.inputs, step.max_batch));
+  const auto rows = CheckRows(step.signature, part.inputs, step.max_batch);
+  OCTET_RETURN_IF_ERROR(Blame(of_rows, rows.status()));
+  part.rows = *rows;
   if (step.pictures == nullptr || part.inputs[0].shape()[0] <= step.max_batch) {
     return absl::OkStatus();
   }

@@ -34,8 +34,11 @@ std::string Described(const TensorInfo& tensor) {
   return Format("{} {}", DTypeName(tensor.dtype), tensor.shape.ToString());
 }
 
-/// True when some tensor is of both shapes.
-bool MayAgree(const Shape& a, const Shape& b) {
+/// True when some tensor is of the shapes of both.
+bool MayAgree(const TensorInfo& one, const TensorInfo& other) {
+  if (!one.rank_known || !other.rank_known) return true;
+  const Shape& a = one.shape;
+  const Shape& b = other.shape;
   if (a.rank() != b.rank()) return false;
   for (int i = 0; i < a.rank(); ++i) {
     if (a[i] != b[i] && a[i] != kUnknownDim && b[i] != kUnknownDim) return false;
@@ -58,6 +61,8 @@ class Linker {
   template <typename LinkOne>
   absl::Status ForEach(LinkOne link);
   absl::Status FindModel(PipelineStep& step, const Rule::Step& rule);
+  /// The inputs that read the pictures of the step.
+  std::vector<TensorInfo> PicturesReadFrom(const PipelineStep& step) const;
   absl::Status MakePictures(PipelineStep& step, const Rule::Step& rule);
   absl::Status Wire(size_t reader);
   absl::StatusOr<PipelineSource> FindOutput(const TensorSource& source) const;
@@ -65,6 +70,7 @@ class Linker {
                                               const InputRecipe& recipe);
   absl::Status Sort();
   absl::Status FindOutputs();
+  std::vector<std::string> LabelsOfOutputs() const;
   void Describe();
   const Rule::Step& RuleOf(const PipelineStep& step) const { return rule_.steps.at(step.name); }
   std::optional<size_t> StepNamed(std::string_view name) const;
@@ -115,25 +121,36 @@ absl::Status Linker::FindModel(PipelineStep& step, const Rule::Step& rule) {
   return absl::OkStatus();
 }
 
-/// The step's model follows from the input that its tensor is for.
-absl::Status Linker::MakePictures(PipelineStep& step, const Rule::Step& rule) {
-  const TensorInfo* taken = nullptr;
+std::vector<TensorInfo> Linker::PicturesReadFrom(const PipelineStep& step) const {
+  std::vector<TensorInfo> inputs;
   for (const PipelineStep& reader : pipeline_->steps) {
     for (const auto& [name, text] : RuleOf(reader).inputs) {
       const TensorSource source = ParseTensorSource(text);
       if (source.step != step.name || source.name != kPictureOutput) continue;
       const auto index = IndexOf(reader.signature.inputs, name);
-      if (!index) continue;  // which Wire tells
-      taken = &reader.signature.inputs[*index];
+      if (index) inputs.push_back(reader.signature.inputs[*index]);  // else Wire tells
     }
   }
-  if (taken == nullptr) {
-    return InvalidArgument("no step with a model reads its output \"{}\"", kPictureOutput);
+  return inputs;
+}
+
+/// The step's model follows from the first input that its tensor is for and that tells all it must; Wire holds the others to it.
+absl::Status Linker::MakePictures(PipelineStep& step, const Rule::Step& rule) {
+  absl::StatusOr<PictureRecipe> recipe =
+      InvalidArgument("no step with a model reads its output \"{}\"", kPictureOutput);
+  TensorInfo taken;
+  for (const TensorInfo& input : PicturesReadFrom(step)) {
+    absl::StatusOr<PictureRecipe> made = PictureRecipe::Make(*rule.preprocess, input);
+    if (!made.ok() && !taken.name.empty()) continue;  // the first one's mistake is told
+    const bool found = made.ok();
+    recipe = std::move(made);
+    taken = input;
+    if (found) break;
   }
-  OCTET_ASSIGN_OR_RETURN(PictureRecipe recipe, PictureRecipe::Make(*rule.preprocess, *taken));
+  OCTET_RETURN_IF_ERROR(recipe.status());
   ExecutionTarget target;
   target.name = Format("{}/{}/{}", definition_.model, kPipelineVersion, step.name);
-  target.model = MakePictureModel(std::move(recipe), *taken);
+  target.model = MakePictureModel(*std::move(recipe), taken);
   step.signature = target.model->signature();
   OCTET_ASSIGN_OR_RETURN(step.recipes.emplace_back(),
                          InputRecipe::Make(step.signature.inputs[0], nullptr));
@@ -198,7 +215,7 @@ absl::Status Linker::Wire(size_t reader) {
     OCTET_ASSIGN_OR_RETURN(const PipelineSource found, FindOutput(source));
     PipelineStep& writer = pipeline_->steps[*found.step];
     const TensorInfo& got = writer.signature.outputs[found.index];
-    if (!step.recipes[i].Accepts(got.dtype) || !MayAgree(expected.shape, got.shape)) {
+    if (!step.recipes[i].Accepts(got.dtype) || !MayAgree(expected, got)) {
       return InvalidArgument("input \"{}\": expected {}, got {} from {}", expected.name,
                              Described(expected), Described(got), given->second);
     }
@@ -260,6 +277,18 @@ absl::Status Linker::FindOutputs() {
   return absl::OkStatus();
 }
 
+/// Those of the models that give the outputs, when they have the same ones; else none.
+std::vector<std::string> Linker::LabelsOfOutputs() const {
+  const std::vector<std::string>* labels = nullptr;
+  for (const PipelineSource& output : pipeline_->outputs) {
+    const PipelineStep& step = pipeline_->steps[*output.step];
+    if (step.version == nullptr) return {};
+    if (labels != nullptr && *labels != step.version->labels) return {};
+    labels = &step.version->labels;
+  }
+  return *labels;
+}
+
 /// What follows from the steps together.
 void Linker::Describe() {
   const ModelSettings& settings = definition_.settings;
@@ -277,12 +306,12 @@ void Linker::Describe() {
     version_->batching.max_batch =
         std::min(version_->batching.max_batch, static_cast<int>(step.max_batch));
   }
-  const PipelineStep& last = pipeline_->steps[*pipeline_->outputs[0].step];
-  if (version_->labels.empty() && last.version != nullptr) version_->labels = last.version->labels;
+  if (version_->labels.empty()) version_->labels = LabelsOfOutputs();
   pipeline_->observer =
       std::make_shared<VariantObserver>(definition_.metrics, definition_.statistics);
   version_->pipeline = pipeline_;
   version_->experiment = std::make_shared<const Experiment>(*version_);
+  version_->events = std::make_shared<TrafficEvents>();  // none: its models have theirs
 }
 
 absl::StatusOr<std::shared_ptr<const ModelVersion>> Linker::Link() {
@@ -339,7 +368,9 @@ class CatalogueLinker {
     }
     row.state = status.ok() ? VersionState::kReady : VersionState::kUnavailable;
     row.reason = status.ok() ? model->problem : std::string(Message(status));
-    if (before == nullptr || before->served != row.served || before->reason != row.reason) {
+    // What was not yet wrong while other models were to come is told once all have been tried.
+    const bool late = catalogue_.complete && !before_.complete && !status.ok();
+    if (before == nullptr || before->served != row.served || before->reason != row.reason || late) {
       Tell(definition, row);
     }
     auto next = std::make_shared<CatalogueModel>(*model);

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 
 #include "engine/tensor/status.h"
+#include "server/repository/pipeline.h"
 #include "tests/support/rpc_test.h"
 #include "tests/support/sanitizer.h"
 #include "tests/support/shared_object.h"
@@ -169,6 +170,14 @@ TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
   EXPECT_EQ(routed, 1U);
   const json certificates = Parsed(Get("/v2/models/net/certificates"))["certificates"];
   EXPECT_EQ(certificates.size(), experiments[0]["precisions"].size());
+  auto pipeline = std::make_shared<ModelVersion>();
+  pipeline->model = "pipe";
+  pipeline->pipeline = std::make_shared<const Pipeline>();
+  pipeline->events = std::make_shared<TrafficEvents>();
+  pipeline->experiment = std::make_shared<const Experiment>(*pipeline);
+  repository_.Put(pipeline);
+  EXPECT_EQ(Parsed(Get("/v2/experiments"))["experiments"].size(), 1U);
+  EXPECT_TRUE(Parsed(Get("/v2/models/pipe/experiments"))["experiments"][0]["precisions"].empty());
   EXPECT_THAT(Get("/v2/models/other/experiments"),
               HasSubstr("404 {\"error\":\"Request for unknown"));
   EXPECT_THAT(Get("/v2/models/net/versions/9/certificates"), HasSubstr("404 {\"error\":"));

@@ -143,6 +143,35 @@ TEST_F(PipelineRunTest, TheFirstErrorEndsItAndNamesTheStep) {
   EXPECT_TRUE(last_model_->runs().empty());
 }
 
+TEST_F(PipelineRunTest, AfterARefusalNoStepIsSubmitted) {
+  pipeline_->steps[0].signature.inputs[0].shape = {kUnknownDim, 5};
+  Start();
+  EXPECT_EQ(dispatcher_.queued(), 0U);
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kInvalidArgument);  // it is the client's input
+  EXPECT_THAT(std::string(Message(*call_.status)),
+              HasSubstr("step \"left\": input \"x\": shape, expected [?,5]"));
+}
+
+TEST_F(PipelineRunTest, ATensorOfAStepThatDoesNotFitNamesBothSteps) {
+  pipeline_->steps[2].signature.inputs[0].shape = {kUnknownDim, 5};
+  Start();
+  EXPECT_EQ(RunAll(), 2);
+  ASSERT_EQ(call_.calls, 1);
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(Message(*call_.status)),
+              HasSubstr("step \"last\": what step \"left\" gave does not fit: input \"x\": shape, "
+                        "expected [?,5]"));
+}
+
+TEST_F(PipelineRunTest, MoreRowsThanTheReaderTakesAreNotTheClientsMistake) {
+  pipeline_->steps[2].max_batch = 0;
+  Start();
+  RunAll();
+  EXPECT_EQ(call_.status->code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(Message(*call_.status)), HasSubstr("what step \"left\" gave"));
+}
+
 TEST_F(PipelineRunTest, TheDeadlineIsThatOfEveryStep) {
   Start(clock_.Now() + std::chrono::milliseconds(10));
   ASSERT_EQ(dispatcher_.queued(), 2U);

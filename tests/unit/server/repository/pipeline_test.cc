@@ -177,6 +177,57 @@ TEST_F(PipelineTest, ItFollowsItsModels) {
   EXPECT_TRUE(repository_->CheckAll().ok());
 }
 
+TEST_F(PipelineTest, AnOrdinaryModelMayBecomeOne) {
+  folder_.Write("pipe/1/fp32.onnx", ScalingModel(1));
+  ServerConfig config;
+  config.repository.path = folder_.path();
+  repository_ = *ModelRepository::Open(config, 1, metrics_);
+  ASSERT_EQ(Find()->pipeline, nullptr);
+  std::filesystem::remove_all(folder_.path("pipe/1"));
+  folder_.Write("pipe/model.yaml", "pipeline: {steps: {a: {model: twice}}, outputs: {y: a.y}}\n");
+  ASSERT_TRUE(repository_->Load("pipe").ok());
+  EXPECT_EQ(Reason(), "READY: ");
+  ASSERT_NE(Find()->pipeline, nullptr);
+  EXPECT_EQ(Find()->pipeline->steps[0].version, Find("twice"));
+  EXPECT_THAT(Find()->events->Read(), testing::IsEmpty());
+}
+
+TEST_F(PipelineTest, ClassesHaveNamesWhereAllOutputsHaveTheSame) {
+  folder_.Write("twice/labels.txt", "a\nb\nc\nd\n");
+  const std::vector<std::string> labels = {"a", "b", "c", "d"};
+  constexpr std::string_view kSteps = "one: {model: twice}, other: {model: thrice}";
+  Open(kSteps, "y: one.y");
+  EXPECT_EQ(Find()->labels, labels);
+  Open(kSteps, "y: one.y, z: other.y");
+  EXPECT_THAT(Find()->labels, testing::IsEmpty());
+  folder_.Write("thrice/labels.txt", "a\nb\nc\nd\n");
+  Open(kSteps, "y: one.y, z: other.y");
+  EXPECT_EQ(Find()->labels, labels);
+  folder_.Write("pipe/labels.txt", "w\nx\ny\nz\n");
+  Open(kSteps, "y: one.y, z: other.y");
+  EXPECT_EQ(Find()->labels[0], "w");
+}
+
+TEST_F(PipelineTest, PicturesTakeTheirSizeFromTheReaderThatKnowsIt) {
+  folder_.Write("any/1/fp32.onnx", ScalingModel(1, {kUnknownDim, 3, kUnknownDim, 4}));
+  folder_.Write("sized/1/fp32.onnx", ScalingModel(1, {kUnknownDim, 3, 8, 4}));
+  for (const auto& [first, last] : {std::pair("any", "sized"), std::pair("sized", "any")}) {
+    Open(Format("a: {{model: {}, inputs: {{x: p.tensor}}}}, b: {{model: {}, inputs: {{x: "
+                "p.tensor}}}}, p: {{preprocess: {{resize: 0}}}}",
+                first, last),
+         "y: a.y, z: b.y");
+    EXPECT_EQ(Reason(), "READY: ") << first;
+    EXPECT_EQ(Find()->pipeline->steps[0].signature.outputs[0].shape, (Shape{kUnknownDim, 3, 8, 4}));
+  }
+}
+
+TEST_F(PipelineTest, OneThatFailsAtTheStartIsLoggedAsAnErrorOnceAllWasTried) {
+  testing::internal::CaptureStderr();
+  Open("a: {model: nobody}", "y: a.y");
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, HasSubstr("level=error event=pipeline_unavailable model=pipe"));
+}
+
 TEST_F(PipelineTest, ItIsLoadedAndUnloadedAsAnyModel) {
   Open("a: {model: twice}", "y: a.y");
   ASSERT_TRUE(repository_->Unload("pipe").ok());
