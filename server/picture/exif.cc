@@ -78,6 +78,7 @@ void Turn(Picture& picture, int orientation) {
       std::copy_n(picture.pixels.get() + row * picture.stride() + column * channels, channels, to);
     }
   }
+  turned.memory = std::move(picture.memory);
   picture = std::move(turned);
 }
 

@@ -17,20 +17,21 @@
 namespace octet {
 namespace {
 
-/// Passes of a progressive file; encoders write about ten. Each goes over all pixels again.
+/// Passes of a progressive file; encoders write about ten. Each goes over all pixels again, and is taken from the budget.
 constexpr int kMaxScans = 64;
 
 /// What is odd about a file whose pixels are all there.
 bool IsHarmless(int warning) {
   return warning == JWRN_EXTRANEOUS_DATA || warning == JWRN_ADOBE_XFORM ||
-         warning == JWRN_JFIF_MAJOR || warning == JWRN_TOO_MUCH_DATA;
+         warning == JWRN_JFIF_MAJOR || warning == JWRN_TOO_MUCH_DATA ||
+         warning == JWRN_NOT_SEQUENTIAL;
 }
 
 /// Owns libjpeg's structures. An error jumps to the setjmp of the step that is under way: each step is a function without
 /// objects that would have to be destroyed.
 class JpegReader {
  public:
-  JpegReader() {
+  explicit JpegReader(PixelBudget* budget) : budget_(budget) {
     jpeg_.err = jpeg_std_error(&errors_);
     jpeg_.client_data = this;
     errors_.error_exit = OnError;
@@ -42,6 +43,8 @@ class JpegReader {
   JpegReader& operator=(const JpegReader&) = delete;
 
   jpeg_decompress_struct& jpeg() { return jpeg_; }
+  /// Requires: ReadHeader. More than one, or a part of one: all coefficients are kept.
+  bool has_scans() { return jpeg_has_multiple_scans(&jpeg_) != FALSE; }
   absl::Status status() const {
     if (out_of_memory_) return absl::ResourceExhaustedError("out of memory to decode a JPEG");
     return InvalidArgument("JPEG: damaged or cut off: {}", std::string_view(error_.data()));
@@ -95,7 +98,12 @@ class JpegReader {
   }
   static void OnProgress(j_common_ptr jpeg) {
     JpegReader& self = Self(jpeg);
-    if (self.jpeg_.input_scan_number <= kMaxScans) return;
+    bool fits = self.jpeg_.input_scan_number <= kMaxScans;
+    for (; fits && self.scans_ < self.jpeg_.input_scan_number; ++self.scans_) {
+      fits = self.budget_ == nullptr ||
+             self.budget_->Take(uint64_t{self.jpeg_.image_width} * self.jpeg_.image_height);
+    }
+    if (fits) return;
     constexpr std::string_view kText = "too many scans";
     self.error_ = {};
     std::ranges::copy(kText, self.error_.begin());
@@ -105,6 +113,8 @@ class JpegReader {
   jpeg_decompress_struct jpeg_ = {};
   jpeg_error_mgr errors_ = {};
   jpeg_progress_mgr progress_ = {};
+  PixelBudget* const budget_;
+  int scans_ = 1;  ///< That the budget has given.
   std::jmp_buf jump_ = {};
   std::array<char, JMSG_LENGTH_MAX> error_ = {};
   bool out_of_memory_ = false;
@@ -152,23 +162,39 @@ J_COLOR_SPACE ColoursFor(const jpeg_decompress_struct& jpeg, int channels) {
   return channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
 }
 
+/// Of the pixels, twice when they are to be turned, and of all coefficients when there is more than one scan.
+size_t BytesFor(JpegReader& reader, int channels, unsigned denominator, bool turned) {
+  const jpeg_decompress_struct& jpeg = reader.jpeg();
+  const size_t pixels =
+      (size_t{jpeg.image_width} / denominator + 1) * (size_t{jpeg.image_height} / denominator + 1);
+  size_t bytes = pixels * static_cast<size_t>(channels) * (turned ? 2 : 1);
+  if (!reader.has_scans()) return bytes;
+  for (int i = 0; i < jpeg.num_components; ++i) {
+    const jpeg_component_info& component = jpeg.comp_info[i];
+    bytes += size_t{component.width_in_blocks} * component.height_in_blocks * sizeof(JBLOCK);
+  }
+  return bytes;
+}
+
 }  // namespace
 
 absl::StatusOr<Picture> ReadJpeg(std::string_view bytes, const DecodeOptions& options) {
-  JpegReader reader;
+  JpegReader reader(options.budget);
   if (!reader.ReadHeader(bytes, options.upright)) return reader.status();
   const jpeg_decompress_struct& jpeg = reader.jpeg();
-  OCTET_RETURN_IF_ERROR(
-      CheckPictureSize("JPEG", jpeg.image_width, jpeg.image_height, options.max_pixels));
+  OCTET_RETURN_IF_ERROR(CheckPictureSize("JPEG", jpeg.image_width, jpeg.image_height, options));
   int orientation = 1;
   for (auto* marker = jpeg.marker_list; marker != nullptr; marker = marker->next) {
     const std::span<const uint8_t> data(marker->data, marker->data_length);
     if (const int told = ExifOrientation(data); told != 0) orientation = told;
   }
   const unsigned denominator = DenominatorFor(jpeg, options, orientation >= 5);
-  if (!reader.Start(ColoursFor(jpeg, options.channels), denominator)) return reader.status();
-
+  const J_COLOR_SPACE colours = ColoursFor(jpeg, options.channels);
   Picture picture;
+  picture.memory = DecodeMemory(
+      BytesFor(reader, colours == JCS_CMYK ? 4 : options.channels, denominator, orientation != 1));
+  if (!reader.Start(colours, denominator)) return reader.status();
+
   picture.width = static_cast<int>(jpeg.output_width);
   picture.height = static_cast<int>(jpeg.output_height);
   picture.channels = jpeg.output_components;

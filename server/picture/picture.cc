@@ -15,7 +15,7 @@ constexpr std::string_view kPngStart = "\x89PNG\r\n\x1a\n";
 }  // namespace
 
 absl::Status CheckPictureSize(std::string_view format, uint64_t width, uint64_t height,
-                              int64_t max_pixels) {
+                              const DecodeOptions& options) {
   if (width < 1 || height < 1) {
     return InvalidArgument("{}: no pixels: {} x {}", format, width, height);
   }
@@ -23,9 +23,13 @@ absl::Status CheckPictureSize(std::string_view format, uint64_t width, uint64_t 
     return InvalidArgument("{}: sides, expected at most {} pixels, got {} x {}", format,
                            kMaxPictureSide, width, height);
   }
-  if (width * height > static_cast<uint64_t>(max_pixels)) {
-    return InvalidArgument("{}: size, expected at most {} pixels, got {} x {}", format, max_pixels,
-                           width, height);
+  if (width * height > static_cast<uint64_t>(options.max_pixels)) {
+    return InvalidArgument("{}: size, expected at most {} pixels, got {} x {}", format,
+                           options.max_pixels, width, height);
+  }
+  if (options.budget != nullptr && !options.budget->Take(width * height)) {
+    return InvalidArgument("{}: size, {} x {}: too many pixels in one request", format, width,
+                           height);
   }
   return absl::OkStatus();
 }

@@ -33,10 +33,11 @@ class PicturePlan final : public Plan {
     auto* rows = static_cast<std::byte*>(outputs[0]);
     const int64_t count = input_[0].shape[0];
     std::vector<absl::Status> statuses(static_cast<size_t>(count));
+    PixelBudget budget = recipe_->Budget();
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < count; ++i) {
       statuses[static_cast<size_t>(i)] =
-          WriteRow(files[i], rows + static_cast<size_t>(i) * recipe_->row_bytes());
+          WriteRow(files[i], budget, rows + static_cast<size_t>(i) * recipe_->row_bytes());
     }
     for (int64_t i = 0; i < count; ++i) {
       const absl::Status& status = statuses[static_cast<size_t>(i)];
@@ -47,9 +48,9 @@ class PicturePlan final : public Plan {
 
  private:
   /// No exception may leave a thread of the team.
-  absl::Status WriteRow(std::string_view file, std::byte* row) const {
+  absl::Status WriteRow(std::string_view file, PixelBudget& budget, std::byte* row) const {
     try {
-      return recipe_->Write(file, row);
+      return recipe_->Write(file, budget, row);
     } catch (const std::bad_alloc&) {
       return absl::ResourceExhaustedError("out of memory for a picture");
     }

@@ -11,6 +11,7 @@
 
 #include "config/model_config.h"
 #include "engine/engine.h"
+#include "server/picture/picture.h"
 
 namespace octet {
 
@@ -24,7 +25,10 @@ class PictureRecipe {
                                             const TensorInfo& input);
 
   /// Writes the bytes of one row of the input to `row`. Errors: as DecodePicture. Thread-safety: safe.
-  absl::Status Write(std::string_view file, void* row) const;
+  absl::Status Write(std::string_view file, PixelBudget& budget, void* row) const;
+
+  /// For all pictures of one request.
+  PixelBudget Budget() const { return PixelBudget(kPasses * max_pixels_); }
 
   /// What Write writes.
   size_t row_bytes() const {
@@ -33,6 +37,9 @@ class PictureRecipe {
   }
 
  private:
+  /// The largest picture may be a progressive one of so many scans.
+  static constexpr int64_t kPasses = 16;
+
   absl::Status TakeNumbers(const ModelConfig::Pipeline::Preprocess& rule, const TensorInfo& input);
 
   DType dtype_ = DType::kF32;

@@ -14,8 +14,8 @@ struct KeptBlock {
   size_t bytes = 0;
 };
 
-/// A picture, what it is turned into, and rows of it that are resized.
-using KeptBlocks = std::array<KeptBlock, 3>;
+/// A picture, and what it is turned into.
+using KeptBlocks = std::array<KeptBlock, 2>;
 
 KeptBlocks& OfThisThread() {
   static thread_local KeptBlocks blocks;

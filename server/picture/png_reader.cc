@@ -106,8 +106,7 @@ absl::StatusOr<Picture> ReadPng(std::string_view bytes, const DecodeOptions& opt
   PngReader reader(bytes);
   if (!reader.made()) return absl::ResourceExhaustedError("out of memory to decode a PNG");
   if (!reader.ReadHeader()) return reader.status();
-  OCTET_RETURN_IF_ERROR(
-      CheckPictureSize("PNG", reader.width(), reader.height(), options.max_pixels));
+  OCTET_RETURN_IF_ERROR(CheckPictureSize("PNG", reader.width(), reader.height(), options));
   const bool colour = options.channels == 3;
   const bool reads_grey = !colour && reader.grey();
   if (!reader.ChooseForm(colour)) return reader.status();
@@ -122,6 +121,7 @@ absl::StatusOr<Picture> ReadPng(std::string_view bytes, const DecodeOptions& opt
     return Internal("PNG: {} bytes in a row of {} pixels", reader.row_bytes(), picture.width);
   }
   const auto height = static_cast<size_t>(picture.height);
+  picture.memory = DecodeMemory(picture.stride() * height);
   picture.pixels = AllocatePixels(picture.stride() * height);
   std::vector<png_bytep> rows(height);
   for (size_t y = 0; y < height; ++y) rows[y] = picture.pixels.get() + y * picture.stride();

@@ -94,25 +94,25 @@ std::vector<uint8_t> Resample(const Picture& picture, const Window& window) {
   const Axis down =
       MakeAxis(picture.true_height, picture.height, window.full_height, window.top, window.height);
   const size_t stride = static_cast<size_t>(window.width) * static_cast<size_t>(picture.channels);
-  const PixelMemory rows = AllocatePixels(stride * static_cast<size_t>(down.end() - down.begin()));
+  // Row by row of the picture, into the sums of the window's rows that it is part of: they follow each other, as do their ends.
+  // Memory is that of the window, however long the picture is.
+  std::vector<uint8_t> row(stride);
+  std::vector<int32_t> sums(stride * static_cast<size_t>(window.height));
+  size_t begin = 0;
   for (int y = down.begin(); y < down.end(); ++y) {
     const uint8_t* from = picture.pixels.get() + picture.stride() * static_cast<size_t>(y);
-    uint8_t* to = rows.get() + stride * static_cast<size_t>(y - down.begin());
-    picture.channels == 1 ? ResampleRow<1>(from, across, to) : ResampleRow<3>(from, across, to);
-  }
-  std::vector<uint8_t> pixels(stride * static_cast<size_t>(window.height));
-  std::vector<int32_t> sums(stride);
-  uint8_t* to = pixels.data();
-  for (const Axis::Taps& taps : down.taps) {
-    std::ranges::fill(sums, 0);
-    for (int i = 0; i < taps.count; ++i) {
-      const int32_t weight = down.weights[taps.weight + static_cast<size_t>(i)];
-      const uint8_t* from =
-          rows.get() + stride * static_cast<size_t>(taps.first + i - down.begin());
-      for (size_t x = 0; x < stride; ++x) sums[x] += weight * from[x];
+    picture.channels == 1 ? ResampleRow<1>(from, across, row.data())
+                          : ResampleRow<3>(from, across, row.data());
+    while (down.taps[begin].first + down.taps[begin].count <= y) ++begin;
+    for (size_t i = begin; i < down.taps.size() && down.taps[i].first <= y; ++i) {
+      const Axis::Taps& taps = down.taps[i];
+      const int32_t weight = down.weights[taps.weight + static_cast<size_t>(y - taps.first)];
+      int32_t* sum = sums.data() + i * stride;
+      for (size_t x = 0; x < stride; ++x) sum[x] += weight * row[x];
     }
-    for (const int32_t sum : sums) *to++ = Rounded(sum);
   }
+  std::vector<uint8_t> pixels(sums.size());
+  std::ranges::transform(sums, pixels.begin(), Rounded);
   return pixels;
 }
 

@@ -74,9 +74,13 @@ TEST(PictureModelTest, AJpegDecodedSmallerIsTheSamePicture) {
   ASSERT_TRUE(small.ok()) << small.status();
   const Picture whole = *DecodePicture(file, {});
   const std::vector<uint8_t> exact = Resample(whole, Centred(whole, 100, 96, 96));
+  int changed = 0;
   for (size_t i = 0; i < exact.size(); ++i) {
-    EXPECT_NEAR((*small)[i % 3 * 96 * 96 + i / 3], exact[i], 2) << i;
+    const float got = (*small)[i % 3 * 96 * 96 + i / 3];
+    EXPECT_NEAR(got, exact[i], 2) << i;
+    changed += got != exact[i];
   }
+  EXPECT_GT(changed, 0);  // else it was not decoded smaller
 }
 
 TEST(PictureModelTest, NamesThePictureThatCannotBeRead) {
@@ -85,6 +89,17 @@ TEST(PictureModelTest, NamesThePictureThatCannotBeRead) {
       Answer<float>({}, {"x", DType::kF32, {kUnknownDim, 3, 2, 2}}, {file, file, "no picture"});
   EXPECT_EQ(Message(answer.status()), "picture 2: neither a JPEG nor a PNG: 10 bytes");
   EXPECT_EQ(answer.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PictureModelTest, ARequestHasOnlySoMuchWork) {
+  const std::string file = MakePng(20, 10, Colour);
+  const Preprocess rule = {.max_pixels = 200};
+  const TensorInfo input = {"x", DType::kF32, {kUnknownDim, 3, 2, 2}};
+  std::vector<std::string_view> files(16, file);
+  EXPECT_TRUE(Answer<float>(rule, input, files).ok());
+  files.push_back(file);
+  EXPECT_THAT(std::string(Message(Answer<float>(rule, input, files).status())),
+              HasSubstr("PNG: size, 20 x 10: too many pixels in one request"));
 }
 
 TEST(PictureModelTest, RefusesInputsThatAreNoPictures) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 namespace octet {
 namespace resample_test {
@@ -63,6 +64,18 @@ TEST(ResampleTest, LongAndThinPicturesTakeNoMoreThanTheirWindow) {
   EXPECT_EQ(middle.size(), 224U * 224U);
   EXPECT_THAT(middle, Each(77));
   EXPECT_THAT(Resample(thin, Stretched(224, 224)), Each(77));
+}
+
+TEST(ResampleTest, ALongPictureTakesNoMemoryForAllOfItsRows) {
+  const Picture thin = Filled(1, 65535, 3, [](size_t) { return 77; });
+  const auto peak_kib = [] {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+  };
+  const auto before = peak_kib();
+  EXPECT_THAT(Resample(thin, Stretched(1280, 16)), Each(77));
+  EXPECT_LT(peak_kib() - before, 64 << 10);  // of all rows, 1280 wide, it would be 240 MiB
 }
 
 TEST(ResampleTest, AFractionOfAPixelIsNoPartOfThePicture) {
