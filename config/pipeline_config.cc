@@ -61,7 +61,8 @@ std::vector<YamlKey> PreprocessKeys(Pipeline* pipeline) {
        "pictures)"},
       {at + "max_pixels",
        key([](Preprocess& p) { return Integer(&p.max_pixels, 1, int64_t{1} << 30); }), "pixels",
-       "a larger picture is refused before it is decoded (33554432 when absent)"},
+       "a larger picture is refused before it is decoded (33554432 when absent). The pictures of a "
+       "request may have 16 times as many together, a progressive JPEG's counted for each scan"},
   };
 }
 
@@ -158,13 +159,17 @@ absl::Status CheckPipeline(std::string_view file, const Pipeline& pipeline) {
 absl::Status CheckPipelineAlone(std::string_view file, const ModelConfig& config) {
   ModelConfig allowed;
   allowed.name = config.name;
-  allowed.batching = config.batching;
-  allowed.routing.sticky = config.routing.sticky;
+  allowed.batching.max_batch = config.batching.max_batch;
+  allowed.batching.max_queue_requests = config.batching.max_queue_requests;
+  allowed.batching.max_queue_bytes = config.batching.max_queue_bytes;
+  allowed.routing.sticky.parameter = config.routing.sticky.parameter;
+  allowed.routing.sticky.metadata = config.routing.sticky.metadata;
   allowed.pipeline = config.pipeline;
   if (!config.pipeline || allowed == config) return absl::OkStatus();
   return InvalidArgument(
-      "{}: beside a pipeline expected name, batching and routing.sticky alone; the other keys "
-      "are for the models of its steps",
+      "{}: beside a pipeline expected name, batching (max_batch, max_queue_requests, "
+      "max_queue_bytes) and routing.sticky (parameter, metadata) alone; the other keys are for the "
+      "models of its steps",
       file);
 }
 

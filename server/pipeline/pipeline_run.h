@@ -29,8 +29,10 @@ struct PipelineCall {
 ///
 /// A step waits in its model's own queue, under the request's deadline, as soon as all that it reads is there; steps that do not
 /// wait for each other run side by side. Tensors stay where the worker wrote them until the request ends, and are read there by
-/// the next steps. The first error ends the request; it names the step, and steps that have not been submitted are not any more.
-/// A tensor of a step that does not fit its reader is FAILED_PRECONDITION, and names both.
+/// the next steps. What a model's traffic is otherwise offered to, its shadow and its capture, sees no step.
+///
+/// The first error ends the request and names the step; steps that have not been submitted are not any more. A tensor of a step
+/// that does not fit its reader is FAILED_PRECONDITION, and names both.
 void RunPipeline(PipelineCall call, std::unique_ptr<InferenceRequest> request);
 
 }  // namespace octet

@@ -64,6 +64,10 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
   if (files.config) {
     OCTET_ASSIGN_OR_RETURN(settings.config, LoadModelConfig(files.config_path()));
   }
+  OCTET_RETURN_IF_ERROR(CheckPipelineAlone(files.config_path(), settings.config));
+  if (files.rollout && settings.config.pipeline) {
+    return InvalidArgument("{}: a pipeline has no rollout: its models have", files.rollout_path());
+  }
   if (files.rollout) {
     OCTET_ASSIGN_OR_RETURN(const ModelConfig rollout, LoadModelConfig(files.rollout_path()));
     OCTET_ASSIGN_OR_RETURN(settings.config,
@@ -73,7 +77,6 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
     return InvalidArgument("{}: name: expected the folder's name '{}', got '{}'",
                            files.config_path(), name, settings.config.name);
   }
-  OCTET_RETURN_IF_ERROR(CheckPipelineAlone(files.config_path(), settings.config));
   if (settings.config.capture && server.capture.path.empty()) {
     return InvalidArgument("{}: capture: the server's configuration has no capture.path",
                            files.config_path());

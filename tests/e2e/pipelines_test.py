@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -297,6 +298,23 @@ class ProtocolTest(unittest.TestCase):
             self.assertEqual([line for line in text.splitlines() if line == series + "0"], [])
             self.assertEqual(len([line for line in text.splitlines() if line.startswith(series)]), 1)
 
+    def test_a_pipeline_has_no_precisions_to_compare_or_roll_out(self):
+        def experiments(path):
+            connection = http.client.HTTPConnection(server.http, timeout=60)
+            connection.request("GET", path)
+            answer = json.loads(connection.getresponse().read())
+            connection.close()
+            return answer["experiments"]
+
+        names = {experiment["model"] for experiment in experiments("/v2/experiments")}
+        self.assertIn("glyphs", names)
+        self.assertNotIn("pictures", names)
+        self.assertEqual([experiment["precisions"] for experiment in experiments("/v2/models/pictures/experiments")], [[]])
+        command = [OCTET, "rollout", "pictures", "--server", server.http, "--repository", models, "--to", "int8"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("a pipeline has no precisions of its own", done.stderr)
+
     def test_what_cannot_be_linked_is_in_the_index(self):
         rows = {row.name: row for row in stub.RepositoryIndex(messages.RepositoryIndexRequest()).models}
         self.assertEqual(rows["incomplete"].state, "UNAVAILABLE")
@@ -389,10 +407,14 @@ class ReloadTest(unittest.TestCase):
             drained = served_models.server.Server(OCTET, repository, other)
             with drained, grpc.insecure_channel(drained.grpc) as line:
                 service = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(line)
-                # One more than a worker runs at a time, so that a step follows the signal.
-                calls = [service.ModelInfer.future(picture_request("pictures", glyph_files("PNG")), timeout=60) for _ in range(40)]
+                # So large that most of the work is still to be done when the first answer is there.
+                files = [as_file(PIL.Image.open(io.BytesIO(file)).resize((1500, 1500))) for file in glyph_files("PNG", 0, 4)]
+                calls = [service.ModelInfer.future(picture_request("pictures", files), timeout=60) for _ in range(16)]
                 calls[0].result()
+                waiting = [call for call in calls if not call.done()]
                 drained.stop()
+                # Steps followed the signal: more requests than run at a time were answered after it.
+                self.assertGreater(sum(call.exception() is None for call in waiting), 2)
                 codes = {call.exception().code() for call in calls if call.exception() is not None}
                 # What had arrived is answered, what had not is told to try elsewhere; nothing is lost half-way.
                 self.assertLessEqual(codes, {grpc.StatusCode.UNAVAILABLE})

@@ -391,10 +391,22 @@ TEST(ModelConfigTest, SaysWhatIsWrongWithAPipeline) {
   EXPECT_THAT(error("a: {model: net}", "{y: b.y}"), HasSubstr("no such step: \"b\""));
   EXPECT_THAT(error("a: {model: net}", "{y: a.y, y: a.z}"), HasSubstr("given twice"));
   EXPECT_THAT(error("a: {preprocess: {resise: 8}}"), HasSubstr("did you mean \"resize\"?"));
-  const auto beside = ParseModelConfig(
-      "precisions: [fp32]\npipeline: {steps: {a: {model: net}}, outputs: {y: a.y}}", "model.yaml");
-  EXPECT_THAT(std::string(Message(CheckPipelineAlone("model.yaml", *beside))),
-              HasSubstr("beside a pipeline expected name, batching and routing.sticky alone"));
+  const auto beside = [](std::string_view keys) {
+    const auto config = ParseModelConfig(
+        Format("{}\npipeline: {{steps: {{a: {{model: net}}}}, outputs: {{y: a.y}}}}", keys),
+        "model.yaml");
+    return std::string(Message(CheckPipelineAlone("model.yaml", config.value())));
+  };
+  EXPECT_EQ(
+      beside("name: net\nbatching: {max_batch: 2, max_queue_requests: 3, max_queue_bytes: 4}\n"
+             "routing: {sticky: {parameter: user, metadata: x-user}}"),
+      "");
+  for (const std::string_view keys :
+       {"precisions: [fp32]", "batching: {max_queue_delay_us: 1}", "batching: {p99_target_ms: 1}",
+        "routing: {sticky: {parameter: user, salt: spring}}"}) {
+    EXPECT_THAT(beside(keys), HasSubstr("beside a pipeline expected name, batching (max_batch"))
+        << keys;
+  }
 }
 
 /// The line of the lines that gives the key `path`, found by walking down its parts; it may be

@@ -221,6 +221,12 @@ TEST_F(PipelineTest, PicturesTakeTheirSizeFromTheReaderThatKnowsIt) {
   }
 }
 
+TEST_F(PipelineTest, ARolloutBesideOneIsTheRolloutsMistake) {
+  folder_.Write("pipe/rollout.yaml", "routing: {default: fp32}\n");
+  EXPECT_THAT(ReasonOf("a: {model: twice}"),
+              HasSubstr("rollout.yaml: a pipeline has no rollout: its models have"));
+}
+
 TEST_F(PipelineTest, OneThatFailsAtTheStartIsLoggedAsAnErrorOnceAllWasTried) {
   testing::internal::CaptureStderr();
   Open("a: {model: nobody}", "y: a.y");
