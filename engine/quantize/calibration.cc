@@ -11,6 +11,9 @@ namespace octet {
 namespace {
 
 constexpr uint64_t kMostCounted = uint64_t{1} << 62;
+// Bins per unit and what is multiplied with them stay floats.
+constexpr double kLeastLimit = 0x1p-100;
+constexpr double kLargestLimit = 0x1p128;
 
 }  // namespace
 
@@ -25,7 +28,8 @@ Range Times(Range range, double factor) {
 absl::StatusOr<Histogram> Histogram::Restored(double limit, Range extremes,
                                               std::span<const uint64_t> bins) {
   int exponent = 0;
-  const bool scale = limit == 0 || (std::isfinite(limit) && std::frexp(limit, &exponent) == 0.5);
+  const bool scale = limit == 0 || (limit >= kLeastLimit && limit <= kLargestLimit &&
+                                    std::frexp(limit, &exponent) == 0.5);
   const double reach = std::max(-static_cast<double>(extremes.min), double{extremes.max});
   if (!scale || !(extremes.min <= extremes.max) || !(reach <= limit))
     return InvalidArgument("no histogram: limit {}, extremes [{}, {}]", limit, extremes.min,
@@ -86,6 +90,12 @@ int Histogram::BinOf(double value) const {
   return std::clamp(static_cast<int>((value + limit_) / bin_width()), 0, bins - 1);
 }
 
+int Histogram::BinBelow(double edge) const {
+  const int bins = static_cast<int>(bins_.size());
+  if (limit_ == 0) return bins / 2;
+  return std::clamp(static_cast<int>(std::ceil((edge + limit_) / bin_width())) - 1, 0, bins - 1);
+}
+
 void Histogram::AddScaled(const Histogram& other, double factor) {
   if (other.count_ == 0) return;
   const Range reach = Times(other.extremes_, factor);
@@ -101,10 +111,14 @@ void Histogram::AddScaled(const Histogram& other, double factor) {
       return std::clamp(x * factor, double{reach.min}, double{reach.max});
     };
     const int low = at_zero ? BinOf(0) : BinOf(inside(center - half));
-    const int high = at_zero ? low : BinOf(inside(center + half));
+    const int high = at_zero ? low : std::max(low, BinBelow(inside(center + half)));
     const auto pieces = static_cast<uint64_t>(high - low + 1);
-    for (uint64_t p = 0; p < pieces; ++p)
-      bins_[static_cast<size_t>(low) + p] += count / pieces + (p < count % pieces ? 1 : 0);
+    const uint64_t rest = count % pieces;
+    const uint64_t first = (pieces - rest) / 2;  // The rest lies in the middle.
+    for (uint64_t p = 0; p < pieces; ++p) {
+      const bool more = p >= first && p - first < rest;
+      bins_[static_cast<size_t>(low) + p] += count / pieces + (more ? 1 : 0);
+    }
   }
 }
 
@@ -113,7 +127,7 @@ void Histogram::GrowTo(double magnitude) {
   if (magnitude == 0) return;
   if (limit_ == 0) {
     // Only zeros so far, and they stay in the bin that starts at zero.
-    limit_ = std::exp2(std::floor(std::log2(magnitude)) + 1);
+    limit_ = std::max(kLeastLimit, std::exp2(std::floor(std::log2(magnitude)) + 1));
     return;
   }
   while (magnitude >= limit_) {
@@ -126,9 +140,12 @@ void Histogram::GrowTo(double magnitude) {
 
 absl::Status ChannelMoments::Observe(ConstTensorView batch) {
   const Shape& shape = batch.shape();
-  const auto channels = static_cast<size_t>(shape[axis_]);
-  const int64_t inner = shape.elements(axis_ + 1, shape.rank());
-  if (batch.shape().elements() == 0) return absl::OkStatus();
+  if (shape.elements() == 0) return absl::OkStatus();
+  const int axis = axis_ < 0 ? shape.rank() + axis_ : axis_;
+  const auto channels = static_cast<size_t>(shape[axis]);
+  const int64_t inner = shape.elements(axis + 1, shape.rank());
+  if (!sums_.empty() && sums_.size() != channels)
+    return InvalidArgument("expected {} channels, got {}", sums_.size(), channels);
   sums_.resize(channels);
   squares_.resize(channels);
   const float* next = batch.as<float>();
@@ -138,7 +155,7 @@ absl::Status ChannelMoments::Observe(ConstTensorView batch) {
       extremes_.push_back({first, first});
     }
   }
-  for (int64_t outer = shape.elements(0, axis_); outer > 0; --outer) {
+  for (int64_t outer = shape.elements(0, axis); outer > 0; --outer) {
     for (size_t c = 0; c < channels; ++c) {
       double sum = 0;
       double squares = 0;
@@ -190,6 +207,8 @@ void ChannelMoments::Scale(std::span<const double> factors) {
 absl::Status ChannelHistograms::Observe(ConstTensorView batch) {
   const Shape& shape = batch.shape();
   if (shape.elements() == 0) return absl::OkStatus();
+  if (!channels_.empty() && std::ssize(channels_) != shape[1])
+    return InvalidArgument("expected {} channels, got {}", channels_.size(), shape[1]);
   channels_.resize(static_cast<size_t>(shape[1]), Histogram(kBins));
   const auto inner = static_cast<size_t>(shape.elements(2, shape.rank()));
   std::span<const float> rest = batch.span<float>();

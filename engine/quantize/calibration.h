@@ -66,6 +66,7 @@ class Histogram : public Collector {
   void GrowTo(double magnitude);
   void Widen(Range extremes, uint64_t count);
   int BinOf(double value) const;
+  int BinBelow(double edge) const;  ///< The last bin with anything below the edge.
 
   std::vector<uint64_t> bins_;
   double limit_ = 0;  ///< 0: nothing but zeros so far.
@@ -73,7 +74,7 @@ class Histogram : public Collector {
   Range extremes_;
 };
 
-/// Mean, mean square and extremes of every index along one axis. Not thread-safe.
+/// Mean, mean square and extremes of every index along one axis, counted from the last one where it is negative. Not thread-safe.
 class ChannelMoments : public Collector {
  public:
   explicit ChannelMoments(int axis) : axis_(axis) {}

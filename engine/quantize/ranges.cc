@@ -68,43 +68,47 @@ double SquaredError(const Occupied& occupied, Range range, DType dtype) {
   return sum;
 }
 
+// Of the distribution with what is clipped at its ends from the one that the levels can tell. Clipped is what rounds to no level.
 double Divergence(const Occupied& occupied, Range range, DType dtype) {
   const QuantParams params = ParamsFor(range, dtype);
+  const double scale = params.scales[0];
   const IntRange levels = RangeOf(dtype);
+  const double low = scale * (levels.min - params.zero_points[0] - 0.5);
+  const double high = scale * (levels.max - params.zero_points[0] + 0.5);
   struct Level {
     double inside = 0;
-    double clipped = 0;
     double bins = 0;
   };
   std::vector<Level> of(static_cast<size_t>(levels.max - levels.min + 1));
   double inside = 0;
-  double all = 0;
+  double clipped_low = 0;
+  double clipped_high = 0;
   std::vector<std::pair<Level*, double>> kept;  // The bins inside.
   for (const auto& [x, count] : occupied) {
-    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], levels);
-    Level& level = of[static_cast<size_t>(q - levels.min)];
-    all += count;
-    if (x < range.min || x > range.max) {
-      level.clipped += count;
+    if (x < low || x > high) {
+      (x < low ? clipped_low : clipped_high) += count;
       continue;
     }
+    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], levels);
+    Level& level = of[static_cast<size_t>(q - levels.min)];
     level.inside += count;
     level.bins += 1;
     inside += count;
     kept.emplace_back(&level, count);
   }
   if (kept.empty()) return std::numeric_limits<double>::infinity();
+  kept.front().second += clipped_low;
+  kept.back().second += clipped_high;
+  const double all = inside + clipped_low + clipped_high;
   double divergence = 0;
-  for (size_t i = 0; i < kept.size(); ++i) {
-    const auto& [level, count] = kept[i];
-    const bool outermost = i == 0 || i + 1 == kept.size();
-    const double p = (count + (outermost ? level->clipped : 0)) / all;
+  for (const auto& [level, count] : kept) {
+    const double p = count / all;
     divergence += p * std::log(p / (level->inside / level->bins / inside));
   }
   return divergence;
 }
 
-// The narrowest range of the least cost.
+// The range of the least cost, of equals the widest.
 template <typename Cost>
 Range LeastCost(Range full, const Cost& cost) {
   constexpr int kSteps = 128;

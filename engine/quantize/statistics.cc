@@ -9,11 +9,6 @@
 namespace octet {
 namespace {
 
-int RankIn(const Graph& graph, ValueId id) {
-  const auto& shape = graph.value(id).shape;
-  return shape ? shape->rank() : 2;
-}
-
 void WatchChannels(const Graph& graph, Statistics& statistics) {
   const ChannelLinks links(graph);
   for (const ChannelComponent& component : links.components()) {
@@ -43,9 +38,7 @@ absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples) 
     statistics.histograms.try_emplace(id);
   }
   for (const WeightedNode& weighted : statistics.selection.weighted) {
-    const Node& node = graph.node(weighted.node);
-    const int axis = node.is("Conv") ? 1 : RankIn(graph, node.inputs[0]) - 1;
-    statistics.moments.try_emplace(weighted.node, axis);
+    statistics.moments.try_emplace(weighted.node, graph.node(weighted.node).is("Conv") ? 1 : -1);
     if (auto patches = PatchMoments::For(graph, weighted, std::max<int64_t>(1, samples)))
       statistics.patches.emplace(weighted.node, std::move(*patches));
   }

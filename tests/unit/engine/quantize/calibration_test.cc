@@ -71,6 +71,12 @@ TEST(Histogram, MergesIntoTheSameAsAddingEverything) {
     EXPECT_EQ(merged.extremes(), all.extremes());
     EXPECT_EQ(merged.limit(), all.limit());
     EXPECT_EQ(Total(merged), all.count());
+    // An element on a bin's edge may be rounded to either side before the bins are folded.
+    uint64_t apart = 0;
+    for (size_t i = 0; i < Histogram::kBins; ++i)
+      apart +=
+          std::max(merged.bins()[i], all.bins()[i]) - std::min(merged.bins()[i], all.bins()[i]);
+    EXPECT_LE(apart, 4U);
   }
   Histogram untouched = all;
   untouched.Merge(Histogram());
@@ -83,6 +89,44 @@ TEST(Histogram, RefusesWhatIsNotFinite) {
     EXPECT_EQ(histogram.Add(std::vector<float>{1, bad}).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(histogram.count(), 0U);
   }
+}
+
+TEST(Histogram, TakesTheSmallestFloats) {
+  for (const float tiny : {1e-37F, std::numeric_limits<float>::denorm_min()}) {
+    for (const int bins : {ChannelHistograms::kBins, Histogram::kBins}) {
+      for (const auto& values : {std::vector<float>{tiny}, std::vector<float>{0, tiny},
+                                 std::vector<float>{-tiny, tiny}}) {
+        Histogram histogram(bins);
+        ASSERT_TRUE(histogram.Add(values).ok());
+        EXPECT_EQ(Total(histogram), values.size());
+        EXPECT_EQ(histogram.extremes().max, tiny);
+        const auto middle = histogram.bins().subspan(static_cast<size_t>(bins) / 2 - 1, 2);
+        EXPECT_EQ(middle[0] + middle[1], values.size());
+        EXPECT_TRUE(
+            Histogram::Restored(histogram.limit(), histogram.extremes(), histogram.bins()).ok());
+      }
+    }
+  }
+}
+
+// [2, 4) over bins of 1/1024: all of them, none beyond, and what does not divide in the middle.
+TEST(Histogram, SpreadsACoarseBinOverItsOwnWidth) {
+  Histogram coarse(4);
+  ASSERT_TRUE(coarse.Add(std::vector<float>(2048 + 3, 2.0F)).ok());
+  ASSERT_TRUE(coarse.Add(std::vector<float>{3.999F}).ok());
+  ASSERT_EQ(coarse.limit(), 4);
+  Histogram fine;
+  ASSERT_TRUE(fine.Add(std::vector<float>{-3.999F, 3.9999F}).ok());
+  const std::vector<uint64_t> before(fine.bins().begin(), fine.bins().end());
+  fine.AddScaled(coarse, 0.5);
+  const auto added = [&](size_t i) { return fine.bins()[i] - before[i]; };
+  const size_t one = 4096 + 1024;  // The bin that begins at 1: [1, 2) is the coarse bin, halved.
+  uint64_t in_middle = 0;
+  for (size_t i = 0; i < Histogram::kBins; ++i) {
+    EXPECT_EQ(added(i) > 0, i >= one && i < one + 1024) << i;
+    if (i >= one + 500 && i < one + 524) in_middle += added(i);
+  }
+  EXPECT_EQ(in_middle, 24 * 2 + 4);
 }
 
 TEST(Histogram, AddsScaledChannelsLikeScaledElements) {

@@ -112,6 +112,19 @@ TEST(ChooseRange, EntropyCutsALongTailAndIsNotDrawnByZeros) {
   }
 }
 
+// What lies beyond a gap weighs as much as what lies beside it.
+TEST(ChooseRange, EntropyCutsNoTenthOfTheElements) {
+  for (const float sign : {1.0F, -1.0F}) {
+    std::vector<float> values = Normal(90000, 1);
+    for (float& x : values) x = sign * std::min(std::abs(x), 4.0F);
+    values.insert(values.end(), 10000, sign * 20);
+    for (const DType dtype : {DType::kU8, DType::kI8}) {
+      const Range range = ChooseRange(Of(values), With(RangeMethod::kEntropy, dtype));
+      EXPECT_GT(std::max(range.max, -range.min), 19) << sign;
+    }
+  }
+}
+
 TEST(FitGrid, FindsTheIntegersOfASensor) {
   std::vector<float> values;
   for (int q = -120; q <= 40; ++q) values.push_back(0.5847F * static_cast<float>(q));
