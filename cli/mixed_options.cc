@@ -29,11 +29,12 @@ void PrintPoint(const Json& point) {
 }  // namespace
 
 void MixedOptions::AddTo(CLI::App& verb) {
-  CLI::Option_group* floor =
-      verb.add_option_group("accuracy",
-                            "What int8 must hold on held-back calibration samples; layers stay in "
-                            "float until it does [an SQNR of 30 dB where "
-                            "all layers in int8 leave less than 20 dB]");
+  CLI::Option_group* floor = verb.add_option_group(
+      "accuracy",
+      "What int8 must hold on held-back calibration samples (with --calibration-file, "
+      "which does not say whose it is, on any of --calibration); layers stay in "
+      "float until it does [an SQNR of 30 dB where "
+      "all layers in int8 leave less than 20 dB]");
   floor
       ->add_option("--max-drop", max_drop,
                    "Points of top-1 to lose at most, gains not counted (needs labels)")

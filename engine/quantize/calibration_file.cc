@@ -19,7 +19,7 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 // Of channels, samples and elements per channel: sums of them stay far from 64 bits.
 constexpr int64_t kMost = int64_t{1} << 48;
 
@@ -40,9 +40,14 @@ class Mark {
   }
   void Text(std::string_view text) { Bytes(text.data(), text.size()); }
   void Elements(const Tensor& tensor) {
-    Word(static_cast<uint64_t>(tensor.dtype()));
+    Type(tensor.dtype(), tensor.shape());
     if (tensor.dtype() != DType::kString) return Bytes(tensor.data(), tensor.bytes());
     for (const std::string_view text : tensor.span<std::string_view>()) Text(text);
+  }
+  void Type(DType dtype, const Shape& shape) {
+    Word(static_cast<uint64_t>(dtype));
+    const auto dims = shape.dims();
+    Bytes(dims.data(), dims.size() * sizeof(dims[0]));
   }
   void Word(uint64_t word) {
     value_ ^= word;
@@ -57,6 +62,8 @@ class Mark {
   uint64_t value_ = 0x9e3779b97f4a7c15ULL;
 };
 
+void MarkGraph(const Graph& graph, Mark& mark);
+
 void MarkAttribute(const AttributeValue& value, Mark& mark) {
   mark.Word(value.index());
   std::visit(
@@ -66,32 +73,58 @@ void MarkAttribute(const AttributeValue& value, Mark& mark) {
           mark.Bytes(&held, sizeof(held));
         } else if constexpr (std::is_same_v<T, std::string>) {
           mark.Text(held);
-        } else if constexpr (std::is_same_v<T, std::vector<int64_t>> ||
-                             std::is_same_v<T, std::vector<float>>) {
+        } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+          mark.Word(held.size());
+          for (const std::string& text : held) mark.Text(text);
+        } else if constexpr (std::is_same_v<T, Tensor>) {
+          mark.Elements(held);
+        } else if constexpr (std::is_same_v<T, Subgraph>) {
+          MarkGraph(*held, mark);
+        } else if constexpr (std::is_same_v<T, ValueType>) {
+          mark.Word(static_cast<uint64_t>(held.kind));
+          mark.Word(static_cast<uint64_t>(held.dtype));
+        } else {
           mark.Bytes(held.data(), held.size() * sizeof(held[0]));
         }
       },
       value);
 }
 
-uint64_t MarkOf(const Graph& graph) {
-  Mark mark;
-  const auto value = [&](ValueId id) {
-    mark.Text(id == kNone ? "" : graph.value(id).name);
-    if (id != kNone && graph.value(id).is_constant()) mark.Elements(graph.value(id).constant);
+void MarkGraph(const Graph& graph, Mark& mark) {
+  const auto values = [&](std::span<const ValueId> ids) {
+    mark.Word(ids.size());
+    for (const ValueId id : ids) {
+      mark.Text(id == kNone ? "" : graph.value(id).name);
+      if (id != kNone && graph.value(id).is_constant()) mark.Elements(graph.value(id).constant);
+    }
   };
-  for (const ValueId id : graph.inputs) value(id);
+  values(graph.inputs);
+  for (const ValueId id : graph.inputs) {
+    const Value& input = graph.value(id);
+    mark.Word(static_cast<uint64_t>(input.kind));
+    mark.Word(input.shape.has_value());
+    mark.Type(input.dtype, input.shape.value_or(Shape()));
+  }
+  values(graph.outputs);
+  mark.Word(graph.order().size());
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
     mark.Text(node.op);
     mark.Text(node.domain);
+    mark.Word(static_cast<uint64_t>(node.version));
+    mark.Word(node.attributes.size());
     for (const auto& [name, attribute] : node.attributes) {
       mark.Text(name);
       MarkAttribute(attribute, mark);
     }
-    std::ranges::for_each(node.inputs, value);
-    std::ranges::for_each(node.outputs, value);
+    values(node.inputs);
+    values(node.outputs);
   }
+}
+
+uint64_t MarkOf(const Graph& graph) {
+  Mark mark;
+  MarkGraph(graph, mark);
   return mark.value();
 }
 
@@ -99,7 +132,6 @@ uint64_t MarkOf(const CalibrationSet& set) {
   Mark mark;
   for (const auto& [name, tensor] : set) {
     mark.Text(name);
-    for (const int64_t extent : tensor.shape().dims()) mark.Word(static_cast<uint64_t>(extent));
     mark.Elements(tensor);
   }
   return mark.value();
@@ -266,6 +298,27 @@ bool AllFinite(auto elements) {
   return std::ranges::all_of(elements, [](auto x) { return std::isfinite(x); });
 }
 
+// What a group of arrays is to fill, and how many channels it has.
+template <typename T>
+struct Wanted {
+  T* collector;
+  size_t channels;
+};
+template <typename T>
+using WantedByName = std::map<std::string_view, Wanted<T>>;
+
+// Whom `channels` channels of a name are for; whoever was found is wanted no more.
+template <typename T>
+absl::StatusOr<T*> Take(WantedByName<T>& wanted, std::string_view name, size_t channels) {
+  const auto found = wanted.find(name);
+  if (found == wanted.end()) return InvalidArgument("is there twice, or is not looked at");
+  const auto [collector, expected] = found->second;
+  if (channels != expected)
+    return InvalidArgument("expected {} channels, got {}", expected, channels);
+  wanted.erase(found);
+  return collector;
+}
+
 using TakeHistograms = std::function<absl::Status(std::string_view, std::span<const Histogram>)>;
 
 absl::Status ReadHistograms(const ArchiveReader& archive, const std::string& group, int bins,
@@ -287,6 +340,8 @@ absl::Status ReadHistograms(const ArchiveReader& archive, const std::string& gro
           limits[at], {extremes[2 * at], extremes[2 * at + 1]},
           counts.subspan(at * static_cast<size_t>(bins), static_cast<size_t>(bins)));
       if (!restored.ok()) return Annotate(restored.status(), Format("'{}' of '{}'", group, name));
+      if (restored->count() == 0)
+        return InvalidArgument("'{}' of '{}': no elements counted", group, name);
       histograms.push_back(*std::move(restored));
     }
     const absl::Status taken = take(name, histograms);
@@ -295,10 +350,8 @@ absl::Status ReadHistograms(const ArchiveReader& archive, const std::string& gro
   return absl::OkStatus();
 }
 
-using MomentsByName = std::map<std::string_view, ChannelMoments*>;
-
 absl::Status ReadMoments(const ArchiveReader& archive, const std::string& group,
-                         const MomentsByName& wanted) {
+                         WantedByName<ChannelMoments> wanted) {
   if (wanted.empty()) return absl::OkStatus();
   int64_t total = 0;
   OCTET_ASSIGN_OR_RETURN(const auto named, archive.Groups(group, wanted.size(), total));
@@ -314,17 +367,15 @@ absl::Status ReadMoments(const ArchiveReader& archive, const std::string& group,
   size_t at = 0;
   for (size_t i = 0; i < named.size(); ++i) {
     const auto& [name, channels] = named[i];
-    if (elements[i] < 0 || elements[i] > kMost)
+    if (elements[i] <= 0 || elements[i] > kMost)
       return InvalidArgument("array '{}/elements': {} at {}", group, elements[i], i);
     std::vector<Range> ranges;
     for (size_t c = at; c < at + channels; ++c)
       ranges.push_back({extremes[2 * c], extremes[2 * c + 1]});
-    const auto found = wanted.find(name);
-    if (found == wanted.end())
-      return InvalidArgument("'{}' of '{}', which is not looked at", group, name);
-    const absl::Status added = found->second->Add(elements[i], sums.subspan(at, channels),
-                                                  squares.subspan(at, channels), ranges);
-    if (!added.ok()) return Annotate(added, Format("'{}' of '{}'", group, name));
+    const auto taken = Take(wanted, name, channels);
+    if (!taken.ok()) return Annotate(taken.status(), Format("'{}' of '{}'", group, name));
+    OCTET_RETURN_IF_ERROR((*taken)->Add(elements[i], sums.subspan(at, channels),
+                                        squares.subspan(at, channels), ranges));
     at += channels;
   }
   return absl::OkStatus();
@@ -350,7 +401,7 @@ absl::Status ReadPatches(const ArchiveReader& archive, const Graph& graph,
   if (!AllFinite(sums)) return InvalidArgument("array 'patches/sums': NaN or infinity");
   size_t layer = 0;
   for (auto& [node, moments] : patches) {
-    if (names[layer] != ResultOf(graph, node) || counts[layer] < 0 || counts[layer] > kMost) {
+    if (names[layer] != ResultOf(graph, node) || counts[layer] <= 0 || counts[layer] > kMost) {
       return InvalidArgument("arrays 'patches': expected '{}' at {}, got {} patches of '{}'",
                              ResultOf(graph, node), layer, counts[layer], names[layer]);
     }
@@ -376,53 +427,83 @@ absl::StatusOr<CalibrationState> ReadState(const ArchiveReader& archive, const G
         "{:016x}",
         expected, model[0]);
   }
-  OCTET_ASSIGN_OR_RETURN(const auto data, archive.All<uint64_t>("data", DType::kU64, 1));
+  OCTET_ASSIGN_OR_RETURN(const auto data, archive.All<uint64_t>("data", DType::kU64));
+  if (data.empty()) return InvalidArgument("array 'data': no sets");
   OCTET_ASSIGN_OR_RETURN(const auto samples, archive.All<int64_t>("samples", DType::kI64, 2));
   if (samples[0] <= 0 || samples[0] > samples[1] || samples[1] > kMost)
     return InvalidArgument("array 'samples': {} of {}", samples[0], samples[1]);
-  return CalibrationState{samples[0], samples[1], data[0]};
+  return CalibrationState{samples[0], samples[1], {data.begin(), data.end()}};
+}
+
+// Of what a weighted node multiplies its weights with.
+size_t InputChannels(const Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  const Shape& weights = graph.value(node.inputs[1]).constant.shape();
+  if (node.is("Conv")) return static_cast<size_t>(weights[1] * node.attributes.IntOr("group", 1));
+  return static_cast<size_t>(weights[1 - AsWeighted(graph, id)->weight_axis]);
 }
 
 absl::StatusOr<CalibrationState> AddArchive(const Graph& graph, const ArchiveReader& archive,
                                             Statistics& statistics) {
   OCTET_ASSIGN_OR_RETURN(const CalibrationState state, ReadState(archive, graph));
-  std::map<std::string_view, Histogram*> histograms;
-  for (auto& [id, histogram] : statistics.histograms)
-    histograms.emplace(graph.value(id).name, &histogram);
-  std::map<std::string_view, ChannelHistograms*> by_channel;
-  for (auto& [id, channels] : statistics.channel_histograms)
-    by_channel.emplace(graph.value(id).name, &channels);
-  MomentsByName channels;
-  for (auto& [id, moments] : statistics.channels) channels.emplace(graph.value(id).name, &moments);
-  MomentsByName moments;
-  for (auto& [id, of_input] : statistics.moments) moments.emplace(ResultOf(graph, id), &of_input);
-  const auto unknown = [](std::string_view name) {
-    return InvalidArgument("'{}' is not looked at", name);
+  const auto extent = [&](ValueId id) {  // ChannelLinks has those alone whose channels are known.
+    return static_cast<size_t>((*graph.value(id).shape)[1]);
   };
-  OCTET_RETURN_IF_ERROR(
-      ReadHistograms(archive, "histograms", Histogram::kBins, histograms.size(),
-                     [&](std::string_view name, std::span<const Histogram> read) -> absl::Status {
-                       const auto found = histograms.find(name);
-                       if (found == histograms.end() || read.size() != 1) return unknown(name);
-                       found->second->Merge(read[0]);
-                       return absl::OkStatus();
-                     }));
-  OCTET_RETURN_IF_ERROR(
-      ReadHistograms(archive, "channel_histograms", ChannelHistograms::kBins, by_channel.size(),
-                     [&](std::string_view name, std::span<const Histogram> read) -> absl::Status {
-                       const auto found = by_channel.find(name);
-                       return found == by_channel.end() ? unknown(name) : found->second->Add(read);
-                     }));
-  OCTET_RETURN_IF_ERROR(ReadMoments(archive, "moments", moments));
-  OCTET_RETURN_IF_ERROR(ReadMoments(archive, "channels", channels));
+  WantedByName<Histogram> histograms;
+  for (auto& [id, histogram] : statistics.histograms)
+    histograms.emplace(graph.value(id).name, Wanted{&histogram, 1});
+  WantedByName<ChannelHistograms> by_channel;
+  for (auto& [id, channels] : statistics.channel_histograms)
+    by_channel.emplace(graph.value(id).name, Wanted{&channels, extent(id)});
+  WantedByName<ChannelMoments> channels;
+  for (auto& [id, moments] : statistics.channels)
+    channels.emplace(graph.value(id).name, Wanted{&moments, extent(id)});
+  WantedByName<ChannelMoments> moments;
+  for (auto& [id, of_input] : statistics.moments)
+    moments.emplace(ResultOf(graph, id), Wanted{&of_input, InputChannels(graph, id)});
+  OCTET_RETURN_IF_ERROR(ReadHistograms(
+      archive, "histograms", Histogram::kBins, histograms.size(),
+      [&](std::string_view name, std::span<const Histogram> read) -> absl::Status {
+        OCTET_ASSIGN_OR_RETURN(Histogram* const to, Take(histograms, name, read.size()));
+        to->Merge(read[0]);
+        return absl::OkStatus();
+      }));
+  OCTET_RETURN_IF_ERROR(ReadHistograms(
+      archive, "channel_histograms", ChannelHistograms::kBins, by_channel.size(),
+      [&](std::string_view name, std::span<const Histogram> read) -> absl::Status {
+        OCTET_ASSIGN_OR_RETURN(ChannelHistograms* const to, Take(by_channel, name, read.size()));
+        return to->Add(read);
+      }));
+  OCTET_RETURN_IF_ERROR(ReadMoments(archive, "moments", std::move(moments)));
+  OCTET_RETURN_IF_ERROR(ReadMoments(archive, "channels", std::move(channels)));
   OCTET_RETURN_IF_ERROR(ReadPatches(archive, graph, statistics.patches));
   return state;
 }
 
-absl::StatusOr<Statistics> Merged(const Graph& graph, const CalibrationRun& run) {
+absl::Status OtherSamples(const std::string& path) {
+  return InvalidArgument("{}: is there already, with statistics of other samples", path);
+}
+
+bool IsThere(const std::string& path) {
+  std::error_code unreadable;  // Then to write it will say why.
+  return std::filesystem::exists(path, unreadable);
+}
+
+// Keeps a merged file, but in the place of no other one.
+absl::Status KeepMerged(const Graph& graph, const Statistics& statistics,
+                        const CalibrationState& state, const std::string& path) {
+  if (!IsThere(path)) return WriteCalibrationFile(graph, statistics, state, path);
+  OCTET_ASSIGN_OR_RETURN(Statistics unused, EmptyStatistics(graph, 1));
+  OCTET_ASSIGN_OR_RETURN(const CalibrationState kept, AddCalibrationFile(graph, path, unused));
+  const bool same = kept.sets == state.sets && kept.seen == state.seen;
+  return same ? absl::OkStatus() : OtherSamples(path);
+}
+
+absl::StatusOr<Statistics> Merged(const Graph& graph, const CalibrationSet& set,
+                                  const CalibrationRun& run) {
   OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, 1));
   CalibrationState all;
-  std::map<uint64_t, std::string> sets;
+  std::map<uint64_t, std::string> files;  // By the sets that they are of.
   for (const std::string& path : run.statistics_from) {
     OCTET_ASSIGN_OR_RETURN(const CalibrationState state,
                            AddCalibrationFile(graph, path, statistics));
@@ -430,12 +511,17 @@ absl::StatusOr<Statistics> Merged(const Graph& graph, const CalibrationRun& run)
       return InvalidArgument("{}: calibration was stopped after {} of {} samples", path, state.seen,
                              state.total);
     }
-    const auto [same, added] = sets.emplace(state.data, path);
-    if (!added) return InvalidArgument("{}: holds the same samples as {}", path, same->second);
-    all = {all.seen + state.seen, all.total + state.total, all.data ^ state.data};
+    for (const uint64_t mark : state.sets) {
+      const auto [same, added] = files.emplace(mark, path);
+      if (!added) return InvalidArgument("{}: holds the same samples as {}", path, same->second);
+    }
+    all.seen += state.seen;
+    all.total += state.total;
   }
+  for (const auto& [mark, file] : files) all.sets.push_back(mark);
   if (!run.statistics_to.empty())
-    OCTET_RETURN_IF_ERROR(WriteCalibrationFile(graph, statistics, all, run.statistics_to));
+    OCTET_RETURN_IF_ERROR(KeepMerged(graph, statistics, all, run.statistics_to));
+  statistics.of_judges = !set.empty() && files.contains(MarkOf(set));
   return statistics;
 }
 
@@ -446,7 +532,7 @@ absl::Status WriteCalibrationFile(const Graph& graph, const Statistics& statisti
   ArchiveWriter archive;
   archive.Add<int64_t>("version", {{kVersion}});
   archive.Add<uint64_t>("model", {{MarkOf(graph)}});
-  archive.Add<uint64_t>("data", {{state.data}});
+  archive.Add<uint64_t>("data", state.sets);
   archive.Add<int64_t>("samples", {{state.seen, state.total}});
   NamedHistograms histograms;
   for (const auto& [id, histogram] : statistics.histograms)
@@ -478,16 +564,14 @@ absl::StatusOr<CalibrationState> AddCalibrationFile(const Graph& graph, const st
 
 absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationSet& set,
                                           const CalibrationRun& run) {
-  if (!run.statistics_from.empty()) return Merged(graph, run);
+  if (!run.statistics_from.empty()) return Merged(graph, set, run);
   const std::string& path = run.statistics_to;
   OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, SamplesIn(set)));
-  CalibrationState state{.total = SamplesIn(set), .data = MarkOf(set)};
-  std::error_code unreadable;  // Then to write it will say why.
-  if (std::filesystem::exists(path, unreadable)) {
+  CalibrationState state{.total = SamplesIn(set), .sets = {MarkOf(set)}};
+  if (IsThere(path)) {
     OCTET_ASSIGN_OR_RETURN(const CalibrationState kept,
                            AddCalibrationFile(graph, path, statistics));
-    if (kept.data != state.data || kept.total != state.total)
-      return InvalidArgument("{}: is there already, with statistics of other samples", path);
+    if (kept.sets != state.sets || kept.total != state.total) return OtherSamples(path);
     if (kept.seen == kept.total) return statistics;
     state.seen = kept.seen;
   }
@@ -505,6 +589,13 @@ absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationS
   if (!ran.ok())
     return Annotate(ran, Format("{} of {} samples are kept in {}", state.seen, state.total, path));
   return statistics;
+}
+
+void RecordSeenJudges(const Statistics& statistics, std::vector<QuantizeRecord>& records) {
+  if (!statistics.of_judges) return;
+  records.push_back({"calibration file", "seen",
+                     "the samples that answers are compared on are those that it was made of: "
+                     "the figures may flatter"});
 }
 
 }  // namespace octet

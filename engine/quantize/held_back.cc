@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <span>
 
@@ -33,17 +34,36 @@ CalibrationSet Picked(const CalibrationSet& set, std::span<const int64_t> indice
 }
 
 absl::StatusOr<int64_t> CountSamples(const CalibrationSet& set) {
-  int64_t count = 0;
+  std::optional<int64_t> count;
   for (const auto& [name, samples] : set) {
     const int64_t own = samples.shape().rank() > 0 ? samples.shape()[0] : 0;
-    if (count != 0 && own != count) {
+    if (count && own != *count) {
       return InvalidArgument("calibration input '{}': expected {} samples like the others, got {}",
-                             name, count, own);
+                             name, *count, own);
     }
     count = own;
   }
-  return count;
+  return count.value_or(0);
 }
+
+// All of them in random order.
+std::vector<int64_t> Shuffled(int64_t count, uint64_t seed) {
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937_64 random(seed);
+  std::ranges::shuffle(order, random);
+  return order;
+}
+
+SplitSet Split(const CalibrationSet& set, const std::vector<int64_t>& labels,
+               std::span<const int64_t> ranges, std::span<const int64_t> held_back) {
+  SplitSet split{Picked(set, ranges), Picked(set, held_back), {}};
+  if (labels.empty()) return split;
+  for (const int64_t index : held_back) split.labels.push_back(labels[static_cast<size_t>(index)]);
+  return split;
+}
+
+}  // namespace
 
 absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count) {
   if (!labels.empty() && std::ssize(labels) != count)
@@ -51,7 +71,12 @@ absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count) {
   return absl::OkStatus();
 }
 
-}  // namespace
+int64_t OwnBatch(const Graph& graph) {
+  if (graph.inputs.empty()) return 1;
+  const auto& shape = graph.value(graph.inputs[0]).shape;
+  const bool fixed = shape && shape->rank() > 0 && (*shape)[0] != kUnknownDim;
+  return fixed ? (*shape)[0] : 1;
+}
 
 absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed) {
@@ -59,27 +84,20 @@ absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<i
   if (count < 2)
     return InvalidArgument("to hold samples back takes at least 2 of them, got {}", count);
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
-  std::vector<int64_t> order(static_cast<size_t>(count));
-  std::iota(order.begin(), order.end(), 0);
-  std::mt19937_64 random(seed);
-  std::ranges::shuffle(order, random);
   const auto held = static_cast<size_t>(std::clamp<int64_t>(most_held_back, 1, count / 2));
+  const std::vector<int64_t> order = Shuffled(count, seed);
   const std::span<const int64_t> indices = order;
-  SplitSet split{Picked(set, indices.subspan(held)), Picked(set, indices.first(held)), {}};
-  if (labels.empty()) return split;
-  for (const int64_t index : indices.first(held))
-    split.labels.push_back(labels[static_cast<size_t>(index)]);
-  return split;
+  return Split(set, labels, indices.subspan(held), indices.first(held));
 }
 
 absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
-                                     int64_t most) {
+                                     int64_t most, uint64_t seed) {
   OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
   if (count < 1) return InvalidArgument("no samples to compare answers on");
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
-  SplitSet all{{}, FirstSamples(set, most), labels};
-  all.labels.resize(labels.empty() ? 0 : static_cast<size_t>(std::min(count, most)));
-  return all;
+  const std::vector<int64_t> order = Shuffled(count, seed);
+  const std::span<const int64_t> indices = order;
+  return Split(set, labels, {}, indices.first(static_cast<size_t>(std::min(count, most))));
 }
 
 CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count) {

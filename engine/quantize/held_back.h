@@ -10,6 +10,12 @@
 
 namespace octet {
 
+/// INVALID_ARGUMENT for labels that are not one per sample; none at all are well.
+absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count);
+
+/// How many samples a model takes that does not batch; 1 for all others.
+int64_t OwnBatch(const Graph& graph);
+
 struct SplitSet {
   CalibrationSet ranges;
   CalibrationSet held_back;
@@ -22,9 +28,10 @@ struct SplitSet {
 absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed);
 
-/// The first `most` samples held back, and none for ranges. Errors: as HoldBack, but for a single sample.
+/// `most` samples held back, or all when there are fewer, drawn as HoldBack does, and none for ranges. Errors: as HoldBack, but for a
+/// single sample.
 absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
-                                     int64_t most);
+                                     int64_t most, uint64_t seed);
 
 /// The first `count` samples, or all when there are fewer. Requires: inputs that agree about their number.
 CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count);

@@ -47,14 +47,6 @@ bool RanksClasses(const Graph& graph) {
   return (*value.shape)[1] > 1;
 }
 
-// How many samples a model takes that does not batch; 1 for all others.
-int64_t OwnBatch(const Graph& graph) {
-  if (graph.inputs.empty()) return 1;
-  const auto& shape = graph.value(graph.inputs[0]).shape;
-  const bool fixed = shape && shape->rank() > 0 && (*shape)[0] != kUnknownDim;
-  return fixed ? (*shape)[0] : 1;
-}
-
 // Points that classes may differ by.
 double Allowed(const AccuracyFloor& floor) {
   return floor.kind == Kind::kMaxDrop ? floor.value : 100 - floor.value;
@@ -75,7 +67,9 @@ std::string NameOf(const AccuracyFloor& floor) {
   }
 }
 
-absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
+}  // namespace
+
+absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationSet& set,
                         const std::vector<int64_t>& labels) {
   if (CountsClasses(floor) && !RanksClasses(graph)) {
     return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
@@ -83,6 +77,7 @@ absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
   }
   if (floor.kind != Kind::kMaxDrop) return absl::OkStatus();
   if (labels.empty()) return InvalidArgument("a floor for the {} needs labels", NameOf(floor));
+  OCTET_RETURN_IF_ERROR(CheckLabels(labels, SamplesIn(set)));
   const int64_t classes = (*graph.value(graph.outputs[0]).shape)[1];
   for (size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0 || labels[i] >= classes) {
@@ -92,8 +87,6 @@ absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph,
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 // A floor below what a single sample weighs cannot be told by counting: then the outputs must be as good as those of models that
 // need no layer in float, too.
@@ -134,7 +127,7 @@ std::string Mixtures::Reached(const MixedPoint& point) const {
 
 absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& recipe,
                                            const CalibrationSet& set, const CalibrationRun& run) {
-  OCTET_RETURN_IF_ERROR(CheckFloor(recipe.floor, graph, run.labels));
+  OCTET_RETURN_IF_ERROR(CheckFloor(recipe.floor, graph, set, run.labels));
   Mixtures made;
   made.graph_ = std::move(graph);
   made.floor_ = recipe.floor;
@@ -149,16 +142,17 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   const int64_t most =
       std::clamp<int64_t>(kMostMacs / macs * batch, least, std::max(kMostHeldBack, least));
   const bool known = !run.statistics_from.empty();
-  OCTET_ASSIGN_OR_RETURN(SplitSet split, known ? AllHeldBack(set, run.labels, most)
+  OCTET_ASSIGN_OR_RETURN(SplitSet split, known ? AllHeldBack(set, run.labels, most, recipe.seed)
                                                : HoldBack(set, run.labels, most, recipe.seed));
   made.held_back_ = std::move(split.held_back);
   made.held_back_count_ = made.held_back_.begin()->second.shape()[0];
   made.few_ = FirstSamples(made.held_back_, least);
   OCTET_RETURN_IF_ERROR(made.AskFp32(split.labels));
   OCTET_ASSIGN_OR_RETURN(made.statistics_, known
-                                               ? FileStatistics(made.graph_, {}, run)
+                                               ? FileStatistics(made.graph_, set, run)
                                                : GatherStatistics(made.graph_, split.ranges, run));
-  if (recipe.equalize) made.equalized_ = EqualizeChannels(made.graph_, recipe, made.statistics_);
+  if (recipe.equalize) made.records_ = EqualizeChannels(made.graph_, recipe, made.statistics_);
+  RecordSeenJudges(made.statistics_, made.records_);
   return made;
 }
 
@@ -257,7 +251,7 @@ absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
                    .us_per_sample = 1e6 * figures.seconds_per_sample};
   if (scores_) CompareClasses(seen.classes(), point);
   point.holds = Holds(point);
-  result.records.insert(result.records.end(), equalized_.begin(), equalized_.end());
+  result.records.insert(result.records.end(), records_.begin(), records_.end());
   return Mixture{std::move(result), std::move(point)};
 }
 

@@ -1,4 +1,4 @@
-// Mixtures of int8 and float layers, run on samples that their ranges have not seen.
+// Mixtures of int8 and float layers, run on samples that their ranges have not seen, or of which a calibration file does not say so.
 #pragma once
 
 #include <map>
@@ -25,6 +25,10 @@ struct Mixture {
   MixedPoint point;
 };
 
+/// INVALID_ARGUMENT when the floor asks for labels or class scores that are not there, or one of them is no class.
+absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationSet& set,
+                        const std::vector<int64_t>& labels);
+
 /// Everything that mixtures of one model share: ranges and moments from one part of the calibration set, the fp32 model's answers
 /// to the other, weights that were rounded before. Not thread-safe.
 class Mixtures {
@@ -33,8 +37,8 @@ class Mixtures {
   static constexpr int64_t kMostHeldBack = 512;
   static constexpr int64_t kMostMacs = int64_t{1} << 40;
 
-  /// Splits the set, gathers statistics and equalizes the graph; where statistics are in files, the whole set is held back. Errors: INVALID_ARGUMENT when the floor asks for labels or class
-  /// scores that are not there, or the model has no F32 output; as HoldBack, FileStatistics, GatherStatistics and Calibrate.
+  /// Splits the set, gathers statistics and equalizes the graph; where statistics are in files, which samples of the set are held back is drawn from all of them. Errors: INVALID_ARGUMENT when the model has no F32
+  /// output; as CheckFloor, HoldBack, FileStatistics, GatherStatistics and Calibrate.
   static absl::StatusOr<Mixtures> Prepare(Graph graph, const QuantizeRecipe& recipe,
                                           const CalibrationSet& set, const CalibrationRun& run);
 
@@ -73,7 +77,7 @@ class Mixtures {
   Statistics statistics_;
   std::map<std::string, RangeTable> tables_;  ///< By RangesName.
   RoundedWeights rounded_;
-  std::vector<QuantizeRecord> equalized_;
+  std::vector<QuantizeRecord> records_;  ///< Of what was done before any mixture.
   CalibrationSet held_back_;
   CalibrationSet few_;
   int64_t held_back_count_ = 0;

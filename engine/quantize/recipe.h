@@ -23,7 +23,8 @@ std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 
 /// What an int8 file keeps of the fp32 model's answers; layers stay in float until it does. Measured on calibration samples that
-/// the ranges have not seen.
+/// the ranges have not seen; where these come from files (CalibrationRun::statistics_from), on samples of the set at hand, of which the
+/// files may have been made.
 struct AccuracyFloor {
   enum class Kind : uint8_t {
     kAuto,     ///< kAutoSqnrDb where all layers in int8 leave less than kUselessSqnrDb; looked at
@@ -54,7 +55,7 @@ struct QuantizeRecipe {
   bool correct_bias = true;  ///< Take the mean error of rounded weights out of the bias; int8 only.
   double percentile = 99.999;  ///< Per cent of elements that kPercentile keeps.
   AccuracyFloor floor;         ///< int8 only.
-  uint64_t seed = 0;           ///< Of which samples are held back for the floor; int8 only.
+  uint64_t seed = 0;           ///< Of which samples judge ranges and the floor; int8 only.
 };
 
 }  // namespace octet

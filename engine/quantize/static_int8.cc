@@ -10,6 +10,7 @@
 #include "engine/quantize/held_back.h"
 #include "engine/quantize/insert_integers.h"
 #include "engine/quantize/mixed_precision.h"
+#include "engine/quantize/mixtures.h"
 #include "engine/quantize/statistics.h"
 #include "engine/tensor/status.h"
 
@@ -64,23 +65,32 @@ absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecip
   return learned;
 }
 
-// From the files that `run` names, or from the set. There is a judge where the outputs are to choose.
+// Judges drawn from all samples, which the ranges may have seen.
+absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
+                               const CalibrationSet& set, const CalibrationRun& run) {
+  const int64_t most = std::max(kMostJudges, OwnBatch(graph));
+  OCTET_ASSIGN_OR_RETURN(SplitSet drawn, AllHeldBack(set, {}, most, recipe.seed));
+  Judge judge{std::move(drawn.held_back), KeptOutputs(graph), {}};
+  OCTET_RETURN_IF_ERROR(Calibrate(graph, judge.outputs.Observations(), judge.samples, run));
+  return judge;
+}
+
+// From the files that `run` names, or from the set. There is a judge where the outputs are to choose; what it judges is the same
+// whether a file keeps what is learned or not.
 absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
                               const CalibrationSet& set, const CalibrationRun& run) {
   const bool judged = recipe.method == RangeMethod::kAuto && !KeptOutputs(graph).empty();
-  const bool in_files = !run.statistics_from.empty() || !run.statistics_to.empty();
-  if (judged && !in_files && BatchesFreely(graph) && SamplesIn(set) >= 2)
+  if (judged && run.statistics_from.empty() && BatchesFreely(graph) && SamplesIn(set) >= 2) {
+    if (!run.statistics_to.empty()) OCTET_RETURN_IF_ERROR(FileStatistics(graph, set, run).status());
     return LearnAndHoldBack(graph, recipe, set, run);
-  Learned learned;
-  if (judged) learned.judge = Judge{set, KeptOutputs(graph), {}};
-  std::vector<Observation> outputs;
-  if (judged) outputs = learned.judge->outputs.Observations();
-  if (!in_files) {
-    OCTET_ASSIGN_OR_RETURN(learned.statistics, GatherStatistics(graph, set, run, outputs));
-    return learned;
   }
-  OCTET_ASSIGN_OR_RETURN(learned.statistics, FileStatistics(graph, set, run));
-  if (judged) OCTET_RETURN_IF_ERROR(Calibrate(graph, outputs, set, run));
+  const bool in_files = !run.statistics_from.empty() || !run.statistics_to.empty();
+  Learned learned;
+  OCTET_ASSIGN_OR_RETURN(learned.statistics, in_files ? FileStatistics(graph, set, run)
+                                                      : GatherStatistics(graph, set, run));
+  if (judged) {
+    OCTET_ASSIGN_OR_RETURN(learned.judge, AnyJudge(graph, recipe, set, run));
+  }
   return learned;
 }
 
@@ -105,8 +115,10 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
   OCTET_RETURN_IF_ERROR(CheckFinite(calibration));  // Before parts of it have other indices.
   if (floored) {
     // What the file keeps is of all samples; the search holds half of them back.
-    if (!run.statistics_to.empty())
+    if (!run.statistics_to.empty()) {
+      OCTET_RETURN_IF_ERROR(CheckFloor(recipe.floor, graph, calibration, run.labels));
       OCTET_RETURN_IF_ERROR(FileStatistics(graph, calibration, run).status());
+    }
     return QuantizeMixed(graph, recipe, calibration, run);
   }
   OCTET_ASSIGN_OR_RETURN(Learned learned, Learn(graph, recipe, calibration, run));
@@ -129,6 +141,7 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
                          ChooseRanges(graph, recipe, learned.statistics, *learned.judge, run));
   auto& records = chosen.result.records;
   records.insert(records.end(), equalized.begin(), equalized.end());
+  RecordSeenJudges(learned.statistics, records);
   return HoldAutoFloor(original, recipe, calibration, run, std::move(chosen));
 }
 

@@ -24,6 +24,7 @@ struct Statistics {
   /// Of the activations whose channels may be scaled (EqualizeChannels), and those among them that are quantized.
   std::map<ValueId, ChannelMoments> channels;
   std::map<ValueId, ChannelHistograms> channel_histograms;
+  bool of_judges = false;  ///< They come from files of the very set that is to judge.
 
   /// Everybody who has to see an activation.
   std::vector<Observation> Observations(const Graph& graph);

@@ -1,8 +1,12 @@
 // Statistics that outlive the process: kept, merged, gone on with, and refused where they are another model's.
 #include "engine/quantize/calibration_file.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -80,6 +84,7 @@ void ExpectSame(const Statistics& a, const Statistics& b) {
     ASSERT_EQ(histogram.channels().size(), others.size());
     for (size_t c = 0; c < others.size(); ++c) same(histogram.channels()[c], others[c]);
   }
+  ASSERT_FALSE(a.channels.empty());
   for (const auto& [id, moments] : a.channels) {
     EXPECT_EQ(moments.sums(), b.channels.at(id).sums());
     EXPECT_EQ(moments.squares(), b.channels.at(id).squares());
@@ -181,8 +186,9 @@ void Change(const std::string& path, const std::string& name, const Tensor& to) 
 
 TEST_F(CalibrationFileTest, NamesTheArrayThatIsMalformed) {
   const std::pair<std::string, Tensor> changes[] = {
-      {"version", Tensor::From<int64_t>(Shape{1}, {2})},
+      {"version", Tensor::From<int64_t>(Shape{1}, {1})},
       {"samples", Tensor::From<int64_t>(Shape{2}, {5, 4})},
+      {"data", Tensor::From<uint64_t>(Shape{0}, {})},
       {"histograms/limits", Tensor::From<double>(Shape{1}, {1})},
       {"histograms/counts", Tensor::From<float>(Shape{1}, {1})},
       {"moments/channels", Tensor::From<int64_t>(Shape{2}, {-1, 7})},
@@ -196,6 +202,114 @@ TEST_F(CalibrationFileTest, NamesTheArrayThatIsMalformed) {
     Change(Path("a.npz"), name, tensor);
     EXPECT_THAT(Refusal({"a.npz"}),
                 AllOf(HasSubstr("a.npz"), HasSubstr(name.substr(0, name.find('/')))));
+  }
+}
+
+// All but the last channel of an array that has so many.
+Tensor WithoutLast(const Tensor& array, int64_t channels) {
+  Tensor cut(array.dtype(), Shape{array.elements() / channels * (channels - 1)});
+  std::memcpy(cut.mutable_data(), array.data(), cut.bytes());
+  return cut;
+}
+
+// Counts that go with the arrays' extents, but not with the model's: nothing behind them looks again.
+TEST_F(CalibrationFileTest, RefusesOtherChannelsThanTheModels) {
+  const std::string path = Path("a.npz");
+  for (const std::string group : {"histograms", "channel_histograms", "moments", "channels"}) {
+    std::filesystem::remove(path);
+    ASSERT_TRUE(Through("a.npz", Samples(20, 0)).ok());
+    const auto arrays = ReadNpz(path);
+    ASSERT_TRUE(arrays.ok());
+    const auto held = arrays->at(group + "/channels").span<int64_t>();
+    std::vector<int64_t> channels(held.begin(), held.end());
+    const int64_t total = std::accumulate(channels.begin(), channels.end(), int64_t{0});
+    --channels.back();
+    Change(path, group + "/channels", Tensor::From<int64_t>(Shape{std::ssize(channels)}, channels));
+    for (const std::string array : {"limits", "extremes", "counts", "sums", "squares"}) {
+      const auto found = arrays->find(group + "/" + array);
+      if (found != arrays->end()) Change(path, found->first, WithoutLast(found->second, total));
+    }
+    EXPECT_THAT(Refusal({"a.npz"}), AllOf(HasSubstr("a.npz"), HasSubstr("'" + group + "' of"),
+                                          HasSubstr("channels, got")));
+  }
+}
+
+TEST_F(CalibrationFileTest, RefusesNamesThatAreThereTwice) {
+  for (const std::string group : {"histograms", "moments"}) {
+    std::filesystem::remove(Path("a.npz"));
+    ASSERT_TRUE(Through("a.npz", Samples(20, 0)).ok());
+    const auto arrays = ReadNpz(Path("a.npz"));
+    ASSERT_TRUE(arrays.ok());
+    const Tensor& names = arrays->at(group + "/names");
+    const std::vector<std::string_view> same(static_cast<size_t>(names.elements()),
+                                             names.span<std::string_view>()[0]);
+    Change(Path("a.npz"), group + "/names", Tensor::Strings(names.shape(), same));
+    EXPECT_THAT(Refusal({"a.npz"}), AllOf(HasSubstr("'" + group + "' of"), HasSubstr("twice")));
+  }
+}
+
+TEST_F(CalibrationFileTest, RefusesHistogramsOfNothing) {
+  ASSERT_TRUE(Through("a.npz", Samples(20, 0)).ok());
+  const auto arrays = ReadNpz(Path("a.npz"));
+  ASSERT_TRUE(arrays.ok());
+  Change(
+      Path("a.npz"), "histograms/counts",
+      Tensor::From<uint64_t>(
+          arrays->at("histograms/counts").shape(),
+          std::vector<uint64_t>(static_cast<size_t>(arrays->at("histograms/counts").elements()))));
+  EXPECT_THAT(Refusal({"a.npz"}), HasSubstr("no elements counted"));
+}
+
+TEST_F(CalibrationFileTest, CountsNoSetTwiceThroughAMergedFile) {
+  ASSERT_TRUE(Through("a.npz", Samples(20, 0)).ok());
+  ASSERT_TRUE(Through("b.npz", Samples(12, 5)).ok());
+  const CalibrationRun merge{.statistics_from = {Path("a.npz"), Path("b.npz")},
+                             .statistics_to = Path("c.npz")};
+  ASSERT_TRUE(FileStatistics(graph_, {}, merge).ok());
+  EXPECT_THAT(Refusal({"c.npz", "a.npz"}), HasSubstr("the same samples"));
+  ASSERT_TRUE(FileStatistics(graph_, {}, merge).ok());  // It is there already, with the same.
+}
+
+TEST_F(CalibrationFileTest, MergesOverNoOtherFile) {
+  ASSERT_TRUE(Through("a.npz", Samples(20, 0)).ok());
+  ASSERT_TRUE(Through("b.npz", Samples(12, 5)).ok());
+  ASSERT_TRUE(WriteNpz(Path("data.npz"), {{{"x", {Samples(4, 0).at("x").view()}}}}).ok());
+  for (const auto& [there, why] :
+       {std::pair{"a.npz", "other samples"}, {"data.npz", "not a calibration file"}}) {
+    const auto size = std::filesystem::file_size(Path(there));
+    const auto merged = FileStatistics(
+        graph_, {},
+        {.statistics_from = {Path("a.npz"), Path("b.npz")}, .statistics_to = Path(there)});
+    EXPECT_THAT(std::string(Message(merged.status())), HasSubstr(why));
+    EXPECT_EQ(std::filesystem::file_size(Path(there)), size);
+  }
+}
+
+// What decides what a node computes, or what the model takes and gives.
+TEST_F(CalibrationFileTest, TellsModelsApart) {
+  const auto statistics = Through("a.npz", Samples(20, 0));
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  const NodeId conv = graph_.order()[0];
+  const auto refused = [&](const std::string& file, auto change) {
+    graph_ = Network();
+    change();
+    EXPECT_THAT(Refusal({file}), HasSubstr("another model"));
+  };
+  refused("a.npz", [&] { graph_.mutable_node(conv).version = 1; });
+  refused("a.npz", [&] { (*graph_.mutable_value(graph_.inputs[0]).shape)[0] = 4; });
+  refused("a.npz", [&] { graph_.outputs.push_back(graph_.node(conv).outputs[0]); });
+  const auto body = [](float weight) { return std::make_shared<const Graph>(Network(weight)); };
+  const std::pair<AttributeValue, AttributeValue> pairs[] = {
+      {std::vector<std::string>{"a"}, std::vector<std::string>{"b"}},
+      {Tensor::From<float>(Shape{2}, {1, 2}), Tensor::From<float>(Shape{2, 1}, {1, 2})},
+      {body(1), body(2)},
+      {ValueType{.dtype = DType::kF32}, ValueType{.dtype = DType::kI64}}};
+  for (const auto& [one, other] : pairs) {
+    graph_ = Network();
+    graph_.mutable_node(conv).attributes.Set("more", one);
+    ASSERT_TRUE(WriteCalibrationFile(graph_, *statistics, {20, 20, {1}}, Path("b.npz")).ok());
+    ASSERT_TRUE(From({"b.npz"}).ok());
+    refused("b.npz", [&] { graph_.mutable_node(conv).attributes.Set("more", other); });
   }
 }
 
@@ -224,6 +338,29 @@ TEST_F(CalibrationFileTest, TakesThePlaceOfTheSamples) {
   const auto held = Quantize(graph_, recipe, Samples(8, 3), {.statistics_from = file});
   ASSERT_TRUE(held.ok()) << held.status();
   EXPECT_EQ(held->mixed->held_back, 8);
+  const auto seen = [&](const QuantizeResult& result) {
+    return std::ranges::contains(result.records, "seen", &QuantizeRecord::what);
+  };
+  EXPECT_FALSE(seen(*held));
+  for (const AccuracyFloor floor :
+       {AccuracyFloor{AccuracyFloor::Kind::kMinSqnr, 10}, AccuracyFloor{}}) {
+    recipe.floor = floor;
+    const auto flattered = Quantize(graph_, recipe, Samples(20, 0), {.statistics_from = file});
+    ASSERT_TRUE(flattered.ok()) << flattered.status();
+    EXPECT_TRUE(seen(*flattered));
+  }
+}
+
+// To keep what is learned changes nothing about the file that is made.
+TEST_F(CalibrationFileTest, KeepingStatisticsLeavesTheChoiceAlone) {
+  const QuantizeRecipe recipe{.to = Precision::kInt8};
+  const auto alone = Quantize(graph_, recipe, Samples(40, 0), {});
+  const auto kept = Quantize(graph_, recipe, Samples(40, 0), {.statistics_to = Path("a.npz")});
+  ASSERT_TRUE(alone.ok() && kept.ok()) << kept.status();
+  EXPECT_TRUE(std::filesystem::exists(Path("a.npz")));
+  ASSERT_EQ(alone->records.size(), kept->records.size());
+  for (size_t i = 0; i < kept->records.size(); ++i)
+    EXPECT_EQ(kept->records[i].detail, alone->records[i].detail);
 }
 
 }  // namespace calibration_file_test
