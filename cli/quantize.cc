@@ -1,4 +1,5 @@
 // octet quantize: an fp32 model in, its other precisions out.
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -106,17 +107,19 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
   return json;
 }
 
-// What was tried of ranges, and where others than the best ones for all values were kept.
+// What was tried of ranges, where others than the best ones for all values were kept, and what makes the figures doubtful.
 void PrintTried(const nlohmann::ordered_json& records) {
   for (const nlohmann::ordered_json& record : records) {
     const auto what = record["what"].get<std::string>();
-    if (what != "tried" && what != "ranges") continue;
+    if (what != "tried" && what != "ranges" && what != "seen") continue;
     std::cout << Format("  {} {}: {}\n", what, record["name"].get<std::string>(),
                         record["detail"].get<std::string>());
   }
 }
 
 absl::Status QuantizeAll(const QuantizeOptions& options) {
+  if (!options.save_calibration.empty() && !std::ranges::contains(options.to, "int8"))
+    return InvalidArgument("--save-calibration: int8 alone is calibrated, and --to leaves it out");
   std::error_code error;
   // Before minutes of calibration, not after them.
   const fs::path folder = fs::path(options.save_calibration).parent_path();
@@ -133,6 +136,8 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
     if (to == Precision::kInt8 && calibration.inputs.empty()) {
       OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
     }
+    // What is made without a pass over data asks nobody.
+    if (Interrupted()) return absl::CancelledError("quantize was stopped");
     OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made, MakeVariant(options, to, calibration));
     if (!options.json) {
       std::cout << Format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,

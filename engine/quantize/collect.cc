@@ -86,18 +86,18 @@ class CalibrationPass {
 
   absl::Status Run(const Progress& progress, int64_t skipped) {
     const TensorInfo& first_input = model_.signature().inputs[0];
-    const int64_t total = inputs_[0]->shape()[0];
+    const int64_t all = inputs_[0]->shape()[0];
     // A model that does not batch takes as many rows as its own extent 0 says; samples that do not fill its last run
     // are left out.
     const bool fixed = first_input.shape[0] != kUnknownDim;
     const int64_t step = fixed ? first_input.shape[0] : kRowsPerRun;
-    if (fixed && total < step) {
+    if (fixed && all < step) {
       return InvalidArgument("calibration input '{}': expected at least {} samples, got {}",
-                             first_input.name, step, total);
+                             first_input.name, step, all);
     }
+    const int64_t total = fixed ? all - all % step : all;
     for (int64_t first = skipped; first < total; first += step) {
       const int64_t rows = std::min(step, total - first);
-      if (fixed && rows < step) break;
       OCTET_RETURN_IF_ERROR(RunRows(first, rows));
       if (progress && !progress(first + rows, total))
         return absl::CancelledError("calibration was stopped");

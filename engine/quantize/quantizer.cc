@@ -17,10 +17,21 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::string_view, 9> kQuantizedOps = {
-    "QuantizeLinear",        "DequantizeLinear",    "DynamicQuantizeLinear",
-    "ConvInteger",           "MatMulInteger",       "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"};
+constexpr std::array<std::string_view, 14> kQuantizedOps = {"QuantizeLinear",
+                                                            "DequantizeLinear",
+                                                            "DynamicQuantizeLinear",
+                                                            "ConvInteger",
+                                                            "MatMulInteger",
+                                                            "MatMulIntegerToFloat",
+                                                            "DynamicQuantizeMatMul",
+                                                            "DynamicQuantizeLSTM",
+                                                            "QAttention",
+                                                            "MatMulNBits",
+                                                            "MatMulBnb4",
+                                                            "GatherBlockQuantized",
+                                                            "QMoE",
+                                                            "QEmbedLayerNormalization"};
+constexpr std::array<std::string_view, 3> kQuantizedPrefixes = {"QLinear", "QGemm", "QOrdered"};
 
 // Passes that keep a graph plain ONNX and leave less to quantize.
 constexpr std::array<std::string_view, 5> kPreparingPasses = {
@@ -31,10 +42,16 @@ constexpr std::array<std::string_view, 1> kRaisingPasses = {"raise_opset"};
 absl::Status CheckNotQuantized(const Graph& graph) {
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    const bool quantized = std::ranges::find(kQuantizedOps, node.op) != kQuantizedOps.end() ||
-                           node.op.starts_with("QLinear") || node.op.starts_with("QGemm");
+    const bool quantized = std::ranges::contains(kQuantizedOps, node.op) ||
+                           std::ranges::any_of(kQuantizedPrefixes, [&](std::string_view prefix) {
+                             return node.op.starts_with(prefix);
+                           });
     if (quantized)
       return InvalidArgument("the model is quantized already: it holds {}", Describe(node));
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* body = std::get_if<Subgraph>(&attribute))
+        OCTET_RETURN_IF_ERROR(CheckNotQuantized(**body));
+    }
   }
   for (ValueId id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(id);

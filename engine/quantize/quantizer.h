@@ -17,7 +17,8 @@ namespace octet {
 /// What was done to one layer or tensor, for `octet quantize --json`.
 struct QuantizeRecord {
   std::string name;  ///< Node or value.
-  std::string what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy".
+  std::string
+      what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy", "seen".
   std::string detail;  ///< Scale and zero point, range, or the reason why it was kept in fp32.
 };
 

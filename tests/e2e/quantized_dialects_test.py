@@ -74,6 +74,9 @@ NODES = {
         [("Cast", "x", "c", {"to": 3}), ("QLinearAdd", "c s z c s z s z", "p", {}, MS), ("Cast", "p", "y", {"to": 1})],
         "QLinearAdd",
     ),
+    "MatMulNBits": ([("MatMulNBits", "x w s", "y", {"K": 4, "N": 3, "bits": 8, "block_size": 16}, MS)], "MatMulNBits"),
+    "QOrderedMatMul": ([("QOrderedMatMul", "x s w s s", "y", {"order_A": 1, "order_B": 1, "order_Y": 1}, MS)], "QOrderedMatMul"),
+    "QEmbedLayerNormalization": ([("QEmbedLayerNormalization", "x w s z", "y", {}, MS)], "QEmbedLayerNormalization"),
 }  # fmt: skip
 
 

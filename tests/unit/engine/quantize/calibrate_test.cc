@@ -1,6 +1,8 @@
 // The model run over a calibration set: what is collected, and every way in which a set does not fit.
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -80,9 +82,15 @@ TEST(Calibrate, SeesEveryElementOfEverySample) {
 
 TEST(Calibrate, FollowsAFixedBatch) {
   Network network(4);
-  const absl::Status status = network.Collect({{"x", Samples(10)}});
+  std::vector<std::pair<int64_t, int64_t>> steps;
+  const absl::Status status =
+      network.Collect({{"x", Samples(10)}}, [&](int64_t done, int64_t total) {
+        steps.emplace_back(done, total);
+        return true;
+      });
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(network.of_y.count(), 8U * 2 * 2 * 2) << "the last two samples fill no run";
+  EXPECT_THAT(steps, testing::ElementsAre(std::pair(4, 8), std::pair(8, 8)));
 }
 
 TEST(Calibrate, NeedsEnoughSamplesForAFixedBatch) {

@@ -1,6 +1,7 @@
 // Static and dynamic int8: what the written graphs look like, and that they answer like the original.
 #include <cmath>
 #include <format>
+#include <memory>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -278,6 +279,20 @@ TEST(Quantize, RefusesWhatIsQuantizedAlready) {
     EXPECT_THAT(Refusal(dynamic, {.to = to}), HasSubstr("quantized already"));
     EXPECT_THAT(Refusal(half, {.to = to}), HasSubstr("not fp32"));
   }
+}
+
+TEST(Quantize, RefusesWhatIsQuantizedInABody) {
+  GraphBuilder inner;
+  inner.Output(inner.FakeQuantize(inner.Input("x", {kUnknownDim, 4}), 0.1F, 128));
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  b.Output(b.Op("MatMul", {x, b.Random({4, 2})}));
+  Graph graph = b.Build();
+  graph.mutable_node(graph.order()[0])
+      .attributes.Set("body", std::make_shared<const Graph>(inner.Build()));
+  for (const Precision to : kTargets)
+    EXPECT_THAT(Refusal(graph, {.to = to}),
+                AllOf(HasSubstr("quantized already"), HasSubstr("QuantizeLinear")));
 }
 
 TEST(Quantize, RefusesAModelWithoutWeights) {
