@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kLabels = "labels";
 constexpr const char* kOnlyInput = "inputs";
+constexpr size_t kMostBytes = size_t{8} << 30;  // Of all files of a folder.
 
 absl::StatusOr<Samples::Input> MatchInput(const TensorInfo& info, bool only,
                                           const NpzArrays& arrays, const ModelConfig& config) {
@@ -62,9 +63,9 @@ absl::StatusOr<NpzArrays> ReadPart(const fs::path& file, int rank) {
 
 using Parts = std::map<std::string, std::vector<std::pair<std::string, Tensor>>>;
 
-// Joins tensors along axis 0.
-absl::StatusOr<Tensor> Joined(const std::vector<std::pair<std::string, Tensor>>& parts) {
-  const auto& [first_file, first] = parts.front();
+// Joins tensors along axis 0, and lets go of each one behind the first as soon as it is copied.
+absl::StatusOr<Tensor> Joined(std::vector<std::pair<std::string, Tensor>> parts) {
+  const auto [first_file, first] = parts.front();
   Shape shape = first.shape();
   if (shape.rank() == 0) return InvalidArgument("{}: a scalar, expected samples", first_file);
   shape[0] = 0;
@@ -88,9 +89,10 @@ absl::StatusOr<Tensor> Joined(const std::vector<std::pair<std::string, Tensor>>&
   }
   Tensor joined(first.dtype(), shape);
   auto* to = static_cast<std::byte*>(joined.mutable_data());
-  for (const auto& [file, part] : parts) {
+  for (auto& [file, part] : parts) {
     std::memcpy(to, part.data(), part.bytes());
     to += part.bytes();
+    part = Tensor();
   }
   return joined;
 }
@@ -98,26 +100,34 @@ absl::StatusOr<Tensor> Joined(const std::vector<std::pair<std::string, Tensor>>&
 absl::StatusOr<NpzArrays> ReadFolder(const std::string& folder, const Signature& signature) {
   std::vector<fs::path> files;
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const bool hidden = entry.path().filename().string().starts_with('.');
-    const std::string extension = entry.path().extension().string();
-    if (!hidden && (extension == ".npz" || extension == ".npy")) files.push_back(entry.path());
+  for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
+       at.increment(error)) {
+    const bool hidden = at->path().filename().string().starts_with('.');
+    const std::string extension = at->path().extension().string();
+    if (!hidden && (extension == ".npz" || extension == ".npy")) files.push_back(at->path());
   }
   if (error) return InvalidArgument("cannot read folder {}: {}", folder, error.message());
   if (files.empty()) return InvalidArgument("{}: no .npz or .npy file in this folder", folder);
   std::ranges::sort(files);
   const int rank = signature.inputs.size() == 1 ? signature.inputs[0].shape.rank() : 0;
   Parts parts;
+  size_t bytes = 0;
   for (const fs::path& file : files) {
     OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadPart(file, rank));
-    for (const auto& [name, array] : arrays) parts[name].emplace_back(file.string(), array);
+    for (const auto& [name, array] : arrays) {
+      if (array.bytes() > kMostBytes - bytes)
+        return absl::ResourceExhaustedError(
+            Format("{}: more than {} bytes up to {}", folder, kMostBytes, file.string()));
+      bytes += array.bytes();
+      parts[name].emplace_back(file.string(), array);
+    }
   }
   NpzArrays joined;
-  for (const auto& [name, of_files] : parts) {
+  for (auto& [name, of_files] : parts) {
     if (of_files.size() != files.size())
       return InvalidArgument("array '{}': in {} of {} files of {}", name, of_files.size(),
                              files.size(), folder);
-    OCTET_ASSIGN_OR_RETURN(Tensor whole, Joined(of_files));
+    OCTET_ASSIGN_OR_RETURN(Tensor whole, Joined(std::move(of_files)));
     joined.emplace(name, std::move(whole));
   }
   return joined;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -203,11 +204,18 @@ absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t m
                    max_bytes);
 }
 
+// As errno says.
+absl::Status CannotOpen(const std::string& path) {
+  const int error = errno;
+  if (error == ENOENT) return NotFound("no such file: {}", path);
+  return InvalidArgument("cannot open {}: {}", path, std::generic_category().message(error));
+}
+
 }  // namespace
 
 absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFound("no such file: {}", path);
+  if (!file) return CannotOpen(path);
   auto array = ReadArray(
       [&](void* dst, uint64_t size) -> int64_t {
         file.read(static_cast<char*>(dst), static_cast<std::streamsize>(size));
@@ -222,9 +230,8 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
   int code = 0;
   std::unique_ptr<zip_t, ZipCloser> archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
   if (archive == nullptr) {
-    if (code == ZIP_ER_NOENT || (code == ZIP_ER_OPEN && errno == ENOENT)) {
-      return NotFound("no such file: {}", path);
-    }
+    if (code == ZIP_ER_NOENT) return NotFound("no such file: {}", path);
+    if (code == ZIP_ER_OPEN) return CannotOpen(path);
     return InvalidArgument("not a readable .npz archive: {}", path);
   }
   NpzArrays arrays;
