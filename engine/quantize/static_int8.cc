@@ -59,7 +59,7 @@ absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecip
   std::vector<Observation> observations = learned.statistics.Observations(graph);
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, split.ranges, run));
   learned.part.histograms = learned.statistics.histograms;
-  learned.part.channel_histograms = learned.statistics.channel_histograms;
+  if (recipe.equalize) learned.part.channel_histograms = learned.statistics.channel_histograms;
   std::ranges::copy(learned.judge->outputs.Observations(), std::back_inserter(observations));
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, learned.judge->samples, run));
   return learned;
