@@ -62,12 +62,9 @@ std::vector<Observation> Statistics::Observations(const Graph& graph) {
 }
 
 absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
-                                            const CalibrationRun& run,
-                                            std::span<const Observation> more) {
+                                            const CalibrationRun& run) {
   OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, SamplesIn(set)));
-  std::vector<Observation> observations = statistics.Observations(graph);
-  observations.insert(observations.end(), more.begin(), more.end());
-  OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, set, run));
+  OCTET_RETURN_IF_ERROR(Calibrate(graph, statistics.Observations(graph), set, run));
   return statistics;
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <map>
-#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -34,10 +33,9 @@ struct Statistics {
 /// quantize.
 absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples);
 
-/// Runs the fp32 graph over the set; `more` look at what they like in the same pass. Errors: as EmptyStatistics and Calibrate.
+/// Runs the fp32 graph over the set. Errors: as EmptyStatistics and Calibrate.
 absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
-                                            const CalibrationRun& run,
-                                            std::span<const Observation> more = {});
+                                            const CalibrationRun& run);
 
 /// How many samples there are; 0 of no set.
 int64_t SamplesIn(const CalibrationSet& set);
