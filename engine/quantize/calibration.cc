@@ -90,12 +90,6 @@ int Histogram::BinOf(double value) const {
   return std::clamp(static_cast<int>((value + limit_) / bin_width()), 0, bins - 1);
 }
 
-int Histogram::BinBelow(double edge) const {
-  const int bins = static_cast<int>(bins_.size());
-  if (limit_ == 0) return bins / 2;
-  return std::clamp(static_cast<int>(std::ceil((edge + limit_) / bin_width())) - 1, 0, bins - 1);
-}
-
 void Histogram::AddScaled(const Histogram& other, double factor) {
   if (other.count_ == 0) return;
   const Range reach = Times(other.extremes_, factor);
@@ -111,14 +105,10 @@ void Histogram::AddScaled(const Histogram& other, double factor) {
       return std::clamp(x * factor, double{reach.min}, double{reach.max});
     };
     const int low = at_zero ? BinOf(0) : BinOf(inside(center - half));
-    const int high = at_zero ? low : std::max(low, BinBelow(inside(center + half)));
+    const int high = at_zero ? low : BinOf(inside(center + half));
     const auto pieces = static_cast<uint64_t>(high - low + 1);
-    const uint64_t rest = count % pieces;
-    const uint64_t first = (pieces - rest) / 2;  // The rest lies in the middle.
-    for (uint64_t p = 0; p < pieces; ++p) {
-      const bool more = p >= first && p - first < rest;
-      bins_[static_cast<size_t>(low) + p] += count / pieces + (more ? 1 : 0);
-    }
+    for (uint64_t p = 0; p < pieces; ++p)
+      bins_[static_cast<size_t>(low) + p] += count / pieces + (p < count % pieces ? 1 : 0);
   }
 }
 

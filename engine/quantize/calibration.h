@@ -66,7 +66,6 @@ class Histogram : public Collector {
   void GrowTo(double magnitude);
   void Widen(Range extremes, uint64_t count);
   int BinOf(double value) const;
-  int BinBelow(double edge) const;  ///< The last bin with anything below the edge.
 
   std::vector<uint64_t> bins_;
   double limit_ = 0;  ///< 0: nothing but zeros so far.

@@ -104,23 +104,6 @@ TEST(Histogram, TakesTheSmallestFloats) {
   }
 }
 
-// All the bins that it covers, none beyond, and what does not divide in the middle.
-TEST(Histogram, SpreadsACoarseBinOverItsOwnWidth) {
-  Histogram coarse(8);  // Bins of 2.
-  ASSERT_TRUE(coarse.Add(std::vector<float>(2 * 1024 + 4, 2.0F)).ok());
-  ASSERT_TRUE(coarse.Add(std::vector<float>{7.9F}).ok());
-  ASSERT_EQ(coarse.limit(), 8);
-  Histogram fine;
-  fine.AddScaled(coarse, 0.5);
-  ASSERT_EQ(fine.limit(), 4);  // Bins of 1/1024.
-  const size_t one = 4096 + 1024;
-  for (size_t i = 0; i < one + 2048; ++i) {
-    const size_t from_one = i - one;  // [2, 4) is [1, 2) now.
-    const bool in_middle = from_one >= 510 && from_one < 514;
-    EXPECT_EQ(fine.bins()[i], i < one || from_one >= 1024 ? 0U : in_middle ? 3U : 2U) << i;
-  }
-}
-
 TEST(Histogram, AddsScaledChannelsLikeScaledElements) {
   std::vector<float> small = Normal(20000, 0.01F);
   const std::vector<float> large = Normal(20000, 10);
