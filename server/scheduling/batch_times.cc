@@ -2,15 +2,17 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace octet {
 namespace {
 
-/// An eighth of the way towards what was measured.
+/// An eighth of the way towards what was measured, rounded towards it: the smallest times move, too.
 int64_t Smoothed(int64_t before, int64_t measured) {
   if (before == 0) return std::max<int64_t>(measured, 1);
   const int64_t believed = std::min(measured, 4 * before);
-  return std::max<int64_t>(before + (believed - before) / 8, 1);
+  const int64_t way = believed - before;
+  return std::max<int64_t>(before + (way + (way > 0 ? 7 : -7)) / 8, 1);
 }
 
 }  // namespace
@@ -33,8 +35,9 @@ BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint no
     curve.times[i] = known ? std::min(own, most) : most;
   }
   for (size_t i = kBatchSizes - 1; i-- > 0;) {
-    if (curve.times[i] == Nanoseconds::zero())
-      curve.times[i] = (curve.times[i + 1] + Nanoseconds(1)) / 2;
+    curve.times[i] = curve.times[i] == Nanoseconds::zero()
+                         ? (curve.times[i + 1] + Nanoseconds(1)) / 2
+                         : std::min(curve.times[i], curve.times[i + 1]);
   }
   return curve;
 }
@@ -62,18 +65,39 @@ BatchCurve BatchTimes::Curve(TimePoint now) const {
   return DrawCurve(sizes, now);
 }
 
-void QueuePace::OnArrival(TimePoint now, int64_t rows) {
-  if (arrived_) {
-    arrival_ = Nanoseconds(Smoothed(arrival_.count(), ((now - last_arrival_) / rows).count()));
+void RowTime::Add(TimePoint now, int64_t rows, Nanoseconds time) {
+  if (time > kSpan) return;
+  if (now - begin_ >= kSpan) {
+    before_ = now - begin_ < 2 * kSpan ? current_ : Sum();
+    current_ = Sum();
+    begin_ = now;
   }
-  arrived_ = true;
-  last_arrival_ = now;
+  current_.time += time;
+  current_.rows += rows;
+  ++current_.samples;
+}
+
+Nanoseconds RowTime::PerRow(TimePoint now) const {
+  Sum sum;
+  for (const auto& [part, age] : {std::pair(current_, 2 * kSpan), std::pair(before_, kSpan)}) {
+    if (now - begin_ >= age) continue;
+    sum.time += part.time;
+    sum.rows += part.rows;
+    sum.samples += part.samples;
+  }
+  if (sum.samples < kLeastSamples) return Nanoseconds::zero();
+  return std::max(sum.time / std::max<int64_t>(sum.rows, 1), Nanoseconds(1));
+}
+
+void QueuePace::OnArrival(TimePoint now, int64_t rows) {
+  if (last_arrival_ != TimePoint::min()) {
+    arrival_.Add(now, rows, std::max(now - last_arrival_, Nanoseconds::zero()));
+  }
+  last_arrival_ = std::max(last_arrival_, now);
 }
 
 void QueuePace::OnTake(TimePoint now, int64_t rows, bool others_wait) {
-  if (backlogged_) {
-    service_ = Nanoseconds(Smoothed(service_.count(), ((now - last_take_) / last_rows_).count()));
-  }
+  if (backlogged_) service_.Add(now, last_rows_, now - last_take_);
   backlogged_ = others_wait;
   last_take_ = now;
   last_rows_ = rows;

@@ -36,8 +36,8 @@ struct BatchTime {
 
 /// The curve through what was measured. A size takes at most twice what half of it takes, since it could run as two of
 /// these; one that was not measured for kForgotten, or never, at most one and a half times that: sizes that the policy
-/// left alone are tried again, and the headroom of the target holds what they may take more. A size below all that were
-/// measured takes half of the next.
+/// left alone are tried again, and the headroom of the target holds what they may take more. A size takes at most what
+/// the next one does, and half of it when no smaller one was measured.
 BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now);
 inline constexpr std::chrono::seconds kForgotten{10};
 
@@ -62,28 +62,51 @@ class BatchTimes {
   std::array<Cell, kBatchSizes> cells_;
 };
 
-/// How fast rows come into a queue and are taken out of it, smoothed as BatchTimes are. Belongs to the queue's lock.
+/// Time per row over the last one to two kSpan: a mean, which neither a burst nor a pause bends as it does one gap. What
+/// is older says nothing, so that no measurement can stay for want of a newer one.
+class RowTime {
+ public:
+  static constexpr std::chrono::seconds kSpan{1};
+  static constexpr int64_t kLeastSamples = 8;
+
+  /// `rows` took `time`, until now. More than kSpan is no sample: something else happened in it.
+  void Add(TimePoint now, int64_t rows, Nanoseconds time);
+  /// 0 = not known: fewer than kLeastSamples.
+  Nanoseconds PerRow(TimePoint now) const;
+
+ private:
+  struct Sum {
+    Nanoseconds time{0};
+    int64_t rows = 0;
+    int64_t samples = 0;
+  };
+  Sum before_;  ///< Of the span before the one that begins at begin_.
+  Sum current_;
+  TimePoint begin_;
+};
+
+/// How fast rows come into a queue and are taken out of it. Belongs to the queue's lock.
 class QueuePace {
  public:
+  /// `now` may lie a little before that of an earlier call: it is read without the lock.
   void OnArrival(TimePoint now, int64_t rows);
   /// `others_wait`: the queue is not empty behind the batch; the time to the next batch is then what the rows of this
   /// one took, however many workers there are and whatever else they do.
   void OnTake(TimePoint now, int64_t rows, bool others_wait);
-  /// The queue lets a worker go in order to become fuller: the time to the next batch says nothing.
-  void OnWait() { backlogged_ = false; }
+  /// The queue is empty, or lets a worker go in order to become fuller: the time to the next batch says nothing.
+  void OnPause() { backlogged_ = false; }
 
-  /// Between two rows; 0 = not known yet.
-  Nanoseconds arrival() const { return arrival_; }
-  /// Of each row that waits, until it is taken; 0 = not known yet.
-  Nanoseconds service() const { return service_; }
+  /// Between two rows that come; 0 = not known.
+  Nanoseconds arrival(TimePoint now) const { return arrival_.PerRow(now); }
+  /// Of each row that waits, until it is taken; 0 = not known.
+  Nanoseconds service(TimePoint now) const { return service_.PerRow(now); }
 
  private:
-  Nanoseconds arrival_{0};
-  Nanoseconds service_{0};
-  TimePoint last_arrival_;
+  RowTime arrival_;
+  RowTime service_;
+  TimePoint last_arrival_ = TimePoint::min();
   TimePoint last_take_;
   int64_t last_rows_ = 0;
-  bool arrived_ = false;
   bool backlogged_ = false;
 };
 

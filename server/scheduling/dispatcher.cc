@@ -253,7 +253,7 @@ std::optional<Batch> Dispatcher::TakeFrom(const std::shared_ptr<VariantQueue>& q
       DecideBatch(queue->facts(), queue->target().batch, measured, now, flushing_);
   if (decision.wait_until) {
     wake = std::min(wake, *decision.wait_until);
-    queue->pace_.OnWait();
+    queue->pace_.OnPause();
   }
   std::optional<Batch> batch;
   if (!decision.take.empty()) {
@@ -324,7 +324,10 @@ void Dispatcher::Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now
   if (queue->empty()) Forget(queue);
 }
 
-void Dispatcher::Forget(const std::shared_ptr<VariantQueue>& queue) { std::erase(active_, queue); }
+void Dispatcher::Forget(const std::shared_ptr<VariantQueue>& queue) {
+  queue->pace_.OnPause();
+  std::erase(active_, queue);
+}
 
 void Dispatcher::FinishDropped(std::vector<Dropped>& dropped) {
   if (dropped.empty()) return;

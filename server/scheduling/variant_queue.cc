@@ -94,6 +94,12 @@ int64_t VariantQueue::RowsAhead(const InferenceRequest& request) const {
   return rows;
 }
 
+QueueMeasurements VariantQueue::Measure(TimePoint now) const {
+  QueueMeasurements measured = {times_.Curve(now), pace_.arrival(now), pace_.service(now)};
+  measured.curve.fresh &= fixed_shapes_;
+  return measured;
+}
+
 uint32_t VariantQueue::ShapeClassOf(const InferenceRequest& request) {
   if (fixed_shapes_) return 0;
   for (size_t i = 0; i < requests_.size(); ++i) {

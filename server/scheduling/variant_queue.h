@@ -57,9 +57,9 @@ class VariantQueue {
 
   /// Rows that run before a request which comes now.
   int64_t RowsAhead(const InferenceRequest& request) const;
-  QueueMeasurements Measure(TimePoint now) const {
-    return {times_.Curve(now), pace_.arrival(), pace_.service()};
-  }
+  /// With open extents its curve is never fresh: the time of one shape is not that of another, so no deadline is held
+  /// against it.
+  QueueMeasurements Measure(TimePoint now) const;
 
   std::span<const QueuedFacts> facts() const { return facts_; }
   bool empty() const { return facts_.empty(); }

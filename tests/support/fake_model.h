@@ -31,7 +31,8 @@ class FakeModel final : public Model {
   std::function<absl::Status()> before_run;  ///< Called in each run; an error is the run's.
   /// The output is a list of the elements above 0 alone: its extent follows from the data.
   bool selects = false;
-  absl::Status plan_error;  ///< What PlanFor answers unless OK.
+  absl::Status plan_error;            ///< What PlanFor answers unless OK.
+  std::function<void()> before_plan;  ///< Called in each PlanFor.
 
   /// The shapes of input 0 in each run, in order.
   std::vector<Shape> runs() const {
@@ -57,6 +58,7 @@ class FakeModel final : public Model {
   absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(
       std::span<const Shape> shapes) const override {
     if (!plan_error.ok()) return plan_error;
+    if (before_plan) before_plan();
     return std::make_shared<FakePlan>(*this, shapes);
   }
 

@@ -14,6 +14,7 @@ namespace octet {
 namespace batch_runner_test {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -194,6 +195,18 @@ TEST_F(BatchRunnerTest, SuccessfulBatchesDrawTheCurveOfTheirSize) {
   RunOne();
   EXPECT_EQ(queue_->times().Curve(clock_.Now()).TimeOf(4), milliseconds(20))
       << "a failure is no measure";
+}
+
+TEST_F(BatchRunnerTest, WhatAPlanTookToCompileIsNoTimeOfItsBatches) {
+  model_->before_plan = [this] { clock_.Advance(seconds(3)); };
+  model_->before_run = [this] {
+    clock_.Advance(milliseconds(20));
+    return absl::OkStatus();
+  };
+  TestCall& call = Call({1, 2});
+  RunOne();
+  EXPECT_EQ(queue_->times().Curve(clock_.Now()).TimeOf(1), milliseconds(20));
+  EXPECT_EQ(call.timings.total, milliseconds(3020));
 }
 
 TEST_F(BatchRunnerTest, AnExtentThatFollowsFromTheDataIsAnswered) {

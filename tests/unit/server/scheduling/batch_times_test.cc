@@ -65,26 +65,72 @@ TEST(BatchTimesTest, OnlyWhatWasMeasuredLatelyIsFresh) {
   EXPECT_FALSE(times.Curve(kNow + kFresh + Nanoseconds(1)).fresh);
 }
 
-TEST(QueuePaceTest, ArrivalsAreCountedByRow) {
+TEST(BatchTimesTest, ASizeCostsNoMoreThanALargerOne) {
+  BatchTimes times;
+  times.Seed(milliseconds(100));  // a load on a busy machine
+  times.Observe(8, milliseconds(20), kNow);
+  for (const int size : {1, 2, 4, 8}) {
+    EXPECT_EQ(times.Curve(kNow).TimeOf(size), milliseconds(20)) << size;
+  }
+}
+
+TEST(BatchTimesTest, TheSmallestTimesMoveToo) {
+  BatchTimes times;
+  times.Observe(1, Nanoseconds(1), kNow);
+  for (int i = 0; i < 200; ++i) times.Observe(1, milliseconds(1), kNow);
+  EXPECT_EQ(times.Curve(kNow).TimeOf(1), milliseconds(1));
+  for (int i = 0; i < 200; ++i) times.Observe(1, Nanoseconds(1), kNow);
+  EXPECT_EQ(times.Curve(kNow).TimeOf(1), Nanoseconds(1));
+}
+
+TEST(RowTimeTest, IsTheMeanOfItsSamplesByRow) {
+  RowTime time;
+  for (int i = 1; i < RowTime::kLeastSamples; ++i) time.Add(kNow, 4, milliseconds(8));
+  EXPECT_EQ(time.PerRow(kNow), Nanoseconds(0)) << "too few";
+  time.Add(kNow, 4, milliseconds(72));
+  EXPECT_EQ(time.PerRow(kNow), milliseconds(4)) << "128 ms of 32 rows";
+  time.Add(kNow, 1, RowTime::kSpan + Nanoseconds(1));
+  EXPECT_EQ(time.PerRow(kNow), milliseconds(4)) << "a pause is no sample";
+}
+
+TEST(RowTimeTest, WhatIsOldIsForgotten) {
+  RowTime time;
+  const auto add = [&time](TimePoint now, Nanoseconds each) {
+    for (int i = 0; i < RowTime::kLeastSamples; ++i) time.Add(now, 1, each);
+  };
+  add(kNow, milliseconds(100));
+  const TimePoint next = kNow + RowTime::kSpan;
+  add(next, milliseconds(10));
+  EXPECT_EQ(time.PerRow(next), milliseconds(55));
+  EXPECT_EQ(time.PerRow(next + RowTime::kSpan), milliseconds(10)) << "the newer ones alone";
+  EXPECT_EQ(time.PerRow(next + 2 * RowTime::kSpan), Nanoseconds(0));
+  add(next + seconds(60), milliseconds(7));
+  EXPECT_EQ(time.PerRow(next + seconds(60)), milliseconds(7));
+}
+
+TEST(QueuePaceTest, ArrivalsAreCountedByRowAndMayComeOutOfOrder) {
   QueuePace pace;
   pace.OnArrival(kNow, 1);
-  EXPECT_EQ(pace.arrival(), Nanoseconds(0)) << "one says nothing";
-  pace.OnArrival(kNow + milliseconds(8), 4);
-  EXPECT_EQ(pace.arrival(), milliseconds(2));
-  pace.OnArrival(kNow + milliseconds(18), 1);
-  EXPECT_EQ(pace.arrival(), microseconds(2000 + 6000 / 8)) << "four times as much is believed";
+  EXPECT_EQ(pace.arrival(kNow), Nanoseconds(0)) << "one says nothing";
+  for (int i = 1; i <= 8; ++i) pace.OnArrival(kNow + i * milliseconds(8), 4);
+  const TimePoint last = kNow + milliseconds(64);
+  EXPECT_EQ(pace.arrival(last), milliseconds(2));
+  pace.OnArrival(last - milliseconds(1), 4);
+  EXPECT_EQ(pace.arrival(last), Nanoseconds(milliseconds(64)) / 36) << "at once behind the one before";
+  pace.OnArrival(last + milliseconds(4), 1);
+  EXPECT_EQ(pace.arrival(last), Nanoseconds(milliseconds(68)) / 37);
 }
 
 TEST(QueuePaceTest, ServiceIsTheTimeBetweenBatchesWhileOthersWait) {
   QueuePace pace;
-  pace.OnTake(kNow, 4, true);
-  pace.OnTake(kNow + milliseconds(8), 2, false);
-  EXPECT_EQ(pace.service(), milliseconds(2));
-  pace.OnTake(kNow + seconds(8), 2, true);
-  EXPECT_EQ(pace.service(), milliseconds(2)) << "the queue was empty in between";
-  pace.OnWait();
-  pace.OnTake(kNow + seconds(9), 2, true);
-  EXPECT_EQ(pace.service(), milliseconds(2)) << "it waited to become fuller";
+  TimePoint now = kNow;
+  for (int i = 0; i <= 8; ++i) pace.OnTake(now += milliseconds(8), 4, i < 8);
+  EXPECT_EQ(pace.service(now), milliseconds(2));
+  pace.OnTake(now += milliseconds(500), 2, true);
+  EXPECT_EQ(pace.service(now), milliseconds(2)) << "the queue was empty in between";
+  pace.OnPause();
+  pace.OnTake(now += milliseconds(100), 2, true);
+  EXPECT_EQ(pace.service(now), milliseconds(2)) << "it waited to become fuller";
 }
 
 }  // namespace batch_times_test

@@ -289,6 +289,50 @@ TEST_F(DispatcherTest, SurplusIsRefusedAtOnceSoThatTheRestKeepsToTheTarget) {
   }
 }
 
+TEST_F(DispatcherTest, ABacklogThatIsDroppedIsNoServiceTime) {
+  const auto queue = Queue({.max_batch = 1, .p99_target = milliseconds(40)});
+  // Eight times a batch is taken, the one behind it is given up, and later others come.
+  for (int round = 0; round < RowTime::kLeastSamples; ++round) {
+    queue->times().Observe(1, milliseconds(1), clock_.Now());
+    Submit(queue);
+    TestCall& gone = Submit(queue);
+    Finish(*dispatcher_.TryTake());
+    gone.cancelled = true;
+    EXPECT_FALSE(dispatcher_.TryTake().has_value());
+    clock_.Advance(milliseconds(100));
+    EXPECT_EQ(Submit(queue).calls, 0);
+    EXPECT_EQ(Submit(queue).calls, 0) << "a row takes a millisecond, whatever was dropped";
+    Finish(*dispatcher_.TryTake());
+    Finish(*dispatcher_.TryTake());
+  }
+}
+
+TEST_F(DispatcherTest, AServiceTimeThatWasTooLongIsForgotten) {
+  const auto queue = Queue({.max_batch = 1, .p99_target = milliseconds(40)});
+  queue->times().Observe(1, milliseconds(1), clock_.Now());
+  for (int i = 0; i <= RowTime::kLeastSamples; ++i) Submit(queue);
+  // Others have the workers.
+  for (int i = 0; i <= RowTime::kLeastSamples; ++i) {
+    clock_.Advance(milliseconds(100));
+    Finish(*dispatcher_.TryTake());
+  }
+  EXPECT_EQ(Submit(queue).calls, 0);
+  EXPECT_EQ(Submit(queue).calls, 1) << "100 ms for each that waits";
+  Finish(*dispatcher_.TryTake());
+  clock_.Advance(2 * RowTime::kSpan);
+  EXPECT_EQ(Submit(queue).calls, 0);
+  EXPECT_EQ(Submit(queue).calls, 0);
+}
+
+TEST_F(DispatcherTest, AModelOfManyShapesHoldsNoDeadlineAgainstTheTimeOfAnother) {
+  const auto queue = MakeQueue(std::make_shared<FakeModel>(Shape{kUnknownDim, kUnknownDim}),
+                               {.max_batch = 8}, observer_);
+  queue->times().Observe(1, milliseconds(20), clock_.Now());
+  EXPECT_EQ(Submit(queue, 1, clock_.Now() + milliseconds(19)).calls, 0);
+  Finish(*dispatcher_.TryTake());
+  EXPECT_TRUE(calls_.back().status->ok());
+}
+
 TEST_F(DispatcherTest, RefusalsAreCountedByTheirReason) {
   const auto queue = Queue({.max_batch = 8}, 1);
   Submit(queue, 1, clock_.Now());
