@@ -18,6 +18,7 @@ Json DescribeGuard(const GuardReport& guard) {
           {"kept_windows", guard.kept_windows},
           {"broken_windows", guard.broken_windows},
           {"undecided_windows", guard.undecided_windows},
+          {"refusing_windows", guard.refusing_windows},
           {"last_broken", guard.last_broken}};
 }
 
@@ -109,7 +110,7 @@ Json DescribeExperiment(const ModelVersion& version) {
           {"sample_ratio", std::move(ratio)},
           {"shadow", std::move(pairs)},
           {"ramp", version.ramp ? DescribeRamp(*version.ramp) : Json()},
-          {"events", DescribeEvents(*version.events)}};
+          {"events", version.events ? DescribeEvents(*version.events) : Json::array()}};
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ namespace octet {
 ///         "asked": 0, "errors": 0, "rows": 100, "batches": 40, "waiting": 0, "int8_mac_ratio": 0.99,
 ///         "histogram_us": {"bounds": [10.0, ...], "counts": [0, ...]}, "latency_us": {"count": 100, "mean": 900.1, "p50": 880.0, "p99": 1900.5},
 ///         "over_baseline_us": {"mean": -300.2, "low": -310.5, "high": -289.9},
-///         "guard": {"fallen_back": false, "share": 1.0, "kept_windows": 3, "broken_windows": 0, "undecided_windows": 0,
+///         "guard": {"fallen_back": false, "share": 1.0, "kept_windows": 3, "broken_windows": 0, "undecided_windows": 0, "refusing_windows": 0,
 ///                   "last_broken": ""}}],
 ///       "sample_ratio": {"chi_square": 0.1, "p_value": 0.75, "alarm": false},
 ///       "shadow": [{"precision": "int8", "against": "fp32", "compared": 100, "dropped": 0, "failed": 0,

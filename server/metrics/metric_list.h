@@ -7,7 +7,7 @@
 /// METRIC(kind, member, name, help) of every variant; labels model, version, precision.
 #define OCTET_VARIANT_METRICS(METRIC)                                                             \
   METRIC(LatencyHistogram, request_duration, "octet_request_duration_seconds",                    \
-         "Time from the arrival of a request to its answer, whatever its outcome.")               \
+         "Time from the arrival of a request that ran to its answer, whatever its outcome.")      \
   METRIC(LatencyHistogram, queue_duration, "octet_queue_duration_seconds",                        \
          "Time that a request waited before a worker took it.")                                   \
   METRIC(LatencyHistogram, compute_input_duration, "octet_compute_input_duration_seconds",        \
@@ -26,8 +26,8 @@
   METRIC(Counter, padding_rows, "octet_padding_rows_total", "Rows computed to fill up batches.")  \
   METRIC(Counter, executions, "octet_executions_total", "Batches run.")                           \
   METRIC(GaugePer<BatchSizeLabel>, batch_time, "octet_batch_expected_seconds",                    \
-         "Smoothed time of a batch by its compiled size, the next power of two; what sizes and "  \
-         "refusals follow.")                                                                      \
+         "Smoothed time of a batch by its compiled size, the next power of two, compilation "     \
+         "aside; one of the measurements that batch sizes and refusals follow.")                  \
   METRIC(CounterPer<RefusalLabel>, refused, "octet_refused_requests_total",                       \
          "Requests that did not run for want of room or time, by reason.")                        \
   METRIC(Gauge, queue_depth, "octet_queue_depth", "Requests that wait.")                          \

@@ -8,6 +8,7 @@
 
 #include "engine/tensor/format.h"
 #include "server/logging/event_log.h"
+#include "server/scheduling/batch_policy.h"
 
 namespace octet {
 
@@ -20,6 +21,19 @@ uint64_t ServerErrors(const VariantMetrics& metrics) {
   }
   return errors;
 }
+
+namespace {
+
+/// Requests that did not run for want of room or time, those aside that were too late when they came.
+uint64_t Refusals(const VariantMetrics& metrics) {
+  uint64_t refused = 0;
+  for (const Refusal reason : {Refusal::kQueueFull, Refusal::kDeadline, Refusal::kTarget}) {
+    refused += metrics.refused.value(static_cast<size_t>(reason));
+  }
+  return refused;
+}
+
+}  // namespace
 
 VariantGuard::VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                            std::shared_ptr<VariantMetrics> metrics,
@@ -37,6 +51,7 @@ VariantGuard::Sums VariantGuard::Read() const {
   Sums sums{.facts = {}, .durations = metrics_->request_duration.Read()};
   sums.facts.requests = sums.durations.total();
   sums.facts.errors = ServerErrors(*metrics_);
+  sums.facts.refused = Refusals(*metrics_);
   for (const auto& pair : pairs_) {
     // Read one after the other while copies are counted: off by those of this moment at most.
     sums.facts.agreed_rows += pair->top1_agreed.value();
@@ -66,6 +81,7 @@ void VariantGuard::Look(TimePoint now) {
       .errors = sums.facts.errors - before.facts.errors,
       .p99_us = 1e6 * Quantile(0.99, durations.bounds,
                                std::span(durations.counts).first(durations.bounds.size() + 1)),
+      .refused = sums.facts.refused - before.facts.refused,
       .fallen_back = fallen_back()};
   const GuardJudgement judgement = Judge(rules_, facts);
   Record(judgement);
@@ -86,6 +102,9 @@ void VariantGuard::Record(const GuardJudgement& judgement) {
     case GuardVerdict::kBroken:
       ++report_.broken_windows;
       report_.last_broken = judgement.reason;
+      break;
+    case GuardVerdict::kRefusing:
+      ++report_.refusing_windows;
       break;
   }
 }

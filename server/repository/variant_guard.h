@@ -26,9 +26,14 @@ struct GuardReport {
   uint64_t kept_windows = 0;
   uint64_t broken_windows = 0;
   uint64_t undecided_windows = 0;  ///< Too few samples for a rule, and none broken.
+  uint64_t refusing_windows = 0;   ///< Too many requests refused, and no rule broken.
   bool fallen_back = false;
   double share = 1;         ///< What is left of its weight.
   std::string last_broken;  ///< What the last broken window broke.
+
+  uint64_t windows() const {
+    return kept_windows + broken_windows + undecided_windows + refusing_windows;
+  }
 };
 
 /// The guard of a loaded variant. A load, also of the same files, begins anew with a good one.

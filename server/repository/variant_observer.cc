@@ -42,7 +42,8 @@ void VariantObserver::OnBatch(const BatchRecord& record) {
 void VariantObserver::OnFinished(absl::StatusCode code, int64_t rows,
                                  const RequestTimings& timings) {
   metrics_->in_flight.Add(-1);
-  metrics_->request_duration.Observe(Seconds(timings.total));
+  // A refusal takes no time: among these it would make an overloaded variant look fast.
+  if (timings.ran) metrics_->request_duration.Observe(Seconds(timings.total));
   metrics_->requests.Add(static_cast<size_t>(code));
   statistics_->OnFinished(code, rows, timings);
 }

@@ -70,12 +70,20 @@ GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts&
   if (rules.p99_us) {
     judging.AtMost("p99", "us", facts.p99_us, *rules.p99_us, facts.requests);
   }
-  return judging.judgement();
+  GuardJudgement judgement = judging.judgement();
+  const auto refused = static_cast<double>(facts.refused);
+  const double most = kMostRefused * (static_cast<double>(facts.requests) + refused);
+  if (judgement.verdict != GuardVerdict::kBroken && refused > most) {
+    judgement.verdict = GuardVerdict::kRefusing;
+  }
+  return judgement;
 }
 
 GuardStep Advance(const ModelConfig::Routing::Guard& rules, GuardState state,
                   GuardVerdict verdict) {
-  if (verdict == GuardVerdict::kUndecided) return {state, std::nullopt};
+  if (verdict == GuardVerdict::kUndecided || verdict == GuardVerdict::kRefusing) {
+    return {state, std::nullopt};
+  }
   if (verdict == GuardVerdict::kBroken) {
     GuardState broken = {.tripped = true, .shifts = state.shifts};
     if (rules.action == ModelConfig::Routing::Guard::Action::kShift) {

@@ -20,6 +20,7 @@ struct GuardFacts {
   uint64_t requests = 0;  ///< Clients' own.
   uint64_t errors = 0;    ///< Of these, failed through our fault.
   double p99_us = 0;      ///< Of these.
+  uint64_t refused = 0;   ///< Beside these, for want of room or time.
   /// Others answer in its place: that it has no requests says nothing then, as long as another rule speaks.
   bool fallen_back = false;
 };
@@ -29,7 +30,11 @@ enum class GuardVerdict : uint8_t {
   kUndecided,  ///< No rule is broken, and one or more say nothing.
   kKept,       ///< Every rule is kept to.
   kBroken,     ///< At least one is not.
+  kRefusing,  ///< No rule is broken, and more than kMostRefused of the requests were refused: not its to judge.
 };
+
+/// Of all requests. Who is refused has no time and no answer: what the others got says nothing of a whole load.
+inline constexpr double kMostRefused = 0.01;
 
 struct GuardJudgement {
   GuardVerdict verdict = GuardVerdict::kUndecided;
@@ -41,7 +46,7 @@ GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts&
 
 ///     good --broken: alert, fall_back or shift--> tripped --recover_windows kept in a row--> good
 ///
-/// A broken window starts the row anew, an undecided one leaves it as it is. With `shift` each broken window halves the
+/// A broken window starts the row anew, an undecided or refusing one leaves it as it is. With `shift` each broken window halves the
 /// weight once more, at most kMostShifts times: who has requests left can show that it recovered.
 struct GuardState {
   bool tripped = false;

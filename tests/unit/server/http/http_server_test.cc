@@ -183,6 +183,16 @@ TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
   EXPECT_THAT(Get("/v2/models/net/versions/9/certificates"), HasSubstr("404 {\"error\":"));
 }
 
+TEST_F(HttpServerTest, AVersionWithoutEventsHasAnEmptyListOfThem) {
+  const auto quiet =
+      repository_.Make("quiet", 1, {{Precision::kFp32, std::make_shared<FakeModel>()}});
+  quiet->events = nullptr;
+  repository_.Put(quiet);
+  const json experiments = Parsed(Get("/v2/models/quiet/experiments"))["experiments"];
+  ASSERT_EQ(experiments.size(), 1U);
+  EXPECT_EQ(experiments[0]["events"], json::array());
+}
+
 TEST_F(HttpServerTest, AnythingElseIsNotFound) {
   EXPECT_THAT(Get("/x"), HasSubstr("404 {\"error\":"));
   EXPECT_THAT(Get("/v2/health/ready/x"), HasSubstr("404 {\"error\":"));

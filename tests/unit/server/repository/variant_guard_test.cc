@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "server/scheduling/batch_policy.h"
 #include "tests/support/fake_clock.h"
 
 namespace octet {
@@ -158,6 +159,25 @@ TEST_F(VariantGuardTest, ErrorsAreThoseOfOurFaultAmongAllRequests) {
   finish(absl::StatusCode::kUnknown, 10);
   End();
   EXPECT_EQ(metrics_->guard_tripped.value(), 1);
+}
+
+TEST_F(VariantGuardTest, RefusalsAreThoseOfTheWindowAndForWantOfRoomOrTime) {
+  Rules rules;
+  rules.p99_us = 10'000;
+  metrics_->refused.Add(static_cast<size_t>(Refusal::kTarget));  // before it began
+  Guard(rules);
+  const auto window = [&](Refusal reason) {
+    for (int i = 0; i < 20; ++i) metrics_->request_duration.Observe(0.001);
+    metrics_->refused.Add(static_cast<size_t>(reason));
+    End();
+  };
+  window(Refusal::kExpired);
+  EXPECT_EQ(guard_->report().kept_windows, 1U);
+  for (const Refusal reason : {Refusal::kQueueFull, Refusal::kDeadline, Refusal::kTarget}) {
+    window(reason);
+  }
+  EXPECT_EQ(guard_->report().refusing_windows, 3U);
+  EXPECT_EQ(guard_->report().windows(), 4U);
 }
 
 TEST_F(VariantGuardTest, ThePercentileIsTheWindowsOwn) {

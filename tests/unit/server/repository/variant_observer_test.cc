@@ -44,12 +44,16 @@ TEST_F(VariantObserverTest, ABatchIsCountedOnceAndItsRequestsEach) {
                      .compute_output = microseconds(2),
                      .smoothed = microseconds(110),
                      .queue_times = queue_times});
-  observer_.OnFinished(
-      absl::StatusCode::kOk, 2,
-      {.queue = microseconds(5), .compute_infer = microseconds(100), .total = microseconds(110)});
-  observer_.OnFinished(
-      absl::StatusCode::kOk, 3,
-      {.queue = microseconds(15), .compute_infer = microseconds(100), .total = microseconds(120)});
+  observer_.OnFinished(absl::StatusCode::kOk, 2,
+                       {.queue = microseconds(5),
+                        .compute_infer = microseconds(100),
+                        .total = microseconds(110),
+                        .ran = true});
+  observer_.OnFinished(absl::StatusCode::kOk, 3,
+                       {.queue = microseconds(15),
+                        .compute_infer = microseconds(100),
+                        .total = microseconds(120),
+                        .ran = true});
   EXPECT_EQ(metrics_->rows.value(), 5);
   EXPECT_EQ(metrics_->padding_rows.value(), 3);
   EXPECT_EQ(metrics_->executions.value(), 1);
@@ -75,10 +79,11 @@ TEST_F(VariantObserverTest, ABatchIsCountedOnceAndItsRequestsEach) {
 
 TEST_F(VariantObserverTest, FailuresAreCountedByTheirCodeAndNotAsInferences) {
   observer_.OnBatch({.code = absl::StatusCode::kInternal, .rows = 1, .plan_rows = 1});
-  observer_.OnFinished(absl::StatusCode::kInternal, 1, {.total = microseconds(7)});
+  observer_.OnFinished(absl::StatusCode::kInternal, 1, {.total = microseconds(7), .ran = true});
   observer_.OnFinished(absl::StatusCode::kResourceExhausted, 1, {.total = microseconds(1)});
   EXPECT_EQ(metrics_->requests.value(static_cast<size_t>(absl::StatusCode::kInternal)), 1);
   EXPECT_EQ(metrics_->requests.value(static_cast<size_t>(absl::StatusCode::kResourceExhausted)), 1);
+  EXPECT_EQ(metrics_->request_duration.Read().total(), 1) << "a refusal has no duration";
   const StatisticsSnapshot counts = statistics_->Read();
   EXPECT_EQ(counts.fail.count, 2);
   EXPECT_EQ(counts.fail.total, microseconds(8));

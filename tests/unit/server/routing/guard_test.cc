@@ -32,6 +32,19 @@ TEST(GuardTest, ALimitThatIsJustMetIsKept) {
   EXPECT_EQ(judgement.reason, "");
 }
 
+TEST(GuardTest, AWindowThatRefusedManyIsNoConsent) {
+  GuardFacts facts = kGood;
+  facts.refused = 10;
+  EXPECT_EQ(Judge(All(), facts).verdict, GuardVerdict::kKept) << "10 of 1010";
+  facts.refused = 11;
+  EXPECT_EQ(Judge(All(), facts).verdict, GuardVerdict::kRefusing);
+  EXPECT_EQ(Judge(All(), {.refused = 1}).verdict, GuardVerdict::kRefusing) << "all of them";
+  facts.errors = 3;
+  EXPECT_EQ(Judge(All(), facts).verdict, GuardVerdict::kBroken);
+  const GuardState tripped = {.tripped = true, .kept_in_a_row = 1};
+  EXPECT_EQ(Advance(All(), tripped, GuardVerdict::kRefusing).state, tripped);
+}
+
 TEST(GuardTest, EachRuleCanBeBrokenAndIsNamed) {
   const auto reason = [](auto change) {
     GuardFacts facts = kGood;
