@@ -238,6 +238,10 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("{} answers clients already, weight {}", candidate,
                            arm->at("weight").get<double>());
   }
+  if (const auto ramp = experiment.find("ramp"); ramp != experiment.end() && !ramp->is_null()) {
+    return InvalidArgument("the server has a ramp of {}: take routing.ramp out of model.yaml first",
+                           ramp->at("ramped").get<std::string>());
+  }
   if (const std::string file = ModelFolder() + "/model.yaml"; Exists(file)) {
     OCTET_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(file));
     if (!config.precisions.empty() &&

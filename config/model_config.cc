@@ -365,6 +365,10 @@ absl::Status CheckRamp(const std::string& file, const ModelConfig& config) {
     if (routing.versions.empty() || routing.versions.contains(*ramp.version)) {
       return refuse("version: routing.versions must name who answers the rest, and not this one");
     }
+    if (const auto& specific = config.versions.specific;
+        !specific.empty() && !std::ranges::contains(specific, *ramp.version)) {
+      return refuse("version: not among `versions.specific`");
+    }
     return absl::OkStatus();
   }
   if (!routing.guard.contains(*ramp.precision)) {
@@ -372,6 +376,21 @@ absl::Status CheckRamp(const std::string& file, const ModelConfig& config) {
   }
   if (routing.split.contains(*ramp.precision) || routing.default_precision == ramp.precision) {
     return refuse("precision: its share comes from the ramp, not from routing.split or default");
+  }
+  return absl::OkStatus();
+}
+
+/// Of a file alone: in the split of a rollout a guard may find no weight to lower, and then lowers none.
+absl::Status CheckShifts(const std::string& file, const ModelConfig::Routing& routing) {
+  for (const auto& [precision, guard] : routing.guard) {
+    const auto weight = routing.split.find(precision);
+    if (guard.action != Guard::Action::kShift ||
+        (weight != routing.split.end() && weight->second > 0)) {
+      continue;
+    }
+    return InvalidArgument(
+        "{}: routing.guard.{}.action: shift lowers a weight, expected routing.split.{}", file,
+        PrecisionName(precision), PrecisionName(precision));
   }
   return absl::OkStatus();
 }
@@ -405,13 +424,6 @@ absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
       return InvalidArgument(
           "{}: routing.{}: no rule, expected agreement_percent, sqnr_db, error_percent or p99_us",
           file, key);
-    }
-    const auto weight = routing.split.find(precision);
-    if (guard.action == Guard::Action::kShift &&
-        (weight == routing.split.end() || weight->second <= 0)) {
-      return InvalidArgument(
-          "{}: routing.{}.action: shift lowers a weight, expected routing.split.{}", file, key,
-          PrecisionName(precision));
     }
     const bool of_shadow = guard.agreement_percent || guard.sqnr_db;
     if (of_shadow && (!routing.shadow || routing.shadow->precision != precision)) {
@@ -527,6 +539,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
     config.routing.guard[*ParsePrecision(name)] = guard;
   }
   OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), config));
+  OCTET_RETURN_IF_ERROR(CheckShifts(std::string(file), config.routing));
   for (auto& [input, wire] : config.wire) {
     // One number beside several serves every channel.
     const size_t count = std::max(wire.scale.size(), wire.zero_point.size());

@@ -61,6 +61,15 @@ absl::StatusOr<VersionPointer> FindHighest(const CatalogueModel& model, std::str
   return NotReady(name, Format(" version {}", number), highest.reason);
 }
 
+/// The same for requests that no share takes: of a version that comes in by a ramp only when nobody else can.
+absl::StatusOr<VersionPointer> FindRest(const CatalogueModel& model, std::string_view name) {
+  for (const auto& [number, version] : model.versions | std::views::reverse) {
+    const bool ramped = model.ramp != nullptr && model.ramp->rules().version == number;
+    if (version.state == VersionState::kReady && !ramped) return version.served;
+  }
+  return FindHighest(model, name);
+}
+
 /// It is ready, in the precision if one is asked for.
 bool Answers(const CatalogueVersion& version, std::optional<Precision> precision) {
   if (version.state != VersionState::kReady) return false;
@@ -112,7 +121,7 @@ absl::StatusOr<VersionPointer> Catalogue::FindShare(std::string_view model,
     shares = having;
   }
   const auto number = ChooseVersion(shares, found->salt, request.sticky_key, draw);
-  return number ? found->versions.at(*number).served : FindHighest(*found, model);
+  return number ? found->versions.at(*number).served : FindRest(*found, model);
 }
 
 absl::StatusOr<std::vector<VersionPointer>> Catalogue::List(std::string_view model,

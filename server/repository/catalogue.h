@@ -37,8 +37,8 @@ struct CatalogueModel {
   std::map<int64_t, CatalogueVersion> versions;
   /// Of a model made of others: its one version is what LinkPipelines makes of it.
   std::shared_ptr<const PipelineDefinition> pipeline;
-  std::vector<VersionShare> shares;  ///< Of routing.versions, those that are ready.
-  std::string salt;                  ///< Of routing.sticky.
+  std::vector<VersionShare> shares;        ///< Of routing.versions, those that are ready.
+  std::string salt;                        ///< Of routing.sticky.
   std::shared_ptr<const ServedRamp> ramp;  ///< Of a version; null without one.
 };
 

@@ -114,6 +114,7 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   } else {
     problem_ = config_problem_;
   }
+  OrderByShare(wanted);
   FollowSequences();
   FollowRamp(files);
   for (const int64_t number : wanted) {
@@ -128,6 +129,20 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   Retire(wanted, files);
   PublishRow();
   if (sequences_ != nullptr && !ready()) sequences_->EndAll();
+}
+
+void ModelLoader::OrderByShare(std::vector<int64_t>& wanted) const {
+  if (!settings_) return;
+  const ModelConfig::Routing& routing = settings_->config.routing;
+  const auto ramped = routing.ramp ? routing.ramp->version : std::nullopt;
+  std::ranges::stable_partition(wanted, [&](int64_t number) { return number != ramped; });
+  std::vector<int64_t> named;
+  for (const auto& [number, unused] : routing.versions) named.push_back(number);
+  if (ramped) named.push_back(*ramped);
+  for (const int64_t number : named) {
+    if (std::ranges::contains(wanted, number)) continue;
+    LogEvent(LogLevel::kWarn, "routed_version_missing", {{"model", name_}, {"version", number}});
+  }
 }
 
 void ModelLoader::FollowSequences() {
@@ -197,9 +212,14 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
   const std::string file = files.folder + "/.ramp";
   const auto rules = settings_ ? settings_->config.routing.ramp : std::nullopt;
   if (!rules) {
-    // Begun again it begins anew.
+    // Begun again it begins anew; a rollout does not end it, but keeps it waiting.
     std::error_code error;
-    if (settings_) std::filesystem::remove(file, error);
+    if (settings_ && config_problem_.empty() && !files.rollout)
+      std::filesystem::remove(file, error);
+    if (ramp_ != nullptr) {
+      LogEvent(LogLevel::kInfo, "ramp_ended",
+               {{"model", name_}, {"ramped", RampedName(ramp_->rules())}});
+    }
     ramp_.reset();
     return;
   }
@@ -389,6 +409,9 @@ void ModelLoader::PublishRow() {
   }
   for (const auto& [number, version] : versions_) {
     CatalogueVersion& row = model->versions.emplace(number, version.row).first->second;
+    // The one that its guards are looked at for: a version that could not be made anew goes on with the ramp before.
+    const auto& ramp = row.served == nullptr ? nullptr : row.served->ramp;
+    if (ramp != nullptr && ramp->rules().version == number) model->ramp = ramp;
     if (config_problem_.empty() || unloaded_) continue;
     row.reason += Format("{}the model.yaml before answers: {}", row.reason.empty() ? "" : "; ",
                          config_problem_);
@@ -400,7 +423,6 @@ void ModelLoader::PublishRow() {
           version != model->versions.end() && version->second.state == VersionState::kReady;
       if (ready && weight > 0) model->shares.push_back({number, weight});
     }
-    if (ramp_ != nullptr && ramp_->rules().version) model->ramp = ramp_;
     model->salt = settings_->config.routing.sticky.salt;
   }
   publish_(std::move(model));

@@ -79,8 +79,8 @@ struct ModelVersion {
   std::shared_ptr<ServedShadow> shadow;              ///< Null without routing.shadow.
   std::shared_ptr<RequestCapture> capture;           ///< Null without capture.
   std::shared_ptr<const ServedSequences> sequences;  ///< Null without state.
-  std::shared_ptr<ServedRamp> ramp;         ///< Null without one.
-  std::shared_ptr<TrafficEvents> events;    ///< Of the model.
+  std::shared_ptr<ServedRamp> ramp;                  ///< Null without one.
+  std::shared_ptr<TrafficEvents> events;             ///< Of the model.
   std::shared_ptr<VersionStatistics> statistics;
   std::shared_ptr<const Experiment> experiment;
   std::shared_ptr<const Pipeline> pipeline;  ///< Null unless it is made of other models.

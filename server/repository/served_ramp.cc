@@ -1,6 +1,8 @@
 #include "server/repository/served_ramp.h"
 
+#include <algorithm>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -22,7 +24,9 @@ ServedRamp::ServedRamp(std::string model, ModelConfig::Routing::Ramp rules, std:
   std::string whose;
   std::string text;
   const bool same = std::getline(stream, whose) && std::getline(stream, text) && whose == identity_;
-  const auto state = same ? ParseRampState(text, rules_) : std::nullopt;
+  auto state = same ? ParseRampState(text, rules_) : std::nullopt;
+  // Of a clock that was set back since; what is no time at all holds no step for ever either.
+  if (state) state->began_ms = std::clamp<int64_t>(state->began_ms, 0, now_ms);
   {
     absl::MutexLock lock(&mutex_);
     state_ = state.value_or(RampState{.began_ms = now_ms});
@@ -30,7 +34,7 @@ ServedRamp::ServedRamp(std::string model, ModelConfig::Routing::Ramp rules, std:
   }
   LogEvent(LogLevel::kInfo, state ? "ramp_resumed" : "ramp_begun",
            {{"model", model_}, {"ramped", RampedName(rules_)}, {"share", share_.load()}});
-  if (!state) Save();
+  Save();  // the same, too: that it cannot be written is better known before there is something to lose
 }
 
 RampState ServedRamp::state() const {
@@ -44,22 +48,32 @@ bool ServedRamp::Concerns(int64_t version, Precision precision) const {
 
 RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped) {
   RampFacts facts;
+  uint64_t least_kept = std::numeric_limits<uint64_t>::max();
+  const bool first = !std::exchange(looked_, true);
+  std::vector<Watched> watched;
   for (const ServedVariant* variant : ramped) {
     if (variant->guard == nullptr) continue;
-    const GuardReport report = variant->guard->report();
-    facts.kept_windows += report.kept_windows;
-    facts.broken_windows += report.broken_windows;
-    if (!report.last_broken.empty()) facts.last_broken = report.last_broken;
+    const auto known = std::ranges::find(watched_, variant->guard, &Watched::guard);
+    Watched& one =
+        watched.emplace_back(known == watched_.end() ? Watched{.guard = variant->guard} : *known);
+    one.now = variant->guard->report();
+    // At the first look, what an older guard has seen; a reload's guard begins at 0.
+    if (first) one.begin = one.now;
+    if (!one.whole && one.now.windows() > one.begin.windows()) {
+      one.whole = true;
+      one.begin.kept_windows = one.now.kept_windows;
+    }
+    least_kept = std::min(least_kept, one.now.kept_windows - one.begin.kept_windows);
+    facts.broken_windows += one.now.broken_windows - one.begin.broken_windows;
+    if (!one.now.last_broken.empty()) facts.last_broken = one.now.last_broken;
   }
-  // At the first look, what an older guard has seen; a reload's guard begins at 0.
-  if (!std::exchange(looked_, true)) {
-    kept_before_ = facts.kept_windows;
-    broken_before_ = facts.broken_windows;
+  watched_ = std::move(watched);
+  if (!watched_.empty()) facts.kept_windows = least_kept;
+  const bool answers = std::ranges::any_of(ramped, &ServedVariant::ready);
+  if (answers && watched_.empty() && !std::exchange(unguarded_, true)) {
+    LogEvent(LogLevel::kWarn, "ramp_unguarded",
+             {{"model", model_}, {"ramped", RampedName(rules_)}});
   }
-  kept_before_ = std::min(kept_before_, facts.kept_windows);
-  broken_before_ = std::min(broken_before_, facts.broken_windows);
-  facts.kept_windows -= kept_before_;
-  facts.broken_windows -= broken_before_;
   return facts;
 }
 
@@ -72,8 +86,10 @@ void ServedRamp::Look(std::span<const ServedVariant* const> ramped, int64_t now_
       state_ = step.state;
     }
     share_ = RampShare(rules_, step.state);
-    kept_before_ += facts.kept_windows;
-    broken_before_ += facts.broken_windows;
+    for (Watched& one : watched_) {
+      one.begin = one.now;
+      one.whole = false;
+    }
     Act(*step.action, facts);
   }
   for (const ServedVariant* variant : ramped) {

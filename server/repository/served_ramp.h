@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 
 #include "server/repository/traffic_events.h"
+#include "server/repository/variant_guard.h"
 #include "server/routing/ramp.h"
 
 namespace octet {
@@ -21,7 +22,7 @@ struct ServedVariant;
 
 /// The ramp of a model. Goes through reloads that change neither its rules nor the ramped's files, and through restarts:
 /// each step is written to a file that the next process goes on with. What the guards said is not; they must consent
-/// anew. A file that cannot be written is an event, and a restart then begins at the first step.
+/// anew. A file that cannot be written is an event, at the load already, and a restart then begins at the first step.
 /// Thread-safety: one thread calls Look; the rest may be read by others.
 class ServedRamp {
  public:
@@ -37,10 +38,20 @@ class ServedRamp {
   /// True of the variants that the ramp brings in.
   bool Concerns(int64_t version, Precision precision) const;
 
-  /// Advances by what the guards of the ramped variants have said. Each action is an event and counted.
+  /// Advances by what the guards of the ramped variants have said. Each action is an event and counted. Ramped variants of
+  /// which none has a guard are an event, once: nobody will consent.
   void Look(std::span<const ServedVariant* const> ramped, int64_t now_ms);
 
  private:
+  /// A guard of the ramped. Held, so that no other one has its address.
+  struct Watched {
+    std::shared_ptr<const VariantGuard> guard;
+    GuardReport now;
+    GuardReport begin;  ///< What it had seen when the step began.
+    bool whole =
+        false;  ///< The window that the step began in is over; the next ones are the step's own.
+  };
+
   RampFacts Read(std::span<const ServedVariant* const> ramped);
   void Save() const;
   void Act(RampAction action, const RampFacts& facts);
@@ -51,9 +62,9 @@ class ServedRamp {
   const std::string file_;
   const std::shared_ptr<TrafficEvents> events_;
   std::atomic<double> share_{0};
-  uint64_t kept_before_ = 0;  ///< Windows that were over when the step began.
-  uint64_t broken_before_ = 0;
+  std::vector<Watched> watched_;
   bool looked_ = false;
+  bool unguarded_ = false;  ///< Said.
   mutable absl::Mutex mutex_;
   RampState state_ ABSL_GUARDED_BY(mutex_);
 };

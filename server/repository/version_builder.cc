@@ -63,11 +63,12 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
 }
 
 /// The precision that takes the least time for one row, of those that an archive of answers was held against, and
-/// `exact`, which others are held to; nullopt when none was measured.
+/// `exact`, which others are held to, one that comes in by a ramp aside; nullopt when none was measured.
 std::optional<Precision> FastestOf(const ModelVersion& version, std::optional<Precision> exact) {
   const ServedVariant* fastest = nullptr;
   for (const ServedVariant& variant : version.variants) {
     if (!variant.ready() || !variant.run_time) continue;
+    if (version.ramp != nullptr && version.ramp->rules().precision == variant.precision) continue;
     if (!variant.held_to_golden && variant.precision != exact) continue;
     if (fastest == nullptr || *variant.run_time < *fastest->run_time) fastest = &variant;
   }
@@ -265,6 +266,8 @@ void ShowGone(const ModelVersion& version) {
   for (const ServedVariant& variant : version.variants) {
     variant.metrics->ready.Set(0);
     variant.metrics->resident_weight_bytes.Set(0);
+    variant.metrics->ramp_share.Set(0);
+    for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
   }
 }
 

@@ -23,8 +23,9 @@ struct RampState {
 
 /// What the guards of the ramped have said since the step began.
 struct RampFacts {
-  uint64_t kept_windows = 0;
-  uint64_t broken_windows = 0;
+  uint64_t kept_windows =
+      0;  ///< That the step saw from their beginning, of the guard that kept fewest.
+  uint64_t broken_windows = 0;  ///< Of all guards, also the window that the step began in.
   std::string last_broken;
 };
 
@@ -37,7 +38,7 @@ struct RampStep {
 };
 
 /// The state after a look. A broken window takes the whole share back at once. A step is held for hold_seconds at
-/// least, and until one window since then kept to every rule: what was not seen, for want of samples or because the
+/// least, and until one window of each guard since then kept to every rule: what was not seen, for want of samples or because the
 /// ramped is not ready, is no consent. A clock that was set back holds.
 RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,
                      const RampFacts& facts, int64_t now_ms);

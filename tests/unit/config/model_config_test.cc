@@ -242,8 +242,20 @@ TEST(ModelConfigTest, ARampNeedsSomebodyWhoConsents) {
               HasSubstr("routing.versions must name who answers the rest"));
   EXPECT_THAT(ErrorOf("routing: {" + guard + ", default: fp32, ramp: {precision: int9}}"),
               HasSubstr("routing.ramp.precision: expected one of"));
+  EXPECT_THAT(ErrorOf("versions: {specific: [3]}\nrouting: {versions: {3: 1}, " + guard +
+                      ", ramp: {version: 4}}"),
+              HasSubstr("routing.ramp: version: not among `versions.specific`"));
   EXPECT_THAT(ErrorOf("routing: {guard: {int8: {p99_us: 9, action: shift}}}"),
               HasSubstr("shift lowers a weight, expected routing.split.int8"));
+}
+
+TEST(ModelConfigTest, ARolloutMayTakeTheWeightThatAGuardShifts) {
+  const auto config = ApplyRollout(
+      *ParseModelConfig(
+          "routing: {split: {fp32: 9, int8: 1}, guard: {int8: {p99_us: 9, action: shift}}}", "m"),
+      *ParseModelConfig("routing: {default: fp32, split: {fp32: 1}}", "r"), "r");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->routing.guard.contains(Precision::kInt8));
 }
 
 TEST(ModelConfigTest, ASplitOfARolloutEndsTheRampOfAPrecision) {

@@ -1,5 +1,6 @@
 #include "server/repository/model_repository.h"
 
+#include <fstream>
 #include <numeric>
 #include <thread>
 
@@ -266,6 +267,15 @@ TEST_F(ModelRepositoryTest, AutoTakesTheFastestThatIsServed) {
   EXPECT_THAT(repository_->Index(true)[0].reason,
               AllOf(HasSubstr(Format("default {}: fp32 takes ", PrecisionName(faster))),
                     HasSubstr(" ms, keeps to golden.npz; bf16 takes ")));
+  // One that comes in by a ramp is no default, however fast.
+  folder_.Write("net/model.yaml",
+                Format("routing: {{default: auto, guard: {{{0}: {{error_percent: 1}}}}, ramp: "
+                       "{{precision: {0}}}}}",
+                       PrecisionName(faster)));
+  PollTwice();
+  EXPECT_EQ((*repository_->Find("net", ""))->routes.default_precision,
+            faster == Precision::kFp32 ? Precision::kBf16 : Precision::kFp32);
+  folder_.Write("net/model.yaml", "routing: {default: auto}");
   // Without answers to hold it to, nothing says that the faster one is as good.
   folder_.Remove("net/1/golden.npz");
   PollTwice();
@@ -340,6 +350,73 @@ TEST_F(ModelRepositoryTest, ARampBringsAVersionInAndAReloadDoesNotBeginItAnew) {
   PollTwice();
   EXPECT_EQ((*repository_->Find("net", ""))->ramp, nullptr);
   EXPECT_EQ(share(0.1), 3);
+}
+
+TEST_F(ModelRepositoryTest, AVersionThatComesInByARampAnswersTheRestLast) {
+  folder_.Write("net/2/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/3/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/4/fp32.onnx", ScalingModel(4));
+  folder_.Write("net/model.yaml",
+                "versions: {all: true}\nrouting: {versions: {3: 1}, guard: {fp32: {error_percent: "
+                "1}},\n          ramp: {version: 4, steps: [20]}}\n");
+  Open();
+  const auto share = [this](double draw) {
+    return (*repository_->FindShare("net", {.draw = draw}))->number;
+  };
+  EXPECT_EQ(share(0.5), 3);
+  folder_.Remove("net/3/fp32.onnx");
+  PollTwice();
+  EXPECT_EQ(share(0.1), 4);
+  EXPECT_EQ(share(0.5), 2) << "4 is higher, and has its share already";
+  folder_.Remove("net/2/fp32.onnx");
+  PollTwice();
+  EXPECT_EQ(share(0.5), 4) << "nobody else can";
+}
+
+TEST_F(ModelRepositoryTest, ARampThatCouldNotBeMadeLeavesTheOneBefore) {
+  const std::string routing =
+      "routing: {versions: {3: 1}, guard: {fp32: {error_percent: 1}},\n          ramp: {version: "
+      "4, ";
+  folder_.Write("net/3/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/4/fp32.onnx", ScalingModel(4));
+  folder_.Write("net/model.yaml", routing + "steps: [20]}}\n");
+  Open();
+  const auto ramp = (*repository_->Find("net", "4"))->ramp;
+  folder_.Write(
+      "net/model.yaml",
+      routing +
+          "steps: [90]}}\ninputs: {none: {wire: {datatype: UINT8, scale: 1, zero_point: 0}}}\n");
+  PollTwice();
+  EXPECT_EQ((*repository_->Find("net", "4"))->ramp, ramp) << "its guards are looked at for it";
+  EXPECT_EQ((*repository_->FindShare("net", {.draw = 0.5}))->number, 3);
+}
+
+TEST_F(ModelRepositoryTest, ARolloutKeepsARampWaitingAndDoesNotEndIt) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  folder_.Write(
+      "net/model.yaml",
+      "routing: {guard: {bf16: {error_percent: 1}}, ramp: {precision: bf16, steps: [5]}}");
+  Open();
+  const std::string file = folder_.path() + "/net/.ramp";
+  std::string identity;
+  std::getline(std::ifstream(file), identity);
+  folder_.Write("net/.ramp", identity + "\n0 1 1\n");  // it was stopped
+  Open();
+  const auto stopped = [this] {
+    const auto ramp = (*repository_->Find("net", ""))->ramp;
+    return ramp != nullptr && ramp->state().stopped;
+  };
+  EXPECT_TRUE(stopped());
+  folder_.Write("net/rollout.yaml", "routing: {default: fp32, split: {fp32: 1}}");
+  PollTwice();
+  EXPECT_EQ((*repository_->Find("net", ""))->ramp, nullptr);
+  folder_.Remove("net/rollout.yaml");
+  PollTwice();
+  EXPECT_TRUE(stopped());
+  folder_.Write("net/model.yaml", "routing: {default: fp32}");
+  PollTwice();
+  EXPECT_FALSE(std::ifstream(file).is_open());
 }
 
 TEST_F(ModelRepositoryTest, ARampOfAPrecisionIsTheRoutes) {

@@ -1,6 +1,7 @@
 #include "server/repository/served_ramp.h"
 
 #include <filesystem>
+#include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -39,14 +40,17 @@ class ServedRampTest : public ::testing::Test {
   ServedRamp Ramp(std::string identity = "int8") {
     return {"net", rules_, std::move(identity), file_, events_, now_ms_};
   }
-  /// A window in which a request was answered, well or not.
-  void Window(bool well) {
-    variant_.metrics->request_duration.Observe(0.001);
-    variant_.metrics->requests.Add(
-        static_cast<size_t>(well ? absl::StatusCode::kOk : absl::StatusCode::kInternal));
+  /// A window in which a request of each was answered, well or not.
+  void Window(bool well, const std::vector<const ServedVariant*>& ramped) {
+    for (const ServedVariant* variant : ramped) {
+      variant->metrics->request_duration.Observe(0.001);
+      variant->metrics->requests.Add(
+          static_cast<size_t>(well ? absl::StatusCode::kOk : absl::StatusCode::kInternal));
+    }
     clock_.Advance(seconds(10));
-    variant_.guard->Look(clock_.Now());
+    for (const ServedVariant* variant : ramped) variant->guard->Look(clock_.Now());
   }
+  void Window(bool well) { Window(well, {&variant_}); }
   void Look(ServedRamp& ramp, int64_t later_s) {
     const ServedVariant* ramped = &variant_;
     now_ms_ += 1000 * later_s;
@@ -69,10 +73,16 @@ TEST_F(ServedRampTest, StepsForwardWhenHeldAndKept) {
   EXPECT_EQ(ramp.share(), 0.01) << "no window has been kept";
   Window(true);
   Look(ramp, 0);
+  EXPECT_EQ(ramp.share(), 0.01) << "the window began before the step";
+  Window(true);
+  Look(ramp, 0);
   EXPECT_EQ(ramp.share(), 0.05);
   EXPECT_EQ(variant_.metrics->ramp_share.value(), 0.05);
   Look(ramp, 60);
-  EXPECT_EQ(ramp.share(), 0.05) << "the window was the step's before";
+  EXPECT_EQ(ramp.share(), 0.05) << "the windows were the step's before";
+  Window(true);
+  Look(ramp, 0);
+  EXPECT_EQ(ramp.share(), 0.05) << "and so was the beginning of this one";
   Window(true);
   Look(ramp, 0);
   EXPECT_EQ(ramp.share(), 0.25);
@@ -100,6 +110,8 @@ TEST_F(ServedRampTest, ARestartGoesOnWithTheStepAndAsksTheGuardAnew) {
     ServedRamp ramp = Ramp();
     Look(ramp, 0);
     Window(true);
+    Look(ramp, 0);
+    Window(true);
     Look(ramp, 60);
     EXPECT_EQ(ramp.share(), 0.05);
   }
@@ -117,10 +129,57 @@ TEST_F(ServedRampTest, AGuardThatBeginsAnewSaysNothingOfBefore) {
   ServedRamp ramp = Ramp();
   Look(ramp, 0);
   Window(true);
+  Look(ramp, 0);
+  Window(true);
   Look(ramp, 60);
+  EXPECT_EQ(ramp.share(), 0.05);
   variant_.guard = nullptr;
   Look(ramp, 600);
   EXPECT_EQ(ramp.share(), 0.05) << "not ready: nobody consents";
+}
+
+TEST_F(ServedRampTest, EveryGuardOfAVersionHasToConsent) {
+  rules_.precision.reset();
+  rules_.version = 1;
+  ServedVariant other = variant_;
+  other.metrics = std::make_shared<VariantMetrics>();
+  ModelConfig::Routing::Guard guard;
+  guard.p99_us = 10'000;
+  guard.window_seconds = 10;
+  guard.min_samples = 1;
+  other.guard = std::make_shared<VariantGuard>(
+      "net/1/fp32", guard, other.metrics, std::vector<std::shared_ptr<ShadowMetrics>>(), events_);
+  other.guard->Look(clock_.Now());
+  ServedRamp ramp = Ramp("version 1");
+  const std::vector<const ServedVariant*> both = {&variant_, &other};
+  const auto look = [&](int64_t later_s) { ramp.Look(both, now_ms_ += 1000 * later_s); };
+  look(0);
+  for (int i = 0; i < 5; ++i) {
+    Window(true);
+    other.guard->Look(clock_.Now());
+    look(60);
+  }
+  EXPECT_EQ(ramp.share(), 0.01) << "nobody was answered by the other one";
+  Window(true, both);
+  look(0);
+  EXPECT_EQ(ramp.share(), 0.05);
+  Window(false);
+  look(0);
+  EXPECT_EQ(ramp.share(), 0) << "one is enough to take it back";
+}
+
+TEST_F(ServedRampTest, ATimeInTheFileThatCannotBeHoldsNoStep) {
+  for (const char* began : {"9000000000000000000", "-9000000000000000000"}) {
+    std::ofstream(file_) << "int8\n1 " << began << " 0\n";
+    ServedRamp ramp = Ramp();
+    EXPECT_EQ(ramp.share(), 0.05) << began;
+    Look(ramp, 0);
+    Window(true);
+    Look(ramp, 60);
+    Window(true);
+    Look(ramp, 0);
+    EXPECT_EQ(ramp.share(), 0.25) << began;
+  }
 }
 
 }  // namespace served_ramp_test
