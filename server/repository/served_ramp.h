@@ -47,9 +47,8 @@ class ServedRamp {
   struct Watched {
     std::shared_ptr<const VariantGuard> guard;
     GuardReport now;
-    GuardReport begin;  ///< What it had seen when the step began.
-    bool whole =
-        false;  ///< The window that the step began in is over; the next ones are the step's own.
+    GuardReport begin;   ///< What it had seen when the step began.
+    bool whole = false;  ///< The window that the step began in is over.
   };
 
   RampFacts Read(std::span<const ServedVariant* const> ramped);

@@ -68,9 +68,10 @@ BatchCurve BatchTimes::Curve(TimePoint now) const {
 void RowTime::Add(TimePoint now, int64_t rows, Nanoseconds time) {
   if (time > kSpan) return;
   if (now - begin_ >= kSpan) {
-    before_ = now - begin_ < 2 * kSpan ? current_ : Sum();
+    const bool next = now - begin_ < 2 * kSpan;
+    before_ = next ? current_ : Sum();
     current_ = Sum();
-    begin_ = now;
+    begin_ = next ? begin_ + kSpan : now;
   }
   current_.time += time;
   current_.rows += rows;

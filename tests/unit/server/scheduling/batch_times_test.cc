@@ -104,6 +104,9 @@ TEST(RowTimeTest, WhatIsOldIsForgotten) {
   EXPECT_EQ(time.PerRow(next), milliseconds(55));
   EXPECT_EQ(time.PerRow(next + RowTime::kSpan), milliseconds(10)) << "the newer ones alone";
   EXPECT_EQ(time.PerRow(next + 2 * RowTime::kSpan), Nanoseconds(0));
+  add(next + RowTime::kSpan + milliseconds(900), milliseconds(30));
+  EXPECT_EQ(time.PerRow(next + 2 * RowTime::kSpan), milliseconds(30))
+      << "a sample that comes late in its span does not keep the older ones";
   add(next + seconds(60), milliseconds(7));
   EXPECT_EQ(time.PerRow(next + seconds(60)), milliseconds(7));
 }
@@ -116,7 +119,8 @@ TEST(QueuePaceTest, ArrivalsAreCountedByRowAndMayComeOutOfOrder) {
   const TimePoint last = kNow + milliseconds(64);
   EXPECT_EQ(pace.arrival(last), milliseconds(2));
   pace.OnArrival(last - milliseconds(1), 4);
-  EXPECT_EQ(pace.arrival(last), Nanoseconds(milliseconds(64)) / 36) << "at once behind the one before";
+  EXPECT_EQ(pace.arrival(last), Nanoseconds(milliseconds(64)) / 36)
+      << "at once behind the one before";
   pace.OnArrival(last + milliseconds(4), 1);
   EXPECT_EQ(pace.arrival(last), Nanoseconds(milliseconds(68)) / 37);
 }
