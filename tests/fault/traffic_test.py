@@ -7,7 +7,6 @@ usage: traffic_test.py OCTET
 import collections
 import time
 
-import grpc
 import server_test_case
 from server_test_case import ServerTestCase
 from small_models import Caller, write_scaling
@@ -53,8 +52,7 @@ class TrafficTest(ServerTestCase):
         self.assertRegex(text, r'octet_routed_requests_total\{model="net",version="4",precision="fp32",reason="default"\} [1-9]')
         # Nothing of 4 answers any more: 3 does in its place.
         (self.models / "net/4/fp32.onnx").unlink()
-        with self.assertRaises(grpc.RpcError):
-            caller.load("net")
+        caller.load("net")
         self.assertEqual(self.answers(caller, 50), {3: 50})
         running.stop()
 
