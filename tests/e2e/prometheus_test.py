@@ -38,6 +38,7 @@ batching: {max_queue_requests: 8}
 routing: {split: {fp32: 1, int8: 1}, sticky: {parameter: user}, shadow: {precision: int8, percent: 100}}
 capture: {percent: 10}
 """
+RAMP = "routing: {guard: {int8: {error_percent: 50}}, ramp: {precision: int8, steps: [50]}}\n"
 CLIENTS = 32  # more than the queues hold: some requests are refused
 DATA_SECONDS = 40  # from the first scrape to an answer to every query
 
@@ -50,6 +51,8 @@ def make_repository(octet, folder):
     subprocess.run([octet, "quantize", version / "fp32.onnx", *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
     (version.parent / "model.yaml").write_text((MODEL / "model.yaml").read_text() + SETTINGS)
     write_sum(folder / "models/sum/1/fp32.onnx")
+    shutil.copytree(version, folder / "models/rising/1")
+    (folder / "models/rising/model.yaml").write_text((MODEL / "model.yaml").read_text().replace("name: glyphs", "name: rising") + RAMP)
     return folder / "models"
 
 

@@ -125,8 +125,12 @@ TEST(Train, RefusesLabelsThatAreNoClasses) {
 
 TEST(Train, RefusesTooFewSamplesAndOthersShapes) {
   ExpectInvalid(Refusal({SmallSamples(7), {}}, Short()), "expected at least 8, got 7");
-  ExpectInvalid(Refusal({{{"x", Tensor(DType::kF32, Shape{16, 3, 8, 7})}}, {}}, Short()), "'x'");
-  ExpectInvalid(Refusal({{{"z", Tensor(DType::kF32, Shape{16, 3, 8, 8})}}, {}}, Short()), "'x'");
+  Tensor narrow(DType::kF32, Shape{16, 3, 8, 7});
+  std::ranges::fill(narrow.mutable_span<float>(), 0.5F);
+  ExpectInvalid(Refusal({{{"x", std::move(narrow)}}, {}}, Short()), "'x'");
+  Tensor other(DType::kF32, Shape{16, 3, 8, 8});
+  std::ranges::fill(other.mutable_span<float>(), 0.5F);
+  ExpectInvalid(Refusal({{{"z", std::move(other)}}, {}}, Short()), "'x'");
 }
 
 TEST(Train, RefusesOptionsOutOfRange) {
