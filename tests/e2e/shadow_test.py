@@ -98,7 +98,7 @@ class ShadowTest(unittest.TestCase):
             request.parameters["precision"].string_param = "int8"
             self.assertEqual(served.stub.ModelInfer(request, timeout=20).parameters["precision"].string_param, "int8")
             (line,) = [line for line in served.server.log.read_text().splitlines() if "event=guard_action" in line]
-            self.assertRegex(line, r'variant=glyphs/1/int8 action=fall_back reason="agreement [0-9.]+ % < 95 %"')
+            self.assertRegex(line, r'variant=glyphs/1/int8 action=fall_back share=0 reason="agreement [0-9.]+ % < 95 %"')
             shutil.copy(pathlib.Path(good.name) / "int8.onnx", served.models / "glyphs/1/int8.onnx")
             served.stub.RepositoryModelLoad(served_glyphs.messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
             self.assertEqual(served.variant("octet_guard_tripped", "int8"), 0)

@@ -1,6 +1,5 @@
 #include "server/repository/served_ramp.h"
 
-#include <filesystem>
 #include <fstream>
 
 #include <gmock/gmock.h>
@@ -8,6 +7,7 @@
 
 #include "server/repository/model_version.h"
 #include "tests/support/fake_clock.h"
+#include "tests/support/model_folder.h"
 
 namespace octet {
 namespace served_ramp_test {
@@ -33,9 +33,7 @@ class ServedRampTest : public ::testing::Test {
         std::make_shared<VariantGuard>("net/1/int8", guard, variant_.metrics,
                                        std::vector<std::shared_ptr<ShadowMetrics>>(), events_);
     variant_.guard->Look(clock_.Now());
-    std::filesystem::remove(file_);
   }
-  ~ServedRampTest() override { std::filesystem::remove(file_); }
 
   ServedRamp Ramp(std::string identity = "int8") {
     return {"net", rules_, std::move(identity), file_, events_, now_ms_};
@@ -62,7 +60,8 @@ class ServedRampTest : public ::testing::Test {
   ModelConfig::Routing::Ramp rules_;
   std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
   ServedVariant variant_;
-  const std::string file_ = ::testing::TempDir() + "served_ramp_test.ramp";
+  ModelFolder folder_;
+  const std::string file_ = folder_.path(".ramp");
 };
 
 TEST_F(ServedRampTest, StepsForwardWhenHeldAndKept) {
