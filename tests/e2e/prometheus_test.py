@@ -180,7 +180,7 @@ class PrometheusTest(unittest.TestCase):
 
     def test_every_variable_offers_its_values(self):
         self.wait_for_data({"up": "octet_variant_ready"})
-        expected = {"instance": [self.server.metrics], "model": ["glyphs", "sum"], "version": ["1"], "precision": ["fp32", "int8"]}
+        expected = {"instance": [self.server.metrics], "model": ["glyphs", "rising", "sum"], "version": ["1"], "precision": ["fp32", "int8"]}
         for name, values in expected.items():
             query = dashboard.variables(self.dashboard)[name]["query"]["query"]
             selector = dashboard.substitute(re.match(r"label_values\((.+), \w+\)$", query)[1], self.values_of)

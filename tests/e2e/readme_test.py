@@ -20,13 +20,13 @@ COVERED = {
     "./dev test": (".ci/run", "ctest --preset"),
     "./dev build": (".ci/run", "./dev build release"),
     "./dev lint && ./dev format": (".ci/run", "tests/lint/format.py"),
-    "./dev bench": ("dev", "bench) build release; become_python tests/bench/run.py"),
+    "./dev bench": ("dev", "become_python tests/bench/run.py"),
     "bash .ci/run": (".ci/run", "CI passed"),
     "prometheus --config.file=deploy/prometheus/prometheus.yml": ("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file='),
     # These need a server with traffic.
     "octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": (
-        "tests/e2e/rollout_test.py",
-        '[OCTET, "rollout", "glyphs", *flags',
+        "tests/e2e/rollout_case.py",
+        '[self.octet, "rollout", served.model, *flags',
     ),
     "octet experiments glyphs --server localhost:8000": ("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"'),
     # They need a running server and what it captured.

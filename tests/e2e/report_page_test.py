@@ -132,7 +132,8 @@ class PageTest(unittest.TestCase):
         for variant in self.report["variants"]:
             table = next(rows for caption, rows in self.document.tables.items() if caption.startswith(f"Certificate of {variant['name']},"))
             self.assertEqual(len(table) - 1, len(variant["certificate"]))
-        self.assertEqual(len(self.document.tables["int8: tried"]) - 1, 3)
+        tried = {row[0] for row in self.document.tables["int8: tried"]}
+        self.assertLessEqual({"min-max", "mse", "entropy"}, tried)
         self.assertIn("int8-dynamic: chosen", self.document.tables)
 
     def test_charts_are_drawn(self):
