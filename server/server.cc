@@ -176,8 +176,8 @@ bool ServerProcess::Drain(TimePoint deadline) {
   if (poller_) poller_->Stop();
   if (guards_) guards_->Stop();
   if (captures_) captures_->Stop();
-  dispatcher_
-      .Flush();  // no batch waits to become full any more; what waits for its turn in a sequence is taken
+  // No batch waits to become full any more; what accepted requests still bring, in sequences and pipelines, is taken.
+  dispatcher_.Flush();
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});

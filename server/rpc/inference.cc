@@ -72,9 +72,9 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> Inference::FindVersion() con
 }
 
 absl::Status Inference::DrawVersion(const InferOptions& options) {
-  const bool names_none =
-      request_.model_version().empty() || ParsePrecision(request_.model_version());
-  if (!names_none || version_->routing.versions.empty()) return absl::OkStatus();
+  if (version_->routing.versions.empty()) return absl::OkStatus();
+  const std::string& asked = request_.model_version();
+  if (!asked.empty() && !ParsePrecision(asked)) return absl::OkStatus();
   OCTET_ASSIGN_OR_RETURN(version_, parts_.repository.FindShare(request_.model_name(),
                                                                {.precision = options.precision,
                                                                 .sticky_key = options.sticky_key,

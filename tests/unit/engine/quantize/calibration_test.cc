@@ -4,29 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
 
 #include "gtest/gtest.h"
 
 #include "engine/tensor/status.h"
-#include "tests/support/graph_builder.h"
+#include "tests/support/random_histogram.h"
 
 namespace octet {
 namespace calibration_test {
-
-std::vector<float> Normal(size_t count, float sigma) {
-  std::mt19937 random(TestSeed());
-  std::normal_distribution<float> normal(0, sigma);
-  std::vector<float> values(count);
-  for (float& x : values) x = normal(random);
-  return values;
-}
-
-Histogram Of(const std::vector<float>& values) {
-  Histogram histogram;
-  EXPECT_TRUE(histogram.Add(values).ok());
-  return histogram;
-}
 
 uint64_t Total(const Histogram& histogram) {
   uint64_t total = 0;
@@ -35,7 +20,7 @@ uint64_t Total(const Histogram& histogram) {
 }
 
 TEST(Histogram, KeepsCountsAndExtremesWhileItsRangeGrows) {
-  Histogram histogram = Of({0, 0, 0});
+  Histogram histogram = HistogramOf({0, 0, 0});
   EXPECT_EQ(histogram.limit(), 0);
   ASSERT_TRUE(histogram.Add(std::vector<float>{0.25F, -0.125F}).ok());
   EXPECT_EQ(histogram.limit(), 0.5);
@@ -48,7 +33,7 @@ TEST(Histogram, KeepsCountsAndExtremesWhileItsRangeGrows) {
 
 TEST(Histogram, PutsEveryElementIntoTheBinAroundIt) {
   for (const float x : {-127.9F, -1.0F, -0.01F, 0.0F, 0.01F, 1.0F, 63.99F, 127.9F}) {
-    Histogram histogram = Of({x, 127.99F});
+    Histogram histogram = HistogramOf({x, 127.99F});
     const auto bins = histogram.bins();
     double nearest = std::numeric_limits<double>::infinity();
     for (int i = 0; i < Histogram::kBins; ++i) {
@@ -60,13 +45,13 @@ TEST(Histogram, PutsEveryElementIntoTheBinAroundIt) {
 }
 
 TEST(Histogram, MergesIntoTheSameAsAddingEverything) {
-  const std::vector<float> small = Normal(1000, 0.01F);
-  const std::vector<float> large = Normal(1000, 10);
-  Histogram all = Of(small);
+  const std::vector<float> small = NormalValues(1000, 0.01F);
+  const std::vector<float> large = NormalValues(1000, 10);
+  Histogram all = HistogramOf(small);
   ASSERT_TRUE(all.Add(large).ok());
   for (const bool small_first : {true, false}) {
-    Histogram merged = Of(small_first ? small : large);
-    merged.Merge(Of(small_first ? large : small));
+    Histogram merged = HistogramOf(small_first ? small : large);
+    merged.Merge(HistogramOf(small_first ? large : small));
     EXPECT_EQ(merged.count(), all.count());
     EXPECT_EQ(merged.extremes(), all.extremes());
     EXPECT_EQ(merged.limit(), all.limit());
@@ -105,12 +90,12 @@ TEST(Histogram, TakesTheSmallestFloats) {
 }
 
 TEST(Histogram, AddsScaledChannelsLikeScaledElements) {
-  std::vector<float> small = Normal(20000, 0.01F);
-  const std::vector<float> large = Normal(20000, 10);
+  std::vector<float> small = NormalValues(20000, 0.01F);
+  const std::vector<float> large = NormalValues(20000, 10);
   for (size_t i = 0; i < small.size(); i += 2) small[i] = 0;  // ReLU's zeros
   std::vector<float> scaled = small;
   for (float& x : scaled) x *= 700;
-  Histogram expected = Of(large);
+  Histogram expected = HistogramOf(large);
   ASSERT_TRUE(expected.Add(scaled).ok());
   Histogram got;
   for (const auto& [values, factor] : {std::pair{small, 700.0}, std::pair{large, 1.0}}) {
@@ -136,7 +121,7 @@ TEST(Histogram, AddsScaledChannelsLikeScaledElements) {
 }
 
 TEST(Histogram, IsRestoredAsItWasOrNotAtAll) {
-  const Histogram histogram = Of({-3, 0.5F, 5});
+  const Histogram histogram = HistogramOf({-3, 0.5F, 5});
   const auto restored =
       Histogram::Restored(histogram.limit(), histogram.extremes(), histogram.bins());
   ASSERT_TRUE(restored.ok()) << restored.status();

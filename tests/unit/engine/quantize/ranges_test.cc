@@ -3,29 +3,14 @@
 
 #include <cmath>
 #include <limits>
-#include <random>
 
 #include "gtest/gtest.h"
 
 #include "engine/tensor/quantize.h"
-#include "tests/support/graph_builder.h"
+#include "tests/support/random_histogram.h"
 
 namespace octet {
 namespace ranges_test {
-
-std::vector<float> Normal(size_t count, float sigma) {
-  std::mt19937 random(TestSeed());
-  std::normal_distribution<float> normal(0, sigma);
-  std::vector<float> values(count);
-  for (float& x : values) x = normal(random);
-  return values;
-}
-
-Histogram Of(const std::vector<float>& values) {
-  Histogram histogram;
-  EXPECT_TRUE(histogram.Add(values).ok());
-  return histogram;
-}
 
 QuantizeRecipe With(RangeMethod method, DType activation = DType::kU8) {
   return {.activation = activation, .method = method};
@@ -48,7 +33,7 @@ TEST(ChooseRange, AlwaysContainsZero) {
        {RangeMethod::kMinMax, RangeMethod::kPercentile, RangeMethod::kMse, RangeMethod::kEntropy}) {
     for (const auto& values : {std::vector<float>{2, 3, 4}, std::vector<float>{-4, -3, -2},
                                std::vector<float>{0, 0}, std::vector<float>{7}}) {
-      const Range range = ChooseRange(Of(values), With(method));
+      const Range range = ChooseRange(HistogramOf(values), With(method));
       EXPECT_LE(range.min, 0) << RangeMethodName(method);
       EXPECT_GE(range.max, 0) << RangeMethodName(method);
     }
@@ -56,25 +41,25 @@ TEST(ChooseRange, AlwaysContainsZero) {
 }
 
 TEST(ChooseRange, MinMaxTakesTheExtremes) {
-  EXPECT_EQ(ChooseRange(Of({-3, 0.5F, 5}), With(RangeMethod::kMinMax)), (Range{-3, 5}));
+  EXPECT_EQ(ChooseRange(HistogramOf({-3, 0.5F, 5}), With(RangeMethod::kMinMax)), (Range{-3, 5}));
 }
 
 TEST(ChooseRange, PercentileCutsTheFarTailAlone) {
-  std::vector<float> values = Normal(100000, 1);
+  std::vector<float> values = NormalValues(100000, 1);
   values.push_back(1000);
   QuantizeRecipe recipe = With(RangeMethod::kPercentile);
   recipe.percentile = 99.99;  // ten elements may go
-  const Range range = ChooseRange(Of(values), recipe);
+  const Range range = ChooseRange(HistogramOf(values), recipe);
   EXPECT_LT(range.max, 6);
   EXPECT_GT(range.max, 3);
   EXPECT_LT(range.min, -3);
   recipe.percentile = 100;
-  EXPECT_EQ(ChooseRange(Of(values), recipe).max, 1000);
+  EXPECT_EQ(ChooseRange(HistogramOf(values), recipe).max, 1000);
 }
 
 // Many small values and a few that reach eight times as far: to hold all of them costs the others more than clipping does.
 std::vector<float> LongTailed(float sign) {
-  std::vector<float> values = Normal(200000, 1);
+  std::vector<float> values = NormalValues(200000, 1);
   for (int i = 0; i < 20; i += 4) values.push_back(sign * static_cast<float>(20 + i));
   return values;
 }
@@ -82,7 +67,7 @@ std::vector<float> LongTailed(float sign) {
 TEST(ChooseRange, MseTakesTheGridOfTheLeastError) {
   for (const float sign : {1.0F, -1.0F}) {
     const std::vector<float> values = LongTailed(sign);
-    const Histogram histogram = Of(values);
+    const Histogram histogram = HistogramOf(values);
     const Range range = ChooseRange(histogram, With(RangeMethod::kMse));
     const Range all = histogram.extremes();
     const double least = Error(values, range);
@@ -95,7 +80,7 @@ TEST(ChooseRange, MseTakesTheGridOfTheLeastError) {
 TEST(ChooseRange, MseAndEntropyLeaveAnEvenDistributionWhole) {
   std::vector<float> even;
   for (int i = 0; i < 200000; ++i) even.push_back(static_cast<float>(i) / 200000);
-  const Histogram histogram = Of(even);
+  const Histogram histogram = HistogramOf(even);
   EXPECT_NEAR(ChooseRange(histogram, With(RangeMethod::kMse)).max, 1, 0.01);
   EXPECT_NEAR(ChooseRange(histogram, With(RangeMethod::kEntropy)).max, 1, 0.01);
 }
@@ -104,22 +89,22 @@ TEST(ChooseRange, EntropyCutsALongTailAndIsNotDrawnByZeros) {
   std::vector<float> values = LongTailed(1);
   for (float& x : values) x = std::max(x, 0.0F);
   for (const DType dtype : {DType::kU8, DType::kI8}) {
-    const Range range = ChooseRange(Of(values), With(RangeMethod::kEntropy, dtype));
+    const Range range = ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, dtype));
     EXPECT_LT(range.max, 20);
     EXPECT_GT(range.max, 2.5F);
     values.resize(values.size() + 100000);  // zeros
-    EXPECT_EQ(ChooseRange(Of(values), With(RangeMethod::kEntropy, dtype)), range);
+    EXPECT_EQ(ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, dtype)), range);
   }
 }
 
 // What lies beyond a gap weighs as much as what lies beside it.
 TEST(ChooseRange, EntropyCutsNoTenthOfTheElements) {
   for (const float sign : {1.0F, -1.0F}) {
-    std::vector<float> values = Normal(90000, 1);
+    std::vector<float> values = NormalValues(90000, 1);
     for (float& x : values) x = sign * std::min(std::abs(x), 4.0F);
     values.insert(values.end(), 10000, sign * 20);
     for (const DType dtype : {DType::kU8, DType::kI8}) {
-      const Range range = ChooseRange(Of(values), With(RangeMethod::kEntropy, dtype));
+      const Range range = ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, dtype));
       EXPECT_GT(std::max(range.max, -range.min), 19) << sign;
     }
   }
@@ -128,7 +113,7 @@ TEST(ChooseRange, EntropyCutsNoTenthOfTheElements) {
 TEST(FitGrid, FindsTheIntegersOfASensor) {
   std::vector<float> values;
   for (int q = -120; q <= 40; ++q) values.push_back(0.5847F * static_cast<float>(q));
-  const Histogram histogram = Of(values);
+  const Histogram histogram = HistogramOf(values);
   const Range narrow = histogram.extremes();
   const Range fitted = FitGrid(histogram, narrow, DType::kU8);
   EXPECT_NEAR(ParamsFor(fitted, DType::kU8).scales[0], 0.5847F, 0.5847F * 2e-3F);
@@ -138,14 +123,14 @@ TEST(FitGrid, FindsTheIntegersOfASensor) {
 TEST(FitGrid, DoesNotLieHalfAStepBesideEveryInteger) {
   std::vector<float> values;  // the bytes 0 to 255 as reals from -1 to 1: none of them is 0
   for (int q = 0; q < 256; ++q) values.push_back(static_cast<float>(q) / 127.5F - 1);
-  const Range fitted = FitGrid(Of(values), {-1, 1}, DType::kU8);
+  const Range fitted = FitGrid(HistogramOf(values), {-1, 1}, DType::kU8);
   EXPECT_LT(Error(values, fitted), 0.5 * Error(values, {-1, 1}));
   EXPECT_LT(fitted.max, 1.1F);
 }
 
 TEST(FitGrid, LeavesADenseDistributionAlmostAlone) {
-  const std::vector<float> values = Normal(100000, 1);
-  const Histogram histogram = Of(values);
+  const std::vector<float> values = NormalValues(100000, 1);
+  const Histogram histogram = HistogramOf(values);
   const Range fitted = FitGrid(histogram, histogram.extremes(), DType::kU8);
   EXPECT_LT(fitted.max, 1.03F * histogram.extremes().max);
 }
