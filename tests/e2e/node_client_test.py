@@ -8,9 +8,7 @@ Ends with 77, and one line that says so, where the packages cannot be downloaded
 
 import pathlib
 import shutil
-import subprocess
 import sys
-import tempfile
 
 import served_models
 
@@ -28,18 +26,11 @@ def main():
         print(f"skipped: {unreachable}")
         return SKIPPED
     shutil.copy(CLIENT / "client.mjs", folder)
-    images, truth = served_models.load_test_set()
-    with tempfile.TemporaryDirectory() as scratch:
-        image = pathlib.Path(scratch, "image")
-        image.write_bytes(images[0].tobytes())
-        with served_models.serve(octet, scratch) as server:
-            command = ["node", folder / "client.mjs", server.grpc, served_models.ROOT, image, served_models.LABELS[truth[0]]]
-            done = subprocess.run(command, timeout=120)
-            if done.returncode != 0:
-                print(server.last_words(), file=sys.stderr)
-                return 1
-            server.stop()
-    return 0
+
+    def command(_, target, image, label):
+        return ["node", folder / "client.mjs", target, served_models.ROOT, image, label]
+
+    return served_models.run_client(octet, command)
 
 
 if __name__ == "__main__":

@@ -8,33 +8,20 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 
 import served_models
 
 CLIENT = pathlib.Path(__file__).resolve().parent / "ruby/client.rb"
 
 
-def main():
-    octet = sys.argv[1]
-    images, truth = served_models.load_test_set()
-    with tempfile.TemporaryDirectory() as scratch:
-        image = pathlib.Path(scratch, "image")
-        image.write_bytes(images[0].tobytes())
-        stubs = pathlib.Path(scratch, "stubs")
-        stubs.mkdir()
-        plugin = f"--plugin=protoc-gen-grpc={shutil.which('grpc_ruby_plugin')}"
-        words = [f"-I{served_models.ROOT / 'proto'}", f"--ruby_out={stubs}", f"--grpc_out={stubs}", "inference.proto"]
-        subprocess.run(["protoc", plugin, *words], check=True, timeout=60)
-        with served_models.serve(octet, scratch) as server:
-            arguments = [server.grpc, image, served_models.LABELS[truth[0]], served_models.GLYPHS / "labels.txt"]
-            done = subprocess.run(["ruby", "-I", stubs, CLIENT, *arguments], timeout=120)
-            if done.returncode != 0:
-                print(server.last_words(), file=sys.stderr)
-                return 1
-            server.stop()
-    return 0
+def command(folder, target, image, label):
+    stubs = folder / "stubs"
+    stubs.mkdir()
+    plugin = f"--plugin=protoc-gen-grpc={shutil.which('grpc_ruby_plugin')}"
+    words = [f"-I{served_models.ROOT / 'proto'}", f"--ruby_out={stubs}", f"--grpc_out={stubs}", "inference.proto"]
+    subprocess.run(["protoc", plugin, *words], check=True, timeout=60)
+    return ["ruby", "-I", stubs, CLIENT, target, image, label, served_models.GLYPHS / "labels.txt"]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(served_models.run_client(sys.argv[1], command))

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy
 import onnx
@@ -61,3 +62,21 @@ def serve(octet, folder):
     """Returns a running server.Server over make_repository."""
     limits = f"limits: {{max_message_bytes: {MAX_MESSAGE_BYTES}}}\nlogging: {{access_log: true}}\n"
     return server.Server(octet, make_repository(octet, folder), folder, limits)
+
+
+def run_client(octet, make_command):
+    """Runs another language's client of a served demo model to its end; returns 0 when it and the server end well.
+
+    make_command(folder, target, image, label): the client's command; `image` is a file with one image, which shows `label`.
+    """
+    images, truth = load_test_set()
+    with tempfile.TemporaryDirectory() as scratch:
+        image = pathlib.Path(scratch, "image")
+        image.write_bytes(images[0].tobytes())
+        with serve(octet, scratch) as running:
+            command = make_command(pathlib.Path(scratch), running.grpc, image, LABELS[truth[0]])
+            if subprocess.run(command, timeout=120, check=False).returncode != 0:
+                print(running.last_words(), file=sys.stderr)
+                return 1
+            running.stop()
+    return 0
