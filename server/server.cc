@@ -17,6 +17,7 @@
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/shared_memory.h"
 #include "server/scheduling/available_cores.h"
+#include "server/scheduling/caller_runners.h"
 #include "server/scheduling/dispatcher.h"
 #include "server/scheduling/gate.h"
 #include "server/scheduling/worker_pool.h"
@@ -75,7 +76,8 @@ class ServerProcess final : public Server {
         clock_(clock),
         metrics_({version, OneDnnVersion(), DetectTarget(plan.threads).isa}),
         gate_(clock),
-        dispatcher_(clock) {}
+        dispatcher_(clock),
+        callers_(dispatcher_, plan.workers, clock) {}
   ~ServerProcess() override { Drain(clock_.Now()); }
 
   absl::Status Open(const std::string& version, WorkerPlan plan);
@@ -93,6 +95,7 @@ class ServerProcess final : public Server {
   MetricsRegistry metrics_;
   Gate gate_;
   Dispatcher dispatcher_;
+  CallerRunners callers_;
   std::optional<SharedMemory> shared_memory_;
   std::unique_ptr<Tracer> tracer_;  // outlives what answers requests
   std::unique_ptr<ModelRepository> repository_;
@@ -117,9 +120,10 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
                            Tracer::Create(config_.tracing, {config_.name, version}, clock_));
   }
   const ServingParts parts = {
-      *repository_,  dispatcher_, metrics_,
-      gate_,         clock_,      shared_memory_ ? &*shared_memory_ : nullptr,
-      tracer_.get(),
+      *repository_,  dispatcher_,
+      metrics_,      gate_,
+      clock_,        shared_memory_ ? &*shared_memory_ : nullptr,
+      tracer_.get(), plan.threads == 1 ? &callers_ : nullptr,
   };
   const ServerIdentity identity = {.name = config_.name, .version = version};
   const HttpServerOptions http_options = {.address = address,

@@ -106,7 +106,7 @@ void Histogram::AddScaled(const Histogram& other, double factor) {
     };
     const int low = at_zero ? BinOf(0) : BinOf(inside(center - half));
     const int high = at_zero ? low : BinOf(inside(center + half));
-    const auto pieces = static_cast<uint64_t>(high - low + 1);
+    const uint64_t pieces = static_cast<uint64_t>(high - low) + 1;
     for (uint64_t p = 0; p < pieces; ++p)
       bins_[static_cast<size_t>(low) + p] += count / pieces + (p < count % pieces ? 1 : 0);
   }

@@ -56,20 +56,25 @@ void ConvertRun(const std::byte* src, float scale, float zero_point, float* dst,
 }
 
 template <typename T>
-void ConvertAs(const void* src, const WireMapping& mapping, TensorView dst) {
+void ConvertAs(const void* src, const WireMapping& mapping, int64_t first, int64_t count,
+               TensorView dst) {
   const Shape& shape = dst.shape();
   const auto* bytes = static_cast<const std::byte*>(src);
   float* out = dst.as<float>();
   if (mapping.scale.size() == 1) {
-    ConvertRun<T>(bytes, mapping.scale[0], mapping.zero_point[0], out, dst.elements());
+    ConvertRun<T>(bytes, mapping.scale[0], mapping.zero_point[0], out + first, count);
     return;
   }
   const int64_t channels = shape[1];
   const int64_t inner = shape.elements(2, shape.rank());
-  for (int64_t plane = 0; plane < shape[0] * channels; ++plane) {
+  const int64_t end = first + count;
+  for (int64_t at = first; at < end;) {
+    const int64_t plane = at / inner;
+    const int64_t next = std::min((plane + 1) * inner, end);
     const auto c = static_cast<size_t>(plane % channels);
-    ConvertRun<T>(bytes + plane * inner * static_cast<int64_t>(sizeof(T)), mapping.scale[c],
-                  mapping.zero_point[c], out + plane * inner, inner);
+    ConvertRun<T>(bytes + (at - first) * static_cast<int64_t>(sizeof(T)), mapping.scale[c],
+                  mapping.zero_point[c], out + at, next - at);
+    at = next;
   }
 }
 
@@ -112,19 +117,24 @@ absl::Status CheckWireMapping(const WireMapping& mapping, const Shape& input_sha
 }
 
 void ConvertFromWire(const void* src, const WireMapping& mapping, TensorView dst) {
+  ConvertFromWire(src, mapping, 0, dst.elements(), dst);
+}
+
+void ConvertFromWire(const void* src, const WireMapping& mapping, int64_t first, int64_t count,
+                     TensorView dst) {
   switch (mapping.dtype) {
     case DType::kU8:
-      return ConvertAs<uint8_t>(src, mapping, dst);
+      return ConvertAs<uint8_t>(src, mapping, first, count, dst);
     case DType::kI8:
-      return ConvertAs<int8_t>(src, mapping, dst);
+      return ConvertAs<int8_t>(src, mapping, first, count, dst);
     case DType::kU16:
-      return ConvertAs<uint16_t>(src, mapping, dst);
+      return ConvertAs<uint16_t>(src, mapping, first, count, dst);
     case DType::kI16:
-      return ConvertAs<int16_t>(src, mapping, dst);
+      return ConvertAs<int16_t>(src, mapping, first, count, dst);
     case DType::kF16:
-      return ConvertAs<Half>(src, mapping, dst);
+      return ConvertAs<Half>(src, mapping, first, count, dst);
     case DType::kBF16:
-      return ConvertAs<BFloat16>(src, mapping, dst);
+      return ConvertAs<BFloat16>(src, mapping, first, count, dst);
     default:
       break;  // CheckWireMapping refuses the others.
   }

@@ -27,4 +27,8 @@ absl::Status CheckWireMapping(const WireMapping& mapping, const Shape& input_sha
 /// Thread-safety: pure.
 void ConvertFromWire(const void* src, const WireMapping& mapping, TensorView dst);
 
+/// The same for the elements [first, first + count) of dst alone, the first of which is at `src`.
+void ConvertFromWire(const void* src, const WireMapping& mapping, int64_t first, int64_t count,
+                     TensorView dst);
+
 }  // namespace octet

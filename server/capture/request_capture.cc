@@ -31,7 +31,7 @@ bool IsFolderName(std::string_view name) {
 }
 
 /// "uint8-3x32x32_int64": element type and extents behind axis 0 of every input.
-std::string ShapesOf(std::span<const ConstTensorView> inputs) {
+std::string ShapesOf(std::span<const WireTensor> inputs) {
   std::string text;
   for (const ConstTensorView& input : inputs) {
     if (!text.empty()) text += '_';
@@ -45,7 +45,7 @@ std::string ShapesOf(std::span<const ConstTensorView> inputs) {
   return text;
 }
 
-bool ShareAxis0(std::span<const ConstTensorView> inputs) {
+bool ShareAxis0(std::span<const WireTensor> inputs) {
   return std::ranges::all_of(inputs, [&](const ConstTensorView& input) {
     return input.shape().rank() > 0 && inputs[0].shape().rank() > 0 &&
            input.shape()[0] == inputs[0].shape()[0];
@@ -139,7 +139,7 @@ bool RequestCapture::Serves(const Signature& signature, const ModelConfig::Captu
   return rule == rule_ && std::ranges::equal(inputs_, signature.inputs, same);
 }
 
-void RequestCapture::Offer(double draw, std::span<const ConstTensorView> inputs) {
+void RequestCapture::Offer(double draw, std::span<const WireTensor> inputs) {
   metrics_->drawn.Add();
   if (!sample_.MayTake(draw) || closed_) return;
   try {
@@ -149,7 +149,7 @@ void RequestCapture::Offer(double draw, std::span<const ConstTensorView> inputs)
   }
 }
 
-void RequestCapture::Take(double draw, std::span<const ConstTensorView> inputs) {
+void RequestCapture::Take(double draw, std::span<const WireTensor> inputs) {
   using Verdict = UniformSample::Verdict;
   const auto held = [](const ConstTensorView& input) { return NpzHolds(input.dtype()); };
   if (!std::ranges::all_of(inputs, held)) return Drop(CaptureDrop::kDType);
@@ -182,12 +182,11 @@ void RequestCapture::Take(double draw, std::span<const ConstTensorView> inputs) 
   ShowTotals();
 }
 
-std::vector<UniformSample::Input> RequestCapture::CopyOf(
-    std::span<const ConstTensorView> inputs) const {
+std::vector<UniformSample::Input> RequestCapture::CopyOf(std::span<const WireTensor> inputs) const {
   std::vector<UniformSample::Input> copies;
   copies.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const ConstTensorView& input = inputs[i];
+    const WireTensor& input = inputs[i];
     UniformSample::Input& copy = copies.emplace_back();
     copy.spec = input.spec;
     if (inputs_[i].redacted) continue;
@@ -195,13 +194,13 @@ std::vector<UniformSample::Input> RequestCapture::CopyOf(
       copy.elements = Tensor::Strings(input.shape(), input.span<std::string_view>());
     } else {
       copy.elements = Tensor(input.dtype(), input.shape());
-      if (input.bytes() > 0) std::memcpy(copy.elements.mutable_data(), input.data, input.bytes());
+      input.CopyTo(copy.elements.mutable_data());
     }
   }
   return copies;
 }
 
-size_t RequestCapture::BytesOf(std::span<const ConstTensorView> inputs) const {
+size_t RequestCapture::BytesOf(std::span<const WireTensor> inputs) const {
   size_t bytes = kBytesPerRequest;
   for (size_t i = 0; i < inputs.size(); ++i) {
     bytes += kBytesPerInput;
@@ -212,8 +211,7 @@ size_t RequestCapture::BytesOf(std::span<const ConstTensorView> inputs) const {
   return bytes;
 }
 
-UniformSample::FileShare RequestCapture::FileShareOf(
-    std::span<const ConstTensorView> inputs) const {
+UniformSample::FileShare RequestCapture::FileShareOf(std::span<const WireTensor> inputs) const {
   UniformSample::FileShare file;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const ConstTensorView& input = inputs[i];

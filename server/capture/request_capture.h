@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "server/capture/uniform_sample.h"
 #include "server/metrics/registry.h"
+#include "server/scheduling/wire_tensor.h"
 
 namespace octet {
 
@@ -67,7 +68,7 @@ class RequestCapture {
 
   /// Copies the inputs when the sample takes them. Requires: Draws(draw), the same draw; the signature's order; nobody
   /// waits for the answer any more. Errors reach nobody: they are counted.
-  void Offer(double draw, std::span<const ConstTensorView> inputs);
+  void Offer(double draw, std::span<const WireTensor> inputs);
 
   /// Writes the files whose requests changed since they were written. Takes as long as the disk does.
   void Write();
@@ -85,10 +86,10 @@ class RequestCapture {
   RequestCapture(const CaptureOrigin& origin, const Signature& signature,
                  const ModelConfig::Capture& rule, std::shared_ptr<CaptureMetrics> metrics);
 
-  void Take(double draw, std::span<const ConstTensorView> inputs);
-  std::vector<UniformSample::Input> CopyOf(std::span<const ConstTensorView> inputs) const;
-  size_t BytesOf(std::span<const ConstTensorView> inputs) const;
-  UniformSample::FileShare FileShareOf(std::span<const ConstTensorView> inputs) const;
+  void Take(double draw, std::span<const WireTensor> inputs);
+  std::vector<UniformSample::Input> CopyOf(std::span<const WireTensor> inputs) const;
+  size_t BytesOf(std::span<const WireTensor> inputs) const;
+  UniformSample::FileShare FileShareOf(std::span<const WireTensor> inputs) const;
   void Drop(CaptureDrop why) { metrics_->dropped.Add(static_cast<size_t>(why)); }
   void ShowTotals();
 

@@ -250,7 +250,7 @@ absl::StatusOr<std::string_view> ConvertData(const Input& input, std::string_vie
 /// Finds the bytes of one input; takes those of a binary one from the front of `binary`.
 absl::Status FindContents(const Input& input, const InputContents& contents, HttpInference& call,
                           std::string_view& binary) {
-  std::optional<std::string_view>& raw = call.raw_inputs.emplace_back();
+  std::optional<WireBytes>& raw = call.raw_inputs.emplace_back();
   const int sources = static_cast<int>(!contents.data.empty()) +
                       static_cast<int>(contents.binary_bytes.has_value()) +
                       static_cast<int>(NamesSharedMemory(input.parameters()));
@@ -311,7 +311,7 @@ void AppendParameters(const Parameters& parameters, std::string& json) {
 /// Appends the output's description; its bytes go into the JSON, or follow it.
 absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& answer) {
   const auto& output = call.response.outputs(place);
-  const std::string& raw = call.response.raw_output_contents(place);
+  const std::string_view raw = call.RawOutput(place);
   const auto asked = static_cast<size_t>(place);
   const bool binary = asked < call.binary.size()
                           ? call.binary[asked].value_or(call.binary_by_default)

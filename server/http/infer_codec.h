@@ -14,16 +14,15 @@
 #include "absl/status/statusor.h"
 
 #include "proto/inference.pb.h"
+#include "server/rpc/infer_messages.h"
 #include "server/rpc/input_decoder.h"
 
 namespace octet {
 
 /// A request, its answer, and all that their tensors lie in. Stays where it is.
-struct HttpInference {
-  std::string body;  ///< Binary tensors stay in it; without any it is given back once read.
-  inference::ModelInferRequest request;
-  inference::ModelInferResponse response;
-  RawInputs raw_inputs;                     ///< Into `body` and `converted`.
+struct HttpInference : InferMessages {
+  std::string body;      ///< Binary tensors stay in it; without any it is given back once read.
+  RawInputs raw_inputs;  ///< Into `body` and `converted`.
   std::list<std::string> converted;         ///< Tensors that came as JSON.
   bool binary_by_default = false;           ///< Of outputs that do not say.
   std::vector<std::optional<bool>> binary;  ///< Of each output that the request names.
@@ -43,7 +42,7 @@ absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& ca
 /// What is sent: the JSON, then the bytes of binary outputs where they are.
 struct InferAnswer {
   std::string json;
-  std::vector<std::string_view> binary;  ///< Into call.response.
+  std::vector<std::string_view> binary;  ///< Into the call.
 };
 
 /// Requires: the inference is answered. INVALID_ARGUMENT for BYTES that JSON cannot hold.

@@ -54,7 +54,7 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
   absl::Notification done;
   absl::Status status;
   // Not logged: what the call has of a body that was not understood may be no UTF-8.
-  Inference inference(parts, access_log && read.ok(), call->request, call->response, call);
+  Inference inference(parts, access_log && read.ok(), call);
   inference.Start(
       {.metadata = HeaderLookup(request.headers), .read = read, .raw_inputs = &call->raw_inputs},
       [&](const absl::Status& outcome) {

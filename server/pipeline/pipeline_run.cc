@@ -61,7 +61,7 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   void Finished(size_t index, const absl::Status& status, const RequestTimings& timings);
   void End();
   absl::Status WriteOutputs();
-  ConstTensorView View(const PipelineSource& source) const {
+  WireTensor View(const PipelineSource& source) const {
     return source.step ? outputs_[*source.step].view(source.index) : request_->inputs[source.index];
   }
 
@@ -190,13 +190,13 @@ void PipelineRun::Finished(size_t index, const absl::Status& status,
 
 absl::Status PipelineRun::WriteOutputs() {
   for (size_t i = 0; i < pipeline_.outputs.size(); ++i) {
-    const ConstTensorView view = View(pipeline_.outputs[i]);
+    const WireTensor view = View(pipeline_.outputs[i]);
     if (view.dtype() == DType::kString) {
       OCTET_RETURN_IF_ERROR(request_->outputs->TakeStrings(i, view));
       continue;
     }
     void* to = request_->outputs->Reserve(i, view.spec);
-    if (to != nullptr && view.bytes() > 0) std::memcpy(to, view.data, view.bytes());
+    if (to != nullptr) view.CopyTo(to);
   }
   return absl::OkStatus();
 }

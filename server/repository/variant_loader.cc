@@ -97,6 +97,7 @@ absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& o
     if (rows > 1) continue;
     loaded.certificate = plan->certificate();
     loaded.run_time = TimeOf(*plan, workspace);
+    loaded.steady = plan->has_static_outputs();
   }
   if (StampOf(golden.file)) {
     OCTET_RETURN_IF_ERROR(CheckGolden(golden.file, *loaded.model, golden.floor));

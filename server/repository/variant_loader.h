@@ -20,6 +20,7 @@ struct LoadedVariant {
   Nanoseconds load_time{0};
   /// Of one row, the least of a few runs; nothing when other extents are open.
   std::optional<Nanoseconds> run_time;
+  bool steady = false;          ///< As ExecutionTarget::steady; false when other extents are open.
   bool held_to_golden = false;  ///< There was an archive of answers, and it passed.
 };
 

@@ -44,12 +44,13 @@ absl::StatusOr<std::vector<InputRecipe>> MakeRecipes(
 }
 
 std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedVariant& variant,
-                                        std::shared_ptr<const Model> model,
+                                        const LoadedVariant& loaded,
                                         std::vector<InputRecipe> recipes) {
-  const bool batches = model->signature().batches;
+  const bool batches = loaded.model->signature().batches;
   ExecutionTarget target;
   target.name = Format("{}/{}/{}", parts.model, parts.number, PrecisionName(variant.precision));
-  target.model = std::move(model);
+  target.model = loaded.model;
+  target.steady = loaded.steady;
   target.recipes = std::move(recipes);
   target.batch = {.max_batch = batches ? parts.batching.max_batch : 1,
                   .max_delay = std::chrono::microseconds(parts.batching.max_queue_delay_us),
@@ -90,7 +91,7 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   served.certificate = state.loaded.certificate;
   served.run_time = state.loaded.run_time;
   served.held_to_golden = state.loaded.held_to_golden;
-  served.queue = MakeQueue(parts, served, state.loaded.model, std::move(recipes));
+  served.queue = MakeQueue(parts, served, state.loaded, std::move(recipes));
   return absl::OkStatus();
 }
 

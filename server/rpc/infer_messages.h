@@ -1,44 +1,35 @@
-// The messages of a ModelInfer, which can be kept when the call is over.
+// The messages of one inference, whatever the protocol, and the tensors that lie beside them.
 #pragma once
 
+#include <cstddef>
 #include <memory>
-
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/message_allocator.h>
+#include <string_view>
+#include <vector>
 
 #include "proto/inference.pb.h"
 
 namespace octet {
 
-/// Allocates requests and answers so that they live until gRPC and everybody else has let go of them:
-/// a copy of a request needs the tensors of both, and should not copy those. Thread-safety: safe.
-class InferMessageAllocator final
-    : public grpc::MessageAllocator<inference::ModelInferRequest, inference::ModelInferResponse> {
- public:
-  grpc::MessageHolder<inference::ModelInferRequest, inference::ModelInferResponse>*
-  AllocateMessages() override {
-    return new Holder;  // until gRPC calls its Release
-  }
+/// Elements that stay where the worker wrote them.
+struct KeptElements {
+  std::shared_ptr<const std::byte[]> owner;
+  std::string_view bytes;
+};
 
-  /// Keeps the messages of a call. Requires: this allocator made them, and the call is not over.
-  static std::shared_ptr<const void> Keep(grpc::CallbackServerContext& context) {
-    return static_cast<Holder*>(context.GetRpcAllocatorState())->messages;
-  }
+/// A request and its answer, until gRPC and everybody else have let go of them: a copy of a request needs the tensors of
+/// both, and should not copy those. Stays where it is.
+struct InferMessages {
+  inference::ModelInferRequest request;
+  inference::ModelInferResponse response;
+  /// By place in raw_output_contents, which has an empty one where there is an owner; shorter when none behind has.
+  std::vector<KeptElements> kept;
 
- private:
-  struct Messages {
-    inference::ModelInferRequest request;
-    inference::ModelInferResponse response;
-  };
-  struct Holder final
-      : grpc::MessageHolder<inference::ModelInferRequest, inference::ModelInferResponse> {
-    Holder() {
-      set_request(&messages->request);
-      set_response(&messages->response);
-    }
-    void Release() override { delete this; }
-    const std::shared_ptr<Messages> messages = std::make_shared<Messages>();
-  };
+  /// The raw contents of the answer's output `place`, wherever they are.
+  std::string_view RawOutput(int place) const {
+    const auto index = static_cast<size_t>(place);
+    if (index < kept.size() && kept[index].owner != nullptr) return kept[index].bytes;
+    return response.raw_output_contents(place);
+  }
 };
 
 }  // namespace octet

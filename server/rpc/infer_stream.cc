@@ -58,20 +58,25 @@ void InferStream::OnReadDone(bool ok) {
   }
   // The item stays: it leaves only when it has been answered.
   if (item != nullptr) {
+    const absl::Status read = ReadInferRequest(item->request, *item->call);
+    item->request.Clear();
     item->inference.Start({.metadata = CallMetadata(context_.client_metadata()),
-                           .deadline = DeadlineOf(context_, parts_.clock)},
+                           .deadline = DeadlineOf(context_, parts_.clock),
+                           .read = read,
+                           .raw_contents = item->call->raw_contents},
                           [this, item](const absl::Status& status) { Answered(*item, status); });
   }
   Advance([] {});
 }
 
-void InferStream::Answered(Item& item, const absl::Status& status) {
+void InferStream::Answered(Item& item, absl::Status status) {
+  if (status.ok()) {
+    auto written = WriteStreamResponse(item.call);
+    status = written.status();
+    if (written.ok()) item.response.Swap(&*written);
+  }
   if (!status.ok()) {
-    item.response().set_error_message(ToGrpc(status).error_message());
-    // The request that failed can still be told by its id.
-    auto& response = *item.response().mutable_infer_response();
-    response.Clear();
-    response.set_id(item.request().id());
+    item.response = WriteStreamError(item.call->request.id(), ToGrpc(status).error_message());
   }
   Advance([&] { item.answered = true; });
 }
@@ -106,11 +111,11 @@ InferStream::Next InferStream::Decide() {
   const bool reads = !half_closed_ && !ending_ && !broken_;
   if (reads && incoming_ == nullptr && items_.size() < kWindow) {
     incoming_ = std::make_unique<Item>(parts_, access_log_);
-    next.read = &incoming_->request();
+    next.read = &incoming_->request;
   }
   if (!writing_ && !broken_ && !items_.empty() && items_.front()->answered) {
     writing_ = true;
-    next.write = &items_.front()->response();
+    next.write = &items_.front()->response;
   }
   if (!reads && items_.empty() && !writing_ && starting_ == 0) {
     finished_ = true;

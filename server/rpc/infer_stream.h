@@ -9,7 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include <grpcpp/support/server_callback.h>
 
-#include "proto/inference.pb.h"
+#include "server/rpc/grpc_inference.h"
 #include "server/rpc/inference.h"
 #include "server/rpc/live_set.h"
 
@@ -20,8 +20,7 @@ namespace octet {
 ///
 ///     reading --client is done, or End()--> closing (answers what it holds) --empty--> finished
 ///        +----client gone--> cancelled (drops what has not run) ------empty--------------^
-class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRequest,
-                                                         inference::ModelStreamInferResponse> {
+class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   static constexpr size_t kWindow = 16;
 
@@ -38,25 +37,19 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
   void OnDone() override;
 
  private:
-  struct Messages {
-    inference::ModelInferRequest request;
-    inference::ModelStreamInferResponse response;
-  };
   struct Item {
-    Item(const ServingParts& parts, bool access_log)
-        : inference(parts, access_log, messages->request,
-                    *messages->response.mutable_infer_response(), messages) {}
-    inference::ModelInferRequest& request() const { return messages->request; }
-    inference::ModelStreamInferResponse& response() const { return messages->response; }
-    const std::shared_ptr<Messages> messages = std::make_shared<Messages>();
+    Item(const ServingParts& parts, bool access_log) : inference(parts, access_log, call) {}
+    const std::shared_ptr<GrpcInference> call = std::make_shared<GrpcInference>();
+    grpc::ByteBuffer request;
+    grpc::ByteBuffer response;
     Inference inference;
     bool answered = false;
   };
 
   /// What to do next, decided under the lock and done without it.
   struct Next {
-    inference::ModelInferRequest* read = nullptr;
-    const inference::ModelStreamInferResponse* write = nullptr;
+    grpc::ByteBuffer* read = nullptr;
+    const grpc::ByteBuffer* write = nullptr;
     std::optional<grpc::Status> finish;
     bool starts() const { return read != nullptr || write != nullptr; }
   };
@@ -65,7 +58,7 @@ class InferStream final : public grpc::ServerBidiReactor<inference::ModelInferRe
               LiveSet<InferStream>& streams)
       : parts_(parts), access_log_(access_log), context_(context), streams_(streams) {}
 
-  void Answered(Item& item, const absl::Status& status);
+  void Answered(Item& item, absl::Status status);
   /// Makes a change under the lock, and then whatever it made possible without it. Other threads
   /// may finish the call at once, so Finish waits until nobody is about to start something on it.
   template <typename Change>

@@ -10,6 +10,7 @@
 #include "server/routing/shadow.h"
 #include "server/rpc/sequence_request.h"
 #include "server/rpc/shadow_copy.h"
+#include "server/scheduling/caller_runners.h"
 
 namespace octet {
 namespace {
@@ -120,7 +121,7 @@ absl::Status Inference::ReadTensors(const Call& call, const InferOptions& option
   }
   RawInputs raw_inputs;
   if (call.raw_inputs == nullptr) {
-    OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_));
+    OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_, call.raw_contents));
   } else {
     raw_inputs = *call.raw_inputs;
   }
@@ -130,7 +131,7 @@ absl::Status Inference::ReadTensors(const Call& call, const InferOptions& option
                                 : version_->batching.max_batch;
   OCTET_RETURN_IF_ERROR(
       DecodeInputs(request_, raw_inputs, version_->signature, recipes, max_batch, inputs_));
-  return writer_.Begin(request_, *version_, parts_.shared_memory, response_);
+  return writer_.Begin(*version_, parts_.shared_memory, *messages_);
 }
 
 absl::Status Inference::ChooseVariant(const InferOptions& options) {
@@ -167,6 +168,8 @@ void Inference::Submit() {
   request->done = [this](const absl::Status& status, const RequestTimings& timings) {
     Answer(status, timings);
   };
+  // A copy that waits would keep the answers of its whole batch.
+  if (copied_) writer_.CopyAll();
   if (step_ == nullptr) return Dispatch(std::move(request));
   const SequenceStep::Wait wait = {
       .bytes = request->bytes(), .deadline = deadline_, .cancelled = &cancelled_};
@@ -188,12 +191,26 @@ void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
                        std::move(request));
   }
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
-  parts_.dispatcher.Submit(variant_->queue, std::move(request));
+  // Behind another request of its sequence it would run inside of that one's answer; and what is copied would wait no more
+  // behind the answer, which is sent when this returns.
+  if (parts_.callers == nullptr || step_ != nullptr || copied_ || capture_draw_) {
+    parts_.dispatcher.Submit(variant_->queue, std::move(request));
+  } else {
+    parts_.callers->Submit(variant_->queue, std::move(request));
+  }
+}
+
+absl::Status Inference::Complete() {
+  try {
+    OCTET_RETURN_IF_ERROR(writer_.Complete(route_));
+    return step_ == nullptr ? absl::OkStatus() : step_->Commit();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory for an answer");
+  }
 }
 
 void Inference::Answer(const absl::Status& status, const RequestTimings& timings) {
-  absl::Status completed = status.ok() ? writer_.Complete(route_) : status;
-  if (step_ != nullptr && completed.ok()) completed = step_->Commit();
+  const absl::Status completed = status.ok() ? Complete() : status;
   if (!completed.ok() || !(copied_ || capture_draw_)) return Finish(completed, timings);
   Dispatcher& dispatcher = parts_.dispatcher;
   const std::shared_ptr<RequestCapture> capture = capture_draw_ ? version_->capture : nullptr;
@@ -204,8 +221,9 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
       .received = received_,
       .inputs = std::move(inputs_),
       .outputs = writer_.Answers(),
-      .messages = std::move(messages_),
-      .message_bytes = copied_ ? request_.SpaceUsedLong() + response_.SpaceUsedLong() : 0};
+      .message_bytes =
+          copied_ ? request_.SpaceUsedLong() + messages_->response.SpaceUsedLong() : 0};
+  answered.messages = std::move(messages_);
   Finish(completed, timings);
   // This object may be gone. What is copied waits behind the answer, never the other way round.
   if (capture != nullptr) capture->Offer(draw, answered.inputs.views);

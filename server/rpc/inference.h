@@ -13,6 +13,7 @@
 
 #include "proto/inference.pb.h"
 #include "server/repository/model_version.h"
+#include "server/rpc/infer_messages.h"
 #include "server/rpc/infer_options.h"
 #include "server/rpc/input_decoder.h"
 #include "server/rpc/response_writer.h"
@@ -43,18 +44,17 @@ class Inference {
     TimePoint deadline = kNever;
     /// What was wrong with the message as it came: the answer.
     absl::Status read;
-    /// The inputs' bytes where they are no part of the message. Null: RawInputsOf it.
+    /// The message's raw_input_contents, wherever they are...
+    std::span<const WireBytes> raw_contents = {};
+    /// ...or the inputs' bytes, when the protocol has said of which inputs they are. Null: RawInputsOf the message.
     const RawInputs* raw_inputs = nullptr;
   };
 
-  /// `messages` keeps both messages and the raw inputs: a shadow copy may need them when the call is
-  /// over.
-  Inference(const ServingParts& parts, bool access_log, const inference::ModelInferRequest& request,
-            inference::ModelInferResponse& response, std::shared_ptr<const void> messages)
+  /// `messages` has or keeps the raw inputs, too: a shadow copy may need them when the call is over.
+  Inference(const ServingParts& parts, bool access_log, std::shared_ptr<InferMessages> messages)
       : parts_(parts),
         access_log_(access_log),
-        request_(request),
-        response_(response),
+        request_(messages->request),
         messages_(std::move(messages)) {}
 
   void Start(const Call& call, Done done);
@@ -78,6 +78,7 @@ class Inference {
   void Dispatch(std::unique_ptr<InferenceRequest> request);
   /// The worker is done with it: completes the answer, and lets a copy follow once it was given.
   void Answer(const absl::Status& status, const RequestTimings& timings);
+  absl::Status Complete();
   void Finish(const absl::Status& status, const RequestTimings& timings);
   void Log(const absl::Status& status, const RequestTimings& timings) const;
   void FinishTrace(const absl::Status& status, const RequestTimings& timings);
@@ -85,8 +86,7 @@ class Inference {
   const ServingParts& parts_;
   const bool access_log_;
   const inference::ModelInferRequest& request_;
-  inference::ModelInferResponse& response_;
-  std::shared_ptr<const void> messages_;
+  std::shared_ptr<InferMessages> messages_;
   Done done_;
   std::optional<Gate::Pass> pass_;
   std::unique_ptr<SequenceStep> step_;  ///< Null for a model without state.

@@ -6,6 +6,7 @@
 #include "engine/tensor/status.h"
 #include "server/rpc/call_deadline.h"
 #include "server/rpc/call_metadata.h"
+#include "server/rpc/grpc_inference.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/inference.h"
 
@@ -25,16 +26,30 @@ ServerUnaryReactor* Answer(CallbackServerContext* context, const absl::Status& s
 class InferCall final : public ServerUnaryReactor {
  public:
   InferCall(const ServingParts& parts, bool access_log, CallbackServerContext& context,
-            const inference::ModelInferRequest& request, inference::ModelInferResponse& response)
-      : inference_(parts, access_log, request, response, InferMessageAllocator::Keep(context)) {
+            const grpc::ByteBuffer& request, grpc::ByteBuffer& response)
+      : response_(response), inference_(parts, access_log, call_) {
+    const absl::Status read = ReadInferRequest(request, *call_);
     inference_.Start({.metadata = CallMetadata(context.client_metadata()),
-                      .deadline = DeadlineOf(context, parts.clock)},
-                     [this](const absl::Status& status) { Finish(ToGrpc(status)); });
+                      .deadline = DeadlineOf(context, parts.clock),
+                      .read = read,
+                      .raw_contents = call_->raw_contents},
+                     [this](const absl::Status& status) { Send(status); });
   }
   void OnCancel() override { inference_.Cancel(); }
   void OnDone() override { delete this; }
 
  private:
+  void Send(absl::Status status) {
+    if (status.ok()) {
+      auto written = WriteInferResponse(call_);
+      status = written.status();
+      if (written.ok()) response_.Swap(&*written);
+    }
+    Finish(ToGrpc(status));
+  }
+
+  const std::shared_ptr<GrpcInference> call_ = std::make_shared<GrpcInference>();
+  grpc::ByteBuffer& response_;
   Inference inference_;
 };
 
@@ -66,7 +81,9 @@ OCTET_ANSWERED(TraceSetting)
 OCTET_ANSWERED(LogSettings)
 #undef OCTET_ANSWERED
 
-OCTET_UNARY(ModelInfer) {
+ServerUnaryReactor* InferenceService::ModelInfer(CallbackServerContext* context,
+                                                 const grpc::ByteBuffer* request,
+                                                 grpc::ByteBuffer* response) {
   return new InferCall(parts_, options_.access_log, *context, *request, *response);
 }
 
@@ -80,8 +97,8 @@ OCTET_UNARY(RepositoryModelUnload) {
 
 #undef OCTET_UNARY
 
-grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
-InferenceService::ModelStreamInfer(CallbackServerContext* context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::ModelStreamInfer(
+    CallbackServerContext* context) {
   return InferStream::Start(parts_, options_.access_log, *context, streams_);
 }
 

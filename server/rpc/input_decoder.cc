@@ -14,7 +14,6 @@ namespace octet {
 namespace {
 
 using Input = inference::ModelInferRequest::InferInputTensor;
-using Bytes = std::span<const std::byte>;
 
 /// The position of the input in the signature. Clients nearly always keep the order: `hint` first.
 absl::StatusOr<size_t> FindInput(const Signature& signature, const std::string& name, size_t hint) {
@@ -27,13 +26,15 @@ absl::StatusOr<size_t> FindInput(const Signature& signature, const std::string& 
 }
 
 template <typename Field>
-Bytes BytesOf(const Field& field) {
-  return std::as_bytes(std::span(field.data(), static_cast<size_t>(field.size())));
+WireBytes BytesOf(const Field& field) {
+  const auto bytes = std::as_bytes(std::span(field.data(), static_cast<size_t>(field.size())));
+  return std::string_view(reinterpret_cast<const char*>(bytes.data()),
+                          bytes.size());  // NOLINT(*-reinterpret-cast)
 }
 
 /// Copies 32-bit elements into the narrower type T.
 template <typename T, typename Field>
-absl::StatusOr<Bytes> Narrow(const Input& input, const Field& field, DecodedInputs& decoded) {
+absl::StatusOr<WireBytes> Narrow(const Input& input, const Field& field, DecodedInputs& decoded) {
   auto& bytes = decoded.narrowed.emplace_back(static_cast<size_t>(field.size()) * sizeof(T));
   std::byte* at = bytes.data();
   for (const auto element : field) {
@@ -45,7 +46,7 @@ absl::StatusOr<Bytes> Narrow(const Input& input, const Field& field, DecodedInpu
     std::memcpy(at, &narrow, sizeof(T));
     at += sizeof(T);
   }
-  return Bytes(bytes);
+  return BytesOf(bytes);
 }
 
 int TotalElements(const inference::InferTensorContents& c) {
@@ -65,9 +66,10 @@ absl::StatusOr<const Field*> Only(const Input& input, const Field& field, std::s
 }
 
 /// The bytes of typed contents as elements of `dtype`.
-absl::StatusOr<Bytes> TypedContents(const Input& input, DType dtype, DecodedInputs& decoded) {
+absl::StatusOr<WireBytes> TypedContents(const Input& input, DType dtype, DecodedInputs& decoded) {
   const inference::InferTensorContents& c = input.contents();
-  const auto as_they_are = [&](const auto& field, std::string_view name) -> absl::StatusOr<Bytes> {
+  const auto as_they_are = [&](const auto& field,
+                               std::string_view name) -> absl::StatusOr<WireBytes> {
     OCTET_ASSIGN_OR_RETURN(const auto* only, Only(input, field, name));
     return BytesOf(*only);
   };
@@ -118,27 +120,37 @@ absl::StatusOr<Bytes> TypedContents(const Input& input, DType dtype, DecodedInpu
 }
 
 /// Raw contents as elements of `dtype`. A type that the model does not take is CheckInput's to refuse.
-absl::StatusOr<Bytes> RawContents(const Input& input, std::string_view raw, DType dtype,
-                                  const InputRecipe& recipe, DecodedInputs& decoded) {
-  if (dtype != DType::kString || !recipe.Accepts(dtype)) return std::as_bytes(std::span(raw));
+absl::StatusOr<WireBytes> RawContents(const Input& input, WireBytes raw, DType dtype,
+                                      const InputRecipe& recipe, DecodedInputs& decoded) {
+  if (!recipe.Accepts(dtype)) return raw;
+  if (raw.in_pieces() && (dtype == DType::kString || !recipe.ReadsPieces(dtype))) {
+    std::string& whole = decoded.copied.emplace_back();
+    whole.resize_and_overwrite(raw.size(), [&](char* to, size_t size) {
+      raw.CopyTo(to);
+      return size;
+    });
+    raw = WireBytes(whole);
+  }
+  if (dtype != DType::kString) return raw;
   std::vector<std::string_view>& elements = decoded.strings.emplace_back();
   const std::optional<int64_t> count =
       CheckedElements({input.shape().data(), static_cast<size_t>(input.shape_size())});
-  if (!count) return Bytes();  // A shape that CheckInput refuses.
-  OCTET_RETURN_IF_ERROR(Annotate(ReadBytesElements(raw, static_cast<uint64_t>(*count), elements),
-                                 Format("input \"{}\": raw_input_contents", input.name())));
+  if (!count) return WireBytes();  // A shape that CheckInput refuses.
+  OCTET_RETURN_IF_ERROR(
+      Annotate(ReadBytesElements(raw.whole(), static_cast<uint64_t>(*count), elements),
+               Format("input \"{}\": raw_input_contents", input.name())));
   return BytesOf(elements);
 }
 
-absl::Status DecodeInput(const Input& input, std::optional<std::string_view> raw,
-                         const TensorInfo& expected, const InputRecipe& recipe,
-                         ConstTensorView& view, DecodedInputs& decoded) {
+absl::Status DecodeInput(const Input& input, const std::optional<WireBytes>& raw,
+                         const TensorInfo& expected, const InputRecipe& recipe, WireTensor& view,
+                         DecodedInputs& decoded) {
   const std::optional<DType> dtype = ParseDType(input.datatype());
   if (!dtype) {
     return InvalidArgument("input \"{}\": datatype, expected {}, got \"{}\"", input.name(),
                            recipe.AcceptedTypes(), input.datatype());
   }
-  Bytes bytes;
+  WireBytes bytes;
   if (raw) {
     if (input.has_contents() && TotalElements(input.contents()) > 0) {
       return InvalidArgument("input \"{}\": both contents and raw_input_contents", input.name());
@@ -150,7 +162,7 @@ absl::Status DecodeInput(const Input& input, std::optional<std::string_view> raw
   const std::span<const int64_t> dims(input.shape().data(),
                                       static_cast<size_t>(input.shape_size()));
   OCTET_RETURN_IF_ERROR(CheckInput(expected, recipe, *dtype, dims, bytes.size()));
-  view = {bytes.data(), {*dtype, Shape(dims)}};
+  view = WireTensor(bytes, {*dtype, Shape(dims)});
   return absl::OkStatus();
 }
 
@@ -164,18 +176,19 @@ std::string QuotedNames(std::span<const TensorInfo> tensors) {
   return text;
 }
 
-absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request) {
+absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request,
+                                      std::span<const WireBytes> raw_contents) {
   RawInputs inputs(static_cast<size_t>(request.inputs_size()));
-  const int raws = request.raw_input_contents_size();
-  if (raws == 0) return inputs;
-  int next = 0;
+  if (raw_contents.empty()) return inputs;
+  size_t next = 0;
   for (int i = 0; i < request.inputs_size(); ++i) {
     if (NamesSharedMemory(request.inputs(i).parameters())) continue;
-    if (next < raws) inputs[static_cast<size_t>(i)] = request.raw_input_contents(next);
+    if (next < raw_contents.size()) inputs[static_cast<size_t>(i)] = raw_contents[next];
     ++next;
   }
-  if (next != raws) {
-    return InvalidArgument("raw_input_contents: expected one per input ({}), got {}", next, raws);
+  if (next != raw_contents.size()) {
+    return InvalidArgument("raw_input_contents: expected one per input ({}), got {}", next,
+                           raw_contents.size());
   }
   return inputs;
 }
@@ -188,7 +201,7 @@ absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
     const Input& input = request.inputs(i);
     if (!NamesSharedMemory(input.parameters())) continue;
     const std::string where = Format("input \"{}\"", input.name());
-    std::optional<std::string_view>& raw = raw_inputs[static_cast<size_t>(i)];
+    std::optional<WireBytes>& raw = raw_inputs[static_cast<size_t>(i)];
     if (raw || TotalElements(input.contents()) > 0) {
       return InvalidArgument("{}: both contents and shared memory", where);
     }
@@ -200,9 +213,9 @@ absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
           memory->max_request_bytes(), slice.bytes);
     }
     left -= slice.bytes;
-    std::string& bytes = decoded.shared.emplace_back();
+    std::string& bytes = decoded.copied.emplace_back();
     OCTET_RETURN_IF_ERROR(Annotate(slice.region->Read(slice.offset, slice.bytes, bytes), where));
-    raw = bytes;
+    raw = WireBytes(bytes);
   }
   return absl::OkStatus();
 }
@@ -215,7 +228,7 @@ absl::Status DecodeInputs(const inference::ModelInferRequest& request, const Raw
     const Input& input = request.inputs(i);
     OCTET_ASSIGN_OR_RETURN(const size_t place,
                            FindInput(signature, input.name(), static_cast<size_t>(i)));
-    ConstTensorView& view = decoded.views[place];
+    WireTensor& view = decoded.views[place];
     if (view.dtype() != DType::kUndefined) {
       return InvalidArgument("input \"{}\" comes twice", input.name());
     }

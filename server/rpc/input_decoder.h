@@ -23,23 +23,24 @@ namespace octet {
 
 /// The inputs of a request, which must outlive them.
 struct DecodedInputs {
-  std::vector<ConstTensorView> views;  ///< In the signature's order.
+  std::vector<WireTensor> views;  ///< In the signature's order.
   int64_t rows = 1;
   /// The typed contents of 8- and 16-bit integers, which come in 32-bit fields. Stays where it is.
   std::list<std::vector<std::byte>> narrowed;
-  /// What was read from shared memory. Stays where it is.
-  std::list<std::string> shared;
-  /// The elements of BYTES inputs, whose characters stay in the request, or in `shared`.
+  /// What was read from shared memory, and what came in pieces and has to lie in one. Stays where it is.
+  std::list<std::string> copied;
+  /// The elements of BYTES inputs, whose characters stay in the request, or in `copied`.
   std::list<std::vector<std::string_view>> strings;
 };
 
 /// The raw bytes of every input of a request, in its order, wherever they are; nullopt for one whose
 /// elements are the message's typed contents.
-using RawInputs = absl::InlinedVector<std::optional<std::string_view>, 4>;
+using RawInputs = absl::InlinedVector<std::optional<WireBytes>, 4>;
 
-/// The raw contents in the message itself: for every input that is not in shared memory, or none.
+/// Of the message's raw_input_contents: one for every input that is not in shared memory, or none.
 /// INVALID_ARGUMENT for another number of them.
-absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request);
+absl::StatusOr<RawInputs> RawInputsOf(const inference::ModelInferRequest& request,
+                                      std::span<const WireBytes> raw_contents);
 
 /// Reads the inputs whose parameters say that they lie in shared memory. INVALID_ARGUMENT naming the input for one that
 /// has contents, too, and for more than SharedMemory::max_request_bytes; else as FindSharedSlice (`memory` may
@@ -49,7 +50,7 @@ absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
                               DecodedInputs& decoded);
 
 /// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
-/// element's own width; nothing of them is copied.
+/// element's own width; copied are only BYTES and elements of two bytes that are converted, where they come in pieces.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
 /// raw and typed contents, contents in a field of another type or outside the element's range, BYTES
 /// that end before their lengths do, and as CheckInput and CheckRows.

@@ -32,13 +32,13 @@ absl::StatusOr<int64_t> ReadClasses(
 
 }  // namespace
 
-absl::Status ResponseWriter::Begin(const inference::ModelInferRequest& request,
-                                   const ModelVersion& version, const SharedMemory* memory,
-                                   inference::ModelInferResponse& response) {
-  request_ = &request;
+absl::Status ResponseWriter::Begin(const ModelVersion& version, const SharedMemory* memory,
+                                   InferMessages& messages) {
+  messages_ = &messages;
   version_ = &version;
   memory_ = memory;
-  response_ = &response;
+  response_ = &messages.response;
+  const inference::ModelInferRequest& request = messages.request;
   outputs_.assign(version.signature.outputs.size(), {});
   for (const auto& wanted : request.outputs()) OCTET_RETURN_IF_ERROR(Request(wanted));
   if (request.outputs().empty()) {
@@ -98,6 +98,20 @@ void* ResponseWriter::Reserve(size_t index, const TensorSpec& spec) {
   return bytes.data();
 }
 
+bool ResponseWriter::Keep(size_t index, const TensorSpec& spec,
+                          std::shared_ptr<const std::byte[]> owner, const std::byte* elements) {
+  const Requested& output = outputs_[index];
+  if (output.place < 0) return true;
+  if (!keeps_ || output.classes > 0 || output.shared || spec.bytes() < kLeastShared) return false;
+  Describe(output.place, DTypeName(spec.dtype), spec.shape);
+  const auto place = static_cast<size_t>(output.place);
+  if (messages_->kept.size() <= place) messages_->kept.resize(place + 1);
+  const std::string_view bytes(reinterpret_cast<const char*>(elements),
+                               spec.bytes());  // NOLINT(*-reinterpret-cast)
+  messages_->kept[place] = {std::move(owner), bytes};
+  return true;
+}
+
 absl::Status ResponseWriter::TakeStrings(size_t index, ConstTensorView strings) {
   const Requested& output = outputs_[index];
   if (output.place < 0) return absl::OkStatus();
@@ -106,7 +120,9 @@ absl::Status ResponseWriter::TakeStrings(size_t index, ConstTensorView strings) 
   constexpr uint64_t kMost = INT32_MAX - (uint64_t{1} << 20);
   const uint64_t bytes = BytesOnWire(elements);
   uint64_t others = 0;
-  for (const std::string& raw : response_->raw_output_contents()) others += raw.size();
+  for (int place = 0; place < response_->raw_output_contents_size(); ++place) {
+    others += messages_->RawOutput(place).size();
+  }
   if (bytes + others > kMost) {
     return MakeError(
         absl::StatusCode::kResourceExhausted,
@@ -138,8 +154,7 @@ std::vector<std::optional<AnsweredOutput>> ResponseWriter::Answers() const {
       continue;
     }
     const auto& dims = response_->outputs(output.place).shape();
-    const std::string& raw =
-        output.held ? *output.held : response_->raw_output_contents(output.place);
+    const std::string_view raw = output.held ? *output.held : messages_->RawOutput(output.place);
     answer.held = output.held;
     answer.spec = {version_->signature.outputs[i].dtype,
                    Shape(std::span(dims.data(), static_cast<size_t>(dims.size())))};
@@ -176,7 +191,7 @@ absl::Status ResponseWriter::Complete(const Route& route) {
   }
   response_->set_model_name(version_->model);
   response_->set_model_version(version_->version);
-  response_->set_id(request_->id());
+  response_->set_id(messages_->request.id());
   if (version_->pipeline != nullptr) return absl::OkStatus();
   auto& parameters = *response_->mutable_parameters();
   parameters["precision"].set_string_param(std::string(PrecisionName(route.precision)));

@@ -12,16 +12,20 @@
 
 #include "proto/inference.pb.h"
 #include "server/repository/model_version.h"
+#include "server/rpc/infer_messages.h"
 #include "server/rpc/shared_memory.h"
 #include "server/scheduling/request.h"
 
 namespace octet {
 
+/// Sharing the memory of what is smaller costs more than to copy it.
+inline constexpr size_t kLeastShared = 8192;
+
 /// An output as the model answered it.
 struct AnsweredOutput {
   TensorSpec spec;
   const void* data =
-      nullptr;  ///< Elements, in the response or in `scores`; of BYTES their wire form.
+      nullptr;  ///< Elements, in the messages or in `scores`; of BYTES their wire form.
   size_t bytes = 0;
   Tensor scores;  ///< What the response holds the best classes of.
   std::shared_ptr<const std::string> held = nullptr;  ///< What went into shared memory.
@@ -29,18 +33,24 @@ struct AnsweredOutput {
 
 /// Fills a ModelInferResponse. Requires: the calls in this order, with something that orders them.
 ///
-///     Begin --Reserve or TakeStrings, by the worker, per output--> Complete
+///     Begin --Reserve, Keep or TakeStrings, by who runs it, per output--> Complete
 class ResponseWriter final : public OutputSink {
  public:
   /// Lays out the response: the outputs asked for, in that order, or all of them in the signature's.
   /// INVALID_ARGUMENT for an output that does not exist or is asked for twice, or a classification
   /// of fewer than one class, or of BYTES; as FindSharedSlice (`memory` may be null) for one into shared
   /// memory. All outlive the writer.
-  absl::Status Begin(const inference::ModelInferRequest& request, const ModelVersion& version,
-                     const SharedMemory* memory, inference::ModelInferResponse& response);
+  absl::Status Begin(const ModelVersion& version, const SharedMemory* memory,
+                     InferMessages& messages);
+
+  /// Keeps nothing from now on.
+  void CopyAll() { keeps_ = false; }
 
   /// The bytes of an output in the response itself.
   void* Reserve(size_t index, const TensorSpec& spec) override;
+  /// Keeps kLeastShared bytes or more, of an output that goes into the response as it is.
+  bool Keep(size_t index, const TensorSpec& spec, std::shared_ptr<const std::byte[]> owner,
+            const std::byte* elements) override;
   /// Writes BYTES into the response. RESOURCE_EXHAUSTED for more than a message holds.
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override;
 
@@ -51,7 +61,7 @@ class ResponseWriter final : public OutputSink {
   absl::Status Complete(const Route& route);
 
   /// The outputs, in the signature's order; nullopt for one that was not asked for. They point into
-  /// the response. Requires: Complete.
+  /// the messages. Requires: Complete.
   std::vector<std::optional<AnsweredOutput>> Answers() const;
 
  private:
@@ -69,11 +79,12 @@ class ResponseWriter final : public OutputSink {
   absl::Status WriteShared(Requested& output);
   void Describe(int place, std::string_view datatype, const Shape& shape);
 
-  const inference::ModelInferRequest* request_ = nullptr;
+  InferMessages* messages_ = nullptr;
   const ModelVersion* version_ = nullptr;
   const SharedMemory* memory_ = nullptr;
-  inference::ModelInferResponse* response_ = nullptr;
-  std::vector<Requested> outputs_;  ///< In the signature's order.
+  inference::ModelInferResponse* response_ = nullptr;  ///< Of messages_.
+  std::vector<Requested> outputs_;                     ///< In the signature's order.
+  bool keeps_ = true;
 };
 
 }  // namespace octet

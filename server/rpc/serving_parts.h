@@ -9,6 +9,7 @@
 
 namespace octet {
 
+class CallerRunners;
 class SharedMemory;
 class Tracer;
 
@@ -21,6 +22,7 @@ struct ServingParts {
   Clock& clock = Clock::Real();
   SharedMemory* shared_memory = nullptr;  ///< Null = clients may not use any.
   Tracer* tracer = nullptr;               ///< Null = no request has a trace.
+  CallerRunners* callers = nullptr;       ///< Null = every request runs on a worker.
 };
 
 }  // namespace octet

@@ -97,6 +97,13 @@ struct BatchDecision {
 /// Smallest compiled batch size that holds `rows`: 1, 2, 4, 8, ... or max_batch.
 int64_t BucketFor(int64_t rows, int64_t max_batch);
 
+/// What handing a request to a worker and its answer back costs the processors: a batch of its own that takes less is
+/// better run by the thread that brings it, whatever a larger batch would save.
+inline constexpr std::chrono::microseconds kHandOver{40};
+/// What it costs one who is alone, in latency: nobody is there to share a batch with. Well below what a thread that also
+/// reads from connections may be away for.
+inline constexpr std::chrono::microseconds kLoneHandOver{100};
+
 /// Decides on `queue`, which is ordered by RunsBefore.
 /// - The most urgent live request leads; the others of its shape class follow in order as long as
 ///   they fit into max_batch. Expired, cancelled and hopeless ones met on the way are dropped.

@@ -1,5 +1,6 @@
 #include "server/scheduling/batch_runner.h"
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -9,6 +10,9 @@
 
 namespace octet {
 namespace {
+
+/// Who keeps its part of a batch's output keeps all of it: at most so many times its own.
+constexpr size_t kMostKept = 8;
 
 /// The shapes that the plan is asked for: those of the first request, with `plan_rows` rows.
 std::vector<Shape> PlanShapes(const Batch& batch, int64_t plan_rows) {
@@ -21,10 +25,10 @@ std::vector<Shape> PlanShapes(const Batch& batch, int64_t plan_rows) {
   return shapes;
 }
 
-/// The plan's kernels may use the wire's bytes as they are: no conversion, and elements that are
+/// The plan's kernels may use the wire's bytes as they are: no conversion, one piece, and elements that are
 /// aligned.
-bool CanReadWire(const ConstTensorView& wire, const InputRecipe& recipe) {
-  return recipe.IsCopy(wire.dtype()) &&
+bool CanReadWire(const WireTensor& wire, const InputRecipe& recipe) {
+  return recipe.IsCopy(wire.dtype()) && !wire.in_pieces() &&
          reinterpret_cast<uintptr_t>(wire.data) % SizeOf(wire.dtype()) ==
              0;  // NOLINT(*-reinterpret-cast)
 }
@@ -32,7 +36,10 @@ bool CanReadWire(const ConstTensorView& wire, const InputRecipe& recipe) {
 }  // namespace
 
 std::byte* BatchRunner::Buffer::Grow(size_t bytes) {
-  if (data == nullptr || bytes > capacity) {
+  const bool kept = data.use_count() > 1;  // Somebody still sends what the last batch wrote.
+  // Whoever let go of it has read all of it before what is written next.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (data == nullptr || bytes > capacity || kept) {
     data.reset();  // first give back, then take
     data = AllocateAligned(bytes);
     capacity = bytes;
@@ -117,7 +124,7 @@ void BatchRunner::Gather(const Batch& batch, const Plan& plan, int64_t rows) {
   inputs_.assign(specs.size(), nullptr);
   if (input_buffers_.size() < specs.size()) input_buffers_.resize(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
-    const ConstTensorView& first = batch.requests[0]->inputs[i];
+    const WireTensor& first = batch.requests[0]->inputs[i];
     const bool alone = batch.requests.size() == 1 && (!batches || specs[i].shape[0] == rows);
     if (alone && CanReadWire(first, recipes[i])) {
       inputs_[i] = first.data;
@@ -128,7 +135,7 @@ void BatchRunner::Gather(const Batch& batch, const Plan& plan, int64_t rows) {
     inputs_[i] = dst;
     const std::byte* end = dst + bytes;
     for (const auto& request : batch.requests) {
-      const ConstTensorView& wire = request->inputs[i];
+      const WireTensor& wire = request->inputs[i];
       recipes[i].Convert(wire, dst);
       dst += static_cast<size_t>(wire.elements()) * SizeOf(specs[i].dtype);
     }
@@ -160,7 +167,10 @@ absl::Status BatchRunner::Scatter(const Batch& batch, const Plan& plan, int64_t 
     for (const auto& request : batch.requests) {
       slice.shape[0] = extent_per_row * request->rows;
       const size_t bytes = slice.bytes();
-      if (void* dst = request->outputs->Reserve(i, slice)) std::memcpy(dst, src, bytes);
+      const bool keepable = bytes * kMostKept >= specs[i].bytes();
+      if (!keepable || !request->outputs->Keep(i, slice, output_buffers_[i].data, src)) {
+        if (void* dst = request->outputs->Reserve(i, slice)) std::memcpy(dst, src, bytes);
+      }
       src += bytes;
     }
   }

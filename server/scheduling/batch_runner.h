@@ -10,8 +10,8 @@
 
 namespace octet {
 
-/// What one worker runs batches with: its workspace, and buffers that grow to the largest batch it
-/// has met. Not thread-safe: one per worker.
+/// What one thread runs batches with: its workspace, and buffers that grow to the largest batch it
+/// has met. Not thread-safe: one per worker, and those of CallerRunners.
 class BatchRunner {
  public:
   explicit BatchRunner(Clock& clock) : clock_(clock) {}
@@ -27,7 +27,7 @@ class BatchRunner {
   void Run(Batch batch);
 
  private:
-  /// Memory that keeps its size between batches.
+  /// Memory that keeps its size between batches; left to those who keep some of it.
   struct Buffer {
     std::shared_ptr<std::byte[]> data;
     size_t capacity = 0;

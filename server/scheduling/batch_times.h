@@ -51,6 +51,11 @@ class BatchTimes {
   /// Returns the smoothed time.
   Nanoseconds Observe(int64_t plan_rows, Nanoseconds time, TimePoint now);
   BatchCurve Curve(TimePoint now) const;
+  /// What a batch of this size took, smoothed; 0 = never measured.
+  Nanoseconds Measured(int64_t plan_rows) const {
+    return Nanoseconds(
+        cells_[BatchSizeIndex(plan_rows)].nanoseconds.load(std::memory_order_relaxed));
+  }
 
  private:
   struct Cell {

@@ -15,7 +15,7 @@ double Milliseconds(Nanoseconds time) {
   return std::chrono::duration<double, std::milli>(time).count();
 }
 
-/// Tells the observer that they wait no more, and sets the time that each has waited.
+/// Tells the observer that they wait no more.
 void ReportDequeued(const Batch& batch) {
   for (const auto& request : batch.requests)
     batch.queue->target().observer->OnDequeued(request->bytes());
@@ -89,6 +89,35 @@ void Dispatcher::Submit(std::shared_ptr<VariantQueue> queue,
     }
   }
   FinishDropped(dropped);
+}
+
+std::optional<Batch> Dispatcher::SubmitOrTake(std::shared_ptr<VariantQueue> queue,
+                                              std::unique_ptr<InferenceRequest> request,
+                                              Nanoseconds most) {
+  const TimePoint now = clock_.Now();
+  if (!TakesAtOnce(*queue, *request, most, now)) {
+    Submit(std::move(queue), std::move(request));
+    return std::nullopt;
+  }
+  Batch batch = {.queue = std::move(queue), .requests = {}, .taken = now};
+  request->queued = now;
+  batch.queue->target().observer->OnQueued(request->bytes());
+  batch.requests.push_back(std::move(request));
+  ReportDequeued(batch);
+  return batch;
+}
+
+bool Dispatcher::TakesAtOnce(VariantQueue& queue, const InferenceRequest& request, Nanoseconds most,
+                             TimePoint now) {
+  const ExecutionTarget& target = queue.target();
+  const Nanoseconds time = queue.times().Measured(BucketFor(request.rows, target.batch.max_batch));
+  if (time == Nanoseconds::zero() || time > most || !target.steady) return false;
+  if (target.batch.max_delay > Nanoseconds::zero() || target.background) return false;
+  if (request.deadline <= now) return false;
+  absl::MutexLock lock(&mutex_);
+  if (closed_ || !queue.empty()) return false;
+  queue.pace_.OnArrival(now, request.rows);
+  return true;
 }
 
 Dispatcher::Fate Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,

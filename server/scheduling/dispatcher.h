@@ -56,6 +56,11 @@ class Dispatcher {
   /// Close.
   void Submit(std::shared_ptr<VariantQueue> queue, std::unique_ptr<InferenceRequest> request);
 
+  /// Submit, but hands the request back, as a batch that the caller runs, when nobody waits in its queue, no batch is to be
+  /// waited for, its runs take as long whatever the data, and those of its size have taken at most `most`.
+  std::optional<Batch> SubmitOrTake(std::shared_ptr<VariantQueue> queue,
+                                    std::unique_ptr<InferenceRequest> request, Nanoseconds most);
+
   /// Waits for the next batch; nullopt when closed and empty. The most urgent queue is served
   /// first.
   std::optional<Batch> Take();
@@ -93,6 +98,9 @@ class Dispatcher {
     Fate fate;
   };
 
+  /// Whether the caller runs the request.
+  bool TakesAtOnce(VariantQueue& queue, const InferenceRequest& request, Nanoseconds most,
+                   TimePoint now);
   /// Why the request cannot be queued, or OK.
   Fate Admit(const std::shared_ptr<VariantQueue>& queue, const InferenceRequest& request,
              TimePoint now, std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

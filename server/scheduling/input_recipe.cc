@@ -1,6 +1,6 @@
 #include "server/scheduling/input_recipe.h"
 
-#include <cstring>
+#include <string_view>
 
 #include "engine/tensor/status.h"
 
@@ -30,12 +30,16 @@ std::string InputRecipe::AcceptedTypes() const {
   return types;
 }
 
-void InputRecipe::Convert(ConstTensorView wire, void* dst) const {
+void InputRecipe::Convert(const WireTensor& wire, void* dst) const {
   if (wire.elements() == 0) return;
-  if (IsCopy(wire.dtype())) {
-    std::memcpy(dst, wire.data, wire.bytes());
-  } else {
-    ConvertFromWire(wire.data, *mapping_, {dst, {DType::kF32, wire.shape()}});
+  if (IsCopy(wire.dtype())) return wire.CopyTo(dst);
+  const TensorView elements = {dst, {DType::kF32, wire.shape()}};
+  if (!wire.in_pieces()) return ConvertFromWire(wire.data, *mapping_, elements);
+  int64_t first = 0;
+  for (const std::string_view piece : wire.pieces) {
+    const auto count = static_cast<int64_t>(piece.size());
+    ConvertFromWire(piece.data(), *mapping_, first, count, elements);
+    first += count;
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "config/model_config.h"
 #include "engine/engine.h"
+#include "server/scheduling/wire_tensor.h"
 
 namespace octet {
 
@@ -26,8 +27,10 @@ class InputRecipe {
   bool IsCopy(DType wire) const { return wire == model_dtype_; }
 
   /// Writes wire.elements() elements of the model's type to `dst`. Shape of wire: [N, C, ...].
-  /// Requires: Accepts(wire.dtype()).
-  void Convert(ConstTensorView wire, void* dst) const;
+  /// Requires: Accepts(wire.dtype()); in one piece unless ReadsPieces.
+  void Convert(const WireTensor& wire, void* dst) const;
+  /// True for elements that may come in pieces: none of those that are converted lies across two.
+  bool ReadsPieces(DType wire) const { return IsCopy(wire) || SizeOf(wire) == 1; }
 
  private:
   DType model_dtype_ = DType::kUndefined;

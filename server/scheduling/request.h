@@ -3,8 +3,10 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -12,27 +14,34 @@
 
 #include "engine/engine.h"
 #include "server/scheduling/clock.h"
+#include "server/scheduling/wire_tensor.h"
 
 namespace octet {
 
 /// Where a request's time went. What it did not reach is zero.
 struct RequestTimings {
-  Nanoseconds queue{0};           ///< Accepted to taken by a worker.
+  Nanoseconds queue{0};           ///< Accepted to taken into a batch.
   Nanoseconds compute_input{0};   ///< Wire to batch, of the whole batch.
   Nanoseconds compute_infer{0};   ///< The plan's run, of the whole batch.
   Nanoseconds compute_output{0};  ///< Batch to replies, of the whole batch.
   Nanoseconds total{0};           ///< Received to finished.
-  bool ran = false;               ///< A worker took it into a batch, well or not.
+  bool ran = false;               ///< It was taken into a batch, well or not.
 };
 
-/// Receives the answer, before the request is finished with OK. Called by one worker at a time.
+/// Receives the answer, before the request is finished with OK. Called by one thread at a time.
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
   /// Returns room for spec.bytes() bytes of output `index` (the signature's order), which the
   /// worker fills; null when this output was not asked for. Called at most once per output.
   virtual void* Reserve(size_t index, const TensorSpec& spec) = 0;
-  /// The same for an output of BYTES, whose size on the wire is its elements': copies them. Does
+  /// Instead of Reserve, where the elements have been written already: takes them as they are, and `owner`, which keeps
+  /// them. False when Reserve is to be called: they are few, say.
+  virtual bool Keep(size_t /*index*/, const TensorSpec& /*spec*/,
+                    std::shared_ptr<const std::byte[]> /*owner*/, const std::byte* /*elements*/) {
+    return false;
+  }
+  /// Reserve for an output of BYTES, whose size on the wire is its elements': copies them. Does
   /// nothing when it was not asked for. RESOURCE_EXHAUSTED when no answer can hold them.
   virtual absl::Status TakeStrings(size_t index, ConstTensorView strings) = 0;
 };
@@ -41,7 +50,7 @@ class OutputSink {
 struct InferenceRequest {
   /// In the order of the signature, in a type that the variant's recipes accept; CheckRequest has
   /// passed. The bytes stay where they are until `done` is called.
-  std::vector<ConstTensorView> inputs;
+  std::vector<WireTensor> inputs;
   int64_t rows = 1;  ///< Extent 0 of the inputs; 1 for a model that does not batch.
   TimePoint received;
   TimePoint deadline = kNever;

@@ -52,8 +52,8 @@ absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, D
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> CheckRows(const Signature& signature,
-                                  std::span<const ConstTensorView> inputs, int64_t max_batch) {
+absl::StatusOr<int64_t> CheckRows(const Signature& signature, std::span<const WireTensor> inputs,
+                                  int64_t max_batch) {
   if (!signature.batches || inputs.empty()) return 1;
   const int64_t rows = inputs[0].shape()[0];
   for (size_t i = 1; i < inputs.size(); ++i) {

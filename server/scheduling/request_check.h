@@ -23,7 +23,7 @@ absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, D
 /// Returns the rows of a request whose inputs have passed CheckInput: the common extent 0 when the
 /// model batches, else 1. INVALID_ARGUMENT when the inputs disagree or hold more rows than
 /// `max_batch`.
-absl::StatusOr<int64_t> CheckRows(const Signature& signature,
-                                  std::span<const ConstTensorView> inputs, int64_t max_batch);
+absl::StatusOr<int64_t> CheckRows(const Signature& signature, std::span<const WireTensor> inputs,
+                                  int64_t max_batch);
 
 }  // namespace octet

@@ -28,6 +28,8 @@ struct ExecutionTarget {
   /// Nobody waits for the answers: it runs when no other queue holds anything, as the only batch of
   /// its kind at that moment, and what waits in it ends with the first Close.
   bool background = false;
+  /// A run takes as long whatever the data: no loops, no extents that depend on them.
+  bool steady = false;
   std::shared_ptr<QueueObserver> observer;
 };
 

@@ -1,4 +1,5 @@
-// The only threads that compute: one pool for all models together.
+// The threads that compute: one pool for all models together. Only what is shorter than the way to them runs elsewhere
+// (caller_runners.h).
 #pragma once
 
 #include <thread>

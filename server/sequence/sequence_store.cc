@@ -59,6 +59,7 @@ void SequenceStep::AwaitTurn(const Wait& wait, Run run) {
   const std::shared_ptr<SequenceStore> store = store_;
   const std::shared_ptr<Sequence> sequence = sequence_;
   absl::Status room;
+  Run refused;
   SequenceStore::Dead dead;
   {
     absl::MutexLock lock(&store->mutex_);
@@ -70,18 +71,20 @@ void SequenceStep::AwaitTurn(const Wait& wait, Run run) {
       store->waiting_bytes_ += wait.bytes;
       ++store->waiting_requests_;
       store->metrics_->waiting.Add(1);
+    } else {
+      refused = std::move(run);
     }
   }
   SequenceStore::Finish(std::move(dead));
-  if (!room.ok()) return std::move(run)(room);
+  if (refused) return std::move(refused)(room);
   store->Advance(*sequence);
 }
 
-std::vector<ConstTensorView> SequenceStep::Inputs(std::vector<ConstTensorView> from_client,
-                                                  OutputSink& answer) {
+std::vector<WireTensor> SequenceStep::Inputs(std::vector<WireTensor> from_client,
+                                             OutputSink& answer) {
   answer_ = &answer;
   const StateLayout& layout = *home_.layout;
-  std::vector<ConstTensorView> inputs(from_client.size() + layout.states.size());
+  std::vector<WireTensor> inputs(from_client.size() + layout.states.size());
   for (size_t i = 0; i < from_client.size(); ++i) inputs[layout.input_places[i]] = from_client[i];
   for (const StateTensor& state : layout.states) {
     inputs[state.input] = state.initial.view();

@@ -101,7 +101,7 @@ class SequenceStep final : public OutputSink {
 
   /// What the model is given: what came from the client, in the order of layout->clients, and the states. `answer` gets the
   /// outputs that are no states. Requires: its turn has come.
-  std::vector<ConstTensorView> Inputs(std::vector<ConstTensorView> from_client, OutputSink& answer);
+  std::vector<WireTensor> Inputs(std::vector<WireTensor> from_client, OutputSink& answer);
 
   void* Reserve(size_t index, const TensorSpec& spec) override;
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override;

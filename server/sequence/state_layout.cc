@@ -27,7 +27,7 @@ template <typename T>
 absl::Status Fill(double value, Tensor& tensor) {
   if constexpr (std::is_integral_v<T>) {
     const bool fits = value == std::trunc(value) &&
-                      std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max() / 2);
+                      std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max()) / 2;
     if (!fits) {
       return InvalidArgument("initial: expected a whole number for {}, got {}",
                              DTypeName(tensor.dtype()), value);

@@ -113,6 +113,7 @@ inline std::shared_ptr<VariantQueue> MakeQueue(std::shared_ptr<const Model> mode
   target.batch = batch;
   target.max_queue_requests = max_requests;
   target.max_queue_bytes = max_bytes;
+  target.steady = true;
   target.observer = std::move(observer);
   return std::make_shared<VariantQueue>(std::move(target));
 }

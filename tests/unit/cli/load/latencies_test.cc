@@ -1,7 +1,14 @@
 #include "cli/latencies.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <random>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace octet::cli {
 namespace latencies_test {

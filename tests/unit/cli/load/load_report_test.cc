@@ -1,5 +1,8 @@
 #include "cli/load/load_report.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 namespace octet::cli {
 namespace load_report_test {
 namespace {

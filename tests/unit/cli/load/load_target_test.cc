@@ -1,5 +1,8 @@
 #include "cli/load/load_target.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include "engine/tensor/status.h"
 
 namespace octet::cli {

@@ -1,5 +1,8 @@
 #include "cli/load/rate_plan.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include "engine/tensor/status.h"
 
 namespace octet::cli {

@@ -56,9 +56,9 @@ class RequestCaptureTest : public ::testing::Test {
   /// One row.
   void Offer(double draw, std::vector<float> image, std::string_view text) {
     const std::vector<std::string_view> texts = {text};
-    capture_->Offer(
-        draw, std::vector<ConstTensorView>{{image.data(), {DType::kF32, {1, std::ssize(image)}}},
-                                           {texts.data(), {DType::kString, {1}}}});
+    capture_->Offer(draw,
+                    std::vector<WireTensor>{{image.data(), {DType::kF32, {1, std::ssize(image)}}},
+                                            {texts.data(), {DType::kString, {1}}}});
   }
 
   fs::path Folder() const { return path_ / "net/3"; }
@@ -129,8 +129,8 @@ TEST_F(RequestCaptureTest, OtherShapesAndTypesGoToFilesOfTheirOwn) {
   Offer(0.7, {4, 5, 6}, "c");
   const std::vector<uint8_t> narrow = {7, 8};
   const std::vector<std::string_view> texts = {"d"};
-  capture_->Offer(0.1, std::vector<ConstTensorView>{{narrow.data(), {DType::kU8, {1, 2}}},
-                                                    {texts.data(), {DType::kString, {1}}}});
+  capture_->Offer(0.1, std::vector<WireTensor>{{narrow.data(), {DType::kU8, {1, 2}}},
+                                               {texts.data(), {DType::kString, {1}}}});
   capture_->Write();
   EXPECT_THAT(Files(),
               UnorderedElementsAre("fp32-2_bytes.npz", "fp32-3_bytes.npz", "uint8-2_bytes.npz"));
@@ -220,7 +220,7 @@ TEST_F(RequestCaptureTest, MemoryStaysBelowTheBound) {
     // Few shapes: extents are rounded.
     const int64_t extent = (width + 99) / 100 * 100;
     capture_->Offer(draw(random),
-                    std::vector<ConstTensorView>{{image.data(), {DType::kF32, {1, extent}}}});
+                    std::vector<WireTensor>{{image.data(), {DType::kF32, {1, extent}}}});
     most = std::max(most, in_use() - before);
     ASSERT_LE(metrics_->sample_bytes.value(), static_cast<double>(kBound));
   }
@@ -236,14 +236,14 @@ TEST_F(RequestCaptureTest, WhatCannotBeKeptIsCountedByItsReason) {
   EXPECT_EQ(Dropped(CaptureDrop::kTooLarge), 1U);
   const std::vector<uint16_t> bf16(2);
   const std::vector<std::string_view> texts = {"a", "b"};
-  capture_->Offer(0.5, std::vector<ConstTensorView>{{bf16.data(), {DType::kBF16, {1, 2}}},
-                                                    {texts.data(), {DType::kString, {1}}}});
+  capture_->Offer(0.5, std::vector<WireTensor>{{bf16.data(), {DType::kBF16, {1, 2}}},
+                                               {texts.data(), {DType::kString, {1}}}});
   EXPECT_EQ(Dropped(CaptureDrop::kDType), 1U);
   const std::vector<float> image(2);
-  capture_->Offer(0.5, std::vector<ConstTensorView>{{image.data(), {DType::kF32, {1, 2}}},
-                                                    {texts.data(), {DType::kString, {2}}}});
-  capture_->Offer(0.5, std::vector<ConstTensorView>{{image.data(), {DType::kF32, {1, 2}}},
-                                                    {texts.data(), {DType::kString, {}}}});
+  capture_->Offer(0.5, std::vector<WireTensor>{{image.data(), {DType::kF32, {1, 2}}},
+                                               {texts.data(), {DType::kString, {2}}}});
+  capture_->Offer(0.5, std::vector<WireTensor>{{image.data(), {DType::kF32, {1, 2}}},
+                                               {texts.data(), {DType::kString, {}}}});
   EXPECT_EQ(Dropped(CaptureDrop::kAxis0), 2U);
   EXPECT_EQ(metrics_->drawn.value(), 4U);
   EXPECT_EQ(metrics_->requests.value(), 0U);
@@ -295,7 +295,7 @@ TEST_F(RequestCaptureTest, ClosingWritesAndTakesNothingMore) {
 
 TEST_F(RequestCaptureTest, ALongListOfInputsHasAShortName) {
   signature_.inputs.clear();
-  std::vector<ConstTensorView> views;
+  std::vector<WireTensor> views;
   const std::vector<float> image(2);
   for (int i = 0; i < 60; ++i) {
     signature_.inputs.push_back({Format("x{}", i), DType::kF32, {kUnknownDim, 2}});

@@ -47,7 +47,7 @@ struct InferCodecTest : ::testing::Test {
     const absl::Status status =
         ReadX(Format("\"datatype\":\"{}\",{},\"data\":{}", datatype, shape, data));
     ASSERT_TRUE(status.ok()) << status;
-    EXPECT_EQ(call->raw_inputs.at(0), raw);
+    EXPECT_EQ(call->raw_inputs.at(0)->whole(), raw);
     call = std::make_unique<HttpInference>();
     auto& output = *call->response.add_outputs();
     output.set_name("y");
@@ -111,14 +111,14 @@ TEST_F(InferCodecTest, EveryDatatypeIsJsonBothWays) {
 TEST_F(InferCodecTest, NotANumberIsWrittenAsPythonReadsIt) {
   ASSERT_TRUE(ReadX(R"("datatype":"FP32","shape":[1],"data":[NaN])").ok());
   float value = 0;
-  std::memcpy(&value, call->raw_inputs.at(0)->data(), sizeof(value));
+  std::memcpy(&value, call->raw_inputs.at(0)->whole().data(), sizeof(value));
   EXPECT_TRUE(std::isnan(value));
 }
 
 TEST_F(InferCodecTest, DataIsFlatOrNestedAndMayComeBeforeItsDatatype) {
   for (const char* data : {"[1,2,3,4]", "[[1,2],[3,4]]", "[[[1],[2]],[[3],[4]]]"}) {
     ASSERT_TRUE(ReadX(Format(R"("data":{},"shape":[2,2],"datatype":"INT8")", data)).ok());
-    EXPECT_EQ(call->raw_inputs.at(0), Raw<int8_t>({1, 2, 3, 4}));
+    EXPECT_EQ(call->raw_inputs.at(0)->whole(), Raw<int8_t>({1, 2, 3, 4}));
   }
 }
 
@@ -130,10 +130,11 @@ TEST_F(InferCodecTest, BinaryTensorsStayInTheBody) {
       R"({"name":"c","datatype":"INT8","shape":[3],"parameters":{"binary_data_size":3,"own":"x"}}],)"
       R"("outputs":[{"name":"y","parameters":{"binary_data":false,"classification":2}},{"name":"z"}],"model_name":"?"})";
   ASSERT_TRUE(Read(json, "abcde").ok());
-  EXPECT_EQ(call->raw_inputs.at(0), "ab");
-  EXPECT_EQ(call->raw_inputs.at(0)->data(), call->body.data() + json.size()) << "not copied";
-  EXPECT_EQ(call->raw_inputs.at(1), "\x9");
-  EXPECT_EQ(call->raw_inputs.at(2), "cde");
+  EXPECT_EQ(call->raw_inputs.at(0)->whole(), "ab");
+  EXPECT_EQ(call->raw_inputs.at(0)->whole().data(), call->body.data() + json.size())
+      << "not copied";
+  EXPECT_EQ(call->raw_inputs.at(1)->whole(), "\x9");
+  EXPECT_EQ(call->raw_inputs.at(2)->whole(), "cde");
   const auto& parameters = call->request.parameters();
   EXPECT_EQ(call->request.id(), "7");
   EXPECT_EQ(parameters.size(), 4U);

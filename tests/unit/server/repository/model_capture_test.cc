@@ -30,7 +30,7 @@ class ModelCaptureTest : public ::testing::Test {
   std::shared_ptr<RequestCapture> Capture() { return (*repository_->Find("net", ""))->capture; }
   void Offer(RequestCapture& capture) {
     const std::vector<float> row = {1, 2, 3, 4};
-    capture.Offer(0.5, std::vector<ConstTensorView>{{row.data(), {DType::kF32, {1, 4}}}});
+    capture.Offer(0.5, std::vector<WireTensor>{{row.data(), {DType::kF32, {1, 4}}}});
   }
   bool Written(const std::string& file = "net/1/fp32-4.npz") {
     return std::filesystem::exists(captures_.path(file));

@@ -1,5 +1,6 @@
 #include "server/rpc/input_decoder.h"
 
+#include <array>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -49,7 +50,9 @@ class InputDecoderTest : public ::testing::Test {
 
   absl::Status Decode() {
     decoded_ = {};
-    OCTET_ASSIGN_OR_RETURN(const RawInputs raw_inputs, RawInputsOf(request_));
+    const std::vector<WireBytes> raw_contents(request_.raw_input_contents().begin(),
+                                              request_.raw_input_contents().end());
+    OCTET_ASSIGN_OR_RETURN(const RawInputs raw_inputs, RawInputsOf(request_, raw_contents));
     return DecodeInputs(request_, raw_inputs, signature_, recipes_, 4, decoded_);
   }
 
@@ -180,6 +183,55 @@ TEST_F(InputDecoderTest, SixteenBitFloatsComeRawOnly) {
   EXPECT_TRUE(Decode().ok());
 }
 
+TEST_F(InputDecoderTest, TensorsInPiecesStayInThemUnlessAnElementIsConverted) {
+  Input("image", "FP32", {2, 2});
+  Input("length", "INT64", {2, 1});
+  const std::string image(16, 'i');
+  const std::string length(16, 'l');
+  const auto cut = [](std::string_view bytes) {
+    return std::array{bytes.substr(0, 5), bytes.substr(5)};
+  };
+  const auto image_pieces = cut(image);
+  const auto length_pieces = cut(length);
+  const RawInputs raw = {WireBytes(image_pieces), WireBytes(length_pieces)};
+  ASSERT_TRUE(DecodeInputs(request_, raw, signature_, recipes_, 4, decoded_).ok());
+  EXPECT_TRUE(decoded_.views[0].in_pieces());
+  EXPECT_TRUE(decoded_.views[1].in_pieces());
+  EXPECT_EQ(decoded_.views[1].pieces.data(), length_pieces.data());
+
+  WireMapping halves;
+  halves.dtype = DType::kF16;
+  recipes_[0] = *InputRecipe::Make(signature_.inputs[0], &halves);
+  request_.mutable_inputs(0)->set_datatype("FP16");
+  const std::string half("\x00\x3C\x00\x40\x00\x44\x00\x48", 8);  // 1, 2, 4, 8
+  const std::array<std::string_view, 2> half_pieces = {std::string_view(half).substr(0, 3),
+                                                       std::string_view(half).substr(3)};
+  decoded_ = {};
+  ASSERT_TRUE(DecodeInputs(request_, {WireBytes(half_pieces), WireBytes(length_pieces)}, signature_,
+                           recipes_, 4, decoded_)
+                  .ok());
+  EXPECT_FALSE(decoded_.views[0].in_pieces()) << "an element lies across two pieces";
+  std::array<float, 4> converted{};
+  recipes_[0].Convert(decoded_.views[0], converted.data());
+  EXPECT_THAT(converted, ElementsAre(1, 2, 4, 8));
+}
+
+TEST(InputRecipeTest, MappedBytesAreConvertedWhereverTheyAreCut) {
+  WireMapping mapping;
+  mapping.dtype = DType::kU8;
+  mapping.scale = {1, 10, 100};
+  mapping.zero_point = {0, 1, 2};
+  const TensorInfo input = {"x", DType::kF32, {kUnknownDim, 3, 2}};
+  const InputRecipe recipe = *InputRecipe::Make(input, &mapping);
+  const std::string_view bytes("\1\2\3\4\5\6\7\10\11\12\13\14", 12);
+  for (size_t cut = 0; cut <= bytes.size(); ++cut) {
+    const std::array<std::string_view, 2> pieces = {bytes.substr(0, cut), bytes.substr(cut)};
+    std::array<float, 12> converted{};
+    recipe.Convert({WireBytes(pieces), {DType::kU8, {2, 3, 2}}}, converted.data());
+    EXPECT_THAT(converted, ElementsAre(1, 2, 20, 30, 300, 400, 7, 8, 80, 90, 900, 1000)) << cut;
+  }
+}
+
 /// A model of one BYTES input, [?, 2].
 class BytesDecoderTest : public InputDecoderTest {
  protected:
@@ -201,6 +253,18 @@ TEST_F(BytesDecoderTest, RawElementsAreSeenWhereTheyAre) {
   EXPECT_EQ(decoded_.views[0].shape(), (Shape{1, 2}));
   EXPECT_THAT(Texts(), ElementsAre(std::string_view("\xff\0", 2), ""));
   EXPECT_EQ(Texts()[0].data(), request_.raw_input_contents(0).data() + 4);
+}
+
+TEST_F(BytesDecoderTest, ElementsInPiecesAreJoined) {
+  const std::string_view raw("\2\0\0\0ab\1\0\0\0c", 11);
+  for (size_t cut = 0; cut <= raw.size(); ++cut) {
+    const std::array<std::string_view, 2> pieces = {raw.substr(0, cut), raw.substr(cut)};
+    decoded_ = {};
+    ASSERT_TRUE(
+        DecodeInputs(request_, {WireBytes(pieces)}, signature_, recipes_, 4, decoded_).ok());
+    EXPECT_FALSE(decoded_.views[0].in_pieces());
+    EXPECT_THAT(Texts(), ElementsAre("ab", "c")) << cut;
+  }
 }
 
 TEST_F(BytesDecoderTest, TypedElementsAreSeenWhereTheyAre) {

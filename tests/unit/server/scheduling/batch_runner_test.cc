@@ -1,6 +1,10 @@
 #include "server/scheduling/batch_runner.h"
 
+#include <array>
 #include <deque>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -48,6 +52,75 @@ TEST_F(BatchRunnerTest, EachRequestGetsItsOwnRows) {
   EXPECT_THAT(b.answer, ElementsAre(6, 8, 10, 12));
   EXPECT_EQ(a.answer_shape, (Shape{1, 2}));
   EXPECT_EQ(b.answer_shape, (Shape{2, 2}));
+}
+
+/// A sink that keeps its elements where they were written.
+class KeepingSink final : public OutputSink {
+ public:
+  void* Reserve(size_t, const TensorSpec&) override { return reserved.data(); }
+  absl::Status TakeStrings(size_t, ConstTensorView) override { return absl::OkStatus(); }
+  bool Keep(size_t, const TensorSpec& spec, std::shared_ptr<const std::byte[]> of,
+            const std::byte* elements) override {
+    owner = std::move(of);
+    kept = {reinterpret_cast<const float*>(elements), static_cast<size_t>(spec.shape.elements())};
+    return true;
+  }
+  std::shared_ptr<const std::byte[]> owner;
+  std::span<const float> kept;
+  std::array<float, 64> reserved{};
+};
+
+class KeptOutputTest : public BatchRunnerTest {
+ protected:
+  /// Runs a batch of `others` + 1 requests of one row, the first of which keeps its answer.
+  KeepingSink& RunKept(float value, int others) {
+    if (queue_ == nullptr) queue_ = MakeQueue(model_, {.max_batch = max_batch_}, observer_);
+    KeepingSink& sink = sinks_.emplace_back();
+    TestCall& call = calls_.emplace_back(std::vector<float>(2, value), Shape{2});
+    auto request = call.Request(clock_.Now());
+    request->outputs = &sink;
+    dispatcher_.Submit(queue_, std::move(request));
+    for (int i = 0; i < others; ++i) Call({0, 0});
+    RunOne();
+    return sink;
+  }
+  std::deque<KeepingSink> sinks_;
+};
+
+TEST_F(KeptOutputTest, WhatSomebodyKeepsIsNotWrittenAgain) {
+  KeepingSink& first = RunKept(1, 1);
+  const auto* place = first.kept.data();
+  KeepingSink& second = RunKept(3, 1);
+  EXPECT_THAT(first.kept, ElementsAre(2, 2));
+  EXPECT_THAT(second.kept, ElementsAre(6, 6));
+  EXPECT_NE(second.kept.data(), place);
+  const auto* again = second.kept.data();
+  second.owner.reset();
+  EXPECT_EQ(RunKept(4, 1).kept.data(), again) << "nobody keeps it any more";
+}
+
+TEST_F(KeptOutputTest, NobodyKeepsMuchMoreThanItsOwn) {
+  EXPECT_EQ(RunKept(1, 7).kept.size(), 2U);
+  max_batch_ = 16;
+  queue_ = nullptr;
+  KeepingSink& one_of_many = RunKept(5, 15);
+  EXPECT_TRUE(one_of_many.kept.empty());
+  EXPECT_EQ(one_of_many.reserved[0], 10) << "copied";
+}
+
+TEST_F(BatchRunnerTest, TensorsInPiecesAreGathered) {
+  const std::vector<float> values = {1, 2, 3, 4};
+  const std::string_view bytes(reinterpret_cast<const char*>(values.data()), 16);
+  for (size_t cut = 0; cut <= 16; ++cut) {  // also across an element
+    const std::array<std::string_view, 2> pieces = {bytes.substr(0, cut), bytes.substr(cut)};
+    TestCall& alone = calls_.emplace_back(values, Shape{2});
+    if (queue_ == nullptr) queue_ = MakeQueue(model_, {.max_batch = max_batch_}, observer_);
+    auto request = alone.Request(clock_.Now());
+    request->inputs = {{WireBytes(pieces), {DType::kF32, {2, 2}}}};
+    dispatcher_.Submit(queue_, std::move(request));
+    RunOne();
+    EXPECT_THAT(alone.answer, ElementsAre(2, 4, 6, 8)) << cut;
+  }
 }
 
 TEST_F(BatchRunnerTest, TheBatchIsPaddedWithZerosToItsCompiledSize) {

@@ -54,13 +54,13 @@ TEST_F(RequestCheckTest, RowsAreTheCommonFirstExtent) {
   Signature signature;
   signature.inputs = {{"a", DType::kF32, {kUnknownDim, 2}}, {"b", DType::kF32, {kUnknownDim}}};
   signature.batches = true;
-  const std::vector<ConstTensorView> agree = {{nullptr, {DType::kF32, {3, 2}}},
-                                              {nullptr, {DType::kF32, {3}}}};
+  const std::vector<WireTensor> agree = {{nullptr, {DType::kF32, {3, 2}}},
+                                         {nullptr, {DType::kF32, {3}}}};
   EXPECT_EQ(*CheckRows(signature, agree, 8), 3);
   EXPECT_THAT(std::string(Message(CheckRows(signature, agree, 2).status())),
               HasSubstr("expected at most 2, got 3"));
-  const std::vector<ConstTensorView> differ = {{nullptr, {DType::kF32, {3, 2}}},
-                                               {nullptr, {DType::kF32, {4}}}};
+  const std::vector<WireTensor> differ = {{nullptr, {DType::kF32, {3, 2}}},
+                                          {nullptr, {DType::kF32, {4}}}};
   EXPECT_THAT(std::string(Message(CheckRows(signature, differ, 8).status())),
               HasSubstr("inputs \"a\" and \"b\": batch sizes differ: 3 and 4"));
   signature.batches = false;

@@ -1,0 +1,213 @@
+#include "server/rpc/grpc_inference.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "server/rpc/response_writer.h"
+
+namespace octet {
+namespace grpc_inference_test {
+
+using ::testing::SizeIs;
+
+/// A message that was received in pieces that end at the given places.
+grpc::ByteBuffer Received(const std::string& bytes, std::vector<size_t> ends) {
+  ends.push_back(bytes.size());
+  std::vector<grpc::Slice> slices;
+  size_t begin = 0;
+  for (const size_t end : ends) {
+    slices.emplace_back(bytes.data() + begin, end - begin);
+    begin = end;
+  }
+  return {slices.data(), slices.size()};
+}
+
+std::string Text(const WireBytes& bytes) {
+  std::string text(bytes.size(), '\0');
+  bytes.CopyTo(text.data());
+  return text;
+}
+
+std::string Text(const grpc::ByteBuffer& buffer) {
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(buffer.Dump(&slices).ok());
+  std::string text;
+  for (const grpc::Slice& slice : slices) text.append(slice.begin(), slice.end());
+  return text;
+}
+
+inference::ModelInferRequest SmallRequest() {
+  inference::ModelInferRequest request;
+  request.set_model_name("net");
+  request.set_id("r1");
+  (*request.mutable_parameters())["priority"].set_int64_param(3);
+  request.add_inputs()->set_name("x");
+  request.add_inputs()->set_name("y");
+  request.add_inputs()->set_name("z");
+  request.add_raw_input_contents("0123456789abcdef");
+  request.add_raw_input_contents("");
+  request.add_raw_input_contents(std::string(300, 'z'));
+  return request;
+}
+
+TEST(ReadInferRequestTest, ReadsWhatProtobufReadsWhereverTheMessageIsCut) {
+  const inference::ModelInferRequest request = SmallRequest();
+  inference::ModelInferRequest rest = request;
+  rest.clear_raw_input_contents();
+  const std::string bytes = request.SerializeAsString();
+  for (size_t first = 0; first <= bytes.size(); ++first) {
+    for (const size_t second : {first, std::min(first + 1, bytes.size()), bytes.size()}) {
+      GrpcInference call;
+      ASSERT_TRUE(ReadInferRequest(Received(bytes, {first, second}), call).ok()) << first;
+      EXPECT_EQ(call.request.SerializeAsString(), rest.SerializeAsString()) << first;
+      ASSERT_THAT(call.raw_contents, SizeIs(3));
+      for (int i = 0; i < 3; ++i) {
+        EXPECT_EQ(Text(call.raw_contents[static_cast<size_t>(i)]), request.raw_input_contents(i))
+            << first;
+      }
+    }
+  }
+}
+
+TEST(ReadInferRequestTest, TensorsStayWhereTheyWereReceived) {
+  const std::string bytes = SmallRequest().SerializeAsString();
+  GrpcInference call;
+  ASSERT_TRUE(ReadInferRequest(Received(bytes, {bytes.size() - 100}), call).ok());
+  const auto is_received = [&](std::string_view piece) {
+    return std::ranges::any_of(call.received, [&](const grpc::Slice& slice) {
+      const auto* begin = reinterpret_cast<const char*>(slice.begin());
+      return piece.data() >= begin && piece.data() + piece.size() <= begin + slice.size();
+    });
+  };
+  EXPECT_FALSE(call.raw_contents[0].in_pieces());
+  EXPECT_TRUE(is_received(call.raw_contents[0].whole()));
+  ASSERT_TRUE(call.raw_contents[2].in_pieces());
+  ASSERT_THAT(call.raw_contents[2].pieces(), SizeIs(2));
+  for (const std::string_view piece : call.raw_contents[2].pieces()) {
+    EXPECT_TRUE(is_received(piece));
+  }
+}
+
+TEST(ReadInferRequestTest, FieldsMayComeInAnyOrderAndUnknownOnesToo) {
+  inference::ModelInferRequest first;
+  first.add_raw_input_contents("tensor");
+  inference::ModelInferRequest second;
+  second.set_model_name("net");
+  second.add_inputs();
+  second.add_inputs();
+  std::string bytes = first.SerializeAsString() + second.SerializeAsString();
+  bytes += std::string("\xf8\x06\x01", 3);              // field 111, a number
+  bytes += std::string("\xfb\x06\x08\x01\xfc\x06", 6);  // field 111, a group
+  bytes += first.SerializeAsString();
+  GrpcInference call;
+  ASSERT_TRUE(ReadInferRequest(Received(bytes, {}), call).ok());
+  EXPECT_EQ(call.request.model_name(), "net");
+  EXPECT_THAT(call.raw_contents, SizeIs(2));
+}
+
+TEST(ReadInferRequestTest, NothingIsARequestWithoutAnything) {
+  GrpcInference call;
+  EXPECT_TRUE(ReadInferRequest(grpc::ByteBuffer(), call).ok());
+  GrpcInference empty;
+  EXPECT_TRUE(ReadInferRequest(Received("", {}), empty).ok());
+  EXPECT_THAT(empty.raw_contents, SizeIs(0));
+}
+
+TEST(ReadInferRequestTest, RefusesWhatIsNoRequest) {
+  const std::string good = SmallRequest().SerializeAsString();
+  const std::vector<std::string> bad = {
+      good.substr(0, good.size() - 1),             // a tensor that ends early
+      good.substr(0, 3),                           // a name that does
+      std::string("\x3a\xff\xff\xff\xff\x7f", 6),  // a tensor longer than any message
+      std::string("\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12),
+      std::string("\x0a\x02\xff\xfe", 4),  // a name that is no UTF-8
+      std::string("\x00\x01", 2),          // field 0
+      std::string("\x3c", 1),              // the end of a group
+      std::string("\x0f", 1),              // wire type 7
+  };
+  for (const std::string& bytes : bad) {
+    GrpcInference call;
+    const absl::Status status = ReadInferRequest(Received(bytes, {bytes.size() / 2}), call);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bytes;
+    EXPECT_EQ(call.request.ByteSizeLong(), 0U) << "what was half read may be no UTF-8";
+    EXPECT_THAT(call.raw_contents, SizeIs(0));
+  }
+}
+
+TEST(ReadInferRequestTest, RefusesMoreTensorsThanInputsBeforeItMakesRoomForThem) {
+  std::string bytes = SmallRequest().SerializeAsString();
+  for (int i = 0; i < 1000; ++i) bytes += std::string("\x3a\x00", 2);
+  GrpcInference call;
+  EXPECT_EQ(ReadInferRequest(Received(bytes, {}), call),
+            absl::InvalidArgumentError("raw_input_contents: expected one per input (3), got 1003"));
+  EXPECT_EQ(call.raw_contents.capacity(), 0U);
+}
+
+std::shared_ptr<GrpcInference> Answered(size_t bytes) {
+  auto call = std::make_shared<GrpcInference>();
+  call->response.set_model_name("net");
+  call->response.set_id("r1");
+  for (const size_t size : {bytes, size_t{0}, size_t{5}, bytes}) {
+    call->response.add_outputs()->set_name("y");
+    call->response.add_raw_output_contents(std::string(size, 'q'));
+  }
+  return call;
+}
+
+TEST(WriteInferResponseTest, WritesWhatProtobufReads) {
+  for (const size_t bytes : {size_t{1}, kLeastShared - 1, kLeastShared, size_t{200'000}}) {
+    const auto call = Answered(bytes);
+    const inference::ModelInferResponse expected = call->response;
+    const auto written = WriteInferResponse(call);
+    ASSERT_TRUE(written.ok()) << written.status();
+    inference::ModelInferResponse response;
+    ASSERT_TRUE(response.ParseFromString(Text(*written)));
+    EXPECT_EQ(response.SerializeAsString(), expected.SerializeAsString());
+  }
+}
+
+TEST(WriteInferResponseTest, LargeTensorsAreSentFromWhereTheyAre) {
+  auto call = Answered(kLeastShared);
+  const std::weak_ptr<GrpcInference> kept = call;
+  const char* tensor = call->response.raw_output_contents(3).data();
+  {
+    const auto written = WriteInferResponse(call);
+    ASSERT_TRUE(written.ok()) << written.status();
+    call.reset();
+    std::vector<grpc::Slice> slices;
+    ASSERT_TRUE(written->Dump(&slices).ok());
+    EXPECT_TRUE(std::ranges::any_of(slices, [&](const grpc::Slice& slice) {
+      return reinterpret_cast<const char*>(slice.begin()) == tensor && slice.size() == kLeastShared;
+    }));
+    EXPECT_FALSE(kept.expired());
+  }
+  EXPECT_TRUE(kept.expired()) << "gRPC has let go of it";
+}
+
+TEST(WriteStreamResponseTest, WritesWhatProtobufReads) {
+  for (const size_t bytes : {size_t{1}, size_t{200'000}}) {
+    const auto call = Answered(bytes);
+    const inference::ModelInferResponse expected = call->response;
+    const auto written = WriteStreamResponse(call);
+    ASSERT_TRUE(written.ok()) << written.status();
+    inference::ModelStreamInferResponse response;
+    ASSERT_TRUE(response.ParseFromString(Text(*written)));
+    EXPECT_EQ(response.infer_response().SerializeAsString(), expected.SerializeAsString());
+    EXPECT_EQ(response.error_message(), "");
+  }
+}
+
+TEST(WriteStreamErrorTest, NamesTheRequest) {
+  inference::ModelStreamInferResponse response;
+  ASSERT_TRUE(response.ParseFromString(Text(WriteStreamError("r1", "no such model"))));
+  EXPECT_EQ(response.error_message(), "no such model");
+  EXPECT_EQ(response.infer_response().id(), "r1");
+}
+
+}  // namespace grpc_inference_test
+}  // namespace octet
