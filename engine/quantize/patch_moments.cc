@@ -108,6 +108,7 @@ int64_t PatchMoments::PerSample(int64_t positions) const {
 // A generator serves kSamplesDrawn samples, however many of them are seen at once.
 std::vector<int64_t> PatchMoments::Drawn(int64_t samples, int64_t each, int64_t positions) const {
   std::vector<int64_t> drawn;
+  if (each <= 0) return drawn;
   std::mt19937 random;
   std::uniform_int_distribution<int64_t> any(0, positions - 1);
   for (int64_t i = 0; i < samples; ++i) {
