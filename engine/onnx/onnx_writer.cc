@@ -156,7 +156,7 @@ class ModelWriter {
   }
 
   void WriteNode(const Node& node, const Names& names, onnx::NodeProto& proto) {
-    proto.set_name(node.name);
+    if (!node.name.empty()) proto.set_name(node.name);
     proto.set_op_type(node.op);
     if (!node.domain.empty()) proto.set_domain(node.domain);
     const auto captures = static_cast<size_t>(node.attributes.IntOr(kCaptures, 0));

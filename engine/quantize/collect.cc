@@ -10,7 +10,9 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kRowsPerRun = 8;
+constexpr int64_t kMostRowsPerRun = 8;
+// Of intermediates and of what is observed: more rows in one run would only take more memory.
+constexpr size_t kBytesPerRun = size_t{24} << 20;
 
 // The graph with the observed values as its only outputs; graph inputs among them are fed, not computed.
 Graph WithOutputs(const Graph& graph, std::span<const Observation> observations) {
@@ -90,7 +92,7 @@ class CalibrationPass {
     // A model that does not batch takes as many rows as its own extent 0 says; samples that do not fill its last run
     // are left out.
     const bool fixed = first_input.shape[0] != kUnknownDim;
-    const int64_t step = fixed ? first_input.shape[0] : kRowsPerRun;
+    const int64_t step = fixed ? first_input.shape[0] : RowsPerRun();
     if (fixed && all < step) {
       return InvalidArgument("calibration input '{}': expected at least {} samples, got {}",
                              first_input.name, step, all);
@@ -117,6 +119,25 @@ class CalibrationPass {
     bool fed;  ///< The value is input `slot`, else output `slot`.
     size_t slot;
   };
+
+  // By what one takes; most models have that plan since they were loaded.
+  int64_t RowsPerRun() const {
+    const auto plan = model_.PlanFor(ShapesOf(1));
+    if (!plan.ok() || !(*plan)->has_static_outputs()) return kMostRowsPerRun;
+    size_t bytes = (*plan)->memory().arena_bytes;
+    for (const TensorSpec& spec : (*plan)->outputs()) bytes += spec.bytes();
+    const size_t rows = kBytesPerRun / std::max<size_t>(bytes, 1);
+    return std::clamp<int64_t>(static_cast<int64_t>(rows), 1, kMostRowsPerRun);
+  }
+
+  std::vector<Shape> ShapesOf(int64_t rows) const {
+    std::vector<Shape> shapes;
+    for (const Tensor* input : inputs_) {
+      shapes.push_back(input->shape());
+      shapes.back()[0] = rows;
+    }
+    return shapes;
+  }
 
   absl::Status RunRows(int64_t first, int64_t rows) {
     OCTET_RETURN_IF_ERROR(Prepare(rows));
@@ -158,12 +179,7 @@ class CalibrationPass {
 
   absl::Status Prepare(int64_t rows) {
     if (plan_ != nullptr && plan_->inputs()[0].shape[0] == rows) return absl::OkStatus();
-    std::vector<Shape> shapes;
-    for (const Tensor* input : inputs_) {
-      shapes.push_back(input->shape());
-      shapes.back()[0] = rows;
-    }
-    OCTET_ASSIGN_OR_RETURN(plan_, model_.PlanFor(shapes));
+    OCTET_ASSIGN_OR_RETURN(plan_, model_.PlanFor(ShapesOf(rows)));
     buffers_.clear();
     if (!plan_->has_static_outputs()) {
       buffers_.resize(plan_->outputs().size());

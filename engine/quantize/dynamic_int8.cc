@@ -7,6 +7,7 @@
 #include "engine/passes/match.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
+#include "engine/quantize/short_names.h"
 #include "engine/quantize/weights.h"
 #include "engine/tensor/status.h"
 
@@ -38,7 +39,7 @@ Tensor Transposed(const Tensor& matrix) {
 class DynamicQuantizer {
  public:
   DynamicQuantizer(Graph graph, const QuantizeRecipe& recipe)
-      : graph_(std::move(graph)), recipe_(recipe), version_(OnnxOpset(graph_)) {}
+      : graph_(std::move(graph)), recipe_(recipe), version_(OnnxOpset(graph_)), names_(graph_) {}
 
   absl::StatusOr<QuantizeResult> Run() {
     for (const NodeId id : graph_.OrderSnapshot()) {
@@ -65,15 +66,13 @@ class DynamicQuantizer {
     ValueId zero_point;
   };
 
-  ValueId NewValue(const std::string& hint, DType dtype, std::optional<Shape> shape) {
-    return graph_.AddValue(
-        {.name = graph_.UniqueName(hint), .dtype = dtype, .shape = std::move(shape)});
+  ValueId NewValue(char kind, DType dtype, std::optional<Shape> shape) {
+    return graph_.AddValue({.name = names_.Next(kind), .dtype = dtype, .shape = std::move(shape)});
   }
 
   NodeId Insert(NodeId before, std::string_view op, std::vector<ValueId> inputs,
                 std::vector<ValueId> outputs) {
-    return graph_.InsertNodeBefore(before, {.name = graph_.value(outputs[0]).name,
-                                            .op = std::string(op),
+    return graph_.InsertNodeBefore(before, {.op = std::string(op),
                                             .version = version_,
                                             .inputs = std::move(inputs),
                                             .outputs = std::move(outputs)});
@@ -81,11 +80,9 @@ class DynamicQuantizer {
 
   Quantized QuantizeActivation(ValueId x, NodeId before) {
     if (const auto found = activations_.find(x); found != activations_.end()) return found->second;
-    const std::string name = graph_.value(x).name;
     const std::optional<Shape> shape = graph_.value(x).shape;
-    const Quantized result{NewValue(name + "_quantized", DType::kU8, shape),
-                           NewValue(name + "_scale", DType::kF32, Shape{}),
-                           NewValue(name + "_zero_point", DType::kU8, Shape{})};
+    const Quantized result{NewValue('q', DType::kU8, shape), NewValue('s', DType::kF32, Shape{}),
+                           NewValue('z', DType::kU8, Shape{})};
     Insert(before, "DynamicQuantizeLinear", {x},
            {result.integers, result.scale, result.zero_point});
     activations_.emplace(x, result);
@@ -111,20 +108,19 @@ class DynamicQuantizer {
 
     const Quantized x = QuantizeActivation(node.inputs[0], weighted.node);
     const ValueId y = node.outputs[0];
-    const std::string name = graph_.value(y).name;
     const std::optional<Shape> shape = graph_.value(y).shape;
-    const ValueId sums = NewValue(name + "_int32", DType::kI32, shape);
-    InsertProduct(weighted.node, node, x, weight_name, quantized.values, sums);
-    const ValueId reals = NewValue(name + "_unscaled", DType::kF32, shape);
+    const ValueId sums = NewValue('i', DType::kI32, shape);
+    InsertProduct(weighted.node, node, x, quantized.values, sums);
+    const ValueId reals = NewValue('r', DType::kF32, shape);
     const NodeId cast = Insert(weighted.node, "Cast", {sums}, {reals});
     graph_.mutable_node(cast).attributes.Set("to", kOnnxFloat);
 
     const bool scalar = quantized.params.per_tensor();
     const Shape channels = ChannelShape(conv, weights.shape()[axis], weights.shape().rank());
     const ValueId weight_scale = graph_.AddConstant(
-        weight_name + "_scale",
+        names_.Next('s'),
         Tensor::From<float>(scalar ? Shape{} : channels, quantized.params.scales));
-    const ValueId scale = NewValue(name + "_scale", DType::kF32, scalar ? Shape{} : channels);
+    const ValueId scale = NewValue('s', DType::kF32, scalar ? Shape{} : channels);
     Insert(weighted.node, "Mul", {x.scale, weight_scale}, {scale});
     Finish(weighted, reals, scale, channels, shape);
   }
@@ -147,47 +143,48 @@ class DynamicQuantizer {
     const Quantized quantized = QuantizeActivation(node.inputs[0], id);
     graph_.SetInput(
         id, 0,
-        Dequantize(id, x.name, {quantized.integers, quantized.scale, quantized.zero_point},
-                   x.shape));
+        Dequantize(id, {quantized.integers, quantized.scale, quantized.zero_point}, x.shape));
     for (const size_t slot : {1, 2}) {
-      const std::string name = graph_.value(node.inputs[slot]).name;
-      const Tensor weights = graph_.value(node.inputs[slot]).constant;
+      const Value& value = graph_.value(node.inputs[slot]);
+      const Tensor weights = value.constant;
       const QuantizedWeights integers = QuantizeWeights(weights, 1, recipe_.per_channel);
-      records_.push_back({name, "weights", Format("INT8 {}", integers.params.ToString())});
+      records_.push_back({value.name, "weights", Format("INT8 {}", integers.params.ToString())});
+      const std::string name = names_.InPlaceOf(graph_, node.inputs[slot]);
       const bool scalar = integers.params.per_tensor();
       const Shape shape = scalar ? Shape{} : Shape{weights.shape()[1]};
-      Tensor zeros(DType::kI8, shape);
-      std::ranges::fill(zeros.mutable_span<int8_t>(), int8_t{0});
       graph_.SetInput(
           id, slot,
-          Dequantize(id, name,
-                     {graph_.AddConstant(name + "_quantized", integers.values),
-                      graph_.AddConstant(name + "_scale",
-                                         Tensor::From<float>(shape, integers.params.scales)),
-                      graph_.AddConstant(name + "_zero_point", std::move(zeros))},
+          Dequantize(id,
+                     {graph_.AddConstant(name, integers.values),
+                      graph_.AddConstant(names_.Next('s'),
+                                         Tensor::From<float>(shape, integers.params.scales))},
                      weights.shape()));
     }
   }
 
-  ValueId Dequantize(NodeId before, const std::string& name, std::vector<ValueId> inputs,
-                     std::optional<Shape> shape) {
-    const ValueId reals = NewValue(name + "_dequantized", DType::kF32, std::move(shape));
+  ValueId Dequantize(NodeId before, std::vector<ValueId> inputs, std::optional<Shape> shape) {
+    const ValueId reals = NewValue('r', DType::kF32, std::move(shape));
     const NodeId node = Insert(before, "DequantizeLinear", std::move(inputs), {reals});
     graph_.mutable_node(node).attributes.Set("axis", int64_t{1});
     return reals;
   }
 
-  void InsertProduct(NodeId before, const Node& node, const Quantized& x,
-                     const std::string& weight_name, const Tensor& weights, ValueId sums) {
+  void InsertProduct(NodeId before, const Node& node, const Quantized& x, const Tensor& weights,
+                     ValueId sums) {
     const bool conv = node.op == "Conv";
-    const ValueId w =
-        graph_.AddConstant(weight_name + "_quantized", conv ? ToUnsigned(weights) : weights);
+    const ValueId w = graph_.AddConstant(names_.InPlaceOf(graph_, node.inputs[1]),
+                                         conv ? ToUnsigned(weights) : weights);
     std::vector<ValueId> inputs = {x.integers, w, x.zero_point};
-    if (conv)
-      inputs.push_back(
-          graph_.AddConstant(weight_name + "_zero_point", Tensor::Scalar<uint8_t>(kUnsignedZero)));
+    if (conv) {
+      if (unsigned_zero_ == kNone) {
+        unsigned_zero_ =
+            graph_.AddConstant(names_.Next('z'), Tensor::Scalar<uint8_t>(kUnsignedZero));
+      }
+      inputs.push_back(unsigned_zero_);
+    }
     const NodeId product =
         Insert(before, conv ? "ConvInteger" : "MatMulInteger", std::move(inputs), {sums});
+    graph_.mutable_node(product).name = node.name;
     if (conv) graph_.mutable_node(product).attributes = node.attributes;
   }
 
@@ -195,24 +192,29 @@ class DynamicQuantizer {
   void Finish(const WeightedNode& weighted, ValueId reals, ValueId scale, const Shape& channels,
               const std::optional<Shape>& shape) {
     const ValueId y = graph_.node(weighted.node).outputs[0];
-    const std::string name = graph_.value(y).name;
-    const ValueId scaled = NewValue(name + "_scaled", DType::kF32, shape);
+    const ValueId scaled = NewValue('r', DType::kF32, shape);
     Insert(weighted.node, "Mul", {reals, scale}, {scaled});
     ValueId result = scaled;
     if (weighted.bias != kNone) {
       const ValueId bias =
-          graph_.AddConstant(graph_.value(weighted.bias).name + "_broadcast",
+          graph_.AddConstant(names_.InPlaceOf(graph_, weighted.bias),
                              Tensor(graph_.value(weighted.bias).constant).Reshaped(channels));
-      result = NewValue(name + "_biased", DType::kF32, shape);
+      result = NewValue('r', DType::kF32, shape);
       Insert(weighted.node, "Add", {scaled, bias}, {result});
     }
     graph_.RemoveNode(weighted.node);
+    const std::string name = graph_.value(y).name;
     graph_.ReplaceUses(y, result);
+    // What it stands for in the fp32 model; a graph output has taken its name along.
+    if (graph_.value(y).name == name)
+      std::swap(graph_.mutable_value(y).name, graph_.mutable_value(result).name);
   }
 
   Graph graph_;
   const QuantizeRecipe& recipe_;
   int version_;
+  ShortNames names_;
+  ValueId unsigned_zero_ = kNone;  ///< Of the weights of all convolutions.
   std::map<ValueId, Quantized> activations_;
   std::vector<QuantizeRecord> records_;
 };

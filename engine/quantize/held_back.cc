@@ -101,10 +101,13 @@ absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vecto
 }
 
 CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count) {
-  if (set.empty()) return set;
-  std::vector<int64_t> first(static_cast<size_t>(std::min(count, set.begin()->second.shape()[0])));
-  std::iota(first.begin(), first.end(), 0);
-  return Picked(set, first);
+  CalibrationSet first;
+  for (const auto& [name, samples] : set) {
+    Shape shape = samples.shape();
+    shape[0] = std::min(shape[0], count);
+    first.emplace(name, Tensor(samples.dtype(), shape, samples.owner(), samples.data()));
+  }
+  return first;
 }
 
 }  // namespace octet

@@ -33,7 +33,7 @@ absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<i
 absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
                                      int64_t most, uint64_t seed);
 
-/// The first `count` samples, or all when there are fewer. Requires: inputs that agree about their number.
+/// The first `count` samples, or all when there are fewer, where they lie. Requires: inputs that agree about their number.
 CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count);
 
 }  // namespace octet

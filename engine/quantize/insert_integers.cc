@@ -1,5 +1,7 @@
 #include "engine/quantize/insert_integers.h"
 
+#include <algorithm>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -8,27 +10,20 @@
 
 #include "engine/quantize/compensated_rounding.h"
 #include "engine/quantize/opset.h"
+#include "engine/quantize/short_names.h"
 #include "engine/tensor/format.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-Tensor ZeroPoints(DType dtype, std::span<const int32_t> zero_points, bool scalar) {
-  const Shape shape = scalar ? Shape{} : Shape{static_cast<int64_t>(zero_points.size())};
+// Zero points that all are `zero_point`.
+Tensor ZeroPoints(DType dtype, const Shape& shape, int32_t zero_point) {
   Tensor tensor(dtype, shape);
-  for (size_t i = 0; i < zero_points.size(); ++i) {
-    switch (dtype) {
-      case DType::kU8:
-        tensor.mutable_span<uint8_t>()[i] = static_cast<uint8_t>(zero_points[i]);
-        break;
-      case DType::kI8:
-        tensor.mutable_span<int8_t>()[i] = static_cast<int8_t>(zero_points[i]);
-        break;
-      default:
-        tensor.mutable_span<int32_t>()[i] = zero_points[i];
-        break;
-    }
+  if (dtype == DType::kU8) {
+    std::ranges::fill(tensor.mutable_span<uint8_t>(), static_cast<uint8_t>(zero_point));
+  } else {
+    std::ranges::fill(tensor.mutable_span<int8_t>(), static_cast<int8_t>(zero_point));
   }
   return tensor;
 }
@@ -43,7 +38,8 @@ class StaticQuantizer {
         selection_(selection),
         ranges_(ranges),
         rounded_(rounded),
-        version_(OnnxOpset(graph_)) {}
+        version_(OnnxOpset(graph_)),
+        names_(graph_) {}
 
   absl::StatusOr<QuantizeResult> Run() {
     for (const ValueId id : selection_.quantized) ChooseParams(id);
@@ -63,43 +59,43 @@ class StaticQuantizer {
          Format("{} range [{}, {}] {}", by, range.min, range.max, params_[id].ToString())});
   }
 
-  Node LinearNode(std::string_view op, ValueId input, ValueId output, ValueId scale,
-                  ValueId zero) const {
-    return {.name = graph_.value(output).name,
-            .op = std::string(op),
+  Node LinearNode(std::string_view op, std::vector<ValueId> inputs, ValueId output) const {
+    return {.op = std::string(op),
             .version = version_,
-            .inputs = {input, scale, zero},
+            .inputs = std::move(inputs),
             .outputs = {output}};
   }
 
-  NodeId AddLinear(std::string_view op, NodeId before, ValueId input, ValueId output, ValueId scale,
-                   ValueId zero, int axis) {
-    Node node = LinearNode(op, input, output, scale, zero);
-    if (axis != QuantParams::kPerTensor) node.attributes.Set("axis", int64_t{axis});
-    return graph_.InsertNodeBefore(before, std::move(node));
+  ValueId NewValue(char kind, DType dtype, const std::optional<Shape>& shape) {
+    return graph_.AddValue({.name = names_.Next(kind), .dtype = dtype, .shape = shape});
   }
 
-  ValueId NewValue(const std::string& hint, DType dtype, const std::optional<Shape>& shape) {
-    return graph_.AddValue({.name = graph_.UniqueName(hint), .dtype = dtype, .shape = shape});
+  // Activations have few different ones: most are 0, behind a Relu.
+  ValueId ZeroPoint(int32_t zero_point) {
+    const auto [at, added] = zero_points_.try_emplace(zero_point, kNone);
+    if (added) {
+      at->second =
+          graph_.AddConstant(names_.Next('z'), ZeroPoints(recipe_.activation, Shape{}, zero_point));
+    }
+    return at->second;
   }
 
   // Readers of `id` read its dequantized integers from here on; a graph output, and who needs not round, keeps the reals.
   void InsertPair(ValueId id) {
     const QuantParams& params = params_.at(id);
-    const std::string name = graph_.value(id).name;
     const std::optional<Shape> shape = graph_.value(id).shape;
-    const ValueId scale = graph_.AddConstant(name + "_scale", Tensor::Scalar(params.scales[0]));
-    const ValueId zero = graph_.AddConstant(
-        name + "_zero_point", ZeroPoints(recipe_.activation, params.zero_points, true));
-    const ValueId integers = NewValue(name + "_quantized", recipe_.activation, shape);
-    const ValueId reals = NewValue(name + "_dequantized", DType::kF32, shape);
+    const ValueId scale = graph_.AddConstant(names_.Next('s'), Tensor::Scalar(params.scales[0]));
+    const ValueId zero = ZeroPoint(params.zero_points[0]);
+    const ValueId integers = NewValue('q', recipe_.activation, shape);
+    const ValueId reals = NewValue('r', DType::kF32, shape);
     const std::vector<NodeId> readers(graph_.consumers(id).begin(), graph_.consumers(id).end());
     const NodeId producer = graph_.producer(id);
-    const NodeId quantize =
-        producer == kNone ? AddLinear("QuantizeLinear", graph_.order().front(), id, integers, scale,
-                                      zero, QuantParams::kPerTensor)
-                          : InsertAfter(producer, "QuantizeLinear", id, integers, scale, zero);
-    InsertAfter(quantize, "DequantizeLinear", integers, reals, scale, zero);
+    Node quantize_node = LinearNode("QuantizeLinear", {id, scale, zero}, integers);
+    const NodeId quantize = producer == kNone
+                                ? graph_.InsertNodeBefore(graph_.order().front(), quantize_node)
+                                : graph_.InsertNodeAfter(producer, quantize_node);
+    graph_.InsertNodeAfter(quantize,
+                           LinearNode("DequantizeLinear", {integers, scale, zero}, reals));
     for (const NodeId reader : readers) {
       if (selection_.ReadsReals(graph_, id, reader)) continue;
       for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
@@ -109,25 +105,23 @@ class StaticQuantizer {
     scales_[reals] = params.scales[0];
   }
 
-  NodeId InsertAfter(NodeId position, std::string_view op, ValueId input, ValueId output,
-                     ValueId scale, ValueId zero) {
-    return graph_.InsertNodeAfter(position, LinearNode(op, input, output, scale, zero));
-  }
-
-  ValueId Dequantized(NodeId before, const std::string& hint, Tensor integers,
-                      const QuantParams& params) {
-    const Shape shape = integers.shape();
-    const DType dtype = integers.dtype();
-    const bool scalar = params.per_tensor();
-    const ValueId scale = graph_.AddConstant(
-        hint + "_scale",
-        Tensor::From<float>(scalar ? Shape{} : Shape{static_cast<int64_t>(params.scales.size())},
-                            params.scales));
-    const ValueId zero =
-        graph_.AddConstant(hint + "_zero_point", ZeroPoints(dtype, params.zero_points, scalar));
-    const ValueId constant = graph_.AddConstant(hint + "_quantized", std::move(integers));
-    const ValueId reals = NewValue(hint + "_dequantized", DType::kF32, shape);
-    AddLinear("DequantizeLinear", before, constant, reals, scale, zero, params.axis);
+  // Zero points are 0, and left out: a runtime fills them in. But ONNX Runtime (1.21) then has one for all scales of a matrix, where
+  // its product wants as many.
+  ValueId Dequantized(NodeId before, const std::string& name, const QuantizedWeights& weights) {
+    const QuantParams& params = weights.params;
+    const Shape shape = weights.values.shape();
+    const Shape scales_shape =
+        params.per_tensor() ? Shape{} : Shape{static_cast<int64_t>(params.scales.size())};
+    std::vector<ValueId> inputs = {
+        graph_.AddConstant(name, weights.values),
+        graph_.AddConstant(names_.Next('s'), Tensor::From<float>(scales_shape, params.scales))};
+    if (!params.per_tensor() && !graph_.node(before).is("Conv"))
+      inputs.push_back(
+          graph_.AddConstant(names_.Next('z'), ZeroPoints(DType::kI8, scales_shape, 0)));
+    const ValueId reals = NewValue('r', DType::kF32, shape);
+    Node node = LinearNode("DequantizeLinear", std::move(inputs), reals);
+    if (!params.per_tensor()) node.attributes.Set("axis", int64_t{params.axis});
+    graph_.InsertNodeBefore(before, std::move(node));
     return reals;
   }
 
@@ -157,24 +151,21 @@ class StaticQuantizer {
       smallest = SmallestScales(graph_.value(weighted.bias).constant, input_scale);
     const QuantizedWeights quantized = Round(weighted, weights, smallest);
     records_.push_back({weight_name, "weights", Format("INT8 {}", quantized.params.ToString())});
-    const ValueId reals =
-        Dequantized(weighted.node, weight_name, quantized.values, quantized.params);
-    graph_.SetInput(weighted.node, 1, reals);
+    const std::string name = names_.InPlaceOf(graph_, node.inputs[1]);
+    graph_.SetInput(weighted.node, 1, Dequantized(weighted.node, name, quantized));
     if (weighted.bias == kNone) return;
     Tensor bias = graph_.value(weighted.bias).constant;
     if (recipe_.correct_bias) {
       bias = CorrectBias(bias, weights, quantized, {weighted.weight_axis, conv},
                          statistics_.moments.at(weighted.node).means());
     }
-    QuantParams bias_params = quantized.params;
-    if (!bias_params.per_tensor()) bias_params.axis = 0;
-    for (float& scale : bias_params.scales) scale *= input_scale;
-    const std::string bias_name = graph_.value(weighted.bias).name;
-    // ONNX allows a Gemm's bias as [1, N]; integers along one axis need [N].
+    std::vector<float> sum_scales = quantized.params.scales;
+    for (float& scale : sum_scales) scale *= input_scale;
+    // ONNX allows a Gemm's bias as [1, N]; runtimes that compute in integers want [N].
     const Tensor flat = bias.Reshaped(Shape{bias.elements()});
-    const ValueId bias_reals =
-        Dequantized(weighted.node, bias_name, QuantizeBias(flat, bias_params.scales), bias_params);
-    graph_.SetInput(weighted.node, 2, bias_reals);
+    graph_.SetInput(
+        weighted.node, 2,
+        graph_.AddConstant(names_.InPlaceOf(graph_, weighted.bias), RoundBias(flat, sum_scales)));
   }
 
   Graph graph_;
@@ -184,6 +175,8 @@ class StaticQuantizer {
   const RangeTable& ranges_;
   RoundedWeights& rounded_;
   int version_;
+  ShortNames names_;
+  std::map<int32_t, ValueId> zero_points_;  ///< Of activations.
   std::map<ValueId, QuantParams> params_;
   std::map<ValueId, float> scales_;  ///< Of the dequantized values that nodes read.
   std::vector<QuantizeRecord> records_;

@@ -13,6 +13,7 @@ namespace {
 // In all, shared by the samples; estimates of K^2 moments get no better for what more of them cost.
 constexpr int64_t kPatches = 8192;
 constexpr int64_t kRowsAtOnce = 8;
+constexpr int64_t kSamplesDrawn = 8;
 
 // products[i][j] += sum over the rows r of rows[r][i] * rows[r][j], for j >= i.
 OCTET_CPU_CLONES void AddProducts(const float* rows, int64_t length, float* products) {
@@ -104,6 +105,24 @@ int64_t PatchMoments::PerSample(int64_t positions) const {
   return std::min(positions, std::max<int64_t>(1, kPatches / samples_));
 }
 
+// A generator serves kSamplesDrawn samples, however many of them are seen at once.
+std::vector<int64_t> PatchMoments::Drawn(int64_t samples, int64_t each, int64_t positions) const {
+  std::vector<int64_t> drawn;
+  if (each <= 0) return drawn;
+  std::mt19937 random;
+  std::uniform_int_distribution<int64_t> any(0, positions - 1);
+  for (int64_t i = 0; i < samples; ++i) {
+    const int64_t done = count_ / each + i;
+    const int64_t skipped = done % kSamplesDrawn;
+    if (i == 0 || skipped == 0) random.seed(static_cast<uint32_t>((done - skipped) * each));
+    for (int64_t k = i == 0 ? -skipped * each : 0; k < each; ++k) {
+      const int64_t position = any(random);
+      if (k >= 0) drawn.push_back(position);
+    }
+  }
+  return drawn;
+}
+
 absl::Status PatchMoments::ReadConv(ConstTensorView batch) {
   const Shape& shape = batch.shape();
   const std::vector<int64_t> extents = SpatialExtents(shape, false);
@@ -112,10 +131,7 @@ absl::Status PatchMoments::ReadConv(ConstTensorView batch) {
   OCTET_ASSIGN_OR_RETURN(const auto axes, ResolveWindow(node_, window, extents));
   const int64_t positions = axes[0].out * axes[1].out * axes[2].out;
   const int64_t drawn = PerSample(positions);
-  std::vector<int64_t> chosen;
-  std::mt19937 random(static_cast<uint32_t>(count_));
-  std::uniform_int_distribution<int64_t> any(0, positions - 1);
-  for (int64_t i = 0; i < shape[0] * drawn; ++i) chosen.push_back(any(random));
+  const std::vector<int64_t> chosen = Drawn(shape[0], drawn, positions);
   const int64_t per_group = shape.elements() / shape[0] / groups_;
   std::vector<float> patches(chosen.size() * static_cast<size_t>(length_));
   for (int64_t group = 0; group < groups_; ++group) {
@@ -133,15 +149,15 @@ void PatchMoments::ReadRows(ConstTensorView batch) {
   const int64_t rows = batch.shape().elements() / length_;
   const int64_t in_sample = rows / batch.shape()[0];
   const int64_t drawn = PerSample(in_sample);
+  const std::vector<int64_t> chosen = Drawn(batch.shape()[0], drawn, in_sample);
   std::vector<float> patches;
-  std::mt19937 random(static_cast<uint32_t>(count_));
-  std::uniform_int_distribution<int64_t> any(0, in_sample - 1);
-  for (int64_t i = 0; i < batch.shape()[0] * drawn; ++i) {
-    const float* row = batch.as<float>() + (i / drawn * in_sample + any(random)) * length_;
+  for (int64_t i = 0; i < std::ssize(chosen); ++i) {
+    const int64_t at = i / drawn * in_sample + chosen[static_cast<size_t>(i)];
+    const float* row = batch.as<float>() + at * length_;
     patches.insert(patches.end(), row, row + length_);
   }
   AddPatches(patches, 0);
-  count_ += batch.shape()[0] * drawn;
+  count_ += std::ssize(chosen);
 }
 
 void PatchMoments::CopyPatch(const float* image, std::span<const int64_t> extents,

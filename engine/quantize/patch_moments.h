@@ -51,6 +51,8 @@ class PatchMoments : public Collector {
   PatchMoments(const Node& node, int64_t groups, int64_t length, int64_t samples);
 
   int64_t PerSample(int64_t positions) const;
+  /// `each` positions for each of the next samples.
+  std::vector<int64_t> Drawn(int64_t samples, int64_t each, int64_t positions) const;
   absl::Status ReadConv(ConstTensorView batch);
   void ReadRows(ConstTensorView batch);
   void CopyPatch(const float* image, std::span<const int64_t> extents,

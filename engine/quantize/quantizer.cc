@@ -7,6 +7,7 @@
 #include "engine/ops/op.h"
 #include "engine/passes/pass.h"
 #include "engine/quantize/dynamic_int8.h"
+#include "engine/quantize/leave_out_defaults.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/static_int8.h"
@@ -160,6 +161,7 @@ absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const Quan
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
   auto result = Quantize(graph, recipe, calibration, run);
   if (!result.ok()) return Annotate(result.status(), fp32);
+  LeaveOutDefaults(result->graph);
   OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
   return QuantizeSummary{std::move(result->records), std::move(result->mixed)};
 }

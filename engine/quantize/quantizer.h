@@ -37,7 +37,8 @@ struct QuantizeSummary {
 /// Makes the variant `recipe.to` of an fp32 model. `calibration` is read for int8 only. The result carries the
 /// metadata "octet.precision" and "octet.recipe". Forms written:
 ///   fp16, bf16    weights stored in 16 bits behind a Cast to FLOAT;
-///   int8          QuantizeLinear/DequantizeLinear pairs, weights I8 (symmetric, per output channel), bias I32;
+///   int8          QuantizeLinear/DequantizeLinear pairs, weights I8 (symmetric, per output channel), bias FP32 on the grid of the
+///                 integer sums (RoundBias);
 ///   int8-dynamic  DynamicQuantizeLinear -> ConvInteger (weights U8, zero point 128) or MatMulInteger (weights I8)
 ///                 -> Cast -> Mul by both scales -> Add bias.
 /// Errors: INVALID_ARGUMENT when the model is quantized already, holds nothing to quantize, or the calibration set does not fit

@@ -60,6 +60,7 @@ absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecip
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, split.ranges, run));
   learned.part.histograms = learned.statistics.histograms;
   if (recipe.equalize) learned.part.channel_histograms = learned.statistics.channel_histograms;
+  split.ranges.clear();
   std::ranges::copy(learned.judge->outputs.Observations(), std::back_inserter(observations));
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, learned.judge->samples, run));
   return learned;

@@ -78,14 +78,15 @@ std::vector<float> SmallestScales(const Tensor& bias, float input_scale) {
   return smallest;
 }
 
-Tensor QuantizeBias(const Tensor& bias, std::span<const float> scales) {
-  Tensor result(DType::kI32, bias.shape());
+Tensor RoundBias(const Tensor& bias, std::span<const float> scales) {
+  constexpr double kLimit = 2147483520;  // The largest float below 2^31.
+  Tensor result(DType::kF32, bias.shape());
   const std::span<const float> real = bias.span<float>();
-  const std::span<int32_t> quantized = result.mutable_span<int32_t>();
+  const std::span<float> rounded = result.mutable_span<float>();
   for (size_t i = 0; i < real.size(); ++i) {
-    const double q =
-        std::nearbyint(static_cast<double>(real[i]) / scales[scales.size() == 1 ? 0 : i]);
-    quantized[i] = static_cast<int32_t>(std::clamp(q, -2147483647.0, 2147483647.0));
+    const float scale = scales[scales.size() == 1 ? 0 : i];
+    const double q = std::nearbyint(static_cast<double>(real[i]) / scale);
+    rounded[i] = static_cast<float>(std::clamp(q, -kLimit, kLimit)) * scale;
   }
   return result;
 }

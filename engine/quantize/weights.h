@@ -54,7 +54,9 @@ Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWei
 /// The smallest weight scales for which round(bias[c] / (input_scale * scale[c])) fits 31 bits.
 std::vector<float> SmallestScales(const Tensor& bias, float input_scale);
 
-/// round_half_even(bias[c] / scales[c]), as I32. Requires: F32 bias; scales of one entry or one per element.
-Tensor QuantizeBias(const Tensor& bias, std::span<const float> scales);
+/// scales[c] * round_half_even(bias[c] / scales[c]), within 32 bits, as F32: with the scales of the integer sums, input scale * weight
+/// scale, it is what ONNX Runtime (from 1.21 on) takes for an I32 bias, and needs no scales of its own in the file.
+/// Requires: F32 bias; scales of one entry or one per element.
+Tensor RoundBias(const Tensor& bias, std::span<const float> scales);
 
 }  // namespace octet

@@ -188,10 +188,7 @@ class NetworkBuilder {
   // The DequantizeLinear of a weighted node's weights, or kNone for another node.
   NodeId WeightsOf(const Node& node) const {
     if (!node.is("Conv") && !node.is("Gemm") && !node.is("MatMul")) return kNone;
-    return DequantizedConstant(node.input(1));
-  }
-  NodeId DequantizedConstant(ValueId id) const {
-    const NodeId producer = id == kNone ? kNone : graph_.producer(id);
+    const NodeId producer = graph_.producer(node.inputs[1]);
     if (producer == kNone || !graph_.node(producer).is("DequantizeLinear")) return kNone;
     return IsConstant(graph_, graph_.node(producer).inputs[0]) ? producer : kNone;
   }
@@ -200,16 +197,13 @@ class NetworkBuilder {
     const Node& node = graph_.node(id);
     Activation* x = Find(node.inputs[0]);
     const auto scale = scale_of_.find(node.inputs[0]);
-    const NodeId bias = DequantizedConstant(node.input(2));
-    if (x == nullptr || scale == scale_of_.end() || (node.input(2) != kNone && bias == kNone)) {
-      return Unimplemented("{}: training needs a quantized input, and a bias of INT32 or none",
-                           Describe(node));
-    }
+    if (x == nullptr || scale == scale_of_.end())
+      return Unimplemented("{}: training needs a quantized input", Describe(node));
     OCTET_ASSIGN_OR_RETURN(LatentWeights weights, LatentWeights::Read(graph_, dequantize));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
         Network::Weighted{std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
-    if (bias != kNone) {
+    if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias,
                              LatentBias::Read(graph_, bias, weighted.weights, *weighted.x));
     }

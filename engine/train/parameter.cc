@@ -129,53 +129,47 @@ void LatentWeights::WriteTo(Graph& graph) const {
   graph.mutable_value(integers_).constant = std::move(integers);
 }
 
-absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, NodeId dequantize,
+absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id,
                                             const LatentWeights& weights,
                                             const ActivationScale& x) {
-  const Node& node = graph.node(dequantize);
-  OCTET_ASSIGN_OR_RETURN(const Tensor* integers, ConstantInput(graph, node, 0));
-  OCTET_ASSIGN_OR_RETURN(const QuantParams params, ReadConstantParams(graph, node));
-  if (integers->dtype() != DType::kI32 || integers->shape().rank() != 1 ||
-      params.scales.size() != weights.params().scales.size()) {
-    return Unimplemented("{}: a bias is expected to be INT32 with as many scales as the weights",
-                         Describe(node));
+  const Value& value = graph.value(id);
+  const std::vector<float>& scales = weights.params().scales;
+  const bool flat =
+      value.is_constant() && value.dtype == DType::kF32 && value.constant.shape().rank() == 1;
+  if (!flat || (scales.size() > 1 && std::ssize(scales) != value.constant.elements())) {
+    return Unimplemented("bias '{}': training knows constants of FP32 [C], one per output channel",
+                         value.name);
   }
   LatentBias bias;
-  bias.integers_ = node.inputs[0];
-  bias.scales_ = node.inputs[1];
-  bias.reals_ = Tensor(DType::kF32, integers->shape());
-  bias.gradient_ = Tensor(DType::kF32, integers->shape());
-  DequantizeTensor(integers->view(), params, bias.reals_.mutable_view());
+  bias.constant_ = id;
+  bias.reals_ = Tensor(DType::kF32, value.constant.shape());
+  bias.gradient_ = Tensor(DType::kF32, value.constant.shape());
   Parameter& parameter = bias.parameter_;
-  parameter.name = graph.value(bias.integers_).name;
+  parameter.name = value.name;
   // What one step of one weight adds where its input is at a quarter of its range.
   constexpr float kTypicalInput = 64;
   for (size_t c = 0; c < static_cast<size_t>(bias.size()); ++c) {
-    const float unit = params.scales[c % params.scales.size()] * kTypicalInput;
+    const float unit = scales[c % scales.size()] * x.scale() * kTypicalInput;
     parameter.units.push_back(unit);
-    parameter.values.push_back(bias.reals()[c] / unit);
+    parameter.values.push_back(value.constant.span<float>()[c] / unit);
   }
   parameter.gradients.resize(parameter.values.size());
   bias.Refresh(weights, x);
   return bias;
 }
 
-LatentBias::Rounded LatentBias::Round(size_t c, const LatentWeights& weights,
-                                      const ActivationScale& x) const {
+float LatentBias::Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const {
   const std::vector<float>& scales = weights.params().scales;
   const float scale = scales[c % scales.size()] * x.scale();
   constexpr double kLimit = 2147483520;  // the largest float below 2^31
   const double integer =
       std::nearbyint(static_cast<double>(parameter_.values[c]) * parameter_.units[c] / scale);
-  return {static_cast<int32_t>(std::clamp(integer, -kLimit, kLimit)), scale};
+  return static_cast<float>(std::clamp(integer, -kLimit, kLimit)) * scale;
 }
 
 void LatentBias::Refresh(const LatentWeights& weights, const ActivationScale& x) {
   const auto reals = reals_.mutable_span<float>();
-  for (size_t c = 0; c < reals.size(); ++c) {
-    const Rounded rounded = Round(c, weights, x);
-    reals[c] = static_cast<float>(rounded.integer) * rounded.scale;
-  }
+  for (size_t c = 0; c < reals.size(); ++c) reals[c] = Rounded(c, weights, x);
 }
 
 void LatentBias::PullGradient() {
@@ -186,15 +180,10 @@ void LatentBias::PullGradient() {
 
 void LatentBias::WriteTo(Graph& graph, const LatentWeights& weights,
                          const ActivationScale& x) const {
-  Tensor integers(DType::kI32, reals_.shape());
-  Tensor scales(DType::kF32, graph.value(scales_).constant.shape());
-  for (size_t c = 0; c < parameter_.values.size(); ++c) {
-    const Rounded rounded = Round(c, weights, x);
-    integers.mutable_span<int32_t>()[c] = rounded.integer;
-    scales.mutable_span<float>()[c % static_cast<size_t>(scales.elements())] = rounded.scale;
-  }
-  graph.mutable_value(integers_).constant = std::move(integers);
-  graph.mutable_value(scales_).constant = std::move(scales);
+  Tensor constant(DType::kF32, reals_.shape());
+  const auto reals = constant.mutable_span<float>();
+  for (size_t c = 0; c < reals.size(); ++c) reals[c] = Rounded(c, weights, x);
+  graph.mutable_value(constant_).constant = std::move(constant);
 }
 
 }  // namespace octet::train

@@ -74,11 +74,11 @@ class LatentWeights {
   Tensor gradient_;
 };
 
-/// The bias behind one DequantizeLinear: b[c] = t[c] round(values[c] units[c] / t[c]) with t[c] = x scale * w scale[c].
+/// A bias on the grid of its layer's sums: b[c] = t[c] round(values[c] units[c] / t[c]) with t[c] = x scale * w scale[c].
 class LatentBias {
  public:
-  /// Reads the constants of a DequantizeLinear of I32. UNIMPLEMENTED naming the node for others.
-  static absl::StatusOr<LatentBias> Read(const Graph& graph, NodeId dequantize,
+  /// Reads a constant of F32 [C]. UNIMPLEMENTED naming it for others.
+  static absl::StatusOr<LatentBias> Read(const Graph& graph, ValueId id,
                                          const LatentWeights& weights, const ActivationScale& x);
 
   int64_t size() const { return reals_.elements(); }
@@ -92,16 +92,11 @@ class LatentBias {
   Parameter& parameter() { return parameter_; }
 
  private:
-  /// round(b[c] / t[c]) within 32 bits, and t[c].
-  struct Rounded {
-    int32_t integer;
-    float scale;
-  };
-  Rounded Round(size_t c, const LatentWeights& weights, const ActivationScale& x) const;
+  /// t[c] round(b[c] / t[c]), the integer within 32 bits.
+  float Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const;
 
   Parameter parameter_;
-  ValueId integers_ = kNone;
-  ValueId scales_ = kNone;
+  ValueId constant_ = kNone;
   Tensor reals_;
   Tensor gradient_;
 };

@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "engine/ops/op.h"
+#include "engine/quantize/leave_out_defaults.h"
 #include "engine/tensor/status.h"
 #include "engine/train/exam.h"
 #include "engine/train/loss.h"
@@ -272,6 +273,7 @@ absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const Quantiz
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
   auto result = TrainInt8(graph, recipe, set, options, run, watch);
   if (!result.ok()) return Annotate(result.status(), fp32);
+  LeaveOutDefaults(result->graph);
   OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
   return result;
 }

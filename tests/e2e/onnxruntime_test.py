@@ -8,12 +8,13 @@ that lies at a tie goes one step up in one and down in the other, and the steps 
 is held to a few per cent of the span of the scores, and the arg-max to nearly every sample.
 """
 
+import collections
 import json
 import pathlib
 import tempfile
 import unittest
 
-import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
+import onnx.reference  # Debian's two copies of ONNX's schemas agree only in this order.
 import numpy as np
 import onnxruntime
 from onnx import numpy_helper
@@ -26,6 +27,8 @@ from real_models import MODELS, SHARED, Model
 SAMPLES = 64
 MIN_AGREEMENT = {"fp16": 100, "bf16": 100, "int8": 96, "int8-dynamic": 96}  # per cent of arg-maxes
 MAX_DISTANCE = {"fp16": 1e-3, "bf16": 1e-3, "int8": 0.08, "int8-dynamic": 0.08}  # of the scores' span
+# An int8 file's bytes over the fp32 file's, where this has more bytes than the first number.
+MOST_OF_FP32 = ((4e6, 0.2605), (1e6, 0.28))
 # The transformer's front end amplifies a tie to another answer: its integers are only loaded and run.
 AMPLIFIES = "kwt1"
 
@@ -66,6 +69,11 @@ class OnnxRuntimeTest(unittest.TestCase):
         if model.name == AMPLIFIES and precision.startswith("int8"):
             self.assertTrue(np.isfinite(scores).all())
             return
+        if precision == "int8":
+            self.assertEqual(integer_kernels(file), quantized_kernels(file))
+            fp32_bytes = model.fp32.stat().st_size
+            most = next((share for above, share in MOST_OF_FP32 if fp32_bytes > above), 1)
+            self.assertLessEqual(pathlib.Path(file).stat().st_size, most * fp32_bytes)
         agreement, distance = octet_against(file, precision, samples, scores)
         self.assertGreaterEqual(agreement, MIN_AGREEMENT[precision])
         self.assertLessEqual(distance, MAX_DISTANCE[precision] * float(scores.max() - scores.min()))
@@ -86,6 +94,31 @@ def onnxruntime_scores(file, samples):
     (given,) = session.get_inputs()
     rows = [session.run(None, {given.name: samples[i : i + 1]})[0] for i in range(len(samples))]
     return np.concatenate(rows)
+
+
+def quantized_kernels(file):
+    """How many layers the pairs of an int8 file make integer ones: convolutions whose result is quantized, and products with a bias."""
+    nodes = onnx.load(file).graph.node
+    readers = {name: node for node in nodes for name in node.input}
+
+    def is_quantized(name):
+        while (reader := readers.get(name)) is not None and reader.op_type in ("Relu", "Clip"):
+            name = reader.output[0]
+        return reader is not None and reader.op_type == "QuantizeLinear"
+
+    quantized = collections.Counter(node.op_type for node in nodes if node.op_type == "Gemm" or is_quantized(node.output[0]))
+    return {"QLinearConv": quantized["Conv"], "QGemm": quantized["Gemm"]}
+
+
+def integer_kernels(file):
+    """How many of these layers ONNX Runtime runs in integers."""
+    with tempfile.TemporaryDirectory() as name:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = f"{name}/optimized.onnx"
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        kernels = collections.Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    return {name: kernels[name] for name in ("QLinearConv", "QGemm")}
 
 
 def octet_against(file, precision, samples, scores):

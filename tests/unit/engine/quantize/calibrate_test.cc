@@ -80,6 +80,29 @@ TEST(Calibrate, SeesEveryElementOfEverySample) {
   EXPECT_NEAR(network.means_of_y.means()[0], first_channel / 44, 1e-4);
 }
 
+// What a run takes is bounded, not its rows: wide activations come in fewer at once.
+TEST(Calibrate, SeesFewRowsAtOnceWhereTheyAreWide) {
+  struct Rows : Collector {
+    absl::Status Observe(ConstTensorView batch) override {
+      seen.push_back(batch.shape()[0]);
+      return absl::OkStatus();
+    }
+    std::vector<int64_t> seen;
+  };
+  for (const int64_t width : {int64_t{4}, int64_t{4} << 20}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {kUnknownDim, 1});
+    const ValueId y = b.Op("Tile", {x, b.IntList({1, width})});
+    b.Output(y);
+    Rows rows;
+    const Tensor samples = Tensor::From<float>(Shape{3, 1}, {1, 2, 3});
+    const absl::Status status =
+        Calibrate(b.Build(), std::vector<Observation>{{y, &rows}}, {{"x", samples}}, {});
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(rows.seen, width == 4 ? std::vector<int64_t>{3} : std::vector<int64_t>({1, 1, 1}));
+  }
+}
+
 TEST(Calibrate, FollowsAFixedBatch) {
   Network network(4);
   std::vector<std::pair<int64_t, int64_t>> steps;

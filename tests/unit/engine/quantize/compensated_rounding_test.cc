@@ -116,6 +116,28 @@ TEST(PatchMoments, SeeTheSameWindowsAsTheConvolution) {
     EXPECT_EQ(moments.sums(0)[i], static_cast<float>(moments.count()) * image[i]);
 }
 
+TEST(PatchMoments, DrawTheSameHoweverManySamplesAreSeenAtOnce) {
+  const Layer conv({kUnknownDim, 2, 5, 5}, {2, 2, 3, 3}, {});
+  const Layer rows({kUnknownDim, 7, 6}, {6, 2}, {}, "MatMul");
+  for (const Layer* layer : {&conv, &rows}) {
+    Shape shape = *layer->graph.value(layer->graph.inputs[0]).shape;
+    shape[0] = 11;
+    Tensor samples(DType::kF32, shape);  // Small integers, whose sums are exact in any order.
+    int next = 0;
+    for (float& x : samples.mutable_span<float>()) x = static_cast<float>(next++ * 7 % 11);
+    const PatchMoments at_once = layer->Moments(samples);
+    auto one_by_one = PatchMoments::For(layer->graph, layer->weighted, 11);
+    shape[0] = 1;
+    const float* const first = samples.span<float>().data();
+    for (int64_t i = 0; i < 11; ++i) {
+      const ConstTensorView sample{first + i * shape.elements(), {DType::kF32, shape}};
+      ASSERT_TRUE(one_by_one->Observe(sample).ok());
+    }
+    EXPECT_EQ(one_by_one->count(), at_once.count());
+    EXPECT_TRUE(std::ranges::equal(one_by_one->products(0), at_once.products(0)));
+  }
+}
+
 TEST(PatchMoments, LeaveOutWhatHasTooMany) {
   const Layer longest({kUnknownDim, 2304}, {2304, 1}, {}, "MatMul");
   EXPECT_TRUE(PatchMoments::For(longest.graph, longest.weighted, 1).has_value());

@@ -90,11 +90,15 @@ TEST(CorrectBias, FollowsTheAxisOfAMatrix) {
               ElementsAre(FloatEq(-50), 0));
 }
 
-TEST(QuantizeBias, UsesTheScaleOfTheSums) {
-  const Tensor bias = Tensor::From<float>(Shape{3}, {0.5F, -0.25F, 2.0F});
-  EXPECT_THAT(Elements<int32_t>(QuantizeBias(bias, std::vector{0.1F, 0.1F, 0.01F})),
-              ElementsAre(5, -2, 200));
-  EXPECT_THAT(Elements<int32_t>(QuantizeBias(bias, std::vector{0.25F})), ElementsAre(2, -1, 8));
+TEST(RoundBias, LiesOnTheGridOfTheSums) {
+  const Tensor bias = Tensor::From<float>(Shape{3}, {0.53F, -0.26F, 2.0F});
+  EXPECT_THAT(Elements<float>(RoundBias(bias, std::vector{0.1F, 0.1F, 0.01F})),
+              ElementsAre(FloatEq(0.5F), FloatEq(-0.3F), FloatEq(2.0F)));
+  EXPECT_THAT(Elements<float>(RoundBias(bias, std::vector{0.25F})),
+              ElementsAre(0.5F, -0.25F, 2.0F));
+  EXPECT_THAT(Elements<float>(RoundBias(bias, std::vector{1e-12F})),
+              ElementsAre(2147483520e-12F, -2147483520e-12F, 2147483520e-12F))
+      << "what a reader rounds fits 32 bits";
 }
 
 // A channel of tiny weights with a large bias (a folded batch norm makes them) would overflow 32 bits.
@@ -105,8 +109,7 @@ TEST(SmallestScales, KeepTheBiasInside32Bits) {
   const std::vector<float> smallest = SmallestScales(bias, kInputScale);
   const QuantizedWeights result = QuantizeWeights(weights, 0, true, smallest);
   const float sum_scale = kInputScale * result.params.scales[0];
-  const int32_t q = QuantizeBias(bias, std::vector{sum_scale}).span<int32_t>()[0];
-  EXPECT_NEAR(static_cast<double>(q) * sum_scale, 1000.0, 0.01);
+  EXPECT_NEAR(RoundBias(bias, std::vector{sum_scale}).span<float>()[0], 1000.0, 0.01);
 }
 
 }  // namespace weights_test

@@ -85,9 +85,9 @@ TEST(Network, ScalesThatDataMovementTiesStayEqual) {
   const Graph file = Quantized(SmallNetwork(), PlainRecipe(), SmallSamples(32));
   auto network = Network::Build(file, kBatch, true);
   ASSERT_TRUE(network.ok()) << network.status();
+  float next = 0;
   for (train::Parameter* parameter : (*network)->parameters()) {
-    if (parameter->values.size() == 1)
-      parameter->values[0] = 0.2F * static_cast<float>(parameter->name.size());
+    if (parameter->values.size() == 1) parameter->values[0] = next += 0.2F;
   }
   Graph written = file;
   (*network)->WriteTo(written);

@@ -31,7 +31,7 @@ void ExpectGradientOf(LayerUnderTest& under_test, train::Layer& layer, train::Pa
   }
 }
 
-// y = op(x, DequantizeLinear(w), DequantizeLinear(bias)).
+// y = op(x, DequantizeLinear(w), bias).
 void CheckWeighted(std::string_view op, Shape x_shape, Shape w_shape, int64_t axis, bool has_bias,
                    GraphBuilder::Attrs attributes = {}) {
   SCOPED_TRACE(w_shape.ToString());
@@ -45,19 +45,16 @@ void CheckWeighted(std::string_view op, Shape x_shape, Shape w_shape, int64_t ax
   ASSERT_TRUE(weights.ok()) << weights.status();
   ActivationScale x_scale("x", 0.5F, 0, DType::kU8, true);
   if (has_bias) {
-    std::vector<float> scales = weights->params().scales;
-    for (float& scale : scales) scale *= x_scale.scale();
-    const int64_t channels = w_shape[static_cast<int>(axis)];
-    inputs.push_back(b.Op(
-        "DequantizeLinear",
-        {b.RandomInts(DType::kI32, {channels}, -1000, 1000), b.Constant<float>({channels}, scales)},
-        {{"axis", int64_t{0}}}));
+    std::vector<float> on_grid = weights->params().scales;
+    for (size_t c = 0; c < on_grid.size(); ++c)
+      on_grid[c] *= x_scale.scale() * (static_cast<float>(c * 379 % 2001) - 1000);
+    inputs.push_back(b.Constant<float>({w_shape[static_cast<int>(axis)]}, on_grid));
   }
   b.Output(b.Op(op, inputs, std::move(attributes)));
   const Graph graph = b.Build();
   std::optional<LatentBias> bias;
   if (has_bias) {
-    auto read = LatentBias::Read(graph, graph.producer(inputs[2]), *weights, x_scale);
+    auto read = LatentBias::Read(graph, inputs[2], *weights, x_scale);
     ASSERT_TRUE(read.ok()) << read.status();
     bias = *std::move(read);
   }
@@ -82,6 +79,31 @@ void CheckWeighted(std::string_view op, Shape x_shape, Shape w_shape, int64_t ax
     steps.push_back(16 * weights->params().scales[steps.size()] * x_scale.scale() / unit);
   ExpectGradientOf(
       under_test, **layer, bias->parameter(), [&] { bias->Refresh(*weights, x_scale); }, steps);
+}
+
+TEST(LatentBias, LiesOnTheGridOfTheSumsInNetworkAndFile) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 5});
+  const ValueId w = b.QuantizedWeights({5, 3}, 1);
+  const ValueId start = b.Random({3});
+  b.Output(b.Op("Gemm", {x, w, start}));
+  const Graph graph = b.Build();
+  const ActivationScale x_scale("x", 0.5F, 0, DType::kU8, true);
+  const auto weights = LatentWeights::Read(graph, graph.producer(w));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  auto bias = LatentBias::Read(graph, start, *weights, x_scale);
+  ASSERT_TRUE(bias.ok()) << bias.status();
+  Graph written = graph;
+  bias->WriteTo(written, *weights, x_scale);
+  for (size_t c = 0; c < 3; ++c) {
+    const double step = static_cast<double>(weights->params().scales[c]) * x_scale.scale();
+    const double in_file = written.value(start).constant.span<float>()[c];
+    EXPECT_EQ(in_file, bias->reals()[c]);
+    EXPECT_NEAR(in_file / step, std::nearbyint(in_file / step), 1e-3);
+    EXPECT_NEAR(in_file, graph.value(start).constant.span<float>()[c], 0.501 * step);
+  }
+  EXPECT_EQ(LatentBias::Read(graph, x, *weights, x_scale).status().code(),
+            absl::StatusCode::kUnimplemented);
 }
 
 TEST(ConvLayer, Plain) {

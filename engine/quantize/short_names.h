@@ -1,0 +1,41 @@
+// Names of what quantization adds to a graph.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "engine/graph/graph.h"
+
+namespace octet {
+
+/// A letter and a number, which no value of the graph has. Nobody looks for these values; with names made of the weights' own, a file
+/// would spend several bytes of names on each of its channels.
+class ShortNames {
+ public:
+  explicit ShortNames(const Graph& graph) {
+    for (ValueId id = 0; id < graph.value_count(); ++id) taken_.insert(graph.value(id).name);
+  }
+
+  std::string Next(char kind) {
+    std::string name;
+    do {
+      name = kind + std::to_string(next_[kind]++);
+    } while (!taken_.insert(name).second);
+    return name;
+  }
+
+  /// The name of a constant, which gives it up to what takes its place in its only reader; a new one where others read it.
+  std::string InPlaceOf(Graph& graph, ValueId constant) {
+    std::string name = Next('w');
+    if (graph.SoleConsumer(constant) != kNone) std::swap(graph.mutable_value(constant).name, name);
+    return name;
+  }
+
+ private:
+  std::set<std::string> taken_;
+  std::map<char, int> next_;
+};
+
+}  // namespace octet
