@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/ops/op.h"
+#include "engine/quantize/weights.h"
 #include "engine/tensor/status.h"
 
 namespace octet::train {
@@ -82,8 +83,11 @@ class TiedScales {
 
 class NetworkBuilder {
  public:
-  NetworkBuilder(Graph graph, bool learn_ranges)
-      : graph_(std::move(graph)), learn_ranges_(learn_ranges), tied_(graph_) {}
+  NetworkBuilder(Graph graph, bool learn_ranges, int weight_bits)
+      : graph_(std::move(graph)),
+        learn_ranges_(learn_ranges),
+        weight_bits_(weight_bits),
+        tied_(graph_) {}
 
   absl::StatusOr<std::unique_ptr<Network>> Run() {
     if (graph_.outputs.size() != 1)
@@ -96,6 +100,11 @@ class NetworkBuilder {
                              DTypeName(graph_.value(input).dtype));
       OCTET_ASSIGN_OR_RETURN(Activation * activation, NewActivation(input, false));
       network_->inputs_.push_back(activation);
+    }
+    for (const NodeId id : graph_.order()) {
+      if (WeightsOf(graph_.node(id)) == kNone) continue;
+      if (first_weighted_ == kNone) first_weighted_ = id;
+      last_weighted_ = id;
     }
     for (const NodeId id : graph_.order()) OCTET_RETURN_IF_ERROR(AddNode(id));
     network_->output_ = Find(graph_.outputs[0]);
@@ -205,7 +214,9 @@ class NetworkBuilder {
       return Unimplemented("{}: training needs a quantized input, and a bias of INT32 or none",
                            Describe(node));
     }
-    OCTET_ASSIGN_OR_RETURN(LatentWeights weights, LatentWeights::Read(graph_, dequantize));
+    const bool outer = id == first_weighted_ || id == last_weighted_;
+    const int limit = weight_bits_ == 4 && !outer ? kNibbleLimit : kByteLimit;
+    OCTET_ASSIGN_OR_RETURN(LatentWeights weights, LatentWeights::Read(graph_, dequantize, limit));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
         Network::Weighted{std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
@@ -222,6 +233,9 @@ class NetworkBuilder {
 
   Graph graph_;
   bool learn_ranges_;
+  int weight_bits_;
+  NodeId first_weighted_ = kNone;
+  NodeId last_weighted_ = kNone;
   TiedScales tied_;
   std::unique_ptr<Network> network_{new Network()};
   std::map<NodeId, Network::Scale*> scales_;  ///< By the root of those tied together.
@@ -229,7 +243,7 @@ class NetworkBuilder {
 };
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges) {
+                                                        bool learn_ranges, int weight_bits) {
   Graph graph = qdq;
   CutSoftmax(graph);
   for (const ValueId input : graph.inputs) {
@@ -237,7 +251,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_
     if (shape && shape->rank() > 0) (*shape)[0] = batch;
   }
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
-  return NetworkBuilder(std::move(graph), learn_ranges).Run();
+  return NetworkBuilder(std::move(graph), learn_ranges, weight_bits).Run();
 }
 
 absl::Status Network::Forward() {
