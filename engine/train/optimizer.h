@@ -16,10 +16,18 @@ namespace octet::train {
 /// Source: Kingma and Ba, Adam (2015); Loshchilov and Hutter, SGDR (2017).
 class Optimizer {
  public:
+  /// What it remembers from step to step, beside the parameters.
+  struct State {
+    int64_t done = 0;                        ///< Steps.
+    std::vector<std::vector<float>> first;   ///< m, per parameter.
+    std::vector<std::vector<float>> second;  ///< v; Adam's alone.
+  };
+
   Optimizer(TrainMethod method, double rate, int64_t steps, std::vector<Parameter*> parameters);
 
   void Step();
   double rate() const;
+  State& state() { return state_; }
 
  private:
   void StepAdam(Parameter& parameter, size_t slot);
@@ -28,10 +36,8 @@ class Optimizer {
   TrainMethod method_;
   double base_rate_;
   int64_t steps_;
-  int64_t done_ = 0;
   std::vector<Parameter*> parameters_;
-  std::vector<std::vector<float>> first_;   ///< m, per parameter.
-  std::vector<std::vector<float>> second_;  ///< v; Adam's alone.
+  State state_;
 };
 
 }  // namespace octet::train
