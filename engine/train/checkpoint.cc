@@ -182,6 +182,7 @@ absl::Status Restore(const NpzArrays& arrays, const Origin& origin, int epochs,
   Optimizer::State moments{.done = steps};
   OCTET_ASSIGN_OR_RETURN(moments.first, ReadValues(arrays, "parameters/first", optimizer.first));
   OCTET_ASSIGN_OR_RETURN(moments.second, ReadValues(arrays, "parameters/second", optimizer.second));
+  OCTET_ASSIGN_OR_RETURN(moments.average, ReadValues(arrays, "parameters/average", sizes));
   for (const std::vector<float>& squares : moments.second) {
     if (std::ranges::any_of(squares, [](float v) { return v < 0; }))
       return InvalidArgument("array 'parameters/second': mean squares below 0");
@@ -232,6 +233,7 @@ absl::Status WriteCheckpoint(const Origin& origin, const Progress& progress,
   arrays.Add("parameters/best", progress.best);
   arrays.Add("parameters/first", optimizer.first);
   arrays.Add("parameters/second", optimizer.second);
+  arrays.Add("parameters/average", optimizer.average);
   return arrays.Write(path);
 }
 

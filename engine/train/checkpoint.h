@@ -42,8 +42,8 @@ struct Progress {
 ///   progress                         epochs done, best epoch, mini-batches of the next one, steps of the optimizer
 ///   curve                            per epoch: train loss (NaN: none), held-back loss, agreement, seconds
 ///   loss_sum                         over the mini-batches of the next epoch
-///   parameters/names, sizes, values, best, first, second
-///                                    the parameters one behind the other, with the optimizer's moments of each
+///   parameters/names, sizes, values, best, first, second, average
+///                                    the parameters one behind the other, with the optimizer's moments and averages of each
 /// Errors: as WriteNpz. Requires: an epoch is done.
 absl::Status WriteCheckpoint(const Origin& origin, const Progress& progress,
                              std::span<Parameter* const> parameters,

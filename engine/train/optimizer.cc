@@ -1,5 +1,6 @@
 #include "engine/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -8,6 +9,7 @@ namespace {
 
 constexpr float kMomentum = 0.9F;
 constexpr float kSquares = 0.999F;
+constexpr double kAverage = 0.99;
 constexpr float kEpsilon = 1e-12F;
 
 }  // namespace
@@ -16,6 +18,7 @@ Optimizer::Optimizer(TrainMethod method, double rate, int64_t steps,
                      std::vector<Parameter*> parameters)
     : method_(method), base_rate_(rate), steps_(steps), parameters_(std::move(parameters)) {
   for (const Parameter* parameter : parameters_) {
+    state_.average.push_back(parameter->values);
     state_.first.emplace_back(parameter->values.size());
     state_.second.emplace_back(method == TrainMethod::kAdam ? parameter->values.size() : 0);
   }
@@ -34,6 +37,18 @@ void Optimizer::Step() {
       StepSgd(*parameters_[slot], slot);
   }
   ++state_.done;
+  const auto t = static_cast<double>(state_.done);
+  const auto share = static_cast<float>(1 - std::min(kAverage, t / (t + 10)));
+  for (size_t slot = 0; slot < parameters_.size(); ++slot) {
+    const std::vector<float>& values = parameters_[slot]->values;
+    std::vector<float>& average = state_.average[slot];
+    for (size_t i = 0; i < values.size(); ++i) average[i] += share * (values[i] - average[i]);
+  }
+}
+
+void Optimizer::SwapAverages() {
+  for (size_t slot = 0; slot < parameters_.size(); ++slot)
+    parameters_[slot]->values.swap(state_.average[slot]);
 }
 
 void Optimizer::StepAdam(Parameter& parameter, size_t slot) {

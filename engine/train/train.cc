@@ -141,6 +141,7 @@ class Trainer {
     if (row.epoch > 0) {
       OCTET_RETURN_IF_ERROR(RunBatches(row.epoch));
       row.train_loss = progress_.loss_sum / static_cast<double>(BatchesPerEpoch());
+      optimizer_->SwapAverages();
       network_->WriteTo(graph);
     }
     OCTET_RETURN_IF_ERROR(exam_->Measure(graph, run_, row));
@@ -154,6 +155,7 @@ class Trainer {
       for (const train::Parameter* parameter : parameters_)
         progress_.best.push_back(parameter->values);
     }
+    if (row.epoch > 0) optimizer_->SwapAverages();
     progress_.epochs.push_back(row);
     progress_.batch = 0;
     progress_.loss_sum = 0;

@@ -90,8 +90,8 @@ struct TrainResult {
 ///   activations  y = s (clamp(round(x / s) + z) - z), s learned (LSQ), z and the model inputs' s kept
 ///   weights      w = s[c] clamp(round(u)), u learned, s kept
 ///   biases       b learned, rounded to the product of both scales
-/// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. The result is the epoch
-/// with the least held-back loss, of the same form as the quantizer's. The same seed, data and thread count give the same file.
+/// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. An epoch's file has the moving averages
+/// of what was learned; the result is the epoch with the least held-back loss, of the same form as the quantizer's. The same seed, data and thread count give the same file.
 /// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
 /// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);

@@ -88,7 +88,7 @@ TEST(QuantizeWeights, ACoarseGridIsAsWideAsTheErrorsAskFor) {
     return sum;
   };
   EXPECT_NEAR(error(0, result.params.scales[0]), 0, 1e-9);
-  EXPECT_LT(result.params.scales[1], 0.9F / 7);
+  EXPECT_LT(result.params.scales[1], 0.95F / 7);
   EXPECT_LT(error(1, result.params.scales[1]), 0.8 * error(1, 1.0 / 7));
   EXPECT_THAT(std::vector<int8_t>(q.begin() + kInputs, q.begin() + kInputs + 2),
               ElementsAre(7, -1));

@@ -27,6 +27,7 @@ constexpr int64_t kSamples = 64;  // 51 are trained on: three batches of 16.
 class CheckpointTest : public ::testing::Test {
  protected:
   CheckpointTest() {
+    recipe_.method = RangeMethod::kMinMax;  // Quick.
     options_.epochs = 3;
     watch_.checkpoint = folder_.path("state.npz");
   }
