@@ -449,7 +449,7 @@ size_t InputChannels(const Graph& graph, NodeId id) {
 
 absl::StatusOr<CalibrationState> AddArchive(const Graph& graph, const ArchiveReader& archive,
                                             Statistics& statistics) {
-  OCTET_ASSIGN_OR_RETURN(const CalibrationState state, ReadState(archive, graph));
+  OCTET_ASSIGN_OR_RETURN(CalibrationState state, ReadState(archive, graph));
   const auto extent = [&](ValueId id) {  // ChannelLinks has those alone whose channels are known.
     return static_cast<size_t>((*graph.value(id).shape)[1]);
   };
@@ -585,7 +585,7 @@ absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationS
     state.seen = done;
     return !run.progress || run.progress(done, total);
   };
-  const absl::Status ran = Calibrate(graph, statistics.Observations(graph), set, rest);
+  absl::Status ran = Calibrate(graph, statistics.Observations(graph), set, rest);
   if (!ran.ok() && !absl::IsCancelled(ran)) return ran;
   if (ran.ok()) state.seen = state.total;  // A fixed batch leaves a rest out.
   if (state.seen > 0) OCTET_RETURN_IF_ERROR(WriteCalibrationFile(graph, statistics, state, path));

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "engine/ops/op.h"
-#include "engine/quantize/weights.h"
 #include "engine/tensor/status.h"
 
 namespace octet::train {
@@ -100,11 +99,6 @@ class NetworkBuilder {
                              DTypeName(graph_.value(input).dtype));
       OCTET_ASSIGN_OR_RETURN(Activation * activation, NewActivation(input, false));
       network_->inputs_.push_back(activation);
-    }
-    for (const NodeId id : graph_.order()) {
-      if (WeightsOf(graph_.node(id)) == kNone) continue;
-      if (first_weighted_ == kNone) first_weighted_ = id;
-      last_weighted_ = id;
     }
     for (const NodeId id : graph_.order()) OCTET_RETURN_IF_ERROR(AddNode(id));
     network_->output_ = Find(graph_.outputs[0]);
@@ -214,9 +208,8 @@ class NetworkBuilder {
       return Unimplemented("{}: training needs a quantized input, and a bias of INT32 or none",
                            Describe(node));
     }
-    const bool outer = id == first_weighted_ || id == last_weighted_;
-    const int limit = weight_bits_ == 4 && !outer ? kNibbleLimit : kByteLimit;
-    OCTET_ASSIGN_OR_RETURN(LatentWeights weights, LatentWeights::Read(graph_, dequantize, limit));
+    OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
+                           LatentWeights::Read(graph_, dequantize, weight_bits_));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
         Network::Weighted{std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
@@ -234,8 +227,6 @@ class NetworkBuilder {
   Graph graph_;
   bool learn_ranges_;
   int weight_bits_;
-  NodeId first_weighted_ = kNone;
-  NodeId last_weighted_ = kNone;
   TiedScales tied_;
   std::unique_ptr<Network> network_{new Network()};
   std::map<NodeId, Network::Scale*> scales_;  ///< By the root of those tied together.

@@ -73,7 +73,7 @@ void ActivationScale::AddGradient(double by_scale) {
 }
 
 absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId dequantize,
-                                                  int limit) {
+                                                  int weight_bits) {
   const Node& node = graph.node(dequantize);
   OCTET_ASSIGN_OR_RETURN(const Tensor* integers, ConstantInput(graph, node, 0));
   if (integers->dtype() != DType::kI8)
@@ -82,13 +82,15 @@ absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId deq
   LatentWeights weights;
   OCTET_ASSIGN_OR_RETURN(weights.params_, ReadConstantParams(graph, node));
   weights.integers_ = node.inputs[0];
-  weights.range_ = {-limit, limit};
   const Shape& shape = integers->shape();
   if (!weights.params_.per_tensor())
     weights.inner_ = shape.elements(weights.params_.axis + 1, shape.rank());
   weights.reals_ = Tensor(DType::kF32, shape);
   weights.gradient_ = Tensor(DType::kF32, shape);
   const auto q = integers->span<int8_t>();
+  const auto fits = [](int8_t x) { return x >= -kNibbleLimit && x <= kNibbleLimit; };
+  if (weight_bits == 4 && std::ranges::all_of(q, fits))
+    weights.range_ = {-kNibbleLimit, kNibbleLimit};
   Parameter& parameter = weights.parameter_;
   parameter.name = graph.value(weights.integers_).name;
   parameter.values.assign(q.begin(), q.end());

@@ -47,9 +47,10 @@ class ActivationScale {
 /// integers of the file.
 class LatentWeights {
  public:
-  /// Reads the constants of a DequantizeLinear of I8 with zero points 0. UNIMPLEMENTED naming the node for others.
+  /// Reads the constants of a DequantizeLinear of I8 with zero points 0. `weight_bits`: as QuantizeRecipe has it; with 4, limit is 7
+  /// where all integers are within, for some layers keep 8 bits. UNIMPLEMENTED naming the node for others.
   static absl::StatusOr<LatentWeights> Read(const Graph& graph, NodeId dequantize,
-                                            int limit = kByteLimit);
+                                            int weight_bits = 8);
 
   const Shape& shape() const { return reals_.shape(); }
   const QuantParams& params() const { return params_; }

@@ -145,6 +145,10 @@ class Trainer {
       network_->WriteTo(graph);
     }
     OCTET_RETURN_IF_ERROR(exam_->Measure(graph, run_, row));
+    if (!std::isfinite(row.held_back_loss)) {
+      return InvalidArgument("training diverged: the held-back loss of epoch {} is {}", row.epoch,
+                             row.held_back_loss);
+    }
     row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     row.best = row.epoch == 0 ||
                row.held_back_loss <

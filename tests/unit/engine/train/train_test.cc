@@ -185,6 +185,8 @@ TEST(Train, RefusesOptionsOutOfRange) {
   options.blend = 2;
   ExpectInvalid(Refusal(set, options), "blended");
   QuantizeRecipe recipe;
+  recipe.weight_bits = 5;
+  ExpectInvalid(Refusal(set, Short(), recipe), "8 or 4 bits, not 5");
   recipe.to = Precision::kFp16;
   ExpectInvalid(Refusal(set, Short(), recipe), "fp16");
 }
