@@ -22,6 +22,7 @@ struct QatOptions {
   bool labels = false;
   std::string map;
   std::string out;
+  std::string checkpoint;
   std::string loss = std::string(TrainLossName(TrainOptions{}.loss));
   std::string optimizer = std::string(TrainMethodName(TrainOptions{}.method));
   QuantizeRecipe recipe;
@@ -57,23 +58,24 @@ nlohmann::ordered_json RowAsJson(const TrainEpoch& row) {
 void PrintRow(const TrainEpoch& row) {
   if (row.epoch == 0) std::cout << "epoch   train loss   held-back loss   agreement   seconds\n";
   const std::string train_loss = row.train_loss ? Format("{:.4g}", *row.train_loss) : "";
-  std::cout << Format("{:>5} {:>12} {:>16.4g} {:>9.2f} % {:>9.2f}{}\n", row.epoch, train_loss,
+  std::cout << Format("{:>5} {:>12} {:>16.4g} {:>9.2f} % {:>9.2f}{}{}\n", row.epoch, train_loss,
                       row.held_back_loss, 100 * row.agreement, row.seconds,
                       row.epoch == 0 ? "  calibrated"
                       : row.best     ? "  best"
-                                     : "")
+                                     : "",
+                      row.restored ? "  (checkpoint)" : "")
             << std::flush;
 }
 
 // Before hours of training, not after them.
-absl::Status MakeFolderOf(const std::string& file) {
+absl::Status MakeFolderOf(std::string_view option, const std::string& file) {
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error)
     return InvalidArgument("cannot create folder {}: {}", folder.string(), error.message());
   if (std::filesystem::is_directory(file, error))
-    return InvalidArgument("--out: {} is a folder, expected a file", file);
+    return InvalidArgument("{}: {} is a folder, expected a file", option, file);
   return absl::OkStatus();
 }
 
@@ -82,7 +84,10 @@ absl::Status Train(const QatOptions& options) {
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
-  OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
+  OCTET_RETURN_IF_ERROR(MakeFolderOf("--out", options.out));
+  OCTET_RETURN_IF_ERROR(MakeFolderOf("--checkpoint", options.checkpoint));
+  if (options.checkpoint == options.out)
+    return InvalidArgument("--out and --checkpoint are both {}", options.out);
   StopOnInterrupt();
   std::optional<ProgressBar> bar;
   CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
@@ -92,6 +97,7 @@ absl::Status Train(const QatOptions& options) {
     return !Interrupted();
   };
   TrainWatch watch;
+  watch.checkpoint = options.checkpoint;
   watch.keep_going = [] { return !Interrupted(); };
   watch.on_epoch = [&](const TrainEpoch& row) {
     bar.reset();
@@ -162,6 +168,9 @@ void AddQat(CLI::App& app, Outcome& outcome) {
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "File to write")->required();
+  verb->add_option("--checkpoint", options->checkpoint,
+                   "File that keeps where training stands, after every epoch and when it is "
+                   "interrupted; the same command goes on from it, to the same result");
   AddTrainOptions(*verb, *options);
   AddRoundingOptions(*verb, options->recipe);
   verb->add_option("--disable-pass", options->disabled_passes,

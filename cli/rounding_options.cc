@@ -5,6 +5,13 @@ namespace octet::cli {
 void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe) {
   verb.add_flag("--per-tensor{false}", recipe.per_channel,
                 "One weight scale per layer instead of one per output channel");
+  verb.add_option(
+          "--weight-bits", recipe.weight_bits,
+          "8, or 4: an experiment, in which the weights between the first and the last layer, "
+          "which keep 8 bits, lie on a grid of 4 bits; the file holds them in bytes and runs "
+          "as INT8, no smaller and no faster (int8)")
+      ->check(CLI::IsMember({4, 8}))
+      ->capture_default_str();
   verb.add_flag("--equalize,!--no-equalize", recipe.equalize,
                 "Even out the channels of activations before rounding them (int8)")
       ->capture_default_str();

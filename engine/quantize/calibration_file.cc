@@ -122,6 +122,8 @@ void MarkGraph(const Graph& graph, Mark& mark) {
   }
 }
 
+}  // namespace
+
 uint64_t MarkOf(const Graph& graph) {
   Mark mark;
   MarkGraph(graph, mark);
@@ -136,6 +138,8 @@ uint64_t MarkOf(const CalibrationSet& set) {
   }
   return mark.value();
 }
+
+namespace {
 
 std::string_view ResultOf(const Graph& graph, NodeId node) {
   return graph.value(graph.node(node).outputs[0]).name;

@@ -14,6 +14,11 @@
 
 namespace octet {
 
+/// 64 bits that stand for a graph: interface, operators, names and constants.
+uint64_t MarkOf(const Graph& graph);
+/// 64 bits that stand for all the elements of a set.
+uint64_t MarkOf(const CalibrationSet& set);
+
 /// What a calibration file says beside the statistics.
 struct CalibrationState {
   int64_t seen = 0;   ///< Samples that the statistics are of.

@@ -98,6 +98,7 @@ void CompensateRounding(const Tensor& weights, const WeightLayout& layout,
   // Where element k of row o lies: rows are contiguous for convolutions and transposed matrices.
   const int64_t row_stride = layout.axis == 0 ? length : 1;
   const int64_t stride = layout.axis == 0 ? 1 : outputs;
+  const auto limit = static_cast<double>(quantized.limit);
   const float* const real = weights.span<float>().data();
   int8_t* const rounded = quantized.values.mutable_span<int8_t>().data();
   for (int64_t group = 0; group < moments.groups(); ++group) {
@@ -113,7 +114,7 @@ void CompensateRounding(const Tensor& weights, const WeightLayout& layout,
           const double* const u = feedback.column(k);
           double wanted = real[at];
           for (int64_t i = 0; i < k; ++i) wanted += errors[static_cast<size_t>(i)] * u[i];
-          const double q = std::clamp(std::nearbyint(wanted / scale), -127.0, 127.0);
+          const double q = std::clamp(std::nearbyint(wanted / scale), -limit, limit);
           rounded[at] = static_cast<int8_t>(q);
           errors[static_cast<size_t>(k)] = real[at] - q * scale;
         }

@@ -8,7 +8,7 @@ namespace octet {
 
 /// Rounds weights anew on the grid they have, so that the layer's results, not its weights, stay near. Per row w of weights and
 /// patches x with H = E[x x^T] (of x - E[x] when `centered`: a corrected bias takes the mean's error), the error is
-///   (w - q)^T H (w - q),   q = s * integers in [-127, 127]
+///   (w - q)^T H (w - q),   q = s * integers in [-limit, limit]
 /// With H = (U + I) D (U + I)^T, U strictly upper, elements are rounded in order, those with the largest H_kk first:
 ///   q_k = s * round((w_k + sum over i < k of (w_i - q_i) U_ik) / s)
 /// which is optimal among all such feedbacks. H's off-diagonals are shrunk by n / (n + K) for n patches of K elements, so that few

@@ -125,10 +125,16 @@ class StaticQuantizer {
     return reals;
   }
 
+  int LimitOf(const WeightedNode& weighted) const {
+    const auto& all = statistics_.selection.weighted;
+    const bool outer = weighted.node == all.front().node || weighted.node == all.back().node;
+    return recipe_.weight_bits == 4 && !outer ? kNibbleLimit : kByteLimit;
+  }
+
   QuantizedWeights Round(const WeightedNode& weighted, const Tensor& weights,
                          std::span<const float> smallest) {
-    QuantizedWeights quantized =
-        QuantizeWeights(weights, weighted.weight_axis, recipe_.per_channel, smallest);
+    QuantizedWeights quantized = QuantizeWeights(weights, weighted.weight_axis, recipe_.per_channel,
+                                                 smallest, LimitOf(weighted));
     const auto patches = statistics_.patches.find(weighted.node);
     if (!recipe_.compensate || patches == statistics_.patches.end()) return quantized;
     QuantizedWeights& rounded = rounded_[weighted.node];

@@ -92,9 +92,9 @@ absl::Status RunOnly(Graph& graph, std::span<const std::string_view> passes,
 std::string RecipeText(const QuantizeRecipe& recipe) {
   switch (recipe.to) {
     case Precision::kInt8:
-      return Format("static {} activations={} weights={}", RangeMethodName(recipe.method),
-                    DTypeName(recipe.activation),
-                    recipe.per_channel ? "per-channel" : "per-tensor");
+      return Format("static {} activations={} weights={}{}", RangeMethodName(recipe.method),
+                    DTypeName(recipe.activation), recipe.per_channel ? "per-channel" : "per-tensor",
+                    recipe.weight_bits == 4 ? " weight-bits=4" : "");
     case Precision::kInt8Dynamic:
       return Format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
     default:
@@ -140,8 +140,15 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
                                         const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(CheckPassNames(run.disabled_passes));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
+  if (recipe.weight_bits != 8 && recipe.weight_bits != 4)
+    return InvalidArgument("weights have 8 or 4 bits, not {}", recipe.weight_bits);
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run));
   result.graph.metadata["octet.precision"] = std::string(PrecisionName(recipe.to));
+  if (recipe.to == Precision::kInt8 && recipe.weight_bits == 4) {
+    result.graph.metadata["octet.weights"] =
+        "experiment: but in the first and the last layer, which keep 8 bits, weights lie on a grid "
+        "of 4 bits, [-7, 7]; they are held in bytes and run as INT8";
+  }
   std::string& text = result.graph.metadata["octet.recipe"] = RecipeText(recipe);
   if (result.mixed) {
     const auto in_float = std::ranges::count(result.mixed->layers, false, &LayerDecision::int8);

@@ -2,38 +2,71 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "engine/tensor/quantize.h"
 
 namespace octet {
 
+namespace {
+
+// Narrows the scales to what leaves the least squared error: what the ends lose, the many small weights may gain.
+void NarrowScales(std::span<const float> real, int64_t inner, int limit,
+                  std::vector<float>& scales) {
+  constexpr int kShares = 50;
+  const std::vector<float> widest = scales;
+  std::vector<double> least(scales.size(), std::numeric_limits<double>::infinity());
+  const auto range = static_cast<float>(limit);
+  for (int share = kShares; share > kShares / 3; --share) {
+    std::vector<double> errors(scales.size());
+    const auto scale_of = [&](size_t c) {
+      return widest[c] * static_cast<float>(share) / static_cast<float>(kShares);
+    };
+    for (size_t i = 0; i < real.size(); ++i) {
+      const size_t c = i / static_cast<size_t>(inner) % scales.size();
+      const float scale = scale_of(c);
+      const double error =
+          real[i] - scale * std::clamp(std::nearbyint(real[i] / scale), -range, range);
+      errors[c] += error * error;
+    }
+    for (size_t c = 0; c < scales.size(); ++c) {
+      if (errors[c] >= least[c]) continue;
+      least[c] = errors[c];
+      scales[c] = scale_of(c);
+    }
+  }
+}
+
+}  // namespace
+
 QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_channel,
-                                 std::span<const float> smallest) {
+                                 std::span<const float> smallest, int limit) {
   const Shape& shape = weights.shape();
-  const int64_t channels = shape[axis];
-  const int64_t inner = shape.elements(axis + 1, shape.rank());
+  const int64_t channels = per_channel ? shape[axis] : 1;
+  const int64_t inner =
+      per_channel ? shape.elements(axis + 1, shape.rank()) : std::max<int64_t>(shape.elements(), 1);
   const std::span<const float> real = weights.span<float>();
-  std::vector<float> reach(static_cast<size_t>(channels), 0.0f);
+  std::vector<float> scales(static_cast<size_t>(channels), 0.0F);
   for (size_t i = 0; i < real.size(); ++i) {
-    float& channel = reach[static_cast<size_t>(static_cast<int64_t>(i) / inner % channels)];
-    channel = std::max(channel, std::abs(real[i]));
+    float& reach = scales[static_cast<size_t>(static_cast<int64_t>(i) / inner % channels)];
+    reach = std::max(reach, std::abs(real[i]));
   }
-  std::vector<float> scales(reach.size());
-  for (size_t c = 0; c < scales.size(); ++c) {
-    scales[c] = (reach[c] > 0 ? reach[c] : 1.0f) / 127;
-    if (!smallest.empty()) scales[c] = std::max(scales[c], smallest[c % smallest.size()]);
+  for (float& scale : scales) scale = (scale > 0 ? scale : 1.0F) / static_cast<float>(limit);
+  if (limit < kByteLimit) NarrowScales(real, inner, limit, scales);
+  for (size_t c = 0; c < std::max(scales.size(), smallest.size()) && !smallest.empty(); ++c) {
+    float& scale = scales[c % scales.size()];
+    scale = std::max(scale, smallest[c % smallest.size()]);
   }
-  QuantizedWeights result{Tensor(DType::kI8, shape), {}};
-  if (per_channel) {
-    result.params = {std::move(scales), std::vector<int32_t>(static_cast<size_t>(channels), 0),
-                     axis};
-  } else {
-    result.params = QuantParams::PerTensor(*std::ranges::max_element(scales), 0);
-  }
+  QuantizedWeights result{Tensor(DType::kI8, shape), {}, limit};
+  result.params = per_channel
+                      ? QuantParams{std::move(scales),
+                                    std::vector<int32_t>(static_cast<size_t>(channels), 0), axis}
+                      : QuantParams::PerTensor(scales[0], 0);
   QuantizeTensor(weights.view(), result.params, result.values.mutable_view());
   // -128 is left out: symmetric weights, and products that stay away from the 16-bit edge.
-  for (int8_t& q : result.values.mutable_span<int8_t>()) q = std::max<int8_t>(q, -127);
+  for (int8_t& q : result.values.mutable_span<int8_t>())
+    q = static_cast<int8_t>(std::clamp<int>(q, -limit, limit));
   return result;
 }
 

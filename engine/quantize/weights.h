@@ -8,16 +8,22 @@
 
 namespace octet {
 
+/// The largest integer of 8-bit weights, and of 4-bit ones; the smallest is its negative.
+inline constexpr int kByteLimit = 127;
+inline constexpr int kNibbleLimit = 7;
+
 struct QuantizedWeights {
-  Tensor values;       ///< I8 in [-127, 127], the shape of the source.
+  Tensor values;       ///< I8 in [-limit, limit], the shape of the source.
   QuantParams params;  ///< Zero points 0; axis is the output channel's, or per tensor.
+  int limit = kByteLimit;
 };
 
-/// scale[c] = max|w[c]| / 127; an all-zero channel takes scale 1/127. `smallest[c]`, when given, is a lower bound
+/// scale[c] = max|w[c]| / limit; an all-zero channel takes scale 1/limit. On a grid coarser than 8 bits scale[c] is the share of this
+/// that leaves the least squared error. `smallest[c]`, when given, is a lower bound
 /// for scale[c] (one per channel): it keeps bias / (input scale * weight scale) inside 32 bits.
 /// Requires: F32 weights, rank >= 1, 0 <= axis < rank; all elements finite.
 QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_channel,
-                                 std::span<const float> smallest = {});
+                                 std::span<const float> smallest = {}, int limit = kByteLimit);
 
 /// How an operator reads its weights: output channels on `axis`; convolutions have [OC, IC / groups, spatial...], matrices
 /// have their inputs on the other axis.

@@ -200,8 +200,13 @@ absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t max_bytes) {
 absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t max_bytes) {
   std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
   if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
-  return ReadArray([&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); },
-                   max_bytes);
+  auto array = ReadArray([&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); },
+                         max_bytes);
+  // The checksum is looked at where the member ends, by who reads on.
+  char behind = 0;
+  if (array.ok() && zip_fread(file.get(), &behind, 1) < 0)
+    return absl::InvalidArgumentError(zip_file_strerror(file.get()));
+  return array;
 }
 
 // As errno says.

@@ -82,8 +82,11 @@ class TiedScales {
 
 class NetworkBuilder {
  public:
-  NetworkBuilder(Graph graph, bool learn_ranges)
-      : graph_(std::move(graph)), learn_ranges_(learn_ranges), tied_(graph_) {}
+  NetworkBuilder(Graph graph, bool learn_ranges, int weight_bits)
+      : graph_(std::move(graph)),
+        learn_ranges_(learn_ranges),
+        weight_bits_(weight_bits),
+        tied_(graph_) {}
 
   absl::StatusOr<std::unique_ptr<Network>> Run() {
     if (graph_.outputs.size() != 1)
@@ -199,7 +202,8 @@ class NetworkBuilder {
     const auto scale = scale_of_.find(node.inputs[0]);
     if (x == nullptr || scale == scale_of_.end())
       return Unimplemented("{}: training needs a quantized input", Describe(node));
-    OCTET_ASSIGN_OR_RETURN(LatentWeights weights, LatentWeights::Read(graph_, dequantize));
+    OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
+                           LatentWeights::Read(graph_, dequantize, weight_bits_));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
         Network::Weighted{std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
@@ -216,6 +220,7 @@ class NetworkBuilder {
 
   Graph graph_;
   bool learn_ranges_;
+  int weight_bits_;
   TiedScales tied_;
   std::unique_ptr<Network> network_{new Network()};
   std::map<NodeId, Network::Scale*> scales_;  ///< By the root of those tied together.
@@ -223,7 +228,7 @@ class NetworkBuilder {
 };
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges) {
+                                                        bool learn_ranges, int weight_bits) {
   Graph graph = qdq;
   CutSoftmax(graph);
   for (const ValueId input : graph.inputs) {
@@ -231,7 +236,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_
     if (shape && shape->rank() > 0) (*shape)[0] = batch;
   }
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
-  return NetworkBuilder(std::move(graph), learn_ranges).Run();
+  return NetworkBuilder(std::move(graph), learn_ranges, weight_bits).Run();
 }
 
 absl::Status Network::Forward() {

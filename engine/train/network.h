@@ -21,10 +21,11 @@ bool CutSoftmax(Graph& graph);
 class Network {
  public:
   /// From a graph of the form that static quantization writes, for `batch` samples at once. `learn_ranges`: else the scales of
-  /// the activations stay. Those of the graph's inputs always do: their grids lie on the sensor's integers.
+  /// the activations stay. Those of the graph's inputs always do: their grids lie on the sensor's integers. `weight_bits`: as
+  /// QuantizeRecipe has it.
   /// Errors: UNIMPLEMENTED naming the node that training does not know; as InferShapes for a batch that the model does not take.
   static absl::StatusOr<std::unique_ptr<Network>> Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges);
+                                                        bool learn_ranges, int weight_bits = 8);
 
   /// In the order of the graph's inputs; whoever trains fills them.
   std::vector<Activation*> inputs() const { return inputs_; }

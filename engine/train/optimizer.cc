@@ -1,5 +1,6 @@
 #include "engine/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -8,6 +9,7 @@ namespace {
 
 constexpr float kMomentum = 0.9F;
 constexpr float kSquares = 0.999F;
+constexpr double kAverage = 0.99;
 constexpr float kEpsilon = 1e-12F;
 
 }  // namespace
@@ -16,13 +18,14 @@ Optimizer::Optimizer(TrainMethod method, double rate, int64_t steps,
                      std::vector<Parameter*> parameters)
     : method_(method), base_rate_(rate), steps_(steps), parameters_(std::move(parameters)) {
   for (const Parameter* parameter : parameters_) {
-    first_.emplace_back(parameter->values.size());
-    second_.emplace_back(method == TrainMethod::kAdam ? parameter->values.size() : 0);
+    state_.average.push_back(parameter->values);
+    state_.first.emplace_back(parameter->values.size());
+    state_.second.emplace_back(method == TrainMethod::kAdam ? parameter->values.size() : 0);
   }
 }
 
 double Optimizer::rate() const {
-  const double share = static_cast<double>(done_) / static_cast<double>(steps_);
+  const double share = static_cast<double>(state_.done) / static_cast<double>(steps_);
   return base_rate_ * (1 + std::cos(std::numbers::pi * std::min(share, 1.0))) / 2;
 }
 
@@ -33,15 +36,27 @@ void Optimizer::Step() {
     else
       StepSgd(*parameters_[slot], slot);
   }
-  ++done_;
+  ++state_.done;
+  const auto t = static_cast<double>(state_.done);
+  const auto share = static_cast<float>(1 - std::min(kAverage, t / (t + 10)));
+  for (size_t slot = 0; slot < parameters_.size(); ++slot) {
+    const std::vector<float>& values = parameters_[slot]->values;
+    std::vector<float>& average = state_.average[slot];
+    for (size_t i = 0; i < values.size(); ++i) average[i] += share * (values[i] - average[i]);
+  }
+}
+
+void Optimizer::SwapAverages() {
+  for (size_t slot = 0; slot < parameters_.size(); ++slot)
+    parameters_[slot]->values.swap(state_.average[slot]);
 }
 
 void Optimizer::StepAdam(Parameter& parameter, size_t slot) {
-  const auto t = static_cast<double>(done_ + 1);
+  const auto t = static_cast<double>(state_.done + 1);
   const auto rate = static_cast<float>(this->rate() / (1 - std::pow(kMomentum, t)));
   const auto correction = static_cast<float>(1 / (1 - std::pow(kSquares, t)));
-  float* const m = first_[slot].data();
-  float* const v = second_[slot].data();
+  float* const m = state_.first[slot].data();
+  float* const v = state_.second[slot].data();
   const float* const g = parameter.gradients.data();
   float* const value = parameter.values.data();
   for (size_t i = 0; i < parameter.values.size(); ++i) {
@@ -53,7 +68,7 @@ void Optimizer::StepAdam(Parameter& parameter, size_t slot) {
 
 void Optimizer::StepSgd(Parameter& parameter, size_t slot) {
   const auto rate = static_cast<float>(this->rate());
-  float* const m = first_[slot].data();
+  float* const m = state_.first[slot].data();
   for (size_t i = 0; i < parameter.values.size(); ++i) {
     const float unit = parameter.units[i];
     m[i] = kMomentum * m[i] + parameter.gradients[i] / (unit * unit);

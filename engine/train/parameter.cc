@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/quantize/weights.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet::train {
 namespace {
 
-constexpr IntRange kWeightRange = {-127, 127};
 // A step of one moves a scale by so much of itself.
 constexpr float kScaleUnit = 0.5F;
 
@@ -74,7 +72,8 @@ void ActivationScale::AddGradient(double by_scale) {
   parameter_.gradients[0] += static_cast<float>(by_scale * scale() * kScaleUnit);
 }
 
-absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId dequantize) {
+absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId dequantize,
+                                                  int weight_bits) {
   const Node& node = graph.node(dequantize);
   OCTET_ASSIGN_OR_RETURN(const Tensor* integers, ConstantInput(graph, node, 0));
   if (integers->dtype() != DType::kI8)
@@ -89,6 +88,9 @@ absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId deq
   weights.reals_ = Tensor(DType::kF32, shape);
   weights.gradient_ = Tensor(DType::kF32, shape);
   const auto q = integers->span<int8_t>();
+  const auto fits = [](int8_t x) { return x >= -kNibbleLimit && x <= kNibbleLimit; };
+  if (weight_bits == 4 && std::ranges::all_of(q, fits))
+    weights.range_ = {-kNibbleLimit, kNibbleLimit};
   Parameter& parameter = weights.parameter_;
   parameter.name = graph.value(weights.integers_).name;
   parameter.values.assign(q.begin(), q.end());
@@ -106,8 +108,8 @@ float LatentWeights::ScaleOf(int64_t i) const {
 void LatentWeights::Refresh() {
   float* const reals = reals_.mutable_span<float>().data();
   for (size_t i = 0; i < parameter_.values.size(); ++i) {
-    reals[i] = parameter_.units[i] *
-               static_cast<float>(QuantizeOne(parameter_.values[i], 1, 0, kWeightRange));
+    reals[i] =
+        parameter_.units[i] * static_cast<float>(QuantizeOne(parameter_.values[i], 1, 0, range_));
   }
 }
 
@@ -115,7 +117,7 @@ void LatentWeights::PullGradient() {
   const float* const gradient = gradient_.span<float>().data();
   for (size_t i = 0; i < parameter_.values.size(); ++i) {
     const float rounded = std::nearbyint(parameter_.values[i]);
-    const bool inside = rounded >= kWeightRange.min && rounded <= kWeightRange.max;
+    const bool inside = rounded >= range_.min && rounded <= range_.max;
     parameter_.gradients[i] = inside ? parameter_.units[i] * gradient[i] : 0;
   }
 }
@@ -124,7 +126,7 @@ void LatentWeights::WriteTo(Graph& graph) const {
   Tensor integers(DType::kI8, shape());
   for (size_t i = 0; i < parameter_.values.size(); ++i) {
     integers.mutable_span<int8_t>()[i] =
-        static_cast<int8_t>(QuantizeOne(parameter_.values[i], 1, 0, kWeightRange));
+        static_cast<int8_t>(QuantizeOne(parameter_.values[i], 1, 0, range_));
   }
   graph.mutable_value(integers_).constant = std::move(integers);
 }

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/quantize/weights.h"
 #include "engine/tensor/quant_params.h"
 
 namespace octet::train {
@@ -42,12 +43,14 @@ class ActivationScale {
   bool learned_;
 };
 
-/// The weights behind one DequantizeLinear: w[i] = s[c] clamp(round(u[i]), -127, 127), the values being u. They begin on the
+/// The weights behind one DequantizeLinear: w[i] = s[c] clamp(round(u[i]), -limit, limit), the values being u. They begin on the
 /// integers of the file.
 class LatentWeights {
  public:
-  /// Reads the constants of a DequantizeLinear of I8 with zero points 0. UNIMPLEMENTED naming the node for others.
-  static absl::StatusOr<LatentWeights> Read(const Graph& graph, NodeId dequantize);
+  /// Reads the constants of a DequantizeLinear of I8 with zero points 0. `weight_bits`: as QuantizeRecipe has it; with 4, limit is 7
+  /// where all integers are within, for some layers keep 8 bits. UNIMPLEMENTED naming the node for others.
+  static absl::StatusOr<LatentWeights> Read(const Graph& graph, NodeId dequantize,
+                                            int weight_bits = 8);
 
   const Shape& shape() const { return reals_.shape(); }
   const QuantParams& params() const { return params_; }
@@ -69,6 +72,7 @@ class LatentWeights {
   Parameter parameter_;
   ValueId integers_ = kNone;
   QuantParams params_;
+  IntRange range_ = {-kByteLimit, kByteLimit};
   int64_t inner_ = 1;  ///< Elements behind the axis of the scales.
   Tensor reals_;
   Tensor gradient_;

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
-#include <limits>
+#include <filesystem>
 #include <numeric>
 #include <random>
 
 #include "engine/engine.h"
 #include "engine/ops/op.h"
+#include "engine/quantize/calibration_file.h"
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/tensor/status.h"
+#include "engine/train/checkpoint.h"
 #include "engine/train/exam.h"
 #include "engine/train/loss.h"
 #include "engine/train/network.h"
@@ -70,40 +73,35 @@ absl::StatusOr<int64_t> CountSamples(const TrainSet& set, const TrainOptions& op
   return count;
 }
 
+// Random numbers for one purpose: of an epoch (its order), or of one of its batches.
+std::mt19937_64 RandomOf(uint64_t seed, int epoch, int64_t batch) {
+  std::seed_seq words{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32),
+                      static_cast<uint32_t>(epoch), static_cast<uint32_t>(batch)};
+  return std::mt19937_64(words);
+}
+// In the place of a batch: what the numbers are for.
+constexpr int64_t kOrder = -1;
+
 class Trainer {
  public:
   Trainer(const TrainSet& set, const TrainOptions& options, const CalibrationRun& run,
-          const TrainWatch& watch)
-      : set_(set), options_(options), run_(run), watch_(watch), random_(options.seed) {}
+          const TrainWatch& watch, int weight_bits)
+      : weight_bits_(weight_bits), set_(set), options_(options), run_(run), watch_(watch) {}
 
-  absl::StatusOr<TrainResult> Run(const Graph& fp32, Graph start) {
+  absl::StatusOr<TrainResult> Run(const Graph& fp32, const Graph& start, train::Origin origin) {
+    origin_ = std::move(origin);
     OCTET_RETURN_IF_ERROR(Prepare(fp32, start));
-    TrainResult result{start, {}, 0};
-    double least = std::numeric_limits<double>::infinity();
     const double rate = options_.learning_rate.value_or(
         options_.method == TrainMethod::kAdam ? kAdamRate : kSgdRate);
-    Optimizer optimizer(options_.method, rate, options_.epochs * BatchesPerEpoch(),
-                        network_->parameters());
-    for (int epoch = 0; epoch <= options_.epochs; ++epoch) {
-      const auto started = std::chrono::steady_clock::now();
-      TrainEpoch row{.epoch = epoch};
-      if (epoch > 0) {
-        OCTET_ASSIGN_OR_RETURN(row.train_loss, RunEpoch(epoch, optimizer));
-        network_->WriteTo(start);
-      }
-      OCTET_RETURN_IF_ERROR(exam_->Measure(start, run_, row));
-      row.seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-      row.best = row.held_back_loss < least;
-      if (row.best) {
-        least = row.held_back_loss;
-        result.best_epoch = epoch;
-        result.graph = start;
-      }
-      result.epochs.push_back(row);
-      if (watch_.on_epoch) watch_.on_epoch(row);
-      if (epoch - result.best_epoch >= options_.patience) break;
-    }
+    optimizer_.emplace(options_.method, rate, options_.epochs * BatchesPerEpoch(), parameters_);
+    OCTET_RETURN_IF_ERROR(Resume());
+    Graph graph = start;
+    while (!Done()) OCTET_RETURN_IF_ERROR(RunEpoch(graph));
+    TrainResult result{start, std::move(progress_.epochs), progress_.best_epoch};
+    if (result.best_epoch == 0) return result;
+    for (size_t i = 0; i < parameters_.size(); ++i)
+      parameters_[i]->values = std::move(progress_.best[i]);
+    network_->WriteTo(result.graph);
     return result;
   }
 
@@ -113,14 +111,74 @@ class Trainer {
 
   int64_t BatchesPerEpoch() const { return std::ssize(trained_) / batch_; }
 
+  bool Done() const {
+    const int done = static_cast<int>(progress_.epochs.size()) - 1;
+    return done >= options_.epochs || done - progress_.best_epoch >= options_.patience;
+  }
+
+  absl::Status Resume() {
+    std::error_code unreadable;  // Then to read it will say why.
+    if (watch_.checkpoint.empty() || !std::filesystem::exists(watch_.checkpoint, unreadable))
+      return absl::OkStatus();
+    OCTET_RETURN_IF_ERROR(train::ReadCheckpoint(watch_.checkpoint, origin_, options_.epochs,
+                                                BatchesPerEpoch(), progress_, parameters_,
+                                                optimizer_->state()));
+    for (const TrainEpoch& row : progress_.epochs) {
+      if (watch_.on_epoch) watch_.on_epoch(row);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Keep() {
+    if (watch_.checkpoint.empty()) return absl::OkStatus();
+    return train::WriteCheckpoint(origin_, progress_, parameters_, optimizer_->state(),
+                                  watch_.checkpoint);
+  }
+
+  // The next epoch with its exam; `graph` is where what was learned goes.
+  absl::Status RunEpoch(Graph& graph) {
+    const auto started = std::chrono::steady_clock::now();
+    TrainEpoch row{.epoch = static_cast<int>(progress_.epochs.size())};
+    if (row.epoch > 0) {
+      OCTET_RETURN_IF_ERROR(RunBatches(row.epoch));
+      row.train_loss = progress_.loss_sum / static_cast<double>(BatchesPerEpoch());
+      optimizer_->SwapAverages();
+      network_->WriteTo(graph);
+    }
+    OCTET_RETURN_IF_ERROR(exam_->Measure(graph, run_, row));
+    if (!std::isfinite(row.held_back_loss)) {
+      return InvalidArgument("training diverged: the held-back loss of epoch {} is {}", row.epoch,
+                             row.held_back_loss);
+    }
+    row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    row.best = row.epoch == 0 ||
+               row.held_back_loss <
+                   progress_.epochs[static_cast<size_t>(progress_.best_epoch)].held_back_loss;
+    if (row.best) {
+      progress_.best_epoch = row.epoch;
+      progress_.best.clear();
+      for (const train::Parameter* parameter : parameters_)
+        progress_.best.push_back(parameter->values);
+    }
+    if (row.epoch > 0) optimizer_->SwapAverages();
+    progress_.epochs.push_back(row);
+    progress_.batch = 0;
+    progress_.loss_sum = 0;
+    OCTET_RETURN_IF_ERROR(Keep());
+    if (watch_.on_epoch) watch_.on_epoch(row);
+    return absl::OkStatus();
+  }
+
   absl::Status Prepare(const Graph& fp32, const Graph& start) {
     Graph teacher = fp32;
     OCTET_RETURN_IF_ERROR(InferShapes(teacher));
     shares_ = train::CutSoftmax(teacher);
     for (const ValueId input : teacher.inputs)
       samples_.push_back(set_.inputs.at(teacher.value(input).name));
-    OCTET_RETURN_IF_ERROR(Split(teacher));
-    OCTET_ASSIGN_OR_RETURN(network_, Network::Build(start, batch_, options_.learn_ranges));
+    auto random = RandomOf(options_.seed, 0, kOrder);
+    OCTET_RETURN_IF_ERROR(Split(teacher, random));
+    OCTET_ASSIGN_OR_RETURN(network_,
+                           Network::Build(start, batch_, options_.learn_ranges, weight_bits_));
     if (network_->output().shape().rank() > 3)
       return Unimplemented("training knows outputs of up to three axes, this one is {}",
                            network_->output().shape().ToString());
@@ -129,16 +187,17 @@ class Trainer {
     teacher_.emplace(std::move(runner));
     OCTET_RETURN_IF_ERROR(CheckLabels());
     OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, held_back_, set_.labels, options_,
-                                                    shares_, *teacher_, random_));
+                                                    shares_, *teacher_, random));
+    parameters_ = network_->parameters();
     return absl::OkStatus();
   }
 
   // Which samples are trained on, and how many at once.
-  absl::Status Split(const Graph& teacher) {
+  absl::Status Split(const Graph& teacher, std::mt19937_64& random) {
     const int64_t count = samples_[0].shape()[0];
     std::vector<int64_t> order(static_cast<size_t>(count));
     std::iota(order.begin(), order.end(), 0);
-    std::ranges::shuffle(order, random_);
+    std::ranges::shuffle(order, random);
     const auto held = std::clamp<int64_t>(
         std::llround(options_.held_back * static_cast<double>(count)), 1, count - 1);
     held_back_.assign(order.begin(), order.begin() + held);
@@ -163,29 +222,39 @@ class Trainer {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<double> RunEpoch(int epoch, Optimizer& optimizer) {
-    std::ranges::shuffle(trained_, random_);
-    double sum = 0;
-    for (int64_t batch = 0; batch < BatchesPerEpoch(); ++batch) {
-      if (watch_.keep_going && !watch_.keep_going())
-        return absl::CancelledError("training was stopped");
-      const std::span<const int64_t> picked(trained_.data() + batch * batch_,
+  // Those of the epoch that are not done.
+  absl::Status RunBatches(int epoch) {
+    std::vector<int64_t> order = trained_;
+    auto shuffling = RandomOf(options_.seed, epoch, kOrder);
+    std::ranges::shuffle(order, shuffling);
+    for (int64_t& batch = progress_.batch; batch < BatchesPerEpoch(); ++batch) {
+      if (watch_.keep_going && !watch_.keep_going()) return Stop(epoch);
+      const std::span<const int64_t> picked(order.data() + batch * batch_,
                                             static_cast<size_t>(batch_));
-      OCTET_ASSIGN_OR_RETURN(const double loss, RunBatch(picked));
+      auto random = RandomOf(options_.seed, epoch, batch);
+      OCTET_ASSIGN_OR_RETURN(const double loss, RunBatch(picked, random));
       if (!std::isfinite(loss)) {
         return InvalidArgument(
             "training diverged: the loss of batch {} in epoch {} is {}; a lower learning rate may "
             "help",
             batch, epoch, loss);
       }
-      optimizer.Step();
-      sum += loss;
+      optimizer_->Step();
+      progress_.loss_sum += loss;
     }
-    return sum / static_cast<double>(BatchesPerEpoch());
+    return absl::OkStatus();
   }
 
-  absl::StatusOr<double> RunBatch(std::span<const int64_t> picked) {
-    OCTET_RETURN_IF_ERROR(FillBatch(picked));
+  absl::Status Stop(int epoch) {
+    if (watch_.checkpoint.empty()) return absl::CancelledError("training was stopped");
+    OCTET_RETURN_IF_ERROR(Keep());
+    return MakeError(absl::StatusCode::kCancelled,
+                     "training was stopped behind {} of {} batches of epoch {}, which {} keeps",
+                     progress_.batch, BatchesPerEpoch(), epoch, watch_.checkpoint);
+  }
+
+  absl::StatusOr<double> RunBatch(std::span<const int64_t> picked, std::mt19937_64& random) {
+    OCTET_RETURN_IF_ERROR(FillBatch(picked, random));
     OCTET_RETURN_IF_ERROR(network_->Forward());
     train::Activation& output = network_->output();
     const auto size = static_cast<size_t>(output.size());
@@ -196,12 +265,12 @@ class Trainer {
     return loss;
   }
 
-  absl::Status FillBatch(std::span<const int64_t> picked) {
+  absl::Status FillBatch(std::span<const int64_t> picked, std::mt19937_64& random) {
     std::vector<Tensor>& inputs = teacher_->inputs();
     train::PickSamples(samples_, picked, inputs);
     const bool blended = options_.loss != TrainLoss::kLabels &&
-                         std::uniform_real_distribution<double>(0, 1)(random_) < options_.blend;
-    if (blended) train::BlendSamples(samples_, trained_, 0, random_, inputs);
+                         std::uniform_real_distribution<double>(0, 1)(random) < options_.blend;
+    if (blended) train::BlendSamples(samples_, trained_, 0, random, inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
       train::Activation& to = *network_->inputs()[i];
       train::CopyToPhysical(inputs[i].span<float>().data(), to.shape(), to.values());
@@ -218,22 +287,61 @@ class Trainer {
     return absl::OkStatus();
   }
 
+  int weight_bits_;
   const TrainSet& set_;
   const TrainOptions& options_;
   const CalibrationRun& run_;
   const TrainWatch& watch_;
-  std::mt19937_64 random_;
+  train::Origin origin_;
   std::vector<Tensor> samples_;  ///< In the order of the model's inputs.
   std::vector<int64_t> trained_;
   std::vector<int64_t> held_back_;
   int64_t batch_ = 0;
   std::unique_ptr<Network> network_;
+  std::vector<train::Parameter*> parameters_;  ///< The network's.
+  std::optional<Optimizer> optimizer_;
+  train::Progress progress_;
   std::optional<Runner> teacher_;
   std::optional<train::Exam> exam_;
   bool shares_ = false;  ///< A Softmax makes shares of the outputs.
   std::vector<float> batch_answers_;
   std::vector<int64_t> batch_labels_;
 };
+
+// What the result depends on, by the names of `octet qat`.
+train::Origin OriginOf(const Graph& fp32, const QuantizeRecipe& recipe, const TrainSet& set,
+                       int64_t samples, const TrainOptions& options, const CalibrationRun& run,
+                       const Graph& start) {
+  CalibrationSet data = set.inputs;
+  if (options.loss == TrainLoss::kLabels) {
+    data["the samples' labels"] = Tensor::From<int64_t>(Shape{std::ssize(set.labels)}, set.labels);
+  }
+  std::string passes;
+  for (const std::string& pass : run.disabled_passes) passes += Format(" {}", pass);
+  const auto rate =
+      options.learning_rate ? Format("{}", *options.learning_rate) : std::string("default");
+  return {.model = MarkOf(fp32),
+          .data = MarkOf(data),
+          .start = MarkOf(start),
+          .samples = samples,
+          .options = {{"--loss", std::string(TrainLossName(options.loss))},
+                      {"--optimizer", std::string(TrainMethodName(options.method))},
+                      {"--epochs", Format("{}", options.epochs)},
+                      {"--batch", Format("{}", options.batch)},
+                      {"--learning-rate", rate},
+                      {"--learn-ranges", Format("{}", options.learn_ranges)},
+                      {"--blend", Format("{}", options.blend)},
+                      {"--held-back", Format("{}", options.held_back)},
+                      {"--patience", Format("{}", options.patience)},
+                      {"--seed", Format("{}", options.seed)},
+                      {"--per-tensor", Format("{}", !recipe.per_channel)},
+                      {"--weight-bits", Format("{}", recipe.weight_bits)},
+                      {"--equalize", Format("{}", recipe.equalize)},
+                      {"--compensate", Format("{}", recipe.compensate)},
+                      {"--correct-bias", Format("{}", recipe.correct_bias)},
+                      {"--disable-pass", passes},
+                      {"--threads", Format("{}", run.threads)}}};
+}
 
 }  // namespace
 
@@ -252,13 +360,16 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
                                       const TrainSet& set, const TrainOptions& options,
                                       const CalibrationRun& run, const TrainWatch& watch) {
   OCTET_RETURN_IF_ERROR(CheckOptions(recipe, options));
-  OCTET_RETURN_IF_ERROR(CountSamples(set, options).status());
+  OCTET_ASSIGN_OR_RETURN(const int64_t samples, CountSamples(set, options));
   QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
   if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
     all_int8.floor.kind = AccuracyFloor::Kind::kAllInt8;
   OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(fp32, all_int8, set.inputs, run));
-  OCTET_ASSIGN_OR_RETURN(TrainResult result,
-                         Trainer(set, options, run, watch).Run(fp32, std::move(start.graph)));
+  train::Origin origin;
+  if (!watch.checkpoint.empty())
+    origin = OriginOf(fp32, recipe, set, samples, options, run, start.graph);
+  OCTET_ASSIGN_OR_RETURN(TrainResult result, Trainer(set, options, run, watch, recipe.weight_bits)
+                                                 .Run(fp32, start.graph, std::move(origin)));
   if (result.best_epoch > 0) {
     result.graph.metadata["octet.recipe"] +=
         Format(" trained={} epochs={}", TrainLossName(options.loss), result.best_epoch);

@@ -64,14 +64,19 @@ struct TrainEpoch {
   /// Share of held-back samples whose largest output is where the teacher has it: the fp32 model's, or the label.
   double agreement = 0;
   double seconds = 0;
-  bool best = false;  ///< So far.
+  bool best = false;      ///< So far.
+  bool restored = false;  ///< A checkpoint had it.
 };
 
-/// How the caller follows training; both may be empty.
+/// How the caller follows training; all may be empty.
 struct TrainWatch {
+  /// Called for the epochs that a checkpoint had, too.
   std::function<void(const TrainEpoch&)> on_epoch;
   /// Asked before each batch; false ends training with CANCELLED.
   std::function<bool()> keep_going;
+  /// File that keeps where training stands (train/checkpoint.h), written after every epoch and when training is stopped. Where it is
+  /// there, training goes on from it, to the same result bit by bit.
+  std::string checkpoint;
 };
 
 struct TrainResult {
@@ -85,10 +90,10 @@ struct TrainResult {
 ///   activations  y = s (clamp(round(x / s) + z) - z), s learned (LSQ), z and the model inputs' s kept
 ///   weights      w = s[c] clamp(round(u)), u learned, s kept
 ///   biases       b learned, rounded to the product of both scales
-/// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. The result is the epoch
-/// with the least held-back loss, of the same form as the quantizer's. The same seed, data and thread count give the same file.
+/// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. An epoch's file has the moving averages
+/// of what was learned; the result is the epoch with the least held-back loss, of the same form as the quantizer's. The same seed, data and thread count give the same file.
 /// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
-/// number; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
+/// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);
 /// Esser et al., Learned Step Size Quantization (2020).
 absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,

@@ -56,6 +56,17 @@ class QatTest(unittest.TestCase):
         self.assertEqual(certificate["precision"], "int8")
         self.assertGreaterEqual(certificate["mac_share"]["int8"], 0.97)
 
+    def test_four_bit_weights(self):
+        words = ("--epochs", 4, "--weight-bits", 4)
+        curve = self.train(*words)
+        self.assertGreater(curve["best_epoch"], 0)
+        result = answer("eval", self.out, "--data", TEST, "--map", MAP, "--reference", FP32)
+        self.assertGreaterEqual(result["agreement"], 97)
+        calibrated = self.folder / "calibrated"
+        answer("quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, "--out", calibrated, *words[2:])
+        before = answer("eval", calibrated / "int8.onnx", "--data", TEST, "--map", MAP, "--reference", FP32)
+        self.assertGreater(result["sqnr_db"], before["sqnr_db"])
+
     def test_labels_teach(self):
         curve = self.train("--labels", "--epochs", 1)
         self.assertEqual(len(curve["epochs"]), 2)
@@ -101,6 +112,27 @@ class QatTest(unittest.TestCase):
         self.assertEqual(process.returncode, 1, stderr)
         self.assertIn("octet: training was stopped", stderr.replace(f"{FP32}: ", ""))
         self.assertEqual(list(self.out.parent.iterdir()), [])
+
+    def test_what_was_interrupted_goes_on_to_the_same_file(self):
+        words = ("--epochs", 3)
+        self.train(*words)
+        whole = self.out.read_bytes()
+        self.out.unlink()
+        checkpoint = self.folder / "states" / "qat.npz"
+        words += ("--checkpoint", checkpoint)
+        process = octet_process.start("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, *words)
+        with process:
+            while " best" not in process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1, stderr)
+        self.assertRegex(stderr, "training was stopped behind [0-9]+ of [0-9]+ batches of epoch [23], which .*qat.npz keeps")
+        self.assertEqual(list(self.out.parent.iterdir()), [])
+        self.assertIn("--seed '1', asked for is '2'", self.refused(*words, "--seed", 2))
+        self.assertEqual([row["epoch"] for row in self.train(*words)["epochs"]], [0, 1, 2, 3])
+        self.assertEqual(self.out.read_bytes(), whole)
+        self.assertEqual(list(checkpoint.parent.iterdir()), [checkpoint], "no half-written file is left")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 // Weights and biases as integers.
 #include "engine/quantize/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -65,6 +67,37 @@ TEST(QuantizeWeights, IsNeverFurtherOffThanHalfAStep) {
     EXPECT_LE(std::abs(weights.span<float>()[at] - back.span<float>()[at]), 0.5001F * step);
     EXPECT_GE(result.values.span<int8_t>()[at], -127);
   }
+}
+
+TEST(QuantizeWeights, ACoarseGridIsAsWideAsTheErrorsAskFor) {
+  // A channel that the widest grid fits; one with an outlier, which is cut off; one of zeros.
+  constexpr size_t kInputs = 25;
+  std::vector<float> reals(3 * kInputs, 0.0F);
+  std::fill_n(reals.begin(), kInputs, 1.0F);
+  std::fill_n(reals.begin() + kInputs, kInputs, -0.1F);
+  reals[kInputs] = 1;
+  const Tensor weights = Tensor::From<float>(Shape{3, kInputs}, reals);
+  const QuantizedWeights result = QuantizeWeights(weights, 0, true, {}, 7);
+  EXPECT_EQ(result.limit, 7);
+  const auto q = Elements<int8_t>(result.values);
+  const auto error = [&](size_t channel, double scale) {
+    double sum = 0;
+    for (size_t i = channel * kInputs; i < (channel + 1) * kInputs; ++i)
+      sum +=
+          std::pow(reals[i] - scale * std::clamp(std::nearbyint(reals[i] / scale), -7.0, 7.0), 2);
+    return sum;
+  };
+  EXPECT_NEAR(error(0, result.params.scales[0]), 0, 1e-9);
+  EXPECT_LT(result.params.scales[1], 0.95F / 7);
+  EXPECT_LT(error(1, result.params.scales[1]), 0.8 * error(1, 1.0 / 7));
+  EXPECT_THAT(std::vector<int8_t>(q.begin() + kInputs, q.begin() + kInputs + 2),
+              ElementsAre(7, -1));
+  EXPECT_EQ(q.back(), 0);
+}
+
+TEST(QuantizeWeights, AChannelOfZerosDoesNotWidenTheOthers) {
+  const Tensor weights = Tensor::From<float>(Shape{2, 2}, {0, 0, 0.1F, -0.2F});
+  EXPECT_FLOAT_EQ(QuantizeWeights(weights, 0, false).params.scales[0], 0.2F / 127);
 }
 
 TEST(CorrectBias, FindsTheInputsOfAGroupedConvolution) {

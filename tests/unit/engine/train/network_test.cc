@@ -47,7 +47,7 @@ void ExpectEngineAgrees(Network& network, const Graph& file, const Tensor& sampl
 void CheckAgreement(const QuantizeRecipe& recipe) {
   const CalibrationSet set = SmallSamples(64);
   Graph file = Quantized(SmallNetwork(), recipe, set);
-  auto network = Network::Build(file, kBatch, true);
+  auto network = Network::Build(file, kBatch, true, recipe.weight_bits);
   ASSERT_TRUE(network.ok()) << network.status();
   const Tensor samples = testing::RandomReals(Shape{kBatch, 3, 8, 8}, TestSeed() + 7);
   ExpectEngineAgrees(**network, file, samples);
@@ -65,6 +65,9 @@ void CheckAgreement(const QuantizeRecipe& recipe) {
 TEST(Network, AnswersLikeTheEngine) {
   CheckAgreement({});
   CheckAgreement(PlainRecipe());
+  QuantizeRecipe nibbles;
+  nibbles.weight_bits = 4;
+  CheckAgreement(nibbles);
   QuantizeRecipe s8;
   s8.activation = DType::kI8;
   CheckAgreement(s8);

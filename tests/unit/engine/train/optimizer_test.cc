@@ -37,6 +37,28 @@ TEST(Optimizer, GradientDescentStepsInReals) {
   EXPECT_NEAR(parameter.values[0], 1 - 0.01 * 0.5 - 0.01 * 0.95, 1e-6);
 }
 
+TEST(Optimizer, AveragesAreThereForTheAsking) {
+  Parameter parameter = Two();
+  parameter.gradients = {1, 0};
+  Optimizer optimizer(TrainMethod::kAdam, 0.1, 1000000, {&parameter});
+  optimizer.Step();
+  const float stepped = parameter.values[0];
+  optimizer.SwapAverages();
+  EXPECT_NEAR(parameter.values[0], 1 + 10.0 / 11 * (stepped - 1), 1e-6);  // d = 1 / 11.
+  EXPECT_EQ(parameter.values[1], 2);
+  optimizer.SwapAverages();
+  EXPECT_EQ(parameter.values[0], stepped);
+  // What goes back and forth stands still in the mean.
+  for (int i = 0; i < 2000; ++i) {
+    parameter.values = {i % 2 == 0 ? 5.0F : 3.0F, 2};
+    parameter.gradients = {0, 0};
+    optimizer.state().first[0] = {0, 0};
+    optimizer.Step();
+  }
+  optimizer.SwapAverages();
+  EXPECT_NEAR(parameter.values[0], 4, 0.02);
+}
+
 TEST(Optimizer, TheRateFallsAlongHalfACosine) {
   Parameter parameter = Two();
   Optimizer optimizer(TrainMethod::kAdam, 0.1, 4, {&parameter});

@@ -94,6 +94,44 @@ TEST(Train, FallsBackToCalibration) {
             *WriteOnnxBytes(testing::Quantized(SmallNetwork(), {}, set.inputs)));
 }
 
+// The largest integer of each constant of INT8 that a weighted layer reads, in the order of the layers.
+std::vector<int> Reaches(const Graph& graph) {
+  std::vector<int> reaches;
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    if (!node.is("DequantizeLinear") || !graph.value(node.inputs[0]).is_constant()) continue;
+    const Tensor& integers = graph.value(node.inputs[0]).constant;
+    if (integers.dtype() != DType::kI8) continue;
+    int reach = 0;
+    for (const int8_t q : integers.span<int8_t>()) reach = std::max(reach, std::abs(q));
+    reaches.push_back(reach);
+  }
+  return reaches;
+}
+
+TEST(Train, FourBitWeightsBetweenTheFirstAndTheLastLayer) {
+  QuantizeRecipe recipe;
+  recipe.weight_bits = 4;
+  const TrainSet set{SmallSamples(128), {}};
+  const auto result = TrainInt8(SmallNetwork(), recipe, set, Short(20), {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_GT(result->best_epoch, 0);
+  EXPECT_LT(result->epochs[static_cast<size_t>(result->best_epoch)].held_back_loss,
+            0.5 * result->epochs[0].held_back_loss);
+  for (const Graph& graph :
+       {testing::Quantized(SmallNetwork(), recipe, set.inputs), result->graph}) {
+    const std::vector<int> reaches = Reaches(graph);
+    ASSERT_EQ(reaches.size(), 6U);
+    EXPECT_GT(reaches.front(), 100);
+    EXPECT_GT(reaches.back(), 100);
+    for (size_t i = 1; i + 1 < reaches.size(); ++i) {
+      EXPECT_LE(reaches[i], 7) << i;
+      EXPECT_GE(reaches[i], 5) << i;
+    }
+    EXPECT_THAT(graph.metadata.at("octet.weights"), HasSubstr("4 bits"));
+  }
+}
+
 TEST(Train, AModelsOwnBatchIsKept) {
   TrainOptions options = Short(2);
   const auto result =
@@ -147,6 +185,8 @@ TEST(Train, RefusesOptionsOutOfRange) {
   options.blend = 2;
   ExpectInvalid(Refusal(set, options), "blended");
   QuantizeRecipe recipe;
+  recipe.weight_bits = 5;
+  ExpectInvalid(Refusal(set, Short(), recipe), "8 or 4 bits, not 5");
   recipe.to = Precision::kFp16;
   ExpectInvalid(Refusal(set, Short(), recipe), "fp16");
 }
