@@ -9,8 +9,9 @@ namespace {
 std::atomic<bool> interrupted{false};
 
 void OnInterrupt(int signal) {
-  interrupted = true;
+  if (!interrupted.exchange(true)) return;
   std::signal(signal, SIG_DFL);
+  std::raise(signal);
 }
 
 }  // namespace

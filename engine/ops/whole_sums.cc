@@ -29,7 +29,7 @@ float WholeSums::Unit(int64_t channel) const {
          b.scales[b.per_tensor() ? 0 : static_cast<size_t>(channel)];
 }
 
-// Integers again where the model's file has integers.
+// Integers again where the model's file has integers, or reals on their grid.
 bool WholeSums::CountBias(int64_t channels) {
   constexpr double kLargest = 1e9;
   // Below it the float between the two integers lost less than a half.

@@ -120,11 +120,12 @@ class CalibrationPass {
     size_t slot;
   };
 
-  // By what one takes; most models have that plan since they were loaded.
+  // By what one takes, whatever the number of threads; most models have that plan since they were loaded. What runs in
+  // stages, whose extents the data decide, is not bounded.
   int64_t RowsPerRun() const {
     const auto plan = model_.PlanFor(ShapesOf(1));
     if (!plan.ok() || !(*plan)->has_static_outputs()) return kMostRowsPerRun;
-    size_t bytes = (*plan)->memory().arena_bytes;
+    size_t bytes = (*plan)->memory().live_peak_bytes;
     for (const TensorSpec& spec : (*plan)->outputs()) bytes += spec.bytes();
     const size_t rows = kBytesPerRun / std::max<size_t>(bytes, 1);
     return std::clamp<int64_t>(static_cast<int64_t>(rows), 1, kMostRowsPerRun);

@@ -127,7 +127,7 @@ class PointFinder {
   void Add(const std::string& name, ValueId id, const Node* dequantize) {
     const Value& value = variant_.value(id);
     if (value.dtype != DType::kF32 || value.is_constant()) return;
-    const auto found = by_name_.find(name);
+    const auto found = Find(name);
     if (found == by_name_.end() || !Corresponds(fp32_.value(found->second), value)) {
       unmatched_.insert(name);
       return;
@@ -141,6 +141,16 @@ class PointFinder {
     if (point.params && !point.params->per_tensor()) point.params.reset();
     point.dtype = variant_.value(dequantize->input(0)).dtype;
     if (!IsInt8(point.dtype)) point.params.reset();
+  }
+
+  // Files of earlier versions: dynamic_int8 put several nodes in the place of one, and its result bore the last one's name.
+  std::map<std::string, ValueId>::const_iterator Find(const std::string& name) const {
+    for (const std::string_view suffix : {"_scaled", "_biased"}) {
+      if (!name.ends_with(suffix)) continue;
+      const auto found = by_name_.find(name.substr(0, name.size() - suffix.size()));
+      if (found != by_name_.end()) return found;
+    }
+    return by_name_.find(name);
   }
 
   static bool Corresponds(const Value& a, const Value& b) {

@@ -168,7 +168,10 @@ absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const Quan
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
   auto result = Quantize(graph, recipe, calibration, run);
   if (!result.ok()) return Annotate(result.status(), fp32);
-  LeaveOutDefaults(result->graph);
+  // Float files keep what the user's own says.
+  if (recipe.to == Precision::kInt8 || recipe.to == Precision::kInt8Dynamic) {
+    LeaveOutDefaults(result->graph);
+  }
   OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
   return QuantizeSummary{std::move(result->records), std::move(result->mixed)};
 }

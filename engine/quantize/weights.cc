@@ -111,15 +111,18 @@ std::vector<float> SmallestScales(const Tensor& bias, float input_scale) {
   return smallest;
 }
 
-Tensor RoundBias(const Tensor& bias, std::span<const float> scales) {
+float RoundToSums(double real, float scale) {
   constexpr double kLimit = 2147483520;  // The largest float below 2^31.
+  if (!(scale > 0)) return static_cast<float>(real);
+  return static_cast<float>(std::clamp(std::nearbyint(real / scale), -kLimit, kLimit)) * scale;
+}
+
+Tensor RoundBias(const Tensor& bias, std::span<const float> scales) {
   Tensor result(DType::kF32, bias.shape());
   const std::span<const float> real = bias.span<float>();
   const std::span<float> rounded = result.mutable_span<float>();
   for (size_t i = 0; i < real.size(); ++i) {
-    const float scale = scales[scales.size() == 1 ? 0 : i];
-    const double q = std::nearbyint(static_cast<double>(real[i]) / scale);
-    rounded[i] = static_cast<float>(std::clamp(q, -kLimit, kLimit)) * scale;
+    rounded[i] = RoundToSums(real[i], scales[scales.size() == 1 ? 0 : i]);
   }
   return result;
 }

@@ -60,6 +60,10 @@ Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWei
 /// The smallest weight scales for which round(bias[c] / (input_scale * scale[c])) fits 31 bits.
 std::vector<float> SmallestScales(const Tensor& bias, float input_scale);
 
+/// The real nearest to `real` among the integer sums' values, multiples of `scale` below 2^31 of them; itself where the scale is too
+/// small to be a float.
+float RoundToSums(double real, float scale);
+
 /// scales[c] * round_half_even(bias[c] / scales[c]), within 32 bits, as F32: with the scales of the integer sums, input scale * weight
 /// scale, it is what ONNX Runtime (from 1.21 on) takes for an I32 bias, and needs no scales of its own in the file.
 /// Requires: F32 bias; scales of one entry or one per element.

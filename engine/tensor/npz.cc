@@ -204,8 +204,9 @@ absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t m
                          max_bytes);
   // The checksum is looked at where the member ends, by who reads on.
   char behind = 0;
-  if (array.ok() && zip_fread(file.get(), &behind, 1) < 0)
-    return absl::InvalidArgumentError(zip_file_strerror(file.get()));
+  const zip_int64_t more = array.ok() ? zip_fread(file.get(), &behind, 1) : 0;
+  if (more < 0) return absl::InvalidArgumentError(zip_file_strerror(file.get()));
+  if (more > 0) return absl::InvalidArgumentError("more bytes than the header says");
   return array;
 }
 

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -226,10 +227,12 @@ absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays)
   if (fd < 0) return CannotWrite(path, std::strerror(errno));
   ::close(fd);
   absl::Status status = WriteArchive(written, arrays);
+  if (status.ok()) status = SyncFile(written);
   if (status.ok() && std::rename(written.c_str(), path.c_str()) != 0) {
     status = CannotWrite(path, std::strerror(errno));
   }
-  if (!status.ok()) ::unlink(written.c_str());
+  if (status.ok()) return SyncFolderOf(path);
+  ::unlink(written.c_str());
   return status;
 }
 

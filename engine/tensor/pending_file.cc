@@ -14,18 +14,22 @@ namespace octet {
 
 namespace {
 
-// Until the folder is on disk too, a power cut may bring the old file back.
-absl::Status SyncFolderOf(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const std::string folder = parent.empty() ? "." : parent.string();
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return SystemError("write", folder, errno);
+absl::Status Sync(const std::string& path, int flags) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
+  if (fd < 0) return SystemError("write", path, errno);
   const int error = ::fsync(fd) == 0 ? 0 : errno;
   ::close(fd);
-  return error == 0 ? absl::OkStatus() : SystemError("write", folder, error);
+  return error == 0 ? absl::OkStatus() : SystemError("write", path, error);
 }
 
 }  // namespace
+
+absl::Status SyncFile(const std::string& path) { return Sync(path, 0); }
+
+absl::Status SyncFolderOf(const std::string& path) {
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  return Sync(parent.empty() ? "." : parent.string(), O_DIRECTORY);
+}
 
 absl::Status SystemError(std::string_view action, const std::string& path, int error) {
   const std::string reason = std::generic_category().message(error);

@@ -9,6 +9,11 @@
 
 namespace octet {
 
+/// Waits until the file, and the folder that names it, are on disk: a power cut brings neither an older nor half a file.
+/// Errors: as SystemError.
+absl::Status SyncFile(const std::string& path);
+absl::Status SyncFolderOf(const std::string& path);
+
 /// A new file beside `path` that takes its place when committed, and disappears otherwise. Not thread-safe.
 class PendingFile {
  public:

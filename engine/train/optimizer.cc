@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 namespace octet::train {
@@ -71,6 +72,8 @@ void Optimizer::StepSgd(Parameter& parameter, size_t slot) {
   float* const m = state_.first[slot].data();
   for (size_t i = 0; i < parameter.values.size(); ++i) {
     const float unit = parameter.units[i];
+    // A channel so small that the square is no float has nothing to learn.
+    if (unit * unit < std::numeric_limits<float>::min()) continue;
     m[i] = kMomentum * m[i] + parameter.gradients[i] / (unit * unit);
     parameter.values[i] -= rate * m[i];
   }

@@ -163,10 +163,7 @@ absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id,
 float LatentBias::Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const {
   const std::vector<float>& scales = weights.params().scales;
   const float scale = scales[c % scales.size()] * x.scale();
-  constexpr double kLimit = 2147483520;  // the largest float below 2^31
-  const double integer =
-      std::nearbyint(static_cast<double>(parameter_.values[c]) * parameter_.units[c] / scale);
-  return static_cast<float>(std::clamp(integer, -kLimit, kLimit)) * scale;
+  return RoundToSums(static_cast<double>(parameter_.values[c]) * parameter_.units[c], scale);
 }
 
 void LatentBias::Refresh(const LatentWeights& weights, const ActivationScale& x) {

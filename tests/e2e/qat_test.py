@@ -122,8 +122,7 @@ class QatTest(unittest.TestCase):
         words += ("--checkpoint", checkpoint)
         process = octet_process.start("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, *words)
         with process:
-            while " best" not in process.stdout.readline():
-                pass
+            self.assertTrue(any(" best" in line for line in process.stdout), "training ended before the first best epoch")
             process.send_signal(signal.SIGTERM)
             _, stderr = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 1, stderr)
