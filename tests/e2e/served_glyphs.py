@@ -37,8 +37,9 @@ def spoil(path):
     """Doubles the scales of a quantized model's weights in every other channel: it loads and runs, and its answers are wrong."""
     model = onnx.load(path)
     spoilt = 0
+    names = {node.input[1] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 1 and "scale" in tensor.name and tensor.dims[0] > 1:
+        if tensor.name in names and len(tensor.dims) == 1 and tensor.dims[0] > 1:
             scales = onnx.numpy_helper.to_array(tensor).copy()
             scales[::2] *= 2
             tensor.CopyFrom(onnx.numpy_helper.from_array(scales, tensor.name))
