@@ -12,8 +12,8 @@
 
 namespace {
 
-/// What is smaller is no part of a tensor worth counting: gRPC's pieces have 8 kB and more.
-constexpr size_t kLeastCounted = 2048;
+/// What is smaller is no part of a tensor worth counting: gRPC's pieces have some kB, but those at the ends of frames.
+constexpr size_t kLeastCounted = 256;
 
 std::atomic<uint64_t>* OpenCounter() {
   const char* path = std::getenv("OCTET_COPIED");
