@@ -86,9 +86,8 @@ absl::Status Train(const QatOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
   OCTET_RETURN_IF_ERROR(MakeFolderOf("--out", options.out));
   OCTET_RETURN_IF_ERROR(MakeFolderOf("--checkpoint", options.checkpoint));
-  if (!options.checkpoint.empty() &&
-      std::filesystem::weakly_canonical(options.checkpoint) ==
-          std::filesystem::weakly_canonical(options.out))
+  if (!options.checkpoint.empty() && std::filesystem::weakly_canonical(options.checkpoint) ==
+                                         std::filesystem::weakly_canonical(options.out))
     return InvalidArgument("--out and --checkpoint are both {}", options.out);
   StopOnInterrupt();
   std::optional<ProgressBar> bar;

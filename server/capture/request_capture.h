@@ -14,9 +14,9 @@
 
 #include "config/model_config.h"
 #include "engine/engine.h"
+#include "engine/tensor/wire_tensor.h"
 #include "server/capture/uniform_sample.h"
 #include "server/metrics/registry.h"
-#include "server/scheduling/wire_tensor.h"
 
 namespace octet {
 

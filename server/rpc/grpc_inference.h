@@ -10,8 +10,8 @@
 #include "absl/status/statusor.h"
 #include <grpcpp/support/byte_buffer.h>
 
+#include "engine/tensor/wire_tensor.h"
 #include "server/rpc/infer_messages.h"
-#include "server/scheduling/wire_tensor.h"
 
 namespace octet {
 

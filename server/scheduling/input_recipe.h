@@ -8,7 +8,7 @@
 
 #include "config/model_config.h"
 #include "engine/engine.h"
-#include "server/scheduling/wire_tensor.h"
+#include "engine/tensor/wire_tensor.h"
 
 namespace octet {
 

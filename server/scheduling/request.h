@@ -13,8 +13,8 @@
 #include "absl/status/status.h"
 
 #include "engine/engine.h"
+#include "engine/tensor/wire_tensor.h"
 #include "server/scheduling/clock.h"
-#include "server/scheduling/wire_tensor.h"
 
 namespace octet {
 

@@ -19,6 +19,7 @@ VOCABULARY = [
     "engine/tensor/status.h",
     "engine/tensor/utf8.h",
     "engine/tensor/wire_mapping.h",
+    "engine/tensor/wire_tensor.h",
     "engine/graph/precision.h",
 ]
 

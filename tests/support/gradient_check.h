@@ -20,8 +20,9 @@ namespace octet::testing {
 inline Tensor SpacedReals(const Shape& shape, uint32_t seed = TestSeed()) {
   Tensor tensor(DType::kF32, shape);
   const auto values = tensor.mutable_span<float>();
+  const size_t middle = values.size() / 2;
   for (size_t i = 0; i < values.size(); ++i)
-    values[i] = 0.05F * (static_cast<float>(i) - static_cast<float>(values.size() / 2)) + 0.025F;
+    values[i] = 0.05F * (static_cast<float>(i) - static_cast<float>(middle)) + 0.025F;
   std::shuffle(values.begin(), values.end(), std::mt19937(seed));
   return tensor;
 }

@@ -1,4 +1,4 @@
-// Tensors of a request where its protocol received them.
+// Tensors of a request where a transport received them.
 #pragma once
 
 #include <cstddef>
