@@ -24,7 +24,7 @@ class CallerRunnersTest : public ::testing::Test {
  protected:
   std::shared_ptr<VariantQueue> Queue(BatchLimits batch = {.max_batch = 8},
                                       Nanoseconds one_row = kHandOver) {
-    auto queue = MakeQueue(model_, batch, observer_);
+    auto queue = MakeQueue(model_, batch, observer_, 1000);
     queue->times().Seed(one_row);
     return queue;
   }
@@ -170,7 +170,8 @@ TEST_F(CallerRunnersTest, EveryRequestOfManyThreadsIsAnsweredOnce) {
   for (const auto& mine : calls) {
     for (const TestCall& call : mine) {
       ASSERT_EQ(call.calls, 1);
-      EXPECT_THAT(call.answer, ::testing::Each(6.0F));
+      EXPECT_TRUE(call.status->ok()) << *call.status;
+      EXPECT_THAT(call.answer, ::testing::ElementsAre(6, 6, 6, 6));
     }
   }
   EXPECT_EQ(observer_->succeeded, kThreads * kCalls);
