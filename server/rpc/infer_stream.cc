@@ -66,7 +66,7 @@ void InferStream::OnReadDone(bool ok) {
                            .raw_contents = item->call->raw_contents},
                           [this, item](const absl::Status& status) { Answered(*item, status); });
   }
-  Advance([] {});
+  Advance([this] { reading_ = false; });
 }
 
 void InferStream::Answered(Item& item, absl::Status status) {
@@ -109,7 +109,8 @@ InferStream::Next InferStream::Decide() {
     while (!items_.empty() && items_.front()->answered) items_.pop_front();
   }
   const bool reads = !half_closed_ && !ending_ && !broken_;
-  if (reads && incoming_ == nullptr && items_.size() < kWindow) {
+  if (reads && !reading_ && items_.size() < kWindow) {
+    reading_ = true;
     incoming_ = std::make_unique<Item>(parts_, access_log_);
     next.read = &incoming_->request;
   }

@@ -15,8 +15,9 @@
 
 namespace octet {
 
-/// One stream. Up to kWindow of its requests are under way together; the next is read when one has
-/// been answered. A request that fails is answered with error_message, and the stream goes on.
+/// One stream. Its requests start one behind the other, in the order in which they came; up to kWindow of them are
+/// under way together, and the next is read when one has been answered. A request that fails is answered with
+/// error_message, and the stream goes on.
 ///
 ///     reading --client is done, or End()--> closing (answers what it holds) --empty--> finished
 ///        +----client gone--> cancelled (drops what has not run) ------empty--------------^
@@ -74,6 +75,8 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<Item>> items_ ABSL_GUARDED_BY(mutex_);  ///< In order of arrival.
   std::unique_ptr<Item> incoming_ ABSL_GUARDED_BY(mutex_);           ///< What a read fills.
+  /// From a read's start until what it brought has been started: requests start in order of arrival.
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   int starting_ ABSL_GUARDED_BY(mutex_) = 0;                         ///< Threads in Advance.
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  ///< The client sends no more.

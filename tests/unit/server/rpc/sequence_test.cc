@@ -227,6 +227,28 @@ TEST_F(SequenceTest, ManySequencesShareABatchAndEachKeepsItsOrder) {
       << "one for each step of all of them, behind the one that was held";
 }
 
+TEST_F(SequenceTest, AStreamsRequestsStartInTheOrderInWhichTheyCame) {
+  // The answers come on other threads, and every one of them makes room for a request that waits to be read.
+  constexpr int kSteps = 2000;
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  std::jthread writer([&] {
+    for (int step = 1; step <= kSteps; ++step) {
+      ASSERT_TRUE(stream->Write(Step(1, static_cast<float>(step), step == 1 ? kStart : kNone)));
+    }
+    stream->WritesDone();
+  });
+  inference::ModelStreamInferResponse response;
+  for (int step = 1; step <= kSteps; ++step) {
+    ASSERT_TRUE(stream->Read(&response)) << step;
+    ASSERT_EQ(response.error_message(), "") << step;
+    ASSERT_EQ(Floats(response.infer_response().raw_output_contents(0))[0],
+              static_cast<float>(step) * static_cast<float>(step + 1) / 2)
+        << step;
+  }
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(SequenceTest, ARequestThatFailsLeavesTheStateAsItWas) {
   EXPECT_EQ(Ask(Step(1, 1, kStart)), 1);
   Request late = Step(1, 100);
