@@ -77,7 +77,7 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   std::unique_ptr<Item> incoming_ ABSL_GUARDED_BY(mutex_);           ///< What a read fills.
   /// From a read's start until what it brought has been started: requests start in order of arrival.
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  int starting_ ABSL_GUARDED_BY(mutex_) = 0;                         ///< Threads in Advance.
+  int starting_ ABSL_GUARDED_BY(mutex_) = 0;  ///< Threads in Advance.
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  ///< The client sends no more.
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;       ///< End was called.

@@ -41,32 +41,34 @@ Nanoseconds AimOf(const BatchLimits& limits) {
   return Nanoseconds(static_cast<int64_t>(kAim * static_cast<double>(limits.p99_target.count())));
 }
 
-/// Rows that a batch of `rows` gets through in a nanosecond.
+/// Rows that a batch of `rows` gets through in a nanosecond, its way to a worker and back included.
 double RateOf(int64_t rows, int64_t max_batch, const BatchCurve& curve) {
-  return static_cast<double>(rows) /
-         static_cast<double>(curve.TimeOf(BucketFor(rows, max_batch)).count());
+  const Nanoseconds time = curve.TimeOf(BucketFor(rows, max_batch)) + kHandOver;
+  return static_cast<double>(rows) / static_cast<double>(time.count());
 }
 
-/// Length of the prefix of `take` that gets through most rows a second, of those that keep to the target if any does.
+/// Length of the shortest prefix of `take` that gets through nearly as many rows a second as the fastest one, of those
+/// that keep to the target if any does.
 size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t> take,
                      const BatchLimits& limits, const BatchCurve& curve, TimePoint now) {
-  size_t best = 0;
-  double best_rate = 0;
-  bool best_keeps = false;
+  constexpr double kNearly = 0.97;
+  const bool has_target = limits.p99_target > Nanoseconds::zero();
+  std::vector<double> rates(take.size());
+  size_t keeping = 0;
   TimePoint oldest = kNever;
   int64_t rows = 0;
   for (size_t i = 0; i < take.size(); ++i) {
     oldest = std::min(oldest, queue[take[i]].queued);
     rows += queue[take[i]].rows;
+    rates[i] = RateOf(rows, limits.max_batch, curve);
     const Nanoseconds time = curve.TimeOf(BucketFor(rows, limits.max_batch));
-    const bool keeps = now + time <= oldest + AimOf(limits);
-    const double rate = RateOf(rows, limits.max_batch, curve);
-    if (keeps < best_keeps || (keeps == best_keeps && rate < best_rate)) continue;
-    best = i + 1;
-    best_rate = rate;
-    best_keeps = keeps;
+    // Each prefix takes at least as long as those in it, and begins as early.
+    if (has_target && now + time <= oldest + AimOf(limits)) keeping = i + 1;
   }
-  return best;
+  if (keeping > 0) rates.resize(keeping);
+  const double enough = kNearly * *std::ranges::max_element(rates);
+  const auto first = std::ranges::find_if(rates, [&](double rate) { return rate >= enough; });
+  return static_cast<size_t>(first - rates.begin()) + 1;
 }
 
 /// When the batch should start although it is not full.
@@ -181,8 +183,8 @@ BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits&
   std::span<const size_t> take = decision.take;
   const BatchCurve& curve = measured.curve;
   if (curve.fresh) take = take.first(PrefixInTime(queue, take, limits.max_batch, curve, now));
-  decision.take.resize(has_target && curve.known() ? FastestPrefix(queue, take, limits, curve, now)
-                                                   : FullestPrefix(queue, take, limits.max_batch));
+  decision.take.resize(curve.known() ? FastestPrefix(queue, take, limits, curve, now)
+                                     : FullestPrefix(queue, take, limits.max_batch));
   return decision;
 }
 

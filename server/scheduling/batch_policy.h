@@ -108,18 +108,19 @@ inline constexpr std::chrono::microseconds kLoneHandOver{100};
 /// - The most urgent live request leads; the others of its shape class follow in order as long as
 ///   they fit into max_batch. Expired, cancelled and hopeless ones met on the way are dropped.
 /// - A batch that would take longer than a deadline in it allows gives up its least urgent requests.
-/// - A batch that would pad its compiled size by more than a quarter gives up its least urgent
-///   requests if that makes it fuller: 5 rows run as 4 now and 1 next, not as 8.
+/// - Of the sizes that are left the smallest runs which, by the measured curve, gets through nearly as many rows a second
+///   as the fastest of them: where larger batches gain nothing, the other workers share what waits, and the first answers
+///   do not wait for the last. While nothing is measured, a batch that would pad its compiled size by more than a quarter
+///   gives up its least urgent requests if that makes it fuller: 5 rows run as 4 now and 1 next, not as 8.
 /// - A batch that is not full waits until max_delay after the arrival of its oldest request, unless
 ///   a deadline comes first or `flush` is set.
 ///
-/// With a p99 target the measured curve decides in the place of the last two:
-/// - Of the sizes with which the oldest request keeps to kAim of the target, the one that gets through most rows a
-///   second runs. When none does, the fastest of all runs: a small batch would not bring back what is late already, and
-///   would make those behind it late as well.
-/// - Two or more requests wait for the next size when that gets through a tenth more rows a second, rows come fast
-///   enough to fill it in time for the oldest to keep to kAim of the target, and the last one came no longer ago than
-///   the missing ones take to come. A lone request never waits.
+/// With a p99 target:
+/// - Only sizes with which the oldest request keeps to kAim of the target are looked at. When none does, all are: a small
+///   batch would not bring back what is late already, and would make those behind it late as well.
+/// - In the place of the delay, two or more requests wait for the next size when that gets through a tenth more rows a
+///   second, rows come fast enough to fill it in time for the oldest to keep to kAim of the target, and the last one came
+///   no longer ago than the missing ones take to come. A lone request never waits.
 BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits& limits,
                           const QueueMeasurements& measured, TimePoint now, bool flush);
 
