@@ -58,9 +58,11 @@ bool HasBody(std::string_view head) {
   return length.find_first_not_of(" \t0") != std::string_view::npos;
 }
 
-/// Called once the head is read. Leaves the one encoding that answers are made in. (The library prefers Brotli, at its slowest.)
+/// Called once the head is read. Answers are whole: the library would send a part of a length that it does not name. Leaves the
+/// one encoding that answers are made in. (The library prefers Brotli, at its slowest.)
 void Prepare(httplib::Request& request) {
   serving.understood = true;
+  request.ranges.clear();
   const std::string accepted = request.get_header_value("Accept-Encoding");
   request.headers.erase("Accept-Encoding");
   const size_t at = accepted.find("gzip");

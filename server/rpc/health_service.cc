@@ -18,18 +18,16 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
  public:
   static HealthWatch* Start(std::string service, HealthService::Status status,
                             LiveSet<HealthWatch>& watches) {
-    const auto watch = std::make_shared<HealthWatch>(std::move(service), watches);
+    const auto watch = std::make_shared<HealthWatch>(std::move(service), status, watches);
     watch->self_ = watch;
     const bool open = watches.Add(watch);
-    watch->Advance([&] {
-      watch->wanted_ = status;
-      watch->ending_ = !open;
-    });
+    // Once it is in the set, Update and End may come first.
+    watch->Advance([&] { watch->ending_ |= !open; });
     return watch.get();
   }
 
-  HealthWatch(std::string service, LiveSet<HealthWatch>& watches)
-      : service_(std::move(service)), watches_(watches) {}
+  HealthWatch(std::string service, HealthService::Status status, LiveSet<HealthWatch>& watches)
+      : service_(std::move(service)), watches_(watches), wanted_(status) {}
 
   const std::string& service() const { return service_; }
   void Update(HealthService::Status status) {
@@ -85,7 +83,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
     if (finished_ || writing_ || starting_) return Next::kNothing;
     if (!broken_ && wanted_ != written_) {
       written_ = wanted_;
-      response_.set_status(*wanted_);
+      response_.set_status(wanted_);
       writing_ = starting_ = true;
       return Next::kWrite;
     }
@@ -99,7 +97,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
   HealthCheckResponse response_;       ///< Not touched while it is written.
 
   absl::Mutex mutex_;
-  std::optional<HealthService::Status> wanted_ ABSL_GUARDED_BY(mutex_);
+  HealthService::Status wanted_ ABSL_GUARDED_BY(mutex_);
   std::optional<HealthService::Status> written_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool starting_ ABSL_GUARDED_BY(mutex_) = false;  ///< A thread is in StartWrite.

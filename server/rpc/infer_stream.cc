@@ -16,7 +16,7 @@ InferStream* InferStream::Start(const ServingParts& parts, bool access_log,
       new InferStream(parts, access_log, context, streams));  // the constructor is private
   stream->self_ = stream;
   const bool open = streams.Add(stream);
-  stream->Advance([&] { stream->ending_ = !open; });
+  stream->Advance([&] { stream->ending_ |= !open; });
   return stream.get();
 }
 
@@ -49,7 +49,7 @@ void InferStream::OnReadDone(bool ok) {
   Item* item = nullptr;
   {
     absl::MutexLock lock(&mutex_);
-    if (ok && !finished_) {
+    if (ok && !finished_ && !broken_) {
       item = items_.emplace_back(std::move(incoming_)).get();
     } else {
       incoming_.reset();

@@ -28,15 +28,14 @@ void Inference::Start(const Call& call, Done done) {
     trace_ = parts_.tracer->Sample(request_.model_name(), call.metadata);
   }
   absl::Status status;
+  std::unique_ptr<InferenceRequest> request;
   try {
     status = Prepare(call);
+    if (status.ok()) request = MakeRequest();
   } catch (const std::bad_alloc&) {
     status = absl::ResourceExhaustedError("out of memory for a request");
   }
-  if (status.ok()) {
-    Submit();
-    return;
-  }
+  if (status.ok()) return Submit(std::move(request));
   parts_.metrics.server().unrouted.Add(static_cast<size_t>(status.code()));
   Finish(status, {.total = parts_.clock.Now() - received_});
 }
@@ -151,7 +150,7 @@ absl::Status Inference::ChooseVariant(const InferOptions& options) {
   return absl::OkStatus();
 }
 
-void Inference::Submit() {
+std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
   copied_ = version_->shadow != nullptr &&
             WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
   auto request = std::make_unique<InferenceRequest>();
@@ -170,6 +169,10 @@ void Inference::Submit() {
   };
   // A copy that waits would keep the answers of its whole batch.
   if (copied_) writer_.CopyAll();
+  return request;
+}
+
+void Inference::Submit(std::unique_ptr<InferenceRequest> request) {
   if (step_ == nullptr) return Dispatch(std::move(request));
   const SequenceStep::Wait wait = {
       .bytes = request->bytes(), .deadline = deadline_, .cancelled = &cancelled_};

@@ -74,7 +74,8 @@ class Inference {
   absl::Status ReadTensors(const Call& call, const InferOptions& options,
                            std::span<const InputRecipe> recipes);
   absl::Status ChooseVariant(const InferOptions& options);
-  void Submit();
+  std::unique_ptr<InferenceRequest> MakeRequest();
+  void Submit(std::unique_ptr<InferenceRequest> request);
   void Dispatch(std::unique_ptr<InferenceRequest> request);
   /// The worker is done with it: completes the answer, and lets a copy follow once it was given.
   void Answer(const absl::Status& status, const RequestTimings& timings);

@@ -55,7 +55,10 @@ void BatchRunner::Run(Batch batch) {
       target.model->signature().batches ? BucketFor(rows, target.batch.max_batch) : 1;
   Durations durations;
   absl::Status status;
+  queue_times_.clear();
   try {
+    for (const auto& request : batch.requests)
+      queue_times_.push_back(batch.taken - request->queued);
     status = Compute(batch, rows, plan_rows, durations);
   } catch (const std::bad_alloc&) {
     status = MakeError(absl::StatusCode::kResourceExhausted,
@@ -179,9 +182,6 @@ absl::Status BatchRunner::Scatter(const Batch& batch, const Plan& plan, int64_t 
 
 void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows, int64_t plan_rows,
                          const Durations& durations) {
-  std::vector<Nanoseconds> queue_times;
-  queue_times.reserve(batch.requests.size());
-  for (const auto& request : batch.requests) queue_times.push_back(batch.taken - request->queued);
   Nanoseconds smoothed{0};
   if (status.ok()) {
     smoothed = batch.queue->times().Observe(
@@ -195,10 +195,10 @@ void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows,
                                            .compute_infer = durations.compute_infer,
                                            .compute_output = durations.compute_output,
                                            .smoothed = smoothed,
-                                           .queue_times = queue_times});
+                                           .queue_times = queue_times_});
   const TimePoint now = clock_.Now();
   for (size_t i = 0; i < batch.requests.size(); ++i) {
-    const RequestTimings timings = {.queue = queue_times[i],
+    const RequestTimings timings = {.queue = batch.taken - batch.requests[i]->queued,
                                     .compute_input = durations.compute_input,
                                     .compute_infer = durations.compute_infer,
                                     .compute_output = durations.compute_output,

@@ -58,6 +58,7 @@ class BatchRunner {
   std::vector<Buffer> output_buffers_;
   std::vector<const void*> inputs_;
   std::vector<void*> outputs_;
+  std::vector<Nanoseconds> queue_times_;  ///< Of the batch that runs.
 };
 
 }  // namespace octet

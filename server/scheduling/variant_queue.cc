@@ -21,7 +21,9 @@ bool CanStack(const InferenceRequest& a, const InferenceRequest& b) {
   for (size_t i = 0; i < a.inputs.size(); ++i) {
     const auto x = a.inputs[i].shape().dims();
     const auto y = b.inputs[i].shape().dims();
-    if (x.size() != y.size() || !std::equal(x.begin() + 1, x.end(), y.begin() + 1)) return false;
+    const size_t first = std::min<size_t>(1, x.size());
+    if (x.size() != y.size() || !std::ranges::equal(x.subspan(first), y.subspan(first)))
+      return false;
   }
   return true;
 }

@@ -176,6 +176,24 @@ TEST_F(DispatcherTest, RequestsOfDifferentShapesRunApart) {
   EXPECT_EQ(wide.calls, 1);
 }
 
+TEST_F(DispatcherTest, RequestsOfAScalarBesideOpenExtentsWaitTogether) {
+  const auto model = std::make_shared<FakeModel>(Shape{1, kUnknownDim});
+  model->mutable_signature().inputs.push_back({"rate", DType::kF32, Shape{}});
+  const auto queue = MakeQueue(model, {.max_batch = 1}, observer_);
+  const float rate = 16000;
+  TestCall first(std::vector<float>(2, 1), {2});
+  TestCall second(std::vector<float>(2, 1), {2});
+  for (TestCall* call : {&first, &second}) {
+    auto request = call->Request(clock_.Now());
+    request->inputs.push_back({&rate, {DType::kF32, Shape{}}});
+    dispatcher_.Submit(queue, std::move(request));
+  }
+  Finish(*dispatcher_.TryTake());
+  EXPECT_EQ(second.calls, 0) << "the model does not batch";
+  Finish(*dispatcher_.TryTake());
+  EXPECT_EQ(second.calls, 1);
+}
+
 TEST_F(DispatcherTest, OnceClosedItRefusesAndHandsOutTheRestAtOnce) {
   const auto queue = Queue({.max_batch = 8, .max_delay = seconds(100)});
   TestCall& accepted = Submit(queue);
