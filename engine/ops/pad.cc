@@ -150,16 +150,7 @@ class PadPlan {
       maps_.push_back({0});
       strides_.push_back(0);
     }
-    // The identity run of the innermost padded axis is one memcpy.
-    const auto& row = maps_.back();
-    run_begin_ = std::ranges::find_if(row, [](int64_t k) { return k != kFill; }) - row.begin();
-    if (last > 0) run_begin_ = std::max<int64_t>(run_begin_, pads[last - 1].begin);
-    run_begin_ = std::min<int64_t>(run_begin_, std::ssize(row));
-    run_end_ = run_begin_;
-    while (run_end_ < std::ssize(row) && row[run_end_] != kFill &&
-           row[run_end_] - row[run_begin_] == run_end_ - run_begin_) {
-      ++run_end_;
-    }
+    segments_ = SegmentsOf(maps_.back());
     rows_ = 1;
     for (size_t i = 0; i + 1 < maps_.size(); ++i) rows_ *= std::ssize(maps_[i]);
   }
@@ -176,6 +167,27 @@ class PadPlan {
   }
 
  private:
+  /// Blocks of a row that are filled, or lie one behind the other in the source too.
+  struct Segment {
+    int64_t blocks;
+    int64_t source;  ///< Of the first block, or kFill.
+  };
+  static std::vector<Segment> SegmentsOf(std::span<const int64_t> map) {
+    std::vector<Segment> segments;
+    for (const int64_t k : map) {
+      const bool fills = k == kFill;
+      if (!segments.empty()) {
+        auto& [blocks, source] = segments.back();
+        if (fills ? source == kFill : source != kFill && k == source + blocks) {
+          ++blocks;
+          continue;
+        }
+      }
+      segments.push_back({1, k});
+    }
+    return segments;
+  }
+
   void RunRow(const std::byte* src, std::byte* dst, int64_t row, const std::byte* fill) const {
     bool outside = false;
     for (size_t i = maps_.size() - 1; i-- > 0;) {
@@ -186,21 +198,14 @@ class PadPlan {
       else
         src += index * strides_[i];
     }
-    const auto& map = maps_.back();
-    if (outside) return Fill(dst, map.size() * block_bytes_, fill);
-    for (int64_t i = 0; i < std::ssize(map);) {
-      std::byte* out = dst + static_cast<size_t>(i) * block_bytes_;
-      if (i == run_begin_ && run_end_ > run_begin_) {
-        std::memcpy(out, src + map[i] * strides_.back(),
-                    static_cast<size_t>(run_end_ - run_begin_) * block_bytes_);
-        i = run_end_;
-        continue;
-      }
-      if (map[i] == kFill)
-        Fill(out, block_bytes_, fill);
+    if (outside) return Fill(dst, maps_.back().size() * block_bytes_, fill);
+    for (const Segment& segment : segments_) {
+      const size_t bytes = static_cast<size_t>(segment.blocks) * block_bytes_;
+      if (segment.source == kFill)
+        Fill(dst, bytes, fill);
       else
-        std::memcpy(out, src + map[i] * strides_.back(), block_bytes_);
-      ++i;
+        std::memcpy(dst, src + segment.source * strides_.back(), bytes);
+      dst += bytes;
     }
   }
 
@@ -215,9 +220,8 @@ class PadPlan {
   size_t element_size_;
   size_t block_bytes_ = 0;
   int64_t rows_ = 1;
-  int64_t run_begin_ = 0;
-  int64_t run_end_ = 0;
   std::vector<std::vector<int64_t>> maps_;  // One per axis up to the last padded one.
+  std::vector<Segment> segments_;           // Of the last of them.
   std::vector<int64_t> strides_;            // Of the source, in bytes.
 };
 
