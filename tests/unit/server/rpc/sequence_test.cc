@@ -215,9 +215,9 @@ TEST_F(SequenceTest, ManySequencesShareABatchAndEachKeepsItsOrder) {
       inference::ModelStreamInferResponse response;
       ASSERT_TRUE(stream->Read(&response));
       ASSERT_EQ(response.error_message(), "");
-      const auto weights = static_cast<float>((step + 1) * (step + 2) / 2);
+      const int64_t weight = (step + 1) * (step + 2) / 2;
       EXPECT_EQ(Floats(response.infer_response().raw_output_contents(0))[0],
-                static_cast<float>(id) * weights);
+                static_cast<float>(id * weight));
     }
   }
   stream->WritesDone();
