@@ -62,7 +62,8 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   void End();
   absl::Status WriteOutputs();
   WireTensor View(const PipelineSource& source) const {
-    return source.step ? outputs_[*source.step].view(source.index) : request_->inputs[source.index];
+    if (source.step) return outputs_[*source.step].view(source.index);
+    return request_->inputs[source.index];
   }
 
   const PipelineCall call_;

@@ -118,6 +118,18 @@ TEST_F(PipelineRunTest, TensorsAreReadWhereTheyWereWritten) {
   EXPECT_THAT(answers_.values[2], Each(10));
 }
 
+TEST_F(PipelineRunTest, AnInputThatCameInPiecesReachesTheSteps) {
+  const std::vector<float> values = {1, 2, 3, 4};
+  const std::string_view bytes(reinterpret_cast<const char*>(values.data()), 16);
+  const std::array<std::string_view, 2> pieces = {bytes.substr(0, 6), bytes.substr(6)};
+  auto request = call_.Request(clock_.Now());
+  request->inputs = {{WireBytes(pieces), {DType::kF32, {1, 4}}}};
+  request->outputs = &answers_;
+  RunPipeline({version_, "", dispatcher_, clock_}, std::move(request));
+  EXPECT_EQ(RunAll(), 3);
+  EXPECT_THAT(answers_.values[1], ::testing::ElementsAre(3, 6, 9, 12));
+}
+
 TEST_F(PipelineRunTest, StepsOfSeveralRequestsRunAsOneBatch) {
   TestCall other({2, 2, 2, 2}, {4});
   Answers others;
