@@ -22,6 +22,13 @@ class StepOutputs final : public OutputSink {
     tensors_[index] = Tensor(spec.dtype, spec.shape);
     return tensors_[index].mutable_data();
   }
+  /// Of pictures alone, which nobody shares: a part of a batch would keep all of it for as long as the request takes.
+  bool Keep(size_t index, const TensorSpec& spec, std::shared_ptr<const std::byte[]> owner,
+            const std::byte* elements) override {
+    if (step_.pictures == nullptr || !step_.wanted[index]) return false;
+    tensors_[index] = Tensor(spec.dtype, spec.shape, std::move(owner), elements);
+    return true;
+  }
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override {
     if (!step_.wanted[index]) return absl::OkStatus();
     tensors_[index] = Tensor::Strings(strings.shape(), strings.span<std::string_view>());
