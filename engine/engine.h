@@ -2,6 +2,7 @@
 // that server/ and cli/ include.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -106,10 +107,14 @@ struct PlanMemory {
       0;  ///< Largest sum of simultaneously live intermediates: the arena's floor.
 };
 
-/// When a run gives up.
+/// When a run gives up. Looked at before each iteration of a loop; what has no loops runs to its end.
 struct RunLimits {
-  /// Looked at before each iteration of a loop; what has no loops runs to its end.
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  /// Set when nobody waits for the answer any more; read until the run returns. Null = never.
+  const std::atomic<bool>* cancelled = nullptr;
+
+  /// CANCELLED or DEADLINE_EXCEEDED once the run is to give up.
+  absl::Status Check() const;
 };
 
 /// A model compiled for one set of input shapes. Immutable, shared between workers.
@@ -190,7 +195,7 @@ class Plan {
 
   /// Computes outputs that it owns, of the extents that the data decide; the inputs' elements may be somebody else's.
   /// Errors: INVALID_ARGUMENT naming input or node for data that do not fit; RESOURCE_EXHAUSTED for loops and values over
-  /// the limits of LoadOptions; DEADLINE_EXCEEDED.
+  /// the limits of LoadOptions; as RunLimits::Check.
   virtual absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
                                                         std::span<const Datum> inputs,
                                                         const RunLimits& limits) const;

@@ -36,8 +36,7 @@ absl::Status TakeIteration(ProgramRun& run) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      "the loops of this run have more iterations than the limit allows");
   }
-  if (std::chrono::steady_clock::now() <= run.limits.deadline) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline has passed in a loop");
+  return run.limits.Check();
 }
 
 // ---- Slices and stacks

@@ -31,6 +31,14 @@ Tensor TimingInput(const TensorSpec& spec) {
 
 Workspace::Impl& Plan::Internals(Workspace& workspace) { return *workspace.impl_; }
 
+absl::Status RunLimits::Check() const {
+  if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) {
+    return absl::CancelledError("cancelled while it ran");
+  }
+  if (std::chrono::steady_clock::now() <= deadline) return absl::OkStatus();
+  return absl::DeadlineExceededError("the deadline passed while it ran");
+}
+
 absl::StatusOr<std::vector<Datum>> Plan::RunDynamic(Workspace& workspace,
                                                     std::span<const Datum> inputs,
                                                     const RunLimits& /*limits*/) const {

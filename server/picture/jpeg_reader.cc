@@ -31,7 +31,8 @@ bool IsHarmless(int warning) {
 /// objects that would have to be destroyed.
 class JpegReader {
  public:
-  explicit JpegReader(PixelBudget* budget) : budget_(budget) {
+  explicit JpegReader(const DecodeOptions& options)
+      : budget_(options.budget), limits_(options.limits) {
     jpeg_.err = jpeg_std_error(&errors_);
     jpeg_.client_data = this;
     errors_.error_exit = OnError;
@@ -46,6 +47,7 @@ class JpegReader {
   /// Requires: ReadHeader. More than one, or a part of one: all coefficients are kept.
   bool has_scans() { return jpeg_has_multiple_scans(&jpeg_) != FALSE; }
   absl::Status status() const {
+    if (!given_up_.ok()) return given_up_;
     if (out_of_memory_) return absl::ResourceExhaustedError("out of memory to decode a JPEG");
     return InvalidArgument("JPEG: damaged or cut off: {}", std::string_view(error_.data()));
   }
@@ -96,8 +98,13 @@ class JpegReader {
   static void OnMessage(j_common_ptr jpeg, int level) {
     if (level < 0 && !IsHarmless(jpeg->err->msg_code)) OnError(jpeg);
   }
+  /// Called for each row of pixels, and for each row of blocks of a pass that gives none.
   static void OnProgress(j_common_ptr jpeg) {
     JpegReader& self = Self(jpeg);
+    if (++self.rows_ % kRowsPerLook == 0) {
+      self.given_up_ = self.limits_.Check();
+      if (!self.given_up_.ok()) std::longjmp(self.jump_, 1);  // NOLINT(*-setjmp-longjmp)
+    }
     bool fits = self.jpeg_.input_scan_number <= kMaxScans;
     for (; fits && self.scans_ < self.jpeg_.input_scan_number; ++self.scans_) {
       fits = self.budget_ == nullptr ||
@@ -114,6 +121,9 @@ class JpegReader {
   jpeg_error_mgr errors_ = {};
   jpeg_progress_mgr progress_ = {};
   PixelBudget* const budget_;
+  const RunLimits limits_;
+  absl::Status given_up_;
+  unsigned rows_ = 0;
   int scans_ = 1;  ///< That the budget has given.
   std::jmp_buf jump_ = {};
   std::array<char, JMSG_LENGTH_MAX> error_ = {};
@@ -179,7 +189,7 @@ size_t BytesFor(JpegReader& reader, int channels, unsigned denominator, bool tur
 }  // namespace
 
 absl::StatusOr<Picture> ReadJpeg(std::string_view bytes, const DecodeOptions& options) {
-  JpegReader reader(options.budget);
+  JpegReader reader(options);
   if (!reader.ReadHeader(bytes, options.upright)) return reader.status();
   const jpeg_decompress_struct& jpeg = reader.jpeg();
   OCTET_RETURN_IF_ERROR(CheckPictureSize("JPEG", jpeg.image_width, jpeg.image_height, options));

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "engine/engine.h"
 #include "server/picture/decode_memory.h"
 #include "server/picture/pixel_memory.h"
 
@@ -58,7 +59,11 @@ struct DecodeOptions {
   int least_height = kMaxPictureSide;  ///< its size while it stays at least as large as this.
   bool upright = false;                ///< Turn a JPEG as its EXIF orientation says.
   PixelBudget* budget = nullptr;       ///< Null: none.
+  RunLimits limits = {};               ///< Looked at every kRowsPerLook rows.
 };
+
+/// Rows of pixels that are decoded between two looks at the limits.
+inline constexpr unsigned kRowsPerLook = 16;
 
 /// Decodes a JPEG (baseline or progressive; grey, YCbCr, RGB, CMYK, YCCK) or a PNG (all types).
 ///
@@ -68,7 +73,7 @@ struct DecodeOptions {
 /// off colours that RGB does not have.
 /// INVALID_ARGUMENT saying what is wrong: neither of the two formats, a file that is damaged or ends early, no pixels, a side
 /// over kMaxPictureSide, more pixels than max_pixels, or more work than the budget. RESOURCE_EXHAUSTED when memory does not
-/// reach. Never throws, takes memory in proportion to max_pixels at most, and waits while others take that of DecodeMemory.
+/// reach. As RunLimits::Check, of the limits. Never throws, takes memory in proportion to max_pixels at most, and waits while others take that of DecodeMemory.
 /// Thread-safety: safe.
 absl::StatusOr<Picture> DecodePicture(std::string_view bytes, const DecodeOptions& options);
 

@@ -27,30 +27,39 @@ class PicturePlan final : public Plan {
     return std::vector<LayerTime>();
   }
 
-  absl::Status Run(Workspace&, std::span<const void* const> inputs,
-                   std::span<void* const> outputs) const override {
-    const auto* files = static_cast<const std::string_view*>(inputs[0]);
-    auto* rows = static_cast<std::byte*>(outputs[0]);
-    const int64_t count = input_[0].shape[0];
-    std::vector<absl::Status> statuses(static_cast<size_t>(count));
+  /// Such runs alone have limits.
+  bool has_static_outputs() const override { return false; }
+  absl::Status Run(Workspace&, std::span<const void* const>,
+                   std::span<void* const>) const override {
+    return Internal("pictures were decoded without limits");
+  }
+
+  absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace&, std::span<const Datum> inputs,
+                                                const RunLimits& limits) const override {
+    const auto files = inputs[0].tensor.span<std::string_view>();
+    Tensor answer(output_[0].dtype, output_[0].shape);
+    auto* const rows = static_cast<std::byte*>(answer.mutable_data());
+    const auto count = std::ssize(files);
+    std::vector<absl::Status> statuses(files.size());
     PixelBudget budget = recipe_->Budget();
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t i = 0; i < count; ++i) {
-      statuses[static_cast<size_t>(i)] =
-          WriteRow(files[i], budget, rows + static_cast<size_t>(i) * recipe_->row_bytes());
+    for (std::ptrdiff_t i = 0; i < count; ++i) {
+      const auto at = static_cast<size_t>(i);
+      statuses[at] = WriteRow(files[at], budget, limits, rows + at * recipe_->row_bytes());
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const absl::Status& status = statuses[static_cast<size_t>(i)];
-      if (!status.ok()) return Annotate(status, Format("picture {}", i));
+    for (size_t i = 0; i < statuses.size(); ++i) {
+      OCTET_RETURN_IF_ERROR(Annotate(statuses[i], Format("picture {}", i)));
     }
-    return absl::OkStatus();
+    return std::vector<Datum>{Datum::Of(std::move(answer))};
   }
 
  private:
   /// No exception may leave a thread of the team.
-  absl::Status WriteRow(std::string_view file, PixelBudget& budget, std::byte* row) const {
+  absl::Status WriteRow(std::string_view file, PixelBudget& budget, const RunLimits& limits,
+                        std::byte* row) const {
     try {
-      return recipe_->Write(file, budget, row);
+      OCTET_RETURN_IF_ERROR(limits.Check());
+      return recipe_->Write(file, budget, limits, row);
     } catch (const std::bad_alloc&) {
       return absl::ResourceExhaustedError("out of memory for a picture");
     }

@@ -76,7 +76,8 @@ absl::Status PictureRecipe::TakeNumbers(const ModelConfig::Pipeline::Preprocess&
   return absl::OkStatus();
 }
 
-absl::Status PictureRecipe::Write(std::string_view file, PixelBudget& budget, void* row) const {
+absl::Status PictureRecipe::Write(std::string_view file, PixelBudget& budget,
+                                  const RunLimits& limits, void* row) const {
   const int least_width = shorter_ == 0 ? width_ : shorter_;
   const int least_height = shorter_ == 0 ? height_ : shorter_;
   OCTET_ASSIGN_OR_RETURN(const Picture picture,
@@ -85,7 +86,8 @@ absl::Status PictureRecipe::Write(std::string_view file, PixelBudget& budget, vo
                                               .least_width = kSpare * least_width,
                                               .least_height = kSpare * least_height,
                                               .upright = upright_,
-                                              .budget = &budget}));
+                                              .budget = &budget,
+                                              .limits = limits}));
   const Window window =
       shorter_ == 0 ? Stretched(width_, height_) : Centred(picture, shorter_, width_, height_);
   const std::vector<uint8_t> pixels = Resample(picture, window);

@@ -25,7 +25,8 @@ class PictureRecipe {
                                             const TensorInfo& input);
 
   /// Writes the bytes of one row of the input to `row`. Errors: as DecodePicture. Thread-safety: safe.
-  absl::Status Write(std::string_view file, PixelBudget& budget, void* row) const;
+  absl::Status Write(std::string_view file, PixelBudget& budget, const RunLimits& limits,
+                     void* row) const;
 
   /// For all pictures of one request.
   PixelBudget Budget() const { return PixelBudget(kPasses * max_pixels_); }

@@ -20,7 +20,7 @@ constexpr png_alloc_size_t kMaxChunkBytes = size_t{1} << 20;
 /// objects that would have to be destroyed.
 class PngReader {
  public:
-  explicit PngReader(std::string_view bytes) : left_(bytes) {
+  PngReader(std::string_view bytes, const RunLimits& limits) : left_(bytes), limits_(limits) {
     png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, OnError, OnWarning);
     if (png_ != nullptr) info_ = png_create_info_struct(png_);
   }
@@ -34,6 +34,7 @@ class PngReader {
   bool grey() const { return (png_get_color_type(png_, info_) & PNG_COLOR_MASK_COLOR) == 0; }
   size_t row_bytes() const { return png_get_rowbytes(png_, info_); }
   absl::Status status() const {
+    if (!given_up_.ok()) return given_up_;
     return InvalidArgument("PNG: damaged or cut off: {}", std::string_view(error_.data()));
   }
 
@@ -41,6 +42,7 @@ class PngReader {
   bool ReadHeader() {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(*-setjmp-longjmp)
     png_set_read_fn(png_, this, OnRead);
+    png_set_read_status_fn(png_, OnRow);
     png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // told in our own words
     png_set_chunk_malloc_max(png_, kMaxChunkBytes);
     png_set_chunk_cache_max(png_, 16);
@@ -77,6 +79,13 @@ class PngReader {
     png_longjmp(png, 1);
   }
   static void OnWarning(png_structp, png_const_charp) {}
+  /// Called for each row of each pass.
+  static void OnRow(png_structp png, png_uint_32, int) {
+    auto& self = *static_cast<PngReader*>(png_get_error_ptr(png));
+    if (++self.rows_ % kRowsPerLook != 0) return;
+    self.given_up_ = self.limits_.Check();
+    if (!self.given_up_.ok()) png_longjmp(png, 1);
+  }
   static void OnRead(png_structp png, png_bytep to, size_t count) {
     auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
     if (count > self.left_.size()) png_error(png, "the file ends early");
@@ -85,6 +94,9 @@ class PngReader {
   }
 
   std::string_view left_;
+  const RunLimits limits_;
+  absl::Status given_up_;
+  unsigned rows_ = 0;
   std::array<char, 128> error_ = {};
   png_structp png_ = nullptr;
   png_infop info_ = nullptr;
@@ -103,7 +115,7 @@ void ToGrey(Picture& picture) {
 }  // namespace
 
 absl::StatusOr<Picture> ReadPng(std::string_view bytes, const DecodeOptions& options) {
-  PngReader reader(bytes);
+  PngReader reader(bytes, options.limits);
   if (!reader.made()) return absl::ResourceExhaustedError("out of memory to decode a PNG");
   if (!reader.ReadHeader()) return reader.status();
   OCTET_RETURN_IF_ERROR(CheckPictureSize("PNG", reader.width(), reader.height(), options));

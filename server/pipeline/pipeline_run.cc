@@ -22,6 +22,13 @@ class StepOutputs final : public OutputSink {
     tensors_[index] = Tensor(spec.dtype, spec.shape);
     return tensors_[index].mutable_data();
   }
+  /// Of pictures alone, which nobody shares: a part of a batch would keep all of it for as long as the request takes.
+  bool Keep(size_t index, const TensorSpec& spec, std::shared_ptr<const std::byte[]> owner,
+            const std::byte* elements) override {
+    if (step_.pictures == nullptr || !step_.wanted[index]) return false;
+    tensors_[index] = Tensor(spec.dtype, spec.shape, std::move(owner), elements);
+    return true;
+  }
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override {
     if (!step_.wanted[index]) return absl::OkStatus();
     tensors_[index] = Tensor::Strings(strings.shape(), strings.span<std::string_view>());
@@ -42,6 +49,7 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
         request_(std::move(request)),
         outputs_(pipeline_.steps.begin(), pipeline_.steps.end()) {
     for (const PipelineStep& step : pipeline_.steps) waits_.push_back(step.waits_for);
+    if (call_.trace != nullptr) call_.trace->resize(pipeline_.steps.size());
   }
 
   void Start();
@@ -50,6 +58,11 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   void Submit(size_t index);
   /// Checks what the step reads, chooses its precision and submits it.
   absl::Status TrySubmit(size_t index);
+  /// Where the step's trace goes, which belongs to whoever runs the step; null without one.
+  TracedStep* Traced(size_t index) const {
+    return call_.trace == nullptr ? nullptr : &(*call_.trace)[index];
+  }
+  void BeginTrace(size_t index, TimePoint now) const;
   absl::Status Check(const PipelineStep& step, InferenceRequest& part) const;
   /// A tensor of another step that does not fit is not the client's mistake: FAILED_PRECONDITION that names the step.
   absl::Status Blame(const PipelineSource& source, const absl::Status& status) const;
@@ -62,7 +75,8 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   void End();
   absl::Status WriteOutputs();
   WireTensor View(const PipelineSource& source) const {
-    return source.step ? outputs_[*source.step].view(source.index) : request_->inputs[source.index];
+    if (source.step) return outputs_[*source.step].view(source.index);
+    return request_->inputs[source.index];
   }
 
   const PipelineCall call_;
@@ -127,12 +141,30 @@ absl::Status PipelineRun::Check(const PipelineStep& step, InferenceRequest& part
                          part.inputs[0].shape()[0]);
 }
 
+void PipelineRun::BeginTrace(size_t index, TimePoint now) const {
+  TracedStep* const traced = Traced(index);
+  if (traced == nullptr) return;
+  const PipelineStep& step = pipeline_.steps[index];
+  traced->name = step.name;
+  traced->begin = now;
+  if (step.pictures != nullptr) {
+    traced->model = PicturesModel(call_.version->model, step.name);
+    traced->version = call_.version->version;
+    traced->precision = kPicturesPrecision;
+  } else {
+    traced->model = step.version->model;
+    traced->version = step.version->version;
+  }
+}
+
 absl::Status PipelineRun::TrySubmit(size_t index) {
   const PipelineStep& step = pipeline_.steps[index];
+  const TimePoint now = call_.clock.Now();
+  BeginTrace(index, now);
   auto part = std::make_unique<InferenceRequest>();
   for (const PipelineSource& source : step.inputs) part->inputs.push_back(View(source));
   OCTET_RETURN_IF_ERROR(Check(step, *part));
-  part->received = call_.clock.Now();
+  part->received = now;
   part->deadline = request_->deadline;
   part->cancelled = request_->cancelled;
   part->outputs = &outputs_[index];
@@ -146,7 +178,13 @@ absl::Status PipelineRun::TrySubmit(size_t index) {
   }
   const ModelVersion& version = *step.version;
   if (version.pipeline != nullptr) {
-    RunPipeline({step.version, call_.sticky_key, call_.dispatcher, call_.clock}, std::move(part));
+    TracedStep* const traced = Traced(index);
+    RunPipeline({.version = step.version,
+                 .sticky_key = call_.sticky_key,
+                 .dispatcher = call_.dispatcher,
+                 .clock = call_.clock,
+                 .trace = traced == nullptr ? nullptr : &traced->steps},
+                std::move(part));
     return absl::OkStatus();
   }
   const std::string_view precision = step.precision ? PrecisionName(*step.precision) : "";
@@ -154,6 +192,10 @@ absl::Status PipelineRun::TrySubmit(size_t index) {
       const Route route,
       ChoosePrecision(version.routes,
                       {.precision = precision, .sticky_key = call_.sticky_key, .draw = Draw()}));
+  if (TracedStep* const traced = Traced(index)) {
+    traced->precision = PrecisionName(route.precision);
+    traced->route = RouteReasonName(route.reason);
+  }
   const ServedVariant& variant = *version.Find(route.precision);
   variant.metrics->routed.Add(static_cast<size_t>(route.reason));
   call_.dispatcher.Submit(variant.queue, std::move(part));
@@ -163,6 +205,10 @@ absl::Status PipelineRun::TrySubmit(size_t index) {
 void PipelineRun::Finished(size_t index, const absl::Status& status,
                            const RequestTimings& timings) {
   const PipelineStep& step = pipeline_.steps[index];
+  if (TracedStep* const traced = Traced(index)) {
+    traced->timings = timings;
+    traced->status = status;
+  }
   std::vector<size_t> next;
   bool last = false;
   {

@@ -13,6 +13,7 @@
 #include "server/repository/model_version.h"
 #include "server/repository/pipeline.h"
 #include "server/scheduling/dispatcher.h"
+#include "server/tracing/traced_step.h"
 
 namespace octet {
 
@@ -22,6 +23,8 @@ struct PipelineCall {
   std::string sticky_key;                       ///< For the routing of its models; empty = none.
   Dispatcher& dispatcher;
   Clock& clock;
+  /// Where it says what became of each step; outlives the request. Null: the request has no trace.
+  std::vector<TracedStep>* trace = nullptr;
 };
 
 /// Runs a request through the steps of a pipeline, and calls its `done` exactly once, when no step is under way any more; perhaps

@@ -419,6 +419,10 @@ class CatalogueLinker {
 
 }  // namespace
 
+std::string PicturesModel(std::string_view pipeline, std::string_view step) {
+  return Format("{}/{}", pipeline, step);
+}
+
 PipelineDefinition::PipelineDefinition(std::string model_name, ModelSettings model_settings,
                                        std::shared_ptr<VersionStatistics> counts,
                                        MetricsRegistry& registry)
@@ -428,9 +432,9 @@ PipelineDefinition::PipelineDefinition(std::string model_name, ModelSettings mod
       metrics(registry.ForVariant({model, std::to_string(kPipelineVersion), "pipeline"})) {
   for (const auto& [name, step] : settings.config.pipeline->steps) {
     if (!step.preprocess) continue;
-    // No model is called so: a name has no slash.
-    pictures[name] = registry.ForVariant(
-        {Format("{}/{}", model, name), std::to_string(kPipelineVersion), "preprocess"});
+    pictures[name] =
+        registry.ForVariant({PicturesModel(model, name), std::to_string(kPipelineVersion),
+                             std::string(kPicturesPrecision)});
   }
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -46,6 +47,11 @@ struct Pipeline {
   std::vector<PipelineSource> outputs;
   std::shared_ptr<QueueObserver> observer;  ///< Of the pipeline's own requests.
 };
+
+/// What a step that decodes pictures has for a model and a precision in metrics and traces. No model is called so: a name has
+/// no slash.
+std::string PicturesModel(std::string_view pipeline, std::string_view step);
+inline constexpr std::string_view kPicturesPrecision = "preprocess";
 
 /// What the folder of a pipeline says, and what lasts while its models come and go.
 struct PipelineDefinition {

@@ -190,7 +190,11 @@ void Inference::Submit(std::unique_ptr<InferenceRequest> request) {
 void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
   if (trace_ != nullptr) submitted_ = parts_.clock.Now();
   if (version_->pipeline != nullptr) {
-    return RunPipeline({version_, std::move(sticky_key_), parts_.dispatcher, parts_.clock},
+    return RunPipeline({.version = version_,
+                        .sticky_key = std::move(sticky_key_),
+                        .dispatcher = parts_.dispatcher,
+                        .clock = parts_.clock,
+                        .trace = trace_ == nullptr ? nullptr : &traced_steps_},
                        std::move(request));
   }
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
@@ -269,9 +273,9 @@ void Inference::FinishTrace(const absl::Status& status, const RequestTimings& ti
                           .rows = inputs_.rows,
                           .received = received_,
                           .submitted = submitted_,
-                          .ran_once = version_ == nullptr || version_->pipeline == nullptr,
                           .timings = timings,
-                          .status = status};
+                          .status = status,
+                          .steps = traced_steps_};
   if (version_ != nullptr) traced.version = version_->version;
   if (variant_ != nullptr) {
     traced.precision = PrecisionName(route_.precision);

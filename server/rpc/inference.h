@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -94,8 +95,9 @@ class Inference {
   std::atomic<bool> cancelled_{false};
   TimePoint received_;
   TimePoint deadline_ = kNever;
-  std::unique_ptr<RequestTrace> trace_;  ///< Null = none.
-  std::optional<TimePoint> submitted_;   ///< Only where there is a trace.
+  std::unique_ptr<RequestTrace> trace_;   ///< Null = none.
+  std::optional<TimePoint> submitted_;    ///< Only where there is a trace, as the next.
+  std::vector<TracedStep> traced_steps_;  ///< Of a pipeline.
   std::shared_ptr<const ModelVersion> version_;
   const ServedVariant* variant_ = nullptr;  ///< Null for a pipeline.
   std::string sticky_key_;                  ///< For a pipeline's steps.

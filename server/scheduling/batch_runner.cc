@@ -101,8 +101,9 @@ absl::Status BatchRunner::ComputeDynamic(const Batch& batch, const Plan& plan, T
   const TimePoint ready = clock_.Now();
   durations.compute_input = ready - start;
 
-  const auto answers =
-      plan.RunDynamic(workspace_, inputs, {.deadline = batch.requests[0]->deadline});
+  const InferenceRequest& request = *batch.requests[0];
+  const auto answers = plan.RunDynamic(
+      workspace_, inputs, {.deadline = request.deadline, .cancelled = request.cancelled});
   const TimePoint computed = clock_.Now();
   durations.compute_infer = computed - ready;
   OCTET_RETURN_IF_ERROR(Annotate(answers.status(), batch.queue->target().name));
@@ -110,10 +111,16 @@ absl::Status BatchRunner::ComputeDynamic(const Batch& batch, const Plan& plan, T
   for (size_t i = 0; i < answers->size(); ++i) {
     const Tensor& answer = (*answers)[i].tensor;
     if (answer.dtype() == DType::kString) {
-      OCTET_RETURN_IF_ERROR(batch.requests[0]->outputs->TakeStrings(i, answer.view()));
+      OCTET_RETURN_IF_ERROR(request.outputs->TakeStrings(i, answer.view()));
       continue;
     }
-    void* to = batch.requests[0]->outputs->Reserve(i, answer.spec());
+    // Without an owner they are an input's.
+    const auto* elements = static_cast<const std::byte*>(answer.data());
+    if (answer.owner() != nullptr &&
+        request.outputs->Keep(i, answer.spec(), {answer.owner(), elements}, elements)) {
+      continue;
+    }
+    void* to = request.outputs->Reserve(i, answer.spec());
     if (to != nullptr && answer.bytes() > 0) std::memcpy(to, answer.data(), answer.bytes());
   }
   durations.compute_output = clock_.Now() - computed;

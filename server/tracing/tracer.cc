@@ -138,24 +138,70 @@ class SpanTimes {
   const std::chrono::system_clock::time_point wall_;
 };
 
-/// The stages as spans below `root`, each where the one before it ended.
-void AddStages(otel::trace::Tracer& tracer, const SpanTimes& times, const TracedRequest& request,
-               const otel::trace::SpanContext& root) {
-  TimePoint begin = request.received;
-  const auto add = [&](const char* name, Nanoseconds duration) {
-    const auto span = tracer.StartSpan(name, times.Start(begin, root));
-    begin += duration;
-    span->End(SpanTimes::End(begin));
-  };
-  if (!request.submitted) return;
-  add("decode", *request.submitted - request.received);
-  if (!request.ran_once) return;
-  add("queue", request.timings.queue);
-  if (!request.timings.ran) return;
-  add("compute_input", request.timings.compute_input);
-  add("compute_infer", request.timings.compute_infer);
-  add("compute_output", request.timings.compute_output);
+/// Says what went wrong, and whether that was the server's fault.
+void Tell(otel::trace::Span& span, const absl::Status& status) {
+  span.SetAttribute("rpc.grpc.status_code", static_cast<int64_t>(status.code()));
+  if (status.ok()) return;
+  const std::string message = SpanText(Message(status));
+  span.SetAttribute("octet.error", message);
+  if (IsServersFault(status.code())) span.SetStatus(otel::trace::StatusCode::kError, message);
 }
+
+/// Draws what lies below a span.
+class SpansBelow {
+ public:
+  SpansBelow(otel::trace::Tracer& tracer, const SpanTimes& times,
+             const otel::trace::SpanContext& parent)
+      : tracer_(tracer), times_(times), parent_(parent) {}
+
+  void Add(const char* name, TimePoint begin, Nanoseconds duration) {
+    tracer_.StartSpan(name, times_.Start(begin, parent_))->End(SpanTimes::End(begin + duration));
+  }
+
+  /// Each where the one before it ended.
+  void AddStages(TimePoint begin, const RequestTimings& timings) {
+    const auto add = [&](const char* name, Nanoseconds duration) {
+      Add(name, begin, duration);
+      begin += duration;
+    };
+    add("queue", timings.queue);
+    if (!timings.ran) return;
+    add("compute_input", timings.compute_input);
+    add("compute_infer", timings.compute_infer);
+    add("compute_output", timings.compute_output);
+  }
+
+  void AddSteps(std::span<const TracedStep> steps) {
+    for (const TracedStep& step : steps) {
+      if (step.begin) AddStep(step);
+    }
+  }
+
+ private:
+  void AddStep(const TracedStep& step) {
+    const std::string name = SpanText(step.name);
+    const std::string model = SpanText(step.model);
+    const auto span = tracer_.StartSpan("step " + name,
+                                        {{"octet.step", name},
+                                         {"octet.model", model},
+                                         {"octet.version", View(step.version)},
+                                         {"octet.precision", View(step.precision)},
+                                         {"octet.route", View(step.route)}},
+                                        times_.Start(*step.begin, parent_));
+    Tell(*span, step.status);
+    SpansBelow below(tracer_, times_, span->GetContext());
+    if (step.steps.empty()) {
+      below.AddStages(*step.begin, step.timings);
+    } else {
+      below.AddSteps(step.steps);
+    }
+    span->End(SpanTimes::End(*step.begin + step.timings.total));
+  }
+
+  otel::trace::Tracer& tracer_;
+  const SpanTimes& times_;
+  const otel::trace::SpanContext parent_;
+};
 
 class SampledRequest final : public RequestTrace {
  public:
@@ -169,24 +215,25 @@ class SampledRequest final : public RequestTrace {
     const std::string id = SpanText(request.id);
     const std::string model = SpanText(request.model);
     // A name that no model has would be as many names as clients can think of.
-    const auto root = pipeline_->tracer->StartSpan(
-        request.version.empty() ? "infer" : "infer " + model,
-        {{"octet.request.id", id},
-         {"octet.model", model},
-         {"octet.version", View(request.version)},
-         {"octet.precision", View(request.precision)},
-         {"octet.route", View(request.route)},
-         {"octet.rows", request.rows},
-         {"rpc.grpc.status_code", static_cast<int64_t>(request.status.code())}},
-        options);
-    if (!request.status.ok()) {
-      const std::string message = SpanText(Message(request.status));
-      root->SetAttribute("octet.error", message);
-      if (IsServersFault(request.status.code())) {
-        root->SetStatus(otel::trace::StatusCode::kError, message);
+    const auto root =
+        pipeline_->tracer->StartSpan(request.version.empty() ? "infer" : "infer " + model,
+                                     {{"octet.request.id", id},
+                                      {"octet.model", model},
+                                      {"octet.version", View(request.version)},
+                                      {"octet.precision", View(request.precision)},
+                                      {"octet.route", View(request.route)},
+                                      {"octet.rows", request.rows}},
+                                     options);
+    Tell(*root, request.status);
+    if (request.submitted) {
+      SpansBelow below(*pipeline_->tracer, times, root->GetContext());
+      below.Add("decode", request.received, *request.submitted - request.received);
+      if (request.steps.empty()) {
+        below.AddStages(*request.submitted, request.timings);
+      } else {
+        below.AddSteps(request.steps);
       }
     }
-    AddStages(*pipeline_->tracer, times, request, root->GetContext());
     root->End(SpanTimes::End(request.received + request.timings.total));
   }
 

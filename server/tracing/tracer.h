@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,7 @@
 #include "config/server_config.h"
 #include "server/scheduling/clock.h"
 #include "server/scheduling/request.h"
+#include "server/tracing/traced_step.h"
 
 OPENTELEMETRY_BEGIN_NAMESPACE
 namespace sdk::trace {
@@ -50,10 +52,9 @@ struct TracedRequest {
   TimePoint received;
   /// Decoded, its turn in its sequence come, and given to the scheduler.
   std::optional<TimePoint> submitted;
-  /// False: it ran in steps, whose times overlap, so that no stages are drawn.
-  bool ran_once = true;
   RequestTimings timings;
   const absl::Status& status;
+  std::span<const TracedStep> steps = {};  ///< Of a pipeline: drawn in place of its stages.
 };
 
 /// The trace of one request. Thread-safety: one thread at a time.
@@ -68,6 +69,12 @@ class RequestTrace {
   ///       compute_input         |--|      of the batch that the request was in
   ///       compute_infer            |------------|
   ///       compute_output                        |--|
+  /// Of a pipeline the stages are those of each step, below a span of the step's own:
+  ///
+  ///       decode     |---|
+  ///       step NAME      |---------------|     from when its inputs are there
+  ///         queue ...    |----|
+  ///       step NAME                      |------------|
   /// The request is an error where the server is at fault; a client's mistake is not (OpenTelemetry's conventions for gRPC).
   virtual void Finish(const TracedRequest& request) = 0;
 };

@@ -261,6 +261,62 @@ class DescriptionTest(unittest.TestCase):
             self.assertIn(name, answer)
 
 
+class TritonsClientsTest(unittest.TestCase):
+    """What perf_analyzer and Triton's C++ and Python clients do without asking."""
+
+    def test_perf_analyzer_asks_before_it_sends(self):
+        self.assertIn("statistics", stub.ServerMetadata(messages.ServerMetadataRequest()).extensions)
+        metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="glyphs", version="1"))
+        config = stub.ModelConfig(messages.ModelConfigRequest(name="glyphs", version="1")).config
+        self.assertGreater(config.max_batch_size, 0)
+        self.assertFalse(config.model_transaction_policy.decoupled)
+        for told, configured in zip([*metadata.inputs, *metadata.outputs], [*config.input, *config.output], strict=True):
+            self.assertEqual((told.name, list(told.shape)), (configured.name, [-1, *configured.dims]))
+        before = stub.ModelStatistics(messages.ModelStatisticsRequest(name="glyphs", version="1")).model_stats[0]
+        stub.ModelInfer(image_request(4, model_version="1"))
+        after = stub.ModelStatistics(messages.ModelStatisticsRequest(name="glyphs", version="1")).model_stats[0]
+        for name in ("inference_count", "execution_count", "last_inference"):
+            self.assertGreater(getattr(after, name), getattr(before, name), name)
+        for name in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+            one, other = (getattr(stats.inference_stats, name) for stats in (before, after))
+            self.assertGreater(other.count, one.count, name)
+            self.assertGreaterEqual(other.ns, one.ns, name)
+
+    def test_tritons_clients_index_raw_outputs_without_looking(self):
+        typed = image_request()
+        del typed.raw_input_contents[:]
+        typed.inputs[0].contents.uint_contents.extend(IMAGES[0].ravel().tolist())
+        classes = image_request()
+        classes.outputs.add(name="logits").parameters["classification"].int64_param = 2
+        for request in (image_request(), typed, classes):
+            response = stub.ModelInfer(request)
+            self.assertEqual(len(response.raw_output_contents), len(response.outputs))
+            self.assertTrue(all(response.raw_output_contents))
+            self.assertFalse(any(output.HasField("contents") for output in response.outputs))
+
+    def test_tritons_clients_send_parameters_of_either_sign(self):
+        for priority in ("int64_param", "uint64_param"):
+            request = image_request()
+            setattr(request.parameters["priority"], priority, 1)
+            request.parameters["timeout"].int64_param = 20_000_000
+            request.parameters["triton_enable_empty_final_response"].bool_param = True
+            request.parameters["binary_data_output"].bool_param = True
+            answers = list(stub.ModelStreamInfer(iter([request])))
+            self.assertEqual([answer.error_message for answer in answers], [""])
+            self.assertEqual(answers[0].infer_response.id, "an id")
+
+    def test_tritons_clients_know_an_unknown_model_by_the_text(self):
+        for method, request in (
+            (stub.ModelMetadata, messages.ModelMetadataRequest(name="nobody")),
+            (stub.ModelConfig, messages.ModelConfigRequest(name="nobody")),
+            (stub.ModelInfer, messages.ModelInferRequest(model_name="nobody")),
+        ):
+            with self.assertRaises(grpc.RpcError) as caught:
+                method(request)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+            self.assertTrue(caught.exception.details().startswith("Request for unknown model"), caught.exception.details())
+
+
 class BadInputTest(unittest.TestCase):
     """Each with the code and the words, and the server answers after it."""
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
@@ -351,6 +352,44 @@ class ProtocolTest(unittest.TestCase):
             self.assertIn(words, details)
         code, details = code_of(lambda: ask("stretched", [good] * 17, "picture"))
         self.assertEqual(code, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+class LimitsTest(unittest.TestCase):
+    def decoding(self, code):
+        """Returns (requests that ended so, seconds of decoding) of the step."""
+        connection = http.client.HTTPConnection(server.metrics, timeout=60)
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        connection.close()
+        labels = 'model="stretched/decode",version="1",precision="preprocess"'
+
+        def value(series):
+            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(series))
+
+        return value(f'octet_requests_total{{{labels},code="{code}"}} '), value(f"octet_compute_duration_seconds_sum{{{labels}}} ")
+
+    def test_decoding_ends_when_nobody_waits(self):
+        picture = noise(1000, 1990, 3)
+        files = [as_file(picture, "JPEG", quality=95, progressive=True)] + [as_file(picture)] * 10
+        request = picture_request("stretched", files, "picture")
+        _, before = self.decoding("OK")
+        stub.ModelInfer(request, timeout=60)
+        _, after = self.decoding("OK")
+        whole = after - before
+        for code in ("DEADLINE_EXCEEDED", "CANCELLED"):
+            with self.subTest(code):
+                ended, before = self.decoding(code)
+                call = stub.ModelInfer.future(request, timeout=whole / 4 if code == "DEADLINE_EXCEEDED" else 60)
+                if code == "CANCELLED":
+                    time.sleep(whole / 4)
+                    call.cancel()
+                self.assertEqual(code_of(call.result)[0] if code == "DEADLINE_EXCEEDED" else grpc.StatusCode.CANCELLED, grpc.StatusCode[code])
+                until = time.monotonic() + 20
+                while self.decoding(code)[0] == ended and time.monotonic() < until:
+                    time.sleep(0.02)
+                now, spent = self.decoding(code)
+                self.assertEqual(now, ended + 1)
+                self.assertLess(spent - before, 0.7 * whole)
 
 
 class ReloadTest(unittest.TestCase):

@@ -4,8 +4,11 @@
 usage: status_page_test.py OCTET
 """
 
+import http.server
+import json
 import re
 import sys
+import threading
 import time
 import unittest
 import urllib.request
@@ -25,6 +28,50 @@ PRECISIONS = "Precisions since their traffic was last changed"
 SHADOW = "Shadow copies against the answers"
 EVENTS = "What guards and ramps did"
 BACK = 'model="glyphs",version="1",precision="int8",action="back"'
+
+
+# What the page cannot say itself.
+TELL = """<script>
+setTimeout(() => document.querySelector("details").open = true, 3000);
+setTimeout(() => {
+  const charts = [...document.querySelectorAll("canvas")].map((canvas) => Chart.getChart(canvas));
+  const painted = ({ canvas }) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte);
+  const tell = document.body.appendChild(document.createElement("pre"));
+  tell.id = "seen";
+  tell.textContent = JSON.stringify({
+    painted: charts.map(painted),
+    lines: charts.map((chart) => chart.data.datasets.map(({ label, data, borderDash, pointStyle }) => [label, data.map(({ y }) => y), borderDash ?? [], pointStyle])),
+    wider: document.documentElement.scrollWidth - innerWidth,
+  });
+}, 4500);
+</script>"""
+
+
+class Watched(http.server.ThreadingHTTPServer):
+    """Gives what the server gives, its page with TELL in it."""
+
+    def __init__(self, server):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802
+                with urllib.request.urlopen(f"http://{server}{self.path}", timeout=20) as answer:
+                    body, kind = answer.read(), answer.headers["Content-Type"]
+                if self.path == "/":
+                    body = body.replace(b"</body>", TELL.encode() + b"</body>")
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server_port}/"
+
+    def __exit__(self, *error):
+        self.shutdown()
+        super().__exit__(*error)
 
 
 def setUpModule():
@@ -96,6 +143,48 @@ class StatusPageTest(unittest.TestCase):
             self.assertRegex(log, r"event=guard_action variant=glyphs/1/int8 action=alert")
             self.assertRegex(log, r"event=ramp_action model=glyphs ramped=int8 action=back")
             print(table)
+
+    def test_lines_over_time_differ_without_colour_and_fit_a_phone(self):
+        with Served(OCTET, ROUTING) as served, Watched(served.server.http) as watched:
+            stop = threading.Event()
+
+            def ask():
+                for number in range(10**9):
+                    if stop.is_set():
+                        return
+                    served.ask(number)
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            try:
+                document, messages = opened(watched.address, "--window-size=360,800")
+            finally:
+                stop.set()
+                asking.join()
+            self.assertEqual(messages, [])
+            seen = document.seen
+            self.assertLessEqual(seen["wider"], 0)
+            self.assertEqual(seen["painted"], [True, True])
+            latency, rate = seen["lines"]
+            self.assertEqual([label for label, *_ in latency], ["fp32 p50", "int8 p50", "fp32 p99", "int8 p99"])
+            self.assertEqual([label for label, *_ in rate], ["fp32", "int8"])
+            for label, values, *_ in [*latency, *rate]:
+                self.assertGreater(max(values, default=0), 0, label)
+            looks = {label: (tuple(dash), point) for label, _, dash, point in rate}
+            self.assertNotEqual(looks["fp32"][0], looks["int8"][0])
+            self.assertNotEqual(looks["fp32"][1], looks["int8"][1])
+
+    def test_certificates_are_listed_layer_by_layer(self):
+        with Served(OCTET, ROUTING) as served, Watched(served.server.http) as watched:
+            address = f"http://{served.server.http}/v2/models/glyphs/versions/1/certificates"
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                certificates = json.load(answer)["certificates"]
+            document, _ = opened(watched.address)
+            self.assertEqual([one["precision"] for one in certificates], ["fp32", "int8"])
+            for one in certificates:
+                _, *layers = document.tables[f"{one['precision']}: {len(one['layers'])} layers"]
+                told = [[layer[key] for key in ("name", "op", "requested", "runs", "impl")] for layer in one["layers"]]
+                self.assertEqual([cells[:5] for cells in layers], told)
 
     def test_a_hostile_name_is_a_name(self):
         name = "<img src=x onerror=document.title='owned'>"

@@ -48,20 +48,27 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def wait_for(self, trace, spans, seconds=20):
-        """Returns {name: span} of a trace (hex) once it has that many; raises queue.Empty when they do not come."""
+        """Returns the spans of a trace (hex) once it has that many; raises queue.Empty when they do not come."""
         end = time.monotonic() + seconds
-        while len(self._traces.get(trace, {})) < spans:
+        while len(self._traces.get(trace, [])) < spans:
             self._keep(self._arrived.get(timeout=max(0.001, end - time.monotonic())))
         return self._traces[trace]
 
     def all(self):
-        """Returns {trace (hex): {name: span}} of what has come so far."""
+        """Returns {trace (hex): spans} of what has come so far."""
         while not self._arrived.empty():
             self._keep(self._arrived.get())
         return self._traces
 
     def _keep(self, span):
-        self._traces.setdefault(span.trace_id.hex(), {})[span.name] = span
+        self._traces.setdefault(span.trace_id.hex(), []).append(span)
+
+
+def by_name(spans):
+    """Returns {name: span}. The names differ."""
+    names = {span.name: span for span in spans}
+    assert len(names) == len(spans), [span.name for span in spans]
+    return names
 
 
 def attributes(span):
@@ -83,7 +90,7 @@ class TracesTest(unittest.TestCase):
             request.id = "first"
             served.stub.ModelInfer(request)  # one of a million
             served.stub.ModelInfer(request, metadata=[("traceparent", traceparent(TRACE_ID))])
-            spans = collector.wait_for(TRACE_ID, 6)
+            spans = by_name(collector.wait_for(TRACE_ID, 6))
             root = spans["infer glyphs"]
             self.assertEqual(root.parent_span_id.hex(), SPAN_ID)
             self.assertEqual(root.kind, trace_pb2.Span.SPAN_KIND_SERVER)
@@ -105,11 +112,42 @@ class TracesTest(unittest.TestCase):
             refused = urllib.request.Request(address, body, {"traceparent": traceparent(other)})
             with self.assertRaises(urllib.error.HTTPError):
                 urllib.request.urlopen(refused, timeout=20)
-            root = collector.wait_for(other, 1)["infer glyphs"]
+            root = by_name(collector.wait_for(other, 1))["infer glyphs"]
             self.assertEqual(root.status.code, trace_pb2.Status.STATUS_CODE_UNSET)  # the client's mistake
             self.assertIn("image", attributes(root)["octet.error"])
             self.assertEqual(set(collector.all()), {TRACE_ID, other})
             self.assertEqual(collector.services, {"octet"})
+
+    def test_each_step_of_a_pipeline_is_a_span_with_its_stages(self):
+        pipeline = (
+            "pipeline: {steps: {exact: {model: glyphs, precision: fp32}, fast: {model: glyphs, precision: int8}}, "
+            "outputs: {exact: exact.logits, fast: fast.logits}}\n"
+        )
+        with Collector() as collector, self.served(collector.port, 1_000_000) as served:
+            folder = served.models / "both"
+            folder.mkdir()
+            (folder / "model.yaml").write_text(pipeline)
+            served.stub.RepositoryModelLoad(served_glyphs.messages.RepositoryModelLoadRequest(model_name="both"), timeout=60)
+            request = served.request(0)
+            request.model_name = "both"
+            request.inputs[0].datatype = "FP32"  # of several readers
+            request.raw_input_contents[0] = served.images[0].astype("float32").tobytes()
+            served.stub.ModelInfer(request, metadata=[("traceparent", traceparent(TRACE_ID))])
+            spans = collector.wait_for(TRACE_ID, 12)
+            by_id = {span.span_id: span for span in spans}
+            root = next(span for span in spans if span.name == "infer both")
+            self.assertEqual([span.name for span in spans if span.parent_span_id == root.span_id and span.name == "decode"], ["decode"])
+            for step, precision in (("exact", "fp32"), ("fast", "int8")):
+                span = next(span for span in spans if span.name == f"step {step}")
+                self.assertEqual(by_id[span.parent_span_id], root)
+                said = attributes(span)
+                self.assertEqual((said["octet.step"], said["octet.model"], said["octet.version"]), (step, "glyphs", "1"))
+                self.assertEqual((said["octet.precision"], said["octet.route"]), (precision, "explicit"))
+                below = [stage for stage in spans if stage.parent_span_id == span.span_id]
+                self.assertEqual(sorted(stage.name for stage in below), sorted(STAGES[1:]))
+                for stage in [*below, span]:
+                    self.assertGreaterEqual(stage.start_time_unix_nano, root.start_time_unix_nano - 1000, stage.name)
+                    self.assertLessEqual(stage.end_time_unix_nano, root.end_time_unix_nano + 1000, stage.name)
 
     def test_settings_change_at_once(self):
         settings = served_glyphs.messages.TraceSettingRequest
@@ -147,6 +185,7 @@ class TracesTest(unittest.TestCase):
             served.server.process.send_signal(signal.SIGTERM)
             self.assertEqual(served.server.process.wait(30), 0)
             self.assertLess(time.monotonic() - began, 20)
+            self.assertIn("level=error event=tracing message=", served.server.log.read_text())
 
 
 def setUpModule():  # noqa: N802

@@ -112,6 +112,7 @@ OURS = {
         "server/repository",
         "server/scheduling",
         "server/routing",
+        "server/tracing",
     ],
     "server/rpc": [
         "engine/engine.h",

@@ -75,11 +75,12 @@ class FakeModel final : public Model {
     bool has_static_outputs() const override { return !model_.selects; }
     absl::StatusOr<std::vector<Datum>> RunDynamic(Workspace& workspace,
                                                   std::span<const Datum> inputs,
-                                                  const RunLimits& /*limits*/) const override {
+                                                  const RunLimits& limits) const override {
       std::vector<float> all(static_cast<size_t>(specs_[0].shape.elements()));
       const void* from = inputs[0].tensor.data();
       void* to = all.data();
       if (absl::Status status = Run(workspace, {&from, 1}, {&to, 1}); !status.ok()) return status;
+      if (absl::Status status = limits.Check(); !status.ok()) return status;
       std::erase_if(all, [](float x) { return x <= 0; });
       return std::vector<Datum>{
           Datum::Of(Tensor::From<float>({static_cast<int64_t>(all.size())}, all))};

@@ -378,7 +378,7 @@ TEST(ProgramTest, ALoopWithoutEndIsStopped) {
   EXPECT_THAT(std::string(Message(answer.status())), HasSubstr("Loop 'Loop_0'"));
 }
 
-TEST(ProgramTest, ALoopEndsAtItsDeadline) {
+TEST(ProgramTest, ALoopEndsAtItsDeadlineOrWhenItIsCancelled) {
   const Loaded model = Load(Endless("Max"));
   ASSERT_NE(model, nullptr);
   const auto plan = model->PlanFor(std::vector<Shape>{{2}});
@@ -388,6 +388,9 @@ TEST(ProgramTest, ALoopEndsAtItsDeadline) {
   const auto answer =
       (*plan)->RunDynamic(workspace, inputs, {.deadline = std::chrono::steady_clock::now()});
   EXPECT_EQ(answer.status().code(), absl::StatusCode::kDeadlineExceeded) << answer.status();
+  const std::atomic<bool> cancelled{true};
+  const auto left = (*plan)->RunDynamic(workspace, inputs, {.cancelled = &cancelled});
+  EXPECT_EQ(left.status().code(), absl::StatusCode::kCancelled) << left.status();
 }
 
 TEST(ProgramTest, AStateThatGrowsWithoutEndIsStopped) {

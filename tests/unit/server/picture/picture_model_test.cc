@@ -21,17 +21,19 @@ int Colour(int, int, int channel) { return 50 * (channel + 1); }
 /// What the model makes of the files.
 template <typename T>
 absl::StatusOr<std::vector<T>> Answer(const Preprocess& rule, const TensorInfo& input,
-                                      const std::vector<std::string_view>& files) {
+                                      const std::vector<std::string_view>& files,
+                                      const RunLimits& limits = {}) {
   OCTET_ASSIGN_OR_RETURN(PictureRecipe recipe, PictureRecipe::Make(rule, input));
   const auto model = MakePictureModel(std::move(recipe), input);
   const std::vector<Shape> shapes = {{static_cast<int64_t>(files.size()), 1}};
   OCTET_ASSIGN_OR_RETURN(const auto plan, model->PlanFor(shapes));
-  std::vector<T> elements(static_cast<size_t>(plan->outputs()[0].shape.elements()));
   Workspace workspace;
-  const std::vector<const void*> inputs = {files.data()};
-  const std::vector<void*> outputs = {elements.data()};
-  OCTET_RETURN_IF_ERROR(plan->Run(workspace, inputs, outputs));
-  return elements;
+  const std::vector<Datum> inputs = {
+      Datum::Of(Tensor(DType::kString, shapes[0], nullptr, files.data()))};
+  OCTET_ASSIGN_OR_RETURN(const auto answers, plan->RunDynamic(workspace, inputs, limits));
+  EXPECT_EQ(answers[0].tensor.spec(), plan->outputs()[0]);
+  const auto elements = answers[0].tensor.span<T>();
+  return std::vector<T>(elements.begin(), elements.end());
 }
 
 TEST(PictureModelTest, NormalisesIntoTheLayoutOfTheInput) {
@@ -89,6 +91,18 @@ TEST(PictureModelTest, NamesThePictureThatCannotBeRead) {
       Answer<float>({}, {"x", DType::kF32, {kUnknownDim, 3, 2, 2}}, {file, file, "no picture"});
   EXPECT_EQ(Message(answer.status()), "picture 2: neither a JPEG nor a PNG: 10 bytes");
   EXPECT_EQ(answer.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+/// So small that nobody looks at the limits while they are decoded.
+TEST(PictureModelTest, BeginsNoPictureThatNobodyWaitsFor) {
+  const std::string file = MakePng(4, 4, Colour);
+  const TensorInfo input = {"x", DType::kF32, {kUnknownDim, 3, 2, 2}};
+  const std::atomic<bool> cancelled{true};
+  const auto left = Answer<float>({}, input, {file, "no picture"}, {.cancelled = &cancelled});
+  EXPECT_EQ(left.status().code(), absl::StatusCode::kCancelled) << left.status();
+  const auto late =
+      Answer<float>({}, input, {file, file}, {.deadline = std::chrono::steady_clock::now()});
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded) << late.status();
 }
 
 TEST(PictureModelTest, ARequestHasOnlySoMuchWork) {

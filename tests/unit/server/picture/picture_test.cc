@@ -53,6 +53,21 @@ std::string ErrorOf(const std::string& file, const DecodeOptions& options = {}) 
 
 int SlopeGrey(int x, int y, int) { return GreyOf(Slope(x, y, 0), Slope(x, y, 1), Slope(x, y, 2)); }
 
+TEST(PictureTest, ADecodingEndsWithItsLimits) {
+  const std::atomic<bool> cancelled{true};
+  for (const std::string& file :
+       {MakeJpeg(64, 64, Slope), MakeJpeg(64, 640, Slope, {.progressive = true}),
+        MakePng(64, 64, Slope), MakePng(64, 64, Slope, {.interlaced = true})}) {
+    EXPECT_TRUE(DecodePicture(file, {}).ok());
+    const auto left = DecodePicture(file, {.limits = {.cancelled = &cancelled}});
+    EXPECT_EQ(left.status().code(), absl::StatusCode::kCancelled) << left.status();
+    const auto late =
+        DecodePicture(file, {.limits = {.deadline = std::chrono::steady_clock::now()}});
+    EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded) << late.status();
+  }
+  EXPECT_EQ(DecodeMemory::used(), 0U);
+}
+
 TEST(PictureTest, ReadsJpegOfEveryKind) {
   for (const bool progressive : {false, true}) {
     const std::string file = MakeJpeg(37, 21, Slope, {.progressive = progressive});

@@ -59,7 +59,7 @@ class PipelineRunTest : public ::testing::Test {
   void Start(TimePoint deadline = kNever) {
     auto request = call_.Request(clock_.Now(), deadline);
     request->outputs = &answers_;
-    RunPipeline({version_, "", dispatcher_, clock_}, std::move(request));
+    RunPipeline({version_, "", dispatcher_, clock_, trace_}, std::move(request));
   }
   /// Runs what can run; the number of batches.
   int RunAll() {
@@ -85,6 +85,7 @@ class PipelineRunTest : public ::testing::Test {
   std::shared_ptr<const ModelVersion> version_, left_, right_, last_;
   TestCall call_{{1, 1, 1, 1}, {4}};
   Answers answers_;
+  std::vector<TracedStep>* trace_ = nullptr;
 };
 
 TEST_F(PipelineRunTest, RunsStepsAsSoonAsTheirInputsAreThere) {
@@ -116,6 +117,18 @@ TEST_F(PipelineRunTest, TensorsAreReadWhereTheyWereWritten) {
   runner_.Run(*std::move(batch));
   EXPECT_EQ(last_model_->last_input_pointer(), handed);
   EXPECT_THAT(answers_.values[2], Each(10));
+}
+
+TEST_F(PipelineRunTest, AnInputThatCameInPiecesReachesTheSteps) {
+  const std::vector<float> values = {1, 2, 3, 4};
+  const std::string_view bytes(reinterpret_cast<const char*>(values.data()), 16);
+  const std::array<std::string_view, 2> pieces = {bytes.substr(0, 6), bytes.substr(6)};
+  auto request = call_.Request(clock_.Now());
+  request->inputs = {{WireBytes(pieces), {DType::kF32, {1, 4}}}};
+  request->outputs = &answers_;
+  RunPipeline({version_, "", dispatcher_, clock_}, std::move(request));
+  EXPECT_EQ(RunAll(), 3);
+  EXPECT_THAT(answers_.values[1], ::testing::ElementsAre(3, 6, 9, 12));
 }
 
 TEST_F(PipelineRunTest, StepsOfSeveralRequestsRunAsOneBatch) {
@@ -217,7 +230,49 @@ TEST_F(PipelineRunTest, WhatIsAbandonedEnds) {
   EXPECT_EQ(call_.status->code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(PipelineRunTest, ATraceSaysWhatBecameOfEachStep) {
+  std::vector<TracedStep> steps;
+  trace_ = &steps;
+  const TimePoint begin = clock_.Now();
+  right_model_->before_run = [] { return absl::InternalError("broken"); };
+  last_model_->before_run = [this] {
+    clock_.Advance(std::chrono::milliseconds(4));
+    return absl::OkStatus();
+  };
+  Start();
+  clock_.Advance(std::chrono::milliseconds(1));
+  runner_.Run(*dispatcher_.TryTake());
+  EXPECT_EQ(RunAll(), 2);
+  ASSERT_EQ(steps.size(), 3U);
+  const TracedStep& left = steps[0];
+  EXPECT_EQ(left.name, "left");
+  EXPECT_EQ(left.model, "left");
+  EXPECT_EQ(left.version, "1");
+  EXPECT_EQ(left.precision, "fp32");
+  EXPECT_EQ(left.route, "default");
+  EXPECT_EQ(left.begin, begin);
+  EXPECT_EQ(left.timings.queue, std::chrono::milliseconds(1));
+  EXPECT_TRUE(left.timings.ran);
+  EXPECT_TRUE(left.status.ok());
+  EXPECT_EQ(steps[1].status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(steps[2].begin, begin + std::chrono::milliseconds(1));
+  EXPECT_EQ(steps[2].timings.compute_infer, std::chrono::milliseconds(4));
+  EXPECT_EQ(steps[2].timings.total, std::chrono::milliseconds(4));
+}
+
+TEST_F(PipelineRunTest, AStepWhoseTurnNeverCameHasNoBeginning) {
+  std::vector<TracedStep> steps;
+  trace_ = &steps;
+  left_model_->before_run = [] { return absl::InternalError("broken"); };
+  Start();
+  RunAll();
+  EXPECT_TRUE(steps[1].begin);
+  EXPECT_FALSE(steps[2].begin);
+}
+
 TEST_F(PipelineRunTest, APipelineMayBeAStep) {
+  std::vector<TracedStep> traced;
+  trace_ = &traced;
   auto outer = std::make_shared<Pipeline>();
   PipelineStep& step = outer->steps.emplace_back();
   step.name = "inner";
@@ -239,6 +294,10 @@ TEST_F(PipelineRunTest, APipelineMayBeAStep) {
   ASSERT_TRUE(call_.status->ok()) << *call_.status;
   EXPECT_THAT(answers_.values[0], Each(10));
   EXPECT_EQ(observer_->succeeded, 1);
+  ASSERT_EQ(traced.size(), 1U);
+  EXPECT_EQ(traced[0].model, "pipe");
+  ASSERT_EQ(traced[0].steps.size(), 3U);
+  EXPECT_EQ(traced[0].steps[2].name, "last");
 }
 
 }  // namespace pipeline_run_test

@@ -74,7 +74,11 @@ TEST_F(ServedRampTest, StepsForwardWhenHeldAndKept) {
   Look(ramp, 0);
   EXPECT_EQ(ramp.share(), 0.01) << "the window began before the step";
   Window(true);
+  testing::internal::CaptureStderr();
   Look(ramp, 0);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("level=info event=ramp_action model=net ramped=int8 action=forward"));
+  EXPECT_EQ(events_->Read().back().action, "ramp forward");
   EXPECT_EQ(ramp.share(), 0.05);
   EXPECT_EQ(variant_.metrics->ramp_share.value(), 0.05);
   Look(ramp, 60);
@@ -94,7 +98,10 @@ TEST_F(ServedRampTest, ABrokenWindowTakesTheShareBackAndIsAnEvent) {
   Look(ramp, 0);
   EXPECT_EQ(ramp.share(), 0.01);
   Window(false);
+  testing::internal::CaptureStderr();
   Look(ramp, 0);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("level=warn event=ramp_action model=net ramped=int8 action=back reason="));
   EXPECT_EQ(ramp.share(), 0);
   EXPECT_TRUE(ramp.state().stopped);
   EXPECT_EQ(variant_.metrics->ramp_actions.value(static_cast<size_t>(RampAction::kBack)), 1U);

@@ -95,6 +95,10 @@ TEST_F(VariantGuardTest, AShiftHalvesTheShareWithEachBrokenWindow) {
   }
   EXPECT_EQ(guard_->share(), 1);
   EXPECT_EQ(Actions(GuardAction::kRecover), 1U);
+  const std::vector<TrafficEvent> events = events_->Read();
+  ASSERT_EQ(events.size(), 4U);
+  EXPECT_EQ(events[2].action, "guard shift");
+  EXPECT_EQ(events[3].action, "guard recover");
 }
 
 TEST_F(VariantGuardTest, RecoversWithoutRequestsOfItsOwn) {
@@ -134,10 +138,23 @@ TEST_F(VariantGuardTest, ShowsWhatItIsEachTime) {
 TEST_F(VariantGuardTest, AnAlertLeavesItInTheSplit) {
   Guard(Agreement(Rules::Action::kAlert));
   Rows(0, 100);
+  testing::internal::CaptureStderr();
   End();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::HasSubstr("level=warn event=guard_action variant=net/1/int8 action=alert "
+                                 "share=1 reason=\"agreement 0.00 % < 95 %\""));
+  ASSERT_EQ(events_->Read().size(), 1U);
+  EXPECT_EQ(events_->Read()[0].action, "guard alert");
   EXPECT_FALSE(guard_->fallen_back());
   EXPECT_EQ(metrics_->guard_tripped.value(), 1);
   EXPECT_EQ(Actions(GuardAction::kAlert), 1U);
+}
+
+TEST(TrafficEventsTest, TheLastAreKept) {
+  TrafficEvents events;
+  for (size_t i = 0; i < TrafficEvents::kMost + 3; ++i) events.Add(std::to_string(i), "a", "b");
+  ASSERT_EQ(events.Read().size(), TrafficEvents::kMost);
+  EXPECT_EQ(events.Read().front().who, "3");
 }
 
 TEST_F(VariantGuardTest, ErrorsAreThoseOfOurFaultAmongAllRequests) {

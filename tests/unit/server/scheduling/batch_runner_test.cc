@@ -108,6 +108,14 @@ TEST_F(KeptOutputTest, NobodyKeepsMuchMoreThanItsOwn) {
   EXPECT_EQ(one_of_many.reserved[0], 10) << "copied";
 }
 
+TEST_F(KeptOutputTest, AnswersOfARunThatOwnsThemAreNotCopied) {
+  model_ = std::make_shared<FakeModel>(Shape{1, 2});
+  model_->selects = true;
+  max_batch_ = 1;
+  KeepingSink& sink = RunKept(4, 0);
+  EXPECT_THAT(sink.kept, ElementsAre(8, 8));
+}
+
 TEST_F(BatchRunnerTest, TensorsInPiecesAreGathered) {
   const std::vector<float> values = {1, 2, 3, 4};
   const std::string_view bytes(reinterpret_cast<const char*>(values.data()), 16);
@@ -296,6 +304,19 @@ TEST_F(BatchRunnerTest, AnExtentThatFollowsFromTheDataIsAnswered) {
   EXPECT_EQ(none.answer_shape, Shape{0});
   EXPECT_EQ(none.status, absl::OkStatus());
   EXPECT_EQ(observer_->batches, 3);
+}
+
+TEST_F(BatchRunnerTest, ARunThatLooksForThatEndsWhenItIsCancelled) {
+  model_ = std::make_shared<FakeModel>(Shape{1, 2});
+  model_->selects = true;
+  max_batch_ = 1;
+  TestCall& left = Call({1, 2});
+  model_->before_run = [&left] {
+    left.cancelled = true;
+    return absl::OkStatus();
+  };
+  RunOne();
+  EXPECT_EQ(left.status->code(), absl::StatusCode::kCancelled);
 }
 
 }  // namespace batch_runner_test

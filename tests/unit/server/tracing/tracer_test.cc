@@ -139,6 +139,67 @@ TEST_F(TracerTest, StagesAreSpansBelowTheRequest) {
   EXPECT_EQ(spans.front()->GetParentSpanId(), spans.back()->GetSpanId());
 }
 
+TEST_F(TracerTest, StepsOfAPipelineAreSpansThatHaveTheStages) {
+  Make(1);
+  const TimePoint received = clock_.Now();
+  const RequestTimings ran = {.queue = microseconds(10),
+                              .compute_infer = microseconds(20),
+                              .total = microseconds(40),
+                              .ran = true};
+  std::vector<TracedStep> steps(3);
+  steps[0] = {.name = "embed",
+              .model = "net",
+              .version = "3",
+              .precision = "int8",
+              .route = "split",
+              .begin = received + microseconds(5),
+              .timings = ran};
+  steps[1] = {.name = "inner", .model = "pipe", .version = "1", .begin = received};
+  steps[1].steps.push_back({.name = "refused",
+                            .begin = received + microseconds(7),
+                            .timings = {.queue = microseconds(3), .total = microseconds(3)},
+                            .status = absl::InternalError("broken")});
+  steps[2].name = "never its turn";
+  const absl::Status ok;
+  Sample("outer", kSampled)
+      ->Finish({.model = "outer",
+                .version = "1",
+                .received = received,
+                .submitted = received + microseconds(5),
+                .timings = {.total = microseconds(100), .ran = true},
+                .status = ok,
+                .steps = steps});
+  const auto spans = Sent();
+  const auto name_of = [&spans](const opentelemetry::trace::SpanId& id) {
+    for (const auto& span : spans) {
+      if (span->GetSpanId() == id) return std::string(span->GetName());
+    }
+    return std::string("the caller");
+  };
+  std::vector<std::string> seen;  // in the order in which they ended
+  for (const auto& span : spans) {
+    seen.push_back(name_of(span->GetParentSpanId()) + " > " + std::string(span->GetName()));
+  }
+  EXPECT_THAT(seen,
+              ::testing::ElementsAre("infer outer > decode", "step embed > queue",
+                                     "step embed > compute_input", "step embed > compute_infer",
+                                     "step embed > compute_output", "infer outer > step embed",
+                                     "step refused > queue", "step inner > step refused",
+                                     "infer outer > step inner", "the caller > infer outer"));
+  const auto& embed = *spans[5];
+  EXPECT_EQ(embed.GetDuration(), microseconds(40));
+  for (const auto& [key, value] : std::map<std::string, std::string>{{"octet.step", "embed"},
+                                                                     {"octet.model", "net"},
+                                                                     {"octet.version", "3"},
+                                                                     {"octet.precision", "int8"},
+                                                                     {"octet.route", "split"}}) {
+    EXPECT_EQ(opentelemetry::nostd::get<std::string>(embed.GetAttributes().at(key)), value);
+  }
+  EXPECT_EQ(spans[7]->GetStatus(), opentelemetry::trace::StatusCode::kError);
+  EXPECT_EQ(spans[7]->GetDescription(), "broken");
+  EXPECT_EQ(spans[8]->GetStatus(), opentelemetry::trace::StatusCode::kUnset);
+}
+
 TEST_F(TracerTest, ARefusedRequestIsOneSpanThatSaysWhyAndWhoseFaultItWas) {
   Make(1);
   const absl::Status unknown = absl::NotFoundError("no such model");
