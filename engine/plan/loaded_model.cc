@@ -9,6 +9,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "engine/onednn/cache_sizes.h"
 #include "engine/onednn/isa.h"
 #include "engine/onednn/runtime.h"
 #include "engine/onnx/onnx_file.h"
@@ -19,6 +20,8 @@
 #include "engine/plan/precision_detection.h"
 #include "engine/plan/program_plan.h"
 #include "engine/plan/signature.h"
+#include "engine/plan/sliced_plan.h"
+#include "engine/plan/slicing.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -42,6 +45,9 @@ size_t ConstantBytes(const Graph& graph) {
   }
   return bytes;
 }
+
+// What a core can keep beside it: its own cache of level 2, and its share of level 3.
+size_t CacheBytes() { return onednn::PerCoreCacheBytes(2, 0) + onednn::PerCoreCacheBytes(3, 0); }
 
 // Runs `make`; a shape or a model that no memory holds is an error of the caller, whatever the limits say.
 template <typename Fn>
@@ -202,22 +208,60 @@ absl::StatusOr<std::shared_ptr<const Graph>> LoadedModel::OptimisedGraph() const
   return std::make_shared<const Graph>(std::move(graph));
 }
 
+absl::StatusOr<BoundGraph> LoadedModel::Bind(const Graph& optimised,
+                                             std::span<const Shape> input_shapes) const {
+  BoundGraph bound{optimised, {}};
+  BindShapes(bound.graph, input_shapes);
+  OCTET_ASSIGN_OR_RETURN(bound.trace, Optimise(bound.graph));
+  return bound;
+}
+
+// The graph of fewer rows, where `whole` is better run in slices.
+absl::StatusOr<std::optional<BoundGraph>> LoadedModel::Slice(
+    const Graph& whole, const Graph& optimised, std::span<const Shape> input_shapes) const {
+  const int64_t rows = input_shapes.front()[0];
+  if (!RowsAreIndependent(whole, rows)) return std::nullopt;
+  const int64_t rows_per_slice =
+      RowsPerSlice(whole, rows, {options_.threads, CacheBytes(), context_->max_bytes});
+  if (rows_per_slice == rows) return std::nullopt;
+  std::vector<Shape> shapes(input_shapes.begin(), input_shapes.end());
+  for (Shape& shape : shapes) shape[0] = rows_per_slice;
+  OCTET_ASSIGN_OR_RETURN(BoundGraph slice, Bind(optimised, shapes));
+  // An extent may have been the number of rows by chance.
+  if (!RowsAreIndependent(slice.graph, rows_per_slice)) return std::nullopt;
+  return slice;
+}
+
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
     std::span<const Shape> input_shapes,
     absl::StatusOr<std::shared_ptr<const Graph>> optimised) const {
   const onednn::TeamSizeScope team(options_.threads);
   OCTET_RETURN_IF_ERROR(optimised.status());
-  Graph graph = **optimised;
-  optimised->reset();
-  BindShapes(graph, input_shapes);
-  OCTET_ASSIGN_OR_RETURN(std::vector<PassTrace> trace, Optimise(graph));
+  OCTET_ASSIGN_OR_RETURN(BoundGraph bound, Bind(**optimised, input_shapes));
   if (needs_stages_) {
-    OCTET_ASSIGN_OR_RETURN(const bool still, NeedsStages(graph));
-    if (still) return ProgramPlan::Make(std::move(graph), context_, std::move(trace));
-    OCTET_ASSIGN_OR_RETURN(trace, RunPasses(graph, AllPassesOf(*context_)));
+    optimised->reset();
+    OCTET_ASSIGN_OR_RETURN(const bool still, NeedsStages(bound.graph));
+    if (still) return ProgramPlan::Make(std::move(bound.graph), context_, std::move(bound.trace));
+    OCTET_ASSIGN_OR_RETURN(bound.trace, RunPasses(bound.graph, AllPassesOf(*context_)));
   }
-  return CompilePlan(std::move(graph), {precision_, target_, *context_->weights,
-                                        context_->max_bytes, std::move(trace)});
+  std::optional<BoundGraph> slice;
+  if (signature_.batches) {
+    OCTET_ASSIGN_OR_RETURN(slice, Slice(bound.graph, **optimised, input_shapes));
+  }
+  optimised->reset();
+  CompileContext context{precision_, target_, *context_->weights, context_->max_bytes};
+  if (!slice) {
+    context.pass_trace = std::move(bound.trace);
+    return CompilePlan(std::move(bound.graph), context);
+  }
+  bound.graph = Graph();  // Its constants are let go of while the slice is compiled.
+  const onednn::TeamSizeScope alone(1);
+  context.target.threads = 1;
+  context.pass_trace = std::move(slice->trace);
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Plan> part,
+                         CompilePlan(std::move(slice->graph), context));
+  const int64_t slices = input_shapes.front()[0] / part->inputs().front().shape[0];
+  return std::make_shared<const SlicedPlan>(std::move(part), slices, options_.threads);
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(

@@ -25,6 +25,12 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
+/// A graph for one set of input shapes, and what the passes did to it once it had them.
+struct BoundGraph {
+  Graph graph;
+  std::vector<PassTrace> trace;
+};
+
 /// Thread-safe after Prepare().
 ///
 /// Life of the weights: the graph's constants are read from the file and packed by the plans that are compiled at load; the
@@ -54,6 +60,10 @@ class LoadedModel final : public Model {
   absl::StatusOr<std::shared_ptr<const Graph>> OptimisedGraph() const;
   /// Lets go of the graph, where it can be read again.
   std::shared_ptr<const Graph> TakeGraph();
+  absl::StatusOr<BoundGraph> Bind(const Graph& optimised,
+                                  std::span<const Shape> input_shapes) const;
+  absl::StatusOr<std::optional<BoundGraph>> Slice(const Graph& whole, const Graph& optimised,
+                                                  std::span<const Shape> input_shapes) const;
   absl::StatusOr<std::shared_ptr<const Plan>> Compile(
       std::span<const Shape> input_shapes,
       absl::StatusOr<std::shared_ptr<const Graph>> optimised) const;

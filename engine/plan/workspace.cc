@@ -15,7 +15,11 @@ Workspace::~Workspace() = default;
 Workspace::Workspace(Workspace&&) noexcept = default;
 Workspace& Workspace::operator=(Workspace&&) noexcept = default;
 
-size_t Workspace::bytes() const { return impl_->arena_bytes; }
+size_t Workspace::bytes() const {
+  size_t bytes = impl_->arena_bytes;
+  for (const Workspace& other : impl_->others) bytes += other.bytes();
+  return bytes;
+}
 
 std::byte* Workspace::Impl::Reserve(size_t bytes) {
   if (bytes > arena_bytes || !arena) {

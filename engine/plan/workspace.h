@@ -26,6 +26,7 @@ struct Workspace::Impl {
   size_t arena_bytes = 0;
   uint64_t uses = 0;
   std::vector<std::unique_ptr<Frame>> frames;
+  std::vector<Workspace> others;  ///< Of the team's other threads, for plans that run in slices.
 
   /// The arena, grown to at least `bytes`; growing moves it.
   std::byte* Reserve(size_t bytes);

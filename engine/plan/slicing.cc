@@ -1,0 +1,137 @@
+#include "engine/plan/slicing.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "engine/ops/op.h"
+#include "engine/ops/post_ops.h"
+
+namespace octet {
+namespace {
+
+/// With fewer rows there is little to win.
+constexpr int64_t kLeastRows = 4;
+/// Larger slices fit into no cache.
+constexpr int64_t kMostRowsPerSlice = 64;
+
+bool HasRows(const Graph& graph, ValueId id, int64_t rows) {
+  const Value& value = graph.value(id);
+  return !value.is_constant() && value.shape->rank() > 0 && (*value.shape)[0] == rows;
+}
+
+// An operand that meets the output element by element: its rows are the output's, or it is the same for all of them.
+bool MeetsRows(const Graph& graph, const Node& node, ValueId id, int64_t rows) {
+  const Shape& operand = *graph.value(id).shape;
+  const int rank = graph.value(node.outputs[0]).shape->rank();
+  if (graph.value(id).is_constant()) return operand.rank() < rank || operand[0] == 1;
+  return operand.rank() == rank && HasRows(graph, id, rows);
+}
+
+// Whether the axis that the attribute names is not that of the rows.
+bool IsBesideRows(const Graph& graph, const Node& node, int64_t fallback) {
+  const int64_t axis = node.attributes.IntOr("axis", fallback);
+  return (axis < 0 ? axis + graph.value(node.inputs[0]).shape->rank() : axis) > 0;
+}
+
+bool LeavesRowsInPlace(const Graph& graph, const Node& node, const OpTraits& traits) {
+  if (traits.elementwise_unary || traits.elementwise_broadcast || traits.view) return true;
+  if (node.is("Concat")) return IsBesideRows(graph, node, 0);
+  if (node.is("Softmax")) return IsBesideRows(graph, node, 1);
+  if (node.is("Transpose")) {
+    const auto perm = node.attributes.Ints("perm", {});
+    return perm.ok() && !perm->empty() && perm->front() == 0;
+  }
+  return node.is("Conv") || node.is("MatMul", kOctetDomain) || node.is("MaxPool") ||
+         node.is("AveragePool") || node.is("GlobalAveragePool");
+}
+
+bool KeepsRows(const Graph& graph, const Node& node, int64_t rows) {
+  const OpDef* def = FindOp(node);
+  if (def == nullptr || node.outputs.size() != 1 || !HasRows(graph, node.outputs[0], rows))
+    return false;
+  // Its range is that of all rows.
+  if (node.attributes.IntOr("dynamic_quant", 0) != 0) return false;
+  const bool all_meet = def->traits.elementwise_broadcast || node.is("Concat");
+  const size_t own = OwnInputCount(node);
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const ValueId id = node.inputs[i];
+    if (id == kNone) continue;
+    const bool fits = all_meet || i >= own ? MeetsRows(graph, node, id, rows)
+                      : i == 0             ? HasRows(graph, id, rows)
+                                           : graph.value(id).is_constant();
+    if (!fits) return false;
+  }
+  return LeavesRowsInPlace(graph, node, def->traits);
+}
+
+/// Bytes that a layer reads and writes.
+struct LayerBytes {
+  double activations = 0;  ///< Of one row.
+  double weights = 0;
+};
+
+LayerBytes BytesOf(const Graph& graph, const Node& node, int64_t rows) {
+  LayerBytes bytes;
+  const auto add = [&](ValueId id) {
+    if (id == kNone) return;
+    const Value& value = graph.value(id);
+    const double size = static_cast<double>(value.shape->elements()) * SizeOf(value.dtype);
+    if (value.is_constant()) {
+      bytes.weights += size;
+    } else {
+      bytes.activations += size / static_cast<double>(rows);
+    }
+  };
+  for (const ValueId id : node.inputs) add(id);
+  for (const ValueId id : node.outputs) add(id);
+  return bytes;
+}
+
+// Of one row, when each core has `rows` rows at a time, and `sharing` of them the weights that one of them reads.
+double BytesBeyond(double cache, const std::vector<LayerBytes>& layers, int64_t rows, int sharing) {
+  double moved = 0;
+  double weights = 0;
+  for (const LayerBytes& layer : layers) {
+    if (layer.activations * static_cast<double>(rows) > cache) moved += layer.activations;
+    weights += layer.weights;
+  }
+  return moved + (weights > cache ? weights / static_cast<double>(rows * sharing) : 0);
+}
+
+}  // namespace
+
+bool RowsAreIndependent(const Graph& graph, int64_t rows) {
+  const auto has_rows = [&](ValueId id) { return HasRows(graph, id, rows); };
+  return std::ranges::all_of(graph.inputs, has_rows) &&
+         std::ranges::all_of(graph.outputs, has_rows) &&
+         std::ranges::all_of(graph.order(),
+                             [&](NodeId id) { return KeepsRows(graph, graph.node(id), rows); });
+}
+
+int64_t RowsPerSlice(const Graph& graph, int64_t rows, const SliceLimits& limits) {
+  if (rows < kLeastRows || rows % limits.threads != 0) return rows;
+  std::vector<LayerBytes> layers;
+  double total = 0;
+  for (const NodeId id : graph.order()) {
+    const LayerBytes& layer = layers.emplace_back(BytesOf(graph, graph.node(id), rows));
+    total += layer.activations * static_cast<double>(rows) + layer.weights;
+  }
+  if (total > static_cast<double>(limits.max_bytes)) return rows;
+  const auto cache = static_cast<double>(limits.cache_bytes);
+  const int64_t per_thread = rows / limits.threads;
+  int64_t best = rows;
+  double least = BytesBeyond(cache, layers, per_thread, limits.threads);
+  for (int64_t slice = std::min(per_thread, kMostRowsPerSlice); slice >= 1; --slice) {
+    if (per_thread % slice != 0) continue;
+    const double moved = BytesBeyond(cache, layers, slice, 1);
+    // Threads with slices of their own do not meet behind every layer.
+    const bool meets = best == rows && limits.threads > 1;
+    if (moved < least || (meets && moved == least)) {
+      least = moved;
+      best = slice;
+    }
+  }
+  return best;
+}
+
+}  // namespace octet

@@ -1,0 +1,198 @@
+// Plans of many rows that run in slices: their answers, errors, memory and times, and when models have them.
+#include "engine/plan/sliced_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+#include "tests/support/small_network.h"
+
+namespace octet {
+namespace sliced_plan_test {
+
+constexpr int64_t kRows = 12;
+
+std::shared_ptr<const Plan> PlanOf(Graph graph, std::span<const Shape> shapes,
+                                   LoadOptions options = {}) {
+  const auto model = Model::FromGraph(std::move(graph), options);
+  EXPECT_TRUE(model.ok()) << model.status();
+  if (!model.ok()) return nullptr;
+  auto plan = (*model)->PlanFor(shapes);
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  return plan.ok() ? *std::move(plan) : nullptr;
+}
+
+std::shared_ptr<const Plan> SmallPlan(int64_t rows, LoadOptions options = {}) {
+  const Shape shape{rows, 3, 8, 8};
+  return PlanOf(testing::SmallNetwork(), {&shape, 1}, options);
+}
+
+Tensor Answer(const Plan& plan, const Tensor& input, int threads = 1) {
+  ConfigureWorkerThread(threads);
+  Tensor output(plan.outputs()[0].dtype, plan.outputs()[0].shape);
+  const void* in = input.data();
+  void* out = output.mutable_data();
+  Workspace workspace;
+  EXPECT_EQ(plan.Run(workspace, {&in, 1}, {&out, 1}), absl::OkStatus());
+  ConfigureWorkerThread(1);
+  return output;
+}
+
+TEST(SlicedPlan, AnswersEveryRowAsItsSliceDoes) {
+  const Tensor input = testing::RandomReals({kRows, 3, 8, 8}, TestSeed());
+  for (const int64_t rows : {1, 2, 4}) {
+    const auto slice = SmallPlan(rows);
+    Tensor expected(DType::kF32, {kRows, 5});
+    Workspace workspace;
+    for (int64_t row = 0; row < kRows; row += rows) {
+      const void* in = input.span<float>().subspan(row * 3 * 8 * 8).data();
+      void* out = expected.mutable_span<float>().subspan(row * 5).data();
+      ASSERT_EQ(slice->Run(workspace, {&in, 1}, {&out, 1}), absl::OkStatus());
+    }
+    for (const int threads : {1, 2, 3}) {
+      const SlicedPlan plan(slice, kRows / rows, threads);
+      ASSERT_EQ(plan.inputs()[0], input.spec());
+      const Tensor got = Answer(plan, input, threads);
+      ASSERT_EQ(got.spec(), expected.spec());
+      EXPECT_THAT(got.span<float>(), ::testing::ElementsAreArray(expected.span<float>()))
+          << rows << " rows at a time on " << threads << " threads";
+    }
+  }
+}
+
+TEST(SlicedPlan, AgreesWithTheWhole) {
+  const Tensor input = testing::RandomReals({kRows, 3, 8, 8}, TestSeed());
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    const LoadOptions options{.precision = precision};
+    const Tensor whole = Answer(*SmallPlan(kRows, options), input);
+    const Tensor got = Answer(SlicedPlan(SmallPlan(3, options), kRows / 3, 2), input, 2);
+    EXPECT_THAT(got.span<float>(),
+                ::testing::Pointwise(::testing::FloatNear(1e-5F), whole.span<float>()));
+  }
+}
+
+TEST(SlicedPlan, SaysWhatAllSlicesTake) {
+  const auto whole = SmallPlan(kRows);
+  const auto slice = SmallPlan(3);
+  const SlicedPlan plan(slice, kRows / 3, 2);
+  EXPECT_EQ(plan.certificate().total_macs(), whole->certificate().total_macs());
+  EXPECT_EQ(plan.memory().arena_bytes, 2 * slice->memory().arena_bytes);
+  EXPECT_EQ(plan.memory().live_peak_bytes, 2 * slice->memory().live_peak_bytes);
+  ConfigureWorkerThread(2);
+  Workspace workspace;
+  const auto times = plan.LayerTimes(workspace, 1);
+  ASSERT_TRUE(times.ok()) << times.status();
+  EXPECT_EQ(workspace.bytes(), plan.memory().arena_bytes) << "one arena a thread";
+  ASSERT_EQ(times->size(), plan.certificate().layers.size());
+  for (const LayerTime& time : *times) {
+    EXPECT_GT(time.in_order.count(), 0);
+    EXPECT_EQ(time.in_order.count() % 2, 0) << "a thread runs two slices";
+  }
+  EXPECT_FALSE(plan.LayerTimes(workspace, 0).ok());
+  ConfigureWorkerThread(1);
+}
+
+/// One row of one number; the row that is 7 fails, and that is 8 finds no memory.
+class TouchyPlan final : public Plan {
+ public:
+  std::span<const TensorSpec> inputs() const override { return {&spec_, 1}; }
+  std::span<const TensorSpec> outputs() const override { return {&spec_, 1}; }
+  const Certificate& certificate() const override { return certificate_; }
+  PlanMemory memory() const override { return {}; }
+  std::chrono::nanoseconds compile_time() const override { return {}; }
+  const std::vector<PassTrace>& pass_trace() const override { return trace_; }
+  absl::Status Run(Workspace&, std::span<const void* const> inputs,
+                   std::span<void* const> outputs) const override {
+    const float x = *static_cast<const float*>(inputs[0]);
+    if (x == 7) return InvalidArgument("seven");
+    if (x == 8) throw std::bad_alloc();
+    *static_cast<float*>(outputs[0]) = -x;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::vector<LayerTime>> LayerTimes(Workspace&, int) const override {
+    return InvalidArgument("no layers");
+  }
+
+ private:
+  const TensorSpec spec_{DType::kF32, {1}};
+  const Certificate certificate_;
+  const std::vector<PassTrace> trace_;
+};
+
+TEST(SlicedPlan, ReportsWhatASliceReports) {
+  for (const int threads : {2, 3}) {
+    ConfigureWorkerThread(threads);
+    const SlicedPlan plan(std::make_shared<const TouchyPlan>(), 6, threads);
+    Workspace workspace;
+    const auto run = [&](std::vector<float> x) {
+      std::vector<float> y(x.size());
+      const void* in = x.data();
+      void* out = y.data();
+      return plan.Run(workspace, {&in, 1}, {&out, 1});
+    };
+    EXPECT_EQ(run({1, 2, 3, 4, 5, 6}), absl::OkStatus());
+    EXPECT_EQ(run({1, 2, 3, 4, 5, 7}).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(run({1, 2, 8, 4, 5, 6}).code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(run({1, 2, 3, 4, 5, 6}), absl::OkStatus()) << "the next run is not touched";
+    EXPECT_EQ(plan.LayerTimes(workspace, 1).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(plan.Run(workspace, {}, {}).code(), absl::StatusCode::kInternal);
+  }
+  ConfigureWorkerThread(1);
+}
+
+// 0.5 MB per row and layer: no cache of a core holds 32 of them, any server's holds one.
+Graph WideNetwork(std::string_view last = "Relu", int64_t height = 64, int64_t rows = kUnknownDim) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {rows, 8, height, 128});
+  for (int i = 0; i < 2; ++i) {
+    x = b.Op("Conv", {x, b.Random({8, 8, 1, 3})}, {{"pads", Ints{0, 1, 0, 1}}});
+  }
+  b.Output(last == "Softmax" ? b.Op(last, {x}, {{"axis", int64_t{0}}}) : b.Op(last, {x}));
+  return b.Build();
+}
+
+float Distance(const Tensor& a, const Tensor& b) {
+  float distance = 0;
+  for (size_t i = 0; i < a.span<float>().size(); ++i)
+    distance = std::max(distance, std::abs(a.span<float>()[i] - b.span<float>()[i]));
+  return distance;
+}
+
+TEST(SlicedPlan, IsWhatModelsHaveWhoseRowsFallOutOfTheCaches) {
+  const Shape shape{32, 8, 64, 128};
+  const Tensor input = testing::RandomReals(shape, TestSeed());
+  const auto whole = PlanOf(WideNetwork("Relu", 64, 32), {&shape, 1});
+  ASSERT_EQ(dynamic_cast<const SlicedPlan*>(whole.get()), nullptr) << "its file fixes the rows";
+  const Tensor expected = Answer(*whole, input);
+  for (const int threads : {1, 2}) {
+    for (const int64_t height : {int64_t{64}, kUnknownDim}) {
+      const auto plan = PlanOf(WideNetwork("Relu", height), {&shape, 1}, {.threads = threads});
+      EXPECT_NE(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+      EXPECT_LT(plan->memory().arena_bytes, whole->memory().arena_bytes);
+      EXPECT_EQ(plan->certificate().total_macs(), whole->certificate().total_macs());
+      EXPECT_LT(Distance(Answer(*plan, input, threads), expected), 1e-4F);
+    }
+  }
+}
+
+TEST(SlicedPlan, IsNotForRowsThatMeet) {
+  const Shape shape{32, 8, 64, 128};
+  const auto plan = PlanOf(WideNetwork("Softmax"), {&shape, 1});
+  EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+}
+
+TEST(SlicedPlan, IsNotForSmallOnes) {
+  const Shape shape{4, 8, 1, 128};
+  const auto plan = PlanOf(WideNetwork("Relu", 1), {&shape, 1});
+  EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+}
+
+}  // namespace sliced_plan_test
+}  // namespace octet
