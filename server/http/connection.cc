@@ -17,7 +17,6 @@ namespace {
 constexpr std::string_view kHeadEnd = "\r\n\r\n";
 /// Writes up to this size are put together.
 constexpr size_t kSmallWrite = size_t{16} << 10;
-constexpr std::chrono::seconds kLinger{2};
 
 }  // namespace
 
@@ -118,15 +117,6 @@ ssize_t Connection::write(const char* data, size_t size) {
   const bool sent = Send(behind_, {data, size});
   behind_.clear();
   return sent ? static_cast<ssize_t>(size) : -1;
-}
-
-void Connection::Linger() {
-  if (shutdown(fd_, SHUT_WR) != 0) return;
-  deadline_ = std::min(deadline_, clock_.Now() + kLinger);
-  std::array<char, kMaxHeadBytes> unread;
-  read_ = ahead_.size();
-  while (read(unread.data(), unread.size()) > 0 && clock_.Now() < deadline_) {
-  }
 }
 
 // Nobody asks: who the client is is no part of an answer.

@@ -42,9 +42,6 @@ class Connection final : public httplib::Stream {
 
   /// Writes what was put together; false when the client does not take it.
   bool Flush();
-  /// Says that nothing more comes and lets the client finish what it is sending, for a while: a socket closed
-  /// with bytes unread resets the connection, and the client may never see the answer.
-  void Linger();
 
   bool is_readable() const override { return true; }
   bool is_writable() const override { return true; }

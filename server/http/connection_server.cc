@@ -121,6 +121,7 @@ void ConnectionServer::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     std::erase_if(connections_, [](const auto& entry) { return entry.second.parked; });
+    leaving_.clear();
     // What is still being read is not waited for; what is being answered is, for a while.
     for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RD);
     const auto none = [this]()
@@ -174,19 +175,16 @@ Connection& ConnectionServer::current() { return *serving.connection; }
 void ConnectionServer::BodyIsRead() { serving.body_unread = false; }
 
 void ConnectionServer::Add(int fd) {
-  auto connection = std::make_shared<Connection>(fd, clock_);
+  const auto connection = std::make_shared<Connection>(fd, clock_);
+  epoll_event event = {.events = 0, .data = {.fd = fd}};
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) return;
+  bool fits = true;
   {
     absl::MutexLock lock(&mutex_);
-    if (connections_.size() >= limits_.connections + kProbePlaces && !CloseOldest()) {
-      (void)send(fd, kTooManyConnections.data(), kTooManyConnections.size(), MSG_NOSIGNAL);
-      return;
-    }
-    connections_[fd].connection = std::move(connection);
+    fits = connections_.size() < limits_.connections + kProbePlaces || CloseOldest();
+    if (fits) connections_[fd].connection = connection;
   }
-  epoll_event event = {.events = 0, .data = {.fd = fd}};
-  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
-    return Close(fd);
-  }
+  if (!fits) return Refuse(connection, kTooManyConnections);
   Park(fd, clock_.Now() + kHeadTime);
 }
 
@@ -235,6 +233,38 @@ void ConnectionServer::CloseExpired() {
   std::erase_if(connections_, [&](const auto& entry) {
     return entry.second.parked && entry.second.deadline <= now;
   });
+  while (!leaving_.empty() && leaving_.front().deadline <= now) leaving_.pop_front();
+}
+
+void ConnectionServer::Refuse(const std::shared_ptr<Connection>& connection,
+                              std::string_view answer) {
+  (void)send(connection->socket(), answer.data(), answer.size(), MSG_NOSIGNAL);
+  Leave(connection);
+}
+
+void ConnectionServer::Leave(const std::shared_ptr<Connection>& connection) {
+  const int fd = connection->socket();
+  (void)shutdown(fd, SHUT_WR);
+  absl::MutexLock lock(&mutex_);
+  connections_.erase(fd);
+  if (stopping_) return;  // Nobody watches any more.
+  if (leaving_.size() == kLeavingPlaces) leaving_.pop_front();
+  leaving_.push_back({connection, clock_.Now() + kLeavingTime});
+  epoll_event event = {.events = EPOLLIN, .data = {.fd = fd}};
+  (void)epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event);
+}
+
+bool ConnectionServer::Drain(int fd) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = std::ranges::find(
+      leaving_, fd, [](const Leaving& leaving) { return leaving.connection->socket(); });
+  if (found == leaving_.end()) return false;
+  // A little at a time: epoll(7) brings it back, behind others. Nothing is copied.
+  std::array<char, size_t{64} << 10> unread;
+  const ssize_t got = recv(fd, unread.data(), unread.size(), MSG_TRUNC);
+  const bool waits = got < 0 && (errno == EAGAIN || errno == EINTR);
+  if (got <= 0 && !waits) leaving_.erase(found);
+  return true;
 }
 
 void ConnectionServer::Watch() {
@@ -250,7 +280,7 @@ void ConnectionServer::Watch() {
 }
 
 void ConnectionServer::LookAt(int fd) {
-  if (fd == wake_) return;
+  if (fd == wake_ || Drain(fd)) return;
   TimePoint deadline;
   const std::shared_ptr<Connection> connection = Take(fd, deadline);
   if (connection == nullptr) return;
@@ -262,8 +292,7 @@ void ConnectionServer::LookAt(int fd) {
       // From a request's first byte on its head has kHeadTime, however slowly the others follow.
       return Park(fd, first && !connection->idle() ? clock_.Now() + kHeadTime : deadline);
     case Connection::Head::kTooLarge:
-      (void)send(fd, kHeadTooLarge.data(), kHeadTooLarge.size(), MSG_NOSIGNAL);
-      break;
+      return Refuse(connection, kHeadTooLarge);
     case Connection::Head::kGone:
       break;
   }
@@ -281,11 +310,7 @@ void ConnectionServer::Dispatch(const std::shared_ptr<Connection>& connection) {
     absl::MutexLock lock(&mutex_);
     while (fits && connections_.size() > limits_.connections) fits = CloseOldest();
   }
-  if (!fits) {
-    (void)send(connection->socket(), kTooManyConnections.data(), kTooManyConnections.size(),
-               MSG_NOSIGNAL);
-    return Close(connection->socket());
-  }
+  if (!fits) return Refuse(connection, kTooManyConnections);
   (void)requests_->enqueue([this, connection] { Serve(connection, false); });
 }
 
@@ -297,11 +322,12 @@ void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection, bool
   bool close = stopping_ || (serving.body_unread && !head.starts_with("POST "));
   const bool answered =
       process_request(*connection, "", 0, "", 0, close, close, Prepare) && connection->Flush();
-  if (answered && serving.body_unread) connection->Linger();
+  const bool leaves = answered && serving.body_unread;
   // Of a head that is none nobody knows where it ends.
-  close |= !answered || !serving.understood || serving.body_unread || stopping_;
+  close |= !answered || !serving.understood || stopping_;
   serving = {};
   const int fd = connection->socket();
+  if (leaves) return Leave(connection);
   if (close) return Close(fd);
   // The next request may have come with this one.
   const Connection::Head next = connection->ReadHead();

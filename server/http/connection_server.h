@@ -1,8 +1,10 @@
 // Many connections, few threads: who waits for a client, and for how long.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
+#include <string_view>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -28,6 +30,9 @@ namespace octet {
 ///   once ends the connection.
 /// - `connections` at once; for a request beyond them those that are parked longest are closed, and it is answered
 ///   503 when none is; for probes kProbePlaces are kept free.
+/// - A client that is answered while it still sends would find a reset connection, perhaps instead of its answer. It is told
+///   that nothing more comes, and what it sends is thrown away until it closes, for kLeavingTime at most. There are
+///   kLeavingPlaces for such connections beside the others; a new one takes that of the oldest.
 /// - While the system has no descriptor or memory for another connection, that is logged, once, and tried again.
 class ConnectionServer final : public httplib::Server {
  public:
@@ -35,7 +40,9 @@ class ConnectionServer final : public httplib::Server {
   static constexpr std::chrono::seconds kIdleTime{75};
   static constexpr std::chrono::seconds kRequestTime{60};
   static constexpr std::chrono::seconds kStopTime{5};
+  static constexpr std::chrono::seconds kLeavingTime{2};
   static constexpr size_t kProbePlaces = 16;
+  static constexpr size_t kLeavingPlaces = 256;
 
   struct Limits {
     size_t threads = 1;
@@ -64,6 +71,10 @@ class ConnectionServer final : public httplib::Server {
     TimePoint since;     ///< Parked.
     TimePoint deadline;  ///< While parked.
   };
+  struct Leaving {
+    std::shared_ptr<Connection> connection;
+    TimePoint deadline;
+  };
 
   /// Waits for clients, until stopped.
   void Accept();
@@ -77,6 +88,12 @@ class ConnectionServer final : public httplib::Server {
   /// Closes the connection parked longest; false when none is.
   bool CloseOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CloseExpired();
+  /// Sends the answer and lets the client go.
+  void Refuse(const std::shared_ptr<Connection>& connection, std::string_view answer);
+  /// Nothing more is said to the client, which may still be sending.
+  void Leave(const std::shared_ptr<Connection>& connection);
+  /// Throws away what one that leaves has sent; false when it is none of these.
+  bool Drain(int fd);
   /// Waits for connections that have something to say, until stopped.
   void Watch();
   void LookAt(int fd);
@@ -90,6 +107,7 @@ class ConnectionServer final : public httplib::Server {
   const int wake_;  ///< An eventfd(2): stop watching and accepting.
   mutable absl::Mutex mutex_;
   std::map<int, Entry> connections_ ABSL_GUARDED_BY(mutex_);  ///< By descriptor.
+  std::deque<Leaving> leaving_ ABSL_GUARDED_BY(mutex_);       ///< The oldest first.
   std::atomic<bool> stopping_{false};
   std::unique_ptr<httplib::TaskQueue> requests_;
   std::unique_ptr<httplib::TaskQueue> probes_;

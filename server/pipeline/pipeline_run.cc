@@ -8,6 +8,7 @@
 #include "engine/tensor/status.h"
 #include "server/routing/draw.h"
 #include "server/scheduling/request_check.h"
+#include "server/shadow/answer_copies.h"
 
 namespace octet {
 namespace {
@@ -34,11 +35,17 @@ class StepOutputs final : public OutputSink {
     tensors_[index] = Tensor::Strings(strings.shape(), strings.span<std::string_view>());
     return absl::OkStatus();
   }
-  ConstTensorView view(size_t index) const { return tensors_[index].view(); }
+  const Tensor& tensor(size_t index) const { return tensors_[index]; }
 
  private:
   const PipelineStep& step_;
   std::vector<Tensor> tensors_;
+};
+
+/// What follows the answer of a step.
+struct StepCopies {
+  AnswerCopies copies;
+  AnsweredRequest request;  ///< Complete when it was answered.
 };
 
 class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
@@ -47,7 +54,8 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
       : call_(std::move(call)),
         pipeline_(*call_.version->pipeline),
         request_(std::move(request)),
-        outputs_(pipeline_.steps.begin(), pipeline_.steps.end()) {
+        outputs_(pipeline_.steps.begin(), pipeline_.steps.end()),
+        copies_(pipeline_.steps.size()) {
     for (const PipelineStep& step : pipeline_.steps) waits_.push_back(step.waits_for);
     if (call_.trace != nullptr) call_.trace->resize(pipeline_.steps.size());
   }
@@ -72,10 +80,13 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   }
   /// A step is over: starts those that waited for it alone, or ends the request.
   void Finished(size_t index, const absl::Status& status, const RequestTimings& timings);
+  /// Lets the copies of a step that was answered follow.
+  void Copy(size_t index);
+  KeptTensors KeptInputs(const PipelineStep& step) const;
   void End();
   absl::Status WriteOutputs();
   WireTensor View(const PipelineSource& source) const {
-    if (source.step) return outputs_[*source.step].view(source.index);
+    if (source.step) return outputs_[*source.step].tensor(source.index).view();
     return request_->inputs[source.index];
   }
 
@@ -83,6 +94,7 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   const Pipeline& pipeline_;
   const std::unique_ptr<InferenceRequest> request_;
   std::vector<StepOutputs> outputs_;  ///< By step.
+  std::vector<StepCopies> copies_;    ///< Likewise; each belongs to whoever runs the step.
 
   absl::Mutex mutex_;
   std::vector<size_t> waits_ ABSL_GUARDED_BY(mutex_);  ///< Steps that each still waits for.
@@ -183,6 +195,8 @@ absl::Status PipelineRun::TrySubmit(size_t index) {
                  .sticky_key = call_.sticky_key,
                  .dispatcher = call_.dispatcher,
                  .clock = call_.clock,
+                 .captures = call_.captures,
+                 .kept = KeptInputs(step),
                  .trace = traced == nullptr ? nullptr : &traced->steps},
                 std::move(part));
     return absl::OkStatus();
@@ -198,6 +212,14 @@ absl::Status PipelineRun::TrySubmit(size_t index) {
   }
   const ServedVariant& variant = *version.Find(route.precision);
   variant.metrics->routed.Add(static_cast<size_t>(route.reason));
+  AnswerCopies copies(version, route.precision, call_.captures);
+  if (copies.any()) {
+    copies_[index] = {.copies = std::move(copies),
+                      .request = {.precision = route.precision,
+                                  .received = now,
+                                  .inputs = part->inputs,
+                                  .rows = part->rows}};
+  }
   call_.dispatcher.Submit(variant.queue, std::move(part));
   return absl::OkStatus();
 }
@@ -230,8 +252,44 @@ void PipelineRun::Finished(size_t index, const absl::Status& status,
     last = --running_ == 0;
   }
   for (const size_t reader : next) Submit(reader);
-  // Else whoever finishes the last step ends the request, and this object may be gone.
+  // Else whoever finishes the last step ends the request.
   if (last) End();
+  if (status.ok() && copies_[index].copies.any()) Copy(index);
+}
+
+KeptTensors PipelineRun::KeptInputs(const PipelineStep& step) const {
+  KeptTensors kept;
+  bool reads_request = false;
+  for (const PipelineSource& source : step.inputs) {
+    reads_request |= !source.step;
+    if (!source.step) continue;
+    const Tensor& tensor = outputs_[*source.step].tensor(source.index);
+    kept.owners.push_back(tensor.owner());
+    kept.bytes += MemoryBytes(tensor.view());
+  }
+  if (reads_request) {
+    kept.owners.insert(kept.owners.end(), call_.kept.owners.begin(), call_.kept.owners.end());
+    kept.bytes += call_.kept.bytes;
+  }
+  return kept;
+}
+
+void PipelineRun::Copy(size_t index) {
+  const PipelineStep& step = pipeline_.steps[index];
+  auto& [copies, answered] = copies_[index];
+  KeptTensors kept = KeptInputs(step);
+  answered.kept = std::move(kept.owners);
+  answered.kept_bytes = kept.bytes;
+  answered.outputs.resize(step.wanted.size());
+  for (size_t i = 0; i < step.wanted.size(); ++i) {
+    if (!step.wanted[i]) continue;
+    const Tensor& tensor = outputs_[index].tensor(i);
+    const size_t bytes = MemoryBytes(tensor.view());
+    answered.outputs[i] = AnsweredOutput{
+        .spec = tensor.spec(), .data = tensor.data(), .bytes = bytes, .tensor = tensor};
+    answered.kept_bytes += bytes;
+  }
+  std::move(copies).Make(std::move(answered), call_.dispatcher);
 }
 
 absl::Status PipelineRun::WriteOutputs() {

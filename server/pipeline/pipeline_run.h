@@ -1,6 +1,7 @@
 // One request of a pipeline, from step to step.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,12 +18,20 @@
 
 namespace octet {
 
+/// What tensors lie in, for those that need them when the request is over.
+struct KeptTensors {
+  std::vector<std::shared_ptr<const void>> owners;
+  size_t bytes = 0;
+};
+
 /// What a request's steps share.
 struct PipelineCall {
   std::shared_ptr<const ModelVersion> version;  ///< With a pipeline.
   std::string sticky_key;                       ///< For the routing of its models; empty = none.
   Dispatcher& dispatcher;
   Clock& clock;
+  bool captures = true;   ///< The client lets the inputs of its steps be kept.
+  KeptTensors kept = {};  ///< Of the request's inputs.
   /// Where it says what became of each step; outlives the request. Null: the request has no trace.
   std::vector<TracedStep>* trace = nullptr;
 };
@@ -32,7 +41,8 @@ struct PipelineCall {
 ///
 /// A step waits in its model's own queue, under the request's deadline, as soon as all that it reads is there; steps that do not
 /// wait for each other run side by side. Tensors stay where the worker wrote them until the request ends, and are read there by
-/// the next steps. What a model's traffic is otherwise offered to, its shadow and its capture, sees no step.
+/// the next steps. A step's request is its model's traffic as a client's is: the model's guard judges it, and when it was
+/// answered and the next steps were submitted, the model's capture and its shadow may have it.
 ///
 /// The first error ends the request and names the step; steps that have not been submitted are not any more. A tensor of a step
 /// that does not fit its reader is FAILED_PRECONDITION, and names both.

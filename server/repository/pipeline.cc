@@ -303,6 +303,8 @@ void Linker::Describe() {
   for (const PipelineStep& step : pipeline_->steps) {
     if (step.version == nullptr) continue;
     version_->signature.batches &= step.signature.batches;
+    const auto& inner = step.version->pipeline;
+    pipeline_->compares |= inner == nullptr ? step.version->shadow != nullptr : inner->compares;
     version_->batching.max_batch =
         std::min(version_->batching.max_batch, static_cast<int>(step.max_batch));
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "proto/inference.pb.h"
+#include "server/rpc/input_decoder.h"
 
 namespace octet {
 
@@ -20,6 +21,7 @@ struct KeptElements {
 /// both, and should not copy those. Stays where it is.
 struct InferMessages {
   inference::ModelInferRequest request;
+  DecodedInputs inputs;  ///< Of the request.
   inference::ModelInferResponse response;
   /// By place in raw_output_contents, which has an empty one where there is an owner; shorter when none behind has.
   std::vector<KeptElements> kept;

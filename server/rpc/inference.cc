@@ -7,9 +7,7 @@
 #include "server/logging/event_log.h"
 #include "server/pipeline/pipeline_run.h"
 #include "server/routing/draw.h"
-#include "server/routing/shadow.h"
 #include "server/rpc/sequence_request.h"
-#include "server/rpc/shadow_copy.h"
 #include "server/scheduling/caller_runners.h"
 
 namespace octet {
@@ -111,9 +109,7 @@ absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& 
 
 absl::Status Inference::ReadTensors(const Call& call, const InferOptions& options,
                                     std::span<const InputRecipe> recipes) {
-  if (version_->capture != nullptr && options.capture) {
-    if (const double draw = Draw(); version_->capture->Draws(draw)) capture_draw_ = draw;
-  }
+  captures_ = options.capture;
   deadline_ = call.deadline;
   if (options.timeout < kNever - received_) {
     deadline_ = std::min(deadline_, received_ + options.timeout);
@@ -151,10 +147,9 @@ absl::Status Inference::ChooseVariant(const InferOptions& options) {
 }
 
 std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
-  copied_ = version_->shadow != nullptr &&
-            WantsCopy(*version_->routing.shadow, {.answered = route_.precision, .draw = Draw()});
+  copies_ = AnswerCopies(*version_, route_.precision, captures_);
   auto request = std::make_unique<InferenceRequest>();
-  if (copied_ || capture_draw_) {
+  if (copies_.any()) {
     request->inputs = inputs_.views;
   } else {
     request->inputs = std::move(inputs_.views);
@@ -168,7 +163,7 @@ std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
     Answer(status, timings);
   };
   // A copy that waits would keep the answers of its whole batch.
-  if (copied_) writer_.CopyAll();
+  if (copies_.compares()) writer_.CopyAll();
   return request;
 }
 
@@ -190,17 +185,21 @@ void Inference::Submit(std::unique_ptr<InferenceRequest> request) {
 void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
   if (trace_ != nullptr) submitted_ = parts_.clock.Now();
   if (version_->pipeline != nullptr) {
+    KeptTensors kept = {.owners = {messages_}};
+    if (version_->pipeline->compares) kept.bytes = request_.SpaceUsedLong();
     return RunPipeline({.version = version_,
                         .sticky_key = std::move(sticky_key_),
                         .dispatcher = parts_.dispatcher,
                         .clock = parts_.clock,
+                        .captures = captures_,
+                        .kept = std::move(kept),
                         .trace = trace_ == nullptr ? nullptr : &traced_steps_},
                        std::move(request));
   }
   variant_->metrics->routed.Add(static_cast<size_t>(route_.reason));
   // Behind another request of its sequence it would run inside of that one's answer; and what is copied would wait no more
   // behind the answer, which is sent when this returns.
-  if (parts_.callers == nullptr || step_ != nullptr || copied_ || capture_draw_) {
+  if (parts_.callers == nullptr || step_ != nullptr || copies_.any()) {
     parts_.dispatcher.Submit(variant_->queue, std::move(request));
   } else {
     parts_.callers->Submit(variant_->queue, std::move(request));
@@ -218,23 +217,21 @@ absl::Status Inference::Complete() {
 
 void Inference::Answer(const absl::Status& status, const RequestTimings& timings) {
   const absl::Status completed = status.ok() ? Complete() : status;
-  if (!completed.ok() || !(copied_ || capture_draw_)) return Finish(completed, timings);
+  if (!completed.ok() || !copies_.any()) return Finish(completed, timings);
   Dispatcher& dispatcher = parts_.dispatcher;
-  const std::shared_ptr<RequestCapture> capture = capture_draw_ ? version_->capture : nullptr;
-  const double draw = capture_draw_.value_or(0);
-  std::shared_ptr<ServedShadow> shadow = copied_ ? version_->shadow : nullptr;
-  AnsweredRequest answered = {
-      .precision = route_.precision,
-      .received = received_,
-      .inputs = std::move(inputs_),
-      .outputs = writer_.Answers(),
-      .message_bytes =
-          copied_ ? request_.SpaceUsedLong() + messages_->response.SpaceUsedLong() : 0};
-  answered.messages = std::move(messages_);
+  AnswerCopies copies = std::move(copies_);
+  AnsweredRequest answered = {.precision = route_.precision,
+                              .received = received_,
+                              .inputs = std::move(inputs_.views),
+                              .rows = inputs_.rows,
+                              .outputs = writer_.Answers(),
+                              .kept = {messages_}};
+  if (copies.compares()) {
+    answered.kept_bytes = request_.SpaceUsedLong() + messages_->response.SpaceUsedLong();
+  }
   Finish(completed, timings);
   // This object may be gone. What is copied waits behind the answer, never the other way round.
-  if (capture != nullptr) capture->Offer(draw, answered.inputs.views);
-  if (shadow != nullptr) SubmitShadow(std::move(shadow), std::move(answered), dispatcher);
+  std::move(copies).Make(std::move(answered), dispatcher);
 }
 
 void Inference::Finish(const absl::Status& status, const RequestTimings& timings) {

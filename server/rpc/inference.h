@@ -16,11 +16,11 @@
 #include "server/repository/model_version.h"
 #include "server/rpc/infer_messages.h"
 #include "server/rpc/infer_options.h"
-#include "server/rpc/input_decoder.h"
 #include "server/rpc/response_writer.h"
 #include "server/rpc/serving_parts.h"
 #include "server/scheduling/gate.h"
 #include "server/sequence/sequence_store.h"
+#include "server/shadow/answer_copies.h"
 #include "server/tracing/tracer.h"
 
 namespace octet {
@@ -56,7 +56,8 @@ class Inference {
       : parts_(parts),
         access_log_(access_log),
         request_(messages->request),
-        messages_(std::move(messages)) {}
+        messages_(std::move(messages)),
+        inputs_(messages_->inputs) {}
 
   void Start(const Call& call, Done done);
 
@@ -88,7 +89,8 @@ class Inference {
   const ServingParts& parts_;
   const bool access_log_;
   const inference::ModelInferRequest& request_;
-  std::shared_ptr<InferMessages> messages_;
+  const std::shared_ptr<InferMessages> messages_;
+  DecodedInputs& inputs_;  ///< Of the messages.
   Done done_;
   std::optional<Gate::Pass> pass_;
   std::unique_ptr<SequenceStep> step_;  ///< Null for a model without state.
@@ -102,10 +104,8 @@ class Inference {
   const ServedVariant* variant_ = nullptr;  ///< Null for a pipeline.
   std::string sticky_key_;                  ///< For a pipeline's steps.
   Route route_;
-  bool copied_ = false;  ///< A shadow copy follows the answer.
-  std::optional<double>
-      capture_draw_;  ///< Its inputs are offered to the capture behind the answer.
-  DecodedInputs inputs_;
+  bool captures_ = true;  ///< The client lets its inputs be kept.
+  AnswerCopies copies_;   ///< Of a pipeline none: its steps have theirs.
   ResponseWriter writer_;
 };
 

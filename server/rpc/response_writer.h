@@ -15,21 +15,12 @@
 #include "server/rpc/infer_messages.h"
 #include "server/rpc/shared_memory.h"
 #include "server/scheduling/request.h"
+#include "server/shadow/answered_request.h"
 
 namespace octet {
 
 /// Sharing the memory of what is smaller costs more than to copy it.
 inline constexpr size_t kLeastShared = 8192;
-
-/// An output as the model answered it.
-struct AnsweredOutput {
-  TensorSpec spec;
-  const void* data =
-      nullptr;  ///< Elements, in the messages or in `scores`; of BYTES their wire form.
-  size_t bytes = 0;
-  Tensor scores;  ///< What the response holds the best classes of.
-  std::shared_ptr<const std::string> held = nullptr;  ///< What went into shared memory.
-};
 
 /// Fills a ModelInferResponse. Requires: the calls in this order, with something that orders them.
 ///

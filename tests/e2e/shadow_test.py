@@ -12,6 +12,7 @@ import tempfile
 import time
 import unittest
 
+import numpy
 import served_glyphs
 import served_models
 from served_glyphs import Served, spoil
@@ -107,10 +108,40 @@ class ShadowTest(unittest.TestCase):
             self.assertEqual({precision for _, precision in served.ask_all(REQUESTS)}, {"fp32", "int8"})
             self.assertEqual(served.variant("octet_guard_tripped", "int8"), 0)
 
-    def wait_while_asking(self, served, condition):
+    def test_what_reaches_a_model_through_a_pipeline_is_its_traffic(self):
+        guard = "guard: {int8: {agreement_percent: 95, window_seconds: 1, min_samples: 20, action: fall_back}}"
+        routing = f"routing: {{split: {{fp32: 1, int8: 1}}, shadow: {{precision: int8, percent: 100}}, {guard}}}\ncapture: {{percent: 100}}\n"
+        with tempfile.TemporaryDirectory() as captures:
+            configuration = f"capture: {{path: '{captures}', write_seconds: 1}}\n"
+            with Served(OCTET, routing, lambda version: spoil(version / "int8.onnx"), configuration) as served:
+                (served.models / "pipe").mkdir()
+                (served.models / "pipe/model.yaml").write_text("pipeline: {steps: {classify: {model: glyphs}}, outputs: {scores: classify.logits}}\n")
+                served.stub.RepositoryModelLoad(served_glyphs.messages.RepositoryModelLoadRequest(model_name="pipe"), timeout=60)
+                asked = 0
+
+                def ask(number):
+                    nonlocal asked
+                    request = served.request(number)
+                    request.model_name = "pipe"
+                    asked += 1
+                    return served.stub.ModelInfer(request, timeout=20).raw_output_contents[0]
+
+                self.assertTrue(any(ask(number) != self.expected[number][0] for number in range(REQUESTS)))
+                self.wait_while_asking(served, lambda: served.variant("octet_guard_tripped", "int8") == 1, ask)
+                self.assertEqual([ask(number) for number in range(REQUESTS)], [answer for answer, _ in self.expected])
+                self.assertGreater(served.shadow()["compared_requests_total"], 0)
+                file = pathlib.Path(captures) / "glyphs/1/uint8-3x32x32.npz"
+                end = time.monotonic() + 20
+                while len(kept := numpy.load(file)["image"] if file.exists() else []) < asked:
+                    self.assertLess(time.monotonic(), end)
+                    time.sleep(0.1)
+                self.assertEqual(len(kept), asked)
+                self.assertLessEqual({image.tobytes() for image in served.images[:REQUESTS]}, {image.tobytes() for image in kept})
+
+    def wait_while_asking(self, served, condition, ask=None):
         until = time.monotonic() + 20
         for number in range(10**9):
-            served.ask(number)
+            (ask or served.ask)(number)
             if condition():
                 return
             self.assertLess(time.monotonic(), until)

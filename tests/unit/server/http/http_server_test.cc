@@ -1,26 +1,18 @@
 #include "server/http/http_server.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <random>
 #include <thread>
 
 #include "httplib.h"
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <nlohmann/json.hpp>
-#include <sys/resource.h>
-#include <sys/socket.h>
 
 #include "engine/tensor/status.h"
 #include "server/repository/pipeline.h"
-#include "tests/support/rpc_test.h"
-#include "tests/support/sanitizer.h"
+#include "tests/support/http_test.h"
 #include "tests/support/shared_object.h"
 
 namespace octet {
@@ -45,97 +37,6 @@ std::string Gzip(const std::string& text, int window_bits = 15 + 16) {
   deflateEnd(&stream);
   return out;
 }
-
-/// A client that says what it likes, when it likes.
-class RawClient {
- public:
-  /// `buffer`: bytes that the client's system takes unread; 0 = its default.
-  explicit RawClient(int port, int buffer = 0) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    if (buffer > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
-    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-    const timeval patience = {.tv_sec = 20, .tv_usec = 0};
-    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-  }
-  ~RawClient() { Close(); }
-  void Close() {
-    if (fd_ >= 0) close(std::exchange(fd_, -1));
-  }
-  /// Says it again and again, until the server takes no more of it for `patience` or closes. True when it has closed.
-  bool SayForEver(std::string_view text, int patience_ms) {
-    while (true) {
-      if (send(fd_, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) continue;
-      if (errno != EAGAIN) return true;
-      pollfd writable = {.fd = fd_, .events = POLLOUT, .revents = 0};
-      if (poll(&writable, 1, patience_ms) == 0) return false;
-    }
-  }
-  void Say(std::string_view text) { (void)!send(fd_, text.data(), text.size(), MSG_NOSIGNAL); }
-  /// Everything up to `end`, or until the server closes.
-  std::string Hear(std::string_view end) {
-    std::string heard;
-    std::array<char, 4096> chunk;
-    while (heard.find(end) == std::string::npos) {
-      const ssize_t got = recv(fd_, chunk.data(), chunk.size(), 0);
-      if (got <= 0) break;
-      heard.append(chunk.data(), static_cast<size_t>(got));
-    }
-    return heard;
-  }
-
- private:
-  int fd_;
-};
-
-class HttpServerTest : public RpcTest {
- protected:
-  void SetUp() override {
-    RpcTest::SetUp();
-    StartHttp();
-  }
-  void TearDown() override {
-    RpcTest::TearDown();
-    http_.reset();
-  }
-  void StartHttp() {
-    http_.reset();
-    auto started = HttpServer::Start(http_options_, Parts());
-    ASSERT_TRUE(started.ok()) << started.status();
-    http_ = *std::move(started);
-    client_ = std::make_unique<httplib::Client>("127.0.0.1", http_->port());
-    client_->set_read_timeout(std::chrono::seconds(60));
-    client_->set_keep_alive(true);
-    client_->set_tcp_nodelay(true);
-  }
-  /// "200 {...}".
-  static std::string Told(const httplib::Result& result) {
-    return result ? Format("{} {}", result->status, result->body) : "no answer";
-  }
-  std::string Get(const std::string& path) { return Told(client_->Get(path)); }
-  std::string Post(const std::string& path, const std::string& body,
-                   const httplib::Headers& headers = {}) {
-    return Told(client_->Post(path, headers, body, kJson));
-  }
-  static std::string RowJson(const std::string& more = "") {
-    return R"({"id":"r1",)" + more +
-           R"("inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]})";
-  }
-  static json Parsed(const std::string& told) {
-    EXPECT_TRUE(told.starts_with("200 ")) << told;
-    return json::parse(told.substr(4), nullptr, false);
-  }
-
-  HttpServerOptions http_options_ = {.address = "127.0.0.1",
-                                     .max_body_bytes = 100'000,
-                                     .threads = 2,
-                                     .connections = 8,
-                                     .identity = {.name = "octet", .version = "1.2.3"}};
-  std::unique_ptr<HttpServer> http_;
-  std::unique_ptr<httplib::Client> client_;
-};
 
 TEST_F(HttpServerTest, SaysWhetherItIsReady) {
   repository_.ready = false;
@@ -371,6 +272,8 @@ TEST_F(HttpServerTest, ABodyThatIsTooLargeIsRefusedBeforeItCame) {
   RawClient client(http_->port());
   client.Say("POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n{");
   EXPECT_THAT(client.Hear("}"), HasSubstr("413 Payload Too Large"));
+  client.Say(std::string(20'000, ' '));
+  EXPECT_TRUE(client.HearsTheEnd());
   RawClient polite(http_->port());
   polite.Say(
       "POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 10000000000\r\nExpect: "
@@ -403,57 +306,6 @@ TEST_F(HttpServerTest, AHeadThatIsNoneEndsTheConnection) {
   EXPECT_THAT(heard, ::testing::Not(HasSubstr("live\":true")));
 }
 
-TEST_F(HttpServerTest, HeadsAreBounded) {
-  RawClient client(http_->port());
-  client.Say("GET /v2 HTTP/1.1\r\nX: " + std::string(20'000, 'x'));
-  EXPECT_THAT(client.Hear("}"), HasSubstr("431"));
-}
-
-/// Both threads wait for bodies that do not come, and every place is taken by somebody idle.
-TEST_F(HttpServerTest, SlowAndIdleClientsDoNotKeepProbesOut) {
-  std::vector<std::unique_ptr<RawClient>> slow;
-  for (int i = 0; i < 2; ++i) {
-    slow.push_back(std::make_unique<RawClient>(http_->port()));
-    slow.back()->Say("POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
-  }
-  for (int i = 0; i < 40; ++i) {
-    slow.push_back(std::make_unique<RawClient>(http_->port()));
-    slow.back()->Say("GET /v2");
-  }
-  for (int i = 0; i < 10; ++i) {
-    RawClient probe(http_->port());
-    probe.Say("GET /v2/health/live HTTP/1.1\r\n\r\n");
-    ASSERT_THAT(probe.Hear("}"), HasSubstr("{\"live\":true}"));
-  }
-}
-
-TEST_F(HttpServerTest, IdleConnectionsMakeRoomForNewOnes) {
-  std::vector<std::unique_ptr<RawClient>> idle;
-  for (int i = 0; i < 100; ++i) {
-    idle.push_back(std::make_unique<RawClient>(http_->port()));
-    idle.back()->Say("GET /v2/health/live HTTP/1.1\r\n\r\n");
-    ASSERT_THAT(idle.back()->Hear("}"), HasSubstr("{\"live\":true}"));
-  }
-}
-
-TEST_F(HttpServerTest, IdleConnectionsMakeRoomForRequests) {
-  std::vector<std::unique_ptr<RawClient>> idle;
-  for (int i = 0; i < 20; ++i) {
-    idle.push_back(std::make_unique<RawClient>(http_->port()));
-    idle.back()->Say("GET /v2 HTTP/1.1\r\n\r\n");
-    ASSERT_THAT(idle.back()->Hear("}"), HasSubstr("200 OK"));
-  }
-}
-
-TEST_F(HttpServerTest, AClientThatReadsNoProbesKeepsNobodyOut) {
-  RawClient deaf(http_->port(), 4096);
-  const std::string_view probe = "GET /v2/health/live HTTP/1.1\r\n\r\n";
-  EXPECT_TRUE(deaf.SayForEver(probe, 5000)) << "the connection is closed";
-  RawClient other(http_->port());
-  other.Say(probe);
-  EXPECT_THAT(other.Hear("}"), HasSubstr("{\"live\":true}"));
-}
-
 TEST_F(HttpServerTest, ABodyOfNoBytesIsNone) {
   RawClient client(http_->port());
   for (int i = 0; i < 2; ++i) {
@@ -472,30 +324,6 @@ TEST_F(HttpServerTest, ASilentBodyEndsItsRequest) {
   client.Say("POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
   EXPECT_THAT(client.Hear("}"), HasSubstr("400 Bad Request"));
   EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(18));
-}
-
-TEST_F(HttpServerTest, AcceptingGoesOnWhenDescriptorsAreBack) {
-  if (IsSanitized()) GTEST_SKIP() << "the sanitizer ends a process that has no descriptor left";
-  rlimit before = {};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
-  RawClient waiting(http_->port());
-  waiting.Say("GET /v2 HTTP/1.1\r\n\r\n");
-  ASSERT_THAT(waiting.Hear("}"), HasSubstr("200 OK"));
-  ::testing::internal::CaptureStderr();
-  const int low = dup(0);  // The lowest that is free: none below it is.
-  close(low);
-  std::optional<RawClient> late;
-  const rlimit none = {.rlim_cur = static_cast<rlim_t>(low) + 1, .rlim_max = before.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-  late.emplace(http_->port());  // It has the last one.
-  late->Say("GET /v2 HTTP/1.1\r\n\r\n");
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
-  EXPECT_THAT(late->Hear("}"), HasSubstr("200 OK"));
-  const std::string log = ::testing::internal::GetCapturedStderr();
-  EXPECT_THAT(log, HasSubstr("http_accept_failed"));
-  EXPECT_EQ(log.find("http_accept_failed"), log.rfind("http_accept_failed")) << "logged once";
-  EXPECT_THAT(log, HasSubstr("http_accept_recovered"));
 }
 
 /// 6.4 MB of binary outputs, which no socket buffer takes at once.

@@ -7,6 +7,7 @@
 #include "server/scheduling/batch_runner.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/fake_repository.h"
+#include "tests/support/model_folder.h"
 
 namespace octet {
 namespace pipeline_run_test {
@@ -56,10 +57,28 @@ class PipelineRunTest : public ::testing::Test {
     std::map<size_t, std::vector<float>> values;
   };
 
+  /// The request and what its inputs lie in are gone when it is over, unless somebody keeps the latter.
   void Start(TimePoint deadline = kNever) {
     auto request = call_.Request(clock_.Now(), deadline);
     request->outputs = &answers_;
-    RunPipeline({version_, "", dispatcher_, clock_, trace_}, std::move(request));
+    RunPipeline({.version = version_,
+                 .sticky_key = "",
+                 .dispatcher = dispatcher_,
+                 .clock = clock_,
+                 .captures = captures_,
+                 .kept = {.owners = {std::exchange(wire_, nullptr)}, .bytes = 1000},
+                 .trace = trace_},
+                std::move(request));
+  }
+  /// Gives a step's model an int8 variant, times 7, and a shadow that compares with it.
+  std::shared_ptr<ServedShadow> Shadow(size_t step, const std::shared_ptr<FakeModel>& model) {
+    ModelConfig::Routing routing;
+    routing.default_precision = Precision::kFp32;
+    routing.shadow = {.precision = Precision::kInt8, .percent = 100};
+    PipelineStep& of = pipeline_->steps[step];
+    of.version = repository_.Make(
+        of.name, 1, {{Precision::kFp32, model}, {Precision::kInt8, int8_model_}}, {}, routing);
+    return of.version->shadow;
   }
   /// Runs what can run; the number of batches.
   int RunAll() {
@@ -85,6 +104,9 @@ class PipelineRunTest : public ::testing::Test {
   std::shared_ptr<const ModelVersion> version_, left_, right_, last_;
   TestCall call_{{1, 1, 1, 1}, {4}};
   Answers answers_;
+  std::shared_ptr<FakeModel> int8_model_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 7.0F);
+  std::shared_ptr<const void> wire_ = std::make_shared<int>(0);
+  bool captures_ = true;
   std::vector<TracedStep>* trace_ = nullptr;
 };
 
@@ -270,7 +292,63 @@ TEST_F(PipelineRunTest, AStepWhoseTurnNeverCameHasNoBeginning) {
   EXPECT_FALSE(steps[2].begin);
 }
 
+TEST_F(PipelineRunTest, TheShadowOfAStepGetsWhatTheStepReadAndAnswered) {
+  const auto of_left = Shadow(0, left_model_);  // reads the client's tensor
+  const auto of_last = Shadow(2, last_model_);  // reads what left answered
+  const std::weak_ptr<const void> wire = wire_;
+  Start();
+  while (call_.calls == 0) runner_.Run(*dispatcher_.TryTake());
+  EXPECT_TRUE(int8_model_->runs().empty()) << "the steps come first";
+  EXPECT_THAT(answers_.values[2], Each(10));
+  EXPECT_FALSE(wire.expired());
+  const VariantMetrics& waiting = *pipeline_->steps[0].version->Find(Precision::kInt8)->metrics;
+  EXPECT_EQ(waiting.shadow_queue_bytes.value(), 1016) << "the client's, and what was answered";
+  EXPECT_EQ(RunAll(), 2);
+  EXPECT_TRUE(wire.expired());
+  EXPECT_EQ(waiting.shadow_queue_bytes.value(), 0);
+  const ShadowMetrics& left = *of_left->pairs.at(Precision::kFp32);
+  EXPECT_EQ(left.compared.value(), 1U);
+  EXPECT_EQ(left.max_abs.Read().sum, 5);  // |7 * 1 - 2 * 1|
+  const ShadowMetrics& last = *of_last->pairs.at(Precision::kFp32);
+  EXPECT_EQ(last.compared.value(), 1U);
+  EXPECT_EQ(last.max_abs.Read().sum, 4);  // |7 * 2 - 5 * 2|
+}
+
+TEST_F(PipelineRunTest, TheShadowOfAStepThatFailedGetsNothing) {
+  const auto shadow = Shadow(0, left_model_);
+  left_model_->before_run = [] { return absl::InternalError("broken"); };
+  Start();
+  RunAll();
+  EXPECT_EQ(shadow->pairs.at(Precision::kFp32)->compared.value(), 0U);
+  EXPECT_TRUE(int8_model_->runs().empty());
+}
+
+TEST_F(PipelineRunTest, TheCaptureOfAStepKeepsWhatItReadWhereTheClientLetsIt) {
+  const ModelFolder folder;
+  const auto captured = std::make_shared<CaptureMetrics>();
+  auto version = repository_.Make("last", 1, {{Precision::kFp32, last_model_}});
+  version->capture = *RequestCapture::Make({.model = "last", .version = 1, .path = folder.path()},
+                                           version->signature, {.percent = 100}, captured);
+  pipeline_->steps[2].version = version;
+  captures_ = false;
+  Start();
+  RunAll();
+  EXPECT_EQ(captured->requests.value(), 0U);
+  captures_ = true;
+  TestCall again({1, 1, 1, 1}, {4});
+  auto request = again.Request(clock_.Now());
+  request->outputs = &answers_;
+  RunPipeline({version_, "", dispatcher_, clock_}, std::move(request));
+  RunAll();
+  EXPECT_EQ(captured->requests.value(), 1U);
+  version->capture->Write();
+  const auto arrays = ReadNpz(folder.path("last/1/fp32-4.npz"));
+  ASSERT_TRUE(arrays.ok()) << arrays.status();
+  EXPECT_THAT(arrays->at("x").span<float>(), Each(2));
+}
+
 TEST_F(PipelineRunTest, APipelineMayBeAStep) {
+  const auto shadow = Shadow(0, left_model_);
   std::vector<TracedStep> traced;
   trace_ = &traced;
   auto outer = std::make_shared<Pipeline>();
@@ -298,6 +376,7 @@ TEST_F(PipelineRunTest, APipelineMayBeAStep) {
   EXPECT_EQ(traced[0].model, "pipe");
   ASSERT_EQ(traced[0].steps.size(), 3U);
   EXPECT_EQ(traced[0].steps[2].name, "last");
+  EXPECT_EQ(shadow->pairs.at(Precision::kFp32)->compared.value(), 1U);
 }
 
 }  // namespace pipeline_run_test

@@ -1,4 +1,4 @@
-#include "server/rpc/shadow_copy.h"
+#include "server/shadow/shadow_copy.h"
 
 #include <limits>
 #include <thread>
@@ -51,11 +51,11 @@ class ShadowCopyTest : public ::testing::Test {
     const auto wire = std::make_shared<Wire>(std::move(x), std::move(y), std::move(kept));
     AnsweredRequest answered;
     answered.precision = Precision::kFp32;
-    answered.inputs.views = {{wire->x.data(), {DType::kF32, {1, 4}}}};
+    answered.inputs = {{wire->x.data(), {DType::kF32, {1, 4}}}};
     answered.outputs.resize(1);
     answered.outputs[0] = AnsweredOutput{
         .spec = {DType::kF32, {1, std::ssize(wire->y)}}, .data = wire->y.data(), .bytes = 16};
-    answered.messages = wire;
+    answered.kept = {wire};
     SubmitShadow(version_->shadow, std::move(answered), dispatcher_);
   }
   void SubmitUsual(std::shared_ptr<const void> kept = {}) {
@@ -194,7 +194,7 @@ TEST_F(ShadowCopyTest, StringsAreEqualOrNot) {
   std::string wire;
   for (const std::string_view word : {"a", "b", "d"}) AppendBytesElement(word, wire);
   AnsweredRequest answered;
-  answered.inputs.views = {{words.data(), {DType::kString, {3}}}};
+  answered.inputs = {{words.data(), {DType::kString, {3}}}};
   answered.outputs.resize(1);
   answered.outputs[0] =
       AnsweredOutput{.spec = {DType::kString, {3}}, .data = wire.data(), .bytes = wire.size()};
@@ -202,6 +202,16 @@ TEST_F(ShadowCopyTest, StringsAreEqualOrNot) {
   Work();
   EXPECT_EQ(metrics().exact_elements.value(), 3U);
   EXPECT_EQ(metrics().exact_equal.value(), 2U);
+
+  AnsweredRequest of_step;
+  of_step.inputs = {{words.data(), {DType::kString, {3}}}};
+  const Tensor tensor = Tensor::Strings({3}, words);
+  of_step.outputs = {
+      AnsweredOutput{.spec = tensor.spec(), .data = tensor.data(), .tensor = tensor}};
+  SubmitShadow(version_->shadow, std::move(of_step), dispatcher_);
+  Work();
+  EXPECT_EQ(metrics().exact_equal.value(), 5U);
+  EXPECT_EQ(metrics().failed.value(), 0U);
 }
 
 /// Through a server: model "net" with a shadow of its answers in fp32.

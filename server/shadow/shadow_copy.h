@@ -2,26 +2,12 @@
 #pragma once
 
 #include <memory>
-#include <optional>
-#include <vector>
 
-#include "engine/graph/precision.h"
 #include "server/repository/model_version.h"
-#include "server/rpc/input_decoder.h"
-#include "server/rpc/response_writer.h"
 #include "server/scheduling/dispatcher.h"
+#include "server/shadow/answered_request.h"
 
 namespace octet {
-
-/// What a request leaves behind when it has been answered. Its tensors stay where they are.
-struct AnsweredRequest {
-  Precision precision = Precision::kFp32;  ///< That answered.
-  TimePoint received;
-  DecodedInputs inputs;
-  std::vector<std::optional<AnsweredOutput>> outputs;  ///< In the signature's order.
-  std::shared_ptr<const void> messages;  ///< Keeps what inputs and outputs point into.
-  size_t message_bytes = 0;              ///< Memory of these.
-};
 
 /// Submits a copy of the request to the shadow's queue and returns; when the copy has run it is
 /// compared, output by output, on the worker that ran it. Whatever becomes of it is counted, and

@@ -1,4 +1,4 @@
-#include "server/rpc/shadow_copy.h"
+#include "server/shadow/shadow_copy.h"
 
 #include <algorithm>
 #include <new>
@@ -78,17 +78,17 @@ class ShadowCopy final : public OutputSink {
 
 std::unique_ptr<InferenceRequest> ShadowCopy::Request(std::unique_ptr<ShadowCopy> copy) {
   auto request = std::make_unique<InferenceRequest>();
-  request->inputs = std::move(copy->original_.inputs.views);
-  request->rows = copy->original_.inputs.rows;
+  request->inputs = std::move(copy->original_.inputs);
+  request->rows = copy->original_.rows;
   request->received = copy->original_.received;
   request->cancelled = &copy->shadow_->retired;
-  // Messages hold the inputs as well, which the queue counts itself.
+  // What is kept has the inputs as well, which the queue counts itself.
   const size_t inputs = request->bytes();
   size_t outputs = 0;
   for (const auto& output : copy->original_.outputs) {
     if (output) outputs += output->bytes;
   }
-  request->held_bytes = std::max(inputs + outputs, copy->original_.message_bytes) - inputs;
+  request->held_bytes = std::max(inputs + outputs, copy->original_.kept_bytes) - inputs;
   request->outputs = copy.get();
   request->done = [copy = std::move(copy)](const absl::Status& status,
                                            const RequestTimings& timings) {
@@ -122,7 +122,7 @@ absl::Status ShadowCopy::Compare() {
     const AnsweredOutput& answer = *original_.outputs[i];
     ConstTensorView reference = {answer.data, answer.spec};
     std::vector<std::string_view> strings;
-    if (answer.spec.dtype == DType::kString) {
+    if (answer.spec.dtype == DType::kString && answer.tensor.empty_handle()) {
       const std::string_view wire(static_cast<const char*>(answer.data), answer.bytes);
       OCTET_RETURN_IF_ERROR(
           ReadBytesElements(wire, static_cast<uint64_t>(answer.spec.shape.elements()), strings));
