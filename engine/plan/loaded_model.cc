@@ -217,8 +217,8 @@ absl::StatusOr<BoundGraph> LoadedModel::Bind(const Graph& optimised,
 }
 
 // The graph of fewer rows, where `whole` is better run in slices.
-absl::StatusOr<std::optional<BoundGraph>> LoadedModel::Slice(
-    const Graph& whole, const Graph& optimised, std::span<const Shape> input_shapes) const {
+std::optional<BoundGraph> LoadedModel::Slice(const Graph& whole, const Graph& optimised,
+                                             std::span<const Shape> input_shapes) const {
   const int64_t rows = input_shapes.front()[0];
   if (!RowsAreIndependent(whole, rows)) return std::nullopt;
   const int64_t rows_per_slice =
@@ -226,10 +226,10 @@ absl::StatusOr<std::optional<BoundGraph>> LoadedModel::Slice(
   if (rows_per_slice == rows) return std::nullopt;
   std::vector<Shape> shapes(input_shapes.begin(), input_shapes.end());
   for (Shape& shape : shapes) shape[0] = rows_per_slice;
-  OCTET_ASSIGN_OR_RETURN(BoundGraph slice, Bind(optimised, shapes));
-  // An extent may have been the number of rows by chance.
-  if (!RowsAreIndependent(slice.graph, rows_per_slice)) return std::nullopt;
-  return slice;
+  // The model may take no other number of rows, or an extent have been it by chance.
+  absl::StatusOr<BoundGraph> slice = Bind(optimised, shapes);
+  if (!slice.ok() || !RowsAreIndependent(slice->graph, rows_per_slice)) return std::nullopt;
+  return *std::move(slice);
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
@@ -245,9 +245,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
     OCTET_ASSIGN_OR_RETURN(bound.trace, RunPasses(bound.graph, AllPassesOf(*context_)));
   }
   std::optional<BoundGraph> slice;
-  if (signature_.batches) {
-    OCTET_ASSIGN_OR_RETURN(slice, Slice(bound.graph, **optimised, input_shapes));
-  }
+  if (signature_.batches) slice = Slice(bound.graph, **optimised, input_shapes);
   optimised->reset();
   CompileContext context{precision_, target_, *context_->weights, context_->max_bytes};
   if (!slice) {

@@ -62,8 +62,8 @@ class LoadedModel final : public Model {
   std::shared_ptr<const Graph> TakeGraph();
   absl::StatusOr<BoundGraph> Bind(const Graph& optimised,
                                   std::span<const Shape> input_shapes) const;
-  absl::StatusOr<std::optional<BoundGraph>> Slice(const Graph& whole, const Graph& optimised,
-                                                  std::span<const Shape> input_shapes) const;
+  std::optional<BoundGraph> Slice(const Graph& whole, const Graph& optimised,
+                                  std::span<const Shape> input_shapes) const;
   absl::StatusOr<std::shared_ptr<const Plan>> Compile(
       std::span<const Shape> input_shapes,
       absl::StatusOr<std::shared_ptr<const Graph>> optimised) const;

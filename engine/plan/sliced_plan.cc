@@ -104,6 +104,7 @@ absl::StatusOr<std::vector<LayerTime>> SlicedPlan::LayerTimes(Workspace& workspa
   std::vector<LayerTime>& slowest = times.front();
   for (size_t i = 0; i < slowest.size(); ++i) {
     for (const std::vector<LayerTime>& other : times) {
+      if (other.empty()) continue;  // OpenMP gave fewer threads.
       slowest[i].in_order = std::max(slowest[i].in_order, other[i].in_order);
       slowest[i].alone = std::max(slowest[i].alone, other[i].alone);
     }

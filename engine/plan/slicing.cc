@@ -15,22 +15,28 @@ constexpr int64_t kLeastRows = 4;
 constexpr int64_t kMostRowsPerSlice = 64;
 
 bool HasRows(const Graph& graph, ValueId id, int64_t rows) {
+  if (id == kNone) return false;
   const Value& value = graph.value(id);
-  return !value.is_constant() && value.shape->rank() > 0 && (*value.shape)[0] == rows;
+  return !value.is_constant() && value.has_static_shape() && value.shape->rank() > 0 &&
+         (*value.shape)[0] == rows;
+}
+
+int RankOfOutput(const Graph& graph, const Node& node) {
+  return graph.value(node.outputs[0]).shape->rank();
 }
 
 // An operand that meets the output element by element: its rows are the output's, or it is the same for all of them.
 bool MeetsRows(const Graph& graph, const Node& node, ValueId id, int64_t rows) {
-  const Shape& operand = *graph.value(id).shape;
-  const int rank = graph.value(node.outputs[0]).shape->rank();
-  if (graph.value(id).is_constant()) return operand.rank() < rank || operand[0] == 1;
-  return operand.rank() == rank && HasRows(graph, id, rows);
+  const Value& operand = graph.value(id);
+  const int rank = RankOfOutput(graph, node);
+  if (operand.is_constant()) return operand.shape->rank() < rank || (*operand.shape)[0] == 1;
+  return HasRows(graph, id, rows) && operand.shape->rank() == rank;
 }
 
 // Whether the axis that the attribute names is not that of the rows.
 bool IsBesideRows(const Graph& graph, const Node& node, int64_t fallback) {
   const int64_t axis = node.attributes.IntOr("axis", fallback);
-  return (axis < 0 ? axis + graph.value(node.inputs[0]).shape->rank() : axis) > 0;
+  return (axis < 0 ? axis + RankOfOutput(graph, node) : axis) > 0;
 }
 
 bool LeavesRowsInPlace(const Graph& graph, const Node& node, const OpTraits& traits) {
@@ -41,8 +47,10 @@ bool LeavesRowsInPlace(const Graph& graph, const Node& node, const OpTraits& tra
     const auto perm = node.attributes.Ints("perm", {});
     return perm.ok() && !perm->empty() && perm->front() == 0;
   }
-  return node.is("Conv") || node.is("MatMul", kOctetDomain) || node.is("MaxPool") ||
-         node.is("AveragePool") || node.is("GlobalAveragePool");
+  // A vector's product adds up its elements, which are the rows.
+  if (node.is("MatMul", kOctetDomain)) return RankOfOutput(graph, node) > 1;
+  return node.is("Conv") || node.is("MaxPool") || node.is("AveragePool") ||
+         node.is("GlobalAveragePool");
 }
 
 bool KeepsRows(const Graph& graph, const Node& node, int64_t rows) {

@@ -8,8 +8,8 @@
 
 namespace octet {
 
-/// True when every node computes row i of its output from row i of its activations alone. Knows the operators of convolutional networks; of all others it says false.
-/// Requires: static shapes, constants folded.
+/// True when every node computes row i of its output from row i of its activations alone. Knows the operators of
+/// convolutional networks; of all others, and of shapes that are not static, it says false.
 bool RowsAreIndependent(const Graph& graph, int64_t rows);
 
 struct SliceLimits {

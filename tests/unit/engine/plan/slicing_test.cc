@@ -70,6 +70,17 @@ TEST(RowsAreIndependent, UnlessANodeMixesThem) {
   })) << "every row times every row";
 }
 
+TEST(RowsAreIndependent, UnlessTheyAreAddedUp) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {8});
+  b.Output(b.Op("octet:MatMul", {x, b.Random({8, 8})}));
+  EXPECT_FALSE(RowsAreIndependent(b.Build(), 8));
+}
+
+TEST(RowsAreIndependent, UnlessShapesAreOpen) {
+  EXPECT_FALSE(RowsAreIndependent(testing::SmallNetwork(kUnknownDim), kUnknownDim));
+}
+
 TEST(RowsAreIndependent, UnlessTheRangeOfAllRowsQuantizesThem) {
   Graph graph = Optimised(testing::SmallNetwork(8));
   for (const NodeId id : graph.order()) {
