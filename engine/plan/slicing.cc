@@ -72,26 +72,29 @@ bool KeepsRows(const Graph& graph, const Node& node, int64_t rows) {
   return LeavesRowsInPlace(graph, node, def->traits);
 }
 
-/// Bytes that a layer reads and writes.
 struct LayerBytes {
-  double activations = 0;  ///< Of one row.
+  double held = 0;  ///< Activations of one row.
+  double moved =
+      0;  ///< When they are in no cache: what is written is fetched first, and so moves twice.
   double weights = 0;
 };
 
 LayerBytes BytesOf(const Graph& graph, const Node& node, int64_t rows) {
   LayerBytes bytes;
-  const auto add = [&](ValueId id) {
+  const auto add = [&](ValueId id, double times) {
     if (id == kNone) return;
     const Value& value = graph.value(id);
-    const double size = static_cast<double>(value.shape->elements()) * SizeOf(value.dtype);
+    const double size =
+        static_cast<double>(value.shape->elements()) * static_cast<double>(SizeOf(value.dtype));
     if (value.is_constant()) {
       bytes.weights += size;
-    } else {
-      bytes.activations += size / static_cast<double>(rows);
+      return;
     }
+    bytes.held += size / static_cast<double>(rows);
+    bytes.moved += times * size / static_cast<double>(rows);
   };
-  for (const ValueId id : node.inputs) add(id);
-  for (const ValueId id : node.outputs) add(id);
+  for (const ValueId id : node.inputs) add(id, 1);
+  for (const ValueId id : node.outputs) add(id, 2);
   return bytes;
 }
 
@@ -100,7 +103,7 @@ double BytesBeyond(double cache, const std::vector<LayerBytes>& layers, int64_t 
   double moved = 0;
   double weights = 0;
   for (const LayerBytes& layer : layers) {
-    if (layer.activations * static_cast<double>(rows) > cache) moved += layer.activations;
+    if (layer.held * static_cast<double>(rows) > cache) moved += layer.moved;
     weights += layer.weights;
   }
   return moved + (weights > cache ? weights / static_cast<double>(rows * sharing) : 0);
@@ -122,7 +125,7 @@ int64_t RowsPerSlice(const Graph& graph, int64_t rows, const SliceLimits& limits
   double total = 0;
   for (const NodeId id : graph.order()) {
     const LayerBytes& layer = layers.emplace_back(BytesOf(graph, graph.node(id), rows));
-    total += layer.activations * static_cast<double>(rows) + layer.weights;
+    total += layer.held * static_cast<double>(rows) + layer.weights;
   }
   if (total > static_cast<double>(limits.max_bytes)) return rows;
   const auto cache = static_cast<double>(limits.cache_bytes);

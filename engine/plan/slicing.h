@@ -21,7 +21,7 @@ struct SliceLimits {
 /// How many of the graph's `rows` rows to compute at a time on each thread: a divisor of rows / threads, or `rows` for all at
 /// once on all threads. Minimises the bytes that one row's share of a run moves beyond the caches:
 ///
-///     sum over layers (activations a, when r a > cache) + (weights / r, when they are > cache)
+///     sum over layers (inputs + 2 outputs, when r (inputs + outputs) > cache) + (weights / r, when they are > cache)
 ///
 /// where all at once share what they read of the weights. Of equals, slices on several threads win, which do not meet behind
 /// every layer, then the largest. Requires: RowsAreIndependent.
