@@ -1,7 +1,6 @@
 #include "engine/plan/control_flow.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <utility>
 

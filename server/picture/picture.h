@@ -73,7 +73,8 @@ inline constexpr unsigned kRowsPerLook = 16;
 /// off colours that RGB does not have.
 /// INVALID_ARGUMENT saying what is wrong: neither of the two formats, a file that is damaged or ends early, no pixels, a side
 /// over kMaxPictureSide, more pixels than max_pixels, or more work than the budget. RESOURCE_EXHAUSTED when memory does not
-/// reach. As RunLimits::Check, of the limits. Never throws, takes memory in proportion to max_pixels at most, and waits while others take that of DecodeMemory.
+/// reach. As RunLimits::Check, of the limits. Never throws, takes memory in proportion to max_pixels at most, and waits while
+/// others take that of DecodeMemory.
 /// Thread-safety: safe.
 absl::StatusOr<Picture> DecodePicture(std::string_view bytes, const DecodeOptions& options);
 

@@ -97,6 +97,8 @@ TEST(ServerConfigTest, ValuesOfTheWrongKindAreRefused) {
   EXPECT_THAT(ErrorOf("listen: {grpc_port: 80x}"), HasSubstr("expected a whole number"));
   EXPECT_THAT(ErrorOf("listen: {grpc_port: 80.5}"), HasSubstr("expected a whole number"));
   EXPECT_THAT(ErrorOf("listen: {grpc_port: [1]}"), HasSubstr("got a list"));
+  EXPECT_THAT(ErrorOf("limits: {max_message_bytes: 2147483648}"),
+              HasSubstr("expected 1024 .. 2147483647"));
   EXPECT_THAT(ErrorOf("limits: {max_message_bytes: 99999999999999999999}"),
               HasSubstr("whole number"));
   EXPECT_THAT(ErrorOf("repository: {strict: maybe}"), HasSubstr("expected true or false"));

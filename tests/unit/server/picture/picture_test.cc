@@ -225,14 +225,14 @@ TEST(PictureTest, FewBytesMayNotAskForManyPassesOverThePixels) {
   EXPECT_EQ(ErrorOf(file()), "JPEG: damaged or cut off: too many scans");
 
   scans.resize(4);
-  PixelBudget four(4 * 64 * 64);
+  PixelBudget four(int64_t{4} * 64 * 64);
   EXPECT_EQ(ErrorOf(file(), {.budget = &four}), "no error");
-  PixelBudget three(3 * 64 * 64);
+  PixelBudget three(int64_t{3} * 64 * 64);
   EXPECT_EQ(ErrorOf(file(), {.budget = &three}), "JPEG: damaged or cut off: too many scans");
 }
 
 TEST(PictureTest, TheWorkOfSeveralPicturesIsBounded) {
-  PixelBudget budget(3 * 40 * 30);
+  PixelBudget budget(int64_t{3} * 40 * 30);
   EXPECT_EQ(ErrorOf(MakeJpeg(40, 30, Slope), {.budget = &budget}), "no error");
   EXPECT_EQ(ErrorOf(MakePng(80, 30, Slope), {.budget = &budget}), "no error");
   EXPECT_EQ(ErrorOf(MakePng(1, 1, Slope), {.budget = &budget}),

@@ -1,5 +1,6 @@
 #include "server/repository/variant_guard.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "server/scheduling/batch_policy.h"
