@@ -228,7 +228,10 @@ std::optional<BoundGraph> LoadedModel::Slice(const Graph& whole, const Graph& op
   for (Shape& shape : shapes) shape[0] = rows_per_slice;
   // The model may take no other number of rows, or an extent have been it by chance.
   absl::StatusOr<BoundGraph> slice = Bind(optimised, shapes);
-  if (!slice.ok() || !RowsAreIndependent(slice->graph, rows_per_slice)) return std::nullopt;
+  if (!slice.ok() || !RowsAreIndependent(slice->graph, rows_per_slice) ||
+      !DifferInRowsAlone(whole, slice->graph)) {
+    return std::nullopt;
+  }
   return *std::move(slice);
 }
 

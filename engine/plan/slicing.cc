@@ -1,6 +1,7 @@
 #include "engine/plan/slicing.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "engine/ops/op.h"
@@ -42,7 +43,7 @@ bool IsBesideRows(const Graph& graph, const Node& node, int64_t fallback) {
 bool LeavesRowsInPlace(const Graph& graph, const Node& node, const OpTraits& traits) {
   if (traits.elementwise_unary || traits.elementwise_broadcast || traits.view) return true;
   if (node.is("Concat")) return IsBesideRows(graph, node, 0);
-  if (node.is("Softmax")) return IsBesideRows(graph, node, 1);
+  if (node.is("Softmax")) return IsBesideRows(graph, node, node.version < 13 ? 1 : -1);
   if (node.is("Transpose")) {
     const auto perm = node.attributes.Ints("perm", {});
     return perm.ok() && !perm->empty() && perm->front() == 0;
@@ -109,7 +110,39 @@ double BytesBeyond(double cache, const std::vector<LayerBytes>& layers, int64_t 
   return moved + (weights > cache ? weights / static_cast<double>(rows * sharing) : 0);
 }
 
+bool AreEqual(const Tensor& a, const Tensor& b) {
+  if (a.spec() != b.spec() || a.dtype() == DType::kString) return false;
+  return a.data() == b.data() || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+}
+
+bool HaveEqualOperands(const Graph& a, const Node& of_a, const Graph& b, const Node& of_b) {
+  if (of_a.inputs.size() != of_b.inputs.size()) return false;
+  const OpDef* def = FindOp(of_a);
+  // What else a view reads is the shape that it makes.
+  const size_t count = def != nullptr && def->traits.view ? 1 : of_a.inputs.size();
+  for (size_t i = 0; i < count; ++i) {
+    const ValueId x = of_a.inputs[i];
+    const ValueId y = of_b.inputs[i];
+    if ((x == kNone) != (y == kNone)) return false;
+    if (x == kNone) continue;
+    const Value& one = a.value(x);
+    const Value& other = b.value(y);
+    if (one.is_constant() != other.is_constant() || one.quant != other.quant) return false;
+    if (one.is_constant() && !AreEqual(one.constant, other.constant)) return false;
+  }
+  return true;
+}
+
 }  // namespace
+
+bool DifferInRowsAlone(const Graph& a, const Graph& b) {
+  return std::ranges::equal(a.order(), b.order(), [&](NodeId x, NodeId y) {
+    const Node& of_a = a.node(x);
+    const Node& of_b = b.node(y);
+    return of_a.is(of_b.op, of_b.domain) && of_a.post_ops == of_b.post_ops &&
+           HaveEqualOperands(a, of_a, b, of_b);
+  });
+}
 
 bool RowsAreIndependent(const Graph& graph, int64_t rows) {
   const auto has_rows = [&](ValueId id) { return HasRows(graph, id, rows); };

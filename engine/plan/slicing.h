@@ -12,6 +12,10 @@ namespace octet {
 /// convolutional networks; of all others, and of shapes that are not static, it says false.
 bool RowsAreIndependent(const Graph& graph, int64_t rows);
 
+/// True when two graphs of one model, for different numbers of rows, have the same nodes and read the same constants: a
+/// model may compute with the number of its rows, or otherwise for many than for few.
+bool DifferInRowsAlone(const Graph& a, const Graph& b);
+
 struct SliceLimits {
   int threads = 1;
   size_t cache_bytes = 0;  ///< A core's own caches and its share of the common one.

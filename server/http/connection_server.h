@@ -32,7 +32,7 @@ namespace octet {
 ///   503 when none is; for probes kProbePlaces are kept free.
 /// - A client that is answered while it still sends would find a reset connection, perhaps instead of its answer. It is told
 ///   that nothing more comes, and what it sends is thrown away until it closes, for kLeavingTime at most. There are
-///   kLeavingPlaces for such connections beside the others; a new one takes that of the oldest.
+///   kLeavingPlaces for such connections beside the others; a new one takes that of the oldest. None is left when it stops.
 /// - While the system has no descriptor or memory for another connection, that is logged, once, and tried again.
 class ConnectionServer final : public httplib::Server {
  public:

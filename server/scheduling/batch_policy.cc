@@ -47,13 +47,14 @@ double RateOf(int64_t rows, int64_t max_batch, const BatchCurve& curve) {
   return static_cast<double>(rows) / static_cast<double>(time.count());
 }
 
-/// Length of the shortest prefix of `take` that gets through nearly as many rows a second as the fastest one, of those
+/// Length of the prefix of `take` with the smallest compiled size that gets through nearly as many rows a second as the fastest one, of those
 /// that keep to the target if any does.
 size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t> take,
                      const BatchLimits& limits, const BatchCurve& curve, TimePoint now) {
   constexpr double kNearly = 0.97;
   const bool has_target = limits.p99_target > Nanoseconds::zero();
   std::vector<double> rates(take.size());
+  std::vector<int64_t> sizes(take.size());
   size_t keeping = 0;
   TimePoint oldest = kNever;
   int64_t rows = 0;
@@ -61,14 +62,18 @@ size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
     oldest = std::min(oldest, queue[take[i]].queued);
     rows += queue[take[i]].rows;
     rates[i] = RateOf(rows, limits.max_batch, curve);
-    const Nanoseconds time = curve.TimeOf(BucketFor(rows, limits.max_batch));
+    sizes[i] = BucketFor(rows, limits.max_batch);
+    const Nanoseconds time = curve.TimeOf(sizes[i]);
     // Each prefix takes at least as long as those in it, and begins as early.
     if (has_target && now + time <= oldest + AimOf(limits)) keeping = i + 1;
   }
   if (keeping > 0) rates.resize(keeping);
   const double enough = kNearly * *std::ranges::max_element(rates);
   const auto first = std::ranges::find_if(rates, [&](double rate) { return rate >= enough; });
-  return static_cast<size_t>(first - rates.begin()) + 1;
+  auto length = static_cast<size_t>(first - rates.begin()) + 1;
+  // Who fits into the same compiled size costs nothing.
+  while (length < rates.size() && sizes[length] == sizes[length - 1]) ++length;
+  return length;
 }
 
 /// When the batch should start although it is not full.

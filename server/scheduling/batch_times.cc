@@ -22,7 +22,8 @@ size_t BatchSizeIndex(int64_t plan_rows) {
   return std::min(index, kBatchSizes - 1);
 }
 
-BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now) {
+BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now,
+                     int64_t max_batch) {
   BatchCurve curve;
   for (size_t i = 0; i < kBatchSizes; ++i) {
     const auto [own, measured] = sizes[i];
@@ -31,7 +32,12 @@ BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint no
     curve.times[i] = own;
     if (i == 0 || curve.times[i - 1] == Nanoseconds::zero()) continue;
     const Nanoseconds half = curve.times[i - 1];
-    const Nanoseconds most = known && now - measured <= kForgotten ? 2 * half : half + half / 2;
+    // Of a size of 2^i rows: half + half / 2.
+    const int64_t half_rows = int64_t{1} << (i - 1);
+    const int64_t added_rows = std::min(max_batch - half_rows, half_rows);
+    const bool recent = known && now - measured <= kForgotten;
+    const Nanoseconds most =
+        recent || added_rows <= 0 ? 2 * half : half + half * added_rows / (2 * half_rows);
     curve.times[i] = known ? std::min(own, most) : most;
   }
   for (size_t i = kBatchSizes - 1; i-- > 0;) {
@@ -45,7 +51,12 @@ BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint no
 Nanoseconds BatchTimes::Observe(int64_t plan_rows, Nanoseconds time, TimePoint now) {
   const size_t index = BatchSizeIndex(plan_rows);
   const int64_t before = cells_[index].nanoseconds.load(std::memory_order_relaxed);
-  const int64_t next = Smoothed(before, time.count());
+  int64_t told = time.count();
+  if (before == 0 && index > 0) {
+    const int64_t half = cells_[index - 1].nanoseconds.load(std::memory_order_relaxed);
+    if (half > 0) told = std::min(told, 2 * half);
+  }
+  const int64_t next = Smoothed(before, told);
   Store(index, next, now);
   return Nanoseconds(next);
 }
@@ -55,14 +66,14 @@ void BatchTimes::Store(size_t index, int64_t nanoseconds, TimePoint now) {
   cells_[index].measured.store(now.time_since_epoch().count(), std::memory_order_relaxed);
 }
 
-BatchCurve BatchTimes::Curve(TimePoint now) const {
+BatchCurve BatchTimes::Curve(TimePoint now, int64_t max_batch) const {
   std::array<BatchTime, kBatchSizes> sizes;
   for (size_t i = 0; i < kBatchSizes; ++i) {
     sizes[i].smoothed = Nanoseconds(cells_[i].nanoseconds.load(std::memory_order_relaxed));
     sizes[i].measured =
         TimePoint(TimePoint::duration(cells_[i].measured.load(std::memory_order_relaxed)));
   }
-  return DrawCurve(sizes, now);
+  return DrawCurve(sizes, now, max_batch);
 }
 
 void RowTime::Add(TimePoint now, int64_t rows, Nanoseconds time) {

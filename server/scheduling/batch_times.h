@@ -13,6 +13,7 @@ namespace octet {
 
 /// Compiled sizes: 1, 2, 4, ... 65536 rows; a largest size that is no power of two has the place of the next one.
 inline constexpr size_t kBatchSizes = 17;
+inline constexpr int64_t kMostRows = int64_t{1} << (kBatchSizes - 1);
 /// The place of a compiled size. Requires: plan_rows >= 1.
 size_t BatchSizeIndex(int64_t plan_rows);
 
@@ -37,8 +38,10 @@ struct BatchTime {
 /// The curve through what was measured. A size takes at most twice what half of it takes, since it could run as two of
 /// these; one that was not measured for kForgotten, or never, at most one and a half times that: sizes that the policy
 /// left alone are tried again, and the headroom of the target holds what they may take more. A size takes at most what
-/// the next one does, and half of it when no smaller one was measured.
-BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now);
+/// the next one does, and half of it when no smaller one was measured. `max_batch`: the largest size; where it is no power of
+/// two, what it takes beyond its half is less in proportion.
+BatchCurve DrawCurve(std::span<const BatchTime, kBatchSizes> sizes, TimePoint now,
+                     int64_t max_batch = kMostRows);
 inline constexpr std::chrono::seconds kForgotten{10};
 
 /// The measured times of one variant. Thread-safety: safe, without locks; of two observations at once one may be lost.
@@ -47,10 +50,11 @@ class BatchTimes {
   /// Begins with what one row took when the variant was loaded.
   void Seed(Nanoseconds one_row) { Store(0, one_row.count(), TimePoint()); }
   /// A batch of this size has run. Moves the smoothed time by an eighth of the difference, of which more than three
-  /// times the smoothed one is not believed: one batch that was stopped on its way says nothing of the next.
+  /// times the smoothed one is not believed: one batch that was stopped on its way says nothing of the next. Of a size's
+  /// first time no more is believed than twice that of its half: it is also that of memory which is new.
   /// Returns the smoothed time.
   Nanoseconds Observe(int64_t plan_rows, Nanoseconds time, TimePoint now);
-  BatchCurve Curve(TimePoint now) const;
+  BatchCurve Curve(TimePoint now, int64_t max_batch = kMostRows) const;
   /// What a batch of this size took, smoothed; 0 = never measured.
   Nanoseconds Measured(int64_t plan_rows) const {
     return Nanoseconds(

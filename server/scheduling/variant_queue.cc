@@ -97,7 +97,8 @@ int64_t VariantQueue::RowsAhead(const InferenceRequest& request) const {
 }
 
 QueueMeasurements VariantQueue::Measure(TimePoint now) const {
-  QueueMeasurements measured = {times_.Curve(now), pace_.arrival(now), pace_.service(now)};
+  QueueMeasurements measured = {times_.Curve(now, target_.batch.max_batch), pace_.arrival(now),
+                                pace_.service(now)};
   measured.curve.fresh &= fixed_shapes_;
   return measured;
 }

@@ -17,7 +17,7 @@ namespace {
 constexpr double kMostDecibels = 150;  // equal; a float's rounding is at 144
 constexpr double kMostRelative = 1000;
 
-/// Why a copy that has not run was refused by the dispatcher.
+/// Why a copy has not run, or not to its end.
 ShadowDrop DropOf(absl::StatusCode code) {
   if (code == absl::StatusCode::kCancelled) return ShadowDrop::kUnloaded;
   if (code == absl::StatusCode::kUnavailable) return ShadowDrop::kDraining;
@@ -98,7 +98,7 @@ std::unique_ptr<InferenceRequest> ShadowCopy::Request(std::unique_ptr<ShadowCopy
 }
 
 void ShadowCopy::Finish(const absl::Status& status, bool ran) {
-  if (!status.ok() && !ran) {
+  if (!status.ok() && (!ran || absl::IsCancelled(status))) {
     metrics().dropped.Add(static_cast<size_t>(DropOf(status.code())));
     return;
   }

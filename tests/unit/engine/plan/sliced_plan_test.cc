@@ -204,6 +204,16 @@ TEST(SlicedPlan, IsNotForModelsThatTakeNoFewerRows) {
   EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr) << "32 rows by chance";
 }
 
+TEST(SlicedPlan, IsNotForModelsThatComputeWithTheNumberOfRows) {
+  GraphBuilder b;
+  const ValueId x = WideTrunk(b);
+  const ValueId rows = b.Op("Gather", {b.Op("Shape", {x}), b.Constant<int64_t>({}, {0})});
+  b.Output(b.Op("Div", {x, b.Op("Cast", {rows}, {{"to", int64_t{1}}})}));
+  const Shape shape{32, 8, 64, 128};
+  const auto plan = PlanOf(b.Build(), {&shape, 1});
+  EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+}
+
 TEST(SlicedPlan, IsNotForSmallOnes) {
   const Shape shape{4, 8, 1, 128};
   const auto plan = PlanOf(WideNetwork(1), {&shape, 1});

@@ -40,6 +40,9 @@ TEST(RowsAreIndependent, WhereAxesLeaveThemInFront) {
   EXPECT_TRUE(softmax(-1));
   EXPECT_FALSE(softmax(0));
   EXPECT_FALSE(softmax(-4));
+  GraphBuilder b;
+  b.Output(b.Op("Softmax", {b.Input("x", {8})}));
+  EXPECT_FALSE(RowsAreIndependent(b.Build(), 8)) << "its last axis is the first";
   const auto transpose = [](Ints perm) {
     return Independent([&](GraphBuilder& b, ValueId x) {
       return b.Op("Transpose", {x}, {{"perm", std::move(perm)}});

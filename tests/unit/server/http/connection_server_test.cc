@@ -71,11 +71,12 @@ class FullServerTest : public HttpServerTest {
     clock_ = &still_;
     HttpServerTest::SetUp();
     // One that has not been looked at may have to make room for one that has: others come until one is refused.
+    std::string heard;
     do {
       slow_.push_back(std::make_unique<RawClient>(http_->port()));
       slow_.back()->Say(kFirstPiece);
-    } while (!slow_.back()->IsAnswered(100));
-    EXPECT_THAT(slow_.back()->Hear("}\r\n"), HasSubstr("503 Service Unavailable"));
+      if (slow_.back()->IsAnswered(100)) heard = slow_.back()->Hear("}\r\n");
+    } while (heard.find("503 Service Unavailable") == std::string::npos);
     EXPECT_GT(slow_.size(), static_cast<size_t>(http_options_.connections));
   }
   /// A client that has sent a part of its request, and whose answer is there.

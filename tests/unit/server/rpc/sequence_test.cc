@@ -1,6 +1,7 @@
 // Sequences through a server in this process, on a real model that adds up what it is given.
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -238,6 +239,9 @@ TEST_F(SequenceTest, AStreamsRequestsStartInTheOrderInWhichTheyCame) {
     }
     stream->WritesDone();
   });
+  const absl::Cleanup stop = [&] {
+    context->TryCancel();
+  };  // A writer that nobody reads from any more waits.
   inference::ModelStreamInferResponse response;
   for (int step = 1; step <= kSteps; ++step) {
     ASSERT_TRUE(stream->Read(&response)) << step;

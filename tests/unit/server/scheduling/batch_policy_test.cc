@@ -143,6 +143,24 @@ TEST(BatchPolicyTest, WhereLargerBatchesGainNothingTheSmallestRuns) {
       << "a gain of 5 % that padding takes";
 }
 
+TEST(BatchPolicyTest, WhoFitsIntoTheSameSizeComesAlong) {
+  BatchTimes times;
+  for (int64_t rows = 1; rows <= 64; rows *= 2) times.Observe(rows, milliseconds(10), kNow);
+  Queue queue;
+  queue.AddMany(64).Measured({times.Curve(kNow)});
+  EXPECT_EQ(queue.Taken({.max_batch = 64}).size(), 64U);
+}
+
+TEST(BatchPolicyTest, ALargestSizeThatIsNoPowerOfTwoIsTried) {
+  for (const int64_t most : {5, 6, 7}) {
+    BatchTimes times;
+    for (int64_t rows = 1; rows <= 4; rows *= 2) times.Observe(rows, rows * milliseconds(10), kNow);
+    Queue queue;
+    queue.AddMany(8).Measured({times.Curve(kNow, most)});
+    EXPECT_EQ(queue.Taken({.max_batch = most}).size(), static_cast<size_t>(most));
+  }
+}
+
 TEST(BatchPolicyTest, TheWayToAWorkerCountsAsTimeOfABatch) {
   BatchTimes times;
   for (int64_t rows = 1; rows <= 8; rows *= 2) times.Observe(rows, rows * microseconds(100), kNow);

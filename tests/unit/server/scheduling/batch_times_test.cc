@@ -35,6 +35,23 @@ TEST(BatchTimesTest, TimesAreSmoothedAndOutliersAreHardlyBelieved) {
   EXPECT_GT(times.Curve(kNow).TimeOf(4), milliseconds(990)) << "what lasts is believed";
 }
 
+TEST(BatchTimesTest, TheFirstTimeOfASizeIsAtMostTwiceThatOfItsHalf) {
+  BatchTimes times;
+  times.Observe(4, milliseconds(8), kNow);
+  EXPECT_EQ(times.Observe(8, milliseconds(100), kNow), milliseconds(16));
+  EXPECT_EQ(times.Observe(8, milliseconds(8), kNow), milliseconds(15));
+  EXPECT_EQ(times.Observe(32, milliseconds(100), kNow), milliseconds(100))
+      << "16 were never measured";
+}
+
+TEST(BatchTimesTest, ALargestSizeThatIsNoPowerOfTwoTakesLessInProportion) {
+  BatchTimes times;
+  times.Observe(4, milliseconds(8), kNow);
+  EXPECT_EQ(times.Curve(kNow, 8).TimeOf(8), milliseconds(12));
+  EXPECT_EQ(times.Curve(kNow, 6).TimeOf(6), milliseconds(10));
+  EXPECT_EQ(times.Curve(kNow, 5).TimeOf(5), milliseconds(9));
+}
+
 TEST(BatchTimesTest, SizesThatWereNotMeasuredFollowFromTheirNeighbours) {
   BatchTimes times;
   times.Observe(4, milliseconds(8), kNow);
