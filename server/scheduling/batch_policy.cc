@@ -1,6 +1,7 @@
 #include "server/scheduling/batch_policy.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 namespace octet {
@@ -47,33 +48,40 @@ double RateOf(int64_t rows, int64_t max_batch, const BatchCurve& curve) {
   return static_cast<double>(rows) / static_cast<double>(time.count());
 }
 
-/// Length of the prefix of `take` with the smallest compiled size that gets through nearly as many rows a second as the fastest one, of those
-/// that keep to the target if any does.
+/// Length of the prefix of `take` with the smallest compiled size that gets through nearly as many rows a second as the
+/// fastest one, of those that keep to the target if any does.
 size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t> take,
                      const BatchLimits& limits, const BatchCurve& curve, TimePoint now) {
   constexpr double kNearly = 0.97;
-  const bool has_target = limits.p99_target > Nanoseconds::zero();
-  std::vector<double> rates(take.size());
-  std::vector<int64_t> sizes(take.size());
-  size_t keeping = 0;
+  /// The longest prefix of a compiled size: who fits into it costs nothing.
+  struct Candidate {
+    int64_t size = 0;
+    size_t length = 0;
+    double rate = 0;
+  };
+  std::array<Candidate, kBatchSizes + 1> candidates;  // the first one is none
+  size_t last = 0;
+  double fastest = 0;
+  bool aims = limits.p99_target > Nanoseconds::zero();
   TimePoint oldest = kNever;
   int64_t rows = 0;
   for (size_t i = 0; i < take.size(); ++i) {
     oldest = std::min(oldest, queue[take[i]].queued);
     rows += queue[take[i]].rows;
-    rates[i] = RateOf(rows, limits.max_batch, curve);
-    sizes[i] = BucketFor(rows, limits.max_batch);
-    const Nanoseconds time = curve.TimeOf(sizes[i]);
+    const int64_t size = BucketFor(rows, limits.max_batch);
     // Each prefix takes at least as long as those in it, and begins as early.
-    if (has_target && now + time <= oldest + AimOf(limits)) keeping = i + 1;
+    if (aims && now + curve.TimeOf(size) > oldest + AimOf(limits)) {
+      if (i > 0) break;
+      aims = false;
+    }
+    if (size != candidates[last].size) ++last;
+    candidates[last] = {size, i + 1, RateOf(rows, limits.max_batch, curve)};
+    fastest = std::max(fastest, candidates[last].rate);
   }
-  if (keeping > 0) rates.resize(keeping);
-  const double enough = kNearly * *std::ranges::max_element(rates);
-  const auto first = std::ranges::find_if(rates, [&](double rate) { return rate >= enough; });
-  auto length = static_cast<size_t>(first - rates.begin()) + 1;
-  // Who fits into the same compiled size costs nothing.
-  while (length < rates.size() && sizes[length] == sizes[length - 1]) ++length;
-  return length;
+  const auto nearly = [&](const Candidate& candidate) {
+    return candidate.rate >= kNearly * fastest;
+  };
+  return std::ranges::find_if(candidates, nearly)->length;
 }
 
 /// When the batch should start although it is not full.
