@@ -197,7 +197,7 @@ void Samples::Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const 
   const auto* src =
       static_cast<const std::byte*>(input.array.data()) + static_cast<size_t>(first) * row_bytes;
   if (input.mapped) {
-    ConvertFromWire(src, input.mapping, dst);
+    ConvertFromWire({src, {input.mapping.dtype, dst.shape()}}, input.mapping, {}, dst.data);
   } else {
     std::memcpy(dst.data, src, static_cast<size_t>(rows) * row_bytes);
   }

@@ -27,6 +27,7 @@
 #include "engine/tensor/datum.h"
 #include "engine/tensor/npz.h"
 #include "engine/tensor/quantize.h"
+#include "engine/tensor/real_format.h"
 #include "engine/tensor/tensor.h"
 #include "engine/tensor/wire_mapping.h"
 #include "engine/train/train.h"
@@ -48,6 +49,8 @@ struct TensorInfo {
   std::optional<OutputStep> step = std::nullopt;
   ValueKind kind = ValueKind::kTensor;
   bool rank_known = true;  ///< False: `shape` is empty and says nothing.
+  /// Of an input whose reals plans read in this format instead of `dtype` (LoadOptions::narrow_inputs).
+  std::optional<RealFormat> narrow = std::nullopt;
 };
 
 /// The interface of a model, from its file.
@@ -78,6 +81,9 @@ struct LoadOptions {
   int max_cached_plans = 32;
   CompileObserver on_compile;  ///< May be empty.
   uint64_t max_file_bytes = uint64_t{2} << 30;
+  /// Plans read FP32 inputs as what the model makes of them first, where that is BF16 or 8-bit integers
+  /// (TensorInfo::narrow): whoever writes a batch rounds then, in the pass that he makes over the elements anyway.
+  bool narrow_inputs = false;
   /// Iterations that all loops of one run may have together.
   int64_t max_loop_iterations = int64_t{1} << 18;
 };

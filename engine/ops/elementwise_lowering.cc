@@ -6,12 +6,12 @@
 
 #include "absl/container/inlined_vector.h"
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/binary_rows.h"
 #include "engine/ops/broadcast.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/movement_step.h"
 #include "engine/ops/post_ops.h"
-#include "engine/ops/real_format.h"
 #include "engine/ops/reference_step.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/quantize.h"
@@ -104,7 +104,7 @@ class BlockStep final : public Step {
   /// `operands` are the input slots of the function, one or two; `fn` null stands for the identity.
   BlockStep(const LowerContext& context, std::span<const size_t> operands, Fn fn)
       : post_ops_(context.node.post_ops),
-        output_(RealFormat::Of(context.output())),
+        output_(RealFormatOf(context.output())),
         fn_(std::move(fn)) {
     slots_.assign(operands.begin(), operands.end());
     own_count_ = slots_.size();
@@ -114,7 +114,7 @@ class BlockStep final : public Step {
     std::vector<Shape> shapes;
     bool plain = output_.plain();
     for (const size_t slot : slots_) {
-      formats_.push_back(RealFormat::Of(context.input(slot)));
+      formats_.push_back(RealFormatOf(context.input(slot)));
       shapes.push_back(*context.input(slot).shape);
       plain = plain && formats_.back().plain();
     }
@@ -236,7 +236,7 @@ class BlockStep final : public Step {
 /// OK when every operand and the output of the node can be taken block by block.
 absl::Status CheckBlockReals(const LowerContext& context, std::span<const size_t> operands) {
   const auto check = [](const Value& value) -> absl::Status {
-    if (RealFormat::Covers(value)) return absl::OkStatus();
+    if (HasRealFormat(value)) return absl::OkStatus();
     return Unimplemented("'{}' is neither float nor int8 with one scale", value.name);
   };
   for (const size_t slot : operands) OCTET_RETURN_IF_ERROR(check(context.input(slot)));

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/op_list.h"
-#include "engine/ops/real_format.h"
 #include "engine/ops/row_math.h"
 #include "engine/ops/row_step.h"
 #include "engine/tensor/status.h"
@@ -69,7 +69,7 @@ absl::StatusOr<Kernel> MakeLrn(const KernelContext& context) {
 absl::StatusOr<std::unique_ptr<Step>> LowerLrn(const LowerContext& context) {
   const Value& x = context.input(0);
   if (!ChannelsLast(context.node)) return Unimplemented("channels first");
-  if (!RealFormat::Covers(x) || !RealFormat::Covers(context.output()))
+  if (!HasRealFormat(x) || !HasRealFormat(context.output()))
     return Unimplemented("values are neither float nor int8 with one scale");
   if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
   if (x.shape->elements() == 0) return Unimplemented("empty input");

@@ -264,7 +264,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerLayerNorm(const LowerContext& context
   if (node.output(1) != kNone || node.output(2) != kNone)
     return Unimplemented("the statistics are wanted, too");
   if (!node.post_ops.empty()) return Unimplemented("post-ops");
-  if (!RealFormat::Covers(x) || !RealFormat::Covers(y))
+  if (!HasRealFormat(x) || !HasRealFormat(y))
     return Unimplemented("values are neither float nor int8 with one scale");
   OCTET_ASSIGN_OR_RETURN(const float epsilon, node.attributes.Float("epsilon", 1e-5f));
   OCTET_ASSIGN_OR_RETURN(const int64_t raw, node.attributes.Int("axis", -1));

@@ -86,7 +86,7 @@ class RecurrentLowering {
     const Value& x = context_.input(kX);
     const bool dynamic = context_.node.attributes.IntOr("dynamic_quant", 0) != 0;
     const bool integers = x.quant || (dynamic && x.dtype == DType::kF32);
-    if (!RealFormat::Covers(x) || integers != (type_ == ProductType::kInt8) || (dynamic && x.quant))
+    if (!HasRealFormat(x) || integers != (type_ == ProductType::kInt8) || (dynamic && x.quant))
       return Unimplemented("types {} x {}", DTypeName(x.dtype),
                            DTypeName(context_.input(kW).dtype));
     for (const size_t slot : {kBias, kPeepholes}) {
@@ -94,11 +94,11 @@ class RecurrentLowering {
         return Unimplemented("'{}' is not FLOAT", context_.input(slot).name);
     }
     for (const size_t slot : {kInitialH, kInitialC}) {
-      if (Has(slot) && !RealFormat::Covers(context_.input(slot)))
+      if (Has(slot) && !HasRealFormat(context_.input(slot)))
         return Unimplemented("the type of '{}'", context_.input(slot).name);
     }
     for (const ValueId id : context_.node.outputs) {
-      if (id != kNone && !RealFormat::Covers(context_.graph.value(id)))
+      if (id != kNone && !HasRealFormat(context_.graph.value(id)))
         return Unimplemented("the type of '{}'", context_.graph.value(id).name);
     }
     return absl::OkStatus();
@@ -106,12 +106,12 @@ class RecurrentLowering {
 
   RecurrentFormats Formats() const {
     const auto of_input = [&](size_t slot) {
-      return Has(slot) ? RealFormat::Of(context_.input(slot)) : RealFormat{};
+      return Has(slot) ? RealFormatOf(context_.input(slot)) : RealFormat{};
     };
     RecurrentFormats formats{of_input(kX), of_input(kInitialH), of_input(kInitialC), {}};
     for (size_t i = 0; i < formats.outputs.size(); ++i) {
       const ValueId id = context_.node.output(i);
-      if (id != kNone) formats.outputs[i] = RealFormat::Of(context_.graph.value(id));
+      if (id != kNone) formats.outputs[i] = RealFormatOf(context_.graph.value(id));
     }
     return formats;
   }

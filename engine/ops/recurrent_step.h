@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/packed_product.h"
-#include "engine/ops/real_format.h"
 #include "engine/ops/recurrent_layer.h"
 #include "engine/ops/step.h"
 

@@ -5,11 +5,11 @@
 #include <type_traits>
 #include <vector>
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/binary_math.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/op_list.h"
-#include "engine/ops/real_format.h"
 #include "engine/ops/row_math.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
@@ -234,8 +234,8 @@ class ReduceStep final : public Step {
  public:
   ReduceStep(const LowerContext& context, const Span& span, Fold fold,
              float (*finish)(float, int64_t))
-      : input_(RealFormat::Of(context.input(0))),
-        output_(RealFormat::Of(context.output())),
+      : input_(RealFormatOf(context.input(0))),
+        output_(RealFormatOf(context.output())),
         span_(span),
         fold_(fold),
         finish_(finish),
@@ -304,7 +304,7 @@ constexpr Fold FoldOf(Reduction reduction) {
 template <Reduction kReduction>
 absl::StatusOr<std::unique_ptr<Step>> LowerReduce(const LowerContext& context) {
   const Value& x = context.input(0);
-  if (!RealFormat::Covers(x) || !RealFormat::Covers(context.output()))
+  if (!HasRealFormat(x) || !HasRealFormat(context.output()))
     return Unimplemented("values are neither float nor int8 with one scale");
   if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
   std::optional<std::vector<int64_t>> from_input;

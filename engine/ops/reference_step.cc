@@ -5,10 +5,10 @@
 
 #include "absl/container/inlined_vector.h"
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/broadcast.h"
 #include "engine/ops/dynamic_quant.h"
 #include "engine/ops/post_ops.h"
-#include "engine/ops/real_format.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 

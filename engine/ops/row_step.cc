@@ -20,8 +20,8 @@ int64_t AlignedFloats(int64_t count) {
 }  // namespace
 
 RowStep::RowStep(const LowerContext& context, int64_t rows, int64_t width, Fn fn, int64_t spare)
-    : input_(RealFormat::Of(context.input(0))),
-      output_(RealFormat::Of(context.output())),
+    : input_(RealFormatOf(context.input(0))),
+      output_(RealFormatOf(context.output())),
       rows_(rows),
       width_(width),
       spare_(spare),

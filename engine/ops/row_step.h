@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "engine/ops/real_format.h"
+#include "engine/graph/stored_value.h"
 #include "engine/ops/step.h"
 
 namespace octet {

@@ -113,7 +113,7 @@ RowStep::Fn GroupFn(const Groups& groups) {
 template <Kind kKind>
 absl::StatusOr<std::unique_ptr<Step>> LowerSoftmax(const LowerContext& context) {
   const Value& x = context.input(0);
-  if (!RealFormat::Covers(x) || !RealFormat::Covers(context.output()))
+  if (!HasRealFormat(x) || !HasRealFormat(context.output()))
     return Unimplemented("values are neither float nor int8 with one scale");
   if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
   if (x.shape->elements() == 0) return Unimplemented("empty input");

@@ -1,11 +1,11 @@
 // octet:Table (engine/README.md): an 8-bit value through 256 results.
 #include <cstring>
 
-#include "engine/ops/byte_lookup.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/reference_step.h"
+#include "engine/tensor/byte_lookup.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/op.h"
-#include "engine/ops/real_format.h"
 #include "engine/ops/reference_step.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"

@@ -17,6 +17,7 @@
 #include "engine/passes/pass.h"
 #include "engine/plan/compiler.h"
 #include "engine/plan/cut.h"
+#include "engine/plan/narrow_inputs.h"
 #include "engine/plan/precision_detection.h"
 #include "engine/plan/program_plan.h"
 #include "engine/plan/signature.h"
@@ -135,6 +136,10 @@ absl::Status LoadedModel::Prepare() {
     OCTET_ASSIGN_OR_RETURN(pass_trace_, Optimise(graph));
     signature_ = MakeSignature(graph);
     signature_.batches = signature_.batches && !needs_stages_;
+    if (narrows_inputs()) {
+      const std::vector<std::optional<RealFormat>> formats = NarrowInputs(graph);
+      for (size_t i = 0; i < formats.size(); ++i) signature_.inputs[i].narrow = formats[i];
+    }
     dump_ = Dump(graph);
     graph_ = std::make_shared<const Graph>(std::move(graph));
   }
@@ -205,6 +210,7 @@ absl::StatusOr<std::shared_ptr<const Graph>> LoadedModel::OptimisedGraph() const
   OCTET_ASSIGN_OR_RETURN(Graph graph,
                          ReadOnnxFile(file_->path, {.max_file_bytes = options_.max_file_bytes}));
   OCTET_RETURN_IF_ERROR(Optimise(graph).status());
+  if (narrows_inputs()) NarrowInputs(graph);
   return std::make_shared<const Graph>(std::move(graph));
 }
 

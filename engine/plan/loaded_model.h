@@ -69,6 +69,8 @@ class LoadedModel final : public Model {
       absl::StatusOr<std::shared_ptr<const Graph>> optimised) const;
   std::vector<std::vector<Shape>> ShapesAtLoad() const;
   absl::Status CheckInt8Share(const Plan& plan) const;
+  /// A program hands its inputs on as data of the types that its nodes know.
+  bool narrows_inputs() const { return options_.narrow_inputs && !needs_stages_; }
 
   const std::optional<FileIdentity> file_;
   const LoadOptions options_;

@@ -5,7 +5,9 @@
 
 #include "absl/status/status.h"
 
+#include "engine/tensor/real_format.h"
 #include "engine/tensor/tensor.h"
+#include "engine/tensor/wire_tensor.h"
 
 namespace octet {
 
@@ -22,13 +24,14 @@ struct WireMapping {
 /// per index of axis 1. INVALID_ARGUMENT with expected and got.
 absl::Status CheckWireMapping(const WireMapping& mapping, const Shape& input_shape);
 
-/// dst[i] = scale[c] * (src[i] - zero_point[c]); src of mapping.dtype, dst F32, equal shapes. 8-bit types go through one
-/// table of 256 floats per channel. `src` may be unaligned (it points into a request). Requires: CheckWireMapping.
-/// Thread-safety: pure.
-void ConvertFromWire(const void* src, const WireMapping& mapping, TensorView dst);
+/// Writes the reals scale[c] * (q[i] - zero_point[c]) of wire.elements() elements q of mapping.dtype, shape [N, C, ...], to
+/// `dst` in `format`: the same bits as if they were written as F32 first and rounded to `format` then. 8-bit elements of an
+/// 8-bit format go through a table of 256 bytes per channel. Wire elements may be unaligned and lie across two pieces.
+/// Requires: CheckWireMapping. Thread-safety: pure.
+void ConvertFromWire(const WireTensor& wire, const WireMapping& mapping, const RealFormat& format,
+                     void* dst);
 
-/// The same for the elements [first, first + count) of dst alone, the first of which is at `src`.
-void ConvertFromWire(const void* src, const WireMapping& mapping, int64_t first, int64_t count,
-                     TensorView dst);
+/// The same for wire elements of F32, which are the reals.
+void ConvertFromWire(const WireTensor& wire, const RealFormat& format, void* dst);
 
 }  // namespace octet

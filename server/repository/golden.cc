@@ -1,12 +1,12 @@
 #include "server/repository/golden.h"
 
-#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "engine/tensor/output_agreement.h"
 #include "engine/tensor/status.h"
+#include "server/scheduling/input_recipe.h"
 
 namespace octet {
 namespace {
@@ -73,12 +73,14 @@ class GoldenArrays {
   std::vector<Tensor> tensors_;
 };
 
-Tensor CopyOf(ConstTensorView view) {
+/// The elements as plans read them.
+absl::StatusOr<Tensor> CopyOf(ConstTensorView view, const TensorInfo& info) {
   if (view.dtype() == DType::kString) {
     return Tensor::Strings(view.shape(), view.span<std::string_view>());
   }
-  Tensor tensor(view.dtype(), view.shape());
-  std::memcpy(tensor.mutable_data(), view.data, view.bytes());
+  OCTET_ASSIGN_OR_RETURN(const InputRecipe recipe, InputRecipe::Make(info, nullptr));
+  Tensor tensor(info.narrow ? info.narrow->stored : info.dtype, view.shape());
+  recipe.Convert(view, tensor.mutable_data());
   return tensor;
 }
 
@@ -106,7 +108,8 @@ absl::Status RunSample(const Model& model, const GoldenArrays& golden, int64_t s
   for (size_t i = 0; i < signature.inputs.size(); ++i) {
     const ConstTensorView view = golden.At(i, sample);
     shapes.push_back(view.shape());
-    data.push_back(Datum::Of(CopyOf(view)));
+    OCTET_ASSIGN_OR_RETURN(Tensor tensor, CopyOf(view, signature.inputs[i]));
+    data.push_back(Datum::Of(std::move(tensor)));
   }
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model.PlanFor(shapes));
   OCTET_ASSIGN_OR_RETURN(const std::vector<Datum> answers, plan->RunDynamic(workspace, data, {}));

@@ -25,6 +25,7 @@ LoadOptions OptionsFor(const ServerConfig::Engine& engine, Precision precision, 
   options.precision = precision;
   options.threads = threads;
   options.max_batch = max_batch;
+  options.narrow_inputs = true;
   options.disabled_passes = engine.disabled_passes;
   options.require_int8_percent = IsInt8(precision) ? engine.require_int8_percent : 0;
   options.max_cached_plans = engine.max_cached_plans;

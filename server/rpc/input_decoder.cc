@@ -123,7 +123,7 @@ absl::StatusOr<WireBytes> TypedContents(const Input& input, DType dtype, Decoded
 absl::StatusOr<WireBytes> RawContents(const Input& input, WireBytes raw, DType dtype,
                                       const InputRecipe& recipe, DecodedInputs& decoded) {
   if (!recipe.Accepts(dtype)) return raw;
-  if (raw.in_pieces() && (dtype == DType::kString || !recipe.ReadsPieces(dtype))) {
+  if (raw.in_pieces() && dtype == DType::kString) {
     std::string& whole = decoded.copied.emplace_back();
     whole.resize_and_overwrite(raw.size(), [&](char* to, size_t size) {
       raw.CopyTo(to);

@@ -1,7 +1,5 @@
 #include "server/scheduling/input_recipe.h"
 
-#include <string_view>
-
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -9,6 +7,7 @@ namespace octet {
 absl::StatusOr<InputRecipe> InputRecipe::Make(const TensorInfo& input, const WireMapping* mapping) {
   InputRecipe recipe;
   recipe.model_dtype_ = input.dtype;
+  recipe.narrow_ = input.narrow;
   if (mapping == nullptr) return recipe;
   if (input.dtype != DType::kF32) {
     return InvalidArgument("inputs.{}.wire: only an FP32 input can be mapped, this one is {}",
@@ -31,16 +30,10 @@ std::string InputRecipe::AcceptedTypes() const {
 }
 
 void InputRecipe::Convert(const WireTensor& wire, void* dst) const {
-  if (wire.elements() == 0) return;
   if (IsCopy(wire.dtype())) return wire.CopyTo(dst);
-  const TensorView elements = {dst, {DType::kF32, wire.shape()}};
-  if (!wire.in_pieces()) return ConvertFromWire(wire.data, *mapping_, elements);
-  int64_t first = 0;
-  for (const std::string_view piece : wire.pieces) {
-    const auto count = static_cast<int64_t>(piece.size());
-    ConvertFromWire(piece.data(), *mapping_, first, count, elements);
-    first += count;
-  }
+  const RealFormat format = narrow_.value_or(RealFormat{});
+  if (wire.dtype() == model_dtype_) return ConvertFromWire(wire, format, dst);
+  ConvertFromWire(wire, *mapping_, format, dst);
 }
 
 }  // namespace octet

@@ -23,17 +23,16 @@ class InputRecipe {
   bool Accepts(DType wire) const;
   /// "FP32" or "FP32 or UINT8".
   std::string AcceptedTypes() const;
-  /// True when the bytes are taken as they are.
-  bool IsCopy(DType wire) const { return wire == model_dtype_; }
+  /// True when plans read the bytes as they are.
+  bool IsCopy(DType wire) const { return wire == model_dtype_ && !narrow_; }
 
-  /// Writes wire.elements() elements of the model's type to `dst`. Shape of wire: [N, C, ...].
-  /// Requires: Accepts(wire.dtype()); in one piece unless ReadsPieces.
+  /// Writes wire.elements() elements to `dst` as plans read them: of the model's type, or of TensorInfo::narrow. Shape of
+  /// wire: [N, C, ...]. Requires: Accepts(wire.dtype()).
   void Convert(const WireTensor& wire, void* dst) const;
-  /// True for elements that may come in pieces: none of those that are converted lies across two.
-  bool ReadsPieces(DType wire) const { return IsCopy(wire) || SizeOf(wire) == 1; }
 
  private:
   DType model_dtype_ = DType::kUndefined;
+  std::optional<RealFormat> narrow_;
   std::optional<WireMapping> mapping_;
 };
 

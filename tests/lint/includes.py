@@ -178,7 +178,7 @@ OURS = {
 # Third party -> (what its headers look like, the folders that may include them; their subfolders too).
 THIRD_PARTIES = {
     "oneDNN": (r"oneapi/dnnl/|dnnl\.hpp|dnnl\.h", ["engine/onednn"]),
-    "Highway": (r"hwy/", ["engine/ops"]),
+    "Highway": (r"hwy/", ["engine/tensor", "engine/ops"]),
     "RE2": (r"re2/", ["engine/ops"]),
     "ONNX": (r"onnx/", ["engine/onnx"]),
     "protobuf": (r"google/protobuf/", ["engine/onnx", "server/rpc", "server/http", "cli"]),

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/onednn/isa.h"
-#include "engine/ops/byte_lookup.h"
+#include "engine/tensor/byte_lookup.h"
 #include "tests/support/one_node.h"
 #include "tests/unit/engine/ops/lowered.h"
 

@@ -92,5 +92,28 @@ TEST(InputRecipeTest, AMappingThatDoesNotFitTheInputIsRefused) {
               HasSubstr("inputs.t.wire"));
 }
 
+TEST(InputRecipeTest, RealsAreRoundedToWhatPlansRead) {
+  TensorInfo input = {"x", DType::kF32, {kUnknownDim, 4}};
+  const std::vector<float> reals = {-1, 0.26F, 0.5F, 1000};
+  const WireTensor wire(reals.data(), {DType::kF32, {1, 4}});
+  std::vector<float> same(4);
+  const InputRecipe wide = *InputRecipe::Make(input, nullptr);
+  EXPECT_TRUE(wide.IsCopy(DType::kF32));
+  wide.Convert(wire, same.data());
+  EXPECT_EQ(same, reals);
+
+  input.narrow = RealFormat{DType::kU8, QuantParams::PerTensor(0.25F, 2)};
+  const WireMapping mapping = {DType::kI8, {0.5F}, {1}};
+  const InputRecipe narrow = *InputRecipe::Make(input, &mapping);
+  EXPECT_FALSE(narrow.IsCopy(DType::kF32));
+  EXPECT_EQ(narrow.AcceptedTypes(), "FP32 or INT8") << "clients send what they sent before";
+  std::vector<uint8_t> rounded(4);
+  narrow.Convert(wire, rounded.data());
+  EXPECT_EQ(rounded, (std::vector<uint8_t>{0, 3, 4, 255}));
+  const std::vector<int8_t> mapped = {-3, 0, 1, 127};
+  narrow.Convert({mapped.data(), {DType::kI8, {1, 4}}}, rounded.data());
+  EXPECT_EQ(rounded, (std::vector<uint8_t>{0, 0, 2, 254}));
+}
+
 }  // namespace request_check_test
 }  // namespace octet

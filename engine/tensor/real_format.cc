@@ -1,4 +1,4 @@
-#include "engine/ops/real_format.h"
+#include "engine/tensor/real_format.h"
 
 #include "engine/tensor/quantize.h"
 

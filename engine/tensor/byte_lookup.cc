@@ -1,10 +1,10 @@
-#include "engine/ops/byte_lookup.h"
+#include "engine/tensor/byte_lookup.h"
 
 #include <cstring>
 
 // Compiled once for each instruction set; the names in between are its own.
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "engine/ops/byte_lookup.cc"
+#define HWY_TARGET_INCLUDE "engine/tensor/byte_lookup.cc"
 #define HWY_WANT_AVX3_DL 1  // Which has permutations of bytes (VBMI).
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR)
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
