@@ -7,6 +7,7 @@
 #include "engine/tensor/status.h"
 #include "server/http/json_reader.h"
 #include "server/http/json_writer.h"
+#include "server/rpc/infer_messages.h"
 
 namespace octet {
 namespace {
@@ -16,10 +17,7 @@ using Input = inference::ModelInferRequest::InferInputTensor;
 using Output = inference::ModelInferRequest::InferRequestedOutputTensor;
 using Parameters = google::protobuf::Map<std::string, inference::InferParameter>;
 
-/// Each of these takes many times more memory than the two bytes that it needs in the body.
-constexpr int kMaxTensors = 1024;  ///< Inputs; outputs, too.
 constexpr int kMaxRank = 64;
-constexpr size_t kMaxParameters = 256;
 
 /// An input's members that go into no message.
 struct InputContents {
@@ -69,7 +67,7 @@ absl::Status ReadParameters(JsonReader& json, OwnParameter own, Parameters& para
   return json.Object([&](const std::string& name) -> absl::Status {
     OCTET_ASSIGN_OR_RETURN(const bool taken, own(json, name));
     if (taken) return absl::OkStatus();
-    if (parameters.size() >= kMaxParameters) {
+    if (std::ssize(parameters) >= kMaxParameters) {
       return InvalidArgument("parameters: expected at most {}, got more", kMaxParameters);
     }
     return Annotate(ReadParameter(json, parameters[name]), Format("parameter \"{}\"", name));

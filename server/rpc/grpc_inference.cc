@@ -29,6 +29,9 @@ constexpr uint32_t TagOf(int field) {
 constexpr uint32_t kRawInputs = TagOf(inference::ModelInferRequest::kRawInputContentsFieldNumber);
 constexpr uint32_t kRawOutputs =
     TagOf(inference::ModelInferResponse::kRawOutputContentsFieldNumber);
+constexpr uint32_t kInputs = TagOf(inference::ModelInferRequest::kInputsFieldNumber);
+constexpr uint32_t kOutputs = TagOf(inference::ModelInferRequest::kOutputsFieldNumber);
+constexpr uint32_t kParameters = TagOf(inference::ModelInferRequest::kParametersFieldNumber);
 constexpr uint32_t kStreamAnswer =
     TagOf(inference::ModelStreamInferResponse::kInferResponseFieldNumber);
 
@@ -103,6 +106,10 @@ struct SplitFields {
   std::vector<std::string_view> raw;   ///< Pieces of the raw contents.
   std::vector<size_t> raw_ends;        ///< One per raw content: where its pieces end in `raw`.
   std::vector<std::string_view> rest;  ///< All other fields.
+  /// Of the message itself: what an input or output holds is not looked into.
+  int inputs = 0;
+  int outputs = 0;
+  int parameters = 0;
 };
 
 absl::Status NoRequest() {
@@ -121,6 +128,9 @@ bool Split(std::span<const std::string_view> message, SplitFields& fields) {
     const uint32_t tag = input.ReadTag();
     if (tag == 0) return input.ConsumedEntireMessage();
     uint32_t size = 0;
+    fields.inputs += tag == kInputs ? 1 : 0;
+    fields.outputs += tag == kOutputs ? 1 : 0;
+    fields.parameters += tag == kParameters ? 1 : 0;
     if (tag != kRawInputs) {
       if (!WireFormatLite::SkipField(&input, tag)) return false;
       const int length = input.CurrentPosition() - begin;
@@ -132,6 +142,11 @@ bool Split(std::span<const std::string_view> message, SplitFields& fields) {
     fields.raw_ends.push_back(fields.raw.size());
     if (!rest.Skip(input.CurrentPosition() - begin)) return false;
   }
+}
+
+absl::Status CheckCount(std::string_view name, int count, int most) {
+  if (count <= most) return absl::OkStatus();
+  return InvalidArgument("{}: expected at most {}, got {}", name, most, count);
 }
 
 /// The parts of a message that is sent.
@@ -205,6 +220,11 @@ absl::StatusOr<grpc::ByteBuffer> Write(const std::shared_ptr<GrpcInference>& cal
   return parts.Take();
 }
 
+/// What Triton says of each answer in a stream; its clients' loops end by it.
+void MarkFinal(inference::ModelInferResponse& response) {
+  (*response.mutable_parameters())["triton_final_response"].set_bool_param(true);
+}
+
 absl::StatusOr<grpc::ByteBuffer> WriteAnswer(const std::shared_ptr<GrpcInference>& call,
                                              bool in_stream) {
   try {
@@ -226,10 +246,14 @@ absl::Status Read(const grpc::ByteBuffer& message, GrpcInference& call) {
   }
   SplitFields fields;
   if (!Split(slices, fields)) return NoRequest();
+  // Before anything is made for each of them.
+  OCTET_RETURN_IF_ERROR(CheckCount("inputs", fields.inputs, kMaxTensors));
+  OCTET_RETURN_IF_ERROR(CheckCount("outputs", fields.outputs, kMaxTensors));
+  OCTET_RETURN_IF_ERROR(CheckCount("parameters", fields.parameters, kMaxParameters));
   if (PieceStream rest(fields.rest); !call.request.ParseFromZeroCopyStream(&rest)) {
     return NoRequest();
   }
-  // As RawInputsOf says; before anything is made for each of them.
+  // As RawInputsOf says; before anything is made for each of these, too.
   const int inputs = call.request.inputs_size();
   if (std::ssize(fields.raw_ends) > inputs) {
     return InvalidArgument("raw_input_contents: expected one per input ({}), got {}", inputs,
@@ -263,6 +287,7 @@ absl::StatusOr<grpc::ByteBuffer> WriteInferResponse(const std::shared_ptr<GrpcIn
 }
 
 absl::StatusOr<grpc::ByteBuffer> WriteStreamResponse(const std::shared_ptr<GrpcInference>& call) {
+  MarkFinal(call->response);
   return WriteAnswer(call, true);
 }
 
@@ -270,6 +295,7 @@ grpc::ByteBuffer WriteStreamError(const std::string& id, const std::string& mess
   inference::ModelStreamInferResponse response;
   response.set_error_message(message);
   response.mutable_infer_response()->set_id(id);
+  MarkFinal(*response.mutable_infer_response());
   const grpc::Slice slice(response.SerializeAsString());
   return {&slice, 1};
 }

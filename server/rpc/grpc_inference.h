@@ -24,13 +24,14 @@ struct GrpcInference : InferMessages {
 };
 
 /// Reads a message into a new `call`; nothing of raw_input_contents is copied. INVALID_ARGUMENT when it is no
-/// ModelInferRequest, or has more raw contents than inputs; RESOURCE_EXHAUSTED without memory for it.
+/// ModelInferRequest, or has more raw contents than inputs, or more than kMaxTensors inputs or outputs or kMaxParameters
+/// parameters; RESOURCE_EXHAUSTED without memory for it.
 absl::Status ReadInferRequest(const grpc::ByteBuffer& message, GrpcInference& call);
 
 /// Writes the answer as a ModelInferResponse; raw_output_contents of kLeastShared bytes or more are sent from where they
 /// are, which keeps `call`. RESOURCE_EXHAUSTED for more than a message can hold.
 absl::StatusOr<grpc::ByteBuffer> WriteInferResponse(const std::shared_ptr<GrpcInference>& call);
-/// The same as a ModelStreamInferResponse.
+/// The same as a ModelStreamInferResponse, with the parameter "triton_final_response": each request has one answer.
 absl::StatusOr<grpc::ByteBuffer> WriteStreamResponse(const std::shared_ptr<GrpcInference>& call);
 /// A ModelStreamInferResponse that says what was wrong with a request, which is known by its id.
 grpc::ByteBuffer WriteStreamError(const std::string& id, const std::string& message);

@@ -11,6 +11,12 @@
 
 namespace octet {
 
+/// Of one request: its inputs, and the outputs that it asks for. Each takes a hundred times the two bytes that it needs in a
+/// message, and nothing else bounds them before they are made.
+inline constexpr int kMaxTensors = 1024;
+/// Of one request, input or output.
+inline constexpr int kMaxParameters = 256;
+
 /// Elements that stay where the worker wrote them.
 struct KeptElements {
   std::shared_ptr<const std::byte[]> owner;

@@ -51,6 +51,7 @@ void InferStream::OnReadDone(bool ok) {
     absl::MutexLock lock(&mutex_);
     if (ok && !finished_ && !broken_) {
       item = items_.emplace_back(std::move(incoming_)).get();
+      Hold(*item, item->request.Length());
     } else {
       incoming_.reset();
       half_closed_ = !ok;
@@ -78,13 +79,16 @@ void InferStream::Answered(Item& item, absl::Status status) {
   if (!status.ok()) {
     item.response = WriteStreamError(item.call->request.id(), ToGrpc(status).error_message());
   }
-  Advance([&] { item.answered = true; });
+  Advance([&] {
+    item.answered = true;
+    Hold(item, item.response.Length());
+  });
 }
 
 void InferStream::OnWriteDone(bool ok) {
   Advance([&] {
     writing_ = false;
-    items_.pop_front();
+    PopFront();
     if (!ok) broken_ = true;
   });
 }
@@ -101,15 +105,25 @@ void InferStream::OnDone() {
   streams_.Remove(self);
 }
 
+void InferStream::Hold(Item& item, size_t bytes) {
+  item.bytes += bytes;
+  held_ += bytes;
+}
+
+void InferStream::PopFront() {
+  held_ -= items_.front()->bytes;
+  items_.pop_front();
+}
+
 InferStream::Next InferStream::Decide() {
   Next next;
   if (finished_) return next;
   if (broken_ && !writing_) {
     // Nobody reads the answers; those that have not come must be waited for all the same.
-    while (!items_.empty() && items_.front()->answered) items_.pop_front();
+    while (!items_.empty() && items_.front()->answered) PopFront();
   }
   const bool reads = !half_closed_ && !ending_ && !broken_;
-  if (reads && !reading_ && items_.size() < kWindow) {
+  if (reads && !reading_ && items_.size() < kWindow && held_ <= kMostHeld) {
     reading_ = true;
     incoming_ = std::make_unique<Item>(parts_, access_log_);
     next.read = &incoming_->request;

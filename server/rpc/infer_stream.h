@@ -16,14 +16,15 @@
 namespace octet {
 
 /// One stream. Its requests start one behind the other, in the order in which they came; up to kWindow of them are
-/// under way together, and the next is read when one has been answered. A request that fails is answered with
-/// error_message, and the stream goes on.
+/// under way together, as long as they and their answers have at most kMostHeld bytes, and the next is read when one has
+/// been answered. A request that fails is answered with error_message, and the stream goes on.
 ///
 ///     reading --client is done, or End()--> closing (answers what it holds) --empty--> finished
 ///        +----client gone--> cancelled (drops what has not run) ------empty--------------^
 class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   static constexpr size_t kWindow = 16;
+  static constexpr size_t kMostHeld = size_t{32} << 20;
 
   /// Adds itself to `streams`; it lives until gRPC is done with it and it has left the set.
   static InferStream* Start(const ServingParts& parts, bool access_log,
@@ -45,6 +46,8 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     grpc::ByteBuffer response;
     Inference inference;
     bool answered = false;
+    size_t bytes =
+        0;  ///< Of the request, and of the answer once there is one: until the client has read it.
   };
 
   /// What to do next, decided under the lock and done without it.
@@ -65,6 +68,8 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   template <typename Change>
   void Advance(Change change);
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Hold(Item& item, size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PopFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const ServingParts& parts_;
   const bool access_log_;
@@ -75,6 +80,7 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   absl::Mutex mutex_;
   std::deque<std::unique_ptr<Item>> items_ ABSL_GUARDED_BY(mutex_);  ///< In order of arrival.
   std::unique_ptr<Item> incoming_ ABSL_GUARDED_BY(mutex_);           ///< What a read fills.
+  size_t held_ ABSL_GUARDED_BY(mutex_) = 0;                          ///< Sum over items_.
   /// From a read's start until what it brought has been started: requests start in order of arrival.
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   int starting_ ABSL_GUARDED_BY(mutex_) = 0;  ///< Threads in Advance.

@@ -148,6 +148,21 @@ TEST(ReadInferRequestTest, RefusesMoreTensorsThanInputsBeforeItMakesRoomForThem)
   EXPECT_EQ(call.raw_contents.capacity(), 0U);
 }
 
+TEST(ReadInferRequestTest, RefusesMoreTensorsThanAnybodySendsBeforeItMakesThem) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {std::string("\x2a\x00", 2), "inputs: expected at most 1024, got 2003"},
+      {std::string("\x32\x00", 2), "outputs: expected at most 1024, got 2000"},
+      {std::string("\x22\x00", 2), "parameters: expected at most 256, got 2001"},
+  };
+  for (const auto& [field, message] : cases) {
+    std::string bytes = SmallRequest().SerializeAsString();
+    for (int i = 0; i < 2000; ++i) bytes += field;
+    GrpcInference call;
+    EXPECT_EQ(ReadInferRequest(Received(bytes, {}), call), absl::InvalidArgumentError(message));
+    EXPECT_EQ(call.request.SpaceUsedLong(), inference::ModelInferRequest().SpaceUsedLong());
+  }
+}
+
 std::shared_ptr<GrpcInference> Answered(size_t bytes) {
   auto call = std::make_shared<GrpcInference>();
   call->response.set_model_name("net");
@@ -192,7 +207,8 @@ TEST(WriteInferResponseTest, LargeTensorsAreSentFromWhereTheyAre) {
 TEST(WriteStreamResponseTest, WritesWhatProtobufReads) {
   for (const size_t bytes : {size_t{1}, size_t{200'000}}) {
     const auto call = Answered(bytes);
-    const inference::ModelInferResponse expected = call->response;
+    inference::ModelInferResponse expected = call->response;
+    (*expected.mutable_parameters())["triton_final_response"].set_bool_param(true);
     const auto written = WriteStreamResponse(call);
     ASSERT_TRUE(written.ok()) << written.status();
     inference::ModelStreamInferResponse response;
@@ -207,6 +223,7 @@ TEST(WriteStreamErrorTest, NamesTheRequest) {
   ASSERT_TRUE(response.ParseFromString(Text(WriteStreamError("r1", "no such model"))));
   EXPECT_EQ(response.error_message(), "no such model");
   EXPECT_EQ(response.infer_response().id(), "r1");
+  EXPECT_TRUE(response.infer_response().parameters().at("triton_final_response").bool_param());
 }
 
 }  // namespace grpc_inference_test

@@ -1,6 +1,9 @@
 #include "server/rpc/infer_stream.h"
 
+#include <atomic>
+#include <chrono>
 #include <thread>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,6 +22,11 @@ class InferStreamTest : public RpcTest {
     Request request = Row({x, x, x, x});
     request.set_id(std::to_string(i));
     return request;
+  }
+  static bool IsFinal(const inference::ModelStreamInferResponse& response) {
+    const auto& parameters = response.infer_response().parameters();
+    const auto final = parameters.find("triton_final_response");
+    return final != parameters.end() && final->second.bool_param();
   }
   static float First(const inference::ModelStreamInferResponse& response) {
     return Floats(response.infer_response().raw_output_contents(0))[0];
@@ -44,6 +52,7 @@ TEST_F(InferStreamTest, AnswersInTheOrderOfTheRequests) {
     EXPECT_EQ(response.error_message(), "");
     EXPECT_EQ(response.infer_response().id(), std::to_string(i));
     EXPECT_EQ(First(response), static_cast<float>(i % 2 == 1 ? 3 * i : 2 * i));
+    EXPECT_TRUE(IsFinal(response));
   }
   EXPECT_FALSE(stream->Read(&response));
   EXPECT_TRUE(stream->Finish().ok());
@@ -59,11 +68,40 @@ TEST_F(InferStreamTest, AnErrorIsAnAnswerAndTheStreamStaysOpen) {
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_THAT(response.error_message(), HasSubstr("unknown input \"z\""));
   EXPECT_EQ(response.infer_response().id(), "1");
+  EXPECT_TRUE(IsFinal(response)) << "Triton's clients wait for it";
   ASSERT_TRUE(stream->Write(Numbered(2)));
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.error_message(), "");
   EXPECT_EQ(First(response), 4.0F);
   stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
+  // Of 2 MB, of which gRPC and the sockets take some themselves.
+  constexpr size_t kColumns = size_t{1} << 19;
+  constexpr int kCount = 100;
+  const auto wide = std::make_shared<FakeModel>(Shape{kUnknownDim, kColumns}, 2.0F);
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, wide}}));
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  std::atomic<int> written = 0;
+  std::jthread writer([&] {
+    const Request request = Row(std::vector<float>(kColumns, 1));
+    while (written < kCount && stream->Write(request)) ++written;
+    stream->WritesDone();
+  });
+  // Until nothing has been taken for a while.
+  for (int before = -1; before != written;) {
+    before = written;
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+  EXPECT_GT(written, 8);
+  EXPECT_LT(written, kCount / 2);
+  inference::ModelStreamInferResponse response;
+  int read = 0;
+  while (stream->Read(&response)) ++read;
+  EXPECT_EQ(read, kCount) << "none is lost";
   EXPECT_TRUE(stream->Finish().ok());
 }
 
