@@ -77,6 +77,8 @@ ssize_t Connection::read(char* data, size_t size) {
   // The client may wait for these before it sends: "100 Continue".
   if (!Flush()) return -1;
   while (true) {
+    // A client that always has something to send is never waited for.
+    if (clock_.Now() >= deadline_) return -1;
     const ssize_t got = recv(fd_, data, size, 0);
     if (got >= 0) return got;
     if (errno == EINTR) continue;

@@ -143,8 +143,9 @@ void ConnectionServer::Accept() {
     if (watched[0].revents == 0) continue;
     const int fd = accept4(svr_sock_, nullptr, nullptr, SOCK_CLOEXEC);
     const int error = errno;
+    const bool goes_on = GoesOn(fd >= 0 ? 0 : error, failing);
     if (fd >= 0) Add(fd);
-    if (!GoesOn(fd >= 0 ? 0 : error, failing)) return;
+    if (!goes_on) return;
   }
 }
 

@@ -61,6 +61,25 @@ TEST_F(ConnectionServerTest, IdleConnectionsMakeRoomForRequests) {
   }
 }
 
+/// A client that always has more to send is never waited for.
+class FloodTest : public HttpServerTest {
+ protected:
+  void SetUp() override {
+    clock_ = &still_;
+    HttpServerTest::SetUp();
+  }
+  FakeClock still_;
+};
+
+TEST_F(FloodTest, ABodyThatNeverEndsIsGivenUp) {
+  RawClient client(http_->port());
+  client.Say("POST /v2/models/net/infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+  const std::string chunk = "1;" + std::string(20'000, 'x') + "\r\n \r\n";
+  int said = 0;
+  for (; said < 1000 && client.Says(chunk); ++said) still_.Advance(std::chrono::seconds(1));
+  EXPECT_LT(said, 1000) << "of 20 kB, of which one byte is the body's";
+}
+
 /// Every place is taken by a request whose body does not come, and time stands still.
 class FullServerTest : public HttpServerTest {
  protected:
