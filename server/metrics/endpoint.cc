@@ -6,6 +6,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "prometheus/exposer.h"
 #include <sys/socket.h>
@@ -16,6 +17,11 @@
 
 namespace octet {
 namespace {
+
+/// A connection holds a thread while it asks nothing: health checks and scans open such, and Prometheus waits for ten
+/// seconds at most.
+constexpr const char* kThreads = "8";
+constexpr const char* kRequestTimeMs = "2000";
 
 /// civetweb's form: an IPv6 address in brackets.
 std::string ListenAddress(const std::string& address, int port) {
@@ -66,7 +72,8 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
   impl->collector = registry.collector_;
   impl->address = address;
   try {
-    impl->exposer = std::make_unique<prometheus::Exposer>(listen);
+    impl->exposer = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
+        "listening_ports", listen, "num_threads", kThreads, "request_timeout_ms", kRequestTimeMs});
     impl->exposer->RegisterCollectable(impl->collector);
     const std::vector<int> ports = impl->exposer->GetListeningPorts();
     if (ports.empty()) return Internal("the metrics server listens on no port: {}", listen);

@@ -30,17 +30,22 @@ const BuildInfo kBuild = {"0.1.0", "3.7.2", "AVX2"};
 const VariantLabels kVariant = {"net", "1", "int8"};
 
 /// Sends a GET to 127.0.0.1 and returns everything that comes back.
-std::string Get(int port, const std::string& path) {
+int Connected(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  return fd;
+}
+
+std::string Get(int port, const std::string& path) {
+  const int fd = Connected(port);
   std::string answer;
   const std::string request =
       Format("GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
-      write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size())) {
+  if (write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size())) {
     char block[4096];
     for (ssize_t n = 0; (n = read(fd, block, sizeof(block))) > 0;)
       answer.append(block, static_cast<size_t>(n));
@@ -202,6 +207,18 @@ TEST(MetricsEndpointTest, ServesTheTextOnAFreePort) {
   const std::string answer = Get((*endpoint)->port(), "/metrics");
   EXPECT_THAT(answer, HasSubstr("200 OK"));
   EXPECT_THAT(answer, HasSubstr("octet_build_info"));
+}
+
+TEST(MetricsEndpointTest, ConnectionsThatAskNothingKeepPrometheusOutForNoLongerThanItWaits) {
+  MetricsRegistry registry(kBuild);
+  const auto endpoint = MetricsEndpoint::Start(registry, "127.0.0.1", 0);
+  ASSERT_TRUE(endpoint.ok()) << endpoint.status();
+  std::vector<int> silent(12);
+  for (int& fd : silent) fd = Connected((*endpoint)->port());
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_THAT(Get((*endpoint)->port(), "/metrics"), HasSubstr("200 OK"));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(8));
+  for (const int fd : silent) close(fd);
 }
 
 TEST(MetricsEndpointTest, APortInUseIsAnErrorThatNamesIt) {
