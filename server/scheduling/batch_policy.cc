@@ -84,17 +84,17 @@ size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
   return std::ranges::find_if(candidates, nearly)->length;
 }
 
-/// When the batch should start although it is not full.
+/// When the batch should start although it is not full: at the end of its delay, or at once where a batch that begins then
+/// and may be full by then would end behind a deadline in it.
 TimePoint StartTime(std::span<const QueuedFacts> queue, std::span<const size_t> take,
-                    Nanoseconds max_delay) {
+                    const BatchLimits& limits, const BatchCurve& curve) {
   TimePoint start = kNever;
   TimePoint deadline = kNever;
   for (const size_t i : take) {
-    start = std::min(start, queue[i].queued + max_delay);
+    start = std::min(start, queue[i].queued + limits.max_delay);
     deadline = std::min(deadline, queue[i].deadline);
   }
-  // Waiting past a deadline would only make it miss: start now.
-  return deadline <= start ? TimePoint::min() : start;
+  return deadline - start <= curve.TimeOf(limits.max_batch) ? TimePoint::min() : start;
 }
 
 /// The same with a target: when the next size is expected to be full, if that is worth it and in time.
@@ -186,7 +186,7 @@ BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits&
   const bool has_target = limits.p99_target > Nanoseconds::zero();
   if (rows < limits.max_batch && !flush && (has_target || limits.max_delay > Nanoseconds::zero())) {
     const TimePoint start = has_target ? StartForTarget(queue, decision.take, limits, measured)
-                                       : StartTime(queue, decision.take, limits.max_delay);
+                                       : StartTime(queue, decision.take, limits, measured.curve);
     if (now < start) {
       decision.wait_until = start;
       decision.take.clear();

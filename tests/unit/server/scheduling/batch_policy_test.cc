@@ -201,6 +201,19 @@ TEST(BatchDelayTest, ADeadlineBeforeTheDelayStartsTheBatch) {
   EXPECT_THAT(queue.Decide({.max_batch = 8, .max_delay = milliseconds(100)}).take, ElementsAre(0));
 }
 
+TEST(BatchDelayTest, ADeadlineThatTheDelayWouldCostStartsTheBatch) {
+  const BatchLimits limits = {.max_batch = 8, .max_delay = milliseconds(6)};  // 5 of which are left
+  const auto decide = [&](int deadline_ms) {
+    Queue queue;
+    queue.Add(1, kNow + milliseconds(deadline_ms)).Measured({Curve({10, 10, 10, 10})});
+    return queue.Decide(limits);
+  };
+  EXPECT_THAT(decide(12).take, ElementsAre(0)) << "5 + 10 ms are more than 12";
+  EXPECT_THAT(decide(15).take, ElementsAre(0));
+  EXPECT_THAT(decide(16).take, IsEmpty());
+  EXPECT_EQ(decide(16).wait_until, kNow + milliseconds(5));
+}
+
 TEST(BatchDelayTest, FlushingDoesNotWait) {
   EXPECT_THAT(Queue().Add().Decide({.max_batch = 8, .max_delay = seconds(1)}, kNow, true).take,
               ElementsAre(0));
