@@ -187,13 +187,15 @@ bool ServerProcess::Drain(TimePoint deadline) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
     dispatcher_.Abandon();
   }
+  // Before anybody is waited for: a load by RPC ends when it ends, and so may the patience of who stops this process.
+  if (repository_ != nullptr) WriteCaptures(*repository_);
   if (grpc_ != nullptr) {
     Pause(std::min(deadline, clock_.Now() + kRefusing));
     grpc_->Shutdown(deadline);
   }
   workers_.reset();
   captures_.reset();
-  // What the last requests brought; before slow clients are waited for.
+  // What came after the deadline; before slow clients are waited for.
   if (repository_ != nullptr) WriteCaptures(*repository_);
   http_.reset();
   metrics_endpoint_.reset();

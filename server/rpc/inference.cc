@@ -13,6 +13,15 @@
 namespace octet {
 namespace {
 
+/// The beginning of a text that a client chose, in whole code points: it is escaped and written while others wait to log.
+std::string_view BeginningOf(std::string_view text) {
+  constexpr size_t kMost = 256;
+  if (text.size() <= kMost) return text;
+  size_t end = kMost;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80) --end;
+  return text.substr(0, end);
+}
+
 int64_t Microseconds(Nanoseconds time) {
   return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
 }
@@ -250,9 +259,9 @@ void Inference::Log(const absl::Status& status, const RequestTimings& timings) c
   const std::string_view route =
       variant_ == nullptr ? std::string_view() : RouteReasonName(route_.reason);
   LogEvent(LogLevel::kInfo, "request",
-           {{"id", std::string_view(request_.id())},
-            {"model", std::string_view(request_.model_name())},
-            {"version", std::string_view(version_ ? version_->version : request_.model_version())},
+           {{"id", BeginningOf(request_.id())},
+            {"model", BeginningOf(request_.model_name())},
+            {"version", BeginningOf(version_ ? version_->version : request_.model_version())},
             {"precision", precision},
             {"route", route},
             {"code", CodeLabel::kValues[static_cast<size_t>(status.code())]},
@@ -261,7 +270,7 @@ void Inference::Log(const absl::Status& status, const RequestTimings& timings) c
             {"compute_us",
              Microseconds(timings.compute_input + timings.compute_infer + timings.compute_output)},
             {"total_us", Microseconds(timings.total)},
-            {"error", Message(status)}});
+            {"error", BeginningOf(Message(status))}});
 }
 
 void Inference::FinishTrace(const absl::Status& status, const RequestTimings& timings) {

@@ -428,6 +428,15 @@ class ZLastTest(unittest.TestCase):
         for word in ("event=request", "model=glyphs", "version=1", "precision=", "code=OK", "total_us="):
             self.assertIn(word, lines[0])
 
+    def test_a_long_text_is_cut_in_the_access_log(self):
+        request = image_request()
+        request.id = "long" + "\u20ac" * 100_000
+        stub.ModelInfer(request)
+        lines = [line for line in server.log.read_text().splitlines() if 'id="long' in line or "id=long" in line]
+        self.assertEqual(len(lines), 1)
+        self.assertLess(len(lines[0]), 2000)
+        self.assertNotIn("\\x", lines[0])
+
 
 if __name__ == "__main__":
     OCTET = sys.argv.pop(1)

@@ -123,6 +123,29 @@ class DrainTest(ServerTestCase):
             self.assertLess(time.monotonic(), until, text)
             time.sleep(0.02)
 
+    def test_captures_are_written_before_anybody_is_waited_for(self):
+        small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
+        (self.models / "net/model.yaml").write_text("capture: {percent: 100}\n")
+        captures = self.folder / "captures"
+        captures.mkdir()
+        configuration = f"shutdown: {{grace_seconds: 20}}\ncapture: {{path: '{captures}', write_seconds: 3600}}\n"
+        running = self.start(configuration)
+        self.assertEqual(Caller(running.grpc).ask("net"), 2)
+        never = threading.Event()
+        with grpc.insecure_channel(running.grpc) as channel:
+            # A call whose request does not come: the server waits for it as long as it may.
+            call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer").future(iter(never.wait, True))
+            time.sleep(0.5)
+            running.process.send_signal(signal.SIGTERM)
+            until = time.monotonic() + 10
+            while not list(captures.rglob("*.npz")):
+                self.assertLess(time.monotonic(), until)
+                time.sleep(0.02)
+            self.assertIsNone(running.process.poll(), "it still waits")
+            never.set()
+            call.cancel()
+        self.assertEqual(running.process.wait(60), 0)
+
     def test_sigterm_while_models_load_ends_it(self):
         for i in range(40):
             small_models.write_heavy(self.models / f"net{i}/1/fp32.onnx", 1)
