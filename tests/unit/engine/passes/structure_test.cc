@@ -77,6 +77,15 @@ TEST(FoldConstants, MakesWeightsBehindAChangeOfShape) {
   EXPECT_THAT(Optimised(b.Build()), HasOps({"octet:MatMul"}));
 }
 
+TEST(FoldConstants, FoldsAnyNumberOfMovements) {
+  GraphBuilder b;
+  ValueId moved = b.Random({4});
+  const ValueId shape = b.IntList({4});
+  for (int i = 0; i < 300'000; ++i) moved = b.Op("Reshape", {moved, shape});
+  b.Output(b.Op("Add", {b.Input("x", {4}), moved}));
+  EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Add"}));
+}
+
 TEST(SumToAdd, MakesAChain) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 3});
