@@ -77,6 +77,15 @@ TEST(FoldConstants, MakesWeightsBehindAChangeOfShape) {
   EXPECT_THAT(Optimised(b.Build()), HasOps({"octet:MatMul"}));
 }
 
+TEST(FoldConstants, FoldsAnyNumberOfMovements) {
+  GraphBuilder b;
+  ValueId moved = b.Random({4});
+  const ValueId shape = b.IntList({4});
+  for (int i = 0; i < 300'000; ++i) moved = b.Op("Reshape", {moved, shape});
+  b.Output(b.Op("Add", {b.Input("x", {4}), moved}));
+  EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Add"}));
+}
+
 TEST(SumToAdd, MakesAChain) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 3});
@@ -329,6 +338,29 @@ TEST(FoldBatchNorm, GoesIntoAMatrixProduct) {
         b.Op("octet:MatMul", {b.Input("x", {3, 4}), w}, {{"trans_b", int64_t{transposed ? 1 : 0}}});
     b.Output(BatchNorm(b, y, 5));
     EXPECT_THAT(Checked("fold_batch_norm", b.Build()), HasOps({"octet:MatMul"}));
+  }
+}
+
+TEST(FoldBatchNorm, LeavesDoublePrecision) {
+  for (const bool ahead : {false, true}) {
+    GraphBuilder b;
+    const auto ones = [&](Shape shape, double value) {
+      const auto count = static_cast<size_t>(shape.elements());
+      return b.Constant<double>(std::move(shape), std::vector<double>(count, value));
+    };
+    const auto norm = [&](ValueId x) {
+      return b.Op("BatchNormalization",
+                  {x, ones({4}, 2), ones({4}, -1), ones({4}, 0.5), ones({4}, 3)});
+    };
+    ValueId y = b.Input("x", {1, 4, 5, 5}, DType::kF64);
+    if (ahead) y = norm(y);
+    y = b.Op("Conv", {y, ones({4, 4, 3, 3}, 0.25)});
+    if (!ahead) y = norm(y);
+    b.Output(y);
+    const Graph graph = b.Build();
+    const Graph after = Optimised(graph);
+    EXPECT_TRUE(SameAnswers(graph, after)) << ahead;
+    EXPECT_EQ(CountOps(after, "BatchNormalization"), 1) << ahead;
   }
 }
 
