@@ -79,6 +79,15 @@ absl::Status MakeFolderOf(std::string_view option, const std::string& file) {
   return absl::OkStatus();
 }
 
+// What labels teach instead.
+absl::Status CheckGiven(const CLI::App& verb, const QatOptions& options) {
+  for (const char* option : {"--loss", "--blend"}) {
+    if (options.labels && verb.count(option) > 0)
+      return InvalidArgument("{}: of what the fp32 model teaches; with --labels, these do", option);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Train(const QatOptions& options) {
   TrainOptions train = options.train;
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
@@ -122,8 +131,9 @@ absl::Status Train(const QatOptions& options) {
 
 void AddTrainOptions(CLI::App& verb, QatOptions& options) {
   TrainOptions& train = options.train;
-  verb.add_flag("--labels", options.labels,
-                "Learn the data's labels; without it the fp32 model teaches");
+  verb.add_flag(
+      "--labels", options.labels,
+      "Learn the data's labels; without it the fp32 model teaches, as --loss and --blend say");
   verb.add_option("--loss", options.loss, "What is learned from the fp32 model")
       ->check(CLI::IsMember({"kl", "mse"}))
       ->capture_default_str();
@@ -181,8 +191,10 @@ void AddQat(CLI::App& app, Outcome& outcome) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   verb->add_flag("--json", options->json, "Print JSON");
-  verb->callback([options, &outcome] {
-    if (const absl::Status status = Train(*options); !status.ok()) outcome.exit_code = Fail(status);
+  verb->callback([options, verb, &outcome] {
+    absl::Status status = CheckGiven(*verb, *options);
+    if (status.ok()) status = Train(*options);
+    if (!status.ok()) outcome.exit_code = Fail(status);
   });
 }
 

@@ -97,9 +97,21 @@ class QatTest(unittest.TestCase):
     def test_a_loss_that_is_no_number(self):
         self.assertIn("training diverged", self.refused("--learning-rate", "1e30", "--epochs", 2))
 
+    def refused_at_once(self, *words, model=FP32):
+        """Returns the only line of a verb that ends before it has looked at data for long."""
+        done = octet("qat", model, "--data", CALIBRATION, "--map", MAP, "--epochs", 1, *words)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(done.stdout, "", "no epoch was trained")
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        return done.stderr
+
     def test_a_place_that_takes_no_file(self):
         self.assertIn("cannot create folder /proc/octet", self.refused(out="/proc/octet/int8.onnx"))
         self.assertIn("is a folder", self.refused(out=self.folder))
+
+    def test_what_only_the_fp32_model_teaches(self):
+        self.assertIn("--loss: of what the fp32 model teaches", self.refused_at_once("--labels", "--loss", "kl", "--out", self.out))
+        self.assertIn("--blend: of what the fp32 model teaches", self.refused_at_once("--labels", "--blend", "0", "--out", self.out))
 
     def test_an_interrupt_ends_it_without_a_file(self):
         process = octet_process.start(
