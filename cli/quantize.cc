@@ -150,12 +150,15 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckFp32File(options.model));  // Before data are held against it.
   StopOnInterrupt();
   nlohmann::ordered_json results = nlohmann::json::array();
+  // What data may break comes first: new variants are not to lie beside an int8 file of an older model.
+  std::vector<std::string> to = options.to;
+  std::ranges::stable_partition(to, [](const std::string& name) { return name == "int8"; });
   Calibration calibration;
-  for (const std::string& name : options.to) {
+  if (std::ranges::contains(to, "int8")) {
+    OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
+  }
+  for (const std::string& name : to) {
     const Precision precision = *ParsePrecision(name);
-    if (precision == Precision::kInt8 && calibration.inputs.empty()) {
-      OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
-    }
     // What is made without a pass over data asks nobody.
     if (Interrupted()) return absl::CancelledError("quantize was stopped");
     OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made,

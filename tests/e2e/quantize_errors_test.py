@@ -185,6 +185,22 @@ class QuantizeErrorsTest(unittest.TestCase):
         for method in (), ("--method", "mse"):
             self.assertIn("--percentile: for --method percentile", self.refused_at_once(*data, *method))
 
+    def test_no_variant_is_made_when_int8_fails(self):
+        images = mapped(self.images())
+        images[2] = np.nan
+        broken = self.calibration(image=images)
+        for words, message in (
+            ((), "int8 needs --calibration"),
+            (("--calibration", self.folder / "none.npz"), "none.npz"),
+            (("--calibration", broken), "sample 2"),
+            (("--calibration", CALIBRATION, "--map", MAP, "--min-sqnr-db", "200"), "SQNR of at least 200 dB"),
+        ):
+            with self.subTest(message):
+                done = octet("quantize", FP32, "--out", self.out, *words)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(message, done.stderr.splitlines()[-1])
+                self.assertFalse(list(self.out.glob("*")), "fp16 and bf16 would lie beside an older int8 file")
+
     def test_an_interrupt_leaves_nothing(self):
         process = start("quantize", FP32, "--to", "int8", "--out", self.out, "--calibration", CALIBRATION, "--map", MAP)
         process.stderr.readline()  # the first quarter
