@@ -5,6 +5,7 @@
 
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
 #include "cli/samples.h"
@@ -67,16 +68,24 @@ void PrintRow(const TrainEpoch& row) {
             << std::flush;
 }
 
-// Before hours of training, not after them.
-absl::Status MakeFolderOf(std::string_view option, const std::string& file) {
+absl::Status MakeFolderOf(const std::string& file) {
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error)
     return InvalidArgument("cannot create folder {}: {}", folder.string(), error.message());
-  if (std::filesystem::is_directory(file, error))
-    return InvalidArgument("{}: {} is a folder, expected a file", option, file);
   return absl::OkStatus();
+}
+
+// Before hours of training, not after them.
+absl::Status CheckOutputs(const QatOptions& options) {
+  std::vector<std::string> others = {options.model, options.data, options.map};
+  OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
+  OCTET_RETURN_IF_ERROR(CheckOutputFile(options.out, others));
+  if (options.checkpoint.empty()) return absl::OkStatus();
+  others.push_back(options.out);
+  OCTET_RETURN_IF_ERROR(MakeFolderOf(options.checkpoint));
+  return CheckOutputFile(options.checkpoint, others);
 }
 
 // What labels teach instead.
@@ -93,11 +102,7 @@ absl::Status Train(const QatOptions& options) {
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
-  OCTET_RETURN_IF_ERROR(MakeFolderOf("--out", options.out));
-  OCTET_RETURN_IF_ERROR(MakeFolderOf("--checkpoint", options.checkpoint));
-  if (!options.checkpoint.empty() && std::filesystem::weakly_canonical(options.checkpoint) ==
-                                         std::filesystem::weakly_canonical(options.out))
-    return InvalidArgument("--out and --checkpoint are both {}", options.out);
+  OCTET_RETURN_IF_ERROR(CheckOutputs(options));
   StopOnInterrupt();
   std::optional<ProgressBar> bar;
   CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};

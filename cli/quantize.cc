@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/mixed_options.h"
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
 #include "cli/samples.h"
@@ -94,10 +95,13 @@ absl::StatusOr<Calibration> LoadCalibration(const QuantizeOptions& options) {
   return Calibration{samples.AsModelInputs(), samples.labels()};
 }
 
+std::string FileFor(const QuantizeOptions& options, std::string_view precision) {
+  return (fs::path(options.out) / (std::string(precision) + ".onnx")).string();
+}
+
 absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& options, Precision to,
                                                    const Calibration& calibration) {
-  const std::string out =
-      (fs::path(options.out) / (std::string(PrecisionName(to)) + ".onnx")).string();
+  const std::string out = FileFor(options, PrecisionName(to));
   std::optional<ProgressBar> bar;
   int64_t bar_total = 0;
   CalibrationRun run{.threads = options.threads,
@@ -139,14 +143,23 @@ void PrintTried(const nlohmann::ordered_json& records) {
   }
 }
 
+// Before minutes of calibration, not after them.
+absl::Status CheckOutputs(const QuantizeOptions& options) {
+  std::vector<std::string> others = options.calibration_files;
+  others.insert(others.end(), {options.model, options.calibration, options.map});
+  for (const std::string& name : options.to)
+    OCTET_RETURN_IF_ERROR(CheckOutputFile(FileFor(options, name), others));
+  if (options.save_calibration.empty()) return absl::OkStatus();
+  std::vector<std::string> variants = {options.model};
+  for (const std::string& name : options.to) variants.push_back(FileFor(options, name));
+  return CheckOutputFile(options.save_calibration, variants);
+}
+
 absl::Status QuantizeAll(const QuantizeOptions& options) {
   std::error_code error;
-  // Before minutes of calibration, not after them.
-  const fs::path folder = fs::path(options.save_calibration).parent_path();
-  if (!folder.empty() && !fs::is_directory(folder, error))
-    return InvalidArgument("--save-calibration: no folder {}", folder.string());
   fs::create_directories(options.out, error);
   if (error) return InvalidArgument("cannot create folder {}: {}", options.out, error.message());
+  OCTET_RETURN_IF_ERROR(CheckOutputs(options));
   OCTET_RETURN_IF_ERROR(CheckFp32File(options.model));  // Before data are held against it.
   StopOnInterrupt();
   nlohmann::ordered_json results = nlohmann::json::array();

@@ -108,6 +108,26 @@ class QatTest(unittest.TestCase):
     def test_a_place_that_takes_no_file(self):
         self.assertIn("cannot create folder /proc/octet", self.refused(out="/proc/octet/int8.onnx"))
         self.assertIn("is a folder", self.refused(out=self.folder))
+        self.assertIn("cannot create /proc/self/int8.onnx", self.refused_at_once("--out", "/proc/self/int8.onnx"))
+        self.assertIn("cannot create /proc/self/qat.npz", self.refused_at_once("--out", self.out, "--checkpoint", "/proc/self/qat.npz"))
+
+    def test_a_file_that_would_be_replaced(self):
+        model = self.folder / "model.onnx"
+        model.write_bytes(FP32.read_bytes())
+        link = self.folder / "link.npz"
+        link.symlink_to(CALIBRATION)
+        for words in (
+            ("--out", model),
+            ("--out", self.folder / "out" / ".." / "model.onnx"),
+            ("--out", link),
+            ("--out", self.out, "--checkpoint", model),
+            ("--out", self.out, "--checkpoint", self.out),
+        ):
+            with self.subTest(words=words):
+                self.assertIn("it would replace", self.refused_at_once(*words, model=model))
+                self.assertEqual(model.read_bytes(), FP32.read_bytes())
+                self.assertTrue(link.is_symlink())
+                self.assertEqual(list(self.out.parent.iterdir()), [])
 
     def test_what_only_the_fp32_model_teaches(self):
         self.assertIn("--loss: of what the fp32 model teaches", self.refused_at_once("--labels", "--loss", "kl", "--out", self.out))

@@ -201,6 +201,27 @@ class QuantizeErrorsTest(unittest.TestCase):
                 self.assertIn(message, done.stderr.splitlines()[-1])
                 self.assertFalse(list(self.out.glob("*")), "fp16 and bf16 would lie beside an older int8 file")
 
+    def test_a_file_that_would_be_replaced(self):
+        self.out.mkdir()
+        source = self.out / "int8.onnx"
+        source.write_bytes(FP32.read_bytes())
+        link = self.folder / "link.onnx"
+        link.symlink_to(source)
+        data = ("--calibration", CALIBRATION, "--map", MAP)
+        for words in ((source, "--out", self.out), (link, "--out", self.out), (source, "--out", self.folder, "--save-calibration", link)):
+            with self.subTest(words=words):
+                done = octet("quantize", *words, *data)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("it would replace", done.stderr)
+                self.assertEqual(list(self.out.glob("*")), [source])
+                self.assertEqual(source.read_bytes(), FP32.read_bytes())
+
+    def test_a_folder_that_takes_no_file(self):
+        done = octet("quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, "--out", "/proc/self")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("cannot create /proc/self/int8.onnx", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, "before calibration")
+
     def test_an_interrupt_leaves_nothing(self):
         process = start("quantize", FP32, "--to", "int8", "--out", self.out, "--calibration", CALIBRATION, "--map", MAP)
         process.stderr.readline()  # the first quarter
