@@ -10,10 +10,12 @@ import tempfile
 import unittest
 
 import numpy as np
+import onnx
 
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, TEST
 from octet_process import answer, octet
+from small_disk import can_mount, on_small_disk
 
 
 class QatTest(unittest.TestCase):
@@ -132,6 +134,31 @@ class QatTest(unittest.TestCase):
     def test_what_only_the_fp32_model_teaches(self):
         self.assertIn("--loss: of what the fp32 model teaches", self.refused_at_once("--labels", "--loss", "kl", "--out", self.out))
         self.assertIn("--blend: of what the fp32 model teaches", self.refused_at_once("--labels", "--blend", "0", "--out", self.out))
+
+    def test_models_that_cannot_be_trained(self):
+        quantized = self.folder / "quantized"
+        answer("quantize", FP32, "--to", "int8-dynamic", "--out", quantized)
+        line = self.refused_at_once("--out", self.out, model=quantized / "int8-dynamic.onnx")
+        self.assertIn("quantized already", line)
+        self.assertIn("int8-dynamic.onnx", line)
+        unknown = onnx.load(FP32)
+        unknown.graph.node[-1].op_type = "NoSuchOperator"
+        onnx.save(unknown, self.folder / "unknown.onnx")
+        self.assertIn("NoSuchOperator", self.refused_at_once("--out", self.out, model=self.folder / "unknown.onnx"))
+
+    @unittest.skipUnless(can_mount(), "mounts a file system")
+    def test_a_full_disk(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        for words in (("--out", disk / "int8.onnx"), ("--out", self.out, "--checkpoint", disk / "qat.npz")):
+            with self.subTest(words=words):
+                done = on_small_disk(disk, "qat", FP32, "--data", CALIBRATION, "--map", MAP, "--epochs", 1, "--json", *words)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertEqual(done.stdout, "", "nothing is left on the disk")
+                line = done.stderr.splitlines()[-1]
+                self.assertIn("No space left on device", line)
+                self.assertIn(str(disk), line)
+                self.assertEqual(list(self.out.parent.iterdir()), [])
 
     def test_an_interrupt_ends_it_without_a_file(self):
         process = octet_process.start(
