@@ -1,10 +1,16 @@
 // octet: quantized ONNX models, served and measured on CPUs.
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 
+#include "cli/model_options.h"
 #include "cli/verb.h"
 #include "cli/version.h"
+
+#include "engine/tensor/pending_file.h"
+#include "engine/tensor/status.h"
 
 namespace octet::cli {
 namespace {
@@ -13,6 +19,29 @@ constexpr std::array kVerbs = {
     AddServe,  AddQuantize, AddQat,  AddInspect, AddCheck,       AddGolden, AddEval,
     AddReport, AddBench,    AddLoad, AddReplay,  AddExperiments, AddTop,    AddRollout,
 };
+
+int Parsed(CLI::App& app, int argc, char** argv, const Outcome& outcome) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "octet: internal error: %s\n", error.what());
+    return 1;
+  }
+  return outcome.exit_code;
+}
+
+// What a verb printed is buffered: whoever reads it must not take the half of it that a full disk left for the whole.
+int WithOutputWritten(int exit_code) {
+  errno = 0;
+  std::cout.flush();
+  if (std::cout && std::ferror(stdout) == 0) return exit_code;
+  // Of an earlier write the reason is gone.
+  const int failed = Fail(errno != 0 ? SystemError("write", "standard output", errno)
+                                     : InvalidArgument("cannot write standard output"));
+  return exit_code == 0 ? failed : exit_code;
+}
 
 }  // namespace
 }  // namespace octet::cli
@@ -24,13 +53,5 @@ int main(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   octet::cli::Outcome outcome;
   for (const auto add : octet::cli::kVerbs) add(app, outcome);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "octet: internal error: %s\n", error.what());
-    return 1;
-  }
-  return outcome.exit_code;
+  return octet::cli::WithOutputWritten(octet::cli::Parsed(app, argc, argv, outcome));
 }

@@ -33,7 +33,7 @@ void MixedOptions::AddTo(CLI::App& verb) {
       "accuracy",
       "What int8 must hold on held-back calibration samples (with --calibration-file, "
       "which does not say whose it is, on any of --calibration); layers stay in "
-      "float until it does [an SQNR of 30 dB where "
+      "float until it does [with --method auto, which looks at outputs, an SQNR of 30 dB where "
       "all layers in int8 leave less than 20 dB]");
   floor
       ->add_option("--max-drop", max_drop,

@@ -5,6 +5,7 @@
 
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
 #include "cli/samples.h"
@@ -67,15 +68,32 @@ void PrintRow(const TrainEpoch& row) {
             << std::flush;
 }
 
-// Before hours of training, not after them.
-absl::Status MakeFolderOf(std::string_view option, const std::string& file) {
+absl::Status MakeFolderOf(const std::string& file) {
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error)
     return InvalidArgument("cannot create folder {}: {}", folder.string(), error.message());
-  if (std::filesystem::is_directory(file, error))
-    return InvalidArgument("{}: {} is a folder, expected a file", option, file);
+  return absl::OkStatus();
+}
+
+// Before hours of training, not after them.
+absl::Status CheckOutputs(const QatOptions& options) {
+  std::vector<std::string> others = {options.model, options.data, options.map};
+  OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
+  OCTET_RETURN_IF_ERROR(CheckOutputFile(options.out, others));
+  if (options.checkpoint.empty()) return absl::OkStatus();
+  others.push_back(options.out);
+  OCTET_RETURN_IF_ERROR(MakeFolderOf(options.checkpoint));
+  return CheckOutputFile(options.checkpoint, others);
+}
+
+// What labels teach instead.
+absl::Status CheckGiven(const CLI::App& verb, const QatOptions& options) {
+  for (const char* option : {"--loss", "--blend"}) {
+    if (options.labels && verb.count(option) > 0)
+      return InvalidArgument("{}: of what the fp32 model teaches; with --labels, these do", option);
+  }
   return absl::OkStatus();
 }
 
@@ -84,11 +102,7 @@ absl::Status Train(const QatOptions& options) {
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
-  OCTET_RETURN_IF_ERROR(MakeFolderOf("--out", options.out));
-  OCTET_RETURN_IF_ERROR(MakeFolderOf("--checkpoint", options.checkpoint));
-  if (!options.checkpoint.empty() && std::filesystem::weakly_canonical(options.checkpoint) ==
-                                         std::filesystem::weakly_canonical(options.out))
-    return InvalidArgument("--out and --checkpoint are both {}", options.out);
+  OCTET_RETURN_IF_ERROR(CheckOutputs(options));
   StopOnInterrupt();
   std::optional<ProgressBar> bar;
   CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
@@ -122,8 +136,9 @@ absl::Status Train(const QatOptions& options) {
 
 void AddTrainOptions(CLI::App& verb, QatOptions& options) {
   TrainOptions& train = options.train;
-  verb.add_flag("--labels", options.labels,
-                "Learn the data's labels; without it the fp32 model teaches");
+  verb.add_flag(
+      "--labels", options.labels,
+      "Learn the data's labels; without it the fp32 model teaches, as --loss and --blend say");
   verb.add_option("--loss", options.loss, "What is learned from the fp32 model")
       ->check(CLI::IsMember({"kl", "mse"}))
       ->capture_default_str();
@@ -181,8 +196,10 @@ void AddQat(CLI::App& app, Outcome& outcome) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   verb->add_flag("--json", options->json, "Print JSON");
-  verb->callback([options, &outcome] {
-    if (const absl::Status status = Train(*options); !status.ok()) outcome.exit_code = Fail(status);
+  verb->callback([options, verb, &outcome] {
+    absl::Status status = CheckGiven(*verb, *options);
+    if (status.ok()) status = Train(*options);
+    if (!status.ok()) outcome.exit_code = Fail(status);
   });
 }
 

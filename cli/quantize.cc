@@ -1,5 +1,6 @@
 // octet quantize: an fp32 model in, its other precisions out.
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -7,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/mixed_options.h"
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
 #include "cli/samples.h"
@@ -37,6 +39,27 @@ struct QuantizeOptions {
   int threads = 1;
   bool json = false;
 };
+
+// What is of no use where --to leaves int8 out.
+constexpr std::array kForInt8 = {
+    "--calibration", "--calibration-file", "--save-calibration", "--activations", "--method",
+    "--percentile",  "--weight-bits",      "--equalize",         "--compensate",  "--correct-bias",
+    "--max-drop",    "--min-agreement",    "--min-sqnr-db",      "--all-int8",    "--seed"};
+
+// What nobody would read is refused: a floor that was not held is worse than none.
+absl::Status CheckGiven(const CLI::App& verb, const QuantizeOptions& options) {
+  const bool to_int8 = std::ranges::contains(options.to, "int8");
+  for (const char* option : kForInt8) {
+    if (!to_int8 && verb.count(option) > 0)
+      return InvalidArgument("{}: for int8 alone, which --to leaves out", option);
+  }
+  const bool to_integers = to_int8 || std::ranges::contains(options.to, "int8-dynamic");
+  if (!to_integers && verb.count("--per-tensor") > 0)
+    return InvalidArgument("--per-tensor: for int8 and int8-dynamic, which --to leaves out");
+  if (verb.count("--percentile") > 0 && options.method != "percentile")
+    return InvalidArgument("--percentile: for --method percentile, not {}", options.method);
+  return absl::OkStatus();
+}
 
 QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   QuantizeRecipe recipe = options.rounding;
@@ -72,10 +95,13 @@ absl::StatusOr<Calibration> LoadCalibration(const QuantizeOptions& options) {
   return Calibration{samples.AsModelInputs(), samples.labels()};
 }
 
+std::string FileFor(const QuantizeOptions& options, std::string_view precision) {
+  return (fs::path(options.out) / (std::string(precision) + ".onnx")).string();
+}
+
 absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& options, Precision to,
                                                    const Calibration& calibration) {
-  const std::string out =
-      (fs::path(options.out) / (std::string(PrecisionName(to)) + ".onnx")).string();
+  const std::string out = FileFor(options, PrecisionName(to));
   std::optional<ProgressBar> bar;
   int64_t bar_total = 0;
   CalibrationRun run{.threads = options.threads,
@@ -117,28 +143,39 @@ void PrintTried(const nlohmann::ordered_json& records) {
   }
 }
 
+// Before minutes of calibration, not after them.
+absl::Status CheckOutputs(const QuantizeOptions& options) {
+  std::vector<std::string> others = options.calibration_files;
+  others.insert(others.end(), {options.model, options.calibration, options.map});
+  for (const std::string& name : options.to)
+    OCTET_RETURN_IF_ERROR(CheckOutputFile(FileFor(options, name), others));
+  if (options.save_calibration.empty()) return absl::OkStatus();
+  std::vector<std::string> variants = {options.model};
+  for (const std::string& name : options.to) variants.push_back(FileFor(options, name));
+  return CheckOutputFile(options.save_calibration, variants);
+}
+
 absl::Status QuantizeAll(const QuantizeOptions& options) {
-  if (!options.save_calibration.empty() && !std::ranges::contains(options.to, "int8"))
-    return InvalidArgument("--save-calibration: int8 alone is calibrated, and --to leaves it out");
   std::error_code error;
-  // Before minutes of calibration, not after them.
-  const fs::path folder = fs::path(options.save_calibration).parent_path();
-  if (!folder.empty() && !fs::is_directory(folder, error))
-    return InvalidArgument("--save-calibration: no folder {}", folder.string());
   fs::create_directories(options.out, error);
   if (error) return InvalidArgument("cannot create folder {}: {}", options.out, error.message());
+  OCTET_RETURN_IF_ERROR(CheckOutputs(options));
   OCTET_RETURN_IF_ERROR(CheckFp32File(options.model));  // Before data are held against it.
   StopOnInterrupt();
   nlohmann::ordered_json results = nlohmann::json::array();
+  // What data may break comes first: new variants are not to lie beside an int8 file of an older model.
+  std::vector<std::string> to = options.to;
+  std::ranges::stable_partition(to, [](const std::string& name) { return name == "int8"; });
   Calibration calibration;
-  for (const std::string& name : options.to) {
-    const Precision to = *ParsePrecision(name);
-    if (to == Precision::kInt8 && calibration.inputs.empty()) {
-      OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
-    }
+  if (std::ranges::contains(to, "int8")) {
+    OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
+  }
+  for (const std::string& name : to) {
+    const Precision precision = *ParsePrecision(name);
     // What is made without a pass over data asks nobody.
     if (Interrupted()) return absl::CancelledError("quantize was stopped");
-    OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made, MakeVariant(options, to, calibration));
+    OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made,
+                           MakeVariant(options, precision, calibration));
     if (!options.json) {
       std::cout << Format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
                           made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
@@ -196,9 +233,10 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   verb->add_flag("--json", options->json, "Print JSON");
-  verb->callback([options, &outcome] {
-    if (const absl::Status status = QuantizeAll(*options); !status.ok())
-      outcome.exit_code = Fail(status);
+  verb->callback([options, verb, &outcome] {
+    absl::Status status = CheckGiven(*verb, *options);
+    if (status.ok()) status = QuantizeAll(*options);
+    if (!status.ok()) outcome.exit_code = Fail(status);
   });
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/report/page.h"
 #include "cli/report/resident_memory.h"
@@ -62,10 +63,16 @@ class Report {
   explicit Report(const ReportOptions& options) : options_(options), settings_(options.settings) {}
 
   absl::Status Make() {
-    OCTET_RETURN_IF_ERROR(CheckWritable(options_.out));
-    if (!options_.json.empty()) OCTET_RETURN_IF_ERROR(CheckWritable(options_.json));
+    OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> files,
+                           ReportFiles(options_.model, options_.variants));
+    std::vector<std::string> others = files;
+    for (const std::string& file : {options_.data, options_.map, options_.record})
+      others.push_back(file);
+    OCTET_RETURN_IF_ERROR(CheckOutputFile(options_.out, others));
+    others.push_back(options_.out);
+    if (!options_.json.empty()) OCTET_RETURN_IF_ERROR(CheckOutputFile(options_.json, others));
     OCTET_ASSIGN_OR_RETURN(const nlohmann::ordered_json record, ReadRecord(options_.record));
-    OCTET_RETURN_IF_ERROR(Load());
+    OCTET_RETURN_IF_ERROR(Load(files));
     for (Variant& variant : variants_) {
       Session* reference = &variant == &fp32() ? nullptr : &fp32().session;
       auto tally = Evaluate(variant.session, reference, *samples_, settings_.batch);
@@ -88,9 +95,7 @@ class Report {
  private:
   Variant& fp32() { return variants_[0]; }
 
-  absl::Status Load() {
-    OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> files,
-                           ReportFiles(options_.model, options_.variants));
+  absl::Status Load(const std::vector<std::string>& files) {
     ConfigureWorkerThread(settings_.threads);
     for (const std::string& file : files) {
       OCTET_ASSIGN_OR_RETURN(Variant variant,

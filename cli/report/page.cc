@@ -1,12 +1,9 @@
 #include "cli/report/page.h"
 
-#include <filesystem>
 #include <utility>
 
 #include "cli/report/page_text.h"
 
-#include "engine/tensor/pending_file.h"
-#include "engine/tensor/status.h"
 #include "server/http/page/page.h"
 
 namespace octet::cli {
@@ -49,14 +46,6 @@ std::string ReportPage(const nlohmann::ordered_json& report) {
 
 std::string ReportText(const nlohmann::ordered_json& report) {
   return report.dump(2, ' ', false, kReplace) + '\n';
-}
-
-absl::Status CheckWritable(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) {
-    return InvalidArgument("cannot write '{}': it is a folder, expected a file", path);
-  }
-  return PendingFile(path).Open();
 }
 
 }  // namespace octet::cli

@@ -4,7 +4,6 @@
 #include <string>
 #include <string_view>
 
-#include "absl/status/status.h"
 #include <nlohmann/json.hpp>
 
 namespace octet::cli {
@@ -15,9 +14,5 @@ std::string ReportPage(const nlohmann::ordered_json& report);
 
 /// The report as indented JSON.
 std::string ReportText(const nlohmann::ordered_json& report);
-
-/// Says before the work whether the file can be written at its end. Errors: INVALID_ARGUMENT naming it for a folder, else as
-/// PendingFile.
-absl::Status CheckWritable(const std::string& path);
 
 }  // namespace octet::cli

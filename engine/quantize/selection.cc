@@ -259,6 +259,12 @@ bool IsConstantFloat(const Graph& graph, ValueId id) {
          graph.value(id).constant.dtype() == DType::kF32;
 }
 
+// Whether a Gemm's C has one element per output channel, behind extents of 1. One that is broadcast along the channels has no scale
+// per channel; [M, 1] is one per row, also where there are as many rows as channels.
+bool IsPerChannel(const Shape& c, int64_t channels) {
+  return c.elements() == channels && (c.rank() == 0 || c[c.rank() - 1] == channels);
+}
+
 std::optional<WeightedNode> AsGemm(const Graph& graph, NodeId id) {
   const Node& node = graph.node(id);
   const auto alpha = node.attributes.Float("alpha", 1.0f);
@@ -268,9 +274,9 @@ std::optional<WeightedNode> AsGemm(const Graph& graph, NodeId id) {
   const ValueId bias = node.input(2);
   if (bias != kNone && !IsConstantFloat(graph, bias)) return std::nullopt;
   const int axis = node.attributes.IntOr("transB", 0) != 0 ? 0 : 1;
-  // A bias that is broadcast along the output channels has no scale per channel.
   const int64_t channels = graph.value(node.inputs[1]).constant.shape()[axis];
-  if (bias != kNone && graph.value(bias).constant.elements() != channels) return std::nullopt;
+  if (bias != kNone && !IsPerChannel(graph.value(bias).constant.shape(), channels))
+    return std::nullopt;
   return WeightedNode{id, axis, bias};
 }
 

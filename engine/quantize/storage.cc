@@ -1,6 +1,9 @@
 #include "engine/quantize/storage.h"
 
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <utility>
 
 #include "engine/ops/onnx_dtype.h"
 #include "engine/quantize/opset.h"
@@ -10,14 +13,31 @@
 namespace octet {
 namespace {
 
-constexpr float kLargestHalf = 65504.0f;
+// Half a step behind the largest finite number: what rounds to infinity.
+constexpr float kHalfOverflows = 65520;
+constexpr float kBfloatOverflows = 0x1.FFp127F;
+// At most half of the least number above 0: what rounds to 0.
+constexpr float kHalfVanishes = 0x1p-25F;
 
-bool Overflows(const Tensor& tensor, DType dtype) {
-  if (dtype != DType::kF16) return false;
-  for (const float x : tensor.span<float>()) {
-    if (std::isfinite(x) && std::abs(x) > kLargestHalf) return true;
+bool IsDivisor(const Graph& graph, ValueId id) {
+  return std::ranges::any_of(graph.consumers(id), [&](NodeId reader) {
+    return graph.node(reader).is("Div") && graph.node(reader).inputs[1] == id;
+  });
+}
+
+// Why the constant stays in fp32, or nothing. Weights that vanish are far below the rounding error of the others, and lose nothing
+// that counts; a divisor that vanishes answers infinity.
+std::string ReasonToKeep(const Graph& graph, ValueId id, DType dtype) {
+  const float overflows = dtype == DType::kF16 ? kHalfOverflows : kBfloatOverflows;
+  const bool divisor = dtype == DType::kF16 && IsDivisor(graph, id);
+  for (const float x : graph.value(id).constant.span<float>()) {
+    const float magnitude = std::abs(x);
+    if (std::isfinite(x) && magnitude >= overflows)
+      return Format("fp32: elements beyond {} would be infinite", overflows);
+    if (divisor && magnitude > 0 && magnitude <= kHalfVanishes)
+      return Format("fp32: divisors up to {} would be 0", kHalfVanishes);
   }
-  return false;
+  return {};
 }
 
 }  // namespace
@@ -32,9 +52,8 @@ absl::StatusOr<QuantizeResult> StoreWeightsAs(Graph graph, DType dtype) {
         value.constant.elements() < 2)
       continue;
     if (graph.consumers(id).empty()) continue;
-    if (Overflows(value.constant, dtype)) {
-      result.records.push_back(
-          {value.name, "kept", Format("fp32: elements beyond {}", kLargestHalf)});
+    if (std::string reason = ReasonToKeep(graph, id, dtype); !reason.empty()) {
+      result.records.push_back({value.name, "kept", std::move(reason)});
       continue;
     }
     Tensor stored(dtype, value.constant.shape());

@@ -9,7 +9,7 @@ namespace octet {
 
 /// Stores every F32 initializer of two or more elements as F16 or BF16 behind a Cast to FLOAT:
 ///   w f32  ->  w f16 -> Cast(to=FLOAT) -> f32
-/// An initializer whose finite elements overflow F16 is kept and recorded.
+/// An initializer of which a finite element would be infinite, or in F16 a divisor 0, is kept and recorded.
 /// INVALID_ARGUMENT when there is no F32 initializer.
 absl::StatusOr<QuantizeResult> StoreWeightsAs(Graph graph, DType dtype);
 

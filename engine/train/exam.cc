@@ -51,10 +51,12 @@ absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEp
   const int64_t rows = rows_[0].shape()[0];
   OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, runner.RunAll(rows_, FirstRows(rows)));
   const Targets targets{answers_, labels_, shares_};
-  row.held_back_loss = LossOf(loss_, rows, z, targets);
+  const int64_t per_sample = RowsOf(runner.output().shape()) / batch_;
+  row.held_back_loss = LossOf(loss_, rows * per_sample, z, targets);
   const size_t own = z.size() / static_cast<size_t>(rows) * static_cast<size_t>(own_);
-  row.agreement = static_cast<double>(Agreements(loss_, own_, {z.data(), own}, targets)) /
-                  static_cast<double>(own_);
+  const int64_t own_rows = own_ * per_sample;
+  row.agreement = static_cast<double>(Agreements(loss_, own_rows, {z.data(), own}, targets)) /
+                  static_cast<double>(own_rows);
   return absl::OkStatus();
 }
 

@@ -51,6 +51,11 @@ size_t Largest(std::span<const float> row) {
 
 }  // namespace
 
+int64_t RowsOf(const Shape& outputs) {
+  const bool sequence = outputs.rank() == 3 && outputs[2] > 1;
+  return sequence ? outputs[0] * outputs[1] : outputs[0];
+}
+
 double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
               std::span<float> gradient) {
   if (loss == TrainLoss::kNoise) return NoiseLoss(static_cast<size_t>(rows), z, targets, gradient);

@@ -12,17 +12,21 @@ namespace octet::train {
 struct Targets {
   std::span<const float>
       teacher;  ///< The fp32 model's outputs, as many as the network's; for the losses that it teaches.
-  std::span<const int64_t> labels;  ///< One per sample, for TrainLoss::kLabels; in [0, classes).
-  /// A Softmax follows: what is added to all classes of a sample alike changes nothing, and is no noise.
+  std::span<const int64_t> labels;  ///< One per row, for TrainLoss::kLabels; in [0, classes).
+  /// A Softmax follows: what is added to all classes of a row alike changes nothing, and is no noise.
   bool shares = false;
 };
 
-/// The loss of outputs z [rows, ...] as TrainLoss defines it, classes along all that is behind axis 0. Writes its gradient by z,
-/// unless `gradient` is empty. kNoise takes each sample's mean out of z and the teacher's outputs where they become shares; of a teacher that answers 0 alone is the plain sum of squares.
+/// How many rows of classes a batch of outputs [N, ...] is: N T of [N, T, C] with C > 1, as of a sequence; else N, classes along all
+/// that is behind axis 0.
+int64_t RowsOf(const Shape& outputs);
+
+/// The loss of outputs z [rows, classes] as TrainLoss defines it. Writes its gradient by z,
+/// unless `gradient` is empty. kNoise takes each row's mean out of z and the teacher's outputs where they become shares; of a teacher that answers 0 alone is the plain sum of squares.
 double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
               std::span<float> gradient = {});
 
-/// Samples whose largest output is where the teacher's is, or where the label says.
+/// Rows whose largest output is where the teacher's is, or where the label says.
 int64_t Agreements(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets);
 
 }  // namespace octet::train

@@ -213,7 +213,12 @@ class Trainer {
 
   absl::Status CheckLabels() const {
     if (options_.loss != TrainLoss::kLabels) return absl::OkStatus();
-    const auto classes = teacher_->output().elements() / batch_;
+    const Shape& output = teacher_->output().shape();
+    if (train::RowsOf(output) != batch_)
+      return InvalidArgument(
+          "training on labels: expected one row of classes for each sample, got {}",
+          output.ToString());
+    const auto classes = output.elements() / batch_;
     for (size_t i = 0; i < set_.labels.size(); ++i) {
       if (set_.labels[i] < 0 || set_.labels[i] >= classes)
         return InvalidArgument("label of sample {}: expected 0 to {}, got {}", i, classes - 1,
@@ -259,7 +264,7 @@ class Trainer {
     train::Activation& output = network_->output();
     const auto size = static_cast<size_t>(output.size());
     const double loss =
-        train::LossOf(options_.loss, batch_, {output.values(), size},
+        train::LossOf(options_.loss, train::RowsOf(output.shape()), {output.values(), size},
                       {batch_answers_, batch_labels_, shares_}, {output.gradient(), size});
     OCTET_RETURN_IF_ERROR(network_->Backward());
     return loss;

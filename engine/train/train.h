@@ -18,7 +18,7 @@ namespace octet {
 /// What training makes small. z: the model's output, before its last Softmax if that ends it, and then without the mean over
 /// the classes, which changes no share; p = softmax(z).
 enum class TrainLoss : uint8_t {
-  kDivergence,  ///< sum p_fp32 (log p_fp32 - log p), mean over the samples: the fp32 model teaches.
+  kDivergence,  ///< sum p_fp32 (log p_fp32 - log p), mean over the rows of classes (RowsOf in train/loss.h): the fp32 model teaches.
   kNoise,  ///< sum (z - z_fp32)^2 / sum z_fp32^2: the fp32 model teaches, outputs need not be classes.
   kLabels,  ///< -log p[label], mean over the samples.
 };
@@ -61,7 +61,7 @@ struct TrainEpoch {
   int epoch = 0;
   std::optional<double> train_loss;  ///< Mean over the epoch's batches; none for epoch 0.
   double held_back_loss = 0;         ///< Of the int8 file, as the engine runs it.
-  /// Share of held-back samples whose largest output is where the teacher has it: the fp32 model's, or the label.
+  /// Share of held-back rows of classes whose largest output is where the teacher has it: the fp32 model's, or the label.
   double agreement = 0;
   double seconds = 0;
   bool best = false;      ///< So far.

@@ -6,6 +6,7 @@ usage: calibration_test.py OCTET
 
 import os
 import pathlib
+import re
 import signal
 import tempfile
 import unittest
@@ -136,6 +137,28 @@ class CalibrationTest(unittest.TestCase):
         np.savez(self.folder / "few.npz", inputs=self.images()[:8])
         line = self.refused("--calibration", self.folder / "few.npz", "--map", MAP, "--save-calibration", file, *FIXED)
         self.assertIn("other samples", line)
+
+    def test_what_was_interrupted_goes_on_to_the_same_files(self):
+        whole = self.folder / "whole.npz"
+        _, uninterrupted = self.quantized(*DATA, "--save-calibration", whole, *FIXED)
+        parts = self.folder / "parts.npz"
+        process = start("quantize", FP32, "--to", "int8", "--out", self.folder / "stopped", *DATA, "--save-calibration", parts, *FIXED)
+        process.stderr.readline()  # the first quarter
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 1, rest)
+        message = re.search("([0-9]+) of ([0-9]+) samples are kept in .*: calibration was stopped", rest)
+        self.assertTrue(message, rest)
+        self.assertEqual(np.load(parts)["samples"].tolist(), [int(message[1]), int(message[2])])
+        self.assertLess(int(message[1]), int(message[2]))
+        self.assertFalse(list((self.folder / "stopped").glob("*")))
+        self.assertIn("stopped after", self.refused("--calibration-file", parts, *FIXED))
+        _, resumed = self.quantized(*DATA, "--save-calibration", parts, *FIXED)
+        self.assertEqual(resumed, uninterrupted)
+        kept, expected = np.load(parts), np.load(whole)
+        self.assertEqual(kept.files, expected.files)
+        for array in kept.files:
+            np.testing.assert_array_equal(kept[array], expected[array], array)
 
     def test_an_interrupt_where_no_data_are_passed(self):
         file = self.folder / "statistics.npz"

@@ -125,6 +125,13 @@ class BadInputTest(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("no_such_pass", done.stderr)
 
+    def test_output_that_cannot_be_written_is_a_failure(self):
+        for words in (("--help",), ("inspect", FP32, "--json"), ("check", "--help"), ("bench", FP32, "--seconds", "0.01", "--json")):
+            with self.subTest(words=words), open("/dev/full", "w", encoding="utf-8") as full:
+                done = octet(*words, stdout=full)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("octet: cannot write standard output", done.stderr.splitlines()[-1])
+
     def test_wrong_usage_ends_with_2(self):
         self.assertEqual(octet("inspect").returncode, 2)
         self.assertEqual(octet("no-such-verb").returncode, 2)

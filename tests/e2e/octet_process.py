@@ -15,10 +15,10 @@ def executable():
     return _executable
 
 
-def octet(*words, stderr=subprocess.PIPE):
+def octet(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
     """Returns the finished process; its output is text."""
     command = [_executable, *map(str, words)]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=240, check=False)
+    return subprocess.run(command, stdout=stdout, stderr=stderr, text=True, timeout=240, check=False)
 
 
 def start(*words):

@@ -10,10 +10,12 @@ import tempfile
 import unittest
 
 import numpy as np
+import onnx
 
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, TEST
 from octet_process import answer, octet
+from small_disk import can_mount, on_small_disk
 
 
 class QatTest(unittest.TestCase):
@@ -97,9 +99,66 @@ class QatTest(unittest.TestCase):
     def test_a_loss_that_is_no_number(self):
         self.assertIn("training diverged", self.refused("--learning-rate", "1e30", "--epochs", 2))
 
+    def refused_at_once(self, *words, model=FP32):
+        """Returns the only line of a verb that ends before it has looked at data for long."""
+        done = octet("qat", model, "--data", CALIBRATION, "--map", MAP, "--epochs", 1, *words)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(done.stdout, "", "no epoch was trained")
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        return done.stderr
+
     def test_a_place_that_takes_no_file(self):
         self.assertIn("cannot create folder /proc/octet", self.refused(out="/proc/octet/int8.onnx"))
         self.assertIn("is a folder", self.refused(out=self.folder))
+        self.assertIn("cannot create /proc/self/int8.onnx", self.refused_at_once("--out", "/proc/self/int8.onnx"))
+        self.assertIn("cannot create /proc/self/qat.npz", self.refused_at_once("--out", self.out, "--checkpoint", "/proc/self/qat.npz"))
+
+    def test_a_file_that_would_be_replaced(self):
+        model = self.folder / "model.onnx"
+        model.write_bytes(FP32.read_bytes())
+        link = self.folder / "link.npz"
+        link.symlink_to(CALIBRATION)
+        for words in (
+            ("--out", model),
+            ("--out", self.folder / "out" / ".." / "model.onnx"),
+            ("--out", link),
+            ("--out", self.out, "--checkpoint", model),
+            ("--out", self.out, "--checkpoint", self.out),
+        ):
+            with self.subTest(words=words):
+                self.assertIn("it would replace", self.refused_at_once(*words, model=model))
+                self.assertEqual(model.read_bytes(), FP32.read_bytes())
+                self.assertTrue(link.is_symlink())
+                self.assertEqual(list(self.out.parent.iterdir()), [])
+
+    def test_what_only_the_fp32_model_teaches(self):
+        self.assertIn("--loss: of what the fp32 model teaches", self.refused_at_once("--labels", "--loss", "kl", "--out", self.out))
+        self.assertIn("--blend: of what the fp32 model teaches", self.refused_at_once("--labels", "--blend", "0", "--out", self.out))
+
+    def test_models_that_cannot_be_trained(self):
+        quantized = self.folder / "quantized"
+        answer("quantize", FP32, "--to", "int8-dynamic", "--out", quantized)
+        line = self.refused_at_once("--out", self.out, model=quantized / "int8-dynamic.onnx")
+        self.assertIn("quantized already", line)
+        self.assertIn("int8-dynamic.onnx", line)
+        unknown = onnx.load(FP32)
+        unknown.graph.node[-1].op_type = "NoSuchOperator"
+        onnx.save(unknown, self.folder / "unknown.onnx")
+        self.assertIn("NoSuchOperator", self.refused_at_once("--out", self.out, model=self.folder / "unknown.onnx"))
+
+    @unittest.skipUnless(can_mount(), "mounts a file system")
+    def test_a_full_disk(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        for words in (("--out", disk / "int8.onnx"), ("--out", self.out, "--checkpoint", disk / "qat.npz")):
+            with self.subTest(words=words):
+                done = on_small_disk(disk, "qat", FP32, "--data", CALIBRATION, "--map", MAP, "--epochs", 1, "--json", *words)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertEqual(done.stdout, "", "nothing is left on the disk")
+                line = done.stderr.splitlines()[-1]
+                self.assertIn("No space left on device", line)
+                self.assertIn(str(disk), line)
+                self.assertEqual(list(self.out.parent.iterdir()), [])
 
     def test_an_interrupt_ends_it_without_a_file(self):
         process = octet_process.start(

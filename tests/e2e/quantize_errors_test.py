@@ -6,7 +6,6 @@ usage: quantize_errors_test.py OCTET
 
 import pathlib
 import signal
-import subprocess
 import tempfile
 import unittest
 
@@ -17,11 +16,7 @@ from onnx import TensorProto, helper
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, mapped
 from octet_process import octet, start
-
-
-def can_mount():
-    probe = ["unshare", "-m", "mount", "-t", "tmpfs", "none", tempfile.gettempdir()]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+from small_disk import can_mount, on_small_disk
 
 
 class QuantizeErrorsTest(unittest.TestCase):
@@ -154,12 +149,78 @@ class QuantizeErrorsTest(unittest.TestCase):
         line = self.refused("--calibration", CALIBRATION, "--map", MAP, "--save-calibration", self.folder / "none" / "file.npz")
         self.assertIn(str(self.folder / "none"), line)
 
-    def test_nothing_to_save_statistics_of(self):
-        words = ("--to", "fp16", "--calibration", CALIBRATION, "--save-calibration", self.folder / "file.npz")
+    def refused_at_once(self, *words):
+        """Returns the line that the verb ends with, before it makes so much as a folder."""
         done = octet("quantize", FP32, "--out", self.out, *words)
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertIn("--save-calibration: int8 alone", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
         self.assertFalse(self.out.exists())
+        return done.stderr
+
+    def test_what_only_int8_reads(self):
+        for given in (
+            ("--calibration", "nosuch.npz"),
+            ("--calibration-file", "nosuch.npz"),
+            ("--save-calibration", self.folder / "file.npz"),
+            ("--activations", "s8"),
+            ("--method", "mse"),
+            ("--percentile", 99),
+            ("--weight-bits", 4),
+            ("--no-equalize",),
+            ("--no-compensate",),
+            ("--no-correct-bias",),
+            ("--max-drop", 0.3),
+            ("--min-agreement", 99),
+            ("--min-sqnr-db", 30),
+            ("--all-int8",),
+            ("--seed", 2),
+        ):
+            with self.subTest(given[0]):
+                line = self.refused_at_once("--to", "fp16,int8-dynamic", *given)
+                self.assertIn(f"{given[0].replace('--no-', '--')}: for int8 alone", line)
+        self.assertIn("--per-tensor: for int8 and int8-dynamic", self.refused_at_once("--to", "fp16,bf16", "--per-tensor"))
+
+    def test_a_percentile_that_no_method_reads(self):
+        data = ("--to", "int8", "--calibration", CALIBRATION, "--map", MAP, "--percentile", 99)
+        for method in (), ("--method", "mse"):
+            self.assertIn("--percentile: for --method percentile", self.refused_at_once(*data, *method))
+
+    def test_no_variant_is_made_when_int8_fails(self):
+        images = mapped(self.images())
+        images[2] = np.nan
+        broken = self.calibration(image=images)
+        for words, message in (
+            ((), "int8 needs --calibration"),
+            (("--calibration", self.folder / "none.npz"), "none.npz"),
+            (("--calibration", broken), "sample 2"),
+            (("--calibration", CALIBRATION, "--map", MAP, "--min-sqnr-db", "200"), "SQNR of at least 200 dB"),
+        ):
+            with self.subTest(message):
+                done = octet("quantize", FP32, "--out", self.out, *words)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(message, done.stderr.splitlines()[-1])
+                self.assertFalse(list(self.out.glob("*")), "fp16 and bf16 would lie beside an older int8 file")
+
+    def test_a_file_that_would_be_replaced(self):
+        self.out.mkdir()
+        source = self.out / "int8.onnx"
+        source.write_bytes(FP32.read_bytes())
+        link = self.folder / "link.onnx"
+        link.symlink_to(source)
+        data = ("--calibration", CALIBRATION, "--map", MAP)
+        for words in ((source, "--out", self.out), (link, "--out", self.out), (source, "--out", self.folder, "--save-calibration", link)):
+            with self.subTest(words=words):
+                done = octet("quantize", *words, *data)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("it would replace", done.stderr)
+                self.assertEqual(list(self.out.glob("*")), [source])
+                self.assertEqual(source.read_bytes(), FP32.read_bytes())
+
+    def test_a_folder_that_takes_no_file(self):
+        done = octet("quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, "--out", "/proc/self")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("cannot create /proc/self/int8.onnx", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, "before calibration")
 
     def test_an_interrupt_leaves_nothing(self):
         process = start("quantize", FP32, "--to", "int8", "--out", self.out, "--calibration", CALIBRATION, "--map", MAP)
@@ -175,10 +236,7 @@ class QuantizeErrorsTest(unittest.TestCase):
         disk = self.folder / "disk"
         disk.mkdir()
         for words in (["--out", disk], ["--out", self.folder / "elsewhere", "--save-calibration", disk / "statistics.npz"]):
-            command = ["quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, *words]
-            script = 'mount -t tmpfs -o size=64k none "$0" && "$@"; code=$?; ls -A "$0"; exit $code'
-            done = subprocess.run(["unshare", "-m", "sh", "-c", script, disk, octet_process.executable(), *map(str, command)],
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=240, check=False)  # fmt: skip
+            done = on_small_disk(disk, "quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, *words)
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertEqual(done.stdout, "", "nothing is left on the disk")
             line = done.stderr.splitlines()[-1]

@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, mapped
-from octet_process import octet
+from octet_process import answer, octet
 from real_models import SHARED
 
 
@@ -80,6 +80,25 @@ NODES = {
 }  # fmt: skip
 
 
+# What of them Octet computes with integers, and as what.
+MULTIPLY = {
+    "PyTorch's QDQ, per tensor": "int8",
+    "QOperator": "int8",
+    "dynamic": "int8-dynamic",
+    "MatMulInteger alone": "int8-dynamic",
+    "DynamicQuantizeMatMul": "int8-dynamic",
+    "MatMulIntegerToFloat": "int8-dynamic",
+    "QGemm": "int8",
+}
+# What ONNX Runtime's static quantizer is asked for.
+STATIC = {
+    "qdq-s8": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QInt8, "per_channel": False},
+    "qdq-u8": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "per_channel": True},
+    "qoperator": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8, "per_channel": False},
+    "qoperator-per-channel": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8, "per_channel": True},
+}
+
+
 def model(nodes, columns):
     made = []
     for op, inputs, outputs, *rest in nodes:
@@ -106,7 +125,8 @@ class QuantizedDialectsTest(unittest.TestCase):
         for precision in precisions:
             with self.subTest(file=file.name, precision=precision):
                 out = self.folder / "out"
-                done = octet("quantize", file, "--to", precision, "--calibration", CALIBRATION, "--out", out)
+                data = ("--calibration", CALIBRATION) if precision == "int8" else ()
+                done = octet("quantize", file, "--to", precision, *data, "--out", out)
                 self.assertEqual(done.returncode, 1, done.stderr)
                 line = done.stderr.splitlines()[-1]
                 self.assertIn("quantized already", line)
@@ -115,19 +135,36 @@ class QuantizedDialectsTest(unittest.TestCase):
                     self.assertIn(op, line)
                 self.assertFalse(list(out.glob("*")))
 
+    def certified(self, file, precision):
+        """All multiply-adds run in int8, so says the certificate."""
+        with self.subTest(file=file.name):
+            certificate = answer("inspect", file)
+            self.assertEqual(certificate["precision"], precision)
+            macs = [layer for layer in certificate["layers"] if layer["macs"]]
+            self.assertTrue(macs)
+            for layer in macs:
+                self.assertEqual(layer["runs"], "int8", layer)
+                self.assertNotIn("ref", layer["impl"], layer)
+
     def test_what_onnxruntimes_quantizer_makes(self):
-        forms = {
-            "qdq-s8": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QInt8, "per_channel": False},
-            "qdq-u8": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "per_channel": True},
-            "qoperator": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8, "per_channel": False},
-        }
-        for name, form in forms.items():
+        for name, form in STATIC.items():
             file = self.folder / f"{name}.onnx"
             quantize_static(FP32, file, Images(), weight_type=QuantType.QInt8, **form)
             self.refused(file)
-        file = self.folder / "dynamic.onnx"
-        quantize_dynamic(FP32, file, weight_type=QuantType.QUInt8)
-        self.refused(file)
+            self.certified(file, "int8")
+        for weights in QuantType.QUInt8, QuantType.QInt8:
+            file = self.folder / f"dynamic-{weights.name}.onnx"
+            quantize_dynamic(FP32, file, weight_type=weights)
+            self.refused(file)
+        # Weights with a zero point between their integers fit no s8: those of QUInt8 run in f32.
+        self.certified(file, "int8-dynamic")
+
+    def test_every_operator_that_multiplies_runs_in_int8(self):
+        for title, precision in MULTIPLY.items():
+            nodes, _ = NODES[title]
+            file = self.folder / f"{title.split()[0]}.onnx"
+            onnx.save(model(nodes, 3), file)
+            self.certified(file, precision)
 
     def test_every_operator_of_the_dialects(self):
         for i, (title, (nodes, op)) in enumerate(NODES.items()):
@@ -137,9 +174,9 @@ class QuantizedDialectsTest(unittest.TestCase):
                 self.refused(file, op)
 
     def test_what_octet_makes(self):
-        for precision in ("int8", "int8-dynamic"):
-            done = octet("quantize", FP32, "--to", precision, "--calibration", CALIBRATION, "--map", MAP, "--out", self.folder)
-            self.assertEqual(done.returncode, 0, done.stderr)
+        precisions = ("int8", "int8-dynamic")
+        answer("quantize", FP32, "--to", ",".join(precisions), "--calibration", CALIBRATION, "--map", MAP, "--out", self.folder)
+        for precision in precisions:
             self.refused(self.folder / f"{precision}.onnx")
 
     @unittest.skipUnless((SHARED / "models").is_dir(), "no real models")

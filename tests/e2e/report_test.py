@@ -241,6 +241,14 @@ class ReportTest(unittest.TestCase):
         self.assertIn("cannot create", self.refused(self.models, *data, "--out", self.folder / "none/report.html"))
         self.assertIn("it is a folder", self.refused(self.models, *data, "--out", empty))
         self.assertIn("cannot create", self.refused(self.models, *data, "--json", self.folder / "none/report.json"))
+        page = self.folder / "page.html"
+        self.assertIn("it would replace", self.refused(self.models, *data, "--out", page, "--json", page))
+        self.assertFalse(page.exists())
+        copy = self.folder / "test.npz"
+        copy.write_bytes(TEST.read_bytes())
+        self.assertIn("it would replace", self.refused(self.models, "--data", copy, "--map", MAP, "--json", copy))
+        self.assertIn("it would replace", self.refused(self.models, *data, "--out", int8))
+        self.assertEqual(copy.read_bytes(), TEST.read_bytes())
         self.assertIn("octet quantize --json", self.refused(self.models, *data, "--quantize-record", MAP))
 
     def test_data_of_another_model(self):

@@ -1,4 +1,5 @@
 // Static and dynamic int8: what the written graphs look like, and that they answer like the original.
+#include <algorithm>
 #include <cmath>
 #include <format>
 #include <memory>
@@ -209,6 +210,22 @@ TEST(StaticInt8, KeepsABroadcastGemmBiasAndScaledGemmsInFloat) {
   const QuantizeResult result = Quantized(fp32, {.to = Precision::kInt8});
   EXPECT_THAT(result.graph, HasExactly(1, "QuantizeLinear"));
   EXPECT_GT(Sqnr(fp32, result.graph), 30);
+}
+
+// C [M, 1] of a batch of M = N rows has as many elements as there are columns, and is no bias of theirs.
+TEST(Quantize, KeepsAGemmWithABiasOfRowsInFloat) {
+  constexpr int64_t kRows = 4;
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kRows, 6});
+  const ValueId first = b.Op("Gemm", {x, b.Random({6, kRows}), b.Random({kRows, 1}, -4, 4)});
+  b.Output(b.Op("Gemm", {first, b.Random({kRows, kRows}), b.Random({1, kRows})}), "y");
+  const Graph fp32 = b.Build();
+  for (const Precision to : {Precision::kInt8, Precision::kInt8Dynamic}) {
+    const QuantizeResult result = Quantized(fp32, {.to = to});
+    EXPECT_EQ(std::ranges::count(result.records, "weights", &QuantizeRecord::what), 1)
+        << PrecisionName(to);
+    EXPECT_GT(Sqnr(fp32, Reread(result.graph), kRows), 30) << PrecisionName(to);
+  }
 }
 
 TEST(DynamicInt8, WritesIntegerOperatorsThatOnnxRuntimeRuns) {

@@ -1,4 +1,7 @@
 // fp16 and bf16 variants: weights in half the bytes, everything else as it was.
+#include <limits>
+#include <tuple>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -45,13 +48,37 @@ TEST(StoredWeights, RoundHalfToEvenInTheirType) {
   }
 }
 
-TEST(StoredWeights, ThatOverflowHalfAreKept) {
-  const QuantizeResult result = Stored(Product(70000), Precision::kFp16);
-  EXPECT_THAT(result.graph, HasNo("Cast"));
-  ASSERT_EQ(result.records.size(), 1U);
-  EXPECT_EQ(result.records[0].what, "kept");
-  EXPECT_THAT(result.records[0].detail, testing::HasSubstr("65504"));
-  EXPECT_THAT(Stored(Product(70000), Precision::kBf16).graph, HasExactly(1, "Cast"));
+TEST(StoredWeights, ThatWouldBeInfiniteAreKept) {
+  constexpr float kLowest = std::numeric_limits<float>::lowest();  // What masks add.
+  for (const auto& [to, largest, overflows] :
+       {std::tuple{Precision::kFp16, 65519.9F, 65520.0F},
+        std::tuple{Precision::kBf16, 0x1.FEFFFEp127F, 0x1.FFp127F}}) {
+    SCOPED_TRACE(PrecisionName(to));
+    EXPECT_THAT(Stored(Product(-largest), to).graph, HasExactly(1, "Cast"));
+    for (const float weight : {overflows, -overflows, kLowest}) {
+      const QuantizeResult result = Stored(Product(weight), to);
+      EXPECT_THAT(result.graph, HasNo("Cast"));
+      ASSERT_EQ(result.records.size(), 1U);
+      EXPECT_EQ(result.records[0].what, "kept");
+      EXPECT_THAT(result.records[0].detail, testing::HasSubstr("infinite"));
+    }
+  }
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(Stored(Product(kInfinity), Precision::kBf16).graph, HasExactly(1, "Cast"));
+}
+
+TEST(StoredWeights, ThatVanishAreKeptWhereTheyDivide) {
+  const auto with = [](std::string_view op, float least) {
+    GraphBuilder b;
+    b.Output(b.Op(op, {b.Input("x", {3, 2}), b.Constant<float>({2}, {1, least})}));
+    return b.Build();
+  };
+  const Graph vanishing = with("Div", 0x1p-25F);
+  EXPECT_THAT(Stored(vanishing, Precision::kFp16).graph, HasNo("Cast"));
+  EXPECT_TRUE(SameAnswers(vanishing, Stored(vanishing, Precision::kFp16).graph));
+  EXPECT_THAT(Stored(with("Div", 0x1.8p-25F), Precision::kFp16).graph, HasExactly(1, "Cast"));
+  EXPECT_THAT(Stored(with("Mul", 0x1p-25F), Precision::kFp16).graph, HasExactly(1, "Cast"));
+  EXPECT_THAT(Stored(vanishing, Precision::kBf16).graph, HasExactly(1, "Cast"));
 }
 
 TEST(StoredWeights, TakeHalfTheBytes) {

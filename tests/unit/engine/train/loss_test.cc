@@ -59,6 +59,21 @@ TEST(Loss, GradientsAreThoseOfDifferences) {
   }
 }
 
+TEST(Loss, HasARowForEachStepOfASequence) {
+  EXPECT_EQ(train::RowsOf(Shape{1, 2, 2}), 2);
+  EXPECT_EQ(train::RowsOf(Shape{4, 3}), 4);
+  EXPECT_EQ(train::RowsOf(Shape{4, 3, 1}), 4) << "classes of a pooled convolution";
+  const std::vector<float> own = {1, 0, 6, 8};
+  const std::vector<float> teacher = {1, 0, 9, 7};
+  const Targets targets{teacher, {}, true};
+  const int64_t rows = train::RowsOf(Shape{1, 2, 2});
+  const double p = 1 / (1 + std::exp(-2.0));  // of the teacher's last step; the own one's is 1 - p
+  EXPECT_NEAR(LossOf(TrainLoss::kDivergence, rows, own, targets),
+              (2 * p - 1) * std::log(p / (1 - p)) / 2, 1e-6);
+  EXPECT_NEAR(LossOf(TrainLoss::kNoise, rows, own, targets), (4.0 + 4.0) / (0.5 + 2.0), 1e-6);
+  EXPECT_EQ(train::Agreements(TrainLoss::kDivergence, rows, own, targets), 1);
+}
+
 TEST(Loss, CountsAgreements) {
   const Targets targets{kTeacher, kLabels};  // The teacher's largest: 2 and 1; the own: 2 and 1.
   EXPECT_EQ(train::Agreements(TrainLoss::kNoise, 2, kOwn, targets), 2);

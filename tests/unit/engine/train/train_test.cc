@@ -65,6 +65,23 @@ TEST(Train, LearnsLabels) {
   EXPECT_GT(best.agreement, 0.6);
 }
 
+TEST(Train, RefusesOneLabelForASequence) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 6});
+  b.Output(b.Op("Softmax", {b.Op("MatMul", {x, b.Random({6, 5})})}), "y");
+  const Graph fp32 = b.Build();
+  TrainSet set{{{"x", testing::RandomReals(Shape{32, 3, 6}, TestSeed())}},
+               std::vector<int64_t>(32, 4)};
+  TrainOptions options = Short(1);
+  options.loss = TrainLoss::kLabels;
+  const auto refused = TrainInt8(fp32, {}, set, options, {});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << refused.status();
+  EXPECT_THAT(std::string(Message(refused.status())), HasSubstr("for each sample, got [16,3,5]"));
+  options.loss = TrainLoss::kDivergence;
+  const auto trained = TrainInt8(fp32, {}, set, options, {});
+  EXPECT_TRUE(trained.ok()) << trained.status();
+}
+
 TEST(Train, TheSameSeedGivesTheSameFile) {
   std::string files[3];
   for (size_t i = 0; i < 3; ++i) {

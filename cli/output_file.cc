@@ -1,0 +1,38 @@
+#include "cli/output_file.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "engine/tensor/pending_file.h"
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// By whatever names; one that is not there yet is where it would be.
+bool IsSameFile(const std::string& a, const std::string& b) {
+  std::error_code error;
+  if (fs::equivalent(a, b, error)) return true;
+  const fs::path place = fs::weakly_canonical(fs::absolute(a, error), error);
+  return !error && place == fs::weakly_canonical(fs::absolute(b, error), error) && !error;
+}
+
+}  // namespace
+
+absl::Status CheckOutputFile(const std::string& path, std::span<const std::string> others) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) {
+    return InvalidArgument("cannot write '{}': it is a folder, expected a file", path);
+  }
+  for (const std::string& other : others) {
+    if (!other.empty() && IsSameFile(path, other))
+      return InvalidArgument(
+          "cannot write '{}': it would replace '{}', which is read or written, too", path, other);
+  }
+  return PendingFile(path).Open();
+}
+
+}  // namespace octet::cli

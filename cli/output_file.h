@@ -1,0 +1,15 @@
+// Files that a verb writes at its end: asked about before its work.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace octet::cli {
+
+/// Says before the work whether the file can be written at its end. Errors: INVALID_ARGUMENT naming it for a folder, and for a file
+/// among `others`, what is read or written besides (empty ones are none), which it would replace; else as PendingFile.
+absl::Status CheckOutputFile(const std::string& path, std::span<const std::string> others);
+
+}  // namespace octet::cli

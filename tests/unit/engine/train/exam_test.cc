@@ -1,0 +1,48 @@
+// What an epoch's file is graded by.
+#include "engine/train/exam.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "tests/support/graph_builder.h"
+#include "tests/support/random_tensor.h"
+
+namespace octet {
+namespace exam_test {
+
+constexpr int64_t kSteps = 3;
+constexpr int64_t kSamples = 8;
+
+// x [N, T, 6] -> x W + offset -> y [N, T, 5].
+Graph Sequence(std::vector<float> offset) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, kSteps, 6});
+  const ValueId z = b.Op("MatMul", {x, b.Random({6, 5})});
+  b.Output(b.Op("Add", {z, b.Constant<float>({kSteps, 1}, std::move(offset))}), "y");
+  return b.Build();
+}
+
+// A softmax over the classes of each step knows nothing of what is added to all of them alike; one over all steps would.
+TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
+  const std::vector<Tensor> samples = {
+      testing::RandomReals(Shape{kSamples, kSteps, 6}, TestSeed())};
+  std::vector<int64_t> held_back(kSamples);
+  for (size_t i = 0; i < held_back.size(); ++i) held_back[i] = static_cast<int64_t>(i);
+  auto teacher = train::Runner::Make(Sequence({0, 0, 0}), Precision::kFp32, {}, samples, kSamples);
+  ASSERT_TRUE(teacher.ok()) << teacher.status();
+  for (const TrainLoss loss : {TrainLoss::kDivergence, TrainLoss::kNoise}) {
+    TrainOptions options;
+    options.loss = loss;
+    std::mt19937_64 random(TestSeed());
+    const auto exam =
+        train::Exam::Make(samples, held_back, {}, options, /*shares=*/true, *teacher, random);
+    ASSERT_TRUE(exam.ok()) << exam.status();
+    TrainEpoch row;
+    ASSERT_TRUE(exam->Measure(Sequence({0, 9, -9}), {}, row).ok());
+    EXPECT_NEAR(row.held_back_loss, 0, 1e-6) << TrainLossName(loss);
+    EXPECT_EQ(row.agreement, 1) << TrainLossName(loss);
+  }
+}
+
+}  // namespace exam_test
+}  // namespace octet
