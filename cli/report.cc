@@ -1,6 +1,5 @@
 // octet report: what quantization did to a model, as one page and as JSON.
 #include <ctime>
-#include <fstream>
 #include <iostream>
 #include <memory>
 
@@ -8,6 +7,7 @@
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/report/page.h"
+#include "cli/report/records.h"
 #include "cli/report/resident_memory.h"
 #include "cli/report/variant.h"
 #include "cli/samples.h"
@@ -29,34 +29,10 @@ struct ReportOptions {
   std::string map;
   std::string out = "report.html";
   std::string json;
-  std::string record;
+  std::string quantize_record;
+  std::string training_record;
   ReportSettings settings;
 };
-
-// What `octet quantize --json` printed: a list of files made, each with its records.
-absl::StatusOr<nlohmann::ordered_json> ReadRecord(const std::string& file) {
-  if (file.empty()) return nlohmann::ordered_json();
-  std::ifstream stream(file);
-  if (!stream) return NotFound("cannot read the quantizer's record: '{}'", file);
-  nlohmann::ordered_json record = nlohmann::ordered_json::parse(stream, nullptr, false);
-  const auto is_text = [](const nlohmann::ordered_json& object, const char* key) {
-    return object.contains(key) && object[key].is_string();
-  };
-  bool fits = record.is_array();
-  for (const auto& made : fits ? record : nlohmann::ordered_json::array()) {
-    fits = fits && made.is_object() && is_text(made, "precision") && made.contains("records") &&
-           made["records"].is_array();
-    for (const auto& row : fits ? made["records"] : nlohmann::ordered_json::array()) {
-      fits = fits && row.is_object() && is_text(row, "name") && is_text(row, "what") &&
-             is_text(row, "detail");
-    }
-  }
-  if (!fits) {
-    return InvalidArgument("expected what `octet quantize --json` prints, got something else: '{}'",
-                           file);
-  }
-  return record;
-}
 
 class Report {
  public:
@@ -66,12 +42,13 @@ class Report {
     OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> files,
                            ReportFiles(options_.model, options_.variants));
     std::vector<std::string> others = files;
-    for (const std::string& file : {options_.data, options_.map, options_.record})
-      others.push_back(file);
+    others.insert(others.end(), {options_.data, options_.map, options_.quantize_record,
+                                 options_.training_record});
     OCTET_RETURN_IF_ERROR(CheckOutputFile(options_.out, others));
     others.push_back(options_.out);
     if (!options_.json.empty()) OCTET_RETURN_IF_ERROR(CheckOutputFile(options_.json, others));
-    OCTET_ASSIGN_OR_RETURN(const nlohmann::ordered_json record, ReadRecord(options_.record));
+    OCTET_ASSIGN_OR_RETURN(quantize_record_, ReadQuantizeRecord(options_.quantize_record));
+    OCTET_ASSIGN_OR_RETURN(training_record_, ReadTrainingRecord(options_.training_record));
     OCTET_RETURN_IF_ERROR(Load(files));
     for (Variant& variant : variants_) {
       Session* reference = &variant == &fp32() ? nullptr : &fp32().session;
@@ -89,7 +66,7 @@ class Report {
       }
       variant.peak_resident_bytes = *peak;
     }
-    return Write(record);
+    return Write();
   }
 
  private:
@@ -163,7 +140,7 @@ class Report {
     return absl::OkStatus();
   }
 
-  nlohmann::ordered_json ToJson(const nlohmann::ordered_json& record) {
+  nlohmann::ordered_json ToJson() {
     const Target target = DetectTarget(settings_.threads);
     const std::time_t now = std::time(nullptr);
     std::tm utc{};
@@ -187,11 +164,12 @@ class Report {
               {"seconds", settings_.seconds},
               {"claim_tolerance", kClaimTolerance}}},
             {"variants", VariantsAsJson(variants_, settings_)},
-            {"quantize_record", record}};
+            {"quantize_record", quantize_record_},
+            {"training_record", training_record_}};
   }
 
-  absl::Status Write(const nlohmann::ordered_json& record) {
-    const nlohmann::ordered_json report = ToJson(record);
+  absl::Status Write() {
+    const nlohmann::ordered_json report = ToJson();
     if (!options_.json.empty())
       OCTET_RETURN_IF_ERROR(WriteWholeFile(options_.json, ReportText(report)));
     OCTET_RETURN_IF_ERROR(WriteWholeFile(options_.out, ReportPage(report)));
@@ -221,6 +199,8 @@ class Report {
   ReportSettings settings_;
   std::vector<Variant> variants_;
   std::optional<Samples> samples_;
+  nlohmann::ordered_json quantize_record_;  // Null when there is none.
+  nlohmann::ordered_json training_record_;
 };
 
 }  // namespace
@@ -238,8 +218,10 @@ void AddReport(CLI::App& app, Outcome& outcome) {
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "Page to write")->capture_default_str();
   verb->add_option("--json", options->json, "Also write the report as JSON, to this file");
-  verb->add_option("--quantize-record", options->record,
+  verb->add_option("--quantize-record", options->quantize_record,
                    "What octet quantize --json printed, to be shown");
+  verb->add_option("--training-record", options->training_record,
+                   "What octet qat --json printed, to be shown as a curve");
   verb->add_option("--threads", options->settings.threads, "OpenMP threads")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

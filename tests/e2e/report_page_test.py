@@ -97,8 +97,13 @@ class PageTest(unittest.TestCase):
         assert made.returncode == 0, made.stderr
         record = cls.folder / f"{name}.record.json"
         record.write_text(made.stdout)
+        trained = octet("qat", models / "fp32.onnx", "--data", data, "--epochs", 3, "--out", cls.folder / f"{name}.qat.onnx", "--json")
+        assert trained.returncode == 0, trained.stderr
+        training = cls.folder / f"{name}.training.json"
+        training.write_text(trained.stdout)
         page, text = cls.folder / f"{name}.html", cls.folder / f"{name}.json"
-        words = ["--data", data, "--out", page, "--json", text, "--quantize-record", record, "--rounds", 1, "--seconds", 0.01]
+        words = ["--data", data, "--out", page, "--json", text, "--quantize-record", record, "--training-record", training]
+        words += ["--rounds", 1, "--seconds", 0.01]
         done = octet("report", models, *words)
         assert done.returncode == 0, done.stderr
         return page, json.loads(text.read_text())
@@ -136,6 +141,17 @@ class PageTest(unittest.TestCase):
         self.assertLessEqual({"min-max", "mse", "entropy"}, tried)
         self.assertIn("int8-dynamic: chosen", self.document.tables)
 
+    def test_the_training_curve_has_the_records_numbers(self):
+        head, *rows = self.document.tables["Training"]
+        record = self.report["training_record"]
+        self.assertEqual(head, ["epoch", "loss in training", "held-back loss", "agreement"])
+        self.assertEqual(len(rows), 4)
+        for row, epoch in zip(rows, record["epochs"], strict=True):
+            written = " (written)" if epoch["epoch"] == record["best_epoch"] else ""
+            self.assertEqual(row[0], f"{epoch['epoch']}{written}")
+            self.assertEqual(row[3], f"{epoch['agreement']:.2f} %")
+        self.assertEqual(rows[0][1], "calibrated")
+
     def test_charts_are_drawn(self):
         seen = self.document.seen
         self.assertEqual(seen["types"][:2], ["scatter", "line"])
@@ -144,7 +160,8 @@ class PageTest(unittest.TestCase):
             for variant in self.report["variants"][1:]
             for kind in ("values", "weights")
         ]
-        self.assertEqual(seen["canvases"], 2 + sum(min(6, count) for count in histograms))
+        self.assertEqual(seen["types"][-1], "line")
+        self.assertEqual(seen["canvases"], 3 + sum(min(6, count) for count in histograms))
         for what in ("charts", "painted", "labelled"):
             self.assertEqual(seen[what], seen["canvases"], what)
 

@@ -220,6 +220,7 @@ class ReportTest(unittest.TestCase):
         self.assertFalse(report["labels"])
         self.assertIsNone(report["variants"][1]["accuracy"]["top1"])
         self.assertIsNone(report["quantize_record"])
+        self.assertIsNone(report["training_record"])
 
     def refused(self, *words):
         page = self.folder / "refused.html"
@@ -250,6 +251,8 @@ class ReportTest(unittest.TestCase):
         self.assertIn("it would replace", self.refused(self.models, *data, "--out", int8))
         self.assertEqual(copy.read_bytes(), TEST.read_bytes())
         self.assertIn("octet quantize --json", self.refused(self.models, *data, "--quantize-record", MAP))
+        self.assertIn("octet qat --json", self.refused(self.models, *data, "--training-record", MAP))
+        self.assertIn("octet qat --json", self.refused(self.models, *data, "--training-record", self.record))
 
     def test_data_of_another_model(self):
         other = self.folder / "other.npz"
