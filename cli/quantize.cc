@@ -162,7 +162,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckOutputs(options));
   OCTET_RETURN_IF_ERROR(CheckFp32File(options.model));  // Before data are held against it.
   StopOnInterrupt();
-  nlohmann::ordered_json results = nlohmann::json::array();
+  std::vector<nlohmann::ordered_json> results(options.to.size());
   // What data may break comes first: new variants are not to lie beside an int8 file of an older model.
   std::vector<std::string> to = options.to;
   std::ranges::stable_partition(to, [](const std::string& name) { return name == "int8"; });
@@ -183,9 +183,10 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
       PrintTried(made["records"]);
       if (made.contains("mixed")) PrintMixed(made["mixed"]);
     }
-    results.push_back(std::move(made));
+    results[static_cast<size_t>(std::ranges::find(options.to, name) - options.to.begin())] =
+        std::move(made);
   }
-  if (options.json) std::cout << results.dump(2) << '\n';
+  if (options.json) std::cout << nlohmann::ordered_json(results).dump(2) << '\n';
   return absl::OkStatus();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
@@ -187,14 +188,17 @@ bool ServerProcess::Drain(TimePoint deadline) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
     dispatcher_.Abandon();
   }
-  // Before anybody is waited for: a load by RPC ends when it ends, and so may the patience of who stops this process.
-  if (repository_ != nullptr) WriteCaptures(*repository_);
+  // While others are waited for: a load by RPC ends when it ends, and so may the patience of who stops this process.
+  std::jthread writer([this] {
+    if (repository_ != nullptr) WriteCaptures(*repository_);
+  });
   if (grpc_ != nullptr) {
     Pause(std::min(deadline, clock_.Now() + kRefusing));
     grpc_->Shutdown(deadline);
   }
   workers_.reset();
   captures_.reset();
+  writer.join();
   // What came after the deadline; before slow clients are waited for.
   if (repository_ != nullptr) WriteCaptures(*repository_);
   http_.reset();

@@ -100,16 +100,16 @@ OCTET_CPU_CLONES void Map(const float* src, float scale, float zero_point, float
   MapRun(src, scale, zero_point, dst, count);
 }
 
-// Calls run(offset, count, channel) for the stretches of a tensor [N, C, ...] whose elements have one scale.
+// Calls run(count, channel) for the stretches of a tensor [N, C, ...] whose elements have one scale, in order.
 template <typename Run>
 void ForEachChannel(const WireMapping& mapping, const Shape& shape, const Run& run) {
-  if (mapping.scale.size() == 1) return run(int64_t{0}, shape.elements(), size_t{0});
+  if (mapping.scale.size() == 1) return run(shape.elements(), size_t{0});
   const auto channels = static_cast<size_t>(shape[1]);
   const int64_t inner = shape.elements(2, shape.rank());
   const int64_t end = shape.elements();
   size_t c = 0;
   for (int64_t at = 0; at < end; at += inner) {
-    run(at, inner, c);
+    run(inner, c);
     c = c + 1 == channels ? 0 : c + 1;
   }
 }
@@ -137,21 +137,53 @@ int64_t MapBlock(WireReader& reader, DType dtype, float scale, float zero_point,
   return most;
 }
 
+// Takes reals in order and rounds them to a format, a block at a time.
+class RealWriter {
+ public:
+  RealWriter(const RealFormat& format, void* dst) : format_(format), dst_(dst) {}
+
+  // Where the next reals go; at most kBlock, and as many as `room` says.
+  float* Next() {
+    return format_.plain() ? static_cast<float*>(dst_) + at_ : reals_.data() + full_;
+  }
+  int64_t room() const { return format_.plain() ? kBlock : kBlock - full_; }
+  void Advance(int64_t count) {
+    if (format_.plain()) {
+      at_ += count;
+      return;
+    }
+    full_ += count;
+    if (full_ == kBlock) Flush();
+  }
+  void Flush() {
+    if (full_ > 0) format_.Write(reals_.data(), dst_, at_, full_);
+    at_ += full_;
+    full_ = 0;
+  }
+
+ private:
+  const RealFormat& format_;
+  void* const dst_;
+  int64_t at_ = 0;
+  int64_t full_ = 0;
+  alignas(64) std::array<float, kBlock> reals_;
+};
+
 template <typename T>
 void ConvertBlocks(const WireTensor& wire, const WireMapping& mapping, const RealFormat& format,
                    void* dst) {
   WireReader reader(wire);
-  ForEachChannel(mapping, wire.shape(), [&](int64_t offset, int64_t count, size_t c) {
-    alignas(64) std::array<float, kBlock> reals;
-    for (const int64_t end = offset + count; offset < end;) {
-      const int64_t most = std::min(kBlock, end - offset);
-      float* to = format.plain() ? static_cast<float*>(dst) + offset : reals.data();
+  RealWriter writer(format, dst);
+  ForEachChannel(mapping, wire.shape(), [&](int64_t count, size_t c) {
+    while (count > 0) {
       const int64_t block =
-          MapBlock<T>(reader, mapping.dtype, mapping.scale[c], mapping.zero_point[c], most, to);
-      if (!format.plain()) format.Write(to, dst, offset, block);
-      offset += block;
+          MapBlock<T>(reader, mapping.dtype, mapping.scale[c], mapping.zero_point[c],
+                      std::min(count, writer.room()), writer.Next());
+      writer.Advance(block);
+      count -= block;
     }
   });
+  writer.Flush();
 }
 
 // What every byte of the wire becomes.
@@ -178,7 +210,7 @@ void LookUp(const WireTensor& wire, const WireMapping& mapping, const RealFormat
   }
   WireReader reader(wire);
   auto* to = static_cast<uint8_t*>(dst);
-  ForEachChannel(mapping, wire.shape(), [&](int64_t, int64_t count, size_t c) {
+  ForEachChannel(mapping, wire.shape(), [&](int64_t count, size_t c) {
     while (count > 0) {
       const std::string_view next = reader.Next(static_cast<size_t>(count));
       LookUpBytes(tables[c], reinterpret_cast<const uint8_t*>(next.data()), to,

@@ -14,7 +14,7 @@ namespace octet {
 /// Of one request: its inputs, and the outputs that it asks for. Each takes a hundred times the two bytes that it needs in a
 /// message, and nothing else bounds them before they are made.
 inline constexpr int kMaxTensors = 1024;
-/// Of one request, input or output.
+/// Of one request; over HTTP also of each input and output.
 inline constexpr int kMaxParameters = 256;
 
 /// Elements that stay where the worker wrote them.

@@ -17,14 +17,14 @@ namespace octet {
 
 /// One stream. Its requests start one behind the other, in the order in which they came; up to kWindow of them are
 /// under way together, as long as they and their answers have at most kMostHeld bytes, and the next is read when one has
-/// been answered. A request that fails is answered with error_message, and the stream goes on.
+/// been answered. Clients that write on and on before they read are held up by that. A request that fails is answered with error_message, and the stream goes on.
 ///
 ///     reading --client is done, or End()--> closing (answers what it holds) --empty--> finished
 ///        +----client gone--> cancelled (drops what has not run) ------empty--------------^
 class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   static constexpr size_t kWindow = 16;
-  static constexpr size_t kMostHeld = size_t{32} << 20;
+  static constexpr size_t kMostHeld = size_t{128} << 20;
 
   /// Adds itself to `streams`; it lives until gRPC is done with it and it has left the set.
   static InferStream* Start(const ServingParts& parts, bool access_log,

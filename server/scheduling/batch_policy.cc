@@ -85,16 +85,19 @@ size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
 }
 
 /// When the batch should start although it is not full: at the end of its delay, or at once where a batch that begins then
-/// and may be full by then would end behind a deadline in it.
+/// with one more request would end behind a deadline in it.
 TimePoint StartTime(std::span<const QueuedFacts> queue, std::span<const size_t> take,
                     const BatchLimits& limits, const BatchCurve& curve) {
   TimePoint start = kNever;
   TimePoint deadline = kNever;
+  int64_t rows = 1;
   for (const size_t i : take) {
     start = std::min(start, queue[i].queued + limits.max_delay);
     deadline = std::min(deadline, queue[i].deadline);
+    rows += queue[i].rows;
   }
-  return deadline - start <= curve.TimeOf(limits.max_batch) ? TimePoint::min() : start;
+  const Nanoseconds time = curve.TimeOf(BucketFor(rows, limits.max_batch));
+  return deadline - start <= time ? TimePoint::min() : start;
 }
 
 /// The same with a target: when the next size is expected to be full, if that is worth it and in time.

@@ -112,8 +112,8 @@ inline constexpr std::chrono::microseconds kLoneHandOver{100};
 ///   as the fastest of them: where larger batches gain nothing, the other workers share what waits, and the first answers
 ///   do not wait for the last. While nothing is measured, a batch that would pad its compiled size by more than a quarter
 ///   gives up its least urgent requests if that makes it fuller: 5 rows run as 4 now and 1 next, not as 8.
-/// - A batch that is not full waits until max_delay after the arrival of its oldest request, unless a full one that begins
-///   then would end behind a deadline in it, or `flush` is set.
+/// - A batch that is not full waits until max_delay after the arrival of its oldest request, unless one that begins then
+///   with one request more would end behind a deadline in it, or `flush` is set.
 ///
 /// With a p99 target:
 /// - Only sizes with which the oldest request keeps to kAim of the target are looked at. When none does, all are: a small

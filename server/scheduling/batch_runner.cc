@@ -149,7 +149,8 @@ void BatchRunner::Gather(const Batch& batch, const Plan& plan, int64_t rows) {
       recipes[i].Convert(wire, dst);
       dst += static_cast<size_t>(wire.elements()) * SizeOf(specs[i].dtype);
     }
-    std::memset(dst, 0, static_cast<size_t>(end - dst));
+    // What a layer quantizes when it runs, it does by the range of all rows, these too.
+    std::memset(dst, recipes[i].zero(), static_cast<size_t>(end - dst));
   }
 }
 

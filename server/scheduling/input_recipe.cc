@@ -29,6 +29,10 @@ std::string InputRecipe::AcceptedTypes() const {
   return types;
 }
 
+uint8_t InputRecipe::zero() const {
+  return narrow_ && narrow_->quant ? static_cast<uint8_t>(narrow_->quant->zero_points[0]) : 0;
+}
+
 void InputRecipe::Convert(const WireTensor& wire, void* dst) const {
   if (IsCopy(wire.dtype())) return wire.CopyTo(dst);
   const RealFormat format = narrow_.value_or(RealFormat{});

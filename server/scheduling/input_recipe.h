@@ -1,6 +1,7 @@
 // How the elements of one input get from the wire into a model's batch.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -25,6 +26,9 @@ class InputRecipe {
   std::string AcceptedTypes() const;
   /// True when plans read the bytes as they are.
   bool IsCopy(DType wire) const { return wire == model_dtype_ && !narrow_; }
+
+  /// The byte that padding consists of: elements of it are 0 as plans read them.
+  uint8_t zero() const;
 
   /// Writes wire.elements() elements to `dst` as plans read them: of the model's type, or of TensorInfo::narrow. Shape of
   /// wire: [N, C, ...]. Requires: Accepts(wire.dtype()).

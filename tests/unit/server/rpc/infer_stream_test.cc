@@ -78,9 +78,9 @@ TEST_F(InferStreamTest, AnErrorIsAnAnswerAndTheStreamStaysOpen) {
 }
 
 TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
-  // Of 2 MB, of which gRPC and the sockets take some themselves.
-  constexpr size_t kColumns = size_t{1} << 19;
-  constexpr int kCount = 100;
+  // Of 16 MB, and answers of as many: four are held, and gRPC and the sockets take some themselves.
+  constexpr size_t kColumns = size_t{1} << 22;
+  constexpr int kCount = 20;
   const auto wide = std::make_shared<FakeModel>(Shape{kUnknownDim, kColumns}, 2.0F);
   repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, wide}}));
   const auto context = Context();
@@ -96,8 +96,8 @@ TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
     before = written;
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
   }
-  EXPECT_GT(written, 8);
-  EXPECT_LT(written, kCount / 2);
+  EXPECT_GE(written, 4);
+  EXPECT_LT(written, static_cast<int>(InferStream::kWindow) - 4);
   inference::ModelStreamInferResponse response;
   int read = 0;
   while (stream->Read(&response)) ++read;

@@ -205,7 +205,7 @@ TEST(BatchDelayTest, ADeadlineThatTheDelayWouldCostStartsTheBatch) {
   const BatchLimits limits = {.max_batch = 8, .max_delay = milliseconds(6)};  // 5 of which are left
   const auto decide = [&](int deadline_ms) {
     Queue queue;
-    queue.Add(1, kNow + milliseconds(deadline_ms)).Measured({Curve({10, 10, 10, 10})});
+    queue.Add(1, kNow + milliseconds(deadline_ms)).Measured({Curve({10, 10, 20, 40})});
     return queue.Decide(limits);
   };
   EXPECT_THAT(decide(12).take, ElementsAre(0)) << "5 + 10 ms are more than 12";

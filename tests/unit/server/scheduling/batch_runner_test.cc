@@ -12,6 +12,7 @@
 #include "engine/tensor/status.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/fake_model.h"
+#include "tests/support/graph_builder.h"
 #include "tests/support/test_request.h"
 
 namespace octet {
@@ -21,7 +22,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::FloatNear;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 
 class BatchRunnerTest : public ::testing::Test {
  protected:
@@ -212,6 +215,34 @@ TEST_F(BatchRunnerTest, NarrowWireTypesAreConvertedStraightIntoTheBatch) {
   EXPECT_THAT(model_->last_input(), ElementsAre(0.25, 4, -0.25, -2, 7, 8, 0, 0));
   EXPECT_THAT(narrow.answer, ElementsAre(0.5, 8, -0.5, -4));
   EXPECT_THAT(wide.answer, ElementsAre(14, 16));
+}
+
+/// Integers whose byte 0 is no 0, and a layer that quantizes by the range of the whole batch.
+std::shared_ptr<const Model> QuantizingModel() {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {kUnknownDim, 2}), 0.5F, 131);
+  const auto quantized = b.Ops("DynamicQuantizeLinear", {x}, 3);
+  const ValueId w = b.Constant<int8_t>({2, 2}, {1, 0, 0, 1});
+  const ValueId sums = b.Op("MatMulInteger", {quantized[0], w, quantized[2]});
+  b.Output(b.Op("Mul", {b.Op("Cast", {sums}, {{"to", int64_t{1}}}), quantized[1]}));
+  LoadOptions options;
+  options.max_batch = 4;
+  options.narrow_inputs = true;
+  auto model = Model::FromGraph(b.Build(), options);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *std::move(model);
+}
+
+TEST_F(BatchRunnerTest, PaddingIsZeroAlsoWhereByteZeroIsNot) {
+  const auto model = QuantizingModel();
+  ASSERT_TRUE(model->signature().inputs[0].narrow);
+  queue_ = MakeQueue(model, {.max_batch = 4}, observer_);
+  // In steps of 2 / 255: what is padded with -65 has steps of a quarter.
+  for (const float value : {1.0F, 1.5F, 2.0F}) Call({value, 0.5F});
+  RunOne();
+  EXPECT_THAT(calls_[0].answer, Pointwise(FloatNear(0.005F), {1.0F, 0.5F}));
+  EXPECT_THAT(calls_[1].answer, Pointwise(FloatNear(0.005F), {1.5F, 0.5F}));
+  EXPECT_THAT(calls_[2].answer, Pointwise(FloatNear(0.005F), {2.0F, 0.5F}));
 }
 
 TEST_F(BatchRunnerTest, AFailureReachesEveryRequestOnce) {

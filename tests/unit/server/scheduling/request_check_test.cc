@@ -106,6 +106,8 @@ TEST(InputRecipeTest, RealsAreRoundedToWhatPlansRead) {
   const WireMapping mapping = {DType::kI8, {0.5F}, {1}};
   const InputRecipe narrow = *InputRecipe::Make(input, &mapping);
   EXPECT_FALSE(narrow.IsCopy(DType::kF32));
+  EXPECT_EQ(narrow.zero(), 2);
+  EXPECT_EQ(wide.zero(), 0);
   EXPECT_EQ(narrow.AcceptedTypes(), "FP32 or INT8") << "clients send what they sent before";
   std::vector<uint8_t> rounded(4);
   narrow.Convert(wire, rounded.data());
