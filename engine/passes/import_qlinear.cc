@@ -4,7 +4,8 @@
 //     =>  DequantizeLinear(x):f32, DequantizeLinear(w):f32, b * xs * ws:f32 -> Conv:f32 -> QuantizeLinear -> y:u8
 //
 // Alike: QLinearMatMul; com.microsoft QGemm, QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool,
-// QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu. Nodes whose scales are no constants stay as they are.
+// QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu. Nodes whose scales are no constants stay as they are, as
+// do those whose scales DequantizeLinear cannot take: a tensor of more than one axis, or along an axis that is not known.
 // Source: ONNX QLinearConv, QLinearMatMul; ONNX Runtime's contrib operators.
 #include <algorithm>
 #include <string>
@@ -48,6 +49,9 @@ class QLinearImporter {
   // The node becomes `op` on dequantized operands. Attributes stay: they mean the same in `op`.
   bool Plain(std::string_view op, std::vector<Slots> operands, Slots result) {
     if (!AllConstant(operands) || !IsConstant(result)) return false;
+    for (const Slots& slots : operands) {
+      if (!ScalesFit(slots, Axis(op, slots))) return false;
+    }
     std::vector<ValueId> inputs;
     for (const Slots& slots : operands) inputs.push_back(Dequantized(slots, Axis(op, slots)));
     Finish(op, std::move(inputs), result);
@@ -102,15 +106,30 @@ class QLinearImporter {
     return true;
   }
 
+  // QLinearMatMul's left side may have a scale for each of its M rows, the right side one for each of its N columns.
   static int64_t Axis(std::string_view op, const Slots& slots) {
-    // Only the right side of QLinearMatMul may have scales of its own per column.
-    return op == "MatMul" && slots.value != 0 ? -1 : 1;
+    if (op != "MatMul") return 1;
+    return slots.value == 0 ? -2 : -1;
+  }
+
+  // One scale, or one for each index of an axis that is counted from the last one.
+  bool ScalesFit(const Slots& slots, int64_t axis) const {
+    const int64_t scales = ConstantOf(graph_, node_.input(slots.scale))->elements();
+    if (scales == 1) return true;
+    const std::optional<Shape>& shape = graph_.value(node_.input(slots.value)).shape;
+    if (axis >= 0 || !shape || shape->rank() < 2) return false;
+    const int64_t extent = (*shape)[static_cast<int>(shape->rank() + axis)];
+    return extent == scales || extent == kUnknownDim;
   }
 
   bool IsConstant(const Slots& slots) const {
-    return ConstantOf(graph_, node_.input(slots.scale)) != nullptr &&
+    return IsConstantVector(node_.input(slots.scale)) &&
            (node_.input(slots.zero_point) == kNone ||
-            ConstantOf(graph_, node_.input(slots.zero_point)) != nullptr);
+            IsConstantVector(node_.input(slots.zero_point)));
+  }
+  bool IsConstantVector(ValueId id) const {
+    const Tensor* tensor = ConstantOf(graph_, id);
+    return tensor != nullptr && tensor->shape().rank() <= 1;
   }
   bool AllConstant(const std::vector<Slots>& operands) const {
     for (const Slots& slots : operands) {

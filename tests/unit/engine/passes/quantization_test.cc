@@ -3,6 +3,7 @@
 
 #include "gtest/gtest.h"
 
+#include "engine/ops/reference_step.h"
 #include "tests/support/graph_builder.h"
 
 namespace octet {
@@ -232,6 +233,52 @@ TEST(ImportQLinear, KnowsMatrixProducts) {
             b.RandomInts(DType::kI32, {6}, -99, 99), b.Scalar(0.05F), b.Scalar<uint8_t>(128)},
            {{"transB", int64_t{1}}}));
   EXPECT_THAT(Typed(b.Build()), HasOps({"octet:MatMul", "octet:MatMul"}));
+}
+
+// u8 [m, 4] x i8 [4, 5] of one scale, with scales and zero points of A's in this shape.
+Graph ProductOfScaledRows(int64_t m, const Shape& scales) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {m, 4}, DType::kU8);
+  b.Output(b.Op("QLinearMatMul",
+                {x, b.Random(scales, 0.002F, 0.05F), b.RandomInts(DType::kU8, scales, 0, 255),
+                 b.RandomInts(DType::kI8, {4, 5}, -127, 127), b.Scalar(0.01F), b.Scalar<int8_t>(0),
+                 b.Scalar(0.05F), b.Scalar<uint8_t>(128)}));
+  return b.Build();
+}
+
+TEST(ImportQLinear, ScalesEveryRowOfTheLeftSide) {
+  for (const int64_t m : {3, 4})
+    EXPECT_THAT(Typed(ProductOfScaledRows(m, {m})), HasNo("QLinearMatMul"));
+  GraphBuilder b;
+  const ValueId identity = b.Constant<int8_t>({2, 2}, {1, 0, 0, 1});
+  b.Output(b.Op("QLinearMatMul", {b.Input("x", {2, 2}, DType::kU8), b.Constant<float>({2}, {1, 10}),
+                                  b.Constant<uint8_t>({2}, {0, 0}), identity, b.Scalar(1.0F),
+                                  b.Scalar<int8_t>(0), b.Scalar(1.0F), b.Scalar<uint8_t>(0)}));
+  const Tensor ones = Tensor::From<uint8_t>({2, 2}, {1, 1, 1, 1});
+  const auto y = Evaluate(AfterPasses(kToTyped, b.Build()), std::vector<Tensor>{ones});
+  ASSERT_TRUE(y.ok()) << y.status();
+  EXPECT_THAT(y->front().span<uint8_t>(), ::testing::ElementsAre(1, 1, 10, 10));
+}
+
+TEST(ImportQLinear, LeavesScalesThatDequantizeLinearDoesNotTake) {
+  EXPECT_THAT(Typed(ProductOfScaledRows(3, {3, 1})), HasOps({"QLinearMatMul"}));
+  EXPECT_THAT(AfterPasses(kToTyped, ProductOfScaledRows(3, {2})), HasOps({"QLinearMatMul"}));
+  EXPECT_THAT(Typed(ProductOfScaledRows(3, {1, 1})), HasOps({"QLinearMatMul"}));
+}
+
+TEST(ImportQLinear, AsksForTheRankThatScalesOfColumnsCountFrom) {
+  for (const bool known : {false, true}) {
+    GraphBuilder b;
+    const ValueId w = b.Input("w", {4, 5}, DType::kI8);
+    b.Output(b.Op("QLinearMatMul",
+                  {b.Input("x", {3, 4}, DType::kU8), b.Scalar(0.02F), b.Scalar<uint8_t>(3), w,
+                   b.Random({5}, 0.002F, 0.01F), b.RandomInts(DType::kI8, {5}, 0, 0),
+                   b.Scalar(0.05F), b.Scalar<uint8_t>(7)}));
+    Graph graph = b.Build();
+    if (!known) graph.mutable_value(w).shape.reset();
+    EXPECT_THAT(AfterPasses(kToTyped, graph), HasExactly(known ? 0 : 1, "QLinearMatMul"));
+    EXPECT_TRUE(!known || SameAnswers(graph, AfterPasses(kToTyped, graph), kOneStep));
+  }
 }
 
 TEST(ImportQLinear, KnowsTheElementwiseOperators) {
