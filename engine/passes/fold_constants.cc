@@ -10,6 +10,7 @@
 // layer multiplies by it: weights are packed once, and what stays a node is computed, and multiplied by slowly, each run.
 // Strings stay with the nodes that make and read them.
 #include <algorithm>
+#include <vector>
 
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
@@ -28,6 +29,8 @@ constexpr size_t kAlwaysFoldBytes = size_t{1} << 20;
 constexpr size_t kMayGrow = 2;
 // Weights that are made out of nothing, all of a graph together: as much as a file could hold written out.
 constexpr size_t kMadeWeightsBytes = size_t{1} << 30;
+// Changes of shape behind which a layer is looked for: real models have one or two, a hostile one any number.
+constexpr size_t kMaxMovements = 16;
 
 bool ReadsOnlyConstants(const Graph& graph, const Node& node) {
   return std::ranges::all_of(
@@ -45,15 +48,21 @@ bool IsQuantizedWeight(const Graph& graph, const Node& node) {
          IsInt8(graph.value(node.input(0)).dtype);
 }
 
-// What a layer multiplies by, as it is or behind a change of shape.
+// What a layer multiplies by, as it is or behind changes of shape.
 bool IsWeights(const Graph& graph, ValueId id) {
-  return std::ranges::any_of(graph.consumers(id), [&](NodeId reader) {
-    const Node& node = graph.node(reader);
-    if ((node.is("Reshape") || node.is("Transpose")) && node.input(0) == id)
-      return IsWeights(graph, node.output(0));
-    return (node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm") || node.is("MatMul")) &&
-           node.input(1) == id;
-  });
+  std::vector<ValueId> found = {id};
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const NodeId reader : graph.consumers(found[i])) {
+      const Node& node = graph.node(reader);
+      const bool multiplies =
+          node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm") || node.is("MatMul");
+      if (multiplies && node.input(1) == found[i]) return true;
+      const bool moves = node.is("Reshape") || node.is("Transpose");
+      if (moves && node.input(0) == found[i] && found.size() <= kMaxMovements)
+        found.push_back(node.output(0));
+    }
+  }
+  return false;
 }
 
 // `weights_left`: bytes that weights may still be made of; what this node makes of them is taken off.
