@@ -20,6 +20,61 @@ constexpr std::array<std::string_view, 1> kBody = {"body"};
 // Rounds after which nothing is said of a state's shape: each round makes one extent unknown or ends.
 constexpr int kMaxRounds = 2 * kMaxRank;
 
+// The loops inside a body are inferred anew in each of its rounds: rounds to the power of the depth, were there no
+// bound. Below a node that lies in no other's body, inference visits what the bodies hold this many times on average.
+// More than kMaxRounds, so that a body without others has all of them; nine loops in each other may take two rounds
+// each, or five three.
+constexpr size_t kMaxVisits = 128;
+static_assert(kMaxVisits > kMaxRounds + 2);
+
+/// Values and nodes of a body, without those of the bodies inside it.
+size_t OwnSize(const Graph& body) {
+  return static_cast<size_t>(body.value_count()) + body.order().size();
+}
+
+/// OwnSize of a body and of all inside it.
+size_t WholeSize(const Graph& body) {
+  size_t size = OwnSize(body);
+  for (const NodeId id : body.order()) {
+    const Node& node = body.node(id);
+    const OpDef* def = FindOp(node);
+    if (def == nullptr || !def->traits.control) continue;
+    for (const std::string_view name : BodyNames(node)) {
+      // What is no graph is refused where it is inferred.
+      const absl::StatusOr<Subgraph> inner = node.attributes.GraphOrNull(name);
+      if (inner.ok() && *inner != nullptr) size += WholeSize(**inner);
+    }
+  }
+  return size;
+}
+
+/// What may still be visited below the outermost control node whose body this thread infers. Once it is spent, nothing
+/// is said of states' shapes any more, and each body takes one inference, or one more where it has begun.
+class VisitBudget {
+ public:
+  /// Begins a budget, unless there is one of a node around this one.
+  explicit VisitBudget(const Graph& body) : outermost_(!begun_) {
+    if (!outermost_) return;
+    begun_ = true;
+    left_ = kMaxVisits * WholeSize(body);
+  }
+  ~VisitBudget() {
+    if (outermost_) begun_ = false;
+  }
+  VisitBudget(const VisitBudget&) = delete;
+  VisitBudget& operator=(const VisitBudget&) = delete;
+
+  static void Visit(const Graph& body) { left_ -= std::min(left_, OwnSize(body)); }
+  static bool IsSpent() { return left_ == 0; }
+
+ private:
+  static thread_local bool begun_;
+  static thread_local size_t left_;
+  const bool outermost_;
+};
+thread_local bool VisitBudget::begun_ = false;
+thread_local size_t VisitBudget::left_ = 0;
+
 absl::StatusOr<Subgraph> BodyOf(const Node& node, std::string_view name) {
   OCTET_ASSIGN_OR_RETURN(Subgraph body, node.attributes.GraphOrNull(name));
   if (body == nullptr) return InvalidArgument("{}: lacks its attribute '{}'", Describe(node), name);
@@ -72,6 +127,7 @@ bool Weaken(std::optional<Shape>& shape, const std::optional<Shape>& other, bool
 absl::StatusOr<Graph> Infer(const Node& node, const Graph& body, std::span<const Given> given) {
   OCTET_RETURN_IF_ERROR(
       CheckCount(node, "inputs of its sub-graph", given.size(), body.inputs.size()));
+  VisitBudget::Visit(body);
   Graph inferred = body;
   for (ValueId id = 0; id < inferred.value_count(); ++id) {
     // What another run of the body found of its shapes.
@@ -111,14 +167,18 @@ absl::Status CheckSameType(const Node& node, std::string_view what, const Value&
 
 absl::StatusOr<Graph> InferCarried(const Node& node, const Graph& body, std::vector<Given> given,
                                    std::span<const Carried> carried) {
+  if (VisitBudget::IsSpent()) {
+    for (const Carried& state : carried) given[state.in].shape.reset();
+  }
   for (int round = 0;; ++round) {
     OCTET_ASSIGN_OR_RETURN(Graph inferred, Infer(node, body, given));
+    const bool give_up = round >= kMaxRounds || VisitBudget::IsSpent();
     bool changed = false;
     for (const auto [in, out] : carried) {
       const Value& next = inferred.value(inferred.outputs[out]);
       const Value& state = inferred.value(inferred.inputs[in]);
       OCTET_RETURN_IF_ERROR(CheckSameType(node, "a state and what follows it,", state, next));
-      changed |= Weaken(given[in].shape, next.shape, round >= kMaxRounds);
+      changed |= Weaken(given[in].shape, next.shape, give_up);
     }
     if (!changed) return inferred;
   }
@@ -368,6 +428,7 @@ absl::StatusOr<ControlSlots> SlotsOf(const Node& node) {
 absl::StatusOr<Graph> InferredBody(const Graph& graph, const Node& node, std::string_view name) {
   OCTET_ASSIGN_OR_RETURN(const ControlSlots slots, SlotsOf(node));
   OCTET_ASSIGN_OR_RETURN(const Subgraph body, BodyOf(node, name));
+  const VisitBudget budget(*body);
   if (node.op == "Loop") return LoopBody(graph, node, slots, *body);
   if (node.op == "Scan") return ScanBody(graph, node, slots, *body);
   if (node.op == "SequenceMap") return MapBody(graph, node, slots, *body);

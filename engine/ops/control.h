@@ -34,7 +34,8 @@ absl::StatusOr<ControlSlots> SlotsOf(const Node& node);
 std::span<const std::string_view> BodyNames(const Node& node);
 
 /// A sub-graph with what `graph` knows of the node's inputs, its shapes inferred. What is said of a Loop's and a Scan's
-/// state holds in every iteration: extents that an iteration changes are unknown.
+/// state holds in every iteration: extents that an iteration changes are unknown, and all of its shape where bodies lie so
+/// deep in each other that finding out would take too long (time and memory follow the size of the bodies).
 /// Requires: `node` is a node of `graph`. Errors: INVALID_ARGUMENT when node and body do not fit each other; as InferShapes.
 absl::StatusOr<Graph> InferredBody(const Graph& graph, const Node& node, std::string_view body);
 
