@@ -57,7 +57,10 @@ template <typename Acc, typename X, typename W, typename Store>
 void Convolve(const ConvGeometry& geometry, const X* x, const W* w, const ConvZeros& zeros,
               const Store& store) {
   ConvGeometry g = geometry;
-  const bool pointwise = g.taps() == 1 && g.in_plane() == g.out_plane();
+  // One tap, which is the input at every output's own position.
+  const bool pointwise = std::ranges::all_of(g.axes, [](const AxisWindow& axis) {
+    return axis.kernel == 1 && axis.stride == 1 && axis.pad_begin == 0 && axis.in == axis.out;
+  });
   if (pointwise)
     g.axes = {AxisWindow{}, AxisWindow{}, AxisWindow{.in = g.in_plane(), .out = g.out_plane()}};
   const AxisWindow& wide = g.axes[2];

@@ -88,6 +88,8 @@ INSTANTIATE_TEST_SUITE_P(
         Geometry{{1, 5, 8, 8}, {5, 1, 3, 3}, {1, 5, 8, 8}, {2, 2, 2, 2}, {1, 1}, {2, 2}, 5},
         Geometry{{2, 8, 3, 5}, {4, 8, 1, 1}, {2, 4, 3, 5}, {0, 0, 0, 0}, {1, 1}, {1, 1}, 1},
         Geometry{{1, 2, 5, 5}, {3, 2, 1, 1}, {1, 3, 3, 3}, {0, 0, 0, 0}, {2, 2}, {1, 1}, 1},
+        // As many outputs as inputs, and none where its input is: one tap, moved by strides and pads.
+        Geometry{{1, 1, 2, 8}, {1, 1, 1, 1}, {1, 1, 4, 4}, {1, 0, 1, 0}, {1, 2}, {1, 1}, 1},
         Geometry{{1, 1, 2, 2}, {1, 1, 3, 3}, {1, 1, 4, 5}, {2, 2, 2, 3}, {1, 1}, {1, 1}, 1}));
 
 TEST(ConvTest, GivesTheSameAnswersChannelsLast) {
@@ -201,6 +203,25 @@ TEST(ConvIntegerTest, SubtractsBothZeroPointsAndNothingInThePadding) {
                  .Run();
   ASSERT_TRUE(out.ok()) << out.status();
   EXPECT_THAT(Elements<int32_t>((*out)[0]), ElementsAre(1, 1, 1));
+}
+
+TEST(ConvIntegerTest, MovesOneTapByStridesAndPads) {
+  const auto run = [](const char* op, Tensor x, Tensor w) {
+    return OneNode(op, 11)
+        .Input(std::move(x))
+        .Input(std::move(w))
+        .Set("strides", List{2})
+        .Set("pads", List{2, 1})
+        .Run();
+  };
+  const auto integers = run("ConvInteger", Tensor::From<uint8_t>({1, 1, 4}, {1, 2, 3, 4}),
+                            Tensor::From<int8_t>({1, 1, 1}, {1}));
+  ASSERT_TRUE(integers.ok()) << integers.status();
+  EXPECT_THAT(Elements<int32_t>((*integers)[0]), ElementsAre(0, 1, 3, 0));
+  const auto reals = run("Conv", Tensor::From<double>({1, 1, 4}, {1, 2, 3, 4}),
+                         Tensor::From<double>({1, 1, 1}, {1}));
+  ASSERT_TRUE(reals.ok()) << reals.status();
+  EXPECT_THAT(Elements<double>((*reals)[0]), ElementsAre(0, 1, 3, 0));
 }
 
 TEST(ConvTransposeTest, IsTheAdjointOfConv) {
