@@ -13,6 +13,16 @@
 namespace octet {
 namespace {
 
+// Whether nobody else reads what lies between x and `value`, which is x times constants.
+bool IsReadOnce(const Graph& graph, ValueId x, ValueId value) {
+  while (value != x) {
+    const Node* node = ProducerOf(graph, value);
+    if (node == nullptr || graph.SoleConsumer(value) == kNone) return false;
+    value = node->input(ConstantOf(graph, node->input(0)) != nullptr ? 1 : 0);
+  }
+  return true;
+}
+
 bool FuseSwishAt(Graph& graph, NodeId id) {
   const Node& mul = graph.node(id);
   if (!mul.post_ops.empty()) return false;
@@ -27,6 +37,7 @@ bool FuseSwishAt(Graph& graph, NodeId id) {
     if (!argument.Remove(x) || !argument.factors.empty()) continue;
     // Nobody else may read x: the product, and the sigmoid (through a Mul when alpha is not 1).
     if (graph.consumers(x).size() != 2 || graph.is_graph_output(x)) continue;
+    if (!IsReadOnce(graph, x, graph.node(sigmoid).input(0))) continue;
     const NodeId into = graph.producer(x);
     graph.mutable_node(into).post_ops.push_back({PostOp::Kind::kSwish, argument.constant});
     TakeOver(graph, into, id);

@@ -92,6 +92,29 @@ TEST(FuseSwish, StaysWhenSomebodyElseReadsTheConvolution) {
   EXPECT_THAT(AfterPass("fuse_swish", b.Build()), HasOps({"Conv", "Sigmoid", "Mul", "Relu"}));
 }
 
+TEST(FuseSwish, StaysWhenSomebodyElseReadsTheScaledConvolution) {
+  for (const bool relu : {false, true}) {
+    GraphBuilder b;
+    const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+    const ValueId scaled = b.Op("Mul", {c, b.Scalar(1.702F)});
+    b.Output(b.Op("Mul", {c, b.Op("Sigmoid", {scaled})}));
+    b.Output(relu ? b.Op("Relu", {scaled}) : scaled);
+    const Graph graph = b.Build();
+    EXPECT_THAT(Checked("fuse_swish", graph), HasExactly(1, "Sigmoid"));
+    EXPECT_TRUE(SameAnswers(graph, Optimised(graph)));
+  }
+}
+
+TEST(FuseSwish, TakesTheFactorOfTheSigmoid) {
+  GraphBuilder b;
+  const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  const ValueId scaled = b.Op("Div", {b.Op("Mul", {b.Scalar(3.404F), c}), b.Scalar(2.0F)});
+  b.Output(b.Op("Mul", {c, b.Op("Sigmoid", {scaled})}));
+  const Graph after = Checked("fuse_swish", b.Build());
+  EXPECT_THAT(after, HasOps({"Conv"}));
+  EXPECT_EQ(TheOnly(after, "Conv").post_ops[0], (PostOp{PostOp::Kind::kSwish, 1.702F}));
+}
+
 struct LayerNormForm {
   bool pow = false;
   bool reciprocal = false;
