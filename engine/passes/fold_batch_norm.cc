@@ -68,12 +68,17 @@ void SetWeights(Graph& graph, NodeId mac, std::vector<float> weights,
   graph.SetInput(mac, 2, b);
 }
 
+// Folded weights and biases are F32, and beside F64 there is nothing else.
+bool TakesF32(const Graph& graph, ValueId id) { return graph.value(id).dtype != DType::kF64; }
+
 // Conv -> BatchNormalization.
 bool FoldBehind(Graph& graph, NodeId norm, const Affine& affine) {
   const ValueId x = graph.node(norm).input(0);
   const Node* mac = ProducerOf(graph, x);
-  if (mac == nullptr || !IsMac(*mac) || !mac->post_ops.empty() || graph.SoleConsumer(x) != norm)
+  if (mac == nullptr || !IsMac(*mac) || !mac->post_ops.empty() || graph.SoleConsumer(x) != norm ||
+      !TakesF32(graph, x)) {
     return false;
+  }
   if (ChannelAxis(graph, *mac) != 1 ||
       ChannelCount(graph, *mac) != static_cast<int64_t>(affine.channels())) {
     return false;
@@ -111,7 +116,7 @@ bool HasPadding(const Node& conv) {
 // BatchNormalization -> Conv. The addend becomes a constant only when no padding mixes zeros into the sums.
 bool FoldAhead(Graph& graph, NodeId norm, const Affine& affine) {
   const NodeId id = graph.SoleConsumer(graph.node(norm).output(0));
-  if (id == kNone) return false;
+  if (id == kNone || !TakesF32(graph, graph.node(norm).input(0))) return false;
   const Node& conv = graph.node(id);
   if (!conv.is("Conv") || conv.input(0) != graph.node(norm).output(0) || HasPadding(conv))
     return false;

@@ -353,6 +353,29 @@ TEST(FoldBatchNorm, GoesIntoAMatrixProduct) {
   }
 }
 
+TEST(FoldBatchNorm, LeavesDoublePrecision) {
+  for (const bool ahead : {false, true}) {
+    GraphBuilder b;
+    const auto ones = [&](Shape shape, double value) {
+      const auto count = static_cast<size_t>(shape.elements());
+      return b.Constant<double>(std::move(shape), std::vector<double>(count, value));
+    };
+    const auto norm = [&](ValueId x) {
+      return b.Op("BatchNormalization",
+                  {x, ones({4}, 2), ones({4}, -1), ones({4}, 0.5), ones({4}, 3)});
+    };
+    ValueId y = b.Input("x", {1, 4, 5, 5}, DType::kF64);
+    if (ahead) y = norm(y);
+    y = b.Op("Conv", {y, ones({4, 4, 3, 3}, 0.25)});
+    if (!ahead) y = norm(y);
+    b.Output(y);
+    const Graph graph = b.Build();
+    const Graph after = Optimised(graph);
+    EXPECT_TRUE(SameAnswers(graph, after)) << ahead;
+    EXPECT_EQ(CountOps(after, "BatchNormalization"), 1) << ahead;
+  }
+}
+
 TEST(FuseBias, AddsUpConstantsPerChannel) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 3, 4, 4});
