@@ -34,10 +34,6 @@ bool UnknownFirst(const Graph& graph, ValueId value) {
   return (*graph.value(value).shape)[0] == kUnknownDim;
 }
 
-bool SameRank(const Graph& graph, ValueId a, ValueId b) {
-  return RankOf(graph, a) == RankOf(graph, b) && RankOf(graph, a) >= 0;
-}
-
 // The first of inputs [0, count) with an unknown extent 0 that reaches the output; kNone when two of different origins
 // meet there: one of them may turn out as 1.
 ValueId OnlyUnknown(const Graph& graph, const Node& node, size_t count,

@@ -58,6 +58,7 @@ bool FuseGeluAt(Graph& graph, NodeId id) {
     const Shifted sum = AsShifted(graph, product.factors[i]);
     const Node* inner = ProducerOf(graph, sum.other);
     if (sum.constant != 1.0F || inner == nullptr || !IsPlainF32(graph, x)) continue;
+    if (!SameRank(graph, x, node.output(0))) continue;
     const bool erf = inner->is("Erf") && IsErfArgument(graph, inner->input(0), x);
     const bool tanh = inner->is("Tanh") && IsTanhArgument(graph, inner->input(0), x);
     if (!erf && !tanh) continue;

@@ -61,7 +61,7 @@ bool FuseHardSwishAt(Graph& graph, NodeId id) {
   const Product product = Factorize(graph, node.output(0));
   if (product.factors.size() == 1 && Near(product.constant, 1.0F / 6)) {
     const ValueId x = ClipArgument(graph, product.factors[0]);
-    if (x == kNone) return false;
+    if (x == kNone || !SameRank(graph, x, node.output(0))) return false;
     Node sigmoid = MakeNode("HardSigmoid", node, {x}, {});
     sigmoid.attributes.Set("alpha", 1.0F / 6);
     sigmoid.attributes.Set("beta", 0.5F);
@@ -75,7 +75,7 @@ bool FuseHardSwishAt(Graph& graph, NodeId id) {
         Near(product.constant, 1.0F / 6) && ClipArgument(graph, product.factors[i]) == x;
     const bool hard =
         Near(product.constant, 1.0F) && HardSigmoidArgument(graph, product.factors[i]) == x;
-    if (!clipped && !hard) continue;
+    if ((!clipped && !hard) || !SameRank(graph, x, node.output(0))) continue;
     Node swish = MakeNode("HardSwish", node, {x}, {});
     swish.version = kHardSwishOpset;
     Replace(graph, id, std::move(swish));

@@ -101,6 +101,7 @@ Reader ReaderWithConstant(const Graph& graph, ValueId value, std::string_view op
 bool FuseLayerNormAt(Graph& graph, NodeId id) {
   const auto match = MatchNormalized(graph, graph.node(id));
   if (!match || !IsPlainF32(graph, match->x)) return false;
+  if (!SameRank(graph, match->x, graph.node(id).output(0))) return false;
   const int64_t extent = graph.value(match->x).shape->back();
   if (extent == kUnknownDim) return false;
   const Node origin = graph.node(id);

@@ -38,6 +38,7 @@ bool FuseSwishAt(Graph& graph, NodeId id) {
     // Nobody else may read x: the product, and the sigmoid (through a Mul when alpha is not 1).
     if (graph.consumers(x).size() != 2 || graph.is_graph_output(x)) continue;
     if (!IsReadOnce(graph, x, graph.node(sigmoid).input(0))) continue;
+    if (!SameRank(graph, x, mul.output(0))) continue;
     const NodeId into = graph.producer(x);
     graph.mutable_node(into).post_ops.push_back({PostOp::Kind::kSwish, argument.constant});
     TakeOver(graph, into, id);

@@ -57,7 +57,7 @@ std::optional<Chain> MatchChain(const Graph& graph, ValueId sums, ValueId x_scal
       scales = *factors;
       for (float& s : scales) s *= product.constant;
     }
-    best = {next, std::move(scales)};
+    if (SameRank(graph, at, reals)) best = {next, std::move(scales)};
   }
   if (best.last == kNone) return std::nullopt;
   return best;

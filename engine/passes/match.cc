@@ -69,6 +69,10 @@ int RankOf(const Graph& graph, ValueId value) {
   return graph.value(value).shape->rank();
 }
 
+bool SameRank(const Graph& graph, ValueId a, ValueId b) {
+  return RankOf(graph, a) >= 0 && RankOf(graph, a) == RankOf(graph, b);
+}
+
 bool SameStaticShape(const Graph& graph, ValueId a, ValueId b) {
   const Value& x = graph.value(a);
   const Value& y = graph.value(b);

@@ -34,6 +34,9 @@ bool IsPlainReal(const Graph& graph, ValueId value);
 bool IsTyped(const Value& value);
 /// -1 while unknown.
 int RankOf(const Graph& graph, ValueId value);
+/// True when both ranks are known and equal. A constant of one element may have more axes than what it is combined with,
+/// and gives them to the result.
+bool SameRank(const Graph& graph, ValueId a, ValueId b);
 /// True when both shapes are known and equal, unknown extents counted as different.
 bool SameStaticShape(const Graph& graph, ValueId a, ValueId b);
 

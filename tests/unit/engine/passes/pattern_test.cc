@@ -158,5 +158,81 @@ TEST(FuseLayerNorm, LeavesAMeanOverAnotherAxis) {
   EXPECT_THAT(AfterPass("fuse_layer_norm", b.Build()), HasNo("LayerNormalization"));
 }
 
+// A pattern whose constants may be written with more axes than x has: its result has these axes, too, then.
+struct Pattern {
+  std::string_view pass;
+  std::string_view makes;
+  ValueId (*build)(GraphBuilder& b, const Shape& one);
+};
+
+ValueId ErfForm(GraphBuilder& b, const Shape& one) {
+  const auto c = [&](float value) { return b.Constant<float>(one, {value}); };
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId erf = b.Op("Erf", {b.Op("Div", {x, c(1.41421356F)})});
+  return b.Op("Mul", {b.Op("Mul", {x, b.Op("Add", {erf, c(1)})}), c(0.5F)});
+}
+
+ValueId ClipForm(GraphBuilder& b, const Shape& one) {
+  const auto c = [&](float value) { return b.Constant<float>(one, {value}); };
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId clip = b.Op("Clip", {b.Op("Add", {x, c(3)}), b.Scalar(0.0F), b.Scalar(6.0F)});
+  return b.Op("Div", {b.Op("Mul", {x, clip}), c(6)});
+}
+
+ValueId GateForm(GraphBuilder& b, const Shape& one) {
+  const auto c = [&](float value) { return b.Constant<float>(one, {value}); };
+  const ValueId sum = b.Op("Add", {b.Input("x", {2, 3}), c(3)});
+  return b.Op("Div", {b.Op("Clip", {sum, b.Scalar(0.0F), b.Scalar(6.0F)}), c(6)});
+}
+
+ValueId LayerNormOfEpsilon(GraphBuilder& b, const Shape& one) {
+  const ValueId x = b.Input("x", {2, 3});
+  const auto mean = [&](ValueId v) { return b.Op("ReduceMean", {v}, {{"axes", Ints{-1}}}); };
+  const ValueId d = b.Op("Sub", {x, mean(x)});
+  const ValueId epsilon = b.Constant<float>(one, {1e-5F});
+  return b.Op("Div", {d, b.Op("Sqrt", {b.Op("Add", {mean(b.Op("Mul", {d, d})), epsilon})})});
+}
+
+ValueId SwishOfProduct(GraphBuilder& b, const Shape& one) {
+  const ValueId c = b.Op("octet:MatMul", {b.Input("x", {2, 3}), b.Random({3, 4})});
+  const ValueId scaled = b.Op("Mul", {c, b.Constant<float>(one, {1.702F})});
+  return b.Op("Mul", {c, b.Op("Sigmoid", {scaled})});
+}
+
+ValueId DynamicProduct(GraphBuilder& b, const Shape& one) {
+  const auto q = b.Ops("DynamicQuantizeLinear", {b.Input("x", {2, 3})}, 3);
+  const ValueId w = b.RandomInts(DType::kI8, {3, 4}, -127, 127);
+  const ValueId sums = b.Op("MatMulInteger", {q[0], w, q[2], b.Scalar<int8_t>(0)});
+  const ValueId reals = b.Op("Cast", {sums}, {{"to", int64_t{1}}});
+  return b.Op("Mul", {reals, b.Op("Mul", {q[1], b.Constant<float>(one, {0.01F})})});
+}
+
+TEST(PatternTest, KeepsTheAxesThatAConstantAdds) {
+  const Pattern patterns[] = {{"fuse_gelu", "Gelu", ErfForm},
+                              {"fuse_hard_swish", "HardSwish", ClipForm},
+                              {"fuse_hard_swish", "HardSigmoid", GateForm},
+                              {"fuse_layer_norm", "LayerNormalization", LayerNormOfEpsilon},
+                              {"fuse_swish", "octet:MatMul", SwishOfProduct},
+                              {"import_dynamic_quant", "octet:MatMul", DynamicProduct}};
+  for (const Pattern& pattern : patterns) {
+    SCOPED_TRACE(pattern.makes);
+    for (const Shape& one : {Shape{}, Shape{1, 1}, Shape{1, 1, 1}}) {
+      GraphBuilder b;
+      const ValueId y = pattern.build(b, one);
+      b.Output(y);
+      const Graph graph = b.Build();
+      const bool fuses = one.rank() <= 2;
+      const Graph after = Checked(pattern.pass, graph);
+      EXPECT_EQ(after.value(after.outputs[0]).shape->rank(), fuses ? 2 : 3);
+      if (fuses) {
+        EXPECT_THAT(after, HasOps({std::string(pattern.makes).c_str()}));
+      } else {
+        EXPECT_EQ(OpNames(after), OpNames(graph));
+      }
+      EXPECT_TRUE(SameAnswers(graph, Optimised(graph), {.rtol = 1e-3F, .atol = 1e-4F}));
+    }
+  }
+}
+
 }  // namespace pattern_test
 }  // namespace octet
