@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 
 namespace octet {
 
 /// Calls fn(begin, end) for disjoint ranges that cover [0, count), on the calling thread's OpenMP team;
 /// on the calling thread alone when fewer than two ranges of `grain` elements would result.
+/// What fn throws (bad_alloc), it throws once all ranges have ended; of several exceptions the first one.
 template <typename Fn>
 void ParallelFor(int64_t count, int64_t grain, const Fn& fn) {
   const int64_t parts =
@@ -18,10 +21,18 @@ void ParallelFor(int64_t count, int64_t grain, const Fn& fn) {
     if (count > 0) fn(int64_t{0}, count);
     return;
   }
+  std::exception_ptr failure;  // An exception that left the region would end the process.
+  std::mutex mutex;
 #pragma omp parallel for num_threads(static_cast<int>(parts)) schedule(static, 1)
   for (int64_t part = 0; part < parts; ++part) {
-    fn(count * part / parts, count * (part + 1) / parts);
+    try {
+      fn(count * part / parts, count * (part + 1) / parts);
+    } catch (...) {
+      const std::scoped_lock lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
   }
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace octet

@@ -1,0 +1,56 @@
+#include "engine/tensor/parallel.h"
+
+#include <omp.h>
+
+#include <atomic>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace octet {
+namespace parallel_test {
+
+class ParallelForTest : public ::testing::Test {
+ protected:
+  void SetUp() override { omp_set_num_threads(2); }
+  void TearDown() override { omp_set_num_threads(before_); }
+
+ private:
+  const int before_ = omp_get_max_threads();
+};
+
+TEST_F(ParallelForTest, CoversEveryElementOnce) {
+  std::vector<std::atomic<int>> visits(1000);
+  std::atomic<int> parts = 0;
+  ParallelFor(1000, 1, [&](int64_t begin, int64_t end) {
+    ++parts;
+    for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+  });
+  EXPECT_EQ(parts, 2);
+  for (const auto& count : visits) EXPECT_EQ(count, 1);
+}
+
+TEST_F(ParallelForTest, HandsAnExceptionOfAnyThreadToTheCaller) {
+  for (const int64_t failing : {0, 1}) {
+    std::atomic<int> parts = 0;
+    const auto run = [&] {
+      ParallelFor(2, 1, [&](int64_t begin, int64_t /*end*/) {
+        ++parts;
+        if (begin == failing) throw std::bad_alloc();
+      });
+    };
+    EXPECT_THROW(run(), std::bad_alloc) << failing;
+    EXPECT_EQ(parts, 2) << "the other part has ended";
+  }
+  const auto both = [] {
+    ParallelFor(2, 1, [](int64_t, int64_t) { throw std::length_error(""); });
+  };
+  EXPECT_THROW(both(), std::length_error);
+  const auto alone = [] { ParallelFor(1, 1, [](int64_t, int64_t) { throw std::bad_alloc(); }); };
+  EXPECT_THROW(alone(), std::bad_alloc);
+}
+
+}  // namespace parallel_test
+}  // namespace octet
