@@ -112,8 +112,8 @@ int CountOps(const Graph& graph, std::string_view op);
 /// The only node of this operator; a test failure when there is not exactly one.
 const Node& TheOnly(const Graph& graph, std::string_view op);
 
-MATCHER_P(HasOps, ops, "has these operators in order: " + testing::PrintToString(ops)) {
-  *result_listener << "it has " << testing::PrintToString(OpNames(arg));
+MATCHER_P(HasOps, ops, "has these operators in order: " + ::testing::PrintToString(ops)) {
+  *result_listener << "it has " << ::testing::PrintToString(OpNames(arg));
   return OpNames(arg) == std::vector<std::string>(ops.begin(), ops.end());
 }
 inline auto HasOps(std::initializer_list<const char*> ops) {
@@ -132,11 +132,11 @@ struct Tolerance {
   float atol = 1e-5F;
   int steps = 0;
 };
-testing::AssertionResult SameAnswers(const Graph& expected, const Graph& got,
-                                     std::span<const Tensor> inputs,
-                                     const Tolerance& tolerance = {});
+::testing::AssertionResult SameAnswers(const Graph& expected, const Graph& got,
+                                       std::span<const Tensor> inputs,
+                                       const Tolerance& tolerance = {});
 /// SameAnswers on RandomInputs.
-testing::AssertionResult SameAnswers(const Graph& expected, const Graph& got,
-                                     const Tolerance& tolerance = {});
+::testing::AssertionResult SameAnswers(const Graph& expected, const Graph& got,
+                                       const Tolerance& tolerance = {});
 
 }  // namespace octet

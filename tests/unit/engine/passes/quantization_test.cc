@@ -257,7 +257,7 @@ TEST(ImportQLinear, ScalesEveryRowOfTheLeftSide) {
   const Tensor ones = Tensor::From<uint8_t>({2, 2}, {1, 1, 1, 1});
   const auto y = Evaluate(AfterPasses(kToTyped, b.Build()), std::vector<Tensor>{ones});
   ASSERT_TRUE(y.ok()) << y.status();
-  EXPECT_THAT(y->front().span<uint8_t>(), testing::ElementsAre(1, 1, 10, 10));
+  EXPECT_THAT(y->front().span<uint8_t>(), ::testing::ElementsAre(1, 1, 10, 10));
 }
 
 TEST(ImportQLinear, LeavesScalesThatDequantizeLinearDoesNotTake) {
