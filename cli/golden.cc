@@ -101,7 +101,8 @@ absl::Status Golden(const GoldenOptions& options) {
   Recording recording(Session(std::move(model)), samples);
   OCTET_RETURN_IF_ERROR(recording.Record(options.samples));
   const std::string file = (folder / "golden.npz").string();
-  OCTET_RETURN_IF_ERROR(WriteNpz(file, recording.arrays()));
+  // Whoever serves the model reads it, as it reads the model.
+  OCTET_RETURN_IF_ERROR(WriteNpz(file, recording.arrays(), 0666));
   std::cout << Format("{}: {} samples and fp32's answers\n", file, recording.samples());
   return absl::OkStatus();
 }

@@ -60,7 +60,12 @@ bool Exists(const std::string& path) {
   return fs::exists(path, error);
 }
 
-/// The last of the experiments, when the answer is one.
+/// Whether the server may do later what it has not done now.
+bool MayComeBack(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+}
+
+/// The last of the experiments, when the answer is one: the highest version's.
 absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
   const auto experiments = answer.find("experiments");
   const bool is_answer = experiments != answer.end() && experiments->is_array() &&
@@ -81,12 +86,45 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
   return nullptr;
 }
 
-/// rollout.yaml while only the baseline answers; `more` are further lines.
-std::string BaselineYaml(Precision baseline, std::string_view more) {
-  return Format(
+/// rollout.yaml while only the baseline answers; `more` are further lines. The candidate, whose file comes and goes, is not to
+/// be loaded.
+std::string BaselineYaml(const RolloutPlan& plan, std::string_view more) {
+  const std::string_view baseline = PrecisionName(plan.baseline);
+  std::string yaml = Format(
       "# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
-      "routing: {{default: {}, split: {{{}: 100}}}}\n{}",
-      PrecisionName(baseline), PrecisionName(baseline), more);
+      "routing: {{default: {}, split: {{{}: 100}}}}\n",
+      baseline, baseline);
+  std::string loaded;
+  for (const Precision precision : plan.precisions) {
+    if (precision == plan.candidate) continue;
+    loaded += Format("{}{}", loaded.empty() ? "" : ", ", PrecisionName(precision));
+  }
+  if (!loaded.empty()) yaml += Format("precisions: [{}]\n", loaded);
+  return yaml.append(more);
+}
+
+/// What the configuration in `folder` has loaded, as a rollout before this one left it, with both of the plan; none where it
+/// names none.
+absl::StatusOr<std::vector<Precision>> PrecisionsOf(const std::string& folder,
+                                                    const RolloutPlan& plan) {
+  std::vector<Precision> precisions;
+  for (const char* name : {"/model.yaml", "/rollout.yaml"}) {
+    if (!Exists(folder + name)) continue;
+    OCTET_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder + name));
+    if (!config.precisions.empty()) precisions = config.precisions;
+  }
+  if (precisions.empty()) return precisions;
+  for (const Precision precision : {plan.baseline, plan.candidate}) {
+    if (!std::ranges::contains(precisions, precision)) precisions.push_back(precision);
+  }
+  return precisions;
+}
+
+/// Whether inputs of the model are kept as zeros when requests are captured.
+absl::StatusOr<bool> Redacts(const std::string& folder) {
+  if (!Exists(folder + "/model.yaml")) return false;
+  OCTET_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder + "/model.yaml"));
+  return config.capture && !config.capture->redact.empty();
 }
 
 /// Of the archives in `folder` that are newer than `began` the one with the most samples, and how many these are; 0 without any.
@@ -144,6 +182,17 @@ std::string Rollout::VariantFile(Precision precision) const {
   return Format("{}/{}/{}.onnx", ModelFolder(), state_.version, PrecisionName(precision));
 }
 
+absl::Status Rollout::CheckOneVersion() const {
+  OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer,
+                         server_.Get("/v2/models/" + UrlSegment(options_.model) + "/experiments"));
+  const auto experiments = answer.find("experiments");
+  if (experiments == answer.end() || experiments->size() <= 1) return absl::OkStatus();
+  return InvalidArgument(
+      "{} versions of the model are served: a rollout proves the highest one, and would move the "
+      "traffic of all of them",
+      experiments->size());
+}
+
 absl::StatusOr<nlohmann::json> Rollout::Experiment() const {
   const auto give_up = std::chrono::steady_clock::now() + kServerAway;
   while (true) {
@@ -179,7 +228,7 @@ absl::StatusOr<RolloutState> Rollout::Run() {
   absl::Status status = Work();
   if (status.ok()) return state_;
   // Who is away may come back: the same command goes on then. What the server refuses it refuses again.
-  if (!state_.routed || absl::IsUnavailable(status)) return status;
+  if (!state_.routed || MayComeBack(status)) return status;
   OCTET_RETURN_IF_ERROR(RollBack(std::string(Message(status))));
   return state_;
 }
@@ -218,6 +267,7 @@ absl::Status Rollout::GoOn(RolloutState state) {
 
 absl::Status Rollout::Begin() {
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
+  OCTET_RETURN_IF_ERROR(CheckOneVersion());
   state_ = {.model = options_.model,
             .version = experiment.at("version").get<std::string>(),
             .plan = options_.plan};
@@ -242,14 +292,7 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("the server has a ramp of {}: take routing.ramp out of model.yaml first",
                            ramp->at("ramped").get<std::string>());
   }
-  if (const std::string file = ModelFolder() + "/model.yaml"; Exists(file)) {
-    OCTET_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(file));
-    if (!config.precisions.empty() &&
-        !std::ranges::contains(config.precisions, state_.plan.candidate)) {
-      state_.plan.precisions = config.precisions;
-      state_.plan.precisions.push_back(state_.plan.candidate);
-    }
-  }
+  OCTET_ASSIGN_OR_RETURN(state_.plan.precisions, PrecisionsOf(ModelFolder(), state_.plan));
   if (!Exists(VariantFile(state_.plan.baseline))) {
     return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
                            baseline, state_.version, VariantFile(state_.plan.baseline));
@@ -263,9 +306,15 @@ absl::Status Rollout::Begin() {
 
 absl::Status Rollout::Capture() {
   const std::string folder = Format("{}/{}/{}", options_.captures, state_.model, state_.version);
-  // What an earlier load has captured says nothing of today's traffic.
+  OCTET_ASSIGN_OR_RETURN(const bool redacts, Redacts(ModelFolder()));
+  if (redacts) {
+    return InvalidArgument(
+        "model.yaml keeps inputs out of captures (capture.redact): zeros calibrate nothing, give "
+        "--calibration");
+  }
+  OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan, "capture: {percent: 100}\n")));
+  // What an earlier load has captured says nothing of today's traffic; the new one wrote it when it took over.
   const auto began = fs::file_time_type::clock::now();
-  OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan.baseline, "capture: {percent: 100}\n")));
   report_(Format("capture: {} samples", options_.capture_samples));
   const auto give_up = std::chrono::steady_clock::now() + state_.plan.patience;
   while (true) {
@@ -312,7 +361,7 @@ absl::Status Rollout::Install() {
     OCTET_RETURN_IF_ERROR(Save("install"));
   }
   // Before the file: it must not begin to answer by the default order.
-  OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan.baseline, "")));
+  OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan, "")));
   if (state_.replaced && !Exists(folder_.previous())) {
     OCTET_RETURN_IF_ERROR(Move(target, folder_.previous()));
   }
@@ -394,7 +443,7 @@ absl::Status Rollout::Undo() {
   if (!state_.routed) return absl::OkStatus();
   // The baseline alone, whatever the default order makes of files that come and go.
   OCTET_RETURN_IF_ERROR(
-      WriteWholeFile(ModelFolder() + "/rollout.yaml", BaselineYaml(state_.plan.baseline, "")));
+      WriteWholeFile(ModelFolder() + "/rollout.yaml", BaselineYaml(state_.plan, "")));
   if (state_.installed) {
     const std::string target = VariantFile(state_.plan.candidate);
     const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.previous()));
@@ -402,11 +451,13 @@ absl::Status Rollout::Undo() {
     if (Exists(folder_.previous())) OCTET_RETURN_IF_ERROR(Move(folder_.previous(), target));
   }
   OCTET_RETURN_IF_ERROR(RestoreRouting());
-  if (const absl::Status loaded = Load(); !loaded.ok()) {
-    report_(Format("everything is as it was on disk, but the server has not followed: {}",
-                   Message(loaded)));
-  }
-  return absl::OkStatus();
+  const absl::Status loaded = Load();
+  if (loaded.ok()) return absl::OkStatus();
+  report_(Format("everything is as it was on disk, but the server has not followed: {}",
+                 Message(loaded)));
+  // What it refuses it refuses for another reason than this rollout, which is out of its way. Else the candidate may answer
+  // still: the same command goes on.
+  return MayComeBack(loaded) ? loaded : absl::OkStatus();
 }
 
 absl::Status Rollout::Refuse(const std::string& reason) {

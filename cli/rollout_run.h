@@ -63,13 +63,16 @@ class Rollout {
   absl::Status Route(const std::string& yaml);
   /// The rollout.yaml of before, or none.
   absl::Status RestoreRouting();
-  /// Routing and files as they were; the server follows, or will when it can. May be done again.
+  /// Routing and files as they were, and the server follows. May be done again, and is to be when the server was away
+  /// (MayComeBack in rollout_run.cc).
   absl::Status Undo();
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);
   absl::StatusOr<RolloutFacts> Observe() const;
   absl::StatusOr<nlohmann::json> Experiment() const;
+  /// INVALID_ARGUMENT when several are served.
+  absl::Status CheckOneVersion() const;
   absl::Status Load() const;
 
   std::string ModelFolder() const { return options_.repository + "/" + options_.model; }

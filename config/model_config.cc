@@ -564,11 +564,12 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
   allowed.routing.split = rollout.routing.split;
   allowed.routing.shadow = rollout.routing.shadow;
   allowed.routing.guard = rollout.routing.guard;
-  allowed.capture = rollout.capture;
+  if (rollout.capture) allowed.capture = {.percent = rollout.capture->percent};
   if (!(allowed == rollout)) {
     return InvalidArgument(
-        "{}: expected routing.default, split, shadow and guard, capture and precisions; got other "
-        "keys",
+        "{}: expected routing.default, split, shadow and guard, capture.percent and precisions; "
+        "got "
+        "other keys",
         file);
   }
   if (rollout.routing.default_precision || rollout.routing.default_is_fastest) {
@@ -582,7 +583,11 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
   if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;
   if (!rollout.routing.guard.empty()) routing.guard = rollout.routing.guard;
   if (!rollout.precisions.empty()) model.precisions = rollout.precisions;
-  if (rollout.capture) model.capture = rollout.capture;
+  // What the model's own section withholds stays withheld.
+  if (rollout.capture) {
+    if (!model.capture) model.capture.emplace();
+    model.capture->percent = rollout.capture->percent;
+  }
   OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), model));
   return model;
 }

@@ -135,7 +135,7 @@ class LoadDriver {
   LoadDriver(const std::vector<LoadStream>& streams, const LoadSettings& settings)
       : streams_(streams),
         settings_(settings),
-        random_(settings.seed),
+        random_(ChooserSeed(settings.seed)),
         next_request_(streams.size()),
         slots_(static_cast<size_t>(settings.in_flight)) {
     std::vector<double> weights;

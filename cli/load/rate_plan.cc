@@ -1,5 +1,6 @@
 #include "cli/load/rate_plan.h"
 
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <string>
@@ -63,6 +64,13 @@ double RatePlan::TimeOf(double requests) const {
   // The root of from * t + (to - from) / (2 * seconds) * t^2 = requests, in the form that does not cancel.
   const double root = std::sqrt(std::max(from * from + 2 * (to - from) / seconds * requests, 0.0));
   return 2 * requests / (from + root);
+}
+
+uint64_t ChooserSeed(uint64_t seed) {
+  std::seed_seq mixed{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), 1U};
+  std::array<uint32_t, 2> words{};
+  mixed.generate(words.begin(), words.end());
+  return uint64_t{words[0]} << 32 | words[1];
 }
 
 std::optional<double> Arrivals::Next() {

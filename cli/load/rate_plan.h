@@ -27,6 +27,10 @@ struct RatePlan {
   double TimeOf(double requests) const;
 };
 
+/// The seed of who is asked, of that of when (Arrivals): with one sequence of random numbers for both, the streams of a load
+/// would differ in the gaps before their requests.
+uint64_t ChooserSeed(uint64_t seed);
+
 enum class ArrivalKind : uint8_t { kPoisson, kConstant };
 
 /// The times of a plan's requests, in order. Poisson: the process whose rate is the plan's, its gaps being exponential in r's

@@ -217,13 +217,13 @@ absl::Status WriteArchive(const std::string& path, std::span<const NpzArray> arr
 
 bool NpzHolds(DType dtype) { return DescrOf(dtype).has_value(); }
 
-absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays) {
+absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays, mode_t mode) {
   const std::filesystem::path target(path);
   const std::string written =
       (target.parent_path() / Format(".{}.part", target.filename().string())).string();
   // libzip writes a file of its own beside an existing one, with that one's permissions, and moves it there.
   ::unlink(written.c_str());
-  const int fd = ::open(written.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  const int fd = ::open(written.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (fd < 0) return CannotWrite(path, std::strerror(errno));
   ::close(fd);
   absl::Status status = WriteArchive(written, arrays);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include <sys/types.h>
 
 #include "engine/tensor/tensor.h"
 
@@ -25,10 +26,11 @@ bool NpzHolds(DType dtype);
 /// Writes the arrays to `path`, members stored, elements taken from where they are: nothing of them is copied but the few
 /// bytes that the archive's writer buffers. Strings get the length of the longest, zeros behind the shorter ones; zeros at
 /// the end of an element are lost when it is read. The file is whole or not there at all: it is written beside `path` with
-/// the permissions 0600, under a name that begins with a dot, and moved there; it is not synced. Errors: UNAVAILABLE naming the
+/// the permissions `mode` (less the umask), under a name that begins with a dot, and moved there. Errors: UNAVAILABLE naming the
 /// file for what the system refuses (no folder, no space).
 /// Requires: at least one piece per array, NpzHolds(dtype).
 /// Source: numpy.lib.format, version 1.0.
-absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays);
+absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays,
+                      mode_t mode = 0600);
 
 }  // namespace octet

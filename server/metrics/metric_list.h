@@ -119,7 +119,8 @@
   METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total", \
          "Requests refused before they waited for a precision, by code.")  \
   METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")    \
-  METRIC(Counter, load_failures, "octet_model_load_failures_total", "Variants that failed to load.")
+  METRIC(Counter, load_failures, "octet_model_load_failures_total",        \
+         "Models, versions and variants that failed to load, each time that it was tried.")
 
 namespace octet {
 

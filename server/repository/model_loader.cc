@@ -299,7 +299,6 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
     metrics_.server().loads.Add();
     LogLoaded(name_, number, precision, state.loaded);
   } else {
-    metrics_.server().load_failures.Add();
     stale_ |= state.loaded.model != nullptr;
     Fail(state.status, "variant_refused");
   }
@@ -396,6 +395,7 @@ void ModelLoader::Unload() {
 
 void ModelLoader::Fail(const absl::Status& status, std::string_view what) {
   if (status.ok()) return;
+  metrics_.server().load_failures.Add();
   if (status_.ok()) status_ = status;
   LogEvent(LogLevel::kError, what, {{"model", name_}, {"error", Message(status)}});
 }

@@ -4,7 +4,9 @@
 usage: command_line_test.py OCTET
 """
 
+import os
 import pathlib
+import shutil
 import tempfile
 import unittest
 
@@ -28,6 +30,16 @@ class QuantizedDemoTest(unittest.TestCase):
 
     def evaluate(self, precision, data):
         return answer("eval", self.made[precision]["file"], "--data", data, "--map", MAP, "--reference", FP32)
+
+    def test_golden_answers_are_for_whoever_may_read_the_model(self):
+        version = pathlib.Path(self.folder.name) / "golden"
+        version.mkdir()
+        shutil.copy(FP32, version / "fp32.onnx")
+        done = octet("golden", version, "--data", TEST, "--map", MAP, "--samples", "4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        umask = os.umask(0)
+        os.umask(umask)
+        self.assertEqual((version / "golden.npz").stat().st_mode & 0o777, 0o666 & ~umask)
 
     def test_every_precision_is_made_and_smaller(self):
         self.assertEqual(set(self.made), {"fp16", "bf16", "int8", "int8-dynamic"})

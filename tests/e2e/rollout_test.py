@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 
 import served_glyphs
 import served_models
@@ -130,6 +131,58 @@ class RolloutTest(RolloutCase):
             self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
             self.assertEqual(self.rollout(served, "--abort")[0], 1)
             self.assertEqual(traffic.failures, [])
+
+    def test_a_rollback_that_the_server_does_not_follow_is_not_over(self):
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served):
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "600"]
+            with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
+                while not process.stdout.readline().startswith("shadow"):
+                    self.assertIsNone(process.poll())
+                process.kill()
+            code, out, errors = self.rollout(served, "--abort", "--server", "127.0.0.1:1")
+            self.assertEqual(code, 1)
+            self.assertIn("the server has not followed", out)
+            self.assertIn("no answer from http://127.0.0.1:1", errors)
+            self.assertIn("int8", self.experiment(served))
+            code, out, _ = self.rollout(served, "--abort")
+            self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
+            self.assertNotIn("int8", self.experiment(served))
+
+    def experiment(self, served):
+        """Returns the precisions that the server lists."""
+        with urllib.request.urlopen(f"http://{served.server.http}/v2/models/glyphs/experiments", timeout=10) as answer:
+            return {arm["precision"] for arm in json.load(answer)["experiments"][-1]["precisions"]}
+
+    def test_a_model_that_names_its_precisions_is_rolled_out_twice(self):
+        with Served(OCTET, ALONE + "precisions: [fp32]\n", without_int8) as served, Traffic(served) as traffic:
+            code, out, errors = self.rollout(served, "--to", "bf16", "--calibration", CALIBRATION)
+            self.assertEqual(code, 0, errors)
+            self.assertEqual(self.experiment(served), {"fp32", "bf16"})
+            code, out, errors = self.rollout(served, "--calibration", CALIBRATION)
+            self.assertEqual(code, 0, errors)
+            self.assertIn("glyphs version 1: bf16 -> int8", out)
+            self.assertEqual(self.experiment(served), {"fp32", "bf16", "int8"})
+            self.assertEqual(traffic.failures, [])
+
+    def test_inputs_that_are_kept_out_of_captures_are_not_captured(self):
+        with tempfile.TemporaryDirectory() as captures:
+            configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
+            with Served(OCTET, ALONE + "capture: {percent: 5, redact: [image]}\n", without_int8, configuration) as served:
+                code, _, errors = self.rollout(served, "--captures", captures)
+                self.assertEqual(code, 1)
+                self.assertIn("zeros calibrate nothing, give --calibration", errors)
+                self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+
+    def test_a_model_that_serves_two_versions_is_left_alone(self):
+        def twice(version):
+            without_int8(version)
+            shutil.copytree(version, version.parent / "2")
+
+        with Served(OCTET, ALONE + "versions: {all: true}\n", twice) as served:
+            code, _, errors = self.rollout(served, "--calibration", CALIBRATION)
+            self.assertEqual(code, 1)
+            self.assertIn("2 versions of the model are served", errors)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
 
     def test_what_was_there_before_comes_back(self):
         with Served(OCTET, ALONE) as served:

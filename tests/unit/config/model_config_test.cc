@@ -348,9 +348,20 @@ TEST(ModelConfigTest, AStateThatCannotBeKeptIsRefused) {
               HasSubstr("sequences.idle_seconds: expected 1 .. 86400, got 0"));
 }
 
+TEST(ModelConfigTest, ARolloutCapturesNothingThatTheModelWithholds) {
+  const auto config = RolledOut("capture: {percent: 5, max_bytes: 1048576, redact: [user]}",
+                                "capture: {percent: 100}");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->capture, (ModelConfig::Capture{100, 1048576, {"user"}}));
+  const auto fresh = RolledOut("", "capture: {percent: 100}");
+  ASSERT_TRUE(fresh.ok()) << fresh.status();
+  EXPECT_EQ(fresh->capture, ModelConfig::Capture{.percent = 100});
+}
+
 TEST(ModelConfigTest, ARolloutMovesTrafficAndNothingElse) {
-  for (const char* rollout : {"batching: {max_batch: 4}", "name: other", "versions: {all: true}",
-                              "routing: {sticky: {salt: new}}"}) {
+  for (const char* rollout :
+       {"batching: {max_batch: 4}", "name: other", "versions: {all: true}",
+        "routing: {sticky: {salt: new}}", "capture: {percent: 1, redact: [x]}"}) {
     EXPECT_THAT(std::string(Message(RolledOut("", rollout).status())),
                 HasSubstr("rollout.yaml: expected routing.default"))
         << rollout;

@@ -1,5 +1,8 @@
 #include "cli/load/rate_plan.h"
 
+#include <array>
+#include <random>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -86,6 +89,21 @@ TEST(ArrivalsTest, PoissonCountsHaveMeanAndVarianceOfTheRate) {
     variance += (count - mean) * (count - mean) / static_cast<double>(counts.size());
   EXPECT_NEAR(mean, 100, 1);
   EXPECT_NEAR(variance, 100, 15);
+}
+
+TEST(ArrivalsTest, WhoIsAskedHasNothingToDoWithWhen) {
+  constexpr uint64_t kSeed = 1;
+  const std::vector<double> times = TimesOf({1000, 1000, 100}, ArrivalKind::kPoisson, kSeed);
+  std::mt19937_64 random(ChooserSeed(kSeed));
+  std::discrete_distribution<size_t> choose{1, 1};
+  std::array<double, 2> gaps{};
+  std::array<double, 2> counts{};
+  for (size_t i = 1; i < times.size(); ++i) {
+    const size_t stream = choose(random);
+    gaps[stream] += times[i] - times[i - 1];
+    counts[stream] += 1;
+  }
+  for (const size_t stream : {0, 1}) EXPECT_NEAR(1000 * gaps[stream] / counts[stream], 1, 0.05);
 }
 
 TEST(ArrivalsTest, ASeedMeansTheSameTimes) {

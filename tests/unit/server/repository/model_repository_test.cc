@@ -493,6 +493,15 @@ TEST_F(ModelRepositoryTest, AModelYamlBrokenFromTheStartIsTheModelsReason) {
   EXPECT_EQ(Ask("net"), 2);
 }
 
+TEST_F(ModelRepositoryTest, AModelWhoseConfigurationIsRefusedCounts) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/model.yaml", "no such key: 1\n");
+  Open();
+  EXPECT_EQ(metrics_.server().load_failures.value(), 1);
+  PollTwice();
+  EXPECT_EQ(metrics_.server().load_failures.value(), 1) << "an unchanged file is not read again";
+}
+
 TEST_F(ModelRepositoryTest, ABrokenFileKeepsTheModelThatServes) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();
