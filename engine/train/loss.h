@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "engine/train/train.h"
 
@@ -21,6 +22,10 @@ struct Targets {
 /// unless `gradient` is empty. kNoise takes each sample's mean out of z and the teacher's outputs where they become shares; of a teacher that answers 0 alone is the plain sum of squares.
 double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
               std::span<float> gradient = {});
+
+/// What each sample adds to the loss, times their count: the loss is their mean.
+std::vector<double> LossesOf(TrainLoss loss, int64_t rows, std::span<const float> z,
+                             const Targets& targets);
 
 /// Samples whose largest output is where the teacher's is, or where the label says.
 int64_t Agreements(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets);
