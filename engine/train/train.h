@@ -88,7 +88,7 @@ struct TrainResult {
       0;  ///< 0: nothing was better than post-training quantization, which `graph` then is.
 };
 
-/// Quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
+/// Puts the inputs' channels on one grid (SeparateInputGrids), quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
 ///   activations  y = s (clamp(round(x / s) + z) - z), s learned (LSQ), z and the model inputs' s kept
 ///   weights      w = s[c] clamp(round(u)), u learned, s kept
 ///   biases       b learned, rounded to the product of both scales
