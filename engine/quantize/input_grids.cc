@@ -16,6 +16,7 @@ constexpr int64_t kMostGrids = 64;
 // Elements of a channel that are looked at, and how far they may lie beside their integers, in steps.
 constexpr int64_t kMostPerChannel = int64_t{1} << 20;
 constexpr double kBesideGrid = 0.01;
+constexpr size_t kMostDistinct = 2048;
 
 // x = step * (q - offset).
 struct ChannelGrid {
@@ -35,7 +36,7 @@ std::vector<float> DistinctElements(const Tensor& samples, int64_t channel) {
     found.insert(found.end(), own.begin(), own.end());
     std::ranges::sort(found);
     found.erase(std::ranges::unique(found).begin(), found.end());
-    if (found.size() > 8 * kGridSteps) break;  // No grid of 8 bits.
+    if (found.size() > kMostDistinct) break;  // No grid of 8 bits.
   }
   return found;
 }
