@@ -16,7 +16,7 @@ constexpr int64_t kMostGrids = 64;
 // Elements of a channel that are looked at, and how far they may lie beside their integers, in steps.
 constexpr int64_t kMostPerChannel = int64_t{1} << 20;
 constexpr double kBesideGrid = 0.01;
-constexpr size_t kMostDistinct = 2048;
+constexpr size_t kMostDistinct = 2048;  ///< 256 integers, each computed in a few ways.
 
 // x = step * (q - offset).
 struct ChannelGrid {
