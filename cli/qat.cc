@@ -52,6 +52,7 @@ nlohmann::ordered_json RowAsJson(const TrainEpoch& row) {
           {"train_loss", row.train_loss ? nlohmann::json(*row.train_loss) : nlohmann::json()},
           {"held_back_loss", row.held_back_loss},
           {"agreement", 100 * row.agreement},
+          {"sureness", row.sureness},
           {"seconds", row.seconds},
           {"best", row.best}};
 }

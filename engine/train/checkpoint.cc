@@ -8,12 +8,13 @@
 #include "engine/tensor/npz.h"
 #include "engine/tensor/npz_writer.h"
 #include "engine/tensor/status.h"
+#include "engine/train/exam.h"
 
 namespace octet::train {
 namespace {
 
-constexpr int64_t kCheckpointVersion = 1;
-constexpr size_t kCurveColumns = 4;
+constexpr int64_t kCheckpointVersion = 2;
+constexpr size_t kCurveColumns = 5;
 
 using Values = std::vector<std::vector<float>>;
 
@@ -141,8 +142,9 @@ absl::StatusOr<std::vector<TrainEpoch>> ReadCurve(const NpzArrays& arrays, int e
     rows.push_back({.epoch = static_cast<int>(i),
                     .held_back_loss = row[1],
                     .agreement = row[2],
-                    .seconds = row[3],
-                    .best = row[1] < least,
+                    .sureness = row[3],
+                    .seconds = row[4],
+                    .best = i == 0 || (row[3] >= kSure && row[1] < least),
                     .restored = true});
     if (i > 0) rows.back().train_loss = row[0];
     if (!rows.back().best) continue;
@@ -215,7 +217,7 @@ absl::Status WriteCheckpoint(const Origin& origin, const Progress& progress,
   std::vector<double> curve;
   for (const TrainEpoch& row : progress.epochs) {
     curve.insert(curve.end(), {row.train_loss.value_or(std::numeric_limits<double>::quiet_NaN()),
-                               row.held_back_loss, row.agreement, row.seconds});
+                               row.held_back_loss, row.agreement, row.sureness, row.seconds});
   }
   arrays.Add<double>("curve", curve);
   arrays.Add<double>("loss_sum", {{progress.loss_sum}});

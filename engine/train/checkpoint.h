@@ -40,7 +40,7 @@ struct Progress {
 ///   version, marks, samples          what it is; model, data and start of the origin
 ///   options/names, options/values    as texts
 ///   progress                         epochs done, best epoch, mini-batches of the next one, steps of the optimizer
-///   curve                            per epoch: train loss (NaN: none), held-back loss, agreement, seconds
+///   curve                            per epoch: train loss (NaN: none), held-back loss, agreement, sureness, seconds
 ///   loss_sum                         over the mini-batches of the next epoch
 ///   parameters/names, sizes, values, best, first, second, average
 ///                                    the parameters one behind the other, with the optimizer's moments and averages of each

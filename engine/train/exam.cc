@@ -1,6 +1,7 @@
 #include "engine/train/exam.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "engine/tensor/status.h"
@@ -25,6 +26,7 @@ absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const
   exam.loss_ = options.loss;
   exam.shares_ = shares;
   exam.batch_ = teacher.output().shape()[0];
+  exam.per_sample_ = RowsOf(teacher.output().shape()) / exam.batch_;
   exam.own_ = std::ssize(held_back);
   const bool blends = options.loss != TrainLoss::kLabels && options.blend > 0;
   for (const Tensor& tensor : samples) {
@@ -44,18 +46,38 @@ absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const
   return exam;
 }
 
-absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const {
+absl::StatusOr<std::vector<float>> Exam::Answer(const Graph& int8,
+                                                const CalibrationRun& run) const {
   Graph graph = int8;
   CutSoftmax(graph);
   OCTET_ASSIGN_OR_RETURN(Runner runner, Runner::Make(graph, Precision::kInt8, run, rows_, batch_));
-  const int64_t rows = rows_[0].shape()[0];
-  OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, runner.RunAll(rows_, FirstRows(rows)));
-  const Targets targets{answers_, labels_, shares_};
-  const int64_t per_sample = RowsOf(runner.output().shape()) / batch_;
-  row.held_back_loss = LossOf(loss_, rows * per_sample, z, targets);
-  const size_t own = z.size() / static_cast<size_t>(rows) * static_cast<size_t>(own_);
-  const int64_t own_rows = own_ * per_sample;
-  row.agreement = static_cast<double>(Agreements(loss_, own_rows, {z.data(), own}, targets)) /
+  return runner.RunAll(rows_, FirstRows(rows_[0].shape()[0]));
+}
+
+absl::Status Exam::Begin(const Graph& int8, const CalibrationRun& run) {
+  OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, Answer(int8, run));
+  first_losses_ = LossesOf(loss_, rows_[0].shape()[0] * per_sample_, z, TargetsNow());
+  return absl::OkStatus();
+}
+
+absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const {
+  OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, Answer(int8, run));
+  const std::vector<double> losses = LossesOf(loss_, rows_[0].shape()[0] * per_sample_, z, TargetsNow());
+  const auto rows = static_cast<double>(losses.size());
+  double sum = 0;
+  double gain = 0;
+  for (size_t i = 0; i < losses.size(); ++i) {
+    sum += losses[i];
+    gain += (first_losses_[i] - losses[i]) / rows;
+  }
+  double squares = 0;
+  for (size_t i = 0; i < losses.size(); ++i)
+    squares += std::pow(first_losses_[i] - losses[i] - gain, 2);
+  row.held_back_loss = sum / rows;
+  row.sureness = squares > 0 ? gain / std::sqrt(squares / rows / std::max(1.0, rows - 1)) : 0;
+  const int64_t own_rows = own_ * per_sample_;
+  const size_t own = z.size() / losses.size() * static_cast<size_t>(own_rows);
+  row.agreement = static_cast<double>(Agreements(loss_, own_rows, {z.data(), own}, TargetsNow())) /
                   static_cast<double>(own_rows);
   return absl::OkStatus();
 }

@@ -9,16 +9,20 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/train/loss.h"
 #include "engine/train/runner.h"
 #include "engine/train/train.h"
 
 namespace octet::train {
 
+/// Standard errors by which an epoch has to be better than what training began with.
+inline constexpr double kSure = 2;
+
 /// Held-back samples with what is wanted of them. Where the fp32 model teaches, blends of them are added until there are
 /// kFewestRows: it answers to any input, and of a few samples the best epoch would be the luckiest one.
 class Exam {
  public:
-  static constexpr int64_t kFewestRows = 64;
+  static constexpr int64_t kFewestRows = 256;
 
   /// `labels`: of all samples, or none. `shares`: a Softmax follows. Errors: as Runner.
   static absl::StatusOr<Exam> Make(std::span<const Tensor> samples,
@@ -26,17 +30,25 @@ class Exam {
                                    std::span<const int64_t> labels, const TrainOptions& options,
                                    bool shares, Runner& teacher, std::mt19937_64& random);
 
-  /// Fills held_back_loss (of all rows) and agreement (of the samples themselves), running the graph in int8.
+  /// Takes the graph for what training begins with.
+  absl::Status Begin(const Graph& int8, const CalibrationRun& run);
+  /// Fills held_back_loss (of all rows), agreement (of the samples themselves) and sureness, running the graph in int8: with d[i] by how
+  /// much row i's loss is less than it was at the beginning, sureness = mean d / (deviation d / sqrt(rows)). Requires: Begin.
   absl::Status Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const;
 
  private:
+  absl::StatusOr<std::vector<float>> Answer(const Graph& int8, const CalibrationRun& run) const;
+  Targets TargetsNow() const { return {answers_, labels_, shares_}; }
+
   TrainLoss loss_ = TrainLoss::kNoise;
   bool shares_ = false;
   int64_t batch_ = 0;
+  int64_t per_sample_ = 1;  ///< Rows of classes in a sample's output.
   int64_t own_ = 0;  ///< The first rows are samples, the others blends.
   std::vector<Tensor> rows_;
   std::vector<float> answers_;
   std::vector<int64_t> labels_;
+  std::vector<double> first_losses_;  ///< Per row, of what training begins with.
 };
 
 }  // namespace octet::train

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 namespace octet::train {
@@ -23,11 +24,12 @@ double Mean(std::span<const float> row) {
   return sum / static_cast<double>(row.size());
 }
 
-double NoiseLoss(size_t rows, std::span<const float> z, const Targets& targets,
-                 std::span<float> gradient) {
+// Noise of each row, over the signal of all of them.
+std::vector<double> NoiseOf(size_t rows, std::span<const float> z, const Targets& targets,
+                            std::span<float> gradient) {
   const size_t classes = z.size() / rows;
+  std::vector<double> noise(rows);
   double signal = 0;
-  double noise = 0;
   for (size_t row = 0; row < rows; ++row) {
     const auto own = z.subspan(row * classes, classes);
     const auto wanted = targets.teacher.subspan(row * classes, classes);
@@ -35,14 +37,21 @@ double NoiseLoss(size_t rows, std::span<const float> z, const Targets& targets,
     const double shift = targets.shares ? Mean(own) - offset : 0;
     for (size_t c = 0; c < classes; ++c) {
       const double difference = static_cast<double>(own[c]) - wanted[c] - shift;
-      noise += difference * difference;
+      noise[row] += difference * difference;
       signal += (wanted[c] - offset) * (wanted[c] - offset);
       if (!gradient.empty()) gradient[row * classes + c] = static_cast<float>(2 * difference);
     }
   }
   if (signal == 0) signal = 1;
+  for (double& x : noise) x /= signal;
   for (float& g : gradient) g /= static_cast<float>(signal);
-  return noise / signal;
+  return noise;
+}
+
+double NoiseLoss(size_t rows, std::span<const float> z, const Targets& targets,
+                 std::span<float> gradient) {
+  const std::vector<double> noise = NoiseOf(rows, z, targets, gradient);
+  return std::accumulate(noise.begin(), noise.end(), 0.0);
 }
 
 size_t Largest(std::span<const float> row) {
@@ -83,6 +92,24 @@ double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targ
     }
   }
   return sum / static_cast<double>(rows);
+}
+
+std::vector<double> LossesOf(TrainLoss loss, int64_t rows, std::span<const float> z,
+                             const Targets& targets) {
+  std::vector<double> losses;
+  if (loss == TrainLoss::kNoise) {
+    losses = NoiseOf(static_cast<size_t>(rows), z, targets, {});
+    for (double& x : losses) x *= static_cast<double>(rows);
+    return losses;
+  }
+  const size_t classes = z.size() / static_cast<size_t>(rows);
+  for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+    Targets own = targets;
+    if (!own.teacher.empty()) own.teacher = own.teacher.subspan(row * classes, classes);
+    if (!own.labels.empty()) own.labels = own.labels.subspan(row, 1);
+    losses.push_back(LossOf(loss, 1, z.subspan(row * classes, classes), own));
+  }
+  return losses;
 }
 
 int64_t Agreements(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets) {

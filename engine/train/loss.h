@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "engine/train/train.h"
 
@@ -25,6 +26,10 @@ int64_t RowsOf(const Shape& outputs);
 /// unless `gradient` is empty. kNoise takes each row's mean out of z and the teacher's outputs where they become shares; of a teacher that answers 0 alone is the plain sum of squares.
 double LossOf(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets,
               std::span<float> gradient = {});
+
+/// What each row adds to the loss, times their count: the loss is their mean.
+std::vector<double> LossesOf(TrainLoss loss, int64_t rows, std::span<const float> z,
+                             const Targets& targets);
 
 /// Rows whose largest output is where the teacher's is, or where the label says.
 int64_t Agreements(TrainLoss loss, int64_t rows, std::span<const float> z, const Targets& targets);

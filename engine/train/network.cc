@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ranges>
+#include <set>
 
 #include "engine/ops/op.h"
 #include "engine/tensor/status.h"
@@ -19,9 +21,18 @@ NodeId QuantizerOf(const Graph& graph, NodeId dequantize) {
   return producer != kNone && graph.node(producer).is("QuantizeLinear") ? producer : kNone;
 }
 
-// Scales that a graph's input has stay what they are.
-bool QuantizesInput(const Graph& graph, NodeId quantize) {
-  return graph.is_graph_input(graph.node(quantize).inputs[0]);
+// Values that follow from the inputs alone: nothing that is learned lies before them.
+std::set<ValueId> UntaughtValues(const Graph& graph) {
+  std::set<ValueId> untaught(graph.inputs.begin(), graph.inputs.end());
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    const bool weighted = node.is("Conv") || node.is("Gemm") || node.is("MatMul");
+    const bool follows = !weighted && std::ranges::all_of(node.inputs, [&](ValueId input) {
+      return input == kNone || IsConstant(graph, input) || untaught.contains(input);
+    });
+    if (follows) untaught.insert(node.outputs.begin(), node.outputs.end());
+  }
+  return untaught;
 }
 
 }  // namespace
@@ -109,9 +120,11 @@ class NetworkBuilder {
 
  private:
   absl::Status MakeScales() {
+    const std::set<ValueId> untaught = UntaughtValues(graph_);
     std::map<NodeId, bool> fixed;
     for (const NodeId id : graph_.order()) {
-      if (graph_.node(id).is("QuantizeLinear")) fixed[tied_.Root(id)] |= QuantizesInput(graph_, id);
+      const Node& node = graph_.node(id);
+      if (node.is("QuantizeLinear")) fixed[tied_.Root(id)] |= untaught.contains(node.inputs[0]);
     }
     for (const NodeId id : graph_.order()) {
       const Node& node = graph_.node(id);
@@ -161,12 +174,12 @@ class NetworkBuilder {
     if (graph_.value(node.outputs[0]).dtype != DType::kF32)
       return Unimplemented("training does not know {}", Describe(node));
     OCTET_ASSIGN_OR_RETURN(Activation * output, NewActivation(node.outputs[0], differentiable));
-    return Keep(MakeLayer({graph_, node, inputs, *output}));
+    return Keep(MakeLayer({graph_, node, inputs, *output}), differentiable);
   }
 
-  absl::Status Keep(MadeLayer layer) {
+  absl::Status Keep(MadeLayer layer, bool differentiable) {
     if (!layer.ok()) return layer.status();
-    network_->layers_.push_back(*std::move(layer));
+    network_->layers_.push_back({*std::move(layer), differentiable});
     return absl::OkStatus();
   }
 
@@ -184,7 +197,7 @@ class NetworkBuilder {
     const ValueId id = graph_.node(dequantize).outputs[0];
     OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(id, x->differentiable()));
     scale_of_[id] = &scale.scale;
-    network_->layers_.push_back(MakeFakeQuantize(*x, *y, scale.scale));
+    network_->layers_.push_back({MakeFakeQuantize(*x, *y, scale.scale), x->differentiable()});
     return absl::OkStatus();
   }
 
@@ -215,7 +228,8 @@ class NetworkBuilder {
     const LayerContext context{graph_, node, {&x, 1}, *y};
     LatentBias* const latent = weighted.bias ? &*weighted.bias : nullptr;
     return Keep(node.is("Conv") ? MakeConv(context, weighted.weights, latent)
-                                : MakeProduct(context, weighted.weights, latent));
+                                : MakeProduct(context, weighted.weights, latent),
+                true);
   }
 
   Graph graph_;
@@ -244,15 +258,16 @@ absl::Status Network::Forward() {
     weighted->weights.Refresh();
     if (weighted->bias) weighted->bias->Refresh(weighted->weights, *weighted->x);
   }
-  for (const auto& layer : layers_) OCTET_RETURN_IF_ERROR(layer->Forward());
+  for (const Taught& taught : layers_) OCTET_RETURN_IF_ERROR(taught.layer->Forward());
   return absl::OkStatus();
 }
 
 absl::Status Network::Backward() {
   for (const auto& [id, activation] : activations_) activation->ClearGradient();
   for (const auto& scale : scales_) scale->scale.parameter().gradients[0] = 0;
-  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
-    OCTET_RETURN_IF_ERROR((*layer)->Backward());
+  for (const Taught& taught : layers_ | std::views::reverse) {
+    if (taught.differentiable) OCTET_RETURN_IF_ERROR(taught.layer->Backward());
+  }
   for (const auto& weighted : weighted_) {
     weighted->weights.PullGradient();
     if (weighted->bias) weighted->bias->PullGradient();

@@ -21,8 +21,8 @@ bool CutSoftmax(Graph& graph);
 class Network {
  public:
   /// From a graph of the form that static quantization writes, for `batch` samples at once. `learn_ranges`: else the scales of
-  /// the activations stay. Those of the graph's inputs always do: their grids lie on the sensor's integers. `weight_bits`: as
-  /// QuantizeRecipe has it.
+  /// the activations stay. Those of values that follow from the inputs alone always do: their grids lie on the
+  /// sensor's integers. `weight_bits`: as QuantizeRecipe has it.
   /// Errors: UNIMPLEMENTED naming the node that training does not know; as InferShapes for a batch that the model does not take.
   static absl::StatusOr<std::unique_ptr<Network>> Build(const Graph& qdq, int64_t batch,
                                                         bool learn_ranges, int weight_bits = 8);
@@ -54,12 +54,17 @@ class Network {
     const ActivationScale* x;  ///< Of the input, for the bias.
   };
 
+  struct Taught {
+    std::unique_ptr<Layer> layer;
+    bool differentiable;  ///< Else nothing that is learned lies before its output.
+  };
+
   Network() = default;
 
   std::map<ValueId, std::unique_ptr<Activation>> activations_;
   std::vector<std::unique_ptr<Scale>> scales_;
   std::vector<std::unique_ptr<Weighted>> weighted_;
-  std::vector<std::unique_ptr<Layer>> layers_;
+  std::vector<Taught> layers_;
   std::vector<Activation*> inputs_;
   Activation* output_ = nullptr;
 };

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/ops/op.h"
 #include "engine/quantize/calibration_file.h"
+#include "engine/quantize/input_grids.h"
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/tensor/status.h"
 #include "engine/train/checkpoint.h"
@@ -152,8 +153,9 @@ class Trainer {
     }
     row.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     row.best = row.epoch == 0 ||
-               row.held_back_loss <
-                   progress_.epochs[static_cast<size_t>(progress_.best_epoch)].held_back_loss;
+               (row.sureness >= train::kSure &&
+                row.held_back_loss <
+                    progress_.epochs[static_cast<size_t>(progress_.best_epoch)].held_back_loss);
     if (row.best) {
       progress_.best_epoch = row.epoch;
       progress_.best.clear();
@@ -188,6 +190,7 @@ class Trainer {
     OCTET_RETURN_IF_ERROR(CheckLabels());
     OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, held_back_, set_.labels, options_,
                                                     shares_, *teacher_, random));
+    OCTET_RETURN_IF_ERROR(exam_->Begin(start, run_));
     parameters_ = network_->parameters();
     return absl::OkStatus();
   }
@@ -371,7 +374,9 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
   if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
     all_int8.floor.kind = AccuracyFloor::Kind::kAllInt8;
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(fp32, all_int8, set.inputs, run));
+  Graph gridded = fp32;
+  SeparateInputGrids(gridded, set.inputs);
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(gridded, all_int8, set.inputs, run));
   train::Origin origin;
   if (!watch.checkpoint.empty())
     origin = OriginOf(fp32, recipe, set, samples, options, run, start.graph);

@@ -63,8 +63,10 @@ struct TrainEpoch {
   double held_back_loss = 0;         ///< Of the int8 file, as the engine runs it.
   /// Share of held-back rows of classes whose largest output is where the teacher has it: the fp32 model's, or the label.
   double agreement = 0;
+  /// By how many standard errors the held-back loss is below epoch 0's, sample by sample; 0 for epoch 0.
+  double sureness = 0;
   double seconds = 0;
-  bool best = false;      ///< So far.
+  bool best = false;      ///< So far, and surely better than epoch 0.
   bool restored = false;  ///< A checkpoint had it.
 };
 
@@ -86,12 +88,13 @@ struct TrainResult {
       0;  ///< 0: nothing was better than post-training quantization, which `graph` then is.
 };
 
-/// Quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
+/// Puts the inputs' channels on one grid (SeparateInputGrids), quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
 ///   activations  y = s (clamp(round(x / s) + z) - z), s learned (LSQ), z and the model inputs' s kept
 ///   weights      w = s[c] clamp(round(u)), u learned, s kept
 ///   biases       b learned, rounded to the product of both scales
 /// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. An epoch's file has the moving averages
-/// of what was learned; the result is the epoch with the least held-back loss, of the same form as the quantizer's. The same seed, data and thread count give the same file.
+/// of what was learned; the result is the epoch with the least held-back loss among those
+/// whose loss is below epoch 0's by two standard errors, of the same form as the quantizer's. The same seed, data and thread count give the same file.
 /// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
 /// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);

@@ -34,9 +34,10 @@ TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
     TrainOptions options;
     options.loss = loss;
     std::mt19937_64 random(TestSeed());
-    const auto exam =
+    auto exam =
         train::Exam::Make(samples, held_back, {}, options, /*shares=*/true, *teacher, random);
     ASSERT_TRUE(exam.ok()) << exam.status();
+    ASSERT_TRUE(exam->Begin(Sequence({0, 0, 0}), {}).ok());
     TrainEpoch row;
     ASSERT_TRUE(exam->Measure(Sequence({0, 9, -9}), {}, row).ok());
     EXPECT_NEAR(row.held_back_loss, 0, 1e-6) << TrainLossName(loss);

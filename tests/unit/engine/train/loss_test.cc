@@ -36,6 +36,16 @@ TEST(Loss, WhatASoftmaxTakesOutIsNoNoise) {
   EXPECT_NEAR(LossOf(TrainLoss::kNoise, 2, shifted, {kTeacher, {}, true}), 0, 1e-9);
 }
 
+TEST(Loss, IsTheMeanOfItsSamples) {
+  for (const TrainLoss loss : {TrainLoss::kDivergence, TrainLoss::kNoise, TrainLoss::kLabels}) {
+    const Targets targets{kTeacher, kLabels, true};
+    const std::vector<double> losses = train::LossesOf(loss, 2, kOwn, targets);
+    ASSERT_EQ(losses.size(), 2U);
+    EXPECT_NEAR((losses[0] + losses[1]) / 2, LossOf(loss, 2, kOwn, targets), 1e-9);
+    EXPECT_NE(losses[0], losses[1]);
+  }
+}
+
 TEST(Loss, GradientsAreThoseOfDifferences) {
   struct Case {
     TrainLoss loss;

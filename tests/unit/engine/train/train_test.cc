@@ -111,6 +111,25 @@ TEST(Train, FallsBackToCalibration) {
             *WriteOnnxBytes(testing::Quantized(SmallNetwork(), {}, set.inputs)));
 }
 
+// The best epoch is better than calibration sample by sample, not by the luck of a few.
+TEST(Train, TheBestEpochIsSurelyBetterThanCalibration) {
+  const auto result =
+      TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, Short(10), {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  const auto& epochs = result->epochs;
+  EXPECT_EQ(epochs[0].sureness, 0);
+  double least = epochs[0].held_back_loss;
+  int best = 0;
+  for (const TrainEpoch& row : epochs) {
+    EXPECT_EQ(row.sureness > 0, row.held_back_loss < epochs[0].held_back_loss) << row.epoch;
+    if (row.sureness < 2 || row.held_back_loss >= least) continue;
+    least = row.held_back_loss;
+    best = row.epoch;
+  }
+  EXPECT_GT(best, 0);
+  EXPECT_EQ(result->best_epoch, best);
+}
+
 // The largest integer of each constant of INT8 that a weighted layer reads, in the order of the layers.
 std::vector<int> Reaches(const Graph& graph) {
   std::vector<int> reaches;

@@ -1,0 +1,18 @@
+// Inputs whose channels lie on different integers of a sensor: one grid for all of them.
+#pragma once
+
+#include "engine/graph/graph.h"
+#include "engine/quantize/calibration.h"
+
+namespace octet {
+
+/// Puts the channels of a model's inputs on the integers that they came from, where each channel has a factor and an offset of its own
+/// (the mean and the deviation of images): one 8-bit scale lies beside the integers of all of them and rounds most. For a channel c
+/// that holds nothing but a[c] (q - z[c]), q = 0, 1, ..., 255,
+///   x -> Conv(w, b, pads)   =>   x -> Pad -> Mul by 1 / a[c] -> Add z[c] -> Conv(w a[c], b - sum w a[c] z[c])
+/// so that what the convolution reads is q, which 8 bits hold without rounding. Leaves inputs alone that have another reader, channels
+/// with other values, or one grid for all channels (FitGrid). Returns how many inputs it changed. Requires: shapes inferred for the inputs;
+/// opset >= kQuantizeOpset, else nothing is changed.
+int SeparateInputGrids(Graph& graph, const CalibrationSet& set);
+
+}  // namespace octet

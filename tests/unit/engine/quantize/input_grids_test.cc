@@ -1,0 +1,90 @@
+// Inputs with a grid per channel: the same answers in fp32, and integers where the first convolution reads.
+#include "engine/quantize/input_grids.h"
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/ops/reference_step.h"
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace input_grids_test {
+
+constexpr float kSteps[] = {0.0171F, 0.0175F, 0.0174F};
+constexpr float kOffsets[] = {123.675F, 116.28F, 103.53F};
+
+// Bytes as images are normalized: x = step[c] * (q - offset[c]).
+CalibrationSet Images(int64_t count, bool per_channel = true) {
+  Tensor samples(DType::kF32, Shape{count, 3, 6, 6});
+  std::mt19937 random(TestSeed());
+  for (size_t i = 0; i < samples.span<float>().size(); ++i) {
+    const size_t c = per_channel ? i / 36 % 3 : 0;
+    const auto q = static_cast<float>(i < 108 ? (i % 2 == 0 ? 0 : 255) : random() % 256);
+    samples.mutable_span<float>()[i] = kSteps[c] * (q - kOffsets[c]);
+  }
+  return {{"x", std::move(samples)}};
+}
+
+Graph OneConv(bool has_bias, int64_t batch = 40, bool read_twice = false) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {batch, 3, 6, 6});
+  std::vector<ValueId> inputs = {x, b.Random({4, 3, 3, 3})};
+  if (has_bias) inputs.push_back(b.Random({4}));
+  const ValueId y = b.Op("Conv", inputs, {{"pads", Ints{1, 0, 1, 2}}, {"strides", Ints{2, 1}}});
+  b.Output(b.Op("Relu", {y}));
+  if (read_twice) b.Output(b.Op("Relu", {x}));
+  return b.Build();
+}
+
+TEST(InputGrids, TheConvolutionReadsTheSensorsIntegersAndAnswersTheSame) {
+  for (const bool has_bias : {false, true}) {
+    const Graph before = OneConv(has_bias);
+    const CalibrationSet set = Images(40);
+    Graph after = before;
+    ASSERT_EQ(SeparateInputGrids(after, set), 1);
+    ASSERT_TRUE(Verify(after).ok()) << Verify(after);
+    ASSERT_TRUE(InferShapes(after).ok());
+    const std::vector<Tensor> inputs = {set.at("x")};
+    const auto expected = Evaluate(before, inputs);
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    for (const NodeId id : after.order()) {
+      if (after.node(id).is("Conv")) after.outputs.push_back(after.node(id).inputs[0]);
+    }
+    const auto got = Evaluate(after, inputs);
+    ASSERT_TRUE(got.ok()) << got.status();
+    for (size_t i = 0; i < (*expected)[0].span<float>().size(); ++i)
+      ASSERT_NEAR((*got)[0].span<float>()[i], (*expected)[0].span<float>()[i], 1e-3);
+    const Tensor& read = (*got)[1];  // [40, 3, 8, 8]: the borders hold what 0 is.
+    ASSERT_EQ(read.shape(), (Shape{40, 3, 8, 8}));
+    int inside = 0;
+    for (size_t i = 0; i < read.span<float>().size(); ++i) {
+      const float q = read.span<float>()[i];
+      if (std::abs(q - kOffsets[i / 64 % 3]) < 1e-2) continue;
+      ASSERT_NEAR(q, std::nearbyint(q), 0.01) << i;
+      ASSERT_TRUE(q > -0.01 && q < 255.01) << q;
+      ++inside;
+    }
+    EXPECT_GT(inside, 40 * 3 * 34);
+  }
+}
+
+TEST(InputGrids, LeavesAloneWhatItCannotBetter) {
+  Graph graph = OneConv(true);
+  EXPECT_EQ(SeparateInputGrids(graph, Images(40, false)), 0) << "one grid for all channels";
+  CalibrationSet reals = Images(40);
+  std::mt19937 random(TestSeed());
+  for (float& x : reals.at("x").mutable_span<float>())
+    x = std::uniform_real_distribution<float>(-1, 1)(random);
+  EXPECT_EQ(SeparateInputGrids(graph, reals), 0) << "no grid";
+  EXPECT_EQ(SeparateInputGrids(graph, {}), 0) << "no samples";
+  graph = OneConv(true, 40, true);
+  EXPECT_EQ(SeparateInputGrids(graph, Images(40)), 0) << "another reader";
+}
+
+}  // namespace input_grids_test
+}  // namespace octet
