@@ -32,7 +32,7 @@ struct QuantizeOptions {
   std::string out;
   std::string activations = "u8";
   std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
-  double percentile = QuantizeRecipe{}.percentile;
+  std::optional<double> percentile;
   QuantizeRecipe rounding;
   MixedOptions mixed;
   std::vector<std::string> disabled_passes;
@@ -58,6 +58,16 @@ absl::Status CheckGiven(const CLI::App& verb, const QuantizeOptions& options) {
     return InvalidArgument("--per-tensor: for int8 and int8-dynamic, which --to leaves out");
   if (verb.count("--percentile") > 0 && options.method != "percentile")
     return InvalidArgument("--percentile: for --method percentile, not {}", options.method);
+  if (!to_int8 || !options.calibration.empty() || options.calibration_files.empty())
+    return absl::OkStatus();
+  const AccuracyFloor::Kind floor = options.mixed.Floor().kind;
+  if (floor != AccuracyFloor::Kind::kAuto && floor != AccuracyFloor::Kind::kAllInt8)
+    return InvalidArgument(
+        "a floor of accuracy takes samples, --calibration, beside --calibration-file");
+  if (*ParseRangeMethod(options.method) == RangeMethod::kAuto)
+    return InvalidArgument(
+        "--method auto takes samples, --calibration, beside --calibration-file: give some, or "
+        "another method");
   return absl::OkStatus();
 }
 
@@ -66,7 +76,7 @@ QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   recipe.to = to;
   recipe.activation = options.activations == "u8" ? DType::kU8 : DType::kI8;
   recipe.method = *ParseRangeMethod(options.method);
-  recipe.percentile = options.percentile;
+  recipe.percentile = options.percentile.value_or(recipe.percentile);
   recipe.floor = options.mixed.Floor();
   recipe.seed = options.mixed.seed;
   return recipe;
@@ -219,12 +229,12 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::IsMember({"u8", "s8"}))
       ->capture_default_str();
   verb->add_option("--method", options->method, "How calibrated values become ranges")
-      ->check(CLI::IsMember({"auto", "min-max", "percentile", "mse", "entropy"}))
+      ->check(CLI::IsMember({"auto", "min-max", "moving-average", "percentile", "mse", "entropy"}))
       ->capture_default_str();
   verb->add_option("--percentile", options->percentile,
-                   "Per cent of values inside the range (--method percentile)")
-      ->check(CLI::Range(50.0, 100.0))
-      ->capture_default_str();
+                   Format("Per cent of values inside the range (--method percentile) [{}]",
+                          QuantizeRecipe{}.percentile))
+      ->check(CLI::Range(50.0, 100.0));
   AddRoundingOptions(*verb, options->rounding);
   options->mixed.AddTo(*verb);
   verb->add_option("--disable-pass", options->disabled_passes,

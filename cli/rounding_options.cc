@@ -15,6 +15,10 @@ void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe) {
   verb.add_flag("--equalize,!--no-equalize", recipe.equalize,
                 "Even out the channels of activations before rounding them (int8)")
       ->capture_default_str();
+  verb.add_flag("--smooth,!--no-smooth", recipe.smooth,
+                "Where it evens out: move the reach of a normalization's channels into the weights "
+                "behind it, too (int8; SmoothQuant)")
+      ->capture_default_str();
   verb.add_flag("--compensate,!--no-compensate", recipe.compensate,
                 "Round each weight so that it takes up the errors of others (int8)")
       ->capture_default_str();

@@ -25,8 +25,46 @@ Range Times(Range range, double factor) {
   return {times(range.min), times(range.max)};
 }
 
+absl::StatusOr<MovingExtremes> MovingExtremes::Restored(int64_t samples, double min_sum,
+                                                        double max_sum) {
+  MovingExtremes moving;
+  moving.samples_ = samples;
+  moving.min_sum_ = min_sum;
+  moving.max_sum_ = max_sum;
+  if (samples < 0 || !std::isfinite(min_sum) || !std::isfinite(max_sum) || min_sum > max_sum ||
+      (samples == 0 && (min_sum != 0 || max_sum != 0)))
+    return InvalidArgument("no moving average: sums {} and {} of {} samples", min_sum, max_sum,
+                           samples);
+  return moving;
+}
+
+void MovingExtremes::Add(Range sample) {
+  ++samples_;
+  min_sum_ = (1 - kAveraging) * min_sum_ + sample.min;
+  max_sum_ = (1 - kAveraging) * max_sum_ + sample.max;
+}
+
+void MovingExtremes::Merge(const MovingExtremes& later) {
+  const double kept = std::pow(1 - kAveraging, static_cast<double>(later.samples_));
+  samples_ += later.samples_;
+  min_sum_ = kept * min_sum_ + later.min_sum_;
+  max_sum_ = kept * max_sum_ + later.max_sum_;
+}
+
+void MovingExtremes::Scale(double min_factor, double max_factor) {
+  max_sum_ *= max_factor;
+  min_sum_ = std::min(min_sum_ * min_factor, max_sum_);
+}
+
+Range MovingExtremes::average() const {
+  if (samples_ == 0) return {};
+  const double weights = (1 - std::pow(1 - kAveraging, static_cast<double>(samples_))) / kAveraging;
+  return {static_cast<float>(min_sum_ / weights), static_cast<float>(max_sum_ / weights)};
+}
+
 absl::StatusOr<Histogram> Histogram::Restored(double limit, Range extremes,
-                                              std::span<const uint64_t> bins) {
+                                              std::span<const uint64_t> bins,
+                                              const MovingExtremes& moving) {
   int exponent = 0;
   const bool scale = limit == 0 || (limit >= kLeastLimit && limit <= kLargestLimit &&
                                     std::frexp(limit, &exponent) == 0.5);
@@ -37,6 +75,7 @@ absl::StatusOr<Histogram> Histogram::Restored(double limit, Range extremes,
   Histogram histogram(static_cast<int>(bins.size()));
   histogram.limit_ = limit;
   histogram.extremes_ = extremes;
+  histogram.moving_ = moving;
   for (const uint64_t count : bins) {
     histogram.count_ += count;
     if (count > kMostCounted || histogram.count_ > kMostCounted)
@@ -51,12 +90,38 @@ absl::Status Histogram::Add(std::span<const float> values) {
   const MinMax found =
       FindMinMax({values.data(), {DType::kF32, Shape{static_cast<int64_t>(values.size())}}});
   if (!found.finite) return InvalidArgument("NaN or infinity");
-  Widen({found.min, found.max}, values.size());
-  GrowTo(std::max(std::abs(found.min), std::abs(found.max)));
+  Count(values, {found.min, found.max});
+  return absl::OkStatus();
+}
+
+absl::Status Histogram::Observe(ConstTensorView batch) {
+  const Shape& shape = batch.shape();
+  if (shape.elements() == 0) return absl::OkStatus();
+  const Shape sample{shape.elements(1, shape.rank())};
+  const MovingExtremes before = moving_;
+  Range extremes;
+  for (int64_t at = 0; at < shape.elements(); at += sample[0]) {
+    const MinMax found = FindMinMax({batch.as<float>() + at, {DType::kF32, sample}});
+    if (!found.finite) {
+      moving_ = before;
+      return InvalidArgument("NaN or infinity");
+    }
+    moving_.Add({found.min, found.max});
+    if (at == 0) extremes = {found.min, found.max};
+    extremes = {std::min(extremes.min, found.min), std::max(extremes.max, found.max)};
+  }
+  Count(batch.span<float>(), extremes);
+  return absl::OkStatus();
+}
+
+// Finite ones, between the extremes.
+void Histogram::Count(std::span<const float> values, Range extremes) {
+  Widen(extremes, values.size());
+  GrowTo(std::max(std::abs(extremes.min), std::abs(extremes.max)));
   const int bins = static_cast<int>(bins_.size());
   if (limit_ == 0) {
     bins_[bins_.size() / 2] += values.size();
-    return absl::OkStatus();
+    return;
   }
   const float per_unit = static_cast<float>(bins / (2 * limit_));
   const float centre = static_cast<float>(bins) / 2;
@@ -65,7 +130,6 @@ absl::Status Histogram::Add(std::span<const float> values) {
     const int bin = static_cast<int>(value * per_unit + centre);
     ++bins_[static_cast<size_t>(std::min(bin, bins - 1))];
   }
-  return absl::OkStatus();
 }
 
 void Histogram::Widen(Range extremes, uint64_t count) {
@@ -77,6 +141,7 @@ void Histogram::Widen(Range extremes, uint64_t count) {
 
 void Histogram::Merge(const Histogram& other) {
   if (other.count_ == 0) return;
+  moving_.Merge(other.moving_);
   Widen(other.extremes_, other.count_);
   Histogram aligned = other;
   aligned.GrowTo(std::max(limit_, other.limit_) / 2);
@@ -110,6 +175,13 @@ void Histogram::AddScaled(const Histogram& other, double factor) {
     for (uint64_t p = 0; p < pieces; ++p)
       bins_[static_cast<size_t>(low) + p] += count / pieces + (p < count % pieces ? 1 : 0);
   }
+}
+
+void Histogram::AverageLike(const Histogram& other) {
+  const auto ratio = [](float to, float from) { return from == 0 ? 1.0 : double{to} / from; };
+  moving_ = other.moving_;
+  moving_.Scale(ratio(extremes_.min, other.extremes_.min),
+                ratio(extremes_.max, other.extremes_.max));
 }
 
 // Keeps |magnitude| < limit. Every doubling folds two bins into one, towards the centre.
@@ -197,16 +269,23 @@ void ChannelMoments::Scale(std::span<const double> factors) {
 absl::Status ChannelHistograms::Observe(ConstTensorView batch) {
   const Shape& shape = batch.shape();
   if (shape.elements() == 0) return absl::OkStatus();
-  if (!channels_.empty() && std::ssize(channels_) != shape[1])
-    return InvalidArgument("expected {} channels, got {}", channels_.size(), shape[1]);
-  channels_.resize(static_cast<size_t>(shape[1]), Histogram(kBins));
-  const auto inner = static_cast<size_t>(shape.elements(2, shape.rank()));
-  std::span<const float> rest = batch.span<float>();
-  while (!rest.empty()) {
-    for (Histogram& channel : channels_) {
-      OCTET_RETURN_IF_ERROR(channel.Add(rest.first(inner)));
-      rest = rest.subspan(inner);
-    }
+  const int axis = axis_ < 0 ? shape.rank() + axis_ : axis_;
+  const int64_t channels = shape[axis];
+  if (!channels_.empty() && std::ssize(channels_) != channels)
+    return InvalidArgument("expected {} channels, got {}", channels_.size(), channels);
+  channels_.resize(static_cast<size_t>(channels), Histogram(kBins));
+  const int64_t inner = shape.elements(axis + 1, shape.rank());
+  const std::span<const float> all = batch.span<float>();
+  if (inner > 1) {
+    for (size_t at = 0, c = 0; at < all.size(); at += static_cast<size_t>(inner), ++c)
+      OCTET_RETURN_IF_ERROR(
+          channels_[c % channels_.size()].Add(all.subspan(at, static_cast<size_t>(inner))));
+    return absl::OkStatus();
+  }
+  std::vector<float> column(all.size() / channels_.size());
+  for (size_t c = 0; c < channels_.size(); ++c) {
+    for (size_t row = 0; row < column.size(); ++row) column[row] = all[row * channels_.size() + c];
+    OCTET_RETURN_IF_ERROR(channels_[c].Add(column));
   }
   return absl::OkStatus();
 }
@@ -219,9 +298,11 @@ absl::Status ChannelHistograms::Add(std::span<const Histogram> channels) {
   return absl::OkStatus();
 }
 
-Histogram ChannelHistograms::Scaled(std::span<const double> factors) const {
+Histogram ChannelHistograms::Scaled(std::span<const double> factors,
+                                    const Histogram& unscaled) const {
   Histogram tensor;
   for (size_t c = 0; c < channels_.size(); ++c) tensor.AddScaled(channels_[c], factors[c]);
+  tensor.AverageLike(unscaled);
   return tensor;
 }
 

@@ -33,8 +33,39 @@ class Collector {
   virtual absl::Status Observe(ConstTensorView batch) = 0;
 };
 
+/// Where the extremes of a sequence of samples lie, the later ones weighing more. Of samples X_1 to X_n, with c = kAveraging:
+///   min = sum over i of (1 - c)^(n - i) min(X_i) / sum over i of (1 - c)^(n - i),    max alike
+/// TensorFlow's moving average (assign_moving_average, zero_debias) with a decay of 1 - c; c is that of ONNX Runtime's CalibMovingAverage and
+/// of PyTorch's observer, which begins with X_1 at full weight where this, for few samples, is close to ONNX Runtime's plain mean over the
+/// batches. A sample is one index of axis 0, so that the result does not depend on how many run at once. Not thread-safe.
+class MovingExtremes {
+ public:
+  static constexpr double kAveraging = 0.01;
+
+  /// One that was kept. INVALID_ARGUMENT when no samples could have given it.
+  static absl::StatusOr<MovingExtremes> Restored(int64_t samples, double min_sum, double max_sum);
+
+  void Add(Range sample);
+  /// As if the samples of `later` had been added behind those here.
+  void Merge(const MovingExtremes& later);
+  /// As if the lower end of every sample had been multiplied by one factor and the upper one by another; never crosses them.
+  void Scale(double min_factor, double max_factor);
+  /// {0} of no samples.
+  Range average() const;
+  int64_t samples() const { return samples_; }
+  /// Sums over i of (1 - c)^(n - i) times an end of X_i.
+  double min_sum() const { return min_sum_; }
+  double max_sum() const { return max_sum_; }
+
+ private:
+  int64_t samples_ = 0;
+  double min_sum_ = 0;
+  double max_sum_ = 0;
+};
+
 /// A histogram around zero whose bins merge in pairs when its range has to grow: after any number of
-/// elements it holds kBins counts (or as many as were asked for) over [-limit, limit), limit a power of two, and the exact extremes.
+/// elements it holds kBins counts (or as many as were asked for) over [-limit, limit), limit a power of two, the exact extremes, and the moving average of those
+/// of each sample observed.
 /// Not thread-safe.
 class Histogram : public Collector {
  public:
@@ -44,19 +75,24 @@ class Histogram : public Collector {
   explicit Histogram(int bins = kBins) : bins_(static_cast<size_t>(bins)) {}
   /// One that was kept; its counts are as many as its bins. INVALID_ARGUMENT when no elements could have given it.
   static absl::StatusOr<Histogram> Restored(double limit, Range extremes,
-                                            std::span<const uint64_t> bins);
+                                            std::span<const uint64_t> bins,
+                                            const MovingExtremes& moving = {});
 
   /// Adds finite elements. INVALID_ARGUMENT on the first NaN or infinity.
   absl::Status Add(std::span<const float> values);
-  absl::Status Observe(ConstTensorView batch) override { return Add(batch.span<float>()); }
-  /// Adds the counts of another histogram. Requires: as many bins.
+  /// As Add, and takes each index of axis 0 for a sample.
+  absl::Status Observe(ConstTensorView batch) override;
+  /// Adds the counts of another histogram, whose samples count as later ones. Requires: as many bins.
   void Merge(const Histogram& other);
   /// Adds the counts of another histogram as if its elements had been multiplied by `factor` > 0. What a coarser bin holds is
   /// spread evenly over its width, but the bin that starts at zero stays there: it is where ReLU's zeros are.
   void AddScaled(const Histogram& other, double factor);
+  /// Takes over a moving average, each end as far inside the extremes here as it is there.
+  void AverageLike(const Histogram& other);
 
   uint64_t count() const { return count_; }
   Range extremes() const { return extremes_; }
+  const MovingExtremes& moving() const { return moving_; }
   double limit() const { return limit_; }
   std::span<const uint64_t> bins() const { return bins_; }
   double bin_width() const { return 2 * limit_ / static_cast<double>(bins_.size()); }
@@ -66,11 +102,13 @@ class Histogram : public Collector {
   void GrowTo(double magnitude);
   void Widen(Range extremes, uint64_t count);
   int BinOf(double value) const;
+  void Count(std::span<const float> values, Range extremes);
 
   std::vector<uint64_t> bins_;
   double limit_ = 0;  ///< 0: nothing but zeros so far.
   uint64_t count_ = 0;
   Range extremes_;
+  MovingExtremes moving_;
 };
 
 /// Mean, mean square and extremes of every index along one axis, counted from the last one where it is negative. Not thread-safe.
@@ -91,6 +129,7 @@ class ChannelMoments : public Collector {
   const std::vector<double>& sums() const { return sums_; }
   const std::vector<double>& squares() const { return squares_; }
   int64_t count() const { return count_; }
+  int axis() const { return axis_; }
 
  private:
   std::vector<double> PerElement(std::vector<double> sums) const;
@@ -102,20 +141,24 @@ class ChannelMoments : public Collector {
   int64_t count_ = 0;  ///< Elements per index.
 };
 
-/// A coarse histogram of every channel (axis 1): what tells how a tensor is distributed once its channels are scaled. Not
+/// A coarse histogram of every channel, an index along one axis (1, or -1, the last one): what tells how a tensor is distributed once its channels are scaled. Not
 /// thread-safe.
 class ChannelHistograms : public Collector {
  public:
   static constexpr int kBins = 512;
 
+  explicit ChannelHistograms(int axis) : axis_(axis) {}
   absl::Status Observe(ConstTensorView batch) override;
   /// Adds what others have seen. INVALID_ARGUMENT when their channels are not as many.
   absl::Status Add(std::span<const Histogram> channels);
   const std::vector<Histogram>& channels() const { return channels_; }
-  /// The tensor's histogram with one factor > 0 per channel.
-  Histogram Scaled(std::span<const double> factors) const;
+  int axis() const { return axis_; }
+  /// The tensor's histogram with one factor > 0 per channel. `unscaled`: the same tensor's without them, whose moving average lies inside
+  /// its extremes as the result's does.
+  Histogram Scaled(std::span<const double> factors, const Histogram& unscaled) const;
 
  private:
+  int axis_;
   std::vector<Histogram> channels_;
 };
 

@@ -19,7 +19,7 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 // Of channels, samples and elements per channel: sums of them stay far from 64 bits.
 constexpr int64_t kMost = int64_t{1} << 48;
 
@@ -200,6 +200,18 @@ void WriteHistograms(const std::string& group, const NamedHistograms& named,
   archive.AddPieces(group + "/counts", std::move(counts));
 }
 
+void WriteMoving(const NamedHistograms& named, ArchiveWriter& archive) {
+  std::vector<int64_t> samples;
+  std::vector<double> sums;
+  for (const auto& [name, histograms] : named) {
+    const MovingExtremes& moving = histograms[0].moving();
+    samples.push_back(moving.samples());
+    sums.insert(sums.end(), {moving.min_sum(), moving.max_sum()});
+  }
+  archive.Add<int64_t>("moving/samples", samples);
+  archive.Add<double>("moving/sums", sums);
+}
+
 using NamedMoments = std::vector<std::pair<std::string_view, const ChannelMoments*>>;
 
 void WriteMoments(const std::string& group, const NamedMoments& named, ArchiveWriter& archive) {
@@ -325,8 +337,27 @@ absl::StatusOr<T*> Take(WantedByName<T>& wanted, std::string_view name, size_t c
 
 using TakeHistograms = std::function<absl::Status(std::string_view, std::span<const Histogram>)>;
 
+// Of `count` values, in the order of their histograms.
+absl::StatusOr<std::vector<MovingExtremes>> ReadMoving(const ArchiveReader& archive,
+                                                       int64_t count) {
+  OCTET_ASSIGN_OR_RETURN(const auto samples,
+                         archive.All<int64_t>("moving/samples", DType::kI64, count));
+  OCTET_ASSIGN_OR_RETURN(const auto sums,
+                         archive.All<double>("moving/sums", DType::kF64, 2 * count));
+  std::vector<MovingExtremes> read;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    auto moving = MovingExtremes::Restored(samples[i], sums[2 * i], sums[2 * i + 1]);
+    if (!moving.ok() || samples[i] == 0 || samples[i] > kMost)
+      return InvalidArgument("arrays 'moving': sums {} and {} of {} samples at {}", sums[2 * i],
+                             sums[2 * i + 1], samples[i], i);
+    read.push_back(*std::move(moving));
+  }
+  return read;
+}
+
 absl::Status ReadHistograms(const ArchiveReader& archive, const std::string& group, int bins,
-                            size_t wanted, const TakeHistograms& take) {
+                            size_t wanted, const TakeHistograms& take,
+                            std::span<const MovingExtremes> moving = {}) {
   if (wanted == 0) return absl::OkStatus();
   int64_t total = 0;
   OCTET_ASSIGN_OR_RETURN(const auto named, archive.Groups(group, wanted, total));
@@ -342,7 +373,8 @@ absl::Status ReadHistograms(const ArchiveReader& archive, const std::string& gro
     for (size_t c = 0; c < channels; ++c, ++at) {
       auto restored = Histogram::Restored(
           limits[at], {extremes[2 * at], extremes[2 * at + 1]},
-          counts.subspan(at * static_cast<size_t>(bins), static_cast<size_t>(bins)));
+          counts.subspan(at * static_cast<size_t>(bins), static_cast<size_t>(bins)),
+          at < moving.size() ? moving[at] : MovingExtremes());
       if (!restored.ok()) return Annotate(restored.status(), Format("'{}' of '{}'", group, name));
       if (restored->count() == 0)
         return InvalidArgument("'{}' of '{}': no elements counted", group, name);
@@ -450,28 +482,32 @@ size_t InputChannels(const Graph& graph, NodeId id) {
 absl::StatusOr<CalibrationState> AddArchive(const Graph& graph, const ArchiveReader& archive,
                                             Statistics& statistics) {
   OCTET_ASSIGN_OR_RETURN(CalibrationState state, ReadState(archive, graph));
-  const auto extent = [&](ValueId id) {  // ChannelLinks has those alone whose channels are known.
-    return static_cast<size_t>((*graph.value(id).shape)[1]);
+  const auto extent = [&](ValueId id,
+                          int axis) {  // ChannelLinks has those alone whose channels are known.
+    const Shape& shape = *graph.value(id).shape;
+    return static_cast<size_t>(shape[axis < 0 ? shape.rank() + axis : axis]);
   };
   WantedByName<Histogram> histograms;
   for (auto& [id, histogram] : statistics.histograms)
     histograms.emplace(graph.value(id).name, Wanted{&histogram, 1});
   WantedByName<ChannelHistograms> by_channel;
   for (auto& [id, channels] : statistics.channel_histograms)
-    by_channel.emplace(graph.value(id).name, Wanted{&channels, extent(id)});
+    by_channel.emplace(graph.value(id).name, Wanted{&channels, extent(id, channels.axis())});
   WantedByName<ChannelMoments> channels;
   for (auto& [id, moments] : statistics.channels)
-    channels.emplace(graph.value(id).name, Wanted{&moments, extent(id)});
+    channels.emplace(graph.value(id).name, Wanted{&moments, extent(id, moments.axis())});
   WantedByName<ChannelMoments> moments;
   for (auto& [id, of_input] : statistics.moments)
     moments.emplace(ResultOf(graph, id), Wanted{&of_input, InputChannels(graph, id)});
+  OCTET_ASSIGN_OR_RETURN(const auto moving, ReadMoving(archive, std::ssize(histograms)));
   OCTET_RETURN_IF_ERROR(ReadHistograms(
       archive, "histograms", Histogram::kBins, histograms.size(),
       [&](std::string_view name, std::span<const Histogram> read) -> absl::Status {
         OCTET_ASSIGN_OR_RETURN(Histogram* const to, Take(histograms, name, read.size()));
         to->Merge(read[0]);
         return absl::OkStatus();
-      }));
+      },
+      moving));
   OCTET_RETURN_IF_ERROR(ReadHistograms(
       archive, "channel_histograms", ChannelHistograms::kBins, by_channel.size(),
       [&](std::string_view name, std::span<const Histogram> read) -> absl::Status {
@@ -542,6 +578,7 @@ absl::Status WriteCalibrationFile(const Graph& graph, const Statistics& statisti
   for (const auto& [id, histogram] : statistics.histograms)
     histograms.emplace_back(graph.value(id).name, std::span(&histogram, 1));
   WriteHistograms("histograms", histograms, archive);
+  WriteMoving(histograms, archive);
   NamedHistograms by_channel;
   for (const auto& [id, channels] : statistics.channel_histograms)
     by_channel.emplace_back(graph.value(id).name, channels.channels());

@@ -32,13 +32,15 @@ struct CalibrationState {
 ///   data                      CalibrationState::sets
 ///   samples                   [seen, total]
 ///   histograms/..., channel_histograms/...   names; channels of each; limits, extremes, counts of every histogram
+///   moving/...                               samples, and both sums of MovingExtremes, of each of histograms/names
 ///   moments/..., channels/...                names; channels of each; elements; sums, squares and extremes of every channel
 ///   patches/...                              names; [groups, length] and count of each; sums, products of all
 /// Values go by their names, a node by its result's. Errors: as WriteNpz. Requires: state.seen > 0.
 absl::Status WriteCalibrationFile(const Graph& graph, const Statistics& statistics,
                                   const CalibrationState& state, const std::string& path);
 
-/// Adds what the file holds to statistics of the same graph. Counts are added exactly, sums in the order of the calls; the moments of
+/// Adds what the file holds to statistics of the same graph. Counts are added exactly, sums in the order of the calls, moving averages as of samples
+/// that follow each other in that order; the moments of
 /// patches weigh every run by the patches that it drew.
 /// Errors: as ReadNpz; INVALID_ARGUMENT naming the file, and the array where it is malformed, when it is none, of another version, or
 /// of another model, or when its values or their channels are not the graph's, each once; the statistics are of no use then.

@@ -2,15 +2,20 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <numeric>
 #include <set>
 #include <string_view>
+#include <utility>
 
 namespace octet {
 namespace {
 
-constexpr std::array<std::string_view, 7> kPassOps = {
-    "Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout"};
+constexpr std::array<std::string_view, 4> kPassOps = {"Relu", "LeakyRelu", "Identity", "Dropout"};
+// What passes channels of one kind alone.
+constexpr std::array<std::string_view, 3> kPoolOps = {"MaxPool", "AveragePool",
+                                                      "GlobalAveragePool"};
+constexpr std::array<std::string_view, 2> kLastAxisOps = {"Transpose", "MatMul"};
 constexpr std::array<std::string_view, 3> kFlattenOps = {"Flatten", "Reshape", "Squeeze"};
 
 class DisjointSets {
@@ -33,15 +38,26 @@ class DisjointSets {
   std::vector<int> parent_;
 };
 
-bool HasChannels(const Value& value) {
-  return !value.is_constant() && value.dtype == DType::kF32 && value.shape &&
-         value.shape->rank() >= 2 && (*value.shape)[1] > 0;
+// A tensor with one element per channel along an axis of a value of such a rank, broadcast along all others.
+bool IsPerChannel(const Tensor& constant, int64_t channels, int axis, int rank) {
+  if (constant.dtype() != DType::kF32 || constant.elements() != channels) return false;
+  const Shape& shape = constant.shape();
+  const int own_axis = axis - (rank - shape.rank());
+  return own_axis >= 0 && own_axis < shape.rank() && shape[own_axis] == channels;
 }
 
+bool IsScalar(const Tensor& constant) {
+  return constant.dtype() == DType::kF32 && constant.elements() == 1;
+}
+
+// Of one kind of channels.
 class Linker {
  public:
-  explicit Linker(const Graph& graph)
-      : graph_(graph), groups_(static_cast<size_t>(graph.value_count())), channels_(0) {
+  Linker(const Graph& graph, int axis)
+      : graph_(graph),
+        last_(axis < 0),
+        groups_(static_cast<size_t>(graph.value_count())),
+        channels_(0) {
     int64_t next = 0;
     for (ValueId id = 0; id < graph.value_count(); ++id) {
       if (!HasChannels(graph.value(id))) continue;
@@ -66,9 +82,15 @@ class Linker {
       found[groups_.Find(node.outputs[0])].writers.push_back(weighted);
       found[groups_.Find(node.inputs[0])].readers.push_back(weighted);
     }
+    for (const auto& [constant, writes] : constants_) {
+      ChannelComponent& of = found[groups_.Find(graph_.node(constant.node).outputs[0])];
+      of.constants.push_back(constant);
+      of.scaled_by_constants |= writes;
+    }
     std::vector<ChannelComponent> components;
     for (auto& [group, component] : found) {
-      if (!blocked.contains(group) && !component.writers.empty() && !component.readers.empty())
+      const bool written = !component.writers.empty() || component.scaled_by_constants;
+      if (!blocked.contains(group) && written && !component.readers.empty())
         components.push_back(std::move(component));
     }
     return components;
@@ -84,28 +106,48 @@ class Linker {
 
   std::map<ValueId, int64_t>& first() { return first_; }
   std::map<ValueId, float>& clips() { return clips_; }
+  int64_t Channels(ValueId id) const {
+    const Shape& shape = *graph_.value(id).shape;
+    return shape[AxisIn(shape)];
+  }
 
  private:
-  int64_t Channels(ValueId id) const { return (*graph_.value(id).shape)[1]; }
+  bool HasChannels(const Value& value) const {
+    return !value.is_constant() && value.dtype == DType::kF32 && value.shape &&
+           value.shape->rank() >= (last_ ? 3 : 2) && (*value.shape)[AxisIn(*value.shape)] > 0;
+  }
+
+  int AxisIn(const Shape& shape) const { return last_ ? shape.rank() - 1 : 1; }
 
   // False where a factor does not pass; the node's values are then left alone.
   bool Link(NodeId id) {
     const Node& node = graph_.node(id);
-    if (const auto weighted = AsWeighted(graph_, id)) {
-      const ValueId x = node.inputs[0];
-      if (!first_.contains(x) || !first_.contains(node.outputs[0])) return false;
-      if (!node.is("Conv") && graph_.value(x).shape->rank() != 2) return false;
-      weighted_.push_back(*weighted);
-      return true;
-    }
+    if (const auto weighted = AsWeighted(graph_, id)) return Weighted(*weighted);
     if (node.domain != kOnnxDomain || node.inputs.empty()) return false;
     const ValueId x = node.inputs[0];
     const ValueId y = node.outputs[0];
-    if (std::ranges::find(kPassOps, node.op) != kPassOps.end()) return Same(x, y);
-    if (std::ranges::find(kFlattenOps, node.op) != kFlattenOps.end()) return Flat(x, y);
+    if (std::ranges::contains(kPassOps, node.op)) return Same(x, y);
+    if (IsPassing(node.op)) return Pass(node);
+    if (std::ranges::contains(kFlattenOps, node.op)) return last_ ? Wrapped(x, y) : Flat(x, y);
     if (node.op == "Clip") return Clip(node) && Same(x, y);
-    if (node.op == "Add") return Same(x, y) && Same(node.inputs[1], y);
+    if (node.op == "Add") return Add(id);
+    if (node.op == "Mul" || node.op == "Div") return Times(id);
+    if (node.op == "LayerNormalization") return Normalization(id);
     return node.op == "Concat" && Concat(node);
+  }
+
+  bool Weighted(const WeightedNode& weighted) {
+    const Node& node = graph_.node(weighted.node);
+    const ValueId x = node.inputs[0];
+    if (!first_.contains(x) || !first_.contains(node.outputs[0])) return false;
+    const bool matrices = graph_.value(x).shape->rank() == 2;
+    if (last_ ? !node.is("MatMul") : !node.is("Conv") && !matrices) return false;
+    weighted_.push_back(weighted);
+    return true;
+  }
+
+  bool IsPassing(std::string_view op) const {
+    return last_ ? std::ranges::contains(kLastAxisOps, op) : std::ranges::contains(kPoolOps, op);
   }
 
   void Block(const Node& node) {
@@ -132,6 +174,18 @@ class Linker {
     return true;
   }
 
+  // Pools along the other axes; Transpose that leaves the last one there, and a product's right operand.
+  bool Pass(const Node& node) {
+    if (node.op == "Transpose") {
+      const auto perm = node.attributes.Ints("perm", {});
+      const bool stays = perm.ok() && !perm->empty() && perm->back() == std::ssize(*perm) - 1;
+      return stays && Same(node.inputs[0], node.outputs[0]);
+    }
+    if (node.op != "MatMul") return Same(node.inputs[0], node.outputs[0]);
+    blocked_.insert(node.inputs[0]);
+    return Same(node.inputs[1], node.outputs[0]);
+  }
+
   // [N, C, 1...] -> [N, C].
   bool Flat(ValueId a, ValueId b) {
     if (!first_.contains(a) || !first_.contains(b) || Channels(a) != Channels(b)) return false;
@@ -142,6 +196,78 @@ class Linker {
       }
     }
     Join(a, b, 0);
+    return true;
+  }
+
+  // [..., H * D] -> [..., H, D] or back: an element's place in the memory, modulo D, is its index along the last axis.
+  bool Wrapped(ValueId a, ValueId b) {
+    if (!first_.contains(a) || !first_.contains(b)) return false;
+    if (Channels(a) < Channels(b)) std::swap(a, b);
+    const int64_t fewer = Channels(b);
+    if (Channels(a) % fewer != 0) return false;
+    groups_.Union(a, b);
+    for (int64_t c = 0; c < Channels(a); ++c) channels_.Union(first_[a] + c, first_[b] + c % fewer);
+    return true;
+  }
+
+  const Tensor* Constant(const Node& node, size_t slot) const {
+    const ValueId id = node.input(slot);
+    return id != kNone && graph_.value(id).is_constant() ? &graph_.value(id).constant : nullptr;
+  }
+
+  bool IsPerChannelOf(const Tensor& constant, ValueId y) const {
+    const Shape& shape = *graph_.value(y).shape;
+    return IsPerChannel(constant, Channels(y), AxisIn(shape), shape.rank());
+  }
+
+  // Of two activations, or of one and a bias.
+  bool Add(NodeId id) {
+    const Node& node = graph_.node(id);
+    const ValueId y = node.outputs[0];
+    for (const size_t slot : {size_t{0}, size_t{1}}) {
+      const Tensor* const bias = Constant(node, slot);
+      if (bias == nullptr) continue;
+      if (!first_.contains(y) || !IsPerChannelOf(*bias, y)) return false;
+      constants_.push_back({{id, slot}, false});
+      return Same(node.inputs[1 - slot], y);
+    }
+    return Same(node.inputs[0], y) && Same(node.inputs[1], y);
+  }
+
+  // By a scalar, or by one constant per channel, which writes the result.
+  bool Times(NodeId id) {
+    const Node& node = graph_.node(id);
+    const ValueId y = node.outputs[0];
+    for (const size_t slot : {size_t{1}, size_t{0}}) {
+      const Tensor* const constant = Constant(node, slot);
+      if (constant == nullptr) continue;
+      const ValueId x = node.inputs[1 - slot];
+      if (node.is("Div") && slot == 0) return false;
+      if (IsScalar(*constant)) return Same(x, y);
+      if (node.is("Div") || !first_.contains(y) || !IsPerChannelOf(*constant, y)) return false;
+      constants_.push_back({{id, slot}, true});
+      blocked_.insert(x);
+      return true;
+    }
+    return false;
+  }
+
+  bool Normalization(NodeId id) {
+    const Node& node = graph_.node(id);
+    const ValueId y = node.outputs[0];
+    if (!first_.contains(y)) return false;
+    const Shape& shape = *graph_.value(y).shape;
+    const int64_t axis = node.attributes.IntOr("axis", -1);
+    if ((axis < 0 ? axis + shape.rank() : axis) != AxisIn(shape) ||
+        AxisIn(shape) != shape.rank() - 1)
+      return false;
+    const size_t operands = node.input(2) == kNone ? 1 : 2;
+    for (size_t slot = 1; slot <= operands; ++slot) {
+      const Tensor* const constant = Constant(node, slot);
+      if (constant == nullptr || !IsPerChannelOf(*constant, y)) return false;
+    }
+    for (size_t slot = 1; slot <= operands; ++slot) constants_.push_back({{id, slot}, true});
+    blocked_.insert(node.inputs[0]);
     return true;
   }
 
@@ -162,7 +288,10 @@ class Linker {
 
   bool Concat(const Node& node) {
     const ValueId y = node.outputs[0];
-    if (!first_.contains(y) || node.attributes.IntOr("axis", 0) != 1) return false;
+    const int64_t axis = node.attributes.IntOr("axis", 0);
+    if (!first_.contains(y)) return false;
+    const Shape& shape = *graph_.value(y).shape;
+    if ((axis < 0 ? axis + shape.rank() : axis) != AxisIn(shape)) return false;
     if (!std::ranges::all_of(node.inputs, [&](ValueId x) { return first_.contains(x); }))
       return false;
     int64_t offset = 0;
@@ -174,27 +303,49 @@ class Linker {
   }
 
   const Graph& graph_;
+  const bool last_;
   DisjointSets groups_;  ///< Of values.
   DisjointSets channels_;
   std::map<ValueId, int64_t> first_;
   std::set<ValueId> blocked_;
   std::map<ValueId, float> clips_;
   std::vector<WeightedNode> weighted_;
+  std::vector<std::pair<ChannelConstant, bool>> constants_;  ///< And whether they write.
 };
 
 }  // namespace
 
 ChannelLinks::ChannelLinks(const Graph& graph) {
-  Linker linker(graph);
-  components_ = linker.Components();
-  classes_ = linker.Classes();
-  first_ = std::move(linker.first());
-  clips_ = std::move(linker.clips());
+  for (const int axis : {1, -1}) {
+    Linker linker(graph, axis);
+    std::vector<ChannelComponent> components = linker.Components();
+    if (components.empty()) continue;
+    const std::vector<int> classes = linker.Classes();
+    const auto offset = std::ssize(classes_);
+    for (const int of : classes) classes_.push_back(static_cast<int>(offset) + of);
+    for (const ChannelComponent& component : components) {
+      for (const ValueId id : component.values)
+        channels_[id] = {offset + linker.first().at(id), linker.Channels(id), axis};
+    }
+    std::ranges::move(components, std::back_inserter(components_));
+    clips_.merge(linker.clips());
+  }
+}
+
+int ChannelLinks::AxisOf(ValueId value) const {
+  const auto found = channels_.find(value);
+  return found == channels_.end() ? 1 : found->second.axis;
+}
+
+int64_t ChannelLinks::ChannelsOf(ValueId value) const {
+  const auto found = channels_.find(value);
+  return found == channels_.end() ? 0 : found->second.count;
 }
 
 int ChannelLinks::ClassOf(ValueId value, size_t channel) const {
-  const auto found = first_.find(value);
-  return found == first_.end() ? kNone : classes_[static_cast<size_t>(found->second) + channel];
+  const auto found = channels_.find(value);
+  if (found == channels_.end()) return kNone;
+  return classes_[static_cast<size_t>(found->second.first) + channel];
 }
 
 std::optional<float> ChannelLinks::UpperClip(ValueId value) const {

@@ -16,6 +16,10 @@ constexpr double kMargin = 2;
 // and at least this share of its tensor.
 constexpr double kLeastReach = 1.0 / 64;
 constexpr double kAlphas[] = {0.25, 0.5};
+// Of what a constant scales: a normalization's channels keep their places, however far apart they reach.
+constexpr double kSmoothAlphas[] = {0.5, 0.65, 0.8, 0.95};
+// Of the largest: what reaches less counts as reaching this far.
+constexpr double kLeastShare = 1e-5;
 
 using Factors = std::vector<double>;  ///< By class of channels.
 
@@ -35,10 +39,15 @@ class Equalizer {
   std::vector<QuantizeRecord> Run() {
     std::vector<QuantizeRecord> records;
     for (const ChannelComponent& component : links_.components()) {
-      const double alpha = Choose(component);
-      if (alpha == 0) continue;
+      if (component.scaled_by_constants && !recipe_.smooth) continue;
+      const Choice choice = Choose(component);
+      if (choice.alpha == 0) continue;
       records.push_back({graph_.value(component.values[0]).name, "equalized",
-                         Format("{} activations, alpha {}", component.values.size(), alpha)});
+                         Format("{} activations, {}alpha {}", component.values.size(),
+                                choice.smooth ? "into the weights, " : "", choice.alpha)});
+    }
+    for (const ChannelComponent& component : links_.components()) {
+      for (const ChannelConstant& constant : component.constants) Apply(constant);
     }
     for (const NodeId id : graph_.OrderSnapshot()) {
       if (const auto weighted = AsWeighted(graph_, id)) Apply(*weighted);
@@ -49,8 +58,9 @@ class Equalizer {
   /// After Run.
   void Scale(Statistics& statistics) const {
     for (const auto& [id, channels] : statistics.channel_histograms) {
-      if (Changed(id))
-        statistics.histograms.at(id) = channels.Scaled(FactorsOf(id, channels.channels().size()));
+      if (!Changed(id)) continue;
+      Histogram& whole = statistics.histograms.at(id);
+      whole = channels.Scaled(FactorsOf(id, channels.channels().size()), whole);
     }
     for (auto& [id, moments] : statistics.moments) {
       const ValueId x = graph_.node(id).inputs[0];
@@ -71,21 +81,78 @@ class Equalizer {
     return factors;
   }
 
-  double Choose(const ChannelComponent& component) {
+  struct Choice {
+    double alpha = 0;  ///< 0: factors of 1.
+    bool smooth = false;
+  };
+
+  Choice Choose(const ChannelComponent& component) {
     const Factors unscaled = factors_;
     Factors best = unscaled;
-    double best_alpha = 0;
+    Choice chosen;
     double least = Noise(component, unscaled);
-    for (const double alpha : kAlphas) {
-      const Factors candidate = Scaled(component, alpha);
+    const auto consider = [&](Factors candidate, Choice choice) {
       const double noise = Noise(component, candidate);
-      if (!(noise < least)) continue;
+      if (!(noise < least)) return;
       least = noise;
-      best = candidate;
-      best_alpha = alpha;
+      best = std::move(candidate);
+      chosen = choice;
+    };
+    for (const double alpha : kAlphas) consider(Scaled(component, alpha), {alpha, false});
+    if (component.scaled_by_constants) {
+      for (const double alpha : kSmoothAlphas) consider(Smoothed(component, alpha), {alpha, true});
     }
     factors_ = best;
-    return best_alpha;
+    return chosen;
+  }
+
+  // How far the weights that read a class of channels reach, as shares of the widest.
+  Factors WeightReaches(const ChannelComponent& component) const {
+    Factors reaches(factors_.size());
+    for (const WeightedNode& reader : component.readers) {
+      const Node& node = graph_.node(reader.node);
+      const ValueId x = node.inputs[0];
+      const Tensor& weights = graph_.value(node.inputs[1]).constant;
+      const WeightIndex index(weights.shape(), {reader.weight_axis, node.is("Conv")},
+                              links_.ChannelsOf(x));
+      for (int64_t i = 0; i < weights.elements(); ++i) {
+        double& reach = reaches[static_cast<size_t>(links_.ClassOf(x, index(i).in))];
+        reach = std::max(reach, std::abs(double{weights.span<float>()[static_cast<size_t>(i)]}));
+      }
+    }
+    return AsShares(std::move(reaches));
+  }
+
+  Factors ActivationReaches(const ChannelComponent& component) const {
+    Factors reaches(factors_.size());
+    for (const ValueId id : component.values) {
+      const std::vector<double> of_value = Reaches(id);
+      for (size_t c = 0; c < of_value.size(); ++c) {
+        double& reach = reaches[static_cast<size_t>(links_.ClassOf(id, c))];
+        reach = std::max(reach, of_value[c]);
+      }
+    }
+    return AsShares(std::move(reaches));
+  }
+
+  static Factors AsShares(Factors reaches) {
+    const double widest = reaches.empty() ? 0 : std::ranges::max(reaches);
+    for (double& reach : reaches) reach = widest > 0 ? std::max(reach / widest, kLeastShare) : 1.0;
+    return reaches;
+  }
+
+  Factors Smoothed(const ChannelComponent& component, double alpha) const {
+    const Factors activations = ActivationReaches(component);
+    const Factors weights = WeightReaches(component);
+    Factors smoothed = factors_;
+    for (const ValueId id : component.values) {
+      for (int64_t c = 0; c < links_.ChannelsOf(id); ++c) {
+        const auto of = static_cast<size_t>(links_.ClassOf(id, static_cast<size_t>(c)));
+        smoothed[of] = std::pow(weights[of], 1 - alpha) / std::pow(activations[of], alpha);
+      }
+    }
+    for (const ValueId id : component.values) KeepInsideClip(id, smoothed);
+    return smoothed;
   }
 
   // The geometric mean over the tensors that hold the channel.
@@ -179,8 +246,7 @@ class Equalizer {
   }
 
   bool Changed(ValueId id) const {
-    const auto& shape = graph_.value(id).shape;
-    for (int64_t c = 0; shape && shape->rank() >= 2 && c < (*shape)[1]; ++c) {
+    for (int64_t c = 0; c < links_.ChannelsOf(id); ++c) {
       if (FactorOf(id, static_cast<size_t>(c)) != 1.0) return true;
     }
     return false;
@@ -192,7 +258,7 @@ class Equalizer {
     const ValueId y = node.outputs[0];
     const Tensor weights = graph_.value(node.inputs[1]).constant;
     if (!Changed(x) && !Changed(y)) return;
-    const int64_t inputs = (*graph_.value(x).shape)[1];
+    const int64_t inputs = node.is("Conv") ? (*graph_.value(x).shape)[1] : 0;
     const WeightIndex index(weights.shape(), {weighted.weight_axis, node.is("Conv")}, inputs);
     Tensor scaled(DType::kF32, weights.shape());
     for (int64_t i = 0; i < weights.elements(); ++i) {
@@ -202,14 +268,19 @@ class Equalizer {
           static_cast<float>(weights.span<float>()[at] * FactorOf(y, out) / FactorOf(x, in));
     }
     Replace(weighted.node, 1, std::move(scaled));
-    if (weighted.bias == kNone) return;
-    const Tensor bias = graph_.value(weighted.bias).constant;
-    Tensor scaled_bias(DType::kF32, bias.shape());
-    for (size_t o = 0; o < bias.span<float>().size(); ++o) {
-      scaled_bias.mutable_span<float>()[o] =
-          static_cast<float>(bias.span<float>()[o] * FactorOf(y, o));
+    if (weighted.bias != kNone) Apply(ChannelConstant{weighted.node, 2});
+  }
+
+  void Apply(const ChannelConstant& of) {
+    const ValueId y = graph_.node(of.node).outputs[0];
+    if (!Changed(y)) return;
+    const Tensor constant = graph_.value(graph_.node(of.node).inputs[of.slot]).constant;
+    Tensor scaled(DType::kF32, constant.shape());
+    for (size_t c = 0; c < constant.span<float>().size(); ++c) {
+      scaled.mutable_span<float>()[c] =
+          static_cast<float>(constant.span<float>()[c] * FactorOf(y, c));
     }
-    Replace(weighted.node, 2, std::move(scaled_bias));
+    Replace(of.node, of.slot, std::move(scaled));
   }
 
   void Replace(NodeId node, size_t slot, Tensor tensor) {

@@ -14,9 +14,13 @@ namespace octet {
 /// channel that reaches r in a tensor that reaches R over the calibration set, with the alpha (at most 1/2: samples that nobody
 /// has seen reach further) that leaves the least estimated noise in the readers' results. A channel behind Clip(0, max) is
 /// scaled until it reaches half of max at most, so that the clip cuts only what a calibrated range would cut.
+/// Where a constant scales the channels (a normalization's, or a Mul's: the few channels that reach far are then always the same),
+/// the reach of the weights W that read channel c has a part in it, too, and alpha may come near 1:
+///   t = max|W_c|^(1 - alpha) / max|x_c|^alpha
 /// Returns a record for each group of linked activations that changed, and leaves the graph's statistics, and those of a part of the
 /// samples, as those of the new graph, without channels, which nobody else needs. Requires: opset >= kQuantizeOpset, shapes inferred; statistics of this graph, of one
-/// sample or more. Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019).
+/// sample or more. Sources: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction
+/// (2019); of the last formula Xiao et al., SmoothQuant (2023).
 std::vector<QuantizeRecord> EqualizeChannels(Graph& graph, const QuantizeRecipe& recipe,
                                              Statistics& statistics, Statistics* part = nullptr);
 

@@ -6,7 +6,7 @@
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
 #include "engine/quantize/calibration_file.h"
-#include "engine/quantize/equalize.h"
+#include "engine/quantize/equalize_judged.h"
 #include "engine/quantize/held_back.h"
 #include "engine/tensor/output_agreement.h"
 #include "engine/tensor/status.h"
@@ -151,7 +151,10 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   OCTET_ASSIGN_OR_RETURN(made.statistics_, known
                                                ? FileStatistics(made.graph_, set, run)
                                                : GatherStatistics(made.graph_, split.ranges, run));
-  if (recipe.equalize) made.records_ = EqualizeChannels(made.graph_, recipe, made.statistics_);
+  Statistics no_part;
+  OCTET_ASSIGN_OR_RETURN(
+      made.records_, EqualizeJudged(made.graph_, recipe, made.statistics_, no_part, *made.outputs_,
+                                    made.few_, made.run_));
   RecordSeenJudges(made.statistics_, made.records_);
   return made;
 }

@@ -11,9 +11,10 @@
 namespace octet {
 namespace {
 
-constexpr std::array<std::pair<RangeMethod, std::string_view>, 5> kMethodNames = {{
+constexpr std::array<std::pair<RangeMethod, std::string_view>, 6> kMethodNames = {{
     {RangeMethod::kAuto, "auto"},
     {RangeMethod::kMinMax, "min-max"},
+    {RangeMethod::kMovingAverage, "moving-average"},
     {RangeMethod::kPercentile, "percentile"},
     {RangeMethod::kMse, "mse"},
     {RangeMethod::kEntropy, "entropy"},
@@ -157,6 +158,8 @@ std::optional<RangeMethod> ParseRangeMethod(std::string_view name) {
 
 Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
   switch (recipe.method) {
+    case RangeMethod::kMovingAverage:
+      return WithZero(histogram.moving().average());
     case RangeMethod::kPercentile:
       return PercentileRange(histogram, recipe.percentile);
     case RangeMethod::kMse:

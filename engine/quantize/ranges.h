@@ -11,7 +11,7 @@
 
 namespace octet {
 
-/// The range that `recipe.method` takes (kAuto: min-max) from a distribution; always contains 0, so that zero padding and
+/// The range that `recipe.method` takes (kAuto: min-max) from a distribution (kMovingAverage: from histogram.moving()); always contains 0, so that zero padding and
 /// ReLU's zero are exact. kMse and kEntropy narrow both sides of the extremes by one factor, from 1 down to 1/8:
 ///   kMse      the least sum over the elements of (x - dequantized x)^2, clipped ones included
 ///   kEntropy  the least divergence KL(P || Q), P the histogram with what is clipped in its outermost bins, Q the same histogram

@@ -12,13 +12,14 @@ namespace octet {
 
 /// How a calibrated distribution becomes a range.
 enum class RangeMethod : uint8_t {
-  kAuto,        ///< For each tensor one of the others: what leaves the least noise in the outputs.
-  kMinMax,      ///< The extremes that were seen.
-  kPercentile,  ///< Cuts `1 - percentile` of the elements' mass off both tails together.
-  kMse,         ///< The least squared error of the elements.
-  kEntropy,     ///< The least divergence of the distribution.
+  kAuto,  ///< For each tensor one of the others, but kMovingAverage: what leaves the least noise in the outputs.
+  kMinMax,         ///< The extremes that were seen.
+  kMovingAverage,  ///< The moving average of each sample's extremes (MovingExtremes).
+  kPercentile,     ///< Cuts `1 - percentile` of the elements' mass off both tails together.
+  kMse,            ///< The least squared error of the elements.
+  kEntropy,        ///< The least divergence of the distribution.
 };
-/// "auto", "min-max", "percentile", "mse", "entropy".
+/// "auto", "min-max", "moving-average", "percentile", "mse", "entropy".
 std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 
@@ -53,6 +54,8 @@ struct QuantizeRecipe {
   int weight_bits = 8;                      ///< int8 only.
   RangeMethod method = RangeMethod::kAuto;  ///< int8 only.
   bool equalize = true;  ///< Even out the channels of activations first; int8 only.
+  /// Where it equalizes: move reach of channels from constants that scale them into the weights, too; int8 only.
+  bool smooth = true;
   bool compensate =
       true;  ///< Round each weight so that it takes up the errors of others; int8 only.
   bool correct_bias = true;  ///< Take the mean error of rounded weights out of the bias; int8 only.

@@ -4,13 +4,14 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "engine/graph/graph.h"
 
 namespace octet {
 
-/// A letter and a number, which no value of the graph has. Nobody looks for these values; with names made of the weights' own, a file
+/// A letter and a number to the base of 62, which no value of the graph has. Nobody looks for these values; with names made of the weights' own, a file
 /// would spend several bytes of names on each of its channels.
 class ShortNames {
  public:
@@ -21,7 +22,7 @@ class ShortNames {
   std::string Next(char kind) {
     std::string name;
     do {
-      name = kind + std::to_string(next_[kind]++);
+      name = kind + Digits(next_[kind]++);
     } while (!taken_.insert(name).second);
     return name;
   }
@@ -34,6 +35,18 @@ class ShortNames {
   }
 
  private:
+  static std::string Digits(int number) {
+    constexpr std::string_view kDigits =
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    constexpr int kBase = static_cast<int>(kDigits.size());
+    std::string digits;
+    do {
+      digits.insert(digits.begin(), kDigits[static_cast<size_t>(number % kBase)]);
+      number /= kBase;
+    } while (number > 0);
+    return digits;
+  }
+
   std::set<std::string> taken_;
   std::map<char, int> next_;
 };

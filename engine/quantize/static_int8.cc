@@ -7,6 +7,7 @@
 #include "engine/quantize/calibration_file.h"
 #include "engine/quantize/choose_ranges.h"
 #include "engine/quantize/equalize.h"
+#include "engine/quantize/equalize_judged.h"
 #include "engine/quantize/held_back.h"
 #include "engine/quantize/insert_integers.h"
 #include "engine/quantize/mixed_precision.h"
@@ -125,8 +126,13 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
   OCTET_ASSIGN_OR_RETURN(Learned learned, Learn(graph, recipe, calibration, run));
   const Graph original = graph;
   std::vector<QuantizeRecord> equalized;
-  if (recipe.equalize)
-    equalized = EqualizeChannels(graph, recipe, learned.statistics, &learned.part);
+  if (learned.judge) {
+    OCTET_ASSIGN_OR_RETURN(equalized,
+                           EqualizeJudged(graph, recipe, learned.statistics, learned.part,
+                                          learned.judge->outputs, learned.judge->samples, run));
+  } else if (recipe.equalize) {
+    equalized = EqualizeChannels(graph, recipe, learned.statistics);
+  }
   if (!learned.judge) {
     RoundedWeights rounded;
     const RangeTable table = RangesOf(graph, recipe, learned.statistics.histograms);

@@ -14,8 +14,8 @@ void WatchChannels(const Graph& graph, Statistics& statistics) {
   for (const ChannelComponent& component : links.components()) {
     for (const ValueId id : component.values) {
       const bool quantized = std::ranges::contains(statistics.selection.quantized, id);
-      if (quantized || links.UpperClip(id)) statistics.channels.try_emplace(id, 1);
-      if (quantized) statistics.channel_histograms.try_emplace(id);
+      if (quantized || links.UpperClip(id)) statistics.channels.try_emplace(id, links.AxisOf(id));
+      if (quantized) statistics.channel_histograms.try_emplace(id, links.AxisOf(id));
     }
   }
 }

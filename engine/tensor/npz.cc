@@ -6,8 +6,10 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +26,9 @@ namespace {
 
 constexpr std::string_view kMagic("\x93NUMPY", 6);
 constexpr uint32_t kMaxHeaderBytes = 1 << 16;
+constexpr uint64_t kShortestPrefix = 10;  // Magic, version and length of the header.
+// What a deflated byte can stand for, rounded up. Source: zlib, "Maximum Expansion Factor" (1032:1).
+constexpr uint64_t kMostInflated = 1040;
 
 struct ZipCloser {
   void operator()(zip_t* archive) const { zip_discard(archive); }
@@ -177,7 +182,8 @@ absl::StatusOr<Tensor> StringsIn(std::string_view stored, const StoredSpec& spec
   return Tensor::Strings(spec.spec.shape, texts);
 }
 
-absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t max_bytes) {
+// `held`: bytes of the whole .npy, header included, as far as anybody knows.
+absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
   OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file));
   OCTET_ASSIGN_OR_RETURN(const StoredSpec stored, ParseHeader(text));
   const TensorSpec& spec = stored.spec;
@@ -186,6 +192,16 @@ absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t max_bytes) {
   if (elements > max_bytes / std::max(SizeOf(spec.dtype), stored.element_bytes)) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      "array of {} elements exceeds the limit of {} bytes", elements, max_bytes);
+  }
+  // Before any memory is taken for them: a header of a few bytes may claim gigabytes.
+  const uint64_t claimed =
+      elements * (spec.dtype == DType::kString ? stored.element_bytes : SizeOf(spec.dtype));
+  const uint64_t behind = held - std::min<uint64_t>(held, text.size() + kShortestPrefix);
+  if (claimed > behind) {
+    return InvalidArgument(
+        "truncated or corrupt array: its header says {} bytes of elements, {} "
+        "are there at most",
+        claimed, behind);
   }
   if (spec.dtype == DType::kString) {
     std::string bytes(elements * stored.element_bytes, '\0');
@@ -197,17 +213,37 @@ absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t max_bytes) {
   return tensor;
 }
 
-absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t max_bytes) {
+// What a member holds at most: what the directory says, which may lie, and what its bytes in the file can be inflated to.
+uint64_t MostHeld(zip_t* archive, zip_uint64_t index, uint64_t archive_bytes) {
+  zip_stat_t stat;
+  if (zip_stat_index(archive, index, 0, &stat) != 0) return 0;
+  uint64_t stored = archive_bytes;
+  if ((stat.valid & ZIP_STAT_COMP_SIZE) != 0) stored = std::min<uint64_t>(stored, stat.comp_size);
+  const bool inflated =
+      (stat.valid & ZIP_STAT_COMP_METHOD) == 0 || stat.comp_method != ZIP_CM_STORE;
+  const uint64_t most = stored * (inflated ? kMostInflated : 1);
+  return (stat.valid & ZIP_STAT_SIZE) != 0 ? std::min<uint64_t>(most, stat.size) : most;
+}
+
+absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t archive_bytes,
+                                  uint64_t max_bytes) {
   std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
   if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
   auto array = ReadArray([&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); },
-                         max_bytes);
+                         MostHeld(archive, index, archive_bytes), max_bytes);
   // The checksum is looked at where the member ends, by who reads on.
   char behind = 0;
   const zip_int64_t more = array.ok() ? zip_fread(file.get(), &behind, 1) : 0;
   if (more < 0) return absl::InvalidArgumentError(zip_file_strerror(file.get()));
   if (more > 0) return absl::InvalidArgumentError("more bytes than the header says");
   return array;
+}
+
+// Of a regular file; of anything else nobody knows before it ends.
+uint64_t BytesOf(const std::string& path) {
+  std::error_code unknown;
+  const uintmax_t bytes = std::filesystem::file_size(path, unknown);
+  return unknown ? std::numeric_limits<uint64_t>::max() : bytes;
 }
 
 // As errno says.
@@ -227,7 +263,7 @@ absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes) {
         file.read(static_cast<char*>(dst), static_cast<std::streamsize>(size));
         return file.gcount();
       },
-      max_bytes);
+      BytesOf(path), max_bytes);
   if (!array.ok()) return Annotate(array.status(), path);
   return array;
 }
@@ -241,6 +277,7 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
     return InvalidArgument("not a readable .npz archive: {}", path);
   }
   NpzArrays arrays;
+  const uint64_t archive_bytes = BytesOf(path);
   const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
   for (zip_int64_t i = 0; i < count; ++i) {
     const char* raw_name = zip_get_name(archive.get(), static_cast<zip_uint64_t>(i), 0);
@@ -248,7 +285,7 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
     const std::string where = Format("{}, member '{}'", path, name);
     if (!name.ends_with(".npy")) return InvalidArgument("{}: not an .npy member", where);
     name.remove_suffix(4);
-    auto tensor = ReadMember(archive.get(), static_cast<zip_uint64_t>(i), max_bytes);
+    auto tensor = ReadMember(archive.get(), static_cast<zip_uint64_t>(i), archive_bytes, max_bytes);
     if (!tensor.ok()) return Annotate(tensor.status(), where);
     arrays.insert_or_assign(std::string(name), *std::move(tensor));
   }

@@ -16,7 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 import octet_process
-from demo_model import CALIBRATION, FP32, MAP
+from demo_model import CALIBRATION, FP32, MAP, mapped
 from octet_process import answer, octet, start
 
 DATA = ("--calibration", CALIBRATION, "--map", MAP)
@@ -61,7 +61,7 @@ class CalibrationTest(unittest.TestCase):
         _, saved = self.quantized(*DATA, "--save-calibration", file, *FIXED)
         _, direct = self.quantized(*DATA, *FIXED)
         self.assertEqual(saved, direct)
-        for method in ("min-max", "percentile", "mse", "entropy"):
+        for method in ("min-max", "moving-average", "percentile", "mse", "entropy"):
             for more in ((), ("--activations", "s8"), ("--no-equalize", "--per-tensor"), ("--no-compensate",)):
                 with self.subTest(method=method, more=more):
                     _, from_data = self.quantized(*DATA, "--method", method, *more)
@@ -73,12 +73,17 @@ class CalibrationTest(unittest.TestCase):
         self.quantized(*DATA, "--save-calibration", file, *FIXED)
         arrays = np.load(file)
         count = len(self.images())
-        self.assertEqual(arrays["version"].tolist(), [2])
+        self.assertEqual(arrays["version"].tolist(), [3])
         self.assertEqual(arrays["samples"].tolist(), [count, count])
         self.assertIn(b"image", arrays["histograms/names"].tolist())
         counts = arrays["histograms/counts"].reshape(len(arrays["histograms/names"]), -1)
         images = arrays["histograms/names"].tolist().index(b"image")
         self.assertEqual(counts[images].sum(), self.images().size)
+        self.assertEqual(arrays["moving/samples"][images], count)
+        # Of equal weights it would be the mean of the images' largest elements; later ones weigh more.
+        weights = 0.99 ** np.arange(count)[::-1]
+        largest = mapped(self.images(), MAP).reshape(count, -1).max(axis=1)
+        self.assertAlmostEqual(arrays["moving/sums"][2 * images + 1], weights @ largest, delta=1e-3)
 
     def test_outputs_choose_with_a_file_and_samples(self):
         file = self.folder / "statistics.npz"

@@ -222,6 +222,30 @@ class QuantizeErrorsTest(unittest.TestCase):
         self.assertIn("cannot create /proc/self/int8.onnx", done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1, "before calibration")
 
+    def test_options_that_do_not_go_together(self):
+        """Refused before a file is read or written, though float files could be made first."""
+        statistics = ("--calibration-file", self.folder / "none.npz")
+        for words, said in (
+            (("--percentile", "99.9"), "--percentile: for --method percentile, not auto"),
+            (("--method", "mse", "--percentile", "99.9", *statistics), "--percentile: for --method percentile, not mse"),
+            (statistics, "--method auto takes samples"),
+            ((*statistics, "--method", "mse", "--min-sqnr-db", "20"), "a floor of accuracy takes samples"),
+        ):
+            done = octet("quantize", FP32, "--to", "fp16,int8", "--out", self.out, *words)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertFalse(self.out.exists())
+
+    def test_a_header_that_claims_gigabytes(self):
+        """The claim is held against the file before memory is taken for it."""
+        path = self.calibration(inputs=self.images())
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"'shape': (4, 3, 32, 32), }       ", b"'shape': (1000000, 3, 32, 32), } "))
+        self.assertNotEqual(path.read_bytes(), content)
+        line = self.refused("--calibration", path, "--map", MAP)
+        for word in (str(path), "'inputs.npy'", "its header says 3072000000 bytes of elements, 12"):
+            self.assertIn(word, line)
+
     def test_an_interrupt_leaves_nothing(self):
         process = start("quantize", FP32, "--to", "int8", "--out", self.out, "--calibration", CALIBRATION, "--map", MAP)
         process.stderr.readline()  # the first quarter

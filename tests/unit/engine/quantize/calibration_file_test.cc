@@ -75,6 +75,8 @@ void ExpectSame(const Statistics& a, const Statistics& b) {
     EXPECT_EQ(left.limit(), right.limit());
     EXPECT_EQ(left.extremes(), right.extremes());
     EXPECT_TRUE(std::ranges::equal(left.bins(), right.bins()));
+    EXPECT_EQ(left.moving().samples(), right.moving().samples());
+    EXPECT_EQ(left.moving().average(), right.moving().average());
   };
   ASSERT_EQ(a.histograms.size(), b.histograms.size());
   for (const auto& [id, histogram] : a.histograms) same(histogram, b.histograms.at(id));
@@ -191,6 +193,8 @@ TEST_F(CalibrationFileTest, NamesTheArrayThatIsMalformed) {
       {"data", Tensor::From<uint64_t>(Shape{0}, {})},
       {"histograms/limits", Tensor::From<double>(Shape{1}, {1})},
       {"histograms/counts", Tensor::From<float>(Shape{1}, {1})},
+      {"moving/samples", Tensor::From<int64_t>(Shape{3}, {20, 20, 0})},
+      {"moving/sums", Tensor::From<double>(Shape{1}, {1})},
       {"moments/channels", Tensor::From<int64_t>(Shape{2}, {-1, 7})},
       {"moments/elements", Tensor::From<int64_t>(Shape{2}, {-1, 7})},
       {"patches/counts", Tensor::From<int64_t>(Shape{2}, {-1, 7})},

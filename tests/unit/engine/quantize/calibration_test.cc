@@ -134,5 +134,66 @@ TEST(Histogram, IsRestoredAsItWasOrNotAtAll) {
     EXPECT_FALSE(Histogram::Restored(limit, extremes, histogram.bins()).ok()) << limit;
 }
 
+MovingExtremes MovingOf(std::span<const float> peaks) {
+  MovingExtremes moving;
+  for (const float peak : peaks) moving.Add({-peak / 2, peak});
+  return moving;
+}
+
+TEST(MovingExtremes, OfEqualSamplesAreTheirs) {
+  EXPECT_EQ(MovingExtremes().average(), Range{});
+  const Range average = MovingOf(std::vector<float>(500, 8)).average();
+  EXPECT_FLOAT_EQ(average.min, -4);
+  EXPECT_FLOAT_EQ(average.max, 8);
+}
+
+TEST(MovingExtremes, ForgetWhatIsLongAgo) {
+  std::vector<float> peaks(100, 1);
+  peaks.resize(200, 2);
+  // 0.99^100 of the older ones' weight is left.
+  const double old = std::pow(0.99, 100);
+  EXPECT_NEAR(MovingOf(peaks).average().max, (old + 2) / (1 + old), 1e-6);
+}
+
+TEST(MovingExtremes, MergeAsIfTheSamplesFollowed) {
+  const std::vector<float> peaks = {1, 5, 2, 7, 3, 4, 9};
+  for (size_t cut = 0; cut <= peaks.size(); ++cut) {
+    MovingExtremes merged = MovingOf(std::span(peaks).first(cut));
+    merged.Merge(MovingOf(std::span(peaks).subspan(cut)));
+    EXPECT_EQ(merged.samples(), 7);
+    EXPECT_FLOAT_EQ(merged.average().max, MovingOf(peaks).average().max) << cut;
+    EXPECT_FLOAT_EQ(merged.average().min, MovingOf(peaks).average().min) << cut;
+  }
+}
+
+TEST(Histogram, ObservesTheSameHoweverManySamplesAtOnce) {
+  const std::vector<float> values = NormalValues(24, 1);
+  Histogram once;
+  ASSERT_TRUE(once.Observe(Tensor::From<float>(Shape{8, 3}, values).view()).ok());
+  Histogram twice;
+  const std::span<const float> all = values;
+  ASSERT_TRUE(twice.Observe(Tensor::From<float>(Shape{6, 3}, all.first(18)).view()).ok());
+  ASSERT_TRUE(twice.Observe(Tensor::From<float>(Shape{2, 3}, all.last(6)).view()).ok());
+  EXPECT_EQ(once.moving().samples(), 8);
+  EXPECT_EQ(once.moving().average(), twice.moving().average());
+  EXPECT_EQ(once.extremes(), twice.extremes());
+  EXPECT_TRUE(std::ranges::equal(once.bins(), twice.bins()));
+  const Tensor bad = Tensor::From<float>(Shape{2, 1}, {1, std::nanf("")});
+  EXPECT_FALSE(once.Observe(bad.view()).ok());
+  EXPECT_EQ(once.moving().samples(), 8);
+}
+
+TEST(ChannelHistograms, KeepTheAverageInsideTheExtremesAsItWas) {
+  const Tensor samples = Tensor::From<float>(Shape{2, 2}, {-1, 4, -3, 8});
+  Histogram whole;
+  ChannelHistograms channels(1);
+  ASSERT_TRUE(whole.Observe(samples.view()).ok() && channels.Observe(samples.view()).ok());
+  const double factors[] = {2, 0.5};
+  const Histogram scaled = channels.Scaled(factors, whole);
+  EXPECT_EQ(scaled.extremes(), (Range{-6, 4}));
+  EXPECT_FLOAT_EQ(scaled.moving().average().min, 2 * whole.moving().average().min);
+  EXPECT_FLOAT_EQ(scaled.moving().average().max, whole.moving().average().max / 2);
+}
+
 }  // namespace calibration_test
 }  // namespace octet

@@ -1,6 +1,7 @@
 // Channels evened out: the same answers in fp32, finer ones in int8.
 #include "engine/quantize/equalize.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -61,13 +62,13 @@ Graph Equalized(const Graph& graph, size_t changed) {
   return copy;
 }
 
-double Noise(const Graph& fp32, bool equalize) {
-  const CalibrationSet set = Samples(4, 6);
-  const auto made = Quantize(fp32, {.to = Precision::kInt8, .equalize = equalize}, set, {});
+double Noise(const Graph& fp32, const CalibrationSet& set, const QuantizeRecipe& recipe) {
+  const auto made = Quantize(fp32, recipe, set, {});
   EXPECT_TRUE(made.ok()) << made.status();
   const std::vector<Tensor> inputs = {set.at("x")};
-  const auto want = Evaluate(WithUnknownExtents(fp32, 8), inputs);
-  const auto got = Evaluate(WithUnknownExtents(made->graph, 8), inputs);
+  const int64_t count = inputs[0].shape()[0];
+  const auto want = Evaluate(WithUnknownExtents(fp32, count), inputs);
+  const auto got = Evaluate(WithUnknownExtents(made->graph, count), inputs);
   EXPECT_TRUE(want.ok() && got.ok()) << want.status() << got.status();
   double noise = 0;
   for (int64_t i = 0; i < want->front().elements(); ++i) {
@@ -75,6 +76,10 @@ double Noise(const Graph& fp32, bool equalize) {
     noise += off * off;
   }
   return noise;
+}
+
+double Noise(const Graph& fp32, bool equalize) {
+  return Noise(fp32, Samples(4, 6), {.to = Precision::kInt8, .equalize = equalize});
 }
 
 TEST(EqualizeChannels, LeavesTheAnswersOfFp32) {
@@ -121,6 +126,153 @@ TEST(ChannelLinks, FollowsSumsAndConcatenations) {
   EXPECT_EQ(links.ClassOf(a, 1), links.ClassOf(flat, 2));
   EXPECT_EQ(links.ClassOf(d, 0), links.ClassOf(flat, 0));
   EXPECT_NE(links.ClassOf(a, 0), links.ClassOf(a, 1));
+}
+
+// A layer of a transformer whose normalizations let two of 16 channels reach far, as trained ones do; the weights behind them
+// take little of these. Attention of four heads, then two products around a Relu.
+struct TransformerLayer {
+  explicit TransformerLayer(bool decomposed = false) : b(17) {
+    const ValueId x = b.Input("x", {kUnknownDim, 6, 16});
+    first = Normalized(x, decomposed);
+    const ValueId q = Heads(b.Op("MatMul", {first, Weights(16)}));
+    const ValueId k = Heads(b.Op("MatMul", {first, Weights(16)}));
+    value = b.Op("MatMul", {first, Weights(16)});
+    const ValueId scores =
+        b.Op("MatMul", {q, b.Op("Transpose", {k}, {{"perm", Ints{0, 1, 3, 2}}})});
+    const ValueId shares = b.Op("Softmax", {b.Op("Mul", {scores, b.Scalar(0.5F)})});
+    const ValueId heads = b.Op("MatMul", {shares, Heads(value)});
+    context = b.Op("Reshape", {b.Op("Transpose",
+                                    {
+                                        heads,
+                                    },
+                                    {{"perm", Ints{0, 2, 1, 3}}}),
+                               b.IntList({0, 6, 16})});
+    const ValueId attended = b.Op("Add", {x, b.Op("MatMul", {context, b.Random({16, 16})})});
+    second = Normalized(attended, decomposed);
+    const ValueId wide = b.Op("Add", {b.Op("MatMul", {second, Weights(32)}), b.Random({32})});
+    b.Output(b.Op("MatMul", {b.Op("Relu", {wide}), b.Random({32, 16})}));
+    graph = b.Build();
+  }
+
+  // By one node, or by what opsets before 17 make it of.
+  ValueId Normalized(ValueId x, bool decomposed) {
+    const ValueId scale = b.Constant<float>({16}, Spread(80));
+    const ValueId bias = b.Random({16});
+    if (!decomposed) return b.Op("LayerNormalization", {x, scale, bias});
+    const ValueId off = b.Op("Sub", {x, b.Op("ReduceMean", {x}, {{"axes", Ints{-1}}})});
+    const ValueId square = b.Op("ReduceMean", {b.Op("Mul", {off, off})}, {{"axes", Ints{-1}}});
+    const ValueId unit = b.Op("Div", {off, b.Op("Sqrt", {b.Op("Add", {square, b.Scalar(1e-5F)})})});
+    return b.Op("Add", {b.Op("Mul", {unit, scale}), bias});
+  }
+  ValueId Heads(ValueId x) {
+    return b.Op("Transpose", {b.Op("Reshape", {x, b.IntList({0, 6, 4, 4})})},
+                {{"perm", Ints{0, 2, 1, 3}}});
+  }
+  // From 16 channels, little from those that reach far.
+  ValueId Weights(int64_t outputs) {
+    const std::vector<float> rows = Spread(1.0F / 80);
+    std::vector<float> weights;
+    for (const float row : rows) {
+      for (int64_t o = 0; o < outputs; ++o)
+        weights.push_back(row * std::sin(static_cast<float>(weights.size() * weights.size() + 1)));
+    }
+    return b.Constant<float>({16, outputs}, weights);
+  }
+  static std::vector<float> Spread(float far) {
+    std::vector<float> spread(16, 1);
+    spread[3] = spread[10] = far;
+    return spread;
+  }
+
+  GraphBuilder b;
+  ValueId first;
+  ValueId second;
+  ValueId value;
+  ValueId context;
+  Graph graph;
+};
+
+CalibrationSet Sequences() {
+  Tensor samples(DType::kF32, Shape{32, 6, 16});
+  float phase = 0;
+  for (float& f : samples.mutable_span<float>()) f = 2 * std::sin(phase += 0.37F + phase / 4096);
+  return {{"x", std::move(samples)}};
+}
+
+TEST(ChannelLinks, FollowsTheLastAxisThroughATransformer) {
+  for (const bool decomposed : {false, true}) {
+    const TransformerLayer layer(decomposed);
+    const ChannelLinks links(layer.graph);
+    EXPECT_EQ(links.components().size(),
+              4U);  // Two normalizations, the values of the heads, the Relu.
+    for (const ValueId normalized : {layer.first, layer.second}) {
+      EXPECT_EQ(links.AxisOf(normalized), -1);
+      EXPECT_EQ(links.ChannelsOf(normalized), 16);
+      const auto of = std::ranges::find_if(links.components(), [&](const ChannelComponent& c) {
+        return std::ranges::contains(c.values, normalized);
+      });
+      ASSERT_NE(of, links.components().end());
+      EXPECT_TRUE(of->scaled_by_constants);
+      EXPECT_EQ(of->constants.size(), 2U);
+      EXPECT_EQ(of->readers.size(), normalized == layer.first ? 3U : 1U);
+    }
+    // The same channel of every head is one index of what the heads' product reads.
+    EXPECT_EQ(links.ClassOf(layer.value, 2), links.ClassOf(layer.context, 2));
+    EXPECT_EQ(links.ClassOf(layer.value, 2), links.ClassOf(layer.context, 14));
+    EXPECT_NE(links.ClassOf(layer.value, 2), links.ClassOf(layer.value, 3));
+  }
+}
+
+TEST(EqualizeChannels, LeavesTheAnswersOfATransformer) {
+  for (const bool decomposed : {false, true}) {
+    const TransformerLayer layer(decomposed);
+    Graph copy = layer.graph;
+    auto statistics = GatherStatistics(copy, Sequences(), {});
+    ASSERT_TRUE(statistics.ok()) << statistics.status();
+    EXPECT_GE(EqualizeChannels(copy, {}, *statistics).size(), 2U);
+    ASSERT_TRUE(Verify(copy).ok()) << Verify(copy);
+    const std::vector<Tensor> inputs = {Sequences().at("x")};
+    EXPECT_TRUE(SameAnswers(WithUnknownExtents(layer.graph, 32), WithUnknownExtents(copy, 32),
+                            inputs, {.rtol = 1e-3F, .atol = 1e-3F}));
+  }
+}
+
+TEST(EqualizeChannels, MovesTheReachOfNormalizedChannelsIntoTheWeights) {
+  const TransformerLayer layer;
+  for (const RangeMethod method : {RangeMethod::kAuto, RangeMethod::kMinMax}) {
+    const auto recipe = [&](bool smooth) {
+      return QuantizeRecipe{.to = Precision::kInt8,
+                            .method = method,
+                            .smooth = smooth,
+                            .floor = {AccuracyFloor::Kind::kAllInt8}};
+    };
+    // 10 dB.
+    EXPECT_LT(Noise(layer.graph, Sequences(), recipe(true)),
+              0.1 * Noise(layer.graph, Sequences(), recipe(false)))
+        << RangeMethodName(method);
+  }
+}
+
+TEST(EqualizeJudged, SaysWhatTheOutputsSaid) {
+  const auto made =
+      Quantize(TransformerLayer().graph,
+               {.to = Precision::kInt8, .floor = {AccuracyFloor::Kind::kAllInt8}}, Sequences(), {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  const auto tried =
+      std::ranges::find(made->records, "reach of channels into the weights", &QuantizeRecord::name);
+  ASSERT_NE(tried, made->records.end());
+  EXPECT_THAT(tried->detail, testing::HasSubstr("outputs' noise over signal"));
+  EXPECT_THAT(tried->detail, testing::Not(testing::HasSubstr("not kept")));
+}
+
+// What is read beside the products keeps its channels: a residual sum behind the normalization.
+TEST(ChannelLinks, LeavesANormalizationThatOthersRead) {
+  GraphBuilder b(17);
+  const ValueId x = b.Input("x", {kUnknownDim, 6, 16});
+  const ValueId normalized = b.Op("LayerNormalization", {x, b.Random({16}), b.Random({16})});
+  const ValueId product = b.Op("MatMul", {normalized, b.Random({16, 16})});
+  b.Output(b.Op("Softmax", {b.Op("Add", {normalized, product})}));
+  EXPECT_TRUE(ChannelLinks(b.Build()).components().empty());
 }
 
 TEST(ChannelLinks, LeavesOutWhatElseIsRead) {

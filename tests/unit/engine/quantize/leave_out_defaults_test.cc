@@ -62,8 +62,42 @@ TEST(LeaveOutDefaults, LeavesAttributesThatSaySomething) {
       found.push_back(name);
     return found;
   };
-  EXPECT_THAT(names(plain), testing::ElementsAre("kernel_shape"));
+  EXPECT_THAT(names(plain), testing::IsEmpty());
   EXPECT_THAT(names(other), testing::ElementsAre("dilations", "group", "pads", "strides"));
+}
+
+// Six is the end of the integers: to round to them cuts what the Clip cut.
+TEST(LeaveOutDefaults, LeavesAClipThatRoundingDoes) {
+  for (const auto& [scale, kept] :
+       {std::pair{6.0F / 255, 0}, std::pair{5.0F / 255, 0}, std::pair{6.5F / 255, 1}}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {1, 4, 9, 9});
+    const ValueId conv = b.Op("Conv", {x, b.Random({4, 4, 3, 3}, -3, 3)});
+    const ValueId clip = b.Op("Clip", {conv, b.Scalar(0.0F), b.Scalar(6.0F)});
+    b.Output(b.FakeQuantize(clip, scale, 0), "y");
+    const Graph clipped = b.Build();
+    Graph graph = clipped;
+    LeaveOutDefaults(graph);
+    ASSERT_TRUE(Verify(graph).ok()) << Verify(graph);
+    EXPECT_THAT(graph, HasExactly(kept, "Clip")) << scale;
+    EXPECT_EQ(graph.value(TheOnly(graph, "QuantizeLinear").inputs[0]).name,
+              clipped.value(clip).name)
+        << "it is what goes by this name in the fp32 model";
+    ASSERT_TRUE(InferShapes(graph).ok());
+    EXPECT_TRUE(SameAnswers(clipped, graph));
+  }
+}
+
+TEST(LeaveOutDefaults, LeavesAClipThatOthersRead) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 4, 9, 9});
+  const ValueId conv = b.Op("Conv", {x, b.Random({4, 4, 3, 3}, -3, 3)});
+  const ValueId clip = b.Op("Clip", {conv, b.Scalar(0.0F), b.Scalar(6.0F)});
+  b.Output(b.FakeQuantize(clip, 6.0F / 255, 0), "y");
+  b.Output(b.Op("Relu", {clip}), "z");
+  Graph graph = b.Build();
+  LeaveOutDefaults(graph);
+  EXPECT_THAT(graph, HasExactly(1, "Clip"));
 }
 
 }  // namespace leave_out_defaults_test

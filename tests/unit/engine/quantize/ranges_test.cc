@@ -44,6 +44,16 @@ TEST(ChooseRange, MinMaxTakesTheExtremes) {
   EXPECT_EQ(ChooseRange(HistogramOf({-3, 0.5F, 5}), With(RangeMethod::kMinMax)), (Range{-3, 5}));
 }
 
+TEST(ChooseRange, MovingAverageTakesTheSamplesExtremesInTurn) {
+  Histogram histogram;
+  const Tensor samples = Tensor::From<float>(Shape{3, 2}, {-1, 2, -4, 3, 1, 10});
+  ASSERT_TRUE(histogram.Observe(samples.view()).ok());
+  const double weights = 0.99 * 0.99 + 0.99 + 1;
+  const Range range = ChooseRange(histogram, With(RangeMethod::kMovingAverage));
+  EXPECT_FLOAT_EQ(range.min, static_cast<float>((-1 * 0.9801 - 4 * 0.99 + 1) / weights));
+  EXPECT_FLOAT_EQ(range.max, static_cast<float>((2 * 0.9801 + 3 * 0.99 + 10) / weights));
+}
+
 TEST(ChooseRange, PercentileCutsTheFarTailAlone) {
   std::vector<float> values = NormalValues(100000, 1);
   values.push_back(1000);
@@ -148,8 +158,8 @@ TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
 
 TEST(RangeMethods, HaveNamesThatParse) {
   for (const RangeMethod method :
-       {RangeMethod::kAuto, RangeMethod::kMinMax, RangeMethod::kPercentile, RangeMethod::kMse,
-        RangeMethod::kEntropy}) {
+       {RangeMethod::kAuto, RangeMethod::kMinMax, RangeMethod::kMovingAverage,
+        RangeMethod::kPercentile, RangeMethod::kMse, RangeMethod::kEntropy}) {
     EXPECT_EQ(ParseRangeMethod(RangeMethodName(method)), method);
   }
   EXPECT_EQ(ParseRangeMethod("maximum"), std::nullopt);

@@ -4,6 +4,7 @@
 #include <zip.h>
 
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -71,6 +72,28 @@ TEST(NpzTest, RefusesWhatIsNoString) {
   EXPECT_THAT(std::string(Message(cut.status())), HasSubstr("truncated"));
   const auto huge = Archive("|S4294967295", "1000000000,", "").Read();
   EXPECT_EQ(huge.status().code(), absl::StatusCode::kResourceExhausted) << huge.status();
+}
+
+// Its claim is below the limit and would be taken from the machine's memory, were it believed.
+TEST(NpzTest, RefusesAClaimBeyondTheFileBeforeTakingMemory) {
+  const auto refused = [](const std::string& descr, const std::string& shape) {
+    return std::string(Message(Archive(descr, shape, std::string(64, '\0')).Read().status()));
+  };
+  EXPECT_THAT(refused("<f4", "1000000000,"),
+              HasSubstr("member 'x.npy': truncated or corrupt array: its header says 4000000000 "
+                        "bytes of elements, 64 are there at most"));
+  EXPECT_THAT(refused("|S1000", "4000000,"), HasSubstr("4000000000 bytes of elements, 64 are"));
+}
+
+TEST(NpzTest, RefusesAClaimBeyondTheFileOfAnArrayByItself) {
+  const auto path = std::filesystem::path(::testing::TempDir()) / Format("{}.npy", getpid());
+  const std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (500000000,), }\n";
+  std::ofstream(path) << std::string("\x93NUMPY\1\0", 8) << static_cast<char>(header.size()) << '\0'
+                      << header << std::string(16, '\0');
+  const auto read = ReadNpy(path.string());
+  std::filesystem::remove(path);
+  EXPECT_THAT(std::string(Message(read.status())),
+              HasSubstr("says 4000000000 bytes of elements, 16 are there at most"));
 }
 
 }  // namespace npz_test
