@@ -62,7 +62,8 @@ absl::Status Exam::Begin(const Graph& int8, const CalibrationRun& run) {
 
 absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const {
   OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, Answer(int8, run));
-  const std::vector<double> losses = LossesOf(loss_, rows_[0].shape()[0] * per_sample_, z, TargetsNow());
+  const std::vector<double> losses =
+      LossesOf(loss_, rows_[0].shape()[0] * per_sample_, z, TargetsNow());
   const auto rows = static_cast<double>(losses.size());
   double sum = 0;
   double gain = 0;

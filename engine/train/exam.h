@@ -44,7 +44,7 @@ class Exam {
   bool shares_ = false;
   int64_t batch_ = 0;
   int64_t per_sample_ = 1;  ///< Rows of classes in a sample's output.
-  int64_t own_ = 0;  ///< The first rows are samples, the others blends.
+  int64_t own_ = 0;         ///< The first rows are samples, the others blends.
   std::vector<Tensor> rows_;
   std::vector<float> answers_;
   std::vector<int64_t> labels_;
