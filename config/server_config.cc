@@ -34,7 +34,7 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "clients may register shared memory"},
 
       {"limits.max_message_bytes", Integer(&c.limits.max_message_bytes, 1024, 2048 * kMebi - 1),
-       "bytes", "largest request and answer"},
+       "bytes", "largest request"},
       {"limits.max_batch", Integer(&c.limits.max_batch, 1, 65536), "rows",
        "the most that a model may ask for as batching.max_batch"},
 

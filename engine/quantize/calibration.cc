@@ -56,9 +56,13 @@ void MovingExtremes::Scale(double min_factor, double max_factor) {
   min_sum_ = std::min(min_sum_ * min_factor, max_sum_);
 }
 
+double MovingExtremes::WeightOf(int64_t samples) {
+  return (1 - std::pow(1 - kAveraging, static_cast<double>(samples))) / kAveraging;
+}
+
 Range MovingExtremes::average() const {
   if (samples_ == 0) return {};
-  const double weights = (1 - std::pow(1 - kAveraging, static_cast<double>(samples_))) / kAveraging;
+  const double weights = WeightOf(samples_);
   return {static_cast<float>(min_sum_ / weights), static_cast<float>(max_sum_ / weights)};
 }
 

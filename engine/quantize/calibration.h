@@ -41,6 +41,8 @@ class Collector {
 class MovingExtremes {
  public:
   static constexpr double kAveraging = 0.01;
+  /// What the sums of so many samples are divided by: the sum of their weights.
+  static double WeightOf(int64_t samples);
 
   /// One that was kept. INVALID_ARGUMENT when no samples could have given it.
   static absl::StatusOr<MovingExtremes> Restored(int64_t samples, double min_sum, double max_sum);

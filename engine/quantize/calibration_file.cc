@@ -6,6 +6,7 @@
 #include <deque>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -347,7 +348,10 @@ absl::StatusOr<std::vector<MovingExtremes>> ReadMoving(const ArchiveReader& arch
   std::vector<MovingExtremes> read;
   for (size_t i = 0; i < samples.size(); ++i) {
     auto moving = MovingExtremes::Restored(samples[i], sums[2 * i], sums[2 * i + 1]);
-    if (!moving.ok() || samples[i] == 0 || samples[i] > kMost)
+    constexpr double kLargest = std::numeric_limits<float>::max();
+    const double most = kLargest * MovingExtremes::WeightOf(samples[i]);
+    const bool real = std::abs(sums[2 * i]) <= most && std::abs(sums[2 * i + 1]) <= most;
+    if (!moving.ok() || samples[i] == 0 || samples[i] > kMost || !real)
       return InvalidArgument("arrays 'moving': sums {} and {} of {} samples at {}", sums[2 * i],
                              sums[2 * i + 1], samples[i], i);
     read.push_back(*std::move(moving));

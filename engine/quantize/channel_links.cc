@@ -245,6 +245,8 @@ class Linker {
       if (node.is("Div") && slot == 0) return false;
       if (IsScalar(*constant)) return Same(x, y);
       if (node.is("Div") || !first_.contains(y) || !IsPerChannelOf(*constant, y)) return false;
+      // A sensor's integers are read without rounding as they are (input_grids).
+      if (IsOfInput(graph_, x)) return false;
       constants_.push_back({{id, slot}, true});
       blocked_.insert(x);
       return true;

@@ -132,7 +132,9 @@ class Equalizer {
         reach = std::max(reach, of_value[c]);
       }
     }
-    return AsShares(std::move(reaches));
+    reaches = AsShares(std::move(reaches));
+    for (double& reach : reaches) reach = std::clamp(kMargin * reach, kLeastReach, 1.0);
+    return reaches;
   }
 
   static Factors AsShares(Factors reaches) {
@@ -183,7 +185,9 @@ class Equalizer {
     const std::vector<double> reach = Reaches(id);
     for (size_t c = 0; c < reach.size(); ++c) {
       double& factor = factors[static_cast<size_t>(links_.ClassOf(id, c))];
-      if (reach[c] > 0) factor = std::min(factor, std::max(1.0, *clip / (kMargin * reach[c])));
+      // Below 1 it would let through what the Clip cuts.
+      const double most = reach[c] > 0 ? std::max(1.0, *clip / (kMargin * reach[c])) : 1.0;
+      factor = std::clamp(factor, 1.0, most);
     }
   }
 

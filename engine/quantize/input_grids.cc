@@ -16,6 +16,9 @@ constexpr int64_t kMostGrids = 64;
 // Elements of a channel that are looked at, and how far they may lie beside their integers, in steps.
 constexpr int64_t kMostPerChannel = int64_t{1} << 20;
 constexpr double kBesideGrid = 0.01;
+constexpr int64_t kFewestPerChannel = 1024;  ///< Fewer lie on some grid by chance.
+constexpr double kFloatSteps =
+    1e-4;  ///< Of the reals' own size: finer steps are how a constant was rounded.
 constexpr size_t kMostDistinct = 2048;  ///< 256 integers, each computed in a few ways.
 
 // x = step * (q - offset).
@@ -51,6 +54,8 @@ std::optional<ChannelGrid> GridThrough(const std::vector<float>& sorted) {
     // Nearer ones are one integer, computed in two ways.
     if (gap > 0.5 * reach / kGridSteps) step = std::min(step, gap);
   }
+  const double size = std::max(std::abs(sorted.front()), std::abs(sorted.back()));
+  if (!(step >= kFloatSteps * size)) return std::nullopt;
   const double steps = std::round(reach / step);
   if (!(steps >= 1) || steps > kGridSteps) return std::nullopt;
   step = reach / steps;
@@ -102,6 +107,7 @@ class InputConv {
         samples->second.shape()[1] != channels_) {
       return std::nullopt;
     }
+    if (samples->second.elements() < channels_ * kFewestPerChannel) return std::nullopt;
     std::vector<ChannelGrid> grids;
     for (int64_t c = 0; c < channels_; ++c) {
       const auto grid = GridThrough(DistinctElements(samples->second, c));
@@ -109,6 +115,15 @@ class InputConv {
       grids.push_back(*grid);
     }
     return grids;
+  }
+
+  /// Whether zeros at the borders are within the range of the integers: else the borders alone would decide the scale.
+  bool HoldsBorders(const std::vector<ChannelGrid>& grids) const {
+    const auto pads = graph_.node(conv_).attributes.Ints("pads", {});
+    if (pads.ok() && std::ranges::all_of(*pads, [](int64_t pad) { return pad == 0; })) return true;
+    return std::ranges::all_of(grids, [](const ChannelGrid& grid) {
+      return grid.offset >= 0 && grid.offset <= kGridSteps;
+    });
   }
 
   void Put(const std::vector<ChannelGrid>& grids) {
@@ -214,7 +229,7 @@ int SeparateInputGrids(Graph& graph, const CalibrationSet& set) {
     InputConv reader(graph, input);
     if (!reader.Find()) continue;
     const auto grids = reader.Grids(set);
-    if (!grids || OneGrid(*grids)) continue;
+    if (!grids || OneGrid(*grids) || !reader.HoldsBorders(*grids)) continue;
     reader.Put(*grids);
     ++changed;
   }

@@ -11,7 +11,7 @@ namespace octet {
 /// that holds nothing but a[c] (q - z[c]), q = 0, 1, ..., 255,
 ///   x -> Conv(w, b, pads)   =>   x -> Pad -> Mul by 1 / a[c] -> Add z[c] -> Conv(w a[c], b - sum w a[c] z[c])
 /// so that what the convolution reads is q, which 8 bits hold without rounding. Leaves inputs alone that have another reader, channels
-/// with other values, or one grid for all channels (FitGrid). Returns how many inputs it changed. Requires: shapes inferred for the inputs;
+/// with other values, or one grid for all channels (FitGrid), and padded ones of which a channel's 0 is none of the integers. Returns how many inputs it changed. Requires: shapes inferred for the inputs;
 /// opset >= kQuantizeOpset, else nothing is changed.
 int SeparateInputGrids(Graph& graph, const CalibrationSet& set);
 

@@ -240,7 +240,7 @@ RangeTable RangesOf(const Graph& graph, const QuantizeRecipe& recipe,
   RangeTable table;
   for (const auto& [id, histogram] : histograms) {
     Range range = ChooseRange(histogram, recipe);
-    if (graph.is_graph_input(id)) range = FitGrid(histogram, range, recipe.activation);
+    if (IsOfInput(graph, id)) range = FitGrid(histogram, range, recipe.activation);
     table.emplace(id, TensorRange{range, RangesName(recipe)});
   }
   return table;

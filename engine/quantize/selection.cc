@@ -300,6 +300,24 @@ std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId id) {
   return std::nullopt;
 }
 
+bool IsOfInput(const Graph& graph, ValueId id) {
+  while (!graph.is_graph_input(id)) {
+    const NodeId producer = graph.producer(id);
+    if (producer == kNone) return false;
+    const Node& node = graph.node(producer);
+    if (!node.is("Pad") && !node.is("Mul") && !node.is("Add")) return false;
+    ValueId next = kNone;
+    for (const ValueId operand : node.inputs) {
+      if (operand == kNone || graph.value(operand).is_constant()) continue;
+      if (next != kNone) return false;
+      next = operand;
+    }
+    if (next == kNone) return false;
+    id = next;
+  }
+  return true;
+}
+
 Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float) {
   return Selector(graph, keep_float).Run();
 }

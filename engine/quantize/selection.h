@@ -21,6 +21,9 @@ struct WeightedNode {
 /// nullopt for every other node.
 std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId node);
 
+/// True for an input of the graph, and what only Pad, Mul and Add by constants make of one: a sensor's integers may lie there.
+bool IsOfInput(const Graph& graph, ValueId id);
+
 /// What static quantization will do.
 struct Selection {
   std::vector<WeightedNode> weighted;

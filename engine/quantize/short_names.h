@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include "engine/graph/graph.h"
 
@@ -15,9 +16,7 @@ namespace octet {
 /// would spend several bytes of names on each of its channels.
 class ShortNames {
  public:
-  explicit ShortNames(const Graph& graph) {
-    for (ValueId id = 0; id < graph.value_count(); ++id) taken_.insert(graph.value(id).name);
-  }
+  explicit ShortNames(const Graph& graph) { Take(graph); }
 
   std::string Next(char kind) {
     std::string name;
@@ -35,6 +34,16 @@ class ShortNames {
   }
 
  private:
+  /// Names in bodies hide none of the graph's.
+  void Take(const Graph& graph) {
+    for (ValueId id = 0; id < graph.value_count(); ++id) taken_.insert(graph.value(id).name);
+    for (const NodeId id : graph.order()) {
+      for (const auto& [unused, attribute] : graph.node(id).attributes) {
+        if (const auto* body = std::get_if<Subgraph>(&attribute)) Take(**body);
+      }
+    }
+  }
+
   static std::string Digits(int number) {
     constexpr std::string_view kDigits =
         "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

@@ -219,9 +219,10 @@ uint64_t MostHeld(zip_t* archive, zip_uint64_t index, uint64_t archive_bytes) {
   if (zip_stat_index(archive, index, 0, &stat) != 0) return 0;
   uint64_t stored = archive_bytes;
   if ((stat.valid & ZIP_STAT_COMP_SIZE) != 0) stored = std::min<uint64_t>(stored, stat.comp_size);
-  const bool inflated =
-      (stat.valid & ZIP_STAT_COMP_METHOD) == 0 || stat.comp_method != ZIP_CM_STORE;
-  const uint64_t most = stored * (inflated ? kMostInflated : 1);
+  uint64_t most = UINT64_MAX;  // Of other methods: what the directory says.
+  if ((stat.valid & ZIP_STAT_COMP_METHOD) != 0 && stat.comp_method == ZIP_CM_STORE) most = stored;
+  if ((stat.valid & ZIP_STAT_COMP_METHOD) != 0 && stat.comp_method == ZIP_CM_DEFLATE)
+    most = stored * kMostInflated;
   return (stat.valid & ZIP_STAT_SIZE) != 0 ? std::min<uint64_t>(most, stat.size) : most;
 }
 

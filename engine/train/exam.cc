@@ -54,31 +54,43 @@ absl::StatusOr<std::vector<float>> Exam::Answer(const Graph& int8,
   return runner.RunAll(rows_, FirstRows(rows_[0].shape()[0]));
 }
 
+std::vector<double> Exam::LossOfSamples(std::span<const float> z) const {
+  const int64_t samples = rows_[0].shape()[0];
+  const std::vector<double> rows =
+      LossesOf(loss_, samples * per_sample_, z, {answers_, labels_, shares_});
+  std::vector<double> means(static_cast<size_t>(samples));
+  for (size_t i = 0; i < rows.size(); ++i)
+    means[i / static_cast<size_t>(per_sample_)] += rows[i] / static_cast<double>(per_sample_);
+  return means;
+}
+
 absl::Status Exam::Begin(const Graph& int8, const CalibrationRun& run) {
   OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, Answer(int8, run));
-  first_losses_ = LossesOf(loss_, rows_[0].shape()[0] * per_sample_, z, TargetsNow());
+  first_losses_ = LossOfSamples(z);
   return absl::OkStatus();
 }
 
 absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const {
   OCTET_ASSIGN_OR_RETURN(const std::vector<float> z, Answer(int8, run));
-  const std::vector<double> losses =
-      LossesOf(loss_, rows_[0].shape()[0] * per_sample_, z, TargetsNow());
-  const auto rows = static_cast<double>(losses.size());
+  const std::vector<double> losses = LossOfSamples(z);
+  const auto samples = static_cast<double>(losses.size());
   double sum = 0;
   double gain = 0;
   for (size_t i = 0; i < losses.size(); ++i) {
     sum += losses[i];
-    gain += (first_losses_[i] - losses[i]) / rows;
+    gain += (first_losses_[i] - losses[i]) / samples;
   }
   double squares = 0;
   for (size_t i = 0; i < losses.size(); ++i)
     squares += std::pow(first_losses_[i] - losses[i] - gain, 2);
-  row.held_back_loss = sum / rows;
-  row.sureness = squares > 0 ? gain / std::sqrt(squares / rows / std::max(1.0, rows - 1)) : 0;
+  row.held_back_loss = sum / samples;
+  // Of one sample there is no deviation; its gain is all that is known.
+  const double error = std::sqrt(squares / samples / std::max(1.0, samples - 1));
+  row.sureness = error > 0 ? gain / error : (gain > 0 ? kSure : 0);
   const int64_t own_rows = own_ * per_sample_;
-  const size_t own = z.size() / losses.size() * static_cast<size_t>(own_rows);
-  row.agreement = static_cast<double>(Agreements(loss_, own_rows, {z.data(), own}, TargetsNow())) /
+  const size_t own = z.size() / losses.size() * static_cast<size_t>(own_);
+  row.agreement = static_cast<double>(
+                      Agreements(loss_, own_rows, {z.data(), own}, {answers_, labels_, shares_})) /
                   static_cast<double>(own_rows);
   return absl::OkStatus();
 }

@@ -33,12 +33,14 @@ class Exam {
   /// Takes the graph for what training begins with.
   absl::Status Begin(const Graph& int8, const CalibrationRun& run);
   /// Fills held_back_loss (of all rows), agreement (of the samples themselves) and sureness, running the graph in int8: with d[i] by how
-  /// much row i's loss is less than it was at the beginning, sureness = mean d / (deviation d / sqrt(rows)). Requires: Begin.
+  /// much sample i's loss is less than it was at the beginning, sureness = mean d / (deviation d / sqrt(samples)); kSure for a gain
+  /// without deviation. Requires: Begin.
   absl::Status Measure(const Graph& int8, const CalibrationRun& run, TrainEpoch& row) const;
 
  private:
   absl::StatusOr<std::vector<float>> Answer(const Graph& int8, const CalibrationRun& run) const;
-  Targets TargetsNow() const { return {answers_, labels_, shares_}; }
+  /// Mean loss over each sample's rows of classes.
+  std::vector<double> LossOfSamples(std::span<const float> z) const;
 
   TrainLoss loss_ = TrainLoss::kNoise;
   bool shares_ = false;
@@ -48,7 +50,7 @@ class Exam {
   std::vector<Tensor> rows_;
   std::vector<float> answers_;
   std::vector<int64_t> labels_;
-  std::vector<double> first_losses_;  ///< Per row, of what training begins with.
+  std::vector<double> first_losses_;  ///< Per sample, of what training begins with.
 };
 
 }  // namespace octet::train

@@ -347,6 +347,7 @@ train::Origin OriginOf(const Graph& fp32, const QuantizeRecipe& recipe, const Tr
                       {"--per-tensor", Format("{}", !recipe.per_channel)},
                       {"--weight-bits", Format("{}", recipe.weight_bits)},
                       {"--equalize", Format("{}", recipe.equalize)},
+                      {"--smooth", Format("{}", recipe.smooth)},
                       {"--compensate", Format("{}", recipe.compensate)},
                       {"--correct-bias", Format("{}", recipe.correct_bias)},
                       {"--disable-pass", passes},
@@ -374,6 +375,7 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
   if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
     all_int8.floor.kind = AccuracyFloor::Kind::kAllInt8;
+  OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
   SeparateInputGrids(gridded, set.inputs);
   OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(gridded, all_int8, set.inputs, run));

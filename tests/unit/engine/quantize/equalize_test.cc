@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,8 @@
 
 #include "engine/ops/reference_step.h"
 #include "engine/quantize/channel_links.h"
+#include "engine/quantize/input_grids.h"
+#include "engine/quantize/ranges.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
 
@@ -90,6 +93,59 @@ TEST(EqualizeChannels, LeavesTheAnswersOfFp32) {
     EXPECT_TRUE(SameAnswers(WithUnknownExtents(fp32, 8), WithUnknownExtents(equalized, 8), inputs))
         << activation;
   }
+}
+
+// Constants could shrink the widest channel, whose weights are small, and then the Clip would let through what it cuts.
+TEST(EqualizeChannels, CutsWhatAClipCutsBehindAMul) {
+  GraphBuilder b;
+  const ValueId conv =
+      b.Op("Conv", {b.Input("x", {kUnknownDim, 4, 6, 6}), b.Random({4, 4, 1, 1}), b.Random({4})});
+  const ValueId scaled =
+      b.Op("Mul", {conv, b.Constant<float>({1, 4, 1, 1}, {2, 0.1F, 0.02F, 0.5F})});
+  const ValueId cut = b.Op("Clip", {scaled, b.Scalar(0.0F), b.Scalar(6.0F)});
+  const ValueId weights = b.Constant<float>({1, 4, 1, 1}, {0.01F, 1, 1, 0.5F});
+  b.Output(b.Op("Conv", {cut, weights, b.Random({1})}));
+  const Graph fp32 = b.Build();
+  Graph equalized = fp32;
+  auto statistics = GatherStatistics(equalized, Samples(4, 6), {});
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  EqualizeChannels(equalized, {}, *statistics);
+  Tensor wide = Samples(4, 6).at("x");
+  for (float& x : wide.mutable_span<float>()) x *= 20;
+  const std::vector<Tensor> inputs = {wide};
+  EXPECT_TRUE(SameAnswers(WithUnknownExtents(fp32, 8), WithUnknownExtents(equalized, 8), inputs));
+}
+
+TEST(EqualizeChannels, LeavesASensorsIntegersAsTheyAre) {
+  Tensor samples(DType::kF32, Shape{40, 3, 6, 6});
+  std::mt19937 random(TestSeed());
+  for (size_t i = 0; i < samples.span<float>().size(); ++i) {
+    const size_t c = i / 36 % 3;
+    const auto q = static_cast<float>(i < 108 ? (i % 2 == 0 ? 0 : 255) : random() % 256);
+    samples.mutable_span<float>()[i] =
+        (0.017F + 0.001F * static_cast<float>(c)) * (q - 100.3F - 10.7F * static_cast<float>(c));
+  }
+  const CalibrationSet set = {{"x", samples}};
+  GraphBuilder b;
+  const ValueId weights = b.Constant<float>({2, 3, 1, 1}, {1, 0.01F, 0.1F, -0.9F, 0.02F, 0.08F});
+  b.Output(b.Op("Relu", {b.Op("Conv", {b.Input("x", {kUnknownDim, 3, 6, 6}), weights})}));
+  Graph graph = b.Build();
+  ASSERT_EQ(SeparateInputGrids(graph, set), 1);
+  ASSERT_TRUE(InferShapes(graph).ok());
+  const auto constants = [&graph] {
+    std::vector<const void*> found;
+    for (const char* op : {"Mul", "Add"})
+      found.push_back(graph.value(TheOnly(graph, op).inputs[1]).constant.data());
+    return found;
+  };
+  const auto before = constants();
+  auto statistics = GatherStatistics(graph, set, {});
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  EqualizeChannels(graph, {}, *statistics);
+  EXPECT_EQ(constants(), before);
+  const ValueId read = TheOnly(graph, "Conv").inputs[0];
+  const RangeTable ranges = RangesOf(graph, {}, statistics->histograms);
+  EXPECT_EQ(ParamsFor(ranges.at(read).range, DType::kU8).scales[0], 1) << "no integer is rounded";
 }
 
 TEST(EqualizeChannels, MakesInt8Finer) {

@@ -82,6 +82,16 @@ TEST(InputGrids, LeavesAloneWhatItCannotBetter) {
     x = std::uniform_real_distribution<float>(-1, 1)(random);
   EXPECT_EQ(SeparateInputGrids(graph, reals), 0) << "no grid";
   EXPECT_EQ(SeparateInputGrids(graph, {}), 0) << "no samples";
+  EXPECT_EQ(SeparateInputGrids(graph, Images(20)), 0) << "so few lie on a grid by chance";
+  CalibrationSet blank = Images(40);
+  CalibrationSet far = Images(40);
+  for (size_t i = 0; i < size_t{40} * 108; ++i) {
+    if (i / 36 % 3 != 2) continue;
+    blank.at("x").mutable_span<float>()[i] = i % 2 == 0 ? 0.25F : std::nextafter(0.25F, 1.0F);
+    far.at("x").mutable_span<float>()[i] += 9;
+  }
+  EXPECT_EQ(SeparateInputGrids(graph, blank), 0) << "a constant, computed in two ways";
+  EXPECT_EQ(SeparateInputGrids(graph, far), 0) << "zeros at the borders are far from its integers";
   graph = OneConv(true, 40, true);
   EXPECT_EQ(SeparateInputGrids(graph, Images(40)), 0) << "another reader";
 }

@@ -45,5 +45,26 @@ TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
   }
 }
 
+// Where one sample is held back, or all gain alike, there is no deviation to hold the gain against.
+TEST(Exam, IsSureOfAGainWithoutDeviation) {
+  const std::vector<Tensor> samples = {testing::RandomReals(Shape{8, kSteps, 6}, TestSeed())};
+  const std::vector<int64_t> held_back = {3};
+  auto teacher = train::Runner::Make(Sequence({0, 0, 0}), Precision::kFp32, {}, samples, 1);
+  ASSERT_TRUE(teacher.ok()) << teacher.status();
+  TrainOptions options;
+  options.loss = TrainLoss::kNoise;
+  options.blend = 0;
+  std::mt19937_64 random(TestSeed());
+  auto exam =
+      train::Exam::Make(samples, held_back, {}, options, /*shares=*/false, *teacher, random);
+  ASSERT_TRUE(exam.ok()) << exam.status();
+  ASSERT_TRUE(exam->Begin(Sequence({0, 9, -9}), {}).ok());
+  TrainEpoch row;
+  ASSERT_TRUE(exam->Measure(Sequence({0, 0, 0}), {}, row).ok());
+  EXPECT_GE(row.sureness, train::kSure);
+  ASSERT_TRUE(exam->Measure(Sequence({0, 90, -9}), {}, row).ok());
+  EXPECT_LE(row.sureness, 0);
+}
+
 }  // namespace exam_test
 }  // namespace octet
