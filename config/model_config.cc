@@ -585,7 +585,7 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
   if (!rollout.precisions.empty()) model.precisions = rollout.precisions;
   // What the model's own section withholds stays withheld.
   if (rollout.capture) {
-    if (!model.capture) model.capture.emplace();
+    if (!model.capture) model.capture = ModelConfig::Capture{};
     model.capture->percent = rollout.capture->percent;
   }
   OCTET_RETURN_IF_ERROR(CheckModelConfig(std::string(file), model));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/quantize/selection.h"
 #include "engine/tensor/format.h"
 #include "engine/tensor/quantize.h"
 

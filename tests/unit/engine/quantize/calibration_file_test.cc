@@ -37,9 +37,11 @@ Graph Network(float weight = 0.5F) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
   std::vector<float> first;
-  for (int i = 0; i < 12; ++i)
-    first.push_back(weight * std::pow(0.3F, static_cast<float>(i / 3)) *
+  for (int i = 0; i < 12; ++i) {
+    const int channel = i / 3;
+    first.push_back(weight * std::pow(0.3F, static_cast<float>(channel)) *
                     (i % 2 == 0 ? 1.0F : -0.7F));
+  }
   const ValueId hidden = b.Op("Relu", {b.Op("Conv", {x, b.Constant<float>({4, 3, 1, 1}, first),
                                                      b.Constant<float>({4}, {1, 0, 0, 1})})});
   std::vector<float> second;
