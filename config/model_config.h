@@ -186,9 +186,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, std::string_
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 
 /// A rollout's word over the operator's: what `rollout` gives of `routing` (the default, the split, the
-/// shadow, the guards: each as a whole), of `capture` and of `precisions` is taken in the place of what `model`
-/// says. INVALID_ARGUMENT as ParseModelConfig when both together make no sense; `file` names the
-/// rollout's. Its other keys must be absent: a rollout moves traffic and nothing else. A split of the rollout's ends
+/// shadow, the guards: each as a whole), of `precisions` and of `capture.percent` is taken in the place of what `model`
+/// says; what the model's own capture withholds, and its bound, stay. INVALID_ARGUMENT as ParseModelConfig when both
+/// together make no sense; `file` names the rollout's. Its other keys must be absent: a rollout moves traffic and nothing else. A split of the rollout's ends
 /// the ramp of a precision: one of them moves the traffic.
 absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
                                          std::string_view file);

@@ -44,8 +44,8 @@ TEST(RowsAreIndependent, WhereAxesLeaveThemInFront) {
   b.Output(b.Op("Softmax", {b.Input("x", {8})}));
   EXPECT_FALSE(RowsAreIndependent(b.Build(), 8)) << "its last axis is the first";
   const auto transpose = [](Ints perm) {
-    return Independent([&](GraphBuilder& b, ValueId x) {
-      return b.Op("Transpose", {x}, {{"perm", std::move(perm)}});
+    return Independent([&](GraphBuilder& into, ValueId x) {
+      return into.Op("Transpose", {x}, {{"perm", std::move(perm)}});
     });
   };
   EXPECT_TRUE(transpose({0, 2, 3, 1}));
