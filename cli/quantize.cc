@@ -30,7 +30,6 @@ struct QuantizeOptions {
   std::string save_calibration;
   std::string map;
   std::string out;
-  std::string activations = "u8";
   std::string method = std::string(RangeMethodName(QuantizeRecipe{}.method));
   std::optional<double> percentile;
   QuantizeRecipe rounding;
@@ -75,7 +74,6 @@ absl::Status CheckGiven(const CLI::App& verb, const QuantizeOptions& options) {
 QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   QuantizeRecipe recipe = options.rounding;
   recipe.to = to;
-  recipe.activation = options.activations == "u8" ? DType::kU8 : DType::kI8;
   recipe.method = *ParseRangeMethod(options.method);
   recipe.percentile = options.percentile.value_or(recipe.percentile);
   recipe.floor = options.mixed.Floor();
@@ -226,9 +224,6 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "Folder for <precision>.onnx")->required();
-  verb->add_option("--activations", options->activations, "Element type of int8 activations")
-      ->check(CLI::IsMember({"u8", "s8"}))
-      ->capture_default_str();
   verb->add_option("--method", options->method, "How calibrated values become ranges")
       ->check(CLI::IsMember({"auto", "min-max", "moving-average", "percentile", "mse", "entropy"}))
       ->capture_default_str();

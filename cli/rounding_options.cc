@@ -3,6 +3,13 @@
 namespace octet::cli {
 
 void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe) {
+  verb.add_option_function<std::string>(
+          "--activations",
+          [&recipe](const std::string& name) { recipe.activation = *ParseActivationGrid(name); },
+          "Grid of int8 activations: u8 and s8-asymmetric fit both ends of each value's range, s8 "
+          "and u8-symmetric have zero in the middle (int8)")
+      ->check(CLI::IsMember({"u8", "u8-symmetric", "s8", "s8-asymmetric"}))
+      ->default_str(std::string(ActivationGridName(recipe.activation)));
   verb.add_flag("--per-tensor{false}", recipe.per_channel,
                 "One weight scale per layer instead of one per output channel");
   verb.add_option(

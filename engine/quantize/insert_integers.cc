@@ -74,8 +74,8 @@ class StaticQuantizer {
   ValueId ZeroPoint(int32_t zero_point) {
     const auto [at, added] = zero_points_.try_emplace(zero_point, kNone);
     if (added) {
-      at->second =
-          graph_.AddConstant(names_.Next('z'), ZeroPoints(recipe_.activation, Shape{}, zero_point));
+      at->second = graph_.AddConstant(names_.Next('z'),
+                                      ZeroPoints(recipe_.activation.dtype, Shape{}, zero_point));
     }
     return at->second;
   }
@@ -86,7 +86,7 @@ class StaticQuantizer {
     const std::optional<Shape> shape = graph_.value(id).shape;
     const ValueId scale = graph_.AddConstant(names_.Next('s'), Tensor::Scalar(params.scales[0]));
     const ValueId zero = ZeroPoint(params.zero_points[0]);
-    const ValueId integers = NewValue('q', recipe_.activation, shape);
+    const ValueId integers = NewValue('q', recipe_.activation.dtype, shape);
     const ValueId reals = NewValue('r', DType::kF32, shape);
     const std::vector<NodeId> readers(graph_.consumers(id).begin(), graph_.consumers(id).end());
     const NodeId producer = graph_.producer(id);

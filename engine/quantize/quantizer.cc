@@ -93,7 +93,8 @@ std::string RecipeText(const QuantizeRecipe& recipe) {
   switch (recipe.to) {
     case Precision::kInt8:
       return Format("static {} activations={} weights={}{}", RangeMethodName(recipe.method),
-                    DTypeName(recipe.activation), recipe.per_channel ? "per-channel" : "per-tensor",
+                    ActivationGridName(recipe.activation),
+                    recipe.per_channel ? "per-channel" : "per-tensor",
                     recipe.weight_bits == 4 ? " weight-bits=4" : "");
     case Precision::kInt8Dynamic:
       return Format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");

@@ -21,6 +21,13 @@ constexpr std::array<std::pair<RangeMethod, std::string_view>, 6> kMethodNames =
     {RangeMethod::kEntropy, "entropy"},
 }};
 
+constexpr std::array<std::pair<ActivationGrid, std::string_view>, 4> kGridNames = {{
+    {{DType::kU8, false}, "u8"},
+    {{DType::kU8, true}, "u8-symmetric"},
+    {{DType::kI8, true}, "s8"},
+    {{DType::kI8, false}, "s8-asymmetric"},
+}};
+
 // Per cent of elements inside the range, from the widest to the narrowest.
 constexpr double kKeptByAuto[] = {100, 99.999, 99.995};
 
@@ -59,11 +66,11 @@ Occupied OccupiedBins(const Histogram& histogram) {
   return occupied;
 }
 
-double SquaredError(const Occupied& occupied, Range range, DType dtype) {
-  const QuantParams params = ParamsFor(range, dtype);
+double SquaredError(const Occupied& occupied, Range range, const ActivationGrid& grid) {
+  const QuantParams params = ParamsFor(range, grid);
   double sum = 0;
   for (const auto& [x, count] : occupied) {
-    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(dtype));
+    const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(grid.dtype));
     const double off = static_cast<double>(params.scales[0]) * (q - params.zero_points[0]) - x;
     sum += count * off * off;
   }
@@ -71,10 +78,10 @@ double SquaredError(const Occupied& occupied, Range range, DType dtype) {
 }
 
 // Of the distribution with what is clipped at its ends from the one that the levels can tell. Clipped is what rounds to no level.
-double Divergence(const Occupied& occupied, Range range, DType dtype) {
-  const QuantParams params = ParamsFor(range, dtype);
+double Divergence(const Occupied& occupied, Range range, const ActivationGrid& grid) {
+  const QuantParams params = ParamsFor(range, grid);
   const double scale = params.scales[0];
-  const IntRange levels = RangeOf(dtype);
+  const IntRange levels = RangeOf(grid.dtype);
   const double low = scale * (levels.min - params.zero_points[0] - 0.5);
   const double high = scale * (levels.max - params.zero_points[0] + 0.5);
   struct Level {
@@ -126,19 +133,19 @@ Range LeastCost(Range full, const Cost& cost) {
   return best;
 }
 
-Range MseRange(const Histogram& histogram, DType dtype) {
+Range MseRange(const Histogram& histogram, const ActivationGrid& grid) {
   const Occupied occupied = OccupiedBins(histogram);
   return LeastCost(WithZero(histogram.extremes()),
-                   [&](Range range) { return SquaredError(occupied, range, dtype); });
+                   [&](Range range) { return SquaredError(occupied, range, grid); });
 }
 
-Range EntropyRange(const Histogram& histogram, DType dtype) {
+Range EntropyRange(const Histogram& histogram, const ActivationGrid& grid) {
   Occupied occupied = OccupiedBins(histogram);
   // The bin that starts at zero.
   const auto zero = static_cast<float>(histogram.bin_center(Histogram::kBins / 2));
   std::erase_if(occupied, [&](const auto& bin) { return bin.first == zero; });
   return LeastCost(WithZero(histogram.extremes()),
-                   [&](Range range) { return Divergence(occupied, range, dtype); });
+                   [&](Range range) { return Divergence(occupied, range, grid); });
 }
 
 }  // namespace
@@ -153,6 +160,17 @@ std::string_view RangeMethodName(RangeMethod method) {
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name) {
   for (const auto& [value, known] : kMethodNames) {
     if (known == name) return value;
+  }
+  return std::nullopt;
+}
+
+std::string_view ActivationGridName(const ActivationGrid& grid) {
+  return std::ranges::find(kGridNames, grid, [](const auto& named) { return named.first; })->second;
+}
+
+std::optional<ActivationGrid> ParseActivationGrid(std::string_view name) {
+  for (const auto& [grid, known] : kGridNames) {
+    if (known == name) return grid;
   }
   return std::nullopt;
 }
@@ -174,13 +192,13 @@ Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe) {
   return WithZero(histogram.extremes());
 }
 
-Range FitGrid(const Histogram& histogram, Range range, DType dtype) {
+Range FitGrid(const Histogram& histogram, Range range, const ActivationGrid& grid) {
   const Occupied occupied = OccupiedBins(histogram);
   // A bin's centre stands for its elements, so nothing below the square of its width means anything.
   const double least_error =
       static_cast<double>(histogram.count()) * histogram.bin_width() * histogram.bin_width();
   const auto error = [&](double factor) {
-    return least_error + SquaredError(occupied, Times(range, factor), dtype);
+    return least_error + SquaredError(occupied, Times(range, factor), grid);
   };
   constexpr double kFinerAtLeast = 0.8;
   double best = 1;
@@ -199,17 +217,17 @@ Range FitGrid(const Histogram& histogram, Range range, DType dtype) {
   return Times(range, best);
 }
 
-QuantParams ParamsFor(Range range, DType dtype) {
-  if (dtype == DType::kI8) {
-    const float reach = std::max(-range.min, range.max);
-    return QuantParams::PerTensor(
-        reach > 0 ? std::max(reach / 127, std::numeric_limits<float>::min()) : 1.0f, 0);
-  }
-  const float width = range.max - range.min;
-  if (!(width > 0)) return QuantParams::PerTensor(1.0f, 0);
-  const float scale = std::max(width / 255, std::numeric_limits<float>::min());
-  const auto zero_point = static_cast<int32_t>(std::nearbyint(-range.min / scale));
-  return QuantParams::PerTensor(scale, std::clamp(zero_point, 0, 255));
+QuantParams ParamsFor(Range range, const ActivationGrid& grid) {
+  const int32_t low = RangeOf(grid.dtype).min;
+  const int32_t middle = low + 128;
+  const float reach = std::max(-range.min, range.max);
+  const float width = grid.symmetric ? reach : range.max - range.min;
+  if (!(width > 0)) return QuantParams::PerTensor(1.0f, grid.symmetric ? middle : low);
+  const float scale =
+      std::max(width / (grid.symmetric ? 127 : 255), std::numeric_limits<float>::min());
+  if (grid.symmetric) return QuantParams::PerTensor(scale, middle);
+  const auto below = static_cast<int32_t>(std::nearbyint(-range.min / scale));
+  return QuantParams::PerTensor(scale, low + std::clamp(below, 0, 255));
 }
 
 std::vector<QuantizeRecipe> RangeCandidates(const QuantizeRecipe& recipe) {

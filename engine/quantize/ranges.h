@@ -23,12 +23,13 @@ Range ChooseRange(const Histogram& histogram, const QuantizeRecipe& recipe);
 /// Widens a range, at most twofold, until its 8-bit grid rounds the distribution with the least squared error. A model's input
 /// often holds a sensor's integers times a factor: the grid then falls on them and rounds nothing, or at least avoids lying
 /// half a step beside all of them. Requires: range contains 0.
-Range FitGrid(const Histogram& histogram, Range range, DType dtype);
+Range FitGrid(const Histogram& histogram, Range range, const ActivationGrid& grid);
 
-/// Scale and zero point of a range for `dtype`. U8: asymmetric, scale = (max - min) / 255,
-/// zero_point = round(-min / scale). I8: symmetric, scale = max(|min|, |max|) / 127, zero_point = 0. A range that is {0} gets
-/// scale 1. Requires: range contains 0.
-QuantParams ParamsFor(Range range, DType dtype);
+/// Scale and zero point of a range, low being 0 for U8 and -128 for I8:
+///   asymmetric  scale = (max - min) / 255, zero_point = low + round(-min / scale)
+///   symmetric   scale = max(|min|, |max|) / 127, zero_point = low + 128
+/// A range that is {0} gets scale 1. Requires: range contains 0.
+QuantParams ParamsFor(Range range, const ActivationGrid& grid);
 
 /// The recipes whose ranges are tried for all values at once: min-max and percentiles for RangeMethod::kAuto, else what was asked for.
 /// Percentiles below these may look better on a calibration set, whose extremes they know, and are worse on data that nobody

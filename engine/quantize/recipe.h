@@ -23,6 +23,17 @@ enum class RangeMethod : uint8_t {
 std::string_view RangeMethodName(RangeMethod method);
 std::optional<RangeMethod> ParseRangeMethod(std::string_view name);
 
+/// The 8-bit grid of activations. Asymmetric: every step is inside the value's range, wherever zero lies in it. Symmetric: zero is the
+/// grid's middle, and the steps reach as far on both sides, as some accelerators need it.
+struct ActivationGrid {
+  DType dtype = DType::kU8;  ///< U8 or I8.
+  bool symmetric = false;
+  bool operator==(const ActivationGrid&) const = default;
+};
+/// "u8" (asymmetric), "u8-symmetric", "s8" (symmetric), "s8-asymmetric".
+std::string_view ActivationGridName(const ActivationGrid& grid);
+std::optional<ActivationGrid> ParseActivationGrid(std::string_view name);
+
 /// What an int8 file keeps of the fp32 model's answers; layers stay in float until it does. Measured on calibration samples that
 /// the ranges have not seen; where these come from files (CalibrationRun::statistics_from), on samples of the set at hand, of which the
 /// files may have been made.
@@ -47,8 +58,8 @@ struct AccuracyFloor {
 /// One variant to make.
 struct QuantizeRecipe {
   Precision to = Precision::kInt8;
-  DType activation = DType::kU8;  ///< U8 (asymmetric) or I8 (symmetric); int8 only.
-  bool per_channel = true;        ///< One weight scale per output channel; int8 and int8-dynamic.
+  ActivationGrid activation;  ///< int8 only.
+  bool per_channel = true;    ///< One weight scale per output channel; int8 and int8-dynamic.
   /// 8, or 4: integers in [-7, 7], but in the first and the last weighted layer, which keep 8 bits, as is customary. 4 is an
   /// experiment in what storage would cost in accuracy: the file holds these integers as INT8 and runs as any other int8 file.
   int weight_bits = 8;                      ///< int8 only.

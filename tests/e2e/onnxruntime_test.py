@@ -69,7 +69,8 @@ class OnnxRuntimeTest(unittest.TestCase):
         model = Demo("glyphs", "", "")
         samples = real_samples(model)
         data = ("--map", model.map, "--calibration", model.calibration_data)
-        recipes = {"s8": ("--activations", "s8"), "per-tensor": ("--per-tensor",), "mixed": ("--min-sqnr-db", 45)}
+        recipes = {grid: ("--activations", grid) for grid in ("s8", "s8-asymmetric", "u8-symmetric")}
+        recipes |= {"per-tensor": ("--per-tensor",), "mixed": ("--min-sqnr-db", 45)}
         with tempfile.TemporaryDirectory() as name:
             files = {"trained": pathlib.Path(name, "trained", "int8.onnx")}
             answer("qat", model.fp32, "--data", model.calibration_data, "--map", model.map, "--out", files["trained"], "--epochs", 1)

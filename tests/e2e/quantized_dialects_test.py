@@ -159,6 +159,13 @@ class QuantizedDialectsTest(unittest.TestCase):
         # Weights with a zero point between their integers fit no s8: those of QUInt8 run in f32.
         self.certified(file, "int8-dynamic")
 
+    def test_every_grid_of_activations_runs_in_int8(self):
+        for grid in "u8", "u8-symmetric", "s8", "s8-asymmetric":
+            out = self.folder / grid
+            data = ("--calibration", CALIBRATION, "--map", MAP)
+            answer("quantize", FP32, "--to", "int8", *data, "--activations", grid, "--out", out)
+            self.certified(out / "int8.onnx", "int8")
+
     def test_every_operator_that_multiplies_runs_in_int8(self):
         for title, precision in MULTIPLY.items():
             nodes, _ = NODES[title]

@@ -145,7 +145,7 @@ TEST(EqualizeChannels, LeavesASensorsIntegersAsTheyAre) {
   EXPECT_EQ(constants(), before);
   const ValueId read = TheOnly(graph, "Conv").inputs[0];
   const RangeTable ranges = RangesOf(graph, {}, statistics->histograms);
-  EXPECT_EQ(ParamsFor(ranges.at(read).range, DType::kU8).scales[0], 1) << "no integer is rounded";
+  EXPECT_EQ(ParamsFor(ranges.at(read).range, {}).scales[0], 1) << "no integer is rounded";
 }
 
 TEST(EqualizeChannels, MakesInt8Finer) {

@@ -153,10 +153,12 @@ TEST(StaticInt8, SharedWeightsAreNamedApart) {
 
 TEST(StaticInt8, AnswersLikeFp32) {
   for (const Graph& fp32 : {ConvRelu(), Residual()}) {
-    for (const DType activation : {DType::kU8, DType::kI8}) {
+    for (const std::string_view name : {"u8", "u8-symmetric", "s8", "s8-asymmetric"}) {
       const QuantizeResult result =
-          Quantized(fp32, {.to = Precision::kInt8, .activation = activation});
-      EXPECT_GT(Sqnr(fp32, Reread(result.graph)), 30) << DTypeName(activation);
+          Quantized(fp32, {.to = Precision::kInt8, .activation = *ParseActivationGrid(name)});
+      EXPECT_GT(Sqnr(fp32, Reread(result.graph)), 30) << name;
+      EXPECT_EQ(result.graph.metadata.at("octet.recipe"),
+                Format("static auto activations={} weights=per-channel", name));
     }
   }
 }
@@ -197,7 +199,7 @@ TEST(StaticInt8, RecordsWhatItDid) {
   EXPECT_THAT(result.records[0].detail, HasSubstr("range ["));
   EXPECT_EQ(result.records[1].what, "weights");
   EXPECT_EQ(result.graph.metadata.at("octet.precision"), "int8");
-  EXPECT_THAT(result.graph.metadata.at("octet.recipe"), HasSubstr("UINT8"));
+  EXPECT_THAT(result.graph.metadata.at("octet.recipe"), HasSubstr("activations=u8 "));
 }
 
 TEST(StaticInt8, KeepsABroadcastGemmBiasAndScaledGemmsInFloat) {

@@ -164,7 +164,7 @@ TEST(MixedPrecision, HoldsAFloorOfLabelsAndOfAgreement) {
   EXPECT_LE(*Chosen(*by_labels.mixed).drop, *Chosen(*by_labels.mixed).lost);
   EXPECT_FALSE(InInt8(by_labels)[2]);
   EXPECT_EQ(by_labels.graph.metadata.at("octet.recipe"),
-            "static auto activations=UINT8 weights=per-channel float-layers=1 of 4");
+            "static auto activations=u8 weights=per-channel float-layers=1 of 4");
   const QuantizeResult by_agreement = Quantized(graph, With({Kind::kMinAgreement, 96}));
   ASSERT_TRUE(by_agreement.mixed);
   EXPECT_GE(*Chosen(*by_agreement.mixed).agreement, 96);

@@ -12,13 +12,16 @@
 namespace octet {
 namespace ranges_test {
 
-QuantizeRecipe With(RangeMethod method, DType activation = DType::kU8) {
+constexpr ActivationGrid kU8{DType::kU8, false};
+constexpr ActivationGrid kS8{DType::kI8, true};
+
+QuantizeRecipe With(RangeMethod method, const ActivationGrid& activation = kU8) {
   return {.activation = activation, .method = method};
 }
 
 // The mean squared error of what a range's grid does to the values.
 double Error(const std::vector<float>& values, Range range) {
-  const QuantParams params = ParamsFor(range, DType::kU8);
+  const QuantParams params = ParamsFor(range, kU8);
   double error = 0;
   for (const float x : values) {
     const int32_t q = QuantizeOne(x, params.scales[0], params.zero_points[0], RangeOf(DType::kU8));
@@ -98,12 +101,12 @@ TEST(ChooseRange, MseAndEntropyLeaveAnEvenDistributionWhole) {
 TEST(ChooseRange, EntropyCutsALongTailAndIsNotDrawnByZeros) {
   std::vector<float> values = LongTailed(1);
   for (float& x : values) x = std::max(x, 0.0F);
-  for (const DType dtype : {DType::kU8, DType::kI8}) {
-    const Range range = ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, dtype));
+  for (const ActivationGrid& grid : {kU8, kS8}) {
+    const Range range = ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, grid));
     EXPECT_LT(range.max, 20);
     EXPECT_GT(range.max, 2.5F);
     values.resize(values.size() + 100000);  // zeros
-    EXPECT_EQ(ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, dtype)), range);
+    EXPECT_EQ(ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, grid)), range);
   }
 }
 
@@ -113,8 +116,8 @@ TEST(ChooseRange, EntropyCutsNoTenthOfTheElements) {
     std::vector<float> values = NormalValues(90000, 1);
     for (float& x : values) x = sign * std::min(std::abs(x), 4.0F);
     values.insert(values.end(), 10000, sign * 20);
-    for (const DType dtype : {DType::kU8, DType::kI8}) {
-      const Range range = ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, dtype));
+    for (const ActivationGrid& grid : {kU8, kS8}) {
+      const Range range = ChooseRange(HistogramOf(values), With(RangeMethod::kEntropy, grid));
       EXPECT_GT(std::max(range.max, -range.min), 19) << sign;
     }
   }
@@ -125,15 +128,15 @@ TEST(FitGrid, FindsTheIntegersOfASensor) {
   for (int q = -120; q <= 40; ++q) values.push_back(0.5847F * static_cast<float>(q));
   const Histogram histogram = HistogramOf(values);
   const Range narrow = histogram.extremes();
-  const Range fitted = FitGrid(histogram, narrow, DType::kU8);
-  EXPECT_NEAR(ParamsFor(fitted, DType::kU8).scales[0], 0.5847F, 0.5847F * 2e-3F);
+  const Range fitted = FitGrid(histogram, narrow, kU8);
+  EXPECT_NEAR(ParamsFor(fitted, kU8).scales[0], 0.5847F, 0.5847F * 2e-3F);
   EXPECT_LT(Error(values, fitted), Error(values, narrow) / 20);
 }
 
 TEST(FitGrid, DoesNotLieHalfAStepBesideEveryInteger) {
   std::vector<float> values;  // the bytes 0 to 255 as reals from -1 to 1: none of them is 0
   for (int q = 0; q < 256; ++q) values.push_back(static_cast<float>(q) / 127.5F - 1);
-  const Range fitted = FitGrid(HistogramOf(values), {-1, 1}, DType::kU8);
+  const Range fitted = FitGrid(HistogramOf(values), {-1, 1}, kU8);
   EXPECT_LT(Error(values, fitted), 0.5 * Error(values, {-1, 1}));
   EXPECT_LT(fitted.max, 1.1F);
 }
@@ -141,19 +144,37 @@ TEST(FitGrid, DoesNotLieHalfAStepBesideEveryInteger) {
 TEST(FitGrid, LeavesADenseDistributionAlmostAlone) {
   const std::vector<float> values = NormalValues(100000, 1);
   const Histogram histogram = HistogramOf(values);
-  const Range fitted = FitGrid(histogram, histogram.extremes(), DType::kU8);
+  const Range fitted = FitGrid(histogram, histogram.extremes(), kU8);
   EXPECT_LT(fitted.max, 1.03F * histogram.extremes().max);
 }
 
 TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
-  EXPECT_EQ(ParamsFor({0, 255}, DType::kU8), QuantParams::PerTensor(1, 0));
-  EXPECT_EQ(ParamsFor({-128, 127}, DType::kU8), QuantParams::PerTensor(1, 128));
-  EXPECT_EQ(ParamsFor({-255, 0}, DType::kU8), QuantParams::PerTensor(1, 255));
-  EXPECT_EQ(ParamsFor({-254, 127}, DType::kI8), QuantParams::PerTensor(2, 0));
-  EXPECT_EQ(ParamsFor({0, 0}, DType::kU8), QuantParams::PerTensor(1, 0));
-  EXPECT_EQ(ParamsFor({0, 0}, DType::kI8), QuantParams::PerTensor(1, 0));
-  const QuantParams tiny = ParamsFor({0, 1e-44F}, DType::kU8);
+  EXPECT_EQ(ParamsFor({0, 255}, kU8), QuantParams::PerTensor(1, 0));
+  EXPECT_EQ(ParamsFor({-128, 127}, kU8), QuantParams::PerTensor(1, 128));
+  EXPECT_EQ(ParamsFor({-255, 0}, kU8), QuantParams::PerTensor(1, 255));
+  EXPECT_EQ(ParamsFor({-254, 127}, kS8), QuantParams::PerTensor(2, 0));
+  EXPECT_EQ(ParamsFor({0, 0}, kU8), QuantParams::PerTensor(1, 0));
+  EXPECT_EQ(ParamsFor({0, 0}, kS8), QuantParams::PerTensor(1, 0));
+  const ActivationGrid u8_symmetric{DType::kU8, true};
+  const ActivationGrid s8_asymmetric{DType::kI8, false};
+  EXPECT_EQ(ParamsFor({-254, 127}, u8_symmetric), QuantParams::PerTensor(2, 128));
+  EXPECT_EQ(ParamsFor({0, 254}, u8_symmetric), QuantParams::PerTensor(2, 128));
+  EXPECT_EQ(ParamsFor({0, 0}, u8_symmetric), QuantParams::PerTensor(1, 128));
+  EXPECT_EQ(ParamsFor({0, 255}, s8_asymmetric), QuantParams::PerTensor(1, -128));
+  EXPECT_EQ(ParamsFor({-155, 100}, s8_asymmetric), QuantParams::PerTensor(1, 27));
+  EXPECT_EQ(ParamsFor({0, 0}, s8_asymmetric), QuantParams::PerTensor(1, -128));
+  const QuantParams tiny = ParamsFor({0, 1e-44F}, kU8);
   EXPECT_GE(tiny.scales[0], std::numeric_limits<float>::min());
+}
+
+TEST(ActivationGrids, HaveNamesThatParse) {
+  for (const DType dtype : {DType::kU8, DType::kI8}) {
+    for (const bool symmetric : {false, true}) {
+      const ActivationGrid grid{dtype, symmetric};
+      EXPECT_EQ(ParseActivationGrid(ActivationGridName(grid)), grid);
+    }
+  }
+  EXPECT_EQ(ParseActivationGrid("int8"), std::nullopt);
 }
 
 TEST(RangeMethods, HaveNamesThatParse) {

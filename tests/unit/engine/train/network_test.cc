@@ -68,9 +68,11 @@ TEST(Network, AnswersLikeTheEngine) {
   QuantizeRecipe nibbles;
   nibbles.weight_bits = 4;
   CheckAgreement(nibbles);
-  QuantizeRecipe s8;
-  s8.activation = DType::kI8;
-  CheckAgreement(s8);
+  for (const std::string_view name : {"u8-symmetric", "s8", "s8-asymmetric"}) {
+    QuantizeRecipe recipe;
+    recipe.activation = *ParseActivationGrid(name);
+    CheckAgreement(recipe);
+  }
 }
 
 TEST(Network, WritesWhatItReadWhileNothingWasLearned) {
