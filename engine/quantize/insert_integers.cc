@@ -17,15 +17,9 @@
 namespace octet {
 namespace {
 
-// Zero points that all are `zero_point`.
-Tensor ZeroPoints(DType dtype, const Shape& shape, int32_t zero_point) {
-  Tensor tensor(dtype, shape);
-  if (dtype == DType::kU8) {
-    std::ranges::fill(tensor.mutable_span<uint8_t>(), static_cast<uint8_t>(zero_point));
-  } else {
-    std::ranges::fill(tensor.mutable_span<int8_t>(), static_cast<int8_t>(zero_point));
-  }
-  return tensor;
+Tensor ZeroPointOf(DType dtype, int32_t zero_point) {
+  if (dtype == DType::kU8) return Tensor::Scalar(static_cast<uint8_t>(zero_point));
+  return Tensor::Scalar(static_cast<int8_t>(zero_point));
 }
 
 class StaticQuantizer {
@@ -74,8 +68,8 @@ class StaticQuantizer {
   ValueId ZeroPoint(int32_t zero_point) {
     const auto [at, added] = zero_points_.try_emplace(zero_point, kNone);
     if (added) {
-      at->second = graph_.AddConstant(names_.Next('z'),
-                                      ZeroPoints(recipe_.activation.dtype, Shape{}, zero_point));
+      at->second =
+          graph_.AddConstant(names_.Next('z'), ZeroPointOf(recipe_.activation.dtype, zero_point));
     }
     return at->second;
   }
@@ -105,6 +99,17 @@ class StaticQuantizer {
     scales_[reals] = params.scales[0];
   }
 
+  // One constant for all matrices of so many channels.
+  ValueId WeightZeroPoints(int64_t channels) {
+    const auto [at, added] = weight_zero_points_.try_emplace(channels, kNone);
+    if (added) {
+      Tensor zeros(DType::kI8, Shape{channels});
+      std::ranges::fill(zeros.mutable_span<int8_t>(), int8_t{0});
+      at->second = graph_.AddConstant(names_.Next('z'), std::move(zeros));
+    }
+    return at->second;
+  }
+
   // Zero points are 0, and left out: a runtime fills them in. But ONNX Runtime (1.21) then has one for all scales of a matrix, where
   // its product wants as many.
   ValueId Dequantized(NodeId before, const std::string& name, const QuantizedWeights& weights) {
@@ -116,8 +121,7 @@ class StaticQuantizer {
         graph_.AddConstant(name, weights.values),
         graph_.AddConstant(names_.Next('s'), Tensor::From<float>(scales_shape, params.scales))};
     if (!params.per_tensor() && !graph_.node(before).is("Conv"))
-      inputs.push_back(
-          graph_.AddConstant(names_.Next('z'), ZeroPoints(DType::kI8, scales_shape, 0)));
+      inputs.push_back(WeightZeroPoints(scales_shape[0]));
     const ValueId reals = NewValue('r', DType::kF32, shape);
     Node node = LinearNode("DequantizeLinear", std::move(inputs), reals);
     if (!params.per_tensor()) node.attributes.Set("axis", int64_t{params.axis});
@@ -182,7 +186,8 @@ class StaticQuantizer {
   RoundedWeights& rounded_;
   int version_;
   ShortNames names_;
-  std::map<int32_t, ValueId> zero_points_;  ///< Of activations.
+  std::map<int32_t, ValueId> zero_points_;         ///< Of activations.
+  std::map<int64_t, ValueId> weight_zero_points_;  ///< By the number of channels.
   std::map<ValueId, QuantParams> params_;
   std::map<ValueId, float> scales_;  ///< Of the dequantized values that nodes read.
   std::vector<QuantizeRecord> records_;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "engine/quantize/byte_storage.h"
 #include "engine/quantize/mixtures.h"
 #include "engine/tensor/status.h"
 
@@ -44,6 +45,7 @@ class MixedSearch {
       OCTET_RETURN_IF_ERROR(TakeBack());
       OCTET_RETURN_IF_ERROR(TryOtherRanges());
     }
+    OCTET_RETURN_IF_ERROR(StoreRealConstants());
     return Finish();
   }
 
@@ -200,6 +202,17 @@ class MixedSearch {
       OCTET_RETURN_IF_ERROR(Try(choice, candidate).status());
     }
     return absl::OkStatus();
+  }
+
+  // What stays in float is bytes in the file, where the floor holds with these, too. The point that was chosen is that of the file.
+  absl::Status StoreRealConstants() {
+    const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
+      OCTET_ASSIGN_OR_RETURN(const MixedPoint point,
+                             mixtures_.Measure(graph, best_->point.float_layers));
+      if (point.holds) best_->point = points_[best_point_] = point;
+      return point.holds;
+    };
+    return StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result);
   }
 
   // Accuracy in the floor's own terms, then SQNR, which tells what these call equal.

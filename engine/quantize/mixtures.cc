@@ -242,20 +242,26 @@ void Mixtures::CompareClasses(const std::vector<std::optional<size_t>>& classes,
 absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
                                       const QuantizeRecipe& ranges) {
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Make(keep_float, ranges));
+  OCTET_ASSIGN_OR_RETURN(MixedPoint point,
+                         Measure(result.graph, static_cast<int>(keep_float.size())));
+  result.records.insert(result.records.end(), records_.begin(), records_.end());
+  return Mixture{std::move(result), std::move(point)};
+}
+
+absl::StatusOr<MixedPoint> Mixtures::Measure(const Graph& graph, int float_layers) {
   ClassesSeen seen;
   std::vector<Observation> more;
-  if (scores_) more.push_back({result.graph.outputs[0], &seen});
+  if (scores_) more.push_back({graph.outputs[0], &seen});
   RunFigures figures;
   OCTET_ASSIGN_OR_RETURN(const double noise,
-                         outputs_->NoiseOf(result.graph, held_back_, run_, more, &figures));
-  MixedPoint point{.float_layers = static_cast<int>(keep_float.size()),
+                         outputs_->NoiseOf(graph, held_back_, run_, more, &figures));
+  MixedPoint point{.float_layers = float_layers,
                    .sqnr_db = SqnrDbOf(noise),
                    .int8_share = figures.int8_share,
                    .us_per_sample = 1e6 * figures.seconds_per_sample};
   if (scores_) CompareClasses(seen.classes(), point);
   point.holds = Holds(point);
-  result.records.insert(result.records.end(), records_.begin(), records_.end());
-  return Mixture{std::move(result), std::move(point)};
+  return point;
 }
 
 }  // namespace octet

@@ -43,6 +43,7 @@ class Mixtures {
                                           const CalibrationSet& set, const CalibrationRun& run);
 
   const Graph& graph() const { return graph_; }
+  const Statistics& statistics() const { return statistics_; }
   const Selection& all() const { return statistics_.selection; }
   int64_t held_back() const { return held_back_count_; }
   /// "SQNR of at least 20 dB".
@@ -59,6 +60,8 @@ class Mixtures {
   absl::StatusOr<double> Noise(const std::set<NodeId>& keep_float, const QuantizeRecipe& ranges);
   /// Runs a mixture on all samples held back.
   absl::StatusOr<Mixture> Run(const std::set<NodeId>& keep_float, const QuantizeRecipe& ranges);
+  /// Runs a graph that was made of a mixture on them.
+  absl::StatusOr<MixedPoint> Measure(const Graph& graph, int float_layers);
 
  private:
   Mixtures() = default;

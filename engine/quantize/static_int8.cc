@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "engine/quantize/byte_storage.h"
 #include "engine/quantize/calibration_file.h"
 #include "engine/quantize/choose_ranges.h"
 #include "engine/quantize/equalize.h"
@@ -21,20 +22,20 @@ namespace {
 using Kind = AccuracyFloor::Kind;
 
 constexpr int64_t kMostJudges = 512;
+// Of the outputs' noise: 0.2 dB.
+constexpr double kHardlyMore = 1.05;
 
 // A file that is too noisy to be of use gives way to a mixture that is not, where there is one.
 absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeRecipe& recipe,
                                              const CalibrationSet& calibration,
                                              const CalibrationRun& run, ChosenRanges all_int8) {
-  const double sqnr_db = SqnrDbOf(all_int8.noise);
-  if (recipe.floor.kind != Kind::kAuto || sqnr_db >= AccuracyFloor::kUselessSqnrDb)
-    return std::move(all_int8.result);
   QuantizeRecipe floored = recipe;
   floored.floor = {Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};
   auto mixed = QuantizeMixed(graph, floored, calibration, run);
   if (mixed.ok() || absl::IsCancelled(mixed.status())) return mixed;
   all_int8.result.records.push_back(
-      {"outputs", "noisy", Format("SQNR {:.1f} dB: {}", sqnr_db, Message(mixed.status()))});
+      {"outputs", "noisy",
+       Format("SQNR {:.1f} dB: {}", SqnrDbOf(all_int8.noise), Message(mixed.status()))});
   return std::move(all_int8.result);
 }
 
@@ -96,6 +97,17 @@ absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
   return learned;
 }
 
+// Constants that stay real are bytes where the outputs hardly tell.
+absl::Status StoreWhereHarmless(const QuantizeRecipe& recipe, const Learned& learned,
+                                const CalibrationRun& run, ChosenRanges& chosen) {
+  const Judge& judge = *learned.judge;
+  const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
+    OCTET_ASSIGN_OR_RETURN(const double noise, judge.outputs.NoiseOf(graph, judge.samples, run));
+    return noise <= kHardlyMore * chosen.noise;
+  };
+  return StoreInBytes(recipe, learned.statistics, accept, chosen.result);
+}
+
 absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const CalibrationSet& set,
                           const CalibrationRun& run) {
   if (run.statistics_from.empty() || SamplesIn(set) > 0) return absl::OkStatus();
@@ -149,7 +161,11 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
   auto& records = chosen.result.records;
   records.insert(records.end(), equalized.begin(), equalized.end());
   RecordSeenJudges(learned.statistics, records);
-  return HoldAutoFloor(original, recipe, calibration, run, std::move(chosen));
+  const bool useless =
+      recipe.floor.kind == Kind::kAuto && SqnrDbOf(chosen.noise) < AccuracyFloor::kUselessSqnrDb;
+  if (useless) return HoldAutoFloor(original, recipe, calibration, run, std::move(chosen));
+  OCTET_RETURN_IF_ERROR(StoreWhereHarmless(recipe, learned, run, chosen));
+  return std::move(chosen.result);
 }
 
 }  // namespace octet

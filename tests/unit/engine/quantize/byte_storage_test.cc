@@ -1,0 +1,127 @@
+// Constants that stay real, held in 8 bits: what the graph looks like then, and that somebody decides.
+#include "engine/quantize/byte_storage.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/onnx/onnx_file.h"
+#include "engine/ops/reference_step.h"
+#include "engine/tensor/format.h"
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace byte_storage_test {
+
+// A transformer's beginning: words, their places, a product; the last constant is too small to be stored.
+Graph Embedded() {
+  GraphBuilder b;
+  const ValueId ids = b.Input("ids", {2, 32}, DType::kI64);
+  const ValueId words = b.Op("Gather", {b.Random({100, 32}), ids});
+  const ValueId placed = b.Op("Add", {words, b.Random({1, 32, 32}, -0.1F, 0.1F)});
+  const ValueId product = b.Op("MatMul", {placed, b.Random({32, 48})});
+  b.Output(b.Op("Mul", {product, b.Random({48})}));
+  return b.Build();
+}
+
+Tensor Ids() {
+  Tensor ids(DType::kI64, Shape{2, 32});
+  int64_t next = 0;
+  for (int64_t& id : ids.mutable_span<int64_t>()) id = (next += 37) % 100;
+  return ids;
+}
+
+double Sqnr(const Graph& fp32, const Graph& stored) {
+  const auto bytes = WriteOnnxBytes(stored);
+  EXPECT_TRUE(bytes.ok()) << bytes.status();
+  const auto read = ReadOnnxBytes(std::as_bytes(std::span(*bytes)), "written");
+  EXPECT_TRUE(read.ok()) << read.status();
+  const std::vector<Tensor> inputs = {Ids()};
+  const auto expected = Evaluate(fp32, inputs);
+  const auto got = Evaluate(*read, inputs);
+  EXPECT_TRUE(expected.ok() && got.ok()) << expected.status() << got.status();
+  double signal = 0;
+  double noise = 1e-30;
+  for (int64_t i = 0; i < expected->front().elements(); ++i) {
+    const double want = expected->front().span<float>()[static_cast<size_t>(i)];
+    const double off = want - got->front().span<float>()[static_cast<size_t>(i)];
+    signal += want * want;
+    noise += off * off;
+  }
+  return 10 * std::log10(signal / noise);
+}
+
+int64_t BytesIn(const Graph& graph) {
+  int64_t bytes = 0;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(id);
+    if (value.is_constant() && !graph.consumers(id).empty())
+      bytes += static_cast<int64_t>(value.constant.bytes());
+  }
+  return bytes;
+}
+
+QuantizeResult Stored(const Graph& graph, const QuantizeRecipe& recipe, const AcceptGraph& accept) {
+  QuantizeResult result{graph, {}};
+  const absl::Status status = StoreInBytes(recipe, {}, accept, result);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(Verify(result.graph).ok());
+  return result;
+}
+
+absl::StatusOr<bool> Always(const Graph&) { return true; }
+
+TEST(ByteStorage, HoldsTablesOperandsAndWeights) {
+  const Graph fp32 = Embedded();
+  for (const bool per_channel : {true, false}) {
+    const QuantizeResult result = Stored(fp32, {.per_channel = per_channel}, Always);
+    EXPECT_THAT(result.graph, HasOps({"Gather", "DequantizeLinear", "DequantizeLinear", "Add",
+                                      "DequantizeLinear", "MatMul", "Mul"}));
+    const Node& gather = TheOnly(result.graph, "Gather");
+    EXPECT_EQ(result.graph.value(gather.outputs[0]).dtype, DType::kI8) << "bytes are moved";
+    EXPECT_LT(BytesIn(result.graph), BytesIn(fp32) / 3);
+    EXPECT_GT(Sqnr(fp32, result.graph), 35);
+    EXPECT_EQ(std::ranges::count(result.records, "stored", &QuantizeRecord::what), 3);
+  }
+}
+
+TEST(ByteStorage, AsksForEachWhereAllAreTooMany) {
+  const Graph fp32 = Embedded();
+  int asked = 0;
+  const auto no_table = [&](const Graph& graph) -> absl::StatusOr<bool> {
+    ++asked;
+    return graph.value(TheOnly(graph, "Gather").inputs[0]).dtype == DType::kF32;
+  };
+  const QuantizeResult result = Stored(fp32, {}, no_table);
+  EXPECT_EQ(asked, 4);
+  EXPECT_THAT(result.graph, HasExactly(2, "DequantizeLinear"));
+  EXPECT_EQ(result.records.back().name, "2 of 3 real constants in 8 bits");
+}
+
+TEST(ByteStorage, LeavesTheGraphToWhoRefuses) {
+  const Graph fp32 = Embedded();
+  const QuantizeResult result =
+      Stored(fp32, {}, [](const Graph&) -> absl::StatusOr<bool> { return false; });
+  EXPECT_EQ(*WriteOnnxBytes(result.graph), *WriteOnnxBytes(fp32));
+  QuantizeResult failed{fp32, {}};
+  const auto stopped = [](const Graph&) -> absl::StatusOr<bool> {
+    return absl::CancelledError("stopped");
+  };
+  EXPECT_TRUE(absl::IsCancelled(StoreInBytes({}, {}, stopped, failed)));
+}
+
+TEST(ByteStorage, AsksNobodyWhereNothingIsLarge) {
+  GraphBuilder b;
+  b.Output(b.Op("MatMul", {b.Input("x", {2, 8}), b.Random({8, 8})}));
+  const QuantizeResult result = Stored(b.Build(), {}, [](const Graph&) -> absl::StatusOr<bool> {
+    ADD_FAILURE() << "asked";
+    return false;
+  });
+  EXPECT_TRUE(result.records.empty());
+}
+
+}  // namespace byte_storage_test
+}  // namespace octet
