@@ -114,7 +114,11 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, do
   OCTET_ASSIGN_OR_RETURN(const std::vector<LayerTime> times,
                          session.plan().LayerTimes(session.workspace(), layer_repeats));
   std::chrono::nanoseconds alone{};
-  for (const LayerTime& time : times) alone += time.alone;
+  std::chrono::nanoseconds in_place{};
+  for (const LayerTime& time : times) {
+    alone += time.alone;
+    if (time.alone.count() > 0) in_place += time.in_order;
+  }
   const auto items = static_cast<double>(latencies.count()) * static_cast<double>(batch);
   nlohmann::ordered_json row{{"batch", batch},
                              {"threads", threads},
@@ -124,6 +128,7 @@ absl::StatusOr<nlohmann::ordered_json> Measure(Session& session, int threads, do
                                {"p99", latencies.MicrosecondsAt(99) / 1e3}}},
                              {"items_per_second", items / runs.seconds},
                              {"primitive_sum_ms", Milliseconds(alone)},
+                             {"primitives_in_place_ms", Milliseconds(in_place)},
                              {"compile_ms", Milliseconds(session.plan().compile_time())},
                              {"weights_bytes", session.model().resident_weight_bytes()},
                              {"arena_bytes", session.plan().memory().arena_bytes},

@@ -41,10 +41,11 @@ struct QuantizeOptions {
 
 // What is of no use where --to leaves int8 out.
 constexpr std::array kForInt8 = {
-    "--calibration",   "--calibration-file", "--save-calibration", "--activations",
-    "--method",        "--percentile",       "--weight-bits",      "--equalize",
-    "--smooth",        "--compensate",       "--correct-bias",     "--max-drop",
-    "--min-agreement", "--min-sqnr-db",      "--all-int8",         "--seed"};
+    "--calibration", "--calibration-file", "--save-calibration", "--activations",
+    "--method",      "--percentile",       "--weight-bits",      "--equalize",
+    "--smooth",      "--scale-concats",    "--compensate",       "--correct-bias",
+    "--max-drop",    "--min-agreement",    "--min-sqnr-db",      "--all-int8",
+    "--seed"};
 
 // What nobody would read is refused: a floor that was not held is worse than none.
 absl::Status CheckGiven(const CLI::App& verb, const QuantizeOptions& options) {

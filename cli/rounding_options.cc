@@ -26,6 +26,11 @@ void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe) {
                 "Where it evens out: move the reach of a normalization's channels into the weights "
                 "behind it, too (int8; SmoothQuant)")
       ->capture_default_str();
+  verb.add_flag(
+          "--scale-concats,!--no-scale-concats", recipe.scale_concats,
+          "Give the narrow inputs of a concatenation finer steps where the outputs gain by it "
+          "(int8)")
+      ->capture_default_str();
   verb.add_flag("--compensate,!--no-compensate", recipe.compensate,
                 "Round each weight so that it takes up the errors of others (int8)")
       ->capture_default_str();

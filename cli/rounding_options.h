@@ -7,7 +7,7 @@
 
 namespace octet::cli {
 
-/// Adds --activations, --per-tensor, --weight-bits, --equalize, --smooth, --compensate and --correct-bias, the last four with a --no- form, which write into
+/// Adds --activations, --per-tensor, --weight-bits, --equalize, --smooth, --scale-concats, --compensate and --correct-bias, the last five with a --no- form, which write into
 /// `recipe`. Requires: `recipe` lives until `verb` has been parsed.
 void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe);
 

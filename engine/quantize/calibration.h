@@ -1,6 +1,7 @@
 // Calibration: what values each activation takes, in memory per tensor and never per sample.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -22,6 +23,10 @@ struct Range {
   float max = 0;
   bool operator==(const Range&) const = default;
 };
+/// How far it goes from 0.
+inline double Reach(const Range& range) {
+  return std::max({-double{range.min}, double{range.max}, 0.0});
+}
 /// Both ends times a factor >= 0, or the largest floats.
 Range Times(Range range, double factor);
 

@@ -23,10 +23,6 @@ constexpr double kLeastShare = 1e-5;
 
 using Factors = std::vector<double>;  ///< By class of channels.
 
-double Reach(const Range& range) {
-  return std::max({-static_cast<double>(range.min), static_cast<double>(range.max), 0.0});
-}
-
 class Equalizer {
  public:
   Equalizer(Graph& graph, const QuantizeRecipe& recipe, const Statistics& statistics)

@@ -1,6 +1,7 @@
 #include "engine/quantize/insert_integers.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <span>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "engine/quantize/compensated_rounding.h"
+#include "engine/quantize/concat_factors.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/short_names.h"
 #include "engine/tensor/format.h"
@@ -36,6 +38,7 @@ class StaticQuantizer {
         names_(graph_) {}
 
   absl::StatusOr<QuantizeResult> Run() {
+    if (recipe_.scale_concats) factors_ = FindConcatFactors(graph_, selection_, ranges_);
     for (const ValueId id : selection_.quantized) ChooseParams(id);
     for (const ValueId id : selection_.quantized) InsertPair(id);
     for (const WeightedNode& weighted : selection_.weighted) QuantizeNode(weighted);
@@ -46,8 +49,13 @@ class StaticQuantizer {
 
  private:
   void ChooseParams(ValueId id) {
-    const auto& [range, by] = ranges_.at(selection_.RangeOwner(id));
+    const ValueId owner = selection_.RangeOwner(id);
+    auto [range, by] = ranges_.at(owner);
+    if (const auto joined = factors_.ranges.find(owner); joined != factors_.ranges.end())
+      range = joined->second;
     params_[id] = ParamsFor(range, recipe_.activation);
+    if (const auto finer = factors_.exponents.find(id); finer != factors_.exponents.end())
+      params_[id].scales[0] = std::ldexp(params_[id].scales[0], -finer->second);
     records_.push_back(
         {graph_.value(id).name, "activation",
          Format("{} range [{}, {}] {}", by, range.min, range.max, params_[id].ToString())});
@@ -74,22 +82,40 @@ class StaticQuantizer {
     return at->second;
   }
 
-  // Readers of `id` read its dequantized integers from here on; a graph output, and who needs not round, keeps the reals.
-  void InsertPair(ValueId id) {
-    const QuantParams& params = params_.at(id);
+  // A pair behind `producer`, or in front of all.
+  ValueId Rounded(ValueId id, NodeId producer, const QuantParams& params) {
     const std::optional<Shape> shape = graph_.value(id).shape;
     const ValueId scale = graph_.AddConstant(names_.Next('s'), Tensor::Scalar(params.scales[0]));
     const ValueId zero = ZeroPoint(params.zero_points[0]);
     const ValueId integers = NewValue('q', recipe_.activation.dtype, shape);
     const ValueId reals = NewValue('r', DType::kF32, shape);
-    const std::vector<NodeId> readers(graph_.consumers(id).begin(), graph_.consumers(id).end());
-    const NodeId producer = graph_.producer(id);
     Node quantize_node = LinearNode("QuantizeLinear", {id, scale, zero}, integers);
     const NodeId quantize = producer == kNone
                                 ? graph_.InsertNodeBefore(graph_.order().front(), quantize_node)
                                 : graph_.InsertNodeAfter(producer, quantize_node);
     graph_.InsertNodeAfter(quantize,
                            LinearNode("DequantizeLinear", {integers, scale, zero}, reals));
+    return reals;
+  }
+
+  // The same integers on steps 2^exponent as large: ConcatFactors.
+  ValueId Coarser(ValueId reals, int exponent, QuantParams params) {
+    const ValueId factor =
+        graph_.AddConstant(names_.Next('s'), Tensor::Scalar(std::ldexp(1.0F, exponent)));
+    const ValueId larger = NewValue('r', DType::kF32, graph_.value(reals).shape);
+    const NodeId times =
+        graph_.InsertNodeAfter(graph_.producer(reals), LinearNode("Mul", {reals, factor}, larger));
+    params.scales[0] = std::ldexp(params.scales[0], exponent);
+    return Rounded(larger, times, params);
+  }
+
+  // Readers of `id` read its dequantized integers from here on; a graph output, and who needs not round, keeps the reals.
+  void InsertPair(ValueId id) {
+    const QuantParams& params = params_.at(id);
+    const std::vector<NodeId> readers(graph_.consumers(id).begin(), graph_.consumers(id).end());
+    ValueId reals = Rounded(id, graph_.producer(id), params);
+    if (const auto finer = factors_.exponents.find(id); finer != factors_.exponents.end())
+      reals = Coarser(reals, finer->second, params);
     for (const NodeId reader : readers) {
       if (selection_.ReadsReals(graph_, id, reader)) continue;
       for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
@@ -141,13 +167,25 @@ class StaticQuantizer {
                                                  smallest, LimitOf(weighted));
     const auto patches = statistics_.patches.find(weighted.node);
     if (!recipe_.compensate || patches == statistics_.patches.end()) return quantized;
+    if (const auto factors = factors_.readers.find(weighted.node);
+        factors != factors_.readers.end()) {
+      PatchMoments scaled = patches->second;
+      scaled.Scale(factors->second);
+      Compensate(weighted, weights, scaled, quantized);
+      return quantized;
+    }
     QuantizedWeights& rounded = rounded_[weighted.node];
     if (rounded.params == quantized.params) return rounded;
-    const bool centered = recipe_.correct_bias && weighted.bias != kNone;
-    CompensateRounding(weights, {weighted.weight_axis, graph_.node(weighted.node).is("Conv")},
-                       patches->second, centered, quantized);
+    Compensate(weighted, weights, patches->second, quantized);
     rounded = quantized;
     return quantized;
+  }
+
+  void Compensate(const WeightedNode& weighted, const Tensor& weights, const PatchMoments& patches,
+                  QuantizedWeights& quantized) const {
+    const bool centered = recipe_.correct_bias && weighted.bias != kNone;
+    CompensateRounding(weights, {weighted.weight_axis, graph_.node(weighted.node).is("Conv")},
+                       patches, centered, quantized);
   }
 
   void QuantizeNode(const WeightedNode& weighted) {
@@ -155,7 +193,10 @@ class StaticQuantizer {
     const float input_scale = scales_.at(node.inputs[0]);
     const bool conv = node.is("Conv");
     const std::string weight_name = graph_.value(node.inputs[1]).name;
-    const Tensor weights = graph_.value(node.inputs[1]).constant;
+    Tensor weights = graph_.value(node.inputs[1]).constant;
+    const auto factors = factors_.readers.find(weighted.node);
+    if (factors != factors_.readers.end())
+      weights = OverFactors(weights, {weighted.weight_axis, conv}, factors->second);
     std::vector<float> smallest;
     if (weighted.bias != kNone)
       smallest = SmallestScales(graph_.value(weighted.bias).constant, input_scale);
@@ -166,8 +207,10 @@ class StaticQuantizer {
     if (weighted.bias == kNone) return;
     Tensor bias = graph_.value(weighted.bias).constant;
     if (recipe_.correct_bias) {
-      bias = CorrectBias(bias, weights, quantized, {weighted.weight_axis, conv},
-                         statistics_.moments.at(weighted.node).means());
+      std::vector<double> means = statistics_.moments.at(weighted.node).means();
+      for (size_t c = 0; factors != factors_.readers.end() && c < means.size(); ++c)
+        means[c] *= factors->second[c];
+      bias = CorrectBias(bias, weights, quantized, {weighted.weight_axis, conv}, means);
     }
     std::vector<float> sum_scales = quantized.params.scales;
     for (float& scale : sum_scales) scale *= input_scale;
@@ -189,6 +232,7 @@ class StaticQuantizer {
   std::map<int32_t, ValueId> zero_points_;         ///< Of activations.
   std::map<int64_t, ValueId> weight_zero_points_;  ///< By the number of channels.
   std::map<ValueId, QuantParams> params_;
+  ConcatFactors factors_;
   std::map<ValueId, float> scales_;  ///< Of the dequantized values that nodes read.
   std::vector<QuantizeRecord> records_;
 };

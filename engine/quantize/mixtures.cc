@@ -6,8 +6,8 @@
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
 #include "engine/quantize/calibration_file.h"
-#include "engine/quantize/equalize_judged.h"
 #include "engine/quantize/held_back.h"
+#include "engine/quantize/judged.h"
 #include "engine/tensor/output_agreement.h"
 #include "engine/tensor/status.h"
 
@@ -155,6 +155,9 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   OCTET_ASSIGN_OR_RETURN(
       made.records_, EqualizeJudged(made.graph_, recipe, made.statistics_, no_part, *made.outputs_,
                                     made.few_, made.run_));
+  OCTET_ASSIGN_OR_RETURN(made.scale_concats_,
+                         ScaleConcatsJudged(made.graph_, recipe, made.statistics_, no_part,
+                                            *made.outputs_, made.few_, made.run_, made.records_));
   RecordSeenJudges(made.statistics_, made.records_);
   return made;
 }
@@ -207,7 +210,9 @@ absl::StatusOr<QuantizeResult> Mixtures::Make(const std::set<NodeId>& keep_float
   ++runs_;
   const auto [table, missing] = tables_.try_emplace(RangesName(ranges));
   if (missing) table->second = RangesOf(graph_, ranges, statistics_.histograms);
-  return InsertIntegers(graph_, ranges, statistics_, SelectQuantized(graph_, keep_float),
+  QuantizeRecipe recipe = ranges;
+  recipe.scale_concats = scale_concats_;
+  return InsertIntegers(graph_, recipe, statistics_, SelectQuantized(graph_, keep_float),
                         table->second, rounded_);
 }
 

@@ -90,6 +90,7 @@ class Mixtures {
   std::vector<int64_t> labels_;
   std::vector<int64_t> macs_;   ///< By node.
   std::vector<int64_t> reads_;  ///< By node.
+  bool scale_concats_ = false;
   int runs_ = 0;
 };
 

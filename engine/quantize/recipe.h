@@ -67,6 +67,8 @@ struct QuantizeRecipe {
   bool equalize = true;  ///< Even out the channels of activations first; int8 only.
   /// Where it equalizes: move reach of channels from constants that scale them into the weights, too; int8 only.
   bool smooth = true;
+  /// Give the narrow inputs of a concatenation finer steps, where the outputs say so; int8 only, and only where they are looked at.
+  bool scale_concats = true;
   bool compensate =
       true;  ///< Round each weight so that it takes up the errors of others; int8 only.
   bool correct_bias = true;  ///< Take the mean error of rounded weights out of the bias; int8 only.

@@ -8,9 +8,9 @@
 #include "engine/quantize/calibration_file.h"
 #include "engine/quantize/choose_ranges.h"
 #include "engine/quantize/equalize.h"
-#include "engine/quantize/equalize_judged.h"
 #include "engine/quantize/held_back.h"
 #include "engine/quantize/insert_integers.h"
+#include "engine/quantize/judged.h"
 #include "engine/quantize/mixed_precision.h"
 #include "engine/quantize/mixtures.h"
 #include "engine/quantize/statistics.h"
@@ -137,19 +137,25 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
   }
   OCTET_ASSIGN_OR_RETURN(Learned learned, Learn(graph, recipe, calibration, run));
   const Graph original = graph;
+  QuantizeRecipe judged = recipe;
+  judged.scale_concats = false;
   std::vector<QuantizeRecord> equalized;
   if (learned.judge) {
-    OCTET_ASSIGN_OR_RETURN(equalized,
-                           EqualizeJudged(graph, recipe, learned.statistics, learned.part,
-                                          learned.judge->outputs, learned.judge->samples, run));
+    const Judge& judge = *learned.judge;
+    OCTET_ASSIGN_OR_RETURN(
+        equalized, EqualizeJudged(graph, recipe, learned.statistics, learned.part, judge.outputs,
+                                  judge.samples, run));
+    OCTET_ASSIGN_OR_RETURN(judged.scale_concats,
+                           ScaleConcatsJudged(graph, recipe, learned.statistics, learned.part,
+                                              judge.outputs, judge.samples, run, equalized));
   } else if (recipe.equalize) {
     equalized = EqualizeChannels(graph, recipe, learned.statistics);
   }
   if (!learned.judge) {
     RoundedWeights rounded;
-    const RangeTable table = RangesOf(graph, recipe, learned.statistics.histograms);
+    const RangeTable table = RangesOf(graph, judged, learned.statistics.histograms);
     OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
-                           InsertIntegers(graph, recipe, learned.statistics,
+                           InsertIntegers(graph, judged, learned.statistics,
                                           learned.statistics.selection, table, rounded));
     result.records.insert(result.records.end(), equalized.begin(), equalized.end());
     return result;
@@ -157,7 +163,7 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
   Statistics& ranges = learned.part.histograms.empty() ? learned.statistics : learned.part;
   learned.judge->histograms = ranges.histograms;
   OCTET_ASSIGN_OR_RETURN(ChosenRanges chosen,
-                         ChooseRanges(graph, recipe, learned.statistics, *learned.judge, run));
+                         ChooseRanges(graph, judged, learned.statistics, *learned.judge, run));
   auto& records = chosen.result.records;
   records.insert(records.end(), equalized.begin(), equalized.end());
   RecordSeenJudges(learned.statistics, records);

@@ -16,6 +16,7 @@ HEADS = [
     "fp32 / this",
     "primitives, ms",
     "whole / primitives",
+    "whole / primitives in place",
     "of peak",
     "cosine",
 ]
@@ -65,11 +66,11 @@ def _cells(row):
     ratio = _spread(row["ratio"]) if "ratio" in row else row.get("note", "")
     fp32_ratio = _spread(row["fp32_ratio"]) if "fp32_ratio" in row else ""
     cosine = ", ".join(f"{value:.4f}" for value in row.get("cosine", {}).values())
-    whole = f"{row['whole_to_primitives']:.2f}" if row["whole_to_primitives"] else ""
+    whole = [f"{row[key]:.2f}" if row[key] else "" for key in ("whole_to_primitives", "whole_to_primitives_in_place")]
     wrong = " wrong answer" if is_wrong(row) else ""
     share = f"{row['macs_per_second'] / row['peak_macs_per_second']:.0%}"
     primitives = f"{row['primitive_sum_ms']:.3f}"
-    return [row["model"], *times, ratio, fp32_ratio, primitives, whole, share, cosine + wrong]
+    return [row["model"], *times, ratio, fp32_ratio, primitives, *whole, share, cosine + wrong]
 
 
 def _memory_cells(row):

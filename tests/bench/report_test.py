@@ -30,6 +30,7 @@ def row(model="net", precision="fp32", ratio=1.5, cosine=1.0, peer_cosine=1.0, b
         "ratio": {"median": ratio, "low": ratio - 0.1, "high": ratio + 0.2, "rounds": [ratio]},
         "primitive_sum_ms": 0.8,
         "whole_to_primitives": 1.25,
+        "whole_to_primitives_in_place": 1.05,
         "memory": {"weights_bytes": 4e6, "arena_bytes": 1.1e6, "live_peak_bytes": 1e6},
         "macs_per_second": 3e10,
         "peak_macs_per_second": 6e10,

@@ -135,6 +135,8 @@ class Bench:
         sums = [line["primitive_sum_ms"] for line in octet]
         row["primitive_sum_ms"] = min(sums)
         row["whole_to_primitives"] = row["octet"]["min_ms"] / min(sums) if min(sums) else None
+        in_place = [line["primitives_in_place_ms"] for line in octet]
+        row["whole_to_primitives_in_place"] = row["octet"]["min_ms"] / min(in_place) if min(in_place) else None
         row["memory"] = {key: octet[0][key] for key in ("weights_bytes", "arena_bytes", "live_peak_bytes")}
         row["macs_per_second"] = octet[0]["macs"] / (row["octet"]["min_ms"] / 1e3)
         row["peak_macs_per_second"] = self.peak(row["precision"], row["threads"])

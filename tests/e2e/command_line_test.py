@@ -88,6 +88,7 @@ class QuantizedDemoTest(unittest.TestCase):
         for row in rows:
             self.assertGreater(row["latency_ms"]["min"], 0)
             self.assertGreater(row["primitive_sum_ms"], 0)
+            self.assertGreater(row["primitives_in_place_ms"], 0)
 
     def test_bench_says_where_the_time_goes(self):
         (row,) = answer("bench", FP32, "--seconds", "0.1", "--layers")
@@ -97,6 +98,8 @@ class QuantizedDemoTest(unittest.TestCase):
             self.assertGreater(layer["in_order_ms"], 0)
             self.assertEqual(layer["alone_ms"] > 0, layer["macs"] > 0 or "jit" in layer["implementation"], layer)
         self.assertAlmostEqual(sum(layer["alone_ms"] for layer in row["layers"]), row["primitive_sum_ms"], places=6)
+        in_place = sum(layer["in_order_ms"] for layer in row["layers"] if layer["alone_ms"] > 0)
+        self.assertAlmostEqual(in_place, row["primitives_in_place_ms"], places=6)
         listed = octet("bench", FP32, "--seconds", "0.1", "--layers").stdout
         self.assertIn("the longest first", listed)
         self.assertEqual(sum(layer["implementation"] in listed for layer in row["layers"]), len(row["layers"]))

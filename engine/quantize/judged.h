@@ -1,4 +1,4 @@
-// Channel equalization whose boldest part has to show in the outputs.
+// Steps of static quantization that have to show in the outputs.
 #pragma once
 
 #include <vector>
@@ -18,5 +18,13 @@ namespace octet {
 absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
     Graph& graph, const QuantizeRecipe& recipe, Statistics& statistics, Statistics& part,
     const KeptOutputs& outputs, const CalibrationSet& samples, const CalibrationRun& run);
+
+/// Whether concatenations get factors (ConcatFactors): where some would, if they leave less noise, measured as above; `records` says what
+/// was measured. False where QuantizeRecipe::scale_concats is. Errors: as Calibrate.
+absl::StatusOr<bool> ScaleConcatsJudged(const Graph& graph, const QuantizeRecipe& recipe,
+                                        const Statistics& statistics, const Statistics& part,
+                                        const KeptOutputs& outputs, const CalibrationSet& samples,
+                                        const CalibrationRun& run,
+                                        std::vector<QuantizeRecord>& records);
 
 }  // namespace octet
