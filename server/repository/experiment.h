@@ -22,7 +22,7 @@ struct ExperimentArm {
   bool ready = false;
   double weight = 0;    ///< Of the split; 0 without one.
   uint64_t drawn = 0;   ///< Requests that the split drew, sticky ones not among them.
-  uint64_t sticky = 0;  ///< Requests whose key the split has for it.
+  uint64_t sticky = 0;  ///< Requests whose key the split has for it, or whose sequence it drew.
   uint64_t asked = 0;   ///< Requests that asked for it, or that came by default.
   uint64_t errors = 0;  ///< Of all its requests, failed through our fault.
   uint64_t rows = 0;    ///< Computed.
@@ -79,7 +79,7 @@ class Experiment {
     uint64_t errors = 0;
     uint64_t rows = 0;
     uint64_t batches = 0;
-    uint64_t guard_actions = 0;
+    uint64_t moves = 0;  ///< Of a guard, that changed a share.
     HistogramCounts seconds{};
   };
   struct PairSums {
