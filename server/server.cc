@@ -64,6 +64,15 @@ void WriteCaptures(const ModelRepository& repository) {
   }
 }
 
+/// A copy that runs is given up where its loops look; nobody waits for it.
+void RetireShadows(const ModelRepository& repository) {
+  const auto versions = repository.List("", "");
+  if (!versions.ok()) return;  // no model
+  for (const auto& version : *versions) {
+    if (version->shadow != nullptr) version->shadow->retired = true;
+  }
+}
+
 void LogListening(std::string_view protocol, const std::string& address, int port) {
   LogEvent(LogLevel::kInfo, "listening",
            {{"protocol", protocol}, {"address", HostPort(address, port)}});
@@ -183,10 +192,13 @@ bool ServerProcess::Drain(TimePoint deadline) {
   if (captures_) captures_->Stop();
   // No batch waits to become full any more; what accepted requests still bring, in sequences and pipelines, is taken.
   dispatcher_.Flush();
+  if (repository_ != nullptr) RetireShadows(*repository_);
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
     dispatcher_.Abandon();
+    // What runs, too, as far as it can be interrupted: HTTP's calls see it, gRPC's are cancelled by its shutdown.
+    gate_.Abandon();
   }
   // While others are waited for: a load by RPC ends when it ends, and so may the patience of who stops this process.
   std::jthread writer([this] {

@@ -44,8 +44,9 @@ class Server {
   virtual absl::Status Load(const std::stop_token& stop) = 0;
 
   /// Takes no request from now on (not ready, UNAVAILABLE), and waits until those that were accepted
-  /// are answered, at most until `deadline`; then what waits is answered UNAVAILABLE. Closes the
-  /// ports. Returns whether all were answered in time. May be called again.
+  /// are answered, at most until `deadline`; then what waits is answered UNAVAILABLE, and what runs is cancelled where the
+  /// data decide how long it takes; another run is a short one, and ends. Closes the ports.
+  /// Returns whether all were answered in time. May be called again.
   virtual bool Drain(TimePoint deadline) = 0;
 };
 
