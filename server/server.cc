@@ -32,6 +32,9 @@ namespace {
 /// it closes ends as CANCELLED, which clients do not take for "try another server".
 constexpr std::chrono::milliseconds kRefusing{500};
 
+/// How often a repository that could not be read is tried again where it is not looked at otherwise.
+constexpr int kRetrySeconds = 5;
+
 /// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
 
@@ -171,9 +174,12 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   repository_->Poll(stop);
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
-  if (config_.repository.poll_seconds > 0) {
-    poller_.emplace("poller", std::chrono::seconds(config_.repository.poll_seconds), clock_,
-                    [this](const std::stop_token& stopped) { repository_->Poll(stopped); });
+  const bool polls = config_.repository.poll_seconds > 0;
+  if (polls || !repository_->Ready()) {
+    const std::chrono::seconds interval(polls ? config_.repository.poll_seconds : kRetrySeconds);
+    poller_.emplace("poller", interval, clock_, [this, polls](const std::stop_token& stopped) {
+      if (polls || !repository_->Ready()) repository_->Poll(stopped);
+    });
   }
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "engine/tensor/status.h"
@@ -168,7 +169,7 @@ void ModelLoader::FollowSequences() {
 
 void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
   const bool again = retry && !config_problem_.empty();
-  const std::pair stamps(files.config, files.rollout);
+  const std::tuple stamps(files.config, files.rollout, files.labels);
   if (!config_read_ || again || stamps != config_stamps_) {
     config_read_ = true;
     config_stamps_ = stamps;
