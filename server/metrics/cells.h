@@ -218,8 +218,8 @@ struct SequenceRefusalLabel {
 /// Why a request that was drawn is not captured; the order of CaptureDrop.
 struct CaptureDropLabel {
   static constexpr std::string_view kName = "reason";
-  static constexpr std::array<std::string_view, 6> kValues = {"too_large", "axis_0", "shapes",
-                                                              "dtype",     "busy",   "memory"};
+  static constexpr std::array<std::string_view, 7> kValues = {
+      "too_large", "axis_0", "shapes", "dtype", "busy", "memory", "trailing_nul"};
 };
 
 }  // namespace octet
