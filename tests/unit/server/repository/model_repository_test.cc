@@ -156,6 +156,16 @@ TEST_F(ModelRepositoryTest, AFolderThatCannotBeReadAtFirstIsTriedAgainUnlessStri
   EXPECT_EQ(Ask("net"), 2);
 }
 
+TEST_F(ModelRepositoryTest, AGuardsLimitIsHeldAgainstItsRequestsOneByOne) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/model.yaml", "routing: {guard: {fp32: {p99_us: 50000}}}");
+  Open();
+  EXPECT_EQ(Ask("net"), 2);
+  const auto version = *repository_->Find("net", "");
+  ASSERT_NE(version->Find(Precision::kFp32)->latency_limit, nullptr);
+  EXPECT_EQ(version->Find(Precision::kFp32)->latency_limit->requests(), 1U);
+}
+
 TEST_F(ModelRepositoryTest, TheHighestReadyVersionAnswers) {
   folder_.Write("net/model.yaml", "versions: {all: true}");
   folder_.Write("net/2/fp32.onnx", ScalingModel(2));
