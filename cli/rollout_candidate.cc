@@ -74,6 +74,12 @@ absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Mode
         Format("{} over the calibration data: {:.2f}, expected at least {}", what, value, *floor);
   };
   refuse("agreement, %,", agreement, request.plan.guard.agreement_percent);
+  if (request.plan.guard.sqnr_db && tally.noise.lost > 0 && proof.refused.empty()) {
+    proof.refused = Format(
+        "SQNR, dB, over the calibration data: none, {} elements are a NaN or infinite where the "
+        "baseline's are finite, expected at least {}",
+        tally.noise.lost, *request.plan.guard.sqnr_db);
+  }
   refuse("SQNR, dB,", tally.noise.SqnrDb(), request.plan.guard.sqnr_db);
   return absl::OkStatus();
 }

@@ -30,8 +30,8 @@ struct CandidateProof {
 };
 
 /// Makes, or takes, the candidate's file, loads it as a server on this CPU would, and compares it with the baseline on the
-/// calibration data: agreement and SQNR below the guard's are a refusal, as are fewer multiply-adds in int8 than asked for
-/// and a file that does not load. Errors: as QuantizeFile, Samples::Load and Evaluate; INVALID_ARGUMENT for int8 without data.
+/// calibration data: agreement and SQNR below the guard's are a refusal, as are a NaN or an infinity where the baseline has
+/// none (with a floor for the SQNR), fewer multiply-adds in int8 than asked for and a file that does not load. Errors: as QuantizeFile, Samples::Load and Evaluate; INVALID_ARGUMENT for int8 without data.
 absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request);
 
 }  // namespace octet::cli

@@ -158,11 +158,14 @@ std::vector<YamlKey> GuardKeys(Written& w) {
       {"routing.guard.*.agreement_percent", GuardLimit(&w.guard, &Guard::agreement_percent, 0, 100),
        "%", "least share of shadow rows whose best class is that of the answer"},
       {"routing.guard.*.sqnr_db", GuardLimit(&w.guard, &Guard::sqnr_db, -150, 150), "dB",
-       "least mean signal to noise ratio of shadow outputs"},
+       "least mean signal to noise ratio of shadow outputs; a NaN or an infinity where the answer "
+       "is "
+       "finite, or another shape, breaks it"},
       {"routing.guard.*.error_percent", GuardLimit(&w.guard, &Guard::error_percent, 0, 100), "%",
        "largest share of its requests that may fail as INTERNAL, UNKNOWN or DATA_LOSS"},
       {"routing.guard.*.p99_us", GuardLimit(&w.guard, &Guard::p99_us, 1, 1e9), "us",
-       "largest 99th percentile of its requests' time"},
+       "largest 99th percentile of its requests' time: broken when more than 1 % of them took "
+       "longer"},
       {"routing.guard.*.window_seconds", GuardCount(&w.guard, &Guard::window_seconds, 1, 86400),
        "s", "the rules are looked at this often, each time over that long (60 when absent)"},
       {"routing.guard.*.min_samples", GuardCount(&w.guard, &Guard::min_samples, 1, 1'000'000), "",

@@ -32,6 +32,9 @@ namespace {
 /// it closes ends as CANCELLED, which clients do not take for "try another server".
 constexpr std::chrono::milliseconds kRefusing{500};
 
+/// How often a repository that could not be read is tried again where it is not looked at otherwise.
+constexpr int kRetrySeconds = 5;
+
 /// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
 
@@ -61,6 +64,15 @@ void WriteCaptures(const ModelRepository& repository) {
   if (!versions.ok()) return;  // no model
   for (const auto& version : *versions) {
     if (version->capture != nullptr) version->capture->Write();
+  }
+}
+
+/// A copy that runs is given up where its loops look; nobody waits for it.
+void RetireShadows(const ModelRepository& repository) {
+  const auto versions = repository.List("", "");
+  if (!versions.ok()) return;  // no model
+  for (const auto& version : *versions) {
+    if (version->shadow != nullptr) version->shadow->retired = true;
   }
 }
 
@@ -162,9 +174,12 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   repository_->Poll(stop);
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
-  if (config_.repository.poll_seconds > 0) {
-    poller_.emplace("poller", std::chrono::seconds(config_.repository.poll_seconds), clock_,
-                    [this](const std::stop_token& stopped) { repository_->Poll(stopped); });
+  const bool polls = config_.repository.poll_seconds > 0;
+  if (polls || !repository_->Ready()) {
+    const std::chrono::seconds interval(polls ? config_.repository.poll_seconds : kRetrySeconds);
+    poller_.emplace("poller", interval, clock_, [this, polls](const std::stop_token& stopped) {
+      if (polls || !repository_->Ready()) repository_->Poll(stopped);
+    });
   }
   return absl::OkStatus();
 }
@@ -183,10 +198,13 @@ bool ServerProcess::Drain(TimePoint deadline) {
   if (captures_) captures_->Stop();
   // No batch waits to become full any more; what accepted requests still bring, in sequences and pipelines, is taken.
   dispatcher_.Flush();
+  if (repository_ != nullptr) RetireShadows(*repository_);
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
     dispatcher_.Abandon();
+    // What runs, too, as far as it can be interrupted: HTTP's calls see it, gRPC's are cancelled by its shutdown.
+    gate_.Abandon();
   }
   // While others are waited for: a load by RPC ends when it ends, and so may the patience of who stops this process.
   std::jthread writer([this] {

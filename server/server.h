@@ -40,12 +40,14 @@ class Server {
   virtual ServerPorts ports() const = 0;
 
   /// Loads the models, and from then on looks for changes every repository.poll_seconds. Returns
-  /// early, with OK, when `stop` is requested. As ModelRepository::CheckAll with repository.strict.
+  /// early, with OK, when `stop` is requested. As ModelRepository::CheckAll with repository.strict; without, a folder that
+  /// cannot be read is tried again until it can.
   virtual absl::Status Load(const std::stop_token& stop) = 0;
 
   /// Takes no request from now on (not ready, UNAVAILABLE), and waits until those that were accepted
-  /// are answered, at most until `deadline`; then what waits is answered UNAVAILABLE. Closes the
-  /// ports. Returns whether all were answered in time. May be called again.
+  /// are answered, at most until `deadline`; then what waits is answered UNAVAILABLE, and what runs is cancelled where the
+  /// data decide how long it takes; another run is a short one, and ends. Closes the ports.
+  /// Returns whether all were answered in time. May be called again.
   virtual bool Drain(TimePoint deadline) = 0;
 };
 

@@ -99,6 +99,7 @@ void NoiseSums::Add(std::span<const float> got, std::span<const float> reference
     const double difference = got[i] - x;
     if (!std::isfinite(difference)) {
       non_finite += got[i] == reference[i] ? 0 : 1;
+      lost += std::isfinite(x) ? 1 : 0;
       continue;
     }
     signal += x * x;
@@ -112,6 +113,7 @@ void NoiseSums::Merge(const NoiseSums& other) {
   noise += other.noise;
   max_abs = std::max(max_abs, other.max_abs);
   non_finite += other.non_finite;
+  lost += other.lost;
 }
 
 double NoiseSums::SqnrDb() const {

@@ -16,6 +16,7 @@ struct NoiseSums {
   double noise = 0;        ///< sum (y - x)^2
   double max_abs = 0;      ///< max |y - x|
   int64_t non_finite = 0;  ///< Pairs that have no difference.
+  int64_t lost = 0;        ///< Of these, with a finite reference: the noise is without bound.
 
   /// Requires: equal sizes.
   void Add(std::span<const float> got, std::span<const float> reference);

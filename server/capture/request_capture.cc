@@ -5,7 +5,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include <sys/stat.h>
@@ -16,6 +18,8 @@
 
 namespace octet {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// What keeping a request costs beside its elements: its node, control blocks, and the list that is made to write it.
 constexpr size_t kBytesPerRequest = sizeof(UniformSample::Entry) + 192;
@@ -50,6 +54,13 @@ bool ShareAxis0(std::span<const WireTensor> inputs) {
     return input.shape().rank() > 0 && inputs[0].shape().rank() > 0 &&
            input.shape()[0] == inputs[0].shape()[0];
   });
+}
+
+/// True when an element of BYTES ends with a zero byte: in a file it could not be told from the zeros behind a shorter one.
+bool EndsWithNul(const WireTensor& input) {
+  return input.dtype() == DType::kString &&
+         std::ranges::any_of(input.span<std::string_view>(),
+                             [](std::string_view text) { return text.ends_with('\0'); });
 }
 
 absl::Status CheckInputs(const Signature& signature) {
@@ -154,6 +165,9 @@ void RequestCapture::Take(double draw, std::span<const WireTensor> inputs) {
   const auto held = [](const ConstTensorView& input) { return NpzHolds(input.dtype()); };
   if (!std::ranges::all_of(inputs, held)) return Drop(CaptureDrop::kDType);
   if (!ShareAxis0(inputs)) return Drop(CaptureDrop::kAxis0);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs_[i].redacted && EndsWithNul(inputs[i])) return Drop(CaptureDrop::kNul);
+  }
   const int64_t rows = inputs[0].shape()[0];
   auto reservation =
       sample_.Reserve(draw, BytesOf(inputs), rows, ShapesOf(inputs), FileShareOf(inputs));
@@ -241,7 +255,7 @@ void RequestCapture::ShowTotals() {
 void RequestCapture::Write() {
   absl::MutexLock lock(&writing_);
   const uint64_t changes = sample_.changes();
-  if (changes == written_changes_) return;
+  if (discarded_ || changes == written_changes_) return;
   absl::Status status;
   try {
     status = WriteChanged(sample_.Take());
@@ -257,10 +271,48 @@ void RequestCapture::Close() {
   Write();
 }
 
+bool RequestCapture::ShowsMoreThan(const RequestCapture& next) const {
+  return std::ranges::any_of(inputs_, [&](const Input& mine) {
+    const auto its = std::ranges::find(next.inputs_, mine.name, &Input::name);
+    return !mine.redacted && its != next.inputs_.end() && its->redacted;
+  });
+}
+
+void RequestCapture::Discard() {
+  closed_ = true;
+  absl::MutexLock lock(&writing_);
+  discarded_ = true;
+  if (const absl::Status status = RemoveFiles(); !status.ok()) {
+    LogEvent(LogLevel::kError, "capture_not_removed",
+             {{"model", origin_.model}, {"version", origin_.version}, {"error", Message(status)}});
+    return;
+  }
+  LogEvent(LogLevel::kWarn, "capture_discarded",
+           {{"model", origin_.model}, {"version", origin_.version}, {"folder", Folder()}});
+}
+
+absl::Status RequestCapture::RemoveFiles() const {
+  std::error_code error;
+  std::vector<fs::path> files;
+  for (auto it = fs::directory_iterator(Folder(), error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    if (it->path().extension() == ".npz") files.push_back(it->path());
+  }
+  if (error == std::errc::no_such_file_or_directory) return absl::OkStatus();
+  for (size_t i = 0; i < files.size() && !error; ++i) fs::remove(files[i], error);
+  if (!error) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kUnavailable, "cannot remove files ({}): '{}'",
+                   error.message(), Folder());
+}
+
+std::string RequestCapture::Folder() const {
+  return Format("{}/{}/{}", origin_.path, origin_.model, origin_.version);
+}
+
 absl::Status RequestCapture::WriteChanged(const UniformSample::Snapshot& snapshot) {
   const std::string model = Format("{}/{}", origin_.path, origin_.model);
   OCTET_RETURN_IF_ERROR(MakeFolder(model));
-  OCTET_RETURN_IF_ERROR(MakeFolder(Format("{}/{}", model, origin_.version)));
+  OCTET_RETURN_IF_ERROR(MakeFolder(Folder()));
   written_.resize(snapshot.shapes.size());
   absl::Status first_error;
   for (size_t shape = 0; shape < snapshot.shapes.size(); ++shape) {
@@ -275,7 +327,7 @@ absl::Status RequestCapture::WriteChanged(const UniformSample::Snapshot& snapsho
 std::string RequestCapture::FileOf(const UniformSample::Snapshot& snapshot, size_t shape) const {
   std::string name = snapshot.shapes[shape].name;
   if (name.size() > kLongestName) name = Format("{}-{}", name.substr(0, kLongestName), shape);
-  return Format("{}/{}/{}/{}.npz", origin_.path, origin_.model, origin_.version, name);
+  return Format("{}/{}.npz", Folder(), name);
 }
 
 absl::Status RequestCapture::WriteShape(const UniformSample::Snapshot& snapshot,

@@ -28,8 +28,9 @@ enum class CaptureDrop : uint8_t {
   kDType,     ///< An element type that .npz files do not hold: BF16.
   kBusy,      ///< It would have replaced a request that was being written or copied.
   kMemory,    ///< There was none.
+  kNul,       ///< An element of BYTES ends with a zero byte, which .npz files do not keep.
 };
-inline constexpr int kCaptureDrops = 6;
+inline constexpr int kCaptureDrops = 7;
 
 /// Whose requests are kept.
 struct CaptureOrigin {
@@ -76,6 +77,12 @@ class RequestCapture {
   /// Writes for the last time and takes nothing any more.
   void Close();
 
+  /// True when this one keeps elements of an input that `next`, of the same version, redacts.
+  bool ShowsMoreThan(const RequestCapture& next) const;
+  /// Takes nothing any more, writes nothing, and removes every .npz file from the version's folder: of this sample, and of those
+  /// before it. Logged either way. Requires: the next one has not written yet.
+  void Discard();
+
  private:
   struct Input {
     std::string name;
@@ -96,6 +103,8 @@ class RequestCapture {
   absl::Status WriteChanged(const UniformSample::Snapshot& snapshot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(writing_);
   absl::Status WriteShape(const UniformSample::Snapshot& snapshot, size_t shape) const;
+  absl::Status RemoveFiles() const;
+  std::string Folder() const;
   std::string FileOf(const UniformSample::Snapshot& snapshot, size_t shape) const;
   void Report(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writing_);
 
@@ -110,6 +119,7 @@ class RequestCapture {
 
   /// Held while files are written, by nothing that serves.
   absl::Mutex writing_;
+  bool discarded_ ABSL_GUARDED_BY(writing_) = false;
   uint64_t written_changes_ ABSL_GUARDED_BY(writing_) = 0;
   std::vector<uint64_t> written_ ABSL_GUARDED_BY(writing_);  ///< By shape: changes in its file.
   bool failing_ ABSL_GUARDED_BY(writing_) = false;

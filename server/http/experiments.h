@@ -28,6 +28,7 @@ namespace octet {
 ///       "events": [{"time_ms": 1700000000000, "who": "net/1/int8", "action": "guard fall_back",
 ///                   "reason": "agreement 90.00 % < 95 %"}]}]}
 ///
+/// p50 and p99 are interpolated within the buckets of histogram_us: off by up to 1.8 times. A guard's p99_us is counted exactly.
 /// "events" are the model's last 50, the oldest first. over_baseline_us, sample_ratio, guard, ramp, agreement_percent and mean_sqnr_db are null where there is nothing to say.
 /// Errors: as ModelRepository::List.
 absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,

@@ -16,7 +16,7 @@ namespace octet {
 namespace {
 
 constexpr const char* kJsonLength = "Inference-Header-Content-Length";
-/// How often a waiting inference asks whether its client is still there.
+/// How often a waiting inference asks whether its client is still there, and whether the server still waits for it.
 constexpr absl::Duration kGoneCheck = absl::Milliseconds(20);
 
 absl::StatusOr<std::optional<uint64_t>> JsonLength(const httplib::Request& request) {
@@ -62,7 +62,10 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
         done.Notify();
       });
   while (!done.WaitForNotificationWithTimeout(kGoneCheck)) {
-    if (ConnectionServer::current().gone()) inference.Cancel();
+    if (parts.gate.abandoned() || ConnectionServer::current().gone()) inference.Cancel();
+  }
+  if (absl::IsCancelled(status) && parts.gate.abandoned()) {
+    return absl::UnavailableError("the server is shutting down");
   }
   return status;
 }

@@ -75,7 +75,8 @@
   METRIC(Counter, shape_mismatches, "octet_shadow_shape_mismatches_total",                       \
          "Outputs whose shape is not that of the answer.")                                       \
   METRIC(DecibelHistogram, sqnr, "octet_shadow_sqnr_db",                                         \
-         "Signal to noise ratio against the answer in decibels, equal outputs at 150.")          \
+         "Signal to noise ratio against the answer in decibels, equal outputs at 150, those of " \
+         "another shape or with a NaN or an infinity where the answer is finite at -150.")       \
   METRIC(DifferenceHistogram, max_abs, "octet_shadow_max_abs_difference",                        \
          "Largest absolute difference to the answer.")                                           \
   METRIC(DifferenceHistogram, relative_l2, "octet_shadow_relative_l2",                           \

@@ -31,8 +31,9 @@ Experiment::ArmSums Experiment::SumsOf(const VariantMetrics& metrics) {
   sums.errors = ServerErrors(metrics);
   sums.rows = metrics.rows.value();
   sums.batches = metrics.executions.value();
-  for (size_t i = 0; i < GuardActionLabel::kValues.size(); ++i) {
-    sums.guard_actions += metrics.guard_actions.value(i);
+  for (const GuardAction action :
+       {GuardAction::kFallBack, GuardAction::kShift, GuardAction::kRecover}) {
+    sums.moves += metrics.guard_actions.value(static_cast<size_t>(action));
   }
   sums.seconds = metrics.request_duration.Read();
   return sums;
@@ -98,7 +99,7 @@ ExperimentFacts Experiment::Read(const ModelVersion& version) const {
     const ExperimentArm& arm = facts.arms.emplace_back(ReadArm(version, i));
     drawn.push_back(arm.drawn);
     weights.push_back(arm.ready ? arm.weight : 0);
-    moved |= SumsOf(*version.variants[i].metrics).guard_actions != arms_[i].guard_actions;
+    moved |= SumsOf(*version.variants[i].metrics).moves != arms_[i].moves;
   }
   if (!moved && version.ramp == nullptr) facts.sample_ratio = TestSampleRatio(drawn, weights);
   for (ExperimentArm& arm : facts.arms) {

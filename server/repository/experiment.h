@@ -22,7 +22,7 @@ struct ExperimentArm {
   bool ready = false;
   double weight = 0;    ///< Of the split; 0 without one.
   uint64_t drawn = 0;   ///< Requests that the split drew, sticky ones not among them.
-  uint64_t sticky = 0;  ///< Requests whose key the split has for it.
+  uint64_t sticky = 0;  ///< Requests whose key the split has for it, or whose sequence it drew.
   uint64_t asked = 0;   ///< Requests that asked for it, or that came by default.
   uint64_t errors = 0;  ///< Of all its requests, failed through our fault.
   uint64_t rows = 0;    ///< Computed.
@@ -31,6 +31,7 @@ struct ExperimentArm {
   double int8_mac_ratio = 0;  ///< Share of its multiply-adds that runs in int8.
   HistogramCounts latency{};  ///< Seconds from arrival to answer.
   Moments seconds;            ///< The same.
+  /// Interpolated within the buckets of `latency`, each 1.8 times as wide as the one before: off by up to that.
   double p50_seconds = 0;
   double p99_seconds = 0;
   std::optional<Estimate> seconds_over_baseline;  ///< Mean, less the baseline's.
@@ -79,7 +80,7 @@ class Experiment {
     uint64_t errors = 0;
     uint64_t rows = 0;
     uint64_t batches = 0;
-    uint64_t guard_actions = 0;
+    uint64_t moves = 0;  ///< Of a guard, that changed a share.
     HistogramCounts seconds{};
   };
   struct PairSums {

@@ -49,7 +49,8 @@ class GoldenArrays {
     const auto found = arrays.find(info.name);
     if (found == arrays.end()) return InvalidArgument("array '{}' is missing", info.name);
     Tensor& tensor = found->second;
-    bool fits = tensor.dtype() == info.dtype && tensor.shape().rank() == info.shape.rank();
+    bool fits = tensor.dtype() == info.dtype &&
+                (!info.rank_known || tensor.shape().rank() == info.shape.rank());
     for (int axis = 0; fits && axis < info.shape.rank(); ++axis) {
       fits = info.shape[axis] == kUnknownDim || info.shape[axis] == tensor.shape()[axis];
     }

@@ -1,5 +1,6 @@
 #include "server/repository/model_files.h"
 
+#include <cerrno>
 #include <charconv>
 #include <filesystem>
 #include <system_error>
@@ -15,6 +16,36 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kOnnx = ".onnx";
 
+/// True for what says that there is nothing, be it a link that leads nowhere; else something is there, and nobody knows what.
+bool SaysAbsent(int error) { return error == ENOENT || error == ENOTDIR || error == ELOOP; }
+
+absl::Status Unreadable(const fs::path& path, int error) {
+  return MakeError(absl::StatusCode::kUnavailable, "cannot look at ({}): '{}'",
+                   std::generic_category().message(error), path.string());
+}
+
+/// What `path` leads to, links followed; nullopt when there is nothing.
+absl::StatusOr<std::optional<struct stat>> Look(const fs::path& path) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) == 0) return info;
+  if (SaysAbsent(errno)) return std::nullopt;
+  return Unreadable(path, errno);
+}
+
+absl::StatusOr<bool> IsFolder(const fs::path& path) {
+  OCTET_ASSIGN_OR_RETURN(const std::optional<struct stat> info, Look(path));
+  return info && S_ISDIR(info->st_mode);
+}
+
+/// As StampOf, telling what is no file from what cannot be looked at.
+absl::StatusOr<std::optional<FileStamp>> ReadStamp(const fs::path& path) {
+  OCTET_ASSIGN_OR_RETURN(const std::optional<struct stat> info, Look(path));
+  if (!info || !S_ISREG(info->st_mode)) return std::nullopt;
+  return FileStamp{.modified_ns = info->st_mtim.tv_sec * 1'000'000'000 + info->st_mtim.tv_nsec,
+                   .bytes = static_cast<uint64_t>(info->st_size),
+                   .inode = info->st_ino};
+}
+
 /// The names in a folder, sorted; those that begin with a dot are somebody else's business.
 absl::StatusOr<std::vector<std::string>> Names(const fs::path& folder) {
   std::vector<std::string> names;
@@ -24,14 +55,12 @@ absl::StatusOr<std::vector<std::string>> Names(const fs::path& folder) {
     std::string name = it->path().filename().string();
     if (!name.starts_with('.')) names.push_back(std::move(name));
   }
-  if (error) return NotFound("cannot read folder ({}): '{}'", error.message(), folder.string());
+  if (error && SaysAbsent(error.value())) {
+    return NotFound("cannot read folder ({}): '{}'", error.message(), folder.string());
+  }
+  if (error) return Unreadable(folder, error.value());
   std::ranges::sort(names);
   return names;
-}
-
-bool IsFolder(const fs::path& path) {
-  std::error_code error;
-  return fs::is_directory(path, error);
 }
 
 /// The number that a version folder is named after.
@@ -49,14 +78,15 @@ std::optional<Precision> PrecisionOf(std::string_view file) {
   return ParsePrecision(file.substr(0, file.size() - kOnnx.size()));
 }
 
-void ScanVersion(const fs::path& folder, std::map<Precision, VariantFile>& variants,
-                 std::vector<std::string>& ignored) {
+absl::Status ScanVersion(const fs::path& folder, std::map<Precision, VariantFile>& variants,
+                         std::vector<std::string>& ignored) {
   const auto names = Names(folder);
-  if (!names.ok()) return;  // gone meanwhile
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();  // gone meanwhile
+  OCTET_RETURN_IF_ERROR(names.status());
   std::vector<FileStamp> beside;
   for (const std::string& name : *names) {
     const std::string path = folder / name;
-    const std::optional<FileStamp> stamp = StampOf(path);
+    OCTET_ASSIGN_OR_RETURN(const std::optional<FileStamp> stamp, ReadStamp(path));
     const std::optional<Precision> precision = PrecisionOf(name);
     if (stamp && precision) {
       variants[*precision] = {path, {*stamp}};
@@ -69,16 +99,14 @@ void ScanVersion(const fs::path& folder, std::map<Precision, VariantFile>& varia
   for (auto& [unused, variant] : variants) {
     variant.stamps.insert(variant.stamps.end(), beside.begin(), beside.end());
   }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 std::optional<FileStamp> StampOf(const std::string& path) {
-  struct stat info{};
-  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
-  return FileStamp{.modified_ns = info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec,
-                   .bytes = static_cast<uint64_t>(info.st_size),
-                   .inode = info.st_ino};
+  const auto stamp = ReadStamp(path);
+  return stamp.ok() ? *stamp : std::nullopt;
 }
 
 std::string VariantPath(const ModelFiles& model, int64_t version, Precision precision) {
@@ -96,34 +124,47 @@ bool IsModelName(std::string_view name) {
 
 absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view name) {
   const fs::path folder = fs::path(root) / name;
-  if (!IsModelName(name) || !IsFolder(folder)) {
-    return NotFound("the repository has no such model: '{}'", name);
+  bool is_folder = IsModelName(name);
+  if (is_folder) {
+    OCTET_ASSIGN_OR_RETURN(is_folder, IsFolder(folder));
   }
+  if (!is_folder) return NotFound("the repository has no such model: '{}'", name);
   OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> entries, Names(folder));
   ModelFiles model{.folder = folder.string()};
-  model.config = StampOf(model.config_path());
-  model.rollout = StampOf(model.rollout_path());
+  OCTET_ASSIGN_OR_RETURN(model.config, ReadStamp(model.config_path()));
+  OCTET_ASSIGN_OR_RETURN(model.rollout, ReadStamp(model.rollout_path()));
+  OCTET_ASSIGN_OR_RETURN(model.labels, ReadStamp(model.labels_path()));
   for (const std::string& entry : entries) {
     const fs::path path = folder / entry;
     const std::optional<int64_t> version = VersionOf(entry);
-    if (version && IsFolder(path)) {
-      ScanVersion(path, model.versions[*version], model.ignored);
+    bool is_version = version.has_value();
+    if (is_version) {
+      OCTET_ASSIGN_OR_RETURN(is_version, IsFolder(path));
+    }
+    if (is_version) {
+      OCTET_RETURN_IF_ERROR(ScanVersion(path, model.versions[*version], model.ignored));
     } else if (!(model.config && entry == "model.yaml") &&
-               !(model.rollout && entry == "rollout.yaml")) {
+               !(model.rollout && entry == "rollout.yaml") &&
+               !(model.labels && entry == "labels.txt")) {
       model.ignored.push_back(path.string());
     }
   }
   return model;
 }
 
-absl::StatusOr<std::map<std::string, ModelFiles>> ScanRepository(const std::string& root) {
+absl::StatusOr<RepositoryFiles> ScanRepository(const std::string& root) {
   OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names(root));
-  std::map<std::string, ModelFiles> models;
+  RepositoryFiles files;
   for (const std::string& name : names) {
+    if (name == "lost+found") continue;  // the file system's, for nobody else to read
     auto model = ScanModel(root, name);
-    if (model.ok()) models.emplace(name, *std::move(model));
+    if (model.ok()) {
+      files.models.emplace(name, *std::move(model));
+    } else if (!absl::IsNotFound(model.status())) {
+      files.unreadable.emplace(name, model.status());
+    }
   }
-  return models;
+  return files;
 }
 
 }  // namespace octet

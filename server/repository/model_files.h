@@ -24,7 +24,7 @@ struct FileStamp {
   auto operator<=>(const FileStamp&) const = default;
 };
 
-/// The stamp of what `path` leads to, links followed; nullopt when it is no regular file.
+/// The stamp of what `path` leads to, links followed; nullopt when it is no regular file, or cannot be looked at.
 std::optional<FileStamp> StampOf(const std::string& path);
 
 /// A precision's file in a version folder.
@@ -41,12 +41,14 @@ struct ModelFiles {
   std::string folder;
   std::optional<FileStamp> config;   ///< Of model.yaml; nullopt when there is none.
   std::optional<FileStamp> rollout;  ///< Of rollout.yaml; nullopt when there is none.
+  std::optional<FileStamp> labels;   ///< Of labels.txt; nullopt when there is none.
   std::map<int64_t, std::map<Precision, VariantFile>> versions;
   std::vector<std::string> ignored;  ///< Paths of entries that mean nothing here.
   bool operator==(const ModelFiles&) const = default;
 
   std::string config_path() const { return folder + "/model.yaml"; }
   std::string rollout_path() const { return folder + "/rollout.yaml"; }
+  std::string labels_path() const { return folder + "/labels.txt"; }
 };
 
 /// The path of a precision's file in a version folder.
@@ -60,10 +62,18 @@ bool IsModelName(std::string_view name);
 
 /// Looks at the folder of one model. Version folders are positive integers without leading zeros;
 /// files in them that are named after a precision are variants. NOT_FOUND when `root` has no such
-/// folder.
+/// folder; UNAVAILABLE naming the path when something of it is there and cannot be looked at: a permission, a network's file
+/// system that is away. What it holds is not known then, and nothing of it is gone.
 absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view name);
 
-/// Looks at every folder of the repository. NOT_FOUND when `root` is no folder.
-absl::StatusOr<std::map<std::string, ModelFiles>> ScanRepository(const std::string& root);
+/// The folders of a repository.
+struct RepositoryFiles {
+  std::map<std::string, ModelFiles> models;
+  std::map<std::string, absl::Status>
+      unreadable;  ///< Entries that ScanModel answers UNAVAILABLE of.
+};
+
+/// Looks at every folder of the repository. NOT_FOUND when `root` is no folder, UNAVAILABLE when it cannot be read.
+absl::StatusOr<RepositoryFiles> ScanRepository(const std::string& root);
 
 }  // namespace octet

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "engine/tensor/status.h"
@@ -38,9 +39,14 @@ void RetireShadow(const ModelVersion& version) {
   if (version.shadow != nullptr) version.shadow->retired = true;
 }
 
-/// Writes what was captured, when nobody goes on with it.
+/// Writes what was captured, when nobody goes on with it; throws it away when the next one is not to show all of it.
 void CloseCapture(const ModelVersion& version, const RequestCapture* next) {
-  if (version.capture != nullptr && version.capture.get() != next) version.capture->Close();
+  if (version.capture == nullptr || version.capture.get() == next) return;
+  if (next != nullptr && version.capture->ShowsMoreThan(*next)) {
+    version.capture->Discard();
+  } else {
+    version.capture->Close();
+  }
 }
 
 /// Lets the sequences of a version go on in `next`, which may be null, where it serves the same models.
@@ -168,7 +174,7 @@ void ModelLoader::FollowSequences() {
 
 void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
   const bool again = retry && !config_problem_.empty();
-  const std::pair stamps(files.config, files.rollout);
+  const std::tuple stamps(files.config, files.rollout, files.labels);
   if (!config_read_ || again || stamps != config_stamps_) {
     config_read_ = true;
     config_stamps_ = stamps;

@@ -88,8 +88,9 @@ class ModelLoader {
   std::shared_ptr<SequenceStore> sequences_;  ///< Null without `state`.
 
   std::optional<ModelSettings> settings_;  ///< The last that were right.
-  /// Of model.yaml and rollout.yaml as they were read last, right or wrong.
-  std::pair<std::optional<FileStamp>, std::optional<FileStamp>> config_stamps_;
+  /// Of model.yaml, rollout.yaml and labels.txt as they were read last, right or wrong.
+  std::tuple<std::optional<FileStamp>, std::optional<FileStamp>, std::optional<FileStamp>>
+      config_stamps_;
   bool config_read_ = false;
   std::string config_problem_;
   std::shared_ptr<const PipelineDefinition> pipeline_;

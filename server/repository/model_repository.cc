@@ -79,6 +79,9 @@ class FolderRepository final : public ModelRepository {
   Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Follow(Known& known, ModelFiles files, bool retry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Drop(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
+  /// Logs those that were not so at the last look.
+  void NoteUnreadable(std::map<std::string, absl::Status> unreadable)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
 
   const ServerConfig config_;
   const int worker_threads_;
@@ -88,6 +91,9 @@ class FolderRepository final : public ModelRepository {
   /// Held through a load, so that there is one at a time. Before `mutex_`.
   mutable absl::Mutex loading_;
   std::map<std::string, Known> known_ ABSL_GUARDED_BY(loading_);
+  /// As ScanRepository said last.
+  std::map<std::string, absl::Status> unreadable_ ABSL_GUARDED_BY(loading_);
+  absl::Status root_ ABSL_GUARDED_BY(loading_);
 
   /// Held to take or replace the pointer alone.
   mutable absl::Mutex mutex_;
@@ -127,6 +133,7 @@ void FolderRepository::Drop(const std::string& name) {
 absl::Status FolderRepository::Load(std::string_view model) {
   absl::MutexLock lock(&loading_);
   auto files = ScanModel(config_.repository.path, model);
+  if (absl::IsUnavailable(files.status())) return files.status();
   if (!files.ok()) {
     if (known_.contains(std::string(model))) Drop(std::string(model));
     return NotFound("Request for unknown model: '{}' ({})", model, Message(files.status()));
@@ -149,13 +156,15 @@ absl::Status FolderRepository::Unload(std::string_view model) {
 void FolderRepository::Poll(const std::stop_token& stop) {
   absl::MutexLock lock(&loading_);
   const bool first = !Ready();
-  auto models = ScanRepository(config_.repository.path);
-  if (!models.ok()) {
+  auto found = ScanRepository(config_.repository.path);
+  root_ = found.status();
+  if (!found.ok()) {
     // What answers goes on answering: a mount that is away for a moment is no order to unload.
-    LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(models.status())}});
+    LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(found.status())}});
     return;
   }
-  for (auto& [name, files] : *models) {
+  NoteUnreadable(std::move(found->unreadable));
+  for (auto& [name, files] : found->models) {
     if (stop.stop_requested()) return;
     Known& known = Get(name);
     const bool settled = first || known.seen == files;
@@ -166,7 +175,7 @@ void FolderRepository::Poll(const std::stop_token& stop) {
   }
   std::vector<std::string> gone;
   for (auto& [name, known] : known_) {
-    if (models->contains(name)) continue;
+    if (found->models.contains(name) || unreadable_.contains(name)) continue;
     if (known.gone) gone.push_back(name);
     known.gone = true;
   }
@@ -174,9 +183,23 @@ void FolderRepository::Poll(const std::stop_token& stop) {
   if (first) Swap([](Catalogue& catalogue) { catalogue.complete = true; });
 }
 
+void FolderRepository::NoteUnreadable(std::map<std::string, absl::Status> unreadable) {
+  for (const auto& [name, status] : unreadable) {
+    const auto before = unreadable_.find(name);
+    if (before != unreadable_.end() && before->second == status) continue;
+    // The same of one model: what is followed of it answers on.
+    LogEvent(LogLevel::kError, "model_unreadable", {{"model", name}, {"error", Message(status)}});
+  }
+  unreadable_ = std::move(unreadable);
+}
+
 absl::Status FolderRepository::CheckAll() const {
   absl::MutexLock lock(&loading_);
+  OCTET_RETURN_IF_ERROR(root_);
   std::string failures;
+  for (const auto& [name, status] : unreadable_) {
+    failures += Format("{}{}: {}", failures.empty() ? "" : "\n", name, Message(status));
+  }
   for (const auto& [name, known] : known_) {
     const absl::Status status = known.loader->is_pipeline() ? StatusOf(known.loader->status(), name)
                                                             : known.loader->status();

@@ -88,7 +88,7 @@ class ModelRepository {
 
   /// Reads the model's folder anew and loads what changed or failed before. The first error when
   /// nothing of it answers then, or something in its former form; NOT_FOUND when there is no such
-  /// folder.
+  /// folder; UNAVAILABLE, with everything as it was, when something of it cannot be looked at.
   virtual absl::Status Load(std::string_view model) = 0;
   /// Takes the model out of the catalogue: new requests get UNAVAILABLE, accepted ones finish. It
   /// stays out until Load. NOT_FOUND for an unknown model.
@@ -96,7 +96,8 @@ class ModelRepository {
 
   /// Looks for models that appeared, changed or disappeared, and follows. The first call loads
   /// everything; later ones follow a change once two looks in a row have seen the same, so that
-  /// files which are still being written are left alone. Errors end up in the index and the log.
+  /// files which are still being written are left alone. Errors end up in the index and the log. What cannot be looked at (see
+  /// ScanModel) stays as it is, be it a model or, before anything was loaded, the whole folder: Ready() stays false then.
   /// Returns between two models when `stop` is requested.
   virtual void Poll(const std::stop_token& stop) = 0;
   void Poll() { Poll(std::stop_token()); }
@@ -104,7 +105,8 @@ class ModelRepository {
   /// True once the first Poll is done: everything in the folder was tried. Stays true: a model that
   /// breaks later is the index's matter, it does not take the others out of service.
   virtual bool Ready() const = 0;
-  /// FAILED_PRECONDITION with one line for each model, version, variant or model.yaml that failed.
+  /// FAILED_PRECONDITION with one line for each model, version, variant or model.yaml that failed; UNAVAILABLE or NOT_FOUND
+  /// when the last Poll could not read the folder itself.
   virtual absl::Status CheckAll() const = 0;
 };
 

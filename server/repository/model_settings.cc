@@ -84,7 +84,7 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
   absl::StatusOr<ServerConfig::Batching> batching = ResolveBatching(server, settings.config);
   OCTET_RETURN_IF_ERROR(Annotate(batching.status(), files.config_path()));
   settings.batching = *batching;
-  settings.labels = ReadLines(files.folder + "/labels.txt");
+  settings.labels = ReadLines(files.labels_path());
   return settings;
 }
 
@@ -109,9 +109,12 @@ std::vector<Precision> WantedPrecisions(const ModelConfig& config,
 }
 
 absl::Status CheckModelSettings(const ServerConfig& server) {
-  OCTET_ASSIGN_OR_RETURN(const auto models, ScanRepository(server.repository.path));
+  OCTET_ASSIGN_OR_RETURN(const RepositoryFiles files, ScanRepository(server.repository.path));
   std::string mistakes;
-  for (const auto& [name, unused] : models) CheckModel(server, name, models, mistakes);
+  for (const auto& [name, unused] : files.models) CheckModel(server, name, files.models, mistakes);
+  for (const auto& [name, status] : files.unreadable) {
+    mistakes += Format("{}{}: {}", mistakes.empty() ? "" : "\n", name, Message(status));
+  }
   return mistakes.empty() ? absl::OkStatus() : absl::InvalidArgumentError(mistakes);
 }
 

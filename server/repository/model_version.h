@@ -14,6 +14,7 @@
 #include "server/capture/request_capture.h"
 #include "server/metrics/registry.h"
 #include "server/repository/experiment.h"
+#include "server/repository/latency_limit.h"
 #include "server/repository/served_ramp.h"
 #include "server/repository/traffic_events.h"
 #include "server/repository/variant_guard.h"
@@ -30,7 +31,8 @@ struct ServedVariant {
   Precision precision = Precision::kFp32;
   std::shared_ptr<VariantQueue> queue;
   std::shared_ptr<VariantMetrics> metrics;
-  std::shared_ptr<VariantGuard> guard;  ///< Null without rules, and while it cannot answer.
+  std::shared_ptr<VariantGuard> guard;          ///< Null without rules, and while it cannot answer.
+  std::shared_ptr<LatencyLimit> latency_limit;  ///< Of the guard; null without its p99_us.
   std::shared_ptr<SequenceMetrics> sequence_metrics;  ///< Null without state.
   std::optional<Nanoseconds> run_time;  ///< Of one row alone, measured when it was loaded.
   bool held_to_golden = false;          ///< As LoadedVariant::held_to_golden.

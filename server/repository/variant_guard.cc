@@ -38,27 +38,34 @@ uint64_t Refusals(const VariantMetrics& metrics) {
 VariantGuard::VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                            std::shared_ptr<VariantMetrics> metrics,
                            std::vector<std::shared_ptr<ShadowMetrics>> pairs,
+                           std::shared_ptr<const LatencyLimit> limit,
                            std::shared_ptr<TrafficEvents> events)
     : name_(std::move(name)),
       rules_(rules),
       metrics_(std::move(metrics)),
       pairs_(std::move(pairs)),
+      limit_(std::move(limit)),
       events_(std::move(events)) {
   metrics_->guard_tripped.Set(0);
 }
 
-VariantGuard::Sums VariantGuard::Read() const {
-  Sums sums{.facts = {}, .durations = metrics_->request_duration.Read()};
-  sums.facts.requests = sums.durations.total();
-  sums.facts.errors = ServerErrors(*metrics_);
-  sums.facts.refused = Refusals(*metrics_);
+GuardFacts VariantGuard::Read() const {
+  GuardFacts sums;
+  sums.requests = metrics_->request_duration.Read().total();
+  sums.errors = ServerErrors(*metrics_);
+  sums.refused = Refusals(*metrics_);
+  if (limit_ != nullptr) {
+    sums.slow = limit_->slow();
+    sums.timed = limit_->requests();
+  }
   for (const auto& pair : pairs_) {
     // Read one after the other while copies are counted: off by those of this moment at most.
-    sums.facts.agreed_rows += pair->top1_agreed.value();
-    sums.facts.class_rows += pair->class_rows.value();
+    sums.agreed_rows += pair->top1_agreed.value();
+    sums.class_rows += pair->class_rows.value();
     const HistogramCounts ratios = pair->sqnr.Read();
-    sums.facts.ratios += ratios.total();
-    sums.facts.ratio_sum_db += ratios.sum;
+    sums.ratios += ratios.total();
+    sums.ratio_sum_db += ratios.sum;
+    sums.lost_outputs += ratios.counts[0];  // below the first bound
   }
   return sums;
 }
@@ -67,22 +74,21 @@ void VariantGuard::Look(TimePoint now) {
   // Each time: a guard that this one replaces may have said something else in between.
   metrics_->guard_tripped.Set(state_.tripped ? 1 : 0);
   if (begun_ && now < end_) return;
-  const Sums sums = Read();
-  const Sums before = std::exchange(begin_, sums);
+  const GuardFacts sums = Read();
+  const GuardFacts before = std::exchange(begin_, sums);
   end_ = now + std::chrono::seconds(rules_.window_seconds);
   if (!std::exchange(begun_, true)) return;
-  const HistogramCounts durations = Between(before.durations, sums.durations);
-  const GuardFacts facts = {
-      .class_rows = sums.facts.class_rows - before.facts.class_rows,
-      .agreed_rows = sums.facts.agreed_rows - before.facts.agreed_rows,
-      .ratios = sums.facts.ratios - before.facts.ratios,
-      .ratio_sum_db = sums.facts.ratio_sum_db - before.facts.ratio_sum_db,
-      .requests = sums.facts.requests - before.facts.requests,
-      .errors = sums.facts.errors - before.facts.errors,
-      .p99_us = 1e6 * Quantile(0.99, durations.bounds,
-                               std::span(durations.counts).first(durations.bounds.size() + 1)),
-      .refused = sums.facts.refused - before.facts.refused,
-      .fallen_back = fallen_back()};
+  const GuardFacts facts = {.class_rows = sums.class_rows - before.class_rows,
+                            .agreed_rows = sums.agreed_rows - before.agreed_rows,
+                            .ratios = sums.ratios - before.ratios,
+                            .ratio_sum_db = sums.ratio_sum_db - before.ratio_sum_db,
+                            .lost_outputs = sums.lost_outputs - before.lost_outputs,
+                            .requests = sums.requests - before.requests,
+                            .errors = sums.errors - before.errors,
+                            .timed = sums.timed - before.timed,
+                            .slow = sums.slow - before.slow,
+                            .refused = sums.refused - before.refused,
+                            .fallen_back = fallen_back()};
   const GuardJudgement judgement = Judge(rules_, facts);
   Record(judgement);
   const GuardStep step = Advance(rules_, state_, judgement.verdict);

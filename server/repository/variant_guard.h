@@ -12,6 +12,7 @@
 
 #include "config/model_config.h"
 #include "server/metrics/registry.h"
+#include "server/repository/latency_limit.h"
 #include "server/repository/traffic_events.h"
 #include "server/routing/guard.h"
 #include "server/scheduling/clock.h"
@@ -40,11 +41,11 @@ struct GuardReport {
 /// Thread-safety: one thread calls Look; fallen_back and report may be read by others.
 class VariantGuard {
  public:
-  /// `pairs` are those that its shadow copies are compared in.
+  /// `pairs` are those that its shadow copies are compared in; `limit` is the one of rules.p99_us, null without.
   VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                std::shared_ptr<VariantMetrics> metrics,
                std::vector<std::shared_ptr<ShadowMetrics>> pairs,
-               std::shared_ptr<TrafficEvents> events);
+               std::shared_ptr<const LatencyLimit> limit, std::shared_ptr<TrafficEvents> events);
 
   /// Judges the window when it is over, and begins the next. Each action is one event and counted.
   void Look(TimePoint now);
@@ -56,11 +57,7 @@ class VariantGuard {
 
  private:
   /// Sums since the process began.
-  struct Sums {
-    GuardFacts facts;
-    HistogramCounts durations{};
-  };
-  Sums Read() const;
+  GuardFacts Read() const;
   void Record(const GuardJudgement& judgement);
   void Act(GuardAction action, const std::string& reason);
 
@@ -68,8 +65,9 @@ class VariantGuard {
   const ModelConfig::Routing::Guard rules_;
   const std::shared_ptr<VariantMetrics> metrics_;
   const std::vector<std::shared_ptr<ShadowMetrics>> pairs_;
+  const std::shared_ptr<const LatencyLimit> limit_;
   const std::shared_ptr<TrafficEvents> events_;
-  Sums begin_{};  ///< Of the window.
+  GuardFacts begin_;  ///< Of the window.
   TimePoint end_;
   bool begun_ = false;
   GuardState state_;

@@ -14,10 +14,11 @@
 namespace octet {
 namespace {
 
-/// The input shapes of `rows` rows; nullopt when another extent is open.
+/// The input shapes of `rows` rows; nullopt when another extent is open, or an input's rank.
 std::optional<std::vector<Shape>> ShapesFor(const Signature& signature, int64_t rows) {
   std::vector<Shape> shapes;
   for (const TensorInfo& input : signature.inputs) {
+    if (!input.rank_known) return std::nullopt;
     shapes.push_back(input.shape);
     if (signature.batches) shapes.back()[0] = rows;
     if (!shapes.back().is_static()) return std::nullopt;
@@ -122,8 +123,10 @@ absl::Status CheckSameTensors(std::string_view kind, const std::vector<TensorInf
       return InvalidArgument("{} '{}': expected {}, got {}", kind, a.name, DTypeName(a.dtype),
                              DTypeName(b.dtype));
     }
-    bool same = a.shape.rank() == b.shape.rank();
-    for (int axis = 0; same && axis < a.shape.rank(); ++axis) {
+    const bool ranks_known = a.rank_known && b.rank_known;
+    bool same =
+        ranks_known ? a.shape.rank() == b.shape.rank() : a.rank_known == b.rank_known || open_fits;
+    for (int axis = 0; same && ranks_known && axis < a.shape.rank(); ++axis) {
       const bool open = a.shape[axis] == kUnknownDim || b.shape[axis] == kUnknownDim;
       same = a.shape[axis] == b.shape[axis] || (open && open_fits);
     }

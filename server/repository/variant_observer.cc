@@ -44,6 +44,7 @@ void VariantObserver::OnFinished(absl::StatusCode code, int64_t rows,
   metrics_->in_flight.Add(-1);
   // A refusal takes no time: among these it would make an overloaded variant look fast.
   if (timings.ran) metrics_->request_duration.Observe(Seconds(timings.total));
+  if (timings.ran && limit_ != nullptr) limit_->Observe(timings.total);
   metrics_->requests.Add(static_cast<size_t>(code));
   statistics_->OnFinished(code, rows, timings);
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "server/metrics/registry.h"
+#include "server/repository/latency_limit.h"
 #include "server/repository/version_statistics.h"
 #include "server/scheduling/queue_observer.h"
 
@@ -13,9 +14,13 @@ namespace octet {
 /// Thread-safety: safe.
 class VariantObserver final : public QueueObserver {
  public:
+  /// `limit`: what its guard holds its requests' times against; null: nothing.
   VariantObserver(std::shared_ptr<VariantMetrics> metrics,
-                  std::shared_ptr<VersionStatistics> statistics)
-      : metrics_(std::move(metrics)), statistics_(std::move(statistics)) {}
+                  std::shared_ptr<VersionStatistics> statistics,
+                  std::shared_ptr<LatencyLimit> limit = nullptr)
+      : metrics_(std::move(metrics)),
+        statistics_(std::move(statistics)),
+        limit_(std::move(limit)) {}
 
   void OnQueued(size_t bytes) override;
   void OnDequeued(size_t bytes) override;
@@ -26,6 +31,7 @@ class VariantObserver final : public QueueObserver {
  private:
   const std::shared_ptr<VariantMetrics> metrics_;
   const std::shared_ptr<VersionStatistics> statistics_;
+  const std::shared_ptr<LatencyLimit> limit_;
 };
 
 /// Counts what happens to a variant's shadow copies, where nothing of it is taken for a client's.

@@ -57,7 +57,8 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
                   .p99_target = Nanoseconds(std::llround(parts.batching.p99_target_ms * 1e6))};
   target.max_queue_requests = static_cast<size_t>(parts.batching.max_queue_requests);
   target.max_queue_bytes = static_cast<size_t>(parts.batching.max_queue_bytes);
-  target.observer = std::make_shared<VariantObserver>(variant.metrics, parts.statistics);
+  target.observer =
+      std::make_shared<VariantObserver>(variant.metrics, parts.statistics, variant.latency_limit);
   auto queue = std::make_shared<VariantQueue>(std::move(target));
   if (variant.run_time) queue->times().Seed(*variant.run_time);
   return queue;
@@ -91,6 +92,10 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   served.certificate = state.loaded.certificate;
   served.run_time = state.loaded.run_time;
   served.held_to_golden = state.loaded.held_to_golden;
+  const auto guard = parts.config.routing.guard.find(served.precision);
+  if (guard != parts.config.routing.guard.end() && guard->second.p99_us) {
+    served.latency_limit = std::make_shared<LatencyLimit>(*guard->second.p99_us);
+  }
   served.queue = MakeQueue(parts, served, state.loaded, std::move(recipes));
   return absl::OkStatus();
 }
@@ -174,8 +179,9 @@ void AddGuards(ModelVersion& version) {
     if (version.shadow != nullptr && version.routing.shadow->precision == precision) {
       for (const auto& [unused, pair] : version.shadow->pairs) pairs.push_back(pair);
     }
-    variant->guard = std::make_shared<VariantGuard>(
-        variant->queue->target().name, rules, variant->metrics, std::move(pairs), version.events);
+    variant->guard =
+        std::make_shared<VariantGuard>(variant->queue->target().name, rules, variant->metrics,
+                                       std::move(pairs), variant->latency_limit, version.events);
   }
 }
 

@@ -1,5 +1,7 @@
 #include "server/routing/guard.h"
 
+#include <limits>
+
 #include "engine/tensor/format.h"
 
 namespace octet {
@@ -60,15 +62,18 @@ GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts&
     judging.AtLeast("agreement", "%", agreed, *rules.agreement_percent, facts.class_rows);
   }
   if (rules.sqnr_db) {
-    judging.AtLeast("sqnr", "dB", Ratio(facts.ratio_sum_db, facts.ratios), *rules.sqnr_db,
-                    facts.ratios);
+    const double mean = facts.lost_outputs > 0 ? -std::numeric_limits<double>::infinity()
+                                               : Ratio(facts.ratio_sum_db, facts.ratios);
+    judging.AtLeast("sqnr", "dB", mean, *rules.sqnr_db, facts.ratios);
   }
   if (rules.error_percent) {
     const double failed = 100 * Ratio(static_cast<double>(facts.errors), facts.requests);
     judging.AtMost("errors", "%", failed, *rules.error_percent, facts.requests);
   }
   if (rules.p99_us) {
-    judging.AtMost("p99", "us", facts.p99_us, *rules.p99_us, facts.requests);
+    const double slow = 100 * Ratio(static_cast<double>(facts.slow), facts.timed);
+    judging.AtMost(Format("slower than {} us", *rules.p99_us), "%", slow, kMostSlowPercent,
+                   facts.timed);
   }
   GuardJudgement judgement = judging.judgement();
   const auto refused = static_cast<double>(facts.refused);

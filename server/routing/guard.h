@@ -17,10 +17,13 @@ struct GuardFacts {
   uint64_t agreed_rows = 0;  ///< Of these, with the answer's best class.
   uint64_t ratios = 0;       ///< SQNRs of shadow outputs.
   double ratio_sum_db = 0;
+  uint64_t lost_outputs =
+      0;  ///< Of these, without any: another shape, or no number where the answer has one.
   uint64_t requests = 0;  ///< Clients' own.
   uint64_t errors = 0;    ///< Of these, failed through our fault.
-  double p99_us = 0;      ///< Of these.
-  uint64_t refused = 0;   ///< Beside these, for want of room or time.
+  uint64_t timed = 0;     ///< Clients' own since the limit of p99_us is measured with.
+  uint64_t slow = 0;      ///< Of these, above it.
+  uint64_t refused = 0;   ///< Beside the clients' own, for want of room or time.
   /// Others answer in its place: that it has no requests says nothing then, as long as another rule speaks.
   bool fallen_back = false;
 };
@@ -38,10 +41,14 @@ inline constexpr double kMostRefused = 0.01;
 
 struct GuardJudgement {
   GuardVerdict verdict = GuardVerdict::kUndecided;
-  std::string reason;  ///< Of kBroken: "agreement 91.50 % < 95 %; p99 2000 us > 1500 us".
+  std::string
+      reason;  ///< Of kBroken: "agreement 91.50 % < 95 %; slower than 1500 us 2.00 % > 1 %".
 };
 
-/// Holds the window against the rules.
+/// Of a window's requests. "The 99th percentile is above the limit" is: more than so many took longer, counted one by one.
+inline constexpr double kMostSlowPercent = 1;
+
+/// Holds the window against the rules. One lost output breaks the one on the mean SQNR: its noise is without bound.
 GuardJudgement Judge(const ModelConfig::Routing::Guard& rules, const GuardFacts& facts);
 
 ///     good --broken: alert, fall_back or shift--> tripped --recover_windows kept in a row--> good

@@ -99,6 +99,8 @@ absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& 
     OCTET_RETURN_IF_ERROR(CheckSameHome(request_, options.precision, step_->home()));
     version_ = step_->home().version;
     route_ = step_->home().route;
+    // Drawn once, for its start: what follows keeps to it, and is no draw that the weights could be held to.
+    if (route_.reason == RouteReason::kSplit) route_.reason = RouteReason::kSticky;
     variant_ = version_->Find(route_.precision);
   }
   const ServedSequences& served = *version_->sequences;

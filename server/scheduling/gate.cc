@@ -14,6 +14,11 @@ void Gate::Close() {
   closed_ = true;
 }
 
+void Gate::Abandon() {
+  Close();
+  abandoned_.store(true, std::memory_order_relaxed);
+}
+
 bool Gate::WaitUntilEmpty(TimePoint deadline) {
   absl::MutexLock lock(&mutex_);
   while (inside_ > 0 && clock_.Now() < deadline) clock_.WaitUntil(empty_, mutex_, deadline);

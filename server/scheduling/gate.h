@@ -1,6 +1,7 @@
 // "Stop taking, and tell me when the taken are done": how the server drains.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -15,6 +16,7 @@ namespace octet {
 /// Counts who is inside; once closed nobody enters any more. Thread-safety: safe.
 ///
 ///     open --Close()--> closing --the last Pass is gone--> empty
+///                          +--Abandon()--> whoever is inside is to give up
 class Gate {
  public:
   /// Being inside, until destroyed. The gate must outlive it.
@@ -41,6 +43,9 @@ class Gate {
   std::optional<Pass> TryEnter();
   /// Lets nobody in from now on. May be called again.
   void Close();
+  /// Close, and asks those inside, who look at abandoned(), to give up.
+  void Abandon();
+  bool abandoned() const { return abandoned_.load(std::memory_order_relaxed); }
   /// Waits until nobody is inside, at most until `deadline`; true when nobody is.
   bool WaitUntilEmpty(TimePoint deadline);
   bool closed() const;
@@ -50,6 +55,7 @@ class Gate {
   void Leave();
 
   Clock& clock_;
+  std::atomic<bool> abandoned_{false};
   mutable absl::Mutex mutex_;
   absl::CondVar empty_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,11 +1,15 @@
 #include "server/scheduling/request_check.h"
 
+#include <algorithm>
 #include <string>
 
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
+
+/// Of an input that may have any number: so many an ONNX file may declare.
+constexpr size_t kMostExtents = 32;
 
 /// As Shape::ToString, of extents that may be anything.
 std::string DimsToString(std::span<const int64_t> dims) {
@@ -14,7 +18,12 @@ std::string DimsToString(std::span<const int64_t> dims) {
   return text + "]";
 }
 
-bool ShapeFits(const Shape& expected, std::span<const int64_t> dims) {
+bool ShapeFits(const TensorInfo& input, std::span<const int64_t> dims) {
+  if (!input.rank_known) {
+    return dims.size() <= kMostExtents &&
+           std::ranges::all_of(dims, [](int64_t extent) { return extent >= 1; });
+  }
+  const Shape& expected = input.shape;
   if (dims.size() != static_cast<size_t>(expected.rank())) return false;
   for (int i = 0; i < expected.rank(); ++i) {
     const bool fits = expected[i] == kUnknownDim ? dims[i] >= 1 : dims[i] == expected[i];
@@ -31,7 +40,11 @@ absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, D
     return InvalidArgument("input \"{}\": datatype, expected {}, got {}", expected.name,
                            recipe.AcceptedTypes(), DTypeName(dtype));
   }
-  if (!ShapeFits(expected.shape, dims)) {
+  if (!ShapeFits(expected, dims) && !expected.rank_known) {
+    return InvalidArgument("input \"{}\": shape, expected at most {} extents of at least 1, got {}",
+                           expected.name, kMostExtents, DimsToString(dims));
+  }
+  if (!ShapeFits(expected, dims)) {
     return InvalidArgument("input \"{}\": shape, expected {} (? = at least 1), got {}",
                            expected.name, expected.shape.ToString(), DimsToString(dims));
   }

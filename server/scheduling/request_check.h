@@ -16,7 +16,8 @@ namespace octet {
 /// Checks one input as it came: `dims` may hold anything, `bytes` is how many came (of BYTES: SizeOf
 /// for each element).
 /// INVALID_ARGUMENT naming the tensor, expected and got: a type that the recipe does not accept,
-/// the rank, an extent, or a number of bytes that is not that of the shape.
+/// the rank, an extent, or a number of bytes that is not that of the shape. Of an input without a declared rank any extents >= 1
+/// will do.
 absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, DType dtype,
                         std::span<const int64_t> dims, size_t bytes);
 

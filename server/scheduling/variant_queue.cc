@@ -9,6 +9,7 @@ namespace {
 
 bool HasFixedShapes(const Signature& signature) {
   for (const TensorInfo& input : signature.inputs) {
+    if (!input.rank_known) return false;
     for (int i = signature.batches ? 1 : 0; i < input.shape.rank(); ++i) {
       if (input.shape[i] == kUnknownDim) return false;
     }
@@ -99,7 +100,7 @@ int64_t VariantQueue::RowsAhead(const InferenceRequest& request) const {
 QueueMeasurements VariantQueue::Measure(TimePoint now) const {
   QueueMeasurements measured = {times_.Curve(now, target_.batch.max_batch), pace_.arrival(now),
                                 pace_.service(now)};
-  measured.curve.fresh &= fixed_shapes_;
+  measured.curve.fresh &= fixed_shapes_ && target_.steady;
   return measured;
 }
 

@@ -59,8 +59,8 @@ class VariantQueue {
 
   /// Rows that run before a request which comes now.
   int64_t RowsAhead(const InferenceRequest& request) const;
-  /// With open extents its curve is never fresh: the time of one shape is not that of another, so no deadline is held
-  /// against it.
+  /// With open extents, or where the data decide, its curve is never fresh: the time of one shape or of one number of loops is
+  /// not that of another, so no deadline is held against it.
   QueueMeasurements Measure(TimePoint now) const;
 
   std::span<const QueuedFacts> facts() const { return facts_; }

@@ -85,7 +85,7 @@ absl::StatusOr<StateTensor> MakeState(const Signature& signature, const std::str
   }
   state.spec = {input.dtype, input.shape};
   if (signature.batches) state.spec.shape[0] = 1;
-  if (input.dtype == DType::kString || !state.spec.shape.is_static()) {
+  if (input.dtype == DType::kString || !input.rank_known || !state.spec.shape.is_static()) {
     return InvalidArgument("expected numbers of known extents, got {} {}", DTypeName(input.dtype),
                            input.shape.ToString());
   }

@@ -14,7 +14,7 @@ namespace octet {
 namespace {
 
 /// Where a histogram's sum would otherwise become infinite.
-constexpr double kMostDecibels = 150;  // equal; a float's rounding is at 144
+constexpr double kMostDecibels = 150;  // equal; a float's rounding is at 144; -150: lost
 constexpr double kMostRelative = 1000;
 
 /// Why a copy has not run, or not to its end.
@@ -24,8 +24,10 @@ ShadowDrop DropOf(absl::StatusCode code) {
   return ShadowDrop::kQueueFull;
 }
 
-void Count(const OutputComparison& comparison, ShadowMetrics& metrics) {
+/// `real`: of floating point, which has a ratio.
+void Count(const OutputComparison& comparison, bool real, ShadowMetrics& metrics) {
   if (!comparison.same_shape) metrics.shape_mismatches.Add();
+  if (!comparison.same_shape && real) metrics.sqnr.Observe(-kMostDecibels);
   metrics.exact_elements.Add(static_cast<uint64_t>(comparison.elements));
   metrics.exact_equal.Add(static_cast<uint64_t>(comparison.equal));
   if (comparison.kl) metrics.kl_divergence.Observe(*comparison.kl);
@@ -33,6 +35,11 @@ void Count(const OutputComparison& comparison, ShadowMetrics& metrics) {
 
 void Count(const NoiseSums& noise, int64_t elements, ShadowMetrics& metrics) {
   metrics.non_finite.Add(static_cast<uint64_t>(noise.non_finite));
+  if (noise.lost > 0) {  // what the others are apart says nothing of it
+    metrics.sqnr.Observe(-kMostDecibels);
+    metrics.relative_l2.Observe(kMostRelative);
+    return;
+  }
   if (noise.non_finite == elements) return;  // no difference is known
   metrics.sqnr.Observe(std::clamp(noise.SqnrDb(), -kMostDecibels, kMostDecibels));
   metrics.max_abs.Observe(noise.max_abs);
@@ -129,7 +136,7 @@ absl::Status ShadowCopy::Compare() {
       reference.data = strings.data();
     }
     const OutputComparison comparison = CompareOutputs(outputs_[i].view(), reference);
-    Count(comparison, metrics());
+    Count(comparison, IsFloat(answer.spec.dtype), metrics());
     if (comparison.noise) Count(*comparison.noise, reference.elements(), metrics());
     if (!comparison.classes || classified) continue;
     Count(*comparison.classes, metrics());

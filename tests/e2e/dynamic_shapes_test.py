@@ -4,25 +4,34 @@
 usage: dynamic_shapes_test.py OCTET
 """
 
+import http.client
+import json
+import pathlib
+import signal
 import sys
+import tempfile
+import time
 import unittest
+import urllib.request
 
 import grpc
 import numpy
 import onnx
+import served_models
 from onnx import TensorProto, helper, numpy_helper
 from served_client import ServedClient
 
 OCTET = ""
 BOXES = 32
+SIDE = 256
 client = stub = messages = None
 
 
-def save(nodes, inputs, outputs, constants, path):
+def save(nodes, inputs, outputs, constants, path, check=onnx.checker.check_model):
     initializers = [numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "net", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.checker.check_model(model)
+    check(model)
     path.parent.mkdir(parents=True)
     onnx.save(model, path)
 
@@ -93,9 +102,53 @@ def write_loop(path):
     save(nodes, inputs, outputs, {"factor": numpy.float32(2), "zero": numpy.array([0], numpy.int64)}, path)
 
 
+def write_endless(path, most=2**62):
+    """trips, x [SIDE, SIDE] -> its product with a matrix, `trips` times and at most `most`: as many as a run may take last many minutes."""
+    state = [SIDE, SIDE]
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["state", "factor"], ["next"]), helper.make_node("Identity", ["go_on"], ["still"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, state),
+        ],
+        [helper.make_tensor_value_info("still", TensorProto.BOOL, []), helper.make_tensor_value_info("next", TensorProto.FLOAT, state)],
+    )
+    nodes = [
+        helper.make_node("Squeeze", ["trips", "zero"], ["asked"]),
+        helper.make_node("Min", ["asked", "most"], ["count"]),
+        helper.make_node("Loop", ["count", "", "x"], ["last"], body=body),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("trips", TensorProto.INT64, [1]),
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, state),
+    ]
+    outputs = [helper.make_tensor_value_info("last", TensorProto.FLOAT, state)]
+    factor = numpy.full(state, 1 / SIDE, numpy.float32)
+    save(nodes, inputs, outputs, {"factor": factor, "zero": numpy.array([0], numpy.int64), "most": numpy.int64(most)}, path)
+
+
+def write_shadowed(path):
+    """fp32 answers at once, and its copies in bf16 run for ever."""
+    write_endless(path, 3)
+    other = path.parent.parent / "other/bf16.onnx"
+    write_endless(other)
+    other.rename(path.parent / "bf16.onnx")
+    (path.parent.parent / "model.yaml").write_text("routing: {default: fp32, shadow: {precision: bf16, percent: 100}}\n")
+
+
+def write_any_rank(path):
+    """x of any shape -> Relu of it."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    save([helper.make_node("Relu", ["x"], ["y"])], [x], [y], {}, path, check=lambda model: None)  # ONNX's checker wants a shape of everything
+
+
 def setUpModule():
     global client, stub, messages
-    client = ServedClient(OCTET, {"detector": write_detector, "loop": write_loop})
+    writers = {"detector": write_detector, "loop": write_loop, "any_rank": write_any_rank}
+    client = ServedClient(OCTET, writers)
     stub, messages = client.stub, client.messages
 
 
@@ -154,6 +207,13 @@ class DynamicShapesTest(unittest.TestCase):
         self.assertIn(0, counts)
         self.assertGreater(len(counts), 2)
 
+    def test_an_input_without_a_declared_rank_takes_any(self):
+        for shape in ((2, 3), (), (1, 2, 2, 1), (4,)):
+            x = numpy.linspace(-1, 1, int(numpy.prod(shape)), dtype=numpy.float32).reshape(shape)
+            answer = infer("any_rank", x=x)["y"]
+            self.assertEqual(answer.shape, shape)
+            numpy.testing.assert_array_equal(answer, numpy.maximum(x, 0))
+
     def test_metadata_leaves_open_what_the_data_decide(self):
         metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="detector"), timeout=20)
         self.assertEqual([list(output.shape) for output in metadata.outputs], [[-1, 4], [-1], [1]])
@@ -172,6 +232,66 @@ class DynamicShapesTest(unittest.TestCase):
         self.assertEqual(raised.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
         self.assertIn("Loop", raised.exception.details())
         self.test_a_loop_runs_as_often_as_it_is_told()
+
+
+class DrainTest(unittest.TestCase):
+    """A server of its own, which is told to stop while a model runs for ever."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def start(self, name, write, grace_seconds):
+        write(self.folder / f"models/{name}/1/fp32.onnx")
+        configuration = f"shutdown: {{grace_seconds: {grace_seconds}}}\nworkers: {{count: 1, threads: 1}}\n"
+        server = served_models.server.Server(OCTET, self.folder / "models", self.folder, configuration)
+        self.addCleanup(server.__exit__, None, None, None)
+        return server
+
+    def ask(self, server, name):
+        """Returns the connection, on which the answer comes."""
+        trips = {"name": "trips", "datatype": "INT64", "shape": [1], "data": [2**62]}
+        x = {"name": "x", "datatype": "FP32", "shape": [SIDE, SIDE], "data": [1] * SIDE**2}
+        connection = http.client.HTTPConnection(server.http, timeout=30)
+        connection.request("POST", f"/v2/models/{name}/infer", json.dumps({"inputs": [trips, x]}))
+        self.addCleanup(connection.close)
+        return connection
+
+    def wait_for(self, server, line):
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
+                if line in page.read().decode():
+                    return
+            time.sleep(0.02)
+        self.fail(f"never seen: {line}")
+
+    def stop(self, server, most_seconds):
+        """Returns how it ended."""
+        server.process.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        status = server.process.wait(60)
+        self.assertLess(time.monotonic() - begin, most_seconds)
+        return status
+
+    def test_a_call_over_http_ends_with_the_grace_time(self):
+        server = self.start("endless", write_endless, grace_seconds=1)
+        connection = self.ask(server, "endless")
+        self.wait_for(server, 'octet_in_flight_requests{model="endless",version="1",precision="fp32"} 1')
+        self.wait_for(server, 'octet_queue_depth{model="endless",version="1",precision="fp32"} 0')
+        self.assertEqual(self.stop(server, 10), 1)
+        self.assertIn("event=drain_timed_out", server.log.read_text())
+        answer = connection.getresponse()
+        self.assertEqual(answer.status, 503)
+        self.assertIn("the server is shutting down", answer.read().decode())
+
+    def test_nobody_waits_for_a_shadow_copy(self):
+        server = self.start("shadowed", write_shadowed, grace_seconds=30)
+        self.assertEqual(self.ask(server, "shadowed").getresponse().status, 200)
+        # The only worker has taken the copy.
+        self.wait_for(server, 'octet_shadow_queue_depth{model="shadowed",version="1",precision="bf16"} 0')
+        self.assertEqual(self.stop(server, 10), 0)
 
 
 if __name__ == "__main__":

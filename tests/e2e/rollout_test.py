@@ -13,6 +13,9 @@ import tempfile
 import unittest
 import urllib.request
 
+import numpy
+import onnx
+import onnx.numpy_helper
 import served_glyphs
 import served_models
 from rollout_case import RolloutCase, Traffic
@@ -109,6 +112,26 @@ class RolloutTest(RolloutCase):
             self.assertEqual(code, 3)
             self.assertIn("not an ONNX model", errors)
             self.assertEqual(self.events(served), ["begin", "refused"] * 2)
+
+    def test_a_file_that_answers_nan_is_refused(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            model = onnx.load(served.models / "glyphs/1/fp32.onnx")
+            last = model.graph.node[-1]
+            bias = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[-1])
+            values = onnx.numpy_helper.to_array(bias).copy()
+            values[:] = numpy.nan
+            bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+            onnx.save(model, served.models / "nan.onnx")
+            words = ["--to", "bf16", "--candidate", served.models / "nan.onnx", "--min-agreement", "0", "--min-sqnr-db", "20"]
+            code, _, errors = self.rollout(served, *words, "--calibration", CALIBRATION)
+            self.assertEqual(code, 3)
+            self.assertRegex(errors, r"bf16 was refused: SQNR, dB, over the calibration data: none, \d+ elements are a NaN or infinite")
+            self.assertFalse((served.models / "glyphs/1/bf16.onnx").exists())
+            with Traffic(served) as traffic:
+                code, _, errors = self.rollout(served, *words)
+            self.assertEqual(code, 3)
+            self.assertIn("the guard of bf16: sqnr -inf dB < 20 dB", errors)
+            self.assertEqual(traffic.precisions(), {"fp32"})
 
     def test_a_killed_rollout_goes_on_or_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:

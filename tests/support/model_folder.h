@@ -47,6 +47,11 @@ class ModelFolder {
     std::ofstream(written, std::ios::binary) << text;
     Place(written, file);
   }
+  /// Lets everybody look at a folder ("" is the whole one), or nobody but root.
+  void Show(std::string_view folder, bool shown) {
+    using std::filesystem::perms;
+    std::filesystem::permissions(root_ / folder, shown ? perms::all : perms::none);
+  }
   void Remove(std::string_view file) { std::filesystem::remove_all(root_ / file); }
 
  private:

@@ -103,7 +103,7 @@ inline std::shared_ptr<VariantQueue> MakeQueue(std::shared_ptr<const Model> mode
                                                BatchLimits batch,
                                                std::shared_ptr<QueueObserver> observer,
                                                size_t max_requests = 100,
-                                               size_t max_bytes = 1 << 20) {
+                                               size_t max_bytes = 1 << 20, bool steady = true) {
   ExecutionTarget target;
   target.name = "net/1/fp32";
   for (const TensorInfo& input : model->signature().inputs) {
@@ -113,7 +113,7 @@ inline std::shared_ptr<VariantQueue> MakeQueue(std::shared_ptr<const Model> mode
   target.batch = batch;
   target.max_queue_requests = max_requests;
   target.max_queue_bytes = max_bytes;
-  target.steady = true;
+  target.steady = steady;
   target.observer = std::move(observer);
   return std::make_shared<VariantQueue>(std::move(target));
 }

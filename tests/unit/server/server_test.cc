@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/as_nobody.h"
+#include "tests/support/fake_clock.h"
 #include "tests/support/model_folder.h"
 
 namespace octet {
@@ -85,6 +87,28 @@ TEST_F(ServerTest, StrictIsTheLoadsError) {
   const auto server = Server::Start(config, "1");
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ((*server)->Load({}).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ServerTest, AFolderThatCannotBeReadIsTriedAgainUnlessStrict) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Show("", false);
+  ServerConfig config = Config();
+  FakeClock clock;
+  const auto server = Server::Start(config, "1", clock);
+  config.repository.strict = true;
+  const auto strict = Server::Start(config, "1");
+  ASSERT_TRUE(server.ok() && strict.ok());
+  {
+    const AsNobody nobody;
+    EXPECT_TRUE((*server)->Load({}).ok());
+    EXPECT_EQ((*strict)->Load({}).code(), absl::StatusCode::kUnavailable);
+  }
+  const int port = (*server)->ports().http;
+  EXPECT_EQ(Status(port, "/v2/health/ready"), 503);
+  folder_.Show("", true);
+  const TimePoint begin = clock.Now();
+  while (Status(port, "/v2/health/ready") != 200) clock.Advance(std::chrono::milliseconds(100));
+  EXPECT_GE(clock.Now(), begin + std::chrono::seconds(5));
 }
 
 TEST_F(ServerTest, EveryMistakeOfEveryModelYamlIsListed) {

@@ -48,6 +48,10 @@ TEST(NoiseSumsTest, WhatHasNoDifferenceIsCountedApart) {
   sums.Add(std::vector<float>{kNan, 1, kNan, kInf, -kInf, 1, kInf, 5},
            std::vector<float>{1, kNan, kNan, -kInf, 1, kInf, kInf, 4});
   EXPECT_EQ(sums.non_finite, 6) << "an infinity on both sides is equal";
+  EXPECT_EQ(sums.lost, 2) << "where the reference is none either, nothing is";
+  NoiseSums more;
+  more.Merge(sums);
+  EXPECT_EQ(more.lost, 2);
   EXPECT_EQ(sums.signal, 16);
   EXPECT_EQ(sums.noise, 1);
   EXPECT_EQ(sums.max_abs, 1);

@@ -254,6 +254,48 @@ TEST_F(RequestCaptureTest, WhatCannotBeKeptIsCountedByItsReason) {
   EXPECT_EQ(Dropped(CaptureDrop::kShapes), 1U);
 }
 
+TEST_F(RequestCaptureTest, AStringThatAFileWouldCutIsNotKept) {
+  constexpr std::string_view kCut("a\0", 2);
+  constexpr std::string_view kWhole("a\0b", 3);
+  Open();
+  Offer(0.5, {1, 2}, kCut);
+  EXPECT_EQ(Dropped(CaptureDrop::kNul), 1U);
+  EXPECT_EQ(CaptureDropLabel::kValues[static_cast<size_t>(CaptureDrop::kNul)], "trailing_nul");
+  Offer(0.4, {1, 2}, kWhole);
+  Offer(0.6, {1, 2}, "");
+  capture_->Write();
+  EXPECT_THAT(Read("fp32-2_bytes.npz").at("text").span<std::string_view>(),
+              ElementsAre(kWhole, ""));
+  Open({.percent = 100, .redact = {"text"}});
+  Offer(0.5, {1, 2}, kCut);
+  EXPECT_EQ(Dropped(CaptureDrop::kNul), 1U) << "nothing of it is written";
+  EXPECT_EQ(metrics_->requests.value(), 3U);
+}
+
+TEST_F(RequestCaptureTest, WhatTheNextOneRedactsIsThrownAway) {
+  Open({.percent = 100, .redact = {"image"}});
+  const auto narrow = capture_;
+  Open();
+  const auto wide = capture_;
+  EXPECT_TRUE(wide->ShowsMoreThan(*narrow));
+  EXPECT_FALSE(narrow->ShowsMoreThan(*wide));
+  EXPECT_FALSE(narrow->ShowsMoreThan(*narrow));
+  wide->Discard();
+  EXPECT_FALSE(fs::exists(path_ / "net")) << "nothing was there";
+  Open();
+  Offer(0.5, {1, 2}, "a");
+  Offer(0.5, {1, 2, 3}, "a");
+  capture_->Write();
+  std::ofstream(Folder() / "int8-7_bytes.npz") << "of a load before";
+  std::ofstream(Folder() / "notes.txt") << "somebody's";
+  Offer(0.4, {1, 2}, "b");
+  capture_->Discard();
+  EXPECT_THAT(Files(), ElementsAre("notes.txt"));
+  Offer(0.3, {1, 2}, "c");
+  capture_->Write();
+  EXPECT_THAT(Files(), ElementsAre("notes.txt"));
+}
+
 TEST_F(RequestCaptureTest, AMissingFolderIsCountedAndTriedAgain) {
   Open();
   Offer(0.5, {1, 2}, "a");

@@ -95,6 +95,9 @@ TEST_F(ExperimentTest, SharesThatAGuardMovedAreNoMismatch) {
   Answer(Precision::kFp32, 1000, 0.004);
   ASSERT_TRUE(Read().sample_ratio);
   EXPECT_TRUE(Read().sample_ratio->alarm) << "nobody got bf16";
+  Of(Precision::kBf16).guard_actions.Add(static_cast<size_t>(GuardAction::kAlert));
+  ASSERT_TRUE(Read().sample_ratio) << "an alert moves nothing";
+  EXPECT_TRUE(Read().sample_ratio->alarm);
   Of(Precision::kBf16).guard_actions.Add(static_cast<size_t>(GuardAction::kFallBack));
   EXPECT_FALSE(Read().sample_ratio);
 }

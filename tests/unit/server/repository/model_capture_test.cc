@@ -86,6 +86,26 @@ TEST_F(ModelCaptureTest, GoesOnWhenAnotherFileIsLoadedAndEndsWithTheKey) {
   EXPECT_EQ(Capture(), nullptr);
 }
 
+TEST_F(ModelCaptureTest, AReloadThatRedactsRemovesWhatWasKeptAndWritesNoneOfIt) {
+  Open();
+  Offer(*Capture());
+  Capture()->Write();
+  EXPECT_TRUE(Written());
+  const auto before = Capture();
+  Offer(*before);
+  folder_.Write("net/model.yaml", "capture: {percent: 100, redact: [x]}\n");
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(repository_->Load("net").ok());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("level=warn event=capture_discarded model=net version=1 folder="));
+  EXPECT_FALSE(Written());
+  before->Write();
+  EXPECT_FALSE(Written());
+  Offer(*Capture());
+  ASSERT_TRUE(repository_->Unload("net").ok());
+  EXPECT_TRUE(Written()) << "zeros alone";
+}
+
 TEST_F(ModelCaptureTest, UnloadingWrites) {
   Open();
   Offer(*Capture());

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/as_nobody.h"
 #include "tests/support/model_folder.h"
 
 namespace octet {
@@ -23,16 +24,21 @@ TEST(ModelFilesTest, FindsModelsVersionsAndVariants) {
   folder.Write("a/12/int8-dynamic.onnx", "x");
   folder.Write("b/3/bf16.onnx", "x");
   folder.Write("README.md", "x");
-  const auto models = ScanRepository(folder.path());
-  ASSERT_TRUE(models.ok()) << models.status();
-  EXPECT_THAT(*models, ElementsAre(Key("a"), Key("b")));
-  const ModelFiles& a = models->at("a");
+  folder.Write("a/labels.txt", "x");
+  folder.Write("lost+found/1/fp32.onnx", "x");
+  const auto found = ScanRepository(folder.path());
+  ASSERT_TRUE(found.ok()) << found.status();
+  const std::map<std::string, ModelFiles>& models = found->models;
+  EXPECT_THAT(models, ElementsAre(Key("a"), Key("b")));
+  EXPECT_THAT(found->unreadable, ElementsAre());
+  const ModelFiles& a = models.at("a");
+  EXPECT_TRUE(a.labels.has_value());
   EXPECT_TRUE(a.config.has_value());
   EXPECT_THAT(a.versions, ElementsAre(Key(1), Key(12)));
   EXPECT_THAT(a.versions.at(12), ElementsAre(Key(Precision::kInt8), Key(Precision::kInt8Dynamic)));
   EXPECT_EQ(a.versions.at(1).at(Precision::kFp32).path, folder.path("a/1/fp32.onnx"));
   EXPECT_THAT(a.ignored, ElementsAre());
-  EXPECT_FALSE(models->at("b").config.has_value());
+  EXPECT_FALSE(models.at("b").config.has_value());
   EXPECT_EQ(VariantPath(a, 12, Precision::kFp16), folder.path("a/12/fp16.onnx"));
 }
 
@@ -64,6 +70,38 @@ TEST(ModelFilesTest, OnlyAPlainFolderNameIsAModel) {
   const auto missing = ScanRepository(folder.path("nowhere"));
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(Message(missing.status())), HasSubstr(folder.path("nowhere")));
+}
+
+TEST(ModelFilesTest, WhatCannotBeLookedAtIsNotAbsent) {
+  ModelFolder folder;
+  for (const char* file : {"a/1/fp32.onnx", "b/1/fp32.onnx", "c/1/fp32.onnx", "d/2/fp32.onnx"}) {
+    folder.Write(file, "x");
+  }
+  std::filesystem::create_symlink(folder.path("nowhere"), folder.path("c/1/int8.onnx"));
+  std::filesystem::create_symlink(folder.path("c/7"), folder.path("c/7"));
+  folder.Show("", true);
+  folder.Show("a/1", false);
+  folder.Show("b", false);
+  {
+    const AsNobody nobody;
+    const auto found = ScanRepository(folder.path());
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_THAT(found->models, ElementsAre(Key("c"), Key("d")))
+        << "links that lead nowhere are none";
+    EXPECT_THAT(found->unreadable, ElementsAre(Key("a"), Key("b")));
+    const absl::Status a = ScanModel(folder.path(), "a").status();
+    EXPECT_EQ(a.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(Message(a)), HasSubstr(folder.path("a/1")));
+    EXPECT_EQ(ScanModel(folder.path(), "b").status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(ScanModel(folder.path(), "e").status().code(), absl::StatusCode::kNotFound);
+  }
+  folder.Show("", false);
+  {
+    const AsNobody nobody;
+    EXPECT_EQ(ScanRepository(folder.path()).status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(ScanModel(folder.path(), "d").status().code(), absl::StatusCode::kUnavailable);
+  }
+  for (const char* shown : {"", "b", "a/1"}) folder.Show(shown, true);
 }
 
 TEST(ModelFilesTest, AStampChangesWithTheFile) {

@@ -11,6 +11,7 @@
 #include "engine/tensor/status.h"
 #include "server/scheduling/batch_runner.h"
 #include "server/scheduling/dispatcher.h"
+#include "tests/support/as_nobody.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/model_folder.h"
 #include "tests/support/test_request.h"
@@ -87,6 +88,82 @@ TEST_F(ModelRepositoryTest, ClassesHaveTheLabelsOfTheFolder) {
   Open();
   EXPECT_THAT((*repository_->Find("named", ""))->labels, ElementsAre("cat", "black dog"));
   EXPECT_TRUE((*repository_->Find("plain", ""))->labels.empty());
+}
+
+TEST_F(ModelRepositoryTest, LabelsAreFollowedAsModelYamlIs) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  folder_.Write("net/labels.txt", "cat\ndog\n");
+  PollTwice();
+  EXPECT_THAT((*repository_->Find("net", ""))->labels, ElementsAre("cat", "dog"));
+  folder_.Write("net/labels.txt", "dog\ncat\n");
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_THAT((*repository_->Find("net", ""))->labels, ElementsAre("dog", "cat"));
+  folder_.Remove("net/labels.txt");
+  PollTwice();
+  EXPECT_TRUE((*repository_->Find("net", ""))->labels.empty());
+  EXPECT_EQ(loads(), 1) << "the model is the same";
+}
+
+TEST_F(ModelRepositoryTest, WhatCannotBeLookedAtAnswersOn) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("other/1/fp32.onnx", ScalingModel(3));
+  folder_.Write("third/1/fp32.onnx", ScalingModel(4));
+  folder_.Show("", true);
+  Open();
+  folder_.Show("net/1", false);
+  folder_.Show("other", false);
+  folder_.Remove("third");
+  testing::internal::CaptureStderr();
+  {
+    const AsNobody nobody;
+    for (int i = 0; i < 3; ++i) repository_->Poll();
+    const absl::Status status = repository_->Load("net");
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(Message(status)), HasSubstr(folder_.path("net/1")));
+    EXPECT_EQ(repository_->Load("other").code(), absl::StatusCode::kUnavailable);
+    EXPECT_FALSE(repository_->CheckAll().ok());
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  const std::string_view event = "level=error event=model_unreadable model=net ";
+  ASSERT_THAT(log, HasSubstr(event));
+  EXPECT_EQ(log.find(event, log.find(event) + 1), std::string::npos) << "once";
+  EXPECT_THAT(Rows(*repository_), ElementsAre("net/1 READY", "other/1 READY"));
+  EXPECT_EQ(Ask("net"), 2);
+  folder_.Show("net/1", true);
+  folder_.Show("other", true);
+  folder_.Write("net/1/fp32.onnx", ScalingModel(5));
+  PollTwice();
+  EXPECT_EQ(Ask("net"), 5);
+  EXPECT_TRUE(repository_->CheckAll().ok());
+}
+
+TEST_F(ModelRepositoryTest, AFolderThatCannotBeReadAtFirstIsTriedAgainUnlessStrict) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Show("", false);
+  ServerConfig config = Config();
+  {
+    const AsNobody nobody;
+    Open(config);
+    EXPECT_FALSE(repository_->Ready());
+    config.repository.strict = true;
+    EXPECT_EQ(ModelRepository::Open(config, 1, metrics_).status().code(),
+              absl::StatusCode::kUnavailable);
+  }
+  folder_.Show("", true);
+  repository_->Poll();
+  EXPECT_TRUE(repository_->Ready());
+  EXPECT_EQ(Ask("net"), 2);
+}
+
+TEST_F(ModelRepositoryTest, AGuardsLimitIsHeldAgainstItsRequestsOneByOne) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/model.yaml", "routing: {guard: {fp32: {p99_us: 50000}}}");
+  Open();
+  EXPECT_EQ(Ask("net"), 2);
+  const auto version = *repository_->Find("net", "");
+  ASSERT_NE(version->Find(Precision::kFp32)->latency_limit, nullptr);
+  EXPECT_EQ(version->Find(Precision::kFp32)->latency_limit->requests(), 1U);
 }
 
 TEST_F(ModelRepositoryTest, TheHighestReadyVersionAnswers) {

@@ -12,6 +12,7 @@
 namespace octet {
 namespace served_ramp_test {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
 
@@ -29,9 +30,9 @@ class ServedRampTest : public ::testing::Test {
     guard.min_samples = 1;
     variant_.precision = Precision::kInt8;
     variant_.metrics = std::make_shared<VariantMetrics>();
-    variant_.guard =
-        std::make_shared<VariantGuard>("net/1/int8", guard, variant_.metrics,
-                                       std::vector<std::shared_ptr<ShadowMetrics>>(), events_);
+    variant_.guard = std::make_shared<VariantGuard>("net/1/int8", guard, variant_.metrics,
+                                                    std::vector<std::shared_ptr<ShadowMetrics>>(),
+                                                    nullptr, events_);
     variant_.guard->Look(clock_.Now());
   }
 
@@ -42,6 +43,7 @@ class ServedRampTest : public ::testing::Test {
   void Window(bool well, const std::vector<const ServedVariant*>& ramped) {
     for (const ServedVariant* variant : ramped) {
       variant->metrics->request_duration.Observe(0.001);
+      if (variant->latency_limit != nullptr) variant->latency_limit->Observe(milliseconds(1));
       variant->metrics->requests.Add(
           static_cast<size_t>(well ? absl::StatusCode::kOk : absl::StatusCode::kInternal));
     }
@@ -153,8 +155,10 @@ TEST_F(ServedRampTest, EveryGuardOfAVersionHasToConsent) {
   guard.p99_us = 10'000;
   guard.window_seconds = 10;
   guard.min_samples = 1;
-  other.guard = std::make_shared<VariantGuard>(
-      "net/1/fp32", guard, other.metrics, std::vector<std::shared_ptr<ShadowMetrics>>(), events_);
+  other.latency_limit = std::make_shared<LatencyLimit>(*guard.p99_us);
+  other.guard = std::make_shared<VariantGuard>("net/1/fp32", guard, other.metrics,
+                                               std::vector<std::shared_ptr<ShadowMetrics>>(),
+                                               other.latency_limit, events_);
   other.guard->Look(clock_.Now());
   ServedRamp ramp = Ramp("version 1");
   const std::vector<const ServedVariant*> both = {&variant_, &other};

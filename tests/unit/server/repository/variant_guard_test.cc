@@ -18,8 +18,9 @@ class VariantGuardTest : public ::testing::Test {
     rules.window_seconds = 10;
     rules.min_samples = 10;
     rules.recover_windows = 2;
-    guard_ =
-        std::make_unique<VariantGuard>("net/1/int8", rules, metrics_, std::vector{pair_}, events_);
+    limit_ = std::make_shared<LatencyLimit>(rules.p99_us.value_or(1));
+    guard_ = std::make_unique<VariantGuard>("net/1/int8", rules, metrics_, std::vector{pair_},
+                                            limit_, events_);
     guard_->Look(clock_.Now());
   }
   static Rules Agreement(Rules::Action action = Rules::Action::kFallBack) {
@@ -31,6 +32,14 @@ class VariantGuardTest : public ::testing::Test {
   void Rows(uint64_t agreed, uint64_t all) {
     pair_->top1_agreed.Add(agreed);
     pair_->class_rows.Add(all);
+  }
+  /// Clients' requests that took so long.
+  void Answer(int count, double seconds) {
+    for (int i = 0; i < count; ++i) {
+      metrics_->request_duration.Observe(seconds);
+      limit_->Observe(
+          std::chrono::duration_cast<Nanoseconds>(std::chrono::duration<double>(seconds)));
+    }
   }
   /// The window is over.
   void End() {
@@ -45,6 +54,7 @@ class VariantGuardTest : public ::testing::Test {
   std::shared_ptr<VariantMetrics> metrics_ = std::make_shared<VariantMetrics>();
   std::shared_ptr<ShadowMetrics> pair_ = std::make_shared<ShadowMetrics>();
   std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
+  std::shared_ptr<LatencyLimit> limit_;
   std::unique_ptr<VariantGuard> guard_;
 };
 
@@ -107,7 +117,7 @@ TEST_F(VariantGuardTest, RecoversWithoutRequestsOfItsOwn) {
   rules.error_percent = 1;
   rules.p99_us = 10'000;
   Guard(rules);
-  for (int i = 0; i < 100; ++i) metrics_->request_duration.Observe(0.1);
+  Answer(100, 0.1);
   Rows(100, 100);
   End();
   EXPECT_TRUE(guard_->fallen_back()) << "its 99th percentile";
@@ -124,7 +134,7 @@ TEST_F(VariantGuardTest, StaysAwayWhileNoRuleSpeaks) {
   rules.p99_us = 10'000;
   rules.action = Rules::Action::kFallBack;
   Guard(rules);
-  for (int i = 0; i < 100; ++i) metrics_->request_duration.Observe(0.1);
+  Answer(100, 0.1);
   for (int window = 0; window < 5; ++window) End();
   EXPECT_TRUE(guard_->fallen_back());
 }
@@ -185,7 +195,7 @@ TEST_F(VariantGuardTest, RefusalsAreThoseOfTheWindowAndForWantOfRoomOrTime) {
   metrics_->refused.Add(static_cast<size_t>(Refusal::kTarget));  // before it began
   Guard(rules);
   const auto window = [&](Refusal reason) {
-    for (int i = 0; i < 20; ++i) metrics_->request_duration.Observe(0.001);
+    Answer(20, 0.001);
     metrics_->refused.Add(static_cast<size_t>(reason));
     End();
   };
@@ -202,12 +212,30 @@ TEST_F(VariantGuardTest, ThePercentileIsTheWindowsOwn) {
   Rules rules;
   rules.p99_us = 10'000;
   Guard(rules);
-  for (int i = 0; i < 1000; ++i) metrics_->request_duration.Observe(0.001);
+  Answer(1000, 0.001);
   End();
   EXPECT_EQ(metrics_->guard_tripped.value(), 0);
-  for (int i = 0; i < 20; ++i) metrics_->request_duration.Observe(0.1);
+  Answer(20, 0.1);
   End();
   EXPECT_EQ(metrics_->guard_tripped.value(), 1) << "2% of all, and all of the window";
+}
+
+TEST_F(VariantGuardTest, ThePercentileIsCountedAndNotInterpolated) {
+  Rules rules;
+  rules.p99_us = 50'000;
+  Guard(rules);
+  Answer(100, 0.040);
+  End();
+  EXPECT_EQ(guard_->report().kept_windows, 1U) << "50 ms lie in the same bucket";
+  Answer(99, 0.030);
+  Answer(1, 0.060);
+  End();
+  EXPECT_EQ(guard_->report().kept_windows, 2U) << "99 of 100 keep to it";
+  Answer(98, 0.030);
+  Answer(2, 0.0501);
+  End();
+  EXPECT_EQ(guard_->report().broken_windows, 1U);
+  EXPECT_EQ(guard_->report().last_broken, "slower than 50000 us 2.00 % > 1 %");
 }
 
 TEST_F(VariantGuardTest, TheRatioIsTheMeanOfTheWindow) {

@@ -94,6 +94,16 @@ TEST_F(VariantObserverTest, FailuresAreCountedByTheirCodeAndNotAsInferences) {
   EXPECT_TRUE(counts.batches.empty());
 }
 
+TEST_F(VariantObserverTest, AGuardsLimitIsHeldAgainstWhatRanAlone) {
+  const auto limit = std::make_shared<LatencyLimit>(50'000);
+  VariantObserver observer(metrics_, statistics_, limit);
+  observer.OnFinished(absl::StatusCode::kOk, 1, {.total = microseconds(50'000), .ran = true});
+  observer.OnFinished(absl::StatusCode::kOk, 1, {.total = microseconds(50'001), .ran = true});
+  observer.OnFinished(absl::StatusCode::kResourceExhausted, 1, {.total = microseconds(60'000)});
+  EXPECT_EQ(limit->requests(), 2U);
+  EXPECT_EQ(limit->slow(), 1U);
+}
+
 TEST_F(VariantObserverTest, NothingOfAShadowCopyIsCountedAsAClients) {
   ShadowObserver shadow(metrics_);
   shadow.OnQueued(100);

@@ -15,7 +15,8 @@ constexpr GuardFacts kGood = {.class_rows = 200,
                               .ratio_sum_db = 200 * 25.0,
                               .requests = 1000,
                               .errors = 2,
-                              .p99_us = 900};
+                              .timed = 1000,
+                              .slow = 10};
 
 Rules All() {
   Rules rules;
@@ -56,12 +57,13 @@ TEST(GuardTest, EachRuleCanBeBrokenAndIsNamed) {
   EXPECT_EQ(reason([](GuardFacts& f) { f.agreed_rows = 183; }), "agreement 91.50 % < 98 %");
   EXPECT_EQ(reason([](GuardFacts& f) { f.ratio_sum_db = 200 * 12.0; }), "sqnr 12.00 dB < 25 dB");
   EXPECT_EQ(reason([](GuardFacts& f) { f.errors = 3; }), "errors 0.30 % > 0.2 %");
-  EXPECT_EQ(reason([](GuardFacts& f) { f.p99_us = 1500; }), "p99 1500.00 us > 900 us");
+  EXPECT_EQ(reason([](GuardFacts& f) { f.slow = 11; }), "slower than 900 us 1.10 % > 1 %");
+  EXPECT_EQ(reason([](GuardFacts& f) { f.lost_outputs = 1; }), "sqnr -inf dB < 25 dB");
   EXPECT_EQ(reason([](GuardFacts& f) {
               f.errors = 10;
-              f.p99_us = 1500;
+              f.slow = 20;
             }),
-            "errors 1.00 % > 0.2 %; p99 1500.00 us > 900 us");
+            "errors 1.00 % > 0.2 %; slower than 900 us 2.00 % > 1 %");
 }
 
 TEST(GuardTest, ARuleWithoutSamplesSaysNothing) {

@@ -190,6 +190,27 @@ TEST_F(SequenceTest, ASplitIsDrawnOnceForASequence) {
   EXPECT_EQ(drawn.size(), 2U) << "40 draws of one half all fell on one side";
 }
 
+TEST_F(SequenceTest, WhatFollowsAStartIsNoDrawOfTheSplit) {
+  ModelConfig::Routing routing;
+  routing.split = {{Precision::kFp32, 1}, {Precision::kInt8, 1}};
+  const auto version = Make(1, routing);
+  repository_.Put(version);
+  constexpr int kSteps = 500;
+  for (int step = 0; step < kSteps; ++step) {
+    for (int64_t id = 1; id <= 2; ++id) Ask(Step(id, 1, step == 0 ? kStart : kNone));
+  }
+  const ExperimentFacts facts = version->experiment->Read(*version);
+  uint64_t drawn = 0;
+  uint64_t sticky = 0;
+  for (const ExperimentArm& arm : facts.arms) {
+    drawn += arm.drawn;
+    sticky += arm.sticky;
+  }
+  EXPECT_EQ(drawn, 2U);
+  EXPECT_EQ(sticky, 2U * (kSteps - 1));
+  EXPECT_FALSE(facts.sample_ratio) << "two draws say nothing";
+}
+
 TEST_F(SequenceTest, ManySequencesShareABatchAndEachKeepsItsOrder) {
   // A run of another model holds the only worker, so that everything else waits together.
   repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}));

@@ -351,6 +351,24 @@ TEST_F(DispatcherTest, AModelOfManyShapesHoldsNoDeadlineAgainstTheTimeOfAnother)
   EXPECT_TRUE(calls_.back().status->ok());
 }
 
+TEST_F(DispatcherTest, WhereTheDataDecideNoDeadlineIsHeldAgainstTheTimeOfOtherData) {
+  const auto queue = MakeQueue(std::make_shared<FakeModel>(), {.max_batch = 8}, observer_, 100,
+                               1 << 20, /*steady=*/false);
+  queue->times().Observe(1, milliseconds(20), clock_.Now());
+  EXPECT_EQ(Submit(queue, 1, clock_.Now() + milliseconds(19)).calls, 0);
+  Finish(*dispatcher_.TryTake());
+  EXPECT_TRUE(calls_.back().status->ok());
+}
+
+TEST_F(DispatcherTest, AnInputOfAnyRankHasManyShapes) {
+  const auto model = std::make_shared<FakeModel>(Shape{});
+  model->mutable_signature().inputs[0].rank_known = false;
+  const auto queue = MakeQueue(model, {.max_batch = 1}, observer_);
+  queue->times().Observe(1, milliseconds(20), clock_.Now());
+  EXPECT_EQ(Submit(queue, 1, clock_.Now() + milliseconds(19)).calls, 0);
+  Finish(*dispatcher_.TryTake());
+}
+
 TEST_F(DispatcherTest, RefusalsAreCountedByTheirReason) {
   const auto queue = Queue({.max_batch = 8}, 1);
   Submit(queue, 1, clock_.Now());

@@ -46,6 +46,16 @@ TEST(GateTest, WaitingEndsAtTheDeadline) {
   EXPECT_FALSE(empty);
 }
 
+TEST(GateTest, AbandoningClosesAndAsksThoseInsideToGiveUp) {
+  Gate gate;
+  const auto pass = gate.TryEnter();
+  gate.Close();
+  EXPECT_FALSE(gate.abandoned());
+  gate.Abandon();
+  EXPECT_TRUE(gate.abandoned());
+  EXPECT_EQ(gate.inside(), 1);
+}
+
 TEST(GateTest, APassLeavesOnceHoweverOftenItIsMoved) {
   FakeClock clock;
   Gate gate(clock);

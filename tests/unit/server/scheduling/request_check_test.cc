@@ -50,6 +50,21 @@ TEST_F(RequestCheckTest, HostileExtentsAreRefused) {
   EXPECT_THAT(Check(DType::kF32, {INT64_MAX / 6, 3, 2}, 24), HasSubstr("too many elements"));
 }
 
+TEST_F(RequestCheckTest, AnInputWithoutADeclaredRankTakesAny) {
+  input_.shape = {};
+  input_.rank_known = false;
+  recipe_ = *InputRecipe::Make(input_, nullptr);
+  EXPECT_EQ(Check(DType::kF32, {}, 4), "OK");
+  EXPECT_EQ(Check(DType::kF32, {2, 3}, 24), "OK");
+  EXPECT_EQ(Check(DType::kF32, std::vector<int64_t>(32, 1), 4), "OK");
+  constexpr std::string_view kExpected =
+      "input \"image\": shape, expected at most 32 extents of at least 1, got [";
+  EXPECT_THAT(Check(DType::kF32, {2, 0}, 0), HasSubstr(kExpected));
+  EXPECT_THAT(Check(DType::kF32, {-1, 4}, 16), HasSubstr(kExpected));
+  EXPECT_THAT(Check(DType::kF32, std::vector<int64_t>(33, 1), 4), HasSubstr(kExpected));
+  EXPECT_THAT(Check(DType::kF32, {2, 3}, 20), HasSubstr("bytes, expected 24"));
+}
+
 TEST_F(RequestCheckTest, RowsAreTheCommonFirstExtent) {
   Signature signature;
   signature.inputs = {{"a", DType::kF32, {kUnknownDim, 2}}, {"b", DType::kF32, {kUnknownDim}}};

@@ -114,15 +114,50 @@ TEST_F(ShadowCopyTest, DisagreementAndNansAreCounted) {
   EXPECT_EQ(metrics().non_finite.value(), 4U);
   EXPECT_EQ(metrics().compared.value(), 2U);
   EXPECT_EQ(metrics().top1_agreed.value(), 0U);
-  uint64_t observed = 0;
-  for (const uint64_t count : metrics().sqnr.Read().counts) observed += count;
-  EXPECT_EQ(observed, 1U) << "where no difference is known there is no ratio";
+  EXPECT_EQ(metrics().sqnr.Read().total(), 2U);
+  EXPECT_EQ(metrics().sqnr.Read().counts[0], 1U) << "without bound, however the others are";
+  Submit({nan, 1, 1, 1}, {1, 3, 3, 3});
+  Work();
+  EXPECT_EQ(metrics().sqnr.Read().counts[0], 2U);
+  EXPECT_EQ(metrics().relative_l2.Read().counts.at(metric_bounds::kDifference.size() - 1), 2U);
+  Submit({nan, 1, 1, 1}, {nan, 3, 3, 3});
+  Submit({nan, nan, nan, nan}, {nan, nan, nan, nan});
+  Work();
+  EXPECT_EQ(metrics().non_finite.value(), 10U);
+  EXPECT_EQ(metrics().sqnr.Read().counts[0], 2U) << "the answer has none there either";
+  EXPECT_EQ(metrics().sqnr.Read().total(), 4U) << "where no difference is known there is no ratio";
+}
+
+TEST_F(ShadowCopyTest, AGuardsSqnrIsBrokenByOneOutputWithoutNumbersOrOfAnotherShape) {
+  ModelConfig::Routing routing = Copying();
+  routing.guard[Precision::kInt8] = {.sqnr_db = 20, .window_seconds = 10, .min_samples = 5};
+  Serve(routing);
+  VariantGuard& guard = *version_->Find(Precision::kInt8)->guard;
+  guard.Look(clock_.Now());
+  const auto window = [&](const std::vector<float>& x, const std::vector<float>& y) {
+    for (int i = 0; i < 99; ++i) {
+      Submit({1, 2, 3, 4}, {3, 6, 9, 12});
+      Work();
+    }
+    Submit(x, y);
+    Work();
+    clock_.Advance(std::chrono::seconds(10));
+    guard.Look(clock_.Now());
+    return guard.report();
+  };
+  EXPECT_EQ(window({1, 2, 3, 4}, {3, 6, 9, 12}).kept_windows, 1U);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(window({nan, 2, 3, 4}, {3, 6, 9, 12}).broken_windows, 1U);
+  EXPECT_EQ(guard.report().last_broken, "sqnr -inf dB < 20 dB");
+  EXPECT_EQ(window({1, 2, 3, 4}, {3, 6, 9}).broken_windows, 2U);
+  EXPECT_EQ(window({1, 2, 3, 4}, {3, 6, 9, 12}).kept_windows, 2U);
 }
 
 TEST_F(ShadowCopyTest, AnotherShapeIsAMismatch) {
   Submit({1, 2, 3, 4}, {1, 2, 3});
   Work();
   EXPECT_EQ(metrics().shape_mismatches.value(), 1U);
+  EXPECT_EQ(metrics().sqnr.Read().sum, -150);
   EXPECT_EQ(metrics().compared.value(), 1U);
   EXPECT_EQ(metrics().class_rows.value(), 0U);
 }
