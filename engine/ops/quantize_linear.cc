@@ -6,6 +6,7 @@
 
 #include "engine/ops/dispatch.h"
 #include "engine/ops/dynamic_quant.h"
+#include "engine/ops/elementwise_lowering.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/onnx_dtype.h"
@@ -184,6 +185,24 @@ absl::Status InferDequantizeLinear(InferContext& context) {
   return context.SetOutput(0, context.dtype(1), context.shape(0));
 }
 
+/// Rows whose elements have scales of their own, as embeddings have. `zeros` may be null.
+template <typename X>
+void DequantizeRows(const X* x, const float* scales, const X* zeros, float* y, int64_t rows,
+                    int64_t length) {
+  ParallelFor(rows, 1 + kGrain / length, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const X* const from = x + row * length;
+      float* const to = y + row * length;
+      if (zeros == nullptr) {
+        for (int64_t i = 0; i < length; ++i) to[i] = scales[i] * static_cast<float>(from[i]);
+      } else {
+        for (int64_t i = 0; i < length; ++i)
+          to[i] = scales[i] * static_cast<float>(int64_t{from[i]} - zeros[i]);
+      }
+    }
+  });
+}
+
 /// y = scale * (x - zero_point).
 absl::StatusOr<Kernel> MakeDequantizeLinear(const KernelContext& context) {
   OCTET_ASSIGN_OR_RETURN(const Channels c, ChannelsOf(context));
@@ -193,7 +212,12 @@ absl::StatusOr<Kernel> MakeDequantizeLinear(const KernelContext& context) {
       const X* x = inputs[0].as<X>();
       const X* zeros = inputs.size() > 2 ? inputs[2].as<X>() : nullptr;
       float* y = outputs[0].as<float>();
-      ForEachRun(inputs[0].elements(), c, [&](int64_t begin, int64_t end, int64_t channel) {
+      const int64_t elements = inputs[0].elements();
+      if (c.inner == 1 && c.extent > 1 && !c.blocked) {
+        DequantizeRows(x, inputs[1].as<float>(), zeros, y, elements / c.extent, c.extent);
+        return absl::OkStatus();
+      }
+      ForEachRun(elements, c, [&](int64_t begin, int64_t end, int64_t channel) {
         const float scale = inputs[1].as<float>()[channel];
         const int64_t zero = zeros != nullptr ? zeros[channel] : 0;
         for (int64_t i = begin; i < end; ++i) y[i] = scale * static_cast<float>(x[i] - zero);
@@ -231,7 +255,8 @@ absl::StatusOr<Kernel> MakeDynamicQuantizeLinear(const KernelContext& context) {
 std::span<const OpDef> QuantizeLinearOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "QuantizeLinear", 10, INT_MAX, InferQuantizeLinear, MakeQuantizeLinear},
-      {kOnnxDomain, "DequantizeLinear", 10, INT_MAX, InferDequantizeLinear, MakeDequantizeLinear},
+      {kOnnxDomain, "DequantizeLinear", 10, INT_MAX, InferDequantizeLinear, MakeDequantizeLinear,
+       LowerElementwiseKernel},
       {kOnnxDomain, "DynamicQuantizeLinear", 11, INT_MAX, InferDynamicQuantizeLinear,
        MakeDynamicQuantizeLinear},
       // Models quantized before opset 21 carry 16-bit types in this domain.

@@ -113,8 +113,9 @@ class ByteStorage {
   const Statistics& statistics_;
 };
 
-std::string NameOf(const Graph& graph, const Storable& of) {
-  return graph.value(graph.node(of.reader).inputs[of.slot]).name;
+QuantizeRecord RecordOf(const Graph& graph, const Storable& of) {
+  return {graph.value(graph.node(of.reader).inputs[of.slot]).name, "stored",
+          "INT8, computed in float"};
 }
 
 }  // namespace
@@ -139,12 +140,22 @@ absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statis
       if (kept) result.graph = std::move(more);
       stored += kept ? 1 : 0;
     }
-    if (kept)
-      result.records.push_back({NameOf(original, found[i]), "stored", "INT8, computed in float"});
+    if (kept) result.records.push_back(RecordOf(original, found[i]));
   }
   result.records.push_back({Format("{} of {} real constants in 8 bits", stored, found.size()),
                             "tried", "what computes with them stays in float"});
   return absl::OkStatus();
+}
+
+void StoreTablesInBytes(const QuantizeRecipe& recipe, Graph& graph,
+                        std::vector<QuantizeRecord>& records) {
+  const Statistics none;
+  const ByteStorage storage(recipe, none);
+  for (const Storable& of : FindStorable(graph)) {
+    if (!of.behind) continue;
+    records.push_back(RecordOf(graph, of));
+    storage.Store(graph, of);
+  }
 }
 
 }  // namespace octet

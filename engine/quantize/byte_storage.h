@@ -28,4 +28,9 @@ using AcceptGraph = std::function<absl::StatusOr<bool>(const Graph&)>;
 absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statistics,
                           const AcceptGraph& accept, QuantizeResult& result);
 
+/// Does so with the tables of all Gathers, which quantizers round without looking at outputs (embeddings are
+/// normalized next). Adds a record of each.
+void StoreTablesInBytes(const QuantizeRecipe& recipe, Graph& graph,
+                        std::vector<QuantizeRecord>& records);
+
 }  // namespace octet

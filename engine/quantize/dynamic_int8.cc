@@ -5,6 +5,7 @@
 
 #include "engine/ops/onnx_dtype.h"
 #include "engine/passes/match.h"
+#include "engine/quantize/byte_storage.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/short_names.h"
@@ -54,6 +55,7 @@ class DynamicQuantizer {
           "nothing to quantize: no Conv, Gemm, MatMul, LSTM, GRU or RNN with constant weights");
     }
     graph_.RemoveDead();
+    StoreTablesInBytes(recipe_, graph_, records_);
     OCTET_RETURN_IF_ERROR(Verify(graph_));
     return QuantizeResult{std::move(graph_), std::move(records_)};
   }

@@ -97,13 +97,13 @@ absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
   return learned;
 }
 
-// Constants that stay real are bytes where the outputs hardly tell.
+// Constants that stay real are bytes where the outputs hardly tell, or are as good as any.
 absl::Status StoreWhereHarmless(const QuantizeRecipe& recipe, const Learned& learned,
                                 const CalibrationRun& run, ChosenRanges& chosen) {
   const Judge& judge = *learned.judge;
   const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
     OCTET_ASSIGN_OR_RETURN(const double noise, judge.outputs.NoiseOf(graph, judge.samples, run));
-    return noise <= kHardlyMore * chosen.noise;
+    return noise <= kHardlyMore * chosen.noise || SqnrDbOf(noise) >= AccuracyFloor::kAutoSqnrDb;
   };
   return StoreInBytes(recipe, learned.statistics, accept, chosen.result);
 }

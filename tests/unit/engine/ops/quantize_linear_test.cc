@@ -86,6 +86,21 @@ TEST(DequantizeLinearTest, IsScaleTimesTheDistanceFromTheZeroPoint) {
   EXPECT_THAT(Reference<float>(bias), ElementsAre(-1.5f, 1));
 }
 
+// What a Gather moves out of a table of bytes: the plan runs it, no reference kernel.
+TEST(DequantizeLinearTest, TakesAScalePerElementOfARow) {
+  const OneNode node = OneNode("DequantizeLinear", 13)
+                           .Input(Tensor::From<int8_t>({2, 3}, {1, -2, 3, 4, 5, -128}))
+                           .Constant(Tensor::From<float>({3}, {1, 10, 0.5f}))
+                           .Set("axis", int64_t{-1});
+  EXPECT_THAT(testing::Answer<float>(node), ElementsAre(1, -20, 1.5f, 4, 50, -64));
+  EXPECT_EQ(testing::Lower(node)->layer.impl, "octet:elementwise");
+  const OneNode shifted = OneNode("DequantizeLinear", 13)
+                              .Input(Tensor::From<uint8_t>({2, 2}, {0, 255, 10, 128}))
+                              .Constant(Tensor::From<float>({2}, {1, 2}))
+                              .Constant(Tensor::From<uint8_t>({2}, {255, 128}));
+  EXPECT_THAT(testing::Answer<float>(shifted), ElementsAre(-255, 254, -245, 0));
+}
+
 TEST(DequantizeLinearTest, TakesAScalePerBlock) {
   // Blocks of 2 along an axis of 3: the last one is not full.
   const OneNode node = OneNode("DequantizeLinear", 21)

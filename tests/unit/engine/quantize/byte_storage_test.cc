@@ -113,6 +113,15 @@ TEST(ByteStorage, LeavesTheGraphToWhoRefuses) {
   EXPECT_TRUE(absl::IsCancelled(StoreInBytes({}, {}, stopped, failed)));
 }
 
+TEST(ByteStorage, HoldsTheTablesOfDynamicFiles) {
+  const Graph fp32 = Embedded();
+  const auto made = Quantize(fp32, {.to = Precision::kInt8Dynamic}, {}, {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  const Node& gather = TheOnly(made->graph, "Gather");
+  EXPECT_EQ(made->graph.value(gather.outputs[0]).dtype, DType::kI8);
+  EXPECT_GT(Sqnr(fp32, made->graph), 30);
+}
+
 TEST(ByteStorage, AsksNobodyWhereNothingIsLarge) {
   GraphBuilder b;
   b.Output(b.Op("MatMul", {b.Input("x", {2, 8}), b.Random({8, 8})}));
