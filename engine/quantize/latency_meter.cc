@@ -99,18 +99,18 @@ absl::StatusOr<std::unique_ptr<LatencyMeter::Runner>> LatencyMeter::Load(const G
 
 absl::StatusOr<LatencyMeter::Turn> LatencyMeter::Compare(const Graph& int8, double seconds) {
   ConfigureWorkerThread(1);
-  OCTET_ASSIGN_OR_RETURN(std::unique_ptr<Runner> runner, Load(int8));
+  OCTET_ASSIGN_OR_RETURN(std::unique_ptr<Runner> loaded, Load(int8));
+  Runner& measured = *loaded;
   const bool first = reference_ == nullptr;
-  if (first) reference_ = std::move(runner);
+  if (first) reference_ = std::move(loaded);
   reference_->BeginTurn();
   const auto started = Clock::now();
   for (int round = 0; round < kLeastRounds || SecondsOf(Clock::now() - started) < seconds;
        ++round) {
     OCTET_RETURN_IF_ERROR(reference_->Round());
-    if (!first) OCTET_RETURN_IF_ERROR(runner->Round());
+    if (!first) OCTET_RETURN_IF_ERROR(measured.Round());
     if (given_) break;
   }
-  const Runner& measured = first ? *reference_ : *runner;
   return Turn{reference_->steps(), measured.steps(), measured.seconds() / reference_->seconds()};
 }
 
