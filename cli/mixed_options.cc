@@ -19,11 +19,12 @@ std::string Cell(const Json& value, int digits) {
 }
 
 void PrintPoint(const Json& point) {
+  const int bf16 = point["bf16_layers"].get<int>();
   std::cout << Format(
-      "  {:>12} {:>10.2f} {:>9} {:>11} {:>6} {:>6} {:>11.1f}{}\n", point["float_layers"].get<int>(),
-      100 * point["int8_share"].get<double>(), Cell(point["sqnr_db"], 1),
-      Cell(point["agreement"], 2), Cell(point["drop"], 2), Cell(point["lost"], 2),
-      point["us_per_sample"].get<double>(), point["chosen"].get<bool>() ? "  written" : "");
+      "  {:>10.1f} {:>9} {:>11} {:>6} {:>6} {:>10} {:>11} {:>11.2f}{}\n",
+      point["us_per_sample"].get<double>(), Cell(point["sqnr_db"], 1), Cell(point["agreement"], 2),
+      Cell(point["drop"], 2), Cell(point["lost"], 2), point["float_layers"].get<int>() - bf16, bf16,
+      100 * point["int8_share"].get<double>(), point["chosen"].get<bool>() ? "  written" : "");
 }
 
 }  // namespace
@@ -32,9 +33,10 @@ void MixedOptions::AddTo(CLI::App& verb) {
   CLI::Option_group* floor = verb.add_option_group(
       "accuracy",
       "What int8 must hold on held-back calibration samples (with --calibration-file, "
-      "which does not say whose it is, on any of --calibration); layers stay in "
-      "float until it does [with --method auto, which looks at outputs, an SQNR of 30 dB where "
-      "all layers in int8 leave less than 20 dB]");
+      "which does not say whose it is, on any of --calibration); layers stay in bf16 or f32 "
+      "until it does, by times measured on this machine [with --method auto, which looks at "
+      "outputs, an SQNR of 30 dB where all layers in int8 leave less than 20 dB, in f32 and by "
+      "estimated times, so that --seed alone decides]");
   floor
       ->add_option("--max-drop", max_drop,
                    "Points of top-1 to lose at most, gains not counted (needs labels)")
@@ -65,15 +67,19 @@ Json MixedAsJson(const MixedPrecision& mixed) {
     layers.push_back({{"name", layer.name},
                       {"op", layer.op},
                       {"macs", layer.macs},
-                      {"precision", layer.int8 ? "int8" : "f32"},
+                      {"precision", LayerPrecisionName(layer.precision)},
                       {"alone_sqnr_db", Finite(layer.alone_sqnr_db)},
+                      {"bf16_us", Finite(layer.bf16_us)},
+                      {"f32_us", Finite(layer.f32_us)},
                       {"group", layer.group},
                       {"why", layer.why}});
   }
   Json points = Json::array();
   for (const MixedPoint& point : mixed.points) {
     points.push_back({{"float_layers", point.float_layers},
+                      {"bf16_layers", point.bf16_layers},
                       {"int8_share", point.int8_share},
+                      {"bf16_share", point.bf16_share},
                       {"sqnr_db", Finite(point.sqnr_db)},
                       {"agreement", Finite(point.agreement)},
                       {"drop", Finite(point.drop)},
@@ -83,24 +89,26 @@ Json MixedAsJson(const MixedPrecision& mixed) {
                       {"on_front", point.on_front},
                       {"chosen", point.chosen}});
   }
-  return {{"floor", mixed.floor},
-          {"held_back", mixed.held_back},
-          {"runs", mixed.runs},
-          {"layers", std::move(layers)},
-          {"points", std::move(points)}};
+  return {{"floor", mixed.floor},        {"held_back", mixed.held_back},
+          {"runs", mixed.runs},          {"measured_times", mixed.measured_times},
+          {"layers", std::move(layers)}, {"points", std::move(points)}};
 }
 
 void PrintMixed(const Json& mixed) {
-  std::cout << Format("  floor: {}, on {} samples held back; {} mixtures ran\n",
-                      mixed["floor"].get<std::string>(), mixed["held_back"].get<int64_t>(),
-                      mixed["runs"].get<int>());
-  std::cout << "  float layers  int8 MACs %   SQNR dB  agreement %   drop   lost   us/sample\n";
+  std::cout << Format(
+      "  floor: {}, on {} samples held back; {} mixtures ran; layers chosen by {} "
+      "times; accuracy against latency:\n",
+      mixed["floor"].get<std::string>(), mixed["held_back"].get<int64_t>(),
+      mixed["runs"].get<int>(), mixed["measured_times"].get<bool>() ? "measured" : "estimated");
+  std::cout
+      << "   us/sample   SQNR dB  agreement %   drop   lost f32 layers bf16 layers int8 MACs %\n";
   for (const Json& point : mixed["points"]) {
     if (point["on_front"].get<bool>() || point["chosen"].get<bool>()) PrintPoint(point);
   }
   for (const Json& layer : mixed["layers"]) {
     if (layer["precision"] == "int8") continue;
-    std::cout << Format("  in f32: {} {}, {} multiply-adds: {}\n", layer["op"].get<std::string>(),
+    std::cout << Format("  in {}: {} {}, {} multiply-adds: {}\n",
+                        layer["precision"].get<std::string>(), layer["op"].get<std::string>(),
                         layer["name"].get<std::string>(), layer["macs"].get<int64_t>(),
                         layer["why"].get<std::string>());
   }

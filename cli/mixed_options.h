@@ -26,7 +26,7 @@ struct MixedOptions {
 
 /// null: an SQNR of outputs without noise, and what needs labels or class scores that are not there.
 nlohmann::ordered_json MixedAsJson(const MixedPrecision& mixed);
-/// Prints the front of accuracy against the share of int8 multiply-adds, and what stays in float. Requires: made by MixedAsJson.
+/// Prints the front of accuracy against latency, the mixture that was written marked, and what stays in float. Requires: made by MixedAsJson.
 void PrintMixed(const nlohmann::ordered_json& mixed);
 
 }  // namespace octet::cli

@@ -164,6 +164,7 @@ std::string NodeLine(const Graph& graph, const Node& node) {
       QualifiedOp(node), Join(node.inputs, ", ", [&](ValueId id) { return Reference(graph, id); }),
       AttributeList(node.attributes));
   for (const PostOp& post_op : node.post_ops) line += " + " + PostOpText(graph, node, post_op);
+  if (node.in_bf16) line += " in bf16";
   return line;
 }
 

@@ -41,6 +41,11 @@ inline constexpr std::string_view kOctetDomain = "octet";
 /// inputs of each sub-graph, too, in the same order, so that a capture is an edge like any other.
 inline constexpr std::string_view kCaptures = "octet_captures";
 
+/// The key of an ONNX node's metadata that says in which arithmetic a node of a mixed int8 file computes, and the value that the
+/// reader knows. Others are somebody else's, or of a later version, and are passed over, as ONNX asks of metadata.
+inline constexpr std::string_view kComputeKey = "octet.compute";
+inline constexpr std::string_view kComputeBf16 = "bf16";
+
 /// One tensor of the graph (or sequence, or optional): an input, a constant, or one output of one node.
 struct Value {
   std::string name;
@@ -94,6 +99,8 @@ struct Node {
   std::vector<ValueId> outputs;
   Attributes attributes;
   std::vector<PostOp> post_ops;
+  /// Stays in float where the model runs in int8, and asks for BF16 arithmetic there (kComputeKey); lower_bf16 gives it the types.
+  bool in_bf16 = false;
 
   ValueId input(size_t i) const { return i < inputs.size() ? inputs[i] : kNone; }
   ValueId output(size_t i) const { return i < outputs.size() ? outputs[i] : kNone; }

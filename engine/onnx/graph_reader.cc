@@ -324,6 +324,9 @@ class GraphReader {
     // Absent at the end is the same as not listed.
     while (!node.inputs.empty() && node.inputs.back() == kNone) node.inputs.pop_back();
     while (!node.outputs.empty() && node.outputs.back() == kNone) node.outputs.pop_back();
+    node.in_bf16 = std::ranges::any_of(proto.metadata_props(), [](const auto& entry) {
+      return entry.key() == kComputeKey && entry.value() == kComputeBf16;
+    });
     std::vector<Body> bodies;
     for (onnx::AttributeProto& attribute : *proto.mutable_attribute()) {
       OCTET_RETURN_IF_ERROR(FillAttribute(attribute, node, bodies));

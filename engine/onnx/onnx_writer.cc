@@ -26,6 +26,9 @@ namespace {
 // Room below protobuf's 2 GiB for everything that is not the elements of tensors.
 constexpr uint64_t kMaxTensorBytes = std::numeric_limits<int>::max() - (uint64_t{64} << 20);
 
+// The first IR version whose nodes have metadata. Source: ONNX, onnx.proto.
+constexpr int64_t kIrOfNodeMetadata = 10;
+
 // The oldest IR version that knows every type of this opset's operators. Source: ONNX, Versioning.md.
 int64_t IrVersionFor(int opset) { return opset >= 21 ? 10 : opset >= 19 ? 9 : 8; }
 
@@ -49,15 +52,18 @@ class ModelWriter {
     const Names names = OwnNames(graph_);
     taken_.insert(names.begin(), names.end());
     WriteGraph(graph_, names, 0, *model_.mutable_graph());
-    for (const auto& [key, value] : graph_.metadata) {
-      onnx::StringStringEntryProto& entry = *model_.add_metadata_props();
-      entry.set_key(key);
-      entry.set_value(value);
-    }
+    for (const auto& [key, value] : graph_.metadata)
+      AddEntry(key, value, *model_.add_metadata_props());
     return std::move(model_);
   }
 
  private:
+  static void AddEntry(std::string_view key, std::string_view value,
+                       onnx::StringStringEntryProto& entry) {
+    entry.set_key(std::string(key));
+    entry.set_value(std::string(value));
+  }
+
   // True for what nodes or the interface refer to; rewrites leave values behind that nobody does.
   static bool InUse(const Graph& graph, ValueId id) {
     return graph.producer(id) != kNone || !graph.consumers(id).empty() ||
@@ -164,6 +170,10 @@ class ModelWriter {
     for (const ValueId id : inputs.first(inputs.size() - captures))
       proto.add_input(id == kNone ? "" : names[id]);
     for (const ValueId id : node.outputs) proto.add_output(id == kNone ? "" : names[id]);
+    if (node.in_bf16) {
+      AddEntry(kComputeKey, kComputeBf16, *proto.add_metadata_props());
+      model_.set_ir_version(std::max(model_.ir_version(), kIrOfNodeMetadata));
+    }
     for (const auto& [key, value] : node.attributes) {
       if (key == kCaptures) continue;
       onnx::AttributeProto& attribute = *proto.add_attribute();

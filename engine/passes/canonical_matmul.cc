@@ -43,6 +43,7 @@ bool RewriteMatMul(Graph& graph, NodeId id) {
   const ValueId untransposed = Untransposed(graph, b, rank);
   const ValueId right = untransposed == kNone ? b : untransposed;
   Node product = MakeNode("MatMul", node, {a, right}, {}, kOctetDomain);
+  product.in_bf16 = node.in_bf16;
   product.attributes.Set("trans_b", int64_t{untransposed == kNone ? 0 : 1});
   Replace(graph, id, std::move(product));
   return true;
@@ -93,6 +94,7 @@ absl::StatusOr<bool> RewriteGemm(Graph& graph, NodeId id) {
   const int64_t columns = (*graph.value(b).shape)[transposed ? 0 : 1];
   const ValueId bias = alpha == 1.0F && c != kNone ? BiasOf(graph, c, beta, columns) : kNone;
   Node product = MakeNode("MatMul", node, {a, b}, {}, kOctetDomain);
+  product.in_bf16 = node.in_bf16;
   if (bias != kNone) product.inputs.push_back(bias);
   product.attributes.Set("trans_b", int64_t{transposed ? 1 : 0});
   const bool adds = c != kNone && bias == kNone;

@@ -6,7 +6,8 @@
 // A node is narrow when it is a Conv or octet:MatMul, an LSTM, GRU or RNN (its x, weights and Y; states stay F32), or when everything it reads comes from narrow nodes and it is an
 // operator that keeps its accuracy in BF16. Values between narrow nodes are stored as BF16; borders get an octet:Convert;
 // biases, graph outputs and what other nodes make stay F32. Precisions bf16 and fp16 (which is a storage format here)
-// ask for this; without target.bf16 nothing changes, and the certificate says so.
+// ask for this; in int8 and int8-dynamic the nodes that are marked do (Node::in_bf16), and no others begin a narrow part. Without
+// target.bf16 nothing changes, and the certificate says so.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -37,7 +38,8 @@ constexpr std::array kStayWide = {
 
 class Bf16Lowering {
  public:
-  explicit Bf16Lowering(Graph& graph) : graph_(graph), narrow_value_(graph.value_count(), false) {}
+  Bf16Lowering(Graph& graph, bool marked_only)
+      : graph_(graph), marked_only_(marked_only), narrow_value_(graph.value_count(), false) {}
 
   int Run() {
     Select();
@@ -62,6 +64,7 @@ class Bf16Lowering {
   }
 
   bool RunsInBf16(const Node& node) const {
+    if (marked_only_ && !node.in_bf16 && (IsMac(node) || IsRecurrent(node))) return false;
     if (IsMac(node)) {
       return IsPlainF32(graph_, node.input(0)) && IsPlainF32(graph_, node.input(1)) &&
              IsPlainF32(graph_, node.output(0)) && node.attributes.IntOr("dynamic_quant", 0) == 0;
@@ -211,6 +214,7 @@ class Bf16Lowering {
   }
 
   Graph& graph_;
+  const bool marked_only_;
   std::vector<bool> narrow_value_;        ///< Per value: written by a selected node.
   std::vector<NodeId> nodes_;             ///< Selected, in order.
   std::vector<NodeId> selected_;          ///< The same, by id.
@@ -222,9 +226,10 @@ class Bf16Lowering {
 }  // namespace
 
 absl::StatusOr<int> LowerBf16(Graph& graph, const PassContext& context) {
-  const bool asked = context.precision == Precision::kBf16 || context.precision == Precision::kFp16;
-  if (!asked || !context.target.bf16) return 0;
-  return Bf16Lowering(graph).Run();
+  if (context.precision == Precision::kFp32 || !context.target.bf16) return 0;
+  const bool integers =
+      context.precision == Precision::kInt8 || context.precision == Precision::kInt8Dynamic;
+  return Bf16Lowering(graph, integers).Run();
 }
 
 }  // namespace octet

@@ -196,12 +196,20 @@ class Compiler {
     return MakeReferenceStep(lower);
   }
 
+  // A mixed int8 file asks for bf16 in some of its layers.
+  Precision WantedOf(const Node& node) const {
+    const bool marked = node.in_bf16 && (context_.precision == Precision::kInt8 ||
+                                         context_.precision == Precision::kInt8Dynamic);
+    return marked ? Precision::kBf16 : context_.precision;
+  }
+
   absl::Status AddStep(int position) {
     const Node& node = graph_.node(graph_.order()[position]);
     LayerRecord layer;
     layer.name = node.name;
     layer.op = node.domain.empty() ? node.op : Format("{}:{}", node.domain, node.op);
-    layer.requested = PrecisionName(context_.precision);
+    const Precision wanted = WantedOf(node);
+    layer.requested = PrecisionName(wanted);
     Target target = context_.target;
     const bool alone = target.threads > 1 && !IsWorthATeam(graph_, node);
     if (alone) target.threads = 1;
@@ -210,10 +218,10 @@ class Compiler {
     absl::StatusOr<std::unique_ptr<Step>> step = Lower(position, target, layer);
     if (!step.ok()) return Annotate(step.status(), Describe(node));
     if (layer.isa.empty()) layer.isa = context_.target.isa;
-    if (layer.runs == "none" || layer.runs == Wanted(context_.precision)) {
+    if (layer.runs == "none" || layer.runs == Wanted(wanted)) {
       layer.reason.clear();
     } else if (layer.reason.empty()) {
-      layer.reason = DefaultReason(context_.precision, context_.target);
+      layer.reason = DefaultReason(wanted, context_.target);
     }
     parts_.certificate.layers.push_back(std::move(layer));
     const int overwritten = (*step)->overwrites_input();

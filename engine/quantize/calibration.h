@@ -176,6 +176,15 @@ absl::Status CheckFinite(const CalibrationSet& set);
 /// Called with samples done and samples in all; return false to stop (CANCELLED).
 using Progress = std::function<bool(int64_t done, int64_t total)>;
 
+/// The shortest time of one step of a plan.
+struct StepTime {
+  std::string layer;        ///< Name of the node that it computes, or is about.
+  bool multiplies = false;  ///< Its multiply-adds are the layer's.
+  double seconds = 0;
+};
+/// What the steps of one run of a graph take in precision int8, in order.
+using TimeSource = std::function<absl::StatusOr<std::vector<StepTime>>(const Graph& int8)>;
+
 /// How the model runs while it is calibrated.
 struct CalibrationRun {
   int threads = 1;
@@ -187,12 +196,13 @@ struct CalibrationRun {
   std::string statistics_to;  ///< The file that keeps the statistics; empty: none.
   /// The class of each sample of the whole set, where it is known; read for AccuracyFloor::Kind::kMaxDrop alone.
   std::vector<int64_t> labels;
+  TimeSource time;  ///< Takes the place of the clock (LatencyMeter); empty: the clock.
 };
 
 /// How a model ran over a set.
 struct RunFigures {
-  double seconds_per_sample = 0;  ///< In the fastest run.
-  double int8_share = 0;          ///< Of the multiply-adds, 0..1, as the certificate has it.
+  double int8_share = 0;  ///< Of the multiply-adds, 0..1, as the certificate has it.
+  double bf16_share = 0;
 };
 
 /// Who looks at which activation.

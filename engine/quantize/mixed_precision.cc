@@ -1,11 +1,12 @@
 #include "engine/quantize/mixed_precision.h"
 
 #include <algorithm>
-#include <limits>
-#include <numeric>
+#include <array>
+#include <map>
 #include <optional>
 #include <utility>
 
+#include "engine/engine.h"
 #include "engine/quantize/byte_storage.h"
 #include "engine/quantize/mixtures.h"
 #include "engine/tensor/status.h"
@@ -15,33 +16,58 @@ namespace {
 
 constexpr size_t kMostGroups = 128;
 constexpr int kMostTakenBack = 16;
-// Runs that all steps together take at most.
-constexpr int kMostRuns = static_cast<int>(kMostGroups) + 2 * (8 + 7) + kMostTakenBack + 4;
+// Runs that all steps together take at most: on few samples, on those held back, to time layers.
+constexpr int kMostRuns = 2 * static_cast<int>(kMostGroups) + 60 + 6;
+// Layers that are timed in float at once are so far apart that none is the neighbour of another's neighbour.
+constexpr size_t kApart = 3;
+// Of the network's time: what is nearer than this is not told from noise, and int8's smaller weights, or f32's accuracy, decide.
+constexpr double kLeastGain = 0.002;
+
+using enum LayerPrecision;
 
 // Layers that are decided together.
 struct Group {
+  // By precision: time beyond that in int8, as a share of the network's in int8, or as multiply-adds in float where it is
+  // estimated; absent: not to be had, or of no use.
+  std::array<std::optional<double>, 3> extra = {0.0};
   std::vector<NodeId> layers;
-  double saves = 0;  ///< Time in int8, as multiply-adds in float.
-  std::optional<double> noise;
-  std::string tried;  ///< What became of taking it back.
+  LayerPrecision fastest = kInt8;
+  std::optional<double> measured_bf16;  ///< As `extra`, of use or not.
+  std::optional<double> noise;          ///< Alone in `fastest`.
+  std::optional<double> bf16_noise;     ///< Alone in bf16.
+  std::string tried;                    ///< What became of taking it back.
+
+  std::optional<double> Extra(LayerPrecision in) const { return extra[static_cast<size_t>(in)]; }
+  bool IsFaster(LayerPrecision in, LayerPrecision than) const {
+    return Extra(in) && *Extra(in) < *Extra(than);
+  }
+  double TimeInFloat() const { return std::max(*Extra(kF32) - *Extra(fastest), 1e-5); }
 };
 
-using Choice = std::vector<bool>;  ///< By group: stays in float.
+using Choice = std::vector<LayerPrecision>;  ///< By group.
 
 class MixedSearch {
  public:
-  MixedSearch(Mixtures mixtures, const QuantizeRecipe& recipe)
-      : mixtures_(std::move(mixtures)), recipe_(recipe), ranges_(recipe) {}
+  MixedSearch(Mixtures mixtures, const QuantizeRecipe& recipe, LayerTimes times)
+      : mixtures_(std::move(mixtures)),
+        recipe_(recipe),
+        measured_(times == LayerTimes::kMeasured),
+        ranges_(recipe) {}
 
   absl::StatusOr<QuantizeResult> Run() {
     FormGroups();
-    const Choice all_int8(groups_.size(), false);
+    const Choice all_int8(groups_.size(), kInt8);
     for (const QuantizeRecipe& candidate : RangeCandidates(recipe_))
       OCTET_RETURN_IF_ERROR(Try(all_int8, candidate).status());
     ranges_ = best_ranges_;
+    if (measured_) {
+      OCTET_RETURN_IF_ERROR(MeasureTimes());
+      if (Fastest() != all_int8) OCTET_RETURN_IF_ERROR(Try(Fastest(), ranges_).status());
+    }
     if (!best_->point.holds) {
       OCTET_RETURN_IF_ERROR(MeasureAlone());
       OCTET_RETURN_IF_ERROR(FindMixture());
+      OCTET_RETURN_IF_ERROR(Narrow());
       OCTET_RETURN_IF_ERROR(TakeBack());
       OCTET_RETURN_IF_ERROR(TryOtherRanges());
     }
@@ -60,8 +86,9 @@ class MixedSearch {
     const size_t per_group = (layers.size() + kMostGroups - 1) / kMostGroups;
     for (size_t i = 0; i < layers.size(); ++i) {
       if (i % per_group == 0) groups_.emplace_back();
-      groups_.back().layers.push_back(layers[i]);
-      groups_.back().saves += Saves(layers[i]);
+      Group& group = groups_.back();
+      group.layers.push_back(layers[i]);
+      group.extra[static_cast<size_t>(kF32)] = group.Extra(kF32).value_or(0) + Saves(layers[i]);
     }
   }
 
@@ -73,21 +100,30 @@ class MixedSearch {
     return std::max({saved, macs / 20, 1.0});
   }
 
-  std::set<NodeId> FloatNodes(const Choice& choice) const {
-    std::set<NodeId> nodes;
+  FloatLayers LayersOf(const Choice& choice) const {
+    FloatLayers kept;
     for (size_t i = 0; i < groups_.size(); ++i) {
-      if (choice[i]) nodes.insert(groups_[i].layers.begin(), groups_[i].layers.end());
+      const std::vector<NodeId>& layers = groups_[i].layers;
+      if (choice[i] != kInt8) kept.all.insert(layers.begin(), layers.end());
+      if (choice[i] == kBf16) kept.in_bf16.insert(layers.begin(), layers.end());
     }
-    return nodes;
+    return kept;
   }
 
-  // Runs a mixture; keeps it if it is the best so far: one that holds the floor before one that does not, then the one with more
-  // to save, then the less noisy.
+  Choice Fastest() const {
+    Choice choice;
+    for (const Group& group : groups_) choice.push_back(group.fastest);
+    return choice;
+  }
+
+  // Runs a mixture; keeps it if it is the best so far: one that holds the floor before one that does not, then the faster one,
+  // then the less noisy.
   absl::StatusOr<bool> Try(const Choice& choice, const QuantizeRecipe& ranges) {
-    OCTET_ASSIGN_OR_RETURN(Mixture made, mixtures_.Run(FloatNodes(choice), ranges));
+    OCTET_ASSIGN_OR_RETURN(Mixture made, mixtures_.Run(LayersOf(choice), ranges));
     points_.push_back(made.point);
+    times_.push_back(made.time);
     const bool holds = made.point.holds;
-    if (!best_ || IsBetter(choice, made.point)) {
+    if (!best_ || IsBetter(choice, made)) {
       best_ = std::move(made);
       best_choice_ = choice;
       best_ranges_ = ranges;
@@ -96,40 +132,110 @@ class MixedSearch {
     return holds;
   }
 
-  bool IsBetter(const Choice& choice, const MixedPoint& point) const {
-    if (point.holds != best_->point.holds) return point.holds;
-    if (choice != best_choice_) return point.holds && Saved(choice) > Saved(best_choice_);
-    return point.sqnr_db > best_->point.sqnr_db;
+  bool IsBetter(const Choice& choice, const Mixture& made) const {
+    if (made.point.holds != best_->point.holds) return made.point.holds;
+    if (choice == best_choice_) return made.point.sqnr_db > best_->point.sqnr_db;
+    if (!made.point.holds) return false;
+    return measured_ ? made.time < best_->time : Estimate(choice) < Estimate(best_choice_);
   }
 
-  double Saved(const Choice& choice) const {
-    double saved = 0;
-    for (size_t i = 0; i < groups_.size(); ++i) saved += choice[i] ? 0 : groups_[i].saves;
-    return saved;
+  double Estimate(const Choice& choice) const {
+    double extra = 0;
+    for (size_t i = 0; i < groups_.size(); ++i) extra += *groups_[i].Extra(choice[i]);
+    return extra;
+  }
+
+  absl::Status MeasureTimes() {
+    std::vector<LayerPrecision> floats = {kF32};
+    if (DetectTarget(1).bf16) floats.push_back(kBf16);
+    for (const LayerPrecision in : floats) {
+      for (size_t phase = 0; phase < std::min(kApart, groups_.size()); ++phase) {
+        Choice choice(groups_.size(), kInt8);
+        for (size_t i = phase; i < groups_.size(); i += kApart) choice[i] = in;
+        OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn turn,
+                               mixtures_.Compare(LayersOf(choice), ranges_));
+        const std::vector<double> before = UpToGroups(turn.reference);
+        const std::vector<double> after = UpToGroups(turn.graph);
+        for (size_t i = phase; i < groups_.size(); i += kApart) {
+          groups_[i].extra[static_cast<size_t>(in)] =
+              (Around(i, after) - Around(i, before)) / before.back();
+        }
+      }
+    }
+    ChooseFastest();
+    return absl::OkStatus();
+  }
+
+  // Seconds up to and with the last step of each group; the last group's are those of all steps.
+  std::vector<double> UpToGroups(const std::vector<StepTime>& steps) const {
+    std::map<std::string_view, size_t> group_of;
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      for (const NodeId id : groups_[i].layers) group_of[mixtures_.graph().node(id).name] = i;
+    }
+    std::vector<double> ends(groups_.size());
+    double seconds = 0;
+    for (const StepTime& step : steps) {
+      seconds += step.seconds;
+      const auto found = group_of.find(step.layer);
+      if (step.multiplies && found != group_of.end()) ends[found->second] = seconds;
+    }
+    for (size_t i = 1; i < ends.size(); ++i) ends[i] = std::max(ends[i], ends[i - 1]);
+    ends.back() = seconds;
+    return ends;
+  }
+
+  // Of the steps that change with group i: those of the groups beside it, which write and read what it reads and writes, too.
+  static double Around(size_t i, const std::vector<double>& ends) {
+    return ends[std::min(i + 1, ends.size() - 1)] - (i >= 2 ? ends[i - 2] : 0);
+  }
+
+  void ChooseFastest() {
+    for (Group& group : groups_) {
+      const double f32 = *group.Extra(kF32);
+      auto& bf16 = group.extra[static_cast<size_t>(kBf16)];
+      group.measured_bf16 = bf16;
+      if (bf16 && *bf16 > f32 - kLeastGain) bf16 = std::nullopt;
+      const LayerPrecision faster = bf16 ? kBf16 : kF32;
+      if (*group.Extra(faster) < -kLeastGain) group.fastest = faster;
+    }
+    pays_ = std::ranges::contains(groups_, kInt8, &Group::fastest);
+    if (pays_) return;
+    for (Group& group : groups_) group.fastest = kInt8;
+  }
+
+  // The noise of a group in a precision with all others in f32.
+  absl::StatusOr<double> NoiseAlone(size_t group, LayerPrecision in) {
+    Choice choice(groups_.size(), kF32);
+    choice[group] = in;
+    return mixtures_.Noise(LayersOf(choice), ranges_);
   }
 
   absl::Status MeasureAlone() {
     for (size_t i = 0; i < groups_.size(); ++i) {
-      Choice others(groups_.size(), true);
-      others[i] = false;
-      OCTET_ASSIGN_OR_RETURN(groups_[i].noise, mixtures_.Noise(FloatNodes(others), ranges_));
+      if (groups_[i].fastest == kF32) continue;
+      OCTET_ASSIGN_OR_RETURN(groups_[i].noise, NoiseAlone(i, groups_[i].fastest));
     }
     return absl::OkStatus();
   }
 
-  // Groups from what is to be in float first to what is to be so last.
+  // Groups from what is to be in f32 first to what is to be so last: one in int8, without which it were no int8 file.
   std::vector<size_t> Ranking(bool per_time) const {
-    std::vector<size_t> ranking(groups_.size());
-    std::iota(ranking.begin(), ranking.end(), size_t{0});
+    std::vector<size_t> ranking;
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      if (groups_[i].noise) ranking.push_back(i);
+    }
     std::ranges::stable_sort(ranking, std::greater<>(), [&](size_t i) {
-      return *groups_[i].noise / (per_time ? groups_[i].saves : 1);
+      return *groups_[i].noise / (per_time ? groups_[i].TimeInFloat() : 1);
     });
+    const auto last =
+        std::ranges::find_last(ranking, kInt8, [&](size_t i) { return groups_[i].fastest; });
+    std::rotate(last.begin(), last.begin() + 1, ranking.end());
     return ranking;
   }
 
   Choice Prefix(const std::vector<size_t>& ranking, size_t count) const {
-    Choice choice(groups_.size(), false);
-    for (size_t i = 0; i < count; ++i) choice[ranking[i]] = true;
+    Choice choice = Fastest();
+    for (size_t i = 0; i < count; ++i) choice[ranking[i]] = kF32;
     return choice;
   }
 
@@ -154,8 +260,8 @@ class MixedSearch {
   absl::StatusOr<bool> FindPrefix(const std::vector<size_t>& ranking) {
     size_t fails = 0;
     size_t holds = 0;
-    for (size_t count = 1; holds == 0 && fails + 1 < groups_.size(); count *= 2) {
-      count = std::min(count, groups_.size() - 1);
+    for (size_t count = 1; holds == 0 && fails + 1 < ranking.size(); count *= 2) {
+      count = std::min(count, ranking.size() - 1);
       OCTET_ASSIGN_OR_RETURN(const bool held, Try(Prefix(ranking, count), ranges_));
       (held ? holds : fails) = count;
     }
@@ -168,29 +274,71 @@ class MixedSearch {
     return true;
   }
 
-  absl::Status TakeBack() {
-    std::vector<size_t> kept;
+  // Of what is in f32 now, as much in bf16 as the floor takes.
+  absl::Status Narrow() {
+    const Choice wide = best_choice_;
+    std::vector<size_t> ranking;
     for (size_t i = 0; i < groups_.size(); ++i) {
-      if (best_choice_[i]) kept.push_back(i);
+      if (wide[i] != kF32 || !groups_[i].IsFaster(kBf16, kF32)) continue;
+      OCTET_ASSIGN_OR_RETURN(groups_[i].bf16_noise, NoiseAlone(i, kBf16));
+      if (!IsHopeless(groups_[i], kBf16)) ranking.push_back(i);
     }
-    std::ranges::stable_sort(kept, std::greater<>(), [&](size_t i) { return groups_[i].saves; });
-    int tries = 0;
-    for (const size_t i : kept) {
-      if (IsHopeless(groups_[i])) continue;
-      if (++tries > kMostTakenBack) break;
-      Choice choice = best_choice_;
-      choice[i] = false;
+    std::ranges::stable_sort(ranking, {}, [&](size_t i) {
+      return *groups_[i].bf16_noise / (*groups_[i].Extra(kF32) - *groups_[i].Extra(kBf16));
+    });
+    size_t holds = 0;
+    size_t fails = ranking.size() + 1;
+    for (size_t count = ranking.size(); count > holds; count = (holds + fails) / 2) {
+      Choice choice = wide;
+      for (size_t i = 0; i < count; ++i) choice[ranking[i]] = kBf16;
       OCTET_ASSIGN_OR_RETURN(const bool held, Try(choice, ranges_));
-      if (!held)
-        groups_[i].tried = Format("; back in int8 there was {}", mixtures_.Reached(points_.back()));
+      (held ? holds : fails) = count;
+    }
+    return absl::OkStatus();
+  }
+
+  struct Move {
+    size_t group;
+    LayerPrecision to;
+    double saves;
+  };
+
+  // Each group to what is faster for it than what it is in.
+  std::vector<Move> MovesBack() const {
+    std::vector<Move> moves;
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      const Group& group = groups_[i];
+      for (const LayerPrecision to : {kInt8, kBf16}) {
+        if (group.IsFaster(to, best_choice_[i]) && !IsHopeless(group, to))
+          moves.push_back({i, to, *group.Extra(best_choice_[i]) - *group.Extra(to)});
+      }
+    }
+    std::ranges::stable_sort(moves, std::greater<>(), &Move::saves);
+    if (moves.size() > kMostTakenBack) moves.resize(kMostTakenBack);
+    return moves;
+  }
+
+  absl::Status TakeBack() {
+    for (const Move& move : MovesBack()) {
+      Group& group = groups_[move.group];
+      Choice choice = best_choice_;
+      if (!group.IsFaster(move.to, choice[move.group])) continue;
+      choice[move.group] = move.to;
+      OCTET_ASSIGN_OR_RETURN(const bool held, Try(choice, ranges_));
+      if (held) continue;
+      group.tried += Format("; back in {} there was {}", LayerPrecisionName(move.to),
+                            mixtures_.Reached(points_.back()));
     }
     return absl::OkStatus();
   }
 
   // Alone it breaks the floor; no run has to show that.
-  bool IsHopeless(const Group& group) const {
-    return recipe_.floor.kind == AccuracyFloor::Kind::kMinSqnr &&
-           SqnrDbOf(*group.noise) < recipe_.floor.value;
+  bool IsHopeless(const Group& group, LayerPrecision in) const {
+    std::optional<double> noise;
+    if (in == kBf16) noise = group.bf16_noise;
+    if (in == group.fastest) noise = group.noise;
+    return recipe_.floor.kind == AccuracyFloor::Kind::kMinSqnr && noise &&
+           SqnrDbOf(*noise) < recipe_.floor.value;
   }
 
   absl::Status TryOtherRanges() {
@@ -208,7 +356,7 @@ class MixedSearch {
   absl::Status StoreRealConstants() {
     const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
       OCTET_ASSIGN_OR_RETURN(const MixedPoint point,
-                             mixtures_.Measure(graph, best_->point.float_layers));
+                             mixtures_.Measure(LayersOf(best_choice_), graph));
       if (point.holds) best_->point = points_[best_point_] = point;
       return point.holds;
     };
@@ -233,39 +381,48 @@ class MixedSearch {
       point.on_front = true;
       for (size_t j = 0; j < points_.size(); ++j) {
         const auto accuracy = Accuracy(points_[j]) <=> Accuracy(point);
-        const auto share = points_[j].int8_share <=> point.int8_share;
-        const bool better = accuracy > 0 || share > 0 || j < i;  // of equal ones the first
-        if (accuracy >= 0 && share >= 0 && better) point.on_front = i == j;
+        const auto speed = point.us_per_sample <=> points_[j].us_per_sample;
+        const bool better = accuracy > 0 || speed > 0 || j < i;  // of equal ones the first
+        if (accuracy >= 0 && speed >= 0 && better) point.on_front = i == j;
         if (!point.on_front) break;
       }
     }
-    std::ranges::stable_sort(points_, {}, &MixedPoint::int8_share);
+    std::ranges::stable_sort(points_, {}, &MixedPoint::us_per_sample);
   }
 
-  LayerDecision Decision(size_t group, NodeId id) const {
-    const Group& of = groups_[group];
+  std::string Why(const Group& group, LayerPrecision in) const {
+    if (!pays_ && in == kInt8) return "int8 is faster in no layer here; it makes the file small";
+    if (in != kInt8 && in == group.fastest) return "it is slower in int8";
+    if (!group.noise) return "the floor holds with this layer in int8";
+    return Format("alone in {} it leaves {:.1f} dB in the outputs{}",
+                  LayerPrecisionName(group.fastest), SqnrDbOf(*group.noise), group.tried);
+  }
+
+  LayerDecision Decision(size_t at, NodeId id) const {
+    const Group& group = groups_[at];
     const Node& node = mixtures_.graph().node(id);
     LayerDecision decision{.name = node.name,
                            .op = node.op,
                            .macs = mixtures_.MacsOf(id),
-                           .int8 = !best_choice_[group],
-                           .group = static_cast<int>(group)};
-    if (!of.noise) {
-      decision.why = "the floor holds with all layers in int8";
-      return decision;
-    }
-    decision.alone_sqnr_db = SqnrDbOf(*of.noise);
-    decision.why = Format("alone in int8 it leaves {:.1f} dB in the outputs{}",
-                          *decision.alone_sqnr_db, of.tried);
+                           .precision = best_choice_[at],
+                           .group = static_cast<int>(at),
+                           .why = Why(group, best_choice_[at])};
+    if (group.noise && group.fastest == kInt8) decision.alone_sqnr_db = SqnrDbOf(*group.noise);
+    if (!measured_) return decision;
+    decision.f32_us = *group.Extra(kF32) * mixtures_.reference_us();
+    if (group.measured_bf16) decision.bf16_us = *group.measured_bf16 * mixtures_.reference_us();
     return decision;
   }
 
   absl::StatusOr<QuantizeResult> Finish() {
     points_[best_point_].chosen = true;
+    for (size_t i = 0; i < points_.size(); ++i)
+      points_[i].us_per_sample = times_[i] * mixtures_.reference_us();
     MarkFront();
     MixedPrecision mixed{.floor = mixtures_.FloorText(),
                          .held_back = mixtures_.held_back(),
                          .runs = mixtures_.runs(),
+                         .measured_times = measured_,
                          .points = std::move(points_)};
     for (size_t i = 0; i < groups_.size(); ++i) {
       for (const NodeId id : groups_[i].layers) mixed.layers.push_back(Decision(i, id));
@@ -276,9 +433,12 @@ class MixedSearch {
 
   Mixtures mixtures_;
   const QuantizeRecipe& recipe_;
+  const bool measured_;
   QuantizeRecipe ranges_;
   std::vector<Group> groups_;
+  bool pays_ = true;  ///< Int8 is the fastest for some layer.
   std::vector<MixedPoint> points_;
+  std::vector<double> times_;  ///< Of points_, over that of int8 alone.
   std::optional<Mixture> best_;
   Choice best_choice_;
   QuantizeRecipe best_ranges_;
@@ -287,8 +447,20 @@ class MixedSearch {
 
 }  // namespace
 
+std::string_view LayerPrecisionName(LayerPrecision precision) {
+  switch (precision) {
+    case kInt8:
+      return "int8";
+    case kBf16:
+      return "bf16";
+    case kF32:
+      return "f32";
+  }
+  return "unknown";
+}
+
 absl::StatusOr<QuantizeResult> QuantizeMixed(Graph graph, const QuantizeRecipe& recipe,
-                                             const CalibrationSet& calibration,
+                                             LayerTimes times, const CalibrationSet& calibration,
                                              const CalibrationRun& run) {
   int runs = 0;
   CalibrationRun counted = run;
@@ -302,7 +474,7 @@ absl::StatusOr<QuantizeResult> QuantizeMixed(Graph graph, const QuantizeRecipe& 
   }
   OCTET_ASSIGN_OR_RETURN(Mixtures mixtures,
                          Mixtures::Prepare(std::move(graph), recipe, calibration, counted));
-  return MixedSearch(std::move(mixtures), recipe).Run();
+  return MixedSearch(std::move(mixtures), recipe, times).Run();
 }
 
 }  // namespace octet

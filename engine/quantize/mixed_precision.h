@@ -1,4 +1,4 @@
-// Which layers of a static int8 file stay in float.
+// Which layers of a static int8 file stay in float, and in which.
 #pragma once
 
 #include "absl/status/statusor.h"
@@ -7,24 +7,38 @@
 
 namespace octet {
 
-/// Makes the int8 file with the least work in float that the search finds to hold `recipe.floor` on samples held back:
-///   1. All in int8, with each of the recipe's ranges. If the floor holds, that is the file.
-///   2. Each layer (Conv, Gemm, MatMul) alone in int8: the noise that it leaves in the outputs. Noise of independent layers adds
-///      up, so these figures rank the layers, by noise per time that int8 saves.
-///   3. 1, 2, 4, ... layers from the top of the ranking in float until the floor holds, then bisection between the last two.
-///   4. Layers that stayed in float are tried in int8 again, those first where it saves the most.
-///   5. The other ranges are tried on the result.
-/// Time that int8 saves is estimated from multiply-adds and the activations that it converts, the same on every machine, so that a
-/// seed decides alone; times in the result are measured. Layers beyond 128 are measured and decided in groups of neighbours.
-/// Bound: 128 runs on 16 samples, and 50 on the samples held back, each of which takes at most Mixtures::kMostMacs multiply-adds
-/// (or 16 samples).
-/// The nodes left in float compute in f32, whatever the processor has: they are FLOAT in the file, which other runtimes read too,
-/// and what int8 cannot hold (spectra, logarithms) has a range that bf16's 8 bits of mantissa cut as well.
+/// What tells how long a layer takes in each precision.
+enum class LayerTimes : uint8_t {
+  /// This machine, one sample at a time on one thread: each layer in f32 and in bf16 (where the processor has it) within the network
+  /// of int8, from the step behind the layer before it to the layer behind it, so that conversions at its borders are its own.
+  kMeasured,
+  /// Multiply-adds and the activations that are converted, in int8 and f32: the same on every machine, so that model, data and seed
+  /// alone decide.
+  kEstimated,
+};
+
+/// Makes the fastest int8 file that the search finds to hold `recipe.floor` on samples held back:
+///   1. All in int8, with each of the recipe's ranges; and, by measured times, every layer in what is fastest for it. If the floor
+///      holds, the faster of them is the file.
+///   2. Each layer (Conv, Gemm, MatMul) alone in int8 (or what is fastest for it), all others in f32: the noise that it leaves in the
+///      outputs. Noise of independent layers adds up, so these figures rank the layers, by noise per time saved.
+///   3. 1, 2, 4, ... layers from the top of the ranking in f32 until the floor holds, then bisection between the last two.
+///   4. By measured times: as many of those in bf16 as the floor takes, by the noise of each alone in bf16 per time saved.
+///   5. Layers are tried in what is faster for them again, those first where it saves the most.
+///   6. The other ranges are tried on the result.
+/// By measured times, the file is the fastest mixture, as measured whole, of all that ran and held; what is slower in int8 than in float
+/// is so not int8 (but where int8 is faster nowhere: then it is for the file's size). By estimated ones, it is the one with the least
+/// estimate. Either way the points' times are measured. Layers beyond 128 are decided in groups of neighbours.
+/// bf16 is a mark (Node::in_bf16) on a node that is FLOAT in the file: other runtimes compute it in f32, as does Octet on a processor
+/// without bf16 arithmetic. By estimated times nothing is marked: what int8 cannot hold there (spectra, logarithms) has a range that
+/// bf16's 8 bits of mantissa cut as well.
+/// Bound: 256 runs on 16 samples, 60 on the samples held back, each of which takes at most Mixtures::kMostMacs multiply-adds (or 16
+/// samples); timing six mixtures for 0.4 s and each of the 60 for 0.08 s, or three runs of each where these take longer.
 /// Requires: opset >= kQuantizeOpset, shapes inferred; a floor other than kAuto and kAllInt8. Errors: as Mixtures::Prepare;
 /// FAILED_PRECONDITION, saying what was reached, when even a single layer in int8 breaks the floor.
 /// Source of additive noise: Zhou et al., Adaptive Quantization for Deep Neural Network (2018).
 absl::StatusOr<QuantizeResult> QuantizeMixed(Graph graph, const QuantizeRecipe& recipe,
-                                             const CalibrationSet& calibration,
+                                             LayerTimes times, const CalibrationSet& calibration,
                                              const CalibrationRun& run);
 
 }  // namespace octet

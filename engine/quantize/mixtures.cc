@@ -18,6 +18,9 @@ using Kind = AccuracyFloor::Kind;
 
 // How many samples are enough to tell noise that differs by powers of ten.
 constexpr int64_t kFewSamples = 16;
+// Of turns with the reference: to compare single steps takes more rounds than their sum.
+constexpr double kLayersSeconds = 0.4;
+constexpr double kMixtureSeconds = 0.08;
 
 // The class of each sample.
 class ClassesSeen : public Collector {
@@ -147,6 +150,8 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   made.held_back_ = std::move(split.held_back);
   made.held_back_count_ = made.held_back_.begin()->second.shape()[0];
   made.few_ = FirstSamples(made.held_back_, least);
+  made.batch_ = batch;
+  made.meter_.emplace(FirstSamples(made.held_back_, batch), run);
   OCTET_RETURN_IF_ERROR(made.AskFp32(split.labels));
   OCTET_ASSIGN_OR_RETURN(made.statistics_, known
                                                ? FileStatistics(made.graph_, set, run)
@@ -205,21 +210,41 @@ absl::Status Mixtures::AskFp32(const std::vector<int64_t>& labels) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<QuantizeResult> Mixtures::Make(const std::set<NodeId>& keep_float,
+absl::StatusOr<QuantizeResult> Mixtures::Make(const FloatLayers& kept,
                                               const QuantizeRecipe& ranges) {
-  ++runs_;
   const auto [table, missing] = tables_.try_emplace(RangesName(ranges));
   if (missing) table->second = RangesOf(graph_, ranges, statistics_.histograms);
   QuantizeRecipe recipe = ranges;
   recipe.scale_concats = scale_concats_;
-  return InsertIntegers(graph_, recipe, statistics_, SelectQuantized(graph_, keep_float),
-                        table->second, rounded_);
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, InsertIntegers(graph_, recipe, statistics_,
+                                                               SelectQuantized(graph_, kept.all),
+                                                               table->second, rounded_));
+  for (const NodeId id : kept.in_bf16) result.graph.mutable_node(id).in_bf16 = true;
+  return result;
 }
 
-absl::StatusOr<double> Mixtures::Noise(const std::set<NodeId>& keep_float,
-                                       const QuantizeRecipe& ranges) {
-  OCTET_ASSIGN_OR_RETURN(const QuantizeResult result, Make(keep_float, ranges));
+absl::StatusOr<double> Mixtures::Noise(const FloatLayers& kept, const QuantizeRecipe& ranges) {
+  ++runs_;
+  OCTET_ASSIGN_OR_RETURN(const QuantizeResult result, Make(kept, ranges));
   return outputs_->NoiseOf(result.graph, few_, run_);
+}
+
+absl::StatusOr<LatencyMeter::Turn> Mixtures::Compare(const FloatLayers& kept,
+                                                     const QuantizeRecipe& ranges) {
+  if (run_.progress && !run_.progress(1, 1)) return absl::CancelledError("calibration was stopped");
+  OCTET_ASSIGN_OR_RETURN(const QuantizeResult result, Make(kept, ranges));
+  return meter_->Compare(result.graph, kLayersSeconds);
+}
+
+absl::StatusOr<double> Mixtures::TimeOf(const FloatLayers& kept, const Graph& mixture) {
+  const auto [at, missing] = times_.try_emplace(kept, 1);
+  if (!missing) return at->second;
+  OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn turn, meter_->Compare(mixture, kMixtureSeconds));
+  return at->second = turn.ratio;
+}
+
+double Mixtures::reference_us() const {
+  return 1e6 * meter_->reference_seconds() / static_cast<double>(batch_);
 }
 
 void Mixtures::CompareClasses(const std::vector<std::optional<size_t>>& classes,
@@ -244,26 +269,27 @@ void Mixtures::CompareClasses(const std::vector<std::optional<size_t>>& classes,
   point.drop = percent(lost - gained);
 }
 
-absl::StatusOr<Mixture> Mixtures::Run(const std::set<NodeId>& keep_float,
-                                      const QuantizeRecipe& ranges) {
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Make(keep_float, ranges));
-  OCTET_ASSIGN_OR_RETURN(MixedPoint point,
-                         Measure(result.graph, static_cast<int>(keep_float.size())));
+absl::StatusOr<Mixture> Mixtures::Run(const FloatLayers& kept, const QuantizeRecipe& ranges) {
+  ++runs_;
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Make(kept, ranges));
+  OCTET_ASSIGN_OR_RETURN(MixedPoint point, Measure(kept, result.graph));
+  OCTET_ASSIGN_OR_RETURN(const double time, TimeOf(kept, result.graph));
   result.records.insert(result.records.end(), records_.begin(), records_.end());
-  return Mixture{std::move(result), std::move(point)};
+  return Mixture{std::move(result), std::move(point), time};
 }
 
-absl::StatusOr<MixedPoint> Mixtures::Measure(const Graph& graph, int float_layers) {
+absl::StatusOr<MixedPoint> Mixtures::Measure(const FloatLayers& kept, const Graph& graph) {
   ClassesSeen seen;
   std::vector<Observation> more;
   if (scores_) more.push_back({graph.outputs[0], &seen});
   RunFigures figures;
   OCTET_ASSIGN_OR_RETURN(const double noise,
                          outputs_->NoiseOf(graph, held_back_, run_, more, &figures));
-  MixedPoint point{.float_layers = float_layers,
+  MixedPoint point{.float_layers = static_cast<int>(kept.all.size()),
+                   .bf16_layers = static_cast<int>(kept.in_bf16.size()),
                    .sqnr_db = SqnrDbOf(noise),
                    .int8_share = figures.int8_share,
-                   .us_per_sample = 1e6 * figures.seconds_per_sample};
+                   .bf16_share = figures.bf16_share};
   if (scores_) CompareClasses(seen.classes(), point);
   point.holds = Holds(point);
   return point;

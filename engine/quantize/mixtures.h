@@ -12,6 +12,7 @@
 
 #include "engine/graph/graph.h"
 #include "engine/quantize/insert_integers.h"
+#include "engine/quantize/latency_meter.h"
 #include "engine/quantize/mixed_precision_figures.h"
 #include "engine/quantize/output_noise.h"
 #include "engine/quantize/quantizer.h"
@@ -19,10 +20,18 @@
 
 namespace octet {
 
+/// Layers that stay in float, some of them marked for bf16 (Node::in_bf16).
+struct FloatLayers {
+  std::set<NodeId> all;
+  std::set<NodeId> in_bf16;  ///< Of `all`.
+  auto operator<=>(const FloatLayers&) const = default;
+};
+
 /// A file that could be written, and what it measured.
 struct Mixture {
   QuantizeResult result;
-  MixedPoint point;
+  MixedPoint point;  ///< But for us_per_sample.
+  double time = 1;   ///< Of one run on one thread, over that of int8 alone.
 };
 
 /// INVALID_ARGUMENT when the floor asks for labels or class scores that are not there, or one of them is no class.
@@ -56,12 +65,16 @@ class Mixtures {
   /// Activations that the node reads, elements of one sample, 0 where shapes are open.
   int64_t ReadsOf(NodeId node) const { return reads_.at(static_cast<size_t>(node)); }
 
-  /// Noise over signal in the outputs with `keep_float` in float, on few samples.
-  absl::StatusOr<double> Noise(const std::set<NodeId>& keep_float, const QuantizeRecipe& ranges);
-  /// Runs a mixture on all samples held back.
-  absl::StatusOr<Mixture> Run(const std::set<NodeId>& keep_float, const QuantizeRecipe& ranges);
-  /// Runs a graph that was made of a mixture on them.
-  absl::StatusOr<MixedPoint> Measure(const Graph& graph, int float_layers);
+  /// Noise over signal in the outputs with `kept` in float, on few samples.
+  absl::StatusOr<double> Noise(const FloatLayers& kept, const QuantizeRecipe& ranges);
+  /// Runs a mixture on all samples held back, and times it. Requires: the first one has no layer in float, the reference of all times.
+  absl::StatusOr<Mixture> Run(const FloatLayers& kept, const QuantizeRecipe& ranges);
+  /// Runs a graph that was made of `kept` on them.
+  absl::StatusOr<MixedPoint> Measure(const FloatLayers& kept, const Graph& graph);
+  /// The steps' times with `kept` in float beside those of the reference. Requires: a mixture has run.
+  absl::StatusOr<LatencyMeter::Turn> Compare(const FloatLayers& kept, const QuantizeRecipe& ranges);
+  /// us for a sample of the mixture of int8 alone.
+  double reference_us() const;
 
  private:
   Mixtures() = default;
@@ -70,8 +83,8 @@ class Mixtures {
   bool IsCoarse() const;
   absl::Status CountMacs(const CalibrationSet& set);
   absl::Status AskFp32(const std::vector<int64_t>& labels);
-  absl::StatusOr<QuantizeResult> Make(const std::set<NodeId>& keep_float,
-                                      const QuantizeRecipe& ranges);
+  absl::StatusOr<QuantizeResult> Make(const FloatLayers& kept, const QuantizeRecipe& ranges);
+  absl::StatusOr<double> TimeOf(const FloatLayers& kept, const Graph& mixture);
   void CompareClasses(const std::vector<std::optional<size_t>>& classes, MixedPoint& point) const;
 
   Graph graph_;
@@ -90,6 +103,10 @@ class Mixtures {
   std::vector<int64_t> labels_;
   std::vector<int64_t> macs_;   ///< By node.
   std::vector<int64_t> reads_;  ///< By node.
+  std::optional<LatencyMeter> meter_;
+  std::map<FloatLayers, double>
+      times_;          ///< Of mixtures that ran, over the reference's; ranges do not change them.
+  int64_t batch_ = 1;  ///< Samples of one run that is timed.
   bool scale_concats_ = false;
   int runs_ = 0;
 };

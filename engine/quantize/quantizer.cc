@@ -152,8 +152,12 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
   }
   std::string& text = result.graph.metadata["octet.recipe"] = RecipeText(recipe);
   if (result.mixed) {
-    const auto in_float = std::ranges::count(result.mixed->layers, false, &LayerDecision::int8);
-    text += Format(" float-layers={} of {}", in_float, result.mixed->layers.size());
+    const auto in = [&](LayerPrecision precision) {
+      return std::ranges::count(result.mixed->layers, precision, &LayerDecision::precision);
+    };
+    text += Format(" float-layers={} of {}", in(LayerPrecision::kBf16) + in(LayerPrecision::kF32),
+                   result.mixed->layers.size());
+    if (in(LayerPrecision::kBf16) > 0) text += Format(" bf16-layers={}", in(LayerPrecision::kBf16));
   }
   return result;
 }

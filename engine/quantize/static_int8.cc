@@ -31,7 +31,7 @@ absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeR
                                              const CalibrationRun& run, ChosenRanges all_int8) {
   QuantizeRecipe floored = recipe;
   floored.floor = {Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};
-  auto mixed = QuantizeMixed(graph, floored, calibration, run);
+  auto mixed = QuantizeMixed(graph, floored, LayerTimes::kEstimated, calibration, run);
   if (mixed.ok() || absl::IsCancelled(mixed.status())) return mixed;
   all_int8.result.records.push_back(
       {"outputs", "noisy",
@@ -133,7 +133,7 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
       OCTET_RETURN_IF_ERROR(CheckFloor(recipe.floor, graph, calibration, run.labels));
       OCTET_RETURN_IF_ERROR(FileStatistics(graph, calibration, run).status());
     }
-    return QuantizeMixed(graph, recipe, calibration, run);
+    return QuantizeMixed(graph, recipe, LayerTimes::kMeasured, calibration, run);
   }
   OCTET_ASSIGN_OR_RETURN(Learned learned, Learn(graph, recipe, calibration, run));
   const Graph original = graph;

@@ -79,7 +79,7 @@ class OnnxRuntimeTest(unittest.TestCase):
                 (made,) = answer("quantize", model.fp32, "--to", "int8", *data, "--out", pathlib.Path(name, recipe), *words)
                 files[recipe] = pathlib.Path(made["file"])
                 if recipe == "mixed":
-                    in_float = [layer for layer in made["mixed"]["layers"] if layer["precision"] == "f32"]
+                    in_float = [layer for layer in made["mixed"]["layers"] if layer["precision"] != "int8"]
                     self.assertTrue(0 < len(in_float) < len(made["mixed"]["layers"]))
             for recipe, file in files.items():
                 with self.subTest(recipe):
@@ -87,6 +87,23 @@ class OnnxRuntimeTest(unittest.TestCase):
                     if recipe in ("trained", "per-tensor"):
                         self.assertEqual(integer_kernels(file), quantized_kernels(file))
                     self.expect_agreement("int8", file, samples, scores)
+
+    @unittest.skipUnless((SHARED / "models").is_dir(), "the shared models are not here")
+    def test_a_file_with_layers_in_bf16(self):
+        """They are FLOAT there, with a word in the node's metadata, which ONNX knows from IR version 10 on."""
+        model = MODELS["resnet20-cifar10"]
+        samples = real_samples(model)
+        with tempfile.TemporaryDirectory() as name:
+            words = ("--calibration", model.calibration_data, "--map", model.map, "--out", name, "--min-sqnr-db", 44)
+            (made,) = answer("quantize", model.fp32, "--to", "int8", *words)
+            file = onnx.load(made["file"])
+            in_bf16 = [layer["name"] for layer in made["mixed"]["layers"] if layer["precision"] == "bf16"]
+            marked = [node.name for node in file.graph.node if [(p.key, p.value) for p in node.metadata_props] == [("octet.compute", "bf16")]]
+            self.assertEqual(sorted(marked), sorted(in_bf16))
+            self.assertEqual(file.ir_version, 10 if marked else 8)
+            if "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text():
+                self.assertTrue(marked)
+            self.expect_agreement("int8", made["file"], samples, self.scores(made["file"], samples))
 
     def scores(self, file, samples):
         """What ONNX Runtime answers, once ONNX's own checker has nothing to say."""

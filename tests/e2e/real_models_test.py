@@ -28,6 +28,7 @@ EXPECTED = {
 ONLY_FP32 = {"mnist-8": 98.30, "kwt1": 93.50}
 SHIPPED = ("mobilenetv2", "shufflenetv2", "ic-resnet8-large", "vww-mobilenetv1", "kws-dscnn")
 LARGE = "mobilenetv2"
+HAS_BF16 = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
 
 
 def evaluated(model, file, *more):
@@ -114,7 +115,7 @@ class MadeTest(unittest.TestCase):
             with self.subTest(made=name):
                 self.certified(files["int8"])
 
-    @unittest.skipUnless("avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text(), "this processor has no bf16 arithmetic")
+    @unittest.skipUnless(HAS_BF16, "this processor has no bf16 arithmetic")
     def test_bf16_runs_on_bf16_kernels(self):
         for name, files in self.made.items():
             with self.subTest(name):
@@ -134,9 +135,42 @@ class MadeTest(unittest.TestCase):
             self.assertNotEqual(refused.returncode, 0)
         chosen = [point for point in made["mixed"]["points"] if point["chosen"]]
         self.assertEqual(len(chosen), 1)
-        self.assertTrue(chosen[0]["holds"] and chosen[0]["on_front"])
+        self.assertTrue(chosen[0]["holds"])
+        self.assertFalse(made["mixed"]["measured_times"])
         layers = made["mixed"]["layers"]
         self.assertEqual(chosen[0]["float_layers"], sum(layer["precision"] == "f32" for layer in layers))
+        self.assertEqual(chosen[0]["bf16_layers"], 0)
+
+    def test_a_floor_is_held_by_the_fastest_mixture(self):
+        """In int8, bf16 and f32 by measured times; the certificate is that of the table's row."""
+        for name, floor_db, least_int8 in (("kwt1", 30, 0.70), ("resnet20-cifar10", 44, 0.05)):
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                model = MODELS[name]
+                words = ("--calibration", model.calibration_data, "--map", model.map, "--out", folder, "--min-sqnr-db", floor_db)
+                (made,) = answer("quantize", model.fp32, "--to", "int8", *words)
+                mixed = made["mixed"]
+                self.assertTrue(mixed["measured_times"])
+                (chosen,) = [point for point in mixed["points"] if point["chosen"]]
+                self.assertTrue(chosen["holds"] and chosen["on_front"])
+                self.assertGreaterEqual(chosen["sqnr_db"], floor_db)
+                self.assertEqual(chosen["us_per_sample"], min(p["us_per_sample"] for p in mixed["points"] if p["holds"]))
+                front = [(p["us_per_sample"], p["sqnr_db"]) for p in mixed["points"] if p["on_front"]]
+                self.assertEqual(front, sorted(front))
+                self.assertEqual([db for _, db in front], sorted(db for _, db in front))
+                share = answer("inspect", made["file"])["mac_share"]
+                self.assertGreaterEqual(share["int8"], least_int8)
+                self.assertAlmostEqual(share["int8"], chosen["int8_share"], places=6)
+                self.assertAlmostEqual(share.get("bf16", 0), chosen["bf16_share"], places=6)
+                self.assertTrue(all(layer["f32_us"] is not None for layer in mixed["layers"]))
+                if HAS_BF16:
+                    self.assertGreater(chosen["bf16_layers"], 0)
+                    self.assertGreater(chosen["bf16_share"], 0)
+                result = evaluated(model, made["file"], "--reference", model.fp32)
+                fp32 = evaluated(model, model.fp32)
+                self.assertGreaterEqual(result["top1"], fp32["top1"] - 0.5)
+                # Held on calibration samples; others may be a little harder.
+                self.assertGreaterEqual(result["sqnr_db"], floor_db - 4)
+                self.assertNotIn("bf16", answer("inspect", made["file"], "--precision", "fp32")["mac_share"])
 
     def test_int8_weights_take_less_than_a_third_of_fp32s_memory(self):
         model = MODELS[LARGE]

@@ -47,6 +47,21 @@ TEST(OnnxReaderTest, ReadsAModel) {
   EXPECT_EQ(graph->metadata.at("author"), "someone");
 }
 
+TEST(OnnxReaderTest, PassesOverMetadataOfNodesThatItDoesNotKnow) {
+  const std::pair<const char*, const char*> entries[] = {
+      {"octet.compute", "float4"}, {"somebody's", "bf16"}, {"octet.compute", "bf16"}};
+  for (const auto& [key, value] : entries) {
+    onnx::ModelProto model = SmallModel();
+    onnx::StringStringEntryProto& entry =
+        *model.mutable_graph()->mutable_node(0)->add_metadata_props();
+    entry.set_key(key);
+    entry.set_value(value);
+    const auto graph = Read(model);
+    ASSERT_TRUE(graph.ok()) << graph.status();
+    EXPECT_EQ(graph->node(graph->FindNode("h_node")).in_bf16, &value == &entries[2].second);
+  }
+}
+
 TEST(OnnxReaderTest, TakesAbsentInputsAndOutputs) {
   onnx::ModelProto model = SmallModel();
   AddNode(model, "Clip", {"h", "", "w", "", ""}, {"clipped", "", "extra", ""});

@@ -72,6 +72,23 @@ TEST(OnnxWriterTest, ReadsBackWhatWasWritten) {
   EXPECT_EQ(back->node(back->FindNode("second")).version, 1);
 }
 
+// Nodes have metadata from IR version 10 on, whatever the opset.
+TEST(OnnxWriterTest, KeepsWhatANodeComputesIn) {
+  Graph graph = RichGraph();
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(graph).value()));
+  EXPECT_EQ(model.ir_version(), 8);
+  EXPECT_EQ(model.graph().node(0).metadata_props_size(), 0);
+  graph.mutable_node(graph.FindNode("second")).in_bf16 = true;
+  const std::string bytes = WriteOnnxBytes(graph).value();
+  ASSERT_TRUE(model.ParseFromString(bytes));
+  EXPECT_EQ(model.ir_version(), 10);
+  const auto back = ReadOnnxBytes(Bytes(bytes), "back");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_FALSE(back->node(back->FindNode("first")).in_bf16);
+  EXPECT_TRUE(back->node(back->FindNode("second")).in_bf16);
+}
+
 TEST(OnnxWriterTest, WritesSixteenBitFloatsRaw) {
   onnx::ModelProto model;
   ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(RichGraph()).value()));

@@ -132,6 +132,48 @@ TEST(LowerBf16, LeavesWhatOthersReadInF32) {
   for (const ValueId output : after.outputs) EXPECT_EQ(after.value(output).dtype, DType::kF32);
 }
 
+// x -> Q, DQ -> Conv of integers -> Conv, marked -> Relu -> Gemm, marked -> Log -> MatMul
+Graph MixedNetwork() {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, 3, 4, 4}), 0.05F, 128);
+  const ValueId c = b.Op("Conv", {x, b.QuantizedWeights({4, 3, 3, 3}, 0)});
+  const ValueId d = b.Op("Relu", {b.Op("Conv", {c, b.Random({4, 4, 1, 1}, 0.1F, 1)})});
+  const ValueId g =
+      b.Op("Gemm", {b.Op("Flatten", {d}), b.Random({16, 8}, 0.1F, 1), b.Random({8}, 1, 2)});
+  b.Output(b.Op("MatMul", {b.Op("Log", {b.Op("Add", {b.Op("Abs", {g}), b.Scalar(1.0F)})}),
+                           b.Random({8, 8})}));
+  Graph graph = b.Build();
+  for (const NodeId id : graph.order()) {
+    Node& node = graph.mutable_node(id);
+    const bool constant = node.is("Conv") && graph.value(node.input(1)).is_constant();
+    node.in_bf16 = constant || node.is("Gemm");
+  }
+  return graph;
+}
+
+TEST(LowerBf16, TakesTheMarkedNodesOfAMixedInt8Model) {
+  const Graph graph = MixedNetwork();
+  PassContext context = Bf16Context();
+  context.precision = Precision::kInt8;
+  const Graph after = Optimised(graph, context);
+  EXPECT_TRUE(SameAnswers(graph, after, {.rtol = 0.05F, .atol = 0.1F}));
+  std::vector<DType> types;
+  for (const NodeId id : after.order()) {
+    const Node& node = after.node(id);
+    if (node.is("Conv") || node.is("MatMul", kOctetDomain))
+      types.push_back(after.value(node.input(0)).dtype);
+  }
+  EXPECT_THAT(types, testing::ElementsAre(DType::kU8, DType::kBF16, DType::kBF16, DType::kF32))
+      << Dump(after);
+  EXPECT_EQ(after.value(TheOnly(after, "Log").input(0)).dtype, DType::kF32);
+  EXPECT_EQ(Dump(Optimised(after, context)), Dump(after)) << "a second run changes something";
+  context.precision = Precision::kFp32;
+  EXPECT_THAT(Dump(Optimised(graph, context)), testing::Not(testing::HasSubstr(":bf16")));
+  context.precision = Precision::kInt8;
+  context.target.bf16 = false;
+  EXPECT_THAT(Dump(Optimised(graph, context)), testing::Not(testing::HasSubstr(":bf16")));
+}
+
 TEST(LowerBf16, DoesNothingWhereTheMachineHasNone) {
   PassContext context = Bf16Context();
   context.target.bf16 = false;

@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "engine/engine.h"
 #include "engine/quantize/held_back.h"
+#include "engine/quantize/latency_meter.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/tensor/output_agreement.h"
 #include "engine/tensor/status.h"
@@ -67,9 +70,45 @@ QuantizeRecipe With(AccuracyFloor floor, uint64_t seed = 0) {
   return {.to = Precision::kInt8, .floor = floor, .seed = seed};
 }
 
+// Seconds of a product in each precision, by its name where it is listed.
+struct Costs {
+  double int8 = 1;
+  double bf16 = 2;
+  double f32 = 3;
+};
+// Of the QuantizeLinear before a product, by the product's name; 0 for others.
+using Borders = std::map<std::string, double>;
+
+TimeSource TimesOf(const Costs& costs, const std::map<std::string, Costs>& of = {},
+                   const Borders& borders = {}) {
+  return [=](const Graph& graph) {
+    std::vector<StepTime> steps;
+    for (const NodeId id : graph.order()) {
+      const Node& node = graph.node(id);
+      if (node.is("QuantizeLinear")) {
+        const NodeId dequantize = graph.consumers(node.output(0)).front();
+        const NodeId reader = graph.consumers(graph.node(dequantize).output(0)).front();
+        const auto border = borders.find(graph.node(reader).name);
+        steps.push_back({"", false, border == borders.end() ? 0 : border->second});
+      }
+      if (!node.is("MatMul")) continue;
+      const auto own = of.find(node.name);
+      const Costs& cost = own == of.end() ? costs : own->second;
+      const NodeId weights = graph.producer(node.input(1));
+      const bool integers = weights != kNone && graph.node(weights).is("DequantizeLinear");
+      steps.push_back({node.name, true,
+                       integers       ? cost.int8
+                       : node.in_bf16 ? cost.bf16
+                                      : cost.f32});
+    }
+    return steps;
+  };
+}
+
 QuantizeResult Quantized(const Graph& graph, const QuantizeRecipe& recipe,
-                         std::vector<int64_t> labels = {}) {
-  auto made = Quantize(graph, recipe, SamplesOf(64), {.labels = std::move(labels)});
+                         std::vector<int64_t> labels = {}, TimeSource time = TimesOf({})) {
+  auto made = Quantize(graph, recipe, SamplesOf(64),
+                       {.labels = std::move(labels), .time = std::move(time)});
   if (!made.ok()) {
     ADD_FAILURE() << made.status();
     return {};
@@ -77,10 +116,18 @@ QuantizeResult Quantized(const Graph& graph, const QuantizeRecipe& recipe,
   return *std::move(made);
 }
 
+std::vector<LayerPrecision> PrecisionsOf(const QuantizeResult& made) {
+  std::vector<LayerPrecision> precisions;
+  if (!made.mixed) return precisions;
+  for (const LayerDecision& layer : made.mixed->layers) precisions.push_back(layer.precision);
+  return precisions;
+}
+
 std::vector<bool> InInt8(const QuantizeResult& made) {
   std::vector<bool> int8;
   if (!made.mixed) return int8;
-  for (const LayerDecision& layer : made.mixed->layers) int8.push_back(layer.int8);
+  for (const LayerDecision& layer : made.mixed->layers)
+    int8.push_back(layer.precision == LayerPrecision::kInt8);
   return int8;
 }
 
@@ -158,7 +205,8 @@ TEST(MixedPrecision, MakesANoisyFileWhereNoMixtureIsLessNoisy) {
 TEST(MixedPrecision, HoldsAFloorOfLabelsAndOfAgreement) {
   const Graph graph = PowersAndLogarithm();
   const std::vector<int64_t> labels = LabelsOf(graph);
-  const QuantizeResult by_labels = Quantized(graph, With({Kind::kMaxDrop, 4}), labels);
+  const QuantizeResult by_labels =
+      Quantized(graph, With({Kind::kMaxDrop, 4}), labels, TimesOf({.bf16 = 3}));
   ASSERT_TRUE(by_labels.mixed);
   EXPECT_LE(*Chosen(*by_labels.mixed).lost, 4);
   EXPECT_LE(*Chosen(*by_labels.mixed).drop, *Chosen(*by_labels.mixed).lost);
@@ -193,22 +241,112 @@ TEST(MixedPrecision, FindsTheSameForTheSameSeed) {
   EXPECT_NE(described(7), described(8)) << "other samples are held back";
 }
 
-TEST(MixedPrecision, ShowsAFrontOfAccuracyAgainstInt8) {
+TEST(MixedPrecision, ShowsAFrontOfAccuracyAgainstLatency) {
   const QuantizeResult made = Quantized(PowersAndLogarithm(), With({Kind::kMinSqnr, 25}));
   ASSERT_TRUE(made.mixed);
   EXPECT_GE(made.mixed->points.size(), 4U);
-  double last = std::numeric_limits<double>::infinity();
+  double last = -std::numeric_limits<double>::infinity();
   for (const MixedPoint& point : made.mixed->points) {
     if (!point.on_front) continue;
-    EXPECT_LT(point.sqnr_db, last)
-        << "more int8 costs accuracy, or the point before is none of the front";
+    EXPECT_GT(point.sqnr_db, last)
+        << "speed costs accuracy, or the point before is none of the front";
     last = point.sqnr_db;
   }
-  EXPECT_EQ(made.mixed->points.back().int8_share, 1);
+  EXPECT_EQ(made.mixed->points.front().int8_share, 1);
+  EXPECT_TRUE(std::ranges::is_sorted(made.mixed->points, {}, &MixedPoint::us_per_sample));
+  EXPECT_TRUE(Chosen(*made.mixed).on_front);
 }
 
-std::string Refusal(const QuantizeRecipe& recipe, absl::StatusCode code,
-                    const CalibrationRun& run = {}) {
+using enum LayerPrecision;
+
+TEST(MixedPrecision, PutsInBf16WhatIsFasterThereThanInF32) {
+  if (!DetectTarget(1).bf16) GTEST_SKIP() << "this processor has no bf16 arithmetic";
+  const Graph graph = PowersAndLogarithm();
+  const QuantizeResult made = Quantized(graph, With({Kind::kMinSqnr, 25}));
+  EXPECT_THAT(PrecisionsOf(made), ElementsAre(kInt8, kInt8, kBf16, kInt8));
+  ASSERT_TRUE(made.mixed);
+  const MixedPoint& chosen = Chosen(*made.mixed);
+  EXPECT_EQ(chosen.bf16_layers, 1);
+  EXPECT_NEAR(chosen.us_per_sample, 5e6, 1);
+  EXPECT_GT(chosen.bf16_share, 0);
+  EXPECT_GE(chosen.sqnr_db, 25);
+  EXPECT_NEAR(*made.mixed->layers[2].bf16_us, 1e6, 1);
+  EXPECT_NEAR(*made.mixed->layers[2].f32_us, 2e6, 1);
+  EXPECT_TRUE(made.graph.node(made.graph.FindNode(made.mixed->layers[2].name)).in_bf16);
+  EXPECT_EQ(made.graph.metadata.at("octet.recipe"),
+            "static auto activations=UINT8 weights=per-channel float-layers=1 of 4 bf16-layers=1");
+  const QuantizeResult no_gain =
+      Quantized(graph, With({Kind::kMinSqnr, 25}), {}, TimesOf({.bf16 = 3}));
+  EXPECT_THAT(PrecisionsOf(no_gain), ElementsAre(kInt8, kInt8, kF32, kInt8));
+}
+
+// Where bf16 is not accurate enough, f32 is.
+TEST(MixedPrecision, HoldsAFloorThatBf16Breaks) {
+  const QuantizeResult made = Quantized(PowersAndLogarithm(), With({Kind::kMinSqnr, 70}));
+  ASSERT_TRUE(made.mixed);
+  EXPECT_EQ(PrecisionsOf(made)[2], kF32);
+  EXPECT_GE(Chosen(*made.mixed).sqnr_db, 70);
+}
+
+TEST(MixedPrecision, LeavesInFloatWhatIsSlowerInInt8) {
+  const Graph graph = TwoProducts();
+  const std::string first = graph.node(graph.order().front()).name;
+  const TimeSource slower = TimesOf({}, {{first, {.int8 = 4, .bf16 = 5, .f32 = 3}}});
+  const QuantizeResult made = Quantized(graph, With({Kind::kMinSqnr, 20}), {}, slower);
+  EXPECT_THAT(PrecisionsOf(made), ElementsAre(kF32, kInt8));
+  EXPECT_EQ(made.mixed->layers[0].why, "it is slower in int8");
+  EXPECT_NEAR(Chosen(*made.mixed).us_per_sample, 4e6, 1);
+  // A conversion at its border is a layer's own.
+  const TimeSource border = TimesOf({}, {}, {{first, 2.5}});
+  EXPECT_THAT(PrecisionsOf(Quantized(graph, With({Kind::kMinSqnr, 20}), {}, border)),
+              ElementsAre(DetectTarget(1).bf16 ? kBf16 : kF32, kInt8));
+}
+
+TEST(MixedPrecision, IsAllInt8WhereThatIsFasterNowhere) {
+  const QuantizeResult made =
+      Quantized(TwoProducts(), With({Kind::kMinSqnr, 20}), {}, TimesOf({.int8 = 9}));
+  EXPECT_THAT(PrecisionsOf(made), ElementsAre(kInt8, kInt8));
+  EXPECT_THAT(made.mixed->layers[0].why, HasSubstr("faster in no layer"));
+}
+
+// A seed decides on any machine: without a floor times are reported and nothing else.
+TEST(MixedPrecision, LooksAtNoTimesWithoutAFloor) {
+  const Graph graph = PowersAndLogarithm();
+  const QuantizeResult fast = Quantized(graph, With({}));
+  const QuantizeResult slow = Quantized(graph, With({}), {}, TimesOf({.int8 = 9, .bf16 = 1}));
+  EXPECT_EQ(Dump(fast.graph), Dump(slow.graph));
+  ASSERT_TRUE(slow.mixed);
+  EXPECT_FALSE(slow.mixed->measured_times);
+  EXPECT_EQ(Chosen(*slow.mixed).bf16_layers, 0);
+  EXPECT_FALSE(slow.mixed->layers[0].f32_us);
+  EXPECT_NEAR(Chosen(*slow.mixed).us_per_sample, 30e6, 1);
+}
+
+TEST(LatencyMeter, ComparesByTheClock) {
+  const auto products = [](int count) {
+    GraphBuilder b;
+    ValueId x = b.Input("x", {kUnknownDim, 128});
+    for (int i = 0; i < count; ++i) x = b.Op("MatMul", {x, b.Random({128, 128})});
+    b.Output(x, "y");
+    return b.Build();
+  };
+  CalibrationSet sample;
+  sample.emplace("x", Tensor(DType::kF32, Shape{1, 128}));
+  std::ranges::fill(sample.at("x").mutable_span<float>(), 0.5F);
+  LatencyMeter meter(std::move(sample), {});
+  const auto first = meter.Compare(products(2), 0);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->ratio, 1);
+  EXPECT_GT(meter.reference_seconds(), 0);
+  const auto turn = meter.Compare(products(32), 0.05);
+  ASSERT_TRUE(turn.ok()) << turn.status();
+  EXPECT_GT(turn->ratio, 4);
+  EXPECT_EQ(std::ranges::count(turn->graph, true, &StepTime::multiplies), 32);
+  EXPECT_EQ(std::ranges::count(turn->reference, true, &StepTime::multiplies), 2);
+}
+
+std::string Refusal(const QuantizeRecipe& recipe, absl::StatusCode code, CalibrationRun run = {}) {
+  run.time = TimesOf({});
   const auto made = Quantize(TwoProducts(), recipe, SamplesOf(64), run);
   EXPECT_EQ(made.status().code(), code) << made.status();
   return std::string(Message(made.status()));
@@ -241,8 +379,9 @@ TEST(MixedPrecision, NeedsScoresForClasses) {
 
 TEST(MixedPrecision, StopsWhenProgressSaysSo) {
   int calls = 0;
-  const auto made = Quantize(PowersAndLogarithm(), With({Kind::kMinSqnr, 25}), SamplesOf(64),
-                             {.progress = [&](int64_t, int64_t) { return ++calls < 40; }});
+  const auto made =
+      Quantize(PowersAndLogarithm(), With({Kind::kMinSqnr, 25}), SamplesOf(64),
+               {.progress = [&](int64_t, int64_t) { return ++calls < 40; }, .time = TimesOf({})});
   EXPECT_TRUE(absl::IsCancelled(made.status())) << made.status();
 }
 
