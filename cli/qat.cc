@@ -19,6 +19,7 @@ namespace {
 
 struct QatOptions {
   std::string model;
+  std::string start;
   std::string data;
   bool labels = false;
   std::string map;
@@ -57,12 +58,12 @@ nlohmann::ordered_json RowAsJson(const TrainEpoch& row) {
           {"best", row.best}};
 }
 
-void PrintRow(const TrainEpoch& row) {
+void PrintRow(const TrainEpoch& row, const char* begins) {
   if (row.epoch == 0) std::cout << "epoch   train loss   held-back loss   agreement   seconds\n";
   const std::string train_loss = row.train_loss ? Format("{:.4g}", *row.train_loss) : "";
   std::cout << Format("{:>5} {:>12} {:>16.4g} {:>9.2f} % {:>9.2f}{}{}\n", row.epoch, train_loss,
                       row.held_back_loss, 100 * row.agreement, row.seconds,
-                      row.epoch == 0 ? "  calibrated"
+                      row.epoch == 0 ? begins
                       : row.best     ? "  best"
                                      : "",
                       row.restored ? "  (checkpoint)" : "")
@@ -80,7 +81,7 @@ absl::Status MakeFolderOf(const std::string& file) {
 
 // Before hours of training, not after them.
 absl::Status CheckOutputs(const QatOptions& options) {
-  std::vector<std::string> others = {options.model, options.data, options.map};
+  std::vector<std::string> others = {options.model, options.start, options.data, options.map};
   OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
   OCTET_RETURN_IF_ERROR(CheckOutputFile(options.out, others));
   if (options.checkpoint.empty()) return absl::OkStatus();
@@ -89,8 +90,13 @@ absl::Status CheckOutputs(const QatOptions& options) {
   return CheckOutputFile(options.checkpoint, others);
 }
 
-// What labels teach instead.
+// What labels teach instead, and what the file to start from decides.
 absl::Status CheckGiven(const CLI::App& verb, const QatOptions& options) {
+  for (const char* option : kRoundingOptions) {
+    if (!options.start.empty() && verb.count(option) > 0)
+      return InvalidArgument("{}: of how the fp32 model is quantized; --start says it has been",
+                             option);
+  }
   for (const char* option : {"--loss", "--blend"}) {
     if (options.labels && verb.count(option) > 0)
       return InvalidArgument("{}: of what the fp32 model teaches; with --labels, these do", option);
@@ -117,10 +123,11 @@ absl::Status Train(const QatOptions& options) {
   watch.keep_going = [] { return !Interrupted(); };
   watch.on_epoch = [&](const TrainEpoch& row) {
     bar.reset();
-    if (!options.json) PrintRow(row);
+    if (!options.json) PrintRow(row, options.start.empty() ? "  calibrated" : "  started from");
   };
-  OCTET_ASSIGN_OR_RETURN(const TrainResult result, TrainInt8File(options.model, options.recipe, set,
-                                                                 train, run, watch, options.out));
+  OCTET_ASSIGN_OR_RETURN(const TrainResult result,
+                         TrainInt8File(options.model, options.start, options.recipe, set, train,
+                                       run, watch, options.out));
   if (options.json) {
     nlohmann::ordered_json epochs = nlohmann::json::array();
     for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
@@ -130,7 +137,10 @@ absl::Status Train(const QatOptions& options) {
                      .dump(2)
               << '\n';
   } else if (result.best_epoch == 0) {
-    std::cout << "no epoch was better than calibration, whose result was written\n";
+    std::cout << (options.start.empty()
+                      ? std::string(
+                            "no epoch was better than calibration, whose result was written\n")
+                      : Format("no epoch was better than {}, which was written\n", options.start));
   }
   return absl::OkStatus();
 }
@@ -181,6 +191,9 @@ void AddQat(CLI::App& app, Outcome& outcome) {
   CLI::App* verb = app.add_subcommand(
       "qat", "Train a model with its rounding, from its quantized form on, into an int8 variant");
   verb->add_option("MODEL", options->model, "fp32 ONNX file")->required();
+  verb->add_option("--start", options->start,
+                   "QDQ file of the same model to go on from, by this or another tool, instead of "
+                   "quantizing MODEL, which still teaches");
   verb->add_option("--data", options->data, ".npz with the inputs, and labels")->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");

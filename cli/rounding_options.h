@@ -7,6 +7,10 @@
 
 namespace octet::cli {
 
+/// The names that AddRoundingOptions adds.
+inline constexpr const char* kRoundingOptions[] = {
+    "--per-tensor", "--weight-bits", "--equalize", "--smooth", "--compensate", "--correct-bias"};
+
 /// Adds --per-tensor, --equalize, --smooth, --compensate and --correct-bias, the last four with a --no- form, which write into
 /// `recipe`. Requires: `recipe` lives until `verb` has been parsed.
 void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe);

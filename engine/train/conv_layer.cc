@@ -69,7 +69,8 @@ class Conv : public Layer {
                             {DNNL_ARG_DST, At(p.y, y_.values())}};
     if (bias_ != nullptr) args[DNNL_ARG_BIAS] = At(p.bias, bias_->reals());
     forward_ = {dnnl::convolution_forward(forward), args};
-    PrepareWeights(p, forward);
+    if (!y_.differentiable()) return;
+    if (weights_.learned()) PrepareWeights(p, forward);
     if (x_.differentiable()) PrepareData(p, forward, dense);
   }
 
@@ -79,8 +80,10 @@ class Conv : public Layer {
   }
 
   absl::Status Backward() override {
-    OCTET_RETURN_IF_ERROR(by_weights_.Run());
-    OCTET_RETURN_IF_ERROR(unpack_.Run());
+    if (weights_.learned()) {
+      OCTET_RETURN_IF_ERROR(by_weights_.Run());
+      OCTET_RETURN_IF_ERROR(unpack_.Run());
+    }
     if (!x_.differentiable()) return absl::OkStatus();
     OCTET_RETURN_IF_ERROR(pack_transposed_.Run());
     absl::Status status;

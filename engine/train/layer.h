@@ -54,6 +54,8 @@ MadeLayer MakePool(const LayerContext& context);
 MadeLayer MakeUnary(const LayerContext& context);
 /// Add, Sub, Mul, with broadcasting and constant operands.
 MadeLayer MakeBinary(const LayerContext& context);
+/// BatchNormalization, frozen: y = x a[c] + b[c] by its constants.
+MadeLayer MakeBatchNorm(const LayerContext& context);
 /// Every operator that moves elements to places that the data do not decide: Flatten, Reshape, Transpose, Concat, Slice, Pad, ...
 MadeLayer MakeMovement(const LayerContext& context);
 

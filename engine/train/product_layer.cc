@@ -42,6 +42,7 @@ class Product : public Layer {
       args[DNNL_ARG_BIAS] = At(bias, bias_->reals());
     }
     forward_ = {Make(x, w.get_desc(), bias, y), args};
+    if (!y_.differentiable()) return;
     // dw [K, N] = x^T [K, M] dy [M, N], in the layout of w.
     const memory::desc x_transposed = MatrixDesc(k_, m_, true);
     by_weights_ = {Make(x_transposed, y, {}, w.get_desc()),
@@ -60,8 +61,10 @@ class Product : public Layer {
   absl::Status Forward() override { return forward_.Run(); }
 
   absl::Status Backward() override {
-    OCTET_RETURN_IF_ERROR(by_weights_.Run());
-    if (bias_ != nullptr) SumRows();
+    if (weights_.learned()) {
+      OCTET_RETURN_IF_ERROR(by_weights_.Run());
+      if (bias_ != nullptr) SumRows();
+    }
     absl::Status status;
     x_.AddGradient([&](float* to) { status = by_data_.RunTo(DNNL_ARG_DST, to); });
     return status;

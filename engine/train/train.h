@@ -56,7 +56,7 @@ struct TrainSet {
   std::vector<int64_t> labels;
 };
 
-/// One row of the training curve. Epoch 0 is the result of post-training quantization.
+/// One row of the training curve. Epoch 0 is the result of post-training quantization, or the file that training goes on from.
 struct TrainEpoch {
   int epoch = 0;
   std::optional<double> train_loss;  ///< Mean over the epoch's batches; none for epoch 0.
@@ -85,7 +85,7 @@ struct TrainResult {
   Graph graph;
   std::vector<TrainEpoch> epochs;
   int best_epoch =
-      0;  ///< 0: nothing was better than post-training quantization, which `graph` then is.
+      0;  ///< 0: nothing was better than what training began with, which `graph` then is.
 };
 
 /// Puts the inputs' channels on one grid (SeparateInputGrids), quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
@@ -103,11 +103,20 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
                                       const TrainSet& set, const TrainOptions& options,
                                       const CalibrationRun& run, const TrainWatch& watch = {});
 
-/// TrainInt8 from file to file; the result appears at `out` at once or not at all.
+/// Goes on from a static QDQ model, as Quantize and TrainInt8 make it or another tool: what it holds takes the place of the
+/// quantizer's result, epoch 0 is what it answers. Layers that it has in float stay so. The result has its form, but for biases, which
+/// become FP32 on the grid of the integer sums (ReadStart).
+/// Errors: as TrainInt8 and ReadStart; INVALID_ARGUMENT for an fp32 model that is quantized itself, and outputs of which one model has a Softmax
+/// at the end alone.
+absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const TrainSet& set,
+                                      const TrainOptions& options, const CalibrationRun& run,
+                                      const TrainWatch& watch = {});
+
+/// TrainInt8, or TrainFrom the file `start` unless that is empty, from file to file; the result appears at `out` at once or not at all.
 /// Errors: as ReadOnnxFile, TrainInt8 and WriteOnnxFile.
-absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const QuantizeRecipe& recipe,
-                                          const TrainSet& set, const TrainOptions& options,
-                                          const CalibrationRun& run, const TrainWatch& watch,
-                                          const std::string& out);
+absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const std::string& start,
+                                          const QuantizeRecipe& recipe, const TrainSet& set,
+                                          const TrainOptions& options, const CalibrationRun& run,
+                                          const TrainWatch& watch, const std::string& out);
 
 }  // namespace octet

@@ -11,11 +11,12 @@ import unittest
 import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 import octet_process
-from demo_model import CALIBRATION, FP32, MAP, mapped
+from demo_model import CALIBRATION, FP32, MAP, TEST, mapped
 from octet_process import answer, octet
 from real_models import SHARED
 
@@ -158,6 +159,31 @@ class QuantizedDialectsTest(unittest.TestCase):
             self.refused(file)
         # Weights with a zero point between their integers fit no s8: those of QUInt8 run in f32.
         self.certified(file, "int8-dynamic")
+
+    def test_training_goes_on_from_what_onnxruntimes_quantizer_makes(self):
+        forms = {
+            "u8": {"per_channel": True},
+            "s8": {"activation_type": QuantType.QInt8, "per_channel": False, "extra_options": {"ActivationSymmetric": True}},
+        }
+        for name, form in forms.items():
+            with self.subTest(name):
+                start, out = self.folder / "start.onnx", self.folder / "trained.onnx"
+                quantize_static(FP32, start, Images(), quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, **form)
+                data = ("--data", CALIBRATION, "--map", MAP, "--epochs", 3)
+                curve = answer("qat", FP32, "--start", start, *data, "--out", out)
+                self.assertGreater(curve["best_epoch"], 0)
+                before, after = (
+                    answer("eval", file, "--data", TEST, "--map", MAP, "--reference", FP32)["sqnr_db"] for file in (start, out)
+                )
+                self.assertGreater(after, before)
+                if name == "u8":
+                    self.certified(out, "int8")
+                onnx.checker.check_model(str(out), full_check=True)
+                session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+                images = np.load(TEST)
+                classes = session.run(None, {"image": mapped(images["inputs"])})[0].argmax(axis=1)
+                top1 = answer("eval", out, "--data", TEST, "--map", MAP)["top1"]
+                self.assertAlmostEqual(100 * np.mean(classes == images["labels"]), top1, delta=0.5)
 
     def test_every_operator_that_multiplies_runs_in_int8(self):
         for title, precision in MULTIPLY.items():
