@@ -130,6 +130,10 @@ absl::Status Train(const QatOptions& options) {
                                        run, watch, options.out));
   if (options.json) {
     nlohmann::ordered_json epochs = nlohmann::json::array();
+  if (!result.checkpoint.ok()) {
+    std::cerr << Format("octet: warning: {} is written, its last checkpoint is not: {}\n",
+                        options.out, Message(result.checkpoint));
+  }
     for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
     std::cout << nlohmann::ordered_json{{"file", options.out},
                                         {"best_epoch", result.best_epoch},
@@ -177,7 +181,8 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
                   "Share of the data that decides which epoch is the best")
       ->check(CLI::Range(0.01, 0.9))
       ->capture_default_str();
-  verb.add_option("--patience", train.patience, "Epochs without a better one before it stops")
+  verb.add_option("--patience", train.patience,
+                  "Epochs without a lower held-back loss before it stops")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb.add_option("--seed", train.seed, "Of shuffling, splitting and blending")

@@ -97,7 +97,7 @@ class Trainer {
     OCTET_RETURN_IF_ERROR(Resume());
     Graph graph = start;
     while (!Done()) OCTET_RETURN_IF_ERROR(RunEpoch(graph));
-    TrainResult result{start, std::move(progress_.epochs), progress_.best_epoch};
+    TrainResult result{start, std::move(progress_.epochs), progress_.best_epoch, checkpoint_};
     if (result.best_epoch == 0) return result;
     for (size_t i = 0; i < parameters_.size(); ++i)
       parameters_[i]->values = std::move(progress_.best[i]);
@@ -112,8 +112,8 @@ class Trainer {
   int64_t BatchesPerEpoch() const { return std::ssize(trained_) / batch_; }
 
   bool Done() const {
-    const int done = static_cast<int>(progress_.epochs.size()) - 1;
-    return done >= options_.epochs || done - progress_.best_epoch >= options_.patience;
+    return std::ssize(progress_.epochs) > options_.epochs ||
+           train::IsOutOfPatience(progress_.epochs, options_.patience);
   }
 
   absl::Status Resume() {
@@ -165,7 +165,9 @@ class Trainer {
     progress_.epochs.push_back(row);
     progress_.batch = 0;
     progress_.loss_sum = 0;
-    OCTET_RETURN_IF_ERROR(Keep());
+    checkpoint_ = Keep();
+    // What is trained to the end is not lost with its last checkpoint.
+    if (!checkpoint_.ok() && !Done()) return checkpoint_;
     if (watch_.on_epoch) watch_.on_epoch(row);
     return absl::OkStatus();
   }
@@ -329,6 +331,7 @@ class Trainer {
 };
 
 // What the result depends on, by the names of `octet qat`. `continued`: the start is the user's, the recipe says nothing.
+  absl::Status checkpoint_;  ///< Of writing the last one.
 train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& recipe,
                        const TrainSet& set, int64_t samples, const TrainOptions& options,
                        const CalibrationRun& run, const Graph& start) {

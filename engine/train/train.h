@@ -46,7 +46,8 @@ struct TrainOptions {
   double blend = 0.3;
   double held_back =
       0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
-  int patience = 30;  ///< Epochs without a better one after which training stops.
+  int patience =
+      30;  ///< Epochs whose held-back loss is below no earlier one's, after which training stops.
   uint64_t seed = 1;
 };
 
@@ -77,7 +78,7 @@ struct TrainWatch {
   /// Asked before each batch; false ends training with CANCELLED.
   std::function<bool()> keep_going;
   /// File that keeps where training stands (train/checkpoint.h), written after every epoch and when training is stopped. Where it is
-  /// there, training goes on from it, to the same result bit by bit.
+  /// there, training goes on from it, to the same result bit by bit. One that cannot be written ends training, unless training is done.
   std::string checkpoint;
 };
 
@@ -97,6 +98,7 @@ struct TrainResult {
 /// whose loss is below epoch 0's by two standard errors, of the same form as the quantizer's. The same seed, data and thread count give the same file.
 /// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
 /// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
+  absl::Status checkpoint;  ///< Why the last checkpoint, behind the last epoch, was not written.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);
 /// Esser et al., Learned Step Size Quantization (2020).
 absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,
