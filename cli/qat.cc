@@ -26,6 +26,7 @@ struct QatOptions {
   std::string out;
   std::string checkpoint;
   std::string loss = std::string(TrainLossName(TrainOptions{}.loss));
+  std::string compute = std::string(TrainComputeName(TrainOptions{}.compute));
   std::string optimizer = std::string(TrainMethodName(TrainOptions{}.method));
   QuantizeRecipe recipe;
   TrainOptions train;
@@ -107,6 +108,7 @@ absl::Status CheckGiven(const CLI::App& verb, const QatOptions& options) {
 absl::Status Train(const QatOptions& options) {
   TrainOptions train = options.train;
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
+  train.compute = *ParseTrainCompute(options.compute);
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
   OCTET_RETURN_IF_ERROR(CheckOutputs(options));
@@ -128,12 +130,12 @@ absl::Status Train(const QatOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const TrainResult result,
                          TrainInt8File(options.model, options.start, options.recipe, set, train,
                                        run, watch, options.out));
-  if (options.json) {
-    nlohmann::ordered_json epochs = nlohmann::json::array();
   if (!result.checkpoint.ok()) {
     std::cerr << Format("octet: warning: {} is written, its last checkpoint is not: {}\n",
                         options.out, Message(result.checkpoint));
   }
+  if (options.json) {
+    nlohmann::ordered_json epochs = nlohmann::json::array();
     for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
     std::cout << nlohmann::ordered_json{{"file", options.out},
                                         {"best_epoch", result.best_epoch},
@@ -159,6 +161,11 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
       ->capture_default_str();
   verb.add_option("--optimizer", options.optimizer, "How weights move")
       ->check(CLI::IsMember({"adam", "sgd"}))
+      ->capture_default_str();
+  verb.add_option("--compute", options.compute,
+                  "What convolutions and products multiply in, forward and backward; sums, weights "
+                  "and steps are f32 in both")
+      ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
   verb.add_option("--epochs", train.epochs, "Passes over the data at most")
       ->check(CLI::Range(1, 100000))

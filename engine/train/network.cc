@@ -120,10 +120,11 @@ class TiedScales {
 
 class NetworkBuilder {
  public:
-  NetworkBuilder(Graph graph, bool learn_ranges, int weight_bits)
+  NetworkBuilder(Graph graph, bool learn_ranges, int weight_bits, TrainCompute compute)
       : graph_(std::move(graph)),
         learn_ranges_(learn_ranges),
         weight_bits_(weight_bits),
+        compute_(compute),
         tied_(graph_) {}
 
   absl::StatusOr<std::unique_ptr<Network>> Run() {
@@ -296,6 +297,12 @@ class NetworkBuilder {
     Activation* inputs[] = {&x};
     const LayerContext context{graph_, node, inputs, *y};
     LatentBias* const latent = weighted.bias ? &*weighted.bias : nullptr;
+    const QuantParams& params = weighted.weights.params();
+    const bool rows = node.is("Conv") || node.attributes.IntOr("transB", 0) != 0;
+    if (compute_ == TrainCompute::kBf16 && weighted.weights.learned() &&
+        (params.per_tensor() || params.axis == (rows ? 0 : 1))) {
+      return Keep(MakeBf16Layer(context, weighted.weights, latent, *weighted.x), differentiable);
+    }
     return Keep(node.is("Conv") ? MakeConv(context, weighted.weights, latent)
                                 : MakeProduct(context, weighted.weights, latent),
                 differentiable);
@@ -304,6 +311,7 @@ class NetworkBuilder {
   Graph graph_;
   bool learn_ranges_;
   int weight_bits_;
+  TrainCompute compute_;
   TiedScales tied_;
   std::unique_ptr<Network> network_{new Network()};
   std::map<NodeId, Network::Scale*> scales_;  ///< By the root of those tied together.
@@ -311,7 +319,8 @@ class NetworkBuilder {
 };
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges, int weight_bits) {
+                                                        bool learn_ranges, int weight_bits,
+                                                        TrainCompute compute) {
   Graph graph = qdq;
   CutSoftmax(graph);
   for (const ValueId input : graph.inputs) {
@@ -320,7 +329,7 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_
   }
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
   FoldConstants(graph);
-  return NetworkBuilder(std::move(graph), learn_ranges, weight_bits).Run();
+  return NetworkBuilder(std::move(graph), learn_ranges, weight_bits, compute).Run();
 }
 
 absl::Status Network::Forward() {

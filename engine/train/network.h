@@ -10,6 +10,7 @@
 
 #include "engine/graph/graph.h"
 #include "engine/train/layer.h"
+#include "engine/train/train.h"
 
 namespace octet::train {
 
@@ -29,8 +30,10 @@ class Network {
   /// FP32 keep these. `learn_ranges`: else the scales of the activations stay. Those of values that follow from the inputs alone always do: their grids lie on the
   /// sensor's integers. `weight_bits`: as QuantizeRecipe has it.
   /// Errors: UNIMPLEMENTED naming the node that training does not know; as InferShapes for a batch that the model does not take.
+  /// `compute`: what layers with learned weights compute in; those with scales per input channel, which no tool writes, in f32.
   static absl::StatusOr<std::unique_ptr<Network>> Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges, int weight_bits = 8);
+                                                        bool learn_ranges, int weight_bits = 8,
+                                                        TrainCompute compute = TrainCompute::kF32);
 
   /// In the order of the graph's inputs; whoever trains fills them.
   std::vector<Activation*> inputs() const { return inputs_; }

@@ -30,6 +30,7 @@ using train::Optimizer;
 using train::Runner;
 
 constexpr std::array<std::string_view, 3> kLossNames = {"kl", "mse", "labels"};
+constexpr std::array<std::string_view, 2> kComputeNames = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> kMethodNames = {"adam", "sgd"};
 // Fewer leave nothing to learn from beside what is held back.
 constexpr int64_t kFewestSamples = 8;
@@ -54,6 +55,13 @@ absl::Status CheckOptions(const TrainOptions& options) {
   if (!(options.blend >= 0 && options.blend <= 1))
     return InvalidArgument("the share of blended batches lies between 0 and 1, got {}",
                            options.blend);
+  const Target target = DetectTarget(1);
+  if (options.compute == TrainCompute::kBf16 && !target.bf16) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
+        "training in bf16 takes a CPU with avx512_core_bf16, this one has {}; f32 runs everywhere",
+        target.isa);
+  }
   return absl::OkStatus();
 }
 
@@ -185,8 +193,8 @@ class Trainer {
       samples_.push_back(set_.inputs.at(teacher.value(input).name));
     auto random = RandomOf(options_.seed, 0, kOrder);
     OCTET_RETURN_IF_ERROR(Split(teacher, start, random));
-    OCTET_ASSIGN_OR_RETURN(network_,
-                           Network::Build(start, batch_, options_.learn_ranges, weight_bits_));
+    OCTET_ASSIGN_OR_RETURN(network_, Network::Build(start, batch_, options_.learn_ranges,
+                                                    weight_bits_, options_.compute));
     if (network_->output().shape().rank() > 3)
       return Unimplemented("training knows outputs of up to three axes, this one is {}",
                            network_->output().shape().ToString());
@@ -323,6 +331,7 @@ class Trainer {
   std::vector<train::Parameter*> parameters_;  ///< The network's.
   std::optional<Optimizer> optimizer_;
   train::Progress progress_;
+  absl::Status checkpoint_;  ///< Of writing the last one.
   std::optional<Runner> teacher_;
   std::optional<train::Exam> exam_;
   bool shares_ = false;  ///< A Softmax makes shares of the outputs.
@@ -331,7 +340,6 @@ class Trainer {
 };
 
 // What the result depends on, by the names of `octet qat`. `continued`: the start is the user's, the recipe says nothing.
-  absl::Status checkpoint_;  ///< Of writing the last one.
 train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& recipe,
                        const TrainSet& set, int64_t samples, const TrainOptions& options,
                        const CalibrationRun& run, const Graph& start) {
@@ -351,6 +359,7 @@ train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& 
                       {"oneDNN", OneDnnVersion()},
                       {"--loss", std::string(TrainLossName(options.loss))},
                       {"--optimizer", std::string(TrainMethodName(options.method))},
+                      {"--compute", std::string(TrainComputeName(options.compute))},
                       {"--epochs", Format("{}", options.epochs)},
                       {"--batch", Format("{}", options.batch)},
                       {"--learning-rate", rate},
@@ -386,6 +395,12 @@ absl::StatusOr<TrainResult> Finished(absl::StatusOr<TrainResult> result,
 std::string_view TrainLossName(TrainLoss loss) { return kLossNames[static_cast<size_t>(loss)]; }
 std::optional<TrainLoss> ParseTrainLoss(std::string_view name) {
   return ParseName<TrainLoss>(kLossNames, name);
+}
+std::string_view TrainComputeName(TrainCompute compute) {
+  return kComputeNames[static_cast<size_t>(compute)];
+}
+std::optional<TrainCompute> ParseTrainCompute(std::string_view name) {
+  return ParseName<TrainCompute>(kComputeNames, name);
 }
 std::string_view TrainMethodName(TrainMethod method) {
   return kMethodNames[static_cast<size_t>(method)];

@@ -34,7 +34,18 @@ enum class TrainMethod : uint8_t {
 std::string_view TrainMethodName(TrainMethod method);
 std::optional<TrainMethod> ParseTrainMethod(std::string_view name);
 
+enum class TrainCompute : uint8_t {
+  kF32,
+  /// Products of integers and of gradients in bf16, sums and everything else in f32.
+  kBf16,
+};
+/// "f32", "bf16".
+std::string_view TrainComputeName(TrainCompute compute);
+std::optional<TrainCompute> ParseTrainCompute(std::string_view name);
+
 struct TrainOptions {
+  TrainCompute compute =
+      TrainCompute::kF32;  ///< Of convolutions and products, forward and backward.
   TrainLoss loss = TrainLoss::kNoise;
   TrainMethod method = TrainMethod::kAdam;
   int epochs = 30;
@@ -87,6 +98,7 @@ struct TrainResult {
   std::vector<TrainEpoch> epochs;
   int best_epoch =
       0;  ///< 0: nothing was better than what training began with, which `graph` then is.
+  absl::Status checkpoint;  ///< Why the last checkpoint, behind the last epoch, was not written.
 };
 
 /// Puts the inputs' channels on one grid (SeparateInputGrids), quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
@@ -96,9 +108,8 @@ struct TrainResult {
 /// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. An epoch's file has the moving averages
 /// of what was learned; the result is the epoch with the least held-back loss among those
 /// whose loss is below epoch 0's by two standard errors, of the same form as the quantizer's. The same seed, data and thread count give the same file.
-/// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
+/// Errors: as Quantize; FAILED_PRECONDITION for TrainCompute::kBf16 where the CPU has no such primitives; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
 /// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
-  absl::Status checkpoint;  ///< Why the last checkpoint, behind the last epoch, was not written.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);
 /// Esser et al., Learned Step Size Quantization (2020).
 absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,

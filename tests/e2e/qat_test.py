@@ -4,10 +4,12 @@
 usage: qat_test.py OCTET
 """
 
+import os
 import pathlib
 import signal
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -115,6 +117,18 @@ class QatTest(unittest.TestCase):
         self.train("--start", start, "--epochs", 1, "--checkpoint", checkpoint)
         self.out.unlink()
         self.assertIn("--start 'given', asked for is ''", self.refused("--epochs", 1, "--checkpoint", checkpoint))
+
+    def test_bf16_where_the_cpu_has_it(self):
+        words = ("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--epochs", 1, "--compute", "bf16")
+        with mock.patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": "AVX2"}):
+            done = octet(*words)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("training in bf16 takes a CPU with avx512_core_bf16, this one has avx2", done.stderr)
+        self.assertEqual(list(self.out.parent.iterdir()), [])
+        done = octet(*words)
+        if "takes a CPU with" not in done.stderr:
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(self.out.exists())
 
     def test_labels_that_do_not_fit(self):
         count = len(np.load(CALIBRATION)["inputs"])
