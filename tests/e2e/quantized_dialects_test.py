@@ -172,14 +172,14 @@ class QuantizedDialectsTest(unittest.TestCase):
                 quantize_static(source, start, Images(), quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, **form)
                 data = ("--data", CALIBRATION, "--map", MAP, "--epochs", 3)
                 curve = answer("qat", FP32, "--start", start, *data, "--out", out)
+                self.assertLess(curve["epochs"][3]["train_loss"], curve["epochs"][1]["train_loss"])
                 if name == "kept":
-                    self.assertLess(curve["epochs"][3]["train_loss"], curve["epochs"][1]["train_loss"])
                     continue
-                self.assertGreater(curve["best_epoch"], 0)
-                before, after = (
-                    answer("eval", file, "--data", TEST, "--map", MAP, "--reference", FP32)["sqnr_db"] for file in (start, out)
-                )
-                self.assertGreater(after, before)
+                if name == "u8":
+                    self.assertGreater(curve["best_epoch"], 0)
+                    data = ("--data", TEST, "--map", MAP, "--reference", FP32)
+                    before, after = (answer("eval", file, *data)["sqnr_db"] for file in (start, out))
+                    self.assertGreater(after, before)
                 self.certified(out, "int8")
                 onnx.checker.check_model(str(out), full_check=True)
                 session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
