@@ -19,12 +19,14 @@ namespace {
 
 struct QatOptions {
   std::string model;
+  std::string start;
   std::string data;
   bool labels = false;
   std::string map;
   std::string out;
   std::string checkpoint;
   std::string loss = std::string(TrainLossName(TrainOptions{}.loss));
+  std::string compute = std::string(TrainComputeName(TrainOptions{}.compute));
   std::string optimizer = std::string(TrainMethodName(TrainOptions{}.method));
   QuantizeRecipe recipe;
   TrainOptions train;
@@ -57,12 +59,12 @@ nlohmann::ordered_json RowAsJson(const TrainEpoch& row) {
           {"best", row.best}};
 }
 
-void PrintRow(const TrainEpoch& row) {
+void PrintRow(const TrainEpoch& row, const char* begins) {
   if (row.epoch == 0) std::cout << "epoch   train loss   held-back loss   agreement   seconds\n";
   const std::string train_loss = row.train_loss ? Format("{:.4g}", *row.train_loss) : "";
   std::cout << Format("{:>5} {:>12} {:>16.4g} {:>9.2f} % {:>9.2f}{}{}\n", row.epoch, train_loss,
                       row.held_back_loss, 100 * row.agreement, row.seconds,
-                      row.epoch == 0 ? "  calibrated"
+                      row.epoch == 0 ? begins
                       : row.best     ? "  best"
                                      : "",
                       row.restored ? "  (checkpoint)" : "")
@@ -80,7 +82,7 @@ absl::Status MakeFolderOf(const std::string& file) {
 
 // Before hours of training, not after them.
 absl::Status CheckOutputs(const QatOptions& options) {
-  std::vector<std::string> others = {options.model, options.data, options.map};
+  std::vector<std::string> others = {options.model, options.start, options.data, options.map};
   OCTET_RETURN_IF_ERROR(MakeFolderOf(options.out));
   OCTET_RETURN_IF_ERROR(CheckOutputFile(options.out, others));
   if (options.checkpoint.empty()) return absl::OkStatus();
@@ -89,8 +91,13 @@ absl::Status CheckOutputs(const QatOptions& options) {
   return CheckOutputFile(options.checkpoint, others);
 }
 
-// What labels teach instead.
+// What labels teach instead, and what the file to start from decides.
 absl::Status CheckGiven(const CLI::App& verb, const QatOptions& options) {
+  for (const char* option : kRoundingOptions) {
+    if (!options.start.empty() && verb.count(option) > 0)
+      return InvalidArgument("{}: of how the fp32 model is quantized; --start says it has been",
+                             option);
+  }
   for (const char* option : {"--loss", "--blend"}) {
     if (options.labels && verb.count(option) > 0)
       return InvalidArgument("{}: of what the fp32 model teaches; with --labels, these do", option);
@@ -101,6 +108,7 @@ absl::Status CheckGiven(const CLI::App& verb, const QatOptions& options) {
 absl::Status Train(const QatOptions& options) {
   TrainOptions train = options.train;
   train.loss = options.labels ? TrainLoss::kLabels : *ParseTrainLoss(options.loss);
+  train.compute = *ParseTrainCompute(options.compute);
   train.method = *ParseTrainMethod(options.optimizer);
   OCTET_ASSIGN_OR_RETURN(const TrainSet set, LoadTrainSet(options));
   OCTET_RETURN_IF_ERROR(CheckOutputs(options));
@@ -117,10 +125,15 @@ absl::Status Train(const QatOptions& options) {
   watch.keep_going = [] { return !Interrupted(); };
   watch.on_epoch = [&](const TrainEpoch& row) {
     bar.reset();
-    if (!options.json) PrintRow(row);
+    if (!options.json) PrintRow(row, options.start.empty() ? "  calibrated" : "  started from");
   };
-  OCTET_ASSIGN_OR_RETURN(const TrainResult result, TrainInt8File(options.model, options.recipe, set,
-                                                                 train, run, watch, options.out));
+  OCTET_ASSIGN_OR_RETURN(const TrainResult result,
+                         TrainInt8File(options.model, options.start, options.recipe, set, train,
+                                       run, watch, options.out));
+  if (!result.checkpoint.ok()) {
+    std::cerr << Format("octet: warning: {} is written, its last checkpoint is not: {}\n",
+                        options.out, Message(result.checkpoint));
+  }
   if (options.json) {
     nlohmann::ordered_json epochs = nlohmann::json::array();
     for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
@@ -130,7 +143,10 @@ absl::Status Train(const QatOptions& options) {
                      .dump(2)
               << '\n';
   } else if (result.best_epoch == 0) {
-    std::cout << "no epoch was better than calibration, whose result was written\n";
+    std::cout << (options.start.empty()
+                      ? std::string(
+                            "no epoch was better than calibration, whose result was written\n")
+                      : Format("no epoch was better than {}, which was written\n", options.start));
   }
   return absl::OkStatus();
 }
@@ -145,6 +161,11 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
       ->capture_default_str();
   verb.add_option("--optimizer", options.optimizer, "How weights move")
       ->check(CLI::IsMember({"adam", "sgd"}))
+      ->capture_default_str();
+  verb.add_option("--compute", options.compute,
+                  "What convolutions and products multiply in, forward and backward; sums, weights "
+                  "and steps are f32 in both")
+      ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
   verb.add_option("--epochs", train.epochs, "Passes over the data at most")
       ->check(CLI::Range(1, 100000))
@@ -167,7 +188,8 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
                   "Share of the data that decides which epoch is the best")
       ->check(CLI::Range(0.01, 0.9))
       ->capture_default_str();
-  verb.add_option("--patience", train.patience, "Epochs without a better one before it stops")
+  verb.add_option("--patience", train.patience,
+                  "Epochs without a lower held-back loss before it stops")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb.add_option("--seed", train.seed, "Of shuffling, splitting and blending")
@@ -181,6 +203,9 @@ void AddQat(CLI::App& app, Outcome& outcome) {
   CLI::App* verb = app.add_subcommand(
       "qat", "Train a model with its rounding, from its quantized form on, into an int8 variant");
   verb->add_option("MODEL", options->model, "fp32 ONNX file")->required();
+  verb->add_option("--start", options->start,
+                   "QDQ file of the same model to go on from, by this or another tool, instead of "
+                   "quantizing MODEL, which still teaches");
   verb->add_option("--data", options->data, ".npz with the inputs, and labels")->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");

@@ -54,4 +54,8 @@ struct PassTrace {
 /// Errors: as the pass; INTERNAL naming the pass when the verifier objects.
 absl::StatusOr<std::vector<PassTrace>> RunPasses(Graph& graph, const PassContext& context);
 
+/// Runs those passes alone whose names are among `names`, and not among `disabled`. Errors: as RunPasses.
+absl::Status RunNamedPasses(Graph& graph, std::span<const std::string_view> names,
+                            std::span<const std::string> disabled);
+
 }  // namespace octet

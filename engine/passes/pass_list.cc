@@ -160,4 +160,14 @@ absl::StatusOr<std::vector<PassTrace>> RunPasses(Graph& graph, const PassContext
   return PassRunner(graph, context).Run();
 }
 
+absl::Status RunNamedPasses(Graph& graph, std::span<const std::string_view> names,
+                            std::span<const std::string> disabled) {
+  PassContext context;
+  context.disabled.insert(disabled.begin(), disabled.end());
+  for (const Pass& pass : AllPasses()) {
+    if (std::ranges::find(names, pass.name) == names.end()) context.disabled.emplace(pass.name);
+  }
+  return RunPasses(graph, context).status();
+}
+
 }  // namespace octet

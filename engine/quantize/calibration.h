@@ -17,6 +17,8 @@
 
 namespace octet {
 
+struct Signature;
+
 /// A closed range of reals.
 struct Range {
   float min = 0;
@@ -171,6 +173,10 @@ class ChannelHistograms : public Collector {
 
 /// Real-valued model inputs by name; each with one sample per index of axis 0.
 using CalibrationSet = std::map<std::string, Tensor>;
+/// The samples of each of the model's inputs, in the signature's order. INVALID_ARGUMENT naming the input for one that is missing or
+/// unknown, of another type or shape, empty, or of another count than the others.
+absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signature,
+                                                       const CalibrationSet& set);
 /// INVALID_ARGUMENT naming the input and the sample that holds NaN or infinity.
 absl::Status CheckFinite(const CalibrationSet& set);
 /// Called with samples done and samples in all; return false to stop (CANCELLED).

@@ -23,47 +23,6 @@ Graph WithOutputs(const Graph& graph, std::span<const Observation> observations)
   return copy;
 }
 
-// The samples of one model input in the order of the signature, checked against it.
-absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signature,
-                                                       const CalibrationSet& set) {
-  std::vector<const Tensor*> matched;
-  for (const TensorInfo& input : signature.inputs) {
-    const auto found = set.find(input.name);
-    if (found == set.end()) {
-      return InvalidArgument("calibration set has no array for the model's input '{}'", input.name);
-    }
-    const Tensor& samples = found->second;
-    if (samples.dtype() != input.dtype) {
-      return InvalidArgument("calibration input '{}': expected {}, got {}", input.name,
-                             DTypeName(input.dtype), DTypeName(samples.dtype()));
-    }
-    bool fits = samples.shape().rank() == input.shape.rank() && samples.shape().rank() > 0;
-    for (int axis = 1; fits && axis < input.shape.rank(); ++axis) {
-      fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape()[axis];
-    }
-    if (!fits) {
-      return InvalidArgument(
-          "calibration input '{}': expected shape {} (samples along axis 0), got {}", input.name,
-          input.shape.ToString(), samples.shape().ToString());
-    }
-    if (samples.shape()[0] == 0)
-      return InvalidArgument("calibration input '{}' is empty", input.name);
-    if (!matched.empty() && samples.shape()[0] != matched[0]->shape()[0]) {
-      return InvalidArgument(
-          "calibration input '{}': expected {} samples like the first input, got {}", input.name,
-          matched[0]->shape()[0], samples.shape()[0]);
-    }
-    matched.push_back(&samples);
-  }
-  if (matched.empty()) return InvalidArgument("the model has no inputs to calibrate with");
-  for (const auto& [name, unused] : set) {
-    const bool known =
-        std::ranges::any_of(signature.inputs, [&](const TensorInfo& i) { return i.name == name; });
-    if (!known) return InvalidArgument("calibration array '{}' is no input of the model", name);
-  }
-  return matched;
-}
-
 // Rows [first, first + rows) of a tensor, without copying.
 const void* Rows(const Tensor& samples, int64_t first) {
   const size_t row_bytes = samples.bytes() / static_cast<size_t>(samples.shape()[0]);
@@ -194,6 +153,46 @@ class CalibrationPass {
 };
 
 }  // namespace
+
+absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signature,
+                                                       const CalibrationSet& set) {
+  std::vector<const Tensor*> matched;
+  for (const TensorInfo& input : signature.inputs) {
+    const auto found = set.find(input.name);
+    if (found == set.end()) {
+      return InvalidArgument("calibration set has no array for the model's input '{}'", input.name);
+    }
+    const Tensor& samples = found->second;
+    if (samples.dtype() != input.dtype) {
+      return InvalidArgument("calibration input '{}': expected {}, got {}", input.name,
+                             DTypeName(input.dtype), DTypeName(samples.dtype()));
+    }
+    bool fits = samples.shape().rank() == input.shape.rank() && samples.shape().rank() > 0;
+    for (int axis = 1; fits && axis < input.shape.rank(); ++axis) {
+      fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape()[axis];
+    }
+    if (!fits) {
+      return InvalidArgument(
+          "calibration input '{}': expected shape {} (samples along axis 0), got {}", input.name,
+          input.shape.ToString(), samples.shape().ToString());
+    }
+    if (samples.shape()[0] == 0)
+      return InvalidArgument("calibration input '{}' is empty", input.name);
+    if (!matched.empty() && samples.shape()[0] != matched[0]->shape()[0]) {
+      return InvalidArgument(
+          "calibration input '{}': expected {} samples like the first input, got {}", input.name,
+          matched[0]->shape()[0], samples.shape()[0]);
+    }
+    matched.push_back(&samples);
+  }
+  if (matched.empty()) return InvalidArgument("the model has no inputs to calibrate with");
+  for (const auto& [name, unused] : set) {
+    const bool known =
+        std::ranges::any_of(signature.inputs, [&](const TensorInfo& i) { return i.name == name; });
+    if (!known) return InvalidArgument("calibration array '{}' is no input of the model", name);
+  }
+  return matched;
+}
 
 absl::Status CheckFinite(const CalibrationSet& set) {
   for (const auto& [name, samples] : set) {

@@ -40,6 +40,66 @@ constexpr std::array<std::string_view, 5> kPreparingPasses = {
 // What raising the opset further asks for.
 constexpr std::array<std::string_view, 1> kRaisingPasses = {"raise_opset"};
 
+absl::Status CheckFiniteWeights(const Graph& graph) {
+  for (const NodeId id : graph.order()) {
+    const auto weighted = AsWeighted(graph, id);
+    if (!weighted) continue;
+    for (const ValueId constant : {graph.node(id).inputs[1], weighted->bias}) {
+      if (constant == kNone || FindMinMax(graph.value(constant).constant.view()).finite) continue;
+      return InvalidArgument("weights '{}' of {} hold NaN or infinity", graph.value(constant).name,
+                             Describe(graph.node(id)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string RecipeText(const QuantizeRecipe& recipe) {
+  switch (recipe.to) {
+    case Precision::kInt8:
+      return Format("static {} activations={} weights={}{}", RangeMethodName(recipe.method),
+                    ActivationGridName(recipe.activation),
+                    recipe.per_channel ? "per-channel" : "per-tensor",
+                    recipe.weight_bits == 4 ? " weight-bits=4" : "");
+    case Precision::kInt8Dynamic:
+      return Format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
+    default:
+      return std::string(PrecisionName(recipe.to));
+  }
+}
+
+absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
+                                                const CalibrationSet& calibration,
+                                                const CalibrationRun& run) {
+  OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
+  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
+  OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
+  if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
+  return QuantizeStatic(std::move(graph), recipe, calibration, run);
+}
+
+absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe& recipe,
+                                        const CalibrationSet& calibration,
+                                        const CalibrationRun& run) {
+  switch (recipe.to) {
+    case Precision::kFp16:
+      return StoreWeightsAs(fp32, DType::kF16);
+    case Precision::kBf16: {
+      Graph graph = fp32;
+      OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kRaisingPasses, run.disabled_passes));
+      OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));  // Cast knows BF16 from there on.
+      return StoreWeightsAs(std::move(graph), DType::kBF16);
+    }
+    case Precision::kInt8:
+    case Precision::kInt8Dynamic:
+      return QuantizeIntegers(fp32, recipe, calibration, run);
+    case Precision::kFp32:
+      break;
+  }
+  return InvalidArgument("fp32 is no precision to quantize to");
+}
+
+}  // namespace
+
 absl::Status CheckNotQuantized(const Graph& graph) {
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
@@ -63,78 +123,6 @@ absl::Status CheckNotQuantized(const Graph& graph) {
   }
   return absl::OkStatus();
 }
-
-absl::Status CheckFiniteWeights(const Graph& graph) {
-  for (const NodeId id : graph.order()) {
-    const auto weighted = AsWeighted(graph, id);
-    if (!weighted) continue;
-    for (const ValueId constant : {graph.node(id).inputs[1], weighted->bias}) {
-      if (constant == kNone || FindMinMax(graph.value(constant).constant.view()).finite) continue;
-      return InvalidArgument("weights '{}' of {} hold NaN or infinity", graph.value(constant).name,
-                             Describe(graph.node(id)));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status RunOnly(Graph& graph, std::span<const std::string_view> passes,
-                     std::span<const std::string> disabled_passes) {
-  PassContext context;
-  context.disabled.insert(disabled_passes.begin(), disabled_passes.end());
-  for (const Pass& pass : AllPasses()) {
-    if (std::ranges::find(passes, pass.name) == passes.end()) {
-      context.disabled.emplace(pass.name);
-    }
-  }
-  return RunPasses(graph, context).status();
-}
-
-std::string RecipeText(const QuantizeRecipe& recipe) {
-  switch (recipe.to) {
-    case Precision::kInt8:
-      return Format("static {} activations={} weights={}{}", RangeMethodName(recipe.method),
-                    ActivationGridName(recipe.activation),
-                    recipe.per_channel ? "per-channel" : "per-tensor",
-                    recipe.weight_bits == 4 ? " weight-bits=4" : "");
-    case Precision::kInt8Dynamic:
-      return Format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
-    default:
-      return std::string(PrecisionName(recipe.to));
-  }
-}
-
-absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
-                                                const CalibrationSet& calibration,
-                                                const CalibrationRun& run) {
-  OCTET_RETURN_IF_ERROR(RunOnly(graph, kPreparingPasses, run.disabled_passes));
-  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
-  OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
-  if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
-  return QuantizeStatic(std::move(graph), recipe, calibration, run);
-}
-
-absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration,
-                                        const CalibrationRun& run) {
-  switch (recipe.to) {
-    case Precision::kFp16:
-      return StoreWeightsAs(fp32, DType::kF16);
-    case Precision::kBf16: {
-      Graph graph = fp32;
-      OCTET_RETURN_IF_ERROR(RunOnly(graph, kRaisingPasses, run.disabled_passes));
-      OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));  // Cast knows BF16 from there on.
-      return StoreWeightsAs(std::move(graph), DType::kBF16);
-    }
-    case Precision::kInt8:
-    case Precision::kInt8Dynamic:
-      return QuantizeIntegers(fp32, recipe, calibration, run);
-    case Precision::kFp32:
-      break;
-  }
-  return InvalidArgument("fp32 is no precision to quantize to");
-}
-
-}  // namespace
 
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
                                         const CalibrationSet& calibration,

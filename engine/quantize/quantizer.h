@@ -48,8 +48,10 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
                                         const CalibrationSet& calibration,
                                         const CalibrationRun& run);
 
-/// What Quantize would say of the model, whatever the recipe and the data: INVALID_ARGUMENT naming the file and the node when it is
-/// quantized already. Errors: as ReadOnnxFile.
+/// What Quantize would say of the model, whatever the recipe and the data: INVALID_ARGUMENT naming the node when it is quantized
+/// already.
+absl::Status CheckNotQuantized(const Graph& graph);
+/// The same of a file, which the message names, too. Errors: as ReadOnnxFile.
 absl::Status CheckFp32File(const std::string& fp32);
 
 /// Quantize from file to file; the result appears at `out` at once or not at all.

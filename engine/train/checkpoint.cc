@@ -13,7 +13,7 @@
 namespace octet::train {
 namespace {
 
-constexpr int64_t kCheckpointVersion = 2;
+constexpr int64_t kCheckpointVersion = 3;
 constexpr size_t kCurveColumns = 5;
 
 using Values = std::vector<std::vector<float>>;

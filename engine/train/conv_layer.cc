@@ -4,50 +4,13 @@
 #include "engine/tensor/status.h"
 #include "engine/train/layer.h"
 #include "engine/train/primitive.h"
+#include "engine/train/weighted_problem.h"
 
 namespace octet::train {
 namespace {
 
 using dnnl::memory;
 using dnnl::prop_kind;
-
-// A convolution's descriptors; its activations lie where the network has them, its weights as oneDNN likes.
-struct ConvProblem {
-  memory::desc x, y, weights, bias;
-  memory::desc
-      dense_weights;  ///< As the parameters lie: row-major, the groups an axis of their own.
-  memory::dims strides, dilations, begin, end;
-};
-
-absl::StatusOr<ConvProblem> MakeConvProblem(const LayerContext& context,
-                                            const LatentWeights& weights, bool has_bias) {
-  const Shape& x = context.inputs[0]->shape();
-  const Shape& w = weights.shape();
-  const auto kernel = w.dims().subspan(2);
-  OCTET_ASSIGN_OR_RETURN(const WindowAttributes window,
-                         ReadWindow(context.node, x.rank() - 2, kernel));
-  ConvProblem problem;
-  for (int axis = 0; axis < window.rank(); ++axis) {
-    OCTET_ASSIGN_OR_RETURN(const AxisWindow resolved,
-                           ResolveAxis(context.node, window, axis, x[axis + 2]));
-    problem.strides.push_back(resolved.stride);
-    problem.dilations.push_back(resolved.dilation - 1);
-    problem.begin.push_back(resolved.pad_begin);
-    problem.end.push_back(resolved.pad_end);
-  }
-  memory::dims dims(w.begin(), w.end());
-  const int64_t groups = context.node.attributes.IntOr("group", 1);
-  if (groups > 1) {
-    dims.insert(dims.begin(), groups);
-    dims[1] /= groups;
-  }
-  problem.x = PhysicalDesc(x);
-  problem.y = PhysicalDesc(context.output.shape());
-  problem.weights = onednn::AnyDesc(DType::kF32, dims);
-  problem.dense_weights = onednn::DenseDesc(DType::kF32, dims);
-  if (has_bias) problem.bias = onednn::VectorDesc(DType::kF32, w[0]);
-  return problem;
-}
 
 class Conv : public Layer {
  public:
@@ -69,7 +32,8 @@ class Conv : public Layer {
                             {DNNL_ARG_DST, At(p.y, y_.values())}};
     if (bias_ != nullptr) args[DNNL_ARG_BIAS] = At(p.bias, bias_->reals());
     forward_ = {dnnl::convolution_forward(forward), args};
-    PrepareWeights(p, forward);
+    if (!y_.differentiable()) return;
+    if (weights_.learned()) PrepareWeights(p, forward);
     if (x_.differentiable()) PrepareData(p, forward, dense);
   }
 
@@ -79,8 +43,10 @@ class Conv : public Layer {
   }
 
   absl::Status Backward() override {
-    OCTET_RETURN_IF_ERROR(by_weights_.Run());
-    OCTET_RETURN_IF_ERROR(unpack_.Run());
+    if (weights_.learned()) {
+      OCTET_RETURN_IF_ERROR(by_weights_.Run());
+      OCTET_RETURN_IF_ERROR(unpack_.Run());
+    }
     if (!x_.differentiable()) return absl::OkStatus();
     OCTET_RETURN_IF_ERROR(pack_transposed_.Run());
     absl::Status status;
@@ -124,6 +90,36 @@ class Conv : public Layer {
 };
 
 }  // namespace
+
+absl::StatusOr<ConvProblem> MakeConvProblem(const LayerContext& context,
+                                            const LatentWeights& weights, bool has_bias) {
+  const Shape& x = context.inputs[0]->shape();
+  const Shape& w = weights.shape();
+  const auto kernel = w.dims().subspan(2);
+  OCTET_ASSIGN_OR_RETURN(const WindowAttributes window,
+                         ReadWindow(context.node, x.rank() - 2, kernel));
+  ConvProblem problem;
+  for (int axis = 0; axis < window.rank(); ++axis) {
+    OCTET_ASSIGN_OR_RETURN(const AxisWindow resolved,
+                           ResolveAxis(context.node, window, axis, x[axis + 2]));
+    problem.strides.push_back(resolved.stride);
+    problem.dilations.push_back(resolved.dilation - 1);
+    problem.begin.push_back(resolved.pad_begin);
+    problem.end.push_back(resolved.pad_end);
+  }
+  memory::dims dims(w.begin(), w.end());
+  const int64_t groups = context.node.attributes.IntOr("group", 1);
+  if (groups > 1) {
+    dims.insert(dims.begin(), groups);
+    dims[1] /= groups;
+  }
+  problem.x = PhysicalDesc(x);
+  problem.y = PhysicalDesc(context.output.shape());
+  problem.weights = onednn::AnyDesc(DType::kF32, dims);
+  problem.dense_weights = onednn::DenseDesc(DType::kF32, dims);
+  if (has_bias) problem.bias = onednn::VectorDesc(DType::kF32, w[0]);
+  return problem;
+}
 
 MadeLayer MakeConv(const LayerContext& context, LatentWeights& weights, LatentBias* bias) {
   OCTET_ASSIGN_OR_RETURN(const ConvProblem problem,

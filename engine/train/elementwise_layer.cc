@@ -1,4 +1,4 @@
-// Activation functions, and sums and products with broadcasting.
+// Activation functions, sums and products with broadcasting, and frozen normalization.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -160,7 +160,74 @@ class Binary : public Layer {
   Activation& y_;
 };
 
+// y = x factor[c] + addend[c], c along axis 1.
+class Affine : public Layer {
+ public:
+  Affine(const LayerContext& context, std::vector<float> factors, std::vector<float> addends)
+      : x_(*context.inputs[0]),
+        y_(context.output),
+        factors_(std::move(factors)),
+        addends_(std::move(addends)),
+        channel_stride_(PhysicalStrides(x_.shape())[1]) {}
+
+  absl::Status Forward() override {
+    const float* const x = x_.values();
+    float* const y = y_.values();
+    ParallelFor(x_.size(), kElementGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const size_t c = ChannelOf(i);
+        y[i] = x[i] * factors_[c] + addends_[c];
+      }
+    });
+    return absl::OkStatus();
+  }
+
+  absl::Status Backward() override {
+    x_.AddGradient([&](float* to) {
+      const float* const dy = y_.gradient();
+      ParallelFor(x_.size(), kElementGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = dy[i] * factors_[ChannelOf(i)];
+      });
+    });
+    return absl::OkStatus();
+  }
+
+ private:
+  size_t ChannelOf(int64_t i) const {
+    return static_cast<size_t>(i / channel_stride_) % factors_.size();
+  }
+
+  Activation& x_;
+  Activation& y_;
+  std::vector<float> factors_;
+  std::vector<float> addends_;
+  int64_t channel_stride_;
+};
+
 }  // namespace
+
+MadeLayer MakeBatchNorm(const LayerContext& context) {
+  const Node& node = context.node;
+  const Shape& x = context.inputs[0]->shape();
+  OCTET_ASSIGN_OR_RETURN(const float epsilon, node.attributes.Float("epsilon", 1e-5F));
+  std::span<const float> constants[4];  // Scale, bias, mean, variance.
+  for (size_t slot = 0; slot < 4; ++slot) {
+    const Tensor* constant = context.constant(slot + 1);
+    if (constant == nullptr || constant->dtype() != DType::kF32 || x.rank() < 2 ||
+        constant->elements() != x[1] || node.attributes.IntOr("training_mode", 0) != 0)
+      return Unimplemented("{}: training knows constants per channel", Describe(node));
+    constants[slot] = constant->span<float>();
+  }
+  std::vector<float> factors;
+  std::vector<float> addends;
+  for (size_t c = 0; c < constants[0].size(); ++c) {
+    const double factor =
+        constants[0][c] / std::sqrt(static_cast<double>(constants[3][c]) + epsilon);
+    factors.push_back(static_cast<float>(factor));
+    addends.push_back(static_cast<float>(constants[1][c] - constants[2][c] * factor));
+  }
+  return std::make_unique<Affine>(context, std::move(factors), std::move(addends));
+}
 
 MadeLayer MakeUnary(const LayerContext& context) {
   const Node& node = context.node;

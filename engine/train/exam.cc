@@ -19,6 +19,11 @@ std::vector<int64_t> FirstRows(int64_t count) {
 
 }  // namespace
 
+bool IsOutOfPatience(std::span<const TrainEpoch> epochs, int patience) {
+  const auto least = std::ranges::min_element(epochs, {}, &TrainEpoch::held_back_loss);
+  return epochs.end() - least > patience;
+}
+
 absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const int64_t> held_back,
                                 std::span<const int64_t> labels, const TrainOptions& options,
                                 bool shares, Runner& teacher, std::mt19937_64& random) {

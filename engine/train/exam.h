@@ -18,6 +18,9 @@ namespace octet::train {
 /// Standard errors by which an epoch has to be better than what training began with.
 inline constexpr double kSure = 2;
 
+/// True when the held-back loss of the last `patience` epochs came below that of no earlier one, surely or not.
+bool IsOutOfPatience(std::span<const TrainEpoch> epochs, int patience);
+
 /// Held-back samples with what is wanted of them. Where the fp32 model teaches, blends of them are added until there are
 /// kFewestRows: it answers to any input, and of a few samples the best epoch would be the luckiest one.
 class Exam {

@@ -15,7 +15,8 @@ struct KnownOp {
   Factory make;
 };
 // Operators with a derivative of their own; those that move data have none.
-constexpr std::array<KnownOp, 15> kKnownOps = {{
+constexpr std::array<KnownOp, 16> kKnownOps = {{
+    {"BatchNormalization", MakeBatchNorm},
     {"MaxPool", MakePool},
     {"AveragePool", MakePool},
     {"GlobalMaxPool", MakePool},

@@ -48,12 +48,20 @@ MadeLayer MakeConv(const LayerContext& context, LatentWeights& weights, LatentBi
 /// y = x w + b for Gemm and MatMul, x of rank 1 to 3, on oneDNN.
 MadeLayer MakeProduct(const LayerContext& context, LatentWeights& weights, LatentBias* bias);
 
+/// Either of them in bf16, x being integers times `scale` and weights integers times one scale or one per output channel: the
+/// forward pass has f32's exactness, the gradient of y is rounded to bf16 in the backward pass. Requires: learned weights, a
+/// differentiable output. Errors: as MakeConv and MakeProduct.
+MadeLayer MakeBf16Layer(const LayerContext& context, LatentWeights& weights, LatentBias* bias,
+                        const ActivationScale& scale);
+
 /// MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool, ReduceMean over all spatial axes.
 MadeLayer MakePool(const LayerContext& context);
 /// Relu, LeakyRelu, Clip, Sigmoid, HardSigmoid, HardSwish, Tanh.
 MadeLayer MakeUnary(const LayerContext& context);
 /// Add, Sub, Mul, with broadcasting and constant operands.
 MadeLayer MakeBinary(const LayerContext& context);
+/// BatchNormalization, frozen: y = x a[c] + b[c] by its constants.
+MadeLayer MakeBatchNorm(const LayerContext& context);
 /// Every operator that moves elements to places that the data do not decide: Flatten, Reshape, Transpose, Concat, Slice, Pad, ...
 MadeLayer MakeMovement(const LayerContext& context);
 

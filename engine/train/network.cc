@@ -6,6 +6,7 @@
 #include <set>
 
 #include "engine/ops/op.h"
+#include "engine/passes/quantization.h"
 #include "engine/tensor/status.h"
 
 namespace octet::train {
@@ -26,20 +27,46 @@ std::set<ValueId> UntaughtValues(const Graph& graph) {
   std::set<ValueId> untaught(graph.inputs.begin(), graph.inputs.end());
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    const bool weighted = node.is("Conv") || node.is("Gemm") || node.is("MatMul");
-    const bool follows = !weighted && std::ranges::all_of(node.inputs, [&](ValueId input) {
-      return input == kNone || IsConstant(graph, input) || untaught.contains(input);
-    });
+    const bool follows =
+        DequantizerOfWeights(graph, node) == kNone &&
+        std::ranges::all_of(node.inputs, [&](ValueId input) {
+          return input == kNone || IsConstant(graph, input) || untaught.contains(input);
+        });
     if (follows) untaught.insert(node.outputs.begin(), node.outputs.end());
   }
   return untaught;
 }
 
+// Integers that a layer's weights are not stay as they are: reals to the network, in its own copy of the graph.
+void FoldConstants(Graph& graph) {
+  for (const NodeId id : graph.OrderSnapshot()) {
+    const Node& node = graph.node(id);
+    if (!node.is("DequantizeLinear") || !IsConstant(graph, node.inputs[0])) continue;
+    const bool weights = std::ranges::any_of(graph.consumers(node.outputs[0]), [&](NodeId reader) {
+      return DequantizerOfWeights(graph, graph.node(reader)) == id;
+    });
+    if (!weights) FoldDequantize(graph, id);
+  }
+}
+
 }  // namespace
+
+bool IsLayer(const Node& node) { return node.is("Conv") || node.is("Gemm") || node.is("MatMul"); }
+
+NodeId DequantizerOfWeights(const Graph& graph, const Node& node) {
+  if (!IsLayer(node)) return kNone;
+  const NodeId producer = graph.producer(node.inputs[1]);
+  if (producer == kNone || !graph.node(producer).is("DequantizeLinear")) return kNone;
+  return IsConstant(graph, graph.node(producer).inputs[0]) ? producer : kNone;
+}
 
 bool CutSoftmax(Graph& graph) {
   if (graph.outputs.size() != 1) return false;
-  const NodeId last = graph.producer(graph.outputs[0]);
+  NodeId last = graph.producer(graph.outputs[0]);
+  if (last != kNone && graph.node(last).is("DequantizeLinear")) {
+    const NodeId quantize = QuantizerOf(graph, last);
+    last = quantize == kNone ? kNone : graph.producer(graph.node(quantize).inputs[0]);
+  }
   if (last == kNone) return false;
   const Node& node = graph.node(last);
   const std::optional<Shape>& shape = graph.value(graph.outputs[0]).shape;
@@ -93,10 +120,11 @@ class TiedScales {
 
 class NetworkBuilder {
  public:
-  NetworkBuilder(Graph graph, bool learn_ranges, int weight_bits)
+  NetworkBuilder(Graph graph, bool learn_ranges, int weight_bits, TrainCompute compute)
       : graph_(std::move(graph)),
         learn_ranges_(learn_ranges),
         weight_bits_(weight_bits),
+        compute_(compute),
         tied_(graph_) {}
 
   absl::StatusOr<std::unique_ptr<Network>> Run() {
@@ -164,7 +192,9 @@ class NetworkBuilder {
     if (node.is("DequantizeLinear")) {
       return IsConstant(graph_, node.inputs[0]) ? absl::OkStatus() : AddFakeQuantize(id);
     }
-    if (const auto weights = WeightsOf(node); weights != kNone) return AddWeighted(id, weights);
+    if (const NodeId weights = DequantizerOfWeights(graph_, node); weights != kNone)
+      return AddWeighted(id, weights);
+    if (IsLayer(node) && IsConstant(graph_, node.inputs[1])) return AddFloat(id);
     std::vector<Activation*> inputs;
     bool differentiable = false;
     for (const ValueId input : node.inputs) {
@@ -174,6 +204,7 @@ class NetworkBuilder {
     if (graph_.value(node.outputs[0]).dtype != DType::kF32)
       return Unimplemented("training does not know {}", Describe(node));
     OCTET_ASSIGN_OR_RETURN(Activation * output, NewActivation(node.outputs[0], differentiable));
+    PassScale(node);
     return Keep(MakeLayer({graph_, node, inputs, *output}), differentiable);
   }
 
@@ -191,6 +222,14 @@ class NetworkBuilder {
                            Describe(graph_.node(dequantize)));
     }
     Network::Scale& scale = *scales_.at(tied_.Root(quantize));
+    OCTET_ASSIGN_OR_RETURN(const ScalarParams written,
+                           ReadScalarParams(graph_, graph_.node(quantize)));
+    OCTET_ASSIGN_OR_RETURN(const ScalarParams read,
+                           ReadScalarParams(graph_, graph_.node(dequantize)));
+    if (written != read) {
+      return Unimplemented("{}: training knows one scale and zero point of a pair, not two",
+                           Describe(graph_.node(dequantize)));
+    }
     const ValueId own = graph_.node(dequantize).inputs[1];
     if (std::ranges::find(scale.constants, own) == scale.constants.end())
       scale.constants.push_back(own);
@@ -201,12 +240,37 @@ class NetworkBuilder {
     return absl::OkStatus();
   }
 
-  // The DequantizeLinear of a weighted node's weights, or kNone for another node.
-  NodeId WeightsOf(const Node& node) const {
-    if (!node.is("Conv") && !node.is("Gemm") && !node.is("MatMul")) return kNone;
-    const NodeId producer = graph_.producer(node.inputs[1]);
-    if (producer == kNone || !graph_.node(producer).is("DequantizeLinear")) return kNone;
-    return IsConstant(graph_, graph_.node(producer).inputs[0]) ? producer : kNone;
+  // What only moves elements of one grid leaves them there.
+  void PassScale(const Node& node) {
+    const OpDef* op = FindOp(node);
+    const bool moves = op != nullptr && (op->traits.data_movement || op->traits.view);
+    if (!moves || node.is("Pad")) return;
+    ActivationScale* scale = nullptr;
+    for (const ValueId input : node.inputs) {
+      if (input == kNone || Find(input) == nullptr) continue;
+      const auto found = scale_of_.find(input);
+      if (found == scale_of_.end() || (scale != nullptr && scale != found->second)) return;
+      scale = found->second;
+    }
+    if (scale != nullptr) scale_of_[node.outputs[0]] = scale;
+  }
+
+  // A layer that the file has in float: it stays what it is, gradients go through it.
+  absl::Status AddFloat(NodeId id) {
+    const Node& node = graph_.node(id);
+    Activation* x = Find(node.inputs[0]);
+    if (x == nullptr) return Unimplemented("training does not know {}", Describe(node));
+    const Value& constant = graph_.value(node.inputs[1]);
+    if (constant.dtype != DType::kF32)
+      return Unimplemented("{}: weights of {}, training knows FP32 and INT8", Describe(node),
+                           DTypeName(constant.dtype));
+    network_->weighted_.push_back(std::make_unique<Network::Weighted>(
+        Network::Weighted{LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
+    Network::Weighted& weighted = *network_->weighted_.back();
+    if (const ValueId bias = node.input(2); bias != kNone) {
+      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias));
+    }
+    return AddLayer(node, *x, weighted, x->differentiable());
   }
 
   absl::Status AddWeighted(NodeId id, NodeId dequantize) {
@@ -224,17 +288,30 @@ class NetworkBuilder {
       OCTET_ASSIGN_OR_RETURN(weighted.bias,
                              LatentBias::Read(graph_, bias, weighted.weights, *weighted.x));
     }
-    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], true));
-    const LayerContext context{graph_, node, {&x, 1}, *y};
+    return AddLayer(node, *x, weighted, true);
+  }
+
+  absl::Status AddLayer(const Node& node, Activation& x, Network::Weighted& weighted,
+                        bool differentiable) {
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], differentiable));
+    Activation* inputs[] = {&x};
+    const LayerContext context{graph_, node, inputs, *y};
     LatentBias* const latent = weighted.bias ? &*weighted.bias : nullptr;
+    const QuantParams& params = weighted.weights.params();
+    const bool rows = node.is("Conv") || node.attributes.IntOr("transB", 0) != 0;
+    if (compute_ == TrainCompute::kBf16 && weighted.weights.learned() &&
+        (params.per_tensor() || params.axis == (rows ? 0 : 1))) {
+      return Keep(MakeBf16Layer(context, weighted.weights, latent, *weighted.x), differentiable);
+    }
     return Keep(node.is("Conv") ? MakeConv(context, weighted.weights, latent)
                                 : MakeProduct(context, weighted.weights, latent),
-                true);
+                differentiable);
   }
 
   Graph graph_;
   bool learn_ranges_;
   int weight_bits_;
+  TrainCompute compute_;
   TiedScales tied_;
   std::unique_ptr<Network> network_{new Network()};
   std::map<NodeId, Network::Scale*> scales_;  ///< By the root of those tied together.
@@ -242,7 +319,8 @@ class NetworkBuilder {
 };
 
 absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges, int weight_bits) {
+                                                        bool learn_ranges, int weight_bits,
+                                                        TrainCompute compute) {
   Graph graph = qdq;
   CutSoftmax(graph);
   for (const ValueId input : graph.inputs) {
@@ -250,11 +328,13 @@ absl::StatusOr<std::unique_ptr<Network>> Network::Build(const Graph& qdq, int64_
     if (shape && shape->rank() > 0) (*shape)[0] = batch;
   }
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
-  return NetworkBuilder(std::move(graph), learn_ranges, weight_bits).Run();
+  FoldConstants(graph);
+  return NetworkBuilder(std::move(graph), learn_ranges, weight_bits, compute).Run();
 }
 
 absl::Status Network::Forward() {
   for (const auto& weighted : weighted_) {
+    if (!weighted->weights.learned()) continue;
     weighted->weights.Refresh();
     if (weighted->bias) weighted->bias->Refresh(weighted->weights, *weighted->x);
   }
@@ -269,6 +349,7 @@ absl::Status Network::Backward() {
     if (taught.differentiable) OCTET_RETURN_IF_ERROR(taught.layer->Backward());
   }
   for (const auto& weighted : weighted_) {
+    if (!weighted->weights.learned()) continue;
     weighted->weights.PullGradient();
     if (weighted->bias) weighted->bias->PullGradient();
   }
@@ -278,6 +359,7 @@ absl::Status Network::Backward() {
 std::vector<Parameter*> Network::parameters() {
   std::vector<Parameter*> parameters;
   for (const auto& weighted : weighted_) {
+    if (!weighted->weights.learned()) continue;
     parameters.push_back(&weighted->weights.parameter());
     if (weighted->bias) parameters.push_back(&weighted->bias->parameter());
   }
@@ -289,6 +371,7 @@ std::vector<Parameter*> Network::parameters() {
 
 void Network::WriteTo(Graph& graph) const {
   for (const auto& weighted : weighted_) {
+    if (!weighted->weights.learned()) continue;
     weighted->weights.WriteTo(graph);
     if (weighted->bias) weighted->bias->WriteTo(graph, weighted->weights, *weighted->x);
   }

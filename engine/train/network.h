@@ -10,22 +10,30 @@
 
 #include "engine/graph/graph.h"
 #include "engine/train/layer.h"
+#include "engine/train/train.h"
 
 namespace octet::train {
 
-/// Makes what the only output's last Softmax or LogSoftmax (along the last axis) reads the output instead; nothing where there
-/// is none. True where there was one.
+/// Makes what the only output's last Softmax or LogSoftmax (along the last axis) reads the output instead, also where only a pair of
+/// Q and DQ is behind that; nothing where there is none. True where there was one.
 bool CutSoftmax(Graph& graph);
+
+/// Conv, Gemm or MatMul.
+bool IsLayer(const Node& node);
+/// The DequantizeLinear of constant integers that a layer reads as its weights, or kNone, as for any other node.
+NodeId DequantizerOfWeights(const Graph& graph, const Node& node);
 
 /// Holds memory for one batch of a fixed size. Not thread-safe; runs on the calling thread's OpenMP team.
 class Network {
  public:
-  /// From a graph of the form that static quantization writes, for `batch` samples at once. `learn_ranges`: else the scales of
-  /// the activations stay. Those of values that follow from the inputs alone always do: their grids lie on the
+  /// From a graph of the form that static quantization writes or ReadStart gives, for `batch` samples at once. Layers with weights of
+  /// FP32 keep these. `learn_ranges`: else the scales of the activations stay. Those of values that follow from the inputs alone always do: their grids lie on the
   /// sensor's integers. `weight_bits`: as QuantizeRecipe has it.
   /// Errors: UNIMPLEMENTED naming the node that training does not know; as InferShapes for a batch that the model does not take.
+  /// `compute`: what layers with learned weights compute in; those with scales per input channel, which no tool writes, in f32.
   static absl::StatusOr<std::unique_ptr<Network>> Build(const Graph& qdq, int64_t batch,
-                                                        bool learn_ranges, int weight_bits = 8);
+                                                        bool learn_ranges, int weight_bits = 8,
+                                                        TrainCompute compute = TrainCompute::kF32);
 
   /// In the order of the graph's inputs; whoever trains fills them.
   std::vector<Activation*> inputs() const { return inputs_; }
@@ -51,7 +59,7 @@ class Network {
   struct Weighted {
     LatentWeights weights;
     std::optional<LatentBias> bias;
-    const ActivationScale* x;  ///< Of the input, for the bias.
+    const ActivationScale* x;  ///< Of the input, for the bias; null where weights are not learned.
   };
 
   struct Taught {

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "engine/passes/quantization.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
@@ -19,40 +21,28 @@ absl::StatusOr<const Tensor*> ConstantInput(const Graph& graph, const Node& node
 }
 
 // The parameters of a DequantizeLinear of constant integers.
-absl::StatusOr<QuantParams> ReadConstantParams(const Graph& graph, const Node& node) {
-  OCTET_ASSIGN_OR_RETURN(const Tensor* integers, ConstantInput(graph, node, 0));
-  OCTET_ASSIGN_OR_RETURN(const Tensor* scale, ConstantInput(graph, node, 1));
-  const auto scales = scale->span<float>();
-  QuantParams params{{scales.begin(), scales.end()},
-                     std::vector<int32_t>(scales.size(), 0),
-                     QuantParams::kPerTensor};
-  if (scale->shape().rank() > 0) {
-    const auto axis = NormalizeAxis(node.attributes.IntOr("axis", 1), integers->shape().rank());
-    if (!axis || integers->shape()[*axis] != scale->elements())
-      return Unimplemented("{}: scales that lie along no axis", Describe(node));
-    params.axis = *axis;
-  }
-  if (node.input(2) == kNone) return params;
-  OCTET_ASSIGN_OR_RETURN(const Tensor* zero, ConstantInput(graph, node, 2));
-  const auto* bytes = static_cast<const std::byte*>(zero->data());
-  if (std::any_of(bytes, bytes + zero->bytes(), [](std::byte b) { return b != std::byte{0}; }))
-    return Unimplemented("{}: constants with a zero point other than 0", Describe(node));
-  return params;
+absl::StatusOr<QuantParams> ReadConstantParams(const Graph& graph, const Node& node,
+                                               const Shape& integers) {
+  const auto params = ParamsOf(graph, node);
+  if (!params)
+    return Unimplemented("{}: training needs constant scales per tensor or along one axis",
+                         Describe(node));
+  if (!params->per_tensor() && integers[params->axis] != std::ssize(params->scales))
+    return Unimplemented("{}: scales that lie along no axis", Describe(node));
+  return *params;
 }
 
 }  // namespace
 
 absl::StatusOr<ScalarParams> ReadScalarParams(const Graph& graph, const Node& node) {
-  OCTET_ASSIGN_OR_RETURN(const Tensor* scale, ConstantInput(graph, node, 1));
-  OCTET_ASSIGN_OR_RETURN(const Tensor* zero, ConstantInput(graph, node, 2));
-  const bool bytes = zero->dtype() == DType::kU8 || zero->dtype() == DType::kI8;
-  if (scale->elements() != 1 || zero->elements() != 1 || !bytes || scale->dtype() != DType::kF32) {
+  const auto params = ParamsOf(graph, node);
+  const bool quantizes = node.is("QuantizeLinear");
+  const DType dtype = graph.value(quantizes ? node.outputs[0] : node.inputs[0]).dtype;
+  if (!params || !params->per_tensor() || (dtype != DType::kU8 && dtype != DType::kI8)) {
     return Unimplemented("{}: an activation needs one scale and an 8-bit zero point",
                          Describe(node));
   }
-  const int32_t zero_point =
-      zero->dtype() == DType::kU8 ? zero->span<uint8_t>()[0] : int32_t{zero->span<int8_t>()[0]};
-  return ScalarParams{scale->span<float>()[0], zero_point, zero->dtype()};
+  return ScalarParams{params->scales[0], params->zero_points[0], dtype};
 }
 
 ActivationScale::ActivationScale(std::string name, float scale, int32_t zero_point, DType dtype,
@@ -76,57 +66,84 @@ absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId deq
                                                   int weight_bits) {
   const Node& node = graph.node(dequantize);
   OCTET_ASSIGN_OR_RETURN(const Tensor* integers, ConstantInput(graph, node, 0));
-  if (integers->dtype() != DType::kI8)
-    return Unimplemented("{}: weights of {}, training knows INT8", Describe(node),
+  if (integers->dtype() != DType::kI8 && integers->dtype() != DType::kU8)
+    return Unimplemented("{}: weights of {}, training knows INT8 and UINT8", Describe(node),
                          DTypeName(integers->dtype()));
   LatentWeights weights;
-  OCTET_ASSIGN_OR_RETURN(weights.params_, ReadConstantParams(graph, node));
-  weights.integers_ = node.inputs[0];
   const Shape& shape = integers->shape();
+  OCTET_ASSIGN_OR_RETURN(weights.params_, ReadConstantParams(graph, node, shape));
+  weights.integers_ = node.inputs[0];
+  weights.dtype_ = integers->dtype();
+  weights.symmetric_ =
+      std::ranges::all_of(weights.params_.zero_points, [](int32_t z) { return z == 0; });
   if (!weights.params_.per_tensor())
     weights.inner_ = shape.elements(weights.params_.axis + 1, shape.rank());
   weights.reals_ = Tensor(DType::kF32, shape);
   weights.gradient_ = Tensor(DType::kF32, shape);
-  const auto q = integers->span<int8_t>();
-  const auto fits = [](int8_t x) { return x >= -kNibbleLimit && x <= kNibbleLimit; };
+  std::vector<int32_t> q;
+  if (weights.dtype_ == DType::kI8) {
+    std::ranges::copy(integers->span<int8_t>(), std::back_inserter(q));
+  } else {
+    std::ranges::copy(integers->span<uint8_t>(), std::back_inserter(q));
+    weights.range_ = RangeOf(DType::kU8);
+  }
+  if (std::ranges::contains(q, -kByteLimit - 1)) weights.range_ = RangeOf(DType::kI8);
+  const auto fits = [](int32_t x) { return x >= -kNibbleLimit && x <= kNibbleLimit; };
   if (weight_bits == 4 && std::ranges::all_of(q, fits))
     weights.range_ = {-kNibbleLimit, kNibbleLimit};
   Parameter& parameter = weights.parameter_;
   parameter.name = graph.value(weights.integers_).name;
-  parameter.values.assign(q.begin(), q.end());
   parameter.gradients.resize(q.size());
-  for (int64_t i = 0; i < std::ssize(q); ++i) parameter.units.push_back(weights.ScaleOf(i));
+  for (size_t i = 0; i < q.size(); ++i) {
+    const size_t channel = weights.ChannelOf(i);
+    parameter.values.push_back(static_cast<float>(q[i] - weights.params_.zero_points[channel]));
+    parameter.units.push_back(weights.params_.scales[channel]);
+  }
   weights.Refresh();
   return weights;
 }
 
-float LatentWeights::ScaleOf(int64_t i) const {
-  const auto channels = std::ssize(params_.scales);
-  return params_.scales[static_cast<size_t>(i / inner_ % channels)];
+LatentWeights LatentWeights::Fixed(const Tensor& reals) {
+  LatentWeights weights;
+  weights.reals_ = reals;
+  weights.gradient_ = Tensor(DType::kF32, reals.shape());
+  return weights;
+}
+
+size_t LatentWeights::ChannelOf(size_t i) const {
+  return i / static_cast<size_t>(inner_) % params_.scales.size();
+}
+
+int32_t LatentWeights::ZeroPointOf(size_t i) const {
+  return symmetric_ ? 0 : params_.zero_points[ChannelOf(i)];
 }
 
 void LatentWeights::Refresh() {
   float* const reals = reals_.mutable_span<float>().data();
   for (size_t i = 0; i < parameter_.values.size(); ++i) {
-    reals[i] =
-        parameter_.units[i] * static_cast<float>(QuantizeOne(parameter_.values[i], 1, 0, range_));
+    const int32_t zero_point = ZeroPointOf(i);
+    const int32_t q = QuantizeOne(parameter_.values[i], 1, zero_point, range_);
+    reals[i] = parameter_.units[i] * static_cast<float>(q - zero_point);
   }
 }
 
 void LatentWeights::PullGradient() {
   const float* const gradient = gradient_.span<float>().data();
   for (size_t i = 0; i < parameter_.values.size(); ++i) {
-    const float rounded = std::nearbyint(parameter_.values[i]);
+    const auto zero_point = static_cast<float>(ZeroPointOf(i));
+    const float rounded = std::nearbyint(parameter_.values[i]) + zero_point;
     const bool inside = rounded >= range_.min && rounded <= range_.max;
     parameter_.gradients[i] = inside ? parameter_.units[i] * gradient[i] : 0;
   }
 }
 
 void LatentWeights::WriteTo(Graph& graph) const {
-  Tensor integers(DType::kI8, shape());
+  Tensor integers(dtype_, shape());
+  auto* const bytes = static_cast<std::byte*>(integers.mutable_data());
   for (size_t i = 0; i < parameter_.values.size(); ++i) {
-    integers.mutable_span<int8_t>()[i] =
-        static_cast<int8_t>(QuantizeOne(parameter_.values[i], 1, 0, range_));
+    const int32_t zero_point = ZeroPointOf(i);
+    // The low byte is both types' own.
+    bytes[i] = static_cast<std::byte>(QuantizeOne(parameter_.values[i], 1, zero_point, range_));
   }
   graph.mutable_value(integers_).constant = std::move(integers);
 }
@@ -157,6 +174,18 @@ absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id,
   }
   parameter.gradients.resize(parameter.values.size());
   bias.Refresh(weights, x);
+  return bias;
+}
+
+absl::StatusOr<LatentBias> LatentBias::Fixed(const Graph& graph, ValueId id) {
+  const Value& value = graph.value(id);
+  if (!value.is_constant() || value.dtype != DType::kF32 || value.constant.shape().rank() != 1) {
+    return Unimplemented("bias '{}': training knows constants of FP32 [C], one per output channel",
+                         value.name);
+  }
+  LatentBias bias;
+  bias.reals_ = value.constant;
+  bias.gradient_ = Tensor(DType::kF32, value.constant.shape());
   return bias;
 }
 

@@ -43,15 +43,20 @@ class ActivationScale {
   bool learned_;
 };
 
-/// The weights behind one DequantizeLinear: w[i] = s[c] clamp(round(u[i]), -limit, limit), the values being u. They begin on the
-/// integers of the file.
+/// The weights behind one DequantizeLinear: w[i] = s[c] (clamp(round(u[i]) + z[c], lowest, highest) - z[c]), the values being u. They
+/// begin on the integers of the file.
 class LatentWeights {
  public:
-  /// Reads the constants of a DequantizeLinear of I8 with zero points 0. `weight_bits`: as QuantizeRecipe has it; with 4, limit is 7
-  /// where all integers are within, for some layers keep 8 bits. UNIMPLEMENTED naming the node for others.
+  /// Reads the constants of a DequantizeLinear of I8 or U8. Lowest and highest are -127 (-128 where one is) and 127, or 0 and 255.
+  /// `weight_bits`: as QuantizeRecipe has it; with 4, they are -7 and 7 where all integers are within, for some layers keep 8 bits.
+  /// UNIMPLEMENTED naming the node for others.
   static absl::StatusOr<LatentWeights> Read(const Graph& graph, NodeId dequantize,
                                             int weight_bits = 8);
 
+  /// Weights of FP32 that nobody learns.
+  static LatentWeights Fixed(const Tensor& reals);
+
+  bool learned() const { return integers_ != kNone; }
   const Shape& shape() const { return reals_.shape(); }
   const QuantParams& params() const { return params_; }
   /// The weights that the network multiplies with, row-major; Refresh() writes them.
@@ -67,11 +72,14 @@ class LatentWeights {
   Parameter& parameter() { return parameter_; }
 
  private:
-  float ScaleOf(int64_t i) const;
+  size_t ChannelOf(size_t i) const;
+  int32_t ZeroPointOf(size_t i) const;
 
   Parameter parameter_;
   ValueId integers_ = kNone;
+  DType dtype_ = DType::kI8;
   QuantParams params_;
+  bool symmetric_ = true;  ///< All zero points are 0.
   IntRange range_ = {-kByteLimit, kByteLimit};
   int64_t inner_ = 1;  ///< Elements behind the axis of the scales.
   Tensor reals_;
@@ -84,6 +92,9 @@ class LatentBias {
   /// Reads a constant of F32 [C]. UNIMPLEMENTED naming it for others.
   static absl::StatusOr<LatentBias> Read(const Graph& graph, ValueId id,
                                          const LatentWeights& weights, const ActivationScale& x);
+
+  /// A bias of a layer whose weights are fixed: nobody learns it, nor Refresh() or the like is called. Errors: as Read.
+  static absl::StatusOr<LatentBias> Fixed(const Graph& graph, ValueId id);
 
   int64_t size() const { return reals_.elements(); }
   const float* reals() const { return reals_.span<float>().data(); }
@@ -106,7 +117,7 @@ class LatentBias {
 };
 
 /// Scale, zero point and element type of a QuantizeLinear or DequantizeLinear whose parameters are constant scalars.
-/// UNIMPLEMENTED naming the node for others.
+/// A zero point that is left out is 0. UNIMPLEMENTED naming the node for others. Requires: types inferred.
 struct ScalarParams {
   float scale;
   int32_t zero_point;

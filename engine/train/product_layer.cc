@@ -3,30 +3,26 @@
 #include "engine/tensor/status.h"
 #include "engine/train/layer.h"
 #include "engine/train/primitive.h"
+#include "engine/train/weighted_problem.h"
 
 namespace octet::train {
 namespace {
 
 using dnnl::memory;
 
-memory::desc MatrixDesc(int64_t rows, int64_t columns, bool transposed) {
-  return {{rows, columns},
-          memory::data_type::f32,
-          transposed ? memory::dims{1, rows} : memory::dims{columns, 1}};
-}
-
 // Products of dense matrices: y [M, N] = x [M, K] w [K, N]; `transposed` weights lie as [N, K].
 class Product : public Layer {
  public:
-  Product(const LayerContext& context, LatentWeights& weights, LatentBias* bias, bool transposed)
+  Product(const LayerContext& context, LatentWeights& weights, LatentBias* bias,
+          const ProductProblem& problem)
       : x_(*context.inputs[0]),
         y_(context.output),
         weights_(weights),
         bias_(bias),
-        transposed_(transposed),
-        n_(weights.shape()[transposed ? 0 : 1]),
-        k_(weights.shape()[transposed ? 1 : 0]),
-        m_(x_.size() / k_) {}
+        transposed_(problem.transposed),
+        n_(problem.n),
+        k_(problem.k),
+        m_(problem.m) {}
 
   // Throws what oneDNN throws.
   void Prepare() {
@@ -42,6 +38,7 @@ class Product : public Layer {
       args[DNNL_ARG_BIAS] = At(bias, bias_->reals());
     }
     forward_ = {Make(x, w.get_desc(), bias, y), args};
+    if (!y_.differentiable()) return;
     // dw [K, N] = x^T [K, M] dy [M, N], in the layout of w.
     const memory::desc x_transposed = MatrixDesc(k_, m_, true);
     by_weights_ = {Make(x_transposed, y, {}, w.get_desc()),
@@ -60,8 +57,10 @@ class Product : public Layer {
   absl::Status Forward() override { return forward_.Run(); }
 
   absl::Status Backward() override {
-    OCTET_RETURN_IF_ERROR(by_weights_.Run());
-    if (bias_ != nullptr) SumRows();
+    if (weights_.learned()) {
+      OCTET_RETURN_IF_ERROR(by_weights_.Run());
+      if (bias_ != nullptr) SumRows();
+    }
     absl::Status status;
     x_.AddGradient([&](float* to) { status = by_data_.RunTo(DNNL_ARG_DST, to); });
     return status;
@@ -95,7 +94,14 @@ class Product : public Layer {
 
 }  // namespace
 
-MadeLayer MakeProduct(const LayerContext& context, LatentWeights& weights, LatentBias* bias) {
+dnnl::memory::desc MatrixDesc(int64_t rows, int64_t columns, bool transposed) {
+  return {{rows, columns},
+          dnnl::memory::data_type::f32,
+          transposed ? dnnl::memory::dims{1, rows} : dnnl::memory::dims{columns, 1}};
+}
+
+absl::StatusOr<ProductProblem> MakeProductProblem(const LayerContext& context,
+                                                  const LatentWeights& weights) {
   const Node& node = context.node;
   const bool transposed = node.is("Gemm") && node.attributes.IntOr("transB", 0) != 0;
   const auto alpha = node.attributes.Float("alpha", 1);
@@ -107,7 +113,15 @@ MadeLayer MakeProduct(const LayerContext& context, LatentWeights& weights, Laten
         "{}: training knows products of up to three axes with plain matrices, alpha = beta = 1",
         Describe(node));
   }
-  auto layer = std::make_unique<Product>(context, weights, bias, transposed);
+  const int64_t k = weights.shape()[transposed ? 1 : 0];
+  return ProductProblem{context.inputs[0]->size() / k, k, weights.shape()[transposed ? 0 : 1],
+                        transposed};
+}
+
+MadeLayer MakeProduct(const LayerContext& context, LatentWeights& weights, LatentBias* bias) {
+  const Node& node = context.node;
+  OCTET_ASSIGN_OR_RETURN(const ProductProblem problem, MakeProductProblem(context, weights));
+  auto layer = std::make_unique<Product>(context, weights, bias, problem);
   const auto made = onednn::Catch([&] {
     layer->Prepare();
     return true;

@@ -20,6 +20,7 @@
 #include "engine/train/network.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/runner.h"
+#include "engine/train/start.h"
 
 namespace octet {
 namespace {
@@ -29,6 +30,7 @@ using train::Optimizer;
 using train::Runner;
 
 constexpr std::array<std::string_view, 3> kLossNames = {"kl", "mse", "labels"};
+constexpr std::array<std::string_view, 2> kComputeNames = {"f32", "bf16"};
 constexpr std::array<std::string_view, 2> kMethodNames = {"adam", "sgd"};
 // Fewer leave nothing to learn from beside what is held back.
 constexpr int64_t kFewestSamples = 8;
@@ -41,9 +43,7 @@ std::optional<Enum> ParseName(const std::array<std::string_view, kCount>& names,
   return static_cast<Enum>(found - names.begin());
 }
 
-absl::Status CheckOptions(const QuantizeRecipe& recipe, const TrainOptions& options) {
-  if (recipe.to != Precision::kInt8)
-    return InvalidArgument("training makes int8, not {}", PrecisionName(recipe.to));
+absl::Status CheckOptions(const TrainOptions& options) {
   const double rate = options.learning_rate.value_or(1);
   if (options.epochs < 1 || options.batch < 1 || options.patience < 1)
     return InvalidArgument("epochs, batch and patience are at least 1, got {}, {} and {}",
@@ -55,6 +55,13 @@ absl::Status CheckOptions(const QuantizeRecipe& recipe, const TrainOptions& opti
   if (!(options.blend >= 0 && options.blend <= 1))
     return InvalidArgument("the share of blended batches lies between 0 and 1, got {}",
                            options.blend);
+  const Target target = DetectTarget(1);
+  if (options.compute == TrainCompute::kBf16 && !target.bf16) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
+        "training in bf16 takes a CPU with avx512_core_bf16, this one has {}; f32 runs everywhere",
+        target.isa);
+  }
   return absl::OkStatus();
 }
 
@@ -98,7 +105,7 @@ class Trainer {
     OCTET_RETURN_IF_ERROR(Resume());
     Graph graph = start;
     while (!Done()) OCTET_RETURN_IF_ERROR(RunEpoch(graph));
-    TrainResult result{start, std::move(progress_.epochs), progress_.best_epoch};
+    TrainResult result{start, std::move(progress_.epochs), progress_.best_epoch, checkpoint_};
     if (result.best_epoch == 0) return result;
     for (size_t i = 0; i < parameters_.size(); ++i)
       parameters_[i]->values = std::move(progress_.best[i]);
@@ -113,8 +120,8 @@ class Trainer {
   int64_t BatchesPerEpoch() const { return std::ssize(trained_) / batch_; }
 
   bool Done() const {
-    const int done = static_cast<int>(progress_.epochs.size()) - 1;
-    return done >= options_.epochs || done - progress_.best_epoch >= options_.patience;
+    return std::ssize(progress_.epochs) > options_.epochs ||
+           train::IsOutOfPatience(progress_.epochs, options_.patience);
   }
 
   absl::Status Resume() {
@@ -166,7 +173,9 @@ class Trainer {
     progress_.epochs.push_back(row);
     progress_.batch = 0;
     progress_.loss_sum = 0;
-    OCTET_RETURN_IF_ERROR(Keep());
+    checkpoint_ = Keep();
+    // What is trained to the end is not lost with its last checkpoint.
+    if (!checkpoint_.ok() && !Done()) return checkpoint_;
     if (watch_.on_epoch) watch_.on_epoch(row);
     return absl::OkStatus();
   }
@@ -175,18 +184,28 @@ class Trainer {
     Graph teacher = fp32;
     OCTET_RETURN_IF_ERROR(InferShapes(teacher));
     shares_ = train::CutSoftmax(teacher);
+    Graph cut = start;
+    if (train::CutSoftmax(cut) != shares_) {
+      return InvalidArgument("a Softmax ends {} alone",
+                             shares_ ? "the fp32 model" : "the file that training goes on from");
+    }
     for (const ValueId input : teacher.inputs)
       samples_.push_back(set_.inputs.at(teacher.value(input).name));
     auto random = RandomOf(options_.seed, 0, kOrder);
-    OCTET_RETURN_IF_ERROR(Split(teacher, random));
-    OCTET_ASSIGN_OR_RETURN(network_,
-                           Network::Build(start, batch_, options_.learn_ranges, weight_bits_));
+    OCTET_RETURN_IF_ERROR(Split(teacher, start, random));
+    OCTET_ASSIGN_OR_RETURN(network_, Network::Build(start, batch_, options_.learn_ranges,
+                                                    weight_bits_, options_.compute));
     if (network_->output().shape().rank() > 3)
       return Unimplemented("training knows outputs of up to three axes, this one is {}",
                            network_->output().shape().ToString());
     OCTET_ASSIGN_OR_RETURN(Runner runner,
                            Runner::Make(teacher, Precision::kFp32, run_, samples_, batch_));
     teacher_.emplace(std::move(runner));
+    if (network_->output().shape() != teacher_->output().shape()) {
+      return InvalidArgument("the outputs disagree: the fp32 model has {}, the one trained {}",
+                             teacher_->output().shape().ToString(),
+                             network_->output().shape().ToString());
+    }
     OCTET_RETURN_IF_ERROR(CheckLabels());
     OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, held_back_, set_.labels, options_,
                                                     shares_, *teacher_, random));
@@ -196,7 +215,7 @@ class Trainer {
   }
 
   // Which samples are trained on, and how many at once.
-  absl::Status Split(const Graph& teacher, std::mt19937_64& random) {
+  absl::Status Split(const Graph& teacher, const Graph& start, std::mt19937_64& random) {
     const int64_t count = samples_[0].shape()[0];
     std::vector<int64_t> order(static_cast<size_t>(count));
     std::iota(order.begin(), order.end(), 0);
@@ -205,8 +224,11 @@ class Trainer {
         std::llround(options_.held_back * static_cast<double>(count)), 1, count - 1);
     held_back_.assign(order.begin(), order.begin() + held);
     trained_.assign(order.begin() + held, order.end());
-    const std::optional<Shape>& shape = teacher.value(teacher.inputs[0]).shape;
-    const int64_t own = shape && shape->rank() > 0 ? (*shape)[0] : kUnknownDim;
+    int64_t own = kUnknownDim;
+    for (const Graph* graph : {&teacher, &start}) {
+      const std::optional<Shape>& shape = graph->value(graph->inputs[0]).shape;
+      if (own == kUnknownDim && shape && shape->rank() > 0) own = (*shape)[0];
+    }
     batch_ = own != kUnknownDim ? own : std::min(options_.batch, std::ssize(trained_));
     if (batch_ > std::ssize(trained_))
       return InvalidArgument("too few samples: the model's own batch is {}, {} are trained on",
@@ -309,6 +331,7 @@ class Trainer {
   std::vector<train::Parameter*> parameters_;  ///< The network's.
   std::optional<Optimizer> optimizer_;
   train::Progress progress_;
+  absl::Status checkpoint_;  ///< Of writing the last one.
   std::optional<Runner> teacher_;
   std::optional<train::Exam> exam_;
   bool shares_ = false;  ///< A Softmax makes shares of the outputs.
@@ -316,10 +339,10 @@ class Trainer {
   std::vector<int64_t> batch_labels_;
 };
 
-// What the result depends on, by the names of `octet qat`.
-train::Origin OriginOf(const Graph& fp32, const QuantizeRecipe& recipe, const TrainSet& set,
-                       int64_t samples, const TrainOptions& options, const CalibrationRun& run,
-                       const Graph& start) {
+// What the result depends on, by the names of `octet qat`. `continued`: the start is the user's, the recipe says nothing.
+train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& recipe,
+                       const TrainSet& set, int64_t samples, const TrainOptions& options,
+                       const CalibrationRun& run, const Graph& start) {
   CalibrationSet data = set.inputs;
   if (options.loss == TrainLoss::kLabels) {
     data["the samples' labels"] = Tensor::From<int64_t>(Shape{std::ssize(set.labels)}, set.labels);
@@ -336,6 +359,7 @@ train::Origin OriginOf(const Graph& fp32, const QuantizeRecipe& recipe, const Tr
                       {"oneDNN", OneDnnVersion()},
                       {"--loss", std::string(TrainLossName(options.loss))},
                       {"--optimizer", std::string(TrainMethodName(options.method))},
+                      {"--compute", std::string(TrainComputeName(options.compute))},
                       {"--epochs", Format("{}", options.epochs)},
                       {"--batch", Format("{}", options.batch)},
                       {"--learning-rate", rate},
@@ -344,6 +368,7 @@ train::Origin OriginOf(const Graph& fp32, const QuantizeRecipe& recipe, const Tr
                       {"--held-back", Format("{}", options.held_back)},
                       {"--patience", Format("{}", options.patience)},
                       {"--seed", Format("{}", options.seed)},
+                      {"--start", continued ? "given" : ""},
                       {"--per-tensor", Format("{}", !recipe.per_channel)},
                       {"--weight-bits", Format("{}", recipe.weight_bits)},
                       {"--equalize", Format("{}", recipe.equalize)},
@@ -354,11 +379,28 @@ train::Origin OriginOf(const Graph& fp32, const QuantizeRecipe& recipe, const Tr
                       {"--threads", Format("{}", run.threads)}}};
 }
 
+// How the quantizer's recipe says that weights lie on a grid of 4 bits.
+constexpr std::string_view kNibbleWords = " weight-bits=4";
+
+absl::StatusOr<TrainResult> Finished(absl::StatusOr<TrainResult> result,
+                                     const TrainOptions& options) {
+  if (!result.ok() || result->best_epoch == 0) return result;
+  result->graph.metadata["octet.recipe"] +=
+      Format(" trained={} epochs={}", TrainLossName(options.loss), result->best_epoch);
+  return result;
+}
+
 }  // namespace
 
 std::string_view TrainLossName(TrainLoss loss) { return kLossNames[static_cast<size_t>(loss)]; }
 std::optional<TrainLoss> ParseTrainLoss(std::string_view name) {
   return ParseName<TrainLoss>(kLossNames, name);
+}
+std::string_view TrainComputeName(TrainCompute compute) {
+  return kComputeNames[static_cast<size_t>(compute)];
+}
+std::optional<TrainCompute> ParseTrainCompute(std::string_view name) {
+  return ParseName<TrainCompute>(kComputeNames, name);
 }
 std::string_view TrainMethodName(TrainMethod method) {
   return kMethodNames[static_cast<size_t>(method)];
@@ -370,7 +412,9 @@ std::optional<TrainMethod> ParseTrainMethod(std::string_view name) {
 absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,
                                       const TrainSet& set, const TrainOptions& options,
                                       const CalibrationRun& run, const TrainWatch& watch) {
-  OCTET_RETURN_IF_ERROR(CheckOptions(recipe, options));
+  if (recipe.to != Precision::kInt8)
+    return InvalidArgument("training makes int8, not {}", PrecisionName(recipe.to));
+  OCTET_RETURN_IF_ERROR(CheckOptions(options));
   OCTET_ASSIGN_OR_RETURN(const int64_t samples, CountSamples(set, options));
   QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
   if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
@@ -378,26 +422,51 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
   SeparateInputGrids(gridded, set.inputs);
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult start, Quantize(gridded, all_int8, set.inputs, run));
+  OCTET_ASSIGN_OR_RETURN(const QuantizeResult start, Quantize(gridded, all_int8, set.inputs, run));
   train::Origin origin;
   if (!watch.checkpoint.empty())
-    origin = OriginOf(fp32, recipe, set, samples, options, run, start.graph);
-  OCTET_ASSIGN_OR_RETURN(TrainResult result, Trainer(set, options, run, watch, recipe.weight_bits)
-                                                 .Run(fp32, start.graph, std::move(origin)));
-  if (result.best_epoch > 0) {
-    result.graph.metadata["octet.recipe"] +=
-        Format(" trained={} epochs={}", TrainLossName(options.loss), result.best_epoch);
-  }
-  return result;
+    origin = OriginOf(fp32, false, recipe, set, samples, options, run, start.graph);
+  return Finished(Trainer(set, options, run, watch, recipe.weight_bits)
+                      .Run(fp32, start.graph, std::move(origin)),
+                  options);
 }
 
-absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const QuantizeRecipe& recipe,
-                                          const TrainSet& set, const TrainOptions& options,
-                                          const CalibrationRun& run, const TrainWatch& watch,
-                                          const std::string& out) {
+absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const TrainSet& set,
+                                      const TrainOptions& options, const CalibrationRun& run,
+                                      const TrainWatch& watch) {
+  OCTET_RETURN_IF_ERROR(CheckOptions(options));
+  OCTET_ASSIGN_OR_RETURN(const int64_t samples, CountSamples(set, options));
+  OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
+  OCTET_ASSIGN_OR_RETURN(Graph start, train::ReadStart(qdq, fp32, run.disabled_passes));
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::FromGraph(fp32, {}));
+  OCTET_RETURN_IF_ERROR(MatchInputs(model->signature(), set.inputs).status());
+  OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
+  start.metadata["octet.precision"] = std::string(PrecisionName(Precision::kInt8));
+  std::string& recipe = start.metadata["octet.recipe"];
+  if (recipe.empty()) recipe = "static";
+  const bool nibbles = recipe.find(kNibbleWords) != std::string::npos;
+  train::Origin origin;
+  if (!watch.checkpoint.empty())
+    origin = OriginOf(fp32, true, {}, set, samples, options, run, start);
+  return Finished(
+      Trainer(set, options, run, watch, nibbles ? 4 : 8).Run(fp32, start, std::move(origin)),
+      options);
+}
+
+absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const std::string& start,
+                                          const QuantizeRecipe& recipe, const TrainSet& set,
+                                          const TrainOptions& options, const CalibrationRun& run,
+                                          const TrainWatch& watch, const std::string& out) {
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
-  auto result = TrainInt8(graph, recipe, set, options, run, watch);
-  if (!result.ok()) return Annotate(result.status(), fp32);
+  absl::StatusOr<TrainResult> result = absl::UnknownError("");
+  if (start.empty()) {
+    result = TrainInt8(graph, recipe, set, options, run, watch);
+  } else {
+    if (absl::Status status = CheckNotQuantized(graph); !status.ok()) return Annotate(status, fp32);
+    OCTET_ASSIGN_OR_RETURN(const Graph qdq, ReadOnnxFile(start));
+    result = TrainFrom(graph, qdq, set, options, run, watch);
+  }
+  if (!result.ok()) return Annotate(result.status(), start.empty() ? fp32 : start);
   LeaveOutDefaults(result->graph);
   OCTET_RETURN_IF_ERROR(WriteOnnxFile(result->graph, out));
   return result;

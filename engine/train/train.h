@@ -34,7 +34,18 @@ enum class TrainMethod : uint8_t {
 std::string_view TrainMethodName(TrainMethod method);
 std::optional<TrainMethod> ParseTrainMethod(std::string_view name);
 
+enum class TrainCompute : uint8_t {
+  kF32,
+  /// Products of integers and of gradients in bf16, sums and everything else in f32.
+  kBf16,
+};
+/// "f32", "bf16".
+std::string_view TrainComputeName(TrainCompute compute);
+std::optional<TrainCompute> ParseTrainCompute(std::string_view name);
+
 struct TrainOptions {
+  TrainCompute compute =
+      TrainCompute::kF32;  ///< Of convolutions and products, forward and backward.
   TrainLoss loss = TrainLoss::kNoise;
   TrainMethod method = TrainMethod::kAdam;
   int epochs = 30;
@@ -46,7 +57,8 @@ struct TrainOptions {
   double blend = 0.3;
   double held_back =
       0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
-  int patience = 30;  ///< Epochs without a better one after which training stops.
+  int patience =
+      30;  ///< Epochs whose held-back loss is below no earlier one's, after which training stops.
   uint64_t seed = 1;
 };
 
@@ -56,7 +68,7 @@ struct TrainSet {
   std::vector<int64_t> labels;
 };
 
-/// One row of the training curve. Epoch 0 is the result of post-training quantization.
+/// One row of the training curve. Epoch 0 is the result of post-training quantization, or the file that training goes on from.
 struct TrainEpoch {
   int epoch = 0;
   std::optional<double> train_loss;  ///< Mean over the epoch's batches; none for epoch 0.
@@ -77,7 +89,7 @@ struct TrainWatch {
   /// Asked before each batch; false ends training with CANCELLED.
   std::function<bool()> keep_going;
   /// File that keeps where training stands (train/checkpoint.h), written after every epoch and when training is stopped. Where it is
-  /// there, training goes on from it, to the same result bit by bit.
+  /// there, training goes on from it, to the same result bit by bit. One that cannot be written ends training, unless training is done.
   std::string checkpoint;
 };
 
@@ -85,7 +97,8 @@ struct TrainResult {
   Graph graph;
   std::vector<TrainEpoch> epochs;
   int best_epoch =
-      0;  ///< 0: nothing was better than post-training quantization, which `graph` then is.
+      0;  ///< 0: nothing was better than what training began with, which `graph` then is.
+  absl::Status checkpoint;  ///< Why the last checkpoint, behind the last epoch, was not written.
 };
 
 /// Puts the inputs' channels on one grid (SeparateInputGrids), quantizes the model by `recipe` (to int8) with all samples, then trains what the QDQ graph holds:
@@ -95,7 +108,7 @@ struct TrainResult {
 /// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. An epoch's file has the moving averages
 /// of what was learned; the result is the epoch with the least held-back loss among those
 /// whose loss is below epoch 0's by two standard errors, of the same form as the quantizer's. The same seed, data and thread count give the same file.
-/// Errors: as Quantize; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
+/// Errors: as Quantize; FAILED_PRECONDITION for TrainCompute::kBf16 where the CPU has no such primitives; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
 /// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);
 /// Esser et al., Learned Step Size Quantization (2020).
@@ -103,11 +116,20 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
                                       const TrainSet& set, const TrainOptions& options,
                                       const CalibrationRun& run, const TrainWatch& watch = {});
 
-/// TrainInt8 from file to file; the result appears at `out` at once or not at all.
+/// Goes on from a static QDQ model, as Quantize and TrainInt8 make it or another tool: what it holds takes the place of the
+/// quantizer's result, epoch 0 is what it answers. Layers that it has in float stay so. The result has its form, but for biases, which
+/// become FP32 on the grid of the integer sums (ReadStart).
+/// Errors: as TrainInt8 and ReadStart; INVALID_ARGUMENT for an fp32 model that is quantized itself, and outputs of which one model has a Softmax
+/// at the end alone.
+absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const TrainSet& set,
+                                      const TrainOptions& options, const CalibrationRun& run,
+                                      const TrainWatch& watch = {});
+
+/// TrainInt8, or TrainFrom the file `start` unless that is empty, from file to file; the result appears at `out` at once or not at all.
 /// Errors: as ReadOnnxFile, TrainInt8 and WriteOnnxFile.
-absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const QuantizeRecipe& recipe,
-                                          const TrainSet& set, const TrainOptions& options,
-                                          const CalibrationRun& run, const TrainWatch& watch,
-                                          const std::string& out);
+absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const std::string& start,
+                                          const QuantizeRecipe& recipe, const TrainSet& set,
+                                          const TrainOptions& options, const CalibrationRun& run,
+                                          const TrainWatch& watch, const std::string& out);
 
 }  // namespace octet

@@ -4,10 +4,12 @@
 usage: qat_test.py OCTET
 """
 
+import os
 import pathlib
 import signal
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -81,6 +83,52 @@ class QatTest(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertIn("held-back loss", lines[0])
         self.assertIn("calibrated", lines[1])
+
+    def test_goes_on_from_its_own_file(self):
+        first = self.train("--epochs", 2, "--per-tensor", "--no-equalize", "--no-compensate")
+        self.assertGreater(first["best_epoch"], 0)
+        start = self.folder / "start.onnx"
+        self.out.rename(start)
+        second = self.train("--epochs", 1, "--start", start)
+        best = first["epochs"][first["best_epoch"]]
+        self.assertEqual(second["epochs"][0]["held_back_loss"], best["held_back_loss"])
+        certificate = answer("inspect", self.out)
+        self.assertEqual(certificate["precision"], "int8")
+        self.assertGreaterEqual(certificate["mac_share"]["int8"], 0.97)
+        done = octet("qat", FP32, "--start", start, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--epochs", 1)
+        self.assertIn("started from", done.stdout.splitlines()[1])
+
+    def test_what_it_cannot_go_on_from(self):
+        self.assertIn("goes on from a QDQ file", self.refused("--start", FP32))
+        self.assertIn("no such file", self.refused("--start", self.folder / "none.onnx"))
+        quantized = self.folder / "quantized"
+        answer("quantize", FP32, "--to", "int8", "--method", "min-max", "--calibration", CALIBRATION, "--map", MAP, "--out", quantized)
+        start = quantized / "int8.onnx"
+        for option in ("--per-tensor", "--weight-bits=4", "--no-equalize", "--no-smooth", "--no-compensate", "--no-correct-bias"):
+            line = self.refused("--start", start, option)
+            self.assertIn("of how the fp32 model is quantized; --start says it has been", line)
+        self.assertIn("it would replace", self.refused_at_once("--start", start, "--out", start))
+        other = onnx.load(start)
+        other.graph.output[0].name = other.graph.node[-1].output[0] = "other"
+        onnx.save(other, self.folder / "other.onnx")
+        line = self.refused("--start", self.folder / "other.onnx")
+        self.assertIn("other.onnx: it has the outputs 'other', the fp32 model", line)
+        checkpoint = self.folder / "qat.npz"
+        self.train("--start", start, "--epochs", 1, "--checkpoint", checkpoint)
+        self.out.unlink()
+        self.assertIn("--start 'given', asked for is ''", self.refused("--epochs", 1, "--checkpoint", checkpoint))
+
+    def test_bf16_where_the_cpu_has_it(self):
+        words = ("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--epochs", 1, "--compute", "bf16")
+        with mock.patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": "AVX2"}):
+            done = octet(*words)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("training in bf16 takes a CPU with avx512_core_bf16, this one has avx2", done.stderr)
+        self.assertEqual(list(self.out.parent.iterdir()), [])
+        done = octet(*words)
+        if "takes a CPU with" not in done.stderr:
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(self.out.exists())
 
     def test_labels_that_do_not_fit(self):
         count = len(np.load(CALIBRATION)["inputs"])

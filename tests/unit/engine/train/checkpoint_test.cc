@@ -207,6 +207,28 @@ TEST_F(CheckpointTest, ArraysThatMakeNoSenseAreRefusedByName) {
   EXPECT_TRUE(Train().ok());
 }
 
+// A disk that is full by then: what is trained is worth more than its last checkpoint.
+TEST_F(CheckpointTest, TheResultOutlivesTheLastCheckpoint) {
+  const auto whole = Train();
+  ASSERT_TRUE(whole.ok() && whole->checkpoint.ok()) << whole.status();
+  for (const int lost_behind : {2, 1}) {
+    const std::filesystem::path place = folder_.path("states");
+    std::filesystem::create_directory(place);
+    watch_.checkpoint = place / "state.npz";
+    watch_.on_epoch = [&](const TrainEpoch& row) {
+      if (row.epoch == lost_behind) std::filesystem::remove_all(place);
+    };
+    const auto result = Train();
+    if (lost_behind == 1) {
+      EXPECT_FALSE(result.ok()) << "an epoch is still to be trained";
+      continue;
+    }
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_THAT(std::string(Message(result->checkpoint)), HasSubstr("states/state.npz"));
+    EXPECT_EQ(*WriteOnnxBytes(result->graph), *WriteOnnxBytes(whole->graph));
+  }
+}
+
 TEST_F(CheckpointTest, APlaceThatTakesNoFileIsSaidBeforeTraining) {
   watch_.checkpoint = folder_.path("nowhere/state.npz");
   int batches = 0;

@@ -66,5 +66,22 @@ TEST(Exam, IsSureOfAGainWithoutDeviation) {
   EXPECT_LE(row.sureness, 0);
 }
 
+// Epochs that are better without being surely so keep training going.
+TEST(Patience, CountsEpochsWithoutALowerLoss) {
+  const auto rows = [](std::initializer_list<double> losses) {
+    std::vector<TrainEpoch> epochs;
+    for (const double loss : losses) {
+      epochs.push_back({.epoch = static_cast<int>(epochs.size()), .held_back_loss = loss});
+    }
+    return epochs;
+  };
+  EXPECT_FALSE(train::IsOutOfPatience({}, 1));
+  EXPECT_FALSE(train::IsOutOfPatience(rows({1}), 1));
+  EXPECT_FALSE(train::IsOutOfPatience(rows({1, 0.99, 0.98}), 1));
+  EXPECT_TRUE(train::IsOutOfPatience(rows({1, 0.99, 0.99}), 1));
+  EXPECT_FALSE(train::IsOutOfPatience(rows({1, 0.99, 1.2, 1.1}), 3));
+  EXPECT_TRUE(train::IsOutOfPatience(rows({1, 0.99, 1.2, 1.1, 1}), 3));
+}
+
 }  // namespace exam_test
 }  // namespace octet

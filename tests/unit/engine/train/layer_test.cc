@@ -37,6 +37,17 @@ TEST(Layer, ActivationFunctions) {
   Check(swish, swish.Op("HardSwish", {x}));
 }
 
+TEST(Layer, FrozenNormalization) {
+  for (const Shape& shape : {Shape{2, 3, 5, 4}, Shape{4, 3, 5}, Shape{6, 3}}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", shape);
+    Check(b, b.Op("BatchNormalization",
+                  {x, b.Random({3}, 0.5F, 1.5F), b.Random({3}), b.Random({3}),
+                   b.Random({3}, 0.2F, 2.0F)},
+                  {{"epsilon", 0.01F}}));
+  }
+}
+
 TEST(Layer, Clips) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 3, 5, 4});

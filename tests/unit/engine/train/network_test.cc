@@ -141,6 +141,49 @@ TEST(Network, NamesTheNodeThatItDoesNotKnow) {
   EXPECT_THAT(std::string(Message(network.status())), ::testing::HasSubstr("Softmax 'Softmax_1'"));
 }
 
+// Integers times integers: the forward pass in bf16 rounds nothing more, the backward pass one factor of each product.
+TEST(Network, ComputesInBf16) {
+  if (!DetectTarget(1).bf16) GTEST_SKIP() << "no bf16 here";
+  for (const QuantizeRecipe& recipe : {PlainRecipe(), QuantizeRecipe{}}) {
+    const Graph file = Quantized(SmallNetwork(), recipe, SmallSamples(64));
+    const Tensor samples = testing::RandomReals(Shape{kBatch, 3, 8, 8}, TestSeed() + 7);
+    std::vector<std::vector<float>> outputs;
+    std::vector<std::vector<std::vector<float>>> gradients;
+    for (const TrainCompute compute : {TrainCompute::kF32, TrainCompute::kBf16}) {
+      auto network = Network::Build(file, kBatch, true, 8, compute);
+      ASSERT_TRUE(network.ok()) << network.status();
+      train::CopyToPhysical(samples.span<float>().data(), (*network)->inputs()[0]->shape(),
+                            (*network)->inputs()[0]->values());
+      ASSERT_TRUE((*network)->Forward().ok());
+      train::Activation& y = (*network)->output();
+      outputs.emplace_back(y.values(), y.values() + y.size());
+      for (int64_t i = 0; i < y.size(); ++i) y.gradient()[i] = static_cast<float>(i % 7) - 3;
+      ASSERT_TRUE((*network)->Backward().ok());
+      gradients.emplace_back();
+      for (const train::Parameter* parameter : (*network)->parameters())
+        gradients.back().push_back(parameter->gradients);
+    }
+    int same = 0;
+    for (size_t i = 0; i < outputs[0].size(); ++i)
+      same += std::abs(outputs[0][i] - outputs[1][i]) < 1e-4;
+    EXPECT_GT(same, static_cast<int>(outputs[0].size()) * 95 / 100);
+    double difference = 0;
+    double square = 0;
+    bool equal = true;
+    for (size_t p = 0; p < gradients[0].size(); ++p) {
+      if (gradients[0][p].size() == 1)
+        continue;  // A sum over all of an activation, which mostly cancels.
+      for (size_t i = 0; i < gradients[0][p].size(); ++i) {
+        difference += std::pow(gradients[0][p][i] - gradients[1][p][i], 2);
+        square += std::pow(gradients[0][p][i], 2);
+        equal &= gradients[0][p][i] == gradients[1][p][i];
+      }
+    }
+    EXPECT_LT(std::sqrt(difference / square), 0.02);
+    EXPECT_FALSE(equal) << "it ran in bf16";
+  }
+}
+
 TEST(CutSoftmax, CutsTheLastOneAlone) {
   Graph graph = SmallNetwork(4);
   train::CutSoftmax(graph);

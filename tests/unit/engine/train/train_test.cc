@@ -1,6 +1,7 @@
 // Training from end to end: it wins back what rounding took, keeps what it cannot better, and refuses what makes no sense.
 #include "engine/train/train.h"
 
+#include "engine/engine.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/tensor/status.h"
 #include "tests/support/small_network.h"
@@ -44,6 +45,21 @@ TEST(Train, GradientDescentLearnsToo) {
       TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, options, {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_GT(result->best_epoch, 0);
+}
+
+TEST(Train, LearnsInBf16) {
+  TrainOptions options = Short(10);
+  options.compute = TrainCompute::kBf16;
+  const auto result =
+      TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, options, {});
+  if (!DetectTarget(1).bf16) {
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kFailedPrecondition);
+    return;
+  }
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GT(result->best_epoch, 0);
+  EXPECT_LT(result->epochs[static_cast<size_t>(result->best_epoch)].held_back_loss,
+            0.8 * result->epochs[0].held_back_loss);
 }
 
 TEST(Train, LearnsLabels) {

@@ -1,0 +1,289 @@
+// Training that goes on from QDQ files: our own, other tools', and what is none.
+#include "engine/train/start.h"
+
+#include "engine/onnx/onnx_file.h"
+#include "engine/passes/quantization.h"
+#include "engine/quantize/leave_out_defaults.h"
+#include "engine/tensor/status.h"
+#include "engine/train/network.h"
+#include "engine/train/runner.h"
+#include "engine/train/train.h"
+#include "tests/support/small_network.h"
+
+namespace octet {
+namespace start_test {
+
+using ::testing::HasSubstr;
+using testing::PlainRecipe;
+using testing::Quantized;
+using testing::SmallNetwork;
+using testing::SmallSamples;
+using train::Network;
+using train::ReadStart;
+using train::Runner;
+
+constexpr int64_t kBatch = 16;
+
+TrainOptions Short(int epochs) {
+  TrainOptions options;
+  options.epochs = epochs;
+  return options;
+}
+
+// An operator between FP32 and integers that names its zero point's type.
+struct Pair {
+  GraphBuilder& b;
+  ValueId zero;
+
+  ValueId operator()(ValueId x, ValueId scale) const {
+    return b.Op("DequantizeLinear", {b.Op("QuantizeLinear", {x, scale, zero}), scale, zero});
+  }
+};
+
+// The form of converters and other quantizers: biases of 32 bits, zero points of the weights written out, one constant for
+// several scales, two layers of one weight, UINT8 weights with a zero point, a Flatten of integers' reals, an addend of integers, rounded shares.
+Graph AnotherToolsFile(DType activation) {
+  GraphBuilder b;
+  const bool bytes = activation == DType::kU8;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 8, 8});
+  const Pair of_input{b, bytes ? b.Scalar<uint8_t>(128) : b.Scalar<int8_t>(0)};
+  // The rounding does what a Relu does for U8; I8 has one.
+  const Pair pair{b, bytes ? b.Scalar<uint8_t>(0) : b.Scalar<int8_t>(0)};
+  const ValueId shared_scale = b.Scalar(0.02F);
+  const ValueId input = of_input(x, b.Scalar(0.0078F));
+  const ValueId w_scales = b.Constant<float>(Shape{3}, {0.004F, 0.003F, 0.002F});
+  const ValueId w = b.Op("DequantizeLinear",
+                         {b.RandomInts(DType::kI8, {3, 3, 3, 3}, -128, 127), w_scales,
+                          b.Constant<int8_t>(Shape{3}, {0, 0, 0})},
+                         {{"axis", int64_t{0}}});
+  const ValueId bias = b.Op("DequantizeLinear",
+                            {b.Constant<int32_t>(Shape{3}, {900, -700, 400}),
+                             b.Constant<float>(Shape{3}, {3.12e-5F, 2.34e-5F, 1.56e-5F})},
+                            {{"axis", int64_t{0}}});
+  const GraphBuilder::Attrs same = {{"pads", Ints{1, 1, 1, 1}}};
+  const ValueId first = pair(b.Op("Relu", {b.Op("Conv", {input, w, bias}, same)}), shared_scale);
+  const ValueId second = pair(b.Op("Relu", {b.Op("Conv", {first, w}, same)}), shared_scale);
+  const ValueId mean = pair(b.Op("GlobalAveragePool", {second}), b.Scalar(0.01F));
+  const ValueId flat = b.Op("Flatten", {mean}, {{"axis", int64_t{1}}});
+  const ValueId matrix = b.Op("DequantizeLinear", {b.RandomInts(DType::kU8, {5, 3}, 0, 255),
+                                                   b.Scalar(0.02F), b.Scalar<uint8_t>(120)});
+  const ValueId z = b.Op("Gemm", {flat, matrix}, {{"transB", int64_t{1}}});
+  const Pair of_scores{b, bytes ? b.Scalar<uint8_t>(100) : b.Scalar<int8_t>(10)};
+  const ValueId rounded = of_scores(z, b.Scalar(0.03F));
+  const ValueId addend =
+      b.Op("DequantizeLinear", {b.RandomInts(DType::kI8, {5}, -100, 100), b.Scalar(0.004F)});
+  const ValueId sum = of_scores(b.Op("Add", {rounded, addend}), b.Scalar(0.03F));
+  b.Output(pair(b.Op("Softmax", {sum}), b.Scalar(bytes ? 1 / 255.0F : 1 / 127.0F)), "y");
+  return b.Build();
+}
+
+// The same with reals.
+Graph WithoutRounding(const Graph& qdq) {
+  Graph graph = qdq;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    const Node node = graph.node(id);
+    if (!node.is("DequantizeLinear")) continue;
+    const NodeId quantize = graph.producer(node.inputs[0]);
+    if (quantize == kNone) continue;
+    if (graph.is_graph_output(node.outputs[0])) {
+      const NodeId producer = graph.producer(graph.node(quantize).inputs[0]);
+      graph.RemoveNode(id);
+      graph.RemoveNode(quantize);
+      graph.SetOutput(producer, 0, node.outputs[0]);
+    } else {
+      graph.ReplaceUses(node.outputs[0], graph.node(quantize).inputs[0]);
+    }
+  }
+  graph.RemoveDead();
+  for (const NodeId id : graph.OrderSnapshot()) FoldDequantize(graph, id);
+  return graph;
+}
+
+std::vector<float> EngineAnswers(const Graph& file, const Tensor& samples) {
+  Graph graph = file;
+  EXPECT_TRUE(train::CutSoftmax(graph));
+  auto runner = Runner::Make(graph, Precision::kInt8, {}, {&samples, 1}, kBatch);
+  EXPECT_TRUE(runner.ok()) << runner.status();
+  std::vector<int64_t> all(kBatch);
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
+  auto answers = runner->RunAll({&samples, 1}, all);
+  EXPECT_TRUE(answers.ok()) << answers.status();
+  return *std::move(answers);
+}
+
+void ExpectEngineAgrees(Network& network, const Graph& file, const Tensor& samples) {
+  const std::vector<float> engine = EngineAnswers(file, samples);
+  train::CopyToPhysical(samples.span<float>().data(), network.inputs()[0]->shape(),
+                        network.inputs()[0]->values());
+  ASSERT_TRUE(network.Forward().ok());
+  ASSERT_EQ(network.output().size(), std::ssize(engine));
+  int64_t same = 0;
+  for (size_t i = 0; i < engine.size(); ++i) {
+    const double difference = std::abs(network.output().values()[i] - engine[i]);
+    EXPECT_LT(difference, 0.1) << i;
+    same += difference < 1e-4;
+  }
+  EXPECT_GT(same, static_cast<int64_t>(engine.size()) * 8 / 10);
+}
+
+TEST(Start, TheNetworkOfAnotherToolsFileAnswersLikeTheFile) {
+  for (const DType activation : {DType::kU8, DType::kI8}) {
+    const Graph file = AnotherToolsFile(activation);
+    const auto start = ReadStart(file, WithoutRounding(file), {});
+    ASSERT_TRUE(start.ok()) << start.status();
+    auto network = Network::Build(*start, kBatch, true);
+    ASSERT_TRUE(network.ok()) << network.status();
+    const Tensor samples = testing::RandomReals(Shape{kBatch, 3, 8, 8}, TestSeed() + 7);
+    EXPECT_EQ(EngineAnswers(*start, samples), EngineAnswers(file, samples));
+    ExpectEngineAgrees(**network, file, samples);
+    // What shared constants moves apart, and is written where the engine reads it.
+    std::mt19937 random(TestSeed());
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    for (train::Parameter* parameter : (*network)->parameters()) {
+      const float reach = parameter->values.size() > 1 ? 3.0F : 0.2F;
+      for (float& value : parameter->values) value += reach * uniform(random);
+    }
+    Graph written = *start;
+    (*network)->WriteTo(written);
+    ExpectEngineAgrees(**network, written, samples);
+    EXPECT_NE(EngineAnswers(written, samples), EngineAnswers(file, samples));
+  }
+}
+
+TEST(Start, TrainsAnotherToolsFile) {
+  const Graph file = AnotherToolsFile(DType::kU8);
+  const auto result = TrainFrom(WithoutRounding(file), file, {SmallSamples(128), {}}, Short(8), {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_GT(result->best_epoch, 0);
+  EXPECT_THAT(result->graph.metadata.at("octet.recipe"), HasSubstr("static trained=mse"));
+  EXPECT_EQ(result->graph.metadata.at("octet.precision"), "int8");
+  int unsigned_weights = 0;
+  for (const NodeId id : result->graph.order()) {
+    const NodeId weights = train::DequantizerOfWeights(result->graph, result->graph.node(id));
+    if (weights == kNone) continue;
+    const Node& node = result->graph.node(weights);
+    unsigned_weights += result->graph.value(node.inputs[0]).dtype == DType::kU8;
+  }
+  EXPECT_EQ(unsigned_weights, 1);
+}
+
+// What is not bettered is what the file answers, bit by bit.
+TEST(Start, FallsBackToTheFile) {
+  const Graph file = AnotherToolsFile(DType::kU8);
+  TrainOptions options = Short(2);
+  options.learning_rate = 200;
+  options.learn_ranges = false;
+  const auto result = TrainFrom(WithoutRounding(file), file, {SmallSamples(64), {}}, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->best_epoch, 0);
+  const Tensor samples = testing::RandomReals(Shape{kBatch, 3, 8, 8}, TestSeed() + 7);
+  EXPECT_EQ(EngineAnswers(result->graph, samples), EngineAnswers(file, samples));
+}
+
+Graph Reread(const Graph& graph) {
+  const std::string bytes = *WriteOnnxBytes(graph);
+  auto read = ReadOnnxBytes(std::as_bytes(std::span(bytes)), "file");
+  EXPECT_TRUE(read.ok()) << read.status();
+  return *std::move(read);
+}
+
+TEST(Start, OfTheQuantizersFileIsWhereTrainingBegins) {
+  const TrainSet set{SmallSamples(128), {}};
+  for (const int bits : {8, 4}) {
+    QuantizeRecipe recipe;
+    recipe.weight_bits = bits;
+    const auto whole = TrainInt8(SmallNetwork(), recipe, set, Short(3), {});
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    const Graph file = Reread(Quantized(SmallNetwork(), recipe, set.inputs));
+    const auto from_file = TrainFrom(SmallNetwork(), file, set, Short(3), {});
+    ASSERT_TRUE(from_file.ok()) << from_file.status();
+    ASSERT_EQ(whole->epochs.size(), from_file->epochs.size());
+    for (size_t i = 0; i < whole->epochs.size(); ++i) {
+      EXPECT_EQ(whole->epochs[i].held_back_loss, from_file->epochs[i].held_back_loss) << i;
+      EXPECT_EQ(whole->epochs[i].train_loss, from_file->epochs[i].train_loss) << i;
+    }
+  }
+}
+
+// As it is in a file: what a reader finds again by itself is left out.
+TEST(Start, GoesOnFromItsOwnResult) {
+  const TrainSet set{SmallSamples(128), {}};
+  auto first = TrainInt8(SmallNetwork(), PlainRecipe(), set, Short(4), {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  LeaveOutDefaults(first->graph);
+  ASSERT_GT(first->best_epoch, 0);
+  const auto second = TrainFrom(SmallNetwork(), Reread(first->graph), set, Short(4), {});
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->epochs[0].held_back_loss,
+            first->epochs[static_cast<size_t>(first->best_epoch)].held_back_loss);
+}
+
+TEST(Start, LayersInFloatStayInFloat) {
+  QuantizeRecipe recipe = PlainRecipe();
+  recipe.floor = {AccuracyFloor::Kind::kMinSqnr, 60};
+  const TrainSet set{SmallSamples(128), {}};
+  const Graph file = Quantized(SmallNetwork(), recipe, set.inputs);
+  const auto in_float = [](const Graph& graph) {
+    std::vector<std::vector<float>> weights;
+    for (const NodeId id : graph.order()) {
+      const Node& node = graph.node(id);
+      if (!train::IsLayer(node) || !graph.value(node.inputs[1]).is_constant()) continue;
+      const auto reals = graph.value(node.inputs[1]).constant.span<float>();
+      weights.emplace_back(reals.begin(), reals.end());
+    }
+    return weights;
+  };
+  const auto before = in_float(file);
+  ASSERT_FALSE(before.empty());
+  ASSERT_LT(before.size(), 6U);
+  TrainOptions options = Short(6);
+  options.learning_rate = 0.02;
+  const auto result = TrainFrom(SmallNetwork(), Reread(file), set, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GT(result->best_epoch, 0);
+  EXPECT_EQ(in_float(result->graph), before);
+}
+
+void ExpectRefused(const Graph& fp32, const Graph& start, const char* words,
+                   const CalibrationSet& samples = SmallSamples(16)) {
+  const absl::Status status = TrainFrom(fp32, start, {samples, {}}, Short(1), {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(Message(status)), HasSubstr(words));
+}
+
+TEST(Start, RefusesWhatIsNoQdqFile) {
+  ExpectRefused(SmallNetwork(), SmallNetwork(), "training goes on from a QDQ file");
+  QuantizeRecipe dynamic;
+  dynamic.to = Precision::kInt8Dynamic;
+  ExpectRefused(SmallNetwork(), Quantized(SmallNetwork(), dynamic, {}),
+                "training goes on from a QDQ file");
+}
+
+TEST(Start, RefusesAnotherModelsFile) {
+  const Graph file = Quantized(SmallNetwork(), PlainRecipe(), SmallSamples(16));
+  Graph renamed = SmallNetwork();
+  renamed.mutable_value(renamed.inputs[0]).name = "image";
+  ExpectRefused(renamed, file, "it has the inputs 'x', the fp32 model 'image'");
+  renamed = SmallNetwork();
+  renamed.mutable_value(renamed.outputs[0]).name = "scores";
+  ExpectRefused(renamed, file, "it has the outputs 'y', the fp32 model 'scores'");
+  ExpectRefused(SmallNetwork(kUnknownDim, ""), file,
+                "a Softmax ends the file that training goes on from alone");
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 8, 8});
+  const ValueId flat = b.Op("Flatten", {x}, {{"axis", int64_t{1}}});
+  b.Output(b.Op("Softmax", {b.Op("MatMul", {flat, b.Random({192, 7})})}), "y");
+  ExpectRefused(b.Build(), file, "its output 'y' is FP32 [?,5], the fp32 model's is FP32 [?,7]");
+  ExpectRefused(file, file, "the model is quantized already");
+}
+
+TEST(Start, RefusesOtherData) {
+  const Graph file = Quantized(SmallNetwork(), PlainRecipe(), SmallSamples(16));
+  ExpectRefused(SmallNetwork(), file, "expected shape [?,3,8,8]",
+                {{"x", testing::RandomReals(Shape{16, 3, 8, 7}, TestSeed())}});
+  ExpectRefused(SmallNetwork(), file, "no array for the model's input 'x'",
+                {{"z", testing::RandomReals(Shape{16, 3, 8, 8}, TestSeed())}});
+}
+
+}  // namespace start_test
+}  // namespace octet
