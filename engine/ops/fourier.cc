@@ -38,16 +38,15 @@ void Scatter(size_t count, const From& from, std::span<Complex> to) {
 }  // namespace
 
 FourierTransform::FourierTransform(size_t samples, bool inverse)
-    : samples_(samples), inverse_(inverse) {
+    : samples_(samples),
+      inverse_(inverse),
+      points_(std::has_single_bit(samples) ? samples : std::bit_ceil(2 * samples - 1)),
+      turns_(std::max<size_t>(points_ / 2, 1)) {
   const double sign = inverse ? 1 : -1;
-  const bool power = std::has_single_bit(samples);
-  if (power || samples > kShort) points_ = power ? samples : std::bit_ceil(2 * samples - 1);
-  // The convolution's own transforms run forwards; the way back takes their result in reverse.
-  const size_t turns = points_ == 0 ? samples : std::max<size_t>(points_ / 2, 1);
-  const size_t whole = points_ == 0 ? samples : points_;
-  turns_.resize(turns);
-  for (size_t i = 0; i < turns; ++i) turns_[i] = Turn(i, whole, power || points_ == 0 ? sign : -1);
-  if (power || points_ == 0) return;
+  const bool convolves = points_ != samples;
+  // A convolution's own transforms run forwards; the way back takes their result in reverse.
+  for (size_t i = 0; i < turns_.size(); ++i) turns_[i] = Turn(i, points_, convolves ? -1 : sign);
+  if (!convolves) return;
   chirp_.resize(samples);
   // i^2 modulo 2 n in integers: the angle of i^2 itself would lose its digits.
   for (size_t i = 0, square = 0; i < samples; ++i) {
@@ -64,13 +63,9 @@ FourierTransform::FourierTransform(size_t samples, bool inverse)
   for (Complex& element : kernel_) element /= static_cast<double>(points_);
 }
 
-size_t FourierTransform::scratch() const { return points_; }
-
 void FourierTransform::Run(std::span<const Complex> x, std::span<Complex> y,
                            std::span<Complex> scratch) const {
-  if (points_ == 0) {
-    SumTerms(x, y);
-  } else if (points_ == samples_) {
+  if (points_ == samples_) {
     Scatter(samples_, [&](size_t i) { return x[i]; }, scratch);
     Butterflies(scratch);
     std::ranges::copy(scratch.first(y.size()), y.begin());
@@ -79,15 +74,6 @@ void FourierTransform::Run(std::span<const Complex> x, std::span<Complex> y,
   }
   if (!inverse_) return;
   for (Complex& bin : y) bin /= static_cast<double>(samples_);
-}
-
-void FourierTransform::SumTerms(std::span<const Complex> x, std::span<Complex> y) const {
-  for (size_t k = 0; k < y.size(); ++k) {
-    Complex sum = 0;
-    for (size_t i = 0, turn = 0; i < samples_; ++i, turn = (turn + k) % samples_)
-      sum += Product(x[i], turns_[turn]);
-    y[k] = sum;
-  }
 }
 
 // With 2 i k = i^2 + k^2 - (k - i)^2 the sum is chirp[k] * sum of (x[i] chirp[i]) conj(chirp[k - i]), a convolution.

@@ -136,7 +136,7 @@ void KeepAspectRatio(AspectRatio policy, const std::vector<int>& axes, const Sha
   }
   for (const int axis : axes) {
     grid.scales[axis] = scale;
-    grid.extents[axis] = static_cast<int64_t>(scale * static_cast<double>(in[axis]) + 0.5);
+    grid.extents[axis] = std::llround(scale * static_cast<double>(in[axis]));
   }
 }
 
