@@ -17,15 +17,18 @@
 namespace octet {
 namespace {
 
-absl::StatusOr<ChannelWindow> WindowOf(const Node& node) {
+/// The window over `channels` channels; what it would reach outside of them is left out.
+absl::StatusOr<ChannelWindow> WindowOf(const Node& node, int64_t channels) {
   ChannelWindow window;
   OCTET_ASSIGN_OR_RETURN(const float alpha, node.attributes.Float("alpha", 1e-4F));
   OCTET_ASSIGN_OR_RETURN(window.beta, node.attributes.Float("beta", 0.75F));
   OCTET_ASSIGN_OR_RETURN(window.bias, node.attributes.Float("bias", 1.0F));
   OCTET_ASSIGN_OR_RETURN(const int64_t size, node.attributes.Int("size", 0));
   window.alpha = alpha / static_cast<float>(size);
-  window.before = (size - 1) / 2;
-  window.behind = size / 2;
+  // A file may ask for any size: scratch is sized by what the window reaches.
+  const int64_t most = std::max<int64_t>(channels - 1, 0);
+  window.before = std::min((size - 1) / 2, most);
+  window.behind = std::min(size / 2, most);
   return window;
 }
 
@@ -39,10 +42,10 @@ absl::Status InferLrn(InferContext& context) {
 }
 
 absl::StatusOr<Kernel> MakeLrn(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const ChannelWindow window, WindowOf(context.node));
   const Shape& shape = context.inputs[0].shape();
   const int axis = ChannelsLast(context.node) ? shape.rank() - 1 : 1;
   const int64_t channels = shape[axis];
+  OCTET_ASSIGN_OR_RETURN(const ChannelWindow window, WindowOf(context.node, channels));
   const int64_t inner = shape.elements(axis + 1, shape.rank());
   return KernelFor(
       kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
@@ -73,8 +76,8 @@ absl::StatusOr<std::unique_ptr<Step>> LowerLrn(const LowerContext& context) {
     return Unimplemented("values are neither float nor int8 with one scale");
   if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
   if (x.shape->elements() == 0) return Unimplemented("empty input");
-  OCTET_ASSIGN_OR_RETURN(const ChannelWindow window, WindowOf(context.node));
   const int64_t channels = x.shape->dims().back();
+  OCTET_ASSIGN_OR_RETURN(const ChannelWindow window, WindowOf(context.node, channels));
   context.layer.runs = "f32";
   context.layer.impl = "octet:lrn";
   context.layer.isa = context.target.isa;

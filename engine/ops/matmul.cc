@@ -1,8 +1,10 @@
 // Matrix products: MatMul, Gemm, MatMulInteger, and octet:MatMul, which the others become (engine/README.md).
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "engine/ops/binary_math.h"
 #include "engine/ops/broadcast.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
@@ -207,6 +209,25 @@ absl::Status InferGemm(InferContext& context) {
   return context.SetOutput(0, context.dtype(0), out);
 }
 
+/// factor * x as T has it: of doubles in double; of integers exactly where the factor is whole, wrapping around, else
+/// truncated, with what T cannot hold at its ends.
+template <typename T>
+T Scaled(float factor, T x) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return static_cast<T>(factor) * x;
+  } else {
+    using Limits = std::numeric_limits<T>;
+    constexpr float kMostWhole = 0x1p63F;
+    if (std::trunc(factor) == factor && std::abs(factor) < kMostWhole)
+      return static_cast<T>(static_cast<uint64_t>(static_cast<int64_t>(factor)) *
+                            static_cast<uint64_t>(x));
+    const double product = static_cast<double>(factor) * static_cast<double>(x);
+    if (std::isnan(product)) return T{};
+    if (product <= static_cast<double>(Limits::min())) return Limits::min();
+    return product < static_cast<double>(Limits::max()) ? static_cast<T>(product) : Limits::max();
+  }
+}
+
 /// y = alpha * A' B' + beta * C, C broadcast to [M, N].
 absl::StatusOr<Kernel> MakeGemm(const KernelContext& context) {
   OCTET_ASSIGN_OR_RETURN(const GemmForm form, FormOf(context.node.attributes));
@@ -232,8 +253,7 @@ absl::StatusOr<Kernel> MakeGemm(const KernelContext& context) {
           }
           Product<T, T>(left, inputs[1].as<T>(), y, m, k, n, form.trans_b);
           if (form.alpha != 1) {
-            for (int64_t i = 0; i < m * n; ++i)
-              y[i] = static_cast<T>(form.alpha * static_cast<float>(y[i]));
+            for (int64_t i = 0; i < m * n; ++i) y[i] = Scaled(form.alpha, y[i]);
           }
           if (!has_c) return absl::OkStatus();
           const T* c = inputs[2].as<T>();
@@ -241,8 +261,8 @@ absl::StatusOr<Kernel> MakeGemm(const KernelContext& context) {
               0, m * n, [&](int64_t at, std::span<const int64_t> offsets, int64_t count) {
                 for (int64_t i = 0; i < count; ++i) {
                   const T term = c[offsets[0] + i * plan.stride(0)];
-                  y[at + i] +=
-                      form.beta == 1 ? term : static_cast<T>(form.beta * static_cast<float>(term));
+                  y[at + i] =
+                      math::Add{}(y[at + i], form.beta == 1 ? term : Scaled(form.beta, term));
                 }
               });
           return absl::OkStatus();

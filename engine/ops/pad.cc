@@ -3,12 +3,14 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/movement_step.h"
 #include "engine/ops/op_list.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/quant_params.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -304,8 +306,11 @@ absl::StatusOr<std::optional<float>> RealFill(const LowerContext& context) {
   }
   if (!context.has_input(2)) return 0.0f;
   const Value& value = context.input(2);
-  if (!value.is_constant() || value.dtype != DType::kF32 || value.quant) return std::nullopt;
-  return value.constant.span<float>()[0];
+  const bool real = value.dtype == DType::kF32 || IsNarrowReal(value.dtype);
+  if (!value.is_constant() || !real || value.quant) return std::nullopt;
+  float fill = 0;
+  ConvertTensor(value.constant.view(), {&fill, {DType::kF32, value.constant.shape()}});
+  return fill;
 }
 
 /// octet:copy on the stored elements. Integers that stand for reals are padded with the integer that
@@ -317,10 +322,10 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPad(const LowerContext& context) {
   if (in.dtype != out.dtype || in.quant != out.quant) return Unimplemented("pad cannot requantize");
   std::optional<Element> fill;
   OCTET_ASSIGN_OR_RETURN(const PadMode mode, ModeOf(context.node));
-  // A pass may have narrowed the data and left the fill value as it was.
-  const bool narrow = (in.dtype == DType::kBF16 || in.dtype == DType::kF16) &&
-                      context.has_input(2) && context.input(2).dtype != in.dtype;
-  if (mode == PadMode::kConstant && (in.quant || narrow)) {
+  // A model may mix F32, F16 and BF16; a pass may have narrowed the data and left the fill value as it was.
+  const bool other_type =
+      context.has_input(2) && (context.input(2).dtype != in.dtype || context.input(2).quant);
+  if (mode == PadMode::kConstant && (in.quant || other_type)) {
     if (in.quant && !(in.quant->per_tensor() && IsInt8(in.dtype)))
       return Unimplemented("pad of per-axis integers");
     OCTET_ASSIGN_OR_RETURN(const auto real, RealFill(context));
@@ -331,8 +336,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerPad(const LowerContext& context) {
           QuantizeOne(*real, in.quant->scales[0], in.quant->zero_points[0], RangeOf(in.dtype));
       fill->bytes[0] = static_cast<std::byte>(q);
     } else {
-      const uint16_t bits = in.dtype == DType::kBF16 ? ToBFloat16(*real).bits : ToHalf(*real).bits;
-      std::memcpy(fill->bytes, &bits, sizeof bits);
+      ConvertTensor({&*real, {DType::kF32, Shape{}}}, {fill->bytes, {in.dtype, Shape{}}});
     }
   }
   const auto inputs = KernelInputs(context.graph, context.node);

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/graph/stored_value.h"
 #include "engine/ops/function.h"
 #include "engine/ops/onnx_dtype.h"
 #include "engine/ops/op_list.h"
 #include "engine/ops/recurrent_layer.h"
 #include "engine/tensor/parallel.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -184,6 +186,19 @@ struct NBitsConstants {
   Tensor groups;
 };
 
+// Reals are those of the activations, F16 and BF16 too; what follows reads F32.
+absl::Status WidenReals(Tensor& reals) {
+  if (reals.empty_handle() || reals.dtype() == DType::kF32) return absl::OkStatus();
+  if (!IsNarrowReal(reals.dtype())) {
+    return Unimplemented("unsupported scales or zero points of element type {}",
+                         DTypeName(reals.dtype()));
+  }
+  Tensor wide(DType::kF32, reals.shape());
+  ConvertTensor(reals.view(), wide.mutable_view());
+  reals = std::move(wide);
+  return absl::OkStatus();
+}
+
 absl::Status CheckNBits(const PackedWeights& packed, const NBitsConstants& c) {
   const int64_t blocks = packed.blocks();
   const int64_t zero_bytes = (blocks * packed.bits + 7) / 8;
@@ -253,6 +268,8 @@ absl::Status ExpandMatMulNBits(FunctionBody& body) {
       return Unimplemented("unsupported input {} that is no constant", i + 1);
     *tensors[i] = body.value(body.input(i + 1)).constant;
   }
+  OCTET_RETURN_IF_ERROR(WidenReals(c.scales));
+  if (c.zeros.dtype() != DType::kU8) OCTET_RETURN_IF_ERROR(WidenReals(c.zeros));
   OCTET_RETURN_IF_ERROR(CheckNBits(packed, c));
   ValueId y = body.Op("MatMul", {body.input(0), body.Constant(UnpackNBits(packed, c))});
   if (body.has(5)) y = body.Op("Add", {y, body.input(5)});

@@ -129,7 +129,8 @@ A Combine(A so_far, A x) {
   } else if constexpr (kReduction == Reduction::kL2 || kReduction == Reduction::kSumSquare) {
     return math::Add{}(so_far, math::Mul{}(x, x));
   } else if constexpr (kReduction == Reduction::kLogSumExp) {
-    // log(exp(a) + exp(b)) without overflow.
+    // log(exp(a) + exp(b)) without overflow. Comparisons would lose a NaN beside an infinity.
+    if (x != x || so_far != so_far) return x + so_far;
     const A high = std::max(so_far, x);
     return std::isinf(high) ? high : high + std::log(std::exp(so_far - high) + std::exp(x - high));
   } else {

@@ -3,7 +3,6 @@
 //   Source: ONNX Resize-10, -11, -13, -18, -19; Upsample-7, -9.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/op_list.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -27,7 +27,7 @@ enum class Coordinates {
   kHalfPixelForNearest,
   kCropAndResize
 };
-enum class Rounding { kPreferFloor, kPreferCeil, kFloor, kCeil };
+enum class Rounding { kPreferFloor, kPreferCeil, kFloor, kCeil, kByScale };
 enum class AspectRatio { kStretch, kNotLarger, kNotSmaller };
 
 template <typename E>
@@ -79,7 +79,8 @@ struct ResizeAttributes {
   bool antialias = false;
 };
 
-/// Before opset 11 there is one way: output o lies at o / scale, and nearest rounds down.
+/// Before opset 11 there is one way: output o lies at o / scale; nearest rounds up where the axis shrinks, else down.
+/// ONNX says no more than its case test_resize_downsample_nearest; the rule is ONNX Runtime's.
 bool IsUpsample(const Node& node) { return node.op == "Upsample" || node.version < 11; }
 
 absl::StatusOr<ResizeAttributes> ReadAttributes(const Node& node) {
@@ -87,7 +88,7 @@ absl::StatusOr<ResizeAttributes> ReadAttributes(const Node& node) {
   OCTET_ASSIGN_OR_RETURN(a.mode, ReadName(node, "mode", kModes, Mode::kNearest));
   if (IsUpsample(node)) {
     a.coordinates = Coordinates::kAsymmetric;
-    a.rounding = Rounding::kFloor;
+    a.rounding = Rounding::kByScale;
     return a;
   }
   OCTET_ASSIGN_OR_RETURN(a.coordinates, ReadName(node, "coordinate_transformation_mode",
@@ -135,8 +136,15 @@ void KeepAspectRatio(AspectRatio policy, const std::vector<int>& axes, const Sha
   }
   for (const int axis : axes) {
     grid.scales[axis] = scale;
-    grid.extents[axis] = static_cast<int64_t>(scale * static_cast<double>(in[axis]) + 0.5);
+    grid.extents[axis] = std::llround(scale * static_cast<double>(in[axis]));
   }
+}
+
+/// floor(extent * scale), the product in float as ONNX and ONNX Runtime take it: 10 * 1.4F is 14, in double 13.9999998.
+/// A scale of 1 keeps extents that no float holds.
+double ScaledExtent(int64_t extent, float scale) {
+  if (scale == 1) return static_cast<double>(extent);
+  return std::floor(static_cast<float>(extent) * scale);
 }
 
 absl::StatusOr<Grid> MakeGrid(const Node& node, const ResizeAttributes& attributes,
@@ -152,7 +160,7 @@ absl::StatusOr<Grid> MakeGrid(const Node& node, const ResizeAttributes& attribut
     const int axis = operands.axes[i];
     const auto extent = static_cast<double>(in[axis]);
     const double out =
-        sized ? static_cast<double>(operands.sizes[i]) : std::floor(operands.scales[i] * extent);
+        sized ? static_cast<double>(operands.sizes[i]) : ScaledExtent(in[axis], operands.scales[i]);
     const double scale = sized ? out / extent : operands.scales[i];
     const bool empty = in[axis] == 0 && out == 0;
     if (!(out >= 0 && out <= kMostExtent) || (!empty && !(scale > 0 && std::isfinite(scale)))) {
@@ -307,7 +315,7 @@ double KernelAt(const ResizeAttributes& a, double d) {
   return 0;
 }
 
-double RoundNearest(Rounding rounding, double x) {
+double RoundNearest(Rounding rounding, double x, double scale) {
   switch (rounding) {
     case Rounding::kPreferFloor:
       return std::ceil(x - 0.5);
@@ -317,9 +325,14 @@ double RoundNearest(Rounding rounding, double x) {
       return std::floor(x);
     case Rounding::kCeil:
       return std::ceil(x);
+    case Rounding::kByScale:
+      return scale < 1 ? std::ceil(x) : std::floor(x);
   }
   return x;
 }
+
+/// Integers below are floats.
+constexpr int64_t kExactFloats = int64_t{1} << 24;
 
 AxisTable MakeTable(const ResizeAttributes& a, int64_t in, int64_t out, double scale,
                     double roi_start, double roi_end) {
@@ -331,12 +344,15 @@ AxisTable MakeTable(const ResizeAttributes& a, int64_t in, int64_t out, double s
   if (a.mode != Mode::kNearest) table.taps = 2 * half;
   // A stretched kernel is never wider than the input needs.
   for (int64_t o = 0; o < out; ++o) {
-    const double x = Position(a.coordinates, o, in, out, scale, roi_start, roi_end);
+    double x = Position(a.coordinates, o, in, out, scale, roi_start, roi_end);
+    // Where o / scale is whole, rounding must meet that number: 7 / 0.7F is 10 in float, 10.0000002 in double.
+    if (a.mode == Mode::kNearest && a.coordinates == Coordinates::kAsymmetric && o < kExactFloats)
+      x = static_cast<float>(o) / static_cast<float>(scale);
     const auto last = static_cast<double>(in - 1);
     if (a.coordinates == Coordinates::kCropAndResize)
       table.outside.push_back(!(x >= 0 && x <= last));
     if (a.mode == Mode::kNearest) {
-      const double nearest = RoundNearest(a.rounding, std::clamp(x, -1.0, last + 1));
+      const double nearest = RoundNearest(a.rounding, std::clamp(x, -1.0, last + 1), scale);
       table.index.push_back(static_cast<int64_t>(std::clamp(nearest, 0.0, last)));
       table.weight.push_back(1);
       continue;
@@ -425,18 +441,14 @@ void RunInterpolation(const std::vector<AxisTable>& tables, double extrapolation
   }
 }
 
-/// Moves whole elements of any type.
+/// Moves whole elements of any type; T is the storage of y's.
 template <typename T>
 void RunNearest(const std::vector<AxisTable>& tables, double extrapolation, ConstTensorView x,
                 TensorView y) {
   const Shape& out = y.shape();
   const auto strides = x.shape().strides();
   T fill{};
-  const auto as_float = static_cast<float>(extrapolation);
-  if (y.dtype() == DType::kF32)
-    std::memcpy(&fill, &as_float, std::min(sizeof fill, sizeof as_float));
-  if (y.dtype() == DType::kF64)
-    std::memcpy(&fill, &extrapolation, std::min(sizeof fill, sizeof extrapolation));
+  ConvertTensor({&extrapolation, {DType::kF64, Shape{}}}, {&fill, {y.dtype(), Shape{}}});
   const int64_t count = out.elements();
   for (int64_t i = 0; i < count; ++i) {
     int64_t rest = i;

@@ -2,6 +2,7 @@
 //   Source: ONNX RoiAlign-10, -16, -22.
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -70,18 +71,17 @@ absl::Status InferRoiAlign(InferContext& context) {
 
 /// Where a sample lies along one axis: between pixels `low` and `high`, `f` of the way.
 struct Between {
-  bool inside = false;
   int64_t low = 0;
   int64_t high = 0;
   double f = 0;
 };
 
+/// Requires: `at` lies inside, in [-1, extent].
 Between Locate(double at, int64_t extent) {
-  if (!(at >= -1 && at <= static_cast<double>(extent))) return {};
   at = std::max(at, 0.0);
   const auto low = static_cast<int64_t>(at);
-  if (low >= extent - 1) return {true, extent - 1, extent - 1, 0};
-  return {true, low, low + 1, at - static_cast<double>(low)};
+  if (low >= extent - 1) return {extent - 1, extent - 1, 0};
+  return {low, low + 1, at - static_cast<double>(low)};
 }
 
 /// One axis of a region: where its bins begin, how long each is, and how many samples it takes.
@@ -104,37 +104,75 @@ Bins BinsOf(const RoiForm& form, double first, double last, int64_t bins) {
   const double size = length / static_cast<double>(bins);
   // Regions arrive with requests: none may ask for more samples than any image has pixels.
   const double wanted = form.samples > 0 ? static_cast<double>(form.samples) : std::ceil(size);
-  return {start, size, static_cast<int64_t>(std::clamp(wanted, 0.0, 0x1p12))};
+  const double samples = std::isnan(wanted) ? 0 : std::clamp(wanted, 0.0, 0x1p12);
+  return {start, size, static_cast<int64_t>(samples)};
 }
 
+/// Samples [first, last) of a bin, those that lie inside the image.
+struct Inside {
+  int64_t first = 0;
+  int64_t last = 0;
+
+  int64_t count() const { return last - first; }
+};
+
+/// Of each of `count` bins of an axis. Regions may be far larger than their image: samples lie in order, so the ends are
+/// searched for, and what a region costs follows from the image.
+std::vector<Inside> InsideOf(const Bins& bins, int64_t count, int64_t extent) {
+  const auto within = [&](double at) { return at >= -1 && at <= static_cast<double>(extent); };
+  const auto before = [&](double at) {
+    return bins.size < 0 ? !(at <= static_cast<double>(extent)) : !(at >= -1);
+  };
+  const auto samples = std::views::iota(0, static_cast<int>(bins.samples));
+  std::vector<Inside> inside;
+  for (int64_t bin = 0; bin < count; ++bin) {
+    const auto at = [&](int64_t sample) { return bins.At(bin, sample); };
+    const auto first = std::ranges::partition_point(samples, before, at);
+    const auto last = std::ranges::partition_point(first, samples.end(), within, at);
+    inside.push_back({first - samples.begin(), last - samples.begin()});
+  }
+  return inside;
+}
+
+/// One axis of one region: its bins, the samples of each inside the image, and the image's extent.
+struct Axis {
+  Bins bins;
+  int64_t extent = 1;
+  std::vector<Inside> inside;
+
+  Axis(const Bins& all, int64_t count, int64_t image)
+      : bins(all), extent(image), inside(InsideOf(all, count, image)) {}
+};
+
+/// The mean or the largest of a bin's samples. Those outside of the image are 0.
 template <typename T>
-double Pool(const RoiForm& form, const T* plane, int64_t height, int64_t width, const Bins& rows,
-            const Bins& columns, int64_t row, int64_t column) {
+double Pool(const RoiForm& form, const T* plane, const Axis& rows, const Axis& columns, int64_t row,
+            int64_t column) {
+  const Inside down = rows.inside[row];
+  const Inside across = columns.inside[column];
   double sum = 0;
   double largest = 0;
   bool first = true;
-  for (int64_t i = 0; i < rows.samples; ++i) {
-    const Between y = Locate(rows.At(row, i), height);
-    for (int64_t j = 0; j < columns.samples; ++j) {
-      const Between x = Locate(columns.At(column, j), width);
-      double parts[4] = {0, 0, 0, 0};
-      if (y.inside && x.inside) {
-        const auto at = [&](int64_t r, int64_t c) {
-          return static_cast<double>(plane[r * width + c]);
-        };
-        parts[0] = (1 - y.f) * (1 - x.f) * at(y.low, x.low);
-        parts[1] = (1 - y.f) * x.f * at(y.low, x.high);
-        parts[2] = y.f * (1 - x.f) * at(y.high, x.low);
-        parts[3] = y.f * x.f * at(y.high, x.high);
-      }
+  for (int64_t i = down.first; i < down.last; ++i) {
+    const Between y = Locate(rows.bins.At(row, i), rows.extent);
+    for (int64_t j = across.first; j < across.last; ++j) {
+      const Between x = Locate(columns.bins.At(column, j), columns.extent);
+      const auto at = [&](int64_t r, int64_t c) {
+        return static_cast<double>(plane[r * columns.extent + c]);
+      };
+      const double parts[4] = {(1 - y.f) * (1 - x.f) * at(y.low, x.low),
+                               (1 - y.f) * x.f * at(y.low, x.high),
+                               y.f * (1 - x.f) * at(y.high, x.low), y.f * x.f * at(y.high, x.high)};
       sum += parts[0] + parts[1] + parts[2] + parts[3];
       const double most = *std::ranges::max_element(parts);
       largest = first ? most : std::max(largest, most);
       first = false;
     }
   }
-  const int64_t count = std::max<int64_t>(rows.samples * columns.samples, 1);
-  return form.largest ? largest : sum / static_cast<double>(count);
+  const int64_t count = rows.bins.samples * columns.bins.samples;
+  const bool all_inside = down.count() * across.count() == count;
+  if (form.largest) return all_inside ? largest : std::max(largest, 0.0);
+  return sum / static_cast<double>(std::max<int64_t>(count, 1));
 }
 
 absl::StatusOr<Kernel> MakeRoiAlign(const KernelContext& context) {
@@ -156,16 +194,18 @@ absl::StatusOr<Kernel> MakeRoiAlign(const KernelContext& context) {
           ParallelFor(regions * x[1], 1, [&](int64_t begin, int64_t end) {
             for (int64_t k = begin; k < end; ++k) {
               const T* roi = inputs[1].as<T>() + k / x[1] * 4;
-              const Bins columns = BinsOf(form, static_cast<double>(roi[0]),
-                                          static_cast<double>(roi[2]), form.width);
-              const Bins rows = BinsOf(form, static_cast<double>(roi[1]),
-                                       static_cast<double>(roi[3]), form.height);
+              const Axis columns(BinsOf(form, static_cast<double>(roi[0]),
+                                        static_cast<double>(roi[2]), form.width),
+                                 form.width, x[3]);
+              const Axis rows(BinsOf(form, static_cast<double>(roi[1]), static_cast<double>(roi[3]),
+                                     form.height),
+                              form.height, x[2]);
               const int64_t plane = images[k / x[1]] * x[1] + k % x[1];
               const T* from = inputs[0].as<T>() + plane * x[2] * x[3];
               T* to = outputs[0].as<T>() + k * form.height * form.width;
               for (int64_t o = 0; o < form.height * form.width; ++o) {
-                to[o] = static_cast<T>(
-                    Pool(form, from, x[2], x[3], rows, columns, o / form.width, o % form.width));
+                to[o] =
+                    static_cast<T>(Pool(form, from, rows, columns, o / form.width, o % form.width));
               }
             }
           });

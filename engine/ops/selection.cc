@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -70,7 +71,8 @@ absl::Status InferNonZero(InferContext& context) {
 /// Flat positions of elements that are not zero. A float's sign does not count: -0 is zero.
 template <typename T>
 std::vector<int64_t> NonZeroPositions(const Tensor& x) {
-  const T mask = IsFloat(x.dtype()) ? static_cast<T>(~T{0} >> 1) : static_cast<T>(~T{0});
+  constexpr T kAll = std::numeric_limits<T>::max();
+  const T mask = IsFloat(x.dtype()) ? static_cast<T>(kAll >> 1) : kAll;
   const T* elements = static_cast<const T*>(x.data());
   std::vector<int64_t> found;
   for (int64_t i = 0; i < x.elements(); ++i) {

@@ -72,13 +72,14 @@ Range ClampRange(int64_t start, int64_t end, int64_t step, int64_t extent) {
   return {start, step, length <= 0 || extent == 0 ? 0 : 1 + (length - 1) / -step};
 }
 
-/// All axes of a slice. Requires: the extents of the sliced axes are known.
+/// All axes of a slice; ranges of extents that are not known yet mean nothing.
 absl::StatusOr<std::vector<Range>> RangesOf(const Node& node, const SliceOperands& operands,
                                             const Shape& in) {
   std::vector<Range> ranges;
   for (const int64_t extent : in) ranges.push_back({0, 1, extent});
   OCTET_ASSIGN_OR_RETURN(const auto axes, NormalizeNodeAxes(node, operands.axes, in.rank()));
   for (size_t i = 0; i < axes.size(); ++i) {
+    if (in[axes[i]] == kUnknownDim) continue;
     // The smallest integer has no negative.
     const int64_t step = std::clamp<int64_t>(operands.steps[i], -INT64_MAX, INT64_MAX);
     ranges[axes[i]] = ClampRange(operands.starts[i], operands.ends[i], step, in[axes[i]]);

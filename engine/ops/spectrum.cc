@@ -1,14 +1,13 @@
-// Signals and their spectra: DFT, STFT and the windows (Hann, Hamming, Blackman). Sums in double,
-// term by term: the frames of speech front ends are short.
+// Signals and their spectra: DFT, STFT and the windows (Hann, Hamming, Blackman). Sums in double.
 //   Source: ONNX DFT-17, -20; STFT-17; HannWindow-17, HammingWindow-17, BlackmanWindow-17.
 #include <algorithm>
 #include <cmath>
-#include <complex>
 #include <numbers>
 #include <optional>
 #include <vector>
 
 #include "engine/ops/dispatch.h"
+#include "engine/ops/fourier.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/onnx_dtype.h"
@@ -20,7 +19,6 @@
 namespace octet {
 namespace {
 
-using Complex = std::complex<double>;
 constexpr int64_t kMostSamples = int64_t{1} << 31;
 
 /// Input `i` as one number of at least `least`; nullopt while it is not constant.
@@ -85,21 +83,6 @@ absl::Status InferDft(InferContext& context) {
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
 
-/// y[k] = sum over i of x[i] e^(-2 pi i k / n), for k in [0, bins); inverse: the conjugate, divided by n.
-void Transform(std::span<const Complex> x, std::span<Complex> y, bool inverse) {
-  const size_t n = x.size();
-  std::vector<Complex> turns(n);
-  for (size_t i = 0; i < n; ++i) {
-    const double angle = 2 * std::numbers::pi * static_cast<double>(i) / static_cast<double>(n);
-    turns[i] = std::polar(1.0, inverse ? angle : -angle);
-  }
-  for (size_t k = 0; k < y.size(); ++k) {
-    Complex sum = 0;
-    for (size_t i = 0, turn = 0; i < n; ++i, turn = (turn + k) % n) sum += x[i] * turns[turn];
-    y[k] = inverse ? sum / static_cast<double>(n) : sum;
-  }
-}
-
 absl::StatusOr<Kernel> MakeDft(const KernelContext& context) {
   const Shape& in = context.inputs[0].shape();
   const Shape& out = context.outputs[0].shape;
@@ -131,9 +114,11 @@ absl::StatusOr<Kernel> MakeDft(const KernelContext& context) {
       kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
         return [=, extent = in[*axis]](std::span<const ConstTensorView> inputs,
                                        std::span<const TensorView> outputs) {
-          ParallelFor(signals, 1 + 16384 / (length * bins + 1), [&](int64_t begin, int64_t end) {
+          const FourierTransform transform(static_cast<size_t>(length), inverse != 0);
+          ParallelFor(signals, 1 + 1024 / length, [&](int64_t begin, int64_t end) {
             std::vector<Complex> x(static_cast<size_t>(length));
             std::vector<Complex> y(static_cast<size_t>(bins));
+            std::vector<Complex> scratch(transform.scratch());
             for (int64_t s = begin; s < end; ++s) {
               const T* from = inputs[0].as<T>() + (s / inner * extent * inner + s % inner) * parts;
               for (int64_t i = 0; i < samples; ++i) {
@@ -141,7 +126,7 @@ absl::StatusOr<Kernel> MakeDft(const KernelContext& context) {
                 x[i] = {static_cast<double>(number[0]),
                         parts > 1 ? static_cast<double>(number[1]) : 0};
               }
-              Transform(x, y, inverse != 0);
+              transform.Run(x, y, scratch);
               T* to = outputs[0].as<T>() + (s / inner * bins * inner + s % inner) * 2;
               for (int64_t k = 0; k < bins; ++k) {
                 to[k * inner * 2] = static_cast<T>(y[k].real());
@@ -218,9 +203,11 @@ absl::StatusOr<Kernel> MakeStft(const KernelContext& context) {
         return [=, frames = out[0] * out[1]](std::span<const ConstTensorView> inputs,
                                              std::span<const TensorView> outputs) {
           const T* window = has_window ? inputs[2].as<T>() : nullptr;
+          const FourierTransform transform(static_cast<size_t>(length), false);
           ParallelFor(frames, 1, [&](int64_t begin, int64_t end) {
             std::vector<Complex> x(static_cast<size_t>(length));
             std::vector<Complex> y(static_cast<size_t>(bins));
+            std::vector<Complex> scratch(transform.scratch());
             for (int64_t f = begin; f < end; ++f) {
               const T* from = inputs[0].as<T>() + (f / count * samples + f % count * step) * parts;
               for (int64_t i = 0; i < length; ++i) {
@@ -228,7 +215,7 @@ absl::StatusOr<Kernel> MakeStft(const KernelContext& context) {
                 x[i] = {weight * static_cast<double>(from[i * parts]),
                         parts > 1 ? weight * static_cast<double>(from[i * parts + 1]) : 0};
               }
-              Transform(x, y, false);
+              transform.Run(x, y, scratch);
               T* to = outputs[0].as<T>() + f * bins * 2;
               for (int64_t k = 0; k < bins; ++k) {
                 to[k * 2] = static_cast<T>(y[k].real());

@@ -12,6 +12,8 @@
 
 #include "engine/plan/compiler.h"
 #include "tests/support/one_node.h"
+#include "tests/support/random_tensor.h"
+#include "tests/unit/engine/ops/lowered.h"
 
 namespace octet {
 namespace hostile_node_test {
@@ -333,6 +335,20 @@ TEST(HostileNodeTest, PoolsWalkOnlyTapsInsideTheInput) {
                      .Set("strides", Ints{kernel, kernel})
                      .Run();
   ASSERT_TRUE(y.ok()) << y.status();
+}
+
+TEST(HostileNodeTest, WindowsOfLrnReachNoFurtherThanTheChannels) {
+  for (const int64_t size : {(int64_t{1} << 62) + 1, (int64_t{1} << 62) - 1, kMost}) {
+    const OneNode node = Node("LRN")
+                             .Input(testing::RandomReals({1, 2, 2, 16}, 1))
+                             .Set("channels_last", int64_t{1})
+                             .Set("size", size)
+                             .Set("alpha", 1e18F);
+    const auto lowered = testing::Lower(node);
+    ASSERT_TRUE(lowered.ok()) << lowered.status();
+    EXPECT_THAT(Elements<float>(lowered->outputs[0]),
+                ::testing::Pointwise(::testing::FloatNear(1e-6F), testing::Reference(node)));
+  }
 }
 
 TEST(HostileNodeTest, PlansOverTheLimitAreRefusedBeforeTheyTakeMemory) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/onednn/isa.h"
+#include "engine/tensor/quantize.h"
 #include "tests/support/one_node.h"
 #include "tests/support/random_tensor.h"
 #include "tests/unit/engine/ops/lowered.h"
@@ -70,6 +71,77 @@ TEST(GemmTest, ScalesTurnsAndBroadcasts) {
                            .Set("beta", 0.5f);
   // A' = [[0,2,4],[1,3,5]], B' = [[0,3],[1,4],[2,5]]; A'B' = [[10,28],[13,40]].
   EXPECT_THAT(Reference<float>(node), ElementsAre(25, 61, 36, 90));
+}
+
+TEST(GemmTest, ScalesInItsOwnType) {
+  const auto gemm = [](Tensor a, Tensor b, Tensor c, float alpha, float beta) {
+    return OneNode("Gemm", 13)
+        .Input(std::move(a))
+        .Input(std::move(b))
+        .Input(std::move(c))
+        .Set("alpha", alpha)
+        .Set("beta", beta);
+  };
+  // None of these has a float.
+  EXPECT_THAT(Reference<double>(gemm(Tensor::From<double>({2, 1}, {16777217, 1e40}),
+                                     Tensor::Scalar<double>(1).Reshaped({1, 1}),
+                                     Tensor::From<double>({2, 1}, {16777217, 1e300}), 0.5F, 0.25F)),
+              ElementsAre(8388608.5 + 4194304.25, 5e39 + 2.5e299));
+  constexpr int64_t kBig = (int64_t{1} << 60) + 1;
+  EXPECT_THAT(Reference<int64_t>(gemm(Tensor::From<int64_t>({1, 1}, {kBig}),
+                                      Tensor::From<int64_t>({1, 1}, {1}),
+                                      Tensor::From<int64_t>({1}, {kBig}), 2, -3)),
+              ElementsAre(-kBig));
+  EXPECT_THAT(Reference<int32_t>(gemm(Tensor::From<int32_t>({2, 1}, {16777217, -16777217}),
+                                      Tensor::From<int32_t>({1, 1}, {1}),
+                                      Tensor::From<int32_t>({1}, {7}), 2, 0.5F)),
+              ElementsAre(33554434 + 3, -33554434 + 3));
+  EXPECT_THAT(Reference<uint64_t>(gemm(Tensor::From<uint64_t>({1, 1}, {UINT64_MAX}),
+                                       Tensor::From<uint64_t>({1, 1}, {1}),
+                                       Tensor::From<uint64_t>({1}, {5}), 3, 2)),
+              ElementsAre(uint64_t{7}))
+      << "wraps around";
+  EXPECT_THAT(Reference<int32_t>(gemm(Tensor::From<int32_t>({2, 1}, {1, -1}),
+                                      Tensor::From<int32_t>({1, 1}, {1}),
+                                      Tensor::From<int32_t>({1}, {0}), 1e30F, 1)),
+              ElementsAre(INT32_MAX, INT32_MIN));
+}
+
+TEST(MatMulNBitsTest, ReadsScalesAndZeroPointsOfEveryReal) {
+  const auto as = [](DType dtype, std::vector<float> reals) {
+    Tensor tensor(dtype, Shape{std::ssize(reals)});
+    ConvertTensor(Tensor::From<float>(tensor.shape(), std::span<const float>(reals)).view(),
+                  tensor.mutable_view());
+    return tensor;
+  };
+  const auto product = [&](DType activations, DType reals, bool zeros) {
+    Tensor a(activations, Shape{1, 32});
+    ConvertTensor(Iota<float>({1, 32}).view(), a.mutable_view());
+    OneNode node = OneNode("MatMulNBits", 1, kMicrosoftDomain)
+                       .Input(a)
+                       .Constant(RandomBytes(DType::kU8, {2, 2, 8}, 1))
+                       .Constant(as(reals, {0.5F, 2, 0.25F, 1}))
+                       .Set("K", int64_t{32})
+                       .Set("N", int64_t{2})
+                       .Set("bits", int64_t{4})
+                       .Set("block_size", int64_t{16});
+    if (zeros) node.Constant(as(reals, {7.5F, 8, 3, 0}));
+    return node;
+  };
+  for (const bool zeros : {false, true}) {
+    const auto want = Reference<float>(product(DType::kF32, DType::kF32, zeros));
+    for (const DType reals : {DType::kF16, DType::kBF16}) {
+      EXPECT_EQ(Reference<float>(product(DType::kF32, reals, zeros)), want) << DTypeName(reals);
+      const auto outputs = product(reals, reals, zeros).Run();
+      ASSERT_TRUE(outputs.ok()) << outputs.status();
+      EXPECT_EQ(outputs->front().dtype(), reals);
+      Tensor wide(DType::kF32, Shape{1, 2});
+      ConvertTensor(outputs->front().view(), wide.mutable_view());
+      EXPECT_THAT(Elements<float>(wide), Pointwise(FloatNear(8), want)) << "rounded to 8 bits";
+    }
+    EXPECT_EQ(product(DType::kF32, DType::kF64, zeros).Run().status().code(),
+              absl::StatusCode::kUnimplemented);
+  }
 }
 
 TEST(GemmTest, RefusesACThatDoesNotBroadcast) {

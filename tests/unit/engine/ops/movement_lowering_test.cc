@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/tensor/quantize.h"
 #include "tests/support/one_node.h"
 #include "tests/unit/engine/ops/lowered.h"
 
@@ -66,6 +67,38 @@ TEST(PadLoweringTest, RoundsTheFillValueToTheStoredType) {
                                 .Declare(DType::kBF16, {}));
   ASSERT_TRUE(narrow.ok()) << narrow.status();
   EXPECT_EQ(ToFloat(narrow->outputs[0].span<BFloat16>()[0]), -3.0f);
+}
+
+TEST(PadLoweringTest, ConvertsAFillValueOfAnotherReal) {
+  const auto as = [](DType dtype, const Tensor& reals) {
+    Tensor tensor(dtype, reals.shape());
+    ConvertTensor(reals.view(), tensor.mutable_view());
+    return tensor;
+  };
+  const auto pad = [&](DType data, DType fill) {
+    return OneNode("Pad", 13)
+        .Input(as(data, Tensor::From<float>({2}, {5, 6})))
+        .Ints({1, 2})
+        .Constant(as(fill, Tensor::Scalar(-1.5F)));
+  };
+  constexpr DType kReals[] = {DType::kF32, DType::kF16, DType::kBF16};
+  for (const DType data : kReals) {
+    for (const DType fill : kReals) {
+      const auto lowered = Lower(pad(data, fill));
+      ASSERT_TRUE(lowered.ok()) << lowered.status();
+      EXPECT_EQ(lowered->outputs[0].dtype(), data);
+      EXPECT_THAT(Elements<float>(as(DType::kF32, lowered->outputs[0])),
+                  ElementsAre(-1.5F, 5, 6, -1.5F, -1.5F))
+          << DTypeName(data) << " filled with " << DTypeName(fill);
+    }
+  }
+  // What is known only when it runs is the reference kernel's, which widens both.
+  const OneNode late = OneNode("Pad", 13)
+                           .Input(Tensor::From<float>({1}, {5}))
+                           .Ints({1, 0})
+                           .Input(as(DType::kF16, Tensor::Scalar(-1.5F)));
+  EXPECT_EQ(Lower(late).status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(testing::Reference(late), ElementsAre(-1.5F, 5));
 }
 
 TEST(ConcatLoweringTest, MovesInputsOfOneQuantization) {

@@ -152,6 +152,24 @@ TEST(SliceTest, TakesAttributesBeforeOpset10) {
               ElementsAre(1, 2, 5, 6));
 }
 
+// Positions are clamped to extents: to one that is not known they would wrap around.
+TEST(SliceTest, ClampsNothingToUnknownExtents) {
+  for (const int64_t start : {INT64_MIN, int64_t{-1}, int64_t{0}, INT64_MAX}) {
+    for (const int64_t end : {INT64_MIN, int64_t{-1}, int64_t{0}, INT64_MAX}) {
+      for (const int64_t step : {int64_t{-1}, int64_t{1}, INT64_MIN}) {
+        EXPECT_EQ(OneNode("Slice", 13)
+                      .Spec(DType::kF32, Shape{kU, 8})
+                      .Ints({start, 0})
+                      .Ints({end, 3})
+                      .Ints({0, 1})
+                      .Ints({step, 1})
+                      .InferredShape(),
+                  "[?,3]");
+      }
+    }
+  }
+}
+
 TEST(SliceTest, LeavesUnknownExtentsUnknown) {
   EXPECT_EQ(OneNode("Slice", 13)
                 .Spec(DType::kF32, Shape{kU, 8})

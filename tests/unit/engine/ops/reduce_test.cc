@@ -1,5 +1,6 @@
 // Reductions and positions of extremes: the reference kernel by definition, the fast form by the reference kernel.
 #include <cmath>
+#include <limits>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -45,6 +46,19 @@ TEST(ReduceTest, ComputesEveryReduction) {
       of("ReduceLogSumExp"),
       Pointwise(FloatNear(1e-6f), {std::log(std::exp(1.0f) + std::exp(-2.0f) + std::exp(3.0f)),
                                    std::log(std::exp(4.0f) + std::exp(5.0f) + std::exp(-6.0f))}));
+}
+
+TEST(ReduceTest, LogSumExpKeepsANaNWhereverItIs) {
+  const float nan = std::nanf("");
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Tensor x = Tensor::From<float>(
+      {6, 2}, {nan, 1, 1, nan, nan, nan, infinity, nan, nan, infinity, nan, -infinity});
+  EXPECT_THAT(Reference<float>(Reduce("ReduceLogSumExp", {1}).Input(x)),
+              ::testing::Each(::testing::IsNan()));
+  EXPECT_THAT(Reference<float>(Reduce("ReduceLogSumExp", {0})
+                                   .Input(Tensor::From<float>(
+                                       {2, 3}, {infinity, -infinity, -infinity, 1, -infinity, 1}))),
+              ElementsAre(infinity, -infinity, 1));
 }
 
 TEST(ReduceTest, KeepsOrDropsTheReducedAxes) {
