@@ -55,8 +55,10 @@ absl::Status CheckGiven(const CLI::App& verb, const QuantizeOptions& options) {
       return InvalidArgument("{}: for int8 alone, which --to leaves out", option);
   }
   const bool to_integers = to_int8 || std::ranges::contains(options.to, "int8-dynamic");
-  if (!to_integers && verb.count("--per-tensor") > 0)
-    return InvalidArgument("--per-tensor: for int8 and int8-dynamic, which --to leaves out");
+  for (const char* option : {"--per-tensor", "--byte-constants"}) {
+    if (!to_integers && verb.count(option) > 0)
+      return InvalidArgument("{}: for int8 and int8-dynamic, which --to leaves out", option);
+  }
   if (verb.count("--percentile") > 0 && options.method != "percentile")
     return InvalidArgument("--percentile: for --method percentile, not {}", options.method);
   if (!to_int8 || !options.calibration.empty() || options.calibration_files.empty())
@@ -233,6 +235,10 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
                           QuantizeRecipe{}.percentile))
       ->check(CLI::Range(50.0, 100.0));
   AddRoundingOptions(*verb, options->rounding);
+  verb->add_flag("--byte-constants,!--no-byte-constants", options->rounding.byte_constants,
+                 "Hold constants that stay real (embeddings, weights of layers in float) in 8 bits "
+                 "where the outputs do not mind (int8, int8-dynamic)")
+      ->capture_default_str();
   options->mixed.AddTo(*verb);
   verb->add_option("--disable-pass", options->disabled_passes,
                    "Leave out a graph pass, by name (see inspect --passes)")

@@ -9,8 +9,8 @@ namespace octet::cli {
 
 /// The names that AddRoundingOptions adds.
 inline constexpr const char* kRoundingOptions[] = {
-    "--activations", "--per-tensor", "--weight-bits", "--equalize", "--smooth", "--scale-concats",
-    "--compensate", "--correct-bias"};
+    "--activations", "--per-tensor",    "--weight-bits", "--equalize",
+    "--smooth",      "--scale-concats", "--compensate",  "--correct-bias"};
 
 /// Adds --activations, --per-tensor, --weight-bits, --equalize, --smooth, --scale-concats, --compensate and --correct-bias, the last five with a --no- form, which write into
 /// `recipe`. Requires: `recipe` lives until `verb` has been parsed.

@@ -1,6 +1,7 @@
 #include "engine/quantize/byte_storage.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,12 +11,14 @@
 #include "engine/quantize/short_names.h"
 #include "engine/quantize/weights.h"
 #include "engine/tensor/format.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-constexpr size_t kMostAlone = 16;
+// A name, a scale's and the node's own, in the file.
+constexpr int64_t kNodeBytes = 64;
 
 // A constant that could be stored, by who reads it.
 struct Storable {
@@ -26,31 +29,69 @@ struct Storable {
   std::optional<WeightedNode> weighted;
 };
 
-std::optional<Storable> AsStorable(const Graph& graph, NodeId id, size_t slot) {
+std::optional<Storable> ByReader(const Graph& graph, NodeId id, size_t slot) {
   const Node& node = graph.node(id);
-  const ValueId constant = node.input(slot);
-  if (constant == kNone || node.domain != kOnnxDomain) return std::nullopt;
-  const Value& value = graph.value(constant);
-  if (!value.is_constant() || value.constant.dtype() != DType::kF32 ||
-      value.constant.elements() < kLeastStored || graph.SoleConsumer(constant) != id)
-    return std::nullopt;
-  const int last = value.constant.shape().rank() - 1;
+  const Shape& shape = graph.value(node.inputs[slot]).constant.shape();
+  const int last = shape.rank() - 1;
   if (slot == 1) {
     if (const auto weighted = AsWeighted(graph, id))
       return Storable{id, slot, weighted->weight_axis, false, weighted};
   }
-  if (node.is("Gather") && slot == 0 && node.attributes.IntOr("axis", 0) == 0 && last > 0)
+  if (last <= 0 || shape.elements() == shape[last]) return std::nullopt;
+  if (node.is("Gather") && slot == 0 && node.attributes.IntOr("axis", 0) == 0)
     return Storable{id, slot, last, true, {}};
   if (node.is("Add") || node.is("Sub") || node.is("Mul"))
     return Storable{id, slot, last, false, {}};
   return std::nullopt;
 }
 
-std::vector<Storable> FindStorable(const Graph& graph) {
+bool RowsSurvive(const Tensor& table, const QuantizedWeights& rounded) {
+  Tensor back(DType::kF32, table.shape());
+  DequantizeTensor(rounded.values.view(), rounded.params, back.mutable_view());
+  const int64_t rows = table.shape()[0];
+  const int64_t length = rows > 0 ? table.elements() / rows : 0;
+  const double most = std::pow(10, -kLeastRowDb / 10);
+  for (int64_t row = 0; row < rows; ++row) {
+    double signal = 0;
+    double noise = 0;
+    for (int64_t i = row * length; i < (row + 1) * length; ++i) {
+      const double x = table.span<float>()[static_cast<size_t>(i)];
+      const double off = x - back.span<float>()[static_cast<size_t>(i)];
+      signal += x * x;
+      noise += off * off;
+    }
+    if (noise > most * signal) return false;
+  }
+  return true;
+}
+
+std::optional<Storable> AsStorable(const Graph& graph, const QuantizeRecipe& recipe, NodeId id,
+                                   size_t slot) {
+  const Node& node = graph.node(id);
+  const ValueId constant = node.input(slot);
+  if (constant == kNone || node.domain != kOnnxDomain) return std::nullopt;
+  const Value& value = graph.value(constant);
+  if (!value.is_constant() || value.constant.dtype() != DType::kF32 ||
+      graph.SoleConsumer(constant) != id)
+    return std::nullopt;
+  auto storable = ByReader(graph, id, slot);
+  if (!storable) return std::nullopt;
+  const int64_t elements = value.constant.elements();
+  const int64_t scales = recipe.per_channel ? value.constant.shape()[storable->axis] : 1;
+  if (elements + 4 * scales + kNodeBytes > 2 * elements) return std::nullopt;
+  if (!FindMinMax(value.constant.view()).finite) return std::nullopt;
+  if (storable->behind &&
+      !RowsSurvive(value.constant,
+                   QuantizeWeights(value.constant, storable->axis, recipe.per_channel)))
+    return std::nullopt;
+  return storable;
+}
+
+std::vector<Storable> FindStorable(const Graph& graph, const QuantizeRecipe& recipe) {
   std::vector<Storable> found;
   for (const NodeId id : graph.order()) {
     for (size_t slot = 0; slot < graph.node(id).inputs.size(); ++slot) {
-      if (const auto storable = AsStorable(graph, id, slot)) found.push_back(*storable);
+      if (const auto storable = AsStorable(graph, recipe, id, slot)) found.push_back(*storable);
     }
   }
   const auto elements = [&](const Storable& of) {
@@ -122,7 +163,7 @@ QuantizeRecord RecordOf(const Graph& graph, const Storable& of) {
 
 absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statistics,
                           const AcceptGraph& accept, QuantizeResult& result) {
-  const std::vector<Storable> found = FindStorable(result.graph);
+  const std::vector<Storable> found = FindStorable(result.graph, recipe);
   if (found.empty()) return absl::OkStatus();
   const ByteStorage storage(recipe, statistics);
   const Graph original = result.graph;
@@ -133,7 +174,7 @@ absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statis
   size_t stored = accepted ? found.size() : 0;
   for (size_t i = 0; i < found.size(); ++i) {
     bool kept = accepted;
-    if (!accepted && i < kMostAlone && found.size() > 1) {
+    if (!accepted && i < kMostStored && found.size() > 1) {
       Graph more = result.graph;
       storage.Store(more, found[i]);
       OCTET_ASSIGN_OR_RETURN(kept, accept(more));
@@ -151,7 +192,7 @@ void StoreTablesInBytes(const QuantizeRecipe& recipe, Graph& graph,
                         std::vector<QuantizeRecord>& records) {
   const Statistics none;
   const ByteStorage storage(recipe, none);
-  for (const Storable& of : FindStorable(graph)) {
+  for (const Storable& of : FindStorable(graph, recipe)) {
     if (!of.behind) continue;
     records.push_back(RecordOf(graph, of));
     storage.Store(graph, of);

@@ -1,6 +1,7 @@
 // Constants that stay real in an int8 file, held in 8 bits.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <vector>
 
@@ -12,24 +13,28 @@
 
 namespace octet {
 
-/// Constants with fewer elements are not worth their scales.
-inline constexpr int64_t kLeastStored = 1024;
+/// Graphs that are asked for one by one, at most.
+inline constexpr size_t kMostStored = 16;
+
+/// SQNR of a row of a table.
+inline constexpr double kLeastRowDb = 20;
 
 /// Whether a graph is still good enough; asked for every graph that could be written.
 using AcceptGraph = std::function<absl::StatusOr<bool>(const Graph&)>;
 
-/// Puts F32 constants of at least kLeastStored elements with one reader behind a DequantizeLinear, so that the file holds bytes where
-/// what computes stays in float, as far as `accept` takes the graph: all of them, or one by one, the largest first.
+/// Puts F32 constants with one reader behind a DequantizeLinear, so that the file holds bytes where what computes stays in float, as far as
+/// `accept` takes the graph: all of them, or one by one, the largest first.
 ///   weights of Conv, Gemm and MatMul  w = s[c] q, rounded as the recipe rounds weights; c is the output channel, or absent
 ///   a Gather's table, axis 0          the Gather moves bytes, and its result is s[c] q; c is the index on the last axis
 ///   operands of Add, Sub, Mul         w = s[c] q; c is the index on the last axis
-/// `statistics`: what weights are rounded by. `result` gets the graph, and a record of what was stored and what was not. Asks at most
-/// 1 + 16 times. Errors: those of `accept`.
+/// Only constants that take half of their bytes at most then, scales and node included; no vectors (biases and factors per channel,
+/// which passes fuse), nothing that is not finite, and no table with a row of which 8 bits leave less than kLeastRowDb, for nobody may have asked for
+/// that row. `statistics`: what weights are rounded by. `result` gets the graph, and a record of what was stored and what was not. Asks at most
+/// 1 + kMostStored times. Errors: those of `accept`.
 absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statistics,
                           const AcceptGraph& accept, QuantizeResult& result);
 
-/// Does so with the tables of all Gathers, which quantizers round without looking at outputs (embeddings are
-/// normalized next). Adds a record of each.
+/// Does so with the tables of all Gathers, where nobody looks at outputs. Adds a record of each.
 void StoreTablesInBytes(const QuantizeRecipe& recipe, Graph& graph,
                         std::vector<QuantizeRecord>& records);
 

@@ -27,14 +27,16 @@ class Finder {
 
   ConcatFactors Run() {
     for (const NodeId id : graph_.order()) {
-      if (graph_.node(id).is("Concat") && IsRescalable(graph_.node(id))) Rescale(graph_.node(id));
+      if (graph_.node(id).is("Concat") && IsRescalable(id)) Rescale(graph_.node(id));
     }
     return std::move(found_);
   }
 
  private:
-  // Weighted nodes alone read it, and its channels are theirs.
-  bool IsRescalable(const Node& concat) const {
+  // It moves integers, weighted nodes alone read them, and its channels are theirs.
+  bool IsRescalable(NodeId id) const {
+    if (!selection_.integers.contains(id)) return false;
+    const Node& concat = graph_.node(id);
     const ValueId y = concat.outputs[0];
     const auto& shape = graph_.value(y).shape;
     if (!ranges_.contains(y) || !std::ranges::contains(selection_.quantized, y) ||
@@ -55,9 +57,13 @@ class Finder {
            });
   }
 
+  // Has the range of the whole for no other reason, and hands it on to none.
   bool IsFree(ValueId x, ValueId y) const {
     const auto from = selection_.range_from.find(x);
-    return from != selection_.range_from.end() && from->second == y;
+    return from != selection_.range_from.end() && from->second == y &&
+           std::ranges::contains(selection_.quantized, x) &&
+           std::ranges::none_of(selection_.range_from,
+                                [&](const auto& entry) { return entry.second == x; });
   }
 
   void Rescale(const Node& concat) {

@@ -55,7 +55,7 @@ class DynamicQuantizer {
           "nothing to quantize: no Conv, Gemm, MatMul, LSTM, GRU or RNN with constant weights");
     }
     graph_.RemoveDead();
-    StoreTablesInBytes(recipe_, graph_, records_);
+    if (recipe_.byte_constants) StoreTablesInBytes(recipe_, graph_, records_);
     OCTET_RETURN_IF_ERROR(Verify(graph_));
     return QuantizeResult{std::move(graph_), std::move(records_)};
   }

@@ -167,17 +167,20 @@ class StaticQuantizer {
                                                  smallest, LimitOf(weighted));
     const auto patches = statistics_.patches.find(weighted.node);
     if (!recipe_.compensate || patches == statistics_.patches.end()) return quantized;
-    if (const auto factors = factors_.readers.find(weighted.node);
-        factors != factors_.readers.end()) {
+    const auto found = factors_.readers.find(weighted.node);
+    const std::vector<double> factors =
+        found == factors_.readers.end() ? std::vector<double>() : found->second;
+    CompensatedWeights& rounded = rounded_[weighted.node];
+    if (rounded.weights.params == quantized.params && rounded.factors == factors)
+      return rounded.weights;
+    if (factors.empty()) {
+      Compensate(weighted, weights, patches->second, quantized);
+    } else {
       PatchMoments scaled = patches->second;
-      scaled.Scale(factors->second);
+      scaled.Scale(factors);
       Compensate(weighted, weights, scaled, quantized);
-      return quantized;
     }
-    QuantizedWeights& rounded = rounded_[weighted.node];
-    if (rounded.params == quantized.params) return rounded;
-    Compensate(weighted, weights, patches->second, quantized);
-    rounded = quantized;
+    rounded = {quantized, factors};
     return quantized;
   }
 

@@ -15,8 +15,13 @@
 
 namespace octet {
 
-/// Compensated weights by node: ranges hardly ever change them, and they take longer than all the rest.
-using RoundedWeights = std::map<NodeId, QuantizedWeights>;
+/// Compensated weights by node, with the factors of the input channels that they were made for (none: empty): ranges hardly ever change
+/// them, and they take longer than all the rest.
+struct CompensatedWeights {
+  QuantizedWeights weights;
+  std::vector<double> factors;
+};
+using RoundedWeights = std::map<NodeId, CompensatedWeights>;
 
 /// Inserts pairs on the selected values and quantizes the weights of the selected nodes:
 ///   x f32 -> Conv(w f32, b f32) -> Relu -> y f32

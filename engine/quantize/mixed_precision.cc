@@ -17,7 +17,8 @@ namespace {
 constexpr size_t kMostGroups = 128;
 constexpr int kMostTakenBack = 16;
 // Runs that all steps together take at most: on few samples, on those held back, to time layers.
-constexpr int kMostRuns = 2 * static_cast<int>(kMostGroups) + 60 + 6;
+constexpr int kMostRuns =
+    2 * static_cast<int>(kMostGroups) + 60 + 6 + static_cast<int>(kMostStored);
 // Layers that are timed in float at once are so far apart that none is the neighbour of another's neighbour.
 constexpr size_t kApart = 3;
 // Of the network's time: what is nearer than this is not told from noise, and int8's smaller weights, or f32's accuracy, decide.
@@ -360,6 +361,7 @@ class MixedSearch {
       if (point.holds) best_->point = points_[best_point_] = point;
       return point.holds;
     };
+    if (!recipe_.byte_constants) return absl::OkStatus();
     return StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result);
   }
 

@@ -22,8 +22,11 @@ namespace {
 using Kind = AccuracyFloor::Kind;
 
 constexpr int64_t kMostJudges = 512;
-// Of the outputs' noise: 0.2 dB.
+// Of the outputs' noise: 0.2 and 3 dB.
 constexpr double kHardlyMore = 1.05;
+constexpr double kLittleMore = 2;
+// Of the bytes of constants, what is left.
+constexpr double kMuchSaved = 0.9;
 
 // A file that is too noisy to be of use gives way to a mixture that is not, where there is one.
 absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeRecipe& recipe,
@@ -97,13 +100,27 @@ absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
   return learned;
 }
 
-// Constants that stay real are bytes where the outputs hardly tell, or are as good as any.
+double ConstantBytes(const Graph& graph) {
+  double bytes = 0;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(id);
+    if (value.is_constant() && !graph.consumers(id).empty())
+      bytes += static_cast<double>(value.constant.bytes());
+  }
+  return bytes;
+}
+
+// Constants that stay real are bytes where the outputs hardly tell; where much of the file is saved, they may tell a little more, but stay
+// as good as those of any model without layers in float.
 absl::Status StoreWhereHarmless(const QuantizeRecipe& recipe, const Learned& learned,
                                 const CalibrationRun& run, ChosenRanges& chosen) {
+  if (!recipe.byte_constants) return absl::OkStatus();
   const Judge& judge = *learned.judge;
   const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
     OCTET_ASSIGN_OR_RETURN(const double noise, judge.outputs.NoiseOf(graph, judge.samples, run));
-    return noise <= kHardlyMore * chosen.noise || SqnrDbOf(noise) >= AccuracyFloor::kAutoSqnrDb;
+    if (noise <= kHardlyMore * chosen.noise) return true;
+    return noise <= kLittleMore * chosen.noise && SqnrDbOf(noise) >= AccuracyFloor::kAutoSqnrDb &&
+           ConstantBytes(graph) <= kMuchSaved * ConstantBytes(chosen.result.graph);
   };
   return StoreInBytes(recipe, learned.statistics, accept, chosen.result);
 }

@@ -369,10 +369,12 @@ train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& 
                       {"--patience", Format("{}", options.patience)},
                       {"--seed", Format("{}", options.seed)},
                       {"--start", continued ? "given" : ""},
+                      {"--activations", std::string(ActivationGridName(recipe.activation))},
                       {"--per-tensor", Format("{}", !recipe.per_channel)},
                       {"--weight-bits", Format("{}", recipe.weight_bits)},
                       {"--equalize", Format("{}", recipe.equalize)},
                       {"--smooth", Format("{}", recipe.smooth)},
+                      {"--scale-concats", Format("{}", recipe.scale_concats)},
                       {"--compensate", Format("{}", recipe.compensate)},
                       {"--correct-bias", Format("{}", recipe.correct_bias)},
                       {"--disable-pass", passes},
@@ -419,6 +421,7 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
   if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
     all_int8.floor.kind = AccuracyFloor::Kind::kAllInt8;
+  all_int8.byte_constants = false;  // Training knows weights alone behind DequantizeLinear.
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
   SeparateInputGrids(gridded, set.inputs);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -120,6 +122,41 @@ TEST(ByteStorage, HoldsTheTablesOfDynamicFiles) {
   const Node& gather = TheOnly(made->graph, "Gather");
   EXPECT_EQ(made->graph.value(gather.outputs[0]).dtype, DType::kI8);
   EXPECT_GT(Sqnr(fp32, made->graph), 30);
+}
+
+// Biases and factors per channel are parts of their neighbours; a scale for every element would save nothing.
+TEST(ByteStorage, LeavesVectorsAlone) {
+  for (const Shape& shape : {Shape{2048}, Shape{1, 1, 2048}, Shape{1, 2, 1024}}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {3, 2, shape[shape.rank() - 1]});
+    b.Output(b.Op("Add", {x, b.Random(shape)}));
+    EXPECT_TRUE(Stored(b.Build(), {}, Always).records.empty()) << shape.ToString();
+  }
+}
+
+// Nobody may have asked for the row that breaks.
+TEST(ByteStorage, LeavesTablesWhoseRowsWouldBreak) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const bool masked : {true, false}) {
+    std::vector<float> table(64 * 64, 1);
+    for (size_t i = 0; i < 64; ++i) table[64 + i] = masked && i > 0 ? -kInfinity : 1e-4F;
+    GraphBuilder b;
+    const ValueId row =
+        b.Op("Gather", {b.Constant<float>({64, 64}, table), b.Input("ids", {2, 3}, DType::kI64)});
+    b.Output(b.Op("MatMul", {row, b.Random({64, 8})}));
+    const Graph fp32 = b.Build();
+    EXPECT_TRUE(Stored(fp32, {}, Always).records.empty()) << masked;
+    const auto made = Quantize(fp32, {.to = Precision::kInt8Dynamic}, {}, {});
+    ASSERT_TRUE(made.ok()) << made.status();
+    EXPECT_EQ(made->graph.value(TheOnly(made->graph, "Gather").outputs[0]).dtype, DType::kF32);
+  }
+}
+
+TEST(ByteStorage, CanBeSwitchedOff) {
+  const auto made =
+      Quantize(Embedded(), {.to = Precision::kInt8Dynamic, .byte_constants = false}, {}, {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->graph.value(TheOnly(made->graph, "Gather").outputs[0]).dtype, DType::kF32);
 }
 
 TEST(ByteStorage, AsksNobodyWhereNothingIsLarge) {

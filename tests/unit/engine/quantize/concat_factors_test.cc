@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 
 #include "engine/ops/reference_step.h"
+#include "engine/quantize/insert_integers.h"
 #include "engine/quantize/judged.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/tensor/status.h"
@@ -124,6 +125,58 @@ TEST(ConcatFactors, NeedReadersThatTakeThemBack) {
   const RangeTable ranges = {
       {near, {{0, 1}, ""}}, {far, {{-256, 100}, ""}}, {joined, {{-256, 100}, ""}}};
   EXPECT_TRUE(FindConcatFactors(graph, SelectQuantized(graph), ranges).exponents.empty());
+}
+
+// Where an input stays in float, the Concat moves reals, and nobody multiplies them.
+TEST(ConcatFactors, AreOfIntegersAlone) {
+  const Head head;
+  const RangeTable ranges = {{head.shares, {{0, 1}, ""}},
+                             {head.coordinates, {{-256, 100}, ""}},
+                             {head.joined, {{-256, 100}, ""}}};
+  const Selection mixture = SelectQuantized(head.graph, {head.graph.producer(head.coordinates)});
+  EXPECT_TRUE(std::ranges::contains(mixture.quantized, head.joined));
+  EXPECT_TRUE(FindConcatFactors(head.graph, mixture, ranges).readers.empty());
+}
+
+TEST(ConcatFactors, AreNotOfWhatIsJoinedItself) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 8, 8});
+  const auto conv = [&] { return b.Op("Conv", {x, b.Random({2, 3, 1, 1})}); };
+  const ValueId first = conv();
+  const ValueId second = conv();
+  const ValueId far = conv();
+  const ValueId near = b.Op("Concat", {first, second}, {{"axis", int64_t{1}}});
+  const ValueId joined = b.Op("Concat", {near, far}, {{"axis", int64_t{1}}});
+  b.Output(b.Op("Conv", {joined, b.Random({2, 6, 1, 1})}));
+  const Graph graph = b.Build();
+  RangeTable ranges;
+  for (const ValueId id : {first, second, near}) ranges[id] = {{0, 1}, ""};
+  for (const ValueId id : {far, joined}) ranges[id] = {{0, 256}, ""};
+  EXPECT_TRUE(FindConcatFactors(graph, SelectQuantized(graph), ranges).exponents.empty());
+}
+
+TEST(ConcatFactors, KeepTheWeightsThatWereRoundedWithThem) {
+  const Head head;
+  Graph graph = head.graph;
+  const auto statistics = GatherStatistics(graph, Samples(), {});
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  const QuantizeRecipe recipe{.to = Precision::kInt8, .method = RangeMethod::kMinMax};
+  RoundedWeights rounded;
+  const auto make = [&] {
+    return InsertIntegers(graph, recipe, *statistics, statistics->selection,
+                          RangesOf(graph, recipe, statistics->histograms), rounded);
+  };
+  const auto first = make();
+  ASSERT_TRUE(first.ok()) << first.status();
+  CompensatedWeights& kept = rounded.at(graph.producer(head.reader));
+  EXPECT_GT(kept.factors[0], 1);
+  // What is kept is taken, not made again.
+  for (int8_t& q : kept.weights.values.mutable_span<int8_t>()) q = 1;
+  const auto again = make();
+  ASSERT_TRUE(again.ok()) << again.status();
+  const NodeId conv = again->graph.producer(again->graph.outputs[0]);
+  const NodeId weights = again->graph.producer(again->graph.node(conv).inputs[1]);
+  EXPECT_EQ(again->graph.value(again->graph.node(weights).inputs[0]).constant.span<int8_t>()[0], 1);
 }
 
 TEST(ConcatFactors, KeepWhatOneRangeWouldDrown) {

@@ -62,6 +62,18 @@ TEST(Train, LearnsInBf16) {
             0.8 * result->epochs[0].held_back_loss);
 }
 
+// The quantizer by itself would hold it in bytes.
+TEST(Train, KnowsWhatIsAddedToEveryPixel) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 8, 8});
+  const ValueId first = b.Op("Conv", {x, b.Random({8, 3, 3, 3}), b.Random({8})});
+  const ValueId placed = b.Op("Relu", {b.Op("Add", {first, b.Random({1, 8, 6, 6})})});
+  const ValueId second = b.Op("Conv", {placed, b.Random({5, 8, 6, 6}), b.Random({5})});
+  b.Output(b.Op("Flatten", {second}), "y");
+  const auto result = TrainInt8(b.Build(), PlainRecipe(), {SmallSamples(64), {}}, Short(1), {});
+  EXPECT_TRUE(result.ok()) << result.status();
+}
+
 TEST(Train, LearnsLabels) {
   TrainSet set{SmallSamples(160), {}};
   // The sign of the mean of the first channel: the fp32 network knows nothing of it.
