@@ -149,6 +149,10 @@ TEST_F(HttpServerTest, StatisticsAreNumbers) {
   EXPECT_EQ(stats["name"], "net");
   EXPECT_TRUE(stats["inference_count"].is_number_unsigned());
   EXPECT_TRUE(stats["inference_stats"]["success"]["ns"].is_number_unsigned());
+  for (const char* member : {"success", "fail", "queue", "compute_input", "compute_infer",
+                             "compute_output", "cache_hit", "cache_miss"}) {
+    EXPECT_TRUE(stats["inference_stats"][member]["count"].is_number_unsigned()) << member;
+  }
   EXPECT_EQ(stats["memory_usage"][0]["byte_size"], 2000);
   EXPECT_EQ(Parsed(Get("/v2/models/stats"))["model_stats"].size(), 1U);
 }
