@@ -259,8 +259,7 @@ void HttpEndpoint::AddHealth() {
 
 void HttpEndpoint::AnswerReady(const Request& request, Response& response) {
   const std::string model = PathParameter(request, "model");
-  const absl::Status found =
-      parts_.repository.Find(model, PathParameter(request, "version")).status();
+  const absl::Status found = calls_.Find(model, PathParameter(request, "version")).status();
   if (!found.ok()) return AnswerError(found, response);
   Call<inference::ModelReadyResponse>(
       ModelRequest<inference::ModelReadyRequest>(request), response,

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "proto/inference.pb.h"
 #include "server/rpc/serving_parts.h"
@@ -45,6 +46,12 @@ class ProtocolCalls {
   OCTET_CALL(TraceSetting);
   OCTET_CALL(LogSettings);
 #undef OCTET_CALL
+
+  /// Finds what ModelReady, ModelMetadata and ModelConfig are about: as ModelRepository::Find; for a precision in the place
+  /// of a version what would answer its inferences, NOT_FOUND when the model has no such precision (a pipeline has none),
+  /// UNAVAILABLE while it is not ready.
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(const std::string& model,
+                                                           const std::string& version) const;
 
  private:
   const ServerIdentity identity_;

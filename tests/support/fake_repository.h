@@ -91,7 +91,8 @@ class FakeRepository final : public ModelRepository {
     for (const auto& [name, numbers] : versions_) {
       if (!model.empty() && name != model) continue;
       for (const auto& [number, entry] : numbers) {
-        if (version.empty() || entry->version == version) found.push_back(entry);
+        const bool any = version.empty() || ParsePrecision(version);
+        if (any || entry->version == version) found.push_back(entry);
       }
     }
     const auto broken = broken_.find(std::string(model));

@@ -177,6 +177,11 @@ TEST_F(HttpServerTest, DescribesItselfAndItsModels) {
   EXPECT_THAT(Get("/v2/models/net/versions/7/config"), HasSubstr("404"));
   EXPECT_EQ(Get("/v2/models/net/versions/1/ready"), "200 {\"name\":\"net\",\"ready\":true}");
   EXPECT_THAT(Get("/v2/models/nobody/ready"), HasSubstr("404"));
+  EXPECT_EQ(Get("/v2/models/net/versions/int8/ready"), "200 {\"name\":\"net\",\"ready\":true}");
+  for (const char* what : {"", "/ready", "/config"}) {
+    EXPECT_THAT(Get(std::string("/v2/models/net/versions/bf16") + what),
+                HasSubstr("404 {\"error\":\"model"));
+  }
 }
 
 TEST_F(HttpServerTest, StatisticsAreNumbers) {

@@ -27,9 +27,10 @@ class GrpcServerTest : public RpcTest {
     EXPECT_TRUE(stub_->ServerReady(Context().get(), {}, &response).ok());
     return response.ready();
   }
-  bool ModelIsReady(const std::string& name) {
+  bool ModelIsReady(const std::string& name, const std::string& version = "") {
     inference::ModelReadyRequest request;
     request.set_name(name);
+    request.set_version(version);
     inference::ModelReadyResponse response;
     EXPECT_TRUE(stub_->ModelReady(Context().get(), request, &response).ok());
     return response.ready();
@@ -48,6 +49,35 @@ TEST_F(GrpcServerTest, IsLiveAndReady) {
   EXPECT_TRUE(Ready()) << "the others serve";
   repository_.ready = false;
   EXPECT_FALSE(Ready());
+}
+
+TEST_F(GrpcServerTest, APrecisionIsReadyWhereItIsThere) {
+  const auto single = std::make_shared<FakeModel>(Shape{2, 4});
+  repository_.Put(repository_.Make("single", 1, {{Precision::kFp32, single}}));
+  EXPECT_TRUE(ModelIsReady("net", "int8"));
+  EXPECT_TRUE(ModelIsReady("single", "fp32"));
+  EXPECT_FALSE(ModelIsReady("single", "int8"));
+  inference::ModelMetadataRequest metadata;
+  metadata.set_name("single");
+  metadata.set_version("int8");
+  inference::ModelMetadataResponse described;
+  const grpc::Status refused = stub_->ModelMetadata(Context().get(), metadata, &described);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(refused.error_message(), HasSubstr("no such precision, it has fp32: int8"));
+  inference::ModelConfigRequest config;
+  config.set_name("single");
+  config.set_version("int8");
+  inference::ModelConfigResponse configured;
+  EXPECT_EQ(stub_->ModelConfig(Context().get(), config, &configured).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  config.set_version("fp32");
+  EXPECT_TRUE(stub_->ModelConfig(Context().get(), config, &configured).ok());
+  auto half = repository_.Make("half", 1, {{Precision::kFp32, single}, {Precision::kInt8, single}});
+  half->variants[1].queue = nullptr;
+  half->routes.candidates[1].ready = false;
+  repository_.Put(half);
+  EXPECT_FALSE(ModelIsReady("half", "int8"));
+  EXPECT_TRUE(ModelIsReady("half", "fp32"));
 }
 
 TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {
