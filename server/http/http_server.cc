@@ -31,8 +31,6 @@ using httplib::ContentReader;
 using httplib::Request;
 using httplib::Response;
 
-/// Bodies of everything but inferences.
-constexpr size_t kMaxControlBytes = size_t{64} << 10;
 /// Loads and unloads under way or waiting.
 constexpr int kMaxLoads = 4;
 

@@ -1,6 +1,8 @@
 // Every call of the protocol but the inferences, whatever carries it: gRPC or HTTP.
 #pragma once
 
+#include <cstddef>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -10,6 +12,10 @@
 #include "server/rpc/serving_parts.h"
 
 namespace octet {
+
+/// Of the message or body of every call but an inference: what is said there is short, and some of it takes a hundred times
+/// its bytes once it is read.
+inline constexpr size_t kMaxControlBytes = size_t{64} << 10;
 
 /// Who ServerMetadata says it is.
 struct ServerIdentity {

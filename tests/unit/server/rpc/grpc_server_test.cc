@@ -80,6 +80,60 @@ TEST_F(GrpcServerTest, APrecisionIsReadyWhereItIsThere) {
   EXPECT_TRUE(ModelIsReady("half", "fp32"));
 }
 
+/// Some clients compress whatever they send.
+TEST_F(GrpcServerTest, EveryCallMayBeCompressed) {
+  const auto packed = [] {
+    auto context = Context();
+    context->set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    return context;
+  };
+  const std::string name(200, 'n');  // A shorter one would be sent as it is.
+  repository_.Put(repository_.Make(name, 1, {{Precision::kFp32, fp32_}}));
+  inference::ModelReadyRequest request;
+  request.set_name(name);
+  inference::ModelReadyResponse response;
+  const grpc::Status ready = stub_->ModelReady(packed().get(), request, &response);
+  EXPECT_TRUE(ready.ok()) << ready.error_message();
+  EXPECT_TRUE(response.ready());
+  grpc::health::v1::HealthCheckRequest check;
+  check.set_service(name);
+  HealthCheckResponse health;
+  EXPECT_TRUE(health_->Check(packed().get(), check, &health).ok());
+  EXPECT_EQ(health.status(), HealthCheckResponse::SERVING);
+  const auto context = packed();
+  const auto watch = health_->Watch(context.get(), check);
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), HealthCheckResponse::SERVING);
+  inference::RepositoryModelUnloadRequest unload;
+  unload.set_model_name(name);
+  inference::RepositoryModelUnloadResponse unloaded;
+  EXPECT_TRUE(stub_->RepositoryModelUnload(packed().get(), unload, &unloaded).ok());
+  EXPECT_TRUE(Ready());
+}
+
+TEST_F(GrpcServerTest, WhatIsNoInferenceIsShort) {
+  inference::LogSettingsRequest settings;
+  for (int i = 0; i < 10'000; ++i) (*settings.mutable_settings())[std::to_string(i)];
+  ASSERT_GT(settings.ByteSizeLong(), kMaxControlBytes);
+  inference::LogSettingsResponse response;
+  for (const auto algorithm : {GRPC_COMPRESS_NONE, GRPC_COMPRESS_GZIP}) {
+    const auto context = Context();
+    context->set_compression_algorithm(algorithm);
+    EXPECT_EQ(stub_->LogSettings(context.get(), settings, &response).error_code(),
+              grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  grpc::health::v1::HealthCheckRequest check;
+  check.set_service(std::string(kMaxControlBytes, 's'));
+  HealthCheckResponse health;
+  EXPECT_EQ(health_->Check(Context().get(), check, &health).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto context = Context();
+  const auto watch = health_->Watch(context.get(), check);
+  EXPECT_FALSE(watch->Read(&health));
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(Ready());
+}
+
 TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {
   options_.identity.name = "triton";
   StartServer();
