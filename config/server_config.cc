@@ -35,6 +35,8 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
 
       {"limits.max_message_bytes", Integer(&c.limits.max_message_bytes, 1024, 2048 * kMebi - 1),
        "bytes", "largest request"},
+      {"limits.max_receive_bytes", Integer(&c.limits.max_receive_bytes, 0, INT64_MAX / 2), "bytes",
+       "all that gRPC clients are sending or wait with"},
       {"limits.max_batch", Integer(&c.limits.max_batch, 1, 65536), "rows",
        "the most that a model may ask for as batching.max_batch"},
 
@@ -87,6 +89,11 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
 absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::string_view file) {
   ServerConfig config;
   OCTET_RETURN_IF_ERROR(ReadYaml(text, file, Keys(config)));
+  if (config.limits.ReceiveBytes() < 2 * config.limits.max_message_bytes) {
+    return InvalidArgument(
+        "{}: limits.max_receive_bytes: less than two messages (limits.max_message_bytes = {}): {}",
+        file, config.limits.max_message_bytes, config.limits.max_receive_bytes);
+  }
   if (config.batching.max_batch > config.limits.max_batch) {
     return InvalidArgument("{}: batching.max_batch: larger than limits.max_batch = {}: {}", file,
                            config.limits.max_batch, config.batching.max_batch);

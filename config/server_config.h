@@ -3,6 +3,7 @@
 // config/octet.yaml is this file as YAML, with every default; a test holds the two together.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -40,7 +41,13 @@ struct ServerConfig {
 
   struct Limits {
     int64_t max_message_bytes = int64_t{64} << 20;  ///< One gRPC message or HTTP body.
-    int max_batch = 256;                            ///< The most that any model.yaml may ask for.
+    int64_t max_receive_bytes = 0;  ///< All gRPC messages and connections; 0 = ReceiveBytes.
+    int max_batch = 256;            ///< The most that any model.yaml may ask for.
+    /// max_receive_bytes, where it is 0: room for 16 of the largest messages, at least 1 GiB.
+    int64_t ReceiveBytes() const {
+      if (max_receive_bytes != 0) return max_receive_bytes;
+      return std::max(16 * max_message_bytes, int64_t{1} << 30);
+    }
     bool operator==(const Limits&) const = default;
   } limits;
 

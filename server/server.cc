@@ -152,6 +152,7 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   const GrpcServerOptions options = {.address = address,
                                      .port = config_.listen.grpc_port,
                                      .max_message_bytes = config_.limits.max_message_bytes,
+                                     .max_receive_bytes = config_.limits.ReceiveBytes(),
                                      .identity = identity,
                                      .access_log = config_.logging.access_log};
   OCTET_ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(options, parts));

@@ -59,10 +59,16 @@ bool HasBody(std::string_view head) {
 }
 
 /// Called once the head is read. Answers are whole: the library would send a part of a length that it does not name. Leaves the
-/// one encoding that answers are made in. (The library prefers Brotli, at its slowest.)
+/// one encoding that answers are made in. (The library prefers Brotli, at its slowest.) Names a body's encoding as the library
+/// spells it.
 void Prepare(httplib::Request& request) {
   serving.understood = true;
   request.ranges.clear();
+  for (auto [coding, end] = request.headers.equal_range("Content-Encoding"); coding != end;
+       ++coding) {
+    std::ranges::transform(coding->second, coding->second.begin(),
+                           [](unsigned char c) { return std::tolower(c); });
+  }
   const std::string accepted = request.get_header_value("Accept-Encoding");
   request.headers.erase("Accept-Encoding");
   const size_t at = accepted.find("gzip");
@@ -174,6 +180,7 @@ bool ConnectionServer::GoesOn(int error, bool& failing) {
 
 Connection& ConnectionServer::current() { return *serving.connection; }
 void ConnectionServer::BodyIsRead() { serving.body_unread = false; }
+bool ConnectionServer::BodyIsUnread() { return serving.body_unread; }
 
 void ConnectionServer::Add(int fd) {
   const auto connection = std::make_shared<Connection>(fd, clock_);

@@ -63,6 +63,8 @@ class ConnectionServer final : public httplib::Server {
   static Connection& current();
   /// This request's body was read to its end: the connection can be used again.
   static void BodyIsRead();
+  /// This request has a body that was not read to its end.
+  static bool BodyIsUnread();
 
  private:
   struct Entry {

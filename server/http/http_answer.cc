@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
+
 #include "engine/tensor/status.h"
 #include "server/http/connection_server.h"
 #include "server/http/json_writer.h"
@@ -56,9 +58,27 @@ void AnswerError(const absl::Status& status, httplib::Response& response) {
   AnswerError(code, Message(status), response);
 }
 
+namespace {
+
+/// The one transfer coding that the library knows: with another it would take what stands on the wire for the body.
+bool IsChunkedAlone(const httplib::Request& request) {
+  return request.get_header_value_count("Transfer-Encoding") == 1 &&
+         absl::EqualsIgnoreCase(request.get_header_value("Transfer-Encoding"), "chunked");
+}
+
+}  // namespace
+
 std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Response& response,
                                     const httplib::ContentReader& reader, size_t most) {
   const bool chunked = request.has_header("Transfer-Encoding");
+  if (chunked && !IsChunkedAlone(request)) {
+    AnswerError(501,
+                Format("Transfer-Encoding, expected chunked, got \"{}\"",
+                       request.get_header_value("Transfer-Encoding")),
+                response);
+    response.set_header("Connection", "close");
+    return std::nullopt;
+  }
   // The library would read until the client closes the connection.
   if (!chunked && !request.has_header("Content-Length")) return std::string();
   const auto too_large = [&] {

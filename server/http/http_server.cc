@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cerrno>
 #include <new>
+#include <ranges>
 #include <system_error>
 #include <utility>
 
@@ -30,10 +31,18 @@ using httplib::ContentReader;
 using httplib::Request;
 using httplib::Response;
 
-/// Bodies of everything but inferences.
-constexpr size_t kMaxControlBytes = size_t{64} << 10;
 /// Loads and unloads under way or waiting.
 constexpr int kMaxLoads = 4;
+
+/// True when a path is of a pattern's form, where ":name" stands for any text without a slash, as for the library. (Which would
+/// match a pattern without names by std::regex, whose recursion a long path drives through the stack's end.)
+bool HasForm(std::string_view path, std::string_view pattern) {
+  return std::ranges::equal(
+      std::views::split(path, '/'), std::views::split(pattern, '/'), [](auto part, auto form) {
+        const std::string_view expected(form);
+        return expected.starts_with(':') || std::string_view(part) == expected;
+      });
+}
 
 /// Lets a restarted server have its port back at once. Not SO_REUSEPORT, which the library would
 /// set: two servers on one port would share the requests, and nobody would be told.
@@ -55,6 +64,10 @@ T ModelRequest(const Request& request) {
   message.set_name(PathParameter(request, "model"));
   message.set_version(PathParameter(request, "version"));
   return message;
+}
+
+void AnswerUnknown(const Request& request, Response& response) {
+  AnswerError(404, Format("no such resource: {} {}", request.method, request.path), response);
 }
 
 void AnswerMessage(const google::protobuf::Message& message, Response& response) {
@@ -122,7 +135,7 @@ class HttpEndpoint final : public HttpServer {
     server_.set_tcp_nodelay(true);
     server_.set_keep_alive_timeout(ConnectionServer::kIdleTime.count());
     server_.set_payload_max_length(static_cast<size_t>(options.max_body_bytes));
-    RefuseMethods();
+    RefuseEarly();
     AddHealth();
     AddModels();
     AddRepository();
@@ -140,8 +153,8 @@ class HttpEndpoint final : public HttpServer {
  private:
   using PostHandler = std::function<void(const Request&, Response&, const std::string& body)>;
 
-  /// Everything else would have its body read before it is looked at.
-  void RefuseMethods();
+  /// Refuses other methods than those here and POSTs to nobody: their bodies would be read before they are looked at.
+  void RefuseEarly();
   void AddHealth();
   void AddModels();
   void AddRepository();
@@ -157,6 +170,8 @@ class HttpEndpoint final : public HttpServer {
   void AddPage();
   /// What is nobody's, and what went wrong.
   void AddRest();
+  /// Answers a POST whose body it reads itself. Every POST comes in by this.
+  void AddReader(const std::string& pattern, httplib::Server::HandlerWithContentReader handler);
   /// Answers a POST with a small body.
   void AddPost(const std::string& pattern, PostHandler handler);
 
@@ -193,19 +208,27 @@ class HttpEndpoint final : public HttpServer {
   const ServingParts parts_;
   ProtocolCalls calls_;
   ConnectionServer server_;
+  std::vector<std::string> posts_;  ///< The patterns of POSTs.
   int port_ = 0;
   std::atomic<int> loads_{0};  ///< Under way or waiting.
   absl::Mutex loading_;
 };
 
-void HttpEndpoint::RefuseMethods() {
-  server_.set_pre_routing_handler([](const Request& request, Response& response) {
-    if (request.method == "GET" || request.method == "HEAD" || request.method == "POST") {
-      return httplib::Server::HandlerResponse::Unhandled;
+void HttpEndpoint::RefuseEarly() {
+  using Handled = httplib::Server::HandlerResponse;
+  server_.set_pre_routing_handler([this](const Request& request, Response& response) {
+    if (request.method == "GET" || request.method == "HEAD") return Handled::Unhandled;
+    if (request.method != "POST") {
+      AnswerError(405, Format("the method is none of this server's: {}", request.method), response);
+      response.set_header("Allow", "GET, HEAD, POST");
+      return Handled::Handled;
     }
-    AnswerError(405, Format("the method is none of this server's: {}", request.method), response);
-    response.set_header("Allow", "GET, HEAD, POST");
-    return httplib::Server::HandlerResponse::Handled;
+    const bool known = std::ranges::any_of(
+        posts_, [&](const std::string& pattern) { return HasForm(request.path, pattern); });
+    if (known) return Handled::Unhandled;
+    AnswerUnknown(request, response);
+    if (ConnectionServer::BodyIsUnread()) response.set_header("Connection", "close");
+    return Handled::Handled;
   });
   server_.set_expect_100_continue_handler([this](const Request& request, Response& response) {
     const auto most = static_cast<uint64_t>(options_.max_body_bytes);
@@ -234,8 +257,7 @@ void HttpEndpoint::AddHealth() {
 
 void HttpEndpoint::AnswerReady(const Request& request, Response& response) {
   const std::string model = PathParameter(request, "model");
-  const absl::Status found =
-      parts_.repository.Find(model, PathParameter(request, "version")).status();
+  const absl::Status found = calls_.Find(model, PathParameter(request, "version")).status();
   if (!found.ok()) return AnswerError(found, response);
   Call<inference::ModelReadyResponse>(
       ModelRequest<inference::ModelReadyRequest>(request), response,
@@ -270,17 +292,23 @@ void HttpEndpoint::AddModels() {
       Call<inference::ModelStatisticsResponse>(
           ModelRequest<inference::ModelStatisticsRequest>(request), response);
     });
-    server_.Post(base + "/infer", [this](const Request& request, Response& response,
-                                         const ContentReader& reader) {
+    AddReader(base + "/infer", [this](const Request& request, Response& response,
+                                      const ContentReader& reader) {
       AnswerInference(parts_, options_.access_log, static_cast<size_t>(options_.max_body_bytes),
                       request, response, reader);
     });
   }
 }
 
+void HttpEndpoint::AddReader(const std::string& pattern,
+                             httplib::Server::HandlerWithContentReader handler) {
+  posts_.push_back(pattern);
+  server_.Post(pattern, std::move(handler));
+}
+
 void HttpEndpoint::AddPost(const std::string& pattern, PostHandler handler) {
-  server_.Post(pattern, [handler = std::move(handler)](const Request& request, Response& response,
-                                                       const ContentReader& reader) {
+  AddReader(pattern, [handler = std::move(handler)](const Request& request, Response& response,
+                                                    const ContentReader& reader) {
     const std::optional<std::string> body = ReadBody(request, response, reader, kMaxControlBytes);
     if (body) handler(request, response, *body);
   });
@@ -439,16 +467,10 @@ void HttpEndpoint::AddPage() {
 }
 
 void HttpEndpoint::AddRest() {
-  const auto unknown = [](const Request& request, Response& response) {
-    AnswerError(404, Format("no such resource: {} {}", request.method, request.path), response);
-  };
-  AddPost(R"([\s\S]*)", [unknown](const Request& request, Response& response, const std::string&) {
-    unknown(request, response);
-  });
-  server_.set_error_handler([unknown](const Request& request, Response& response) {
+  server_.set_error_handler([](const Request& request, Response& response) {
     // Called for every status of 400 and above, those with an answer included.
     if (!response.body.empty()) return;
-    if (response.status == 404) return unknown(request, response);
+    if (response.status == 404) return AnswerUnknown(request, response);
     AnswerError(response.status, httplib::status_message(response.status), response);
   });
   server_.set_exception_handler(

@@ -17,8 +17,6 @@ using Input = inference::ModelInferRequest::InferInputTensor;
 using Output = inference::ModelInferRequest::InferRequestedOutputTensor;
 using Parameters = google::protobuf::Map<std::string, inference::InferParameter>;
 
-constexpr int kMaxRank = 64;
-
 /// An input's members that go into no message.
 struct InputContents {
   std::string_view data;  ///< JSON; empty = none.
@@ -86,8 +84,8 @@ absl::Status ReadInput(JsonReader& json, Input& input, InputContents& contents) 
     if (key == "parameters") return ReadParameters(json, own, *input.mutable_parameters());
     if (key == "shape") {
       return json.Array([&]() -> absl::Status {
-        if (input.shape_size() >= kMaxRank) {
-          return InvalidArgument("shape: expected at most {} extents, got more", kMaxRank);
+        if (input.shape_size() >= kMaxExtents) {
+          return InvalidArgument("shape: expected at most {} extents, got more", kMaxExtents);
         }
         OCTET_ASSIGN_OR_RETURN(const int64_t extent, ReadInt64(json));
         input.add_shape(extent);
@@ -369,6 +367,8 @@ absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& ca
     // Nobody looks into it any more, and the inference may wait for long.
     std::string().swap(call.body);
   }
+  call.bytes = call.body.size() + call.request.ByteSizeLong();
+  for (const std::string& tensor : call.converted) call.bytes += tensor.size();
   return absl::OkStatus();
 }
 

@@ -10,144 +10,26 @@
 #include <utility>
 
 #include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream.h>
 #include <google/protobuf/wire_format_lite.h>
 
 #include "engine/tensor/status.h"
+#include "server/rpc/received_message.h"
+#include "server/rpc/request_split.h"
 #include "server/rpc/response_writer.h"
 
 namespace octet {
 namespace {
 
 using google::protobuf::internal::WireFormatLite;
-using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 
 constexpr uint32_t TagOf(int field) {
   return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 }
-constexpr uint32_t kRawInputs = TagOf(inference::ModelInferRequest::kRawInputContentsFieldNumber);
 constexpr uint32_t kRawOutputs =
     TagOf(inference::ModelInferResponse::kRawOutputContentsFieldNumber);
-constexpr uint32_t kInputs = TagOf(inference::ModelInferRequest::kInputsFieldNumber);
-constexpr uint32_t kOutputs = TagOf(inference::ModelInferRequest::kOutputsFieldNumber);
-constexpr uint32_t kParameters = TagOf(inference::ModelInferRequest::kParametersFieldNumber);
 constexpr uint32_t kStreamAnswer =
     TagOf(inference::ModelStreamInferResponse::kInferResponseFieldNumber);
-
-/// Views of bytes, one after the other.
-class PieceStream final : public google::protobuf::io::ZeroCopyInputStream {
- public:
-  explicit PieceStream(std::span<const std::string_view> pieces) : pieces_(pieces) {}
-
-  bool Next(const void** data, int* size) override {
-    while (next_ < pieces_.size() && at_ == pieces_[next_].size()) {
-      ++next_;
-      at_ = 0;
-    }
-    if (next_ == pieces_.size()) return false;
-    *data = pieces_[next_].data() + at_;
-    *size = static_cast<int>(pieces_[next_].size() - at_);
-    Advance(pieces_[next_].size() - at_);
-    return true;
-  }
-  void BackUp(int count) override {
-    at_ -= static_cast<size_t>(count);
-    count_ -= count;
-  }
-  bool Skip(int count) override {
-    const void* data = nullptr;
-    int size = 0;
-    while (Next(&data, &size)) {
-      if (size >= count) {
-        BackUp(size - count);
-        return true;
-      }
-      count -= size;
-    }
-    return count == 0;
-  }
-  int64_t ByteCount() const override { return count_; }
-
- private:
-  void Advance(size_t count) {
-    at_ += count;
-    count_ += static_cast<int64_t>(count);
-  }
-
-  std::span<const std::string_view> pieces_;
-  size_t next_ = 0;
-  size_t at_ = 0;  ///< In pieces_[next_].
-  int64_t count_ = 0;
-};
-
-/// Appends the views of the next `size` bytes. `joins`: to the last one, where they follow it.
-bool TakePieces(CodedInputStream& input, size_t size, bool joins,
-                std::vector<std::string_view>& pieces) {
-  while (size > 0) {
-    const void* data = nullptr;
-    int available = 0;
-    if (!input.GetDirectBufferPointer(&data, &available)) return false;
-    const size_t taken = std::min(size, static_cast<size_t>(available));
-    if (!input.Skip(static_cast<int>(taken))) return false;
-    const std::string_view piece(static_cast<const char*>(data), taken);
-    if (joins && !pieces.empty() && pieces.back().data() + pieces.back().size() == piece.data()) {
-      pieces.back() = {pieces.back().data(), pieces.back().size() + taken};
-    } else {
-      pieces.push_back(piece);
-    }
-    size -= taken;
-  }
-  return true;
-}
-
-/// The fields of a message, in two heaps.
-struct SplitFields {
-  std::vector<std::string_view> raw;   ///< Pieces of the raw contents.
-  std::vector<size_t> raw_ends;        ///< One per raw content: where its pieces end in `raw`.
-  std::vector<std::string_view> rest;  ///< All other fields.
-  /// Of the message itself: what an input or output holds is not looked into.
-  int inputs = 0;
-  int outputs = 0;
-  int parameters = 0;
-};
-
-absl::Status NoRequest() {
-  return absl::InvalidArgumentError("the message is not a ModelInferRequest");
-}
-
-/// False when the bytes are no fields. The stream is at the beginning of a field between two calls of ReadTag, so that what
-/// lies between two raw contents is taken as it is.
-bool Split(std::span<const std::string_view> message, SplitFields& fields) {
-  PieceStream walked(message);
-  PieceStream copied(message);
-  CodedInputStream input(&walked);
-  CodedInputStream rest(&copied);
-  while (true) {
-    const int begin = input.CurrentPosition();
-    const uint32_t tag = input.ReadTag();
-    if (tag == 0) return input.ConsumedEntireMessage();
-    uint32_t size = 0;
-    fields.inputs += tag == kInputs ? 1 : 0;
-    fields.outputs += tag == kOutputs ? 1 : 0;
-    fields.parameters += tag == kParameters ? 1 : 0;
-    if (tag != kRawInputs) {
-      if (!WireFormatLite::SkipField(&input, tag)) return false;
-      const int length = input.CurrentPosition() - begin;
-      if (!TakePieces(rest, static_cast<size_t>(length), true, fields.rest)) return false;
-      continue;
-    }
-    if (!input.ReadVarint32(&size) || size > std::numeric_limits<int>::max()) return false;
-    if (!TakePieces(input, size, false, fields.raw)) return false;
-    fields.raw_ends.push_back(fields.raw.size());
-    if (!rest.Skip(input.CurrentPosition() - begin)) return false;
-  }
-}
-
-absl::Status CheckCount(std::string_view name, int count, int most) {
-  if (count <= most) return absl::OkStatus();
-  return InvalidArgument("{}: expected at most {}, got {}", name, most, count);
-}
 
 /// The parts of a message that is sent.
 class MessageParts {
@@ -234,22 +116,16 @@ absl::StatusOr<grpc::ByteBuffer> WriteAnswer(const std::shared_ptr<GrpcInference
   }
 }
 
-absl::Status Read(const grpc::ByteBuffer& message, GrpcInference& call) {
-  // An empty message has no slices, and is one.
-  if (message.Valid() && !message.Dump(&call.received).ok()) {
-    return absl::InternalError("the slices of a message cannot be read");
-  }
+absl::Status Read(const grpc::ByteBuffer& message, size_t most_bytes, GrpcInference& call) {
+  OCTET_ASSIGN_OR_RETURN(call.received, ReadSlices(message, most_bytes));
   std::vector<std::string_view> slices;
   for (const grpc::Slice& slice : call.received) {
     slices.emplace_back(reinterpret_cast<const char*>(slice.begin()),  // NOLINT(*-reinterpret-cast)
                         slice.size());
+    call.bytes += slice.size();
   }
   SplitFields fields;
-  if (!Split(slices, fields)) return NoRequest();
-  // Before anything is made for each of them.
-  OCTET_RETURN_IF_ERROR(CheckCount("inputs", fields.inputs, kMaxTensors));
-  OCTET_RETURN_IF_ERROR(CheckCount("outputs", fields.outputs, kMaxTensors));
-  OCTET_RETURN_IF_ERROR(CheckCount("parameters", fields.parameters, kMaxParameters));
+  OCTET_RETURN_IF_ERROR(SplitRequest(slices, most_bytes, fields));
   if (PieceStream rest(fields.rest); !call.request.ParseFromZeroCopyStream(&rest)) {
     return NoRequest();
   }
@@ -270,10 +146,11 @@ absl::Status Read(const grpc::ByteBuffer& message, GrpcInference& call) {
 
 }  // namespace
 
-absl::Status ReadInferRequest(const grpc::ByteBuffer& message, GrpcInference& call) {
+absl::Status ReadInferRequest(const grpc::ByteBuffer& message, size_t most_bytes,
+                              GrpcInference& call) {
   absl::Status status;
   try {
-    status = Read(message, call);
+    status = Read(message, most_bytes, call);
   } catch (const std::bad_alloc&) {
     status = absl::ResourceExhaustedError("out of memory for a request");
   }

@@ -1,6 +1,7 @@
 // A ModelInfer as it crosses gRPC: its tensors are read where gRPC received them, and sent from where they were written.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,10 +24,13 @@ struct GrpcInference : InferMessages {
   google::protobuf::RepeatedPtrField<std::string> sent;  ///< The answer's, once written.
 };
 
-/// Reads a message into a new `call`; nothing of raw_input_contents is copied. INVALID_ARGUMENT when it is no
-/// ModelInferRequest, or has more raw contents than inputs, or more than kMaxTensors inputs or outputs or kMaxParameters
-/// parameters; RESOURCE_EXHAUSTED without memory for it.
-absl::Status ReadInferRequest(const grpc::ByteBuffer& message, GrpcInference& call);
+/// Reads a message of at most `most_bytes` into a new `call`; nothing of raw_input_contents is copied, unless the message is
+/// compressed. INVALID_ARGUMENT when it is no ModelInferRequest, or has more raw contents than inputs; before anything is made
+/// of it, for more than kMaxTensors inputs or outputs, kMaxParameters parameters of the request or of one of these, kMaxExtents
+/// extents, or so many bytes_contents that they would take more than `most_bytes` beside their characters. Else as
+/// ReadSlices; RESOURCE_EXHAUSTED without memory for it.
+absl::Status ReadInferRequest(const grpc::ByteBuffer& message, size_t most_bytes,
+                              GrpcInference& call);
 
 /// Writes the answer as a ModelInferResponse; raw_output_contents of kLeastShared bytes or more are sent from where they
 /// are, which keeps `call`. RESOURCE_EXHAUSTED for more than a message can hold.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -26,6 +27,11 @@ class Endpoint final : public GrpcServer {
     grpc::ServerBuilder builder;
     builder.SetMaxReceiveMessageSize(static_cast<int>(options_.max_message_bytes));
     builder.SetMaxSendMessageSize(-1);
+    builder.SetResourceQuota(
+        grpc::ResourceQuota("octet").Resize(static_cast<size_t>(options_.max_receive_bytes)));
+    // It would unpack all of a message, whatever its size. ReadSlices does it, up to max_message_bytes. (Reflection alone,
+    // which is gRPC's own, does without: nobody compresses the name of a service.)
+    builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     // Two servers on one port would take each other's requests: the second one must not start.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     const bool v6 = options_.address.find(':') != std::string::npos;

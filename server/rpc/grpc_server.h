@@ -14,8 +14,12 @@ namespace octet {
 
 struct GrpcServerOptions {
   std::string address = "0.0.0.0";
-  int port = 0;                                   ///< 0 = any free one.
-  int64_t max_message_bytes = int64_t{64} << 20;  ///< Of a request; at most 2^31 - 1.
+  int port = 0;  ///< 0 = any free one.
+  int64_t max_message_bytes = int64_t{64}
+                              << 20;  ///< Of a request, also unpacked; at most 2^31 - 1.
+  /// Of all messages and connections together, as they are received and until they are answered. Beyond it gRPC cuts off
+  /// calls (RESOURCE_EXHAUSTED) and takes no new connections. gRPC looks at the size of a message when all of it has come.
+  int64_t max_receive_bytes = int64_t{1} << 30;
   ServerIdentity identity;
   bool access_log = false;  ///< One event per inference request.
 };

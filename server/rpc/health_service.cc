@@ -7,14 +7,32 @@
 
 #include "engine/tensor/status.h"
 #include "server/rpc/grpc_status.h"
+#include "server/rpc/received_message.h"
 
 namespace octet {
 
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
+namespace {
+
+grpc::ByteBuffer Answer(HealthService::Status status) {
+  HealthCheckResponse response;
+  response.set_status(status);
+  return WriteMessage(response);
+}
+
+/// A watch whose request cannot be read.
+class RefusedWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+ public:
+  explicit RefusedWatch(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
 /// One watch: writes a status whenever it differs from the one written before.
-class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
+class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   static HealthWatch* Start(std::string service, HealthService::Status status,
                             LiveSet<HealthWatch>& watches) {
@@ -83,7 +101,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
     if (finished_ || writing_ || starting_) return Next::kNothing;
     if (!broken_ && wanted_ != written_) {
       written_ = wanted_;
-      response_.set_status(wanted_);
+      response_ = Answer(wanted_);
       writing_ = starting_ = true;
       return Next::kWrite;
     }
@@ -94,7 +112,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<HealthCheckResponse> {
   const std::string service_;
   LiveSet<HealthWatch>& watches_;
   std::shared_ptr<HealthWatch> self_;  ///< Until OnDone.
-  HealthCheckResponse response_;       ///< Not touched while it is written.
+  grpc::ByteBuffer response_;          ///< Not touched while it is written.
 
   absl::Mutex mutex_;
   HealthService::Status wanted_ ABSL_GUARDED_BY(mutex_);
@@ -118,22 +136,26 @@ HealthService::~HealthService() {
 }
 
 grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context,
-                                               const HealthCheckRequest* request,
-                                               HealthCheckResponse* response) {
+                                               const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
   auto* reactor = context->DefaultReactor();
-  const Status status = StatusOf(request->service());
-  if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
-    reactor->Finish(ToGrpc(NotFound("unknown service \"{}\"", request->service())));
-  } else {
-    response->set_status(status);
-    reactor->Finish(grpc::Status::OK);
+  HealthCheckRequest ask;
+  absl::Status read = ReadMessage(*request, ask);
+  const Status status = StatusOf(ask.service());
+  if (read.ok() && status == HealthCheckResponse::SERVICE_UNKNOWN) {
+    read = NotFound("unknown service \"{}\"", ask.service());
   }
+  if (read.ok()) *response = Answer(status);
+  reactor->Finish(ToGrpc(read));
   return reactor;
 }
 
-grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(
-    grpc::CallbackServerContext*, const HealthCheckRequest* request) {
-  return HealthWatch::Start(request->service(), StatusOf(request->service()), watches_);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackServerContext*,
+                                                                 const grpc::ByteBuffer* request) {
+  HealthCheckRequest ask;
+  const absl::Status read = ReadMessage(*request, ask);
+  if (!read.ok()) return new RefusedWatch(ToGrpc(read));
+  return HealthWatch::Start(ask.service(), StatusOf(ask.service()), watches_);
 }
 
 void HealthService::EndWatches() {

@@ -16,10 +16,14 @@ namespace octet {
 
 class HealthWatch;
 
+/// They read and write their messages themselves, within a bound.
+using HealthCalls = grpc::health::v1::Health::WithRawCallbackMethod_Check<
+    grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>;
+
 /// Answers for the process (empty name: SERVING until it drains), for "inference.GRPCInferenceService"
 /// (as ServerReady: models have been loaded, too), and for each model by its name (as ModelReady of
 /// its highest version).
-class HealthService final : public grpc::health::v1::Health::CallbackService {
+class HealthService final : public HealthCalls {
  public:
   using Status = grpc::health::v1::HealthCheckResponse::ServingStatus;
   /// How soon a watch hears of a change.
@@ -30,11 +34,10 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   ~HealthService() override;
 
   grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
-                                  const grpc::health::v1::HealthCheckRequest* request,
-                                  grpc::health::v1::HealthCheckResponse* response) override;
-  grpc::ServerWriteReactor<grpc::health::v1::HealthCheckResponse>* Watch(
-      grpc::CallbackServerContext* context,
-      const grpc::health::v1::HealthCheckRequest* request) override;
+                                  const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request) override;
 
   /// Tells every watch NOT_SERVING for the last time and ends it, and any that comes later.
   void EndWatches();

@@ -14,7 +14,7 @@ namespace octet {
 /// Of one request: its inputs, and the outputs that it asks for. Each takes a hundred times the two bytes that it needs in a
 /// message, and nothing else bounds them before they are made.
 inline constexpr int kMaxTensors = 1024;
-/// Of one request; over HTTP also of each input and output.
+/// Of one request, and of each of its inputs and outputs.
 inline constexpr int kMaxParameters = 256;
 
 /// Elements that stay where the worker wrote them.
@@ -27,6 +27,7 @@ struct KeptElements {
 /// both, and should not copy those. Stays where it is.
 struct InferMessages {
   inference::ModelInferRequest request;
+  size_t bytes = 0;      ///< That the request keeps as it came, its tensors included.
   DecodedInputs inputs;  ///< Of the request.
   inference::ModelInferResponse response;
   /// By place in raw_output_contents, which has an empty one where there is an owner; shorter when none behind has.

@@ -9,11 +9,11 @@
 
 namespace octet {
 
-InferStream* InferStream::Start(const ServingParts& parts, bool access_log,
+InferStream* InferStream::Start(const ServingParts& parts, const GrpcServerOptions& options,
                                 grpc::CallbackServerContext& context,
                                 LiveSet<InferStream>& streams) {
   const std::shared_ptr<InferStream> stream(
-      new InferStream(parts, access_log, context, streams));  // the constructor is private
+      new InferStream(parts, options, context, streams));  // the constructor is private
   stream->self_ = stream;
   const bool open = streams.Add(stream);
   stream->Advance([&] { stream->ending_ |= !open; });
@@ -51,7 +51,6 @@ void InferStream::OnReadDone(bool ok) {
     absl::MutexLock lock(&mutex_);
     if (ok && !finished_ && !broken_) {
       item = items_.emplace_back(std::move(incoming_)).get();
-      Hold(*item, item->request.Length());
     } else {
       incoming_.reset();
       half_closed_ = !ok;
@@ -59,8 +58,13 @@ void InferStream::OnReadDone(bool ok) {
   }
   // The item stays: it leaves only when it has been answered.
   if (item != nullptr) {
-    const absl::Status read = ReadInferRequest(item->request, *item->call);
+    const absl::Status read = ReadInferRequest(
+        item->request, static_cast<size_t>(options_.max_message_bytes), *item->call);
     item->request.Clear();
+    {
+      absl::MutexLock lock(&mutex_);
+      Hold(*item, item->call->bytes);
+    }
     item->inference.Start({.metadata = CallMetadata(context_.client_metadata()),
                            .deadline = DeadlineOf(context_, parts_.clock),
                            .read = read,
@@ -125,7 +129,7 @@ InferStream::Next InferStream::Decide() {
   const bool reads = !half_closed_ && !ending_ && !broken_;
   if (reads && !reading_ && items_.size() < kWindow && held_ <= kMostHeld) {
     reading_ = true;
-    incoming_ = std::make_unique<Item>(parts_, access_log_);
+    incoming_ = std::make_unique<Item>(parts_, options_.access_log);
     next.read = &incoming_->request;
   }
   if (!writing_ && !broken_ && !items_.empty() && items_.front()->answered) {

@@ -10,6 +10,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include "server/rpc/grpc_inference.h"
+#include "server/rpc/grpc_server.h"
 #include "server/rpc/inference.h"
 #include "server/rpc/live_set.h"
 
@@ -27,7 +28,7 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   static constexpr size_t kMostHeld = size_t{128} << 20;
 
   /// Adds itself to `streams`; it lives until gRPC is done with it and it has left the set.
-  static InferStream* Start(const ServingParts& parts, bool access_log,
+  static InferStream* Start(const ServingParts& parts, const GrpcServerOptions& options,
                             grpc::CallbackServerContext& context, LiveSet<InferStream>& streams);
 
   /// Reads no more; finishes with UNAVAILABLE when what was read has been answered.
@@ -58,9 +59,9 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     bool starts() const { return read != nullptr || write != nullptr; }
   };
 
-  InferStream(const ServingParts& parts, bool access_log, grpc::CallbackServerContext& context,
-              LiveSet<InferStream>& streams)
-      : parts_(parts), access_log_(access_log), context_(context), streams_(streams) {}
+  InferStream(const ServingParts& parts, const GrpcServerOptions& options,
+              grpc::CallbackServerContext& context, LiveSet<InferStream>& streams)
+      : parts_(parts), options_(options), context_(context), streams_(streams) {}
 
   void Answered(Item& item, absl::Status status);
   /// Makes a change under the lock, and then whatever it made possible without it. Other threads
@@ -72,7 +73,7 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void PopFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const ServingParts& parts_;
-  const bool access_log_;
+  const GrpcServerOptions& options_;
   grpc::CallbackServerContext& context_;
   LiveSet<InferStream>& streams_;
   std::shared_ptr<InferStream> self_;  ///< Until OnDone.

@@ -1,5 +1,6 @@
 #include "server/rpc/inference.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -165,6 +166,8 @@ std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
   } else {
     request->inputs = std::move(inputs_.views);
   }
+  // A long id or fields that nobody knows wait, too.
+  request->held_bytes = messages_->bytes - std::min(messages_->bytes, request->bytes());
   request->rows = inputs_.rows;
   request->received = received_;
   request->deadline = deadline_;

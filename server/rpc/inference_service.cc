@@ -9,6 +9,7 @@
 #include "server/rpc/grpc_inference.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/inference.h"
+#include "server/rpc/received_message.h"
 
 namespace octet {
 namespace {
@@ -16,8 +17,8 @@ namespace {
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 
-ServerUnaryReactor* Answer(CallbackServerContext* context, const absl::Status& status) {
-  ServerUnaryReactor* reactor = context->DefaultReactor();
+ServerUnaryReactor* FinishNow(CallbackServerContext& context, const absl::Status& status) {
+  ServerUnaryReactor* reactor = context.DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
 }
@@ -25,10 +26,12 @@ ServerUnaryReactor* Answer(CallbackServerContext* context, const absl::Status& s
 /// One ModelInfer: lives until gRPC is done with it.
 class InferCall final : public ServerUnaryReactor {
  public:
-  InferCall(const ServingParts& parts, bool access_log, CallbackServerContext& context,
-            const grpc::ByteBuffer& request, grpc::ByteBuffer& response)
-      : response_(response), inference_(parts, access_log, call_) {
-    const absl::Status read = ReadInferRequest(request, *call_);
+  InferCall(const ServingParts& parts, const GrpcServerOptions& options,
+            CallbackServerContext& context, const grpc::ByteBuffer& request,
+            grpc::ByteBuffer& response)
+      : response_(response), inference_(parts, options.access_log, call_) {
+    const absl::Status read =
+        ReadInferRequest(request, static_cast<size_t>(options.max_message_bytes), *call_);
     inference_.Start({.metadata = CallMetadata(context.client_metadata()),
                       .deadline = DeadlineOf(context, parts.clock),
                       .read = read,
@@ -58,14 +61,44 @@ class InferCall final : public ServerUnaryReactor {
 
 }  // namespace
 
-#define OCTET_UNARY(Rpc)                                                            \
-  ServerUnaryReactor* InferenceService::Rpc(CallbackServerContext* context,         \
-                                            const inference::Rpc##Request* request, \
-                                            inference::Rpc##Response* response)
+template <typename Reply, typename Ask>
+absl::Status InferenceService::Call(const Ask& ask, grpc::ByteBuffer& response) {
+  Reply reply;
+  OCTET_RETURN_IF_ERROR(calls_.Call(ask, reply));
+  response = WriteMessage(reply);
+  return absl::OkStatus();
+}
+
+template <typename Ask, typename Reply>
+ServerUnaryReactor* InferenceService::Answer(CallbackServerContext& context,
+                                             const grpc::ByteBuffer& request,
+                                             grpc::ByteBuffer& response) {
+  Ask ask;
+  const absl::Status read = ReadMessage(request, ask);
+  return FinishNow(context, read.ok() ? Call<Reply>(ask, response) : read);
+}
+
+template <typename Ask, typename Reply>
+ServerUnaryReactor* InferenceService::AnswerLater(CallbackServerContext& context,
+                                                  const grpc::ByteBuffer& request,
+                                                  grpc::ByteBuffer& response) {
+  auto ask = std::make_unique<Ask>();
+  const absl::Status read = ReadMessage(request, *ask);
+  if (!read.ok()) return FinishNow(context, read);
+  return Later(context,
+               [this, ask = std::move(ask), &response] { return Call<Reply>(*ask, response); });
+}
+
+#define OCTET_UNARY(Rpc)                     \
+  ServerUnaryReactor* InferenceService::Rpc( \
+      CallbackServerContext* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* response)
+#define OCTET_BY(Way, Rpc)                                                                        \
+  OCTET_UNARY(Rpc) {                                                                              \
+    return Way<inference::Rpc##Request, inference::Rpc##Response>(*context, *request, *response); \
+  }
 
 // What never waits is answered on gRPC's thread.
-#define OCTET_ANSWERED(Rpc) \
-  OCTET_UNARY(Rpc) { return Answer(context, calls_.Call(*request, *response)); }
+#define OCTET_ANSWERED(Rpc) OCTET_BY(Answer, Rpc)
 OCTET_ANSWERED(ServerLive)
 OCTET_ANSWERED(ServerReady)
 OCTET_ANSWERED(ModelReady)
@@ -84,25 +117,16 @@ OCTET_ANSWERED(TraceSetting)
 OCTET_ANSWERED(LogSettings)
 #undef OCTET_ANSWERED
 
-ServerUnaryReactor* InferenceService::ModelInfer(CallbackServerContext* context,
-                                                 const grpc::ByteBuffer* request,
-                                                 grpc::ByteBuffer* response) {
-  return new InferCall(parts_, options_.access_log, *context, *request, *response);
-}
+OCTET_BY(AnswerLater, RepositoryModelLoad)
+OCTET_BY(AnswerLater, RepositoryModelUnload)
+#undef OCTET_BY
 
-OCTET_UNARY(RepositoryModelLoad) {
-  return Later(*context, [=, this] { return calls_.Call(*request, *response); });
-}
-
-OCTET_UNARY(RepositoryModelUnload) {
-  return Later(*context, [=, this] { return calls_.Call(*request, *response); });
-}
-
+OCTET_UNARY(ModelInfer) { return new InferCall(parts_, options_, *context, *request, *response); }
 #undef OCTET_UNARY
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* InferenceService::ModelStreamInfer(
     CallbackServerContext* context) {
-  return InferStream::Start(parts_, options_.access_log, *context, streams_);
+  return InferStream::Start(parts_, options_, *context, streams_);
 }
 
 void InferenceService::EndStreams() {
@@ -111,7 +135,7 @@ void InferenceService::EndStreams() {
 
 ServerUnaryReactor* InferenceService::Later(CallbackServerContext& context,
                                             absl::AnyInvocable<absl::Status() &&> task) {
-  // Context and messages live until Finish.
+  // The context and the answer live until Finish.
   ServerUnaryReactor* reactor = context.DefaultReactor();
   const bool posted = loads_.Post([this, reactor, &context, task = std::move(task)]() mutable {
     if (parts_.gate.closed()) {

@@ -21,22 +21,22 @@ struct WithWays<Service, Way, Ways...> {
 };
 
 using Rpcs = inference::GRPCInferenceService;
-/// Inferences read and write their messages themselves, without a copy of their tensors.
-using InferenceCalls =
-    WithWays<Rpcs::Service, Rpcs::WithCallbackMethod_ServerLive,
-             Rpcs::WithCallbackMethod_ServerReady, Rpcs::WithCallbackMethod_ModelReady,
-             Rpcs::WithCallbackMethod_ServerMetadata, Rpcs::WithCallbackMethod_ModelMetadata,
-             Rpcs::WithRawCallbackMethod_ModelInfer, Rpcs::WithRawCallbackMethod_ModelStreamInfer,
-             Rpcs::WithCallbackMethod_ModelConfig, Rpcs::WithCallbackMethod_ModelStatistics,
-             Rpcs::WithCallbackMethod_RepositoryIndex, Rpcs::WithCallbackMethod_RepositoryModelLoad,
-             Rpcs::WithCallbackMethod_RepositoryModelUnload,
-             Rpcs::WithCallbackMethod_SystemSharedMemoryStatus,
-             Rpcs::WithCallbackMethod_SystemSharedMemoryRegister,
-             Rpcs::WithCallbackMethod_SystemSharedMemoryUnregister,
-             Rpcs::WithCallbackMethod_CudaSharedMemoryStatus,
-             Rpcs::WithCallbackMethod_CudaSharedMemoryRegister,
-             Rpcs::WithCallbackMethod_CudaSharedMemoryUnregister,
-             Rpcs::WithCallbackMethod_TraceSetting, Rpcs::WithCallbackMethod_LogSettings>::Type;
+/// All read and write their messages themselves: inferences without a copy of their tensors, and each within its bound.
+using InferenceCalls = WithWays<
+    Rpcs::Service, Rpcs::WithRawCallbackMethod_ServerLive, Rpcs::WithRawCallbackMethod_ServerReady,
+    Rpcs::WithRawCallbackMethod_ModelReady, Rpcs::WithRawCallbackMethod_ServerMetadata,
+    Rpcs::WithRawCallbackMethod_ModelMetadata, Rpcs::WithRawCallbackMethod_ModelInfer,
+    Rpcs::WithRawCallbackMethod_ModelStreamInfer, Rpcs::WithRawCallbackMethod_ModelConfig,
+    Rpcs::WithRawCallbackMethod_ModelStatistics, Rpcs::WithRawCallbackMethod_RepositoryIndex,
+    Rpcs::WithRawCallbackMethod_RepositoryModelLoad,
+    Rpcs::WithRawCallbackMethod_RepositoryModelUnload,
+    Rpcs::WithRawCallbackMethod_SystemSharedMemoryStatus,
+    Rpcs::WithRawCallbackMethod_SystemSharedMemoryRegister,
+    Rpcs::WithRawCallbackMethod_SystemSharedMemoryUnregister,
+    Rpcs::WithRawCallbackMethod_CudaSharedMemoryStatus,
+    Rpcs::WithRawCallbackMethod_CudaSharedMemoryRegister,
+    Rpcs::WithRawCallbackMethod_CudaSharedMemoryUnregister,
+    Rpcs::WithRawCallbackMethod_TraceSetting, Rpcs::WithRawCallbackMethod_LogSettings>::Type;
 
 /// Never blocks gRPC's threads for long: inferences run on the workers, but those that are shorter than the way there;
 /// loads on a thread of their own.
@@ -48,15 +48,16 @@ class InferenceService final : public InferenceCalls {
   /// Ends every stream, also those to come, when what it has read is answered.
   void EndStreams();
 
-#define OCTET_UNARY(Rpc)                                                \
-  grpc::ServerUnaryReactor* Rpc(grpc::CallbackServerContext* context,   \
-                                const inference::Rpc##Request* request, \
-                                inference::Rpc##Response* response) override
+#define OCTET_UNARY(Rpc)                                                                     \
+  grpc::ServerUnaryReactor* Rpc(grpc::CallbackServerContext* context,                        \
+                                const grpc::ByteBuffer* request, grpc::ByteBuffer* response) \
+      override
   OCTET_UNARY(ServerLive);
   OCTET_UNARY(ServerReady);
   OCTET_UNARY(ModelReady);
   OCTET_UNARY(ServerMetadata);
   OCTET_UNARY(ModelMetadata);
+  OCTET_UNARY(ModelInfer);
   OCTET_UNARY(ModelConfig);
   OCTET_UNARY(ModelStatistics);
   OCTET_UNARY(RepositoryIndex);
@@ -72,13 +73,21 @@ class InferenceService final : public InferenceCalls {
   OCTET_UNARY(LogSettings);
 #undef OCTET_UNARY
 
-  grpc::ServerUnaryReactor* ModelInfer(grpc::CallbackServerContext* context,
-                                       const grpc::ByteBuffer* request,
-                                       grpc::ByteBuffer* response) override;
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* ModelStreamInfer(
       grpc::CallbackServerContext* context) override;
 
  private:
+  /// Makes a call and writes its answer.
+  template <typename Reply, typename Ask>
+  absl::Status Call(const Ask& ask, grpc::ByteBuffer& response);
+  template <typename Ask, typename Reply>
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext& context,
+                                   const grpc::ByteBuffer& request, grpc::ByteBuffer& response);
+  /// The same on the thread for loads.
+  template <typename Ask, typename Reply>
+  grpc::ServerUnaryReactor* AnswerLater(grpc::CallbackServerContext& context,
+                                        const grpc::ByteBuffer& request,
+                                        grpc::ByteBuffer& response);
   /// Finishes the call with what `task` returns on the thread for loads.
   grpc::ServerUnaryReactor* Later(grpc::CallbackServerContext& context,
                                   absl::AnyInvocable<absl::Status() &&> task);

@@ -145,6 +145,11 @@ absl::StatusOr<WireBytes> RawContents(const Input& input, WireBytes raw, DType d
 absl::Status DecodeInput(const Input& input, const std::optional<WireBytes>& raw,
                          const TensorInfo& expected, const InputRecipe& recipe, WireTensor& view,
                          DecodedInputs& decoded) {
+  // Before anything is said of each.
+  if (input.shape_size() > kMaxExtents) {
+    return InvalidArgument("input \"{}\": shape, expected at most {} extents, got {}", input.name(),
+                           kMaxExtents, input.shape_size());
+  }
   const std::optional<DType> dtype = ParseDType(input.datatype());
   if (!dtype) {
     return InvalidArgument("input \"{}\": datatype, expected {}, got \"{}\"", input.name(),

@@ -21,6 +21,9 @@
 
 namespace octet {
 
+/// Of an input's shape.
+inline constexpr int kMaxExtents = 64;
+
 /// The inputs of a request, which must outlive them.
 struct DecodedInputs {
   std::vector<WireTensor> views;  ///< In the signature's order.
@@ -53,7 +56,7 @@ absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
 /// element's own width; copied are only BYTES and elements of two bytes that are converted, where they come in pieces.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
 /// raw and typed contents, contents in a field of another type or outside the element's range, BYTES
-/// that end before their lengths do, and as CheckInput and CheckRows.
+/// that end before their lengths do, more than kMaxExtents extents, and as CheckInput and CheckRows.
 absl::Status DecodeInputs(const inference::ModelInferRequest& request, const RawInputs& raw_inputs,
                           const Signature& signature, std::span<const InputRecipe> recipes,
                           int64_t max_batch, DecodedInputs& decoded);

@@ -5,9 +5,9 @@
 namespace octet {
 namespace {
 
-/// "ensemble" is Triton's word for a pipeline.
+/// Not "ensemble", which is Triton's word for it: its clients then expect the steps in the configuration.
 const char* PlatformOf(const ModelVersion& version) {
-  return version.pipeline == nullptr ? "onnx" : "ensemble";
+  return version.pipeline == nullptr ? "onnx" : "octet_pipeline";
 }
 
 constexpr const char* kBackend = "octet";
@@ -165,6 +165,9 @@ void DescribeStatistics(const ModelVersion& version, inference::ModelStatistics&
   Set(counts.compute_input, *sums.mutable_compute_input());
   Set(counts.compute_infer, *sums.mutable_compute_infer());
   Set(counts.compute_output, *sums.mutable_compute_output());
+  // No answer is kept; clients look for both all the same.
+  sums.mutable_cache_hit();
+  sums.mutable_cache_miss();
   for (const auto& [rows, batch] : counts.batches) {
     auto& row = *statistics.add_batch_stats();
     row.set_batch_size(static_cast<uint64_t>(rows));

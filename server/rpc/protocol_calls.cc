@@ -25,6 +25,19 @@ absl::Status CheckRepositoryName(const std::string& name) {
 
 }  // namespace
 
+absl::StatusOr<std::shared_ptr<const ModelVersion>> ProtocolCalls::Find(
+    const std::string& model, const std::string& version) const {
+  OCTET_ASSIGN_OR_RETURN(auto found, parts_.repository.Find(model, version));
+  if (!ParsePrecision(version)) return found;
+  const RouteFacts asked = {.precision = version};
+  if (!found->routing.versions.empty()) {
+    OCTET_ASSIGN_OR_RETURN(found, parts_.repository.FindShare(model, asked));
+  }
+  const absl::Status answers = ChoosePrecision(found->routes, asked).status();
+  if (answers.ok()) return found;
+  return Annotate(answers, Format("model \"{}\" version {}", found->model, found->version));
+}
+
 #define OCTET_CALL(Rpc)                                                    \
   absl::Status ProtocolCalls::Call(const inference::Rpc##Request& request, \
                                    inference::Rpc##Response& response)
@@ -44,7 +57,7 @@ OCTET_CALL(ServerReady) {
 }
 
 OCTET_CALL(ModelReady) {
-  const absl::Status found = parts_.repository.Find(request.name(), request.version()).status();
+  const absl::Status found = Find(request.name(), request.version()).status();
   response.set_ready(found.ok() && !parts_.gate.closed());
   // "Is it ready?" has the answer no for what does not exist, too.
   const bool answered = found.ok() || absl::IsNotFound(found) || absl::IsUnavailable(found);
@@ -62,16 +75,14 @@ OCTET_CALL(ServerMetadata) {
 }
 
 OCTET_CALL(ModelMetadata) {
-  OCTET_ASSIGN_OR_RETURN(const auto version,
-                         parts_.repository.Find(request.name(), request.version()));
+  OCTET_ASSIGN_OR_RETURN(const auto version, Find(request.name(), request.version()));
   OCTET_ASSIGN_OR_RETURN(const auto all, parts_.repository.List(request.name(), ""));
   DescribeModel(*version, all, response);
   return absl::OkStatus();
 }
 
 OCTET_CALL(ModelConfig) {
-  OCTET_ASSIGN_OR_RETURN(const auto version,
-                         parts_.repository.Find(request.name(), request.version()));
+  OCTET_ASSIGN_OR_RETURN(const auto version, Find(request.name(), request.version()));
   DescribeConfig(*version, *response.mutable_config());
   return absl::OkStatus();
 }

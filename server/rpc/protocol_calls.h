@@ -1,14 +1,21 @@
 // Every call of the protocol but the inferences, whatever carries it: gRPC or HTTP.
 #pragma once
 
+#include <cstddef>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "proto/inference.pb.h"
 #include "server/rpc/serving_parts.h"
 
 namespace octet {
+
+/// Of the message or body of every call but an inference: what is said there is short, and some of it takes a hundred times
+/// its bytes once it is read.
+inline constexpr size_t kMaxControlBytes = size_t{64} << 10;
 
 /// Who ServerMetadata says it is.
 struct ServerIdentity {
@@ -45,6 +52,12 @@ class ProtocolCalls {
   OCTET_CALL(TraceSetting);
   OCTET_CALL(LogSettings);
 #undef OCTET_CALL
+
+  /// Finds what ModelReady, ModelMetadata and ModelConfig are about: as ModelRepository::Find; for a precision in the place
+  /// of a version what would answer its inferences, NOT_FOUND when the model has no such precision (a pipeline has none),
+  /// UNAVAILABLE while it is not ready.
+  absl::StatusOr<std::shared_ptr<const ModelVersion>> Find(const std::string& model,
+                                                           const std::string& version) const;
 
  private:
   const ServerIdentity identity_;

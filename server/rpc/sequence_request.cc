@@ -12,6 +12,8 @@ constexpr size_t kMostIdBytes = 128;
 
 absl::StatusOr<SequenceId> ReadId(const std::string& name,
                                   const inference::InferParameter& parameter) {
+  // The clients that have no unsigned parameters send an id's 64 bits in a signed one.
+  if (parameter.has_int64_param()) return static_cast<uint64_t>(parameter.int64_param());
   if (!parameter.has_string_param()) return WholeNumber(name, parameter);
   if (parameter.string_param().size() > kMostIdBytes) {
     return InvalidArgument("parameter \"{}\": expected at most {} bytes, got {}", name,

@@ -140,6 +140,10 @@ absl::Status SharedRegion::Write(uint64_t offset, std::string_view data) const {
 absl::Status SharedMemory::Register(const std::string& name, const std::string& key,
                                     uint64_t offset, uint64_t bytes) {
   if (name.empty()) return absl::InvalidArgumentError("a shared memory region needs a name");
+  if (name.size() > kMaxNameBytes) {
+    return InvalidArgument("shared memory region: name, expected at most {} bytes, got {}",
+                           kMaxNameBytes, name.size());
+  }
   OCTET_RETURN_IF_ERROR(CheckKey(key));
   if (bytes == 0) {
     return InvalidArgument("shared memory \"{}\": byte_size, expected at least 1, got 0", name);

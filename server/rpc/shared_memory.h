@@ -64,14 +64,15 @@ struct SharedSlice {
 class SharedMemory {
  public:
   static constexpr size_t kMaxRegions = 128;
+  static constexpr size_t kMaxNameBytes = 256;
 
   /// A request's inputs take at most `max_request_bytes` of shared memory, as if a message carried them.
   explicit SharedMemory(uint64_t max_request_bytes) : max_request_bytes_(max_request_bytes) {}
 
   uint64_t max_request_bytes() const { return max_request_bytes_; }
 
-  /// Opens the object that shm_open(3) knows as `key` ("/name" or "name"). INVALID_ARGUMENT for an empty name, a
-  /// key that is none, a region that is empty or goes beyond the object; NOT_FOUND for an object that does not
+  /// Opens the object that shm_open(3) knows as `key` ("/name" or "name"). INVALID_ARGUMENT for an empty name or one of
+  /// more than kMaxNameBytes, a key that is none, a region that is empty or goes beyond the object; NOT_FOUND for an object that does not
   /// exist; PERMISSION_DENIED; ALREADY_EXISTS for a name that is taken; RESOURCE_EXHAUSTED.
   absl::Status Register(const std::string& name, const std::string& key, uint64_t offset,
                         uint64_t bytes);

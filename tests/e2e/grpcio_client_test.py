@@ -112,6 +112,15 @@ class InferTest(unittest.TestCase):
             self.assertEqual(response.parameters["precision"].string_param, "fp32")
             numpy.testing.assert_allclose(logits(response), logits(as_bytes), rtol=1e-4, atol=1e-4)
 
+    def test_a_compressed_request_is_answered_alike(self):
+        request = image_request(4)
+        request.parameters["precision"].string_param = "fp32"
+        plain = logits(stub.ModelInfer(request))
+        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            numpy.testing.assert_array_equal(logits(stub.ModelInfer(request, compression=compression)), plain)
+            (answer,) = stub.ModelStreamInfer(iter([request]), compression=compression)
+            numpy.testing.assert_array_equal(logits(answer.infer_response), plain)
+
     def test_a_sticky_key_stays_with_its_precision(self):
         seen = set()
         for user in range(16):

@@ -274,11 +274,11 @@ class ResizeTest(unittest.TestCase):
 class ProtocolTest(unittest.TestCase):
     def test_metadata_and_configuration(self):
         metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="pictures"))
-        self.assertEqual((metadata.platform, list(metadata.versions)), ("ensemble", ["1"]))
+        self.assertEqual((metadata.platform, list(metadata.versions)), ("octet_pipeline", ["1"]))
         self.assertEqual([(t.name, t.datatype, list(t.shape)) for t in metadata.inputs], [("photo", "BYTES", [-1, 1])])
         self.assertEqual([(t.name, t.datatype, list(t.shape)) for t in metadata.outputs], [("scores", "FP32", [-1, len(served_models.LABELS)])])
         config = stub.ModelConfig(messages.ModelConfigRequest(name="pictures")).config
-        self.assertEqual((config.platform, config.max_batch_size), ("ensemble", 16))
+        self.assertEqual((config.platform, config.max_batch_size), ("octet_pipeline", 16))
         self.assertEqual(list(config.input[0].dims), [1])
 
     def test_requests_are_counted_for_the_pipeline_and_for_its_steps(self):

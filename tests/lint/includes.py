@@ -187,6 +187,7 @@ THIRD_PARTIES = {
     "yaml-cpp": (r"yaml-cpp/", ["config"]),
     "libjpeg": (r"jpeglib\.h|jerror\.h", ["server/picture"]),
     "libpng": (r"png\.h", ["server/picture"]),
+    "zlib": (r"zlib\.h", ["server/rpc"]),
     "cpp-httplib": (r"httplib\.h", ["server/http", "cli"]),
     "CLI11": (r"CLI/", ["cli"]),
     "spdlog": (r"spdlog/", ["server", "cli"]),

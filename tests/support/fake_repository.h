@@ -28,6 +28,7 @@ class FakeRepository final : public ModelRepository {
   std::function<absl::Status(std::string_view model)> on_load;  ///< What Load does and answers.
   std::atomic<bool> ready{true};
   std::atomic<int> polls{0};
+  size_t max_queue_bytes = size_t{1} << 30;  ///< Of the variants that Make makes.
 
   /// A version whose variants are `models`, each with a queue of its own; Put it in when it is complete.
   std::shared_ptr<ModelVersion> Make(
@@ -91,7 +92,8 @@ class FakeRepository final : public ModelRepository {
     for (const auto& [name, numbers] : versions_) {
       if (!model.empty() && name != model) continue;
       for (const auto& [number, entry] : numbers) {
-        if (version.empty() || entry->version == version) found.push_back(entry);
+        const bool any = version.empty() || ParsePrecision(version);
+        if (any || entry->version == version) found.push_back(entry);
       }
     }
     const auto broken = broken_.find(std::string(model));
@@ -139,7 +141,7 @@ class FakeRepository final : public ModelRepository {
     target.batch.max_batch = model->signature().batches ? version.batching.max_batch : 1;
     target.model = std::move(model);
     target.max_queue_requests = max_queue_requests;
-    target.max_queue_bytes = size_t{1} << 30;
+    target.max_queue_bytes = max_queue_bytes;
     target.observer = observer_;
     return target;
   }

@@ -126,6 +126,17 @@ TEST(ServerConfigTest, ABatchAboveTheLimitIsRefused) {
               HasSubstr("larger than limits.max_batch = 4: 5"));
 }
 
+TEST(ServerConfigTest, ThereIsRoomForTheLargestMessages) {
+  constexpr int64_t kMebi = int64_t{1} << 20;
+  EXPECT_EQ(ServerConfig().limits.ReceiveBytes(), 1024 * kMebi);
+  EXPECT_EQ(ParseServerConfig("limits: {max_message_bytes: 2147483647}", "")->limits.ReceiveBytes(),
+            16 * (2048 * kMebi - 1));
+  EXPECT_EQ(ParseServerConfig("limits: {max_receive_bytes: 268435456}", "")->limits.ReceiveBytes(),
+            256 * kMebi);
+  EXPECT_THAT(ErrorOf("limits: {max_receive_bytes: 1000000}"),
+              HasSubstr("less than two messages (limits.max_message_bytes = 67108864): 1000000"));
+}
+
 TEST(ServerConfigTest, AMissingFileIsNotFound) {
   const auto config = LoadServerConfig("/nonexistent/octet.yaml");
   EXPECT_EQ(config.status().code(), absl::StatusCode::kNotFound);

@@ -1,10 +1,12 @@
 #include "server/http/http_server.h"
 
+#include <pthread.h>
 #include <zlib.h>
 
 #include <random>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "httplib.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -100,9 +102,42 @@ TEST_F(HttpServerTest, AnythingElseIsNotFound) {
   EXPECT_THAT(Get("/v2/health/ready/x"), HasSubstr("404 {\"error\":"));
   EXPECT_THAT(Post("/v2/health/live", "x"), HasSubstr("404 {\"error\":\"no such resource: POST"));
   EXPECT_THAT(Post("/a%0Ab", "x"), HasSubstr("404"));
-  EXPECT_THAT(Post("/v2/health/live", std::string(100'001, 'x')), HasSubstr("413"));
+  EXPECT_THAT(Post("/v2/models/net/infer/", std::string(700'000, 'x')),
+              HasSubstr("404 {\"error\":\"no such resource: POST /v2/models/net/infer/\"}"));
+  EXPECT_THAT(Post("/v2/models/net/versions/1/infers", ""), HasSubstr("404"));
   EXPECT_THAT(Told(client_->Put("/v2", "x", kJson)), HasSubstr("405"));
   EXPECT_EQ(Get("/v2/health/live"), "200 {\"live\":true}");
+}
+
+/// On threads with a stack of a megabyte, which is less than any system's.
+TEST_F(HttpServerTest, ALongPathTakesNoStack) {
+  pthread_attr_t before;
+  pthread_attr_t small;
+  pthread_getattr_default_np(&before);
+  pthread_getattr_default_np(&small);
+  pthread_attr_setstacksize(&small, size_t{1} << 20);
+  pthread_setattr_default_np(&small);
+  const absl::Cleanup restore = [&] { pthread_setattr_default_np(&before); };
+  StartHttp();
+  const std::string name(8000, 'a');
+  EXPECT_THAT(Post("/" + name, ""), HasSubstr("404 {\"error\":\"no such resource: POST /aaa"));
+  EXPECT_THAT(Post("/" + name, "body"), HasSubstr("404"));
+  EXPECT_THAT(Get("/" + name), HasSubstr("404"));
+  EXPECT_THAT(Post("/v2/models/" + name + "/infer", RowJson()), HasSubstr("404"));
+  EXPECT_THAT(Get("/v2/models/" + name), HasSubstr("404"));
+  EXPECT_EQ(Get("/v2/health/live"), "200 {\"live\":true}");
+}
+
+TEST_F(HttpServerTest, WhatIsPostedToNobodyIsNotRead) {
+  RawClient client(http_->port());
+  client.Say("POST /v2/models/net/infers HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n{");
+  EXPECT_THAT(client.Hear("}"), HasSubstr("404 Not Found"));
+  EXPECT_TRUE(client.HearsTheEnd());
+  RawClient open(http_->port());
+  open.Say("POST /v2/models/net/infers HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(open.Hear("}"), HasSubstr("404 Not Found"));
+  open.Say("GET /v2/health/live HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(open.Hear("}"), HasSubstr("200 OK")) << "there was no body";
 }
 
 TEST_F(HttpServerTest, APortIsTakenByOneServerAlone) {
@@ -142,6 +177,11 @@ TEST_F(HttpServerTest, DescribesItselfAndItsModels) {
   EXPECT_THAT(Get("/v2/models/net/versions/7/config"), HasSubstr("404"));
   EXPECT_EQ(Get("/v2/models/net/versions/1/ready"), "200 {\"name\":\"net\",\"ready\":true}");
   EXPECT_THAT(Get("/v2/models/nobody/ready"), HasSubstr("404"));
+  EXPECT_EQ(Get("/v2/models/net/versions/int8/ready"), "200 {\"name\":\"net\",\"ready\":true}");
+  for (const char* what : {"", "/ready", "/config"}) {
+    EXPECT_THAT(Get(std::string("/v2/models/net/versions/bf16") + what),
+                HasSubstr("404 {\"error\":\"model"));
+  }
 }
 
 TEST_F(HttpServerTest, StatisticsAreNumbers) {
@@ -149,6 +189,10 @@ TEST_F(HttpServerTest, StatisticsAreNumbers) {
   EXPECT_EQ(stats["name"], "net");
   EXPECT_TRUE(stats["inference_count"].is_number_unsigned());
   EXPECT_TRUE(stats["inference_stats"]["success"]["ns"].is_number_unsigned());
+  for (const char* member : {"success", "fail", "queue", "compute_input", "compute_infer",
+                             "compute_output", "cache_hit", "cache_miss"}) {
+    EXPECT_TRUE(stats["inference_stats"][member]["count"].is_number_unsigned()) << member;
+  }
   EXPECT_EQ(stats["memory_usage"][0]["byte_size"], 2000);
   EXPECT_EQ(Parsed(Get("/v2/models/stats"))["model_stats"].size(), 1U);
 }
@@ -245,12 +289,13 @@ TEST_F(HttpServerTest, BodiesAreDecompressedWithinBounds) {
   const std::string row = RowJson();
   EXPECT_THAT(Post(kInfer, Gzip(row), {{"Content-Encoding", "gzip"}}), HasSubstr("200 "));
   EXPECT_THAT(Post(kInfer, Gzip(row, 15), {{"Content-Encoding", "deflate"}}), HasSubstr("200 "));
+  EXPECT_THAT(Post(kInfer, Gzip(row), {{"Content-Encoding", "GZip"}}), HasSubstr("200 "));
   EXPECT_THAT(Post(kInfer, row, {{"Content-Encoding", "gzip"}}), HasSubstr("400"));
   EXPECT_THAT(Post(kInfer, row, {{"Content-Encoding", "br"}}), HasSubstr("415"));
   const std::string bomb = Gzip(std::string(50 << 20, ' '));
   ASSERT_LT(bomb.size(), 100'000U);
   EXPECT_THAT(Post(kInfer, bomb, {{"Content-Encoding", "gzip"}}), HasSubstr("413"));
-  EXPECT_THAT(Post("/nowhere", bomb, {{"Content-Encoding", "gzip"}}), HasSubstr("413"));
+  EXPECT_THAT(Post("/v2/logging", bomb, {{"Content-Encoding", "gzip"}}), HasSubstr("413"));
   EXPECT_THAT(Post(kInfer, row), HasSubstr("200 "));
 }
 
@@ -294,8 +339,23 @@ TEST_F(HttpServerTest, RequestsMayComeInPiecesOrAllAtOnce) {
   client.Say("POST /v2/models/net/infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" +
              Format("{:x}\r\n{}\r\n0\r\n\r\n", body.size(), body));
   EXPECT_THAT(client.Hear("]}]}"), HasSubstr("200 OK"));
+  client.Say("POST /v2/models/net/infer HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n" +
+             Format("{:x}\r\n{}\r\n0\r\n\r\n", body.size(), body));
+  EXPECT_THAT(client.Hear("]}]}"), HasSubstr("200 OK"));
   client.Say("POST /v2/repository/index HTTP/1.1\r\n\r\n");
   EXPECT_THAT(client.Hear("]"), HasSubstr("READY")) << "no length is no body";
+}
+
+TEST_F(HttpServerTest, OtherTransferCodingsAreRefused) {
+  for (const char* coding : {"gzip, chunked", "gzip", "chunked\r\nTransfer-Encoding: gzip"}) {
+    RawClient client(http_->port());
+    client.Say(Format("POST {} HTTP/1.1\r\nTransfer-Encoding: {}\r\nContent-Length: 2\r\n\r\n{{}}",
+                      kInfer, coding));
+    const std::string heard = client.Hear("}");
+    EXPECT_THAT(heard, HasSubstr("501 Not Implemented")) << coding;
+    EXPECT_THAT(heard, HasSubstr("Connection: close"));
+    EXPECT_TRUE(client.HearsTheEnd());
+  }
 }
 
 TEST_F(HttpServerTest, AHeadThatIsNoneEndsTheConnection) {

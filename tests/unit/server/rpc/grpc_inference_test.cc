@@ -15,6 +15,8 @@ namespace grpc_inference_test {
 
 using ::testing::SizeIs;
 
+constexpr size_t kMost = size_t{64} << 20;
+
 /// A message that was received in pieces that end at the given places.
 grpc::ByteBuffer Received(const std::string& bytes, std::vector<size_t> ends) {
   ends.push_back(bytes.size());
@@ -63,7 +65,7 @@ TEST(ReadInferRequestTest, ReadsWhatProtobufReadsWhereverTheMessageIsCut) {
   for (size_t first = 0; first <= bytes.size(); ++first) {
     for (const size_t second : {first, std::min(first + 1, bytes.size()), bytes.size()}) {
       GrpcInference call;
-      ASSERT_TRUE(ReadInferRequest(Received(bytes, {first, second}), call).ok()) << first;
+      ASSERT_TRUE(ReadInferRequest(Received(bytes, {first, second}), kMost, call).ok()) << first;
       EXPECT_EQ(call.request.SerializeAsString(), rest.SerializeAsString()) << first;
       ASSERT_THAT(call.raw_contents, SizeIs(3));
       for (int i = 0; i < 3; ++i) {
@@ -77,7 +79,7 @@ TEST(ReadInferRequestTest, ReadsWhatProtobufReadsWhereverTheMessageIsCut) {
 TEST(ReadInferRequestTest, TensorsStayWhereTheyWereReceived) {
   const std::string bytes = SmallRequest().SerializeAsString();
   GrpcInference call;
-  ASSERT_TRUE(ReadInferRequest(Received(bytes, {bytes.size() - 100}), call).ok());
+  ASSERT_TRUE(ReadInferRequest(Received(bytes, {bytes.size() - 100}), kMost, call).ok());
   const auto is_received = [&](std::string_view piece) {
     return std::ranges::any_of(call.received, [&](const grpc::Slice& slice) {
       const auto* begin = reinterpret_cast<const char*>(slice.begin());
@@ -105,16 +107,16 @@ TEST(ReadInferRequestTest, FieldsMayComeInAnyOrderAndUnknownOnesToo) {
   bytes += std::string("\xfb\x06\x08\x01\xfc\x06", 6);  // field 111, a group
   bytes += first.SerializeAsString();
   GrpcInference call;
-  ASSERT_TRUE(ReadInferRequest(Received(bytes, {}), call).ok());
+  ASSERT_TRUE(ReadInferRequest(Received(bytes, {}), kMost, call).ok());
   EXPECT_EQ(call.request.model_name(), "net");
   EXPECT_THAT(call.raw_contents, SizeIs(2));
 }
 
 TEST(ReadInferRequestTest, NothingIsARequestWithoutAnything) {
   GrpcInference call;
-  EXPECT_TRUE(ReadInferRequest(grpc::ByteBuffer(), call).ok());
+  EXPECT_TRUE(ReadInferRequest(grpc::ByteBuffer(), kMost, call).ok());
   GrpcInference empty;
-  EXPECT_TRUE(ReadInferRequest(Received("", {}), empty).ok());
+  EXPECT_TRUE(ReadInferRequest(Received("", {}), kMost, empty).ok());
   EXPECT_THAT(empty.raw_contents, SizeIs(0));
 }
 
@@ -132,7 +134,7 @@ TEST(ReadInferRequestTest, RefusesWhatIsNoRequest) {
   };
   for (const std::string& bytes : bad) {
     GrpcInference call;
-    const absl::Status status = ReadInferRequest(Received(bytes, {bytes.size() / 2}), call);
+    const absl::Status status = ReadInferRequest(Received(bytes, {bytes.size() / 2}), kMost, call);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bytes;
     EXPECT_EQ(call.request.ByteSizeLong(), 0U) << "what was half read may be no UTF-8";
     EXPECT_THAT(call.raw_contents, SizeIs(0));
@@ -143,7 +145,7 @@ TEST(ReadInferRequestTest, RefusesMoreTensorsThanInputsBeforeItMakesRoomForThem)
   std::string bytes = SmallRequest().SerializeAsString();
   for (int i = 0; i < 1000; ++i) bytes += std::string("\x3a\x00", 2);
   GrpcInference call;
-  EXPECT_EQ(ReadInferRequest(Received(bytes, {}), call),
+  EXPECT_EQ(ReadInferRequest(Received(bytes, {}), kMost, call),
             absl::InvalidArgumentError("raw_input_contents: expected one per input (3), got 1003"));
   EXPECT_EQ(call.raw_contents.capacity(), 0U);
 }
@@ -158,9 +160,94 @@ TEST(ReadInferRequestTest, RefusesMoreTensorsThanAnybodySendsBeforeItMakesThem) 
     std::string bytes = SmallRequest().SerializeAsString();
     for (int i = 0; i < 2000; ++i) bytes += field;
     GrpcInference call;
-    EXPECT_EQ(ReadInferRequest(Received(bytes, {}), call), absl::InvalidArgumentError(message));
+    EXPECT_EQ(ReadInferRequest(Received(bytes, {}), kMost, call),
+              absl::InvalidArgumentError(message));
     EXPECT_EQ(call.request.SpaceUsedLong(), inference::ModelInferRequest().SpaceUsedLong());
   }
+}
+
+std::string Field(int number, const std::string& bytes) {
+  std::string field(1, static_cast<char>(number << 3 | 2));
+  for (size_t size = bytes.size(); true; size >>= 7) {
+    field += static_cast<char>(size < 128 ? size : (size & 127) | 128);
+    if (size < 128) return field + bytes;
+  }
+}
+
+std::string Times(int count, const std::string& bytes) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += bytes;
+  return all;
+}
+
+/// Whatever takes many times its bytes once protobuf has made something of it.
+TEST(ReadInferRequestTest, RefusesWhatTakesFarMoreThanItsBytesBeforeItIsMade) {
+  const std::string parameter = Field(4, Field(1, "k"));
+  const std::string unknown("\x78\x01", 2);
+  const std::string many = "parameters: expected at most 256, got more";
+  const std::string extents = "shape: expected at most 64 extents, got more";
+  const std::string nobodys = "unknown fields: expected at most 256, got more";
+  const std::string name = Field(1, std::string(1024, 'n'));  // What is small is not looked into.
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {Field(5, Field(5, Times(1 << 21, Field(8, "")))),
+       "bytes_contents: expected at most 1398101 elements, got more"},
+      {Field(5, Times(300, parameter)), many},
+      {Field(6, Times(300, Field(2, Field(1, "k")))), many},
+      {Field(5, name + Field(3, Times(65, "\x01"))), extents},
+      {Field(5, name + Times(65, "\x18\x01")), extents},
+      {Field(5, name + Times(257, unknown)), nobodys},
+      {Field(5, name + Field(4, Field(2, Times(257, unknown)))), nobodys},
+      {Field(4, Field(2, Times(600, unknown))), nobodys},
+      {Field(5, name + Field(5, Times(257, "\x30\x01"))), nobodys},  // a real as a whole number
+      {Field(5, name + "\x7b\x7c"), "the message is not a ModelInferRequest"},  // a group
+  };
+  for (const auto& [bytes, message] : cases) {
+    GrpcInference call;
+    EXPECT_EQ(ReadInferRequest(Received(bytes, {bytes.size() / 2}), kMost, call),
+              absl::InvalidArgumentError(message));
+    EXPECT_EQ(call.request.SpaceUsedLong(), inference::ModelInferRequest().SpaceUsedLong());
+  }
+}
+
+TEST(ReadInferRequestTest, TakesAsManyAsARequestMayHave) {
+  std::string input = Field(3, Times(32, "\x01")) + Times(32, "\x18\x01");
+  for (int i = 0; i < 256; ++i) {
+    input += Field(4, Field(1, std::to_string(i)) + Field(2, Field(3, "text")));
+  }
+  input += Times(250, std::string("\x78\x01", 2));
+  // Packed or one by one.
+  input += Field(5, Field(6, std::string(8, 'r')) +
+                        Times(2,
+                              "\x35"
+                              "real") +
+                        Field(2, "\x07") + "\x10\x08" + Times(3, Field(8, "text")));
+  const std::string bytes = Field(5, input);
+  inference::ModelInferRequest expected;
+  ASSERT_TRUE(expected.ParseFromString(bytes));
+  GrpcInference call;
+  ASSERT_TRUE(ReadInferRequest(Received(bytes, {10, 2000}), kMost, call).ok());
+  EXPECT_EQ(call.request.inputs(0).shape_size(), 64);
+  EXPECT_EQ(call.request.inputs(0).parameters_size(), 256);
+  EXPECT_EQ(call.request.inputs(0).contents().fp32_contents_size(), 4);
+  EXPECT_EQ(call.request.inputs(0).contents().bytes_contents_size(), 3);
+  EXPECT_EQ(call.request.DebugString(), expected.DebugString());
+  EXPECT_EQ(call.bytes, bytes.size());
+}
+
+TEST(ReadInferRequestTest, FieldsOfTheRequestThatNobodyKnowsTakeNothing) {
+  const std::string bytes = Times(100'000, std::string("\x78\x01", 2));
+  GrpcInference call;
+  ASSERT_TRUE(ReadInferRequest(Received(bytes, {}), kMost, call).ok());
+  EXPECT_EQ(call.request.SpaceUsedLong(), inference::ModelInferRequest().SpaceUsedLong());
+}
+
+TEST(ReadInferRequestTest, RefusesALongerMessage) {
+  const std::string bytes = SmallRequest().SerializeAsString();
+  GrpcInference call;
+  EXPECT_TRUE(ReadInferRequest(Received(bytes, {7}), bytes.size(), call).ok());
+  GrpcInference longer;
+  EXPECT_EQ(ReadInferRequest(Received(bytes, {7}), bytes.size() - 1, longer).code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 std::shared_ptr<GrpcInference> Answered(size_t bytes) {

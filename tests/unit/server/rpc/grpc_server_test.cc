@@ -27,9 +27,10 @@ class GrpcServerTest : public RpcTest {
     EXPECT_TRUE(stub_->ServerReady(Context().get(), {}, &response).ok());
     return response.ready();
   }
-  bool ModelIsReady(const std::string& name) {
+  bool ModelIsReady(const std::string& name, const std::string& version = "") {
     inference::ModelReadyRequest request;
     request.set_name(name);
+    request.set_version(version);
     inference::ModelReadyResponse response;
     EXPECT_TRUE(stub_->ModelReady(Context().get(), request, &response).ok());
     return response.ready();
@@ -48,6 +49,89 @@ TEST_F(GrpcServerTest, IsLiveAndReady) {
   EXPECT_TRUE(Ready()) << "the others serve";
   repository_.ready = false;
   EXPECT_FALSE(Ready());
+}
+
+TEST_F(GrpcServerTest, APrecisionIsReadyWhereItIsThere) {
+  const auto single = std::make_shared<FakeModel>(Shape{2, 4});
+  repository_.Put(repository_.Make("single", 1, {{Precision::kFp32, single}}));
+  EXPECT_TRUE(ModelIsReady("net", "int8"));
+  EXPECT_TRUE(ModelIsReady("single", "fp32"));
+  EXPECT_FALSE(ModelIsReady("single", "int8"));
+  inference::ModelMetadataRequest metadata;
+  metadata.set_name("single");
+  metadata.set_version("int8");
+  inference::ModelMetadataResponse described;
+  const grpc::Status refused = stub_->ModelMetadata(Context().get(), metadata, &described);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(refused.error_message(), HasSubstr("no such precision, it has fp32: int8"));
+  inference::ModelConfigRequest config;
+  config.set_name("single");
+  config.set_version("int8");
+  inference::ModelConfigResponse configured;
+  EXPECT_EQ(stub_->ModelConfig(Context().get(), config, &configured).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  config.set_version("fp32");
+  EXPECT_TRUE(stub_->ModelConfig(Context().get(), config, &configured).ok());
+  auto half = repository_.Make("half", 1, {{Precision::kFp32, single}, {Precision::kInt8, single}});
+  half->variants[1].queue = nullptr;
+  half->routes.candidates[1].ready = false;
+  repository_.Put(half);
+  EXPECT_FALSE(ModelIsReady("half", "int8"));
+  EXPECT_TRUE(ModelIsReady("half", "fp32"));
+}
+
+/// Some clients compress whatever they send.
+TEST_F(GrpcServerTest, EveryCallMayBeCompressed) {
+  const auto packed = [] {
+    auto context = Context();
+    context->set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    return context;
+  };
+  const std::string name(200, 'n');  // A shorter one would be sent as it is.
+  repository_.Put(repository_.Make(name, 1, {{Precision::kFp32, fp32_}}));
+  inference::ModelReadyRequest request;
+  request.set_name(name);
+  inference::ModelReadyResponse response;
+  const grpc::Status ready = stub_->ModelReady(packed().get(), request, &response);
+  EXPECT_TRUE(ready.ok()) << ready.error_message();
+  EXPECT_TRUE(response.ready());
+  grpc::health::v1::HealthCheckRequest check;
+  check.set_service(name);
+  HealthCheckResponse health;
+  EXPECT_TRUE(health_->Check(packed().get(), check, &health).ok());
+  EXPECT_EQ(health.status(), HealthCheckResponse::SERVING);
+  const auto context = packed();
+  const auto watch = health_->Watch(context.get(), check);
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), HealthCheckResponse::SERVING);
+  inference::RepositoryModelUnloadRequest unload;
+  unload.set_model_name(name);
+  inference::RepositoryModelUnloadResponse unloaded;
+  EXPECT_TRUE(stub_->RepositoryModelUnload(packed().get(), unload, &unloaded).ok());
+  EXPECT_TRUE(Ready());
+}
+
+TEST_F(GrpcServerTest, WhatIsNoInferenceIsShort) {
+  inference::LogSettingsRequest settings;
+  for (int i = 0; i < 10'000; ++i) (*settings.mutable_settings())[std::to_string(i)];
+  ASSERT_GT(settings.ByteSizeLong(), kMaxControlBytes);
+  inference::LogSettingsResponse response;
+  for (const auto algorithm : {GRPC_COMPRESS_NONE, GRPC_COMPRESS_GZIP}) {
+    const auto context = Context();
+    context->set_compression_algorithm(algorithm);
+    EXPECT_EQ(stub_->LogSettings(context.get(), settings, &response).error_code(),
+              grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  grpc::health::v1::HealthCheckRequest check;
+  check.set_service(std::string(kMaxControlBytes, 's'));
+  HealthCheckResponse health;
+  EXPECT_EQ(health_->Check(Context().get(), check, &health).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto context = Context();
+  const auto watch = health_->Watch(context.get(), check);
+  EXPECT_FALSE(watch->Read(&health));
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(Ready());
 }
 
 TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {

@@ -105,6 +105,40 @@ TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
+TEST_F(InferStreamTest, CompressedRequestsAreHeldUnpacked) {
+  // As above: zeros that are a few kilobytes on the wire.
+  constexpr size_t kColumns = size_t{1} << 22;
+  constexpr int kCount = 20;
+  const auto wide = std::make_shared<FakeModel>(Shape{kUnknownDim, kColumns}, 2.0F);
+  wide->before_run = [this] {
+    released_.WaitForNotification();
+    return absl::OkStatus();
+  };
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, wide}}));
+  const auto context = Context(std::chrono::minutes(2));
+  context->set_compression_algorithm(GRPC_COMPRESS_GZIP);
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  std::jthread writer([&] {
+    const Request request = Row(std::vector<float>(kColumns, 0));
+    for (int i = 0; i < kCount && stream->Write(request); ++i) {
+    }
+    stream->WritesDone();
+  });
+  int64_t most = 0;
+  for (int64_t before = 1; before != most || most == 0;) {
+    before = most;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+    most = std::max(most, gate_.inside());
+  }
+  EXPECT_LE(most, static_cast<int64_t>(InferStream::kMostHeld / (kColumns * sizeof(float))) + 1);
+  Release();
+  inference::ModelStreamInferResponse response;
+  int read = 0;
+  while (stream->Read(&response)) ++read;
+  EXPECT_EQ(read, kCount);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(InferStreamTest, AStreamWithoutRequestsEndsWell) {
   const auto context = Context();
   const auto stream = stub_->ModelStreamInfer(context.get());

@@ -253,6 +253,51 @@ TEST_F(InferTest, AnOversizedMessageIsRefusedByGrpcAndTheServerGoesOn) {
   ExpectServing();
 }
 
+TEST_F(InferTest, ACompressedMessageIsUnpackedWithinTheBound) {
+  options_.max_message_bytes = 100'000;
+  StartServer();
+  for (const auto algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    const auto infer = [&](size_t id_bytes) {
+      Request request = Row();
+      request.set_id(std::string(id_bytes, 'x'));
+      Response response;
+      const auto context = Context();
+      context->set_compression_algorithm(algorithm);
+      const grpc::Status status = stub_->ModelInfer(context.get(), request, &response);
+      EXPECT_EQ(response.id(), status.ok() ? request.id() : "");
+      return status;
+    };
+    for (const size_t size : {1000, 4000, 16'000, 90'000}) {
+      const grpc::Status status = infer(size);
+      EXPECT_TRUE(status.ok()) << size << status.error_message();
+    }
+    for (const size_t size : {100'000, 5'000'000}) {
+      const grpc::Status status = infer(size);
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+      EXPECT_THAT(status.error_message(),
+                  HasSubstr("the message is too large: expected at most 100000 bytes"));
+    }
+    ExpectServing();
+  }
+}
+
+TEST_F(InferTest, WhatWaitsCountsWithAllThatItKeeps) {
+  repository_.max_queue_bytes = 1'000'000;
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}));
+  const auto running = Block();
+  Request request = Row();
+  request.set_id(std::string(700'000, 'x'));
+  const auto waiting = Start(request);
+  while (dispatcher_.queued() == 0) std::this_thread::yield();
+  const grpc::Status status = Infer(request);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("bytes"));
+  Release();
+  running->done.WaitForNotification();
+  waiting->done.WaitForNotification();
+  EXPECT_TRUE(waiting->status.ok()) << waiting->status.error_message();
+}
+
 TEST_F(InferTest, AnErrorOfTheRunIsTheAnswer) {
   fp32_->before_run = [] { return absl::InternalError("kernel said no"); };
   const grpc::Status status = Infer(Row());

@@ -151,6 +151,8 @@ TEST_F(InputDecoderTest, ShapesAndSizesMustFit) {
   EXPECT_THAT(Refusal(), HasSubstr("too many elements"));
   request_.mutable_inputs(0)->set_shape(0, 1);
   EXPECT_EQ(Refusal(), "input \"image\": bytes, expected 8 for FP32 [1,2], got 16");
+  for (int i = 2; i < 65; ++i) request_.mutable_inputs(0)->add_shape(1);
+  EXPECT_EQ(Refusal(), "input \"image\": shape, expected at most 64 extents, got 65");
 }
 
 TEST_F(InputDecoderTest, ABatchHasOneSizeAndABound) {

@@ -25,6 +25,7 @@ TEST(SharedMemoryTest, NamesKeysAndBoundsAreChecked) {
                                 std::string("/a\0b", 4), std::string(300, 'a')}) {
     EXPECT_EQ(code("r", key, 0, 1), absl::StatusCode::kInvalidArgument) << key;
   }
+  EXPECT_EQ(code(std::string(257, 'r'), object.key(), 0, 1), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code("r", object.key() + "x", 0, 1), absl::StatusCode::kNotFound);
   EXPECT_EQ(code("r", object.key(), 0, 0), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code("r", object.key(), 0, 101), absl::StatusCode::kInvalidArgument);
