@@ -16,6 +16,7 @@
 #include "engine/ops/op.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
+#include "engine/passes/quantization.h"
 #include "engine/passes/rewrite.h"
 #include "engine/tensor/quantize.h"
 
@@ -121,6 +122,9 @@ class Bf16Lowering {
   bool IsSelected(NodeId id) const { return std::ranges::binary_search(selected_, id); }
 
   void NarrowWeights(NodeId id) {
+    // A file may hold them in bytes.
+    const NodeId producer = graph_.producer(graph_.node(id).input(1));
+    if (IsMac(graph_.node(id)) && producer != kNone) FoldDequantize(graph_, producer);
     if (IsMac(graph_.node(id)) || IsRecurrent(graph_.node(id))) NarrowConstant(id, 1);
     if (IsRecurrent(graph_.node(id))) NarrowConstant(id, 2);
   }

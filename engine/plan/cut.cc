@@ -14,6 +14,7 @@ class Cutter {
 
   absl::StatusOr<std::vector<Stage>> Cut() {
     for (const NodeId id : graph_.OrderSnapshot()) OCTET_RETURN_IF_ERROR(Place(id));
+    for (const ValueId output : graph_.outputs) PlaceWeights(output, 0);
     return std::move(stages_);
   }
 
@@ -28,18 +29,36 @@ class Cutter {
   absl::Status Place(NodeId id) {
     const OpDef* def = FindOp(graph_.node(id));
     if (def == nullptr) return UnsupportedOperator(graph_.node(id));
+    if (IsOfConstants(graph_.node(id))) return absl::OkStatus();
     const size_t stage = Earliest(id, &Ready::segment);
     OCTET_ASSIGN_OR_RETURN(const bool host, IsHost(id, *def, stage));
     if (host) {
       const size_t at = Earliest(id, &Ready::host);
+      for (const ValueId input : graph_.node(id).inputs) PlaceWeights(input, 0);
       StageAt(at).host.push_back(id);
       SetReady(id, {at + 1, at, kNone});
     } else {
+      for (const ValueId input : graph_.node(id).inputs) PlaceWeights(input, stage);
       StageAt(stage).segment.push_back(id);
       const bool folds = Folds(graph_.node(id), *def, stage);
       SetReady(id, {stage, stage, folds ? static_cast<int>(stage) : kNone});
     }
     return absl::OkStatus();
+  }
+
+  // Weights, which a layer takes as integers if they are made in its own segment.
+  bool IsOfConstants(const Node& node) const {
+    return node.is("DequantizeLinear") && std::ranges::all_of(node.inputs, [&](ValueId id) {
+             return id == kNone || graph_.value(id).is_constant();
+           });
+  }
+
+  // In the segment of each stage that reads them.
+  void PlaceWeights(ValueId value, size_t stage) {
+    const NodeId producer = value == kNone ? kNone : graph_.producer(value);
+    if (producer == kNone || !IsOfConstants(graph_.node(producer))) return;
+    std::vector<NodeId>& segment = StageAt(stage).segment;
+    if (!std::ranges::contains(segment, producer)) segment.push_back(producer);
   }
 
   Stage& StageAt(size_t i) {

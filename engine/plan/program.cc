@@ -132,17 +132,18 @@ class Program::Builder {
 
   // Values that are read outside of the segment that makes them.
   void FindSegmentOutputs(std::span<const Stage> stages) {
-    std::vector<int> segment_of(graph().value_count(), kNone);
+    std::vector<std::set<int>> segments_of(graph().value_count());  // Weights may be in several.
     for (size_t s = 0; s < stages.size(); ++s) {
       for (const NodeId id : stages[s].segment) {
         for (const ValueId v : graph().node(id).outputs) {
-          if (v != kNone) segment_of[v] = static_cast<int>(s);
+          if (v != kNone) segments_of[v].insert(static_cast<int>(s));
         }
       }
     }
     const auto read = [&](NodeId id, int segment) {
       for (const ValueId v : graph().node(id).inputs) {
-        if (v != kNone && segment_of[v] != kNone && segment_of[v] != segment) leaves_.insert(v);
+        if (v != kNone && !segments_of[v].empty() && !segments_of[v].contains(segment))
+          leaves_.insert(v);
       }
     };
     for (size_t s = 0; s < stages.size(); ++s) {
@@ -150,7 +151,7 @@ class Program::Builder {
       for (const NodeId id : stages[s].host) read(id, kNone);
     }
     for (const ValueId v : graph().outputs) {
-      if (segment_of[v] != kNone) leaves_.insert(v);
+      if (!segments_of[v].empty()) leaves_.insert(v);
     }
   }
 
@@ -171,7 +172,7 @@ class Program::Builder {
     }
     for (const NodeId id : stage.segment) {
       for (const ValueId v : graph().node(id).outputs) {
-        if (v == kNone || !leaves_.contains(v)) continue;
+        if (v == kNone || !leaves_.contains(v) || !left_.insert(v).second) continue;
         segment.outputs.push_back(Copied(inside.at(v), segment));
         use.outputs.push_back(v);
       }
@@ -272,6 +273,7 @@ class Program::Builder {
 
   std::unique_ptr<Program> program_ = std::make_unique<Program>();
   std::set<ValueId> leaves_;
+  std::set<ValueId> left_;  ///< Of these, what some segment hands out.
 };
 
 absl::StatusOr<std::unique_ptr<const Program>> Program::Make(

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/ops/op.h"
 #include "engine/quantize/compensated_rounding.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/short_names.h"
@@ -29,13 +30,29 @@ struct Storable {
   std::optional<WeightedNode> weighted;
 };
 
+// Beside weights in bytes a layer that reads integers, be they moved, is one in int8.
+bool ReadsIntegers(const Graph& graph, ValueId x) {
+  for (NodeId producer = graph.producer(x); producer != kNone; producer = graph.producer(x)) {
+    const Node& node = graph.node(producer);
+    if (node.is("DequantizeLinear")) return true;
+    const OpDef* def = FindOp(node);
+    const bool moves = node.is("MaxPool") || (def != nullptr && (def->traits.data_movement ||
+                                                                 def->traits.view));
+    if (!moves) return false;
+    x = node.inputs[0];
+  }
+  return false;
+}
+
 std::optional<Storable> ByReader(const Graph& graph, NodeId id, size_t slot) {
   const Node& node = graph.node(id);
   const Shape& shape = graph.value(node.inputs[slot]).constant.shape();
   const int last = shape.rank() - 1;
   if (slot == 1) {
-    if (const auto weighted = AsWeighted(graph, id))
+    if (const auto weighted = AsWeighted(graph, id)) {
+      if (ReadsIntegers(graph, node.inputs[0])) return std::nullopt;
       return Storable{id, slot, weighted->weight_axis, false, weighted};
+    }
   }
   if (last <= 0 || shape.elements() == shape[last]) return std::nullopt;
   if (node.is("Gather") && slot == 0 && node.attributes.IntOr("axis", 0) == 0)

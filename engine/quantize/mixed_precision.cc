@@ -4,6 +4,8 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "engine/engine.h"
@@ -155,6 +157,10 @@ class MixedSearch {
         for (size_t i = phase; i < groups_.size(); i += kApart) choice[i] = in;
         OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn turn,
                                mixtures_.Compare(LayersOf(choice), ranges_));
+        if (!TellsGroups(turn.reference) || !TellsGroups(turn.graph)) {
+          ForgetTimes();
+          return absl::OkStatus();
+        }
         const std::vector<double> before = UpToGroups(turn.reference);
         const std::vector<double> after = UpToGroups(turn.graph);
         for (size_t i = phase; i < groups_.size(); i += kApart) {
@@ -165,6 +171,25 @@ class MixedSearch {
     }
     ChooseFastest();
     return absl::OkStatus();
+  }
+
+  // Where data decide shapes, layers are compiled when they run, and nobody can time them.
+  bool TellsGroups(const std::vector<StepTime>& steps) const {
+    std::set<std::string_view> timed;
+    for (const StepTime& step : steps) {
+      if (step.multiplies && step.seconds > 0) timed.insert(step.layer);
+    }
+    return std::ranges::all_of(groups_, [&](const Group& group) {
+      return std::ranges::any_of(group.layers, [&](NodeId id) {
+        return timed.contains(mixtures_.graph().node(id).name);
+      });
+    });
+  }
+
+  void ForgetTimes() {
+    measured_ = false;
+    groups_.clear();
+    FormGroups();
   }
 
   // Seconds up to and with the last step of each group; the last group's are those of all steps.
@@ -362,7 +387,12 @@ class MixedSearch {
       return point.holds;
     };
     if (!recipe_.byte_constants) return absl::OkStatus();
-    return StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result);
+    const size_t records = best_->result.records.size();
+    OCTET_RETURN_IF_ERROR(
+        StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result));
+    if (best_->result.records.size() == records) return absl::OkStatus();
+    OCTET_ASSIGN_OR_RETURN(times_[best_point_], mixtures_.TimeOf(best_->result.graph));
+    return absl::OkStatus();
   }
 
   // Accuracy in the floor's own terms, then SQNR, which tells what these call equal.
@@ -435,7 +465,7 @@ class MixedSearch {
 
   Mixtures mixtures_;
   const QuantizeRecipe& recipe_;
-  const bool measured_;
+  bool measured_;
   QuantizeRecipe ranges_;
   std::vector<Group> groups_;
   bool pays_ = true;  ///< Int8 is the fastest for some layer.

@@ -1,6 +1,7 @@
 #include "engine/quantize/mixtures.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "engine/ops/op.h"
@@ -236,11 +237,16 @@ absl::StatusOr<LatencyMeter::Turn> Mixtures::Compare(const FloatLayers& kept,
   return meter_->Compare(result.graph, kLayersSeconds);
 }
 
-absl::StatusOr<double> Mixtures::TimeOf(const FloatLayers& kept, const Graph& mixture) {
+absl::StatusOr<double> Mixtures::TimeOf(const Graph& graph) {
+  OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn turn, meter_->Compare(graph, kMixtureSeconds));
+  return std::isfinite(turn.ratio) ? turn.ratio : 1.0;  // Nothing took time.
+}
+
+absl::StatusOr<double> Mixtures::KnownTimeOf(const FloatLayers& kept, const Graph& mixture) {
   const auto [at, missing] = times_.try_emplace(kept, 1);
   if (!missing) return at->second;
-  OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn turn, meter_->Compare(mixture, kMixtureSeconds));
-  return at->second = turn.ratio;
+  OCTET_ASSIGN_OR_RETURN(at->second, TimeOf(mixture));
+  return at->second;
 }
 
 double Mixtures::reference_us() const {
@@ -273,7 +279,7 @@ absl::StatusOr<Mixture> Mixtures::Run(const FloatLayers& kept, const QuantizeRec
   ++runs_;
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Make(kept, ranges));
   OCTET_ASSIGN_OR_RETURN(MixedPoint point, Measure(kept, result.graph));
-  OCTET_ASSIGN_OR_RETURN(const double time, TimeOf(kept, result.graph));
+  OCTET_ASSIGN_OR_RETURN(const double time, KnownTimeOf(kept, result.graph));
   result.records.insert(result.records.end(), records_.begin(), records_.end());
   return Mixture{std::move(result), std::move(point), time};
 }

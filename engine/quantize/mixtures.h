@@ -73,6 +73,8 @@ class Mixtures {
   absl::StatusOr<MixedPoint> Measure(const FloatLayers& kept, const Graph& graph);
   /// The steps' times with `kept` in float beside those of the reference. Requires: a mixture has run.
   absl::StatusOr<LatencyMeter::Turn> Compare(const FloatLayers& kept, const QuantizeRecipe& ranges);
+  /// Time of one run of a graph that was made of a mixture, over the reference's.
+  absl::StatusOr<double> TimeOf(const Graph& graph);
   /// us for a sample of the mixture of int8 alone.
   double reference_us() const;
 
@@ -84,7 +86,7 @@ class Mixtures {
   absl::Status CountMacs(const CalibrationSet& set);
   absl::Status AskFp32(const std::vector<int64_t>& labels);
   absl::StatusOr<QuantizeResult> Make(const FloatLayers& kept, const QuantizeRecipe& ranges);
-  absl::StatusOr<double> TimeOf(const FloatLayers& kept, const Graph& mixture);
+  absl::StatusOr<double> KnownTimeOf(const FloatLayers& kept, const Graph& mixture);
   void CompareClasses(const std::vector<std::optional<size_t>>& classes, MixedPoint& point) const;
 
   Graph graph_;

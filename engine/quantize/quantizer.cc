@@ -73,6 +73,7 @@ absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecip
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
   OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
+  for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = false;
   if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
   return QuantizeStatic(std::move(graph), recipe, calibration, run);
 }

@@ -133,11 +133,12 @@ TEST(LowerBf16, LeavesWhatOthersReadInF32) {
 }
 
 // x -> Q, DQ -> Conv of integers -> Conv, marked -> Relu -> Gemm, marked -> Log -> MatMul
-Graph MixedNetwork() {
+Graph MixedNetwork(bool bytes = false) {
   GraphBuilder b;
   const ValueId x = b.FakeQuantize(b.Input("x", {2, 3, 4, 4}), 0.05F, 128);
   const ValueId c = b.Op("Conv", {x, b.QuantizedWeights({4, 3, 3, 3}, 0)});
-  const ValueId d = b.Op("Relu", {b.Op("Conv", {c, b.Random({4, 4, 1, 1}, 0.1F, 1)})});
+  const ValueId w = bytes ? b.QuantizedWeights({4, 4, 1, 1}, 0) : b.Random({4, 4, 1, 1}, 0.1F, 1);
+  const ValueId d = b.Op("Relu", {b.Op("Conv", {c, w})});
   const ValueId g =
       b.Op("Gemm", {b.Op("Flatten", {d}), b.Random({16, 8}, 0.1F, 1), b.Random({8}, 1, 2)});
   b.Output(b.Op("MatMul", {b.Op("Log", {b.Op("Add", {b.Op("Abs", {g}), b.Scalar(1.0F)})}),
@@ -145,8 +146,7 @@ Graph MixedNetwork() {
   Graph graph = b.Build();
   for (const NodeId id : graph.order()) {
     Node& node = graph.mutable_node(id);
-    const bool constant = node.is("Conv") && graph.value(node.input(1)).is_constant();
-    node.in_bf16 = constant || node.is("Gemm");
+    node.in_bf16 = (node.is("Conv") && node.input(1) == w) || node.is("Gemm");
   }
   return graph;
 }
@@ -172,6 +172,22 @@ TEST(LowerBf16, TakesTheMarkedNodesOfAMixedInt8Model) {
   context.precision = Precision::kInt8;
   context.target.bf16 = false;
   EXPECT_THAT(Dump(Optimised(graph, context)), testing::Not(testing::HasSubstr(":bf16")));
+}
+
+// One run of the passes is all that a segment gets.
+TEST(LowerBf16, TakesMarkedWeightsOutOfBytes) {
+  PassContext context = Bf16Context();
+  context.precision = Precision::kInt8;
+  const Graph after = Optimised(MixedNetwork(true), context);
+  int narrow = 0;
+  for (const NodeId id : after.order()) {
+    const Node& node = after.node(id);
+    if (!node.is("Conv") || after.value(node.input(0)).dtype != DType::kBF16) continue;
+    ++narrow;
+    EXPECT_TRUE(after.value(node.input(1)).is_constant()) << Dump(after);
+    EXPECT_EQ(after.value(node.input(1)).dtype, DType::kBF16);
+  }
+  EXPECT_EQ(narrow, 1) << Dump(after);
 }
 
 TEST(LowerBf16, DoesNothingWhereTheMachineHasNone) {

@@ -1,6 +1,7 @@
 // Models whose shapes follow from their data, and models with control flow, from graph to answers.
 #include "engine/plan/program.h"
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -62,6 +63,33 @@ Subgraph Body(const std::function<void(GraphBuilder&)>& build) {
 const ProgramPlan& ProgramOf(const Plan& plan) { return dynamic_cast<const ProgramPlan&>(plan); }
 
 // ---- Where graphs are cut
+
+// A layer takes them as integers only there.
+TEST(CutTest, WeightsAreInTheSegmentsThatReadThem) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId weights = b.QuantizedWeights({3, 3}, 1);
+  const ValueId early = b.Op("MatMul", {x, weights});
+  const ValueId found = b.Op("NonZero", {early});
+  const ValueId places =
+      b.Op("Cast", {b.Op("Transpose", {found}, {{"perm", Ints{1, 0}}})}, {{"to", int64_t{1}}});
+  const ValueId late = b.QuantizedWeights({2, 3}, 1);
+  b.Output(b.Op("MatMul", {b.Op("MatMul", {places, late}), weights}));
+  Graph graph = b.Build();
+  const auto stages = CutIntoStages(graph);
+  ASSERT_TRUE(stages.ok()) << stages.status();
+  ASSERT_EQ(stages->size(), 2U);
+  const auto has = [&](size_t stage, ValueId value) {
+    return std::ranges::contains((*stages)[stage].segment, graph.producer(value));
+  };
+  EXPECT_TRUE(has(0, weights) && has(1, weights) && has(1, late));
+  EXPECT_FALSE(has(0, late));
+  const Loaded model = Load(graph);
+  Tensor input = Tensor::From<float>(Shape{2, 3}, {1, 0, 2, 0, 3, 0});
+  const auto answer = Answer(*model, {input});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ((*answer)[0].tensor.shape()[1], 3);
+}
 
 TEST(CutTest, ANodeWaitsForNoMoreThanItsInputs) {
   GraphBuilder b;

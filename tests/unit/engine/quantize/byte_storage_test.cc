@@ -134,6 +134,18 @@ TEST(ByteStorage, LeavesVectorsAlone) {
   }
 }
 
+// Beside integers it would be a layer in int8.
+TEST(ByteStorage, LeavesLayersBehindMovedIntegersAlone) {
+  for (const bool integers : {true, false}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {1, 16, 8, 8});
+    const ValueId read = integers ? b.FakeQuantize(x, 0.05F, 128) : x;
+    const ValueId pooled = b.Op("MaxPool", {read}, {{"kernel_shape", Ints{2, 2}}});
+    b.Output(b.Op("Conv", {pooled, b.Random({16, 16, 3, 3})}));
+    EXPECT_EQ(Stored(b.Build(), {}, Always).records.empty(), integers);
+  }
+}
+
 // Nobody may have asked for the row that breaks.
 TEST(ByteStorage, LeavesTablesWhoseRowsWouldBreak) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();

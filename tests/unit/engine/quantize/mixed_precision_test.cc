@@ -302,6 +302,27 @@ TEST(MixedPrecision, LeavesInFloatWhatIsSlowerInInt8) {
               ElementsAre(DetectTarget(1).bf16 ? kBf16 : kF32, kInt8));
 }
 
+// Layers that are compiled when they run: nobody knows their times in advance.
+TEST(MixedPrecision, EstimatesWhereLayersCannotBeTimed) {
+  for (const std::vector<StepTime>& steps :
+       {std::vector<StepTime>{{"", false, 1e-6}}, std::vector<StepTime>()}) {
+    const QuantizeResult made = Quantized(PowersAndLogarithm(), With({Kind::kMinSqnr, 60}), {},
+                                          [&](const Graph&) { return steps; });
+    ASSERT_TRUE(made.mixed);
+    EXPECT_FALSE(made.mixed->measured_times);
+    for (const LayerDecision& layer : made.mixed->layers) EXPECT_FALSE(layer.f32_us);
+    EXPECT_TRUE(std::isfinite(Chosen(*made.mixed).us_per_sample));
+    EXPECT_EQ(Chosen(*made.mixed).bf16_layers, 0);
+  }
+}
+
+TEST(MixedPrecision, TakesNoMarksFromTheModel) {
+  Graph graph = TwoProducts();
+  for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = true;
+  const QuantizeResult made = Quantized(graph, With({}));
+  for (const NodeId id : made.graph.order()) EXPECT_FALSE(made.graph.node(id).in_bf16);
+}
+
 TEST(MixedPrecision, IsAllInt8WhereThatIsFasterNowhere) {
   const QuantizeResult made =
       Quantized(TwoProducts(), With({Kind::kMinSqnr, 20}), {}, TimesOf({.int8 = 9}));
