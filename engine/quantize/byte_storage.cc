@@ -36,8 +36,8 @@ bool ReadsIntegers(const Graph& graph, ValueId x) {
     const Node& node = graph.node(producer);
     if (node.is("DequantizeLinear")) return true;
     const OpDef* def = FindOp(node);
-    const bool moves = node.is("MaxPool") || (def != nullptr && (def->traits.data_movement ||
-                                                                 def->traits.view));
+    const bool moves =
+        node.is("MaxPool") || (def != nullptr && (def->traits.data_movement || def->traits.view));
     if (!moves) return false;
     x = node.inputs[0];
   }

@@ -180,9 +180,8 @@ class MixedSearch {
       if (step.multiplies && step.seconds > 0) timed.insert(step.layer);
     }
     return std::ranges::all_of(groups_, [&](const Group& group) {
-      return std::ranges::any_of(group.layers, [&](NodeId id) {
-        return timed.contains(mixtures_.graph().node(id).name);
-      });
+      return std::ranges::any_of(
+          group.layers, [&](NodeId id) { return timed.contains(mixtures_.graph().node(id).name); });
     });
   }
 
@@ -388,8 +387,7 @@ class MixedSearch {
     };
     if (!recipe_.byte_constants) return absl::OkStatus();
     const size_t records = best_->result.records.size();
-    OCTET_RETURN_IF_ERROR(
-        StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result));
+    OCTET_RETURN_IF_ERROR(StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result));
     if (best_->result.records.size() == records) return absl::OkStatus();
     OCTET_ASSIGN_OR_RETURN(times_[best_point_], mixtures_.TimeOf(best_->result.graph));
     return absl::OkStatus();
