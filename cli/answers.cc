@@ -1,6 +1,5 @@
 #include "cli/answers.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "engine/tensor/bytes_elements.h"
@@ -82,10 +81,7 @@ absl::StatusOr<Answer> RowsOf(const NpzArrays& arrays, int64_t first, int64_t ro
 }
 
 void OutputTally::Merge(const OutputTally& other) {
-  noise.signal += other.noise.signal;
-  noise.noise += other.noise.noise;
-  noise.max_abs = std::max(noise.max_abs, other.noise.max_abs);
-  noise.non_finite += other.noise.non_finite;
+  noise.Merge(other.noise);
   floats += other.floats;
   classes.rows += other.classes.rows;
   classes.top1 += other.classes.top1;

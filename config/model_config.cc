@@ -159,8 +159,8 @@ std::vector<YamlKey> GuardKeys(Written& w) {
        "%", "least share of shadow rows whose best class is that of the answer"},
       {"routing.guard.*.sqnr_db", GuardLimit(&w.guard, &Guard::sqnr_db, -150, 150), "dB",
        "least mean signal to noise ratio of shadow outputs; a NaN or an infinity where the answer "
-       "is "
-       "finite, or another shape, breaks it"},
+       "is finite, or another shape, breaks it; what differs from an answer of zeros alone counts "
+       "as -150"},
       {"routing.guard.*.error_percent", GuardLimit(&w.guard, &Guard::error_percent, 0, 100), "%",
        "largest share of its requests that may fail as INTERNAL, UNKNOWN or DATA_LOSS"},
       {"routing.guard.*.p99_us", GuardLimit(&w.guard, &Guard::p99_us, 1, 1e9), "us",

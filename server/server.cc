@@ -32,7 +32,7 @@ namespace {
 /// it closes ends as CANCELLED, which clients do not take for "try another server".
 constexpr std::chrono::milliseconds kRefusing{500};
 
-/// How often a repository that could not be read is tried again where it is not looked at otherwise.
+/// How often what could not be read of a repository is tried again where it is not looked at otherwise.
 constexpr int kRetrySeconds = 5;
 
 /// How exactly the windows of guards end, and the lives of sequences.
@@ -175,12 +175,14 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
   const bool polls = config_.repository.poll_seconds > 0;
-  if (polls || !repository_->Ready()) {
-    const std::chrono::seconds interval(polls ? config_.repository.poll_seconds : kRetrySeconds);
-    poller_.emplace("poller", interval, clock_, [this, polls](const std::stop_token& stopped) {
-      if (polls || !repository_->Ready()) repository_->Poll(stopped);
-    });
-  }
+  const std::chrono::seconds interval(polls ? config_.repository.poll_seconds : kRetrySeconds);
+  poller_.emplace("poller", interval, clock_, [this, polls](const std::stop_token& stopped) {
+    if (polls) {
+      repository_->Poll(stopped);
+    } else {
+      repository_->Retry(stopped);
+    }
+  });
   return absl::OkStatus();
 }
 

@@ -41,7 +41,7 @@ class Server {
 
   /// Loads the models, and from then on looks for changes every repository.poll_seconds. Returns
   /// early, with OK, when `stop` is requested. As ModelRepository::CheckAll with repository.strict; without, a folder that
-  /// cannot be read is tried again until it can.
+  /// cannot be read, or a model's, is tried again until it can, every 5 seconds where nothing is polled.
   virtual absl::Status Load(const std::stop_token& stop) = 0;
 
   /// Takes no request from now on (not ready, UNAVAILABLE), and waits until those that were accepted

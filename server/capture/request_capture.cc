@@ -100,17 +100,30 @@ absl::Status CheckRedacted(const Signature& signature, const ModelConfig::Captur
   return absl::OkStatus();
 }
 
-/// Makes a folder that nobody else can look into, unless it is there. A link in its place is refused: it might lead
-/// anywhere.
+/// Why `path` is no folder of ours; 0 when it is one. A link in its place is none: it might lead anywhere.
+int WhyNoFolder(const std::string& path) {
+  struct stat info{};
+  if (::lstat(path.c_str(), &info) != 0) return errno;
+  return S_ISDIR(info.st_mode) ? 0 : ENOTDIR;
+}
+
+/// Makes a folder that nobody else can look into, unless it is there.
 absl::Status MakeFolder(const std::string& path) {
   if (::mkdir(path.c_str(), 0700) == 0) return absl::OkStatus();
-  struct stat info{};
-  if (errno == EEXIST && ::lstat(path.c_str(), &info) == 0) {
-    if (S_ISDIR(info.st_mode)) return absl::OkStatus();
-    errno = ENOTDIR;
-  }
+  const int error = errno == EEXIST ? WhyNoFolder(path) : errno;
+  if (error == 0) return absl::OkStatus();
   return MakeError(absl::StatusCode::kUnavailable, "cannot make a folder ({}): '{}'",
-                   std::strerror(errno), path);
+                   std::strerror(error), path);
+}
+
+absl::Status CannotRemove(const std::string& path, std::string_view why) {
+  return MakeError(absl::StatusCode::kUnavailable, "cannot remove ({}): '{}'", why, path);
+}
+
+/// True for a capture's file, and for what is left of one that was being written: ".x.npz.part", ".x.npz.part.a1B2c3".
+bool IsCaptureName(std::string_view name) {
+  return name.ends_with(".npz") ||
+         (name.starts_with('.') && name.find(".npz.part") != std::string_view::npos);
 }
 
 }  // namespace
@@ -292,26 +305,42 @@ void RequestCapture::Discard() {
 }
 
 absl::Status RequestCapture::RemoveFiles() const {
+  for (const std::string& folder : {ModelFolder(), Folder()}) {
+    const int error = WhyNoFolder(folder);
+    if (error == ENOENT) return absl::OkStatus();
+    if (error != 0) return CannotRemove(folder, std::strerror(error));
+  }
+  absl::Status first_error;
   std::error_code error;
   std::vector<fs::path> files;
   for (auto it = fs::directory_iterator(Folder(), error); !error && it != fs::directory_iterator();
        it.increment(error)) {
-    if (it->path().extension() == ".npz") files.push_back(it->path());
+    if (!IsCaptureName(it->path().filename().string())) continue;
+    std::error_code unknown;
+    const fs::file_status status = it->symlink_status(unknown);
+    if (status.type() == fs::file_type::regular) files.push_back(it->path());
+    if (status.type() == fs::file_type::none) {
+      first_error.Update(CannotRemove(it->path().string(), unknown.message()));
+    }
   }
-  if (error == std::errc::no_such_file_or_directory) return absl::OkStatus();
-  for (size_t i = 0; i < files.size() && !error; ++i) fs::remove(files[i], error);
-  if (!error) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnavailable, "cannot remove files ({}): '{}'",
-                   error.message(), Folder());
+  if (error) first_error.Update(CannotRemove(Folder(), error.message()));
+  for (const fs::path& file : files) {
+    fs::remove(file, error);
+    if (error) first_error.Update(CannotRemove(file.string(), error.message()));
+  }
+  return first_error;
+}
+
+std::string RequestCapture::ModelFolder() const {
+  return Format("{}/{}", origin_.path, origin_.model);
 }
 
 std::string RequestCapture::Folder() const {
-  return Format("{}/{}/{}", origin_.path, origin_.model, origin_.version);
+  return Format("{}/{}", ModelFolder(), origin_.version);
 }
 
 absl::Status RequestCapture::WriteChanged(const UniformSample::Snapshot& snapshot) {
-  const std::string model = Format("{}/{}", origin_.path, origin_.model);
-  OCTET_RETURN_IF_ERROR(MakeFolder(model));
+  OCTET_RETURN_IF_ERROR(MakeFolder(ModelFolder()));
   OCTET_RETURN_IF_ERROR(MakeFolder(Folder()));
   written_.resize(snapshot.shapes.size());
   absl::Status first_error;
@@ -337,8 +366,7 @@ absl::Status RequestCapture::WriteShape(const UniformSample::Snapshot& snapshot,
   const auto count = static_cast<size_t>(std::ranges::count_if(snapshot.entries, same));
   if (count == 0) {  // All of them gave way to others.
     if (std::remove(file.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
-    return MakeError(absl::StatusCode::kUnavailable, "cannot remove ({}): '{}'",
-                     std::strerror(errno), file);
+    return CannotRemove(file, std::strerror(errno));
   }
   std::vector<NpzArray> arrays(inputs_.size());
   for (size_t i = 0; i < inputs_.size(); ++i) {

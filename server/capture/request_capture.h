@@ -79,8 +79,10 @@ class RequestCapture {
 
   /// True when this one keeps elements of an input that `next`, of the same version, redacts.
   bool ShowsMoreThan(const RequestCapture& next) const;
-  /// Takes nothing any more, writes nothing, and removes every .npz file from the version's folder: of this sample, and of those
-  /// before it. Logged either way. Requires: the next one has not written yet.
+  /// Takes nothing any more, writes nothing, and removes every .npz file from the version's folder, whole or partly written: of
+  /// this sample, and of those before it. Where Write would refuse a folder, a link in its place, nothing is removed, and a link
+  /// or a folder named like a file stays. What cannot be removed keeps nothing else. Logged either way. Requires: the next one
+  /// has not written yet.
   void Discard();
 
  private:
@@ -104,6 +106,7 @@ class RequestCapture {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(writing_);
   absl::Status WriteShape(const UniformSample::Snapshot& snapshot, size_t shape) const;
   absl::Status RemoveFiles() const;
+  std::string ModelFolder() const;
   std::string Folder() const;
   std::string FileOf(const UniformSample::Snapshot& snapshot, size_t shape) const;
   void Report(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writing_);

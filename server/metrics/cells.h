@@ -96,9 +96,10 @@ inline constexpr std::array<double, 19> kDifference = {
     1e-6, 3.16e-6, 1e-5, 3.16e-5, 1e-4, 3.16e-4, 1e-3, 3.16e-3, 0.01, 0.0316,
     0.1,  0.316,   1,    3.16,    10,   31.6,    100,  316,     1000};
 
-/// -100 dB: what nothing but a lost output is below. 0 dB: as much noise as signal. 144 dB: the rounding of a float.
-inline constexpr std::array<double, 15> kDecibels = {-100, 0,  5,  10, 15, 20,  25, 30,
-                                                     35,   40, 50, 60, 80, 100, 144};
+/// 0 dB: as much noise as signal, and below it what has no signal or is lost, which other counters tell apart: a quantile of
+/// Prometheus takes the first bound for that of a bucket without a lower one. 144 dB: the rounding of a float.
+inline constexpr std::array<double, 14> kDecibels = {0,  5,  10, 15, 20, 25,  30,
+                                                     35, 40, 50, 60, 80, 100, 144};
 
 inline constexpr std::array<double, 11> kRows = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 

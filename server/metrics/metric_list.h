@@ -74,9 +74,12 @@
          "Elements without a difference: a NaN, or infinite on one side alone.")                 \
   METRIC(Counter, shape_mismatches, "octet_shadow_shape_mismatches_total",                       \
          "Outputs whose shape is not that of the answer.")                                       \
+  METRIC(Counter, lost_outputs, "octet_shadow_lost_outputs_total",                               \
+         "Outputs of floating point of another shape than the answer's, or with a NaN or an "    \
+         "infinity where it is finite: one breaks a guard's sqnr_db.")                           \
   METRIC(DecibelHistogram, sqnr, "octet_shadow_sqnr_db",                                         \
-         "Signal to noise ratio against the answer in decibels, equal outputs at 150, those of " \
-         "another shape or with a NaN or an infinity where the answer is finite at -150.")       \
+         "Signal to noise ratio against the answer in decibels, equal outputs at 150; at -150 "  \
+         "those that are not equal to an answer of zeros alone, and lost ones.")                 \
   METRIC(DifferenceHistogram, max_abs, "octet_shadow_max_abs_difference",                        \
          "Largest absolute difference to the answer.")                                           \
   METRIC(DifferenceHistogram, relative_l2, "octet_shadow_relative_l2",                           \

@@ -16,8 +16,12 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kOnnx = ".onnx";
 
-/// True for what says that there is nothing, be it a link that leads nowhere; else something is there, and nobody knows what.
-bool SaysAbsent(int error) { return error == ENOENT || error == ENOTDIR || error == ELOOP; }
+/// True for what says that there is nothing, be it a link that leads nowhere or a name that no file can have; else something is
+/// there, and nobody knows what.
+bool SaysAbsent(int error) {
+  return error == ENOENT || error == ENOTDIR || error == ELOOP || error == ENAMETOOLONG ||
+         error == EILSEQ || error == EINVAL;
+}
 
 absl::Status Unreadable(const fs::path& path, int error) {
   return MakeError(absl::StatusCode::kUnavailable, "cannot look at ({}): '{}'",
@@ -30,11 +34,6 @@ absl::StatusOr<std::optional<struct stat>> Look(const fs::path& path) {
   if (stat(path.c_str(), &info) == 0) return info;
   if (SaysAbsent(errno)) return std::nullopt;
   return Unreadable(path, errno);
-}
-
-absl::StatusOr<bool> IsFolder(const fs::path& path) {
-  OCTET_ASSIGN_OR_RETURN(const std::optional<struct stat> info, Look(path));
-  return info && S_ISDIR(info->st_mode);
 }
 
 /// As StampOf, telling what is no file from what cannot be looked at.
@@ -104,6 +103,11 @@ absl::Status ScanVersion(const fs::path& folder, std::map<Precision, VariantFile
 
 }  // namespace
 
+absl::StatusOr<bool> IsFolder(const std::string& path) {
+  OCTET_ASSIGN_OR_RETURN(const std::optional<struct stat> info, Look(path));
+  return info && S_ISDIR(info->st_mode);
+}
+
 std::optional<FileStamp> StampOf(const std::string& path) {
   const auto stamp = ReadStamp(path);
   return stamp.ok() ? *stamp : std::nullopt;
@@ -126,7 +130,7 @@ absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view n
   const fs::path folder = fs::path(root) / name;
   bool is_folder = IsModelName(name);
   if (is_folder) {
-    OCTET_ASSIGN_OR_RETURN(is_folder, IsFolder(folder));
+    OCTET_ASSIGN_OR_RETURN(is_folder, IsFolder(folder.string()));
   }
   if (!is_folder) return NotFound("the repository has no such model: '{}'", name);
   OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> entries, Names(folder));
@@ -139,7 +143,7 @@ absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view n
     const std::optional<int64_t> version = VersionOf(entry);
     bool is_version = version.has_value();
     if (is_version) {
-      OCTET_ASSIGN_OR_RETURN(is_version, IsFolder(path));
+      OCTET_ASSIGN_OR_RETURN(is_version, IsFolder(path.string()));
     }
     if (is_version) {
       OCTET_RETURN_IF_ERROR(ScanVersion(path, model.versions[*version], model.ignored));

@@ -24,6 +24,10 @@ struct FileStamp {
   auto operator<=>(const FileStamp&) const = default;
 };
 
+/// True when `path` leads to a folder, links followed; false when it leads to something else, or nowhere. UNAVAILABLE when it
+/// cannot be looked at.
+absl::StatusOr<bool> IsFolder(const std::string& path);
+
 /// The stamp of what `path` leads to, links followed; nullopt when it is no regular file, or cannot be looked at.
 std::optional<FileStamp> StampOf(const std::string& path);
 
@@ -62,7 +66,7 @@ bool IsModelName(std::string_view name);
 
 /// Looks at the folder of one model. Version folders are positive integers without leading zeros;
 /// files in them that are named after a precision are variants. NOT_FOUND when `root` has no such
-/// folder; UNAVAILABLE naming the path when something of it is there and cannot be looked at: a permission, a network's file
+/// folder, or a file system none of that name; UNAVAILABLE naming the path when something of it is there and cannot be looked at: a permission, a network's file
 /// system that is away. What it holds is not known then, and nothing of it is gone.
 absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view name);
 

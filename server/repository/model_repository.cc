@@ -1,6 +1,5 @@
 #include "server/repository/model_repository.h"
 
-#include <filesystem>
 #include <map>
 #include <set>
 #include <utility>
@@ -43,6 +42,7 @@ class FolderRepository final : public ModelRepository {
   absl::Status Unload(std::string_view model) override;
   using ModelRepository::Poll;
   void Poll(const std::stop_token& stop) override;
+  void Retry(const std::stop_token& stop) override;
   absl::Status CheckAll() const override;
 
  private:
@@ -53,6 +53,9 @@ class FolderRepository final : public ModelRepository {
     ModelFiles followed;
     std::set<std::string> ignored;  ///< Entries that the log has told of.
     bool gone = false;              ///< The last look did not find it.
+
+    /// Nothing answers of it, nor did anybody say so.
+    bool untried() const { return followed.folder.empty() && !loader->unloaded(); }
   };
 
   std::shared_ptr<const Catalogue> Now() const {
@@ -79,8 +82,11 @@ class FolderRepository final : public ModelRepository {
   Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Follow(Known& known, ModelFiles files, bool retry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Drop(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
-  /// Logs those that were not so at the last look.
-  void NoteUnreadable(std::map<std::string, absl::Status> unreadable)
+  /// What one look has found of a model; with `at_once` it is followed without a second one.
+  void NoteFiles(Known& known, ModelFiles files, bool at_once)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
+  /// The look could not: logged unless it was so at the last one, and the row of a model that has none.
+  void NoteUnreadable(const std::string& name, const absl::Status& status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
 
   const ServerConfig config_;
@@ -91,7 +97,7 @@ class FolderRepository final : public ModelRepository {
   /// Held through a load, so that there is one at a time. Before `mutex_`.
   mutable absl::Mutex loading_;
   std::map<std::string, Known> known_ ABSL_GUARDED_BY(loading_);
-  /// As ScanRepository said last.
+  /// As ScanRepository and ScanModel said last.
   std::map<std::string, absl::Status> unreadable_ ABSL_GUARDED_BY(loading_);
   absl::Status root_ ABSL_GUARDED_BY(loading_);
 
@@ -134,6 +140,7 @@ absl::Status FolderRepository::Load(std::string_view model) {
   absl::MutexLock lock(&loading_);
   auto files = ScanModel(config_.repository.path, model);
   if (absl::IsUnavailable(files.status())) return files.status();
+  unreadable_.erase(std::string(model));
   if (!files.ok()) {
     if (known_.contains(std::string(model))) Drop(std::string(model));
     return NotFound("Request for unknown model: '{}' ({})", model, Message(files.status()));
@@ -163,15 +170,12 @@ void FolderRepository::Poll(const std::stop_token& stop) {
     LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(found.status())}});
     return;
   }
-  NoteUnreadable(std::move(found->unreadable));
+  std::erase_if(unreadable_,
+                [&](const auto& item) { return !found->unreadable.contains(item.first); });
+  for (const auto& [name, status] : found->unreadable) NoteUnreadable(name, status);
   for (auto& [name, files] : found->models) {
     if (stop.stop_requested()) return;
-    Known& known = Get(name);
-    const bool settled = first || known.seen == files;
-    known.seen = files;
-    known.gone = false;
-    if (!settled || known.loader->unloaded() || known.followed == files) continue;
-    Follow(known, std::move(files), false);
+    NoteFiles(Get(name), std::move(files), first);
   }
   std::vector<std::string> gone;
   for (auto& [name, known] : known_) {
@@ -183,14 +187,47 @@ void FolderRepository::Poll(const std::stop_token& stop) {
   if (first) Swap([](Catalogue& catalogue) { catalogue.complete = true; });
 }
 
-void FolderRepository::NoteUnreadable(std::map<std::string, absl::Status> unreadable) {
-  for (const auto& [name, status] : unreadable) {
-    const auto before = unreadable_.find(name);
-    if (before != unreadable_.end() && before->second == status) continue;
-    // The same of one model: what is followed of it answers on.
-    LogEvent(LogLevel::kError, "model_unreadable", {{"model", name}, {"error", Message(status)}});
+void FolderRepository::Retry(const std::stop_token& stop) {
+  if (!Ready()) return Poll(stop);
+  absl::MutexLock lock(&loading_);
+  std::vector<std::string> gone;
+  for (auto& [name, known] : known_) {
+    if (stop.stop_requested()) return;
+    if (!known.untried()) continue;
+    auto files = ScanModel(config_.repository.path, name);
+    if (absl::IsUnavailable(files.status())) {
+      NoteUnreadable(name, files.status());
+      continue;
+    }
+    unreadable_.erase(name);
+    if (files.ok()) {
+      NoteFiles(known, *std::move(files), false);
+    } else if (std::exchange(known.gone, true)) {
+      gone.push_back(name);
+    }
   }
-  unreadable_ = std::move(unreadable);
+  for (const std::string& name : gone) Drop(name);
+}
+
+void FolderRepository::NoteFiles(Known& known, ModelFiles files, bool at_once) {
+  const bool settled = at_once || known.seen == files;
+  known.seen = files;
+  known.gone = false;
+  if (!settled || known.loader->unloaded() || known.followed == files) return;
+  Follow(known, std::move(files), false);
+}
+
+void FolderRepository::NoteUnreadable(const std::string& name, const absl::Status& status) {
+  Known& known = Get(name);
+  known.gone = false;
+  absl::Status& noted = unreadable_[name];
+  if (noted == status) return;
+  noted = status;
+  LogEvent(LogLevel::kError, "model_unreadable", {{"model", name}, {"error", Message(status)}});
+  if (!known.untried()) return;  // what is followed of it answers on
+  auto row = std::make_shared<CatalogueModel>();
+  row->problem = Message(status);
+  Swap([&](Catalogue& catalogue) { catalogue.models[name] = std::move(row); });
 }
 
 absl::Status FolderRepository::CheckAll() const {
@@ -215,8 +252,8 @@ absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Create(const S
                                                                          int worker_threads,
                                                                          MetricsRegistry& metrics,
                                                                          Clock& clock) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(config.repository.path, error)) {
+  const absl::StatusOr<bool> is_folder = IsFolder(config.repository.path);
+  if (is_folder.ok() && !*is_folder) {
     return NotFound("model repository is no folder: '{}'", config.repository.path);
   }
   return std::make_unique<FolderRepository>(config, worker_threads, metrics, clock);

@@ -52,8 +52,7 @@ struct IndexEntry {
 class ModelRepository {
  public:
   /// Makes a repository that has not read its folder yet: every look-up fails until Poll was called.
-  /// NOT_FOUND when the folder does not exist. `clock` is the
-  /// sequences'.
+  /// NOT_FOUND when the folder does not exist; one that cannot be looked at is Poll's matter. `clock` is the sequences'.
   static absl::StatusOr<std::unique_ptr<ModelRepository>> Create(const ServerConfig& config,
                                                                  int worker_threads,
                                                                  MetricsRegistry& metrics,
@@ -97,10 +96,14 @@ class ModelRepository {
   /// Looks for models that appeared, changed or disappeared, and follows. The first call loads
   /// everything; later ones follow a change once two looks in a row have seen the same, so that
   /// files which are still being written are left alone. Errors end up in the index and the log. What cannot be looked at (see
-  /// ScanModel) stays as it is, be it a model or, before anything was loaded, the whole folder: Ready() stays false then.
+  /// ScanModel) stays as it is, be it a model or, before anything was loaded, the whole folder: Ready() stays false then. A
+  /// model that nothing was loaded of before is UNAVAILABLE, with that reason.
   /// Returns between two models when `stop` is requested.
   virtual void Poll(const std::stop_token& stop) = 0;
   void Poll() { Poll(std::stop_token()); }
+  /// Poll, of that alone which no look has followed yet: of the whole folder until Ready(), then of the models that could not be
+  /// looked at. For those who do not look for changes; costs nothing when there is nothing to try.
+  virtual void Retry(const std::stop_token& stop) = 0;
 
   /// True once the first Poll is done: everything in the folder was tried. Stays true: a model that
   /// breaks later is the index's matter, it does not take the others out of service.

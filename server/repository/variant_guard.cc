@@ -65,7 +65,7 @@ GuardFacts VariantGuard::Read() const {
     const HistogramCounts ratios = pair->sqnr.Read();
     sums.ratios += ratios.total();
     sums.ratio_sum_db += ratios.sum;
-    sums.lost_outputs += ratios.counts[0];  // below the first bound
+    sums.lost_outputs += pair->lost_outputs.value();
   }
   return sums;
 }

@@ -17,8 +17,8 @@ struct GuardFacts {
   uint64_t agreed_rows = 0;  ///< Of these, with the answer's best class.
   uint64_t ratios = 0;       ///< SQNRs of shadow outputs.
   double ratio_sum_db = 0;
-  uint64_t lost_outputs =
-      0;  ///< Of these, without any: another shape, or no number where the answer has one.
+  /// Of these, without any: another shape, or no number where the answer has one. An answer of zeros alone has one, -150.
+  uint64_t lost_outputs = 0;
   uint64_t requests = 0;  ///< Clients' own.
   uint64_t errors = 0;    ///< Of these, failed through our fault.
   uint64_t timed = 0;     ///< Clients' own since the limit of p99_us is measured with.

@@ -14,7 +14,7 @@ namespace octet {
 namespace {
 
 /// Where a histogram's sum would otherwise become infinite.
-constexpr double kMostDecibels = 150;  // equal; a float's rounding is at 144; -150: lost
+constexpr double kMostDecibels = 150;  // equal; a float's rounding is at 144
 constexpr double kMostRelative = 1000;
 
 /// Why a copy has not run, or not to its end.
@@ -27,7 +27,10 @@ ShadowDrop DropOf(absl::StatusCode code) {
 /// `real`: of floating point, which has a ratio.
 void Count(const OutputComparison& comparison, bool real, ShadowMetrics& metrics) {
   if (!comparison.same_shape) metrics.shape_mismatches.Add();
-  if (!comparison.same_shape && real) metrics.sqnr.Observe(-kMostDecibels);
+  if (!comparison.same_shape && real) {
+    metrics.lost_outputs.Add();
+    metrics.sqnr.Observe(-kMostDecibels);
+  }
   metrics.exact_elements.Add(static_cast<uint64_t>(comparison.elements));
   metrics.exact_equal.Add(static_cast<uint64_t>(comparison.equal));
   if (comparison.kl) metrics.kl_divergence.Observe(*comparison.kl);
@@ -36,6 +39,7 @@ void Count(const OutputComparison& comparison, bool real, ShadowMetrics& metrics
 void Count(const NoiseSums& noise, int64_t elements, ShadowMetrics& metrics) {
   metrics.non_finite.Add(static_cast<uint64_t>(noise.non_finite));
   if (noise.lost > 0) {  // what the others are apart says nothing of it
+    metrics.lost_outputs.Add();
     metrics.sqnr.Observe(-kMostDecibels);
     metrics.relative_l2.Observe(kMostRelative);
     return;

@@ -111,6 +111,31 @@ TEST_F(ServerTest, AFolderThatCannotBeReadIsTriedAgainUnlessStrict) {
   EXPECT_GE(clock.Now(), begin + std::chrono::seconds(5));
 }
 
+TEST_F(ServerTest, AModelThatCannotBeReadIsUnavailableAndTriedAgainWithoutPolling) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("other/1/fp32.onnx", ScalingModel(2));
+  folder_.Show("", true);
+  folder_.Show("net", false);
+  FakeClock clock;
+  const auto server = Server::Start(Config(), "1", clock);
+  ASSERT_TRUE(server.ok()) << server.status();
+  {
+    const AsNobody nobody;
+    EXPECT_TRUE((*server)->Load({}).ok());
+  }
+  const int port = (*server)->ports().http;
+  EXPECT_EQ(Status(port, "/v2/health/ready"), 200);
+  EXPECT_EQ(Status(port, "/v2/models/other/ready"), 200);
+  EXPECT_EQ(Status(port, "/v2/models/net"), 503) << "it is there, and nobody knows what it is";
+  folder_.Show("net", true);
+  const TimePoint begin = clock.Now();
+  while (Status(port, "/v2/models/net/ready") != 200) {
+    ASSERT_LT(clock.Now(), begin + std::chrono::minutes(5));
+    clock.Advance(std::chrono::milliseconds(100));
+  }
+  EXPECT_GE(clock.Now(), begin + std::chrono::seconds(5));
+}
+
 TEST_F(ServerTest, EveryMistakeOfEveryModelYamlIsListed) {
   folder_.Write("a/1/fp32.onnx", ScalingModel(2));
   folder_.Write("a/model.yaml", "colour: red\n");

@@ -296,6 +296,44 @@ TEST_F(RequestCaptureTest, WhatTheNextOneRedactsIsThrownAway) {
   EXPECT_THAT(Files(), ElementsAre("notes.txt"));
 }
 
+TEST_F(RequestCaptureTest, ThrowingAwayFollowsNoLinks) {
+  const fs::path elsewhere = path_ / "elsewhere";
+  const auto discard = [&] {
+    Open();
+    testing::internal::CaptureStderr();
+    capture_->Discard();
+    return testing::internal::GetCapturedStderr();
+  };
+  for (const char* link : {"net", "net/3"}) {
+    fs::create_directories(elsewhere / "3");
+    std::ofstream(elsewhere / "keep.npz") << "somebody's";
+    std::ofstream(elsewhere / "3/keep.npz") << "somebody's";
+    fs::create_directories((path_ / link).parent_path());
+    fs::create_directory_symlink(elsewhere, path_ / link);
+    EXPECT_THAT(discard(), HasSubstr("event=capture_not_removed")) << link;
+    EXPECT_TRUE(fs::exists(elsewhere / "keep.npz")) << link;
+    EXPECT_TRUE(fs::exists(elsewhere / "3/keep.npz")) << link;
+    fs::remove(path_ / link);
+  }
+  fs::create_directories(Folder());
+  fs::create_symlink(elsewhere / "keep.npz", Folder() / "b.npz");
+  EXPECT_THAT(discard(), HasSubstr("event=capture_discarded"));
+  EXPECT_THAT(Files(), ElementsAre("b.npz"));
+}
+
+TEST_F(RequestCaptureTest, ThrowingAwayIsDoneWhateverElseIsThere) {
+  Open();
+  for (const size_t pixels : {2, 3, 4}) Offer(0.5, std::vector<float>(pixels), "a");
+  capture_->Write();
+  EXPECT_EQ(Files().size(), 3U);
+  fs::create_directories(Folder() / "a.npz/inside");
+  for (const char* part : {".x.npz.part", ".x.npz.part.a1B2c3", ".notes.part"}) {
+    std::ofstream(Folder() / part) << "of a process that was killed";
+  }
+  capture_->Discard();
+  EXPECT_THAT(Files(), UnorderedElementsAre("a.npz", ".notes.part"));
+}
+
 TEST_F(RequestCaptureTest, AMissingFolderIsCountedAndTriedAgain) {
   Open();
   Offer(0.5, {1, 2}, "a");

@@ -96,6 +96,8 @@ TEST(MetricsTest, APairOfPrecisionsHasBothForLabels) {
   pair->compared.Add();
   pair->dropped.Add(3);
   pair->sqnr.Observe(22);
+  pair->sqnr.Observe(-150);
+  pair->lost_outputs.Add();
   EXPECT_EQ(registry.ForShadow({"net", "1", "int8", "fp32"}), pair);
   EXPECT_NE(registry.ForShadow({"net", "1", "int8", "bf16"}), pair);
   const std::string text = registry.Text();
@@ -103,10 +105,13 @@ TEST(MetricsTest, APairOfPrecisionsHasBothForLabels) {
   for (const auto& line :
        {Format("octet_shadow_compared_requests_total{{{}}} 1\n", kLabels),
         Format("octet_shadow_dropped_requests_total{{{},reason=\"draining\"}} 1\n", kLabels),
-        Format("octet_shadow_sqnr_db_bucket{{{},le=\"20\"}} 0\n", kLabels),
-        Format("octet_shadow_sqnr_db_bucket{{{},le=\"25\"}} 1\n", kLabels)}) {
+        Format("octet_shadow_lost_outputs_total{{{}}} 1\n", kLabels),
+        Format("octet_shadow_sqnr_db_bucket{{{},le=\"0\"}} 1\n", kLabels),
+        Format("octet_shadow_sqnr_db_bucket{{{},le=\"20\"}} 1\n", kLabels),
+        Format("octet_shadow_sqnr_db_bucket{{{},le=\"25\"}} 2\n", kLabels)}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
+  EXPECT_THAT(text, Not(HasSubstr("le=\"-"))) << "a quantile would lie between it and 0";
   EXPECT_THAT(text, Not(HasSubstr("bf16"))) << "nobody holds it";
   pair.reset();
   EXPECT_THAT(registry.Text(), Not(HasSubstr("octet_shadow_")));

@@ -66,6 +66,11 @@ TEST(ModelFilesTest, OnlyAPlainFolderNameIsAModel) {
   for (const std::string_view name : {"", ".", "..", "a/1", "a/", "../a", "/etc", "file", "b"}) {
     EXPECT_EQ(ScanModel(folder.path(), name).status().code(), absl::StatusCode::kNotFound) << name;
   }
+  EXPECT_EQ(ScanModel(folder.path(), std::string(256, 'a')).status().code(),
+            absl::StatusCode::kNotFound)
+      << "no file has such a name";
+  EXPECT_EQ(ScanModel(folder.path(), std::string(5000, 'a')).status().code(),
+            absl::StatusCode::kNotFound);
   EXPECT_FALSE(IsModelName(std::string_view("a\0", 2)));
   const auto missing = ScanRepository(folder.path("nowhere"));
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
@@ -102,6 +107,21 @@ TEST(ModelFilesTest, WhatCannotBeLookedAtIsNotAbsent) {
     EXPECT_EQ(ScanModel(folder.path(), "d").status().code(), absl::StatusCode::kUnavailable);
   }
   for (const char* shown : {"", "b", "a/1"}) folder.Show(shown, true);
+}
+
+TEST(ModelFilesTest, AFolderIsToldFromWhatCannotBeLookedAt) {
+  ModelFolder folder;
+  folder.Write("a/b/file", "x");
+  folder.Show("", true);
+  folder.Show("a", false);
+  EXPECT_FALSE(*IsFolder(folder.path("nowhere")));
+  {
+    const AsNobody nobody;
+    EXPECT_TRUE(*IsFolder(folder.path("a")));
+    EXPECT_EQ(IsFolder(folder.path("a/b")).status().code(), absl::StatusCode::kUnavailable);
+  }
+  folder.Show("a", true);
+  EXPECT_FALSE(*IsFolder(folder.path("a/b/file")));
 }
 
 TEST(ModelFilesTest, AStampChangesWithTheFile) {

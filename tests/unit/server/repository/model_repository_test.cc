@@ -622,6 +622,7 @@ TEST_F(ModelRepositoryTest, ModelsComeAndGo) {
   EXPECT_THAT(Rows(*repository_), ElementsAre("b/1 READY"));
   EXPECT_EQ(repository_->Load("a").code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(repository_->Load("../b").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(repository_->Load(std::string(256, 'a')).code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(ModelRepositoryTest, AnUnloadedModelIsFreedWithItsLastHolderAndStaysOut) {

@@ -34,11 +34,10 @@ class VariantGuardTest : public ::testing::Test {
     pair_->class_rows.Add(all);
   }
   /// Clients' requests that took so long.
-  void Answer(int count, double seconds) {
+  void Answer(int count, double took) {
     for (int i = 0; i < count; ++i) {
-      metrics_->request_duration.Observe(seconds);
-      limit_->Observe(
-          std::chrono::duration_cast<Nanoseconds>(std::chrono::duration<double>(seconds)));
+      metrics_->request_duration.Observe(took);
+      limit_->Observe(std::chrono::duration_cast<Nanoseconds>(std::chrono::duration<double>(took)));
     }
   }
   /// The window is over.

@@ -115,16 +115,16 @@ TEST_F(ShadowCopyTest, DisagreementAndNansAreCounted) {
   EXPECT_EQ(metrics().compared.value(), 2U);
   EXPECT_EQ(metrics().top1_agreed.value(), 0U);
   EXPECT_EQ(metrics().sqnr.Read().total(), 2U);
-  EXPECT_EQ(metrics().sqnr.Read().counts[0], 1U) << "without bound, however the others are";
+  EXPECT_EQ(metrics().lost_outputs.value(), 1U) << "without bound, however the others are";
   Submit({nan, 1, 1, 1}, {1, 3, 3, 3});
   Work();
-  EXPECT_EQ(metrics().sqnr.Read().counts[0], 2U);
+  EXPECT_EQ(metrics().lost_outputs.value(), 2U);
   EXPECT_EQ(metrics().relative_l2.Read().counts.at(metric_bounds::kDifference.size() - 1), 2U);
   Submit({nan, 1, 1, 1}, {nan, 3, 3, 3});
   Submit({nan, nan, nan, nan}, {nan, nan, nan, nan});
   Work();
   EXPECT_EQ(metrics().non_finite.value(), 10U);
-  EXPECT_EQ(metrics().sqnr.Read().counts[0], 2U) << "the answer has none there either";
+  EXPECT_EQ(metrics().lost_outputs.value(), 2U) << "the answer has none there either";
   EXPECT_EQ(metrics().sqnr.Read().total(), 4U) << "where no difference is known there is no ratio";
 }
 
@@ -151,12 +151,17 @@ TEST_F(ShadowCopyTest, AGuardsSqnrIsBrokenByOneOutputWithoutNumbersOrOfAnotherSh
   EXPECT_EQ(guard.report().last_broken, "sqnr -inf dB < 20 dB");
   EXPECT_EQ(window({1, 2, 3, 4}, {3, 6, 9}).broken_windows, 2U);
   EXPECT_EQ(window({1, 2, 3, 4}, {3, 6, 9, 12}).kept_windows, 2U);
+  EXPECT_EQ(metrics().lost_outputs.value(), 2U);
+  EXPECT_EQ(window({0.001, 0, 0, 0}, {0, 0, 0, 0}).kept_windows, 3U)
+      << "an answer without a signal has a ratio, and one of a hundred is not the mean";
+  EXPECT_EQ(metrics().lost_outputs.value(), 2U);
 }
 
 TEST_F(ShadowCopyTest, AnotherShapeIsAMismatch) {
   Submit({1, 2, 3, 4}, {1, 2, 3});
   Work();
   EXPECT_EQ(metrics().shape_mismatches.value(), 1U);
+  EXPECT_EQ(metrics().lost_outputs.value(), 1U);
   EXPECT_EQ(metrics().sqnr.Read().sum, -150);
   EXPECT_EQ(metrics().compared.value(), 1U);
   EXPECT_EQ(metrics().class_rows.value(), 0U);
