@@ -260,6 +260,7 @@ class NetworkBuilder {
     const Node& node = graph_.node(id);
     Activation* x = Find(node.inputs[0]);
     if (x == nullptr) return Unimplemented("training does not know {}", Describe(node));
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], x->differentiable()));
     const Value& constant = graph_.value(node.inputs[1]);
     if (constant.dtype != DType::kF32)
       return Unimplemented("{}: weights of {}, training knows FP32 and INT8", Describe(node),
@@ -268,9 +269,9 @@ class NetworkBuilder {
         Network::Weighted{LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
-      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias));
+      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias, ChannelsOf(*y)));
     }
-    return AddLayer(node, *x, weighted, x->differentiable());
+    return AddLayer(node, *x, *y, weighted);
   }
 
   absl::Status AddWeighted(NodeId id, NodeId dequantize) {
@@ -279,23 +280,27 @@ class NetworkBuilder {
     const auto scale = scale_of_.find(node.inputs[0]);
     if (x == nullptr || scale == scale_of_.end())
       return Unimplemented("{}: training needs a quantized input", Describe(node));
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], true));
     OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
                            LatentWeights::Read(graph_, dequantize, weight_bits_));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
         Network::Weighted{std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
-      OCTET_ASSIGN_OR_RETURN(weighted.bias,
-                             LatentBias::Read(graph_, bias, weighted.weights, *weighted.x));
+      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Read(graph_, bias, ChannelsOf(*y),
+                                                             weighted.weights, *weighted.x));
     }
-    return AddLayer(node, *x, weighted, true);
+    return AddLayer(node, *x, *y, weighted);
   }
 
-  absl::Status AddLayer(const Node& node, Activation& x, Network::Weighted& weighted,
-                        bool differentiable) {
-    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], differentiable));
+  // Of a convolution's or Gemm's output: what a bias has one element for.
+  static int64_t ChannelsOf(const Activation& y) { return y.shape()[1]; }
+
+  absl::Status AddLayer(const Node& node, Activation& x, Activation& y,
+                        Network::Weighted& weighted) {
     Activation* inputs[] = {&x};
-    const LayerContext context{graph_, node, inputs, *y};
+    const LayerContext context{graph_, node, inputs, y};
+    const bool differentiable = y.differentiable();
     LatentBias* const latent = weighted.bias ? &*weighted.bias : nullptr;
     const QuantParams& params = weighted.weights.params();
     const bool rows = node.is("Conv") || node.attributes.IntOr("transB", 0) != 0;

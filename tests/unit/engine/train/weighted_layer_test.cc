@@ -54,7 +54,8 @@ void CheckWeighted(std::string_view op, Shape x_shape, Shape w_shape, int64_t ax
   const Graph graph = b.Build();
   std::optional<LatentBias> bias;
   if (has_bias) {
-    auto read = LatentBias::Read(graph, inputs[2], *weights, x_scale);
+    auto read =
+        LatentBias::Read(graph, inputs[2], w_shape[static_cast<int>(axis)], *weights, x_scale);
     ASSERT_TRUE(read.ok()) << read.status();
     bias = *std::move(read);
   }
@@ -91,7 +92,7 @@ TEST(LatentBias, LiesOnTheGridOfTheSumsInNetworkAndFile) {
   const ActivationScale x_scale("x", 0.5F, 0, DType::kU8, true);
   const auto weights = LatentWeights::Read(graph, graph.producer(w));
   ASSERT_TRUE(weights.ok()) << weights.status();
-  auto bias = LatentBias::Read(graph, start, *weights, x_scale);
+  auto bias = LatentBias::Read(graph, start, 3, *weights, x_scale);
   ASSERT_TRUE(bias.ok()) << bias.status();
   Graph written = graph;
   bias->WriteTo(written, *weights, x_scale);
@@ -102,7 +103,7 @@ TEST(LatentBias, LiesOnTheGridOfTheSumsInNetworkAndFile) {
     EXPECT_NEAR(in_file / step, std::nearbyint(in_file / step), 1e-3);
     EXPECT_NEAR(in_file, graph.value(start).constant.span<float>()[c], 0.501 * step);
   }
-  EXPECT_EQ(LatentBias::Read(graph, x, *weights, x_scale).status().code(),
+  EXPECT_EQ(LatentBias::Read(graph, x, 3, *weights, x_scale).status().code(),
             absl::StatusCode::kUnimplemented);
 }
 
