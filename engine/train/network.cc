@@ -37,15 +37,41 @@ std::set<ValueId> UntaughtValues(const Graph& graph) {
   return untaught;
 }
 
-// Integers that a layer's weights are not stay as they are: reals to the network, in its own copy of the graph.
+// Moves elements of one grid and leaves them there.
+bool StaysOnGrid(const Node& node) {
+  const OpDef* op = FindOp(node);
+  return op != nullptr && (op->traits.data_movement || op->traits.view) && !node.is("Pad");
+}
+
+// Outputs of pairs, and what only moves their elements.
+std::set<ValueId> ValuesOnGrids(const Graph& graph) {
+  std::set<ValueId> on_grid;
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    const bool pair = node.is("DequantizeLinear") && QuantizerOf(graph, id) != kNone;
+    int moved = 0;
+    const bool moves = StaysOnGrid(node) && std::ranges::all_of(node.inputs, [&](ValueId input) {
+                         if (input == kNone || IsConstant(graph, input)) return true;
+                         ++moved;
+                         return on_grid.contains(input);
+                       });
+    if (pair || (moves && moved > 0)) on_grid.insert(node.outputs.begin(), node.outputs.end());
+  }
+  return on_grid;
+}
+
+// Integers that are no weights of a layer with a quantized input stay as they are: reals to the network, in its own copy of the graph.
+// A layer that reads reals is one that the file has in float, with its weights kept in bytes.
 void FoldConstants(Graph& graph) {
+  const std::set<ValueId> on_grid = ValuesOnGrids(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
     if (!node.is("DequantizeLinear") || !IsConstant(graph, node.inputs[0])) continue;
-    const bool weights = std::ranges::any_of(graph.consumers(node.outputs[0]), [&](NodeId reader) {
-      return DequantizerOfWeights(graph, graph.node(reader)) == id;
+    const bool learned = std::ranges::any_of(graph.consumers(node.outputs[0]), [&](NodeId reader) {
+      const Node& layer = graph.node(reader);
+      return DequantizerOfWeights(graph, layer) == id && on_grid.contains(layer.inputs[0]);
     });
-    if (!weights) FoldDequantize(graph, id);
+    if (!learned) FoldDequantize(graph, id);
   }
 }
 
@@ -240,11 +266,8 @@ class NetworkBuilder {
     return absl::OkStatus();
   }
 
-  // What only moves elements of one grid leaves them there.
   void PassScale(const Node& node) {
-    const OpDef* op = FindOp(node);
-    const bool moves = op != nullptr && (op->traits.data_movement || op->traits.view);
-    if (!moves || node.is("Pad")) return;
+    if (!StaysOnGrid(node)) return;
     ActivationScale* scale = nullptr;
     for (const ValueId input : node.inputs) {
       if (input == kNone || Find(input) == nullptr) continue;
