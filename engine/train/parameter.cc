@@ -195,7 +195,11 @@ absl::StatusOr<LatentBias> LatentBias::Fixed(const Graph& graph, ValueId id, int
 float LatentBias::Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const {
   const std::vector<float>& scales = weights.params().scales;
   const float scale = scales[c % scales.size()] * x.scale();
-  return RoundToSums(static_cast<double>(parameter_.values[c]) * parameter_.units[c], scale);
+  const double real = static_cast<double>(parameter_.values[c]) * parameter_.units[c];
+  // Of a channel without weights, whose scale is next to nothing: the nearest integer would be far from it.
+  constexpr double kMostSteps = 2147483648.0;
+  if (std::abs(real) >= kMostSteps * scale) return static_cast<float>(real);
+  return RoundToSums(real, scale);
 }
 
 void LatentBias::Refresh(const LatentWeights& weights, const ActivationScale& x) {

@@ -107,7 +107,7 @@ class LatentBias {
   Parameter& parameter() { return parameter_; }
 
  private:
-  /// t[c] round(b[c] / t[c]), the integer within 32 bits.
+  /// t[c] round(b[c] / t[c]), or b[c] where that integer takes more than 32 bits.
   float Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const;
 
   Parameter parameter_;

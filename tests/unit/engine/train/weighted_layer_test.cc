@@ -107,6 +107,30 @@ TEST(LatentBias, LiesOnTheGridOfTheSumsInNetworkAndFile) {
             absl::StatusCode::kUnimplemented);
 }
 
+// A tool may give a channel whose weights are all 0 the smallest scale that it knows.
+TEST(LatentBias, OfAChannelWithoutWeightsStaysWhatItIs) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 5});
+  const ValueId w =
+      b.Op("DequantizeLinear",
+           {b.RandomInts(DType::kI8, {5, 2}, 0, 0), b.Constant<float>({2}, {1.19e-7F, 0.01F}),
+            b.Constant<int8_t>({2}, {0, 0})},
+           {{"axis", int64_t{1}}});
+  const ValueId start = b.Constant<float>({2}, {1.5F, -0.2F});
+  b.Output(b.Op("Gemm", {x, w, start}));
+  const Graph graph = b.Build();
+  const ActivationScale x_scale("x", 0.003F, 0, DType::kU8, true);
+  const auto weights = LatentWeights::Read(graph, graph.producer(w));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  auto bias = LatentBias::Read(graph, start, 2, *weights, x_scale);
+  ASSERT_TRUE(bias.ok()) << bias.status();
+  EXPECT_FLOAT_EQ(bias->reals()[0], 1.5F);
+  EXPECT_NEAR(bias->reals()[1], -0.2F, 0.5 * 0.01 * 0.003);
+  Graph written = graph;
+  bias->WriteTo(written, *weights, x_scale);
+  EXPECT_EQ(written.value(start).constant.span<float>()[0], bias->reals()[0]);
+}
+
 TEST(ConvLayer, Plain) {
   CheckWeighted("Conv", {2, 3, 7, 6}, {8, 3, 3, 3}, 0, true, {{"pads", Ints{1, 1, 1, 1}}});
   CheckWeighted("Conv", {2, 16, 8, 8}, {32, 16, 3, 3}, 0, false,
