@@ -348,7 +348,8 @@ TEST(Start, ASoftmaxIsTheLastNodeBehindWhatDoesNothing) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 8});
   const ValueId shares = b.Op("Softmax", {b.Op("MatMul", {x, b.Random({8, 16})})});
-  b.Output(b.Op("Identity", {b.Op("Dropout", {shares})}), "y");
+  const ValueId same = b.Op("Reshape", {b.Op("Dropout", {shares}), b.IntList({0, 16})});
+  b.Output(b.Op("Identity", {same}), "y");
   const Graph fp32 = b.Build();
   const TrainSet set{{{"x", testing::RandomReals(Shape{64, 8}, TestSeed())}}, {}};
   const auto whole = TrainInt8(fp32, PlainRecipe(), set, Short(2), {});
