@@ -37,15 +37,41 @@ std::set<ValueId> UntaughtValues(const Graph& graph) {
   return untaught;
 }
 
-// Integers that a layer's weights are not stay as they are: reals to the network, in its own copy of the graph.
+// Moves elements of one grid and leaves them there.
+bool StaysOnGrid(const Node& node) {
+  const OpDef* op = FindOp(node);
+  return op != nullptr && (op->traits.data_movement || op->traits.view) && !node.is("Pad");
+}
+
+// Outputs of pairs, and what only moves their elements.
+std::set<ValueId> ValuesOnGrids(const Graph& graph) {
+  std::set<ValueId> on_grid;
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    const bool pair = node.is("DequantizeLinear") && QuantizerOf(graph, id) != kNone;
+    int moved = 0;
+    const bool moves = StaysOnGrid(node) && std::ranges::all_of(node.inputs, [&](ValueId input) {
+                         if (input == kNone || IsConstant(graph, input)) return true;
+                         ++moved;
+                         return on_grid.contains(input);
+                       });
+    if (pair || (moves && moved > 0)) on_grid.insert(node.outputs.begin(), node.outputs.end());
+  }
+  return on_grid;
+}
+
+// Integers that are no weights of a layer with a quantized input stay as they are: reals to the network, in its own copy of the graph.
+// A layer that reads reals is one that the file has in float, with its weights kept in bytes.
 void FoldConstants(Graph& graph) {
+  const std::set<ValueId> on_grid = ValuesOnGrids(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
     const Node& node = graph.node(id);
     if (!node.is("DequantizeLinear") || !IsConstant(graph, node.inputs[0])) continue;
-    const bool weights = std::ranges::any_of(graph.consumers(node.outputs[0]), [&](NodeId reader) {
-      return DequantizerOfWeights(graph, graph.node(reader)) == id;
+    const bool learned = std::ranges::any_of(graph.consumers(node.outputs[0]), [&](NodeId reader) {
+      const Node& layer = graph.node(reader);
+      return DequantizerOfWeights(graph, layer) == id && on_grid.contains(layer.inputs[0]);
     });
-    if (!weights) FoldDequantize(graph, id);
+    if (!learned) FoldDequantize(graph, id);
   }
 }
 
@@ -240,11 +266,8 @@ class NetworkBuilder {
     return absl::OkStatus();
   }
 
-  // What only moves elements of one grid leaves them there.
   void PassScale(const Node& node) {
-    const OpDef* op = FindOp(node);
-    const bool moves = op != nullptr && (op->traits.data_movement || op->traits.view);
-    if (!moves || node.is("Pad")) return;
+    if (!StaysOnGrid(node)) return;
     ActivationScale* scale = nullptr;
     for (const ValueId input : node.inputs) {
       if (input == kNone || Find(input) == nullptr) continue;
@@ -260,6 +283,7 @@ class NetworkBuilder {
     const Node& node = graph_.node(id);
     Activation* x = Find(node.inputs[0]);
     if (x == nullptr) return Unimplemented("training does not know {}", Describe(node));
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], x->differentiable()));
     const Value& constant = graph_.value(node.inputs[1]);
     if (constant.dtype != DType::kF32)
       return Unimplemented("{}: weights of {}, training knows FP32 and INT8", Describe(node),
@@ -268,9 +292,9 @@ class NetworkBuilder {
         Network::Weighted{LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
-      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias));
+      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias, ChannelsOf(*y)));
     }
-    return AddLayer(node, *x, weighted, x->differentiable());
+    return AddLayer(node, *x, *y, weighted);
   }
 
   absl::Status AddWeighted(NodeId id, NodeId dequantize) {
@@ -279,23 +303,27 @@ class NetworkBuilder {
     const auto scale = scale_of_.find(node.inputs[0]);
     if (x == nullptr || scale == scale_of_.end())
       return Unimplemented("{}: training needs a quantized input", Describe(node));
+    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], true));
     OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
                            LatentWeights::Read(graph_, dequantize, weight_bits_));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
         Network::Weighted{std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
-      OCTET_ASSIGN_OR_RETURN(weighted.bias,
-                             LatentBias::Read(graph_, bias, weighted.weights, *weighted.x));
+      OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Read(graph_, bias, ChannelsOf(*y),
+                                                             weighted.weights, *weighted.x));
     }
-    return AddLayer(node, *x, weighted, true);
+    return AddLayer(node, *x, *y, weighted);
   }
 
-  absl::Status AddLayer(const Node& node, Activation& x, Network::Weighted& weighted,
-                        bool differentiable) {
-    OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], differentiable));
+  // Of a convolution's or Gemm's output: what a bias has one element for.
+  static int64_t ChannelsOf(const Activation& y) { return y.shape()[1]; }
+
+  absl::Status AddLayer(const Node& node, Activation& x, Activation& y,
+                        Network::Weighted& weighted) {
     Activation* inputs[] = {&x};
-    const LayerContext context{graph_, node, inputs, *y};
+    const LayerContext context{graph_, node, inputs, y};
+    const bool differentiable = y.differentiable();
     LatentBias* const latent = weighted.bias ? &*weighted.bias : nullptr;
     const QuantParams& params = weighted.weights.params();
     const bool rows = node.is("Conv") || node.attributes.IntOr("transB", 0) != 0;

@@ -27,7 +27,7 @@ NodeId DequantizerOfWeights(const Graph& graph, const Node& node);
 class Network {
  public:
   /// From a graph of the form that static quantization writes or ReadStart gives, for `batch` samples at once. Layers with weights of
-  /// FP32 keep these. `learn_ranges`: else the scales of the activations stay. Those of values that follow from the inputs alone always do: their grids lie on the
+  /// FP32 keep these, and so do layers whose input is on no grid, their weights behind DequantizeLinear. `learn_ranges`: else the scales of the activations stay. Those of values that follow from the inputs alone always do: their grids lie on the
   /// sensor's integers. `weight_bits`: as QuantizeRecipe has it.
   /// Errors: UNIMPLEMENTED naming the node that training does not know; as InferShapes for a batch that the model does not take.
   /// `compute`: what layers with learned weights compute in; those with scales per input channel, which no tool writes, in f32.

@@ -32,6 +32,14 @@ absl::StatusOr<QuantParams> ReadConstantParams(const Graph& graph, const Node& n
   return *params;
 }
 
+// One element per output channel: what the layer's primitives read of a bias and write of its gradient.
+absl::Status CheckBias(const Value& bias, int64_t channels) {
+  if (bias.is_constant() && bias.dtype == DType::kF32 && bias.constant.shape() == Shape{channels})
+    return absl::OkStatus();
+  return Unimplemented("bias '{}': training knows constants of FP32 [C], one per output channel",
+                       bias.name);
+}
+
 }  // namespace
 
 absl::StatusOr<ScalarParams> ReadScalarParams(const Graph& graph, const Node& node) {
@@ -148,17 +156,15 @@ void LatentWeights::WriteTo(Graph& graph) const {
   graph.mutable_value(integers_).constant = std::move(integers);
 }
 
-absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id,
+absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id, int64_t channels,
                                             const LatentWeights& weights,
                                             const ActivationScale& x) {
   const Value& value = graph.value(id);
   const std::vector<float>& scales = weights.params().scales;
-  const bool flat =
-      value.is_constant() && value.dtype == DType::kF32 && value.constant.shape().rank() == 1;
-  if (!flat || (scales.size() > 1 && std::ssize(scales) != value.constant.elements())) {
-    return Unimplemented("bias '{}': training knows constants of FP32 [C], one per output channel",
-                         value.name);
-  }
+  OCTET_RETURN_IF_ERROR(CheckBias(value, channels));
+  if (scales.size() > 1 && std::ssize(scales) != channels)
+    return Unimplemented("bias '{}': {} channels, but {} scales of the weights", value.name,
+                         channels, scales.size());
   LatentBias bias;
   bias.constant_ = id;
   bias.reals_ = Tensor(DType::kF32, value.constant.shape());
@@ -177,12 +183,9 @@ absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id,
   return bias;
 }
 
-absl::StatusOr<LatentBias> LatentBias::Fixed(const Graph& graph, ValueId id) {
+absl::StatusOr<LatentBias> LatentBias::Fixed(const Graph& graph, ValueId id, int64_t channels) {
   const Value& value = graph.value(id);
-  if (!value.is_constant() || value.dtype != DType::kF32 || value.constant.shape().rank() != 1) {
-    return Unimplemented("bias '{}': training knows constants of FP32 [C], one per output channel",
-                         value.name);
-  }
+  OCTET_RETURN_IF_ERROR(CheckBias(value, channels));
   LatentBias bias;
   bias.reals_ = value.constant;
   bias.gradient_ = Tensor(DType::kF32, value.constant.shape());
@@ -192,7 +195,11 @@ absl::StatusOr<LatentBias> LatentBias::Fixed(const Graph& graph, ValueId id) {
 float LatentBias::Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const {
   const std::vector<float>& scales = weights.params().scales;
   const float scale = scales[c % scales.size()] * x.scale();
-  return RoundToSums(static_cast<double>(parameter_.values[c]) * parameter_.units[c], scale);
+  const double real = static_cast<double>(parameter_.values[c]) * parameter_.units[c];
+  // Of a channel without weights, whose scale is next to nothing: the nearest integer would be far from it.
+  constexpr double kMostSteps = 2147483648.0;
+  if (std::abs(real) >= kMostSteps * scale) return static_cast<float>(real);
+  return RoundToSums(real, scale);
 }
 
 void LatentBias::Refresh(const LatentWeights& weights, const ActivationScale& x) {

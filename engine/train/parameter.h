@@ -89,12 +89,12 @@ class LatentWeights {
 /// A bias on the grid of its layer's sums: b[c] = t[c] round(values[c] units[c] / t[c]) with t[c] = x scale * w scale[c].
 class LatentBias {
  public:
-  /// Reads a constant of F32 [C]. UNIMPLEMENTED naming it for others.
-  static absl::StatusOr<LatentBias> Read(const Graph& graph, ValueId id,
+  /// Reads a constant of F32 [C], C being the layer's `channels`. UNIMPLEMENTED naming it for others, such as those that a Gemm broadcasts.
+  static absl::StatusOr<LatentBias> Read(const Graph& graph, ValueId id, int64_t channels,
                                          const LatentWeights& weights, const ActivationScale& x);
 
   /// A bias of a layer whose weights are fixed: nobody learns it, nor Refresh() or the like is called. Errors: as Read.
-  static absl::StatusOr<LatentBias> Fixed(const Graph& graph, ValueId id);
+  static absl::StatusOr<LatentBias> Fixed(const Graph& graph, ValueId id, int64_t channels);
 
   int64_t size() const { return reals_.elements(); }
   const float* reals() const { return reals_.span<float>().data(); }
@@ -107,7 +107,7 @@ class LatentBias {
   Parameter& parameter() { return parameter_; }
 
  private:
-  /// t[c] round(b[c] / t[c]), the integer within 32 bits.
+  /// t[c] round(b[c] / t[c]), or b[c] where that integer takes more than 32 bits.
   float Rounded(size_t c, const LatentWeights& weights, const ActivationScale& x) const;
 
   Parameter parameter_;

@@ -89,9 +89,20 @@ void OwnWeights(Graph& graph, NodeId layer) {
   Own(graph, layer, 2);
 }
 
-// A pair's scale is read by no other pair.
+bool SameReals(const Graph& graph, ValueId a, ValueId b) {
+  if (a == b) return true;
+  if (!graph.value(a).is_constant() || !graph.value(b).is_constant()) return false;
+  const Tensor& left = graph.value(a).constant;
+  const Tensor& right = graph.value(b).constant;
+  return left.dtype() == DType::kF32 && right.dtype() == DType::kF32 &&
+         std::ranges::equal(left.span<float>(), right.span<float>());
+}
+
+// A pair's scale is one constant that nothing else reads: what is learned is written there. A file may have one constant for the scales
+// of many nodes, or several constants for those of one pair. Computed scales stay: that they cannot be learned, the network says.
 void OwnScale(Graph& graph, NodeId quantize) {
   const ValueId scale = graph.node(quantize).input(1);
+  if (scale == kNone || !graph.value(scale).is_constant()) return;
   const std::vector<NodeId> pair = [&] {
     const auto readers = graph.consumers(graph.node(quantize).outputs[0]);
     std::vector<NodeId> nodes(readers.begin(), readers.end());
@@ -99,14 +110,14 @@ void OwnScale(Graph& graph, NodeId quantize) {
     nodes.push_back(quantize);
     return nodes;
   }();
-  const auto readers = graph.consumers(scale);
-  if (std::ranges::all_of(readers, [&](NodeId id) { return std::ranges::contains(pair, id); }))
-    return;
+  const bool shared = std::ranges::any_of(
+      graph.consumers(scale), [&](NodeId id) { return !std::ranges::contains(pair, id); });
   const std::string name = graph.value(scale).name;
   const Tensor constant = graph.value(scale).constant;
-  const ValueId own = graph.AddConstant(name, constant);
+  const ValueId own = shared ? graph.AddConstant(name, constant) : scale;
   for (const NodeId id : pair) {
-    if (graph.node(id).input(1) == scale) graph.SetInput(id, 1, own);
+    const ValueId read = graph.node(id).input(1);
+    if (read != own && SameReals(graph, read, scale)) graph.SetInput(id, 1, own);
   }
 }
 
@@ -119,11 +130,15 @@ void FoldBias(Graph& graph, NodeId layer) {
 
 }  // namespace
 
+absl::Status ReadForTraining(Graph& graph, std::span<const std::string> disabled_passes) {
+  return RunNamedPasses(graph, kReadingPasses, disabled_passes);
+}
+
 absl::StatusOr<Graph> ReadStart(const Graph& qdq, const Graph& fp32,
                                 std::span<const std::string> disabled_passes) {
   OCTET_RETURN_IF_ERROR(CheckPassNames(disabled_passes));
   Graph graph = qdq;
-  OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kReadingPasses, disabled_passes));
+  OCTET_RETURN_IF_ERROR(ReadForTraining(graph, disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
   const bool quantized = std::ranges::any_of(graph.order(), [&](NodeId id) {
@@ -146,6 +161,7 @@ absl::StatusOr<Graph> ReadStart(const Graph& qdq, const Graph& fp32,
     FoldBias(graph, id);
     OwnWeights(graph, id);
   }
+  graph.RemoveDead();
   OCTET_RETURN_IF_ERROR(Verify(graph));
   return graph;
 }

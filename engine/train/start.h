@@ -10,6 +10,10 @@
 
 namespace octet::train {
 
+/// Brings a graph into the form that training reads, its answers the same: opset raised, constants and Ifs evaluated, what does nothing
+/// removed. The teacher's graph and the one that is trained end alike then. Errors: as RunNamedPasses.
+absl::Status ReadForTraining(Graph& graph, std::span<const std::string> disabled_passes);
+
 /// The graph of a static QDQ file, whoever made it, with the answers that the file has to the bit:
 ///   its inputs in the order of the fp32 model's; opset kQuantizeOpset at least;
 ///   constants evaluated, biases of integers among them: FP32 [C];

@@ -93,8 +93,13 @@ constexpr int64_t kOrder = -1;
 class Trainer {
  public:
   Trainer(const TrainSet& set, const TrainOptions& options, const CalibrationRun& run,
-          const TrainWatch& watch, int weight_bits)
-      : weight_bits_(weight_bits), set_(set), options_(options), run_(run), watch_(watch) {}
+          const TrainWatch& watch, int weight_bits, std::string_view start_words)
+      : start_words_(start_words),
+        weight_bits_(weight_bits),
+        set_(set),
+        options_(options),
+        run_(run),
+        watch_(watch) {}
 
   absl::StatusOr<TrainResult> Run(const Graph& fp32, const Graph& start, train::Origin origin) {
     origin_ = std::move(origin);
@@ -182,12 +187,13 @@ class Trainer {
 
   absl::Status Prepare(const Graph& fp32, const Graph& start) {
     Graph teacher = fp32;
+    OCTET_RETURN_IF_ERROR(train::ReadForTraining(teacher, run_.disabled_passes));
     OCTET_RETURN_IF_ERROR(InferShapes(teacher));
     shares_ = train::CutSoftmax(teacher);
     Graph cut = start;
     if (train::CutSoftmax(cut) != shares_) {
       return InvalidArgument("a Softmax ends {} alone",
-                             shares_ ? "the fp32 model" : "the file that training goes on from");
+                             shares_ ? std::string_view("the fp32 model") : start_words_);
     }
     for (const ValueId input : teacher.inputs)
       samples_.push_back(set_.inputs.at(teacher.value(input).name));
@@ -317,6 +323,7 @@ class Trainer {
     return absl::OkStatus();
   }
 
+  std::string_view start_words_;  ///< What messages call the graph that training starts on.
   int weight_bits_;
   const TrainSet& set_;
   const TrainOptions& options_;
@@ -429,7 +436,7 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   train::Origin origin;
   if (!watch.checkpoint.empty())
     origin = OriginOf(fp32, false, recipe, set, samples, options, run, start.graph);
-  return Finished(Trainer(set, options, run, watch, recipe.weight_bits)
+  return Finished(Trainer(set, options, run, watch, recipe.weight_bits, "its quantized form")
                       .Run(fp32, start.graph, std::move(origin)),
                   options);
 }
@@ -452,7 +459,8 @@ absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const
   if (!watch.checkpoint.empty())
     origin = OriginOf(fp32, true, {}, set, samples, options, run, start);
   return Finished(
-      Trainer(set, options, run, watch, nibbles ? 4 : 8).Run(fp32, start, std::move(origin)),
+      Trainer(set, options, run, watch, nibbles ? 4 : 8, "the file that training goes on from")
+          .Run(fp32, start, std::move(origin)),
       options);
 }
 

@@ -141,6 +141,35 @@ TEST(Network, NamesTheNodeThatItDoesNotKnow) {
   EXPECT_THAT(std::string(Message(network.status())), ::testing::HasSubstr("Softmax 'Softmax_1'"));
 }
 
+// A Gemm repeats one element for all channels; the layer's primitives would read on behind it, and write their gradient there.
+TEST(Network, RefusesABiasThatIsBroadcast) {
+  for (const bool in_float : {false, true}) {
+    for (const Shape& shape : {Shape{1}, Shape{}, Shape{1, 64}, Shape{64}}) {
+      GraphBuilder b;
+      const ValueId x = b.FakeQuantize(b.Input("x", {kUnknownDim, 8}), 0.02F, 128);
+      const auto weights = [&] {
+        return b.Op("DequantizeLinear",
+                    {b.RandomInts(DType::kI8, {8, 64}, -127, 127), b.Scalar(0.01F)});
+      };
+      const ValueId h =
+          b.Op("Gemm", {x, in_float ? b.Random({8, 64}) : weights(), b.Random(shape)});
+      const ValueId r = b.FakeQuantize(b.Op("Gemm", {x, weights()}), 0.05F, 128);
+      b.Output(b.Op("Add", {h, r}));
+      for (const TrainCompute compute : {TrainCompute::kF32, TrainCompute::kBf16}) {
+        if (compute == TrainCompute::kBf16 && !DetectTarget(1).bf16) continue;
+        const auto network = Network::Build(b.Build(), 4, true, 8, compute);
+        if (shape == Shape{64}) {
+          EXPECT_TRUE(network.ok()) << network.status();
+          continue;
+        }
+        EXPECT_EQ(network.status().code(), absl::StatusCode::kUnimplemented) << shape.ToString();
+        EXPECT_THAT(std::string(Message(network.status())),
+                    ::testing::HasSubstr("one per output channel"));
+      }
+    }
+  }
+}
+
 // Integers times integers: the forward pass in bf16 rounds nothing more, the backward pass one factor of each product.
 TEST(Network, ComputesInBf16) {
   if (!DetectTarget(1).bf16) GTEST_SKIP() << "no bf16 here";

@@ -244,6 +244,120 @@ TEST(Start, LayersInFloatStayInFloat) {
   EXPECT_EQ(in_float(result->graph), before);
 }
 
+ValueId Weights(GraphBuilder& b, const Shape& shape, ValueId scale) {
+  return b.Op("DequantizeLinear", {b.RandomInts(DType::kI8, shape, -127, 127), scale});
+}
+
+// A file whose float layers keep their weights in bytes: the first one's input is on no grid, the
+// last one's neither. A Reshape stays on the grid of the one between.
+TEST(Start, LayersInFloatKeepTheirBytes) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 8});
+  const ValueId in_bytes = Weights(b, {8, 16}, b.Scalar(0.01F));
+  const ValueId h = b.Op("Relu", {b.Op("Gemm", {x, in_bytes, b.Random({16})})});
+  const ValueId r = b.Op("Reshape", {b.FakeQuantize(h, 0.03F, 0), b.IntList({-1, 16})});
+  const ValueId learned = Weights(b, {16, 16}, b.Scalar(0.01F));
+  const ValueId i = b.FakeQuantize(b.Op("Gemm", {r, learned, b.Random({16})}), 0.05F, 128);
+  const ValueId behind = Weights(b, {16, 4}, b.Scalar(0.02F));
+  b.Output(b.Op("MatMul", {b.Op("Relu", {i}), behind}), "y");
+  const Graph file = b.Build();
+  const auto bytes_of = [](const Graph& graph) {
+    std::vector<std::vector<int8_t>> bytes;
+    for (const NodeId id : graph.order()) {
+      const NodeId weights = train::DequantizerOfWeights(graph, graph.node(id));
+      if (weights == kNone) continue;
+      const auto q = graph.value(graph.node(weights).inputs[0]).constant.span<int8_t>();
+      bytes.emplace_back(q.begin(), q.end());
+    }
+    return bytes;
+  };
+  const auto before = bytes_of(file);
+  ASSERT_EQ(before.size(), 3U);
+  TrainOptions options = Short(20);
+  options.learning_rate = 0.2;
+  const CalibrationSet samples = {{"x", testing::RandomReals(Shape{128, 8}, TestSeed())}};
+  const auto result = TrainFrom(WithoutRounding(file), file, {samples, {}}, options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GT(result->best_epoch, 0);
+  const auto after = bytes_of(result->graph);
+  ASSERT_EQ(after.size(), 3U);
+  EXPECT_EQ(after[0], before[0]);
+  EXPECT_NE(after[1], before[1]);
+  EXPECT_EQ(after[2], before[2]);
+}
+
+// DequantizeLinears alone share a constant, also with weights, while each QuantizeLinear has its own.
+TEST(Start, PairsStayPairsWhereOneHalfSharesItsScale) {
+  GraphBuilder b;
+  const ValueId shared = b.Scalar(0.05F);
+  const Pair other{b, b.Scalar<uint8_t>(128)};
+  const auto pair = [&](ValueId x) {
+    return b.Op("DequantizeLinear",
+                {b.Op("QuantizeLinear", {x, b.Scalar(0.05F), other.zero}), shared, other.zero});
+  };
+  const ValueId x = other(b.Input("x", {kUnknownDim, 8}), b.Scalar(0.03F));
+  const ValueId h = pair(b.Op("Relu", {b.Op("MatMul", {x, Weights(b, {8, 16}, shared)})}));
+  b.Output(pair(b.Op("MatMul", {h, Weights(b, {16, 4}, shared)})), "y");
+  const Graph file = b.Build();
+  const auto start = ReadStart(file, WithoutRounding(file), {});
+  ASSERT_TRUE(start.ok()) << start.status();
+  auto network = Network::Build(*start, kBatch, true);
+  ASSERT_TRUE(network.ok()) << network.status();
+  float step = 0.1F;
+  for (train::Parameter* parameter : (*network)->parameters()) {
+    if (parameter->values.size() == 1) parameter->values[0] += step += 0.1F;
+  }
+  Graph written = *start;
+  (*network)->WriteTo(written);
+  int moved = 0;
+  for (const NodeId id : written.order()) {
+    const Node& node = written.node(id);
+    if (!node.is("DequantizeLinear")) continue;
+    const float scale = written.value(node.inputs[1]).constant.span<float>()[0];
+    const NodeId quantize = written.producer(node.inputs[0]);
+    if (quantize == kNone) {
+      EXPECT_EQ(scale, 0.05F) << "of weights";
+      continue;
+    }
+    EXPECT_EQ(*train::ReadScalarParams(written, written.node(quantize)),
+              *train::ReadScalarParams(written, node));
+    moved += scale != 0.05F && scale != 0.03F;
+  }
+  EXPECT_EQ(moved, 2);
+  EXPECT_TRUE(Network::Build(written, kBatch, true).ok());
+}
+
+TEST(Start, NamesTheNodeWithAComputedScale) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 8});
+  const ValueId scale =
+      b.Op("Mul", {b.Op("ReduceMax", {x}, {{"keepdims", int64_t{0}}}), b.Scalar(0.01F)});
+  const Pair pair{b, b.Scalar<uint8_t>(128)};
+  const ValueId h = b.Op("MatMul", {pair(x, scale), Weights(b, {8, 16}, b.Scalar(0.01F))});
+  b.Output(b.Op("MatMul", {pair(h, scale), Weights(b, {16, 4}, b.Scalar(0.01F))}), "y");
+  const CalibrationSet samples = {{"x", testing::RandomReals(Shape{16, 8}, TestSeed())}};
+  const Graph file = b.Build();
+  const absl::Status status =
+      TrainFrom(WithoutRounding(file), file, {samples, {}}, Short(1), {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("QuantizeLinear '"));
+}
+
+// What follows the Softmax and does nothing is gone from the quantized graph, and so it is from the teacher's.
+TEST(Start, ASoftmaxIsTheLastNodeBehindWhatDoesNothing) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 8});
+  const ValueId shares = b.Op("Softmax", {b.Op("MatMul", {x, b.Random({8, 16})})});
+  const ValueId same = b.Op("Reshape", {b.Op("Dropout", {shares}), b.IntList({0, 16})});
+  b.Output(b.Op("Identity", {same}), "y");
+  const Graph fp32 = b.Build();
+  const TrainSet set{{{"x", testing::RandomReals(Shape{64, 8}, TestSeed())}}, {}};
+  const auto whole = TrainInt8(fp32, PlainRecipe(), set, Short(2), {});
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const auto again = TrainFrom(fp32, whole->graph, set, Short(2), {});
+  EXPECT_TRUE(again.ok()) << again.status();
+}
+
 void ExpectRefused(const Graph& fp32, const Graph& start, const char* words,
                    const CalibrationSet& samples = SmallSamples(16)) {
   const absl::Status status = TrainFrom(fp32, start, {samples, {}}, Short(1), {}).status();

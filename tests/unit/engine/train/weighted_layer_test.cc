@@ -54,7 +54,8 @@ void CheckWeighted(std::string_view op, Shape x_shape, Shape w_shape, int64_t ax
   const Graph graph = b.Build();
   std::optional<LatentBias> bias;
   if (has_bias) {
-    auto read = LatentBias::Read(graph, inputs[2], *weights, x_scale);
+    auto read =
+        LatentBias::Read(graph, inputs[2], w_shape[static_cast<int>(axis)], *weights, x_scale);
     ASSERT_TRUE(read.ok()) << read.status();
     bias = *std::move(read);
   }
@@ -91,7 +92,7 @@ TEST(LatentBias, LiesOnTheGridOfTheSumsInNetworkAndFile) {
   const ActivationScale x_scale("x", 0.5F, 0, DType::kU8, true);
   const auto weights = LatentWeights::Read(graph, graph.producer(w));
   ASSERT_TRUE(weights.ok()) << weights.status();
-  auto bias = LatentBias::Read(graph, start, *weights, x_scale);
+  auto bias = LatentBias::Read(graph, start, 3, *weights, x_scale);
   ASSERT_TRUE(bias.ok()) << bias.status();
   Graph written = graph;
   bias->WriteTo(written, *weights, x_scale);
@@ -102,8 +103,32 @@ TEST(LatentBias, LiesOnTheGridOfTheSumsInNetworkAndFile) {
     EXPECT_NEAR(in_file / step, std::nearbyint(in_file / step), 1e-3);
     EXPECT_NEAR(in_file, graph.value(start).constant.span<float>()[c], 0.501 * step);
   }
-  EXPECT_EQ(LatentBias::Read(graph, x, *weights, x_scale).status().code(),
+  EXPECT_EQ(LatentBias::Read(graph, x, 3, *weights, x_scale).status().code(),
             absl::StatusCode::kUnimplemented);
+}
+
+// A tool may give a channel whose weights are all 0 the smallest scale that it knows.
+TEST(LatentBias, OfAChannelWithoutWeightsStaysWhatItIs) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 5});
+  const ValueId w =
+      b.Op("DequantizeLinear",
+           {b.RandomInts(DType::kI8, {5, 2}, 0, 0), b.Constant<float>({2}, {1.19e-7F, 0.01F}),
+            b.Constant<int8_t>({2}, {0, 0})},
+           {{"axis", int64_t{1}}});
+  const ValueId start = b.Constant<float>({2}, {1.5F, -0.2F});
+  b.Output(b.Op("Gemm", {x, w, start}));
+  const Graph graph = b.Build();
+  const ActivationScale x_scale("x", 0.003F, 0, DType::kU8, true);
+  const auto weights = LatentWeights::Read(graph, graph.producer(w));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  auto bias = LatentBias::Read(graph, start, 2, *weights, x_scale);
+  ASSERT_TRUE(bias.ok()) << bias.status();
+  EXPECT_FLOAT_EQ(bias->reals()[0], 1.5F);
+  EXPECT_NEAR(bias->reals()[1], -0.2F, 0.5 * 0.01 * 0.003);
+  Graph written = graph;
+  bias->WriteTo(written, *weights, x_scale);
+  EXPECT_EQ(written.value(start).constant.span<float>()[0], bias->reals()[0]);
 }
 
 TEST(ConvLayer, Plain) {
