@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <set>
@@ -18,6 +19,8 @@ namespace {
 
 constexpr size_t kMostGroups = 128;
 constexpr int kMostTakenBack = 16;
+constexpr double kHardlyLessDb = 0.2;
+constexpr double kTimingNoise = 0.1;  // Of a time.
 // Runs that all steps together take at most: on few samples, on those held back, to time layers.
 constexpr int kMostRuns =
     2 * static_cast<int>(kMostGroups) + 60 + 6 + static_cast<int>(kMostStored);
@@ -54,7 +57,8 @@ class MixedSearch {
   MixedSearch(Mixtures mixtures, const QuantizeRecipe& recipe, LayerTimes times)
       : mixtures_(std::move(mixtures)),
         recipe_(recipe),
-        measured_(times == LayerTimes::kMeasured),
+        floor_of_user_(times == LayerTimes::kMeasured),
+        measured_(floor_of_user_),
         ranges_(recipe) {}
 
   absl::StatusOr<QuantizeResult> Run() {
@@ -379,17 +383,22 @@ class MixedSearch {
 
   // What stays in float is bytes in the file, where the floor holds with these, too. The point that was chosen is that of the file.
   absl::Status StoreRealConstants() {
+    if (!recipe_.byte_constants) return absl::OkStatus();
+    // Who set a floor did so for accuracy: what it leaves is not for bytes.
+    const double least_db = floor_of_user_ ? best_->point.sqnr_db - kHardlyLessDb : 0;
     const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
       OCTET_ASSIGN_OR_RETURN(const MixedPoint point,
                              mixtures_.Measure(LayersOf(best_choice_), graph));
-      if (point.holds) best_->point = points_[best_point_] = point;
-      return point.holds;
+      if (!point.holds || point.sqnr_db < least_db) return false;
+      best_->point = points_[best_point_] = point;
+      return true;
     };
-    if (!recipe_.byte_constants) return absl::OkStatus();
-    const size_t records = best_->result.records.size();
     OCTET_RETURN_IF_ERROR(StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result));
-    if (best_->result.records.size() == records) return absl::OkStatus();
-    OCTET_ASSIGN_OR_RETURN(times_[best_point_], mixtures_.TimeOf(best_->result.graph));
+    if (!std::ranges::contains(best_->result.records, "stored", &QuantizeRecord::what))
+      return absl::OkStatus();
+    // Two measurements of one graph differ by less.
+    OCTET_ASSIGN_OR_RETURN(const double time, mixtures_.TimeOf(best_->result.graph));
+    if (std::abs(time / times_[best_point_] - 1) > kTimingNoise) times_[best_point_] = time;
     return absl::OkStatus();
   }
 
@@ -463,6 +472,7 @@ class MixedSearch {
 
   Mixtures mixtures_;
   const QuantizeRecipe& recipe_;
+  const bool floor_of_user_;
   bool measured_;
   QuantizeRecipe ranges_;
   std::vector<Group> groups_;

@@ -66,8 +66,9 @@ CalibrationSet SamplesOf(int64_t count) {
   return {{"x", std::move(samples)}};
 }
 
+// TimesOf takes a layer whose weights are bytes for one in int8.
 QuantizeRecipe With(AccuracyFloor floor, uint64_t seed = 0) {
-  return {.to = Precision::kInt8, .floor = floor, .seed = seed};
+  return {.to = Precision::kInt8, .byte_constants = false, .floor = floor, .seed = seed};
 }
 
 // Seconds of a product in each precision, by its name where it is listed.
@@ -274,7 +275,7 @@ TEST(MixedPrecision, PutsInBf16WhatIsFasterThereThanInF32) {
   EXPECT_NEAR(*made.mixed->layers[2].f32_us, 2e6, 1);
   EXPECT_TRUE(made.graph.node(made.graph.FindNode(made.mixed->layers[2].name)).in_bf16);
   EXPECT_EQ(made.graph.metadata.at("octet.recipe"),
-            "static auto activations=UINT8 weights=per-channel float-layers=1 of 4 bf16-layers=1");
+            "static auto activations=u8 weights=per-channel float-layers=1 of 4 bf16-layers=1");
   const QuantizeResult no_gain =
       Quantized(graph, With({Kind::kMinSqnr, 25}), {}, TimesOf({.bf16 = 3}));
   EXPECT_THAT(PrecisionsOf(no_gain), ElementsAre(kInt8, kInt8, kF32, kInt8));
