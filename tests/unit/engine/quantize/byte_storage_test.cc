@@ -150,7 +150,7 @@ TEST(ByteStorage, LeavesLayersBehindMovedIntegersAlone) {
 TEST(ByteStorage, LeavesTablesWhoseRowsWouldBreak) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   for (const bool masked : {true, false}) {
-    std::vector<float> table(64 * 64, 1);
+    std::vector<float> table(size_t{64} * 64, 1);
     for (size_t i = 0; i < 64; ++i) table[64 + i] = masked && i > 0 ? -kInfinity : 1e-4F;
     GraphBuilder b;
     const ValueId row =
