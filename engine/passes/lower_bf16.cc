@@ -122,10 +122,13 @@ class Bf16Lowering {
   bool IsSelected(NodeId id) const { return std::ranges::binary_search(selected_, id); }
 
   void NarrowWeights(NodeId id) {
-    // A file may hold them in bytes.
-    const NodeId producer = graph_.producer(graph_.node(id).input(1));
-    if (IsMac(graph_.node(id)) && producer != kNone) FoldDequantize(graph_, producer);
-    if (IsMac(graph_.node(id)) || IsRecurrent(graph_.node(id))) NarrowConstant(id, 1);
+    const bool mac = IsMac(graph_.node(id));
+    if (mac) {
+      // A file may hold them in bytes.
+      const NodeId producer = graph_.producer(graph_.node(id).input(1));
+      if (producer != kNone) FoldDequantize(graph_, producer);
+    }
+    if (mac || IsRecurrent(graph_.node(id))) NarrowConstant(id, 1);
     if (IsRecurrent(graph_.node(id))) NarrowConstant(id, 2);
   }
 
