@@ -237,7 +237,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
   AddRoundingOptions(*verb, options->rounding);
   verb->add_flag("--byte-constants,!--no-byte-constants", options->rounding.byte_constants,
                  "Hold constants that stay real (embeddings, weights of layers in float) in 8 bits "
-                 "where the outputs do not mind (int8, int8-dynamic)")
+                 "where the outputs do not mind (int8 without a floor of yours, int8-dynamic)")
       ->capture_default_str();
   options->mixed.AddTo(*verb);
   verb->add_option("--disable-pass", options->disabled_passes,

@@ -19,7 +19,6 @@ namespace {
 
 constexpr size_t kMostGroups = 128;
 constexpr int kMostTakenBack = 16;
-constexpr double kHardlyLessDb = 0.2;
 constexpr double kTimingNoise = 0.1;  // Of a time.
 // Runs that all steps together take at most: on few samples, on those held back, to time layers.
 constexpr int kMostRuns =
@@ -383,15 +382,13 @@ class MixedSearch {
 
   // What stays in float is bytes in the file, where the floor holds with these, too. The point that was chosen is that of the file.
   absl::Status StoreRealConstants() {
-    if (!recipe_.byte_constants) return absl::OkStatus();
     // Who set a floor did so for accuracy: what it leaves is not for bytes.
-    const double least_db = floor_of_user_ ? best_->point.sqnr_db - kHardlyLessDb : 0;
+    if (!recipe_.byte_constants || floor_of_user_) return absl::OkStatus();
     const auto accept = [&](const Graph& graph) -> absl::StatusOr<bool> {
       OCTET_ASSIGN_OR_RETURN(const MixedPoint point,
                              mixtures_.Measure(LayersOf(best_choice_), graph));
-      if (!point.holds || point.sqnr_db < least_db) return false;
-      best_->point = points_[best_point_] = point;
-      return true;
+      if (point.holds) best_->point = points_[best_point_] = point;
+      return point.holds;
     };
     OCTET_RETURN_IF_ERROR(StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result));
     if (!std::ranges::contains(best_->result.records, "stored", &QuantizeRecord::what))
