@@ -178,6 +178,16 @@ QuantizeRecord RecordOf(const Graph& graph, const Storable& of) {
 
 }  // namespace
 
+int64_t ConstantBytes(const Graph& graph) {
+  int64_t bytes = 0;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(id);
+    if (value.is_constant() && !graph.consumers(id).empty())
+      bytes += static_cast<int64_t>(value.constant.bytes());
+  }
+  return bytes;
+}
+
 absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statistics,
                           const AcceptGraph& accept, QuantizeResult& result) {
   const std::vector<Storable> found = FindStorable(result.graph, recipe);

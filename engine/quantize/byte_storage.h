@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -18,6 +19,9 @@ inline constexpr size_t kMostStored = 16;
 
 /// SQNR of a row of a table.
 inline constexpr double kLeastRowDb = 20;
+
+/// What the constants that somebody reads take in a file.
+int64_t ConstantBytes(const Graph& graph);
 
 /// Whether a graph is still good enough; asked for every graph that could be written.
 using AcceptGraph = std::function<absl::StatusOr<bool>(const Graph&)>;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <map>
 #include <optional>
 #include <set>
@@ -19,7 +18,6 @@ namespace {
 
 constexpr size_t kMostGroups = 128;
 constexpr int kMostTakenBack = 16;
-constexpr double kTimingNoise = 0.1;  // Of a time.
 // Runs that all steps together take at most: on few samples, on those held back, to time layers.
 constexpr int kMostRuns =
     2 * static_cast<int>(kMostGroups) + 60 + 6 + static_cast<int>(kMostStored);
@@ -393,9 +391,7 @@ class MixedSearch {
     OCTET_RETURN_IF_ERROR(StoreInBytes(ranges_, mixtures_.statistics(), accept, best_->result));
     if (!std::ranges::contains(best_->result.records, "stored", &QuantizeRecord::what))
       return absl::OkStatus();
-    // Two measurements of one graph differ by less.
-    OCTET_ASSIGN_OR_RETURN(const double time, mixtures_.TimeOf(best_->result.graph));
-    if (std::abs(time / times_[best_point_] - 1) > kTimingNoise) times_[best_point_] = time;
+    OCTET_ASSIGN_OR_RETURN(times_[best_point_], mixtures_.TimeOf(best_->result.graph));
     return absl::OkStatus();
   }
 

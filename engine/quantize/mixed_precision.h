@@ -26,6 +26,7 @@ enum class LayerTimes : uint8_t {
 ///   4. By measured times: as many of those in bf16 as the floor takes, by the noise of each alone in bf16 per time saved.
 ///   5. Layers are tried in what is faster for them again, those first where it saves the most.
 ///   6. The other ranges are tried on the result.
+///   7. By estimated times: constants that stay real are bytes (StoreInBytes), as many as the floor takes.
 /// By measured times, the file is the fastest mixture, as measured whole, of all that ran and held; what is slower in int8 than in float
 /// is so not int8 (but where int8 is faster nowhere: then it is for the file's size). By estimated ones, it is the one with the least
 /// estimate. Either way the points' times are measured. Layers beyond 128 are decided in groups of neighbours.
@@ -33,7 +34,9 @@ enum class LayerTimes : uint8_t {
 /// without bf16 arithmetic. By estimated times nothing is marked: what int8 cannot hold there (spectra, logarithms) has a range that
 /// bf16's 8 bits of mantissa cut as well.
 /// Bound: 256 runs on 16 samples, 60 on the samples held back, each of which takes at most Mixtures::kMostMacs multiply-adds (or 16
-/// samples); timing six mixtures for 0.4 s and each of the 60 for 0.08 s, or three runs of each where these take longer.
+/// samples), and 1 + kMostStored with bytes; timing six mixtures for 0.4 s and each of the 60 for 0.08 s, or three rounds of each, some 24
+/// runs, where these take longer. Where layers are compiled when they run, for data decide their shapes, nothing is measured but whole runs, and
+/// times are estimated.
 /// Requires: opset >= kQuantizeOpset, shapes inferred; a floor other than kAuto and kAllInt8. Errors: as Mixtures::Prepare;
 /// FAILED_PRECONDITION, saying what was reached, when even a single layer in int8 breaks the floor.
 /// Source of additive noise: Zhou et al., Adaptive Quantization for Deep Neural Network (2018).

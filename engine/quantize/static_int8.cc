@@ -100,16 +100,6 @@ absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
   return learned;
 }
 
-double ConstantBytes(const Graph& graph) {
-  double bytes = 0;
-  for (ValueId id = 0; id < graph.value_count(); ++id) {
-    const Value& value = graph.value(id);
-    if (value.is_constant() && !graph.consumers(id).empty())
-      bytes += static_cast<double>(value.constant.bytes());
-  }
-  return bytes;
-}
-
 // Constants that stay real are bytes where the outputs hardly tell; where much of the file is saved, they may tell a little more, but stay
 // as good as those of any model without layers in float.
 absl::Status StoreWhereHarmless(const QuantizeRecipe& recipe, const Learned& learned,
@@ -120,7 +110,8 @@ absl::Status StoreWhereHarmless(const QuantizeRecipe& recipe, const Learned& lea
     OCTET_ASSIGN_OR_RETURN(const double noise, judge.outputs.NoiseOf(graph, judge.samples, run));
     if (noise <= kHardlyMore * chosen.noise) return true;
     return noise <= kLittleMore * chosen.noise && SqnrDbOf(noise) >= AccuracyFloor::kAutoSqnrDb &&
-           ConstantBytes(graph) <= kMuchSaved * ConstantBytes(chosen.result.graph);
+           static_cast<double>(ConstantBytes(graph)) <=
+               kMuchSaved * static_cast<double>(ConstantBytes(chosen.result.graph));
   };
   return StoreInBytes(recipe, learned.statistics, accept, chosen.result);
 }

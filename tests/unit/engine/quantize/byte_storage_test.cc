@@ -56,16 +56,6 @@ double Sqnr(const Graph& fp32, const Graph& stored) {
   return 10 * std::log10(signal / noise);
 }
 
-int64_t BytesIn(const Graph& graph) {
-  int64_t bytes = 0;
-  for (ValueId id = 0; id < graph.value_count(); ++id) {
-    const Value& value = graph.value(id);
-    if (value.is_constant() && !graph.consumers(id).empty())
-      bytes += static_cast<int64_t>(value.constant.bytes());
-  }
-  return bytes;
-}
-
 QuantizeResult Stored(const Graph& graph, const QuantizeRecipe& recipe, const AcceptGraph& accept) {
   QuantizeResult result{graph, {}};
   const absl::Status status = StoreInBytes(recipe, {}, accept, result);
@@ -84,7 +74,7 @@ TEST(ByteStorage, HoldsTablesOperandsAndWeights) {
                                       "DequantizeLinear", "MatMul", "Mul"}));
     const Node& gather = TheOnly(result.graph, "Gather");
     EXPECT_EQ(result.graph.value(gather.outputs[0]).dtype, DType::kI8) << "bytes are moved";
-    EXPECT_LT(BytesIn(result.graph), BytesIn(fp32) / 3);
+    EXPECT_LT(ConstantBytes(result.graph), ConstantBytes(fp32) / 3);
     EXPECT_GT(Sqnr(fp32, result.graph), 35);
     EXPECT_EQ(std::ranges::count(result.records, "stored", &QuantizeRecord::what), 3);
   }
