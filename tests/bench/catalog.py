@@ -9,13 +9,14 @@ import sys
 
 import bert
 import exports
+import light
 import numpy as np
 import onnx
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-LIGHT = pathlib.Path("/usr/share/libonnx-testdata/data/light")
+LIGHT = pathlib.Path("/usr/share/libonnx-testdata/data/light")  # light_NAME.onnx
 
 BERT = "bert-base"
 TORCHVISION = "torchvision-"  # and the network's name there
@@ -71,7 +72,7 @@ def load():
             model.calibration, model.data = (SHARED / f"data/{name}.npz" for name in DATA[model.name])
             model.map = existing(folder.parent / "model.yaml")
         models.append(model)
-    models += [Model(file.stem, file) for file in sorted(LIGHT.glob("light_*.onnx"))]
+    models += [Model(file.stem, random_weights=True) for file in sorted(LIGHT.glob("light_*.onnx"))]
     models += [Model(TORCHVISION + name, random_weights=True) for name in exports.NETWORKS]
     return [*models, Model(BERT, random_weights=True)]
 
@@ -87,25 +88,28 @@ def write(model, cache):
         model.fp32, model.calibration, model.data = bert.write(cache / BERT)
     elif model.name.startswith(TORCHVISION):
         take_images(model)
-        model.fp32 = exported(model, cache)
+        model.fp32 = made(model, cache, exports, [model.name.removeprefix(TORCHVISION)], SETTLE_ROWS)
+    elif model.fp32 is None and (LIGHT / f"{model.name}.onnx").is_file():
+        take_images(model)
+        model.fp32 = made(model, cache, light, [LIGHT / f"{model.name}.onnx"], 1)
 
 
-def exported(model, cache):
-    """Returns torchvision's network of this name as ONNX. Raises NotMeasured where the exporter or the images it settles on
-    are not there."""
+def made(model, cache, module, words, rows):
+    """Returns the file that a script writes when it is called with `words`, the first `rows` images and the file's name. Raises
+    NotMeasured where the script fails, or the images are not there."""
     if not model.calibration:
         raise NotMeasured("there are no images beside the checkout")
-    name, script = model.name.removeprefix(TORCHVISION), pathlib.Path(exports.__file__)
-    file = cache / "exports" / f"{name}-{hashlib.sha256(script.read_bytes()).hexdigest()[:16]}.onnx"
+    script = pathlib.Path(module.__file__)
+    file = cache / script.stem / f"{model.name}-{hashlib.sha256(script.read_bytes()).hexdigest()[:16]}.onnx"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         making, images = file.with_suffix(".making"), file.with_suffix(".npy")
-        np.save(images, mapped(model, model.calibration, SETTLE_ROWS))
-        command = [sys.executable, script, name, images, making]
+        np.save(images, mapped(model, model.calibration, rows))
+        command = list(map(str, [sys.executable, script, *words, images, making]))
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         images.unlink()
         if done.returncode != 0:
-            raise NotMeasured(f"its export fails: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+            raise NotMeasured(f"{script.name} fails: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
         making.rename(file)
     return file
 

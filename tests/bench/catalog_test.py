@@ -7,8 +7,11 @@ import unittest
 
 import bert
 import catalog
+import exports
+import light
 import numpy as np
 import onnx
+import onnx.reference
 import peak
 from onnx import TensorProto, helper, numpy_helper
 
@@ -25,6 +28,29 @@ def save(folder, name, shape, inputs=1, reshape_to=None):
     graph = helper.make_graph([node], "net", values, [output], weights)
     file = pathlib.Path(folder, f"{name}.onnx")
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), file)
+    return file
+
+
+def light_network(folder):
+    """Writes a network whose constants are one number repeated, made by ConstantOfShape as ONNX's light ones are."""
+    shapes = {"w": [4, 3, 3, 3], "b": [4], "gain": [4], "offset": [4], "mean": [4], "var": [4], "fc": [256, 10], "fb": [10]}
+    value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.02])
+    nodes = [helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=value) for name in shapes]
+    nodes += [
+        helper.make_node("Conv", ["x", "w", "b"], ["conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["conv", "gain", "offset", "mean", "var"], ["bn"]),
+        helper.make_node("Relu", ["bn"], ["relu"]),
+        helper.make_node("Gemm", ["flat", "fc", "fb"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["y"]),
+    ]
+    nodes.insert(-2, helper.make_node("Flatten", ["relu"], ["flat"]))
+    weights = [numpy_helper.from_array(np.array(shape, np.int64), f"{name}_shape") for name, shape in shapes.items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])]
+    # As in IR version 3, constants are inputs, too.
+    inputs += [helper.make_tensor_value_info(w.name, TensorProto.INT64, w.dims) for w in weights]
+    graph = helper.make_graph(nodes, "net", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 10])], weights)
+    file = pathlib.Path(folder, "light_tiny.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3), file)
     return file
 
 
@@ -88,13 +114,28 @@ class WrittenModelTest(unittest.TestCase):
         images = self.folder / "images.npz"
         np.savez(images, inputs=np.zeros((2, 3, 8, 8), np.float32))
         model = catalog.Model(f"{catalog.TORCHVISION}no_such_network", calibration=images)
-        with self.assertRaisesRegex(catalog.NotMeasured, "its export fails: .*(no_such_network|torch)"):
-            catalog.exported(model, self.folder)
+        with self.assertRaisesRegex(catalog.NotMeasured, "exports.py fails: .*(no_such_network|torch)"):
+            catalog.made(model, self.folder, exports, ["no_such_network"], 2)
         self.assertEqual(list(self.folder.glob("exports/*")), [])
 
     def test_without_images_there_is_no_export(self):
         with self.assertRaisesRegex(catalog.NotMeasured, "no images"):
-            catalog.exported(catalog.Model(f"{catalog.TORCHVISION}resnet50"), self.folder)
+            catalog.made(catalog.Model(f"{catalog.TORCHVISION}resnet50"), self.folder, exports, ["resnet50"], 1)
+
+    def test_a_light_network_gets_weights(self):
+        source = light_network(self.folder)
+        images = np.random.default_rng(2).random((2, 3, 8, 8), np.float32)
+        np.savez(self.folder / "images.npz", inputs=images)
+        model = catalog.Model("light_tiny", calibration=self.folder / "images.npz")
+        filled = onnx.load(catalog.made(model, self.folder, light, [source], 1))
+        onnx.checker.check_model(filled, full_check=True)
+        self.assertEqual([node.op_type for node in filled.graph.node], ["Conv", "BatchNormalization", "Relu", "Flatten", "Gemm", "Softmax"])
+        answers = [onnx.reference.ReferenceEvaluator(filled).run(None, {"x": image[None]})[0] for image in images]
+        # Not one number repeated, and another one for another image.
+        self.assertGreater(answers[0].max(), 3 * answers[0].min())
+        self.assertGreater(np.abs(answers[0] - answers[1]).max(), 0.01)
+        again = onnx.load(catalog.made(model, self.folder / "again", light, [source], 1))
+        self.assertEqual(filled.SerializeToString(), again.SerializeToString())
 
     def test_a_model_of_a_file_stays_as_it_is(self):
         model = catalog.Model("net", self.folder / "net.onnx")

@@ -90,7 +90,8 @@ class Bench:
                     theirs = variants.by_peer(model, precision, self.cache)
                 except variants.QuantizeError as error:
                     theirs = f"its quantizer fails: {error}"
-            yield precision, variants.by_octet(self.options.octet, model, precision, self.cache), theirs
+            recipe = variants.RECIPE_OF_RANDOM_WEIGHTS if model.random_weights and precision == "int8" else ()
+            yield precision, variants.by_octet(self.options.octet, model, precision, self.cache, recipe), theirs
 
     def reference(self, model, batch, arrays):
         """Returns the fp32 answer, the peer's where there is one; None for a model that has no fp32 file."""

@@ -63,6 +63,10 @@ def _kept(cache, parts, make):
     return file
 
 
+# There is no accuracy of random weights that the default recipe could hold by leaving layers in float.
+RECIPE_OF_RANDOM_WEIGHTS = ("--method", "min-max")
+
+
 def by_octet(program, model, precision, cache, recipe=()):
     """Returns the file that `octet quantize` makes, with its default recipe or other words. Raises QuantizeError."""
     words = ["--to", precision, *recipe]

@@ -121,6 +121,12 @@ TEST_F(OnnxBackendTest, OtherCasesNameWhatIsUnsupported) {
   }
 }
 
+TEST_F(OnnxBackendTest, LightNetworksAnswer) {
+  const std::vector<std::string> names = LightNames();
+  EXPECT_EQ(names.size(), 9);
+  for (const std::string& name : names) EXPECT_EQ(RunLight(name), absl::OkStatus()) << name;
+}
+
 TEST_F(OnnxBackendTest, ListsHaveNothingElse) {
   for (const auto& [name, unused] : unsupported_) {
     EXPECT_TRUE(outcomes_.contains(name)) << name << ": listed, but not in the suite";

@@ -194,6 +194,35 @@ std::vector<std::string> CaseNames(const std::string& suite) {
   return names;
 }
 
+std::vector<std::string> LightNames() {
+  std::vector<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(DataFolder() / "light")) {
+    if (entry.path().extension() == ".onnx")
+      names.push_back("light/" + entry.path().stem().string());
+  }
+  return names;
+}
+
+absl::Status RunLight(const std::string& name) {
+  const std::string path = (DataFolder() / name).string();
+  OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(path + ".onnx"));
+  DataSet data;
+  for (const ValueId id : graph.inputs) {
+    const Value& input = graph.value(id);
+    if (!input.has_static_shape() || input.dtype != DType::kF32)
+      return absl::FailedPreconditionError(Format("input '{}' has no numbers", input.name));
+    Tensor numbers(DType::kF32, *input.shape);
+    const std::span<float> x = numbers.mutable_span<float>();
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = static_cast<float>(static_cast<double>(i) / static_cast<double>(x.size()));
+    data.inputs.push_back(Datum::Of(std::move(numbers)));
+  }
+  OCTET_ASSIGN_OR_RETURN(Datum output,
+                         ReadDatumFile(path + "_output_0.pb", ValueKind::kTensor));
+  data.outputs.push_back(std::move(output));
+  return RunDataSet(graph, std::move(data), {});
+}
+
 absl::Status RunCase(const std::string& name) {
   const fs::path folder = DataFolder() / name;
   const std::string path = (folder / "model.onnx").string();

@@ -15,6 +15,11 @@ std::filesystem::path DataFolder();
 /// The cases of a suite: "node/test_abs", ...
 std::vector<std::string> CaseNames(const std::string& suite);
 
+/// The large networks of ONNX's suite, whose weights the file makes itself: "light/light_resnet50", ...
+std::vector<std::string> LightNames();
+/// Runs one on the input that ONNX's own runner gives it, element i of n being i / n, with every pass. Errors: as RunCase.
+absl::Status RunLight(const std::string& name);
+
 /// Runs a case through engine.h, twice: with every pass, and with constant folding alone, where every node
 /// runs as the file has it. Floats must agree within 1e-5 + 1e-3 |expected|, everything else exactly.
 ///
