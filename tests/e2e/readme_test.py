@@ -131,6 +131,12 @@ class DocumentedCommandsTest(unittest.TestCase):
                 helps[verb] = done.stdout
             self.assertRegex(helps[verb], rf"(?<![\w-]){option}(?![\w-])", f"{document}: octet {verb}")
 
+    def test_the_table_has_every_verb(self):
+        done = subprocess.run([OCTET, "--help"], capture_output=True, text=True, timeout=60, check=True)
+        verbs = re.findall(r"(?m)^  ([a-z]+) ", done.stdout.partition("Subcommands:")[2])
+        table = re.findall(r"(?m)^\| `octet ([a-z]+)` \|", (ROOT / "README.md").read_text())
+        self.assertEqual(sorted(table), sorted(verbs))
+
     def test_dev_has_the_verbs_that_are_shown(self):
         help_text = subprocess.run([ROOT / "dev", "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
         text = "".join((ROOT / document).read_text() for document in DOCUMENTS)
