@@ -5,6 +5,7 @@ usage: deployment_test.py OCTET
 """
 
 import configparser
+import contextlib
 import json
 import pathlib
 import re
@@ -212,19 +213,21 @@ class Haproxy:
             each.close()
 
 
+@contextlib.contextmanager
+def open_stub(proxy, *options):
+    """Yields a stub over one connection to the balancer."""
+    with grpc.insecure_channel(proxy.grpc, options) as channel:
+        grpc.channel_ready_future(channel).result(timeout=20)
+        yield served_glyphs.services.GRPCInferenceServiceStub(channel)
+
+
 class HaproxyTest(unittest.TestCase):
     """Two servers behind the shipped configuration."""
 
-    def start(self, change=lambda version: None, interval="500ms"):
+    def start(self, interval="500ms"):
         """Returns the balancer and both servers, which end with the test."""
-        servers = [self.enterContext(Served(OCTET, ALONE, change)) for _ in range(2)]
+        servers = [self.enterContext(Served(OCTET, ALONE)) for _ in range(2)]
         return self.enterContext(Haproxy(self.enterContext(tempfile.TemporaryDirectory()), servers, interval)), servers
-
-    def open(self, proxy, *options):
-        """Returns a stub over one connection to the balancer."""
-        channel = self.enterContext(grpc.insecure_channel(proxy.grpc, options))
-        grpc.channel_ready_future(channel).result(timeout=20)
-        return served_glyphs.services.GRPCInferenceServiceStub(channel)
 
     def test_a_server_goes_and_no_request_is_lost(self):
         proxy, (first, _) = self.start()
@@ -232,7 +235,7 @@ class HaproxyTest(unittest.TestCase):
         self.assertEqual(status, 0, said)
         self.assertNotRegex(said, "(?i)warning")
         # What a server refuses because it goes, until the balancer has seen it, gRPC's own clients send again.
-        stub = self.open(proxy, ("grpc.service_config", retry_policy()))
+        stub = self.enterContext(open_stub(proxy, ("grpc.service_config", retry_policy())))
         answered, failures, stop = [], [], threading.Event()
 
         def ask(number):
@@ -264,7 +267,7 @@ class HaproxyTest(unittest.TestCase):
     def test_a_server_that_ended_costs_no_request_that_comes_after(self):
         # Without a probe that would say so, and without a client that tries again.
         proxy, (first, second) = self.start(interval="1h")
-        stub = self.open(proxy)
+        stub = self.enterContext(open_stub(proxy))
         for number in range(8):
             stub.ModelInfer(first.request(number), timeout=20)
         for served in (first, second):
@@ -274,51 +277,62 @@ class HaproxyTest(unittest.TestCase):
         for number in range(8):
             stub.ModelInfer(first.request(number), timeout=20)
 
-    def start_sums(self):
-        """Returns the balancer, both servers, which also serve a model that adds up a sequence's inputs, and a stub."""
-        proxy, servers = self.start(lambda version: write_sum(version.parents[1] / "sum/1/fp32.onnx"))
-        return proxy, servers, self.open(proxy)
 
-    def assert_both_have_sequences(self, servers):
-        started = 'model="sum",version="1",precision="fp32"'
-        for served in servers:
-            self.assertGreater(served.metrics()["octet_sequences_started_total", started], 0)
+class HaproxySequencesTest(unittest.TestCase):
+    """Two servers behind the shipped configuration, with a model that adds up a sequence's inputs."""
+
+    @classmethod
+    def setUpClass(cls):
+        def add_model(version):
+            write_sum(version.parents[1] / "sum/1/fp32.onnx")
+
+        cls.servers = [cls.enterClassContext(Served(OCTET, ALONE, add_model)) for _ in range(2)]
+        cls.proxy = cls.enterClassContext(Haproxy(cls.enterClassContext(tempfile.TemporaryDirectory()), cls.servers))
+        cls.stub = cls.enterClassContext(open_stub(cls.proxy))
+
+    def started(self):
+        """Returns how many sequences each server has seen begin."""
+        name = "octet_sequences_started_total", 'model="sum",version="1",precision="fp32"'
+        return [served.metrics()[name] for served in self.servers]
+
+    def setUp(self):
+        self.before = self.started()
+
+    def assert_both_have_sequences(self):
+        for now, before in zip(self.started(), self.before, strict=True):
+            self.assertGreater(now, before)
 
     def test_the_header_keeps_a_sequence_in_one_server(self):
-        _, servers, stub = self.start_sums()
         for step in range(STEPS):
             for name in SEQUENCES:
-                answer = stub.ModelInfer(sum_request(name, step), metadata=[("x-octet-sequence", name)], timeout=20)
+                answer = self.stub.ModelInfer(sum_request(name, step), metadata=[("x-octet-sequence", name)], timeout=20)
                 self.assertEqual(total_of(answer), 2 ** (step + 1) - 1, name)
-        self.assert_both_have_sequences(servers)
+        self.assert_both_have_sequences()
 
     def test_the_header_keeps_a_sequence_in_one_server_over_http(self):
-        proxy, servers, _ = self.start_sums()
         for step in range(STEPS):
             for name in SEQUENCES:
                 tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [2**step]}
                 given = {"sequence_id": name, "sequence_start": step == 0, "sequence_end": step == STEPS - 1}
                 body = json.dumps({"inputs": [tensor], "parameters": given}).encode()
                 headers = {"x-octet-sequence": name}
-                request = urllib.request.Request(f"http://{proxy.http}/v2/models/sum/infer", data=body, headers=headers)
+                request = urllib.request.Request(f"http://{self.proxy.http}/v2/models/sum/infer", data=body, headers=headers)
                 with urllib.request.urlopen(request, timeout=20) as answer:
                     (total,) = [output for output in json.load(answer)["outputs"] if output["name"] == "y"]
                 self.assertEqual(total["data"], [2 ** (step + 1) - 1], name)
-        self.assert_both_have_sequences(servers)
+        self.assert_both_have_sequences()
 
     def test_a_stream_keeps_a_sequence_in_one_server(self):
-        _, servers, stub = self.start_sums()
         for name in SEQUENCES:
-            answers = list(stub.ModelStreamInfer(iter([sum_request(name, step) for step in range(STEPS)]), timeout=20))
+            answers = list(self.stub.ModelStreamInfer(iter([sum_request(name, step) for step in range(STEPS)]), timeout=20))
             self.assertEqual([total_of(answer.infer_response) for answer in answers], [2 ** (step + 1) - 1 for step in range(STEPS)])
-        self.assert_both_have_sequences(servers)
+        self.assert_both_have_sequences()
 
     def test_without_either_a_sequence_is_torn_apart(self):
-        _, _, stub = self.start_sums()
         with self.assertRaises(grpc.RpcError) as refused:
             for name in SEQUENCES:
                 for step in range(STEPS):
-                    stub.ModelInfer(sum_request(name, step), timeout=20)
+                    self.stub.ModelInfer(sum_request(name, step), timeout=20)
         self.assertIn("START flag", refused.exception.details())
 
 
