@@ -25,7 +25,7 @@ import grpc
 import numpy
 from client import LABELS, ROOT, TEST_SET, GlyphReader
 from progress import Progress
-from server import Server, ServerError, find_octet
+from server import DEFAULT_PORTS, FREE_PORTS, Server, ServerError, default_ports, find_octet
 
 MODEL = ROOT / "demo/models/glyphs"
 CALIBRATION = ROOT / "demo/data/calibration.npz"
@@ -218,9 +218,11 @@ def print_metrics(samples, asked):
         raise DemoError(f"{asked} requests were sent, the metrics count {sum(counted.values()):.0f}")
 
 
-def show_stay(server):
+def show_stay(server, ports):
+    elsewhere = f" (other ports than the usual ones, of which one is taken: {', '.join(map(str, DEFAULT_PORTS.values()))})"
     print(f"""
-Serving until Ctrl-C:
+Serving until Ctrl-C{elsewhere if ports is FREE_PORTS else ""}:
+  page     http://{server.http}/
   gRPC     {server.grpc}
   health   http://{server.http}/v2/health/ready
   metrics  http://{server.metrics}/metrics
@@ -230,9 +232,9 @@ In another terminal:
 """, flush=True)
 
 
-def stay(server):
+def stay(server, ports):
     """Waits for Ctrl-C or SIGTERM. ServerError when the server ends by itself."""
-    show_stay(server)
+    show_stay(server, ports)
     with contextlib.suppress(KeyboardInterrupt):
         status = server.process.wait()
         raise ServerError(f"octet serve ended with {status}:\n{server.last_words()}")
@@ -243,8 +245,9 @@ def show(folder, stays):
     with numpy.load(TEST_SET) as data:
         images, labels = data["inputs"], data["labels"]
     repository, rows = make_repository(folder)
+    ports = default_ports() if stays else FREE_PORTS
     with Progress("starting octet serve"):
-        server = Server(find_octet(), repository, folder)
+        server = Server(find_octet(), repository, folder, ports=ports)
     with server:
         reader = GlyphReader(server.grpc)
         for row in rows:
@@ -261,7 +264,7 @@ def show(folder, stays):
         if moved:
             raise DemoError("the same user must always get the same precision")
         if stays:
-            stay(server)
+            stay(server, ports)
         with Progress("stopping the server"):
             server.stop()
     print(f"\nThe server ended with 0. Models, configuration and log: {folder}")

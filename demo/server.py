@@ -1,9 +1,10 @@
-"""Starts and stops `octet serve` on free loopback ports."""
+"""Starts and stops `octet serve` on loopback ports."""
 
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -12,10 +13,12 @@ START_SECONDS = 60
 STOP_SECONDS = 60
 
 CONFIGURATION = """\
-# Free loopback ports; the rest are defaults.
+# Loopback ports (0: any free one); the rest are defaults.
 listen: {{{listen}}}
 """
-LISTEN = "address: 127.0.0.1, grpc_port: 0, http_port: 0, metrics_port: 0"
+LISTEN = "address: 127.0.0.1, grpc_port: {grpc}, http_port: {http}, metrics_port: {metrics}"
+FREE_PORTS = {"grpc": 0, "http": 0, "metrics": 0}
+DEFAULT_PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 
 
 class ServerError(Exception):
@@ -30,19 +33,31 @@ def find_octet():
     return path
 
 
+def default_ports():
+    """Returns Octet's own ports, as the documentation has them, or FREE_PORTS when another program has one of them."""
+    for port in DEFAULT_PORTS.values():
+        with socket.socket() as probe:
+            # As a server does: the last one's connections may still linger.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return FREE_PORTS
+    return DEFAULT_PORTS
+
+
 class Server:
     """A server over a model repository; as a context manager it does not outlive its block.
 
     grpc, http and metrics are the addresses, HOST:PORT; log is the file with everything that the server said.
     """
 
-    def __init__(self, octet, repository, folder, configuration="", listen=""):
+    def __init__(self, octet, repository, folder, configuration="", listen="", ports=FREE_PORTS):
         """Starts it and waits until it serves; `listen`: further keys of that section. ServerError, with its last words, when it does not."""
         folder = pathlib.Path(folder)
         self.log = folder / "server.log"
-        (folder / "octet.yaml").write_text(
-            CONFIGURATION.format(listen=f"{LISTEN}, {listen}" if listen else LISTEN) + configuration
-        )
+        section = ", ".join([LISTEN.format(**ports), *([listen] if listen else [])])
+        (folder / "octet.yaml").write_text(CONFIGURATION.format(listen=section) + configuration)
         command = [octet, "serve", "--repository", repository, "--config", folder / "octet.yaml"]
         with self.log.open("wb") as log:
             # A group of its own: Ctrl-C is for its starter, who then stops it.

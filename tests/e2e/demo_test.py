@@ -10,14 +10,18 @@ import pathlib
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "demo"))
+import server  # noqa: E402
 PRECISIONS = ["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
 SECONDS = 170
 
@@ -50,8 +54,8 @@ def server_of(folder):
     while time.monotonic() < until:
         if log.exists() and "event=serving" in log.read_text():
             words = {process: pathlib.Path(f"/proc/{process}/cmdline").read_bytes() for process in processes_of(folder)}
-            (server,) = [process for process, command in words.items() if b"\0serve\0" in command]
-            return server
+            (found,) = [process for process, command in words.items() if b"\0serve\0" in command]
+            return found
         time.sleep(0.05)
     raise AssertionError("the demo starts no server")
 
@@ -134,6 +138,30 @@ class DemoTest(unittest.TestCase):
         self.assertIn("The server ended with 0", self.output)
 
 
+def readme_block(first):
+    """Returns the README's only indented block whose first line begins like this, as a script."""
+    blocks = re.findall(r"(?:^ {4}.*\n)+", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    (block,) = [block for block in blocks if block.strip().startswith(first)]
+    return block
+
+
+class PortsTest(unittest.TestCase):
+    def test_taken_ports_are_left_alone(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            ports = {**server.FREE_PORTS, "http": taken.getsockname()[1]}
+            with unittest.mock.patch.object(server, "DEFAULT_PORTS", ports):
+                self.assertEqual(server.default_ports(), server.FREE_PORTS)
+                taken.close()
+                self.assertEqual(server.default_ports(), ports)
+
+    def test_they_are_those_of_the_configuration(self):
+        listen = (ROOT / "config/octet.yaml").read_text()
+        for name, port in server.DEFAULT_PORTS.items():
+            self.assertRegex(listen, rf"(?m)^  {name}_port: {port} ")
+
+
 class StayTest(unittest.TestCase):
     def setUp(self):
         self.folder = self.enterContext(tempfile.TemporaryDirectory())
@@ -157,13 +185,34 @@ class StayTest(unittest.TestCase):
             done = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertRegex(done.stdout, expected)
-        for url in re.findall(r"http://\S+", "\n".join(offered)):
+        urls = re.findall(r"http://\S+", "\n".join(offered))
+        for url in urls:
             with urllib.request.urlopen(url, timeout=10) as reply:
                 self.assertEqual(reply.status, 200, url)
+                page = reply.read().decode()
+            if url == urls[0]:
+                self.assertIn("<html", page)
+        self.run_what_the_readme_shows(offered)
         self.process.send_signal(signal.SIGTERM)
         output, said = self.process.communicate(timeout=60)
         self.assertEqual(self.process.returncode, 0, output + said)
         self.assertEqual(processes_of(self.folder), [])
+
+
+    def run_what_the_readme_shows(self, offered):
+        """Runs the README's HTTP example: as it is, or at the address that the demo fell back to because its ports were taken."""
+        script = readme_block("curl")
+        self.assertIn("localhost:8000", script)
+        (address,) = re.findall(r"(?m)^page +http://([^/]+)/$", "\n".join(offered))
+        if "other ports than the usual ones" in "\n".join(offered):
+            script = script.replace("localhost:8000", address)
+        else:
+            self.assertEqual(address, "127.0.0.1:8000")
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn('"glyphs"', done.stdout)
+        self.assertIn('"int8"', done.stdout)
 
 
 class TroubleTest(unittest.TestCase):

@@ -5,9 +5,13 @@ usage: deployment_test.py OCTET
 """
 
 import configparser
+import contextlib
+import json
 import pathlib
+import re
 import shlex
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -21,12 +25,15 @@ import served_glyphs
 import served_models
 import yaml
 from served_glyphs import Served
+from stateful_models import write_sum
 
 OCTET = ""
 DEPLOY = served_models.ROOT / "deploy"
 DEFAULTS = yaml.safe_load((served_models.ROOT / "config/octet.yaml").read_text())
 GRACE = DEFAULTS["shutdown"]["grace_seconds"]
 ALONE = "routing: {default: fp32}\n"
+SEQUENCES = [f"sequence-{number}" for number in range(12)]
+STEPS = 5
 
 
 def setUpModule():
@@ -76,8 +83,22 @@ class KubernetesTest(unittest.TestCase):
         self.assertEqual(self.by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"], labels)
 
     def test_it_is_killed_after_its_grace_only(self):
+        # The period begins before preStop.
+        sleep = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        self.assertGreaterEqual(sleep, 5)
         grace = yaml.safe_load(self.config)["shutdown"]["grace_seconds"]
-        self.assertGreater(self.pod["terminationGracePeriodSeconds"], grace)
+        self.assertGreater(self.pod["terminationGracePeriodSeconds"], sleep + grace)
+
+    def test_what_clients_send_at_once_leaves_memory_for_models(self):
+        config = yaml.safe_load(self.config)
+        memory = self.container["resources"]["limits"]["memory"]
+        self.assertRegex(memory, r"^\d+Gi$")
+        limits = {**DEFAULTS["limits"], **config["limits"]}
+        threads = {**DEFAULTS["listen"], **config.get("listen", {})}["http_threads"]
+        # A body of JSON, "1," and so on, and its tensors of FP32.
+        over_http = threads * 3 * limits["max_message_bytes"]
+        self.assertGreater(limits["max_receive_bytes"], 0, "0 is 1 GiB and more")
+        self.assertLessEqual(limits["max_receive_bytes"] + over_http, (int(memory[:-2]) << 30) * 5 // 8)
 
     def test_mounts_have_volumes(self):
         self.assertEqual({mount["name"] for mount in self.container["volumeMounts"]}, {volume["name"] for volume in self.pod["volumes"]})
@@ -92,11 +113,23 @@ class KubernetesTest(unittest.TestCase):
 
 
 class SystemdTest(unittest.TestCase):
+    def setUp(self):
+        self.unit = configparser.ConfigParser(strict=True, interpolation=None)
+        self.unit.optionxform = str
+        self.unit.read(DEPLOY / "systemd/octet.service")
+
+    def test_an_installation_has_what_the_unit_names(self):
+        with tempfile.TemporaryDirectory() as root:
+            command = ["cmake", "--install", pathlib.Path(OCTET).parent, "--prefix", f"{root}/usr"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            program = shlex.split(self.unit["Service"]["ExecStart"])[0]
+            documentation = self.unit["Unit"]["Documentation"].removeprefix("file://")
+            for path in (program, documentation, "/usr/lib/systemd/system/octet.service", "/usr/share/doc/octet/octet.yaml"):
+                self.assertTrue(pathlib.Path(root + path).is_file(), path)
+
     def test_the_unit_fits_the_program(self):
-        unit = configparser.ConfigParser(strict=True, interpolation=None)
-        unit.optionxform = str
-        unit.read(DEPLOY / "systemd/octet.service")
-        service = unit["Service"]
+        service = self.unit["Service"]
         self.assertGreater(int(service["TimeoutStopSec"]), GRACE)
         # Nothing before it that one model's mistake could fail, and with it the service of all others.
         self.assertNotIn("ExecStartPre", service)
@@ -106,71 +139,201 @@ class SystemdTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count):
+    """Returns sockets bound to free loopback ports, which nobody else gets while they are open; haproxy takes them as they are."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+        each.set_inheritable(True)
+    return sockets
+
+
+def retry_policy():
+    """Returns the service config for clients that deploy/README.md shows."""
+    (shown,) = re.findall(r"^ {4}(\{.*retryPolicy.*\})$", (DEPLOY / "README.md").read_text(), flags=re.MULTILINE)
+    return shown
+
+
+def sum_request(name, step):
+    """Returns the request of a sequence's step to the model that adds up: 1, 2, 4, ..."""
+    request = served_glyphs.messages.ModelInferRequest(model_name="sum")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 1])
+    request.raw_input_contents.append(struct.pack("<f", 2**step))
+    request.parameters["sequence_id"].string_param = name
+    request.parameters["sequence_start"].bool_param = step == 0
+    request.parameters["sequence_end"].bool_param = step == STEPS - 1
+    return request
+
+
+def total_of(response):
+    names = [output.name for output in response.outputs]
+    return struct.unpack("<f", response.raw_output_contents[names.index("y")])[0]
+
+
+class Haproxy:
+    """The shipped configuration in front of servers, names and ports replaced by loopback ones.
+
+    grpc and http are its addresses, HOST:PORT; `interval` takes the place of that between two probes.
+    """
+
+    def __init__(self, folder, servers, interval="500ms"):
+        text = (DEPLOY / "haproxy/haproxy.cfg").read_text().replace("inter 500ms", f"inter {interval}")
+        for number, served in enumerate(servers, start=1):
+            port = served.server.http.rsplit(":", 1)[1]
+            text = re.sub(rf"octet{number}:8001$", f"{served.server.grpc} port {port}", text, flags=re.MULTILINE)
+            text = text.replace(f"octet{number}:8001", served.server.grpc).replace(f"octet{number}:8000", served.server.http)
+        assert not re.search(r"octet\d:", text), text
+        # Bound here and inherited, so that nobody takes the ports meanwhile.
+        self.listening = [socket.socket(), socket.socket()]
+        for port, each in zip((8001, 8000), self.listening, strict=True):
+            each.bind(("127.0.0.1", 0))
+            text = text.replace(f"bind :{port}", f"bind fd@{each.fileno()}")
+        self.grpc, self.http = (f"127.0.0.1:{each.getsockname()[1]}" for each in self.listening)
+        self.file = pathlib.Path(folder) / "haproxy.cfg"
+        self.file.write_text(text)
+
+    def _start(self, *words, **options):
+        inherited = [each.fileno() for each in self.listening]
+        return subprocess.Popen(["haproxy", *words, "-f", self.file], pass_fds=inherited, **options)
+
+    def check(self):
+        """Returns the exit code of haproxy's own check of the configuration, and what it says."""
+        process = self._start("-c", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said, _ = process.communicate(timeout=30)
+        return process.returncode, said
+
+    def __enter__(self):
+        self.process = self._start("-db", stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.process.terminate()
+        self.process.wait(timeout=20)
+        for each in self.listening:
+            each.close()
+
+
+@contextlib.contextmanager
+def open_stub(proxy, *options):
+    """Yields a stub over one connection to the balancer."""
+    with grpc.insecure_channel(proxy.grpc, options) as channel:
+        grpc.channel_ready_future(channel).result(timeout=20)
+        yield served_glyphs.services.GRPCInferenceServiceStub(channel)
 
 
 class HaproxyTest(unittest.TestCase):
-    """Two servers behind the shipped configuration, names and ports replaced by loopback ones."""
+    """Two servers behind the shipped configuration."""
 
-    def test_a_server_goes_and_comes_back_and_no_request_is_lost(self):
-        with Served(OCTET, ALONE) as first, Served(OCTET, ALONE) as second, tempfile.TemporaryDirectory() as folder:
-            port = free_port()
-            text = (DEPLOY / "haproxy/haproxy.cfg").read_text()
-            for name, served in (("octet1", first), ("octet2", second)):
-                http = served.server.http.rsplit(":", 1)[1]
-                text = text.replace(f"server {name} {name}:8001", f"server {name} {served.server.grpc} port {http}")
-                text = text.replace(f"server {name} {name}:8000", f"server {name} {served.server.http}")
-            text = text.replace("bind :8001", f"bind 127.0.0.1:{port}").replace("bind :8000", f"bind 127.0.0.1:{free_port()}")
-            file = pathlib.Path(folder) / "haproxy.cfg"
-            file.write_text(text)
-            checked = subprocess.run(["haproxy", "-c", "-f", file], capture_output=True, text=True, timeout=30, check=False)
-            self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
-            self.assertNotRegex(checked.stdout + checked.stderr, "(?i)warning")
-            with subprocess.Popen(["haproxy", "-db", "-f", file], stderr=subprocess.DEVNULL) as proxy:
+    def start(self, interval="500ms"):
+        """Returns the balancer and both servers, which end with the test."""
+        servers = [self.enterContext(Served(OCTET, ALONE)) for _ in range(2)]
+        return self.enterContext(Haproxy(self.enterContext(tempfile.TemporaryDirectory()), servers, interval)), servers
+
+    def test_a_server_goes_and_no_request_is_lost(self):
+        proxy, (first, _) = self.start()
+        status, said = proxy.check()
+        self.assertEqual(status, 0, said)
+        self.assertNotRegex(said, "(?i)warning")
+        # What a server refuses because it goes, until the balancer has seen it, gRPC's own clients send again.
+        stub = self.enterContext(open_stub(proxy, ("grpc.service_config", retry_policy())))
+        answered, failures, stop = [], [], threading.Event()
+
+        def ask(number):
+            while not stop.is_set():
                 try:
-                    self._ask_while_the_first_one_drains(port, first)
-                finally:
-                    proxy.terminate()
-                    proxy.wait(timeout=20)
+                    stub.ModelInfer(first.request(number), timeout=20)
+                    answered.append(time.monotonic())
+                except grpc.RpcError as error:
+                    failures.append(f"{error.code()}: {error.details()}")
+                number += 4
 
-    def _ask_while_the_first_one_drains(self, port, first):
-        answered, failures = [], []
-        stop = threading.Event()
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=20)
-            stub = served_glyphs.services.GRPCInferenceServiceStub(channel)
-
-            def ask():
-                number = 0
-                while not stop.is_set():
-                    try:
-                        stub.ModelInfer(first.request(number), timeout=20)
-                        answered.append(time.monotonic())
-                    except grpc.RpcError as error:
-                        # What a draining server refuses was not begun: a client tries again, and so does this one.
-                        if error.code() != grpc.StatusCode.UNAVAILABLE:
-                            failures.append(str(error))
-                    number += 1
-
-            threads = [threading.Thread(target=ask) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            time.sleep(1)
-            before = len(answered)
-            first.server.process.terminate()
-            first.server.process.wait(timeout=60)
-            gone = time.monotonic()
-            time.sleep(2)
-            stop.set()
-            for thread in threads:
-                thread.join()
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        before = len(answered)
+        first.server.process.terminate()
+        first.server.process.wait(timeout=60)
+        gone = time.monotonic()
+        time.sleep(2)
+        stop.set()
+        for thread in threads:
+            thread.join()
         self.assertEqual(failures, [])
         self.assertGreater(before, 0)
         self.assertGreater(sum(moment > gone for moment in answered), 20, "the other one answers")
         self.assertRegex(first.server.log.read_text(), r"event=stopped all_answered=true")
+
+    def test_a_server_that_ended_costs_no_request_that_comes_after(self):
+        # Without a probe that would say so, and without a client that tries again.
+        proxy, (first, second) = self.start(interval="1h")
+        stub = self.enterContext(open_stub(proxy))
+        for number in range(8):
+            stub.ModelInfer(first.request(number), timeout=20)
+        for served in (first, second):
+            self.assertGreater(served.variant("octet_rows_total", "fp32"), 0)
+        first.server.process.terminate()
+        first.server.process.wait(timeout=20)
+        for number in range(8):
+            stub.ModelInfer(first.request(number), timeout=20)
+
+
+class HaproxySequencesTest(unittest.TestCase):
+    """Two servers behind the shipped configuration, with a model that adds up a sequence's inputs."""
+
+    @classmethod
+    def setUpClass(cls):
+        def add_model(version):
+            write_sum(version.parents[1] / "sum/1/fp32.onnx")
+
+        cls.servers = [cls.enterClassContext(Served(OCTET, ALONE, add_model)) for _ in range(2)]
+        cls.proxy = cls.enterClassContext(Haproxy(cls.enterClassContext(tempfile.TemporaryDirectory()), cls.servers))
+        cls.stub = cls.enterClassContext(open_stub(cls.proxy))
+
+    def started(self):
+        """Returns how many sequences each server has seen begin."""
+        name = "octet_sequences_started_total", 'model="sum",version="1",precision="fp32"'
+        return [served.metrics()[name] for served in self.servers]
+
+    def setUp(self):
+        self.before = self.started()
+
+    def assert_both_have_sequences(self):
+        for now, before in zip(self.started(), self.before, strict=True):
+            self.assertGreater(now, before)
+
+    def test_the_header_keeps_a_sequence_in_one_server(self):
+        for step in range(STEPS):
+            for name in SEQUENCES:
+                answer = self.stub.ModelInfer(sum_request(name, step), metadata=[("x-octet-sequence", name)], timeout=20)
+                self.assertEqual(total_of(answer), 2 ** (step + 1) - 1, name)
+        self.assert_both_have_sequences()
+
+    def test_the_header_keeps_a_sequence_in_one_server_over_http(self):
+        for step in range(STEPS):
+            for name in SEQUENCES:
+                tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [2**step]}
+                given = {"sequence_id": name, "sequence_start": step == 0, "sequence_end": step == STEPS - 1}
+                body = json.dumps({"inputs": [tensor], "parameters": given}).encode()
+                headers = {"x-octet-sequence": name}
+                request = urllib.request.Request(f"http://{self.proxy.http}/v2/models/sum/infer", data=body, headers=headers)
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    (total,) = [output for output in json.load(answer)["outputs"] if output["name"] == "y"]
+                self.assertEqual(total["data"], [2 ** (step + 1) - 1], name)
+        self.assert_both_have_sequences()
+
+    def test_a_stream_keeps_a_sequence_in_one_server(self):
+        for name in SEQUENCES:
+            answers = list(self.stub.ModelStreamInfer(iter([sum_request(name, step) for step in range(STEPS)]), timeout=20))
+            self.assertEqual([total_of(answer.infer_response) for answer in answers], [2 ** (step + 1) - 1 for step in range(STEPS)])
+        self.assert_both_have_sequences()
+
+    def test_without_either_a_sequence_is_torn_apart(self):
+        with self.assertRaises(grpc.RpcError) as refused:
+            for name in SEQUENCES:
+                for step in range(STEPS):
+                    self.stub.ModelInfer(sum_request(name, step), timeout=20)
+        self.assertIn("START flag", refused.exception.details())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import subprocess
+import tempfile
 import unittest
 
 import dashboard
@@ -15,7 +16,9 @@ PROMETHEUS = ROOT / "deploy/prometheus"
 GRAFANA = ROOT / "deploy/grafana"
 # No label and no function is called like this.
 METRIC = re.compile(r"\b((?:octet|process)_[a-z0-9_]+)\b")
-RECORDED = re.compile(r"\bvariant:[a-z0-9_]+:[a-z0-9_]+")
+RECORDED = re.compile(r"\b(?:octet|instance|variant|model):[a-z0-9_]+:[a-z0-9_]+")
+# What every target has; discovery may give it others, which must not come between the series of one variant.
+OWN_LABELS = {"job", "model", "version", "precision", "against", "code", "reason", "le"}
 
 
 def promtool(*words):
@@ -66,6 +69,20 @@ class PrometheusConfigurationTest(unittest.TestCase):
         tested = {name for case in cases for check in case.get("promql_expr_test", []) for name in RECORDED.findall(check["expr"])}
         self.assertEqual(tested, recorded)
 
+    def test_rules_add_up_over_whatever_labels_targets_have(self):
+        for rule in rules():
+            self.assertNotRegex(rule["expr"], r"\bwithout\b", rule)
+            for labels in re.findall(r"\bby \(([^)]*)\)", rule["expr"]):
+                self.assertLessEqual(set(re.split(r",\s*", labels)), OWN_LABELS, rule)
+
+    def test_the_bound_of_the_objective_is_one_of_the_histograms(self):
+        # metric_bounds::kLatencySeconds in server/metrics/cells.h.
+        bounds = {f"{float(f'{10e-6 * 1.8**step:.3g}'):g}" for step in range(28)}
+        expressions = " ".join(rule["expr"] for rule in rules())
+        chosen = re.findall(r'octet_request_duration_seconds_bucket\{le="([^"]+)"\}', expressions)
+        self.assertEqual(len(chosen), 1, "it is set in one place")
+        self.assertLessEqual(set(chosen), bounds)
+
     def test_rules_name_metrics_that_exist(self):
         used = used_metrics(" ".join(rule["expr"] for rule in rules()))
         self.assertLessEqual(used, exported_metrics())
@@ -82,6 +99,48 @@ class PrometheusConfigurationTest(unittest.TestCase):
         self.assertTrue(events)
         for event in events:
             self.assertIn(f'"{event}"', source)
+
+
+class KubernetesDiscoveryTest(unittest.TestCase):
+    """Pods as Kubernetes' discovery tells of them, through the shipped configuration's relabelling."""
+
+    def discover(self, *pods):
+        """Returns promtool's finds for these meta labels in the place of a cluster."""
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            text = (PROMETHEUS / "kubernetes.yaml").read_text()
+            (job,) = yaml.safe_load(text)["scrape_configs"]
+            self.assertEqual(job.pop("kubernetes_sd_configs"), [{"role": "pod"}])
+            targets = [{"targets": [pod.pop("address")], "labels": {f"__meta_kubernetes_pod_{name}": value for name, value in pod.items()}} for pod in pods]
+            (folder / "pods.yaml").write_text(yaml.safe_dump(targets))
+            job["file_sd_configs"] = [{"files": ["pods.yaml"]}]
+            (folder / "kubernetes.yaml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+            (folder / "prometheus.yml").write_text("scrape_config_files: [kubernetes.yaml]\n")
+            done = promtool("check", "service-discovery", "--timeout=2s", folder / "prometheus.yml", "octet")
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            return [found["labels"] for found in json.loads(done.stdout) if found["labels"]]
+
+    def test_its_pods_get_the_job_that_rules_go_by(self):
+        pod = {"address": "10.0.0.1:8002", "label_app": "octet", "container_port_name": "metrics", "name": "octet-1", "node_name": "n1"}
+        found = self.discover(pod, {**pod, "address": "10.0.0.1:8001", "container_port_name": "grpc"}, {**pod, "label_app": "other"})
+        self.assertEqual(len(found), 1)
+        expected = {"job": "octet", "pod": "octet-1", "node": "n1", "instance": "10.0.0.1:8002", "__address__": "10.0.0.1:8002"}
+        self.assertEqual({name: found[0].get(name) for name in expected}, expected)
+
+    def test_the_deployment_has_that_label_and_port(self):
+        documents = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/octet.yaml").read_text()))
+        template = next(document for document in documents if document["kind"] == "Deployment")["spec"]["template"]
+        self.assertEqual(template["metadata"]["labels"]["app"], "octet")
+        # Discovery by annotation would scrape it a second time, under another job.
+        self.assertNotIn("prometheus.io/scrape", template["metadata"].get("annotations", {}))
+        self.assertIn("metrics", [port["name"] for port in template["spec"]["containers"][0]["ports"]])
+
+    def test_prometheus_takes_it_as_it_is(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "prometheus.yml")
+            file.write_text(f"scrape_config_files: [{PROMETHEUS}/kubernetes.yaml]\n")
+            done = promtool("check", "config", "--lint-fatal", file)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 class DashboardTest(unittest.TestCase):

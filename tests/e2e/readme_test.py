@@ -1,46 +1,62 @@
 #!/usr/bin/env python3
 """Runs the commands that the documentation shows, so that none of them goes stale.
 
-A command is a line of an indented or fenced block whose first line looks like one; the lines of a block are one script. Blocks whose commands another test runs, or that must not run here, are in COVERED; the list is exact.
+usage: readme_test.py OCTET
+
+A command is a line of an indented or fenced block whose first line looks like one; the lines of a block are one script. Blocks whose commands another test runs, or that must not run here, are in COVERED; the list is exact. Whether a command runs or not, octet has every option that is shown with it.
 """
 
 import pathlib
 import re
+import shlex
+import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 import unittest
+import urllib.request
 
+OCTET = ""
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "demo/README.md", "engine/README.md", "deploy/README.md"]
-COMMAND = re.compile(r"(?:\./dev|bash|octet|promtool|prometheus|python3|[A-Z]+=)\b")
+COMMAND = re.compile(r"(?:\./dev|bash|octet|promtool|prometheus|haproxy|python3|mkdir|[A-Z]+=)\b")
 SECONDS = 240
+SERVE = "./dev run -- octet serve --repository build/models"
 
-# Each command that is not run here: the file that has it run, and the words there that do it.
+# Each command that is not run here: the files that have it run, and the words there that do it.
 COVERED = {
-    "./dev demo": ("tests/e2e/demo_test.py", 'ROOT / "dev", "demo"'),
-    "./dev test": (".ci/run", "ctest --preset"),
-    "./dev build": (".ci/run", "./dev build release"),
-    "./dev lint && ./dev format": (".ci/run", "tests/lint/format.py"),
-    "./dev bench": ("dev", "become_python tests/bench/run.py"),
-    "bash .ci/run": (".ci/run", "CI passed"),
-    "prometheus --config.file=deploy/prometheus/prometheus.yml": ("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file='),
+    "./dev demo": [("tests/e2e/demo_test.py", 'ROOT / "dev", "demo"')],
+    "./dev test": [(".ci/run", "ctest --preset")],
+    "./dev build": [(".ci/run", "./dev build release")],
+    # Of the two programs that lint consists of each is a step; format is below.
+    "./dev lint && ./dev format": [
+        ("dev", 'python3 "$OCTET_ROOT/tests/lint/run.py" && python3 "$OCTET_ROOT/tests/lint/format.py"'),
+        (".ci/run", "./dev run -- python3 tests/lint/run.py"),
+        (".ci/run", "./dev run -- python3 tests/lint/format.py"),
+        ("tests/e2e/readme_test.py", '[ROOT / "dev", "format", '),
+    ],
+    "./dev bench": [("dev", "become_python tests/bench/run.py")],
+    "bash .ci/run": [(".ci/run", "CI passed")],
+    "prometheus --config.file=deploy/prometheus/prometheus.yml": [("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file=')],
+    "haproxy -f deploy/haproxy/haproxy.cfg": [("tests/e2e/deployment_test.py", '["haproxy", *words, "-f", self.file]')],
+    # It ends when it is told to.
+    SERVE: [("tests/e2e/readme_test.py", "[*shlex.split(SERVE), ")],
     # These need a server with traffic.
-    "octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": (
-        "tests/e2e/rollout_case.py",
-        '[self.octet, "rollout", served.model, *flags',
-    ),
-    "octet experiments glyphs --server localhost:8000": ("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"'),
+    "./dev run -- octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": [
+        ("tests/e2e/rollout_case.py", '[self.octet, "rollout", served.model, *flags'),
+    ],
+    "./dev run -- octet experiments glyphs --server localhost:8000": [("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"')],
     # They need a running server and what it captured.
-    "./dev run -- octet quantize models/glyphs/1/fp32.onnx --calibration captures/glyphs/1/uint8-3x32x32.npz --map models/glyphs/model.yaml --to int8 --out models/glyphs/1": (
-        "tests/e2e/capture_test.py",
-        '"fp32.onnx", "--calibration", file, "--map", MAP, "--to", "int8"',
-    ),
-    "./dev run -- octet replay captures/glyphs/1/uint8-3x32x32.npz --server localhost:8001 --model glyphs --precision int8 --against fp32 --min-agreement 98": (
-        "tests/e2e/capture_test.py",
-        '"--precision", "int8", "--against", "fp32"',
-    ),
+    "./dev run -- octet quantize models/glyphs/1/fp32.onnx --calibration captures/glyphs/1/uint8-3x32x32.npz --map models/glyphs/model.yaml --to int8 --out models/glyphs/1": [
+        ("tests/e2e/capture_test.py", '"fp32.onnx", "--calibration", file, "--map", MAP, "--to", "int8"'),
+    ],
+    "./dev run -- octet replay captures/glyphs/1/uint8-3x32x32.npz --server localhost:8001 --model glyphs --precision int8 --against fp32 --min-agreement 98": [
+        ("tests/e2e/capture_test.py", '"--precision", "int8", "--against", "fp32"'),
+    ],
     # These two write the data and the model that are committed, and need the packages of the training.
-    "./dev train-demo": ("dev", "train-demo) become_python demo/train.py"),
-    "./dev shell -c 'python3 demo/generate.py'": ("demo/train.py", "generate"),
+    "./dev train-demo": [("dev", "train-demo) become_python demo/train.py")],
+    "./dev shell -c 'python3 demo/generate.py'": [("demo/train.py", "generate")],
 }
 
 
@@ -67,6 +83,19 @@ def documented():
                 yield document, line
 
 
+def shown_options():
+    """Yields (document, verb, option) of each octet call that is shown: in a block, or in the text between backquotes."""
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text()
+        calls = [line for block in blocks(text) for line in block]
+        calls += re.findall(r"`(octet [^`]*)`", text)
+        for call in calls:
+            found = re.match(r"(?:\./dev run -- )?octet ([a-z]+)\b(.*)", call, re.DOTALL)
+            if found:
+                for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", found[2]):
+                    yield document, found[1], option
+
+
 class DocumentedCommandsTest(unittest.TestCase):
     def test_commands_run(self):
         ran = 0
@@ -85,13 +114,78 @@ class DocumentedCommandsTest(unittest.TestCase):
     def test_the_list_of_covered_commands_is_exact(self):
         commands = {line for _, line in documented()}
         self.assertEqual(set(COVERED) - commands, set(), "listed, and in no document")
-        for command, (file, words) in COVERED.items():
-            self.assertIn(words, (ROOT / file).read_text(), f"{file} does not run {command}")
+        for command, places in COVERED.items():
+            for file, words in places:
+                text = (ROOT / file).read_text()
+                # The list itself is no proof.
+                text = text.partition("def blocks(")[2] if ROOT / file == pathlib.Path(__file__).resolve() else text
+                self.assertIn(words, text, f"{file} does not run {command}")
 
-    def test_the_first_screen_has_the_two_commands(self):
-        first = [line for block in blocks((ROOT / "README.md").read_text()) for line in block][:2]
-        self.assertEqual(first, ["./dev demo", "./dev test"])
+    def test_octet_has_the_options_that_are_shown(self):
+        shown, helps = list(shown_options()), {}
+        self.assertGreater(len(shown), 20)
+        for document, verb, option in shown:
+            if verb not in helps:
+                done = subprocess.run([OCTET, verb, "--help"], capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(done.returncode, 0, f"{document}: octet {verb}")
+                helps[verb] = done.stdout
+            self.assertRegex(helps[verb], rf"(?<![\w-]){option}(?![\w-])", f"{document}: octet {verb}")
+
+    def test_the_table_has_every_verb(self):
+        done = subprocess.run([OCTET, "--help"], capture_output=True, text=True, timeout=60, check=True)
+        verbs = re.findall(r"(?m)^  ([a-z]+) ", done.stdout.partition("Subcommands:")[2])
+        table = re.findall(r"(?m)^\| `octet ([a-z]+)` \|", (ROOT / "README.md").read_text())
+        self.assertEqual(sorted(table), sorted(verbs))
+
+    def test_dev_has_the_verbs_that_are_shown(self):
+        help_text = subprocess.run([ROOT / "dev", "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+        text = "".join((ROOT / document).read_text() for document in DOCUMENTS)
+        verbs = set(re.findall(r"\./dev ([a-z][a-z-]*)", text))
+        self.assertIn("format", verbs)
+        for verb in verbs:
+            self.assertRegex(help_text, rf"(?m)^  {verb} ")
+
+    def test_format_mends_a_file(self):
+        original = (ROOT / "server/ticker.cc").read_text()
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "ticker.cc")
+            shutil.copy(ROOT / ".clang-format", folder)
+            file.write_text(original.replace("\n  ", "\n      "))
+            self.assertNotEqual(file.read_text(), original)
+            done = subprocess.run([ROOT / "dev", "format", file], capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(file.read_text(), original)
+
+    def test_a_model_of_ones_own_is_served(self):
+        """Follows the README in a folder that has the checkout's files beside a build folder of its own."""
+        (block,) = [block for block in blocks((ROOT / "README.md").read_text()) if SERVE in block]
+        self.assertEqual(block[-1], SERVE)
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("dev", "demo"):
+                pathlib.Path(folder, name).symlink_to(ROOT / name)
+            subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(block[:-1])], cwd=folder, timeout=60, check=True)
+            command = [*shlex.split(SERVE), "--address", "127.0.0.1", *"--grpc-port 0 --http-port 0 --metrics-port 0".split()]
+            with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+                try:
+                    address = self.read_http_address(server.stdout)
+                    with urllib.request.urlopen(f"http://{address}/v2/models/glyphs/ready", timeout=20) as answer:
+                        self.assertEqual(answer.status, 200)
+                finally:
+                    server.send_signal(signal.SIGTERM)
+                    server.communicate(timeout=60)
+            self.assertEqual(server.returncode, 0)
+
+    def read_http_address(self, output):
+        """Returns where a server that begins to speak serves HTTP."""
+        said = []
+        for line in output:
+            said.append(line)
+            found = re.search(r"event=serving .*http=(\S+)", line)
+            if found:
+                return found[1]
+        raise AssertionError("".join(said))
 
 
 if __name__ == "__main__":
+    OCTET = sys.argv.pop(1)
     unittest.main()
