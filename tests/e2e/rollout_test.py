@@ -45,9 +45,11 @@ class RolloutTest(RolloutCase):
     def setUpClass(cls):
         cls._folder = tempfile.TemporaryDirectory()
         cls.bad = pathlib.Path(cls._folder.name) / "bad.onnx"
+        cls.good = pathlib.Path(cls._folder.name) / "good.onnx"
 
         def keep(version):
             shutil.copy(version / "int8.onnx", cls.bad)
+            shutil.copy(version / "int8.onnx", cls.good)
 
         with Served(OCTET, ALONE, keep) as served:
             cls.fp32 = {number: served.ask(number)[0] for number in range(len(IMAGES))}
@@ -99,6 +101,16 @@ class RolloutTest(RolloutCase):
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
             self.assertTrue((served.models / "glyphs/.rollout/rejected.onnx").exists())
             self.assertEqual(self.events(served), ["begin", "install", "shadow", "rolled back"])
+    def test_a_candidate_with_external_data_is_taken_whole(self):
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
+            with tempfile.TemporaryDirectory() as folder:
+                candidate = pathlib.Path(folder) / "int8.onnx"
+                onnx.save(onnx.load(self.good), candidate, save_as_external_data=True, location="weights", size_threshold=0)
+                self.assertLess(candidate.stat().st_size, self.good.stat().st_size / 2)
+                code, _, errors = self.rollout(served, "--candidate", candidate)
+            self.assertEqual(code, 0, errors)
+            self.assertGreater((served.models / "glyphs/1/int8.onnx").stat().st_size, self.good.stat().st_size * 0.9)
+            self.assert_every_answer_is_right(traffic, served)
 
     def test_a_bad_file_does_not_get_near_the_traffic_when_data_show_it(self):
         with Served(OCTET, ALONE, without_int8) as served:
