@@ -86,23 +86,6 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
   return nullptr;
 }
 
-/// rollout.yaml while only the baseline answers; `more` are further lines. The candidate, whose file comes and goes, is not to
-/// be loaded.
-std::string BaselineYaml(const RolloutPlan& plan, std::string_view more) {
-  const std::string_view baseline = PrecisionName(plan.baseline);
-  std::string yaml = Format(
-      "# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
-      "routing: {{default: {}, split: {{{}: 100}}}}\n",
-      baseline, baseline);
-  std::string loaded;
-  for (const Precision precision : plan.precisions) {
-    if (precision == plan.candidate) continue;
-    loaded += Format("{}{}", loaded.empty() ? "" : ", ", PrecisionName(precision));
-  }
-  if (!loaded.empty()) yaml += Format("precisions: [{}]\n", loaded);
-  return yaml.append(more);
-}
-
 /// What the configuration in `folder` has loaded, as a rollout before this one left it, with both of the plan; none where it
 /// names none.
 absl::StatusOr<std::vector<Precision>> PrecisionsOf(const std::string& folder,

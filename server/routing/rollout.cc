@@ -19,6 +19,15 @@ double ShareOf(const RolloutPlan& plan, const RolloutStage& stage) {
   return stage.kind == Kind::kPromoted ? kWhole : plan.ramp_percent[stage.ramp];
 }
 
+/// The line that says what loads; empty where model.yaml does.
+std::string PrecisionsYaml(const std::vector<Precision>& precisions) {
+  std::string names;
+  for (const Precision precision : precisions) {
+    names += Format("{}{}", names.empty() ? "" : ", ", PrecisionName(precision));
+  }
+  return names.empty() ? "" : Format("precisions: [{}]\n", names);
+}
+
 /// The rules of a stage; empty without one.
 std::string GuardYaml(const RolloutPlan& plan, bool has_copies, bool has_requests) {
   std::string rules;
@@ -105,13 +114,7 @@ std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage) {
   std::string yaml =
       Format("# Written by `octet rollout`, {}: over model.yaml as long as this file is here.\n",
              RolloutStageName(plan, stage));
-  if (!plan.precisions.empty()) {
-    std::string names;
-    for (const Precision precision : plan.precisions) {
-      names += Format("{}{}", names.empty() ? "" : ", ", PrecisionName(precision));
-    }
-    yaml += Format("precisions: [{}]\n", names);
-  }
+  yaml += PrecisionsYaml(plan.precisions);
   yaml += Format("routing:\n  default: {}\n  split:\n", promoted ? candidate : baseline);
   if (has_copies) yaml += Format("    {}: {}\n", baseline, kWhole - share);
   if (share > 0) yaml += Format("    {}: {}\n", candidate, share);
@@ -120,6 +123,16 @@ std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage) {
                    baseline, plan.shadow_percent);
   }
   return yaml + GuardYaml(plan, has_copies, share > 0);
+}
+
+std::string BaselineYaml(const RolloutPlan& plan, std::string_view more) {
+  const std::string_view baseline = PrecisionName(plan.baseline);
+  std::vector<Precision> loaded = plan.precisions;
+  std::erase(loaded, plan.candidate);
+  return Format(
+      "# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
+      "routing: {{default: {}, split: {{{}: 100}}}}\n{}{}",
+      baseline, baseline, PrecisionsYaml(loaded), more);
 }
 
 }  // namespace octet

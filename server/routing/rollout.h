@@ -76,4 +76,8 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
 /// none in the shadow: a rule that has nothing to look at leaves every window undecided.
 std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage);
 
+/// rollout.yaml while only the baseline answers; `more` are further lines. The candidate, whose file comes and goes, is not to
+/// be loaded.
+std::string BaselineYaml(const RolloutPlan& plan, std::string_view more);
+
 }  // namespace octet

@@ -183,6 +183,17 @@ class RolloutTest(RolloutCase):
             self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
             self.assertNotIn("int8", self.experiment(served))
 
+    def test_a_precision_that_is_on_trial_already_is_rolled_out(self):
+        trial = (
+            "precisions: [fp32, int8]\n"
+            "routing: {default: fp32, shadow: {precision: int8, percent: 50},"
+            " guard: {int8: {agreement_percent: 50, action: fall_back}}}\n"
+        )
+        with Served(OCTET, trial) as served, Traffic(served) as traffic:
+            code, _, errors = self.rollout(served, "--calibration", CALIBRATION)
+            self.assertEqual(code, 0, errors)
+            self.assertEqual(traffic.failures, [])
+
     def experiment(self, served):
         """Returns the precisions that the server lists."""
         with urllib.request.urlopen(f"http://{served.server.http}/v2/models/glyphs/experiments", timeout=10) as answer:
