@@ -65,6 +65,12 @@ bool MayComeBack(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
 }
 
+/// Whether the server itself answered, and that it will not.
+bool WasRefused(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+         absl::IsUnimplemented(status);
+}
+
 /// The last of the experiments, when the answer is one: the highest version's.
 absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
   const auto experiments = answer.find("experiments");
@@ -440,7 +446,7 @@ absl::Status Rollout::Undo() {
                  Message(loaded)));
   // What it refuses it refuses for another reason than this rollout, which is out of its way. Else the candidate may answer
   // still: the same command goes on.
-  return MayComeBack(loaded) ? loaded : absl::OkStatus();
+  return WasRefused(loaded) ? absl::OkStatus() : loaded;
 }
 
 absl::Status Rollout::Refuse(const std::string& reason) {

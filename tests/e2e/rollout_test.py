@@ -4,12 +4,14 @@
 usage: rollout_test.py OCTET
 """
 
+import http.server
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 import urllib.request
 
@@ -36,6 +38,28 @@ def tearDownModule():
 
 def without_int8(version):
     (version / "int8.onnx").unlink()
+
+
+class Proxy:
+    """An HTTP server that says of each request that there is none behind it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(502)
+
+        do_POST = do_GET
+
+    def __enter__(self):
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy.Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
 
 class RolloutTest(RolloutCase):
@@ -174,6 +198,12 @@ class RolloutTest(RolloutCase):
                 while not process.stdout.readline().startswith("shadow"):
                     self.assertIsNone(process.poll())
                 process.kill()
+            with Proxy() as proxy:
+                for _ in range(2):
+                    code, out, errors = self.rollout(served, "--abort", "--server", proxy.address)
+                    self.assertEqual(code, 1)
+                    self.assertIn("the server has not followed", out)
+                    self.assertIn("answered 502", errors)
             code, out, errors = self.rollout(served, "--abort", "--server", "127.0.0.1:1")
             self.assertEqual(code, 1)
             self.assertIn("the server has not followed", out)
