@@ -363,6 +363,7 @@ absl::Status Rollout::Route(const std::string& yaml) {
     OCTET_RETURN_IF_ERROR(folder_.Save(state_));
   }
   OCTET_RETURN_IF_ERROR(WriteWholeFile(ModelFolder() + "/rollout.yaml", yaml));
+  state_.experiment_ms = 0;  // The load begins another one.
   return Load();
 }
 
@@ -374,17 +375,28 @@ absl::Status Rollout::RestoreRouting() {
 
 absl::Status Rollout::Enter(const RolloutStage& stage) {
   OCTET_RETURN_IF_ERROR(Route(RolloutYaml(state_.plan, stage)));
+  state_.restarts = 0;
   const bool promoted = stage.kind == RolloutStage::Kind::kPromoted;
   state_.phase = promoted ? RolloutPhase::kPromoted : RolloutPhase::kServe;
   state_.stage = stage;
   state_.stage_began_ms = NowMs();
   report_(RolloutStageName(state_.plan, stage));
   return Save(RolloutStageName(state_.plan, stage));
+absl::Status Rollout::NoticeRestart(int64_t experiment_ms) {
+  if (state_.experiment_ms == experiment_ms) return absl::OkStatus();
+  const bool first_look = state_.experiment_ms == 0;
+  state_.experiment_ms = experiment_ms;
+  if (first_look) return folder_.Save(state_);
+  ++state_.restarts;
+  state_.stage_began_ms = NowMs();
+  report_("  the server restarted, or loaded the model anew: the stage is held from its beginning");
+  return Save("restart");
 }
 
-absl::StatusOr<RolloutFacts> Rollout::Observe() const {
+absl::StatusOr<RolloutFacts> Rollout::Observe() {
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
   RolloutFacts facts;
+  facts.restarts = state_.restarts;
   facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
   if (experiment.at("version").get<std::string>() != state_.version) return facts;  // not ready
   const nlohmann::json* arm = FindArm(experiment, state_.plan.candidate);

@@ -69,7 +69,11 @@ class Rollout {
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);
-  absl::StatusOr<RolloutFacts> Observe() const;
+  /// Nothing is left to do.
+  absl::Status End(RolloutPhase phase);
+  /// What another experiment than the last look's knows begins anew; the stage's hold with it.
+  absl::Status NoticeRestart(int64_t experiment_ms);
+  absl::StatusOr<RolloutFacts> Observe();
   absl::StatusOr<nlohmann::json> Experiment() const;
   /// INVALID_ARGUMENT when several are served.
   absl::Status CheckOneVersion() const;

@@ -89,6 +89,9 @@ RolloutState StateFrom(const nlohmann::json& json) {
   state.routed = json.at("routed").get<bool>();
   state.installed = json.at("installed").get<bool>();
   state.replaced = json.at("replaced").get<bool>();
+  // Not there in what older versions wrote.
+  state.experiment_ms = json.value("experiment_ms", int64_t{0});
+  state.restarts = json.value("restarts", 0);
   state.reason = json.at("reason").get<std::string>();
   return state;
 }
@@ -167,6 +170,8 @@ absl::Status RolloutFolder::Save(const RolloutState& state) const {
       {"routed", state.routed},
       {"installed", state.installed},
       {"replaced", state.replaced},
+      {"experiment_ms", state.experiment_ms},
+      {"restarts", state.restarts},
       {"reason", state.reason}};
   return WriteWholeFile(folder_ + "/state.json", json.dump(2) + "\n");
 }

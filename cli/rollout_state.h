@@ -35,7 +35,9 @@ struct RolloutState {
   bool routed = false;         ///< rollout.yaml may be this rollout's.
   bool installed = false;      ///< The candidate's file may be in the version's folder.
   bool replaced = false;  ///< There was a file of the candidate's precision before; it is kept.
-  std::string reason;     ///< Why it was refused or rolled back.
+  /// When the experiment began that the server has of the stage, by its clock, since the epoch: a new one has forgotten what
+  /// the last one saw. 0: not looked at yet.
+  int64_t experiment_ms = 0;
 };
 
 /// The folder of a model's rollout, MODEL_FOLDER/.rollout: the candidate, what it replaced, state and journal. The server

@@ -12,6 +12,8 @@ using Kind = RolloutStage::Kind;
 using Verdict = RolloutDecision::Verdict;
 
 constexpr double kWhole = 100;
+/// Of a server in a stage: one may be anybody's.
+constexpr int kMostRestarts = 1;
 
 /// The candidate's share of the traffic.
 double ShareOf(const RolloutPlan& plan, const RolloutStage& stage) {
@@ -73,6 +75,11 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
                               const RolloutFacts& facts) {
   const std::string_view name = PrecisionName(plan.candidate);
   if (!facts.ready) return {Verdict::kBack, Format("{} does not answer", name)};
+  if (facts.restarts > kMostRestarts) {
+    return {Verdict::kBack,
+            Format("the server restarted, or loaded the model anew, {} times while {} was on trial",
+                   facts.restarts, name)};
+  }
   if (facts.broken_windows > 0 || facts.fallen_back) {
     return {Verdict::kBack, Format("the guard of {}: {}", name,
                                    facts.last_broken.empty() ? "fell back" : facts.last_broken)};

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 import urllib.request
 
@@ -38,6 +39,27 @@ def tearDownModule():
 
 def without_int8(version):
     (version / "int8.onnx").unlink()
+
+
+def restart(server):
+    """Starts a server that was killed again, on the ports that it had."""
+    server.process.wait()
+    configuration = server.log.parent / "octet.yaml"
+    text = configuration.read_text()
+    for name in ("grpc", "http", "metrics"):
+        text = text.replace(f"{name}_port: 0", f"{name}_port: {getattr(server, name).rpartition(':')[2]}")
+    configuration.write_text(text)
+    with server.log.open("ab") as log:
+        server.process = subprocess.Popen(server.process.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+    until = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=10).close()
+            return
+        except OSError:
+            if time.monotonic() > until or server.process.poll() is not None:
+                raise AssertionError(server.last_words()) from None
+            time.sleep(0.1)
 
 
 class Proxy:
@@ -212,6 +234,25 @@ class RolloutTest(RolloutCase):
             code, out, _ = self.rollout(served, "--abort")
             self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
             self.assertNotIn("int8", self.experiment(served))
+
+    def test_a_server_that_restarts_twice_takes_it_back(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "8"]
+            with Traffic(served), subprocess.Popen(
+                self.command(served, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as process:
+                self.wait_for_line(process, "ramp to 20 %")
+                self.wait_for_line(process, "  ")  # it has been looked at
+                for _ in range(2):
+                    served.server.process.kill()
+                    restart(served.server)
+                    self.wait_for_line(process, "  the server restarted")
+                _, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 3, errors)
+            self.assertIn("the server restarted, or loaded the model anew, 2 times while int8 was on trial", errors)
+            self.assertEqual(self.events(served)[-3:], ["restart", "restart", "rolled back"])
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            self.assertEqual(served.ask(0), (self.fp32[0], "fp32"))
 
     def test_a_precision_that_is_on_trial_already_is_rolled_out(self):
         trial = (

@@ -93,6 +93,19 @@ TEST(RolloutTest, GoesBackAtOnceWhenTheGuardBreaks) {
   }
 }
 
+TEST(RolloutTest, OneRestartMayBeAnybodysASecondIsTheCandidates) {
+  for (const Kind kind : {Kind::kShadow, Kind::kRamp}) {
+    RolloutFacts facts = Fine();
+    facts.restarts = 1;
+    EXPECT_EQ(Decide(kind, facts), Verdict::kForward);
+    facts.restarts = 2;
+    const RolloutDecision decision = DecideRollout(Plan(), {kind, 0}, facts);
+    EXPECT_EQ(decision.verdict, Verdict::kBack);
+    EXPECT_EQ(decision.reason,
+              "the server restarted, or loaded the model anew, 2 times while int8 was on trial");
+  }
+}
+
 TEST(RolloutTest, GoesBackWhenItsPatienceIsOver) {
   RolloutFacts facts = Fine();
   facts.compared = 0;
