@@ -116,24 +116,52 @@ absl::StatusOr<bool> Redacts(const std::string& folder) {
   return config.capture && !config.capture->redact.empty();
 }
 
-/// Of the archives in `folder` that are newer than `began` the one with the most samples, and how many these are; 0 without any.
-std::pair<std::string, int64_t> LargestCapture(const std::string& folder,
-                                               fs::file_time_type began) {
-  std::pair<std::string, int64_t> largest;
+/// A file of captured requests.
+struct CapturedFile {
+  std::string path;
+  fs::file_time_type written;
+  int64_t samples = 0;
+};
+
+/// Of the archives in `folder` that are newer than `began` the one with the most samples; 0 without any.
+CapturedFile LargestCapture(const std::string& folder, fs::file_time_type began) {
+  CapturedFile largest;
   std::error_code error;
   for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
        it.increment(error)) {
     std::error_code gone;  // replaced this moment
-    if (it->path().extension() != ".npz" || fs::last_write_time(it->path(), gone) < began || gone) {
-      continue;
-    }
+    const fs::file_time_type written = fs::last_write_time(it->path(), gone);
+    if (it->path().extension() != ".npz" || gone || written < began) continue;
     const auto arrays = ReadNpz(it->path().string());
     if (!arrays.ok() || arrays->empty()) continue;
     const Shape& shape = arrays->begin()->second.shape();
-    if (shape.rank() > 0 && shape[0] > largest.second) largest = {it->path().string(), shape[0]};
+    if (shape.rank() > 0 && shape[0] > largest.samples) {
+      largest = {it->path().string(), written, shape[0]};
+    }
   }
   return largest;
 }
+
+/// Tells when a server's sample is full: its files are written anew only when requests came in, and then hold no more than
+/// before, as others had to go.
+class FullSample {
+ public:
+  /// After one more look at the largest file.
+  bool Look(const CapturedFile& now) {
+    if (now.samples > last_.samples) {
+      rewritten_ = 0;
+    } else if (now.samples > 0 && now.written != last_.written) {
+      ++rewritten_;
+    }
+    last_ = now;
+    return rewritten_ >= kLooks;
+  }
+
+ private:
+  static constexpr int kLooks = 2;  // One may be that of a sample that began anew.
+  CapturedFile last_;
+  int rewritten_ = 0;  ///< Since it grew.
+};
 
 /// The precision that answers by itself now; INVALID_ARGUMENT when several do.
 absl::StatusOr<Precision> AnsweringPrecision(const nlohmann::json& experiment) {
@@ -306,14 +334,25 @@ absl::Status Rollout::Capture() {
   const auto began = fs::file_time_type::clock::now();
   report_(Format("capture: {} samples", options_.capture_samples));
   const auto give_up = std::chrono::steady_clock::now() + state_.plan.patience;
+  FullSample full;
   while (true) {
-    const auto [file, samples] = LargestCapture(folder, began);
-    if (samples >= options_.capture_samples) return Copy(file, folder_.calibration(), 0600);
+    const CapturedFile largest = LargestCapture(folder, began);
+    if (largest.samples >= options_.capture_samples) {
+      return Copy(largest.path, folder_.calibration(), 0600);
+    }
+    if (full.Look(largest)) {
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition,
+          "the server's sample is full with {} of {} samples: give model.yaml a larger "
+          "capture.max_bytes, or --capture-samples {}",
+          largest.samples, options_.capture_samples, largest.samples);
+    }
     if (std::chrono::steady_clock::now() > give_up) {
       return MakeError(absl::StatusCode::kDeadlineExceeded,
-                       "{} of {} samples were captured in {} s: '{}'", samples,
+                       "{} of {} samples were captured in {} s: '{}'", largest.samples,
                        options_.capture_samples, state_.plan.patience.count(), folder);
     }
+    OCTET_RETURN_IF_ERROR(Experiment().status());  // Who is away captures nothing.
     std::this_thread::sleep_for(kCaptureInterval);
   }
 }

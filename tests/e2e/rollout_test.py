@@ -27,6 +27,7 @@ from served_glyphs import IMAGES, Served, spoil
 OCTET = ""
 CALIBRATION = served_models.ROOT / "demo/data/calibration.npz"
 ALONE = "routing: {default: fp32}\n"
+LONG = ["--hold-seconds", "600", "--patience-seconds", "3600"]
 
 
 def setUpModule():
@@ -134,6 +135,33 @@ class RolloutTest(RolloutCase):
                 self.assertEqual((served.models / "glyphs/.rollout/calibration.npz").stat().st_mode & 0o777, 0o600)
                 self.assertNotIn("capture", (served.models / "glyphs/rollout.yaml").read_text())
 
+    def test_captures_that_cannot_come_end_it(self):
+        with tempfile.TemporaryDirectory() as captures:
+            configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
+            words = ["--captures", captures, "--capture-samples", "150", "--patience-seconds", "1000"]
+            with Served(OCTET, ALONE, without_int8, configuration) as away:
+                with subprocess.Popen(self.command(away, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                    self.wait_for_line(process, "capture: 150 samples")
+                    away.server.process.kill()
+                    self.leave_a_full_sample(words, captures, configuration)
+                    _, errors = process.communicate(timeout=120)
+                self.assertEqual(process.returncode, 1, "the same command goes on when the server is back")
+                self.assertIn("no answer from", errors)
+                restart(away.server)
+
+    def leave_a_full_sample(self, words, captures, configuration):
+        little = ALONE + "capture: {percent: 0, max_bytes: 100000}\n"
+        with Served(OCTET, little, without_int8, configuration) as served, Traffic(served):
+            code, _, errors = self.rollout(served, *words)
+            self.assertEqual(code, 3)
+            fits = re.search(r"the server's sample is full with (\d+) of 150 samples: .*capture.max_bytes, or --capture-samples (\d+)", errors)
+            self.assertIsNotNone(fits, errors)
+            self.assertEqual(fits[1], fits[2])
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+            self.assertFalse((served.models / "glyphs/.rollout/calibration.npz").exists())
+            code, out, errors = self.rollout(served, *words, "--capture-samples", fits[2])
+            self.assertEqual(code, 0, errors)
+
     def test_a_bad_file_is_rolled_back_and_no_client_notices(self):
         with Served(OCTET, ALONE, without_int8) as served:
             before = sorted(path.name for path in (served.models / "glyphs/1").iterdir())
@@ -193,10 +221,9 @@ class RolloutTest(RolloutCase):
 
     def test_a_killed_rollout_goes_on_or_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "600"]
+            words = ["--calibration", CALIBRATION, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
-                while not process.stdout.readline().startswith("shadow"):
-                    self.assertIsNone(process.poll())
+                self.wait_for_line(process, "shadow")
                 busy = subprocess.run(self.command(served), capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual(busy.returncode, 1)
                 self.assertIn("another process is at work on this rollout", busy.stderr)
@@ -215,10 +242,9 @@ class RolloutTest(RolloutCase):
 
     def test_a_rollback_that_the_server_does_not_follow_is_not_over(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served):
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "600"]
+            words = ["--calibration", CALIBRATION, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
-                while not process.stdout.readline().startswith("shadow"):
-                    self.assertIsNone(process.poll())
+                self.wait_for_line(process, "shadow")
                 process.kill()
             with Proxy() as proxy:
                 for _ in range(2):
@@ -328,6 +354,8 @@ class RolloutTest(RolloutCase):
                 "data": ([], "int8 needs --calibration"),
                 "ramp": (["--ramp", "50,20"], "expected rising shares"),
                 "baseline": (["--baseline", "bf16"], "the baseline bf16 is not there"),
+                "patience": (["--calibration", CALIBRATION, "--hold-seconds", "60"], "a stage takes 60 s"),
+                "windows": (["--calibration", CALIBRATION, "--windows", "61"], "a stage takes 61 s"),
             }
             for name, (more, expected) in words.items():
                 with self.subTest(name):
