@@ -47,11 +47,6 @@ absl::Status Make(const CandidateRequest& request) {
   recipe.to = request.plan.candidate;
   CalibrationSet calibration;
   if (recipe.to == Precision::kInt8) {
-    if (request.calibration.empty()) {
-      return InvalidArgument(
-          "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
-          "with --candidate");
-    }
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                            Load(request.fp32, Precision::kFp32, request.threads));
     OCTET_ASSIGN_OR_RETURN(const Samples samples,

@@ -1,6 +1,7 @@
 #include "cli/rollout_run.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -69,6 +70,16 @@ bool MayComeBack(const absl::Status& status) {
 bool WasRefused(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
          absl::IsUnimplemented(status);
+}
+
+/// An option's file, or folder, that the rollout is to be made from; nothing when it is not given.
+absl::Status CheckReadable(std::string_view option, const std::string& path, bool may_be_folder) {
+  std::error_code error;
+  const bool folder = fs::is_directory(path, error);
+  if (path.empty() || (folder && may_be_folder)) return absl::OkStatus();
+  if (folder) return InvalidArgument("{}: a folder, expected a file: '{}'", option, path);
+  if (!std::ifstream(path)) return NotFound("{}: cannot read '{}'", option, path);
+  return absl::OkStatus();
 }
 
 /// The last of the experiments, when the answer is one: the highest version's.
@@ -271,7 +282,7 @@ absl::Status Rollout::GoOn(RolloutState state) {
   asked.baseline = state_.plan.baseline;
   asked.precisions = state_.plan.precisions;
   if (!(asked == state_.plan)) report_("  by the options that it was begun with");
-  if (!serves) return absl::OkStatus();
+  if (!serves) return CheckSources();
   // Whoever stopped may have stopped on the way into the next stage. Else the server's guard knows what happened meanwhile,
   // and a load would make it forget.
   const std::string yaml = RolloutYaml(state_.plan, state_.stage);
@@ -314,11 +325,28 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
                            baseline, state_.version, VariantFile(state_.plan.baseline));
   }
-  OCTET_RETURN_IF_ERROR(folder_.Clear());
+  OCTET_RETURN_IF_ERROR(CheckSources());
+  OCTET_RETURN_IF_ERROR(folder_.KeepReplaced());
+  OCTET_RETURN_IF_ERROR(folder_.Clear(std::array{options_.candidate, options_.calibration}));
   const std::string routing = ModelFolder() + "/rollout.yaml";
   if (Exists(routing)) OCTET_RETURN_IF_ERROR(Copy(routing, folder_.routing_before()));
   report_(Format("{} version {}: {} -> {}", state_.model, state_.version, baseline, candidate));
   return Save("begin");
+}
+
+absl::Status Rollout::CheckSources() const {
+  const bool captures = options_.candidate.empty() && options_.calibration.empty();
+  if (captures && options_.captures.empty() && options_.plan.candidate == Precision::kInt8) {
+    return InvalidArgument(
+        "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
+        "with --candidate");
+  }
+  std::error_code error;
+  if (captures && !options_.captures.empty() && !fs::is_directory(options_.captures, error)) {
+    return NotFound("--captures: no such folder: '{}'", options_.captures);
+  }
+  OCTET_RETURN_IF_ERROR(CheckReadable("--candidate", options_.candidate, false));
+  return CheckReadable("--calibration", options_.calibration, true);
 }
 
 absl::Status Rollout::Capture() {
@@ -390,8 +418,8 @@ absl::Status Rollout::Install() {
   }
   // Before the file: it must not begin to answer by the default order.
   OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan, "")));
-  if (state_.replaced && !Exists(folder_.previous())) {
-    OCTET_RETURN_IF_ERROR(Move(target, folder_.previous()));
+  if (state_.replaced && !Exists(folder_.replaced())) {
+    OCTET_RETURN_IF_ERROR(Move(target, folder_.replaced()));
   }
   return Exists(folder_.candidate()) ? Move(folder_.candidate(), target) : absl::OkStatus();
 }
@@ -416,11 +444,21 @@ absl::Status Rollout::Enter(const RolloutStage& stage) {
   OCTET_RETURN_IF_ERROR(Route(RolloutYaml(state_.plan, stage)));
   state_.restarts = 0;
   const bool promoted = stage.kind == RolloutStage::Kind::kPromoted;
-  state_.phase = promoted ? RolloutPhase::kPromoted : RolloutPhase::kServe;
+  state_.phase = RolloutPhase::kServe;
   state_.stage = stage;
   state_.stage_began_ms = NowMs();
   report_(RolloutStageName(state_.plan, stage));
-  return Save(RolloutStageName(state_.plan, stage));
+  if (!promoted) return Save(RolloutStageName(state_.plan, stage));
+  OCTET_RETURN_IF_ERROR(End(RolloutPhase::kPromoted));
+  return folder_.KeepReplaced();
+}
+
+absl::Status Rollout::End(RolloutPhase phase) {
+  OCTET_RETURN_IF_ERROR(Remove(folder_.calibration()));  // Clients sent it, and nobody needs it.
+  state_.phase = phase;
+  return Save(RolloutPhaseName(phase));
+}
+
 absl::Status Rollout::NoticeRestart(int64_t experiment_ms) {
   if (state_.experiment_ms == experiment_ms) return absl::OkStatus();
   const bool first_look = state_.experiment_ms == 0;
@@ -434,6 +472,7 @@ absl::Status Rollout::NoticeRestart(int64_t experiment_ms) {
 
 absl::StatusOr<RolloutFacts> Rollout::Observe() {
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
+  OCTET_RETURN_IF_ERROR(NoticeRestart(experiment.at("started_ms").get<int64_t>()));
   RolloutFacts facts;
   facts.restarts = state_.restarts;
   facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
@@ -486,9 +525,9 @@ absl::Status Rollout::Undo() {
       WriteWholeFile(ModelFolder() + "/rollout.yaml", BaselineYaml(state_.plan, "")));
   if (state_.installed) {
     const std::string target = VariantFile(state_.plan.candidate);
-    const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.previous()));
+    const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.replaced()));
     if (there) OCTET_RETURN_IF_ERROR(Move(target, folder_.rejected()));
-    if (Exists(folder_.previous())) OCTET_RETURN_IF_ERROR(Move(folder_.previous(), target));
+    if (Exists(folder_.replaced())) OCTET_RETURN_IF_ERROR(Move(folder_.replaced(), target));
   }
   OCTET_RETURN_IF_ERROR(RestoreRouting());
   const absl::Status loaded = Load();
@@ -505,8 +544,7 @@ absl::Status Rollout::Refuse(const std::string& reason) {
   OCTET_RETURN_IF_ERROR(folder_.Save(state_));
   OCTET_RETURN_IF_ERROR(Undo());
   OCTET_RETURN_IF_ERROR(Move(folder_.candidate(), folder_.rejected()));
-  state_.phase = RolloutPhase::kRefused;
-  return Save("refused");
+  return End(RolloutPhase::kRefused);
 }
 
 absl::Status Rollout::RollBack(const std::string& reason) {
@@ -514,9 +552,8 @@ absl::Status Rollout::RollBack(const std::string& reason) {
   state_.reason = reason;
   OCTET_RETURN_IF_ERROR(folder_.Save(state_));
   OCTET_RETURN_IF_ERROR(Undo());
-  state_.phase = RolloutPhase::kRolledBack;
   report_("rolled back: " + reason);
-  return Save("rolled back");
+  return End(RolloutPhase::kRolledBack);
 }
 
 absl::StatusOr<RolloutState> Rollout::Abort() {

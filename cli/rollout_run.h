@@ -52,6 +52,8 @@ class Rollout {
   /// The steps up to an end, or to what went wrong.
   absl::Status Work();
   absl::Status Begin();
+  /// Whether what the candidate is to be made from is there. INVALID_ARGUMENT, NOT_FOUND.
+  absl::Status CheckSources() const;
   absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
   /// Has the server capture, and takes what it has captured when that is enough.

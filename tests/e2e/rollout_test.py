@@ -7,6 +7,7 @@ usage: rollout_test.py OCTET
 import http.server
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -126,13 +127,17 @@ class RolloutTest(RolloutCase):
         with tempfile.TemporaryDirectory() as captures:
             configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
             with Served(OCTET, ALONE, without_int8, configuration) as served:
-                with Traffic(served) as traffic:
-                    code, out, _ = self.rollout(served, "--captures", captures, "--capture-samples", "150")
-                self.assertEqual(code, 0, out)
-                self.assertIn("capture: 150 samples", out)
+                calibration = served.models / "glyphs/.rollout/calibration.npz"
+                command = self.command(served, "--captures", captures, "--capture-samples", "150")
+                with Traffic(served) as traffic, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                    self.wait_for_line(process, "capture: 150 samples")
+                    self.wait_for_line(process, "candidate: ")
+                    self.assertEqual(calibration.stat().st_mode & 0o777, 0o600)
+                    self.wait_for_line(process, "promoted")
+                self.assertEqual(process.returncode, 0)
                 self.assertEqual(traffic.precisions(), {"fp32", "int8"})
                 self.assert_every_answer_is_right(traffic, served)
-                self.assertEqual((served.models / "glyphs/.rollout/calibration.npz").stat().st_mode & 0o777, 0o600)
+                self.assertFalse(calibration.exists(), "clients' data are kept no longer than they are needed")
                 self.assertNotIn("capture", (served.models / "glyphs/rollout.yaml").read_text())
 
     def test_captures_that_cannot_come_end_it(self):
@@ -175,6 +180,30 @@ class RolloutTest(RolloutCase):
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
             self.assertTrue((served.models / "glyphs/.rollout/rejected.onnx").exists())
             self.assertEqual(self.events(served), ["begin", "install", "shadow", "rolled back"])
+            rejected = served.models / "glyphs/.rollout/rejected.onnx"
+            self.assertEqual(self.rollout(served, "--candidate", served.models / "none.onnx")[0], 1)
+            self.assertEqual(rejected.read_bytes(), self.bad.read_bytes(), "a mistake removes nothing")
+            with Traffic(served):
+                code, _, errors = self.rollout(served, "--candidate", rejected, "--min-agreement", "0")
+            self.assertEqual(code, 0, errors)
+            self.assertEqual((served.models / "glyphs/1/int8.onnx").read_bytes(), self.bad.read_bytes())
+
+    def test_what_a_promotion_replaced_outlives_the_next_rollouts(self):
+        with Served(OCTET, ALONE) as served, Traffic(served) as traffic:
+            file, previous = served.models / "glyphs/1/int8.onnx", served.models / "glyphs/.rollout/previous.onnx"
+            before = file.read_bytes()
+            half = served.models / "glyphs/.rollout/calibration.npz.1-0.tmp"
+            half.parent.mkdir()
+            half.write_bytes(b"what a process that was killed had half written")
+            code, _, errors = self.rollout(served, "--calibration", CALIBRATION)
+            self.assertEqual(code, 0, errors)
+            self.assertFalse(half.exists())
+            self.assertEqual(previous.read_bytes(), before)
+            code, _, errors = self.rollout(served, "--to", "bf16")
+            self.assertEqual(code, 0, errors)
+            self.assertEqual(previous.read_bytes(), before)
+            self.assertEqual(traffic.failures, [])
+
     def test_a_candidate_with_external_data_is_taken_whole(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
             with tempfile.TemporaryDirectory() as folder:
@@ -356,6 +385,10 @@ class RolloutTest(RolloutCase):
                 "baseline": (["--baseline", "bf16"], "the baseline bf16 is not there"),
                 "patience": (["--calibration", CALIBRATION, "--hold-seconds", "60"], "a stage takes 60 s"),
                 "windows": (["--calibration", CALIBRATION, "--windows", "61"], "a stage takes 61 s"),
+                "captures": (["--captures", "/nowhere"], "no such folder: '/nowhere'"),
+                "candidate": (["--candidate", "/nowhere.onnx"], "--candidate: cannot read '/nowhere.onnx'"),
+                "folder": (["--candidate", "/"], "--candidate: a folder, expected a file"),
+                "samples": (["--calibration", "/nowhere.npz"], "--calibration: cannot read '/nowhere.npz'"),
             }
             for name, (more, expected) in words.items():
                 with self.subTest(name):
