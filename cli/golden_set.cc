@@ -48,7 +48,9 @@ Comparison CompareElements(ConstTensorView got, const Tensor& expected, double r
     if (x == y || (std::isnan(x) && std::isnan(y))) continue;
     const double distance = std::abs(x - y);
     result.max_abs = std::max(result.max_abs, distance);
-    if (!(distance <= atol + rtol * std::abs(y))) ++result.mismatches;
+    // Nothing is near an infinity, whose share of itself is no bound.
+    const bool finite = std::isfinite(x) && std::isfinite(y);
+    if (!finite || distance > atol + rtol * std::abs(y)) ++result.mismatches;
   }
   result.ok = result.mismatches == 0;
   return result;
@@ -58,7 +60,7 @@ Comparison CompareElements(ConstTensorView got, const Tensor& expected, double r
 // inputs up to a common shift: d[i] = ln(got[i] / expected[i]) + c per row. The shift that makes the largest of
 // them smallest is taken: half of their spread.
 double StepsApart(const Tensor& got, const Tensor& expected, const OutputStep& step) {
-  // Below it, shares have lost their digits.
+  // Below it, shares have lost their digits: a smaller one counts as this one.
   constexpr double kSmallestShare = 1e-30;
   const int64_t row = step.softmax ? got.shape().back() : 1;
   double most = 0;
@@ -75,8 +77,8 @@ double StepsApart(const Tensor& got, const Tensor& expected, const OutputStep& s
         high = std::abs(x - y);
         continue;
       }
-      if (x < kSmallestShare || y < kSmallestShare) continue;
-      const double shift = std::log(x / y);
+      if (x < kSmallestShare && y < kSmallestShare) continue;
+      const double shift = std::log(std::max(x, kSmallestShare) / std::max(y, kSmallestShare));
       low = first ? shift : std::min(low, shift);
       high = first ? shift : std::max(high, shift);
       first = false;
@@ -90,7 +92,10 @@ double StepsApart(const Tensor& got, const Tensor& expected, const OutputStep& s
 absl::Status CompareSteps(ConstTensorView got, const Tensor& expected, const TensorInfo& info,
                           double steps, Comparison& result) {
   if (!info.step) {
-    return InvalidArgument("--steps: output '{}' is not dequantized from 8 bits", info.name);
+    return InvalidArgument(
+        "--steps: output '{}' is not dequantized from 8 bits, with at most a Softmax over its last "
+        "axis behind",
+        info.name);
   }
   // A step has this much room for the float arithmetic around it.
   constexpr double kSlack = 0.01;

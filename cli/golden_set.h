@@ -46,7 +46,7 @@ struct Comparison {
 absl::Status Feed(Session& session, const GoldenSet& set);
 
 /// Feeds the session and compares its outputs, which `outputs` describes. Mismatch:
-/// |got - expected| > atol + rtol * |expected|, or only one of the two is NaN; strings that are not equal.
+/// |got - expected| > atol + rtol * |expected|, or only one of the two is NaN or the same infinity; strings that are not equal.
 /// Errors: as the run; INVALID_ARGUMENT naming the output for another type or shape, or when it has no steps.
 absl::StatusOr<std::vector<Comparison>> CompareWith(Session& session, const GoldenSet& set,
                                                     std::span<const TensorInfo> outputs,

@@ -14,6 +14,7 @@
 #include "cli/load/rate_plan.h"
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/verb.h"
 #include <grpcpp/grpcpp.h>
 
@@ -96,21 +97,18 @@ void DrawLook(size_t run, size_t runs, const LoadProgress& look) {
   std::fflush(stderr);
 }
 
-absl::Status Load(const LoadVerbOptions& options) {
-  // Answers are freed to be allocated again: glibc would give their pages back to the system in between, which costs a client
-  // of large tensors more than all the rest.
-  mallopt(M_MMAP_THRESHOLD, 16 << 20);
-  mallopt(M_TRIM_THRESHOLD, 64 << 20);
-  OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options));
-  OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams, PrepareStreams(options));
-  const bool terminal = isatty(STDERR_FILENO) == 1;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    std::function<void(const LoadProgress&)> look;
-    if (terminal) look = [&](const LoadProgress& now) { DrawLook(i + 1, runs.size(), now); };
-    OCTET_ASSIGN_OR_RETURN(runs[i].tally, RunLoad(streams, runs[i].settings, look));
+/// Before the runs, not after them.
+absl::Status CheckOutputs(const LoadVerbOptions& options) {
+  std::vector<std::string> others = {options.source.data, options.source.map};
+  if (!options.json.empty() && options.json != "-") {
+    OCTET_RETURN_IF_ERROR(CheckOutputFile(options.json, others));
+    others.push_back(options.json);
   }
-  if (terminal) std::fputs("\r\x1b[K", stderr);
+  return options.svg.empty() ? absl::OkStatus() : CheckOutputFile(options.svg, others);
+}
 
+absl::Status Report(const LoadVerbOptions& options, const std::vector<LoadRun>& runs,
+                    const std::vector<LoadStream>& streams) {
   if (!options.svg.empty())
     OCTET_RETURN_IF_ERROR(WriteWholeFile(options.svg, LoadAsPlot(runs, streams)));
   nlohmann::ordered_json rows = nlohmann::json::array();
@@ -125,6 +123,32 @@ absl::Status Load(const LoadVerbOptions& options) {
   if (!options.json.empty()) OCTET_RETURN_IF_ERROR(WriteWholeFile(options.json, json));
   std::cout << LoadAsTable(runs, streams);
   return absl::OkStatus();
+}
+
+absl::Status Load(const LoadVerbOptions& options) {
+  // Answers are freed to be allocated again: glibc would give their pages back to the system in between, which costs a client
+  // of large tensors more than all the rest.
+  mallopt(M_MMAP_THRESHOLD, 16 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+  OCTET_RETURN_IF_ERROR(CheckOutputs(options));
+  OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams, PrepareStreams(options));
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  absl::Status status;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::function<void(const LoadProgress&)> look;
+    if (terminal) look = [&](const LoadProgress& now) { DrawLook(i + 1, runs.size(), now); };
+    auto tally = RunLoad(streams, runs[i].settings, look);
+    if (!tally.ok()) {  // Those before it are worth what they were.
+      status = tally.status();
+      runs.resize(i);
+      break;
+    }
+    runs[i].tally = *std::move(tally);
+  }
+  if (terminal) std::fputs("\r\x1b[K", stderr);
+  if (!runs.empty()) status.Update(Report(options, runs, streams));
+  return status;
 }
 
 void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {

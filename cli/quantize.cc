@@ -130,17 +130,18 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
       const QuantizeSummary made,
       QuantizeFile(options.model, RecipeFor(options, to), calibration.inputs, run, out));
   bar.reset();
-  const auto fp32_bytes = static_cast<double>(fs::file_size(options.model));
-  const uintmax_t bytes = fs::file_size(out);
+  OCTET_ASSIGN_OR_RETURN(const uint64_t fp32_bytes, OnnxFileBytes(options.model));
+  OCTET_ASSIGN_OR_RETURN(const uint64_t bytes, OnnxFileBytes(out));
   nlohmann::ordered_json layers = nlohmann::json::array();
   for (const QuantizeRecord& record : made.records) {
     layers.push_back({{"name", record.name}, {"what", record.what}, {"detail", record.detail}});
   }
-  nlohmann::ordered_json json{{"precision", PrecisionName(to)},
-                              {"file", out},
-                              {"bytes", bytes},
-                              {"ratio", static_cast<double>(bytes) / fp32_bytes},
-                              {"records", std::move(layers)}};
+  nlohmann::ordered_json json{
+      {"precision", PrecisionName(to)},
+      {"file", out},
+      {"bytes", bytes},
+      {"ratio", static_cast<double>(bytes) / static_cast<double>(fp32_bytes)},
+      {"records", std::move(layers)}};
   if (made.mixed) json["mixed"] = MixedAsJson(*made.mixed);
   return json;
 }

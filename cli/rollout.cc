@@ -30,6 +30,17 @@ struct VerbOptions {
   bool abort = false;
 };
 
+/// INVALID_ARGUMENT when a stage is over before it can be kept to.
+absl::Status CheckPatience(const RolloutPlan& plan) {
+  const std::chrono::seconds windows{int64_t{plan.windows} * plan.guard.window_seconds};
+  const std::chrono::seconds least = std::max(plan.hold, windows);
+  if (plan.patience > least) return absl::OkStatus();
+  return InvalidArgument(
+      "--patience-seconds: a stage takes {} s, by --hold-seconds or --windows times "
+      "--window-seconds: expected more than that, got {}",
+      least.count(), plan.patience.count());
+}
+
 absl::StatusOr<RolloutState> Work(VerbOptions& options) {
   RolloutPlan& plan = options.rollout.plan;
   plan.candidate = *ParsePrecision(options.to);
@@ -48,6 +59,7 @@ absl::StatusOr<RolloutState> Work(VerbOptions& options) {
   if (!std::ranges::is_sorted(plan.ramp_percent, std::less_equal())) {
     return InvalidArgument("--ramp: expected rising shares");
   }
+  if (!options.abort) OCTET_RETURN_IF_ERROR(CheckPatience(plan));
   OCTET_ASSIGN_OR_RETURN(Rollout rollout, Rollout::Open(options.rollout, [](std::string_view line) {
                            std::cout << line
                                      << std::endl;  // flushed: it is watched while it goes on

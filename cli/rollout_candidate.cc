@@ -27,22 +27,26 @@ absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& file, Preci
   return Model::Load(file, options);
 }
 
-absl::Status Make(const CandidateRequest& request) {
-  if (!request.finished.empty()) {
-    std::error_code error;
-    fs::copy_file(request.finished, request.out, fs::copy_options::overwrite_existing, error);
-    if (error) return NotFound("cannot read {}: {}", request.finished, error.message());
-    return absl::OkStatus();
+/// A finished file, and what lies beside it of its tensors, as one. What is no model is told when it is loaded.
+absl::Status Take(const std::string& finished, const std::string& out) {
+  std::error_code error;
+  if (fs::equivalent(finished, out, error)) return absl::OkStatus();
+  const uintmax_t own_bytes = fs::file_size(finished, error);
+  if (error) return NotFound("cannot read {}: {}", finished, error.message());
+  if (const auto bytes = OnnxFileBytes(finished); bytes.ok() && *bytes > own_bytes) {
+    OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(finished));
+    return WriteOnnxFile(graph, out);
   }
+  fs::copy_file(finished, out, fs::copy_options::overwrite_existing, error);
+  return error ? NotFound("cannot read {}: {}", finished, error.message()) : absl::OkStatus();
+}
+
+absl::Status Make(const CandidateRequest& request) {
+  if (!request.finished.empty()) return Take(request.finished, request.out);
   QuantizeRecipe recipe;
   recipe.to = request.plan.candidate;
   CalibrationSet calibration;
   if (recipe.to == Precision::kInt8) {
-    if (request.calibration.empty()) {
-      return InvalidArgument(
-          "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
-          "with --candidate");
-    }
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                            Load(request.fp32, Precision::kFp32, request.threads));
     OCTET_ASSIGN_OR_RETURN(const Samples samples,

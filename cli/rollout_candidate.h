@@ -13,7 +13,8 @@ namespace octet::cli {
 struct CandidateRequest {
   std::string baseline;  ///< The file that answers now.
   std::string fp32;      ///< What the candidate is made from.
-  std::string finished;  ///< Taken as it is; empty: quantized from `fp32`.
+  std::string
+      finished;  ///< Taken as it is, external data into the file; empty: quantized from `fp32`.
   std::string
       calibration;  ///< .npz; int8 is calibrated with it, and everything is compared on it. May be empty.
   std::string map;
@@ -31,7 +32,8 @@ struct CandidateProof {
 
 /// Makes, or takes, the candidate's file, loads it as a server on this CPU would, and compares it with the baseline on the
 /// calibration data: agreement and SQNR below the guard's are a refusal, as are a NaN or an infinity where the baseline has
-/// none (with a floor for the SQNR), fewer multiply-adds in int8 than asked for and a file that does not load. Errors: as QuantizeFile, Samples::Load and Evaluate; INVALID_ARGUMENT for int8 without data.
+/// none (with a floor for the SQNR), fewer multiply-adds in int8 than asked for and a file that does not load. Errors: as ReadOnnxFile, QuantizeFile, Samples::Load and Evaluate.
+/// Requires: a finished file, or data, for int8.
 absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request);
 
 }  // namespace octet::cli

@@ -1,6 +1,7 @@
 #include "cli/rollout_run.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -65,6 +66,22 @@ bool MayComeBack(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
 }
 
+/// Whether the server itself answered, and that it will not.
+bool WasRefused(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
+         absl::IsUnimplemented(status);
+}
+
+/// An option's file, or folder, that the rollout is to be made from; nothing when it is not given.
+absl::Status CheckReadable(std::string_view option, const std::string& path, bool may_be_folder) {
+  std::error_code error;
+  const bool folder = fs::is_directory(path, error);
+  if (path.empty() || (folder && may_be_folder)) return absl::OkStatus();
+  if (folder) return InvalidArgument("{}: a folder, expected a file: '{}'", option, path);
+  if (!std::ifstream(path)) return NotFound("{}: cannot read '{}'", option, path);
+  return absl::OkStatus();
+}
+
 /// The last of the experiments, when the answer is one: the highest version's.
 absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
   const auto experiments = answer.find("experiments");
@@ -84,23 +101,6 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
     if (arm.at("precision").get<std::string>() == PrecisionName(precision)) return &arm;
   }
   return nullptr;
-}
-
-/// rollout.yaml while only the baseline answers; `more` are further lines. The candidate, whose file comes and goes, is not to
-/// be loaded.
-std::string BaselineYaml(const RolloutPlan& plan, std::string_view more) {
-  const std::string_view baseline = PrecisionName(plan.baseline);
-  std::string yaml = Format(
-      "# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
-      "routing: {{default: {}, split: {{{}: 100}}}}\n",
-      baseline, baseline);
-  std::string loaded;
-  for (const Precision precision : plan.precisions) {
-    if (precision == plan.candidate) continue;
-    loaded += Format("{}{}", loaded.empty() ? "" : ", ", PrecisionName(precision));
-  }
-  if (!loaded.empty()) yaml += Format("precisions: [{}]\n", loaded);
-  return yaml.append(more);
 }
 
 /// What the configuration in `folder` has loaded, as a rollout before this one left it, with both of the plan; none where it
@@ -127,24 +127,52 @@ absl::StatusOr<bool> Redacts(const std::string& folder) {
   return config.capture && !config.capture->redact.empty();
 }
 
-/// Of the archives in `folder` that are newer than `began` the one with the most samples, and how many these are; 0 without any.
-std::pair<std::string, int64_t> LargestCapture(const std::string& folder,
-                                               fs::file_time_type began) {
-  std::pair<std::string, int64_t> largest;
+/// A file of captured requests.
+struct CapturedFile {
+  std::string path;
+  fs::file_time_type written;
+  int64_t samples = 0;
+};
+
+/// Of the archives in `folder` that are newer than `began` the one with the most samples; 0 without any.
+CapturedFile LargestCapture(const std::string& folder, fs::file_time_type began) {
+  CapturedFile largest;
   std::error_code error;
   for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
        it.increment(error)) {
     std::error_code gone;  // replaced this moment
-    if (it->path().extension() != ".npz" || fs::last_write_time(it->path(), gone) < began || gone) {
-      continue;
-    }
+    const fs::file_time_type written = fs::last_write_time(it->path(), gone);
+    if (it->path().extension() != ".npz" || gone || written < began) continue;
     const auto arrays = ReadNpz(it->path().string());
     if (!arrays.ok() || arrays->empty()) continue;
     const Shape& shape = arrays->begin()->second.shape();
-    if (shape.rank() > 0 && shape[0] > largest.second) largest = {it->path().string(), shape[0]};
+    if (shape.rank() > 0 && shape[0] > largest.samples) {
+      largest = {it->path().string(), written, shape[0]};
+    }
   }
   return largest;
 }
+
+/// Tells when a server's sample is full: its files are written anew only when requests came in, and then hold no more than
+/// before, as others had to go.
+class FullSample {
+ public:
+  /// After one more look at the largest file.
+  bool Look(const CapturedFile& now) {
+    if (now.samples > last_.samples) {
+      rewritten_ = 0;
+    } else if (now.samples > 0 && now.written != last_.written) {
+      ++rewritten_;
+    }
+    last_ = now;
+    return rewritten_ >= kLooks;
+  }
+
+ private:
+  static constexpr int kLooks = 2;  // One may be that of a sample that began anew.
+  CapturedFile last_;
+  int rewritten_ = 0;  ///< Since it grew.
+};
 
 /// The precision that answers by itself now; INVALID_ARGUMENT when several do.
 absl::StatusOr<Precision> AnsweringPrecision(const nlohmann::json& experiment) {
@@ -254,7 +282,7 @@ absl::Status Rollout::GoOn(RolloutState state) {
   asked.baseline = state_.plan.baseline;
   asked.precisions = state_.plan.precisions;
   if (!(asked == state_.plan)) report_("  by the options that it was begun with");
-  if (!serves) return absl::OkStatus();
+  if (!serves) return CheckSources();
   // Whoever stopped may have stopped on the way into the next stage. Else the server's guard knows what happened meanwhile,
   // and a load would make it forget.
   const std::string yaml = RolloutYaml(state_.plan, state_.stage);
@@ -297,11 +325,28 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
                            baseline, state_.version, VariantFile(state_.plan.baseline));
   }
-  OCTET_RETURN_IF_ERROR(folder_.Clear());
+  OCTET_RETURN_IF_ERROR(CheckSources());
+  OCTET_RETURN_IF_ERROR(folder_.KeepReplaced());
+  OCTET_RETURN_IF_ERROR(folder_.Clear(std::array{options_.candidate, options_.calibration}));
   const std::string routing = ModelFolder() + "/rollout.yaml";
   if (Exists(routing)) OCTET_RETURN_IF_ERROR(Copy(routing, folder_.routing_before()));
   report_(Format("{} version {}: {} -> {}", state_.model, state_.version, baseline, candidate));
   return Save("begin");
+}
+
+absl::Status Rollout::CheckSources() const {
+  const bool captures = options_.candidate.empty() && options_.calibration.empty();
+  if (captures && options_.captures.empty() && options_.plan.candidate == Precision::kInt8) {
+    return InvalidArgument(
+        "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
+        "with --candidate");
+  }
+  std::error_code error;
+  if (captures && !options_.captures.empty() && !fs::is_directory(options_.captures, error)) {
+    return NotFound("--captures: no such folder: '{}'", options_.captures);
+  }
+  OCTET_RETURN_IF_ERROR(CheckReadable("--candidate", options_.candidate, false));
+  return CheckReadable("--calibration", options_.calibration, true);
 }
 
 absl::Status Rollout::Capture() {
@@ -317,14 +362,25 @@ absl::Status Rollout::Capture() {
   const auto began = fs::file_time_type::clock::now();
   report_(Format("capture: {} samples", options_.capture_samples));
   const auto give_up = std::chrono::steady_clock::now() + state_.plan.patience;
+  FullSample full;
   while (true) {
-    const auto [file, samples] = LargestCapture(folder, began);
-    if (samples >= options_.capture_samples) return Copy(file, folder_.calibration(), 0600);
+    const CapturedFile largest = LargestCapture(folder, began);
+    if (largest.samples >= options_.capture_samples) {
+      return Copy(largest.path, folder_.calibration(), 0600);
+    }
+    if (full.Look(largest)) {
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition,
+          "the server's sample is full with {} of {} samples: give model.yaml a larger "
+          "capture.max_bytes, or --capture-samples {}",
+          largest.samples, options_.capture_samples, largest.samples);
+    }
     if (std::chrono::steady_clock::now() > give_up) {
       return MakeError(absl::StatusCode::kDeadlineExceeded,
-                       "{} of {} samples were captured in {} s: '{}'", samples,
+                       "{} of {} samples were captured in {} s: '{}'", largest.samples,
                        options_.capture_samples, state_.plan.patience.count(), folder);
     }
+    OCTET_RETURN_IF_ERROR(Experiment().status());  // Who is away captures nothing.
     std::this_thread::sleep_for(kCaptureInterval);
   }
 }
@@ -362,8 +418,8 @@ absl::Status Rollout::Install() {
   }
   // Before the file: it must not begin to answer by the default order.
   OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan, "")));
-  if (state_.replaced && !Exists(folder_.previous())) {
-    OCTET_RETURN_IF_ERROR(Move(target, folder_.previous()));
+  if (state_.replaced && !Exists(folder_.replaced())) {
+    OCTET_RETURN_IF_ERROR(Move(target, folder_.replaced()));
   }
   return Exists(folder_.candidate()) ? Move(folder_.candidate(), target) : absl::OkStatus();
 }
@@ -374,6 +430,7 @@ absl::Status Rollout::Route(const std::string& yaml) {
     OCTET_RETURN_IF_ERROR(folder_.Save(state_));
   }
   OCTET_RETURN_IF_ERROR(WriteWholeFile(ModelFolder() + "/rollout.yaml", yaml));
+  state_.experiment_ms = 0;  // The load begins another one.
   return Load();
 }
 
@@ -385,17 +442,39 @@ absl::Status Rollout::RestoreRouting() {
 
 absl::Status Rollout::Enter(const RolloutStage& stage) {
   OCTET_RETURN_IF_ERROR(Route(RolloutYaml(state_.plan, stage)));
+  state_.restarts = 0;
   const bool promoted = stage.kind == RolloutStage::Kind::kPromoted;
-  state_.phase = promoted ? RolloutPhase::kPromoted : RolloutPhase::kServe;
+  state_.phase = RolloutPhase::kServe;
   state_.stage = stage;
   state_.stage_began_ms = NowMs();
   report_(RolloutStageName(state_.plan, stage));
-  return Save(RolloutStageName(state_.plan, stage));
+  if (!promoted) return Save(RolloutStageName(state_.plan, stage));
+  OCTET_RETURN_IF_ERROR(End(RolloutPhase::kPromoted));
+  return folder_.KeepReplaced();
 }
 
-absl::StatusOr<RolloutFacts> Rollout::Observe() const {
+absl::Status Rollout::End(RolloutPhase phase) {
+  OCTET_RETURN_IF_ERROR(Remove(folder_.calibration()));  // Clients sent it, and nobody needs it.
+  state_.phase = phase;
+  return Save(RolloutPhaseName(phase));
+}
+
+absl::Status Rollout::NoticeRestart(int64_t experiment_ms) {
+  if (state_.experiment_ms == experiment_ms) return absl::OkStatus();
+  const bool first_look = state_.experiment_ms == 0;
+  state_.experiment_ms = experiment_ms;
+  if (first_look) return folder_.Save(state_);
+  ++state_.restarts;
+  state_.stage_began_ms = NowMs();
+  report_("  the server restarted, or loaded the model anew: the stage is held from its beginning");
+  return Save("restart");
+}
+
+absl::StatusOr<RolloutFacts> Rollout::Observe() {
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
+  OCTET_RETURN_IF_ERROR(NoticeRestart(experiment.at("started_ms").get<int64_t>()));
   RolloutFacts facts;
+  facts.restarts = state_.restarts;
   facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
   if (experiment.at("version").get<std::string>() != state_.version) return facts;  // not ready
   const nlohmann::json* arm = FindArm(experiment, state_.plan.candidate);
@@ -446,9 +525,9 @@ absl::Status Rollout::Undo() {
       WriteWholeFile(ModelFolder() + "/rollout.yaml", BaselineYaml(state_.plan, "")));
   if (state_.installed) {
     const std::string target = VariantFile(state_.plan.candidate);
-    const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.previous()));
+    const bool there = Exists(target) && !(state_.replaced && !Exists(folder_.replaced()));
     if (there) OCTET_RETURN_IF_ERROR(Move(target, folder_.rejected()));
-    if (Exists(folder_.previous())) OCTET_RETURN_IF_ERROR(Move(folder_.previous(), target));
+    if (Exists(folder_.replaced())) OCTET_RETURN_IF_ERROR(Move(folder_.replaced(), target));
   }
   OCTET_RETURN_IF_ERROR(RestoreRouting());
   const absl::Status loaded = Load();
@@ -457,7 +536,7 @@ absl::Status Rollout::Undo() {
                  Message(loaded)));
   // What it refuses it refuses for another reason than this rollout, which is out of its way. Else the candidate may answer
   // still: the same command goes on.
-  return MayComeBack(loaded) ? loaded : absl::OkStatus();
+  return WasRefused(loaded) ? absl::OkStatus() : loaded;
 }
 
 absl::Status Rollout::Refuse(const std::string& reason) {
@@ -465,8 +544,7 @@ absl::Status Rollout::Refuse(const std::string& reason) {
   OCTET_RETURN_IF_ERROR(folder_.Save(state_));
   OCTET_RETURN_IF_ERROR(Undo());
   OCTET_RETURN_IF_ERROR(Move(folder_.candidate(), folder_.rejected()));
-  state_.phase = RolloutPhase::kRefused;
-  return Save("refused");
+  return End(RolloutPhase::kRefused);
 }
 
 absl::Status Rollout::RollBack(const std::string& reason) {
@@ -474,9 +552,8 @@ absl::Status Rollout::RollBack(const std::string& reason) {
   state_.reason = reason;
   OCTET_RETURN_IF_ERROR(folder_.Save(state_));
   OCTET_RETURN_IF_ERROR(Undo());
-  state_.phase = RolloutPhase::kRolledBack;
   report_("rolled back: " + reason);
-  return Save("rolled back");
+  return End(RolloutPhase::kRolledBack);
 }
 
 absl::StatusOr<RolloutState> Rollout::Abort() {

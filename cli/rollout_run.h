@@ -52,6 +52,8 @@ class Rollout {
   /// The steps up to an end, or to what went wrong.
   absl::Status Work();
   absl::Status Begin();
+  /// Whether what the candidate is to be made from is there. INVALID_ARGUMENT, NOT_FOUND.
+  absl::Status CheckSources() const;
   absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
   /// Has the server capture, and takes what it has captured when that is enough.
@@ -69,7 +71,11 @@ class Rollout {
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);
-  absl::StatusOr<RolloutFacts> Observe() const;
+  /// Nothing is left to do.
+  absl::Status End(RolloutPhase phase);
+  /// What another experiment than the last look's knows begins anew; the stage's hold with it.
+  absl::Status NoticeRestart(int64_t experiment_ms);
+  absl::StatusOr<RolloutFacts> Observe();
   absl::StatusOr<nlohmann::json> Experiment() const;
   /// INVALID_ARGUMENT when several are served.
   absl::Status CheckOneVersion() const;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include <sys/file.h>
 
@@ -89,8 +90,27 @@ RolloutState StateFrom(const nlohmann::json& json) {
   state.routed = json.at("routed").get<bool>();
   state.installed = json.at("installed").get<bool>();
   state.replaced = json.at("replaced").get<bool>();
+  // Not there in what older versions wrote.
+  state.experiment_ms = json.value("experiment_ms", int64_t{0});
+  state.restarts = json.value("restarts", 0);
   state.reason = json.at("reason").get<std::string>();
   return state;
+}
+
+/// What WriteWholeFile leaves of a process that is killed. Requires: the folder is held.
+absl::Status RemoveHalfWritten(const std::string& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    if (it->path().extension() == ".tmp") files.push_back(it->path());
+  }
+  if (error) return SystemError("read", folder, error.value());
+  for (const fs::path& file : files) {
+    fs::remove(file, error);
+    if (error) return SystemError("remove", file.string(), error.value());
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -132,17 +152,27 @@ absl::StatusOr<RolloutFolder> RolloutFolder::Open(const std::string& model_folde
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "another process is at work on this rollout: '{}'", folder);
   }
+  OCTET_RETURN_IF_ERROR(RemoveHalfWritten(folder));
   return RolloutFolder(folder, std::move(lock));
 }
 
-absl::Status RolloutFolder::Clear() const {
+absl::Status RolloutFolder::Clear(std::span<const std::string> keep) const {
   for (const std::string& path :
-       {candidate(), previous(), rejected(), routing_before(), calibration(), proof()}) {
+       {candidate(), rejected(), routing_before(), calibration(), proof()}) {
     std::error_code error;
+    const auto is_it = [&](const std::string& kept) { return fs::equivalent(path, kept, error); };
+    if (std::ranges::any_of(keep, is_it)) continue;
     fs::remove(path, error);
     if (error) return SystemError("remove", path, error.value());
   }
   return absl::OkStatus();
+}
+
+absl::Status RolloutFolder::KeepReplaced() const {
+  std::error_code error;
+  if (!fs::exists(replaced(), error)) return absl::OkStatus();
+  fs::rename(replaced(), previous(), error);
+  return error ? SystemError("move", replaced(), error.value()) : absl::OkStatus();
 }
 
 absl::StatusOr<RolloutState> RolloutFolder::Load() const {
@@ -167,6 +197,8 @@ absl::Status RolloutFolder::Save(const RolloutState& state) const {
       {"routed", state.routed},
       {"installed", state.installed},
       {"replaced", state.replaced},
+      {"experiment_ms", state.experiment_ms},
+      {"restarts", state.restarts},
       {"reason", state.reason}};
   return WriteWholeFile(folder_ + "/state.json", json.dump(2) + "\n");
 }

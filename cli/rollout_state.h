@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -35,27 +36,38 @@ struct RolloutState {
   bool routed = false;         ///< rollout.yaml may be this rollout's.
   bool installed = false;      ///< The candidate's file may be in the version's folder.
   bool replaced = false;  ///< There was a file of the candidate's precision before; it is kept.
-  std::string reason;     ///< Why it was refused or rolled back.
+  /// When the experiment began that the server has of the stage, by its clock, since the epoch: a new one has forgotten what
+  /// the last one saw. 0: not looked at yet.
+  int64_t experiment_ms = 0;
+  int restarts = 0;    ///< Of the server, in the stage.
+  std::string reason;  ///< Why it was refused or rolled back.
 };
 
 /// The folder of a model's rollout, MODEL_FOLDER/.rollout: the candidate, what it replaced, state and journal. The server
 /// looks past folders that begin with a dot. Held by one process at a time.
 class RolloutFolder {
  public:
-  /// Makes the folder when there is none. FAILED_PRECONDITION while another process holds it.
+  /// Makes the folder when there is none, and removes what killed processes had half written. FAILED_PRECONDITION while
+  /// another process holds it.
   static absl::StatusOr<RolloutFolder> Open(const std::string& model_folder);
 
   std::string candidate() const { return folder_ + "/candidate.onnx"; }
+  /// What the candidate's file has taken the place of, until the rollout is over.
+  std::string replaced() const { return folder_ + "/replaced.onnx"; }
+  /// The same, of the last promotion that replaced a file.
   std::string previous() const { return folder_ + "/previous.onnx"; }
   std::string rejected() const { return folder_ + "/rejected.onnx"; }
   /// The rollout.yaml before: of a rollout that was promoted earlier.
   std::string routing_before() const { return folder_ + "/rollout-before.yaml"; }
-  /// What was captured for it.
+  /// What was captured for it, by clients' requests: until it is over.
   std::string calibration() const { return folder_ + "/calibration.npz"; }
   std::string proof() const { return folder_ + "/proof.json"; }
 
-  /// Removes what an earlier rollout left, but for its journal.
-  absl::Status Clear() const;
+  /// Removes what an earlier rollout left, but for its journal, previous() and `keep`, by whatever names: what the next one is
+  /// made from.
+  absl::Status Clear(std::span<const std::string> keep) const;
+  /// replaced(), of a rollout that was promoted, becomes previous(). May be done again.
+  absl::Status KeepReplaced() const;
   /// NOT_FOUND when there was no rollout; INVALID_ARGUMENT naming the file when it is damaged.
   absl::StatusOr<RolloutState> Load() const;
   /// On disk before what it announces is done.

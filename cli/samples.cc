@@ -167,8 +167,10 @@ absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::str
 }
 
 absl::Status Samples::TakeLabels(const NpzArrays& arrays) {
+  const bool is_input =
+      std::ranges::any_of(inputs_, [](const Input& input) { return input.info.name == kLabels; });
   const auto found = arrays.find(kLabels);
-  if (found == arrays.end()) return absl::OkStatus();
+  if (is_input || found == arrays.end()) return absl::OkStatus();
   const Tensor& array = found->second;
   const bool integers = !IsFloat(array.dtype()) && array.dtype() != DType::kString;
   if (!integers || array.elements() != count_) {

@@ -12,7 +12,7 @@
 namespace octet::cli {
 
 /// The arrays of an archive matched to a model's inputs: one array per input by its name, or one array "inputs" for a
-/// model with one input; "labels" (any integer type) where there are any. Samples lie along axis 0. A folder holds .npz files, whose
+/// model with one input; "labels" (any integer type) where there are any and no input has this name. Samples lie along axis 0. A folder holds .npz files, whose
 /// arrays are joined in the order of the files' names (what a server has captured), or .npy files for a model with one input, each
 /// with samples along axis 0 or one sample alone; all else in it is left alone.
 class Samples {

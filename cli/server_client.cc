@@ -15,24 +15,6 @@ namespace {
 constexpr time_t kAnswerSeconds = 600;
 constexpr time_t kConnectSeconds = 5;
 
-/// The code that the server turned into this HTTP status.
-absl::StatusCode CodeOf(int http_status) {
-  switch (http_status) {
-    case 400:
-      return absl::StatusCode::kInvalidArgument;
-    case 404:
-      return absl::StatusCode::kNotFound;
-    case 429:
-      return absl::StatusCode::kResourceExhausted;
-    case 501:
-      return absl::StatusCode::kUnimplemented;
-    case 503:
-      return absl::StatusCode::kUnavailable;
-    default:
-      return absl::StatusCode::kInternal;
-  }
-}
-
 absl::StatusOr<nlohmann::json> Read(const httplib::Result& result, const std::string& address) {
   if (!result) {
     return MakeError(absl::StatusCode::kUnavailable, "no answer from http://{} ({})", address,
@@ -45,8 +27,8 @@ absl::StatusOr<nlohmann::json> Read(const httplib::Result& result, const std::st
     return json;
   }
   const bool says_why = json.is_object() && json.contains("error") && json["error"].is_string();
-  return MakeError(CodeOf(result->status), "http://{} answered {}: {}", address, result->status,
-                   says_why ? json["error"].get<std::string>() : result->body);
+  return MakeError(CodeOfHttpStatus(result->status), "http://{} answered {}: {}", address,
+                   result->status, says_why ? json["error"].get<std::string>() : result->body);
 }
 
 httplib::Client Connect(const std::string& host, int port) {
@@ -58,6 +40,26 @@ httplib::Client Connect(const std::string& host, int port) {
 }
 
 }  // namespace
+
+absl::StatusCode CodeOfHttpStatus(int status) {
+  switch (status) {
+    case 400:
+      return absl::StatusCode::kInvalidArgument;
+    case 404:
+      return absl::StatusCode::kNotFound;
+    case 429:
+      return absl::StatusCode::kResourceExhausted;
+    case 501:
+      return absl::StatusCode::kUnimplemented;
+    case 408:
+    case 502:
+    case 503:
+    case 504:
+      return absl::StatusCode::kUnavailable;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
 
 std::string UrlSegment(std::string_view name) {
   std::string segment;

@@ -12,6 +12,10 @@ namespace octet::cli {
 /// A name as one segment of a path: everything but letters, digits and "-._~" as %XX.
 std::string UrlSegment(std::string_view name);
 
+/// The code behind an HTTP status: of a server's own answer, or of a proxy's in front of it, which says that there is none
+/// (408, 502, 504: UNAVAILABLE).
+absl::StatusCode CodeOfHttpStatus(int status);
+
 /// One server. Thread-safety: one call at a time.
 class ServerClient {
  public:

@@ -383,7 +383,7 @@ absl::Status CheckRamp(const std::string& file, const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-/// Of a file alone: in the split of a rollout a guard may find no weight to lower, and then lowers none.
+/// Of a file alone: a rollout that gives a guard with this action gives its split, too.
 absl::Status CheckShifts(const std::string& file, const ModelConfig::Routing& routing) {
   for (const auto& [precision, guard] : routing.guard) {
     const auto weight = routing.split.find(precision);
@@ -581,6 +581,9 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
   }
   if (!rollout.routing.split.empty()) {
     routing.split = rollout.routing.split;
+    // Those of the model's own are of its own split.
+    routing.shadow.reset();
+    routing.guard.clear();
     if (routing.ramp && routing.ramp->precision) routing.ramp.reset();
   }
   if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;

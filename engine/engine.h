@@ -34,7 +34,8 @@
 
 namespace octet {
 
-/// How coarse an output is: its elements are `scale` apart before a Softmax (if there is one) made them shares.
+/// How coarse an output is: its elements are `scale` apart before a Softmax (if there is one) made shares of the output's rows,
+/// which lie along its last axis.
 struct OutputStep {
   float scale = 0;
   bool softmax = false;

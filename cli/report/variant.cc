@@ -166,10 +166,10 @@ absl::StatusOr<Variant> LoadVariant(const std::string& file, int threads, const 
     const absl::Status same = CheckSameInputs(model.signature(), fp32->signature());
     if (!same.ok()) return Annotate(same, file);
   }
-  std::error_code error;
+  OCTET_ASSIGN_OR_RETURN(const uint64_t bytes, OnnxFileBytes(file));
   return Variant{.name = fs::path(file).stem().string(),
                  .file = file,
-                 .bytes = fs::file_size(file, error),
+                 .bytes = bytes,
                  .technique = TechniqueOf(model),
                  .session = Session(*std::move(loaded))};
 }

@@ -26,7 +26,7 @@ absl::StatusOr<std::vector<std::string>> ReportFiles(const std::string& model,
 struct Variant {
   std::string name;  ///< The file's, without its ending.
   std::string file;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;  ///< OnnxFileBytes.
   Technique technique = Technique::kNone;
   Session session;
   Certificate certificate;   ///< For one sample, or the model's own batch.

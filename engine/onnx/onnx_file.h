@@ -33,6 +33,10 @@ absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& o
 absl::StatusOr<Graph> ReadOnnxBytes(std::span<const std::byte> bytes, std::string_view origin,
                                     const ReadOptions& options = {});
 
+/// Bytes of a model on disk: those of its file, and those beside it that its tensors refer to, a range that several share
+/// counted once. What they hold is not looked at. Errors: NOT_FOUND (no file), INVALID_ARGUMENT naming the file.
+absl::StatusOr<uint64_t> OnnxFileBytes(const std::string& path);
+
 /// Writes a graph that contains only ONNX (and com.microsoft) operators and no typed values; atomically
 /// (temporary file, fsync, rename). INVALID_ARGUMENT for octet-domain nodes, post-ops or typed values.
 absl::Status WriteOnnxFile(const Graph& graph, const std::string& path);

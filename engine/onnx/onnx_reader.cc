@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <exception>
 #include <limits>
+#include <map>
 #include <new>
 #include <string>
 #include <string_view>
@@ -69,6 +70,37 @@ absl::StatusOr<Graph> ReadModel(const ByteSource& source, const ReadOptions& opt
   return GraphFromModel(model, tensors, condensed.left_out);
 }
 
+// Ranges of bytes beside the model, by file and offset: the length of each.
+using RangesBeside = std::map<std::pair<std::string, uint64_t>, uint64_t>;
+
+absl::Status AddRange(const onnx::TensorProto& proto, RangesBeside& ranges) {
+  if (proto.data_location() != onnx::TensorProto::EXTERNAL) return absl::OkStatus();
+  OCTET_ASSIGN_OR_RETURN(const ExternalRange range, ExternalRangeOf(proto));
+  uint64_t bytes = range.length.value_or(0);
+  if (!range.length) {
+    OCTET_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(proto.data_type()));
+    const auto elements =
+        CheckedElements({proto.dims().data(), static_cast<size_t>(proto.dims_size())});
+    if (!elements) return InvalidArgument("tensor '{}': impossible shape", proto.name());
+    bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
+  }
+  uint64_t& length = ranges[{range.location, range.offset}];
+  length = std::max(length, bytes);
+  return absl::OkStatus();
+}
+
+absl::Status AddRanges(const onnx::GraphProto& graph, RangesBeside& ranges) {
+  for (const onnx::TensorProto& tensor : graph.initializer())
+    OCTET_RETURN_IF_ERROR(AddRange(tensor, ranges));
+  for (const onnx::NodeProto& node : graph.node()) {
+    for (const onnx::AttributeProto& attribute : node.attribute()) {
+      if (attribute.has_t()) OCTET_RETURN_IF_ERROR(AddRange(attribute.t(), ranges));
+      if (attribute.has_g()) OCTET_RETURN_IF_ERROR(AddRanges(attribute.g(), ranges));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Runs `read`; its errors are prefixed with the origin, and running out of memory is one of them.
 template <typename Fn>
 auto Guarded(std::string_view origin, const Fn& read) -> decltype(read()) {
@@ -120,6 +152,19 @@ absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& o
     OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
     ExternalDataReader external(path);
     return ReadModel(file, options, &external);
+  });
+}
+
+absl::StatusOr<uint64_t> OnnxFileBytes(const std::string& path) {
+  return Guarded(path, [&]() -> absl::StatusOr<uint64_t> {
+    OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
+    onnx::ModelProto model;
+    OCTET_RETURN_IF_ERROR(ParseFrom(Condense(file), file, "an ONNX model", model));
+    RangesBeside ranges;
+    OCTET_RETURN_IF_ERROR(AddRanges(model.graph(), ranges));
+    uint64_t bytes = file.bytes();
+    for (const auto& [unused, length] : ranges) bytes += length;
+    return bytes;
   });
 }
 

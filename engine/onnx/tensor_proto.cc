@@ -134,24 +134,6 @@ std::optional<uint64_t> ParseUnsigned(std::string_view text) {
                                                                          : std::nullopt;
 }
 
-absl::StatusOr<ExternalRange> ParseExternal(const TensorProto& proto) {
-  ExternalRange range;
-  for (const onnx::StringStringEntryProto& entry : proto.external_data()) {
-    if (entry.key() == "location") {
-      range.location = entry.value();
-    } else if (entry.key() == "offset" || entry.key() == "length") {
-      const std::optional<uint64_t> number = ParseUnsigned(entry.value());
-      if (!number) return InvalidArgument("{} of external data is no number", entry.key());
-      if (entry.key() == "offset") {
-        range.offset = *number;
-      } else {
-        range.length = *number;
-      }
-    }
-  }
-  return range;
-}
-
 void CleanBools(Tensor& tensor) {
   if (tensor.dtype() != DType::kBool) return;
   auto* bytes = static_cast<uint8_t*>(tensor.mutable_data());
@@ -176,6 +158,24 @@ TensorProto::DataType DTypeToOnnx(DType dtype) {
     if (known == dtype) return onnx_type;
   }
   return TensorProto::UNDEFINED;
+}
+
+absl::StatusOr<ExternalRange> ExternalRangeOf(const TensorProto& proto) {
+  ExternalRange range;
+  for (const onnx::StringStringEntryProto& entry : proto.external_data()) {
+    if (entry.key() == "location") {
+      range.location = entry.value();
+    } else if (entry.key() == "offset" || entry.key() == "length") {
+      const std::optional<uint64_t> number = ParseUnsigned(entry.value());
+      if (!number) return InvalidArgument("{} of external data is no number", entry.key());
+      if (entry.key() == "offset") {
+        range.offset = *number;
+      } else {
+        range.length = *number;
+      }
+    }
+  }
+  return range;
 }
 
 absl::StatusOr<Tensor> TensorReader::Read(TensorProto& proto,
@@ -218,7 +218,7 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
   const bool raw = !external && TypedFieldsInUse(proto) == 0;
   if (external) {
     if (external_ == nullptr) return InvalidArgument("external data in a model without a folder");
-    OCTET_ASSIGN_OR_RETURN(range, ParseExternal(proto));
+    OCTET_ASSIGN_OR_RETURN(range, ExternalRangeOf(proto));
     OCTET_RETURN_IF_ERROR(external_->Check(range, bytes));
   } else if (raw && raw_bytes != bytes) {
     return InvalidArgument("bytes of raw_data for shape {} of {}: expected {}, got {}",

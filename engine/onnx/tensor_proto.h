@@ -21,6 +21,9 @@ absl::StatusOr<DType> DTypeFromOnnx(int32_t data_type);
 /// Inverse. Requires: not kUndefined.
 onnx::TensorProto::DataType DTypeToOnnx(DType dtype);
 
+/// Where a tensor with external data has them. INVALID_ARGUMENT for an offset or a length that is no number.
+absl::StatusOr<ExternalRange> ExternalRangeOf(const onnx::TensorProto& proto);
+
 /// Reads tensors against a common budget of bytes. Thread-safety: none.
 class TensorReader {
  public:

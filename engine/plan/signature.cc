@@ -9,9 +9,27 @@
 namespace octet {
 namespace {
 
-// Upwards over what changes no element, and one Softmax, to the 8-bit value that the output is dequantized from.
+// Whether what a Softmax makes shares of lies along its last axis.
+bool SharesLastAxis(const Graph& graph, const Node& softmax) {
+  // Before opset 13 all axes from this one on are one row.
+  const int64_t axis = softmax.attributes.IntOr("axis", softmax.version < 13 ? 1 : -1);
+  const std::optional<Shape>& shape = graph.value(softmax.outputs[0]).shape;
+  return axis == -1 || (shape && axis == shape->rank() - 1);
+}
+
+// Whether a view has the rows of its input along the last axis.
+bool KeepsRows(const Graph& graph, const Node& node) {
+  const std::optional<Shape>& from = graph.value(node.inputs[0]).shape;
+  const std::optional<Shape>& to = graph.value(node.outputs[0]).shape;
+  return from && to && from->rank() > 0 && to->rank() > 0 && to->back() != kUnknownDim &&
+         from->back() == to->back();
+}
+
+// Upwards over what changes no element, and one Softmax whose rows are the output's, to the 8-bit value that the output is
+// dequantized from.
 std::optional<OutputStep> StepOf(const Graph& graph, ValueId id) {
   bool softmax = false;
+  bool rows = true;  // Those of the value are still the output's.
   while (true) {
     const Value& value = graph.value(id);
     if (value.quant && value.quant->per_tensor() && IsInt8(value.dtype))
@@ -21,9 +39,11 @@ std::optional<OutputStep> StepOf(const Graph& graph, ValueId id) {
     const OpDef* def = FindOp(node);
     const bool moves =
         def != nullptr && (def->traits.view || def->traits.data_movement) && node.op != "Concat";
-    const bool first_softmax = node.is("Softmax") && !softmax;
+    const bool first_softmax =
+        node.is("Softmax") && !softmax && rows && SharesLastAxis(graph, node);
     if (!node.post_ops.empty() || (!moves && !first_softmax && !node.is("Convert", kOctetDomain)))
       return std::nullopt;
+    rows = rows && (!moves || (def->traits.view && KeepsRows(graph, node)));
     softmax = softmax || first_softmax;
     id = node.inputs[0];
   }

@@ -12,11 +12,22 @@ using Kind = RolloutStage::Kind;
 using Verdict = RolloutDecision::Verdict;
 
 constexpr double kWhole = 100;
+/// Of a server in a stage: one may be anybody's.
+constexpr int kMostRestarts = 1;
 
 /// The candidate's share of the traffic.
 double ShareOf(const RolloutPlan& plan, const RolloutStage& stage) {
   if (stage.kind == Kind::kShadow) return 0;
   return stage.kind == Kind::kPromoted ? kWhole : plan.ramp_percent[stage.ramp];
+}
+
+/// The line that says what loads; empty where model.yaml does.
+std::string PrecisionsYaml(const std::vector<Precision>& precisions) {
+  std::string names;
+  for (const Precision precision : precisions) {
+    names += Format("{}{}", names.empty() ? "" : ", ", PrecisionName(precision));
+  }
+  return names.empty() ? "" : Format("precisions: [{}]\n", names);
 }
 
 /// The rules of a stage; empty without one.
@@ -64,6 +75,11 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
                               const RolloutFacts& facts) {
   const std::string_view name = PrecisionName(plan.candidate);
   if (!facts.ready) return {Verdict::kBack, Format("{} does not answer", name)};
+  if (facts.restarts > kMostRestarts) {
+    return {Verdict::kBack,
+            Format("the server restarted, or loaded the model anew, {} times while {} was on trial",
+                   facts.restarts, name)};
+  }
   if (facts.broken_windows > 0 || facts.fallen_back) {
     return {Verdict::kBack, Format("the guard of {}: {}", name,
                                    facts.last_broken.empty() ? "fell back" : facts.last_broken)};
@@ -105,13 +121,7 @@ std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage) {
   std::string yaml =
       Format("# Written by `octet rollout`, {}: over model.yaml as long as this file is here.\n",
              RolloutStageName(plan, stage));
-  if (!plan.precisions.empty()) {
-    std::string names;
-    for (const Precision precision : plan.precisions) {
-      names += Format("{}{}", names.empty() ? "" : ", ", PrecisionName(precision));
-    }
-    yaml += Format("precisions: [{}]\n", names);
-  }
+  yaml += PrecisionsYaml(plan.precisions);
   yaml += Format("routing:\n  default: {}\n  split:\n", promoted ? candidate : baseline);
   if (has_copies) yaml += Format("    {}: {}\n", baseline, kWhole - share);
   if (share > 0) yaml += Format("    {}: {}\n", candidate, share);
@@ -120,6 +130,16 @@ std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage) {
                    baseline, plan.shadow_percent);
   }
   return yaml + GuardYaml(plan, has_copies, share > 0);
+}
+
+std::string BaselineYaml(const RolloutPlan& plan, std::string_view more) {
+  const std::string_view baseline = PrecisionName(plan.baseline);
+  std::vector<Precision> loaded = plan.precisions;
+  std::erase(loaded, plan.candidate);
+  return Format(
+      "# Written by `octet rollout`: over model.yaml as long as this file is here.\n"
+      "routing: {{default: {}, split: {{{}: 100}}}}\n{}{}",
+      baseline, baseline, PrecisionsYaml(loaded), more);
 }
 
 }  // namespace octet

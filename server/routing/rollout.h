@@ -55,6 +55,7 @@ struct RolloutFacts {
   uint64_t class_rows = 0;  ///< Of these, rows of class scores.
   uint64_t requests = 0;    ///< Clients' own.
   std::chrono::seconds in_stage{0};
+  int restarts = 0;  ///< Of the server in the stage: it has forgotten what it saw before.
 };
 
 struct RolloutDecision {
@@ -63,7 +64,7 @@ struct RolloutDecision {
   std::string reason;  ///< What it waits for, or why it goes back.
 };
 
-/// Goes back as soon as the guard broke or the candidate does not answer, and when it is to agree on classes
+/// Goes back as soon as the guard broke, the candidate does not answer or the server restarted a second time, and when it is to agree on classes
 /// and no output has any. Goes forward when the stage was held, and the guard looked at enough windows:
 /// kept ones in the shadow, where it has a rule there; on the ramp undecided ones count, too, as one per
 /// cent of the traffic may be less than a rule wants to see, but nobody having been answered does not.
@@ -75,5 +76,9 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
 /// can show is no rule of the promoted candidate any more, and what only a client's requests can show
 /// none in the shadow: a rule that has nothing to look at leaves every window undecided.
 std::string RolloutYaml(const RolloutPlan& plan, const RolloutStage& stage);
+
+/// rollout.yaml while only the baseline answers; `more` are further lines. The candidate, whose file comes and goes, is not to
+/// be loaded.
+std::string BaselineYaml(const RolloutPlan& plan, std::string_view more);
 
 }  // namespace octet

@@ -22,8 +22,10 @@ import urllib.request
 
 import grpc
 import numpy
+import onnx
 import served_glyphs
 import served_models
+from served_client import ServedClient
 
 OCTET = ""
 MAP = served_models.GLYPHS / "model.yaml"
@@ -107,6 +109,31 @@ class Captured:
 
     def replay(self, file, *words):
         return octet("replay", file, "--server", self.server.grpc, "--model", "glyphs", *words)
+
+
+def write_labels_model(path):
+    """labels INT64 [N, K], x FLOAT [N, 2] -> y = x + labels, K being 1 or 2: they say nothing of the best class."""
+    info = onnx.helper.make_tensor_value_info
+    inputs = [info("labels", onnx.TensorProto.INT64, ["N", "K"]), info("x", onnx.TensorProto.FLOAT, ["N", 2])]
+    nodes = [onnx.helper.make_node("Cast", ["labels"], ["c"], to=onnx.TensorProto.FLOAT), onnx.helper.make_node("Add", ["x", "c"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "net", inputs, [info("y", onnx.TensorProto.FLOAT, ["N", 2])])
+    path.parent.mkdir(parents=True)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+class LabelsTest(unittest.TestCase):
+    def test_an_input_of_that_name_is_no_truth(self):
+        client = ServedClient(OCTET, {"net": write_labels_model})
+        self.addCleanup(client.close)
+        samples = client.folder / "samples.npz"
+        for extent in (1, 2):
+            numpy.savez(samples, labels=numpy.zeros((6, extent), "i8"), x=numpy.ones((6, 2), "f4"))
+            done = octet("eval", client.folder / "models/net/1/fp32.onnx", "--data", samples, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIsNone(json.loads(done.stdout)["top1"])
+            done = octet("replay", samples, "--server", client.server.grpc, "--model", "net", "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(json.loads(done.stdout)["rows"], 6)
 
 
 def counted(images):

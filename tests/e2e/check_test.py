@@ -25,9 +25,9 @@ def softmax(logits):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def write_model(path, nodes):
-    """Writes a model of one input x and one output y, float [1, 4]; the nodes may use `scale` and `zero`."""
-    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+def write_model(path, nodes, x=(1, 4), y=(1, 4)):
+    """Writes a model of one input x and one output y, float of these shapes; the nodes may use `scale` and `zero`."""
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", x), ("y", y))]
     constants = [
         numpy_helper.from_array(np.float32(SCALE), "scale"),
         numpy_helper.from_array(np.int8(0), "zero"),
@@ -50,17 +50,17 @@ class CheckTest(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
         self.model = self.folder / "int8.onnx"
 
-    def golden(self, expected):
-        """Writes one set that expects this of X."""
+    def golden(self, expected, x=X):
+        """Writes one set that expects this of x."""
         data = self.folder / "golden/test_data_set_0"
         data.mkdir(parents=True, exist_ok=True)
-        for name, tensor in (("input_0", X), ("output_0", expected)):
+        for name, tensor in (("input_0", x), ("output_0", expected)):
             (data / f"{name}.pb").write_bytes(numpy_helper.from_array(tensor.astype(np.float32)).SerializeToString())
         return self.folder / "golden"
 
-    def check(self, expected, *words):
+    def check(self, expected, *words, x=X):
         """Returns the verb's exit code and its only comparison."""
-        done = octet("check", self.model, "--golden", self.golden(expected), *words, "--json")
+        done = octet("check", self.model, "--golden", self.golden(expected, x), *words, "--json")
         self.assertIn(done.returncode, (0, 1), done.stderr)
         (comparison,) = json.loads(done.stdout)["comparisons"]
         return done.returncode, comparison
@@ -98,6 +98,48 @@ class CheckTest(unittest.TestCase):
         write_model(self.model, quantized("y"))
         self.assertEqual(self.check(X * np.nan)[0], 1)
         self.assertEqual(self.check(X * np.nan, "--steps", "2")[0], 1)
+
+    def test_nothing_but_itself_is_near_an_infinity(self):
+        write_model(self.model, [helper.make_node("Identity", ["x"], ["y"])])
+        for infinity in (np.inf, -np.inf):
+            expected = X.copy()
+            expected[0, 1] = infinity
+            code, comparison = self.check(expected)
+            self.assertEqual((code, comparison["mismatches"]), (1, 1))
+        divided = [helper.make_node("Sub", ["x", "x"], ["zeros"]), helper.make_node("Div", ["x", "zeros"], ["y"])]
+        write_model(self.model, divided)
+        with np.errstate(divide="ignore"):
+            infinities = X / np.float32(0)
+        self.assertEqual(self.check(infinities)[0], 0)
+        self.assertEqual(self.check(-infinities)[1]["mismatches"], 4)
+        self.assertEqual(self.check(X)[1]["mismatches"], 4)
+
+    def test_a_share_that_should_be_none_is_far_away(self):
+        write_model(self.model, [*quantized("logits"), helper.make_node("Softmax", ["logits"], ["y"])])
+        for expected in ([[0, 1, 0, 0]], [[0, 0, 1, 0]]):
+            self.assertEqual(self.check(np.array(expected, np.float32), "--steps", "1")[0], 1)
+        far = np.array([[60, -60, 0, 1]], np.float32)  # Where both are none they are not apart.
+        self.assertEqual(self.check(softmax(far), "--steps", "0.1", x=far)[0], 0)
+
+    def test_only_shares_of_the_outputs_rows_have_steps(self):
+        x = np.array([[[[1, 1, 1, 1]], [[2, 2, 2, 2]]]], np.float32)
+        raised = x.copy()
+        raised[0, 1] += 20
+        powers = np.exp(raised - raised.max(axis=1, keepdims=True))
+        columns = powers / powers.sum(axis=1, keepdims=True)
+        rows = softmax(x)
+        turned = helper.make_node("Transpose", ["s"], ["y"], perm=[0, 1, 3, 2])
+        along = helper.make_node("Softmax", ["logits"], ["y"], axis=1)
+        cases = {
+            "along another axis": ([*quantized("logits"), along], columns),
+            "turned": ([*quantized("logits"), helper.make_node("Softmax", ["logits"], ["s"]), turned], rows.transpose(0, 1, 3, 2)),
+        }
+        for name, (nodes, expected) in cases.items():
+            with self.subTest(name):
+                write_model(self.model, nodes, x.shape, expected.shape)
+                done = octet("check", self.model, "--golden", self.golden(expected, x), "--steps", "1")
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn("output 'y' is not dequantized from 8 bits, with at most a Softmax over its last axis behind", done.stderr)
 
     def test_outputs_without_steps_are_refused(self):
         write_model(self.model, [helper.make_node("Relu", ["x"], ["y"])])

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import urllib.request
 import xml.etree.ElementTree
@@ -160,6 +161,35 @@ class OutputTest(unittest.TestCase):
         texts = [node.text for node in xml.etree.ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
         for label in ("glyphs fp32, 2 at once", "glyphs bf16, 4 at once", "50 %", "90 %"):
             self.assertIn(label, texts)
+
+    def test_runs_before_one_that_finds_no_server_are_reported(self):
+        with tempfile.TemporaryDirectory() as other, server.Server(OCTET, folder / "models", other) as dying:
+            command = [OCTET, "load", "--target", dying.grpc, "--model", "glyphs", "--concurrency", "1,2,4", "--seconds", "2", "--json"]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                time.sleep(3)
+                dying.process.kill()
+                out, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn(dying.grpc, errors)
+        rows = json.loads(out)
+        self.assertEqual([row["concurrency"] for row in rows], [1, 2])
+        self.assertGreater(rows[0]["requests"], 0)
+
+    def test_files_that_cannot_be_written_are_told_before_the_runs(self):
+        taken = folder / "taken.json"
+        for words, text in (
+            (("--svg", folder / "none/load.svg"), "none/load.svg"),
+            (("--json", folder / "none/load.json"), "none/load.json"),
+            (("--json", folder), "it is a folder"),
+            (("--json", taken, "--svg", taken), "it would replace"),
+            (("--data", TEST_SET, "--svg", TEST_SET), "it would replace"),
+        ):
+            began = time.monotonic()
+            done = run("--model", "glyphs", "--seconds", 30, *words)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), words)
+            self.assertIn(text, done.stderr)
+            self.assertLess(time.monotonic() - began, 20)
+        self.assertFalse(taken.exists())
 
     def test_a_terminal_shows_what_goes_on(self):
         leader, terminal = pty.openpty()

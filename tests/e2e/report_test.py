@@ -81,6 +81,21 @@ class ReportTest(unittest.TestCase):
                 self.assertEqual(variant["bytes"], size)
                 self.assertAlmostEqual(variant["ratio"], size / FP32.stat().st_size)
 
+    def test_bytes_beside_a_file_count(self):
+        beside = self.folder / "beside/1"
+        beside.mkdir(parents=True)
+        data = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+        onnx.save(onnx.load(FP32), beside / "fp32.onnx", **data)
+        onnx.save(onnx.load(self.models / "int8.onnx"), beside / "int8.onnx", **(data | {"location": "int8-weights"}))
+        self.assertLess((beside / "fp32.onnx").stat().st_size, FP32.stat().st_size / 2)
+        page, text = self.folder / "beside.html", self.folder / "beside.json"
+        done = octet("report", beside, "--data", TEST, "--map", MAP, "--out", page, "--json", text, *QUICK)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for variant in json.loads(text.read_text())["variants"]:
+            self.assertAlmostEqual(variant["ratio"], self.variants[variant["name"]]["ratio"], delta=0.03)
+        (made,) = answer("quantize", beside / "fp32.onnx", "--to", "bf16", "--out", self.folder / "beside-bf16")
+        self.assertAlmostEqual(made["ratio"], self.variants["bf16"]["ratio"], delta=0.03)
+
     def test_accuracy_is_that_of_eval(self):
         for name in ("fp32", "int8", "int8-dynamic"):
             with self.subTest(name):

@@ -66,6 +66,11 @@ class RolloutCase(unittest.TestCase):
         print(done.stdout, done.stderr)
         return done.returncode, done.stdout, done.stderr
 
+    def wait_for_line(self, process, start):
+        """Reads a rollout's output up to a line that begins so."""
+        while not (line := process.stdout.readline()).startswith(start):
+            self.assertTrue(line, f"it ended before \"{start}\"")
+
     def events(self, served):
         lines = (served.models / served.model / ".rollout/journal.jsonl").read_text().splitlines()
         return [json.loads(line)["event"] for line in lines]

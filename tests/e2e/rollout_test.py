@@ -4,12 +4,16 @@
 usage: rollout_test.py OCTET
 """
 
+import http.server
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 import urllib.request
 
@@ -24,6 +28,7 @@ from served_glyphs import IMAGES, Served, spoil
 OCTET = ""
 CALIBRATION = served_models.ROOT / "demo/data/calibration.npz"
 ALONE = "routing: {default: fp32}\n"
+LONG = ["--hold-seconds", "600", "--patience-seconds", "3600"]
 
 
 def setUpModule():
@@ -38,6 +43,49 @@ def without_int8(version):
     (version / "int8.onnx").unlink()
 
 
+def restart(server):
+    """Starts a server that was killed again, on the ports that it had."""
+    server.process.wait()
+    configuration = server.log.parent / "octet.yaml"
+    text = configuration.read_text()
+    for name in ("grpc", "http", "metrics"):
+        text = text.replace(f"{name}_port: 0", f"{name}_port: {getattr(server, name).rpartition(':')[2]}")
+    configuration.write_text(text)
+    with server.log.open("ab") as log:
+        server.process = subprocess.Popen(server.process.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+    until = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=10).close()
+            return
+        except OSError:
+            if time.monotonic() > until or server.process.poll() is not None:
+                raise AssertionError(server.last_words()) from None
+            time.sleep(0.1)
+
+
+class Proxy:
+    """An HTTP server that says of each request that there is none behind it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(502)
+
+        do_POST = do_GET
+
+    def __enter__(self):
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy.Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 class RolloutTest(RolloutCase):
     octet = property(lambda self: OCTET)
 
@@ -45,9 +93,11 @@ class RolloutTest(RolloutCase):
     def setUpClass(cls):
         cls._folder = tempfile.TemporaryDirectory()
         cls.bad = pathlib.Path(cls._folder.name) / "bad.onnx"
+        cls.good = pathlib.Path(cls._folder.name) / "good.onnx"
 
         def keep(version):
             shutil.copy(version / "int8.onnx", cls.bad)
+            shutil.copy(version / "int8.onnx", cls.good)
 
         with Served(OCTET, ALONE, keep) as served:
             cls.fp32 = {number: served.ask(number)[0] for number in range(len(IMAGES))}
@@ -77,14 +127,45 @@ class RolloutTest(RolloutCase):
         with tempfile.TemporaryDirectory() as captures:
             configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
             with Served(OCTET, ALONE, without_int8, configuration) as served:
-                with Traffic(served) as traffic:
-                    code, out, _ = self.rollout(served, "--captures", captures, "--capture-samples", "150")
-                self.assertEqual(code, 0, out)
-                self.assertIn("capture: 150 samples", out)
+                calibration = served.models / "glyphs/.rollout/calibration.npz"
+                command = self.command(served, "--captures", captures, "--capture-samples", "150")
+                with Traffic(served) as traffic, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                    self.wait_for_line(process, "capture: 150 samples")
+                    self.wait_for_line(process, "candidate: ")
+                    self.assertEqual(calibration.stat().st_mode & 0o777, 0o600)
+                    self.wait_for_line(process, "promoted")
+                self.assertEqual(process.returncode, 0)
                 self.assertEqual(traffic.precisions(), {"fp32", "int8"})
                 self.assert_every_answer_is_right(traffic, served)
-                self.assertEqual((served.models / "glyphs/.rollout/calibration.npz").stat().st_mode & 0o777, 0o600)
+                self.assertFalse(calibration.exists(), "clients' data are kept no longer than they are needed")
                 self.assertNotIn("capture", (served.models / "glyphs/rollout.yaml").read_text())
+
+    def test_captures_that_cannot_come_end_it(self):
+        with tempfile.TemporaryDirectory() as captures:
+            configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
+            words = ["--captures", captures, "--capture-samples", "150", "--patience-seconds", "1000"]
+            with Served(OCTET, ALONE, without_int8, configuration) as away:
+                with subprocess.Popen(self.command(away, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                    self.wait_for_line(process, "capture: 150 samples")
+                    away.server.process.kill()
+                    self.leave_a_full_sample(words, captures, configuration)
+                    _, errors = process.communicate(timeout=120)
+                self.assertEqual(process.returncode, 1, "the same command goes on when the server is back")
+                self.assertIn("no answer from", errors)
+                restart(away.server)
+
+    def leave_a_full_sample(self, words, captures, configuration):
+        little = ALONE + "capture: {percent: 0, max_bytes: 100000}\n"
+        with Served(OCTET, little, without_int8, configuration) as served, Traffic(served):
+            code, _, errors = self.rollout(served, *words)
+            self.assertEqual(code, 3)
+            fits = re.search(r"the server's sample is full with (\d+) of 150 samples: .*capture.max_bytes, or --capture-samples (\d+)", errors)
+            self.assertIsNotNone(fits, errors)
+            self.assertEqual(fits[1], fits[2])
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+            self.assertFalse((served.models / "glyphs/.rollout/calibration.npz").exists())
+            code, out, errors = self.rollout(served, *words, "--capture-samples", fits[2])
+            self.assertEqual(code, 0, errors)
 
     def test_a_bad_file_is_rolled_back_and_no_client_notices(self):
         with Served(OCTET, ALONE, without_int8) as served:
@@ -99,6 +180,40 @@ class RolloutTest(RolloutCase):
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
             self.assertTrue((served.models / "glyphs/.rollout/rejected.onnx").exists())
             self.assertEqual(self.events(served), ["begin", "install", "shadow", "rolled back"])
+            rejected = served.models / "glyphs/.rollout/rejected.onnx"
+            self.assertEqual(self.rollout(served, "--candidate", served.models / "none.onnx")[0], 1)
+            self.assertEqual(rejected.read_bytes(), self.bad.read_bytes(), "a mistake removes nothing")
+            with Traffic(served):
+                code, _, errors = self.rollout(served, "--candidate", rejected, "--min-agreement", "0")
+            self.assertEqual(code, 0, errors)
+            self.assertEqual((served.models / "glyphs/1/int8.onnx").read_bytes(), self.bad.read_bytes())
+
+    def test_what_a_promotion_replaced_outlives_the_next_rollouts(self):
+        with Served(OCTET, ALONE) as served, Traffic(served) as traffic:
+            file, previous = served.models / "glyphs/1/int8.onnx", served.models / "glyphs/.rollout/previous.onnx"
+            before = file.read_bytes()
+            half = served.models / "glyphs/.rollout/calibration.npz.1-0.tmp"
+            half.parent.mkdir()
+            half.write_bytes(b"what a process that was killed had half written")
+            code, _, errors = self.rollout(served, "--calibration", CALIBRATION)
+            self.assertEqual(code, 0, errors)
+            self.assertFalse(half.exists())
+            self.assertEqual(previous.read_bytes(), before)
+            code, _, errors = self.rollout(served, "--to", "bf16")
+            self.assertEqual(code, 0, errors)
+            self.assertEqual(previous.read_bytes(), before)
+            self.assertEqual(traffic.failures, [])
+
+    def test_a_candidate_with_external_data_is_taken_whole(self):
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
+            with tempfile.TemporaryDirectory() as folder:
+                candidate = pathlib.Path(folder) / "int8.onnx"
+                onnx.save(onnx.load(self.good), candidate, save_as_external_data=True, location="weights", size_threshold=0)
+                self.assertLess(candidate.stat().st_size, self.good.stat().st_size / 2)
+                code, _, errors = self.rollout(served, "--candidate", candidate)
+            self.assertEqual(code, 0, errors)
+            self.assertGreater((served.models / "glyphs/1/int8.onnx").stat().st_size, self.good.stat().st_size * 0.9)
+            self.assert_every_answer_is_right(traffic, served)
 
     def test_a_bad_file_does_not_get_near_the_traffic_when_data_show_it(self):
         with Served(OCTET, ALONE, without_int8) as served:
@@ -135,10 +250,9 @@ class RolloutTest(RolloutCase):
 
     def test_a_killed_rollout_goes_on_or_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "600"]
+            words = ["--calibration", CALIBRATION, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
-                while not process.stdout.readline().startswith("shadow"):
-                    self.assertIsNone(process.poll())
+                self.wait_for_line(process, "shadow")
                 busy = subprocess.run(self.command(served), capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual(busy.returncode, 1)
                 self.assertIn("another process is at work on this rollout", busy.stderr)
@@ -157,11 +271,16 @@ class RolloutTest(RolloutCase):
 
     def test_a_rollback_that_the_server_does_not_follow_is_not_over(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served):
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "600"]
+            words = ["--calibration", CALIBRATION, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
-                while not process.stdout.readline().startswith("shadow"):
-                    self.assertIsNone(process.poll())
+                self.wait_for_line(process, "shadow")
                 process.kill()
+            with Proxy() as proxy:
+                for _ in range(2):
+                    code, out, errors = self.rollout(served, "--abort", "--server", proxy.address)
+                    self.assertEqual(code, 1)
+                    self.assertIn("the server has not followed", out)
+                    self.assertIn("answered 502", errors)
             code, out, errors = self.rollout(served, "--abort", "--server", "127.0.0.1:1")
             self.assertEqual(code, 1)
             self.assertIn("the server has not followed", out)
@@ -170,6 +289,36 @@ class RolloutTest(RolloutCase):
             code, out, _ = self.rollout(served, "--abort")
             self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
             self.assertNotIn("int8", self.experiment(served))
+
+    def test_a_server_that_restarts_twice_takes_it_back(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "8"]
+            with Traffic(served), subprocess.Popen(
+                self.command(served, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as process:
+                self.wait_for_line(process, "ramp to 20 %")
+                self.wait_for_line(process, "  ")  # it has been looked at
+                for _ in range(2):
+                    served.server.process.kill()
+                    restart(served.server)
+                    self.wait_for_line(process, "  the server restarted")
+                _, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 3, errors)
+            self.assertIn("the server restarted, or loaded the model anew, 2 times while int8 was on trial", errors)
+            self.assertEqual(self.events(served)[-3:], ["restart", "restart", "rolled back"])
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            self.assertEqual(served.ask(0), (self.fp32[0], "fp32"))
+
+    def test_a_precision_that_is_on_trial_already_is_rolled_out(self):
+        trial = (
+            "precisions: [fp32, int8]\n"
+            "routing: {default: fp32, shadow: {precision: int8, percent: 50},"
+            " guard: {int8: {agreement_percent: 50, action: fall_back}}}\n"
+        )
+        with Served(OCTET, trial) as served, Traffic(served) as traffic:
+            code, _, errors = self.rollout(served, "--calibration", CALIBRATION)
+            self.assertEqual(code, 0, errors)
+            self.assertEqual(traffic.failures, [])
 
     def experiment(self, served):
         """Returns the precisions that the server lists."""
@@ -234,6 +383,12 @@ class RolloutTest(RolloutCase):
                 "data": ([], "int8 needs --calibration"),
                 "ramp": (["--ramp", "50,20"], "expected rising shares"),
                 "baseline": (["--baseline", "bf16"], "the baseline bf16 is not there"),
+                "patience": (["--calibration", CALIBRATION, "--hold-seconds", "60"], "a stage takes 60 s"),
+                "windows": (["--calibration", CALIBRATION, "--windows", "61"], "a stage takes 61 s"),
+                "captures": (["--captures", "/nowhere"], "no such folder: '/nowhere'"),
+                "candidate": (["--candidate", "/nowhere.onnx"], "--candidate: cannot read '/nowhere.onnx'"),
+                "folder": (["--candidate", "/"], "--candidate: a folder, expected a file"),
+                "samples": (["--calibration", "/nowhere.npz"], "--calibration: cannot read '/nowhere.npz'"),
             }
             for name, (more, expected) in words.items():
                 with self.subTest(name):

@@ -249,13 +249,26 @@ TEST(ModelConfigTest, ARampNeedsSomebodyWhoConsents) {
               HasSubstr("shift lowers a weight, expected routing.split.int8"));
 }
 
-TEST(ModelConfigTest, ARolloutMayTakeTheWeightThatAGuardShifts) {
-  const auto config = ApplyRollout(
-      *ParseModelConfig(
-          "routing: {split: {fp32: 9, int8: 1}, guard: {int8: {p99_us: 9, action: shift}}}", "m"),
-      *ParseModelConfig("routing: {default: fp32, split: {fp32: 1}}", "r"), "r");
+absl::StatusOr<ModelConfig> RolledOut(std::string_view model, std::string_view rollout) {
+  const auto over = ParseModelConfig(rollout, "rollout.yaml");
+  if (!over.ok()) return over.status();
+  return ApplyRollout(*ParseModelConfig(model, "model.yaml"), *over, "rollout.yaml");
+}
+
+TEST(ModelConfigTest, ASplitOfARolloutTakesThePlaceOfShadowAndGuards) {
+  const std::string_view model =
+      "precisions: [fp32, int8]\n"
+      "routing: {split: {fp32: 9, int8: 1}, shadow: {precision: int8, percent: 5}, "
+      "guard: {int8: {p99_us: 9, action: shift}}}";
+  const auto config =
+      RolledOut(model, "precisions: [fp32]\nrouting: {default: fp32, split: {fp32: 1}}");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_TRUE(config->routing.guard.contains(Precision::kInt8));
+  EXPECT_TRUE(config->routing.guard.empty());
+  EXPECT_FALSE(config->routing.shadow);
+  const auto without = RolledOut(model, "routing: {default: fp32}");
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_TRUE(without->routing.guard.contains(Precision::kInt8));
+  EXPECT_TRUE(without->routing.shadow);
 }
 
 TEST(ModelConfigTest, ASplitOfARolloutEndsTheRampOfAPrecision) {
@@ -292,12 +305,6 @@ TEST(ModelConfigTest, LabelsAreNoOtherWordForAVersion) {
     EXPECT_THAT(std::string(Message(config.status())), HasSubstr("a label is no number")) << label;
   }
   EXPECT_FALSE(ParseModelConfig("version_labels: {stable: 0}", "").ok());
-}
-
-absl::StatusOr<ModelConfig> RolledOut(std::string_view model, std::string_view rollout) {
-  const auto over = ParseModelConfig(rollout, "rollout.yaml");
-  if (!over.ok()) return over.status();
-  return ApplyRollout(*ParseModelConfig(model, "model.yaml"), *over, "rollout.yaml");
 }
 
 TEST(ModelConfigTest, ARolloutTakesThePlaceOfWholeSections) {

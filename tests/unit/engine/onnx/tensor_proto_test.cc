@@ -270,6 +270,44 @@ TEST_F(ExternalDataTest, ReadsAModelWithItsData) {
   EXPECT_THAT(graph->value(graph->FindValue("w")).constant.span<float>(), ElementsAre(5, 6, 7, 8));
 }
 
+TEST_F(ExternalDataTest, CountsTheBytesOfAModelBesideItsFile) {
+  onnx::ModelProto model = SmallModel();
+  const auto place = [](TensorProto& tensor, std::vector<std::pair<std::string, std::string>> at) {
+    tensor.clear_float_data();
+    tensor.set_data_type(TensorProto::FLOAT);
+    tensor.set_data_location(TensorProto::EXTERNAL);
+    for (const auto& [key, value] : at) {
+      onnx::StringStringEntryProto& entry = *tensor.add_external_data();
+      entry.set_key(key);
+      entry.set_value(value);
+    }
+  };
+  const auto beside = [&]() -> uint64_t {
+    const std::string path = folder / "model/model.onnx";
+    WriteText(path, model.SerializeAsString());
+    const absl::StatusOr<uint64_t> bytes = OnnxFileBytes(path);
+    EXPECT_TRUE(bytes.ok()) << bytes.status();
+    return bytes.ok() ? *bytes - std::filesystem::file_size(path) : 0;
+  };
+  EXPECT_EQ(beside(), 0U);
+  TensorProto& w = *model.mutable_graph()->mutable_initializer(0);
+  place(w, {{"location", "w.bin"}});
+  EXPECT_EQ(beside(), 16U) << "2 x 2 floats, without a length";
+  place(AddFloats(model, "same", {2, 2}, {}), {{"location", "w.bin"}, {"length", "16"}});
+  EXPECT_EQ(beside(), 16U) << "a range that two share";
+  place(AddFloats(model, "more", {3}, {}),
+        {{"location", "w.bin"}, {"offset", "16"}, {"length", "12"}});
+  onnx::AttributeProto& value = *AddNode(model, "Constant", {}, {"c"}).add_attribute();
+  value.set_name("value");
+  value.set_type(onnx::AttributeProto::TENSOR);
+  place(*value.mutable_t(), {{"location", "c.bin"}, {"length", "8"}});
+  EXPECT_EQ(beside(), 36U);
+  WriteText(folder / "model/none.onnx", "\xff\xff");
+  EXPECT_THAT(std::string(Message(OnnxFileBytes(folder / "model/none.onnx").status())),
+              HasSubstr("none.onnx: not an ONNX model"));
+  EXPECT_EQ(OnnxFileBytes(folder / "none.onnx").status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST(TensorProtoTest, StringsGoBothWays) {
   TensorProto proto = Proto(TensorProto::STRING, {2, 1});
   proto.add_string_data("a");

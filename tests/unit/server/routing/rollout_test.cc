@@ -1,5 +1,8 @@
 #include "server/routing/rollout.h"
 
+#include <algorithm>
+#include <vector>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -90,6 +93,19 @@ TEST(RolloutTest, GoesBackAtOnceWhenTheGuardBreaks) {
   }
 }
 
+TEST(RolloutTest, OneRestartMayBeAnybodysASecondIsTheCandidates) {
+  for (const Kind kind : {Kind::kShadow, Kind::kRamp}) {
+    RolloutFacts facts = Fine();
+    facts.restarts = 1;
+    EXPECT_EQ(Decide(kind, facts), Verdict::kForward);
+    facts.restarts = 2;
+    const RolloutDecision decision = DecideRollout(Plan(), {kind, 0}, facts);
+    EXPECT_EQ(decision.verdict, Verdict::kBack);
+    EXPECT_EQ(decision.reason,
+              "the server restarted, or loaded the model anew, 2 times while int8 was on trial");
+  }
+}
+
 TEST(RolloutTest, GoesBackWhenItsPatienceIsOver) {
   RolloutFacts facts = Fine();
   facts.compared = 0;
@@ -168,6 +184,56 @@ TEST(RolloutTest, PrecisionsThatModelYamlListsAreListedWithTheCandidate) {
   ASSERT_TRUE(over.ok()) << over.status();
   const auto model = ParseModelConfig("precisions: [fp32]", "model.yaml");
   EXPECT_TRUE(ApplyRollout(*model, *over, "rollout.yaml").ok());
+}
+
+/// What each rollout.yaml of a rollout makes of a model.yaml that names its precisions, the baseline's alone first.
+std::vector<ModelConfig> RolledOut(RolloutPlan plan, std::string_view model_yaml) {
+  const auto model = ParseModelConfig(model_yaml, "model.yaml");
+  EXPECT_TRUE(model.ok()) << model.status();
+  plan.precisions = model->precisions;
+  if (!std::ranges::contains(plan.precisions, plan.candidate)) {
+    plan.precisions.push_back(plan.candidate);
+  }
+  std::vector<std::string> yamls = {BaselineYaml(plan, "")};
+  RolloutStage stage;
+  for (; stage.kind != Kind::kPromoted; stage = NextStage(plan, stage)) {
+    yamls.push_back(RolloutYaml(plan, stage));
+  }
+  yamls.push_back(RolloutYaml(plan, stage));
+  std::vector<ModelConfig> configs;
+  for (const std::string& yaml : yamls) {
+    const auto over = ParseModelConfig(yaml, "rollout.yaml");
+    EXPECT_TRUE(over.ok()) << over.status();
+    const auto applied = ApplyRollout(*model, *over, "rollout.yaml");
+    EXPECT_TRUE(applied.ok()) << yaml << applied.status();
+    if (applied.ok()) configs.push_back(*applied);
+  }
+  EXPECT_EQ(configs.size(), yamls.size());
+  return configs;
+}
+
+TEST(RolloutTest, APrecisionThatModelYamlHasOnTrialCanBeRolledOut) {
+  const auto configs = RolledOut(Plan(),
+                                 "precisions: [fp32, int8]\n"
+                                 "routing: {default: fp32, shadow: {precision: int8, percent: 5}, "
+                                 "guard: {int8: {agreement_percent: 95, action: fall_back}}}");
+  ASSERT_FALSE(configs.empty());
+  EXPECT_THAT(configs[0].precisions, testing::ElementsAre(Precision::kFp32));
+  EXPECT_FALSE(configs[0].routing.shadow);
+  EXPECT_TRUE(configs[0].routing.guard.empty());
+}
+
+TEST(RolloutTest, AGuardOfAnotherPrecisionIsNotInTheWayOfOneWithoutRules) {
+  RolloutPlan plan = Plan();
+  plan.candidate = Precision::kBf16;
+  plan.guard.agreement_percent.reset();
+  for (const ModelConfig& config :
+       RolledOut(plan,
+                 "precisions: [fp32, int8]\n"
+                 "routing: {default: fp32, shadow: {precision: int8, percent: 5}, "
+                 "guard: {int8: {agreement_percent: 95}}}")) {
+    EXPECT_FALSE(config.routing.guard.contains(Precision::kInt8));
+  }
 }
 
 TEST(RolloutTest, TheRampSharesAndKeepsComparing) {
