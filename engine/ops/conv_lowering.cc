@@ -1,4 +1,4 @@
-// Convolutions on oneDNN.
+// Convolutions on oneDNN, transposed ones too.
 #include <algorithm>
 #include <optional>
 #include <string_view>
@@ -24,15 +24,15 @@ namespace {
 
 using onednn::ExecArg;
 using Dims = dnnl::memory::dims;
-using PrimitiveDesc = dnnl::convolution_forward::primitive_desc;
 
 /// A convolution in oneDNN's terms.
 struct Problem {
   Shape src;  ///< The buffer's extents: [N, spatial..., C].
   Shape dst;
-  Tensor weights;  ///< [OC, IC / groups, spatial...].
+  Shape weights;  ///< [OC, IC / groups, spatial...].
   Dims strides, dilations, pads_begin, pads_end;
   int64_t groups = 1;
+  bool transposed = false;
 };
 
 std::vector<int> ChannelsLastOrder(int rank) {
@@ -46,8 +46,8 @@ dnnl::memory::desc ActivationDesc(DType dtype, const Shape& shape) {
 }
 
 Shape WeightShape(const Problem& problem) {
-  if (problem.groups == 1) return problem.weights.shape();
-  const Shape& w = problem.weights.shape();
+  const Shape& w = problem.weights;
+  if (problem.groups == 1) return w;
   Shape grouped{problem.groups, w[0] / problem.groups};
   for (int i = 1; i < w.rank(); ++i) grouped.push_back(w[i]);
   return grouped;
@@ -55,7 +55,13 @@ Shape WeightShape(const Problem& problem) {
 
 // oneDNN 3.7's brgemm kernels compute wrong sums where a group has one input channel: of signed sources with other pads
 // behind than ahead, and of one column with a stride.
-bool IsMiscomputedByBrgemm(const Problem& problem) { return problem.weights.shape()[1] == 1; }
+bool IsMiscomputedByBrgemm(const Problem& problem) { return problem.weights[1] == 1; }
+
+template <typename Primitive>
+constexpr dnnl::algorithm kDirect = dnnl::algorithm::convolution_direct;
+template <>
+constexpr dnnl::algorithm kDirect<dnnl::deconvolution_forward> =
+    dnnl::algorithm::deconvolution_direct;
 
 class ConvLowering {
  public:
@@ -67,12 +73,15 @@ class ConvLowering {
     dynamic_ = context_.node.attributes.IntOr("dynamic_quant", 0) != 0;
     quantized_ = dynamic_ || x.quant.has_value();
     OCTET_RETURN_IF_ERROR(CheckTypes());
-    if (quantized_ && !dynamic_) whole_ = WholeSums::Of(context_, problem_.dst.back());
+    // A transposed one rounds its reals: no other runtime has an int8 form of it to agree with.
+    if (quantized_ && !dynamic_ && !problem_.transposed)
+      whole_ = WholeSums::Of(context_, problem_.dst.back());
     if (const auto depthwise = Depthwise(); whole_ && depthwise) {
       auto step = LowerDepthwiseInt8(context_, *whole_, *depthwise);
       if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
     }
-    if (context_.has_input(2)) bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
+    if (context_.has_input(2) && context_.input(2).is_constant())
+      bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
     if (dynamic_) {
       auto step = std::make_unique<DynamicQuantStep>(problem_.src.elements());
       dynamic_step_ = step.get();
@@ -86,8 +95,7 @@ class ConvLowering {
     if (quantized_ && !context_.target.int8_exact && SumsMaySaturate()) {
       OCTET_RETURN_IF_ERROR(AddSplit());
     } else {
-      OCTET_RETURN_IF_ERROR(
-          AddPass({problem_.weights, /*dst=*/context_.output().dtype, /*last=*/true}));
+      OCTET_RETURN_IF_ERROR(AddPass({weights(), /*dst=*/context_.output().dtype, /*last=*/true}));
     }
     LayerRecord& layer = context_.layer;
     layer.runs = quantized_ ? "int8" : x.dtype == DType::kBF16 ? "bf16" : "f32";
@@ -98,12 +106,15 @@ class ConvLowering {
 
  private:
   struct Pass {
-    Tensor weights;
+    Tensor weights;  ///< None where they are computed.
     DType dst;
     bool last = true;  ///< Bias, post-ops and requantization belong to the last pass.
     std::optional<size_t> partial = {};  ///< Scratch offset of the reals that an earlier pass left.
     std::string_view note = "";
   };
+
+  /// None where they are computed.
+  const Tensor& weights() const { return context_.input(1).constant; }
 
   absl::Status CheckTypes() const {
     const Value& x = context_.input(0);
@@ -119,6 +130,8 @@ class ConvLowering {
       }
       return absl::OkStatus();
     }
+    if (!w.is_constant() || (context_.has_input(2) && !context_.input(2).is_constant()))
+      return Unimplemented("8-bit weights, or the bias beside them, are computed");
     if (!w.quant || w.dtype != DType::kI8 || !w.quant->symmetric())
       return Unimplemented("weights are not symmetric INT8");
     if (!y.quant && y.dtype != DType::kF32 && y.dtype != DType::kBF16)
@@ -137,7 +150,7 @@ class ConvLowering {
 
   /// The problem where it is two-dimensional, square, not dilated, and each channel a group.
   std::optional<DepthwiseShape> Depthwise() const {
-    const Shape& w = problem_.weights.shape();
+    const Shape& w = problem_.weights;
     if (w.rank() != 4 || w[1] != 1 || w[0] != problem_.groups || w[2] != w[3]) return std::nullopt;
     if (problem_.strides[0] != problem_.strides[1]) return std::nullopt;
     if (problem_.dilations != Dims{0, 0}) return std::nullopt;
@@ -148,14 +161,13 @@ class ConvLowering {
 
   // Depthwise kernels add no neighbours; what has an odd number of channels per group may be unrolled into patches.
   bool SumsMaySaturate() const {
-    const Shape& w = problem_.weights.shape();
+    const Shape& w = problem_.weights;
     const bool depthwise = problem_.groups == w[0] && w[1] == 1 && w.rank() <= 4;
-    return MaySaturate(problem_.weights, 1) ||
-           (w[1] % 2 != 0 && !depthwise && TapsMaySaturate(problem_.weights));
+    return MaySaturate(weights(), 1) || (w[1] % 2 != 0 && !depthwise && TapsMaySaturate(weights()));
   }
 
   absl::Status AddSplit() {
-    SplitWeights parts = Split(problem_.weights);
+    SplitWeights parts = Split(weights());
     const size_t partial =
         step_->ReserveScratch(static_cast<size_t>(problem_.dst.elements()) * sizeof(float));
     OCTET_RETURN_IF_ERROR(AddPass({std::move(parts.rest), DType::kF32, false, partial}));
@@ -225,6 +237,13 @@ class ConvLowering {
   }
 
   absl::Status AddPass(const Pass& pass) {
+    return problem_.transposed ? AddPassOf<dnnl::deconvolution_forward>(pass)
+                               : AddPassOf<dnnl::convolution_forward>(pass);
+  }
+
+  template <typename Primitive>
+  absl::Status AddPassOf(const Pass& pass) {
+    using PrimitiveDesc = Primitive::primitive_desc;
     PrimitiveAttributes attributes(context_);
     OCTET_RETURN_IF_ERROR(AddAttributes(pass, attributes));
     std::vector<ExecArg> args = attributes.TakeArgs();
@@ -234,14 +253,12 @@ class ConvLowering {
     const bool has_bias = pass.last && context_.has_input(2);
     const auto bias =
         has_bias ? onednn::VectorDesc(DType::kF32, problem_.dst.back()) : dnnl::memory::desc();
-    const Tensor logical = pass.weights.Reshaped(WeightShape(problem_));
     const dnnl::primitive_attr attr = attributes.TakeAttributes();
     const auto describe = [&](const dnnl::memory::desc& layout) {
       return onednn::Catch([&] {
         PrimitiveDesc pd(onednn::CpuEngine(), dnnl::prop_kind::forward_inference,
-                         dnnl::algorithm::convolution_direct, src, layout, bias, dst,
-                         problem_.strides, problem_.dilations, problem_.pads_begin,
-                         problem_.pads_end, attr);
+                         kDirect<Primitive>, src, layout, bias, dst, problem_.strides,
+                         problem_.dilations, problem_.pads_begin, problem_.pads_end, attr);
         while (IsMiscomputedByBrgemm(problem_) &&
                std::string_view(pd.impl_info_str()).starts_with("brg")) {
           if (!pd.next_impl()) throw dnnl::error(dnnl_unimplemented, "no kernel but brgemm's");
@@ -249,17 +266,15 @@ class ConvLowering {
         return pd;
       });
     };
-    OCTET_ASSIGN_OR_RETURN(
-        const PrimitiveDesc pd,
-        DescribeSharing(context_.weights, logical, logical.shape().dims(), describe));
-    OCTET_ASSIGN_OR_RETURN(
-        auto packed,
-        context_.weights.Reordered(logical, onednn::DenseDesc(logical.spec()), pd.weights_desc()));
+    OCTET_ASSIGN_OR_RETURN(const PrimitiveDesc pd, context_.input(1).is_constant()
+                                                       ? PackConstant(pass, describe, args)
+                                                       : PackWhenRun(describe, args));
     args.push_back(dynamic_      ? ExecArg::Scratch(DNNL_ARG_SRC, src, dynamic_step_->source())
                    : unsigned_x_ ? ExecArg::Scratch(DNNL_ARG_SRC, src, *unsigned_x_)
                                  : ExecArg::Input(DNNL_ARG_SRC, src, 0));
-    args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS, pd.weights_desc(), std::move(packed)));
-    if (has_bias) {
+    if (has_bias && !context_.input(2).is_constant()) {
+      args.push_back(ExecArg::Input(DNNL_ARG_BIAS, bias, 2));
+    } else if (has_bias) {
       const auto interned = std::make_shared<Tensor>(context_.weights.Intern(bias_));
       args.push_back(ExecArg::Constant(DNNL_ARG_BIAS, bias,
                                        std::shared_ptr<const void>(interned, interned->data())));
@@ -268,6 +283,45 @@ class ConvLowering {
                              : ExecArg::Scratch(DNNL_ARG_DST, dst, *pass.partial));
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
     return step_->Add(pd, std::move(args));
+  }
+
+  // The weights in the layout that the primitive wants, one copy for all plans.
+  template <typename DescribeFn>
+  auto PackConstant(const Pass& pass, const DescribeFn& describe, std::vector<ExecArg>& args)
+      -> decltype(describe(dnnl::memory::desc())) {
+    const Tensor logical = pass.weights.Reshaped(WeightShape(problem_));
+    OCTET_ASSIGN_OR_RETURN(
+        auto pd, DescribeSharing(context_.weights, logical, logical.shape().dims(), describe));
+    OCTET_ASSIGN_OR_RETURN(
+        auto packed,
+        context_.weights.Reordered(logical, onednn::DenseDesc(logical.spec()), pd.weights_desc()));
+    args.push_back(ExecArg::Constant(DNNL_ARG_WEIGHTS, pd.weights_desc(), std::move(packed)));
+    return pd;
+  }
+
+  // Weights that another node computes: reordered in each run.
+  template <typename DescribeFn>
+  auto PackWhenRun(const DescribeFn& describe, std::vector<ExecArg>& args)
+      -> decltype(describe(dnnl::memory::desc())) {
+    const TensorSpec given{context_.input(1).dtype, WeightShape(problem_)};
+    OCTET_ASSIGN_OR_RETURN(auto pd,
+                           Fast(describe(onednn::AnyDesc(given.dtype, given.shape.dims()))));
+    const dnnl::memory::desc from = onednn::DenseDesc(given);
+    const dnnl::memory::desc to = pd.weights_desc();
+    if (from == to) {
+      args.push_back(ExecArg::Input(DNNL_ARG_WEIGHTS, to, 1));
+      return pd;
+    }
+    OCTET_ASSIGN_OR_RETURN(const auto reorder, onednn::Catch([&] {
+                             return dnnl::reorder::primitive_desc(onednn::CpuEngine(), from,
+                                                                  onednn::CpuEngine(), to,
+                                                                  onednn::UserScratchpad());
+                           }));
+    const size_t packed = step_->ReserveScratch(to.get_size());
+    OCTET_RETURN_IF_ERROR(step_->Add(reorder, {ExecArg::Input(DNNL_ARG_FROM, from, 1),
+                                               ExecArg::Scratch(DNNL_ARG_TO, to, packed)}));
+    args.push_back(ExecArg::Scratch(DNNL_ARG_WEIGHTS, to, packed));
+    return pd;
   }
 
   const LowerContext& context_;
@@ -291,28 +345,27 @@ absl::StatusOr<Dims> IntsAttribute(const LowerContext& context, std::string_view
 
 absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context) {
   const Node& node = context.node;
-  if (node.op != "Conv" || node.attributes.IntOr("channels_last", 0) == 0)
-    return Unimplemented("channels first");
-  if (!context.input(1).is_constant()) return Unimplemented("weights are computed");
-  if (context.has_input(2) && !context.input(2).is_constant())
-    return Unimplemented("bias is computed");
-  Problem problem{*context.input(0).shape,
-                  *context.output().shape,
-                  context.input(1).constant,
-                  {},
-                  {},
-                  {},
-                  {},
-                  1};
+  if (node.attributes.IntOr("channels_last", 0) == 0) return Unimplemented("channels first");
+  if (context.has_input(2) && context.input(2).dtype != DType::kF32)
+    return Unimplemented("bias is {}", DTypeName(context.input(2).dtype));
+  Problem problem{
+      *context.input(0).shape, *context.output().shape, *context.input(1).shape, {}, {}, {}, {}};
   const auto spatial = static_cast<size_t>(problem.src.rank() - 2);
   if (problem.src.elements() == 0) return Unimplemented("empty input");
   problem.groups = node.attributes.IntOr("group", 1);
+  problem.transposed = node.op == "ConvTranspose";
   OCTET_ASSIGN_OR_RETURN(problem.strides, IntsAttribute(context, "strides", spatial, 1));
   OCTET_ASSIGN_OR_RETURN(problem.dilations, IntsAttribute(context, "dilations", spatial, 1));
   for (int64_t& d : problem.dilations) --d;  // oneDNN counts the gaps.
   OCTET_ASSIGN_OR_RETURN(const Dims pads, IntsAttribute(context, "pads", 2 * spatial, 0));
   problem.pads_begin.assign(pads.begin(), pads.begin() + static_cast<int64_t>(spatial));
   problem.pads_end.assign(pads.begin() + static_cast<int64_t>(spatial), pads.end());
+  OCTET_ASSIGN_OR_RETURN(const Dims more, IntsAttribute(context, "output_padding", spatial, 0));
+  for (size_t i = 0; i < spatial; ++i) {
+    problem.pads_end[i] -= more[i];
+    if (problem.pads_end[i] <= -problem.strides[i])
+      return Unimplemented("output_padding is {}, the stride {}", more[i], problem.strides[i]);
+  }
   return ConvLowering(context, std::move(problem)).Run();
 }
 

@@ -1,4 +1,7 @@
-// ConvTranspose: the gradient of Conv with respect to its input, as an operator.
+// ConvTranspose: the gradient of Conv with respect to its input, as an operator. octet:ConvTranspose is the same with
+// weights as Conv has them, [OC, IC / group, k...], and `channels_last`.
+#include "engine/ops/conv_transpose.h"
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -7,6 +10,7 @@
 #include "engine/ops/conv_loops.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/infer_rules.h"
+#include "engine/ops/lowerings.h"
 #include "engine/ops/op_list.h"
 #include "engine/tensor/status.h"
 
@@ -72,6 +76,20 @@ absl::StatusOr<TransposedWindow> ReadTransposedWindow(const Node& node, const Sh
   return result;
 }
 
+bool IsCanonical(const Node& node) { return node.domain == kOctetDomain; }
+
+bool IsChannelsLast(const Node& node) { return node.attributes.IntOr("channels_last", 0) != 0; }
+
+/// Channels of input and output that weights stand for; 0 where they do not divide into the groups.
+struct Channels {
+  int64_t in;
+  int64_t out;
+};
+Channels ChannelsOf(const Node& node, const Shape& w, int64_t group) {
+  if (group < 1 || w[0] % group != 0) return {0, 0};
+  return IsCanonical(node) ? Channels{w[1] * group, w[0]} : Channels{w[0], w[1] * group};
+}
+
 absl::Status InferConvTranspose(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 3));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
@@ -91,21 +109,22 @@ absl::Status InferConvTranspose(InferContext& context) {
   const Shape& w = *context.shape(1);
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, x.rank(), x.rank()));
   OCTET_ASSIGN_OR_RETURN(const int64_t group, context.attributes().Int("group", 1));
-  if (group < 1 || w[0] % group != 0 || (x[1] != kUnknownDim && x[1] != w[0])) {
+  const Channels channels = ChannelsOf(context.node(), w, group);
+  const bool last = IsChannelsLast(context.node());
+  const int64_t given = last ? x.back() : x[1];
+  if (channels.out == 0 || (given != kUnknownDim && given != channels.in)) {
     return context.Error(
         Format("input {} does not fit weights {} in {} groups", x.ToString(), w.ToString(), group));
   }
   OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(context.node(), w));
-  Shape out{x[0], w[1] * group};
-  OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, out[1]));
-  for (int i = 2; i < x.rank(); ++i) {
-    const int64_t extent =
-        x[i] == kUnknownDim ? kUnknownDim : window.Resolve(static_cast<size_t>(i) - 2, x[i]).out;
-    if (extent < 1 && extent != kUnknownDim)
-      return context.Error(Format("output extent {} is {}", i, extent));
-    out.push_back(extent);
+  OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, channels.out));
+  std::vector<int64_t> extents = SpatialExtents(x, last);
+  for (size_t i = 0; i < extents.size(); ++i) {
+    if (extents[i] == kUnknownDim) continue;
+    extents[i] = window.Resolve(i, extents[i]).out;
+    if (extents[i] < 1) return context.Error(Format("output extent {} is {}", i + 2, extents[i]));
   }
-  return context.SetOutput(0, context.dtype(0), std::move(out));
+  return context.SetOutput(0, context.dtype(0), JoinShape(x[0], channels.out, extents, last));
 }
 
 /// Extents and steps of the computation, spatial axes aligned to the right of three.
@@ -121,12 +140,13 @@ struct ScatterGeometry {
 absl::StatusOr<ScatterGeometry> GeometryOf(const Node& node, const Shape& x, const Shape& w) {
   OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(node, w));
   OCTET_ASSIGN_OR_RETURN(const int64_t group, node.attributes.Int("group", 1));
-  ScatterGeometry g{x[0], group, w[0] / group, w[1], {}};
-  const auto spatial = static_cast<size_t>(x.rank()) - 2;
+  const Channels channels = ChannelsOf(node, w, group);
+  ScatterGeometry g{x[0], group, channels.in / group, channels.out / group, {}};
+  const std::vector<int64_t> extents = SpatialExtents(x, IsChannelsLast(node));
+  const size_t spatial = extents.size();
   for (size_t i = 0; i < spatial; ++i) {
-    const int64_t in = x[static_cast<int>(i) + 2];
-    const auto [out, pad_begin] = window.Resolve(i, in);
-    g.axes[3 - spatial + i] = {.in = in,
+    const auto [out, pad_begin] = window.Resolve(i, extents[i]);
+    g.axes[3 - spatial + i] = {.in = extents[i],
                                .out = out,
                                .kernel = window.window.kernel[i],
                                .stride = window.window.strides[i],
@@ -156,34 +176,48 @@ void ScatterPlane(const ScatterGeometry& g, const T* x, const T* taps, double* y
   }
 }
 
-/// y[n, oc, i * stride - pad + k * dilation] += w[ic, oc, k] * x[n, ic, i], then + b[oc].
+/// y[n, oc, i * stride - pad + k * dilation] += w[ic, oc, k] * x[n, ic, i], then + b[oc]; x and y have channels first.
+template <typename T>
+void Scatter(const ScatterGeometry& g, bool canonical, const T* x, const T* w, const T* bias,
+             T* y) {
+  const int64_t channels = g.groups * g.out_channels;
+  ParallelFor(g.batch * channels, 1, [&](int64_t begin, int64_t end) {
+    std::vector<double> sums(static_cast<size_t>(g.out_plane()));
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const int64_t oc = plane % channels;
+      std::ranges::fill(sums, bias != nullptr ? static_cast<double>(bias[oc]) : 0.0);
+      for (int64_t k = 0; k < g.in_channels; ++k) {
+        const int64_t ic = oc / g.out_channels * g.in_channels + k;
+        const int64_t at =
+            canonical ? oc * g.in_channels + k : ic * g.out_channels + oc % g.out_channels;
+        ScatterPlane(g, x + (plane / channels * g.groups * g.in_channels + ic) * g.in_plane(),
+                     w + at * g.taps(), sums.data());
+      }
+      std::ranges::transform(sums, y + plane * g.out_plane(),
+                             [](double sum) { return static_cast<T>(sum); });
+    }
+  });
+}
+
 absl::StatusOr<Kernel> MakeConvTranspose(const KernelContext& context) {
   OCTET_ASSIGN_OR_RETURN(
       const ScatterGeometry g,
       GeometryOf(context.node, context.inputs[0].shape(), context.inputs[1].shape()));
+  const bool canonical = IsCanonical(context.node);
+  const bool last = IsChannelsLast(context.node);
   return KernelFor(
       kRealKernels, context.outputs[0].dtype, context.node, [&]<typename T>() -> Kernel {
-        return [g](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+        return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
           const T* bias = inputs.size() > 2 ? inputs[2].as<T>() : nullptr;
-          const int64_t channels = g.groups * g.out_channels;
-          ParallelFor(g.batch * channels, 1, [&](int64_t begin, int64_t end) {
-            std::vector<double> sums(static_cast<size_t>(g.out_plane()));
-            for (int64_t plane = begin; plane < end; ++plane) {
-              const int64_t oc = plane % channels;
-              std::ranges::fill(sums, bias != nullptr ? static_cast<double>(bias[oc]) : 0.0);
-              for (int64_t k = 0; k < g.in_channels; ++k) {
-                const int64_t ic = oc / g.out_channels * g.in_channels + k;
-                const T* x = inputs[0].as<T>() +
-                             (plane / channels * g.groups * g.in_channels + ic) * g.in_plane();
-                ScatterPlane(
-                    g, x,
-                    inputs[1].as<T>() + (ic * g.out_channels + oc % g.out_channels) * g.taps(),
-                    sums.data());
-              }
-              std::ranges::transform(sums, outputs[0].as<T>() + plane * g.out_plane(),
-                                     [](double sum) { return static_cast<T>(sum); });
-            }
-          });
+          if (!last) {
+            Scatter(g, canonical, inputs[0].as<T>(), inputs[1].as<T>(), bias, outputs[0].as<T>());
+            return absl::OkStatus();
+          }
+          std::vector<T> x(static_cast<size_t>(inputs[0].elements()));
+          std::vector<T> y(static_cast<size_t>(outputs[0].elements()));
+          ToChannelsFirst(inputs[0], x.data());
+          Scatter(g, canonical, x.data(), inputs[1].as<T>(), bias, y.data());
+          ToChannelsLast(y.data(), outputs[0]);
           return absl::OkStatus();
         };
       });
@@ -194,8 +228,30 @@ absl::StatusOr<Kernel> MakeConvTranspose(const KernelContext& context) {
 std::span<const OpDef> ConvTransposeOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "ConvTranspose", 1, INT_MAX, InferConvTranspose, MakeConvTranspose},
+      {kOctetDomain, "ConvTranspose", 1, INT_MAX, InferConvTranspose, MakeConvTranspose, LowerConv},
   };
   return kOps;
+}
+
+absl::StatusOr<std::optional<TransposedPads>> TransposedPadsOf(const Node& node, const Shape& x,
+                                                               const Shape& w) {
+  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(node, w));
+  const size_t spatial = window.window.kernel.size();
+  TransposedPads result{std::vector<int64_t>(2 * spatial), std::vector<int64_t>(spatial)};
+  for (size_t i = 0; i < spatial; ++i) {
+    int64_t in = x[static_cast<int>(i) + 2];
+    if (in == kUnknownDim && !window.output_shape.empty()) return std::nullopt;
+    // Otherwise pads do not depend on the extent.
+    in = std::max<int64_t>(in, 1);
+    const auto [out, pad_begin] = window.Resolve(i, in);
+    const int64_t full = window.window.strides[i] * (in - 1) +
+                         (window.window.kernel[i] - 1) * window.window.dilations[i] + 1;
+    const int64_t pad_end = full - pad_begin - out;
+    result.pads[i] = pad_begin;
+    result.pads[spatial + i] = std::max<int64_t>(pad_end, 0);
+    result.output_padding[i] = std::max<int64_t>(-pad_end, 0);
+  }
+  return result;
 }
 
 }  // namespace octet

@@ -1,5 +1,7 @@
 // Einsum: sums of products over named axes.
 //   Source: ONNX Einsum-12; numpy.einsum.
+#include "engine/ops/einsum.h"
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -16,13 +18,6 @@
 
 namespace octet {
 namespace {
-
-/// An equation over the shapes of its operands. Labels are numbered: those of the output first, in its order.
-struct Equation {
-  std::vector<int64_t> extents;            ///< Of every label; kUnknownDim where open.
-  std::vector<std::vector<int>> operands;  ///< The label of each axis of each operand.
-  int outputs = 0;                         ///< Labels [0, outputs) are the output's axes.
-};
 
 /// Axes that "..." stands for have labels of their own, aligned to the right.
 constexpr int kEllipsis = 128;
@@ -73,7 +68,7 @@ std::vector<int> ImpliedOutput(const std::vector<std::vector<int>>& operands) {
 
 /// Gives labels their numbers and extents. False when extents contradict each other or the output has unknown labels.
 bool Number(const std::vector<std::vector<int>>& operands, std::span<const Shape> shapes,
-            const std::vector<int>& output, Equation& equation) {
+            const std::vector<int>& output, EinsumEquation& equation) {
   std::array<int, kEllipsis + kMaxRank> number;
   number.fill(kNone);
   for (const int label : output) {
@@ -103,7 +98,9 @@ bool Number(const std::vector<std::vector<int>>& operands, std::span<const Shape
   return std::ranges::all_of(seen, [](bool s) { return s; });
 }
 
-absl::StatusOr<Equation> ReadEquation(const Node& node, std::span<const Shape> shapes) {
+}  // namespace
+
+absl::StatusOr<EinsumEquation> ReadEinsum(const Node& node, std::span<const Shape> shapes) {
   OCTET_ASSIGN_OR_RETURN(std::string text, node.attributes.String("equation", ""));
   std::erase(text, ' ');
   const auto bad = [&] {
@@ -130,10 +127,12 @@ absl::StatusOr<Equation> ReadEquation(const Node& node, std::span<const Shape> s
     if (!labels) return bad();
     output = *labels;
   }
-  Equation equation;
+  EinsumEquation equation;
   if (!Number(operands, shapes, output, equation)) return bad();
   return equation;
 }
+
+namespace {
 
 absl::Status InferEinsum(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, SIZE_MAX));
@@ -146,14 +145,15 @@ absl::Status InferEinsum(InferContext& context) {
   }
   if (shapes.size() != context.input_count())
     return context.SetOutput(0, context.dtype(0), std::nullopt);
-  OCTET_ASSIGN_OR_RETURN(const Equation equation, ReadEquation(context.node(), shapes));
+  OCTET_ASSIGN_OR_RETURN(const EinsumEquation equation, ReadEinsum(context.node(), shapes));
   return context.SetOutput(0, context.dtype(0),
                            Shape(std::span(equation.extents).first(equation.outputs)));
 }
 
 /// How far each operand moves when a label moves by one: the strides of its axes with that label (a diagonal adds them
 /// up; an extent of 1 repeats).
-std::vector<std::vector<int64_t>> StepsOf(const Equation& equation, std::span<const Shape> shapes) {
+std::vector<std::vector<int64_t>> StepsOf(const EinsumEquation& equation,
+                                          std::span<const Shape> shapes) {
   std::vector<std::vector<int64_t>> steps(equation.extents.size(),
                                           std::vector<int64_t>(shapes.size(), 0));
   for (size_t i = 0; i < shapes.size(); ++i) {
@@ -169,7 +169,7 @@ std::vector<std::vector<int64_t>> StepsOf(const Equation& equation, std::span<co
 absl::StatusOr<Kernel> MakeEinsum(const KernelContext& context) {
   std::vector<Shape> shapes;
   for (const ConstTensorView& input : context.inputs) shapes.push_back(input.shape());
-  OCTET_ASSIGN_OR_RETURN(const Equation equation, ReadEquation(context.node, shapes));
+  OCTET_ASSIGN_OR_RETURN(const EinsumEquation equation, ReadEinsum(context.node, shapes));
   const auto steps = StepsOf(equation, shapes);
   return KernelFor(
       kNumberKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
@@ -214,7 +214,12 @@ absl::StatusOr<Kernel> MakeEinsum(const KernelContext& context) {
 
 std::span<const OpDef> EinsumOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "Einsum", 12, INT_MAX, InferEinsum, MakeEinsum},
+      {.domain = kOnnxDomain,
+       .name = "Einsum",
+       .since = 12,
+       .infer = InferEinsum,
+       .kernel = MakeEinsum,
+       .expand = ExpandEinsum},
   };
   return kOps;
 }

@@ -11,7 +11,7 @@
 
 namespace octet {
 
-/// Conv as engine/README.md's canonical table has it: 1D and 2D, any group, stride, dilation and padding.
+/// Conv and octet:ConvTranspose as engine/README.md's canonical table has it: 1D and 2D, any group, stride, dilation and padding.
 absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context);
 /// octet:MatMul, constant and computed right-hand sides.
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context);

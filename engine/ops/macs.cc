@@ -29,10 +29,13 @@ int64_t ConvMacs(const NodeShapes& shapes, size_t weights) {
   return shapes.output(0).elements() * Elements(w, 1, w.rank());
 }
 
-/// Every input element meets OC/groups * KH * KW: the weights [IC, OC/g, k...] without axis 0.
+/// Every input element meets OC/groups * KH * KW: all weights, [IC, OC/g, k...] or octet's [OC, IC/g, k...], over IC.
 int64_t ConvTransposeMacs(const NodeShapes& shapes) {
   const Shape w = shapes.input(1);
-  return shapes.input(0).elements() * Elements(w, 1, w.rank());
+  if (w.rank() < 2) return 0;
+  const bool canonical = shapes.node.domain == kOctetDomain;
+  const int64_t channels = canonical ? w[1] * shapes.node.attributes.IntOr("group", 1) : w[0];
+  return channels == 0 ? 0 : shapes.input(0).elements() * w.elements() / channels;
 }
 
 /// Every output element takes K, the last axis of A.

@@ -1,4 +1,4 @@
-// Normalisation by statistics that are given (batch) or taken from the input (layer, instance).
+// Normalisation by statistics that are given (batch) or taken from the input (layer, mean and variance).
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -291,90 +291,6 @@ absl::StatusOr<std::unique_ptr<Step>> LowerLayerNorm(const LowerContext& context
       });
 }
 
-absl::Status InferInstanceNorm(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, 3));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 3, INT_MAX));
-  OCTET_RETURN_IF_ERROR(ExpectPerChannelVectors(context, {1, 2}));
-  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
-  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
-  return context.SetOutput(0, context.dtype(0), context.shape(0));
-}
-
-/// Every plane of every image is normalised by its own mean and variance.
-absl::StatusOr<Kernel> MakeInstanceNorm(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const float epsilon, context.node.attributes.Float("epsilon", 1e-5f));
-  const Shape& shape = context.inputs[0].shape();
-  const int64_t channels = shape[1];
-  const int64_t plane = shape.elements(2, shape.rank());
-  const int64_t planes = shape[0] * channels;
-  return KernelFor(
-      kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
-        return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
-          for (int64_t p = 0; p < planes; ++p) {
-            const T* x = inputs[0].as<T>() + p * plane;
-            T* y = outputs[0].as<T>() + p * plane;
-            const Moments m = MomentsOf(x, plane, epsilon);
-            const double factor =
-                m.inverse_deviation * static_cast<double>(inputs[1].as<T>()[p % channels]);
-            const double bias = static_cast<double>(inputs[2].as<T>()[p % channels]);
-            for (int64_t i = 0; i < plane; ++i) {
-              y[i] = static_cast<T>((static_cast<double>(x[i]) - m.mean) * factor + bias);
-            }
-          }
-          return absl::OkStatus();
-        };
-      });
-}
-
-/// Scale and bias have one element per group (opset 18), or one per channel (opset 21).
-absl::Status InferGroupNorm(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, 3));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 2, INT_MAX));
-  OCTET_ASSIGN_OR_RETURN(const int64_t groups, context.attributes().Int("num_groups", 0));
-  const int64_t channels = context.shape(0) ? (*context.shape(0))[1] : kUnknownDim;
-  if (groups < 1 || (channels != kUnknownDim && channels % groups != 0)) {
-    return context.Error(
-        Format("{} channels do not divide into 'num_groups' = {}", channels, groups));
-  }
-  for (const size_t i : {1, 2}) {
-    OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, i));
-    OCTET_RETURN_IF_ERROR(
-        ExpectVector(context, i, context.node().version < 21 ? groups : channels));
-  }
-  return context.SetOutput(0, context.dtype(0), context.shape(0));
-}
-
-/// The channels of a group, with their planes, are normalised by their common mean and variance.
-absl::StatusOr<Kernel> MakeGroupNorm(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const float epsilon, context.node.attributes.Float("epsilon", 1e-5f));
-  OCTET_ASSIGN_OR_RETURN(const int64_t groups, context.node.attributes.Int("num_groups", 1));
-  const Shape& shape = context.inputs[0].shape();
-  const int64_t per_group = shape[1] / groups;
-  const int64_t plane = shape.elements(2, shape.rank());
-  const int64_t count = shape[0] * groups;
-  const bool scale_per_group = context.node.version < 21;
-  return KernelFor(
-      kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
-        return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
-          for (int64_t g = 0; g < count; ++g) {
-            const T* x = inputs[0].as<T>() + g * per_group * plane;
-            T* y = outputs[0].as<T>() + g * per_group * plane;
-            const Moments m = MomentsOf(x, per_group * plane, epsilon);
-            for (int64_t i = 0; i < per_group * plane; ++i) {
-              const int64_t group = g % groups;
-              const int64_t at = scale_per_group ? group : group * per_group + i / plane;
-              const double centred = (static_cast<double>(x[i]) - m.mean) * m.inverse_deviation;
-              y[i] = static_cast<T>(centred * static_cast<double>(inputs[1].as<T>()[at]) +
-                                    static_cast<double>(inputs[2].as<T>()[at]));
-            }
-          }
-          return absl::OkStatus();
-        };
-      });
-}
-
 /// Which axes share a mean and a variance.
 absl::StatusOr<std::vector<bool>> MomentAxes(const Node& node, int rank) {
   OCTET_ASSIGN_OR_RETURN(const auto axes, node.attributes.Ints("axes", {0, 2, 3}));
@@ -437,8 +353,6 @@ std::span<const OpDef> NormalizationOps() {
       // Exporters wrote LayerNormalization before ONNX defined it in opset 17.
       {kOnnxDomain, "LayerNormalization", 1, INT_MAX, InferLayerNorm, MakeLayerNorm,
        LowerLayerNorm},
-      {kOnnxDomain, "InstanceNormalization", 1, INT_MAX, InferInstanceNorm, MakeInstanceNorm},
-      {kOnnxDomain, "GroupNormalization", 18, INT_MAX, InferGroupNorm, MakeGroupNorm},
       {kOnnxDomain, "MeanVarianceNormalization", 9, INT_MAX, InferMeanVariance, MakeMeanVariance},
   };
   return kOps;

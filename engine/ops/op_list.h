@@ -29,6 +29,7 @@
   X(Fused)             /* fused.cc */               \
   X(Gather)            /* gather.cc */              \
   X(GridSample)        /* grid_sample.cc */         \
+  X(GroupNorm)         /* group_norm.cc */          \
   X(Label)             /* label_encoder.cc */       \
   X(Legacy)            /* legacy.cc */              \
   X(LocalResponse)     /* local_response.cc */      \

@@ -1,6 +1,8 @@
 // Interpolation on a new grid: Resize, and Upsample as opsets before 10 call it. One axis after the other: an output is a
 // weighted sum of a few inputs along that axis.
 //   Source: ONNX Resize-10, -11, -13, -18, -19; Upsample-7, -9.
+#include "engine/ops/resize.h"
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -260,25 +262,6 @@ absl::Status InferResize(InferContext& context) {
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
 
-/// Output o along one axis is the sum of weight[o * taps + t] * input[index[o * taps + t]]; `outside` outputs are the
-/// extrapolation value.
-struct AxisTable {
-  int64_t in = 1;
-  int64_t out = 1;
-  int64_t taps = 1;
-  std::vector<int64_t> index;
-  std::vector<double> weight;
-  std::vector<bool> outside;
-
-  bool IsIdentity() const {
-    if (in != out || taps != 1 || !outside.empty()) return false;
-    for (int64_t o = 0; o < out; ++o) {
-      if (index[o] != o) return false;
-    }
-    return true;
-  }
-};
-
 /// Where output o lies on the input axis.
 double Position(Coordinates mode, int64_t o, int64_t in, int64_t out, double scale,
                 double roi_start, double roi_end) {
@@ -468,7 +451,16 @@ std::vector<double> Reals(ConstTensorView view) {
   return {view.span<float>().begin(), view.span<float>().end()};
 }
 
-absl::StatusOr<Kernel> MakeResize(const KernelContext& context) {
+/// All that a node says once its scales or sizes are known.
+struct ResizeForm {
+  ResizeAttributes attributes;
+  Grid grid;
+  std::vector<int> axes;
+
+  bool crops() const { return attributes.coordinates == Coordinates::kCropAndResize; }
+};
+
+absl::StatusOr<ResizeForm> ReadForm(const KernelContext& context) {
   const Node& node = context.node;
   const Shape in = context.inputs[0].shape();
   OCTET_ASSIGN_OR_RETURN(const ResizeAttributes attributes, ReadAttributes(node));
@@ -491,25 +483,31 @@ absl::StatusOr<Kernel> MakeResize(const KernelContext& context) {
   if (in.elements() == 0 && context.outputs[0].shape.elements() != 0)
     return InvalidArgument("{}: cannot resize {} to {}", Describe(node), in.ToString(),
                            context.outputs[0].shape.ToString());
-  const bool crops = attributes.coordinates == Coordinates::kCropAndResize;
-  if (crops && (node.input(kRoi) == kNone ||
-                context.inputs[kRoi].elements() != std::ssize(operands->axes) * 2)) {
+  return ResizeForm{attributes, grid, operands->axes};
+}
+
+absl::StatusOr<Kernel> MakeResize(const KernelContext& context) {
+  const Node& node = context.node;
+  const Shape in = context.inputs[0].shape();
+  OCTET_ASSIGN_OR_RETURN(const ResizeForm form, ReadForm(context));
+  const bool crops = form.crops();
+  if (crops &&
+      (node.input(kRoi) == kNone || context.inputs[kRoi].elements() != std::ssize(form.axes) * 2)) {
     return InvalidArgument("{}: tf_crop_and_resize needs a start and an end for each axis in 'roi'",
                            Describe(node));
   }
-  const bool nearest = attributes.mode == Mode::kNearest;
+  const bool nearest = form.attributes.mode == Mode::kNearest;
   const auto make = [&]<typename T>(auto run) -> Kernel {
     std::vector<AxisTable> tables;
-    if (!crops) tables = MakeTables(attributes, grid, in, operands->axes, {});
+    if (!crops) tables = MakeTables(form.attributes, form.grid, in, form.axes, {});
     // Regions may arrive with the data: their tables are made when the node runs.
-    return [=, axes = operands->axes](std::span<const ConstTensorView> inputs,
-                                      std::span<const TensorView> outputs) {
+    return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
       if (outputs[0].elements() == 0) return absl::OkStatus();
       if (!crops) {
-        run(tables, attributes.extrapolation, inputs[0], outputs[0]);
+        run(tables, form.attributes.extrapolation, inputs[0], outputs[0]);
       } else {
-        run(MakeTables(attributes, grid, in, axes, Reals(inputs[kRoi])), attributes.extrapolation,
-            inputs[0], outputs[0]);
+        run(MakeTables(form.attributes, form.grid, in, form.axes, Reals(inputs[kRoi])),
+            form.attributes.extrapolation, inputs[0], outputs[0]);
       }
       return absl::OkStatus();
     };
@@ -525,10 +523,23 @@ absl::StatusOr<Kernel> MakeResize(const KernelContext& context) {
 
 }  // namespace
 
+bool ResizesByCopying(const Node& node) {
+  if (!node.is("Resize") && !node.is("Upsample")) return false;
+  const auto attributes = ReadAttributes(node);
+  return attributes.ok() && attributes->mode == Mode::kNearest &&
+         attributes->coordinates != Coordinates::kCropAndResize;
+}
+
+absl::StatusOr<std::vector<AxisTable>> ResizeTables(const KernelContext& context) {
+  OCTET_ASSIGN_OR_RETURN(const ResizeForm form, ReadForm(context));
+  if (form.crops()) return Unimplemented("resizes regions");
+  return MakeTables(form.attributes, form.grid, context.inputs[0].shape(), form.axes, {});
+}
+
 std::span<const OpDef> ResizeOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "Resize", 10, INT_MAX, InferResize, MakeResize},
-      {kOnnxDomain, "Upsample", 7, 9, InferResize, MakeResize},
+      {kOnnxDomain, "Resize", 10, INT_MAX, InferResize, MakeResize, LowerResize},
+      {kOnnxDomain, "Upsample", 7, 9, InferResize, MakeResize, LowerResize},
   };
   return kOps;
 }

@@ -143,6 +143,47 @@ OCTET_CPU_CLONES void LayerNormRow(const float* x, float* y, int64_t n, float ep
   for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * factor * scale[i] + bias[i];
 }
 
+OCTET_CPU_CLONES RowMoments MomentsOfRow(const float* x, int64_t n, float epsilon) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
+  const auto mean = static_cast<float>(sum / static_cast<double>(n));
+  double squares = 0;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < n; ++i) {
+    const double d = static_cast<double>(x[i] - mean);
+    squares += d * d;
+  }
+  const double variance = squares / static_cast<double>(n);
+  return {mean, static_cast<float>(1 / std::sqrt(variance + static_cast<double>(epsilon)))};
+}
+
+OCTET_CPU_CLONES void NormaliseBy(const float* x, float mean, float factor, float addend, int64_t n,
+                                  float* y) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * factor + addend;
+}
+
+OCTET_CPU_CLONES void AddColumns(const float* x, int64_t n, double* sums) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) sums[i] += static_cast<double>(x[i]);
+}
+
+OCTET_CPU_CLONES void AddSquaresOfColumns(const float* x, const float* mean, int64_t n,
+                                          double* sums) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const double d = static_cast<double>(x[i] - mean[i]);
+    sums[i] += d * d;
+  }
+}
+
+OCTET_CPU_CLONES void NormaliseColumnsBy(const float* x, const float* mean, const float* factor,
+                                         const float* addend, int64_t n, float* y) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean[i]) * factor[i] + addend[i];
+}
+
 float FoldStart(Fold fold) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   if (fold == Fold::kLargest) return -kInfinity;

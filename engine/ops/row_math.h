@@ -16,6 +16,21 @@ void LogSoftmaxColumns(const float* x, float* y, int64_t n, int64_t columns, flo
 void LayerNormRow(const float* x, float* y, int64_t n, float epsilon, const float* scale,
                   const float* bias);
 
+struct RowMoments {
+  float mean = 0;
+  float inverse_deviation = 0;  ///< 1 / sqrt(variance + epsilon).
+};
+/// Of n elements, sums in double.
+RowMoments MomentsOfRow(const float* x, int64_t n, float epsilon);
+/// y = (x - mean) * factor + addend.
+void NormaliseBy(const float* x, float mean, float factor, float addend, int64_t n, float* y);
+/// sums[i] += x[i], and += (x[i] - mean[i])^2.
+void AddColumns(const float* x, int64_t n, double* sums);
+void AddSquaresOfColumns(const float* x, const float* mean, int64_t n, double* sums);
+/// y[i] = (x[i] - mean[i]) * factor[i] + addend[i].
+void NormaliseColumnsBy(const float* x, const float* mean, const float* factor, const float* addend,
+                        int64_t n, float* y);
+
 /// What LRN divides by: (bias + alpha * sum of squares of channels [c - before, c + behind]) ^ beta.
 struct ChannelWindow {
   int64_t before = 0;

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "engine/ops/op.h"
+#include "engine/ops/resize.h"
 #include "engine/passes/activation.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
@@ -38,6 +39,10 @@ constexpr std::array kComputesOnTyped = {
     std::string_view("LayerNormalization"),
     std::string_view("Concat"),
     std::string_view("Gelu"),
+    std::string_view("Resize"),
+    std::string_view("Upsample"),
+    std::string_view("InstanceNormalization"),
+    std::string_view("GroupNormalization"),
 };
 
 // Movements that a quantization may be done before: none of them reads more than it writes, but for MaxPool, which is
@@ -153,7 +158,7 @@ class ConvertAbsorber {
     const OpDef* def = FindOp(node);
     if (def == nullptr || !node.post_ops.empty()) return false;
     if (node.is("Pad")) return PadsZeros(node);
-    return def->traits.data_movement || def->traits.view;
+    return def->traits.data_movement || def->traits.view || ResizesByCopying(node);
   }
 
   // A typed Pad fills with a real; 0 is always one that an integer stands for.
@@ -183,7 +188,8 @@ class ConvertAbsorber {
         return false;
       sources.push_back(source);
     }
-    for (size_t slot = sources.size(); slot < node.inputs.size() && !node.is("Pad"); ++slot) {
+    for (size_t slot = sources.size();
+         slot < node.inputs.size() && !node.is("Pad") && !ResizesByCopying(node); ++slot) {
       if (IsPlainF32(graph_, node.input(slot))) return false;  // More data than is known here.
     }
     for (const ValueId out : node.outputs) {
@@ -259,18 +265,28 @@ class ConvertAbsorber {
   ValueId WeightsOf(const Node& mac) {
     const ValueId reals = mac.input(1);
     const auto weights = AsQuantizedConstant(graph_, reals);
-    if (!weights || (!mac.is("Conv") && RankOf(graph_, weights->value) != 2)) return kNone;
+    if (!weights || (!IsConvolution(mac) && RankOf(graph_, weights->value) != 2)) return kNone;
     const auto key = std::pair(reals, WeightAxis(graph_, mac));
     const auto [it, fresh] = weights_.try_emplace(key, kNone);
     if (fresh) it->second = TypedWeights(graph_, *weights, key.second);
     return it->second;
   }
 
+  // oneDNN computes strided and dilated transposed convolutions of integers one element after the other.
+  static bool HasIntegerKernel(const Node& mac) {
+    if (!mac.is("ConvTranspose", kOctetDomain)) return true;
+    const auto all_one = [&](std::string_view name) {
+      const auto steps = mac.attributes.Ints(name, {});
+      return steps.ok() && std::ranges::all_of(*steps, [](int64_t step) { return step == 1; });
+    };
+    return all_one("strides") || all_one("dilations");
+  }
+
   // Both sides of a product at once: integers times reals is nothing that kernels know.
   bool TypeProduct(NodeId id) {
     const Node& node = graph_.node(id);
     const ValueId x = Typed(node.input(0));
-    if (!IsMac(node) || x == kNone) return false;
+    if (!IsMac(node) || x == kNone || !HasIntegerKernel(node)) return false;
     ValueId w = node.is("MatMul", kOctetDomain) ? Typed(node.input(1)) : kNone;
     if (w == kNone) w = WeightsOf(node);
     if (w == kNone) return false;

@@ -12,6 +12,7 @@ namespace {
 // Operators whose output has the extent 0 of their input 0, whatever their attributes say.
 constexpr std::array kKeepFirst = {
     std::string_view("Conv"),
+    std::string_view("ConvTranspose"),
     std::string_view("MaxPool"),
     std::string_view("AveragePool"),
     std::string_view("GlobalAveragePool"),

@@ -1,4 +1,4 @@
-// channels_last: convolutions run on [N, spatial..., C], which is what the fast kernels read without a reorder.
+// channels_last: convolutions, transposed ones too, run on [N, spatial..., C], which is what the fast kernels read without a reorder.
 //
 //   x:f32[N,C,H,W] -> Conv -> y:f32[N,OC,OH,OW]
 //     =>  x -> Transpose {0,2,3,1} -> Conv {channels_last=1} -> Transpose {0,3,1,2} -> y
@@ -39,7 +39,7 @@ bool ChannelsLastAt(Graph& graph, NodeId id) {
 absl::StatusOr<int> ChannelsLast(Graph& graph, const PassContext& /*context*/) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.node(id).is("Conv") && ChannelsLastAt(graph, id)) ++count;
+    if (IsConvolution(graph.node(id)) && ChannelsLastAt(graph, id)) ++count;
   }
   return count;
 }

@@ -87,8 +87,8 @@ bool FoldBehind(Graph& graph, NodeId norm, const Affine& affine) {
   auto bias = BiasOf(graph, *mac, affine.channels());
   if (!weights || !bias || RankOf(graph, mac->input(1)) < 2) return false;
   const Shape& shape = *graph.value(mac->input(1)).shape;
-  const bool rows = mac->is("Conv") || mac->attributes.IntOr("trans_b", 0) != 0;
-  if (!mac->is("Conv") && shape.rank() != 2) return false;
+  const bool rows = IsConvolution(*mac) || mac->attributes.IntOr("trans_b", 0) != 0;
+  if (!IsConvolution(*mac) && shape.rank() != 2) return false;
   // Rows of one channel each, or rows of one weight of every channel.
   const size_t row = rows ? weights->size() / affine.channels() : affine.channels();
   for (size_t begin = 0; begin < weights->size(); begin += row) {

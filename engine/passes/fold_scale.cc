@@ -19,7 +19,7 @@ bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
   auto weights = FloatsOf(graph, mac.input(1));
   if (!weights) return false;
   const Shape shape = *graph.value(mac.input(1)).shape;
-  const bool conv = mac.is("Conv");
+  const bool conv = IsConvolution(mac);
   if (!conv && shape.rank() != 2) return false;
   std::optional<std::vector<float>> bias;
   if (mac.input(2) != kNone) {

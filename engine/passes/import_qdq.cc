@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/ops/op.h"
+#include "engine/ops/resize.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/quantization.h"
@@ -91,8 +92,8 @@ class IntegerClasses {
     }
     const OpDef* def = FindOp(node);
     // Pad writes integers of its own.
-    const bool moves =
-        def != nullptr && (def->traits.data_movement || def->traits.view) && node.op != "Pad";
+    const bool moves = def != nullptr && node.op != "Pad" &&
+                       (def->traits.data_movement || def->traits.view || ResizesByCopying(node));
     ValueId first = kNone;
     bool constants = false;
     for (const auto& list : {node.inputs, node.outputs}) {

@@ -30,6 +30,10 @@ constexpr std::array kNarrowToo = {
     std::string_view("Softmax"),
     std::string_view("LayerNormalization"),
     std::string_view("Gelu"),
+    std::string_view("Resize"),
+    std::string_view("Upsample"),
+    std::string_view("InstanceNormalization"),
+    std::string_view("GroupNormalization"),
 };
 // Elementwise, but with results whose small differences matter: a logarithm of a small number, a difference of squares.
 constexpr std::array kStayWide = {

@@ -79,7 +79,11 @@ bool SameStaticShape(const Graph& graph, ValueId a, ValueId b) {
   return x.has_static_shape() && y.has_static_shape() && *x.shape == *y.shape;
 }
 
-bool IsMac(const Node& node) { return node.is("Conv") || node.is("MatMul", kOctetDomain); }
+bool IsConvolution(const Node& node) {
+  return node.is("Conv") || node.is("ConvTranspose", kOctetDomain);
+}
+
+bool IsMac(const Node& node) { return IsConvolution(node) || node.is("MatMul", kOctetDomain); }
 
 bool IsRecurrent(const Node& node) {
   return (node.is("LSTM") || node.is("GRU") || node.is("RNN")) && node.inputs.size() >= 3;
@@ -88,14 +92,14 @@ bool IsRecurrent(const Node& node) {
 int ChannelAxis(const Graph& graph, const Node& node) {
   const int rank = RankOf(graph, node.output(0));
   if (rank < 0) return -1;
-  if (node.is("Conv") && node.attributes.IntOr("channels_last", 0) == 0) return 1;
+  if (IsConvolution(node) && node.attributes.IntOr("channels_last", 0) == 0) return 1;
   return rank - 1;
 }
 
 int64_t ChannelCount(const Graph& graph, const Node& node) {
   if (node.input(1) == kNone || !graph.value(node.input(1)).shape) return kUnknownDim;
   const Shape& weights = *graph.value(node.input(1)).shape;
-  if (node.is("Conv")) return weights.rank() > 0 ? weights[0] : kUnknownDim;
+  if (IsConvolution(node)) return weights.rank() > 0 ? weights[0] : kUnknownDim;
   if (weights.rank() < 2) return kUnknownDim;
   const bool transposed = node.attributes.IntOr("trans_b", 0) != 0;
   return weights[weights.rank() - (transposed ? 2 : 1)];

@@ -40,7 +40,9 @@ bool SameRank(const Graph& graph, ValueId a, ValueId b);
 /// True when both shapes are known and equal, unknown extents counted as different.
 bool SameStaticShape(const Graph& graph, ValueId a, ValueId b);
 
-/// A Conv or an octet:MatMul: the nodes that multiply and add, and that post-ops are fused into.
+/// A Conv or an octet:ConvTranspose: both have their output channels on axis 0 of the weights.
+bool IsConvolution(const Node& node);
+/// A convolution or an octet:MatMul: the nodes that multiply and add, and that post-ops are fused into.
 bool IsMac(const Node& node);
 /// An LSTM, GRU or RNN: its weights are inputs 1 and 2.
 bool IsRecurrent(const Node& node);

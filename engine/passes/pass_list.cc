@@ -28,6 +28,8 @@ constexpr std::array kPasses = {
     Pass{"import_qlinear", "QLinear* operators -> DequantizeLinear, operator, QuantizeLinear",
          ImportQLinear},
     Pass{"canonical_matmul", "MatMul and Gemm -> octet:MatMul", CanonicalMatMul},
+    Pass{"canonical_conv_transpose", "ConvTranspose -> octet:ConvTranspose",
+         CanonicalConvTranspose},
     Pass{"import_dynamic_quant",
          "DynamicQuantizeLinear chains -> Conv and octet:MatMul with dynamic_quant",
          ImportDynamicQuant},

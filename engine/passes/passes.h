@@ -16,6 +16,7 @@ absl::StatusOr<int> RemoveNoOps(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportQLinear(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ExplicitPads(Graph& graph, const PassContext& context);
 absl::StatusOr<int> CanonicalMatMul(Graph& graph, const PassContext& context);
+absl::StatusOr<int> CanonicalConvTranspose(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportDynamicQuant(Graph& graph, const PassContext& context);
 absl::StatusOr<int> SumToAdd(Graph& graph, const PassContext& context);
 absl::StatusOr<int> SpatialMean(Graph& graph, const PassContext& context);

@@ -115,7 +115,7 @@ bool FoldDequantize(Graph& graph, NodeId id) {
 }
 
 int WeightAxis(const Graph& graph, const Node& mac) {
-  if (mac.is("Conv")) return 0;
+  if (IsConvolution(mac)) return 0;
   const int rank = RankOf(graph, mac.input(1));
   return rank - (mac.attributes.IntOr("trans_b", 0) != 0 ? 2 : 1);
 }

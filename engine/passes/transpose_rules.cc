@@ -21,8 +21,12 @@ bool OneOf(const Node& node, const std::array<std::string_view, N>& names) {
 constexpr std::array kUnary = {std::string_view("Convert"), std::string_view("Cast"),
                                std::string_view("Identity"), std::string_view("Dropout")};
 // What takes `channels_last`.
-constexpr std::array kChannelOps = {std::string_view("MaxPool"), std::string_view("AveragePool"),
-                                    std::string_view("GlobalAveragePool"), std::string_view("LRN")};
+constexpr std::array kChannelOps = {std::string_view("MaxPool"),
+                                    std::string_view("AveragePool"),
+                                    std::string_view("GlobalAveragePool"),
+                                    std::string_view("LRN"),
+                                    std::string_view("InstanceNormalization"),
+                                    std::string_view("GroupNormalization")};
 constexpr std::array kReductions = {std::string_view("ReduceMean"), std::string_view("ReduceSum"),
                                     std::string_view("ReduceMax"),  std::string_view("ReduceMin"),
                                     std::string_view("ReduceProd"), std::string_view("ReduceL2")};
@@ -227,6 +231,39 @@ bool PassPad(Graph& graph, NodeId id, const Permutation& perm) {
   return PassUnary(graph, id, perm);
 }
 
+// Scales or sizes of all axes, or of `axes`.
+bool PassResize(Graph& graph, NodeId id, const Permutation& perm) {
+  const Node& node = graph.node(id);
+  const size_t rank = perm.size();
+  const auto mode = node.attributes.String("coordinate_transformation_mode", "");
+  if (!mode.ok() || *mode == "tf_crop_and_resize") return false;
+  if (node.is("Upsample") && node.version < 9) return false;
+  if (node.attributes.has("axes")) {
+    const Axes axes = AxesOf(graph, node, node.inputs.size(), static_cast<int>(rank));
+    if (!axes.known) return false;
+    graph.mutable_node(id).attributes.Set("axes", MapAxes(axes.axes, perm));
+    return PassUnary(graph, id, perm);
+  }
+  constexpr size_t kSizes = 3;
+  const size_t scales_slot = node.is("Upsample") || node.version < 11 ? 1 : 2;
+  const auto scales = FloatsOf(graph, node.input(scales_slot));
+  if (scales && scales->size() == rank) {
+    std::vector<float> moved(rank);
+    for (size_t i = 0; i < rank; ++i) moved[perm[i]] = (*scales)[i];
+    graph.SetInput(id, scales_slot,
+                   AddFloats(graph, node.name + "_scales", Shape{std::ssize(moved)}, moved));
+    return PassUnary(graph, id, perm);
+  }
+  // Which of several inputs counts is not known while one of them is computed.
+  if (node.input(scales_slot) != kNone && (!scales || !scales->empty())) return false;
+  const auto sizes = scales_slot == 1 ? std::nullopt : IntsOf(graph, node.input(kSizes));
+  if (!sizes || sizes->size() != rank) return false;
+  Ints moved(rank);
+  for (size_t i = 0; i < rank; ++i) moved[perm[i]] = (*sizes)[i];
+  graph.SetInput(id, kSizes, AddInts(graph, node.name + "_sizes", moved));
+  return PassUnary(graph, id, perm);
+}
+
 bool PassChannelOp(Graph& graph, NodeId id, const Permutation& perm) {
   const Node& node = graph.node(id);
   const int rank = static_cast<int>(perm.size());
@@ -346,6 +383,7 @@ bool PassThrough(Graph& graph, NodeId id, const Permutation& perm) {
   if (node.is("Softmax") || node.is("LogSoftmax")) return PassSoftmax(graph, id, perm);
   if (node.is("Slice")) return PassSlice(graph, id, perm);
   if (node.is("Pad")) return PassPad(graph, id, perm);
+  if (node.is("Resize") || node.is("Upsample")) return PassResize(graph, id, perm);
   if (node.is("Squeeze")) return PassSqueeze(graph, id, perm);
   if (node.is("Gather")) return PassGather(graph, id, perm);
   if (node.is("LayerNormalization")) return PassLayerNorm(graph, id, perm);

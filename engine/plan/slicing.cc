@@ -40,18 +40,31 @@ bool IsBesideRows(const Graph& graph, const Node& node, int64_t fallback) {
   return (axis < 0 ? axis + RankOfOutput(graph, node) : axis) > 0;
 }
 
+// Scales of all axes, that of the rows 1. Sizes say how many rows there are.
+bool ResizesWithinRows(const Graph& graph, const Node& node) {
+  if (!node.is("Resize") || node.version < 11 || node.attributes.has("axes")) return false;
+  const auto mode = node.attributes.String("coordinate_transformation_mode", "");
+  if (!mode.ok() || *mode == "tf_crop_and_resize" || node.input(2) == kNone) return false;
+  const Value& scales = graph.value(node.input(2));
+  return scales.is_constant() && scales.dtype == DType::kF32 &&
+         scales.constant.elements() == RankOfOutput(graph, node) &&
+         scales.constant.span<float>()[0] == 1;
+}
+
 bool LeavesRowsInPlace(const Graph& graph, const Node& node, const OpTraits& traits) {
   if (traits.elementwise_unary || traits.elementwise_broadcast || traits.view) return true;
   if (node.is("Concat")) return IsBesideRows(graph, node, 0);
   if (node.is("Softmax")) return IsBesideRows(graph, node, node.version < 13 ? 1 : -1);
+  if (node.is("Resize")) return ResizesWithinRows(graph, node);
+  if (node.is("InstanceNormalization") || node.is("GroupNormalization")) return true;
   if (node.is("Transpose")) {
     const auto perm = node.attributes.Ints("perm", {});
     return perm.ok() && !perm->empty() && perm->front() == 0;
   }
   // A vector's product adds up its elements, which are the rows.
   if (node.is("MatMul", kOctetDomain)) return RankOfOutput(graph, node) > 1;
-  return node.is("Conv") || node.is("MaxPool") || node.is("AveragePool") ||
-         node.is("GlobalAveragePool");
+  return node.is("Conv") || node.is("ConvTranspose", kOctetDomain) || node.is("MaxPool") ||
+         node.is("AveragePool") || node.is("GlobalAveragePool");
 }
 
 bool KeepsRows(const Graph& graph, const Node& node, int64_t rows) {

@@ -71,17 +71,30 @@ def conv(b, x):
     return activation(b, y) if b.chance(0.6) else y
 
 
-def conv_transpose(b, x):
+def transposed_window(b, x):
+    """Attributes of a ConvTranspose over x, and the extents that they lead to; None where nothing is left."""
     kernel = [b.random.randint(1, 3) for _ in x.shape[2:]]
     strides = [b.random.choice([1, 2]) for _ in kernel]
+    dilations = [b.random.choice([1, 1, 2]) for _ in kernel]
     pads = [b.random.randint(0, k - 1) // 2 for k in kernel] * 2
-    groups = b.random.choice([1, x.shape[1]])
-    out = b.random.choice([1, 2, 5])
-    extents = [(e - 1) * s + k - 2 * p for e, s, k, p in zip(x.shape[2:], strides, kernel, pads)]
-    if min(extents) < 1:
+    more = [b.random.randint(0, s - 1) for s in strides]
+    extents = [(e - 1) * s + (k - 1) * d + 1 - 2 * p + m for e, s, k, d, p, m in zip(x.shape[2:], strides, kernel, dilations, pads, more)]
+    attributes = {"kernel_shape": kernel, "strides": strides, "pads": pads, "dilations": dilations, "group": b.random.choice([1, x.shape[1]])}
+    if any(more):
+        attributes["output_padding"] = more
+    return (attributes, extents) if min(extents) > 0 else None
+
+
+def conv_transpose(b, x):
+    found = transposed_window(b, x)
+    if found is None:
         return x
-    w = b.floats((x.shape[1], out, *kernel), 0.5)
-    return b.op("ConvTranspose", [x, w], (x.shape[0], out * groups, *extents), strides=strides, pads=pads, group=groups, kernel_shape=kernel)
+    attributes, extents = found
+    out = b.random.choice([1, 2, 5])
+    w = b.floats((x.shape[1], out, *attributes["kernel_shape"]), 0.5)
+    bias = [b.floats([out * attributes["group"]], 0.3)] if b.chance(0.5) else []
+    y = b.op("ConvTranspose", [x, w, *bias], (x.shape[0], out * attributes["group"], *extents), **attributes)
+    return activation(b, y) if b.chance(0.4) else y
 
 
 def batch_norm(b, x):
@@ -380,6 +393,33 @@ def layer_norm(b, x):
     return b.op("Add", [product(b, scale, y), shift], x.shape)
 
 
+def einsum(b, x):
+    """x times weights, by itself, or summed: what networks write as an equation."""
+    n = b.random.choice([3, 8])
+    if len(x.shape) == 2:
+        w = b.floats((x.shape[-1], 2, n), 1 / np.sqrt(x.shape[-1]))
+        return b.reshape(b.op("Einsum", [x, w], (x.shape[0], n, 2), equation="nd,dhe->neh"), (x.shape[0], 2 * n))
+    kind = b.random.choice(["weights", "weights first", "itself", "dots", "outer"])
+    if kind == "weights":
+        return b.op("Einsum", [x, b.floats((x.shape[-1], n), 1 / np.sqrt(x.shape[-1]))], (*x.shape[:-1], n), equation="bsd,de->bse")
+    if kind == "weights first":
+        return b.op("Einsum", [b.floats((n, x.shape[1]), 0.3), x], (x.shape[0], n, x.shape[2]), equation="ts,bsd->btd")
+    if kind == "itself":
+        y = b.op("Einsum", [x, x], (x.shape[0], x.shape[1], x.shape[1]), equation="bqd,bkd->bqk")
+        return b.op("Mul", [y, b.scalar(1 / x.shape[2])], y.shape)
+    if kind == "dots":
+        return b.op("Einsum", [x, b.floats((1, x.shape[-1], n), 0.3)], (*x.shape[:-1], n), equation="...d,...de->...e")
+    return b.op("Einsum", [x, b.floats((x.shape[1],))], x.shape, equation="bsd,s->bsd")
+
+
+def group_norm(b, x):
+    c = x.shape[1]
+    if b.opset < 21:
+        return instance_norm(b, x)
+    groups = b.random.choice([g for g in range(1, c + 1) if c % g == 0])
+    return b.op("GroupNormalization", [x, b.positive([c]), b.floats([c], 0.3)], x.shape, num_groups=groups, epsilon=1e-2)
+
+
 def instance_norm(b, x):
     c = x.shape[1]
     return b.op("InstanceNormalization", [x, b.positive([c]), b.floats([c], 0.3)], x.shape, epsilon=1e-2)
@@ -563,6 +603,6 @@ def recurrent(b, x):
 
 ANY = [elementwise, elementwise, elementwise, activation, activation, broadcast_pair, concat, concat, split, pad, slice_, gather, softmax,
        reduce, movement, movement, tile, cumulate, layer_norm, mean, second_input, batch_elsewhere, computed_weights]  # fmt: skip
-IMAGES = [conv] * 10 + [residual] * 4 + [pool] * 4 + [conv_transpose, batch_norm, squeeze_excite, squeeze_excite, channel_shuffle,
-          channels_last, channels_last, depth_to_space, resize, resize, instance_norm]  # fmt: skip
-ROWS = [matmul] * 6 + [attention] * 3 + [recurrent] * 3 + [self_product, layer_norm, layer_norm]
+IMAGES = [conv] * 10 + [residual] * 4 + [pool] * 4 + [conv_transpose, conv_transpose, batch_norm, squeeze_excite, squeeze_excite, channel_shuffle,
+          channels_last, channels_last, depth_to_space, resize, resize, instance_norm, group_norm]  # fmt: skip
+ROWS = [matmul] * 6 + [attention] * 3 + [recurrent] * 3 + [self_product, layer_norm, layer_norm, einsum, einsum]

@@ -105,6 +105,18 @@ def conv(b, x):
     return finish(b, y)
 
 
+def conv_transpose(b, x):
+    found = blocks.transposed_window(b, x)
+    if found is None:
+        return mark(b, x)
+    attributes, extents = found
+    groups, out = attributes["group"], b.random.choice([1, 2, 5])
+    shape = (x.shape[1], out, *attributes["kernel_shape"])
+    w, scales = weights(b, shape, 1, b.chance(0.6), 1 / np.sqrt(x.shape[1] // groups * np.prod(shape[2:])))
+    inputs = [x, w] + ([bias(b, x, np.tile(scales, groups) if scales.ndim else scales, out * groups)] if b.chance(0.7) else [])
+    return finish(b, b.op("ConvTranspose", inputs, (x.shape[0], out * groups, *extents), **attributes))
+
+
 def finish(b, y):
     """What may come between a convolution and its Q."""
     kind = b.random.choice(["none", "none", "Relu", "relu6", "silu", "hard_swish", "any", "relu behind", "two readers"])
@@ -213,7 +225,9 @@ def float_block(b, x):
 
 
 def image_block(b, x):
-    pieces = [blocks.squeeze_excite, blocks.resize, blocks.channel_shuffle, blocks.channels_last, blocks.residual]
+    if b.chance(0.3):
+        return same_params(b, x, blocks.resize)
+    pieces = [blocks.squeeze_excite, blocks.resize, blocks.instance_norm, blocks.channel_shuffle, blocks.channels_last, blocks.residual]
     return mark(b, b.random.choice(pieces)(b, x), share=0.7)
 
 
@@ -293,5 +307,5 @@ def dynamic(b, x):
 
 
 ANY = [concat, moved, moved, on_integers, reread, float_block, float_block, softmax]
-IMAGES = [conv] * 10 + [residual] * 4 + [pool] * 4 + [image_block] * 3
+IMAGES = [conv] * 10 + [conv_transpose] * 2 + [residual] * 4 + [pool] * 4 + [image_block] * 3
 ROWS = [matmul] * 6 + [product] * 2 + [dynamic] * 2

@@ -261,6 +261,27 @@ TEST_P(ConvLoweringTest, RunsOnBf16KernelsWhereTheCpuHasThem) {
   EXPECT_THAT(lowered->layer.impl, HasSubstr("bf16"));
 }
 
+TEST_P(ConvLoweringTest, TakesWeightsThatAreComputed) {
+  const Geometry& g = GetParam();
+  for (const bool bias : {false, true}) {
+    OneNode node = Conv(g).Input(RandomReals(g.x, 1)).Input(RandomReals(g.w, 2));
+    if (bias) node.Input(RandomReals({g.w[0]}, 3));
+    const auto lowered = LowerHere(node.Post({.kind = PostOp::Kind::kRelu}));
+    ExpectReference(node, lowered, 5e-5f);
+    EXPECT_EQ(lowered->layer.runs, "f32");
+  }
+}
+
+TEST(ConvLoweringTypesTest, LeavesComputedWeightsOfIntegersToTheReference) {
+  const Geometry& g = kGeometries[0];
+  const auto lowered =
+      LowerHere(Conv(g)
+                    .Input(RandomBytes(DType::kU8, g.x, 1), QuantParams::PerTensor(1, 0))
+                    .Input(RandomBytes(DType::kI8, g.w, 2), QuantParams::PerTensor(1, 0))
+                    .Declare(DType::kF32, {}));
+  EXPECT_EQ(lowered.status().code(), absl::StatusCode::kUnimplemented);
+}
+
 TEST(ConvLoweringTypesTest, LeavesAsymmetricWeightsAndMixedTypesToTheReference) {
   const Geometry& g = kGeometries[0];
   QuantParams asymmetric = PowerOfTwoScales(g.w[0], 0);

@@ -74,6 +74,35 @@ TEST(ChannelsLastPass, TransposesTheOperandsOfPostOps) {
   Pushed(fused);
 }
 
+TEST(PushTransposes, TakesAlongWhatResizesAndNormalisesPlanes) {
+  const std::vector<GraphBuilder::Attrs> kHow = {
+      {{"mode", std::string("nearest")}},
+      {{"mode", std::string("linear")}},
+      {{"mode", std::string("linear")}, {"axes", Ints{2, 3}}},
+  };
+  for (const GraphBuilder::Attrs& how : kHow) {
+    for (const bool sized : {false, true}) {
+      GraphBuilder b(19);
+      const ValueId x = b.Input("x", {2, 3, 6, 5});
+      ValueId y = b.Op("Conv", {x, b.Random({4, 3, 3, 3})});
+      const bool all = !how.contains("axes");
+      if (sized) {
+        y = b.Op("Resize", {y, kNone, kNone, b.IntList(all ? Ints{2, 4, 8, 6} : Ints{8, 6})}, how);
+      } else {
+        const std::vector<float> scales =
+            all ? std::vector<float>{1, 1, 2, 3} : std::vector<float>{2, 3};
+        y = b.Op("Resize", {y, kNone, b.Constant<float>({std::ssize(scales)}, scales)}, how);
+      }
+      y = b.Op("InstanceNormalization", {y, b.Random({4}), b.Random({4})});
+      y = b.Op("GroupNormalization", {y, b.Random({2}), b.Random({2})},
+               {{"num_groups", int64_t{2}}});
+      b.Output(b.Op("Conv", {y, b.Random({2, 4, 1, 1})}));
+      EXPECT_THAT(Pushed(b.Build()), HasOps({"Transpose", "Conv", "Resize", "InstanceNormalization",
+                                             "GroupNormalization", "Conv", "Transpose"}));
+    }
+  }
+}
+
 TEST(PushTransposes, LeavesOneAtEachEndOfATrunk) {
   GraphBuilder b;
   ValueId x = b.Input("x", {2, 3, 12, 12});

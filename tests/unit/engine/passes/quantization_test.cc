@@ -187,6 +187,25 @@ TEST(AbsorbConverts, AveragesIntegers) {
               HasOps({"octet:Convert", "GlobalAveragePool", "Flatten", "octet:Convert"}));
 }
 
+TEST(AbsorbConverts, ResizesAndNormalisesIntegers) {
+  for (const std::string mode : {"nearest", "linear"}) {
+    SCOPED_TRACE(mode);
+    GraphBuilder b;
+    const ValueId x = b.Quantize(b.Input("x", {2, 4, 5, 5}), 0.02F, 120);
+    const ValueId scales = b.Constant<float>({4}, {1, 1, 2, 2});
+    const ValueId y =
+        b.Op("Resize", {b.Dequantize(x, 0.02F, 120), kNone, scales}, {{"mode", mode}});
+    const ValueId q = b.FakeQuantize(y, 0.02F, 120);
+    b.Output(b.FakeQuantize(b.Op("InstanceNormalization", {q, b.Random({4}), b.Random({4})}), 0.03F,
+                            128));
+    const Graph graph = b.Build();
+    const Graph after = AfterPasses({"import_qdq", "absorb_converts"}, graph);
+    EXPECT_THAT(after,
+                HasOps({"octet:Convert", "Resize", "InstanceNormalization", "octet:Convert"}));
+    EXPECT_TRUE(SameAnswers(graph, after, {.atol = 0.031F}));
+  }
+}
+
 TEST(AbsorbConverts, RequantizesOnceBetweenTwoScales) {
   GraphBuilder b;
   const ValueId q = b.Quantize(b.Input("x", {4}), 0.02F, 0);
