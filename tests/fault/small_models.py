@@ -17,9 +17,9 @@ import server  # noqa: E402,F401
 EXTENT = 4
 
 
-def _save(nodes, constants, path):
-    """Writes a model of [N, EXTENT] floats, whole or not at all."""
-    shape = ["N", EXTENT]
+def _save(nodes, constants, path, width=EXTENT):
+    """Writes a model of [N, width] floats, whole or not at all."""
+    shape = ["N", width]
     graph = helper.make_graph(
         nodes,
         "small",
@@ -39,12 +39,11 @@ def write_scaling(path, factor):
     _save([helper.make_node("Mul", ["x", "f"], ["y"])], {"f": numpy.full(EXTENT, factor, numpy.float32)}, path)
 
 
-def write_heavy(path, factor, extent=1024):
+def write_heavy(path, factor, extent=1024, width=EXTENT):
     """y = factor * x through two dense layers: 8 MiB of weights, so that one copy that is kept can be seen."""
-    wide = numpy.zeros((EXTENT, extent), numpy.float32)
-    wide[:, :EXTENT] = factor * numpy.eye(EXTENT)
+    wide = factor * numpy.eye(width, extent, dtype=numpy.float32)
     square = numpy.eye(extent, dtype=numpy.float32)
-    narrow = numpy.ascontiguousarray(numpy.eye(extent, EXTENT, dtype=numpy.float32))
+    narrow = numpy.eye(extent, width, dtype=numpy.float32)
     nodes = [
         helper.make_node("MatMul", ["x", "wide"], ["a"]),
         helper.make_node("MatMul", ["a", "s1"], ["b"]),
@@ -52,7 +51,28 @@ def write_heavy(path, factor, extent=1024):
         helper.make_node("MatMul", ["c", "s2"], ["d"]),
         helper.make_node("MatMul", ["d", "narrow"], ["y"]),
     ]
-    _save(nodes, {"wide": wide, "s1": square, "s2": square.copy(), "narrow": narrow}, path)
+    _save(nodes, {"wide": wide, "s1": square, "s2": square.copy(), "narrow": narrow}, path, width)
+
+
+def write_quantized(path, factor, extent=1024, width=EXTENT):
+    """y = factor * x as QDQ through four dense layers of int8; exact for whole x from 0 to 255 / factor, as every scale is 1."""
+    layers = {
+        "wide": numpy.eye(width, extent, dtype=numpy.int8),
+        "s1": numpy.eye(extent, dtype=numpy.int8),
+        "s2": factor * numpy.eye(extent, dtype=numpy.int8),
+        "narrow": numpy.eye(extent, width, dtype=numpy.int8),
+    }
+    nodes, values = [], "x"
+    for name in layers:
+        nodes += [
+            helper.make_node("QuantizeLinear", [values, "one", "zero_u8"], [f"{name}_q"]),
+            helper.make_node("DequantizeLinear", [f"{name}_q", "one", "zero_u8"], [f"{name}_x"]),
+            helper.make_node("DequantizeLinear", [name, "one", "zero_s8"], [f"{name}_w"]),
+            helper.make_node("MatMul", [f"{name}_x", f"{name}_w"], ["y" if name == "narrow" else f"{name}_y"]),
+        ]
+        values = f"{name}_y"
+    constants = {"one": numpy.float32(1), "zero_u8": numpy.uint8(0), "zero_s8": numpy.int8(0)}
+    _save(nodes, layers | {name: numpy.asarray(value) for name, value in constants.items()}, path, width)
 
 
 def write_slow(path, rounds, extent=2048):
