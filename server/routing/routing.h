@@ -82,6 +82,10 @@ struct Route {
 /// Source of 3: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
 
+/// The share of each candidate in the requests that ask for no precision, 0 .. 1, as rules 2 to 5 give it out now: all 0 when
+/// none can answer.
+std::vector<double> SharesOf(const RouteTable& table);
+
 /// A version that can answer, and its weight, > 0.
 struct VersionShare {
   int64_t number = 0;
