@@ -127,6 +127,25 @@ Json DescribeExperiment(const ModelVersion& version) {
           {"events", version.events ? DescribeEvents(*version.events) : Json::array()}};
 }
 
+Json DescribeVersions(const VersionExperimentFacts& facts) {
+  Json versions = Json::array();
+  for (const VersionArm& arm : facts.arms) {
+    versions.push_back(
+        {{"version", std::to_string(arm.number)},
+         {"weight", arm.weight},
+         {"drawn", arm.drawn},
+         {"sticky", arm.sticky},
+         {"latency_us", {{"count", arm.seconds.count}, {"mean", 1e6 * arm.seconds.mean()}}},
+         {"over_baseline_us",
+          arm.seconds_over_baseline ? Microseconds(*arm.seconds_over_baseline) : Json()}});
+  }
+  return {{"model", facts.model},
+          {"started_ms", facts.started_ms},
+          {"baseline", std::to_string(facts.baseline)},
+          {"versions", std::move(versions)},
+          {"sample_ratio", DescribeRatio(facts.sample_ratio)}};
+}
+
 /// The rows that are not READY or have something to say; of one model, or of all.
 Json DescribeIndex(const ModelRepository& repository, std::string_view model) {
   Json rows = Json::array();
@@ -150,7 +169,12 @@ absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository
   for (const auto& version : versions) {
     experiments.push_back(DescribeExperiment(*version));
   }
+  Json splits = Json::array();
+  for (const VersionExperimentFacts& facts : repository.VersionExperiments(model)) {
+    splits.push_back(DescribeVersions(facts));
+  }
   return Json{{"experiments", std::move(experiments)},
+              {"version_splits", std::move(splits)},
               {"index", DescribeIndex(repository, model)}};
 }
 

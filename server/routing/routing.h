@@ -57,6 +57,8 @@ struct RouteFacts {
   std::string_view precision;   ///< Asked for by parameter or metadata; empty = not asked.
   std::string_view sticky_key;  ///< Empty = none.
   double draw = 0;              ///< Uniform in [0, 1), for the split.
+  bool is_drawn =
+      true;  ///< Counted where versions are drawn; false of who only asks which one would answer.
 };
 
 struct Route {
@@ -90,6 +92,7 @@ std::vector<double> SharesOf(const RouteTable& table);
 struct VersionShare {
   int64_t number = 0;
   double weight = 0;
+  bool operator==(const VersionShare&) const = default;
 };
 
 /// True when a request is among the ramped's `share`: its key's place in [0, 1), which does not change, or its draw

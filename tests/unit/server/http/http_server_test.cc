@@ -96,14 +96,22 @@ TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
   EXPECT_THAT(Get("/v2/models/net/versions/9/certificates"), HasSubstr("404 {\"error\":"));
 }
 
-TEST_F(HttpServerTest, ExperimentsListWhatIsNotReady) {
+TEST_F(HttpServerTest, ExperimentsListWhatIsNotReadyAndHowVersionsShare) {
   repository_.Break("broken", "fp32: not an ONNX model");
+  repository_.splits = {{.model = "net", .baseline = 3}};
+  repository_.splits[0].arms = {{.number = 3, .weight = 80, .drawn = 7}, {.number = 4}};
+  repository_.splits[0].sample_ratio = SampleRatio{.p_value = 1e-5, .alarm = true};
   const json answer = Parsed(Get("/v2/experiments"));
   ASSERT_EQ(answer["index"].size(), 1U) << "what is ready says nothing";
   EXPECT_EQ(answer["index"][0]["model"], "broken");
   EXPECT_EQ(answer["index"][0]["state"], "UNAVAILABLE");
   EXPECT_EQ(answer["index"][0]["reason"], "fp32: not an ONNX model");
   EXPECT_TRUE(Parsed(Get("/v2/models/net/experiments"))["index"].empty()) << "another model's";
+  const json& split = answer["version_splits"][0];
+  EXPECT_EQ(split["baseline"], "3");
+  EXPECT_EQ(split["versions"][0]["drawn"], 7);
+  EXPECT_TRUE(split["versions"][1]["over_baseline_us"].is_null());
+  EXPECT_EQ(split["sample_ratio"]["alarm"], true);
 }
 
 TEST_F(HttpServerTest, AVersionWithoutEventsHasAnEmptyListOfThem) {
