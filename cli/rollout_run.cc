@@ -86,6 +86,15 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
   return nullptr;
 }
 
+/// Requests to a precision that did not run for want of room or time, those aside that were too late when they came.
+uint64_t RefusedInTime(const nlohmann::json& arm) {
+  uint64_t refused = 0;
+  for (const auto& [reason, count] : arm.at("refused").items()) {
+    if (reason != "expired") refused += count.get<uint64_t>();
+  }
+  return refused;
+}
+
 /// rollout.yaml while only the baseline answers; `more` are further lines. The candidate, whose file comes and goes, is not to
 /// be loaded.
 std::string BaselineYaml(const RolloutPlan& plan, std::string_view more) {
@@ -389,11 +398,12 @@ absl::Status Rollout::Enter(const RolloutStage& stage) {
   state_.phase = promoted ? RolloutPhase::kPromoted : RolloutPhase::kServe;
   state_.stage = stage;
   state_.stage_began_ms = NowMs();
+  refusing_ = {};
   report_(RolloutStageName(state_.plan, stage));
   return Save(RolloutStageName(state_.plan, stage));
 }
 
-absl::StatusOr<RolloutFacts> Rollout::Observe() const {
+absl::StatusOr<RolloutFacts> Rollout::Observe() {
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
   RolloutFacts facts;
   facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
@@ -408,6 +418,16 @@ absl::StatusOr<RolloutFacts> Rollout::Observe() const {
     facts.broken_windows = guard.at("broken_windows").get<uint64_t>();
     facts.undecided_windows = guard.at("undecided_windows").get<uint64_t>();
     facts.last_broken = guard.at("last_broken").get<std::string>();
+    RefusalSums sums = {
+        .windows = facts.kept_windows + facts.broken_windows + facts.undecided_windows,
+        .refusing = guard.at("refusing_windows").get<uint64_t>()};
+    sums.windows += sums.refusing;
+    if (const nlohmann::json* baseline = FindArm(experiment, state_.plan.baseline)) {
+      sums.requests = baseline->at("latency_us").at("count").get<uint64_t>();
+      sums.refused = RefusedInTime(*baseline);
+    }
+    refusing_.Look(sums);
+    facts.refusing_windows = refusing_.count();
   }
   for (const nlohmann::json& pair : experiment.at("shadow")) {
     if (pair.at("against").get<std::string>() == PrecisionName(state_.plan.baseline)) {

@@ -10,6 +10,8 @@
 #include "cli/rollout_state.h"
 #include "cli/server_client.h"
 
+#include "server/routing/refusing_windows.h"
+
 namespace octet::cli {
 
 /// What the command line says.
@@ -69,7 +71,7 @@ class Rollout {
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);
-  absl::StatusOr<RolloutFacts> Observe() const;
+  absl::StatusOr<RolloutFacts> Observe();
   absl::StatusOr<nlohmann::json> Experiment() const;
   /// INVALID_ARGUMENT when several are served.
   absl::Status CheckOneVersion() const;
@@ -83,6 +85,7 @@ class Rollout {
   RolloutFolder folder_;
   ServerClient server_;
   RolloutState state_;
+  RefusingWindows refusing_;  ///< Of the stage.
 };
 
 }  // namespace octet::cli

@@ -41,6 +41,30 @@ def without_int8(version):
     (version / "int8.onnx").unlink()
 
 
+def write_slow_glyphs(source, path, channels=256, layers=6):
+    """Writes a model with the same answers that takes 3.6 billion multiply-adds more."""
+    model = onnx.load(source)
+    graph = model.graph
+    constants, nodes, last = {}, [], graph.input[0].name
+    for i in range(layers):
+        constants[f"slow_w{i}"] = numpy.zeros((channels, 3 if i == 0 else channels, 3, 3), numpy.float32)
+        nodes.append(onnx.helper.make_node("Conv", [last, f"slow_w{i}"], [f"slow_{i}"], pads=[1, 1, 1, 1]))
+        last = f"slow_{i}"
+    nodes.append(onnx.helper.make_node("GlobalAveragePool", [last], ["slow_mean"]))
+    nodes.append(onnx.helper.make_node("Flatten", ["slow_mean"], ["slow_flat"]))
+    classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    constants["slow_out"] = numpy.zeros((channels, classes), numpy.float32)
+    nodes.append(onnx.helper.make_node("MatMul", ["slow_flat", "slow_out"], ["slow_nothing"]))
+    answer = graph.output[0].name
+    for node in graph.node:
+        node.output[:] = ["fast_" + name if name == answer else name for name in node.output]
+    nodes.append(onnx.helper.make_node("Add", ["fast_" + answer, "slow_nothing"], [answer]))
+    graph.node.extend(nodes)
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
 class Relay(http.server.ThreadingHTTPServer):
     """An address that stays while the server behind it, `target`, comes and goes; without one it hangs up."""
 
@@ -131,6 +155,27 @@ class RolloutTest(RolloutCase):
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
             self.assertTrue((served.models / "glyphs/.rollout/rejected.onnx").exists())
             self.assertEqual(self.events(served), ["begin", "install", "shadow", "rolled back"])
+
+    def test_who_refuses_what_the_baseline_answers_is_rolled_back(self):
+        class Hurried(Served):
+            def request(self, number):
+                request = super().request(number)
+                request.parameters["timeout"].int64_param = 25_000
+                return request
+
+        with Hurried(OCTET, ALONE, without_int8) as served:
+            slow = served.models / "slow.onnx"
+            write_slow_glyphs(served.models / "glyphs/1/fp32.onnx", slow)
+            with Traffic(served) as traffic:
+                # Without patience enough for a day nobody would go back: a refusal is no error, and has no time.
+                words = ["--candidate", slow, "--min-agreement", "0", "--min-shadow-requests", "5", "--patience-seconds", "86400"]
+                code, out, errors = self.rollout(served, *words)
+            self.assertEqual(code, 3, out)
+            self.assertRegex(errors, r"int8 was rolled back: \d+ windows in which more than 1 % of the requests to int8 were refused")
+            self.assertEqual(self.events(served), ["begin", "install", "shadow", "ramp to 20 %", "rolled back"])
+            self.assertGreater(len(traffic.failures), 0)
+            self.assertEqual([failure for failure in traffic.failures if "deadline cannot be met" not in failure], [])
+            self.assertEqual({precision for _, precision in served.ask_all(20)}, {"fp32"})
 
     def test_a_bad_file_does_not_get_near_the_traffic_when_data_show_it(self):
         with Served(OCTET, ALONE, without_int8) as served:
