@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include "cli/report/measured_report.h"
+#include "cli/report/page.h"
 #include "cli/rollout_candidate.h"
 
 #include "engine/engine.h"
@@ -342,23 +344,44 @@ absl::Status Rollout::Prepare() {
   const bool captures =
       options_.candidate.empty() && options_.calibration.empty() && !options_.captures.empty();
   if (captures && !Exists(folder_.calibration())) OCTET_RETURN_IF_ERROR(Capture());
+  const std::string data = captures ? folder_.calibration() : options_.calibration;
   const std::string model_yaml = ModelFolder() + "/model.yaml";
-  OCTET_ASSIGN_OR_RETURN(
-      const CandidateProof proof,
-      MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
-                     .fp32 = VariantFile(Precision::kFp32),
-                     .finished = options_.candidate,
-                     .calibration = captures ? folder_.calibration() : options_.calibration,
-                     .map = Exists(model_yaml) ? model_yaml : "",
-                     .plan = state_.plan,
-                     .min_int8_percent = options_.min_int8_percent,
-                     .threads = options_.threads,
-                     .out = folder_.candidate()}));
+  const std::string map = Exists(model_yaml) ? model_yaml : "";
+  OCTET_ASSIGN_OR_RETURN(const CandidateProof proof,
+                         MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
+                                        .fp32 = VariantFile(Precision::kFp32),
+                                        .finished = options_.candidate,
+                                        .calibration = data,
+                                        .map = map,
+                                        .plan = state_.plan,
+                                        .min_int8_percent = options_.min_int8_percent,
+                                        .threads = options_.threads,
+                                        .out = folder_.candidate()}));
   OCTET_RETURN_IF_ERROR(WriteWholeFile(folder_.proof(), proof.json.dump(2) + "\n"));
   report_(proof.summary);
+  WritePage(data, map);
   if (!proof.refused.empty()) return Refuse(proof.refused);
   OCTET_RETURN_IF_ERROR(Install());
   return Enter({});
+}
+
+void Rollout::WritePage(const std::string& data, const std::string& map) {
+  const std::string fp32 = VariantFile(Precision::kFp32);
+  if (data.empty() || !Exists(fp32)) return;
+  std::vector<std::string> variants = {folder_.candidate()};
+  if (state_.plan.baseline != Precision::kFp32) {
+    variants.insert(variants.begin(), VariantFile(state_.plan.baseline));
+  }
+  const auto write = [&]() -> absl::Status {
+    ReportRequest request = {.data = data, .map = map};
+    OCTET_ASSIGN_OR_RETURN(request.files, ReportFiles(fp32, variants));
+    request.settings.threads = options_.threads;
+    OCTET_ASSIGN_OR_RETURN(const nlohmann::ordered_json report, MeasureReport(request));
+    return WriteWholeFile(folder_.report(), ReportPage(report));
+  };
+  const absl::Status written = write();
+  report_(written.ok() ? Format("report: {}", folder_.report())
+                       : Format("no report: {}", Message(written)));
 }
 
 /// Puts the candidate into the version's folder; who answers does not change by that: no split and no default name it.

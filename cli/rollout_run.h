@@ -56,6 +56,8 @@ class Rollout {
   absl::Status Begin();
   absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
+  /// Writes the page about the candidate, where there are data and the fp32 file. What it cannot say is no reason to stop.
+  void WritePage(const std::string& data, const std::string& map);
   /// Has the server capture, and takes what it has captured when that is enough.
   absl::Status Capture();
   absl::Status Install();

@@ -137,7 +137,7 @@ absl::StatusOr<RolloutFolder> RolloutFolder::Open(const std::string& model_folde
 
 absl::Status RolloutFolder::Clear() const {
   for (const std::string& path :
-       {candidate(), previous(), rejected(), routing_before(), calibration(), proof()}) {
+       {candidate(), previous(), rejected(), routing_before(), calibration(), proof(), report()}) {
     std::error_code error;
     fs::remove(path, error);
     if (error) return SystemError("remove", path, error.value());

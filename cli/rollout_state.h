@@ -53,6 +53,8 @@ class RolloutFolder {
   /// What was captured for it.
   std::string calibration() const { return folder_ + "/calibration.npz"; }
   std::string proof() const { return folder_ + "/proof.json"; }
+  /// The page of `octet report`, where there are data.
+  std::string report() const { return folder_ + "/report.html"; }
 
   /// Removes what an earlier rollout left, but for its journal.
   absl::Status Clear() const;

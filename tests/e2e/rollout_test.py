@@ -100,13 +100,16 @@ class RolloutTest(RolloutCase):
     @classmethod
     def setUpClass(cls):
         cls._folder = tempfile.TemporaryDirectory()
+        cls.good = pathlib.Path(cls._folder.name) / "good.onnx"
         cls.bad = pathlib.Path(cls._folder.name) / "bad.onnx"
 
         def keep(version):
-            shutil.copy(version / "int8.onnx", cls.bad)
+            shutil.copy(version / "int8.onnx", cls.good)
 
         with Served(OCTET, ALONE, keep) as served:
             cls.fp32 = {number: served.ask(number)[0] for number in range(len(IMAGES))}
+            cls.int8 = {number: served.ask(number, precision="int8")[0] for number in range(len(IMAGES))}
+        shutil.copy(cls.good, cls.bad)
         spoil(cls.bad)
 
     @classmethod
@@ -127,6 +130,11 @@ class RolloutTest(RolloutCase):
             proof = json.loads((served.models / "glyphs/.rollout/proof.json").read_text())
             self.assertGreater(proof["agreement"], 95)
             self.assertGreater(proof["mac_share"]["int8"], 0.9)
+            macs = {run: sum(layer["macs"] for layer in proof["layers"] if layer["runs"] == run) for run in ("int8", "f32")}
+            self.assertAlmostEqual(macs["int8"] / sum(macs.values()), proof["mac_share"]["int8"], delta=0.01)
+            page = (served.models / "glyphs/.rollout/report.html").read_text()
+            self.assertIn('"name":"candidate"', page)
+            self.assertIn(f"report: {served.models}/glyphs/.rollout/report.html\n", out)
             self.assertEqual(self.rollout(served)[0], 1, "int8 answers already")
 
     def test_the_traffic_itself_is_the_calibration_set(self):
@@ -156,6 +164,21 @@ class RolloutTest(RolloutCase):
             self.assertTrue((served.models / "glyphs/.rollout/rejected.onnx").exists())
             self.assertEqual(self.events(served), ["begin", "install", "shadow", "rolled back"])
 
+    def test_who_fails_on_the_ramp_alone_is_rolled_back_and_every_answer_was_right(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            before = sorted(path.name for path in (served.models / "glyphs/1").iterdir())
+            with Traffic(served) as traffic:
+                # Copies have no such time: only clients' own requests show it.
+                code, out, errors = self.rollout(served, "--candidate", self.good, "--max-p99-us", "1")
+            self.assertEqual(code, 3, out)
+            self.assertRegex(errors, r"int8 was rolled back: the guard of int8: slower than 1 us 100.00 % > 1 %")
+            self.assertEqual(self.events(served), ["begin", "install", "shadow", "ramp to 20 %", "rolled back"])
+            self.assertEqual(traffic.precisions(), {"fp32", "int8"})
+            self.assert_every_answer_is_right(traffic, served, self.int8)
+            self.assertEqual(sorted(path.name for path in (served.models / "glyphs/1").iterdir()), before)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+            self.assertEqual({precision for _, precision in served.ask_all(20)}, {"fp32"})
+
     def test_who_refuses_what_the_baseline_answers_is_rolled_back(self):
         class Hurried(Served):
             def request(self, number):
@@ -176,6 +199,21 @@ class RolloutTest(RolloutCase):
             self.assertGreater(len(traffic.failures), 0)
             self.assertEqual([failure for failure in traffic.failures if "deadline cannot be met" not in failure], [])
             self.assertEqual({precision for _, precision in served.ask_all(20)}, {"fp32"})
+
+    def test_a_rollout_that_is_killed_on_the_ramp_goes_on_there(self):
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
+            command = self.command(served, "--candidate", self.good)
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                while not process.stdout.readline().startswith("ramp to 20 %"):
+                    self.assertIsNone(process.poll())
+                process.kill()
+            code, out, _ = self.rollout(served, "--candidate", self.good)
+            self.assertEqual(code, 0, out)
+            self.assertEqual(out.splitlines()[0], "going on: ramp to 20 %")
+            stages = ["shadow", "ramp to 20 %", "ramp to 60 %", "ramp to 100 %", "promoted"]
+            self.assertEqual(self.events(served), ["begin", "install", *stages])
+        self.assertEqual(traffic.precisions(), {"fp32", "int8"})
+        self.assertEqual(traffic.failures, [])
 
     def test_a_bad_file_does_not_get_near_the_traffic_when_data_show_it(self):
         with Served(OCTET, ALONE, without_int8) as served:
