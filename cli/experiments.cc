@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "cli/experiment_text.h"
 #include "cli/model_options.h"
 #include "cli/server_client.h"
 #include "cli/verb.h"
@@ -19,57 +20,24 @@ struct ExperimentsOptions {
   bool json = false;
 };
 
-/// "-300 (-310 .. -289)".
-std::string Difference(const nlohmann::json& over) {
-  if (over.is_null()) return "-";
-  return Format("{:+.0f} ({:+.0f} .. {:+.0f})", over["mean"].get<double>(),
-                over["low"].get<double>(), over["high"].get<double>());
-}
-
-std::string GuardState(const nlohmann::json& guard) {
-  if (guard.is_null()) return "-";
-  if (guard["fallen_back"].get<bool>()) {
-    return Format("fell back: {}", guard["last_broken"].get<std::string>());
-  }
-  return Format("{} kept, {} broken", guard["kept_windows"].get<int64_t>(),
-                guard["broken_windows"].get<int64_t>());
-}
-
-/// "99.40 %", or "-" of nothing.
-std::string Number(const nlohmann::json& value, std::string_view unit) {
-  return value.is_null() ? "-" : Format("{:.2f} {}", value.get<double>(), unit);
-}
-
 void Print(const nlohmann::json& experiment) {
-  const nlohmann::json& baseline = experiment["baseline"];
-  std::cout << Format("{} version {}, baseline {}\n", experiment["model"].get<std::string>(),
-                      experiment["version"].get<std::string>(),
+  const nlohmann::json& baseline = experiment.at("baseline");
+  std::cout << Format("{} version {}, baseline {}\n", experiment.at("model").get<std::string>(),
+                      experiment.at("version").get<std::string>(),
                       baseline.is_null() ? "none" : baseline.get<std::string>());
-  std::cout << Format("  {:<13} {:>8} {:>10} {:>7} {:>9} {:>9}  {:<24} {}\n", "precision", "weight",
-                      "requests", "errors", "p50 us", "p99 us", "mean over baseline, us", "guard");
-  for (const nlohmann::json& arm : experiment["precisions"]) {
-    const nlohmann::json& latency = arm["latency_us"];
-    std::cout << Format("  {:<13} {:>8} {:>10} {:>7} {:>9.0f} {:>9.0f}  {:<24} {}\n",
-                        arm["precision"].get<std::string>(), arm["weight"].get<double>(),
-                        latency["count"].get<int64_t>(), arm["errors"].get<int64_t>(),
-                        latency["p50"].get<double>(), latency["p99"].get<double>(),
-                        Difference(arm["over_baseline_us"]), GuardState(arm["guard"]));
+  std::cout << Format("  {:<13} {:>8} {:>7} {:>10} {:>8} {:>7} {:>9} {:>9}  {:<24} {}\n",
+                      "precision", "weight", "share %", "requests", "refused", "errors", "p50 us",
+                      "p99 us", "mean over baseline, us", "state");
+  for (const nlohmann::json* arm : ArmsOf(experiment)) {
+    const nlohmann::json& latency = arm->at("latency_us");
+    std::cout << Format("  {:<13} {:>8} {:>7.1f} {:>10} {:>8} {:>7} {:>9.0f} {:>9.0f}  {:<24} {}\n",
+                        arm->at("precision").get<std::string>(), arm->at("weight").get<double>(),
+                        arm->at("share_percent").get<double>(), latency.at("count").get<uint64_t>(),
+                        RefusedOf(*arm), arm->at("errors").get<uint64_t>(),
+                        latency.at("p50").get<double>(), latency.at("p99").get<double>(),
+                        DifferenceText(arm->at("over_baseline_us")), StateText(*arm));
   }
-  const nlohmann::json& ratio = experiment["sample_ratio"];
-  if (!ratio.is_null() && ratio["alarm"].get<bool>()) {
-    std::cout << Format(
-        "  SAMPLE RATIO MISMATCH (p = {:.2g}): something other than the split decides who gets "
-        "what\n",
-        ratio["p_value"].get<double>());
-  }
-  for (const nlohmann::json& pair : experiment["shadow"]) {
-    std::cout << Format(
-        "  shadow {} against {}: {} compared, {} dropped, {} failed, agreement {}, SQNR {}\n",
-        pair["precision"].get<std::string>(), pair["against"].get<std::string>(),
-        pair["compared"].get<int64_t>(), pair["dropped"].get<int64_t>(),
-        pair["failed"].get<int64_t>(), Number(pair["agreement_percent"], "%"),
-        Number(pair["mean_sqnr_db"], "dB"));
-  }
+  std::cout << ExperimentLines(experiment);
 }
 
 absl::Status Experiments(const ExperimentsOptions& options) {
@@ -83,6 +51,7 @@ absl::Status Experiments(const ExperimentsOptions& options) {
     return absl::OkStatus();
   }
   for (const nlohmann::json& experiment : answer.at("experiments")) Print(experiment);
+  std::cout << VersionSplitLines(answer) << IndexLines(answer);
   return absl::OkStatus();
 }
 

@@ -11,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
+#include "server/http/certificate_json.h"
 
 namespace octet::cli {
 namespace {
@@ -107,6 +108,7 @@ absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request) {
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, (*candidate)->PlanFor(*shapes));
     const std::map<std::string, double> share = plan->certificate().MacShare();
     proof.json["mac_share"] = share;
+    proof.json["layers"] = LayersAsJson(plan->certificate());
     const auto int8 = share.find("int8");
     const double percent = int8 == share.end() ? 0 : 100 * int8->second;
     proof.summary += Format(", {:.1f} % of the multiply-adds in int8", percent);

@@ -25,9 +25,10 @@ struct CandidateRequest {
 };
 
 struct CandidateProof {
-  nlohmann::ordered_json json;  ///< "bytes", "mac_share", and with data "agreement", "sqnr_db", ...
-  std::string summary;          ///< A line.
-  std::string refused;          ///< Why it must not go near the traffic; empty: it may.
+  /// "bytes", "mac_share", "layers" (the certificate, of one row), and with data "agreement", "sqnr_db", ...
+  nlohmann::ordered_json json;
+  std::string summary;  ///< A line.
+  std::string refused;  ///< Why it must not go near the traffic; empty: it may.
 };
 
 /// Makes, or takes, the candidate's file, loads it as a server on this CPU would, and compares it with the baseline on the

@@ -9,6 +9,8 @@
 #include <thread>
 #include <utility>
 
+#include "cli/report/measured_report.h"
+#include "cli/report/page.h"
 #include "cli/rollout_candidate.h"
 
 #include "engine/engine.h"
@@ -101,6 +103,15 @@ const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precis
     if (arm.at("precision").get<std::string>() == PrecisionName(precision)) return &arm;
   }
   return nullptr;
+}
+
+/// Requests to a precision that did not run for want of room or time, those aside that were too late when they came.
+uint64_t RefusedInTime(const nlohmann::json& arm) {
+  uint64_t refused = 0;
+  for (const auto& [reason, count] : arm.at("refused").items()) {
+    if (reason != "expired") refused += count.get<uint64_t>();
+  }
+  return refused;
 }
 
 /// What the configuration in `folder` has loaded, as a rollout before this one left it, with both of the plan; none where it
@@ -389,23 +400,44 @@ absl::Status Rollout::Prepare() {
   const bool captures =
       options_.candidate.empty() && options_.calibration.empty() && !options_.captures.empty();
   if (captures && !Exists(folder_.calibration())) OCTET_RETURN_IF_ERROR(Capture());
+  const std::string data = captures ? folder_.calibration() : options_.calibration;
   const std::string model_yaml = ModelFolder() + "/model.yaml";
-  OCTET_ASSIGN_OR_RETURN(
-      const CandidateProof proof,
-      MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
-                     .fp32 = VariantFile(Precision::kFp32),
-                     .finished = options_.candidate,
-                     .calibration = captures ? folder_.calibration() : options_.calibration,
-                     .map = Exists(model_yaml) ? model_yaml : "",
-                     .plan = state_.plan,
-                     .min_int8_percent = options_.min_int8_percent,
-                     .threads = options_.threads,
-                     .out = folder_.candidate()}));
+  const std::string map = Exists(model_yaml) ? model_yaml : "";
+  OCTET_ASSIGN_OR_RETURN(const CandidateProof proof,
+                         MakeCandidate({.baseline = VariantFile(state_.plan.baseline),
+                                        .fp32 = VariantFile(Precision::kFp32),
+                                        .finished = options_.candidate,
+                                        .calibration = data,
+                                        .map = map,
+                                        .plan = state_.plan,
+                                        .min_int8_percent = options_.min_int8_percent,
+                                        .threads = options_.threads,
+                                        .out = folder_.candidate()}));
   OCTET_RETURN_IF_ERROR(WriteWholeFile(folder_.proof(), proof.json.dump(2) + "\n"));
   report_(proof.summary);
+  WritePage(data, map);
   if (!proof.refused.empty()) return Refuse(proof.refused);
   OCTET_RETURN_IF_ERROR(Install());
   return Enter({});
+}
+
+void Rollout::WritePage(const std::string& data, const std::string& map) {
+  const std::string fp32 = VariantFile(Precision::kFp32);
+  if (data.empty() || !Exists(fp32)) return;
+  std::vector<std::string> variants = {folder_.candidate()};
+  if (state_.plan.baseline != Precision::kFp32) {
+    variants.insert(variants.begin(), VariantFile(state_.plan.baseline));
+  }
+  const auto write = [&]() -> absl::Status {
+    ReportRequest request = {.data = data, .map = map};
+    OCTET_ASSIGN_OR_RETURN(request.files, ReportFiles(fp32, variants));
+    request.settings.threads = options_.threads;
+    OCTET_ASSIGN_OR_RETURN(const nlohmann::ordered_json report, MeasureReport(request));
+    return WriteWholeFile(folder_.report(), ReportPage(report));
+  };
+  const absl::Status written = write();
+  report_(written.ok() ? Format("report: {}", folder_.report())
+                       : Format("no report: {}", Message(written)));
 }
 
 /// Puts the candidate into the version's folder; who answers does not change by that: no split and no default name it.
@@ -447,6 +479,7 @@ absl::Status Rollout::Enter(const RolloutStage& stage) {
   state_.phase = RolloutPhase::kServe;
   state_.stage = stage;
   state_.stage_began_ms = NowMs();
+  refusing_ = {};
   report_(RolloutStageName(state_.plan, stage));
   if (!promoted) return Save(RolloutStageName(state_.plan, stage));
   OCTET_RETURN_IF_ERROR(End(RolloutPhase::kPromoted));
@@ -487,6 +520,16 @@ absl::StatusOr<RolloutFacts> Rollout::Observe() {
     facts.broken_windows = guard.at("broken_windows").get<uint64_t>();
     facts.undecided_windows = guard.at("undecided_windows").get<uint64_t>();
     facts.last_broken = guard.at("last_broken").get<std::string>();
+    RefusalSums sums = {
+        .windows = facts.kept_windows + facts.broken_windows + facts.undecided_windows,
+        .refusing = guard.at("refusing_windows").get<uint64_t>()};
+    sums.windows += sums.refusing;
+    if (const nlohmann::json* baseline = FindArm(experiment, state_.plan.baseline)) {
+      sums.requests = baseline->at("latency_us").at("count").get<uint64_t>();
+      sums.refused = RefusedInTime(*baseline);
+    }
+    refusing_.Look(sums);
+    facts.refusing_windows = refusing_.count();
   }
   for (const nlohmann::json& pair : experiment.at("shadow")) {
     if (pair.at("against").get<std::string>() == PrecisionName(state_.plan.baseline)) {

@@ -10,6 +10,8 @@
 #include "cli/rollout_state.h"
 #include "cli/server_client.h"
 
+#include "server/routing/refusing_windows.h"
+
 namespace octet::cli {
 
 /// What the command line says.
@@ -56,6 +58,8 @@ class Rollout {
   absl::Status CheckSources() const;
   absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
+  /// Writes the page about the candidate, where there are data and the fp32 file. What it cannot say is no reason to stop.
+  void WritePage(const std::string& data, const std::string& map);
   /// Has the server capture, and takes what it has captured when that is enough.
   absl::Status Capture();
   absl::Status Install();
@@ -89,6 +93,7 @@ class Rollout {
   RolloutFolder folder_;
   ServerClient server_;
   RolloutState state_;
+  RefusingWindows refusing_;  ///< Of the stage.
 };
 
 }  // namespace octet::cli

@@ -158,7 +158,7 @@ absl::StatusOr<RolloutFolder> RolloutFolder::Open(const std::string& model_folde
 
 absl::Status RolloutFolder::Clear(std::span<const std::string> keep) const {
   for (const std::string& path :
-       {candidate(), rejected(), routing_before(), calibration(), proof()}) {
+       {candidate(), rejected(), routing_before(), calibration(), proof(), report()}) {
     std::error_code error;
     const auto is_it = [&](const std::string& kept) { return fs::equivalent(path, kept, error); };
     if (std::ranges::any_of(keep, is_it)) continue;

@@ -62,6 +62,8 @@ class RolloutFolder {
   /// What was captured for it, by clients' requests: until it is over.
   std::string calibration() const { return folder_ + "/calibration.npz"; }
   std::string proof() const { return folder_ + "/proof.json"; }
+  /// The page of `octet report`, where there are data.
+  std::string report() const { return folder_ + "/report.html"; }
 
   /// Removes what an earlier rollout left, but for its journal, previous() and `keep`, by whatever names: what the next one is
   /// made from.

@@ -30,14 +30,26 @@ Json DescribeHistogram(const HistogramCounts& seconds) {
           {"counts", std::span(seconds.counts).first(seconds.bounds.size() + 1)}};
 }
 
-Json DescribeArm(const ExperimentArm& arm) {
-  return {{"precision", PrecisionName(arm.precision)},
+/// By reason, as the metric has them.
+Json DescribeRefused(const ExperimentArm& arm) {
+  Json refused = Json::object();
+  for (size_t i = 0; i < arm.refused.size(); ++i) {
+    refused[std::string(RefusalLabel::kValues[i])] = arm.refused[i];
+  }
+  return refused;
+}
+
+Json DescribeArm(std::string_view name, const ExperimentArm& arm) {
+  return {{"precision", name},
           {"ready", arm.ready},
+          {"reason", arm.reason},
           {"weight", arm.weight},
+          {"share_percent", 100 * arm.share},
           {"drawn", arm.drawn},
           {"sticky", arm.sticky},
           {"asked", arm.asked},
           {"errors", arm.errors},
+          {"refused", DescribeRefused(arm)},
           {"rows", arm.rows},
           {"batches", arm.batches},
           {"waiting", arm.waiting},
@@ -90,27 +102,62 @@ Json DescribeEvents(const TrafficEvents& events) {
   return list;
 }
 
+Json DescribeRatio(const std::optional<SampleRatio>& ratio) {
+  if (!ratio) return Json();
+  return {{"chi_square", ratio->chi_square}, {"p_value", ratio->p_value}, {"alarm", ratio->alarm}};
+}
+
 Json DescribeExperiment(const ModelVersion& version) {
   const ExperimentFacts facts = version.experiment->Read(version);
   Json arms = Json::array();
-  for (const ExperimentArm& arm : facts.arms) arms.push_back(DescribeArm(arm));
+  for (const ExperimentArm& arm : facts.arms) {
+    arms.push_back(DescribeArm(PrecisionName(arm.precision), arm));
+  }
   Json pairs = Json::array();
   for (const ExperimentPair& pair : facts.pairs) pairs.push_back(DescribePair(pair));
-  Json ratio;
-  if (facts.sample_ratio) {
-    ratio = {{"chi_square", facts.sample_ratio->chi_square},
-             {"p_value", facts.sample_ratio->p_value},
-             {"alarm", facts.sample_ratio->alarm}};
-  }
   return {{"model", version.model},
           {"version", version.version},
           {"started_ms", facts.started_ms},
           {"baseline", facts.baseline ? Json(PrecisionName(*facts.baseline)) : Json()},
           {"precisions", std::move(arms)},
-          {"sample_ratio", std::move(ratio)},
+          {"pipeline", facts.pipeline ? DescribeArm("pipeline", *facts.pipeline) : Json()},
+          {"sample_ratio", DescribeRatio(facts.sample_ratio)},
           {"shadow", std::move(pairs)},
           {"ramp", version.ramp ? DescribeRamp(*version.ramp) : Json()},
           {"events", version.events ? DescribeEvents(*version.events) : Json::array()}};
+}
+
+Json DescribeVersions(const VersionExperimentFacts& facts) {
+  Json versions = Json::array();
+  for (const VersionArm& arm : facts.arms) {
+    versions.push_back(
+        {{"version", std::to_string(arm.number)},
+         {"weight", arm.weight},
+         {"drawn", arm.drawn},
+         {"sticky", arm.sticky},
+         {"latency_us", {{"count", arm.seconds.count}, {"mean", 1e6 * arm.seconds.mean()}}},
+         {"over_baseline_us",
+          arm.seconds_over_baseline ? Microseconds(*arm.seconds_over_baseline) : Json()}});
+  }
+  return {{"model", facts.model},
+          {"started_ms", facts.started_ms},
+          {"baseline", std::to_string(facts.baseline)},
+          {"versions", std::move(versions)},
+          {"sample_ratio", DescribeRatio(facts.sample_ratio)}};
+}
+
+/// The rows that are not READY or have something to say; of one model, or of all.
+Json DescribeIndex(const ModelRepository& repository, std::string_view model) {
+  Json rows = Json::array();
+  for (const IndexEntry& entry : repository.Index(false)) {
+    if (!model.empty() && entry.model != model) continue;
+    if (entry.state == VersionState::kReady && entry.reason.empty()) continue;
+    rows.push_back({{"model", entry.model},
+                    {"version", entry.version},
+                    {"state", VersionStateName(entry.state)},
+                    {"reason", entry.reason}});
+  }
+  return rows;
 }
 
 }  // namespace
@@ -120,10 +167,15 @@ absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository
   OCTET_ASSIGN_OR_RETURN(const auto versions, repository.List(model, ""));
   Json experiments = Json::array();
   for (const auto& version : versions) {
-    if (model.empty() && version->pipeline != nullptr) continue;  // nothing is compared in it
     experiments.push_back(DescribeExperiment(*version));
   }
-  return Json{{"experiments", std::move(experiments)}};
+  Json splits = Json::array();
+  for (const VersionExperimentFacts& facts : repository.VersionExperiments(model)) {
+    splits.push_back(DescribeVersions(facts));
+  }
+  return Json{{"experiments", std::move(experiments)},
+              {"version_splits", std::move(splits)},
+              {"index", DescribeIndex(repository, model)}};
 }
 
 absl::StatusOr<nlohmann::ordered_json> DescribeCertificates(const ModelRepository& repository,

@@ -100,7 +100,8 @@ class PipelineRun : public std::enable_shared_from_this<PipelineRun> {
   std::vector<size_t> waits_ ABSL_GUARDED_BY(mutex_);  ///< Steps that each still waits for.
   size_t running_ ABSL_GUARDED_BY(mutex_) = 0;         ///< Steps submitted and not over.
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  RequestTimings timings_ ABSL_GUARDED_BY(mutex_);  ///< Sums over the steps.
+  RequestTimings timings_
+      ABSL_GUARDED_BY(mutex_);  ///< Sums over the steps; refused as the one that failed.
 };
 
 void PipelineRun::Start() {
@@ -242,6 +243,7 @@ void PipelineRun::Finished(size_t index, const absl::Status& status,
     timings_.ran |= timings.ran;
     if (status_.ok() && !status.ok()) {
       status_ = Annotate(status, Format("step \"{}\"", step.name));
+      timings_.refusal = timings.refusal;
     }
     if (status_.ok()) {
       for (const size_t reader : step.readers) {
@@ -330,6 +332,7 @@ void PipelineRun::End() {
                                  .compute_output = timings.compute_output,
                                  .queue_times = {&timings.queue, 1}});
   }
+  if (timings.refusal) pipeline_.observer->OnRefused(*timings.refusal);
   pipeline_.observer->OnFinished(status.code(), request_->rows, timings);
   std::move(request_->done)(status, timings);
 }

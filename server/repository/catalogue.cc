@@ -121,7 +121,12 @@ absl::StatusOr<VersionPointer> Catalogue::FindShare(std::string_view model,
     shares = having;
   }
   const auto number = ChooseVersion(shares, found->salt, request.sticky_key, draw);
-  return number ? found->versions.at(*number).served : FindRest(*found, model);
+  if (!number) return FindRest(*found, model);
+  // Where some do not have the precision the rest is drawn by other shares, which these could not be held to.
+  if (request.is_drawn && shares.size() == found->shares.size()) {
+    found->version_experiment->Count(*number, !request.sticky_key.empty());
+  }
+  return found->versions.at(*number).served;
 }
 
 absl::StatusOr<std::vector<VersionPointer>> Catalogue::List(std::string_view model,
@@ -150,6 +155,15 @@ std::vector<IndexEntry> Catalogue::Index(bool ready_only) const {
     }
   }
   return rows;
+}
+
+std::vector<VersionExperimentFacts> Catalogue::VersionExperiments(std::string_view model) const {
+  std::vector<VersionExperimentFacts> list;
+  for (const auto& [name, entry] : models) {
+    if (entry->shares.empty() || (!model.empty() && name != model)) continue;
+    list.push_back(entry->version_experiment->Read());
+  }
+  return list;
 }
 
 std::string_view VersionStateName(VersionState state) {

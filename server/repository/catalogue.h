@@ -13,6 +13,7 @@
 
 #include "server/repository/model_repository.h"
 #include "server/repository/model_version.h"
+#include "server/repository/version_experiment.h"
 
 namespace octet {
 
@@ -37,7 +38,9 @@ struct CatalogueModel {
   std::map<int64_t, CatalogueVersion> versions;
   /// Of a model made of others: its one version is what LinkPipelines makes of it.
   std::shared_ptr<const PipelineDefinition> pipeline;
-  std::vector<VersionShare> shares;        ///< Of routing.versions, those that are ready.
+  std::vector<VersionShare> shares;  ///< Of routing.versions, those that are ready.
+  std::shared_ptr<VersionExperiment>
+      version_experiment;                  ///< Of `shares`; null without routing.versions.
   std::string salt;                        ///< Of routing.sticky.
   std::shared_ptr<const ServedRamp> ramp;  ///< Of a version; null without one.
 };
@@ -55,6 +58,7 @@ struct Catalogue {
   absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const;
   std::vector<IndexEntry> Index(bool ready_only) const;
+  std::vector<VersionExperimentFacts> VersionExperiments(std::string_view model) const;
 };
 
 }  // namespace octet

@@ -4,6 +4,8 @@
 #include <chrono>
 
 #include "server/repository/model_version.h"
+#include "server/repository/pipeline.h"
+#include "server/repository/version_builder.h"
 #include "server/routing/guard.h"
 
 namespace octet {
@@ -29,6 +31,7 @@ Experiment::ArmSums Experiment::SumsOf(const VariantMetrics& metrics) {
   sums.sticky = Routed(metrics, RouteReason::kSticky);
   sums.asked = Routed(metrics, RouteReason::kExplicit) + Routed(metrics, RouteReason::kDefault);
   sums.errors = ServerErrors(metrics);
+  for (size_t i = 0; i < sums.refused.size(); ++i) sums.refused[i] = metrics.refused.value(i);
   sums.rows = metrics.rows.value();
   sums.batches = metrics.executions.value();
   for (const GuardAction action :
@@ -57,33 +60,42 @@ Experiment::PairSums Experiment::SumsOf(const ShadowMetrics& metrics) {
 Experiment::Experiment(const ModelVersion& version) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   started_ms_ = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  if (version.pipeline != nullptr) arms_.push_back(SumsOf(*version.pipeline->metrics));
   for (const ServedVariant& variant : version.variants) arms_.push_back(SumsOf(*variant.metrics));
   if (version.shadow == nullptr) return;
   for (const auto& [against, metrics] : version.shadow->pairs) pairs_[against] = SumsOf(*metrics);
 }
 
-ExperimentArm Experiment::ReadArm(const ModelVersion& version, size_t i) const {
-  const ServedVariant& variant = version.variants[i];
-  const ArmSums& before = arms_[i];
-  const ArmSums now = SumsOf(*variant.metrics);
+ExperimentArm Experiment::ReadArm(const VariantMetrics& metrics, const ArmSums& before) {
+  const ArmSums now = SumsOf(metrics);
   const HistogramCounts seconds = Between(before.seconds, now.seconds);
   ExperimentArm arm;
-  arm.precision = variant.precision;
-  arm.ready = variant.ready();
-  const auto weight = version.routing.split.find(variant.precision);
-  arm.weight = weight == version.routing.split.end() ? 0 : weight->second;
   arm.drawn = now.drawn - before.drawn;
   arm.sticky = now.sticky - before.sticky;
   arm.asked = now.asked - before.asked;
   arm.errors = now.errors - before.errors;
+  for (size_t i = 0; i < arm.refused.size(); ++i) {
+    arm.refused[i] = now.refused[i] - before.refused[i];
+  }
   arm.rows = now.rows - before.rows;
   arm.batches = now.batches - before.batches;
-  arm.waiting = variant.metrics->queue_depth.value();
-  arm.int8_mac_ratio = variant.metrics->int8_mac_ratio.value();
+  arm.waiting = metrics.queue_depth.value();
+  arm.int8_mac_ratio = metrics.int8_mac_ratio.value();
   arm.latency = seconds;
   arm.seconds = {seconds.total(), seconds.sum, seconds.sum_of_squares};
   arm.p50_seconds = SecondsAt(0.5, seconds);
   arm.p99_seconds = SecondsAt(0.99, seconds);
+  return arm;
+}
+
+ExperimentArm Experiment::ReadVariant(const ModelVersion& version, size_t i) const {
+  const ServedVariant& variant = version.variants[i];
+  ExperimentArm arm = ReadArm(*variant.metrics, arms_[i]);
+  arm.precision = variant.precision;
+  arm.ready = variant.ready();
+  arm.reason = ReasonOf(version, variant);
+  const auto weight = version.routing.split.find(variant.precision);
+  arm.weight = weight == version.routing.split.end() ? 0 : weight->second;
   if (variant.guard != nullptr) arm.guard = variant.guard->report();
   return arm;
 }
@@ -91,12 +103,21 @@ ExperimentArm Experiment::ReadArm(const ModelVersion& version, size_t i) const {
 ExperimentFacts Experiment::Read(const ModelVersion& version) const {
   ExperimentFacts facts;
   facts.started_ms = started_ms_;
+  if (version.pipeline != nullptr) {
+    facts.pipeline = ReadArm(*version.pipeline->metrics, arms_[0]);
+    facts.pipeline->ready = true;
+    facts.pipeline->share = 1;
+    return facts;
+  }
   facts.baseline = DefaultPrecision(version.routes);
+  // Its candidates are the variants, in the same order.
+  const std::vector<double> shares = SharesOf(version.routes);
   std::vector<uint64_t> drawn;
   std::vector<double> weights;
   bool moved = false;
   for (size_t i = 0; i < arms_.size(); ++i) {
-    const ExperimentArm& arm = facts.arms.emplace_back(ReadArm(version, i));
+    ExperimentArm& arm = facts.arms.emplace_back(ReadVariant(version, i));
+    arm.share = shares[i];
     drawn.push_back(arm.drawn);
     weights.push_back(arm.ready ? arm.weight : 0);
     moved |= SumsOf(*version.variants[i].metrics).moves != arms_[i].moves;

@@ -1,9 +1,11 @@
 // What the traffic of a version has shown since its routing or its models last changed.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,16 +18,20 @@ namespace octet {
 
 struct ModelVersion;
 
-/// One precision's part in an experiment.
+/// One precision's part in an experiment, or all of a pipeline's requests.
 struct ExperimentArm {
-  Precision precision = Precision::kFp32;
+  Precision precision = Precision::kFp32;  ///< A pipeline has none.
   bool ready = false;
+  std::string
+      reason;  ///< Why it is not ready, what of it is not as its file says, or why it is not the default; or "".
   double weight = 0;    ///< Of the split; 0 without one.
+  double share = 0;     ///< Of the requests that ask for no precision, now: as SharesOf.
   uint64_t drawn = 0;   ///< Requests that the split drew, sticky ones not among them.
   uint64_t sticky = 0;  ///< Requests whose key the split has for it, or whose sequence it drew.
   uint64_t asked = 0;   ///< Requests that asked for it, or that came by default.
   uint64_t errors = 0;  ///< Of all its requests, failed through our fault.
-  uint64_t rows = 0;    ///< Computed.
+  std::array<uint64_t, RefusalLabel::kValues.size()> refused{};  ///< Did not run, by Refusal.
+  uint64_t rows = 0;                                             ///< Computed.
   uint64_t batches = 0;
   double waiting = 0;         ///< Requests, now.
   double int8_mac_ratio = 0;  ///< Share of its multiply-adds that runs in int8.
@@ -55,6 +61,7 @@ struct ExperimentFacts {
   int64_t started_ms = 0;             ///< Since the epoch.
   std::optional<Precision> baseline;  ///< What answers by default.
   std::vector<ExperimentArm> arms;
+  std::optional<ExperimentArm> pipeline;  ///< All of its requests, of a version that is one.
   std::vector<ExperimentPair> pairs;
   /// nullopt without a split, with too few draws, with a ramp, and once a guard moved shares: they are
   /// not the weights' then.
@@ -78,6 +85,7 @@ class Experiment {
     uint64_t sticky = 0;
     uint64_t asked = 0;
     uint64_t errors = 0;
+    std::array<uint64_t, RefusalLabel::kValues.size()> refused{};
     uint64_t rows = 0;
     uint64_t batches = 0;
     uint64_t moves = 0;  ///< Of a guard, that changed a share.
@@ -90,10 +98,11 @@ class Experiment {
   static ArmSums SumsOf(const VariantMetrics& metrics);
   static PairSums SumsOf(const ShadowMetrics& metrics);
 
-  ExperimentArm ReadArm(const ModelVersion& version, size_t variant) const;
+  static ExperimentArm ReadArm(const VariantMetrics& metrics, const ArmSums& before);
+  ExperimentArm ReadVariant(const ModelVersion& version, size_t variant) const;
 
   int64_t started_ms_;
-  std::vector<ArmSums> arms_;  ///< In the order of the version's variants.
+  std::vector<ArmSums> arms_;  ///< In the order of the version's variants; one of a pipeline.
   std::map<Precision, PairSums> pairs_;
 };
 

@@ -423,16 +423,30 @@ void ModelLoader::PublishRow() {
     row.reason += Format("{}the model.yaml before answers: {}", row.reason.empty() ? "" : "; ",
                          config_problem_);
   }
-  if (settings_) {
-    for (const auto& [number, weight] : settings_->config.routing.versions) {
-      const auto version = model->versions.find(number);
-      const bool ready =
-          version != model->versions.end() && version->second.state == VersionState::kReady;
-      if (ready && weight > 0) model->shares.push_back({number, weight});
-    }
-    model->salt = settings_->config.routing.sticky.salt;
-  }
+  AddShares(*model);
   publish_(std::move(model));
+}
+
+void ModelLoader::AddShares(CatalogueModel& model) {
+  if (!settings_) return;
+  const ModelConfig::Routing& routing = settings_->config.routing;
+  model.salt = routing.sticky.salt;
+  std::vector<std::shared_ptr<const ModelVersion>> served;
+  for (const auto& [number, weight] : routing.versions) {
+    const auto version = model.versions.find(number);
+    const bool ready =
+        version != model.versions.end() && version->second.state == VersionState::kReady;
+    if (!ready || weight <= 0) continue;
+    model.shares.push_back({number, weight});
+    served.push_back(version->second.served);
+  }
+  if (routing.versions.empty()) {
+    version_experiment_.reset();
+  } else if (version_experiment_ == nullptr ||
+             !version_experiment_->GoesOnWith(model.shares, served)) {
+    version_experiment_ = std::make_shared<VersionExperiment>(model.shares, served);
+  }
+  model.version_experiment = version_experiment_;
 }
 
 }  // namespace octet

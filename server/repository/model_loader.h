@@ -78,6 +78,8 @@ class ModelLoader {
   void TakeOut(Version& version, std::string reason);
   void Fail(const absl::Status& status, std::string_view what);
   void PublishRow();
+  /// Which of its versions share the traffic, and what counts their draws.
+  void AddShares(CatalogueModel& model);
 
   const std::string name_;
   const ServerConfig& server_;
@@ -100,7 +102,8 @@ class ModelLoader {
   std::string problem_;  ///< Why there is no version.
   std::map<int64_t, Version> versions_;
   std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
-  std::shared_ptr<ServedRamp> ramp_;  ///< Null without one.
+  std::shared_ptr<ServedRamp> ramp_;                       ///< Null without one.
+  std::shared_ptr<VersionExperiment> version_experiment_;  ///< Null without routing.versions.
   absl::Status status_;
   bool stale_ = false;
   bool unloaded_ = false;

@@ -36,6 +36,9 @@ class FolderRepository final : public ModelRepository {
     return Now()->List(model, version);
   }
   std::vector<IndexEntry> Index(bool ready_only) const override { return Now()->Index(ready_only); }
+  std::vector<VersionExperimentFacts> VersionExperiments(std::string_view model) const override {
+    return Now()->VersionExperiments(model);
+  }
   bool Ready() const override { return Now()->complete; }
 
   absl::Status Load(std::string_view model) override;

@@ -13,6 +13,7 @@
 #include "config/server_config.h"
 #include "server/metrics/registry.h"
 #include "server/repository/model_version.h"
+#include "server/repository/version_experiment.h"
 
 namespace octet {
 
@@ -74,6 +75,7 @@ class ModelRepository {
 
   /// Returns the version that answers a request which names none: as routing.versions shares them out by the key and
   /// the draw, of those that have the precision if one is asked for; the highest ready one when that leaves none.
+  /// Counted as a draw unless the request says otherwise.
   /// Errors as Find.
   virtual absl::StatusOr<std::shared_ptr<const ModelVersion>> FindShare(
       std::string_view model, const RouteFacts& request) const = 0;
@@ -81,6 +83,10 @@ class ModelRepository {
   /// Every ready version of a model, or of all models when `model` is empty; errors as Find.
   virtual absl::StatusOr<std::vector<std::shared_ptr<const ModelVersion>>> List(
       std::string_view model, std::string_view version) const = 0;
+
+  /// What the versions that share a model's traffic by routing.versions have shown; of all such models when `model` is empty,
+  /// of none when this one is not among them.
+  virtual std::vector<VersionExperimentFacts> VersionExperiments(std::string_view model) const = 0;
 
   /// Every version of every model, by name and number; with `ready_only` those that answer.
   virtual std::vector<IndexEntry> Index(bool ready_only) const = 0;

@@ -311,6 +311,7 @@ void Linker::Describe() {
   if (version_->labels.empty()) version_->labels = LabelsOfOutputs();
   pipeline_->observer =
       std::make_shared<VariantObserver>(definition_.metrics, definition_.statistics);
+  pipeline_->metrics = definition_.metrics;
   version_->pipeline = pipeline_;
   version_->experiment = std::make_shared<const Experiment>(*version_);
   version_->events = std::make_shared<TrafficEvents>();  // none: its models have theirs

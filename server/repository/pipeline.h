@@ -45,8 +45,9 @@ struct Pipeline {
   std::vector<PipelineStep> steps;   ///< Each behind those that it waits for.
   std::vector<InputRecipe> recipes;  ///< One per input of the pipeline's signature.
   std::vector<PipelineSource> outputs;
-  std::shared_ptr<QueueObserver> observer;  ///< Of the pipeline's own requests.
-  bool compares = false;                    ///< A shadow may get copies of a step.
+  std::shared_ptr<QueueObserver> observer;        ///< Of the pipeline's own requests.
+  std::shared_ptr<const VariantMetrics> metrics;  ///< Likewise.
+  bool compares = false;                          ///< A shadow may get copies of a step.
 };
 
 /// What a step that decodes pictures has for a model and a precision in metrics and traces. No model is called so: a name has

@@ -46,8 +46,14 @@ bool ServedRamp::Concerns(int64_t version, Precision precision) const {
   return rules_.precision ? precision == *rules_.precision : version == *rules_.version;
 }
 
-RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped) {
+RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped,
+                           std::span<const ServedVariant* const> rest) {
   RampFacts facts;
+  RefusalSums sums;
+  for (const ServedVariant* variant : rest) {
+    sums.requests += variant->metrics->request_duration.Read().total();
+    sums.refused += Refusals(*variant->metrics);
+  }
   uint64_t least_kept = std::numeric_limits<uint64_t>::max();
   const bool first = !std::exchange(looked_, true);
   std::vector<Watched> watched;
@@ -59,10 +65,15 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped) {
     one.now = variant->guard->report();
     // At the first look, what an older guard has seen; a reload's guard begins at 0.
     if (first) one.begin = one.now;
+    sums.windows = one.now.windows();
+    sums.refusing = one.now.refusing_windows;
+    if (!one.whole) one.refusing = RefusingWindows(sums);
     if (!one.whole && one.now.windows() > one.begin.windows()) {
       one.whole = true;
       one.begin.kept_windows = one.now.kept_windows;
     }
+    one.refusing.Look(sums);
+    facts.refusing_windows = std::max(facts.refusing_windows, one.refusing.count());
     least_kept = std::min(least_kept, one.now.kept_windows - one.begin.kept_windows);
     facts.broken_windows += one.now.broken_windows - one.begin.broken_windows;
     if (!one.now.last_broken.empty()) facts.last_broken = one.now.last_broken;
@@ -77,8 +88,9 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped) {
   return facts;
 }
 
-void ServedRamp::Look(std::span<const ServedVariant* const> ramped, int64_t now_ms) {
-  const RampFacts facts = Read(ramped);
+void ServedRamp::Look(std::span<const ServedVariant* const> ramped,
+                      std::span<const ServedVariant* const> rest, int64_t now_ms) {
+  const RampFacts facts = Read(ramped, rest);
   const RampStep step = AdvanceRamp(rules_, state(), facts, now_ms);
   if (step.action) {
     {
@@ -101,9 +113,17 @@ void ServedRamp::Look(std::span<const ServedVariant* const> ramped, int64_t now_
 void ServedRamp::Act(RampAction action, const RampFacts& facts) {
   const bool forward = action == RampAction::kForward;
   const std::string_view name = RampActionLabel::kValues[static_cast<size_t>(action)];
-  const std::string reason =
-      forward ? Format("{:g} % of the traffic: every rule was kept to", 100 * share_.load())
-              : Format("no traffic: {}", facts.last_broken);
+  std::string reason;
+  if (forward) {
+    reason = Format("{:g} % of the traffic: every rule was kept to", 100 * share_.load());
+  } else if (facts.broken_windows > 0) {
+    reason = Format("no traffic: {}", facts.last_broken);
+  } else {
+    reason = Format(
+        "no traffic: {} windows in which more than {} % of its requests were refused, and of the "
+        "others' no more than that",
+        facts.refusing_windows, 100 * kMostRefused);
+  }
   LogEvent(
       forward ? LogLevel::kInfo : LogLevel::kWarn, "ramp_action",
       {{"model", model_}, {"ramped", RampedName(rules_)}, {"action", name}, {"reason", reason}});
@@ -118,15 +138,20 @@ void ServedRamp::Save() const {
 }
 
 void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, int64_t now_ms) {
-  std::map<ServedRamp*, std::vector<const ServedVariant*>> ramps;
+  struct Sides {
+    std::vector<const ServedVariant*> ramped;
+    std::vector<const ServedVariant*> rest;
+  };
+  std::map<ServedRamp*, Sides> ramps;
   for (const auto& version : versions) {
     if (version->ramp == nullptr) continue;
-    std::vector<const ServedVariant*>& ramped = ramps[version->ramp.get()];
+    Sides& sides = ramps[version->ramp.get()];
     for (const ServedVariant& variant : version->variants) {
-      if (version->ramp->Concerns(version->number, variant.precision)) ramped.push_back(&variant);
+      const bool ramped = version->ramp->Concerns(version->number, variant.precision);
+      (ramped ? sides.ramped : sides.rest).push_back(&variant);
     }
   }
-  for (const auto& [ramp, ramped] : ramps) ramp->Look(ramped, now_ms);
+  for (const auto& [ramp, sides] : ramps) ramp->Look(sides.ramped, sides.rest, now_ms);
 }
 
 }  // namespace octet

@@ -14,6 +14,7 @@
 #include "server/repository/traffic_events.h"
 #include "server/repository/variant_guard.h"
 #include "server/routing/ramp.h"
+#include "server/routing/refusing_windows.h"
 
 namespace octet {
 
@@ -38,9 +39,10 @@ class ServedRamp {
   /// True of the variants that the ramp brings in.
   bool Concerns(int64_t version, Precision precision) const;
 
-  /// Advances by what the guards of the ramped variants have said. Each action is an event and counted. Ramped variants of
+  /// Advances by what the guards of the ramped variants have said; `rest` are those that answer the rest. Each action is an event and counted. Ramped variants of
   /// which none has a guard are an event, once: nobody will consent.
-  void Look(std::span<const ServedVariant* const> ramped, int64_t now_ms);
+  void Look(std::span<const ServedVariant* const> ramped,
+            std::span<const ServedVariant* const> rest, int64_t now_ms);
 
  private:
   /// A guard of the ramped. Held, so that no other one has its address.
@@ -49,9 +51,11 @@ class ServedRamp {
     GuardReport now;
     GuardReport begin;   ///< What it had seen when the step began.
     bool whole = false;  ///< The window that the step began in is over.
+    RefusingWindows refusing;
   };
 
-  RampFacts Read(std::span<const ServedVariant* const> ramped);
+  RampFacts Read(std::span<const ServedVariant* const> ramped,
+                 std::span<const ServedVariant* const> rest);
   void Save() const;
   void Act(RampAction action, const RampFacts& facts);
 

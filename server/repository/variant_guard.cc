@@ -22,9 +22,6 @@ uint64_t ServerErrors(const VariantMetrics& metrics) {
   return errors;
 }
 
-namespace {
-
-/// Requests that did not run for want of room or time, those aside that were too late when they came.
 uint64_t Refusals(const VariantMetrics& metrics) {
   uint64_t refused = 0;
   for (const Refusal reason : {Refusal::kQueueFull, Refusal::kDeadline, Refusal::kTarget}) {
@@ -32,8 +29,6 @@ uint64_t Refusals(const VariantMetrics& metrics) {
   }
   return refused;
 }
-
-}  // namespace
 
 VariantGuard::VariantGuard(std::string name, ModelConfig::Routing::Guard rules,
                            std::shared_ptr<VariantMetrics> metrics,

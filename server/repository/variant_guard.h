@@ -21,6 +21,8 @@ namespace octet {
 
 /// Requests that failed through our fault: INTERNAL, UNKNOWN or DATA_LOSS.
 uint64_t ServerErrors(const VariantMetrics& metrics);
+/// Requests that did not run for want of room or time, those aside that were too late when they came.
+uint64_t Refusals(const VariantMetrics& metrics);
 
 /// What a guard has seen since it began.
 struct GuardReport {

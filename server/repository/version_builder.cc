@@ -64,17 +64,56 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
   return queue;
 }
 
-/// The precision that takes the least time for one row, of those that an archive of answers was held against, and
-/// `exact`, which others are held to, one that comes in by a ramp aside; nullopt when none was measured.
+/// Why a variant that is ready is not considered where the default is the fastest; "" of one that is. Besides `exact`, which the
+/// others are held to, only those that an archive of answers was held against.
+std::string_view WhyNoCandidate(const ModelVersion& version, const ServedVariant& variant,
+                                std::optional<Precision> exact) {
+  if (!variant.run_time) return "its shapes are open, it is not measured: not a candidate";
+  if (version.ramp != nullptr && version.ramp->rules().precision == variant.precision) {
+    return "comes in by the ramp: not a candidate";
+  }
+  if (variant.held_to_golden || variant.precision == exact) return "";
+  return "no golden.npz: not a candidate";
+}
+
+/// The candidate that takes the least time for one row; nullopt of none.
 std::optional<Precision> FastestOf(const ModelVersion& version, std::optional<Precision> exact) {
   const ServedVariant* fastest = nullptr;
   for (const ServedVariant& variant : version.variants) {
-    if (!variant.ready() || !variant.run_time) continue;
-    if (version.ramp != nullptr && version.ramp->rules().precision == variant.precision) continue;
-    if (!variant.held_to_golden && variant.precision != exact) continue;
+    if (!variant.ready() || !WhyNoCandidate(version, variant, exact).empty()) continue;
     if (fastest == nullptr || *variant.run_time < *fastest->run_time) fastest = &variant;
   }
   return fastest == nullptr ? std::nullopt : std::optional(fastest->precision);
+}
+
+/// The one that would be the default if it were not the fastest.
+std::optional<Precision> ExactOf(const ModelVersion& version) {
+  RouteTable table = version.routes;
+  table.default_precision = version.routing.default_precision;
+  return DefaultPrecision(table);
+}
+
+/// "default int8: fp32 takes 0.910 ms, keeps to golden.npz; int8 takes ..."; of a version whose default is the fastest.
+std::string ReasonOfDefault(const ModelVersion& version) {
+  const auto chosen = DefaultPrecision(version.routes);
+  if (!chosen) return "";
+  const auto exact = ExactOf(version);
+  std::string reason = Format("default {}:", PrecisionName(*chosen));
+  std::string_view separator = " ";
+  for (const ServedVariant& variant : version.variants) {
+    if (!variant.ready()) continue;
+    reason += Format("{}{}", separator, PrecisionName(variant.precision));
+    if (variant.run_time) {
+      reason += Format(" takes {:.3f} ms",
+                       std::chrono::duration<double, std::milli>(*variant.run_time).count());
+    }
+    const std::string_view why = WhyNoCandidate(version, variant, exact);
+    reason += Format(", {}", !why.empty()             ? why
+                             : variant.held_to_golden ? "keeps to golden.npz"
+                                                      : "the most exact one");
+    separator = "; ";
+  }
+  return reason;
 }
 
 /// Fills in `served`: a queue, or the reason why there is none.
@@ -228,26 +267,26 @@ std::shared_ptr<ServedShadow> MakeShadow(const ModelVersion& version, MetricsReg
   return shadow;
 }
 
+std::string ReasonOf(const ModelVersion& version, const ServedVariant& variant) {
+  std::string reason = variant.reason;
+  if (!reason.empty() && variant.ready()) reason += " (the file before it answers)";
+  if (!version.routing.default_is_fastest || !variant.ready()) return reason;
+  const std::string_view why = WhyNoCandidate(version, variant, ExactOf(version));
+  if (why.empty()) return reason;
+  return Format("{}{}default: auto: {}", reason, reason.empty() ? "" : "; ", why);
+}
+
 std::string ReasonsOf(const ModelVersion& version) {
   std::string reasons;
+  const auto add = [&reasons](std::string_view reason) {
+    if (!reason.empty()) reasons += Format("{}{}", reasons.empty() ? "" : "; ", reason);
+  };
   for (const ServedVariant& variant : version.variants) {
     if (variant.reason.empty()) continue;
-    reasons += Format("{}{}: {}", reasons.empty() ? "" : "; ", PrecisionName(variant.precision),
-                      variant.reason);
-    if (variant.ready()) reasons += " (the file before it answers)";
+    add(Format("{}: {}{}", PrecisionName(variant.precision), variant.reason,
+               variant.ready() ? " (the file before it answers)" : ""));
   }
-  if (version.routing.default_is_fastest && version.routes.default_precision) {
-    reasons += Format("{}default {}:", reasons.empty() ? "" : "; ",
-                      PrecisionName(*version.routes.default_precision));
-    for (const ServedVariant& variant : version.variants) {
-      if (!variant.ready() || !variant.run_time) continue;
-      reasons +=
-          Format(" {} takes {:.3f} ms{}", PrecisionName(variant.precision),
-                 std::chrono::duration<double, std::milli>(*variant.run_time).count(),
-                 variant.held_to_golden ? ", keeps to golden.npz;" : ", not held to golden.npz;");
-    }
-    reasons.pop_back();
-  }
+  if (version.routing.default_is_fastest) add(ReasonOfDefault(version));
   return reasons;
 }
 

@@ -64,6 +64,9 @@ void AddGuards(ModelVersion& version);
 /// What routing is to know of the variants. Requires: AddGuards.
 RouteTable MakeRoutes(const ModelVersion& version);
 
+/// Why the variant is not ready, or is not as its file says, or, where the default is the fastest, why it may not be it; or "".
+std::string ReasonOf(const ModelVersion& version, const ServedVariant& variant);
+
 /// "int8: file does not exist; bf16: ...", why the default is which where it is the fastest, or "".
 std::string ReasonsOf(const ModelVersion& version);
 

@@ -14,9 +14,12 @@ RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& s
     return {{.step = state.step, .began_ms = now_ms, .stopped = true}, RampAction::kBack};
   }
   const bool held = now_ms - state.began_ms >= int64_t{1000} * rules.hold_seconds;
-  if (!held || facts.kept_windows == 0 || state.step + 1 >= rules.steps.size()) {
-    return {state, std::nullopt};
+  const bool passed = held && facts.kept_windows > 0;
+  const bool last = state.step + 1 >= rules.steps.size();
+  if (facts.refusing_windows >= kMostRefusingWindows && !(last && passed)) {
+    return {{.step = state.step, .began_ms = now_ms, .stopped = true}, RampAction::kBack};
   }
+  if (!passed || last) return {state, std::nullopt};
   return {{.step = state.step + 1, .began_ms = now_ms}, RampAction::kForward};
 }
 

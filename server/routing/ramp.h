@@ -13,7 +13,7 @@ namespace octet {
 /// Where a ramp is:
 ///
 ///     step 0 --held, and a window kept--> step 1 ... --> the last step, which stays
-///        +-------------------+-- a rule broken --> stopped: no share, until it begins anew
+///        +-------------------+-- a rule broken, or requests refused --> stopped: no share, until it begins anew
 struct RampState {
   size_t step = 0;
   int64_t began_ms = 0;  ///< The step, since the epoch.
@@ -26,6 +26,8 @@ struct RampFacts {
   uint64_t kept_windows =
       0;  ///< That the step saw from their beginning, of the guard that kept fewest.
   uint64_t broken_windows = 0;  ///< Of all guards, also the window that the step began in.
+  /// That the step saw from their beginning, as RefusingWindows counts them beside the rest; of the guard that has most.
+  uint64_t refusing_windows = 0;
   std::string last_broken;
 };
 
@@ -37,7 +39,11 @@ struct RampStep {
   std::optional<RampAction> action;
 };
 
-/// The state after a look. A broken window takes the whole share back at once. A step is held for hold_seconds at
+/// So many windows in which the ramped refuses requests, and who answers the rest does not, are no accident.
+inline constexpr uint64_t kMostRefusingWindows = 3;
+
+/// The state after a look. So many refusing windows take the whole share back, until the last step has been held and kept to once:
+/// what is refused later is more traffic than there was. A broken window takes the whole share back at once. A step is held for hold_seconds at
 /// least, and until one window of each guard since then kept to every rule: what was not seen, for want of samples or because the
 /// ramped is not ready, is no consent. A clock that was set back holds.
 RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/tensor/format.h"
+#include "server/routing/guard.h"
 
 namespace octet {
 namespace {
@@ -85,6 +86,12 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
                                    facts.last_broken.empty() ? "fell back" : facts.last_broken)};
   }
   const bool shadow = stage.kind == Kind::kShadow;
+  if (!shadow && facts.refusing_windows >= static_cast<uint64_t>(plan.windows)) {
+    return {Verdict::kBack,
+            Format("{} windows in which more than {} % of the requests to {} were refused, and of "
+                   "those to {} no more than that",
+                   facts.refusing_windows, 100 * kMostRefused, name, PrecisionName(plan.baseline))};
+  }
   const bool guarded = !shadow || plan.guard.agreement_percent || plan.guard.sqnr_db;
   const uint64_t windows = facts.kept_windows + (shadow ? 0 : facts.undecided_windows);
   const auto wanted_windows = static_cast<uint64_t>(guarded ? plan.windows : 0);

@@ -30,7 +30,7 @@ struct RolloutPlan {
 /// Where a rollout that serves is:
 ///
 ///     shadow --enough compared--> ramp 0 --held--> ramp 1 ... --held--> promoted
-///        +---------------------------+-- a rule broken, or patience over --> rolled back
+///        +---------------------------+-- a rule broken, requests refused, or patience over --> rolled back
 struct RolloutStage {
   enum class Kind : uint8_t { kShadow, kRamp, kPromoted };
   Kind kind = Kind::kShadow;
@@ -50,6 +50,7 @@ struct RolloutFacts {
   uint64_t kept_windows = 0;
   uint64_t broken_windows = 0;
   uint64_t undecided_windows = 0;
+  uint64_t refusing_windows = 0;  ///< As RefusingWindows counts them beside the baseline.
   std::string last_broken;
   uint64_t compared = 0;    ///< Copies.
   uint64_t class_rows = 0;  ///< Of these, rows of class scores.
@@ -64,8 +65,9 @@ struct RolloutDecision {
   std::string reason;  ///< What it waits for, or why it goes back.
 };
 
-/// Goes back as soon as the guard broke, the candidate does not answer or the server restarted a second time, and when it is to agree on classes
-/// and no output has any. Goes forward when the stage was held, and the guard looked at enough windows:
+/// Goes back as soon as the guard broke, the candidate does not answer or the server restarted a second time, and when it is to agree on
+/// classes and no output has any; on the ramp also after plan.windows windows in which it refused requests and the baseline did not. Goes
+/// forward when the stage was held, and the guard looked at enough windows:
 /// kept ones in the shadow, where it has a rule there; on the ramp undecided ones count, too, as one per
 /// cent of the traffic may be less than a rule wants to see, but nobody having been answered does not.
 /// Requires: not kPromoted.

@@ -146,6 +146,27 @@ std::optional<Precision> DefaultPrecision(const RouteTable& table) {
   return offered ? offered : choose([](const RouteCandidate& one) { return one.ready; });
 }
 
+std::vector<double> SharesOf(const RouteTable& table) {
+  std::vector<double> shares(table.candidates.size());
+  double rest = 1;
+  double weights = 0;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const RouteCandidate& candidate = table.candidates[i];
+    if (table.ramp_share != nullptr && candidate.ramped && candidate.is_offered()) {
+      shares[i] = std::min(1.0, table.ramp_share->load());
+      rest -= shares[i];
+    }
+    if (table.has_split) weights += WeightOf(candidate);
+  }
+  const std::optional<Precision> otherwise = weights > 0 ? std::nullopt : DefaultPrecision(table);
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const RouteCandidate& candidate = table.candidates[i];
+    if (weights > 0) shares[i] += rest * WeightOf(candidate) / weights;
+    if (candidate.precision == otherwise) shares[i] += rest;
+  }
+  return shares;
+}
+
 bool TakesRamp(double share, std::string_view salt, std::string_view sticky_key, double& draw) {
   // Another separator than ChooseByKey's: the rest of the keys are split as if there were no ramp.
   const double place =

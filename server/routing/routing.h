@@ -57,6 +57,8 @@ struct RouteFacts {
   std::string_view precision;   ///< Asked for by parameter or metadata; empty = not asked.
   std::string_view sticky_key;  ///< Empty = none.
   double draw = 0;              ///< Uniform in [0, 1), for the split.
+  bool is_drawn =
+      true;  ///< Counted where versions are drawn; false of who only asks which one would answer.
 };
 
 struct Route {
@@ -82,10 +84,15 @@ struct Route {
 /// Source of 3: weighted rendezvous hashing (Schindelhauer and Schomaker, 2005).
 absl::StatusOr<Route> ChoosePrecision(const RouteTable& table, const RouteFacts& facts);
 
+/// The share of each candidate in the requests that ask for no precision, 0 .. 1, as rules 2 to 5 give it out now: all 0 when
+/// none can answer.
+std::vector<double> SharesOf(const RouteTable& table);
+
 /// A version that can answer, and its weight, > 0.
 struct VersionShare {
   int64_t number = 0;
   double weight = 0;
+  bool operator==(const VersionShare&) const = default;
 };
 
 /// True when a request is among the ramped's `share`: its key's place in [0, 1), which does not change, or its draw

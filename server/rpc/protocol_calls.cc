@@ -29,7 +29,7 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> ProtocolCalls::Find(
     const std::string& model, const std::string& version) const {
   OCTET_ASSIGN_OR_RETURN(auto found, parts_.repository.Find(model, version));
   if (!ParsePrecision(version)) return found;
-  const RouteFacts asked = {.precision = version};
+  const RouteFacts asked = {.precision = version, .is_drawn = false};
   if (!found->routing.versions.empty()) {
     OCTET_ASSIGN_OR_RETURN(found, parts_.repository.FindShare(model, asked));
   }

@@ -366,7 +366,7 @@ void Dispatcher::FinishDropped(std::vector<Dropped>& dropped) {
     observer.OnDequeued(drop.request->bytes());
     if (drop.fate.refusal) observer.OnRefused(*drop.fate.refusal);
     FinishRequest(*drop.queue, std::move(drop.request), drop.fate.status,
-                  {.queue = now - drop.request->queued}, now);
+                  {.queue = now - drop.request->queued, .refusal = drop.fate.refusal}, now);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -14,6 +15,7 @@
 
 #include "engine/engine.h"
 #include "engine/tensor/wire_tensor.h"
+#include "server/scheduling/batch_policy.h"
 #include "server/scheduling/clock.h"
 
 namespace octet {
@@ -26,6 +28,8 @@ struct RequestTimings {
   Nanoseconds compute_output{0};  ///< Batch to replies, of the whole batch.
   Nanoseconds total{0};           ///< Received to finished.
   bool ran = false;               ///< It was taken into a batch, well or not.
+  std::optional<Refusal> refusal =
+      std::nullopt;  ///< Of one that did not run for want of room or time.
 };
 
 /// Receives the answer, before the request is finished with OK. Called by one thread at a time.

@@ -75,8 +75,8 @@ class RolloutCase(unittest.TestCase):
         lines = (served.models / served.model / ".rollout/journal.jsonl").read_text().splitlines()
         return [json.loads(line)["event"] for line in lines]
 
-    def assert_every_answer_is_right(self, traffic, served):
-        """Each is that of the precision that it names, to the bit where one runs alone."""
+    def assert_every_answer_is_right(self, traffic, served, expected=None):
+        """Each is that of the precision that it names, to the bit where one runs alone; `expected`: int8's, where none is served."""
         self.assertEqual(traffic.failures, [])
         wrong = [number for number, answer, precision in traffic.answers if precision == "fp32" and answer != self.fp32[number]]
         self.assertEqual(wrong, [])
@@ -86,6 +86,9 @@ class RolloutCase(unittest.TestCase):
                 int8.setdefault(number, set()).add(answer)
         request = None
         for number, answers in int8.items():
+            if expected is not None:
+                self.assertEqual(answers, {expected[number]})
+                continue
             request = served.request(number)
             request.parameters["precision"].string_param = "int8"
             self.assertEqual(answers, {served.stub.ModelInfer(request, timeout=20).raw_output_contents[0]})

@@ -86,21 +86,75 @@ class Proxy:
         self._server.server_close()
 
 
+def write_slow_glyphs(source, path, channels=256, layers=6):
+    """Writes a model with the same answers that takes 3.6 billion multiply-adds more."""
+    model = onnx.load(source)
+    graph = model.graph
+    constants, nodes, last = {}, [], graph.input[0].name
+    for i in range(layers):
+        constants[f"slow_w{i}"] = numpy.zeros((channels, 3 if i == 0 else channels, 3, 3), numpy.float32)
+        nodes.append(onnx.helper.make_node("Conv", [last, f"slow_w{i}"], [f"slow_{i}"], pads=[1, 1, 1, 1]))
+        last = f"slow_{i}"
+    nodes.append(onnx.helper.make_node("GlobalAveragePool", [last], ["slow_mean"]))
+    nodes.append(onnx.helper.make_node("Flatten", ["slow_mean"], ["slow_flat"]))
+    classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    constants["slow_out"] = numpy.zeros((channels, classes), numpy.float32)
+    nodes.append(onnx.helper.make_node("MatMul", ["slow_flat", "slow_out"], ["slow_nothing"]))
+    answer = graph.output[0].name
+    for node in graph.node:
+        node.output[:] = ["fast_" + name if name == answer else name for name in node.output]
+    nodes.append(onnx.helper.make_node("Add", ["fast_" + answer, "slow_nothing"], [answer]))
+    graph.node.extend(nodes)
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+class Relay(http.server.ThreadingHTTPServer):
+    """An address that stays while the server behind it, `target`, comes and goes; without one it hangs up."""
+
+    def __init__(self, target):
+        self.target = target
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802
+                if self.server.target is None:
+                    return
+                with urllib.request.urlopen(f"http://{self.server.target}{self.path}", timeout=20) as answer:
+                    body = answer.read()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.address = f"127.0.0.1:{self.server_port}"
+
+    def __exit__(self, *error):
+        self.shutdown()
+        super().__exit__(*error)
+
+
 class RolloutTest(RolloutCase):
     octet = property(lambda self: OCTET)
 
     @classmethod
     def setUpClass(cls):
         cls._folder = tempfile.TemporaryDirectory()
-        cls.bad = pathlib.Path(cls._folder.name) / "bad.onnx"
         cls.good = pathlib.Path(cls._folder.name) / "good.onnx"
+        cls.bad = pathlib.Path(cls._folder.name) / "bad.onnx"
 
         def keep(version):
-            shutil.copy(version / "int8.onnx", cls.bad)
             shutil.copy(version / "int8.onnx", cls.good)
 
         with Served(OCTET, ALONE, keep) as served:
             cls.fp32 = {number: served.ask(number)[0] for number in range(len(IMAGES))}
+            cls.int8 = {number: served.ask(number, precision="int8")[0] for number in range(len(IMAGES))}
+        shutil.copy(cls.good, cls.bad)
         spoil(cls.bad)
 
     @classmethod
@@ -121,6 +175,11 @@ class RolloutTest(RolloutCase):
             proof = json.loads((served.models / "glyphs/.rollout/proof.json").read_text())
             self.assertGreater(proof["agreement"], 95)
             self.assertGreater(proof["mac_share"]["int8"], 0.9)
+            macs = {run: sum(layer["macs"] for layer in proof["layers"] if layer["runs"] == run) for run in ("int8", "f32")}
+            self.assertAlmostEqual(macs["int8"] / sum(macs.values()), proof["mac_share"]["int8"], delta=0.01)
+            page = (served.models / "glyphs/.rollout/report.html").read_text()
+            self.assertIn('"name":"candidate"', page)
+            self.assertIn(f"report: {served.models}/glyphs/.rollout/report.html\n", out)
             self.assertEqual(self.rollout(served)[0], 1, "int8 answers already")
 
     def test_the_traffic_itself_is_the_calibration_set(self):
@@ -214,6 +273,57 @@ class RolloutTest(RolloutCase):
             self.assertEqual(code, 0, errors)
             self.assertGreater((served.models / "glyphs/1/int8.onnx").stat().st_size, self.good.stat().st_size * 0.9)
             self.assert_every_answer_is_right(traffic, served)
+
+    def test_who_fails_on_the_ramp_alone_is_rolled_back_and_every_answer_was_right(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            before = sorted(path.name for path in (served.models / "glyphs/1").iterdir())
+            with Traffic(served) as traffic:
+                # Copies have no such time: only clients' own requests show it.
+                code, out, errors = self.rollout(served, "--candidate", self.good, "--max-p99-us", "1")
+            self.assertEqual(code, 3, out)
+            self.assertRegex(errors, r"int8 was rolled back: the guard of int8: slower than 1 us 100.00 % > 1 %")
+            self.assertEqual(self.events(served), ["begin", "install", "shadow", "ramp to 20 %", "rolled back"])
+            self.assertEqual(traffic.precisions(), {"fp32", "int8"})
+            self.assert_every_answer_is_right(traffic, served, self.int8)
+            self.assertEqual(sorted(path.name for path in (served.models / "glyphs/1").iterdir()), before)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+            self.assertEqual({precision for _, precision in served.ask_all(20)}, {"fp32"})
+
+    def test_who_refuses_what_the_baseline_answers_is_rolled_back(self):
+        class Hurried(Served):
+            def request(self, number):
+                request = super().request(number)
+                request.parameters["timeout"].int64_param = 25_000
+                return request
+
+        with Hurried(OCTET, ALONE, without_int8) as served:
+            slow = served.models / "slow.onnx"
+            write_slow_glyphs(served.models / "glyphs/1/fp32.onnx", slow)
+            with Traffic(served) as traffic:
+                # Without patience enough for a day nobody would go back: a refusal is no error, and has no time.
+                words = ["--candidate", slow, "--min-agreement", "0", "--min-shadow-requests", "5", "--patience-seconds", "86400"]
+                code, out, errors = self.rollout(served, *words)
+            self.assertEqual(code, 3, out)
+            self.assertRegex(errors, r"int8 was rolled back: \d+ windows in which more than 1 % of the requests to int8 were refused")
+            self.assertEqual(self.events(served), ["begin", "install", "shadow", "ramp to 20 %", "rolled back"])
+            self.assertGreater(len(traffic.failures), 0)
+            self.assertEqual([failure for failure in traffic.failures if "deadline cannot be met" not in failure], [])
+            self.assertEqual({precision for _, precision in served.ask_all(20)}, {"fp32"})
+
+    def test_a_rollout_that_is_killed_on_the_ramp_goes_on_there(self):
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
+            command = self.command(served, "--candidate", self.good)
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                while not process.stdout.readline().startswith("ramp to 20 %"):
+                    self.assertIsNone(process.poll())
+                process.kill()
+            code, out, _ = self.rollout(served, "--candidate", self.good)
+            self.assertEqual(code, 0, out)
+            self.assertEqual(out.splitlines()[0], "going on: ramp to 20 %")
+            stages = ["shadow", "ramp to 20 %", "ramp to 60 %", "ramp to 100 %", "promoted"]
+            self.assertEqual(self.events(served), ["begin", "install", *stages])
+        self.assertEqual(traffic.precisions(), {"fp32", "int8"})
+        self.assertEqual(traffic.failures, [])
 
     def test_a_bad_file_does_not_get_near_the_traffic_when_data_show_it(self):
         with Served(OCTET, ALONE, without_int8) as served:
@@ -422,15 +532,70 @@ class ExperimentsTest(unittest.TestCase):
     def test_a_terminal_shows_what_is_answered_now(self):
         with Served(OCTET, "routing: {default: fp32}\n") as served, Traffic(served):
             command = [OCTET, "top", "--server", served.server.http, "--seconds", "0.5", "--count", "4"]
-            looks = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split("glyphs version 1\n")[1:]
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+            looks = shown.split("glyphs version 1\n")[1:]
             self.assertEqual(len(looks), 4)
             for look in looks[1:]:
                 fp32, int8 = (line.split() for line in look.splitlines()[1:3])
                 self.assertEqual((fp32[0], int8[0]), ("fp32", "int8"))
-                self.assertGreater(float(fp32[2]), 10)
-                self.assertGreater(float(fp32[3]), 0)
-                self.assertEqual(float(int8[2]), 0)
+                self.assertEqual((fp32[2], int8[2]), ("100.0", "0.0"))
+                self.assertGreater(float(fp32[3]), 10)
+                self.assertGreater(float(fp32[4]), 0)
+                self.assertEqual(float(int8[3]), 0)
+                self.assertRegex(look, r"(?m)^  certificate int8: \d+ layers, multiply-adds: .*int8 \d+\.\d %")
             print(looks[-1])
+
+    def test_a_terminal_goes_on_when_the_server_was_away(self):
+        with Served(OCTET, "routing: {default: fp32}\n") as served, Relay(served.server.http) as relay:
+            command = [OCTET, "top", "--server", relay.address, "--seconds", "0.2"]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                self.wait_for(process, "glyphs version 1")
+                relay.target = None
+                self.wait_for(process, "no answer: ")
+                with tempfile.TemporaryDirectory() as folder:
+                    with served_models.server.Server(OCTET, served.models, folder) as again:
+                        relay.target = again.http
+                        self.wait_for(process, "glyphs version 1")
+                        self.assertIsNone(process.poll())
+                        relay.target = None
+                        again.stop()
+                process.kill()
+            # Nobody at the end, and nobody at the beginning.
+            relay.target = served.server.http
+            with subprocess.Popen([*command, "--count", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                self.wait_for(process, "glyphs version 1")
+                relay.target = None
+                process.stdout.read()
+                self.assertIn("no answer from", process.stderr.read())
+                self.assertEqual(process.wait(), 1)
+            self.assertEqual(subprocess.run(command, capture_output=True, timeout=60, check=False).returncode, 1)
+
+    def wait_for(self, process, beginning):
+        while not (line := process.stdout.readline()).startswith(beginning):
+            self.assertNotEqual(line, "", f"it ended before {beginning}")
+
+    def test_a_terminal_shows_what_a_guard_shifted(self):
+        routing = """routing:
+  split: {fp32: 1, int8: 1}
+  shadow: {precision: int8, against: fp32, percent: 100}
+  guard: {int8: {agreement_percent: 99, window_seconds: 1, min_samples: 5, action: shift}}
+"""
+        shifts = ("octet_guard_actions_total", 'model="glyphs",version="1",precision="int8",action="shift"')
+        with Served(OCTET, routing, lambda version: spoil(version / "int8.onnx")) as served, Traffic(served):
+            end = time.monotonic() + 60
+            while served.metrics()[shifts] == 0:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.1)
+            for verb in (["top", "--count", "2", "--seconds", "0.5"], ["experiments"]):
+                command = [OCTET, *verb, "--server", served.server.http]
+                shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+                int8 = [line for line in shown.splitlines() if line.startswith("  int8 ")][-1]
+                self.assertRegex(int8, r" \d+\.\d % of its weight: agreement \d+\.\d+ % < 99 %$")
+                self.assertLess(float(int8.split()[2]), 40)
+                self.assertRegex(shown, r"(?m)^  shadow int8 against fp32: \d+ compared, \d+ dropped, 0 failed, agreement \d")
+                if verb[0] == "top":
+                    self.assertRegex(shown, r"(?m)^  \S+Z glyphs/1/int8 guard shift: agreement ")
+                print(shown)
 
 
 if __name__ == "__main__":

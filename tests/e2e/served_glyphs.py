@@ -91,9 +91,12 @@ class Served:
         request.raw_input_contents.append(image.tobytes())
         return request
 
-    def ask(self, number):
-        """Returns the logits of one image, as bytes, and the precision that answered."""
-        response = self.stub.ModelInfer(self.request(number), timeout=20)
+    def ask(self, number, precision=None):
+        """Returns the logits of one image, as bytes, and the precision that answered: the one that is asked for."""
+        request = self.request(number)
+        if precision is not None:
+            request.parameters["precision"].string_param = precision
+        response = self.stub.ModelInfer(request, timeout=20)
         return response.raw_output_contents[0], response.parameters["precision"].string_param
 
     def ask_all(self, count):

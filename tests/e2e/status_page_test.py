@@ -8,12 +8,15 @@ import copy
 import http.server
 import json
 import re
+import subprocess
 import sys
 import threading
 import time
 import unittest
 import urllib.request
 
+import grpc
+import numpy
 import served_glyphs
 from browser import opened
 from served_glyphs import Served
@@ -25,6 +28,8 @@ ROUTING = """routing:
   shadow: {precision: int8, against: fp32, percent: 100}
   guard: {int8: {error_percent: 50}}
 """
+INDEX = "What the index says"
+PIPELINE = "Requests since its models were last changed"
 PRECISIONS = "Precisions since their traffic was last changed"
 SHADOW = "Shadow copies against the answers"
 EVENTS = "What guards and ramps did"
@@ -138,7 +143,7 @@ class StatusPageTest(unittest.TestCase):
                 total += count
                 self.assertEqual(row["requests"], str(count))
                 self.assertEqual(row["share"], "50.0 %")
-                self.assertEqual(row["errors"], "0")
+                self.assertEqual((row["errors"], row["refused"]), ("0", "0"))
                 mean = 1e6 * served.variant("octet_request_duration_seconds_sum", name) / count
                 self.assertAlmostEqual(float(row["mean us"].replace(",", "")), mean, delta=1)
                 durations = Histogram(served.metrics(), name)
@@ -149,10 +154,65 @@ class StatusPageTest(unittest.TestCase):
                 self.assertEqual(row["rows per batch"], "1.0")
             self.assertEqual(total, REQUESTS)
             self.assertRegex(precisions["int8"]["over baseline us (95 %)"], r"^-?[\d,]+ \(-?[\d,]+ \.\. -?[\d,]+\)$")
-            self.assertRegex(precisions["int8"]["guard"], r"^\d+ kept, 0 broken$")
+            self.assertRegex(precisions["int8"]["state"], r"^\d+ kept, 0 broken$")
             (pair,) = rows(document.tables[SHADOW]).values()
             self.assertEqual(pair["compared"], str(answered))
             print(precisions, pair)
+
+    def test_overload_broken_models_and_pipelines_are_shown(self):
+        def change(version):
+            models = version.parents[1]
+            (models / "broken/1").mkdir(parents=True)
+            (models / "broken/1/fp32.onnx").write_bytes(b"\xff" * 1000)
+            (version / "bf16.onnx").write_bytes(b"\xff" * 1000)
+            (models / "pipe").mkdir()
+            (models / "pipe/model.yaml").write_text("pipeline: {steps: {classify: {model: glyphs}}, outputs: {scores: classify.logits}}\n")
+
+        routing = "routing: {split: {fp32: 1, int8: 1}}\nbatching: {max_queue_requests: 1}\n"
+        with Served(OCTET, routing, change) as served:
+            self.overload(served)
+            document, messages = opened(f"http://{served.server.http}/")
+            self.assertEqual(messages, [])
+            metrics = served.metrics()
+            self.assertEqual(document.headings, ["Octet", "glyphs, version 1", "pipe, version 1"])
+            total = 0
+            for name, row in rows(document.tables[PRECISIONS]).items():
+                precision = name.partition(" ")[0]
+                of = f'model="glyphs",version="1",precision="{precision}"'
+                refused = sum(value for (metric, labels), value in metrics.items() if metric == "octet_refused_requests_total" and labels.startswith(of))
+                self.assertEqual(int(row["refused"].partition(" ")[0].replace(",", "")), refused)
+                self.assertEqual(row["requests"].replace(",", ""), str(int(metrics["octet_request_duration_seconds_count", of])))
+                total += refused
+            self.assertGreater(total, 0)
+            self.assertRegex(rows(document.tables[PRECISIONS])["bf16 (not ready)"]["state"], r"^not ready: .*not an ONNX model")
+            pipe = 'model="pipe",version="1",precision="pipeline"'
+            (row,) = rows(document.tables[PIPELINE]).values()
+            count = int(metrics["octet_request_duration_seconds_count", pipe])
+            self.assertGreater(count, 0)
+            self.assertEqual(row["requests"], str(count))
+            self.assertEqual(row["refused"].partition(" ")[0], str(int(metrics["octet_refused_requests_total", f'{pipe},reason="queue_full"'])))
+            mean = 1e6 * metrics["octet_request_duration_seconds_sum", pipe] / count
+            self.assertAlmostEqual(float(row["mean us"].replace(",", "")), mean, delta=1)
+            index = {(model, version): (state, reason) for model, version, state, reason in document.tables[INDEX][1:]}
+            self.assertEqual(index["broken", "1"][0], "UNAVAILABLE")
+            self.assertIn("not an ONNX model", index["broken", "1"][1])
+            self.assertRegex(index["glyphs", "1"][1], r"^bf16: .*not an ONNX model")
+            for verb in ("top", "experiments"):
+                command = [OCTET, verb, "--server", served.server.http, *(("--count", "1") if verb == "top" else ())]
+                shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+                self.assertRegex(shown, r"(?m)^broken version 1 UNAVAILABLE: .*not an ONNX model")
+                self.assertRegex(shown, r"(?m)^  pipeline ")
+                self.assertRegex(shown, r"(?m)^  bf16 .* not ready: ")
+
+    def overload(self, served):
+        """Asks the model for more than one may wait, and the pipeline, some of whose requests are refused, too."""
+        request = served_glyphs.messages.ModelInferRequest(model_name="pipe")
+        request.inputs.add(name="image", datatype="FP32", shape=[1, *served.images[0].shape])
+        request.raw_input_contents.append(served.images[0].astype(numpy.float32).tobytes())
+        calls = [served.stub.ModelInfer.future(served.request(number), timeout=30) for number in range(600)]
+        calls += [served.stub.ModelInfer.future(request, timeout=30) for _ in range(100)]
+        codes = {call.code() for call in calls}
+        self.assertLessEqual(codes, {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
     def test_what_a_guard_and_a_ramp_did_is_listed(self):
         routing = """routing:

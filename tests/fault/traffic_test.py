@@ -5,10 +5,13 @@ usage: traffic_test.py OCTET
 """
 
 import collections
+import json
+import subprocess
 import time
+import urllib.request
 
 import server_test_case
-from server_test_case import ServerTestCase
+from server_test_case import ServerTestCase, octet
 from small_models import Caller, write_scaling
 
 
@@ -50,11 +53,31 @@ class TrafficTest(ServerTestCase):
         text = self.metrics(running)
         self.assertRegex(text, r'octet_routed_requests_total\{model="net",version="3",precision="fp32",reason="default"\} [1-9]')
         self.assertRegex(text, r'octet_routed_requests_total\{model="net",version="4",precision="fp32",reason="default"\} [1-9]')
+        self.assert_they_are_compared(running, drawn)
         # Nothing of 4 answers any more: 3 does in its place.
         (self.models / "net/4/fp32.onnx").unlink()
         caller.load("net")
         self.assertEqual(self.answers(caller, 50), {3: 50})
         running.stop()
+
+    def assert_they_are_compared(self, running, drawn):
+        with urllib.request.urlopen(f"http://{running.http}/v2/experiments", timeout=10) as answer:
+            (split,) = json.load(answer)["version_splits"]
+        self.assertEqual((split["model"], split["baseline"]), ("net", "3"))
+        arms = {int(arm["version"]): arm for arm in split["versions"]}
+        self.assertEqual({version: arm["drawn"] for version, arm in arms.items()}, drawn)
+        self.assertEqual({version: arm["weight"] for version, arm in arms.items()}, {3: 80, 4: 20})
+        self.assertEqual(sum(arm["sticky"] for arm in arms.values()), 560)
+        self.assertEqual(sum(arm["latency_us"]["count"] for arm in arms.values()), 1080)
+        over = arms[4]["over_baseline_us"]
+        self.assertLess(over["low"], over["mean"])
+        self.assertLess(over["mean"], over["high"])
+        self.assertIsNone(arms[3]["over_baseline_us"])
+        self.assertGreater(split["sample_ratio"]["p_value"], 1e-9)
+        command = [octet(), "experiments", "--server", running.http]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        self.assertIn("net, shared out between its versions, baseline 3\n", shown)
+        self.assertIn(f" {drawn[4]} ", shown)
 
     def test_a_ramp_brings_a_version_in_and_survives_a_restart(self):
         self.configure(

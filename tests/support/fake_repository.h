@@ -26,6 +26,8 @@ class FakeRepository final : public ModelRepository {
   explicit FakeRepository(MetricsRegistry& metrics) : metrics_(metrics) {}
 
   std::function<absl::Status(std::string_view model)> on_load;  ///< What Load does and answers.
+  std::vector<VersionExperimentFacts>
+      splits;  ///< What VersionExperiments answers; set it before others ask.
   std::atomic<bool> ready{true};
   std::atomic<int> polls{0};
   size_t max_queue_bytes = size_t{1} << 30;  ///< Of the variants that Make makes.
@@ -101,6 +103,10 @@ class FakeRepository final : public ModelRepository {
       return MakeError(absl::StatusCode::kUnavailable, "{}", broken->second);
     if (found.empty()) return NotFound("Request for unknown model: \"{}\"", model);
     return found;
+  }
+
+  std::vector<VersionExperimentFacts> VersionExperiments(std::string_view) const override {
+    return splits;
   }
 
   std::vector<IndexEntry> Index(bool ready_only) const override {

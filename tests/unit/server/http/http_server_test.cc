@@ -76,15 +76,42 @@ TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
   EXPECT_EQ(certificates.size(), experiments[0]["precisions"].size());
   auto pipeline = std::make_shared<ModelVersion>();
   pipeline->model = "pipe";
-  pipeline->pipeline = std::make_shared<const Pipeline>();
+  auto parts = std::make_shared<Pipeline>();
+  const auto metrics = std::make_shared<VariantMetrics>();
+  parts->metrics = metrics;
+  pipeline->pipeline = parts;
   pipeline->events = std::make_shared<TrafficEvents>();
   pipeline->experiment = std::make_shared<const Experiment>(*pipeline);
   repository_.Put(pipeline);
-  EXPECT_EQ(Parsed(Get("/v2/experiments"))["experiments"].size(), 1U);
-  EXPECT_TRUE(Parsed(Get("/v2/models/pipe/experiments"))["experiments"][0]["precisions"].empty());
+  metrics->request_duration.Observe(0.002);
+  metrics->refused.Add(static_cast<size_t>(Refusal::kDeadline));
+  EXPECT_EQ(Parsed(Get("/v2/experiments"))["experiments"].size(), 2U);
+  const json pipe = Parsed(Get("/v2/models/pipe/experiments"))["experiments"][0];
+  EXPECT_TRUE(pipe["precisions"].empty());
+  EXPECT_EQ(pipe["pipeline"]["latency_us"]["count"], 1);
+  EXPECT_EQ(pipe["pipeline"]["refused"]["deadline"], 1);
+  EXPECT_TRUE(experiments[0]["pipeline"].is_null());
   EXPECT_THAT(Get("/v2/models/other/experiments"),
               HasSubstr("404 {\"error\":\"Request for unknown"));
   EXPECT_THAT(Get("/v2/models/net/versions/9/certificates"), HasSubstr("404 {\"error\":"));
+}
+
+TEST_F(HttpServerTest, ExperimentsListWhatIsNotReadyAndHowVersionsShare) {
+  repository_.Break("broken", "fp32: not an ONNX model");
+  repository_.splits = {{.model = "net", .baseline = 3}};
+  repository_.splits[0].arms = {{.number = 3, .weight = 80, .drawn = 7}, {.number = 4}};
+  repository_.splits[0].sample_ratio = SampleRatio{.p_value = 1e-5, .alarm = true};
+  const json answer = Parsed(Get("/v2/experiments"));
+  ASSERT_EQ(answer["index"].size(), 1U) << "what is ready says nothing";
+  EXPECT_EQ(answer["index"][0]["model"], "broken");
+  EXPECT_EQ(answer["index"][0]["state"], "UNAVAILABLE");
+  EXPECT_EQ(answer["index"][0]["reason"], "fp32: not an ONNX model");
+  EXPECT_TRUE(Parsed(Get("/v2/models/net/experiments"))["index"].empty()) << "another model's";
+  const json& split = answer["version_splits"][0];
+  EXPECT_EQ(split["baseline"], "3");
+  EXPECT_EQ(split["versions"][0]["drawn"], 7);
+  EXPECT_TRUE(split["versions"][1]["over_baseline_us"].is_null());
+  EXPECT_EQ(split["sample_ratio"]["alarm"], true);
 }
 
 TEST_F(HttpServerTest, AVersionWithoutEventsHasAnEmptyListOfThem) {

@@ -218,6 +218,8 @@ TEST_F(PipelineRunTest, TheDeadlineIsThatOfEveryStep) {
   ASSERT_EQ(call_.calls, 1);
   EXPECT_EQ(call_.status->code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(Message(*call_.status)), HasSubstr("step \"last\": "));
+  // What a step refuses the pipeline does.
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kExpired)], 1);
 }
 
 TEST_F(PipelineRunTest, CancellingDropsWhatHasNotRun) {

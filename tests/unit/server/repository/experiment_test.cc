@@ -63,6 +63,8 @@ TEST_F(ExperimentTest, TellsHowThePrecisionsDiffer) {
   EXPECT_EQ(bf16.asked, 10U);
   EXPECT_EQ(bf16.errors, 1U);
   EXPECT_EQ(bf16.weight, 10);
+  EXPECT_EQ(bf16.share, 0.1);
+  EXPECT_EQ(Arm(facts, Precision::kFp32).share, 0.9);
   EXPECT_NEAR(bf16.seconds.mean(), 0.003, 1e-9);
   ASSERT_TRUE(bf16.seconds_over_baseline);
   EXPECT_NEAR(bf16.seconds_over_baseline->value, -0.001, 1e-9);
@@ -72,6 +74,47 @@ TEST_F(ExperimentTest, TellsHowThePrecisionsDiffer) {
   EXPECT_TRUE(bf16.guard);
   ASSERT_TRUE(facts.sample_ratio);
   EXPECT_FALSE(facts.sample_ratio->alarm);
+}
+
+TEST_F(ExperimentTest, WhatWasRefusedIsNoRequestButIsCounted) {
+  const auto refuse = [this](Refusal reason) {
+    Of(Precision::kBf16).refused.Add(static_cast<size_t>(reason));
+  };
+  refuse(Refusal::kExpired);  // before it began
+  Configure("{fp32: 1, bf16: 1}");
+  Answer(Precision::kBf16, 1, 0.003);
+  for (int i = 0; i < 9; ++i) refuse(Refusal::kQueueFull);
+  refuse(Refusal::kTarget);
+  const ExperimentFacts facts = Read();
+  const ExperimentArm& bf16 = Arm(facts, Precision::kBf16);
+  EXPECT_EQ(bf16.seconds.count, 1U);
+  EXPECT_EQ(bf16.errors, 0U);
+  EXPECT_EQ(bf16.refused, (std::array<uint64_t, 4>{9, 0, 0, 1}));
+}
+
+TEST_F(ExperimentTest, APrecisionThatIsNotReadySaysWhy) {
+  folder_.Write("net/1/int8.onnx", "no model");
+  EXPECT_FALSE(repository_->Load("net").ok());
+  const ExperimentFacts facts = Read();
+  EXPECT_FALSE(Arm(facts, Precision::kInt8).ready);
+  EXPECT_EQ(Arm(facts, Precision::kInt8).share, 0);
+  EXPECT_NE(Arm(facts, Precision::kInt8).reason, "");
+  EXPECT_EQ(Arm(facts, Precision::kFp32).reason, "");
+}
+
+TEST_F(ExperimentTest, APipelinesRequestsAreOneRow) {
+  folder_.Write("pipe/model.yaml", "pipeline: {steps: {a: {model: net}}, outputs: {y: a.y}}");
+  ASSERT_TRUE(repository_->Load("pipe").ok());
+  const auto version = *repository_->Find("pipe", "");
+  const auto metrics = metrics_.ForVariant({"pipe", "1", "pipeline"});
+  metrics->request_duration.Observe(0.004);
+  metrics->refused.Add(static_cast<size_t>(Refusal::kQueueFull));
+  const ExperimentFacts facts = version->experiment->Read(*version);
+  EXPECT_TRUE(facts.arms.empty());
+  ASSERT_TRUE(facts.pipeline);
+  EXPECT_EQ(facts.pipeline->seconds.count, 1U);
+  EXPECT_EQ(facts.pipeline->refused[0], 1U);
+  EXPECT_EQ(facts.pipeline->share, 1);
 }
 
 TEST_F(ExperimentTest, BeginsAnewWithAnotherSplitOrModelOnly) {

@@ -357,7 +357,15 @@ TEST_F(ModelRepositoryTest, AutoTakesTheFastestThatIsServed) {
   folder_.Remove("net/1/golden.npz");
   PollTwice();
   EXPECT_EQ(DefaultPrecision((*repository_->Find("net", ""))->routes), Precision::kFp32);
-  EXPECT_THAT(repository_->Index(true)[0].reason, HasSubstr(", not held to golden.npz"));
+  EXPECT_THAT(repository_->Index(true)[0].reason,
+              AllOf(HasSubstr("default fp32: fp32 takes "), HasSubstr(" ms, the most exact one; "),
+                    HasSubstr("bf16 takes "), HasSubstr(" ms, no golden.npz: not a candidate")));
+  const auto facts = [this] {
+    const auto now = *repository_->Find("net", "");
+    return now->experiment->Read(*now);
+  };
+  EXPECT_EQ(facts().arms[0].reason, "");
+  EXPECT_EQ(facts().arms[1].reason, "default: auto: no golden.npz: not a candidate");
 }
 
 TEST_F(ModelRepositoryTest, VersionsHaveOtherNames) {

@@ -34,6 +34,22 @@ class ServedRampTest : public ::testing::Test {
                                                     std::vector<std::shared_ptr<ShadowMetrics>>(),
                                                     nullptr, events_);
     variant_.guard->Look(clock_.Now());
+    rest_.precision = Precision::kFp32;
+    rest_.metrics = std::make_shared<VariantMetrics>();
+  }
+
+  /// A window in which each was asked once, and refused or answered.
+  void RefusalWindow(bool ramped_refuses, bool rest_refuses) {
+    for (const auto& [variant, refuses] :
+         {std::pair(&variant_, ramped_refuses), std::pair(&rest_, rest_refuses)}) {
+      if (refuses) {
+        variant->metrics->refused.Add(static_cast<size_t>(Refusal::kQueueFull));
+      } else {
+        variant->metrics->request_duration.Observe(0.001);
+      }
+    }
+    clock_.Advance(seconds(10));
+    variant_.guard->Look(clock_.Now());
   }
 
   ServedRamp Ramp(std::string identity = "int8") {
@@ -53,8 +69,9 @@ class ServedRampTest : public ::testing::Test {
   void Window(bool well) { Window(well, {&variant_}); }
   void Look(ServedRamp& ramp, int64_t later_s) {
     const ServedVariant* ramped = &variant_;
+    const ServedVariant* rest = &rest_;
     now_ms_ += 1000 * later_s;
-    ramp.Look({&ramped, 1}, now_ms_);
+    ramp.Look({&ramped, 1}, {&rest, 1}, now_ms_);
   }
 
   FakeClock clock_;
@@ -62,6 +79,7 @@ class ServedRampTest : public ::testing::Test {
   ModelConfig::Routing::Ramp rules_;
   std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
   ServedVariant variant_;
+  ServedVariant rest_;
   ModelFolder folder_;
   const std::string file_ = folder_.path(".ramp");
 };
@@ -113,6 +131,26 @@ TEST_F(ServedRampTest, ABrokenWindowTakesTheShareBackAndIsAnEvent) {
   EXPECT_THAT(event.reason, HasSubstr("no traffic: errors 100.00 % > 1 %"));
 }
 
+TEST_F(ServedRampTest, WhatItRefusesAloneTakesTheShareBack) {
+  ServedRamp ramp = Ramp();
+  Look(ramp, 0);
+  const auto window = [&](bool ramped_refuses, bool rest_refuses) {
+    RefusalWindow(ramped_refuses, rest_refuses);
+    Look(ramp, 0);
+  };
+  window(true, false);  // began before the step
+  for (int i = 0; i < 5; ++i) window(true, true);
+  window(true, false);
+  window(false, false);
+  window(true, false);
+  EXPECT_EQ(ramp.share(), 0.01) << "an overload of all, and two windows of its own";
+  window(true, false);
+  EXPECT_EQ(ramp.share(), 0);
+  EXPECT_THAT(
+      events_->Read().back().reason,
+      HasSubstr("no traffic: 3 windows in which more than 1 % of its requests were refused"));
+}
+
 TEST_F(ServedRampTest, ARestartGoesOnWithTheStepAndAsksTheGuardAnew) {
   {
     ServedRamp ramp = Ramp();
@@ -162,7 +200,7 @@ TEST_F(ServedRampTest, EveryGuardOfAVersionHasToConsent) {
   other.guard->Look(clock_.Now());
   ServedRamp ramp = Ramp("version 1");
   const std::vector<const ServedVariant*> both = {&variant_, &other};
-  const auto look = [&](int64_t later_s) { ramp.Look(both, now_ms_ += 1000 * later_s); };
+  const auto look = [&](int64_t later_s) { ramp.Look(both, {}, now_ms_ += 1000 * later_s); };
   look(0);
   for (int i = 0; i < 5; ++i) {
     Window(true);

@@ -48,6 +48,24 @@ TEST(RampTest, TheLastStepStaysAndIsStillWatched) {
   EXPECT_EQ(AdvanceRamp(Steps(), last, {.broken_windows = 1}, kBegan).action, RampAction::kBack);
 }
 
+TEST(RampTest, RefusalsThatTheRestDoesNotHaveTakeTheShareBack) {
+  const RampState third = {.step = 2, .began_ms = kBegan};
+  EXPECT_EQ(AdvanceRamp(Steps(), third, {.refusing_windows = 2}, kBegan).state, third);
+  const RampStep step = AdvanceRamp(Steps(), third, {.refusing_windows = 3}, kBegan);
+  EXPECT_EQ(step.action, RampAction::kBack);
+  EXPECT_TRUE(step.state.stopped);
+}
+
+TEST(RampTest, TheLastStepGoesBackForRefusalsUntilItHasBeenKeptToOnce) {
+  const RampState last = {.step = 3, .began_ms = kBegan};
+  const RampFacts refusing = {.refusing_windows = 3};
+  EXPECT_EQ(AdvanceRamp(Steps(), last, refusing, kBegan + 600'000).action, RampAction::kBack);
+  const RampFacts kept = {.kept_windows = 1, .refusing_windows = 3};
+  EXPECT_EQ(AdvanceRamp(Steps(), last, kept, kBegan).action, RampAction::kBack) << "not yet held";
+  EXPECT_EQ(AdvanceRamp(Steps(), last, kept, kBegan + 60'000).state, last)
+      << "more traffic than there was";
+}
+
 TEST(RampTest, AStateCanBeWrittenAndReadAgain) {
   const RampState state = {.step = 2, .began_ms = kBegan, .stopped = true};
   EXPECT_EQ(ParseRampState(RampStateText(state), Steps()), state);

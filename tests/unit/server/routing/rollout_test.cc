@@ -106,6 +106,20 @@ TEST(RolloutTest, OneRestartMayBeAnybodysASecondIsTheCandidates) {
   }
 }
 
+TEST(RolloutTest, GoesBackWhenTheCandidateRefusesRequestsAndTheBaselineDoesNot) {
+  RolloutFacts facts = Fine();
+  facts.kept_windows = 0;
+  facts.refusing_windows = 2;
+  EXPECT_EQ(Decide(Kind::kRamp, facts), Verdict::kWait);
+  facts.refusing_windows = 3;
+  const RolloutDecision decision = DecideRollout(Plan(), {Kind::kRamp, 1}, facts);
+  EXPECT_EQ(decision.verdict, Verdict::kBack);
+  EXPECT_EQ(decision.reason,
+            "3 windows in which more than 1 % of the requests to int8 were refused, and of those "
+            "to fp32 no more than that");
+  EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait) << "who asks for it alone";
+}
+
 TEST(RolloutTest, GoesBackWhenItsPatienceIsOver) {
   RolloutFacts facts = Fine();
   facts.compared = 0;

@@ -263,6 +263,43 @@ TEST(RoutingTest, ARampTakesItsShareAndTheRestIsSplitAsBefore) {
   EXPECT_EQ(ChoosePrecision(table, {.draw = 0.1})->precision, Precision::kFp32);
 }
 
+TEST(RoutingTest, SharesAreWhatDrawsComeTo) {
+  ModelConfig::Routing config;
+  config.split = {{Precision::kFp32, 3}, {Precision::kBf16, 2}};
+  const auto kept = std::make_shared<std::atomic<double>>(0.5);
+  const auto ramp = std::make_shared<std::atomic<double>>(0.2);
+  RouteTable table =
+      MakeRouteTable(config, {{.precision = Precision::kFp32, .ready = true},
+                              {.precision = Precision::kBf16, .ready = true, .guard_share = kept},
+                              {.precision = Precision::kInt8, .ready = true, .ramped = true}});
+  const auto expect_shares = [&table](const std::vector<double>& expected) {
+    std::map<Precision, double> drawn;
+    for (int i = 0; i < kRequests; ++i) {
+      const auto route = ChoosePrecision(table, {.draw = static_cast<double>(i) / kRequests});
+      if (route.ok()) drawn[route->precision] += 1.0 / kRequests;
+    }
+    const std::vector<double> shares = SharesOf(table);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_NEAR(shares[i], expected[i], 1e-9) << i;
+      EXPECT_NEAR(drawn[table.candidates[i].precision], expected[i], 1e-3) << i;
+    }
+  };
+  expect_shares({0.75, 0.25, 0});
+  table.ramp_share = ramp;
+  expect_shares({0.6, 0.2, 0.2});
+  *kept = 0;
+  expect_shares({0.8, 0, 0.2});
+  table.candidates[2].ready = false;
+  expect_shares({1, 0, 0});
+  table.candidates[0].ready = false;
+  expect_shares({0, 1, 0});  // fell back, and nobody else can
+  table.candidates[1].ready = false;
+  expect_shares({0, 0, 0});
+  table.has_split = false;
+  for (RouteCandidate& candidate : table.candidates) candidate.ready = true;
+  expect_shares({0.8, 0, 0.2});
+}
+
 const std::vector<VersionShare> kVersions = {{3, 90}, {4, 10}};
 
 TEST(VersionSplitTest, TheSplitFollowsItsWeightsAndAKeyKeepsToOne) {
