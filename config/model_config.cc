@@ -249,6 +249,10 @@ std::vector<YamlKey> Keys(Written& w) {
        "waiting per variant; more is refused"},
       {"batching.p99_target_ms", OptionalNumber(&c.batching.p99_target_ms, 0, 60'000), "ms",
        "from arrival to answer for 99 of 100 requests"},
+      {"batching.priority_levels", Integer(&c.batching.priority_levels, 0, 255), "levels",
+       "that a request's parameter \"priority\" may ask for, 1 goes first"},
+      {"batching.default_priority", Integer(&c.batching.default_priority, 0, 255), "level",
+       "of requests that ask for none of them; 0 = the last one"},
 
       {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
        "element type that clients may send for this FP32 input"},
@@ -605,6 +609,12 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
       model.batching.max_queue_requests.value_or(batching.max_queue_requests);
   batching.max_queue_bytes = model.batching.max_queue_bytes.value_or(batching.max_queue_bytes);
   batching.p99_target_ms = model.batching.p99_target_ms.value_or(batching.p99_target_ms);
+  if (model.batching.priority_levels) {
+    batching.priority_levels = *model.batching.priority_levels;
+    batching.default_priority = 0;  // the server's is a level among the server's
+  }
+  batching.default_priority = model.batching.default_priority.value_or(batching.default_priority);
+  OCTET_RETURN_IF_ERROR(CheckPriorities(batching));
   if (batching.max_batch > server.limits.max_batch) {
     return InvalidArgument("batching.max_batch: larger than the server's limits.max_batch = {}: {}",
                            server.limits.max_batch, batching.max_batch);

@@ -122,6 +122,7 @@ absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& 
 absl::Status Inference::ReadTensors(const Call& call, const InferOptions& options,
                                     std::span<const InputRecipe> recipes) {
   captures_ = options.capture;
+  priority_ = options.priority;
   deadline_ = call.deadline;
   if (options.timeout < kNever - received_) {
     deadline_ = std::min(deadline_, received_ + options.timeout);
@@ -171,6 +172,7 @@ std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
   request->rows = inputs_.rows;
   request->received = received_;
   request->deadline = deadline_;
+  request->priority = priority_;
   request->cancelled = &cancelled_;
   request->outputs = &writer_;
   request->done = [this](const absl::Status& status, const RequestTimings& timings) {

@@ -97,6 +97,7 @@ class Inference {
   std::atomic<bool> cancelled_{false};
   TimePoint received_;
   TimePoint deadline_ = kNever;
+  uint64_t priority_ = 0;
   std::unique_ptr<RequestTrace> trace_;   ///< Null = none.
   std::optional<TimePoint> submitted_;    ///< Only where there is a trace, as the next.
   std::vector<TracedStep> traced_steps_;  ///< Of a pipeline.

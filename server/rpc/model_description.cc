@@ -89,6 +89,14 @@ void DescribeSequences(const ModelVersion& version, inference::ModelSequenceBatc
   }
 }
 
+void DescribeBatching(const ServerConfig::Batching& batching,
+                      inference::ModelDynamicBatching& described) {
+  described.set_max_queue_delay_microseconds(static_cast<uint64_t>(batching.max_queue_delay_us));
+  if (batching.priority_levels == 0) return;
+  described.set_priority_levels(static_cast<uint64_t>(batching.priority_levels));
+  described.set_default_priority_level(static_cast<uint64_t>(batching.DefaultPriority()));
+}
+
 std::string ReadyPrecisions(const ModelVersion& version) {
   std::string names;
   for (const ServedVariant& variant : version.variants) {
@@ -143,9 +151,8 @@ void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config)
   instances.set_kind(inference::ModelInstanceGroup::KIND_CPU);
   if (version.sequences != nullptr) {
     DescribeSequences(version, *config.mutable_sequence_batching());
-  } else if (batches && version.pipeline == nullptr) {
-    config.mutable_dynamic_batching()->set_max_queue_delay_microseconds(
-        static_cast<uint64_t>(version.batching.max_queue_delay_us));
+  } else if (version.pipeline == nullptr && (batches || version.batching.priority_levels > 0)) {
+    DescribeBatching(version.batching, *config.mutable_dynamic_batching());
   }
   config.mutable_model_transaction_policy()->set_decoupled(false);
   (*config.mutable_parameters())["precisions"].set_string_value(ReadyPrecisions(version));

@@ -28,7 +28,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   const auto config = ParseModelConfig(
       "name: net\n"
       "batching: {max_batch: 16, max_queue_delay_us: 500, max_queue_requests: 8, max_queue_bytes: "
-      "1024, p99_target_ms: 12.5}\n"
+      "1024, p99_target_ms: 12.5, priority_levels: 5, default_priority: 3}\n"
       "inputs:\n"
       "  x.1:\n"
       "    wire: {datatype: UINT8, scale: [0.5, 1, 2], zero_point: [127.5, 0, -3]}\n"
@@ -50,7 +50,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   ASSERT_TRUE(config.ok()) << config.status();
   ModelConfig expected;
   expected.name = "net";
-  expected.batching = {16, 500, 8, 1024, 12.5};
+  expected.batching = {16, 500, 8, 1024, 12.5, 5, 3};
   expected.wire["x.1"] = {DType::kU8, {0.5F, 1, 2}, {127.5F, 0, -3}};
   expected.routing.default_precision = Precision::kFp32;
   expected.routing.split = {
@@ -276,6 +276,22 @@ TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {
   expected.max_queue_requests = 3;
   expected.p99_target_ms = 20;
   EXPECT_EQ(*batching, expected);
+}
+
+TEST(ModelConfigTest, TheDefaultPriorityIsAmongTheLevels) {
+  ServerConfig server;
+  server.batching.priority_levels = 9;
+  server.batching.default_priority = 8;
+  const auto resolve = [&](std::string_view yaml) {
+    return ResolveBatching(server, *ParseModelConfig(yaml, "model.yaml"));
+  };
+  EXPECT_EQ(resolve("")->DefaultPriority(), 8);
+  EXPECT_EQ(resolve("batching: {default_priority: 1}")->DefaultPriority(), 1);
+  EXPECT_EQ(resolve("batching: {priority_levels: 3}")->DefaultPriority(), 3) << "the last one";
+  EXPECT_EQ(resolve("batching: {priority_levels: 3, default_priority: 2}")->DefaultPriority(), 2);
+  EXPECT_EQ(resolve("batching: {priority_levels: 0}")->DefaultPriority(), 1) << "there is one";
+  EXPECT_EQ(Message(resolve("batching: {priority_levels: 3, default_priority: 4}").status()),
+            "batching.default_priority: not among batching.priority_levels = 3: 4");
 }
 
 TEST(ModelConfigTest, BatchingAboveTheServersLimitIsRefused) {
