@@ -622,23 +622,26 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
   return batching;
 }
 
+ModelConfig::Versions VersionPolicy(const ModelConfig& config) {
+  ModelConfig::Versions policy = config.versions;
+  if (policy.latest || policy.all || !policy.specific.empty()) return policy;
+  const ModelConfig::Routing& routing = config.routing;
+  for (const auto& [number, share] : routing.versions) policy.specific.push_back(number);
+  if (!policy.specific.empty() && routing.ramp && routing.ramp->version) {
+    policy.specific.push_back(*routing.ramp->version);
+  }
+  if (policy.specific.empty()) policy.latest = 1;
+  return policy;
+}
+
 std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing) {
-  const ModelConfig::Versions& policy = config.versions;
+  const ModelConfig::Versions policy = VersionPolicy(config);
   std::ranges::sort(existing, std::greater<>());
-  if (policy.all) return existing;
-  if (!policy.specific.empty()) {
+  if (policy.latest) {
+    existing.resize(std::min<size_t>(existing.size(), *policy.latest));
+  } else if (!policy.all) {
     std::erase_if(existing, [&](int64_t v) { return !std::ranges::contains(policy.specific, v); });
-    return existing;
   }
-  const std::map<int64_t, double>& shares = config.routing.versions;
-  if (!policy.latest && !shares.empty()) {
-    const auto& ramp = config.routing.ramp;
-    std::erase_if(existing, [&](int64_t version) {
-      return !shares.contains(version) && !(ramp && ramp->version == version);
-    });
-    return existing;
-  }
-  existing.resize(std::min<size_t>(existing.size(), policy.latest.value_or(1)));
   return existing;
 }
 

@@ -203,8 +203,11 @@ absl::Status CheckPipelineAlone(std::string_view file, const ModelConfig& config
 absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,
                                                        const ModelConfig& model);
 
-/// Of the versions that exist (any order), those that load, highest first: as `versions` says; where it says nothing,
-/// those that routing.versions and routing.ramp name.
+/// The versions that load: as `versions` says; where it says nothing those that routing.versions and routing.ramp name, or
+/// without these the highest one. Exactly one of its members is set.
+ModelConfig::Versions VersionPolicy(const ModelConfig& config);
+
+/// Of the versions that exist (any order), those of VersionPolicy, highest first.
 std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing);
 
 /// Every key.

@@ -126,6 +126,7 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->number = parts.number;
   version->version = std::to_string(parts.number);
   version->batching = parts.batching;
+  version->policy = VersionPolicy(parts.config);
   version->wire = parts.config.wire;
   version->labels = parts.labels;
   version->routing = parts.config.routing;

@@ -83,7 +83,7 @@ OCTET_CALL(ModelMetadata) {
 
 OCTET_CALL(ModelConfig) {
   OCTET_ASSIGN_OR_RETURN(const auto version, Find(request.name(), request.version()));
-  DescribeConfig(*version, *response.mutable_config());
+  DescribeConfig(*version, parts_.workers, *response.mutable_config());
   return absl::OkStatus();
 }
 

@@ -211,6 +211,18 @@ TEST(ModelConfigTest, TheVersionPolicySelectsHighestFirst) {
   EXPECT_THAT(select("versions: {latest: 1}\nrouting: {versions: {1: 90}}"), ElementsAre(10));
 }
 
+TEST(ModelConfigTest, TheVersionPolicyFollowsTheShares) {
+  using Versions = ModelConfig::Versions;
+  const auto policy = [](std::string_view yaml) {
+    return VersionPolicy(*ParseModelConfig(yaml, "model.yaml"));
+  };
+  EXPECT_EQ(policy(""), Versions{.latest = 1});
+  EXPECT_EQ(policy("versions: {specific: [3, 1]}"), (Versions{.specific = {3, 1}}));
+  EXPECT_EQ(policy("routing: {versions: {1: 90, 3: 10}}"), (Versions{.specific = {1, 3}}));
+  EXPECT_EQ(policy("routing: {versions: {3: 1}, guard: {fp32: {p99_us: 9}}, ramp: {version: 4}}"),
+            (Versions{.specific = {3, 4}}));
+}
+
 TEST(ModelConfigTest, SharesOfVersionsAreChecked) {
   EXPECT_EQ(ParseModelConfig("routing: {versions: {3: 90, 4: 10}}", "model.yaml")->routing.versions,
             (std::map<int64_t, double>{{3, 90}, {4, 10}}));

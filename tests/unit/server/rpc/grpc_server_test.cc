@@ -207,6 +207,23 @@ TEST_F(GrpcServerTest, TheConfigurationTellsTheLevelsOfPriority) {
   EXPECT_EQ(Config("single").dynamic_batching().priority_levels(), 3U) << "it has a queue, too";
 }
 
+TEST_F(GrpcServerTest, TheConfigurationTellsWhichVersionsLoad) {
+  auto version = repository_.Make("net", 1, {{Precision::kFp32, fp32_}});
+  repository_.Put(version);
+  EXPECT_EQ(Config("net").version_policy().latest().num_versions(), 1U);
+  version->policy = {.latest = 3};
+  EXPECT_EQ(Config("net").version_policy().latest().num_versions(), 3U);
+  version->policy = {.all = true};
+  EXPECT_TRUE(Config("net").version_policy().has_all());
+  version->policy = {.specific = {3, 1}};
+  EXPECT_THAT(Config("net").version_policy().specific().versions(), ElementsAre(3, 1));
+}
+
+TEST_F(GrpcServerTest, TheConfigurationTellsThatNoAnswerIsKept) {
+  EXPECT_TRUE(Config("net").has_response_cache());
+  EXPECT_FALSE(Config("net").response_cache().enable());
+}
+
 TEST_F(GrpcServerTest, ReportsStatisticsOfOneOrAllModels) {
   auto version = repository_.Make("counted", 3, {{Precision::kFp32, fp32_}});
   const std::vector<Nanoseconds> queue_times = {Nanoseconds(10), Nanoseconds(20)};
