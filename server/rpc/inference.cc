@@ -128,7 +128,10 @@ absl::Status Inference::ReadTensors(const Call& call, const InferOptions& option
     deadline_ = std::min(deadline_, received_ + options.timeout);
   }
   RawInputs raw_inputs;
-  if (call.raw_inputs == nullptr) {
+  if (call.only_input != nullptr) {
+    OCTET_RETURN_IF_ERROR(
+        DescribeOnlyInput(version_->signature, *call.only_input, messages_->request, raw_inputs));
+  } else if (call.raw_inputs == nullptr) {
     OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_, call.raw_contents));
   } else {
     raw_inputs = *call.raw_inputs;

@@ -49,6 +49,8 @@ class Inference {
     std::span<const WireBytes> raw_contents = {};
     /// ...or the inputs' bytes, when the protocol has said of which inputs they are. Null: RawInputsOf the message.
     const RawInputs* raw_inputs = nullptr;
+    /// Not null: the message names no inputs, and this is the only one, as DescribeOnlyInput. Kept by the messages.
+    std::string* only_input = nullptr;
   };
 
   /// `messages` has or keeps the raw inputs, too: a shadow copy may need them when the call is over.

@@ -136,6 +136,25 @@ class InferTest(unittest.TestCase):
         self.assertEqual(answer["parameters"]["precision"], "int8")
         self.assertEqual(len(answer["outputs"][0]["data"]), len(served_models.LABELS))
 
+    def test_raw_bytes_are_the_one_input(self):
+        reals = ((IMAGES[:1].astype(numpy.float32) - 127.5) * numpy.float32(0.00784313725)).astype(numpy.float32)
+        request = grpc_request()
+        request.inputs[0].datatype = "FP32"
+        request.raw_input_contents[0] = reals.tobytes()
+        expected = stub.ModelInfer(request, timeout=20).raw_output_contents[0]
+        raw = {"Inference-Header-Content-Length": "0", "X-Octet-Precision": "fp32"}
+        status, headers, body = ask("POST", INFER, reals.tobytes(), raw)
+        self.assertEqual(status, 200, body)
+        length = int(headers["Inference-Header-Content-Length"])
+        answer = json.loads(body[:length])
+        self.assertEqual(answer["outputs"][0]["shape"], [1, len(served_models.LABELS)])
+        self.assertEqual(answer["outputs"][0]["parameters"], {"binary_data_size": len(expected)})
+        self.assertEqual(body[length:], expected)
+        for wrong in (reals.tobytes()[:-1], numpy.concatenate([reals, reals]).tobytes(), b""):
+            status, _, body = ask("POST", INFER, wrong, raw)
+            self.assertEqual(status, 400)
+            self.assertEqual(json.loads(body)["error"], f'input "image": bytes, expected 12288 for FP32 [1,3,32,32], got {len(wrong)}')
+
     def test_the_example_of_the_readme(self):
         text = (served_models.ROOT / "README.md").read_text()
         example = re.search(r"\n    (curl .*?)\n\n", text, re.DOTALL)[1]
