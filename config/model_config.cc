@@ -249,6 +249,10 @@ std::vector<YamlKey> Keys(Written& w) {
        "waiting per variant; more is refused"},
       {"batching.p99_target_ms", OptionalNumber(&c.batching.p99_target_ms, 0, 60'000), "ms",
        "from arrival to answer for 99 of 100 requests"},
+      {"batching.priority_levels", Integer(&c.batching.priority_levels, 0, 255), "levels",
+       "that a request's parameter \"priority\" may ask for, 1 goes first"},
+      {"batching.default_priority", Integer(&c.batching.default_priority, 0, 255), "level",
+       "of requests that ask for none of them; 0 = the last one"},
 
       {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
        "element type that clients may send for this FP32 input"},
@@ -608,6 +612,12 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
       model.batching.max_queue_requests.value_or(batching.max_queue_requests);
   batching.max_queue_bytes = model.batching.max_queue_bytes.value_or(batching.max_queue_bytes);
   batching.p99_target_ms = model.batching.p99_target_ms.value_or(batching.p99_target_ms);
+  if (model.batching.priority_levels) {
+    batching.priority_levels = *model.batching.priority_levels;
+    batching.default_priority = 0;  // the server's is a level among the server's
+  }
+  batching.default_priority = model.batching.default_priority.value_or(batching.default_priority);
+  OCTET_RETURN_IF_ERROR(CheckPriorities(batching));
   if (batching.max_batch > server.limits.max_batch) {
     return InvalidArgument("batching.max_batch: larger than the server's limits.max_batch = {}: {}",
                            server.limits.max_batch, batching.max_batch);
@@ -615,23 +625,26 @@ absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& serve
   return batching;
 }
 
+ModelConfig::Versions VersionPolicy(const ModelConfig& config) {
+  ModelConfig::Versions policy = config.versions;
+  if (policy.latest || policy.all || !policy.specific.empty()) return policy;
+  const ModelConfig::Routing& routing = config.routing;
+  for (const auto& [number, share] : routing.versions) policy.specific.push_back(number);
+  if (!policy.specific.empty() && routing.ramp && routing.ramp->version) {
+    policy.specific.push_back(*routing.ramp->version);
+  }
+  if (policy.specific.empty()) policy.latest = 1;
+  return policy;
+}
+
 std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing) {
-  const ModelConfig::Versions& policy = config.versions;
+  const ModelConfig::Versions policy = VersionPolicy(config);
   std::ranges::sort(existing, std::greater<>());
-  if (policy.all) return existing;
-  if (!policy.specific.empty()) {
+  if (policy.latest) {
+    existing.resize(std::min<size_t>(existing.size(), *policy.latest));
+  } else if (!policy.all) {
     std::erase_if(existing, [&](int64_t v) { return !std::ranges::contains(policy.specific, v); });
-    return existing;
   }
-  const std::map<int64_t, double>& shares = config.routing.versions;
-  if (!policy.latest && !shares.empty()) {
-    const auto& ramp = config.routing.ramp;
-    std::erase_if(existing, [&](int64_t version) {
-      return !shares.contains(version) && !(ramp && ramp->version == version);
-    });
-    return existing;
-  }
-  existing.resize(std::min<size_t>(existing.size(), policy.latest.value_or(1)));
   return existing;
 }
 

@@ -29,6 +29,8 @@ struct ModelConfig {
     std::optional<int> max_queue_requests;
     std::optional<int64_t> max_queue_bytes;
     std::optional<double> p99_target_ms;
+    std::optional<int> priority_levels;
+    std::optional<int> default_priority;
     bool operator==(const Batching&) const = default;
   } batching;
 
@@ -198,12 +200,15 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
 absl::Status CheckPipelineAlone(std::string_view file, const ModelConfig& config);
 
 /// The batching of a model: its own keys over the server's defaults. INVALID_ARGUMENT when it asks
-/// for more than limits.max_batch.
+/// for more than limits.max_batch, or as CheckPriorities.
 absl::StatusOr<ServerConfig::Batching> ResolveBatching(const ServerConfig& server,
                                                        const ModelConfig& model);
 
-/// Of the versions that exist (any order), those that load, highest first: as `versions` says; where it says nothing,
-/// those that routing.versions and routing.ramp name.
+/// The versions that load: as `versions` says; where it says nothing those that routing.versions and routing.ramp name, or
+/// without these the highest one. Exactly one of its members is set.
+ModelConfig::Versions VersionPolicy(const ModelConfig& config);
+
+/// Of the versions that exist (any order), those of VersionPolicy, highest first.
 std::vector<int64_t> SelectVersions(const ModelConfig& config, std::vector<int64_t> existing);
 
 /// Every key.

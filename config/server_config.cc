@@ -56,6 +56,10 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "waiting per variant; more is refused"},
       {"batching.p99_target_ms", Number(&c.batching.p99_target_ms, 0, 60'000), "ms",
        "from arrival to answer for 99 of 100 requests; 0 = none"},
+      {"batching.priority_levels", Integer(&c.batching.priority_levels, 0, 255), "levels",
+       "that a request's parameter \"priority\" may ask for, 1 goes first"},
+      {"batching.default_priority", Integer(&c.batching.default_priority, 0, 255), "level",
+       "of requests that ask for none of them; 0 = the last one"},
 
       {"engine.require_int8_percent", Number(&c.engine.require_int8_percent, 0, 100), "%",
        "smallest share of an int8 variant's multiply-adds that must run in int8"},
@@ -87,6 +91,12 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
 
 }  // namespace
 
+absl::Status CheckPriorities(const ServerConfig::Batching& batching) {
+  if (batching.default_priority <= batching.priority_levels) return absl::OkStatus();
+  return InvalidArgument("batching.default_priority: not among batching.priority_levels = {}: {}",
+                         batching.priority_levels, batching.default_priority);
+}
+
 absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::string_view file) {
   ServerConfig config;
   OCTET_RETURN_IF_ERROR(ReadYaml(text, file, Keys(config)));
@@ -99,6 +109,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::strin
     return InvalidArgument("{}: batching.max_batch: larger than limits.max_batch = {}: {}", file,
                            config.limits.max_batch, config.batching.max_batch);
   }
+  OCTET_RETURN_IF_ERROR(Annotate(CheckPriorities(config.batching), file));
   return config;
 }
 

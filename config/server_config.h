@@ -65,6 +65,12 @@ struct ServerConfig {
     int64_t max_queue_bytes = int64_t{256} << 20;
     double p99_target_ms =
         0;  ///< From arrival to answer; 0 = none. With one, sizes and waiting follow it.
+    int priority_levels = 0;   ///< That requests may ask for; 0 = none.
+    int default_priority = 0;  ///< Level of those that ask for none; 0 = the last one.
+    /// The level of a request that asks for none: default_priority, where it is 0 the last one; 1 without levels.
+    int DefaultPriority() const {
+      return std::max(1, default_priority != 0 ? default_priority : priority_levels);
+    }
     bool operator==(const Batching&) const = default;
   } batching;
 
@@ -104,6 +110,9 @@ struct ServerConfig {
 
   bool operator==(const ServerConfig&) const = default;
 };
+
+/// INVALID_ARGUMENT when the default is not among the levels of priority.
+absl::Status CheckPriorities(const ServerConfig::Batching& batching);
 
 /// Reads YAML over the defaults. `file` names it in errors. INVALID_ARGUMENT with one line
 /// `file:line:column: key.path: problem` per mistake.

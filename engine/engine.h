@@ -220,6 +220,19 @@ class Plan {
 /// first plan. Plans must be run with the team size that they were loaded for.
 void ConfigureWorkerThread(int threads);
 
+/// Puts the calling thread into flush-to-zero mode while it lives, and then back into the mode it was in: for a thread that
+/// runs a plan and then goes on with work that must keep denormals, such as reading and writing numbers as text.
+class FlushToZero {
+ public:
+  FlushToZero();
+  ~FlushToZero();
+  FlushToZero(const FlushToZero&) = delete;
+  FlushToZero& operator=(const FlushToZero&) = delete;
+
+ private:
+  const unsigned mode_before_;
+};
+
 /// The instruction sets that oneDNN uses here, and what they make possible.
 Target DetectTarget(int threads);
 

@@ -137,6 +137,7 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
       metrics_,      gate_,
       clock_,        shared_memory_ ? &*shared_memory_ : nullptr,
       tracer_.get(), plan.threads == 1 ? &callers_ : nullptr,
+      plan.workers,
   };
   const ServerIdentity identity = {.name = config_.name, .version = version};
   const HttpServerOptions http_options = {.address = address,

@@ -98,6 +98,12 @@ absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph,
   return std::shared_ptr<const Model>(std::move(model));
 }
 
+/// Denormals cost a hundred cycles each and carry nothing.
+void SetFlushToZero() {
+  _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+  _mm_setcsr(_mm_getcsr() | 0x0040);  // Denormals are zero on input, too.
+}
+
 }  // namespace
 
 LoadedModel::LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOptions options,
@@ -312,13 +318,13 @@ absl::StatusOr<std::shared_ptr<const Plan>> Model::PlanForBatch(int64_t batch) c
 
 void ConfigureWorkerThread(int threads) {
   omp_set_num_threads(threads);
-  // Denormals cost a hundred cycles each and carry nothing; every thread of the team has a mode of its own.
+  // Every thread of the team has a mode of its own.
 #pragma omp parallel num_threads(threads)
-  {
-    _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
-    _mm_setcsr(_mm_getcsr() | 0x0040);  // Denormals are zero on input, too.
-  }
+  SetFlushToZero();
 }
+
+FlushToZero::FlushToZero() : mode_before_(_mm_getcsr()) { SetFlushToZero(); }
+FlushToZero::~FlushToZero() { _mm_setcsr(mode_before_); }
 
 Target DetectTarget(int threads) { return onednn::DetectTarget(threads); }
 

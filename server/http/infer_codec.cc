@@ -344,6 +344,11 @@ absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& ans
 }  // namespace
 
 absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& call) {
+  if (json_bytes == uint64_t{0}) {
+    call.is_raw = call.binary_by_default = true;
+    call.bytes = call.body.size() + call.request.ByteSizeLong();
+    return absl::OkStatus();
+  }
   const std::string_view body = call.body;
   if (json_bytes && *json_bytes > body.size()) {
     return InvalidArgument(

@@ -24,12 +24,14 @@ struct HttpInference : InferMessages {
   std::string body;      ///< Binary tensors stay in it; without any it is given back once read.
   RawInputs raw_inputs;  ///< Into `body` and `converted`.
   std::list<std::string> converted;         ///< Tensors that came as JSON.
+  bool is_raw = false;                      ///< The body is the only input, for DescribeOnlyInput.
   bool binary_by_default = false;           ///< Of outputs that do not say.
   std::vector<std::optional<bool>> binary;  ///< Of each output that the request names.
 };
 
 /// Reads the body into the rest of `call`; the model's name and version are the URL's and set by the
-/// caller. `json_bytes`: what Inference-Header-Content-Length says; nullopt = all of the body is JSON.
+/// caller. `json_bytes`: what Inference-Header-Content-Length says; nullopt = all of the body is JSON, 0 = none
+/// of it: a raw binary request, whose outputs are binary, too.
 ///
 /// An input has "data", flat or nested, of every datatype (FP16 and BF16 are numbers, too, BYTES are
 /// text); or "binary_data_size" bytes behind the JSON, in the order of the inputs; or the shared memory

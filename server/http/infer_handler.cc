@@ -55,12 +55,14 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
   absl::Status status;
   // Not logged: what the call has of a body that was not understood may be no UTF-8.
   Inference inference(parts, access_log && read.ok(), call);
-  inference.Start(
-      {.metadata = HeaderLookup(request.headers), .read = read, .raw_inputs = &call->raw_inputs},
-      [&](const absl::Status& outcome) {
-        status = outcome;
-        done.Notify();
-      });
+  inference.Start({.metadata = HeaderLookup(request.headers),
+                   .read = read,
+                   .raw_inputs = &call->raw_inputs,
+                   .only_input = call->is_raw ? &call->body : nullptr},
+                  [&](const absl::Status& outcome) {
+                    status = outcome;
+                    done.Notify();
+                  });
   while (!done.WaitForNotificationWithTimeout(kGoneCheck)) {
     if (parts.gate.abandoned() || ConnectionServer::current().gone()) inference.Cancel();
   }

@@ -179,6 +179,7 @@ absl::Status PipelineRun::TrySubmit(size_t index) {
   OCTET_RETURN_IF_ERROR(Check(step, *part));
   part->received = now;
   part->deadline = request_->deadline;
+  part->priority = request_->priority;
   part->cancelled = request_->cancelled;
   part->outputs = &outputs_[index];
   part->done = [self = shared_from_this(), index](const absl::Status& status,

@@ -39,7 +39,7 @@ struct PipelineCall {
 /// Runs a request through the steps of a pipeline, and calls its `done` exactly once, when no step is under way any more; perhaps
 /// before this returns. The inputs, of the pipeline's signature, have passed CheckInput and CheckRows.
 ///
-/// A step waits in its model's own queue, under the request's deadline, as soon as all that it reads is there; steps that do not
+/// A step waits in its model's own queue, under the request's deadline and priority, as soon as all that it reads is there; steps that do not
 /// wait for each other run side by side. Tensors stay where the worker wrote them until the request ends, and are read there by
 /// the next steps. A step's request is its model's traffic as a client's is: the model's guard judges it, and when it was
 /// answered and the next steps were submitted, the model's capture and its shadow may have it.

@@ -73,8 +73,9 @@ struct ModelVersion {
   /// Of its ready variants, which agree; else of none: empty. Without its states.
   Signature signature;
   ServerConfig::Batching batching;
-  std::map<std::string, WireMapping> wire;  ///< By input name.
-  std::vector<std::string> labels;          ///< Of the classes, by index; empty when unknown.
+  ModelConfig::Versions policy = {.latest = 1};  ///< Of the model: VersionPolicy.
+  std::map<std::string, WireMapping> wire;       ///< By input name.
+  std::vector<std::string> labels;               ///< Of the classes, by index; empty when unknown.
   ModelConfig::Routing routing;
   RouteTable routes;
   std::vector<ServedVariant> variants;               ///< In the order of Precision.

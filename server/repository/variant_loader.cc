@@ -80,6 +80,7 @@ absl::Status CheckTensorsOnly(std::span<const TensorInfo> infos) {
 
 absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& options,
                                    const GoldenRule& golden) {
+  const FlushToZero while_it_runs;  // the thread may be a caller's
   ConfigureWorkerThread(options.threads);
   const TimePoint start = Clock::Real().Now();
   LoadedVariant loaded;

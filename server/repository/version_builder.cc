@@ -57,6 +57,8 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
                   .p99_target = Nanoseconds(std::llround(parts.batching.p99_target_ms * 1e6))};
   target.max_queue_requests = static_cast<size_t>(parts.batching.max_queue_requests);
   target.max_queue_bytes = static_cast<size_t>(parts.batching.max_queue_bytes);
+  target.levels = {.count = parts.batching.priority_levels,
+                   .default_level = parts.batching.DefaultPriority()};
   target.observer =
       std::make_shared<VariantObserver>(variant.metrics, parts.statistics, variant.latency_limit);
   auto queue = std::make_shared<VariantQueue>(std::move(target));
@@ -163,6 +165,7 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->number = parts.number;
   version->version = std::to_string(parts.number);
   version->batching = parts.batching;
+  version->policy = VersionPolicy(parts.config);
   version->wire = parts.config.wire;
   version->labels = parts.labels;
   version->routing = parts.config.routing;

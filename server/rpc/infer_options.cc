@@ -61,7 +61,7 @@ absl::Status ReadParameter(const std::string& name, const InferParameter& parame
     }
     options.capture = parameter.bool_param();
   } else if (name == "priority") {
-    OCTET_RETURN_IF_ERROR(WholeNumber(name, parameter).status());
+    OCTET_ASSIGN_OR_RETURN(options.priority, WholeNumber(name, parameter));
   } else if (name.starts_with("triton_") && name != "triton_enable_empty_final_response") {
     return InvalidArgument("parameter \"{}\" is not known here", name);
   }

@@ -22,12 +22,14 @@ struct InferOptions {
   std::string_view precision;                ///< Empty = not asked for.
   std::string sticky_key;                    ///< Empty = none.
   Nanoseconds timeout = Nanoseconds::max();  ///< From the arrival on.
+  uint64_t priority = 0;                     ///< As InferenceRequest::priority.
   bool capture = true;                       ///< False: its inputs are not kept.
 };
 
 /// Reads the request's parameters, and what they do not say from the metadata.
 /// - "precision": text; or a precision's name for the model version; or the metadata `x-octet-precision`.
-/// - "timeout": microseconds, 0 = none. "priority": accepted, and means nothing yet.
+/// - "timeout": microseconds, 0 = none.
+/// - "priority": a level, 1 = the first; 0, or one that the model does not have: the model's default.
 /// - "capture": a truth value; false: not for captures, as a replay or who has something to hide says.
 /// - the parameter or metadata that model.yaml names as routing.sticky: text or a whole number.
 /// - keys "triton_*" are another server's and refused, but triton_enable_empty_final_response, which

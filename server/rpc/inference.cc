@@ -122,12 +122,16 @@ absl::Status Inference::PrepareInSequence(const Call& call, const InferOptions& 
 absl::Status Inference::ReadTensors(const Call& call, const InferOptions& options,
                                     std::span<const InputRecipe> recipes) {
   captures_ = options.capture;
+  priority_ = options.priority;
   deadline_ = call.deadline;
   if (options.timeout < kNever - received_) {
     deadline_ = std::min(deadline_, received_ + options.timeout);
   }
   RawInputs raw_inputs;
-  if (call.raw_inputs == nullptr) {
+  if (call.only_input != nullptr) {
+    OCTET_RETURN_IF_ERROR(
+        DescribeOnlyInput(version_->signature, *call.only_input, messages_->request, raw_inputs));
+  } else if (call.raw_inputs == nullptr) {
     OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_, call.raw_contents));
   } else {
     raw_inputs = *call.raw_inputs;
@@ -171,6 +175,7 @@ std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
   request->rows = inputs_.rows;
   request->received = received_;
   request->deadline = deadline_;
+  request->priority = priority_;
   request->cancelled = &cancelled_;
   request->outputs = &writer_;
   request->done = [this](const absl::Status& status, const RequestTimings& timings) {

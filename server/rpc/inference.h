@@ -49,6 +49,8 @@ class Inference {
     std::span<const WireBytes> raw_contents = {};
     /// ...or the inputs' bytes, when the protocol has said of which inputs they are. Null: RawInputsOf the message.
     const RawInputs* raw_inputs = nullptr;
+    /// Not null: the message names no inputs, and this is the only one, as DescribeOnlyInput. Kept by the messages.
+    std::string* only_input = nullptr;
   };
 
   /// `messages` has or keeps the raw inputs, too: a shadow copy may need them when the call is over.
@@ -97,6 +99,7 @@ class Inference {
   std::atomic<bool> cancelled_{false};
   TimePoint received_;
   TimePoint deadline_ = kNever;
+  uint64_t priority_ = 0;
   std::unique_ptr<RequestTrace> trace_;   ///< Null = none.
   std::optional<TimePoint> submitted_;    ///< Only where there is a trace, as the next.
   std::vector<TracedStep> traced_steps_;  ///< Of a pipeline.

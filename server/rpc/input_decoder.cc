@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
@@ -171,6 +172,54 @@ absl::Status DecodeInput(const Input& input, const std::optional<WireBytes>& raw
   return absl::OkStatus();
 }
 
+/// The open extents of an input that follow from a body of raw bytes: none, or the one at the index.
+absl::StatusOr<std::optional<int>> FindOpenExtent(const TensorInfo& input, int first) {
+  std::optional<int> open;
+  for (int i = first; i < input.shape.rank(); ++i) {
+    if (input.shape[i] != kUnknownDim) continue;
+    if (open) {
+      return InvalidArgument(
+          "input \"{}\": its shape does not follow from raw bytes, expected at most one open "
+          "extent "
+          "beside the rows, got {}",
+          input.name, input.shape.ToString());
+    }
+    open = i;
+  }
+  return open;
+}
+
+/// The shape of one row of `input`, or of all of it where the model does not batch, of which `body` is all bytes.
+absl::StatusOr<Shape> ShapeOfRawBytes(const TensorInfo& input, bool batches,
+                                      std::string_view body) {
+  if (!input.rank_known) {
+    return InvalidArgument("input \"{}\": its shape does not follow from raw bytes: any rank fits",
+                           input.name);
+  }
+  Shape shape = input.shape;
+  if (batches) shape[0] = 1;
+  if (input.dtype == DType::kString) {
+    for (int i = 0; i < shape.rank(); ++i) {
+      if (shape[i] == kUnknownDim) shape[i] = 1;
+    }
+    if (CheckedElements(shape.dims()) == 1) return shape;
+    return InvalidArgument("input \"{}\": raw bytes are one element, the model takes {}",
+                           input.name, input.shape.ToString());
+  }
+  OCTET_ASSIGN_OR_RETURN(const std::optional<int> open, FindOpenExtent(input, batches ? 1 : 0));
+  if (!open) return shape;
+  shape[*open] = 1;
+  const std::optional<int64_t> elements = CheckedElements(shape.dims());
+  const uint64_t step = elements ? static_cast<uint64_t>(*elements) * SizeOf(input.dtype) : 0;
+  if (step == 0 || body.size() % step != 0) {
+    return InvalidArgument("input \"{}\": raw bytes, expected a multiple of {} for {} {}, got {}",
+                           input.name, step, DTypeName(input.dtype), input.shape.ToString(),
+                           body.size());
+  }
+  shape[*open] = static_cast<int64_t>(body.size() / step);
+  return shape;
+}
+
 }  // namespace
 
 std::string QuotedNames(std::span<const TensorInfo> tensors) {
@@ -221,6 +270,27 @@ absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
     std::string& bytes = decoded.copied.emplace_back();
     OCTET_RETURN_IF_ERROR(Annotate(slice.region->Read(slice.offset, slice.bytes, bytes), where));
     raw = WireBytes(bytes);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DescribeOnlyInput(const Signature& signature, std::string& body,
+                               inference::ModelInferRequest& request, RawInputs& raw_inputs) {
+  if (signature.inputs.size() != 1) {
+    return InvalidArgument("raw bytes are one input, the model takes {}: {}",
+                           signature.inputs.size(), QuotedNames(signature.inputs));
+  }
+  const TensorInfo& expected = signature.inputs[0];
+  OCTET_ASSIGN_OR_RETURN(const Shape shape, ShapeOfRawBytes(expected, signature.batches, body));
+  Input& input = *request.add_inputs();
+  input.set_name(expected.name);
+  input.set_datatype(std::string(DTypeName(expected.dtype)));
+  for (const int64_t extent : shape) input.add_shape(extent);
+  std::optional<WireBytes>& raw = raw_inputs.emplace_back();
+  if (expected.dtype == DType::kString) {
+    input.mutable_contents()->add_bytes_contents(std::move(body));
+  } else {
+    raw = WireBytes(body);
   }
   return absl::OkStatus();
 }

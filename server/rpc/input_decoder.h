@@ -52,6 +52,14 @@ absl::Status ReadSharedInputs(const inference::ModelInferRequest& request,
                               const SharedMemory* memory, RawInputs& raw_inputs,
                               DecodedInputs& decoded);
 
+/// Describes the only input of a request that is nothing but its bytes, `body`, from what the model takes: its own datatype, one
+/// row where it batches, and at most one open extent behind, which follows from the number of bytes. Of BYTES the body is the one
+/// element, without its length in front, and moves into the message; elsewhere it is seen where it is.
+/// INVALID_ARGUMENT saying why the shape does not follow.
+/// Source: raw binary requests of the binary tensor data extension.
+absl::Status DescribeOnlyInput(const Signature& signature, std::string& body,
+                               inference::ModelInferRequest& request, RawInputs& raw_inputs);
+
 /// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
 /// element's own width; copied are only BYTES and elements of two bytes that are converted, where they come in pieces.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both

@@ -89,6 +89,25 @@ void DescribeSequences(const ModelVersion& version, inference::ModelSequenceBatc
   }
 }
 
+void DescribeBatching(const ServerConfig::Batching& batching,
+                      inference::ModelDynamicBatching& described) {
+  described.set_max_queue_delay_microseconds(static_cast<uint64_t>(batching.max_queue_delay_us));
+  if (batching.priority_levels == 0) return;
+  described.set_priority_levels(static_cast<uint64_t>(batching.priority_levels));
+  described.set_default_priority_level(static_cast<uint64_t>(batching.DefaultPriority()));
+}
+
+void DescribePolicy(const ModelConfig::Versions& policy, inference::ModelVersionPolicy& described) {
+  if (policy.latest) {
+    described.mutable_latest()->set_num_versions(static_cast<uint32_t>(*policy.latest));
+  } else if (policy.all) {
+    described.mutable_all();
+  } else {
+    auto& versions = *described.mutable_specific()->mutable_versions();
+    versions.Assign(policy.specific.begin(), policy.specific.end());
+  }
+}
+
 std::string ReadyPrecisions(const ModelVersion& version) {
   std::string names;
   for (const ServedVariant& variant : version.variants) {
@@ -125,11 +144,12 @@ void DescribeModel(const ModelVersion& version,
   }
 }
 
-void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config) {
+void DescribeConfig(const ModelVersion& version, int workers, inference::ModelConfig& config) {
   const bool batches = version.signature.batches;
   config.set_name(version.model);
   config.set_platform(PlatformOf(version));
   config.set_backend(kBackend);
+  DescribePolicy(version.policy, *config.mutable_version_policy());
   config.set_max_batch_size(batches ? version.batching.max_batch : 0);
   for (const TensorInfo& info : version.signature.inputs) {
     DescribeConfigTensor(info, batches, *config.add_input());
@@ -139,15 +159,15 @@ void DescribeConfig(const ModelVersion& version, inference::ModelConfig& config)
   }
   auto& instances = *config.add_instance_group();
   instances.set_name(version.model);
-  instances.set_count(1);
+  instances.set_count(workers);
   instances.set_kind(inference::ModelInstanceGroup::KIND_CPU);
   if (version.sequences != nullptr) {
     DescribeSequences(version, *config.mutable_sequence_batching());
-  } else if (batches && version.pipeline == nullptr) {
-    config.mutable_dynamic_batching()->set_max_queue_delay_microseconds(
-        static_cast<uint64_t>(version.batching.max_queue_delay_us));
+  } else if (version.pipeline == nullptr && (batches || version.batching.priority_levels > 0)) {
+    DescribeBatching(version.batching, *config.mutable_dynamic_batching());
   }
   config.mutable_model_transaction_policy()->set_decoupled(false);
+  config.mutable_response_cache()->set_enable(false);
   (*config.mutable_parameters())["precisions"].set_string_value(ReadyPrecisions(version));
 }
 

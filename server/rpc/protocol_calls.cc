@@ -12,9 +12,9 @@ namespace octet {
 namespace {
 
 /// What works, by the names that clients know the protocol's extensions by.
-constexpr std::array kExtensions = {"binary_tensor_data", "classification",      "logging",
-                                    "model_repository",   "model_configuration", "parameters",
-                                    "sequence",           "statistics"};
+constexpr std::array kExtensions = {
+    "binary_tensor_data", "classification",  "logging",  "model_repository", "model_configuration",
+    "parameters",         "schedule_policy", "sequence", "statistics"};
 
 /// Requests to this one repository leave its name empty.
 absl::Status CheckRepositoryName(const std::string& name) {
@@ -83,7 +83,7 @@ OCTET_CALL(ModelMetadata) {
 
 OCTET_CALL(ModelConfig) {
   OCTET_ASSIGN_OR_RETURN(const auto version, Find(request.name(), request.version()));
-  DescribeConfig(*version, *response.mutable_config());
+  DescribeConfig(*version, parts_.workers, *response.mutable_config());
   return absl::OkStatus();
 }
 

@@ -23,6 +23,7 @@ struct ServingParts {
   SharedMemory* shared_memory = nullptr;  ///< Null = clients may not use any.
   Tracer* tracer = nullptr;               ///< Null = no request has a trace.
   CallerRunners* callers = nullptr;       ///< Null = every request runs on a worker.
+  int workers = 1;                        ///< That run batches side by side.
 };
 
 }  // namespace octet

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <utility>
 
 namespace octet {
 namespace {
@@ -132,10 +133,14 @@ bool IsHopeless(const QueuedFacts& facts, int64_t max_batch, const BatchCurve& c
 
 TimePoint QueuedFacts::due() const { return std::min(deadline, queued + kPatience); }
 
+TimePoint QueuedFacts::turn() const { return due() + (level - 1) * kPatience; }
+
 bool RunsBefore(const QueuedFacts& a, const QueuedFacts& b) {
-  const TimePoint due_a = a.due();
-  const TimePoint due_b = b.due();
-  return due_a != due_b ? due_a < due_b : a.sequence < b.sequence;
+  return std::pair(a.turn(), a.sequence) < std::pair(b.turn(), b.sequence);
+}
+
+bool IsDueBefore(const QueuedFacts& a, const QueuedFacts& b) {
+  return std::pair(a.due(), a.sequence) < std::pair(b.due(), b.sequence);
 }
 
 int64_t BucketFor(int64_t rows, int64_t max_batch) {

@@ -20,12 +20,17 @@ struct QueuedFacts {
   int64_t rows = 1;
   size_t bytes = 0;
   uint32_t shape_class =
-      0;  ///< Only requests of one class can share a batch: equal extents but the first.
+      0;          ///< Only requests of one class can share a batch: equal extents but the first.
+  int level = 1;  ///< Of priority; the first one goes first.
   const std::atomic<bool>* cancelled = nullptr;
 
   /// When it should run at the latest: its deadline, or kPatience after its arrival if that is
   /// earlier, so that requests without a deadline are not starved by those that have one.
   TimePoint due() const;
+  /// turn = due + (level - 1) * kPatience. Whoever waits has a due that is still to come, or has waited for kPatience, and
+  /// whoever comes is due in kPatience at the latest. So a request goes before all of later levels but those that have waited
+  /// for kPatience times the levels between them when it comes; and nobody is overtaken by one that comes later than that.
+  TimePoint turn() const;
   bool is_cancelled() const {
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);
   }
@@ -33,8 +38,10 @@ struct QueuedFacts {
 
 inline constexpr std::chrono::seconds kPatience{1};
 
-/// "Earlier": by due(), then by arrival. Queues are kept in this order.
+/// By turn(), then by arrival. Queues are kept in this order.
 bool RunsBefore(const QueuedFacts& a, const QueuedFacts& b);
+/// By due(), then by arrival: between queues, as levels are for the requests of one queue alone.
+bool IsDueBefore(const QueuedFacts& a, const QueuedFacts& b);
 
 struct BatchLimits {
   int64_t max_batch = 1;     ///< Rows; 1 for a model that does not batch.
@@ -80,7 +87,8 @@ Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
 /// - kTarget: others wait, and ExpectedTime is more than kAim of the target. A target is a promise to those who are let
 ///   in: under a load that lasts a queue without this bound grows until everybody is late, where refusing the surplus
 ///   keeps the rest on time; the same code as for a full queue tells clients to back off or to try another server. Who
-///   finds nobody waiting is let in whatever the target, so that one that the model cannot keep refuses nobody.
+///   finds nobody waiting is let in whatever the target, so that one that the model cannot keep refuses nobody. Who is overtaken
+///   by better levels of priority after that may be late.
 std::optional<Refusal> DecideAdmission(const ArrivalFacts& arrival, const BatchLimits& limits,
                                        const QueueMeasurements& measured, TimePoint now);
 

@@ -25,6 +25,7 @@ void CallerRunners::Submit(std::shared_ptr<VariantQueue> queue,
   if (runner == nullptr) return dispatcher_.Submit(std::move(queue), std::move(request));
   if (auto batch = dispatcher_.SubmitOrTake(std::move(queue), std::move(request),
                                             alone ? kLoneHandOver : kHandOver)) {
+    const FlushToZero while_it_runs;
     thread_local const bool configured = (ConfigureWorkerThread(1), true);
     static_cast<void>(configured);
     runner->Run(*std::move(batch));

@@ -251,7 +251,7 @@ std::vector<std::shared_ptr<VariantQueue>> Dispatcher::Order() const {
     order.erase(background.begin(), background.end());
   }
   std::ranges::sort(order, [](const auto& a, const auto& b) {
-    return RunsBefore(a->facts().front(), b->facts().front());
+    return IsDueBefore(a->facts().front(), b->facts().front());
   });
   return order;
 }

@@ -58,6 +58,7 @@ struct InferenceRequest {
   int64_t rows = 1;  ///< Extent 0 of the inputs; 1 for a model that does not batch.
   TimePoint received;
   TimePoint deadline = kNever;
+  uint64_t priority = 0;  ///< Level that was asked for, as PriorityLevels; 0 = none.
   /// Set by the caller when nobody waits for the answer any more; read until `done` is called. Null
   /// = never.
   const std::atomic<bool>* cancelled = nullptr;

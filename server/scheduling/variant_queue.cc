@@ -55,8 +55,9 @@ void VariantQueue::Push(std::unique_ptr<InferenceRequest> request, uint64_t sequ
                              .rows = request->rows,
                              .bytes = request->bytes(),
                              .shape_class = ShapeClassOf(*request),
+                             .level = LevelOf(*request),
                              .cancelled = request->cancelled};
-  // Nearly always at the end: later arrivals are due later.
+  // Without levels nearly always at the end: later arrivals are due later.
   const auto place = std::upper_bound(facts_.begin(), facts_.end(), facts, RunsBefore);
   requests_.insert(requests_.begin() + (place - facts_.begin()), std::move(request));
   facts_.insert(place, facts);
@@ -87,11 +88,20 @@ VariantQueue::Requests VariantQueue::Remove(std::span<const size_t> indices) {
   return removed;
 }
 
+int VariantQueue::LevelOf(const InferenceRequest& request) const {
+  const PriorityLevels& levels = target_.levels;
+  const bool is_there =
+      request.priority > 0 && request.priority <= static_cast<uint64_t>(levels.count);
+  return is_there ? static_cast<int>(request.priority) : levels.default_level;
+}
+
 int64_t VariantQueue::RowsAhead(const InferenceRequest& request) const {
-  const TimePoint due = QueuedFacts{.queued = request.queued, .deadline = request.deadline}.due();
+  const TimePoint turn =
+      QueuedFacts{.queued = request.queued, .deadline = request.deadline, .level = LevelOf(request)}
+          .turn();
   int64_t rows = 0;
   for (const QueuedFacts& facts : facts_) {
-    if (facts.due() > due) break;
+    if (facts.turn() > turn) break;
     rows += facts.rows;
   }
   return rows;

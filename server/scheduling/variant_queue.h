@@ -17,6 +17,12 @@
 
 namespace octet {
 
+/// The levels of priority that requests of a variant may ask for: 1 .. count, the first one goes first.
+struct PriorityLevels {
+  int count = 0;          ///< 0 = all requests are of one level.
+  int default_level = 1;  ///< Of those that ask for none, or for one that is not there.
+};
+
 /// What a worker needs to run requests of a variant. Immutable.
 struct ExecutionTarget {
   std::string name;  ///< "resnet/1/int8", for messages.
@@ -25,6 +31,7 @@ struct ExecutionTarget {
   BatchLimits batch;                 ///< max_batch is 1 when the model does not batch.
   size_t max_queue_requests = 0;
   size_t max_queue_bytes = 0;
+  PriorityLevels levels;
   /// Nobody waits for the answers: it runs when no other queue holds anything, as the only batch of
   /// its kind at that moment, and what waits in it ends with the first Close.
   bool background = false;
@@ -57,6 +64,8 @@ class VariantQueue {
   /// The class of the request's shapes: that of an equal one that waits, else a new one.
   uint32_t ShapeClassOf(const InferenceRequest& request);
 
+  /// Of what it asks for: the default where there is no such level, as other servers of the protocol do.
+  int LevelOf(const InferenceRequest& request) const;
   /// Rows that run before a request which comes now.
   int64_t RowsAhead(const InferenceRequest& request) const;
   /// With open extents, or where the data decide, its curve is never fresh: the time of one shape or of one number of loops is

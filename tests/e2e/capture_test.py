@@ -52,7 +52,7 @@ def octet(*words):
 class Captured:
     """A server of the demo's fp32 model that captures to the folder `captures`, which is there unless `path` names another."""
 
-    def __init__(self, capture, path=None, write_seconds=1, executable=None):
+    def __init__(self, capture, path=None, write_seconds=1, executable=None, versions=None):
         self._folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self._folder.name)
         self.captures = pathlib.Path(path or folder / "captures")
@@ -62,7 +62,10 @@ class Captured:
         self.version = self.models / "glyphs/1"
         self.version.mkdir(parents=True)
         shutil.copy(served_models.GLYPHS / "1/fp32.onnx", self.version)
-        (self.models / "glyphs/model.yaml").write_text(MAP.read_text() + f"capture: {capture}\n")
+        for version, write in (versions or {}).items():
+            (self.models / "glyphs" / version).mkdir()
+            write(self.models / "glyphs" / version / "fp32.onnx")
+        (self.models / "glyphs/model.yaml").write_text(MAP.read_text() + f"capture: {capture}\nversions: {{all: true}}\n")
         configuration = f"capture: {{path: '{self.captures}', write_seconds: {write_seconds}}}\n"
         self.server = served_models.server.Server(executable or OCTET, self.models, folder, configuration)
         self._channel = grpc.insecure_channel(self.server.grpc)
@@ -136,6 +139,19 @@ class LabelsTest(unittest.TestCase):
             self.assertEqual(json.loads(done.stdout)["rows"], 6)
 
 
+def write_shuffled(path):
+    """Writes the demo's model with the scores of its first half of the classes in another order."""
+    model = onnx.load(served_models.GLYPHS / "1/fp32.onnx")
+    (name,) = (output.name for output in model.graph.output)
+    last = next(node for node in model.graph.node if name in node.output)
+    last.output[0] = "in_order"
+    count = len(served_models.LABELS)
+    order = [*range(count // 2)[::-1], *range(count // 2, count)]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(numpy.int64(order), "order"))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["in_order", "order"], [name], axis=1))
+    onnx.save(model, path)
+
+
 def counted(images):
     return collections.Counter(image.tobytes() for image in images)
 
@@ -183,6 +199,45 @@ class CaptureTest(unittest.TestCase):
             done = served.replay(file, *sides, "--min-sqnr-db", 90)
             self.assertEqual(done.returncode, 1)
             self.assertRegex(done.stderr, r"^octet: output '\w+': SQNR [0-9.]+ dB is below --min-sqnr-db 90\n$")
+
+    def test_captured_bytes_train(self):
+        with Captured("{percent: 100}") as served:
+            for number in range(256):
+                served.ask(number)
+            self.assertEqual(served.wait_for_rows(256).dtype, numpy.uint8)
+            file, out = served.captures / FILE, served.models.parent / "int8.onnx"
+            words = ["--data", file, "--map", MAP, "--epochs", 1, "--out", out, "--json"]
+            done = octet("qat", served.version / "fp32.onnx", *words)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual([row["epoch"] for row in json.loads(done.stdout)["epochs"]], [0, 1])
+            shutil.copy(out, served.version)
+            served.stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
+            done = served.replay(file, "--precision", "int8", "--against", "fp32", "--min-agreement", 95, "--min-sqnr-db", 15)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_versions_that_differ_are_told_apart(self):
+        with Captured("{percent: 0}", versions={"2": write_shuffled}) as served:
+            file = served.models.parent / "images.npz"
+            numpy.savez(file, image=IMAGES[:128])
+            sides = ["--version", 1, "--against-version", 2]
+            done = served.replay(file, *sides, "--min-agreement", 90, "--min-sqnr-db", 15, "--json")
+            self.assertEqual(done.returncode, 1)
+            report = json.loads(done.stdout)
+            self.assertEqual([side["answered_by"] for side in report["sides"]], [{"1/fp32": 128}, {"2/fp32": 128}])
+            (output,) = report["outputs"].values()
+            half = len(served_models.LABELS) // 2
+            in_place = 100 * float((TRUTH[:128] >= half).mean())
+            self.assertAlmostEqual(output["top1_percent"], in_place, delta=10)
+            self.assertGreater(output["max_abs"], 1)
+            self.assertLess(output["sqnr_db"], 5)
+            self.assertEqual(len(report["failures"]), 2, report["failures"])
+            self.assertRegex(done.stderr, r"top-1 agreement [0-9.]+ % is below --min-agreement 90")
+            self.assertRegex(done.stderr, r"SQNR -?[0-9.]+ dB is below --min-sqnr-db 15")
+            done = served.replay(file, *sides)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"{output['top1_percent']:.6g}", done.stdout)
+            done = served.replay(file, "--version", 2, "--against-version", 2, "--min-agreement", 100)
+            self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_answers_are_saved_and_expected(self):
         with Captured("{percent: 100}") as served:

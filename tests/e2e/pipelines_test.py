@@ -197,6 +197,17 @@ class AnswersTest(unittest.TestCase):
         self.assertEqual(reply.status, 200, body)
         numpy.testing.assert_allclose(body["outputs"][0]["data"], ask("pictures", files).ravel(), rtol=1e-4, atol=1e-4)
 
+    def test_rest_takes_a_picture_as_it_is(self):
+        (picture,) = files = glyph_files("PNG", 0, 1)
+        connection = http.client.HTTPConnection(server.http, timeout=60)
+        connection.request("POST", "/v2/models/pictures/infer", picture, {"Inference-Header-Content-Length": "0"})
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        self.assertEqual(answer.status, 200, body)
+        scores = numpy.frombuffer(body[int(answer.headers["Inference-Header-Content-Length"]) :], numpy.float32)
+        numpy.testing.assert_allclose(scores, ask("pictures", files).ravel(), rtol=1e-4, atol=1e-4)
+
 
 def noise(height, width, seed):
     """Returns a picture with detail: PIL's own resampling of noise."""

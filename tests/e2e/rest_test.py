@@ -20,6 +20,7 @@ import unittest
 import grpc
 import numpy
 import served_models
+from google.protobuf import json_format
 from served_client import generate_stubs
 
 OCTET = ""
@@ -135,6 +136,25 @@ class InferTest(unittest.TestCase):
         self.assertEqual(answer["parameters"]["precision"], "int8")
         self.assertEqual(len(answer["outputs"][0]["data"]), len(served_models.LABELS))
 
+    def test_raw_bytes_are_the_one_input(self):
+        reals = ((IMAGES[:1].astype(numpy.float32) - 127.5) * numpy.float32(0.00784313725)).astype(numpy.float32)
+        request = grpc_request()
+        request.inputs[0].datatype = "FP32"
+        request.raw_input_contents[0] = reals.tobytes()
+        expected = stub.ModelInfer(request, timeout=20).raw_output_contents[0]
+        raw = {"Inference-Header-Content-Length": "0", "X-Octet-Precision": "fp32"}
+        status, headers, body = ask("POST", INFER, reals.tobytes(), raw)
+        self.assertEqual(status, 200, body)
+        length = int(headers["Inference-Header-Content-Length"])
+        answer = json.loads(body[:length])
+        self.assertEqual(answer["outputs"][0]["shape"], [1, len(served_models.LABELS)])
+        self.assertEqual(answer["outputs"][0]["parameters"], {"binary_data_size": len(expected)})
+        self.assertEqual(body[length:], expected)
+        for wrong in (reals.tobytes()[:-1], numpy.concatenate([reals, reals]).tobytes(), b""):
+            status, _, body = ask("POST", INFER, wrong, raw)
+            self.assertEqual(status, 400)
+            self.assertEqual(json.loads(body)["error"], f'input "image": bytes, expected 12288 for FP32 [1,3,32,32], got {len(wrong)}')
+
     def test_the_example_of_the_readme(self):
         text = (served_models.ROOT / "README.md").read_text()
         example = re.search(r"\n    (curl .*?)\n\n", text, re.DOTALL)[1]
@@ -211,17 +231,61 @@ class DescriptionTest(unittest.TestCase):
         self.assertEqual(ask_json("GET", "/v2/models/glyphs/versions/1/ready")[0], 200)
         self.assertEqual(ask_json("GET", "/v2/models/garbage/ready")[0], 503)
 
-    def test_descriptions_are_those_of_grpc(self):
-        metadata = stub.ServerMetadata(messages.ServerMetadataRequest(), timeout=20)
-        told = ask_json("GET", "/v2")[1]
-        self.assertEqual(told, {"name": metadata.name, "version": metadata.version, "extensions": list(metadata.extensions)})
-        for extension in ("binary_tensor_data", "system_shared_memory"):
+    def same(self, path, rpc, as_message=lambda told: told, body=None, **fields):
+        """Holds what a path tells, a GET without a body, to the answer of gRPC; as_message: of the JSON, where it is not the message's own."""
+        with self.subTest(path=path, **fields):
+            status, told = ask_json("GET" if body is None else "POST", path, body)
+            self.assertEqual(status, 200, told)
+            answer = getattr(stub, rpc)(getattr(messages, rpc + "Request")(**fields), timeout=20)
+            self.assertEqual(json_format.ParseDict(as_message(told), type(answer)()), answer)
+            return told
+
+    def test_the_server_is_described_as_over_grpc(self):
+        told = self.same("/v2", "ServerMetadata")
+        for extension in ("binary_tensor_data", "schedule_policy", "system_shared_memory"):
             self.assertIn(extension, told["extensions"])
-        model = ask_json("GET", "/v2/models/glyphs")[1]
-        self.assertEqual(model["inputs"], [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 32, 32]}])
-        self.assertEqual(model["properties"]["wire.image"], "UINT8")
-        config = ask_json("GET", "/v2/models/glyphs/config")[1]
-        self.assertEqual((config["max_batch_size"], config["input"][0]["data_type"]), (8, "TYPE_FP32"))
+        self.same("/v2/health/live", "ServerLive")
+        self.same("/v2/health/ready", "ServerReady")
+        self.same("/v2/repository/index", "RepositoryIndex", lambda rows: {"models": rows}, {})
+        self.same("/v2/repository/index", "RepositoryIndex", lambda rows: {"models": rows}, {"ready": True}, ready=True)
+        self.same("/v2/models/stats", "ModelStatistics")
+
+    def test_models_are_described_as_over_grpc(self):
+        for path, version in (("/v2/models/glyphs", ""), ("/v2/models/glyphs/versions/1", "1"), ("/v2/models/glyphs/versions/int8", "int8")):
+            model = self.same(path, "ModelMetadata", name="glyphs", version=version)
+            self.assertEqual(model["inputs"], [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 32, 32]}])
+            self.assertEqual(model["properties"]["wire.image"], "UINT8")
+            config = self.same(path + "/config", "ModelConfig", lambda told: {"config": told}, name="glyphs", version=version)
+            self.assertEqual((config["max_batch_size"], config["input"][0]["data_type"]), (8, "TYPE_FP32"))
+            self.assertEqual(config["version_policy"], {"latest": {"num_versions": 1}})
+            self.same(path + "/ready", "ModelReady", lambda told: {"ready": told["ready"]}, name="glyphs", version=version)
+            if version != "int8":
+                self.same(path + "/stats", "ModelStatistics", name="glyphs", version=version)
+
+    def test_settings_and_memory_are_described_as_over_grpc(self):
+        def log_settings(told):
+            kinds = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+            return {"settings": {name: {kinds[type(value)]: value} for name, value in told.items()}}
+
+        def trace_settings(told):
+            return {"settings": {name: {"value": value if isinstance(value, list) else [value]} for name, value in told.items()}}
+
+        def regions(rows):
+            return {"regions": {row["name"]: row for row in rows}}
+
+        self.same("/v2/logging", "LogSettings", log_settings)
+        self.same("/v2/trace/setting", "TraceSetting", trace_settings)
+        self.same("/v2/models/glyphs/trace/setting", "TraceSetting", trace_settings, model_name="glyphs")
+        memory = multiprocessing.shared_memory.SharedMemory(create=True, size=64)
+        self.addCleanup(memory.unlink)
+        self.addCleanup(memory.close)
+        self.addCleanup(ask_json, "POST", "/v2/systemsharedmemory/unregister")
+        region = {"key": "/" + memory.name, "offset": 16, "byte_size": 48}
+        self.assertEqual(ask_json("POST", "/v2/systemsharedmemory/region/told/register", region), (200, {}))
+        for path, name in (("", ""), ("/region/told", "told")):
+            told = self.same(f"/v2/systemsharedmemory{path}/status", "SystemSharedMemoryStatus", regions, name=name)
+            self.assertEqual(told, [{"name": "told", **region}])
+        self.same("/v2/cudasharedmemory/status", "CudaSharedMemoryStatus", regions)
 
     def test_the_repository(self):
         status, index = ask_json("POST", "/v2/repository/index")

@@ -31,6 +31,7 @@ class FakeRepository final : public ModelRepository {
   std::atomic<bool> ready{true};
   std::atomic<int> polls{0};
   size_t max_queue_bytes = size_t{1} << 30;  ///< Of the variants that Make makes.
+  PriorityLevels levels;                     ///< Likewise.
 
   /// A version whose variants are `models`, each with a queue of its own; Put it in when it is complete.
   std::shared_ptr<ModelVersion> Make(
@@ -149,6 +150,7 @@ class FakeRepository final : public ModelRepository {
     target.model = std::move(model);
     target.max_queue_requests = max_queue_requests;
     target.max_queue_bytes = max_queue_bytes;
+    target.levels = levels;
     target.observer = observer_;
     return target;
   }

@@ -28,7 +28,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   const auto config = ParseModelConfig(
       "name: net\n"
       "batching: {max_batch: 16, max_queue_delay_us: 500, max_queue_requests: 8, max_queue_bytes: "
-      "1024, p99_target_ms: 12.5}\n"
+      "1024, p99_target_ms: 12.5, priority_levels: 5, default_priority: 3}\n"
       "inputs:\n"
       "  x.1:\n"
       "    wire: {datatype: UINT8, scale: [0.5, 1, 2], zero_point: [127.5, 0, -3]}\n"
@@ -50,7 +50,7 @@ TEST(ModelConfigTest, ReadsEveryKey) {
   ASSERT_TRUE(config.ok()) << config.status();
   ModelConfig expected;
   expected.name = "net";
-  expected.batching = {16, 500, 8, 1024, 12.5};
+  expected.batching = {16, 500, 8, 1024, 12.5, 5, 3};
   expected.wire["x.1"] = {DType::kU8, {0.5F, 1, 2}, {127.5F, 0, -3}};
   expected.routing.default_precision = Precision::kFp32;
   expected.routing.split = {
@@ -211,6 +211,18 @@ TEST(ModelConfigTest, TheVersionPolicySelectsHighestFirst) {
   EXPECT_THAT(select("versions: {latest: 1}\nrouting: {versions: {1: 90}}"), ElementsAre(10));
 }
 
+TEST(ModelConfigTest, TheVersionPolicyFollowsTheShares) {
+  using Versions = ModelConfig::Versions;
+  const auto policy = [](std::string_view yaml) {
+    return VersionPolicy(*ParseModelConfig(yaml, "model.yaml"));
+  };
+  EXPECT_EQ(policy(""), Versions{.latest = 1});
+  EXPECT_EQ(policy("versions: {specific: [3, 1]}"), (Versions{.specific = {3, 1}}));
+  EXPECT_EQ(policy("routing: {versions: {1: 90, 3: 10}}"), (Versions{.specific = {1, 3}}));
+  EXPECT_EQ(policy("routing: {versions: {3: 1}, guard: {fp32: {p99_us: 9}}, ramp: {version: 4}}"),
+            (Versions{.specific = {3, 4}}));
+}
+
 TEST(ModelConfigTest, SharesOfVersionsAreChecked) {
   EXPECT_EQ(ParseModelConfig("routing: {versions: {3: 90, 4: 10}}", "model.yaml")->routing.versions,
             (std::map<int64_t, double>{{3, 90}, {4, 10}}));
@@ -289,6 +301,22 @@ TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {
   expected.max_queue_requests = 3;
   expected.p99_target_ms = 20;
   EXPECT_EQ(*batching, expected);
+}
+
+TEST(ModelConfigTest, TheDefaultPriorityIsAmongTheLevels) {
+  ServerConfig server;
+  server.batching.priority_levels = 9;
+  server.batching.default_priority = 8;
+  const auto resolve = [&](std::string_view yaml) {
+    return ResolveBatching(server, *ParseModelConfig(yaml, "model.yaml"));
+  };
+  EXPECT_EQ(resolve("")->DefaultPriority(), 8);
+  EXPECT_EQ(resolve("batching: {default_priority: 1}")->DefaultPriority(), 1);
+  EXPECT_EQ(resolve("batching: {priority_levels: 3}")->DefaultPriority(), 3) << "the last one";
+  EXPECT_EQ(resolve("batching: {priority_levels: 3, default_priority: 2}")->DefaultPriority(), 2);
+  EXPECT_EQ(resolve("batching: {priority_levels: 0}")->DefaultPriority(), 1) << "there is one";
+  EXPECT_EQ(Message(resolve("batching: {priority_levels: 3, default_priority: 4}").status()),
+            "batching.default_priority: not among batching.priority_levels = 3: 4");
 }
 
 TEST(ModelConfigTest, BatchingAboveTheServersLimitIsRefused) {

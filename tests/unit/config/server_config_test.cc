@@ -126,6 +126,12 @@ TEST(ServerConfigTest, ABatchAboveTheLimitIsRefused) {
               HasSubstr("larger than limits.max_batch = 4: 5"));
 }
 
+TEST(ServerConfigTest, TheDefaultPriorityIsAmongTheLevels) {
+  EXPECT_EQ(ErrorOf("batching: {default_priority: 1}\n"),
+            "octet.yaml: batching.default_priority: not among batching.priority_levels = 0: 1");
+  EXPECT_EQ(ServerConfig().batching.DefaultPriority(), 1);
+}
+
 TEST(ServerConfigTest, ThereIsRoomForTheLargestMessages) {
   constexpr int64_t kMebi = int64_t{1} << 20;
   EXPECT_EQ(ServerConfig().limits.ReceiveBytes(), 1024 * kMebi);

@@ -48,6 +48,20 @@ TEST_F(ServerTest, IsAliveFirstReadyOnceLoadedAndGoneAfterTheDrain) {
   EXPECT_TRUE((*server)->Drain(Clock::Real().Now())) << "a second time there is nothing to do";
 }
 
+TEST_F(ServerTest, TheWorkersAreTheInstancesOfEveryModel) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  ServerConfig config = Config();
+  config.workers.count = 3;
+  const auto server = Server::Start(config, "1");
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_TRUE((*server)->Load({}).ok());
+  const httplib::Result result =
+      httplib::Client("127.0.0.1", (*server)->ports().http).Get("/v2/models/net/config");
+  ASSERT_TRUE(result);
+  EXPECT_THAT(result->body,
+              HasSubstr(R"("instance_group":[{"name":"net","count":3,"kind":"KIND_CPU"}])"));
+}
+
 TEST_F(ServerTest, ATakenPortIsNamed) {
   const auto first = Server::Start(Config(), "1");
   ASSERT_TRUE(first.ok()) << first.status();

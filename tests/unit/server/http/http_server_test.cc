@@ -276,6 +276,26 @@ TEST_F(HttpServerTest, TensorsAreBinaryWhereAskedFor) {
   }
 }
 
+TEST_F(HttpServerTest, ABodyOfRawBytesIsTheOneInput) {
+  const auto post = [&](std::vector<float> row) {
+    const std::string body(reinterpret_cast<const char*>(row.data()), row.size() * sizeof(float));
+    const httplib::Headers headers = {{"Inference-Header-Content-Length", "0"},
+                                      {"X-Octet-Precision", "int8"}};
+    return client_->Post(kInfer, headers, body, "application/octet-stream");
+  };
+  const httplib::Result result = post({1, 2, 3, 4});
+  ASSERT_TRUE(result);
+  ASSERT_EQ(result->status, 200) << result->body;
+  const size_t length = result->get_header_value_u64("Inference-Header-Content-Length");
+  const json answer = json::parse(result->body.substr(0, length));
+  EXPECT_EQ(answer["outputs"][0]["shape"], json::parse("[1,4]"));
+  EXPECT_EQ(answer["outputs"][0]["parameters"]["binary_data_size"], 16);
+  EXPECT_EQ(answer["parameters"]["precision"], "int8");
+  EXPECT_EQ(Floats(result->body.substr(length)), (std::vector<float>{3, 6, 9, 12}));
+  EXPECT_EQ(Told(post({1, 2, 3})),
+            R"(400 {"error":"input \"x\": bytes, expected 16 for FP32 [1,4], got 12"})");
+}
+
 TEST_F(HttpServerTest, BothProtocolsRefuseAlike) {
   const auto grpc = [&](Request request) { return Infer(request).error_message(); };
   const auto http = [&](const std::string& body, const std::string& path = kInfer) {

@@ -177,6 +177,18 @@ TEST_F(InferCodecTest, SizesMustAddUp) {
             "Inference-Header-Content-Length: expected at most 2 (the body), got 3");
 }
 
+TEST_F(InferCodecTest, ABodyWithoutJsonIsRaw) {
+  HttpInference raw;
+  raw.body = "{}";
+  ASSERT_TRUE(ReadInferBody(0, raw).ok());
+  EXPECT_TRUE(raw.is_raw);
+  EXPECT_TRUE(raw.binary_by_default);
+  EXPECT_EQ(raw.body, "{}");
+  EXPECT_GE(raw.bytes, 2U);
+  ASSERT_TRUE(Read("{}").ok());
+  EXPECT_FALSE(call->is_raw);
+}
+
 TEST_F(InferCodecTest, AnInputHasItsElementsInOnePlace) {
   EXPECT_THAT(Refusal(ReadX(R"("datatype":"INT8","shape":[2])")), HasSubstr("got none"));
   EXPECT_THAT(

@@ -61,6 +61,7 @@ class PipelineRunTest : public ::testing::Test {
   void Start(TimePoint deadline = kNever) {
     auto request = call_.Request(clock_.Now(), deadline);
     request->outputs = &answers_;
+    request->priority = priority_;
     RunPipeline({.version = version_,
                  .sticky_key = "",
                  .dispatcher = dispatcher_,
@@ -106,6 +107,7 @@ class PipelineRunTest : public ::testing::Test {
   Answers answers_;
   std::shared_ptr<FakeModel> int8_model_ = std::make_shared<FakeModel>(Shape{kUnknownDim, 4}, 7.0F);
   std::shared_ptr<const void> wire_ = std::make_shared<int>(0);
+  uint64_t priority_ = 0;
   bool captures_ = true;
   std::vector<TracedStep>* trace_ = nullptr;
 };
@@ -127,6 +129,17 @@ TEST_F(PipelineRunTest, RunsStepsAsSoonAsTheirInputsAreThere) {
   EXPECT_EQ(left_->Find(Precision::kFp32)
                 ->metrics->routed.value(static_cast<size_t>(RouteReason::kDefault)),
             1U);
+}
+
+TEST_F(PipelineRunTest, ItsPriorityIsThatOfItsSteps) {
+  priority_ = 7;
+  Start();
+  for (int steps = 0; steps < 3; ++steps) {
+    auto batch = dispatcher_.TryTake();
+    ASSERT_TRUE(batch);
+    EXPECT_EQ(batch->requests[0]->priority, 7U);
+    runner_.Run(*std::move(batch));
+  }
 }
 
 TEST_F(PipelineRunTest, TensorsAreReadWhereTheyWereWritten) {

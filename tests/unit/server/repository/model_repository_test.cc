@@ -313,11 +313,16 @@ TEST_F(ModelRepositoryTest, ModelYamlAloneSwapsTheRoutingWithoutLoading) {
   Open();
   const auto before = *repository_->Find("net", "");
   folder_.Write("net/model.yaml",
-                "routing: {split: {fp32: 1, bf16: 3}}\nbatching: {max_queue_requests: 7}");
+                "routing: {split: {fp32: 1, bf16: 3}}\n"
+                "batching: {max_queue_requests: 7, priority_levels: 3}\nversions: {all: true}");
   PollTwice();
   const auto after = *repository_->Find("net", "");
   EXPECT_EQ(after->routes.candidates[1].weight, 3);
   EXPECT_EQ(after->Find(Precision::kFp32)->queue->target().max_queue_requests, 7);
+  EXPECT_EQ(after->Find(Precision::kFp32)->queue->target().levels.count, 3);
+  EXPECT_EQ(after->Find(Precision::kFp32)->queue->target().levels.default_level, 3);
+  EXPECT_EQ(before->policy, (ModelConfig::Versions{.latest = 1}));
+  EXPECT_EQ(after->policy, (ModelConfig::Versions{.all = true}));
   EXPECT_EQ(after->Find(Precision::kFp32)->queue->target().model,
             before->Find(Precision::kFp32)->queue->target().model);
   EXPECT_EQ(loads(), 2);

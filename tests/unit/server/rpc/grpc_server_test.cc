@@ -35,6 +35,13 @@ class GrpcServerTest : public RpcTest {
     EXPECT_TRUE(stub_->ModelReady(Context().get(), request, &response).ok());
     return response.ready();
   }
+  inference::ModelConfig Config(const std::string& name) {
+    inference::ModelConfigRequest request;
+    request.set_name(name);
+    inference::ModelConfigResponse response;
+    EXPECT_TRUE(stub_->ModelConfig(Context().get(), request, &response).ok());
+    return response.config();
+  }
 };
 
 TEST_F(GrpcServerTest, IsLiveAndReady) {
@@ -143,7 +150,8 @@ TEST_F(GrpcServerTest, TellsItsNameAndWhatWorks) {
   EXPECT_EQ(response.version(), "1.2.3");
   EXPECT_THAT(response.extensions(),
               ElementsAre("binary_tensor_data", "classification", "logging", "model_repository",
-                          "model_configuration", "parameters", "sequence", "statistics"));
+                          "model_configuration", "parameters", "schedule_policy", "sequence",
+                          "statistics"));
 }
 
 TEST_F(GrpcServerTest, DescribesAModel) {
@@ -180,6 +188,40 @@ TEST_F(GrpcServerTest, TheConfigurationLeavesTheBatchOut) {
   EXPECT_EQ(response.config().max_batch_size(), 0);
   EXPECT_THAT(response.config().input(0).dims(), ElementsAre(2, 4));
   EXPECT_FALSE(response.config().has_dynamic_batching());
+}
+
+TEST_F(GrpcServerTest, TheConfigurationTellsTheLevelsOfPriority) {
+  EXPECT_EQ(Config("net").dynamic_batching().priority_levels(), 0U);
+  EXPECT_EQ(Config("net").dynamic_batching().default_priority_level(), 0U);
+  auto version = repository_.Make("levelled", 1, {{Precision::kFp32, fp32_}});
+  version->batching.priority_levels = 5;
+  repository_.Put(version);
+  EXPECT_EQ(Config("levelled").dynamic_batching().priority_levels(), 5U);
+  EXPECT_EQ(Config("levelled").dynamic_batching().default_priority_level(), 5U);
+  version->batching.default_priority = 2;
+  EXPECT_EQ(Config("levelled").dynamic_batching().default_priority_level(), 2U);
+  const auto single = std::make_shared<FakeModel>(Shape{2, 4});
+  version = repository_.Make("single", 1, {{Precision::kFp32, single}});
+  version->batching.priority_levels = 3;
+  repository_.Put(version);
+  EXPECT_EQ(Config("single").dynamic_batching().priority_levels(), 3U) << "it has a queue, too";
+}
+
+TEST_F(GrpcServerTest, TheConfigurationTellsWhichVersionsLoad) {
+  auto version = repository_.Make("net", 1, {{Precision::kFp32, fp32_}});
+  repository_.Put(version);
+  EXPECT_EQ(Config("net").version_policy().latest().num_versions(), 1U);
+  version->policy = {.latest = 3};
+  EXPECT_EQ(Config("net").version_policy().latest().num_versions(), 3U);
+  version->policy = {.all = true};
+  EXPECT_TRUE(Config("net").version_policy().has_all());
+  version->policy = {.specific = {3, 1}};
+  EXPECT_THAT(Config("net").version_policy().specific().versions(), ElementsAre(3, 1));
+}
+
+TEST_F(GrpcServerTest, TheConfigurationTellsThatNoAnswerIsKept) {
+  EXPECT_TRUE(Config("net").has_response_cache());
+  EXPECT_FALSE(Config("net").response_cache().enable());
 }
 
 TEST_F(GrpcServerTest, ReportsStatisticsOfOneOrAllModels) {

@@ -74,10 +74,13 @@ TEST_F(InferOptionsTest, ATimeoutIsInMicrosecondsAndZeroIsNone) {
 }
 
 TEST_F(InferOptionsTest, PriorityComesSignedAndUnsigned) {
+  EXPECT_EQ(Read()->priority, 0U);
   Parameter("priority").set_int64_param(1);
-  EXPECT_TRUE(Read().ok());
-  Parameter("priority").set_uint64_param(1);
-  EXPECT_TRUE(Read().ok());
+  EXPECT_EQ(Read()->priority, 1U);
+  Parameter("priority").set_uint64_param(UINT64_MAX);
+  EXPECT_EQ(Read()->priority, UINT64_MAX);
+  Parameter("priority").set_int64_param(-1);
+  EXPECT_EQ(Refusal(), "parameter \"priority\": expected at least 0, got -1");
 }
 
 TEST_F(InferOptionsTest, ARequestMayAskNotToBeCaptured) {

@@ -147,14 +147,29 @@ TEST_F(InferStreamTest, AStreamWithoutRequestsEndsWell) {
 }
 
 TEST_F(InferStreamTest, WhatWaitsIsDroppedWhenTheClientGoes) {
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}, {}, {}, 4));
   const auto running = Block();
   const auto context = Context();
   const auto stream = stub_->ModelStreamInfer(context.get());
   for (int i = 0; i < 4; ++i) ASSERT_TRUE(stream->Write(Numbered(i)));
+  while (dispatcher_.queued() < 4) std::this_thread::yield();
+  ASSERT_EQ(Infer(Row()).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "they fill it";
   context->TryCancel();
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // Once the server has heard, there is room for one that waits beyond its deadline; then the four are gone.
+  Request late = Row();
+  (*late.mutable_parameters())["timeout"].set_int64_param(100'000);
+  const TimePoint end = Clock::Real().Now() + std::chrono::seconds(20);
+  std::unique_ptr<Blocked> waiting;
+  do {
+    waiting = Start(late);
+  } while (waiting->done.WaitForNotificationWithTimeout(absl::Milliseconds(200)) &&
+           Clock::Real().Now() < end);
   Release();
   running->done.WaitForNotification();
+  waiting->done.WaitForNotification();
+  EXPECT_EQ(waiting->status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(fp32_->runs().size(), 1U) << "what nobody waits for is not computed";
   // Returns only when no call is left: none of the four is lost or answered twice.
   server_->Shutdown(Clock::Real().Now() + std::chrono::seconds(20));
   EXPECT_EQ(gate_.inside(), 0);

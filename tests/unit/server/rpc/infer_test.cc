@@ -318,6 +318,30 @@ TEST_F(InferTest, ATimeoutThatPassesInTheQueueIsADeadlineExceeded) {
   EXPECT_EQ(fp32_->runs().size(), 1U);
 }
 
+TEST_F(InferTest, APriorityIsALevelOfTheModelOrItsDefault) {
+  // One request a run, told apart by its columns.
+  fp32_ = std::make_shared<FakeModel>(Shape{1, kUnknownDim});
+  repository_.levels = {.count = 3, .default_level = 2};
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}));
+  const auto blocked = Block();
+  std::vector<std::unique_ptr<Blocked>> calls;
+  for (const uint64_t priority : std::vector<uint64_t>{3, 99999, 0, 1, 2}) {
+    Request request = Row(std::vector<float>(calls.size() + 11, 1));
+    if (priority > 0) (*request.mutable_parameters())["priority"].set_uint64_param(priority);
+    calls.push_back(Start(request));
+    while (dispatcher_.queued() < calls.size()) std::this_thread::yield();
+  }
+  Release();
+  for (const auto& call : calls) {
+    call->done.WaitForNotification();
+    EXPECT_TRUE(call->status.ok()) << call->status.error_message();
+  }
+  blocked->done.WaitForNotification();
+  std::vector<int64_t> columns;
+  for (const Shape& shape : fp32_->runs()) columns.push_back(shape[1]);
+  EXPECT_THAT(columns, ElementsAre(4, 14, 12, 13, 15, 11));
+}
+
 TEST_F(InferTest, AFullQueueRefusesAndACancelledRequestMakesRoom) {
   repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}, {}, {}, 1));
   const auto running = Block();

@@ -297,5 +297,81 @@ TEST_F(BytesDecoderTest, LengthsAndCountsMustFit) {
   EXPECT_EQ(Refusal(), "input \"text\": datatype, expected BYTES, got FP32");
 }
 
+/// A request that is nothing but the bytes of its input.
+class OnlyInputTest : public InputDecoderTest {
+ protected:
+  OnlyInputTest() { Take({"x", DType::kF32, {kUnknownDim, 2, 3}}, true); }
+  void Take(const TensorInfo& input, bool batches) {
+    signature_.inputs = {input};
+    signature_.batches = batches;
+    recipes_ = {*InputRecipe::Make(input, nullptr)};
+  }
+  absl::Status DecodeBody(std::string body) {
+    request_.Clear();
+    decoded_ = {};
+    body_ = std::move(body);
+    RawInputs raw_inputs;
+    OCTET_RETURN_IF_ERROR(DescribeOnlyInput(signature_, body_, request_, raw_inputs));
+    return DecodeInputs(request_, raw_inputs, signature_, recipes_, 4, decoded_);
+  }
+  std::string BodyRefusal(size_t bytes) {
+    const absl::Status status = DecodeBody(std::string(bytes, 'x'));
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    return std::string(Message(status));
+  }
+  std::string body_;
+};
+
+TEST_F(OnlyInputTest, IsOneRowWhereTheModelBatches) {
+  ASSERT_TRUE(DecodeBody(std::string(24, 'x')).ok());
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{1, 2, 3}));
+  EXPECT_EQ(decoded_.views[0].data, body_.data()) << "seen where it is";
+  EXPECT_EQ(BodyRefusal(48), "input \"x\": bytes, expected 24 for FP32 [1,2,3], got 48");
+  EXPECT_EQ(BodyRefusal(0), "input \"x\": bytes, expected 24 for FP32 [1,2,3], got 0");
+}
+
+TEST_F(OnlyInputTest, OneOpenExtentFollowsFromItsSize) {
+  Take({"x", DType::kI16, {kUnknownDim, 3, kUnknownDim}}, true);
+  ASSERT_TRUE(DecodeBody(std::string(30, 'x')).ok());
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{1, 3, 5}));
+  EXPECT_EQ(BodyRefusal(31),
+            "input \"x\": raw bytes, expected a multiple of 6 for INT16 [?,3,?], got 31");
+  EXPECT_THAT(BodyRefusal(0), HasSubstr("expected [?,3,?] (? = at least 1), got [1,3,0]"));
+  Take({"x", DType::kU8, {kUnknownDim, 3}}, false);
+  ASSERT_TRUE(DecodeBody(std::string(12, 'x')).ok());
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{4, 3})) << "no row: the model does not batch";
+}
+
+TEST_F(OnlyInputTest, OfBytesItIsTheOneElement) {
+  Take({"x", DType::kString, {kUnknownDim, 1}}, true);
+  const std::string picture = "a picture that is no small string\xff";
+  ASSERT_TRUE(DecodeBody(picture).ok());
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{1, 1}));
+  EXPECT_EQ(decoded_.views[0].span<std::string_view>()[0], picture);
+  ASSERT_TRUE(DecodeBody("").ok());
+  Take({"x", DType::kString, {kUnknownDim}}, false);
+  ASSERT_TRUE(DecodeBody(picture).ok());
+  EXPECT_EQ(decoded_.views[0].shape(), (Shape{1}));
+  Take({"x", DType::kString, {kUnknownDim, 2}}, true);
+  EXPECT_EQ(BodyRefusal(9), "input \"x\": raw bytes are one element, the model takes [?,2]");
+}
+
+TEST_F(OnlyInputTest, WhatItsBytesDoNotTellIsRefused) {
+  Take({"x", DType::kF32, {kUnknownDim, kUnknownDim, kUnknownDim}}, true);
+  EXPECT_EQ(
+      BodyRefusal(16),
+      "input \"x\": its shape does not follow from raw bytes, expected at most one open extent "
+      "beside the rows, got [?,?,?]");
+  TensorInfo any = {"x", DType::kF32, {}};
+  any.rank_known = false;
+  Take(any, false);
+  EXPECT_EQ(BodyRefusal(16),
+            "input \"x\": its shape does not follow from raw bytes: any rank fits");
+  Take({"x", DType::kF32, {0, kUnknownDim}}, false);
+  EXPECT_THAT(BodyRefusal(16), HasSubstr("expected a multiple of 0"));
+  signature_.inputs.push_back({"y", DType::kF32, {2}});
+  EXPECT_EQ(BodyRefusal(16), "raw bytes are one input, the model takes 2: \"x\", \"y\"");
+}
+
 }  // namespace input_decoder_test
 }  // namespace octet

@@ -28,6 +28,12 @@ class Queue {
                       .cancelled = cancelled});
     return *this;
   }
+  /// A request of one row and this level of priority.
+  Queue& AddOf(int level, TimePoint deadline = kNever) {
+    Add(1, deadline);
+    facts_.back().level = level;
+    return *this;
+  }
   /// `count` requests of one row.
   Queue& AddMany(int count) {
     for (int i = 0; i < count; ++i) Add();
@@ -90,6 +96,33 @@ TEST(BatchPolicyTest, ARequestWithoutDeadlineIsNotStarved) {
   Queue queue;
   queue.Add().Add(1, kNow + seconds(5));
   EXPECT_THAT(queue.Taken({.max_batch = 1}), ElementsAre(0));
+}
+
+TEST(PriorityTest, ALaterRequestOfTheFirstLevelLeads) {
+  Queue queue;
+  queue.AddOf(2).AddOf(3).AddOf(2).AddOf(1).AddOf(1);
+  EXPECT_THAT(queue.Decide({.max_batch = 1}).take, ElementsAre(0));
+  EXPECT_THAT(queue.Taken({.max_batch = 4}), ElementsAre(3, 4, 0, 2)) << "in order within a level";
+}
+
+TEST(PriorityTest, ALevelGoesBeforeADeadline) {
+  Queue queue;
+  queue.AddOf(2, kNow + microseconds(1)).AddOf(1).AddOf(1, kNow + seconds(5));
+  queue.AddOf(2).AddOf(1, kNow + milliseconds(5));
+  EXPECT_THAT(queue.Taken({.max_batch = 5}), ElementsAre(4, 1, 2, 0, 3));
+}
+
+TEST(PriorityTest, NobodyIsOvertakenByWhoComesAfterItsPatience) {
+  // Of each level: kPatience for every level between.
+  for (int level = 2; level <= 5; ++level) {
+    const QueuedFacts waits = {.sequence = 0, .queued = kNow, .level = level};
+    const TimePoint end = kNow + (level - 1) * kPatience;
+    const QueuedFacts in_time = {.sequence = 1, .queued = end - microseconds(1), .level = 1};
+    EXPECT_TRUE(RunsBefore(in_time, waits)) << level;
+    const QueuedFacts too_late = {
+        .sequence = 2, .queued = end, .deadline = end + kPatience, .level = 1};
+    EXPECT_TRUE(RunsBefore(waits, too_late)) << level;
+  }
 }
 
 TEST(BatchPolicyTest, ExpiredRequestsAreDroppedBeforeCompute) {

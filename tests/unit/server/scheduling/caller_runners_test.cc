@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <deque>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -74,6 +75,20 @@ class CallerRunnersTest : public ::testing::Test {
   CallerRunners runners_{dispatcher_, 2, clock_};
   const std::shared_ptr<VariantQueue> other_ = Queue();
 };
+
+TEST_F(CallerRunnersTest, DenormalsAreZeroInTheRunAlone) {
+  const volatile float least = std::numeric_limits<float>::denorm_min();
+  bool zero_in_the_run = false;
+  model_->before_run = [&] {
+    zero_in_the_run = least * 1.0F == 0;
+    return absl::OkStatus();
+  };
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(RunsAtOnce(Queue()));
+    EXPECT_TRUE(zero_in_the_run);
+    EXPECT_GT(least * 1.0F, 0) << "what this thread does then may need them";
+  }
+}
 
 TEST_F(CallerRunnersTest, RunsWhatIsShorterThanTheWayToAWorker) {
   const auto queue = Queue();

@@ -16,6 +16,7 @@ namespace dispatcher_test {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class DispatcherTest : public ::testing::Test {
@@ -25,11 +26,20 @@ class DispatcherTest : public ::testing::Test {
     return MakeQueue(std::make_shared<FakeModel>(), batch, observer_, max_requests, max_bytes);
   }
 
+  /// A queue of a model that does not batch, with three levels of priority, the second one for those that ask for none.
+  std::shared_ptr<VariantQueue> LevelledQueue() {
+    ExecutionTarget target = Queue({.max_batch = 1})->target();
+    target.levels = {.count = 3, .default_level = 2};
+    return std::make_shared<VariantQueue>(std::move(target));
+  }
+
   /// Submits a request of `rows` rows of four floats (16 bytes).
   TestCall& Submit(const std::shared_ptr<VariantQueue>& queue, int rows = 1,
-                   TimePoint deadline = kNever) {
+                   TimePoint deadline = kNever, uint64_t priority = 0) {
     TestCall& call = calls_.emplace_back(std::vector<float>(size_t{4} * rows, 1), Shape{4});
-    dispatcher_.Submit(queue, call.Request(clock_.Now(), deadline));
+    auto request = call.Request(clock_.Now(), deadline);
+    request->priority = priority;
+    dispatcher_.Submit(queue, std::move(request));
     return call;
   }
 
@@ -146,6 +156,58 @@ TEST_F(DispatcherTest, ABusyQueueWithDeadlinesDoesNotStarveAnother) {
   }
   EXPECT_LE(taken_before, 1 + kPatience / milliseconds(2))
       << "served once its patience has run out";
+}
+
+TEST_F(DispatcherTest, RequestsGoByTheirLevelAndUnknownOnesByTheDefault) {
+  const auto queue = LevelledQueue();
+  for (const uint64_t priority : {uint64_t{3}, uint64_t{0}, uint64_t{99999}, uint64_t{1}}) {
+    Submit(queue, 1, kNever, priority);
+  }
+  Submit(queue, 1, kNever, 2);
+  std::vector<uint64_t> order;
+  while (auto batch = dispatcher_.TryTake()) {
+    order.push_back(batch->requests[0]->priority);
+    Finish(*std::move(batch));
+  }
+  EXPECT_THAT(order, ElementsAre(1, 0, 99999, 2, 3));
+}
+
+TEST_F(DispatcherTest, WithoutLevelsAPriorityMeansNothing) {
+  const auto queue = Queue({.max_batch = 1});
+  Submit(queue, 1, kNever, 2);
+  Submit(queue, 1, kNever, 1);
+  EXPECT_EQ(dispatcher_.TryTake()->requests[0]->priority, 2U);
+}
+
+TEST_F(DispatcherTest, ABusyFirstLevelDoesNotStarveALaterOne) {
+  const auto queue = LevelledQueue();
+  TestCall& patient = Submit(queue, 1, kNever, 3);
+  int taken_before = 0;
+  for (; patient.calls == 0 && taken_before < 10'000; ++taken_before) {
+    Submit(queue, 1, kNever, 1);
+    clock_.Advance(milliseconds(1));
+    Finish(*dispatcher_.TryTake());
+  }
+  EXPECT_GE(taken_before, 2 * kPatience / milliseconds(1));
+  EXPECT_LE(taken_before, 2 * kPatience / milliseconds(1) + 2) << "two levels, two patiences";
+}
+
+TEST_F(DispatcherTest, LevelsOrderTheRequestsOfOneModelAlone) {
+  const auto levelled = LevelledQueue();
+  const auto other = Queue();
+  Submit(levelled, 1, kNever, 3);
+  clock_.Advance(milliseconds(1));
+  Submit(other);
+  EXPECT_EQ(dispatcher_.TryTake()->queue, levelled);
+}
+
+TEST_F(DispatcherTest, WhoGoesFirstIsNotRefusedForThoseBehind) {
+  const auto queue = LevelledQueue();
+  queue->times().Observe(1, milliseconds(20), clock_.Now());
+  for (int i = 0; i < 10; ++i) Submit(queue);
+  const TimePoint deadline = clock_.Now() + milliseconds(50);
+  EXPECT_EQ(Submit(queue, 1, deadline, 3).calls, 1) << "ten run before it";
+  EXPECT_EQ(Submit(queue, 1, deadline, 1).calls, 0);
 }
 
 TEST_F(DispatcherTest, AQueueThatWaitsToBecomeFullDoesNotHoldUpAnother) {
