@@ -36,6 +36,7 @@ absl::StatusOr<int> FuseActivation(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FuseResidual(Graph& graph, const PassContext& context);
 
 // Stored element types.
+absl::StatusOr<int> WidenReals(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportQdq(Graph& graph, const PassContext& context);
 absl::StatusOr<int> Tabulate(Graph& graph, const PassContext& context);
 absl::StatusOr<int> LowerBf16(Graph& graph, const PassContext& context);
