@@ -54,10 +54,13 @@ constexpr std::array kPasses = {
     Pass{"lower_bf16", "values around Conv and MatMul -> BF16", LowerBf16},
     Pass{"absorb_converts", "octet:Convert -> element types of the nodes around it",
          AbsorbConverts},
+    Pass{"split_zero_points", "zero points of weights -> sums of what the weights multiply",
+         SplitZeroPoints},
     Pass{"channels_last", "Conv on [N, spatial..., C], with a Transpose on each side",
          ChannelsLast},
     Pass{"push_transposes", "moves Transposes until they cancel", PushTransposes},
     Pass{"absorb_converts", "the same for what push_transposes brought together", AbsorbConverts},
+    Pass{"split_zero_points", "the same for what absorb_converts typed", SplitZeroPoints},
     Pass{"tabulate", "elementwise functions of one int8 value -> octet:Table", Tabulate},
     Pass{"remove_no_ops", "the same for what the other passes left", RemoveNoOps},
 };

@@ -41,6 +41,7 @@ absl::StatusOr<int> ImportQdq(Graph& graph, const PassContext& context);
 absl::StatusOr<int> Tabulate(Graph& graph, const PassContext& context);
 absl::StatusOr<int> LowerBf16(Graph& graph, const PassContext& context);
 absl::StatusOr<int> AbsorbConverts(Graph& graph, const PassContext& context);
+absl::StatusOr<int> SplitZeroPoints(Graph& graph, const PassContext& context);
 
 // Layout.
 absl::StatusOr<int> ChannelsLast(Graph& graph, const PassContext& context);
