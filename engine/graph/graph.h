@@ -117,6 +117,8 @@ class Graph {
   std::vector<ValueId> inputs;  ///< Without initializers.
   std::vector<ValueId> outputs;
   std::map<std::string, std::string> metadata;  ///< ONNX metadata_props.
+  /// widen_reals has run: what is stored as BF16 or F16 inside is so by a later pass, not by the model.
+  bool reals_widened = false;
 
   ValueId AddValue(Value value);
   /// Adds a constant value named after `hint`, made unique.

@@ -7,7 +7,8 @@
 //   x:f32 -> DynamicQuantizeLinear -> DequantizeLinear:f32 -> Conv(.., DequantizeLinear(w:i8)) -> y
 //     =>  Conv(x:f32, w:i8) {dynamic_quant=1} -> y                               octet:MatMul, LSTM, GRU and RNN alike
 //
-// u8 weights become i8 (quantization.h). What does not fit stays, on its reference kernels.
+// u8 weights become i8 (quantization.h), what is left of their zero points is for split_zero_points. What does not fit stays, on its
+// reference kernels.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -88,7 +89,12 @@ bool RewriteInteger(Graph& graph, NodeId id) {
   params.zero_points.assign(params.scales.size(), 0);
   if (node.input(3) != kNone) {
     const auto zeros = IntsOf(graph, node.input(3));
-    if (!zeros || (zeros->size() != 1 && zeros->size() != params.scales.size())) return false;
+    if (!zeros || (zeros->size() != 1 && std::ssize(*zeros) != channels)) return false;
+    if (zeros->size() != 1 && params.per_tensor()) {
+      params.scales.resize(zeros->size(), params.scales[0]);
+      params.zero_points.resize(zeros->size());
+      params.axis = conv ? 0 : 1;
+    }
     for (size_t c = 0; c < params.scales.size(); ++c) {
       params.zero_points[c] = static_cast<int32_t>((*zeros)[zeros->size() == 1 ? 0 : c]);
     }

@@ -13,6 +13,7 @@ namespace {
 constexpr int kMaxRounds = 8;
 
 // What the passes need of each other:
+//   widen_reals comes before all that asks for F32, and behind inline_if, whose bodies have types of their own;
 //   import_qlinear writes Q/DQ form, so that import_qdq is the only place that decides about int8;
 //   everything that fuses runs on reals, before import_qdq and absorb_converts move rounding into the nodes:
 //   an activation between a Conv and its QuantizeLinear is part of the Conv by then;
@@ -25,6 +26,7 @@ constexpr std::array kPasses = {
     Pass{"inline_if", "If with a constant condition -> the nodes of its branch", InlineIf, true},
     Pass{"remove_no_ops", "takes out nodes that change nothing, and merges pairs of movements",
          RemoveNoOps, true},
+    Pass{"widen_reals", "values of FLOAT16 and BFLOAT16 inside the graph -> F32", WidenReals},
     Pass{"import_qlinear", "QLinear* operators -> DequantizeLinear, operator, QuantizeLinear",
          ImportQLinear},
     Pass{"canonical_matmul", "MatMul and Gemm -> octet:MatMul", CanonicalMatMul},
@@ -54,10 +56,13 @@ constexpr std::array kPasses = {
     Pass{"lower_bf16", "values around Conv and MatMul -> BF16", LowerBf16},
     Pass{"absorb_converts", "octet:Convert -> element types of the nodes around it",
          AbsorbConverts},
+    Pass{"split_zero_points", "zero points of weights -> sums of what the weights multiply",
+         SplitZeroPoints},
     Pass{"channels_last", "Conv on [N, spatial..., C], with a Transpose on each side",
          ChannelsLast},
     Pass{"push_transposes", "moves Transposes until they cancel", PushTransposes},
     Pass{"absorb_converts", "the same for what push_transposes brought together", AbsorbConverts},
+    Pass{"split_zero_points", "the same for what absorb_converts typed", SplitZeroPoints},
     Pass{"tabulate", "elementwise functions of one int8 value -> octet:Table", Tabulate},
     Pass{"remove_no_ops", "the same for what the other passes left", RemoveNoOps},
 };

@@ -1,6 +1,7 @@
 #include "engine/passes/quantization.h"
 
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "engine/passes/match.h"
@@ -11,11 +12,43 @@ namespace {
 
 constexpr int32_t kUnsignedShift = 128;
 
-Tensor ShiftedToSigned(const Tensor& unsigned_integers) {
-  Tensor result(DType::kI8, unsigned_integers.shape());
-  const auto from = unsigned_integers.span<uint8_t>();
+// The elements whose zero point is params.zero_points[c]; one row for all where it is per tensor.
+struct Channels {
+  int64_t outer, count, inner;
+
+  Channels(const Shape& shape, const QuantParams& params)
+      : outer(params.per_tensor() ? 1 : shape.elements(0, params.axis)),
+        count(params.per_tensor() ? 1 : shape[params.axis]),
+        inner(shape.elements(params.per_tensor() ? 0 : params.axis + 1, shape.rank())) {}
+
+  template <typename Fn>
+  void ForEach(int64_t channel, const Fn& fn) const {
+    for (int64_t o = 0; o < outer; ++o) {
+      const int64_t begin = (o * count + channel) * inner;
+      for (int64_t i = begin; i < begin + inner; ++i) fn(static_cast<size_t>(i));
+    }
+  }
+};
+
+// q and zero points less the same: all of the zero point where the differences fit I8, else what makes the type signed.
+template <typename T>
+Tensor WithoutZeroPoints(const Tensor& integers, QuantParams& params) {
+  constexpr int32_t kToSigned = std::is_same_v<T, uint8_t> ? kUnsignedShift : 0;
+  Tensor result(DType::kI8, integers.shape());
+  const auto from = integers.span<T>();
   const auto to = result.mutable_span<int8_t>();
-  for (size_t i = 0; i < to.size(); ++i) to[i] = static_cast<int8_t>(from[i] - kUnsignedShift);
+  const Channels channels(integers.shape(), params);
+  for (int64_t c = 0; c < channels.count; ++c) {
+    int32_t& zero_point = params.zero_points[static_cast<size_t>(c)];
+    bool fits = true;
+    channels.ForEach(c, [&](size_t i) {
+      const int32_t q = from[i] - zero_point;
+      fits = fits && q == static_cast<int8_t>(q);
+    });
+    const int32_t shift = fits ? zero_point : kToSigned;
+    channels.ForEach(c, [&](size_t i) { to[i] = static_cast<int8_t>(from[i] - shift); });
+    zero_point -= shift;
+  }
   return result;
 }
 
@@ -75,12 +108,11 @@ ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel
   if (!params.per_tensor() && params.axis != channel_axis) return kNone;
   const Value& value = graph.value(weights.value);
   Tensor integers = value.constant;
-  const int32_t shift = integers.dtype() == DType::kU8 ? kUnsignedShift : 0;
-  for (int32_t& zero_point : params.zero_points) {
-    zero_point -= shift;
-    if (zero_point != 0) return kNone;
+  if (integers.dtype() == DType::kU8) {
+    integers = WithoutZeroPoints<uint8_t>(integers, params);
+  } else if (!params.symmetric()) {
+    integers = WithoutZeroPoints<int8_t>(integers, params);
   }
-  if (shift != 0) integers = ShiftedToSigned(integers);
   return graph.AddConstant(value.name, std::move(integers), std::move(params));
 }
 
@@ -90,7 +122,7 @@ bool TypeRecurrentWeights(Graph& graph, NodeId id) {
   for (size_t i = 0; i < 2; ++i) {
     const auto weights = AsQuantizedConstant(graph, graph.node(id).input(i + 1));
     typed[i] = weights ? TypedWeights(graph, *weights, 1) : kNone;
-    if (typed[i] == kNone) return false;
+    if (typed[i] == kNone || !graph.value(typed[i]).quant->symmetric()) return false;
   }
   for (size_t i = 0; i < 2; ++i) graph.SetInput(id, i + 1, typed[i]);
   return true;

@@ -23,9 +23,9 @@ struct QuantizedConstant {
 /// When `value` is DequantizeLinear of an 8-bit constant: that constant.
 std::optional<QuantizedConstant> AsQuantizedConstant(const Graph& graph, ValueId value);
 
-/// The typed constant that Conv and octet:MatMul take as weights: I8 with zero points 0. U8 integers become I8 by
-/// subtracting 128 from integers and zero points. kNone when zero points remain, or scales run along another axis than
-/// `channel_axis`.
+/// The typed constant that Conv and octet:MatMul take as weights: I8. Each channel's zero point is taken off its integers
+/// where these still fit, and is 0 then; else 128 is taken off both if they are U8, and split_zero_points does the rest. kNone when
+/// scales run along another axis than `channel_axis`.
 ValueId TypedWeights(Graph& graph, const QuantizedConstant& weights, int channel_axis);
 
 /// When both weights of an LSTM, GRU or RNN are DequantizeLinear of 8-bit constants that kernels take: lets the node read the

@@ -1,5 +1,6 @@
 // Integers in a model's operators become typed values, and the answers stay.
 #include <limits>
+#include <random>
 
 #include "gtest/gtest.h"
 
@@ -9,9 +10,9 @@
 namespace octet {
 namespace quantization_test {
 
-const std::vector<std::string_view> kToTyped = {"fold_constants",   "import_qlinear",
-                                                "canonical_matmul", "fuse_activation",
-                                                "import_qdq",       "absorb_converts"};
+const std::vector<std::string_view> kToTyped = {
+    "fold_constants", "import_qlinear",  "canonical_matmul", "fuse_activation",
+    "import_qdq",     "absorb_converts", "split_zero_points"};
 
 // One step of the last quantization: sums in another order may fall on the other side of a tie.
 constexpr Tolerance kOneStep{.rtol = 0, .atol = 0.0501F, .steps = 1};
@@ -56,16 +57,6 @@ TEST(ImportQdq, ShiftsUnsignedWeights) {
   const Graph after = Typed(b.Build());
   EXPECT_THAT(after, HasOps({"octet:Convert", "octet:MatMul", "octet:Convert"}));
   EXPECT_TRUE(IsTyped(after, TheOnly(after, "octet:MatMul").input(1), DType::kI8, 0.01F, 0));
-}
-
-TEST(ImportQdq, ComputesInFloatWhenWeightsKeepAZeroPoint) {
-  GraphBuilder b;
-  const ValueId x = b.FakeQuantize(b.Input("x", {2, 4}), 0.02F, 128);
-  const ValueId w = b.Dequantize(b.RandomInts(DType::kU8, {4, 5}, 0, 255), 0.01F, 100);
-  b.Output(b.Op("MatMul", {x, w}));
-  const Graph after = Typed(b.Build());
-  EXPECT_TRUE(after.value(TheOnly(after, "octet:MatMul").input(1)).is_constant());
-  EXPECT_EQ(after.value(TheOnly(after, "octet:MatMul").input(1)).dtype, DType::kF32);
 }
 
 TEST(ImportQdq, MultipliesTwoTypedActivations) {
@@ -360,6 +351,164 @@ TEST(ImportDynamicQuant, MakesOneNodeOfAChain) {
       EXPECT_EQ(after.value(mac.input(1)).quant->axis, conv ? 0 : 1);
     }
   }
+}
+
+// ---- Zero points of weights
+
+// Integers over the whole range of T in each channel, so that no zero point but the middle fits I8.
+template <typename T>
+ValueId WideIntegers(GraphBuilder& b, const Shape& shape) {
+  constexpr DType kType = DTypeOf<T>;
+  std::vector<T> integers(static_cast<size_t>(shape.elements()));
+  std::mt19937 random(TestSeed());
+  const IntRange range = RangeOf(kType);
+  std::uniform_int_distribution<int> uniform(range.min, range.max);
+  for (T& q : integers) q = static_cast<T>(uniform(random));
+  // Rows and columns alike have both ends.
+  const int64_t last = shape.elements(1, shape.rank());
+  for (int64_t row = 0; row < shape[0]; ++row) {
+    integers[static_cast<size_t>(row * last + row % last)] = static_cast<T>(range.min);
+    integers[static_cast<size_t>(row * last + (row + 1) % last)] = static_cast<T>(range.max);
+  }
+  return b.Constant<T>(shape, std::move(integers));
+}
+
+void ExpectInt8Products(const Graph& graph, int count) {
+  int found = 0;
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    if (!node.is("Conv") && !node.is("MatMul", kOctetDomain)) continue;
+    ++found;
+    const Value& weights = graph.value(node.input(1));
+    EXPECT_EQ(weights.dtype, DType::kI8) << Dump(graph);
+    EXPECT_TRUE(weights.quant && weights.quant->symmetric()) << Dump(graph);
+  }
+  EXPECT_EQ(found, count) << Dump(graph);
+}
+
+// As a kernel computes it, whatever the layout.
+void ExpectSplit(const Graph& graph, int products) {
+  ExpectInt8Products(Typed(graph), products);
+  const Graph whole = Optimised(graph);
+  ExpectInt8Products(whole, products);
+  EXPECT_TRUE(SameAnswers(graph, whole, kOneStep));
+}
+
+template <typename T>
+Graph ProductOfWideIntegers(T zero_point, bool quantized_result) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {3, 6}), 0.02F, 100);
+  const ValueId w = b.Op("DequantizeLinear",
+                         {WideIntegers<T>(b, {6, 5}), b.Scalar(0.01F), b.Scalar<T>(zero_point)});
+  const ValueId y = b.Op("Relu", {b.Op("Gemm", {x, w, b.Random({5})})});
+  b.Output(quantized_result ? b.FakeQuantize(y, 0.05F, 3) : y);
+  return b.Build();
+}
+
+TEST(SplitZeroPoints, OfAProduct) {
+  for (const bool quantized : {false, true}) {
+    for (const uint8_t zero_point : {0, 1, 100, 129, 255}) {
+      SCOPED_TRACE(static_cast<int>(zero_point));
+      ExpectSplit(ProductOfWideIntegers<uint8_t>(zero_point, quantized), 2);
+    }
+    for (const int8_t zero_point : {-128, -1, 3, 127}) {
+      SCOPED_TRACE(static_cast<int>(zero_point));
+      ExpectSplit(ProductOfWideIntegers<int8_t>(zero_point, quantized), 2);
+    }
+    ExpectSplit(ProductOfWideIntegers<uint8_t>(128, quantized), 1);
+    ExpectSplit(ProductOfWideIntegers<int8_t>(0, quantized), 1);
+  }
+}
+
+TEST(SplitZeroPoints, OneSumServesAllChannelsAndIsAddedFirst) {
+  const Graph after = Typed(ProductOfWideIntegers<uint8_t>(100, true));
+  EXPECT_THAT(after, HasOps({"octet:Convert", "octet:MatMul", "octet:MatMul", "octet:Convert"}));
+  const Node& sums = after.node(after.order()[1]);
+  const Node& product = after.node(after.order()[2]);
+  EXPECT_EQ(after.value(sums.output(0)).shape, (Shape{3, 1}));
+  EXPECT_EQ(sums.input(0), product.input(0));
+  ASSERT_EQ(product.post_ops.size(), 2U);
+  EXPECT_EQ(product.post_ops[0].kind, PostOp::Kind::kAdd);
+  EXPECT_EQ(product.input(static_cast<size_t>(product.post_ops[0].operand)), sums.output(0));
+  EXPECT_EQ(product.post_ops[1].kind, PostOp::Kind::kRelu);
+}
+
+TEST(SplitZeroPoints, TakesOffWhatLeavesIntegersThatFit) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {3, 6}), 0.02F, 100);
+  const ValueId w = b.Dequantize(b.RandomInts(DType::kU8, {6, 5}, 0, 200), 0.01F, 80);
+  b.Output(b.Op("MatMul", {x, w}));
+  ExpectSplit(b.Build(), 1);
+}
+
+// Zero points per output channel; the first is that of I8. Pads are zeros: a window beyond the border has a smaller sum.
+Graph ConvOfWideIntegers(int64_t groups, int64_t channels_of_group, bool equal) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, groups * channels_of_group, 6, 5}), 0.02F, 37);
+  const ValueId integers = WideIntegers<uint8_t>(b, {4, channels_of_group, 3, 3});
+  std::vector<uint8_t> zeros = {128, 0, 255, 90};
+  if (equal) zeros = {90, 90, 90, 90};
+  const ValueId w = b.Op("DequantizeLinear",
+                         {integers, b.Random({4}, 0.001F, 0.01F), b.Constant<uint8_t>({4}, zeros)},
+                         {{"axis", int64_t{0}}});
+  const ValueId c = b.Op("Conv", {x, w, b.Random({4})},
+                         {{"pads", Ints{1, 0, 2, 1}}, {"strides", Ints{2, 1}}, {"group", groups}});
+  b.Output(b.FakeQuantize(b.Op("Relu", {c}), 0.05F, 0));
+  return b.Build();
+}
+
+TEST(SplitZeroPoints, OfAConvolution) {
+  for (const bool equal : {false, true}) {
+    SCOPED_TRACE(equal);
+    ExpectSplit(ConvOfWideIntegers(1, 3, equal), 2);
+    ExpectSplit(ConvOfWideIntegers(2, 3, equal), 2);
+    ExpectSplit(ConvOfWideIntegers(4, 1, equal), 2);
+  }
+}
+
+TEST(SplitZeroPoints, OfWhatIsQuantizedWhenItRuns) {
+  for (const bool conv : {false, true}) {
+    for (const bool per_channel : {false, true}) {
+      SCOPED_TRACE(conv);
+      GraphBuilder b;
+      const auto q =
+          b.Ops("DynamicQuantizeLinear", {b.Input("x", conv ? Shape{1, 3, 5, 5} : Shape{4, 6})}, 3);
+      const ValueId w = WideIntegers<uint8_t>(b, conv ? Shape{4, 3, 3, 3} : Shape{6, 4});
+      const ValueId zero =
+          per_channel ? b.Constant<uint8_t>({4}, {0, 128, 140, 255}) : b.Scalar<uint8_t>(117);
+      const ValueId sums =
+          b.Op(conv ? "ConvInteger" : "MatMulInteger", {q[0], w, q[2], zero},
+               conv ? GraphBuilder::Attrs{{"pads", Ints{1, 1, 1, 1}}} : GraphBuilder::Attrs{});
+      const ValueId reals = b.Op("Cast", {sums}, {{"to", int64_t{1}}});
+      const ValueId y = b.Op("Mul", {reals, b.Op("Mul", {q[1], b.Scalar(0.004F)})});
+      b.Output(b.Op("Relu", {b.Op("Add", {y, b.Random(conv ? Shape{4, 1, 1} : Shape{4})})}));
+      const Graph graph = b.Build();
+      const Graph after = Optimised(graph);
+      ExpectInt8Products(after, 2);
+      for (const NodeId id : after.order()) {
+        const Node& node = after.node(id);
+        if (node.is("Conv") || node.is("MatMul", kOctetDomain)) {
+          EXPECT_EQ(node.attributes.IntOr("dynamic_quant", 0), 1);
+        }
+      }
+      EXPECT_TRUE(SameAnswers(graph, after, {.rtol = 1e-4F, .atol = 1e-4F}));
+    }
+  }
+}
+
+TEST(SplitZeroPoints, RecurrentLayersKeepSuchWeightsInFloat) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {3, 1, 4});
+  const auto weights = [&](Shape shape) {
+    return b.Dequantize(WideIntegers<uint8_t>(b, shape), 0.01F, 100);
+  };
+  const auto y =
+      b.Ops("RNN", {x, weights({1, 5, 4}), weights({1, 5, 5})}, 1, {{"hidden_size", int64_t{5}}});
+  b.Output(y[0]);
+  PassContext context;
+  context.precision = Precision::kInt8Dynamic;
+  const Graph after = Optimised(b.Build(), context);
+  EXPECT_EQ(after.value(TheOnly(after, "RNN").input(1)).dtype, DType::kF32) << Dump(after);
 }
 
 TEST(ImportDynamicQuant, LeavesFactorsThatAreNoScales) {

@@ -301,16 +301,16 @@ TEST(ProgramTest, ADecidedIfLeavesAnOrdinaryPlan) {
 // ---- Loop
 
 /// sum = x; for (i < trips) { sum = sum + y; squares[i] = sum * sum }, y captured.
-Graph Summing() {
+Graph Summing(DType dtype = DType::kF32) {
   GraphBuilder b;
   const ValueId trips = b.Input("trips", {}, DType::kI64);
-  const ValueId x = b.Input("x", {2});
-  const ValueId y = b.Input("y", {2});
-  const Subgraph body = Body([](GraphBuilder& in) {
+  const ValueId x = b.Input("x", {2}, dtype);
+  const ValueId y = b.Input("y", {2}, dtype);
+  const Subgraph body = Body([=](GraphBuilder& in) {
     in.Input("i", {}, DType::kI64);
     const ValueId go_on = in.Input("cond", {}, DType::kBool);
-    const ValueId sum = in.Input("sum", {2});
-    const ValueId step = in.Input("y_in", {2});
+    const ValueId sum = in.Input("sum", {2}, dtype);
+    const ValueId step = in.Input("y_in", {2}, dtype);
     const ValueId next = in.Op("Add", {sum, step});
     in.Output(in.Op("Identity", {go_on}));
     in.Output(next);
@@ -321,6 +321,26 @@ Graph Summing() {
   b.Output(outputs[0]);
   b.Output(outputs[1]);
   return b.Build();
+}
+
+// What it is inside is no affair of the loop.
+TEST(ProgramTest, ALoopCarriesStateOfTheTypeThatItsBodyDeclares) {
+  const Loaded model = Load(Summing(DType::kF16));
+  ASSERT_NE(model, nullptr);
+  const std::vector<Half> x = {ToHalf(1), ToHalf(2)};
+  const std::vector<Half> y = {ToHalf(1), ToHalf(0)};
+  const auto answer = Answer(
+      *model, {Tensor::Scalar<int64_t>(3), Tensor::From<Half>({2}, x), Tensor::From<Half>({2}, y)});
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_EQ((*answer)[0].tensor.dtype(), DType::kF16);
+  ASSERT_EQ((*answer)[1].tensor.shape(), (Shape{3, 2}));
+  const auto reals = [](const Datum& datum) {
+    std::vector<float> floats;
+    for (const Half h : datum.tensor.span<Half>()) floats.push_back(ToFloat(h));
+    return floats;
+  };
+  EXPECT_THAT(reals((*answer)[0]), ElementsAre(4, 2));
+  EXPECT_THAT(reals((*answer)[1]), ElementsAre(4, 4, 9, 4, 16, 4));
 }
 
 TEST(ProgramTest, ALoopCarriesStateAndStacksResults) {

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Models that are FLOAT16 or BFLOAT16 throughout, as exporters and converters write them: they run on the kernels of any other model.
+
+usage: half_precision_test.py OCTET
+"""
+
+import importlib
+import pathlib
+import tempfile
+import unittest
+
+import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
+import grpc
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import octet_process
+import served_models
+from demo_model import FP32, MAP, TEST, mapped
+from octet_process import answer
+from served_client import generate_stubs
+
+HAS_BF16 = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+
+
+def narrow_tensor(tensor, to):
+    reals = numpy_helper.to_array(tensor)
+    if to == TensorProto.FLOAT16:
+        return numpy_helper.from_array(reals.astype(np.float16), tensor.name)
+    bits = reals.view(np.uint32)
+    bits = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # Half to even.
+    return helper.make_tensor(tensor.name, to, tensor.dims, bits.tobytes(), raw=True)
+
+
+def narrowed(model, to, interface):
+    """Returns the model with every FLOAT of it turned into `to`; behind Casts of its inputs and outputs unless `interface`."""
+    narrow = onnx.ModelProto()
+    narrow.CopyFrom(model)
+    graph = narrow.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(narrow_tensor(tensor, to))
+    nodes = list(graph.node)
+    if interface:
+        for value in (*graph.input, *graph.output):
+            value.type.tensor_type.elem_type = to
+    else:
+        inputs = {value.name: f"{value.name}_narrow" for value in graph.input}
+        outputs = {value.name: f"{value.name}_narrow" for value in graph.output}
+        for node in nodes:
+            node.input[:] = [(inputs | outputs).get(name, name) for name in node.input]
+            node.output[:] = [outputs.get(name, name) for name in node.output]
+        nodes = [helper.make_node("Cast", [wide], [name], to=to) for wide, name in inputs.items()] + nodes
+        nodes += [helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT) for wide, name in outputs.items()]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return narrow
+
+
+class HalfPrecisionTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def write(self, to, interface):
+        file = self.folder / f"{TensorProto.DataType.Name(to)}-{interface}.onnx"
+        onnx.save(narrowed(onnx.load(FP32), to, interface), file)
+        return file
+
+    def test_it_runs_as_fast_as_files_that_store_weights_so(self):
+        for to, precision in ((TensorProto.FLOAT16, "fp16"), (TensorProto.BFLOAT16, "bf16")):
+            for interface in (False, True):
+                with self.subTest(precision=precision, interface=interface):
+                    file = self.write(to, interface)
+                    certificate = answer("inspect", file)
+                    self.assertEqual(certificate["precision"], precision)
+                    macs = [layer for layer in certificate["layers"] if layer["macs"]]
+                    self.assertEqual(len(macs), 15)
+                    for layer in macs:
+                        self.assertNotIn("ref", layer["impl"], layer)
+                        self.assertEqual(layer["runs"], "bf16" if HAS_BF16 else "f32", layer)
+
+    def test_it_answers_like_the_fp32_model(self):
+        for to in TensorProto.FLOAT16, TensorProto.BFLOAT16:
+            for interface in (False, True):
+                with self.subTest(to=to, interface=interface):
+                    judged = answer("eval", self.write(to, interface), "--data", TEST, "--map", MAP, "--reference", FP32)
+                    self.assertGreaterEqual(judged["sqnr_db"], 27)  # A cosine of 0.999.
+                    self.assertGreaterEqual(judged["agreement"], 99)
+
+    def test_a_server_reads_and_answers_fp16(self):
+        version = self.folder / "models/half/1"
+        version.mkdir(parents=True)
+        self.write(TensorProto.FLOAT16, True).rename(version / "fp16.onnx")
+        generate_stubs(self.folder)
+        messages = importlib.import_module("proto.inference_pb2")
+        services = importlib.import_module("proto.inference_pb2_grpc")
+        images, truth = (array[:64] for array in served_models.load_test_set())
+        with served_models.server.Server(octet_process.executable(), self.folder / "models", self.folder) as server:
+            with grpc.insecure_channel(server.grpc) as channel:
+                stub = services.GRPCInferenceServiceStub(channel)
+                metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="half"), timeout=20)
+                self.assertEqual([t.datatype for t in (*metadata.inputs, *metadata.outputs)], ["FP16", "FP16"])
+                request = messages.ModelInferRequest(model_name="half")
+                request.inputs.add(name="image", datatype="FP16", shape=images.shape)
+                request.raw_input_contents.append(mapped(images).astype(np.float16).tobytes())
+                response = stub.ModelInfer(request, timeout=20)
+            server.stop()
+        self.assertEqual(response.outputs[0].datatype, "FP16")
+        logits = np.frombuffer(response.raw_output_contents[0], np.float16).reshape(len(images), -1)
+        self.assertGreater((logits.argmax(axis=1) == truth).mean(), 0.95)
+
+
+if __name__ == "__main__":
+    octet_process.main()
