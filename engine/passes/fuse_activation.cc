@@ -21,6 +21,7 @@ bool FuseActivationAt(Graph& graph, NodeId id) {
   const ValueId x = node.input(0);
   const Node* host = ProducerOf(graph, x);
   if (host == nullptr || !CarriesActivation(*host) || !node.post_ops.empty()) return false;
+  if (host->post_ops.size() >= kMostActivations) return false;
   if (graph.SoleConsumer(x) != id || !IsPlainReal(graph, x)) return false;
   const auto post_op = AsPostOp(graph, node);
   if (!post_op) return false;

@@ -438,6 +438,14 @@ TEST(FuseActivation, SeesAReluInAClipWithoutAnUpperBound) {
   EXPECT_EQ(TheOnly(after, "Conv").post_ops[0].kind, PostOp::Kind::kRelu);
 }
 
+TEST(FuseActivation, LeavesWhatANodeCannotCarryAnyMore) {
+  GraphBuilder b;
+  ValueId y = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  for (int i = 0; i < 20; ++i) y = b.Op("LeakyRelu", {y}, {{"alpha", 0.9F}});
+  b.Output(y);
+  EXPECT_EQ(TheOnly(Checked("fuse_activation", b.Build()), "Conv").post_ops.size(), 16U);
+}
+
 TEST(FuseActivation, StaysWhenSomebodyElseReadsTheSum) {
   GraphBuilder b;
   const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
