@@ -74,6 +74,21 @@ TEST(FuseHardSwish, MakesAHardSigmoidOfAGate) {
   EXPECT_THAT(Checked("fuse_hard_swish", b.Build()), HasOps({"HardSigmoid"}));
 }
 
+TEST(FuseHardSwish, AsksForBothBoundsOfAClip) {
+  for (const bool gate : {false, true}) {
+    for (const bool bounded : {true, false}) {
+      GraphBuilder b(10);
+      const ValueId x = b.Input("x", {3, 4});
+      GraphBuilder::Attrs bounds = {{"max", 6.0F}};
+      if (bounded) bounds.emplace("min", 0.0F);
+      const ValueId clip = b.Op("Clip", {b.Op("Add", {x, b.Scalar(3.0F)})}, bounds);
+      b.Output(b.Op("Div", {gate ? clip : b.Op("Mul", {x, clip}), b.Scalar(6.0F)}));
+      EXPECT_THAT(Checked("fuse_hard_swish", b.Build()),
+                  HasExactly(bounded ? 0 : 1, "Clip"));
+    }
+  }
+}
+
 TEST(FuseSwish, BecomesAPostOpOfTheConvolution) {
   GraphBuilder b;
   const ValueId c = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
