@@ -1,6 +1,7 @@
 // What the passes that fold and fuse leave, and that the answers stay.
 #include "gtest/gtest.h"
 
+#include "engine/ops/op.h"
 #include "engine/tensor/format.h"
 #include "tests/support/graph_builder.h"
 
@@ -148,6 +149,33 @@ TEST(FoldAffine, LeavesAValueThatOthersRead) {
   b.Output(b.Op("Add", {x, b.Random({3})}));
   b.Output(b.Op("Relu", {x}));
   EXPECT_THAT(Checked("fold_affine", b.Build()), HasOps({"Add", "Add", "Relu"}));
+}
+
+// x of an unknown rank + b, * m, both along axis 1.
+Graph LegacyAffine() {
+  GraphBuilder b(6);
+  const GraphBuilder::Attrs along = {{"broadcast", int64_t{1}}, {"axis", int64_t{1}}};
+  const ValueId x = b.Input("x", {1, 3, 4, 4});
+  const ValueId sum = b.Op("Add", {x, b.Random({3})}, along);
+  b.Output(b.Op("Relu", {b.Op("Mul", {sum, b.Random({3})}, along)}));
+  Graph graph = b.Build();
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    if (!graph.value(id).is_constant()) graph.mutable_value(id).shape.reset();
+  }
+  return graph;
+}
+
+TEST(FoldAffine, KeepsTheAxesOfOldOpsets) {
+  EXPECT_THAT(AfterPass("fold_affine", LegacyAffine()), HasOps({"Add", "Mul", "Relu"}));
+  Graph optimised = Optimised(LegacyAffine());
+  Graph bound = LegacyAffine();
+  for (Graph* graph : {&optimised, &bound}) {
+    graph->mutable_value(graph->inputs[0]).shape = Shape{1, 3, 4, 4};
+  }
+  ASSERT_EQ(InferShapes(bound), absl::OkStatus());
+  const Graph after = Optimised(optimised);
+  EXPECT_THAT(after, HasNo("Unsqueeze"));
+  EXPECT_TRUE(SameAnswers(bound, after));
 }
 
 TEST(FuseResidual, AMulCarriesTheSumWithAConstant) {
