@@ -117,6 +117,10 @@ class Graph {
   std::vector<ValueId> inputs;  ///< Without initializers.
   std::vector<ValueId> outputs;
   std::map<std::string, std::string> metadata;  ///< ONNX metadata_props.
+  /// Bytes by which folding has made constants more than they were, over all runs of the passes: for layers to multiply by,
+  /// and others.
+  size_t made_weight_bytes = 0;
+  size_t made_bytes = 0;
 
   ValueId AddValue(Value value);
   /// Adds a constant value named after `hint`, made unique.

@@ -71,6 +71,39 @@ TEST(FoldConstants, MakesNoMoreWeightsOutOfNothingThanAFileCouldHold) {
   EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Expand", "MatMul"}));
 }
 
+size_t BytesOfConstants(const Graph& graph) {
+  size_t bytes = 0;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    if (graph.value(id).is_constant()) bytes += graph.value(id).constant.bytes();
+  }
+  return bytes;
+}
+
+TEST(FoldConstants, MakesNoMoreOfManyNodesThanAGraphMayGrow) {
+  GraphBuilder b;
+  const int64_t count = 1 << 18;  // One MiB.
+  ValueId y = b.Input("x", {count});
+  const ValueId extents = b.IntList({count});
+  for (int i = 0; i < 2000; ++i)
+    y = b.Op("Max", {y, b.Op("ConstantOfShape", {extents})});
+  b.Output(y);
+  constexpr size_t kMost = (size_t{1} << 26) + (size_t{1} << 16);
+  Graph after = AfterPass("fold_constants", b.Build());
+  EXPECT_LE(BytesOfConstants(after), kMost);
+  EXPECT_GT(BytesOfConstants(after), kMost / 2) << "it stops too early";
+  for (int i = 0; i < 3; ++i) after = AfterPass("fold_constants", after);
+  EXPECT_LE(BytesOfConstants(after), kMost) << "each run has a budget of its own";
+}
+
+TEST(FoldConstants, DoesNotDoubleAConstantAgainAndAgain) {
+  GraphBuilder b;
+  ValueId c = b.Random({1 << 18});
+  for (int i = 0; i < 12; ++i) c = b.Op("Concat", {c, c}, {{"axis", int64_t{0}}});
+  const ValueId x = b.Input("x", {1});
+  b.Output(b.Op("Mul", {x, b.Op("ReduceMax", {b.Op("Mul", {c, x})}, {{"keepdims", int64_t{0}}})}));
+  EXPECT_LE(BytesOfConstants(AfterPass("fold_constants", b.Build())), size_t{1} << 28);
+}
+
 TEST(FoldConstants, MakesWeightsBehindAChangeOfShape) {
   GraphBuilder b;
   const ValueId made = b.Op("Expand", {b.Random({1, 1024}), b.IntList({1024, 1024})});
