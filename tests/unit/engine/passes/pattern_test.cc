@@ -1,6 +1,7 @@
 // Activations and normalizations that exporters write out in parts.
 #include "gtest/gtest.h"
 
+#include "engine/passes/product.h"
 #include "tests/support/graph_builder.h"
 
 namespace octet {
@@ -44,6 +45,19 @@ TEST(FuseGelu, KnowsTheTanhForm) {
     EXPECT_THAT(after, HasOps({"Gelu"}));
     EXPECT_EQ(*TheOnly(after, "Gelu").attributes.String("approximate", ""), "tanh");
   }
+}
+
+TEST(Factorize, VisitsNoMoreThanAProductHas) {
+  GraphBuilder b;
+  ValueId power = b.Scalar(1.0F);
+  for (int i = 0; i < 14; ++i) power = b.Op("Pow", {power, b.Scalar(3.0F)});
+  ValueId y = b.Input("x", {1});
+  for (int i = 0; i < 1000; ++i) y = b.Op("Mul", {y, power});
+  b.Output(y);
+  const Graph graph = b.Build();
+  // 3^14 visits would have found the constant below.
+  EXPECT_FALSE(Factorize(graph, power).factors.empty());
+  EXPECT_THAT(AfterPass("fuse_gelu", graph), HasExactly(1000, "Mul"));
 }
 
 TEST(FuseGelu, LeavesOtherConstantsAlone) {
