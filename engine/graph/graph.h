@@ -119,6 +119,10 @@ class Graph {
   std::map<std::string, std::string> metadata;  ///< ONNX metadata_props.
   /// widen_reals has run: what is stored as BF16 or F16 inside is so by a later pass, not by the model.
   bool reals_widened = false;
+  /// Bytes by which folding has made constants more than they were, over all runs of the passes: for layers to multiply by,
+  /// and others.
+  size_t made_weight_bytes = 0;
+  size_t made_bytes = 0;
 
   ValueId AddValue(Value value);
   /// Adds a constant value named after `hint`, made unique.

@@ -120,6 +120,8 @@ class ConvLowering {
     const Value& x = context_.input(0);
     const Value& w = context_.input(1);
     const Value& y = context_.output();
+    if (context_.has_input(2) && context_.input(2).dtype != DType::kF32)
+      return Unimplemented("bias is {}", DTypeName(context_.input(2).dtype));
     if (!quantized_) {
       const bool f32 = x.dtype == DType::kF32 && y.dtype == DType::kF32;
       const bool bf16 =

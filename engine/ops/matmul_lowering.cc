@@ -132,6 +132,7 @@ class MatMulLowering {
       problem_.y = Shape{problem_.a[0], y.back()};
       return absl::OkStatus();
     }
+    if (y.rank() > DNNL_MAX_NDIMS) return Unimplemented("a product of {} axes", y.rank());
     problem_.a = WithLeadingOnes(a, y.rank());
     problem_.b = WithLeadingOnes(b, y.rank());
     problem_.y = y;

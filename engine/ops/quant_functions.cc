@@ -26,6 +26,15 @@ absl::Status ExpectOneElement(const FunctionBody& body, size_t i) {
   return Unimplemented("unsupported input {} of several elements", i);
 }
 
+// `x`, which is repeated where it is one element and `other` is [n]: DequantizeLinear takes as many scales as zero points.
+ValueId RepeatedBeside(FunctionBody& body, ValueId x, ValueId other) {
+  if (x == kNone || body.rank(other) != 1) return x;
+  const int64_t count = body.extent(other, 0);
+  const bool single = body.rank(x) == 0 || (body.rank(x) == 1 && body.extent(x, 0) == 1);
+  if (!single || count == kUnknownDim || count == 1) return x;
+  return body.Op("Expand", {x, body.Ints({count})});
+}
+
 // (a - a_zero) (b - b_zero) * a_scale * b_scale + bias. Where a's scale is a constant, as products of reals that
 // import_qdq puts on integers; else as the chain that import_dynamic_quant knows.
 ValueId ScaledProduct(FunctionBody& body, ValueId a, ValueId b, ValueId a_scale, ValueId b_scale,
@@ -33,7 +42,10 @@ ValueId ScaledProduct(FunctionBody& body, ValueId a, ValueId b, ValueId a_scale,
   ValueId y = kNone;
   if (IsConstant(body, a_scale) && IsConstant(body, a_zero)) {
     const ValueId left = body.Op("DequantizeLinear", {a, a_scale, a_zero});
-    const ValueId right = body.Op("DequantizeLinear", {b, b_scale, b_zero}, {{"axis", int64_t{1}}});
+    const ValueId right = body.Op(
+        "DequantizeLinear",
+        {b, RepeatedBeside(body, b_scale, b_zero), RepeatedBeside(body, b_zero, b_scale)},
+        {{"axis", int64_t{1}}});
     y = body.Op("MatMul", {left, right});
   } else {
     const ValueId sums = body.Op("MatMulInteger", {a, b, a_zero, b_zero});

@@ -34,8 +34,8 @@ std::optional<PostOp> ClipAsPostOp(const Graph& graph, const Node& node) {
     op.alpha = *low;
     op.beta = *high;
   }
-  // Crossed bounds: ONNX lets the upper one win, post-ops leave it open.
-  if (op.alpha > op.beta) return std::nullopt;
+  // Crossed bounds: ONNX lets the upper one win, post-ops leave it open. A bound that is no number is none of theirs.
+  if (!(op.alpha <= op.beta)) return std::nullopt;
   if (op.alpha == 0 && op.beta == kLargest) return PostOp{Kind::kRelu};
   return op;
 }

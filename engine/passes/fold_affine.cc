@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "engine/ops/broadcast.h"
+#include "engine/ops/function.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
@@ -26,6 +27,7 @@ struct Term {
 std::optional<Term> TermOf(const Graph& graph, const Node* node) {
   if (node == nullptr || (!node->is("Mul") && !node->is("Add"))) return std::nullopt;
   if (!node->post_ops.empty() || node->inputs.size() != 2) return std::nullopt;
+  if (node->version < kOldestKeptOpset) return std::nullopt;  // Its attributes say how it broadcasts.
   for (const size_t slot : {0, 1}) {
     const ValueId constant = node->input(1 - slot);
     const ValueId x = node->input(slot);

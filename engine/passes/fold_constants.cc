@@ -29,6 +29,10 @@ constexpr size_t kAlwaysFoldBytes = size_t{1} << 20;
 constexpr size_t kMayGrow = 2;
 // Weights that are made out of nothing, all of a graph together: as much as a file could hold written out.
 constexpr size_t kMadeWeightsBytes = size_t{1} << 30;
+// Other constants by which a graph may grow, beside once more what it has: F16 -> F32.
+constexpr size_t kMadeBytes = size_t{1} << 26;
+// Shapes and the like, which never count.
+constexpr size_t kSmallBytes = size_t{1} << 12;
 // Changes of shape behind which a layer is looked for: real models have one or two, a hostile one any number.
 constexpr size_t kMaxMovements = 16;
 
@@ -65,8 +69,44 @@ bool IsWeights(const Graph& graph, ValueId id) {
   return false;
 }
 
-// `weights_left`: bytes that weights may still be made of; what this node makes of them is taken off.
-bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
+// By how much a graph's constants may still grow.
+class Budget {
+ public:
+  explicit Budget(Graph& graph) : graph_(graph) {
+    size_t held = 0;
+    for (ValueId id = 0; id < graph.value_count(); ++id) {
+      if (graph.value(id).is_constant()) held += graph.value(id).constant.bytes();
+    }
+    const size_t made = graph.made_bytes + graph.made_weight_bytes;
+    most_ = kMadeBytes + (held > made ? held - made : 0);
+  }
+
+  size_t weights_left() const {
+    return kMadeWeightsBytes - std::min(kMadeWeightsBytes, graph_.made_weight_bytes);
+  }
+  void TakeWeights(size_t bytes) { graph_.made_weight_bytes += bytes; }
+
+  // Whether there is room for `written` bytes instead of the constants that the node alone reads; takes it.
+  bool Take(const Node& node, size_t written) {
+    if (written <= kSmallBytes) return true;
+    size_t freed = 0;
+    for (const ValueId id : node.inputs) {
+      if (id != kNone && graph_.SoleConsumer(id) != kNone && graph_.value(id).is_constant())
+        freed += graph_.value(id).constant.bytes();
+    }
+    const size_t grown = written > freed ? written - freed : 0;
+    if (graph_.made_bytes + grown > most_) return false;
+    graph_.made_bytes += grown;
+    return true;
+  }
+
+ private:
+  Graph& graph_;
+  size_t most_ = 0;
+};
+
+// What the node makes is taken off the budget.
+bool MayFold(const Graph& graph, const Node& node, Budget& budget) {
   const OpDef* def = FindOp(node);
   if (def == nullptr || def->kernel == nullptr || def->traits.no_fold ||
       IsQuantizedWeight(graph, node))
@@ -80,7 +120,7 @@ bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
   const size_t usual = std::max(kAlwaysFoldBytes, kMayGrow * read);
   const bool is_weights =
       node.outputs.size() == 1 && node.outputs[0] != kNone && IsWeights(graph, node.outputs[0]);
-  const size_t most = is_weights ? std::max(usual, weights_left) : usual;
+  const size_t most = is_weights ? std::max(usual, budget.weights_left()) : usual;
   size_t written = 0;
   for (const ValueId id : node.outputs) {
     if (id == kNone) continue;
@@ -92,13 +132,15 @@ bool MayFold(const Graph& graph, const Node& node, size_t& weights_left) {
     written += TensorSpec{value.dtype, *value.shape}.bytes();
   }
   if (written > most) return false;
-  if (written > usual) weights_left -= written;
+  if (written <= usual && budget.Take(node, written)) return true;
+  if (!is_weights || written > budget.weights_left()) return false;
+  budget.TakeWeights(written);
   return true;
 }
 
 // Whether a node whose outputs' extents only the data decide reads constants alone. Its outputs are no larger than what
 // constants it reads, but for the coordinates of NonZero.
-bool MayEvaluate(const Graph& graph, const Node& node) {
+bool MayEvaluate(const Graph& graph, const Node& node, Budget& budget) {
   const OpDef* def = FindOp(node);
   if (def == nullptr || def->evaluate == nullptr || def->kernel != nullptr) return false;
   if (def->traits.no_fold || node.inputs.empty() || !ReadsOnlyConstants(graph, node)) return false;
@@ -107,9 +149,9 @@ bool MayEvaluate(const Graph& graph, const Node& node) {
   for (const ValueId id : node.inputs) {
     if (id != kNone) read += graph.value(id).constant.bytes();
   }
-  return read <= kAlwaysFoldBytes && std::ranges::none_of(node.outputs, [&](ValueId id) {
-           return id != kNone && graph.is_graph_output(id);
-         });
+  const bool answers = std::ranges::any_of(
+      node.outputs, [&](ValueId id) { return id != kNone && graph.is_graph_output(id); });
+  return read <= kAlwaysFoldBytes && !answers && budget.Take(node, read);
 }
 
 absl::Status EvaluateInto(Graph& graph, NodeId id) {
@@ -164,11 +206,11 @@ absl::Status Fold(Graph& graph, NodeId id) {
 
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& /*context*/) {
   int folded = 0;
-  size_t weights_left = kMadeWeightsBytes;
+  Budget budget(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (MayEvaluate(graph, graph.node(id))) {
+    if (MayEvaluate(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(EvaluateInto(graph, id));
-    } else if (MayFold(graph, graph.node(id), weights_left)) {
+    } else if (MayFold(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(Fold(graph, id));
     } else {
       continue;

@@ -5,6 +5,7 @@
 //   x:f32, clip(x + 3, 0, 6) / 6          =>  HardSigmoid(x; 1/6, 1/2)
 //
 // Source: Howard et al. 2019; ONNX HardSwish (opset 14).
+#include <limits>
 #include <utility>
 
 #include "engine/passes/match.h"
@@ -24,8 +25,8 @@ struct Bounds {
 
 std::optional<Bounds> ClipBounds(const Graph& graph, const Node& clip) {
   if (clip.version < 11) {
-    const auto low = clip.attributes.Float("min", 0);
-    const auto high = clip.attributes.Float("max", 0);
+    const auto low = clip.attributes.Float("min", std::numeric_limits<float>::lowest());
+    const auto high = clip.attributes.Float("max", std::numeric_limits<float>::max());
     if (!low.ok() || !high.ok()) return std::nullopt;
     return Bounds{*low, *high};
   }

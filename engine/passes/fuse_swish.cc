@@ -31,6 +31,7 @@ bool FuseSwishAt(Graph& graph, NodeId id) {
     const NodeId sigmoid = ProducerIf(graph, mul.input(1 - slot), "Sigmoid");
     const Node* mac = ProducerOf(graph, x);
     if (sigmoid == kNone || mac == nullptr || !IsMac(*mac) || !IsPlainF32(graph, x)) continue;
+    if (mac->post_ops.size() >= kMostActivations) continue;
     if (graph.SoleConsumer(mul.input(1 - slot)) != id || !graph.node(sigmoid).post_ops.empty())
       continue;
     Product argument = Factorize(graph, graph.node(sigmoid).input(0));

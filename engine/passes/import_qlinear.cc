@@ -8,6 +8,8 @@
 // do those whose scales DequantizeLinear cannot take: a tensor of more than one axis, or along an axis that is not known.
 // Source: ONNX QLinearConv, QLinearMatMul; ONNX Runtime's contrib operators.
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -114,7 +116,9 @@ class QLinearImporter {
 
   // One scale, or one for each index of an axis that is counted from the last one.
   bool ScalesFit(const Slots& slots, int64_t axis) const {
-    const int64_t scales = ConstantOf(graph_, node_.input(slots.scale))->elements();
+    int64_t scales = ConstantOf(graph_, node_.input(slots.scale))->elements();
+    if (const Tensor* zeros = ConstantOf(graph_, node_.input(slots.zero_point)))
+      scales = std::max(scales, zeros->elements());
     if (scales == 1) return true;
     const std::optional<Shape>& shape = graph_.value(node_.input(slots.value)).shape;
     if (axis >= 0 || !shape || shape->rank() < 2) return false;
@@ -122,10 +126,14 @@ class QLinearImporter {
     return extent == scales || extent == kUnknownDim;
   }
 
+  // A scale for each index may come with one zero point for all, and the other way round.
   bool IsConstant(const Slots& slots) const {
-    return IsConstantVector(node_.input(slots.scale)) &&
-           (node_.input(slots.zero_point) == kNone ||
-            IsConstantVector(node_.input(slots.zero_point)));
+    if (!IsConstantVector(node_.input(slots.scale))) return false;
+    if (node_.input(slots.zero_point) == kNone) return true;
+    if (!IsConstantVector(node_.input(slots.zero_point))) return false;
+    const int64_t scales = ConstantOf(graph_, node_.input(slots.scale))->elements();
+    const int64_t zeros = ConstantOf(graph_, node_.input(slots.zero_point))->elements();
+    return scales == zeros || scales == 1 || zeros == 1;
   }
   bool IsConstantVector(ValueId id) const {
     const Tensor* tensor = ConstantOf(graph_, id);
@@ -143,21 +151,41 @@ class QLinearImporter {
     const std::optional<Shape> shape = graph_.value(integers).shape;
     const ValueId reals =
         AddValue(graph_, Format("{}_real", graph_.value(integers).name), DType::kF32, shape);
-    Node dq = MakeNode("DequantizeLinear", node_, {integers, node_.input(slots.scale)}, {reals});
-    if (node_.input(slots.zero_point) != kNone) dq.inputs.push_back(node_.input(slots.zero_point));
+    const ValueId scale = node_.input(slots.scale);
+    const ValueId zero_point = node_.input(slots.zero_point);
+    Node dq = MakeNode("DequantizeLinear", node_, {integers, Repeated(scale, zero_point)}, {reals});
+    if (zero_point != kNone) dq.inputs.push_back(Repeated(zero_point, scale));
     const int rank = shape ? shape->rank() : 0;
     dq.attributes.Set("axis", axis < 0 ? std::max<int64_t>(rank + axis, 0) : axis);
     graph_.InsertNodeBefore(id_, std::move(dq));
     return reals;
   }
 
-  // The I32 bias at `slot` as F32: bias * factor * x_scale * w_scale[c]; kNone when it is not constant.
+  // `value`, which is repeated where it is one element and `other` several: DequantizeLinear takes as many of both.
+  ValueId Repeated(ValueId value, ValueId other) {
+    const Tensor* beside = ConstantOf(graph_, other);
+    const Tensor single = *ConstantOf(graph_, value);
+    if (beside == nullptr || single.elements() != 1 || beside->elements() == 1) return value;
+    const Shape shape = beside->shape();
+    Tensor repeated(single.dtype(), shape);
+    const size_t bytes = single.bytes();
+    auto* to = static_cast<std::byte*>(repeated.mutable_data());
+    for (int64_t i = 0; i < shape.elements(); ++i)
+      std::memcpy(to + static_cast<size_t>(i) * bytes, single.data(), bytes);
+    return graph_.AddConstant(graph_.value(value).name, std::move(repeated));
+  }
+
+  // The I32 bias at `slot` as F32: bias * factor * x_scale * w_scale[c]; kNone when it is not constant, or where several
+  // scales do not run along its last axis alone.
   ValueId Bias(size_t slot, float factor, const Slots& x, const Slots& w) {
     const auto integers = IntsOf(graph_, node_.input(slot));
     const auto x_scale = ScalarOf(graph_, node_.input(x.scale));
     const auto w_scale = FloatsOf(graph_, node_.input(w.scale));
     if (!integers || !x_scale || !w_scale || w_scale->empty()) return kNone;
-    if (w_scale->size() != 1 && w_scale->size() != integers->size()) return kNone;
+    const Shape& extents = *graph_.value(node_.input(slot)).shape;
+    const auto scales = std::ssize(*w_scale);
+    const bool along_last = extents.rank() > 0 && extents.back() == scales;
+    if (scales != 1 && (!along_last || std::ssize(*integers) != scales)) return kNone;
     std::vector<float> reals;
     for (size_t i = 0; i < integers->size(); ++i) {
       const double scale =

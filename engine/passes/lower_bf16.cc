@@ -5,11 +5,12 @@
 //
 // A node is narrow when it is a Conv or octet:MatMul, an LSTM, GRU or RNN (its x, weights and Y; states stay F32), or when everything it reads comes from narrow nodes and it is an
 // operator that keeps its accuracy in BF16. Values between narrow nodes are stored as BF16; borders get an octet:Convert;
-// biases, graph outputs and what other nodes make stay F32. Precisions bf16 and fp16 (which is a storage format here)
+// biases, addends, graph outputs and what other nodes make stay F32. Precisions bf16 and fp16 (which is a storage format here)
 // ask for this; in int8 and int8-dynamic the nodes that are marked do (Node::in_bf16), and no others begin a narrow part. Without
 // target.bf16 nothing changes, and the certificate says so.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <vector>
 
@@ -41,6 +42,18 @@ constexpr std::array kStayWide = {
     std::string_view("Sqrt"), std::string_view("Div"), std::string_view("Reciprocal"),
 };
 
+// The largest finite BF16, and the least F32 beyond it that is rounded to an infinity.
+constexpr float kLargestBf16 = 0x1.FEp127F;
+constexpr float kRoundsToInfinity = 0x1.FFp127F;
+
+// Whether a constant holds finite numbers that BF16 has none for: masks of -FLT_MAX.
+bool HoldsMoreThanBf16(const Graph& graph, ValueId id) {
+  if (id == kNone || !graph.value(id).is_constant() || !IsPlainF32(graph, id)) return false;
+  return std::ranges::any_of(graph.value(id).constant.span<float>(), [](float f) {
+    return std::isfinite(f) && std::abs(f) >= kRoundsToInfinity;
+  });
+}
+
 class Bf16Lowering {
  public:
   Bf16Lowering(Graph& graph, bool marked_only)
@@ -52,6 +65,7 @@ class Bf16Lowering {
     for (const NodeId id : nodes_) NarrowWeights(id);
     for (const NodeId id : nodes_) NarrowOutputs(id);
     for (const NodeId id : nodes_) NarrowInputs(id);
+    for (const NodeId id : nodes_) BoundSums(id);
     for (ValueId id = 0; id < static_cast<ValueId>(narrow_value_.size()); ++id) WidenForOthers(id);
     return static_cast<int>(nodes_.size());
   }
@@ -89,6 +103,9 @@ class Bf16Lowering {
     const bool capable = def->traits.elementwise_unary || def->traits.elementwise_broadcast ||
                          IsMover(node) || listed(kNarrowToo);
     if (!capable || listed(kStayWide)) return false;
+    const auto too_large = [&](ValueId in) { return HoldsMoreThanBf16(graph_, in); };
+    if (def->traits.elementwise_broadcast && std::ranges::any_of(node.inputs, too_large))
+      return false;
     for (const ValueId out : node.outputs) {
       if (out != kNone && !IsPlainF32(graph_, out)) return false;
     }
@@ -184,8 +201,29 @@ class Bf16Lowering {
     }
   }
 
+  // What a Conv or octet:MatMul adds to its result is read as it is stored: a mask of -FLT_MAX is finite in F32 alone.
+  static bool IsAddend(const Node& node, size_t slot) {
+    return IsMac(node) && std::ranges::any_of(node.post_ops, [&](const PostOp& op) {
+             return op.kind == PostOp::Kind::kAdd && op.operand == static_cast<int>(slot);
+           });
+  }
+
+  // The sum with such a mask stays finite where it is stored: of a row of infinities, Softmax makes NaN.
+  void BoundSums(NodeId id) {
+    Node& node = graph_.mutable_node(id);
+    if (!IsMac(node) || graph_.value(node.output(0)).dtype != DType::kBF16) return;
+    const bool wide = std::ranges::any_of(node.post_ops, [&](const PostOp& op) {
+      if (op.kind != PostOp::Kind::kAdd) return false;
+      const ValueId addend = node.input(static_cast<size_t>(op.operand));
+      if (graph_.value(addend).is_constant()) return HoldsMoreThanBf16(graph_, addend);
+      return IsPlainF32(graph_, addend);
+    });
+    if (wide) node.post_ops.push_back({PostOp::Kind::kClip, -kLargestBf16, kLargestBf16});
+  }
+
   void NarrowInputs(NodeId id) {
     for (size_t slot = 0; slot < NarrowInputCount(graph_.node(id)); ++slot) {
+      if (IsAddend(graph_.node(id), slot)) continue;
       const ValueId in = graph_.node(id).inputs[slot];
       if (in == kNone || graph_.value(in).is_constant() || !IsPlainF32(graph_, in)) continue;
       const auto [it, fresh] = converted_.try_emplace(in, kNone);

@@ -44,6 +44,10 @@ bool SameStaticShape(const Graph& graph, ValueId a, ValueId b);
 bool IsConvolution(const Node& node);
 /// A convolution or an octet:MatMul: the nodes that multiply and add, and that post-ops are fused into.
 bool IsMac(const Node& node);
+/// Post-ops of a node up to which activations are added: half of what oneDNN takes, since residuals and quantization add
+/// some of their own.
+inline constexpr size_t kMostActivations = 16;
+
 /// An LSTM, GRU or RNN: its weights are inputs 1 and 2.
 bool IsRecurrent(const Node& node);
 /// The axis of a Conv's or octet:MatMul's output that its bias runs along; -1 while its rank is unknown.

@@ -10,29 +10,31 @@ namespace {
 // Products of real models have a handful of factors; these bound hostile ones.
 constexpr size_t kMaxFactors = 8;
 constexpr int kMaxDepth = 16;
+constexpr int kMaxVisits = 64;  // Constants do not count as factors, but each power doubles or triples their visits.
 
-void Collect(const Graph& graph, ValueId value, int depth, Product& product) {
+void Collect(const Graph& graph, ValueId value, int depth, int& visits, Product& product) {
+  ++visits;
   if (const auto scalar = ScalarOf(graph, value)) {
     product.constant *= *scalar;
     return;
   }
   const Node* node = ProducerOf(graph, value);
   const bool open = node != nullptr && node->post_ops.empty() && depth < kMaxDepth &&
-                    product.factors.size() < kMaxFactors;
+                    visits < kMaxVisits && product.factors.size() < kMaxFactors;
   if (open && node->is("Mul")) {
-    Collect(graph, node->input(0), depth + 1, product);
-    Collect(graph, node->input(1), depth + 1, product);
+    Collect(graph, node->input(0), depth + 1, visits, product);
+    Collect(graph, node->input(1), depth + 1, visits, product);
     return;
   }
   if (open && (node->is("Div") || node->is("Pow"))) {
     const auto right = ScalarOf(graph, node->input(1));
     if (right && node->is("Div")) {
       product.constant /= *right;
-      return Collect(graph, node->input(0), depth + 1, product);
+      return Collect(graph, node->input(0), depth + 1, visits, product);
     }
     if (right && (*right == 2.0F || *right == 3.0F)) {
       for (int i = 0; i < static_cast<int>(*right); ++i)
-        Collect(graph, node->input(0), depth + 1, product);
+        Collect(graph, node->input(0), depth + 1, visits, product);
       return;
     }
   }
@@ -50,7 +52,8 @@ bool Product::Remove(ValueId value) {
 
 Product Factorize(const Graph& graph, ValueId value) {
   Product product;
-  Collect(graph, value, 0, product);
+  int visits = 0;
+  Collect(graph, value, 0, visits, product);
   return product;
 }
 

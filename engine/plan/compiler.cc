@@ -22,6 +22,18 @@ namespace {
 
 using Kind = Location::Kind;
 
+// The operator's fast step. What oneDNN says of a description that it does not take, wherever it says so, is a reason not to
+// have one.
+absl::StatusOr<std::unique_ptr<Step>> LowerFast(const OpDef& def, const LowerContext& context) {
+  try {
+    return def.lower(context);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_invalid_arguments || error.status == dnnl_out_of_memory)
+      return Unimplemented("oneDNN: {}", error.message);
+    return onednn::ToStatus(error.status, error.message);
+  }
+}
+
 // A view only renames its input: same bytes, same type, same meaning of its integers.
 bool IsView(const Graph& graph, const Node& node) {
   const OpDef* def = FindOp(node);
@@ -189,7 +201,7 @@ class Compiler {
                              {overwritable.data(), overwritable.size()},
                              layer};
     if (def->lower != nullptr) {
-      absl::StatusOr<std::unique_ptr<Step>> step = def->lower(lower);
+      absl::StatusOr<std::unique_ptr<Step>> step = LowerFast(*def, lower);
       if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
       layer.reason = std::string(Message(step.status()));
     }

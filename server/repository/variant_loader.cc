@@ -1,5 +1,6 @@
 #include "server/repository/variant_loader.h"
 
+#include <exception>
 #include <new>
 #include <optional>
 #include <thread>
@@ -152,6 +153,9 @@ absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOpt
     } catch (const std::bad_alloc&) {
       loaded = MakeError(absl::StatusCode::kResourceExhausted,
                          "out of memory to load the model: '{}'", path);
+    } catch (const std::exception& error) {
+      // Whatever it is: other models are served on.
+      loaded = Internal("cannot load the model: {}: '{}'", error.what(), path);
     }
   }).join();
   if (!loaded.ok() && Message(loaded.status()).find(path) == std::string_view::npos) {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <new>
 #include <numeric>
 
@@ -63,6 +64,9 @@ void BatchRunner::Run(Batch batch) {
   } catch (const std::bad_alloc&) {
     status = MakeError(absl::StatusCode::kResourceExhausted,
                        "out of memory for a batch of {} rows: {}", plan_rows, target.name);
+  } catch (const std::exception& error) {
+    // Whatever it is: it ends this batch alone.
+    status = Internal("a batch of {} rows: {}: {}", plan_rows, error.what(), target.name);
   }
   Finish(batch, status, rows, plan_rows, durations);
 }

@@ -129,6 +129,21 @@ TEST_P(ConvLoweringTest, ComputesFloats) {
   EXPECT_EQ(lowered->layer.runs, "f32");
 }
 
+TEST(ConvLoweringBias, OfAnotherTypeThanF32IsTheReferences) {
+  const Geometry& g = kGeometries[0];
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const Tensor reals = Bias(g.w[0]);
+    Tensor bias(dtype, reals.shape());
+    ConvertTensor(reals.view(), bias.mutable_view());
+    const OneNode node = Conv(g)
+                             .Input(RandomReals(g.x, 1))
+                             .Constant(RandomReals(g.w, 2))
+                             .Constant(std::move(bias));
+    const absl::Status status = LowerHere(node).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+  }
+}
+
 TEST(DepthwiseLoweringTest, RunsOnItsOwnKernelWithinTheBoundsOfItsActivation) {
   const Geometry g = {"", {1, 9, 9, 32}, {32, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 32};
   const PostOp kActivations[] = {{.kind = PostOp::Kind::kRelu},

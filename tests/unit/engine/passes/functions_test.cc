@@ -94,6 +94,18 @@ TEST(ExpandFunctions, DynamicProductsQuantizeWhenTheyRun) {
   EXPECT_EQ(TheOnly(fast, "octet:MatMul").attributes.IntOr("dynamic_quant", 0), 1);
 }
 
+TEST(ExpandFunctions, AZeroPointOfAllColumnsGoesWithTheirScales) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 4}, DType::kU8);
+  b.Output(b.Op("com.microsoft:MatMulIntegerToFloat",
+                {x, b.RandomInts(DType::kI8, {4, 3}, -127, 127), b.Scalar(0.02F),
+                 b.Random({3}, 0.002F, 0.01F), b.Scalar<uint8_t>(128), b.Scalar<int8_t>(0)}));
+  const Graph graph = b.Build();
+  const Graph after = Optimised(graph);
+  EXPECT_THAT(after, HasExactly(1, "octet:MatMul"));
+  EXPECT_TRUE(SameAnswers(graph, after));
+}
+
 TEST(ExpandFunctions, PackedHeadsAreTheSameHeads) {
   const auto attend = [](bool packed) {
     GraphBuilder b;

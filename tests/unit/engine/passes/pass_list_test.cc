@@ -1,4 +1,8 @@
 // The list of passes and the loop that runs it; what bf16 asks for.
+#include <algorithm>
+#include <limits>
+#include <vector>
+
 #include "gtest/gtest.h"
 
 #include "tests/support/graph_builder.h"
@@ -188,6 +192,51 @@ TEST(LowerBf16, TakesMarkedWeightsOutOfBytes) {
     EXPECT_EQ(after.value(node.input(1)).dtype, DType::kBF16);
   }
   EXPECT_EQ(narrow, 1) << Dump(after);
+}
+
+// Attention with a mask of the least F32, which BF16 has no finite number for: added to the scores, or put in their place.
+Graph MaskedAttention(bool added, bool constant) {
+  GraphBuilder b;
+  const float least = std::numeric_limits<float>::lowest();
+  const ValueId q = b.Input("q", {1, 2, 4, 8});
+  const ValueId k = b.Input("k", {1, 2, 8, 4});
+  const ValueId scores = b.Op("MatMul", {q, k});
+  ValueId masked = kNone;
+  if (constant) {
+    std::vector<float> mask(16, 0.0F);
+    std::fill_n(mask.begin(), 4, least);
+    masked = b.Op("Add", {scores, b.Constant<float>({1, 1, 4, 4}, mask)});
+  } else if (added) {
+    masked = b.Op("Add", {scores, b.Input("mask", {1, 1, 4, 4})});
+  } else {
+    masked = b.Op("Where", {b.Input("keep", {1, 1, 4, 4}, DType::kBool), scores, b.Scalar(least)});
+  }
+  const ValueId weights = b.Op("Softmax", {masked}, {{"axis", int64_t{-1}}});
+  b.Output(b.Op("MatMul", {weights, b.Random({1, 2, 4, 8})}));
+  return b.Build();
+}
+
+TEST(LowerBf16, KeepsAMaskFinite) {
+  for (const bool added : {true, false}) {
+    for (const bool constant : {false, true}) {
+      SCOPED_TRACE(added);
+      const Graph graph = MaskedAttention(added, constant);
+      std::vector<Tensor> inputs = RandomInputs(graph);
+      // The first row is masked as a whole.
+      if (!constant && added) {
+        std::vector<float> mask(16, 0.0F);
+        std::fill_n(mask.begin(), 4, std::numeric_limits<float>::lowest());
+        inputs[2] = Tensor::From<float>({1, 1, 4, 4}, mask);
+      } else if (!constant) {
+        inputs[2] = Tensor(DType::kBool, {1, 1, 4, 4});
+        for (int i = 0; i < 16; ++i) inputs[2].mutable_span<bool>()[i] = i >= 4;
+      }
+      const Graph after = Optimised(graph, Bf16Context());
+      EXPECT_THAT(after, HasExactly(2, "octet:MatMul"));
+      EXPECT_TRUE(SameAnswers(graph, after, inputs, {.rtol = 0.05F, .atol = 0.05F})) << Dump(after);
+      EXPECT_EQ(Dump(Optimised(after, Bf16Context())), Dump(after));
+    }
+  }
 }
 
 TEST(LowerBf16, DoesNothingWhereTheMachineHasNone) {

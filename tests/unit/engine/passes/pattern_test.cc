@@ -1,6 +1,7 @@
 // Activations and normalizations that exporters write out in parts.
 #include "gtest/gtest.h"
 
+#include "engine/passes/product.h"
 #include "tests/support/graph_builder.h"
 
 namespace octet {
@@ -46,6 +47,19 @@ TEST(FuseGelu, KnowsTheTanhForm) {
   }
 }
 
+TEST(Factorize, VisitsNoMoreThanAProductHas) {
+  GraphBuilder b;
+  ValueId power = b.Scalar(1.0F);
+  for (int i = 0; i < 14; ++i) power = b.Op("Pow", {power, b.Scalar(3.0F)});
+  ValueId y = b.Input("x", {1});
+  for (int i = 0; i < 1000; ++i) y = b.Op("Mul", {y, power});
+  b.Output(y);
+  const Graph graph = b.Build();
+  // 3^14 visits would have found the constant below.
+  EXPECT_FALSE(Factorize(graph, power).factors.empty());
+  EXPECT_THAT(AfterPass("fuse_gelu", graph), HasExactly(1000, "Mul"));
+}
+
 TEST(FuseGelu, LeavesOtherConstantsAlone) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {3, 4});
@@ -72,6 +86,21 @@ TEST(FuseHardSwish, MakesAHardSigmoidOfAGate) {
       b.Op("Clip", {b.Op("Add", {x, b.Scalar(3.0F)}), b.Scalar(0.0F), b.Scalar(6.0F)});
   b.Output(b.Op("Div", {clip, b.Scalar(6.0F)}));
   EXPECT_THAT(Checked("fuse_hard_swish", b.Build()), HasOps({"HardSigmoid"}));
+}
+
+TEST(FuseHardSwish, AsksForBothBoundsOfAClip) {
+  for (const bool gate : {false, true}) {
+    for (const bool bounded : {true, false}) {
+      GraphBuilder b(10);
+      const ValueId x = b.Input("x", {3, 4});
+      GraphBuilder::Attrs bounds = {{"max", 6.0F}};
+      if (bounded) bounds.emplace("min", 0.0F);
+      const ValueId clip = b.Op("Clip", {b.Op("Add", {x, b.Scalar(3.0F)})}, bounds);
+      b.Output(b.Op("Div", {gate ? clip : b.Op("Mul", {x, clip}), b.Scalar(6.0F)}));
+      EXPECT_THAT(Checked("fuse_hard_swish", b.Build()),
+                  HasExactly(bounded ? 0 : 1, "Clip"));
+    }
+  }
 }
 
 TEST(FuseSwish, BecomesAPostOpOfTheConvolution) {

@@ -1,6 +1,7 @@
 // What the passes that fold and fuse leave, and that the answers stay.
 #include "gtest/gtest.h"
 
+#include "engine/ops/op.h"
 #include "engine/tensor/format.h"
 #include "tests/support/graph_builder.h"
 
@@ -68,6 +69,39 @@ TEST(FoldConstants, MakesNoMoreWeightsOutOfNothingThanAFileCouldHold) {
   const ValueId weights = b.Op("Expand", {b.Random({1, 1 << 10}), b.IntList({1 << 19, 1 << 10})});
   b.Output(b.Op("MatMul", {b.Input("x", {1, 1 << 19}), weights}));
   EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Expand", "MatMul"}));
+}
+
+size_t BytesOfConstants(const Graph& graph) {
+  size_t bytes = 0;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    if (graph.value(id).is_constant()) bytes += graph.value(id).constant.bytes();
+  }
+  return bytes;
+}
+
+TEST(FoldConstants, MakesNoMoreOfManyNodesThanAGraphMayGrow) {
+  GraphBuilder b;
+  const int64_t count = 1 << 18;  // One MiB.
+  ValueId y = b.Input("x", {count});
+  const ValueId extents = b.IntList({count});
+  for (int i = 0; i < 2000; ++i)
+    y = b.Op("Max", {y, b.Op("ConstantOfShape", {extents})});
+  b.Output(y);
+  constexpr size_t kMost = (size_t{1} << 26) + (size_t{1} << 16);
+  Graph after = AfterPass("fold_constants", b.Build());
+  EXPECT_LE(BytesOfConstants(after), kMost);
+  EXPECT_GT(BytesOfConstants(after), kMost / 2) << "it stops too early";
+  for (int i = 0; i < 3; ++i) after = AfterPass("fold_constants", after);
+  EXPECT_LE(BytesOfConstants(after), kMost) << "each run has a budget of its own";
+}
+
+TEST(FoldConstants, DoesNotDoubleAConstantAgainAndAgain) {
+  GraphBuilder b;
+  ValueId c = b.Random({1 << 18});
+  for (int i = 0; i < 12; ++i) c = b.Op("Concat", {c, c}, {{"axis", int64_t{0}}});
+  const ValueId x = b.Input("x", {1});
+  b.Output(b.Op("Mul", {x, b.Op("ReduceMax", {b.Op("Mul", {c, x})}, {{"keepdims", int64_t{0}}})}));
+  EXPECT_LE(BytesOfConstants(AfterPass("fold_constants", b.Build())), size_t{1} << 28);
 }
 
 TEST(FoldConstants, MakesWeightsBehindAChangeOfShape) {
@@ -148,6 +182,33 @@ TEST(FoldAffine, LeavesAValueThatOthersRead) {
   b.Output(b.Op("Add", {x, b.Random({3})}));
   b.Output(b.Op("Relu", {x}));
   EXPECT_THAT(Checked("fold_affine", b.Build()), HasOps({"Add", "Add", "Relu"}));
+}
+
+// x of an unknown rank + b, * m, both along axis 1.
+Graph LegacyAffine() {
+  GraphBuilder b(6);
+  const GraphBuilder::Attrs along = {{"broadcast", int64_t{1}}, {"axis", int64_t{1}}};
+  const ValueId x = b.Input("x", {1, 3, 4, 4});
+  const ValueId sum = b.Op("Add", {x, b.Random({3})}, along);
+  b.Output(b.Op("Relu", {b.Op("Mul", {sum, b.Random({3})}, along)}));
+  Graph graph = b.Build();
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    if (!graph.value(id).is_constant()) graph.mutable_value(id).shape.reset();
+  }
+  return graph;
+}
+
+TEST(FoldAffine, KeepsTheAxesOfOldOpsets) {
+  EXPECT_THAT(AfterPass("fold_affine", LegacyAffine()), HasOps({"Add", "Mul", "Relu"}));
+  Graph optimised = Optimised(LegacyAffine());
+  Graph bound = LegacyAffine();
+  for (Graph* graph : {&optimised, &bound}) {
+    graph->mutable_value(graph->inputs[0]).shape = Shape{1, 3, 4, 4};
+  }
+  ASSERT_EQ(InferShapes(bound), absl::OkStatus());
+  const Graph after = Optimised(optimised);
+  EXPECT_THAT(after, HasNo("Unsqueeze"));
+  EXPECT_TRUE(SameAnswers(bound, after));
 }
 
 TEST(FuseResidual, AMulCarriesTheSumWithAConstant) {
@@ -436,6 +497,14 @@ TEST(FuseActivation, SeesAReluInAClipWithoutAnUpperBound) {
   const Graph after = Checked("fuse_activation", b.Build());
   ASSERT_EQ(TheOnly(after, "Conv").post_ops.size(), 1U);
   EXPECT_EQ(TheOnly(after, "Conv").post_ops[0].kind, PostOp::Kind::kRelu);
+}
+
+TEST(FuseActivation, LeavesWhatANodeCannotCarryAnyMore) {
+  GraphBuilder b;
+  ValueId y = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({5, 3, 1, 1})});
+  for (int i = 0; i < 20; ++i) y = b.Op("LeakyRelu", {y}, {{"alpha", 0.9F}});
+  b.Output(y);
+  EXPECT_EQ(TheOnly(Checked("fuse_activation", b.Build()), "Conv").post_ops.size(), 16U);
 }
 
 TEST(FuseActivation, StaysWhenSomebodyElseReadsTheSum) {

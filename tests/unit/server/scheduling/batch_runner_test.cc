@@ -3,6 +3,8 @@
 #include <array>
 #include <deque>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -271,6 +273,18 @@ TEST_F(BatchRunnerTest, RunningOutOfMemoryFailsTheBatchAlone) {
   TestCall& failed = Call({1, 2});
   RunOne();
   EXPECT_EQ(failed.status->code(), absl::StatusCode::kResourceExhausted);
+  model_->before_run = nullptr;
+  TestCall& next = Call({1, 2});
+  RunOne();
+  EXPECT_TRUE(next.status->ok());
+}
+
+TEST_F(BatchRunnerTest, WhateverIsThrownFailsTheBatchAlone) {
+  model_->before_run = []() -> absl::Status { throw std::runtime_error("out of luck"); };
+  TestCall& failed = Call({1, 2});
+  RunOne();
+  EXPECT_EQ(failed.status->code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(failed.status->message()), HasSubstr("out of luck"));
   model_->before_run = nullptr;
   TestCall& next = Call({1, 2});
   RunOne();
