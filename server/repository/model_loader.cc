@@ -135,7 +135,7 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   }
   Retire(wanted, files);
   PublishRow();
-  if (sequences_ != nullptr && !ready()) sequences_->EndAll();
+  EndSequences();
 }
 
 void ModelLoader::OrderByShare(std::vector<int64_t>& wanted) const {
@@ -155,11 +155,7 @@ void ModelLoader::OrderByShare(std::vector<int64_t>& wanted) const {
 void ModelLoader::FollowSequences() {
   if (!settings_) return;
   const ModelConfig& config = settings_->config;
-  if (config.state.empty()) {
-    if (sequences_ != nullptr) sequences_->EndAll();
-    sequences_ = nullptr;
-    return;
-  }
+  if (config.state.empty()) return;  // what is still served with a state may go on: EndSequences
   if (sequences_ == nullptr) {
     sequences_ =
         std::make_shared<SequenceStore>(name_, clock_, metrics_.ForSequences(ModelLabels{name_}));
@@ -170,6 +166,18 @@ void ModelLoader::FollowSequences() {
        .drain = std::chrono::seconds(config.sequences.drain_seconds),
        .max_waiting_requests = static_cast<size_t>(settings_->batching.max_queue_requests),
        .max_waiting_bytes = static_cast<size_t>(settings_->batching.max_queue_bytes)});
+}
+
+void ModelLoader::EndSequences() {
+  if (sequences_ == nullptr) return;
+  const bool served = ready() && std::ranges::any_of(versions_, [this](const auto& item) {
+                        const auto& version = item.second.row.served;
+                        return version != nullptr && version->sequences != nullptr &&
+                               version->sequences->store == sequences_;
+                      });
+  if (served) return;
+  sequences_->EndAll();
+  if (settings_ && settings_->config.state.empty()) sequences_ = nullptr;
 }
 
 void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
@@ -322,7 +330,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
                              .ramp = ramp_,
                              .labels = settings_->labels,
                              .capture_path = server_.capture.path,
-                             .sequences = sequences_,
+                             .sequences = settings_->config.state.empty() ? nullptr : sequences_,
                              .before = row.served},
                             metrics_);
   if (!built.ok()) {

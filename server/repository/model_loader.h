@@ -71,8 +71,10 @@ class ModelLoader {
   void FollowVariant(int64_t number, Precision precision, const VariantFile& file, bool retry,
                      VariantState& state);
   void Rebuild(int64_t number, Version& version);
-  /// Makes, bounds or ends the sequences as the settings say.
+  /// Makes or bounds the sequences as the settings say.
   void FollowSequences();
+  /// Ends them when nothing that is served goes on with them.
+  void EndSequences();
   /// Takes the versions out that are not in `wanted`.
   void Retire(const std::vector<int64_t>& wanted, const ModelFiles& files);
   void TakeOut(Version& version, std::string reason);
@@ -87,7 +89,7 @@ class ModelLoader {
   MetricsRegistry& metrics_;
   Clock& clock_;
   const Publish publish_;
-  std::shared_ptr<SequenceStore> sequences_;  ///< Null without `state`.
+  std::shared_ptr<SequenceStore> sequences_;  ///< Null without `state`, once no version has one.
 
   std::optional<ModelSettings> settings_;  ///< The last that were right.
   /// Of model.yaml, rollout.yaml and labels.txt as they were read last, right or wrong.

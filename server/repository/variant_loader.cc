@@ -85,6 +85,7 @@ absl::StatusOr<LoadedVariant> Load(const std::string& path, const LoadOptions& o
   ConfigureWorkerThread(options.threads);
   const TimePoint start = Clock::Real().Now();
   LoadedVariant loaded;
+  loaded.max_batch = options.max_batch;
   OCTET_ASSIGN_OR_RETURN(loaded.model, Model::Load(path, options));
   const Signature& signature = loaded.model->signature();
   OCTET_RETURN_IF_ERROR(CheckTensorsOnly(signature.inputs));

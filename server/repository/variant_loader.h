@@ -16,6 +16,7 @@ namespace octet {
 /// A model that has run once for every batch size that it was compiled for.
 struct LoadedVariant {
   std::shared_ptr<const Model> model;
+  int max_batch = 0;        ///< Of the options: what was compiled, whatever is asked for since.
   Certificate certificate;  ///< Of the plan for one row; empty when other extents are open.
   Nanoseconds load_time{0};
   /// Of one row, the least of a few runs; nothing when other extents are open.

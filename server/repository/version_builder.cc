@@ -1,7 +1,9 @@
 #include "server/repository/version_builder.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -52,7 +54,7 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
   target.model = loaded.model;
   target.steady = loaded.steady;
   target.recipes = std::move(recipes);
-  target.batch = {.max_batch = batches ? parts.batching.max_batch : 1,
+  target.batch = {.max_batch = batches ? loaded.max_batch : 1,
                   .max_delay = std::chrono::microseconds(parts.batching.max_queue_delay_us),
                   .p99_target = Nanoseconds(std::llround(parts.batching.p99_target_ms * 1e6))};
   target.max_queue_requests = static_cast<size_t>(parts.batching.max_queue_requests);
@@ -141,6 +143,17 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   return absl::OkStatus();
 }
 
+/// The rows that every variant takes: one that goes on after a failed load was compiled for another number than is asked for.
+int MostRows(const ModelVersion& version, int asked) {
+  std::optional<int64_t> least;
+  for (const ServedVariant& variant : version.variants) {
+    if (!variant.ready()) continue;
+    const int64_t most = variant.queue->target().batch.max_batch;
+    least = std::min(least.value_or(most), most);
+  }
+  return least && version.signature.batches ? static_cast<int>(*least) : asked;
+}
+
 /// What `capture` asks for: the one of the version before, when it fits; null when it asks for nothing.
 absl::StatusOr<std::shared_ptr<RequestCapture>> MakeCapture(const VersionParts& parts,
                                                             const Signature& signature,
@@ -181,6 +194,7 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
         metrics.ForVariant({parts.model, version->version, std::string(PrecisionName(precision))});
     OCTET_RETURN_IF_ERROR(AddQueue(parts, state, reference, served));
   }
+  version->batching.max_batch = MostRows(*version, parts.batching.max_batch);
   if (reference != nullptr && parts.sequences != nullptr) {
     OCTET_RETURN_IF_ERROR(AddSequences(parts.config, parts.sequences, metrics, *version));
   }

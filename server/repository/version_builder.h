@@ -20,7 +20,7 @@ namespace octet {
 /// A precision of a version as far as its loading got.
 struct VariantState {
   VariantFile file;            ///< What was loaded or tried last.
-  int max_batch = 0;           ///< What it was compiled for.
+  int max_batch = 0;           ///< What it was tried for.
   ModelConfig::Golden golden;  ///< What it was held to.
   LoadedVariant loaded;        ///< Without a model when nothing has loaded yet.
   absl::Status status;         ///< Of the last load.

@@ -18,7 +18,7 @@ double Milliseconds(Nanoseconds time) {
 /// Tells the observer that they wait no more.
 void ReportDequeued(const Batch& batch) {
   for (const auto& request : batch.requests)
-    batch.queue->target().observer->OnDequeued(request->bytes());
+    batch.queue->target().observer->OnDequeued(request->queued_bytes);
 }
 
 }  // namespace
@@ -74,8 +74,9 @@ void Dispatcher::Submit(std::shared_ptr<VariantQueue> queue,
                         std::unique_ptr<InferenceRequest> request) {
   const TimePoint now = clock_.Now();
   request->queued = now;
+  request->queued_bytes = request->bytes();
   // Told before a worker can take it: a gauge never sees the leaving before the coming.
-  queue->target().observer->OnQueued(request->bytes());
+  queue->target().observer->OnQueued(request->queued_bytes);
   std::vector<Dropped> dropped;
   {
     absl::MutexLock lock(&mutex_);
@@ -101,7 +102,8 @@ std::optional<Batch> Dispatcher::SubmitOrTake(std::shared_ptr<VariantQueue> queu
   }
   Batch batch = {.queue = std::move(queue), .requests = {}, .taken = now};
   request->queued = now;
-  batch.queue->target().observer->OnQueued(request->bytes());
+  request->queued_bytes = request->bytes();
+  batch.queue->target().observer->OnQueued(request->queued_bytes);
   batch.requests.push_back(std::move(request));
   ReportDequeued(batch);
   return batch;
@@ -125,11 +127,10 @@ Dispatcher::Fate Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
                                    std::vector<Dropped>& dropped) {
   if (closed_ || (flushing_ && queue->target().background)) return Stopping();
   if (request.deadline <= now) return Expired(*queue);
-  const size_t bytes = request.bytes();
-  absl::Status room = queue->CheckRoom(bytes);
+  absl::Status room = queue->CheckRoom(request.queued_bytes);
   if (!room.ok() && now >= queue->next_sweep_) {
     Sweep(queue, now, dropped);
-    room = queue->CheckRoom(bytes);
+    room = queue->CheckRoom(request.queued_bytes);
   }
   if (!room.ok()) return {std::move(room), Refusal::kQueueFull};
   const BatchLimits& limits = queue->target().batch;
@@ -363,7 +364,7 @@ void Dispatcher::FinishDropped(std::vector<Dropped>& dropped) {
   const TimePoint now = clock_.Now();
   for (Dropped& drop : dropped) {
     QueueObserver& observer = *drop.queue->target().observer;
-    observer.OnDequeued(drop.request->bytes());
+    observer.OnDequeued(drop.request->queued_bytes);
     if (drop.fate.refusal) observer.OnRefused(*drop.fate.refusal);
     FinishRequest(*drop.queue, std::move(drop.request), drop.fate.status,
                   {.queue = now - drop.request->queued, .refusal = drop.fate.refusal}, now);

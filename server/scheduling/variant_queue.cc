@@ -53,7 +53,7 @@ void VariantQueue::Push(std::unique_ptr<InferenceRequest> request, uint64_t sequ
                              .queued = request->queued,
                              .deadline = request->deadline,
                              .rows = request->rows,
-                             .bytes = request->bytes(),
+                             .bytes = request->queued_bytes,
                              .shape_class = ShapeClassOf(*request),
                              .level = LevelOf(*request),
                              .cancelled = request->cancelled};

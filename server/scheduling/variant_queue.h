@@ -57,7 +57,7 @@ class VariantQueue {
 
   /// RESOURCE_EXHAUSTED naming the bound when one more does not fit.
   absl::Status CheckRoom(size_t bytes) const;
-  /// Requires: CheckRoom. Takes the request in at its place.
+  /// Requires: CheckRoom, queued_bytes. Takes the request in at its place.
   void Push(std::unique_ptr<InferenceRequest> request, uint64_t sequence);
   /// Takes the requests at `indices` (ascending) out, in that order.
   Requests Remove(std::span<const size_t> indices);

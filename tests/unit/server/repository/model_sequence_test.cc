@@ -26,11 +26,13 @@ class ModelSequenceTest : public ::testing::Test {
     ASSERT_TRUE(opened.ok()) << opened.status();
     repository_ = *std::move(opened);
   }
-  std::shared_ptr<const ModelVersion> Find() { return *repository_->Find("net", ""); }
+  std::shared_ptr<const ModelVersion> Find(std::string_view version = "") {
+    return *repository_->Find("net", version);
+  }
 
   /// Enters a sequence as a request that finds the version now; where it runs, or why not.
-  absl::StatusOr<SequenceHome> Enter(uint64_t id, bool start = false) {
-    const auto version = Find();
+  absl::StatusOr<SequenceHome> Enter(uint64_t id, bool start = false, std::string_view in = "") {
+    const auto version = Find(in);
     std::optional<SequenceHome> home;
     if (start) home = HomeOf(version, {.precision = Precision::kFp32});
     auto step = version->sequences->store->Enter({id, start}, home);
@@ -113,6 +115,51 @@ TEST_F(ModelSequenceTest, AModelThatLosesItsStateLosesItsSequences) {
   EXPECT_EQ(Find()->sequences, nullptr);
   EXPECT_EQ(Find()->signature.inputs.size(), 2U);
   EXPECT_TRUE(served.expired());
+}
+
+constexpr std::string_view kBytes = ": {wire: {datatype: UINT8, scale: 1, zero_point: 0}}}\n";
+
+TEST_F(ModelSequenceTest, WhileAVersionGoesOnWithItsStateSoDoItsSequences) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  // Without a state, and with an input that is not there: the version before answers.
+  folder_.Write("net/model.yaml", "inputs: {none" + std::string(kBytes));
+  EXPECT_FALSE(repository_->Load("net").ok());
+  ASSERT_NE(Find()->sequences, nullptr);
+  EXPECT_TRUE(Enter(1).ok());
+  EXPECT_TRUE(Enter(2, true).ok());
+  folder_.Write("net/model.yaml", kState);
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_TRUE(Enter(1).ok()) << "it never ended";
+  folder_.Write("net/model.yaml", "");
+  const std::weak_ptr<SequenceStore> store = Find()->sequences->store;
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_TRUE(store.expired()) << "nothing is served that has a state";
+}
+
+TEST_F(ModelSequenceTest, OneOfTwoVersionsThatGoesOnWithItsStateKeepsItsSequences) {
+  GraphBuilder b;
+  const Shape shape = {kUnknownDim, 2};
+  const ValueId total = b.Op("Add", {b.Input("z", shape), b.Input("before", shape)});
+  b.Output(b.Op("Relu", {total}), "y");
+  b.Output(total, "total");
+  folder_.Write("net/model.yaml", "versions: {all: true}\n" + std::string(kState));
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  folder_.Write("net/2/fp32.onnx", b.Build());
+  Open();
+  ASSERT_TRUE(Enter(1, true, "1").ok());
+  folder_.Write("net/model.yaml", "versions: {all: true}\ninputs: {z" + std::string(kBytes));
+  EXPECT_FALSE(repository_->Load("net").ok()) << "version 1 has no input z";
+  EXPECT_EQ(Find("2")->sequences, nullptr);
+  ASSERT_NE(Find("1")->sequences, nullptr);
+  EXPECT_TRUE(Enter(1, false, "1").ok());
+  EXPECT_TRUE(Enter(2, true, "1").ok());
+  const std::weak_ptr<SequenceStore> store = Find("1")->sequences->store;
+  folder_.Remove("net/1");
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_TRUE(store.expired());
 }
 
 TEST_F(ModelSequenceTest, AStateThatTheModelDoesNotHaveIsNamed) {

@@ -1,6 +1,10 @@
 #include "server/scheduling/dispatcher.h"
 
+#include <array>
 #include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -87,6 +91,45 @@ TEST_F(DispatcherTest, AQueueIsBoundedByItsBytes) {
   Submit(queue, 2);
   EXPECT_EQ(Submit(queue, 1).status->code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(dispatcher_.queued(), 1U);
+}
+
+/// Does something when it is told of a request that comes.
+class HookedObserver final : public QueueObserver {
+ public:
+  void OnQueued(size_t bytes) override {
+    waiting_bytes += static_cast<int64_t>(bytes);
+    on_queued();
+  }
+  void OnDequeued(size_t bytes) override { waiting_bytes -= static_cast<int64_t>(bytes); }
+  void OnRefused(Refusal) override { ++refused; }
+  void OnBatch(const BatchRecord&) override {}
+  void OnFinished(absl::StatusCode, int64_t, const RequestTimings&) override {}
+
+  std::function<void()> on_queued = [] {};
+  int64_t waiting_bytes = 0;
+  int refused = 0;
+};
+
+/// Strings are walked once, and by nobody who holds the lock: a walk from then on would find other lengths.
+TEST_F(DispatcherTest, TheBytesOfARequestAreCountedOnceBeforeItsTurn) {
+  const auto observer = std::make_shared<HookedObserver>();
+  const auto queue = MakeQueue(std::make_shared<FakeModel>(), {.max_batch = 8}, observer, 100, 500);
+  const std::string text(1000, 'x');
+  std::array<std::string_view, 4> words;
+  observer->on_queued = [&] { words.fill(text); };
+  for (int i = 0; i < 2; ++i) {
+    words.fill({});
+    TestCall& call = calls_.emplace_back(std::vector<float>(4, 1), Shape{4});
+    auto request = call.Request(clock_.Now());
+    request->inputs = {{words.data(), {DType::kString, {1, 4}}}};
+    dispatcher_.Submit(queue, std::move(request));
+  }
+  EXPECT_EQ(observer->refused, 0);
+  EXPECT_EQ(observer->waiting_bytes, 2 * static_cast<int64_t>(sizeof(words)));
+  std::optional<Batch> batch = dispatcher_.TryTake();
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(observer->waiting_bytes, 0);
+  Finish(*std::move(batch));
 }
 
 TEST_F(DispatcherTest, AFullQueueMakesRoomByDroppingTheDead) {
