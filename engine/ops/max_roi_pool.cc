@@ -114,14 +114,13 @@ absl::Status RunMaxRoiPool(const RoiPoolForm& form, const std::string& name,
 
 absl::StatusOr<Kernel> MakeMaxRoiPool(const KernelContext& context) {
   OCTET_ASSIGN_OR_RETURN(const RoiPoolForm form, FormOf(context.node));
-  return KernelFor(kRealKernels, context.inputs[0].dtype(), context.node,
-                   [&]<typename T>() -> Kernel {
-                     return [form, name = Describe(context.node)](
-                                std::span<const ConstTensorView> inputs,
-                                std::span<const TensorView> outputs) {
-                       return RunMaxRoiPool<T>(form, name, inputs, outputs[0]);
-                     };
-                   });
+  return KernelFor(
+      kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
+        return [form, name = Describe(context.node)](std::span<const ConstTensorView> inputs,
+                                                     std::span<const TensorView> outputs) {
+          return RunMaxRoiPool<T>(form, name, inputs, outputs[0]);
+        };
+      });
 }
 
 }  // namespace

@@ -42,10 +42,10 @@ ValueId ScaledProduct(FunctionBody& body, ValueId a, ValueId b, ValueId a_scale,
   ValueId y = kNone;
   if (IsConstant(body, a_scale) && IsConstant(body, a_zero)) {
     const ValueId left = body.Op("DequantizeLinear", {a, a_scale, a_zero});
-    const ValueId right = body.Op(
-        "DequantizeLinear",
-        {b, RepeatedBeside(body, b_scale, b_zero), RepeatedBeside(body, b_zero, b_scale)},
-        {{"axis", int64_t{1}}});
+    const ValueId right =
+        body.Op("DequantizeLinear",
+                {b, RepeatedBeside(body, b_scale, b_zero), RepeatedBeside(body, b_zero, b_scale)},
+                {{"axis", int64_t{1}}});
     y = body.Op("MatMul", {left, right});
   } else {
     const ValueId sums = body.Op("MatMulInteger", {a, b, a_zero, b_zero});
