@@ -25,7 +25,8 @@ ValueId Graph::AddValue(Value value) {
     value.dtype = value.constant.dtype();
     value.shape = value.constant.shape();
   }
-  values_.push_back({std::move(value), kNone, {}});
+  values_.push_back({std::move(value), kNone, {}, false});
+  unlisted_.push_back(value_count() - 1);
   return value_count() - 1;
 }
 
@@ -243,12 +244,21 @@ bool TouchesStrings(const Graph& graph, const Node& node) {
 }
 
 std::string Graph::UniqueName(std::string_view hint) {
-  if (!hint.empty() && FindValue(hint) == kNone) return std::string(hint);
-  std::string candidate;
-  do {
+  for (const ValueId id : unlisted_) {
+    names_.insert(values_[id].value.name);
+    values_[id].listed = true;
+  }
+  unlisted_.clear();
+  std::string candidate(hint);
+  while (candidate.empty() || !names_.insert(candidate).second) {
     candidate = Format("{}_{}", hint, next_unique_++);
-  } while (FindValue(candidate) != kNone);
+  }
   return candidate;
+}
+
+void Graph::MarkUnlisted(ValueId id) {
+  values_[id].listed = false;
+  unlisted_.push_back(id);
 }
 
 }  // namespace octet

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -137,7 +138,10 @@ class Graph {
   int value_count() const { return static_cast<int>(values_.size()); }
   const Value& value(ValueId id) const { return values_[id].value; }
   /// For names, types, shapes, quantization, constants; edges change through the functions below.
-  Value& mutable_value(ValueId id) { return values_[id].value; }
+  Value& mutable_value(ValueId id) {
+    if (values_[id].listed) MarkUnlisted(id);
+    return values_[id].value;
+  }
   const Node& node(NodeId id) const { return nodes_[id]; }
   /// For attributes, post-ops, op, name and version; edges change through the functions below.
   Node& mutable_node(NodeId id) { return nodes_[id]; }
@@ -173,11 +177,12 @@ class Graph {
   int RemoveDead();
   /// Restores producers-before-consumers. INVALID_ARGUMENT naming a node on the cycle when cyclic.
   absl::Status Sort();
-  /// A name that no value has yet.
+  /// A name that no value has yet, nor has been given by this function.
   std::string UniqueName(std::string_view hint);
 
  private:
   NodeId Register(Node node);
+  void MarkUnlisted(ValueId id);
   void Unlink(NodeId id);
   ValueId AddIdentity(ValueId of);
   absl::Status CycleError(const std::vector<int>& waiting) const;
@@ -186,11 +191,14 @@ class Graph {
     Value value;
     NodeId producer = kNone;
     std::vector<NodeId> consumers;
+    bool listed = false;  ///< names_ has its name.
   };
   std::vector<Entry> values_;
   std::vector<Node> nodes_;
   std::vector<bool> alive_;
   std::vector<NodeId> order_;
+  std::unordered_set<std::string> names_;  ///< Taken, but for those of unlisted_ values.
+  std::vector<ValueId> unlisted_;          ///< New, or perhaps renamed.
   int next_unique_ = 0;
 };
 

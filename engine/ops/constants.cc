@@ -299,22 +299,26 @@ absl::Status ExpectNothingDropped(const InferContext& context) {
                        Describe(context.node()), ratio);
 }
 
-/// Inference, or training that drops nothing: output = data, mask = all true. Source: ONNX Dropout-7, -12, -13.
+/// Inference, or training that drops nothing: output = data, mask = all true, of data's type before opset 10. Source: ONNX
+/// Dropout-7, -10, -12, -13.
 absl::Status InferDropout(InferContext& context) {
   const bool has_inputs = context.node().version >= 12;
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, has_inputs ? 3 : 1));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
   OCTET_RETURN_IF_ERROR(ExpectNothingDropped(context));
   OCTET_RETURN_IF_ERROR(context.SetOutput(0, context.dtype(0), context.shape(0)));
-  return context.SetOutput(1, DType::kBool, context.shape(0));
+  const DType mask = context.node().version < 10 ? context.dtype(0) : DType::kBool;
+  return context.SetOutput(1, mask, context.shape(0));
 }
 
 absl::StatusOr<Kernel> MakeDropout(const KernelContext&) {
   return Kernel([](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
     CopyElements(inputs[0], outputs[0]);
-    if (outputs.size() > 1 && outputs[1].data != nullptr) {
-      std::ranges::fill(outputs[1].span<bool>(), true);
-    }
+    if (outputs.size() < 2 || outputs[1].data == nullptr) return absl::OkStatus();
+    const TensorView& mask = outputs[1];
+    if (mask.dtype() == DType::kBool) std::ranges::fill(mask.span<bool>(), true);
+    if (mask.dtype() == DType::kF32) std::ranges::fill(mask.span<float>(), 1.0F);
+    if (mask.dtype() == DType::kF64) std::ranges::fill(mask.span<double>(), 1.0);
     return absl::OkStatus();
   });
 }

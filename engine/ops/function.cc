@@ -10,11 +10,11 @@
 namespace octet {
 namespace {
 
-// Operators of a body that are younger than kFunctionOpset: the opset of their definition.
+// Operators of a body that are younger than the opset that it is written in: the opset of their definition.
 int BodyOpset(const Node& function, std::string_view domain, std::string_view op) {
   if (domain != kOnnxDomain) return 1;
-  if (function.domain == kOnnxDomain && function.version < kOldestKeptOpset)
-    return kOldestKeptOpset;
+  const bool legacy = function.domain == kOnnxDomain && function.version < kOldestKeptOpset;
+  if (legacy && FindOp(domain, op, kOldestKeptOpset) != nullptr) return kOldestKeptOpset;
   return FindOp(domain, op, kFunctionOpset) != nullptr ? kFunctionOpset : 20;
 }
 

@@ -106,7 +106,8 @@ Taps TapsOf(const SampleAttributes& a, double at, int64_t extent) {
   x = std::clamp(x, -0x1p30, 0x1p30);
   if (a.mode == Mode::kNearest) x = std::nearbyint(x);
   if (x < low || x > high) {
-    if (a.padding == Padding::kBorder) x = std::clamp(x, 0.0, length - 1);
+    // A cubic's taps are clamped each on its own, as PyTorch and ONNX Runtime do it: outside, the curve goes on.
+    if (a.padding == Padding::kBorder && a.mode != Mode::kCubic) x = std::clamp(x, 0.0, length - 1);
     if (a.padding == Padding::kReflection) x = Reflect(x, low, high);
   }
   const auto resolve = [&](double position) -> int64_t {

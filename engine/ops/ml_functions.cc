@@ -1,5 +1,5 @@
 // ai.onnx.ml's operators on numbers that are a few others: ArrayFeatureExtractor, Binarizer, LinearRegressor, Normalizer,
-// Scaler. Source: ONNX, Operators-ml.md.
+// Scaler; and ONNX's LpNormalization, which is a Normalizer along any axis. Source: ONNX, Operators-ml.md, Operators.md.
 #include <utility>
 
 #include "engine/ops/function.h"
@@ -60,19 +60,37 @@ absl::Status ExpandScaler(FunctionBody& body) {
   return absl::OkStatus();
 }
 
+// x / norm, which the reduction takes along `axis`; where it is 0, x is, and stays.
+ValueId Normalized(FunctionBody& body, ValueId x, std::string_view reduction, int64_t axis) {
+  const auto constant = [&](float value) {
+    const ValueId scalar = body.Scalar(value);
+    return body.value(x).dtype == DType::kF32 ? scalar : body.Op("CastLike", {scalar, x});
+  };
+  const ValueId size = body.Op(reduction, {x}, {{"axes", std::vector<int64_t>{axis}}});
+  const ValueId none = body.Op("Equal", {size, constant(0)});
+  return body.Op("Div", {x, body.Op("Where", {none, constant(1), size})});
+}
+
 // y = x / norm of its row; rows of zeros stay.
 absl::Status ExpandNormalizer(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
   OCTET_ASSIGN_OR_RETURN(const std::string norm, body.attributes().String("norm", "MAX"));
   if (norm != "MAX" && norm != "L1" && norm != "L2")
     return InvalidArgument("'norm' must be MAX, L1 or L2, not '{}'", norm);
-  const ValueId x = AsFloat(body, body.input(0));
-  const ValueId size = body.Op(norm == "MAX"  ? "ReduceMax"
-                               : norm == "L1" ? "ReduceL1"
-                                              : "ReduceL2",
-                               {x}, {{"axes", std::vector<int64_t>{-1}}});
-  const ValueId zero = body.Op("Equal", {size, body.Scalar(0)});
-  body.Output(0, body.Op("Div", {x, body.Op("Where", {zero, body.Scalar(1), size})}));
+  const std::string_view reduction = norm == "MAX"  ? "ReduceMax"
+                                     : norm == "L1" ? "ReduceL1"
+                                                    : "ReduceL2";
+  body.Output(0, Normalized(body, AsFloat(body, body.input(0)), reduction, -1));
+  return absl::OkStatus();
+}
+
+// y = x / (sum of |x|^p along `axis`)^(1/p).
+absl::Status ExpandLpNormalization(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
+  OCTET_ASSIGN_OR_RETURN(const int64_t axis, body.attributes().Int("axis", -1));
+  OCTET_ASSIGN_OR_RETURN(const int64_t p, body.attributes().Int("p", 2));
+  if (p != 1 && p != 2) return InvalidArgument("'p' must be 1 or 2, not {}", p);
+  body.Output(0, Normalized(body, body.input(0), p == 1 ? "ReduceL1" : "ReduceL2", axis));
   return absl::OkStatus();
 }
 
@@ -101,6 +119,7 @@ constexpr OpDef kMlFunctionOps[] = {
     Function(kMlDomain, "LinearRegressor", ExpandLinearRegressor),
     Function(kMlDomain, "Normalizer", ExpandNormalizer),
     Function(kMlDomain, "Scaler", ExpandScaler),
+    Function(kOnnxDomain, "LpNormalization", ExpandLpNormalization),
 };
 
 }  // namespace

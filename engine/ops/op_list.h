@@ -35,6 +35,7 @@
   X(LocalResponse)     /* local_response.cc */      \
   X(Loss)              /* loss.cc */                \
   X(MatMul)            /* matmul.cc */              \
+  X(MaxRoiPool)        /* max_roi_pool.cc */        \
   X(MaxUnpool)         /* max_unpool.cc */          \
   X(MelWeight)         /* mel_weights.cc */         \
   X(MlFunction)        /* ml_functions.cc */        \

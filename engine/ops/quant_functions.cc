@@ -1,5 +1,5 @@
 // com.microsoft's operators on integers that stand for reals: MatMulIntegerToFloat, DynamicQuantizeMatMul,
-// DynamicQuantizeLSTM, MatMulNBits, QLinearConv, QLinearSoftmax, QLinearReduceMean, QLinearWhere.
+// DynamicQuantizeLSTM, MatMulNBits, QLinearConv, NhwcMaxPool, QLinearSoftmax, QLinearReduceMean, QLinearWhere.
 // Source: ONNX Runtime, docs/ContribOperators.md.
 #include <algorithm>
 #include <utility>
@@ -42,10 +42,10 @@ ValueId ScaledProduct(FunctionBody& body, ValueId a, ValueId b, ValueId a_scale,
   ValueId y = kNone;
   if (IsConstant(body, a_scale) && IsConstant(body, a_zero)) {
     const ValueId left = body.Op("DequantizeLinear", {a, a_scale, a_zero});
-    const ValueId right = body.Op(
-        "DequantizeLinear",
-        {b, RepeatedBeside(body, b_scale, b_zero), RepeatedBeside(body, b_zero, b_scale)},
-        {{"axis", int64_t{1}}});
+    const ValueId right =
+        body.Op("DequantizeLinear",
+                {b, RepeatedBeside(body, b_scale, b_zero), RepeatedBeside(body, b_zero, b_scale)},
+                {{"axis", int64_t{1}}});
     y = body.Op("MatMul", {left, right});
   } else {
     const ValueId sums = body.Op("MatMulInteger", {a, b, a_zero, b_zero});
@@ -289,6 +289,32 @@ absl::Status ExpandMatMulNBits(FunctionBody& body) {
   return absl::OkStatus();
 }
 
+// Between [N, spatial..., C] and [N, C, spatial...].
+ValueId ChannelsFirst(FunctionBody& body, ValueId x) {
+  const int64_t rank = body.rank(x);
+  std::vector<int64_t> perm = {0, rank - 1};
+  for (int64_t i = 1; i + 1 < rank; ++i) perm.push_back(i);
+  return body.Op("Transpose", {x}, {{"perm", std::move(perm)}});
+}
+ValueId ChannelsLast(FunctionBody& body, ValueId x) {
+  const int64_t rank = body.rank(x);
+  std::vector<int64_t> perm = {0};
+  for (int64_t i = 2; i < rank; ++i) perm.push_back(i);
+  perm.push_back(1);
+  return body.Op("Transpose", {x}, {{"perm", std::move(perm)}});
+}
+
+// MaxPool of [N, spatial..., C]: how ONNX Runtime saves one between QLinearConvs that are channels_last.
+absl::Status ExpandNhwcMaxPool(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
+  if (body.rank(body.input(0)) < 3) return body.Later(body.value(body.input(0)).dtype);
+  const ValueId y = body.Op(
+      "MaxPool", {ChannelsFirst(body, body.input(0))},
+      body.Given({"auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides"}));
+  body.Output(0, ChannelsLast(body, y));
+  return absl::OkStatus();
+}
+
 // ONNX's QLinearConv; channels_last = 1: x and y are [N, spatial..., C].
 absl::Status ExpandQLinearConv(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(8, 9));
@@ -302,13 +328,8 @@ absl::Status ExpandQLinearConv(FunctionBody& body) {
     body.Output(0, body.Op("QLinearConv", std::move(inputs), attributes));
     return absl::OkStatus();
   }
-  std::vector<int64_t> to_first = {0, rank - 1};
-  std::vector<int64_t> to_last = {0};
-  for (int64_t i = 1; i + 1 < rank; ++i) to_first.push_back(i), to_last.push_back(i + 1);
-  to_last.push_back(1);
-  inputs[0] = body.Op("Transpose", {inputs[0]}, {{"perm", to_first}});
-  const ValueId y = body.Op("QLinearConv", std::move(inputs), attributes);
-  body.Output(0, body.Op("Transpose", {y}, {{"perm", to_last}}));
+  inputs[0] = ChannelsFirst(body, inputs[0]);
+  body.Output(0, ChannelsLast(body, body.Op("QLinearConv", std::move(inputs), attributes)));
   return absl::OkStatus();
 }
 
@@ -363,6 +384,7 @@ constexpr OpDef kQuantFunctionOps[] = {
     Function(kMicrosoftDomain, "DynamicQuantizeLSTM", ExpandDynamicQuantizeLstm),
     Function(kMicrosoftDomain, "MatMulNBits", ExpandMatMulNBits),
     Function(kMicrosoftDomain, "QLinearConv", ExpandQLinearConv),
+    Function(kMicrosoftDomain, "NhwcMaxPool", ExpandNhwcMaxPool),
     Function(kMicrosoftDomain, "QLinearSoftmax", ExpandQLinearSoftmax),
     Function(kMicrosoftDomain, "QLinearReduceMean", ExpandQLinearReduceMean),
     Function(kMicrosoftDomain, "QLinearWhere", ExpandQLinearWhere),

@@ -27,7 +27,8 @@ struct Term {
 std::optional<Term> TermOf(const Graph& graph, const Node* node) {
   if (node == nullptr || (!node->is("Mul") && !node->is("Add"))) return std::nullopt;
   if (!node->post_ops.empty() || node->inputs.size() != 2) return std::nullopt;
-  if (node->version < kOldestKeptOpset) return std::nullopt;  // Its attributes say how it broadcasts.
+  // Attributes of older ones say how they broadcast.
+  if (node->version < kOldestKeptOpset) return std::nullopt;
   for (const size_t slot : {0, 1}) {
     const ValueId constant = node->input(1 - slot);
     const ValueId x = node->input(slot);

@@ -10,7 +10,8 @@ namespace {
 // Products of real models have a handful of factors; these bound hostile ones.
 constexpr size_t kMaxFactors = 8;
 constexpr int kMaxDepth = 16;
-constexpr int kMaxVisits = 64;  // Constants do not count as factors, but each power doubles or triples their visits.
+// Constants do not count as factors, but each power doubles or triples the visits to them.
+constexpr int kMaxVisits = 64;
 
 void Collect(const Graph& graph, ValueId value, int depth, int& visits, Product& product) {
   ++visits;

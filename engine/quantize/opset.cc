@@ -118,7 +118,13 @@ absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
                          node.version, version);
   }
   OCTET_RETURN_IF_ERROR(RaiseBodies(graph.mutable_node(id), version));
-  if (node.op == "Dropout") graph.mutable_node(id).attributes.Erase("ratio");
+  if (node.op == "Dropout") {
+    graph.mutable_node(id).attributes.Erase("ratio");
+    // From opset 10 on it is BOOL; nobody reads it as a rule.
+    const ValueId mask = node.output(1);
+    if (mask != kNone && graph.consumers(mask).empty() && !graph.is_graph_output(mask))
+      graph.SetOutput(id, 1, kNone);
+  }
   graph.mutable_node(id).version = version;
   return absl::OkStatus();
 }

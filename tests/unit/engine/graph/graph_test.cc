@@ -238,6 +238,24 @@ TEST_F(GraphTest, DescribesANodeWithOperatorAndOpset) {
   EXPECT_EQ(Describe(node), "com.microsoft:QLinearAdd 'q' (opset 1)");
 }
 
+TEST(UniqueNames, AreTakenByRenamingToo) {
+  Graph graph;
+  const ValueId x = AddF32(graph, "x");
+  EXPECT_NE(graph.UniqueName("x"), "x");
+  graph.mutable_value(x).name = "y";
+  EXPECT_NE(graph.UniqueName("y"), "y");
+  EXPECT_EQ(graph.UniqueName("z"), "z");
+  EXPECT_NE(graph.UniqueName("z"), "z");
+}
+
+// To look through all values for each name would take minutes.
+TEST(UniqueNames, AreFoundWithoutLookingAtEveryValue) {
+  Graph graph;
+  const Tensor one = Tensor::From<float>({1}, {2});
+  for (int i = 0; i < 200'000; ++i) graph.AddConstant("c", one);
+  EXPECT_EQ(graph.value(graph.value_count() - 1).name, "c_199998");
+}
+
 TEST(PrecisionTest, NamesRoundTrip) {
   for (const Precision precision : kAllPrecisions) {
     EXPECT_EQ(ParsePrecision(PrecisionName(precision)), precision);

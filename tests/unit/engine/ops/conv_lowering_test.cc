@@ -135,10 +135,8 @@ TEST(ConvLoweringBias, OfAnotherTypeThanF32IsTheReferences) {
     const Tensor reals = Bias(g.w[0]);
     Tensor bias(dtype, reals.shape());
     ConvertTensor(reals.view(), bias.mutable_view());
-    const OneNode node = Conv(g)
-                             .Input(RandomReals(g.x, 1))
-                             .Constant(RandomReals(g.w, 2))
-                             .Constant(std::move(bias));
+    const OneNode node =
+        Conv(g).Input(RandomReals(g.x, 1)).Constant(RandomReals(g.w, 2)).Constant(std::move(bias));
     const absl::Status status = LowerHere(node).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
   }

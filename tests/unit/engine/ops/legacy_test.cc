@@ -125,6 +125,22 @@ TEST(Legacy, BatchNormalizationAndDropoutAreInference) {
               ElementsAre(1, 2));
 }
 
+TEST(Legacy, DropoutsMaskIsOfItsDatasTypeBeforeOpset10) {
+  const auto mask_of = [](OneNode node) {
+    const auto outputs = node.Input(Floats({2}, {1, 2})).Outputs(2).Run();
+    EXPECT_TRUE(outputs.ok()) << outputs.status();
+    return outputs.ok() ? (*outputs)[1] : Tensor();
+  };
+  for (const int opset : {7, 9}) {
+    const Tensor mask = mask_of(OneNode("Dropout", opset));
+    ASSERT_EQ(mask.dtype(), DType::kF32);
+    EXPECT_THAT(Elements<float>(mask), ElementsAre(1, 1));
+  }
+  const Tensor mask = mask_of(OneNode("Dropout", 10));
+  ASSERT_EQ(mask.dtype(), DType::kBool);
+  EXPECT_THAT(Elements<bool>(mask), ElementsAre(true, true));
+}
+
 TEST(Legacy, CastNamesItsType) {
   const auto cast = [](std::string to) {
     return OneNode("Cast", 1).Input(Floats({2}, {1.5F, -2})).Set("to", std::move(to));

@@ -44,6 +44,23 @@ TEST(MlFunctions, Normalizer) {
   EXPECT_THAT(Ml("Normalizer").Set("norm", std::string("L3")).InferredShape(), HasSubstr("'L3'"));
 }
 
+TEST(MlFunctions, LpNormalizationIsOnnxsNormalizer) {
+  for (const int opset : {1, 7, 13, 22}) {
+    SCOPED_TRACE(opset);
+    OneNode node("LpNormalization", opset);
+    node.Input(Tensor::From<float>(Shape{2, 2}, {3, -4, 0, 0}));
+    EXPECT_THAT(Answer(node), Pointwise(FloatEq(), {0.6F, -0.8F, 0.0F, 0.0F}));
+    node.Set("p", int64_t{1}).Set("axis", int64_t{0});
+    EXPECT_THAT(Answer(node), Pointwise(FloatEq(), {1.0F, -1.0F, 0.0F, 0.0F}));
+    EXPECT_THAT(node.Set("p", int64_t{3}).InferredShape(), HasSubstr("'p' must be 1 or 2, not 3"));
+  }
+  OneNode wide("LpNormalization", 13);
+  wide.Input(Tensor::From<double>(Shape{2}, {3, -4}));
+  const auto outputs = wide.Run();
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_THAT(Elements<double>(outputs->front()), ElementsAre(0.6, -0.8));
+}
+
 TEST(MlFunctions, LinearRegressor) {
   EXPECT_THAT(Answer(Ml("LinearRegressor")
                          .Set("targets", int64_t{2})

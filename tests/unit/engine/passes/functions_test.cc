@@ -122,6 +122,25 @@ TEST(ExpandFunctions, PackedHeadsAreTheSameHeads) {
   EXPECT_TRUE(SameAnswers(attend(true), AfterPass("expand_functions", attend(true))));
 }
 
+TEST(ExpandFunctions, APoolOfChannelsLastHasItsChannelsLast) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 5, 6, 3}, DType::kU8);
+  const GraphBuilder::Attrs window = {{"kernel_shape", Ints{3, 3}},
+                                      {"strides", Ints{2, 2}},
+                                      {"pads", Ints{1, 1, 1, 1}},
+                                      {"ceil_mode", int64_t{1}}};
+  const ValueId first = b.Op("Transpose", {x}, {{"perm", Ints{0, 3, 1, 2}}});
+  b.Output(b.Op("Transpose", {b.Op("MaxPool", {first}, window)}, {{"perm", Ints{0, 2, 3, 1}}}));
+  const Graph expected = b.Build();
+  GraphBuilder c;
+  c.Output(c.Op("com.microsoft:NhwcMaxPool", {c.Input("x", {1, 5, 6, 3}, DType::kU8)}, window));
+  const Graph graph = c.Build();
+  EXPECT_TRUE(SameAnswers(expected, graph));
+  const Graph after = AfterPass("expand_functions", graph);
+  EXPECT_THAT(after, HasOps({"Transpose", "MaxPool", "Transpose"}));
+  EXPECT_TRUE(SameAnswers(expected, after));
+}
+
 TEST(ExpandFunctions, BodiesWaitForExtents) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, kUnknownDim, 8});

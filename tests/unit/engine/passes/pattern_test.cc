@@ -97,8 +97,7 @@ TEST(FuseHardSwish, AsksForBothBoundsOfAClip) {
       if (bounded) bounds.emplace("min", 0.0F);
       const ValueId clip = b.Op("Clip", {b.Op("Add", {x, b.Scalar(3.0F)})}, bounds);
       b.Output(b.Op("Div", {gate ? clip : b.Op("Mul", {x, clip}), b.Scalar(6.0F)}));
-      EXPECT_THAT(Checked("fuse_hard_swish", b.Build()),
-                  HasExactly(bounded ? 0 : 1, "Clip"));
+      EXPECT_THAT(Checked("fuse_hard_swish", b.Build()), HasExactly(bounded ? 0 : 1, "Clip"));
     }
   }
 }

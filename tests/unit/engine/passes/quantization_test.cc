@@ -282,12 +282,11 @@ TEST(ImportQLinear, RepeatsAScaleOrAZeroPointThatIsOneForAll) {
     const ValueId x = b.Input("x", {1, 3, 4, 4}, DType::kU8);
     const Shape one = {};
     const Shape all = {5};
-    b.Output(b.Op("QLinearConv",
-                  {x, b.Scalar(0.02F), b.Scalar<uint8_t>(114),
-                   b.RandomInts(DType::kI8, {5, 3, 1, 1}, -127, 127),
-                   b.Random(one_zero ? all : one, 0.002F, 0.01F),
-                   b.RandomInts(DType::kI8, one_zero ? one : all, 0, 0), b.Scalar(0.05F),
-                   b.Scalar<uint8_t>(120)}));
+    b.Output(b.Op("QLinearConv", {x, b.Scalar(0.02F), b.Scalar<uint8_t>(114),
+                                  b.RandomInts(DType::kI8, {5, 3, 1, 1}, -127, 127),
+                                  b.Random(one_zero ? all : one, 0.002F, 0.01F),
+                                  b.RandomInts(DType::kI8, one_zero ? one : all, 0, 0),
+                                  b.Scalar(0.05F), b.Scalar<uint8_t>(120)}));
     EXPECT_THAT(Typed(b.Build()), HasOps({"Conv"}));
   }
 }
@@ -295,14 +294,12 @@ TEST(ImportQLinear, RepeatsAScaleOrAZeroPointThatIsOneForAll) {
 TEST(ImportQLinear, LeavesABiasThatColumnScalesDoNotRunAlong) {
   for (const bool row : {true, false}) {
     GraphBuilder b;
-    const ValueId c =
-        b.RandomInts(DType::kI32, row ? Shape{1, 3} : Shape{3, 1}, -20000, 20000);
-    b.Output(b.Op("com.microsoft:QGemm",
-                  {b.Input("x", {3, 4}, DType::kU8), b.Scalar(0.02F), b.Scalar<uint8_t>(128),
-                   b.RandomInts(DType::kI8, {4, 3}, -127, 127),
-                   b.Constant<float>({3}, {0.01F, 0.02F, 0.04F}),
-                   b.RandomInts(DType::kI8, {3}, 0, 0), c, b.Scalar(0.5F),
-                   b.Scalar<uint8_t>(128)}));
+    const ValueId c = b.RandomInts(DType::kI32, row ? Shape{1, 3} : Shape{3, 1}, -20000, 20000);
+    b.Output(b.Op(
+        "com.microsoft:QGemm",
+        {b.Input("x", {3, 4}, DType::kU8), b.Scalar(0.02F), b.Scalar<uint8_t>(128),
+         b.RandomInts(DType::kI8, {4, 3}, -127, 127), b.Constant<float>({3}, {0.01F, 0.02F, 0.04F}),
+         b.RandomInts(DType::kI8, {3}, 0, 0), c, b.Scalar(0.5F), b.Scalar<uint8_t>(128)}));
     EXPECT_THAT(Typed(b.Build()), HasExactly(row ? 0 : 1, "com.microsoft:QGemm"));
   }
 }

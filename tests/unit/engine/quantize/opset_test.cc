@@ -53,6 +53,13 @@ TEST(RaiseOpset, DropsWhatDropoutNoLongerTakes) {
   EXPECT_TRUE(SameAnswers(old, Raised(old)));
 }
 
+TEST(RaiseOpset, DropsDropoutsMaskWhoseTypeChanges) {
+  GraphBuilder b(7);
+  b.Output(b.Ops("Dropout", {b.Input("x", {2, 3})}, 2)[0]);
+  const Graph old = b.Build();
+  EXPECT_TRUE(SameAnswers(old, Raised(old)));
+}
+
 TEST(RaiseOpset, KeepsSoftmaxOverTheLastAxis) {
   GraphBuilder b(7);
   b.Output(b.Op("Softmax", {b.Input("x", {2, 3})}, {{"axis", int64_t{1}}}));
