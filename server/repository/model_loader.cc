@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <new>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -60,6 +61,17 @@ void LeaveSequences(const std::shared_ptr<const ModelVersion>& version,
     }
   }
   version->sequences->store->Replace(version, homes);
+}
+
+/// BuildVersion; RESOURCE_EXHAUSTED when there is no memory for it, the states of sequences first of all.
+absl::StatusOr<std::shared_ptr<const ModelVersion>> TryBuildVersion(const VersionParts& parts,
+                                                                    MetricsRegistry& metrics) {
+  try {
+    return BuildVersion(parts, metrics);
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "out of memory to make version {}",
+                     parts.number);
+  }
 }
 
 void LogLoaded(std::string_view model, int64_t number, Precision precision,
@@ -320,19 +332,20 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
 
 void ModelLoader::Rebuild(int64_t number, Version& version) {
   CatalogueVersion& row = version.row;
-  auto built = BuildVersion({.model = name_,
-                             .number = number,
-                             .variants = version.variants,
-                             .config = settings_->config,
-                             .batching = settings_->batching,
-                             .statistics = version.statistics,
-                             .events = events_,
-                             .ramp = ramp_,
-                             .labels = settings_->labels,
-                             .capture_path = server_.capture.path,
-                             .sequences = settings_->config.state.empty() ? nullptr : sequences_,
-                             .before = row.served},
-                            metrics_);
+  auto built =
+      TryBuildVersion({.model = name_,
+                       .number = number,
+                       .variants = version.variants,
+                       .config = settings_->config,
+                       .batching = settings_->batching,
+                       .statistics = version.statistics,
+                       .events = events_,
+                       .ramp = ramp_,
+                       .labels = settings_->labels,
+                       .capture_path = server_.capture.path,
+                       .sequences = settings_->config.state.empty() ? nullptr : sequences_,
+                       .before = row.served},
+                      metrics_);
   if (!built.ok()) {
     const absl::Status status = Annotate(built.status(), Format("{}/model.yaml", name_));
     Fail(status, "version_refused");
