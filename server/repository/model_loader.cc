@@ -239,6 +239,7 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
   const std::string file = files.folder + "/.ramp";
   const auto rules = settings_ ? settings_->config.routing.ramp : std::nullopt;
   if (!rules) {
+    if (ramp_ != nullptr) ramp_->Retire();
     // Begun again it begins anew; a rollout does not end it, but keeps it waiting.
     std::error_code error;
     if (settings_ && config_problem_.empty() && !files.rollout)
@@ -263,6 +264,7 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
     }
   }
   if (ramp_ != nullptr && ramp_->identity() == identity) return;
+  if (ramp_ != nullptr) ramp_->Retire();
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   ramp_ = std::make_shared<ServedRamp>(
       name_, *rules, std::move(identity), file, events_,

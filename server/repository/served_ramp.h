@@ -42,6 +42,9 @@ class ServedRamp {
   /// which none has a guard are an event, once: nobody will consent.
   void Look(std::span<const ServedVariant* const> ramped, int64_t now_ms);
 
+  /// From its return on the file is another's, or nobody's: it is not written any more. Thread-safety: safe.
+  void Retire();
+
  private:
   /// A guard of the ramped. Held, so that no other one has its address.
   struct Watched {
@@ -52,7 +55,7 @@ class ServedRamp {
   };
 
   RampFacts Read(std::span<const ServedVariant* const> ramped);
-  void Save() const;
+  void Save();
   void Act(RampAction action, const RampFacts& facts);
 
   const std::string model_;
@@ -66,6 +69,8 @@ class ServedRamp {
   bool unguarded_ = false;  ///< Said.
   mutable absl::Mutex mutex_;
   RampState state_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex file_mutex_;  ///< Held while the file is written. Before `mutex_`.
+  bool retired_ ABSL_GUARDED_BY(file_mutex_) = false;
 };
 
 /// Looks at every ramp of these versions, once each.

@@ -496,6 +496,30 @@ TEST_F(ModelRepositoryTest, ARolloutKeepsARampWaitingAndDoesNotEndIt) {
   EXPECT_FALSE(std::ifstream(file).is_open());
 }
 
+TEST_F(ModelRepositoryTest, ARampThatHasEndedWritesNothingWhoeverStillLooksAtIt) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  const std::string routing =
+      "routing: {guard: {bf16: {error_percent: 1, window_seconds: 10, min_samples: 1}}";
+  folder_.Write("net/model.yaml", routing + ", ramp: {precision: bf16, steps: [5]}}");
+  Open();
+  const auto before = *repository_->Find("net", "");
+  const std::vector<std::shared_ptr<const ModelVersion>> versions = {before};
+  const ServedVariant& ramped = *before->Find(Precision::kBf16);
+  ASSERT_NE(ramped.guard, nullptr);
+  const TimePoint start = Clock::Real().Now();
+  ramped.guard->Look(start);
+  LookAtRamps(versions, 1);
+  folder_.Write("net/model.yaml", routing + "}");
+  ASSERT_TRUE(repository_->Load("net").ok());
+  ramped.metrics->request_duration.Observe(0.001);
+  ramped.metrics->requests.Add(static_cast<size_t>(absl::StatusCode::kInternal));
+  ramped.guard->Look(start + std::chrono::seconds(10));
+  LookAtRamps(versions, 2);
+  EXPECT_TRUE(before->ramp->state().stopped);
+  EXPECT_FALSE(std::ifstream(folder_.path("net/.ramp")).is_open());
+}
+
 TEST_F(ModelRepositoryTest, ARampOfAPrecisionIsTheRoutes) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   folder_.Write("net/1/bf16.onnx", ScalingModel(2));

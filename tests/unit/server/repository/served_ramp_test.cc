@@ -113,6 +113,17 @@ TEST_F(ServedRampTest, ABrokenWindowTakesTheShareBackAndIsAnEvent) {
   EXPECT_THAT(event.reason, HasSubstr("no traffic: errors 100.00 % > 1 %"));
 }
 
+TEST_F(ServedRampTest, OnceRetiredItLeavesTheFileAlone) {
+  ServedRamp ramp = Ramp();
+  Look(ramp, 0);
+  ramp.Retire();
+  folder_.Remove(".ramp");
+  Window(false);
+  Look(ramp, 0);
+  EXPECT_EQ(ramp.share(), 0);
+  EXPECT_FALSE(std::ifstream(file_).is_open());
+}
+
 TEST_F(ServedRampTest, ARestartGoesOnWithTheStepAndAsksTheGuardAnew) {
   {
     ServedRamp ramp = Ramp();
