@@ -785,6 +785,21 @@ TEST_F(ModelRepositoryTest, RequestsAreCountedAndCountsSurviveAReload) {
   EXPECT_EQ(metrics->ready.value(), 0);
 }
 
+TEST_F(ModelRepositoryTest, OfAPrecisionWhoseFileHasGoneTheGaugesAreNothing) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  folder_.Write("net/model.yaml", "precisions: [fp32, bf16]");
+  Open();
+  const auto metrics = metrics_.ForVariant({"net", "1", "bf16"});
+  EXPECT_GT(metrics->resident_weight_bytes.value(), 0);
+  folder_.Remove("net/1/bf16.onnx");
+  PollTwice();
+  EXPECT_EQ(metrics->ready.value(), 0);
+  EXPECT_EQ(metrics->resident_weight_bytes.value(), 0);
+  EXPECT_EQ(metrics->load_seconds.value(), 0);
+  EXPECT_EQ(metrics->int8_mac_ratio.value(), 0);
+}
+
 TEST_F(ModelRepositoryTest, LookUpsGoOnWhileModelsLoad) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();
