@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -31,6 +32,19 @@ class Gauge {
 
  private:
   std::atomic<double> value_{0};
+};
+
+/// A gauge that may have nothing to say, as in the beginning it has: then it has no series. Thread-safety: safe.
+class OptionalGauge {
+ public:
+  void Set(double value) { value_.store(value, std::memory_order_relaxed); }
+  void Clear() { Set(kNothing); }
+  /// Nothing: NaN.
+  double value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+  std::atomic<double> value_{kNothing};
 };
 
 /// A copy of a histogram's counts.

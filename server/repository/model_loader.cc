@@ -360,6 +360,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
     return;
   }
   if (row.served != nullptr) {
+    ShowGone(*row.served, built->get());
     RetireShadow(*row.served);
     CloseCapture(*row.served, (*built)->capture.get());
     LeaveSequences(row.served, *built);
@@ -396,7 +397,7 @@ void ModelLoader::Retire(const std::vector<int64_t>& wanted, const ModelFiles& f
 void ModelLoader::TakeOut(Version& version, std::string reason) {
   std::vector<std::weak_ptr<const VariantQueue>> leaving;
   if (version.row.served != nullptr) {
-    ShowGone(*version.row.served);
+    ShowGone(*version.row.served, nullptr);
     RetireShadow(*version.row.served);
     CloseCapture(*version.row.served, nullptr);
     LeaveSequences(version.row.served, nullptr);

@@ -284,10 +284,10 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
   }
 }
 
-void ShowGone(const ModelVersion& version) {
+void ShowGone(const ModelVersion& version, const ModelVersion* next) {
   for (const ServedVariant& variant : version.variants) {
-    variant.metrics->ready.Set(0);
-    variant.metrics->resident_weight_bytes.Set(0);
+    if (next != nullptr && next->Find(variant.precision) != nullptr) continue;
+    variant.metrics->ready.Clear();
     variant.metrics->ramp_share.Set(0);
     for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
   }

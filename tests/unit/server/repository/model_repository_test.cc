@@ -782,7 +782,7 @@ TEST_F(ModelRepositoryTest, RequestsAreCountedAndCountsSurviveAReload) {
   EXPECT_EQ(metrics->queue_depth.value(), 0);
   EXPECT_EQ((*repository_->Find("net", ""))->statistics->Read().success.count, 2);
   EXPECT_TRUE(repository_->Unload("net").ok());
-  EXPECT_EQ(metrics->ready.value(), 0);
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("octet_variant_ready{"))) << "taken out by intent";
 }
 
 TEST_F(ModelRepositoryTest, OfAPrecisionWhoseFileHasGoneTheGaugesAreNothing) {
@@ -798,6 +798,18 @@ TEST_F(ModelRepositoryTest, OfAPrecisionWhoseFileHasGoneTheGaugesAreNothing) {
   EXPECT_EQ(metrics->resident_weight_bytes.value(), 0);
   EXPECT_EQ(metrics->load_seconds.value(), 0);
   EXPECT_EQ(metrics->int8_mac_ratio.value(), 0);
+}
+
+TEST_F(ModelRepositoryTest, APrecisionThatIsServedNoMoreIsNotReadyWhoeverHoldsIt) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  Open();
+  const auto before = *repository_->Find("net", "");
+  folder_.Remove("net/1/bf16.onnx");
+  PollTwice();
+  const std::string text = metrics_.Text();
+  EXPECT_THAT(text, HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="fp32"} 1)"));
+  EXPECT_THAT(text, Not(HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="bf16"})")));
 }
 
 TEST_F(ModelRepositoryTest, LookUpsGoOnWhileModelsLoad) {

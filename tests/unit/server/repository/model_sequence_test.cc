@@ -98,6 +98,26 @@ TEST_F(ModelSequenceTest, ANewVersionLetsSequencesDrainOnTheOldOne) {
       << "nobody holds the old version any more";
 }
 
+TEST_F(ModelSequenceTest, AVersionThatDrainsIsNoVariantThatIsNotReady) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  folder_.Write("net/2/fp32.onnx", AccumulatingGraph(2));
+  ASSERT_TRUE(repository_->Load("net").ok());
+  const auto series = [](std::string_view name, int version) {
+    return Format("octet_{}{{model=\"net\",version=\"{}\",precision=\"fp32\"}} ", name, version);
+  };
+  const std::string text = metrics_.Text();
+  EXPECT_THAT(text, HasSubstr(series("variant_ready", 2) + "1\n"));
+  EXPECT_THAT(text, Not(HasSubstr(series("variant_ready", 1)))) << "an alert asks for zeros";
+  EXPECT_THAT(text, HasSubstr(series("resident_weight_bytes", 1))) << "they are there";
+  EXPECT_THAT(text, Not(HasSubstr(series("resident_weight_bytes", 1) + "0\n")));
+  clock_.Advance(std::chrono::seconds(20));
+  Find()->sequences->store->Expire();
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("version=\"1\"")));
+}
+
 TEST_F(ModelSequenceTest, AnUnloadedModelHasNoSequencesAndKeepsNoMemory) {
   folder_.Write("net/model.yaml", kState);
   folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
