@@ -99,8 +99,10 @@ inline const std::array<double, 28> kLatencySeconds = [] {
   // Three significant digits: a label that can be read and typed.
   for (size_t i = 0; i < bounds.size(); ++i) {
     const double exact = 10e-6 * std::pow(1.8, static_cast<double>(i));
-    const double unit = std::pow(10, std::floor(std::log10(exact)) - 2);
-    bounds[i] = std::round(exact / unit) * unit;
+    const double digit = std::floor(std::log10(exact)) - 2;  // The power of ten of the last one.
+    // A negative one has no exact value: a product with it would not be the number that the digits spell.
+    const double unit = std::pow(10, std::abs(digit));
+    bounds[i] = digit < 0 ? std::round(exact * unit) / unit : std::round(exact / unit) * unit;
   }
   return bounds;
 }();
