@@ -158,7 +158,9 @@ TEST(MetricsTest, BoundsAreReadInThreeDigits) {
     digits.erase(0, digits.find_first_not_of('0'));
     digits.erase(digits.find_last_not_of('0') + 1);
     // Whole numbers are numbers of rows.
-    if (bound.find_first_of(".e") != std::string::npos) EXPECT_LE(digits.size(), 3U) << bound;
+    if (bound.find_first_of(".e") != std::string::npos) {
+      EXPECT_LE(digits.size(), 3U) << bound;
+    }
     ++seen;
   }
   EXPECT_GT(seen, 100);
