@@ -39,7 +39,8 @@ void Ticker::Run(const std::stop_token& stop) {
     try {
       task_(stop);
     } catch (const std::exception& error) {  // the next time it may have the memory
-      LogEvent(LogLevel::kError, "task_failed", {{"thread", name_}, {"error", std::string_view(error.what())}});
+      LogEvent(LogLevel::kError, "task_failed",
+               {{"thread", name_}, {"error", std::string_view(error.what())}});
     }
   }
 }

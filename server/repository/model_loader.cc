@@ -334,20 +334,19 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
 
 void ModelLoader::Rebuild(int64_t number, Version& version) {
   CatalogueVersion& row = version.row;
-  auto built =
-      TryBuildVersion({.model = name_,
-                       .number = number,
-                       .variants = version.variants,
-                       .config = settings_->config,
-                       .batching = settings_->batching,
-                       .statistics = version.statistics,
-                       .events = events_,
-                       .ramp = ramp_,
-                       .labels = settings_->labels,
-                       .capture_path = server_.capture.path,
-                       .sequences = settings_->config.state.empty() ? nullptr : sequences_,
-                       .before = row.served},
-                      metrics_);
+  auto built = TryBuildVersion({.model = name_,
+                                .number = number,
+                                .variants = version.variants,
+                                .config = settings_->config,
+                                .batching = settings_->batching,
+                                .statistics = version.statistics,
+                                .events = events_,
+                                .ramp = ramp_,
+                                .labels = settings_->labels,
+                                .capture_path = server_.capture.path,
+                                .sequences = settings_->config.state.empty() ? nullptr : sequences_,
+                                .before = row.served},
+                               metrics_);
   if (!built.ok()) {
     const absl::Status status = Annotate(built.status(), Format("{}/model.yaml", name_));
     Fail(status, "version_refused");

@@ -42,7 +42,8 @@ void LoadThread::Run() {
     try {
       std::move(task)();
     } catch (const std::exception& error) {
-      LogEvent(LogLevel::kError, "task_failed", {{"thread", std::string_view("loads")}, {"error", std::string_view(error.what())}});
+      LogEvent(LogLevel::kError, "task_failed",
+               {{"thread", std::string_view("loads")}, {"error", std::string_view(error.what())}});
     }
   }
 }

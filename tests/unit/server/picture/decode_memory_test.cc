@@ -1,6 +1,5 @@
 #include "server/picture/decode_memory.h"
 
-#include <sys/types.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include <gtest/gtest.h>
+#include <sys/types.h>
 
 namespace octet {
 namespace decode_memory_test {

@@ -808,8 +808,10 @@ TEST_F(ModelRepositoryTest, APrecisionThatIsServedNoMoreIsNotReadyWhoeverHoldsIt
   folder_.Remove("net/1/bf16.onnx");
   PollTwice();
   const std::string text = metrics_.Text();
-  EXPECT_THAT(text, HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="fp32"} 1)"));
-  EXPECT_THAT(text, Not(HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="bf16"})")));
+  EXPECT_THAT(text,
+              HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="fp32"} 1)"));
+  EXPECT_THAT(text,
+              Not(HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="bf16"})")));
 }
 
 TEST_F(ModelRepositoryTest, LookUpsGoOnWhileModelsLoad) {
