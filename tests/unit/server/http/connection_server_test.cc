@@ -167,8 +167,8 @@ TEST_F(ConnectionServerTest, AcceptingGoesOnWhenDescriptorsAreBack) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     (void)!pread(STDERR_FILENO, logged.data(), logged.size(), 0);
   }
-  std::this_thread::sleep_for(
-      std::chrono::milliseconds(100));  // it goes on failing, and says so once
+  // It goes on failing, and says so once.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_THAT(late->Hear("}"), HasSubstr("200 OK"));
   const std::string log = ::testing::internal::GetCapturedStderr();

@@ -496,30 +496,6 @@ TEST_F(ModelRepositoryTest, ARolloutKeepsARampWaitingAndDoesNotEndIt) {
   EXPECT_FALSE(std::ifstream(file).is_open());
 }
 
-TEST_F(ModelRepositoryTest, ARampThatHasEndedWritesNothingWhoeverStillLooksAtIt) {
-  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
-  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
-  const std::string routing =
-      "routing: {guard: {bf16: {error_percent: 1, window_seconds: 10, min_samples: 1}}";
-  folder_.Write("net/model.yaml", routing + ", ramp: {precision: bf16, steps: [5]}}");
-  Open();
-  const auto before = *repository_->Find("net", "");
-  const std::vector<std::shared_ptr<const ModelVersion>> versions = {before};
-  const ServedVariant& ramped = *before->Find(Precision::kBf16);
-  ASSERT_NE(ramped.guard, nullptr);
-  const TimePoint start = Clock::Real().Now();
-  ramped.guard->Look(start);
-  LookAtRamps(versions, 1);
-  folder_.Write("net/model.yaml", routing + "}");
-  ASSERT_TRUE(repository_->Load("net").ok());
-  ramped.metrics->request_duration.Observe(0.001);
-  ramped.metrics->requests.Add(static_cast<size_t>(absl::StatusCode::kInternal));
-  ramped.guard->Look(start + std::chrono::seconds(10));
-  LookAtRamps(versions, 2);
-  EXPECT_TRUE(before->ramp->state().stopped);
-  EXPECT_FALSE(std::ifstream(folder_.path("net/.ramp")).is_open());
-}
-
 TEST_F(ModelRepositoryTest, ARampOfAPrecisionIsTheRoutes) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   folder_.Write("net/1/bf16.onnx", ScalingModel(2));
@@ -559,26 +535,6 @@ TEST_F(ModelRepositoryTest, AnotherMaxBatchCompilesAnew) {
   PollTwice();
   EXPECT_EQ(loads(), 2);
   EXPECT_EQ((*repository_->Find("net", ""))->batching.max_batch, 16);
-}
-
-TEST_F(ModelRepositoryTest, WhatAnswersOnKeepsTheBatchesThatItWasCompiledFor) {
-  for (const int asked : {16, 6}) {
-    folder_.Write("net/1/fp32.onnx", ScalingModel(2));
-    folder_.Write("net/model.yaml", "batching: {max_batch: 8}");
-    Open();
-    folder_.Write("net/1/fp32.onnx", kGarbage);
-    folder_.Write("net/model.yaml", Format("batching: {{max_batch: {}}}", asked));
-    EXPECT_FALSE(repository_->Load("net").ok());
-    const auto version = *repository_->Find("net", "");
-    EXPECT_EQ(version->batching.max_batch, 8) << asked;
-    const ExecutionTarget& target = version->Find(Precision::kFp32)->queue->target();
-    ASSERT_EQ(target.batch.max_batch, 8) << asked;
-    for (int64_t rows = 1; rows <= target.batch.max_batch; ++rows) {
-      const Shape shape = {BucketFor(rows, target.batch.max_batch), 4};
-      const auto plan = target.model->PlanFor({&shape, 1});
-      EXPECT_TRUE(plan.ok()) << plan.status();
-    }
-  }
 }
 
 TEST_F(ModelRepositoryTest, ABrokenModelYamlKeepsWhatServes) {
@@ -783,35 +739,6 @@ TEST_F(ModelRepositoryTest, RequestsAreCountedAndCountsSurviveAReload) {
   EXPECT_EQ((*repository_->Find("net", ""))->statistics->Read().success.count, 2);
   EXPECT_TRUE(repository_->Unload("net").ok());
   EXPECT_THAT(metrics_.Text(), Not(HasSubstr("octet_variant_ready{"))) << "taken out by intent";
-}
-
-TEST_F(ModelRepositoryTest, OfAPrecisionWhoseFileHasGoneTheGaugesAreNothing) {
-  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
-  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
-  folder_.Write("net/model.yaml", "precisions: [fp32, bf16]");
-  Open();
-  const auto metrics = metrics_.ForVariant({"net", "1", "bf16"});
-  EXPECT_GT(metrics->resident_weight_bytes.value(), 0);
-  folder_.Remove("net/1/bf16.onnx");
-  PollTwice();
-  EXPECT_EQ(metrics->ready.value(), 0);
-  EXPECT_EQ(metrics->resident_weight_bytes.value(), 0);
-  EXPECT_EQ(metrics->load_seconds.value(), 0);
-  EXPECT_EQ(metrics->int8_mac_ratio.value(), 0);
-}
-
-TEST_F(ModelRepositoryTest, APrecisionThatIsServedNoMoreIsNotReadyWhoeverHoldsIt) {
-  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
-  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
-  Open();
-  const auto before = *repository_->Find("net", "");
-  folder_.Remove("net/1/bf16.onnx");
-  PollTwice();
-  const std::string text = metrics_.Text();
-  EXPECT_THAT(text,
-              HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="fp32"} 1)"));
-  EXPECT_THAT(text,
-              Not(HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="bf16"})")));
 }
 
 TEST_F(ModelRepositoryTest, LookUpsGoOnWhileModelsLoad) {
