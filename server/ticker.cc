@@ -2,7 +2,11 @@
 
 #include <pthread.h>
 
+#include <exception>
+#include <string_view>
 #include <utility>
+
+#include "server/logging/event_log.h"
 
 namespace octet {
 
@@ -32,7 +36,12 @@ void Ticker::Run(const std::stop_token& stop) {
       }
     }
     if (stop.stop_requested()) return;
-    task_(stop);
+    try {
+      task_(stop);
+    } catch (const std::exception& error) {  // the next time it may have the memory
+      LogEvent(LogLevel::kError, "task_failed",
+               {{"thread", name_}, {"error", std::string_view(error.what())}});
+    }
   }
 }
 

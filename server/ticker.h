@@ -19,7 +19,7 @@ class Ticker {
  public:
   using Task = std::function<void(const std::stop_token& stop)>;
 
-  /// `name` is the thread's; `clock` outlives it. `stop` is requested by Stop.
+  /// `name` is the thread's; `clock` outlives it. `stop` is requested by Stop. What the task throws is logged.
   Ticker(std::string name, Nanoseconds interval, Clock& clock, Task task);
   /// Stop, and waits for the task under way.
   ~Ticker();

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -31,6 +32,19 @@ class Gauge {
 
  private:
   std::atomic<double> value_{0};
+};
+
+/// A gauge that may have nothing to say, as in the beginning it has: then it has no series. Thread-safety: safe.
+class OptionalGauge {
+ public:
+  void Set(double value) { value_.store(value, std::memory_order_relaxed); }
+  void Clear() { Set(kNothing); }
+  /// Nothing: NaN.
+  double value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+  std::atomic<double> value_{kNothing};
 };
 
 /// A copy of a histogram's counts.
@@ -85,8 +99,10 @@ inline const std::array<double, 28> kLatencySeconds = [] {
   // Three significant digits: a label that can be read and typed.
   for (size_t i = 0; i < bounds.size(); ++i) {
     const double exact = 10e-6 * std::pow(1.8, static_cast<double>(i));
-    const double unit = std::pow(10, std::floor(std::log10(exact)) - 2);
-    bounds[i] = std::round(exact / unit) * unit;
+    const double digit = std::floor(std::log10(exact)) - 2;  // The power of ten of the last one.
+    // A negative one has no exact value: a product with it would not be the number that the digits spell.
+    const double unit = std::pow(10, std::abs(digit));
+    bounds[i] = digit < 0 ? std::round(exact * unit) / unit : std::round(exact / unit) * unit;
   }
   return bounds;
 }();

@@ -1,6 +1,7 @@
 #include "server/metrics/collector.h"
 
 #include <array>
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -21,6 +22,7 @@ using Labels = std::vector<ClientMetric::Label>;
 
 constexpr MetricType TypeOf(const Counter&) { return MetricType::Counter; }
 constexpr MetricType TypeOf(const Gauge&) { return MetricType::Gauge; }
+constexpr MetricType TypeOf(const OptionalGauge&) { return MetricType::Gauge; }
 template <typename Label>
 constexpr MetricType TypeOf(const CounterPer<Label>&) {
   return MetricType::Counter;
@@ -45,6 +47,15 @@ void Append(const Gauge& cell, const Labels& labels, MetricFamily& family) {
   ClientMetric metric;
   metric.label = labels;
   metric.gauge.value = cell.value();
+  family.metric.push_back(std::move(metric));
+}
+
+void Append(const OptionalGauge& cell, const Labels& labels, MetricFamily& family) {
+  const double value = cell.value();
+  if (std::isnan(value)) return;
+  ClientMetric metric;
+  metric.label = labels;
+  metric.gauge.value = value;
   family.metric.push_back(std::move(metric));
 }
 

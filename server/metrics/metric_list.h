@@ -33,7 +33,8 @@
   METRIC(Gauge, queue_depth, "octet_queue_depth", "Requests that wait.")                          \
   METRIC(Gauge, queue_bytes, "octet_queue_bytes", "Bytes of the requests that wait.")             \
   METRIC(Gauge, in_flight, "octet_in_flight_requests", "Requests accepted and not yet answered.") \
-  METRIC(Gauge, ready, "octet_variant_ready", "1 when the variant answers requests, else 0.")     \
+  METRIC(OptionalGauge, ready, "octet_variant_ready",                                             \
+         "1 when the variant answers requests, else 0; none of one that was taken out.")          \
   METRIC(Gauge, resident_weight_bytes, "octet_resident_weight_bytes",                             \
          "Memory held by weights, packed forms included.")                                        \
   METRIC(Gauge, load_seconds, "octet_load_duration_seconds", "Time that the last load took.")     \

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <new>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -60,6 +61,17 @@ void LeaveSequences(const std::shared_ptr<const ModelVersion>& version,
     }
   }
   version->sequences->store->Replace(version, homes);
+}
+
+/// BuildVersion; RESOURCE_EXHAUSTED when there is no memory for it, the states of sequences first of all.
+absl::StatusOr<std::shared_ptr<const ModelVersion>> TryBuildVersion(const VersionParts& parts,
+                                                                    MetricsRegistry& metrics) {
+  try {
+    return BuildVersion(parts, metrics);
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "out of memory to make version {}",
+                     parts.number);
+  }
 }
 
 void LogLoaded(std::string_view model, int64_t number, Precision precision,
@@ -227,6 +239,7 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
   const std::string file = files.folder + "/.ramp";
   const auto rules = settings_ ? settings_->config.routing.ramp : std::nullopt;
   if (!rules) {
+    if (ramp_ != nullptr) ramp_->Retire();
     // Begun again it begins anew; a rollout does not end it, but keeps it waiting.
     std::error_code error;
     if (settings_ && config_problem_.empty() && !files.rollout)
@@ -251,6 +264,7 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
     }
   }
   if (ramp_ != nullptr && ramp_->identity() == identity) return;
+  if (ramp_ != nullptr) ramp_->Retire();
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   ramp_ = std::make_shared<ServedRamp>(
       name_, *rules, std::move(identity), file, events_,
@@ -320,19 +334,19 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
 
 void ModelLoader::Rebuild(int64_t number, Version& version) {
   CatalogueVersion& row = version.row;
-  auto built = BuildVersion({.model = name_,
-                             .number = number,
-                             .variants = version.variants,
-                             .config = settings_->config,
-                             .batching = settings_->batching,
-                             .statistics = version.statistics,
-                             .events = events_,
-                             .ramp = ramp_,
-                             .labels = settings_->labels,
-                             .capture_path = server_.capture.path,
-                             .sequences = settings_->config.state.empty() ? nullptr : sequences_,
-                             .before = row.served},
-                            metrics_);
+  auto built = TryBuildVersion({.model = name_,
+                                .number = number,
+                                .variants = version.variants,
+                                .config = settings_->config,
+                                .batching = settings_->batching,
+                                .statistics = version.statistics,
+                                .events = events_,
+                                .ramp = ramp_,
+                                .labels = settings_->labels,
+                                .capture_path = server_.capture.path,
+                                .sequences = settings_->config.state.empty() ? nullptr : sequences_,
+                                .before = row.served},
+                               metrics_);
   if (!built.ok()) {
     const absl::Status status = Annotate(built.status(), Format("{}/model.yaml", name_));
     Fail(status, "version_refused");
@@ -345,6 +359,7 @@ void ModelLoader::Rebuild(int64_t number, Version& version) {
     return;
   }
   if (row.served != nullptr) {
+    ShowGone(*row.served, built->get());
     RetireShadow(*row.served);
     CloseCapture(*row.served, (*built)->capture.get());
     LeaveSequences(row.served, *built);
@@ -381,7 +396,7 @@ void ModelLoader::Retire(const std::vector<int64_t>& wanted, const ModelFiles& f
 void ModelLoader::TakeOut(Version& version, std::string reason) {
   std::vector<std::weak_ptr<const VariantQueue>> leaving;
   if (version.row.served != nullptr) {
-    ShowGone(*version.row.served);
+    ShowGone(*version.row.served, nullptr);
     RetireShadow(*version.row.served);
     CloseCapture(*version.row.served, nullptr);
     LeaveSequences(version.row.served, nullptr);

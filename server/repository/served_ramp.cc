@@ -131,7 +131,14 @@ void ServedRamp::Act(RampAction action, const RampFacts& facts) {
   Save();
 }
 
-void ServedRamp::Save() const {
+void ServedRamp::Retire() {
+  absl::MutexLock lock(&file_mutex_);
+  retired_ = true;
+}
+
+void ServedRamp::Save() {
+  absl::MutexLock lock(&file_mutex_);
+  if (retired_) return;
   const absl::Status status = WriteWholeFile(file_, identity_ + "\n" + RampStateText(state()));
   if (status.ok()) return;
   LogEvent(LogLevel::kWarn, "ramp_not_saved", {{"model", model_}, {"error", Message(status)}});

@@ -44,6 +44,9 @@ class ServedRamp {
   void Look(std::span<const ServedVariant* const> ramped,
             std::span<const ServedVariant* const> rest, int64_t now_ms);
 
+  /// From its return on the file is another's, or nobody's: it is not written any more. Thread-safety: safe.
+  void Retire();
+
  private:
   /// A guard of the ramped. Held, so that no other one has its address.
   struct Watched {
@@ -56,7 +59,7 @@ class ServedRamp {
 
   RampFacts Read(std::span<const ServedVariant* const> ramped,
                  std::span<const ServedVariant* const> rest);
-  void Save() const;
+  void Save();
   void Act(RampAction action, const RampFacts& facts);
 
   const std::string model_;
@@ -70,6 +73,8 @@ class ServedRamp {
   bool unguarded_ = false;  ///< Said.
   mutable absl::Mutex mutex_;
   RampState state_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex file_mutex_;  ///< Held while the file is written. Before `mutex_`.
+  bool retired_ ABSL_GUARDED_BY(file_mutex_) = false;
 };
 
 /// Looks at every ramp of these versions, once each.

@@ -316,19 +316,20 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
         version.ramp != nullptr && version.ramp->Concerns(version.number, variant.precision);
     metrics.ramp_share.Set(ramped ? version.ramp->share().load() : 0);
     const LoadedVariant& loaded = variants.at(variant.precision).loaded;
-    if (loaded.model == nullptr) continue;
     const std::map<std::string, double> share = loaded.certificate.MacShare();
     const auto int8 = share.find("int8");
-    metrics.resident_weight_bytes.Set(static_cast<double>(loaded.model->resident_weight_bytes()));
+    // Of one whose file has gone nothing is left.
+    const size_t weights = loaded.model == nullptr ? 0 : loaded.model->resident_weight_bytes();
+    metrics.resident_weight_bytes.Set(static_cast<double>(weights));
     metrics.load_seconds.Set(std::chrono::duration<double>(loaded.load_time).count());
     metrics.int8_mac_ratio.Set(int8 == share.end() ? 0 : int8->second);
   }
 }
 
-void ShowGone(const ModelVersion& version) {
+void ShowGone(const ModelVersion& version, const ModelVersion* next) {
   for (const ServedVariant& variant : version.variants) {
-    variant.metrics->ready.Set(0);
-    variant.metrics->resident_weight_bytes.Set(0);
+    if (next != nullptr && next->Find(variant.precision) != nullptr) continue;
+    variant.metrics->ready.Clear();
     variant.metrics->ramp_share.Set(0);
     for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
   }

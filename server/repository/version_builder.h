@@ -72,7 +72,8 @@ std::string ReasonsOf(const ModelVersion& version);
 
 /// Sets the gauges of the version's variants: ready, weights, load time, int8 share.
 void ShowReady(const ModelVersion& version, const std::map<Precision, VariantState>& variants);
-/// Sets them to nothing: the version was taken out.
-void ShowGone(const ModelVersion& version);
+/// Of a version that was taken out or replaced: what `next`, which may be null, does not have is neither ready nor not. Its
+/// weights are shown as long as they are there: its sequences may go on for a while.
+void ShowGone(const ModelVersion& version, const ModelVersion* next);
 
 }  // namespace octet

@@ -1,6 +1,7 @@
 #include "server/rpc/inference_service.h"
 
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "engine/tensor/status.h"
@@ -21,6 +22,15 @@ ServerUnaryReactor* FinishNow(CallbackServerContext& context, const absl::Status
   ServerUnaryReactor* reactor = context.DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
+}
+
+/// What it answers; RESOURCE_EXHAUSTED when it finds no memory: the call has an end all the same.
+absl::Status Tried(absl::AnyInvocable<absl::Status() &&> task) {
+  try {
+    return std::move(task)();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory to load or unload");
+  }
 }
 
 /// One ModelInfer: lives until gRPC is done with it.
@@ -143,7 +153,7 @@ ServerUnaryReactor* InferenceService::Later(CallbackServerContext& context,
     } else if (context.IsCancelled()) {
       reactor->Finish(grpc::Status::CANCELLED);
     } else {
-      reactor->Finish(ToGrpc(std::move(task)()));
+      reactor->Finish(ToGrpc(Tried(std::move(task))));
     }
   });
   if (!posted) {

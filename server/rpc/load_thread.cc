@@ -2,7 +2,11 @@
 
 #include <pthread.h>
 
+#include <exception>
+#include <string_view>
 #include <utility>
+
+#include "server/logging/event_log.h"
 
 namespace octet {
 
@@ -35,7 +39,12 @@ void LoadThread::Run() {
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }
-    std::move(task)();
+    try {
+      std::move(task)();
+    } catch (const std::exception& error) {
+      LogEvent(LogLevel::kError, "task_failed",
+               {{"thread", std::string_view("loads")}, {"error", std::string_view(error.what())}});
+    }
   }
 }
 

@@ -10,7 +10,7 @@
 
 namespace octet {
 
-/// Runs tasks one after the other, in order. Thread-safety: safe.
+/// Runs tasks one after the other, in order. What one throws is logged. Thread-safety: safe.
 class LoadThread {
  public:
   static constexpr size_t kMaxWaiting = 64;

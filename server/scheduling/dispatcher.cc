@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <new>
 #include <numeric>
 
 #include "engine/tensor/status.h"
@@ -78,18 +79,33 @@ void Dispatcher::Submit(std::shared_ptr<VariantQueue> queue,
   // Told before a worker can take it: a gauge never sees the leaving before the coming.
   queue->target().observer->OnQueued(request->queued_bytes);
   std::vector<Dropped> dropped;
+  Fate fate;
   {
     absl::MutexLock lock(&mutex_);
-    Fate fate = Admit(queue, *request, now, dropped);
-    if (fate.status.ok()) {
-      if (queue->empty()) active_.push_back(queue);
-      queue->Push(std::move(request), next_sequence_++);
-      changed_.Signal();
-    } else {
-      dropped.push_back({std::move(queue), std::move(request), std::move(fate)});
+    try {
+      fate = Accept(queue, request, now, dropped);
+    } catch (const std::bad_alloc&) {
+      fate = {absl::ResourceExhaustedError("out of memory for a request that waits")};
     }
   }
   FinishDropped(dropped);
+  if (fate.status.ok()) return;
+  Dropped refused = {std::move(queue), std::move(request), std::move(fate)};
+  FinishDropped({&refused, 1});
+}
+
+Dispatcher::Fate Dispatcher::Accept(const std::shared_ptr<VariantQueue>& queue,
+                                    std::unique_ptr<InferenceRequest>& request, TimePoint now,
+                                    std::vector<Dropped>& dropped) {
+  Fate fate = Admit(queue, *request, now, dropped);
+  if (!fate.status.ok()) return fate;
+  // From the first request in the queue on it has to be an active one.
+  ReserveOne(active_);
+  const bool first = queue->empty();
+  queue->Push(request, next_sequence_++);
+  if (first) active_.push_back(queue);
+  changed_.Signal();
+  return fate;
 }
 
 std::optional<Batch> Dispatcher::SubmitOrTake(std::shared_ptr<VariantQueue> queue,
@@ -347,6 +363,7 @@ void Dispatcher::Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now
     dead.push_back(i);
     fates.push_back(cancelled ? Cancelled(*queue) : Expired(*queue));
   }
+  dropped.reserve(dropped.size() + dead.size());  // nothing throws once they are taken out
   auto removed = queue->Remove(dead);
   for (size_t i = 0; i < removed.size(); ++i) {
     dropped.push_back({queue, std::move(removed[i]), std::move(fates[i])});
@@ -359,7 +376,7 @@ void Dispatcher::Forget(const std::shared_ptr<VariantQueue>& queue) {
   std::erase(active_, queue);
 }
 
-void Dispatcher::FinishDropped(std::vector<Dropped>& dropped) {
+void Dispatcher::FinishDropped(std::span<Dropped> dropped) {
   if (dropped.empty()) return;
   const TimePoint now = clock_.Now();
   for (Dropped& drop : dropped) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -52,7 +53,7 @@ class Dispatcher {
   Dispatcher& operator=(const Dispatcher&) = delete;
 
   /// Queues the request. A refused one is finished before this returns: RESOURCE_EXHAUSTED when the
-  /// queue is full, DEADLINE_EXCEEDED when it is too late already, either as DecideAdmission says, UNAVAILABLE after
+  /// queue is full or no memory is left, DEADLINE_EXCEEDED when it is too late already, either as DecideAdmission says, UNAVAILABLE after
   /// Close.
   void Submit(std::shared_ptr<VariantQueue> queue, std::unique_ptr<InferenceRequest> request);
 
@@ -101,6 +102,10 @@ class Dispatcher {
   /// Whether the caller runs the request.
   bool TakesAtOnce(VariantQueue& queue, const InferenceRequest& request, Nanoseconds most,
                    TimePoint now);
+  /// Queues the request, which is taken then, or says why not. Throws std::bad_alloc with the queue as it was.
+  Fate Accept(const std::shared_ptr<VariantQueue>& queue,
+              std::unique_ptr<InferenceRequest>& request, TimePoint now,
+              std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Why the request cannot be queued, or OK.
   Fate Admit(const std::shared_ptr<VariantQueue>& queue, const InferenceRequest& request,
              TimePoint now, std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -131,7 +136,7 @@ class Dispatcher {
   void FlushLocked(std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::shared_ptr<VariantQueue>& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Finishes what was dropped. Requires: no lock.
-  void FinishDropped(std::vector<Dropped>& dropped);
+  void FinishDropped(std::span<Dropped> dropped);
 
   Clock& clock_;
   mutable absl::Mutex mutex_;

@@ -67,8 +67,9 @@ struct InferenceRequest {
   /// Called once, on any thread, without locks held. OK: every output has been written to the sink.
   absl::AnyInvocable<void(const absl::Status&, const RequestTimings&) &&> done;
 
-  TimePoint queued;         ///< Set by the Dispatcher.
-  size_t queued_bytes = 0;  ///< bytes() then: to ask it, all strings are walked. Set by the Dispatcher.
+  // Set by the Dispatcher:
+  TimePoint queued;
+  size_t queued_bytes = 0;  ///< bytes() then: to ask it, all strings are walked.
 
   bool is_cancelled() const {
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);

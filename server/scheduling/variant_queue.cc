@@ -48,7 +48,9 @@ absl::Status VariantQueue::CheckRoom(size_t bytes) const {
   return absl::OkStatus();
 }
 
-void VariantQueue::Push(std::unique_ptr<InferenceRequest> request, uint64_t sequence) {
+void VariantQueue::Push(std::unique_ptr<InferenceRequest>& request, uint64_t sequence) {
+  ReserveOne(facts_);
+  ReserveOne(requests_);
   const QueuedFacts facts = {.sequence = sequence,
                              .queued = request->queued,
                              .deadline = request->deadline,

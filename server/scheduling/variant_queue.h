@@ -1,6 +1,8 @@
 // The requests that wait for one variant of a model, and what running them needs.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -40,6 +42,12 @@ struct ExecutionTarget {
   std::shared_ptr<QueueObserver> observer;
 };
 
+/// Makes room for one more, so that the next insertion cannot throw.
+template <typename T>
+void ReserveOne(std::vector<T>& items) {
+  if (items.size() == items.capacity()) items.reserve(std::max<size_t>(8, 2 * items.size()));
+}
+
 /// A bounded queue in order of urgency. Shared by the requests' threads through Dispatcher::Submit;
 /// its contents belong to the Dispatcher's lock.
 class VariantQueue {
@@ -57,8 +65,8 @@ class VariantQueue {
 
   /// RESOURCE_EXHAUSTED naming the bound when one more does not fit.
   absl::Status CheckRoom(size_t bytes) const;
-  /// Requires: CheckRoom, queued_bytes. Takes the request in at its place.
-  void Push(std::unique_ptr<InferenceRequest> request, uint64_t sequence);
+  /// Requires: CheckRoom, queued_bytes. Takes the request in at its place, or throws std::bad_alloc and changes nothing.
+  void Push(std::unique_ptr<InferenceRequest>& request, uint64_t sequence);
   /// Takes the requests at `indices` (ascending) out, in that order.
   Requests Remove(std::span<const size_t> indices);
   /// The class of the request's shapes: that of an equal one that waits, else a new one.

@@ -38,6 +38,12 @@ static_assert(SequenceEndLabel::kValues.size() == static_cast<size_t>(SequenceEn
 static_assert(SequenceRefusalLabel::kValues.size() ==
               static_cast<size_t>(SequenceRefusal::kReplaced) + 1);
 
+/// Of one that may be gone.
+bool IsSame(const std::weak_ptr<const ModelVersion>& a,
+            const std::shared_ptr<const ModelVersion>& b) {
+  return !a.owner_before(b) && !b.owner_before(a);
+}
+
 std::string NameOf(const SequenceId& id) {
   if (const auto* text = std::get_if<std::string>(&id)) return "'" + *text + "'";
   return std::to_string(std::get<uint64_t>(id));
@@ -156,12 +162,11 @@ absl::StatusOr<std::unique_ptr<SequenceStep>> SequenceStore::Enter(
 absl::Status SequenceStore::Add(const std::shared_ptr<Sequence>& sequence, TimePoint now,
                                 Gone& gone) {
   if (closed_) return Refuse(SequenceRefusal::kReplaced, MustRestart(sequence->id));
-  const auto& home = sequence->home.version;
-  const bool replaced = std::ranges::any_of(replaced_, [&](const auto& version) {
-    return !version.owner_before(home) && !home.owner_before(version);
+  const auto replaced = std::ranges::find_if(replaced_, [&](const Replaced& item) {
+    return IsSame(item.version, sequence->home.version);
   });
-  if (replaced) {
-    sequence->drain_until = now + limits_.drain;
+  if (replaced != replaced_.end()) {
+    Move(*sequence, replaced->successors, now + limits_.drain);
     draining_ = true;
   }
   if (const auto before = live_.find(sequence->id); before != live_.end()) {
@@ -197,27 +202,41 @@ absl::StatusOr<std::shared_ptr<Sequence>> SequenceStore::FindLive(const Sequence
   return Refuse(SequenceRefusal::kNoStart, NoStart(id));
 }
 
+void SequenceStore::Move(Sequence& sequence, const std::vector<Successor>& successors,
+                         TimePoint drain_until) {
+  const SequenceHome& home = sequence.home;
+  for (const Successor& next : successors) {
+    if (next.precision != home.route.precision || next.model != home.model) continue;
+    if (!next.layout->Continues(*home.layout)) continue;
+    auto version = next.version.lock();
+    if (version == nullptr) continue;
+    sequence.home.version = std::move(version);
+    sequence.home.layout = next.layout;
+    return;
+  }
+  sequence.drain_until = drain_until;
+}
+
 void SequenceStore::Replace(const std::shared_ptr<const ModelVersion>& before,
                             const std::vector<SequenceHome>& homes) {
-  const auto move = [&](Sequence& sequence, TimePoint drain_until) {
-    if (sequence.home.version != before) return;
-    const auto same = std::ranges::find_if(homes, [&](const SequenceHome& home) {
-      return home.route.precision == sequence.home.route.precision &&
-             home.model == sequence.home.model && home.layout->Continues(*sequence.home.layout);
-    });
-    if (same == homes.end()) {
-      sequence.drain_until = drain_until;
-      return;
-    }
-    sequence.home.version = same->version;
-    sequence.home.layout = same->layout;
-  };
+  std::vector<Successor> successors;
+  for (const SequenceHome& home : homes) {
+    successors.push_back({home.version, home.route.precision, home.model, home.layout});
+  }
   absl::MutexLock lock(&mutex_);
-  std::erase_if(replaced_, [](const auto& version) { return version.expired(); });
-  replaced_.push_back(before);
+  std::erase_if(replaced_, [](const Replaced& item) { return item.version.expired(); });
+  // Who begins on a version that `before` replaced goes on in what replaces `before`: the models tell which of them.
+  for (Replaced& older : replaced_) {
+    const auto is_before = [&](const Successor& next) { return IsSame(next.version, before); };
+    if (std::ranges::any_of(older.successors, is_before)) older.successors = successors;
+  }
+  replaced_.push_back({before, successors});
   const TimePoint drain_until = clock_.Now() + limits_.drain;
-  for (const auto& sequence : busy_) move(*sequence, drain_until);
-  for (const auto& sequence : idle_) move(*sequence, drain_until);
+  for (const auto* list : {&busy_, &idle_}) {
+    for (const auto& sequence : *list) {
+      if (sequence->home.version == before) Move(*sequence, successors, drain_until);
+    }
+  }
   draining_ = true;
 }
 

@@ -180,6 +180,22 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   /// What is run when no lock is held, and with which error.
   using Dead = std::vector<std::pair<SequenceStep::Run, absl::Status>>;
 
+  /// Where the sequences of a replaced version go on. Does not keep that version.
+  struct Successor {
+    std::weak_ptr<const ModelVersion> version;
+    Precision precision = Precision::kFp32;
+    const Model* model = nullptr;  ///< As SequenceHome's: there as long as `version` is.
+    std::shared_ptr<const StateLayout> layout;
+  };
+  /// A version that was replaced, and by what.
+  struct Replaced {
+    std::weak_ptr<const ModelVersion> version;
+    std::vector<Successor> successors;
+  };
+
+  /// Lets the sequence go on in the version that serves the same model, if one does; else its time ends at `drain_until`.
+  static void Move(Sequence& sequence, const std::vector<Successor>& successors,
+                   TimePoint drain_until);
   absl::Status NoStart(const SequenceId& id) const;
   absl::Status MustRestart(const SequenceId& id) const;
   bool HasRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -219,7 +235,7 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   /// Those that were cut off, and when: remembered as long as an idle one.
   std::unordered_map<SequenceId, TimePoint> cut_off_ ABSL_GUARDED_BY(mutex_);
   /// Those that somebody still holds: who has found one may begin there all the same.
-  std::vector<std::weak_ptr<const ModelVersion>> replaced_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Replaced> replaced_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;  ///< Some may have a drain_until.
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;    ///< By EndAll.
   size_t waiting_requests_ ABSL_GUARDED_BY(mutex_) = 0;

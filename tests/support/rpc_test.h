@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -106,8 +107,10 @@ class RpcTest : public ::testing::Test {
     entered_.WaitForNotification();
     return call;
   }
-  std::unique_ptr<Blocked> Start(Request request) {
+  std::unique_ptr<Blocked> Start(Request request,
+                                 std::chrono::milliseconds timeout = std::chrono::seconds(30)) {
     auto call = std::make_unique<Blocked>();
+    call->context = Context(timeout);
     call->request = std::move(request);
     stub_->async()->ModelInfer(call->context.get(), &call->request, &call->response,
                                [call = call.get()](const grpc::Status& status) {
@@ -115,6 +118,24 @@ class RpcTest : public ::testing::Test {
                                  call->done.Notify();
                                });
     return call;
+  }
+  /// Starts it again and again, until it waits in the one place of its queue that somebody has who waits no more. Requires:
+  /// nobody else asks, and the worker is blocked.
+  std::unique_ptr<Blocked> StartInPlaceOf(
+      const Request& request, std::chrono::milliseconds timeout = std::chrono::seconds(30)) {
+    const CountingObserver& observer = *repository_.observer();
+    const auto& full = observer.refused[static_cast<size_t>(Refusal::kQueueFull)];
+    while (true) {
+      const int64_t finished = observer.finished;
+      const int64_t refused = full;
+      auto call = Start(request, timeout);
+      // The one that ends is either this one, refused, or the one before, which it has replaced.
+      while (observer.finished == finished && !call->done.HasBeenNotified()) {
+        std::this_thread::yield();
+      }
+      if (observer.finished > finished && full == refused) return call;
+      call->done.WaitForNotification();
+    }
   }
   void Release() {
     if (!released_.HasBeenNotified()) released_.Notify();

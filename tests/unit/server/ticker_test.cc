@@ -1,8 +1,10 @@
 #include "server/ticker.h"
 
 #include <atomic>
+#include <new>
 #include <optional>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/fake_clock.h"
@@ -32,6 +34,22 @@ TEST_F(TickerTest, TicksAtEveryIntervalAndNotBefore) {
     clock_.AwaitWaiters(1);
   }
   EXPECT_EQ(ticks_, 3);
+}
+
+TEST_F(TickerTest, ATaskThatThrowsIsDoneAgain) {
+  ::testing::internal::CaptureStderr();
+  {
+    Ticker ticker("ticker", std::chrono::seconds(5), clock_, [this](const std::stop_token&) {
+      if (++ticks_ == 1) throw std::bad_alloc();
+    });
+    for (int i = 1; i <= 2; ++i) {
+      clock_.AwaitWaiters(1);
+      clock_.Advance(std::chrono::seconds(5));
+      while (ticks_ < i) std::this_thread::yield();
+    }
+  }
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              ::testing::HasSubstr("level=error event=task_failed thread=ticker error="));
 }
 
 TEST_F(TickerTest, EndsWhileItWaits) {

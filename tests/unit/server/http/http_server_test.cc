@@ -487,7 +487,7 @@ TEST_F(HttpServerTest, LoadsLeaveThreadsToInferences) {
 }
 
 TEST_F(HttpServerTest, ALoadWhoseClientHasGoneIsNotBegun) {
-  http_options_.threads = 4;
+  http_options_.threads = 3;  // two loads: one runs, one waits
   StartHttp();
   std::atomic<int> loads{0};
   absl::Notification begun;
@@ -502,11 +502,15 @@ TEST_F(HttpServerTest, ALoadWhoseClientHasGoneIsNotBegun) {
   RawClient first(http_->port());
   first.Say(load);
   begun.WaitForNotification();
+  // Of two more the later one is refused: the other one waits then.
   RawClient second(http_->port());
+  RawClient third(http_->port());
   second.Say(load);
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  second.Close();
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  third.Say(load);
+  while (!second.IsAnswered(1) && !third.IsAnswered(1)) {
+  }
+  RawClient& waiting = second.IsAnswered(0) ? third : second;
+  waiting.Close();
   release.Notify();
   EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
   EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("200 "));
@@ -543,10 +547,7 @@ TEST_F(HttpServerTest, AClientThatHasGoneHasCancelled) {
   client.Close();
   Request request = Row();
   request.set_model_name("small");
-  std::unique_ptr<Blocked> next;
-  do {
-    next = Start(request);
-  } while (next->done.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  const auto next = StartInPlaceOf(request);
   Release();
   blocked->done.WaitForNotification();
   next->done.WaitForNotification();

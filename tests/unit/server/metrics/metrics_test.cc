@@ -143,6 +143,29 @@ TEST(MetricsTest, LatencyBucketsReachFromTenMicrosecondsToAMinute) {
   for (size_t i = 1; i < bounds.size(); ++i) EXPECT_NEAR(bounds[i] / bounds[i - 1], 1.8, 0.02);
 }
 
+TEST(MetricsTest, BoundsAreReadInThreeDigits) {
+  MetricsRegistry registry(kBuild);
+  const auto metrics = registry.ForVariant(kVariant);
+  const auto pair = registry.ForShadow({"net", "1", "int8", "fp32"});
+  const std::string text = registry.Text();
+  constexpr std::string_view kBegin = "le=\"";
+  int seen = 0;
+  for (size_t at = text.find(kBegin); at != std::string::npos; at = text.find(kBegin, at)) {
+    at += kBegin.size();
+    const std::string bound = text.substr(at, text.find('"', at) - at);
+    std::string digits = bound.substr(0, bound.find('e'));
+    std::erase_if(digits, [](char c) { return c < '0' || c > '9'; });
+    digits.erase(0, digits.find_first_not_of('0'));
+    digits.erase(digits.find_last_not_of('0') + 1);
+    // Whole numbers are numbers of rows.
+    if (bound.find_first_of(".e") != std::string::npos) {
+      EXPECT_LE(digits.size(), 3U) << bound;
+    }
+    ++seen;
+  }
+  EXPECT_GT(seen, 100);
+}
+
 TEST(MetricsTest, ABoundBelongsToItsBucket) {
   RowsHistogram histogram;
   for (const double rows : {1, 2, 3, 4, 5000}) histogram.Observe(rows);

@@ -1,12 +1,19 @@
 // What becomes of live sequences when a repository's files change.
+#include <unistd.h>
+
+#include <fstream>
+#include <functional>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "engine/tensor/status.h"
 #include "server/repository/model_repository.h"
 #include "tests/support/accumulating_model.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/model_folder.h"
+#include "tests/support/sanitizer.h"
 
 namespace octet {
 namespace model_sequence_test {
@@ -91,6 +98,26 @@ TEST_F(ModelSequenceTest, ANewVersionLetsSequencesDrainOnTheOldOne) {
       << "nobody holds the old version any more";
 }
 
+TEST_F(ModelSequenceTest, AVersionThatDrainsIsNoVariantThatIsNotReady) {
+  folder_.Write("net/model.yaml", kState);
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  Open();
+  ASSERT_TRUE(Enter(1, true).ok());
+  folder_.Write("net/2/fp32.onnx", AccumulatingGraph(2));
+  ASSERT_TRUE(repository_->Load("net").ok());
+  const auto series = [](std::string_view name, int version) {
+    return Format("octet_{}{{model=\"net\",version=\"{}\",precision=\"fp32\"}} ", name, version);
+  };
+  const std::string text = metrics_.Text();
+  EXPECT_THAT(text, HasSubstr(series("variant_ready", 2) + "1\n"));
+  EXPECT_THAT(text, Not(HasSubstr(series("variant_ready", 1)))) << "an alert asks for zeros";
+  EXPECT_THAT(text, HasSubstr(series("resident_weight_bytes", 1))) << "they are there";
+  EXPECT_THAT(text, Not(HasSubstr(series("resident_weight_bytes", 1) + "0\n")));
+  clock_.Advance(std::chrono::seconds(20));
+  Find()->sequences->store->Expire();
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("version=\"1\"")));
+}
+
 TEST_F(ModelSequenceTest, AnUnloadedModelHasNoSequencesAndKeepsNoMemory) {
   folder_.Write("net/model.yaml", kState);
   folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
@@ -160,6 +187,37 @@ TEST_F(ModelSequenceTest, OneOfTwoVersionsThatGoesOnWithItsStateKeepsItsSequence
   folder_.Remove("net/1");
   EXPECT_TRUE(repository_->Load("net").ok());
   EXPECT_TRUE(store.expired());
+}
+
+/// What `load` answers while the process gets no more than 16 MiB.
+absl::Status WithoutMemory(const std::function<absl::Status()>& load) {
+  int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  rlimit before = {};
+  EXPECT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  const rlim_t most = static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE)) + (rlim_t{16} << 20);
+  const rlimit little = {.rlim_cur = most, .rlim_max = before.rlim_max};
+  EXPECT_EQ(setrlimit(RLIMIT_AS, &little), 0);
+  const absl::Status status = load();
+  EXPECT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  return status;
+}
+
+TEST_F(ModelSequenceTest, AStateThatThereIsNoMemoryForIsNotTaken) {
+  if (IsSanitized()) GTEST_SKIP() << "the sanitizer ends a process that finds no memory";
+  GraphBuilder b;
+  b.Output(b.Op("Relu", {b.Input("x", {4})}), "y");
+  b.Output(b.Op("Relu", {b.Input("before", {int64_t{16} << 20})}), "total");
+  folder_.Write("net/1/fp32.onnx", b.Build());
+  Open();
+  const auto before = Find();
+  folder_.Write("net/model.yaml", kState);
+  const absl::Status status = WithoutMemory([this] { return repository_->Load("net"); });
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("out of memory to make version 1"));
+  EXPECT_EQ(Find(), before);
+  EXPECT_TRUE(repository_->Load("net").ok());
+  EXPECT_NE(Find()->sequences, nullptr);
 }
 
 TEST_F(ModelSequenceTest, AStateThatTheModelDoesNotHaveIsNamed) {

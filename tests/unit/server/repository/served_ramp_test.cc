@@ -151,6 +151,17 @@ TEST_F(ServedRampTest, WhatItRefusesAloneTakesTheShareBack) {
       HasSubstr("no traffic: 3 windows in which more than 1 % of its requests were refused"));
 }
 
+TEST_F(ServedRampTest, OnceRetiredItLeavesTheFileAlone) {
+  ServedRamp ramp = Ramp();
+  Look(ramp, 0);
+  ramp.Retire();
+  folder_.Remove(".ramp");
+  Window(false);
+  Look(ramp, 0);
+  EXPECT_EQ(ramp.share(), 0);
+  EXPECT_FALSE(std::ifstream(file_).is_open());
+}
+
 TEST_F(ServedRampTest, ARestartGoesOnWithTheStepAndAsksTheGuardAnew) {
   {
     ServedRamp ramp = Ramp();

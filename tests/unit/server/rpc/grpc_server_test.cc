@@ -300,6 +300,15 @@ TEST_F(GrpcServerTest, ALoadDoesNotKeepOthersWaiting) {
   EXPECT_EQ(status.error_message(), "no folder of that name: net");
 }
 
+TEST_F(GrpcServerTest, ALoadThatFindsNoMemoryIsAnswered) {
+  repository_.on_load = [](std::string_view) -> absl::Status { throw std::bad_alloc(); };
+  inference::RepositoryModelLoadRequest request;
+  request.set_model_name("net");
+  inference::RepositoryModelLoadResponse response;
+  EXPECT_EQ(stub_->RepositoryModelLoad(Context().get(), request, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
 TEST_F(GrpcServerTest, UnloadsAndRefusesParametersThatItDoesNotKnow) {
   inference::RepositoryModelLoadRequest load;
   load.set_model_name("net");

@@ -91,12 +91,11 @@ TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
     while (written < kCount && stream->Write(request)) ++written;
     stream->WritesDone();
   });
-  // Until nothing has been taken for a while.
-  for (int before = -1; before != written;) {
+  // Until nothing has been taken for a while, of what is taken in any case.
+  for (int before = -1; before != written || written < 4;) {
     before = written;
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
   }
-  EXPECT_GE(written, 4);
   EXPECT_LT(written, static_cast<int>(InferStream::kWindow) - 4);
   inference::ModelStreamInferResponse response;
   int read = 0;

@@ -347,21 +347,16 @@ TEST_F(InferTest, AFullQueueRefusesAndACancelledRequestMakesRoom) {
   const auto running = Block();
   const auto waiting = Start(Row());
   while (dispatcher_.queued() == 0) std::this_thread::yield();
-  Response response;
-  grpc::Status status = Infer(Row());
+  const grpc::Status status = Infer(Row());
   ASSERT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(status.error_message(), HasSubstr("at most 1 requests wait: net/1/fp32"));
   waiting->context->TryCancel();
   // Once the server has heard, the next one is taken in, and waits beyond its deadline.
-  do {
-    status = stub_->ModelInfer(Context(std::chrono::milliseconds(200)).get(), Row(), &response);
-  } while (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  const auto late = StartInPlaceOf(Row(), std::chrono::seconds(1));
+  late->done.WaitForNotification();
+  EXPECT_EQ(late->status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   // The client's clock ends first: another is refused until the server's has ended too.
-  std::unique_ptr<Blocked> next;
-  do {
-    next = Start(Row());
-  } while (next->done.WaitForNotificationWithTimeout(absl::Milliseconds(500)));
+  const auto next = StartInPlaceOf(Row());
   Release();
   running->done.WaitForNotification();
   waiting->done.WaitForNotification();

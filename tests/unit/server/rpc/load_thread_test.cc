@@ -1,9 +1,11 @@
 #include "server/rpc/load_thread.h"
 
+#include <new>
 #include <optional>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace octet {
@@ -16,6 +18,19 @@ TEST(LoadThreadTest, RunsInOrderAndFinishesWhatItTook) {
     for (int i = 0; i < 10; ++i) EXPECT_TRUE(thread.Post([&order, i] { order.push_back(i); }));
   }
   EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+TEST(LoadThreadTest, GoesOnBehindATaskThatThrows) {
+  ::testing::internal::CaptureStderr();
+  bool ran = false;
+  {
+    LoadThread thread;
+    EXPECT_TRUE(thread.Post([] { throw std::bad_alloc(); }));
+    EXPECT_TRUE(thread.Post([&] { ran = true; }));
+  }
+  EXPECT_TRUE(ran);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              ::testing::HasSubstr("level=error event=task_failed thread=loads error="));
 }
 
 TEST(LoadThreadTest, RefusesWhenTooManyWait) {

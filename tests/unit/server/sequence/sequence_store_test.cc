@@ -399,6 +399,25 @@ TEST_F(SequenceStoreTest, WhoBeginsOnAVersionThatHasJustGoneIsDrainedToo) {
   EXPECT_THAT(ErrorOf(1), HasSubstr("start it again"));
 }
 
+TEST_F(SequenceStoreTest, WhoBeginsThereGoesOnForGoodWhereTheSameModelIsServed) {
+  store_->SetLimits({.drain = std::chrono::seconds(5)});
+  SequenceHome next = OtherVersion(Precision::kFp32);
+  store_->Replace(home_.version, {OtherVersion(Precision::kInt8), next});
+  EXPECT_EQ(Step(1, 1, true), 1);
+  // The one between goes before anybody begins.
+  const SequenceHome last = OtherVersion(Precision::kFp32);
+  store_->Replace(next.version, {last});
+  next.version.reset();
+  EXPECT_EQ(Step(2, 1, true), 1);
+  clock_.Advance(std::chrono::seconds(10));
+  store_->Expire();
+  for (const uint64_t id : {uint64_t{1}, uint64_t{2}}) {
+    auto asked = Ask(id);
+    EXPECT_EQ(asked->step->home().version, last.version);
+    EXPECT_EQ(Run(*asked, 1), 2);
+  }
+}
+
 TEST_F(SequenceStoreTest, AnUnloadedModelHasNoSequences) {
   Step(1, 1, true);
   auto busy = Ask(2, true);
