@@ -131,7 +131,7 @@ void Graph::ReplaceUses(ValueId from, ValueId to) {
   if (is_graph_input(to) || is_graph_output(to)) heir = AddIdentity(to);
   std::ranges::replace(outputs, from, heir);
   std::string free_name = UniqueName(values_[from].value.name);
-  values_[heir].value.name = std::exchange(values_[from].value.name, std::move(free_name));
+  mutable_value(heir).name = std::exchange(mutable_value(from).name, std::move(free_name));
 }
 
 ValueId Graph::AddIdentity(ValueId of) {
@@ -257,6 +257,7 @@ std::string Graph::UniqueName(std::string_view hint) {
 }
 
 void Graph::MarkUnlisted(ValueId id) {
+  names_.erase(values_[id].value.name);
   values_[id].listed = false;
   unlisted_.push_back(id);
 }

@@ -177,7 +177,7 @@ class Graph {
   int RemoveDead();
   /// Restores producers-before-consumers. INVALID_ARGUMENT naming a node on the cycle when cyclic.
   absl::Status Sort();
-  /// A name that no value has yet, nor has been given by this function.
+  /// A name that no value has yet, and that this function has not given before to somebody who has yet to use it.
   std::string UniqueName(std::string_view hint);
 
  private:

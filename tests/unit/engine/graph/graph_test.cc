@@ -244,6 +244,7 @@ TEST(UniqueNames, AreTakenByRenamingToo) {
   EXPECT_NE(graph.UniqueName("x"), "x");
   graph.mutable_value(x).name = "y";
   EXPECT_NE(graph.UniqueName("y"), "y");
+  EXPECT_EQ(graph.UniqueName("x"), "x") << "nobody has it any more";
   EXPECT_EQ(graph.UniqueName("z"), "z");
   EXPECT_NE(graph.UniqueName("z"), "z");
 }
