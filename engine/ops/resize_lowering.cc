@@ -150,9 +150,25 @@ OCTET_CPU_CLONES void TwoTapRow(const float* x, const int32_t* index, const floa
     y[o] = weight[2 * o] * x[index[2 * o]] + weight[2 * o + 1] * x[index[2 * o + 1]];
 }
 
+/// Fewer floats are added one by one.
+constexpr int64_t kVectorFloats = 8;
+
+OCTET_CPU_CLONES void ShortElements(const Taps& t, const float* x, int64_t inner, float* y) {
+  const int32_t* index = t.index.data();
+  const float* weight = t.weight.data();
+  for (int64_t o = 0; o < t.out; ++o, index += t.taps, weight += t.taps) {
+    for (int64_t i = 0; i < inner; ++i) {
+      float sum = 0;
+      for (int64_t k = 0; k < t.taps; ++k) sum += weight[k] * x[index[k] * inner + i];
+      *y++ = sum;
+    }
+  }
+}
+
 /// y[o] = sum of weight * x[index], elements of `inner` floats.
 void InterpolateRow(const Taps& t, const float* x, int64_t inner, float* y) {
   if (inner == 1 && t.taps == 2) return TwoTapRow(x, t.index.data(), t.weight.data(), t.out, y);
+  if (inner < kVectorFloats) return ShortElements(t, x, inner, y);
   for (int64_t o = 0; o < t.out; ++o) {
     float* to = y + o * inner;
     bool first = true;

@@ -35,7 +35,7 @@ TEST(CanonicalConvTranspose, ResolvesEveryWayToStateThePads) {
     b.Output(b.Op("ConvTranspose", {x, b.Random({4, 6 / group, 3, 2}), b.Random({6})}, attributes));
     const Graph after = Canonical(b.Build());
     EXPECT_THAT(after, HasOps({"octet:ConvTranspose"}));
-    EXPECT_FALSE(TheOnly(after, "ConvTranspose").attributes.has("auto_pad"));
+    EXPECT_FALSE(TheOnly(after, "octet:ConvTranspose").attributes.has("auto_pad"));
   }
 }
 
@@ -72,7 +72,7 @@ TEST(CanonicalConvTranspose, TakesInWhatFollows) {
   const Graph after = Optimised(graph);
   EXPECT_TRUE(SameAnswers(graph, after));
   EXPECT_THAT(after, HasOps({"Transpose", "octet:ConvTranspose", "Transpose"}));
-  EXPECT_EQ(TheOnly(after, "ConvTranspose").post_ops.size(), 1U);
+  EXPECT_EQ(TheOnly(after, "octet:ConvTranspose").post_ops.size(), 1U);
 }
 
 TEST(CanonicalConvTranspose, HasNoTransposeBetweenItAndConvolutions) {
@@ -107,7 +107,7 @@ TEST(CanonicalConvTranspose, MultipliesIntegersWhereTheModelDoes) {
     const Graph graph = Quantized(1, group);
     const Graph after = Optimised(graph, int8);
     EXPECT_TRUE(SameAnswers(graph, after, {.atol = 0.051F}));
-    const Node& node = TheOnly(after, "ConvTranspose");
+    const Node& node = TheOnly(after, "octet:ConvTranspose");
     EXPECT_TRUE(after.value(node.input(0)).quant.has_value()) << Dump(after);
     EXPECT_EQ(after.value(node.input(1)).dtype, DType::kI8);
     EXPECT_TRUE(after.value(node.output(0)).quant.has_value());
@@ -120,7 +120,7 @@ TEST(CanonicalConvTranspose, StaysRealWhereNoKernelIsFastInIntegers) {
   for (const Graph& graph : {Quantized(0, 1), Quantized(1, 1, {2, 2})}) {
     const Graph after = Optimised(graph, int8);
     EXPECT_TRUE(SameAnswers(graph, after, {.atol = 0.051F}));
-    const Node& node = TheOnly(after, "ConvTranspose");
+    const Node& node = TheOnly(after, "octet:ConvTranspose");
     EXPECT_EQ(node.domain, kOctetDomain) << Dump(after);
     EXPECT_EQ(after.value(node.input(1)).dtype, DType::kF32);
   }

@@ -21,7 +21,7 @@ const Case kProducts[] = {
     {"bsd,de->bse", {{2, 3, 4}, {4, 5}}, {"MatMul"}},
     {"bsd,dhe->bshe", {{2, 3, 4}, {4, 2, 5}}, {"Reshape", "MatMul", "Reshape"}},
     {"bshe,hed->bsd", {{2, 3, 2, 5}, {2, 5, 4}}, {"Reshape", "Reshape", "MatMul"}},
-    {"bij,bjk", {{2, 3, 4}, {2, 4, 5}}, {"MatMul"}},
+    {"bij,bjk", {{2, 3, 4}, {2, 4, 5}}, {"Transpose", "Reshape", "Reshape", "MatMul"}},
     {"...ij,...jk->...ik", {{5, 1, 2, 3}, {4, 3, 6}}, {}},
     {"...ij,jk->...ik", {{5, 2, 3}, {3, 6}}, {"MatMul"}},
     {"i,i->", {{4}, {4}}, {"Reshape", "Reshape", "MatMul", "Reshape"}},
