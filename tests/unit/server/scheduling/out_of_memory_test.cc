@@ -24,7 +24,10 @@ thread_local int failing_allocation = -1;
 
 // Of the whole test program: as the library's but for that.
 void* operator new(std::size_t size) {
-  if (failing_allocation >= 0 && failing_allocation-- == 0) throw std::bad_alloc();
+  if (failing_allocation >= 0) {
+    --failing_allocation;
+    if (failing_allocation < 0) throw std::bad_alloc();
+  }
   void* memory = std::malloc(size == 0 ? 1 : size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
