@@ -132,9 +132,10 @@ class GroupNormStep final : public Step {
         input_(RealFormatOf(context.input(0))),
         output_(RealFormatOf(context.output())),
         threads_(std::max(context.target.threads, 1)) {
-    // Blocks of whole cache lines, as few as there are threads.
+    // Blocks of a cache line at least, as few as there are threads.
+    constexpr int64_t kCacheLine = 16;
     const int64_t share = (g_.channels() + threads_ - 1) / threads_;
-    block_groups_ = g_.last ? (std::max<int64_t>(share, 64) + g_.per_group - 1) / g_.per_group : 1;
+    block_groups_ = g_.last ? (std::max<int64_t>(share, kCacheLine) + g_.per_group - 1) / g_.per_group : 1;
     block_groups_ = std::min(block_groups_, g_.groups);
   }
 

@@ -272,14 +272,15 @@ class ConvertAbsorber {
     return it->second;
   }
 
-  // oneDNN computes strided and dilated transposed convolutions of integers one element after the other.
+  // oneDNN computes strided and dilated transposed convolutions of integers one element after the other, and of a source
+  // with a zero point it gets results wrong that no tap reaches.
   static bool HasIntegerKernel(const Node& mac) {
     if (!mac.is("ConvTranspose", kOctetDomain)) return true;
-    const auto all_one = [&](std::string_view name) {
-      const auto steps = mac.attributes.Ints(name, {});
-      return steps.ok() && std::ranges::all_of(*steps, [](int64_t step) { return step == 1; });
+    const auto all = [&](std::string_view name, int64_t value) {
+      const auto ints = mac.attributes.Ints(name, {});
+      return ints.ok() && std::ranges::all_of(*ints, [&](int64_t i) { return i == value; });
     };
-    return all_one("strides") || all_one("dilations");
+    return all("output_padding", 0) && (all("strides", 1) || all("dilations", 1));
   }
 
   // Both sides of a product at once: integers times reals is nothing that kernels know.

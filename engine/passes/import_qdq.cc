@@ -139,7 +139,8 @@ bool IsReadAsWeights(const Graph& graph, ValueId value) {
   return std::ranges::any_of(graph.consumers(value), [&](NodeId reader) {
     const Node& node = graph.node(reader);
     if (IsRecurrent(node)) return node.input(1) == value || node.input(2) == value;
-    return IsMac(node) && node.input(1) == value;
+    // A ConvTranspose of extents that are still open is none yet.
+    return (IsMac(node) || node.is("ConvTranspose")) && node.input(1) == value;
   });
 }
 

@@ -136,6 +136,18 @@ class Bf16Lowering {
   static size_t NarrowInputCount(const Node& node) {
     return IsRecurrent(node) ? 1 : node.inputs.size();
   }
+  // Biases, and what a normalization multiplies by and adds: F32 to every kernel.
+  static bool IsWideSlot(const Node& node, size_t slot) {
+    if (node.is("InstanceNormalization") || node.is("GroupNormalization")) return slot > 0;
+    return IsMac(node) && slot == 2;
+  }
+  bool ReadsNarrow(NodeId id, ValueId value) const {
+    const Node& node = graph_.node(id);
+    for (size_t slot = 0; IsSelected(id) && slot < node.inputs.size(); ++slot) {
+      if (node.inputs[slot] == value && !IsWideSlot(node, slot)) return true;
+    }
+    return false;
+  }
   static size_t NarrowOutputCount(const Node& node) {
     return IsRecurrent(node) ? std::min<size_t>(node.outputs.size(), 1) : node.outputs.size();
   }
@@ -173,8 +185,8 @@ class Bf16Lowering {
     for (size_t i = 0; i < count; ++i) {
       const ValueId out = graph_.node(id).outputs[i];
       if (out == kNone) continue;
-      const bool read =
-          std::ranges::any_of(graph_.consumers(out), [&](NodeId n) { return IsSelected(n); });
+      const bool read = std::ranges::any_of(graph_.consumers(out),
+                                            [&](NodeId n) { return ReadsNarrow(n, out); });
       if (!graph_.is_graph_output(out) && (read || mover)) {
         graph_.mutable_value(out).dtype = DType::kBF16;
         continue;
@@ -208,6 +220,19 @@ class Bf16Lowering {
            });
   }
 
+  // Whether what a value is made of holds such a mask; a computed one comes from constants that do, at most a few nodes before.
+  bool MayHoldMask(ValueId id, int depth = 8) const {
+    if (HoldsMoreThanBf16(graph_, id)) return true;
+    if (depth == 0 || graph_.is_graph_input(id)) return true;
+    const NodeId producer = graph_.producer(id);
+    if (producer == kNone) return false;
+    const Node& node = graph_.node(producer);
+    if (IsMac(node)) return false;
+    return std::ranges::any_of(node.inputs, [&](ValueId in) {
+      return in != kNone && IsFloat(graph_.value(in).dtype) && MayHoldMask(in, depth - 1);
+    });
+  }
+
   // The sum with such a mask stays finite where it is stored: of a row of infinities, Softmax makes NaN.
   void BoundSums(NodeId id) {
     Node& node = graph_.mutable_node(id);
@@ -215,15 +240,14 @@ class Bf16Lowering {
     const bool wide = std::ranges::any_of(node.post_ops, [&](const PostOp& op) {
       if (op.kind != PostOp::Kind::kAdd) return false;
       const ValueId addend = node.input(static_cast<size_t>(op.operand));
-      if (graph_.value(addend).is_constant()) return HoldsMoreThanBf16(graph_, addend);
-      return IsPlainF32(graph_, addend);
+      return IsPlainF32(graph_, addend) && MayHoldMask(addend);
     });
     if (wide) node.post_ops.push_back({PostOp::Kind::kClip, -kLargestBf16, kLargestBf16});
   }
 
   void NarrowInputs(NodeId id) {
     for (size_t slot = 0; slot < NarrowInputCount(graph_.node(id)); ++slot) {
-      if (IsAddend(graph_.node(id), slot)) continue;
+      if (IsAddend(graph_.node(id), slot) || IsWideSlot(graph_.node(id), slot)) continue;
       const ValueId in = graph_.node(id).inputs[slot];
       if (in == kNone || graph_.value(in).is_constant() || !IsPlainF32(graph_, in)) continue;
       const auto [it, fresh] = converted_.try_emplace(in, kNone);
@@ -244,22 +268,26 @@ class Bf16Lowering {
 
   void WidenForOthers(ValueId id) {
     if (!narrow_value_[id] || graph_.value(id).dtype != DType::kBF16) return;
-    std::vector<NodeId> readers;
+    struct Use {
+      NodeId reader;
+      size_t slot;
+    };
+    std::vector<Use> uses;
     for (const NodeId reader : graph_.consumers(id)) {
-      const bool converts = graph_.node(reader).is("Convert", kOctetDomain);
-      if (!IsSelected(reader) && !converts) readers.push_back(reader);
+      const Node& node = graph_.node(reader);
+      const bool other = !IsSelected(reader) && !node.is("Convert", kOctetDomain);
+      for (size_t slot = 0; slot < node.inputs.size(); ++slot) {
+        if (node.inputs[slot] == id && (other || IsWideSlot(node, slot)))
+          uses.push_back({reader, slot});
+      }
     }
-    if (readers.empty()) return;
+    if (uses.empty()) return;
     const ValueId wide =
         AddValue(graph_, graph_.value(id).name + "_f32", DType::kF32, graph_.value(id).shape);
     const NodeId producer = graph_.producer(id);
     graph_.InsertNodeAfter(producer,
                            MakeNode("Convert", graph_.node(producer), {id}, {wide}, kOctetDomain));
-    for (const NodeId reader : readers) {
-      for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
-        if (graph_.node(reader).inputs[slot] == id) graph_.SetInput(reader, slot, wide);
-      }
-    }
+    for (const Use& use : uses) graph_.SetInput(use.reader, use.slot, wide);
   }
 
   Graph& graph_;

@@ -1,11 +1,12 @@
 // split_zero_points: 8-bit weights with a zero point are weights without one, and a sum of what they multiply.
 //
-//   x:u8 -> Conv(w:i8{s,z}, b) + relu -> y    =>    x -> Conv(1:i8{|s z|}) -> r:f32[N,1,..] --\
+//   x:u8 -> Conv(w:i8{s,z}, b) + relu -> y    =>    x -> Conv(1:i8{|s z|}) -> r:f32[N,1,..]
 //                                                   x -> Conv(w:i8{s,0}, b) + add(r) + relu -> y
 //
 // for s (q - z) = s q + (-s z) 1. octet:MatMul alike, also with dynamic_quant: both quantize the same x. One sum serves all output
 // channels; where their s z differ it is multiplied by them, r:f32[N,OC,..]. With groups each channel has a sum of its own.
-// Exact: both are sums of integers, added before the result is rounded. Nothing that oneDNN runs on convolutions takes zero points of
+// Each is a sum of integers, exact; the two are added as F32 before the result is rounded, so that a result that lies between two steps
+// may fall to the other one. Nothing that oneDNN runs on convolutions takes zero points of
 // weights; to round the weights anew, to a range around 0, would double their noise at worst, a step of s becomes up to two.
 #include <algorithm>
 #include <cmath>
@@ -80,7 +81,7 @@ class ZeroPointSplit {
                                                     QuantParams::PerTensor(std::abs(offset), 0)));
     if (uniform) return sums;
     Shape along{std::ssize(offsets_)};
-    if (node_.is("Conv") && node_.attributes.IntOr("channels_last", 0) == 0) {
+    if (IsConvolution(node_) && node_.attributes.IntOr("channels_last", 0) == 0) {
       while (along.rank() + 1 < one.rank()) along.push_back(1);
     }
     const ValueId factors = AddFloats(graph_, weights_.name, std::move(along), offsets_);

@@ -238,7 +238,9 @@ bool PassResize(Graph& graph, NodeId id, const Permutation& perm) {
   const auto mode = node.attributes.String("coordinate_transformation_mode", "");
   if (!mode.ok() || *mode == "tf_crop_and_resize") return false;
   if (node.is("Upsample") && node.version < 9) return false;
-  if (node.attributes.has("axes")) {
+  const auto listed = node.attributes.Ints("axes", {});
+  if (!listed.ok()) return false;
+  if (!listed->empty()) {
     const Axes axes = AxesOf(graph, node, node.inputs.size(), static_cast<int>(rank));
     if (!axes.known) return false;
     graph.mutable_node(id).attributes.Set("axes", MapAxes(axes.axes, perm));

@@ -396,6 +396,8 @@ def layer_norm(b, x):
 def einsum(b, x):
     """x times weights, by itself, or summed: what networks write as an equation."""
     n = b.random.choice([3, 8])
+    if b.opset < 12:
+        return matmul(b, x)
     if len(x.shape) == 2:
         w = b.floats((x.shape[-1], 2, n), 1 / np.sqrt(x.shape[-1]))
         return b.reshape(b.op("Einsum", [x, w], (x.shape[0], n, 2), equation="nd,dhe->neh"), (x.shape[0], 2 * n))
@@ -408,7 +410,7 @@ def einsum(b, x):
         y = b.op("Einsum", [x, x], (x.shape[0], x.shape[1], x.shape[1]), equation="bqd,bkd->bqk")
         return b.op("Mul", [y, b.scalar(1 / x.shape[2])], y.shape)
     if kind == "dots":
-        return b.op("Einsum", [x, b.floats((1, x.shape[-1], n), 0.3)], (*x.shape[:-1], n), equation="...d,...de->...e")
+        return b.op("Einsum", [x, b.floats((x.shape[-1], n), 0.3)], (*x.shape[:-1], n), equation="...d,de->...e")
     return b.op("Einsum", [x, b.floats((x.shape[1],))], x.shape, equation="bsd,s->bsd")
 
 
