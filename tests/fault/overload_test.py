@@ -85,24 +85,39 @@ class OverloadTest(ServerTestCase):
         self.assertRegex(text, r'octet_requests_total\{.*code="RESOURCE_EXHAUSTED"\} [1-9]')
         running.stop()
 
+    def durations(self, running):
+        """Returns (upper bounds in seconds, how many of the model's requests took at most each) as the server has measured it."""
+        found = re.findall(r'^octet_request_duration_seconds_bucket\{model="slow",.*le="(.*)"\} (\d+)$', self.metrics(running), re.MULTILINE)
+        return [float(bound) for bound, _ in found], [int(count) for _, count in found]
+
     def test_with_a_target_the_surplus_is_refused_and_the_rest_is_on_time(self):
         write_slow(self.models / "slow/1/fp32.onnx", rounds=1, extent=768)
         configuration = self.models / "slow/model.yaml"
         configuration.write_text("batching: {max_batch: 1}\n")
-        words = ("--model", "slow", "--concurrency", 48, "--seconds", 3)
         running = self.start()
-        (without,) = load(running.grpc, *words)
+        (without,) = load(running.grpc, "--model", "slow", "--concurrency", 48, "--seconds", 3)
+        bounds, counts = self.durations(running)
         running.stop()
-        target_us = without["p99_us"] / 4
-        configuration.write_text(f"batching: {{max_batch: 1, p99_target_ms: {target_us / 1000}}}\n")
+        self.assertEqual(without["errors"], 0)
+        # A bound of the server's histogram, so that who is late can be counted. Half of those without a target take longer than the next.
+        target = bounds[next(i for i, count in enumerate(counts) if count > counts[-1] / 2) - 2]
+        configuration.write_text(f"batching: {{max_batch: 1, p99_target_ms: {1000 * target}}}\n")
         running = self.start()
-        (row,) = load(running.grpc, *words)
+        # Not by clients that ask on at once when they are refused: they would keep the processors from those who are let in.
+        (row,) = load(running.grpc, "--model", "slow", "--rate", 5 * without["throughput"], "--seconds", 4)
+        bounds, counts = self.durations(running)
         text = self.metrics(running)
         running.stop()
-        print(f"p99 {without['p99_us']:.0f} us, with a target of {target_us:.0f} us {row['p99_us']:.0f} us, refused {row['errors']}")
-        self.assertEqual(without["errors"], 0)
-        # Without a target it is 4 times as much; the client, which asks on at once, is late by itself.
-        self.assertLess(row["p99_us"], 3 * target_us)
+        early, on_time, nearly = (counts[bounds.index(target) + i] / counts[-1] for i in (-1, 0, 1))
+        print(f"of {1e6 * target:.0f} us: {100 * early:.1f} % in 5/9 of it, {100 * on_time:.1f} % on time, {100 * nearly:.1f} % in 9/5 of it;")
+        print(f"answered {row['throughput']:.0f}/s, refused {row['errors']}; without it {without['throughput']:.0f}/s, p50 {without['p50_us']:.0f} us")
+        # Who is let in is expected at 3/4 of the target, so that is where the queue stands all the time. Late were, measured: 1 to
+        # 7 % where little else ran, up to 32 % beside busy loops that come and go (times change, and those who wait are
+        # late until the policy has followed); 72 % where the policy aims at 1.2 times the target, 92 % at 1.5 times, 99 % without.
+        self.assertGreater(on_time, 1 / 2)
+        self.assertGreater(nearly, 4 / 5)
+        # Who refuses more than that keeps every promise, and answers before the time: 99 % where it aims at a third as much.
+        self.assertLess(early, 9 / 10)
         self.assertGreater(row["errors"], 0)
         for error in row["errors_by_code"]:
             self.assertEqual(error.partition(":")[0], RESOURCE_EXHAUSTED, error)
