@@ -4,6 +4,7 @@
 usage: status_page_test.py OCTET
 """
 
+import copy
 import http.server
 import json
 import re
@@ -40,7 +41,7 @@ setTimeout(() => {
   tell.id = "seen";
   tell.textContent = JSON.stringify({
     painted: charts.map(painted),
-    lines: charts.map((chart) => chart.data.datasets.map(({ label, data, borderDash, pointStyle }) => [label, data.map(({ y }) => y), borderDash ?? [], pointStyle])),
+    lines: charts.map((chart) => chart.data.datasets.map(({ label, data, borderDash, pointStyle }) => [label, data.map(({ x, y }) => [x, y]), borderDash ?? [], pointStyle])),
     wider: document.documentElement.scrollWidth - innerWidth,
   });
 }, 4500);
@@ -48,11 +49,13 @@ setTimeout(() => {
 
 
 class Watched(http.server.ThreadingHTTPServer):
-    """Gives what the server gives, its page with TELL in it."""
+    """Gives what the server gives, its page with TELL in it; calls `before_look` each time that the page asks for its numbers."""
 
-    def __init__(self, server):
+    def __init__(self, server, before_look=lambda: None):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):  # noqa: N802
+                if self.path == "/v2/experiments":
+                    before_look()
                 with urllib.request.urlopen(f"http://{server}{self.path}", timeout=20) as answer:
                     body, kind = answer.read(), answer.headers["Content-Type"]
                 if self.path == "/":
@@ -82,6 +85,36 @@ def tearDownModule():
     served_glyphs.tear_down()
 
 
+class Histogram:
+    """A variant's request_duration as it is scraped: what Prometheus would make of it, worked out once more."""
+
+    BOUND = re.compile(r',le="(.*)"$')
+
+    def __init__(self, metrics, precision):
+        """`metrics`: those of Served."""
+        of = f'model="glyphs",version="1",precision="{precision}"'
+        found = {}
+        for (name, labels), value in metrics.items():
+            if name == "octet_request_duration_seconds_bucket" and labels.startswith(of):
+                found[float(self.BOUND.search(labels)[1])] = value
+        self.bounds, self.upto = zip(*sorted(found.items()))
+
+    def since(self, before):
+        later = copy.copy(self)
+        later.upto = tuple(now - then for now, then in zip(self.upto, before.upto, strict=True))
+        return later
+
+    @property
+    def count(self):
+        return self.upto[-1]
+
+    def quantile_us(self, q):
+        """In proportion within the bucket that the quantile lies in."""
+        i = next(i for i, upto in enumerate(self.upto) if upto >= q * self.count)
+        low, below = (self.bounds[i - 1], self.upto[i - 1]) if i > 0 else (0, 0)
+        return 1e6 * (low + (self.bounds[i] - low) * (q * self.count - below) / (self.upto[i] - below))
+
+
 def rows(table):
     """Returns {first cell: {column: cell}} of a table."""
     head, *body = table
@@ -108,6 +141,9 @@ class StatusPageTest(unittest.TestCase):
                 self.assertEqual(row["errors"], "0")
                 mean = 1e6 * served.variant("octet_request_duration_seconds_sum", name) / count
                 self.assertAlmostEqual(float(row["mean us"].replace(",", "")), mean, delta=1)
+                durations = Histogram(served.metrics(), name)
+                for column, q in (("p50 us", 0.5), ("p99 us", 0.99)):
+                    self.assertAlmostEqual(float(row[column].replace(",", "")), durations.quantile_us(q), delta=1)
                 ratio = 100 * served.variant("octet_int8_mac_ratio", name)
                 self.assertEqual(row["int8 multiply-adds"], f"{ratio:.1f} %")
                 self.assertEqual(row["rows per batch"], "1.0")
@@ -144,23 +180,17 @@ class StatusPageTest(unittest.TestCase):
             self.assertRegex(log, r"event=ramp_action model=glyphs ramped=int8 action=back")
             print(table)
 
-    def test_lines_over_time_differ_without_colour_and_fit_a_phone(self):
-        with Served(OCTET, ROUTING) as served, Watched(served.server.http) as watched:
-            stop = threading.Event()
+    def test_lines_over_time_are_the_metrics_differ_without_colour_and_fit_a_phone(self):
+        with Served(OCTET, ROUTING) as served:
+            scraped = []  # {precision: Histogram} at each of the page's looks
 
-            def ask():
-                for number in range(10**9):
-                    if stop.is_set():
-                        return
-                    served.ask(number)
+            def ask_and_scrape():
+                served.ask_all(40 + 30 * len(scraped))
+                metrics = served.metrics()
+                scraped.append({precision: Histogram(metrics, precision) for precision in ("fp32", "int8")})
 
-            asking = threading.Thread(target=ask)
-            asking.start()
-            try:
+            with Watched(served.server.http, ask_and_scrape) as watched:
                 document, messages = opened(watched.address, "--window-size=360,800")
-            finally:
-                stop.set()
-                asking.join()
             self.assertEqual(messages, [])
             seen = document.seen
             self.assertLessEqual(seen["wider"], 0)
@@ -168,11 +198,20 @@ class StatusPageTest(unittest.TestCase):
             latency, rate = seen["lines"]
             self.assertEqual([label for label, *_ in latency], ["fp32 p50", "int8 p50", "fp32 p99", "int8 p99"])
             self.assertEqual([label for label, *_ in rate], ["fp32", "int8"])
-            for label, values, *_ in [*latency, *rate]:
-                self.assertGreater(max(values, default=0), 0, label)
+            between = [{precision: now[precision].since(then[precision]) for precision in now} for then, now in zip(scraped, scraped[1:])]
+            for label, points, *_ in latency:
+                precision, p = label.split(" p")
+                self.assertGreaterEqual(len(points), 3, label)
+                for (_, ms), looked in zip(points, between):
+                    self.assertAlmostEqual(1000 * ms, looked[precision].quantile_us(int(p) / 100), delta=0.01, msg=label)
+            for precision, points, *_ in rate:
+                self.assertGreaterEqual(len(points), 3, precision)
+                for (before, _), (now, per_second), looked in zip(points, points[1:], between[1:]):
+                    self.assertAlmostEqual(per_second * (now - before), looked[precision].count, delta=0.01, msg=precision)
             looks = {label: (tuple(dash), point) for label, _, dash, point in rate}
             self.assertNotEqual(looks["fp32"][0], looks["int8"][0])
             self.assertNotEqual(looks["fp32"][1], looks["int8"][1])
+            print([{precision: (looked.count, looked.quantile_us(0.5)) for precision, looked in one.items()} for one in between])
 
     def test_certificates_are_listed_layer_by_layer(self):
         with Served(OCTET, ROUTING) as served, Watched(served.server.http) as watched:
