@@ -8,6 +8,7 @@ import concurrent.futures
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -21,6 +22,16 @@ from small_models import Caller
 
 CLIENTS = 16
 PORTS = {"--grpc-port": 0, "--http-port": 0, "--metrics-port": 0}
+# Asks once, and keeps its connection.
+SLEEPER = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+from small_models import Caller
+caller = Caller(sys.argv[1])
+caller.ask("net")
+print("asked", flush=True)
+time.sleep(100)
+"""
 NEVER_ACCEPTED = ("shutting down", "draining", "connect", "refused", "GOAWAY")
 
 
@@ -67,6 +78,22 @@ class DrainTest(ServerTestCase):
         log = running.log.read_text()
         self.assertIn("event=stopping", log)
         self.assertIn("event=stopped all_answered=true", log)
+
+    def test_who_is_asleep_is_not_waited_for(self):
+        small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
+        running = self.start("shutdown: {grace_seconds: 60}\n")
+        client = subprocess.Popen([sys.executable, "-c", SLEEPER, running.grpc], stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertEqual(client.stdout.readline(), "asked\n")
+            client.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            running.stop()
+            self.assertLess(time.monotonic() - began, 30)
+        finally:
+            client.kill()
+            client.wait()
+            client.stdout.close()
+        self.assertIn("event=stopped all_answered=true", running.log.read_text())
 
     def test_a_batch_that_waits_for_more_runs_at_once(self):
         small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
