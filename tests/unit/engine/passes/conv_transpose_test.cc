@@ -66,7 +66,6 @@ TEST(CanonicalConvTranspose, TakesInWhatFollows) {
   y = b.Op("BatchNormalization",
            {y, b.Random({6}), b.Random({6}), b.Random({6}), b.Random({6}, 0.5F, 1.0F)});
   y = b.Op("Mul", {y, b.Random({6, 1, 1})});
-  y = b.Op("Add", {y, b.Random({6, 1, 1})});
   b.Output(b.Op("Relu", {y}));
   const Graph graph = b.Build();
   const Graph after = Optimised(graph);
