@@ -135,7 +135,8 @@ class GroupNormStep final : public Step {
     // Blocks of a cache line at least, as few as there are threads.
     constexpr int64_t kCacheLine = 16;
     const int64_t share = (g_.channels() + threads_ - 1) / threads_;
-    block_groups_ = g_.last ? (std::max<int64_t>(share, kCacheLine) + g_.per_group - 1) / g_.per_group : 1;
+    block_groups_ =
+        g_.last ? (std::max<int64_t>(share, kCacheLine) + g_.per_group - 1) / g_.per_group : 1;
     block_groups_ = std::min(block_groups_, g_.groups);
   }
 

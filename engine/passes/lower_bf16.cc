@@ -185,8 +185,8 @@ class Bf16Lowering {
     for (size_t i = 0; i < count; ++i) {
       const ValueId out = graph_.node(id).outputs[i];
       if (out == kNone) continue;
-      const bool read = std::ranges::any_of(graph_.consumers(out),
-                                            [&](NodeId n) { return ReadsNarrow(n, out); });
+      const bool read =
+          std::ranges::any_of(graph_.consumers(out), [&](NodeId n) { return ReadsNarrow(n, out); });
       if (!graph_.is_graph_output(out) && (read || mover)) {
         graph_.mutable_value(out).dtype = DType::kBF16;
         continue;

@@ -217,8 +217,7 @@ absl::Status RunLight(const std::string& name) {
       x[i] = static_cast<float>(static_cast<double>(i) / static_cast<double>(x.size()));
     data.inputs.push_back(Datum::Of(std::move(numbers)));
   }
-  OCTET_ASSIGN_OR_RETURN(Datum output,
-                         ReadDatumFile(path + "_output_0.pb", ValueKind::kTensor));
+  OCTET_ASSIGN_OR_RETURN(Datum output, ReadDatumFile(path + "_output_0.pb", ValueKind::kTensor));
   data.outputs.push_back(std::move(output));
   return RunDataSet(graph, std::move(data), {});
 }
