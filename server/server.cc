@@ -31,8 +31,6 @@ namespace {
 /// How long calls are still answered UNAVAILABLE before the gRPC port closes: what reaches gRPC once
 /// it closes ends as CANCELLED, which clients do not take for "try another server".
 constexpr std::chrono::milliseconds kRefusing{500};
-// That clients have for closing their connections.
-constexpr std::chrono::seconds kClosing{2};
 
 /// How often what could not be read of a repository is tried again where it is not looked at otherwise.
 constexpr int kRetrySeconds = 5;
@@ -218,8 +216,7 @@ bool ServerProcess::Drain(TimePoint deadline) {
   });
   if (grpc_ != nullptr) {
     Pause(std::min(deadline, clock_.Now() + kRefusing));
-    // Where all is answered, idle connections alone are left. One whose client is asleep takes no notice.
-    grpc_->Shutdown(answered ? std::min(deadline, clock_.Now() + kClosing) : deadline);
+    grpc_->Shutdown(deadline);
   }
   workers_.reset();
   captures_.reset();

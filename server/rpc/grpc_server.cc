@@ -54,6 +54,10 @@ class Endpoint final : public GrpcServer {
     health_.EndWatches();
     inference_.EndStreams();
     const TimePoint now = parts_.clock.Now();
+    // Where all is answered, connections alone are left, and what still arrives to be refused. A client that is asleep takes no
+    // notice of either.
+    const bool idle = parts_.gate.inside() == 0 && !inference_.loading();
+    if (idle) deadline = std::min(deadline, now + kClosing);
     const Nanoseconds left = std::max(deadline - now, Nanoseconds{0});
     // gRPC's clock is the time of day, which ends in 2262.
     constexpr Nanoseconds kMost = std::chrono::hours(24);

@@ -24,12 +24,14 @@ ServerUnaryReactor* FinishNow(CallbackServerContext& context, const absl::Status
   return reactor;
 }
 
-/// What it answers; RESOURCE_EXHAUSTED when it finds no memory: the call has an end all the same.
+/// What it answers, or why it threw: the call has an end all the same.
 absl::Status Tried(absl::AnyInvocable<absl::Status() &&> task) {
   try {
     return std::move(task)();
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory to load or unload");
+  } catch (const std::exception& error) {
+    return MakeError(absl::StatusCode::kInternal, "to load or unload: {}", error.what());
   }
 }
 

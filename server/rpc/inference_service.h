@@ -47,6 +47,8 @@ class InferenceService final : public InferenceCalls {
 
   /// Ends every stream, also those to come, when what it has read is answered.
   void EndStreams();
+  /// Whether a load or unload runs or waits, whose call is open.
+  bool loading() const { return loads_.busy(); }
 
 #define OCTET_UNARY(Rpc)                                                                     \
   grpc::ServerUnaryReactor* Rpc(grpc::CallbackServerContext* context,                        \

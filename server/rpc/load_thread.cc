@@ -26,6 +26,11 @@ bool LoadThread::Post(absl::AnyInvocable<void() &&> task) {
   return true;
 }
 
+bool LoadThread::busy() const {
+  absl::MutexLock lock(&mutex_);
+  return running_ || !tasks_.empty();
+}
+
 void LoadThread::Run() {
   const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return closed_ || !tasks_.empty();
@@ -34,10 +39,12 @@ void LoadThread::Run() {
     absl::AnyInvocable<void() &&> task;
     {
       absl::MutexLock lock(&mutex_);
+      running_ = false;
       mutex_.Await(absl::Condition(&has_work));
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();
+      running_ = true;
     }
     try {
       std::move(task)();

@@ -23,12 +23,15 @@ class LoadThread {
 
   /// False, and the task is not run, when kMaxWaiting wait already.
   bool Post(absl::AnyInvocable<void() &&> task);
+  /// Whether a task runs or waits.
+  bool busy() const;
 
  private:
   void Run();
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<absl::AnyInvocable<void() &&>> tasks_ ABSL_GUARDED_BY(mutex_);
   std::jthread thread_;
 };

@@ -309,6 +309,17 @@ TEST_F(GrpcServerTest, ALoadThatFindsNoMemoryIsAnswered) {
             grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
+TEST_F(GrpcServerTest, ALoadThatThrowsIsAnswered) {
+  repository_.on_load = [](std::string_view) -> absl::Status {
+    throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+  };
+  inference::RepositoryModelLoadRequest request;
+  request.set_model_name("net");
+  inference::RepositoryModelLoadResponse response;
+  EXPECT_EQ(stub_->RepositoryModelLoad(Context().get(), request, &response).error_code(),
+            grpc::StatusCode::INTERNAL);
+}
+
 TEST_F(GrpcServerTest, UnloadsAndRefusesParametersThatItDoesNotKnow) {
   inference::RepositoryModelLoadRequest load;
   load.set_model_name("net");
