@@ -15,6 +15,9 @@
 namespace octet {
 namespace {
 
+// What clients have for closing their connections, and for messages that are still on their way.
+constexpr std::chrono::seconds kClosing{5};
+
 class Endpoint final : public GrpcServer {
  public:
   Endpoint(const GrpcServerOptions& options, const ServingParts& parts)

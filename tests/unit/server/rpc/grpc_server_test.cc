@@ -1,6 +1,8 @@
 // Every call but ModelInfer, through a server in this process.
 #include "server/rpc/grpc_server.h"
 
+#include <system_error>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -33,6 +34,13 @@ TEST(LoadThreadTest, GoesOnBehindATaskThatThrows) {
               ::testing::HasSubstr("level=error event=task_failed thread=loads error="));
 }
 
+TEST(LoadThreadTest, IsNotBusyBehindItsLastTask) {
+  LoadThread thread;
+  EXPECT_FALSE(thread.busy());
+  EXPECT_TRUE(thread.Post([] {}));
+  while (thread.busy()) absl::SleepFor(absl::Milliseconds(1));
+}
+
 TEST(LoadThreadTest, RefusesWhenTooManyWait) {
   absl::Notification entered;
   absl::Notification go_on;
@@ -43,6 +51,7 @@ TEST(LoadThreadTest, RefusesWhenTooManyWait) {
     go_on.WaitForNotification();
   }));
   entered.WaitForNotification();
+  EXPECT_TRUE(thread->busy());
   for (size_t i = 0; i < LoadThread::kMaxWaiting; ++i) EXPECT_TRUE(thread->Post([&] { ++ran; }));
   EXPECT_FALSE(thread->Post([&] { ++ran; }));
   go_on.Notify();
