@@ -198,6 +198,8 @@ class QuantizedDialectsTest(unittest.TestCase):
             quantize_dynamic(FP32, file, weight_type=weights)
             self.refused(file)
             self.certified(file, "int8-dynamic")
+            # Ranges are those of a batch here, and of an image there.
+            self.noise_of_onnxruntime(file, 1)
 
     def test_every_grid_of_activations_runs_in_int8(self):
         for grid in "u8", "u8-symmetric", "s8", "s8-asymmetric":
