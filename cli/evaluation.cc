@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <vector>
 
 #include "cli/progress.h"
 
@@ -10,13 +11,23 @@
 namespace octet::cli {
 namespace {
 
-absl::StatusOr<std::span<const float>> FirstOutput(const Session& session) {
+// Scores of 16 bits are widened into `wide`.
+absl::StatusOr<std::span<const float>> FirstOutput(const Session& session,
+                                                   std::vector<float>& wide) {
   const ConstTensorView output = session.output(0);
-  if (output.dtype() != DType::kF32) {
-    return InvalidArgument("output '{}': expected FP32 scores, got {}",
+  if (output.dtype() == DType::kF32) return output.span<float>();
+  if (output.dtype() != DType::kF16 && output.dtype() != DType::kBF16) {
+    return InvalidArgument("output '{}': expected FP32, FP16 or BF16 scores, got {}",
                            session.model().signature().outputs[0].name, DTypeName(output.dtype()));
   }
-  return output.span<float>();
+  wide.resize(static_cast<size_t>(output.elements()));
+  const auto to_float = [](auto narrow) { return ToFloat(narrow); };
+  if (output.dtype() == DType::kF16) {
+    std::ranges::transform(output.span<Half>(), wide.begin(), to_float);
+  } else {
+    std::ranges::transform(output.span<BFloat16>(), wide.begin(), to_float);
+  }
+  return wide;
 }
 
 class Evaluation {
@@ -48,12 +59,12 @@ class Evaluation {
     OCTET_RETURN_IF_ERROR(session_.Run());
     tally_.seconds +=
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    OCTET_ASSIGN_OR_RETURN(const std::span<const float> scores, FirstOutput(session_));
+    OCTET_ASSIGN_OR_RETURN(const std::span<const float> scores, FirstOutput(session_, scores_));
     std::span<const float> expected;
     if (reference_ != nullptr) {
       OCTET_RETURN_IF_ERROR(Feed(*reference_, first, rows));
       OCTET_RETURN_IF_ERROR(reference_->Run());
-      OCTET_ASSIGN_OR_RETURN(expected, FirstOutput(*reference_));
+      OCTET_ASSIGN_OR_RETURN(expected, FirstOutput(*reference_, expected_));
       if (expected.size() != scores.size()) {
         return InvalidArgument("the reference's output has {} elements, the model's {}",
                                expected.size(), scores.size());
@@ -85,6 +96,8 @@ class Evaluation {
   Session* reference_;
   const Samples& samples_;
   Tally tally_;
+  std::vector<float> scores_;    ///< Of a model that answers in 16 bits.
+  std::vector<float> expected_;  ///< The same of the reference.
 };
 
 }  // namespace

@@ -23,8 +23,8 @@ struct Tally {
 
 /// Runs the session's model over the samples, `batch` at a time or as many as the model's own batch, and the reference on the
 /// same. Compares the first outputs. Samples that do not fill the last batch of a model with a fixed batch are left out.
-/// Errors: as the runs; INVALID_ARGUMENT for outputs that are no FP32 scores or of another size than the reference's, and for
-/// fewer samples than the model's own batch.
+/// Errors: as the runs; INVALID_ARGUMENT for outputs that are no scores of FP32, FP16 or BF16, or of another size than the
+/// reference's, and for fewer samples than the model's own batch.
 absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
                                int64_t batch);
 

@@ -37,6 +37,10 @@ absl::StatusOr<Samples::Input> MatchInput(const TensorInfo& info, bool only,
   }
   const auto wire = config.wire.find(info.name);
   if (wire != config.wire.end() && wire->second.dtype == input.array.dtype()) {
+    if (!IsFloat(info.dtype) || info.dtype == DType::kF64) {
+      return InvalidArgument("input '{}': only FP32, FP16 or BF16 can be mapped, this one is {}",
+                             info.name, DTypeName(info.dtype));
+    }
     OCTET_RETURN_IF_ERROR(CheckWireMapping(wire->second, info.shape));
     input.mapped = true;
     input.mapping = wire->second;
@@ -199,7 +203,8 @@ void Samples::Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const 
   const auto* src =
       static_cast<const std::byte*>(input.array.data()) + static_cast<size_t>(first) * row_bytes;
   if (input.mapped) {
-    ConvertFromWire({src, {input.mapping.dtype, dst.shape()}}, input.mapping, {}, dst.data);
+    ConvertFromWire({src, {input.mapping.dtype, dst.shape()}}, input.mapping,
+                    {.stored = dst.dtype(), .quant = {}}, dst.data);
   } else {
     std::memcpy(dst.data, src, static_cast<size_t>(rows) * row_bytes);
   }

@@ -104,7 +104,9 @@ class MatMulLowering {
     if (dynamic_ ? a.quant || a.dtype != DType::kF32 : !IsInt8(a.dtype)) return UnsupportedTypes();
     if (!b.quant || !IsInt8(b.dtype) || (y.quant ? !IsInt8(y.dtype) : !real_y))
       return UnsupportedTypes();
-    const bool weights = b.dtype == DType::kI8 && b.quant->symmetric();
+    // Weights of several scales have no zero points, nor have those that are split where sums saturate.
+    const bool zero_point = b.quant->per_tensor() && context_.target.int8_exact;
+    const bool weights = b.dtype == DType::kI8 && (b.quant->symmetric() || zero_point);
     if (b.is_constant() ? !weights : !b.quant->per_tensor())
       return Unimplemented("quantization of the right-hand side");
     if ((a.quant && !a.quant->per_tensor()) || (y.quant && !y.quant->per_tensor()))
@@ -297,6 +299,7 @@ class MatMulLowering {
     if (int8_ && problem_.a.back() >= kMostDepth) return Unimplemented("8-bit sums this long");
     const auto panels = GemvLayout(layout);
     if (!panels || dynamic_) return Unimplemented("weights in another layout, or run-time scales");
+    if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
     OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
     if (whole_)
       return MakeGemvInt8Step(context_, *panels, std::move(packed), *whole_,

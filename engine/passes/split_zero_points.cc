@@ -1,13 +1,16 @@
 // split_zero_points: 8-bit weights with a zero point are weights without one, and a sum of what they multiply.
 //
-//   x:u8 -> Conv(w:i8{s,z}, b) + relu -> y    =>    x -> Conv(1:i8{|s z|}) -> r:f32[N,1,..]
+//   x:u8 -> Conv(w:i8{s,z}, b) + relu -> y    =>    x -> Conv(1:i8) -> f32[N,1,..] -> Mul(-s z) -> r:f32[N,OC,..]
 //                                                   x -> Conv(w:i8{s,0}, b) + add(r) + relu -> y
 //
-// for s (q - z) = s q + (-s z) 1. octet:MatMul alike, also with dynamic_quant: both quantize the same x. One sum serves all output
-// channels; where their s z differ it is multiplied by them, r:f32[N,OC,..]. With groups each channel has a sum of its own.
+// for s (q - z) = s q + (-s z) 1. octet:MatMul alike, also with dynamic_quant: both quantize the same x. With groups, and of few output
+// channels, there is a filter of ones for each: x -> Conv(1:i8{|s z|}) -> r. r has the extents of the result, since oneDNN's int8
+// kernels take no operand that repeats along the channels (ref:any runs instead, a thousand times slower).
+//
 // Each is a sum of integers, exact; the two are added as F32 before the result is rounded, so that a result that lies between two steps
-// may fall to the other one. Nothing that oneDNN runs on convolutions takes zero points of
-// weights; to round the weights anew, to a range around 0, would double their noise at worst, a step of s becomes up to two.
+// may fall to the other one. oneDNN's products know zero points of weights, one for all
+// (it costs a hundredth of their time, avx512_core_vnni), its convolutions none; so an octet:MatMul keeps its one where 8-bit sums
+// are exact. To round weights anew instead, to a range around 0, makes a step of s up to two.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -21,7 +24,10 @@
 namespace octet {
 namespace {
 
-// Ones, or what else a channel's weights have in common, with the scales that make reals of them.
+// Kernels compute so many output channels at once: a filter alone takes no less time.
+constexpr int64_t kChannelsAtOnce = 16;
+
+// Weights of which a channel has all the same.
 Tensor Filled(const Shape& shape, int axis, const std::vector<int8_t>& channels) {
   Tensor tensor(DType::kI8, shape);
   const auto to = tensor.mutable_span<int8_t>();
@@ -45,7 +51,8 @@ class ZeroPointSplit {
 
   void Run() {
     const bool grouped = node_.attributes.IntOr("group", 1) > 1;
-    const ValueId sums = grouped ? Product(GroupedOnes()) : SumsOfAll();
+    const bool few = weights_.constant.shape()[axis_] <= kChannelsAtOnce;
+    const ValueId sums = grouped || few ? Product(OnesForEach()) : SumsOfAll();
     Node plain = node_;
     QuantParams quant = *weights_.quant;
     std::ranges::fill(quant.zero_points, 0);
@@ -70,28 +77,26 @@ class ZeroPointSplit {
     return reals;
   }
 
-  // Of all input channels: [N, 1, spatial...] or [..., M, 1], or what that is times each output channel's offset.
+  // One sum, of all input channels, times each output channel's offset.
   ValueId SumsOfAll() {
     Shape one = weights_.constant.shape();
-    one[axis_] = 1;
-    const bool uniform = std::ranges::all_of(offsets_, [&](float o) { return o == offsets_[0]; });
-    const float offset = uniform ? offsets_[0] : 1;
-    const int8_t sign = offset < 0 ? -1 : 1;
-    const ValueId sums = Product(graph_.AddConstant(weights_.name, Filled(one, axis_, {sign}),
-                                                    QuantParams::PerTensor(std::abs(offset), 0)));
-    if (uniform) return sums;
-    Shape along{std::ssize(offsets_)};
+    const int64_t channels = std::exchange(one[axis_], 1);
+    const ValueId sums = Product(
+        graph_.AddConstant(weights_.name, Filled(one, axis_, {1}), QuantParams::PerTensor(1, 0)));
+    std::vector<float> factors = offsets_;
+    factors.resize(static_cast<size_t>(channels), offsets_[0]);
+    Shape along{channels};
     if (IsConvolution(node_) && node_.attributes.IntOr("channels_last", 0) == 0) {
       while (along.rank() + 1 < one.rank()) along.push_back(1);
     }
-    const ValueId factors = AddFloats(graph_, weights_.name, std::move(along), offsets_);
+    const ValueId each = AddFloats(graph_, weights_.name, std::move(along), std::move(factors));
     const ValueId scaled = AddValue(graph_, node_.name, DType::kF32);
-    graph_.InsertNodeBefore(id_, MakeNode("Mul", node_, {sums, factors}, {scaled}));
+    graph_.InsertNodeBefore(id_, MakeNode("Mul", node_, {sums, each}, {scaled}));
     return scaled;
   }
 
   // One filter per output channel, as the weights have.
-  ValueId GroupedOnes() {
+  ValueId OnesForEach() {
     QuantParams quant = *weights_.quant;
     std::vector<int8_t> signs;
     for (size_t c = 0; c < offsets_.size(); ++c) {
@@ -111,18 +116,19 @@ class ZeroPointSplit {
   std::vector<float> offsets_;  ///< -s z: one, or one per output channel.
 };
 
-bool HasZeroPoints(const Graph& graph, const Node& node) {
+bool HasToSplit(const Graph& graph, const Node& node, const Target& target) {
   if (!IsMac(node)) return false;
   const Value& weights = graph.value(node.input(1));
-  return weights.is_constant() && IsTyped(weights) && !weights.quant->symmetric();
+  if (!weights.is_constant() || !IsTyped(weights) || weights.quant->symmetric()) return false;
+  return node.is("Conv") || !weights.quant->per_tensor() || !target.int8_exact;
 }
 
 }  // namespace
 
-absl::StatusOr<int> SplitZeroPoints(Graph& graph, const PassContext& /*context*/) {
+absl::StatusOr<int> SplitZeroPoints(Graph& graph, const PassContext& context) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (!HasZeroPoints(graph, graph.node(id))) continue;
+    if (!HasToSplit(graph, graph.node(id), context.target)) continue;
     ZeroPointSplit(graph, id).Run();
     ++count;
   }

@@ -104,6 +104,34 @@ TEST(GemvLoweringTest, MultipliesOneRowOfBytes) {
   }
 }
 
+// One for all columns, with one row too, which the kernel of one row leaves to the others.
+TEST(MatMulLoweringTest, TakesAZeroPointOfTheWeights) {
+  if (!onednn::DetectTarget(1).int8_exact) GTEST_SKIP() << "split before";
+  for (const int64_t rows : {1, 5}) {
+    for (const int32_t zero_point : {-128, -28, 127}) {
+      for (const DType y : {DType::kU8, DType::kF32}) {
+        OneNode node =
+            MatMul()
+                .Input(RandomBytes(DType::kU8, {rows, 48}, 1), QuantParams::PerTensor(0x1p-5F, 7))
+                .Constant(RandomBytes(DType::kI8, {48, 20}, 2),
+                          QuantParams::PerTensor(0x1p-6F, zero_point));
+        if (y == DType::kF32) {
+          node.Declare(y, {});
+        } else {
+          node.Declare(y, {}, QuantParams::PerTensor(0x1p-2F, 101));
+        }
+        ExpectReference(node, 0, "int8");
+      }
+      ExpectReference(MatMul()
+                          .Set("dynamic_quant", int64_t{1})
+                          .Input(RandomReals({rows, 48}, 1, -2, 2))
+                          .Constant(RandomBytes(DType::kI8, {48, 20}, 2),
+                                    QuantParams::PerTensor(0x1p-6F, zero_point)),
+                      1e-5F, "int8");
+    }
+  }
+}
+
 TEST(GemvLoweringTest, IsUsedForOneRowAlone) {
   const auto impl = [](int64_t rows) {
     const auto lowered = LowerHere(MatMul()

@@ -1,4 +1,5 @@
 // Integers in a model's operators become typed values, and the answers stay.
+#include <array>
 #include <limits>
 #include <random>
 
@@ -423,12 +424,12 @@ void ExpectSplit(const Graph& graph, int products) {
 }
 
 template <typename T>
-Graph ProductOfWideIntegers(T zero_point, bool quantized_result) {
+Graph ProductOfWideIntegers(T zero_point, bool quantized_result, int64_t columns = 5) {
   GraphBuilder b;
   const ValueId x = b.FakeQuantize(b.Input("x", {3, 6}), 0.02F, 100);
-  const ValueId w = b.Op("DequantizeLinear",
-                         {WideIntegers<T>(b, {6, 5}), b.Scalar(0.01F), b.Scalar<T>(zero_point)});
-  const ValueId y = b.Op("Relu", {b.Op("Gemm", {x, w, b.Random({5})})});
+  const ValueId w = b.Op("DequantizeLinear", {WideIntegers<T>(b, {6, columns}), b.Scalar(0.01F),
+                                              b.Scalar<T>(zero_point)});
+  const ValueId y = b.Op("Relu", {b.Op("Gemm", {x, w, b.Random({columns})})});
   b.Output(quantized_result ? b.FakeQuantize(y, 0.05F, 3) : y);
   return b.Build();
 }
@@ -448,17 +449,32 @@ TEST(SplitZeroPoints, OfAProduct) {
   }
 }
 
-TEST(SplitZeroPoints, OneSumServesAllChannelsAndIsAddedFirst) {
-  const Graph after = Typed(ProductOfWideIntegers<uint8_t>(100, true));
-  EXPECT_THAT(after, HasOps({"octet:Convert", "octet:MatMul", "octet:MatMul", "octet:Convert"}));
+TEST(SplitZeroPoints, OneSumServesManyChannelsAndIsAddedFirst) {
+  const Graph graph = ProductOfWideIntegers<uint8_t>(100, true, 20);
+  ExpectSplit(graph, 2);
+  const Graph after = Typed(graph);
+  EXPECT_THAT(after,
+              HasOps({"octet:Convert", "octet:MatMul", "Mul", "octet:MatMul", "octet:Convert"}));
   const Node& sums = after.node(after.order()[1]);
-  const Node& product = after.node(after.order()[2]);
+  const Node& product = after.node(after.order()[3]);
   EXPECT_EQ(after.value(sums.output(0)).shape, (Shape{3, 1}));
   EXPECT_EQ(sums.input(0), product.input(0));
   ASSERT_EQ(product.post_ops.size(), 2U);
   EXPECT_EQ(product.post_ops[0].kind, PostOp::Kind::kAdd);
-  EXPECT_EQ(product.input(static_cast<size_t>(product.post_ops[0].operand)), sums.output(0));
+  const ValueId operand = product.input(static_cast<size_t>(product.post_ops[0].operand));
+  EXPECT_EQ(operand, TheOnly(after, "Mul").output(0));
+  // An operand that repeats along the channels has no int8 kernel.
+  EXPECT_EQ(after.value(operand).shape, (Shape{3, 20}));
   EXPECT_EQ(product.post_ops[1].kind, PostOp::Kind::kRelu);
+}
+
+TEST(SplitZeroPoints, AProductKeepsTheOneThatItsKernelTakes) {
+  const Graph graph = ProductOfWideIntegers<uint8_t>(100, true);
+  PassContext context;
+  context.target.int8_exact = true;
+  const Graph after = AfterPasses(kToTyped, graph, context);
+  EXPECT_TRUE(IsTyped(after, TheOnly(after, "octet:MatMul").input(1), DType::kI8, 0.01F, -28));
+  EXPECT_TRUE(SameAnswers(graph, after, kOneStep));
 }
 
 TEST(SplitZeroPoints, TakesOffWhatLeavesIntegersThatFit) {
@@ -470,16 +486,20 @@ TEST(SplitZeroPoints, TakesOffWhatLeavesIntegersThatFit) {
 }
 
 // Zero points per output channel; the first is that of I8. Pads are zeros: a window beyond the border has a smaller sum.
-Graph ConvOfWideIntegers(int64_t groups, int64_t channels_of_group, bool equal) {
+Graph ConvOfWideIntegers(int64_t groups, int64_t channels_of_group, bool equal,
+                         int64_t channels = 4) {
   GraphBuilder b;
   const ValueId x = b.FakeQuantize(b.Input("x", {2, groups * channels_of_group, 6, 5}), 0.02F, 37);
-  const ValueId integers = WideIntegers<uint8_t>(b, {4, channels_of_group, 3, 3});
-  std::vector<uint8_t> zeros = {128, 0, 255, 90};
-  if (equal) zeros = {90, 90, 90, 90};
-  const ValueId w = b.Op("DequantizeLinear",
-                         {integers, b.Random({4}, 0.001F, 0.01F), b.Constant<uint8_t>({4}, zeros)},
-                         {{"axis", int64_t{0}}});
-  const ValueId c = b.Op("Conv", {x, w, b.Random({4})},
+  const ValueId integers = WideIntegers<uint8_t>(b, {channels, channels_of_group, 3, 3});
+  std::vector<uint8_t> zeros;
+  for (int64_t c = 0; c < channels; ++c)
+    zeros.push_back(equal ? 90
+                          : std::array<uint8_t, 4>{128, 0, 255, 90}[static_cast<size_t>(c % 4)]);
+  const ValueId w =
+      b.Op("DequantizeLinear",
+           {integers, b.Random({channels}, 0.001F, 0.01F), b.Constant<uint8_t>({channels}, zeros)},
+           {{"axis", int64_t{0}}});
+  const ValueId c = b.Op("Conv", {x, w, b.Random({channels})},
                          {{"pads", Ints{1, 0, 2, 1}}, {"strides", Ints{2, 1}}, {"group", groups}});
   b.Output(b.FakeQuantize(b.Op("Relu", {c}), 0.05F, 0));
   return b.Build();
@@ -489,6 +509,7 @@ TEST(SplitZeroPoints, OfAConvolution) {
   for (const bool equal : {false, true}) {
     SCOPED_TRACE(equal);
     ExpectSplit(ConvOfWideIntegers(1, 3, equal), 2);
+    ExpectSplit(ConvOfWideIntegers(1, 3, equal, 20), 2);
     ExpectSplit(ConvOfWideIntegers(2, 3, equal), 2);
     ExpectSplit(ConvOfWideIntegers(4, 1, equal), 2);
   }

@@ -84,8 +84,8 @@ TEST(WidenReals, KeepsTheTypesOfInputsAndOutputsAlone) {
 
 TEST(WidenReals, LetsTheOtherPassesFuse) {
   EXPECT_THAT(Optimised(Network<Half>()),
-              HasOps({"octet:Convert", "Transpose", "Conv", "MaxPool", "Transpose", "Reshape",
-                      "octet:MatMul", "Softmax", "octet:Convert"}));
+              HasOps({"Transpose", "octet:Convert", "Conv", "MaxPool", "Reshape", "octet:MatMul",
+                      "Softmax", "octet:Convert"}));
 }
 
 TEST(WidenReals, MultipliesInBf16WhereThatIsAskedFor) {
@@ -130,7 +130,7 @@ TEST(WidenReals, KnowsOperatorsWhoseTypeIsAnAttribute) {
   const ValueId x = b.Input("x", {3, 3}, DType::kF16);
   const Tensor two = Tensor::Scalar(ToHalf(2));
   const Tensor three = Tensor::From<Half>(Shape{1}, std::vector<Half>{ToHalf(3)});
-  const ValueId shape = b.Op("Shape", {x});
+  const ValueId shape = b.IntList({3, 3});
   const ValueId filled = b.Op("ConstantOfShape", {shape}, {{"value", three}});
   const ValueId eye = b.Op("EyeLike", {x}, {{"dtype", kOnnxHalf}});
   const ValueId constant = b.Op("Constant", {}, {{"value", two}});
