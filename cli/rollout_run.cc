@@ -487,7 +487,10 @@ absl::Status Rollout::Enter(const RolloutStage& stage) {
 }
 
 absl::Status Rollout::End(RolloutPhase phase) {
-  OCTET_RETURN_IF_ERROR(Remove(folder_.calibration()));  // Clients sent it, and nobody needs it.
+  // Clients sent it, and nobody needs it, unless the user has put it there.
+  std::error_code error;
+  if (!fs::equivalent(options_.calibration, folder_.calibration(), error))
+    OCTET_RETURN_IF_ERROR(Remove(folder_.calibration()));
   state_.phase = phase;
   return Save(RolloutPhaseName(phase));
 }

@@ -137,6 +137,7 @@ void Graph::ReplaceUses(ValueId from, ValueId to) {
 ValueId Graph::AddIdentity(ValueId of) {
   Value copy = values_[of].value;
   copy.constant = Tensor();
+  copy.name = UniqueName(copy.name);
   Node identity;
   identity.op = "Identity";
   identity.version = 14;

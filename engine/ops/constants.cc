@@ -316,9 +316,13 @@ absl::StatusOr<Kernel> MakeDropout(const KernelContext&) {
     CopyElements(inputs[0], outputs[0]);
     if (outputs.size() < 2 || outputs[1].data == nullptr) return absl::OkStatus();
     const TensorView& mask = outputs[1];
-    if (mask.dtype() == DType::kBool) std::ranges::fill(mask.span<bool>(), true);
-    if (mask.dtype() == DType::kF32) std::ranges::fill(mask.span<float>(), 1.0F);
-    if (mask.dtype() == DType::kF64) std::ranges::fill(mask.span<double>(), 1.0);
+    if (mask.dtype() == DType::kBool) {
+      std::ranges::fill(mask.span<bool>(), true);
+      return absl::OkStatus();
+    }
+    Tensor ones(DType::kF32, mask.shape());
+    std::ranges::fill(ones.mutable_span<float>(), 1.0F);
+    ConvertTensor(ones.view(), mask);
     return absl::OkStatus();
   });
 }

@@ -17,7 +17,7 @@ namespace {
 struct RoiPoolForm {
   int64_t height = 1;  ///< Bins.
   int64_t width = 1;
-  double scale = 1;
+  float scale = 1;
 };
 
 absl::StatusOr<RoiPoolForm> FormOf(const Node& node) {
@@ -98,7 +98,9 @@ absl::Status RunMaxRoiPool(const RoiPoolForm& form, const std::string& name,
     const auto image = static_cast<double>(region[0]);
     if (!(image >= 0 && image < static_cast<double>(x[0])))
       return InvalidArgument("{}: region {} is of image {}, there are {}", name, r, image, x[0]);
-    const auto at = [&](int i) { return static_cast<double>(region[i]) * form.scale; };
+    const auto at = [&](int i) {
+      return static_cast<double>(region[i] * static_cast<T>(form.scale));
+    };
     const std::vector<Pixels> rows = BinsOf<T>(at(2), at(4), form.height, x[2]);
     const std::vector<Pixels> columns = BinsOf<T>(at(1), at(3), form.width, x[3]);
     for (int64_t c = 0; c < channels; ++c) {

@@ -155,10 +155,9 @@ class ConvertAbsorber {
 
   // True for a node that hands stored integers through, if all its data has one quantization.
   bool MovesData(const Node& node) const {
-    const OpDef* def = FindOp(node);
-    if (def == nullptr || !node.post_ops.empty()) return false;
+    if (!node.post_ops.empty()) return false;
     if (node.is("Pad")) return PadsZeros(node);
-    return def->traits.data_movement || def->traits.view || ResizesByCopying(node);
+    return MovesElements(node) || ResizesByCopying(node);
   }
 
   // A typed Pad fills with a real; 0 is always one that an integer stands for.

@@ -90,10 +90,8 @@ class IntegerClasses {
     if (node.is("DequantizeLinear") && IsPlainF32(graph_, node.output(0))) {
       return Learn(node.input(0), ParamsOf(graph_, node));
     }
-    const OpDef* def = FindOp(node);
     // Pad writes integers of its own.
-    const bool moves = def != nullptr && node.op != "Pad" &&
-                       (def->traits.data_movement || def->traits.view || ResizesByCopying(node));
+    const bool moves = node.op != "Pad" && (MovesElements(node) || ResizesByCopying(node));
     ValueId first = kNone;
     bool constants = false;
     for (const auto& list : {node.inputs, node.outputs}) {

@@ -65,6 +65,7 @@ class Bf16Lowering {
     for (const NodeId id : nodes_) NarrowWeights(id);
     for (const NodeId id : nodes_) NarrowOutputs(id);
     for (const NodeId id : nodes_) NarrowInputs(id);
+    FindMasks();
     for (const NodeId id : nodes_) BoundSums(id);
     for (ValueId id = 0; id < static_cast<ValueId>(narrow_value_.size()); ++id) WidenForOthers(id);
     return static_cast<int>(nodes_.size());
@@ -75,11 +76,6 @@ class Bf16Lowering {
     if (id == kNone) return false;
     return graph_.value(id).dtype == DType::kBF16 ||
            (id < static_cast<ValueId>(narrow_value_.size()) && narrow_value_[id]);
-  }
-
-  bool IsMover(const Node& node) const {
-    const OpDef* def = FindOp(node);
-    return def != nullptr && (def->traits.data_movement || def->traits.view);
   }
 
   bool RunsInBf16(const Node& node) const {
@@ -101,7 +97,7 @@ class Bf16Lowering {
       return std::ranges::find(names, std::string_view(node.op)) != names.end();
     };
     const bool capable = def->traits.elementwise_unary || def->traits.elementwise_broadcast ||
-                         IsMover(node) || listed(kNarrowToo);
+                         MovesElements(node) || listed(kNarrowToo);
     if (!capable || listed(kStayWide)) return false;
     const auto too_large = [&](ValueId in) { return HoldsMoreThanBf16(graph_, in); };
     if (def->traits.elementwise_broadcast && std::ranges::any_of(node.inputs, too_large))
@@ -180,7 +176,7 @@ class Bf16Lowering {
 
   // Values that no narrow node reads are stored as F32 by the node that computes them, unless it only moves them.
   void NarrowOutputs(NodeId id) {
-    const bool mover = IsMover(graph_.node(id));
+    const bool mover = MovesElements(graph_.node(id));
     const size_t count = NarrowOutputCount(graph_.node(id));
     for (size_t i = 0; i < count; ++i) {
       const ValueId out = graph_.node(id).outputs[i];
@@ -208,7 +204,8 @@ class Bf16Lowering {
     for (const NodeId reader : readers) {
       if (!IsSelected(reader)) continue;
       for (size_t slot = 0; slot < graph_.node(reader).inputs.size(); ++slot) {
-        if (graph_.node(reader).inputs[slot] == from) graph_.SetInput(reader, slot, to);
+        if (graph_.node(reader).inputs[slot] == from && !IsWideSlot(graph_.node(reader), slot))
+          graph_.SetInput(reader, slot, to);
       }
     }
   }
@@ -220,18 +217,27 @@ class Bf16Lowering {
            });
   }
 
-  // Whether what a value is made of holds such a mask; a computed one comes from constants that do, at most a few nodes before.
-  bool MayHoldMask(ValueId id, int depth = 8) const {
-    if (HoldsMoreThanBf16(graph_, id)) return true;
-    if (depth == 0 || graph_.is_graph_input(id)) return true;
-    const NodeId producer = graph_.producer(id);
-    if (producer == kNone) return false;
-    const Node& node = graph_.node(producer);
-    if (IsMac(node)) return false;
-    return std::ranges::any_of(node.inputs, [&](ValueId in) {
-      return in != kNone && IsFloat(graph_.value(in).dtype) && MayHoldMask(in, depth - 1);
-    });
+  // Whether each value may hold such a mask: an input of the graph does, a constant where it has one, what products make does not, and
+  // what else is computed where something that it is computed from may. So may what is made of an attribute.
+  void FindMasks() {
+    may_hold_mask_.assign(graph_.value_count(), false);
+    for (const ValueId id : graph_.inputs) may_hold_mask_[id] = true;
+    for (const NodeId id : graph_.order()) {
+      const Node& node = graph_.node(id);
+      if (IsMac(node) || IsRecurrent(node)) continue;
+      bool reads_reals = false;
+      bool may = false;
+      for (const ValueId in : node.inputs) {
+        if (in == kNone || !IsFloat(graph_.value(in).dtype)) continue;
+        reads_reals = true;
+        may = may || may_hold_mask_[in] || HoldsMoreThanBf16(graph_, in);
+      }
+      for (const ValueId out : node.outputs) {
+        if (out != kNone) may_hold_mask_[out] = may || !reads_reals;
+      }
+    }
   }
+  bool MayHoldMask(ValueId id) const { return may_hold_mask_[id] || HoldsMoreThanBf16(graph_, id); }
 
   // The sum with such a mask stays finite where it is stored: of a row of infinities, Softmax makes NaN.
   void BoundSums(NodeId id) {
@@ -297,6 +303,7 @@ class Bf16Lowering {
   std::vector<NodeId> selected_;          ///< The same, by id.
   std::map<ValueId, ValueId> weights_;    ///< F32 constant -> BF16 constant.
   std::map<ValueId, ValueId> converted_;  ///< F32 value -> its BF16 twin.
+  std::vector<bool> may_hold_mask_;       ///< Per value.
   bool any_wide_mac_ = false;
 };
 

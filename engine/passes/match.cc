@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "engine/ops/op.h"
 #include "engine/tensor/quantize.h"
 
 namespace octet {
@@ -77,6 +78,12 @@ bool SameStaticShape(const Graph& graph, ValueId a, ValueId b) {
   const Value& x = graph.value(a);
   const Value& y = graph.value(b);
   return x.has_static_shape() && y.has_static_shape() && *x.shape == *y.shape;
+}
+
+bool MovesElements(const Node& node) {
+  const OpDef* def = FindOp(node);
+  if (def == nullptr || (node.is("Dropout") && node.output(1) != kNone)) return false;
+  return def->traits.data_movement || def->traits.view;
 }
 
 bool IsConvolution(const Node& node) {

@@ -40,6 +40,9 @@ bool SameRank(const Graph& graph, ValueId a, ValueId b);
 /// True when both shapes are known and equal, unknown extents counted as different.
 bool SameStaticShape(const Graph& graph, ValueId a, ValueId b);
 
+/// Its outputs hold elements of its inputs alone. Not a Dropout whose mask is read.
+bool MovesElements(const Node& node);
+
 /// A Conv or an octet:ConvTranspose: both have their output channels on axis 0 of the weights.
 bool IsConvolution(const Node& node);
 /// A convolution or an octet:MatMul: the nodes that multiply and add, and that post-ops are fused into.

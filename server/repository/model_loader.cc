@@ -196,12 +196,13 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
   const bool again = retry && !config_problem_.empty();
   const std::tuple stamps(files.config, files.rollout, files.labels);
   if (!config_read_ || again || stamps != config_stamps_) {
-    config_read_ = true;
-    config_stamps_ = stamps;
     absl::StatusOr<ModelSettings> settings = ReadModelSettings(server_, name_, files);
     const absl::Status status = settings.status();
     if (settings.ok()) settings_ = *std::move(settings);
     config_problem_ = status.ok() ? "" : Message(status);
+    // Only now: what was cut short is read again.
+    config_read_ = true;
+    config_stamps_ = stamps;
     if (status.ok() && files.config) {
       LogEvent(LogLevel::kInfo, "model_config_read",
                {{"model", name_}, {"file", files.config_path()}});
@@ -309,7 +310,7 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
     stale_ |= !state.status.ok() && state.loaded.model != nullptr;
     return;
   }
-  state.file = file;
+  VariantFile loading = file;
   state.max_batch = settings_->batching.max_batch;
   state.golden = settings_->config.golden;
   LoadOptions options =
@@ -319,9 +320,13 @@ void ModelLoader::FollowVariant(int64_t number, Precision precision, const Varia
                            std::chrono::nanoseconds time) {
     metrics->plan_compile_duration.Observe(std::chrono::duration<double>(time).count());
   };
+  // Until its outcome is known no file is the one that was tried: a load that an exception cuts short is made again.
+  state.status = Internal("the load was interrupted: '{}'", file.path);
+  state.file = {};
   absl::StatusOr<LoadedVariant> loaded =
       LoadVariant(file.path, options, {.file = GoldenPath(file.path), .floor = state.golden});
   state.status = loaded.status();
+  state.file = std::move(loading);
   if (loaded.ok()) {
     state.loaded = *std::move(loaded);
     metrics_.server().loads.Add();

@@ -56,6 +56,7 @@ class FolderRepository final : public ModelRepository {
     ModelFiles followed;
     std::set<std::string> ignored;  ///< Entries that the log has told of.
     bool gone = false;              ///< The last look did not find it.
+    bool interrupted = false;       ///< An exception cut the following short: once more.
 
     /// Nothing answers of it, nor did anybody say so.
     bool untried() const { return followed.folder.empty() && !loader->unloaded(); }
@@ -130,7 +131,9 @@ void FolderRepository::Follow(Known& known, ModelFiles files, bool retry) {
   known.gone = false;
   known.seen = files;
   known.followed = std::move(files);
+  known.interrupted = true;
   known.loader->Follow(known.followed, retry);
+  known.interrupted = false;
 }
 
 void FolderRepository::Drop(const std::string& name) {
@@ -216,7 +219,8 @@ void FolderRepository::NoteFiles(Known& known, ModelFiles files, bool at_once) {
   const bool settled = at_once || known.seen == files;
   known.seen = files;
   known.gone = false;
-  if (!settled || known.loader->unloaded() || known.followed == files) return;
+  const bool followed = known.followed == files && !known.interrupted;
+  if (!settled || known.loader->unloaded() || followed) return;
   Follow(known, std::move(files), false);
 }
 

@@ -148,7 +148,7 @@ absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOpt
   absl::StatusOr<LoadedVariant> loaded;
   // On a thread of its own: the team size and the floating-point mode that plans want are a
   // thread's, and the caller's stay as they are.
-  std::jthread([&] {
+  const auto load = [&] {
     try {
       loaded = Load(path, options, golden);
     } catch (const std::bad_alloc&) {
@@ -158,7 +158,13 @@ absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOpt
       // Whatever it is: other models are served on.
       loaded = Internal("cannot load the model: {}: '{}'", error.what(), path);
     }
-  }).join();
+  };
+  try {
+    std::jthread(load).join();
+  } catch (const std::exception& error) {
+    loaded = MakeError(absl::StatusCode::kResourceExhausted,
+                       "no thread to load the model: {}: '{}'", error.what(), path);
+  }
   if (!loaded.ok() && Message(loaded.status()).find(path) == std::string_view::npos) {
     return Annotate(loaded.status(), path);
   }
