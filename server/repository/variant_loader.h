@@ -33,7 +33,7 @@ struct GoldenRule {
 
 /// Loads the file and runs each of its plans on zeros, so that no request meets a page that was
 /// never touched or a kernel that was never made; then it must pass CheckGolden.
-/// Errors: as Model::Load and CheckGolden, naming the file.
+/// Errors: as Model::Load and CheckGolden, naming the file; RESOURCE_EXHAUSTED without memory or a thread for it.
 absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options,
                                           const GoldenRule& golden);
 
