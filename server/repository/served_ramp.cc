@@ -91,18 +91,21 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped,
 void ServedRamp::Look(std::span<const ServedVariant* const> ramped,
                       std::span<const ServedVariant* const> rest, int64_t now_ms) {
   const RampFacts facts = Read(ramped, rest);
-  const RampStep step = AdvanceRamp(rules_, state(), facts, now_ms);
+  const RampState before = state();
+  const RampStep step = AdvanceRamp(rules_, before, facts, now_ms);
+  if (step.state != before) {
+    absl::MutexLock lock(&mutex_);
+    state_ = step.state;
+  }
   if (step.action) {
-    {
-      absl::MutexLock lock(&mutex_);
-      state_ = step.state;
-    }
     share_ = RampShare(rules_, step.state);
     for (Watched& one : watched_) {
       one.begin = one.now;
       one.whole = false;
     }
     Act(*step.action, facts);
+  } else if (step.state != before) {
+    Save();
   }
   for (const ServedVariant* variant : ramped) {
     variant->metrics->ramp_share.Set(share_);

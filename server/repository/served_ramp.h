@@ -22,8 +22,8 @@ struct ModelVersion;
 struct ServedVariant;
 
 /// The ramp of a model. Goes through reloads that change neither its rules nor the ramped's files, and through restarts:
-/// each step is written to a file that the next process goes on with. What the guards said is not; they must consent
-/// anew. A file that cannot be written is an event, at the load already, and a restart then begins at the first step.
+/// each step, and that the last one was kept to, is written to a file that the next process goes on with. What else the
+/// guards said is not; they must consent anew. A file that cannot be written is an event, at the load already, and a restart then begins at the first step.
 /// Thread-safety: one thread calls Look; the rest may be read by others.
 class ServedRamp {
  public:

@@ -16,10 +16,12 @@ RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& s
   const bool held = now_ms - state.began_ms >= int64_t{1000} * rules.hold_seconds;
   const bool passed = held && facts.kept_windows > 0;
   const bool last = state.step + 1 >= rules.steps.size();
-  if (facts.refusing_windows >= kMostRefusingWindows && !(last && passed)) {
+  RampState next = state;
+  next.passed = last && (state.passed || passed);
+  if (facts.refusing_windows >= kMostRefusingWindows && !next.passed) {
     return {{.step = state.step, .began_ms = now_ms, .stopped = true}, RampAction::kBack};
   }
-  if (!passed || last) return {state, std::nullopt};
+  if (!passed || last) return {next, std::nullopt};
   return {{.step = state.step + 1, .began_ms = now_ms}, RampAction::kForward};
 }
 
@@ -33,7 +35,8 @@ std::string RampedName(const ModelConfig::Routing::Ramp& rules) {
 }
 
 std::string RampStateText(const RampState& state) {
-  return Format("{} {} {}\n", state.step, state.began_ms, state.stopped ? 1 : 0);
+  return Format("{} {} {} {}\n", state.step, state.began_ms, state.stopped ? 1 : 0,
+                state.passed ? 1 : 0);
 }
 
 std::optional<RampState> ParseRampState(std::string_view text,
@@ -41,6 +44,8 @@ std::optional<RampState> ParseRampState(std::string_view text,
   std::istringstream stream{std::string(text)};
   RampState state;
   if (!(stream >> state.step >> state.began_ms >> state.stopped)) return std::nullopt;
+  // Files of older servers end here.
+  if (!(stream >> std::ws).eof() && !(stream >> state.passed)) return std::nullopt;
   return state.step < rules.steps.size() ? std::optional(state) : std::nullopt;
 }
 

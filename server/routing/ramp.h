@@ -18,6 +18,7 @@ struct RampState {
   size_t step = 0;
   int64_t began_ms = 0;  ///< The step, since the epoch.
   bool stopped = false;
+  bool passed = false;  ///< The last step has been held and kept to once.
   bool operator==(const RampState&) const = default;
 };
 
@@ -55,7 +56,7 @@ double RampShare(const ModelConfig::Routing::Ramp& rules, const RampState& state
 /// "int8" or "version 4".
 std::string RampedName(const ModelConfig::Routing::Ramp& rules);
 
-/// The state as a line of text, and back; nullopt when that is not what it is or does not fit the rules.
+/// The state as a line of text, "step began_ms stopped passed", and back, where the last one may be absent; nullopt when that is not what it is or does not fit the rules.
 std::string RampStateText(const RampState& state);
 std::optional<RampState> ParseRampState(std::string_view text,
                                         const ModelConfig::Routing::Ramp& rules);

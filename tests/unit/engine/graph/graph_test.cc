@@ -133,6 +133,8 @@ TEST_F(GraphTest, KeepsTwoOutputsApart) {
   graph.ReplaceUses(y, z);
   EXPECT_EQ(graph.value(graph.outputs[0]).name, "y");
   EXPECT_EQ(graph.value(graph.outputs[1]).name, "z");
+  EXPECT_NE(graph.UniqueName("y"), "y");
+  EXPECT_NE(graph.UniqueName("z"), "z");
 }
 
 TEST_F(GraphTest, RemovesDeadChainsAndTheirConstants) {

@@ -34,6 +34,9 @@ TEST(MaxRoiPool, TakesTheLargestPixelOfEachBin) {
   EXPECT_THAT(Answer(Pool({0, 0, 0, 3, 3})), ElementsAre(5, 7, 13, 15));
   EXPECT_THAT(Answer(Pool({1, 0, 0, 3, 3})), ElementsAre(21, 23, 29, 31));
   EXPECT_THAT(Answer(Pool({0, 0, 0, 6, 6}).Set("spatial_scale", 0.5F)), ElementsAre(5, 7, 13, 15));
+  // 5 times 0.7 is 3.5 in floats, and less in doubles.
+  EXPECT_THAT(Answer(Pool({0, 0, 0, 5, 5}).Set("spatial_scale", 0.7F)),
+              ElementsAre(10, 11, 14, 15));
   // Three pixels in two bins: both have the one in between.
   EXPECT_THAT(Answer(Pool({0, 1, 1, 3, 3})), ElementsAre(10, 11, 14, 15));
   EXPECT_THAT(Answer(Pool({0, 2, 1, 2, 1})), Each(6)) << "one pixel is each bin's";

@@ -103,6 +103,16 @@ TEST(PushTransposes, TakesAlongWhatResizesAndNormalisesPlanes) {
   }
 }
 
+// No axes listed are all of them.
+TEST(PushTransposes, MoveTheScalesOfAResizeWithoutAxes) {
+  GraphBuilder b(18);
+  const ValueId y = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({3, 3, 1, 1})});
+  const ValueId scales = b.Constant<float>({4}, {1, 1, 2, 2});
+  b.Output(b.Op("Relu", {b.Op("Resize", {y, kNone, scales}, {{"axes", Ints{}}, {"mode", std::string("nearest")}})}));
+  const Graph graph = b.Build();
+  EXPECT_TRUE(SameAnswers(graph, Optimised(graph)));
+}
+
 TEST(PushTransposes, LeavesOneAtEachEndOfATrunk) {
   GraphBuilder b;
   ValueId x = b.Input("x", {2, 3, 12, 12});

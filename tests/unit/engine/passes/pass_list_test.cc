@@ -194,6 +194,55 @@ TEST(LowerBf16, TakesMarkedWeightsOutOfBytes) {
   EXPECT_EQ(narrow, 1) << Dump(after);
 }
 
+TEST(LowerBf16, BiasesThatAreComputedStayF32) {
+  for (const bool output : {false, true}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {1, 4, 6, 6});
+    const ValueId small = b.Input("small", {1, 4});
+    const ValueId bias =
+        b.Op("Reshape", {b.Op("octet:MatMul", {small, b.Random({4, 4})}), b.IntList({4})});
+    const ValueId y = b.Op("Conv", {x, b.Random({4, 4, 3, 3}), bias});
+    const ValueId z = b.Op("InstanceNormalization", {b.Op("Relu", {y}), bias, bias});
+    b.Output(b.Op("Conv", {z, b.Random({4, 4, 1, 1})}));
+    if (output) b.Output(bias);
+    const Graph graph = b.Build();
+    const Graph after = AfterPass("lower_bf16", graph, Bf16Context());
+    EXPECT_TRUE(SameAnswers(graph, after, {.rtol = 0.1F, .atol = 0.1F}));
+    const Node& norm = TheOnly(after, "InstanceNormalization");
+    EXPECT_EQ(after.value(norm.input(0)).dtype, DType::kBF16) << Dump(after);
+    EXPECT_EQ(after.value(norm.input(1)).dtype, DType::kF32) << Dump(after);
+    for (const NodeId id : after.order()) {
+      const Node& node = after.node(id);
+      if (!node.is("Conv")) continue;
+      EXPECT_EQ(after.value(node.input(0)).dtype, DType::kBF16);
+      if (node.input(2) != kNone) {
+        EXPECT_EQ(after.value(node.input(2)).dtype, DType::kF32) << Dump(after);
+      }
+    }
+  }
+}
+
+// The mask of opset 7 has the type of what is dropped: ones, whatever that is stored as.
+TEST(LowerBf16, ADropoutsMaskHoldsOnes) {
+  GraphBuilder b(9);
+  const ValueId x = b.Input("x", {1, 4, 6, 6});
+  const auto dropped = b.Ops("Dropout", {b.Op("Conv", {x, b.Random({4, 4, 3, 3})})}, 2);
+  b.Output(b.Op("Conv", {b.Op("Mul", {dropped[0], dropped[1]}), b.Random({4, 4, 1, 1})}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("lower_bf16", graph, Bf16Context());
+  EXPECT_TRUE(SameAnswers(graph, after, {.rtol = 0.1F, .atol = 0.1F}));
+}
+
+// Each level reads the one before 64 times: one walk looks at a value once.
+TEST(LowerBf16, LooksForMasksInOneWalk) {
+  GraphBuilder b;
+  const ValueId y = b.Op("octet:MatMul", {b.Input("x", {2, 4}), b.Random({4, 4})});
+  ValueId level = b.Op("Exp", {y});
+  for (int i = 0; i < 8; ++i) level = b.Op("Max", std::vector<ValueId>(64, level));
+  b.Output(b.Op("octet:MatMul", {b.Op("Add", {y, level}), b.Random({4, 4})}));
+  EXPECT_THAT(AfterPass("lower_bf16", b.Build(), Bf16Context()), HasExactly(8, "Max"));
+}
+
 // Attention with a mask of the least F32, which BF16 has no finite number for: added to the scores, or put in their place.
 Graph MaskedAttention(bool added, bool constant) {
   GraphBuilder b;

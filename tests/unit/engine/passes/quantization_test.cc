@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 
 #include "engine/ops/reference_step.h"
+#include "engine/passes/match.h"
 #include "tests/support/graph_builder.h"
 
 namespace octet {
@@ -406,7 +407,7 @@ void ExpectInt8Products(const Graph& graph, int count) {
   int found = 0;
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    if (!node.is("Conv") && !node.is("MatMul", kOctetDomain)) continue;
+    if (!IsMac(node)) continue;
     ++found;
     const Value& weights = graph.value(node.input(1));
     EXPECT_EQ(weights.dtype, DType::kI8) << Dump(graph);
@@ -512,6 +513,29 @@ TEST(SplitZeroPoints, OfAConvolution) {
     ExpectSplit(ConvOfWideIntegers(1, 3, equal, 20), 2);
     ExpectSplit(ConvOfWideIntegers(2, 3, equal), 2);
     ExpectSplit(ConvOfWideIntegers(4, 1, equal), 2);
+  }
+}
+
+// Its output channels lie on axis 1 of the weights in the file; one width is as large as there are channels.
+TEST(SplitZeroPoints, OfATransposedConvolution) {
+  constexpr int64_t kChannels = 20;
+  for (const int64_t width : {int64_t{5}, kChannels - 2}) {
+    SCOPED_TRACE(width);
+    GraphBuilder b;
+    const ValueId x = b.FakeQuantize(b.Input("x", {2, 3, 4, width}), 0.02F, 37);
+    std::vector<uint8_t> zeros;
+    for (size_t c = 0; c < kChannels; ++c)
+      zeros.push_back(std::array<uint8_t, 4>{128, 0, 255, 90}[c % 4]);
+    const ValueId w = b.Op("DequantizeLinear",
+                           {WideIntegers<uint8_t>(b, {3, kChannels, 3, 3}),
+                            b.Random({kChannels}, 0.001F, 0.01F),
+                            b.Constant<uint8_t>({kChannels}, zeros)},
+                           {{"axis", int64_t{1}}});
+    b.Output(b.FakeQuantize(b.Op("ConvTranspose", {x, w, b.Random({kChannels})}), 0.05F, 100));
+    const Graph graph = b.Build();
+    const Graph after = Optimised(graph);
+    ExpectInt8Products(after, 2);
+    EXPECT_TRUE(SameAnswers(graph, after, kOneStep));
   }
 }
 

@@ -24,18 +24,23 @@ class ServedRampTest : public ::testing::Test {
   ServedRampTest() {
     rules_.precision = Precision::kInt8;
     rules_.hold_seconds = 60;
+    variant_.precision = Precision::kInt8;
+    variant_.metrics = std::make_shared<VariantMetrics>();
+    BeginGuard();
+    rest_.precision = Precision::kFp32;
+    rest_.metrics = std::make_shared<VariantMetrics>();
+  }
+
+  /// Gives the precision a guard that has seen nothing.
+  void BeginGuard() {
     ModelConfig::Routing::Guard guard;
     guard.error_percent = 1;
     guard.window_seconds = 10;
     guard.min_samples = 1;
-    variant_.precision = Precision::kInt8;
-    variant_.metrics = std::make_shared<VariantMetrics>();
     variant_.guard = std::make_shared<VariantGuard>("net/1/int8", guard, variant_.metrics,
                                                     std::vector<std::shared_ptr<ShadowMetrics>>(),
                                                     nullptr, events_);
     variant_.guard->Look(clock_.Now());
-    rest_.precision = Precision::kFp32;
-    rest_.metrics = std::make_shared<VariantMetrics>();
   }
 
   /// A window in which each was asked once, and refused or answered.
@@ -149,6 +154,35 @@ TEST_F(ServedRampTest, WhatItRefusesAloneTakesTheShareBack) {
   EXPECT_THAT(
       events_->Read().back().reason,
       HasSubstr("no traffic: 3 windows in which more than 1 % of its requests were refused"));
+}
+
+TEST_F(ServedRampTest, ALastStepThatWasKeptToStaysSoForNewGuardsAndAfterARestart) {
+  rules_.steps = {50};
+  const auto refuse = [this](ServedRamp& ramp) {
+    for (int i = 0; i < 6; ++i) {
+      RefusalWindow(true, false);
+      Look(ramp, 0);
+    }
+  };
+  ServedRamp ramp = Ramp();
+  Look(ramp, 0);
+  Window(true);  // began before the step
+  Look(ramp, 0);
+  EXPECT_FALSE(ramp.state().passed);
+  Window(true);
+  Look(ramp, 60);
+  EXPECT_TRUE(ramp.state().passed);
+  BeginGuard();
+  refuse(ramp);
+  EXPECT_EQ(ramp.share(), 0.5) << "a reload";
+  ServedRamp again = Ramp();
+  BeginGuard();
+  refuse(again);
+  EXPECT_EQ(again.share(), 0.5) << "a restart";
+  ServedRamp other = Ramp("another");
+  BeginGuard();
+  refuse(other);
+  EXPECT_EQ(other.share(), 0) << "which has not been kept to";
 }
 
 TEST_F(ServedRampTest, OnceRetiredItLeavesTheFileAlone) {

@@ -44,7 +44,9 @@ TEST(RampTest, ABrokenWindowTakesTheShareBackForGood) {
 TEST(RampTest, TheLastStepStaysAndIsStillWatched) {
   const RampState last = {.step = 3, .began_ms = kBegan};
   EXPECT_EQ(RampShare(Steps(), last), 1);
-  EXPECT_EQ(AdvanceRamp(Steps(), last, {.kept_windows = 9}, kBegan + 600'000).state, last);
+  const RampStep step = AdvanceRamp(Steps(), last, {.kept_windows = 9}, kBegan + 600'000);
+  EXPECT_EQ(step.action, std::nullopt);
+  EXPECT_EQ(step.state, (RampState{.step = 3, .began_ms = kBegan, .passed = true}));
   EXPECT_EQ(AdvanceRamp(Steps(), last, {.broken_windows = 1}, kBegan).action, RampAction::kBack);
 }
 
@@ -62,14 +64,21 @@ TEST(RampTest, TheLastStepGoesBackForRefusalsUntilItHasBeenKeptToOnce) {
   EXPECT_EQ(AdvanceRamp(Steps(), last, refusing, kBegan + 600'000).action, RampAction::kBack);
   const RampFacts kept = {.kept_windows = 1, .refusing_windows = 3};
   EXPECT_EQ(AdvanceRamp(Steps(), last, kept, kBegan).action, RampAction::kBack) << "not yet held";
-  EXPECT_EQ(AdvanceRamp(Steps(), last, kept, kBegan + 60'000).state, last)
+  const RampState passed = AdvanceRamp(Steps(), last, kept, kBegan + 60'000).state;
+  EXPECT_EQ(passed, (RampState{.step = 3, .began_ms = kBegan, .passed = true}))
       << "more traffic than there was";
+  EXPECT_EQ(AdvanceRamp(Steps(), passed, refusing, kBegan + 60'000).state, passed)
+      << "by guards that have seen nothing of it";
+  EXPECT_EQ(AdvanceRamp(Steps(), passed, {.broken_windows = 1}, kBegan).action, RampAction::kBack);
 }
 
 TEST(RampTest, AStateCanBeWrittenAndReadAgain) {
   const RampState state = {.step = 2, .began_ms = kBegan, .stopped = true};
   EXPECT_EQ(ParseRampState(RampStateText(state), Steps()), state);
-  for (const char* text : {"", "2", "2 x 0", "4 5 0", "-1 5 0", "2 5 7"}) {
+  const RampState passed = {.step = 3, .began_ms = kBegan, .passed = true};
+  EXPECT_EQ(ParseRampState(RampStateText(passed), Steps()), passed);
+  EXPECT_EQ(ParseRampState("3 5 0", Steps()), (RampState{.step = 3, .began_ms = 5}));
+  for (const char* text : {"", "2", "2 x 0", "4 5 0", "-1 5 0", "2 5 7", "3 5 0 7", "3 5 0 x"}) {
     EXPECT_EQ(ParseRampState(text, Steps()), std::nullopt) << text;
   }
 }
