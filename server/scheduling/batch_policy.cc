@@ -64,17 +64,19 @@ size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
   size_t last = 0;
   double fastest = 0;
   bool aims = limits.p99_target > Nanoseconds::zero();
-  TimePoint oldest = kNever;
+  TimePoint end = kNever;
   int64_t rows = 0;
   for (size_t i = 0; i < take.size(); ++i) {
-    oldest = std::min(oldest, queue[take[i]].queued);
-    rows += queue[take[i]].rows;
+    const QueuedFacts& facts = queue[take[i]];
+    const TimePoint aim = facts.queued + AimOf(limits);
+    const bool late = now + curve.TimeOf(BucketFor(facts.rows, limits.max_batch)) > aim;
+    if (i == 0 && late) aims = false;
+    // One of a later level that is late whatever the size does not keep the others from sharing a batch.
+    if (!late) end = std::min(end, aim);
+    rows += facts.rows;
     const int64_t size = BucketFor(rows, limits.max_batch);
     // Each prefix takes at least as long as those in it, and begins as early.
-    if (aims && now + curve.TimeOf(size) > oldest + AimOf(limits)) {
-      if (i > 0) break;
-      aims = false;
-    }
+    if (aims && now + curve.TimeOf(size) > end) break;
     if (size != candidates[last].size) ++last;
     candidates[last] = {size, i + 1, RateOf(rows, limits.max_batch, curve)};
     fastest = std::max(fastest, candidates[last].rate);

@@ -29,9 +29,10 @@ class Queue {
     return *this;
   }
   /// A request of one row and this level of priority.
-  Queue& AddOf(int level, TimePoint deadline = kNever) {
+  Queue& AddOf(int level, TimePoint deadline = kNever, Nanoseconds waited = milliseconds(1)) {
     Add(1, deadline);
     facts_.back().level = level;
+    facts_.back().queued += milliseconds(1) - waited;
     return *this;
   }
   /// `count` requests of one row.
@@ -283,6 +284,16 @@ TEST(TargetTest, WhenAllAreLateTheFastestSizeRuns) {
   EXPECT_EQ(queue.Measured({Curve({10, 14, 20, 29})}).Taken(kTarget, kNow + seconds(1)).size(), 8U);
   EXPECT_EQ(queue.Measured({Curve({10, 14, 20, 40})}).Taken(kTarget, kNow + seconds(1)).size(), 4U)
       << "two of four are as fast";
+}
+
+TEST(TargetTest, LateOnesOfALaterLevelDoNotCutTheBatchOfAFreshOne) {
+  Queue queue;
+  queue.AddOf(1);
+  for (int i = 0; i < 7; ++i) queue.AddOf(3, kNever, milliseconds(100));
+  queue.Measured({Curve({10, 10, 10, 10})});
+  EXPECT_EQ(queue.Taken(kTarget).size(), 8U);
+  queue.Measured({Curve({10, 14, 20, 30})});
+  EXPECT_EQ(queue.Taken(kTarget).size(), 4U) << "the fresh one would be late among eight";
 }
 
 TEST(TargetTest, ALargerSizeThatGainsNothingIsNotPaddedFor) {
