@@ -11,6 +11,8 @@ namespace octet {
 namespace {
 
 constexpr std::chrono::milliseconds kSweepInterval{1};
+/// Between those of a queue with levels that is not full: a long one is not searched for every batch.
+constexpr std::chrono::milliseconds kLevelSweepInterval{10};
 
 double Milliseconds(Nanoseconds time) {
   return std::chrono::duration<double, std::milli>(time).count();
@@ -244,7 +246,7 @@ size_t Dispatcher::queued() const {
 
 std::optional<Batch> Dispatcher::TakeLocked(TimePoint now, std::vector<Dropped>& dropped,
                                             TimePoint& wake) {
-  SweepBackground(now, dropped);
+  SweepPassedOver(now, dropped);
   for (const auto& queue : Order()) {
     std::optional<Batch> batch = TakeFrom(queue, now, dropped, wake);
     if (queue->empty()) Forget(queue);
@@ -273,9 +275,11 @@ std::vector<std::shared_ptr<VariantQueue>> Dispatcher::Order() const {
   return order;
 }
 
-void Dispatcher::SweepBackground(TimePoint now, std::vector<Dropped>& dropped) {
+void Dispatcher::SweepPassedOver(TimePoint now, std::vector<Dropped>& dropped) {
   const auto due = [now](const auto& queue) {
-    return queue->target().background && now >= queue->next_sweep_;
+    if (queue->target().background) return now >= queue->next_sweep_;
+    const TimePoint last = queue->next_sweep_ - kSweepInterval;
+    return queue->target().levels.count > 1 && now >= last + kLevelSweepInterval;
   };
   std::vector<std::shared_ptr<VariantQueue>> queues;
   std::ranges::copy_if(active_, std::back_inserter(queues), due);

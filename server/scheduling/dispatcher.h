@@ -124,13 +124,14 @@ class Dispatcher {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// The queues that may be served now, most urgent first.
   std::vector<std::shared_ptr<VariantQueue>> Order() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// Drops the dead of background queues, which nobody may look at for long while others are busy.
-  void SweepBackground(TimePoint now, std::vector<Dropped>& dropped)
+  /// Drops the dead that nobody may look at for long while others are busy: those of background queues, and those of later
+  /// levels of priority.
+  void SweepPassedOver(TimePoint now, std::vector<Dropped>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Drops everything that waits in the queue.
   void DropAll(const std::shared_ptr<VariantQueue>& queue, std::vector<Dropped>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  /// Makes room in a full queue by dropping dead requests; done at most once a millisecond.
+  /// Drops the dead requests of a queue, which also makes room in a full one; done at most once a millisecond.
   void Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
              std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FlushLocked(std::vector<Dropped>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -94,7 +94,7 @@ class VariantQueue {
   int64_t rows_ = 0;
   QueuePace pace_;
   uint32_t next_shape_class_ = 1;
-  TimePoint next_sweep_;  ///< When a full queue may be searched for dead requests again.
+  TimePoint next_sweep_;  ///< When it may be searched for dead requests again.
 };
 
 }  // namespace octet

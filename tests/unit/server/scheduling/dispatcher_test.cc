@@ -235,6 +235,20 @@ TEST_F(DispatcherTest, ABusyFirstLevelDoesNotStarveALaterOne) {
   EXPECT_LE(taken_before, 2 * kPatience / milliseconds(1) + 2) << "two levels, two patiences";
 }
 
+TEST_F(DispatcherTest, ABusyFirstLevelDoesNotKeepALaterOnesDeadlineFromPassing) {
+  const auto queue = LevelledQueue();
+  const TestCall& late = Submit(queue, 1, clock_.Now() + milliseconds(50), 3);
+  int turns = 0;
+  for (; late.calls == 0 && turns < 10'000; ++turns) {
+    Submit(queue, 1, kNever, 1);
+    clock_.Advance(milliseconds(1));
+    Finish(*dispatcher_.TryTake());
+  }
+  ASSERT_EQ(late.calls, 1);
+  EXPECT_EQ(late.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LE(turns, 62) << "a sweep every ten";
+}
+
 TEST_F(DispatcherTest, LevelsOrderTheRequestsOfOneModelAlone) {
   const auto levelled = LevelledQueue();
   const auto other = Queue();
