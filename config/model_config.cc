@@ -587,8 +587,14 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
     routing.split = rollout.routing.split;
     // Those of the model's own are of its own split.
     routing.shadow.reset();
-    routing.guard.clear();
     if (routing.ramp && routing.ramp->precision) routing.ramp.reset();
+    // But a version's ramp goes on, and needs somebody who consents.
+    const auto& loaded = rollout.precisions.empty() ? model.precisions : rollout.precisions;
+    std::erase_if(routing.guard, [&](const auto& item) {
+      const auto& [precision, guard] = item;
+      const bool loads = loaded.empty() || std::ranges::contains(loaded, precision);
+      return !routing.ramp || !loads || guard.agreement_percent || guard.sqnr_db;
+    });
   }
   if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;
   if (!rollout.routing.guard.empty()) routing.guard = rollout.routing.guard;

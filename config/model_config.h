@@ -192,7 +192,8 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 /// says; what the model's own capture withholds, and its bound, stay. INVALID_ARGUMENT as ParseModelConfig when both
 /// together make no sense; `file` names the rollout's. Its other keys must be absent: a rollout moves traffic and nothing else. A split of the rollout's ends
 /// the ramp of a precision: one of them moves the traffic. It also takes the place of the model's shadow and guards, whether or not
-/// the rollout gives others: they are of the model's own split, and may be of precisions that the rollout does not load.
+/// the rollout gives others: they are of the model's own split, and may be of precisions that the rollout does not load. Only the
+/// ramp of a version keeps those guards that consent to it without a shadow, of precisions that are still loaded.
 absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
                                          std::string_view file);
 

@@ -291,6 +291,20 @@ TEST(ModelConfigTest, ASplitOfARolloutEndsTheRampOfAPrecision) {
   EXPECT_FALSE(config->routing.ramp.has_value());
 }
 
+TEST(ModelConfigTest, ASplitOfARolloutLeavesTheRampOfAVersionItsGuards) {
+  const std::string_view model =
+      "routing: {versions: {1: 100}, ramp: {version: 2}, shadow: {precision: bf16, percent: 5}, "
+      "guard: {int8: {error_percent: 1}, bf16: {sqnr_db: 20}}}";
+  const auto config = RolledOut(model, "routing: {split: {fp32: 100}}");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->routing.ramp.has_value());
+  EXPECT_TRUE(config->routing.guard.contains(Precision::kInt8));
+  EXPECT_FALSE(config->routing.guard.contains(Precision::kBf16)) << "it needs the shadow";
+  const auto without = RolledOut(model, "precisions: [fp32]\nrouting: {split: {fp32: 100}}");
+  EXPECT_EQ(without.status().code(), absl::StatusCode::kInvalidArgument)
+      << "nobody is left who consents";
+}
+
 TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {
   const ServerConfig server;
   const auto batching = ResolveBatching(
