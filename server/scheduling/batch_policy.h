@@ -124,8 +124,9 @@ inline constexpr std::chrono::microseconds kLoneHandOver{100};
 ///   with one request more would end behind a deadline in it, or `flush` is set.
 ///
 /// With a p99 target:
-/// - Only sizes with which the oldest request keeps to kAim of the target are looked at. When none does, all are: a small
-///   batch would not bring back what is late already, and would make those behind it late as well.
+/// - Only sizes with which the oldest request keeps to kAim of the target are looked at; of those behind the leading one, the
+///   oldest that would keep to it alone. When the leading one would not, all sizes are: a small batch would not bring back
+///   what is late already, and would make those behind it late as well.
 /// - In the place of the delay, two or more requests wait for the next size when that gets through a tenth more rows a
 ///   second, rows come fast enough to fill it in time for the oldest to keep to kAim of the target, and the last one came
 ///   no longer ago than the missing ones take to come. A lone request never waits.
