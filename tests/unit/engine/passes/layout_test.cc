@@ -108,7 +108,8 @@ TEST(PushTransposes, MoveTheScalesOfAResizeWithoutAxes) {
   GraphBuilder b(18);
   const ValueId y = b.Op("Conv", {b.Input("x", {1, 3, 4, 4}), b.Random({3, 3, 1, 1})});
   const ValueId scales = b.Constant<float>({4}, {1, 1, 2, 2});
-  b.Output(b.Op("Relu", {b.Op("Resize", {y, kNone, scales}, {{"axes", Ints{}}, {"mode", std::string("nearest")}})}));
+  b.Output(b.Op("Relu", {b.Op("Resize", {y, kNone, scales},
+                              {{"axes", Ints{}}, {"mode", std::string("nearest")}})}));
   const Graph graph = b.Build();
   EXPECT_TRUE(SameAnswers(graph, Optimised(graph)));
 }

@@ -526,11 +526,11 @@ TEST(SplitZeroPoints, OfATransposedConvolution) {
     std::vector<uint8_t> zeros;
     for (size_t c = 0; c < kChannels; ++c)
       zeros.push_back(std::array<uint8_t, 4>{128, 0, 255, 90}[c % 4]);
-    const ValueId w = b.Op("DequantizeLinear",
-                           {WideIntegers<uint8_t>(b, {3, kChannels, 3, 3}),
-                            b.Random({kChannels}, 0.001F, 0.01F),
-                            b.Constant<uint8_t>({kChannels}, zeros)},
-                           {{"axis", int64_t{1}}});
+    const ValueId w =
+        b.Op("DequantizeLinear",
+             {WideIntegers<uint8_t>(b, {3, kChannels, 3, 3}), b.Random({kChannels}, 0.001F, 0.01F),
+              b.Constant<uint8_t>({kChannels}, zeros)},
+             {{"axis", int64_t{1}}});
     b.Output(b.FakeQuantize(b.Op("ConvTranspose", {x, w, b.Random({kChannels})}), 0.05F, 100));
     const Graph graph = b.Build();
     const Graph after = Optimised(graph);
