@@ -76,6 +76,10 @@ absl::StatusOr<Tensor> Tabulated(const Graph& graph, Node node, ValueId source) 
         value.constant = Tensor(value.dtype, *value.shape);
         std::memcpy(value.constant.mutable_data(), table.data(), kBytes);
       }
+    } else {
+      // One element, of as many axes as the source has; the row of bytes has one.
+      value.shape = Shape{1};
+      value.constant = value.constant.Reshaped(*value.shape);
     }
     input = alone.AddValue(std::move(value));
   }

@@ -35,6 +35,14 @@ TEST(Tabulate, TakesScalarsAndRequantization) {
   EXPECT_THAT(Tabulated(b.Build()), HasOps({"octet:Convert", "octet:Table", "octet:Convert"}));
 }
 
+TEST(Tabulate, TakesScalarsOfSeveralAxes) {
+  GraphBuilder b;
+  const ValueId x = b.FakeQuantize(b.Input("x", {2, 3, 4}), 0.02F, 100);
+  const ValueId sum = b.Op("Add", {x, b.Constant<float>({1, 1, 1}, {0.3F})});
+  b.Output(b.FakeQuantize(sum, 0.04F, 90));
+  EXPECT_THAT(Tabulated(b.Build()), HasOps({"octet:Convert", "octet:Table", "octet:Convert"}));
+}
+
 TEST(Tabulate, KeepsWhatOthersRead) {
   GraphBuilder b;
   const ValueId x = b.FakeQuantize(b.Input("x", {2, 3}), 0.02F, 100);
