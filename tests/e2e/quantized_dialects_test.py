@@ -170,7 +170,8 @@ class QuantizedDialectsTest(unittest.TestCase):
             return np.concatenate([session.run(None, {"image": x[None]})[0] for x in samples])
 
         theirs = sqnr_db(scores(file), scores(FP32))
-        ours = answer("eval", file, "--data", self.folder / "samples.npz", "--reference", FP32)["sqnr_db"]
+        # Ranges that are found when it runs are those of a batch: both sides take one image at a time.
+        ours = answer("eval", file, "--data", self.folder / "samples.npz", "--reference", FP32, "--batch", "1")["sqnr_db"]
         self.assertGreater(ours, theirs - distance, file.name)
 
     def zero_points(self, file):
@@ -229,8 +230,8 @@ class QuantizedDialectsTest(unittest.TestCase):
             quantize_dynamic(FP32, file, weight_type=weights)
             self.refused(file)
             self.certified(file, "int8-dynamic")
-            # Ranges are those of a batch here, and of an image there.
-            self.noise_of_onnxruntime(file, 1)
+            if weights == QuantType.QUInt8:  # It has no ConvInteger for the other.
+                self.noise_of_onnxruntime(file, 0.5)
 
     def test_every_grid_of_activations_runs_in_int8(self):
         for grid in "u8", "u8-symmetric", "s8", "s8-asymmetric":
