@@ -68,7 +68,7 @@ ValueId Reordered(Graph& graph, NodeId id, int64_t group) {
     made.inputs.push_back(Repeated(graph, dequantize.input(2), group));
   made.attributes.Set("axis", int64_t{0});
   const ValueId reals =
-      AddValue(graph, graph.value(w).name, DType::kF32, *graph.value(ordered).shape);
+      AddValue(graph, graph.value(w).name, DType::kF32, graph.value(ordered).shape);
   made.outputs = {reals};
   graph.InsertNodeBefore(id, std::move(made));
   return reals;
