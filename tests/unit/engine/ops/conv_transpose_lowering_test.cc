@@ -159,6 +159,20 @@ TEST_P(ConvTransposeLoweringTest, IsBitExactOnIntegers) {
   }
 }
 
+TEST(ConvTransposeLowering, LeavesNoPostOpsToLoopsWithoutVectors) {
+  // oneDNN computes it by the gradient of a depthwise convolution, behind which its post-ops are scalar code.
+  const Geometry g = {"", {1, 9, 9, 32}, {32, 1, 4, 4}, {1, 1, 1, 1}, {2, 2}, {1, 1}, {0, 0}, 32};
+  const OneNode node = Transposed(g)
+                           .Input(RandomReals(g.x, 1))
+                           .Constant(RandomReals(g.w, 2))
+                           .Constant(RandomReals({32}, 3))
+                           .Post({.kind = PostOp::Kind::kRelu});
+  const auto lowered = Lower(node, onednn::DetectTarget(1));
+  ExpectReference(node, lowered, 5e-5f);
+  if (!lowered->layer.impl.starts_with("conv:")) GTEST_SKIP() << "skipped: another kernel";
+  EXPECT_THAT(lowered->layer.impl, HasSubstr(" + binary"));
+}
+
 TEST_P(ConvTransposeLoweringTest, RunsOnBf16KernelsWhereTheCpuHasThem) {
   const Target target = onednn::DetectTarget(1);
   if (!target.bf16) GTEST_SKIP() << "skipped: this CPU has no bf16 arithmetic";
