@@ -121,6 +121,14 @@ bool IsPackedHere(const dnnl::memory::desc& from, const dnnl::memory::desc& to) 
          from.get_data_type() == to.get_data_type();
 }
 
+// oneDNN 3.7's reorder ("jit:uni") leaves 0 for what it is to add behind the elements, sums that zero points are multiplied by, of layouts
+// without blocks whose channels have as many weights as there are channels (8 of 8). Not where the elements lie as they are to.
+bool MayLackSums(const dnnl::memory::desc& to, size_t elements) {
+  return to.get_format_kind() == dnnl::memory::format_kind::blocked &&
+         to.get_inner_nblks() == 0 && to.get_size() != elements * sizeof(int8_t) &&
+         to.get_data_type() == dnnl::memory::data_type::s8;
+}
+
 absl::Status Reorder(const Tensor& source, const dnnl::memory::desc& from,
                      const dnnl::memory::desc& to, std::byte* out) {
   const bool packed = IsPackedHere(from, to);
@@ -134,6 +142,11 @@ absl::Status Reorder(const Tensor& source, const dnnl::memory::desc& from,
       dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
       dnnl::memory dst(to, CpuEngine(), out);
       dnnl::stream stream(CpuEngine());
+      if (MayLackSums(to, elements)) {
+        dnnl::memory moved({to.get_dims(), to.get_data_type(), to.get_strides()}, CpuEngine());
+        dnnl::reorder(src, moved).execute(stream, src, moved);
+        src = std::move(moved);
+      }
       dnnl::reorder(src, dst).execute(stream, src, dst);
       stream.wait();
       return true;

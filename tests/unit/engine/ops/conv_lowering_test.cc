@@ -64,6 +64,9 @@ const Geometry kGeometries[] = {
     {"OneColumnOfOneChannel", {2, 5, 3, 1}, {4, 1, 3, 3}, {0, 1, 0, 0}, {1, 3}, {1, 1}, 1},
     {"OneChannelUnevenPads", {1, 9, 9, 1}, {4, 1, 3, 3}, {1, 0, 1, 1}, {1, 1}, {1, 1}, 1},
     {"MultiplierUnevenPads", {2, 9, 9, 3}, {9, 1, 4, 4}, {0, 1, 0, 0}, {1, 1}, {1, 1}, 3},
+    // As many taps as channels: oneDNN 3.7's reorder forgets the sums for zero points.
+    {"EightTapsOfEightChannels", {2, 8, 8, 4}, {8, 1, 2, 4}, {1, 1, 0, 1}, {1, 1}, {1, 1}, 4},
+    {"EightTapsPointwise", {2, 8, 8, 16}, {8, 8, 1, 1}, {0, 0, 0, 0}, {1, 1}, {1, 1}, 2},
     {"OneAxis", {2, 20, 16}, {8, 16, 5}, {2, 2}, {1}, {1}, 1},
 };
 
