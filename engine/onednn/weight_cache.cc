@@ -124,8 +124,8 @@ bool IsPackedHere(const dnnl::memory::desc& from, const dnnl::memory::desc& to) 
 // oneDNN 3.7's reorder ("jit:uni") leaves 0 for what it is to add behind the elements, sums that zero points are multiplied by, of layouts
 // without blocks whose channels have as many weights as there are channels (8 of 8). Not where the elements lie as they are to.
 bool MayLackSums(const dnnl::memory::desc& to, size_t elements) {
-  return to.get_format_kind() == dnnl::memory::format_kind::blocked &&
-         to.get_inner_nblks() == 0 && to.get_size() != elements * sizeof(int8_t) &&
+  return to.get_format_kind() == dnnl::memory::format_kind::blocked && to.get_inner_nblks() == 0 &&
+         to.get_size() != elements * sizeof(int8_t) &&
          to.get_data_type() == dnnl::memory::data_type::s8;
 }
 
