@@ -92,6 +92,21 @@ def write(model, cache):
     elif model.fp32 is None and (LIGHT / f"{model.name}.onnx").is_file():
         take_images(model)
         model.fp32 = made(model, cache, light, [LIGHT / f"{model.name}.onnx"], 1)
+        take_reals(model, cache)
+
+
+def take_reals(model, cache):
+    """Puts data sets that hold what the network takes in the place of those that map to it: a map names another network's input."""
+    for kind in ("calibration", "data"):
+        archive = getattr(model, kind)
+        file = cache / "reals" / f"{archive.stem}-{hashlib.sha256(model.map.read_bytes()).hexdigest()[:16]}.npz"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            making = file.with_suffix(".making.npz")
+            np.savez(making, inputs=mapped(model, archive))
+            making.rename(file)
+        setattr(model, kind, file)
+    model.map = None
 
 
 def made(model, cache, module, words, rows):

@@ -14,10 +14,11 @@ import sys
 import numpy as np
 import onnx
 import onnx.reference  # finds every operator twice once the framework has registered its own
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, version_converter
 
 SEED = 1
 LOGITS = 2.0  # deviation of what the last layer answers
+OPSET = 13  # the first one whose DequantizeLinear has an axis: quantizers ask for it
 
 
 def constants_of(model):
@@ -103,7 +104,7 @@ def fill(file, image, out):
     read = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in constants.items() if name in read)
     model.ir_version = max(model.ir_version, 4)  # from there on a constant need not be an input
-    onnx.save(model, out)
+    onnx.save(version_converter.convert_version(model, OPSET), out)
 
 
 if __name__ == "__main__":

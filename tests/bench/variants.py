@@ -43,8 +43,8 @@ class QuantizeError(Exception):
     """Why a quantizer makes no file."""
 
 
-def _run(command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False)
+def _run(command, folder=None):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False, cwd=folder)
     if done.returncode != 0:
         raise QuantizeError((done.stderr.strip().splitlines() or ["no word"])[-1])
 
@@ -91,7 +91,7 @@ def by_peer(model, precision, cache):
             (name, _, _), *_ = catalog.inputs_of(model.fp32)
             np.save(out / "rows.npy", catalog.mapped(model, model.calibration))
             words += [name, out / "rows.npy"]
-        _run([sys.executable, "-c", PEER, *words])
+        _run([sys.executable, "-c", PEER, *words], folder=out)  # which leaves files where it runs
 
     parts = [model.calibration, *([model.map] if model.map else [])] if static else []
     return _kept(cache, [precision, model.fp32, *parts, PEER], make)
