@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cli/rollout_server.h"
 #include "cli/rollout_state.h"
-#include "cli/server_client.h"
 
 #include "server/routing/refusing_windows.h"
 
@@ -45,7 +45,7 @@ class Rollout {
   absl::StatusOr<RolloutState> Abort();
 
  private:
-  Rollout(RolloutOptions options, Report report, RolloutFolder folder, ServerClient server)
+  Rollout(RolloutOptions options, Report report, RolloutFolder folder, RolloutServer server)
       : options_(std::move(options)),
         report_(std::move(report)),
         folder_(std::move(folder)),
@@ -70,7 +70,7 @@ class Rollout {
   /// The rollout.yaml of before, or none.
   absl::Status RestoreRouting();
   /// Routing and files as they were, and the server follows. May be done again, and is to be when the server was away
-  /// (MayComeBack in rollout_run.cc).
+  /// (MayComeBack).
   absl::Status Undo();
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
@@ -80,10 +80,6 @@ class Rollout {
   /// What another experiment than the last look's knows begins anew; the stage's hold with it.
   absl::Status NoticeRestart(int64_t experiment_ms);
   absl::StatusOr<RolloutFacts> Observe();
-  absl::StatusOr<nlohmann::json> Experiment() const;
-  /// INVALID_ARGUMENT when several are served.
-  absl::Status CheckOneVersion() const;
-  absl::Status Load() const;
 
   std::string ModelFolder() const { return options_.repository + "/" + options_.model; }
   std::string VariantFile(Precision precision) const;
@@ -91,7 +87,7 @@ class Rollout {
   RolloutOptions options_;
   Report report_;
   RolloutFolder folder_;
-  ServerClient server_;
+  RolloutServer server_;
   RolloutState state_;
   RefusingWindows refusing_;  ///< Of the stage.
 };
