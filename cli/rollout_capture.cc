@@ -1,5 +1,7 @@
 #include "cli/rollout_capture.h"
 
+#include <sys/stat.h>
+
 #include "config/model_config.h"
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
@@ -8,6 +10,25 @@ namespace octet::cli {
 namespace {
 namespace fs = std::filesystem;
 }  // namespace
+
+absl::Status CheckCaptureFolder(const nlohmann::json& server, const std::string& folder) {
+  const auto captures = server.find("captures");
+  if (captures == server.end() || captures->is_null()) {
+    return InvalidArgument(
+        "--captures: the server's configuration has no capture.path: it captures nothing");
+  }
+  const auto path = captures->at("path").get<std::string>();
+  std::error_code error;
+  if (fs::equivalent(path, folder, error)) return absl::OkStatus();
+  const nlohmann::json& inode = captures->at("inode");
+  struct stat own = {};
+  const bool is_same = !inode.is_null() && stat(folder.c_str(), &own) == 0 &&
+                       inode.get<uint64_t>() == static_cast<uint64_t>(own.st_ino);
+  if (is_same) return absl::OkStatus();
+  return InvalidArgument(
+      "--captures: not the folder that the server captures to: its capture.path is '{}', got '{}'",
+      path, folder);
+}
 
 absl::StatusOr<bool> Redacts(const std::string& folder) {
   std::error_code error;

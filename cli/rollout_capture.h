@@ -5,9 +5,15 @@
 #include <filesystem>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include <nlohmann/json.hpp>
 
 namespace octet::cli {
+
+/// INVALID_ARGUMENT unless `folder` is the one that a server captures to: it may have another path there, in a container for
+/// instance, and is known by its inode then. `server` is RolloutLook's.
+absl::Status CheckCaptureFolder(const nlohmann::json& server, const std::string& folder);
 
 /// Whether inputs of the model in `folder` are kept as zeros when requests are captured. Errors: as LoadModelConfig.
 absl::StatusOr<bool> Redacts(const std::string& folder);

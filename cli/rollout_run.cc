@@ -145,7 +145,10 @@ absl::Status Rollout::GoOn(RolloutState state) {
   asked.baseline = state_.plan.baseline;
   asked.precisions = state_.plan.precisions;
   if (!(asked == state_.plan)) report_("  by the options that it was begun with");
-  if (!serves) return CheckSources();
+  if (!serves) {
+    OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+    return CheckSources(look);
+  }
   // Whoever stopped may have stopped on the way into the next stage. Else the server's guard knows what happened meanwhile,
   // and a load would make it forget.
   const std::string yaml = RolloutYaml(state_.plan, state_.stage);
@@ -157,8 +160,14 @@ absl::Status Rollout::GoOn(RolloutState state) {
 }
 
 absl::Status Rollout::Begin() {
-  OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, server_.Experiment());
-  OCTET_RETURN_IF_ERROR(server_.CheckOneVersion());
+  OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+  const nlohmann::json& experiment = look.experiment;
+  if (look.versions > 1) {
+    return InvalidArgument(
+        "{} versions of the model are served: a rollout proves the highest one, and would move the "
+        "traffic of all of them",
+        look.versions);
+  }
   state_ = {.model = options_.model,
             .version = experiment.at("version").get<std::string>(),
             .plan = options_.plan};
@@ -188,7 +197,7 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
                            baseline, state_.version, VariantFile(state_.plan.baseline));
   }
-  OCTET_RETURN_IF_ERROR(CheckSources());
+  OCTET_RETURN_IF_ERROR(CheckSources(look));
   OCTET_RETURN_IF_ERROR(folder_.KeepReplaced());
   OCTET_RETURN_IF_ERROR(folder_.Clear(std::array{options_.candidate, options_.calibration}));
   const std::string routing = ModelFolder() + "/rollout.yaml";
@@ -197,16 +206,25 @@ absl::Status Rollout::Begin() {
   return Save("begin");
 }
 
-absl::Status Rollout::CheckSources() const {
+absl::Status Rollout::CheckSources(const RolloutLook& look) const {
   const bool captures = options_.candidate.empty() && options_.calibration.empty();
   if (captures && options_.captures.empty() && options_.plan.candidate == Precision::kInt8) {
     return InvalidArgument(
         "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
         "with --candidate");
   }
-  std::error_code error;
-  if (captures && !options_.captures.empty() && !fs::is_directory(options_.captures, error)) {
-    return NotFound("--captures: no such folder: '{}'", options_.captures);
+  if (captures && !options_.captures.empty() && !Exists(folder_.calibration())) {
+    std::error_code error;
+    if (!fs::is_directory(options_.captures, error)) {
+      return NotFound("--captures: no such folder: '{}'", options_.captures);
+    }
+    OCTET_RETURN_IF_ERROR(CheckCaptureFolder(look.server, options_.captures));
+    OCTET_ASSIGN_OR_RETURN(const bool redacts, Redacts(ModelFolder()));
+    if (redacts) {
+      return InvalidArgument(
+          "model.yaml keeps inputs out of captures (capture.redact): zeros calibrate nothing, give "
+          "--calibration");
+    }
   }
   OCTET_RETURN_IF_ERROR(CheckReadable("--candidate", options_.candidate, false));
   return CheckReadable("--calibration", options_.calibration, true);
@@ -214,12 +232,6 @@ absl::Status Rollout::CheckSources() const {
 
 absl::Status Rollout::Capture() {
   const std::string folder = Format("{}/{}/{}", options_.captures, state_.model, state_.version);
-  OCTET_ASSIGN_OR_RETURN(const bool redacts, Redacts(ModelFolder()));
-  if (redacts) {
-    return InvalidArgument(
-        "model.yaml keeps inputs out of captures (capture.redact): zeros calibrate nothing, give "
-        "--calibration");
-  }
   OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan, "capture: {percent: 100}\n")));
   // What an earlier load has captured says nothing of today's traffic; the new one wrote it when it took over.
   const auto began = fs::file_time_type::clock::now();
@@ -243,7 +255,7 @@ absl::Status Rollout::Capture() {
                        "{} of {} samples were captured in {} s: '{}'", largest.samples,
                        options_.capture_samples, state_.plan.patience.count(), folder);
     }
-    OCTET_RETURN_IF_ERROR(server_.Experiment().status());  // Who is away captures nothing.
+    OCTET_RETURN_IF_ERROR(server_.Look().status());  // Who is away captures nothing.
     std::this_thread::sleep_for(kCaptureInterval);
   }
 }
@@ -347,23 +359,28 @@ absl::Status Rollout::End(RolloutPhase phase) {
   return Save(RolloutPhaseName(phase));
 }
 
-absl::Status Rollout::NoticeRestart(int64_t experiment_ms) {
+absl::Status Rollout::NoticeRestart(const RolloutLook& look) {
+  const auto experiment_ms = look.experiment.at("started_ms").get<int64_t>();
+  const auto server_ms = look.server.at("started_ms").get<int64_t>();
   if (state_.experiment_ms == experiment_ms) return absl::OkStatus();
   const bool first_look = state_.experiment_ms == 0;
+  const bool restarted = state_.server_ms != server_ms;
   state_.experiment_ms = experiment_ms;
+  state_.server_ms = server_ms;
   if (first_look) return folder_.Save(state_);
-  ++state_.restarts;
   state_.stage_began_ms = NowMs();
-  report_("  the server restarted, or loaded the model anew: the stage is held from its beginning");
-  return Save("restart");
+  if (restarted) ++state_.restarts;
+  report_(Format("  {}: the stage is held from its beginning",
+                 restarted ? "the server restarted" : "the model was loaded anew"));
+  return Save(restarted ? "restart" : "load");
 }
 
 absl::StatusOr<RolloutFacts> Rollout::Observe() {
-  OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, server_.Experiment());
-  OCTET_RETURN_IF_ERROR(NoticeRestart(experiment.at("started_ms").get<int64_t>()));
+  OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+  OCTET_RETURN_IF_ERROR(NoticeRestart(look));
   RolloutFacts facts;  // not ready
-  if (experiment.at("version").get<std::string>() == state_.version) {
-    facts = FactsOf(experiment, state_.plan, refusing_);
+  if (look.experiment.at("version").get<std::string>() == state_.version) {
+    facts = FactsOf(look.experiment, state_.plan, refusing_);
   }
   facts.restarts = state_.restarts;
   facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);

@@ -54,8 +54,8 @@ class Rollout {
   /// The steps up to an end, or to what went wrong.
   absl::Status Work();
   absl::Status Begin();
-  /// Whether what the candidate is to be made from is there. INVALID_ARGUMENT, NOT_FOUND.
-  absl::Status CheckSources() const;
+  /// Whether what the candidate is to be made from is there, or can come. INVALID_ARGUMENT, NOT_FOUND.
+  absl::Status CheckSources(const RolloutLook& look) const;
   absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
   /// Writes the page about the candidate, where there are data and the fp32 file. What it cannot say is no reason to stop.
@@ -77,8 +77,9 @@ class Rollout {
   absl::Status Save(std::string_view event);
   /// Nothing is left to do.
   absl::Status End(RolloutPhase phase);
-  /// What another experiment than the last look's knows begins anew; the stage's hold with it.
-  absl::Status NoticeRestart(int64_t experiment_ms);
+  /// What another experiment than the last look's knows begins anew; the stage's hold with it. Of another process it counts as
+  /// a restart; that somebody had the model loaded says nothing of the candidate.
+  absl::Status NoticeRestart(const RolloutLook& look);
   absl::StatusOr<RolloutFacts> Observe();
 
   std::string ModelFolder() const { return options_.repository + "/" + options_.model; }

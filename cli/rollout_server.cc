@@ -12,18 +12,22 @@ namespace {
 /// How long the server may be away, restarting for instance, before the rollout stops where it is.
 constexpr std::chrono::seconds kServerAway{60};
 
-/// The last of the experiments, when the answer is one: the highest version's.
-absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
+absl::StatusOr<RolloutLook> ReadLook(const nlohmann::json& answer) {
   const auto experiments = answer.find("experiments");
+  const auto server = answer.find("server");
   const bool is_answer = experiments != answer.end() && experiments->is_array() &&
                          !experiments->empty() && experiments->back().contains("precisions") &&
-                         experiments->back().contains("version");
-  if (is_answer && experiments->back().at("precisions").empty()) {
+                         experiments->back().contains("version") && server != answer.end() &&
+                         server->contains("started_ms");
+  if (!is_answer) {
+    return Internal("what answers /v2/models/.../experiments is no octet server of this version");
+  }
+  if (experiments->back().at("precisions").empty()) {
     return InvalidArgument(
         "a pipeline has no precisions of its own: roll out the models of its steps");
   }
-  if (is_answer) return experiments->back();
-  return Internal("what answers /v2/models/.../experiments is no octet server");
+  return RolloutLook{
+      .experiment = experiments->back(), .versions = experiments->size(), .server = *server};
 }
 
 /// Requests to a precision that did not run for want of room or time, those aside that were too late when they came.
@@ -51,25 +55,12 @@ absl::StatusOr<RolloutServer> RolloutServer::For(const std::string& address, std
   return RolloutServer(std::move(client), std::move(model));
 }
 
-std::string RolloutServer::ExperimentsPath() const {
-  return "/v2/models/" + UrlSegment(model_) + "/experiments";
-}
-
-absl::Status RolloutServer::CheckOneVersion() const {
-  OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer, client_.Get(ExperimentsPath()));
-  const auto experiments = answer.find("experiments");
-  if (experiments == answer.end() || experiments->size() <= 1) return absl::OkStatus();
-  return InvalidArgument(
-      "{} versions of the model are served: a rollout proves the highest one, and would move the "
-      "traffic of all of them",
-      experiments->size());
-}
-
-absl::StatusOr<nlohmann::json> RolloutServer::Experiment() const {
+absl::StatusOr<RolloutLook> RolloutServer::Look() const {
+  const std::string path = "/v2/models/" + UrlSegment(model_) + "/experiments";
   const auto give_up = std::chrono::steady_clock::now() + kServerAway;
   while (true) {
-    auto answer = client_.Get(ExperimentsPath());
-    if (answer.ok()) return HighestVersion(*answer);
+    auto answer = client_.Get(path);
+    if (answer.ok()) return ReadLook(*answer);
     if (!absl::IsUnavailable(answer.status()) || std::chrono::steady_clock::now() > give_up) {
       return answer.status();
     }

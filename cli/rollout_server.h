@@ -22,24 +22,28 @@ bool MayComeBack(const absl::Status& status);
 /// Whether the server itself answered, and that it will not.
 bool WasRefused(const absl::Status& status);
 
+/// One look at what a server says of a model.
+struct RolloutLook {
+  nlohmann::json experiment;  ///< Of the highest version that answers.
+  size_t versions = 0;        ///< That answer.
+  nlohmann::json server;      ///< What is the process's own, as DescribeExperiments says.
+};
+
 /// One model of a server. Thread-safety: one call at a time.
 class RolloutServer {
  public:
   /// Errors: as ServerClient::For.
   static absl::StatusOr<RolloutServer> For(const std::string& address, std::string model);
 
-  /// The experiment of the highest version. A server that is away, restarting for instance, is waited for. INVALID_ARGUMENT
-  /// for a pipeline, INTERNAL when it is no server of ours; else as ServerClient::Get.
-  absl::StatusOr<nlohmann::json> Experiment() const;
-  /// INVALID_ARGUMENT when several are served.
-  absl::Status CheckOneVersion() const;
+  /// A server that is away, restarting for instance, is waited for. INVALID_ARGUMENT for a pipeline, INTERNAL when it is no
+  /// server of ours; else as ServerClient::Get.
+  absl::StatusOr<RolloutLook> Look() const;
   /// Has it read the model's folder anew. Errors: the server's.
   absl::Status Load() const;
 
  private:
   RolloutServer(ServerClient client, std::string model)
       : client_(std::move(client)), model_(std::move(model)) {}
-  std::string ExperimentsPath() const;
 
   ServerClient client_;
   std::string model_;

@@ -270,6 +270,12 @@ absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& r
       const bool loads = loaded.empty() || std::ranges::contains(loaded, precision);
       return !routing.ramp || !loads || guard.agreement_percent || guard.sqnr_db;
     });
+    using Action = ModelConfig::Routing::Guard::Action;
+    for (auto& [precision, guard] : routing.guard) {
+      if (guard.action == Action::kShift && !HasWeight(routing, precision)) {
+        guard.action = Action::kAlert;
+      }
+    }
   }
   if (rollout.routing.shadow) routing.shadow = rollout.routing.shadow;
   if (!rollout.routing.guard.empty()) routing.guard = rollout.routing.guard;

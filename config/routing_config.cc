@@ -313,13 +313,14 @@ absl::Status CheckRouting(const std::string& file, const ModelConfig& config) {
   return CheckRamp(file, config);
 }
 
+bool HasWeight(const ModelConfig::Routing& routing, Precision precision) {
+  const auto weight = routing.split.find(precision);
+  return weight != routing.split.end() && weight->second > 0;
+}
+
 absl::Status CheckShifts(const std::string& file, const ModelConfig::Routing& routing) {
   for (const auto& [precision, guard] : routing.guard) {
-    const auto weight = routing.split.find(precision);
-    if (guard.action != Guard::Action::kShift ||
-        (weight != routing.split.end() && weight->second > 0)) {
-      continue;
-    }
+    if (guard.action != Guard::Action::kShift || HasWeight(routing, precision)) continue;
     return InvalidArgument(
         "{}: routing.guard.{}.action: shift lowers a weight, expected routing.split.{}", file,
         PrecisionName(precision), PrecisionName(precision));

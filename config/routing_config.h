@@ -48,6 +48,9 @@ absl::Status TakeRouting(std::string_view file, const WrittenRouting& written,
 /// file and the key.
 absl::Status CheckRouting(const std::string& file, const ModelConfig& config);
 
+/// Whether the split gives the precision any of the traffic.
+bool HasWeight(const ModelConfig::Routing& routing, Precision precision);
+
 /// INVALID_ARGUMENT when a guard shifts a weight that is not there. Of a file alone: a rollout that gives a guard with this
 /// action gives its split, too.
 absl::Status CheckShifts(const std::string& file, const ModelConfig::Routing& routing);

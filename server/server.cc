@@ -38,6 +38,11 @@ constexpr int kRetrySeconds = 5;
 /// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
 
+int64_t EpochMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
 /// And what follows from them.
 void LookAtGuards(const ModelRepository& repository, TimePoint now) {
   const auto versions = repository.List("", "");
@@ -47,8 +52,7 @@ void LookAtGuards(const ModelRepository& repository, TimePoint now) {
       if (variant.guard != nullptr) variant.guard->Look(now);
     }
   }
-  const auto wall = std::chrono::system_clock::now().time_since_epoch();
-  LookAtRamps(*versions, std::chrono::duration_cast<std::chrono::milliseconds>(wall).count());
+  LookAtRamps(*versions, EpochMs());
 }
 
 void ExpireSequences(const ModelRepository& repository) {
@@ -140,13 +144,15 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
       plan.workers,
   };
   const ServerIdentity identity = {.name = config_.name, .version = version};
-  const HttpServerOptions http_options = {.address = address,
-                                          .port = config_.listen.http_port,
-                                          .max_body_bytes = config_.limits.max_message_bytes,
-                                          .threads = config_.listen.http_threads,
-                                          .connections = config_.listen.http_connections,
-                                          .identity = identity,
-                                          .access_log = config_.logging.access_log};
+  const HttpServerOptions http_options = {
+      .address = address,
+      .port = config_.listen.http_port,
+      .max_body_bytes = config_.limits.max_message_bytes,
+      .threads = config_.listen.http_threads,
+      .connections = config_.listen.http_connections,
+      .identity = identity,
+      .access_log = config_.logging.access_log,
+      .process = {.started_ms = EpochMs(), .capture_path = config_.capture.path}};
   OCTET_ASSIGN_OR_RETURN(http_, HttpServer::Start(http_options, parts));
   OCTET_ASSIGN_OR_RETURN(metrics_endpoint_,
                          MetricsEndpoint::Start(metrics_, address, config_.listen.metrics_port));

@@ -16,7 +16,6 @@
 
 #include "engine/tensor/status.h"
 #include "server/http/connection_server.h"
-#include "server/http/experiments.h"
 #include "server/http/http_answer.h"
 #include "server/http/infer_handler.h"
 #include "server/http/json_reader.h"
@@ -435,12 +434,14 @@ void HttpEndpoint::AddExperiments() {
   };
   server_.Get("/v2/experiments", [this, answer](const Request&, Response& response) {
     // Before the first model is there, too, there are none.
-    answer(DescribeExperiments(parts_.repository, ""), response);
+    answer(DescribeExperiments(parts_.repository, options_.process, ""), response);
   });
-  server_.Get(
-      "/v2/models/:model/experiments", [this, answer](const Request& request, Response& response) {
-        answer(DescribeExperiments(parts_.repository, PathParameter(request, "model")), response);
-      });
+  server_.Get("/v2/models/:model/experiments",
+              [this, answer](const Request& request, Response& response) {
+                answer(DescribeExperiments(parts_.repository, options_.process,
+                                           PathParameter(request, "model")),
+                       response);
+              });
   for (const std::string base : {"/v2/models/:model", "/v2/models/:model/versions/:version"}) {
     server_.Get(base + "/certificates", [this, answer](const Request& request, Response& response) {
       answer(DescribeCertificates(parts_.repository, PathParameter(request, "model"),

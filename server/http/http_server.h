@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "server/http/experiments.h"
 #include "server/rpc/protocol_calls.h"
 #include "server/rpc/serving_parts.h"
 
@@ -20,6 +21,7 @@ struct HttpServerOptions {
   int connections = 1024;
   ServerIdentity identity;
   bool access_log = false;  ///< One event per inference request.
+  ProcessFacts process;
 };
 
 /// Answers what gRPC answers, by the same code, as JSON; tensors also in binary. Requests may be compressed

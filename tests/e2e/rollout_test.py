@@ -364,10 +364,30 @@ class RolloutTest(RolloutCase):
                     self.wait_for_line(process, "  the server restarted")
                 _, errors = process.communicate(timeout=60)
             self.assertEqual(process.returncode, 3, errors)
-            self.assertIn("the server restarted, or loaded the model anew, 2 times while int8 was on trial", errors)
+            self.assertIn("the server restarted 2 times while int8 was on trial", errors)
             self.assertEqual(self.events(served)[-3:], ["restart", "restart", "rolled back"])
             self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
             self.assertEqual(self.experiment(served), {"fp32"})
+
+    def test_an_operators_own_loads_are_no_restarts(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "3"]
+            model_yaml = served.models / "glyphs/model.yaml"
+            text = model_yaml.read_text()
+            with Traffic(served) as traffic, subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
+                self.wait_for_line(process, "ramp to 20 %")
+                self.wait_for_line(process, "  ")  # it has been looked at
+                for number in range(3):
+                    model_yaml.write_text(text.replace(ALONE, f"routing: {{default: fp32, sticky: {{parameter: p{number}}}}}\n"))
+                    self.load(served)
+                    self.wait_for_line(process, "  the model was loaded anew: the stage is held from its beginning")
+                self.wait_for_line(process, "promoted")
+            self.assertEqual(process.returncode, 0)
+            self.assertEqual(traffic.failures, [])
+            self.assertEqual([event for event in self.events(served) if event in ("load", "restart")], ["load"] * 3)
+
+    def load(self, served):
+        urllib.request.urlopen(f"http://{served.server.http}/v2/repository/models/glyphs/load", data=b"", timeout=60).close()
 
     def test_a_precision_that_is_on_trial_already_is_rolled_out(self):
         trial = (
@@ -426,14 +446,40 @@ class RolloutTest(RolloutCase):
             self.assertEqual(file.read_bytes(), before)
             self.assertEqual((served.models / "glyphs/rollout.yaml").read_text(), "routing: {default: fp32}\n")
 
+    def test_a_folder_that_the_server_does_not_capture_to_is_noticed_first(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            code, _, errors = self.rollout(served, "--captures", served.models)
+            self.assertEqual(code, 1)
+            self.assertIn("--captures: the server's configuration has no capture.path", errors)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+        with tempfile.TemporaryDirectory() as captures, tempfile.TemporaryDirectory() as other:
+            with Served(OCTET, ALONE, without_int8, f"capture: {{path: {captures}, write_seconds: 1}}\n") as served:
+                code, _, errors = self.rollout(served, "--captures", other)
+                self.assertEqual(code, 1)
+                self.assertIn(f"its capture.path is '{captures}', got '{other}'", errors)
+                self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+                self.assertFalse((served.models / "glyphs/.rollout/state.json").exists())
+
     def test_what_the_server_refuses_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served:
-            # The server has no folder to capture to.
-            code, _, errors = self.rollout(served, "--captures", served.models)
-            self.assertEqual(code, 3)
-            self.assertIn("capture.path", errors)
+            model_yaml = served.models / "glyphs/model.yaml"
+            text = model_yaml.read_text()
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "3"]
+            with Traffic(served) as traffic, subprocess.Popen(
+                self.command(served, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as process:
+                self.wait_for_line(process, "shadow")
+                model_yaml.write_text("colour: red\n")
+                out, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 3, errors)
+            self.assertIn("model.yaml:1:1: colour", errors)
+            self.assertIn("everything is as it was on disk, but the server has not followed", out)
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
-            self.assertEqual(served.ask(0), (self.fp32[0], "fp32"))
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            model_yaml.write_text(text)
+            self.load(served)
+            self.assertEqual(self.experiment(served), {"fp32"})
+            self.assertEqual((traffic.failures, traffic.precisions()), ([], {"fp32"}))
 
     def test_mistakes_change_nothing(self):
         with Served(OCTET, ALONE, without_int8) as served:
