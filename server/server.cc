@@ -102,10 +102,12 @@ class ServerProcess final : public Server {
     return {grpc_->port(), http_->port(), metrics_endpoint_->port()};
   }
   absl::Status Load(const std::stop_token& stop) override;
+  void Retire(TimePoint until) override;
   bool Drain(TimePoint deadline) override;
 
  private:
   void Pause(TimePoint until);
+  void ShowReady();
 
   const ServerConfig config_;
   Clock& clock_;
@@ -123,6 +125,8 @@ class ServerProcess final : public Server {
   std::optional<Ticker> poller_;
   std::optional<Ticker> guards_;
   std::optional<Ticker> captures_;
+  absl::Mutex pausing_;
+  absl::CondVar never_;
 };
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
@@ -174,12 +178,14 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   guards_.emplace("guards", kGuardInterval, clock_, [this](const std::stop_token&) {
     LookAtGuards(*repository_, clock_.Now());
     ExpireSequences(*repository_);
+    ShowReady();
   });
   if (!config_.capture.path.empty()) {
     captures_.emplace("captures", std::chrono::seconds(config_.capture.write_seconds), clock_,
                       [this](const std::stop_token&) { WriteCaptures(*repository_); });
   }
   repository_->Poll(stop);
+  ShowReady();
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
   const bool polls = config_.repository.poll_seconds > 0;
@@ -195,16 +201,27 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
 }
 
 void ServerProcess::Pause(TimePoint until) {
-  absl::Mutex mutex;
-  absl::CondVar never;
-  absl::MutexLock lock(&mutex);
-  while (clock_.Now() < until) clock_.WaitUntil(never, mutex, until);
+  absl::MutexLock lock(&pausing_);
+  while (clock_.Now() < until) clock_.WaitUntil(never_, pausing_, until);
+}
+
+/// As ServerReady answers.
+void ServerProcess::ShowReady() {
+  const bool ready = repository_ != nullptr && repository_->Ready() && !gate_.announced();
+  metrics_.server().ready.Set(ready ? 1 : 0);
+}
+
+void ServerProcess::Retire(TimePoint until) {
+  gate_.Announce();
+  ShowReady();
+  Pause(until);
 }
 
 bool ServerProcess::Drain(TimePoint deadline) {
   gate_.Close();
   if (poller_) poller_->Stop();
   if (guards_) guards_->Stop();
+  ShowReady();
   if (captures_) captures_->Stop();
   // No batch waits to become full any more; what accepted requests still bring, in sequences and pipelines, is taken.
   dispatcher_.Flush();
