@@ -22,6 +22,7 @@
 #include "server/http/json_writer.h"
 #include "server/http/page/page.h"
 #include "server/http/settings_codec.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 namespace {
@@ -334,7 +335,7 @@ void HttpEndpoint::AddRepository() {
               const absl::Status read = ReadRepositoryCall(body, ask);
               if (!read.ok()) return AnswerError(read, response);
               if (parts_.gate.closed()) {
-                return AnswerError(absl::UnavailableError("the server is shutting down"), response);
+                return AnswerError(ShuttingDown(), response);
               }
               CallWhenFirst<Reply>(ask, response);
             });

@@ -30,7 +30,9 @@ TEST_F(HttpServerTest, SaysWhetherItIsReady) {
   gate_.Close();
   EXPECT_EQ(Get("/v2/health/ready"), "503 {\"ready\":false}");
   EXPECT_EQ(Get("/v2/models/net/ready"), "503 {\"name\":\"net\",\"ready\":false}");
-  EXPECT_THAT(Post(kInfer, RowJson()), HasSubstr("503 {\"error\":\"the server is shutting down"));
+  const httplib::Result refused = client_->Post(kInfer, RowJson(), kJson);
+  EXPECT_THAT(Told(refused), HasSubstr("503 {\"error\":\"the server is shutting down"));
+  EXPECT_EQ(refused->get_header_value("Retry-After"), "1");
 }
 
 TEST_F(HttpServerTest, ShowsThePageAndWhatItAsksFor) {
