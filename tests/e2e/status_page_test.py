@@ -47,6 +47,9 @@ setTimeout(() => {
     painted: charts.map(painted),
     lines: charts.map((chart) => chart.data.datasets.map(({ label, data, borderDash, pointStyle }) => [label, data.map(({ x, y }) => [x, y]), borderDash ?? [], pointStyle])),
     wider: document.documentElement.scrollWidth - innerWidth,
+    widths: charts.map((chart) => chart.canvas.getBoundingClientRect().width / document.querySelector("main").clientWidth),
+    spans: charts.map((chart) => chart.scales.x.max - chart.scales.x.min),
+    lying: [...document.querySelectorAll("td.number")].filter((cell) => cell.clientHeight > 40).map((cell) => cell.textContent),
   });
 }, 4500);
 </script>"""
@@ -255,6 +258,23 @@ class StatusPageTest(unittest.TestCase):
             self.assertNotEqual(looks["fp32"][0], looks["int8"][0])
             self.assertNotEqual(looks["fp32"][1], looks["int8"][1])
             print([{precision: (looked.count, looked.quantile_us(0.5)) for precision, looked in one.items()} for one in between])
+
+    def test_a_wide_screen_is_used_and_what_nobody_asks_takes_no_room(self):
+        with Served(OCTET, "routing: {default: fp32}\n") as served:
+            with watched(served.server.http, lambda: served.ask_all(30)) as stand_in:
+                document, messages = opened(f"http://{stand_in.address}/", "--window-size=1280,800")
+            self.assertEqual(messages, [])
+            seen = document.seen
+            self.assertLessEqual(seen["wider"], 0)
+            for width in seen["widths"]:
+                self.assertGreater(width, 0.45)
+            self.assertEqual(seen["spans"], [30, 30], "no minutes of nothing")
+            self.assertEqual(seen["lying"], [], "numbers in more than one line")
+            latency, rate = seen["lines"]
+            self.assertEqual([label for label, *_ in latency], ["fp32 p50", "fp32 p99"])
+            self.assertEqual([label for label, *_ in rate], ["fp32"])
+            int8 = rows(document.tables[PRECISIONS])["int8"]
+            self.assertEqual((int8["requests"], int8["p50 us"], int8["p99 us"], int8["mean us"]), ("0", "–", "–", "–"))
 
     def test_certificates_are_listed_layer_by_layer(self):
         with Served(OCTET, ROUTING) as served, watched(served.server.http) as stand_in:
