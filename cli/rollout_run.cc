@@ -12,6 +12,7 @@
 #include "cli/report/measured_report.h"
 #include "cli/report/page.h"
 #include "cli/rollout_candidate.h"
+#include "cli/rollout_capture.h"
 
 #include "engine/engine.h"
 #include "engine/tensor/pending_file.h"
@@ -22,12 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// How often the server is asked while a stage is held.
-constexpr std::chrono::milliseconds kInterval{500};
 /// How often captures, which are read as a whole, are looked at.
 constexpr std::chrono::seconds kCaptureInterval{2};
-/// How long the server may be away, restarting for instance, before the rollout stops where it is.
-constexpr std::chrono::seconds kServerAway{60};
 
 int64_t NowMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -63,17 +60,6 @@ bool Exists(const std::string& path) {
   return fs::exists(path, error);
 }
 
-/// Whether the server may do later what it has not done now.
-bool MayComeBack(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
-}
-
-/// Whether the server itself answered, and that it will not.
-bool WasRefused(const absl::Status& status) {
-  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
-         absl::IsUnimplemented(status);
-}
-
 /// An option's file, or folder, that the rollout is to be made from; nothing when it is not given.
 absl::Status CheckReadable(std::string_view option, const std::string& path, bool may_be_folder) {
   std::error_code error;
@@ -82,36 +68,6 @@ absl::Status CheckReadable(std::string_view option, const std::string& path, boo
   if (folder) return InvalidArgument("{}: a folder, expected a file: '{}'", option, path);
   if (!std::ifstream(path)) return NotFound("{}: cannot read '{}'", option, path);
   return absl::OkStatus();
-}
-
-/// The last of the experiments, when the answer is one: the highest version's.
-absl::StatusOr<nlohmann::json> HighestVersion(const nlohmann::json& answer) {
-  const auto experiments = answer.find("experiments");
-  const bool is_answer = experiments != answer.end() && experiments->is_array() &&
-                         !experiments->empty() && experiments->back().contains("precisions") &&
-                         experiments->back().contains("version");
-  if (is_answer && experiments->back().at("precisions").empty()) {
-    return InvalidArgument(
-        "a pipeline has no precisions of its own: roll out the models of its steps");
-  }
-  if (is_answer) return experiments->back();
-  return Internal("what answers /v2/models/.../experiments is no octet server");
-}
-
-const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precision) {
-  for (const nlohmann::json& arm : experiment.at("precisions")) {
-    if (arm.at("precision").get<std::string>() == PrecisionName(precision)) return &arm;
-  }
-  return nullptr;
-}
-
-/// Requests to a precision that did not run for want of room or time, those aside that were too late when they came.
-uint64_t RefusedInTime(const nlohmann::json& arm) {
-  uint64_t refused = 0;
-  for (const auto& [reason, count] : arm.at("refused").items()) {
-    if (reason != "expired") refused += count.get<uint64_t>();
-  }
-  return refused;
 }
 
 /// What the configuration in `folder` has loaded, as a rollout before this one left it, with both of the plan; none where it
@@ -131,87 +87,10 @@ absl::StatusOr<std::vector<Precision>> PrecisionsOf(const std::string& folder,
   return precisions;
 }
 
-/// Whether inputs of the model are kept as zeros when requests are captured.
-absl::StatusOr<bool> Redacts(const std::string& folder) {
-  if (!Exists(folder + "/model.yaml")) return false;
-  OCTET_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder + "/model.yaml"));
-  return config.capture && !config.capture->redact.empty();
-}
-
-/// A file of captured requests.
-struct CapturedFile {
-  std::string path;
-  fs::file_time_type written;
-  int64_t samples = 0;
-};
-
-/// Of the archives in `folder` that are newer than `began` the one with the most samples; 0 without any.
-CapturedFile LargestCapture(const std::string& folder, fs::file_time_type began) {
-  CapturedFile largest;
-  std::error_code error;
-  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    std::error_code gone;  // replaced this moment
-    const fs::file_time_type written = fs::last_write_time(it->path(), gone);
-    if (it->path().extension() != ".npz" || gone || written < began) continue;
-    const auto arrays = ReadNpz(it->path().string());
-    if (!arrays.ok() || arrays->empty()) continue;
-    const Shape& shape = arrays->begin()->second.shape();
-    if (shape.rank() > 0 && shape[0] > largest.samples) {
-      largest = {it->path().string(), written, shape[0]};
-    }
-  }
-  return largest;
-}
-
-/// Tells when a server's sample is full: its files are written anew only when requests came in, and then hold no more than
-/// before, as others had to go.
-class FullSample {
- public:
-  /// After one more look at the largest file.
-  bool Look(const CapturedFile& now) {
-    if (now.samples > last_.samples) {
-      rewritten_ = 0;
-    } else if (now.samples > 0 && now.written != last_.written) {
-      ++rewritten_;
-    }
-    last_ = now;
-    return rewritten_ >= kLooks;
-  }
-
- private:
-  static constexpr int kLooks = 2;  // One may be that of a sample that began anew.
-  CapturedFile last_;
-  int rewritten_ = 0;  ///< Since it grew.
-};
-
-/// The precision that answers by itself now; INVALID_ARGUMENT when several do.
-absl::StatusOr<Precision> AnsweringPrecision(const nlohmann::json& experiment) {
-  std::vector<Precision> answering;
-  for (const nlohmann::json& arm : experiment.at("precisions")) {
-    if (arm.at("weight").get<double>() <= 0) continue;
-    if (const auto precision = ParsePrecision(arm.at("precision").get<std::string>())) {
-      answering.push_back(*precision);
-    }
-  }
-  if (answering.size() > 1) {
-    return InvalidArgument(
-        "the model's traffic is split between {} precisions: say with --baseline which one answers "
-        "while the candidate is tried",
-        answering.size());
-  }
-  if (answering.size() == 1) return answering[0];
-  const nlohmann::json& baseline = experiment.at("baseline");
-  if (baseline.is_null()) {
-    return MakeError(absl::StatusCode::kUnavailable, "no precision of the model answers");
-  }
-  return ParsePrecision(baseline.get<std::string>()).value();
-}
-
 }  // namespace
 
 absl::StatusOr<Rollout> Rollout::Open(RolloutOptions options, Report report) {
-  OCTET_ASSIGN_OR_RETURN(ServerClient server, ServerClient::For(options.server));
+  OCTET_ASSIGN_OR_RETURN(RolloutServer server, RolloutServer::For(options.server, options.model));
   OCTET_ASSIGN_OR_RETURN(RolloutFolder folder,
                          RolloutFolder::Open(options.repository + "/" + options.model));
   return Rollout(std::move(options), std::move(report), std::move(folder), std::move(server));
@@ -219,33 +98,6 @@ absl::StatusOr<Rollout> Rollout::Open(RolloutOptions options, Report report) {
 
 std::string Rollout::VariantFile(Precision precision) const {
   return Format("{}/{}/{}.onnx", ModelFolder(), state_.version, PrecisionName(precision));
-}
-
-absl::Status Rollout::CheckOneVersion() const {
-  OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer,
-                         server_.Get("/v2/models/" + UrlSegment(options_.model) + "/experiments"));
-  const auto experiments = answer.find("experiments");
-  if (experiments == answer.end() || experiments->size() <= 1) return absl::OkStatus();
-  return InvalidArgument(
-      "{} versions of the model are served: a rollout proves the highest one, and would move the "
-      "traffic of all of them",
-      experiments->size());
-}
-
-absl::StatusOr<nlohmann::json> Rollout::Experiment() const {
-  const auto give_up = std::chrono::steady_clock::now() + kServerAway;
-  while (true) {
-    auto answer = server_.Get("/v2/models/" + UrlSegment(options_.model) + "/experiments");
-    if (answer.ok()) return HighestVersion(*answer);
-    if (!absl::IsUnavailable(answer.status()) || std::chrono::steady_clock::now() > give_up) {
-      return answer.status();
-    }
-    std::this_thread::sleep_for(kInterval);
-  }
-}
-
-absl::Status Rollout::Load() const {
-  return server_.Post("/v2/repository/models/" + UrlSegment(options_.model) + "/load").status();
 }
 
 absl::Status Rollout::Save(std::string_view event) {
@@ -293,7 +145,10 @@ absl::Status Rollout::GoOn(RolloutState state) {
   asked.baseline = state_.plan.baseline;
   asked.precisions = state_.plan.precisions;
   if (!(asked == state_.plan)) report_("  by the options that it was begun with");
-  if (!serves) return CheckSources();
+  if (!serves) {
+    OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+    return CheckSources(look);
+  }
   // Whoever stopped may have stopped on the way into the next stage. Else the server's guard knows what happened meanwhile,
   // and a load would make it forget.
   const std::string yaml = RolloutYaml(state_.plan, state_.stage);
@@ -305,8 +160,14 @@ absl::Status Rollout::GoOn(RolloutState state) {
 }
 
 absl::Status Rollout::Begin() {
-  OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
-  OCTET_RETURN_IF_ERROR(CheckOneVersion());
+  OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+  const nlohmann::json& experiment = look.experiment;
+  if (look.versions > 1) {
+    return InvalidArgument(
+        "{} versions of the model are served: a rollout proves the highest one, and would move the "
+        "traffic of all of them",
+        look.versions);
+  }
   state_ = {.model = options_.model,
             .version = experiment.at("version").get<std::string>(),
             .plan = options_.plan};
@@ -336,7 +197,7 @@ absl::Status Rollout::Begin() {
     return InvalidArgument("the server's {} of version {} is not in this repository: '{}'",
                            baseline, state_.version, VariantFile(state_.plan.baseline));
   }
-  OCTET_RETURN_IF_ERROR(CheckSources());
+  OCTET_RETURN_IF_ERROR(CheckSources(look));
   OCTET_RETURN_IF_ERROR(folder_.KeepReplaced());
   OCTET_RETURN_IF_ERROR(folder_.Clear(std::array{options_.candidate, options_.calibration}));
   const std::string routing = ModelFolder() + "/rollout.yaml";
@@ -345,16 +206,25 @@ absl::Status Rollout::Begin() {
   return Save("begin");
 }
 
-absl::Status Rollout::CheckSources() const {
+absl::Status Rollout::CheckSources(const RolloutLook& look) const {
   const bool captures = options_.candidate.empty() && options_.calibration.empty();
   if (captures && options_.captures.empty() && options_.plan.candidate == Precision::kInt8) {
     return InvalidArgument(
         "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
         "with --candidate");
   }
-  std::error_code error;
-  if (captures && !options_.captures.empty() && !fs::is_directory(options_.captures, error)) {
-    return NotFound("--captures: no such folder: '{}'", options_.captures);
+  if (captures && !options_.captures.empty() && !Exists(folder_.calibration())) {
+    std::error_code error;
+    if (!fs::is_directory(options_.captures, error)) {
+      return NotFound("--captures: no such folder: '{}'", options_.captures);
+    }
+    OCTET_RETURN_IF_ERROR(CheckCaptureFolder(look.server, options_.captures));
+    OCTET_ASSIGN_OR_RETURN(const bool redacts, Redacts(ModelFolder()));
+    if (redacts) {
+      return InvalidArgument(
+          "model.yaml keeps inputs out of captures (capture.redact): zeros calibrate nothing, give "
+          "--calibration");
+    }
   }
   OCTET_RETURN_IF_ERROR(CheckReadable("--candidate", options_.candidate, false));
   return CheckReadable("--calibration", options_.calibration, true);
@@ -362,12 +232,6 @@ absl::Status Rollout::CheckSources() const {
 
 absl::Status Rollout::Capture() {
   const std::string folder = Format("{}/{}/{}", options_.captures, state_.model, state_.version);
-  OCTET_ASSIGN_OR_RETURN(const bool redacts, Redacts(ModelFolder()));
-  if (redacts) {
-    return InvalidArgument(
-        "model.yaml keeps inputs out of captures (capture.redact): zeros calibrate nothing, give "
-        "--calibration");
-  }
   OCTET_RETURN_IF_ERROR(Route(BaselineYaml(state_.plan, "capture: {percent: 100}\n")));
   // What an earlier load has captured says nothing of today's traffic; the new one wrote it when it took over.
   const auto began = fs::file_time_type::clock::now();
@@ -391,7 +255,7 @@ absl::Status Rollout::Capture() {
                        "{} of {} samples were captured in {} s: '{}'", largest.samples,
                        options_.capture_samples, state_.plan.patience.count(), folder);
     }
-    OCTET_RETURN_IF_ERROR(Experiment().status());  // Who is away captures nothing.
+    OCTET_RETURN_IF_ERROR(server_.Look().status());  // Who is away captures nothing.
     std::this_thread::sleep_for(kCaptureInterval);
   }
 }
@@ -463,7 +327,7 @@ absl::Status Rollout::Route(const std::string& yaml) {
   }
   OCTET_RETURN_IF_ERROR(WriteWholeFile(ModelFolder() + "/rollout.yaml", yaml));
   state_.experiment_ms = 0;  // The load begins another one.
-  return Load();
+  return server_.Load();
 }
 
 absl::Status Rollout::RestoreRouting() {
@@ -495,51 +359,31 @@ absl::Status Rollout::End(RolloutPhase phase) {
   return Save(RolloutPhaseName(phase));
 }
 
-absl::Status Rollout::NoticeRestart(int64_t experiment_ms) {
+absl::Status Rollout::NoticeRestart(const RolloutLook& look) {
+  const auto experiment_ms = look.experiment.at("started_ms").get<int64_t>();
+  const auto server_ms = look.server.at("started_ms").get<int64_t>();
   if (state_.experiment_ms == experiment_ms) return absl::OkStatus();
   const bool first_look = state_.experiment_ms == 0;
+  const bool restarted = state_.server_ms != server_ms;
   state_.experiment_ms = experiment_ms;
+  state_.server_ms = server_ms;
   if (first_look) return folder_.Save(state_);
-  ++state_.restarts;
   state_.stage_began_ms = NowMs();
-  report_("  the server restarted, or loaded the model anew: the stage is held from its beginning");
-  return Save("restart");
+  if (restarted) ++state_.restarts;
+  report_(Format("  {}: the stage is held from its beginning",
+                 restarted ? "the server restarted" : "the model was loaded anew"));
+  return Save(restarted ? "restart" : "load");
 }
 
 absl::StatusOr<RolloutFacts> Rollout::Observe() {
-  OCTET_ASSIGN_OR_RETURN(const nlohmann::json experiment, Experiment());
-  OCTET_RETURN_IF_ERROR(NoticeRestart(experiment.at("started_ms").get<int64_t>()));
-  RolloutFacts facts;
+  OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+  OCTET_RETURN_IF_ERROR(NoticeRestart(look));
+  RolloutFacts facts;  // not ready
+  if (look.experiment.at("version").get<std::string>() == state_.version) {
+    facts = FactsOf(look.experiment, state_.plan, refusing_);
+  }
   facts.restarts = state_.restarts;
   facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
-  if (experiment.at("version").get<std::string>() != state_.version) return facts;  // not ready
-  const nlohmann::json* arm = FindArm(experiment, state_.plan.candidate);
-  if (arm == nullptr) return facts;
-  facts.ready = arm->at("ready").get<bool>();
-  facts.requests = arm->at("drawn").get<uint64_t>() + arm->at("sticky").get<uint64_t>();
-  if (const nlohmann::json& guard = arm->at("guard"); !guard.is_null()) {
-    facts.fallen_back = guard.at("fallen_back").get<bool>();
-    facts.kept_windows = guard.at("kept_windows").get<uint64_t>();
-    facts.broken_windows = guard.at("broken_windows").get<uint64_t>();
-    facts.undecided_windows = guard.at("undecided_windows").get<uint64_t>();
-    facts.last_broken = guard.at("last_broken").get<std::string>();
-    RefusalSums sums = {
-        .windows = facts.kept_windows + facts.broken_windows + facts.undecided_windows,
-        .refusing = guard.at("refusing_windows").get<uint64_t>()};
-    sums.windows += sums.refusing;
-    if (const nlohmann::json* baseline = FindArm(experiment, state_.plan.baseline)) {
-      sums.requests = baseline->at("latency_us").at("count").get<uint64_t>();
-      sums.refused = RefusedInTime(*baseline);
-    }
-    refusing_.Look(sums);
-    facts.refusing_windows = refusing_.count();
-  }
-  for (const nlohmann::json& pair : experiment.at("shadow")) {
-    if (pair.at("against").get<std::string>() == PrecisionName(state_.plan.baseline)) {
-      facts.compared += pair.at("compared").get<uint64_t>();
-      facts.class_rows += pair.at("class_rows").get<uint64_t>();
-    }
-  }
   return facts;
 }
 
@@ -552,7 +396,7 @@ absl::Status Rollout::Serve() {
       case RolloutDecision::Verdict::kWait:
         if (decision.reason != said) report_("  " + decision.reason);
         said = decision.reason;
-        std::this_thread::sleep_for(kInterval);
+        std::this_thread::sleep_for(kRolloutInterval);
         break;
       case RolloutDecision::Verdict::kForward:
         OCTET_RETURN_IF_ERROR(Enter(NextStage(state_.plan, state_.stage)));
@@ -576,7 +420,7 @@ absl::Status Rollout::Undo() {
     if (Exists(folder_.replaced())) OCTET_RETURN_IF_ERROR(Move(folder_.replaced(), target));
   }
   OCTET_RETURN_IF_ERROR(RestoreRouting());
-  const absl::Status loaded = Load();
+  const absl::Status loaded = server_.Load();
   if (loaded.ok()) return absl::OkStatus();
   report_(Format("everything is as it was on disk, but the server has not followed: {}",
                  Message(loaded)));

@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cli/rollout_server.h"
 #include "cli/rollout_state.h"
-#include "cli/server_client.h"
 
 #include "server/routing/refusing_windows.h"
 
@@ -45,7 +45,7 @@ class Rollout {
   absl::StatusOr<RolloutState> Abort();
 
  private:
-  Rollout(RolloutOptions options, Report report, RolloutFolder folder, ServerClient server)
+  Rollout(RolloutOptions options, Report report, RolloutFolder folder, RolloutServer server)
       : options_(std::move(options)),
         report_(std::move(report)),
         folder_(std::move(folder)),
@@ -54,8 +54,8 @@ class Rollout {
   /// The steps up to an end, or to what went wrong.
   absl::Status Work();
   absl::Status Begin();
-  /// Whether what the candidate is to be made from is there. INVALID_ARGUMENT, NOT_FOUND.
-  absl::Status CheckSources() const;
+  /// Whether what the candidate is to be made from is there, or can come. INVALID_ARGUMENT, NOT_FOUND.
+  absl::Status CheckSources(const RolloutLook& look) const;
   absl::Status GoOn(RolloutState state);
   absl::Status Prepare();
   /// Writes the page about the candidate, where there are data and the fp32 file. What it cannot say is no reason to stop.
@@ -70,20 +70,17 @@ class Rollout {
   /// The rollout.yaml of before, or none.
   absl::Status RestoreRouting();
   /// Routing and files as they were, and the server follows. May be done again, and is to be when the server was away
-  /// (MayComeBack in rollout_run.cc).
+  /// (MayComeBack).
   absl::Status Undo();
   absl::Status RollBack(const std::string& reason);
   absl::Status Refuse(const std::string& reason);
   absl::Status Save(std::string_view event);
   /// Nothing is left to do.
   absl::Status End(RolloutPhase phase);
-  /// What another experiment than the last look's knows begins anew; the stage's hold with it.
-  absl::Status NoticeRestart(int64_t experiment_ms);
+  /// What another experiment than the last look's knows begins anew; the stage's hold with it. Of another process it counts as
+  /// a restart; that somebody had the model loaded says nothing of the candidate.
+  absl::Status NoticeRestart(const RolloutLook& look);
   absl::StatusOr<RolloutFacts> Observe();
-  absl::StatusOr<nlohmann::json> Experiment() const;
-  /// INVALID_ARGUMENT when several are served.
-  absl::Status CheckOneVersion() const;
-  absl::Status Load() const;
 
   std::string ModelFolder() const { return options_.repository + "/" + options_.model; }
   std::string VariantFile(Precision precision) const;
@@ -91,7 +88,7 @@ class Rollout {
   RolloutOptions options_;
   Report report_;
   RolloutFolder folder_;
-  ServerClient server_;
+  RolloutServer server_;
   RolloutState state_;
   RefusingWindows refusing_;  ///< Of the stage.
 };

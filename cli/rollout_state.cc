@@ -19,6 +19,9 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+/// Of state.json and the files beside it. 1, which is not written: previous.onnx is what the rollout under way has replaced.
+constexpr int kLayout = 2;
+
 constexpr std::array kPhases = {RolloutPhase::kPrepare, RolloutPhase::kServe,
                                 RolloutPhase::kPromoted, RolloutPhase::kRolledBack,
                                 RolloutPhase::kRefused};
@@ -68,7 +71,8 @@ RolloutPlan PlanFrom(const nlohmann::json& json) {
   plan.ramp_percent = json.at("ramp_percent").get<std::vector<double>>();
   plan.hold = std::chrono::seconds(json.at("hold_seconds").get<int64_t>());
   plan.patience = std::chrono::seconds(json.at("patience_seconds").get<int64_t>());
-  for (const nlohmann::json& name : json.at("precisions")) {
+  // Not there in what older versions wrote.
+  for (const nlohmann::json& name : json.value("precisions", nlohmann::json::array())) {
     plan.precisions.push_back(ParsePrecision(name.get<std::string>()).value());
   }
   return plan;
@@ -92,6 +96,7 @@ RolloutState StateFrom(const nlohmann::json& json) {
   state.replaced = json.at("replaced").get<bool>();
   // Not there in what older versions wrote.
   state.experiment_ms = json.value("experiment_ms", int64_t{0});
+  state.server_ms = json.value("server_ms", int64_t{0});
   state.restarts = json.value("restarts", 0);
   state.reason = json.at("reason").get<std::string>();
   return state;
@@ -179,15 +184,31 @@ absl::StatusOr<RolloutState> RolloutFolder::Load() const {
   const std::string path = folder_ + "/state.json";
   std::ifstream file(path);
   if (!file) return NotFound("there was no rollout: '{}'", path);
+  RolloutState state;
+  int layout = 0;
   try {
-    return StateFrom(nlohmann::json::parse(file));
+    const auto json = nlohmann::json::parse(file);
+    layout = json.value("layout", 1);
+    if (layout <= kLayout) state = StateFrom(json);
   } catch (const std::exception& e) {
     return InvalidArgument("{}: damaged, remove it to begin anew: {}", path, e.what());
   }
+  if (layout > kLayout) {
+    return InvalidArgument(
+        "{}: of a newer octet, which must go on with it: layout, expected at most {}, got {}", path,
+        kLayout, layout);
+  }
+  std::error_code error;
+  const bool has_moved = layout == 1 && state.replaced && !IsOver(state.phase) &&
+                         !fs::exists(replaced(), error) && fs::exists(previous(), error);
+  if (has_moved) fs::rename(previous(), replaced(), error);
+  if (has_moved && error) return SystemError("move", previous(), error.value());
+  return state;
 }
 
 absl::Status RolloutFolder::Save(const RolloutState& state) const {
   const Json json = {
+      {"layout", kLayout},
       {"phase", RolloutPhaseName(state.phase)},
       {"model", state.model},
       {"version", state.version},
@@ -198,6 +219,7 @@ absl::Status RolloutFolder::Save(const RolloutState& state) const {
       {"installed", state.installed},
       {"replaced", state.replaced},
       {"experiment_ms", state.experiment_ms},
+      {"server_ms", state.server_ms},
       {"restarts", state.restarts},
       {"reason", state.reason}};
   return WriteWholeFile(folder_ + "/state.json", json.dump(2) + "\n");

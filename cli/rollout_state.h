@@ -39,8 +39,9 @@ struct RolloutState {
   /// When the experiment began that the server has of the stage, by its clock, since the epoch: a new one has forgotten what
   /// the last one saw. 0: not looked at yet.
   int64_t experiment_ms = 0;
-  int restarts = 0;    ///< Of the server, in the stage.
-  std::string reason;  ///< Why it was refused or rolled back.
+  int64_t server_ms = 0;  ///< When the process began that has this experiment.
+  int restarts = 0;       ///< Of the server, in the stage.
+  std::string reason;     ///< Why it was refused or rolled back.
 };
 
 /// The folder of a model's rollout, MODEL_FOLDER/.rollout: the candidate, what it replaced, state and journal. The server
@@ -70,7 +71,8 @@ class RolloutFolder {
   absl::Status Clear(std::span<const std::string> keep) const;
   /// replaced(), of a rollout that was promoted, becomes previous(). May be done again.
   absl::Status KeepReplaced() const;
-  /// NOT_FOUND when there was no rollout; INVALID_ARGUMENT naming the file when it is damaged.
+  /// What an older version has left under way is put where this one looks for it: the replaced file was previous.onnx from the
+  /// start. NOT_FOUND when there was no rollout; INVALID_ARGUMENT naming the file when it is damaged, or a newer version's.
   absl::StatusOr<RolloutState> Load() const;
   /// On disk before what it announces is done.
   absl::Status Save(const RolloutState& state) const;

@@ -193,7 +193,8 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 /// together make no sense; `file` names the rollout's. Its other keys must be absent: a rollout moves traffic and nothing else. A split of the rollout's ends
 /// the ramp of a precision: one of them moves the traffic. It also takes the place of the model's shadow and guards, whether or not
 /// the rollout gives others: they are of the model's own split, and may be of precisions that the rollout does not load. Only the
-/// ramp of a version keeps those guards that consent to it without a shadow, of precisions that are still loaded.
+/// ramp of a version keeps those guards that consent to it without a shadow, of precisions that are still loaded; of one that the
+/// rollout gives no weight, which could be shifted, an alert is left.
 absl::StatusOr<ModelConfig> ApplyRollout(ModelConfig model, const ModelConfig& rollout,
                                          std::string_view file);
 

@@ -84,8 +84,11 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "least severe event that is logged"},
       {"logging.access_log", Boolean(&c.logging.access_log), "", "one line per request"},
 
+      {"shutdown.delay_seconds", Integer(&c.shutdown.delay_seconds, 0, 86400), "s",
+       "after SIGTERM not ready, and requests are taken as before: load balancers stop sending "
+       "them"},
       {"shutdown.grace_seconds", Integer(&c.shutdown.grace_seconds, 0, 86400), "s",
-       "time for accepted requests to finish after SIGTERM"},
+       "time for accepted requests to finish afterwards"},
   };
 }
 

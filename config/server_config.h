@@ -104,7 +104,8 @@ struct ServerConfig {
   } logging;
 
   struct Shutdown {
-    int grace_seconds = 30;  ///< Time for accepted requests to finish after SIGTERM.
+    int delay_seconds = 0;  ///< Not ready, and requests are taken as before, so long after SIGTERM.
+    int grace_seconds = 30;  ///< Time for accepted requests to finish afterwards.
     bool operator==(const Shutdown&) const = default;
   } shutdown;
 

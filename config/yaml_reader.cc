@@ -187,6 +187,14 @@ YamlBinding Number(double* target, double min, double max) {
           }};
 }
 
+YamlBinding Number(std::optional<double>* target, double min, double max) {
+  return {Format("{} .. {}", min, max),
+          [=](const YAML::Node& value, const std::string&) -> absl::Status {
+            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, min, max));
+            return absl::OkStatus();
+          }};
+}
+
 YamlBinding Boolean(bool* target) {
   return {"true or false", [=](const YAML::Node& value, const std::string&) -> absl::Status {
             if (!value.IsScalar() || (value.Scalar() != "true" && value.Scalar() != "false")) {

@@ -58,6 +58,7 @@ template <typename Int>
 YamlBinding Integer(std::optional<Int>* target, int64_t min, int64_t max);
 /// Finite number in [min, max].
 YamlBinding Number(double* target, double min, double max);
+YamlBinding Number(std::optional<double>* target, double min, double max);
 /// `true` or `false`.
 YamlBinding Boolean(bool* target);
 /// Any text.

@@ -56,8 +56,13 @@ absl::Status RunServer(const ServerConfig& config, const std::string& version) {
   const ShutdownSignals signals;
   OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, version));
   OCTET_RETURN_IF_ERROR(server->Load(signals.token()));
-  if (!signals.token().stop_requested()) PrintServing(config, server->ports());
+  const bool served = !signals.token().stop_requested();
+  if (served) PrintServing(config, server->ports());
   signals.Wait();
+  // A server that was never ready has nobody to tell.
+  if (served) {
+    server->Retire(Clock::Real().Now() + std::chrono::seconds(config.shutdown.delay_seconds));
+  }
   const std::chrono::seconds grace(config.shutdown.grace_seconds);
   const bool answered = server->Drain(Clock::Real().Now() + grace);
   LogEvent(LogLevel::kInfo, "stopped", {{"all_answered", answered}});

@@ -38,6 +38,11 @@ constexpr int kRetrySeconds = 5;
 /// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
 
+int64_t EpochMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
 /// And what follows from them.
 void LookAtGuards(const ModelRepository& repository, TimePoint now) {
   const auto versions = repository.List("", "");
@@ -47,8 +52,7 @@ void LookAtGuards(const ModelRepository& repository, TimePoint now) {
       if (variant.guard != nullptr) variant.guard->Look(now);
     }
   }
-  const auto wall = std::chrono::system_clock::now().time_since_epoch();
-  LookAtRamps(*versions, std::chrono::duration_cast<std::chrono::milliseconds>(wall).count());
+  LookAtRamps(*versions, EpochMs());
 }
 
 void ExpireSequences(const ModelRepository& repository) {
@@ -98,10 +102,12 @@ class ServerProcess final : public Server {
     return {grpc_->port(), http_->port(), metrics_endpoint_->port()};
   }
   absl::Status Load(const std::stop_token& stop) override;
+  void Retire(TimePoint until) override;
   bool Drain(TimePoint deadline) override;
 
  private:
   void Pause(TimePoint until);
+  void ShowReady();
 
   const ServerConfig config_;
   Clock& clock_;
@@ -119,6 +125,8 @@ class ServerProcess final : public Server {
   std::optional<Ticker> poller_;
   std::optional<Ticker> guards_;
   std::optional<Ticker> captures_;
+  absl::Mutex pausing_;
+  absl::CondVar never_;
 };
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
@@ -140,13 +148,15 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
       plan.workers,
   };
   const ServerIdentity identity = {.name = config_.name, .version = version};
-  const HttpServerOptions http_options = {.address = address,
-                                          .port = config_.listen.http_port,
-                                          .max_body_bytes = config_.limits.max_message_bytes,
-                                          .threads = config_.listen.http_threads,
-                                          .connections = config_.listen.http_connections,
-                                          .identity = identity,
-                                          .access_log = config_.logging.access_log};
+  const HttpServerOptions http_options = {
+      .address = address,
+      .port = config_.listen.http_port,
+      .max_body_bytes = config_.limits.max_message_bytes,
+      .threads = config_.listen.http_threads,
+      .connections = config_.listen.http_connections,
+      .identity = identity,
+      .access_log = config_.logging.access_log,
+      .process = {.started_ms = EpochMs(), .capture_path = config_.capture.path}};
   OCTET_ASSIGN_OR_RETURN(http_, HttpServer::Start(http_options, parts));
   OCTET_ASSIGN_OR_RETURN(metrics_endpoint_,
                          MetricsEndpoint::Start(metrics_, address, config_.listen.metrics_port));
@@ -168,12 +178,14 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   guards_.emplace("guards", kGuardInterval, clock_, [this](const std::stop_token&) {
     LookAtGuards(*repository_, clock_.Now());
     ExpireSequences(*repository_);
+    ShowReady();
   });
   if (!config_.capture.path.empty()) {
     captures_.emplace("captures", std::chrono::seconds(config_.capture.write_seconds), clock_,
                       [this](const std::stop_token&) { WriteCaptures(*repository_); });
   }
   repository_->Poll(stop);
+  ShowReady();
   if (stop.stop_requested()) return absl::OkStatus();
   if (config_.repository.strict) OCTET_RETURN_IF_ERROR(repository_->CheckAll());
   const bool polls = config_.repository.poll_seconds > 0;
@@ -189,16 +201,27 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
 }
 
 void ServerProcess::Pause(TimePoint until) {
-  absl::Mutex mutex;
-  absl::CondVar never;
-  absl::MutexLock lock(&mutex);
-  while (clock_.Now() < until) clock_.WaitUntil(never, mutex, until);
+  absl::MutexLock lock(&pausing_);
+  while (clock_.Now() < until) clock_.WaitUntil(never_, pausing_, until);
+}
+
+/// As ServerReady answers.
+void ServerProcess::ShowReady() {
+  const bool ready = repository_ != nullptr && repository_->Ready() && !gate_.announced();
+  metrics_.server().ready.Set(ready ? 1 : 0);
+}
+
+void ServerProcess::Retire(TimePoint until) {
+  gate_.Announce();
+  ShowReady();
+  Pause(until);
 }
 
 bool ServerProcess::Drain(TimePoint deadline) {
   gate_.Close();
   if (poller_) poller_->Stop();
   if (guards_) guards_->Stop();
+  ShowReady();
   if (captures_) captures_->Stop();
   // No batch waits to become full any more; what accepted requests still bring, in sequences and pipelines, is taken.
   dispatcher_.Flush();

@@ -44,10 +44,13 @@ inline std::string_view Message(const absl::Status& status) {
   return {status.message().data(), status.message().size()};
 }
 
-/// The same error with "<context>: " before its message; OK stays OK.
+/// The same error, payloads included, with "<context>: " before its message; OK stays OK.
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), Format("{}: {}", context, Message(status)));
+  absl::Status annotated(status.code(), Format("{}: {}", context, Message(status)));
+  status.ForEachPayload(
+      [&](auto type, const auto& payload) { annotated.SetPayload(type, payload); });
+  return annotated;
 }
 
 }  // namespace octet

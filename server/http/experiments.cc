@@ -1,5 +1,7 @@
 #include "server/http/experiments.h"
 
+#include <sys/stat.h>
+
 #include "engine/tensor/status.h"
 #include "server/http/certificate_json.h"
 
@@ -160,9 +162,18 @@ Json DescribeIndex(const ModelRepository& repository, std::string_view model) {
   return rows;
 }
 
+Json DescribeCaptures(const std::string& path) {
+  if (path.empty()) return Json();
+  struct stat folder = {};
+  const bool is_there = stat(path.c_str(), &folder) == 0;
+  return {{"path", path},
+          {"inode", is_there ? Json(static_cast<uint64_t>(folder.st_ino)) : Json()}};
+}
+
 }  // namespace
 
 absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
+                                                           const ProcessFacts& process,
                                                            std::string_view model) {
   OCTET_ASSIGN_OR_RETURN(const auto versions, repository.List(model, ""));
   Json experiments = Json::array();
@@ -173,9 +184,12 @@ absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository
   for (const VersionExperimentFacts& facts : repository.VersionExperiments(model)) {
     splits.push_back(DescribeVersions(facts));
   }
-  return Json{{"experiments", std::move(experiments)},
-              {"version_splits", std::move(splits)},
-              {"index", DescribeIndex(repository, model)}};
+  return Json{
+      {"experiments", std::move(experiments)},
+      {"version_splits", std::move(splits)},
+      {"index", DescribeIndex(repository, model)},
+      {"server",
+       {{"started_ms", process.started_ms}, {"captures", DescribeCaptures(process.capture_path)}}}};
 }
 
 absl::StatusOr<nlohmann::ordered_json> DescribeCertificates(const ModelRepository& repository,

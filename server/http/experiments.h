@@ -1,6 +1,8 @@
 // What /v2/experiments answers.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -9,6 +11,13 @@
 #include "server/repository/model_repository.h"
 
 namespace octet {
+
+/// What is the process's, and no model's.
+struct ProcessFacts {
+  int64_t started_ms =
+      0;  ///< Since the epoch. Another process has forgotten what this one counted.
+  std::string capture_path;  ///< Where it writes captures; empty = nowhere.
+};
 
 /// The experiments of every version of a model that answers, of all models when `model` is empty; one of a pipeline has no
 /// precisions, but all of its requests under "pipeline", as those of a precision:
@@ -32,15 +41,18 @@ namespace octet {
 ///       "versions": [{"version": "2", "weight": 10, "drawn": 50, "sticky": 0, "latency_us": {"count": 50, "mean": 900.1},
 ///                     "over_baseline_us": {"mean": -300.2, "low": -310.5, "high": -289.9}}],
 ///       "sample_ratio": {"chi_square": 0.1, "p_value": 0.75, "alarm": false}}],
-///      "index": [{"model": "other", "version": "1", "state": "UNAVAILABLE", "reason": "fp32: not an ONNX model"}]}
+///      "index": [{"model": "other", "version": "1", "state": "UNAVAILABLE", "reason": "fp32: not an ONNX model"}],
+///      "server": {"started_ms": 1700000000000, "captures": {"path": "/captures", "inode": 1234}}}
 ///
 /// "share_percent" is what the requests that ask for no precision are given out by now: weights, the ramp, and what guards leave.
 /// "refused" are those that did not run, of a pipeline those of which a step did not. "version_splits" are those of
 /// routing.versions; the baseline is the version of the largest weight. "index": the rows of the repository's index that are not READY or say something.
+/// "captures" is the folder of ProcessFacts, null without one; by its inode it is known wherever else it is mounted, null when it is not there.
 /// p50 and p99 are interpolated within the buckets of histogram_us: off by up to 1.8 times. A guard's p99_us is counted exactly.
 /// "events" are the model's last 50, the oldest first. over_baseline_us, pipeline, sample_ratio, guard, ramp, agreement_percent and mean_sqnr_db are null where there is nothing to say.
 /// Errors: as ModelRepository::List.
 absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
+                                                           const ProcessFacts& process,
                                                            std::string_view model);
 
 /// {"certificates": [{"precision": "int8", "layers": [...]}]}: of each precision of a version that answers, as

@@ -1,6 +1,9 @@
 #include "server/http/http_answer.h"
 
 #include <algorithm>
+#include <chrono>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -8,6 +11,7 @@
 #include "engine/tensor/status.h"
 #include "server/http/connection_server.h"
 #include "server/http/json_writer.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 
@@ -54,7 +58,11 @@ void AnswerError(int code, std::string_view message, httplib::Response& response
 
 void AnswerError(const absl::Status& status, httplib::Response& response) {
   const int code = HttpCode(status.code());
-  if (code == 429) response.set_header("Retry-After", "1");
+  const auto after = RetryAfterOf(status);
+  if (after || code == 429) {
+    const auto seconds = std::chrono::ceil<std::chrono::seconds>(after.value_or(kLeastRetryAfter));
+    response.set_header("Retry-After", std::to_string(seconds.count()));
+  }
   AnswerError(code, Message(status), response);
 }
 

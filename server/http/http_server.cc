@@ -16,13 +16,13 @@
 
 #include "engine/tensor/status.h"
 #include "server/http/connection_server.h"
-#include "server/http/experiments.h"
 #include "server/http/http_answer.h"
 #include "server/http/infer_handler.h"
 #include "server/http/json_reader.h"
 #include "server/http/json_writer.h"
 #include "server/http/page/page.h"
 #include "server/http/settings_codec.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 namespace {
@@ -335,7 +335,7 @@ void HttpEndpoint::AddRepository() {
               const absl::Status read = ReadRepositoryCall(body, ask);
               if (!read.ok()) return AnswerError(read, response);
               if (parts_.gate.closed()) {
-                return AnswerError(absl::UnavailableError("the server is shutting down"), response);
+                return AnswerError(ShuttingDown(), response);
               }
               CallWhenFirst<Reply>(ask, response);
             });
@@ -435,12 +435,14 @@ void HttpEndpoint::AddExperiments() {
   };
   server_.Get("/v2/experiments", [this, answer](const Request&, Response& response) {
     // Before the first model is there, too, there are none.
-    answer(DescribeExperiments(parts_.repository, ""), response);
+    answer(DescribeExperiments(parts_.repository, options_.process, ""), response);
   });
-  server_.Get(
-      "/v2/models/:model/experiments", [this, answer](const Request& request, Response& response) {
-        answer(DescribeExperiments(parts_.repository, PathParameter(request, "model")), response);
-      });
+  server_.Get("/v2/models/:model/experiments",
+              [this, answer](const Request& request, Response& response) {
+                answer(DescribeExperiments(parts_.repository, options_.process,
+                                           PathParameter(request, "model")),
+                       response);
+              });
   for (const std::string base : {"/v2/models/:model", "/v2/models/:model/versions/:version"}) {
     server_.Get(base + "/certificates", [this, answer](const Request& request, Response& response) {
       answer(DescribeCertificates(parts_.repository, PathParameter(request, "model"),

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "server/http/experiments.h"
 #include "server/rpc/protocol_calls.h"
 #include "server/rpc/serving_parts.h"
 
@@ -20,15 +21,16 @@ struct HttpServerOptions {
   int connections = 1024;
   ServerIdentity identity;
   bool access_log = false;  ///< One event per inference request.
+  ProcessFacts process;
 };
 
 /// Answers what gRPC answers, by the same code, as JSON; tensors also in binary. Requests may be compressed
 /// (gzip, deflate), JSON answers are when the client accepts gzip. An error is `{"error":"..."}` with
 ///
 ///     400 INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE   403 PERMISSION_DENIED   404 NOT_FOUND   409 ALREADY_EXISTS
-///     413 body too large   429 RESOURCE_EXHAUSTED (Retry-After)   499 CANCELLED   501 UNIMPLEMENTED,
+///     413 body too large   429 RESOURCE_EXHAUSTED (Retry-After, in whole seconds)   499 CANCELLED   501 UNIMPLEMENTED,
 ///     Transfer-Encoding other than chunked
-///     503 UNAVAILABLE   504 DEADLINE_EXCEEDED   500 everything else
+///     503 UNAVAILABLE (with Retry-After when the server ends)   504 DEADLINE_EXCEEDED   500 everything else
 ///
 /// /v2/health/{live,ready} and /v2/models/M/ready are 200 for yes. A client that closes its side of the
 /// connection while its inference waits has cancelled it.

@@ -11,6 +11,7 @@
 #include "server/http/http_answer.h"
 #include "server/http/infer_codec.h"
 #include "server/rpc/inference.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 namespace {
@@ -67,7 +68,7 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
     if (parts.gate.abandoned() || ConnectionServer::current().gone()) inference.Cancel();
   }
   if (absl::IsCancelled(status) && parts.gate.abandoned()) {
-    return absl::UnavailableError("the server is shutting down");
+    return ShuttingDown();
   }
   return status;
 }

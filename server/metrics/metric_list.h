@@ -120,11 +120,14 @@
          "Requests that did not get into a sequence, by reason.")
 
 /// Of the process as a whole; no labels.
-#define OCTET_SERVER_METRICS(METRIC)                                       \
-  METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total", \
-         "Requests refused before they waited for a precision, by code.")  \
-  METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")    \
-  METRIC(Counter, load_failures, "octet_model_load_failures_total",        \
+#define OCTET_SERVER_METRICS(METRIC)                                                            \
+  METRIC(CounterPer<CodeLabel>, unrouted, "octet_unrouted_requests_total",                      \
+         "Requests refused before they waited for a precision, by code.")                       \
+  METRIC(Gauge, ready, "octet_server_ready",                                                    \
+         "1 while the server asks for requests: it has looked at its models, and is not about " \
+         "to end; else 0.")                                                                     \
+  METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")                         \
+  METRIC(Counter, load_failures, "octet_model_load_failures_total",                             \
          "Models, versions and variants that failed to load, each time that it was tried.")
 
 namespace octet {

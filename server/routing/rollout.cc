@@ -78,8 +78,7 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
   if (!facts.ready) return {Verdict::kBack, Format("{} does not answer", name)};
   if (facts.restarts > kMostRestarts) {
     return {Verdict::kBack,
-            Format("the server restarted, or loaded the model anew, {} times while {} was on trial",
-                   facts.restarts, name)};
+            Format("the server restarted {} times while {} was on trial", facts.restarts, name)};
   }
   if (facts.broken_windows > 0 || facts.fallen_back) {
     return {Verdict::kBack, Format("the guard of {}: {}", name,

@@ -26,8 +26,8 @@ struct GrpcServerOptions {
 
 /// Accepts calls from Start on.
 ///
-///     serving --parts.gate.Close()--> draining (new inferences: UNAVAILABLE; not ready; health
-///             NOT_SERVING) --gate empty--> idle --Shutdown--> closed
+///     serving --parts.gate.Announce()--> announced (not ready; health NOT_SERVING) --parts.gate.Close()--> draining (new
+///             inferences: UNAVAILABLE) --gate empty--> idle --Shutdown--> closed
 ///
 /// Thread-safety: safe.
 class GrpcServer {

@@ -164,8 +164,8 @@ void HealthService::EndWatches() {
 
 HealthService::Status HealthService::StatusOf(const std::string& service) const {
   const auto serving = [this](bool yes) {
-    return yes && !parts_.gate.closed() ? HealthCheckResponse::SERVING
-                                        : HealthCheckResponse::NOT_SERVING;
+    return yes && !parts_.gate.announced() ? HealthCheckResponse::SERVING
+                                           : HealthCheckResponse::NOT_SERVING;
   };
   if (service.empty()) return serving(true);
   if (service == "inference.GRPCInferenceService") return serving(parts_.repository.Ready());

@@ -20,7 +20,7 @@ class HealthWatch;
 using HealthCalls = grpc::health::v1::Health::WithRawCallbackMethod_Check<
     grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>;
 
-/// Answers for the process (empty name: SERVING until it drains), for "inference.GRPCInferenceService"
+/// Answers for the process (empty name: SERVING until it is about to end), for "inference.GRPCInferenceService"
 /// (as ServerReady: models have been loaded, too), and for each model by its name (as ModelReady of
 /// its highest version).
 class HealthService final : public HealthCalls {

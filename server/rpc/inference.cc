@@ -10,6 +10,7 @@
 #include "server/routing/draw.h"
 #include "server/rpc/sequence_request.h"
 #include "server/scheduling/caller_runners.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 namespace {
@@ -50,7 +51,7 @@ void Inference::Start(const Call& call, Done done) {
 
 absl::Status Inference::Prepare(const Call& call) {
   pass_ = parts_.gate.TryEnter();
-  if (!pass_) return absl::UnavailableError("the server is shutting down");
+  if (!pass_) return ShuttingDown();
   OCTET_RETURN_IF_ERROR(call.read);
   OCTET_ASSIGN_OR_RETURN(version_, FindVersion());
   OCTET_ASSIGN_OR_RETURN(const InferOptions options,

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "engine/tensor/status.h"
@@ -11,6 +12,7 @@
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/inference.h"
 #include "server/rpc/received_message.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 namespace {
@@ -22,6 +24,12 @@ ServerUnaryReactor* FinishNow(CallbackServerContext& context, const absl::Status
   ServerUnaryReactor* reactor = context.DefaultReactor();
   reactor->Finish(ToGrpc(status));
   return reactor;
+}
+
+/// As gRPC's clients read it whose retry policy has the code (gRFC A6): no backoff of their own. Requires: nothing was sent.
+void SendRetryAfter(const absl::Status& status, CallbackServerContext& context) {
+  const auto after = RetryAfterOf(status);
+  if (after) context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(after->count()));
 }
 
 /// What it answers, or why it threw: the call has an end all the same.
@@ -41,7 +49,7 @@ class InferCall final : public ServerUnaryReactor {
   InferCall(const ServingParts& parts, const GrpcServerOptions& options,
             CallbackServerContext& context, const grpc::ByteBuffer& request,
             grpc::ByteBuffer& response)
-      : response_(response), inference_(parts, options.access_log, call_) {
+      : context_(context), response_(response), inference_(parts, options.access_log, call_) {
     const absl::Status read =
         ReadInferRequest(request, static_cast<size_t>(options.max_message_bytes), *call_);
     inference_.Start({.metadata = CallMetadata(context.client_metadata()),
@@ -63,9 +71,11 @@ class InferCall final : public ServerUnaryReactor {
       status = written.status();
       if (written.ok()) response_.Swap(&*written);
     }
+    SendRetryAfter(status, context_);
     Finish(ToGrpc(status));
   }
 
+  CallbackServerContext& context_;
   const std::shared_ptr<GrpcInference> call_ = std::make_shared<GrpcInference>();
   grpc::ByteBuffer& response_;
   Inference inference_;
@@ -151,7 +161,7 @@ ServerUnaryReactor* InferenceService::Later(CallbackServerContext& context,
   ServerUnaryReactor* reactor = context.DefaultReactor();
   const bool posted = loads_.Post([this, reactor, &context, task = std::move(task)]() mutable {
     if (parts_.gate.closed()) {
-      reactor->Finish(ToGrpc(absl::UnavailableError("the server is shutting down")));
+      reactor->Finish(ToGrpc(ShuttingDown()));
     } else if (context.IsCancelled()) {
       reactor->Finish(grpc::Status::CANCELLED);
     } else {

@@ -52,13 +52,13 @@ OCTET_CALL(ServerLive) {
 
 OCTET_CALL(ServerReady) {
   (void)request;
-  response.set_ready(!parts_.gate.closed() && parts_.repository.Ready());
+  response.set_ready(!parts_.gate.announced() && parts_.repository.Ready());
   return absl::OkStatus();
 }
 
 OCTET_CALL(ModelReady) {
   const absl::Status found = Find(request.name(), request.version()).status();
-  response.set_ready(found.ok() && !parts_.gate.closed());
+  response.set_ready(found.ok() && !parts_.gate.announced());
   // "Is it ready?" has the answer no for what does not exist, too.
   const bool answered = found.ok() || absl::IsNotFound(found) || absl::IsUnavailable(found);
   return answered ? absl::OkStatus() : found;

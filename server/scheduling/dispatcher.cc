@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "engine/tensor/status.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 namespace {
@@ -42,11 +43,23 @@ Dispatcher::Fate Dispatcher::Hopeless(const VariantQueue& queue, Nanoseconds exp
 }
 
 Dispatcher::Fate Dispatcher::Overloaded(const VariantQueue& queue, Nanoseconds expected) {
-  return {MakeError(absl::StatusCode::kResourceExhausted,
-                    "too many wait for a p99 target of {} ms, expected {:.3f} ms to the answer: {}",
-                    Milliseconds(queue.target().batch.p99_target), Milliseconds(expected),
-                    queue.target().name),
-          Refusal::kTarget};
+  const Nanoseconds target = queue.target().batch.p99_target;
+  const absl::Status status =
+      MakeError(absl::StatusCode::kResourceExhausted,
+                "too many wait for a p99 target of {} ms, expected {:.3f} ms to the answer: {}",
+                Milliseconds(target), Milliseconds(expected), queue.target().name);
+  // So much of what waits must be gone.
+  return {WithRetryAfter(status, expected - target), Refusal::kTarget};
+}
+
+Dispatcher::Fate Dispatcher::Full(const VariantQueue& queue, const absl::Status& why,
+                                  TimePoint now) {
+  // As long as who is let in last has to wait: the others who are refused come back as well.
+  const QueueMeasurements measured = queue.Measure(now);
+  if (!measured.curve.known()) return {why, Refusal::kQueueFull};
+  const Nanoseconds wait =
+      ExpectedTime({.rows = 1, .rows_ahead = queue.rows_}, queue.target().batch, measured);
+  return {WithRetryAfter(why, wait), Refusal::kQueueFull};
 }
 
 Dispatcher::Fate Dispatcher::Cancelled(const VariantQueue& queue) {
@@ -54,9 +67,7 @@ Dispatcher::Fate Dispatcher::Cancelled(const VariantQueue& queue) {
                     queue.target().name)};
 }
 
-Dispatcher::Fate Dispatcher::Stopping() {
-  return {absl::UnavailableError("the server is shutting down")};
-}
+Dispatcher::Fate Dispatcher::Stopping() { return {ShuttingDown()}; }
 
 void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> request,
                    const absl::Status& status, RequestTimings timings, TimePoint now) {
@@ -150,7 +161,7 @@ Dispatcher::Fate Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
     Sweep(queue, now, dropped);
     room = queue->CheckRoom(request.queued_bytes);
   }
-  if (!room.ok()) return {std::move(room), Refusal::kQueueFull};
+  if (!room.ok()) return Full(*queue, room, now);
   const BatchLimits& limits = queue->target().batch;
   if (request.deadline == kNever && limits.p99_target == Nanoseconds::zero()) return {};
   const QueueMeasurements measured = queue->Measure(now);

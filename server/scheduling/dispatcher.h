@@ -90,6 +90,7 @@ class Dispatcher {
   static Fate Expired(const VariantQueue& queue);
   static Fate Hopeless(const VariantQueue& queue, Nanoseconds expected, Nanoseconds remaining);
   static Fate Overloaded(const VariantQueue& queue, Nanoseconds expected);
+  static Fate Full(const VariantQueue& queue, const absl::Status& why, TimePoint now);
   static Fate Cancelled(const VariantQueue& queue);
   static Fate Stopping();
   /// A request on its way out without having run, and why.

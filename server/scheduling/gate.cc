@@ -10,6 +10,7 @@ std::optional<Gate::Pass> Gate::TryEnter() {
 }
 
 void Gate::Close() {
+  Announce();
   absl::MutexLock lock(&mutex_);
   closed_ = true;
 }

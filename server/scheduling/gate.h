@@ -15,8 +15,8 @@ namespace octet {
 
 /// Counts who is inside; once closed nobody enters any more. Thread-safety: safe.
 ///
-///     open --Close()--> closing --the last Pass is gone--> empty
-///                          +--Abandon()--> whoever is inside is to give up
+///     open --Announce()--> announced --Close()--> closing --the last Pass is gone--> empty
+///      +--------------------Close()---------------^ +--Abandon()--> whoever is inside is to give up
 class Gate {
  public:
   /// Being inside, until destroyed. The gate must outlive it.
@@ -41,6 +41,10 @@ class Gate {
 
   /// Nullopt once the gate is closed.
   std::optional<Pass> TryEnter();
+  /// It is about to close: whoever asks whether to come here is to hear no, and everybody is let in as before.
+  void Announce() { announced_.store(true, std::memory_order_relaxed); }
+  /// From Announce or Close on.
+  bool announced() const { return announced_.load(std::memory_order_relaxed); }
   /// Lets nobody in from now on. May be called again.
   void Close();
   /// Close, and asks those inside, who look at abandoned(), to give up.
@@ -55,6 +59,7 @@ class Gate {
   void Leave();
 
   Clock& clock_;
+  std::atomic<bool> announced_{false};
   std::atomic<bool> abandoned_{false};
   mutable absl::Mutex mutex_;
   absl::CondVar empty_;

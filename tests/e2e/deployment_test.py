@@ -30,7 +30,7 @@ from stateful_models import write_sum
 OCTET = ""
 DEPLOY = served_models.ROOT / "deploy"
 DEFAULTS = yaml.safe_load((served_models.ROOT / "config/octet.yaml").read_text())
-GRACE = DEFAULTS["shutdown"]["grace_seconds"]
+SHUTDOWN = DEFAULTS["shutdown"]
 ALONE = "routing: {default: fp32}\n"
 SEQUENCES = [f"sequence-{number}" for number in range(12)]
 STEPS = 5
@@ -83,11 +83,9 @@ class KubernetesTest(unittest.TestCase):
         self.assertEqual(self.by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"], labels)
 
     def test_it_is_killed_after_its_grace_only(self):
-        # The period begins before preStop.
-        sleep = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        self.assertGreaterEqual(sleep, 5)
-        grace = yaml.safe_load(self.config)["shutdown"]["grace_seconds"]
-        self.assertGreater(self.pod["terminationGracePeriodSeconds"], sleep + grace)
+        shutdown = yaml.safe_load(self.config)["shutdown"]
+        self.assertGreaterEqual(shutdown["delay_seconds"], 5)
+        self.assertGreater(self.pod["terminationGracePeriodSeconds"], shutdown["delay_seconds"] + shutdown["grace_seconds"])
 
     def test_what_clients_send_at_once_leaves_memory_for_models(self):
         config = yaml.safe_load(self.config)
@@ -130,7 +128,7 @@ class SystemdTest(unittest.TestCase):
 
     def test_the_unit_fits_the_program(self):
         service = self.unit["Service"]
-        self.assertGreater(int(service["TimeoutStopSec"]), GRACE)
+        self.assertGreater(int(service["TimeoutStopSec"]), SHUTDOWN["delay_seconds"] + SHUTDOWN["grace_seconds"])
         # Nothing before it that one model's mistake could fail, and with it the service of all others.
         self.assertNotIn("ExecStartPre", service)
         program, *words = shlex.split(service["ExecStart"])
@@ -224,9 +222,9 @@ def open_stub(proxy, *options):
 class HaproxyTest(unittest.TestCase):
     """Two servers behind the shipped configuration."""
 
-    def start(self, interval="500ms"):
+    def start(self, interval="500ms", configuration=""):
         """Returns the balancer and both servers, which end with the test."""
-        servers = [self.enterContext(Served(OCTET, ALONE)) for _ in range(2)]
+        servers = [self.enterContext(Served(OCTET, ALONE, configuration=configuration)) for _ in range(2)]
         return self.enterContext(Haproxy(self.enterContext(tempfile.TemporaryDirectory()), servers, interval)), servers
 
     def test_a_server_goes_and_no_request_is_lost(self):
@@ -235,7 +233,15 @@ class HaproxyTest(unittest.TestCase):
         self.assertEqual(status, 0, said)
         self.assertNotRegex(said, "(?i)warning")
         # What a server refuses because it goes, until the balancer has seen it, gRPC's own clients send again.
-        stub = self.enterContext(open_stub(proxy, ("grpc.service_config", retry_policy())))
+        self.end_one_under_load(first, self.enterContext(open_stub(proxy, ("grpc.service_config", retry_policy()))))
+
+    def test_a_server_that_says_it_goes_costs_clients_without_retries_nothing(self):
+        (shown,) = re.findall(r"`(shutdown: \{delay_seconds: \d+\})`", (DEPLOY / "README.md").read_text())
+        proxy, (first, _) = self.start(configuration=f"{shown}\n")
+        self.end_one_under_load(first, self.enterContext(open_stub(proxy, ("grpc.enable_retries", 0))))
+
+    def end_one_under_load(self, first, stub):
+        """Asks in four threads, ends the first of the two servers, and holds that no request failed."""
         answered, failures, stop = [], [], threading.Event()
 
         def ask(number):

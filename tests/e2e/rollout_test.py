@@ -4,7 +4,6 @@
 usage: rollout_test.py OCTET
 """
 
-import http.server
 import json
 import pathlib
 import re
@@ -12,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 import urllib.request
@@ -24,6 +22,7 @@ import served_glyphs
 import served_models
 from rollout_case import RolloutCase, Traffic
 from served_glyphs import IMAGES, Served, spoil
+from stand_in import StandIn
 
 OCTET = ""
 CALIBRATION = served_models.ROOT / "demo/data/calibration.npz"
@@ -64,28 +63,6 @@ def restart(server):
             time.sleep(0.1)
 
 
-class Proxy:
-    """An HTTP server that says of each request that there is none behind it."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_error(502)
-
-        do_POST = do_GET
-
-    def __enter__(self):
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy.Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 def write_slow_glyphs(source, path, channels=256, layers=6):
     """Writes a model with the same answers that takes 3.6 billion multiply-adds more."""
     model = onnx.load(source)
@@ -108,35 +85,6 @@ def write_slow_glyphs(source, path, channels=256, layers=6):
     graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-class Relay(http.server.ThreadingHTTPServer):
-    """An address that stays while the server behind it, `target`, comes and goes; without one it hangs up."""
-
-    def __init__(self, target):
-        self.target = target
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
-                if self.server.target is None:
-                    return
-                with urllib.request.urlopen(f"http://{self.server.target}{self.path}", timeout=20) as answer:
-                    body = answer.read()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *words):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        self.address = f"127.0.0.1:{self.server_port}"
-
-    def __exit__(self, *error):
-        self.shutdown()
-        super().__exit__(*error)
 
 
 class RolloutTest(RolloutCase):
@@ -387,7 +335,7 @@ class RolloutTest(RolloutCase):
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
                 self.wait_for_line(process, "shadow")
                 process.kill()
-            with Proxy() as proxy:
+            with StandIn(502) as proxy:
                 for _ in range(2):
                     code, out, errors = self.rollout(served, "--abort", "--server", proxy.address)
                     self.assertEqual(code, 1)
@@ -416,10 +364,30 @@ class RolloutTest(RolloutCase):
                     self.wait_for_line(process, "  the server restarted")
                 _, errors = process.communicate(timeout=60)
             self.assertEqual(process.returncode, 3, errors)
-            self.assertIn("the server restarted, or loaded the model anew, 2 times while int8 was on trial", errors)
+            self.assertIn("the server restarted 2 times while int8 was on trial", errors)
             self.assertEqual(self.events(served)[-3:], ["restart", "restart", "rolled back"])
             self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
             self.assertEqual(self.experiment(served), {"fp32"})
+
+    def test_an_operators_own_loads_are_no_restarts(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "3"]
+            model_yaml = served.models / "glyphs/model.yaml"
+            text = model_yaml.read_text()
+            with Traffic(served) as traffic, subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
+                self.wait_for_line(process, "ramp to 20 %")
+                self.wait_for_line(process, "  ")  # it has been looked at
+                for number in range(3):
+                    model_yaml.write_text(text.replace(ALONE, f"routing: {{default: fp32, sticky: {{parameter: p{number}}}}}\n"))
+                    self.load(served)
+                    self.wait_for_line(process, "  the model was loaded anew: the stage is held from its beginning")
+                self.wait_for_line(process, "promoted")
+            self.assertEqual(process.returncode, 0)
+            self.assertEqual(traffic.failures, [])
+            self.assertEqual([event for event in self.events(served) if event in ("load", "restart")], ["load"] * 3)
+
+    def load(self, served):
+        urllib.request.urlopen(f"http://{served.server.http}/v2/repository/models/glyphs/load", data=b"", timeout=60).close()
 
     def test_a_precision_that_is_on_trial_already_is_rolled_out(self):
         trial = (
@@ -478,14 +446,40 @@ class RolloutTest(RolloutCase):
             self.assertEqual(file.read_bytes(), before)
             self.assertEqual((served.models / "glyphs/rollout.yaml").read_text(), "routing: {default: fp32}\n")
 
+    def test_a_folder_that_the_server_does_not_capture_to_is_noticed_first(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            code, _, errors = self.rollout(served, "--captures", served.models)
+            self.assertEqual(code, 1)
+            self.assertIn("--captures: the server's configuration has no capture.path", errors)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+        with tempfile.TemporaryDirectory() as captures, tempfile.TemporaryDirectory() as other:
+            with Served(OCTET, ALONE, without_int8, f"capture: {{path: {captures}, write_seconds: 1}}\n") as served:
+                code, _, errors = self.rollout(served, "--captures", other)
+                self.assertEqual(code, 1)
+                self.assertIn(f"its capture.path is '{captures}', got '{other}'", errors)
+                self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+                self.assertFalse((served.models / "glyphs/.rollout/state.json").exists())
+
     def test_what_the_server_refuses_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served:
-            # The server has no folder to capture to.
-            code, _, errors = self.rollout(served, "--captures", served.models)
-            self.assertEqual(code, 3)
-            self.assertIn("capture.path", errors)
+            model_yaml = served.models / "glyphs/model.yaml"
+            text = model_yaml.read_text()
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "3"]
+            with Traffic(served) as traffic, subprocess.Popen(
+                self.command(served, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as process:
+                self.wait_for_line(process, "shadow")
+                model_yaml.write_text("colour: red\n")
+                out, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 3, errors)
+            self.assertIn("model.yaml:1:1: colour", errors)
+            self.assertIn("everything is as it was on disk, but the server has not followed", out)
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
-            self.assertEqual(served.ask(0), (self.fp32[0], "fp32"))
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            model_yaml.write_text(text)
+            self.load(served)
+            self.assertEqual(self.experiment(served), {"fp32"})
+            self.assertEqual((traffic.failures, traffic.precisions()), ([], {"fp32"}))
 
     def test_mistakes_change_nothing(self):
         with Served(OCTET, ALONE, without_int8) as served:
@@ -508,96 +502,6 @@ class RolloutTest(RolloutCase):
                     self.assertEqual(code, 1)
                     self.assertIn(expected, errors)
                     self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
-
-
-class ExperimentsTest(unittest.TestCase):
-    def test_a_split_is_shown_with_its_differences(self):
-        with Served(OCTET, "routing: {split: {fp32: 1, int8: 1}}\n") as served:
-            served.ask_all(200)
-            done = subprocess.run(
-                [OCTET, "experiments", "--server", served.server.http, "--json"], capture_output=True, text=True, timeout=60, check=True
-            )
-            (experiment,) = json.loads(done.stdout)["experiments"]
-            self.assertEqual(experiment["baseline"], "fp32")
-            arms = {arm["precision"]: arm for arm in experiment["precisions"]}
-            self.assertEqual(sum(arm["drawn"] for arm in arms.values()), 200)
-            self.assertGreater(experiment["sample_ratio"]["p_value"], 0)
-            over = arms["int8"]["over_baseline_us"]
-            self.assertLess(over["low"], over["mean"])
-            self.assertLess(over["mean"], over["high"])
-            shown = subprocess.run(
-                [OCTET, "experiments", "glyphs", "--server", served.server.http], capture_output=True, text=True, timeout=60, check=True
-            )
-            self.assertIn("glyphs version 1, baseline fp32", shown.stdout)
-            print(shown.stdout)
-
-    def test_a_terminal_shows_what_is_answered_now(self):
-        with Served(OCTET, "routing: {default: fp32}\n") as served, Traffic(served):
-            command = [OCTET, "top", "--server", served.server.http, "--seconds", "0.5", "--count", "4"]
-            shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-            looks = shown.split("glyphs version 1\n")[1:]
-            self.assertEqual(len(looks), 4)
-            for look in looks[1:]:
-                fp32, int8 = (line.split() for line in look.splitlines()[1:3])
-                self.assertEqual((fp32[0], int8[0]), ("fp32", "int8"))
-                self.assertEqual((fp32[2], int8[2]), ("100.0", "0.0"))
-                self.assertGreater(float(fp32[3]), 10)
-                self.assertGreater(float(fp32[4]), 0)
-                self.assertEqual(float(int8[3]), 0)
-                self.assertRegex(look, r"(?m)^  certificate int8: \d+ layers, multiply-adds: .*int8 \d+\.\d %")
-            print(looks[-1])
-
-    def test_a_terminal_goes_on_when_the_server_was_away(self):
-        with Served(OCTET, "routing: {default: fp32}\n") as served, Relay(served.server.http) as relay:
-            command = [OCTET, "top", "--server", relay.address, "--seconds", "0.2"]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-                self.wait_for(process, "glyphs version 1")
-                relay.target = None
-                self.wait_for(process, "no answer: ")
-                with tempfile.TemporaryDirectory() as folder:
-                    with served_models.server.Server(OCTET, served.models, folder) as again:
-                        relay.target = again.http
-                        self.wait_for(process, "glyphs version 1")
-                        self.assertIsNone(process.poll())
-                        relay.target = None
-                        again.stop()
-                process.kill()
-            # Nobody at the end, and nobody at the beginning.
-            relay.target = served.server.http
-            with subprocess.Popen([*command, "--count", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-                self.wait_for(process, "glyphs version 1")
-                relay.target = None
-                process.stdout.read()
-                self.assertIn("no answer from", process.stderr.read())
-                self.assertEqual(process.wait(), 1)
-            self.assertEqual(subprocess.run(command, capture_output=True, timeout=60, check=False).returncode, 1)
-
-    def wait_for(self, process, beginning):
-        while not (line := process.stdout.readline()).startswith(beginning):
-            self.assertNotEqual(line, "", f"it ended before {beginning}")
-
-    def test_a_terminal_shows_what_a_guard_shifted(self):
-        routing = """routing:
-  split: {fp32: 1, int8: 1}
-  shadow: {precision: int8, against: fp32, percent: 100}
-  guard: {int8: {agreement_percent: 99, window_seconds: 1, min_samples: 5, action: shift}}
-"""
-        shifts = ("octet_guard_actions_total", 'model="glyphs",version="1",precision="int8",action="shift"')
-        with Served(OCTET, routing, lambda version: spoil(version / "int8.onnx")) as served, Traffic(served):
-            end = time.monotonic() + 60
-            while served.metrics()[shifts] == 0:
-                self.assertLess(time.monotonic(), end)
-                time.sleep(0.1)
-            for verb in (["top", "--count", "2", "--seconds", "0.5"], ["experiments"]):
-                command = [OCTET, *verb, "--server", served.server.http]
-                shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-                int8 = [line for line in shown.splitlines() if line.startswith("  int8 ")][-1]
-                self.assertRegex(int8, r" \d+\.\d % of its weight: agreement \d+\.\d+ % < 99 %$")
-                self.assertLess(float(int8.split()[2]), 40)
-                self.assertRegex(shown, r"(?m)^  shadow int8 against fp32: \d+ compared, \d+ dropped, 0 failed, agreement \d")
-                if verb[0] == "top":
-                    self.assertRegex(shown, r"(?m)^  \S+Z glyphs/1/int8 guard shift: agreement ")
-                print(shown)
 
 
 if __name__ == "__main__":

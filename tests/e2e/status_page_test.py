@@ -5,12 +5,10 @@ usage: status_page_test.py OCTET
 """
 
 import copy
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
 import time
 import unittest
 import urllib.request
@@ -20,6 +18,7 @@ import numpy
 import served_glyphs
 from browser import opened
 from served_glyphs import Served
+from stand_in import StandIn
 
 OCTET = ""
 REQUESTS = 120
@@ -48,38 +47,25 @@ setTimeout(() => {
     painted: charts.map(painted),
     lines: charts.map((chart) => chart.data.datasets.map(({ label, data, borderDash, pointStyle }) => [label, data.map(({ x, y }) => [x, y]), borderDash ?? [], pointStyle])),
     wider: document.documentElement.scrollWidth - innerWidth,
+    widths: charts.map((chart) => chart.canvas.getBoundingClientRect().width / document.querySelector("main").clientWidth),
+    spans: charts.map((chart) => chart.scales.x.max - chart.scales.x.min),
+    lying: [...document.querySelectorAll("td.number")].filter((cell) => cell.clientHeight > 40).map((cell) => cell.textContent),
   });
 }, 4500);
 </script>"""
 
 
-class Watched(http.server.ThreadingHTTPServer):
-    """Gives what the server gives, its page with TELL in it; calls `before_look` each time that the page asks for its numbers."""
+def watched(server, before_look=lambda: None):
+    """Returns what gives what the server gives, its page with TELL in it; `before_look` is called each time that the page asks for its numbers."""
 
-    def __init__(self, server, before_look=lambda: None):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
-                if self.path == "/v2/experiments":
-                    before_look()
-                with urllib.request.urlopen(f"http://{server}{self.path}", timeout=20) as answer:
-                    body, kind = answer.read(), answer.headers["Content-Type"]
-                if self.path == "/":
-                    body = body.replace(b"</body>", TELL.encode() + b"</body>")
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(body)
+    def before(path):
+        if path == "/v2/experiments":
+            before_look()
 
-            def log_message(self, *words):
-                pass
+    def change(path, body):
+        return body.replace(b"</body>", TELL.encode() + b"</body>") if path == "/" else body
 
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.server_port}/"
-
-    def __exit__(self, *error):
-        self.shutdown()
-        super().__exit__(*error)
+    return StandIn(server, before, change)
 
 
 def setUpModule():
@@ -249,8 +235,8 @@ class StatusPageTest(unittest.TestCase):
                 metrics = served.metrics()
                 scraped.append({precision: Histogram(metrics, precision) for precision in ("fp32", "int8")})
 
-            with Watched(served.server.http, ask_and_scrape) as watched:
-                document, messages = opened(watched.address, "--window-size=360,800")
+            with watched(served.server.http, ask_and_scrape) as stand_in:
+                document, messages = opened(f"http://{stand_in.address}/", "--window-size=360,800")
             self.assertEqual(messages, [])
             seen = document.seen
             self.assertLessEqual(seen["wider"], 0)
@@ -273,12 +259,29 @@ class StatusPageTest(unittest.TestCase):
             self.assertNotEqual(looks["fp32"][1], looks["int8"][1])
             print([{precision: (looked.count, looked.quantile_us(0.5)) for precision, looked in one.items()} for one in between])
 
+    def test_a_wide_screen_is_used_and_what_nobody_asks_takes_no_room(self):
+        with Served(OCTET, "routing: {default: fp32}\n") as served:
+            with watched(served.server.http, lambda: served.ask_all(30)) as stand_in:
+                document, messages = opened(f"http://{stand_in.address}/", "--window-size=1280,800")
+            self.assertEqual(messages, [])
+            seen = document.seen
+            self.assertLessEqual(seen["wider"], 0)
+            for width in seen["widths"]:
+                self.assertGreater(width, 0.45)
+            self.assertEqual(seen["spans"], [30, 30], "no minutes of nothing")
+            self.assertEqual(seen["lying"], [], "numbers in more than one line")
+            latency, rate = seen["lines"]
+            self.assertEqual([label for label, *_ in latency], ["fp32 p50", "fp32 p99"])
+            self.assertEqual([label for label, *_ in rate], ["fp32"])
+            int8 = rows(document.tables[PRECISIONS])["int8"]
+            self.assertEqual((int8["requests"], int8["p50 us"], int8["p99 us"], int8["mean us"]), ("0", "–", "–", "–"))
+
     def test_certificates_are_listed_layer_by_layer(self):
-        with Served(OCTET, ROUTING) as served, Watched(served.server.http) as watched:
+        with Served(OCTET, ROUTING) as served, watched(served.server.http) as stand_in:
             address = f"http://{served.server.http}/v2/models/glyphs/versions/1/certificates"
             with urllib.request.urlopen(address, timeout=20) as answer:
                 certificates = json.load(answer)["certificates"]
-            document, _ = opened(watched.address)
+            document, _ = opened(f"http://{stand_in.address}/")
             self.assertEqual([one["precision"] for one in certificates], ["fp32", "int8"])
             for one in certificates:
                 _, *layers = document.tables[f"{one['precision']}: {len(one['layers'])} layers"]

@@ -4,11 +4,14 @@
 usage: overload_test.py OCTET
 """
 
+import concurrent.futures
 import json
 import re
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 import server_test_case
@@ -18,6 +21,14 @@ from small_models import ROOT, Caller, write_slow
 GLYPHS = ROOT / "demo/models/glyphs"
 TEST_SET = ROOT / "demo/data/test.npz"
 RESOURCE_EXHAUSTED = "8"
+# Left to themselves such clients would wait for a minute.
+PATIENT = {
+    "maxAttempts": 5,
+    "initialBackoff": "60s",
+    "maxBackoff": "60s",
+    "backoffMultiplier": 1,
+    "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+}
 
 
 def load(target, *words):
@@ -68,6 +79,40 @@ class OverloadTest(ServerTestCase):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertTrue(done.stderr.startswith("octet: "), done.stderr)
+
+    def test_who_is_refused_hears_when_to_try_again(self):
+        write_slow(self.models / "slow/1/fp32.onnx", 8)
+        (self.models / "slow/model.yaml").write_text("batching: {max_batch: 1, max_queue_requests: 1}\n")
+        running = self.start("workers: {count: 1, threads: 1}\n")
+        plain = Caller(running.grpc)
+        service_config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": PATIENT}]})
+        patient = Caller(running.grpc, [("grpc.service_config", service_config)])
+        plain.ask("slow")  # how long it takes is known now
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(plain.ask, "slow") for _ in range(2)]
+            self.wait_for_queue(running)
+            with self.assertRaises(grpc.RpcError) as refused:
+                plain.ask("slow")
+            self.assertEqual(refused.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            pushback = int(dict(refused.exception.trailing_metadata())["grpc-retry-pushback-ms"])
+            self.assertGreater(pushback, 10)
+            tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 1, 1, 1]}
+            body = json.dumps({"inputs": [tensor]}).encode()
+            with self.assertRaises(urllib.error.HTTPError) as over_http:
+                urllib.request.urlopen(f"http://{running.http}/v2/models/slow/infer", data=body, timeout=20)
+            with over_http.exception as error:
+                self.assertEqual(error.code, 429)
+                self.assertGreaterEqual(int(error.headers["Retry-After"]), 1)
+            began = time.monotonic()
+            asked.append(pool.submit(patient.ask, "slow", timeout=50))
+            for each in asked:
+                each.result(60)
+            self.assertLess(time.monotonic() - began, 45)
+
+    def wait_for_queue(self, running):
+        until = time.monotonic() + 20
+        while 'octet_queue_depth{model="slow",version="1",precision="fp32"} 1' not in self.metrics(running):
+            self.assertLess(time.monotonic(), until)
 
     def test_overload_is_refused_and_nothing_else(self):
         with (self.models / "glyphs/model.yaml").open("a") as file:

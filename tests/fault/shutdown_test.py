@@ -79,6 +79,31 @@ class DrainTest(ServerTestCase):
         self.assertIn("event=stopping", log)
         self.assertIn("event=stopped all_answered=true", log)
 
+    def is_ready(self, running):
+        try:
+            with urllib.request.urlopen(f"http://{running.http}/v2/health/ready", timeout=10) as page:
+                return page.status == 200
+        except urllib.error.HTTPError as error:
+            self.assertEqual(error.code, 503)
+            return False
+
+    def test_with_a_delay_it_is_not_ready_and_answers_on(self):
+        small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
+        running = self.start("shutdown: {delay_seconds: 3}\n")
+        caller = Caller(running.grpc)
+        self.assertTrue(self.is_ready(running))
+        self.wait_for_metric(running, "octet_server_ready 1")
+        running.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        while self.is_ready(running):
+            self.assertLess(time.monotonic() - began, 1)
+        self.wait_for_metric(running, "octet_server_ready 0")
+        while time.monotonic() - began < 2:
+            self.assertEqual(caller.ask("net"), 2)
+        self.assertEqual(running.process.wait(20), 0)
+        self.assertGreaterEqual(time.monotonic() - began, 3)
+        self.assertIn("event=stopped all_answered=true", running.log.read_text())
+
     def test_who_is_asleep_is_not_waited_for(self):
         small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
         running = self.start("shutdown: {grace_seconds: 60}\n")

@@ -99,9 +99,9 @@ def write_slow(path, rounds, extent=2048):
 class Caller:
     """Asks models of this kind."""
 
-    def __init__(self, target):
+    def __init__(self, target, options=()):
         self.messages, services = client.load_stubs()
-        self.channel = grpc.insecure_channel(target)
+        self.channel = grpc.insecure_channel(target, options)
         self.stub = services.GRPCInferenceServiceStub(self.channel)
 
     def request(self, model):

@@ -83,6 +83,9 @@ class RawClient {
 
 class HttpServerTest : public RpcTest {
  protected:
+  static constexpr const char* kInfer = "/v2/models/net/infer";
+  static constexpr const char* kJson = "application/json";
+
   void SetUp() override {
     RpcTest::SetUp();
     StartHttp();

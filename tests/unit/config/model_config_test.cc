@@ -305,6 +305,19 @@ TEST(ModelConfigTest, ASplitOfARolloutLeavesTheRampOfAVersionItsGuards) {
       << "nobody is left who consents";
 }
 
+TEST(ModelConfigTest, AGuardThatASplitOfARolloutLeavesNothingToShiftAlerts) {
+  using Action = ModelConfig::Routing::Guard::Action;
+  const std::string_view model =
+      "routing: {versions: {1: 100}, ramp: {version: 2}, split: {fp32: 1, bf16: 1, int8: 1}, "
+      "guard: {bf16: {error_percent: 1, action: shift}, int8: {error_percent: 1, action: shift}, "
+      "fp32: {error_percent: 1, action: fall_back}}}";
+  const auto config = RolledOut(model, "routing: {split: {fp32: 100, bf16: 0, int8: 1}}");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->routing.guard.at(Precision::kBf16).action, Action::kAlert);
+  EXPECT_EQ(config->routing.guard.at(Precision::kInt8).action, Action::kShift);
+  EXPECT_EQ(config->routing.guard.at(Precision::kFp32).action, Action::kFallBack);
+}
+
 TEST(ModelConfigTest, BatchingFallsBackToTheServersDefaults) {
   const ServerConfig server;
   const auto batching = ResolveBatching(

@@ -1,5 +1,8 @@
 #include "server/server.h"
 
+#include <atomic>
+#include <thread>
+
 #include "httplib.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -46,6 +49,49 @@ TEST_F(ServerTest, IsAliveFirstReadyOnceLoadedAndGoneAfterTheDrain) {
   EXPECT_TRUE((*server)->Drain(Clock::Real().Now() + std::chrono::seconds(10)));
   EXPECT_EQ(Status(ports.http, "/v2/health/ready"), 0);
   EXPECT_TRUE((*server)->Drain(Clock::Real().Now())) << "a second time there is nothing to do";
+}
+
+TEST_F(ServerTest, OneThatRetiresIsNotReadyAndAnswersUntilItDrains) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  FakeClock clock;
+  const auto server = Server::Start(Config(), "1", clock);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const ServerPorts ports = (*server)->ports();
+  const auto metrics = [&] {
+    return httplib::Client("127.0.0.1", ports.metrics).Get("/metrics")->body;
+  };
+  const auto infer = [&] {
+    const httplib::Result result =
+        httplib::Client("127.0.0.1", ports.http)
+            .Post("/v2/models/net/infer",
+                  R"({"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]})",
+                  "application/json");
+    return result ? result->status : 0;
+  };
+  EXPECT_THAT(metrics(), HasSubstr("\noctet_server_ready 0\n"));
+  EXPECT_TRUE((*server)->Load({}).ok());
+  EXPECT_THAT(metrics(), HasSubstr("\noctet_server_ready 1\n"));
+  const TimePoint until = clock.Now() + std::chrono::seconds(5);
+  std::atomic<bool> retired = false;
+  std::jthread retiring([&] {
+    (*server)->Retire(until);
+    retired = true;
+  });
+  while (Status(ports.http, "/v2/health/ready") == 200) std::this_thread::yield();
+  EXPECT_EQ(Status(ports.http, "/v2/health/ready"), 503);
+  EXPECT_EQ(Status(ports.http, "/v2/models/net/ready"), 503);
+  EXPECT_EQ(Status(ports.http, "/v2/health/live"), 200);
+  while (metrics().find("\noctet_server_ready 0\n") == std::string::npos) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(infer(), 200);
+  EXPECT_FALSE(retired);
+  while (!retired) {
+    clock.Advance(std::chrono::milliseconds(100));
+    std::this_thread::yield();
+  }
+  EXPECT_GE(clock.Now(), until);
+  EXPECT_EQ(infer(), 200) << "until it drains";
 }
 
 TEST_F(ServerTest, TheWorkersAreTheInstancesOfEveryModel) {

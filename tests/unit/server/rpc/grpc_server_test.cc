@@ -418,6 +418,17 @@ TEST_F(GrpcServerTest, AWatchWhoseClientGoesIsForgotten) {
   EXPECT_LT(Clock::Real().Now(), start + std::chrono::seconds(20));
 }
 
+TEST_F(GrpcServerTest, OneThatIsAboutToEndSaysSoAndAnswers) {
+  gate_.Announce();
+  EXPECT_FALSE(Ready());
+  EXPECT_FALSE(ModelIsReady("net"));
+  EXPECT_EQ(Health("", grpc::StatusCode::OK), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(Health("net", grpc::StatusCode::OK), HealthCheckResponse::NOT_SERVING);
+  EXPECT_TRUE(Infer(Row()).ok());
+  gate_.Close();
+  EXPECT_EQ(Infer(Row()).error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST_F(GrpcServerTest, DrainingAnswersWhatWasAcceptedAndRefusesTheRest) {
   const auto accepted = Block();
   gate_.Close();

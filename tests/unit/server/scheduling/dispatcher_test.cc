@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "server/scheduling/retry_after.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/test_request.h"
@@ -423,6 +424,7 @@ TEST_F(DispatcherTest, SurplusIsRefusedAtOnceSoThatTheRestKeepsToTheTarget) {
     if (call.calls == 0 || call.status->ok()) continue;
     EXPECT_EQ(call.status->code(), absl::StatusCode::kResourceExhausted);
     EXPECT_THAT(std::string(Message(*call.status)), HasSubstr("a p99 target of 40 ms"));
+    EXPECT_TRUE(RetryAfterOf(*call.status).has_value());
   }
 }
 
@@ -486,6 +488,17 @@ TEST_F(DispatcherTest, AnInputOfAnyRankHasManyShapes) {
   queue->times().Observe(1, milliseconds(20), clock_.Now());
   EXPECT_EQ(Submit(queue, 1, clock_.Now() + milliseconds(19)).calls, 0);
   Finish(*dispatcher_.TryTake());
+}
+
+TEST_F(DispatcherTest, WhoFindsAQueueFullHearsHowLongItIs) {
+  const auto queue = Queue({.max_batch = 1}, 2);
+  Submit(queue);
+  Submit(queue);
+  EXPECT_EQ(RetryAfterOf(*Submit(queue).status), std::nullopt) << "nothing was measured";
+  queue->times().Observe(1, milliseconds(30), clock_.Now());
+  EXPECT_EQ(RetryAfterOf(*Submit(queue).status), milliseconds(90));
+  queue->times().Observe(1, seconds(30), clock_.Now());
+  EXPECT_EQ(RetryAfterOf(*Submit(queue).status), kMostRetryAfter);
 }
 
 TEST_F(DispatcherTest, RefusalsAreCountedByTheirReason) {
