@@ -175,8 +175,9 @@ class ChannelHistograms : public Collector {
 /// INVALID_ARGUMENT naming the input of the model for one that is missing or unknown, of another type or shape, empty, or of another
 /// count than the others; and for samples of several shapes where the model's own batch is more than one.
 absl::Status MatchInputs(const Signature& signature, const CalibrationData& set);
-/// INVALID_ARGUMENT naming the input and the sample that holds NaN or infinity.
-absl::Status CheckFinite(const CalibrationSet& set);
+/// Reads all samples once. INVALID_ARGUMENT naming the input and the sample that holds NaN or infinity; as CheckCounts and
+/// SampleSource::Read.
+absl::Status CheckFinite(const CalibrationData& set);
 /// Called with samples done and samples in all; return false to stop (CANCELLED).
 using Progress = std::function<bool(int64_t done, int64_t total)>;
 

@@ -65,6 +65,18 @@ void CalibrationData::Add(Sources sources) {
   parts_.push_back(std::make_shared<Part>(std::move(sources), before, kind->second));
 }
 
+absl::Status CalibrationData::CheckCounts() const {
+  for (const auto& part : parts_) {
+    const int64_t count = RowsOf(part->sources.begin()->second->spec());
+    for (const auto& [name, source] : part->sources) {
+      if (RowsOf(source->spec()) == count) continue;
+      return InvalidArgument("calibration input '{}': expected {} samples like the others, got {}",
+                             name, count, RowsOf(source->spec()));
+    }
+  }
+  return absl::OkStatus();
+}
+
 bool CalibrationData::HasOneShape() const { return Alike(0, count()) == count(); }
 
 std::vector<const CalibrationData::Sources*> CalibrationData::sources() const {
@@ -102,6 +114,22 @@ absl::Status CalibrationData::Read(const std::string& input, int64_t first, int6
     OCTET_RETURN_IF_ERROR(source.Read(begin.row, static_cast<int64_t>(run), at));
     at += run * RowBytes(source.spec());
     done += run;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CalibrationData::Pass(const std::string& input, int64_t first, int64_t rows,
+                                   const See& see) const {
+  constexpr size_t kBytesAtOnce = size_t{1} << 20;
+  TensorSpec spec = *SpecOf(input, first);
+  const auto most = static_cast<int64_t>(kBytesAtOnce / std::max<size_t>(RowBytes(spec), 1));
+  const int64_t step = std::clamp<int64_t>(most, 1, rows);
+  spec.shape[0] = step;
+  Tensor samples(spec.dtype, spec.shape);
+  for (int64_t at = first; at < first + rows; at += step) {
+    spec.shape[0] = std::min(step, first + rows - at);
+    OCTET_RETURN_IF_ERROR(Read(input, at, spec.shape[0], samples.mutable_data()));
+    OCTET_RETURN_IF_ERROR(see(at, {samples.data(), spec}));
   }
   return absl::OkStatus();
 }

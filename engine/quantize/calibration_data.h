@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -40,9 +41,11 @@ class CalibrationData {
   CalibrationData(std::initializer_list<CalibrationSet::value_type> in_memory)
       : CalibrationData(CalibrationSet(in_memory)) {}
 
-  /// Adds samples behind those that are there. They may disagree about their number: MatchInputs will say so.
+  /// Adds samples behind those that are there. They may disagree about their number: CheckCounts will say so.
   void Add(Sources sources);
 
+  /// INVALID_ARGUMENT naming an input that has not as many samples as another; what reads samples requires that there is none.
+  absl::Status CheckCounts() const;
   /// No sources at all.
   bool empty() const { return parts_.empty(); }
   int64_t count() const { return std::ssize(order_); }
@@ -59,6 +62,10 @@ class CalibrationData {
   int64_t Alike(int64_t first, int64_t most) const;
   /// Writes samples [first, first + rows) of an input. Requires: they are alike, and the input is known. Errors: the sources'.
   absl::Status Read(const std::string& input, int64_t first, int64_t rows, void* to) const;
+  /// Shows samples [first, first + rows) of an input, some at a time: the first of them, and their elements. Errors: as Read, and those
+  /// of `see`. Requires: as Read.
+  using See = std::function<absl::Status(int64_t at, ConstTensorView samples)>;
+  absl::Status Pass(const std::string& input, int64_t first, int64_t rows, const See& see) const;
   /// The same of all inputs. Errors and requirements: as Read.
   absl::StatusOr<CalibrationSet> InMemory(int64_t first, int64_t rows) const;
   /// Where a sample is in all that was added.

@@ -157,45 +157,28 @@ namespace {
 // Samples [first, first + rows) of an input, alike, as if they were one array.
 absl::Status MarkSamples(const CalibrationData& set, const std::string& input, int64_t first,
                          int64_t rows, Mark& mark) {
-  constexpr int64_t kMostBytes = int64_t{1} << 20;  // Of what is read at once.
   TensorSpec spec = *set.SpecOf(input, first);
-  spec.shape[0] = 1;
-  const int64_t step =
-      std::max<int64_t>(1, kMostBytes / std::max<int64_t>(1, static_cast<int64_t>(spec.bytes())));
   spec.shape[0] = rows;
   mark.Type(spec.dtype, spec.shape);
-  const bool strings = spec.dtype == DType::kString;
-  if (!strings) mark.Begin(spec.bytes());
-  spec.shape[0] = std::min(step, rows);
-  Tensor piece(spec.dtype, spec.shape);
-  for (int64_t at = first; at < first + rows; at += step) {
-    spec.shape[0] = std::min(step, first + rows - at);
-    OCTET_RETURN_IF_ERROR(set.Read(input, at, spec.shape[0], piece.mutable_data()));
-    if (!strings) {
-      mark.More(piece.data(), spec.bytes());
-      continue;
-    }
-    const ConstTensorView texts{piece.data(), spec};
-    for (const std::string_view text : texts.span<std::string_view>()) mark.Text(text);
+  if (spec.dtype == DType::kString) {
+    return set.Pass(input, first, rows, [&](int64_t, ConstTensorView samples) {
+      for (const std::string_view text : samples.span<std::string_view>()) mark.Text(text);
+      return absl::OkStatus();
+    });
   }
-  if (!strings) mark.End();
+  mark.Begin(spec.bytes());
+  OCTET_RETURN_IF_ERROR(set.Pass(input, first, rows, [&](int64_t, ConstTensorView samples) {
+    mark.More(samples.data, samples.bytes());
+    return absl::OkStatus();
+  }));
+  mark.End();
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<uint64_t> MarkOf(const CalibrationData& set) {
-  for (const CalibrationData::Sources* sources : set.sources()) {
-    for (const auto& [name, samples] : *sources) {
-      const Shape& shape = samples->spec().shape;
-      const Shape& first = sources->begin()->second->spec().shape;
-      if (shape.rank() == 0 || shape[0] != first[0])
-        return InvalidArgument(
-            "calibration input '{}': samples along axis 0 expected like those "
-            "of '{}', {}, got {}",
-            name, sources->begin()->first, first.ToString(), shape.ToString());
-    }
-  }
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
   Mark mark;
   const CalibrationData grouped = set.Grouped();
   for (int64_t first = 0; first < grouped.count();) {

@@ -28,16 +28,24 @@ Graph WithOutputs(const Graph& graph, std::span<const Observation> observations)
 }
 
 // The first sample that holds NaN or infinity; as many as there are, where none does.
-int64_t FirstNotFinite(const Tensor& samples) {
+int64_t FirstNotFinite(ConstTensorView samples) {
   const int64_t count = samples.shape()[0];
   if (samples.dtype() != DType::kF32 || samples.elements() == 0) return count;
   const int64_t row = samples.elements() / count;
   for (int64_t sample = 0; sample < count; ++sample) {
-    const ConstTensorView view{samples.span<float>().data() + sample * row,
-                               {DType::kF32, Shape{row}}};
+    const ConstTensorView view{samples.as<float>() + sample * row, {DType::kF32, Shape{row}}};
     if (!FindMinMax(view).finite) return sample;
   }
   return count;
+}
+
+// `samples`: those from `first` on.
+absl::Status CheckSamples(const CalibrationData& set, const std::string& input, int64_t first,
+                          ConstTensorView samples) {
+  const int64_t bad = FirstNotFinite(samples);
+  if (bad == samples.shape()[0]) return absl::OkStatus();
+  return InvalidArgument("calibration input '{}', sample {}: NaN or infinity", input,
+                         set.PlaceOf(first + bad));
 }
 
 class CalibrationPass {
@@ -118,11 +126,7 @@ class CalibrationPass {
     for (size_t i = 0; i < fed_.size(); ++i) {
       const std::string& name = model_.signature().inputs[i].name;
       OCTET_RETURN_IF_ERROR(set_.Read(name, first, rows, fed_[i].mutable_data()));
-      const int64_t bad = FirstNotFinite(fed_[i]);
-      if (bad < rows) {
-        return InvalidArgument("calibration input '{}', sample {}: NaN or infinity", name,
-                               set_.PlaceOf(first + bad));
-      }
+      OCTET_RETURN_IF_ERROR(CheckSamples(set_, name, first, fed_[i].view()));
     }
     return absl::OkStatus();
   }
@@ -251,12 +255,17 @@ absl::Status MatchInputs(const Signature& signature, const CalibrationData& set)
   return absl::OkStatus();
 }
 
-absl::Status CheckFinite(const CalibrationSet& set) {
-  for (const auto& [name, samples] : set) {
-    if (samples.shape().rank() == 0) continue;
-    const int64_t bad = FirstNotFinite(samples);
-    if (bad < samples.shape()[0])
-      return InvalidArgument("calibration input '{}', sample {}: NaN or infinity", name, bad);
+absl::Status CheckFinite(const CalibrationData& set) {
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  for (int64_t first = 0; first < set.count();) {
+    const int64_t rows = set.Alike(first, set.count());
+    for (const auto& [name, source] : set.SourcesOf(first)) {
+      if (source->spec().dtype != DType::kF32) continue;
+      OCTET_RETURN_IF_ERROR(set.Pass(name, first, rows, [&](int64_t at, ConstTensorView samples) {
+        return CheckSamples(set, name, at, samples);
+      }));
+    }
+    first += rows;
   }
   return absl::OkStatus();
 }

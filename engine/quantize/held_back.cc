@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <optional>
 #include <random>
 #include <span>
 
@@ -10,23 +9,6 @@
 
 namespace octet {
 namespace {
-
-absl::StatusOr<int64_t> CountSamples(const CalibrationData& set) {
-  for (const CalibrationData::Sources* sources : set.sources()) {
-    std::optional<int64_t> count;
-    for (const auto& [name, samples] : *sources) {
-      const Shape& shape = samples->spec().shape;
-      const int64_t own = shape.rank() > 0 ? shape[0] : 0;
-      if (count && own != *count) {
-        return InvalidArgument(
-            "calibration input '{}': expected {} samples like the others, got {}", name, *count,
-            own);
-      }
-      count = own;
-    }
-  }
-  return set.count();
-}
 
 // All of them in random order.
 std::vector<int64_t> Shuffled(int64_t count, uint64_t seed) {
@@ -63,7 +45,8 @@ int64_t OwnBatch(const Graph& graph) {
 
 absl::StatusOr<SplitSet> HoldBack(const CalibrationData& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed) {
-  OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  const int64_t count = set.count();
   if (count < 2)
     return InvalidArgument("to hold samples back takes at least 2 of them, got {}", count);
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
@@ -75,7 +58,8 @@ absl::StatusOr<SplitSet> HoldBack(const CalibrationData& set, const std::vector<
 
 absl::StatusOr<SplitSet> AllHeldBack(const CalibrationData& set, const std::vector<int64_t>& labels,
                                      int64_t most, uint64_t seed) {
-  OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  const int64_t count = set.count();
   if (count < 1) return InvalidArgument("no samples to compare answers on");
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
   const std::vector<int64_t> order = Shuffled(count, seed);

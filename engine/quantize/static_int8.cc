@@ -133,6 +133,7 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
                                               const CalibrationRun& run) {
   const bool floored = recipe.floor.kind != Kind::kAuto && recipe.floor.kind != Kind::kAllInt8;
   OCTET_RETURN_IF_ERROR(CheckSamples(recipe, floored, calibration, run));
+  OCTET_RETURN_IF_ERROR(CheckFinite(calibration));  // Before minutes of calibration.
   if (floored) {
     // What the file keeps is of all samples; the search holds half of them back.
     if (!run.statistics_to.empty()) {
