@@ -28,6 +28,7 @@ constexpr int kLayerRepeatsPerRound = 3;
 
 struct BenchOptions {
   ModelOptions model;
+  ShapeOptions shapes;
   std::vector<int64_t> batches = {1};
   std::vector<int> threads = {1};
   double seconds = 2;
@@ -48,9 +49,9 @@ Tensor RandomTensor(const TensorSpec& spec, std::mt19937& random) {
   return tensor;
 }
 
-absl::Status PrepareRandom(Session& session, int64_t batch) {
+absl::Status PrepareRandom(Session& session, const ShapeOptions& given, int64_t batch) {
   OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes,
-                         ShapesForBatch(session.model().signature(), batch));
+                         given.ForBatch(session.model().signature(), batch));
   OCTET_RETURN_IF_ERROR(session.Prepare(shapes));
   std::mt19937 random(1);
   for (size_t i = 0; i < shapes.size(); ++i)
@@ -81,7 +82,7 @@ absl::Status PrepareFromFile(Session& session, const std::string& file) {
 }
 
 absl::Status Prepare(Session& session, const BenchOptions& options, int64_t batch) {
-  return options.inputs.empty() ? PrepareRandom(session, batch)
+  return options.inputs.empty() ? PrepareRandom(session, options.shapes, batch)
                                 : PrepareFromFile(session, options.inputs);
 }
 
@@ -260,10 +261,12 @@ void AddBench(CLI::App& app, Outcome& outcome) {
                            ->delimiter(',')
                            ->check(CLI::PositiveNumber)
                            ->capture_default_str();
+  CLI::Option* shape = options->shapes.AddTo(*verb);
   verb->add_option("--inputs", options->inputs,
                    ".npz with an array per input to run on, instead of random numbers")
       ->check(CLI::ExistingFile)
-      ->excludes(batch);
+      ->excludes(batch)
+      ->excludes(shape);
   verb->add_option("--seconds", options->seconds, "Length of each run")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();

@@ -18,6 +18,7 @@ namespace {
 
 struct CheckOptions {
   ModelOptions model;
+  ShapeOptions shapes;
   std::string golden;
   Tolerance tolerance;
   bool bisect_passes = false;
@@ -126,7 +127,8 @@ class PassBisection {
   absl::Status MakeSet() {
     constexpr uint32_t kInputSeed = 1;
     constexpr int64_t kBatch = 2;
-    OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes, ShapesForBatch(signature_, kBatch));
+    OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes,
+                           options_.shapes.ForBatch(signature_, kBatch));
     std::mt19937 random(kInputSeed);
     std::normal_distribution<float> normal;
     GoldenSet set{"random", {}, {}};
@@ -211,10 +213,12 @@ void AddCheck(CLI::App& app, Outcome& outcome) {
           "Accept up to this many quantization steps of an output that is dequantized from "
           "8 bits, instead of --rtol and --atol")
       ->check(CLI::PositiveNumber);
-  verb->add_flag("--bisect-passes", options->bisect_passes,
-                 "Name the first graph pass that changes an answer, by bisection of the pass list; "
-                 "exit 1 when there is one. Without --golden: of random inputs, against the "
-                 "answers without any pass");
+  CLI::Option* bisect = verb->add_flag(
+      "--bisect-passes", options->bisect_passes,
+      "Name the first graph pass that changes an answer, by bisection of the pass list; "
+      "exit 1 when there is one. Without --golden: of random inputs (--shape), against the "
+      "answers without any pass");
+  options->shapes.AddTo(*verb)->needs(bisect)->excludes(golden);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, golden, &outcome] {
     if (!options->bisect_passes && golden->empty()) throw CLI::RequiredError("--golden");

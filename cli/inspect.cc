@@ -15,6 +15,7 @@ namespace {
 
 struct InspectOptions {
   ModelOptions model;
+  ShapeOptions shapes;
   int64_t batch = 1;
   bool json = false;
   bool dump = false;
@@ -78,7 +79,7 @@ absl::Status Inspect(const InspectOptions& options) {
     return absl::OkStatus();
   }
   OCTET_ASSIGN_OR_RETURN(const std::vector<Shape> shapes,
-                         ShapesForBatch(model->signature(), options.batch));
+                         options.shapes.ForBatch(model->signature(), options.batch));
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model->PlanFor(shapes));
   if (options.json) {
     std::cout << ToJson(*model, *plan).dump(2) << '\n';
@@ -97,10 +98,12 @@ void AddInspect(CLI::App& app, Outcome& outcome) {
   verb->add_option("--batch", options->batch, "Batch to compile for")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  CLI::Option* shape = options->shapes.AddTo(*verb);
   verb->add_flag("--json", options->json, "Print JSON");
-  verb->add_flag("--dump", options->dump, "Print the optimised graph instead");
+  verb->add_flag("--dump", options->dump, "Print the optimised graph instead")->excludes(shape);
   verb->add_flag("--passes", options->passes,
-                 "Print every pass, in order, and what it did, instead");
+                 "Print every pass, in order, and what it did, instead")
+      ->excludes(shape);
   verb->callback([options, &outcome] {
     if (const absl::Status status = Inspect(*options); !status.ok())
       outcome.exit_code = Fail(status);

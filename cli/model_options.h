@@ -1,6 +1,7 @@
 // The options that every verb which loads a model shares.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,11 +26,30 @@ struct ModelOptions {
   absl::StatusOr<std::shared_ptr<const Model>> Load() const;
 };
 
-/// Prints "octet: <message>" to stderr and returns the exit code of a failure, 1.
+/// Prints "octet: <message>" to stderr and returns the exit code of a failure: 2 for WrongUsage, else 1.
 int Fail(const absl::Status& status);
 
-/// The shapes of a batch: extent 0 of every input is `batch` where the model leaves it open. INVALID_ARGUMENT naming
-/// the input when another extent is open, too.
-absl::StatusOr<std::vector<Shape>> ShapesForBatch(const Signature& signature, int64_t batch);
+/// An error of the command line that only the model could tell.
+absl::Status WrongUsage(absl::Status status);
+
+/// Shapes by input; an extent 0 of kUnknownDim is the batch.
+using GivenShapes = std::map<std::string, Shape>;
+
+/// The shapes of a batch: what is given for an input, else extent 0 is `batch` where the model leaves it open. WrongUsage naming
+/// the input for one that the model does not have, or with other extents, expected and got, and when an extent stays open.
+absl::StatusOr<std::vector<Shape>> ShapesForBatch(const Signature& signature, int64_t batch,
+                                                  const GivenShapes& given = {});
+
+/// Extents that the model leaves open.
+class ShapeOptions {
+ public:
+  /// --shape NAME=EXTENTxEXTENT..., once per input; extents from 1 on, or "?" as the first one for the batch.
+  CLI::Option* AddTo(CLI::App& verb);
+  /// Errors: as ShapesForBatch; WrongUsage for an input that is given twice.
+  absl::StatusOr<std::vector<Shape>> ForBatch(const Signature& signature, int64_t batch) const;
+
+ private:
+  std::vector<std::string> given_;
+};
 
 }  // namespace octet::cli

@@ -5,13 +5,13 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/calibration_samples.h"
 #include "cli/interrupt.h"
 #include "cli/mixed_options.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
-#include "cli/samples.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 struct QuantizeOptions {
   std::string model;
   std::vector<std::string> to = {"fp16", "bf16", "int8", "int8-dynamic"};
-  std::string calibration;
+  std::vector<std::string> calibration;
   std::vector<std::string> calibration_files;
   std::string save_calibration;
   std::string map;
@@ -84,13 +84,9 @@ QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   return recipe;
 }
 
-struct Calibration {
-  CalibrationSet inputs;
-  std::vector<int64_t> labels;
-};
-
-absl::StatusOr<Calibration> LoadCalibration(const QuantizeOptions& options) {
-  if (options.calibration.empty() && !options.calibration_files.empty()) return Calibration{};
+absl::StatusOr<CalibrationSamples> LoadCalibration(const QuantizeOptions& options) {
+  if (options.calibration.empty() && !options.calibration_files.empty())
+    return CalibrationSamples{};
   if (options.calibration.empty())
     return InvalidArgument(
         "int8 needs --calibration, sample inputs, or --calibration-file, their statistics");
@@ -100,11 +96,11 @@ absl::StatusOr<Calibration> LoadCalibration(const QuantizeOptions& options) {
   load.disabled_passes = options.disabled_passes;
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          Model::Load(options.model, load));
-  OCTET_ASSIGN_OR_RETURN(const Samples samples,
-                         Samples::Load(model->signature(), options.calibration, options.map));
-  if (options.mixed.max_drop && !samples.has_labels())
-    return InvalidArgument("--max-drop: {} has no array 'labels'", options.calibration);
-  return Calibration{samples.AsModelInputs(), samples.labels()};
+  OCTET_ASSIGN_OR_RETURN(CalibrationSamples samples,
+                         OpenCalibration(model->signature(), options.calibration, options.map));
+  if (options.mixed.max_drop && samples.labels.empty())
+    return InvalidArgument("--max-drop: {} has no array 'labels'", options.calibration.front());
+  return samples;
 }
 
 std::string FileFor(const QuantizeOptions& options, std::string_view precision) {
@@ -112,7 +108,7 @@ std::string FileFor(const QuantizeOptions& options, std::string_view precision) 
 }
 
 absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& options, Precision to,
-                                                   const Calibration& calibration) {
+                                                   const CalibrationSamples& calibration) {
   const std::string out = FileFor(options, PrecisionName(to));
   std::optional<ProgressBar> bar;
   int64_t bar_total = 0;
@@ -159,7 +155,8 @@ void PrintTried(const nlohmann::ordered_json& records) {
 // Before minutes of calibration, not after them.
 absl::Status CheckOutputs(const QuantizeOptions& options) {
   std::vector<std::string> others = options.calibration_files;
-  others.insert(others.end(), {options.model, options.calibration, options.map});
+  others.insert(others.end(), options.calibration.begin(), options.calibration.end());
+  others.insert(others.end(), {options.model, options.map});
   for (const std::string& name : options.to)
     OCTET_RETURN_IF_ERROR(CheckOutputFile(FileFor(options, name), others));
   if (options.save_calibration.empty()) return absl::OkStatus();
@@ -179,7 +176,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
   // What data may break comes first: new variants are not to lie beside an int8 file of an older model.
   std::vector<std::string> to = options.to;
   std::ranges::stable_partition(to, [](const std::string& name) { return name == "int8"; });
-  Calibration calibration;
+  CalibrationSamples calibration;
   if (std::ranges::contains(to, "int8")) {
     OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
   }
@@ -215,7 +212,9 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->capture_default_str();
   verb->add_option("--calibration", options->calibration,
                    "Sample inputs (int8): an .npz, or a folder of .npz or .npy files, such "
-                   "as the requests that a server captured");
+                   "as the requests that a server captured; may be given several times. Files may "
+                   "differ in extents that the model leaves open")
+      ->allow_extra_args(false);
   verb->add_option(
           "--calibration-file", options->calibration_files,
           "Statistics that --save-calibration kept, of this model; several are merged. They "

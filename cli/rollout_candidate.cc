@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "cli/calibration_samples.h"
 #include "cli/evaluation.h"
 #include "cli/model_options.h"
 #include "cli/samples.h"
@@ -46,13 +47,13 @@ absl::Status Make(const CandidateRequest& request) {
   if (!request.finished.empty()) return Take(request.finished, request.out);
   QuantizeRecipe recipe;
   recipe.to = request.plan.candidate;
-  CalibrationSet calibration;
+  CalibrationData calibration;
   if (recipe.to == Precision::kInt8) {
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                            Load(request.fp32, Precision::kFp32, request.threads));
-    OCTET_ASSIGN_OR_RETURN(const Samples samples,
-                           Samples::Load(model->signature(), request.calibration, request.map));
-    calibration = samples.AsModelInputs();
+    OCTET_ASSIGN_OR_RETURN(CalibrationSamples samples,
+                           OpenCalibration(model->signature(), {request.calibration}, request.map));
+    calibration = std::move(samples.inputs);
   }
   return QuantizeFile(request.fp32, recipe, calibration, {.threads = request.threads}, request.out)
       .status();

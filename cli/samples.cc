@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <utility>
+
+#include "cli/sample_arrays.h"
 
 #include "config/model_config.h"
 #include "engine/tensor/status.h"
@@ -11,58 +12,13 @@
 namespace octet::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr const char* kLabels = "labels";
-constexpr const char* kOnlyInput = "inputs";
 constexpr size_t kMostBytes = size_t{8} << 30;  // Of all files of a folder.
 
-absl::StatusOr<Samples::Input> MatchInput(const TensorInfo& info, bool only,
-                                          const NpzArrays& arrays, const ModelConfig& config) {
-  auto found = arrays.find(info.name);
-  if (found == arrays.end() && only) found = arrays.find(kOnlyInput);
-  if (found == arrays.end()) {
-    return InvalidArgument("no array for the model's input '{}'{}", info.name,
-                           only ? " (nor one named 'inputs')" : "");
-  }
-  Samples::Input input{info, found->second, false, {}};
-  const Shape& shape = input.array.shape();
-  bool fits = shape.rank() == info.shape.rank() && shape.rank() > 0;
-  for (int axis = 1; fits && axis < shape.rank(); ++axis) {
-    fits = info.shape[axis] == kUnknownDim || info.shape[axis] == shape[axis];
-  }
-  if (!fits) {
-    return InvalidArgument("array '{}': expected shape {} (samples along axis 0), got {}",
-                           found->first, info.shape.ToString(), shape.ToString());
-  }
-  const auto wire = config.wire.find(info.name);
-  if (wire != config.wire.end() && wire->second.dtype == input.array.dtype()) {
-    if (!IsFloat(info.dtype) || info.dtype == DType::kF64) {
-      return InvalidArgument("input '{}': only FP32, FP16 or BF16 can be mapped, this one is {}",
-                             info.name, DTypeName(info.dtype));
-    }
-    OCTET_RETURN_IF_ERROR(CheckWireMapping(wire->second, info.shape));
-    input.mapped = true;
-    input.mapping = wire->second;
-  } else if (input.array.dtype() != info.dtype) {
-    return InvalidArgument(
-        "array '{}': expected {}{}, got {}", found->first, DTypeName(info.dtype),
-        wire == config.wire.end() ? "" : " or " + std::string(DTypeName(wire->second.dtype)),
-        DTypeName(input.array.dtype()));
-  }
-  return input;
-}
-
-// The arrays of one file of a folder. `rank`: of the model's only input, or 0; an array of one axis less is one sample.
-absl::StatusOr<NpzArrays> ReadPart(const fs::path& file, int rank) {
-  if (file.extension() == ".npz") return ReadNpz(file.string());
-  OCTET_ASSIGN_OR_RETURN(Tensor array, ReadNpy(file.string()));
-  if (array.shape().rank() + 1 == rank) {
-    Shape one{1};
-    for (const int64_t extent : array.shape().dims()) one.push_back(extent);
-    array = array.Reshaped(one);
-  }
-  return NpzArrays{{kOnlyInput, std::move(array)}};
+// The arrays of one file of a folder.
+absl::StatusOr<NpzArrays> ReadPart(const std::string& file, const Signature& signature) {
+  if (file.ends_with(".npz")) return ReadNpz(file);
+  OCTET_ASSIGN_OR_RETURN(const Tensor array, ReadNpy(file));
+  return NpzArrays{{kOnlyInputArray, array.Reshaped(WithSamples(array.shape(), signature))}};
 }
 
 using Parts = std::map<std::string, std::vector<std::pair<std::string, Tensor>>>;
@@ -102,28 +58,17 @@ absl::StatusOr<Tensor> Joined(std::vector<std::pair<std::string, Tensor>> parts)
 }
 
 absl::StatusOr<NpzArrays> ReadFolder(const std::string& folder, const Signature& signature) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
-       at.increment(error)) {
-    const bool hidden = at->path().filename().string().starts_with('.');
-    const std::string extension = at->path().extension().string();
-    if (!hidden && (extension == ".npz" || extension == ".npy")) files.push_back(at->path());
-  }
-  if (error) return InvalidArgument("cannot read folder {}: {}", folder, error.message());
-  if (files.empty()) return InvalidArgument("{}: no .npz or .npy file in this folder", folder);
-  std::ranges::sort(files);
-  const int rank = signature.inputs.size() == 1 ? signature.inputs[0].shape.rank() : 0;
+  OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> files, SampleFiles(folder));
   Parts parts;
   size_t bytes = 0;
-  for (const fs::path& file : files) {
-    OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadPart(file, rank));
+  for (const std::string& file : files) {
+    OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadPart(file, signature));
     for (const auto& [name, array] : arrays) {
       if (array.bytes() > kMostBytes - bytes)
         return absl::ResourceExhaustedError(
-            Format("{}: more than {} bytes up to {}", folder, kMostBytes, file.string()));
+            Format("{}: more than {} bytes up to {}", folder, kMostBytes, file));
       bytes += array.bytes();
-      parts[name].emplace_back(file.string(), array);
+      parts[name].emplace_back(file, array);
     }
   }
   NpzArrays joined;
@@ -137,11 +82,6 @@ absl::StatusOr<NpzArrays> ReadFolder(const std::string& folder, const Signature&
   return joined;
 }
 
-bool IsFolder(const std::string& path) {
-  std::error_code error;
-  return fs::is_directory(path, error);
-}
-
 }  // namespace
 
 absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::string& path,
@@ -152,40 +92,29 @@ absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::str
   if (!map_file.empty()) {
     OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(map_file));
   }
+  ArraySpecs specs;
+  for (const auto& [name, array] : arrays) specs.emplace(name, array.spec());
   Samples samples;
   for (const TensorInfo& info : signature.inputs) {
-    auto input = MatchInput(info, signature.inputs.size() == 1, arrays, config);
-    if (!input.ok()) return Annotate(input.status(), path);
-    const int64_t count = input->array.shape()[0];
+    const auto match = MatchArray(info, signature.inputs.size() == 1, specs, config);
+    if (!match.ok()) return Annotate(match.status(), path);
+    const Tensor& array = arrays.at(match->array);
+    const int64_t count = array.shape()[0];
     if (count == 0) return InvalidArgument("{}: no samples", path);
     if (!samples.inputs_.empty() && count != samples.count_) {
       return InvalidArgument("{}: arrays disagree about the number of samples, {} and {}", path,
                              samples.count_, count);
     }
     samples.count_ = count;
-    samples.inputs_.push_back(*std::move(input));
+    samples.inputs_.push_back({info, array, match->mapped, match->mapping});
   }
   if (samples.inputs_.empty()) return InvalidArgument("the model has no inputs");
-  if (auto taken = samples.TakeLabels(arrays); !taken.ok()) return Annotate(taken, path);
+  const auto labels = arrays.find(kLabelsArray);
+  if (labels == arrays.end() || !LabelsAreLabels(signature)) return samples;
+  auto read = LabelsIn(labels->second, samples.count_);
+  if (!read.ok()) return Annotate(read.status(), path);
+  samples.labels_ = *std::move(read);
   return samples;
-}
-
-absl::Status Samples::TakeLabels(const NpzArrays& arrays) {
-  const bool is_input =
-      std::ranges::any_of(inputs_, [](const Input& input) { return input.info.name == kLabels; });
-  const auto found = arrays.find(kLabels);
-  if (is_input || found == arrays.end()) return absl::OkStatus();
-  const Tensor& array = found->second;
-  const bool integers = !IsFloat(array.dtype()) && array.dtype() != DType::kString;
-  if (!integers || array.elements() != count_) {
-    return InvalidArgument("array 'labels': expected {} integers, got {} of {}", count_,
-                           array.shape().ToString(), DTypeName(array.dtype()));
-  }
-  Tensor wide(DType::kI64, Shape{count_});
-  ConvertTensor({array.data(), {array.dtype(), Shape{count_}}}, wide.mutable_view());
-  const auto values = wide.span<int64_t>();
-  labels_.assign(values.begin(), values.end());
-  return absl::OkStatus();
 }
 
 std::vector<Shape> Samples::BatchShapes(int64_t rows) const {

@@ -42,8 +42,6 @@ class Samples {
   const std::vector<Input>& inputs() const { return inputs_; }
 
  private:
-  absl::Status TakeLabels(const NpzArrays& arrays);
-
   std::vector<Input> inputs_;
   std::vector<int64_t> labels_;
   int64_t count_ = 0;

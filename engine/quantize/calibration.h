@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/quantize/calibration_data.h"
 #include "engine/quantize/recipe.h"
 #include "engine/tensor/tensor.h"
 
@@ -171,14 +172,12 @@ class ChannelHistograms : public Collector {
   std::vector<Histogram> channels_;
 };
 
-/// Real-valued model inputs by name; each with one sample per index of axis 0.
-using CalibrationSet = std::map<std::string, Tensor>;
-/// The samples of each of the model's inputs, in the signature's order. INVALID_ARGUMENT naming the input for one that is missing or
-/// unknown, of another type or shape, empty, or of another count than the others.
-absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signature,
-                                                       const CalibrationSet& set);
-/// INVALID_ARGUMENT naming the input and the sample that holds NaN or infinity.
-absl::Status CheckFinite(const CalibrationSet& set);
+/// INVALID_ARGUMENT naming the input of the model for one that is missing or unknown, of another type or shape, empty, or of another
+/// count than the others; and for samples of several shapes where the model's own batch is more than one.
+absl::Status MatchInputs(const Signature& signature, const CalibrationData& set);
+/// Reads all samples once. INVALID_ARGUMENT naming the input and the sample that holds NaN or infinity; as CheckCounts and
+/// SampleSource::Read.
+absl::Status CheckFinite(const CalibrationData& set);
 /// Called with samples done and samples in all; return false to stop (CANCELLED).
 using Progress = std::function<bool(int64_t done, int64_t total)>;
 
@@ -217,13 +216,13 @@ struct Observation {
   Collector* collector = nullptr;
 };
 
-/// Runs the model in `precision` over the set and shows every batch of each value to its collectors; some values may be graph
-/// inputs, and a value may have several collectors.
+/// Runs the model in `precision` over the set, which is read batch by batch, and shows every batch of each value to its collectors; some
+/// values may be graph inputs, and a value may have several collectors. A batch has samples of one shape.
 /// Errors: INVALID_ARGUMENT naming the input for a missing or unknown input, an element type or shape that is not the model's,
-/// an empty set, fewer samples than a fixed batch takes, NaN or infinity in the data (with the sample's index) or in an
-/// activation; CANCELLED when `progress` says so.
+/// an empty set, fewer samples than a fixed batch takes, NaN or infinity in the data (with the sample's place in all that there are,
+/// whatever was drawn of them) or in an activation; CANCELLED when `progress` says so; as SampleSource::Read.
 absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
-                       const CalibrationSet& set, const CalibrationRun& run,
+                       const CalibrationData& set, const CalibrationRun& run,
                        Precision precision = Precision::kFp32, RunFigures* figures = nullptr);
 
 }  // namespace octet

@@ -28,16 +28,26 @@ constexpr int64_t kMost = int64_t{1} << 48;
 class Mark {
  public:
   void Bytes(const void* data, size_t size) {
+    Begin(size);
+    More(data, size);
+    End();
+  }
+  // As Bytes, of pieces that are `size` bytes together.
+  void Begin(size_t size) { Word(size); }
+  void More(const void* data, size_t size) {
     const auto* bytes = static_cast<const std::byte*>(data);
-    Word(size);
-    for (; size >= sizeof(uint64_t); size -= sizeof(uint64_t), bytes += sizeof(uint64_t)) {
-      uint64_t word = 0;
-      std::memcpy(&word, bytes, sizeof(word));
-      Word(word);
+    while (size > 0) {
+      const size_t taken = std::min(size, sizeof(begun_) - begun_bytes_);
+      std::memcpy(reinterpret_cast<std::byte*>(&begun_) + begun_bytes_, bytes, taken);
+      bytes += taken;
+      size -= taken;
+      begun_bytes_ += taken;
+      if (begun_bytes_ == sizeof(begun_)) End();
     }
-    uint64_t rest = 0;
-    std::memcpy(&rest, bytes, size);
-    Word(rest);
+  }
+  void End() {
+    Word(std::exchange(begun_, 0));
+    begun_bytes_ = 0;
   }
   void Text(std::string_view text) { Bytes(text.data(), text.size()); }
   void Elements(const Tensor& tensor) {
@@ -61,6 +71,8 @@ class Mark {
 
  private:
   uint64_t value_ = 0x9e3779b97f4a7c15ULL;
+  uint64_t begun_ = 0;  ///< A word whose first bytes are there.
+  size_t begun_bytes_ = 0;
 };
 
 void MarkGraph(const Graph& graph, Mark& mark);
@@ -136,6 +148,46 @@ uint64_t MarkOf(const CalibrationSet& set) {
   for (const auto& [name, tensor] : set) {
     mark.Text(name);
     mark.Elements(tensor);
+  }
+  return mark.value();
+}
+
+namespace {
+
+// Samples [first, first + rows) of an input, alike, as if they were one array.
+absl::Status MarkSamples(const CalibrationData& set, const std::string& input, int64_t first,
+                         int64_t rows, Mark& mark) {
+  TensorSpec spec = *set.SpecOf(input, first);
+  spec.shape[0] = rows;
+  mark.Type(spec.dtype, spec.shape);
+  if (spec.dtype == DType::kString) {
+    return set.Pass(input, first, rows, [&](int64_t, ConstTensorView samples) {
+      for (const std::string_view text : samples.span<std::string_view>()) mark.Text(text);
+      return absl::OkStatus();
+    });
+  }
+  mark.Begin(spec.bytes());
+  OCTET_RETURN_IF_ERROR(set.Pass(input, first, rows, [&](int64_t, ConstTensorView samples) {
+    mark.More(samples.data, samples.bytes());
+    return absl::OkStatus();
+  }));
+  mark.End();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> MarkOf(const CalibrationData& set) {
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  Mark mark;
+  const CalibrationData grouped = set.Grouped();
+  for (int64_t first = 0; first < grouped.count();) {
+    const int64_t rows = grouped.Alike(first, grouped.count());
+    for (const auto& [name, unused] : grouped.SourcesOf(first)) {
+      mark.Text(name);
+      OCTET_RETURN_IF_ERROR(MarkSamples(grouped, name, first, rows, mark));
+    }
+    first += rows;
   }
   return mark.value();
 }
@@ -543,7 +595,7 @@ absl::Status KeepMerged(const Graph& graph, const Statistics& statistics,
   return same ? absl::OkStatus() : OtherSamples(path);
 }
 
-absl::StatusOr<Statistics> Merged(const Graph& graph, const CalibrationSet& set,
+absl::StatusOr<Statistics> Merged(const Graph& graph, const CalibrationData& set,
                                   const CalibrationRun& run) {
   OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, 1));
   CalibrationState all;
@@ -565,7 +617,10 @@ absl::StatusOr<Statistics> Merged(const Graph& graph, const CalibrationSet& set,
   for (const auto& [mark, file] : files) all.sets.push_back(mark);
   if (!run.statistics_to.empty())
     OCTET_RETURN_IF_ERROR(KeepMerged(graph, statistics, all, run.statistics_to));
-  statistics.of_judges = !set.empty() && files.contains(MarkOf(set));
+  if (!set.empty()) {
+    OCTET_ASSIGN_OR_RETURN(const uint64_t own, MarkOf(set));
+    statistics.of_judges = files.contains(own);
+  }
   return statistics;
 }
 
@@ -607,12 +662,13 @@ absl::StatusOr<CalibrationState> AddCalibrationFile(const Graph& graph, const st
   return state;
 }
 
-absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationSet& set,
+absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationData& set,
                                           const CalibrationRun& run) {
   if (!run.statistics_from.empty()) return Merged(graph, set, run);
   const std::string& path = run.statistics_to;
-  OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, SamplesIn(set)));
-  CalibrationState state{.total = SamplesIn(set), .sets = {MarkOf(set)}};
+  OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, set.count()));
+  OCTET_ASSIGN_OR_RETURN(const uint64_t mark, MarkOf(set));
+  CalibrationState state{.total = set.count(), .sets = {mark}};
   if (IsThere(path)) {
     OCTET_ASSIGN_OR_RETURN(const CalibrationState kept,
                            AddCalibrationFile(graph, path, statistics));

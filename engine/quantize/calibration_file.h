@@ -16,8 +16,10 @@ namespace octet {
 
 /// 64 bits that stand for a graph: interface, operators, names and constants.
 uint64_t MarkOf(const Graph& graph);
-/// 64 bits that stand for all the elements of a set.
+/// 64 bits that stand for all the elements of a set: the same for one that lies in one array as in several.
 uint64_t MarkOf(const CalibrationSet& set);
+/// Reads all of it once; the same bits wherever the samples lie. Errors: as SampleSource::Read and CheckCounts.
+absl::StatusOr<uint64_t> MarkOf(const CalibrationData& set);
 
 /// What a calibration file says beside the statistics.
 struct CalibrationState {
@@ -52,7 +54,7 @@ absl::StatusOr<CalibrationState> AddCalibrationFile(const Graph& graph, const st
 /// it, to the same result bit by bit, and one over a set that is in the file already needs no pass at all.
 /// Errors: as AddCalibrationFile, WriteCalibrationFile and GatherStatistics; INVALID_ARGUMENT for files to read that were stopped or
 /// share samples, and one to write that is there with other samples; CANCELLED when `run.progress` says so.
-absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationSet& set,
+absl::StatusOr<Statistics> FileStatistics(const Graph& graph, const CalibrationData& set,
                                           const CalibrationRun& run);
 
 /// Records that what judges has been seen (Statistics::of_judges).

@@ -84,7 +84,7 @@ class RangeSearch {
                           rounded_);
   }
 
-  absl::StatusOr<double> Noise(const CalibrationSet& samples) {
+  absl::StatusOr<double> Noise(const CalibrationData& samples) {
     OCTET_ASSIGN_OR_RETURN(const QuantizeResult result, Make());
     return judge_.outputs.NoiseOf(result.graph, samples, run_);
   }
@@ -101,7 +101,7 @@ class RangeSearch {
       noise_.push_back(noise);
       records_.push_back({RangesName(candidates_[i]), "tried",
                           Format("outputs' noise over signal {:.3g} on {} samples", noise,
-                                 SamplesIn(judge_.samples))});
+                                 judge_.samples.count())});
     }
     ranking_.resize(candidates_.size());
     std::iota(ranking_.begin(), ranking_.end(), size_t{0});
@@ -118,7 +118,7 @@ class RangeSearch {
 
   // Returns the noise of what is chosen in the end.
   absl::StatusOr<double> TryBlocks(double everywhere) {
-    const CalibrationSet few = FirstSamples(judge_.samples, kBlockSamples);
+    const CalibrationData few = FirstSamples(judge_.samples, kBlockSamples);
     OCTET_ASSIGN_OR_RETURN(double least, Noise(few));
     const size_t alternatives = std::min(kAlternatives + 1, ranking_.size());
     std::vector<QuantizeRecord> kept;
@@ -144,7 +144,7 @@ class RangeSearch {
     records_.push_back({Format("block by block, {} of {} changed", kept.size(), blocks_.size()),
                         "tried",
                         Format("outputs' noise over signal {:.3g} on {} samples{}", mixed,
-                               SamplesIn(judge_.samples), better ? "" : ", not kept")});
+                               judge_.samples.count(), better ? "" : ", not kept")});
     if (better) {
       records_.insert(records_.end(), kept.begin(), kept.end());
       return mixed;

@@ -14,7 +14,7 @@ namespace octet {
 
 /// What ranges are judged by.
 struct Judge {
-  CalibrationSet samples;
+  CalibrationData samples;
   KeptOutputs outputs;  ///< Of the fp32 graph for these samples.
   /// Of what the ranges on trial are taken from: samples that are not among those above, where there are enough. Nothing else is held
   /// out: the moments that weights are rounded by are of all samples.

@@ -1,5 +1,9 @@
 // Runs a model over the calibration set, with the wanted activations as extra outputs.
 #include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/quantize/calibration.h"
@@ -23,17 +27,32 @@ Graph WithOutputs(const Graph& graph, std::span<const Observation> observations)
   return copy;
 }
 
-// Rows [first, first + rows) of a tensor, without copying.
-const void* Rows(const Tensor& samples, int64_t first) {
-  const size_t row_bytes = samples.bytes() / static_cast<size_t>(samples.shape()[0]);
-  return static_cast<const std::byte*>(samples.data()) + static_cast<size_t>(first) * row_bytes;
+// The first sample that holds NaN or infinity; as many as there are, where none does.
+int64_t FirstNotFinite(ConstTensorView samples) {
+  const int64_t count = samples.shape()[0];
+  if (samples.dtype() != DType::kF32 || samples.elements() == 0) return count;
+  const int64_t row = samples.elements() / count;
+  for (int64_t sample = 0; sample < count; ++sample) {
+    const ConstTensorView view{samples.as<float>() + sample * row, {DType::kF32, Shape{row}}};
+    if (!FindMinMax(view).finite) return sample;
+  }
+  return count;
+}
+
+// `samples`: those from `first` on.
+absl::Status CheckSamples(const CalibrationData& set, const std::string& input, int64_t first,
+                          ConstTensorView samples) {
+  const int64_t bad = FirstNotFinite(samples);
+  if (bad == samples.shape()[0]) return absl::OkStatus();
+  return InvalidArgument("calibration input '{}', sample {}: NaN or infinity", input,
+                         set.PlaceOf(first + bad));
 }
 
 class CalibrationPass {
  public:
-  CalibrationPass(const Graph& graph, const Model& model, std::vector<const Tensor*> inputs,
+  CalibrationPass(const Graph& graph, const Model& model, const CalibrationData& set,
                   std::span<const ValueId> outputs, std::span<const Observation> observations)
-      : graph_(graph), model_(model), inputs_(std::move(inputs)) {
+      : graph_(graph), model_(model), set_(set) {
     for (const Observation& observation : observations) {
       const auto input = std::ranges::find(graph.inputs, observation.value);
       const auto output = std::ranges::find(outputs, observation.value);
@@ -45,20 +64,22 @@ class CalibrationPass {
 
   absl::Status Run(const Progress& progress, int64_t skipped) {
     const TensorInfo& first_input = model_.signature().inputs[0];
-    const int64_t all = inputs_[0]->shape()[0];
+    const int64_t all = set_.count();
     // A model that does not batch takes as many rows as its own extent 0 says; samples that do not fill its last run
     // are left out.
     const bool fixed = first_input.shape[0] != kUnknownDim;
-    const int64_t step = fixed ? first_input.shape[0] : RowsPerRun();
-    if (fixed && all < step) {
+    const int64_t own = first_input.shape[0];
+    if (fixed && all < own) {
       return InvalidArgument("calibration input '{}': expected at least {} samples, got {}",
-                             first_input.name, step, all);
+                             first_input.name, own, all);
     }
-    const int64_t total = fixed ? all - all % step : all;
-    for (int64_t first = skipped; first < total; first += step) {
-      const int64_t rows = std::min(step, total - first);
+    const int64_t total = fixed ? all - all % own : all;
+    for (int64_t first = skipped; first < total;) {
+      const int64_t step = fixed ? own : RowsPerRun(first);
+      const int64_t rows = set_.Alike(first, std::min(step, total - first));
       OCTET_RETURN_IF_ERROR(RunRows(first, rows));
-      if (progress && !progress(first + rows, total))
+      first += rows;
+      if (progress && !progress(first, total))
         return absl::CancelledError("calibration was stopped");
     }
     return absl::OkStatus();
@@ -78,33 +99,45 @@ class CalibrationPass {
 
   // By what one takes, whatever the number of threads; most models have that plan since they were loaded. What runs in
   // stages, whose extents the data decide, is not bounded.
-  int64_t RowsPerRun() const {
-    const auto plan = model_.PlanFor(ShapesOf(1));
-    if (!plan.ok() || !(*plan)->has_static_outputs()) return kMostRowsPerRun;
+  int64_t RowsPerRun(int64_t sample) {
+    std::vector<Shape> shapes = ShapesOf(sample, 1);
+    if (shapes == of_one_row_) return rows_per_run_;
+    of_one_row_ = std::move(shapes);
+    rows_per_run_ = kMostRowsPerRun;
+    const auto plan = model_.PlanFor(of_one_row_);
+    if (!plan.ok() || !(*plan)->has_static_outputs()) return rows_per_run_;
     size_t bytes = (*plan)->memory().live_peak_bytes;
     for (const TensorSpec& spec : (*plan)->outputs()) bytes += spec.bytes();
     const size_t rows = kBytesPerRun / std::max<size_t>(bytes, 1);
-    return std::clamp<int64_t>(static_cast<int64_t>(rows), 1, kMostRowsPerRun);
+    rows_per_run_ = std::clamp<int64_t>(static_cast<int64_t>(rows), 1, kMostRowsPerRun);
+    return rows_per_run_;
   }
 
-  std::vector<Shape> ShapesOf(int64_t rows) const {
+  std::vector<Shape> ShapesOf(int64_t sample, int64_t rows) const {
     std::vector<Shape> shapes;
-    for (const Tensor* input : inputs_) {
-      shapes.push_back(input->shape());
+    for (const TensorInfo& input : model_.signature().inputs) {
+      shapes.push_back(set_.SpecOf(input.name, sample)->shape);
       shapes.back()[0] = rows;
     }
     return shapes;
   }
 
+  absl::Status Feed(int64_t first, int64_t rows) {
+    for (size_t i = 0; i < fed_.size(); ++i) {
+      const std::string& name = model_.signature().inputs[i].name;
+      OCTET_RETURN_IF_ERROR(set_.Read(name, first, rows, fed_[i].mutable_data()));
+      OCTET_RETURN_IF_ERROR(CheckSamples(set_, name, first, fed_[i].view()));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status RunRows(int64_t first, int64_t rows) {
-    OCTET_RETURN_IF_ERROR(Prepare(rows));
-    std::vector<const void*> in;
-    for (const Tensor* input : inputs_) in.push_back(Rows(*input, first));
-    OCTET_RETURN_IF_ERROR(RunPlan(in));
+    OCTET_RETURN_IF_ERROR(Prepare(first, rows));
+    OCTET_RETURN_IF_ERROR(Feed(first, rows));
+    OCTET_RETURN_IF_ERROR(RunPlan());
     for (const Watched& watched : watched_) {
       const ConstTensorView batch =
-          watched.fed ? ConstTensorView{in[watched.slot], plan_->inputs()[watched.slot]}
-                      : buffers_[watched.slot].view();
+          watched.fed ? fed_[watched.slot].view() : buffers_[watched.slot].view();
       const absl::Status seen = watched.observation.collector->Observe(batch);
       if (!seen.ok()) {
         return Annotate(
@@ -115,26 +148,33 @@ class CalibrationPass {
     return absl::OkStatus();
   }
 
-  absl::Status RunPlan(std::span<const void* const> in) {
+  absl::Status RunPlan() {
     if (plan_->has_static_outputs()) {
+      std::vector<const void*> in;
       std::vector<void*> out;
+      for (const Tensor& input : fed_) in.push_back(input.data());
       for (Tensor& buffer : buffers_) out.push_back(buffer.mutable_data());
       return plan_->Run(workspace_, in, out);
     }
     std::vector<Datum> data;
-    for (size_t i = 0; i < in.size(); ++i) {
-      const TensorSpec& spec = plan_->inputs()[i];
-      data.push_back(Datum::Of(Tensor(spec.dtype, spec.shape, nullptr, in[i])));
-    }
+    for (const Tensor& input : fed_) data.push_back(Datum::Of(input));
     OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, plan_->RunDynamic(workspace_, data, {}));
     for (size_t i = 0; i < answers.size(); ++i) buffers_[i] = std::move(answers[i].tensor);
     return absl::OkStatus();
   }
 
-  absl::Status Prepare(int64_t rows) {
-    if (plan_ != nullptr && plan_->inputs()[0].shape[0] == rows) return absl::OkStatus();
-    OCTET_ASSIGN_OR_RETURN(plan_, model_.PlanFor(ShapesOf(rows)));
+  absl::Status Prepare(int64_t first, int64_t rows) {
+    const std::vector<Shape> shapes = ShapesOf(first, rows);
+    const auto same = [](const Tensor& tensor, const Shape& shape) {
+      return tensor.shape() == shape;
+    };
+    // What runs in stages may keep what it was given.
+    const bool kept = plan_ != nullptr && plan_->has_static_outputs();
+    if (kept && std::ranges::equal(fed_, shapes, same)) return absl::OkStatus();
+    OCTET_ASSIGN_OR_RETURN(plan_, model_.PlanFor(shapes));
+    fed_.clear();
     buffers_.clear();
+    for (const TensorSpec& spec : plan_->inputs()) fed_.emplace_back(spec.dtype, spec.shape);
     if (!plan_->has_static_outputs()) {
       buffers_.resize(plan_->outputs().size());
       return absl::OkStatus();
@@ -145,72 +185,93 @@ class CalibrationPass {
 
   const Graph& graph_;
   const Model& model_;
-  std::vector<const Tensor*> inputs_;
+  const CalibrationData& set_;
   std::vector<Watched> watched_;
+  std::vector<Shape> of_one_row_;  ///< What rows_per_run_ is of.
+  int64_t rows_per_run_ = 0;
   std::shared_ptr<const Plan> plan_;
-  std::vector<Tensor> buffers_;
+  std::vector<Tensor> fed_;      ///< The plan's inputs.
+  std::vector<Tensor> buffers_;  ///< Its outputs.
   Workspace workspace_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::vector<const Tensor*>> MatchInputs(const Signature& signature,
-                                                       const CalibrationSet& set) {
-  std::vector<const Tensor*> matched;
+namespace {
+
+absl::Status MatchSources(const Signature& signature, const CalibrationData::Sources& sources) {
+  std::optional<int64_t> count;
   for (const TensorInfo& input : signature.inputs) {
-    const auto found = set.find(input.name);
-    if (found == set.end()) {
+    const auto found = sources.find(input.name);
+    if (found == sources.end()) {
       return InvalidArgument("calibration set has no array for the model's input '{}'", input.name);
     }
-    const Tensor& samples = found->second;
-    if (samples.dtype() != input.dtype) {
+    const TensorSpec& samples = found->second->spec();
+    if (samples.dtype != input.dtype) {
       return InvalidArgument("calibration input '{}': expected {}, got {}", input.name,
-                             DTypeName(input.dtype), DTypeName(samples.dtype()));
+                             DTypeName(input.dtype), DTypeName(samples.dtype));
     }
-    bool fits = samples.shape().rank() == input.shape.rank() && samples.shape().rank() > 0;
+    bool fits = samples.shape.rank() == input.shape.rank() && samples.shape.rank() > 0;
     for (int axis = 1; fits && axis < input.shape.rank(); ++axis) {
-      fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape()[axis];
+      fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape[axis];
     }
     if (!fits) {
       return InvalidArgument(
           "calibration input '{}': expected shape {} (samples along axis 0), got {}", input.name,
-          input.shape.ToString(), samples.shape().ToString());
+          input.shape.ToString(), samples.shape.ToString());
     }
-    if (samples.shape()[0] == 0)
+    if (samples.shape[0] == 0)
       return InvalidArgument("calibration input '{}' is empty", input.name);
-    if (!matched.empty() && samples.shape()[0] != matched[0]->shape()[0]) {
+    if (count && samples.shape[0] != *count) {
       return InvalidArgument(
           "calibration input '{}': expected {} samples like the first input, got {}", input.name,
-          matched[0]->shape()[0], samples.shape()[0]);
+          *count, samples.shape[0]);
     }
-    matched.push_back(&samples);
+    count = samples.shape[0];
   }
-  if (matched.empty()) return InvalidArgument("the model has no inputs to calibrate with");
-  for (const auto& [name, unused] : set) {
+  for (const auto& [name, unused] : sources) {
     const bool known =
         std::ranges::any_of(signature.inputs, [&](const TensorInfo& i) { return i.name == name; });
     if (!known) return InvalidArgument("calibration array '{}' is no input of the model", name);
   }
-  return matched;
+  return absl::OkStatus();
 }
 
-absl::Status CheckFinite(const CalibrationSet& set) {
-  for (const auto& [name, samples] : set) {
-    if (samples.dtype() != DType::kF32 || samples.elements() == 0 || samples.shape().rank() == 0)
-      continue;
-    const int64_t row = samples.elements() / samples.shape()[0];
-    for (int64_t sample = 0; sample < samples.shape()[0]; ++sample) {
-      const ConstTensorView view{samples.span<float>().data() + sample * row,
-                                 {DType::kF32, Shape{row}}};
-      if (!FindMinMax(view).finite)
-        return InvalidArgument("calibration input '{}', sample {}: NaN or infinity", name, sample);
+}  // namespace
+
+absl::Status MatchInputs(const Signature& signature, const CalibrationData& set) {
+  if (signature.inputs.empty()) return InvalidArgument("the model has no inputs to calibrate with");
+  if (set.empty()) return MatchSources(signature, {});
+  for (const CalibrationData::Sources* sources : set.sources())
+    OCTET_RETURN_IF_ERROR(MatchSources(signature, *sources));
+  const TensorInfo& first = signature.inputs[0];
+  if (set.count() == 0) return InvalidArgument("calibration input '{}' is empty", first.name);
+  if (first.shape[0] > 1 && !set.HasOneShape()) {
+    return InvalidArgument(
+        "calibration input '{}': the model takes {} samples at once, which have to be of one "
+        "shape, got several",
+        first.name, first.shape[0]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFinite(const CalibrationData& set) {
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  for (int64_t first = 0; first < set.count();) {
+    const int64_t rows = set.Alike(first, set.count());
+    for (const auto& [name, source] : set.SourcesOf(first)) {
+      if (source->spec().dtype != DType::kF32) continue;
+      OCTET_RETURN_IF_ERROR(set.Pass(name, first, rows, [&](int64_t at, ConstTensorView samples) {
+        return CheckSamples(set, name, at, samples);
+      }));
     }
+    first += rows;
   }
   return absl::OkStatus();
 }
 
 absl::Status Calibrate(const Graph& graph, std::span<const Observation> observations,
-                       const CalibrationSet& set, const CalibrationRun& run, Precision precision,
+                       const CalibrationData& set, const CalibrationRun& run, Precision precision,
                        RunFigures* figures) {
   Graph observed = WithOutputs(graph, observations);
   const std::vector<ValueId> outputs = observed.outputs;
@@ -221,9 +282,8 @@ absl::Status Calibrate(const Graph& graph, std::span<const Observation> observat
   ConfigureWorkerThread(run.threads);
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          Model::FromGraph(std::move(observed), options));
-  OCTET_ASSIGN_OR_RETURN(std::vector<const Tensor*> inputs, MatchInputs(model->signature(), set));
-  OCTET_RETURN_IF_ERROR(CheckFinite(set));
-  CalibrationPass pass(graph, *model, std::move(inputs), outputs, observations);
+  OCTET_RETURN_IF_ERROR(MatchInputs(model->signature(), set));
+  CalibrationPass pass(graph, *model, set, outputs, observations);
   OCTET_RETURN_IF_ERROR(pass.Run(run.progress, run.first));
   if (figures != nullptr) *figures = pass.figures();
   return absl::OkStatus();

@@ -1,9 +1,7 @@
 #include "engine/quantize/held_back.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
-#include <optional>
 #include <random>
 #include <span>
 
@@ -11,40 +9,6 @@
 
 namespace octet {
 namespace {
-
-// Strings among the samples stay their owner's, who outlives the copy.
-Tensor Picked(const Tensor& samples, std::span<const int64_t> indices) {
-  Shape shape = samples.shape();
-  shape[0] = std::ssize(indices);
-  Tensor picked(samples.dtype(), shape);
-  const size_t row_bytes = samples.bytes() / static_cast<size_t>(samples.shape()[0]);
-  const auto* from = static_cast<const std::byte*>(samples.data());
-  auto* to = static_cast<std::byte*>(picked.mutable_data());
-  for (const int64_t index : indices) {
-    std::memcpy(to, from + static_cast<size_t>(index) * row_bytes, row_bytes);
-    to += row_bytes;
-  }
-  return picked;
-}
-
-CalibrationSet Picked(const CalibrationSet& set, std::span<const int64_t> indices) {
-  CalibrationSet picked;
-  for (const auto& [name, samples] : set) picked.emplace(name, Picked(samples, indices));
-  return picked;
-}
-
-absl::StatusOr<int64_t> CountSamples(const CalibrationSet& set) {
-  std::optional<int64_t> count;
-  for (const auto& [name, samples] : set) {
-    const int64_t own = samples.shape().rank() > 0 ? samples.shape()[0] : 0;
-    if (count && own != *count) {
-      return InvalidArgument("calibration input '{}': expected {} samples like the others, got {}",
-                             name, *count, own);
-    }
-    count = own;
-  }
-  return count.value_or(0);
-}
 
 // All of them in random order.
 std::vector<int64_t> Shuffled(int64_t count, uint64_t seed) {
@@ -55,9 +19,10 @@ std::vector<int64_t> Shuffled(int64_t count, uint64_t seed) {
   return order;
 }
 
-SplitSet Split(const CalibrationSet& set, const std::vector<int64_t>& labels,
+SplitSet Split(const CalibrationData& set, const std::vector<int64_t>& labels,
                std::span<const int64_t> ranges, std::span<const int64_t> held_back) {
-  SplitSet split{Picked(set, ranges), Picked(set, held_back), {}};
+  // What judges stays in random order, so that its first few are of all shapes.
+  SplitSet split{set.Drawn(ranges).Grouped(), set.Drawn(held_back), {}};
   if (labels.empty()) return split;
   for (const int64_t index : held_back) split.labels.push_back(labels[static_cast<size_t>(index)]);
   return split;
@@ -78,9 +43,10 @@ int64_t OwnBatch(const Graph& graph) {
   return fixed ? (*shape)[0] : 1;
 }
 
-absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+absl::StatusOr<SplitSet> HoldBack(const CalibrationData& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed) {
-  OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  const int64_t count = set.count();
   if (count < 2)
     return InvalidArgument("to hold samples back takes at least 2 of them, got {}", count);
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
@@ -90,9 +56,10 @@ absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<i
   return Split(set, labels, indices.subspan(held), indices.first(held));
 }
 
-absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+absl::StatusOr<SplitSet> AllHeldBack(const CalibrationData& set, const std::vector<int64_t>& labels,
                                      int64_t most, uint64_t seed) {
-  OCTET_ASSIGN_OR_RETURN(const int64_t count, CountSamples(set));
+  OCTET_RETURN_IF_ERROR(set.CheckCounts());
+  const int64_t count = set.count();
   if (count < 1) return InvalidArgument("no samples to compare answers on");
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, count));
   const std::vector<int64_t> order = Shuffled(count, seed);
@@ -100,14 +67,10 @@ absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vecto
   return Split(set, labels, {}, indices.first(static_cast<size_t>(std::min(count, most))));
 }
 
-CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count) {
-  CalibrationSet first;
-  for (const auto& [name, samples] : set) {
-    Shape shape = samples.shape();
-    shape[0] = std::min(shape[0], count);
-    first.emplace(name, Tensor(samples.dtype(), shape, samples.owner(), samples.data()));
-  }
-  return first;
+CalibrationData FirstSamples(const CalibrationData& set, int64_t count) {
+  std::vector<int64_t> first(static_cast<size_t>(std::min(set.count(), count)));
+  std::iota(first.begin(), first.end(), 0);
+  return set.Drawn(first);
 }
 
 }  // namespace octet

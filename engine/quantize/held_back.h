@@ -17,23 +17,23 @@ absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count);
 int64_t OwnBatch(const Graph& graph);
 
 struct SplitSet {
-  CalibrationSet ranges;
-  CalibrationSet held_back;
+  CalibrationData ranges;
+  CalibrationData held_back;
   std::vector<int64_t> labels;  ///< Of the samples held back; empty without any.
 };
 
 /// Draws half of the samples, `most_held_back` at most, to be held back; the same ones for the same seed and number of
-/// samples, in random order. Errors: INVALID_ARGUMENT for fewer than two samples, inputs that disagree about their number, and
+/// samples, in random order (those for ranges shape by shape). Both parts are read where the set's samples lie. Errors: INVALID_ARGUMENT for fewer than two samples, inputs that disagree about their number, and
 /// labels that are not one per sample.
-absl::StatusOr<SplitSet> HoldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+absl::StatusOr<SplitSet> HoldBack(const CalibrationData& set, const std::vector<int64_t>& labels,
                                   int64_t most_held_back, uint64_t seed);
 
 /// `most` samples held back, or all when there are fewer, drawn as HoldBack does, and none for ranges. Errors: as HoldBack, but for a
 /// single sample.
-absl::StatusOr<SplitSet> AllHeldBack(const CalibrationSet& set, const std::vector<int64_t>& labels,
+absl::StatusOr<SplitSet> AllHeldBack(const CalibrationData& set, const std::vector<int64_t>& labels,
                                      int64_t most, uint64_t seed);
 
-/// The first `count` samples, or all when there are fewer, where they lie. Requires: inputs that agree about their number.
-CalibrationSet FirstSamples(const CalibrationSet& set, int64_t count);
+/// The first `count` samples, or all when there are fewer, where they lie.
+CalibrationData FirstSamples(const CalibrationData& set, int64_t count);
 
 }  // namespace octet

@@ -41,7 +41,7 @@ RangeTable PlainRanges(const Graph& graph, const QuantizeRecipe& recipe,
 
 absl::StatusOr<double> NoiseOf(const Graph& graph, const QuantizeRecipe& recipe,
                                const Statistics& statistics, const Statistics& part,
-                               const KeptOutputs& outputs, const CalibrationSet& samples,
+                               const KeptOutputs& outputs, const CalibrationData& samples,
                                const CalibrationRun& run) {
   RoundedWeights rounded;
   OCTET_ASSIGN_OR_RETURN(const QuantizeResult made,
@@ -54,7 +54,7 @@ absl::StatusOr<double> NoiseOf(const Graph& graph, const QuantizeRecipe& recipe,
 
 absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
     Graph& graph, const QuantizeRecipe& recipe, Statistics& statistics, Statistics& part,
-    const KeptOutputs& outputs, const CalibrationSet& samples, const CalibrationRun& run) {
+    const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run) {
   if (!recipe.equalize) return std::vector<QuantizeRecord>();
   if (!recipe.smooth || !HasConstantsToScale(graph))
     return EqualizeChannels(graph, recipe, statistics, &part);
@@ -79,13 +79,13 @@ absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
   chosen.records.push_back(
       {"reach of channels into the weights", "tried",
        Format("outputs' noise over signal {:.3g}, without {:.3g} on {} samples{}", smooth.noise,
-              plain.noise, SamplesIn(samples), better ? "" : ", not kept")});
+              plain.noise, samples.count(), better ? "" : ", not kept")});
   return std::move(chosen.records);
 }
 
 absl::StatusOr<bool> ScaleConcatsJudged(const Graph& graph, const QuantizeRecipe& recipe,
                                         const Statistics& statistics, const Statistics& part,
-                                        const KeptOutputs& outputs, const CalibrationSet& samples,
+                                        const KeptOutputs& outputs, const CalibrationData& samples,
                                         const CalibrationRun& run,
                                         std::vector<QuantizeRecord>& records) {
   if (!recipe.scale_concats) return false;
@@ -104,7 +104,7 @@ absl::StatusOr<bool> ScaleConcatsJudged(const Graph& graph, const QuantizeRecipe
                             factors.exponents.size(), factors.ranges.size()),
                      "tried",
                      Format("outputs' noise over signal {:.3g}, without {:.3g} on {} samples{}",
-                            scaled, plain, SamplesIn(samples), better ? "" : ", not kept")});
+                            scaled, plain, samples.count(), better ? "" : ", not kept")});
   return better;
 }
 

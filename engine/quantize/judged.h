@@ -17,13 +17,13 @@ namespace octet {
 /// `samples`, whose fp32 outputs `outputs` keeps; a record says what was measured. Errors: as Calibrate.
 absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
     Graph& graph, const QuantizeRecipe& recipe, Statistics& statistics, Statistics& part,
-    const KeptOutputs& outputs, const CalibrationSet& samples, const CalibrationRun& run);
+    const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run);
 
 /// Whether concatenations get factors (ConcatFactors): where some would, if they leave less noise, measured as above; `records` says what
 /// was measured. False where QuantizeRecipe::scale_concats is. Errors: as Calibrate.
 absl::StatusOr<bool> ScaleConcatsJudged(const Graph& graph, const QuantizeRecipe& recipe,
                                         const Statistics& statistics, const Statistics& part,
-                                        const KeptOutputs& outputs, const CalibrationSet& samples,
+                                        const KeptOutputs& outputs, const CalibrationData& samples,
                                         const CalibrationRun& run,
                                         std::vector<QuantizeRecord>& records);
 

@@ -493,7 +493,7 @@ std::string_view LayerPrecisionName(LayerPrecision precision) {
 }
 
 absl::StatusOr<QuantizeResult> QuantizeMixed(Graph graph, const QuantizeRecipe& recipe,
-                                             LayerTimes times, const CalibrationSet& calibration,
+                                             LayerTimes times, const CalibrationData& calibration,
                                              const CalibrationRun& run) {
   int runs = 0;
   CalibrationRun counted = run;

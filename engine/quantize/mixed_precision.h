@@ -41,7 +41,7 @@ enum class LayerTimes : uint8_t {
 /// FAILED_PRECONDITION, saying what was reached, when even a single layer in int8 breaks the floor.
 /// Source of additive noise: Zhou et al., Adaptive Quantization for Deep Neural Network (2018).
 absl::StatusOr<QuantizeResult> QuantizeMixed(Graph graph, const QuantizeRecipe& recipe,
-                                             LayerTimes times, const CalibrationSet& calibration,
+                                             LayerTimes times, const CalibrationData& calibration,
                                              const CalibrationRun& run);
 
 }  // namespace octet

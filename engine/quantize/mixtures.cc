@@ -73,7 +73,7 @@ std::string NameOf(const AccuracyFloor& floor) {
 
 }  // namespace
 
-absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationSet& set,
+absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationData& set,
                         const std::vector<int64_t>& labels) {
   if (CountsClasses(floor) && !RanksClasses(graph)) {
     return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
@@ -81,7 +81,7 @@ absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const Ca
   }
   if (floor.kind != Kind::kMaxDrop) return absl::OkStatus();
   if (labels.empty()) return InvalidArgument("a floor for the {} needs labels", NameOf(floor));
-  OCTET_RETURN_IF_ERROR(CheckLabels(labels, SamplesIn(set)));
+  OCTET_RETURN_IF_ERROR(CheckLabels(labels, set.count()));
   const int64_t classes = (*graph.value(graph.outputs[0]).shape)[1];
   for (size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0 || labels[i] >= classes) {
@@ -130,7 +130,7 @@ std::string Mixtures::Reached(const MixedPoint& point) const {
 }
 
 absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& recipe,
-                                           const CalibrationSet& set, const CalibrationRun& run) {
+                                           const CalibrationData& set, const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(CheckFloor(recipe.floor, graph, set, run.labels));
   Mixtures made;
   made.graph_ = std::move(graph);
@@ -149,10 +149,12 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   OCTET_ASSIGN_OR_RETURN(SplitSet split, known ? AllHeldBack(set, run.labels, most, recipe.seed)
                                                : HoldBack(set, run.labels, most, recipe.seed));
   made.held_back_ = std::move(split.held_back);
-  made.held_back_count_ = made.held_back_.begin()->second.shape()[0];
+  made.held_back_count_ = made.held_back_.count();
   made.few_ = FirstSamples(made.held_back_, least);
   made.batch_ = batch;
-  made.meter_.emplace(FirstSamples(made.held_back_, batch), run);
+  OCTET_ASSIGN_OR_RETURN(CalibrationSet timed,
+                         made.held_back_.InMemory(0, std::min(made.held_back_count_, batch)));
+  made.meter_.emplace(std::move(timed), run);
   OCTET_RETURN_IF_ERROR(made.AskFp32(split.labels));
   OCTET_ASSIGN_OR_RETURN(made.statistics_, known
                                                ? FileStatistics(made.graph_, set, run)
@@ -168,13 +170,12 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   return made;
 }
 
-absl::Status Mixtures::CountMacs(const CalibrationSet& set) {
+absl::Status Mixtures::CountMacs(const CalibrationData& set) {
   Graph one = graph_;
   for (const ValueId input : one.inputs) {
-    const auto samples = set.find(one.value(input).name);
-    if (samples == set.end()) continue;  // Calibrate will name it.
-    Shape shape = samples->second.shape();
-    if (shape.rank() == 0) continue;
+    const TensorSpec* const samples = set.SpecOf(one.value(input).name, 0);
+    if (samples == nullptr) continue;  // Calibrate will name it.
+    Shape shape = samples->shape;
     const auto& own = one.value(input).shape;
     const bool fixed = own && own->rank() > 0 && (*own)[0] != kUnknownDim;
     shape[0] = fixed ? (*own)[0] : 1;

@@ -35,7 +35,7 @@ struct Mixture {
 };
 
 /// INVALID_ARGUMENT when the floor asks for labels or class scores that are not there, or one of them is no class.
-absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationSet& set,
+absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationData& set,
                         const std::vector<int64_t>& labels);
 
 /// Everything that mixtures of one model share: ranges and moments from one part of the calibration set, the fp32 model's answers
@@ -49,7 +49,7 @@ class Mixtures {
   /// Splits the set, gathers statistics and equalizes the graph; where statistics are in files, which samples of the set are held back is drawn from all of them. Errors: INVALID_ARGUMENT when the model has no F32
   /// output; as CheckFloor, HoldBack, FileStatistics, GatherStatistics and Calibrate.
   static absl::StatusOr<Mixtures> Prepare(Graph graph, const QuantizeRecipe& recipe,
-                                          const CalibrationSet& set, const CalibrationRun& run);
+                                          const CalibrationData& set, const CalibrationRun& run);
 
   const Graph& graph() const { return graph_; }
   const Statistics& statistics() const { return statistics_; }
@@ -60,7 +60,7 @@ class Mixtures {
   /// How far a mixture is from the floor: "an SQNR of 17.3 dB".
   std::string Reached(const MixedPoint& point) const;
   int runs() const { return runs_; }
-  /// Multiply-adds of a node for one sample, 0 where shapes are open.
+  /// Multiply-adds of a node for one sample, the set's first, 0 where shapes are open.
   int64_t MacsOf(NodeId node) const { return macs_.at(static_cast<size_t>(node)); }
   /// Activations that the node reads, elements of one sample, 0 where shapes are open.
   int64_t ReadsOf(NodeId node) const { return reads_.at(static_cast<size_t>(node)); }
@@ -83,7 +83,7 @@ class Mixtures {
 
   bool Holds(const MixedPoint& point) const;
   bool IsCoarse() const;
-  absl::Status CountMacs(const CalibrationSet& set);
+  absl::Status CountMacs(const CalibrationData& set);
   absl::Status AskFp32(const std::vector<int64_t>& labels);
   absl::StatusOr<QuantizeResult> Make(const FloatLayers& kept, const QuantizeRecipe& ranges);
   absl::StatusOr<double> KnownTimeOf(const FloatLayers& kept, const Graph& mixture);
@@ -96,8 +96,8 @@ class Mixtures {
   std::map<std::string, RangeTable> tables_;  ///< By RangesName.
   RoundedWeights rounded_;
   std::vector<QuantizeRecord> records_;  ///< Of what was done before any mixture.
-  CalibrationSet held_back_;
-  CalibrationSet few_;
+  CalibrationData held_back_;
+  CalibrationData few_;
   int64_t held_back_count_ = 0;
   std::unique_ptr<KeptOutputs> outputs_;             ///< Of fp32, on what is held back.
   bool scores_ = false;                              ///< The first output ranks classes.

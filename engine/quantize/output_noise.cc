@@ -61,7 +61,7 @@ absl::Status KeptOutputs::Kept::Observe(ConstTensorView batch) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> KeptOutputs::NoiseOf(const Graph& int8, const CalibrationSet& set,
+absl::StatusOr<double> KeptOutputs::NoiseOf(const Graph& int8, const CalibrationData& set,
                                             const CalibrationRun& run,
                                             std::span<const Observation> more,
                                             RunFigures* figures) const {

@@ -32,7 +32,7 @@ class KeptOutputs {
   /// and infinity where an answer is no number.
   /// `more` looks at what it likes in the same run, whose figures go to `figures`.
   /// Errors: as Calibrate. Requires: filled over the same set, or one that goes on longer.
-  absl::StatusOr<double> NoiseOf(const Graph& int8, const CalibrationSet& set,
+  absl::StatusOr<double> NoiseOf(const Graph& int8, const CalibrationData& set,
                                  const CalibrationRun& run, std::span<const Observation> more = {},
                                  RunFigures* figures = nullptr) const;
 

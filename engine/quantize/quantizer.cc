@@ -68,7 +68,7 @@ std::string RecipeText(const QuantizeRecipe& recipe) {
 }
 
 absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
-                                                const CalibrationSet& calibration,
+                                                const CalibrationData& calibration,
                                                 const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
@@ -79,7 +79,7 @@ absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecip
 }
 
 absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration,
+                                        const CalibrationData& calibration,
                                         const CalibrationRun& run) {
   switch (recipe.to) {
     case Precision::kFp16:
@@ -126,7 +126,7 @@ absl::Status CheckNotQuantized(const Graph& graph) {
 }
 
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration,
+                                        const CalibrationData& calibration,
                                         const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(CheckPassNames(run.disabled_passes));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
@@ -157,7 +157,7 @@ absl::Status CheckFp32File(const std::string& fp32) {
 }
 
 absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const QuantizeRecipe& recipe,
-                                             const CalibrationSet& calibration,
+                                             const CalibrationData& calibration,
                                              const CalibrationRun& run, const std::string& out) {
   OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32));
   auto result = Quantize(graph, recipe, calibration, run);

@@ -45,7 +45,7 @@ struct QuantizeSummary {
 /// it, a floor asks for labels or scores that are not there, or a pass to leave out does not exist; FAILED_PRECONDITION, saying
 /// what was reached, for a floor that no layer in int8 holds; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
-                                        const CalibrationSet& calibration,
+                                        const CalibrationData& calibration,
                                         const CalibrationRun& run);
 
 /// What Quantize would say of the model, whatever the recipe and the data: INVALID_ARGUMENT naming the node when it is quantized
@@ -57,7 +57,7 @@ absl::Status CheckFp32File(const std::string& fp32);
 /// Quantize from file to file; the result appears at `out` at once or not at all.
 /// Errors: as ReadOnnxFile, Quantize and WriteOnnxFile.
 absl::StatusOr<QuantizeSummary> QuantizeFile(const std::string& fp32, const QuantizeRecipe& recipe,
-                                             const CalibrationSet& calibration,
+                                             const CalibrationData& calibration,
                                              const CalibrationRun& run, const std::string& out);
 
 }  // namespace octet

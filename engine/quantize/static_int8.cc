@@ -30,7 +30,7 @@ constexpr double kMuchSaved = 0.9;
 
 // A file that is too noisy to be of use gives way to a mixture that is not, where there is one.
 absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeRecipe& recipe,
-                                             const CalibrationSet& calibration,
+                                             const CalibrationData& calibration,
                                              const CalibrationRun& run, ChosenRanges all_int8) {
   QuantizeRecipe floored = recipe;
   floored.floor = {Kind::kMinSqnr, AccuracyFloor::kAutoSqnrDb};
@@ -57,15 +57,14 @@ struct Learned {
 
 // From one pass over the set, its judges at the end of it.
 absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecipe& recipe,
-                                         const CalibrationSet& set, const CalibrationRun& run) {
+                                         const CalibrationData& set, const CalibrationRun& run) {
   OCTET_ASSIGN_OR_RETURN(SplitSet split, HoldBack(set, {}, kMostJudges, recipe.seed));
   Learned learned{.judge = Judge{std::move(split.held_back), KeptOutputs(graph), {}}};
-  OCTET_ASSIGN_OR_RETURN(learned.statistics, EmptyStatistics(graph, SamplesIn(set)));
+  OCTET_ASSIGN_OR_RETURN(learned.statistics, EmptyStatistics(graph, set.count()));
   std::vector<Observation> observations = learned.statistics.Observations(graph);
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, split.ranges, run));
   learned.part.histograms = learned.statistics.histograms;
   if (recipe.equalize) learned.part.channel_histograms = learned.statistics.channel_histograms;
-  split.ranges.clear();
   std::ranges::copy(learned.judge->outputs.Observations(), std::back_inserter(observations));
   OCTET_RETURN_IF_ERROR(Calibrate(graph, observations, learned.judge->samples, run));
   return learned;
@@ -73,7 +72,7 @@ absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecip
 
 // Judges drawn from all samples, which the ranges may have seen.
 absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
-                               const CalibrationSet& set, const CalibrationRun& run) {
+                               const CalibrationData& set, const CalibrationRun& run) {
   const int64_t most = std::max(kMostJudges, OwnBatch(graph));
   OCTET_ASSIGN_OR_RETURN(SplitSet drawn, AllHeldBack(set, {}, most, recipe.seed));
   Judge judge{std::move(drawn.held_back), KeptOutputs(graph), {}};
@@ -84,9 +83,9 @@ absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
 // From the files that `run` names, or from the set. There is a judge where the outputs are to choose; what it judges is the same
 // whether a file keeps what is learned or not.
 absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
-                              const CalibrationSet& set, const CalibrationRun& run) {
+                              const CalibrationData& set, const CalibrationRun& run) {
   const bool judged = recipe.method == RangeMethod::kAuto && !KeptOutputs(graph).empty();
-  if (judged && run.statistics_from.empty() && BatchesFreely(graph) && SamplesIn(set) >= 2) {
+  if (judged && run.statistics_from.empty() && BatchesFreely(graph) && set.count() >= 2) {
     if (!run.statistics_to.empty()) OCTET_RETURN_IF_ERROR(FileStatistics(graph, set, run).status());
     return LearnAndHoldBack(graph, recipe, set, run);
   }
@@ -116,9 +115,9 @@ absl::Status StoreWhereHarmless(const QuantizeRecipe& recipe, const Learned& lea
   return StoreInBytes(recipe, learned.statistics, accept, chosen.result);
 }
 
-absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const CalibrationSet& set,
+absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const CalibrationData& set,
                           const CalibrationRun& run) {
-  if (run.statistics_from.empty() || SamplesIn(set) > 0) return absl::OkStatus();
+  if (run.statistics_from.empty() || set.count() > 0) return absl::OkStatus();
   if (floored)
     return InvalidArgument("a floor of accuracy takes samples, not calibration files alone");
   if (recipe.method != RangeMethod::kAuto) return absl::OkStatus();
@@ -130,11 +129,11 @@ absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const Cali
 }  // namespace
 
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
-                                              const CalibrationSet& calibration,
+                                              const CalibrationData& calibration,
                                               const CalibrationRun& run) {
   const bool floored = recipe.floor.kind != Kind::kAuto && recipe.floor.kind != Kind::kAllInt8;
   OCTET_RETURN_IF_ERROR(CheckSamples(recipe, floored, calibration, run));
-  OCTET_RETURN_IF_ERROR(CheckFinite(calibration));  // Before parts of it have other indices.
+  OCTET_RETURN_IF_ERROR(CheckFinite(calibration));  // Before minutes of calibration.
   if (floored) {
     // What the file keeps is of all samples; the search holds half of them back.
     if (!run.statistics_to.empty()) {

@@ -12,7 +12,7 @@ namespace octet {
 ///   x f32 -> Q -> DQ -> Conv(DQ(w i8), DQ(b i32)) -> Relu -> Q -> DQ -> y f32
 /// Requires: opset >= kQuantizeOpset, shapes inferred.
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
-                                              const CalibrationSet& calibration,
+                                              const CalibrationData& calibration,
                                               const CalibrationRun& run);
 
 }  // namespace octet

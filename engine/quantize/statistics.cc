@@ -22,11 +22,6 @@ void WatchChannels(const Graph& graph, Statistics& statistics) {
 
 }  // namespace
 
-int64_t SamplesIn(const CalibrationSet& set) {
-  if (set.empty() || set.begin()->second.shape().rank() == 0) return 0;
-  return set.begin()->second.shape()[0];
-}
-
 absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples) {
   Statistics statistics;
   statistics.selection = SelectQuantized(graph);
@@ -61,9 +56,9 @@ std::vector<Observation> Statistics::Observations(const Graph& graph) {
   return observations;
 }
 
-absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationData& set,
                                             const CalibrationRun& run) {
-  OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, SamplesIn(set)));
+  OCTET_ASSIGN_OR_RETURN(Statistics statistics, EmptyStatistics(graph, set.count()));
   OCTET_RETURN_IF_ERROR(Calibrate(graph, statistics.Observations(graph), set, run));
   return statistics;
 }

@@ -34,10 +34,7 @@ struct Statistics {
 absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples);
 
 /// Runs the fp32 graph over the set. Errors: as EmptyStatistics and Calibrate.
-absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationSet& set,
+absl::StatusOr<Statistics> GatherStatistics(const Graph& graph, const CalibrationData& set,
                                             const CalibrationRun& run);
-
-/// How many samples there are; 0 of no set.
-int64_t SamplesIn(const CalibrationSet& set);
 
 }  // namespace octet

@@ -1,13 +1,15 @@
 #include "engine/tensor/npz.h"
 
+#include <fcntl.h>
+#include <unistd.h>
 #include <zip.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -17,6 +19,9 @@
 #include <system_error>
 #include <utility>
 #include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 #include "engine/tensor/status.h"
 #include "engine/tensor/utf8.h"
@@ -33,6 +38,17 @@ constexpr uint64_t kMostInflated = 1040;
 struct ZipCloser {
   void operator()(zip_t* archive) const { zip_discard(archive); }
   void operator()(zip_file_t* file) const { zip_fclose(file); }
+};
+
+// Closed with the object; below 0: errno says why it is not open.
+struct OpenedFile {
+  explicit OpenedFile(const std::string& path) : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~OpenedFile() {
+    if (fd >= 0) ::close(fd);
+  }
+  OpenedFile(const OpenedFile&) = delete;
+  OpenedFile& operator=(const OpenedFile&) = delete;
+  const int fd;
 };
 
 std::optional<DType> ParseDescr(std::string_view descr) {
@@ -182,10 +198,11 @@ absl::StatusOr<Tensor> StringsIn(std::string_view stored, const StoredSpec& spec
   return Tensor::Strings(spec.spec.shape, texts);
 }
 
-// `held`: bytes of the whole .npy, header included, as far as anybody knows.
-absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
+// Reads the header, and refuses one that claims more bytes of elements than there can be: before any memory is taken for them, for
+// a header of a few bytes may claim gigabytes. `held`: bytes of the whole .npy, header included, as far as anybody knows.
+absl::StatusOr<StoredSpec> ReadHeader(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
   OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file));
-  OCTET_ASSIGN_OR_RETURN(const StoredSpec stored, ParseHeader(text));
+  OCTET_ASSIGN_OR_RETURN(StoredSpec stored, ParseHeader(text));
   const TensorSpec& spec = stored.spec;
   // Bounded by elements first: bytes() of a hostile shape could wrap.
   const auto elements = static_cast<uint64_t>(spec.shape.elements());
@@ -193,9 +210,7 @@ absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t held, uint64_t m
     return MakeError(absl::StatusCode::kResourceExhausted,
                      "array of {} elements exceeds the limit of {} bytes", elements, max_bytes);
   }
-  // Before any memory is taken for them: a header of a few bytes may claim gigabytes.
-  const uint64_t claimed =
-      elements * (spec.dtype == DType::kString ? stored.element_bytes : SizeOf(spec.dtype));
+  const uint64_t claimed = elements * stored.element_bytes;
   const uint64_t behind = held - std::min<uint64_t>(held, text.size() + kShortestPrefix);
   if (claimed > behind) {
     return InvalidArgument(
@@ -203,14 +218,25 @@ absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t held, uint64_t m
         "are there at most",
         claimed, behind);
   }
+  return stored;
+}
+
+// The elements behind a header.
+absl::StatusOr<Tensor> ReadElements(const ReadSome& file, const StoredSpec& stored) {
+  const TensorSpec& spec = stored.spec;
   if (spec.dtype == DType::kString) {
-    std::string bytes(elements * stored.element_bytes, '\0');
+    std::string bytes(static_cast<uint64_t>(spec.shape.elements()) * stored.element_bytes, '\0');
     OCTET_RETURN_IF_ERROR(ReadFully(file, bytes.data(), bytes.size()));
     return StringsIn(bytes, stored);
   }
   Tensor tensor(spec.dtype, spec.shape);
   OCTET_RETURN_IF_ERROR(ReadFully(file, tensor.mutable_data(), tensor.bytes()));
   return tensor;
+}
+
+absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
+  OCTET_ASSIGN_OR_RETURN(const StoredSpec stored, ReadHeader(file, held, max_bytes));
+  return ReadElements(file, stored);
 }
 
 // What a member holds at most: what the directory says, which may lie, and what its bytes in the file can be inflated to.
@@ -226,17 +252,22 @@ uint64_t MostHeld(zip_t* archive, zip_uint64_t index, uint64_t archive_bytes) {
   return (stat.valid & ZIP_STAT_SIZE) != 0 ? std::min<uint64_t>(most, stat.size) : most;
 }
 
+// The checksum is looked at where a member ends, by who reads on.
+absl::Status CheckEnd(zip_file_t* file) {
+  char behind = 0;
+  const zip_int64_t more = zip_fread(file, &behind, 1);
+  if (more < 0) return absl::InvalidArgumentError(zip_file_strerror(file));
+  if (more > 0) return absl::InvalidArgumentError("more bytes than the header says");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t archive_bytes,
                                   uint64_t max_bytes) {
   std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
   if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
   auto array = ReadArray([&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); },
                          MostHeld(archive, index, archive_bytes), max_bytes);
-  // The checksum is looked at where the member ends, by who reads on.
-  char behind = 0;
-  const zip_int64_t more = array.ok() ? zip_fread(file.get(), &behind, 1) : 0;
-  if (more < 0) return absl::InvalidArgumentError(zip_file_strerror(file.get()));
-  if (more > 0) return absl::InvalidArgumentError("more bytes than the header says");
+  if (array.ok()) OCTET_RETURN_IF_ERROR(CheckEnd(file.get()));
   return array;
 }
 
@@ -254,43 +285,231 @@ absl::Status CannotOpen(const std::string& path) {
   return InvalidArgument("cannot open {}: {}", path, std::generic_category().message(error));
 }
 
+ReadSome FromFile(int fd) {
+  return [fd](void* dst, uint64_t size) -> int64_t {
+    ssize_t got = -1;
+    do {
+      got = ::read(fd, dst, size);
+    } while (got < 0 && errno == EINTR);
+    return got;
+  };
+}
+
+using Archive = std::shared_ptr<zip_t>;
+
+absl::StatusOr<Archive> OpenArchive(const std::string& path) {
+  int code = 0;
+  zip_t* const archive = zip_open(path.c_str(), ZIP_RDONLY, &code);
+  if (archive != nullptr) return Archive(archive, ZipCloser());
+  if (code == ZIP_ER_NOENT) return NotFound("no such file: {}", path);
+  if (code == ZIP_ER_OPEN) return CannotOpen(path);
+  return InvalidArgument("not a readable .npz archive: {}", path);
+}
+
+// Calls `take(name without ".npy", index)` for every member. Errors: those of `take` with the member's name.
+template <typename Take>
+absl::Status ForEachMember(zip_t* archive, const std::string& path, Take take) {
+  const zip_int64_t count = zip_get_num_entries(archive, 0);
+  for (zip_int64_t i = 0; i < count; ++i) {
+    const char* raw_name = zip_get_name(archive, static_cast<zip_uint64_t>(i), 0);
+    std::string_view name = raw_name == nullptr ? std::string_view() : raw_name;
+    const std::string where = Format("{}, member '{}'", path, name);
+    if (!name.ends_with(".npy")) return InvalidArgument("{}: not an .npy member", where);
+    name.remove_suffix(4);
+    const absl::Status taken = take(std::string(name), static_cast<zip_uint64_t>(i));
+    if (!taken.ok()) return Annotate(taken, where);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return CannotOpen(path);
-  auto array = ReadArray(
-      [&](void* dst, uint64_t size) -> int64_t {
-        file.read(static_cast<char*>(dst), static_cast<std::streamsize>(size));
-        return file.gcount();
-      },
-      BytesOf(path), max_bytes);
+  const OpenedFile file(path);
+  if (file.fd < 0) return CannotOpen(path);
+  auto array = ReadArray(FromFile(file.fd), BytesOf(path), max_bytes);
   if (!array.ok()) return Annotate(array.status(), path);
   return array;
 }
 
 absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
-  int code = 0;
-  std::unique_ptr<zip_t, ZipCloser> archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
-  if (archive == nullptr) {
-    if (code == ZIP_ER_NOENT) return NotFound("no such file: {}", path);
-    if (code == ZIP_ER_OPEN) return CannotOpen(path);
-    return InvalidArgument("not a readable .npz archive: {}", path);
-  }
-  NpzArrays arrays;
+  OCTET_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(path));
   const uint64_t archive_bytes = BytesOf(path);
-  const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
-  for (zip_int64_t i = 0; i < count; ++i) {
-    const char* raw_name = zip_get_name(archive.get(), static_cast<zip_uint64_t>(i), 0);
-    std::string_view name = raw_name == nullptr ? std::string_view() : raw_name;
-    const std::string where = Format("{}, member '{}'", path, name);
-    if (!name.ends_with(".npy")) return InvalidArgument("{}: not an .npy member", where);
-    name.remove_suffix(4);
-    auto tensor = ReadMember(archive.get(), static_cast<zip_uint64_t>(i), archive_bytes, max_bytes);
-    if (!tensor.ok()) return Annotate(tensor.status(), where);
-    arrays.insert_or_assign(std::string(name), *std::move(tensor));
-  }
+  NpzArrays arrays;
+  OCTET_RETURN_IF_ERROR(
+      ForEachMember(archive.get(), path, [&](std::string name, zip_uint64_t index) -> absl::Status {
+        OCTET_ASSIGN_OR_RETURN(Tensor array,
+                               ReadMember(archive.get(), index, archive_bytes, max_bytes));
+        arrays.insert_or_assign(std::move(name), std::move(array));
+        return absl::OkStatus();
+      }));
   return arrays;
+}
+
+namespace {
+
+// So that sizes of any shape that a file can hold fit 64 bits.
+constexpr uint64_t kAnyBytes = uint64_t{1} << 62;
+// Of a pass over elements.
+constexpr size_t kPieceBytes = size_t{1} << 18;
+
+class InMemory : public StoredArray {
+ public:
+  explicit InMemory(Tensor array) : StoredArray(array.spec()), array_(std::move(array)) {}
+  absl::Status Read(uint64_t offset, uint64_t size, void* to) const override {
+    if (size > 0) std::memcpy(to, static_cast<const std::byte*>(array_.data()) + offset, size);
+    return absl::OkStatus();
+  }
+
+ private:
+  Tensor array_;
+};
+
+class Spooled : public StoredArray {
+ public:
+  Spooled(TensorSpec spec, std::shared_ptr<const Spool> spool, uint64_t begin)
+      : StoredArray(std::move(spec)), spool_(std::move(spool)), begin_(begin) {}
+  absl::Status Read(uint64_t offset, uint64_t size, void* to) const override {
+    return spool_->Read(begin_ + offset, size, to);
+  }
+
+ private:
+  std::shared_ptr<const Spool> spool_;
+  uint64_t begin_;
+};
+
+// A member that is not compressed. The handle of libzip has one place in the file.
+class Member : public StoredArray {
+ public:
+  Member(TensorSpec spec, std::string where, Archive archive,
+         std::unique_ptr<zip_file_t, ZipCloser> file, uint64_t begin)
+      : StoredArray(std::move(spec)),
+        where_(std::move(where)),
+        archive_(std::move(archive)),
+        file_(std::move(file)),
+        begin_(begin) {}
+  absl::Status Read(uint64_t offset, uint64_t size, void* to) const override {
+    const absl::MutexLock lock(&in_use_);
+    if (zip_fseek(file_.get(), static_cast<zip_int64_t>(begin_ + offset), SEEK_SET) != 0)
+      return InvalidArgument("{}: {}", where_, zip_file_strerror(file_.get()));
+    return Annotate(
+        ReadFully([&](void* dst, uint64_t most) { return zip_fread(file_.get(), dst, most); }, to,
+                  size),
+        where_);
+  }
+
+ private:
+  std::string where_;
+  Archive archive_;  // Goes behind its member.
+  mutable absl::Mutex in_use_;
+  std::unique_ptr<zip_file_t, ZipCloser> file_ ABSL_GUARDED_BY(in_use_);
+  uint64_t begin_;
+};
+
+class NpyFile : public StoredArray {
+ public:
+  NpyFile(TensorSpec spec, std::string path, std::unique_ptr<OpenedFile> file, uint64_t begin)
+      : StoredArray(std::move(spec)),
+        path_(std::move(path)),
+        file_(std::move(file)),
+        begin_(begin) {}
+  absl::Status Read(uint64_t offset, uint64_t size, void* to) const override {
+    uint64_t at = begin_ + offset;
+    const auto read = [&](void* dst, uint64_t most) -> int64_t {
+      ssize_t got = -1;
+      do {
+        got = ::pread(file_->fd, dst, most, static_cast<off_t>(at));
+      } while (got < 0 && errno == EINTR);
+      if (got > 0) at += static_cast<uint64_t>(got);
+      return got;
+    };
+    return Annotate(ReadFully(read, to, size), path_);
+  }
+
+ private:
+  std::string path_;
+  std::unique_ptr<OpenedFile> file_;
+  uint64_t begin_;
+};
+
+// Passes over elements, into the spool where there is one.
+absl::Status PassOver(const ReadSome& file, uint64_t bytes, Spool* into) {
+  std::vector<std::byte> piece(std::min<uint64_t>(bytes, kPieceBytes));
+  while (bytes > 0) {
+    const size_t size = std::min<uint64_t>(bytes, piece.size());
+    OCTET_RETURN_IF_ERROR(ReadFully(file, piece.data(), size));
+    if (into != nullptr) OCTET_RETURN_IF_ERROR(into->Append(piece.data(), size));
+    bytes -= size;
+  }
+  return absl::OkStatus();
+}
+
+// What is behind a header, copied.
+absl::StatusOr<std::shared_ptr<const StoredArray>> Copied(const ReadSome& file,
+                                                          const StoredSpec& stored,
+                                                          const std::shared_ptr<Spool>& spool) {
+  if (stored.spec.dtype == DType::kString) {
+    OCTET_ASSIGN_OR_RETURN(Tensor array, ReadElements(file, stored));
+    return std::make_shared<InMemory>(std::move(array));
+  }
+  const uint64_t begin = spool->size();
+  OCTET_RETURN_IF_ERROR(PassOver(file, stored.spec.bytes(), spool.get()));
+  return std::make_shared<Spooled>(stored.spec, spool, begin);
+}
+
+absl::StatusOr<std::shared_ptr<const StoredArray>> OpenMember(const Archive& archive,
+                                                              zip_uint64_t index,
+                                                              const std::string& path,
+                                                              const std::string& name,
+                                                              const Placement& placement) {
+  std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive.get(), index, 0));
+  if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive.get()));
+  const auto read = [&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); };
+  OCTET_ASSIGN_OR_RETURN(
+      const StoredSpec stored,
+      ReadHeader(read, MostHeld(archive.get(), index, BytesOf(path)), kAnyBytes));
+  const bool in_place = placement.in_place && stored.spec.dtype != DType::kString &&
+                        zip_file_is_seekable(file.get()) == 1;
+  if (!in_place) {
+    OCTET_ASSIGN_OR_RETURN(auto array, Copied(read, stored, placement.spool));
+    OCTET_RETURN_IF_ERROR(CheckEnd(file.get()));
+    return array;
+  }
+  const auto begin = static_cast<uint64_t>(zip_ftell(file.get()));
+  OCTET_RETURN_IF_ERROR(PassOver(read, stored.spec.bytes(), nullptr));
+  OCTET_RETURN_IF_ERROR(CheckEnd(file.get()));
+  return std::make_shared<Member>(stored.spec, Format("{}, array '{}'", path, name), archive,
+                                  std::move(file), begin);
+}
+
+}  // namespace
+
+absl::StatusOr<StoredArrays> OpenNpz(const std::string& path, const Placement& placement) {
+  OCTET_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(path));
+  StoredArrays arrays;
+  OCTET_RETURN_IF_ERROR(ForEachMember(
+      archive.get(), path, [&](const std::string& name, zip_uint64_t index) -> absl::Status {
+        OCTET_ASSIGN_OR_RETURN(arrays[name], OpenMember(archive, index, path, name, placement));
+        return absl::OkStatus();
+      }));
+  return arrays;
+}
+
+absl::StatusOr<std::shared_ptr<const StoredArray>> OpenNpy(const std::string& path,
+                                                           const Placement& placement) {
+  auto file = std::make_unique<OpenedFile>(path);
+  if (file->fd < 0) return CannotOpen(path);
+  const ReadSome read = FromFile(file->fd);
+  const auto stored = ReadHeader(read, BytesOf(path), kAnyBytes);
+  if (!stored.ok()) return Annotate(stored.status(), path);
+  const off_t begin = lseek(file->fd, 0, SEEK_CUR);  // None of a pipe.
+  if (!placement.in_place || begin < 0 || stored->spec.dtype == DType::kString) {
+    auto array = Copied(read, *stored, placement.spool);
+    if (!array.ok()) return Annotate(array.status(), path);
+    return array;
+  }
+  return std::make_shared<NpyFile>(stored->spec, path, std::move(file),
+                                   static_cast<uint64_t>(begin));
 }
 
 }  // namespace octet

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 
+#include "engine/tensor/spool.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet {
@@ -24,5 +27,42 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes = 
 
 /// Reads one array of its own, an .npy file. Errors: as ReadNpz.
 absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes = uint64_t{8} << 30);
+
+/// An array whose elements are read where they are needed, in the type that the file has. Thread-safe.
+class StoredArray {
+ public:
+  virtual ~StoredArray() = default;
+  const TensorSpec& spec() const { return spec_; }
+  /// Copies bytes [offset, offset + size) of the elements; strings point at characters that are the array's.
+  /// Errors: INVALID_ARGUMENT naming the file when it has become shorter or cannot be read. Requires: bytes of the array.
+  virtual absl::Status Read(uint64_t offset, uint64_t size, void* to) const = 0;
+
+ protected:
+  explicit StoredArray(TensorSpec spec) : spec_(std::move(spec)) {}
+
+ private:
+  TensorSpec spec_;
+};
+
+/// By name, without ".npy".
+using StoredArrays = std::map<std::string, std::shared_ptr<const StoredArray>>;
+
+/// Where the elements of opened arrays lie.
+struct Placement {
+  /// What cannot be read in place is copied to: members that are compressed.
+  std::shared_ptr<Spool> spool;
+  /// Members that are not compressed, and .npy files, are read in the file, which stays open; else they are copied as well, and it
+  /// is closed.
+  bool in_place = true;
+};
+
+/// Opens every array of an .npz archive. Each is passed over once, so that a damaged one is refused here, and what is read later
+/// needs no more memory than it fills; strings lie in memory, since their characters need a place. Forms and errors: as ReadNpz, but
+/// without a limit of bytes; as Spool::Append.
+absl::StatusOr<StoredArrays> OpenNpz(const std::string& path, const Placement& placement);
+
+/// Opens an .npy file. Errors: as OpenNpz.
+absl::StatusOr<std::shared_ptr<const StoredArray>> OpenNpy(const std::string& path,
+                                                           const Placement& placement);
 
 }  // namespace octet

@@ -449,7 +449,7 @@ absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
   OCTET_ASSIGN_OR_RETURN(Graph start, train::ReadStart(qdq, fp32, run.disabled_passes));
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::FromGraph(fp32, {}));
-  OCTET_RETURN_IF_ERROR(MatchInputs(model->signature(), set.inputs).status());
+  OCTET_RETURN_IF_ERROR(MatchInputs(model->signature(), set.inputs));
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   start.metadata["octet.precision"] = std::string(PrecisionName(Precision::kInt8));
   std::string& recipe = start.metadata["octet.recipe"];

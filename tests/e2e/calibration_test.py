@@ -8,19 +8,53 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, mapped
 from octet_process import answer, octet, start
+from small_disk import can_mount, on_small_disk
 
 DATA = ("--calibration", CALIBRATION, "--map", MAP)
 FIXED = ("--method", "percentile")
+# What a process that runs this was itself is small: a child's peak begins with its parent's.
+PEAK = """
+import os, sys
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(child, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+WORDS, WIDTH = 50, 16
+
+
+def write_token_model(path):
+    """ids [n, length] -> embeddings -> a product and its mean over the sequence -> scores [n, 4]."""
+    random = np.random.default_rng(5)
+    constants = {
+        "table": random.standard_normal((WORDS, WIDTH), np.float32),
+        "inner": random.standard_normal((WIDTH, WIDTH), np.float32),
+        "outer": random.standard_normal((WIDTH, 4), np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["embedded"]),
+        helper.make_node("MatMul", ["embedded", "inner"], ["product"]),
+        helper.make_node("Relu", ["product"], ["active"]),
+        helper.make_node("ReduceMean", ["active"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "outer"], ["scores"]),
+    ]
+    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "length"])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph(nodes, "tokens", inputs, outputs, [numpy_helper.from_array(a, name) for name, a in constants.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
 class CalibrationTest(unittest.TestCase):
@@ -30,10 +64,10 @@ class CalibrationTest(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
         self.made = 0
 
-    def quantized(self, *words):
+    def quantized(self, *words, model=FP32):
         """Returns what the verb prints about the int8 file, and the file's bytes."""
         self.made += 1
-        (made,) = answer("quantize", FP32, "--to", "int8", "--out", self.folder / str(self.made), *words)
+        (made,) = answer("quantize", model, "--to", "int8", "--out", self.folder / str(self.made), *words)
         return made, pathlib.Path(made["file"]).read_bytes()
 
     def refused(self, *words, model=FP32):
@@ -210,6 +244,113 @@ class CalibrationTest(unittest.TestCase):
         empty = self.folder / "empty"
         empty.mkdir()
         self.assertIn("no .npz or .npy file", self.refused("--calibration", empty, "--map", MAP))
+
+    def peak_kb(self, *words):
+        """Of a process of its own that quantizes with a fixed recipe."""
+        command = [octet_process.executable(), "quantize", FP32, "--to", "int8", "--out", self.folder / "peak", *FIXED, *words]
+        launcher = [sys.executable, "-I", "-S", "-c", PEAK, *map(str, command)]
+        done = subprocess.run(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=240, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return int(done.stdout.splitlines()[-1])
+
+    def test_memory_does_not_grow_with_the_samples(self):
+        """1,000 samples against 8,000, which are 98 MB of FP32: read in place, and copied to disk where they are compressed."""
+        images = self.images()
+        forms = {
+            "FP32": lambda path, rows: np.savez(path, image=mapped(rows, MAP)),
+            "compressed UINT8": lambda path, rows: np.savez_compressed(path, inputs=rows),
+        }
+        for name, write in forms.items():
+            with self.subTest(name):
+                peaks = []
+                for count in 1000, 8000:
+                    path = self.folder / f"{count}.npz"
+                    write(path, images[np.arange(count) % len(images)])
+                    peaks.append(self.peak_kb("--calibration", path, *(() if name == "FP32" else ("--map", MAP))))
+                self.assertLess(peaks[1], 1.1 * peaks[0])
+
+    def test_files_are_one_set_however_they_are_stored(self):
+        """The same bits: of samples in one array, compressed, in the model's own type, and in several files."""
+        images = self.images()
+        np.savez_compressed(self.folder / "compressed.npz", inputs=images)
+        np.savez(self.folder / "reals.npz", image=mapped(images, MAP))
+        np.save(self.folder / "array.npy", images)
+        np.savez(self.folder / "a.npz", inputs=images[:100])
+        np.savez(self.folder / "b.npz", inputs=images[100:])
+        several = ("--calibration", self.folder / "a.npz", "--calibration", self.folder / "b.npz", "--map", MAP)
+        forms = {
+            "compressed": ("--calibration", self.folder / "compressed.npz", "--map", MAP),
+            "reals": ("--calibration", self.folder / "reals.npz"),
+            "array": ("--calibration", self.folder / "array.npy", "--map", MAP),
+            "several": several,
+        }
+        for recipe in FIXED, ():
+            _, expected = self.quantized(*DATA, *recipe)
+            for name, words in forms.items():
+                with self.subTest(name, recipe=recipe):
+                    self.assertEqual(self.quantized(*words, *recipe)[1], expected)
+        np.savez(self.folder / "b.npz", inputs=images[100:], labels=np.zeros(len(images) - 100, np.int64))
+        self.assertIn("'labels'", self.refused(*several))
+
+    def test_samples_of_several_shapes(self):
+        model = self.folder / "tokens.onnx"
+        write_token_model(model)
+        folder = self.folder / "requests"
+        folder.mkdir()
+        random = np.random.default_rng(6)
+        lengths = [5, 9, 12, 5, 30, 9, 17, 12]
+        for i, length in enumerate(lengths):
+            np.savez(folder / f"{i}.npz", ids=random.integers(0, WORDS, (8, length)))
+        file = self.folder / "statistics.npz"
+        words = ("--calibration", folder, "--save-calibration", file)
+        _, fixed = self.quantized(*words, *FIXED, model=model)
+        statistics = np.load(file)
+        self.assertEqual(statistics["samples"].tolist(), [8 * len(lengths)] * 2)
+        names = statistics["histograms/names"].tolist()
+        counts = statistics["histograms/counts"].reshape(len(names), -1).sum(axis=1)
+        self.assertEqual(counts[names.index(b"embedded")], 8 * sum(lengths) * WIDTH)
+        _, again = self.quantized("--calibration-file", file, *FIXED, model=model)
+        self.assertEqual(again, fixed)
+        listed = [word for i in range(len(lengths)) for word in ("--calibration", folder / f"{i}.npz")]
+        self.assertEqual(self.quantized(*listed, *FIXED, model=model)[1], fixed)
+        for recipe in (), ("--min-sqnr-db", 15):
+            with self.subTest(recipe=recipe):
+                made, _ = self.quantized("--calibration", folder, *recipe, model=model)
+                np.savez(self.folder / "eval.npz", ids=random.integers(0, WORDS, (64, 21)))
+                result = answer("eval", made["file"], "--data", self.folder / "eval.npz", "--reference", model)
+                self.assertGreater(result["sqnr_db"], 25)
+        np.savez(folder / "8.npz", ids=random.integers(0, WORDS, (8, 7)).astype(np.int32))
+        line = self.refused("--calibration", folder, model=model)
+        for word in ("8.npz", "INT32", "0.npz"):
+            self.assertIn(word, line)
+        (folder / "8.npz").unlink()
+        np.savez(folder / "8.npz", ids=np.zeros((8, 7, 1), np.int64))
+        self.assertIn("8.npz", self.refused("--calibration", folder, model=model))
+
+    def test_a_damaged_file_is_refused(self):
+        path = self.folder / "damaged.npz"
+        np.savez(path, inputs=self.images())
+        content = bytearray(path.read_bytes())
+        content[5000] ^= 1
+        path.write_bytes(content)
+        line = self.refused("--calibration", path, "--map", MAP)
+        self.assertIn(str(path), line)
+        self.assertIn("CRC", line)
+
+    @unittest.skipUnless(can_mount(), "mounts a file system")
+    def test_a_full_disk_for_compressed_samples(self):
+        path = self.folder / "compressed.npz"
+        images = self.images()
+        np.savez_compressed(path, inputs=images[np.arange(2000) % len(images)])
+        disk = self.folder / "disk"
+        disk.mkdir()
+        with mock.patch.dict(os.environ, {"TMPDIR": str(disk)}):
+            done = on_small_disk(disk, "quantize", FP32, "--to", "int8", "--calibration", path, "--map", MAP, "--out", self.folder / "out")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        line = done.stderr.splitlines()[-1]
+        for word in ("octet: ", "TMPDIR", str(disk), "No space left on device"):
+            self.assertIn(word, line)
+        self.assertEqual(done.stdout, "")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ import shutil
 import tempfile
 import unittest
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, TEST
 from octet_process import answer, octet
@@ -113,6 +117,100 @@ class QuantizedDemoTest(unittest.TestCase):
         done = octet("inspect", FP32, "--require-int8", "95")
         self.assertEqual(done.returncode, 1)
         self.assertIn("int8", done.stderr)
+
+
+class OpenExtentsTest(unittest.TestCase):
+    """A model whose extents only a request knows: x [n, 3, h, w] -> convolution, + shift [n, 4, 1, 1] -> y."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.model = pathlib.Path(cls.folder.name) / "open.onnx"
+        weights = np.random.default_rng(3).standard_normal((4, 3, 3, 3), np.float32)
+        nodes = [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("Add", ["r", "shift"], ["y"]),
+        ]
+        inputs = [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"]),
+            helper.make_tensor_value_info("shift", TensorProto.FLOAT, ["n", 4, 1, 1]),
+        ]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, "oh", "ow"])]
+        graph = helper.make_graph(nodes, "open", inputs, outputs, [numpy_helper.from_array(weights, "w")])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), cls.model)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def macs(self, *words):
+        return answer("inspect", self.model, *words)["macs"]
+
+    def test_a_shape_is_inspected(self):
+        one = self.macs("--shape", "x=1x3x10x18")
+        self.assertEqual(one, 8 * 16 * 4 * 27)
+        self.assertEqual(self.macs("--shape", "x=?x3x10x18", "--batch", "3"), 3 * one)
+        self.assertEqual(self.macs("--shape", "x=2x3x10x18", "--shape", "shift=2x4x1x1"), 2 * one)
+
+    def test_a_shape_is_measured(self):
+        rows = answer("bench", self.model, "--shape", "x=?x3x10x18", "--batch", "1,2", "--seconds", "0.05")
+        self.assertEqual([row["batch"] for row in rows], [1, 2])
+        self.assertEqual(rows[1]["macs"], 2 * rows[0]["macs"])
+
+    def test_passes_are_bisected_at_a_shape(self):
+        done = octet("check", self.model, "--bisect-passes", "--shape", "x=?x3x10x18")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("no pass changes an answer", done.stdout)
+
+    def test_what_no_shape_says_is_named(self):
+        done = octet("inspect", self.model)
+        self.assertEqual(done.returncode, 2)
+        for word in ("'x'", "[?,3,?,?]", "--shape x="):
+            self.assertIn(word, done.stderr)
+
+    def test_shapes_that_do_not_fit(self):
+        fits = "x=1x3x10x18"
+        for words, said in (
+            (("y=1x3",), "the model has no input 'y', its inputs are 'x', 'shift'"),
+            (("x=1x3x10",), "shape of input 'x': expected [?,3,?,?], got [1,3,10]"),
+            (("x=1x4x10x18",), "expected [?,3,?,?], got [1,4,10,18]"),
+            ((fits, fits), "input 'x' is given twice"),
+            (("x=1x3x100000x100000",), "expected at most 4294967296 elements"),
+            (("x",), "expected NAME=EXTENTxEXTENT..., got 'x'"),
+            (("x=1x3xx18",), "got 'x=1x3xx18'"),
+            (("x=1x3x0x18",), "got 'x=1x3x0x18'"),
+            (("x=1x3x?x18",), "got 'x=1x3x?x18'"),
+            (("x=",), "got 'x='"),
+        ):
+            given = [word for shape in words for word in ("--shape", shape)]
+            for verb in (("inspect",), ("bench", "--seconds", "0.05"), ("check", "--bisect-passes")):
+                with self.subTest(words=words, verb=verb[0]):
+                    done = octet(verb[0], self.model, *verb[1:], *given)
+                    self.assertEqual(done.returncode, 2, done.stderr)
+                    self.assertIn(said, done.stderr)
+
+    def test_a_shape_that_nobody_reads(self):
+        shape = ("--shape", "x=1x3x10x18")
+        for words in (("inspect", "--dump"), ("inspect", "--passes"), ("check", "--golden", "none"), ("bench", "--inputs", self.model)):
+            with self.subTest(words=words):
+                self.assertEqual(octet(words[0], self.model, *words[1:], *shape).returncode, 2)
+
+
+class FloorTest(unittest.TestCase):
+    def test_a_loss_of_top1_is_held(self):
+        """On samples that were held back, by labels; others are answered as well as that."""
+        with tempfile.TemporaryDirectory() as folder:
+            data = ("--calibration", CALIBRATION, "--map", MAP)
+            (made,) = answer("quantize", FP32, "--to", "int8", *data, "--max-drop", "0.7", "--out", folder)
+            (chosen,) = [point for point in made["mixed"]["points"] if point["chosen"]]
+            self.assertTrue(chosen["holds"])
+            self.assertLessEqual(chosen["lost"], 0.7)
+            self.assertLessEqual(chosen["drop"], chosen["lost"])
+            self.assertIn("loss of top-1 of at most 0.7 points", made["mixed"]["floor"])
+            top1 = answer("eval", made["file"], "--data", TEST, "--map", MAP)["top1"]
+            fp32 = answer("eval", FP32, "--data", TEST, "--map", MAP)["top1"]
+            self.assertGreaterEqual(top1, fp32 - 0.7)
 
 
 class BadInputTest(unittest.TestCase):

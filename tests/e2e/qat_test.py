@@ -194,6 +194,22 @@ class QatTest(unittest.TestCase):
         onnx.save(unknown, self.folder / "unknown.onnx")
         self.assertIn("NoSuchOperator", self.refused_at_once("--out", self.out, model=self.folder / "unknown.onnx"))
 
+    def test_an_operator_that_training_does_not_know(self):
+        """It is served and quantized around like any other, but nobody wrote its gradient."""
+        model = onnx.load(FP32)
+        last, output = model.graph.node[-1], model.graph.output[0].name
+        last.output[0] = "scores"
+        model.graph.node.append(onnx.helper.make_node("Cos", ["scores"], [output], name="wave"))
+        path = self.folder / "wave.onnx"
+        onnx.save(model, path)
+        checkpoint = self.folder / "qat.npz"
+        done = octet("qat", path, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--epochs", 1, "--checkpoint", checkpoint)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual((list(self.out.parent.iterdir()), checkpoint.exists()), ([], False))
+        line = done.stderr.splitlines()[-1]
+        for word in ("octet: ", "training does not know", "Cos", "'wave'"):
+            self.assertIn(word, line)
+
     @unittest.skipUnless(can_mount(), "mounts a file system")
     def test_a_full_disk(self):
         disk = self.folder / "disk"

@@ -1,0 +1,95 @@
+#include "cli/sample_arrays.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "engine/tensor/status.h"
+
+namespace octet::cli {
+
+namespace fs = std::filesystem;
+
+absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
+                                      const ModelConfig& config) {
+  auto found = arrays.find(info.name);
+  if (found == arrays.end() && only) found = arrays.find(kOnlyInputArray);
+  if (found == arrays.end()) {
+    return InvalidArgument("no array for the model's input '{}'{}", info.name,
+                           only ? " (nor one named 'inputs')" : "");
+  }
+  const auto& [name, array] = *found;
+  bool fits = array.shape.rank() == info.shape.rank() && array.shape.rank() > 0;
+  for (int axis = 1; fits && axis < array.shape.rank(); ++axis) {
+    fits = info.shape[axis] == kUnknownDim || info.shape[axis] == array.shape[axis];
+  }
+  if (!fits) {
+    return InvalidArgument("array '{}': expected shape {} (samples along axis 0), got {}", name,
+                           info.shape.ToString(), array.shape.ToString());
+  }
+  const auto wire = config.wire.find(info.name);
+  if (wire != config.wire.end() && wire->second.dtype == array.dtype) {
+    if (!IsFloat(info.dtype) || info.dtype == DType::kF64) {
+      return InvalidArgument("input '{}': only FP32, FP16 or BF16 can be mapped, this one is {}",
+                             info.name, DTypeName(info.dtype));
+    }
+    OCTET_RETURN_IF_ERROR(CheckWireMapping(wire->second, info.shape));
+    return ArrayMatch{name, true, wire->second};
+  }
+  if (array.dtype != info.dtype) {
+    return InvalidArgument(
+        "array '{}': expected {}{}, got {}", name, DTypeName(info.dtype),
+        wire == config.wire.end() ? "" : " or " + std::string(DTypeName(wire->second.dtype)),
+        DTypeName(array.dtype));
+  }
+  return ArrayMatch{name, false, {}};
+}
+
+bool IsFolder(const std::string& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
+absl::StatusOr<std::vector<std::string>> SampleFiles(const std::string& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
+       at.increment(error)) {
+    const bool hidden = at->path().filename().string().starts_with('.');
+    const std::string extension = at->path().extension().string();
+    if (!hidden && (extension == ".npz" || extension == ".npy")) files.push_back(at->path());
+  }
+  if (error) return InvalidArgument("cannot read folder {}: {}", folder, error.message());
+  if (files.empty()) return InvalidArgument("{}: no .npz or .npy file in this folder", folder);
+  std::ranges::sort(files);
+  std::vector<std::string> names;
+  for (const fs::path& file : files) names.push_back(file.string());
+  return names;
+}
+
+Shape WithSamples(const Shape& shape, const Signature& signature) {
+  const bool alone =
+      signature.inputs.size() == 1 && shape.rank() + 1 == signature.inputs[0].shape.rank();
+  if (!alone) return shape;
+  Shape one{1};
+  for (const int64_t extent : shape.dims()) one.push_back(extent);
+  return one;
+}
+
+bool LabelsAreLabels(const Signature& signature) {
+  return std::ranges::none_of(signature.inputs,
+                              [](const TensorInfo& info) { return info.name == kLabelsArray; });
+}
+
+absl::StatusOr<std::vector<int64_t>> LabelsIn(const Tensor& array, int64_t count) {
+  const bool integers = !IsFloat(array.dtype()) && array.dtype() != DType::kString;
+  if (!integers || array.elements() != count) {
+    return InvalidArgument("array 'labels': expected {} integers, got {} of {}", count,
+                           array.shape().ToString(), DTypeName(array.dtype()));
+  }
+  Tensor wide(DType::kI64, Shape{count});
+  ConvertTensor({array.data(), {array.dtype(), Shape{count}}}, wide.mutable_view());
+  const auto values = wide.span<int64_t>();
+  return std::vector<int64_t>(values.begin(), values.end());
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,47 @@
+// What the arrays of sample files are to a model, whoever reads their elements.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "config/model_config.h"
+#include "engine/engine.h"
+
+namespace octet::cli {
+
+inline constexpr const char* kLabelsArray = "labels";
+inline constexpr const char* kOnlyInputArray = "inputs";
+
+/// Types and shapes of arrays by name.
+using ArraySpecs = std::map<std::string, TensorSpec>;
+
+/// The array that serves an input, and how its type stands for the model's.
+struct ArrayMatch {
+  std::string array;
+  bool mapped = false;
+  WireMapping mapping;
+};
+
+/// By the input's name, or "inputs" where it is the model's `only` one; samples along axis 0.
+/// Errors: INVALID_ARGUMENT naming the array, expected and got, for one that is missing, of another shape or element type, or that
+/// cannot be mapped.
+absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
+                                      const ModelConfig& config);
+
+bool IsFolder(const std::string& path);
+/// The .npz and .npy files of a folder by name; hidden ones and all else are left alone. INVALID_ARGUMENT where there are none, or it
+/// cannot be read.
+absl::StatusOr<std::vector<std::string>> SampleFiles(const std::string& folder);
+
+/// Of an .npy file for a model with one input: what has one axis less than that is one sample alone.
+Shape WithSamples(const Shape& shape, const Signature& signature);
+
+/// Whether an array "labels" is what the name says, and not an input of the model.
+bool LabelsAreLabels(const Signature& signature);
+/// INVALID_ARGUMENT when they are not so many integers.
+absl::StatusOr<std::vector<int64_t>> LabelsIn(const Tensor& array, int64_t count);
+
+}  // namespace octet::cli

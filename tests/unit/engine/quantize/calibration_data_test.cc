@@ -1,0 +1,215 @@
+// Samples in several arrays, of several shapes, and what is drawn of them.
+#include "engine/quantize/calibration_data.h"
+
+#include <map>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "engine/quantize/calibration.h"
+#include "engine/quantize/calibration_file.h"
+#include "engine/quantize/held_back.h"
+#include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
+
+namespace octet {
+namespace calibration_data_test {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// Rows of an array that counts on from `begin`.
+class Counting : public SampleSource {
+ public:
+  Counting(Shape shape, float begin) : begin_(begin), spec_{DType::kF32, std::move(shape)} {}
+  const TensorSpec& spec() const override { return spec_; }
+  absl::Status Read(int64_t first, int64_t rows, void* to) const override {
+    if (broken) return InvalidArgument("the disk is gone");
+    const int64_t row = spec_.shape.elements(1, spec_.shape.rank());
+    auto* values = static_cast<float*>(to);
+    for (int64_t i = 0; i < rows * row; ++i)
+      values[i] = begin_ + static_cast<float>(first * row + i);
+    return absl::OkStatus();
+  }
+  bool broken = false;
+
+ private:
+  float begin_;
+  TensorSpec spec_;
+};
+
+// x: two samples of two elements, three of one, one of two.
+CalibrationData ThreeParts() {
+  CalibrationData set;
+  set.Add({{"x", std::make_shared<Counting>(Shape{2, 2}, 0.0F)}});
+  set.Add({{"x", std::make_shared<Counting>(Shape{3, 1}, 10.0F)}});
+  set.Add({{"x", std::make_shared<Counting>(Shape{1, 2}, 20.0F)}});
+  return set;
+}
+
+std::vector<float> Values(const CalibrationData& set, int64_t first, int64_t rows) {
+  const int64_t row = set.SpecOf("x", first)->shape[1];
+  std::vector<float> values(static_cast<size_t>(rows * row));
+  EXPECT_TRUE(set.Read("x", first, rows, values.data()).ok());
+  return values;
+}
+
+TEST(CalibrationData, FindsSamplesOfOneShape) {
+  const CalibrationData set = ThreeParts();
+  EXPECT_EQ(set.count(), 6);
+  EXPECT_FALSE(set.HasOneShape());
+  EXPECT_EQ(set.Alike(0, 8), 2);
+  EXPECT_EQ(set.Alike(2, 8), 3);
+  EXPECT_EQ(set.Alike(2, 2), 2);
+  EXPECT_EQ(set.Alike(5, 8), 1);
+  EXPECT_THAT(Values(set, 2, 3), ElementsAre(10, 11, 12));
+  EXPECT_EQ(set.SpecOf("y", 0), nullptr);
+  EXPECT_EQ(set.SpecOf("x", 6), nullptr);
+}
+
+TEST(CalibrationData, GroupsByShapeAcrossArrays) {
+  const CalibrationData grouped = ThreeParts().Grouped();
+  EXPECT_EQ(grouped.Alike(0, 8), 3);
+  EXPECT_THAT(Values(grouped, 0, 3), ElementsAre(0, 1, 2, 3, 20, 21));
+  EXPECT_EQ(grouped.PlaceOf(2), 5);
+}
+
+TEST(CalibrationData, DrawsInAnyOrder) {
+  const std::vector<int64_t> order = {4, 2, 3, 1};
+  const CalibrationData drawn = ThreeParts().Drawn(order);
+  EXPECT_EQ(drawn.count(), 4);
+  EXPECT_THAT(Values(drawn, 0, 3), ElementsAre(12, 10, 11));
+  EXPECT_THAT(Values(drawn, 3, 1), ElementsAre(2, 3));
+  const std::vector<int64_t> again = {1, 3};
+  EXPECT_EQ(drawn.Drawn(again).PlaceOf(0), 2);
+  EXPECT_EQ(drawn.Drawn(again).PlaceOf(1), 1);
+}
+
+TEST(CalibrationData, PassesInPieces) {
+  CalibrationData set;
+  constexpr int64_t kLong = 1 << 17;  // Two fill a piece.
+  set.Add({{"x", std::make_shared<Counting>(Shape{5, kLong}, 0.0F)}});
+  std::vector<std::pair<int64_t, int64_t>> pieces;
+  const absl::Status passed = set.Pass("x", 1, 4, [&](int64_t at, ConstTensorView samples) {
+    EXPECT_EQ(samples.span<float>().front(), static_cast<float>(at * kLong));
+    pieces.emplace_back(at, samples.shape()[0]);
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(passed.ok()) << passed;
+  EXPECT_THAT(pieces, ElementsAre(std::pair(1, 2), std::pair(3, 2)));
+}
+
+TEST(CalibrationData, IsMarkedAlikeWhereverItLies) {
+  Tensor whole(DType::kF32, Shape{6, 3});
+  std::iota(whole.mutable_span<float>().begin(), whole.mutable_span<float>().end(), 1.0F);
+  const CalibrationSet in_memory = {{"x", whole}};
+  CalibrationData parts;
+  parts.Add({{"x", std::make_shared<Counting>(Shape{2, 3}, 1.0F)}});
+  parts.Add({{"x", std::make_shared<Counting>(Shape{4, 3}, 7.0F)}});
+  const auto mark = MarkOf(parts);
+  ASSERT_TRUE(mark.ok()) << mark.status();
+  EXPECT_EQ(*mark, MarkOf(in_memory));
+  EXPECT_EQ(*MarkOf(CalibrationData(in_memory)), *mark);
+  CalibrationData others;
+  others.Add({{"x", std::make_shared<Counting>(Shape{6, 3}, 2.0F)}});
+  EXPECT_NE(*MarkOf(others), *mark);
+}
+
+TEST(CalibrationData, SaysWhichInputHasOtherSamples) {
+  const CalibrationData set = {{"x", Tensor(DType::kF32, Shape{4, 1})},
+                               {"y", Tensor(DType::kF32, Shape{3, 1})}};
+  EXPECT_EQ(Message(set.CheckCounts()),
+            "calibration input 'y': expected 4 samples like the others, got 3");
+  EXPECT_FALSE(MarkOf(set).ok());
+  EXPECT_FALSE(CheckFinite(set).ok());
+}
+
+// x [n, length] -> doubled.
+struct Doubled {
+  explicit Doubled(int64_t batch = kUnknownDim) {
+    GraphBuilder b;
+    x = b.Input("x", {batch, kUnknownDim});
+    y = b.Op("Add", {x, x});
+    b.Output(y, "y");
+    graph = b.Build();
+  }
+  Graph graph;
+  ValueId x;
+  ValueId y;
+};
+
+TEST(CalibrationData, IsRunShapeByShape) {
+  Doubled net;
+  Histogram of_y;
+  std::vector<int64_t> done;
+  const Observation observations[] = {{net.y, &of_y}};
+  const CalibrationRun run{.progress = [&](int64_t samples, int64_t) {
+    done.push_back(samples);
+    return true;
+  }};
+  const absl::Status ran = Calibrate(net.graph, observations, ThreeParts(), run);
+  ASSERT_TRUE(ran.ok()) << ran;
+  EXPECT_THAT(done, ElementsAre(2, 5, 6));
+  EXPECT_EQ(of_y.count(), 2U * 2 + 3 + 2);
+  EXPECT_EQ(of_y.extremes(), (Range{0, 42}));
+}
+
+TEST(CalibrationData, GoesOnBehindABatch) {
+  Doubled net;
+  Histogram of_y;
+  const Observation observations[] = {{net.y, &of_y}};
+  const absl::Status ran = Calibrate(net.graph, observations, ThreeParts(), {.first = 5});
+  ASSERT_TRUE(ran.ok()) << ran;
+  EXPECT_EQ(of_y.extremes(), (Range{40, 42}));
+}
+
+TEST(CalibrationData, OfSeveralShapesDoesNotFillABatchOfTheModelsOwn) {
+  Doubled net(2);
+  Histogram of_y;
+  const Observation observations[] = {{net.y, &of_y}};
+  const absl::Status ran = Calibrate(net.graph, observations, ThreeParts(), {});
+  EXPECT_THAT(std::string(Message(ran)), HasSubstr("takes 2 samples at once, which have to be of "
+                                                   "one shape"));
+}
+
+TEST(CalibrationData, NamesTheSampleThatIsNoNumberByItsPlaceInAll) {
+  Doubled net;
+  const float nan = std::nanf("");
+  const CalibrationData set = {{"x", Tensor::From<float>(Shape{4, 1}, {1, 2, nan, 3})}};
+  Histogram of_y;
+  const Observation observations[] = {{net.y, &of_y}};
+  const std::vector<int64_t> order = {3, 2};
+  const absl::Status ran = Calibrate(net.graph, observations, set.Drawn(order), {});
+  EXPECT_EQ(Message(ran), "calibration input 'x', sample 2: NaN or infinity");
+  EXPECT_EQ(Message(CheckFinite(set)), Message(ran));
+}
+
+TEST(CalibrationData, HandsOnWhatItsSourceSays) {
+  CalibrationData set;
+  auto source = std::make_shared<Counting>(Shape{2, 2}, 0.0F);
+  source->broken = true;
+  set.Add({{"x", source}});
+  Doubled net;
+  Histogram of_y;
+  const Observation observations[] = {{net.y, &of_y}};
+  EXPECT_EQ(Message(Calibrate(net.graph, observations, set, {})), "the disk is gone");
+  EXPECT_EQ(Message(MarkOf(set).status()), "the disk is gone");
+}
+
+TEST(HoldBack, GroupsWhatRangesAreTakenFrom) {
+  CalibrationData set;
+  for (int i = 0; i < 8; ++i)
+    set.Add({{"x", std::make_shared<Counting>(Shape{1, 1 + i % 2}, 0.0F)}});
+  const auto split = HoldBack(set, {}, 2, 1);
+  ASSERT_TRUE(split.ok()) << split.status();
+  ASSERT_EQ(split->ranges.count(), 6);
+  const int64_t alike = split->ranges.Alike(0, 6);
+  EXPECT_EQ(alike + split->ranges.Alike(alike, 6), 6);
+  EXPECT_EQ(split->held_back.count(), 2);
+}
+
+}  // namespace calibration_data_test
+}  // namespace octet
