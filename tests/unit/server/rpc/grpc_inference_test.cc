@@ -152,9 +152,9 @@ TEST(ReadInferRequestTest, RefusesMoreTensorsThanInputsBeforeItMakesRoomForThem)
 
 TEST(ReadInferRequestTest, RefusesMoreTensorsThanAnybodySendsBeforeItMakesThem) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {std::string("\x2a\x00", 2), "inputs: expected at most 1024, got 2003"},
-      {std::string("\x32\x00", 2), "outputs: expected at most 1024, got 2000"},
-      {std::string("\x22\x00", 2), "parameters: expected at most 256, got 2001"},
+      {std::string("\x2a\x00", 2), "inputs: expected at most 1024, got more"},
+      {std::string("\x32\x00", 2), "outputs: expected at most 1024, got more"},
+      {std::string("\x22\x00", 2), "parameters: expected at most 256, got more"},
   };
   for (const auto& [field, message] : cases) {
     std::string bytes = SmallRequest().SerializeAsString();
