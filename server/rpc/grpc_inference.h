@@ -18,7 +18,7 @@ namespace octet {
 
 /// The messages, and all that their tensors lie in.
 struct GrpcInference : InferMessages {
-  std::vector<grpc::Slice> received;
+  std::vector<grpc::Slice> received;                     ///< As long as raw_contents are there.
   std::vector<std::string_view> pieces;                  ///< Of raw_contents, into `received`.
   std::vector<WireBytes> raw_contents;                   ///< The request's, whose message has none.
   google::protobuf::RepeatedPtrField<std::string> sent;  ///< The answer's, once written.

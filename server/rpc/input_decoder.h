@@ -35,6 +35,15 @@ struct DecodedInputs {
   std::list<std::string> copied;
   /// The elements of BYTES inputs, whose characters stay in the request, or in `copied`.
   std::list<std::vector<std::string_view>> strings;
+
+  /// Memory of what the views see and the message does not have.
+  size_t OwnBytes() const {
+    size_t bytes = 0;
+    for (const auto& elements : narrowed) bytes += elements.capacity();
+    for (const std::string& text : copied) bytes += text.capacity();
+    for (const auto& views_of : strings) bytes += views_of.capacity() * sizeof(std::string_view);
+    return bytes;
+  }
 };
 
 /// The raw bytes of every input of a request, in its order, wherever they are; nullopt for one whose
