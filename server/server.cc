@@ -246,11 +246,13 @@ bool ServerProcess::Drain(TimePoint deadline) {
   writer.join();
   // What came after the deadline; before slow clients are waited for.
   if (repository_ != nullptr) WriteCaptures(*repository_);
+  const TimePoint last_answers = std::max(deadline, clock_.Now() + HttpServer::kLastAnswers);
+  const bool taken = http_ == nullptr || http_->Stop(last_answers);
   http_.reset();
   metrics_endpoint_.reset();
   poller_.reset();
   guards_.reset();
-  return answered;
+  return answered && taken;
 }
 
 }  // namespace

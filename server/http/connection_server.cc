@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -38,6 +39,8 @@ struct Serving {
   bool understood = false;  ///< The head is one of HTTP.
   bool body_unread = false;
   bool probe = false;
+  std::string body_coding;           ///< Of the body, in small letters.
+  std::optional<Gate::Pass> inside;  ///< Given back with the answer.
 };
 thread_local Serving serving;
 
@@ -59,16 +62,17 @@ bool HasBody(std::string_view head) {
 }
 
 /// Called once the head is read. Answers are whole: the library would send a part of a length that it does not name. Leaves the
-/// one encoding that answers are made in. (The library prefers Brotli, at its slowest.) Names a body's encoding as the library
-/// spells it.
+/// one encoding that answers are made in. (The library prefers Brotli, at its slowest.) Takes the body's encoding away: the library
+/// would decompress it, and not see where that breaks off.
 void Prepare(httplib::Request& request) {
   serving.understood = true;
   request.ranges.clear();
   for (auto [coding, end] = request.headers.equal_range("Content-Encoding"); coding != end;
        ++coding) {
-    std::ranges::transform(coding->second, coding->second.begin(),
-                           [](unsigned char c) { return std::tolower(c); });
+    if (!serving.body_coding.empty()) serving.body_coding += ", ";
+    serving.body_coding += absl::AsciiStrToLower(coding->second);
   }
+  request.headers.erase("Content-Encoding");
   const std::string accepted = request.get_header_value("Accept-Encoding");
   request.headers.erase("Accept-Encoding");
   const size_t at = accepted.find("gzip");
@@ -115,8 +119,9 @@ void ConnectionServer::Run() {
   pthread_setname_np(listener_.native_handle(), "http-accept");
 }
 
-void ConnectionServer::Stop() {
-  if (!listener_.joinable()) return;
+bool ConnectionServer::Stop(TimePoint deadline) {
+  if (!listener_.joinable()) return true;
+  bool taken = false;
   stopping_ = true;
   const uint64_t one = 1;
   (void)!write(wake_, &one, sizeof(one));
@@ -132,12 +137,14 @@ void ConnectionServer::Stop() {
     for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RD);
     const auto none = [this]()
                           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
-    (void)mutex_.AwaitWithTimeout(absl::Condition(&none), absl::FromChrono(kStopTime));
+    const Nanoseconds left = std::max(deadline - clock_.Now(), Nanoseconds(0));
+    taken = mutex_.AwaitWithTimeout(absl::Condition(&none), absl::FromChrono(left));
     for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RDWR);
   }
   requests_->shutdown();
   probes_->shutdown();
   (void)close(svr_sock_.exchange(INVALID_SOCKET));
+  return taken;
 }
 
 void ConnectionServer::Accept() {
@@ -181,6 +188,8 @@ bool ConnectionServer::GoesOn(int error, bool& failing) {
 Connection& ConnectionServer::current() { return *serving.connection; }
 void ConnectionServer::BodyIsRead() { serving.body_unread = false; }
 bool ConnectionServer::BodyIsUnread() { return serving.body_unread; }
+std::string_view ConnectionServer::BodyCoding() { return serving.body_coding; }
+void ConnectionServer::KeepInside(Gate::Pass pass) { serving.inside = std::move(pass); }
 
 void ConnectionServer::Add(int fd) {
   const auto connection = std::make_shared<Connection>(fd, clock_);

@@ -12,6 +12,7 @@
 #include "httplib.h"
 
 #include "server/http/connection.h"
+#include "server/scheduling/gate.h"
 
 namespace octet {
 
@@ -39,7 +40,6 @@ class ConnectionServer final : public httplib::Server {
   static constexpr std::chrono::seconds kHeadTime{10};
   static constexpr std::chrono::seconds kIdleTime{75};
   static constexpr std::chrono::seconds kRequestTime{60};
-  static constexpr std::chrono::seconds kStopTime{5};
   static constexpr std::chrono::seconds kLeavingTime{2};
   static constexpr size_t kProbePlaces = 16;
   static constexpr size_t kLeavingPlaces = 256;
@@ -56,8 +56,8 @@ class ConnectionServer final : public httplib::Server {
   /// Serves on the port that was bound, with threads of its own.
   void Run();
   /// Closes the port and the parked connections; returns when every request under way is answered. Whose client has not
-  /// taken its answer after kStopTime is cut off. May be called again.
-  void Stop();
+  /// taken its answer at `deadline` is cut off. Returns whether none was. May be called again.
+  bool Stop(TimePoint deadline);
 
   /// The connection whose request this thread is answering. Requires: inside a handler.
   static Connection& current();
@@ -65,6 +65,10 @@ class ConnectionServer final : public httplib::Server {
   static void BodyIsRead();
   /// This request has a body that was not read to its end.
   static bool BodyIsUnread();
+  /// This request's Content-Encoding in small letters, "" without one; several are told by commas. It is no header any more.
+  static std::string_view BodyCoding();
+  /// This request is inside a gate until its answer has been taken, or its connection has ended. The thread keeps the pass.
+  static void KeepInside(Gate::Pass pass);
 
  private:
   struct Entry {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -11,6 +13,7 @@
 #include "engine/tensor/status.h"
 #include "server/http/connection_server.h"
 #include "server/http/json_writer.h"
+#include "server/rpc/inflater.h"
 #include "server/scheduling/retry_after.h"
 
 namespace octet {
@@ -74,6 +77,54 @@ bool IsChunkedAlone(const httplib::Request& request) {
          absl::EqualsIgnoreCase(request.get_header_value("Transfer-Encoding"), "chunked");
 }
 
+/// What a reader brings of a body, unpacked.
+class Body {
+ public:
+  /// Requires: IsKnown.
+  Body(std::string_view coding, size_t length, size_t most) : most_(most) {
+    if (coding == "gzip") inflater_.emplace(Inflater::Coding::kGzip, most);
+    if (coding == "deflate") inflater_.emplace(Inflater::Coding::kDeflate, most);
+    if (!inflater_) text_.reserve(length);
+  }
+  static bool IsKnown(std::string_view coding) {
+    return coding.empty() || coding == "gzip" || coding == "deflate" || coding == "identity";
+  }
+
+  /// False when no more is to be read.
+  bool Take(std::string_view piece) {
+    if (inflater_) {
+      result_ = inflater_->Take(piece, [this] { return Grow(); });
+    } else if (piece.size() > most_ - text_.size()) {
+      result_ = Inflater::Result::kTooLarge;
+    } else {
+      text_.append(piece);
+    }
+    return result_ == Inflater::Result::kOk;
+  }
+  /// Nothing more comes. `whole`: all that was announced has come.
+  Inflater::Result Finish(bool whole) {
+    if (result_ != Inflater::Result::kOk) return result_;
+    if (!inflater_) return whole ? Inflater::Result::kOk : Inflater::Result::kDamaged;
+    text_.resize(text_.size() - inflater_->unused());
+    return whole ? inflater_->Finish() : Inflater::Result::kDamaged;
+  }
+  std::string TakeText() { return std::move(text_); }
+
+ private:
+  std::span<char> Grow() {
+    constexpr size_t kLeast = size_t{4} << 10;
+    constexpr size_t kMost = size_t{1} << 20;
+    const size_t before = text_.size();
+    text_.resize(before + std::clamp(before, kLeast, kMost));
+    return std::span(text_).subspan(before);
+  }
+
+  const size_t most_;
+  std::string text_;
+  std::optional<Inflater> inflater_;
+  Inflater::Result result_ = Inflater::Result::kOk;
+};
+
 }  // namespace
 
 std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Response& response,
@@ -89,41 +140,35 @@ std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Re
   }
   // The library would read until the client closes the connection.
   if (!chunked && !request.has_header("Content-Length")) return std::string();
-  const auto too_large = [&] {
-    AnswerError(413, Format("the body is too large: at most {} bytes", most), response);
+  const auto refuse = [&](int code, std::string_view message) {
+    AnswerError(code, message, response);
     response.set_header("Connection", "close");
     return std::nullopt;
   };
-  const std::string coding = request.get_header_value("Content-Encoding");
-  if (!coding.empty() && coding != "gzip" && coding != "deflate" && coding != "identity") {
-    AnswerError(415, Format("Content-Encoding, expected gzip or deflate, got \"{}\"", coding),
-                response);
-    response.set_header("Connection", "close");
-    return std::nullopt;
+  const std::string_view coding = ConnectionServer::BodyCoding();
+  if (!Body::IsKnown(coding)) {
+    return refuse(415, Format("Content-Encoding, expected gzip or deflate, got \"{}\"", coding));
   }
   if (request.is_multipart_form_data()) {  // The library would take it apart.
-    AnswerError(415, "Content-Type: multipart/form-data is not supported", response);
-    response.set_header("Connection", "close");
-    return std::nullopt;
+    return refuse(415, "Content-Type: multipart/form-data is not supported");
   }
+  const std::string too_large = Format("the body is too large: at most {} bytes", most);
   const uint64_t length = chunked ? 0 : request.get_header_value_u64("Content-Length");
-  if (length > most) return too_large();
-  std::string body;
-  body.reserve(static_cast<size_t>(length));
-  bool fits = true;
-  const bool read = reader([&](const char* data, size_t size) {
-    fits = size <= most - body.size();
-    if (fits) body.append(data, size);
-    return fits;
-  });
-  if (!fits) return too_large();
-  if (!read) {
-    AnswerError(400, "the body breaks off, or is not compressed as its headers say", response);
-    response.set_header("Connection", "close");
-    return std::nullopt;
+  if (length > most) return refuse(413, too_large);
+  Body body(coding, static_cast<size_t>(length), most);
+  const bool whole = reader([&](const char* data, size_t size) { return body.Take({data, size}); });
+  switch (body.Finish(whole)) {
+    case Inflater::Result::kOk:
+      break;
+    case Inflater::Result::kTooLarge:
+      return refuse(413, too_large);
+    case Inflater::Result::kDamaged:
+      return refuse(400, "the body breaks off, or is not compressed as its headers say");
+    case Inflater::Result::kNoMemory:
+      return refuse(429, "out of memory for a request");
   }
   ConnectionServer::BodyIsRead();
-  return body;
+  return body.TakeText();
 }
 
 }  // namespace octet

@@ -20,8 +20,8 @@ void AnswerError(const absl::Status& status, httplib::Response& response);
 void AnswerError(int code, std::string_view message, httplib::Response& response);
 void AnswerJson(std::string json, httplib::Response& response, int code = 200);
 
-/// Reads the request's body, decompressed; nullopt when it was answered with an error: longer than
-/// `most`, broken off, or in a coding that is not known.
+/// Reads the request's body, decompressed as Inflater says; nullopt when it was answered with an error: longer than `most`, broken
+/// off, followed by what is no part of it, or in a coding that is not known.
 std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Response& response,
                                     const httplib::ContentReader& reader, size_t most);
 

@@ -145,7 +145,8 @@ class HttpEndpoint final : public HttpServer {
     AddPage();
     AddRest();
   }
-  ~HttpEndpoint() override { server_.Stop(); }
+  ~HttpEndpoint() override { server_.Stop(parts_.clock.Now() + kLastAnswers); }
+  bool Stop(TimePoint deadline) override { return server_.Stop(deadline); }
 
   absl::Status Listen();
   int port() const override { return port_; }

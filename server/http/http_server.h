@@ -1,6 +1,7 @@
 // The process's HTTP endpoint: the protocol's REST form, health included, on one port.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -40,8 +41,13 @@ class HttpServer {
   /// UNAVAILABLE naming address and port when it cannot listen there.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpServerOptions& options,
                                                            ServingParts parts);
-  /// Closes the port and waits for the answers under way.
+  /// Stop, with kLastAnswers.
   virtual ~HttpServer() = default;
+  /// How long those whose answer is ready have to take it, whatever else has run out.
+  static constexpr std::chrono::seconds kLastAnswers{1};
+  /// Closes the port and the idle connections, and waits for the answers under way. Who has not taken an answer at `deadline` is
+  /// cut off. Returns whether nobody was. May be called again. An inference is inside the gate until its answer was taken.
+  virtual bool Stop(TimePoint deadline) = 0;
   virtual int port() const = 0;
 };
 

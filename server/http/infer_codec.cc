@@ -346,7 +346,7 @@ absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& ans
 absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& call) {
   if (json_bytes == uint64_t{0}) {
     call.is_raw = call.binary_by_default = true;
-    call.bytes = call.body.size() + call.request.ByteSizeLong();
+    call.bytes = call.body.capacity();
     return absl::OkStatus();
   }
   const std::string_view body = call.body;
@@ -372,8 +372,8 @@ absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& ca
     // Nobody looks into it any more, and the inference may wait for long.
     std::string().swap(call.body);
   }
-  call.bytes = call.body.size() + call.request.ByteSizeLong();
-  for (const std::string& tensor : call.converted) call.bytes += tensor.size();
+  call.bytes = call.body.capacity();
+  for (const std::string& tensor : call.converted) call.bytes += tensor.capacity();
   return absl::OkStatus();
 }
 

@@ -67,6 +67,10 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
   while (!done.WaitForNotificationWithTimeout(kGoneCheck)) {
     if (parts.gate.abandoned() || ConnectionServer::current().gone()) inference.Cancel();
   }
+  // A server that stops waits for those inside, and an answer takes as long as its client does.
+  if (std::optional<Gate::Pass> pass = inference.TakePass()) {
+    ConnectionServer::KeepInside(*std::move(pass));
+  }
   if (absl::IsCancelled(status) && parts.gate.abandoned()) {
     return ShuttingDown();
   }

@@ -69,8 +69,9 @@ inline constexpr unsigned kRowsPerLook = 16;
 ///
 /// The pixels are those of PIL's `Image.open(...).convert("RGB")`, or "L": an alpha channel is left out, palettes are looked
 /// up, of 16 bits the upper 8 are taken, colour profiles and gamma are not applied, nor is the EXIF orientation, unless
-/// `upright` says so. One thing differs: grey of a YCbCr JPEG is its Y, where PIL makes RGB of it first, which rounds and cuts
-/// off colours that RGB does not have.
+/// `upright` says so. Two things differ: grey of a YCbCr JPEG is its Y, where PIL makes RGB of it first, which rounds and cuts
+/// off colours that RGB does not have; and of a grey PNG of 16 bits, too, the upper 8 are taken, where PIL (of mode I;16) makes
+/// 255 of all that is more.
 /// INVALID_ARGUMENT saying what is wrong: neither of the two formats, a file that is damaged or ends early, no pixels, a side
 /// over kMaxPictureSide, more pixels than max_pixels, or more work than the budget. RESOURCE_EXHAUSTED when memory does not
 /// reach. As RunLimits::Check, of the limits. Never throws, takes memory in proportion to max_pixels at most, and waits while

@@ -122,7 +122,6 @@ absl::Status Read(const grpc::ByteBuffer& message, size_t most_bytes, GrpcInfere
   for (const grpc::Slice& slice : call.received) {
     slices.emplace_back(reinterpret_cast<const char*>(slice.begin()),  // NOLINT(*-reinterpret-cast)
                         slice.size());
-    call.bytes += slice.size();
   }
   SplitFields fields;
   OCTET_RETURN_IF_ERROR(SplitRequest(slices, most_bytes, fields));
@@ -135,6 +134,11 @@ absl::Status Read(const grpc::ByteBuffer& message, size_t most_bytes, GrpcInfere
     return InvalidArgument("raw_input_contents: expected one per input ({}), got {}", inputs,
                            fields.raw_ends.size());
   }
+  if (fields.raw_ends.empty()) {
+    call.received.clear();  // All of it is in the message.
+    return absl::OkStatus();
+  }
+  for (const std::string_view slice : slices) call.bytes += slice.size();
   call.pieces = std::move(fields.raw);
   size_t begin = 0;
   for (const size_t end : fields.raw_ends) {

@@ -18,7 +18,7 @@ namespace octet {
 
 /// The messages, and all that their tensors lie in.
 struct GrpcInference : InferMessages {
-  std::vector<grpc::Slice> received;
+  std::vector<grpc::Slice> received;                     ///< As long as raw_contents are there.
   std::vector<std::string_view> pieces;                  ///< Of raw_contents, into `received`.
   std::vector<WireBytes> raw_contents;                   ///< The request's, whose message has none.
   google::protobuf::RepeatedPtrField<std::string> sent;  ///< The answer's, once written.
@@ -26,7 +26,7 @@ struct GrpcInference : InferMessages {
 
 /// Reads a message of at most `most_bytes` into a new `call`; nothing of raw_input_contents is copied, unless the message is
 /// compressed. INVALID_ARGUMENT when it is no ModelInferRequest, or has more raw contents than inputs; before anything is made
-/// of it, for more than kMaxTensors inputs or outputs, kMaxParameters parameters of the request or of one of these, kMaxExtents
+/// of it, for more than kMaxTensors inputs, outputs or raw contents, kMaxParameters parameters of the request or of one of these, kMaxExtents
 /// extents, or so many bytes_contents that they would take more than `most_bytes` beside their characters. Else as
 /// ReadSlices; RESOURCE_EXHAUSTED without memory for it.
 absl::Status ReadInferRequest(const grpc::ByteBuffer& message, size_t most_bytes,

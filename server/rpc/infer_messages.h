@@ -27,11 +27,14 @@ struct KeptElements {
 /// both, and should not copy those. Stays where it is.
 struct InferMessages {
   inference::ModelInferRequest request;
-  size_t bytes = 0;      ///< That the request keeps as it came, its tensors included.
+  size_t bytes = 0;      ///< Of tensors and whatever else is kept beside the request's message.
   DecodedInputs inputs;  ///< Of the request.
   inference::ModelInferResponse response;
   /// By place in raw_output_contents, which has an empty one where there is an owner; shorter when none behind has.
   std::vector<KeptElements> kept;
+
+  /// Memory that the request keeps while it waits: its message, what lies beside it, and what was made of both.
+  size_t HeldBytes() const { return bytes + request.SpaceUsedLong() + inputs.OwnBytes(); }
 
   /// The raw contents of the answer's output `place`, wherever they are.
   std::string_view RawOutput(int place) const {

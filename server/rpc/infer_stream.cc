@@ -63,7 +63,7 @@ void InferStream::OnReadDone(bool ok) {
     item->request.Clear();
     {
       absl::MutexLock lock(&mutex_);
-      Hold(*item, item->call->bytes);
+      Hold(*item, item->call->HeldBytes());
     }
     item->inference.Start({.metadata = CallMetadata(context_.client_metadata()),
                            .deadline = DeadlineOf(context_, parts_.clock),

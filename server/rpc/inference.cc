@@ -132,6 +132,7 @@ absl::Status Inference::ReadTensors(const Call& call, const InferOptions& option
   if (call.only_input != nullptr) {
     OCTET_RETURN_IF_ERROR(
         DescribeOnlyInput(version_->signature, *call.only_input, messages_->request, raw_inputs));
+    messages_->bytes = call.only_input->capacity();  // It may have moved into the message.
   } else if (call.raw_inputs == nullptr) {
     OCTET_ASSIGN_OR_RETURN(raw_inputs, RawInputsOf(request_, call.raw_contents));
   } else {
@@ -171,8 +172,9 @@ std::unique_ptr<InferenceRequest> Inference::MakeRequest() {
   } else {
     request->inputs = std::move(inputs_.views);
   }
-  // A long id or fields that nobody knows wait, too.
-  request->held_bytes = messages_->bytes - std::min(messages_->bytes, request->bytes());
+  // Of a number that was a byte on the wire the message has four; a long id or fields that nobody knows wait, too.
+  const size_t held = messages_->HeldBytes();
+  request->held_bytes = held - std::min(held, request->bytes());
   request->rows = inputs_.rows;
   request->received = received_;
   request->deadline = deadline_;
@@ -206,7 +208,7 @@ void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
   if (trace_ != nullptr) submitted_ = parts_.clock.Now();
   if (version_->pipeline != nullptr) {
     KeptTensors kept = {.owners = {messages_}};
-    if (version_->pipeline->compares) kept.bytes = request_.SpaceUsedLong();
+    if (version_->pipeline->compares) kept.bytes = messages_->HeldBytes();
     return RunPipeline({.version = version_,
                         .sticky_key = std::move(sticky_key_),
                         .dispatcher = parts_.dispatcher,
@@ -247,7 +249,7 @@ void Inference::Answer(const absl::Status& status, const RequestTimings& timings
                               .outputs = writer_.Answers(),
                               .kept = {messages_}};
   if (copies.compares()) {
-    answered.kept_bytes = request_.SpaceUsedLong() + messages_->response.SpaceUsedLong();
+    answered.kept_bytes = messages_->HeldBytes() + messages_->response.SpaceUsedLong();
   }
   Finish(completed, timings);
   // This object may be gone. What is copied waits behind the answer, never the other way round.

@@ -34,7 +34,7 @@ namespace octet {
 /// sequence counts when its answer is complete.
 ///
 /// `done` is called exactly once, perhaps before Start returns; the object and the messages live until
-/// then. It is inside the gate from Start until it is destroyed, which is when the answer was sent.
+/// then. It is inside the gate from Start until it is destroyed, which is when the answer was sent, or its pass was taken.
 class Inference {
  public:
   using Done = absl::AnyInvocable<void(const absl::Status&) &&>;
@@ -65,6 +65,9 @@ class Inference {
 
   /// Nobody waits any more: dropped if it has not run yet. Thread-safety: safe, until destroyed.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+
+  /// For who sends the answer when this is gone: it is inside the gate as long as this is kept. Requires: `done` was called.
+  std::optional<Gate::Pass> TakePass() { return std::exchange(pass_, std::nullopt); }
 
  private:
   /// Everything that can be the client's fault.

@@ -52,6 +52,8 @@ class InferCall final : public ServerUnaryReactor {
       : context_(context), response_(response), inference_(parts, options.access_log, call_) {
     const absl::Status read =
         ReadInferRequest(request, static_cast<size_t>(options.max_message_bytes), *call_);
+    // The call has what it needs of it. gRPC would keep the rest until the answer; the object, which is its own, is not const.
+    const_cast<grpc::ByteBuffer&>(request).Clear();  // NOLINT(*-const-cast)
     inference_.Start({.metadata = CallMetadata(context.client_metadata()),
                       .deadline = DeadlineOf(context, parts.clock),
                       .read = read,

@@ -120,19 +120,42 @@ absl::StatusOr<WireBytes> TypedContents(const Input& input, DType dtype, Decoded
                          input.datatype());
 }
 
+/// One copy of bytes that came in pieces, or that are changed.
+std::string& Copy(const WireBytes& raw, DecodedInputs& decoded) {
+  std::string& whole = decoded.copied.emplace_back();
+  whole.resize_and_overwrite(raw.size(), [&](char* to, size_t size) {
+    raw.CopyTo(to);
+    return size;
+  });
+  return whole;
+}
+
+/// The largest byte, without a branch for each.
+uint8_t LargestByte(std::string_view bytes) {
+  uint8_t largest = 0;
+  for (const char byte : bytes) largest = std::max(largest, static_cast<uint8_t>(byte));
+  return largest;
+}
+
+/// Bytes of BOOL as kernels may read them, which are C++'s: 0 or 1. Any other one is true, too, as it is for a Cast; those that
+/// need no change stay where they are.
+WireBytes Truths(WireBytes raw, DecodedInputs& decoded) {
+  const auto is_clean = [](std::string_view piece) { return LargestByte(piece) <= 1; };
+  if (raw.in_pieces() ? std::ranges::all_of(raw.pieces(), is_clean) : is_clean(raw.whole())) {
+    return raw;
+  }
+  std::string& truths = Copy(raw, decoded);
+  for (char& byte : truths) byte = static_cast<char>(byte != 0);
+  return {truths};
+}
+
 /// Raw contents as elements of `dtype`. A type that the model does not take is CheckInput's to refuse.
 absl::StatusOr<WireBytes> RawContents(const Input& input, WireBytes raw, DType dtype,
                                       const InputRecipe& recipe, DecodedInputs& decoded) {
   if (!recipe.Accepts(dtype)) return raw;
-  if (raw.in_pieces() && dtype == DType::kString) {
-    std::string& whole = decoded.copied.emplace_back();
-    whole.resize_and_overwrite(raw.size(), [&](char* to, size_t size) {
-      raw.CopyTo(to);
-      return size;
-    });
-    raw = WireBytes(whole);
-  }
+  if (dtype == DType::kBool) return Truths(raw, decoded);
   if (dtype != DType::kString) return raw;
+  if (raw.in_pieces()) raw = WireBytes(Copy(raw, decoded));
   std::vector<std::string_view>& elements = decoded.strings.emplace_back();
   const std::optional<int64_t> count =
       CheckedElements({input.shape().data(), static_cast<size_t>(input.shape_size())});

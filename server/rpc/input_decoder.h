@@ -30,10 +30,20 @@ struct DecodedInputs {
   int64_t rows = 1;
   /// The typed contents of 8- and 16-bit integers, which come in 32-bit fields. Stays where it is.
   std::list<std::vector<std::byte>> narrowed;
-  /// What was read from shared memory, and what came in pieces and has to lie in one. Stays where it is.
+  /// What was read from shared memory, what came in pieces and has to lie in one, and BOOL of other bytes than 0 and 1. Stays
+  /// where it is.
   std::list<std::string> copied;
   /// The elements of BYTES inputs, whose characters stay in the request, or in `copied`.
   std::list<std::vector<std::string_view>> strings;
+
+  /// Memory of what the views see and the message does not have.
+  size_t OwnBytes() const {
+    size_t bytes = 0;
+    for (const auto& elements : narrowed) bytes += elements.capacity();
+    for (const std::string& text : copied) bytes += text.capacity();
+    for (const auto& views_of : strings) bytes += views_of.capacity() * sizeof(std::string_view);
+    return bytes;
+  }
 };
 
 /// The raw bytes of every input of a request, in its order, wherever they are; nullopt for one whose
@@ -61,7 +71,8 @@ absl::Status DescribeOnlyInput(const Signature& signature, std::string& body,
                                inference::ModelInferRequest& request, RawInputs& raw_inputs);
 
 /// Finds and checks every input. Raw contents are seen where they are, as are typed ones of the
-/// element's own width; copied are only BYTES and elements of two bytes that are converted, where they come in pieces.
+/// element's own width; copied are only BYTES that come in pieces, and raw BOOL that has other bytes than 0 and 1: any byte but
+/// 0 is true, and is 1 in the views.
 /// INVALID_ARGUMENT naming the tensor, expected and got: an unknown, missing or doubled input, both
 /// raw and typed contents, contents in a field of another type or outside the element's range, BYTES
 /// that end before their lengths do, more than kMaxExtents extents, and as CheckInput and CheckRows.

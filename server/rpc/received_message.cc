@@ -1,18 +1,16 @@
 #include "server/rpc/received_message.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <utility>
+#include <string_view>
 
-#include "absl/cleanup/cleanup.h"
 #include <google/protobuf/descriptor.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include "engine/tensor/status.h"
+#include "server/rpc/inflater.h"
 #include "server/rpc/protocol_calls.h"
 
 namespace octet {
@@ -40,59 +38,41 @@ absl::Status TooLarge(size_t most) {
                    "the message is too large: expected at most {} bytes", most);
 }
 
-/// zlib's decompression of one message.
-class Inflater {
- public:
-  explicit Inflater(size_t most) : most_(most) {}
-
-  absl::StatusOr<std::vector<grpc::Slice>> Run(std::span<const grpc::Slice> packed,
-                                               int window_bits) {
-    if (inflateInit2(&stream_, window_bits) != Z_OK) {
+absl::Status StatusOf(Inflater::Result result, size_t most) {
+  switch (result) {
+    case Inflater::Result::kOk:
+      return absl::OkStatus();
+    case Inflater::Result::kTooLarge:
+      return TooLarge(most);
+    case Inflater::Result::kNoMemory:
       return absl::ResourceExhaustedError("out of memory for a request");
-    }
-    const absl::Cleanup end = [this] { inflateEnd(&stream_); };
-    size_t bytes = 0;
-    for (const grpc::Slice& slice : packed) bytes += slice.size();
-    slice_bytes_ = std::clamp(4 * bytes, kLeastSlice, kMostSlice);
-    for (const grpc::Slice& slice : packed) OCTET_RETURN_IF_ERROR(Take(slice));
-    if (!complete_) return NotCompressed();
-    if (made_.empty()) return std::move(made_);
-    made_.back() = made_.back().sub(0, slice_bytes_ - stream_.avail_out);
-    return std::move(made_);
+    case Inflater::Result::kDamaged:
+      break;
   }
+  return absl::InvalidArgumentError("the message is not compressed as it says");
+}
 
- private:
-  static absl::Status NotCompressed() {
-    return absl::InvalidArgumentError("the message is not compressed as it says");
+absl::StatusOr<std::vector<grpc::Slice>> Unpack(std::span<const grpc::Slice> packed,
+                                                Inflater::Coding coding, size_t most) {
+  size_t bytes = 0;
+  for (const grpc::Slice& slice : packed) bytes += slice.size();
+  const size_t slice_bytes = std::clamp(4 * bytes, kLeastSlice, kMostSlice);
+  std::vector<grpc::Slice> made;
+  const auto make_room = [&] {
+    const grpc::Slice& slice = made.emplace_back(slice_bytes);
+    auto* begin = const_cast<uint8_t*>(slice.begin());  // NOLINT(*-const-cast): it is new
+    return std::span(reinterpret_cast<char*>(begin), slice_bytes);  // NOLINT(*-reinterpret-cast)
+  };
+  Inflater inflater(coding, most);
+  for (const grpc::Slice& slice : packed) {
+    const std::string_view piece(reinterpret_cast<const char*>(slice.begin()),  // NOLINT(*-cast)
+                                 slice.size());
+    OCTET_RETURN_IF_ERROR(StatusOf(inflater.Take(piece, make_room), most));
   }
-
-  absl::Status Take(const grpc::Slice& slice) {
-    stream_.next_in = const_cast<Bytef*>(slice.begin());  // NOLINT(*-const-cast): zlib reads it
-    stream_.avail_in = static_cast<uInt>(slice.size());
-    while (stream_.avail_in > 0 || (stream_.avail_out == 0 && !complete_ && !made_.empty())) {
-      if (complete_) return NotCompressed();  // Something is left behind its end.
-      if (stream_.avail_out == 0) AddSlice();
-      const int result = inflate(&stream_, Z_NO_FLUSH);
-      if (stream_.total_out > most_) return TooLarge(most_);
-      if (result == Z_BUF_ERROR) break;  // All that came is unpacked.
-      if (result != Z_OK && result != Z_STREAM_END) return NotCompressed();
-      complete_ = result == Z_STREAM_END;
-    }
-    return absl::OkStatus();
-  }
-
-  void AddSlice() {
-    const grpc::Slice& slice = made_.emplace_back(slice_bytes_);
-    stream_.next_out = const_cast<Bytef*>(slice.begin());  // NOLINT(*-const-cast): it is new
-    stream_.avail_out = static_cast<uInt>(slice_bytes_);
-  }
-
-  const size_t most_;
-  size_t slice_bytes_ = 0;
-  z_stream stream_ = {};
-  bool complete_ = false;
-  std::vector<grpc::Slice> made_;
-};
+  OCTET_RETURN_IF_ERROR(StatusOf(inflater.Finish(), most));
+  if (!made.empty()) made.back() = made.back().sub(0, slice_bytes - inflater.unused());
+  return made;
+}
 
 }  // namespace
 
@@ -103,14 +83,13 @@ absl::StatusOr<std::vector<grpc::Slice>> ReadSlices(const grpc::ByteBuffer& mess
     return absl::InternalError("the slices of a message cannot be read");
   }
   if (message.Length() > most) return TooLarge(most);
-  constexpr int kWindowBits = 15;  // Of zlib: any window; and with 16 more: in gzip's wrapper.
   switch (CompressionOf(message)) {
     case GRPC_COMPRESS_NONE:
       return slices;
     case GRPC_COMPRESS_GZIP:
-      return Inflater(most).Run(slices, kWindowBits + 16);
+      return Unpack(slices, Inflater::Coding::kGzip, most);
     case GRPC_COMPRESS_DEFLATE:
-      return Inflater(most).Run(slices, kWindowBits);
+      return Unpack(slices, Inflater::Coding::kDeflate, most);
     default:
       return absl::UnimplementedError("a message's compression: expected gzip or deflate");
   }

@@ -40,9 +40,10 @@ bool TakePieces(CodedInputStream& input, size_t size, bool joins,
   return true;
 }
 
-absl::Status CheckCount(std::string_view name, int count, int most) {
-  if (count <= most) return absl::OkStatus();
-  return InvalidArgument("{}: expected at most {}, got {}", name, most, count);
+/// Counts one more, while it is read: millions of them must not be kept before they are refused.
+absl::Status CountOne(std::string_view name, int& count, int most) {
+  if (++count <= most) return absl::OkStatus();
+  return InvalidArgument("{}: expected at most {}, got more", name, most);
 }
 
 /// Goes over the fields of a request before protobuf makes anything of them, and counts what takes many times its bytes then.
@@ -70,10 +71,7 @@ class RequestWalk {
                               : rest_.Skip(length);
       if (!taken) return NoRequest();
     }
-    if (!input_.ConsumedEntireMessage()) return NoRequest();
-    OCTET_RETURN_IF_ERROR(CheckCount("inputs", inputs_, kMaxTensors));
-    OCTET_RETURN_IF_ERROR(CheckCount("outputs", outputs_, kMaxTensors));
-    return CheckCount("parameters", parameters_, kMaxParameters);
+    return input_.ConsumedEntireMessage() ? absl::OkStatus() : NoRequest();
   }
 
  private:
@@ -90,29 +88,34 @@ class RequestWalk {
   static constexpr uint32_t kLeastWalked = 1024;
   /// Of all messages in the request together. Those of the request itself are left out, so that they take nothing.
   static constexpr int kMaxUnknown = 256;
+  /// Of the fields of the request that are no lists, all together.
+  static constexpr int kMaxNames = 256;
 
   /// Goes over a field of the request; says whether protobuf gets it.
   absl::StatusOr<bool> Field(uint32_t tag) {
     absl::Status walked;
     switch (tag) {
       case FieldTag(Request::kRawInputContentsFieldNumber):
+        OCTET_RETURN_IF_ERROR(CountOne("raw_input_contents", raw_inputs_, kMaxTensors));
         OCTET_RETURN_IF_ERROR(RawInput());
         return false;
       case FieldTag(Request::kInputsFieldNumber):
-        ++inputs_;
+        OCTET_RETURN_IF_ERROR(CountOne("inputs", inputs_, kMaxTensors));
         walked = InputTensor();
         break;
       case FieldTag(Request::kOutputsFieldNumber):
-        ++outputs_;
+        OCTET_RETURN_IF_ERROR(CountOne("outputs", outputs_, kMaxTensors));
         walked = OutputTensor();
         break;
       case FieldTag(Request::kParametersFieldNumber):
-        ++parameters_;
+        OCTET_RETURN_IF_ERROR(CountOne("parameters", parameters_, kMaxParameters));
         walked = Parameter(kLeastWalked);
         break;
       case FieldTag(Request::kModelNameFieldNumber):
       case FieldTag(Request::kModelVersionFieldNumber):
       case FieldTag(Request::kIdFieldNumber):
+        // The last of each counts; between others that are left out each would be a piece of its own.
+        OCTET_RETURN_IF_ERROR(CountOne("model_name, model_version, id", names_, kMaxNames));
         walked = Skip(tag);
         break;
       default:
@@ -143,10 +146,10 @@ class RequestWalk {
             case FieldTag(Input::kShapeFieldNumber):
               return PackedShape(extents);
             case FieldTag(Input::kShapeFieldNumber, WireFormatLite::WIRETYPE_VARINT):
-              OCTET_RETURN_IF_ERROR(CheckRank(++extents));
+              OCTET_RETURN_IF_ERROR(CheckRank(extents));
               return Skip(tag);
             case FieldTag(Input::kParametersFieldNumber):
-              OCTET_RETURN_IF_ERROR(CheckParameters(++parameters));
+              OCTET_RETURN_IF_ERROR(CountOne("parameters", parameters, kMaxParameters));
               return Parameter();
             case FieldTag(Input::kContentsFieldNumber):
               return TypedContents();
@@ -165,7 +168,7 @@ class RequestWalk {
             case FieldTag(Output::kNameFieldNumber):
               return Skip(tag);
             case FieldTag(Output::kParametersFieldNumber):
-              OCTET_RETURN_IF_ERROR(CheckParameters(++parameters));
+              OCTET_RETURN_IF_ERROR(CountOne("parameters", parameters, kMaxParameters));
               return Parameter();
             default:
               return Unknown(tag);
@@ -232,7 +235,7 @@ class RequestWalk {
     while (input_.BytesUntilLimit() > 0) {
       uint64_t extent = 0;
       if (!input_.ReadVarint64(&extent)) return NoRequest();
-      OCTET_RETURN_IF_ERROR(CheckRank(++extents));
+      OCTET_RETURN_IF_ERROR(CheckRank(extents));
     }
     input_.PopLimit(limit);
     return absl::OkStatus();
@@ -268,13 +271,9 @@ class RequestWalk {
     return Skip(tag);
   }
 
-  static absl::Status CheckRank(int extents) {
-    if (extents <= kMaxExtents) return absl::OkStatus();
+  static absl::Status CheckRank(int& extents) {
+    if (++extents <= kMaxExtents) return absl::OkStatus();
     return InvalidArgument("shape: expected at most {} extents, got more", kMaxExtents);
-  }
-  static absl::Status CheckParameters(int parameters) {
-    if (parameters <= kMaxParameters) return absl::OkStatus();
-    return InvalidArgument("parameters: expected at most {}, got more", kMaxParameters);
   }
 
   PieceStream walked_;
@@ -286,6 +285,8 @@ class RequestWalk {
   int inputs_ = 0;
   int outputs_ = 0;
   int parameters_ = 0;
+  int raw_inputs_ = 0;
+  int names_ = 0;
   size_t strings_ = 0;
   int unknown_ = 0;
 };

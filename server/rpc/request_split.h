@@ -69,8 +69,10 @@ absl::Status NoRequest();
 
 /// Splits a message without a copy: everything in `fields` is views of `message`. Fields that nobody knows are left out.
 /// INVALID_ARGUMENT when its bytes are no fields, and for more of something that takes many times its bytes in a message of
-/// protobuf's than a request may have: kMaxTensors inputs or outputs; kMaxParameters parameters, of the request and of each of
-/// these, kMaxExtents extents of an input, as far as one of them is large; so many bytes_contents that they would take `most_bytes` beside their characters.
+/// protobuf's, or in `fields`, than a request may have: kMaxTensors inputs, outputs or raw contents; kMaxParameters parameters, of
+/// the request and of each of these, kMaxExtents extents of an input, as far as one of them is large; 256 names, versions and ids
+/// together; so many bytes_contents that they would take `most_bytes` beside their characters. Refused at the first that is too
+/// many: beside one view for each of those and each piece of the message nothing is kept.
 absl::Status SplitRequest(std::span<const std::string_view> message, size_t most_bytes,
                           SplitFields& fields);
 

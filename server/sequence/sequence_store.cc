@@ -4,6 +4,8 @@
 #include <deque>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
+
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -29,7 +31,8 @@ struct Sequence {
   absl::Status over;  ///< Why what it holds will not run.
   TimePoint idle_since;
   TimePoint drain_until = kNever;
-  std::list<std::shared_ptr<Sequence>>::iterator place;  ///< While it is live.
+  bool is_detached = false;                              ///< Not live, and in the list of those.
+  std::list<std::shared_ptr<Sequence>>::iterator place;  ///< While it is live or detached.
 };
 
 namespace {
@@ -143,6 +146,7 @@ absl::StatusOr<std::unique_ptr<SequenceStep>> SequenceStore::Enter(
     sequence->steps.push_back(step.get());
   }
   Gone gone;
+  const absl::Cleanup advance = [&] { AdvanceAll(gone); };  // behind the lock
   absl::MutexLock lock(&mutex_);
   const TimePoint now = clock_.Now();
   ExpireIdle(now, gone);
@@ -251,6 +255,7 @@ void SequenceStore::Expire() {
     std::erase_if(cut_off_, [&](const auto& item) { return item.second + limits_.idle <= now; });
     if (waiting_requests_ > 0) TakeDead(now, dead);
   }
+  AdvanceAll(gone);
   Finish(std::move(dead));
 }
 
@@ -268,6 +273,7 @@ void SequenceStore::ExpireDraining(TimePoint now, Gone& gone) {
 
 void SequenceStore::EndAll() {
   Gone gone;
+  const absl::Cleanup advance = [&] { AdvanceAll(gone); };  // behind the lock
   absl::MutexLock lock(&mutex_);
   closed_ = true;
   const TimePoint now = clock_.Now();
@@ -311,20 +317,24 @@ absl::Status SequenceStore::CheckRoom(size_t bytes, Dead& dead) {
 }
 
 void SequenceStore::TakeDead(TimePoint now, Dead& dead) {
-  for (const auto& sequence : busy_) {
-    for (SequenceStep* step : sequence->steps) {
-      if (step->phase_ != SequenceStep::Phase::kWaiting) continue;
-      const SequenceStep::Wait& wait = step->wait_;
-      if (wait.cancelled != nullptr && wait.cancelled->load(std::memory_order_relaxed)) {
-        dead.emplace_back(StopWaiting(*step), absl::CancelledError("the client has gone"));
-      } else if (wait.deadline <= now) {
-        dead.emplace_back(StopWaiting(*step),
-                          MakeError(absl::StatusCode::kDeadlineExceeded,
-                                    "the deadline passed while the request waited for its turn in "
-                                    "its sequence: model '{}'",
-                                    model_));
-      }
+  for (const List* list : {&busy_, &detached_}) {
+    for (const auto& sequence : *list) {
+      for (SequenceStep* step : sequence->steps) TakeDead(now, *step, dead);
     }
+  }
+}
+
+void SequenceStore::TakeDead(TimePoint now, SequenceStep& step, Dead& dead) {
+  if (step.phase_ != SequenceStep::Phase::kWaiting) return;
+  const SequenceStep::Wait& wait = step.wait_;
+  if (wait.cancelled != nullptr && wait.cancelled->load(std::memory_order_relaxed)) {
+    dead.emplace_back(StopWaiting(step), absl::CancelledError("the client has gone"));
+  } else if (wait.deadline <= now) {
+    dead.emplace_back(StopWaiting(step),
+                      MakeError(absl::StatusCode::kDeadlineExceeded,
+                                "the deadline passed while the request waited for its turn in its "
+                                "sequence: model '{}'",
+                                model_));
   }
 }
 
@@ -345,8 +355,14 @@ void SequenceStore::Detach(Sequence& sequence, SequenceEnd why, Gone& gone) {
   metrics.live.Add(-1);
   metrics.state_bytes.Add(-static_cast<double>(sequence.state_bytes()));
   live_.erase(sequence.id);
-  gone.push_back(std::move(*sequence.place));
-  (sequence.is_idle ? idle_ : busy_).erase(sequence.place);
+  gone.push_back(*sequence.place);
+  List& from = sequence.is_idle ? idle_ : busy_;
+  sequence.is_detached = !sequence.steps.empty();
+  if (sequence.is_detached) {
+    detached_.splice(detached_.end(), from, sequence.place);
+  } else {
+    from.erase(sequence.place);
+  }
 }
 
 void SequenceStore::CutOff(Sequence& sequence, TimePoint now, Gone& gone) {
@@ -369,7 +385,9 @@ void SequenceStore::Leave(SequenceStep& step) {
     Detach(sequence, SequenceEnd::kFailedStart, gone);
     if (sequence.over.ok()) sequence.over = NoStart(sequence.id);
   }
-  if (!sequence.live || !sequence.steps.empty()) return;
+  if (!sequence.steps.empty()) return;
+  if (std::exchange(sequence.is_detached, false)) detached_.erase(sequence.place);
+  if (!sequence.live) return;
   sequence.idle_since = clock_.Now();
   sequence.is_idle = true;
   idle_.splice(idle_.end(), busy_, sequence.place);
@@ -418,6 +436,10 @@ void SequenceStore::Advance(Sequence& sequence) {
     absl::MutexLock lock(&mutex_);
     sequence.advancing = false;
   }
+}
+
+void SequenceStore::AdvanceAll(const Gone& gone) {
+  for (const auto& sequence : gone) Advance(*sequence);
 }
 
 }  // namespace octet

@@ -95,7 +95,7 @@ class SequenceStep final : public OutputSink {
   const SequenceHome& home() const { return home_; }
 
   /// Calls `run` once, without locks held, perhaps before this returns, else on the thread that ends the request before:
-  /// or on that of Expire: with OK when it is its turn; with an error when that never comes. RESOURCE_EXHAUSTED when too much
+  /// or on that of Expire, EndAll or another's Enter: with OK when it is its turn; with an error when that never comes. RESOURCE_EXHAUSTED when too much
   /// waits already; DEADLINE_EXCEEDED and CANCELLED when Expire, or who needs the room, finds that nobody waits for it any more.
   void AwaitTurn(const Wait& wait, Run run);
 
@@ -167,7 +167,8 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
                const std::vector<SequenceHome>& homes);
   /// Ends what has been idle or draining for too long, and requests that wait for their turn in vain.
   void Expire();
-  /// Ends every sequence, since nothing of the model is served any more, and takes none until SetLimits.
+  /// Ends every sequence, since nothing of the model is served any more, and takes none until SetLimits. What waits is refused
+  /// before it returns.
   void EndAll();
 
   size_t live() const;
@@ -175,7 +176,7 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
  private:
   friend class SequenceStep;
   using List = std::list<std::shared_ptr<Sequence>>;
-  /// What is let go when no lock is held.
+  /// What is live no more: advanced, and let go, when no lock is held.
   using Gone = std::vector<std::shared_ptr<Sequence>>;
   /// What is run when no lock is held, and with which error.
   using Dead = std::vector<std::pair<SequenceStep::Run, absl::Status>>;
@@ -201,7 +202,10 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   bool HasRoom(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Makes room for what waits in vain by taking it out.
   absl::Status CheckRoom(size_t bytes, Dead& dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Takes out who waits in vain, in sequences that are live no more, too.
   void TakeDead(TimePoint now, Dead& dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeDead(TimePoint now, SequenceStep& step, Dead& dead)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Finish(Dead dead);
   absl::Status Refuse(SequenceRefusal why, absl::Status status) const;
   absl::Status Add(const std::shared_ptr<Sequence>& sequence, TimePoint now, Gone& gone)
@@ -221,6 +225,8 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   SequenceStep::Run StopWaiting(SequenceStep& step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Runs what may run, until nothing of the sequence may. Requires: no lock; the caller keeps both alive.
   void Advance(Sequence& sequence);
+  /// The same for those that were detached: what waits in one that was cut off is refused at once.
+  void AdvanceAll(const Gone& gone);
   /// The request that runs or is refused next; null when none is.
   SequenceStep* TakeNext(Sequence& sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -231,7 +237,8 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   SequenceLimits limits_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<SequenceId, List::iterator> live_ ABSL_GUARDED_BY(mutex_);
   List busy_ ABSL_GUARDED_BY(mutex_);
-  List idle_ ABSL_GUARDED_BY(mutex_);  ///< Idle the longest first.
+  List idle_ ABSL_GUARDED_BY(mutex_);      ///< Idle the longest first.
+  List detached_ ABSL_GUARDED_BY(mutex_);  ///< Live no more, and still holding requests.
   /// Those that were cut off, and when: remembered as long as an idle one.
   std::unordered_map<SequenceId, TimePoint> cut_off_ ABSL_GUARDED_BY(mutex_);
   /// Those that somebody still holds: who has found one may begin there all the same.

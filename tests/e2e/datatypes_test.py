@@ -4,6 +4,7 @@
 usage: datatypes_test.py OCTET
 """
 
+import concurrent.futures
 import http.client
 import json
 import math
@@ -82,10 +83,34 @@ def writer(kind):
     return write
 
 
+# What a client may send for BOOL: a byte of anything.
+TRUTHS = numpy.array([0, 1, 2, 3, 128, 255], numpy.uint8)
+
+
+def write_truths(path):
+    """Writes what kernels make of x [n, k] of BOOL. Two requests that come together are a batch."""
+    nodes = [
+        helper.make_node("Not", ["x"], ["not"]),
+        helper.make_node("And", ["x", "true"], ["and"]),
+        helper.make_node("Xor", ["x", "true"], ["xor"]),
+        helper.make_node("Equal", ["x", "true"], ["equal"]),
+        helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+    ]
+    kinds = {"x": TensorProto.BOOL, "not": TensorProto.BOOL, "and": TensorProto.BOOL, "xor": TensorProto.BOOL}
+    kinds |= {"equal": TensorProto.BOOL, "real": TensorProto.FLOAT}
+    ends = [helper.make_tensor_value_info(name, kind, ["n", "k"]) for name, kind in kinds.items()]
+    true = onnx.numpy_helper.from_array(numpy.array([True]), "true")
+    graph = helper.make_graph(nodes, "truths", ends[:1], ends[1:], [true])
+    path.parent.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8), path)
+    (path.parents[1] / "model.yaml").write_text("batching: {max_batch: 2, max_queue_delay_us: 500000}\n")
+
+
 def setUpModule():
     global client, stub, messages
     kinds = {datatype: row[0] for datatype, row in ROWS.items()} | {"BYTES": TensorProto.STRING}
-    client = ServedClient(OCTET, {datatype.lower(): writer(kind) for datatype, kind in kinds.items()})
+    writers = {datatype.lower(): writer(kind) for datatype, kind in kinds.items()}
+    client = ServedClient(OCTET, writers | {"truths": write_truths})
     stub, messages = client.stub, client.messages
 
 
@@ -241,6 +266,42 @@ class DatatypesTest(unittest.TestCase):
                 config = stub.ModelConfig(messages.ModelConfigRequest(name=datatype.lower()), timeout=20).config
                 kind = getattr(messages, CONFIG_TYPES.get(datatype, f"TYPE_{datatype}"))
                 self.assertEqual([config.input[0].data_type, config.output[0].data_type], [kind] * 2)
+
+
+class TruthsTest(unittest.TestCase):
+    """Any byte but 0 is true, and no kernel meets another one than 0 and 1."""
+
+    def ask(self, rows):
+        message = messages.ModelInferRequest(model_name="truths")
+        message.inputs.add(name="x", datatype="BOOL", shape=rows.shape)
+        message.raw_input_contents.append(rows.tobytes())
+        return stub.ModelInfer(message, timeout=20)
+
+    def check(self, rows, answer):
+        x = rows != 0
+        expected = {"not": ~x, "and": x, "xor": ~x, "equal": x, "real": x.astype(numpy.float32)}
+        told = dict(zip((output.name for output in answer.outputs), answer.raw_output_contents, strict=True))
+        self.assertEqual({name: raw.hex() for name, raw in told.items()}, {name: bits.tobytes().hex() for name, bits in expected.items()})
+
+    def test_one_request(self):
+        rows = TRUTHS.reshape(1, COLUMNS)
+        self.check(rows, self.ask(rows))
+        status, length, body = post("truths", rows.tobytes(), {"Inference-Header-Content-Length": "0"})
+        self.assertEqual(status, 200, body)
+        self.assertEqual(body[length:][:COLUMNS].hex(), (rows == 0).tobytes().hex())
+
+    def test_a_message_in_pieces(self):
+        rows = numpy.resize(TRUTHS, (1, 100_000))  # gRPC receives them in several slices
+        self.check(rows, self.ask(rows))
+
+    def test_a_batch_of_two(self):
+        first, second = TRUTHS.reshape(1, COLUMNS), TRUTHS[::-1].reshape(1, COLUMNS)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            asked = [(rows, pool.submit(self.ask, rows)) for rows in (first, second)]
+            for rows, answer in asked:
+                self.check(rows, answer.result(20))
+        told = stub.ModelStatistics(messages.ModelStatisticsRequest(name="truths"), timeout=20).model_stats[0]
+        self.assertIn(2, [batch.batch_size for batch in told.batch_stats])
 
 
 if __name__ == "__main__":

@@ -269,6 +269,15 @@ class ResizeTest(unittest.TestCase):
             with self.subTest(index):
                 self.assertLessEqual(self.off("stretched", [file], [expected]), 1)
 
+    def test_grey_of_16_bits_is_its_upper_8_where_pil_cuts_off(self):
+        deep = numpy.linspace(0, 65535, SIDE * SIDE).astype(numpy.uint16).reshape(SIDE, SIDE)
+        file = as_file(PIL.Image.fromarray(deep))
+        opened = PIL.Image.open(io.BytesIO(file))
+        self.assertEqual(opened.mode, "I;16")
+        self.assertEqual(numpy.asarray(opened.convert("L")).tolist(), numpy.minimum(deep, 255).tolist(), "PIL's, which this is not")
+        upper = PIL.Image.fromarray((deep >> 8).astype(numpy.uint8))
+        self.assertEqual(self.off("stretched", [file], [upper]), 0)
+
     def test_orientation(self):
         for orientation in range(1, 9):
             exif = PIL.Image.Exif()

@@ -39,6 +39,11 @@ def write_scaling(path, factor):
     _save([helper.make_node("Mul", ["x", "f"], ["y"])], {"f": numpy.full(EXTENT, factor, numpy.float32)}, path)
 
 
+def write_identity(path):
+    """y = x of any width."""
+    _save([helper.make_node("Identity", ["x"], ["y"])], {}, path, "k")
+
+
 def write_heavy(path, factor, extent=1024, width=EXTENT):
     """y = factor * x through two dense layers: 8 MiB of weights, so that one copy that is kept can be seen."""
     wide = factor * numpy.eye(width, extent, dtype=numpy.float32)

@@ -86,6 +86,7 @@ TEST(ReadInferRequestTest, TensorsStayWhereTheyWereReceived) {
       return piece.data() >= begin && piece.data() + piece.size() <= begin + slice.size();
     });
   };
+  EXPECT_EQ(call.bytes, bytes.size());
   EXPECT_FALSE(call.raw_contents[0].in_pieces());
   EXPECT_TRUE(is_received(call.raw_contents[0].whole()));
   ASSERT_TRUE(call.raw_contents[2].in_pieces());
@@ -152,9 +153,9 @@ TEST(ReadInferRequestTest, RefusesMoreTensorsThanInputsBeforeItMakesRoomForThem)
 
 TEST(ReadInferRequestTest, RefusesMoreTensorsThanAnybodySendsBeforeItMakesThem) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {std::string("\x2a\x00", 2), "inputs: expected at most 1024, got 2003"},
-      {std::string("\x32\x00", 2), "outputs: expected at most 1024, got 2000"},
-      {std::string("\x22\x00", 2), "parameters: expected at most 256, got 2001"},
+      {std::string("\x2a\x00", 2), "inputs: expected at most 1024, got more"},
+      {std::string("\x32\x00", 2), "outputs: expected at most 1024, got more"},
+      {std::string("\x22\x00", 2), "parameters: expected at most 256, got more"},
   };
   for (const auto& [field, message] : cases) {
     std::string bytes = SmallRequest().SerializeAsString();
@@ -231,7 +232,8 @@ TEST(ReadInferRequestTest, TakesAsManyAsARequestMayHave) {
   EXPECT_EQ(call.request.inputs(0).contents().fp32_contents_size(), 4);
   EXPECT_EQ(call.request.inputs(0).contents().bytes_contents_size(), 3);
   EXPECT_EQ(call.request.DebugString(), expected.DebugString());
-  EXPECT_EQ(call.bytes, bytes.size());
+  EXPECT_EQ(call.bytes, 0U) << "all of it is in the message";
+  EXPECT_THAT(call.received, SizeIs(0));
 }
 
 TEST(ReadInferRequestTest, FieldsOfTheRequestThatNobodyKnowsTakeNothing) {

@@ -75,9 +75,9 @@ class SequenceStoreTest : public ::testing::Test {
     Await(*asked);
     return asked;
   }
-  static void Await(Asked& asked, size_t bytes = 4) {
-    asked.step->AwaitTurn({.bytes = bytes},
-                          [&asked](const absl::Status& turn) { asked.turn = turn; });
+  static void Await(Asked& asked, size_t bytes = 4) { Await(asked, {.bytes = bytes}); }
+  static void Await(Asked& asked, const SequenceStep::Wait& wait) {
+    asked.step->AwaitTurn(wait, [&asked](const absl::Status& turn) { asked.turn = turn; });
   }
   /// What the worker does: y and total are before + x.
   static float Run(Asked& asked, float x) {
@@ -328,11 +328,8 @@ TEST_F(SequenceStoreTest, WhoWaitsInVainIsToldAndMakesRoom) {
   std::atomic<bool> gone{false};
   auto cancelled = Enter(1);
   auto late = Enter(1);
-  const auto await = [&](Asked& asked, const SequenceStep::Wait& wait) {
-    asked.step->AwaitTurn(wait, [&asked](const absl::Status& turn) { asked.turn = turn; });
-  };
-  await(*cancelled, {.cancelled = &gone});
-  await(*late, {.deadline = clock_.Now() + std::chrono::seconds(1)});
+  Await(*cancelled, {.cancelled = &gone});
+  Await(*late, {.deadline = clock_.Now() + std::chrono::seconds(1)});
   store_->Expire();
   EXPECT_FALSE(cancelled->turn || late->turn);
   clock_.Advance(std::chrono::seconds(1));
@@ -354,6 +351,79 @@ TEST_F(SequenceStoreTest, WhoWaitsInVainIsToldAndMakesRoom) {
   ASSERT_TRUE(next->runs());
   EXPECT_EQ(Run(*next, 2), 3);
   EXPECT_FALSE(last->turn);
+}
+
+/// Another sequence of its name has begun, and the first of the old one still runs.
+TEST_F(SequenceStoreTest, WhoWaitsInVainInARestartedSequenceIsToldToo) {
+  store_->SetLimits({.max_waiting_requests = 2});
+  auto running = Ask(1, true);
+  std::atomic<bool> gone{false};
+  auto cancelled = Enter(1);
+  auto late = Enter(1);
+  Await(*cancelled, {.cancelled = &gone});
+  Await(*late, {.deadline = clock_.Now() + std::chrono::seconds(1)});
+  auto restarted = Ask(1, true);
+  ASSERT_TRUE(restarted->runs());
+  clock_.Advance(std::chrono::seconds(1));
+  store_->Expire();
+  ASSERT_TRUE(late->turn);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(*late->turn));
+  late->step.reset();
+  EXPECT_FALSE(cancelled->turn);
+  auto next = Ask(1);
+  gone = true;
+  auto last = Ask(1);
+  ASSERT_TRUE(cancelled->turn) << "there was no room for the last one";
+  EXPECT_TRUE(absl::IsCancelled(*cancelled->turn));
+  cancelled->step.reset();
+  EXPECT_FALSE(next->turn || last->turn);
+  EXPECT_EQ(metrics_->waiting.value(), 2);
+  EXPECT_EQ(Run(*running, 1), 1);
+  EXPECT_TRUE(running->step->Commit().ok());
+  running->step.reset();
+  store_->Expire();
+  EXPECT_EQ(Run(*restarted, 5), 5);
+  EXPECT_TRUE(restarted->step->Commit().ok());
+  restarted->step.reset();
+  EXPECT_TRUE(next->runs());
+  EXPECT_EQ(home_.metrics->live.value(), 1);
+}
+
+TEST_F(SequenceStoreTest, WhoWaitsInASequenceThatIsCutOffIsToldAtOnce) {
+  for (const bool unloads : {true, false}) {
+    store_->SetLimits({.drain = std::chrono::seconds(20)});
+    auto front = Enter(1, true);  // held: it has not come to wait
+    auto running = Ask(2, true);
+    auto behind_front = Ask(1);
+    auto behind_running = Ask(2);
+    if (unloads) {
+      store_->EndAll();
+    } else {
+      store_->Replace(home_.version, {});
+      clock_.Advance(std::chrono::seconds(20));
+      store_->Expire();
+    }
+    ASSERT_TRUE(behind_front->turn && behind_running->turn) << unloads;
+    EXPECT_TRUE(absl::IsUnavailable(*behind_front->turn));
+    EXPECT_TRUE(absl::IsUnavailable(*behind_running->turn));
+    EXPECT_EQ(metrics_->waiting.value(), 0);
+    Run(*running, 1);
+    EXPECT_TRUE(running->step->Commit().ok()) << "what runs is answered";
+    Await(*front);
+    EXPECT_TRUE(absl::IsUnavailable(*front->turn));
+  }
+}
+
+TEST_F(SequenceStoreTest, WhoAsksForASequenceWhoseTimeIsOverEndsItForThoseWhoWait) {
+  store_->SetLimits({.drain = std::chrono::seconds(20)});
+  auto running = Ask(1, true);
+  auto waiting = Ask(1);
+  store_->Replace(home_.version, {});
+  clock_.Advance(std::chrono::seconds(20));
+  EXPECT_FALSE(waiting->turn);
+  EXPECT_THAT(ErrorOf(1), HasSubstr("start it again"));
+  ASSERT_TRUE(waiting->turn);
+  EXPECT_TRUE(absl::IsUnavailable(*waiting->turn));
 }
 
 TEST_F(SequenceStoreTest, OnAReplacedVersionASequenceMayGoOnForAWhile) {
