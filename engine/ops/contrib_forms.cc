@@ -123,7 +123,7 @@ absl::StatusOr<ValueId> NormalizedGroups(FunctionBody& body, ValueId x) {
   const ValueId first = last != 0 ? ChannelsFirst(body, x) : x;
   const int64_t channels = body.extent(first, 1);
   std::vector<int64_t> shape = {0};
-  if (groups < 1 || channels % groups != 0)
+  if (groups < 1 || groups > channels || channels % groups != 0)
     return InvalidArgument("{} channels do not divide into 'groups' = {}", channels, groups);
   // ONNX's InstanceNormalization, over groups in place of channels.
   const ValueId grouped = body.Op("Reshape", {first, body.Ints({0, groups, -1})});

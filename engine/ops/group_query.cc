@@ -29,6 +29,9 @@ enum GroupQueryInput : size_t {
   kSin
 };
 
+// Positions are constants of the body; more are no sequence but a damaged file.
+constexpr int64_t kMostPositions = int64_t{1} << 24;
+
 struct GroupQuery {
   int64_t heads = 0;
   int64_t kv_heads = 0;
@@ -106,6 +109,10 @@ absl::StatusOr<bool> FillExtents(const FunctionBody& body, GroupQuery& g) {
   if (g.total < g.rows || (!g.begins() && g.past() > g.capacity)) {
     return InvalidArgument("'total_sequence_length' is {}, with {} new positions and {} past ones",
                            g.total, g.rows, g.capacity);
+  }
+  if (g.present() > kMostPositions) {
+    return Unimplemented("unsupported sequences of {} positions: at most {}", g.present(),
+                         kMostPositions);
   }
   if (g.ragged() && g.rows > 1) {
     return InvalidArgument("{} sequences go on with {} positions each: only a batch of 1 does",
