@@ -2,17 +2,17 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
-#include <format>
-#include <map>
 #include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "engine/onnx/attribute_proto.h"
+#include "engine/onnx/model_functions.h"
+#include "engine/onnx/names.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/onnx/value_info.h"
 #include "engine/tensor/status.h"
@@ -20,82 +20,9 @@
 namespace octet {
 namespace {
 
-// Longer names are no names, and would make messages of any size.
-constexpr size_t kMaxNameBytes = 1 << 12;
-// No domain counts its versions so high.
-constexpr int64_t kMaxVersion = 1 << 20;
 // What passes write into nodes of ONNX's domain: in a file it would be a way around their checks.
 constexpr std::array<std::string_view, 4> kReserved = {"channels_last", "dynamic_quant", kCaptures,
                                                        "trans_b"};
-
-// The length of the UTF-8 sequence that starts `text`, 0 when there is none. Source: RFC 3629.
-size_t Utf8Length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t lead = byte(0);
-  if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  const bool overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
-  const bool surrogate = lead == 0xed && byte(1) > 0x9f;
-  const bool beyond = lead == 0xf4 && byte(1) > 0x8f;
-  return overlong || surrogate || beyond ? 0 : length;
-}
-
-bool IsUtf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t length = Utf8Length(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
-  }
-  return true;
-}
-
-// Names end up in messages, replies, logs and metrics: none may carry what those cannot.
-absl::Status CheckName(std::string_view name, std::string_view what) {
-  if (name.size() > kMaxNameBytes) {
-    return InvalidArgument("{} name is too long: {} bytes", what, name.size());
-  }
-  if (!IsUtf8(name)) return InvalidArgument("{} name is not UTF-8", what);
-  return absl::OkStatus();
-}
-
-std::string NormalDomain(const std::string& domain) {
-  return domain == "ai.onnx" ? std::string(kOnnxDomain) : domain;
-}
-
-// What holds in every graph of a model.
-struct Imports {
-  std::map<std::string, int> opsets;  // By normal domain.
-  std::set<std::pair<std::string, std::string>> functions;
-};
-
-absl::StatusOr<Imports> ReadImports(const onnx::ModelProto& model) {
-  if (model.opset_import_size() == 0) return InvalidArgument("no opset import: not an ONNX model");
-  Imports imports;
-  for (const onnx::OperatorSetIdProto& import : model.opset_import()) {
-    OCTET_RETURN_IF_ERROR(CheckName(import.domain(), "domain"));
-    const std::string domain = NormalDomain(import.domain());
-    const int64_t version = import.version();
-    if (domain == kOnnxDomain && (version < kMinOpset || version > kMaxOpset)) {
-      return Unimplemented("unsupported opset: expected {} to {}, got {}", kMinOpset, kMaxOpset,
-                           version);
-    }
-    if (version < 1 || version > kMaxVersion) {
-      return InvalidArgument("impossible opset of domain '{}': {}", domain, version);
-    }
-    const auto [at, added] = imports.opsets.emplace(domain, static_cast<int>(version));
-    if (!added && at->second != version) {
-      return InvalidArgument("two opsets of domain '{}': {} and {}", domain, at->second, version);
-    }
-  }
-  for (const onnx::FunctionProto& function : model.functions()) {
-    imports.functions.emplace(NormalDomain(function.domain()), function.name());
-  }
-  return imports;
-}
 
 absl::Status ReadMetadata(const onnx::ModelProto& model, Graph& graph) {
   for (const onnx::StringStringEntryProto& entry : model.metadata_props()) {
@@ -108,13 +35,34 @@ absl::Status ReadMetadata(const onnx::ModelProto& model, Graph& graph) {
   return absl::OkStatus();
 }
 
+// What names mean where they are read: in a graph, or in a function that a node of it calls, whose nodes become nodes of the
+// graph.
+struct Scope {
+  const Opsets* opsets = nullptr;
+  const CallAttributes* attributes =
+      nullptr;  // Of the function around it, null outside of functions.
+  // "call/" for each call around it: what is read has names that tell whose call made it.
+  std::string prefix;
+  std::unordered_map<std::string, ValueId> values;  // kNone: an input that the call leaves out.
+  // Outputs of a function that the call hands out, until the node is found that makes them.
+  std::unordered_set<std::string> awaited;
+};
+
 // Reads a graph, and for a sub-graph what it captures of the graphs around it: a captured constant is copied (its elements
 // are shared), any other value becomes an input behind the sub-graph's own.
 class GraphReader {
  public:
-  GraphReader(onnx::GraphProto& proto, const Imports& imports, TensorReader& tensors,
-              GraphReader* outer)
-      : proto_(proto), imports_(imports), tensors_(tensors), outer_(outer) {}
+  GraphReader(onnx::GraphProto& proto, ModelFunctions& functions, TensorReader& tensors)
+      : proto_(proto), functions_(functions), tensors_(tensors) {
+    own_.opsets = &functions.opsets();
+  }
+  // A sub-graph of a node that `outer` reads.
+  GraphReader(onnx::GraphProto& proto, GraphReader& outer)
+      : proto_(proto), functions_(outer.functions_), tensors_(outer.tensors_), outer_(&outer) {
+    own_.opsets = outer.scope_->opsets;
+    own_.attributes = outer.scope_->attributes;
+    own_.prefix = outer.scope_->prefix;
+  }
 
   absl::StatusOr<Graph> Read(std::span<const std::optional<ByteRange>> left_out = {}) {
     OCTET_RETURN_IF_ERROR(CheckName(proto_.name(), "graph"));
@@ -123,7 +71,7 @@ class GraphReader {
     OCTET_RETURN_IF_ERROR(ReadDeclarations());
     OCTET_RETURN_IF_ERROR(ReadInitializers(left_out));
     OCTET_RETURN_IF_ERROR(ReadInputs());
-    OCTET_RETURN_IF_ERROR(DefineNodeOutputs());
+    OCTET_RETURN_IF_ERROR(DefineNodeOutputs(proto_.node()));
     for (onnx::NodeProto& node : *proto_.mutable_node()) {
       OCTET_RETURN_IF_ERROR(ReadNode(node));
       node = onnx::NodeProto();
@@ -135,6 +83,8 @@ class GraphReader {
   }
 
  private:
+  using Nodes = google::protobuf::RepeatedPtrField<onnx::NodeProto>;
+
   // A sub-graph of a node that is being read.
   struct Body {
     std::string attribute;
@@ -144,6 +94,7 @@ class GraphReader {
   };
 
   bool is_body() const { return outer_ != nullptr; }
+  bool in_call() const { return scope_ != &own_; }
 
   // Types of intermediate values. What they say of types that no operator here has is left to the operator
   // that makes such a value.
@@ -168,8 +119,8 @@ class GraphReader {
     if (declared.ok() || declared.status().code() != absl::StatusCode::kUnimplemented)
       return declared;
     // An output is told when its node has been read, an input before that. Where no node meets it, the first one stands in.
-    const auto value = values_.find(info.name());
-    if (value != values_.end() && graph_.producer(value->second) != kNone) {
+    const auto value = own_.values.find(info.name());
+    if (value != own_.values.end() && graph_.producer(value->second) != kNone) {
       return Annotate(declared.status(), Describe(graph_.node(graph_.producer(value->second))));
     }
     const auto meets = [&](const onnx::NodeProto& node) {
@@ -182,20 +133,31 @@ class GraphReader {
     return Annotate(declared.status(), node.ok() ? Describe(*node) : Message(node.status()));
   }
 
-  // The value of that name here or, captured, in the graphs around; kNone when there is none.
-  ValueId Find(const std::string& name) {
-    if (const auto found = values_.find(name); found != values_.end()) return found->second;
-    const ValueId outside = is_body() ? outer_->Find(name) : kNone;
-    if (outside == kNone) return kNone;
+  // The value of that name in this scope or, in a graph, captured of the graphs around; kNone for an input that the call of a
+  // function leaves out, nullopt when there is none.
+  std::optional<ValueId> Find(const std::string& name) {
+    if (const auto found = scope_->values.find(name); found != scope_->values.end())
+      return found->second;
+    if (!is_body() || in_call()) return std::nullopt;
+    const std::optional<ValueId> outside = outer_->Find(name);
+    if (outside.value_or(kNone) == kNone) return outside;
+    const ValueId id = Captured(*outside, name);
+    scope_->values.emplace(name, id);
+    return id;
+  }
+
+  // In a function two names may be one value outside.
+  ValueId Captured(ValueId outside, const std::string& name) {
+    const auto [at, added] = inside_.emplace(outside, graph_.value_count());
+    if (!added) return at->second;
     const Value& seen = outer_->graph_.value(outside);
     Value value;
-    value.name = name;
+    value.name = graph_.UniqueName(scope_->prefix + name);
     value.kind = seen.kind;
     value.dtype = seen.dtype;
     value.constant = seen.constant;
     const bool captured = !value.is_constant();
     const ValueId id = graph_.AddValue(std::move(value));
-    values_.emplace(name, id);
     if (!captured) return id;
     graph_.inputs.push_back(id);
     captured_.emplace_back(outside, id);
@@ -204,11 +166,13 @@ class GraphReader {
 
   // Adds a value under a name that must be new (every value is assigned once).
   absl::StatusOr<ValueId> Define(const std::string& name, Value value) {
-    OCTET_RETURN_IF_ERROR(CheckName(name, "value"));
+    std::string full = scope_->prefix + name;
+    OCTET_RETURN_IF_ERROR(CheckName(full, "value"));
     if (name.empty()) return InvalidArgument("value without a name");
-    const auto [at, added] = values_.emplace(name, graph_.value_count());
-    if (!added) return InvalidArgument("value is defined twice: '{}'", name);
-    value.name = name;
+    const auto [at, added] = scope_->values.emplace(name, graph_.value_count());
+    if (!added) return InvalidArgument("value is defined twice: '{}'", full);
+    // The graph may have a name that looks like one of a call.
+    value.name = in_call() ? graph_.UniqueName(full) : std::move(full);
     return graph_.AddValue(std::move(value));
   }
 
@@ -236,7 +200,7 @@ class GraphReader {
       }
       OCTET_ASSIGN_OR_RETURN(const Declaration declared, ReadInterface(info));
       // Before IR version 4 every initializer was declared as an input, too.
-      if (const auto found = values_.find(info.name()); found != values_.end()) {
+      if (const auto found = own_.values.find(info.name()); found != own_.values.end()) {
         const Tensor& constant = graph_.value(found->second).constant;
         OCTET_RETURN_IF_ERROR(CheckAgainst(declared, info.name(), constant.spec()));
         continue;
@@ -256,12 +220,13 @@ class GraphReader {
   }
 
   // Before any node is read, so that a file need not have its nodes in order.
-  absl::Status DefineNodeOutputs() {
-    for (const onnx::NodeProto& node : proto_.node()) {
+  absl::Status DefineNodeOutputs(const Nodes& nodes) {
+    for (const onnx::NodeProto& node : nodes) {
       for (const std::string& name : node.output()) {
-        if (name.empty()) continue;
+        if (name.empty() || scope_->awaited.erase(name) > 0) continue;
         Value value;
-        if (const auto found = declarations_.find(name); found != declarations_.end()) {
+        const auto found = declarations_.find(name);
+        if (found != declarations_.end() && !in_call()) {
           value.kind = found->second.kind;
           value.dtype = found->second.dtype;
           // A body runs many times, and what exporters say of its shapes is often true of the first time only.
@@ -276,32 +241,37 @@ class GraphReader {
   // Name, operator and opset of a node.
   absl::StatusOr<Node> Identify(const onnx::NodeProto& proto) const {
     Node node;
-    OCTET_RETURN_IF_ERROR(CheckName(proto.name(), "node"));
     OCTET_RETURN_IF_ERROR(CheckName(proto.op_type(), "operator"));
     OCTET_RETURN_IF_ERROR(CheckName(proto.domain(), "domain"));
     node.name = proto.name();
     // Every message and every certificate names nodes: one without a name goes by its first output.
     for (int i = 0; i < proto.output_size() && node.name.empty(); ++i) node.name = proto.output(i);
+    node.name.insert(0, scope_->prefix);
+    OCTET_RETURN_IF_ERROR(CheckName(node.name, "node"));
     node.op = proto.op_type();
     node.domain = NormalDomain(proto.domain());
     if (node.op.empty()) return InvalidArgument("node '{}' has no operator", node.name);
-    const auto import = imports_.opsets.find(node.domain);
-    if (import == imports_.opsets.end()) {
+    const auto import = scope_->opsets->find(node.domain);
+    if (import != scope_->opsets->end()) {
+      node.version = import->second;
+    } else if (functions_.Find(proto) == nullptr) {  // A function needs no version.
       return InvalidArgument("no opset import for domain '{}' of {} '{}'", node.domain, node.op,
                              node.name);
     }
-    node.version = import->second;
     return node;
   }
 
   absl::Status ReadNode(onnx::NodeProto& proto) {
     OCTET_ASSIGN_OR_RETURN(Node node, Identify(proto));
+    if (ModelFunction* function = functions_.Find(proto)) return ReadCall(proto, node, *function);
     if (node.domain == kOctetDomain) {
       return Unimplemented("{}: unsupported operator, of the domain that only passes write",
                            Describe(node));
     }
-    if (!proto.overload().empty() || imports_.functions.contains({node.domain, node.op})) {
-      return Unimplemented("{}: unsupported operator, a function of the model", Describe(node));
+    if (!proto.overload().empty()) {
+      OCTET_RETURN_IF_ERROR(CheckName(proto.overload(), "overload"));
+      return Unimplemented("{}: unsupported operator, the model has no function of overload '{}'",
+                           Describe(node), proto.overload());
     }
     const absl::Status filled = FillNode(proto, node);
     if (!filled.ok()) return Annotate(filled, Describe(node));
@@ -309,26 +279,106 @@ class GraphReader {
     return absl::OkStatus();
   }
 
-  absl::Status FillNode(onnx::NodeProto& proto, Node& node) {
+  // The nodes of the function become nodes of this graph.
+  absl::Status ReadCall(const onnx::NodeProto& proto, Node& call, ModelFunction& function) {
+    Scope scope;
+    scope.opsets = &function.opsets;
+    scope.prefix = call.name + "/";
+    CallAttributes attributes;
+    const auto bind = [&]() -> absl::Status {
+      OCTET_RETURN_IF_ERROR(FillEdges(proto, call));
+      OCTET_ASSIGN_OR_RETURN(attributes, ModelFunctions::Bind(function, proto, scope_->attributes));
+      OCTET_RETURN_IF_ERROR(BindValues(*function.proto, call, scope));
+      return functions_.Open(function, scope.prefix);
+    };
+    if (const absl::Status bound = bind(); !bound.ok()) return Annotate(bound, Describe(call));
+    scope.attributes = &attributes;
+    Scope* const around = std::exchange(scope_, &scope);
+    const absl::Status read = ReadFunction(*function.proto, call);
+    scope_ = around;
+    functions_.Close(function);
+    return read;
+  }
+
+  // The call's inputs under the function's names, and its outputs as far as they are no inputs and no other outputs.
+  static absl::Status BindValues(const onnx::FunctionProto& function, const Node& call,
+                                 Scope& scope) {
+    const auto check = [](std::string_view what, size_t given, int most) -> absl::Status {
+      if (given <= static_cast<size_t>(most)) return absl::OkStatus();
+      return InvalidArgument("the function has {} {}, the call {}", most, what, given);
+    };
+    OCTET_RETURN_IF_ERROR(check("inputs", call.inputs.size(), function.input_size()));
+    OCTET_RETURN_IF_ERROR(check("outputs", call.outputs.size(), function.output_size()));
+    for (int i = 0; i < function.input_size(); ++i) {
+      const std::string& name = function.input(i);
+      if (scope.values.emplace(name, call.input(static_cast<size_t>(i))).second) continue;
+      OCTET_RETURN_IF_ERROR(CheckName(name, "input"));
+      return InvalidArgument("input of the function is declared twice: '{}'", name);
+    }
+    for (int i = 0; i < function.output_size(); ++i) {
+      const ValueId id = call.output(static_cast<size_t>(i));
+      if (id != kNone && scope.values.emplace(function.output(i), id).second)
+        scope.awaited.insert(function.output(i));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadFunction(const onnx::FunctionProto& function, const Node& call) {
+    const absl::Status defined = DefineNodeOutputs(function.node());
+    if (!defined.ok()) return Annotate(defined, Describe(call));
+    for (const std::string& name : function.output()) {
+      if (!scope_->awaited.contains(name)) continue;
+      OCTET_RETURN_IF_ERROR(CheckName(name, "output"));
+      return InvalidArgument("{}: output of the function is defined nowhere: '{}'", Describe(call),
+                             name);
+    }
+    for (const onnx::NodeProto& node : function.node()) {
+      onnx::NodeProto copy = node;
+      OCTET_RETURN_IF_ERROR(ReadNode(copy));
+    }
+    for (size_t i = 0; i < call.outputs.size(); ++i) {
+      if (call.outputs[i] == kNone) continue;
+      const ValueId made = scope_->values.at(function.output(static_cast<int>(i)));
+      if (made == call.outputs[i]) continue;
+      if (made == kNone) {
+        return InvalidArgument("{}: output {} is an input that the call leaves out", Describe(call),
+                               i);
+      }
+      AddIdentity(made, call.outputs[i]);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status FillEdges(const onnx::NodeProto& proto, Node& node) {
     for (const std::string& name : proto.input()) {
-      const ValueId id = name.empty() ? kNone : Find(name);
-      if (id == kNone && !name.empty()) {
+      const std::optional<ValueId> id = name.empty() ? kNone : Find(name);
+      if (!id) {
         OCTET_RETURN_IF_ERROR(CheckName(name, "input"));
         return InvalidArgument("input is defined nowhere: '{}'", name);
       }
-      node.inputs.push_back(id);
+      node.inputs.push_back(*id);
     }
     for (const std::string& name : proto.output()) {
-      node.outputs.push_back(name.empty() ? kNone : values_.at(name));
+      node.outputs.push_back(name.empty() ? kNone : scope_->values.at(name));
     }
     // Absent at the end is the same as not listed.
     while (!node.inputs.empty() && node.inputs.back() == kNone) node.inputs.pop_back();
     while (!node.outputs.empty() && node.outputs.back() == kNone) node.outputs.pop_back();
+    return absl::OkStatus();
+  }
+
+  absl::Status FillNode(onnx::NodeProto& proto, Node& node) {
+    OCTET_RETURN_IF_ERROR(FillEdges(proto, node));
     node.in_bf16 = std::ranges::any_of(proto.metadata_props(), [](const auto& entry) {
       return entry.key() == kComputeKey && entry.value() == kComputeBf16;
     });
     std::vector<Body> bodies;
     for (onnx::AttributeProto& attribute : *proto.mutable_attribute()) {
+      if (!attribute.ref_attr_name().empty() && scope_->attributes != nullptr) {
+        const auto found = scope_->attributes->find(attribute.ref_attr_name());
+        if (found == scope_->attributes->end()) continue;
+        OCTET_ASSIGN_OR_RETURN(attribute, functions_.Resolve(attribute, *found->second));
+      }
       OCTET_RETURN_IF_ERROR(FillAttribute(attribute, node, bodies));
     }
     AddBodies(std::move(bodies), node);
@@ -360,10 +410,12 @@ class GraphReader {
 
   absl::StatusOr<Body> ReadBody(onnx::AttributeProto& attribute) {
     OCTET_RETURN_IF_ERROR(CheckHoldsGraph(attribute));
-    GraphReader reader(*attribute.mutable_g(), imports_, tensors_, this);
+    OCTET_RETURN_IF_ERROR(functions_.OpenBody());
+    GraphReader reader(*attribute.mutable_g(), *this);
     Body body;
     body.attribute = attribute.name();
     OCTET_ASSIGN_OR_RETURN(body.graph, reader.Read());
+    functions_.CloseBody();
     body.captured = std::move(reader.captured_);
     body.own_inputs = body.graph.inputs.size() - body.captured.size();
     return body;
@@ -405,7 +457,7 @@ class GraphReader {
   absl::Status ReadOutputs() {
     for (const onnx::ValueInfoProto& info : proto_.output()) {
       OCTET_RETURN_IF_ERROR(CheckName(info.name(), "output"));
-      ValueId id = Find(info.name());
+      ValueId id = Find(info.name()).value_or(kNone);
       if (id == kNone) {
         return InvalidArgument("graph output is defined nowhere: '{}'", info.name());
       }
@@ -430,25 +482,33 @@ class GraphReader {
 
   // A body may hand the same value out twice (as the next state and as a result).
   ValueId AddCopy(ValueId of) {
-    Node copy;
-    copy.name = graph_.UniqueName(graph_.value(of).name);
-    copy.op = "Identity";
-    copy.version = imports_.opsets.at(std::string(kOnnxDomain));
     const Value& value = graph_.value(of);
-    copy.inputs = {of};
-    copy.outputs = {graph_.AddValue({.name = copy.name, .kind = value.kind, .dtype = value.dtype})};
-    const ValueId output = copy.outputs.front();
+    return AddIdentity(
+        of, graph_.AddValue(
+                {.name = graph_.UniqueName(value.name), .kind = value.kind, .dtype = value.dtype}));
+  }
+
+  ValueId AddIdentity(ValueId from, ValueId to) {
+    Node copy;
+    copy.name = graph_.value(to).name;
+    copy.op = "Identity";
+    const auto import = scope_->opsets->find(std::string(kOnnxDomain));
+    copy.version = import == scope_->opsets->end() ? kMaxOpset : import->second;
+    copy.inputs = {from};
+    copy.outputs = {to};
     graph_.AddNode(std::move(copy));
-    return output;
+    return to;
   }
 
   onnx::GraphProto& proto_;
-  const Imports& imports_;
+  ModelFunctions& functions_;
   TensorReader& tensors_;
-  GraphReader* const outer_;  // Of a sub-graph.
+  GraphReader* const outer_ = nullptr;  // Of a sub-graph.
   Graph graph_;
   std::vector<std::pair<ValueId, ValueId>> captured_;  // Value around this graph, input of it.
-  std::unordered_map<std::string, ValueId> values_;
+  std::unordered_map<ValueId, ValueId> inside_;        // The same, and constants.
+  Scope own_;
+  Scope* scope_ = &own_;
   std::unordered_map<std::string, Declaration> declarations_;
 };
 
@@ -456,9 +516,9 @@ class GraphReader {
 
 absl::StatusOr<Graph> GraphFromModel(onnx::ModelProto& model, TensorReader& tensors,
                                      std::span<const std::optional<ByteRange>> left_out) {
-  OCTET_ASSIGN_OR_RETURN(const Imports imports, ReadImports(model));
-  OCTET_ASSIGN_OR_RETURN(
-      Graph graph, GraphReader(*model.mutable_graph(), imports, tensors, nullptr).Read(left_out));
+  OCTET_ASSIGN_OR_RETURN(ModelFunctions functions, ModelFunctions::Read(model));
+  OCTET_ASSIGN_OR_RETURN(Graph graph,
+                         GraphReader(*model.mutable_graph(), functions, tensors).Read(left_out));
   OCTET_RETURN_IF_ERROR(ReadMetadata(model, graph));
   return graph;
 }

@@ -89,10 +89,14 @@ absl::Status AddRange(const onnx::TensorProto& proto, RangesBeside& ranges) {
   return absl::OkStatus();
 }
 
-absl::Status AddRanges(const onnx::GraphProto& graph, RangesBeside& ranges) {
-  for (const onnx::TensorProto& tensor : graph.initializer())
-    OCTET_RETURN_IF_ERROR(AddRange(tensor, ranges));
-  for (const onnx::NodeProto& node : graph.node()) {
+// Of a graph, or of a function, which has no initializers.
+template <typename Proto>
+absl::Status AddRanges(const Proto& proto, RangesBeside& ranges) {
+  if constexpr (requires { proto.initializer(); }) {
+    for (const onnx::TensorProto& tensor : proto.initializer())
+      OCTET_RETURN_IF_ERROR(AddRange(tensor, ranges));
+  }
+  for (const onnx::NodeProto& node : proto.node()) {
     for (const onnx::AttributeProto& attribute : node.attribute()) {
       if (attribute.has_t()) OCTET_RETURN_IF_ERROR(AddRange(attribute.t(), ranges));
       if (attribute.has_g()) OCTET_RETURN_IF_ERROR(AddRanges(attribute.g(), ranges));
@@ -162,6 +166,8 @@ absl::StatusOr<uint64_t> OnnxFileBytes(const std::string& path) {
     OCTET_RETURN_IF_ERROR(ParseFrom(Condense(file), file, "an ONNX model", model));
     RangesBeside ranges;
     OCTET_RETURN_IF_ERROR(AddRanges(model.graph(), ranges));
+    for (const onnx::FunctionProto& function : model.functions())
+      OCTET_RETURN_IF_ERROR(AddRanges(function, ranges));
     uint64_t bytes = file.bytes();
     for (const auto& [unused, length] : ranges) bytes += length;
     return bytes;

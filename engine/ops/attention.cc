@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <utility>
 
+#include "engine/ops/attention_heads.h"
 #include "engine/ops/function.h"
 #include "engine/ops/op_list.h"
 #include "engine/tensor/status.h"
@@ -48,20 +48,6 @@ absl::StatusOr<AttentionForm> FormOfAttention(const FunctionBody& body) {
   return form;
 }
 
-// [B, S, N, H] from [B, S, N * H]; nullopt while the last extent is unknown.
-absl::StatusOr<ValueId> SplitHeads(FunctionBody& body, ValueId x, int64_t heads) {
-  const int64_t width = body.extent(x, 2);
-  if (body.rank(x) != 3 || width == kUnknownDim || width % heads != 0)
-    return InvalidArgument("a hidden size of {} is not for {} heads", width, heads);
-  return body.Op("Reshape", {x, body.Ints({0, 0, heads, width / heads})});
-}
-
-ValueId SwapAxes(FunctionBody& body, ValueId x, std::vector<int64_t> perm) {
-  return body.Op("Transpose", {x}, {{"perm", std::move(perm)}});
-}
-// [B, S, N, H] <-> [B, N, S, H].
-ValueId HeadsFirst(FunctionBody& body, ValueId x) { return SwapAxes(body, x, {0, 2, 1, 3}); }
-
 // 0 where `keep`, the filter value elsewhere; with new axes, so that it broadcasts to [B, N, S, T].
 ValueId Filter(FunctionBody& body, ValueId keep, float filter,
                std::initializer_list<int64_t> axes) {
@@ -73,19 +59,12 @@ ValueId IntScalar(FunctionBody& body, int32_t value) {
   return body.Constant(Tensor::Scalar<int32_t>(value));
 }
 
-// first, first + 1, ...
-template <typename T>
-ValueId Positions(FunctionBody& body, Shape shape, int64_t first = 0) {
-  std::vector<T> positions;
-  for (int64_t i = 0; i < shape.elements(); ++i) positions.push_back(static_cast<T>(first + i));
-  return body.Constant(Tensor::From<T>(std::move(shape), positions));
-}
-
-// Keeps positions [start, end) of each row: lengths [B], or [2 B] with the ends before the starts.
+// Keeps positions [start, end) of each row: lengths [B], or [2 B] with the ends before the starts. Of [3 B + 2], the lengths of
+// keys and where rows begin in packed queries and keys, only the lengths say something here.
 absl::StatusOr<ValueId> LengthMask(FunctionBody& body, ValueId lengths, int64_t batch,
                                    int64_t total, float filter) {
   const int64_t count = body.extent(lengths, 0);
-  if (count != batch && count != 2 * batch) {
+  if (count != batch && count != 2 * batch && count != 3 * batch + 2) {
     return Unimplemented("unsupported mask of shape [{}] for a batch of {}", count, batch);
   }
   const ValueId at = Positions<int32_t>(body, {1, total});
@@ -100,9 +79,29 @@ absl::StatusOr<ValueId> LengthMask(FunctionBody& body, ValueId lengths, int64_t 
   return Filter(body, keep, filter, {1, 2});
 }
 
-// What a mask adds to the scores: lengths, [B, T] or [B, S, T] with 0 for what is masked. kNone: extents are missing.
+// Of a mask [B, 1, M, M] for sequences of up to M positions, the rows of S queries behind T - S keys; kNone: extents are missing.
+absl::StatusOr<ValueId> RowsOfMask(FunctionBody& body, ValueId mask, const Heads& heads) {
+  const int64_t rows = body.extent(heads.q, 2);
+  const int64_t total = body.extent(heads.k, 2);
+  const int64_t most = body.extent(mask, 3);
+  if (rows == kUnknownDim || total == kUnknownDim || most == kUnknownDim) return kNone;
+  if (total > most || total < rows || body.extent(mask, 2) != most) {
+    return InvalidArgument("a mask of {} by {} is not for {} queries and {} keys",
+                           body.extent(mask, 2), most, rows, total);
+  }
+  return body.Op(
+      "Slice", {mask, body.Ints({total - rows, 0}), body.Ints({total, total}), body.Ints({2, 3})});
+}
+
+// What a mask adds to the scores: lengths, [B, T], [B, S, T] or [B, 1, M, M] with 0 for what is masked. kNone: extents are missing.
 absl::StatusOr<ValueId> MaskOf(FunctionBody& body, ValueId mask, const Heads& heads, float filter) {
   const int rank = body.rank(mask);
+  if (rank == 4) {
+    OCTET_ASSIGN_OR_RETURN(const ValueId rows, RowsOfMask(body, mask, heads));
+    if (rows == kNone) return kNone;
+    const ValueId keep = body.Op("Greater", {rows, IntScalar(body, 0)});
+    return body.Op("Where", {keep, body.Scalar(0), body.Scalar(filter)});
+  }
   if (rank == 1) {
     const int64_t batch = body.extent(heads.k, 0);
     const int64_t total = body.extent(heads.k, 2);
@@ -119,8 +118,7 @@ absl::StatusOr<ValueId> MaskOf(FunctionBody& body, ValueId mask, const Heads& he
 ValueId CausalMask(FunctionBody& body, int64_t rows, int64_t total) {
   const ValueId sees = body.Op("LessOrEqual", {Positions<int32_t>(body, {1, total}),
                                                Positions<int32_t>(body, {rows, 1}, total - rows)});
-  constexpr float kNever = std::numeric_limits<float>::lowest();
-  return body.Op("Where", {sees, body.Scalar(0), body.Scalar(kNever)});
+  return body.Op("Where", {sees, body.Scalar(0), body.Scalar(kNeverAttended)});
 }
 
 // The attended values, [B, S, N * H'], to output 0.

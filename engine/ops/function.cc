@@ -127,8 +127,9 @@ void FunctionBody::Output(size_t i, ValueId value) {
   outputs_[i] = IsComputed(value) && !taken ? value : Op("Identity", {value});
 }
 
-absl::Status FunctionBody::Later(DType dtype) {
+absl::Status FunctionBody::Later(DType dtype, DType second) {
   later_ = dtype;
+  second_later_ = second;
   return absl::OkStatus();
 }
 
@@ -141,7 +142,7 @@ absl::Status InferFunction(InferContext& context) {
                          FunctionBody::Make(context.node(), std::move(inputs)));
   for (size_t i = 0; i < context.output_count(); ++i) {
     if (body.postponed()) {
-      OCTET_RETURN_IF_ERROR(context.SetOutput(i, body.postponed_dtype(), std::nullopt));
+      OCTET_RETURN_IF_ERROR(context.SetOutput(i, body.postponed_dtype(i), std::nullopt));
     } else if (body.output(i) != kNone) {
       const Value& value = body.value(body.output(i));
       OCTET_RETURN_IF_ERROR(context.SetOutput(i, value.dtype, value.shape));

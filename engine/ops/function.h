@@ -68,11 +68,14 @@ class FunctionBody {
 
   /// Output `i` of the node is `value`.
   void Output(size_t i, ValueId value);
-  /// The body cannot be written before more of the extents are known; the outputs are of this type.
-  absl::Status Later(DType dtype);
+  /// The body cannot be written before more of the extents are known; the outputs are of this type, but for the second one
+  /// where `second` is given.
+  absl::Status Later(DType dtype, DType second = DType::kUndefined);
 
   bool postponed() const { return later_ != DType::kUndefined; }
-  DType postponed_dtype() const { return later_; }
+  DType postponed_dtype(size_t output) const {
+    return output == 1 && second_later_ != DType::kUndefined ? second_later_ : later_;
+  }
   const Graph& graph() const { return graph_; }
   std::span<const ValueId> inputs() const { return inputs_; }
   /// kNone for outputs that the body does not have.
@@ -89,6 +92,7 @@ class FunctionBody {
   std::vector<ValueId> inputs_;
   std::vector<ValueId> outputs_;
   DType later_ = DType::kUndefined;
+  DType second_later_ = DType::kUndefined;
   absl::Status status_;
 };
 

@@ -18,6 +18,7 @@
   X(Concat)            /* concat.cc */              \
   X(Constant)          /* constants.cc */           \
   X(Control)           /* control.cc */             \
+  X(ContribForm)       /* contrib_forms.cc */       \
   X(Conv)              /* conv.cc */                \
   X(ConvTranspose)     /* conv_transpose.cc */      \
   X(Cumulative)        /* cumulative.cc */          \
@@ -30,6 +31,7 @@
   X(Gather)            /* gather.cc */              \
   X(GridSample)        /* grid_sample.cc */         \
   X(GroupNorm)         /* group_norm.cc */          \
+  X(GroupQuery)        /* group_query.cc */         \
   X(Label)             /* label_encoder.cc */       \
   X(Legacy)            /* legacy.cc */              \
   X(LocalResponse)     /* local_response.cc */      \

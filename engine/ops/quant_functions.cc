@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/graph/stored_value.h"
+#include "engine/ops/channel_order.h"
 #include "engine/ops/function.h"
 #include "engine/ops/onnx_dtype.h"
 #include "engine/ops/op_list.h"
@@ -287,21 +288,6 @@ absl::Status ExpandMatMulNBits(FunctionBody& body) {
   if (body.has(5)) y = body.Op("Add", {y, body.input(5)});
   body.Output(0, y);
   return absl::OkStatus();
-}
-
-// Between [N, spatial..., C] and [N, C, spatial...].
-ValueId ChannelsFirst(FunctionBody& body, ValueId x) {
-  const int64_t rank = body.rank(x);
-  std::vector<int64_t> perm = {0, rank - 1};
-  for (int64_t i = 1; i + 1 < rank; ++i) perm.push_back(i);
-  return body.Op("Transpose", {x}, {{"perm", std::move(perm)}});
-}
-ValueId ChannelsLast(FunctionBody& body, ValueId x) {
-  const int64_t rank = body.rank(x);
-  std::vector<int64_t> perm = {0};
-  for (int64_t i = 2; i < rank; ++i) perm.push_back(i);
-  perm.push_back(1);
-  return body.Op("Transpose", {x}, {{"perm", std::move(perm)}});
 }
 
 // MaxPool of [N, spatial..., C]: how ONNX Runtime saves one between QLinearConvs that are channels_last.

@@ -256,6 +256,28 @@ absl::StatusOr<std::vector<Datum>> Unique(const Node& node, std::span<const Datu
                             Indices(counts)};
 }
 
+// com.microsoft's: of a vector, in the order of their first occurrence, without the indices of those.
+absl::Status InferContribUnique(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 1, 1));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kAnyTypes));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 1, 1));
+  OCTET_RETURN_IF_ERROR(context.SetOutput(0, context.dtype(0), Shape{kUnknownDim}));
+  const auto& x = context.shape(0);
+  OCTET_RETURN_IF_ERROR(context.SetOutput(1, DType::kI64, x ? *x : Shape{kUnknownDim}));
+  return context.SetOutput(2, DType::kI64, Shape{kUnknownDim});
+}
+
+/// Source: ONNX Runtime 1.21, docs/ContribOperators.md, Unique.
+absl::StatusOr<std::vector<Datum>> ContribUnique(const Node& node,
+                                                 std::span<const Datum* const> inputs) {
+  Node unsorted = node;
+  unsorted.attributes = Attributes();
+  unsorted.attributes.Set("sorted", int64_t{0});
+  OCTET_ASSIGN_OR_RETURN(std::vector<Datum> all, Unique(unsorted, inputs));
+  all.erase(all.begin() + 1);
+  return all;
+}
+
 }  // namespace
 
 std::span<const OpDef> SelectionOps() {
@@ -277,6 +299,10 @@ std::span<const OpDef> SelectionOps() {
        .infer = InferUnique,
        .traits = {.strings = true},
        .evaluate = Unique},
+      {.domain = kMicrosoftDomain,
+       .name = "Unique",
+       .infer = InferContribUnique,
+       .evaluate = ContribUnique},
   };
   return kOps;
 }

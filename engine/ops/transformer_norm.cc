@@ -1,5 +1,5 @@
 // Normalisation as ONNX Runtime's transformer optimizer writes it: SkipLayerNormalization,
-// SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization, EmbedLayerNormalization.
+// SkipSimplifiedLayerNormalization, SimplifiedLayerNormalization, EmbedLayerNormalization, QEmbedLayerNormalization.
 // Source: ONNX Runtime, docs/ContribOperators.md; Zhang and Sennrich 2019 (the simplified form).
 #include <utility>
 
@@ -83,7 +83,9 @@ absl::Status ExpandEmbed(FunctionBody& body) {
   OCTET_ASSIGN_OR_RETURN(const float epsilon, body.attributes().Float("epsilon", 1e-12F));
   const ValueId ids = body.input(0);
   const int64_t length = body.extent(ids, 1);
-  if (length == kUnknownDim && !body.has(8)) return body.Later(body.value(body.input(2)).dtype);
+  // The count of a mask is an integer.
+  if (length == kUnknownDim && !body.has(8))
+    return body.Later(body.value(body.input(2)).dtype, DType::kI32);
   ValueId position = body.input(3);
   position = body.has(8) ? body.Op("Gather", {position, body.input(8)})
                          : body.Op("Slice",
@@ -103,12 +105,32 @@ absl::Status ExpandEmbed(FunctionBody& body) {
   return absl::OkStatus();
 }
 
+// The same of tables, gamma and beta in 8 bits. Inputs: ids, segment ids, word, position and segment embedding, gamma, beta, mask,
+// the five scales, the five zero points.
+absl::Status ExpandQuantizedEmbed(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 18));
+  std::vector<ValueId> inputs = {body.input(0), body.input(1)};
+  for (const size_t i : {2, 3, 4, 5, 6}) {
+    const ValueId scale = body.input(i + 6);
+    if (body.has(i) && scale == kNone) return InvalidArgument("input {} is missing", i + 6);
+    inputs.push_back(body.has(i)
+                         ? body.Op("DequantizeLinear", {body.input(i), scale, body.input(i + 11)})
+                         : kNone);
+  }
+  inputs.push_back(body.input(7));
+  const auto outputs = body.Ops("com.microsoft:EmbedLayerNormalization", std::move(inputs),
+                                body.wants(1) ? 2 : 1, body.Given({"epsilon"}));
+  for (size_t i = 0; i < outputs.size(); ++i) body.Output(i, outputs[i]);
+  return absl::OkStatus();
+}
+
 constexpr OpDef kTransformerNormOps[] = {
     Function(kMicrosoftDomain, "SkipLayerNormalization", ExpandSkip),
     Function(kMicrosoftDomain, "SkipSimplifiedLayerNormalization", ExpandSkip),
     // ONNX Runtime has this one in ONNX's own domain.
     Function(kOnnxDomain, "SimplifiedLayerNormalization", ExpandSimplified),
     Function(kMicrosoftDomain, "EmbedLayerNormalization", ExpandEmbed),
+    Function(kMicrosoftDomain, "QEmbedLayerNormalization", ExpandQuantizedEmbed),
 };
 
 }  // namespace

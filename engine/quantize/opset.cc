@@ -1,5 +1,6 @@
 #include "engine/quantize/opset.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <string>
@@ -132,10 +133,11 @@ absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
 }  // namespace
 
 int OnnxOpset(const Graph& graph) {
+  int highest = 0;
   for (const NodeId id : graph.order()) {
-    if (graph.node(id).domain == kOnnxDomain) return graph.node(id).version;
+    if (graph.node(id).domain == kOnnxDomain) highest = std::max(highest, graph.node(id).version);
   }
-  return kQuantizeOpset;
+  return highest == 0 ? kQuantizeOpset : highest;
 }
 
 absl::Status RaiseOpset(Graph& graph, int version) {

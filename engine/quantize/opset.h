@@ -10,7 +10,7 @@ namespace octet {
 /// The first opset whose QuantizeLinear and DequantizeLinear take an axis.
 inline constexpr int kQuantizeOpset = 13;
 
-/// The opset of ONNX's own operators that the graph imports; kQuantizeOpset for a graph without any.
+/// The opset of ONNX's own operators: the highest, where functions of the model brought their own; kQuantizeOpset for a graph without any.
 int OnnxOpset(const Graph& graph);
 
 /// Sets every ONNX node below `version` to it, rewriting the forms that changed: attributes that became inputs

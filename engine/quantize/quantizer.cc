@@ -71,7 +71,7 @@ absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecip
                                                 const CalibrationData& calibration,
                                                 const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
-  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
+  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
   OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
   for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = false;
   if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
@@ -87,7 +87,8 @@ absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe&
     case Precision::kBf16: {
       Graph graph = fp32;
       OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kRaisingPasses, run.disabled_passes));
-      OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));  // Cast knows BF16 from there on.
+      OCTET_RETURN_IF_ERROR(RaiseOpset(
+          graph, std::max(OnnxOpset(graph), kQuantizeOpset)));  // Cast knows BF16 from there on.
       return StoreWeightsAs(std::move(graph), DType::kBF16);
     }
     case Precision::kInt8:

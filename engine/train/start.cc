@@ -139,7 +139,7 @@ absl::StatusOr<Graph> ReadStart(const Graph& qdq, const Graph& fp32,
   OCTET_RETURN_IF_ERROR(CheckPassNames(disabled_passes));
   Graph graph = qdq;
   OCTET_RETURN_IF_ERROR(ReadForTraining(graph, disabled_passes));
-  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, kQuantizeOpset));
+  OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
   const bool quantized = std::ranges::any_of(graph.order(), [&](NodeId id) {
     return DequantizerOfWeights(graph, graph.node(id)) != kNone;

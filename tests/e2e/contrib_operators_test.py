@@ -163,6 +163,7 @@ def attention():
     yield Case("Attention", [x, w, b, MASK_2D], two | {"unidirectional": 1})
     yield Case("Attention", [x, w, b, np.array([3, 5], np.int32)], two)
     yield Case("Attention", [x, w, b, np.array([4, 5, 1, 2], np.int32)], two)
+    yield Case("Attention", [x, w, b, np.array([3, 5, 0, 3, 8, 0, 3, 8], np.int32)], two)
     yield Case("Attention", [x, w, b, integers(np.int32, 2, 5, 5, low=0, high=1)], two)
     yield Case("Attention", [x, w, b, None, None, reals(2, 2, 5, 5)], two)
     yield Case("Attention", [x, Const(reals(8, 28)), Const(reals(28))], two | {"qkv_hidden_sizes": [8, 8, 12]})
@@ -172,6 +173,74 @@ def attention():
     mask = np.array([[0, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 0]], np.int32)
     yield Case("Attention", [x, w, b, mask, past], two, outputs=(0, 1))
     yield Case("Attention", [x, w, b], two, outputs=(0, 1))
+
+
+def lengths(*values):
+    """seqlens_k of sequences of these lengths, and total_sequence_length."""
+    return [np.array(values, np.int32) - 1, Const(np.array(max(values), np.int32))]
+
+
+def group_query_attention():
+    op, four = "GroupQueryAttention", {"num_heads": 4, "kv_num_heads": 2}
+    q, k, v = reals(2, 5, 64), reals(2, 5, 32), reals(2, 5, 32)
+    everything = (0, 1, 2)
+    caches = [Const(reals(16, 8)), Const(reals(16, 8))]
+    begins = [q, k, v, None, None, *lengths(5, 5)]
+    for attributes in (
+        {},
+        {"scale": 0.3},
+        {"softcap": 0.5},
+        {"local_window_size": 2},
+        {"smooth_softmax": 1},
+        {"softcap": 0.5, "local_window_size": 3, "smooth_softmax": 1},
+    ):
+        yield Case(op, begins, four | attributes, everything)
+    yield Case(op, [*begins, *caches], four | {"do_rotary": 1}, everything)
+    yield Case(op, [*begins, *caches], four | {"do_rotary": 1, "rotary_interleaved": 1}, everything)
+    yield Case(op, [reals(2, 5, 128), None, None, None, None, *lengths(5, 5), *caches], four | {"do_rotary": 1}, everything)
+    yield Case(op, [q, reals(2, 5, 64), reals(2, 5, 64), None, None, *lengths(5, 5)], {"num_heads": 4, "kv_num_heads": 4}, everything)
+    # One sequence goes on, with one position and with several, in a past with room and without.
+    for rows in (1, 3):
+        for room in (7, 12):
+            past = reals(1, 2, room, 16), reals(1, 2, room, 16)
+            new = reals(1, rows, 64), reals(1, rows, 32), reals(1, rows, 32)
+            goes_on = [*new, *past, *lengths(7 + rows), *caches]
+            yield Case(op, goes_on, four | {"do_rotary": 1}, everything)
+            yield Case(op, goes_on[:7], four | {"local_window_size": 4}, everything)
+    # Sequences of two lengths go on.
+    for room in (8, 12):
+        past = reals(2, 2, room, 16), reals(2, 2, room, 16)
+        new = reals(2, 1, 64), reals(2, 1, 32), reals(2, 1, 32)
+        goes_on = [*new, *past, *lengths(5, 9), *caches]
+        yield Case(op, goes_on, four | {"do_rotary": 1}, everything)
+        yield Case(op, goes_on[:7], four | {"local_window_size": 3, "smooth_softmax": 1}, everything)
+
+
+def contrib_forms():
+    x = reals(3, 4, 5)
+    yield Case("Trilu", [x], {})
+    yield Case("Trilu", [x, Const(np.int64(-1))], {"upper": 0})
+    yield Case("GridSample", [reals(2, 3, 4, 5), reals(2, 6, 7, 2)], {"mode": "bicubic", "padding_mode": "border"})
+    yield Case("GridSample", [reals(2, 3, 4, 5), reals(2, 6, 7, 2)], {"align_corners": 1})
+    yield Case("GatherND", [x, Const(np.array([[0, 1], [2, 3]], np.int64))])
+    yield Case("Pad", [x, Const(np.array([0, 1, 0, 2, 0, 1], np.int64)), Const(np.array([0.5], np.float32))])
+    yield Case("Pad", [x, Const(np.array([[0, 1, 2, 0, 0, 1]], np.int64))], {"mode": "reflect"})
+    yield Case("Range", [Const(np.array([2], np.int64)), Const(np.array(9, np.int64))])
+    yield Case("Range", [np.array([2.0], np.float32), np.array(9.0, np.float32), np.array(1.5, np.float32)])
+    yield Case("Unique", [np.array([2, 1, 1, 3, 4, 3], np.float32)], outputs=(0, 1, 2))
+
+
+def quantized_embedding():
+    ids, segments = integers(np.int32, 2, 6, low=0, high=19), integers(np.int32, 2, 6, low=0, high=1)
+    tables = [Const(integers(np.uint8, *shape)) for shape in ((20, 16), (10, 16), (2, 16), (16,), (16,))]
+    scales = [Const(np.float32(value)) for value in (0.01, 0.02, 0.03, 0.01, 0.005)]
+    zeros = [Const(np.uint8(value)) for value in (128, 120, 130, 100, 128)]
+    mask = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], np.int32)
+    op = "QEmbedLayerNormalization"
+    yield Case(op, [ids, segments, *tables, mask, *scales, *zeros], {"epsilon": 1e-5}, outputs=(0, 1))
+    absent = [tables[0], tables[1], None, tables[3], tables[4], None]
+    scales[2] = zeros[2] = None
+    yield Case(op, [ids, None, *absent, *scales, *zeros], outputs=(0, 1))
 
 
 def quantized_attention():
@@ -203,6 +272,7 @@ def multi_head_attention():
     yield Case(op, [q, k, v, None, mask], two)
     yield Case(op, [q, k, v, None, mask], two | {"mask_filter_value": -2.0})
     yield Case(op, [q, k, v, None, np.array([3, 7], np.int32)], two)
+    yield Case(op, [q, k, v, None, np.array([3, 7, 0, 5, 10, 0, 3, 10], np.int32)], two)
     yield Case(op, [q, k, v, None, integers(np.int32, 2, 5, 7, low=0, high=1)], two)
     yield Case(op, [q, k, v, None, None, reals(1, 2, 5, 7)], two)
     # ONNX Runtime 1.21 reads beyond a bias that is the same for all heads.
@@ -352,6 +422,15 @@ class ContribOperatorsTest(unittest.TestCase):
 
     def test_multi_head_attention(self):
         self.check(multi_head_attention())
+
+    def test_group_query_attention(self):
+        self.check(group_query_attention())
+
+    def test_contrib_forms(self):
+        self.check(contrib_forms())
+
+    def test_quantized_embedding(self):
+        self.check(quantized_embedding())
 
     def test_rotary(self):
         self.check(rotary())

@@ -3,7 +3,8 @@
 
 usage: onnx_fuzz_test.py ONNX_FUZZ [--models COUNT] [--seconds S] [--seed N] [--findings FOLDER]
 
-The sound models that are damaged are those of tests/differential: a few hundred of its seeds, the smaller ones.
+The sound models that are damaged are those of tests/differential: a few hundred of its seeds, the smaller ones; and one with
+functions of its own.
 """
 
 import argparse
@@ -14,13 +15,30 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "differential"))
 import models  # noqa: E402
+import onnx.parser  # noqa: E402
 
 MODELS = 300
 MOST_BYTES = 6000
+FUNCTIONS = """
+<ir_version: 10, opset_import: ["" : 18, "f" : 1]>
+net (float[2, 3] x, bool flag) => (float[2, 3] y) { h = f.Twice <slope: float = 0.5> (x, flag) y = f.Twice (h, flag) }
+<domain: "f", opset_import: ["" : 17, "f" : 1]>
+Twice <slope: float = 0.1> (a, flag) => (b)
+{
+    c = f.Once <alpha: float = @slope> (a)
+    b = If (flag) <
+        then_branch = yes () => (d) { d = f.Once (c) },
+        else_branch = no () => (e) { e = Add (a, c) }
+    >
+}
+<domain: "f", opset_import: ["" : 13]>
+Once <alpha> (p, q) => (r) { s = Elu <alpha: float = @alpha> (p) r = Clip (s, q) }
+"""
 
 
 def write_corpus(folder):
     """Writes models of at most MOST_BYTES."""
+    (folder / "functions.onnx").write_bytes(onnx.parser.parse_model(FUNCTIONS).SerializeToString())
     for seed in range(1, MODELS + 1):
         made = models.model(seed)
         data = made[0].SerializeToString() if made else b""

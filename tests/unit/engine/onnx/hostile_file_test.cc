@@ -39,6 +39,25 @@ std::string Seed() {
   *value.mutable_t() = raw;
   AddNode(model, "Concat", {"ints", "raw", "constant"}, {"z"});
   *model.mutable_graph()->add_value_info() = TensorInfo("h", {4, 2});
+  onnx::FunctionProto& function = *model.add_functions();
+  function.set_name("Twice");
+  function.set_domain("f");
+  function.add_input("a");
+  function.add_output("b");
+  function.add_attribute("low");
+  function.add_opset_import()->set_version(13);
+  onnx::NodeProto& inner = *function.add_node();
+  inner.set_op_type("Elu");
+  inner.add_input("a");
+  inner.add_output("b");
+  onnx::AttributeProto& reference = *inner.add_attribute();
+  reference.set_name("alpha");
+  reference.set_ref_attr_name("low");
+  onnx::NodeProto& call = AddNode(model, "Twice", {"h"}, {"t"});
+  call.set_domain("f");
+  onnx::AttributeProto& low = *call.add_attribute();
+  low.set_name("low");
+  low.set_f(2);
   return model.SerializeAsString();
 }
 

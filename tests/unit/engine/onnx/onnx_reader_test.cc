@@ -241,12 +241,11 @@ TEST(OnnxReaderTest, NamesWhatItDoesNotSupport) {
   ExpectUnimplemented(model, "sparse initializers");
 
   model = SmallModel();
-  onnx::FunctionProto& function = *model.add_functions();
-  function.set_name("Relu");
-  ExpectUnimplemented(model,
-                      "Relu 'y_node' (opset 13): unsupported operator, a function of the model");
-  function.set_name("Unused");
-  EXPECT_TRUE(Read(model).ok());
+  model.mutable_graph()->mutable_node(1)->set_overload("fast");
+  ExpectUnimplemented(
+      model,
+      "Relu 'y_node' (opset 13): unsupported operator, the model has no function of "
+      "overload 'fast'");
 
   model = SmallModel();
   model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_sequence_type();
