@@ -36,6 +36,7 @@ inline constexpr int32_t kNone = -1;
 /// operators that only passes create (see engine/README.md for each one's definition).
 inline constexpr std::string_view kOnnxDomain = "";
 inline constexpr std::string_view kMicrosoftDomain = "com.microsoft";
+inline constexpr std::string_view kMlDomain = "ai.onnx.ml";
 inline constexpr std::string_view kOctetDomain = "octet";
 
 /// How many of a node's last inputs its sub-graphs capture: an attribute that only the reader writes. They are the last

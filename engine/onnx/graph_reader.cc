@@ -77,6 +77,7 @@ class GraphReader {
       node = onnx::NodeProto();
     }
     OCTET_RETURN_IF_ERROR(ReadOutputs());
+    OCTET_RETURN_IF_ERROR(CheckMaps());
     OCTET_RETURN_IF_ERROR(graph_.Sort());
     OCTET_RETURN_IF_ERROR(Verify(graph_));
     return std::move(graph_);
@@ -121,7 +122,9 @@ class GraphReader {
     // An output is told when its node has been read, an input before that. Where no node meets it, the first one stands in.
     const auto value = own_.values.find(info.name());
     if (value != own_.values.end() && graph_.producer(value->second) != kNone) {
-      return Annotate(declared.status(), Describe(graph_.node(graph_.producer(value->second))));
+      const Node& producer = graph_.node(graph_.producer(value->second));
+      if (MakesMaps(producer)) return Declaration();
+      return Annotate(declared.status(), Describe(producer));
     }
     const auto meets = [&](const onnx::NodeProto& node) {
       return std::ranges::contains(node.input(), info.name());
@@ -477,6 +480,25 @@ class GraphReader {
       graph_.outputs.push_back(id);
     }
     if (graph_.outputs.empty()) return InvalidArgument("the graph has no outputs");
+    return absl::OkStatus();
+  }
+
+  static bool MakesMaps(const Node& node) { return node.is("ZipMap", kMlDomain); }
+
+  // There are no maps: what would be one is answered as the row of scores that it is made of, where the model ends.
+  absl::Status CheckMaps() const {
+    for (const NodeId id : graph_.order()) {
+      const Node& node = graph_.node(id);
+      if (!MakesMaps(node)) continue;
+      for (const ValueId map : node.outputs) {
+        if (map != kNone && !is_body() && graph_.is_graph_output(map) &&
+            graph_.consumers(map).empty())
+          continue;
+        return Unimplemented(
+            "{}: unsupported maps, but as an output of the model that no node reads",
+            Describe(node));
+      }
+    }
     return absl::OkStatus();
   }
 

@@ -163,8 +163,10 @@ class ModelWriter {
 
   void WriteNode(const Node& node, const Names& names, onnx::NodeProto& proto) {
     if (!node.name.empty()) proto.set_name(node.name);
-    proto.set_op_type(node.op);
-    if (!node.domain.empty()) proto.set_domain(node.domain);
+    // Its output is a tensor by now (ops/zip_map.cc), which no other runtime takes a ZipMap's for.
+    const bool is_map = node.is("ZipMap", kMlDomain);
+    proto.set_op_type(is_map ? "Identity" : node.op);
+    if (!node.domain.empty() && !is_map) proto.set_domain(node.domain);
     const auto captures = static_cast<size_t>(node.attributes.IntOr(kCaptures, 0));
     const std::span<const ValueId> inputs = node.inputs;
     for (const ValueId id : inputs.first(inputs.size() - captures))
@@ -175,7 +177,7 @@ class ModelWriter {
       model_.set_ir_version(std::max(model_.ir_version(), kIrOfNodeMetadata));
     }
     for (const auto& [key, value] : node.attributes) {
-      if (key == kCaptures) continue;
+      if (key == kCaptures || is_map) continue;
       onnx::AttributeProto& attribute = *proto.add_attribute();
       WriteAttribute(key, value, attribute);
       if (const Subgraph* body = std::get_if<Subgraph>(&value))

@@ -112,5 +112,12 @@ constexpr OpDef Function(std::string_view domain, std::string_view name, ExpandF
           .kernel = MakeFunctionKernel,
           .expand = expand};
 }
+/// The same of an operator that has traits: that takes or makes strings, say.
+constexpr OpDef Function(std::string_view domain, std::string_view name, ExpandFn expand,
+                         const OpTraits& traits) {
+  OpDef def = Function(domain, name, expand);
+  def.traits = traits;
+  return def;
+}
 
 }  // namespace octet

@@ -14,8 +14,6 @@
 namespace octet {
 namespace {
 
-constexpr std::string_view kLabelDomain = "ai.onnx.ml";
-
 /// Element i of `keys` becomes element i of `values`; what is no key becomes the only element of `otherwise`.
 struct LabelTable {
   Tensor keys;
@@ -204,12 +202,12 @@ absl::StatusOr<Kernel> MakeLabels(const KernelContext& context) {
 std::span<const OpDef> LabelOps() {
   static constexpr OpTraits kTraits = {.strings = true};
   static constexpr OpDef kOps[] = {
-      {.domain = kLabelDomain,
+      {.domain = kMlDomain,
        .name = "LabelEncoder",
        .infer = InferLabels,
        .kernel = MakeLabels,
        .traits = kTraits},
-      {.domain = kLabelDomain,
+      {.domain = kMlDomain,
        .name = "CategoryMapper",
        .infer = InferLabels,
        .kernel = MakeLabels,

@@ -10,6 +10,7 @@
 namespace octet {
 
 inline constexpr int64_t kOnnxFloat = 1;  ///< TensorProto.FLOAT
+inline constexpr int64_t kOnnxInt64 = 7;  ///< TensorProto.INT64
 
 /// DType of TensorProto.DataType `number`; nullopt for what Octet has no tensors of (complex numbers, float8,
 /// 4-bit types). Source: onnx.proto, TensorProto.DataType.

@@ -13,6 +13,7 @@
   X(Attention)         /* attention.cc */           \
   X(Cast)              /* cast.cc */                \
   X(CenterCropPad)     /* center_crop_pad.cc */     \
+  X(ClassScore)        /* class_scores.cc */        \
   X(ColumnImage)       /* column_image.cc */        \
   X(Comparison)        /* comparison.cc */          \
   X(Concat)            /* concat.cc */              \
@@ -44,6 +45,7 @@
   X(NonMaxSuppression) /* non_max_suppression.cc */ \
   X(Normalization)     /* normalization.cc */       \
   X(OneHot)            /* one_hot.cc */             \
+  X(OneHotEncoder)     /* one_hot_encoder.cc */     \
   X(Optimizer)         /* optimizers.cc */          \
   X(Pad)               /* pad.cc */                 \
   X(Pool)              /* pool.cc */                \
@@ -65,12 +67,14 @@
   X(Softmax)           /* softmax.cc */             \
   X(Spectrum)          /* spectrum.cc */            \
   X(String)            /* strings.cc */             \
+  X(Svm)               /* svm.cc */                 \
   X(Table)             /* table.cc */               \
   X(TfIdf)             /* tfidf.cc */               \
   X(TopK)              /* top_k.cc */               \
   X(TransformerNorm)   /* transformer_norm.cc */    \
   X(Transpose)         /* transpose.cc */           \
-  X(TreeEnsemble)      /* tree_ensemble.cc */
+  X(TreeEnsemble)      /* tree_ensemble.cc */       \
+  X(ZipMap)            /* zip_map.cc */
 
 namespace octet {
 

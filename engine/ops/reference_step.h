@@ -29,7 +29,8 @@ absl::StatusOr<std::unique_ptr<Step>> MakeReferenceStep(const LowerContext& cont
 int64_t MultiplyAdds(const Graph& graph, const Node& node);
 
 /// Evaluates a graph node by node with reference kernels: for constant folding, tests and bisection.
-/// Inputs in the order of graph.inputs; returns every graph output. Requires: static shapes. UNIMPLEMENTED for strings.
+/// Inputs in the order of graph.inputs; returns every graph output. Requires: static shapes. UNIMPLEMENTED for strings,
+/// unless they are only moved: they point into inputs and the graph's constants then.
 absl::StatusOr<std::vector<Tensor>> Evaluate(const Graph& graph, std::span<const Tensor> inputs);
 
 }  // namespace octet

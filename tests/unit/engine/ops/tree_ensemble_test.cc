@@ -1,4 +1,5 @@
 // TreeEnsemble: how leaves are aggregated, and trees that are none. ONNX's own data cover the rest.
+#include <cmath>
 #include <limits>
 
 #include "gmock/gmock.h"
@@ -10,7 +11,9 @@ namespace octet::testing {
 namespace tree_ensemble_test {
 
 using ::testing::ElementsAre;
+using ::testing::FloatNear;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 
 using Ints = std::vector<int64_t>;
 
@@ -78,6 +81,67 @@ TEST(TreeEnsembleRegressor, NamesNodesByTreeAndNumber) {
               ElementsAre(110, 204, 120, 234));
 }
 
+TEST(TreeEnsembleRegressor, TransformsTheTargets) {
+  // Scores 10 and 4, 20 and 34.
+  const auto transformed = [](std::string post) {
+    return Answer(Regressor().Set("post_transform", std::move(post)));
+  };
+  const float e6 = std::exp(-6.0F);
+  const float e14 = std::exp(-14.0F);
+  EXPECT_THAT(
+      transformed("SOFTMAX"),
+      Pointwise(FloatNear(1e-6F), {1 / (1 + e6), e6 / (1 + e6), e14 / (1 + e14), 1 / (1 + e14)}));
+  EXPECT_THAT(transformed("LOGISTIC"),
+              Pointwise(FloatNear(1e-6F),
+                        {1 / (1 + std::exp(-10.0F)), 1 / (1 + std::exp(-4.0F)), 1.0F, 1.0F}));
+}
+
+TEST(TreeEnsembleRegressor, TakesListsAsTensorsOfDoubles) {
+  const auto doubles = [](std::vector<double> values) {
+    return Tensor::From<double>(Shape{std::ssize(values)}, std::span<const double>(values));
+  };
+  OneNode node("TreeEnsembleRegressor", 3, "ai.onnx.ml");
+  node.Input(Tensor::From<double>(Shape{2, 1}, {1, 1.0000000001})).Set("n_targets", int64_t{1});
+  node.Set("nodes_treeids", Ints{0, 0, 0}).Set("nodes_nodeids", Ints{0, 1, 2});
+  node.Set("nodes_modes", std::vector<std::string>{"BRANCH_LEQ", "LEAF", "LEAF"});
+  node.Set("nodes_featureids", Ints{0, 0, 0}).Set("nodes_values_as_tensor", doubles({1, 0, 0}));
+  node.Set("nodes_truenodeids", Ints{1, 0, 0}).Set("nodes_falsenodeids", Ints{2, 0, 0});
+  node.Set("target_treeids", Ints{0, 0}).Set("target_nodeids", Ints{1, 2});
+  node.Set("target_ids", Ints{0, 0}).Set("target_weights_as_tensor", doubles({10, 20}));
+  EXPECT_THAT(Answer(node.Set("base_values_as_tensor", doubles({0.5}))), ElementsAre(10.5F, 20.5F));
+}
+
+// One tree of one node; what it asks of 1, 2, 3 and a NaN.
+std::vector<float> Asked(std::string mode, float split, bool missing_is_true) {
+  OneNode node("TreeEnsembleRegressor", 3, "ai.onnx.ml");
+  node.Input(Tensor::From<float>(Shape{4, 1}, {1, 2, 3, std::numeric_limits<float>::quiet_NaN()}));
+  node.Set("nodes_treeids", Ints{0, 0, 0}).Set("nodes_nodeids", Ints{5, 7, 6});
+  node.Set("nodes_modes", std::vector<std::string>{std::move(mode), "LEAF", "LEAF"});
+  node.Set("nodes_featureids", Ints{0, 0, 0}).Set("nodes_values", std::vector<float>{split, 0, 0});
+  node.Set("nodes_truenodeids", Ints{7, 0, 0}).Set("nodes_falsenodeids", Ints{6, 0, 0});
+  node.Set("nodes_missing_value_tracks_true", Ints{missing_is_true ? 1 : 0, 0, 0});
+  node.Set("target_treeids", Ints{0, 0}).Set("target_nodeids", Ints{7, 6});
+  node.Set("target_ids", Ints{0, 0}).Set("target_weights", std::vector<float>{1, 0});
+  return Answer(node);
+}
+
+TEST(TreeEnsembleRegressor, AsksWhatTheModeSays) {
+  for (const bool missing : {false, true}) {
+    const float nan = missing ? 1 : 0;
+    EXPECT_THAT(Asked("BRANCH_LEQ", 2, missing), ElementsAre(1, 1, 0, nan));
+    EXPECT_THAT(Asked("BRANCH_LT", 2, missing), ElementsAre(1, 0, 0, nan));
+    EXPECT_THAT(Asked("BRANCH_GTE", 2, missing), ElementsAre(0, 1, 1, nan));
+    EXPECT_THAT(Asked("BRANCH_GT", 2, missing), ElementsAre(0, 0, 1, nan));
+    EXPECT_THAT(Asked("BRANCH_EQ", 2, missing), ElementsAre(0, 1, 0, nan));
+    EXPECT_THAT(Asked("BRANCH_NEQ", 2, missing), ElementsAre(1, 0, 1, nan));
+    for (const std::string mode : {"BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT"}) {
+      EXPECT_THAT(Asked(mode, std::numeric_limits<float>::quiet_NaN(), missing),
+                  ElementsAre(0, 0, 0, nan))
+          << mode;
+    }
+  }
+}
+
 TEST(TreeEnsembleRegressor, RefusesWhatIsNoTree) {
   EXPECT_THAT(Regressor().Set("nodes_truenodeids", Ints{0, 0, 0, 0}).InferredShape(),
               HasSubstr("no root leads to some of the 1 nodes"))
@@ -89,8 +153,13 @@ TEST(TreeEnsembleRegressor, RefusesWhatIsNoTree) {
   EXPECT_THAT(
       Regressor().Set("nodes_modes", std::vector<std::string>{"BRANCH", "LEAF"}).InferredShape(),
       HasSubstr("'nodes_modes' holds 'BRANCH'"));
-  EXPECT_THAT(Regressor().Set("post_transform", std::string("PROBIT")).InferredShape(),
-              HasSubstr("unsupported attribute 'post_transform' = 'PROBIT'"));
+  EXPECT_THAT(Regressor().Set("post_transform", std::string("PROBITS")).InferredShape(),
+              HasSubstr("'post_transform' must be NONE, SOFTMAX, LOGISTIC, SOFTMAX_ZERO or PROBIT, "
+                        "not 'PROBITS'"));
+  EXPECT_THAT(Regressor().Set("base_values", std::vector<float>{1}).InferredShape(),
+              HasSubstr("'base_values' has 1 elements for 2 targets"));
+  EXPECT_THAT(Regressor().Set("nodes_truenodeids", Ints{2, 0, 0, 0}).InferredShape(),
+              HasSubstr("tree 0 has more than one root: nodes 0 and 1"));
 }
 
 TEST(TreeEnsemble, RefusesWhatIsNoTree) {
@@ -107,8 +176,13 @@ TEST(TreeEnsemble, RefusesWhatIsNoTree) {
               HasSubstr("'nodes_featureids' has 1 elements for 2 nodes"));
   EXPECT_THAT(Stumps().Set("leaf_targetids", Ints{0, 0, 0, 1}).InferredShape(),
               HasSubstr("'leaf_targetids' holds 1"));
-  EXPECT_THAT(Stumps().Set("post_transform", int64_t{1}).InferredShape(),
-              HasSubstr("unsupported attribute 'post_transform' = 1"));
+  EXPECT_THAT(Stumps().Set("post_transform", int64_t{5}).InferredShape(),
+              HasSubstr("'post_transform' must be 0 to 4, not 5"));
+  EXPECT_THAT(Stumps()
+                  .Set("nodes_modes",
+                       Tensor::From<float>(Shape{2}, {0, std::numeric_limits<float>::quiet_NaN()}))
+                  .InferredShape(),
+              HasSubstr("'nodes_modes' holds nan"));
   EXPECT_THAT(Stumps().Set("nodes_modes", Tensor::From<uint8_t>(Shape{2}, {0, 6})).InferredShape(),
               HasSubstr("'membership_values' is too short"));
 }
