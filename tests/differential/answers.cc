@@ -3,7 +3,9 @@
 //   differential_answers < requests > answers
 //
 // A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\n". An answer is a line of JSON,
-// {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]}, followed by the bytes of the outputs.
+// {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]}, followed by the bytes of the outputs. Strings
+// are in the line, as "texts".
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <iostream>
@@ -29,8 +31,22 @@ absl::StatusOr<std::vector<Tensor>> ReadInputs(const std::string& folder, size_t
   return inputs;
 }
 
+absl::StatusOr<Answer> RunDynamicOnce(const Plan& plan, Workspace& workspace,
+                                      const std::vector<Tensor>& inputs) {
+  std::vector<Datum> data;
+  for (const Tensor& input : inputs) data.push_back(Datum::Of(input));
+  OCTET_ASSIGN_OR_RETURN(std::vector<Datum> results, plan.RunDynamic(workspace, data, {}));
+  Answer answer;
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i].is_tensor()) return Unimplemented("output {} is not a tensor", i);
+    answer.push_back(std::move(results[i].tensor));
+  }
+  return answer;
+}
+
 absl::StatusOr<Answer> RunOnce(const Plan& plan, Workspace& workspace,
                                const std::vector<Tensor>& inputs) {
+  if (!plan.has_static_outputs()) return RunDynamicOnce(plan, workspace, inputs);
   Answer answer;
   std::vector<const void*> sources;
   std::vector<void*> results;
@@ -42,6 +58,13 @@ absl::StatusOr<Answer> RunOnce(const Plan& plan, Workspace& workspace,
   }
   OCTET_RETURN_IF_ERROR(plan.Run(workspace, sources, results));
   return answer;
+}
+
+bool SameElements(const Tensor& a, const Tensor& b) {
+  if (a.spec() != b.spec()) return false;
+  if (a.dtype() == DType::kString)
+    return std::ranges::equal(a.view().span<std::string_view>(), b.view().span<std::string_view>());
+  return a.bytes() == 0 || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
 }
 
 absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes) {
@@ -66,9 +89,7 @@ absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& pa
   OCTET_ASSIGN_OR_RETURN(Answer first, RunOnce(*plan, workspace, inputs));
   OCTET_ASSIGN_OR_RETURN(const Answer second, RunOnce(*plan, workspace, inputs));
   for (size_t i = 0; i < first.size(); ++i) {
-    const Tensor& a = first[i];
-    const Tensor& b = second[i];
-    if (std::memcmp(a.data(), b.data(), a.bytes()) != 0)
+    if (!SameElements(first[i], second[i]))
       return Internal("a second run answers otherwise: output {}", i);
   }
   return first;
@@ -86,11 +107,18 @@ void Print(const absl::StatusOr<Answer>& answer) {
   nlohmann::json outputs = nlohmann::json::array();
   for (const Tensor& output : *answer) {
     const std::vector<int64_t> extents(output.shape().begin(), output.shape().end());
-    outputs.push_back(
-        {{"dtype", DTypeName(output.dtype())}, {"shape", extents}, {"bytes", output.bytes()}});
+    const bool strings = output.dtype() == DType::kString;
+    outputs.push_back({{"dtype", DTypeName(output.dtype())},
+                       {"shape", extents},
+                       {"bytes", strings ? 0 : output.bytes()}});
+    if (!strings) continue;
+    nlohmann::json& texts = outputs.back()["texts"] = nlohmann::json::array();
+    for (const std::string_view text : output.view().span<std::string_view>())
+      texts.push_back(std::string(text));
   }
   std::cout << nlohmann::json{{"outputs", std::move(outputs)}}.dump() << '\n';
   for (const Tensor& output : *answer) {
+    if (output.dtype() == DType::kString) continue;
     std::cout.write(static_cast<const char*>(output.data()),
                     static_cast<std::streamsize>(output.bytes()));
   }

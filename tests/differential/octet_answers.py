@@ -9,7 +9,10 @@ import numpy as np
 from onnx import numpy_helper
 
 SECONDS = 60  # For one model.
-DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
+DTYPES = {
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32,
+    "INT64": np.int64, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+}  # fmt: skip
 
 
 class Failed(Exception):
@@ -69,6 +72,8 @@ class Octet:
         return [self._array(output) for output in reply["outputs"]]
 
     def _array(self, output):
+        if "texts" in output:
+            return np.array(output["texts"], object).reshape(output["shape"])
         data = self.process.stdout.read(output["bytes"])
         return np.frombuffer(data, DTYPES[output["dtype"]]).reshape(output["shape"])
 
