@@ -31,6 +31,7 @@ ISAS = ("AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "DEFAULT")
 SAMPLES = 24
 REALS = ("--rtol", "1e-3", "--atol", "1e-3")  # Of scores that are computed in float, or stored so by the last layer.
 STEPS = ("--steps", "1")  # Of scores that are dequantized.
+DYNAMIC = ("--rtol", "1e-2", "--atol", "5e-2")  # Halves of split weights are added in float: ranges move by an ulp, and ties fall over.
 
 
 def suite(octet, folder):
@@ -39,8 +40,8 @@ def suite(octet, folder):
     words = ["quantize", demo_model.FP32, "--calibration", demo_model.CALIBRATION, "--map", demo_model.MAP, "--to", "int8,int8-dynamic", "--out", folder]
     run(octet, *words, isa=ISAS[-1])
     yield "glyphs", "fp32", REALS, demo_model.FP32, demo_model.TEST, demo_model.MAP
-    for precision in ("int8", "int8-dynamic"):
-        yield "glyphs", precision, REALS, folder / f"{precision}.onnx", demo_model.TEST, demo_model.MAP
+    for precision, tolerance in (("int8", REALS), ("int8-dynamic", DYNAMIC)):
+        yield "glyphs", precision, tolerance, folder / f"{precision}.onnx", demo_model.TEST, demo_model.MAP
     for model in sorted((SHARED / "models").glob("*/1")):
         name = model.parent.name
         known = MODELS.get(name)
