@@ -2,13 +2,15 @@
 //
 //   differential_answers < requests > answers
 //
-// A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\n". An answer is a line of JSON,
-// {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]}, followed by the bytes of the outputs. Strings
-// are in the line, as "texts".
+// A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\t<precision, or ->\n". An answer is a
+// line of JSON,
+//   {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]},
+// followed by the bytes of the outputs. Strings are in the line, as "texts".
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <iostream>
+#include <sstream>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -63,12 +65,14 @@ absl::StatusOr<Answer> RunOnce(const Plan& plan, Workspace& workspace,
 bool SameElements(const Tensor& a, const Tensor& b) {
   if (a.spec() != b.spec()) return false;
   if (a.dtype() == DType::kString)
-    return std::ranges::equal(a.view().span<std::string_view>(), b.view().span<std::string_view>());
+    return std::ranges::equal(a.span<std::string_view>(), b.span<std::string_view>());
   return a.bytes() == 0 || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
 }
 
-absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes) {
+absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes,
+                                const std::string& precision) {
   LoadOptions options;
+  options.precision = ParsePrecision(precision);
   if (passes != "-") {
     size_t count = 0;
     std::from_chars(passes.data(), passes.data() + passes.size(), count);
@@ -113,7 +117,7 @@ void Print(const absl::StatusOr<Answer>& answer) {
                        {"bytes", strings ? 0 : output.bytes()}});
     if (!strings) continue;
     nlohmann::json& texts = outputs.back()["texts"] = nlohmann::json::array();
-    for (const std::string_view text : output.view().span<std::string_view>())
+    for (const std::string_view text : output.span<std::string_view>())
       texts.push_back(std::string(text));
   }
   std::cout << nlohmann::json{{"outputs", std::move(outputs)}}.dump() << '\n';
@@ -131,9 +135,12 @@ void Print(const absl::StatusOr<Answer>& answer) {
 int main() {
   octet::ConfigureWorkerThread(1);
   for (std::string line; std::getline(std::cin, line);) {
-    const size_t tab = line.find('\t');
-    const std::string passes = tab == std::string::npos ? "-" : line.substr(tab + 1);
-    octet::Print(octet::AnswerOf(line.substr(0, tab), passes));
+    std::istringstream fields(line);
+    std::string folder, passes, precision;
+    std::getline(fields, folder, '\t');
+    std::getline(fields, passes, '\t');
+    std::getline(fields, precision, '\t');
+    octet::Print(octet::AnswerOf(folder, passes, precision));
   }
   return 0;
 }
