@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <mutex>
 
 #include "oneapi/dnnl/dnnl_debug.h"
 
 #include "engine/onednn/runtime.h"
 #include "engine/tensor/format.h"
+#include "engine/tensor/vector_isa.h"
 
 namespace octet::onednn {
 namespace {
@@ -26,10 +28,20 @@ bool Includes(dnnl_cpu_isa_t isa, dnnl_cpu_isa_t wanted) {
          static_cast<unsigned>(wanted);
 }
 
+// Kernels of our own keep to what oneDNN was told to keep to.
+void LimitOwnVectors(dnnl_cpu_isa_t isa) {
+  if (Includes(isa, dnnl_cpu_isa_avx512_core_vnni)) return;
+  LimitVectors(Includes(isa, dnnl_cpu_isa_avx512_core) ? VectorIsa::kAvx512
+               : Includes(isa, dnnl_cpu_isa_avx2)      ? VectorIsa::kAvx2
+                                                       : VectorIsa::kSse4);
+}
+
 }  // namespace
 
 Target DetectTarget(int threads) {
   const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+  static std::once_flag limited;
+  std::call_once(limited, LimitOwnVectors, isa);
   Target target;
   target.isa = IsaName(isa);
   target.bf16 = Includes(isa, dnnl_cpu_isa_avx512_core_bf16);

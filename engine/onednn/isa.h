@@ -8,7 +8,8 @@
 
 namespace octet::onednn {
 
-/// The instruction sets that oneDNN uses here (ONEDNN_MAX_CPU_ISA counts), and what they make possible.
+/// The instruction sets that oneDNN uses here (ONEDNN_MAX_CPU_ISA counts), and what they make possible. The first call
+/// keeps kernels on Highway to them, too.
 Target DetectTarget(int threads);
 
 /// The oneDNN version in use, "3.7.2".

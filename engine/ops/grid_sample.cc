@@ -1,5 +1,7 @@
 // Sampling at positions that are data: GridSample, and AffineGrid, which makes such positions.
 //   Source: ONNX GridSample-16, -20, -22; AffineGrid-20.
+#include "engine/ops/grid_sample.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -10,54 +12,22 @@
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/op_list.h"
+#include "engine/ops/window.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
 
-enum class Mode { kNearest, kLinear, kCubic };
-enum class Padding { kZeros, kBorder, kReflection };
-constexpr int kMostAxes = 3;
-
-struct SampleAttributes {
-  Mode mode = Mode::kLinear;
-  Padding padding = Padding::kZeros;
-  bool align_corners = false;
-};
-
-absl::StatusOr<SampleAttributes> ReadAttributes(const Node& node) {
-  SampleAttributes a;
-  OCTET_ASSIGN_OR_RETURN(const std::string mode, node.attributes.String("mode", "linear"));
-  OCTET_ASSIGN_OR_RETURN(const std::string padding,
-                         node.attributes.String("padding_mode", "zeros"));
-  OCTET_ASSIGN_OR_RETURN(const int64_t align, node.attributes.Int("align_corners", 0));
-  if (mode == "nearest") {
-    a.mode = Mode::kNearest;
-  } else if (mode == "cubic" || mode == "bicubic") {
-    a.mode = Mode::kCubic;
-  } else if (mode != "linear" && mode != "bilinear") {
-    return InvalidArgument("{}: unknown 'mode': '{}'", Describe(node), mode);
-  }
-  if (padding == "border") {
-    a.padding = Padding::kBorder;
-  } else if (padding == "reflection") {
-    a.padding = Padding::kReflection;
-  } else if (padding != "zeros") {
-    return InvalidArgument("{}: unknown 'padding_mode': '{}'", Describe(node), padding);
-  }
-  a.align_corners = align != 0;
-  return a;
-}
-
-/// x [N, C, d...], grid [N, o..., D]: y [N, C, o...], where D is the number of axes d.
+/// x [N, C, d...], grid [N, o..., D]: y [N, C, o...], where D is the number of axes d; with channels_last x is [N, d..., C],
+/// and y [N, o..., C].
 absl::Status InferGridSample(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kNumbers));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, kFloats));
-  const int most = context.node().version < 20 ? 4 : kMostAxes + 2;
+  const int most = context.node().version < 20 ? 4 : kMostSampledAxes + 2;
   OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 3, most));
-  OCTET_RETURN_IF_ERROR(ReadAttributes(context.node()).status());
+  OCTET_RETURN_IF_ERROR(ReadSampleAttributes(context.node()).status());
   if (!context.shape(0) || !context.shape(1))
     return context.SetOutput(0, context.dtype(0), std::nullopt);
   const Shape& x = *context.shape(0);
@@ -66,9 +36,11 @@ absl::Status InferGridSample(InferContext& context) {
   const bool batches = x[0] == grid[0] || x[0] == kUnknownDim || grid[0] == kUnknownDim;
   if (!batches || (grid.back() != x.rank() - 2 && grid.back() != kUnknownDim))
     return context.Error(Format("grid {} does not fit {}", grid.ToString(), x.ToString()));
-  Shape out{x[0], x[1]};
-  for (int i = 1; i + 1 < grid.rank(); ++i) out.push_back(grid[i]);
-  return context.SetOutput(0, context.dtype(0), std::move(out));
+  const bool last = context.node().attributes.IntOr("channels_last", 0) != 0;
+  return context.SetOutput(
+      0, context.dtype(0),
+      JoinShape(x[0], last ? x.back() : x[1],
+                grid.dims().subspan(1, static_cast<size_t>(grid.rank()) - 2), last));
 }
 
 /// Folds x back into [low, high] as often as it takes.
@@ -81,13 +53,6 @@ double Reflect(double x, double low, double high) {
   return low + (offset <= range ? offset : period - offset);
 }
 
-/// What a position on one axis takes from it: `index[t]` (-1: outside, a zero) with `weight[t]`.
-struct Taps {
-  int count = 0;
-  std::array<int64_t, 4> index;
-  std::array<double, 4> weight;
-};
-
 /// Weights of taps at distances 1 + f, f, 1 - f, 2 - f.
 std::array<double, 4> CubicWeights(double f) {
   constexpr double kA = -0.75;
@@ -96,8 +61,36 @@ std::array<double, 4> CubicWeights(double f) {
   return {far(1 + f), near(f), near(1 - f), far(2 - f)};
 }
 
-/// The taps of grid coordinate `at`, -1 and 1 being the ends of the axis.
-Taps TapsOf(const SampleAttributes& a, double at, int64_t extent) {
+}  // namespace
+
+absl::StatusOr<SampleAttributes> ReadSampleAttributes(const Node& node) {
+  SampleAttributes a;
+  OCTET_ASSIGN_OR_RETURN(const std::string mode, node.attributes.String("mode", "linear"));
+  OCTET_ASSIGN_OR_RETURN(const std::string padding,
+                         node.attributes.String("padding_mode", "zeros"));
+  OCTET_ASSIGN_OR_RETURN(const int64_t align, node.attributes.Int("align_corners", 0));
+  if (mode == "nearest") {
+    a.mode = SampleAttributes::Mode::kNearest;
+  } else if (mode == "cubic" || mode == "bicubic") {
+    a.mode = SampleAttributes::Mode::kCubic;
+  } else if (mode != "linear" && mode != "bilinear") {
+    return InvalidArgument("{}: unknown 'mode': '{}'", Describe(node), mode);
+  }
+  if (padding == "border") {
+    a.padding = SampleAttributes::Padding::kBorder;
+  } else if (padding == "reflection") {
+    a.padding = SampleAttributes::Padding::kReflection;
+  } else if (padding != "zeros") {
+    return InvalidArgument("{}: unknown 'padding_mode': '{}'", Describe(node), padding);
+  }
+  a.align_corners = align != 0;
+  a.channels_last = node.attributes.IntOr("channels_last", 0) != 0;
+  return a;
+}
+
+SampleTaps SampleTapsOf(const SampleAttributes& a, double at, int64_t extent) {
+  using Mode = SampleAttributes::Mode;
+  using Padding = SampleAttributes::Padding;
   const auto length = static_cast<double>(extent);
   const double low = a.align_corners ? 0 : -0.5;
   const double high = a.align_corners ? length - 1 : length - 0.5;
@@ -117,16 +110,14 @@ Taps TapsOf(const SampleAttributes& a, double at, int64_t extent) {
     if (a.padding == Padding::kReflection) position = std::trunc(Reflect(position, low, high));
     return static_cast<int64_t>(std::clamp(position, 0.0, length - 1));
   };
-  Taps taps;
+  SampleTaps taps;
   if (a.mode == Mode::kNearest) {
-    taps.count = 1;
     taps.index[0] = resolve(std::trunc(x));
     taps.weight[0] = 1;
     return taps;
   }
   const double base = std::floor(x);
   const double f = x - base;
-  taps.count = a.mode == Mode::kCubic ? 4 : 2;
   if (a.mode == Mode::kCubic) {
     taps.weight = CubicWeights(f);
   } else {
@@ -134,34 +125,38 @@ Taps TapsOf(const SampleAttributes& a, double at, int64_t extent) {
     taps.weight[1] = f;
   }
   const double first = a.mode == Mode::kCubic ? base - 1 : base;
-  for (int t = 0; t < taps.count; ++t) taps.index[t] = resolve(first + t);
+  for (int t = 0; t < a.taps(); ++t) taps.index[t] = resolve(first + t);
   return taps;
 }
 
-/// The weighted sum over the taps of axes [axis, axes), in a plane of the given extents.
+namespace {
+
+/// The weighted sum over `count` taps of each axis of a plane of the given extents, whose elements are `step` apart.
 template <typename T>
-double Sample(const T* plane, std::span<const Taps> taps, std::span<const int64_t> extents) {
+double Sample(const T* plane, int64_t step, int count, std::span<const SampleTaps> taps,
+              std::span<const int64_t> extents) {
   if (taps.empty()) return static_cast<double>(*plane);
-  int64_t step = 1;
+  const int64_t element = step;
   for (const int64_t extent : extents.subspan(1)) step *= extent;
   double sum = 0;
-  for (int t = 0; t < taps[0].count; ++t) {
+  for (int t = 0; t < count; ++t) {
     if (taps[0].index[t] < 0) continue;
-    sum += taps[0].weight[t] *
-           Sample(plane + taps[0].index[t] * step, taps.subspan(1), extents.subspan(1));
+    sum += taps[0].weight[t] * Sample(plane + taps[0].index[t] * step, element, count,
+                                      taps.subspan(1), extents.subspan(1));
   }
   return sum;
 }
 
 absl::StatusOr<Kernel> MakeGridSample(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const SampleAttributes attributes, ReadAttributes(context.node));
+  OCTET_ASSIGN_OR_RETURN(const SampleAttributes attributes, ReadSampleAttributes(context.node));
   const Shape& x = context.inputs[0].shape();
   const Shape& out = context.outputs[0].shape;
+  const bool last = attributes.channels_last;
   const size_t axes = static_cast<size_t>(x.rank()) - 2;
-  const std::vector<int64_t> extents(x.begin() + 2, x.end());
-  const int64_t plane = x.elements(2, x.rank());
-  const int64_t points = out.elements(2, out.rank());
-  const int64_t channels = x[1];
+  const std::vector<int64_t> extents = SpatialExtents(x, last);
+  const int64_t channels = x[last ? x.rank() - 1 : 1];
+  const int64_t plane = last ? x.elements(1, x.rank() - 1) : x.elements(2, x.rank());
+  const int64_t points = last ? out.elements(1, out.rank() - 1) : out.elements(2, out.rank());
   if (plane == 0 && out.elements() != 0)
     return InvalidArgument("{}: nothing to sample from in {}", Describe(context.node),
                            x.ToString());
@@ -170,19 +165,23 @@ absl::StatusOr<Kernel> MakeGridSample(const KernelContext& context) {
       kNumberKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
         return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
           ParallelFor(out[0] * points, 256, [&](int64_t begin, int64_t end) {
-            std::array<Taps, kMostAxes> taps;
+            std::array<SampleTaps, kMostSampledAxes> taps;
             for (int64_t p = begin; p < end; ++p) {
               // The grid names the last axis first.
               for (size_t d = 0; d < axes; ++d) {
                 const size_t at = static_cast<size_t>(p) * axes + (axes - 1 - d);
                 const double position =
                     wide_grid ? inputs[1].as<double>()[at] : inputs[1].as<float>()[at];
-                taps[d] = TapsOf(attributes, position, extents[d]);
+                taps[d] = SampleTapsOf(attributes, position, extents[d]);
               }
               for (int64_t c = 0; c < channels; ++c) {
-                const int64_t image = p / points * channels + c;
-                outputs[0].as<T>()[image * points + p % points] = static_cast<T>(Sample(
-                    inputs[0].as<T>() + image * plane, std::span(taps).first(axes), extents));
+                const int64_t image = p / points;
+                const int64_t at =
+                    last ? p * channels + c : (image * channels + c) * points + p % points;
+                const T* from = inputs[0].as<T>() + image * channels * plane;
+                outputs[0].as<T>()[at] =
+                    static_cast<T>(Sample(from + (last ? c : c * plane), last ? channels : 1,
+                                          attributes.taps(), std::span(taps).first(axes), extents));
               }
             }
           });
@@ -200,7 +199,7 @@ absl::Status InferAffineGrid(InferContext& context) {
   const auto size = context.ConstantInts(1);
   if (!size) return context.SetOutput(0, context.dtype(0), std::nullopt);
   const int axes = static_cast<int>(size->size()) - 2;
-  if (axes < 2 || axes > kMostAxes || !CheckedElements(*size))
+  if (axes < 2 || axes > kMostSampledAxes || !CheckedElements(*size))
     return context.Error(Format("impossible size: {}", Shape(*size).ToString()));
   const auto& theta = context.shape(0);
   if (theta && theta->is_static() && *theta != Shape{size->front(), axes, axes + 1}) {
@@ -225,7 +224,7 @@ absl::StatusOr<Kernel> MakeAffineGrid(const KernelContext& context) {
         return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
           const int64_t points = out.elements(1, out.rank() - 1);
           for (int64_t p = 0; p < out[0] * points; ++p) {
-            std::array<double, kMostAxes + 1> from{};
+            std::array<double, kMostSampledAxes + 1> from{};
             int64_t rest = p;
             for (int i = 0; i < axes; ++i) {  // x first: the last axis.
               const int64_t extent = out[axes - i];
@@ -251,7 +250,7 @@ absl::StatusOr<Kernel> MakeAffineGrid(const KernelContext& context) {
 
 std::span<const OpDef> GridSampleOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "GridSample", 16, INT_MAX, InferGridSample, MakeGridSample},
+      {kOnnxDomain, "GridSample", 16, INT_MAX, InferGridSample, MakeGridSample, LowerGridSample},
       {kOnnxDomain, "AffineGrid", 20, INT_MAX, InferAffineGrid, MakeAffineGrid},
   };
   return kOps;

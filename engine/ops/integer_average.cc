@@ -133,6 +133,11 @@ class IntegerAverageStep final : public Step {
 
 }  // namespace
 
+AverageCount AverageCountOf(const Node& node) {
+  if (node.attributes.IntOr("count_include_pad", 0) == 0) return AverageCount::kInside;
+  return node.version < 19 ? AverageCount::kKernel : AverageCount::kPadded;
+}
+
 absl::StatusOr<std::unique_ptr<Step>> LowerIntegerAverage(const LowerContext& context,
                                                           const PoolGeometry& geometry,
                                                           AverageCount count) {

@@ -15,6 +15,9 @@ enum class AverageCount : uint8_t {
   kKernel,  ///< The whole kernel (count_include_pad before).
 };
 
+/// As an AveragePool or GlobalAveragePool says.
+AverageCount AverageCountOf(const Node& node);
+
 /// y = sum over the window of s * (q - z), divided by its count, rounded once when it is stored: the sum is taken in
 /// integers, so that only the last step rounds. x and y are [N, spatial..., C]; x has one scale, y one scale or is F32.
 /// "octet:average_int8". UNIMPLEMENTED for other types, post-ops, and windows whose sum could overflow.

@@ -21,7 +21,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerMatMulInteger(const LowerContext& con
 absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context);
 absl::StatusOr<std::unique_ptr<Step>> LowerGru(const LowerContext& context);
 absl::StatusOr<std::unique_ptr<Step>> LowerRnn(const LowerContext& context);
-/// MaxPool, AveragePool and GlobalAveragePool with channels_last = 1.
+/// MaxPool, AveragePool, LpPool and their Global forms.
 absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context);
 
 }  // namespace octet

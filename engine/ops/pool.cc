@@ -53,8 +53,6 @@ absl::StatusOr<Kernel> MakeMaxPool(const KernelContext& context) {
   OCTET_ASSIGN_OR_RETURN(const int64_t column_major,
                          context.node.attributes.Int("storage_order", 0));
   const bool indices = context.outputs.size() > 1 && context.node.output(1) != kNone;
-  if (indices && g.channels_last)
-    return Unimplemented("{}: indices of a channels-last pool", Describe(context.node));
   constexpr Types<float, double, uint8_t, int8_t, Half, BFloat16> kTypes;
   return KernelFor(kTypes, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
     return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
@@ -200,10 +198,10 @@ std::span<const OpDef> PoolOps() {
        LowerPool,
        {.data_movement = true}},
       {kOnnxDomain, "AveragePool", 1, INT_MAX, InferPool, MakeAveragePool, LowerPool},
-      {kOnnxDomain, "LpPool", 2, INT_MAX, InferPool, MakeLpPool},
+      {kOnnxDomain, "LpPool", 2, INT_MAX, InferPool, MakeLpPool, LowerPool},
       {kOnnxDomain, "GlobalAveragePool", 1, INT_MAX, InferGlobalPool, MakeGlobalAverage, LowerPool},
       {kOnnxDomain, "GlobalMaxPool", 1, INT_MAX, InferGlobalPool, MakeGlobalMax, LowerPool},
-      {kOnnxDomain, "GlobalLpPool", 2, INT_MAX, InferGlobalPool, MakeGlobalLpPool},
+      {kOnnxDomain, "GlobalLpPool", 2, INT_MAX, InferGlobalPool, MakeGlobalLpPool, LowerPool},
   };
   return kOps;
 }

@@ -1,5 +1,5 @@
-// Channels-last pools on oneDNN; on kernels of our own averages of 8-bit values, which it rounds without their scales, and
-// what it is slow at: maxima of 8-bit values and means of whole planes.
+// Channels-last pools on oneDNN; on kernels of our own averages of 8-bit values, which it rounds without their scales,
+// what it is slow at, maxima of 8-bit values and means of whole planes, and whatever it has no kernel for.
 #include <algorithm>
 
 #include "engine/onednn/isa.h"
@@ -9,6 +9,7 @@
 #include "engine/ops/integer_average.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/plane_mean.h"
+#include "engine/ops/pool_rows.h"
 #include "engine/ops/primitive_step.h"
 #include "engine/tensor/status.h"
 
@@ -32,11 +33,6 @@ absl::StatusOr<PoolGeometry> Geometry(const LowerContext& context) {
   return WindowGeometry(context.node, x);
 }
 
-AverageCount CountOf(const Node& node) {
-  if (node.attributes.IntOr("count_include_pad", 0) == 0) return AverageCount::kInside;
-  return node.version < 19 ? AverageCount::kKernel : AverageCount::kPadded;
-}
-
 /// Padding behind the last input that the windows reach into.
 int64_t EndReach(const AxisWindow& axis) {
   return std::max<int64_t>(0,
@@ -53,7 +49,7 @@ absl::StatusOr<dnnl::algorithm> Algorithm(const Node& node, const PoolGeometry& 
   if (node.op.ends_with("MaxPool")) return dnnl::algorithm::pooling_max;
   const bool pads = std::ranges::any_of(
       g.axes, [](const AxisWindow& axis) { return axis.pad_begin > 0 || EndReach(axis) > 0; });
-  const AverageCount count = CountOf(node);
+  const AverageCount count = AverageCountOf(node);
   if (count == AverageCount::kInside || !pads) {
     if (std::ranges::any_of(g.axes, HoldsWholeWindow))
       return Unimplemented("padding as wide as the window");
@@ -103,24 +99,34 @@ absl::StatusOr<std::unique_ptr<Step>> LowerToOneDnn(const LowerContext& context,
   return step;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
+absl::StatusOr<std::unique_ptr<Step>> LowerChannelsLast(const LowerContext& context,
+                                                        const PoolGeometry& g) {
   const Node& node = context.node;
   const Value& x = context.input(0);
-  if (!PoolsChannelsLast(node)) return Unimplemented("channels first");
-  if (x.dtype == DType::kF64 || node.output(1) != kNone) return Unimplemented("indices, or FP64");
-  if (!node.post_ops.empty()) return Unimplemented("post-ops");
-  if (x.shape->elements() == 0) return Unimplemented("empty input");
-  OCTET_ASSIGN_OR_RETURN(const PoolGeometry g, Geometry(context));
+  if (x.dtype == DType::kF64 || node.output(1) != kNone || node.op.ends_with("LpPool"))
+    return Unimplemented("indices, FP64, or powers");
   const bool max = node.op.ends_with("MaxPool");
-  if (x.quant && !max) return LowerIntegerAverage(context, g, CountOf(node));
+  if (x.quant && !max) return LowerIntegerAverage(context, g, AverageCountOf(node));
   if (max && IsInt8(x.dtype)) {
     auto step = LowerByteMaxPool(context, g);
     if (step.ok() || !absl::IsUnimplemented(step.status())) return step;
   }
   if (node.op == "GlobalAveragePool" && x.dtype == DType::kF32) return LowerPlaneMean(context, g);
   return LowerToOneDnn(context, g);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Step>> LowerPool(const LowerContext& context) {
+  const Node& node = context.node;
+  if (!node.post_ops.empty()) return Unimplemented("post-ops");
+  if (context.input(0).shape->elements() == 0) return Unimplemented("empty input");
+  OCTET_ASSIGN_OR_RETURN(const PoolGeometry g, Geometry(context));
+  if (PoolsChannelsLast(node)) {
+    auto step = LowerChannelsLast(context, g);
+    if (step.ok() || !absl::IsUnimplemented(step.status())) return step;
+  }
+  return LowerPoolRows(context, g);
 }
 
 }  // namespace octet

@@ -8,6 +8,7 @@
 #include "engine/graph/stored_value.h"
 #include "engine/ops/movement_step.h"
 #include "engine/ops/resize.h"
+#include "engine/ops/row_math.h"
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
@@ -135,14 +136,6 @@ struct Taps {
             {table.weight.begin(), table.weight.end()}};
   }
 };
-
-OCTET_CPU_CLONES void ScaleRow(const float* x, float weight, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = weight * x[i];
-}
-
-OCTET_CPU_CLONES void AddScaledRow(const float* x, float weight, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] += weight * x[i];
-}
 
 OCTET_CPU_CLONES void TwoTapRow(const float* x, const int32_t* index, const float* weight,
                                 int64_t n, float* y) {

@@ -184,6 +184,16 @@ OCTET_CPU_CLONES void NormaliseColumnsBy(const float* x, const float* mean, cons
   for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean[i]) * factor[i] + addend[i];
 }
 
+OCTET_CPU_CLONES void ScaleRow(const float* x, float weight, int64_t n, float* y) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = weight * x[i];
+}
+
+OCTET_CPU_CLONES void AddScaledRow(const float* x, float weight, int64_t n, float* y) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] += weight * x[i];
+}
+
 float FoldStart(Fold fold) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   if (fold == Fold::kLargest) return -kInfinity;

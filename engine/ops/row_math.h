@@ -31,6 +31,10 @@ void AddSquaresOfColumns(const float* x, const float* mean, int64_t n, double* s
 void NormaliseColumnsBy(const float* x, const float* mean, const float* factor, const float* addend,
                         int64_t n, float* y);
 
+/// y[i] = weight * x[i], and += weight * x[i].
+void ScaleRow(const float* x, float weight, int64_t n, float* y);
+void AddScaledRow(const float* x, float weight, int64_t n, float* y);
+
 /// What LRN divides by: (bias + alpha * sum of squares of channels [c - before, c + behind]) ^ beta.
 struct ChannelWindow {
   int64_t before = 0;

@@ -23,10 +23,14 @@ constexpr std::array kUnary = {std::string_view("Convert"), std::string_view("Ca
 // What takes `channels_last`.
 constexpr std::array kChannelOps = {std::string_view("MaxPool"),
                                     std::string_view("AveragePool"),
+                                    std::string_view("LpPool"),
                                     std::string_view("GlobalAveragePool"),
+                                    std::string_view("GlobalMaxPool"),
+                                    std::string_view("GlobalLpPool"),
                                     std::string_view("LRN"),
                                     std::string_view("InstanceNormalization"),
-                                    std::string_view("GroupNormalization")};
+                                    std::string_view("GroupNormalization"),
+                                    std::string_view("GridSample")};
 constexpr std::array kReductions = {std::string_view("ReduceMean"), std::string_view("ReduceSum"),
                                     std::string_view("ReduceMax"),  std::string_view("ReduceMin"),
                                     std::string_view("ReduceProd"), std::string_view("ReduceL2")};
@@ -269,7 +273,8 @@ bool PassResize(Graph& graph, NodeId id, const Permutation& perm) {
 bool PassChannelOp(Graph& graph, NodeId id, const Permutation& perm) {
   const Node& node = graph.node(id);
   const int rank = static_cast<int>(perm.size());
-  if (perm != ToChannelsFirst(rank) || node.outputs.size() != 1) return false;
+  if (perm != ToChannelsFirst(rank)) return false;
+  if (std::ranges::find(node.outputs, kNone) != node.outputs.end()) return false;
   if (node.attributes.IntOr("channels_last", 0) != 0 || node.attributes.has("auto_pad"))
     return false;
   graph.mutable_node(id).attributes.Set("channels_last", int64_t{1});

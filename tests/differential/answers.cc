@@ -2,11 +2,15 @@
 //
 //   differential_answers < requests > answers
 //
-// A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\n". An answer is a line of JSON,
-// {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]}, followed by the bytes of the outputs.
+// A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\t<precision, or ->\n". An answer is a
+// line of JSON,
+//   {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]},
+// followed by the bytes of the outputs. Strings are in the line, as "texts".
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <iostream>
+#include <sstream>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -29,8 +33,22 @@ absl::StatusOr<std::vector<Tensor>> ReadInputs(const std::string& folder, size_t
   return inputs;
 }
 
+absl::StatusOr<Answer> RunDynamicOnce(const Plan& plan, Workspace& workspace,
+                                      const std::vector<Tensor>& inputs) {
+  std::vector<Datum> data;
+  for (const Tensor& input : inputs) data.push_back(Datum::Of(input));
+  OCTET_ASSIGN_OR_RETURN(std::vector<Datum> results, plan.RunDynamic(workspace, data, {}));
+  Answer answer;
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i].is_tensor()) return Unimplemented("output {} is not a tensor", i);
+    answer.push_back(std::move(results[i].tensor));
+  }
+  return answer;
+}
+
 absl::StatusOr<Answer> RunOnce(const Plan& plan, Workspace& workspace,
                                const std::vector<Tensor>& inputs) {
+  if (!plan.has_static_outputs()) return RunDynamicOnce(plan, workspace, inputs);
   Answer answer;
   std::vector<const void*> sources;
   std::vector<void*> results;
@@ -44,8 +62,17 @@ absl::StatusOr<Answer> RunOnce(const Plan& plan, Workspace& workspace,
   return answer;
 }
 
-absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes) {
+bool SameElements(const Tensor& a, const Tensor& b) {
+  if (a.spec() != b.spec()) return false;
+  if (a.dtype() == DType::kString)
+    return std::ranges::equal(a.span<std::string_view>(), b.span<std::string_view>());
+  return a.bytes() == 0 || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+}
+
+absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes,
+                                const std::string& precision) {
   LoadOptions options;
+  options.precision = ParsePrecision(precision);
   if (passes != "-") {
     size_t count = 0;
     std::from_chars(passes.data(), passes.data() + passes.size(), count);
@@ -66,9 +93,7 @@ absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& pa
   OCTET_ASSIGN_OR_RETURN(Answer first, RunOnce(*plan, workspace, inputs));
   OCTET_ASSIGN_OR_RETURN(const Answer second, RunOnce(*plan, workspace, inputs));
   for (size_t i = 0; i < first.size(); ++i) {
-    const Tensor& a = first[i];
-    const Tensor& b = second[i];
-    if (std::memcmp(a.data(), b.data(), a.bytes()) != 0)
+    if (!SameElements(first[i], second[i]))
       return Internal("a second run answers otherwise: output {}", i);
   }
   return first;
@@ -86,11 +111,18 @@ void Print(const absl::StatusOr<Answer>& answer) {
   nlohmann::json outputs = nlohmann::json::array();
   for (const Tensor& output : *answer) {
     const std::vector<int64_t> extents(output.shape().begin(), output.shape().end());
-    outputs.push_back(
-        {{"dtype", DTypeName(output.dtype())}, {"shape", extents}, {"bytes", output.bytes()}});
+    const bool strings = output.dtype() == DType::kString;
+    outputs.push_back({{"dtype", DTypeName(output.dtype())},
+                       {"shape", extents},
+                       {"bytes", strings ? 0 : output.bytes()}});
+    if (!strings) continue;
+    nlohmann::json& texts = outputs.back()["texts"] = nlohmann::json::array();
+    for (const std::string_view text : output.span<std::string_view>())
+      texts.push_back(std::string(text));
   }
   std::cout << nlohmann::json{{"outputs", std::move(outputs)}}.dump() << '\n';
   for (const Tensor& output : *answer) {
+    if (output.dtype() == DType::kString) continue;
     std::cout.write(static_cast<const char*>(output.data()),
                     static_cast<std::streamsize>(output.bytes()));
   }
@@ -103,9 +135,12 @@ void Print(const absl::StatusOr<Answer>& answer) {
 int main() {
   octet::ConfigureWorkerThread(1);
   for (std::string line; std::getline(std::cin, line);) {
-    const size_t tab = line.find('\t');
-    const std::string passes = tab == std::string::npos ? "-" : line.substr(tab + 1);
-    octet::Print(octet::AnswerOf(line.substr(0, tab), passes));
+    std::istringstream fields(line);
+    std::string folder, passes, precision;
+    std::getline(fields, folder, '\t');
+    std::getline(fields, passes, '\t');
+    std::getline(fields, precision, '\t');
+    octet::Print(octet::AnswerOf(folder, passes, precision));
   }
   return 0;
 }

@@ -603,8 +603,48 @@ def recurrent(b, x):
     return b.reshape(b.op("Transpose", [y], (batch, time, d, hidden), perm=[2, 0, 1, 3]), (batch, time, d * hidden))
 
 
+def powers(b, x):
+    """A pool of roots of powers, or a global one."""
+    if b.chance(0.3):
+        return b.op(b.random.choice(["GlobalLpPool", "GlobalMaxPool"]), [x], x.shape[:2] + (1,) * (len(x.shape) - 2))
+    kernel, strides, _, pads, extents = window(b, x, 3)
+    extents = [pool_extent(e, k, s, 1, p, q) for e, k, s, p, q in zip(x.shape[2:], kernel, strides, pads[: len(kernel)], pads[len(kernel) :])]
+    y = b.op("LpPool", [x], (*x.shape[:2], *extents), kernel_shape=kernel, strides=strides, pads=pads, p=b.random.choice([1, 2]))
+    return b.op("Mul", [y, b.scalar(1 / np.sqrt(np.prod(kernel)))], y.shape)
+
+
+def unpool(b, x):
+    """Maxima, changed, and put back where they were."""
+    if len(x.shape) != 4 or min(x.shape[2:]) < 2:
+        return x
+    extents = [e // 2 for e in x.shape[2:]]
+    window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    largest, places = b.ops("MaxPool", [x], [(*x.shape[:2], *extents)] * 2, **window)
+    changed = b.random.choice([activation, conv_like])(b, largest)
+    if x.shape[2] % 2 or x.shape[3] % 2:
+        return changed
+    return b.op("MaxUnpool", [changed, places], x.shape, **window)
+
+
+def conv_like(b, x):
+    """A convolution that keeps all extents."""
+    w = b.floats((x.shape[1], x.shape[1], 1, 1), 1 / np.sqrt(x.shape[1]))
+    return b.op("Conv", [x, w], x.shape)
+
+
+def grid_sample(b, x):
+    """Positions that a constant gives, the same for each sample."""
+    if len(x.shape) != 4 or b.opset < 16 or b.symbolic:
+        return x
+    extents = [b.random.randint(1, 9) for _ in range(2)]
+    grid = b.constant(b.numpy.uniform(-1.3, 1.3, (x.shape[0], *extents, 2)).astype(np.float32))
+    mode = b.random.choice(["linear", "linear", "cubic"] if b.opset >= 20 else ["bilinear", "bilinear", "bicubic"])
+    how = {"mode": mode, "padding_mode": b.random.choice(["zeros", "border", "reflection"]), "align_corners": b.random.randint(0, 1)}
+    return b.op("GridSample", [x, grid], (*x.shape[:2], *extents), **how)
+
+
 ANY = [elementwise, elementwise, elementwise, activation, activation, broadcast_pair, concat, concat, split, pad, slice_, gather, softmax,
        reduce, movement, movement, tile, cumulate, layer_norm, mean, second_input, batch_elsewhere, computed_weights]  # fmt: skip
 IMAGES = [conv] * 10 + [residual] * 4 + [pool] * 4 + [conv_transpose, conv_transpose, batch_norm, squeeze_excite, squeeze_excite, channel_shuffle,
-          channels_last, channels_last, depth_to_space, resize, resize, instance_norm, group_norm]  # fmt: skip
+          channels_last, channels_last, depth_to_space, resize, resize, instance_norm, group_norm, powers, unpool, grid_sample]  # fmt: skip
 ROWS = [matmul] * 6 + [attention] * 3 + [recurrent] * 3 + [self_product, layer_norm, layer_norm, einsum, einsum]

@@ -24,6 +24,7 @@ class Builder:
         self.batch = random.choice([1, 1, 2, 3, 5])
         self.numpy = np.random.default_rng(random.getrandbits(32))
         self.count = 0
+        self.depth = 0  # Of graphs around the nodes that are added.
 
     def chance(self, share):
         return self.random.random() < share

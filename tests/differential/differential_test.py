@@ -3,8 +3,9 @@
 
 usage: differential_test.py ANSWERS [--first SEED] [--count N] [--seconds S] [--keep FOLDER]
 
-ANSWERS is the program of answers.cc. Every seed is a model: float ones, and ones with QuantizeLinear and DequantizeLinear. Float answers
-may differ by what the order of sums makes; where a value is rounded to 8 bits, by what a disturbance of a few ulps before that makes.
+ANSWERS is the program of answers.cc. Every seed is a model: float ones, some with control flow, some asked for in FP16 and BF16, too, and ones
+with QuantizeLinear and DequantizeLinear. Float answers may differ by what the order of sums makes, those of 16 bits by their last bit; where
+a value is rounded to 8 bits, by what a disturbance of a few ulps before that makes.
 A model that is answered wrongly is made as small as it stays wrong, printed, and written to FOLDER/<seed> for `octet check`.
 """
 
@@ -15,10 +16,12 @@ import tempfile
 import time
 
 import oracle
+import halves
 import models
 import octet_answers
 import shrink
 
+HALVES = 3  # One float model of so many is asked for with values of 16 bits, too.
 MOST_REFUSED = 0.02  # Of the models, by ONNX Runtime: more, and the generator has a mistake.
 
 
@@ -51,6 +54,14 @@ class Run:
         if wrong is not None:
             self.wrong.append(seed)
             self.report(seed, wrong, *made)
+        elif seed % HALVES == 0 and not models.is_quantized(seed):
+            self.halves(seed, *made)
+
+    def halves(self, seed, model, inputs):
+        wrong = halves.complaint(self.octet, model, inputs)
+        if wrong is not None:
+            self.wrong.append(seed)
+            print(f"seed {seed}: {wrong}\n{shrink.text(model)}", flush=True)
 
     def report(self, seed, wrong, model, inputs):
         print(f"seed {seed}: {wrong}", flush=True)

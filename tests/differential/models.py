@@ -6,6 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 import blocks
+import control
 import quantized
 from builder import Builder
 
@@ -36,8 +37,9 @@ def shrink_large(b, x):
 
 def float_model(b):
     values = [start(b)]
+    controlled = b.chance(0.15)
     for _ in range(b.random.randint(1, 7)):
-        grow(b, values, blocks.ANY, blocks.IMAGES, blocks.ROWS)
+        grow(b, values, blocks.ANY + (control.ANY * 10 if controlled else []), blocks.IMAGES, blocks.ROWS)
     outputs = [values[-1]]
     if b.chance(0.3):
         outputs.append(b.random.choice(values[1:]))
@@ -85,12 +87,16 @@ def quantized_model(b):
     return outputs
 
 
+def is_quantized(seed):
+    return random.Random(seed).random() < 0.5
+
+
 def model(seed):
     """The model of a seed, and its inputs by name; None when the pieces that were drawn left nothing to compute."""
     source = random.Random(seed)
-    is_quantized = source.random() < 0.5
-    b = Builder(source, source.choice([13, 13, 17, 18, 21] if is_quantized else [11, 13, 13, 17, 18, 21]))
-    outputs = quantized_model(b) if is_quantized else float_model(b)
+    with_integers = source.random() < 0.5
+    b = Builder(source, source.choice([13, 13, 17, 18, 21] if with_integers else [11, 13, 13, 17, 18, 21]))
+    outputs = quantized_model(b) if with_integers else float_model(b)
     names = {i.name for i in b.inputs}
     outputs = [(v, t) for v, t in outputs if v.name not in names]
     return (b.model(outputs), dict(b.data)) if outputs else None

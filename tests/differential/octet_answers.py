@@ -6,10 +6,13 @@ import subprocess
 import threading
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 SECONDS = 60  # For one model.
-DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
+DTYPES = {
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32,
+    "INT64": np.int64, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+}  # fmt: skip
 
 
 class Failed(Exception):
@@ -18,16 +21,17 @@ class Failed(Exception):
 
 def write_case(folder, model, inputs, outputs=()):
     """A folder that `octet check FOLDER/model.onnx --golden FOLDER` reads."""
-    write_set(folder / "test_data_set_0", [inputs[info.name] for info in model.graph.input], outputs)
+    write_set(folder / "test_data_set_0", [inputs[info.name] for info in model.graph.input if info.name in inputs], outputs)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
 
 
 def write_set(folder, inputs, outputs):
-    """A folder in ONNX's test_data_set form."""
+    """A folder in ONNX's test_data_set form, of arrays or TensorProtos."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind, arrays in (("input", inputs), ("output", outputs)):
         for i, array in enumerate(arrays):
-            (folder / f"{kind}_{i}.pb").write_bytes(numpy_helper.from_array(array).SerializeToString())
+            proto = array if isinstance(array, TensorProto) else numpy_helper.from_array(array)
+            (folder / f"{kind}_{i}.pb").write_bytes(proto.SerializeToString())
 
 
 class Octet:
@@ -38,19 +42,19 @@ class Octet:
         self.environment = {**os.environ, **(environment or {})}
         self.process = None
 
-    def answers(self, model, inputs):
-        """Outputs by name. Raises Failed."""
+    def answers(self, model, inputs, precision="-"):
+        """Outputs by name, in the model's own precision or another. Raises Failed."""
         write_case(self.folder, model, inputs)
-        return dict(zip([o.name for o in model.graph.output], self.ask(self.folder)))
+        return dict(zip([o.name for o in model.graph.output], self.ask(self.folder, precision=precision)))
 
-    def ask(self, folder, passes="-"):
+    def ask(self, folder, passes="-", precision="-"):
         """Outputs of a folder that write_case wrote."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen([self.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment)
         watchdog = threading.Timer(SECONDS, self.process.kill)
         watchdog.start()
         try:
-            return self._ask(f"{folder}\t{passes}\n")
+            return self._ask(f"{folder}\t{passes}\t{precision}\n")
         finally:
             watchdog.cancel()
 
@@ -69,7 +73,11 @@ class Octet:
         return [self._array(output) for output in reply["outputs"]]
 
     def _array(self, output):
+        if "texts" in output:
+            return np.array(output["texts"], object).reshape(output["shape"])
         data = self.process.stdout.read(output["bytes"])
+        if output["dtype"] == "BF16":  # As the floats that they stand for.
+            return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(output["shape"])
         return np.frombuffer(data, DTYPES[output["dtype"]]).reshape(output["shape"])
 
     def close(self):

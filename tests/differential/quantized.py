@@ -306,6 +306,23 @@ def dynamic(b, x):
     return blocks.activation(b, y) if b.chance(0.4) else y
 
 
+def dynamic_conv(b, x):
+    """A convolution of what is quantized when it runs, as dynamic quantizers write it."""
+    kernel, strides, dilations, pads, extents = blocks.window(b, x)
+    groups, out, shape = blocks.conv_weights(b, x, kernel)
+    # ONNX Runtime has it for UINT8 weights alone.
+    w, zero_point = b.constant(b.numpy.integers(0, 256, shape).astype(np.uint8)), b.constant(np.uint8(b.random.randint(100, 150)))
+    scale = b.constant(np.float32(b.random.uniform(0.5, 1.5) / 73 / np.sqrt(np.prod(shape[1:]))))
+    q, x_scale, x_zero_point = b.ops("DynamicQuantizeLinear", [x], [x.shape, (), ()])
+    attributes = blocks.conv_attributes(b, kernel, strides, dilations, pads, groups)
+    y = b.op("ConvInteger", [q, w, x_zero_point, zero_point], (x.shape[0], out, *extents), **attributes)
+    y = b.op("Cast", [y], y.shape, to=TensorProto.FLOAT)
+    y = b.op("Mul", [y, b.op("Mul", [x_scale, scale], ())], y.shape)
+    if b.chance(0.6):
+        y = b.op("Add", [y, b.floats([out] + [1] * len(kernel), 0.3)], y.shape)
+    return blocks.activation(b, y) if b.chance(0.4) else y
+
+
 ANY = [concat, moved, moved, on_integers, reread, float_block, float_block, softmax]
-IMAGES = [conv] * 10 + [conv_transpose] * 2 + [residual] * 4 + [pool] * 4 + [image_block] * 3
+IMAGES = [conv] * 10 + [conv_transpose] * 2 + [residual] * 4 + [pool] * 4 + [image_block] * 3 + [dynamic_conv] * 2
 ROWS = [matmul] * 6 + [product] * 2 + [dynamic] * 2

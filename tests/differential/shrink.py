@@ -6,12 +6,21 @@ from onnx import helper
 import oracle
 
 
+def read(node):
+    """Names that a node reads, also in its sub-graphs."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            names |= read(inner)
+    return names
+
+
 def pruned(model):
     """The model without what no output needs."""
     needed, nodes = {o.name for o in model.graph.output}, []
     for node in reversed(model.graph.node):
         if needed & set(node.output):
-            needed |= set(node.input)
+            needed |= read(node)
             nodes.insert(0, node)
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
@@ -106,7 +115,7 @@ class Shrinker:
         """Names of the values that depend on an input; the others are constants, and stay that."""
         names = set(self.inputs)
         for node in self.model.graph.node:
-            if names & set(node.input):
+            if names & read(node):
                 names |= set(node.output)
         return names
 

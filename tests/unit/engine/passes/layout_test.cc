@@ -103,6 +103,20 @@ TEST(PushTransposes, TakesAlongWhatResizesAndNormalisesPlanes) {
   }
 }
 
+TEST(PushTransposes, TakesAlongWhatPoolsAndSamplesPlanes) {
+  GraphBuilder b(22);
+  const ValueId x = b.Input("x", {2, 3, 12, 12});
+  const GraphBuilder::Attrs window = {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 1}}};
+  const ValueId y = b.Op("Conv", {x, b.Random({4, 3, 3, 3})});
+  const std::vector<ValueId> largest = b.Ops("MaxPool", {y}, 2, window);
+  const ValueId powers = b.Op("LpPool", {largest[0]}, window);
+  const ValueId sampled = b.Op("GridSample", {powers, b.Random({2, 5, 4, 2})});
+  b.Output(b.Op("Conv", {sampled, b.Random({2, 4, 1, 1})}));
+  b.Output(largest[1]);
+  EXPECT_THAT(Pushed(b.Build()), HasOps({"Transpose", "Conv", "MaxPool", "Transpose", "LpPool",
+                                         "GridSample", "Conv", "Transpose"}));
+}
+
 // No axes listed are all of them.
 TEST(PushTransposes, MoveTheScalesOfAResizeWithoutAxes) {
   GraphBuilder b(18);

@@ -69,6 +69,24 @@ const Case kCases[] = {
        return b.Op("GroupNormalization", {x[0], b.Random({16}), b.Random({16})},
                    {{"num_groups", int64_t{4}}});
      }},
+    {"GridSample",
+     {{2, 16, 8, 8}, {2, 6, 5, 2}},
+     [](GraphBuilder& b, std::span<const ValueId> x) { return b.Op("GridSample", {x[0], x[1]}); }},
+    {"PlacesOfMaxima",
+     {{2, 3, 16, 16}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const auto pooled = b.Ops("MaxPool", {Trunk(b, x[0], 3, 16)}, 2,
+                                 {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
+       const ValueId places = b.Op("Cast", {pooled[1]}, {{"to", int64_t{1}}});
+       return b.Op("Add", {pooled[0], b.Op("Mul", {places, b.Constant<float>({1}, {0})})});
+     }},
+    {"PoolsOfPlanes",
+     {{2, 16, 8, 8}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const Attrs window = {{"kernel_shape", Ints{2, 3}}, {"strides", Ints{2, 1}}};
+       const ValueId average = b.Op("AveragePool", {b.Op("MaxPool", {x[0]}, window)}, window);
+       return b.Op("Add", {b.Op("GlobalMaxPool", {average}), b.Op("LpPool", {x[0]}, window)});
+     }},
     {"ConvOfComputedWeights",
      {{1, 16, 8, 8}, {8, 16, 3, 3}},
      [](GraphBuilder& b, std::span<const ValueId> x) { return b.Op("Conv", {x[0], x[1]}); }},
