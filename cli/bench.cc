@@ -10,6 +10,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
+#include "cli/finite_range.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
@@ -268,7 +269,7 @@ void AddBench(CLI::App& app, Outcome& outcome) {
       ->excludes(batch)
       ->excludes(shape);
   verb->add_option("--seconds", options->seconds, "Length of each run")
-      ->check(CLI::Range(0.01, 3600.0))
+      ->check(FiniteRange(0.01, 3600.0))
       ->capture_default_str();
   CLI::Option* layers =
       verb->add_flag("--layers", options->layers, "Say how long each layer takes, too");

@@ -4,6 +4,7 @@
 #include <memory>
 #include <random>
 
+#include "cli/finite_range.h"
 #include "cli/golden_set.h"
 #include "cli/model_options.h"
 #include "cli/samples.h"
@@ -206,8 +207,12 @@ void AddCheck(CLI::App& app, Outcome& outcome) {
   options->model.AddTo(*verb);
   CLI::Option* golden = verb->add_option("--golden", options->golden,
                                          "Folder of test_data_set_* folders, or one of these");
-  verb->add_option("--rtol", options->tolerance.rtol, "Relative tolerance")->capture_default_str();
-  verb->add_option("--atol", options->tolerance.atol, "Absolute tolerance")->capture_default_str();
+  verb->add_option("--rtol", options->tolerance.rtol, "Relative tolerance")
+      ->check(FiniteRange(0, 1e38))
+      ->capture_default_str();
+  verb->add_option("--atol", options->tolerance.atol, "Absolute tolerance")
+      ->check(FiniteRange(0, 1e38))
+      ->capture_default_str();
   verb->add_option(
           "--steps", options->tolerance.steps,
           "Accept up to this many quantization steps of an output that is dequantized from "

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "cli/closed_loop.h"
+#include "cli/finite_range.h"
 #include "cli/load/load_driver.h"
 #include "cli/load/load_report.h"
 #include "cli/load/rate_plan.h"
@@ -192,7 +193,7 @@ void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
   verb.add_option(
           "--seconds", options.settings.seconds,
           "Length of each run; an open loop ends when all that its rate asked for is answered")
-      ->check(CLI::Range(0.01, 3600.0))
+      ->check(FiniteRange(0.01, 3600.0))
       ->capture_default_str();
 }
 
@@ -210,7 +211,7 @@ void AddLoad(CLI::App& app, Outcome& outcome) {
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   verb->add_option("--timeout-seconds", options->timeout_seconds, "Of each request")
-      ->check(CLI::Range(0.001, 86400.0))
+      ->check(FiniteRange(0.001, 86400.0))
       ->capture_default_str();
   verb->add_option("--json", options->json, "Write JSON to this file; without one, print it")
       ->expected(0, 1)

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <iostream>
 
+#include "cli/finite_range.h"
+
 #include "engine/tensor/format.h"
 
 namespace octet::cli {
@@ -40,13 +42,13 @@ void MixedOptions::AddTo(CLI::App& verb) {
   floor
       ->add_option("--max-drop", max_drop,
                    "Points of top-1 to lose at most, gains not counted (needs labels)")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(FiniteRange(0.0, 100.0));
   floor
       ->add_option("--min-agreement", min_agreement,
                    "Per cent of samples with fp32's top-1 at least")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(FiniteRange(0.0, 100.0));
   floor->add_option("--min-sqnr-db", min_sqnr_db, "SQNR of the outputs at least")
-      ->check(CLI::Range(-100.0, 300.0));
+      ->check(FiniteRange(-100.0, 300.0));
   floor->add_flag("--all-int8", all_int8, "Keep no layer in float for accuracy's sake");
   floor->require_option(0, 1);
   verb.add_option("--seed", seed, "Of which calibration samples are held back")

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 
+#include "cli/finite_range.h"
+
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
@@ -92,7 +94,7 @@ void ModelOptions::AddTo(CLI::App& verb) {
       ->capture_default_str();
   verb.add_option("--require-int8", require_int8,
                   "Fail when less than this per cent of multiply-adds run in int8")
-      ->check(CLI::Range(0, 100));
+      ->check(FiniteRange(0, 100));
   verb.add_option("--disable-pass", disabled_passes,
                   "Leave out a graph pass, by name (see inspect --passes)")
       ->delimiter(',');

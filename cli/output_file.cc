@@ -20,6 +20,14 @@ bool IsSameFile(const std::string& a, const std::string& b) {
   return !error && place == fs::weakly_canonical(fs::absolute(b, error), error) && !error;
 }
 
+// A folder of samples is read whole, but for names that begin with a dot.
+bool WouldBeSamplesOf(const fs::path& path, const std::string& folder) {
+  const bool taken = path.extension() == ".npz" || path.extension() == ".npy";
+  std::error_code error;
+  return taken && !path.filename().string().starts_with('.') && fs::is_directory(folder, error) &&
+         IsSameFile(fs::absolute(path, error).parent_path().string(), folder);
+}
+
 }  // namespace
 
 absl::Status CheckOutputFile(const std::string& path, std::span<const std::string> others) {
@@ -31,6 +39,12 @@ absl::Status CheckOutputFile(const std::string& path, std::span<const std::strin
     if (!other.empty() && IsSameFile(path, other))
       return InvalidArgument(
           "cannot write '{}': it would replace '{}', which is read or written, too", path, other);
+    if (WouldBeSamplesOf(path, other)) {
+      return InvalidArgument(
+          "cannot write '{}': it would be one of the files of samples in '{}', expected another "
+          "folder",
+          path, other);
+    }
   }
   return PendingFile(path).Open();
 }

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/finite_range.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
@@ -175,18 +176,18 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
       ->capture_default_str();
   verb.add_option("--learning-rate", train.learning_rate,
                   "Of the first step; falls to 0 along a cosine [0.01 for adam, 0.001 for sgd]")
-      ->check(CLI::PositiveNumber);
+      ->check(FiniteRange(1e-30, 1e30));
   verb.add_flag("--learn-ranges,!--keep-ranges", train.learn_ranges,
                 "Learn the activations' scales, too")
       ->capture_default_str();
   verb.add_option(
           "--blend", train.blend,
           "Share of batches whose samples are blended with others for the fp32 model to answer")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(FiniteRange(0.0, 1.0))
       ->capture_default_str();
   verb.add_option("--held-back", train.held_back,
                   "Share of the data that decides which epoch is the best")
-      ->check(CLI::Range(0.01, 0.9))
+      ->check(FiniteRange(0.01, 0.9))
       ->capture_default_str();
   verb.add_option("--patience", train.patience,
                   "Epochs without a lower held-back loss before it stops")
@@ -206,7 +207,9 @@ void AddQat(CLI::App& app, Outcome& outcome) {
   verb->add_option("--start", options->start,
                    "QDQ file of the same model to go on from, by this or another tool, instead of "
                    "quantizing MODEL, which still teaches");
-  verb->add_option("--data", options->data, ".npz with the inputs, and labels")->required();
+  verb->add_option("--data", options->data,
+                   "Samples, and labels: an .npz, or a folder of .npz or .npy files")
+      ->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "File to write")->required();

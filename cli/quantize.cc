@@ -4,8 +4,10 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <set>
 
 #include "cli/calibration_samples.h"
+#include "cli/finite_range.h"
 #include "cli/interrupt.h"
 #include "cli/mixed_options.h"
 #include "cli/model_options.h"
@@ -46,6 +48,12 @@ constexpr std::array kForInt8 = {
     "--smooth",      "--scale-concats",    "--compensate",       "--correct-bias",
     "--max-drop",    "--min-agreement",    "--min-sqnr-db",      "--all-int8",
     "--seed"};
+
+// A precision that is named twice is made once.
+void DropRepeats(std::vector<std::string>& names) {
+  std::set<std::string> seen;
+  std::erase_if(names, [&](const std::string& name) { return !seen.insert(name).second; });
+}
 
 // What nobody would read is refused: a floor that was not held is worse than none.
 absl::Status CheckGiven(const CLI::App& verb, const QuantizeOptions& options) {
@@ -160,9 +168,11 @@ absl::Status CheckOutputs(const QuantizeOptions& options) {
   for (const std::string& name : options.to)
     OCTET_RETURN_IF_ERROR(CheckOutputFile(FileFor(options, name), others));
   if (options.save_calibration.empty()) return absl::OkStatus();
-  std::vector<std::string> variants = {options.model};
-  for (const std::string& name : options.to) variants.push_back(FileFor(options, name));
-  return CheckOutputFile(options.save_calibration, variants);
+  // It may be one of the calibration files, which are merged into it.
+  std::vector<std::string> kept(others.begin() + std::ssize(options.calibration_files),
+                                others.end());
+  for (const std::string& name : options.to) kept.push_back(FileFor(options, name));
+  return CheckOutputFile(options.save_calibration, kept);
 }
 
 absl::Status QuantizeAll(const QuantizeOptions& options) {
@@ -233,7 +243,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
   verb->add_option("--percentile", options->percentile,
                    Format("Per cent of values inside the range (--method percentile) [{}]",
                           QuantizeRecipe{}.percentile))
-      ->check(CLI::Range(50.0, 100.0));
+      ->check(FiniteRange(50.0, 100.0));
   AddRoundingOptions(*verb, options->rounding);
   verb->add_flag("--byte-constants,!--no-byte-constants", options->rounding.byte_constants,
                  "Hold constants that stay real (embeddings, weights of layers in float) in 8 bits "
@@ -248,6 +258,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->capture_default_str();
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, verb, &outcome] {
+    DropRepeats(options->to);
     absl::Status status = CheckGiven(*verb, *options);
     if (status.ok()) status = QuantizeAll(*options);
     if (!status.ok()) outcome.exit_code = Fail(status);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "cli/answers.h"
 #include "cli/closed_loop.h"
+#include "cli/finite_range.h"
 #include "cli/latencies.h"
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
@@ -424,14 +425,15 @@ void AddReplay(CLI::App& app, Outcome& outcome) {
   verb->add_option("--save", options->save, "Write the answers to this .npz, for a later --expect");
   verb->add_option("--min-agreement", options->min_agreement,
                    "Fail when fewer per cent of the rows have the same best class")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(FiniteRange(0.0, 100.0));
   verb->add_option("--min-sqnr-db", options->min_sqnr_db,
-                   "Fail when an output's signal to noise ratio is lower");
+                   "Fail when an output's signal to noise ratio is lower")
+      ->check(FiniteRange(-100.0, 300.0));
   verb->add_option("--concurrency", options->concurrency, "Requests under way")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   verb->add_option("--timeout-seconds", options->timeout_seconds, "Of each request")
-      ->check(CLI::Range(0.001, 86400.0))
+      ->check(FiniteRange(0.001, 86400.0))
       ->capture_default_str();
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, &outcome] {

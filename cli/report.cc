@@ -2,6 +2,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/finite_range.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
 #include "cli/report/measured_report.h"
@@ -87,7 +88,7 @@ void AddReport(CLI::App& app, Outcome& outcome) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   verb->add_option("--seconds", options->request.settings.seconds, "Length of each variant's turn")
-      ->check(CLI::Range(0.01, 3600.0))
+      ->check(FiniteRange(0.01, 3600.0))
       ->capture_default_str();
   verb->callback([options, &outcome] {
     if (const absl::Status status = WriteReport(*options); !status.ok())

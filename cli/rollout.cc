@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/finite_range.h"
 #include "cli/model_options.h"
 #include "cli/rollout_run.h"
 #include "cli/verb.h"
@@ -80,7 +81,7 @@ void AddStages(CLI::App& verb, VerbOptions& options) {
   RolloutPlan& plan = options.rollout.plan;
   verb.add_option("--shadow-percent", plan.shadow_percent,
                   "Per cent of the baseline's answers that are copied and compared")
-      ->check(CLI::Range(0.01, 100.0))
+      ->check(FiniteRange(0.01, 100.0))
       ->capture_default_str();
   verb.add_option("--min-shadow-requests", plan.min_shadow_requests,
                   "Copies compared before the candidate answers a client")
@@ -88,7 +89,7 @@ void AddStages(CLI::App& verb, VerbOptions& options) {
       ->capture_default_str();
   verb.add_option("--ramp", plan.ramp_percent, "Per cent of the traffic, stage by stage")
       ->delimiter(',')
-      ->check(CLI::Range(0.01, 100.0))
+      ->check(FiniteRange(0.01, 100.0))
       ->capture_default_str();
   verb.add_option("--hold-seconds", options.hold_seconds, "Least length of a stage")
       ->check(CLI::Range(0, 31'536'000))
@@ -106,17 +107,17 @@ void AddGuard(CLI::App& verb, VerbOptions& options) {
   ModelConfig::Routing::Guard& guard = options.rollout.plan.guard;
   verb.add_option("--min-agreement", options.agreement,
                   "Per cent of rows whose best class is the baseline's; 0 = no rule")
-      ->check(CLI::Range(0.0, 100.0))
+      ->check(FiniteRange(0.0, 100.0))
       ->capture_default_str();
   verb.add_option("--min-sqnr-db", options.sqnr, "Least mean SQNR of outputs; 0 = no rule")
-      ->check(CLI::Range(0.0, 150.0))
+      ->check(FiniteRange(0.0, 150.0))
       ->capture_default_str();
   verb.add_option("--max-error-percent", options.error_percent,
                   "Per cent of the candidate's requests that may fail through the server's fault")
-      ->check(CLI::Range(0.0, 100.0))
+      ->check(FiniteRange(0.0, 100.0))
       ->capture_default_str();
   verb.add_option("--max-p99-us", options.p99_us, "Largest p99 of its requests; 0 = no rule")
-      ->check(CLI::Range(0.0, 1e9))
+      ->check(FiniteRange(0.0, 1e9))
       ->capture_default_str();
   verb.add_option("--window-seconds", guard.window_seconds, "Length of a window")
       ->check(CLI::Range(1, 86400))
@@ -159,7 +160,7 @@ void AddRollout(CLI::App& app, Outcome& outcome) {
       ->capture_default_str();
   verb->add_option("--require-int8", rollout.min_int8_percent,
                    "Least per cent of the candidate's multiply-adds that run in int8")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(FiniteRange(0.0, 100.0));
   verb->add_option("--threads", rollout.threads, "OpenMP threads to quantize with")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "cli/finite_range.h"
 #include "cli/model_options.h"
 #include "cli/server_client.h"
 #include "cli/top_screen.h"
@@ -84,7 +85,7 @@ void AddTop(CLI::App& app, Outcome& outcome) {
       app.add_subcommand("top", "Watch a running server: rates, latency and guards by precision");
   verb->add_option("--server", options->server, "host:port of the HTTP endpoint")->required();
   verb->add_option("--seconds", options->seconds, "Between two looks")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(FiniteRange(0.1, 3600.0))
       ->capture_default_str();
   verb->add_option("--count", options->count, "Looks; 0 = until Ctrl-C")
       ->check(CLI::NonNegativeNumber)

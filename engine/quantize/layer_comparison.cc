@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <deque>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -39,7 +40,8 @@ bool IsComputing(const Node& node) {
 void CountInto(BinCounts& bins, double x) {
   const double width = (static_cast<double>(bins.range.max) - bins.range.min) / kBinCount;
   const double bin = width > 0 ? std::floor((x - bins.range.min) / width) : 0;
-  ++bins.counts[static_cast<size_t>(std::clamp(bin, 0.0, kBinCount - 1.0))];
+  ++bins.counts[std::isfinite(bin) ? static_cast<size_t>(std::clamp(bin, 0.0, kBinCount - 1.0))
+                                   : 0];
 }
 
 // Where a value of the fp32 model can be read in the variant.
@@ -271,8 +273,12 @@ void AddRange(const Point& point, const Kept& exact, std::span<const double> fac
   row.params = *point.params;
   const double scale = row.params.scales[0];
   const int32_t zero = row.params.zero_points[0];
-  row.range = {static_cast<float>(scale * (RangeOf(point.dtype).min - zero)),
-               static_cast<float>(scale * (RangeOf(point.dtype).max - zero))};
+  // What integers stand for may be beyond the largest float.
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  const auto real = [&](int32_t q) {
+    return static_cast<float>(std::clamp(scale * (q - zero), -kLargest, kLargest));
+  };
+  row.range = {real(RangeOf(point.dtype).min), real(RangeOf(point.dtype).max)};
   row.values = {row.range, std::vector<uint64_t>(kBinCount)};
   const auto scaled = [&](size_t i) {
     return exact.elements()[i] * (factors.empty() ? 1 : factors[exact.ChannelOf(i)]);

@@ -117,13 +117,13 @@ double Divergence(const Occupied& occupied, Range range, const ActivationGrid& g
   return divergence;
 }
 
-// The range of the least cost, of equals the widest.
+// The range of the least cost, of equals the widest; the whole one where no cost is a number.
 template <typename Cost>
 Range LeastCost(Range full, const Cost& cost) {
   constexpr int kSteps = 128;
   Range best = full;
-  double least = cost(full);
-  for (int step = kSteps - 1; step >= kSteps / 8; --step) {
+  double least = std::numeric_limits<double>::infinity();
+  for (int step = kSteps; step >= kSteps / 8; --step) {
     const Range range = Times(full, static_cast<double>(step) / kSteps);
     const double of_range = cost(range);
     if (!(of_range < least)) continue;
@@ -223,8 +223,10 @@ QuantParams ParamsFor(Range range, const ActivationGrid& grid) {
   const float reach = std::max(-range.min, range.max);
   const float width = grid.symmetric ? reach : range.max - range.min;
   if (!(width > 0)) return QuantParams::PerTensor(1.0f, grid.symmetric ? middle : low);
+  // Half of a width is a float, the whole of it may be beyond the largest.
+  const float half = grid.symmetric ? reach / 2 : range.max / 2 - range.min / 2;
   const float scale =
-      std::max(width / (grid.symmetric ? 127 : 255), std::numeric_limits<float>::min());
+      std::max(half / (grid.symmetric ? 63.5F : 127.5F), std::numeric_limits<float>::min());
   if (grid.symmetric) return QuantParams::PerTensor(scale, middle);
   const auto below = static_cast<int32_t>(std::nearbyint(-range.min / scale));
   return QuantParams::PerTensor(scale, low + std::clamp(below, 0, 255));

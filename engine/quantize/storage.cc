@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/ops/onnx_dtype.h"
+#include "engine/ops/op.h"
 #include "engine/quantize/opset.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
@@ -25,9 +28,75 @@ bool IsDivisor(const Graph& graph, ValueId id) {
   });
 }
 
+// The corners of what a Resize cuts out: positions, not weights.
+bool IsRegion(const Graph& graph, ValueId id) {
+  return std::ranges::any_of(graph.consumers(id), [&](NodeId reader) {
+    const Node& node = graph.node(reader);
+    return node.is("Resize") && node.version >= 11 && node.input(1) == id;
+  });
+}
+
+// Finds the constants whose elements shapes depend on: what operators ask for to infer their outputs, such as the scales of a Resize,
+// and what goes into that by way of values that no element of an input reaches. Of a value that one does reach no shape is known
+// before it is computed, and weights are not to be held for it.
+class ShapeDeciders {
+ public:
+  // `constants`: those in question, which `graph`, a copy, loses.
+  ShapeDeciders(Graph graph, const std::vector<ValueId>& constants)
+      : graph_(std::move(graph)),
+        of_inputs_(static_cast<size_t>(graph_.value_count())),
+        decides_(of_inputs_.size()) {
+    // An operator asks for what is no constant.
+    for (const ValueId id : constants) graph_.mutable_value(id).constant = Tensor();
+    for (const ValueId id : graph_.inputs) Mark(of_inputs_, id);
+    const std::vector<NodeId> order = graph_.OrderSnapshot();
+    for (const NodeId id : order) AskNode(id);
+    for (const NodeId id : std::views::reverse(order)) AskBehind(graph_.node(id));
+  }
+
+  bool Contains(ValueId id) const { return decides_[static_cast<size_t>(id)]; }
+
+ private:
+  static void Mark(std::vector<bool>& values, ValueId id) {
+    if (id != kNone) values[static_cast<size_t>(id)] = true;
+  }
+
+  static bool ReadsShapeAlone(const Node& node) { return node.is("Shape") || node.is("Size"); }
+
+  void AskNode(NodeId id) {
+    // An operator that does without none of them.
+    const auto asked = InputsThatDecideShapes(graph_, id);
+    const Node& node = graph_.node(id);
+    bool of_inputs = false;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if (node.inputs[i] == kNone) continue;
+      if (!asked.ok() || (*asked >> (i % 64) & 1) != 0) Mark(decides_, node.inputs[i]);
+      of_inputs |= of_inputs_[static_cast<size_t>(node.inputs[i])] && !ReadsShapeAlone(node);
+    }
+    if (!of_inputs) return;
+    for (const ValueId output : node.outputs) Mark(of_inputs_, output);
+  }
+
+  void AskBehind(const Node& node) {
+    const bool decides = std::ranges::any_of(node.outputs, [&](ValueId id) {
+      return id != kNone && decides_[static_cast<size_t>(id)] &&
+             !of_inputs_[static_cast<size_t>(id)];
+    });
+    if (!decides || ReadsShapeAlone(node)) return;
+    for (const ValueId input : node.inputs) Mark(decides_, input);
+  }
+
+  Graph graph_;
+  std::vector<bool> of_inputs_;
+  std::vector<bool> decides_;
+};
+
 // Why the constant stays in fp32, or nothing. Weights that vanish are far below the rounding error of the others, and lose nothing
 // that counts; a divisor that vanishes answers infinity.
-std::string ReasonToKeep(const Graph& graph, ValueId id, DType dtype) {
+std::string ReasonToKeep(const Graph& graph, ValueId id, const ShapeDeciders& deciders,
+                         DType dtype) {
+  if (deciders.Contains(id)) return "fp32: shapes depend on it";
+  if (IsRegion(graph, id)) return "fp32: positions depend on it";
   const float overflows = dtype == DType::kF16 ? kHalfOverflows : kBfloatOverflows;
   const bool divisor = dtype == DType::kF16 && IsDivisor(graph, id);
   for (const float x : graph.value(id).constant.span<float>()) {
@@ -45,14 +114,17 @@ std::string ReasonToKeep(const Graph& graph, ValueId id, DType dtype) {
 absl::StatusOr<QuantizeResult> StoreWeightsAs(Graph graph, DType dtype) {
   QuantizeResult result;
   const int version = OnnxOpset(graph);
-  const int count = graph.value_count();
-  for (ValueId id = 0; id < count; ++id) {
+  std::vector<ValueId> constants;
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(id);
-    if (!value.is_constant() || value.constant.dtype() != DType::kF32 ||
-        value.constant.elements() < 2)
-      continue;
-    if (graph.consumers(id).empty()) continue;
-    if (std::string reason = ReasonToKeep(graph, id, dtype); !reason.empty()) {
+    if (value.is_constant() && value.constant.dtype() == DType::kF32 &&
+        value.constant.elements() >= 2 && !graph.consumers(id).empty())
+      constants.push_back(id);
+  }
+  const ShapeDeciders deciders(graph, constants);
+  for (const ValueId id : constants) {
+    const Value& value = graph.value(id);
+    if (std::string reason = ReasonToKeep(graph, id, deciders, dtype); !reason.empty()) {
       result.records.push_back({value.name, "kept", std::move(reason)});
       continue;
     }

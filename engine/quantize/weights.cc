@@ -11,6 +11,10 @@ namespace octet {
 
 namespace {
 
+// Weights up to here add nothing to any sum of floats that counts, and scales that make integers of them, or their products with an
+// activation's scale, are no floats where denormals are flushed to zero: such a channel is one of zeros.
+constexpr float kNearlyDead = 1e-30F;
+
 // Narrows the scales to what leaves the least squared error: what the ends lose, the many small weights may gain.
 void NarrowScales(std::span<const float> real, int64_t inner, int limit,
                   std::vector<float>& scales) {
@@ -52,7 +56,8 @@ QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_chann
     float& reach = scales[static_cast<size_t>(static_cast<int64_t>(i) / inner % channels)];
     reach = std::max(reach, std::abs(real[i]));
   }
-  for (float& scale : scales) scale = (scale > 0 ? scale : 1.0F) / static_cast<float>(limit);
+  for (float& scale : scales)
+    scale = (scale > kNearlyDead ? scale : 1.0F) / static_cast<float>(limit);
   if (limit < kByteLimit) NarrowScales(real, inner, limit, scales);
   for (size_t c = 0; c < std::max(scales.size(), smallest.size()) && !smallest.empty(); ++c) {
     float& scale = scales[c % scales.size()];

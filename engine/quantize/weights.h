@@ -18,7 +18,8 @@ struct QuantizedWeights {
   int limit = kByteLimit;
 };
 
-/// scale[c] = max|w[c]| / limit; an all-zero channel takes scale 1/limit. On a grid coarser than 8 bits scale[c] is the share of this
+/// scale[c] = max|w[c]| / limit; a channel without a weight beyond 1e-30 becomes one of zeros and takes scale 1/limit, so that no
+/// scale is flushed to zero. On a grid coarser than 8 bits scale[c] is the share of this
 /// that leaves the least squared error. `smallest[c]`, when given, is a lower bound
 /// for scale[c] (one per channel): it keeps bias / (input scale * weight scale) inside 32 bits.
 /// Requires: F32 weights, rank >= 1, 0 <= axis < rank; all elements finite.

@@ -70,14 +70,14 @@ struct StoredSpec {
   bool unicode = false;  // Strings of 4-byte code points, else of bytes.
 };
 
-// "|S12" and "<U3": strings of so many characters.
+// "|S12" and "<U3": strings of so many characters. None are no strings: a file of a few bytes would hold any number of them.
 std::optional<StoredSpec> ParseStringDescr(std::string_view descr) {
   const bool unicode = descr.starts_with("<U");
   if (!unicode && !descr.starts_with("|S")) return std::nullopt;
   uint32_t length = 0;
   const char* const end = descr.data() + descr.size();
   const auto [next, error] = std::from_chars(descr.data() + 2, end, length);
-  if (error != std::errc() || next != end) return std::nullopt;
+  if (error != std::errc() || next != end || length == 0) return std::nullopt;
   return StoredSpec{{DType::kString, {}}, size_t{length} * (unicode ? 4 : 1), unicode};
 }
 

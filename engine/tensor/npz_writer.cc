@@ -1,14 +1,11 @@
 #include "engine/tensor/npz_writer.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 #include <zip.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -179,36 +176,105 @@ zip_int64_t ServeMember(void* user, void* data, zip_uint64_t length, zip_source_
   }
 }
 
-absl::Status CannotWrite(const std::string& path, std::string_view why) {
-  return MakeError(absl::StatusCode::kUnavailable, "cannot write ({}): '{}'", why, path);
+// The file that libzip writes an archive to: open, and empty.
+struct ArchiveFile {
+  int fd = -1;
+  int error = 0;  ///< errno of what failed.
+
+  zip_int64_t Failed() {
+    error = errno;
+    return -1;
+  }
+
+  zip_int64_t Write(const char* bytes, zip_uint64_t size) {
+    for (zip_uint64_t done = 0; done < size;) {
+      const ssize_t written = ::write(fd, bytes + done, size - done);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return Failed();
+      done += static_cast<zip_uint64_t>(written);
+    }
+    return static_cast<zip_int64_t>(size);
+  }
+
+  zip_int64_t Seek(zip_int64_t offset, int whence) {
+    const off_t at = ::lseek(fd, offset, whence);
+    return at < 0 ? Failed() : at;
+  }
+};
+
+// libzip's view of it. By a path libzip would write a file of its own, which stays when the process is killed.
+zip_int64_t ServeArchive(void* user, void* data, zip_uint64_t length, zip_source_cmd_t command) {
+  auto* file = static_cast<ArchiveFile*>(user);
+  switch (command) {
+    case ZIP_SOURCE_SUPPORTS:
+      return ZIP_SOURCE_SUPPORTS_WRITABLE;
+    case ZIP_SOURCE_STAT: {
+      auto* stat = static_cast<zip_stat_t*>(data);
+      zip_stat_init(stat);
+      stat->valid = ZIP_STAT_SIZE;
+      stat->size = 0;
+      return sizeof(zip_stat_t);
+    }
+    case ZIP_SOURCE_WRITE:
+      return file->Write(static_cast<const char*>(data), length);
+    case ZIP_SOURCE_SEEK_WRITE: {
+      const auto* to = ZIP_SOURCE_GET_ARGS(zip_source_args_seek_t, data, length, nullptr);
+      if (to == nullptr) return -1;
+      return file->Seek(to->offset, to->whence) < 0 ? -1 : 0;
+    }
+    case ZIP_SOURCE_TELL_WRITE:
+      return file->Seek(0, SEEK_CUR);
+    case ZIP_SOURCE_ERROR: {
+      const int codes[2] = {ZIP_ER_WRITE, file->error};
+      std::memcpy(data, codes, sizeof(codes));
+      return sizeof(codes);
+    }
+    default:  // Whether it is begun, kept or thrown away is PendingFile's business, and nothing is read.
+      return 0;
+  }
 }
 
 struct ZipDiscarder {
   void operator()(zip_t* archive) const { zip_discard(archive); }
 };
 
-absl::Status WriteArchive(const std::string& path, std::span<const NpzArray> arrays) {
-  int code = 0;
-  std::vector<std::unique_ptr<NpyMember>> members;  // Outlive the archive.
-  std::unique_ptr<zip_t, ZipDiscarder> archive(
-      zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code));
-  if (archive == nullptr) return CannotWrite(path, std::strerror(errno));
-  for (const NpzArray& array : arrays) {
-    members.push_back(std::make_unique<NpyMember>(array));
-    zip_source_t* source = zip_source_function(archive.get(), ServeMember, members.back().get());
-    if (source == nullptr) return CannotWrite(path, zip_strerror(archive.get()));
-    const zip_int64_t index =
-        zip_file_add(archive.get(), (array.name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8);
-    if (index < 0) {
-      zip_source_free(source);
-      return CannotWrite(path, zip_strerror(archive.get()));
-    }
-    if (zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE,
-                                 0) != 0) {
-      return CannotWrite(path, zip_strerror(archive.get()));
-    }
+absl::Status AddMember(zip_t* archive, const std::string& name, NpyMember& member) {
+  zip_source_t* source = zip_source_function(archive, ServeMember, &member);
+  if (source == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
+  const zip_int64_t index =
+      zip_file_add(archive, (name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8);
+  if (index < 0) {
+    zip_source_free(source);
+    return absl::InvalidArgumentError(zip_strerror(archive));
   }
-  if (zip_close(archive.get()) != 0) return CannotWrite(path, zip_strerror(archive.get()));
+  if (zip_set_file_compression(archive, static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0) != 0)
+    return absl::InvalidArgumentError(zip_strerror(archive));
+  return absl::OkStatus();
+}
+
+absl::Status WriteArchive(const std::string& path, int fd, std::span<const NpzArray> arrays) {
+  ArchiveFile file{fd};
+  std::vector<std::unique_ptr<NpyMember>> members;  // Both outlive the archive.
+  zip_source_t* place = zip_source_function_create(ServeArchive, &file, nullptr);
+  std::unique_ptr<zip_t, ZipDiscarder> archive(
+      place == nullptr ? nullptr : zip_open_from_source(place, ZIP_CREATE | ZIP_TRUNCATE, nullptr));
+  if (archive == nullptr) {
+    zip_source_free(place);
+    return MakeError(absl::StatusCode::kResourceExhausted, "cannot write {}: no memory for libzip",
+                     path);
+  }
+  // Without it there would be no file.
+  zip_set_archive_flag(archive.get(), ZIP_AFL_CREATE_OR_KEEP_FILE_FOR_EMPTY_ARCHIVE, 1);
+  for (const NpzArray& array : arrays) {
+    const absl::Status added = AddMember(archive.get(), array.name,
+                                         *members.emplace_back(std::make_unique<NpyMember>(array)));
+    if (!added.ok())
+      return InvalidArgument("cannot write {}: array '{}': {}", path, array.name, Message(added));
+  }
+  if (zip_close(archive.get()) != 0) {
+    if (file.error != 0) return SystemError("write", path, file.error);
+    return InvalidArgument("cannot write {}: {}", path, zip_strerror(archive.get()));
+  }
   archive.release();  // NOLINT(bugprone-unused-return-value): zip_close freed it
   return absl::OkStatus();
 }
@@ -218,22 +284,10 @@ absl::Status WriteArchive(const std::string& path, std::span<const NpzArray> arr
 bool NpzHolds(DType dtype) { return DescrOf(dtype).has_value(); }
 
 absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays, mode_t mode) {
-  const std::filesystem::path target(path);
-  const std::string written =
-      (target.parent_path() / Format(".{}.part", target.filename().string())).string();
-  // libzip writes a file of its own beside an existing one, with that one's permissions, and moves it there.
-  ::unlink(written.c_str());
-  const int fd = ::open(written.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-  if (fd < 0) return CannotWrite(path, std::strerror(errno));
-  ::close(fd);
-  absl::Status status = WriteArchive(written, arrays);
-  if (status.ok()) status = SyncFile(written);
-  if (status.ok() && std::rename(written.c_str(), path.c_str()) != 0) {
-    status = CannotWrite(path, std::strerror(errno));
-  }
-  if (status.ok()) return SyncFolderOf(path);
-  ::unlink(written.c_str());
-  return status;
+  PendingFile file(path);
+  OCTET_RETURN_IF_ERROR(file.Open(mode));
+  OCTET_RETURN_IF_ERROR(WriteArchive(path, file.fd(), arrays));
+  return file.Commit();
 }
 
 }  // namespace octet

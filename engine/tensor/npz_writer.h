@@ -25,9 +25,9 @@ bool NpzHolds(DType dtype);
 
 /// Writes the arrays to `path`, members stored, elements taken from where they are: nothing of them is copied but the few
 /// bytes that the archive's writer buffers. Strings get the length of the longest, zeros behind the shorter ones; zeros at
-/// the end of an element are lost when it is read. The file is whole or not there at all: it is written beside `path` with
-/// the permissions `mode` (less the umask), under a name that begins with a dot, and moved there. Errors: UNAVAILABLE naming the
-/// file for what the system refuses (no folder, no space).
+/// the end of an element are lost when it is read. The file is whole or not there at all, with
+/// the permissions `mode` (less the umask), and may be written by several at once: as PendingFile. Errors: as there, naming the file;
+/// INVALID_ARGUMENT naming the array too, for two of one name.
 /// Requires: at least one piece per array, NpzHolds(dtype).
 /// Source: numpy.lib.format, version 1.0.
 absl::Status WriteNpz(const std::string& path, std::span<const NpzArray> arrays,

@@ -14,22 +14,18 @@ namespace octet {
 
 namespace {
 
-absl::Status Sync(const std::string& path, int flags) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
-  if (fd < 0) return SystemError("write", path, errno);
+// Waits until the folder's names are on disk.
+absl::Status SyncFolderOf(const std::string& path) {
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  const std::string folder = parent.empty() ? "." : parent.string();
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+  if (fd < 0) return SystemError("write", folder, errno);
   const int error = ::fsync(fd) == 0 ? 0 : errno;
   ::close(fd);
-  return error == 0 ? absl::OkStatus() : SystemError("write", path, error);
+  return error == 0 ? absl::OkStatus() : SystemError("write", folder, error);
 }
 
 }  // namespace
-
-absl::Status SyncFile(const std::string& path) { return Sync(path, 0); }
-
-absl::Status SyncFolderOf(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  return Sync(parent.empty() ? "." : parent.string(), O_DIRECTORY);
-}
 
 absl::Status SystemError(std::string_view action, const std::string& path, int error) {
   const std::string reason = std::generic_category().message(error);
@@ -48,19 +44,21 @@ PendingFile::~PendingFile() {
 }
 
 absl::Status PendingFile::Open(mode_t mode) {
+  const std::filesystem::path target(path_);
   // Another process may write the same file: take the first free name.
   for (int attempt = 0; temporary_.empty(); ++attempt) {
-    std::string name = Format("{}.{}-{}.tmp", path_, ::getpid(), attempt);
+    std::string name = target.parent_path() /
+                       Format(".{}.{}-{}.tmp", target.filename().string(), ::getpid(), attempt);
     fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd_ < 0 && errno == EEXIST && attempt < 1000) continue;
-    if (fd_ < 0) return SystemError("create", name, errno);
+    if (fd_ < 0) return SystemError("create", path_, errno);
     temporary_ = std::move(name);
   }
   return absl::OkStatus();
 }
 
 absl::Status PendingFile::Commit() {
-  if (::fsync(fd_) != 0) return SystemError("write", temporary_, errno);
+  if (::fsync(fd_) != 0) return SystemError("write", path_, errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) return SystemError("write", path_, errno);
   temporary_.clear();
   return SyncFolderOf(path_);

@@ -9,12 +9,10 @@
 
 namespace octet {
 
-/// Waits until the file, and the folder that names it, are on disk: a power cut brings neither an older nor half a file.
-/// Errors: as SystemError.
-absl::Status SyncFile(const std::string& path);
-absl::Status SyncFolderOf(const std::string& path);
-
-/// A new file beside `path` that takes its place when committed, and disappears otherwise. Not thread-safe.
+/// A new file beside `path` that takes its place when committed, and disappears otherwise. Until then its name begins with a dot,
+/// for which who reads the folder passes it over, and is nobody else's: several threads and processes may write `path` at once, and
+/// the last to commit wins. What a process that is killed leaves is called ".<name>.<process>-<number>.tmp". An object is one
+/// thread's.
 class PendingFile {
  public:
   explicit PendingFile(std::string path) : path_(std::move(path)) {}

@@ -245,7 +245,7 @@ class NetworkBuilder {
     Activation* x = quantize == kNone ? nullptr : Find(graph_.node(quantize).inputs[0]);
     if (x == nullptr) {
       return Unimplemented("training knows pairs of QuantizeLinear and DequantizeLinear, not {}",
-                           Describe(graph_.node(dequantize)));
+                           DescribeRounding(graph_, graph_.node(dequantize)));
     }
     Network::Scale& scale = *scales_.at(tied_.Root(quantize));
     OCTET_ASSIGN_OR_RETURN(const ScalarParams written,
@@ -254,7 +254,7 @@ class NetworkBuilder {
                            ReadScalarParams(graph_, graph_.node(dequantize)));
     if (written != read) {
       return Unimplemented("{}: training knows one scale and zero point of a pair, not two",
-                           Describe(graph_.node(dequantize)));
+                           DescribeRounding(graph_, graph_.node(dequantize)));
     }
     const ValueId own = graph_.node(dequantize).inputs[1];
     if (std::ranges::find(scale.constants, own) == scale.constants.end())

@@ -17,7 +17,8 @@ constexpr float kScaleUnit = 0.5F;
 absl::StatusOr<const Tensor*> ConstantInput(const Graph& graph, const Node& node, size_t slot) {
   const ValueId id = node.input(slot);
   if (id != kNone && graph.value(id).is_constant()) return &graph.value(id).constant;
-  return Unimplemented("{}: input {} is no constant, training needs one", Describe(node), slot);
+  return Unimplemented("{}: input {} is no constant, training needs one",
+                       DescribeRounding(graph, node), slot);
 }
 
 // The parameters of a DequantizeLinear of constant integers.
@@ -26,9 +27,9 @@ absl::StatusOr<QuantParams> ReadConstantParams(const Graph& graph, const Node& n
   const auto params = ParamsOf(graph, node);
   if (!params)
     return Unimplemented("{}: training needs constant scales per tensor or along one axis",
-                         Describe(node));
+                         DescribeRounding(graph, node));
   if (!params->per_tensor() && integers[params->axis] != std::ssize(params->scales))
-    return Unimplemented("{}: scales that lie along no axis", Describe(node));
+    return Unimplemented("{}: scales that lie along no axis", DescribeRounding(graph, node));
   return *params;
 }
 
@@ -42,13 +43,17 @@ absl::Status CheckBias(const Value& bias, int64_t channels) {
 
 }  // namespace
 
+std::string DescribeRounding(const Graph& graph, const Node& node) {
+  return Format("{} of '{}'", Describe(node), graph.value(node.inputs[0]).name);
+}
+
 absl::StatusOr<ScalarParams> ReadScalarParams(const Graph& graph, const Node& node) {
   const auto params = ParamsOf(graph, node);
   const bool quantizes = node.is("QuantizeLinear");
   const DType dtype = graph.value(quantizes ? node.outputs[0] : node.inputs[0]).dtype;
   if (!params || !params->per_tensor() || (dtype != DType::kU8 && dtype != DType::kI8)) {
     return Unimplemented("{}: an activation needs one scale and an 8-bit zero point",
-                         Describe(node));
+                         DescribeRounding(graph, node));
   }
   return ScalarParams{params->scales[0], params->zero_points[0], dtype};
 }
@@ -75,8 +80,8 @@ absl::StatusOr<LatentWeights> LatentWeights::Read(const Graph& graph, NodeId deq
   const Node& node = graph.node(dequantize);
   OCTET_ASSIGN_OR_RETURN(const Tensor* integers, ConstantInput(graph, node, 0));
   if (integers->dtype() != DType::kI8 && integers->dtype() != DType::kU8)
-    return Unimplemented("{}: weights of {}, training knows INT8 and UINT8", Describe(node),
-                         DTypeName(integers->dtype()));
+    return Unimplemented("{}: weights of {}, training knows INT8 and UINT8",
+                         DescribeRounding(graph, node), DTypeName(integers->dtype()));
   LatentWeights weights;
   const Shape& shape = integers->shape();
   OCTET_ASSIGN_OR_RETURN(weights.params_, ReadConstantParams(graph, node, shape));
@@ -172,11 +177,15 @@ absl::StatusOr<LatentBias> LatentBias::Read(const Graph& graph, ValueId id, int6
   Parameter& parameter = bias.parameter_;
   parameter.name = value.name;
   // What one step of one weight adds where its input is at a quarter of its range.
-  constexpr float kTypicalInput = 64;
+  constexpr double kTypicalInput = 64;
+  // Of a channel that is nearly dead no float holds the unit, and none the bias in such units.
+  constexpr double kLeastUnit = 1e-30;
   for (size_t c = 0; c < static_cast<size_t>(bias.size()); ++c) {
-    const float unit = scales[c % scales.size()] * x.scale() * kTypicalInput;
-    parameter.units.push_back(unit);
-    parameter.values.push_back(value.constant.span<float>()[c] / unit);
+    const float real = value.constant.span<float>()[c];
+    const double unit = std::max(kTypicalInput * scales[c % scales.size()] * x.scale(),
+                                 kLeastUnit * std::max(1.0F, std::abs(real)));
+    parameter.units.push_back(static_cast<float>(unit));
+    parameter.values.push_back(real / parameter.units.back());
   }
   parameter.gradients.resize(parameter.values.size());
   bias.Refresh(weights, x);

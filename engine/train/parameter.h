@@ -13,6 +13,10 @@
 
 namespace octet::train {
 
+/// A QuantizeLinear or DequantizeLinear, of which quantizers leave the name empty, by what it reads:
+/// "DequantizeLinear '' (opset 13) of 'conv1.weight'".
+std::string DescribeRounding(const Graph& graph, const Node& node);
+
 /// What an optimizer moves. `values` are in units of their own, which make steps of one size fit all parameters: reals
 /// are values * units (or their change is, for a logarithm).
 struct Parameter {

@@ -120,10 +120,10 @@ absl::Status CannotRemove(const std::string& path, std::string_view why) {
   return MakeError(absl::StatusCode::kUnavailable, "cannot remove ({}): '{}'", why, path);
 }
 
-/// True for a capture's file, and for what is left of one that was being written: ".x.npz.part", ".x.npz.part.a1B2c3".
+/// True for a capture's file, and for what is left of one that was being written: ".x.npz.12-0.tmp", as PendingFile calls it.
 bool IsCaptureName(std::string_view name) {
   return name.ends_with(".npz") ||
-         (name.starts_with('.') && name.find(".npz.part") != std::string_view::npos);
+         (name.starts_with('.') && name.ends_with(".tmp") && name.contains(".npz."));
 }
 
 }  // namespace

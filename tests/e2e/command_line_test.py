@@ -249,6 +249,45 @@ class BadInputTest(unittest.TestCase):
         self.assertEqual(octet("inspect").returncode, 2)
         self.assertEqual(octet("no-such-verb").returncode, 2)
 
+    def test_a_number_that_is_none_ends_with_2(self):
+        """A floor that is NaN would hold of everything."""
+        verbs = {
+            "quantize": ((FP32, "--out", "x"), ("--percentile", "--max-drop", "--min-agreement", "--min-sqnr-db")),
+            "qat": ((FP32, "--data", "x", "--out", "x"), ("--learning-rate", "--blend", "--held-back")),
+            "inspect": ((FP32,), ("--require-int8",)),
+            "check": ((FP32,), ("--rtol", "--atol")),
+            "bench": ((FP32,), ("--seconds", "--require-int8")),
+            "load": (("--target", "x", "--model", "x"), ("--seconds", "--timeout-seconds")),
+            "report": ((FP32, "--data", "x", "--out", "x"), ("--seconds",)),
+            "top": (("--server", "x"), ("--seconds",)),
+            "replay": (("x", "--server", "x", "--model", "x"), ("--min-agreement", "--min-sqnr-db", "--timeout-seconds")),
+            "rollout": (
+                ("x", "--server", "x", "--repository", "x"),
+                (
+                    "--shadow-percent",
+                    "--ramp",
+                    "--min-agreement",
+                    "--min-sqnr-db",
+                    "--max-error-percent",
+                    "--max-p99-us",
+                    "--require-int8",
+                ),
+            ),
+        }
+        for verb, (words, options) in verbs.items():
+            for option in options:
+                for value in ("nan", "-nan", "inf", "NaN(1)"):
+                    with self.subTest(verb=verb, option=option, value=value):
+                        done = octet(verb, *words, f"{option}={value}")
+                        self.assertEqual(done.returncode, 2, done.stderr)
+                        self.assertIn(option, done.stderr)
+                        self.assertIn(value, done.stderr)
+
+    def test_a_precision_named_twice_is_made_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = answer("quantize", FP32, "--to", "fp16,bf16,fp16", "--out", folder)
+        self.assertEqual([row["precision"] for row in made], ["fp16", "bf16"])
+
     def test_every_verb_has_help(self):
         for verb in ("serve", "quantize", "inspect", "check", "eval", "bench", "load", "replay"):
             self.assertEqual(octet(verb, "--help").returncode, 0, verb)

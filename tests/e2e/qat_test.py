@@ -179,6 +179,15 @@ class QatTest(unittest.TestCase):
                 self.assertTrue(link.is_symlink())
                 self.assertEqual(list(self.out.parent.iterdir()), [])
 
+    def test_a_checkpoint_among_the_samples(self):
+        """The next call would read it as one of them."""
+        samples = self.folder / "samples"
+        samples.mkdir()
+        (samples / "a.npz").write_bytes(CALIBRATION.read_bytes())
+        line = self.refused("--checkpoint", samples / "qat.npz", data=samples)
+        self.assertIn("it would be one of the files of samples", line)
+        self.assertEqual([path.name for path in samples.iterdir()], ["a.npz"])
+
     def test_what_only_the_fp32_model_teaches(self):
         self.assertIn("--loss: of what the fp32 model teaches", self.refused_at_once("--labels", "--loss", "kl", "--out", self.out))
         self.assertIn("--blend: of what the fp32 model teaches", self.refused_at_once("--labels", "--blend", "0", "--out", self.out))

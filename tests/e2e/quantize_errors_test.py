@@ -76,6 +76,13 @@ class QuantizeErrorsTest(unittest.TestCase):
         path = self.calibration(inputs=self.images(0))
         self.assertIn("no samples", self.refused("--calibration", path, "--map", MAP))
 
+    def test_samples_of_no_elements(self):
+        """Any number of them fits a file of a few bytes."""
+        for count in (4, 1 << 61):
+            path = self.calibration(inputs=np.zeros((count, 0), np.uint8))
+            line = self.refused("--calibration", path, "--map", MAP)
+            self.assertIn(f"{path}: array 'inputs': [{count},0] holds samples of no elements", line)
+
     def test_no_array_of_the_inputs_name(self):
         path = self.calibration(pictures=self.images())
         line = self.refused("--calibration", path, "--map", MAP)
@@ -215,6 +222,25 @@ class QuantizeErrorsTest(unittest.TestCase):
                 self.assertIn("it would replace", done.stderr)
                 self.assertEqual(list(self.out.glob("*")), [source])
                 self.assertEqual(source.read_bytes(), FP32.read_bytes())
+
+    def test_a_file_among_the_samples(self):
+        """The next call would read it as one of them."""
+        samples = self.folder / "samples"
+        samples.mkdir()
+        (samples / "a.npz").write_bytes(CALIBRATION.read_bytes())
+        link = self.folder / "link"
+        link.symlink_to(samples)
+        data = ("--map", MAP, "--save-calibration", samples / "statistics.npz")
+        for folder in (samples, link):
+            line = self.refused("--calibration", folder, *data)
+            self.assertIn(f"cannot write '{samples}/statistics.npz': it would be one of the files of samples in '{folder}'", line)
+        self.assertEqual([path.name for path in samples.iterdir()], ["a.npz"])
+
+    def test_statistics_in_the_place_of_what_is_read(self):
+        path = self.calibration(inputs=self.images())
+        content = path.read_bytes()
+        self.assertIn("it would replace", self.refused("--calibration", path, "--map", MAP, "--save-calibration", path))
+        self.assertEqual(path.read_bytes(), content)
 
     def test_a_folder_that_takes_no_file(self):
         done = octet("quantize", FP32, "--to", "int8", "--calibration", CALIBRATION, "--map", MAP, "--out", "/proc/self")

@@ -199,7 +199,7 @@ class RolloutTest(RolloutCase):
         with Served(OCTET, ALONE) as served, Traffic(served) as traffic:
             file, previous = served.models / "glyphs/1/int8.onnx", served.models / "glyphs/.rollout/previous.onnx"
             before = file.read_bytes()
-            half = served.models / "glyphs/.rollout/calibration.npz.1-0.tmp"
+            half = served.models / "glyphs/.rollout/.calibration.npz.1-0.tmp"
             half.parent.mkdir()
             half.write_bytes(b"what a process that was killed had half written")
             code, _, errors = self.rollout(served, "--calibration", CALIBRATION)

@@ -170,7 +170,7 @@ TEST(OnnxWriterTest, KeepsTheOldFileWhenTheGraphCannotBeWritten) {
 TEST(OnnxWriterTest, TakesTheNextNameWhenATemporaryFileIsLeftOver) {
   const TemporaryFolder folder;
   const std::string path = folder / "model.onnx";
-  WriteText(Format("{}.{}-0.tmp", path, ::getpid()), "left over");
+  WriteText(folder / Format(".model.onnx.{}-0.tmp", ::getpid()), "left over");
   EXPECT_TRUE(WriteOnnxFile(RichGraph(), path).ok());
   EXPECT_TRUE(ReadOnnxFile(path).ok());
 }

@@ -2,6 +2,7 @@
 #include "engine/quantize/layer_comparison.h"
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "gmock/gmock.h"
@@ -102,6 +103,21 @@ TEST(CompareLayers, FindsNothingBetweenEqualModels) {
   EXPECT_EQ(comparison.values[1].op, "Relu");
   EXPECT_TRUE(comparison.unmatched.empty());
   EXPECT_TRUE(comparison.weights.empty());
+}
+
+// 127 steps of such a scale are beyond the largest float.
+TEST(CompareLayers, CountsEveryValueOfAScaleBeyondTheFloats) {
+  TwoConvs model;
+  const Graph fp32 = model.Build();
+  model.x_scale = 3e38F;
+  const LayerComparison comparison = Compare(fp32, model.Build());
+  ASSERT_THAT(Names(comparison), ElementsAre("x", "inner", "y"));
+  const ComparedValue& x = comparison.values[0];
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  EXPECT_EQ(x.range, (Range{-kLargest, kLargest}));
+  EXPECT_EQ(std::accumulate(x.values.counts.begin(), x.values.counts.end(), uint64_t{0}),
+            static_cast<uint64_t>(Set().at("x").elements()));
+  EXPECT_EQ(x.values.counts[0], 0U) << "all of them lie around zero";
 }
 
 TEST(CompareLayers, TellsTheNoiseOfRoundingAndWhatIsCutOff) {

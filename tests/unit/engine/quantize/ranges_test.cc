@@ -148,6 +148,31 @@ TEST(FitGrid, LeavesADenseDistributionAlmostAlone) {
   EXPECT_LT(fitted.max, 1.03F * histogram.extremes().max);
 }
 
+TEST(ParamsFor, AreNumbersForEveryRangeOfFloats) {
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (const DType dtype : {DType::kU8, DType::kI8}) {
+    for (const bool symmetric : {false, true}) {
+      for (const Range range :
+           {Range{-3e38F, 3e38F}, Range{-kLargest, kLargest}, Range{0, kLargest}}) {
+        const ActivationGrid grid{dtype, symmetric};
+        SCOPED_TRACE(ActivationGridName(grid));
+        const QuantParams params = ParamsFor(range, grid);
+        EXPECT_TRUE(std::isfinite(params.scales[0])) << range.max;
+        const double above = RangeOf(dtype).max - params.zero_points[0];
+        EXPECT_NEAR(params.scales[0] * above, range.max, 0.01 * range.max);
+      }
+    }
+  }
+}
+
+TEST(ChooseRange, IsOfNumbersHoweverLargeTheValues) {
+  for (const RangeMethod method : {RangeMethod::kMse, RangeMethod::kEntropy}) {
+    const Range range = ChooseRange(HistogramOf({-3e38F, 1e38F, 3e38F}), With(method));
+    EXPECT_GT(range.max, 1e37F) << RangeMethodName(method);
+    EXPECT_LT(range.min, -1e37F) << RangeMethodName(method);
+  }
+}
+
 TEST(ParamsFor, FollowsTheFormulaAndRepresentsZeroExactly) {
   EXPECT_EQ(ParamsFor({0, 255}, kU8), QuantParams::PerTensor(1, 0));
   EXPECT_EQ(ParamsFor({-128, 127}, kU8), QuantParams::PerTensor(1, 128));

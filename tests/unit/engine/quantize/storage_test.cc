@@ -1,11 +1,14 @@
 // fp16 and bf16 variants: weights in half the bytes, everything else as it was.
 #include <limits>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 #include "engine/onnx/onnx_file.h"
+#include "engine/ops/op.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
@@ -79,6 +82,63 @@ TEST(StoredWeights, ThatVanishAreKeptWhereTheyDivide) {
   EXPECT_THAT(Stored(with("Div", 0x1.8p-25F), Precision::kFp16).graph, HasExactly(1, "Cast"));
   EXPECT_THAT(Stored(with("Mul", 0x1p-25F), Precision::kFp16).graph, HasExactly(1, "Cast"));
   EXPECT_THAT(Stored(vanishing, Precision::kBf16).graph, HasExactly(1, "Cast"));
+}
+
+std::vector<std::string> Kept(const QuantizeResult& result) {
+  std::vector<std::string> details;
+  for (const QuantizeRecord& record : result.records) {
+    if (record.what == "kept") details.push_back(record.detail);
+  }
+  return details;
+}
+
+TEST(StoredWeights, OfWhichShapesFollowAreKept) {
+  for (const float scale : {1.0F / 3, 0.9F}) {
+    GraphBuilder b;
+    const ValueId x = b.Op("Conv", {b.Input("x", {1, 2, 30, 30}), b.Random({3, 2, 1, 1})});
+    b.Output(b.Op("Resize", {x, kNone, b.Constant<float>({4}, {1, 1, scale, scale})},
+                  {{"mode", std::string("nearest")}}));
+    const Graph fp32 = b.Build();
+    for (const Precision to : {Precision::kFp16, Precision::kBf16}) {
+      SCOPED_TRACE(PrecisionName(to));
+      QuantizeResult result = Stored(fp32, to);
+      EXPECT_THAT(Kept(result), testing::ElementsAre("fp32: shapes depend on it"));
+      EXPECT_EQ(result.records.size(), 2U) << "the weights of the convolution are stored";
+      ASSERT_TRUE(InferShapes(result.graph).ok());
+      EXPECT_EQ(result.graph.value(result.graph.outputs[0]).shape,
+                fp32.value(fp32.outputs[0]).shape);
+    }
+  }
+}
+
+// Extents times a factor, as exporters write them.
+TEST(StoredWeights, OfWhichShapesAreComputedAreKept) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2, 30, 30});
+  const ValueId y = b.Op("Conv", {x, b.Random({3, 2, 1, 1})});
+  const ValueId extents = b.Op("Cast", {b.Op("Shape", {y})}, {{"to", int64_t{1}}});
+  const ValueId product = b.Op("Mul", {extents, b.Constant<float>({4}, {1, 1, 0.9F, 0.9F})});
+  const ValueId sizes = b.Op("Cast", {b.Op("Floor", {product})}, {{"to", int64_t{7}}});
+  b.Output(b.Op("Resize", {y, kNone, kNone, sizes}, {{"mode", std::string("nearest")}}));
+  const QuantizeResult result = Stored(b.Build(), Precision::kBf16);
+  EXPECT_THAT(Kept(result), testing::ElementsAre("fp32: shapes depend on it"));
+  EXPECT_EQ(result.records.size(), 2U) << "the weights of the convolution are stored";
+}
+
+// Where an image is cut; what a shape takes from the data is known no earlier, whatever weights went into it.
+TEST(StoredWeights, OfWhichPositionsFollowAreKeptAndWhatTheDataDecideIsNot) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 1, 8, 8});
+  const ValueId cut = b.Op("Resize",
+                           {x, b.Constant<float>({8}, {0, 0, 0.1F, 0.1F, 1, 1, 0.7F, 0.7F}), kNone,
+                            b.IntList({1, 1, 5, 5})},
+                           {{"coordinate_transformation_mode", std::string("tf_crop_and_resize")}});
+  const ValueId scores = b.Op("MatMul", {b.Op("Flatten", {cut}), b.Random({25, 2})});
+  const ValueId best = b.Op("ArgMax", {scores}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}});
+  b.Output(b.Op("Slice", {scores, b.IntList({0}), best, b.IntList({1})}));
+  const QuantizeResult result = Stored(b.Build(), Precision::kFp16);
+  EXPECT_THAT(Kept(result), testing::ElementsAre("fp32: positions depend on it"));
+  EXPECT_EQ(result.records.size(), 2U) << "the weights of the product are stored";
 }
 
 TEST(StoredWeights, TakeHalfTheBytes) {

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "engine/engine.h"
 #include "engine/tensor/quantize.h"
 #include "tests/support/graph_builder.h"
 #include "tests/support/one_node.h"
@@ -51,6 +52,24 @@ TEST(QuantizeWeights, GivesAChannelOfZerosAUsableScale) {
       QuantizeWeights(Tensor::From<float>(Shape{2, 1}, {0, 1}), 0, true);
   EXPECT_GT(result.params.scales[0], 0);
   EXPECT_THAT(Elements<int8_t>(result.values), ElementsAre(0, 127));
+}
+
+// max|w| / 127 of such channels is no float of a thread that flushes denormals to zero, as those that run models do.
+TEST(QuantizeWeights, AChannelThatIsNearlyDeadIsOneOfZeros) {
+  const FlushToZero mode;
+  for (const float least : {1.18e-38F, 1e-37F, 1.5e-36F, 1e-30F}) {
+    for (const int limit : {kByteLimit, kNibbleLimit}) {
+      const QuantizedWeights result = QuantizeWeights(
+          Tensor::From<float>(Shape{2, 2}, {least, -least, 1, -0.5F}), 0, true, {}, limit);
+      EXPECT_FLOAT_EQ(result.params.scales[0], 1.0F / static_cast<float>(limit)) << least;
+      EXPECT_EQ(Elements<int8_t>(result.values)[0], 0);
+      EXPECT_EQ(Elements<int8_t>(result.values)[1], 0);
+      EXPECT_EQ(Elements<int8_t>(result.values)[2], limit);
+    }
+  }
+  const QuantizedWeights above =
+      QuantizeWeights(Tensor::From<float>(Shape{1, 2}, {2e-30F, -1e-30F}), 0, true);
+  EXPECT_THAT(Elements<int8_t>(above.values), ElementsAre(127, -64));
 }
 
 TEST(QuantizeWeights, IsNeverFurtherOffThanHalfAStep) {

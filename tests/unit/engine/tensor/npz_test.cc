@@ -85,6 +85,15 @@ TEST(NpzTest, RefusesAClaimBeyondTheFileBeforeTakingMemory) {
   EXPECT_THAT(refused("|S1000", "4000000,"), HasSubstr("4000000000 bytes of elements, 64 are"));
 }
 
+TEST(NpzTest, RefusesStringsOfNoLengthBeforeTakingMemory) {
+  for (const std::string descr : {"|S0", "<U0"}) {
+    const auto read = Archive(descr, "400000000,", "").Read();
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(Message(read.status())),
+                HasSubstr(Format("member 'x.npy': unsupported element type '{}'", descr)));
+  }
+}
+
 TEST(NpzTest, RefusesAClaimBeyondTheFileOfAnArrayByItself) {
   const auto path = std::filesystem::path(::testing::TempDir()) / Format("{}.npy", getpid());
   const std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (500000000,), }\n";

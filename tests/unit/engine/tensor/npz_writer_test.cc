@@ -2,11 +2,16 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "engine/tensor/npz.h"
@@ -104,11 +109,71 @@ TEST_F(NpzWriterTest, WhatCannotBeWrittenIsNamedAndLeavesNothing) {
   const NpzArray array = {"x", {a.view()}};
   const std::string nowhere = (folder_ / "no/x.npz").string();
   const absl::Status missing = WriteNpz(nowhere, std::span(&array, 1));
-  EXPECT_EQ(missing.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(Message(missing)), HasSubstr(nowhere));
   EXPECT_THAT(std::string(Message(missing)), HasSubstr("No such file or directory"));
   std::filesystem::create_directories(folder_ / "x.npz/in_the_way");
-  EXPECT_EQ(WriteNpz(File(), std::span(&array, 1)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(WriteNpz(File(), std::span(&array, 1)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Entries(), ElementsAre("x.npz"));
+  const std::vector<NpzArray> twice = {array, array};
+  const absl::Status same = WriteNpz((folder_ / "y.npz").string(), twice);
+  EXPECT_EQ(same.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(same)), HasSubstr("y.npz: array 'x': "));
+  EXPECT_THAT(Entries(), ElementsAre("x.npz"));
+}
+
+// The limit stands for a disk that is full: what could not be written is said, and the file before is left alone.
+TEST_F(NpzWriterTest, AFileThatDoesNotFitLeavesTheOneBefore) {
+  const auto small = Tensor::From<float>({1}, {1});
+  Written({"x", {small.view()}});
+  const Tensor large(DType::kF32, {1 << 20});
+  const NpzArray array = {"x", {large.view()}};
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit least{1 << 16, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &least), 0);
+  const absl::Status refused = WriteNpz(File(), std::span(&array, 1));
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(Message(refused), Format("cannot write {}: File too large", File()));
+  EXPECT_THAT(Entries(), ElementsAre("x.npz"));
+  EXPECT_EQ(ReadNpz(File())->at("x").shape(), (Shape{1}));
+}
+
+TEST_F(NpzWriterTest, AnArchiveOfNoArraysIsOne) {
+  ASSERT_TRUE(WriteNpz(File(), {}).ok());
+  const auto arrays = ReadNpz(File());
+  ASSERT_TRUE(arrays.ok()) << arrays.status();
+  EXPECT_TRUE(arrays->empty());
+}
+
+// Each writes a file of its own before it takes the place of the last.
+TEST_F(NpzWriterTest, SeveralWritersOfOneFileLeaveItWhole) {
+  const auto write = [&](float value, int times) {
+    Tensor tensor(DType::kF32, {20'000});
+    for (float& x : tensor.mutable_span<float>()) x = value;
+    const NpzArray array = {"x", {tensor.view()}};
+    for (int i = 0; i < times; ++i) {
+      const absl::Status status = WriteNpz(File(), std::span(&array, 1));
+      ASSERT_TRUE(status.ok()) << status;
+    }
+  };
+  write(0, 1);
+  std::atomic<bool> done = false;
+  std::jthread reader([&] {
+    while (!done) {
+      const auto arrays = ReadNpz(File());
+      ASSERT_TRUE(arrays.ok()) << arrays.status();
+      const auto elements = arrays->at("x").span<float>();
+      ASSERT_EQ(std::ranges::count(elements, elements[0]), std::ssize(elements));
+    }
+  });
+  {
+    const std::jthread one(write, 1.0F, 200);
+    const std::jthread two(write, 2.0F, 200);
+  }
+  done = true;
+  reader.join();
   EXPECT_THAT(Entries(), ElementsAre("x.npz"));
 }
 

@@ -50,6 +50,8 @@ TEST_F(PendingFileTest, DisappearsWithoutCommit) {
     ASSERT_TRUE(first.Open().ok());
     ASSERT_TRUE(second.Open().ok()) << "of the same process, too";
     EXPECT_NE(first.temporary(), second.temporary());
+    EXPECT_TRUE(fs::path(first.temporary()).filename().string().starts_with(".file."))
+        << "who reads the folder passes it over";
     EXPECT_EQ(Entries(), 3U);
   }
   EXPECT_EQ(Read(), "old");
@@ -59,7 +61,8 @@ TEST_F(PendingFileTest, DisappearsWithoutCommit) {
 TEST_F(PendingFileTest, SaysWhatTheSystemSays) {
   const absl::Status missing = WriteWholeFile(folder_ / "no" / "file", "x");
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(Message(missing)), testing::HasSubstr("cannot create"));
+  EXPECT_THAT(std::string(Message(missing)),
+              testing::HasSubstr("cannot create " + (folder_ / "no" / "file").string() + ":"));
   EXPECT_EQ(WriteWholeFile("/dev/full/file", "x").code(), absl::StatusCode::kNotFound);
   fs::create_directory(Path());
   EXPECT_EQ(WriteWholeFile(Path(), "x").code(), absl::StatusCode::kInvalidArgument);

@@ -1,6 +1,9 @@
 // Training that goes on from QDQ files: our own, other tools', and what is none.
 #include "engine/train/start.h"
 
+#include <cmath>
+
+#include "engine/engine.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/passes/quantization.h"
 #include "engine/quantize/leave_out_defaults.h"
@@ -325,6 +328,37 @@ TEST(Start, PairsStayPairsWhereOneHalfSharesItsScale) {
   }
   EXPECT_EQ(moved, 2);
   EXPECT_TRUE(Network::Build(written, kBatch, true).ok());
+}
+
+// Its weights' scale times the input's is no float where denormals are flushed to zero, as they are while a network is trained.
+TEST(Start, TrainsBesideAChannelThatIsNearlyDead) {
+  const FlushToZero mode;
+  const TrainSet set{SmallSamples(64), {}};
+  Graph fp32 = SmallNetwork();
+  const auto first_weights = [](const Graph& graph) {
+    for (const NodeId id : graph.order()) {
+      if (graph.node(id).is("Conv")) return graph.node(id).inputs[1];
+    }
+    return kNone;
+  };
+  Tensor& weights = fp32.mutable_value(first_weights(fp32)).constant;
+  const std::span<float> reals = weights.mutable_span<float>();
+  for (float& w : reals.first(reals.size() / 8)) w *= 2e-36F;
+  const auto expect_trained = [](const absl::StatusOr<TrainResult>& result) {
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(result->epochs.size(), 2U);
+    EXPECT_TRUE(std::isfinite(result->epochs[1].train_loss.value_or(NAN)));
+  };
+  QuantizeRecipe recipe = PlainRecipe();
+  recipe.per_channel = true;
+  expect_trained(TrainInt8(fp32, recipe, set, Short(1), {}));
+  // Another tool's file, that has the scale.
+  Graph file = Reread(Quantized(fp32, recipe, set.inputs));
+  const NodeId dequantize = file.producer(first_weights(file));
+  ASSERT_NE(dequantize, kNone);
+  Tensor& scales = file.mutable_value(file.node(dequantize).inputs[1]).constant;
+  scales.mutable_span<float>()[0] = 2e-38F;
+  expect_trained(TrainFrom(fp32, file, set, Short(1), {}));
 }
 
 TEST(Start, NamesTheNodeWithAComputedScale) {

@@ -1,5 +1,6 @@
 // Convolutions and products: gradients by the input and by the integers of the weights. Both are linear, so that differences
 // over a whole step are exact.
+#include "engine/engine.h"
 #include "engine/tensor/status.h"
 #include "tests/support/gradient_check.h"
 
@@ -129,6 +130,47 @@ TEST(LatentBias, OfAChannelWithoutWeightsStaysWhatItIs) {
   Graph written = graph;
   bias->WriteTo(written, *weights, x_scale);
   EXPECT_EQ(written.value(start).constant.span<float>()[0], bias->reals()[0]);
+}
+
+// The product of the scales is no float where denormals are flushed to zero.
+TEST(LatentBias, OfAChannelThatIsNearlyDeadIsANumber) {
+  const FlushToZero mode;
+  for (const float real : {0.0F, 1.5F, -3e38F}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {2, 5});
+    const ValueId w =
+        b.Op("DequantizeLinear",
+             {b.RandomInts(DType::kI8, {5, 2}, -127, 127), b.Constant<float>({2}, {2e-38F, 0.01F})},
+             {{"axis", int64_t{1}}});
+    const ValueId start = b.Constant<float>({2}, {real, -0.2F});
+    b.Output(b.Op("Gemm", {x, w, start}));
+    const Graph graph = b.Build();
+    const ActivationScale x_scale("x", 0.003F, 0, DType::kU8, true);
+    const auto weights = LatentWeights::Read(graph, graph.producer(w));
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    auto bias = LatentBias::Read(graph, start, 2, *weights, x_scale);
+    ASSERT_TRUE(bias.ok()) << bias.status();
+    EXPECT_TRUE(std::isfinite(bias->parameter().values[0])) << real;
+    EXPECT_GT(bias->parameter().units[0], 0);
+    EXPECT_FLOAT_EQ(bias->reals()[0], real);
+    EXPECT_NEAR(bias->reals()[1], -0.2F, 0.5 * 0.01 * 0.003);
+  }
+}
+
+TEST(LatentWeights, NamesTheConstantThatItCannotTrain) {
+  GraphBuilder b;
+  const ValueId w =
+      b.Op("DequantizeLinear",
+           {b.RandomInts(DType::kI8, {5, 2}, 0, 0), b.Constant<float>({2}, {0.0F, 0.01F})},
+           {{"axis", int64_t{1}}});
+  b.Output(b.Op("Gemm", {b.Input("x", {2, 5}), w}));
+  Graph graph = b.Build();
+  const NodeId dequantize = graph.producer(w);
+  graph.mutable_node(dequantize).name.clear();
+  graph.mutable_value(graph.node(dequantize).inputs[0]).name = "head.weight";
+  EXPECT_EQ(Message(LatentWeights::Read(graph, dequantize).status()),
+            "DequantizeLinear '' (opset 13) of 'head.weight': training needs constant scales per "
+            "tensor or along one axis");
 }
 
 TEST(ConvLayer, Plain) {

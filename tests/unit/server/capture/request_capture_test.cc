@@ -327,11 +327,11 @@ TEST_F(RequestCaptureTest, ThrowingAwayIsDoneWhateverElseIsThere) {
   capture_->Write();
   EXPECT_EQ(Files().size(), 3U);
   fs::create_directories(Folder() / "a.npz/inside");
-  for (const char* part : {".x.npz.part", ".x.npz.part.a1B2c3", ".notes.part"}) {
+  for (const char* part : {".x.npz.12-0.tmp", ".x.npz.7-1.tmp", ".notes.tmp"}) {
     std::ofstream(Folder() / part) << "of a process that was killed";
   }
   capture_->Discard();
-  EXPECT_THAT(Files(), UnorderedElementsAre("a.npz", ".notes.part"));
+  EXPECT_THAT(Files(), UnorderedElementsAre("a.npz", ".notes.tmp"));
 }
 
 TEST_F(RequestCaptureTest, AMissingFolderIsCountedAndTriedAgain) {
