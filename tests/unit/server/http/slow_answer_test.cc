@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 /// A model whose answer is more than sockets hold.
 class SlowAnswerTest : public HttpServerTest {
  protected:
-  static constexpr int64_t kColumns = int64_t{6} << 20;
+  static constexpr int64_t kColumns = int64_t{3} << 20;
 
   void SetUp() override {
     http_options_.max_body_bytes = int64_t{64} << 20;
