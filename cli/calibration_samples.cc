@@ -56,6 +56,7 @@ class CalibrationOpener {
       specs.emplace(name, array->spec());
       if (file.ends_with(".npy")) specs[name].shape = WithSamples(array->spec().shape, signature_);
     }
+    if (const auto held = CheckHoldElements(specs); !held.ok()) return Annotate(held, file);
     OCTET_RETURN_IF_ERROR(CompareWithFirst(file, specs));
     return Annotate(Take(arrays, specs), file);
   }

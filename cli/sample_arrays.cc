@@ -44,6 +44,15 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
   return ArrayMatch{name, false, {}};
 }
 
+absl::Status CheckHoldElements(const ArraySpecs& arrays) {
+  for (const auto& [name, array] : arrays) {
+    if (array.shape.rank() == 0 || array.shape[0] == 0 || array.shape.elements() > 0) continue;
+    return InvalidArgument("array '{}': {} holds samples of no elements", name,
+                           array.shape.ToString());
+  }
+  return absl::OkStatus();
+}
+
 bool IsFolder(const std::string& path) {
   std::error_code error;
   return fs::is_directory(path, error);

@@ -31,6 +31,9 @@ struct ArrayMatch {
 absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
                                       const ModelConfig& config);
 
+/// INVALID_ARGUMENT naming an array of samples that have no elements: their count is whatever the file says, and nothing holds it.
+absl::Status CheckHoldElements(const ArraySpecs& arrays);
+
 bool IsFolder(const std::string& path);
 /// The .npz and .npy files of a folder by name; hidden ones and all else are left alone. INVALID_ARGUMENT where there are none, or it
 /// cannot be read.

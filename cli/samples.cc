@@ -88,19 +88,13 @@ absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::str
                                       const std::string& map_file) {
   OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays,
                          IsFolder(path) ? ReadFolder(path, signature) : ReadNpz(path));
-  for (const auto& [name, array] : arrays) {
-    const Shape& shape = array.shape();
-    // Their count is whatever the file says: nothing of it is held by elements.
-    if (shape.rank() > 0 && shape[0] > 0 && array.elements() == 0)
-      return InvalidArgument("{}: array '{}': {} holds samples of no elements", path, name,
-                             shape.ToString());
-  }
   ModelConfig config;
   if (!map_file.empty()) {
     OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(map_file));
   }
   ArraySpecs specs;
   for (const auto& [name, array] : arrays) specs.emplace(name, array.spec());
+  if (const auto held = CheckHoldElements(specs); !held.ok()) return Annotate(held, path);
   Samples samples;
   for (const TensorInfo& info : signature.inputs) {
     const auto match = MatchArray(info, signature.inputs.size() == 1, specs, config);

@@ -14,7 +14,7 @@ namespace octet {
 /// the process. Appending is not thread-safe; reading what was appended before is.
 class Spool {
  public:
-  static constexpr uint64_t kInMemory = uint64_t{16} << 20;
+  static constexpr uint64_t kInMemory = uint64_t{4} << 20;
 
   Spool() = default;
   ~Spool();
