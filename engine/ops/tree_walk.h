@@ -46,11 +46,13 @@ class TreeWalk {
   void ForEachLeaf(const T* x, int64_t columns, size_t rows, const Give& give) const {
     switch (asks_) {
       case Asks::kLeq:
-        return Walk<Asks::kLeq>(x, columns, rows, give);
+        return missing_ ? Walk<Asks::kLeq, true>(x, columns, rows, give)
+                        : Walk<Asks::kLeq, false>(x, columns, rows, give);
       case Asks::kLt:
-        return Walk<Asks::kLt>(x, columns, rows, give);
+        return missing_ ? Walk<Asks::kLt, true>(x, columns, rows, give)
+                        : Walk<Asks::kLt, false>(x, columns, rows, give);
       case Asks::kAny:
-        return Walk<Asks::kAny>(x, columns, rows, give);
+        return Walk<Asks::kAny, true>(x, columns, rows, give);
     }
   }
 
@@ -111,6 +113,7 @@ class TreeWalk {
       const bool mirrored = IsMirrored(node);
       const auto first = static_cast<uint32_t>(nodes_.size());
       const bool missing = node.missing_is_true != mirrored;
+      missing_ = missing_ || missing;
       nodes_[at] = {static_cast<S>(node.split), node.feature, first,
                     kBranch | (missing ? kMissingIsTrue : 0) |
                         static_cast<uint32_t>(AskedMode(node)) << kModeShift};
@@ -154,7 +157,7 @@ class TreeWalk {
     }
   }
 
-  template <Asks kAsks>
+  template <Asks kAsks, bool kMissing>
   void Descend(const std::array<const T*, kWays>& rows, std::array<uint32_t, kWays>& at) const {
     const Node* nodes = nodes_.data();
     uint32_t moved = 1;
@@ -163,8 +166,8 @@ class TreeWalk {
       for (size_t way = 0; way < kWays; ++way) {
         const Node& node = nodes[at[way]];
         const auto x = static_cast<S>(rows[way][node.feature]);
-        const uint32_t missing = std::isnan(x) ? node.bits / kMissingIsTrue : 0;
-        const uint32_t is_true = (IsTrue<kAsks>(node, at[way], x) ? 1 : 0) | missing;
+        uint32_t is_true = IsTrue<kAsks>(node, at[way], x) ? 1 : 0;
+        if constexpr (kMissing) is_true |= std::isnan(x) ? node.bits / kMissingIsTrue : 0;
         const uint32_t next = node.first + (~is_true & node.bits & kBranch);
         moved |= next ^ at[way];
         at[way] = next;
@@ -172,7 +175,7 @@ class TreeWalk {
     }
   }
 
-  template <Asks kAsks, typename Give>
+  template <Asks kAsks, bool kMissing, typename Give>
   void Walk(const T* x, int64_t columns, size_t rows, const Give& give) const {
     const size_t pairs = roots_.size() * rows;
     size_t tree = 0;
@@ -190,13 +193,14 @@ class TreeWalk {
         if (++row == rows) row = 0, ++tree;
       }
       // Ways that are no pair any more stand at a leaf. Rows without features have no trees but leaves.
-      if (columns > 0) Descend<kAsks>(of, at);
+      if (columns > 0) Descend<kAsks, kMissing>(of, at);
       for (size_t way = 0; way < ways; ++way) give(row_of[way], at[way]);
     }
   }
 
   Asks asks_ = Asks::kLeq;
   bool single_ = false;
+  bool missing_ = false;  // Some node sends a NaN to its true branch.
   std::vector<Node> nodes_;
   std::vector<uint32_t> leaves_;  // By node.
   std::vector<uint32_t> roots_;
