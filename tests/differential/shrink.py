@@ -148,7 +148,16 @@ def text(model):
         return [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
 
     lines = [f"  opset {model.opset_import[0].version}; inputs " + ", ".join(f"{i.name}{shape(i)}" for i in model.graph.input)]
-    for node in model.graph.node:
-        attributes = ", ".join(f"{a.name}={helper.get_attribute_value(a)}" for a in node.attribute)
-        lines.append(f"  {', '.join(node.output)} = {node.op_type}({', '.join(operand(i) for i in node.input)}) {attributes}")
+
+    def write(nodes, indent):
+        for node in nodes:
+            attributes = ", ".join(f"{a.name}={helper.get_attribute_value(a)}" for a in node.attribute if not a.HasField("g"))
+            lines.append(f"{indent}{', '.join(node.output)} = {node.op_type}({', '.join(operand(i) for i in node.input)}) {attributes}")
+            for a in node.attribute:
+                if a.HasField("g"):
+                    heads = (", ".join(x.name for x in infos) for infos in (a.g.input, a.g.output))
+                    lines.append(f"{indent}  {a.name}: {' -> '.join(heads)}")
+                    write(a.g.node, indent + "    ")
+
+    write(model.graph.node, "  ")
     return "\n".join(lines)
