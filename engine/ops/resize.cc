@@ -262,28 +262,29 @@ absl::Status InferResize(InferContext& context) {
   return context.SetOutput(0, context.dtype(0), std::move(out));
 }
 
-/// Where output o lies on the input axis.
-double Position(Coordinates mode, int64_t o, int64_t in, int64_t out, double scale,
-                double roi_start, double roi_end) {
-  const auto x = static_cast<double>(o);
-  const auto length = static_cast<double>(in);
-  const double resized = scale * length;
+/// Where output o lies on the input axis, computed in T.
+template <typename T>
+T Position(Coordinates mode, int64_t o, int64_t in, int64_t out, T scale, T roi_start, T roi_end) {
+  const auto x = static_cast<T>(o);
+  const auto length = static_cast<T>(in);
+  const T resized = scale * length;
+  constexpr T kHalf{0.5};
   switch (mode) {
     case Coordinates::kHalfPixel:
-      return (x + 0.5) / scale - 0.5;
+      return (x + kHalf) / scale - kHalf;
     case Coordinates::kHalfPixelSymmetric:
-      return length / 2 * (1 - static_cast<double>(out) / resized) + (x + 0.5) / scale - 0.5;
+      return length / 2 * (1 - static_cast<T>(out) / resized) + (x + kHalf) / scale - kHalf;
     case Coordinates::kPytorchHalfPixel:
-      return out > 1 ? (x + 0.5) / scale - 0.5 : 0;
+      return out > 1 ? (x + kHalf) / scale - kHalf : 0;
     case Coordinates::kAlignCorners:
       return resized == 1 ? 0 : x * (length - 1) / (resized - 1);
     case Coordinates::kAsymmetric:
       return x / scale;
     case Coordinates::kHalfPixelForNearest:
-      return (x + 0.5) / scale;
+      return (x + kHalf) / scale;
     case Coordinates::kCropAndResize:
       return roi_start * (length - 1) +
-             (out > 1 ? x * (roi_end - roi_start) * (length - 1) / static_cast<double>(out - 1)
+             (out > 1 ? x * (roi_end - roi_start) * (length - 1) / static_cast<T>(out - 1)
                       : (roi_end - roi_start) * (length - 1) / 2);
   }
   return 0;
@@ -325,13 +326,25 @@ AxisTable MakeTable(const ResizeAttributes& a, int64_t in, int64_t out, double s
   const double reach = (a.mode == Mode::kCubic ? 2 : 1) / stretch;
   const auto half = static_cast<int64_t>(std::ceil(reach));
   if (a.mode != Mode::kNearest) table.taps = 2 * half;
+  // Where o / scale is whole, rounding must meet that number: 7 / 0.7F is 10 in float, 10.0000002 in double. Linear weights
+  // are ONNX Runtime's to the bit, for what is rounded to 8 bits behind them is often a tie.
+  const bool plain_linear = a.mode == Mode::kLinear && !a.antialias && !a.exclude_outside &&
+                            a.coordinates != Coordinates::kCropAndResize;
+  const bool in_float = (plain_linear && a.coordinates != Coordinates::kHalfPixelSymmetric) ||
+                        (a.mode == Mode::kNearest && a.coordinates == Coordinates::kAsymmetric);
   // A stretched kernel is never wider than the input needs.
   for (int64_t o = 0; o < out; ++o) {
     double x = Position(a.coordinates, o, in, out, scale, roi_start, roi_end);
-    // Where o / scale is whole, rounding must meet that number: 7 / 0.7F is 10 in float, 10.0000002 in double.
-    if (a.mode == Mode::kNearest && a.coordinates == Coordinates::kAsymmetric && o < kExactFloats)
-      x = static_cast<float>(o) / static_cast<float>(scale);
     const auto last = static_cast<double>(in - 1);
+    if (in_float && o < kExactFloats)
+      x = Position(a.coordinates, o, in, out, static_cast<float>(scale), 0.0F, 1.0F);
+    // Beyond the ends all taps are the last element, which shares that add up to 1 without rounding keep as it is.
+    if (plain_linear) x = std::clamp(x, 0.0, last);
+    if (plain_linear && x == last) {
+      table.index.insert(table.index.end(), 2, in - 1);
+      table.weight.insert(table.weight.end(), 2, 0.5);
+      continue;
+    }
     if (a.coordinates == Coordinates::kCropAndResize)
       table.outside.push_back(!(x >= 0 && x <= last));
     if (a.mode == Mode::kNearest) {

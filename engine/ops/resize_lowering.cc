@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/graph/stored_value.h"
+#include "engine/ops/corner_blend.h"
 #include "engine/ops/movement_step.h"
 #include "engine/ops/resize.h"
 #include "engine/ops/row_math.h"
@@ -329,6 +330,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerResize(const LowerContext& context) {
     return Unimplemented("values are neither float nor int8 with one scale");
   context.layer.runs = "f32";
   context.layer.impl = "octet:interpolate";
+  if (y.quant && BlendsCorners(tables)) return MakeCornerStep(context, tables);
   return std::make_unique<InterpolateStep>(context, tables);
 }
 

@@ -1,4 +1,7 @@
 // Resize's kernels against the reference kernel: copies bit for bit, sums within rounding.
+#include <algorithm>
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -109,6 +112,64 @@ TEST_P(ResizeLoweringTest, RoundsOnceWhereValuesAreStoredInBytes) {
   const std::vector<int8_t> expected = testing::Reference<int8_t>(node);
   const std::vector<int8_t> got = Elements<int8_t>(lowered->outputs[0]);
   for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1) << i;
+}
+
+/// What ONNX Runtime makes of rows [h, w] of bytes: positions, products and sums in float, in its order.
+std::vector<int> BlendedBytes(const Tensor& x, int64_t h, int64_t w, float by_h, float by_w,
+                              const QuantParams& in, const QuantParams& out) {
+  struct Taps {
+    int64_t at[2];
+    float weight[2];
+  };
+  const auto taps = [](int64_t extent, float scale) {
+    std::vector<Taps> all;
+    for (int64_t o = 0; o < static_cast<int64_t>(static_cast<float>(extent) * scale); ++o) {
+      float at = (static_cast<float>(o) + 0.5F) / scale - 0.5F;
+      at = std::clamp(at, 0.0F, static_cast<float>(extent - 1));
+      const auto low = static_cast<int64_t>(at);
+      const int64_t high = std::min(low + 1, extent - 1);
+      Taps t{{low, high}, {static_cast<float>(high) - at, at - static_cast<float>(low)}};
+      if (low == high) t.weight[0] = t.weight[1] = 0.5F;
+      all.push_back(t);
+    }
+    return all;
+  };
+  std::vector<int> bytes;
+  const int64_t planes = x.elements() / (h * w);
+  for (int64_t p = 0; p < planes; ++p) {
+    for (const Taps& y : taps(h, by_h)) {
+      for (const Taps& z : taps(w, by_w)) {
+        float sum = 0;
+        for (const int i : {0, 1}) {
+          for (const int k : {0, 1}) {
+            const int q = x.span<uint8_t>()[(p * h + y.at[i]) * w + z.at[k]];
+            const float real = static_cast<float>(q - in.zero_points[0]) * in.scales[0];
+            const volatile float share = z.weight[k] * y.weight[i] * real;  // Not fused.
+            sum += share;
+          }
+        }
+        const float step = std::nearbyint(sum / out.scales[0]);
+        bytes.push_back(std::clamp(static_cast<int>(step) + out.zero_points[0], 0, 255));
+      }
+    }
+  }
+  return bytes;
+}
+
+// Ties by the hundred: each falls as it does there.
+TEST(ResizeLowering, RoundsBytesAsOnnxRuntime) {
+  const QuantParams in = QuantParams::PerTensor(0.01855892F, 71);
+  const Tensor x = RandomBytes(DType::kU8, {2, 3, 7, 9}, 5);
+  const std::pair<float, float> scales[] = {{3, 2}, {2, 2}, {1.5F, 3}, {1.7F, 2.3F}};
+  for (const auto& [h, w] : scales) {
+    SCOPED_TRACE(Format("{} {}", h, w));
+    const Case scaled{"", {2, 3, 7, 9}, {1, 1, h, w}};
+    const OneNode node = Resize(x, in, scaled, "linear", "half_pixel").Declare(DType::kU8, {}, in);
+    const auto lowered = Lower(node, {.isa = "test", .threads = 2});
+    ASSERT_TRUE(lowered.ok()) << lowered.status();
+    const std::vector<uint8_t> got = Elements<uint8_t>(lowered->outputs[0]);
+    EXPECT_EQ(std::vector<int>(got.begin(), got.end()), BlendedBytes(x, 7, 9, h, w, in, in));
+  }
 }
 
 TEST(ResizeLowering, LeavesRegionsToTheReference) {
