@@ -23,7 +23,8 @@ constexpr int64_t kPoolGrain = int64_t{1} << 14;
 constexpr int64_t kLongWindow = 16;
 
 /// sums[i] = fold of sums[i] and x[i * step].
-OCTET_CPU_CLONES void FoldStrided(Fold fold, const float* x, int64_t step, float* sums, int64_t n) {
+[[gnu::always_inline]] inline void FoldEvery(Fold fold, const float* x, int64_t step, float* sums,
+                                             int64_t n) {
   switch (fold) {
     case Fold::kMagnitudes:
 #pragma GCC ivdep
@@ -44,6 +45,11 @@ OCTET_CPU_CLONES void FoldStrided(Fold fold, const float* x, int64_t step, float
 #pragma GCC ivdep
       for (int64_t i = 0; i < n; ++i) sums[i] += x[i * step];
   }
+}
+
+OCTET_CPU_CLONES void FoldStrided(Fold fold, const float* x, int64_t step, float* sums, int64_t n) {
+  if (step == 2) return FoldEvery(fold, x, 2, sums, n);  // Shuffled instead of gathered.
+  FoldEvery(fold, x, step, sums, n);
 }
 
 /// The larger of y[i] and x[i * step], and its place, which is place + i * place_step: the first of equal ones, a NaN before all.
@@ -146,9 +152,12 @@ class PoolRowsStep final : public Step {
   int64_t in_row() const { return g_.axes[2].in * inner_; }
   int64_t out_row() const { return g_.axes[2].out * inner_; }
   int64_t input_floats() const { return input_.plain() ? 0 : Aligned(in_row()); }
+  /// A sum of rows, where they are not taken one by one.
+  int64_t line_floats() const { return pooling_.places ? 0 : Aligned(in_row()); }
   int64_t output_floats() const { return output_.plain() ? 0 : Aligned(out_row()); }
   int64_t ThreadFloats() const {
-    return input_floats() + output_floats() + (pooling_.places ? Aligned(out_row()) : 0);
+    return input_floats() + line_floats() + output_floats() +
+           (pooling_.places ? Aligned(out_row()) : 0);
   }
 
   void RunRow(const StepArgs& args, int64_t row, float* own) const {
@@ -157,12 +166,16 @@ class PoolRowsStep final : public Step {
     const int64_t od = row / height.out % depth.out;
     const int64_t oh = row % height.out;
     const int64_t at = row * out_row();
-    float* y = output_.plain() ? static_cast<float*>(args.outputs[0]) + at : own + input_floats();
+    float* y = output_.plain() ? static_cast<float*>(args.outputs[0]) + at
+                               : own + input_floats() + line_floats();
     auto* places = reinterpret_cast<int32_t*>(own + input_floats() + output_floats());
     std::fill_n(y, out_row(), FoldStart(pooling_.fold));
     if (pooling_.places) std::fill_n(places, out_row(), -1);
     const auto [d0, d1] = depth.TapsOf(od);
     const auto [h0, h1] = height.TapsOf(oh);
+    const bool several = (d1 - d0) * (h1 - h0) > 1;
+    float* lines = own + input_floats();
+    if (several && !pooling_.places) std::fill_n(lines, in_row(), FoldStart(pooling_.fold));
     for (int64_t kd = d0; kd < d1; ++kd) {
       for (int64_t kh = h0; kh < h1; ++kh) {
         const int64_t line = depth.Position(od, kd) * height.in + height.Position(oh, kh);
@@ -170,26 +183,31 @@ class PoolRowsStep final : public Step {
         const float* x = input_.Read(args.inputs[0], from, in_row(), own);
         if (pooling_.places) {
           TakeLargest(x, static_cast<int32_t>(line * width.in), y, places);
+        } else if (several) {
+          FoldInto(pooling_.fold, x, lines, in_row());
         } else {
-          Take(x, y);
+          Take(pooling_.fold, x, y);
         }
       }
     }
+    if (several && !pooling_.places) Take(joins(), lines, y);
     Finish(inside_[0][od] * inside_[1][oh], counts_[0][od] * counts_[1][oh], y);
     if (!output_.plain()) output_.Write(y, args.outputs[0], at, out_row());
     if (pooling_.places) WritePlaces(places, plane, static_cast<int64_t*>(args.outputs[1]) + at);
   }
 
-  /// Folds one row of the input into the results.
-  void Take(const float* x, float* y) const {
+  /// How folds of several rows, or parts of one, become one.
+  Fold joins() const { return pooling_.fold == Fold::kLargest ? Fold::kLargest : Fold::kSum; }
+
+  /// Folds one row of the input, or of folds over rows, into the results.
+  void Take(Fold fold, const float* x, float* y) const {
     const AxisWindow& w = g_.axes[2];
     if (inner_ == 1 && w.dilation == 1 && w.kernel >= kLongWindow) {
-      const Fold joins = pooling_.fold == Fold::kLargest ? Fold::kLargest : Fold::kSum;
       for (int64_t o = 0; o < w.out; ++o) {
         const auto [k0, k1] = w.TapsOf(o);
         if (k0 == k1) continue;
-        const float share = FoldRow(pooling_.fold, x + w.Position(o, k0), k1 - k0);
-        FoldInto(joins, &share, y + o, 1);
+        const float share = FoldRow(fold, x + w.Position(o, k0), k1 - k0);
+        FoldInto(joins(), &share, y + o, 1);
       }
       return;
     }
@@ -197,7 +215,7 @@ class PoolRowsStep final : public Step {
       for (int64_t o = 0; o < w.out; ++o) {
         const auto [k0, k1] = w.TapsOf(o);
         for (int64_t k = k0; k < k1; ++k)
-          FoldInto(pooling_.fold, x + w.Position(o, k) * inner_, y + o * inner_, inner_);
+          FoldInto(fold, x + w.Position(o, k) * inner_, y + o * inner_, inner_);
       }
       return;
     }
@@ -207,12 +225,12 @@ class PoolRowsStep final : public Step {
       const float* from = x + w.Position(first, k) * inner_;
       float* to = y + first * inner_;
       if (w.stride == 1) {
-        FoldInto(pooling_.fold, from, to, (end - first) * inner_);
+        FoldInto(fold, from, to, (end - first) * inner_);
       } else if (inner_ == 1) {
-        FoldStrided(pooling_.fold, from, w.stride, to, end - first);
+        FoldStrided(fold, from, w.stride, to, end - first);
       } else {
         for (int64_t o = first; o < end; ++o, from += w.stride * inner_, to += inner_)
-          FoldInto(pooling_.fold, from, to, inner_);
+          FoldInto(fold, from, to, inner_);
       }
     }
   }
