@@ -165,7 +165,9 @@ std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Re
     case Inflater::Result::kDamaged:
       return refuse(400, "the body breaks off, or is not compressed as its headers say");
     case Inflater::Result::kNoMemory:
-      return refuse(429, "out of memory for a request");
+      AnswerError(absl::ResourceExhaustedError("out of memory for a request"), response);
+      response.set_header("Connection", "close");
+      return std::nullopt;
   }
   ConnectionServer::BodyIsRead();
   return body.TakeText();
