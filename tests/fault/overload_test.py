@@ -89,8 +89,10 @@ class OverloadTest(ServerTestCase):
         patient = Caller(running.grpc, [("grpc.service_config", service_config)])
         plain.ask("slow")  # how long it takes is known now
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            asked = [pool.submit(plain.ask, "slow") for _ in range(2)]
-            self.wait_for_queue(running)
+            asked = []
+            for waiting in range(2):  # one that runs, then one that waits
+                asked.append(pool.submit(plain.ask, "slow", timeout=60))
+                self.wait_for_metrics(running, waiting + 1, waiting)
             with self.assertRaises(grpc.RpcError) as refused:
                 plain.ask("slow")
             self.assertEqual(refused.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -109,9 +111,11 @@ class OverloadTest(ServerTestCase):
                 each.result(60)
             self.assertLess(time.monotonic() - began, 45)
 
-    def wait_for_queue(self, running):
+    def wait_for_metrics(self, running, in_flight, waiting):
+        labels = '{model="slow",version="1",precision="fp32"}'
+        wanted = {f"octet_in_flight_requests{labels} {in_flight}", f"octet_queue_depth{labels} {waiting}"}
         until = time.monotonic() + 20
-        while 'octet_queue_depth{model="slow",version="1",precision="fp32"} 1' not in self.metrics(running):
+        while not wanted <= set(self.metrics(running).splitlines()):
             self.assertLess(time.monotonic(), until)
 
     def test_overload_is_refused_and_nothing_else(self):
