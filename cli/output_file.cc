@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <system_error>
 
+#include "cli/sample_arrays.h"
+
 #include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 
@@ -20,11 +22,9 @@ bool IsSameFile(const std::string& a, const std::string& b) {
   return !error && place == fs::weakly_canonical(fs::absolute(b, error), error) && !error;
 }
 
-// A folder of samples is read whole, but for names that begin with a dot.
 bool WouldBeSamplesOf(const fs::path& path, const std::string& folder) {
-  const bool taken = path.extension() == ".npz" || path.extension() == ".npy";
   std::error_code error;
-  return taken && !path.filename().string().starts_with('.') && fs::is_directory(folder, error) &&
+  return IsSampleFile(path) && IsFolder(folder) &&
          IsSameFile(fs::absolute(path, error).parent_path().string(), folder);
 }
 

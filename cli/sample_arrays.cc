@@ -58,14 +58,17 @@ bool IsFolder(const std::string& path) {
   return fs::is_directory(path, error);
 }
 
+bool IsSampleFile(const fs::path& file) {
+  return !file.filename().string().starts_with('.') &&
+         (file.extension() == ".npz" || file.extension() == ".npy");
+}
+
 absl::StatusOr<std::vector<std::string>> SampleFiles(const std::string& folder) {
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
        at.increment(error)) {
-    const bool hidden = at->path().filename().string().starts_with('.');
-    const std::string extension = at->path().extension().string();
-    if (!hidden && (extension == ".npz" || extension == ".npy")) files.push_back(at->path());
+    if (IsSampleFile(at->path())) files.push_back(at->path());
   }
   if (error) return InvalidArgument("cannot read folder {}: {}", folder, error.message());
   if (files.empty()) return InvalidArgument("{}: no .npz or .npy file in this folder", folder);

@@ -1,6 +1,7 @@
 // What the arrays of sample files are to a model, whoever reads their elements.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -35,7 +36,9 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
 absl::Status CheckHoldElements(const ArraySpecs& arrays);
 
 bool IsFolder(const std::string& path);
-/// The .npz and .npy files of a folder by name; hidden ones and all else are left alone. INVALID_ARGUMENT where there are none, or it
+/// By its name one of the files of a folder of samples: .npz or .npy, and not hidden.
+bool IsSampleFile(const std::filesystem::path& file);
+/// The files of a folder of samples by name; all else in it is left alone. INVALID_ARGUMENT where there are none, or it
 /// cannot be read.
 absl::StatusOr<std::vector<std::string>> SampleFiles(const std::string& folder);
 

@@ -198,6 +198,12 @@ absl::StatusOr<Tensor> StringsIn(std::string_view stored, const StoredSpec& spec
   return Tensor::Strings(spec.spec.shape, texts);
 }
 
+// Of memory, for an element on its way: a string is held as it is stored, as UTF-8, and by two views.
+uint64_t BytesToRead(const StoredSpec& stored) {
+  if (stored.spec.dtype != DType::kString) return stored.element_bytes;
+  return stored.element_bytes + sizeof(std::string) + 2 * sizeof(std::string_view);
+}
+
 // Reads the header, and refuses one that claims more bytes of elements than there can be: before any memory is taken for them, for
 // a header of a few bytes may claim gigabytes. `held`: bytes of the whole .npy, header included, as far as anybody knows.
 absl::StatusOr<StoredSpec> ReadHeader(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
@@ -206,9 +212,10 @@ absl::StatusOr<StoredSpec> ReadHeader(const ReadSome& file, uint64_t held, uint6
   const TensorSpec& spec = stored.spec;
   // Bounded by elements first: bytes() of a hostile shape could wrap.
   const auto elements = static_cast<uint64_t>(spec.shape.elements());
-  if (elements > max_bytes / std::max(SizeOf(spec.dtype), stored.element_bytes)) {
+  if (elements > max_bytes / BytesToRead(stored)) {
     return MakeError(absl::StatusCode::kResourceExhausted,
-                     "array of {} elements exceeds the limit of {} bytes", elements, max_bytes);
+                     "array of {} elements exceeds the limit of {} bytes, or what is left of it",
+                     elements, max_bytes);
   }
   const uint64_t claimed = elements * stored.element_bytes;
   const uint64_t behind = held - std::min<uint64_t>(held, text.size() + kShortestPrefix);
@@ -336,10 +343,11 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
   OCTET_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(path));
   const uint64_t archive_bytes = BytesOf(path);
   NpzArrays arrays;
+  uint64_t left = max_bytes;
   OCTET_RETURN_IF_ERROR(
       ForEachMember(archive.get(), path, [&](std::string name, zip_uint64_t index) -> absl::Status {
-        OCTET_ASSIGN_OR_RETURN(Tensor array,
-                               ReadMember(archive.get(), index, archive_bytes, max_bytes));
+        OCTET_ASSIGN_OR_RETURN(Tensor array, ReadMember(archive.get(), index, archive_bytes, left));
+        left -= std::min(left, MemoryBytes(array.view()));
         arrays.insert_or_assign(std::move(name), std::move(array));
         return absl::OkStatus();
       }));

@@ -21,7 +21,7 @@ using NpzArrays = std::map<std::string, Tensor>;
 /// they are Unicode as UTF-8; C order).
 /// Errors: NOT_FOUND (no file); INVALID_ARGUMENT naming file and member for anything malformed, big-endian, in Fortran
 /// order or of another type, or for a header that claims more bytes than the file can hold, before memory is taken for them;
-/// RESOURCE_EXHAUSTED when an array exceeds `max_bytes`.
+/// RESOURCE_EXHAUSTED when the arrays together exceed `max_bytes` of memory.
 /// Source: numpy.lib.format.
 absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes = uint64_t{8} << 30);
 

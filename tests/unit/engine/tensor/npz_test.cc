@@ -10,6 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/tensor/npz_writer.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -92,6 +93,25 @@ TEST(NpzTest, RefusesStringsOfNoLengthBeforeTakingMemory) {
     EXPECT_THAT(std::string(Message(read.status())),
                 HasSubstr(Format("member 'x.npy': unsupported element type '{}'", descr)));
   }
+}
+
+TEST(NpzTest, TheLimitIsOfAllArraysTogether) {
+  const auto path = std::filesystem::path(::testing::TempDir()) / Format("{}.npz", getpid());
+  const Tensor a = Tensor::From<float>({16}, std::vector<float>(16));
+  const std::vector<std::string_view> texts = {"one", "another"};
+  const Tensor b = Tensor::Strings({2}, texts);
+  const std::vector<NpzArray> arrays = {{"a", {a.view()}}, {"b", {b.view()}}};
+  ASSERT_TRUE(WriteNpz(path.string(), arrays).ok());
+  EXPECT_TRUE(ReadNpz(path.string(), 64 + 200).ok());
+  for (const uint64_t limit : {uint64_t{63}, uint64_t{64 + 100}}) {
+    const auto read = ReadNpz(path.string(), limit);
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kResourceExhausted) << limit;
+    EXPECT_THAT(
+        std::string(Message(read.status())),
+        HasSubstr(limit < 64 ? "member 'a.npy': array of 16 elements"
+                             : "member 'b.npy': array of 2 elements exceeds the limit of 100"));
+  }
+  std::filesystem::remove(path);
 }
 
 TEST(NpzTest, RefusesAClaimBeyondTheFileOfAnArrayByItself) {
