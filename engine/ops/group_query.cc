@@ -1,7 +1,7 @@
 // com.microsoft's GroupQueryAttention, the attention of decoders whose query heads share keys and values:
 //   keys = past keys, then k;  values = past values, then v
 //   y[n] = Softmax(softcap(scale * Q[n] K[n / G]^T) + mask) V[n / G],  G = num_heads / kv_num_heads
-// The mask lets position p see p - local_window_size + 1 .. p. Tensors: Q [B, N, S, H], K and V [B, N / G, T, H].
+// The mask lets position p see p - local_window_size .. p, with -1 all up to p. Tensors: Q [B, N, S, H], K and V [B, N / G, T, H].
 // Source: Ainslie et al. 2023; ONNX Runtime 1.21, docs/ContribOperators.md and contrib_ops/cpu/bert/gqa_attention_base.h.
 #include <algorithm>
 #include <cmath>
@@ -35,9 +35,9 @@ constexpr int64_t kMostPositions = int64_t{1} << 24;
 struct GroupQuery {
   int64_t heads = 0;
   int64_t kv_heads = 0;
-  int64_t window = 0;  ///< 0: none.
-  float scale = 0;     ///< 0: 1 / sqrt(head size).
-  float softcap = 0;   ///< 0: none.
+  int64_t window = -1;  ///< How many positions before its own one sees; -1: all.
+  float scale = 0;      ///< 0: 1 / sqrt(head size).
+  float softcap = 0;    ///< 0: none.
   bool smooth = false;
   bool rotary = false;
   int64_t interleaved = 0;
@@ -67,7 +67,6 @@ absl::StatusOr<GroupQuery> AttributesOfGroupQuery(const FunctionBody& body) {
   OCTET_ASSIGN_OR_RETURN(const int64_t smooth, attributes.Int("smooth_softmax", 0));
   OCTET_ASSIGN_OR_RETURN(const int64_t rotary, attributes.Int("do_rotary", 0));
   OCTET_ASSIGN_OR_RETURN(g.interleaved, attributes.Int("rotary_interleaved", 0));
-  g.window = std::max<int64_t>(g.window, 0);
   g.smooth = smooth != 0;
   g.rotary = rotary != 0;
   if (g.kv_heads < 1 || g.heads < 1 || g.heads % g.kv_heads != 0)
@@ -179,7 +178,7 @@ Cached Append(FunctionBody& body, const GroupQuery& g, ValueId past, ValueId x) 
   return cached;
 }
 
-// What is added to the scores [B, N, S, T]: 0 for [p - window + 1, p], p the query's position.
+// What is added to the scores [B, N, S, T]: 0 for [p - window, p], p the query's position.
 ValueId VisibleMask(FunctionBody& body, const GroupQuery& g) {
   ValueId position = kNone;
   int64_t keys = g.total;
@@ -191,10 +190,10 @@ ValueId VisibleMask(FunctionBody& body, const GroupQuery& g) {
   }
   const ValueId at = Positions<int32_t>(body, {1, keys});
   ValueId sees = body.Op("LessOrEqual", {at, position});
-  if (g.window > 0) {
+  if (g.window >= 0) {
     const auto width = static_cast<int32_t>(std::min<int64_t>(g.window, INT32_MAX));
     const ValueId first = body.Op("Sub", {position, body.Constant(Tensor::Scalar<int32_t>(width))});
-    sees = body.Op("And", {sees, body.Op("Greater", {at, first})});
+    sees = body.Op("And", {sees, body.Op("GreaterOrEqual", {at, first})});
   }
   return body.Op("Where", {sees, body.Scalar(0), body.Scalar(kNeverAttended)});
 }

@@ -14,6 +14,7 @@ import unittest
 
 import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
 import numpy as np
+import onnx.parser
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
@@ -82,6 +83,17 @@ class Case:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         return session.run(None, self.given() | self.told)
+
+
+class Step(Case):
+    """A request, of a model that is a text."""
+
+    def __init__(self, given):
+        super().__init__("", [])
+        self.arrays = given
+
+    def given(self):
+        return self.arrays
 
 
 def fused():
@@ -383,6 +395,43 @@ def qlinear():
     yield Case("QLinearMul", [x, scale, zero, integers(np.uint8, 1, 4, 1, 1), out_scale, out_zero, Const(np.float32(0.05)), zero])
 
 
+# A decoder's step as Hugging Face's optimum writes it: lengths from a mask, in a past whose length is open; and one that is told how
+# long its sequences are.
+STEP = """
+<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+net (float[batch, new, 64] q, float[batch, new, 32] k, float[batch, new, 32] v, float[batch, 2, past, 16] past_k,
+     float[batch, 2, past, 16] past_v, MASK) => (float[batch, new, 64] y, float[batch, 2, all, 16] present_k,
+     float[batch, 2, all, 16] present_v)
+{
+    LENGTHS
+    y, present_k, present_v = com.microsoft.GroupQueryAttention <num_heads: int = 4, kv_num_heads: int = 2>
+        (q, k, v, past_k, past_v, lengths, total)
+}
+"""
+FROM_MASK = STEP.replace("MASK", "int64[batch, all] mask").replace(
+    "LENGTHS",
+    """one = Constant <value: tensor = int64[1] {1}> ()
+    counts = ReduceSum <keepdims: int = 0> (mask, one)
+    less = Sub (counts, one)
+    lengths = Cast <to: int = 6> (less)
+    shape = Shape (mask)
+    first = Constant <value: tensor = int64 {1}> ()
+    extent = Gather <axis: int = 0> (shape, first)
+    total = Cast <to: int = 6> (extent)""",
+)
+TOLD = STEP.replace("MASK", "int32[batch] lengths, int32 total").replace("LENGTHS", "")
+
+
+def step(batch, new, past):
+    return {
+        "q": reals(batch, new, 64),
+        "k": reals(batch, new, 32),
+        "v": reals(batch, new, 32),
+        "past_k": reals(batch, 2, past, 16),
+        "past_v": reals(batch, 2, past, 16),
+    }
+
+
 class ContribOperatorsTest(unittest.TestCase):
     def check(self, cases):
         with tempfile.TemporaryDirectory() as name:
@@ -392,11 +441,15 @@ class ContribOperatorsTest(unittest.TestCase):
                     self.compare(case, folder)
 
     def compare(self, case, folder):
-        data = folder / "test_data_set_0"
-        data.mkdir(parents=True)
+        folder.mkdir()
         file = folder / "model.onnx"
         onnx.save(case.model(), file)
-        expected = case.expected(file)
+        self.compare_answers(case, file, case.expected(file))
+
+    def compare_answers(self, case, file, expected):
+        folder = file.parent
+        data = folder / "test_data_set_0"
+        data.mkdir()
         for kind, arrays in (("input", case.given().values()), ("output", expected)):
             for i, array in enumerate(arrays):
                 (data / f"{kind}_{i}.pb").write_bytes(numpy_helper.from_array(array).SerializeToString())
@@ -425,6 +478,20 @@ class ContribOperatorsTest(unittest.TestCase):
 
     def test_group_query_attention(self):
         self.check(group_query_attention())
+
+    def test_a_decoders_step(self):
+        for batch, new, past in ((1, 1, 6), (1, 3, 6), (2, 1, 6)):
+            given = step(batch, new, past)
+            total = past + new
+            mask = np.ones((batch, total), np.int64)
+            mask[-1, : batch - 1] = 0
+            lengths = (mask.sum(1) - 1).astype(np.int32)
+            for text, more in ((FROM_MASK, {"mask": mask}), (TOLD, {"lengths": lengths, "total": np.array(total, np.int32)})):
+                with self.subTest(batch=batch, new=new, past=past, told=text == TOLD), tempfile.TemporaryDirectory() as name:
+                    file = pathlib.Path(name) / "model.onnx"
+                    onnx.save(onnx.parser.parse_model(text), file)
+                    case = Step(given | more)
+                    self.compare_answers(case, file, case.expected(file))
 
     def test_contrib_forms(self):
         self.check(contrib_forms())

@@ -129,7 +129,7 @@ class FunctionsTest(unittest.TestCase):
         expected = session.run(None, given)
         self.save(text)
         data = self.folder / "test_data_set_0"
-        data.mkdir(exist_ok=True)
+        data.mkdir()
         for kind, arrays in (("input", given.values()), ("output", expected)):
             for i, array in enumerate(arrays):
                 (data / f"{kind}_{i}.pb").write_bytes(numpy_helper.from_array(array).SerializeToString())
@@ -142,9 +142,7 @@ class FunctionsTest(unittest.TestCase):
         self.compare(*layers())
 
     def test_a_loop_calls_and_its_calls_branch(self):
-        for trips in (0, 3):
-            with self.subTest(trips=trips):
-                self.compare(NEWER, {"x": reals(4, 3), "trips": np.array(trips, np.int64)})
+        self.compare(NEWER, {"x": reals(4, 3), "trips": np.array(3, np.int64)})
 
     def test_functions_of_another_opset(self):
         self.compare(OLDER, {"x": reals(4, 3), "trips": np.array(2, np.int64)}, told=NEWER)
@@ -153,7 +151,7 @@ class FunctionsTest(unittest.TestCase):
         self.save(layers()[0])
         done = octet_process.octet("inspect", self.file)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("h/s/s", done.stdout + done.stderr)
+        self.assertIn("h/z/root", done.stdout + done.stderr)
 
     def test_a_quantized_file_has_one_opset(self):
         self.save(layers()[0])
