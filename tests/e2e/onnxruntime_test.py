@@ -144,8 +144,8 @@ class OnnxRuntimeTest(unittest.TestCase):
             if precision.startswith("int8"):
                 file, scores = before_softmax(file, name, samples, scores)
             agreement, distance = octet_against(file, precision, samples, scores)
-        self.assertGreaterEqual(agreement, MIN_AGREEMENT[precision])
-        self.assertLessEqual(distance, MAX_STEPS[precision] * output_step(file, scores))
+            self.assertGreaterEqual(agreement, MIN_AGREEMENT[precision])
+            self.assertLessEqual(distance, MAX_STEPS[precision] * output_step(file, scores))
 
 
 def real_samples(model):
