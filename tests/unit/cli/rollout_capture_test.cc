@@ -1,12 +1,13 @@
 #include "cli/rollout_capture.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "engine/tensor/status.h"
 
