@@ -34,9 +34,10 @@ MIN_AGREEMENT = {"fp16": 100, "bf16": 100, "int8": ONE_OTHER, "int8-dynamic": ON
 MAX_STEPS = {"fp16": 0.25, "bf16": 0.25, "int8": 2, "int8-dynamic": 2}
 # An int8 file's bytes over the fp32 file's, where this has more bytes than the first number.
 MOST_OF_FP32 = ((4e6, 0.26), (1e6, 0.28), (0, 0.35))
-# The transformer's front end amplifies a tie to another answer: its integers are compared by their accuracy alone.
-AMPLIFIES = "kwt1"
-
+# A sum of a residual reads a convolution whose result is real: ONNX Runtime adds its products up in f32, Octet in integers, so that sums at
+# a tie may be rounded apart. Of mobilenetv2's first such sum that are 5 of 600,000 elements, and more than forty layers behind it
+# make 2.7 steps of them; up to there all integers are equal.
+MORE_STEPS = {("mobilenetv2", "int8"): 4}
 
 REAL = ("resnet20-cifar10", "ic-resnet8-large", "squeezenet1.1", "mobilenetv2", "vww-mobilenetv1", "kws-dscnn", "kwt1")
 
@@ -90,7 +91,7 @@ class OnnxRuntimeTest(unittest.TestCase):
                     scores = self.scores(file, samples)
                     if recipe in ("trained", "per-tensor"):
                         self.assertEqual(integer_kernels(file), quantized_kernels(file))
-                    self.expect_agreement("int8", file, samples, scores)
+                    self.expect_agreement("int8", file, samples, scores, MAX_STEPS["int8"])
 
     @unittest.skipUnless((SHARED / "models").is_dir(), "the shared models are not here")
     def test_a_file_with_layers_in_bf16(self):
@@ -107,7 +108,7 @@ class OnnxRuntimeTest(unittest.TestCase):
             self.assertEqual(file.ir_version, 10 if marked else 8)
             if "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text():
                 self.assertTrue(marked)
-            self.expect_agreement("int8", made["file"], samples, self.scores(made["file"], samples))
+            self.expect_agreement("int8", made["file"], samples, self.scores(made["file"], samples), MAX_STEPS["int8"])
 
     def scores(self, file, samples):
         """What ONNX Runtime answers, once ONNX's own checker has nothing to say."""
@@ -121,12 +122,10 @@ class OnnxRuntimeTest(unittest.TestCase):
             most = next(share for above, share in MOST_OF_FP32 if fp32_bytes > above)
             self.assertLessEqual(pathlib.Path(file).stat().st_size, most * fp32_bytes)
             self.expect_equal_accuracy(model, file)
-        if model.name == AMPLIFIES and precision.startswith("int8"):
-            self.assertTrue(np.isfinite(scores).all())
-            return
         if precision == "int8":
             self.assertEqual(integer_kernels(file), quantized_kernels(file))
-        self.expect_agreement(precision, file, samples, scores)
+        most = MORE_STEPS.get((model.name, precision), MAX_STEPS[precision])
+        self.expect_agreement(precision, file, samples, scores, most)
 
     def expect_equal_accuracy(self, model, file):
         """Top-1 on the labelled samples, to 0.2 points, or to one sample of few."""
@@ -139,13 +138,13 @@ class OnnxRuntimeTest(unittest.TestCase):
             octets = answer("eval", file, "--data", f"{name}/labelled.npz")["top1"]
         self.assertLessEqual(abs(octets - 100 * float((classes == labels).mean())), max(0.2, 100 / len(labels)) + 1e-6)
 
-    def expect_agreement(self, precision, file, samples, scores):
+    def expect_agreement(self, precision, file, samples, scores, most_steps):
         with tempfile.TemporaryDirectory() as name:
             if precision.startswith("int8"):
                 file, scores = before_softmax(file, name, samples, scores)
             agreement, distance = octet_against(file, precision, samples, scores)
             self.assertGreaterEqual(agreement, MIN_AGREEMENT[precision])
-            self.assertLessEqual(distance, MAX_STEPS[precision] * output_step(file, scores))
+            self.assertLessEqual(distance, most_steps * output_step(file, scores))
 
 
 def real_samples(model):
