@@ -122,7 +122,6 @@ class OnnxRuntimeTest(unittest.TestCase):
             most = next(share for above, share in MOST_OF_FP32 if fp32_bytes > above)
             self.assertLessEqual(pathlib.Path(file).stat().st_size, most * fp32_bytes)
             self.expect_equal_accuracy(model, file)
-        if precision == "int8":
             self.assertEqual(integer_kernels(file), quantized_kernels(file))
         most = MORE_STEPS.get((model.name, precision), MAX_STEPS[precision])
         self.expect_agreement(precision, file, samples, scores, most)
