@@ -87,8 +87,9 @@ void Prepare(httplib::Request& request) {
 
 }  // namespace
 
-ConnectionServer::ConnectionServer(Limits limits, Clock& clock)
+ConnectionServer::ConnectionServer(Limits limits, const Gate& gate, Clock& clock)
     : limits_(limits),
+      gate_(gate),
       clock_(clock),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -336,7 +337,8 @@ void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection, bool
   serving = {.connection = connection.get(), .body_unread = HasBody(head), .probe = probe};
   connection->set_deadline(clock_.Now() + (probe ? std::chrono::seconds(0) : kRequestTime));
   // Bodies of other methods are not read.
-  bool close = stopping_ || (serving.body_unread && !head.starts_with("POST "));
+  bool close =
+      stopping_ || gate_.announced() || (serving.body_unread && !head.starts_with("POST "));
   const bool answered =
       process_request(*connection, "", 0, "", 0, close, close, Prepare) && connection->Flush();
   const bool leaves = answered && serving.body_unread;

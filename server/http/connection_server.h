@@ -49,7 +49,8 @@ class ConnectionServer final : public httplib::Server {
     size_t connections = 1;
   };
 
-  ConnectionServer(Limits limits, Clock& clock);
+  /// Once the gate is announced to close, answers say that their connection ends: clients come back over the balancer.
+  ConnectionServer(Limits limits, const Gate& gate, Clock& clock);
   /// Requires: Stop.
   ~ConnectionServer() override;
 
@@ -108,6 +109,7 @@ class ConnectionServer final : public httplib::Server {
   void Serve(const std::shared_ptr<Connection>& connection, bool probe);
 
   const Limits limits_;
+  const Gate& gate_;
   Clock& clock_;
   const int epoll_;
   const int wake_;  ///< An eventfd(2): stop watching and accepting.

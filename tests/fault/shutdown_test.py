@@ -5,6 +5,7 @@ usage: shutdown_test.py OCTET
 """
 
 import concurrent.futures
+import http.client
 import signal
 import socket
 import subprocess
@@ -87,16 +88,29 @@ class DrainTest(ServerTestCase):
             self.assertEqual(error.code, 503)
             return False
 
+    def connection_header(self, connection):
+        connection.request("GET", "/v2")
+        with connection.getresponse() as answer:
+            self.assertEqual(answer.status, 200)
+            answer.read()
+            return answer.getheader("Connection")
+
     def test_with_a_delay_it_is_not_ready_and_answers_on(self):
         small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
         running = self.start("shutdown: {delay_seconds: 3}\n")
         caller = Caller(running.grpc)
         self.assertTrue(self.is_ready(running))
         self.wait_for_metric(running, "octet_server_ready 1")
+        kept = http.client.HTTPConnection(running.http, timeout=10)
+        self.addCleanup(kept.close)
+        self.assertNotEqual(self.connection_header(kept), "close")
         running.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         while self.is_ready(running):
             self.assertLess(time.monotonic() - began, 1)
+        self.assertEqual(self.connection_header(kept), "close", "its next request may go to another server")
+        self.assertIsNone(kept.sock)
+        self.assertEqual(self.connection_header(kept), "close", "and it may come back")
         self.wait_for_metric(running, "octet_server_ready 0")
         while time.monotonic() - began < 2:
             self.assertEqual(caller.ask("net"), 2)
