@@ -130,7 +130,7 @@ class HttpEndpoint final : public HttpServer {
         calls_(options.identity, parts_),
         server_({.threads = static_cast<size_t>(options.threads),
                  .connections = static_cast<size_t>(options.connections)},
-                parts.clock) {
+                parts.gate, parts.clock) {
     server_.set_socket_options(SetSocketOptions);
     server_.set_tcp_nodelay(true);
     server_.set_keep_alive_timeout(ConnectionServer::kIdleTime.count());
@@ -234,6 +234,7 @@ void HttpEndpoint::RefuseEarly() {
   server_.set_expect_100_continue_handler([this](const Request& request, Response& response) {
     const auto most = static_cast<uint64_t>(options_.max_body_bytes);
     if (request.get_header_value_u64("Content-Length") <= most) return 100;
+    if (request.path.ends_with("/infer")) CountTooLarge(parts_.metrics);
     AnswerError(413, Format("the body is too large: at most {} bytes", most), response);
     return 413;
   });

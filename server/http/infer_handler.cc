@@ -67,7 +67,7 @@ absl::Status Run(const ServingParts& parts, bool access_log, const httplib::Requ
   while (!done.WaitForNotificationWithTimeout(kGoneCheck)) {
     if (parts.gate.abandoned() || ConnectionServer::current().gone()) inference.Cancel();
   }
-  // A server that stops waits for those inside, and an answer takes as long as its client does.
+  // A server that stops waits for those inside, until their answers are read: what must not wait for clients, it does before.
   if (std::optional<Gate::Pass> pass = inference.TakePass()) {
     ConnectionServer::KeepInside(*std::move(pass));
   }
@@ -117,11 +117,18 @@ absl::Status Answer(const ServingParts& parts, bool access_log, const httplib::R
 
 }  // namespace
 
+void CountTooLarge(MetricsRegistry& metrics) {
+  metrics.server().unrouted.Add(static_cast<size_t>(absl::StatusCode::kResourceExhausted));
+}
+
 void AnswerInference(const ServingParts& parts, bool access_log, size_t max_body_bytes,
                      const httplib::Request& request, httplib::Response& response,
                      const httplib::ContentReader& reader) {
   std::optional<std::string> body = ReadBody(request, response, reader, max_body_bytes);
-  if (!body) return;
+  if (!body) {
+    if (response.status == 413) CountTooLarge(parts.metrics);
+    return;
+  }
   const auto call = std::make_shared<HttpInference>();
   call->body = *std::move(body);
   const absl::Status status = Answer(parts, access_log, request, call, response);

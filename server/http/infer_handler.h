@@ -15,4 +15,7 @@ void AnswerInference(const ServingParts& parts, bool access_log, size_t max_body
                      const httplib::Request& request, httplib::Response& response,
                      const httplib::ContentReader& reader);
 
+/// An inference whose body is too large was refused, unread.
+void CountTooLarge(MetricsRegistry& metrics);
+
 }  // namespace octet

@@ -71,6 +71,8 @@ TEST_F(HttpBodiesTest, ABodyThatIsTooLargeIsRefusedBeforeItCame) {
       "POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 10000000000\r\nExpect: "
       "100-continue\r\n\r\n");
   EXPECT_THAT(polite.Hear("}"), HasSubstr("413 Payload Too Large"));
+  const auto exhausted = static_cast<size_t>(absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(metrics_.server().unrouted.value(exhausted), 2U) << "both are counted";
 }
 
 TEST_F(HttpBodiesTest, RequestsMayComeInPiecesOrAllAtOnce) {
