@@ -63,7 +63,8 @@ void AnswerError(const absl::Status& status, httplib::Response& response) {
   const int code = HttpCode(status.code());
   const auto after = RetryAfterOf(status);
   if (after || code == 429) {
-    const auto seconds = std::chrono::ceil<std::chrono::seconds>(after.value_or(kLeastRetryAfter));
+    const auto seconds =
+        std::chrono::ceil<std::chrono::seconds>(after.value_or(kUnknownRetryAfter));
     response.set_header("Retry-After", std::to_string(seconds.count()));
   }
   AnswerError(code, Message(status), response);

@@ -56,7 +56,8 @@ Dispatcher::Fate Dispatcher::Full(const VariantQueue& queue, const absl::Status&
                                   TimePoint now) {
   // As long as who is let in last has to wait: the others who are refused come back as well.
   const QueueMeasurements measured = queue.Measure(now);
-  if (!measured.curve.known()) return {why, Refusal::kQueueFull};
+  if (!measured.curve.known())
+    return {WithRetryAfter(why, kUnknownRetryAfter), Refusal::kQueueFull};
   const Nanoseconds wait =
       ExpectedTime({.rows = 1, .rows_ahead = queue.rows_}, queue.target().batch, measured);
   return {WithRetryAfter(why, wait), Refusal::kQueueFull};

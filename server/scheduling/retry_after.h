@@ -13,6 +13,8 @@ namespace octet {
 /// The bounds of what is told: less makes clients spin, and nobody knows what is in a minute.
 inline constexpr std::chrono::milliseconds kLeastRetryAfter{10};
 inline constexpr std::chrono::milliseconds kMostRetryAfter{10'000};
+/// What is told where nothing was measured.
+inline constexpr std::chrono::milliseconds kUnknownRetryAfter{1'000};
 
 /// The same error, which may be tried again after `time`, within the bounds.
 absl::Status WithRetryAfter(absl::Status status, Nanoseconds time);

@@ -7,6 +7,7 @@
 #include "absl/cleanup/cleanup.h"
 
 #include "engine/tensor/status.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 
@@ -309,11 +310,12 @@ absl::Status SequenceStore::CheckRoom(size_t bytes, Dead& dead) {
   if (HasRoom(bytes)) return absl::OkStatus();
   TakeDead(clock_.Now(), dead);
   if (HasRoom(bytes)) return absl::OkStatus();
-  return Refuse(SequenceRefusal::kTooManyWait,
-                MakeError(absl::StatusCode::kResourceExhausted,
-                          "too many requests wait for their turn in a sequence, at most {} with {} "
-                          "bytes: model '{}'",
-                          limits_.max_waiting_requests, limits_.max_waiting_bytes, model_));
+  const absl::Status status =
+      MakeError(absl::StatusCode::kResourceExhausted,
+                "too many requests wait for their turn in a sequence, at most {} with {} bytes: "
+                "model '{}'",
+                limits_.max_waiting_requests, limits_.max_waiting_bytes, model_);
+  return Refuse(SequenceRefusal::kTooManyWait, WithRetryAfter(status, kUnknownRetryAfter));
 }
 
 void SequenceStore::TakeDead(TimePoint now, Dead& dead) {

@@ -94,9 +94,10 @@ class SequenceStep final : public OutputSink {
 
   const SequenceHome& home() const { return home_; }
 
-  /// Calls `run` once, without locks held, perhaps before this returns, else on the thread that ends the request before:
-  /// or on that of Expire, EndAll or another's Enter: with OK when it is its turn; with an error when that never comes. RESOURCE_EXHAUSTED when too much
-  /// waits already; DEADLINE_EXCEEDED and CANCELLED when Expire, or who needs the room, finds that nobody waits for it any more.
+  /// Calls `run` once, without the store's lock held (who calls EndAll may hold others), perhaps before this returns, else on the
+  /// thread that ends the request before, or on that of Expire, EndAll or another's Enter: with OK when it is its turn; with an
+  /// error when that never comes. RESOURCE_EXHAUSTED when too much waits already; DEADLINE_EXCEEDED and CANCELLED when Expire, or
+  /// who needs the room, finds that nobody waits for it any more.
   void AwaitTurn(const Wait& wait, Run run);
 
   /// What the model is given: what came from the client, in the order of layout->clients, and the states. `answer` gets the
@@ -146,7 +147,7 @@ class SequenceStep final : public OutputSink {
 ///
 /// The state is kept twice: one copy is read while the other is written, and they change places when the request is answered.
 /// Of a request that fails nothing is seen. A start that got in and fails leaves no sequence, and what waits behind it is refused.
-/// Thread-safety: safe; no lock is held while `run` is called or a version is let go.
+/// Thread-safety: safe; its lock is not held while `run` is called or a version is let go.
 class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
  public:
   /// `model` is its name, for messages. The clock outlives it.
@@ -168,7 +169,7 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   /// Ends what has been idle or draining for too long, and requests that wait for their turn in vain.
   void Expire();
   /// Ends every sequence, since nothing of the model is served any more, and takes none until SetLimits. What waits is refused
-  /// before it returns.
+  /// before it returns, perhaps under locks of the caller.
   void EndAll();
 
   size_t live() const;

@@ -494,7 +494,7 @@ TEST_F(DispatcherTest, WhoFindsAQueueFullHearsHowLongItIs) {
   const auto queue = Queue({.max_batch = 1}, 2);
   Submit(queue);
   Submit(queue);
-  EXPECT_EQ(RetryAfterOf(*Submit(queue).status), std::nullopt) << "nothing was measured";
+  EXPECT_EQ(RetryAfterOf(*Submit(queue).status), kUnknownRetryAfter) << "nothing was measured";
   queue->times().Observe(1, milliseconds(30), clock_.Now());
   EXPECT_EQ(RetryAfterOf(*Submit(queue).status), milliseconds(90));
   const auto slow = Queue({.max_batch = 1}, 1);

@@ -8,6 +8,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/repository/model_version.h"
+#include "server/scheduling/retry_after.h"
 #include "tests/support/fake_clock.h"
 
 namespace octet {
@@ -314,6 +315,7 @@ TEST_F(SequenceStoreTest, WaitingForATurnIsBounded) {
   Await(*d, 0);
   ASSERT_TRUE(d->turn) << "requests";
   EXPECT_TRUE(absl::IsResourceExhausted(*d->turn));
+  EXPECT_EQ(RetryAfterOf(*d->turn), kUnknownRetryAfter);
   EXPECT_EQ(Refused(SequenceRefusal::kTooManyWait), 2U);
   EXPECT_TRUE(Ask(2, true)->runs()) << "others do not wait";
   Run(*running, 1);
