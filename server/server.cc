@@ -127,6 +127,7 @@ class ServerProcess final : public Server {
   std::optional<Ticker> captures_;
   absl::Mutex pausing_;
   absl::CondVar never_;
+  absl::Mutex showing_;  ///< What is shown last was asked last.
 };
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
@@ -207,6 +208,7 @@ void ServerProcess::Pause(TimePoint until) {
 
 /// As ServerReady answers.
 void ServerProcess::ShowReady() {
+  absl::MutexLock lock(&showing_);
   const bool ready = repository_ != nullptr && repository_->Ready() && !gate_.announced();
   metrics_.server().ready.Set(ready ? 1 : 0);
 }
@@ -226,6 +228,12 @@ bool ServerProcess::Drain(TimePoint deadline) {
   // No batch waits to become full any more; what accepted requests still bring, in sequences and pipelines, is taken.
   dispatcher_.Flush();
   if (repository_ != nullptr) RetireShadows(*repository_);
+  // While others are waited for: an answer takes as long as its client reads, a load by RPC ends when it ends, and so may the
+  // patience of who stops this process.
+  const auto write = [this] {
+    if (repository_ != nullptr) WriteCaptures(*repository_);
+  };
+  const std::jthread first_writer(write);
   const bool answered = gate_.WaitUntilEmpty(deadline);
   if (!answered) {
     LogEvent(LogLevel::kWarn, "drain_timed_out", {{"requests", gate_.inside()}});
@@ -233,10 +241,8 @@ bool ServerProcess::Drain(TimePoint deadline) {
     // What runs, too, as far as it can be interrupted: HTTP's calls see it, gRPC's are cancelled by its shutdown.
     gate_.Abandon();
   }
-  // While others are waited for: a load by RPC ends when it ends, and so may the patience of who stops this process.
-  std::jthread writer([this] {
-    if (repository_ != nullptr) WriteCaptures(*repository_);
-  });
+  // And what was answered meanwhile, before RPCs are waited for.
+  std::jthread writer(write);
   if (grpc_ != nullptr) {
     Pause(std::min(deadline, clock_.Now() + kRefusing));
     grpc_->Shutdown(deadline);
@@ -244,8 +250,8 @@ bool ServerProcess::Drain(TimePoint deadline) {
   workers_.reset();
   captures_.reset();
   writer.join();
-  // What came after the deadline; before slow clients are waited for.
-  if (repository_ != nullptr) WriteCaptures(*repository_);
+  // What was answered after that; before HTTP's last answers are waited for.
+  write();
   const TimePoint last_answers = std::max(deadline, clock_.Now() + HttpServer::kLastAnswers);
   const bool taken = http_ == nullptr || http_->Stop(last_answers);
   http_.reset();

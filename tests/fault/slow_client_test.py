@@ -49,10 +49,10 @@ class SlowClientTest(ServerTestCase):
             time.sleep(max(0, began + seconds * came / announced - time.monotonic()))
         return announced, came
 
-    def start_wide(self, grace_seconds):
+    def start_wide(self, grace_seconds, more=""):
         small_models.write_identity(self.models / "wide/1/fp32.onnx")
         (self.models / "wide/model.yaml").write_text("batching: {max_batch: 1}\n")
-        return self.start(f"shutdown: {{grace_seconds: {grace_seconds}}}\n")
+        return self.start(f"shutdown: {{grace_seconds: {grace_seconds}}}\n{more}")
 
     def test_an_answer_that_is_being_read_is_sent_to_its_end(self):
         running = self.start_wide(60)
@@ -63,6 +63,23 @@ class SlowClientTest(ServerTestCase):
         self.assertGreater(came, BODY)
         self.assertEqual(running.process.wait(30), 0)
         self.assertIn("event=stopped all_answered=true", running.log.read_text())
+
+    def test_captures_are_written_before_an_answer_is_read(self):
+        small_models.write_scaling(self.models / "net/1/fp32.onnx", 2)
+        (self.models / "net/model.yaml").write_text("capture: {percent: 100}\n")
+        captures = self.folder / "captures"
+        captures.mkdir()
+        running = self.start_wide(20, f"capture: {{path: '{captures}', write_seconds: 3600}}\n")
+        self.assertEqual(small_models.Caller(running.grpc).ask("net"), 2)
+        client, _ = self.ask(running)
+        running.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 2
+        while not list(captures.rglob("*.npz")):
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.02)
+        self.assertIsNone(running.process.poll(), "it still waits")
+        client.close()
+        running.process.wait(30)
 
     def test_an_answer_that_is_cut_off_is_not_called_answered(self):
         running = self.start_wide(1)
