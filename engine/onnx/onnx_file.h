@@ -19,7 +19,7 @@ inline constexpr int kMaxOpset = 22;
 
 struct ReadOptions {
   uint64_t max_file_bytes = uint64_t{2} << 30;    ///< protobuf's own limit, less by configuration.
-  uint64_t max_tensor_bytes = uint64_t{8} << 30;  ///< Sum of initializers, external data included.
+  uint64_t max_tensor_bytes = uint64_t{8} << 30;  ///< Constants; shared external data count once.
 };
 
 /// Reads a model with its external data. Initializers become constant values; graph.inputs leaves them

@@ -200,8 +200,15 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
   const Shape shape(dims);
   const std::optional<int64_t> elements = CheckedElements(dims);
   if (!elements) return InvalidArgument("impossible shape: {}", shape.ToString());
+  const bool external = proto.data_location() == TensorProto::EXTERNAL;
+  ExternalRange range;
+  if (external) {
+    OCTET_ASSIGN_OR_RETURN(range, ExternalRangeOf(proto));
+  }
+  const Place place(range.location, range.offset, dtype, {dims.begin(), dims.end()});
+  const auto known = external ? shared_.find(place) : shared_.end();
   // At most 2^62 elements: compare before multiplying.
-  if (static_cast<uint64_t>(*elements) > budget_ / SizeOf(dtype)) {
+  if (known == shared_.end() && static_cast<uint64_t>(*elements) > budget_ / SizeOf(dtype)) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      "shape {} of {} is over the limit of tensor bytes: {} are left",
                      shape.ToString(), DTypeName(dtype), budget_);
@@ -213,13 +220,11 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
   const uint64_t bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
 
   // What is there is measured before memory is taken for what the shape claims.
-  ExternalRange range;
-  const bool external = proto.data_location() == TensorProto::EXTERNAL;
   const bool raw = !external && TypedFieldsInUse(proto) == 0;
   if (external) {
     if (external_ == nullptr) return InvalidArgument("external data in a model without a folder");
-    OCTET_ASSIGN_OR_RETURN(range, ExternalRangeOf(proto));
     OCTET_RETURN_IF_ERROR(external_->Check(range, bytes));
+    if (known != shared_.end()) return Tensor(dtype, shape, known->second, known->second.get());
   } else if (raw && raw_bytes != bytes) {
     return InvalidArgument("bytes of raw_data for shape {} of {}: expected {}, got {}",
                            shape.ToString(), DTypeName(dtype), bytes, raw_bytes);
@@ -240,6 +245,7 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
   }
   CleanBools(tensor);
   budget_ -= bytes;
+  if (external) shared_.emplace(place, memory);
   return tensor;
 }
 

@@ -2,7 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,7 +29,9 @@ onnx::TensorProto::DataType DTypeToOnnx(DType dtype);
 /// Where a tensor with external data has them. INVALID_ARGUMENT for an offset or a length that is no number.
 absl::StatusOr<ExternalRange> ExternalRangeOf(const onnx::TensorProto& proto);
 
-/// Reads tensors against a common budget of bytes. Thread-safety: none.
+/// Reads tensors against a common budget of bytes. External data of one place, type and shape are read and counted once,
+/// however often they are asked for, as they are by every call of a function: the tensors share the elements.
+/// Thread-safety: none.
 class TensorReader {
  public:
   /// `external` reads data files, null: external data are refused. `source` is where the messages themselves come from.
@@ -40,6 +47,9 @@ class TensorReader {
                               const std::optional<ByteRange>& left_out = {});
 
  private:
+  // Location, offset, type, shape.
+  using Place = std::tuple<std::string, uint64_t, DType, std::vector<int64_t>>;
+
   absl::StatusOr<Tensor> ReadUnnamed(onnx::TensorProto& proto,
                                      const std::optional<ByteRange>& left_out);
   absl::StatusOr<Tensor> ReadStrings(const onnx::TensorProto& proto, Shape shape);
@@ -48,6 +58,7 @@ class TensorReader {
   ExternalDataReader* external_;
   const ByteSource* source_;
   Slab memory_;
+  std::map<Place, std::shared_ptr<const std::byte[]>> shared_;  // External data, once read.
 };
 
 /// Writes type, shape and elements (as raw_data, strings as string_data) into `proto`; the name stays.

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -176,6 +177,60 @@ TEST(ModelFunctionsTest, AnInputThatIsAnOutputIsCopied) {
   EXPECT_THAT(*graph, HasOps({"Neg", "Identity", "Identity"}));
   const Node& y = graph->node(graph->producer(graph->outputs[0]));
   EXPECT_EQ(y.inputs[0], graph->inputs[0]);
+}
+
+TEST(ModelFunctionsTest, ACopyNeedsNoImportOfOnnxsDomain) {
+  onnx::ModelProto model = Calling();
+  model.mutable_opset_import(0)->set_domain("local");
+  AddFunction(model, "F", {"a"}, {"a"}).mutable_opset_import(0)->set_domain("local");
+  const auto graph = Read(model);
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  EXPECT_EQ(TheOnly(*graph, "Identity").version, kMaxOpset);
+}
+
+// Bytes that the model's file does not hold are not among those that calls may add.
+TEST(ModelFunctionsTest, CallsShareWhatLiesBesideTheFile) {
+  onnx::ModelProto model = Calling({"x"}, {"h0"});
+  for (int i = 0; i < 9; ++i) {
+    const std::string next = i == 8 ? "y" : "h" + std::to_string(i + 1);
+    *model.mutable_graph()->add_node() = MakeNode("F", {"h" + std::to_string(i)}, {next}, "local");
+  }
+  onnx::FunctionProto& function = AddFunction(model, "F", {"a"}, {"b"});
+  onnx::NodeProto& constant = *function.add_node();
+  constant = MakeNode("Constant", {}, {"c"});
+  onnx::AttributeProto& value = *constant.add_attribute();
+  value.set_name("value");
+  value.set_type(onnx::AttributeProto::TENSOR);
+  onnx::TensorProto& tensor = *value.mutable_t();
+  tensor.set_data_type(onnx::TensorProto::FLOAT);
+  tensor.add_dims(2);
+  tensor.set_data_location(onnx::TensorProto::EXTERNAL);
+  using Entry = std::pair<std::string, std::string>;
+  for (const auto& [key, text] : {Entry("location", "c.bin"), Entry("offset", "4")}) {
+    onnx::StringStringEntryProto& entry = *tensor.add_external_data();
+    entry.set_key(key);
+    entry.set_value(text);
+  }
+  *function.add_node() = MakeNode("Add", {"a", "c"}, {"b"});
+
+  const TemporaryFolder folder;
+  const std::vector<float> elements = {1, 2, 3};
+  WriteText(folder / "c.bin", {reinterpret_cast<const char*>(elements.data()), 12});
+  WriteText(folder / "model.onnx", model.SerializeAsString());
+  const auto graph = ReadOnnxFile(folder / "model.onnx", {.max_tensor_bytes = 8});
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  std::set<const void*> places;
+  for (const NodeId id : graph->order()) {
+    const Node& node = graph->node(id);
+    if (node.op != "Constant") continue;
+    const auto read = node.attributes.TensorOrNull("value");
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_THAT((*read)->span<float>(), ElementsAre(2, 3));
+    places.insert((*read)->data());
+  }
+  EXPECT_EQ(places.size(), 1);
+  const auto small = ReadOnnxFile(folder / "model.onnx", {.max_tensor_bytes = 7});
+  EXPECT_EQ(small.status().code(), absl::StatusCode::kResourceExhausted) << small.status();
 }
 
 TEST(ModelFunctionsTest, NodesAreOfTheOpsetThatTheirFunctionImports) {

@@ -123,6 +123,25 @@ TEST(SubgraphTest, AValueThatABodyAnswersTwiceIsCopied) {
   EXPECT_NE(yes.outputs[0], yes.outputs[1]);
 }
 
+// A body of an operator of another domain, in a model without ONNX's own.
+TEST(SubgraphTest, ACopyNeedsNoImportOfOnnxsDomain) {
+  onnx::ModelProto model = EmptyModel();
+  model.mutable_opset_import(0)->set_domain("com.microsoft");
+  model.mutable_opset_import(0)->set_version(1);
+  *model.mutable_graph()->add_input() = TensorInfo("x", {2, 2});
+  *model.mutable_graph()->add_output() = TensorInfo("y", {2, 2});
+  onnx::NodeProto& node = AddNode(model, "Search", {"x"}, {"y"});
+  node.set_domain("com.microsoft");
+  onnx::GraphProto& body = AddBody(node, "body");
+  AddNodeTo(body, "Step", {"x"}, "z").set_domain("com.microsoft");
+  for (int i = 0; i < 2; ++i) *body.add_output() = TensorInfo("z", {2, 2});
+  const auto graph = Read(model);
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const Graph& read = BodyOf(*graph, "y_node", "body");
+  ASSERT_EQ(read.outputs.size(), 2);
+  EXPECT_EQ(read.node(read.producer(read.outputs[1])).version, kMaxOpset);
+}
+
 TEST(SubgraphTest, AFileComesBackAsItWas) {
   const auto graph = Read(Branching());
   ASSERT_TRUE(graph.ok()) << graph.status();
