@@ -79,6 +79,10 @@ std::vector<ValueId> FunctionBody::Ops(std::string_view op, std::vector<ValueId>
   return made;
 }
 
+void FunctionBody::Name(ValueId made, std::string_view part) {
+  graph_.mutable_node(graph_.producer(made)).name = Format("{}/{}", node_.name, part);
+}
+
 void FunctionBody::Become(Node node) {
   node.version = BodyOpset(node_, node.domain, node.op);
   for (size_t i = 0; i < node.outputs.size(); ++i) {

@@ -56,6 +56,8 @@ class FunctionBody {
   }
   std::vector<ValueId> Ops(std::string_view op, std::vector<ValueId> inputs, size_t outputs,
                            const std::vector<Attribute>& attributes = {});
+  /// Errors of the node that makes `made` name it as this part of node(). Requires: made by Op.
+  void Name(ValueId made, std::string_view part);
   /// The body is this one node, a changed copy of node(): the outputs are its outputs.
   void Become(Node node);
   ValueId Scalar(float value);

@@ -46,6 +46,7 @@ struct GroupQuery {
   int64_t total = 0;     ///< T: the longest sequence, with the new positions.
   int64_t capacity = 0;  ///< Positions that the past has room for.
   int64_t head_size = 0;
+  ValueId lengths = kNone;  ///< How many positions of each row came before, [B] I32; if ragged.
 
   /// The sequences begin here, whatever lies in the past.
   bool begins() const { return rows == total; }
@@ -120,12 +121,17 @@ absl::StatusOr<bool> FillExtents(const FunctionBody& body, GroupQuery& g) {
   return true;
 }
 
-// How many positions of each row came before, [B] I32.
+// Of ragged sequences: seqlens_k is the length less one, and one position is new. One that has no place in the new past would
+// else be no error but a position that nothing sees: each is looked up, which refuses what lies outside.
 ValueId PastLengths(FunctionBody& body, const GroupQuery& g) {
   const ValueId flat = body.Op("Reshape", {body.input(kLengths), body.Ints({g.batch})});
-  // seqlens_k is the length less one, and one position is new.
-  return body.Op("Add",
-                 {flat, body.Constant(Tensor::Scalar<int32_t>(static_cast<int32_t>(1 - g.rows)))});
+  // Gather counts negative ones from the end.
+  const auto scalar = [&](int32_t value) { return body.Constant(Tensor::Scalar(value)); };
+  const ValueId below = body.Op("Less", {flat, scalar(0)});
+  const ValueId at = body.Op("Where", {below, scalar(INT32_MIN), flat});
+  const ValueId lengths = body.Op("Gather", {Positions<int32_t>(body, {g.present()}), at});
+  body.Name(lengths, "seqlens_k");
+  return lengths;
 }
 
 // [B, S, n * H] with its positions turned into it.
@@ -134,7 +140,7 @@ ValueId Turn(FunctionBody& body, const GroupQuery& g, ValueId x, int64_t heads) 
   constexpr int64_t kOnnxInt64 = 7;  // TensorProto.INT64
   ValueId positions = body.Ints({g.begins() ? 0 : g.past()});
   if (g.ragged()) {
-    const ValueId lengths = body.Op("Cast", {PastLengths(body, g)}, {{"to", kOnnxInt64}});
+    const ValueId lengths = body.Op("Cast", {g.lengths}, {{"to", kOnnxInt64}});
     positions = body.Op("Unsqueeze", {lengths, body.Ints({1})});
   }
   return body.Op("com.microsoft:RotaryEmbedding",
@@ -158,8 +164,7 @@ Cached Append(FunctionBody& body, const GroupQuery& g, ValueId past, ValueId x) 
   Cached cached;
   if (g.ragged()) {
     // Each row's own position takes the new one; what lies behind it is 0.
-    const ValueId lengths =
-        body.Op("Reshape", {PastLengths(body, g), body.Ints({g.batch, 1, 1, 1})});
+    const ValueId lengths = body.Op("Reshape", {g.lengths, body.Ints({g.batch, 1, 1, 1})});
     const ValueId at = Positions<int32_t>(body, {1, 1, g.present(), 1});
     const ValueId kept = body.Op("Where", {body.Op("Less", {at, lengths}),
                                            WithRoom(body, past, g.present()), body.Scalar(0)});
@@ -184,7 +189,7 @@ ValueId VisibleMask(FunctionBody& body, const GroupQuery& g) {
   int64_t keys = g.total;
   if (g.ragged()) {
     keys = g.present();
-    position = body.Op("Reshape", {PastLengths(body, g), body.Ints({g.batch, 1, 1, 1})});
+    position = body.Op("Reshape", {g.lengths, body.Ints({g.batch, 1, 1, 1})});
   } else {
     position = Positions<int32_t>(body, {g.rows, 1}, g.past());
   }
@@ -248,6 +253,7 @@ absl::Status ExpandGroupQuery(FunctionBody& body) {
   const DType dtype = body.value(body.input(kQuery)).dtype;
   OCTET_ASSIGN_OR_RETURN(const bool known, FillExtents(body, g));
   if (!known) return body.Later(dtype);
+  if (g.ragged()) g.lengths = PastLengths(body, g);
   ValueId q = body.input(kQuery);
   ValueId k = body.input(kKey);
   ValueId v = body.input(kValue);

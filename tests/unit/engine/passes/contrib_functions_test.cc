@@ -1,7 +1,11 @@
 // com.microsoft's operators for which ONNX Runtime has no kernel on CPUs, held against the operators that they mean; and the errors of
 // attention.
+#include <cstdint>
 #include <functional>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -179,6 +183,37 @@ TEST(ContribFunctions, GroupQueryAttentionSaysWhatIsWrong) {
               HasSubstr("'num_heads' 4 is no multiple of 'kv_num_heads' 3"));
   EXPECT_THAT(ErrorOf(GroupQuery(1, 1, 8, 9).Set("do_rotary", int64_t{1})),
               HasSubstr("'do_rotary' asks for 'cos_cache' and 'sin_cache'"));
+}
+
+// Of a new position without a place in the past nothing would be seen.
+TEST(ContribFunctions, GroupQueryAttentionRefusesLengthsOutsideThePast) {
+  const auto answer = [](bool rotary, int32_t first, int32_t second) {
+    testing::OneNode node("GroupQueryAttention", 1, kMicrosoftDomain);
+    node.Input(testing::Iota<float>(Shape{2, 1, 32})).Input(testing::Iota<float>(Shape{2, 1, 16}));
+    node.Input(testing::Iota<float>(Shape{2, 1, 16}));
+    node.Input(testing::Iota<float>(Shape{2, 2, 4, 8}));
+    node.Input(testing::Iota<float>(Shape{2, 2, 4, 8}));
+    node.Input(Tensor::From<int32_t>(Shape{2}, {first, second}));
+    node.Constant(Tensor::Scalar<int32_t>(4)).Outputs(3);
+    node.Set("num_heads", int64_t{4}).Set("kv_num_heads", int64_t{2});
+    if (rotary) {
+      node.Input(testing::Iota<float>(Shape{128, 4})).Input(testing::Iota<float>(Shape{128, 4}));
+      node.Set("do_rotary", int64_t{1});
+    }
+    return node.Run().status();
+  };
+  for (const bool rotary : {false, true}) {
+    EXPECT_TRUE(answer(rotary, 3, 0).ok()) << answer(rotary, 3, 0);
+    for (const auto& [first, second] : std::vector<std::pair<int32_t, int32_t>>{
+             {100, -5}, {INT32_MIN, 3}, {4, 3}, {3, 4}, {-1, 3}, {3, -4}}) {
+      const absl::Status refused = answer(rotary, first, second);
+      EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << first << " " << second;
+      EXPECT_THAT(
+          std::string(Message(refused)),
+          HasSubstr(Format("Gather 'tested/seqlens_k' (opset 13): index {} is outside [-4, 4)",
+                           first == 3 ? 1 : 0)));
+    }
+  }
 }
 
 }  // namespace contrib_functions_test
