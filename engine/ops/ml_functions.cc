@@ -50,11 +50,22 @@ absl::StatusOr<ValueId> FloatsAttribute(FunctionBody& body, std::string_view nam
   return body.Floats(Shape{std::ssize(floats)}, floats);
 }
 
+// Errors: INVALID_ARGUMENT unless the input has as many features, or there is one for all.
+absl::Status ExpectOnePerFeature(const FunctionBody& body, std::string_view name, int64_t count) {
+  const int64_t features = body.extent(body.input(0), -1);
+  if (count == 1 || features == kUnknownDim || features == count) return absl::OkStatus();
+  return InvalidArgument("'{}' has {} elements for {} features", name, count, features);
+}
+
 // y = (x - offset) * scale.
 absl::Status ExpandScaler(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
   OCTET_ASSIGN_OR_RETURN(const ValueId offset, FloatsAttribute(body, "offset"));
   OCTET_ASSIGN_OR_RETURN(const ValueId scale, FloatsAttribute(body, "scale"));
+  if (offset != kNone)
+    OCTET_RETURN_IF_ERROR(ExpectOnePerFeature(body, "offset", body.extent(offset, 0)));
+  if (scale != kNone)
+    OCTET_RETURN_IF_ERROR(ExpectOnePerFeature(body, "scale", body.extent(scale, 0)));
   ValueId y = AsFloat(body, body.input(0));
   if (offset != kNone) y = body.Op("Sub", {y, offset});
   if (scale != kNone) y = body.Op("Mul", {y, scale});
@@ -100,11 +111,9 @@ absl::Status ExpandLpNormalization(FunctionBody& body) {
 template <typename T>
 absl::StatusOr<ValueId> ImputedValues(FunctionBody& body, std::string_view name,
                                       std::vector<T> values) {
-  const int64_t features = body.extent(body.input(0), -1);
   const auto count = std::ssize(values);
   if (count == 0) return InvalidArgument("expected '{}' for elements of this type", name);
-  if (count != 1 && features != kUnknownDim && features != count)
-    return InvalidArgument("'{}' has {} elements for {} features", name, count, features);
+  OCTET_RETURN_IF_ERROR(ExpectOnePerFeature(body, name, count));
   return body.Constant(Tensor::From<T>(Shape{count}, std::span<const T>(values)));
 }
 

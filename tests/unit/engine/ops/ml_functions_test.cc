@@ -38,6 +38,18 @@ TEST(MlFunctions, Scaler) {
   EXPECT_THAT(Answer(whole), ElementsAre(2, 4));
 }
 
+// Three for one feature would be broadcast.
+TEST(MlFunctions, ScalerRefusesAnotherNumberOfFeatures) {
+  for (const char* name : {"offset", "scale"}) {
+    OneNode node("Scaler", 1, "ai.onnx.ml");
+    node.Spec(DType::kF32, Shape{2, 1}).Set(name, Floats{1, 2, 3});
+    EXPECT_THAT(node.InferredShape(),
+                HasSubstr(Format("'{}' has 3 elements for 1 features", name)));
+    EXPECT_THAT(Ml("Scaler").Set(name, Floats{1, 2, 3}).InferredShape(),
+                HasSubstr(Format("'{}' has 3 elements for 2 features", name)));
+  }
+}
+
 TEST(MlFunctions, Normalizer) {
   EXPECT_THAT(Answer(Ml("Normalizer").Set("norm", std::string("L1"))),
               Pointwise(FloatEq(), {3 / 7.0F, -4 / 7.0F, 0.0F, 0.0F}));
