@@ -302,12 +302,18 @@ ReadSome FromFile(int fd) {
   };
 }
 
-using Archive = std::shared_ptr<zip_t>;
+// Members that are open share the archive's place in the file.
+struct OpenedArchive {
+  explicit OpenedArchive(zip_t* opened) : zip(opened) {}
+  const std::unique_ptr<zip_t, ZipCloser> zip;
+  absl::Mutex in_use;  // Taken to read a member, where several threads may.
+};
+using Archive = std::shared_ptr<OpenedArchive>;
 
 absl::StatusOr<Archive> OpenArchive(const std::string& path) {
   int code = 0;
   zip_t* const archive = zip_open(path.c_str(), ZIP_RDONLY, &code);
-  if (archive != nullptr) return Archive(archive, ZipCloser());
+  if (archive != nullptr) return std::make_shared<OpenedArchive>(archive);
   if (code == ZIP_ER_NOENT) return NotFound("no such file: {}", path);
   if (code == ZIP_ER_OPEN) return CannotOpen(path);
   return InvalidArgument("not a readable .npz archive: {}", path);
@@ -344,9 +350,10 @@ absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
   const uint64_t archive_bytes = BytesOf(path);
   NpzArrays arrays;
   uint64_t left = max_bytes;
-  OCTET_RETURN_IF_ERROR(
-      ForEachMember(archive.get(), path, [&](std::string name, zip_uint64_t index) -> absl::Status {
-        OCTET_ASSIGN_OR_RETURN(Tensor array, ReadMember(archive.get(), index, archive_bytes, left));
+  OCTET_RETURN_IF_ERROR(ForEachMember(
+      archive->zip.get(), path, [&](std::string name, zip_uint64_t index) -> absl::Status {
+        OCTET_ASSIGN_OR_RETURN(Tensor array,
+                               ReadMember(archive->zip.get(), index, archive_bytes, left));
         left -= std::min(left, MemoryBytes(array.view()));
         arrays.insert_or_assign(std::move(name), std::move(array));
         return absl::OkStatus();
@@ -386,7 +393,7 @@ class Spooled : public StoredArray {
   uint64_t begin_;
 };
 
-// A member that is not compressed. The handle of libzip has one place in the file.
+// A member that is not compressed.
 class Member : public StoredArray {
  public:
   Member(TensorSpec spec, std::string where, Archive archive,
@@ -396,8 +403,14 @@ class Member : public StoredArray {
         archive_(std::move(archive)),
         file_(std::move(file)),
         begin_(begin) {}
+  ~Member() override {
+    const absl::MutexLock lock(&archive_->in_use);
+    file_.reset();
+  }
+  Member(const Member&) = delete;
+  Member& operator=(const Member&) = delete;
   absl::Status Read(uint64_t offset, uint64_t size, void* to) const override {
-    const absl::MutexLock lock(&in_use_);
+    const absl::MutexLock lock(&archive_->in_use);
     if (zip_fseek(file_.get(), static_cast<zip_int64_t>(begin_ + offset), SEEK_SET) != 0)
       return InvalidArgument("{}: {}", where_, zip_file_strerror(file_.get()));
     return Annotate(
@@ -409,8 +422,7 @@ class Member : public StoredArray {
  private:
   std::string where_;
   Archive archive_;  // Goes behind its member.
-  mutable absl::Mutex in_use_;
-  std::unique_ptr<zip_file_t, ZipCloser> file_ ABSL_GUARDED_BY(in_use_);
+  std::unique_ptr<zip_file_t, ZipCloser> file_ ABSL_GUARDED_BY(archive_->in_use);
   uint64_t begin_;
 };
 
@@ -470,12 +482,12 @@ absl::StatusOr<std::shared_ptr<const StoredArray>> OpenMember(const Archive& arc
                                                               const std::string& path,
                                                               const std::string& name,
                                                               const Placement& placement) {
-  std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive.get(), index, 0));
-  if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive.get()));
+  zip_t* const zip = archive->zip.get();
+  std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(zip, index, 0));
+  if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(zip));
   const auto read = [&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); };
-  OCTET_ASSIGN_OR_RETURN(
-      const StoredSpec stored,
-      ReadHeader(read, MostHeld(archive.get(), index, BytesOf(path)), kAnyBytes));
+  OCTET_ASSIGN_OR_RETURN(const StoredSpec stored,
+                         ReadHeader(read, MostHeld(zip, index, BytesOf(path)), kAnyBytes));
   const bool in_place = placement.in_place && stored.spec.dtype != DType::kString &&
                         zip_file_is_seekable(file.get()) == 1;
   if (!in_place) {
@@ -496,7 +508,7 @@ absl::StatusOr<StoredArrays> OpenNpz(const std::string& path, const Placement& p
   OCTET_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(path));
   StoredArrays arrays;
   OCTET_RETURN_IF_ERROR(ForEachMember(
-      archive.get(), path, [&](const std::string& name, zip_uint64_t index) -> absl::Status {
+      archive->zip.get(), path, [&](const std::string& name, zip_uint64_t index) -> absl::Status {
         OCTET_ASSIGN_OR_RETURN(arrays[name], OpenMember(archive, index, path, name, placement));
         return absl::OkStatus();
       }));

@@ -2,10 +2,14 @@
 #include <unistd.h>
 #include <zip.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <numeric>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -90,6 +94,31 @@ TEST_F(StoredArrayTest, ReadsMembersInAnyOrder) {
     EXPECT_EQ(b, 'y');
     EXPECT_THAT(Floats(a, 5000, 1), ElementsAre(5000));
   }
+}
+
+// Members have one place in the archive between them.
+TEST_F(StoredArrayTest, ThreadsReadMembersOfOneArchive) {
+  constexpr size_t kElements = 100'000;
+  WriteArchive(ZIP_CM_STORE, {{"a.npy", Npy("<f4", "100000,", Elements(kElements))},
+                              {"b.npy", Npy("<f4", "100000,", Elements(kElements))},
+                              {"c.npy", Npy("<f4", "100000,", Elements(kElements))}});
+  auto arrays = OpenNpz(path_.string(), {spool_, true});
+  ASSERT_TRUE(arrays.ok()) << arrays.status();
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> readers;
+  for (auto& [unused, array] : *arrays) {
+    readers.emplace_back([&wrong, own = std::move(array)]() mutable {
+      std::vector<float> values(1000);
+      for (size_t i = 0; i < 5000; ++i) {
+        const size_t first = i * 7919 % (kElements - values.size());
+        const bool read = own->Read(4 * first, 4 * values.size(), values.data()).ok();
+        if (!read || values.front() != static_cast<float>(first)) ++wrong;
+      }
+      own.reset();
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST_F(StoredArrayTest, ReadsAnArrayByItself) {
