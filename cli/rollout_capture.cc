@@ -1,10 +1,9 @@
 #include "cli/rollout_capture.h"
 
-#include <sys/stat.h>
-
 #include "config/model_config.h"
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
+#include "server/http/capture_mark.h"
 
 namespace octet::cli {
 namespace {
@@ -18,12 +17,10 @@ absl::Status CheckCaptureFolder(const nlohmann::json& server, const std::string&
         "--captures: the server's configuration has no capture.path: it captures nothing");
   }
   const auto path = captures->at("path").get<std::string>();
+  const nlohmann::json mark = captures->value("mark", nlohmann::json());
   std::error_code error;
-  if (fs::equivalent(path, folder, error)) return absl::OkStatus();
-  const nlohmann::json& inode = captures->at("inode");
-  struct stat own = {};
-  const bool is_same = !inode.is_null() && stat(folder.c_str(), &own) == 0 &&
-                       inode.get<uint64_t>() == static_cast<uint64_t>(own.st_ino);
+  const bool is_same = mark.is_null() ? fs::equivalent(path, folder, error)
+                                      : mark.get<std::string>() == CaptureMark(folder);
   if (is_same) return absl::OkStatus();
   return InvalidArgument(
       "--captures: not the folder that the server captures to: its capture.path is '{}', got '{}'",

@@ -12,7 +12,7 @@
 namespace octet::cli {
 
 /// INVALID_ARGUMENT unless `folder` is the one that a server captures to: it may have another path there, in a container for
-/// instance, and is known by its inode then. `server` is RolloutLook's.
+/// instance, and is known by its CaptureMark; by its path where the server tells none. `server` is RolloutLook's.
 absl::Status CheckCaptureFolder(const nlohmann::json& server, const std::string& folder);
 
 /// Whether inputs of the model in `folder` are kept as zeros when requests are captured. Errors: as LoadModelConfig.

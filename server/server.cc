@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
+#include "server/http/capture_mark.h"
 #include "server/http/http_server.h"
 #include "server/logging/event_log.h"
 #include "server/metrics/registry.h"
@@ -148,6 +149,7 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
       tracer_.get(), plan.threads == 1 ? &callers_ : nullptr,
       plan.workers,
   };
+  if (!config_.capture.path.empty()) MarkCaptureFolder(config_.capture.path);
   const ServerIdentity identity = {.name = config_.name, .version = version};
   const HttpServerOptions http_options = {
       .address = address,

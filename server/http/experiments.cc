@@ -1,8 +1,10 @@
 #include "server/http/experiments.h"
 
-#include <sys/stat.h>
+#include <filesystem>
+#include <system_error>
 
 #include "engine/tensor/status.h"
+#include "server/http/capture_mark.h"
 #include "server/http/certificate_json.h"
 
 namespace octet {
@@ -164,10 +166,10 @@ Json DescribeIndex(const ModelRepository& repository, std::string_view model) {
 
 Json DescribeCaptures(const std::string& path) {
   if (path.empty()) return Json();
-  struct stat folder = {};
-  const bool is_there = stat(path.c_str(), &folder) == 0;
-  return {{"path", path},
-          {"inode", is_there ? Json(static_cast<uint64_t>(folder.st_ino)) : Json()}};
+  std::error_code error;
+  const auto absolute = std::filesystem::absolute(path, error);
+  const std::string mark = CaptureMark(path);
+  return {{"path", error ? path : absolute.string()}, {"mark", mark.empty() ? Json() : Json(mark)}};
 }
 
 }  // namespace

@@ -42,12 +42,12 @@ struct ProcessFacts {
 ///                     "over_baseline_us": {"mean": -300.2, "low": -310.5, "high": -289.9}}],
 ///       "sample_ratio": {"chi_square": 0.1, "p_value": 0.75, "alarm": false}}],
 ///      "index": [{"model": "other", "version": "1", "state": "UNAVAILABLE", "reason": "fp32: not an ONNX model"}],
-///      "server": {"started_ms": 1700000000000, "captures": {"path": "/captures", "inode": 1234}}}
+///      "server": {"started_ms": 1700000000000, "captures": {"path": "/captures", "mark": "9f86..."}}}
 ///
 /// "share_percent" is what the requests that ask for no precision are given out by now: weights, the ramp, and what guards leave.
 /// "refused" are those that did not run, of a pipeline those of which a step did not. "version_splits" are those of
 /// routing.versions; the baseline is the version of the largest weight. "index": the rows of the repository's index that are not READY or say something.
-/// "captures" is the folder of ProcessFacts, null without one; by its inode it is known wherever else it is mounted, null when it is not there.
+/// "captures" is the folder of ProcessFacts, null without one; by its CaptureMark it is known wherever else it is mounted, null when it has none.
 /// p50 and p99 are interpolated within the buckets of histogram_us: off by up to 1.8 times. A guard's p99_us is counted exactly.
 /// "events" are the model's last 50, the oldest first. over_baseline_us, pipeline, sample_ratio, guard, ramp, agreement_percent and mean_sqnr_db are null where there is nothing to say.
 /// Errors: as ModelRepository::List.

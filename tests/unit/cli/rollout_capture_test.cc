@@ -3,13 +3,15 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 #include "engine/tensor/status.h"
+#include "server/http/capture_mark.h"
 
 namespace octet::cli {
 namespace rollout_capture_test {
@@ -23,33 +25,47 @@ class CaptureFolderTest : public ::testing::Test {
     std::string pattern = ::testing::TempDir() + "octet-captures-XXXXXX";
     folder_ = mkdtemp(pattern.data());
   }
-  ~CaptureFolderTest() override { rmdir(folder_.c_str()); }
+  ~CaptureFolderTest() override { std::filesystem::remove_all(folder_); }
 
   std::string Check(const json& captures) const {
     return std::string(Message(CheckCaptureFolder({{"captures", captures}}, folder_)));
-  }
-  uint64_t Inode() const {
-    struct stat own = {};
-    stat(folder_.c_str(), &own);
-    return own.st_ino;
   }
 
   std::string folder_;
 };
 
-TEST_F(CaptureFolderTest, IsTheServersByPathOrWhereverItIsMounted) {
-  EXPECT_EQ(Check({{"path", folder_}, {"inode", nullptr}}), "");
-  EXPECT_EQ(Check({{"path", folder_ + "/../" + folder_.substr(folder_.rfind('/') + 1)},
-                   {"inode", nullptr}}),
-            "");
-  EXPECT_EQ(Check({{"path", "/in/a/container"}, {"inode", Inode()}}), "");
+TEST_F(CaptureFolderTest, IsTheServersByItsMarkWhereverItIsMounted) {
+  MarkCaptureFolder(folder_);
+  const std::string mark = CaptureMark(folder_);
+  EXPECT_EQ(mark.size(), 32U);
+  EXPECT_EQ(Check({{"path", "/in/a/container"}, {"mark", mark}}), "");
+  MarkCaptureFolder(folder_);
+  EXPECT_EQ(CaptureMark(folder_), mark) << "another server's, or one that restarted";
+}
+
+TEST_F(CaptureFolderTest, IsTheServersByItsPathWhereNoMarkIsTold) {
+  EXPECT_EQ(Check({{"path", folder_}, {"mark", nullptr}}), "");
+  EXPECT_EQ(Check({{"path", folder_ + "/../" + folder_.substr(folder_.rfind('/') + 1)}}), "");
 }
 
 TEST_F(CaptureFolderTest, AnotherOneIsRefused) {
-  EXPECT_THAT(Check({{"path", "/in/a/container"}, {"inode", Inode() + 1}}),
+  const std::string other(32, '0');
+  EXPECT_THAT(Check({{"path", "/in/a/container"}, {"mark", other}}),
               HasSubstr("its capture.path is '/in/a/container', got '" + folder_));
-  EXPECT_THAT(Check({{"path", "/"}, {"inode", nullptr}}), HasSubstr("not the folder"));
+  EXPECT_THAT(Check({{"path", folder_}, {"mark", other}}), HasSubstr("not the folder"))
+      << "of the same path in a container";
+  MarkCaptureFolder(folder_);
+  EXPECT_THAT(Check({{"path", "/in/a/container"}, {"mark", other}}), HasSubstr("not the folder"));
+  EXPECT_THAT(Check({{"path", "/"}, {"mark", nullptr}}), HasSubstr("not the folder"));
   EXPECT_THAT(Check(nullptr), HasSubstr("no capture.path"));
+}
+
+TEST_F(CaptureFolderTest, WhatIsNoMarkIsNone) {
+  EXPECT_EQ(CaptureMark(folder_), "");
+  for (const std::string& text : {std::string(), std::string(33, '0'), std::string(32, 'x')}) {
+    std::ofstream(folder_ + "/.octet-captures") << text;
+    EXPECT_EQ(CaptureMark(folder_), "") << text;
+  }
 }
 
 }  // namespace rollout_capture_test
