@@ -342,7 +342,7 @@ absl::Status Rollout::Enter(const RolloutStage& stage) {
   const bool promoted = stage.kind == RolloutStage::Kind::kPromoted;
   state_.phase = RolloutPhase::kServe;
   state_.stage = stage;
-  state_.stage_began_ms = NowMs();
+  state_.stage_began_ms = state_.stage_entered_ms = NowMs();
   refusing_ = {};
   report_(RolloutStageName(state_.plan, stage));
   if (!promoted) return Save(RolloutStageName(state_.plan, stage));
@@ -383,7 +383,9 @@ absl::StatusOr<RolloutFacts> Rollout::Observe() {
     facts = FactsOf(look.experiment, state_.plan, refusing_);
   }
   facts.restarts = state_.restarts;
-  facts.in_stage = std::chrono::seconds((NowMs() - state_.stage_began_ms) / 1000);
+  const int64_t now_ms = NowMs();
+  facts.held = std::chrono::seconds((now_ms - state_.stage_began_ms) / 1000);
+  facts.since_entered = std::chrono::seconds((now_ms - state_.stage_entered_ms) / 1000);
   return facts;
 }
 

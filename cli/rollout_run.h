@@ -77,8 +77,8 @@ class Rollout {
   absl::Status Save(std::string_view event);
   /// Nothing is left to do.
   absl::Status End(RolloutPhase phase);
-  /// What another experiment than the last look's knows begins anew; the stage's hold with it. Of another process it counts as
-  /// a restart; that somebody had the model loaded says nothing of the candidate.
+  /// What another experiment than the last look's knows begins anew; the stage's hold with it, not its patience. Of another
+  /// process it counts as a restart; that somebody had the model loaded says nothing of the candidate.
   absl::Status NoticeRestart(const RolloutLook& look);
   absl::StatusOr<RolloutFacts> Observe();
 

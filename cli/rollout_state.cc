@@ -95,6 +95,7 @@ RolloutState StateFrom(const nlohmann::json& json) {
   state.installed = json.at("installed").get<bool>();
   state.replaced = json.at("replaced").get<bool>();
   // Not there in what older versions wrote.
+  state.stage_entered_ms = json.value("stage_entered_ms", state.stage_began_ms);
   state.experiment_ms = json.value("experiment_ms", int64_t{0});
   state.server_ms = json.value("server_ms", int64_t{0});
   state.restarts = json.value("restarts", 0);
@@ -215,6 +216,7 @@ absl::Status RolloutFolder::Save(const RolloutState& state) const {
       {"plan", ToJson(state.plan)},
       {"stage", {{"kind", static_cast<int>(state.stage.kind)}, {"ramp", state.stage.ramp}}},
       {"stage_began_ms", state.stage_began_ms},
+      {"stage_entered_ms", state.stage_entered_ms},
       {"routed", state.routed},
       {"installed", state.installed},
       {"replaced", state.replaced},

@@ -31,10 +31,11 @@ struct RolloutState {
   std::string model;
   std::string version;
   RolloutPlan plan;
-  RolloutStage stage;          ///< Of kServe.
-  int64_t stage_began_ms = 0;  ///< Since the epoch.
-  bool routed = false;         ///< rollout.yaml may be this rollout's.
-  bool installed = false;      ///< The candidate's file may be in the version's folder.
+  RolloutStage stage;            ///< Of kServe.
+  int64_t stage_began_ms = 0;    ///< Since the epoch; anew with every load.
+  int64_t stage_entered_ms = 0;  ///< Since the epoch, whatever was loaded since.
+  bool routed = false;           ///< rollout.yaml may be this rollout's.
+  bool installed = false;        ///< The candidate's file may be in the version's folder.
   bool replaced = false;  ///< There was a file of the candidate's precision before; it is kept.
   /// When the experiment began that the server has of the stage, by its clock, since the epoch: a new one has forgotten what
   /// the last one saw. 0: not looked at yet.
@@ -73,6 +74,7 @@ class RolloutFolder {
   absl::Status KeepReplaced() const;
   /// What an older version has left under way is put where this one looks for it: the replaced file was previous.onnx from the
   /// start. NOT_FOUND when there was no rollout; INVALID_ARGUMENT naming the file when it is damaged, or a newer version's.
+  /// A state without a layout is taken for one of a version before replaced().
   absl::StatusOr<RolloutState> Load() const;
   /// On disk before what it announces is done.
   absl::Status Save(const RolloutState& state) const;

@@ -108,13 +108,13 @@ RolloutDecision DecideRollout(const RolloutPlan& plan, const RolloutStage& stage
     waits += Format("{}{} of {} {}", waits.empty() ? "" : ", ", got, wanted, what);
   };
   // A clock that was set back must not end the stage.
-  wait("seconds held", static_cast<uint64_t>(std::max<int64_t>(facts.in_stage.count(), 0)),
+  wait("seconds held", static_cast<uint64_t>(std::max<int64_t>(facts.held.count(), 0)),
        static_cast<uint64_t>(plan.hold.count()));
   wait(shadow ? "windows kept" : "windows not broken", windows, wanted_windows);
   wait("copies compared", facts.compared, wanted_copies);
   wait("requests answered", facts.requests, wanted_requests);
   if (waits.empty()) return {Verdict::kForward, ""};
-  if (facts.in_stage < plan.patience) return {Verdict::kWait, waits};
+  if (facts.since_entered < plan.patience) return {Verdict::kWait, waits};
   return {Verdict::kBack, Format("after {} s still {}", plan.patience.count(), waits)};
 }
 

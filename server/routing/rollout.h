@@ -52,10 +52,11 @@ struct RolloutFacts {
   uint64_t undecided_windows = 0;
   uint64_t refusing_windows = 0;  ///< As RefusingWindows counts them beside the baseline.
   std::string last_broken;
-  uint64_t compared = 0;    ///< Copies.
-  uint64_t class_rows = 0;  ///< Of these, rows of class scores.
-  uint64_t requests = 0;    ///< Clients' own.
-  std::chrono::seconds in_stage{0};
+  uint64_t compared = 0;                  ///< Copies.
+  uint64_t class_rows = 0;                ///< Of these, rows of class scores.
+  uint64_t requests = 0;                  ///< Clients' own.
+  std::chrono::seconds held{0};           ///< Since the last load.
+  std::chrono::seconds since_entered{0};  ///< The stage, whatever was loaded since.
   int restarts = 0;  ///< Of the server in the stage: it has forgotten what it saw before.
 };
 

@@ -5,6 +5,7 @@ usage: rollout_test.py OCTET
 """
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -386,6 +387,27 @@ class RolloutTest(RolloutCase):
             self.assertEqual(traffic.failures, [])
             self.assertEqual([event for event in self.events(served) if event in ("load", "restart")], ["load"] * 3)
 
+    def test_loads_that_recur_do_not_hold_a_stage_for_ever(self):
+        with Served(OCTET, ALONE, without_int8) as served:
+            words = ["--calibration", CALIBRATION, "--hold-seconds", "8", "--patience-seconds", "10"]
+            model_yaml = served.models / "glyphs/model.yaml"
+            text = model_yaml.read_text()
+            command = self.command(served, *words)
+            with Traffic(served), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                self.wait_for_line(process, "shadow")
+                for number in range(30):
+                    if process.poll() is not None:
+                        break
+                    model_yaml.write_text(text.replace(ALONE, f"routing: {{default: fp32, sticky: {{parameter: p{number}}}}}\n"))
+                    self.load(served)
+                    time.sleep(2)
+                is_over = process.poll() is not None
+                process.kill()
+                _, errors = process.communicate(timeout=60)
+            self.assertTrue(is_over, "it waits still")
+            self.assertRegex(errors, r"after 10 s still \d of 8 seconds held")
+            self.assertEqual(self.experiment(served), {"fp32"})
+
     def load(self, served):
         urllib.request.urlopen(f"http://{served.server.http}/v2/repository/models/glyphs/load", data=b"", timeout=60).close()
 
@@ -453,10 +475,15 @@ class RolloutTest(RolloutCase):
             self.assertIn("--captures: the server's configuration has no capture.path", errors)
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
         with tempfile.TemporaryDirectory() as captures, tempfile.TemporaryDirectory() as other:
-            with Served(OCTET, ALONE, without_int8, f"capture: {{path: {captures}, write_seconds: 1}}\n") as served:
+            configuration = f"capture: {{path: {os.path.relpath(captures)}, write_seconds: 1}}\n"
+            with Served(OCTET, ALONE, without_int8, configuration) as served:
+                (pathlib.Path(other) / ".octet-captures").write_text("0" * 32)
                 code, _, errors = self.rollout(served, "--captures", other)
                 self.assertEqual(code, 1)
-                self.assertIn(f"its capture.path is '{captures}', got '{other}'", errors)
+                self.assertRegex(errors, rf"its capture\.path is '/(.*/)?{captures[1:]}', got '{other}'")
+                with urllib.request.urlopen(f"http://{served.server.http}/v2/experiments", timeout=10) as answer:
+                    told = json.load(answer)["server"]["captures"]["mark"]
+                self.assertEqual(told, (pathlib.Path(captures) / ".octet-captures").read_text())
                 self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
                 self.assertFalse((served.models / "glyphs/.rollout/state.json").exists())
 

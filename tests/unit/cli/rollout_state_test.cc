@@ -58,6 +58,8 @@ RolloutState UnderWay() {
   state.model = "net";
   state.version = "1";
   state.plan.precisions = {Precision::kFp32, Precision::kInt8};
+  state.stage_began_ms = 1'700'000'000'456;
+  state.stage_entered_ms = 1'700'000'000'345;
   state.routed = state.installed = state.replaced = true;
   state.experiment_ms = 1'700'000'000'123;
   state.server_ms = 1'700'000'000'001;
@@ -71,6 +73,8 @@ TEST_F(RolloutStateTest, ComesBackAsItWasSaved) {
   const auto state = folder_->Load();
   ASSERT_TRUE(state.ok()) << state.status();
   EXPECT_EQ(state->plan, UnderWay().plan);
+  EXPECT_EQ(state->stage_began_ms, UnderWay().stage_began_ms);
+  EXPECT_EQ(state->stage_entered_ms, UnderWay().stage_entered_ms);
   EXPECT_EQ(state->experiment_ms, UnderWay().experiment_ms);
   EXPECT_EQ(state->server_ms, UnderWay().server_ms);
   EXPECT_EQ(state->restarts, 1);
@@ -79,13 +83,14 @@ TEST_F(RolloutStateTest, ComesBackAsItWasSaved) {
 }
 
 TEST_F(RolloutStateTest, AnOlderOneHasWhatItReplacedWhereThePreviousFileIsNow) {
-  SaveAsOlder(UnderWay(), {"layout", "server_ms", "experiment_ms", "restarts"});
+  SaveAsOlder(UnderWay(), {"layout", "server_ms", "experiment_ms", "restarts", "stage_entered_ms"});
   Write(folder_->previous(), "replaced");
   for (int look = 0; look < 2; ++look) {
     const auto state = folder_->Load();
     ASSERT_TRUE(state.ok()) << state.status();
     EXPECT_TRUE(state->plan.precisions.empty()) << "as model.yaml says";
     EXPECT_EQ(state->server_ms, 0);
+    EXPECT_EQ(state->stage_entered_ms, UnderWay().stage_began_ms);
     EXPECT_EQ(Read(folder_->replaced()), "replaced");
     EXPECT_FALSE(fs::exists(folder_->previous()));
   }

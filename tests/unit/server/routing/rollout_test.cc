@@ -32,7 +32,7 @@ RolloutFacts Fine() {
           .compared = 1000,
           .class_rows = 1000,
           .requests = 50,
-          .in_stage = seconds(300)};
+          .held = seconds(300)};
 }
 
 Verdict Decide(Kind kind, const RolloutFacts& facts) {
@@ -54,7 +54,7 @@ TEST(RolloutTest, GoesThroughItsStagesInOrder) {
 TEST(RolloutTest, WaitsForTimeWindowsAndCopies) {
   EXPECT_EQ(Decide(Kind::kShadow, Fine()), Verdict::kForward);
   RolloutFacts early = Fine();
-  early.in_stage = seconds(299);
+  early.held = seconds(299);
   early.kept_windows = 2;
   early.undecided_windows = 7;
   early.compared = 10;
@@ -122,12 +122,25 @@ TEST(RolloutTest, GoesBackWhenTheCandidateRefusesRequestsAndTheBaselineDoesNot) 
 TEST(RolloutTest, GoesBackWhenItsPatienceIsOver) {
   RolloutFacts facts = Fine();
   facts.compared = 0;
-  facts.in_stage = seconds(86399);
+  facts.since_entered = seconds(86399);
   EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait);
-  facts.in_stage = seconds(86400);
+  facts.since_entered = seconds(86400);
   const RolloutDecision decision = DecideRollout(Plan(), {}, facts);
   EXPECT_EQ(decision.verdict, Verdict::kBack);
   EXPECT_EQ(decision.reason, "after 86400 s still 0 of 1000 copies compared");
+}
+
+TEST(RolloutTest, LoadsThatRecurHoldNoStageForEver) {
+  RolloutFacts facts = Fine();
+  facts.held = seconds(10);
+  facts.since_entered = seconds(86399);
+  EXPECT_EQ(Decide(Kind::kRamp, facts), Verdict::kWait);
+  facts.since_entered = seconds(86400);
+  const RolloutDecision decision = DecideRollout(Plan(), {Kind::kRamp, 0}, facts);
+  EXPECT_EQ(decision.verdict, Verdict::kBack);
+  EXPECT_EQ(decision.reason, "after 86400 s still 10 of 300 seconds held");
+  facts.held = seconds(300);
+  EXPECT_EQ(Decide(Kind::kRamp, facts), Verdict::kForward) << "held long enough at last";
 }
 
 ModelConfig Routed(const RolloutStage& stage, const RolloutPlan& plan = Plan()) {
@@ -186,7 +199,7 @@ TEST(RolloutTest, AgreementOnClassesThatDoNotExistIsNoProof) {
 
 TEST(RolloutTest, AClockThatWasSetBackEndsNoStage) {
   RolloutFacts facts = Fine();
-  facts.in_stage = seconds(-5);
+  facts.held = facts.since_entered = seconds(-5);
   EXPECT_EQ(Decide(Kind::kShadow, facts), Verdict::kWait);
 }
 
