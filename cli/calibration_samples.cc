@@ -56,7 +56,6 @@ class CalibrationOpener {
       specs.emplace(name, array->spec());
       if (file.ends_with(".npy")) specs[name].shape = WithSamples(array->spec().shape, signature_);
     }
-    if (const auto held = CheckHoldElements(specs); !held.ok()) return Annotate(held, file);
     OCTET_RETURN_IF_ERROR(CompareWithFirst(file, specs));
     return Annotate(Take(arrays, specs), file);
   }
@@ -77,9 +76,12 @@ class CalibrationOpener {
     return StoredArrays{{kOnlyInputArray, std::move(array)}};
   }
 
-  // Files of one set have one element type, and as many axes.
+  // What the model reads of the files of one set has one element type, and as many axes.
   absl::Status CompareWithFirst(const std::string& file, const ArraySpecs& specs) {
-    for (const auto& [name, spec] : specs) {
+    for (const TensorInfo& info : signature_.inputs) {
+      const auto found = FindArray(info, signature_.inputs.size() == 1, specs);
+      if (found == specs.end()) continue;
+      const auto& [name, spec] = *found;
       const auto& [first_file, first] = first_.try_emplace(name, file, spec).first->second;
       if (spec.dtype == first.dtype && spec.shape.rank() == first.shape.rank()) continue;
       return InvalidArgument("{}: {} of {} does not go with {} of {} in {}", file,

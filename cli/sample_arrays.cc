@@ -9,15 +9,23 @@ namespace octet::cli {
 
 namespace fs = std::filesystem;
 
+ArraySpecs::const_iterator FindArray(const TensorInfo& info, bool only, const ArraySpecs& arrays) {
+  const auto found = arrays.find(info.name);
+  return found == arrays.end() && only ? arrays.find(kOnlyInputArray) : found;
+}
+
 absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
                                       const ModelConfig& config) {
-  auto found = arrays.find(info.name);
-  if (found == arrays.end() && only) found = arrays.find(kOnlyInputArray);
+  const auto found = FindArray(info, only, arrays);
   if (found == arrays.end()) {
     return InvalidArgument("no array for the model's input '{}'{}", info.name,
                            only ? " (nor one named 'inputs')" : "");
   }
   const auto& [name, array] = *found;
+  if (array.shape.rank() > 0 && array.shape[0] != 0 && array.shape.elements() == 0) {
+    return InvalidArgument("array '{}': {} holds samples of no elements", name,
+                           array.shape.ToString());
+  }
   bool fits = array.shape.rank() == info.shape.rank() && array.shape.rank() > 0;
   for (int axis = 1; fits && axis < array.shape.rank(); ++axis) {
     fits = info.shape[axis] == kUnknownDim || info.shape[axis] == array.shape[axis];
@@ -42,15 +50,6 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
         DTypeName(array.dtype));
   }
   return ArrayMatch{name, false, {}};
-}
-
-absl::Status CheckHoldElements(const ArraySpecs& arrays) {
-  for (const auto& [name, array] : arrays) {
-    if (array.shape.rank() == 0 || array.shape[0] == 0 || array.shape.elements() > 0) continue;
-    return InvalidArgument("array '{}': {} holds samples of no elements", name,
-                           array.shape.ToString());
-  }
-  return absl::OkStatus();
 }
 
 bool IsFolder(const std::string& path) {

@@ -26,14 +26,13 @@ struct ArrayMatch {
   WireMapping mapping;
 };
 
-/// By the input's name, or "inputs" where it is the model's `only` one; samples along axis 0.
+/// The array of an input: by its name, or "inputs" where it is the model's `only` one; the end without any.
+ArraySpecs::const_iterator FindArray(const TensorInfo& info, bool only, const ArraySpecs& arrays);
+/// What FindArray finds; samples along axis 0.
 /// Errors: INVALID_ARGUMENT naming the array, expected and got, for one that is missing, of another shape or element type, or that
-/// cannot be mapped.
+/// cannot be mapped, and for samples of no elements: their count is whatever the file says, and nothing holds it.
 absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
                                       const ModelConfig& config);
-
-/// INVALID_ARGUMENT naming an array of samples that have no elements: their count is whatever the file says, and nothing holds it.
-absl::Status CheckHoldElements(const ArraySpecs& arrays);
 
 bool IsFolder(const std::string& path);
 /// By its name one of the files of a folder of samples: .npz or .npy, and not hidden.

@@ -21,6 +21,21 @@ absl::StatusOr<NpzArrays> ReadPart(const std::string& file, const Signature& sig
   return NpzArrays{{kOnlyInputArray, array.Reshaped(WithSamples(array.shape(), signature))}};
 }
 
+/// Whether a model may read an array of this name.
+bool MayBeRead(const std::string& name, const Signature& signature) {
+  return name == kLabelsArray || (name == kOnlyInputArray && signature.inputs.size() == 1) ||
+         std::ranges::contains(signature.inputs, name, &TensorInfo::name);
+}
+
+/// Labels in the one type and shape in which those of several files can be joined; what are none are left for LabelsIn to refuse.
+Tensor WideLabels(const Tensor& array) {
+  const auto values = LabelsIn(array, array.elements());
+  if (!values.ok()) return array;
+  Tensor wide(DType::kI64, Shape{array.elements()});
+  std::ranges::copy(*values, wide.mutable_span<int64_t>().begin());
+  return wide;
+}
+
 using Parts = std::map<std::string, std::vector<std::pair<std::string, Tensor>>>;
 
 // Joins tensors along axis 0, and lets go of each one behind the first as soon as it is copied.
@@ -64,13 +79,17 @@ absl::StatusOr<NpzArrays> ReadFolder(const std::string& folder, const Signature&
   for (const std::string& file : files) {
     OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadPart(file, signature));
     for (const auto& [name, array] : arrays) {
+      if (!MayBeRead(name, signature)) continue;
       if (array.bytes() > kMostBytes - bytes)
         return absl::ResourceExhaustedError(
             Format("{}: more than {} bytes up to {}", folder, kMostBytes, file));
       bytes += array.bytes();
-      parts[name].emplace_back(file, array);
+      const bool is_labels = name == kLabelsArray && LabelsAreLabels(signature);
+      parts[name].emplace_back(file, is_labels ? WideLabels(array) : array);
     }
   }
+  const bool named = signature.inputs.size() == 1 && parts.contains(signature.inputs[0].name);
+  if (named && signature.inputs[0].name != kOnlyInputArray) parts.erase(kOnlyInputArray);
   NpzArrays joined;
   for (auto& [name, of_files] : parts) {
     if (of_files.size() != files.size())
@@ -94,7 +113,6 @@ absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::str
   }
   ArraySpecs specs;
   for (const auto& [name, array] : arrays) specs.emplace(name, array.spec());
-  if (const auto held = CheckHoldElements(specs); !held.ok()) return Annotate(held, path);
   Samples samples;
   for (const TensorInfo& info : signature.inputs) {
     const auto match = MatchArray(info, signature.inputs.size() == 1, specs, config);

@@ -83,6 +83,27 @@ class QuantizeErrorsTest(unittest.TestCase):
             line = self.refused("--calibration", path, "--map", MAP)
             self.assertIn(f"{path}: array 'inputs': [{count},0] holds samples of no elements", line)
 
+    def test_arrays_that_the_model_does_not_read(self):
+        """Whatever they are: they may differ between files, and labels in type and shape."""
+        images, first, second = self.images(32), self.folder / "set" / "a.npz", self.folder / "set" / "b.npz"
+        first.parent.mkdir()
+        labels = np.arange(16) % 10
+        none, notes = np.zeros((16, 0), np.uint8), np.zeros((16, 3), np.int16)
+        for name, one, other in (
+            ("no elements", {"notes": none}, {"notes": none}),
+            ("labels", {"labels": labels}, {"labels": labels.astype(np.int32)[:, None]}),
+            ("others", {"notes": notes}, {"notes": notes.astype(np.float32)[0]}),
+            ("in one file", {"notes": notes}, {}),
+        ):
+            np.savez(first, inputs=images[:16], **one)
+            np.savez(second, inputs=images[16:], **other)
+            words = ("--calibration", first.parent, "--map", MAP)
+            with self.subTest(name):
+                done = octet("quantize", FP32, "--to", "int8", "--out", self.out, *words, "--method", "percentile")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                done = octet("eval", self.out / "int8.onnx", "--data", first.parent, "--map", MAP, "--reference", FP32)
+                self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_no_array_of_the_inputs_name(self):
         path = self.calibration(pictures=self.images())
         line = self.refused("--calibration", path, "--map", MAP)
