@@ -1,5 +1,6 @@
 // octet golden: answers that a version's files are held to when a server loads them.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <deque>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/samples.h"
 #include "cli/session.h"
 #include "cli/verb.h"
@@ -96,11 +98,12 @@ absl::Status Golden(const GoldenOptions& options) {
   const fs::path folder(options.version);
   OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model,
                          Model::Load((folder / "fp32.onnx").string(), LoadOptions()));
+  const std::string file = (folder / "golden.npz").string();
+  OCTET_RETURN_IF_ERROR(CheckOutputFile(file, std::array{options.data, options.map}));
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
                          Samples::Load(model->signature(), options.data, options.map));
   Recording recording(Session(std::move(model)), samples);
   OCTET_RETURN_IF_ERROR(recording.Record(options.samples));
-  const std::string file = (folder / "golden.npz").string();
   // Whoever serves the model reads it, as it reads the model.
   OCTET_RETURN_IF_ERROR(WriteNpz(file, recording.arrays(), 0666));
   std::cout << Format("{}: {} samples and fp32's answers\n", file, recording.samples());

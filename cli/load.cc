@@ -158,7 +158,7 @@ void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {
       ->required()
       ->allow_extra_args(false);
   verb.add_option("--model-version", options.source.version,
-                  "Version to ask; default the highest ready one");
+                  "Version to ask; default what the server chooses");
   verb.add_option("--precision", options.source.precision,
                   "Precision to ask models for that name none; default what the server chooses");
   verb.add_option("--data", options.source.data, ".npz with samples; default random elements");

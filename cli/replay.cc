@@ -11,6 +11,7 @@
 #include "cli/latencies.h"
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
+#include "cli/output_file.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
@@ -358,6 +359,8 @@ absl::Status Replay(const ReplayOptions& options) {
         "--min-agreement and --min-sqnr-db need something to compare with: "
         "--against, --against-server, --against-version or --expect");
   }
+  const std::vector<std::string> others = {options.source.data, options.source.map, options.expect};
+  if (!options.save.empty()) OCTET_RETURN_IF_ERROR(CheckOutputFile(options.save, others));
   std::vector<ReplaySide> sides = {options.side};
   if (const auto against = options.Against()) sides.push_back(*against);
   std::vector<std::unique_ptr<InferStub>> stubs;
@@ -403,7 +406,7 @@ void AddReplay(CLI::App& app, Outcome& outcome) {
   verb->add_option("--server", options->side.server, "host:port of the gRPC endpoint")->required();
   verb->add_option("--model", options->source.model, "Model to ask")->required();
   verb->add_option("--version", options->side.version,
-                   "Version to ask; default the highest ready one");
+                   "Version to ask; default what the server chooses");
   verb->add_option("--precision", options->side.precision,
                    "Precision to ask for; default what the server chooses");
   verb->add_option("--map", options->source.map,

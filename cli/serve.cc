@@ -71,7 +71,7 @@ absl::Status ServeOrCheck(const ServeOptions& options) {
 
 void AddServe(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<ServeOptions>();
-  CLI::App* verb = app.add_subcommand("serve", "Serve a folder of models over gRPC");
+  CLI::App* verb = app.add_subcommand("serve", "Serve a folder of models over gRPC and HTTP");
   const CLI::Range port(0, 65535);
   const CLI::Range count(0, 1024);
   verb->add_option("--repository", options->repository,

@@ -5,9 +5,12 @@ usage: golden_test.py OCTET
 """
 
 import json
+import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 import urllib.request
 
@@ -82,6 +85,19 @@ class GoldenTest(unittest.TestCase):
             with self.assertRaises(grpc.RpcError) as refused:
                 served.ask(0, precision="int8")
             self.assertEqual(refused.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
+    def test_answers_do_not_take_the_place_of_the_samples(self):
+        with tempfile.TemporaryDirectory() as version:
+            shutil.copy(served_models.GLYPHS / "1/fp32.onnx", version)
+            data = pathlib.Path(version) / "golden.npz"
+            shutil.copy(served_models.ROOT / "demo/data/test.npz", data)
+            before = data.read_bytes()
+            for given in (data, version):
+                words = [OCTET, "golden", version, "--data", given, "--map", served_models.GLYPHS / "model.yaml"]
+                done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(f"cannot write '{data}': it would ", done.stderr)
+                self.assertEqual(data.read_bytes(), before)
 
 
 if __name__ == "__main__":
