@@ -101,6 +101,18 @@ class KubernetesTest(unittest.TestCase):
     def test_mounts_have_volumes(self):
         self.assertEqual({mount["name"] for mount in self.container["volumeMounts"]}, {volume["name"] for volume in self.pod["volumes"]})
 
+    def test_an_image_that_the_node_has_is_taken(self):
+        # For the tag `latest` the policy would be Always otherwise.
+        self.assertEqual((self.container["image"], self.container["imagePullPolicy"]), ("octet:latest", "IfNotPresent"))
+
+    def test_the_readme_says_what_the_claim_is(self):
+        (claim,) = [volume["persistentVolumeClaim"]["claimName"] for volume in self.pod["volumes"] if "persistentVolumeClaim" in volume]
+        section = (DEPLOY / "README.md").read_text().partition("## Kubernetes\n")[2].partition("\n## ")[0]
+        self.assertIn(f"claim `{claim}`", section)
+        self.assertRegex(section, rf"\buser {self.pod['securityContext']['runAsUser']}\b")
+        self.assertGreater(self.by_kind["Deployment"]["spec"]["replicas"], 1)
+        self.assertIn("ReadOnlyMany", section)
+
     def test_probes_are_answered(self):
         with Served(OCTET, ALONE) as served:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -125,6 +137,17 @@ class SystemdTest(unittest.TestCase):
             documentation = self.unit["Unit"]["Documentation"].removeprefix("file://")
             for path in (program, documentation, "/usr/lib/systemd/system/octet.service", "/usr/share/doc/octet/octet.yaml"):
                 self.assertTrue(pathlib.Path(root + path).is_file(), path)
+
+    def test_the_steps_name_a_repository_that_the_service_makes(self):
+        (step,) = re.findall(r"(?m)^ {4}(sed -i .*) /etc/octet/octet\.yaml$", (DEPLOY / "README.md").read_text())
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "octet.yaml")
+            file.write_text((served_models.ROOT / "config/octet.yaml").read_text())
+            subprocess.run([*shlex.split(step), file], timeout=60, check=True)
+            changed = yaml.safe_load(file.read_text())
+        path = changed["repository"]["path"]
+        self.assertIn(path, {f"/var/lib/{name}" for name in self.unit["Service"]["StateDirectory"].split()})
+        self.assertEqual(changed, {**DEFAULTS, "repository": {**DEFAULTS["repository"], "path": path, "poll_seconds": 10}})
 
     def test_the_unit_fits_the_program(self):
         service = self.unit["Service"]
@@ -226,6 +249,11 @@ class HaproxyTest(unittest.TestCase):
         """Returns the balancer and both servers, which end with the test."""
         servers = [self.enterContext(Served(OCTET, ALONE, configuration=configuration)) for _ in range(2)]
         return self.enterContext(Haproxy(self.enterContext(tempfile.TemporaryDirectory()), servers, interval)), servers
+
+    def test_names_that_do_not_resolve_do_not_keep_it_from_starting(self):
+        command = ["haproxy", "-c", "-f", DEPLOY / "haproxy/haproxy.cfg"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_a_server_goes_and_no_request_is_lost(self):
         proxy, (first, _) = self.start()
