@@ -9,8 +9,8 @@ set -eu
 
 binary=$1
 root=$2
-mkdir -p "$root/usr/bin" "$root/usr/share/doc" "$root/etc/ssl/certs" "$root/models" "$root/tmp"
-chmod 1777 "$root/tmp"
+mkdir -p "$root/usr/bin" "$root/usr/share/doc" "$root/etc/ssl/certs" "$root/models" "$root/tmp" "$root/var/tmp"
+chmod 1777 "$root/tmp" "$root/var/tmp"
 for link in bin lib lib64; do
   mkdir -p "$root/usr/$link"
   ln -sfn "usr/$link" "$root/$link"

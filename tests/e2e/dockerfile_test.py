@@ -100,6 +100,14 @@ def check_content(root):
         raise Failure("the licences of the libraries are missing in /usr/share/doc")
 
 
+def check_temporary_folders(root):
+    """What octet spools, and what libraries keep aside, goes to these whoever the user is."""
+    for name in ["tmp", "var/tmp"]:
+        folder = root / name
+        if not folder.is_dir() or folder.stat().st_mode & 0o7777 != 0o1777:
+            raise Failure(f"/{name} of the image is no folder that everybody may write to")
+
+
 def in_container(root, command, environment, user="0:0", binds=()):
     """Returns the command line that runs `command` in root, with mounts that end with it. binds: (host, inside)."""
     script = ["set -e"]
@@ -163,6 +171,7 @@ def check_command(image):
 
 def check_image(image):
     check_content(image.root)
+    check_temporary_folders(image.root)
     if image.user != USER:
         raise Failure(f"the image runs as {image.user}, expected {USER}")
     if can_enter_roots():
