@@ -6,6 +6,7 @@ usage: readme_test.py OCTET
 A command is a line of an indented or fenced block whose first line looks like one; the lines of a block are one script. Blocks whose commands another test runs, or that must not run here, are in COVERED; the list is exact. Whether a command runs or not, octet has every option that is shown with it.
 """
 
+import json
 import pathlib
 import re
 import shlex
@@ -46,7 +47,7 @@ COVERED = {
     "./dev run -- octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": [
         ("tests/e2e/rollout_case.py", '[self.octet, "rollout", served.model, *flags'),
     ],
-    "./dev run -- octet experiments glyphs --server localhost:8000": [("tests/e2e/rollout_test.py", '"experiments", "glyphs", "--server"')],
+    "./dev run -- octet experiments glyphs --server localhost:8000": [("tests/e2e/experiments_test.py", '"experiments", "glyphs", "--server"')],
     # They need a running server and what it captured.
     "./dev run -- octet quantize models/glyphs/1/fp32.onnx --calibration captures/glyphs/1/uint8-3x32x32.npz --map models/glyphs/model.yaml --to int8 --out models/glyphs/1": [
         ("tests/e2e/capture_test.py", '"fp32.onnx", "--calibration", file, "--map", MAP, "--to", "int8"'),
@@ -170,10 +171,19 @@ class DocumentedCommandsTest(unittest.TestCase):
                     address = self.read_http_address(server.stdout)
                     with urllib.request.urlopen(f"http://{address}/v2/models/glyphs/ready", timeout=20) as answer:
                         self.assertEqual(answer.status, 200)
+                    self.assertEqual(self.ask_as_the_readme_shows(address)["name"], "glyphs")
                 finally:
                     server.send_signal(signal.SIGTERM)
                     server.communicate(timeout=60)
             self.assertEqual(server.returncode, 0)
+
+    def ask_as_the_readme_shows(self, address):
+        """Returns what the request in the text says, sent to another address than the usual one."""
+        (shown,) = re.findall(r"`(curl [^`]*)`", (ROOT / "README.md").read_text())
+        command = shown.replace("localhost:8000", address)
+        self.assertNotEqual(command, shown)
+        done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60, check=True)
+        return json.loads(done.stdout)
 
     def read_http_address(self, output):
         """Returns where a server that begins to speak serves HTTP."""
