@@ -20,9 +20,16 @@
 namespace octet {
 namespace {
 
-// What passes write into nodes of ONNX's domain: in a file it would be a way around their checks.
-constexpr std::array<std::string_view, 4> kReserved = {"channels_last", "dynamic_quant", kCaptures,
-                                                       "trans_b"};
+// What passes and this reader write into nodes: in a file it would be a way around their checks. No operator of any domain has
+// attributes of these names,
+constexpr std::array<std::string_view, 3> kReserved = {"dynamic_quant", kCaptures, "trans_b"};
+// and none of ONNX's this one; com.microsoft has operators that have.
+constexpr std::string_view kReservedInOnnx = "channels_last";
+
+bool IsReserved(const Node& node, std::string_view attribute) {
+  return std::ranges::contains(kReserved, attribute) ||
+         (node.domain == kOnnxDomain && attribute == kReservedInOnnx);
+}
 
 absl::Status ReadMetadata(const onnx::ModelProto& model, Graph& graph) {
   for (const onnx::StringStringEntryProto& entry : model.metadata_props()) {
@@ -392,9 +399,8 @@ class GraphReader {
                              std::vector<Body>& bodies) {
     OCTET_RETURN_IF_ERROR(CheckName(attribute.name(), "attribute"));
     if (attribute.name().empty()) return InvalidArgument("attribute without a name");
-    if (node.domain == kOnnxDomain && std::ranges::contains(kReserved, attribute.name())) {
+    if (IsReserved(node, attribute.name()))
       return InvalidArgument("attribute is not ONNX's: '{}'", attribute.name());
-    }
     const auto same_name = [&](const Body& body) { return body.attribute == attribute.name(); };
     if (node.attributes.has(attribute.name()) || std::ranges::any_of(bodies, same_name)) {
       return InvalidArgument("attribute is given twice: '{}'", attribute.name());

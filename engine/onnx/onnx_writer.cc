@@ -108,6 +108,11 @@ class ModelWriter {
       return InvalidArgument("ONNX has no such operator: {}", Describe(node));
     }
     if (!node.post_ops.empty()) return InvalidArgument("ONNX has no post-ops: {}", Describe(node));
+    const int64_t captures = node.attributes.IntOr(kCaptures, 0);
+    if (captures < 0 || captures > std::ssize(node.inputs)) {
+      return InvalidArgument("sub-graphs capture {} of {} inputs: {}", captures, node.inputs.size(),
+                             Describe(node));
+    }
     const auto [at, added] = first_.emplace(node.domain, &node);
     if (added || at->second->version == node.version) return absl::OkStatus();
     return InvalidArgument("two opsets of one domain cannot be written: {} and {}",
@@ -167,7 +172,7 @@ class ModelWriter {
     const bool is_map = node.is("ZipMap", kMlDomain);
     proto.set_op_type(is_map ? "Identity" : node.op);
     if (!node.domain.empty() && !is_map) proto.set_domain(node.domain);
-    const auto captures = static_cast<size_t>(node.attributes.IntOr(kCaptures, 0));
+    const auto captures = static_cast<size_t>(node.attributes.IntOr(kCaptures, 0));  // Checked.
     const std::span<const ValueId> inputs = node.inputs;
     for (const ValueId id : inputs.first(inputs.size() - captures))
       proto.add_input(id == kNone ? "" : names[id]);

@@ -145,6 +145,35 @@ TEST(OnnxWriterTest, RefusesWhatOnnxCannotHold) {
   graph = RichGraph();
   graph.mutable_value(graph.FindValue("y")).name = "";
   ExpectRefused(graph, "without a name");
+  for (const int64_t captures : {-5, 100}) {
+    graph = RichGraph();
+    graph.mutable_node(1).attributes.Set(std::string(kCaptures), captures);
+    ExpectRefused(graph, Format("sub-graphs capture {} of ", captures));
+  }
+}
+
+// Whatever the domain: this reader and passes write them.
+TEST(OnnxWriterTest, ReservedAttributesAreNoneOfAFiles) {
+  for (const char* domain : {"", "com.microsoft", "ai.onnx.ml"}) {
+    for (const std::string& name :
+         {std::string(kCaptures), std::string("dynamic_quant"), std::string("trans_b")}) {
+      onnx::ModelProto model = SmallModel();
+      onnx::OperatorSetIdProto& import = *model.add_opset_import();
+      import.set_domain(domain);
+      import.set_version(1);
+      if (*domain == 0) model.mutable_opset_import()->RemoveLast();
+      onnx::NodeProto& node = *model.mutable_graph()->mutable_node(1);
+      node.set_domain(domain);
+      onnx::AttributeProto& attribute = *node.add_attribute();
+      attribute.set_name(name);
+      attribute.set_type(onnx::AttributeProto::INT);
+      attribute.set_i(-5);
+      const auto graph = Read(model);
+      EXPECT_EQ(graph.status().code(), absl::StatusCode::kInvalidArgument) << domain << name;
+      EXPECT_THAT(std::string(Message(graph.status())),
+                  HasSubstr("attribute is not ONNX's: '" + name + "'"));
+    }
+  }
 }
 
 TEST(OnnxWriterTest, ReplacesAFileAtOnce) {
