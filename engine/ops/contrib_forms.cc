@@ -1,6 +1,9 @@
 // com.microsoft's operators that ONNX has, too, with other operands or of an older opset: Trilu, GridSample, GatherND, Pad, Range,
 // ExpandDims; and what diffusion models' optimizers fuse: NhwcConv, GroupNorm, SkipGroupNorm, BiasAdd, BiasSplitGelu.
 // Source: ONNX Runtime 1.21, docs/ContribOperators.md.
+#include <initializer_list>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,12 +17,23 @@ namespace {
 
 constexpr int64_t kTensorInt64 = 7;  // TensorProto.INT64
 
-// ONNX's operator of the same name, operands and attributes.
-absl::Status ExpandNamesake(FunctionBody& body) {
+// ONNX's operator of the same name and operands. Of the attributes those that ONNX has: others may be what passes tell its kernels.
+absl::Status ExpandNamesake(FunctionBody& body,
+                            std::initializer_list<std::string_view> attributes) {
   Node node = body.node();
   node.domain = kOnnxDomain;
+  node.attributes = Attributes();
+  for (auto& [name, value] : body.Given(attributes))
+    node.attributes.Set(std::string(name), std::move(value));
   body.Become(std::move(node));
   return absl::OkStatus();
+}
+absl::Status ExpandContribTrilu(FunctionBody& body) { return ExpandNamesake(body, {"upper"}); }
+absl::Status ExpandContribGridSample(FunctionBody& body) {
+  return ExpandNamesake(body, {"align_corners", "mode", "padding_mode"});
+}
+absl::Status ExpandContribGatherND(FunctionBody& body) {
+  return ExpandNamesake(body, {"batch_dims"});
 }
 
 // Operands that decide shapes stay constants, for inference over the body folds nothing.
@@ -216,9 +230,9 @@ absl::Status ExpandBiasSplitGelu(FunctionBody& body) {
 }
 
 constexpr OpDef kContribFormOps[] = {
-    Function(kMicrosoftDomain, "Trilu", ExpandNamesake),
-    Function(kMicrosoftDomain, "GridSample", ExpandNamesake),
-    Function(kMicrosoftDomain, "GatherND", ExpandNamesake),
+    Function(kMicrosoftDomain, "Trilu", ExpandContribTrilu),
+    Function(kMicrosoftDomain, "GridSample", ExpandContribGridSample),
+    Function(kMicrosoftDomain, "GatherND", ExpandContribGatherND),
     Waiting("Pad", ExpandContribPad, InferWaiting<1>),
     Waiting("Range", ExpandContribRange, InferWaiting<0>),
     Waiting("ExpandDims", ExpandExpandDims, InferWaiting<1>),

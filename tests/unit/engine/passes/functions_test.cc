@@ -194,5 +194,30 @@ TEST(ExpandFunctions, NamesWhatItDoesNotKnow) {
             absl::StatusCode::kUnimplemented);
 }
 
+// What passes tell ONNX's kernels in attributes is none of a model's.
+TEST(ExpandFunctions, NamesakesOfOnnxsOperatorsHaveItsAttributesAlone) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 2, 2, 2});
+  b.Output(b.Op("com.microsoft:GridSample", {x, b.Input("grid", {1, 1, 1, 2})},
+                {{"channels_last", int64_t{1}},
+                 {"align_corners", int64_t{1}},
+                 {"mode", std::string("nearest")},
+                 {"padding_mode", std::string("border")}}));
+  b.Output(
+      b.Op("com.microsoft:Trilu", {x}, {{"upper", int64_t{0}}, {"dynamic_quant", int64_t{1}}}));
+  b.Output(b.Op("com.microsoft:GatherND", {x, b.Constant<int64_t>({1, 1}, {0})},
+                {{"batch_dims", int64_t{1}}, {"dynamic_quant", int64_t{1}}}));
+  const Graph after = AfterPass("expand_functions", b.Build());
+  const auto names = [&](std::string_view op) {
+    std::vector<std::string> found;
+    for (const auto& [name, value] : TheOnly(after, op).attributes) found.push_back(name);
+    return found;
+  };
+  EXPECT_THAT(names("GridSample"), ::testing::ElementsAre("align_corners", "mode", "padding_mode"));
+  EXPECT_THAT(names("Trilu"), ::testing::ElementsAre("upper"));
+  EXPECT_THAT(names("GatherND"), ::testing::ElementsAre("batch_dims"));
+  for (const NodeId id : after.order()) EXPECT_EQ(after.node(id).domain, kOnnxDomain);
+}
+
 }  // namespace functions_test
 }  // namespace octet
