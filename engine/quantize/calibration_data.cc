@@ -137,6 +137,10 @@ absl::Status CalibrationData::Pass(const std::string& input, int64_t first, int6
 absl::StatusOr<CalibrationSet> CalibrationData::InMemory(int64_t first, int64_t rows) const {
   CalibrationSet set;
   if (first >= count()) return set;
+  if (Alike(first, rows) != rows) {
+    return InvalidArgument("samples {} to {} are not of one shape: one array cannot hold them",
+                           first, first + rows - 1);
+  }
   for (const auto& [name, source] : SourcesOf(first)) {
     Shape shape = source->spec().shape;
     shape[0] = rows;

@@ -66,7 +66,7 @@ class CalibrationData {
   /// of `see`. Requires: as Read.
   using See = std::function<absl::Status(int64_t at, ConstTensorView samples)>;
   absl::Status Pass(const std::string& input, int64_t first, int64_t rows, const See& see) const;
-  /// The same of all inputs. Errors and requirements: as Read.
+  /// The same of all inputs. Errors: as Read, and INVALID_ARGUMENT for samples that are not alike.
   absl::StatusOr<CalibrationSet> InMemory(int64_t first, int64_t rows) const;
   /// Where a sample is in all that was added.
   int64_t PlaceOf(int64_t sample) const;

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "engine/plan/signature.h"
 #include "engine/quantize/byte_storage.h"
 #include "engine/quantize/calibration_file.h"
 #include "engine/quantize/choose_ranges.h"
@@ -133,6 +134,8 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
                                               const CalibrationRun& run) {
   const bool floored = recipe.floor.kind != Kind::kAuto && recipe.floor.kind != Kind::kAllInt8;
   OCTET_RETURN_IF_ERROR(CheckSamples(recipe, floored, calibration, run));
+  // Files may stand for samples, but samples that are there are the model's.
+  if (!calibration.empty()) OCTET_RETURN_IF_ERROR(MatchInputs(MakeSignature(graph), calibration));
   OCTET_RETURN_IF_ERROR(CheckFinite(calibration));  // Before minutes of calibration.
   if (floored) {
     // What the file keeps is of all samples; the search holds half of them back.

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -12,6 +13,7 @@
 #include "engine/quantize/calibration.h"
 #include "engine/quantize/calibration_file.h"
 #include "engine/quantize/held_back.h"
+#include "engine/quantize/quantizer.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
 
@@ -173,6 +175,34 @@ TEST(CalibrationData, OfSeveralShapesDoesNotFillABatchOfTheModelsOwn) {
   const absl::Status ran = Calibrate(net.graph, observations, ThreeParts(), {});
   EXPECT_THAT(std::string(Message(ran)), HasSubstr("takes 2 samples at once, which have to be of "
                                                    "one shape"));
+}
+
+// The first of the samples that are held back in random order may be the smallest.
+TEST(CalibrationData, OfSeveralShapesIsRefusedBeforeASearch) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {4, kUnknownDim, 8});
+  b.Output(b.Op("MatMul", {x, b.Random({8, 4})}), "y");
+  const Graph graph = b.Build();
+  CalibrationData set;
+  set.Add({{"x", std::make_shared<Counting>(Shape{8, 2, 8}, 0.0F)}});
+  set.Add({{"x", std::make_shared<Counting>(Shape{8, 2000, 8}, 0.0F)}});
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    const QuantizeRecipe recipe = {
+        .to = Precision::kInt8, .floor = {AccuracyFloor::Kind::kMinSqnr, 20}, .seed = seed};
+    EXPECT_THAT(std::string(Message(Quantize(graph, recipe, set, {}).status())),
+                HasSubstr("takes 4 samples at once, which have to be of one shape"));
+  }
+}
+
+TEST(CalibrationData, OneArrayHoldsSamplesOfOneShape) {
+  const CalibrationData set = ThreeParts();
+  const auto held = set.InMemory(2, 3);
+  ASSERT_TRUE(held.ok()) << held.status();
+  EXPECT_EQ(held->at("x").shape(), (Shape{3, 1}));
+  for (const auto& [first, rows] : {std::pair{0, 3}, {1, 2}, {4, 2}, {5, 2}}) {
+    EXPECT_THAT(std::string(Message(set.InMemory(first, rows).status())),
+                HasSubstr("not of one shape"));
+  }
 }
 
 TEST(CalibrationData, NamesTheSampleThatIsNoNumberByItsPlaceInAll) {
