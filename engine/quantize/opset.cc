@@ -22,11 +22,20 @@ struct MovedInts {
   size_t slot;
   int since;
 };
-constexpr std::array<MovedInts, 8> kMovedInts = {{
+constexpr std::array<MovedInts, 17> kMovedInts = {{
     {"Squeeze", "axes", 1, 13},
     {"Unsqueeze", "axes", 1, 13},
     {"Split", "split", 1, 13},
     {"ReduceSum", "axes", 1, 13},
+    {"ReduceL1", "axes", 1, 18},
+    {"ReduceL2", "axes", 1, 18},
+    {"ReduceLogSum", "axes", 1, 18},
+    {"ReduceLogSumExp", "axes", 1, 18},
+    {"ReduceMax", "axes", 1, 18},
+    {"ReduceMean", "axes", 1, 18},
+    {"ReduceMin", "axes", 1, 18},
+    {"ReduceProd", "axes", 1, 18},
+    {"ReduceSumSquare", "axes", 1, 18},
     {"Pad", "pads", 1, 11},
     {"Slice", "starts", 1, 10},
     {"Slice", "ends", 2, 10},
@@ -45,6 +54,56 @@ constexpr std::array<MovedFloat, 3> kMovedFloats = {{
     {"Clip", "max", 2, 11},
     {"Pad", "value", 2, 11},
 }};
+
+// Nodes that mean something else from opset `since` on, although one definition here covers both, and that no rule moves. Operators
+// that only took more types, attributes with the old meaning as their default, or optional inputs are not among them. Source:
+// ONNX, Changelog.md.
+struct Change {
+  std::string_view op;
+  int since;
+  bool (*concerns)(const Node&) = [](const Node&) { return true; };
+};
+constexpr std::array<Change, 8> kChanges = {{
+    {"BatchNormalization", 9,
+     [](const Node& node) { return node.attributes.IntOr("spatial", 1) == 0; }},
+    {"Upsample", 9},
+    {"TopK", 10},
+    {"Resize", 11},
+    // Statistics were outputs, whether it trains or not.
+    {"BatchNormalization", 14, [](const Node& node) { return node.outputs.size() > 1; }},
+    // A window beyond the padded input counted whole.
+    {"AveragePool", 19,
+     [](const Node& node) {
+       return node.attributes.IntOr("count_include_pad", 0) != 0 &&
+              node.attributes.IntOr("ceil_mode", 0) != 0;
+     }},
+    {"DFT", 20},
+    {"GroupNormalization", 21},
+}};
+
+bool Crosses(const Node& node, int version, int since) {
+  return node.version < since && version >= since;
+}
+
+bool ChangesMeaning(const Node& node, int version) {
+  return std::ranges::any_of(kChanges, [&](const Change& change) {
+    return node.op == change.op && Crosses(node, version, change.since) && change.concerns(node);
+  });
+}
+
+// What went without saying, or by another name.
+void SayAttributes(Node& node, int version) {
+  if (node.op == "RoiAlign" && Crosses(node, version, 16) &&
+      !node.attributes.has("coordinate_transformation_mode"))
+    node.attributes.Set("coordinate_transformation_mode", std::string("output_half_pixel"));
+  if (node.op == "Split" && Crosses(node, version, 18) && node.input(1) == kNone)
+    node.attributes.Set("num_outputs", std::ssize(node.outputs));
+  if (node.op == "GridSample" && Crosses(node, version, 20)) {
+    const auto mode = node.attributes.String("mode", "");
+    if (mode.ok() && *mode == "bilinear") node.attributes.Set("mode", std::string("linear"));
+    if (mode.ok() && *mode == "bicubic") node.attributes.Set("mode", std::string("cubic"));
+  }
+}
 
 void PutInput(Graph& graph, NodeId id, size_t slot, ValueId value) {
   while (graph.node(id).inputs.size() <= slot) graph.AppendInput(id, kNone);
@@ -97,7 +156,7 @@ absl::Status RaiseBodies(Node& node, int version) {
   std::vector<std::pair<std::string, Subgraph>> raised;
   for (const auto& [name, value] : node.attributes) {
     const Subgraph* body = std::get_if<Subgraph>(&value);
-    if (body == nullptr) continue;
+    if (body == nullptr || !IsBelowOpset(**body, version)) continue;
     Graph copy = **body;
     OCTET_RETURN_IF_ERROR(RaiseOpset(copy, version));
     raised.emplace_back(name, std::make_shared<const Graph>(std::move(copy)));
@@ -113,12 +172,13 @@ absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
   const bool same =
       FindOp(node.domain, node.op, node.version) == FindOp(node.domain, node.op, version);
   // Dropout's ratio and mask mean nothing when a model is only run.
-  if (!moved && !same && node.op != "Dropout" && node.op != "Clip" &&
-      !(softmax && SoftmaxKeepsMeaning(graph, id))) {
+  const bool keeps = moved || same || node.op == "Dropout" || node.op == "Clip" ||
+                     (softmax && SoftmaxKeepsMeaning(graph, id));
+  if (!keeps || ChangesMeaning(node, version)) {
     return Unimplemented("{}: its meaning changes between opset {} and {}", Describe(node),
                          node.version, version);
   }
-  OCTET_RETURN_IF_ERROR(RaiseBodies(graph.mutable_node(id), version));
+  SayAttributes(graph.mutable_node(id), version);
   if (node.op == "Dropout") {
     graph.mutable_node(id).attributes.Erase("ratio");
     // From opset 10 on it is BOOL; nobody reads it as a rule.
@@ -130,18 +190,41 @@ absl::Status RaiseNode(Graph& graph, NodeId id, int version) {
   return absl::OkStatus();
 }
 
+// 0 where there is no node of ONNX's domain.
+int HighestOpset(const Graph& graph) {
+  int highest = 0;
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    if (node.domain == kOnnxDomain) highest = std::max(highest, node.version);
+    for (const auto& [name, value] : node.attributes) {
+      if (const Subgraph* body = std::get_if<Subgraph>(&value))
+        highest = std::max(highest, HighestOpset(**body));
+    }
+  }
+  return highest;
+}
+
 }  // namespace
 
 int OnnxOpset(const Graph& graph) {
-  int highest = 0;
-  for (const NodeId id : graph.order()) {
-    if (graph.node(id).domain == kOnnxDomain) highest = std::max(highest, graph.node(id).version);
-  }
+  const int highest = HighestOpset(graph);
   return highest == 0 ? kQuantizeOpset : highest;
+}
+
+bool IsBelowOpset(const Graph& graph, int version) {
+  return std::ranges::any_of(graph.order(), [&](NodeId id) {
+    const Node& node = graph.node(id);
+    if (node.domain == kOnnxDomain && node.version < version) return true;
+    return std::ranges::any_of(node.attributes, [&](const auto& attribute) {
+      const Subgraph* body = std::get_if<Subgraph>(&attribute.second);
+      return body != nullptr && IsBelowOpset(**body, version);
+    });
+  });
 }
 
 absl::Status RaiseOpset(Graph& graph, int version) {
   for (const NodeId id : graph.OrderSnapshot()) {
+    OCTET_RETURN_IF_ERROR(RaiseBodies(graph.mutable_node(id), version));
     const Node& node = graph.node(id);
     if (node.domain != kOnnxDomain || node.version >= version) continue;
     OCTET_RETURN_IF_ERROR(RaiseNode(graph, id, version));

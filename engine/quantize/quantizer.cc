@@ -82,8 +82,16 @@ absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe&
                                         const CalibrationData& calibration,
                                         const CalibrationRun& run) {
   switch (recipe.to) {
-    case Precision::kFp16:
-      return StoreWeightsAs(fp32, DType::kF16);
+    case Precision::kFp16: {
+      Graph graph = fp32;
+      // Functions of the model may have opsets of their own; a file has one.
+      const int opset = OnnxOpset(graph);
+      if (IsBelowOpset(graph, opset)) {
+        OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kRaisingPasses, run.disabled_passes));
+        OCTET_RETURN_IF_ERROR(RaiseOpset(graph, opset));
+      }
+      return StoreWeightsAs(std::move(graph), DType::kF16);
+    }
     case Precision::kBf16: {
       Graph graph = fp32;
       OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kRaisingPasses, run.disabled_passes));

@@ -95,6 +95,30 @@ NEWER = LOOP.replace("OPSET", "18").replace("MEAN", "ReduceMean <keepdims: int =
     "    mean =", "    last = Constant <value: tensor = int64[1] {1}> ()\n    mean =")
 OLDER = LOOP.replace("OPSET", "13").replace("MEAN", "ReduceMean <axes: ints = [1], keepdims: int = 1> (state)")
 
+# A product, and what a function of an older opset makes of it; in branches, too.
+MIXED = """
+<ir_version: 8, opset_import: ["" : 18, "f" : 1]>
+net (float[n, 4, 8] x) => (float[n, 4, 8] y)
+<float[8, 8] w = {%s}, float zero = {0.0}>
+{
+    m = MatMul (x, w)
+    r = f.Mean (m)
+    all = ReduceSum <keepdims: int = 0> (x)
+    positive = Greater (all, zero)
+    b = If (positive) <
+        then_branch = down () => (a) { a = f.Mean (m) },
+        else_branch = up () => (c) { d = f.Mean (m) c = Neg (d) }
+    >
+    s = Add (r, b)
+    y = Add (m, s)
+}
+<domain: "f", opset_import: ["" : 13]>
+Mean (a) => (b)
+{
+    b = ReduceMean <axes: ints = [1, 2], keepdims: int = 1> (a)
+}
+"""
+
 
 def reals(*shape):
     return RNG.uniform(-1, 1, shape).astype(np.float32)
@@ -162,6 +186,33 @@ class FunctionsTest(unittest.TestCase):
         model = onnx.load(self.folder / "int8.onnx")
         self.assertEqual(len(model.functions), 0)
         self.assertEqual([entry.version for entry in model.opset_import if entry.domain == ""], [18])
+
+    def test_each_precision_of_functions_of_another_opset(self):
+        weights = ", ".join(f"{value:.4f}" for value in reals(64))
+        self.save(MIXED % weights)
+        # Means that are as large as what they are taken of.
+        arrays = self.folder / "x.npz"
+        np.savez(arrays, x=reals(64, 4, 8) + reals(64, 1, 8))
+        for precision, least in (("fp16", 50), ("bf16", 30), ("int8", 25), ("int8-dynamic", 25)):
+            with self.subTest(precision):
+                given = ("--calibration", arrays) if precision == "int8" else ()
+                done = octet_process.octet("quantize", self.file, "--to", precision, "--out", self.folder, *given)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                made = self.folder / f"{precision}.onnx"
+                self.assertEqual([entry.version for entry in onnx.load(made).opset_import if entry.domain == ""], [18])
+                done = octet_process.octet("eval", made, "--data", arrays, "--reference", self.file, "--json")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertGreater(json.loads(done.stdout)["sqnr_db"], least)
+                # The file's own answers, at batch 2, by another runtime.
+                given = {"x": reals(2, 4, 8) + 1}
+                session = onnxruntime.InferenceSession(str(made), providers=["CPUExecutionProvider"])
+                data = self.folder / f"{precision}_set" / "test_data_set_0"
+                data.mkdir(parents=True)
+                for kind, array in (("input", given["x"]), ("output", session.run(None, given)[0])):
+                    (data / f"{kind}_0.pb").write_bytes(numpy_helper.from_array(array).SerializeToString())
+                done = octet_process.octet("check", self.file, "--golden", data.parent, "--precision", "fp32", "--rtol", 0.1,
+                                           "--atol", 0.1, "--json")
+                self.assertEqual(done.returncode, 0, f"{done.stderr}{done.stdout}")
 
     def test_a_bomb_is_refused(self):
         self.save(bomb())

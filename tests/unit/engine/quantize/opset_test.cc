@@ -1,6 +1,12 @@
 // Old models in the form of opset 13: the same answers, or a clear refusal.
 #include "engine/quantize/opset.h"
 
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -14,11 +20,12 @@ namespace opset_test {
 using testing::AllOf;
 using testing::HasSubstr;
 
-Graph Raised(Graph graph) {
-  const absl::Status status = RaiseOpset(graph, kQuantizeOpset);
+Graph Raised(Graph graph, int version = kQuantizeOpset) {
+  const absl::Status status = RaiseOpset(graph, version);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_TRUE(Verify(graph).ok()) << Verify(graph);
-  EXPECT_EQ(OnnxOpset(graph), kQuantizeOpset);
+  EXPECT_EQ(OnnxOpset(graph), version);
+  EXPECT_FALSE(IsBelowOpset(graph, version));
   EXPECT_TRUE(InferShapes(graph).ok()) << InferShapes(graph);
   return graph;
 }
@@ -85,6 +92,130 @@ TEST(RaiseOpset, LeavesNewerModelsAlone) {
   ASSERT_TRUE(RaiseOpset(raised, kQuantizeOpset).ok());
   EXPECT_EQ(Dump(raised), Dump(graph));
   EXPECT_EQ(OnnxOpset(raised), 17);
+}
+
+TEST(RaiseOpset, MovesTheAxesOfReductions) {
+  for (const char* op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                         "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"}) {
+    GraphBuilder b(13);
+    const ValueId x = b.Op("Exp", {b.Input("x", {2, 3, 4})});
+    b.Output(b.Op(op, {x}, {{"axes", Ints{1, -1}}, {"keepdims", int64_t{0}}}));
+    b.Output(b.Op(op, {x}));
+    const Graph old = b.Build();
+    const Graph raised = Raised(old, 18);
+    EXPECT_EQ(raised.value(raised.outputs[0]).shape, Shape{2}) << op;
+    EXPECT_TRUE(SameAnswers(old, raised)) << op;
+  }
+}
+
+TEST(RaiseOpset, SaysWhatWentWithoutSaying) {
+  GraphBuilder b(13);
+  const ValueId x = b.Input("x", {2, 4, 6, 6});
+  const std::vector<ValueId> parts = b.Ops("Split", {x}, 2, {{"axis", int64_t{1}}});
+  const ValueId rois = b.Constant<float>({2, 4}, {0, 0, 5, 5, 1, 2, 4, 3});
+  const ValueId batches = b.Constant<int64_t>({2}, {0, 1});
+  b.Output(b.Op("RoiAlign", {parts[0], rois, batches},
+                {{"output_height", int64_t{2}}, {"output_width", int64_t{2}}}));
+  b.Output(parts[1]);
+  const Graph old = b.Build();
+  const Graph raised = Raised(old, 18);
+  EXPECT_TRUE(SameAnswers(old, raised));
+  EXPECT_EQ(TheOnly(raised, "Split").attributes.IntOr("num_outputs", 0), 2);
+  for (const auto& [before, after] : {std::pair{"bilinear", "linear"}, {"bicubic", "cubic"}}) {
+    GraphBuilder sampling(16);
+    sampling.Output(sampling.Op(
+        "GridSample", {sampling.Input("x", {1, 2, 3, 4}), sampling.Input("grid", {1, 2, 2, 2})},
+        {{"mode", std::string(before)}}));
+    const Graph older = sampling.Build();
+    const Graph newer = Raised(older, 20);
+    EXPECT_TRUE(SameAnswers(older, newer));
+    EXPECT_EQ(*TheOnly(newer, "GridSample").attributes.String("mode", ""), after);
+  }
+}
+
+// As far as a file's form tells, both opsets take these nodes.
+TEST(RaiseOpset, RefusesWhatOneDefinitionHereMeansInTwoWays) {
+  struct Case {
+    std::string op;
+    int from;
+    int to;
+    std::function<ValueId(GraphBuilder&, ValueId)> make;
+    int still;  // As far as that it may be raised.
+  };
+  const auto pooled = [](int64_t ceil_mode) {
+    return [=](GraphBuilder& b, ValueId x) {
+      return b.Op("AveragePool", {x},
+                  {{"kernel_shape", Ints{3, 1}},
+                   {"strides", Ints{2, 1}},
+                   {"count_include_pad", int64_t{1}},
+                   {"ceil_mode", ceil_mode}});
+    };
+  };
+  const Case cases[] = {
+      {"TopK", 9, 11,
+       [](GraphBuilder& b, ValueId x) { return b.Ops("TopK", {x}, 2, {{"k", int64_t{2}}})[0]; }, 9},
+      {"Resize", 10, 13,
+       [](GraphBuilder& b, ValueId x) {
+         return b.Op("Resize", {x, b.Constant<float>({4}, {1, 1, 2, 2})});
+       },
+       10},
+      {"AveragePool", 13, 19, pooled(1), 18},
+      {"DFT", 17, 20,
+       [](GraphBuilder& b, ValueId x) { return b.Op("DFT", {x}, {{"axis", int64_t{1}}}); }, 19},
+      {"GroupNormalization", 18, 21,
+       [](GraphBuilder& b, ValueId x) {
+         return b.Op("GroupNormalization", {x, b.Random({2}), b.Random({2})},
+                     {{"num_groups", int64_t{2}}});
+       },
+       20},
+  };
+  for (const Case& c : cases) {
+    GraphBuilder b(c.from);
+    b.Output(c.make(b, b.Input("x", {1, 4, 4, 2})));
+    const Graph old = b.Build();
+    Graph graph = old;
+    const absl::Status status = RaiseOpset(graph, c.to);
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << c.op;
+    EXPECT_THAT(std::string(Message(status)),
+                AllOf(HasSubstr(c.op), HasSubstr(Format("opset {} and {}", c.from, c.to))));
+    EXPECT_TRUE(SameAnswers(old, Raised(old, c.still))) << c.op;
+  }
+  GraphBuilder b(13);
+  b.Output(pooled(0)(b, b.Input("x", {1, 4, 5, 5})));
+  const Graph plain = b.Build();
+  EXPECT_TRUE(SameAnswers(plain, Raised(plain, 19)));
+}
+
+// A function that the branches call brings its opset; the If has the model's.
+TEST(RaiseOpset, RaisesWhatIsInSubGraphs) {
+  const auto branch = [](const char* op, int opset) {
+    GraphBuilder b(opset);
+    b.Output(b.Op(op, {b.Input("x_in", {2, 3})}, {{"axes", Ints{1}}}), "answer");
+    return std::make_shared<const Graph>(b.Build());
+  };
+  GraphBuilder b(18);
+  const ValueId x = b.Input("x", {2, 3});
+  const ValueId flag = b.Input("flag", {}, DType::kBool);
+  b.Output(b.Op("If", {flag, x},
+                {{"then_branch", branch("ReduceMean", 13)},
+                 {"else_branch", branch("ReduceMax", 11)},
+                 {std::string(kCaptures), int64_t{1}}}));
+  const Graph old = b.Build();
+  EXPECT_TRUE(IsBelowOpset(old, 18));
+  const Graph raised = Raised(old, 18);
+  for (const bool chosen : {true, false}) {
+    const std::vector<Tensor> inputs = {Tensor::From<float>({2, 3}, {1, -2, 3, -4, 5, -6}),
+                                        Tensor::Scalar(chosen)};
+    EXPECT_TRUE(SameAnswers(old, raised, inputs));
+  }
+  GraphBuilder outer(13);
+  outer.Output(outer.Op("Identity", {outer.Input("x", {2, 3})}));
+  Graph around = outer.Build();
+  GraphBuilder inner(17);
+  inner.Output(inner.Op("Relu", {inner.Input("x", {2})}));
+  around.mutable_node(around.order()[0])
+      .attributes.Set("body", std::make_shared<const Graph>(inner.Build()));
+  EXPECT_EQ(OnnxOpset(around), 17);
 }
 
 }  // namespace opset_test
