@@ -59,8 +59,11 @@ struct Signature {
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
   /// True when extent 0 of every input and output is unknown: requests may be stacked along it. Never for a model whose
-  /// shapes follow from its data, or with control flow: what one sample does there may be another one's matter.
+  /// shapes follow from its data, or with control flow: what one sample does there may be another one's matter; and not where
+  /// samples are seen to meet.
   bool batches = false;
+  /// The node or output in which samples meet, where that is why the model does not batch; else "" (plan/row_mixing.h).
+  std::string samples_meet_in;
 };
 
 /// Told how long compiling one plan took, by the thread that compiled it; several threads may at once.

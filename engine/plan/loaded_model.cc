@@ -20,6 +20,7 @@
 #include "engine/plan/narrow_inputs.h"
 #include "engine/plan/precision_detection.h"
 #include "engine/plan/program_plan.h"
+#include "engine/plan/row_mixing.h"
 #include "engine/plan/signature.h"
 #include "engine/plan/sliced_plan.h"
 #include "engine/plan/slicing.h"
@@ -122,14 +123,17 @@ absl::StatusOr<std::vector<PassTrace>> LoadedModel::Optimise(Graph& graph) const
   return RunPasses(graph, needs_stages_ ? PassesBeforeCut(*context_) : AllPassesOf(*context_));
 }
 
-// Whether the model can have static plans: as it stands, or once decided conditions and what constants select are folded.
-absl::StatusOr<bool> LoadedModel::FindNeedsStages(const Graph& read) const {
+// Whether the model can have static plans: as it stands, or once decided conditions and what constants select are folded. And
+// whether its samples stay apart.
+absl::Status LoadedModel::Examine(const Graph& read) {
   Graph graph = read;
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
-  OCTET_ASSIGN_OR_RETURN(const bool needed, NeedsStages(graph));
-  if (!needed) return false;
+  rows_meet_ = WhereRowsMeet(graph);
+  OCTET_ASSIGN_OR_RETURN(needs_stages_, NeedsStages(graph));
+  if (!needs_stages_) return absl::OkStatus();
   OCTET_RETURN_IF_ERROR(RunPasses(graph, PassesBeforeCut(*context_)).status());
-  return NeedsStages(graph);
+  OCTET_ASSIGN_OR_RETURN(needs_stages_, NeedsStages(graph));
+  return absl::OkStatus();
 }
 
 absl::Status LoadedModel::Prepare() {
@@ -138,10 +142,14 @@ absl::Status LoadedModel::Prepare() {
     absl::MutexLock lock(&mutex_);
     Graph graph = *graph_;
     graph_.reset();
-    OCTET_ASSIGN_OR_RETURN(needs_stages_, FindNeedsStages(graph));
+    OCTET_RETURN_IF_ERROR(Examine(graph));
     OCTET_ASSIGN_OR_RETURN(pass_trace_, Optimise(graph));
     signature_ = MakeSignature(graph);
     signature_.batches = signature_.batches && !needs_stages_;
+    if (signature_.batches && rows_meet_) {
+      signature_.batches = false;
+      signature_.samples_meet_in = *rows_meet_;
+    }
     if (narrows_inputs()) {
       const std::vector<std::optional<RealFormat>> formats = NarrowInputs(graph);
       for (size_t i = 0; i < formats.size(); ++i) signature_.inputs[i].narrow = formats[i];

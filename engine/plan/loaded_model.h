@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,7 @@ class LoadedModel final : public Model {
       std::span<const Shape> input_shapes) const override;
 
  private:
-  absl::StatusOr<bool> FindNeedsStages(const Graph& read) const;
+  absl::Status Examine(const Graph& read);
   absl::StatusOr<std::vector<PassTrace>> Optimise(Graph& graph) const;
   absl::StatusOr<std::shared_ptr<const Graph>> OptimisedGraph() const;
   /// Lets go of the graph, where it can be read again.
@@ -79,6 +80,7 @@ class LoadedModel final : public Model {
   const std::shared_ptr<const ProgramContext> context_;
   bool needs_stages_ =
       false;  ///< Its plans are programs, unless one's shapes leave nothing that needs them.
+  std::optional<std::string> rows_meet_;  ///< Where, in the model as it was read.
   Signature signature_;
   std::map<std::string, std::string> metadata_;
   std::vector<PassTrace> pass_trace_;

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "engine/tensor/format.h"
 #include "engine/tensor/status.h"
 #include "server/logging/event_log.h"
 #include "server/repository/pipeline.h"
@@ -85,6 +86,13 @@ void LogLoaded(std::string_view model, int64_t number, Precision precision,
             {"seconds", std::chrono::duration<double>(loaded.load_time).count()},
             {"weight_bytes", uint64_t{loaded.model->resident_weight_bytes()}},
             {"int8_mac_ratio", int8 == share.end() ? 0.0 : int8->second}});
+  const std::string& meet = loaded.model->signature().samples_meet_in;
+  if (meet.empty()) return;
+  LogEvent(LogLevel::kWarn, "requests_not_stacked",
+           {{"model", model},
+            {"version", number},
+            {"precision", PrecisionName(precision)},
+            {"reason", Format("samples meet in {}: each request runs by itself", meet)}});
 }
 
 }  // namespace

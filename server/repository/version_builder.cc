@@ -14,12 +14,16 @@
 namespace octet {
 namespace {
 
-/// The signature that the version answers by; null when nothing is loaded.
-const Signature* ReferenceSignature(const std::map<Precision, VariantState>& variants) {
+/// The signature that the version answers by; nullopt when nothing is loaded. It batches when all precisions do.
+std::optional<Signature> ReferenceSignature(const std::map<Precision, VariantState>& variants) {
+  std::optional<Signature> reference;
   for (const auto& [unused, variant] : variants) {
-    if (variant.loaded.model != nullptr) return &variant.loaded.model->signature();
+    if (variant.loaded.model == nullptr) continue;
+    const Signature& signature = variant.loaded.model->signature();
+    if (!reference) reference = signature;
+    reference->batches = reference->batches && signature.batches;
   }
-  return nullptr;
+  return reference;
 }
 
 absl::StatusOr<std::vector<InputRecipe>> MakeRecipes(
@@ -46,12 +50,12 @@ absl::StatusOr<std::vector<InputRecipe>> MakeRecipes(
 }
 
 std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedVariant& variant,
-                                        const LoadedVariant& loaded,
+                                        const LoadedVariant& loaded, bool batches,
                                         std::vector<InputRecipe> recipes) {
-  const bool batches = loaded.model->signature().batches;
   ExecutionTarget target;
   target.name = Format("{}/{}/{}", parts.model, parts.number, PrecisionName(variant.precision));
   target.model = loaded.model;
+  target.alone = !batches;
   target.steady = loaded.steady;
   target.recipes = std::move(recipes);
   target.batch = {.max_batch = batches ? loaded.max_batch : 1,
@@ -120,13 +124,11 @@ std::string ReasonOfDefault(const ModelVersion& version) {
   return reason;
 }
 
-/// Fills in `served`: a queue, or the reason why there is none.
+/// Fills in `served`, of a model that is loaded: a queue, or the reason why there is none.
 absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
-                      const Signature* reference, ServedVariant& served) {
-  if (!state.status.ok()) served.reason = Message(state.status);
-  if (state.loaded.model == nullptr) return absl::OkStatus();
+                      const Signature& reference, ServedVariant& served) {
   const Signature& signature = state.loaded.model->signature();
-  if (const absl::Status same = CheckSameSignature(*reference, signature); !same.ok()) {
+  if (const absl::Status same = CheckSameSignature(reference, signature); !same.ok()) {
     served.reason = Format("signature differs from the other precisions': {}", Message(same));
     return absl::OkStatus();
   }
@@ -139,7 +141,7 @@ absl::Status AddQueue(const VersionParts& parts, const VariantState& state,
   if (guard != parts.config.routing.guard.end() && guard->second.p99_us) {
     served.latency_limit = std::make_shared<LatencyLimit>(*guard->second.p99_us);
   }
-  served.queue = MakeQueue(parts, served, state.loaded, std::move(recipes));
+  served.queue = MakeQueue(parts, served, state.loaded, reference.batches, std::move(recipes));
   return absl::OkStatus();
 }
 
@@ -185,21 +187,23 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> BuildVersion(const VersionPa
   version->statistics = parts.statistics;
   version->events = parts.events;
   version->ramp = parts.ramp;
-  const Signature* reference = ReferenceSignature(parts.variants);
-  if (reference != nullptr) version->signature = *reference;
+  const std::optional<Signature> reference = ReferenceSignature(parts.variants);
+  if (reference) version->signature = *reference;
   for (const auto& [precision, state] : parts.variants) {
     ServedVariant& served = version->variants.emplace_back();
     served.precision = precision;
     served.metrics =
         metrics.ForVariant({parts.model, version->version, std::string(PrecisionName(precision))});
-    OCTET_RETURN_IF_ERROR(AddQueue(parts, state, reference, served));
+    if (!state.status.ok()) served.reason = Message(state.status);
+    if (state.loaded.model == nullptr) continue;
+    OCTET_RETURN_IF_ERROR(AddQueue(parts, state, *reference, served));
   }
   version->batching.max_batch = MostRows(*version, parts.batching.max_batch);
-  if (reference != nullptr && parts.sequences != nullptr) {
+  if (reference && parts.sequences != nullptr) {
     OCTET_RETURN_IF_ERROR(AddSequences(parts.config, parts.sequences, metrics, *version));
   }
   version->shadow = MakeShadow(*version, metrics);
-  if (reference != nullptr) {
+  if (reference) {
     OCTET_ASSIGN_OR_RETURN(version->capture, MakeCapture(parts, *reference, metrics));
   }
   AddGuards(*version);

@@ -17,7 +17,7 @@ constexpr size_t kMostKept = 8;
 
 /// The shapes that the plan is asked for: those of the first request, with `plan_rows` rows.
 std::vector<Shape> PlanShapes(const Batch& batch, int64_t plan_rows) {
-  const bool batches = batch.queue->target().model->signature().batches;
+  const bool batches = batch.queue->target().batches();
   std::vector<Shape> shapes;
   for (const ConstTensorView& input : batch.requests[0]->inputs) {
     shapes.push_back(input.shape());
@@ -52,8 +52,7 @@ void BatchRunner::Run(Batch batch) {
   const ExecutionTarget& target = batch.queue->target();
   int64_t rows = 0;
   for (const auto& request : batch.requests) rows += request->rows;
-  const int64_t plan_rows =
-      target.model->signature().batches ? BucketFor(rows, target.batch.max_batch) : 1;
+  const int64_t plan_rows = target.batches() ? BucketFor(rows, target.batch.max_batch) : 1;
   Durations durations;
   absl::Status status;
   queue_times_.clear();
@@ -133,7 +132,7 @@ absl::Status BatchRunner::ComputeDynamic(const Batch& batch, const Plan& plan, T
 
 void BatchRunner::Gather(const Batch& batch, const Plan& plan, int64_t rows) {
   const std::vector<InputRecipe>& recipes = batch.queue->target().recipes;
-  const bool batches = batch.queue->target().model->signature().batches;
+  const bool batches = batch.queue->target().batches();
   const auto specs = plan.inputs();
   inputs_.assign(specs.size(), nullptr);
   if (input_buffers_.size() < specs.size()) input_buffers_.resize(specs.size());

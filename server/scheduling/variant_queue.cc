@@ -7,10 +7,10 @@
 namespace octet {
 namespace {
 
-bool HasFixedShapes(const Signature& signature) {
-  for (const TensorInfo& input : signature.inputs) {
+bool HasFixedShapes(const ExecutionTarget& target) {
+  for (const TensorInfo& input : target.model->signature().inputs) {
     if (!input.rank_known) return false;
-    for (int i = signature.batches ? 1 : 0; i < input.shape.rank(); ++i) {
+    for (int i = target.batches() ? 1 : 0; i < input.shape.rank(); ++i) {
       if (input.shape[i] == kUnknownDim) return false;
     }
   }
@@ -32,7 +32,7 @@ bool CanStack(const InferenceRequest& a, const InferenceRequest& b) {
 }  // namespace
 
 VariantQueue::VariantQueue(ExecutionTarget target)
-    : target_(std::move(target)), fixed_shapes_(HasFixedShapes(target_.model->signature())) {}
+    : target_(std::move(target)), fixed_shapes_(HasFixedShapes(target_)) {}
 
 absl::Status VariantQueue::CheckRoom(size_t bytes) const {
   if (requests_.size() >= target_.max_queue_requests) {

@@ -29,6 +29,7 @@ struct PriorityLevels {
 struct ExecutionTarget {
   std::string name;  ///< "resnet/1/int8", for messages.
   std::shared_ptr<const Model> model;
+  bool alone = false;                ///< One request at a time, though the model batches.
   std::vector<InputRecipe> recipes;  ///< One per input of the signature.
   BatchLimits batch;                 ///< max_batch is 1 when the model does not batch.
   size_t max_queue_requests = 0;
@@ -40,6 +41,9 @@ struct ExecutionTarget {
   /// A run takes as long whatever the data: no loops, no extents that depend on them.
   bool steady = false;
   std::shared_ptr<QueueObserver> observer;
+
+  /// Whether requests are stacked along axis 0. Requires: model.
+  bool batches() const { return !alone && model->signature().batches; }
 };
 
 /// Makes room for one more, so that the next insertion cannot throw.

@@ -4,6 +4,7 @@
 usage: dynamic_shapes_test.py OCTET
 """
 
+import concurrent.futures
 import http.client
 import json
 import pathlib
@@ -145,9 +146,21 @@ def write_any_rank(path):
     save([helper.make_node("Relu", ["x"], ["y"])], [x], [y], {}, path, check=lambda model: None)  # ONNX's checker wants a shape of everything
 
 
+def write_chooser(path):
+    """data [N, 2], indices [K] -> data[indices]: an answer is made of several rows of its own request."""
+    inputs = [
+        helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 2]),
+        helper.make_tensor_value_info("indices", TensorProto.INT64, ["k"]),
+    ]
+    outputs = [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, ["k", 2])]
+    save([helper.make_node("Gather", ["data", "indices"], ["chosen"])], inputs, outputs, {}, path)
+    # Requests that could be stacked would be.
+    (path.parent.parent / "model.yaml").write_text("batching: {max_queue_delay_us: 20000}\n")
+
+
 def setUpModule():
     global client, stub, messages
-    writers = {"detector": write_detector, "loop": write_loop, "any_rank": write_any_rank}
+    writers = {"detector": write_detector, "loop": write_loop, "any_rank": write_any_rank, "chooser": write_chooser}
     client = ServedClient(OCTET, writers)
     stub, messages = client.stub, client.messages
 
@@ -206,6 +219,19 @@ class DynamicShapesTest(unittest.TestCase):
             self.assertEqual(answer["count"].tolist(), [len(kept)])
         self.assertIn(0, counts)
         self.assertGreater(len(counts), 2)
+
+    def test_a_request_that_chooses_among_its_rows_gets_none_of_another_ones(self):
+        def ask(i):
+            data = numpy.float32([[i, i], [-i, -i]])
+            return infer("chooser", data=data, indices=numpy.array([1, 0]))["chosen"].tolist()
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(ask, range(1, 49)))
+        self.assertEqual(answers, [[[-i, -i], [i, i]] for i in range(1, 49)])
+        some = infer("chooser", data=numpy.float32([[1, 2], [3, 4], [5, 6]]), indices=numpy.array([2]))
+        self.assertEqual(some["chosen"].tolist(), [[5, 6]])
+        config = stub.ModelConfig(messages.ModelConfigRequest(name="chooser"), timeout=20).config
+        self.assertEqual(config.max_batch_size, 0)
 
     def test_an_input_without_a_declared_rank_takes_any(self):
         for shape in ((2, 3), (), (1, 2, 2, 1), (4,)):
