@@ -22,9 +22,8 @@ constexpr int64_t kMostElements = int64_t{1} << 32;
 std::optional<int64_t> ParseExtent(std::string_view text) {
   if (text == "?") return kUnknownDim;
   int64_t extent = 0;
-  const char* const end = text.data() + text.size();
-  const auto [next, error] = std::from_chars(text.data(), end, extent);
-  if (error != std::errc() || next != end || extent < 1) return std::nullopt;
+  const auto [next, error] = std::from_chars(text.begin(), text.end(), extent);
+  if (error != std::errc() || next != text.end() || extent < 1) return std::nullopt;
   return extent;
 }
 
