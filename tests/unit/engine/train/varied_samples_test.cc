@@ -72,9 +72,11 @@ TEST(BlendSamples, AreWhatTheSensorMayGive) {
 std::set<std::vector<float>> Moved(const train::Moves& moves, const Tensor& sample) {
   std::set<std::vector<float>> seen;
   std::mt19937_64 random(1);
+  std::vector<int64_t> all(static_cast<size_t>(sample.shape()[0]));
+  std::iota(all.begin(), all.end(), 0);
   for (int i = 0; i < 200; ++i) {
-    std::vector<Tensor> batch = {sample};
-    batch[0].mutable_span<float>();  // A copy of its own.
+    std::vector<Tensor> batch = {Tensor(DType::kF32, sample.shape())};
+    train::PickSamples({&sample, 1}, all, batch);
     train::MoveSamples(moves, random, batch);
     seen.emplace(batch[0].span<float>().begin(), batch[0].span<float>().end());
   }
