@@ -185,6 +185,12 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
           "Share of batches whose samples are blended with others for the fp32 model to answer")
       ->check(FiniteRange(0.0, 1.0))
       ->capture_default_str();
+  verb.add_flag("--flip", train.flip, "Mirror half of the samples, along their last axis");
+  verb.add_option("--shift", train.shift,
+                  "Elements by which samples are moved at most, along each axis behind their "
+                  "channels; what the border holds is repeated")
+      ->check(CLI::Range(0, 65536))
+      ->capture_default_str();
   verb.add_option("--held-back", train.held_back,
                   "Share of the data that decides which epoch is the best")
       ->check(FiniteRange(0.01, 0.9))
@@ -193,7 +199,7 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
                   "Epochs without a lower held-back loss before it stops")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb.add_option("--seed", train.seed, "Of shuffling, splitting and blending")
+  verb.add_option("--seed", train.seed, "Of shuffling, splitting, blending, flipping and shifting")
       ->capture_default_str();
 }
 

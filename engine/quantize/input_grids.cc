@@ -21,12 +21,6 @@ constexpr double kFloatSteps =
     1e-4;  ///< Of the reals' own size: finer steps are how a constant was rounded.
 constexpr size_t kMostDistinct = 2048;  ///< 256 integers, each computed in a few ways.
 
-// x = step * (q - offset).
-struct ChannelGrid {
-  double step;
-  double offset;
-};
-
 std::vector<float> DistinctElements(const Tensor& samples, int64_t channel) {
   const Shape& shape = samples.shape();
   const int64_t inner = shape.elements(2, shape.rank());
@@ -100,21 +94,14 @@ class InputConv {
            (node.input(2) == kNone || weighted_->bias != kNone);
   }
 
-  std::optional<std::vector<ChannelGrid>> Grids(const CalibrationSet& set) const {
+  std::vector<ChannelGrid> Grids(const CalibrationSet& set) const {
     const auto samples = set.find(graph_.value(input_).name);
-    if (samples == set.end() || samples->second.dtype() != DType::kF32 ||
+    if (samples == set.end() ||
         samples->second.shape().rank() != graph_.value(input_).shape->rank() ||
         samples->second.shape()[1] != channels_) {
-      return std::nullopt;
+      return {};
     }
-    if (samples->second.elements() < channels_ * kFewestPerChannel) return std::nullopt;
-    std::vector<ChannelGrid> grids;
-    for (int64_t c = 0; c < channels_; ++c) {
-      const auto grid = GridThrough(DistinctElements(samples->second, c));
-      if (!grid) return std::nullopt;
-      grids.push_back(*grid);
-    }
-    return grids;
+    return SensorGrids(samples->second);
   }
 
   /// Whether zeros at the borders are within the range of the integers: else the borders alone would decide the scale.
@@ -221,6 +208,21 @@ class InputConv {
 
 }  // namespace
 
+std::vector<ChannelGrid> SensorGrids(const Tensor& samples) {
+  const Shape& shape = samples.shape();
+  if (samples.dtype() != DType::kF32 || shape.rank() < 3 || shape[1] > kMostGrids ||
+      samples.elements() < shape[1] * kFewestPerChannel) {
+    return {};
+  }
+  std::vector<ChannelGrid> grids;
+  for (int64_t c = 0; c < shape[1]; ++c) {
+    const auto grid = GridThrough(DistinctElements(samples, c));
+    if (!grid) return {};
+    grids.push_back(*grid);
+  }
+  return grids;
+}
+
 int SeparateInputGrids(Graph& graph, const CalibrationSet& set) {
   if (OnnxOpset(graph) < kQuantizeOpset) return 0;
   int changed = 0;
@@ -229,8 +231,8 @@ int SeparateInputGrids(Graph& graph, const CalibrationSet& set) {
     InputConv reader(graph, input);
     if (!reader.Find()) continue;
     const auto grids = reader.Grids(set);
-    if (!grids || OneGrid(*grids) || !reader.HoldsBorders(*grids)) continue;
-    reader.Put(*grids);
+    if (grids.empty() || OneGrid(grids) || !reader.HoldsBorders(grids)) continue;
+    reader.Put(grids);
     ++changed;
   }
   if (changed > 0) graph.RemoveDead();

@@ -1,10 +1,22 @@
 // Inputs whose channels lie on different integers of a sensor: one grid for all of them.
 #pragma once
 
+#include <vector>
+
 #include "engine/graph/graph.h"
 #include "engine/quantize/calibration.h"
 
 namespace octet {
+
+/// x = step * (q - offset), q being the integers 0, 1, ..., 255 of a sensor.
+struct ChannelGrid {
+  double step;
+  double offset;
+};
+
+/// The coarsest such grid of each channel of samples [N, C, spatial...]. Empty for arrays of another type or rank, and where a
+/// channel holds anything else, one value alone, or so few values that some grid holds them by chance.
+std::vector<ChannelGrid> SensorGrids(const Tensor& samples);
 
 /// Puts the channels of a model's inputs on the integers that they came from, where each channel has a factor and an offset of its own
 /// (the mean and the deviation of images): one 8-bit scale lies beside the integers of all of them and rounds most. For a channel c

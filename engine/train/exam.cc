@@ -24,9 +24,11 @@ bool IsOutOfPatience(std::span<const TrainEpoch> epochs, int patience) {
   return epochs.end() - least > patience;
 }
 
-absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const int64_t> held_back,
-                                std::span<const int64_t> labels, const TrainOptions& options,
-                                bool shares, Runner& teacher, std::mt19937_64& random) {
+absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples,
+                                std::span<const std::vector<ChannelGrid>> grids,
+                                std::span<const int64_t> held_back, std::span<const int64_t> labels,
+                                const TrainOptions& options, bool shares, Runner& teacher,
+                                std::mt19937_64& random) {
   Exam exam;
   exam.loss_ = options.loss;
   exam.shares_ = shares;
@@ -40,7 +42,7 @@ absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples, std::span<const
     exam.rows_.emplace_back(DType::kF32, shape);
   }
   PickSamples(samples, held_back, exam.rows_);
-  BlendSamples(samples, held_back, static_cast<size_t>(exam.own_), random, exam.rows_);
+  BlendSamples(samples, grids, held_back, static_cast<size_t>(exam.own_), random, exam.rows_);
   if (options.loss == TrainLoss::kLabels) {
     for (const int64_t index : held_back)
       exam.labels_.push_back(labels[static_cast<size_t>(index)]);

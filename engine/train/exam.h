@@ -12,6 +12,7 @@
 #include "engine/train/loss.h"
 #include "engine/train/runner.h"
 #include "engine/train/train.h"
+#include "engine/train/varied_samples.h"
 
 namespace octet::train {
 
@@ -27,8 +28,9 @@ class Exam {
  public:
   static constexpr int64_t kFewestRows = 256;
 
-  /// `labels`: of all samples, or none. `shares`: a Softmax follows. Errors: as Runner.
+  /// `grids`: as BlendSamples has them. `labels`: of all samples, or none. `shares`: a Softmax follows. Errors: as Runner.
   static absl::StatusOr<Exam> Make(std::span<const Tensor> samples,
+                                   std::span<const std::vector<ChannelGrid>> grids,
                                    std::span<const int64_t> held_back,
                                    std::span<const int64_t> labels, const TrainOptions& options,
                                    bool shares, Runner& teacher, std::mt19937_64& random);

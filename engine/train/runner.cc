@@ -72,20 +72,4 @@ void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indic
   }
 }
 
-void BlendSamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
-                  std::mt19937_64& random, std::vector<Tensor>& batch) {
-  std::uniform_real_distribution<float> uniform(0, 1);
-  const auto rows = static_cast<size_t>(batch[0].shape()[0]);
-  for (size_t row = first; row < rows; ++row) {
-    const auto other = static_cast<size_t>(others[random() % others.size()]);
-    const float t = uniform(random);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      const size_t length = static_cast<size_t>(batch[i].elements()) / rows;
-      float* const x = batch[i].mutable_span<float>().data() + row * length;
-      const float* const y = samples[i].span<float>().data() + other * length;
-      for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
-    }
-  }
-}
-
 }  // namespace octet::train

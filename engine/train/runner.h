@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -43,10 +42,5 @@ class Runner {
 /// Copies samples to the rows of a batch; rows behind the last index begin again. Requires: indices is not empty.
 void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indices,
                  std::vector<Tensor>& batch);
-
-/// Blends the rows from `first` on with other samples: x = t x + (1 - t) x', t uniform in [0, 1), x' being one of `others`.
-/// Requires: FP32 samples.
-void BlendSamples(std::span<const Tensor> samples, std::span<const int64_t> others, size_t first,
-                  std::mt19937_64& random, std::vector<Tensor>& batch);
 
 }  // namespace octet::train

@@ -21,6 +21,7 @@
 #include "engine/train/optimizer.h"
 #include "engine/train/runner.h"
 #include "engine/train/start.h"
+#include "engine/train/varied_samples.h"
 
 namespace octet {
 namespace {
@@ -55,6 +56,8 @@ absl::Status CheckOptions(const TrainOptions& options) {
   if (!(options.blend >= 0 && options.blend <= 1))
     return InvalidArgument("the share of blended batches lies between 0 and 1, got {}",
                            options.blend);
+  if (options.shift < 0)
+    return InvalidArgument("samples are shifted by at least 0 elements, got {}", options.shift);
   const Target target = DetectTarget(1);
   if (options.compute == TrainCompute::kBf16 && !target.bf16) {
     return MakeError(
@@ -195,8 +198,11 @@ class Trainer {
       return InvalidArgument("a Softmax ends {} alone",
                              shares_ ? std::string_view("the fp32 model") : start_words_);
     }
-    for (const ValueId input : teacher.inputs)
+    for (const ValueId input : teacher.inputs) {
       samples_.push_back(set_.inputs.at(teacher.value(input).name));
+      grids_.push_back(SensorGrids(samples_.back()));
+    }
+    OCTET_RETURN_IF_ERROR(CheckMoves());
     auto random = RandomOf(options_.seed, 0, kOrder);
     OCTET_RETURN_IF_ERROR(Split(teacher, start, random));
     OCTET_ASSIGN_OR_RETURN(network_, Network::Build(start, batch_, options_.learn_ranges,
@@ -213,11 +219,21 @@ class Trainer {
                              network_->output().shape().ToString());
     }
     OCTET_RETURN_IF_ERROR(CheckLabels());
-    OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, held_back_, set_.labels, options_,
-                                                    shares_, *teacher_, random));
+    OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, grids_, held_back_, set_.labels,
+                                                    options_, shares_, *teacher_, random));
     OCTET_RETURN_IF_ERROR(exam_->Begin(start, run_));
     parameters_ = network_->parameters();
     return absl::OkStatus();
+  }
+
+  train::Moves Moving() const { return {.flip = options_.flip, .shift = options_.shift}; }
+
+  absl::Status CheckMoves() const {
+    const auto moves = [](const Tensor& samples) { return samples.shape().rank() > 2; };
+    if (!Moving().any() || std::ranges::any_of(samples_, moves)) return absl::OkStatus();
+    return InvalidArgument(
+        "only inputs [N, C, spatial...] are flipped or shifted, the samples are {}",
+        samples_[0].shape().ToString());
   }
 
   // Which samples are trained on, and how many at once.
@@ -306,7 +322,8 @@ class Trainer {
     train::PickSamples(samples_, picked, inputs);
     const bool blended = options_.loss != TrainLoss::kLabels &&
                          std::uniform_real_distribution<double>(0, 1)(random) < options_.blend;
-    if (blended) train::BlendSamples(samples_, trained_, 0, random, inputs);
+    train::MoveSamples(Moving(), random, inputs);
+    if (blended) train::BlendSamples(samples_, grids_, trained_, 0, random, inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
       train::Activation& to = *network_->inputs()[i];
       train::CopyToPhysical(inputs[i].span<float>().data(), to.shape(), to.values());
@@ -330,7 +347,8 @@ class Trainer {
   const CalibrationRun& run_;
   const TrainWatch& watch_;
   train::Origin origin_;
-  std::vector<Tensor> samples_;  ///< In the order of the model's inputs.
+  std::vector<Tensor> samples_;                  ///< In the order of the model's inputs.
+  std::vector<std::vector<ChannelGrid>> grids_;  ///< Of each input's channels, or none.
   std::vector<int64_t> trained_;
   std::vector<int64_t> held_back_;
   int64_t batch_ = 0;
@@ -372,6 +390,8 @@ train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& 
                       {"--learning-rate", rate},
                       {"--learn-ranges", Format("{}", options.learn_ranges)},
                       {"--blend", Format("{}", options.blend)},
+                      {"--flip", Format("{}", options.flip)},
+                      {"--shift", Format("{}", options.shift)},
                       {"--held-back", Format("{}", options.held_back)},
                       {"--patience", Format("{}", options.patience)},
                       {"--seed", Format("{}", options.seed)},

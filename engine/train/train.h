@@ -55,6 +55,10 @@ struct TrainOptions {
   bool learn_ranges = true;  ///< Learn the activations' scales; else keep those of calibration.
   /// Share of distillation batches whose samples are blended with others, for the teacher answers to them as to any input.
   double blend = 0.3;
+  bool flip =
+      false;  ///< Half of the samples [N, C, spatial...] are mirrored along their last axis.
+  /// Samples [N, C, spatial...] are moved along each spatial axis by up to so many elements.
+  int64_t shift = 0;
   double held_back =
       0.2;  ///< Share of the samples that are not trained on and decide which epoch is the best.
   int patience =

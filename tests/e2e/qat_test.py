@@ -188,6 +188,15 @@ class QatTest(unittest.TestCase):
         self.assertIn("it would be one of the files of samples", line)
         self.assertEqual([path.name for path in samples.iterdir()], ["a.npz"])
 
+    def test_samples_are_moved(self):
+        plain = self.train("--epochs", 1)
+        moved = self.train("--epochs", 1, "--flip", "--shift", 2)
+        self.assertEqual(moved["epochs"][0]["held_back_loss"], plain["epochs"][0]["held_back_loss"], "what is examined stays")
+        self.assertNotEqual(moved["epochs"][1]["train_loss"], plain["epochs"][1]["train_loss"])
+        done = octet("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, "--shift", "-1")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("--shift", done.stderr)
+
     def test_what_only_the_fp32_model_teaches(self):
         self.assertIn("--loss: of what the fp32 model teaches", self.refused_at_once("--labels", "--loss", "kl", "--out", self.out))
         self.assertIn("--blend: of what the fp32 model teaches", self.refused_at_once("--labels", "--blend", "0", "--out", self.out))
@@ -254,7 +263,7 @@ class QatTest(unittest.TestCase):
         words += ("--checkpoint", checkpoint)
         process = octet_process.start("qat", FP32, "--data", CALIBRATION, "--map", MAP, "--out", self.out, *words)
         with process:
-            self.assertTrue(any(" best" in line for line in process.stdout), "training ended before the first best epoch")
+            self.assertTrue(any(line.split()[:1] == ["1"] for line in process.stdout), "training ended before the first epoch")
             process.send_signal(signal.SIGTERM)
             _, stderr = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 1, stderr)

@@ -73,6 +73,23 @@ TEST(InputGrids, TheConvolutionReadsTheSensorsIntegersAndAnswersTheSame) {
   }
 }
 
+TEST(SensorGrids, AreThoseThatTheSamplesLieOn) {
+  const std::vector<ChannelGrid> grids = SensorGrids(Images(40).at("x"));
+  ASSERT_EQ(grids.size(), 3U);
+  for (size_t c = 0; c < 3; ++c) {
+    EXPECT_NEAR(grids[c].step, kSteps[c], 1e-6);
+    EXPECT_NEAR(grids[c].offset, kOffsets[c], 1e-2);
+  }
+  EXPECT_TRUE(SensorGrids(Images(20).at("x")).empty()) << "so few lie on a grid by chance";
+  Tensor reals = Images(40).at("x");
+  std::mt19937 random(TestSeed());
+  for (float& x : reals.mutable_span<float>())
+    x = std::uniform_real_distribution<float>(-1, 1)(random);
+  EXPECT_TRUE(SensorGrids(reals).empty());
+  EXPECT_TRUE(SensorGrids(Tensor(DType::kU8, Shape{4096, 1, 4})).empty());
+  EXPECT_TRUE(SensorGrids(Tensor(DType::kF32, Shape{4096, 4})).empty()) << "no spatial axes";
+}
+
 TEST(InputGrids, LeavesAloneWhatItCannotBetter) {
   Graph graph = OneConv(true);
   EXPECT_EQ(SeparateInputGrids(graph, Images(40, false)), 0) << "one grid for all channels";

@@ -22,6 +22,8 @@ Graph Sequence(std::vector<float> offset) {
   return b.Build();
 }
 
+const std::vector<std::vector<ChannelGrid>> kNoGrids(1);
+
 // A softmax over the classes of each step knows nothing of what is added to all of them alike; one over all steps would.
 TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
   const std::vector<Tensor> samples = {
@@ -34,8 +36,8 @@ TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
     TrainOptions options;
     options.loss = loss;
     std::mt19937_64 random(TestSeed());
-    auto exam =
-        train::Exam::Make(samples, held_back, {}, options, /*shares=*/true, *teacher, random);
+    auto exam = train::Exam::Make(samples, kNoGrids, held_back, {}, options, /*shares=*/true,
+                                  *teacher, random);
     ASSERT_TRUE(exam.ok()) << exam.status();
     ASSERT_TRUE(exam->Begin(Sequence({0, 0, 0}), {}).ok());
     TrainEpoch row;
@@ -55,8 +57,8 @@ TEST(Exam, IsSureOfAGainWithoutDeviation) {
   options.loss = TrainLoss::kNoise;
   options.blend = 0;
   std::mt19937_64 random(TestSeed());
-  auto exam =
-      train::Exam::Make(samples, held_back, {}, options, /*shares=*/false, *teacher, random);
+  auto exam = train::Exam::Make(samples, kNoGrids, held_back, {}, options, /*shares=*/false,
+                                *teacher, random);
   ASSERT_TRUE(exam.ok()) << exam.status();
   ASSERT_TRUE(exam->Begin(Sequence({0, 9, -9}), {}).ok());
   TrainEpoch row;
@@ -64,6 +66,40 @@ TEST(Exam, IsSureOfAGainWithoutDeviation) {
   EXPECT_GE(row.sureness, train::kSure);
   ASSERT_TRUE(exam->Measure(Sequence({0, 90, -9}), {}, row).ok());
   EXPECT_LE(row.sureness, 0);
+}
+
+// x [N, 1, 128] -> Round, or not -> x W -> y [N, 1, 5].
+Graph OfIntegers(bool rounds) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 1, 128});
+  b.Output(b.Op("MatMul", {rounds ? b.Op("Round", {x}) : x, b.Random({128, 5})}), "y");
+  return b.Build();
+}
+
+// What a sensor never gives is no error of the file: a model that rounds to the sensor's integers is without one.
+TEST(Exam, BlendsAreWhatASensorMayGive) {
+  Tensor x(DType::kF32, Shape{16, 1, 128});
+  std::mt19937 integers(TestSeed());
+  for (float& value : x.mutable_span<float>()) value = static_cast<float>(integers() % 256);
+  const std::vector<Tensor> samples = {x};
+  const int64_t held_back[] = {0, 3, 5};
+  auto teacher = train::Runner::Make(OfIntegers(false), Precision::kFp32, {}, samples, 8);
+  ASSERT_TRUE(teacher.ok()) << teacher.status();
+  const std::vector<std::vector<ChannelGrid>> grids = {SensorGrids(x)};
+  ASSERT_EQ(grids[0].size(), 1U);
+  for (const bool on_grids : {false, true}) {
+    std::mt19937_64 random(TestSeed());
+    auto exam = train::Exam::Make(samples, on_grids ? grids : kNoGrids, held_back, {}, {},
+                                  /*shares=*/false, *teacher, random);
+    ASSERT_TRUE(exam.ok()) << exam.status();
+    ASSERT_TRUE(exam->Begin(OfIntegers(true), {}).ok());
+    TrainEpoch row;
+    ASSERT_TRUE(exam->Measure(OfIntegers(true), {}, row).ok());
+    if (on_grids)
+      EXPECT_LT(row.held_back_loss, 1e-9);
+    else
+      EXPECT_GT(row.held_back_loss, 1e-7);
+  }
 }
 
 // Epochs that are better without being surely so keep training going.

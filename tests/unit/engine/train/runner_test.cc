@@ -1,4 +1,4 @@
-// Batches of samples, and what makes more of them.
+// Batches of samples, and a model run on them.
 #include "engine/train/runner.h"
 
 #include <algorithm>
@@ -29,21 +29,6 @@ TEST(PickSamples, CopiesRowsAndBeginsAgain) {
   const int64_t picked[] = {3, 1};
   train::PickSamples({&samples, 1}, picked, batch);
   EXPECT_THAT(batch[0].span<float>(), ElementsAre(6, 7, 2, 3, 6, 7));
-}
-
-TEST(BlendSamples, BlendsRowsBehindTheFirstOnes) {
-  const Tensor samples = Numbers(Shape{4, 2});
-  const int64_t all[] = {0, 1, 2, 3};
-  const int64_t other[] = {3};
-  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{4, 2})};
-  train::PickSamples({&samples, 1}, all, batch);
-  std::mt19937_64 random(1);
-  train::BlendSamples({&samples, 1}, other, 2, random, batch);
-  const auto rows = batch[0].span<float>();
-  EXPECT_THAT(rows.first(4), ElementsAre(0, 1, 2, 3));
-  EXPECT_GE(rows[4], 4);
-  EXPECT_LE(rows[4], 6);
-  EXPECT_FLOAT_EQ(rows[5], rows[4] + 1);
 }
 
 TEST(Runner, AnswersForSamplesInOrder) {

@@ -2,6 +2,7 @@
 #include "engine/train/start.h"
 
 #include <cmath>
+#include <random>
 
 #include "engine/engine.h"
 #include "engine/onnx/onnx_file.h"
@@ -181,6 +182,23 @@ TEST(Start, FallsBackToTheFile) {
   EXPECT_EQ(result->best_epoch, 0);
   const Tensor samples = testing::RandomReals(Shape{kBatch, 3, 8, 8}, TestSeed() + 7);
   EXPECT_EQ(EngineAnswers(result->graph, samples), EngineAnswers(file, samples));
+}
+
+// Integers of a sensor are what this file reads without an error: it has none, also in the blends that it is examined on.
+TEST(Start, BlendsAreOnTheSensorsGrid) {
+  GraphBuilder b;
+  const Pair pair{b, b.Scalar<uint8_t>(0)};
+  const ValueId x = pair(b.Input("x", {kUnknownDim, 1, 4, 8}), b.Scalar(1.0F));
+  const ValueId w = b.Op("DequantizeLinear",
+                         {b.RandomInts(DType::kI8, {5, 1, 4, 8}, -127, 127), b.Scalar(0.01F)});
+  b.Output(b.Op("Flatten", {b.Op("Conv", {x, w})}), "y");
+  const Graph file = b.Build();
+  Tensor bytes(DType::kF32, Shape{64, 1, 4, 8});
+  std::mt19937 random(TestSeed());
+  for (float& value : bytes.mutable_span<float>()) value = static_cast<float>(random() % 256);
+  const auto result = TrainFrom(WithoutRounding(file), file, {{{"x", bytes}}, {}}, Short(1), {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_LT(result->epochs[0].held_back_loss, 1e-9);
 }
 
 Graph Reread(const Graph& graph) {

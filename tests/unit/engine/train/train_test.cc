@@ -1,6 +1,8 @@
 // Training from end to end: it wins back what rounding took, keeps what it cannot better, and refuses what makes no sense.
 #include "engine/train/train.h"
 
+#include <set>
+
 #include "engine/engine.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/tensor/status.h"
@@ -123,6 +125,33 @@ TEST(Train, TheSameSeedGivesTheSameFile) {
   }
   EXPECT_EQ(files[0], files[1]);
   EXPECT_NE(files[0], files[2]);
+}
+
+TEST(Train, MovesSamples) {
+  const TrainSet set{SmallSamples(64), {}};
+  std::set<double> losses;
+  for (const bool flip : {false, true}) {
+    for (const int64_t shift : {0, 2}) {
+      TrainOptions options = Short(1);
+      options.flip = flip;
+      options.shift = shift;
+      const auto result = TrainInt8(SmallNetwork(), PlainRecipe(), set, options, {});
+      ASSERT_TRUE(result.ok()) << result.status();
+      losses.insert(result->epochs[1].train_loss.value());
+    }
+  }
+  EXPECT_EQ(losses.size(), 4U) << "each way gives other samples";
+}
+
+TEST(Train, MovesWhatHasSpatialAxesAlone) {
+  GraphBuilder b;
+  b.Output(b.Op("Gemm", {b.Input("x", {kUnknownDim, 6}), b.Random({6, 5})}), "y");
+  const TrainSet set{{{"x", testing::RandomReals(Shape{32, 6}, TestSeed())}}, {}};
+  TrainOptions options = Short(1);
+  options.shift = 1;
+  const auto refused = TrainInt8(b.Build(), {}, set, options, {});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << refused.status();
+  EXPECT_THAT(std::string(Message(refused.status())), HasSubstr("the samples are [32,6]"));
 }
 
 TEST(Train, FallsBackToCalibration) {
@@ -248,6 +277,9 @@ TEST(Train, RefusesOptionsOutOfRange) {
   options = Short();
   options.blend = 2;
   ExpectInvalid(Refusal(set, options), "blended");
+  options = Short();
+  options.shift = -1;
+  ExpectInvalid(Refusal(set, options), "shifted by at least 0 elements, got -1");
   QuantizeRecipe recipe;
   recipe.weight_bits = 5;
   ExpectInvalid(Refusal(set, Short(), recipe), "8 or 4 bits, not 5");
