@@ -106,7 +106,7 @@ class Body {
   Inflater::Result Finish(bool whole) {
     if (result_ != Inflater::Result::kOk) return result_;
     if (!inflater_) return whole ? Inflater::Result::kOk : Inflater::Result::kDamaged;
-    text_.resize(text_.size() - inflater_->unused());
+    text_.erase(text_.size() - inflater_->unused());
     return whole ? inflater_->Finish() : Inflater::Result::kDamaged;
   }
   std::string TakeText() { return std::move(text_); }
