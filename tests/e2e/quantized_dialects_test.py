@@ -249,9 +249,9 @@ class QuantizedDialectsTest(unittest.TestCase):
             with self.subTest(name):
                 start, out = self.folder / "start.onnx", self.folder / "trained.onnx"
                 quantize_static(source, start, Images(), quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, **form)
-                data = ("--data", CALIBRATION, "--map", MAP, "--epochs", 3)
+                data = ("--data", CALIBRATION, "--map", MAP, "--epochs", 6)
                 curve = answer("qat", FP32, "--start", start, *data, "--out", out)
-                self.assertLess(curve["epochs"][3]["train_loss"], curve["epochs"][1]["train_loss"])
+                self.assertLess(curve["epochs"][-1]["train_loss"], curve["epochs"][1]["train_loss"])
                 if name == "kept":
                     continue
                 if name == "u8":
