@@ -174,7 +174,7 @@ class OverloadTest(ServerTestCase):
         self.assertRegex(text, r'octet_batch_expected_seconds\{.*rows="1"\} 0\.[0-9]*[1-9]')
 
     def test_a_deadline_that_cannot_be_met_is_refused_before_compute(self):
-        write_slow(self.models / "slow/1/fp32.onnx", rounds=1, extent=2048)
+        write_slow(self.models / "slow/1/fp32.onnx", rounds=1, extent=2048, rows=1)
         running = self.start()
         caller = Caller(running.grpc)
         began = time.monotonic()

@@ -17,9 +17,9 @@ import server  # noqa: E402,F401
 EXTENT = 4
 
 
-def _save(nodes, constants, path, width=EXTENT):
-    """Writes a model of [N, width] floats, whole or not at all."""
-    shape = ["N", width]
+def _save(nodes, constants, path, width=EXTENT, rows="N"):
+    """Writes a model of [rows, width] floats, whole or not at all."""
+    shape = [rows, width]
     graph = helper.make_graph(
         nodes,
         "small",
@@ -80,8 +80,10 @@ def write_quantized(path, factor, extent=1024, width=EXTENT):
     _save(nodes, layers | {name: numpy.asarray(value) for name, value in constants.items()}, path, width)
 
 
-def write_slow(path, rounds, extent=2048):
-    """y = x after `rounds` products of [extent, extent] matrices, 17 GFLOP each: a batch that keeps a worker busy."""
+def write_slow(path, rounds, extent=2048, rows="N"):
+    """y = x after `rounds` products of [extent, extent] matrices, 17 GFLOP each: a request that keeps a worker busy.
+
+    One sum of all rows is in every answer, so requests do not share batches; how long one takes is known in advance with `rows` alone."""
     nodes = [
         helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
@@ -98,7 +100,7 @@ def write_slow(path, rounds, extent=2048):
         "zero": numpy.zeros((), numpy.float32),
         "m": numpy.zeros((extent, extent), numpy.float32),
     }
-    _save(nodes, constants, path)
+    _save(nodes, constants, path, rows=rows)
 
 
 class Caller:
