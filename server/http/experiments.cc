@@ -167,7 +167,8 @@ Json DescribeIndex(const ModelRepository& repository, std::string_view model) {
 Json DescribeCaptures(const std::string& path) {
   if (path.empty()) return Json();
   std::error_code error;
-  const auto absolute = std::filesystem::absolute(path, error);
+  std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (!error) absolute = std::filesystem::weakly_canonical(absolute, error);
   const std::string mark = CaptureMark(path);
   return {{"path", error ? path : absolute.string()}, {"mark", mark.empty() ? Json() : Json(mark)}};
 }
