@@ -14,13 +14,6 @@
 
 namespace octet {
 
-/// 64 bits that stand for a graph: interface, operators, names and constants.
-uint64_t MarkOf(const Graph& graph);
-/// 64 bits that stand for all the elements of a set: the same for one that lies in one array as in several.
-uint64_t MarkOf(const CalibrationSet& set);
-/// Reads all of it once; the same bits wherever the samples lie. Errors: as SampleSource::Read and CheckCounts.
-absl::StatusOr<uint64_t> MarkOf(const CalibrationData& set);
-
 /// What a calibration file says beside the statistics.
 struct CalibrationState {
   int64_t seen = 0;   ///< Samples that the statistics are of.

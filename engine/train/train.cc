@@ -10,7 +10,7 @@
 
 #include "engine/engine.h"
 #include "engine/ops/op.h"
-#include "engine/quantize/calibration_file.h"
+#include "engine/quantize/content_mark.h"
 #include "engine/quantize/input_grids.h"
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/tensor/status.h"

@@ -11,7 +11,7 @@
 #include "gtest/gtest.h"
 
 #include "engine/quantize/calibration.h"
-#include "engine/quantize/calibration_file.h"
+#include "engine/quantize/content_mark.h"
 #include "engine/quantize/held_back.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/tensor/status.h"
