@@ -14,8 +14,9 @@ namespace octet {
 /// "octet:elementwise": blocks of the family's own kernel. UNIMPLEMENTED for per-axis quantization.
 absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseUnary(const LowerContext& context);
 
-/// Lowers two inputs with broadcasting: blocks of the real function of the node's operator ("octet:elementwise")
-/// for real values of any stored type, post-ops included; the family's kernel for integers and booleans.
+/// Lowers two inputs with broadcasting: as ops/channel_scale.h says where that is possible, else as blocks of the real
+/// function of the node's operator ("octet:elementwise") for real values of any stored type, post-ops included; the
+/// family's kernel for integers and booleans.
 absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseBinary(const LowerContext& context);
 
 /// Lowers any elementwise node without typed values or post-ops to its own kernel, "octet:elementwise".

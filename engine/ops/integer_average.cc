@@ -18,12 +18,29 @@ constexpr int64_t kChannelBlock = 512;
 constexpr int64_t kMaxTaps = int64_t{1} << 22;
 constexpr int64_t kGrainBytes = int64_t{64} * 1024;
 
-OCTET_CPU_CLONES void AddUnsigned(const uint8_t* x, int32_t* sum, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) sum[i] += x[i];
+// Four taps at a time: a quarter of the loads and stores of sums.
+template <typename T>
+[[gnu::always_inline]] inline void AddTaps(const T* x, int64_t taps, int64_t pitch, int32_t* sum,
+                                           int64_t n) {
+  int64_t tap = 0;
+  for (; tap + 4 <= taps; tap += 4) {
+    const T* a = x + tap * pitch;
+    const T* b = a + pitch;
+    const T* c = b + pitch;
+    const T* d = c + pitch;
+    for (int64_t i = 0; i < n; ++i) sum[i] += (a[i] + b[i]) + (c[i] + d[i]);
+  }
+  for (; tap < taps; ++tap) {
+    const T* a = x + tap * pitch;
+    for (int64_t i = 0; i < n; ++i) sum[i] += a[i];
+  }
 }
 
-OCTET_CPU_CLONES void AddSigned(const int8_t* x, int32_t* sum, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) sum[i] += x[i];
+OCTET_CPU_CLONES void Add(const uint8_t* x, int64_t taps, int64_t pitch, int32_t* sum, int64_t n) {
+  AddTaps(x, taps, pitch, sum, n);
+}
+OCTET_CPU_CLONES void Add(const int8_t* x, int64_t taps, int64_t pitch, int32_t* sum, int64_t n) {
+  AddTaps(x, taps, pitch, sum, n);
 }
 
 OCTET_CPU_CLONES void Divide(const int32_t* sum, int32_t offset, double factor, float* y,
@@ -81,20 +98,22 @@ class IntegerAverageStep final : public Step {
       for (int64_t h = h_begin; h < h_end; ++h) {
         const int64_t row =
             (depth.Position(at[0], d) * height.in + height.Position(at[1], h)) * width.in;
-        for (int64_t w = w_begin; w < w_end; ++w) {
-          Add(image + (row + width.Position(at[2], w)) * g_.channels, sum.data(), n);
-        }
+        AddRow(image + (row + width.Position(at[2], w_begin)) * g_.channels, w_end - w_begin,
+               sum.data(), n);
       }
     }
     const int64_t inside = (d_end - d_begin) * (h_end - h_begin) * (w_end - w_begin);
     Store(sum.data(), inside, Count(inside, at), y, window * g_.channels + channel, n);
   }
 
-  void Add(const uint8_t* x, int32_t* sum, int64_t n) const {
+  /// Taps side by side along the width.
+  void AddRow(const uint8_t* x, int64_t taps, int32_t* sum, int64_t n) const {
+    const AxisWindow& width = g_.axes[2];
+    const int64_t pitch = (width.Position(0, 1) - width.Position(0, 0)) * g_.channels;
     if (is_signed_) {
-      AddSigned(reinterpret_cast<const int8_t*>(x), sum, n);
+      Add(reinterpret_cast<const int8_t*>(x), taps, pitch, sum, n);
     } else {
-      AddUnsigned(x, sum, n);
+      Add(x, taps, pitch, sum, n);
     }
   }
 

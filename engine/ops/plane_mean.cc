@@ -16,30 +16,47 @@ constexpr int64_t kMeanChannels = 512;
 constexpr int64_t kMeanGroup = 16;
 constexpr int64_t kMeanGrain = int64_t{1} << 14;
 
+float ToFloat(float f) { return f; }
+
 // Four rows at a time: a quarter of the loads and stores of sums, and errors that grow with a quarter of the rows.
-OCTET_CPU_CLONES void AddRows(const float* x, int64_t rows, int64_t pitch, float* sum, int64_t n) {
+template <typename T>
+[[gnu::always_inline]] inline void AddRowsOf(const T* x, int64_t rows, int64_t pitch, float* sum,
+                                             int64_t n) {
   int64_t row = 0;
   for (; row + 4 <= rows; row += 4) {
-    const float* a = x + row * pitch;
-    const float* b = a + pitch;
-    const float* c = b + pitch;
-    const float* d = c + pitch;
-    for (int64_t i = 0; i < n; ++i) sum[i] += (a[i] + b[i]) + (c[i] + d[i]);
+    const T* a = x + row * pitch;
+    const T* b = a + pitch;
+    const T* c = b + pitch;
+    const T* d = c + pitch;
+    for (int64_t i = 0; i < n; ++i)
+      sum[i] += (ToFloat(a[i]) + ToFloat(b[i])) + (ToFloat(c[i]) + ToFloat(d[i]));
   }
   for (; row < rows; ++row) {
-    const float* a = x + row * pitch;
-    for (int64_t i = 0; i < n; ++i) sum[i] += a[i];
+    const T* a = x + row * pitch;
+    for (int64_t i = 0; i < n; ++i) sum[i] += ToFloat(a[i]);
   }
 }
 
+OCTET_CPU_CLONES void AddRows(const float* x, int64_t rows, int64_t pitch, float* sum, int64_t n) {
+  AddRowsOf(x, rows, pitch, sum, n);
+}
+OCTET_CPU_CLONES void AddRows(const BFloat16* x, int64_t rows, int64_t pitch, float* sum,
+                              int64_t n) {
+  AddRowsOf(x, rows, pitch, sum, n);
+}
+
+void Store(float mean, float& y) { y = mean; }
+void Store(float mean, BFloat16& y) { y = ToBFloat16(mean); }
+
+template <typename T>
 class PlaneMeanStep final : public Step {
  public:
   explicit PlaneMeanStep(const PoolGeometry& g)
       : batch_(g.batch), plane_(g.in_plane()), channels_(g.channels) {}
 
   absl::Status Run(const StepArgs& args) const override {
-    const auto* x = static_cast<const float*>(args.inputs[0]);
-    auto* y = static_cast<float*>(args.outputs[0]);
+    const auto* x = static_cast<const T*>(args.inputs[0]);
+    auto* y = static_cast<T*>(args.outputs[0]);
     const int64_t groups = (channels_ + kMeanGroup - 1) / kMeanGroup;
     ParallelFor(batch_ * groups, 1 + kMeanGrain / (plane_ * kMeanGroup),
                 [&](int64_t begin, int64_t end) {
@@ -56,14 +73,14 @@ class PlaneMeanStep final : public Step {
 
  private:
   /// Channels [first, last) of one image.
-  void Means(const float* x, float* y, int64_t image, int64_t first, int64_t last) const {
+  void Means(const T* x, T* y, int64_t image, int64_t first, int64_t last) const {
     const float factor = 1.0F / static_cast<float>(plane_);
     for (; first < last; first += kMeanChannels) {
       const int64_t n = std::min(kMeanChannels, last - first);
       alignas(kTensorAlignment) std::array<float, kMeanChannels> sum;
       std::fill_n(sum.begin(), n, 0.0F);
       AddRows(x + image * plane_ * channels_ + first, plane_, channels_, sum.data(), n);
-      for (int64_t i = 0; i < n; ++i) y[image * channels_ + first + i] = sum[i] * factor;
+      for (int64_t i = 0; i < n; ++i) Store(sum[i] * factor, y[image * channels_ + first + i]);
     }
   }
 
@@ -76,12 +93,15 @@ class PlaneMeanStep final : public Step {
 
 absl::StatusOr<std::unique_ptr<Step>> LowerPlaneMean(const LowerContext& context,
                                                      const PoolGeometry& geometry) {
-  const auto plain = [](const Value& value) { return value.dtype == DType::kF32 && !value.quant; };
-  if (!plain(context.input(0)) || !plain(context.output())) return Unimplemented("not F32");
+  const DType dtype = context.input(0).dtype;
+  const bool real = (dtype == DType::kF32 || dtype == DType::kBF16) && !context.input(0).quant;
+  if (!real || context.output().dtype != dtype || context.output().quant)
+    return Unimplemented("neither F32 nor BF16 throughout");
   context.layer.runs = "f32";
   context.layer.impl = "octet:plane_mean";
   context.layer.isa = context.target.isa;
-  return std::make_unique<PlaneMeanStep>(geometry);
+  if (dtype == DType::kBF16) return std::make_unique<PlaneMeanStep<BFloat16>>(geometry);
+  return std::make_unique<PlaneMeanStep<float>>(geometry);
 }
 
 }  // namespace octet

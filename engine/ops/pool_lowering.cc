@@ -111,7 +111,10 @@ absl::StatusOr<std::unique_ptr<Step>> LowerChannelsLast(const LowerContext& cont
     auto step = LowerByteMaxPool(context, g);
     if (step.ok() || !absl::IsUnimplemented(step.status())) return step;
   }
-  if (node.op == "GlobalAveragePool" && x.dtype == DType::kF32) return LowerPlaneMean(context, g);
+  if (node.op == "GlobalAveragePool") {
+    auto step = LowerPlaneMean(context, g);
+    if (step.ok() || !absl::IsUnimplemented(step.status())) return step;
+  }
   return LowerToOneDnn(context, g);
 }
 

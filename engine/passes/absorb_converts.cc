@@ -8,17 +8,22 @@
 //   x:u8{s} -> Convert:f32 -> LSTM(DequantizeLinear(w, r:i8)) -> ..            =>  x:u8{s} -> LSTM(w, r:i8{ws}) -> ..
 //   x:f32 -> LSTM(DequantizeLinear(w, r:i8)) -> ..       =>  x -> LSTM(w, r:i8{ws}) {dynamic_quant=1}     GRU, RNN alike
 //   a:u8{s}, b:u8{t} -> Convert:f32 each -> Add:f32 -> Convert -> y:u8{v}      =>  a, b -> Add -> y:u8{v}
+//   x:f32 -> Mul:f32 -> Convert -> y:u8{s}               =>  x -> Mul -> y:u8{s}
 //
-// The last but one only where the variant asks for int8. Elementwise operators, Concat, averages, Softmax and LayerNormalization like Add: only when all their activations are
-// stored in 8 bits on both sides. A Relu or Clip that storing implies is dropped. Each rewrite is exact: a node
-// computes on the reals that its integers stand for, and rounds where the Convert rounded.
+// Dynamic quantization only where the variant asks for int8. Elementwise operators, Concat, averages, Softmax and
+// LayerNormalization like Add: only when all their activations are stored in 8 bits on both sides. What is left of
+// elementwise operators stores what it computes from reals. A Relu or Clip that storing implies is dropped. Each rewrite is
+// exact: a node computes on the reals that its integers stand for, and rounds where the Convert rounded.
 #include <algorithm>
 #include <array>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "engine/graph/stored_value.h"
+#include "engine/ops/binary_rows.h"
 #include "engine/ops/op.h"
+#include "engine/ops/post_ops.h"
 #include "engine/ops/resize.h"
 #include "engine/passes/activation.h"
 #include "engine/passes/match.h"
@@ -73,6 +78,7 @@ class ConvertAbsorber {
       graph_.RemoveDead();
     }
     for (const NodeId id : graph_.OrderSnapshot()) total += wants_int8_ && QuantizeWhenRun(id);
+    for (const NodeId id : graph_.OrderSnapshot()) total += StoreTyped(id);
     for (const NodeId id : graph_.OrderSnapshot()) total += FoldDequantize(graph_, id);
     return total;
   }
@@ -358,6 +364,25 @@ class ConvertAbsorber {
     if (sources.empty()) return false;
     for (const auto& [slot, typed] : sources) graph_.SetInput(id, slot, typed);
     TakeOver(graph_, id, quantizer);
+    return true;
+  }
+
+  // An elementwise operator of reals that are stored otherwise rounds its results itself. After all else: an operator
+  // whose operands become typed is one on integers.
+  bool StoreTyped(NodeId id) {
+    if (!graph_.alive(id)) return false;
+    const Node& node = graph_.node(id);
+    const OpDef* def = FindOp(node);
+    if (def == nullptr || node.outputs.size() != 1 || IsConvert(id)) return false;
+    const bool binary = FindBinaryRow(node.op) != nullptr && OwnInputCount(node) == 2;
+    if (!def->traits.elementwise_unary && !binary) return false;
+    const NodeId quantizer = Quantizer(node.output(0));
+    if (quantizer == kNone) return false;
+    for (const ValueId input : node.inputs) {
+      if (input != kNone && !HasRealFormat(graph_.value(input))) return false;
+    }
+    TakeOver(graph_, id, quantizer);
+    DropImplied(id);
     return true;
   }
 

@@ -144,12 +144,7 @@ OCTET_CPU_CLONES void WidenBFloat16(const BFloat16* src, float* dst, int64_t cou
   for (int64_t i = 0; i < count; ++i) dst[i] = ToFloat(src[i]);
 }
 OCTET_CPU_CLONES void NarrowToBFloat16(const float* src, BFloat16* dst, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = std::bit_cast<uint32_t>(src[i]);
-    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const uint32_t quiet_nan = (bits >> 16) | 0x40;
-    dst[i].bits = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
-  }
+  for (int64_t i = 0; i < count; ++i) dst[i] = ToBFloat16(src[i]);
 }
 
 // True when the pair has a loop of its own and that has done the work.

@@ -101,14 +101,6 @@ Half ToHalf(float f) {
   return Half{static_cast<uint16_t>(sign | bits)};
 }
 
-BFloat16 ToBFloat16(float f) {
-  const uint32_t bits = std::bit_cast<uint32_t>(f);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const uint32_t quiet_nan = (bits >> 16) | 0x40;
-  const bool nan = (bits & 0x7fffffff) > kFloatInfinity;
-  return BFloat16{static_cast<uint16_t>(nan ? quiet_nan : rounded)};
-}
-
 void ConvertHalfToFloat(const Half* src, float* dst, size_t count) {
   size_t i = 0;
 #if defined(__x86_64__)

@@ -46,7 +46,13 @@ inline float ToFloat(BFloat16 b) { return std::bit_cast<float>(uint32_t{b.bits} 
 /// Rounds `f` to binary16, half to even; overflow becomes infinity, NaN stays NaN.
 Half ToHalf(float f);
 /// Rounds `f` to bfloat16, half to even; NaN stays NaN.
-BFloat16 ToBFloat16(float f);
+inline BFloat16 ToBFloat16(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const uint32_t quiet_nan = (bits >> 16) | 0x40;
+  const bool nan = (bits & 0x7fffffff) > 0x7f800000;
+  return BFloat16{static_cast<uint16_t>(nan ? quiet_nan : rounded)};
+}
 
 /// Converts `count` elements; vectorised where the CPU has F16C. `src` and `dst` do not overlap.
 void ConvertHalfToFloat(const Half* src, float* dst, size_t count);

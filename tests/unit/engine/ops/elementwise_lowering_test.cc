@@ -233,7 +233,7 @@ TEST_P(PeriodLoweringTest, IsTheReferenceBesidePostOps) {
 
 TEST_P(PeriodLoweringTest, IsTheReferenceOnTypedValues) {
   const auto [name, a, b] = GetParam();
-  const OneNode node = OneNode("Mul", 14)
+  const OneNode node = OneNode("Add", 14)
                            .Input(RandomBytes(DType::kU8, a, 1), QuantParams::PerTensor(0.02f, 100))
                            .Input(RandomBytes(DType::kI8, b, 2), QuantParams::PerTensor(0.01f, 3))
                            .Declare(DType::kU8, {}, QuantParams::PerTensor(0.03f, 120));

@@ -1,4 +1,5 @@
 // Channels-last pools: on oneDNN, and 8-bit averages with scales of their own, against the reference kernel.
+#include <cmath>
 #include <random>
 
 #include <gmock/gmock.h>
@@ -99,6 +100,29 @@ TEST(PoolLoweringTest, AveragesWholePlanesOfFloats) {
     ASSERT_TRUE(expected.ok()) << expected.status();
     EXPECT_THAT(Elements<float>(lowered->outputs[0]),
                 ::testing::Pointwise(::testing::FloatNear(1e-4F), Elements<float>((*expected)[0])));
+  }
+}
+
+TEST(PoolLoweringTest, AveragesWholePlanesOfBFloat16) {
+  for (const int64_t channels : {1, 37, 600}) {
+    Tensor x(DType::kBF16, {2, 7, 5, channels});
+    for (int64_t i = 0; i < x.elements(); ++i)
+      x.mutable_span<BFloat16>()[i] = ToBFloat16(static_cast<float>(i % 97 - 40));
+    const OneNode node = OneNode("GlobalAveragePool", 1)
+                             .Set("channels_last", int64_t{1})
+                             .Input(std::move(x))
+                             .Declare(DType::kBF16, {});
+    const auto lowered = LowerHere(node);
+    ASSERT_TRUE(lowered.ok()) << lowered.status();
+    EXPECT_EQ(lowered->layer.impl, "octet:plane_mean");
+    const auto expected = node.Run();
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    const auto want = Elements<BFloat16>((*expected)[0]);
+    const auto got = Elements<BFloat16>(lowered->outputs[0]);
+    ASSERT_EQ(got.size(), want.size());
+    // One unit of the last of 8 bits: the sums are exact here, the mean of the reference is divided, not multiplied.
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_NEAR(ToFloat(got[i]), ToFloat(want[i]), std::abs(ToFloat(want[i])) / 128) << i;
   }
 }
 
