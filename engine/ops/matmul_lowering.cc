@@ -298,7 +298,7 @@ class MatMulLowering {
     constexpr int64_t kMostDepth = int64_t{1} << 16;
     if (int8_ && problem_.a.back() >= kMostDepth) return Unimplemented("8-bit sums this long");
     const auto panels = GemvLayout(layout);
-    if (!panels || dynamic_) return Unimplemented("weights in another layout, or run-time scales");
+    if (!panels) return Unimplemented("weights in another layout");
     if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
     OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
     if (whole_)
