@@ -15,6 +15,7 @@
 #include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/gemv_step.h"
 #include "engine/ops/lowerings.h"
+#include "engine/ops/never_negative.h"
 #include "engine/ops/post_ops.h"
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
@@ -154,7 +155,8 @@ class MatMulLowering {
       step_ = std::make_unique<PrimitiveStep>();
       return;
     }
-    auto step = std::make_unique<DynamicQuantStep>(problem_.a.elements());
+    auto step = std::make_unique<DynamicQuantStep>(
+        problem_.a.elements(), IsNeverNegative(context_.graph, context_.node.inputs[0]));
     dynamic_step_ = step.get();
     step_ = std::move(step);
   }
@@ -197,7 +199,7 @@ class MatMulLowering {
   void AddOperandQuant(PrimitiveAttributes& attributes) const {
     const QuantParams& b = *context_.input(1).quant;
     if (dynamic_) {
-      attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(), dynamic_step_->zero_point());
+      dynamic_step_->Describe(DNNL_ARG_SRC, attributes);
     } else {
       if (!whole_) attributes.AddScales(DNNL_ARG_SRC, 0, context_.input(0).quant->scales);
       const int32_t zero_point =

@@ -124,8 +124,9 @@ void QuantizeReals(const float* x, int64_t count, const MinMax& range, const Dyn
   });
 }
 
-DynamicScale QuantizeToOwnRange(const float* x, int64_t count, uint8_t* y) {
-  const MinMax range = RangeOfReals(x, count);
+DynamicScale QuantizeToOwnRange(const float* x, int64_t count, uint8_t* y, bool never_negative) {
+  MinMax range = RangeOfReals(x, count);
+  if (never_negative) range.min = std::max(range.min, 0.0F);  // A pool's empty window may be.
   const DynamicScale grid = DynamicScaleOf(range);
   QuantizeReals(x, count, range, grid, y);
   return grid;

@@ -19,7 +19,8 @@ MinMax RangeOfReals(const float* x, int64_t count);
 void QuantizeReals(const float* x, int64_t count, const MinMax& range, const DynamicScale& grid,
                    uint8_t* y);
 
-/// Both, with the grid of ONNX DynamicQuantizeLinear, which it returns.
-DynamicScale QuantizeToOwnRange(const float* x, int64_t count, uint8_t* y);
+/// Both, with the grid of ONNX DynamicQuantizeLinear, which it returns. `never_negative`: nothing of x is below zero, nor is the grid.
+DynamicScale QuantizeToOwnRange(const float* x, int64_t count, uint8_t* y,
+                                bool never_negative = false);
 
 }  // namespace octet

@@ -80,6 +80,17 @@ TEST(QuantizeReals, TakesScalesThatNoReciprocalHas) {
   }
 }
 
+// What a pool leaves in a window that lies in the padding.
+TEST(QuantizeReals, CutsAtZeroWhereNothingIsBelowIt) {
+  std::vector<float> x = Reals(100, 8, 0, 3);
+  x[7] = std::numeric_limits<float>::lowest();
+  std::vector<uint8_t> y(100);
+  const DynamicScale grid = QuantizeToOwnRange(x.data(), 100, y.data(), true);
+  EXPECT_EQ(grid.zero_point, 0);
+  EXPECT_LE(grid.scale, 3.0F / 255);
+  EXPECT_EQ(y[7], 0);
+}
+
 TEST(QuantizeReals, SharesLongRowsAmongThreads) {
   ExpectTheFormula(Reals(300007, 6, -2, 3));
   std::vector<float> x = Reals(300007, 7, 1, 3);
