@@ -11,6 +11,7 @@
 #include "engine/ops/depthwise_lowering.h"
 #include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/lowerings.h"
+#include "engine/ops/never_negative.h"
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
 #include "engine/ops/saturation.h"
@@ -83,7 +84,8 @@ class ConvLowering {
     if (context_.has_input(2) && context_.input(2).is_constant())
       bias_ = whole_ ? whole_->bias() : context_.input(2).constant;
     if (dynamic_) {
-      auto step = std::make_unique<DynamicQuantStep>(problem_.src.elements());
+      auto step = std::make_unique<DynamicQuantStep>(
+          problem_.src.elements(), IsNeverNegative(context_.graph, context_.node.inputs[0]));
       dynamic_step_ = step.get();
       step_ = std::move(step);
     } else {
@@ -183,8 +185,7 @@ class ConvLowering {
     if (quantized_) {
       const QuantParams& w = *context_.input(1).quant;
       if (dynamic_) {
-        attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(),
-                                   dynamic_step_->zero_point());
+        dynamic_step_->Describe(DNNL_ARG_SRC, attributes);
       } else {
         attributes.AddScales(DNNL_ARG_SRC, 0, context_.input(0).quant->scales);
         AddSourceZeroPoint(attributes);

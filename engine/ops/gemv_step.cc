@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/ops/post_ops.h"
+#include "engine/ops/quantize_reals.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
 
@@ -114,8 +115,73 @@ class GemvRealsStep final : public GemvInt8Step {
   const std::vector<PostOp> post_ops_;
 };
 
+/// A row of reals that is quantized when it runs: what turns the sums into reals is made then, too.
+class GemvDynamicStep final : public GemvStep {
+ public:
+  GemvDynamicStep(const PanelLayout& layout, std::shared_ptr<const std::byte[]> weights,
+                  std::vector<PostOp> post_ops, std::span<const int32_t> column_sums,
+                  std::span<const float> bias, std::span<const float> weight_scales)
+      : GemvStep(layout, std::move(weights)),
+        post_ops_(std::move(post_ops)),
+        sums_(column_sums.begin(), column_sums.end()),
+        bias_(bias.begin(), bias.end()),
+        weight_scales_(weight_scales.begin(), weight_scales.end()),
+        compensation_(AlignedBytes(static_cast<size_t>(layout.k))),
+        factor_(compensation_ + AlignedBytes(column_count() * sizeof(int32_t))) {
+    sums_.resize(column_count());
+    bias_.resize(column_count());
+    weight_scales_.resize(column_count());
+  }
+
+  absl::Status Run(const StepArgs& args) const override {
+    const DynamicScale grid =
+        QuantizeToOwnRange(static_cast<const float*>(args.inputs[0]), layout_.k,
+                           reinterpret_cast<uint8_t*>(args.scratch));
+    auto* compensation = reinterpret_cast<int32_t*>(args.scratch + compensation_);
+    auto* factor = reinterpret_cast<float*>(args.scratch + factor_);
+    for (size_t column = 0; column < column_count(); ++column) {
+      compensation[column] = -grid.zero_point * sums_[column];
+      factor[column] = grid.scale * weight_scales_[column];
+    }
+    return RunPrimitives(args);
+  }
+
+  absl::Status RunPrimitives(const StepArgs& args) const override { return GemvStep::Run(args); }
+  size_t scratch_bytes() const override { return factor_ + column_count() * sizeof(float); }
+
+ private:
+  static size_t AlignedBytes(size_t bytes) {
+    return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+  }
+
+  /// Those of all panels, padding included.
+  size_t column_count() const { return static_cast<size_t>(layout_.panel_count() * layout_.width); }
+
+  void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
+    auto* y = static_cast<float*>(args.outputs[0]);
+    const GemvColumns columns{reinterpret_cast<const int32_t*>(args.scratch + compensation_),
+                              bias_.data(), reinterpret_cast<const float*>(args.scratch + factor_)};
+    // The zero point is in the compensation.
+    GemvInt8ToReals(layout_, reinterpret_cast<const int8_t*>(weights_.get()), Int8Numbers(),
+                    columns, reinterpret_cast<const uint8_t*>(args.scratch), y, first, last);
+    ApplyToPanels(post_ops_, y, first, last);
+  }
+
+  const std::vector<PostOp> post_ops_;
+  std::vector<int32_t> sums_;  ///< Of the weights of a column.
+  std::vector<float> bias_;
+  std::vector<float> weight_scales_;
+  // Scratch offsets; the row's bytes are ahead.
+  size_t compensation_;
+  size_t factor_;
+};
+
 std::span<const float> FloatsOf(const Tensor& tensor) {
   return tensor.empty_handle() ? std::span<const float>() : tensor.span<float>();
+}
+
+std::vector<float> ScalesOfColumns(const QuantParams& weights, size_t columns) {
+  return weights.per_tensor() ? std::vector<float>(columns, weights.scales[0]) : weights.scales;
 }
 
 }  // namespace
@@ -169,9 +235,12 @@ absl::StatusOr<std::unique_ptr<Step>> MakeGemvRealsStep(const LowerContext& cont
     return Unimplemented("post-ops with operands");
   if (context.output().dtype != DType::kF32) return Unimplemented("not F32");
   const QuantParams& b = *context.input(1).quant;
-  std::vector<float> factor;
-  for (size_t column = 0; column < column_sums.size(); ++column)
-    factor.push_back(context.input(0).quant->scales[0] * b.scales[b.per_tensor() ? 0 : column]);
+  std::vector<float> factor = ScalesOfColumns(b, column_sums.size());
+  if (!context.input(0).quant) {
+    return std::make_unique<GemvDynamicStep>(layout, std::move(weights), context.node.post_ops,
+                                             column_sums, FloatsOf(bias), factor);
+  }
+  for (float& f : factor) f *= context.input(0).quant->scales[0];
   return std::make_unique<GemvRealsStep>(context.node.post_ops, layout, std::move(weights),
                                          SourceNumbersOf(context), column_sums, FloatsOf(bias),
                                          factor);

@@ -31,8 +31,8 @@ absl::StatusOr<std::unique_ptr<Step>> MakeGemvInt8Step(const LowerContext& conte
                                                        const WholeSums& whole,
                                                        std::span<const int32_t> column_sums);
 
-/// The same for 8-bit x and y of F32: see GemvInt8ToReals. `bias` may have no elements. UNIMPLEMENTED for post-ops with
-/// operands, and for other types of y.
+/// The same for y of F32 and x of 8 bits, or of F32 that is quantized when it runs (ONNX DynamicQuantizeLinear): see GemvInt8ToReals.
+/// `bias` may have no elements. UNIMPLEMENTED for post-ops with operands, and for other types of y.
 absl::StatusOr<std::unique_ptr<Step>> MakeGemvRealsStep(const LowerContext& context,
                                                         const PanelLayout& layout,
                                                         std::shared_ptr<const std::byte[]> weights,

@@ -15,6 +15,7 @@
 #include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/gemv_step.h"
 #include "engine/ops/lowerings.h"
+#include "engine/ops/never_negative.h"
 #include "engine/ops/post_ops.h"
 #include "engine/ops/primitive_attributes.h"
 #include "engine/ops/reference_step.h"
@@ -154,7 +155,8 @@ class MatMulLowering {
       step_ = std::make_unique<PrimitiveStep>();
       return;
     }
-    auto step = std::make_unique<DynamicQuantStep>(problem_.a.elements());
+    auto step = std::make_unique<DynamicQuantStep>(
+        problem_.a.elements(), IsNeverNegative(context_.graph, context_.node.inputs[0]));
     dynamic_step_ = step.get();
     step_ = std::move(step);
   }
@@ -197,7 +199,7 @@ class MatMulLowering {
   void AddOperandQuant(PrimitiveAttributes& attributes) const {
     const QuantParams& b = *context_.input(1).quant;
     if (dynamic_) {
-      attributes.AddScratchQuant(DNNL_ARG_SRC, dynamic_step_->scale(), dynamic_step_->zero_point());
+      dynamic_step_->Describe(DNNL_ARG_SRC, attributes);
     } else {
       if (!whole_) attributes.AddScales(DNNL_ARG_SRC, 0, context_.input(0).quant->scales);
       const int32_t zero_point =
@@ -298,7 +300,7 @@ class MatMulLowering {
     constexpr int64_t kMostDepth = int64_t{1} << 16;
     if (int8_ && problem_.a.back() >= kMostDepth) return Unimplemented("8-bit sums this long");
     const auto panels = GemvLayout(layout);
-    if (!panels || dynamic_) return Unimplemented("weights in another layout, or run-time scales");
+    if (!panels) return Unimplemented("weights in another layout");
     if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
     OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
     if (whole_)

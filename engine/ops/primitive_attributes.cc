@@ -73,11 +73,10 @@ void PrimitiveAttributes::AddZeroPoint(int arg, std::span<const int32_t> zero_po
   args_.push_back(Known(DNNL_ARG_ATTR_ZERO_POINTS | arg, zero_point.first(1)));
 }
 
-void PrimitiveAttributes::AddScratchQuant(int arg, size_t scale_offset, size_t zero_point_offset) {
+void PrimitiveAttributes::AddScratchScale(int arg, size_t offset) {
   attr_.set_scales_mask(arg, 0);
-  args_.push_back(ExecArg::Scratch(DNNL_ARG_ATTR_SCALES | arg, onednn::VectorDesc(DType::kF32, 1),
-                                   scale_offset));
-  AddScratchZeroPoint(arg, zero_point_offset);
+  args_.push_back(
+      ExecArg::Scratch(DNNL_ARG_ATTR_SCALES | arg, onednn::VectorDesc(DType::kF32, 1), offset));
 }
 
 void PrimitiveAttributes::AddScratchZeroPoint(int arg, size_t offset) {

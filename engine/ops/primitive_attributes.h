@@ -33,9 +33,9 @@ class PrimitiveAttributes {
   void AddScales(int arg, int mask, std::span<const float> scales);
   /// The zero point of `arg`, where it is not 0. Requires: one element.
   void AddZeroPoint(int arg, std::span<const int32_t> zero_point);
-  /// A scale and a zero point that are in the step's scratch by the time the primitive runs.
-  void AddScratchQuant(int arg, size_t scale_offset, size_t zero_point_offset);
-  /// A zero point alone that is there by then.
+  /// A scale that is in the step's scratch by the time the primitive runs.
+  void AddScratchScale(int arg, size_t offset);
+  /// A zero point that is there by then.
   void AddScratchZeroPoint(int arg, size_t offset);
   /// + the reals at `offset` of the step's scratch.
   void AddScratchSum(const dnnl::memory::desc& desc, size_t offset);

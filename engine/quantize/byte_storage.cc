@@ -215,12 +215,12 @@ absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statis
   return absl::OkStatus();
 }
 
-void StoreTablesInBytes(const QuantizeRecipe& recipe, Graph& graph,
+void StoreUnseenInBytes(const QuantizeRecipe& recipe, Graph& graph,
                         std::vector<QuantizeRecord>& records) {
   const Statistics none;
   const ByteStorage storage(recipe, none);
   for (const Storable& of : FindStorable(graph, recipe)) {
-    if (!of.behind) continue;
+    if (!of.behind && !of.weighted) continue;
     records.push_back(RecordOf(graph, of));
     storage.Store(graph, of);
   }

@@ -38,8 +38,9 @@ using AcceptGraph = std::function<absl::StatusOr<bool>(const Graph&)>;
 absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statistics,
                           const AcceptGraph& accept, QuantizeResult& result);
 
-/// Does so with the tables of all Gathers, where nobody looks at outputs. Adds a record of each.
-void StoreTablesInBytes(const QuantizeRecipe& recipe, Graph& graph,
+/// Does so where nobody looks at outputs: with the tables of all Gathers, and the weights of layers, whose neighbours are in int8 on weights
+/// of the same steps, and on activations in 8 bits besides. Adds a record of each.
+void StoreUnseenInBytes(const QuantizeRecipe& recipe, Graph& graph,
                         std::vector<QuantizeRecord>& records);
 
 }  // namespace octet

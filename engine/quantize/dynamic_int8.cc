@@ -6,6 +6,7 @@
 #include "engine/ops/onnx_dtype.h"
 #include "engine/passes/match.h"
 #include "engine/quantize/byte_storage.h"
+#include "engine/quantize/dynamic_layers.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/short_names.h"
@@ -43,8 +44,12 @@ class DynamicQuantizer {
       : graph_(std::move(graph)), recipe_(recipe), version_(OnnxOpset(graph_)), names_(graph_) {}
 
   absl::StatusOr<QuantizeResult> Run() {
+    const std::map<NodeId, std::string> slower = LayersSlowerInDynamicInt8(graph_);
     for (const NodeId id : graph_.OrderSnapshot()) {
-      if (const auto weighted = AsWeighted(graph_, id)) {
+      if (const auto reason = slower.find(id); reason != slower.end()) {
+        const ValueId weights = graph_.node(id).inputs[1];
+        records_.push_back({graph_.value(weights).name, "kept", reason->second});
+      } else if (const auto weighted = AsWeighted(graph_, id)) {
         Replace(*weighted);
       } else if (IsRecurrentWithWeights(id)) {
         QuantizeRecurrent(id);
@@ -55,7 +60,7 @@ class DynamicQuantizer {
           "nothing to quantize: no Conv, Gemm, MatMul, LSTM, GRU or RNN with constant weights");
     }
     graph_.RemoveDead();
-    if (recipe_.byte_constants) StoreTablesInBytes(recipe_, graph_, records_);
+    if (recipe_.byte_constants) StoreUnseenInBytes(recipe_, graph_, records_);
     OCTET_RETURN_IF_ERROR(Verify(graph_));
     return QuantizeResult{std::move(graph_), std::move(records_)};
   }

@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "engine/quantize/byte_storage.h"
+#include "engine/quantize/int8_cost.h"
 #include "engine/quantize/mixtures.h"
 #include "engine/tensor/status.h"
 
@@ -96,11 +97,10 @@ class MixedSearch {
     }
   }
 
-  // An int8 multiply-add takes about a third of a float one's time, and to convert an activation that of about eight: measured
-  // layer by layer on a core with AVX512-VNNI.
   double Saves(NodeId id) const {
     const auto macs = static_cast<double>(mixtures_.MacsOf(id));
-    const double saved = macs * 2 / 3 - 8.0 * static_cast<double>(mixtures_.ReadsOf(id));
+    const double saved =
+        SavedByInt8(macs) - kConversionTime * static_cast<double>(mixtures_.ReadsOf(id));
     return std::max({saved, macs / 20, 1.0});
   }
 

@@ -149,6 +149,10 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
         "of 4 bits, [-7, 7]; they are held in bytes and run as INT8";
   }
   std::string& text = result.graph.metadata["octet.recipe"] = RecipeText(recipe);
+  if (recipe.to == Precision::kInt8Dynamic) {
+    const auto kept = std::ranges::count(result.records, "kept", &QuantizeRecord::what);
+    if (kept > 0) text += Format(" float-layers={}", kept);
+  }
   if (result.mixed) {
     const auto in = [&](LayerPrecision precision) {
       return std::ranges::count(result.mixed->layers, precision, &LayerDecision::precision);

@@ -141,6 +141,11 @@ absl::StatusOr<Graph> ReadStart(const Graph& qdq, const Graph& fp32,
   OCTET_RETURN_IF_ERROR(ReadForTraining(graph, disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
   OCTET_RETURN_IF_ERROR(InferShapes(graph));
+  for (const NodeId id : graph.order()) {
+    if (graph.node(id).is("DynamicQuantizeLinear"))
+      return InvalidArgument("training goes on from a QDQ file; {} finds a range when it runs",
+                             Describe(graph.node(id)));
+  }
   const bool quantized = std::ranges::any_of(graph.order(), [&](NodeId id) {
     return DequantizerOfWeights(graph, graph.node(id)) != kNone;
   });

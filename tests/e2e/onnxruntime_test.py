@@ -20,7 +20,7 @@ import unittest
 import onnx.reference  # Debian's two copies of ONNX's schemas agree only in this order.
 import numpy as np
 import onnxruntime
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import demo_model
 import octet_process
@@ -92,6 +92,38 @@ class OnnxRuntimeTest(unittest.TestCase):
                     if recipe in ("trained", "per-tensor"):
                         self.assertEqual(integer_kernels(file), quantized_kernels(file))
                     self.expect_agreement("int8", file, samples, scores, MAX_STEPS["int8"])
+
+    def test_layers_that_dynamic_int8_would_slow_down(self):
+        """They are in float, on weights of 8 bits; the certificate counts them as what they are, and both runtimes answer alike."""
+        random = np.random.default_rng(1)
+        weights = {"w1": (64, 1, 3, 3), "w2": (96, 64, 1, 1), "w3": (4, 96, 1, 1)}
+        constants = [numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name) for name, shape in weights.items()]
+        nodes = [
+            helper.make_node("Conv", ["x", "w1"], ["a"], "depthwise", group=64, pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Conv", ["b", "w2"], ["c"], "pointwise"),
+            helper.make_node("Conv", ["c", "w3"], ["y"], "narrow"),
+        ]
+        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size, 8, 8]) for name, size in (("x", 64), ("y", 4)))
+        graph = helper.make_graph(nodes, "separable", [x], [y], constants)
+        with tempfile.TemporaryDirectory() as name:
+            fp32 = f"{name}/fp32.onnx"
+            onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), fp32)
+            (made,) = answer("quantize", fp32, "--to", "int8-dynamic", "--out", name)
+            self.assertEqual([record["name"] for record in made["records"] if record["what"] == "kept"], ["w1", "w3"])
+            layers = {layer["name"]: layer for layer in answer("inspect", made["file"])["layers"] if layer["macs"]}
+            runs = {layer: row["runs"] for layer, row in layers.items()}
+            self.assertEqual(runs, {"depthwise": "f32", "pointwise": "int8", "narrow": "f32"})
+            self.assertIn("f32", layers["depthwise"]["reason"])
+            stored = {tensor.data_type for tensor in onnx.load(made["file"]).graph.initializer if len(tensor.dims) == 4}
+            self.assertEqual(stored, {TensorProto.UINT8, TensorProto.INT8}, "no weights are real in the file")
+            samples = random.normal(size=(8, 64, 8, 8)).astype(np.float32)
+            np.savez(f"{name}/samples.npz", inputs=samples)
+            result = answer("eval", made["file"], "--data", f"{name}/samples.npz", "--reference", fp32)
+            self.assertGreater(result["sqnr_db"], 35)
+            theirs, exact = (onnxruntime_scores(file, samples).astype(np.float64) for file in (made["file"], fp32))
+            noise = 10 * np.log10(np.sum(exact**2) / np.sum((theirs - exact) ** 2))
+            self.assertAlmostEqual(result["sqnr_db"], noise, delta=0.5)
 
     @unittest.skipUnless((SHARED / "models").is_dir(), "the shared models are not here")
     def test_a_file_with_layers_in_bf16(self):

@@ -104,6 +104,33 @@ TEST(GemvLoweringTest, MultipliesOneRowOfBytes) {
   }
 }
 
+// A range of exactly 255 steps: scale and zero point are exact, so the products are; and ranges that are not, on both sides of zero.
+TEST(GemvLoweringTest, MultipliesOneRowThatIsQuantizedWhenItRuns) {
+  for (const int64_t n : {1, 17, 64, 130}) {
+    for (const int64_t k : {6, 64, 301}) {
+      const auto row = [&](const Tensor& x) {
+        Tensor bias = RandomReals({n}, 4, -1, 1);
+        for (float& b : bias.mutable_span<float>()) b = std::round(b * 0x1p12F) * 0x1p-12F;
+        OneNode node = MatMul()
+                           .Set("dynamic_quant", int64_t{1})
+                           .Input(x)
+                           .Constant(RandomBytes(DType::kI8, {k, n}, 2), PowerOfTwoScales(n, 1))
+                           .Constant(std::move(bias));
+        if (k > 6) node.Post({.kind = PostOp::Kind::kRelu});
+        return node;
+      };
+      Tensor bytes = RandomBytes(DType::kU8, {1, k}, 1);
+      bytes.mutable_span<uint8_t>()[0] = 0;
+      bytes.mutable_span<uint8_t>()[static_cast<size_t>(k) - 1] = 255;
+      Tensor reals(DType::kF32, {1, k});
+      DequantizeTensor(bytes.view(), QuantParams::PerTensor(0x1p-4F, 37), reals.mutable_view());
+      ExpectReference(row(reals), 1e-6F, "int8");
+      ExpectReference(row(RandomReals({1, k}, 3, -3, 5)), 2e-4F, "int8");
+      ExpectReference(row(RandomReals({1, k}, 3, 2, 5)), 2e-4F, "int8");
+    }
+  }
+}
+
 // One for all columns, with one row too, which the kernel of one row leaves to the others.
 TEST(MatMulLoweringTest, TakesAZeroPointOfTheWeights) {
   if (!onednn::DetectTarget(1).int8_exact) GTEST_SKIP() << "split before";
@@ -139,10 +166,22 @@ TEST(GemvLoweringTest, IsUsedForOneRowAlone) {
                                        .Constant(RandomReals({128, 64}, 2, -1, 1)));
     return lowered.ok() ? lowered->layer.impl : lowered.status().ToString();
   };
+  const auto dynamic_impl = [](int64_t rows) {
+    const auto lowered =
+        LowerHere(MatMul()
+                      .Set("dynamic_quant", int64_t{1})
+                      .Input(RandomReals({rows, 128}, 1, -2, 2))
+                      .Constant(RandomBytes(DType::kI8, {128, 64}, 2), PowerOfTwoScales(64, 1)));
+    return lowered.ok() ? lowered->layer.impl : lowered.status().ToString();
+  };
   EXPECT_THAT(impl(2), Not(HasSubstr("gemv")));
+  EXPECT_THAT(dynamic_impl(2), Not(HasSubstr("gemv")));
   // Where oneDNN keeps weights in panels: from AVX2 on.
   if (onednn::DetectTarget(1).isa.starts_with("avx512")) {
     EXPECT_THAT(impl(1), HasSubstr("octet:gemv"));
+    if (onednn::DetectTarget(1).int8_exact) {
+      EXPECT_THAT(dynamic_impl(1), HasSubstr("octet:gemv"));
+    }
   }
 }
 

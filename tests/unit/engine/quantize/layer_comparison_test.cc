@@ -223,8 +223,8 @@ TEST(CompareLayers, TakesEqualNamesForCoincidenceWhereMostDiffer) {
 TEST(CompareLayers, KnowsTheNamesThatDynamicQuantizationGives) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 2, 8});
-  const ValueId first = b.Op("MatMul", {x, b.Random({8, 8})});
-  b.Output(b.Op("MatMul", {first, b.Random({8, 4})}), "y");
+  const ValueId first = b.Op("MatMul", {x, b.Random({8, 16})});
+  b.Output(b.Op("MatMul", {first, b.Random({16, 16})}), "y");
   Graph fp32 = b.Build();
   fp32.mutable_value(first).name = "first";
   const auto dynamic = Quantize(fp32, {.to = Precision::kInt8Dynamic}, {}, {});

@@ -422,7 +422,7 @@ TEST(Start, RefusesWhatIsNoQdqFile) {
   QuantizeRecipe dynamic;
   dynamic.to = Precision::kInt8Dynamic;
   ExpectRefused(SmallNetwork(), Quantized(SmallNetwork(), dynamic, {}),
-                "training goes on from a QDQ file");
+                "finds a range when it runs");
 }
 
 TEST(Start, RefusesAnotherModelsFile) {

@@ -1,0 +1,81 @@
+#include "engine/quantize/dynamic_layers.h"
+
+#include <optional>
+#include <vector>
+
+#include "engine/quantize/int8_cost.h"
+#include "engine/quantize/selection.h"
+#include "engine/tensor/format.h"
+
+namespace octet {
+namespace {
+
+// Multiply-adds that one dot product of 8 bits makes.
+constexpr int64_t kNeighbours = 4;
+
+// A layer's work on each element that it reads.
+struct Work {
+  double multiply_adds = 0;
+  int64_t depth = 1;  ///< Neighbours that it adds up.
+
+  // int8: those that it makes with what fills the last dot product.
+  double Saved() const {
+    const int64_t filled = (depth + kNeighbours - 1) / kNeighbours * kNeighbours;
+    const double made = multiply_adds * static_cast<double>(filled) / static_cast<double>(depth);
+    return multiply_adds - (made - SavedByInt8(made));
+  }
+};
+
+Work WorkOf(const Graph& graph, const WeightedNode& weighted) {
+  const Node& node = graph.node(weighted.node);
+  const Shape& weights = graph.value(node.inputs[1]).constant.shape();
+  if (!node.is("Conv")) {
+    return {static_cast<double>(weights[weighted.weight_axis]), weights[1 - weighted.weight_axis]};
+  }
+  auto multiply_adds =
+      static_cast<double>(weights[0]) / static_cast<double>(node.attributes.IntOr("group", 1));
+  for (int i = 2; i < weights.rank(); ++i) multiply_adds *= static_cast<double>(weights[i]);
+  const auto strides = node.attributes.Ints("strides", {});
+  if (strides.ok()) {
+    for (const int64_t stride : *strides) multiply_adds /= static_cast<double>(stride);
+  }
+  return {multiply_adds, weights[1]};
+}
+
+// The layers that read one activation, and what they save together.
+struct Readers {
+  std::vector<NodeId> layers;
+  double saved = 0;
+};
+
+}  // namespace
+
+std::map<NodeId, std::string> LayersSlowerInDynamicInt8(const Graph& graph) {
+  std::map<NodeId, std::string> slower;
+  std::map<ValueId, Readers> readers;
+  for (const NodeId id : graph.order()) {
+    const std::optional<WeightedNode> weighted = AsWeighted(graph, id);
+    if (!weighted) continue;
+    const Work work = WorkOf(graph, *weighted);
+    const double saved = work.Saved();
+    if (saved <= 0) {
+      slower[id] = Format("in float: it adds up {} at a time, int8 {}", work.depth, kNeighbours);
+      continue;
+    }
+    Readers& of = readers[graph.node(id).inputs[0]];
+    of.layers.push_back(id);
+    of.saved += saved;
+  }
+  for (const auto& [x, of] : readers) {
+    if (of.saved > kConversionTime) continue;
+    for (const NodeId id : of.layers) {
+      slower[id] = Format(
+          "in float: int8 would save the time of {:.1f} multiply-adds of each element of '{}', to "
+          "quantize it takes that of {:.0f}",
+          of.saved, graph.value(x).name, kConversionTime);
+    }
+  }
+  return slower;
+}
+
+}  // namespace octet
