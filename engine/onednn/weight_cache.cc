@@ -7,6 +7,7 @@
 #include <numeric>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "engine/onednn/runtime.h"
 #include "engine/tensor/status.h"
@@ -65,7 +66,8 @@ class Packer {
  public:
   Packer(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
          std::byte* out)
-      : data_(reinterpret_cast<const T*>(data)), out_(reinterpret_cast<T*>(out)) {
+      : data_(reinterpret_cast<const T*>(data) + from.get_submemory_offset()),
+        out_(reinterpret_cast<T*>(out) + to.get_submemory_offset()) {
     const Dims strides = from.get_strides();
     for (size_t axis = 0; axis < strides.size(); ++axis)
       axes_.push_back({strides[axis], to.get_dims()[axis], PlacesAlong(to, axis)});
@@ -101,8 +103,8 @@ class Packer {
 };
 
 void Pack(const std::byte* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
-          size_t size, std::byte* out) {
-  switch (size) {
+          std::byte* out) {
+  switch (dnnl::memory::data_type_size(to.get_data_type())) {
     case 1:
       return Packer<uint8_t>(data, from, to, out).Run();
     case 2:
@@ -121,39 +123,95 @@ bool IsPackedHere(const dnnl::memory::desc& from, const dnnl::memory::desc& to) 
          from.get_data_type() == to.get_data_type();
 }
 
-// oneDNN 3.7's reorder ("jit:uni") leaves 0 for what it is to add behind the elements, sums that zero points are multiplied by, of layouts
-// without blocks whose channels have as many weights as there are channels (8 of 8). Not where the elements lie as they are to.
-bool MayLackSums(const dnnl::memory::desc& to, size_t elements) {
-  return to.get_format_kind() == dnnl::memory::format_kind::blocked && to.get_inner_nblks() == 0 &&
-         to.get_size() != elements * sizeof(int8_t) &&
-         to.get_data_type() == dnnl::memory::data_type::s8;
+// Bytes of the elements and the padding, without what oneDNN adds behind them.
+size_t PaddedBytes(const dnnl::memory::desc& desc) {
+  const Dims padded = desc.get_padded_dims();
+  return static_cast<size_t>(
+             std::accumulate(padded.begin(), padded.end(), int64_t{1}, std::multiplies<>())) *
+         dnnl::memory::data_type_size(desc.get_data_type());
 }
 
-absl::Status Reorder(const Tensor& source, const dnnl::memory::desc& from,
+// oneDNN 3.7's reorder ("jit:uni") leaves 0 for what it is to add behind the elements, sums that zero points are multiplied by, of layouts
+// without blocks whose channels have as many weights as there are channels (8 of 8). Not where the elements lie as they are to.
+bool MayLackSums(const dnnl::memory::desc& to) {
+  return to.get_format_kind() == dnnl::memory::format_kind::blocked && to.get_inner_nblks() == 0 &&
+         to.get_size() != PaddedBytes(to) && to.get_data_type() == dnnl::memory::data_type::s8;
+}
+
+absl::Status ReorderByOneDnn(const std::byte* data, const dnnl::memory::desc& from,
+                             const dnnl::memory::desc& to, std::byte* out) {
+  const auto done = Catch([&] {
+    dnnl::memory src(from, CpuEngine(), const_cast<std::byte*>(data));
+    dnnl::memory dst(to, CpuEngine(), out);
+    dnnl::stream stream(CpuEngine());
+    if (MayLackSums(to)) {
+      dnnl::memory moved({to.get_dims(), to.get_data_type(), to.get_strides()}, CpuEngine());
+      dnnl::reorder(src, moved).execute(stream, src, moved);
+      src = std::move(moved);
+    }
+    dnnl::reorder(src, dst).execute(stream, src, dst);
+    stream.wait();
+    return true;
+  });
+  return done.status();
+}
+
+absl::Status Reorder(const std::byte* data, const dnnl::memory::desc& from,
                      const dnnl::memory::desc& to, std::byte* out) {
   const bool packed = IsPackedHere(from, to);
-  const Dims padded = to.get_padded_dims();
-  const auto elements = static_cast<size_t>(
-      std::accumulate(padded.begin(), padded.end(), int64_t{1}, std::multiplies<>()));
-  const size_t size = SizeOf(source.dtype());
   // What oneDNN adds behind the elements of 8-bit weights is right.
-  if (!packed || to.get_size() != elements * size) {
-    const auto done = Catch([&] {
-      dnnl::memory src(from, CpuEngine(), const_cast<void*>(source.data()));
-      dnnl::memory dst(to, CpuEngine(), out);
-      dnnl::stream stream(CpuEngine());
-      if (MayLackSums(to, elements)) {
-        dnnl::memory moved({to.get_dims(), to.get_data_type(), to.get_strides()}, CpuEngine());
-        dnnl::reorder(src, moved).execute(stream, src, moved);
-        src = std::move(moved);
-      }
-      dnnl::reorder(src, dst).execute(stream, src, dst);
-      stream.wait();
-      return true;
-    });
-    OCTET_RETURN_IF_ERROR(done.status());
+  if (!packed || to.get_size() != PaddedBytes(to))
+    OCTET_RETURN_IF_ERROR(ReorderByOneDnn(data, from, to, out));
+  if (packed) Pack(data, from, to, out);
+  return absl::OkStatus();
+}
+
+// Of what is packed in pieces. The shorter they are, the more primitives are made, each in a fraction of a millisecond.
+constexpr size_t kPieceBytes = size_t{8} << 20;
+
+// Whether Reorder can be done in pieces, and there is more than one.
+bool HasPieces(const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+  constexpr auto kBlocked = dnnl::memory::format_kind::blocked;
+  return source.bytes() > kPieceBytes && from.get_format_kind() == kBlocked &&
+         from.get_inner_nblks() == 0 && to.get_format_kind() == kBlocked &&
+         to.get_size() == PaddedBytes(to);
+}
+
+// Goes through `source` from its first byte to its last: a piece is some indices of the axis with the longest stride, whole
+// blocks of `to`. What has been packed is given back.
+absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& from,
+                               const dnnl::memory::desc& to, std::byte* out) {
+  const Dims strides = from.get_strides();
+  const auto axis = static_cast<size_t>(std::ranges::max_element(strides) - strides.begin());
+  const size_t index_bytes = static_cast<size_t>(strides[axis]) * SizeOf(source.dtype());
+  const Dims blocks = to.get_inner_blks();
+  const Dims block_axes = to.get_inner_idxs();
+  int64_t block = 1;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    if (block_axes[b] == static_cast<int64_t>(axis)) block *= blocks[b];
   }
-  if (packed) Pack(static_cast<const std::byte*>(source.data()), from, to, size, out);
+  const auto fitting = static_cast<int64_t>(kPieceBytes / index_bytes);
+  const int64_t step = std::max(fitting / block, int64_t{1}) * block;
+  const int64_t extent = to.get_dims()[axis];
+  const auto* data = static_cast<const std::byte*>(source.data());
+  Dims dims = to.get_dims();
+  Dims offsets(dims.size());
+  for (int64_t begin = 0; begin < extent; begin += step) {
+    dims[axis] = std::min(step, extent - begin);
+    offsets[axis] = begin;
+    OCTET_ASSIGN_OR_RETURN(const auto piece, Catch([&] {
+                             return std::pair(from.submemory_desc(dims, offsets),
+                                              to.submemory_desc(dims, offsets));
+                           }));
+    // Nothing lies behind the elements, and a part of a layout is as long as all of it.
+    if (IsPackedHere(piece.first, piece.second)) {
+      Pack(data, piece.first, piece.second, out);
+    } else if (const auto done = ReorderByOneDnn(data, piece.first, piece.second, out);
+               !done.ok()) {
+      return begin == 0 ? done : Internal("weights packed in part: {}", Message(done));
+    }
+    DiscardFirst(source, static_cast<size_t>(begin + dims[axis]) * index_bytes);
+  }
   return absl::OkStatus();
 }
 
@@ -263,7 +321,8 @@ std::shared_ptr<const std::byte[]> WeightCache::Held(const std::string& key,
 
 // Descriptors are compared, not hashed: equal ones differ in the bytes between their members.
 absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
-    const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+    const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
+    SourceUse use) {
   const std::string key = SourceKey(source);
   {
     absl::MutexLock lock(&mutex_);
@@ -271,7 +330,10 @@ absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
   }
   // Filled without the lock, as in GetOrMake.
   std::shared_ptr<std::byte[]> made = Allocate(to.get_size());
-  OCTET_RETURN_IF_ERROR(Reorder(source, from, to, made.get()));
+  const bool discards = use == SourceUse::kDiscard && HasPieces(source, from, to);
+  const auto* data = static_cast<const std::byte*>(source.data());
+  OCTET_RETURN_IF_ERROR(discards ? ReorderAndDiscard(source, from, to, made.get())
+                                 : Reorder(data, from, to, made.get()));
   absl::MutexLock lock(&mutex_);
   if (auto held = Held(key, from, to)) return held;
   DropExpired();

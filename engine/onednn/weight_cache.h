@@ -27,6 +27,15 @@ struct ContentHash {
 };
 ContentHash HashBytes(const void* data, size_t bytes);
 
+/// What becomes of a constant's elements when a form is made of them.
+enum class SourceUse {
+  kKeep,
+  /// The pages of large ones are given back piece by piece, so that the elements and their packed form are not in memory
+  /// together. What they hold afterwards is anything; behind an error, too, where it is INTERNAL.
+  /// Requires: nobody else reads them, see LowerContext::MayDiscard.
+  kDiscard
+};
+
 /// Keeps every form alive as long as a plan uses it, and no longer. Thread-safe.
 class WeightCache {
  public:
@@ -42,7 +51,8 @@ class WeightCache {
   /// `source`, described by `from`, reordered to `to`. Errors: oneDNN's.
   absl::StatusOr<std::shared_ptr<const std::byte[]>> Reordered(const Tensor& source,
                                                                const dnnl::memory::desc& from,
-                                                               const dnnl::memory::desc& to);
+                                                               const dnnl::memory::desc& to,
+                                                               SourceUse use = SourceUse::kKeep);
 
   /// The layouts that `source` is held in at present: a plan for another batch size that can use one of them
   /// saves a second copy.

@@ -207,12 +207,8 @@ std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights) {
                      .pitch = weights.get_strides()[1]};
 }
 
-absl::StatusOr<std::unique_ptr<Step>> MakeGemvStep(const LowerContext& context,
-                                                   const PanelLayout& layout,
-                                                   std::shared_ptr<const std::byte[]> weights,
-                                                   Tensor bias) {
-  if (OwnInputCount(context.node) != context.node.inputs.size())
-    return Unimplemented("post-ops with operands");
+std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, const PanelLayout& layout,
+                                   std::shared_ptr<const std::byte[]> weights, Tensor bias) {
   return std::make_unique<GemvFloatStep>(context, layout, std::move(weights), std::move(bias));
 }
 
@@ -231,8 +227,6 @@ absl::StatusOr<std::unique_ptr<Step>> MakeGemvRealsStep(const LowerContext& cont
                                                         std::shared_ptr<const std::byte[]> weights,
                                                         const Tensor& bias,
                                                         std::span<const int32_t> column_sums) {
-  if (OwnInputCount(context.node) != context.node.inputs.size())
-    return Unimplemented("post-ops with operands");
   if (context.output().dtype != DType::kF32) return Unimplemented("not F32");
   const QuantParams& b = *context.input(1).quant;
   std::vector<float> factor = ScalesOfColumns(b, column_sums.size());

@@ -17,11 +17,9 @@ namespace octet {
 std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights);
 
 /// y[N] = post_ops(x[K] B + bias[N]), all F32. oneDNN's kernels for many rows keep a quarter of the sums in flight that
-/// one row needs: they take up to twice as long. `bias` may have no elements. UNIMPLEMENTED for post-ops with operands.
-absl::StatusOr<std::unique_ptr<Step>> MakeGemvStep(const LowerContext& context,
-                                                   const PanelLayout& layout,
-                                                   std::shared_ptr<const std::byte[]> weights,
-                                                   Tensor bias);
+/// one row needs: they take up to twice as long. `bias` may have no elements. Requires: post-ops without operands.
+std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, const PanelLayout& layout,
+                                   std::shared_ptr<const std::byte[]> weights, Tensor bias);
 
 /// The same for 8-bit x and y: see GemvInt8. `column_sums`: N sums of the weights of a column.
 /// UNIMPLEMENTED for post-ops that are no bounds.
@@ -31,8 +29,8 @@ absl::StatusOr<std::unique_ptr<Step>> MakeGemvInt8Step(const LowerContext& conte
                                                        const WholeSums& whole,
                                                        std::span<const int32_t> column_sums);
 
-/// The same for y of F32 and x of 8 bits, or of F32 that is quantized when it runs (ONNX DynamicQuantizeLinear): see GemvInt8ToReals.
-/// `bias` may have no elements. UNIMPLEMENTED for post-ops with operands, and for other types of y.
+/// The same for y of F32 and x of 8 bits, or of F32 that is quantized when it runs (ONNX DynamicQuantizeLinear): see
+/// GemvInt8ToReals. `bias` may have no elements. UNIMPLEMENTED for other types of y. Requires: post-ops without operands.
 absl::StatusOr<std::unique_ptr<Step>> MakeGemvRealsStep(const LowerContext& context,
                                                         const PanelLayout& layout,
                                                         std::shared_ptr<const std::byte[]> weights,

@@ -288,7 +288,10 @@ class MatMulLowering {
     args.push_back(pass.last ? ExecArg::Output(DNNL_ARG_DST, y, 0)
                              : ExecArg::Scratch(DNNL_ARG_DST, y, *pass.partial));
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
-    return step_->Add(pd, std::move(args));
+    const absl::Status added = step_->Add(pd, std::move(args));
+    // oneDNN said that it has this primitive, and what another kernel would multiply by is gone.
+    if (absl::IsUnimplemented(added) && DiscardsB()) return Internal("{}", Message(added));
+    return added;
   }
 
   // One row, on the weights as oneDNN wants them for more rows: plans for other batches share them.
@@ -302,7 +305,9 @@ class MatMulLowering {
     const auto panels = GemvLayout(layout);
     if (!panels) return Unimplemented("weights in another layout");
     if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
-    OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
+    if (!whole_ && OwnInputCount(context_.node) != context_.node.inputs.size())
+      return Unimplemented("post-ops with operands");
+    OCTET_ASSIGN_OR_RETURN(auto packed, Packed(*pass.weights, plain, layout));
     if (whole_)
       return MakeGemvInt8Step(context_, *panels, std::move(packed), *whole_,
                               ColumnSums(*pass.weights));
@@ -311,6 +316,17 @@ class MatMulLowering {
       return MakeGemvRealsStep(context_, *panels, std::move(packed), bias,
                                ColumnSums(*pass.weights));
     return MakeGemvStep(context_, *panels, std::move(packed), bias);
+  }
+
+  // In 8 bits the elements are read again, for their sums.
+  bool DiscardsB() const { return !int8_ && context_.MayDiscard(1); }
+
+  absl::StatusOr<std::shared_ptr<const std::byte[]>> Packed(
+      const Tensor& weights, const dnnl::memory::desc& plain,
+      const dnnl::memory::desc& layout) const {
+    return context_.weights.Reordered(
+        weights, plain, layout,
+        DiscardsB() ? onednn::SourceUse::kDiscard : onednn::SourceUse::kKeep);
   }
 
   std::vector<int32_t> ColumnSums(const Tensor& b) const {
@@ -330,7 +346,7 @@ class MatMulLowering {
       return signed_b_ ? ExecArg::Scratch(DNNL_ARG_WEIGHTS, plain, *signed_b_)
                        : ExecArg::Input(DNNL_ARG_WEIGHTS, plain, 1);
     }
-    OCTET_ASSIGN_OR_RETURN(auto packed, context_.weights.Reordered(*pass.weights, plain, layout));
+    OCTET_ASSIGN_OR_RETURN(auto packed, Packed(*pass.weights, plain, layout));
     return ExecArg::Constant(DNNL_ARG_WEIGHTS, layout, std::move(packed));
   }
 

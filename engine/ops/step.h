@@ -76,12 +76,16 @@ struct LowerContext {
   onednn::WeightCache& weights;        ///< Packed constants, shared between the plans of one model.
   std::span<const bool> overwritable;  ///< Per input slot: see MayOverwrite.
   LayerRecord& layer;                  ///< Filled by the lowering: runs, impl, isa, macs, reason.
+  std::span<const bool> discardable = {};  ///< Per input slot: see MayDiscard.
 
   const Value& input(size_t i) const { return graph.value(node.inputs[i]); }
   bool has_input(size_t i) const { return node.input(i) != kNone; }
   const Value& output(size_t i = 0) const { return graph.value(node.outputs[i]); }
   /// The input is an intermediate that nobody reads after this node, of the same byte size as output 0.
   bool MayOverwrite(size_t i) const { return i < overwritable.size() && overwritable[i]; }
+  /// The input is a constant whose elements nobody but this lowering reads: what packs them may give them up. A lowering that has
+  /// done so must not answer UNIMPLEMENTED: the reference kernel would read them.
+  bool MayDiscard(size_t i) const { return i < discardable.size() && discardable[i]; }
 };
 
 }  // namespace octet

@@ -173,6 +173,17 @@ class Compiler {
     }
   }
 
+  // Whether input `i` is a constant that the node reads last, here and once, and that no other graph and no other value holds.
+  bool MayDiscard(int position, size_t i) const {
+    const Node& node = graph_.node(graph_.order()[position]);
+    const ValueId constant = ConstantOf(node.inputs[i]);
+    const auto use = last_uses_.find(constant);
+    if (use == last_uses_.end() || use->second != position) return false;
+    const auto reads = [&](ValueId id) { return ConstantOf(id) == constant; };
+    return std::ranges::count_if(node.inputs, reads) == 1 &&
+           graph_.value(constant).constant.owner().use_count() == 1;
+  }
+
   absl::Status CheckPlanSize() const {
     uint64_t bytes = parts_.memory.arena_bytes;
     for (const ValueId id : graph_.outputs) {
@@ -190,8 +201,10 @@ class Compiler {
     const OpDef* def = FindOp(node);
     if (def == nullptr) return UnsupportedOperator(node);
     absl::InlinedVector<bool, 8> overwritable;
+    absl::InlinedVector<bool, 8> discardable;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       overwritable.push_back(buffers_.MayOverwrite(position, i));
+      discardable.push_back(MayDiscard(position, i));
     }
     const LowerContext lower{graph_,
                              node,
@@ -199,7 +212,8 @@ class Compiler {
                              context_.precision,
                              context_.weights,
                              {overwritable.data(), overwritable.size()},
-                             layer};
+                             layer,
+                             {discardable.data(), discardable.size()}};
     if (def->lower != nullptr) {
       absl::StatusOr<std::unique_ptr<Step>> step = LowerFast(*def, lower);
       if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;

@@ -23,7 +23,8 @@ struct CompileContext {
 /// Lowers every node in order (the reference kernel where a node has no fast form), lets steps overwrite
 /// inputs that nobody reads later, and lays intermediates and scratch out in one arena. Constants that steps read when they
 /// run are copied into the weight cache; the plan keeps nothing of the graph, and a constant is let go of behind the last step
-/// that is made from it, so that packed and unpacked weights need not be in memory together.
+/// that is made from it, or piece by piece while it is packed where nobody else holds it, so that packed and unpacked weights
+/// need not be in memory together.
 /// Call with the OpenMP team size of the target. Requires: every value has a static shape.
 /// Errors: UNIMPLEMENTED for an unsupported operator; INVALID_ARGUMENT for a plan over the limit; what kernels say
 /// about their node.

@@ -1,6 +1,7 @@
 #include "engine/tensor/tensor.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <new>
 
 #include <sys/mman.h>
@@ -9,6 +10,12 @@ namespace octet {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+
+// Also tells memory of AllocateAligned from any other's.
+struct DeleteAligned {
+  std::align_val_t alignment;
+  void operator()(std::byte* memory) const { ::operator delete[](memory, alignment); }
+};
 
 }  // namespace
 
@@ -19,9 +26,7 @@ std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes) {
   void* memory = ::operator new[](std::max<size_t>(bytes, 1), alignment);
   // A hint: where it is refused, small pages do.
   if (huge) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-  return std::shared_ptr<std::byte[]>(static_cast<std::byte*>(memory), [alignment](std::byte* p) {
-    ::operator delete[](p, alignment);
-  });
+  return {static_cast<std::byte*>(memory), DeleteAligned{alignment}};
 }
 
 Tensor::Tensor(DType dtype, Shape shape) : spec_{dtype, std::move(shape)} {
@@ -58,6 +63,15 @@ Tensor Tensor::Reshaped(Shape shape) const {
   Tensor result = *this;
   result.spec_.shape = std::move(shape);
   return result;
+}
+
+void DiscardFirst(const Tensor& tensor, size_t bytes) {
+  if (std::get_deleter<DeleteAligned>(tensor.owner()) == nullptr) return;
+  const auto data = reinterpret_cast<uintptr_t>(tensor.data());
+  const uintptr_t begin = (data + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (data + bytes) / kHugePage * kHugePage;
+  // Pages that stay are memory that is freed later: no error.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 uint64_t MemoryBytes(const ConstTensorView& view) {

@@ -129,6 +129,11 @@ class Tensor {
   const void* data_ = nullptr;
 };
 
+/// Gives the pages that the first `bytes` bytes of the elements fill back to the system; what they held is lost. Of memory that
+/// AllocateAligned made alone, by huge pages: other memory stays as it is.
+/// Requires: bytes <= tensor.bytes(), and nobody reads the elements any more, through whatever tensor.
+void DiscardFirst(const Tensor& tensor, size_t bytes);
+
 /// What elements hold in memory: their bytes, and the characters that strings point at.
 uint64_t MemoryBytes(const ConstTensorView& view);
 

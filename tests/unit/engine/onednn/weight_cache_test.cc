@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -124,6 +126,51 @@ TEST(WeightCacheTest, KeepsFormsApartThatSeeTheSameBytesTurned) {
   ASSERT_TRUE(plain.ok() && turned.ok());
   EXPECT_EQ(reinterpret_cast<const float*>(plain->get())[1], 1);
   EXPECT_EQ(reinterpret_cast<const float*>(turned->get())[1], 2);
+}
+
+// Of several pieces, and the last of another length. Every element is another number.
+Tensor Large(int64_t rows, int64_t columns) {
+  Tensor tensor(DType::kF32, {rows, columns});
+  const std::span<float> elements = tensor.mutable_span<float>();
+  std::iota(elements.begin(), elements.end(), 1.0F);
+  return tensor;
+}
+
+TEST(WeightCacheTest, PacksTheSameInPiecesAndGivesTheSourceBack) {
+  using Tag = dnnl::memory::format_tag;
+  constexpr int64_t kDepth = 2048;
+  for (const bool turned : {false, true}) {
+    for (const int64_t columns : {2560, 2600}) {  // Whole blocks, and padding.
+      for (const Tag tag : {Tag::BA16a64b, Tag::BA16a48b, Tag::ab, Tag::ba}) {
+        SCOPED_TRACE(
+            Format("{} columns, turned: {}, tag {}", columns, turned, static_cast<int>(tag)));
+        const auto make = [&] { return turned ? Large(columns, kDepth) : Large(kDepth, columns); };
+        const Tensor source = make();
+        const auto from = PermutedDesc(DType::kF32, source.shape().dims(),
+                                       turned ? std::array{1, 0} : std::array{0, 1});
+        const dnnl::memory::desc to({kDepth, columns}, dnnl::memory::data_type::f32, tag);
+        WeightCache whole;
+        WeightCache pieces;
+        const auto expected = whole.Reordered(make(), from, to);
+        const auto packed = pieces.Reordered(source, from, to, SourceUse::kDiscard);
+        ASSERT_TRUE(expected.ok() && packed.ok()) << packed.status();
+        EXPECT_EQ(std::memcmp(packed->get(), expected->get(), to.get_size()), 0);
+        const std::span<const float> left = source.span<float>();
+        EXPECT_EQ(left.front(), 0);
+        EXPECT_EQ(left[left.size() / 2], 0);
+        EXPECT_EQ(pieces.LayoutsOf(make()).size(), 1u);
+      }
+    }
+  }
+}
+
+TEST(WeightCacheTest, KeepsTheSourceWhenNotAskedToDiscardIt) {
+  const Tensor source = Large(2048, 2560);
+  const auto rows = DenseDesc(source.spec());
+  const auto columns = PermutedDesc(DType::kF32, Shape{2560, 2048}.dims(), std::array{1, 0});
+  WeightCache cache;
+  ASSERT_TRUE(cache.Reordered(source, rows, columns).ok());
+  EXPECT_NE(source.span<float>().front(), 0);
 }
 
 TEST(WeightCacheTest, ForgetsAFormThatCouldNotBeFilled) {

@@ -1,6 +1,10 @@
 #include "engine/tensor/tensor.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -71,6 +75,25 @@ TEST(TensorTest, StringsOwnTheirCharacters) {
 TEST(TensorTest, NewStringsAreEmpty) {
   const Tensor t(DType::kString, {100});
   for (const std::string_view text : t.span<std::string_view>()) EXPECT_EQ(text, "");
+}
+
+TEST(TensorTest, GivesBackThePagesOfItsFirstElementsAlone) {
+  constexpr size_t kMegabyte = size_t{1} << 20;
+  Tensor tensor(DType::kU8, {8 * kMegabyte});
+  std::memset(tensor.mutable_data(), 7, tensor.bytes());
+  DiscardFirst(tensor, 5 * kMegabyte);
+  const std::span<const uint8_t> elements = tensor.span<uint8_t>();
+  EXPECT_EQ(elements[0], 0);
+  EXPECT_EQ(elements[4 * kMegabyte - 1], 0);
+  EXPECT_EQ(elements[4 * kMegabyte], 7) << "the rest of a huge page";
+  EXPECT_EQ(elements.back(), 7);
+}
+
+TEST(TensorTest, GivesBackNoPagesOfOthers) {
+  auto owner = std::make_shared<std::vector<uint8_t>>(size_t{8} << 20, uint8_t{7});
+  const Tensor tensor(DType::kU8, {int64_t{8} << 20}, owner, owner->data());
+  DiscardFirst(tensor, tensor.bytes());
+  EXPECT_EQ(std::ranges::count(*owner, 7), int64_t{8} << 20);
 }
 
 }  // namespace tensor_test

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""What loading a model takes: its weights are in memory once, packed while they are given back, and the answers are right.
+
+usage: load_memory_test.py OCTET
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import tempfile
+import unittest
+
+import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import octet_process
+
+DEPTH = 8192
+COLUMNS = 4096  # 134 MB of weights
+
+
+class LoadMemoryTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.random = np.random.default_rng(8192)
+
+    def reals(self, *shape):
+        return self.random.standard_normal(shape, np.float32)
+
+    def write(self, nodes, constants, x):
+        """Returns the model's file, and one with its input."""
+        ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape), helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+        initializers = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+        graph = helper.make_graph(nodes, "products", ends[:1], ends[1:], initializers)
+        model, inputs = self.folder / "products.onnx", self.folder / "inputs.npz"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+        np.savez(inputs, x=x)
+        return model, inputs
+
+    def load(self, nodes, constants, x):
+        """Returns what the model answers, and the most bytes that the process has had by then."""
+        model, inputs = self.write(nodes, constants, x)
+        command = [octet_process.executable(), "bench", model, "--rounds", "--inputs", inputs]
+        pipe = subprocess.PIPE  # It waits for the word to measure, which never comes.
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+            line = process.stdout.readline()
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            _, said = process.communicate()
+        self.assertTrue(line, said)
+        return np.array(json.loads(line)["outputs"]["y"]), 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])
+
+    def test_weights_are_in_memory_once(self):
+        gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
+        few = {"w": self.reals(8, 16), "b": self.reals(8)}
+        _, before = self.load([gemm], few, self.reals(1, 16))
+        for rows in (1, 4):
+            w, b, x = self.reals(COLUMNS, DEPTH), self.reals(COLUMNS), self.reals(rows, DEPTH)
+            answers, peak = self.load([gemm], {"w": w, "b": b}, x)
+            np.testing.assert_allclose(answers, (x @ w.T + b).ravel(), rtol=1e-3, atol=1e-2)
+            self.assertLess(peak - before, 1.5 * w.nbytes, f"{rows} rows: {peak} bytes at the peak, {before} without weights")
+
+    def test_weights_that_are_read_again_stay(self):
+        w, x = self.reals(2048, 2048), self.reals(1, 2048)
+        nodes = [
+            helper.make_node("Gemm", ["x", "w"], ["turned"], transB=1),
+            helper.make_node("MatMul", ["turned", "w"], ["product"]),
+            helper.make_node("ReduceMax", ["w"], ["largest"], axes=[0], keepdims=1),
+            helper.make_node("Add", ["product", "largest"], ["y"]),
+        ]
+        answers, _ = self.load(nodes, {"w": w}, x)
+        np.testing.assert_allclose(answers, (x @ w.T @ w + w.max(0)).ravel(), rtol=1e-3, atol=1)
+
+    def test_weights_of_a_post_op_with_an_operand_are_packed_before_they_go(self):
+        w, x = self.reals(2048, 2048), self.reals(1, 2048)
+        nodes = [
+            helper.make_node("MatMul", ["x", "w"], ["product"]),
+            helper.make_node("Sigmoid", ["x"], ["s"]),
+            helper.make_node("Add", ["product", "s"], ["y"]),
+        ]
+        answers, _ = self.load(nodes, {"w": w}, x)
+        np.testing.assert_allclose(answers, (x @ w + 1 / (1 + np.exp(-x))).ravel(), rtol=1e-3, atol=1e-2)
+
+
+if __name__ == "__main__":
+    octet_process.main()
