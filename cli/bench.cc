@@ -11,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "cli/finite_range.h"
+#include "cli/json_text.h"
 #include "cli/model_options.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
@@ -234,7 +235,7 @@ absl::Status Bench(BenchOptions options) {
     }
   }
   if (options.json) {
-    std::cout << rows.dump(2) << '\n';
+    std::cout << JsonText(rows) << '\n';
     return absl::OkStatus();
   }
   std::cout << Format("{:>5} {:>7} {:>9} {:>9} {:>9} {:>11} {:>14}\n", "batch", "threads", "min ms",

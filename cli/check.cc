@@ -6,6 +6,7 @@
 
 #include "cli/finite_range.h"
 #include "cli/golden_set.h"
+#include "cli/json_text.h"
 #include "cli/model_options.h"
 #include "cli/samples.h"
 #include "cli/session.h"
@@ -66,8 +67,7 @@ absl::StatusOr<bool> Check(const CheckOptions& options) {
   }
   const bool ok = AllOk(results);
   if (options.json) {
-    std::cout << nlohmann::ordered_json{{"ok", ok}, {"comparisons", ToJson(results)}}.dump(2)
-              << '\n';
+    std::cout << JsonText({{"ok", ok}, {"comparisons", ToJson(results)}}) << '\n';
   } else {
     PrintRows(results);
   }
@@ -185,7 +185,7 @@ class PassBisection {
         json["rewrites"] = trial.rewrites;
       }
       json["comparisons"] = ToJson(trial.comparisons);
-      std::cout << json.dump(2) << '\n';
+      std::cout << JsonText(json) << '\n';
     } else {
       std::cout << finding << '\n';
       PrintRows(trial.comparisons);
@@ -217,7 +217,7 @@ void AddCheck(CLI::App& app, Outcome& outcome) {
           "--steps", options->tolerance.steps,
           "Accept up to this many quantization steps of an output that is dequantized from "
           "8 bits, instead of --rtol and --atol")
-      ->check(CLI::PositiveNumber);
+      ->check(FiniteRange(1e-6, 1e6));
   CLI::Option* bisect = verb->add_flag(
       "--bisect-passes", options->bisect_passes,
       "Name the first graph pass that changes an answer, by bisection of the pass list; "

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/evaluation.h"
+#include "cli/json_text.h"
 #include "cli/model_options.h"
 #include "cli/samples.h"
 #include "cli/session.h"
@@ -77,7 +78,7 @@ absl::Status Eval(const EvalOptions& options) {
   nlohmann::ordered_json json = ToJson(tally, has_labels, has_reference);
   if (options.json) {
     if (options.layers) json["layers"] = std::move(layers);
-    std::cout << json.dump(2) << '\n';
+    std::cout << JsonText(json) << '\n';
     return absl::OkStatus();
   }
   for (const auto& [name, value] : json.items()) {
@@ -109,7 +110,8 @@ void AddEval(CLI::App& app, Outcome& outcome) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb->add_flag("--layers", options->layers, "Compare every layer's result with the reference's")
-      ->needs(reference);
+      ->needs(reference)
+      ->excludes(verb->get_option("--precision"));  // A file's layers are compared in its own.
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, &outcome] {
     if (const absl::Status status = Eval(*options); !status.ok()) outcome.exit_code = Fail(status);

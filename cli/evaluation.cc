@@ -30,6 +30,34 @@ absl::StatusOr<std::span<const float>> FirstOutput(const Session& session,
   return wide;
 }
 
+// How many scores a row of this output has; 0 where it has a single one, or the output no rows: nothing is the best of them.
+size_t ScoresPerRow(const Shape& shape, int64_t rows) {
+  if (shape.rank() < 2 || shape[0] != rows) return 0;
+  const int64_t scores = shape.elements() / rows;
+  return scores > 1 ? static_cast<size_t>(scores) : 0;
+}
+
+// The samples are the model's: what a reference reads of them has to mean the same there. The name of one input alone need not, other
+// tools choose their own.
+absl::Status CheckReferenceInputs(const Signature& reference, const Samples& samples) {
+  const auto& expected = samples.inputs();
+  if (reference.inputs.size() != expected.size()) {
+    return InvalidArgument("the reference takes other inputs than the model: expected {}, got {}",
+                           expected.size(), reference.inputs.size());
+  }
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const TensorInfo& a = expected[i].info;
+    const TensorInfo& b = reference.inputs[i];
+    const bool same_type = a.dtype == b.dtype || (IsFloat(a.dtype) && IsFloat(b.dtype) &&
+                                                  !(expected[i].mapped && b.dtype == DType::kF64));
+    if (same_type && (expected.size() == 1 || a.name == b.name)) continue;
+    return InvalidArgument(
+        "the reference takes another input {} than the model: expected '{}' {}, got '{}' {}", i,
+        a.name, DTypeName(a.dtype), b.name, DTypeName(b.dtype));
+  }
+  return absl::OkStatus();
+}
+
 class Evaluation {
  public:
   Evaluation(Session& session, Session* reference, const Samples& samples)
@@ -71,7 +99,10 @@ class Evaluation {
       }
       tally_.noise.Add(scores, expected);
     }
-    const size_t classes = scores.size() / static_cast<size_t>(rows);
+    tally_.count += rows;
+    const size_t classes = ScoresPerRow(session_.output(0).shape(), rows);
+    if (classes == 0) return absl::OkStatus();
+    tally_.class_rows += rows;
     for (int64_t row = 0; row < rows; ++row) {
       const size_t at = static_cast<size_t>(row) * classes;
       const std::optional<size_t> top = TopClass(scores.subspan(at, classes));
@@ -81,7 +112,6 @@ class Evaluation {
       }
       if (reference_ != nullptr) tally_.agree += top == TopClass(expected.subspan(at, classes));
     }
-    tally_.count += rows;
     return absl::OkStatus();
   }
 
@@ -104,14 +134,16 @@ class Evaluation {
 
 absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
                                int64_t batch) {
+  if (reference != nullptr)
+    OCTET_RETURN_IF_ERROR(CheckReferenceInputs(reference->model().signature(), samples));
   return Evaluation(session, reference, samples).Run(batch);
 }
 
 nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference) {
   const auto percent = [&](bool measured, int64_t hits) {
-    return measured ? nlohmann::json(100.0 * static_cast<double>(hits) /
-                                     static_cast<double>(tally.count))
-                    : nlohmann::json();
+    return measured && tally.class_rows > 0 ? nlohmann::json(100.0 * static_cast<double>(hits) /
+                                                             static_cast<double>(tally.class_rows))
+                                            : nlohmann::json();
   };
   return {
       {"count", tally.count},

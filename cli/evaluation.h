@@ -15,6 +15,8 @@ namespace octet::cli {
 /// Sums over samples; the ratios are what is printed.
 struct Tally {
   int64_t count = 0;
+  int64_t class_rows =
+      0;  ///< Samples whose answer is a score for each of several classes: what correct and agree are of.
   int64_t correct = 0;
   int64_t agree = 0;
   NoiseSums noise;  ///< Of the outputs against the reference's.
@@ -23,12 +25,13 @@ struct Tally {
 
 /// Runs the session's model over the samples, `batch` at a time or as many as the model's own batch, and the reference on the
 /// same. Compares the first outputs. Samples that do not fill the last batch of a model with a fixed batch are left out.
-/// Errors: as the runs; INVALID_ARGUMENT for outputs that are no scores of FP32, FP16 or BF16, or of another size than the
-/// reference's, and for fewer samples than the model's own batch.
+/// Errors: as the runs; INVALID_ARGUMENT for a reference that takes other inputs (other names, where there are several, or other
+/// element types, where not both are floating point), for outputs that are no scores of FP32, FP16 or BF16, or of another size
+/// than the reference's, and for fewer samples than the model's own batch.
 absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
                                int64_t batch);
 
-/// count, top1, agreement, sqnr_db, non_finite, items_per_second. null: not measured, for want of labels or a reference; and the
+/// count, top1, agreement, sqnr_db, non_finite, items_per_second. null: not measured, for want of labels, of a reference or of classes; and the
 /// SQNR of equal outputs, which have no noise. "non_finite": elements that differ by no number, because one is a NaN or
 /// infinite; the SQNR is that of the others.
 nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference);

@@ -20,24 +20,25 @@ struct ExperimentsOptions {
   bool json = false;
 };
 
-void Print(const nlohmann::json& experiment) {
+std::string ExperimentTable(const nlohmann::json& experiment) {
   const nlohmann::json& baseline = experiment.at("baseline");
-  std::cout << Format("{} version {}, baseline {}\n", experiment.at("model").get<std::string>(),
-                      experiment.at("version").get<std::string>(),
-                      baseline.is_null() ? "none" : baseline.get<std::string>());
-  std::cout << Format("  {:<13} {:>8} {:>7} {:>10} {:>8} {:>7} {:>9} {:>9}  {:<24} {}\n",
-                      "precision", "weight", "share %", "requests", "refused", "errors", "p50 us",
-                      "p99 us", "mean over baseline, us", "state");
+  std::string text =
+      Format("{} version {}, baseline {}\n", experiment.at("model").get<std::string>(),
+             experiment.at("version").get<std::string>(),
+             baseline.is_null() ? "none" : baseline.get<std::string>());
+  text += Format("  {:<13} {:>8} {:>7} {:>10} {:>8} {:>7} {:>9} {:>9}  {:<24} {}\n", "precision",
+                 "weight", "share %", "requests", "refused", "errors", "p50 us", "p99 us",
+                 "mean over baseline, us", "state");
   for (const nlohmann::json* arm : ArmsOf(experiment)) {
     const nlohmann::json& latency = arm->at("latency_us");
-    std::cout << Format("  {:<13} {:>8} {:>7.1f} {:>10} {:>8} {:>7} {:>9.0f} {:>9.0f}  {:<24} {}\n",
-                        arm->at("precision").get<std::string>(), arm->at("weight").get<double>(),
-                        arm->at("share_percent").get<double>(), latency.at("count").get<uint64_t>(),
-                        RefusedOf(*arm), arm->at("errors").get<uint64_t>(),
-                        latency.at("p50").get<double>(), latency.at("p99").get<double>(),
-                        DifferenceText(arm->at("over_baseline_us")), StateText(*arm));
+    text += Format("  {:<13} {:>8} {:>7.1f} {:>10} {:>8} {:>7} {:>9.0f} {:>9.0f}  {:<24} {}\n",
+                   arm->at("precision").get<std::string>(), arm->at("weight").get<double>(),
+                   arm->at("share_percent").get<double>(), latency.at("count").get<uint64_t>(),
+                   RefusedOf(*arm), arm->at("errors").get<uint64_t>(),
+                   latency.at("p50").get<double>(), latency.at("p99").get<double>(),
+                   DifferenceText(arm->at("over_baseline_us")), StateText(*arm));
   }
-  std::cout << ExperimentLines(experiment);
+  return text + ExperimentLines(experiment);
 }
 
 absl::Status Experiments(const ExperimentsOptions& options) {
@@ -46,12 +47,13 @@ absl::Status Experiments(const ExperimentsOptions& options) {
                                ? "/v2/experiments"
                                : "/v2/models/" + UrlSegment(options.model) + "/experiments";
   OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer, server.Get(path));
-  if (options.json) {
-    std::cout << answer.dump(2) << '\n';
-    return absl::OkStatus();
-  }
-  for (const nlohmann::json& experiment : answer.at("experiments")) Print(experiment);
-  std::cout << VersionSplitLines(answer) << IndexLines(answer);
+  OCTET_ASSIGN_OR_RETURN(const std::string text, ShowAnswer(path, [&] {
+                           std::string tables;
+                           for (const nlohmann::json& experiment : answer.at("experiments"))
+                             tables += ExperimentTable(experiment);
+                           return tables + VersionSplitLines(answer) + IndexLines(answer);
+                         }));
+  std::cout << (options.json ? answer.dump(2) + '\n' : text);
   return absl::OkStatus();
 }
 

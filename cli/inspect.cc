@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/json_text.h"
 #include "cli/model_options.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
@@ -82,7 +83,7 @@ absl::Status Inspect(const InspectOptions& options) {
                          options.shapes.ForBatch(model->signature(), options.batch));
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model->PlanFor(shapes));
   if (options.json) {
-    std::cout << ToJson(*model, *plan).dump(2) << '\n';
+    std::cout << JsonText(ToJson(*model, *plan)) << '\n';
   } else {
     PrintTable(*model, *plan);
   }
@@ -99,11 +100,15 @@ void AddInspect(CLI::App& app, Outcome& outcome) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   CLI::Option* shape = options->shapes.AddTo(*verb);
-  verb->add_flag("--json", options->json, "Print JSON");
-  verb->add_flag("--dump", options->dump, "Print the optimised graph instead")->excludes(shape);
+  CLI::Option* json = verb->add_flag("--json", options->json, "Print JSON");
+  CLI::Option* dump = verb->add_flag("--dump", options->dump, "Print the optimised graph instead")
+                          ->excludes(shape)
+                          ->excludes(json);
   verb->add_flag("--passes", options->passes,
                  "Print every pass, in order, and what it did, instead")
-      ->excludes(shape);
+      ->excludes(shape)
+      ->excludes(json)
+      ->excludes(dump);
   verb->callback([options, &outcome] {
     if (const absl::Status status = Inspect(*options); !status.ok())
       outcome.exit_code = Fail(status);

@@ -10,6 +10,7 @@
 
 #include "cli/closed_loop.h"
 #include "cli/finite_range.h"
+#include "cli/json_text.h"
 #include "cli/load/load_driver.h"
 #include "cli/load/load_report.h"
 #include "cli/load/rate_plan.h"
@@ -114,15 +115,27 @@ absl::Status Report(const LoadVerbOptions& options, const std::vector<LoadRun>& 
     OCTET_RETURN_IF_ERROR(WriteWholeFile(options.svg, LoadAsPlot(runs, streams)));
   nlohmann::ordered_json rows = nlohmann::json::array();
   for (const LoadRun& run : runs) rows.push_back(LoadAsJson(run, streams));
-  // What a server says in an error may be no UTF-8.
-  const std::string json =
-      rows.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  const std::string json = JsonText(rows) + "\n";
   if (options.json == "-") {
     std::cout << json;
     return absl::OkStatus();
   }
   if (!options.json.empty()) OCTET_RETURN_IF_ERROR(WriteWholeFile(options.json, json));
   std::cout << LoadAsTable(runs, streams);
+  return absl::OkStatus();
+}
+
+/// A run without an answer has measured nothing: its figures are zeros.
+absl::Status CheckAnswered(const std::vector<LoadRun>& runs) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const LoadTally& tally = runs[i].tally;
+    if (tally.errors.empty() || tally.All().count() > 0) continue;
+    const auto most =
+        std::ranges::max_element(tally.errors, {}, [](const auto& error) { return error.second; });
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "run {} of {}: none of {} requests was answered, {} of them with {}", i + 1,
+                     runs.size(), tally.failed(), most->second, most->first);
+  }
   return absl::OkStatus();
 }
 
@@ -149,6 +162,7 @@ absl::Status Load(const LoadVerbOptions& options) {
   }
   if (terminal) std::fputs("\r\x1b[K", stderr);
   if (!runs.empty()) status.Update(Report(options, runs, streams));
+  status.Update(CheckAnswered(runs));
   return status;
 }
 
@@ -161,10 +175,12 @@ void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {
                   "Version to ask; default what the server chooses");
   verb.add_option("--precision", options.source.precision,
                   "Precision to ask models for that name none; default what the server chooses");
-  verb.add_option("--data", options.source.data, ".npz with samples; default random elements");
+  CLI::Option* data =
+      verb.add_option("--data", options.source.data, ".npz with samples; default random elements");
   verb.add_option("--map", options.source.map,
                   "model.yaml: convert samples to the model's own element type before sending; "
-                  "default as stored");
+                  "default as stored")
+      ->needs(data);
   verb.add_option("--rows", options.source.rows, "Samples per request")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -176,20 +192,24 @@ void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
                                  ->delimiter(',')
                                  ->check(CLI::Range(1, 100000))
                                  ->capture_default_str();
-  verb.add_option("--rate", options.rates,
-                  "Open loop: requests per second, one run each; R, or a ramp FROM:TO[:SECONDS]")
-      ->delimiter(',')
-      ->excludes(concurrency);
+  CLI::Option* rate =
+      verb.add_option(
+              "--rate", options.rates,
+              "Open loop: requests per second, one run each; R, or a ramp FROM:TO[:SECONDS]")
+          ->delimiter(',')
+          ->excludes(concurrency);
   verb.add_option("--arrivals", options.settings.arrivals, "Gaps of an open loop")
       ->transform(CLI::CheckedTransformer(std::map<std::string, ArrivalKind>{
           {"poisson", ArrivalKind::kPoisson}, {"constant", ArrivalKind::kConstant}}))
-      ->default_str("poisson");
+      ->default_str("poisson")
+      ->needs(rate);
   verb.add_option("--seed", options.settings.seed, "Of arrivals, and of the choice among models")
       ->capture_default_str();
   verb.add_option("--max-in-flight", options.max_in_flight,
                   "Requests under way in an open loop; more wait, and their latencies count it")
       ->check(CLI::Range(1, 100000))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(rate);
   verb.add_option(
           "--seconds", options.settings.seconds,
           "Length of each run; an open loop ends when all that its rate asked for is answered")
@@ -201,7 +221,8 @@ void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
 
 void AddLoad(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<LoadVerbOptions>();
-  CLI::App* verb = app.add_subcommand("load", "Put load on a server and measure it");
+  CLI::App* verb = app.add_subcommand(
+      "load", "Put load on a server and measure it; exit 1 when a run was answered nothing");
   verb->add_option("--target", options->settings.target, "host:port of the gRPC endpoint")
       ->required();
   AddRequestOptions(*verb, *options);

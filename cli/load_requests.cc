@@ -52,8 +52,25 @@ absl::StatusOr<Signature> FetchSignature(inference::GRPCInferenceService::Stub& 
   return signature;
 }
 
+/// INVALID_ARGUMENT when rows are asked for of a model whose inputs leave their number to nobody.
+absl::Status CheckRows(const Signature& signature, const RequestSource& source) {
+  const auto rows_of = [](const TensorInfo& info) {
+    return info.shape.rank() > 0 ? info.shape[0] : int64_t{1};
+  };
+  const auto takes = [&](const TensorInfo& info) {
+    return rows_of(info) == kUnknownDim || rows_of(info) == source.rows;
+  };
+  if (source.rows == 1 || signature.inputs.empty() || std::ranges::any_of(signature.inputs, takes))
+    return absl::OkStatus();
+  const TensorInfo& first = signature.inputs[0];
+  return InvalidArgument("--rows: input '{}' of model '{}' is {}: expected {} rows, got {}",
+                         first.name, source.model, first.shape.ToString(), rows_of(first),
+                         source.rows);
+}
+
 absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
     const Signature& signature, const RequestSource& source) {
+  OCTET_RETURN_IF_ERROR(CheckRows(signature, source));
   inference::ModelInferRequest request = EmptyRequest(source);
   std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(0, 1);

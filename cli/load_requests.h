@@ -45,7 +45,8 @@ class SampleRequests {
 };
 
 /// One request per `rows` samples, at most kMaxRequests; one request when there is no data.
-/// Errors: the server's, when it does not answer ModelMetadata; as Samples::Load.
+/// Errors: the server's, when it does not answer ModelMetadata; as Samples::Load; without data INVALID_ARGUMENT for another number
+/// of rows than the model's own.
 inline constexpr int kMaxRequests = 256;
 absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
     inference::GRPCInferenceService::Stub& stub, const RequestSource& source);

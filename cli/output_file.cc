@@ -22,6 +22,16 @@ bool IsSameFile(const std::string& a, const std::string& b) {
   return !error && place == fs::weakly_canonical(fs::absolute(b, error), error) && !error;
 }
 
+// Or a link to an open file, as /dev/stdout is one.
+bool IsDevice(const std::string& path, const fs::file_status& status) {
+  if (fs::is_character_file(status) || fs::is_block_file(status) || fs::is_fifo(status) ||
+      fs::is_socket(status)) {
+    return true;
+  }
+  std::error_code error;
+  return fs::read_symlink(path, error).string().starts_with("/proc/") && !error;
+}
+
 bool WouldBeSamplesOf(const fs::path& path, const std::string& folder) {
   std::error_code error;
   return IsSampleFile(path) && IsFolder(folder) &&
@@ -32,8 +42,13 @@ bool WouldBeSamplesOf(const fs::path& path, const std::string& folder) {
 
 absl::Status CheckOutputFile(const std::string& path, std::span<const std::string> others) {
   std::error_code error;
-  if (fs::is_directory(path, error)) {
+  const fs::file_status status = fs::status(path, error);
+  if (fs::is_directory(status)) {
     return InvalidArgument("cannot write '{}': it is a folder, expected a file", path);
+  }
+  // Nothing would be written to it: the finished file would take its place, and root's would that of /dev/null.
+  if (IsDevice(path, status)) {
+    return InvalidArgument("cannot write '{}': it is a device or a pipe, expected a file", path);
   }
   for (const std::string& other : others) {
     if (!other.empty() && IsSameFile(path, other))

@@ -5,6 +5,7 @@
 
 #include "cli/finite_range.h"
 #include "cli/interrupt.h"
+#include "cli/json_text.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
@@ -138,10 +139,9 @@ absl::Status Train(const QatOptions& options) {
   if (options.json) {
     nlohmann::ordered_json epochs = nlohmann::json::array();
     for (const TrainEpoch& row : result.epochs) epochs.push_back(RowAsJson(row));
-    std::cout << nlohmann::ordered_json{{"file", options.out},
-                                        {"best_epoch", result.best_epoch},
-                                        {"epochs", std::move(epochs)}}
-                     .dump(2)
+    std::cout << JsonText({{"file", options.out},
+                           {"best_epoch", result.best_epoch},
+                           {"epochs", std::move(epochs)}})
               << '\n';
   } else if (result.best_epoch == 0) {
     std::cout << (options.start.empty()

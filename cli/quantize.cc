@@ -9,6 +9,7 @@
 #include "cli/calibration_samples.h"
 #include "cli/finite_range.h"
 #include "cli/interrupt.h"
+#include "cli/json_text.h"
 #include "cli/mixed_options.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
@@ -206,7 +207,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
     results[static_cast<size_t>(std::ranges::find(options.to, name) - options.to.begin())] =
         std::move(made);
   }
-  if (options.json) std::cout << nlohmann::ordered_json(results).dump(2) << '\n';
+  if (options.json) std::cout << JsonText(results) << '\n';
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include "cli/answers.h"
 #include "cli/closed_loop.h"
 #include "cli/finite_range.h"
+#include "cli/json_text.h"
 #include "cli/latencies.h"
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
@@ -321,7 +322,11 @@ bool Joins(const ConstTensorView& view, const std::vector<ConstTensorView>& piec
   return expected == view.spec;
 }
 
-absl::Status SaveAnswers(const ReplayWork& work, const std::string& file) {
+absl::Status SaveAnswers(const ReplayWork& work, const std::string& file, const SideTally& side) {
+  if (side.failed() > 0) {
+    return InvalidArgument("--save: '{}' is not written: expected {} answers, {} requests failed",
+                           file, work.requests(), side.failed());
+  }
   std::vector<Answer> answers;
   std::map<std::string, NpzArray> arrays;
   for (const auto& response : work.saved) {
@@ -384,15 +389,20 @@ absl::Status Replay(const ReplayOptions& options) {
   }
   json["outputs"] = nlohmann::json::object();
   for (const auto& [name, output] : tally.outputs) json["outputs"][name] = ToJson(output);
-  const std::vector<std::string> failures = FailuresOf(tally, options);
+  std::vector<std::string> failures = FailuresOf(tally, options);
   json["failures"] = failures;
   if (options.json) {
-    std::cout << json.dump(2) << '\n';
+    std::cout << JsonText(json) << '\n';
   } else {
     PrintReplay(json);
   }
-  if (!failures.empty()) return absl::FailedPreconditionError(absl::StrJoin(failures, "\n"));
-  return options.save.empty() ? absl::OkStatus() : SaveAnswers(work, options.save);
+  // Answers that miss a floor are as good to look at as any.
+  if (!options.save.empty()) {
+    const absl::Status saved = SaveAnswers(work, options.save, tally.sides[0]);
+    if (!saved.ok()) failures.emplace_back(Message(saved));
+  }
+  return failures.empty() ? absl::OkStatus()
+                          : absl::FailedPreconditionError(absl::StrJoin(failures, "\n"));
 }
 
 }  // namespace

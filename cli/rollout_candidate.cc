@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "cli/calibration_samples.h"
@@ -69,17 +70,19 @@ absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Mode
   Session session(std::move(candidate));
   Session reference(std::move(baseline));
   OCTET_ASSIGN_OR_RETURN(const Tally tally, Evaluate(session, &reference, samples, kBatch));
-  const double agreement =
-      100 * static_cast<double>(tally.agree) / static_cast<double>(tally.count);
+  std::optional<double> agreement;  // None of answers without classes.
+  if (tally.class_rows > 0)
+    agreement = 100 * static_cast<double>(tally.agree) / static_cast<double>(tally.class_rows);
   proof.json.update(ToJson(tally, samples.has_labels(), true));
-  proof.summary += Format(", agreement {:.2f} % and SQNR {:.1f} dB over {} samples", agreement,
+  proof.summary += Format(", {}SQNR {:.1f} dB over {} samples",
+                          agreement ? Format("agreement {:.2f} % and ", *agreement) : "",
                           tally.noise.SqnrDb(), tally.count);
   const auto refuse = [&](std::string_view what, double value, const std::optional<double>& floor) {
     if (!floor || value >= *floor || !proof.refused.empty()) return;
     proof.refused =
         Format("{} over the calibration data: {:.2f}, expected at least {}", what, value, *floor);
   };
-  refuse("agreement, %,", agreement, request.plan.guard.agreement_percent);
+  if (agreement) refuse("agreement, %,", *agreement, request.plan.guard.agreement_percent);
   if (request.plan.guard.sqnr_db && tally.noise.lost > 0 && proof.refused.empty()) {
     proof.refused = Format(
         "SQNR, dB, over the calibration data: none, {} elements are a NaN or infinite where the "

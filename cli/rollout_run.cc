@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "cli/json_text.h"
 #include "cli/report/measured_report.h"
 #include "cli/report/page.h"
 #include "cli/rollout_candidate.h"
@@ -277,7 +278,7 @@ absl::Status Rollout::Prepare() {
                                         .min_int8_percent = options_.min_int8_percent,
                                         .threads = options_.threads,
                                         .out = folder_.candidate()}));
-  OCTET_RETURN_IF_ERROR(WriteWholeFile(folder_.proof(), proof.json.dump(2) + "\n"));
+  OCTET_RETURN_IF_ERROR(WriteWholeFile(folder_.proof(), JsonText(proof.json) + "\n"));
   report_(proof.summary);
   WritePage(data, map);
   if (!proof.refused.empty()) return Refuse(proof.refused);

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <vector>
 
+#include "cli/json_text.h"
 #include <sys/file.h>
 
 #include "engine/tensor/pending_file.h"
@@ -224,7 +225,7 @@ absl::Status RolloutFolder::Save(const RolloutState& state) const {
       {"server_ms", state.server_ms},
       {"restarts", state.restarts},
       {"reason", state.reason}};
-  return WriteWholeFile(folder_ + "/state.json", json.dump(2) + "\n");
+  return WriteWholeFile(folder_ + "/state.json", JsonText(json) + "\n");
 }
 
 absl::Status RolloutFolder::Note(std::string_view event, Json details) const {
@@ -234,7 +235,7 @@ absl::Status RolloutFolder::Note(std::string_view event, Json details) const {
   line.update(details);
   const std::string path = folder_ + "/journal.jsonl";
   std::ofstream journal(path, std::ios::app);
-  journal << line.dump() << '\n' << std::flush;
+  journal << line.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n' << std::flush;
   if (!journal) return InvalidArgument("cannot write {}", path);
   return absl::OkStatus();
 }

@@ -76,7 +76,7 @@ class RolloutFolder {
   /// start. NOT_FOUND when there was no rollout; INVALID_ARGUMENT naming the file when it is damaged, or a newer version's.
   /// A state without a layout is taken for one of a version before replaced().
   absl::StatusOr<RolloutState> Load() const;
-  /// On disk before what it announces is done.
+  /// On disk before what it announces is done, whatever bytes the reason has: a server's, or a proxy's, need not be UTF-8.
   absl::Status Save(const RolloutState& state) const;
   /// Adds a line to journal.jsonl: time, model, event, details.
   absl::Status Note(std::string_view event, nlohmann::ordered_json details) const;

@@ -153,6 +153,8 @@ void Samples::Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const 
   if (input.mapped) {
     ConvertFromWire({src, {input.mapping.dtype, dst.shape()}}, input.mapping,
                     {.stored = dst.dtype(), .quant = {}}, dst.data);
+  } else if (dst.dtype() != input.array.dtype()) {
+    ConvertTensor({src, {input.array.dtype(), dst.shape()}}, dst);
   } else {
     std::memcpy(dst.data, src, static_cast<size_t>(rows) * row_bytes);
   }

@@ -28,7 +28,8 @@ class Samples {
   const std::vector<int64_t>& labels() const { return labels_; }
   /// Shapes of a batch of `rows`, per model input.
   std::vector<Shape> BatchShapes(int64_t rows) const;
-  /// Writes rows [first, first + rows) of input `i`, converted to the model's element type. Strings point into the samples.
+  /// Writes rows [first, first + rows) of input `i`, converted to the element type of `dst`: the model's, or another where both are
+  /// floating point. Strings point into the samples.
   void Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const;
   /// All samples of every input, converted, by input name.
   std::map<std::string, Tensor> AsModelInputs() const;

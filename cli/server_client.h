@@ -7,6 +7,8 @@
 #include "absl/status/statusor.h"
 #include <nlohmann/json.hpp>
 
+#include "engine/tensor/status.h"
+
 namespace octet::cli {
 
 /// A name as one segment of a path: everything but letters, digits and "-._~" as %XX.
@@ -15,6 +17,17 @@ std::string UrlSegment(std::string_view name);
 /// The code behind an HTTP status: of a server's own answer, or of a proxy's in front of it, which says that there is none
 /// (408, 502, 504: UNAVAILABLE).
 absl::StatusCode CodeOfHttpStatus(int status);
+
+/// What `show` makes of an answer to `path`. INTERNAL naming both where it throws, as nlohmann::json does for what is not there
+/// or of another type: who answered is another server, or another version of this one.
+template <typename Show>
+absl::StatusOr<std::string> ShowAnswer(std::string_view path, const Show& show) {
+  try {
+    return show();
+  } catch (const nlohmann::json::exception& error) {
+    return Internal("what answers {} is no octet server of this version: {}", path, error.what());
+  }
+}
 
 /// One server. Thread-safety: one call at a time.
 class ServerClient {

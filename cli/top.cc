@@ -41,12 +41,10 @@ class Watch {
   absl::StatusOr<std::string> Look() {
     const auto now = std::chrono::steady_clock::now();
     OCTET_ASSIGN_OR_RETURN(const nlohmann::json answer, server_.Get("/v2/experiments"));
-    if (!answer.is_object() || !answer.contains("index")) {
-      return Internal("what answers /v2/experiments is no octet server of this version");
-    }
     const double passed = before_ ? std::chrono::duration<double>(now - *before_).count() : 0;
-    before_ = now;
-    return screen_.Draw(answer, passed);
+    auto text = ShowAnswer("/v2/experiments", [&] { return screen_.Draw(answer, passed); });
+    if (text.ok()) before_ = now;
+    return text;
   }
 
  private:

@@ -21,7 +21,7 @@ class TopScreen {
   explicit TopScreen(Certificates certificates) : certificates_(std::move(certificates)) {}
 
   /// The screen for what /v2/experiments answered `passed` seconds after the look before; rates and latency are those of that
-  /// time, 0 at the first look. Asks for a version's certificates when its experiment began anew.
+  /// time, at the first look the rates 0 and the latency that of all requests so far. Asks for a version's certificates when its experiment began anew.
   std::string Draw(const nlohmann::json& answer, double passed);
 
  private:

@@ -2,14 +2,13 @@
 
 #include <utility>
 
+#include "cli/json_text.h"
 #include "cli/report/page_text.h"
 
 #include "server/http/page/page.h"
 
 namespace octet::cli {
 namespace {
-
-constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
 
 /// What stands before a mark of the page, of which there is one, and what behind it.
 std::pair<std::string_view, std::string_view> CutAt(std::string_view text, std::string_view mark) {
@@ -25,7 +24,8 @@ std::string ReportPage(const nlohmann::ordered_json& report) {
   std::string page(head);
   page += kChartJs;
   page += middle;
-  for (const char c : report.dump(-1, ' ', true, kReplace)) {
+  for (const char c :
+       report.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace)) {
     switch (c) {
       case '<':
         page += "\\u003c";
@@ -44,8 +44,6 @@ std::string ReportPage(const nlohmann::ordered_json& report) {
   return page;
 }
 
-std::string ReportText(const nlohmann::ordered_json& report) {
-  return report.dump(2, ' ', false, kReplace) + '\n';
-}
+std::string ReportText(const nlohmann::ordered_json& report) { return JsonText(report) + '\n'; }
 
 }  // namespace octet::cli

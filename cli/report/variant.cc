@@ -63,8 +63,8 @@ nlohmann::ordered_json AsJson(const Claim& claim) {
   return json;
 }
 
-nlohmann::ordered_json AccuracyOf(const Variant& variant, bool labels) {
-  const bool reference = variant.technique != Technique::kNone;
+// `reference`: it was compared with the fp32 model's answers, as every file but that one is, also another one in fp32.
+nlohmann::ordered_json AccuracyOf(const Variant& variant, bool labels, bool reference) {
   nlohmann::ordered_json json = ToJson(variant.tally, labels, reference);
   json.erase("items_per_second");  // Of the whole evaluation; the latency is measured by itself.
   json["max_abs_error"] =
@@ -90,7 +90,7 @@ nlohmann::ordered_json AsJson(Variant& variant, const Variant& fp32,
   json["memory"] = {{"peak_resident_bytes", optional(variant.peak_resident_bytes)},
                     {"weights_bytes", variant.weights_bytes},
                     {"arena_bytes", variant.memory.arena_bytes}};
-  json["accuracy"] = AccuracyOf(variant, settings.labels);
+  json["accuracy"] = AccuracyOf(variant, settings.labels, &variant != &fp32);
   json["latency"] = {{"batch", variant.timed_batch},
                      {"runs", variant.latencies.count()},
                      {"p50_ms", variant.latencies.MicrosecondsAt(50) / 1e3},
@@ -109,20 +109,21 @@ Measured MeasuredOf(const Variant& variant, const Variant& fp32, bool labels) {
   row.smaller = static_cast<double>(fp32.bytes) / static_cast<double>(variant.bytes);
   row.faster = variant.Speedup();
   row.certificate = &variant.certificate;
-  if (labels) {
+  if (labels && variant.tally.class_rows > 0) {
     row.top1 = 100.0 * static_cast<double>(variant.tally.correct) /
-               static_cast<double>(variant.tally.count);
+               static_cast<double>(variant.tally.class_rows);
   }
   const double sqnr = variant.tally.noise.SqnrDb();
   if (variant.technique != Technique::kNone && std::isfinite(sqnr)) row.sqnr_db = sqnr;
   return row;
 }
 
-// Top-1 in per cent, or agreement with fp32 where there are no labels.
-double QualityOf(const Variant& variant, bool labels) {
-  if (!labels && variant.technique == Technique::kNone) return 100;
-  return 100.0 * static_cast<double>(labels ? variant.tally.correct : variant.tally.agree) /
-         static_cast<double>(variant.tally.count);
+// Top-1 in per cent, or agreement with fp32 where there are no labels; the same of all without classes.
+double QualityOf(const Variant& variant, const Variant& fp32, bool labels) {
+  const Tally& tally = variant.tally;
+  if (tally.class_rows == 0 || (!labels && &variant == &fp32)) return 100;
+  return 100.0 * static_cast<double>(labels ? tally.correct : tally.agree) /
+         static_cast<double>(tally.class_rows);
 }
 
 }  // namespace
@@ -180,7 +181,8 @@ nlohmann::ordered_json VariantsAsJson(std::vector<Variant>& variants,
   std::vector<std::pair<double, double>> points;
   for (Variant& variant : variants) {
     measured.push_back(MeasuredOf(variant, variants[0], settings.labels));
-    points.emplace_back(variant.latencies.MicrosecondsAt(50), QualityOf(variant, settings.labels));
+    points.emplace_back(variant.latencies.MicrosecondsAt(50),
+                        QualityOf(variant, variants[0], settings.labels));
   }
   const auto calibrated =
       std::ranges::find(measured, Technique::kFullInteger, &Measured::technique);

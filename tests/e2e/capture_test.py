@@ -259,8 +259,11 @@ class CaptureTest(unittest.TestCase):
             with numpy.load(saved) as arrays:
                 answers = {name: array[::-1] for name, array in arrays.items()}
             numpy.savez(saved, **answers)
-            done = served.replay(file, "--expect", saved, "--min-agreement", 99)
+            kept = saved.with_name("kept.npz")
+            done = served.replay(file, "--expect", saved, "--min-agreement", 99, "--save", kept)
             self.assertEqual(done.returncode, 1)
+            with numpy.load(kept) as arrays:  # They are answers, whatever they miss.
+                self.assertEqual({name: len(array) for name, array in arrays.items()}, dict.fromkeys(answers, 20))
             self.assertRegex(done.stderr, r"^octet: output '\w+': top-1 agreement [0-9.]+ % is below --min-agreement 99\n$")
             numpy.savez(saved, **{name: array[:-1] for name, array in answers.items()})
             done = served.replay(file, "--expect", saved)
@@ -398,6 +401,12 @@ class ReplayErrorsTest(unittest.TestCase):
         self.assertEqual(report["outputs"], {})
         self.assertGreater(report["sides"][0]["errors"], 0)
         self.assertEqual(report["sides"][1]["errors"], 0)
+
+    def test_what_was_not_answered_is_not_saved(self):
+        saved = self.served.models.parent / "unsaved.npz"
+        done = self.served.replay(self.file, "--precision", "bf16", "--save", saved)
+        self.assert_fails(done, f"--save: '{saved}' is not written: expected ")
+        self.assertFalse(saved.exists())
 
     def test_a_gate_that_sees_nothing_is_no_pass(self):
         done = self.served.replay(self.file, "--precision", "bf16", "--against", "fp32", "--min-agreement", 1, "--min-sqnr-db", 1)

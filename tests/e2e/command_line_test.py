@@ -6,6 +6,7 @@ usage: command_line_test.py OCTET
 
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import unittest
@@ -197,6 +198,56 @@ class OpenExtentsTest(unittest.TestCase):
                 self.assertEqual(octet(words[0], self.model, *words[1:], *shape).returncode, 2)
 
 
+class ReferenceTest(unittest.TestCase):
+    """What `octet eval` compares with, and what it says of answers without classes."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        random = np.random.default_rng(5)
+        self.data = self.folder / "data.npz"
+        a, b = (random.standard_normal((20, 3), np.float32) for _ in range(2))
+        np.savez(self.data, a=a, b=b, labels=np.zeros(20, np.int64))
+
+    def write(self, name, inputs, nodes, width=3, dtype=TensorProto.FLOAT):
+        """Writes a model of these inputs, [N, 3] each, and the output y, float [N, width]."""
+        ends = [helper.make_tensor_value_info(end, dtype, ["N", 3]) for end in inputs]
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", width])
+        graph = helper.make_graph(nodes, "net", ends, [y])
+        file = self.folder / name
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+        return file
+
+    def test_a_reference_of_other_inputs_is_refused(self):
+        less = [helper.make_node("Sub", ["a", "b"], ["y"])]
+        model = self.write("model.onnx", "ab", less)
+        self.assertEqual(answer("eval", model, "--data", self.data, "--reference", model)["agreement"], 100)
+        whole = [helper.make_node("Cast", [name], [f"{name}_real"], to=TensorProto.FLOAT) for name in "ab"]
+        whole.append(helper.make_node("Sub", ["a_real", "b_real"], ["y"]))
+        for name, inputs, nodes, dtype, said in (
+            ("turned.onnx", "ba", less, TensorProto.FLOAT, "the reference takes another input 0 than the model: expected 'a' FP32, got 'b' FP32"),
+            ("whole.onnx", "ab", whole, TensorProto.INT32, "expected 'a' FP32, got 'a' INT32"),
+            ("one.onnx", "a", [helper.make_node("Neg", ["a"], ["y"])], TensorProto.FLOAT, "other inputs than the model: expected 2, got 1"),
+        ):
+            with self.subTest(name):
+                done = octet("eval", model, "--data", self.data, "--reference", self.write(name, inputs, nodes, dtype=dtype))
+                self.assertEqual((done.returncode, done.stdout), (1, ""))
+                self.assertIn(said, done.stderr)
+
+    def test_a_single_score_is_the_best_of_nothing(self):
+        nodes = [helper.make_node("ReduceMax", ["a"], ["y"], axes=[1], keepdims=1)]
+        other = [helper.make_node("ReduceMin", ["a"], ["y"], axes=[1], keepdims=1)]
+        model, reference = self.write("max.onnx", "a", nodes, 1), self.write("min.onnx", "a", other, 1)
+        judged = answer("eval", model, "--data", self.data, "--reference", reference)
+        self.assertEqual((judged["count"], judged["top1"], judged["agreement"]), (20, None, None))
+        self.assertIsNotNone(judged["sqnr_db"])
+
+    def test_layers_are_compared_in_the_files_own_precision(self):
+        words = ("--data", TEST, "--map", MAP, "--reference", FP32, "--layers", "--precision", "bf16")
+        self.assertEqual(octet("eval", FP32, *words).returncode, 2)
+
+
 class FloorTest(unittest.TestCase):
     def test_a_loss_of_top1_is_held(self):
         """On samples that were held back, by labels; others are answered as well as that."""
@@ -249,13 +300,17 @@ class BadInputTest(unittest.TestCase):
         self.assertEqual(octet("inspect").returncode, 2)
         self.assertEqual(octet("no-such-verb").returncode, 2)
 
+    def test_what_prints_no_json_takes_no_json(self):
+        for words in (("--dump", "--json"), ("--passes", "--json"), ("--dump", "--passes")):
+            self.assertEqual(octet("inspect", FP32, *words).returncode, 2, words)
+
     def test_a_number_that_is_none_ends_with_2(self):
         """A floor that is NaN would hold of everything."""
         verbs = {
             "quantize": ((FP32, "--out", "x"), ("--percentile", "--max-drop", "--min-agreement", "--min-sqnr-db")),
             "qat": ((FP32, "--data", "x", "--out", "x"), ("--learning-rate", "--blend", "--held-back")),
             "inspect": ((FP32,), ("--require-int8",)),
-            "check": ((FP32,), ("--rtol", "--atol")),
+            "check": ((FP32,), ("--rtol", "--atol", "--steps")),
             "bench": ((FP32,), ("--seconds", "--require-int8")),
             "load": (("--target", "x", "--model", "x"), ("--seconds", "--timeout-seconds")),
             "report": ((FP32, "--data", "x", "--out", "x"), ("--seconds",)),
@@ -288,8 +343,15 @@ class BadInputTest(unittest.TestCase):
             made = answer("quantize", FP32, "--to", "fp16,bf16,fp16", "--out", folder)
         self.assertEqual([row["precision"] for row in made], ["fp16", "bf16"])
 
+    def test_a_folder_whose_name_is_no_utf8(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (made,) = answer("quantize", FP32, "--to", "bf16", "--out", os.path.join(folder, os.fsdecode(b"caf\xe9")))
+        self.assertRegex(made["file"], "caf\N{REPLACEMENT CHARACTER}/bf16.onnx$")
+
     def test_every_verb_has_help(self):
-        for verb in ("serve", "quantize", "inspect", "check", "eval", "bench", "load", "replay"):
+        verbs = re.findall(r"(?m)^  ([a-z]+) ", octet("--help").stdout)
+        self.assertLessEqual({"serve", "quantize", "qat", "golden", "report", "experiments", "top", "rollout"}, set(verbs))
+        for verb in verbs:
             self.assertEqual(octet(verb, "--help").returncode, 0, verb)
 
 

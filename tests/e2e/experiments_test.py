@@ -90,6 +90,28 @@ class ExperimentsTest(unittest.TestCase):
                 self.assertEqual(process.wait(), 1)
             self.assertEqual(subprocess.run(command, capture_output=True, timeout=60, check=False).returncode, 1)
 
+    def test_another_servers_answer_is_named(self):
+        answers = {"body": b'{"experiments": [{"model": "x"}], "index": []}'}
+        with Served(OCTET, "routing: {default: fp32}\n") as served:
+            with StandIn(served.server.http, change=lambda path, body: answers["body"] or body) as relay:
+                for body in (answers["body"], b"[1]", b'{"models": []}'):
+                    answers["body"] = body
+                    for words in (["experiments"], ["experiments", "glyphs"], ["experiments", "--json"], ["top", "--count", "2"]):
+                        with self.subTest(body=body, words=words):
+                            command = [OCTET, *words, "--server", relay.address]
+                            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+                            self.assertEqual((done.returncode, done.stdout), (1, ""))
+                            self.assertRegex(done.stderr, r"^octet: what answers /v2/\S+ is no octet server of this version: ")
+                answers["body"] = None
+                command = [OCTET, "top", "--server", relay.address, "--seconds", "0.2"]
+                with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                    self.wait_for(process, "glyphs version 1")
+                    answers["body"] = b"[1]"
+                    self.wait_for(process, "no answer: what answers /v2/experiments")
+                    answers["body"] = None
+                    self.wait_for(process, "glyphs version 1")
+                    process.kill()
+
     def wait_for(self, process, beginning):
         while not (line := process.stdout.readline()).startswith(beginning):
             self.assertNotEqual(line, "", f"it ended before {beginning}")

@@ -91,6 +91,16 @@ class HalfPrecisionTest(unittest.TestCase):
                     self.assertGreaterEqual(judged["sqnr_db"], 27)  # A cosine of 0.999.
                     self.assertGreaterEqual(judged["agreement"], 99)
 
+    def test_a_reference_reads_samples_in_its_own_type(self):
+        images = mapped(served_models.load_test_set()[0][:64])
+        half, samples = self.write(TensorProto.FLOAT16, True), self.folder / "samples.npz"
+        for model, reference, to in ((FP32, half, np.float32), (half, FP32, np.float16)):
+            with self.subTest(to=to):
+                np.savez(samples, inputs=images.astype(to))
+                judged = answer("eval", model, "--data", samples, "--reference", reference)
+                self.assertGreaterEqual(judged["sqnr_db"], 27)
+                self.assertGreaterEqual(judged["agreement"], 98)
+
     def test_what_is_no_real_is_not_mapped(self):
         file = self.folder / "integers.onnx"
         nodes = [helper.make_node("Cast", ["image"], ["reals"], to=TensorProto.FLOAT), helper.make_node("Flatten", ["reals"], ["scores"])]

@@ -18,6 +18,9 @@ import unittest
 import urllib.request
 import xml.etree.ElementTree
 
+import onnx
+from onnx import TensorProto, helper
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "demo"))
 import server  # noqa: E402
@@ -29,8 +32,16 @@ served = None
 folder = None
 
 
+def write_fixed(path):
+    """Writes y = Relu(x), x float [1, 4]: a model that takes one row at a time."""
+    path.parent.mkdir(parents=True)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "fixed", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
 def setUpModule():
-    """Serves glyphs (fp32 and bf16, the same file) and twin, a second model."""
+    """Serves glyphs (fp32 and bf16, the same file), twin, a second model, and fixed, which takes one row."""
     global served, folder
     temporary = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(temporary.cleanup)
@@ -40,6 +51,7 @@ def setUpModule():
         settings = folder / "models" / name / "model.yaml"
         settings.write_text(settings.read_text().replace("name: glyphs", f"name: {name}"))
     shutil.copy(GLYPHS / "1/fp32.onnx", folder / "models/glyphs/1/bf16.onnx")
+    write_fixed(folder / "models/fixed/1/fp32.onnx")
     served = server.Server(OCTET, folder / "models", folder)
     unittest.addModuleCleanup(served.__exit__, None, None, None)
 
@@ -113,6 +125,16 @@ class ClosedLoopTest(unittest.TestCase):
         self.assertEqual(row["requests"], row["errors"] + row["series"][0]["count"])
 
 
+    def test_a_run_that_is_answered_nothing_is_a_failure(self):
+        done = run("--model", "glyphs@int8", "--concurrency", "1,2", "--seconds", 0.2, "--json")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"^octet: run 1 of 2: none of \d+ requests was answered, \d+ of them with 5: ")
+        rows = json.loads(done.stdout)
+        self.assertEqual([row["concurrency"] for row in rows], [1, 2])
+        for row in rows:
+            self.assertEqual((row["errors"], row["throughput"]), (row["requests"], 0))
+
+
 class OpenLoopTest(unittest.TestCase):
     def test_constant_arrivals_are_as_many_as_asked(self):
         before = answered()
@@ -176,11 +198,14 @@ class OutputTest(unittest.TestCase):
         self.assertGreater(rows[0]["requests"], 0)
 
     def test_files_that_cannot_be_written_are_told_before_the_runs(self):
-        taken = folder / "taken.json"
+        taken, pipe = folder / "taken.json", folder / "pipe"
+        os.mkfifo(pipe)
         for words, text in (
             (("--svg", folder / "none/load.svg"), "none/load.svg"),
             (("--json", folder / "none/load.json"), "none/load.json"),
             (("--json", folder), "it is a folder"),
+            (("--json", pipe), "it is a device or a pipe"),
+            (("--svg", pipe), "it is a device or a pipe"),
             (("--json", taken, "--svg", taken), "it would replace"),
             (("--data", TEST_SET, "--svg", TEST_SET), "it would replace"),
         ):
@@ -190,6 +215,15 @@ class OutputTest(unittest.TestCase):
             self.assertIn(text, done.stderr)
             self.assertLess(time.monotonic() - began, 20)
         self.assertFalse(taken.exists())
+        self.assertTrue(pipe.is_fifo())
+        link = folder / "stdout"
+        link.symlink_to("/proc/self/fd/1")
+        command = [OCTET, "load", "--target", served.grpc, "--model", "glyphs", "--json", link]
+        with open(folder / "out.txt", "w", encoding="utf-8") as out:
+            done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("it is a device or a pipe", done.stderr)
+        self.assertTrue(link.is_symlink())
 
     def test_a_terminal_shows_what_goes_on(self):
         leader, terminal = pty.openpty()
@@ -213,12 +247,21 @@ class OutputTest(unittest.TestCase):
             (("--model", "glyphs", "--rate", "fast"), "fast"),
             (("--model", "glyphs", "--model", "twin", "--data", TEST_SET), "--data"),
             (("--model", "nobody"), "nobody"),
+            (("--model", "fixed", "--rows", 8), "--rows: input 'x' of model 'fixed' is [1,4]: expected 1 rows, got 8"),
         ):
             done = run(*words)
             self.assertEqual(done.returncode, 1, words)
             self.assertIn(text, done.stderr)
         for words in (("--rate", 5, "--concurrency", 2), ("--arrivals", "sometimes"), ("--concurrency", 0)):
             self.assertEqual(run("--model", "glyphs", *words).returncode, 2, words)
+        for words, needed in (  # Nobody would read them.
+            (("--arrivals", "constant"), "--rate"),
+            (("--max-in-flight", 2), "--rate"),
+            (("--map", GLYPHS / "model.yaml"), "--data"),
+        ):
+            done = run("--model", "glyphs", "--seconds", 0.1, *words)
+            self.assertEqual(done.returncode, 2, words)
+            self.assertIn(needed, done.stderr)
 
 
 if __name__ == "__main__":

@@ -275,23 +275,37 @@ class ReportTest(unittest.TestCase):
         error = self.refused(self.models, "--data", other)
         self.assertIn("other.npz: array 'inputs': expected shape", error)
 
-    def relu(self, name, samples):
-        """Writes y = Relu(x), x float [samples, 4]."""
+    def test_another_file_in_fp32_is_compared_as_any(self):
+        data = self.folder / "normal.npz"
+        np.savez(data, inputs=np.random.default_rng(2).standard_normal((40, 4), np.float32))
+        files = [self.elementwise(f"{operator}.onnx", "N", operator) for operator in ("Sigmoid", "Neg")]
+        page, text = self.folder / "fp32.html", self.folder / "fp32.json"
+        done = octet("report", files[0], "--variants", files[1], "--data", data, "--out", page, "--json", text, *QUICK)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        fp32, other = (variant["accuracy"] for variant in json.loads(text.read_text())["variants"])
+        self.assertEqual((fp32["agreement"], fp32["max_abs_error"]), (None, None))
+        expected = answer("eval", files[1], "--data", data, "--reference", files[0])
+        self.assertEqual(other["agreement"], expected["agreement"])
+        self.assertLess(other["agreement"], 50)
+        self.assertGreater(other["max_abs_error"], 0.5)
+
+    def elementwise(self, name, samples, operator="Relu"):
+        """Writes y = operator(x), x float [samples, 4]."""
         ends = [helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, [samples, 4]) for end in ("x", "y")]
-        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
+        graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "net", ends[:1], ends[1:])
         file = self.folder / name
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
         return file
 
     def test_a_variant_of_another_model(self):
-        other = self.relu("other.onnx", "N")
+        other = self.elementwise("other.onnx", "N")
         error = self.refused(self.models, "--variants", other, "--data", TEST, "--map", MAP)
         self.assertIn(f"{other}: another input than the fp32 model's: expected", error)
 
     def test_a_batch_of_its_own_needs_as_many_samples(self):
         data = self.folder / "three.npz"
         np.savez(data, inputs=np.zeros((3, 4), np.float32))
-        files = [self.relu(name, 4) for name in ("four.onnx", "four-again.onnx")]
+        files = [self.elementwise(name, 4) for name in ("four.onnx", "four-again.onnx")]
         error = self.refused(files[0], "--variants", files[1], "--data", data)
         self.assertIn("too few samples: the model's own batch is 4, got 3", error)
 

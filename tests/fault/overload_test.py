@@ -69,7 +69,11 @@ class OverloadTest(ServerTestCase):
         self.assertEqual((row["errors"], [series["precision"] for series in row["series"]]), (0, ["fp32"]))
         (row,) = load(running.grpc, "--model", "glyphs", "--seconds", 0.3)
         self.assertEqual(row["errors"], 0)
-        (row,) = load(running.grpc, *words, "--precision", "int8")
+        command = [octet(), "load", "--target", running.grpc, *map(str, words), "--precision", "int8", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("was answered", done.stderr)
+        (row,) = json.loads(done.stdout)
         self.assertGreater(row["errors"], 0)
         self.assertTrue(all(error.startswith("5: ") for error in row["errors_by_code"]), row["errors_by_code"])
         running.stop()

@@ -82,6 +82,17 @@ TEST_F(RolloutStateTest, ComesBackAsItWasSaved) {
   EXPECT_FALSE(fs::exists(folder_->replaced()));
 }
 
+TEST_F(RolloutStateTest, AReasonIsSavedWhateverItsBytesAre) {
+  RolloutState state = UnderWay();
+  state.reason = "http://proxy answered 500: d\xe9sol\xe9";
+  ASSERT_TRUE(folder_->Save(state).ok());
+  const auto loaded = folder_->Load();
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_THAT(loaded->reason, HasSubstr("http://proxy answered 500: d"));
+  ASSERT_TRUE(folder_->Note("rolled back", {{"reason", state.reason}}).ok());
+  EXPECT_THAT(Read(model_ + "/.rollout/journal.jsonl"), HasSubstr("proxy answered 500"));
+}
+
 TEST_F(RolloutStateTest, AnOlderOneHasWhatItReplacedWhereThePreviousFileIsNow) {
   SaveAsOlder(UnderWay(), {"layout", "server_ms", "experiment_ms", "restarts", "stage_entered_ms"});
   Write(folder_->previous(), "replaced");
