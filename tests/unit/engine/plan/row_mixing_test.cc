@@ -158,9 +158,8 @@ TEST(WhereRowsMeet, WhereAnOutputHoldsPlacesInTheBatch) {
   EXPECT_EQ(pooled(false), "");
   EXPECT_EQ(Meet(
                 [](GraphBuilder& b, ValueId x) {
-                  const auto made =
-                      b.Ops("MaxPool", {x}, 2,
-                            {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
+                  const auto made = b.Ops("MaxPool", {x}, 2,
+                                          {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
                   return b.Op("MaxUnpool", {made[0], made[1]},
                               {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
                 },
