@@ -81,7 +81,8 @@ struct LoadOptions {
   std::span<const Pass> passes = AllPasses();
   /// INVALID_ARGUMENT at load when a smaller share (per cent) of multiply-adds would run in int8.
   double require_int8_percent = 0;
-  /// Compiled plans kept per model for shapes that were not compiled at load; least recently used out.
+  /// Compiled plans kept per model for shapes that were not compiled at load, and shapes that were refused; least recently
+  /// used out. Where shapes follow from the data, so many for each segment of each plan, too (plan/program.h).
   int max_cached_plans = 32;
   CompileObserver on_compile;  ///< May be empty.
   uint64_t max_file_bytes = uint64_t{2} << 30;
@@ -174,7 +175,8 @@ class Model {
 
   /// The plan for these input shapes (one per signature input, in order): cached, or compiled now (0.1 to
   /// seconds; concurrent callers for one shape wait for one compilation). INVALID_ARGUMENT naming the input,
-  /// expected and got, when a shape or the agreement between inputs contradicts the signature.
+  /// expected and got, when a shape or the agreement between inputs contradicts the signature; FAILED_PRECONDITION naming
+  /// the file when a new shape needs the model's files and one of them is not what it was at load.
   virtual absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(
       std::span<const Shape> input_shapes) const = 0;
 

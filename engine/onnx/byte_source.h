@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,6 +16,14 @@ namespace octet {
 struct ByteRange {
   uint64_t offset = 0;
   uint64_t length = 0;
+};
+
+/// A file as it was when it was opened, by which one sees that another has taken its place, or that it was written since.
+struct FileStamp {
+  std::string path;
+  uint64_t bytes = 0;
+  int64_t modified_ns = 0;  ///< Since 1970.
+  bool operator==(const FileStamp&) const = default;
 };
 
 /// Bytes that can be read in any order. Thread-safe.
@@ -51,6 +60,8 @@ class OpenFile final : public ByteSource {
   static absl::StatusOr<OpenFile> Open(const std::string& path);
 
   int fd() const { return fd_; }
+  /// Of the file as it was opened, under the name that `path` is.
+  FileStamp Stamp(std::string path) const { return {std::move(path), bytes_, modified_ns_}; }
 
   /// As it was opened: a file may become shorter, and is then an error to ReadAt. That is why it is not mapped, where the
   /// same would end the process.
@@ -60,6 +71,7 @@ class OpenFile final : public ByteSource {
  private:
   int fd_ = -1;
   uint64_t bytes_ = 0;
+  int64_t modified_ns_ = 0;
 };
 
 }  // namespace octet

@@ -72,4 +72,11 @@ absl::Status ExternalDataReader::Read(const ExternalRange& range, std::span<std:
   return Annotate(status, Format("external data file '{}'", range.location));
 }
 
+std::vector<FileStamp> ExternalDataReader::Stamps() const {
+  std::vector<FileStamp> stamps;
+  for (const auto& [location, file] : files_)
+    stamps.push_back(file.Stamp((fs::path(folder_) / location).string()));
+  return stamps;
+}
+
 }  // namespace octet

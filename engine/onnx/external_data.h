@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,9 @@ class ExternalDataReader {
   absl::Status Check(const ExternalRange& range, uint64_t bytes);
   /// Fills `dst` from the start of `range`. Requires: Check(range, dst.size()) succeeded.
   absl::Status Read(const ExternalRange& range, std::span<std::byte> dst);
+
+  /// Every file that was opened, by the path that the model gives it.
+  std::vector<FileStamp> Stamps() const;
 
  private:
   absl::StatusOr<const OpenFile*> Find(const std::string& location);

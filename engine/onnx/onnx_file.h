@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/onnx/byte_source.h"
 #include "engine/tensor/datum.h"
 
 namespace octet {
@@ -28,7 +30,11 @@ struct ReadOptions {
 /// every input defined. Whether operators exist is checked by InferShapes, not here.
 /// Errors: NOT_FOUND (no file), INVALID_ARGUMENT naming file, node, operator and opset; RESOURCE_EXHAUSTED
 /// over the limits; UNIMPLEMENTED for opsets or types that Octet does not know.
-absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options = {});
+/// `files`, unless null, becomes the list of what was read, the model's own file first.
+absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options = {},
+                                   std::vector<FileStamp>* files = nullptr);
+/// OK while every file is as it was. FAILED_PRECONDITION naming the first that is not.
+absl::Status CheckUnchanged(std::span<const FileStamp> files);
 /// The same from memory; external data is refused. `origin` names the source in messages.
 absl::StatusOr<Graph> ReadOnnxBytes(std::span<const std::byte> bytes, std::string_view origin,
                                     const ReadOptions& options = {});

@@ -151,12 +151,31 @@ absl::StatusOr<Datum> ReadOptional(onnx::OptionalProto& proto, TensorReader& ten
 
 }  // namespace
 
-absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options) {
+absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options,
+                                   std::vector<FileStamp>* files) {
   return Guarded(path, [&]() -> absl::StatusOr<Graph> {
     OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
     ExternalDataReader external(path);
-    return ReadModel(file, options, &external);
+    OCTET_ASSIGN_OR_RETURN(Graph graph, ReadModel(file, options, &external));
+    if (files != nullptr) {
+      *files = external.Stamps();
+      files->insert(files->begin(), file.Stamp(path));
+    }
+    return graph;
   });
+}
+
+absl::Status CheckUnchanged(std::span<const FileStamp> files) {
+  for (const FileStamp& before : files) {
+    const absl::StatusOr<OpenFile> now = OpenFile::Open(before.path);
+    if (!now.ok())
+      return absl::FailedPreconditionError(
+          Format("file cannot be read any more: {}", Message(now.status())));
+    if (now->Stamp(before.path) != before)
+      return absl::FailedPreconditionError(
+          Format("file changed since it was read: '{}'", before.path));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> OnnxFileBytes(const std::string& path) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/ops/int_operands.h"
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -77,46 +78,74 @@ Tensor SliceAt(const Tensor& x, int axis, int64_t i) {
   return WithCharacters(std::move(slice));
 }
 
-// One result of a body over all its runs.
-class Results {
+// Tensors that one result of a body left, over all its runs, within the bytes that a value may have.
+class Parts {
  public:
-  Results(const Value& value, uint64_t max_bytes) : value_(value), max_bytes_(max_bytes) {}
+  Parts(const Value& value, uint64_t max_bytes) : value_(value), max_bytes_(max_bytes) {}
 
   absl::Status Add(Datum datum) {
     if (!datum.is_tensor()) return InvalidArgument("result '{}' is no tensor", value_.name);
-    const Tensor& tensor = datum.tensor;
-    if (!parts_.empty() && tensor.spec() != parts_.front().spec()) {
-      return InvalidArgument("result '{}' changes its shape from {} to {}", value_.name,
-                             parts_.front().shape().ToString(), tensor.shape().ToString());
-    }
     // A tensor of a few elements is mostly what goes with them.
-    bytes_ += MemoryBytes(tensor.view()) + sizeof(Tensor) + kTensorAlignment;
+    bytes_ += MemoryBytes(datum.tensor.view()) + sizeof(Tensor) + kTensorAlignment;
     if (bytes_ > max_bytes_) {
       return MakeError(absl::StatusCode::kResourceExhausted,
                        "result '{}' is too large: at most {} bytes, got {}", value_.name,
                        max_bytes_, bytes_);
     }
-    parts_.push_back(std::move(datum.tensor));
+    tensors_.push_back(std::move(datum.tensor));
     return absl::OkStatus();
+  }
+
+  const Value& value() const { return value_; }
+  uint64_t max_bytes() const { return max_bytes_; }
+  std::vector<Tensor>& tensors() { return tensors_; }
+
+ private:
+  const Value& value_;
+  const uint64_t max_bytes_;
+  uint64_t bytes_ = 0;
+  std::vector<Tensor> tensors_;
+};
+
+// One result of a body over all its runs: tensors of one shape.
+class Results {
+ public:
+  Results(const Value& value, uint64_t max_bytes) : parts_(value, max_bytes) {}
+
+  absl::Status Add(Datum datum) {
+    const std::vector<Tensor>& before = parts_.tensors();
+    if (datum.is_tensor() && !before.empty() && datum.tensor.spec() != before.front().spec()) {
+      return InvalidArgument("result '{}' changes its shape from {} to {}", parts_.value().name,
+                             before.front().shape().ToString(), datum.tensor.shape().ToString());
+    }
+    return parts_.Add(std::move(datum));
   }
 
   // Stacked along a new axis, with `least` places of which the last ones are zero.
   absl::StatusOr<Tensor> Stack(const Node& node, int64_t raw_axis, bool backwards,
                                int64_t least = 0) {
-    const Shape each = parts_.empty() ? ShapeOfNone() : parts_.front().shape();
+    std::vector<Tensor>& parts = parts_.tensors();
+    const Value& value = parts_.value();
+    const Shape each = parts.empty() ? ShapeOfNone(value) : parts.front().shape();
     OCTET_ASSIGN_OR_RETURN(const int axis, NormalizeNodeAxis(node, raw_axis, each.rank() + 1));
-    if (backwards) std::ranges::reverse(parts_);
+    if (backwards) std::ranges::reverse(parts);
     Shape shape(each.dims().first(axis));
-    shape.push_back(std::max(std::ssize(parts_), least));
+    shape.push_back(std::max(std::ssize(parts), least));
     for (int d = axis; d < each.rank(); ++d) shape.push_back(each[d]);
-    Tensor stacked(value_.dtype, shape);
+    // The places that no run fills are not among the bytes of those that did.
+    if (!IsPossible(shape) || !FitsInto(shape, SizeOf(value.dtype), parts_.max_bytes())) {
+      return MakeError(absl::StatusCode::kResourceExhausted,
+                       "result '{}' of shape {} is over the limit of {} bytes", value.name,
+                       shape.ToString(), parts_.max_bytes());
+    }
+    Tensor stacked(value.dtype, shape);
     auto* to = static_cast<std::byte*>(stacked.mutable_data());
     if (stacked.bytes() == 0) return stacked;
-    if (std::ssize(parts_) < least) std::memset(to, 0, stacked.bytes());
-    const Blocks blocks = BlocksAt(shape, value_.dtype, axis);
+    if (std::ssize(parts) < least) std::memset(to, 0, stacked.bytes());
+    const Blocks blocks = BlocksAt(shape, value.dtype, axis);
     for (int64_t block = 0; block < blocks.outer; ++block) {
-      for (size_t i = 0; i < parts_.size(); ++i) {
-        const auto* from = static_cast<const std::byte*>(parts_[i].data());
+      for (size_t i = 0; i < parts.size(); ++i) {
+        const auto* from = static_cast<const std::byte*>(parts[i].data());
         std::memcpy(to + (static_cast<size_t>(block * blocks.extent) + i) * blocks.inner,
                     from + static_cast<size_t>(block) * blocks.inner, blocks.inner);
       }
@@ -126,20 +155,18 @@ class Results {
 
  private:
   // Of a loop that has not run: what is known of it, 0 for the rest.
-  Shape ShapeOfNone() const {
-    Shape shape = value_.shape.value_or(Shape{});
+  static Shape ShapeOfNone(const Value& value) {
+    Shape shape = value.shape.value_or(Shape{});
     for (int d = 0; d < shape.rank(); ++d) shape[d] = std::max<int64_t>(shape[d], 0);
     return shape;
   }
 
-  const Value& value_;
-  const uint64_t max_bytes_;
-  uint64_t bytes_ = 0;
-  std::vector<Tensor> parts_;
+  Parts parts_;
 };
 
-std::vector<Results> ResultsOf(const Program& body, size_t first, const ProgramRun& run) {
-  std::vector<Results> results;
+template <typename T = Results>
+std::vector<T> ResultsOf(const Program& body, size_t first, const ProgramRun& run) {
+  std::vector<T> results;
   const Graph& graph = body.graph();
   for (size_t i = first; i < graph.outputs.size(); ++i)
     results.emplace_back(graph.value(graph.outputs[i]), run.max_bytes);
@@ -380,7 +407,7 @@ Answers RunSequenceMap(const ControlSlots& slots, const Program& body, Inputs in
   if (inputs[0] == nullptr || !inputs[0]->is_sequence())
     return InvalidArgument("input 0 is no sequence");
   const size_t length = inputs[0]->sequence.size();
-  std::vector<Datum> outputs(slots.results, Datum::Sequence({}));
+  std::vector<Parts> results = ResultsOf<Parts>(body, 0, run);
   for (size_t i = 0; i < length; ++i) {
     OCTET_RETURN_IF_ERROR(TakeIteration(run));
     std::vector<Datum> given;
@@ -396,11 +423,12 @@ Answers RunSequenceMap(const ControlSlots& slots, const Program& body, Inputs in
     }
     AppendCaptures(slots, inputs, given);
     OCTET_ASSIGN_OR_RETURN(std::vector<Datum> answers, body.Run(run, std::move(given)));
-    for (size_t k = 0; k < slots.results; ++k) {
-      if (!answers[k].is_tensor()) return InvalidArgument("output {} of the body is no tensor", k);
-      outputs[k].sequence.push_back(std::move(answers[k].tensor));
-    }
+    for (size_t k = 0; k < slots.results; ++k)
+      OCTET_RETURN_IF_ERROR(results[k].Add(std::move(answers[k])));
   }
+  std::vector<Datum> outputs;
+  for (size_t k = 0; k < slots.results; ++k)
+    outputs.push_back(Datum::Sequence(std::move(results[k].tensors())));
   return outputs;
 }
 

@@ -29,14 +29,6 @@
 namespace octet {
 namespace {
 
-absl::StatusOr<FileIdentity> Identify(const std::string& path) {
-  std::error_code error;
-  FileIdentity identity{path, std::filesystem::file_size(path, error), {}};
-  if (!error) identity.modified = std::filesystem::last_write_time(path, error);
-  if (error) return NotFound("model file '{}': {}", path, error.message());
-  return identity;
-}
-
 size_t ConstantBytes(const Graph& graph) {
   std::set<const void*> seen;
   size_t bytes = 0;
@@ -89,11 +81,10 @@ std::shared_ptr<const ProgramContext> MakeContext(const LoadOptions& options, Pr
   return context;
 }
 
-absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph,
-                                                       std::optional<FileIdentity> file,
+absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph, std::vector<FileStamp> files,
                                                        const LoadOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const Precision detected, DetectPrecision(graph));
-  auto model = std::make_shared<LoadedModel>(std::move(graph), std::move(file), options,
+  auto model = std::make_shared<LoadedModel>(std::move(graph), std::move(files), options,
                                              options.precision.value_or(detected));
   OCTET_RETURN_IF_ERROR(model->Prepare());
   return std::shared_ptr<const Model>(std::move(model));
@@ -107,9 +98,9 @@ void SetFlushToZero() {
 
 }  // namespace
 
-LoadedModel::LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOptions options,
+LoadedModel::LoadedModel(Graph graph, std::vector<FileStamp> files, LoadOptions options,
                          Precision precision)
-    : file_(std::move(file)),
+    : files_(std::move(files)),
       options_(std::move(options)),
       precision_(precision),
       target_(onednn::DetectTarget(options_.threads)),
@@ -162,7 +153,7 @@ absl::Status LoadedModel::Prepare() {
     const bool last = &shapes == &known.back();
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, plans_.Get(shapes, true, [&] {
       // A program's segments hold on to the constants anyway.
-      const bool release = last && file_ && !needs_stages_;
+      const bool release = last && !files_.empty() && !needs_stages_;
       return Compile(shapes, release ? TakeGraph() : OptimisedGraph());
     }));
     if (&shapes == &known.front()) OCTET_RETURN_IF_ERROR(CheckInt8Share(*plan));
@@ -210,19 +201,28 @@ absl::Status LoadedModel::CheckInt8Share(const Plan& plan) const {
       options_.require_int8_percent, percent);
 }
 
+// What is wrong with the files by now is no fault of whoever asks for a plan.
+absl::StatusOr<Graph> LoadedModel::ReadAgain() const {
+  const auto needed = [](const absl::Status& status) {
+    if (status.ok() || absl::IsResourceExhausted(status)) return status;
+    return absl::FailedPreconditionError(
+        Format("a plan for a new shape needs the model's files: {}", Message(status)));
+  };
+  OCTET_RETURN_IF_ERROR(needed(CheckUnchanged(files_)));
+  absl::StatusOr<Graph> graph =
+      ReadOnnxFile(files_.front().path, {.max_file_bytes = options_.max_file_bytes});
+  OCTET_RETURN_IF_ERROR(needed(graph.status()));
+  // They may have been written in the meantime.
+  OCTET_RETURN_IF_ERROR(needed(CheckUnchanged(files_)));
+  return graph;
+}
+
 absl::StatusOr<std::shared_ptr<const Graph>> LoadedModel::OptimisedGraph() const {
   {
     absl::MutexLock lock(&mutex_);
     if (graph_) return graph_;
   }
-  OCTET_ASSIGN_OR_RETURN(const FileIdentity now, Identify(file_->path));
-  if (now != *file_) {
-    return absl::FailedPreconditionError(
-        Format("model file changed since it was loaded, a plan for a new shape needs it: '{}'",
-               file_->path));
-  }
-  OCTET_ASSIGN_OR_RETURN(Graph graph,
-                         ReadOnnxFile(file_->path, {.max_file_bytes = options_.max_file_bytes}));
+  OCTET_ASSIGN_OR_RETURN(Graph graph, ReadAgain());
   OCTET_RETURN_IF_ERROR(Optimise(graph).status());
   if (narrows_inputs()) NarrowInputs(graph);
   return std::make_shared<const Graph>(std::move(graph));
@@ -302,16 +302,16 @@ size_t LoadedModel::resident_weight_bytes() const {
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& path,
                                                          const LoadOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckOptions(options));
-  OCTET_ASSIGN_OR_RETURN(FileIdentity file, Identify(path));
+  std::vector<FileStamp> files;
   OCTET_ASSIGN_OR_RETURN(Graph graph,
-                         ReadOnnxFile(path, {.max_file_bytes = options.max_file_bytes}));
-  return WithinMemory([&] { return MakeModel(std::move(graph), std::move(file), options); });
+                         ReadOnnxFile(path, {.max_file_bytes = options.max_file_bytes}, &files));
+  return WithinMemory([&] { return MakeModel(std::move(graph), std::move(files), options); });
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::FromGraph(Graph graph,
                                                               const LoadOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckOptions(options));
-  return WithinMemory([&] { return MakeModel(std::move(graph), std::nullopt, options); });
+  return WithinMemory([&] { return MakeModel(std::move(graph), {}, options); });
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> Model::PlanForBatch(int64_t batch) const {

@@ -1,7 +1,6 @@
 // A model in memory: its optimised graph, its packed weights, its plans.
 #pragma once
 
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -18,14 +17,6 @@
 
 namespace octet {
 
-/// A file as it was when it was read, to notice that it has changed since.
-struct FileIdentity {
-  std::string path;
-  uintmax_t bytes = 0;
-  std::filesystem::file_time_type modified;
-  bool operator==(const FileIdentity&) const = default;
-};
-
 /// A graph for one set of input shapes, and what the passes did to it once it had them.
 struct BoundGraph {
   Graph graph;
@@ -36,12 +27,12 @@ struct BoundGraph {
 ///
 /// Life of the weights: the graph's constants are read from the file and packed by the plans that are compiled at load; the
 /// last of them releases the graph layer by layer, and a plan for another shape reads the file again (and finds the packed
-/// weights by their content). A model that runs as a program keeps the constants of its segments beside their packed forms,
+/// weights by their content); it is refused once one of the files is another. A model that runs as a program keeps the constants of its segments beside their packed forms,
 /// since their shapes come with the data. A model without plans at load, or made from a graph in memory, keeps its graph.
 class LoadedModel final : public Model {
  public:
-  LoadedModel(Graph graph, std::optional<FileIdentity> file, LoadOptions options,
-              Precision precision);
+  /// `files`: what the graph was read from (ReadOnnxFile); empty for one that was made in memory.
+  LoadedModel(Graph graph, std::vector<FileStamp> files, LoadOptions options, Precision precision);
 
   /// Runs the passes and compiles the plans that are known at load.
   absl::Status Prepare();
@@ -58,6 +49,7 @@ class LoadedModel final : public Model {
  private:
   absl::Status Examine(const Graph& read);
   absl::StatusOr<std::vector<PassTrace>> Optimise(Graph& graph) const;
+  absl::StatusOr<Graph> ReadAgain() const;
   absl::StatusOr<std::shared_ptr<const Graph>> OptimisedGraph() const;
   /// Lets go of the graph, where it can be read again.
   std::shared_ptr<const Graph> TakeGraph();
@@ -73,7 +65,7 @@ class LoadedModel final : public Model {
   /// A program hands its inputs on as data of the types that its nodes know.
   bool narrows_inputs() const { return options_.narrow_inputs && !needs_stages_; }
 
-  const std::optional<FileIdentity> file_;
+  const std::vector<FileStamp> files_;
   const LoadOptions options_;
   const Precision precision_;
   const Target target_;

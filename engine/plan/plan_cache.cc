@@ -18,6 +18,11 @@ std::vector<int64_t> KeyOf(std::span<const Shape> shapes) {
   return key;
 }
 
+// Whether every later attempt would end alike: it is the shapes' fault, or nothing computes what the model does with them.
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status);
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Plan>> PlanCache::Get(std::span<const Shape> shapes,
@@ -27,12 +32,13 @@ absl::StatusOr<std::shared_ptr<const Plan>> PlanCache::Get(std::span<const Shape
   bool mine = false;
   {
     absl::MutexLock lock(&mutex_);
-    std::shared_ptr<Entry>& slot = entries_[key];
-    if (!slot) {
-      slot = std::make_shared<Entry>();
+    if (const auto found = entries_.find(key); found != entries_.end()) {
+      entry = found->second;
+    } else {
+      entry = std::make_shared<Entry>();  // May throw: no key is without its entry then.
+      entries_.emplace(key, entry);
       mine = true;
     }
-    entry = slot;
     entry->last_use = ++uses_;
     entry->pinned |= pinned;
   }
@@ -42,11 +48,10 @@ absl::StatusOr<std::shared_ptr<const Plan>> PlanCache::Get(std::span<const Shape
   }
   // Whatever way this scope is left, nobody waits for ever.
   const absl::Cleanup finish = [&] {
+    Entries dropped;
     {
       absl::MutexLock lock(&mutex_);
-      entry->ready = entry->plan.ok();
-      if (!entry->ready) entries_.erase(key);
-      DropOldest();
+      dropped = Finish(key, *entry);
     }
     entry->done.Notify();
   };
@@ -56,24 +61,38 @@ absl::StatusOr<std::shared_ptr<const Plan>> PlanCache::Get(std::span<const Shape
   return entry->plan;
 }
 
-void PlanCache::DropOldest() {
-  const auto droppable = [](const auto& item) {
-    return item.second->ready && !item.second->pinned;
+PlanCache::Entries PlanCache::Finish(const Key& key, Entry& entry) {
+  if (entry.plan.ok()) {
+    entry.state = State::kReady;
+  } else if (IsRefusal(entry.plan.status())) {
+    entry.state = State::kRefused;
+  } else {
+    entries_.erase(key);
+    return {};
+  }
+  return TakeOldest(entry.state);
+}
+
+PlanCache::Entries PlanCache::TakeOldest(State state) {
+  const auto droppable = [state](const auto& item) {
+    return item.second->state == state && (state == State::kRefused || !item.second->pinned);
   };
+  Entries dropped;
   while (std::ranges::count_if(entries_, droppable) > max_unpinned_) {
     auto oldest = entries_.end();
     for (auto it = entries_.begin(); it != entries_.end(); ++it) {
       if (!droppable(*it)) continue;
       if (oldest == entries_.end() || it->second->last_use < oldest->second->last_use) oldest = it;
     }
-    entries_.erase(oldest);
+    dropped.insert(entries_.extract(oldest));
   }
+  return dropped;
 }
 
 int PlanCache::size() const {
   absl::MutexLock lock(&mutex_);
-  return static_cast<int>(
-      std::ranges::count_if(entries_, [](const auto& item) { return item.second->ready; }));
+  return static_cast<int>(std::ranges::count_if(
+      entries_, [](const auto& item) { return item.second->state == State::kReady; }));
 }
 
 }  // namespace octet

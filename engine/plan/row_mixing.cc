@@ -24,7 +24,9 @@ constexpr int kMeet = -3;     ///< Of what a node makes: an element is made of s
 class RowFollower {
  public:
   explicit RowFollower(const Graph& graph)
-      : graph_(graph), at_(static_cast<size_t>(graph.value_count()), kNowhere) {}
+      : graph_(graph),
+        at_(static_cast<size_t>(graph.value_count()), kNowhere),
+        holds_places_(at_.size(), false) {}
 
   std::optional<std::string> Follow() {
     for (const ValueId input : graph_.inputs) at_[input] = 0;
@@ -36,8 +38,12 @@ class RowFollower {
         if (output != kNone) at_[output] = made;
       }
       if (made >= 0) SetOthers(node, made);
+      FollowPlaces(node);
     }
     for (const ValueId output : graph_.outputs) {
+      if (holds_places_[output])
+        return Format("output '{}', whose places are counted from the first sample on",
+                      graph_.value(output).name);
       if (at_[output] > 0)
         return Format("output '{}', along whose axis {} samples lie", graph_.value(output).name,
                       at_[output]);
@@ -90,6 +96,7 @@ class RowFollower {
 
   int Made(const Node& node) const;
   void SetOthers(const Node& node, int made);
+  void FollowPlaces(const Node& node);
 
   int OfElementwise(const Node& node) const;
   int OfTranspose(const Node& node) const;
@@ -99,6 +106,10 @@ class RowFollower {
   int OfConcat(const Node& node) const;
   int OfSlice(const Node& node) const;
   int OfGather(const Node& node) const;
+  int OfGatherElements(const Node& node) const;
+  int OfReverseSequence(const Node& node) const;
+  int OfTraining(const Node& node) const;
+  int OfMeanVariance(const Node& node) const;
   int OfMatMul(const Node& node) const;
   int OfGemm(const Node& node) const;
   int OfReshape(const Node& node) const;
@@ -115,6 +126,8 @@ class RowFollower {
 
   const Graph& graph_;
   std::vector<int> at_;
+  /// Elements that say where in all samples together something lies: the places of a MaxPool's maxima.
+  std::vector<bool> holds_places_;
 };
 
 bool IsOneOf(std::string_view op, std::span<const std::string_view> names) {
@@ -152,6 +165,11 @@ int RowFollower::Made(const Node& node) const {
   if (def == nullptr || def->traits.control) return kLost;
   const std::string_view op = node.op;
   if (IsOneOf(op, kReductions)) return OfReduction(node);
+  if (op == "BatchNormalization" && node.version >= 14 &&
+      node.attributes.IntOr("training_mode", 0) != 0) {
+    return OfTraining(node);
+  }
+  if (op == "MeanVarianceNormalization") return OfMeanVariance(node);
   if (IsOneOf(op, kOfFirstAxis)) {
     for (size_t i = 1; i < node.inputs.size(); ++i) {
       if (At(node, i) != kNowhere) return kLost;
@@ -164,6 +182,8 @@ int RowFollower::Made(const Node& node) const {
   if (op == "Concat") return OfConcat(node);
   if (op == "Slice") return OfSlice(node);
   if (op == "Gather") return OfGather(node);
+  if (op == "GatherElements") return OfGatherElements(node);
+  if (op == "ReverseSequence") return OfReverseSequence(node);
   if (op == "MatMul") return OfMatMul(node);
   if (op == "Gemm") return OfGemm(node);
   if (op == "Reshape") return OfReshape(node);
@@ -201,6 +221,22 @@ void RowFollower::SetOthers(const Node& node, int made) {
     if (scales) at_[node.outputs[i]] = kNowhere;
     // Y has an axis of time before that of directions, the last states have not.
     if (recurrent) at_[node.outputs[i]] = made == 2 ? 1 : made;
+  }
+}
+
+// A MaxPool counts them through the whole of its input, as ONNX says, so that a sample's depend on how many come before it.
+// MaxUnpool reads them so; arithmetic may make them those of a plane.
+void RowFollower::FollowPlaces(const Node& node) {
+  if (node.is("MaxPool")) {
+    if (node.output(1) != kNone && At(node, 0) == 0) holds_places_[node.output(1)] = true;
+    return;
+  }
+  if (node.is("MaxUnpool") || (!node.is("Cast") && !MovesElements(node))) return;
+  const auto holds = [&](ValueId id) { return id != kNone && holds_places_[id]; };
+  if (!holds(node.input(0)) && !(node.is("Concat") && std::ranges::any_of(node.inputs, holds)))
+    return;
+  for (const ValueId output : node.outputs) {
+    if (output != kNone) holds_places_[output] = true;
   }
 }
 
@@ -311,6 +347,34 @@ int RowFollower::OfGather(const Node& node) const {
   if (data == kNowhere) return axis + indices;
   if (data == axis || indices != kNowhere) return kMeet;
   return data < axis ? data : data - 1 + rank;
+}
+
+int RowFollower::OfGatherElements(const Node& node) const {
+  const int axis = AxisOf(node, 0);
+  if (axis < 0) return kLost;
+  if (At(node, 0) == axis) return kMeet;
+  // Beside the axis, element i of one goes with element i of the other.
+  return At(node, 0) == At(node, 1) ? At(node, 0) : kLost;
+}
+
+int RowFollower::OfReverseSequence(const Node& node) const {
+  const int x = At(node, 0);
+  if (x >= 0 && x == node.attributes.IntOr("time_axis", 0)) return kMeet;
+  const bool own_lengths = At(node, 1) == kNowhere || At(node, 1) == 0;
+  return x >= 0 && x == node.attributes.IntOr("batch_axis", 1) && own_lengths ? x : kLost;
+}
+
+// Mean and variance of a channel are those of all samples.
+int RowFollower::OfTraining(const Node& node) const {
+  return At(node, 0) == kNowhere || At(node, 0) == 1 ? kLost : kMeet;
+}
+
+int RowFollower::OfMeanVariance(const Node& node) const {
+  const int rank = Rank(node, 0);
+  const auto axes = node.attributes.Ints("axes", {0, 2, 3});
+  if (rank < 0 || !axes.ok()) return kLost;
+  const auto theirs = [&](int64_t axis) { return Axis(axis, rank) == At(node, 0); };
+  return std::ranges::any_of(*axes, theirs) ? kMeet : At(node, 0);
 }
 
 int RowFollower::OfMatMul(const Node& node) const {

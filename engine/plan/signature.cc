@@ -96,7 +96,10 @@ absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shap
   }
   for (size_t i = 0; i < shapes.size(); ++i) {
     const TensorInfo& input = signature.inputs[i];
-    if (!input.rank_known) continue;
+    if (!input.rank_known) {
+      if (IsPossible(shapes[i])) continue;
+      return InvalidArgument("input '{}': impossible shape: {}", input.name, shapes[i].ToString());
+    }
     if (!Fits(input.shape, shapes[i], least)) {
       return InvalidArgument("input '{}': expected shape {}, got {}", input.name,
                              input.shape.ToString(), shapes[i].ToString());

@@ -13,8 +13,8 @@ namespace octet {
 /// The interface of a graph whose shapes are inferred.
 Signature MakeSignature(const Graph& graph);
 
-/// Checks one shape per input (of a sequence or optional, and of a tensor of unknown rank, any): ranks, known extents, open
-/// ones not below `least`, and one batch for all inputs of a model that batches.
+/// Checks one shape per input (of a sequence or optional, and of a tensor of unknown rank, any that IsPossible): ranks, known
+/// extents, open ones not below `least`, and one batch for all inputs of a model that batches.
 /// INVALID_ARGUMENT naming the input, expected and got.
 absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes,
                          int64_t least = 1);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <new>
 
 #include "absl/container/inlined_vector.h"
@@ -54,8 +55,10 @@ absl::Status SlicedPlan::OnEveryThread(Workspace& workspace, const Fn& fn) const
     absl::Status mine;
     try {
       mine = fn(thread, thread == 0 ? workspace : others[static_cast<size_t>(thread - 1)]);
-    } catch (const std::bad_alloc&) {  // Leaves no parallel region.
+    } catch (const std::bad_alloc&) {  // What left the parallel region would end the process.
       mine = MakeError(absl::StatusCode::kResourceExhausted, "out of memory");
+    } catch (const std::exception& error) {
+      mine = Internal("a slice of a batch: {}", error.what());
     }
 #pragma omp critical(octet_sliced_plan)
     status.Update(mine);

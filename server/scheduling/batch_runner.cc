@@ -6,6 +6,7 @@
 #include <exception>
 #include <new>
 #include <numeric>
+#include <utility>
 
 #include "engine/tensor/status.h"
 
@@ -48,18 +49,23 @@ std::byte* BatchRunner::Buffer::Grow(size_t bytes) {
   return data.get();
 }
 
-void BatchRunner::Run(Batch batch) {
+void BatchRunner::Run(Batch batch) { RunTogether(batch); }
+
+void BatchRunner::RunTogether(Batch& batch) {
   const ExecutionTarget& target = batch.queue->target();
   int64_t rows = 0;
   for (const auto& request : batch.requests) rows += request->rows;
   const int64_t plan_rows = target.batches() ? BucketFor(rows, target.batch.max_batch) : 1;
   Durations durations;
   absl::Status status;
+  std::vector<std::unique_ptr<InferenceRequest>> one;
   queue_times_.clear();
   try {
     for (const auto& request : batch.requests)
       queue_times_.push_back(batch.taken - request->queued);
     status = Compute(batch, rows, plan_rows, durations);
+    // What the model does not take came with one of them, and nobody knows with which.
+    if (absl::IsInvalidArgument(status) && batch.requests.size() > 1) one.reserve(1);
   } catch (const std::bad_alloc&) {
     status = MakeError(absl::StatusCode::kResourceExhausted,
                        "out of memory for a batch of {} rows: {}", plan_rows, target.name);
@@ -67,7 +73,18 @@ void BatchRunner::Run(Batch batch) {
     // Whatever it is: it ends this batch alone.
     status = Internal("a batch of {} rows: {}: {}", plan_rows, error.what(), target.name);
   }
+  if (one.capacity() > 0) return RunOneByOne(batch, std::move(one));
   Finish(batch, status, rows, plan_rows, durations);
+}
+
+void BatchRunner::RunOneByOne(Batch& batch, std::vector<std::unique_ptr<InferenceRequest>> one) {
+  std::vector<std::unique_ptr<InferenceRequest>> all =
+      std::exchange(batch.requests, std::move(one));
+  for (std::unique_ptr<InferenceRequest>& request : all) {
+    batch.requests.clear();
+    batch.requests.push_back(std::move(request));
+    RunTogether(batch);
+  }
 }
 
 absl::Status BatchRunner::Compute(const Batch& batch, int64_t rows, int64_t plan_rows,

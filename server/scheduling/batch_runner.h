@@ -23,7 +23,8 @@ class BatchRunner {
   ///
   /// Rows between the sum of n and the compiled batch size are zero. A request that fills the batch
   /// alone is read from the wire and answered into its sink without a copy, where type and
-  /// alignment allow.
+  /// alignment allow. Where a run says that data are not what the model takes (INVALID_ARGUMENT: an index beyond
+  /// a table), its requests run one by one: whose they are not, are answered.
   void Run(Batch batch);
 
  private:
@@ -39,6 +40,9 @@ class BatchRunner {
     Nanoseconds compute_output{0};
   };
 
+  void RunTogether(Batch& batch);
+  /// `one`: empty, with room for one request, so that nothing is allocated while requests are on their way.
+  void RunOneByOne(Batch& batch, std::vector<std::unique_ptr<InferenceRequest>> one);
   absl::Status Compute(const Batch& batch, int64_t rows, int64_t plan_rows, Durations& durations);
   /// Runs a plan whose outputs have the extents that the data decide. Requires: one request, since a model with such plans
   /// does not batch.

@@ -61,12 +61,61 @@ TEST_F(PlanCacheTest, NeverDropsPinnedShapes) {
 TEST_F(PlanCacheTest, ReportsAFailureAndTriesAgain) {
   const Shape shape{1};
   const auto failed = cache_.Get({&shape, 1}, false, [] {
-    return absl::StatusOr<std::shared_ptr<const Plan>>(Unimplemented("not now"));
+    return absl::StatusOr<std::shared_ptr<const Plan>>(absl::ResourceExhaustedError("not now"));
   });
-  EXPECT_EQ(failed.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(failed.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(cache_.size(), 0);
   const auto second = cache_.Get({&shape, 1}, false, EmptyPlan);
   EXPECT_TRUE(second.ok());
+}
+
+TEST_F(PlanCacheTest, RemembersTheLastShapesThatTheModelDoesNotTake) {
+  int attempts = 0;
+  const auto refused = [&](int64_t batch) {
+    const Shape shape{batch, 7};
+    const auto plan = cache_.Get({&shape, 1}, batch % 2 == 0, [&] {
+      ++attempts;
+      return absl::StatusOr<std::shared_ptr<const Plan>>(InvalidArgument("of {} rows", batch));
+    });
+    EXPECT_EQ(plan.status(), InvalidArgument("of {} rows", batch));
+  };
+  const auto one = Get(1);
+  for (int i = 0; i < 3; ++i) {
+    refused(5);
+    refused(6);
+  }
+  EXPECT_EQ(attempts, 2);
+  EXPECT_EQ(cache_.size(), 1) << "a refusal is no plan";
+  refused(7);  // 5 goes
+  EXPECT_EQ(attempts, 3);
+  refused(6);
+  EXPECT_EQ(attempts, 3);
+  refused(5);
+  EXPECT_EQ(attempts, 4);
+  EXPECT_EQ(Get(1), one) << "refusals push out no plan";
+  EXPECT_EQ(compilations_, 1);
+}
+
+TEST_F(PlanCacheTest, LetsGoOfPlansWithoutItsLock) {
+  // Asks the cache when the plan goes, which needs the lock.
+  struct Asking {
+    ~Asking() { size = cache.size(); }
+    PlanCache& cache;
+    int& size;
+    std::shared_ptr<const Plan> plan;
+  };
+  int size = -1;
+  const Shape shape{1, 3};
+  const auto first = [&] {
+    const auto asking = std::make_shared<Asking>(cache_, size, *EmptyPlan());
+    return absl::StatusOr<std::shared_ptr<const Plan>>(
+        std::shared_ptr<const Plan>(asking, asking->plan.get()));
+  };
+  ASSERT_TRUE(cache_.Get({&shape, 1}, false, first).ok());
+  Get(2);
+  EXPECT_EQ(size, -1);
+  Get(3);
+  EXPECT_EQ(size, 2) << "of the plan that made room for the third";
 }
 
 TEST_F(PlanCacheTest, LetsConcurrentCallersWaitForOneCompilation) {

@@ -459,6 +459,53 @@ TEST(ProgramTest, AStateThatGrowsWithoutEndIsStopped) {
 
 // ---- Scan and sequences
 
+/// The program of `graph`, values of at most 64 kB and 1000 iterations, run on one input.
+absl::StatusOr<std::vector<Datum>> AnswerInLittleMemory(Graph graph, Tensor input,
+                                                        int64_t& iterations_left) {
+  auto context = std::make_shared<ProgramContext>();
+  context->target = onednn::DetectTarget(1);
+  context->weights = std::make_shared<onednn::WeightCache>();
+  context->max_bytes = 1 << 16;
+  OCTET_ASSIGN_OR_RETURN(const auto program, Program::Make(std::move(graph), context));
+  Workspace workspace;
+  ProgramRun run{workspace, 1000, context->max_bytes};
+  auto answer = program->Run(run, {Datum::Of(std::move(input))});
+  iterations_left = run.iterations_left;
+  return answer;
+}
+
+// As soon as it has, not when all of it is there.
+TEST(ProgramTest, AMappedSequenceThatGrowsTooLargeIsStopped) {
+  GraphBuilder b(17);
+  const ValueId x = b.Input("x", {8});
+  const ValueId parts = b.Op("SplitToSequence", {x, b.Scalar<int64_t>(1)});
+  const Subgraph body = Body([](GraphBuilder& in) {
+    in.Output(in.Op("Expand", {in.Input("part", {1}), in.IntList({4096})}), "wide");
+  });
+  b.Output(b.Op("SequenceLength", {b.Op("SequenceMap", {parts}, {{"body", body}})}));
+  int64_t left = 0;
+  const auto answer = AnswerInLittleMemory(b.Build(), Tensor(DType::kF32, {8}), left);
+  EXPECT_EQ(answer.status().code(), absl::StatusCode::kResourceExhausted) << answer.status();
+  EXPECT_THAT(std::string(Message(answer.status())), HasSubstr("result 'wide' is too large"));
+  EXPECT_EQ(left, 996) << "four times 16 kB, and what goes with a tensor, are more than 64 kB";
+}
+
+// Before opset 9 what a short sequence does not reach is zeros, which no iteration makes.
+TEST(ProgramTest, AScanOfShortSequencesIsRefusedBeforeItsZerosAreMade) {
+  GraphBuilder b(8);
+  const ValueId x = b.Input("x", {1, 4096, 1});
+  const Subgraph body = Body([](GraphBuilder& in) {
+    in.Output(in.Op("Expand", {in.Input("step", {1}), in.IntList({64})}), "wide");
+  });
+  b.Output(b.Op("Scan", {b.IntList({2}), x}, {{"body", body}, {"num_scan_inputs", int64_t{1}}}));
+  int64_t left = 0;
+  const auto answer = AnswerInLittleMemory(b.Build(), Tensor(DType::kF32, {1, 4096, 1}), left);
+  EXPECT_EQ(answer.status().code(), absl::StatusCode::kResourceExhausted) << answer.status();
+  EXPECT_THAT(std::string(Message(answer.status())),
+              HasSubstr("result 'wide' of shape [4096,64] is over the limit"));
+  EXPECT_EQ(left, 998);
+}
+
 TEST(ProgramTest, AScanRunsAlongAnyAxisBothWays) {
   GraphBuilder b;
   const ValueId start = b.Input("start", {2});

@@ -101,6 +101,73 @@ TEST(WhereRowsMeet, WhereRowsAreChosen) {
               HasSubstr("Concat"));
 }
 
+TEST(WhereRowsMeet, WhereTheyAreNormalizedTogether) {
+  const auto batch_norm = [](GraphBuilder& b, ValueId x, int64_t training) {
+    return b.Ops("BatchNormalization",
+                 {x, b.Random({4}), b.Random({4}), b.Random({4}), b.Random({4}, 0.5F, 1.0F)},
+                 training != 0 ? size_t{3} : size_t{1}, {{"training_mode", training}})[0];
+  };
+  EXPECT_THAT(Meet([&](GraphBuilder& b, ValueId x) { return batch_norm(b, x, 1); },
+                   {kUnknownDim, 4, 6}, 15),
+              HasSubstr("BatchNormalization"));
+  EXPECT_EQ(Meet([&](GraphBuilder& b, ValueId x) { return batch_norm(b, x, 0); },
+                 {kUnknownDim, 4, 6}, 15),
+            "");
+  const auto mean_variance = [](GraphBuilder::Attrs attributes) {
+    return Meet(
+        [&](GraphBuilder& b, ValueId x) {
+          return b.Op("MeanVarianceNormalization", {x}, std::move(attributes));
+        },
+        {kUnknownDim, 4, 6, 6});
+  };
+  EXPECT_THAT(mean_variance({}), HasSubstr("MeanVarianceNormalization")) << "over axes 0, 2, 3";
+  EXPECT_THAT(mean_variance({{"axes", Ints{-4}}}), HasSubstr("MeanVarianceNormalization"));
+  EXPECT_EQ(mean_variance({{"axes", Ints{2, 3}}}), "");
+}
+
+TEST(WhereRowsMeet, WhereElementsAreChosenOrTurnedAlongTheirAxis) {
+  const auto gathered = [](int64_t axis) {
+    return Meet([&](GraphBuilder& b, ValueId x) {
+      return b.Op("GatherElements", {x, b.Op("Cast", {x}, {{"to", int64_t{7}}})}, {{"axis", axis}});
+    });
+  };
+  EXPECT_THAT(gathered(0), HasSubstr("GatherElements"));
+  EXPECT_EQ(gathered(2), "");
+  const auto turned = [](int64_t time, int64_t batch) {
+    return Meet([&](GraphBuilder& b, ValueId x) {
+      return b.Op("ReverseSequence", {x, b.IntList(batch == 0 ? Ints{3} : Ints{1, 1, 1, 1})},
+                  {{"time_axis", time}, {"batch_axis", batch}});
+    });
+  };
+  EXPECT_THAT(turned(0, 1), HasSubstr("ReverseSequence"));
+  EXPECT_EQ(turned(1, 0), "");
+}
+
+// The place of a maximum is one in the whole batch: that of the third request would be counted from the first one on.
+TEST(WhereRowsMeet, WhereAnOutputHoldsPlacesInTheBatch) {
+  const auto pooled = [](bool places) {
+    return Meet(
+        [&](GraphBuilder& b, ValueId x) {
+          const auto made = b.Ops("MaxPool", {x}, 2, {{"kernel_shape", Ints{2, 2}}});
+          const ValueId moved = b.Op("Cast", {b.Op("Flatten", {made[1]})}, {{"to", int64_t{1}}});
+          return places ? moved : made[0];
+        },
+        {kUnknownDim, 2, 4, 4});
+  };
+  EXPECT_THAT(pooled(true), HasSubstr("output 'y', whose places"));
+  EXPECT_EQ(pooled(false), "");
+  EXPECT_EQ(Meet(
+                [](GraphBuilder& b, ValueId x) {
+                  const auto made = b.Ops("MaxPool", {x}, 2,
+                                          {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
+                  return b.Op("MaxUnpool", {made[0], made[1]},
+                              {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}});
+                },
+                {kUnknownDim, 2, 4, 4}),
+            "")
+      << "which reads them as they are meant";
+}
+
 TEST(WhereRowsMeet, WhereProductsAddUpOverThemOrPairThem) {
   const auto turned = [](GraphBuilder& b, ValueId x) {
     return b.Op("Transpose", {x}, {{"perm", Ints{1, 0}}});

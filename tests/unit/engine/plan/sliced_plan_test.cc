@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -99,7 +100,7 @@ TEST(SlicedPlan, SaysWhatAllSlicesTake) {
   ConfigureWorkerThread(1);
 }
 
-/// One row of one number; the row that is 7 fails, and that is 8 finds no memory.
+/// One row of one number; the row that is 7 fails, that is 8 finds no memory, and that is 9 throws something else.
 class TouchyPlan final : public Plan {
  public:
   std::span<const TensorSpec> inputs() const override { return {&spec_, 1}; }
@@ -113,6 +114,7 @@ class TouchyPlan final : public Plan {
     const float x = *static_cast<const float*>(inputs[0]);
     if (x == 7) return InvalidArgument("seven");
     if (x == 8) throw std::bad_alloc();
+    if (x == 9) throw std::length_error("nine");
     *static_cast<float*>(outputs[0]) = -x;
     return absl::OkStatus();
   }
@@ -140,6 +142,7 @@ TEST(SlicedPlan, ReportsWhatASliceReports) {
     EXPECT_EQ(run({1, 2, 3, 4, 5, 6}), absl::OkStatus());
     EXPECT_EQ(run({1, 2, 3, 4, 5, 7}).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(run({1, 2, 8, 4, 5, 6}).code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(run({1, 2, 9, 4, 5, 6}), Internal("a slice of a batch: nine"));
     EXPECT_EQ(run({1, 2, 3, 4, 5, 6}), absl::OkStatus()) << "the next run is not touched";
     EXPECT_EQ(plan.LayerTimes(workspace, 1).status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(plan.Run(workspace, {}, {}).code(), absl::StatusCode::kInternal);

@@ -261,6 +261,30 @@ TEST_F(BatchRunnerTest, AFailureReachesEveryRequestOnce) {
   EXPECT_EQ(observer_->succeeded, 0);
 }
 
+// An index beyond a table is known to the kernel that reads it, for the whole batch.
+TEST_F(BatchRunnerTest, DataThatTheModelDoesNotTakeFailTheirRequestAlone) {
+  int runs = 0;
+  model_->before_run = [&] {
+    ++runs;
+    const bool among_them = runs == 1 || runs == 3;  // together; the second alone
+    return among_them ? absl::InvalidArgumentError("Gather: index 9") : absl::OkStatus();
+  };
+  TestCall& first = Call({1, 2});
+  TestCall& wrong = Call({3, 4});
+  TestCall& last = Call({5, 6, 7, 8});
+  RunOne();
+  EXPECT_EQ(runs, 4);
+  EXPECT_EQ(wrong.status->code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(*wrong.status)), HasSubstr("Gather: index 9"));
+  EXPECT_TRUE(first.status->ok());
+  EXPECT_THAT(first.answer, ElementsAre(2, 4));
+  EXPECT_TRUE(last.status->ok());
+  EXPECT_THAT(last.answer, ElementsAre(10, 12, 14, 16));
+  for (const TestCall& call : calls_) EXPECT_EQ(call.calls, 1);
+  EXPECT_EQ(observer_->finished, 3);
+  EXPECT_EQ(observer_->succeeded, 2);
+}
+
 TEST_F(BatchRunnerTest, ShapesThatThePlanRefusesAreTheCallersError) {
   model_->plan_error = absl::InvalidArgumentError("input \"x\": no");
   TestCall& call = Call({1, 2});
