@@ -346,6 +346,11 @@ absl::StatusOr<Kernel> MakeArg(const KernelContext& context) {
   const int64_t outer = shape.elements(0, axis);
   const int64_t extent = shape[axis];
   const int64_t inner = shape.elements(axis + 1, shape.rank());
+  if (extent == 0 && outer * inner > 0) {
+    return InvalidArgument("{}: axis {} of {} has no elements, none of which is the {}",
+                           Describe(context.node), axis, shape.ToString(),
+                           kLargest ? "largest" : "smallest");
+  }
   return KernelFor(
       kNumberKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
         return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {

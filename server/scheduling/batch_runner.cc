@@ -27,9 +27,9 @@ std::vector<Shape> PlanShapes(const Batch& batch, int64_t plan_rows) {
 }
 
 /// The plan's kernels may use the wire's bytes as they are: no conversion, one piece, and elements that are
-/// aligned.
+/// aligned. No elements may come without a place, which to a kernel would be an operand that is left out.
 bool CanReadWire(const WireTensor& wire, const InputRecipe& recipe) {
-  return recipe.IsCopy(wire.dtype()) && !wire.in_pieces() &&
+  return recipe.IsCopy(wire.dtype()) && !wire.in_pieces() && wire.data != nullptr &&
          reinterpret_cast<uintptr_t>(wire.data) % SizeOf(wire.dtype()) ==
              0;  // NOLINT(*-reinterpret-cast)
 }
