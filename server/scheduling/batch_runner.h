@@ -37,6 +37,7 @@ class BatchRunner {
     Nanoseconds compute_input{0};
     Nanoseconds compute_infer{0};
     Nanoseconds compute_output{0};
+    bool steady = false;  ///< No element decides how long the run takes.
   };
 
   absl::Status Compute(const Batch& batch, int64_t rows, int64_t plan_rows, Durations& durations);
