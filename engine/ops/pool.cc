@@ -92,9 +92,9 @@ struct Sum {
 };
 
 /// The mean of every window. Its divisor: the taps inside the input, or with count_include_pad those inside the
-/// padded input (before opset 19: the whole kernel). Where that is 0, y is `of_nothing`.
+/// padded input (before opset 19: the whole kernel).
 absl::StatusOr<Kernel> MakeAverage(const KernelContext& context, const PoolGeometry& g,
-                                   bool include_pad, double of_nothing = 0) {
+                                   bool include_pad) {
   const bool whole_kernel = context.node.version < 19;
   return KernelFor(
       kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
@@ -110,8 +110,7 @@ absl::StatusOr<Kernel> MakeAverage(const KernelContext& context, const PoolGeome
                 const int64_t count = !include_pad   ? sum.taps
                                       : whole_kernel ? g.kernel()
                                                      : g.PaddedTaps(at);
-                y[out] = static_cast<T>(count == 0 ? of_nothing
-                                                   : sum.total / static_cast<double>(count));
+                y[out] = static_cast<T>(count == 0 ? 0.0 : sum.total / static_cast<double>(count));
               });
           return absl::OkStatus();
         };
@@ -160,9 +159,7 @@ absl::StatusOr<Kernel> MakeGlobalLpPool(const KernelContext& context) {
 }
 
 absl::StatusOr<Kernel> MakeGlobalAverage(const KernelContext& context) {
-  // The mean of a plane without elements is no number, as that of a ReduceMean in its place.
-  return MakeAverage(context, GlobalGeometry(context.node, context.inputs[0].shape()), false,
-                     std::numeric_limits<double>::quiet_NaN());
+  return MakeAverage(context, GlobalGeometry(context.node, context.inputs[0].shape()), false);
 }
 
 absl::StatusOr<Kernel> MakeGlobalMax(const KernelContext& context) {

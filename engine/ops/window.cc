@@ -117,11 +117,6 @@ absl::StatusOr<AxisWindow> ResolveAxis(const Node& node, const WindowAttributes&
     w.pad_end = window.pads[i + window.kernel.size()];
   }
   const int64_t room = in + w.pad_begin + w.pad_end - w.reach();
-  // ONNX floors room / stride + 1: nothing has no windows, unless even a whole stride would leave no room for one.
-  if (in == 0 && room < 0 && room + w.stride >= 0) {
-    w.out = 0;
-    return w;
-  }
   if (room < 0) {
     return InvalidArgument(
         "{}: the window reaches over {} along spatial axis {}, the padded input has {}",

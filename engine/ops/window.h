@@ -57,7 +57,7 @@ struct AxisWindow {
 };
 
 /// Resolves one axis for a known input extent.
-///   floor: out = floor((in + pads - reach) / stride) + 1; 0 for in = 0 alone
+///   floor: out = floor((in + pads - reach) / stride) + 1
 ///   ceil_mode: ceil instead, without windows that would start in the end padding
 ///   SAME_*: out = ceil(in / stride), pads as needed, the odd one at the end (UPPER) or begin (LOWER)
 /// INVALID_ARGUMENT naming the node when the window is larger than the padded input.
