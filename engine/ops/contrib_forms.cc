@@ -1,6 +1,7 @@
 // com.microsoft's operators that ONNX has, too, with other operands or of an older opset: Trilu, GridSample, GatherND, Pad, Range,
 // ExpandDims; and what diffusion models' optimizers fuse: NhwcConv, GroupNorm, SkipGroupNorm, BiasAdd, BiasSplitGelu.
 // Source: ONNX Runtime 1.21, docs/ContribOperators.md.
+#include <algorithm>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -152,7 +153,13 @@ absl::StatusOr<ValueId> NormalizedGroups(FunctionBody& body, ValueId x) {
     shape.push_back(body.extent(first, i));
     if (i > 1) planes.push_back(i - 1);
   }
-  y = body.Op("Reshape", {y, body.Ints(shape)});
+  std::vector<FunctionBody::Attribute> reading;
+  if (body.extent(first, 0) >= 0 && std::ranges::contains(shape.begin() + 1, shape.end(), 0)) {
+    // Else 0 would be the extent of the groups at the same place.
+    shape[0] = body.extent(first, 0);
+    reading.emplace_back("allowzero", int64_t{1});
+  }
+  y = body.Op("Reshape", {y, body.Ints(shape)}, reading);
   const auto per_channel = [&](size_t i) {
     return body.Op("Unsqueeze", {body.input(i), body.Ints(planes)});
   };

@@ -251,6 +251,19 @@ absl::StatusOr<Element> AttributeFill(const Node& node, DType dtype) {
   return fill;
 }
 
+/// INVALID_ARGUMENT where elements are to be repeated of an axis that has none.
+absl::Status CheckRepeats(const Node& node, const Shape& in, std::span<const AxisPadding> pads,
+                          PadMode mode) {
+  for (int i = 0; i < in.rank() && mode != PadMode::kConstant; ++i) {
+    const auto [begin, end] = pads[static_cast<size_t>(i)];
+    const int64_t kept = in[i] + std::min<int64_t>(begin, 0) + std::min<int64_t>(end, 0);
+    if (kept > 0 || std::max(begin, end) <= 0) continue;
+    return InvalidArgument("{}: axis {} of {} cannot be padded by its own elements, it has none",
+                           Describe(node), i, in.ToString());
+  }
+  return absl::OkStatus();
+}
+
 /// Makes the kernel; `stored_fill`, when set, replaces the node's constant value.
 absl::StatusOr<Kernel> MakePadWith(const KernelContext& context,
                                    std::optional<Element> stored_fill) {
@@ -269,6 +282,7 @@ absl::StatusOr<Kernel> MakePadWith(const KernelContext& context,
   OCTET_ASSIGN_OR_RETURN(const auto pads,
                          ReadPads(context.node, in.shape.rank(), context.node, context.inputs));
   if (pads) {
+    OCTET_RETURN_IF_ERROR(CheckRepeats(context.node, in.shape, *pads, mode));
     return [run, plan = PadPlan(in.shape, *pads, mode, size)](
                std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
       run(plan, inputs, outputs);
@@ -289,6 +303,7 @@ absl::StatusOr<Kernel> MakePadWith(const KernelContext& context,
                                    shape.ToString(), outputs[0].shape().ToString());
           }
         }
+        OCTET_RETURN_IF_ERROR(CheckRepeats(node, shape, *late, mode));
         run(PadPlan(shape, *late, mode, size), inputs, outputs);
         return absl::OkStatus();
       };

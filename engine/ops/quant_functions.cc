@@ -343,10 +343,13 @@ absl::Status ExpandQLinearSoftmax(FunctionBody& body) {
   const auto first = NormalizeAxis(axis, rank);
   if (!first) return InvalidArgument("'axis' = {} is no axis of rank {}", axis, rank);
   const Shape shape = *body.value(x).shape;
+  std::vector<FunctionBody::Attribute> reading;
+  if (std::ranges::contains(shape, 0)) reading.emplace_back("allowzero", int64_t{1});
   const ValueId flat =
-      body.Op("Reshape", {x, body.Ints({shape.elements(0, *first), shape.elements(*first, rank)})});
+      body.Op("Reshape", {x, body.Ints({shape.elements(0, *first), shape.elements(*first, rank)})},
+              reading);
   const ValueId y = body.Op("Softmax", {flat}, {{"axis", int64_t{-1}}});
-  OutputIntegers(body, body.Op("Reshape", {y, body.Ints(shape.dims())}), 3);
+  OutputIntegers(body, body.Op("Reshape", {y, body.Ints(shape.dims())}, reading), 3);
   return absl::OkStatus();
 }
 

@@ -138,10 +138,11 @@ A Combine(A so_far, A x) {
   }
 }
 
-/// The result in the element type; what no integer can hold (a mean of nothing) is 0.
+/// The result in the element type; what no integer can hold is 0, as ONNX Runtime has a mean of nothing.
 template <Reduction kReduction, typename T, typename A>
 T Finish(A value, int64_t count) {
-  if constexpr (kReduction == Reduction::kMean) value /= static_cast<A>(count);
+  if constexpr (kReduction == Reduction::kMean)
+    value /= static_cast<A>(std::max<int64_t>(count, 1));
   if constexpr (kReduction == Reduction::kL2) value = std::sqrt(value);
   if constexpr (kReduction == Reduction::kLogSum) value = std::log(value);
   if constexpr (std::is_floating_point_v<A> && std::is_integral_v<T>) {
@@ -346,6 +347,11 @@ absl::StatusOr<Kernel> MakeArg(const KernelContext& context) {
   const int64_t outer = shape.elements(0, axis);
   const int64_t extent = shape[axis];
   const int64_t inner = shape.elements(axis + 1, shape.rank());
+  if (extent == 0 && outer * inner > 0) {
+    return InvalidArgument("{}: axis {} of {} has no elements, none of which is the {}",
+                           Describe(context.node), axis, shape.ToString(),
+                           kLargest ? "largest" : "smallest");
+  }
   return KernelFor(
       kNumberKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
         return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {

@@ -77,6 +77,28 @@ std::string_view DefaultReason(Precision precision, const Target& target) {
   return "";
 }
 
+bool IsEmpty(const Graph& graph, ValueId id) { return graph.value(id).shape->elements() == 0; }
+
+// None of the node's outputs has an element.
+bool WritesNothing(const Graph& graph, const Node& node) {
+  return std::ranges::all_of(node.outputs,
+                             [&](ValueId id) { return id == kNone || IsEmpty(graph, id); });
+}
+
+// Of what a request brings; a constant without elements is an operand that is left out (the roi of a Resize).
+bool ReadsEmptyTensor(const Graph& graph, const Node& node) {
+  return std::ranges::any_of(node.inputs, [&](ValueId id) {
+    return id != kNone && !graph.value(id).is_constant() && IsEmpty(graph, id);
+  });
+}
+
+// In place of a node that writes nothing.
+class EmptyStep final : public Step {
+ public:
+  absl::Status Run(const StepArgs& /*args*/) const override { return absl::OkStatus(); }
+  bool reads_input(int /*i*/) const override { return false; }
+};
+
 absl::Status CheckStatic(const Graph& graph) {
   for (const ValueId id : graph.inputs) {
     if (graph.value(id).has_static_shape()) continue;
@@ -200,6 +222,11 @@ class Compiler {
     const Node& node = graph_.node(graph_.order()[position]);
     const OpDef* def = FindOp(node);
     if (def == nullptr) return UnsupportedOperator(node);
+    if (WritesNothing(graph_, node)) {
+      layer.runs = "none";
+      layer.impl = "octet:empty";
+      return std::make_unique<EmptyStep>();
+    }
     absl::InlinedVector<bool, 8> overwritable;
     absl::InlinedVector<bool, 8> discardable;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -214,7 +241,10 @@ class Compiler {
                              {overwritable.data(), overwritable.size()},
                              layer,
                              {discardable.data(), discardable.size()}};
-    if (def->lower != nullptr) {
+    // Fast steps divide their work by extents; a sum of nothing, or what joins nothing to something, needs none.
+    const bool reads_empty = ReadsEmptyTensor(graph_, node);
+    if (reads_empty) layer.reason = "an input has no elements";
+    if (def->lower != nullptr && !reads_empty) {
       absl::StatusOr<std::unique_ptr<Step>> step = LowerFast(*def, lower);
       if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
       layer.reason = std::string(Message(step.status()));

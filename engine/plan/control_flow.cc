@@ -110,7 +110,9 @@ class Parts {
 // One result of a body over all its runs: tensors of one shape.
 class Results {
  public:
-  Results(const Value& value, uint64_t max_bytes) : parts_(value, max_bytes) {}
+  /// `stacked`: what is known of the shape of all together.
+  Results(const Value& value, uint64_t max_bytes, std::optional<Shape> stacked = std::nullopt)
+      : parts_(value, max_bytes), stacked_(std::move(stacked)) {}
 
   absl::Status Add(Datum datum) {
     const std::vector<Tensor>& before = parts_.tensors();
@@ -126,7 +128,7 @@ class Results {
                                int64_t least = 0) {
     std::vector<Tensor>& parts = parts_.tensors();
     const Value& value = parts_.value();
-    const Shape each = parts.empty() ? ShapeOfNone(value) : parts.front().shape();
+    const Shape each = parts.empty() ? ShapeOfNone(raw_axis) : parts.front().shape();
     OCTET_ASSIGN_OR_RETURN(const int axis, NormalizeNodeAxis(node, raw_axis, each.rank() + 1));
     if (backwards) std::ranges::reverse(parts);
     Shape shape(each.dims().first(axis));
@@ -154,14 +156,32 @@ class Results {
   }
 
  private:
-  // Of a loop that has not run: what is known of it, 0 for the rest.
-  static Shape ShapeOfNone(const Value& value) {
-    Shape shape = value.shape.value_or(Shape{});
-    for (int d = 0; d < shape.rank(); ++d) shape[d] = std::max<int64_t>(shape[d], 0);
+  // Of a loop that has not run: what is known of one run's, or else of all together; 0 for the rest.
+  Shape ShapeOfNone(int64_t raw_axis) const {
+    const std::optional<Shape> declared = OneOfStacked(raw_axis);
+    Shape shape = parts_.value().shape ? *parts_.value().shape : declared.value_or(Shape{});
+    const bool agrees = declared && declared->rank() == shape.rank();
+    for (int d = 0; d < shape.rank(); ++d) {
+      if (shape[d] == kUnknownDim && agrees) shape[d] = (*declared)[d];
+      shape[d] = std::max<int64_t>(shape[d], 0);
+    }
     return shape;
   }
 
+  // stacked_ without the axis of the runs.
+  std::optional<Shape> OneOfStacked(int64_t raw_axis) const {
+    const std::optional<int> axis =
+        stacked_ ? NormalizeAxis(raw_axis, stacked_->rank()) : std::nullopt;
+    if (!axis) return std::nullopt;
+    Shape one;
+    for (int d = 0; d < stacked_->rank(); ++d) {
+      if (d != *axis) one.push_back((*stacked_)[d]);
+    }
+    return one;
+  }
+
   Parts parts_;
+  const std::optional<Shape> stacked_;
 };
 
 template <typename T = Results>
@@ -172,6 +192,24 @@ std::vector<T> ResultsOf(const Program& body, size_t first, const ProgramRun& ru
     results.emplace_back(graph.value(graph.outputs[i]), run.max_bytes);
   return results;
 }
+
+// A node whose outputs from `first` on are the stacked results of its body.
+struct StackingNode {
+  const Graph& graph;
+  const Node& node;
+
+  std::vector<Results> ResultsOf(const Program& body, size_t first_in_body, size_t first,
+                                 const ProgramRun& run) const {
+    std::vector<Results> results;
+    const Graph& inner = body.graph();
+    for (size_t i = first_in_body; i < inner.outputs.size(); ++i, ++first) {
+      const ValueId output = node.output(first);
+      results.emplace_back(inner.value(inner.outputs[i]), run.max_bytes,
+                           output == kNone ? std::nullopt : graph.value(output).shape);
+    }
+    return results;
+  }
+};
 
 void AppendCaptures(const ControlSlots& slots, Inputs inputs, std::vector<Datum>& into) {
   for (const Datum* capture : inputs.last(slots.captures)) into.push_back(*capture);
@@ -192,15 +230,15 @@ Answers RunIf(const ControlSlots& slots, const ProgramOrError& yes, const Progra
 // ---- Loop
 
 // for (i = 0; i < M && cond; ++i) cond, state, result[i] = body(i, cond, state). Source: ONNX Loop-21.
-Answers RunLoop(const Node& node, const ControlSlots& slots, const Program& body, Inputs inputs,
-                ProgramRun& run) {
+Answers RunLoop(const StackingNode& loop, const ControlSlots& slots, const Program& body,
+                Inputs inputs, ProgramRun& run) {
   OCTET_ASSIGN_OR_RETURN(const int64_t trips, TripCount(inputs[0]));
   Datum condition = inputs[1] == nullptr ? Datum::Of(Tensor::Scalar<bool>(true)) : *inputs[1];
   OCTET_ASSIGN_OR_RETURN(bool go_on, Condition(condition));
   std::vector<Datum> state;
   for (size_t i = 0; i < slots.states; ++i)
     state.push_back(inputs[2 + i] == nullptr ? Datum() : *inputs[2 + i]);
-  std::vector<Results> results = ResultsOf(body, 1 + slots.states, run);
+  std::vector<Results> results = loop.ResultsOf(body, 1 + slots.states, slots.states, run);
   for (int64_t i = 0; i < trips && go_on; ++i) {
     OCTET_RETURN_IF_ERROR(TakeIteration(run));
     std::vector<Datum> given;
@@ -217,7 +255,7 @@ Answers RunLoop(const Node& node, const ControlSlots& slots, const Program& body
       OCTET_RETURN_IF_ERROR(results[k].Add(std::move(answers[1 + slots.states + k])));
   }
   for (Results& result : results) {
-    OCTET_ASSIGN_OR_RETURN(Tensor stacked, result.Stack(node, 0, false));
+    OCTET_ASSIGN_OR_RETURN(Tensor stacked, result.Stack(loop.node, 0, false));
     state.push_back(Datum::Of(std::move(stacked)));
   }
   return state;
@@ -280,8 +318,9 @@ absl::StatusOr<const Tensor*> TensorOf(const Datum* datum) {
 }
 
 // Source: ONNX Scan-9.
-Answers RunScan(const Node& node, const ControlSlots& slots, const Program& body, Inputs inputs,
-                ProgramRun& run) {
+Answers RunScan(const StackingNode& scan, const ControlSlots& slots, const Program& body,
+                Inputs inputs, ProgramRun& run) {
+  const Node& node = scan.node;
   OCTET_ASSIGN_OR_RETURN(
       std::vector<Scanned> scanned,
       ReadScanned(node, "scan_input_axes", "scan_input_directions", slots.scanned));
@@ -303,7 +342,7 @@ Answers RunScan(const Node& node, const ControlSlots& slots, const Program& body
   std::vector<Datum> state;
   for (size_t i = 0; i < slots.states; ++i)
     state.push_back(inputs[i] == nullptr ? Datum() : *inputs[i]);
-  std::vector<Results> results = ResultsOf(body, slots.states, run);
+  std::vector<Results> results = scan.ResultsOf(body, slots.states, slots.states, run);
   OCTET_RETURN_IF_ERROR(
       RunSlices({body, slots, scanned, inputs}, tensors, length, run, state, results));
   for (size_t k = 0; k < results.size(); ++k) {
@@ -434,15 +473,16 @@ Answers RunSequenceMap(const ControlSlots& slots, const Program& body, Inputs in
 
 }  // namespace
 
-absl::StatusOr<std::vector<Datum>> RunControl(const Node& node, const ControlSlots& slots,
+absl::StatusOr<std::vector<Datum>> RunControl(const Graph& graph, const Node& node,
+                                              const ControlSlots& slots,
                                               std::span<const ProgramOrError> bodies,
                                               std::span<const Datum* const> inputs,
                                               ProgramRun& run) {
   if (node.op == "If") return RunIf(slots, bodies[0], bodies[1], inputs, run);
   const Program& body = **bodies.front();
-  if (node.op == "Loop") return RunLoop(node, slots, body, inputs, run);
+  if (node.op == "Loop") return RunLoop({graph, node}, slots, body, inputs, run);
   if (node.op == "SequenceMap") return RunSequenceMap(slots, body, inputs, run);
-  if (node.version >= 9) return RunScan(node, slots, body, inputs, run);
+  if (node.version >= 9) return RunScan({graph, node}, slots, body, inputs, run);
   return BatchedScan(node, slots, body, inputs, run).Run();
 }
 

@@ -287,8 +287,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
 
 absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::PlanFor(
     std::span<const Shape> input_shapes) const {
-  // An open extent takes no 0, a request is about something; but where shapes follow from data, nothing is something, too.
-  OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes, needs_stages_ ? 0 : 1));
+  OCTET_RETURN_IF_ERROR(CheckShapes(signature_, input_shapes));
   return plans_.Get(input_shapes, false, [&] {
     return WithinMemory([&] { return Compile(input_shapes, OptimisedGraph()); });
   });

@@ -355,7 +355,7 @@ class Program::Execution {
   absl::StatusOr<std::vector<Datum>> Answer(const HostNode& host, const Node& node,
                                             std::span<const Datum* const> inputs) {
     if (host.def->traits.control) {
-      return RunControl(node, host.slots, host.bodies, inputs, run_);
+      return RunControl(graph_, node, host.slots, host.bodies, inputs, run_);
     }
     if (!host.def->traits.any_kind) {
       for (size_t i = 0; i < inputs.size(); ++i) {

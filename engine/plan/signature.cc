@@ -66,11 +66,10 @@ bool HasOpenBatch(const TensorInfo& info) {
   return info.shape.rank() > 0 && info.shape[0] == kUnknownDim;
 }
 
-bool Fits(const Shape& expected, const Shape& got, int64_t least) {
+bool Fits(const Shape& expected, const Shape& got) {
   if (expected.rank() != got.rank()) return false;
   for (int axis = 0; axis < got.rank(); ++axis) {
-    if (expected[axis] == kUnknownDim ? got[axis] < least : expected[axis] != got[axis])
-      return false;
+    if (expected[axis] == kUnknownDim ? got[axis] < 0 : expected[axis] != got[axis]) return false;
   }
   return IsPossible(got);
 }
@@ -89,7 +88,7 @@ Signature MakeSignature(const Graph& graph) {
   return signature;
 }
 
-absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes, int64_t least) {
+absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes) {
   if (shapes.size() != signature.inputs.size()) {
     return InvalidArgument("wrong number of inputs: expected {}, got {}", signature.inputs.size(),
                            shapes.size());
@@ -100,9 +99,13 @@ absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shap
       if (IsPossible(shapes[i])) continue;
       return InvalidArgument("input '{}': impossible shape: {}", input.name, shapes[i].ToString());
     }
-    if (!Fits(input.shape, shapes[i], least)) {
+    if (!Fits(input.shape, shapes[i])) {
       return InvalidArgument("input '{}': expected shape {}, got {}", input.name,
                              input.shape.ToString(), shapes[i].ToString());
+    }
+    if (signature.batches && shapes[i][0] < 1) {
+      return InvalidArgument("input '{}': expected a batch of at least 1, got {}", input.name,
+                             shapes[i][0]);
     }
     if (signature.batches && shapes[i][0] != shapes[0][0]) {
       return InvalidArgument("input '{}': expected batch {} like input '{}', got {}", input.name,

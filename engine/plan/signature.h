@@ -14,10 +14,9 @@ namespace octet {
 Signature MakeSignature(const Graph& graph);
 
 /// Checks one shape per input (of a sequence or optional, and of a tensor of unknown rank, any that IsPossible): ranks, known
-/// extents, open ones not below `least`, and one batch for all inputs of a model that batches.
+/// extents, open ones not below 0, and one batch for all inputs of a model that batches, of at least 1.
 /// INVALID_ARGUMENT naming the input, expected and got.
-absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes,
-                         int64_t least = 1);
+absl::Status CheckShapes(const Signature& signature, std::span<const Shape> shapes);
 
 /// Gives the graph's inputs these shapes.
 /// Requires: CheckShapes.

@@ -177,7 +177,7 @@ void RequestCapture::Take(double draw, std::span<const WireTensor> inputs) {
   using Verdict = UniformSample::Verdict;
   const auto held = [](const ConstTensorView& input) { return NpzHolds(input.dtype()); };
   if (!std::ranges::all_of(inputs, held)) return Drop(CaptureDrop::kDType);
-  if (!ShareAxis0(inputs)) return Drop(CaptureDrop::kAxis0);
+  if (!ShareAxis0(inputs) || inputs[0].shape()[0] == 0) return Drop(CaptureDrop::kAxis0);
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs_[i].redacted && EndsWithNul(inputs[i])) return Drop(CaptureDrop::kNul);
   }

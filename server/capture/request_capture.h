@@ -23,7 +23,7 @@ namespace octet {
 /// Why a request that was drawn is in no sample; also the label of the metric that counts it.
 enum class CaptureDrop : uint8_t {
   kTooLarge,  ///< For the whole sample, or for its files.
-  kAxis0,     ///< Its inputs do not have the same extent along axis 0.
+  kAxis0,     ///< Its inputs do not have the same extent along axis 0, or 0: no sample.
   kShapes,    ///< The sample has as many shapes as it may.
   kDType,     ///< An element type that .npz files do not hold: BF16.
   kBusy,      ///< It would have replaced a request that was being written or copied.

@@ -147,11 +147,11 @@ absl::Status PipelineRun::Check(const PipelineStep& step, InferenceRequest& part
   const auto rows = CheckRows(step.signature, part.inputs, step.max_batch);
   OCTET_RETURN_IF_ERROR(Blame(of_rows, rows.status()));
   part.rows = *rows;
-  if (step.pictures == nullptr || part.inputs[0].shape()[0] <= step.max_batch) {
-    return absl::OkStatus();
-  }
-  return InvalidArgument("pictures, expected at most {}, got {}", step.max_batch,
-                         part.inputs[0].shape()[0]);
+  if (step.pictures == nullptr) return absl::OkStatus();
+  const int64_t pictures = part.inputs[0].shape()[0];
+  if (pictures < 1) return InvalidArgument("pictures, expected at least 1, got {}", pictures);
+  if (pictures <= step.max_batch) return absl::OkStatus();
+  return InvalidArgument("pictures, expected at most {}, got {}", step.max_batch, pictures);
 }
 
 void PipelineRun::BeginTrace(size_t index, TimePoint now) const {

@@ -113,6 +113,12 @@ absl::StatusOr<WireBytes> TypedContents(const Input& input, DType dtype, Decoded
     }
     case DType::kF16:
     case DType::kBF16:
+      // No elements come in no field.
+      if (TotalElements(c) == 0 &&
+          CheckedElements({input.shape().data(), static_cast<size_t>(input.shape_size())}) == 0) {
+        return WireBytes();
+      }
+      break;
     case DType::kUndefined:
       break;
   }

@@ -128,6 +128,7 @@ TimePoint StartForTarget(std::span<const QueuedFacts> queue, std::span<const siz
 /// A batch of its own would end behind its deadline.
 bool IsHopeless(const QueuedFacts& facts, int64_t max_batch, const BatchCurve& curve,
                 TimePoint now) {
+  if (facts.own_time > Nanoseconds::zero()) return facts.deadline - now < facts.own_time;
   return curve.fresh && facts.deadline - now < curve.TimeOf(BucketFor(facts.rows, max_batch));
 }
 
@@ -155,20 +156,23 @@ Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
                          const QueueMeasurements& measured) {
   constexpr double kMost = 1e17;  // three years: sums with a time do not overflow
   const int64_t most = limits.max_batch;
-  const Nanoseconds service = measured.service > Nanoseconds::zero()
+  const bool own = arrival.own_time > Nanoseconds::zero();
+  const Nanoseconds service = own || measured.service > Nanoseconds::zero()
                                   ? measured.service
                                   : measured.curve.TimeOf(BucketFor(most, most)) / most;
   const double wait =
       static_cast<double>(arrival.rows_ahead) * static_cast<double>(service.count());
   return Nanoseconds(static_cast<int64_t>(std::min(wait, kMost))) +
-         measured.curve.TimeOf(BucketFor(arrival.rows, limits.max_batch));
+         (own ? arrival.own_time
+              : measured.curve.TimeOf(BucketFor(arrival.rows, limits.max_batch)));
 }
 
 std::optional<Refusal> DecideAdmission(const ArrivalFacts& arrival, const BatchLimits& limits,
                                        const QueueMeasurements& measured, TimePoint now) {
-  if (!measured.curve.known()) return std::nullopt;
+  const bool own = arrival.own_time > Nanoseconds::zero();
+  if (!measured.curve.known() && !own) return std::nullopt;
   const Nanoseconds expected = ExpectedTime(arrival, limits, measured);
-  if (measured.curve.fresh && arrival.deadline - now < expected) return Refusal::kDeadline;
+  if ((measured.curve.fresh || own) && arrival.deadline - now < expected) return Refusal::kDeadline;
   const bool has_target = limits.p99_target > Nanoseconds::zero();
   if (has_target && arrival.rows_ahead > 0 && expected > AimOf(limits)) return Refusal::kTarget;
   return std::nullopt;

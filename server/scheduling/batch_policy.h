@@ -22,6 +22,8 @@ struct QueuedFacts {
   uint32_t shape_class =
       0;          ///< Only requests of one class can share a batch: equal extents but the first.
   int level = 1;  ///< Of priority; the first one goes first.
+  /// What its run takes, where its shapes were measured by themselves; 0 = the curve says.
+  Nanoseconds own_time{0};
   const std::atomic<bool>* cancelled = nullptr;
 
   /// When it should run at the latest: its deadline, or kPatience after its arrival if that is
@@ -74,16 +76,18 @@ struct ArrivalFacts {
   int64_t rows = 1;
   int64_t rows_ahead = 0;  ///< That run before it.
   TimePoint deadline = kNever;
+  Nanoseconds own_time{0};  ///< As QueuedFacts::own_time.
 };
 
 /// From now until its answer: what waits ahead at the pace of the queue, or, while that is not known, of full batches one
-/// after the other; then a batch of its own size.
+/// after the other; then a batch of its own size. Before one with an own_time that pace alone counts: who waits ahead may be of
+/// other shapes.
 Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
                          const QueueMeasurements& measured);
 
 /// Whether a request that comes now is refused at once, by what was measured; nullopt lets it in.
-/// - kDeadline: by a fresh curve, ExpectedTime ends behind its deadline. Its client gets the answer while there is time to ask
-///   elsewhere, and nothing is computed that nobody waits for any more.
+/// - kDeadline: by a fresh curve, or by its own_time, ExpectedTime ends behind its deadline. Its client gets the answer while
+///   there is time to ask elsewhere, and nothing is computed that nobody waits for any more.
 /// - kTarget: others wait, and ExpectedTime is more than kAim of the target. A target is a promise to those who are let
 ///   in: under a load that lasts a queue without this bound grows until everybody is late, where refusing the surplus
 ///   keeps the rest on time; the same code as for a full queue tells clients to back off or to try another server. Who

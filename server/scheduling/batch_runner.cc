@@ -28,9 +28,9 @@ std::vector<Shape> PlanShapes(const Batch& batch, int64_t plan_rows) {
 }
 
 /// The plan's kernels may use the wire's bytes as they are: no conversion, one piece, and elements that are
-/// aligned.
+/// aligned. No elements may come without a place, which to a kernel would be an operand that is left out.
 bool CanReadWire(const WireTensor& wire, const InputRecipe& recipe) {
-  return recipe.IsCopy(wire.dtype()) && !wire.in_pieces() &&
+  return recipe.IsCopy(wire.dtype()) && !wire.in_pieces() && wire.data != nullptr &&
          reinterpret_cast<uintptr_t>(wire.data) % SizeOf(wire.dtype()) ==
              0;  // NOLINT(*-reinterpret-cast)
 }
@@ -91,6 +91,7 @@ absl::Status BatchRunner::Compute(const Batch& batch, int64_t rows, int64_t plan
                                   Durations& durations) {
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan,
                          batch.queue->target().model->PlanFor(PlanShapes(batch, plan_rows)));
+  durations.steady = plan->has_static_outputs();
   // Behind PlanFor: the next batch of this size finds the plan that this one may have had to compile.
   const TimePoint start = clock_.Now();
   Gather(batch, *plan, rows);
@@ -212,9 +213,11 @@ void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows,
                          const Durations& durations) {
   Nanoseconds smoothed{0};
   if (status.ok()) {
-    smoothed = batch.queue->times().Observe(
-        plan_rows, durations.compute_input + durations.compute_infer + durations.compute_output,
-        clock_.Now());
+    const Nanoseconds time =
+        durations.compute_input + durations.compute_infer + durations.compute_output;
+    smoothed = batch.queue->times().Observe(plan_rows, time, clock_.Now());
+    if (durations.steady && batch.requests.size() == 1)
+      batch.queue->LearnTime(*batch.requests[0], time, clock_.Now());
   }
   batch.queue->target().observer->OnBatch({.code = status.code(),
                                            .rows = rows,

@@ -38,6 +38,7 @@ class BatchRunner {
     Nanoseconds compute_input{0};
     Nanoseconds compute_infer{0};
     Nanoseconds compute_output{0};
+    bool steady = false;  ///< No element decides how long the run takes.
   };
 
   void RunTogether(Batch& batch);

@@ -7,8 +7,7 @@
 namespace octet {
 namespace {
 
-/// An eighth of the way towards what was measured, rounded towards it: the smallest times move, too.
-int64_t Smoothed(int64_t before, int64_t measured) {
+int64_t SmoothedCount(int64_t before, int64_t measured) {
   if (before == 0) return std::max<int64_t>(measured, 1);
   const int64_t believed = std::min(measured, 4 * before);
   const int64_t way = believed - before;
@@ -16,6 +15,10 @@ int64_t Smoothed(int64_t before, int64_t measured) {
 }
 
 }  // namespace
+
+Nanoseconds Smoothed(Nanoseconds before, Nanoseconds measured) {
+  return Nanoseconds(SmoothedCount(before.count(), measured.count()));
+}
 
 size_t BatchSizeIndex(int64_t plan_rows) {
   const auto index = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(plan_rows - 1)));
@@ -56,7 +59,7 @@ Nanoseconds BatchTimes::Observe(int64_t plan_rows, Nanoseconds time, TimePoint n
     const int64_t half = cells_[index - 1].nanoseconds.load(std::memory_order_relaxed);
     if (half > 0) told = std::min(told, 2 * half);
   }
-  const int64_t next = Smoothed(before, told);
+  const int64_t next = SmoothedCount(before, told);
   Store(index, next, now);
   return Nanoseconds(next);
 }

@@ -29,6 +29,10 @@ struct BatchCurve {
 };
 inline constexpr std::chrono::seconds kFresh{2};
 
+/// An eighth of the way from what was expected towards what was measured, rounded towards it so that the smallest times move,
+/// too; of more than four times the former no more is believed. Of the first one (`before` = 0) all of it.
+Nanoseconds Smoothed(Nanoseconds before, Nanoseconds measured);
+
 /// What was measured of one size; 0 = nothing.
 struct BatchTime {
   Nanoseconds smoothed{0};

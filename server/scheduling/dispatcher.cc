@@ -90,6 +90,7 @@ void Dispatcher::Submit(std::shared_ptr<VariantQueue> queue,
   const TimePoint now = clock_.Now();
   request->queued = now;
   request->queued_bytes = request->bytes();
+  request->own_time = queue->OwnTime(*request, now);
   // Told before a worker can take it: a gauge never sees the leaving before the coming.
   queue->target().observer->OnQueued(request->queued_bytes);
   std::vector<Dropped> dropped;
@@ -166,8 +167,10 @@ Dispatcher::Fate Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
   const BatchLimits& limits = queue->target().batch;
   if (request.deadline == kNever && limits.p99_target == Nanoseconds::zero()) return {};
   const QueueMeasurements measured = queue->Measure(now);
-  ArrivalFacts arrival = {
-      .rows = request.rows, .rows_ahead = queue->rows_, .deadline = request.deadline};
+  ArrivalFacts arrival = {.rows = request.rows,
+                          .rows_ahead = queue->rows_,
+                          .deadline = request.deadline,
+                          .own_time = request.own_time};
   // Nearly always: all that wait may go first, so nobody needs to be counted.
   if (!DecideAdmission(arrival, limits, measured, now)) return {};
   arrival.rows_ahead = queue->RowsAhead(request);
@@ -358,8 +361,8 @@ std::vector<std::unique_ptr<InferenceRequest>> Dispatcher::TakeOut(
     } else if (is_in(decision.cancelled)) {
       dropped.push_back({queue, std::move(request), Cancelled(*queue)});
     } else {
-      const Nanoseconds expected =
-          ExpectedTime({.rows = request->rows}, queue->target().batch, measured);
+      const Nanoseconds expected = ExpectedTime(
+          {.rows = request->rows, .own_time = request->own_time}, queue->target().batch, measured);
       Fate fate = Hopeless(*queue, expected, request->deadline - now);
       dropped.push_back({queue, std::move(request), std::move(fate)});
     }

@@ -70,6 +70,7 @@ struct InferenceRequest {
   // Set by the Dispatcher:
   TimePoint queued;
   size_t queued_bytes = 0;  ///< bytes() then: to ask it, all strings are walked.
+  Nanoseconds own_time{0};  ///< What its run was expected to take then, as QueuedFacts::own_time.
 
   bool is_cancelled() const {
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);

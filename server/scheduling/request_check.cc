@@ -21,12 +21,12 @@ std::string DimsToString(std::span<const int64_t> dims) {
 bool ShapeFits(const TensorInfo& input, std::span<const int64_t> dims) {
   if (!input.rank_known) {
     return dims.size() <= kMostExtents &&
-           std::ranges::all_of(dims, [](int64_t extent) { return extent >= 1; });
+           std::ranges::all_of(dims, [](int64_t extent) { return extent >= 0; });
   }
   const Shape& expected = input.shape;
   if (dims.size() != static_cast<size_t>(expected.rank())) return false;
   for (int i = 0; i < expected.rank(); ++i) {
-    const bool fits = expected[i] == kUnknownDim ? dims[i] >= 1 : dims[i] == expected[i];
+    const bool fits = expected[i] == kUnknownDim ? dims[i] >= 0 : dims[i] == expected[i];
     if (!fits) return false;
   }
   return true;
@@ -41,11 +41,11 @@ absl::Status CheckInput(const TensorInfo& expected, const InputRecipe& recipe, D
                            recipe.AcceptedTypes(), DTypeName(dtype));
   }
   if (!ShapeFits(expected, dims) && !expected.rank_known) {
-    return InvalidArgument("input \"{}\": shape, expected at most {} extents of at least 1, got {}",
+    return InvalidArgument("input \"{}\": shape, expected at most {} extents of at least 0, got {}",
                            expected.name, kMostExtents, DimsToString(dims));
   }
   if (!ShapeFits(expected, dims)) {
-    return InvalidArgument("input \"{}\": shape, expected {} (? = at least 1), got {}",
+    return InvalidArgument("input \"{}\": shape, expected {} (? = at least 0), got {}",
                            expected.name, expected.shape.ToString(), DimsToString(dims));
   }
   const std::optional<int64_t> elements = CheckedElements(dims);
@@ -75,6 +75,10 @@ absl::StatusOr<int64_t> CheckRows(const Signature& signature, std::span<const Wi
                              signature.inputs[0].name, signature.inputs[i].name, rows,
                              inputs[i].shape()[0]);
     }
+  }
+  if (rows < 1) {
+    return InvalidArgument("input \"{}\": batch size, expected at least 1, got {}",
+                           signature.inputs[0].name, rows);
   }
   if (rows > max_batch) {
     return InvalidArgument("input \"{}\": batch size, expected at most {}, got {}",

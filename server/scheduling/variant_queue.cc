@@ -32,7 +32,9 @@ bool CanStack(const InferenceRequest& a, const InferenceRequest& b) {
 }  // namespace
 
 VariantQueue::VariantQueue(ExecutionTarget target)
-    : target_(std::move(target)), fixed_shapes_(HasFixedShapes(target_)) {}
+    : target_(std::move(target)),
+      fixed_shapes_(HasFixedShapes(target_)),
+      learns_shapes_(!fixed_shapes_ && !target_.batches()) {}
 
 absl::Status VariantQueue::CheckRoom(size_t bytes) const {
   if (requests_.size() >= target_.max_queue_requests) {
@@ -58,6 +60,7 @@ void VariantQueue::Push(std::unique_ptr<InferenceRequest>& request, uint64_t seq
                              .bytes = request->queued_bytes,
                              .shape_class = ShapeClassOf(*request),
                              .level = LevelOf(*request),
+                             .own_time = request->own_time,
                              .cancelled = request->cancelled};
   // Without levels nearly always at the end: later arrivals are due later.
   const auto place = std::upper_bound(facts_.begin(), facts_.end(), facts, RunsBefore);

@@ -16,6 +16,7 @@
 #include "server/scheduling/input_recipe.h"
 #include "server/scheduling/queue_observer.h"
 #include "server/scheduling/request.h"
+#include "server/scheduling/shape_times.h"
 
 namespace octet {
 
@@ -62,6 +63,10 @@ class VariantQueue {
   const ExecutionTarget& target() const { return target_; }
   /// How long its batches take.
   BatchTimes& times() { return times_; }
+  /// `request` has run by itself in a time that only its shapes decide. Nothing is learned of it where the curve says as much.
+  void LearnTime(const InferenceRequest& request, Nanoseconds time, TimePoint now) {
+    if (learns_shapes_) shape_times_.Observe(request.inputs, time, now);
+  }
 
  private:
   friend class Dispatcher;
@@ -81,15 +86,22 @@ class VariantQueue {
   /// Rows that run before a request which comes now.
   int64_t RowsAhead(const InferenceRequest& request) const;
   /// With open extents, or where the data decide, its curve is never fresh: the time of one shape or of one number of loops is
-  /// not that of another, so no deadline is held against it.
+  /// not that of another, so no deadline is held against it. That of a shape is held against OwnTime.
   QueueMeasurements Measure(TimePoint now) const;
+  /// QueuedFacts::own_time of a request that has a deadline.
+  Nanoseconds OwnTime(const InferenceRequest& request, TimePoint now) const {
+    const bool asked = learns_shapes_ && request.deadline != kNever;
+    return asked ? shape_times_.Expected(request.inputs, now) : Nanoseconds::zero();
+  }
 
   std::span<const QueuedFacts> facts() const { return facts_; }
   bool empty() const { return facts_.empty(); }
 
   const ExecutionTarget target_;
-  bool fixed_shapes_ = true;  ///< All extents but the first are known: one shape class.
-  BatchTimes times_;          ///< Of every shape class together.
+  bool fixed_shapes_ = true;    ///< All extents but the first are known: one shape class.
+  bool learns_shapes_ = false;  ///< Some are open, and each request runs by itself.
+  BatchTimes times_;            ///< Of every shape class together.
+  ShapeTimes shape_times_;      ///< Where it learns_shapes_.
 
   // Parallel, ordered by RunsBefore. Protected by the Dispatcher's lock.
   std::vector<QueuedFacts> facts_;

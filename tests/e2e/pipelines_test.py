@@ -353,6 +353,7 @@ class ProtocolTest(unittest.TestCase):
         for made, words in (
             (request, "is a pipeline: its steps have precisions"),
             (picture_request("pictures", file * 17), "batch size, expected at most 16, got 17"),
+            (picture_request("pictures", []), "expected at least 1, got 0"),
             (picture_request("pictures", file, "picture"), 'unknown input "picture", expected "photo"'),
         ):
             code, details = code_of(lambda made=made: stub.ModelInfer(made, timeout=60))
@@ -373,8 +374,9 @@ class ProtocolTest(unittest.TestCase):
             self.assertEqual(code, grpc.StatusCode.INVALID_ARGUMENT)
             self.assertIn('step "decode": ', details)
             self.assertIn(words, details)
-        code, details = code_of(lambda: ask("stretched", [good] * 17, "picture"))
-        self.assertEqual(code, grpc.StatusCode.INVALID_ARGUMENT)
+        for files in ([good] * 17, []):
+            code, details = code_of(lambda files=files: ask("stretched", files, "picture"))
+            self.assertEqual(code, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 class LimitsTest(unittest.TestCase):

@@ -364,6 +364,42 @@ TEST(ProgramTest, ALoopThatDoesNotRunAnswersItsStateAndNoResults) {
   EXPECT_EQ((*answer)[1].tensor.shape(), (Shape{0, 2}));
 }
 
+// pictures[i] = Reshape(x, shape) for i < trips: nothing of one is known before it runs but what the model declares of all.
+Graph Reshaping(const std::optional<Shape>& pictures) {
+  GraphBuilder b;
+  const ValueId trips = b.Input("trips", {}, DType::kI64);
+  const ValueId x = b.Input("x", {2});
+  const ValueId shape = b.Input("shape", {kUnknownDim}, DType::kI64);
+  const Subgraph body = Body([](GraphBuilder& in) {
+    in.Input("i", {}, DType::kI64);
+    const ValueId go_on = in.Input("cond", {}, DType::kBool);
+    const ValueId x_in = in.Input("x_in", {2});
+    const ValueId shape_in = in.Input("shape_in", {kUnknownDim}, DType::kI64);
+    in.Output(in.Op("Identity", {go_on}));
+    in.Output(in.Op("Reshape", {x_in, shape_in}));
+  });
+  b.Output(b.Op("Loop", {trips, kNone, x, shape},
+                {{"body", body}, {std::string(kCaptures), int64_t{2}}}));
+  Graph graph = b.Build();
+  graph.mutable_value(graph.outputs[0]).shape = pictures;
+  return graph;
+}
+
+TEST(ProgramTest, ResultsOfALoopThatDoesNotRunAreOfTheDeclaredShape) {
+  const auto shape_of = [](const std::optional<Shape>& declared, int64_t trips) {
+    const Loaded model = Load(Reshaping(declared));
+    const auto answer =
+        Answer(*model, {Tensor::Scalar<int64_t>(trips), Tensor::From<float>({2}, {1, 2}),
+                        Tensor::From<int64_t>({2}, {1, 2})});
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    return answer.ok() ? (*answer)[0].tensor.shape() : Shape{};
+  };
+  EXPECT_EQ(shape_of(Shape{kUnknownDim, 1, 2}, 3), (Shape{3, 1, 2}));
+  EXPECT_EQ(shape_of(Shape{kUnknownDim, 1, 2}, 0), (Shape{0, 1, 2}));
+  EXPECT_EQ(shape_of(Shape{kUnknownDim, kUnknownDim, 2}, 0), (Shape{0, 0, 2}));
+  EXPECT_EQ(shape_of(std::nullopt, 0), Shape{0});
+}
+
 TEST(ProgramTest, ALoopOfOneShapeCompilesItsBodyOnce) {
   const Loaded model = Load(Summing());
   const auto plan = model->PlanFor(std::vector<Shape>{{}, {2}, {2}});

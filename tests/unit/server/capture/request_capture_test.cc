@@ -138,6 +138,18 @@ TEST_F(RequestCaptureTest, OtherShapesAndTypesGoToFilesOfTheirOwn) {
   EXPECT_THAT(Read("uint8-2_bytes.npz").at("image").span<uint8_t>(), ElementsAre(7, 8));
 }
 
+TEST_F(RequestCaptureTest, RowsWithoutElementsAreKept) {
+  Open();
+  Offer(0.5, {}, "a");
+  Offer(0.25, {}, "b");
+  capture_->Write();
+  EXPECT_THAT(Files(), ElementsAre("fp32-0_bytes.npz"));
+  const NpzArrays arrays = Read("fp32-0_bytes.npz");
+  ASSERT_EQ(arrays.size(), 2U);
+  EXPECT_EQ(arrays.at("image").shape(), (Shape{2, 0}));
+  EXPECT_THAT(arrays.at("text").span<std::string_view>(), ElementsAre("b", "a"));
+}
+
 TEST_F(RequestCaptureTest, AFileWithoutRequestsGoesAway) {
   Open({.percent = 100, .max_bytes = 1500});
   Offer(0.9, {1, 2, 3}, "a");
@@ -245,7 +257,10 @@ TEST_F(RequestCaptureTest, WhatCannotBeKeptIsCountedByItsReason) {
   capture_->Offer(0.5, std::vector<WireTensor>{{image.data(), {DType::kF32, {1, 2}}},
                                                {texts.data(), {DType::kString, {}}}});
   EXPECT_EQ(Dropped(CaptureDrop::kAxis0), 2U);
-  EXPECT_EQ(metrics_->drawn.value(), 4U);
+  capture_->Offer(0.5, std::vector<WireTensor>{{nullptr, {DType::kF32, {0, 2}}},
+                                               {nullptr, {DType::kString, {0}}}});
+  EXPECT_EQ(Dropped(CaptureDrop::kAxis0), 3U) << "no rows are no sample";
+  EXPECT_EQ(metrics_->drawn.value(), 5U);
   EXPECT_EQ(metrics_->requests.value(), 0U);
   Open();
   for (size_t i = 1; i <= UniformSample::kMostShapes + 1; ++i) {

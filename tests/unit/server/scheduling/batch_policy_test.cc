@@ -382,6 +382,24 @@ TEST(AdmissionTest, ADeadlineThatTheQueueDoesNotAllowIsRefused) {
   EXPECT_EQ(decide(INT64_MAX, 1), Refusal::kDeadline);
 }
 
+TEST(AdmissionTest, WhatItsOwnShapesTakeIsHeldAgainstADeadline) {
+  QueueMeasurements measured = {Curve({10, 10, 10, 10})};
+  measured.curve.fresh = false;
+  const auto decide = [&](int64_t ahead, int ms) {
+    return DecideAdmission(
+        {.rows_ahead = ahead, .deadline = kNow + milliseconds(ms), .own_time = milliseconds(50)},
+        {.max_batch = 1}, measured, kNow);
+  };
+  EXPECT_EQ(decide(0, 50), std::nullopt);
+  EXPECT_EQ(decide(0, 49), Refusal::kDeadline);
+  EXPECT_EQ(decide(6, 50), std::nullopt) << "nobody knows how long the others take";
+  measured.service = milliseconds(3);
+  EXPECT_EQ(decide(6, 68), std::nullopt);
+  EXPECT_EQ(decide(6, 67), Refusal::kDeadline);
+  measured.curve = {};
+  EXPECT_EQ(decide(0, 49), Refusal::kDeadline) << "without a curve, too";
+}
+
 TEST(AdmissionTest, AQueueBeyondTheTargetRefusesAtOnceAndAnEmptyOneNever) {
   const QueueMeasurements measured = {Curve({10, 14, 20, 29}), Nanoseconds(0), milliseconds(4)};
   EXPECT_EQ(DecideAdmission({.rows_ahead = 5}, kTarget, measured, kNow), std::nullopt);

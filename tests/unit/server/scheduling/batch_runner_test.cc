@@ -59,6 +59,20 @@ TEST_F(BatchRunnerTest, EachRequestGetsItsOwnRows) {
   EXPECT_EQ(b.answer_shape, (Shape{2, 2}));
 }
 
+TEST_F(BatchRunnerTest, NoElementsHaveAPlaceAllTheSame) {
+  model_ = std::make_shared<FakeModel>(Shape{1, kUnknownDim});
+  queue_ = MakeQueue(model_, {.max_batch = 1}, observer_);
+  TestCall& call = calls_.emplace_back(std::vector<float>(), Shape{2});
+  auto request = call.Request(clock_.Now());
+  request->rows = 1;
+  request->inputs = {{nullptr, {DType::kF32, {1, 0}}}};
+  dispatcher_.Submit(queue_, std::move(request));
+  RunOne();
+  ASSERT_EQ(*call.status, absl::OkStatus());
+  EXPECT_EQ(call.answer_shape, (Shape{1, 0}));
+  EXPECT_NE(model_->last_input_pointer(), nullptr) << "a kernel takes null for an absent operand";
+}
+
 /// A sink that keeps its elements where they were written.
 class KeepingSink final : public OutputSink {
  public:

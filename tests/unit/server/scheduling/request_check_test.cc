@@ -36,18 +36,25 @@ TEST_F(RequestCheckTest, MistakesNameTheTensorWhatWasExpectedAndWhatCame) {
   EXPECT_EQ(Check(DType::kF64, {1, 3, 2}, 48),
             "input \"image\": datatype, expected FP32 or UINT8, got FP64");
   EXPECT_EQ(Check(DType::kF32, {1, 3}, 12),
-            "input \"image\": shape, expected [?,3,2] (? = at least 1), got [1,3]");
+            "input \"image\": shape, expected [?,3,2] (? = at least 0), got [1,3]");
   EXPECT_EQ(Check(DType::kF32, {1, 4, 2}, 32),
-            "input \"image\": shape, expected [?,3,2] (? = at least 1), got [1,4,2]");
+            "input \"image\": shape, expected [?,3,2] (? = at least 0), got [1,4,2]");
   EXPECT_EQ(Check(DType::kF32, {2, 3, 2}, 47),
             "input \"image\": bytes, expected 48 for FP32 [2,3,2], got 47");
 }
 
 TEST_F(RequestCheckTest, HostileExtentsAreRefused) {
-  EXPECT_THAT(Check(DType::kF32, {0, 3, 2}, 0), HasSubstr("got [0,3,2]"));
   EXPECT_THAT(Check(DType::kF32, {-1, 3, 2}, 0), HasSubstr("got [-1,3,2]"));
+  EXPECT_THAT(Check(DType::kF32, {1, 0, 2}, 0), HasSubstr("got [1,0,2]")) << "3 is known";
   EXPECT_THAT(Check(DType::kF32, {INT64_MAX, 3, 2}, 24), HasSubstr("too many elements"));
   EXPECT_THAT(Check(DType::kF32, {INT64_MAX / 6, 3, 2}, 24), HasSubstr("too many elements"));
+}
+
+TEST_F(RequestCheckTest, AnOpenExtentMayBeZero) {
+  EXPECT_EQ(Check(DType::kF32, {0, 3, 2}, 0), "OK");
+  EXPECT_EQ(Check(DType::kU8, {0, 3, 2}, 0), "OK");
+  EXPECT_EQ(Check(DType::kF32, {0, 3, 2}, 4),
+            "input \"image\": bytes, expected 0 for FP32 [0,3,2], got 4");
 }
 
 TEST_F(RequestCheckTest, AnInputWithoutADeclaredRankTakesAny) {
@@ -58,8 +65,8 @@ TEST_F(RequestCheckTest, AnInputWithoutADeclaredRankTakesAny) {
   EXPECT_EQ(Check(DType::kF32, {2, 3}, 24), "OK");
   EXPECT_EQ(Check(DType::kF32, std::vector<int64_t>(32, 1), 4), "OK");
   constexpr std::string_view kExpected =
-      "input \"image\": shape, expected at most 32 extents of at least 1, got [";
-  EXPECT_THAT(Check(DType::kF32, {2, 0}, 0), HasSubstr(kExpected));
+      "input \"image\": shape, expected at most 32 extents of at least 0, got [";
+  EXPECT_EQ(Check(DType::kF32, {2, 0}, 0), "OK");
   EXPECT_THAT(Check(DType::kF32, {-1, 4}, 16), HasSubstr(kExpected));
   EXPECT_THAT(Check(DType::kF32, std::vector<int64_t>(33, 1), 4), HasSubstr(kExpected));
   EXPECT_THAT(Check(DType::kF32, {2, 3}, 20), HasSubstr("bytes, expected 24"));
@@ -78,8 +85,13 @@ TEST_F(RequestCheckTest, RowsAreTheCommonFirstExtent) {
                                           {nullptr, {DType::kF32, {4}}}};
   EXPECT_THAT(std::string(Message(CheckRows(signature, differ, 8).status())),
               HasSubstr("inputs \"a\" and \"b\": batch sizes differ: 3 and 4"));
+  const std::vector<WireTensor> none = {{nullptr, {DType::kF32, {0, 2}}},
+                                        {nullptr, {DType::kF32, {0}}}};
+  EXPECT_EQ(Message(CheckRows(signature, none, 8).status()),
+            "input \"a\": batch size, expected at least 1, got 0");
   signature.batches = false;
   EXPECT_EQ(*CheckRows(signature, differ, 1), 1);
+  EXPECT_EQ(*CheckRows(signature, none, 1), 1) << "no rows of a batch";
 }
 
 TEST_F(RequestCheckTest, StringsAreCountedAsElements) {
