@@ -212,22 +212,17 @@ std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, const PanelLayou
   return std::make_unique<GemvFloatStep>(context, layout, std::move(weights), std::move(bias));
 }
 
-absl::StatusOr<std::unique_ptr<Step>> MakeGemvInt8Step(const LowerContext& context,
-                                                       const PanelLayout& layout,
-                                                       std::shared_ptr<const std::byte[]> weights,
-                                                       const WholeSums& whole,
-                                                       std::span<const int32_t> column_sums) {
-  OCTET_ASSIGN_OR_RETURN(const Int8Numbers numbers, NumbersOf(context));
+std::unique_ptr<Step> MakeGemvInt8Step(const PanelLayout& layout,
+                                       std::shared_ptr<const std::byte[]> weights,
+                                       const Int8Numbers& numbers, const WholeSums& whole,
+                                       std::span<const int32_t> column_sums) {
   return std::make_unique<GemvInt8Step>(layout, std::move(weights), numbers, column_sums,
                                         FloatsOf(whole.bias()), whole.factors());
 }
 
-absl::StatusOr<std::unique_ptr<Step>> MakeGemvRealsStep(const LowerContext& context,
-                                                        const PanelLayout& layout,
-                                                        std::shared_ptr<const std::byte[]> weights,
-                                                        const Tensor& bias,
-                                                        std::span<const int32_t> column_sums) {
-  if (context.output().dtype != DType::kF32) return Unimplemented("not F32");
+std::unique_ptr<Step> MakeGemvRealsStep(const LowerContext& context, const PanelLayout& layout,
+                                        std::shared_ptr<const std::byte[]> weights,
+                                        const Tensor& bias, std::span<const int32_t> column_sums) {
   const QuantParams& b = *context.input(1).quant;
   std::vector<float> factor = ScalesOfColumns(b, column_sums.size());
   if (!context.input(0).quant) {

@@ -14,6 +14,7 @@
 #include "engine/onednn/weight_cache.h"
 #include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/gemv_step.h"
+#include "engine/ops/int8_numbers.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/never_negative.h"
 #include "engine/ops/post_ops.h"
@@ -290,7 +291,8 @@ class MatMulLowering {
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
     const absl::Status added = step_->Add(pd, std::move(args));
     // oneDNN said that it has this primitive, and what another kernel would multiply by is gone.
-    if (absl::IsUnimplemented(added) && DiscardsB()) return Internal("{}", Message(added));
+    if (absl::IsUnimplemented(added) && context_.MayDiscard(1))
+      return Internal("{}", Message(added));
     return added;
   }
 
@@ -307,26 +309,26 @@ class MatMulLowering {
     if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
     if (!whole_ && OwnInputCount(context_.node) != context_.node.inputs.size())
       return Unimplemented("post-ops with operands");
+    if (int8_ && !whole_ && context_.output().dtype != DType::kF32) return Unimplemented("not F32");
+    Int8Numbers numbers;
+    if (whole_) {
+      OCTET_ASSIGN_OR_RETURN(numbers, NumbersOf(context_));
+    }
+    // Packing may take the elements away: nothing is read, and nothing refused, behind it.
+    const std::vector<int32_t> sums = int8_ ? ColumnSums(*pass.weights) : std::vector<int32_t>();
     OCTET_ASSIGN_OR_RETURN(auto packed, Packed(*pass.weights, plain, layout));
-    if (whole_)
-      return MakeGemvInt8Step(context_, *panels, std::move(packed), *whole_,
-                              ColumnSums(*pass.weights));
+    if (whole_) return MakeGemvInt8Step(*panels, std::move(packed), numbers, *whole_, sums);
     const Tensor bias = context_.has_input(2) ? context_.weights.Intern(bias_) : Tensor();
-    if (int8_)
-      return MakeGemvRealsStep(context_, *panels, std::move(packed), bias,
-                               ColumnSums(*pass.weights));
+    if (int8_) return MakeGemvRealsStep(context_, *panels, std::move(packed), bias, sums);
     return MakeGemvStep(context_, *panels, std::move(packed), bias);
   }
-
-  // In 8 bits the elements are read again, for their sums.
-  bool DiscardsB() const { return !int8_ && context_.MayDiscard(1); }
 
   absl::StatusOr<std::shared_ptr<const std::byte[]>> Packed(
       const Tensor& weights, const dnnl::memory::desc& plain,
       const dnnl::memory::desc& layout) const {
     return context_.weights.Reordered(
         weights, plain, layout,
-        DiscardsB() ? onednn::SourceUse::kDiscard : onednn::SourceUse::kKeep);
+        context_.MayDiscard(1) ? onednn::SourceUse::kDiscard : onednn::SourceUse::kKeep);
   }
 
   std::vector<int32_t> ColumnSums(const Tensor& b) const {

@@ -164,6 +164,22 @@ TEST(WeightCacheTest, PacksTheSameInPiecesAndGivesTheSourceBack) {
   }
 }
 
+TEST(WeightCacheTest, PacksBytesTheSameInPieces) {
+  Tensor source(DType::kI8, {2560, 4096});
+  for (size_t i = 0; i < source.bytes(); ++i)
+    source.mutable_span<int8_t>()[i] = static_cast<int8_t>(static_cast<int>(i % 251) - 125);
+  const auto from = PermutedDesc(DType::kI8, source.shape().dims(), std::array{1, 0});
+  const dnnl::memory::desc to({4096, 2560}, dnnl::memory::data_type::s8,
+                              dnnl::memory::format_tag::BA16a64b4a);
+  WeightCache whole;
+  WeightCache pieces;
+  const auto expected = whole.Reordered(source, from, to);
+  const auto packed = pieces.Reordered(source, from, to, SourceUse::kDiscard);
+  ASSERT_TRUE(expected.ok() && packed.ok()) << packed.status();
+  EXPECT_EQ(std::memcmp(packed->get(), expected->get(), to.get_size()), 0);
+  EXPECT_EQ(source.span<int8_t>().front(), 0);
+}
+
 TEST(WeightCacheTest, KeepsTheSourceWhenNotAskedToDiscardIt) {
   const Tensor source = Large(2048, 2560);
   const auto rows = DenseDesc(source.spec());
