@@ -78,6 +78,7 @@ setTimeout(() => {
   tell.textContent = JSON.stringify({
     charts: Object.keys(Chart.instances).length,
     lines: [...document.querySelectorAll("canvas")].map((canvas) => Chart.getChart(canvas).data.datasets.map(({ label }) => label)),
+    rates: Chart.getChart(document.querySelectorAll("canvas")[1])?.data.datasets.map(({ data }) => Math.max(...data.map(({ y }) => y))) ?? [],
     silent: document.getElementById("silent").hidden ? "" : document.getElementById("silent").textContent,
     rows: document.querySelectorAll("tbody tr").length,
   });
@@ -350,6 +351,21 @@ class StatusPageTest(unittest.TestCase):
                 document, messages = opened(f"http://{stand_in.address}/", "--virtual-time-budget=7000")
         self.assertEqual(messages, [])
         self.assertEqual(document.seen["lines"], [["fp32 p50", "fp32 p99"], ["fp32"]])
+
+    def test_what_came_while_the_machine_slept_did_not_come_in_a_second(self):
+        def busy(look, answer):
+            for arm in answer["experiments"][0]["precisions"]:
+                arm["histogram_us"]["counts"][5] += 360_000 if look > 3 else 0
+            return answer
+
+        # An hour that the steady clock knows nothing of.
+        sleeps = "{ const wall = Date.now; Date.now = () => wall.call(Date) + (performance.now() > 2500 ? 3600000 : 0); }"
+        with Served(OCTET, ROUTING) as served, Changing(served.server.http, busy, later=3500, first=sleeps) as stand_in:
+            document, messages = opened(f"http://{stand_in.address}/")
+        self.assertEqual(messages, [])
+        self.assertEqual(len(document.seen["rates"]), 2)
+        for rate in document.seen["rates"]:
+            self.assertAlmostEqual(rate, 100, delta=1)
 
     def test_a_server_that_answers_no_more_is_an_alarm(self):
         with Served(OCTET, ROUTING) as served:
