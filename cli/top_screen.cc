@@ -58,7 +58,8 @@ std::string TopScreen::RowText(const nlohmann::json& arm, int64_t started_ms, do
       arm.at("share_percent").get<double>(), rate(requests), Quantile(0.5, bounds, since),
       Quantile(0.99, bounds, since), batches > 0 ? arm.at("rows").get<double>() / batches : 0,
       arm.at("waiting").get<double>(), rate(refused - row.refused),
-      arm.at("errors").get<uint64_t>(), int8.is_null() ? "-" : Format("{:.1f}", 100 * int8.get<double>()),
+      arm.at("errors").get<uint64_t>(),
+      int8.is_null() ? "-" : Format("{:.1f}", 100 * int8.get<double>()),
       DifferenceText(arm.at("over_baseline_us")), StateText(arm));
   row = {.counts = counts, .refused = refused, .started_ms = started_ms};
   text.resize(text.find_last_not_of(' ') + 1);
