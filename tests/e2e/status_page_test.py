@@ -79,7 +79,7 @@ setTimeout(() => {
     charts: Object.keys(Chart.instances).length,
     lines: [...document.querySelectorAll("canvas")].map((canvas) => Chart.getChart(canvas).data.datasets.map(({ label }) => label)),
     rates: Chart.getChart(document.querySelectorAll("canvas")[1])?.data.datasets.map(({ data }) => Math.max(...data.map(({ y }) => y))) ?? [],
-    silent: document.getElementById("silent").hidden ? "" : document.getElementById("silent").textContent,
+    silent: document.getElementById("silent")?.textContent ?? "",
     rows: document.querySelectorAll("tbody tr").length,
   });
 }, LATER);
