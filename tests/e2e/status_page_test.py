@@ -367,6 +367,25 @@ class StatusPageTest(unittest.TestCase):
         for rate in document.seen["rates"]:
             self.assertAlmostEqual(rate, 100, delta=1)
 
+    def test_of_many_models_those_that_are_seen_are_drawn(self):
+        with Served(OCTET, "routing: {default: fp32}\n") as served:
+
+            def twenty(look, answer):
+                served.ask_all(10)
+                (experiment,) = answer["experiments"]
+                return {**answer, "experiments": [{**experiment, "model": f"m{number:02}"} for number in range(20)]}
+
+            for first, last_is_drawn in (("", False), ("setTimeout(() => scrollTo(0, document.body.scrollHeight), 2500);", True)):
+                with Changing(served.server.http, twenty, first=first) as stand_in:
+                    document, messages = opened(f"http://{stand_in.address}/", "--window-size=1280,600")
+                self.assertEqual(messages, [])
+                lines = document.seen["lines"]
+                self.assertEqual(len(lines), 40)
+                self.assertEqual(lines[0], ["fp32 p50", "fp32 p99"])
+                self.assertEqual(lines[38], ["fp32 p50", "fp32 p99"] if last_is_drawn else [])
+                self.assertIn("m19, version 1", document.headings)
+                self.assertGreater(int(rows(document.tables[PRECISIONS])["fp32"]["requests"].replace(",", "")), 20, "the last one's")
+
     def test_a_server_that_answers_no_more_is_an_alarm(self):
         with Served(OCTET, ROUTING) as served:
             with Changing(served.server.http, lambda look, answer: answer if look < 3 else {}) as stand_in:
