@@ -114,11 +114,12 @@ std::string VersionSplitLines(const nlohmann::json& answer) {
                     "sticky", "requests", "mean us", "mean over baseline, us");
     for (const nlohmann::json& version : split.at("versions")) {
       const nlohmann::json& latency = version.at("latency_us");
-      lines +=
-          Format("  {:<13} {:>8} {:>10} {:>10} {:>10} {:>9.0f}  {}\n", Text(version, "version"),
-                 version.at("weight").get<double>(), version.at("drawn").get<uint64_t>(),
-                 version.at("sticky").get<uint64_t>(), latency.at("count").get<uint64_t>(),
-                 latency.at("mean").get<double>(), DifferenceText(version.at("over_baseline_us")));
+      const auto count = latency.at("count").get<uint64_t>();
+      lines += Format("  {:<13} {:>8} {:>10} {:>10} {:>10} {:>9}  {}\n", Text(version, "version"),
+                      version.at("weight").get<double>(), version.at("drawn").get<uint64_t>(),
+                      version.at("sticky").get<uint64_t>(), count,
+                      count > 0 ? Format("{:.0f}", latency.at("mean").get<double>()) : "-",
+                      DifferenceText(version.at("over_baseline_us")));
     }
     lines += AlarmLine(split.at("sample_ratio"));
   }

@@ -50,14 +50,16 @@ std::string TopScreen::RowText(const nlohmann::json& arm, int64_t started_ms, do
     return first || passed <= 0 ? 0 : static_cast<double>(count) / passed;
   };
   const auto batches = arm.at("batches").get<double>();
+  const nlohmann::json& int8 = arm.at("int8_mac_ratio");
   std::string text = Format(
       "  {:<13} {:>8} {:>7.1f} {:>10.1f} {:>9.0f} {:>9.0f} {:>6.1f} {:>7.0f} {:>9.1f} {:>6} "
-      "{:>6.1f}  {:<24} {}",
+      "{:>6}  {:<24} {}",
       arm.at("precision").get<std::string>(), arm.at("weight").get<double>(),
       arm.at("share_percent").get<double>(), rate(requests), Quantile(0.5, bounds, since),
       Quantile(0.99, bounds, since), batches > 0 ? arm.at("rows").get<double>() / batches : 0,
       arm.at("waiting").get<double>(), rate(refused - row.refused),
-      arm.at("errors").get<uint64_t>(), 100 * arm.at("int8_mac_ratio").get<double>(),
+      arm.at("errors").get<uint64_t>(),
+      int8.is_null() ? "-" : Format("{:.1f}", 100 * int8.get<double>()),
       DifferenceText(arm.at("over_baseline_us")), StateText(arm));
   row = {.counts = counts, .refused = refused, .started_ms = started_ms};
   text.resize(text.find_last_not_of(' ') + 1);

@@ -57,7 +57,7 @@ Json DescribeArm(std::string_view name, const ExperimentArm& arm) {
           {"rows", arm.rows},
           {"batches", arm.batches},
           {"waiting", arm.waiting},
-          {"int8_mac_ratio", arm.int8_mac_ratio},
+          {"int8_mac_ratio", arm.int8_mac_ratio ? Json(*arm.int8_mac_ratio) : Json()},
           {"latency_us",
            {{"count", arm.seconds.count},
             {"mean", 1e6 * arm.seconds.mean()},

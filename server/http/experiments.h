@@ -49,7 +49,7 @@ struct ProcessFacts {
 /// routing.versions; the baseline is the version of the largest weight. "index": the rows of the repository's index that are not READY or say something.
 /// "captures" is the folder of ProcessFacts, null without one; by its CaptureMark it is known wherever else it is mounted, null when it has none.
 /// p50 and p99 are interpolated within the buckets of histogram_us: off by up to 1.8 times. A guard's p99_us is counted exactly.
-/// "events" are the model's last 50, the oldest first. over_baseline_us, pipeline, sample_ratio, guard, ramp, agreement_percent and mean_sqnr_db are null where there is nothing to say.
+/// "events" are the model's last 50, the oldest first. over_baseline_us, pipeline, sample_ratio, guard, ramp, int8_mac_ratio (of open shapes, and of a pipeline), agreement_percent and mean_sqnr_db are null where there is nothing to say.
 /// Errors: as ModelRepository::List.
 absl::StatusOr<nlohmann::ordered_json> DescribeExperiments(const ModelRepository& repository,
                                                            const ProcessFacts& process,

@@ -38,8 +38,9 @@
   METRIC(Gauge, resident_weight_bytes, "octet_resident_weight_bytes",                             \
          "Memory held by weights, packed forms included.")                                        \
   METRIC(Gauge, load_seconds, "octet_load_duration_seconds", "Time that the last load took.")     \
-  METRIC(Gauge, int8_mac_ratio, "octet_int8_mac_ratio",                                           \
-         "Share of the model's multiply-adds that runs in int8, 0 to 1.")                         \
+  METRIC(OptionalGauge, int8_mac_ratio, "octet_int8_mac_ratio",                                   \
+         "Share of the model's multiply-adds that runs in int8, 0 to 1; none where it is not "    \
+         "known at load: with open shapes.")                                                      \
   METRIC(LatencyHistogram, shadow_compute_duration, "octet_shadow_compute_duration_seconds",      \
          "Time to run the model for shadow copies, per batch; in no other metric.")               \
   METRIC(Gauge, shadow_queue_depth, "octet_shadow_queue_depth", "Shadow copies that wait.")       \

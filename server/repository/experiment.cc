@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "server/repository/model_version.h"
 #include "server/repository/pipeline.h"
@@ -80,7 +81,8 @@ ExperimentArm Experiment::ReadArm(const VariantMetrics& metrics, const ArmSums& 
   arm.rows = now.rows - before.rows;
   arm.batches = now.batches - before.batches;
   arm.waiting = metrics.queue_depth.value();
-  arm.int8_mac_ratio = metrics.int8_mac_ratio.value();
+  const double int8 = metrics.int8_mac_ratio.value();
+  if (!std::isnan(int8)) arm.int8_mac_ratio = int8;
   arm.latency = seconds;
   arm.seconds = {seconds.total(), seconds.sum, seconds.sum_of_squares};
   arm.p50_seconds = SecondsAt(0.5, seconds);

@@ -33,8 +33,9 @@ struct ExperimentArm {
   std::array<uint64_t, RefusalLabel::kValues.size()> refused{};  ///< Did not run, by Refusal.
   uint64_t rows = 0;                                             ///< Computed.
   uint64_t batches = 0;
-  double waiting = 0;         ///< Requests, now.
-  double int8_mac_ratio = 0;  ///< Share of its multiply-adds that runs in int8.
+  double waiting = 0;  ///< Requests, now.
+  std::optional<double>
+      int8_mac_ratio;         ///< Share of its multiply-adds that runs in int8, where it is known.
   HistogramCounts latency{};  ///< Seconds from arrival to answer.
   Moments seconds;            ///< The same.
   /// Interpolated within the buckets of `latency`, each 1.8 times as wide as the one before: off by up to that.

@@ -77,15 +77,15 @@ absl::StatusOr<std::shared_ptr<const ModelVersion>> TryBuildVersion(const Versio
 
 void LogLoaded(std::string_view model, int64_t number, Precision precision,
                const LoadedVariant& loaded) {
-  const std::map<std::string, double> share = loaded.certificate.MacShare();
-  const auto int8 = share.find("int8");
+  LogField int8 = {"int8_mac_ratio", std::string_view("unknown")};
+  if (const auto ratio = Int8MacRatio(loaded.certificate)) int8.value = *ratio;
   LogEvent(LogLevel::kInfo, "variant_loaded",
            {{"model", model},
             {"version", number},
             {"precision", PrecisionName(precision)},
             {"seconds", std::chrono::duration<double>(loaded.load_time).count()},
             {"weight_bytes", uint64_t{loaded.model->resident_weight_bytes()}},
-            {"int8_mac_ratio", int8 == share.end() ? 0.0 : int8->second}});
+            int8});
   const std::string& meet = loaded.model->signature().samples_meet_in;
   if (meet.empty()) return;
   LogEvent(LogLevel::kWarn, "requests_not_stacked",

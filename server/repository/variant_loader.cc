@@ -1,6 +1,7 @@
 #include "server/repository/variant_loader.h"
 
 #include <exception>
+#include <map>
 #include <new>
 #include <optional>
 #include <thread>
@@ -142,6 +143,13 @@ absl::Status CheckSameTensors(std::string_view kind, const std::vector<TensorInf
 }
 
 }  // namespace
+
+std::optional<double> Int8MacRatio(const Certificate& certificate) {
+  const std::map<std::string, double> share = certificate.MacShare();
+  if (share.empty()) return std::nullopt;
+  const auto int8 = share.find("int8");
+  return int8 == share.end() ? 0 : int8->second;
+}
 
 absl::StatusOr<LoadedVariant> LoadVariant(const std::string& path, const LoadOptions& options,
                                           const GoldenRule& golden) {

@@ -25,6 +25,9 @@ struct LoadedVariant {
   bool held_to_golden = false;  ///< There was an archive of answers, and it passed.
 };
 
+/// The share of the multiply-adds that runs in int8, 0 .. 1; nullopt of a certificate without any, as of open shapes.
+std::optional<double> Int8MacRatio(const Certificate& certificate);
+
 /// What a variant must answer before it is served.
 struct GoldenRule {
   std::string file;  ///< Nothing is asked where there is no such file.

@@ -320,13 +320,16 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
         version.ramp != nullptr && version.ramp->Concerns(version.number, variant.precision);
     metrics.ramp_share.Set(ramped ? version.ramp->share().load() : 0);
     const LoadedVariant& loaded = variants.at(variant.precision).loaded;
-    const std::map<std::string, double> share = loaded.certificate.MacShare();
-    const auto int8 = share.find("int8");
+    // Of open shapes there is no certificate: that it is not known is no share of 0, which an alert looks for.
+    if (const auto ratio = Int8MacRatio(loaded.certificate)) {
+      metrics.int8_mac_ratio.Set(*ratio);
+    } else {
+      metrics.int8_mac_ratio.Clear();
+    }
     // Of one whose file has gone nothing is left.
     const size_t weights = loaded.model == nullptr ? 0 : loaded.model->resident_weight_bytes();
     metrics.resident_weight_bytes.Set(static_cast<double>(weights));
     metrics.load_seconds.Set(std::chrono::duration<double>(loaded.load_time).count());
-    metrics.int8_mac_ratio.Set(int8 == share.end() ? 0 : int8->second);
   }
 }
 
@@ -335,6 +338,7 @@ void ShowGone(const ModelVersion& version, const ModelVersion* next) {
     if (next != nullptr && next->Find(variant.precision) != nullptr) continue;
     variant.metrics->ready.Clear();
     variant.metrics->ramp_share.Set(0);
+    variant.metrics->guard_tripped.Set(0);  // nobody looks at its guard any more
     for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
   }
 }

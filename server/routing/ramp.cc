@@ -10,13 +10,16 @@ namespace octet {
 RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,
                      const RampFacts& facts, int64_t now_ms) {
   if (state.stopped) return {state, std::nullopt};
+  // Not until the clock is again where it was, which may be years away.
+  const int64_t began_ms = std::min(state.began_ms, now_ms);
   if (facts.broken_windows > 0) {
     return {{.step = state.step, .began_ms = now_ms, .stopped = true}, RampAction::kBack};
   }
-  const bool held = now_ms - state.began_ms >= int64_t{1000} * rules.hold_seconds;
+  const bool held = now_ms - began_ms >= int64_t{1000} * rules.hold_seconds;
   const bool passed = held && facts.kept_windows > 0;
   const bool last = state.step + 1 >= rules.steps.size();
   RampState next = state;
+  next.began_ms = began_ms;
   next.passed = last && (state.passed || passed);
   if (facts.refusing_windows >= kMostRefusingWindows && !next.passed) {
     return {{.step = state.step, .began_ms = now_ms, .stopped = true}, RampAction::kBack};

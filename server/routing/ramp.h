@@ -46,7 +46,7 @@ inline constexpr uint64_t kMostRefusingWindows = 3;
 /// The state after a look. So many refusing windows take the whole share back, until the last step has been held and kept to once:
 /// what is refused later is more traffic than there was. A broken window takes the whole share back at once. A step is held for hold_seconds at
 /// least, and until one window of each guard since then kept to every rule: what was not seen, for want of samples or because the
-/// ramped is not ready, is no consent. A clock that was set back holds.
+/// ramped is not ready, is no consent. When the clock was set back the step is held from then on.
 RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,
                      const RampFacts& facts, int64_t now_ms);
 

@@ -127,6 +127,12 @@ class KubernetesDiscoveryTest(unittest.TestCase):
         expected = {"job": "octet", "pod": "octet-1", "node": "n1", "instance": "10.0.0.1:8002", "__address__": "10.0.0.1:8002"}
         self.assertEqual({name: found[0].get(name) for name in expected}, expected)
 
+    def test_pods_that_have_ended_are_no_servers_that_are_down(self):
+        pod = {"label_app": "octet", "container_port_name": "metrics", "node_name": "n1"}
+        phases = ("Pending", "Running", "Failed", "Succeeded")
+        found = self.discover(*({**pod, "address": f"10.0.0.{i}:8002", "name": f"octet-{i}", "phase": phase} for i, phase in enumerate(phases)))
+        self.assertEqual({labels["pod"] for labels in found}, {"octet-0", "octet-1"})
+
     def test_the_deployment_has_that_label_and_port(self):
         documents = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/octet.yaml").read_text()))
         template = next(document for document in documents if document["kind"] == "Deployment")["spec"]["template"]

@@ -7,6 +7,7 @@ usage: status_page_test.py OCTET
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import urllib.request
 
 import grpc
 import numpy
+import onnx
 import served_glyphs
 from browser import opened
 from served_glyphs import Served
@@ -66,6 +68,54 @@ def watched(server, before_look=lambda: None):
         return body.replace(b"</body>", TELL.encode() + b"</body>") if path == "/" else body
 
     return StandIn(server, before, change)
+
+
+# What is left of what the page has shown, after four seconds; a SECONDS of 2 goes with it.
+LEFT = """<script>
+setTimeout(() => {
+  const tell = document.body.appendChild(document.createElement("pre"));
+  tell.id = "seen";
+  tell.textContent = JSON.stringify({
+    charts: Object.keys(Chart.instances).length,
+    lines: [...document.querySelectorAll("canvas")].map((canvas) => Chart.getChart(canvas).data.datasets.map(({ label }) => label)),
+    rates: Chart.getChart(document.querySelectorAll("canvas")[1])?.data.datasets.map(({ data }) => Math.max(...data.map(({ y }) => y))) ?? [],
+    silent: document.getElementById("silent")?.textContent ?? "",
+    rows: document.querySelectorAll("tbody tr").length,
+  });
+}, LATER);
+</script>"""
+
+
+class Changing(StandIn):
+    """Gives the page of a server with LEFT in it, and its numbers as `change(look, answer)` makes them.
+
+    look: 1 of the first; later: milliseconds until the page tells; first: a script before the page's own.
+    """
+
+    def __init__(self, server, change, later=4500, first=""):
+        self.looks = 0
+
+        def changed(path, body):
+            if path == "/":
+                page = body.decode().replace("const SECONDS = 300;", "const SECONDS = 2;")
+                page = page.replace("</body>", LEFT.replace("LATER", str(later)) + "</body>")
+                return page.replace('<script src="chart.js">', f'<script>{first}</script><script src="chart.js">').encode()
+            if path != "/v2/experiments":
+                return body
+            self.looks += 1
+            return json.dumps(change(self.looks, json.loads(body))).encode()
+
+        super().__init__(server, change=changed)
+
+
+def write_open(path):
+    """x [n, m, 4] -> its product with a matrix: what is computed is known only with a request."""
+    tensor, float32 = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    weights = onnx.numpy_helper.from_array(numpy.eye(4, dtype=numpy.float32), "w")
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "net", [tensor("x", float32, ["n", "m", 4])], [tensor("y", float32, ["n", "m", 4])], [weights])
+    path.parent.mkdir(parents=True)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
 
 
 def setUpModule():
@@ -275,6 +325,95 @@ class StatusPageTest(unittest.TestCase):
             self.assertEqual([label for label, *_ in rate], ["fp32"])
             int8 = rows(document.tables[PRECISIONS])["int8"]
             self.assertEqual((int8["requests"], int8["p50 us"], int8["p99 us"], int8["mean us"]), ("0", "–", "–", "–"))
+
+    def test_what_is_gone_leaves_nothing_behind(self):
+        def gone(look, answer):
+            return answer if look < 3 else {**answer, "experiments": []}
+
+        with Served(OCTET, ROUTING) as served, Changing(served.server.http, gone) as stand_in:
+            document, messages = opened(f"http://{stand_in.address}/")
+        self.assertEqual(messages, [])
+        self.assertGreater(stand_in.looks, 3)
+        self.assertEqual(document.headings, ["Octet"])
+        self.assertEqual(document.seen["charts"], 0, "the library holds them until they are destroyed")
+
+    def test_lines_of_a_precision_that_is_gone_end(self):
+        with Served(OCTET, ROUTING) as served:
+
+            def without_int8(look, answer):
+                served.ask_all(20)
+                (experiment,) = answer["experiments"]
+                if look > 2:
+                    experiment["precisions"] = [arm for arm in experiment["precisions"] if arm["precision"] != "int8"]
+                return answer
+
+            with Changing(served.server.http, without_int8, later=6500) as stand_in:
+                document, messages = opened(f"http://{stand_in.address}/", "--virtual-time-budget=7000")
+        self.assertEqual(messages, [])
+        self.assertEqual(document.seen["lines"], [["fp32 p50", "fp32 p99"], ["fp32"]])
+
+    def test_what_came_while_the_machine_slept_did_not_come_in_a_second(self):
+        def busy(look, answer):
+            for arm in answer["experiments"][0]["precisions"]:
+                arm["histogram_us"]["counts"][5] += 360_000 if look > 3 else 0
+            return answer
+
+        # An hour that the steady clock knows nothing of.
+        sleeps = "{ const wall = Date.now; Date.now = () => wall.call(Date) + (performance.now() > 2500 ? 3600000 : 0); }"
+        with Served(OCTET, ROUTING) as served, Changing(served.server.http, busy, later=3500, first=sleeps) as stand_in:
+            document, messages = opened(f"http://{stand_in.address}/")
+        self.assertEqual(messages, [])
+        self.assertEqual(len(document.seen["rates"]), 2)
+        for rate in document.seen["rates"]:
+            self.assertAlmostEqual(rate, 100, delta=1)
+
+    def test_of_many_models_those_that_are_seen_are_drawn(self):
+        with Served(OCTET, "routing: {default: fp32}\n") as served:
+
+            def twenty(look, answer):
+                served.ask_all(10)
+                (experiment,) = answer["experiments"]
+                return {**answer, "experiments": [{**experiment, "model": f"m{number:02}"} for number in range(20)]}
+
+            for first, last_is_drawn in (("", False), ("setTimeout(() => scrollTo(0, document.body.scrollHeight), 2500);", True)):
+                with Changing(served.server.http, twenty, first=first) as stand_in:
+                    document, messages = opened(f"http://{stand_in.address}/", "--window-size=1280,600")
+                self.assertEqual(messages, [])
+                lines = document.seen["lines"]
+                self.assertEqual(len(lines), 40)
+                self.assertEqual(lines[0], ["fp32 p50", "fp32 p99"])
+                self.assertEqual(lines[38], ["fp32 p50", "fp32 p99"] if last_is_drawn else [])
+                self.assertIn("m19, version 1", document.headings)
+                self.assertGreater(int(rows(document.tables[PRECISIONS])["fp32"]["requests"].replace(",", "")), 20, "the last one's")
+
+    def test_a_server_that_answers_no_more_is_an_alarm(self):
+        with Served(OCTET, ROUTING) as served:
+            with Changing(served.server.http, lambda look, answer: answer if look < 3 else {}) as stand_in:
+                document, _ = opened(f"http://{stand_in.address}/")
+            self.assertIn("what is below is old", document.seen["silent"])
+            self.assertEqual(document.seen["rows"], 3, "two precisions and a pair are still there")
+            hangs = "window.fetch = (path, { signal }) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));"
+            with Changing(served.server.http, lambda look, answer: answer, later=11000, first=hangs) as stand_in:
+                document, _ = opened(f"http://{stand_in.address}/", "--virtual-time-budget=12000")
+            self.assertIn("nothing for 10 seconds", document.seen["silent"])
+            with Changing(served.server.http, lambda look, answer: answer) as stand_in:
+                document, _ = opened(f"http://{stand_in.address}/")
+            self.assertEqual(document.seen["silent"], "")
+
+    def test_what_is_not_known_is_no_number(self):
+        def change(version):
+            models = version.parents[1]
+            shutil.copytree(version, version.parent / "2")
+            write_open(models / "open/1/int8.onnx")
+
+        with Served(OCTET, "routing: {versions: {1: 1, 2: 1}}\n", change) as served:
+            document, messages = opened(f"http://{served.server.http}/")
+            self.assertEqual(messages, [])
+            self.assertEqual(document.headings, ["Octet", "glyphs, version 1", "glyphs, version 2", "open, version 1", "glyphs, shared out between its versions"])
+            (row,) = rows(document.tables[PRECISIONS]).values()
+            self.assertEqual(row["int8 multiply-adds"], "–", "the shapes are open")
+            for version in rows(document.tables["Versions of glyphs since their shares were last changed"]).values():
+                self.assertEqual((version["requests"], version["mean us"]), ("0", "–"))
 
     def test_certificates_are_listed_layer_by_layer(self):
         with Served(OCTET, ROUTING) as served, watched(served.server.http) as stand_in:

@@ -79,6 +79,13 @@ TEST_F(TopScreenTest, RatesAreThoseSinceTheLookBefore) {
   EXPECT_THAT(Line(Draw(Answer({Arm("int8", 10, 20)}, 2)), "int8"), HasSubstr(" 10.0 "));
 }
 
+TEST_F(TopScreenTest, AShareOfInt8ThatIsNotKnownIsNoNumber) {
+  json arm = Arm("int8", 10, 1);
+  EXPECT_THAT(Line(Draw(Answer({arm})), "int8"), HasSubstr("  50.0  "));
+  arm["int8_mac_ratio"] = nullptr;
+  EXPECT_THAT(Line(Draw(Answer({arm})), "int8"), HasSubstr("     -  "));
+}
+
 TEST_F(TopScreenTest, AGuardSaysWhatItDid) {
   json arm = Arm("int8", 10, 1);
   arm["guard"] = Guard();
@@ -154,6 +161,12 @@ TEST_F(TopScreenTest, PipelinesSplitsAndTheIndexAreShown) {
                                   {"drawn", 17},
                                   {"sticky", 2},
                                   {"latency_us", {{"count", 19}, {"mean", 900.0}}},
+                                  {"over_baseline_us", nullptr}},
+                                 {{"version", "5"},
+                                  {"weight", 1.0},
+                                  {"drawn", 0},
+                                  {"sticky", 0},
+                                  {"latency_us", {{"count", 0}, {"mean", 0.0}}},
                                   {"over_baseline_us", nullptr}}}}}};
   answer["index"] = {{{"model", "broken"},
                       {"version", "1"},
@@ -164,6 +177,8 @@ TEST_F(TopScreenTest, PipelinesSplitsAndTheIndexAreShown) {
   EXPECT_EQ(asked_, 0);
   EXPECT_THAT(screen, HasSubstr("other, shared out between its versions, baseline 3\n"));
   EXPECT_THAT(Line(screen, "4"), HasSubstr(" 17 "));
+  EXPECT_THAT(Line(screen, "4"), HasSubstr(" 900  -"));
+  EXPECT_THAT(Line(screen, "5"), HasSubstr(" 0         -  -")) << "nothing took no time";
   EXPECT_THAT(screen, HasSubstr("  SAMPLE RATIO MISMATCH (p = 1e-05)"));
   EXPECT_THAT(screen, HasSubstr("\nbroken version 1 UNAVAILABLE: fp32: not an ONNX model\n"));
 }

@@ -93,7 +93,8 @@ TEST_F(KeptVersionTest, OfAPrecisionWhoseFileHasGoneTheGaugesAreNothing) {
   EXPECT_EQ(metrics->ready.value(), 0);
   EXPECT_EQ(metrics->resident_weight_bytes.value(), 0);
   EXPECT_EQ(metrics->load_seconds.value(), 0);
-  EXPECT_EQ(metrics->int8_mac_ratio.value(), 0);
+  EXPECT_THAT(metrics_.Text(),
+              Not(HasSubstr(R"(octet_int8_mac_ratio{model="net",version="1",precision="bf16"})")));
 }
 
 TEST_F(KeptVersionTest, APrecisionThatIsServedNoMoreIsNotReadyWhoeverHoldsIt) {

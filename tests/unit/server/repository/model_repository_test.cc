@@ -410,6 +410,31 @@ TEST_F(ModelRepositoryTest, OpenExtentsAreServedWithoutACertificate) {
               ElementsAre());
 }
 
+TEST_F(ModelRepositoryTest, TheShareOfInt8IsANumberWhereItIsKnown) {
+  const auto dense = [](Shape shape) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", std::move(shape));
+    b.Output(b.Op("MatMul", {x, b.Random({4, 4})}), "y");
+    return b.Build();
+  };
+  folder_.Write("fixed/1/int8.onnx", dense({kUnknownDim, 4}));
+  folder_.Write("open/1/int8.onnx", dense({kUnknownDim, kUnknownDim, 4}));
+  Open();
+  const std::string text = metrics_.Text();
+  EXPECT_THAT(text, HasSubstr("octet_int8_mac_ratio{model=\"fixed\",version=\"1\","
+                              "precision=\"int8\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("octet_variant_ready{model=\"open\",version=\"1\","
+                              "precision=\"int8\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("octet_int8_mac_ratio{model=\"open\"")))
+      << "an alert asks for little int8";
+  const auto arm = [this](std::string_view model) {
+    const auto version = *repository_->Find(model, "");
+    return version->experiment->Read(*version).arms.at(0);
+  };
+  EXPECT_EQ(arm("fixed").int8_mac_ratio, 0.0);
+  EXPECT_EQ(arm("open").int8_mac_ratio, std::nullopt);
+}
+
 TEST_F(ModelRepositoryTest, CompilingForNewShapesIsTimed) {
   GraphBuilder b;
   b.Output(b.Op("Relu", {b.Input("x", {kUnknownDim, kUnknownDim})}), "y");

@@ -103,6 +103,7 @@ TEST_F(ModelSequenceTest, AVersionThatDrainsIsNoVariantThatIsNotReady) {
   folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
   Open();
   ASSERT_TRUE(Enter(1, true).ok());
+  Find()->Find(Precision::kFp32)->metrics->guard_tripped.Set(1);
   folder_.Write("net/2/fp32.onnx", AccumulatingGraph(2));
   ASSERT_TRUE(repository_->Load("net").ok());
   const auto series = [](std::string_view name, int version) {
@@ -111,6 +112,7 @@ TEST_F(ModelSequenceTest, AVersionThatDrainsIsNoVariantThatIsNotReady) {
   const std::string text = metrics_.Text();
   EXPECT_THAT(text, HasSubstr(series("variant_ready", 2) + "1\n"));
   EXPECT_THAT(text, Not(HasSubstr(series("variant_ready", 1)))) << "an alert asks for zeros";
+  EXPECT_THAT(text, HasSubstr(series("guard_tripped", 1) + "0\n")) << "nobody looks at it";
   EXPECT_THAT(text, HasSubstr(series("resident_weight_bytes", 1))) << "they are there";
   EXPECT_THAT(text, Not(HasSubstr(series("resident_weight_bytes", 1) + "0\n")));
   clock_.Advance(std::chrono::seconds(20));

@@ -24,10 +24,20 @@ TEST(RampTest, AStepIsHeldForItsTimeAndUntilTheGuardConsents) {
   EXPECT_EQ(AdvanceRamp(Steps(), first, kept, kBegan + 59'999).state, first);
   EXPECT_EQ(AdvanceRamp(Steps(), first, kNothing, kBegan + 3'600'000).state, first)
       << "without a window that was kept nothing is known";
-  EXPECT_EQ(AdvanceRamp(Steps(), first, kept, kBegan - 1).state, first) << "the clock was set back";
   const RampStep step = AdvanceRamp(Steps(), first, kept, kBegan + 60'000);
   EXPECT_EQ(step.action, RampAction::kForward);
   EXPECT_EQ(step.state, (RampState{.step = 1, .began_ms = kBegan + 60'000}));
+}
+
+TEST(RampTest, AClockThatWasSetBackHoldsTheStepForItsTimeOnceMore) {
+  constexpr int64_t kYearBefore = kBegan - int64_t{365} * 86'400'000;
+  const RampFacts kept = {.kept_windows = 1};
+  const RampStep step = AdvanceRamp(Steps(), {.step = 1, .began_ms = kBegan}, kept, kYearBefore);
+  EXPECT_EQ(step.action, std::nullopt);
+  EXPECT_EQ(step.state, (RampState{.step = 1, .began_ms = kYearBefore}));
+  EXPECT_EQ(AdvanceRamp(Steps(), step.state, kept, kYearBefore + 59'999).action, std::nullopt);
+  EXPECT_EQ(AdvanceRamp(Steps(), step.state, kept, kYearBefore + 60'000).action,
+            RampAction::kForward);
 }
 
 TEST(RampTest, ABrokenWindowTakesTheShareBackForGood) {
