@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "engine/ops/binary_math.h"
 #include "engine/ops/dispatch.h"
@@ -164,11 +165,27 @@ absl::StatusOr<Kernel> MakeSize(const KernelContext& context) {
 constexpr DTypeSet kRangeTypes = {DType::kF32, DType::kF64, DType::kI16, DType::kI32, DType::kI64};
 constexpr Types<float, double, int16_t, int32_t, int64_t> kRangeKernels;
 
+/// Elements of a Range of integers, or -1, exactly: a double has not the digits of two times in nanoseconds.
+int64_t WholeRangeCount(int64_t start, int64_t limit, int64_t delta) {
+  if (delta == 0) return -1;
+  if (delta > 0 ? limit <= start : limit >= start) return 0;
+  // Unsigned, no difference is too large.
+  const auto from = static_cast<uint64_t>(start);
+  const auto to = static_cast<uint64_t>(limit);
+  const auto step = static_cast<uint64_t>(delta);
+  const uint64_t count =
+      delta > 0 ? (to - from - 1) / step + 1 : (from - to - 1) / (uint64_t{0} - step) + 1;
+  return count < uint64_t{1} << 31 ? static_cast<int64_t>(count) : -1;
+}
+
 /// max(ceil((limit - start) / delta), 0), or -1 when that is no number or out of reach.
 template <typename T>
 int64_t RangeCount(const void* start, const void* limit, const void* delta) {
-  const auto read = [](const void* p) { return static_cast<double>(*static_cast<const T*>(p)); };
-  const double count = std::ceil((read(limit) - read(start)) / read(delta));
+  const auto read = [](const void* p) { return *static_cast<const T*>(p); };
+  if constexpr (std::is_integral_v<T>)
+    return WholeRangeCount(read(start), read(limit), read(delta));
+  const double distance = static_cast<double>(read(limit)) - static_cast<double>(read(start));
+  const double count = std::ceil(distance / static_cast<double>(read(delta)));
   if (!(count < 0x1p31)) return -1;
   return std::max<int64_t>(static_cast<int64_t>(std::max(count, 0.0)), 0);
 }

@@ -44,9 +44,9 @@ absl::StatusOr<std::optional<Shape>> InferConvOutput(const InferContext& context
   if (!x && !w) return std::nullopt;
   OCTET_ASSIGN_OR_RETURN(const int64_t last, context.attributes().Int("channels_last", 0));
   OCTET_ASSIGN_OR_RETURN(const int64_t group, context.attributes().Int("group", 1));
-  const int rank = x ? x->rank() : w->rank();
   OCTET_RETURN_IF_ERROR(ExpectRank(context, x_slot, 3, 5));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, w_slot, rank, rank));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, w_slot, x ? x->rank() : 3, x ? x->rank() : 5));
+  const int rank = x ? x->rank() : w->rank();
   if (group < 1) return context.Error(Format("'group' must be at least 1, got {}", group));
   const int64_t channels = x ? (*x)[last != 0 ? rank - 1 : 1] : kUnknownDim;
   if (w) {

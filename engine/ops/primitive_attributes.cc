@@ -31,6 +31,8 @@ std::optional<dnnl::algorithm> Eltwise(PostOp::Kind kind) {
       return A::eltwise_tanh;
     case PostOp::Kind::kElu:
       return A::eltwise_elu;
+    case PostOp::Kind::kSoftplus:
+      return A::eltwise_soft_relu;
     case PostOp::Kind::kGeluErf:
       return A::eltwise_gelu_erf;
     case PostOp::Kind::kGeluTanh:
@@ -154,7 +156,9 @@ absl::Status PrimitiveAttributes::AddPostOps(const OperandDescFn& operand_desc, 
     }
     const auto algorithm = Eltwise(op.kind);
     if (!algorithm) return Unimplemented("post-op {}", PostOpName(op.kind));
-    post_ops_.append_eltwise(*algorithm, op.kind == PostOp::Kind::kRelu ? 0.0f : op.alpha, op.beta);
+    if (op.kind == PostOp::Kind::kRelu) op.alpha = 0;
+    if (op.kind == PostOp::Kind::kSoftplus) op.alpha = 1;  // ln(1 + e^(alpha x)) / alpha
+    post_ops_.append_eltwise(*algorithm, op.alpha, op.beta);
   }
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -153,20 +154,37 @@ T Finish(A value, int64_t count) {
   return static_cast<T>(value);
 }
 
-/// Offsets, in row-major order, of the positions that the kept (or the reduced) axes span.
-std::vector<int64_t> Offsets(const Shape& shape, const std::vector<bool>& reduced, bool which) {
-  std::vector<int64_t> offsets = {0};
+/// An axis, or several that lie side by side, as it is walked.
+struct Loop {
+  int64_t extent = 1;
+  int64_t stride = 1;
+};
+
+/// The axes of which `reduced` says `which`, outermost first.
+std::vector<Loop> LoopsOver(const Shape& shape, const std::vector<bool>& reduced, bool which) {
+  std::vector<Loop> loops;
   const auto strides = shape.strides();
   for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (reduced[static_cast<size_t>(axis)] != which) continue;
-    std::vector<int64_t> longer;
-    longer.reserve(offsets.size() * static_cast<size_t>(shape[axis]));
-    for (const int64_t base : offsets) {
-      for (int64_t i = 0; i < shape[axis]; ++i) longer.push_back(base + i * strides[axis]);
+    if (reduced[static_cast<size_t>(axis)] != which || shape[axis] == 1) continue;
+    if (!loops.empty() && loops.back().stride == shape[axis] * strides[axis]) {
+      loops.back() = {loops.back().extent * shape[axis], strides[axis]};
+    } else {
+      loops.push_back({shape[axis], strides[axis]});
     }
-    offsets = std::move(longer);
   }
-  return offsets;
+  return loops;
+}
+
+/// Calls fn(offset) for each position of the loops, in row-major order, from `base` on.
+template <typename Fn>
+void ForEachOffset(std::span<const Loop> loops, int64_t base, const Fn& fn) {
+  if (loops.empty()) return fn(base);
+  const auto [extent, stride] = loops.front();
+  if (loops.size() == 1) {
+    for (int64_t i = 0; i < extent; ++i) fn(base + i * stride);
+    return;
+  }
+  for (int64_t i = 0; i < extent; ++i) ForEachOffset(loops.subspan(1), base + i * stride, fn);
 }
 
 template <Reduction kReduction>
@@ -189,22 +207,24 @@ absl::StatusOr<Kernel> MakeReduce(const KernelContext& context) {
   if (context.node.input(1) != kNone && !from_input)
     return Unimplemented("{}: its axes are known only when it runs", Describe(context.node));
   OCTET_ASSIGN_OR_RETURN(const Axes axes, ResolveAxes(context.node, from_input, shape.rank()));
-  auto kept = Offsets(shape, axes.reduced, false);
-  auto gone = Offsets(shape, axes.reduced, true);
+  const auto kept = LoopsOver(shape, axes.reduced, false);
+  const auto gone = LoopsOver(shape, axes.reduced, true);
+  int64_t count = 1;
+  for (const Loop& loop : gone) count *= loop.extent;
   return KernelFor(KernelsOf<kReduction>(), context.inputs[0].dtype(), context.node,
                    [&]<typename T>() -> Kernel {
-                     return [kept, gone](std::span<const ConstTensorView> inputs,
-                                         std::span<const TensorView> outputs) {
+                     return [kept, gone, count](std::span<const ConstTensorView> inputs,
+                                                std::span<const TensorView> outputs) {
                        using A = AccumulatorOf<kReduction, T>::Type;
                        const T* x = inputs[0].as<T>();
                        T* y = outputs[0].as<T>();
-                       for (size_t o = 0; o < kept.size(); ++o) {
+                       ForEachOffset(kept, 0, [&](int64_t base) {
                          A value = Start<kReduction, A>();
-                         for (const int64_t offset : gone)
-                           value =
-                               Combine<kReduction, A>(value, static_cast<A>(x[kept[o] + offset]));
-                         y[o] = Finish<kReduction, T>(value, static_cast<int64_t>(gone.size()));
-                       }
+                         ForEachOffset(gone, base, [&](int64_t at) {
+                           value = Combine<kReduction, A>(value, static_cast<A>(x[at]));
+                         });
+                         *y++ = Finish<kReduction, T>(value, count);
+                       });
                        return absl::OkStatus();
                      };
                    });

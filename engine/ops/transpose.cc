@@ -52,6 +52,8 @@ absl::Status InferTranspose(InferContext& context) {
   if (!context.shape(0)) {
     OCTET_ASSIGN_OR_RETURN(const auto perm, context.attributes().Ints("perm", {}));
     if (perm.empty()) return context.SetOutput(0, context.dtype(0), std::nullopt);
+    // Passes compose and invert what inference has accepted.
+    OCTET_RETURN_IF_ERROR(PermOf(context.node(), static_cast<int>(perm.size())).status());
     return context.SetOutput(0, context.dtype(0), UnknownShape(std::ssize(perm)));
   }
   OCTET_ASSIGN_OR_RETURN(const auto perm, PermOf(context.node(), context.shape(0)->rank()));

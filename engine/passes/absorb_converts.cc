@@ -301,6 +301,13 @@ class ConvertAbsorber {
     return true;
   }
 
+  // Kernels add integers with a zero point to their sums, but multiply by reals alone.
+  static bool Multiplies(const Node& mac, size_t slot) {
+    return std::ranges::any_of(mac.post_ops, [&](const PostOp& op) {
+      return op.kind == PostOp::Kind::kMul && op.operand == static_cast<int>(slot);
+    });
+  }
+
   bool AbsorbIntoMac(NodeId id) {
     const bool typed_now = TypeProduct(id);
     const Node& node = graph_.node(id);
@@ -308,7 +315,7 @@ class ConvertAbsorber {
     bool changed = typed_now;
     for (size_t slot = 3; slot < graph_.node(id).inputs.size(); ++slot) {
       const ValueId typed = Typed(graph_.node(id).input(slot));
-      if (typed == kNone) continue;
+      if (typed == kNone || Multiplies(graph_.node(id), slot)) continue;
       graph_.SetInput(id, slot, typed);
       changed = true;
     }

@@ -2,7 +2,10 @@
 //
 //   x -> Mul(a) -> Mul(c) -> y               =>  x -> Mul(a * c) -> y
 //   x -> Add(b) -> Add(d) -> y               =>  x -> Add(b + d) -> y
-//   x -> Add(b) -> Mul(c) -> y               =>  x -> Mul(c) -> Add(b * c) -> y
+//   x -> Add(b) -> Mul(c) -> y               =>  x -> Mul(c) -> Add(b * c) -> y      (unless x is an input as it came)
+//
+// An input is exact, and so is its difference from a constant of its size: a year less 2000, a time less another one. Scaled first, both
+// are rounded, and what they cancel to is mostly error. What layers compute has such an error already.
 //
 // So a normalization and the scale and shift behind it become one Mul and one Add, which fold into the layers beside them.
 #include <algorithm>
@@ -60,6 +63,18 @@ ValueId Combine(Graph& graph, const Node& origin, ValueId a, ValueId b, bool pro
   return AddFloats(graph, origin.name + "_folded", *shape, std::move(combined));
 }
 
+// Elements of the graph's inputs, at most converted or moved.
+bool IsAsItCame(const Graph& graph, ValueId value) {
+  while (!graph.is_graph_input(value)) {
+    const Node* node = ProducerOf(graph, value);
+    if (node == nullptr || node->inputs.empty() || node->input(0) == kNone) return false;
+    const bool converts = node->is("Cast") || node->is("Convert", kOctetDomain);
+    if (!converts && !MovesElements(*node)) return false;
+    value = node->input(0);
+  }
+  return true;
+}
+
 bool FoldAffineAt(Graph& graph, NodeId id) {
   const Node node = graph.node(id);
   const auto outer = TermOf(graph, &node);
@@ -67,6 +82,7 @@ bool FoldAffineAt(Graph& graph, NodeId id) {
   const NodeId before = graph.producer(outer->x);
   const auto inner = TermOf(graph, ProducerOf(graph, outer->x));
   if (!inner || (inner->product && !outer->product)) return false;
+  if (!inner->product && outer->product && IsAsItCame(graph, inner->x)) return false;
   const ValueId combined = Combine(graph, node, inner->constant, outer->constant, outer->product);
   if (combined == kNone) return false;
   if (inner->product == outer->product) {

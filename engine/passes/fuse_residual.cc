@@ -5,12 +5,14 @@
 //   r:f32 ----------------/
 //
 // Mul alike. The Conv moves to the place of the Add, where r exists. r has the shape of the result, or is a constant or a
-// value of its rank that broadcasts to it. Of two candidates the later one takes the other in: it then runs last.
+// value of its rank that broadcasts to it in a way that oneDNN's kernels know: of a mask per row or per pixel they would leave
+// the whole product to its reference kernel. Of two candidates the later one takes the other in: it then runs last.
 //
 // A Mul carries the sum with a constant too: a normalization that no layer took in is one pass over its values.
 //
 //   x:f32 -> Mul(c) -> f32 -> Add(d:f32[C,1,1]) -> y     =>  x -> Mul(c) + add(d) -> y
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -43,6 +45,39 @@ bool FitsOutput(const Graph& graph, const BatchDims& dims, ValueId operand, Valu
   return true;
 }
 
+// How an operand of lower or equal rank lies along an axis of the result.
+enum class Along : uint8_t { kFollows, kRepeats, kOne };
+Along AlongAxis(const Shape& operand, const Shape& out, int axis) {
+  const int own = axis - (out.rank() - operand.rank());
+  const int64_t extent = own < 0 ? 1 : operand[own];
+  if (out[axis] == 1) return Along::kOne;
+  return extent == 1 ? Along::kRepeats : Along::kFollows;
+}
+
+// Whether kernels of a layer repeat the operand as it asks for. Requires: FitsOutput. One element, all elements and, for each sample
+// or for all, one per channel are known to every kernel. Products also take one matrix for all stacks of one leading axis.
+bool RepeatsAsKernelsDo(const Graph& graph, const Node& layer, ValueId operand) {
+  const Shape& own = *graph.value(operand).shape;
+  const Shape& out = *graph.value(layer.output(0)).shape;
+  if (own.is_static() && own.elements() == 1) return true;
+  const int channel = ChannelAxis(graph, layer);
+  int repeats = 0;
+  int follows = 0;
+  for (int axis = 0; axis < out.rank(); ++axis) {
+    const Along along = AlongAxis(own, out, axis);
+    repeats += along == Along::kRepeats ? 1 : 0;
+    follows += along == Along::kFollows ? 1 : 0;
+  }
+  if (repeats == 0) return true;
+  if (AlongAxis(own, out, channel) == Along::kRepeats) return false;
+  const int channels = AlongAxis(own, out, channel) == Along::kFollows ? 1 : 0;
+  const int samples = channel != 0 && AlongAxis(own, out, 0) == Along::kFollows ? 1 : 0;
+  if (follows == channels + samples) return true;
+  if (IsConvolution(layer)) return false;
+  const int row = out.rank() - 2;
+  return repeats == 1 && AlongAxis(own, out, row) != Along::kRepeats;
+}
+
 bool CarriesSum(const Graph& graph, const Node& node, const Node& sum, size_t slot) {
   if (IsMac(node)) return true;
   return node.is("Mul") && sum.is("Add") && graph.value(sum.input(1 - slot)).is_constant();
@@ -54,7 +89,9 @@ bool IsCandidate(const Graph& graph, const BatchDims& dims, NodeId sum, size_t s
   if (host == nullptr || !CarriesSum(graph, *host, graph.node(sum), slot)) return false;
   if (host->post_ops.size() >= kMaxPostOps) return false;
   if (graph.SoleConsumer(x) != sum || !IsPlainReal(graph, x)) return false;
-  return FitsOutput(graph, dims, graph.node(sum).input(1 - slot), x);
+  const ValueId operand = graph.node(sum).input(1 - slot);
+  if (!FitsOutput(graph, dims, operand, x)) return false;
+  return !IsMac(*host) || RepeatsAsKernelsDo(graph, *host, operand);
 }
 
 void Fuse(Graph& graph, NodeId sum, size_t slot) {

@@ -334,6 +334,7 @@ def gathers():
     yield Row("EyeLike", 9, [whole(I32, 3, 4)], k=1, dtype=TensorProto.FLOAT)
     yield Row("ConstantOfShape", 9, [ints(2, 3)], value=helper.make_tensor("v", TensorProto.INT64, [1], [7]))
     yield Row("Range", 11, [scalar(1, I32), np.array(9, I32), scalar(3, I32)])
+    yield Row("Range", 11, [np.array(17 * 10**17, I64), np.array(17 * 10**17 + 10, I64), scalar(3, I64)])
     yield Row("CenterCropPad", 18, [reals(5, 4), ints(3, 7)])
     yield Row("Col2Im", 18, [reals(1, 8, 6), ints(3, 4), ints(2, 2)])
 

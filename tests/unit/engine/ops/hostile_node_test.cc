@@ -75,6 +75,12 @@ std::vector<Hostile> Windows() {
       {"scalar weights beside a bias",
        Node("Conv").Input(Floats({1, 4, 8, 8})).Constant(Floats({})).Constant(Floats({4}))},
       {"weights of rank 2", Node("Conv").Input(Floats({1, 4, 8, 8})).Constant(Floats({4, 4}))},
+      {"scalar weights of an unknown input",
+       Node("Conv").Spec(DType::kF32, std::nullopt).Constant(Floats({}))},
+      {"weights of rank 1 of an unknown input",
+       Node("Conv").Spec(DType::kF32, std::nullopt).Constant(Floats({4}))},
+      {"integer weights of rank 2 of an unknown input",
+       Node("ConvInteger").Spec(DType::kU8, std::nullopt).Constant(Iota<uint8_t>({4, 4}))},
       {"kernel 0", pool("MaxPool", "kernel_shape", Ints{0, 2})},
       {"kernel below 0", pool("AveragePool", "kernel_shape", Ints{-1, 2})},
       {"huge kernel",
@@ -166,6 +172,10 @@ std::vector<Hostile> Movements() {
                           .Constant(Tensor::Scalar(uint8_t{0}));
   return {
       {"joined along no axis", joined},
+      {"axes that an unknown input cannot have",
+       Node("Transpose").Spec(DType::kF32, std::nullopt).Set("perm", Ints{0, kHuge})},
+      {"an axis of an unknown input twice",
+       Node("Transpose").Spec(DType::kF32, std::nullopt).Set("perm", Ints{1, 1})},
       {"a part that is not there", OneNode(joined)
                                        .Set("axis", int64_t{1})
                                        .Absent()

@@ -382,7 +382,7 @@ TEST(MatMulPostOpTest, ComputesEveryActivation) {
                         {Kind::kHardSwish},   {Kind::kHardSigmoid, 0.2f, 0.5f},
                         {Kind::kSwish, 1.0f}, {Kind::kTanh},
                         {Kind::kElu, 0.7f},   {Kind::kGeluErf},
-                        {Kind::kGeluTanh}};
+                        {Kind::kGeluTanh},    {Kind::kSoftplus}};
   for (const PostOp& op : ops) {
     SCOPED_TRACE(PostOpName(op.kind));
     ExpectReference(

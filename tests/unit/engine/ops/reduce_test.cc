@@ -1,4 +1,6 @@
 // Reductions and positions of extremes: the reference kernel by definition, the fast form by the reference kernel.
+#include <malloc.h>
+
 #include <cmath>
 #include <limits>
 
@@ -83,6 +85,29 @@ TEST(ReduceTest, ComputesIntegersInTheirOwnType) {
   const Tensor x = Tensor::From<int32_t>({2, 2}, {7, -1, 3, 4});
   EXPECT_THAT(Reference<int32_t>(Reduce("ReduceSum", {0}).Input(x)), ElementsAre(10, 3));
   EXPECT_THAT(Reference<int32_t>(Reduce("ReduceMax", {1}).Input(x)), ElementsAre(7, 4));
+}
+
+TEST(ReduceTest, KeepsNoListOfItsElements) {
+  const auto graph = OneNode("ReduceMax", 13).Spec(DType::kU8, Shape{16, 1 << 20}).Infer();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const Node& node = graph->node(graph->order()[0]);
+  const ConstTensorView x{nullptr, {DType::kU8, Shape{16, 1 << 20}}};
+  const TensorSpec y{DType::kU8, Shape{1, 1}};
+  const auto allocated = [] {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const size_t before = allocated();
+  const auto kernel = FindOp(node)->kernel({node, {&x, 1}, {&y, 1}});
+  ASSERT_TRUE(kernel.ok()) << kernel.status();
+  EXPECT_LT(allocated(), before + (1 << 20));
+}
+
+TEST(ReduceTest, ReducesAxesThatLieApart) {
+  const Tensor x = Tensor::From<int64_t>({2, 2, 3}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
+  const auto y = OneNode("ReduceSum", 11).Input(x).Set("axes", std::vector<int64_t>{0, 2}).Run();
+  ASSERT_TRUE(y.ok()) << y.status();
+  EXPECT_THAT(Elements<int64_t>((*y)[0]), ElementsAre(30, 48));
 }
 
 TEST(ReduceTest, RefusesAnAxisOutsideOfTheRank) {

@@ -90,6 +90,33 @@ const Case kCases[] = {
     {"ConvOfComputedWeights",
      {{1, 16, 8, 8}, {8, 16, 3, 3}},
      [](GraphBuilder& b, std::span<const ValueId> x) { return b.Op("Conv", {x[0], x[1]}); }},
+    {"ProductOfMaskedRows",
+     {{2, 5, 16}, {2, 5, 1}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       return b.Op("Mul", {b.Op("MatMul", {x[0], b.Random({16, 8})}), x[1]});
+     }},
+    {"CausalScores",
+     {{2, 4, 5, 8}, {2, 4, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       return b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 5, 5})});
+     }},
+    {"MaskedPixels",
+     {{2, 16, 8, 8}, {2, 1, 6, 6}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       return b.Op("Mul", {x[1], b.Op("Conv", {x[0], b.Random({8, 16, 3, 3})})});
+     }},
+    {"PlacesOfPixels",
+     {{2, 16, 8, 8}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId y = b.Op("Relu", {b.Op("Conv", {x[0], b.Random({8, 16, 3, 3})})});
+       return b.Op("Add", {b.Op("Mul", {y, b.Random({8, 6, 1})}), b.Random({1, 8, 6, 6})});
+     }},
+    {"Softplus",
+     {{2, 16, 8, 8}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId y = b.Op("Softplus", {b.Op("Conv", {x[0], b.Random({8, 16, 3, 3})})});
+       return b.Op("Softplus", {b.Op("MatMul", {b.Op("Flatten", {y}), b.Random({288, 4})})});
+     }},
     {"UpAndDown",
      {{2, 3, 16, 16}},
      [](GraphBuilder& b, std::span<const ValueId> x) {
