@@ -222,6 +222,21 @@ TEST(LowerBf16, BiasesThatAreComputedStayF32) {
   }
 }
 
+// Of one input channel, and of output channels that fill no vector.
+TEST(LowerBf16, LeavesConvolutionsThatItsKernelsAreSlowerAtInF32) {
+  const auto type_of = [](const Shape& weights, int64_t groups) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {1, weights[1] * groups, 8, 8});
+    b.Output(b.Op("Conv", {x, b.Random(weights)}, {{"group", groups}}));
+    const Graph after = AfterPass("lower_bf16", b.Build(), Bf16Context());
+    return after.value(TheOnly(after, "Conv").input(1)).dtype;
+  };
+  EXPECT_EQ(type_of({8, 1, 5, 5}, 1), DType::kF32);
+  EXPECT_EQ(type_of({64, 1, 5, 5}, 1), DType::kBF16);
+  EXPECT_EQ(type_of({8, 2, 5, 5}, 1), DType::kBF16);
+  EXPECT_EQ(type_of({8, 1, 5, 5}, 8), DType::kBF16) << "depthwise";
+}
+
 // The mask of opset 7 has the type of what is dropped: ones, whatever that is stored as.
 TEST(LowerBf16, ADropoutsMaskHoldsOnes) {
   GraphBuilder b(9);
