@@ -19,11 +19,11 @@ struct ByteRange {
 };
 
 /// A file as it was when it was opened, by which one sees that another has taken its place, or that it was written since.
-struct FileStamp {
+struct SourceFile {
   std::string path;
   uint64_t bytes = 0;
   int64_t modified_ns = 0;  ///< Since 1970.
-  bool operator==(const FileStamp&) const = default;
+  bool operator==(const SourceFile&) const = default;
 };
 
 /// Bytes that can be read in any order. Thread-safe.
@@ -61,7 +61,7 @@ class OpenFile final : public ByteSource {
 
   int fd() const { return fd_; }
   /// Of the file as it was opened, under the name that `path` is.
-  FileStamp Stamp(std::string path) const { return {std::move(path), bytes_, modified_ns_}; }
+  SourceFile Stamp(std::string path) const { return {std::move(path), bytes_, modified_ns_}; }
 
   /// As it was opened: a file may become shorter, and is then an error to ReadAt. That is why it is not mapped, where the
   /// same would end the process.

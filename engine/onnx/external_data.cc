@@ -72,8 +72,8 @@ absl::Status ExternalDataReader::Read(const ExternalRange& range, std::span<std:
   return Annotate(status, Format("external data file '{}'", range.location));
 }
 
-std::vector<FileStamp> ExternalDataReader::Stamps() const {
-  std::vector<FileStamp> stamps;
+std::vector<SourceFile> ExternalDataReader::Stamps() const {
+  std::vector<SourceFile> stamps;
   for (const auto& [location, file] : files_)
     stamps.push_back(file.Stamp((fs::path(folder_) / location).string()));
   return stamps;

@@ -37,7 +37,7 @@ class ExternalDataReader {
   absl::Status Read(const ExternalRange& range, std::span<std::byte> dst);
 
   /// Every file that was opened, by the path that the model gives it.
-  std::vector<FileStamp> Stamps() const;
+  std::vector<SourceFile> Stamps() const;
 
  private:
   absl::StatusOr<const OpenFile*> Find(const std::string& location);

@@ -32,9 +32,9 @@ struct ReadOptions {
 /// over the limits; UNIMPLEMENTED for opsets or types that Octet does not know.
 /// `files`, unless null, becomes the list of what was read, the model's own file first.
 absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options = {},
-                                   std::vector<FileStamp>* files = nullptr);
+                                   std::vector<SourceFile>* files = nullptr);
 /// OK while every file is as it was. FAILED_PRECONDITION naming the first that is not.
-absl::Status CheckUnchanged(std::span<const FileStamp> files);
+absl::Status CheckUnchanged(std::span<const SourceFile> files);
 /// The same from memory; external data is refused. `origin` names the source in messages.
 absl::StatusOr<Graph> ReadOnnxBytes(std::span<const std::byte> bytes, std::string_view origin,
                                     const ReadOptions& options = {});

@@ -152,7 +152,7 @@ absl::StatusOr<Datum> ReadOptional(onnx::OptionalProto& proto, TensorReader& ten
 }  // namespace
 
 absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& options,
-                                   std::vector<FileStamp>* files) {
+                                   std::vector<SourceFile>* files) {
   return Guarded(path, [&]() -> absl::StatusOr<Graph> {
     OCTET_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Open(path));
     ExternalDataReader external(path);
@@ -165,8 +165,8 @@ absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& o
   });
 }
 
-absl::Status CheckUnchanged(std::span<const FileStamp> files) {
-  for (const FileStamp& before : files) {
+absl::Status CheckUnchanged(std::span<const SourceFile> files) {
+  for (const SourceFile& before : files) {
     const absl::StatusOr<OpenFile> now = OpenFile::Open(before.path);
     if (!now.ok())
       return absl::FailedPreconditionError(

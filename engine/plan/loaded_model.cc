@@ -81,7 +81,7 @@ std::shared_ptr<const ProgramContext> MakeContext(const LoadOptions& options, Pr
   return context;
 }
 
-absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph, std::vector<FileStamp> files,
+absl::StatusOr<std::shared_ptr<const Model>> MakeModel(Graph graph, std::vector<SourceFile> files,
                                                        const LoadOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const Precision detected, DetectPrecision(graph));
   auto model = std::make_shared<LoadedModel>(std::move(graph), std::move(files), options,
@@ -98,7 +98,7 @@ void SetFlushToZero() {
 
 }  // namespace
 
-LoadedModel::LoadedModel(Graph graph, std::vector<FileStamp> files, LoadOptions options,
+LoadedModel::LoadedModel(Graph graph, std::vector<SourceFile> files, LoadOptions options,
                          Precision precision)
     : files_(std::move(files)),
       options_(std::move(options)),
@@ -301,7 +301,7 @@ size_t LoadedModel::resident_weight_bytes() const {
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& path,
                                                          const LoadOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckOptions(options));
-  std::vector<FileStamp> files;
+  std::vector<SourceFile> files;
   OCTET_ASSIGN_OR_RETURN(Graph graph,
                          ReadOnnxFile(path, {.max_file_bytes = options.max_file_bytes}, &files));
   return WithinMemory([&] { return MakeModel(std::move(graph), std::move(files), options); });

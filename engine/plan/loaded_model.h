@@ -32,7 +32,7 @@ struct BoundGraph {
 class LoadedModel final : public Model {
  public:
   /// `files`: what the graph was read from (ReadOnnxFile); empty for one that was made in memory.
-  LoadedModel(Graph graph, std::vector<FileStamp> files, LoadOptions options, Precision precision);
+  LoadedModel(Graph graph, std::vector<SourceFile> files, LoadOptions options, Precision precision);
 
   /// Runs the passes and compiles the plans that are known at load.
   absl::Status Prepare();
@@ -65,7 +65,7 @@ class LoadedModel final : public Model {
   /// A program hands its inputs on as data of the types that its nodes know.
   bool narrows_inputs() const { return options_.narrow_inputs && !needs_stages_; }
 
-  const std::vector<FileStamp> files_;
+  const std::vector<SourceFile> files_;
   const LoadOptions options_;
   const Precision precision_;
   const Target target_;
