@@ -23,7 +23,8 @@ using ::testing::Pointwise;
 
 constexpr int64_t kOpen = kUnknownDim;
 
-absl::StatusOr<std::vector<Tensor>> Run(const Model& model, const std::vector<Tensor>& inputs) {
+absl::StatusOr<std::vector<Tensor>> OutputsOf(const Model& model,
+                                              const std::vector<Tensor>& inputs) {
   std::vector<Shape> shapes;
   std::vector<Datum> data;
   for (const Tensor& input : inputs) {
@@ -43,7 +44,7 @@ std::vector<Tensor> Answer(const Graph& graph, const std::vector<Tensor>& inputs
   const auto model = Model::FromGraph(graph, {});
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return {};
-  auto outputs = Run(**model, inputs);
+  auto outputs = OutputsOf(**model, inputs);
   EXPECT_TRUE(outputs.ok()) << outputs.status();
   return outputs.ok() ? *std::move(outputs) : std::vector<Tensor>();
 }
@@ -52,7 +53,7 @@ std::string ErrorOf(const Graph& graph, const std::vector<Tensor>& inputs) {
   const auto model = Model::FromGraph(graph, {});
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return "";
-  const auto outputs = Run(**model, inputs);
+  const auto outputs = OutputsOf(**model, inputs);
   EXPECT_EQ(outputs.status().code(), absl::StatusCode::kInvalidArgument) << outputs.status();
   return std::string(Message(outputs.status()));
 }
@@ -112,7 +113,7 @@ TEST(EmptyTensors, OneModelTakesAPastThatGrowsFromNothing) {
   Tensor past = Empty({1, 2, 0, 4});
   for (int64_t length = 1; length <= 3; ++length) {
     const Tensor step = Ramp({1, 2, 1, 4});
-    const auto answer = Run(**model, {step, step, step, past, past});
+    const auto answer = OutputsOf(**model, {step, step, step, past, past});
     ASSERT_TRUE(answer.ok()) << answer.status();
     EXPECT_EQ((*answer)[0].shape(), (Shape{1, 2, 1, 4}));
     past = (*answer)[1];
@@ -230,7 +231,7 @@ TEST(EmptyTensors, LayersOfNothingAreSkipped) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   for (const LayerRecord& layer : (*plan)->certificate().layers)
     EXPECT_EQ(layer.impl, "octet:empty") << layer.name;
-  const auto got = Run(**model, {Empty({3, 0, 4, 8}), Empty({1, 0, 8})});
+  const auto got = OutputsOf(**model, {Empty({3, 0, 4, 8}), Empty({1, 0, 8})});
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_EQ((*got)[0].shape(), (Shape{0, 16, 2, 5}));
   EXPECT_EQ((*got)[1].shape(), (Shape{1, 0, 4}));

@@ -19,7 +19,7 @@ TEST(CheckShapesTest, RefusesImpossibleShapesWhereAnyRankFits) {
   x.name = "x";
   x.dtype = DType::kF32;
   x.rank_known = false;
-  const auto check = [&](const Shape& shape) { return CheckShapes(signature, {&shape, 1}, 0); };
+  const auto check = [&](const Shape& shape) { return CheckShapes(signature, {&shape, 1}); };
   const std::vector<int64_t> ones(kMaxRank + 1, 1);
   EXPECT_EQ(check(Shape()), absl::OkStatus());
   EXPECT_EQ(check({2, 0, 3}), absl::OkStatus());
