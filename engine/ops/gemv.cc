@@ -90,14 +90,55 @@ HWY_INLINE void MultiplyFloats(const PanelLayout& layout, const float* HWY_RESTR
   }
 }
 
-void RunGemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
-             float* y, int64_t first, int64_t last) {
+// Sums of products of bfloat16, each of which is exact in FP32. One vector of B holds two rows of 16 columns; `x` is read in
+// pairs, too, and a last one without its second element goes with a row of zeros.
+template <int kVectors>
+HWY_INLINE void MultiplyBFloats(const PanelLayout& layout, const uint16_t* HWY_RESTRICT b,
+                                const uint16_t* HWY_RESTRICT x, FloatVec* HWY_RESTRICT sums) {
+  const Floats d;
+  const hn::Rebind<uint32_t, Floats> bits;
+  const hn::Repartition<uint16_t, Floats> halves;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto upper = hn::Set(bits, 0xFFFF0000U);
+  constexpr int kSums = kParts<kVectors>;
+  FloatVec parts[kSums][kVectors];
+  for (auto& part : parts) {
+    for (auto& sum : part) sum = hn::Zero(d);
+  }
+  const auto add = [&](FloatVec* part, int64_t k, uint32_t first, uint32_t second) HWY_ATTR {
+    const FloatVec even = hn::BitCast(d, hn::Set(bits, first << 16));
+    const FloatVec odd = hn::BitCast(d, hn::Set(bits, second << 16));
+    const uint16_t* row = b + k * layout.width;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const auto pair = hn::BitCast(bits, hn::LoadU(halves, row + v * lanes * 2));
+      part[v] = hn::MulAdd(even, hn::BitCast(d, hn::ShiftLeft<16>(pair)), part[v]);
+      part[v] = hn::MulAdd(odd, hn::BitCast(d, hn::And(pair, upper)), part[v]);
+    }
+  };
+  constexpr int64_t kStep = int64_t{2} * kSums;
+  int64_t k = 0;
+  for (; k + kStep <= layout.k; k += kStep) {
+#pragma GCC unroll 4
+    for (int64_t p = 0; p < kSums; ++p) add(parts[p], k + 2 * p, x[k + 2 * p], x[k + 2 * p + 1]);
+  }
+  for (; k < layout.k; k += 2) add(parts[0], k, x[k], k + 1 < layout.k ? x[k + 1] : uint16_t{0});
+  for (int v = 0; v < kVectors; ++v) {
+    sums[v] = parts[0][v];
+    for (int p = 1; p < kSums; ++p) sums[v] = hn::Add(sums[v], parts[p][v]);
+  }
+}
+
+// Stores the sums that `multiply` makes, and the bias with them.
+template <class T, class Multiply>
+HWY_INLINE void RunReals(const PanelLayout& layout, const T* panels, const float* bias, float* y,
+                         int64_t first, int64_t last, const Multiply& multiply) {
   const Floats d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   ForColumns(layout, first, last,
              [&]<int kVectors>(int64_t at, int64_t column, int64_t count) HWY_ATTR {
                FloatVec sums[kVectors];
-               MultiplyFloats<kVectors>(layout, panels + at, x, sums);
+               multiply.template operator()<kVectors>(panels + at, sums);
                for (int v = 0; v < kVectors && v * lanes < count; ++v) {
                  const auto left = static_cast<size_t>(std::min(lanes, count - v * lanes));
                  if (bias != nullptr)
@@ -105,6 +146,20 @@ void RunGemv(const PanelLayout& layout, const float* panels, const float* x, con
                  hn::StoreN(sums[v], d, y + column + v * lanes, left);
                }
              });
+}
+
+void RunGemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
+             float* y, int64_t first, int64_t last) {
+  RunReals(layout, panels, bias, y, first, last,
+           [&]<int kVectors>(const float* b, FloatVec* sums)
+               HWY_ATTR { MultiplyFloats<kVectors>(layout, b, x, sums); });
+}
+
+void RunGemvBFloat16(const PanelLayout& layout, const uint16_t* panels, const uint16_t* x,
+                     const float* bias, float* y, int64_t first, int64_t last) {
+  RunReals(layout, panels, bias, y, first, last,
+           [&]<int kVectors>(const uint16_t* b, FloatVec* sums)
+               HWY_ATTR { MultiplyBFloats<kVectors>(layout, b, x, sums); });
 }
 
 // Four elements of x, as every lane wants them.
@@ -219,6 +274,7 @@ HWY_AFTER_NAMESPACE();
 namespace octet {
 namespace {
 HWY_EXPORT(RunGemv);
+HWY_EXPORT(RunGemvBFloat16);
 HWY_EXPORT(RunGemvInt8);
 HWY_EXPORT(RunGemvInt8ToReals);
 HWY_EXPORT(TargetOfGemv);
@@ -227,6 +283,15 @@ HWY_EXPORT(TargetOfGemv);
 void Gemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
           float* y, int64_t first, int64_t last) {
   HWY_DYNAMIC_DISPATCH(RunGemv)(layout, panels, x, bias, y, first, last);
+}
+
+void GemvBFloat16(const PanelLayout& layout, const BFloat16* panels, const BFloat16* x,
+                  const float* bias, float* y, int64_t first, int64_t last) {
+  // What a kernel loads is not of a class.
+  static_assert(sizeof(BFloat16) == sizeof(uint16_t));
+  HWY_DYNAMIC_DISPATCH(RunGemvBFloat16)
+  (layout, reinterpret_cast<const uint16_t*>(panels), reinterpret_cast<const uint16_t*>(x), bias, y,
+   first, last);
 }
 
 void GemvInt8(const PanelLayout& layout, const int8_t* panels, const Int8Numbers& numbers,

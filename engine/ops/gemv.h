@@ -4,13 +4,14 @@
 #include <cstdint>
 
 #include "engine/ops/int8_numbers.h"
+#include "engine/tensor/dtype.h"
 
 namespace octet {
 
 /// Where the elements of B [K, N] are: in panels of `width` columns, zeros behind column N and row K. Rows of a panel are
 /// behind each other, groups of `group` rows column by column: element (k, n) is at
 /// n / width * pitch + (k / group * width + n % width) * group + k % group.
-/// oneDNN's BA16a64b (f32, group 1) and BA16a64b4a (int8, group 4) are of this kind.
+/// oneDNN's BA16a64b (f32, group 1), BA16a64b2a (bf16, group 2) and BA16a64b4a (int8, group 4) are of this kind.
 struct PanelLayout {
   int64_t k = 0;
   int64_t n = 0;
@@ -25,6 +26,10 @@ struct PanelLayout {
 /// two or four interleaved parts of K. Requires: group 1. Thread-safe.
 void Gemv(const PanelLayout& layout, const float* panels, const float* x, const float* bias,
           float* y, int64_t first, int64_t last);
+
+/// The same for bfloat16 x and B, whose products are exact. Requires: group 2.
+void GemvBFloat16(const PanelLayout& layout, const BFloat16* panels, const BFloat16* x,
+                  const float* bias, float* y, int64_t first, int64_t last);
 
 /// What turns the sums of a column into steps or reals of the result; a row per column of all panels, padding included.
 struct GemvColumns {

@@ -15,6 +15,10 @@ namespace {
 /// Weights that a thread reads at least.
 constexpr int64_t kGemvGrain = int64_t{1} << 16;
 
+std::span<const float> FloatsOf(const Tensor& tensor) {
+  return tensor.empty_handle() ? std::span<const float>() : tensor.span<float>();
+}
+
 class GemvStep : public Step {
  public:
   GemvStep(const PanelLayout& layout, std::shared_ptr<const std::byte[]> weights)
@@ -54,14 +58,45 @@ class GemvFloatStep final : public GemvStep {
  private:
   void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
     auto* y = static_cast<float*>(args.outputs[0]);
-    const float* bias = bias_.empty_handle() ? nullptr : bias_.span<float>().data();
     Gemv(layout_, reinterpret_cast<const float*>(weights_.get()),
-         static_cast<const float*>(args.inputs[0]), bias, y, first, last);
+         static_cast<const float*>(args.inputs[0]), FloatsOf(bias_).data(), y, first, last);
     ApplyToPanels(post_ops_, y, first, last);
   }
 
   const std::vector<PostOp> post_ops_;
   const Tensor bias_;
+};
+
+class GemvBFloat16Step final : public GemvStep {
+ public:
+  GemvBFloat16Step(const LowerContext& context, const PanelLayout& layout,
+                   std::shared_ptr<const std::byte[]> weights, Tensor bias)
+      : GemvStep(layout, std::move(weights)),
+        post_ops_(context.node.post_ops),
+        bias_(std::move(bias)),
+        narrow_(context.output().dtype == DType::kBF16) {}
+
+  size_t scratch_bytes() const override {
+    return narrow_ ? static_cast<size_t>(layout_.n) * sizeof(float) : 0;
+  }
+
+ private:
+  void RunPanels(const StepArgs& args, int64_t first, int64_t last) const override {
+    auto* reals =
+        narrow_ ? reinterpret_cast<float*>(args.scratch) : static_cast<float*>(args.outputs[0]);
+    GemvBFloat16(layout_, reinterpret_cast<const BFloat16*>(weights_.get()),
+                 static_cast<const BFloat16*>(args.inputs[0]), FloatsOf(bias_).data(), reals, first,
+                 last);
+    ApplyToPanels(post_ops_, reals, first, last);
+    if (!narrow_) return;
+    auto* y = static_cast<BFloat16*>(args.outputs[0]);
+    const int64_t end = std::min(last * layout_.width, layout_.n);
+    for (int64_t i = first * layout_.width; i < end; ++i) y[i] = ToBFloat16(reals[i]);
+  }
+
+  const std::vector<PostOp> post_ops_;
+  const Tensor bias_;
+  const bool narrow_;
 };
 
 class GemvInt8Step : public GemvStep {
@@ -176,12 +211,22 @@ class GemvDynamicStep final : public GemvStep {
   size_t factor_;
 };
 
-std::span<const float> FloatsOf(const Tensor& tensor) {
-  return tensor.empty_handle() ? std::span<const float>() : tensor.span<float>();
-}
-
 std::vector<float> ScalesOfColumns(const QuantParams& weights, size_t columns) {
   return weights.per_tensor() ? std::vector<float>(columns, weights.scales[0]) : weights.scales;
+}
+
+// Rows that lie side by side, PanelLayout::group; 0 for types that no kernel here reads.
+int64_t GroupOf(dnnl::memory::data_type type) {
+  switch (type) {
+    case dnnl::memory::data_type::f32:
+      return 1;
+    case dnnl::memory::data_type::bf16:
+      return 2;
+    case dnnl::memory::data_type::s8:
+      return 4;
+    default:
+      return 0;
+  }
 }
 
 }  // namespace
@@ -191,14 +236,12 @@ std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights) {
   if (weights.get_ndims() != 2 || weights.get_format_kind() != dnnl::memory::format_kind::blocked ||
       weights.get_submemory_offset() != 0)
     return std::nullopt;
-  const bool floats = weights.get_data_type() == dnnl::memory::data_type::f32;
-  const bool bytes = weights.get_data_type() == dnnl::memory::data_type::s8;
+  // Rows inside columns, of narrow types as many rows inside that as fill 32 bits; the blocks of one panel behind each other.
+  const int64_t group = GroupOf(weights.get_data_type());
   const Dims blocks = weights.get_inner_blks();
-  // Rows inside columns, for 8 bits four rows inside that; the blocks of one panel behind each other.
-  const bool known = (floats && weights.get_inner_idxs() == Dims{0, 1}) ||
-                     (bytes && weights.get_inner_idxs() == Dims{0, 1, 0} && blocks[2] == 4);
+  const bool known = group == 1 ? weights.get_inner_idxs() == Dims{0, 1}
+                                : weights.get_inner_idxs() == Dims{0, 1, 0} && blocks[2] == group;
   if (!known || blocks[1] % 16 != 0 || blocks[1] > 64) return std::nullopt;
-  const int64_t group = bytes ? 4 : 1;
   if (weights.get_strides()[0] != blocks[0] * blocks[1] * group) return std::nullopt;
   return PanelLayout{.k = weights.get_dims()[0],
                      .n = weights.get_dims()[1],
@@ -209,6 +252,9 @@ std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights) {
 
 std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, const PanelLayout& layout,
                                    std::shared_ptr<const std::byte[]> weights, Tensor bias) {
+  if (layout.group == 2) {
+    return std::make_unique<GemvBFloat16Step>(context, layout, std::move(weights), std::move(bias));
+  }
   return std::make_unique<GemvFloatStep>(context, layout, std::move(weights), std::move(bias));
 }
 

@@ -17,8 +17,9 @@ namespace octet {
 /// The layout that oneDNN's matmul has packed [K, N] weights into, when the kernels can read it.
 std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights);
 
-/// y[N] = post_ops(x[K] B + bias[N]), all F32. oneDNN's kernels for many rows keep a quarter of the sums in flight that
-/// one row needs: they take up to twice as long. `bias` may have no elements. Requires: post-ops without operands.
+/// y[N] = post_ops(x[K] B + bias[N]), all F32, or x and B BF16 and y either, the sums F32. oneDNN's kernels for many rows keep a
+/// quarter of the sums in flight that one row needs: they take up to twice as long. `bias` may have no elements. Requires:
+/// post-ops without operands.
 std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, const PanelLayout& layout,
                                    std::shared_ptr<const std::byte[]> weights, Tensor bias);
 

@@ -309,7 +309,11 @@ class MatMulLowering {
     if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
     if (!whole_ && OwnInputCount(context_.node) != context_.node.inputs.size())
       return Unimplemented("post-ops with operands");
-    if (int8_ && !whole_ && context_.output().dtype != DType::kF32) return Unimplemented("not F32");
+    const DType y = context_.output().dtype;
+    if (int8_ && !whole_ && y != DType::kF32) return Unimplemented("not F32");
+    const DType b = context_.input(1).dtype;
+    if (!int8_ && (context_.input(0).dtype != b || (y != b && y != DType::kF32)))
+      return Unimplemented("operands of several types");
     Int8Numbers numbers;
     if (whole_) {
       OCTET_ASSIGN_OR_RETURN(numbers, NumbersOf(context_));

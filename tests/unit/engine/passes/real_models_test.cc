@@ -26,7 +26,7 @@ void PrintTo(const RealModel& model, std::ostream* out) { *out << model.name << 
 constexpr Tolerance kFp32{.rtol = 1e-3F, .atol = 1e-4F};
 constexpr Tolerance kInt8{.rtol = 0.1F, .atol = 0.02F};
 
-class RealModels : public testing::TestWithParam<RealModel> {
+class RealModels : public ::testing::TestWithParam<RealModel> {
  protected:
   void SetUp() override {
     const auto folder = SharedFolder("models");
@@ -66,7 +66,7 @@ TEST_P(RealModels, AreLeftAloneByASecondRun) {
 
 INSTANTIATE_TEST_SUITE_P(
     Shared, RealModels,
-    testing::Values(
+    ::testing::Values(
         RealModel{"resnet20-cifar10", "fp32.onnx", Precision::kFp32, kFp32},
         RealModel{"ic-resnet8-large", "fp32.onnx", Precision::kFp32, kFp32},
         RealModel{"ic-resnet8-large", "int8.onnx", Precision::kInt8, kInt8},
