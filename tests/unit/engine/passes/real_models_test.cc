@@ -92,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 // The graph of a model as it is loaded, extents unknown where the file leaves them open.
-class LoadedModel : public testing::Test {
+class LoadedModel : public ::testing::Test {
  protected:
   Graph Load(std::string_view model, Precision precision) {
     const auto folder = SharedFolder("models");
