@@ -61,9 +61,10 @@ TEST(Bisection, NamesThePassesWhoseTrialFailed) {
   });
   EXPECT_EQ(wrong.status().code(), absl::StatusCode::kInvalidArgument);
   const size_t middle = AllPasses().size() / 2;
-  EXPECT_THAT(std::string(wrong.status().message()),
-              testing::HasSubstr(Format("with the first {} of {} passes, up to {}: no such file",
-                                        middle, AllPasses().size(), AllPasses()[middle - 1].name)));
+  EXPECT_THAT(
+      std::string(wrong.status().message()),
+      ::testing::HasSubstr(Format("with the first {} of {} passes, up to {}: no such file", middle,
+                                  AllPasses().size(), AllPasses()[middle - 1].name)));
 }
 
 TEST(PassList, RunsAsManyPassesAsItIsGiven) {

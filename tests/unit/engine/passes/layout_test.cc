@@ -32,7 +32,7 @@ TEST(Permutations, Compose) {
 TEST(Permutations, MoveElements) {
   const Tensor x = Tensor::From<int32_t>({2, 3}, {1, 2, 3, 4, 5, 6});
   const Tensor y = Permute(x, {1, 0});
-  EXPECT_THAT(y.span<int32_t>(), testing::ElementsAre(1, 4, 2, 5, 3, 6));
+  EXPECT_THAT(y.span<int32_t>(), ::testing::ElementsAre(1, 4, 2, 5, 3, 6));
   EXPECT_TRUE(MovesOnlyOnes({kUnknownDim, 1, 28, 28}, kToLast));
   EXPECT_FALSE(MovesOnlyOnes({1, 3, 28, 28}, kToLast));
   EXPECT_TRUE(MovesOnlyOnes({8, 1, 1, 64}, kToFirst));

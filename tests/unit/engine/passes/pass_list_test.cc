@@ -25,8 +25,8 @@ TEST(PassList, NamesAreCheckedAgainstIt) {
   const absl::Status status =
       CheckPassNames(std::vector<std::string>{"fuse_bias", "fuse_everything"});
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("fuse_everything"));
-  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("channels_last"))
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("fuse_everything"));
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("channels_last"))
       << "it lists what there is";
 }
 
@@ -81,7 +81,7 @@ TEST(PassList, SaysWhichOperatorItDoesNotKnow) {
   graph.AddNode(node);
   const auto trace = RunPasses(graph, {});
   EXPECT_EQ(trace.status().code(), absl::StatusCode::kUnimplemented) << trace.status();
-  EXPECT_THAT(std::string(trace.status().message()), testing::HasSubstr("Sinusoid"));
+  EXPECT_THAT(std::string(trace.status().message()), ::testing::HasSubstr("Sinusoid"));
 }
 
 TEST(PassList, BlamesTheModelForAContradictionThatFoldingShows) {
@@ -93,7 +93,7 @@ TEST(PassList, BlamesTheModelForAContradictionThatFoldingShows) {
   Graph graph = b.Build();
   const auto trace = RunPasses(graph, {});
   EXPECT_EQ(trace.status().code(), absl::StatusCode::kInvalidArgument) << trace.status();
-  EXPECT_THAT(std::string(trace.status().message()), testing::HasSubstr("Reshape"));
+  EXPECT_THAT(std::string(trace.status().message()), ::testing::HasSubstr("Reshape"));
 }
 
 PassContext Bf16Context() {
@@ -167,15 +167,15 @@ TEST(LowerBf16, TakesTheMarkedNodesOfAMixedInt8Model) {
     if (node.is("Conv") || node.is("MatMul", kOctetDomain))
       types.push_back(after.value(node.input(0)).dtype);
   }
-  EXPECT_THAT(types, testing::ElementsAre(DType::kU8, DType::kBF16, DType::kBF16, DType::kF32))
+  EXPECT_THAT(types, ::testing::ElementsAre(DType::kU8, DType::kBF16, DType::kBF16, DType::kF32))
       << Dump(after);
   EXPECT_EQ(after.value(TheOnly(after, "Log").input(0)).dtype, DType::kF32);
   EXPECT_EQ(Dump(Optimised(after, context)), Dump(after)) << "a second run changes something";
   context.precision = Precision::kFp32;
-  EXPECT_THAT(Dump(Optimised(graph, context)), testing::Not(testing::HasSubstr(":bf16")));
+  EXPECT_THAT(Dump(Optimised(graph, context)), ::testing::Not(::testing::HasSubstr(":bf16")));
   context.precision = Precision::kInt8;
   context.target.bf16 = false;
-  EXPECT_THAT(Dump(Optimised(graph, context)), testing::Not(testing::HasSubstr(":bf16")));
+  EXPECT_THAT(Dump(Optimised(graph, context)), ::testing::Not(::testing::HasSubstr(":bf16")));
 }
 
 // One run of the passes is all that a segment gets.

@@ -64,7 +64,7 @@ std::vector<std::string> NarrowInside(const Graph& graph) {
 
 Graph WidenedAlike(const Graph& graph, const Tolerance& tolerance = kHalfRounds) {
   Graph after = AfterPass("widen_reals", graph);
-  EXPECT_THAT(NarrowInside(after), testing::IsEmpty()) << Dump(after);
+  EXPECT_THAT(NarrowInside(after), ::testing::IsEmpty()) << Dump(after);
   EXPECT_TRUE(SameAnswers(graph, after, tolerance));
   EXPECT_EQ(Dump(AfterPass("widen_reals", after)), Dump(after)) << "a second run changes something";
   EXPECT_TRUE(SameAnswers(graph, Optimised(graph), tolerance));
