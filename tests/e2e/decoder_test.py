@@ -77,7 +77,7 @@ def expected(ids, past_key, past_value):
     key = numpy.concatenate([past_key, heads["key"]], 2)
     value = numpy.concatenate([past_value, heads["value"]], 2)
     scores = heads["query"] @ key.transpose(0, 1, 3, 2) * SIZE**-0.5
-    shares = numpy.exp(scores - scores.max(-1, keepdims=True))
+    shares = numpy.exp(scores - scores.max(-1, keepdims=True, initial=-numpy.inf))
     shares /= shares.sum(-1, keepdims=True)
     y = (shares @ value).transpose(0, 2, 1, 3).reshape(x.shape) + x
     return {"scores": y @ TABLE.T, "present_key": key, "present_value": value}

@@ -364,12 +364,14 @@ TEST(ProgramTest, ALoopThatDoesNotRunAnswersItsStateAndNoResults) {
   EXPECT_EQ((*answer)[1].tensor.shape(), (Shape{0, 2}));
 }
 
-// pictures[i] = Reshape(x, shape) for i < trips: nothing of one is known before it runs but what the model declares of all.
+// pictures[i] = Reshape(x, shape) for i < trips, shape being those extents that are kept: nothing of a picture is known before
+// it is made but what the model declares of all.
 Graph Reshaping(const std::optional<Shape>& pictures) {
   GraphBuilder b;
   const ValueId trips = b.Input("trips", {}, DType::kI64);
   const ValueId x = b.Input("x", {2});
-  const ValueId shape = b.Input("shape", {kUnknownDim}, DType::kI64);
+  const ValueId extents = b.Input("extents", {3}, DType::kI64);
+  const ValueId shape = b.Op("Compress", {extents, b.Input("keep", {3}, DType::kBool)});
   const Subgraph body = Body([](GraphBuilder& in) {
     in.Input("i", {}, DType::kI64);
     const ValueId go_on = in.Input("cond", {}, DType::kBool);
@@ -390,7 +392,8 @@ TEST(ProgramTest, ResultsOfALoopThatDoesNotRunAreOfTheDeclaredShape) {
     const Loaded model = Load(Reshaping(declared));
     const auto answer =
         Answer(*model, {Tensor::Scalar<int64_t>(trips), Tensor::From<float>({2}, {1, 2}),
-                        Tensor::From<int64_t>({2}, {1, 2})});
+                        Tensor::From<int64_t>({3}, {1, 2, 7}),
+                        Tensor::From<bool>({3}, {true, true, false})});
     EXPECT_TRUE(answer.ok()) << answer.status();
     return answer.ok() ? (*answer)[0].tensor.shape() : Shape{};
   };
