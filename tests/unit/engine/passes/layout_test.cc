@@ -68,7 +68,7 @@ TEST(ChannelsLastPass, TransposesTheOperandsOfPostOps) {
   const ValueId x = b.Input("x", {2, 4, 5, 5});
   const ValueId c = b.Op("Conv", {x, b.Random({4, 4, 1, 1})});
   const ValueId gated = b.Op("Mul", {c, b.Op("Sigmoid", {b.Op("GlobalAveragePool", {x})})});
-  b.Output(b.Op("Add", {b.Op("Mul", {gated, b.Random({1, 1, 5})}), x}));
+  b.Output(b.Op("Add", {b.Op("Mul", {gated, b.Random({4, 1, 1})}), x}));
   const Graph fused = AfterPass("fuse_residual", b.Build());
   ASSERT_EQ(TheOnly(fused, "Conv").post_ops.size(), 3U);
   Pushed(fused);
