@@ -1,6 +1,8 @@
 #include "engine/passes/permutation.h"
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 namespace octet {
 
@@ -29,7 +31,12 @@ Shape Permute(const Shape& shape, const Permutation& perm) {
   return result;
 }
 
-Tensor Permute(const Tensor& tensor, const Permutation& perm) {
+namespace {
+
+// Moves the elements; `moved` is called with the number of those that are, at the end of every piece but the last.
+template <typename MovedFn>
+Tensor Permuted(const Tensor& tensor, const Permutation& perm, int64_t piece,
+                const MovedFn& moved) {
   const Shape shape = Permute(tensor.shape(), perm);
   const auto source_strides = tensor.shape().strides();
   const int rank = shape.rank();
@@ -40,17 +47,38 @@ Tensor Permute(const Tensor& tensor, const Permutation& perm) {
   std::vector<int64_t> index(rank, 0);
   int64_t source = 0;
   const int64_t count = shape.elements();
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(to + i * size, from + source * size, size);
-    for (int axis = rank - 1; axis >= 0; --axis) {
-      const int64_t stride = source_strides[perm[axis]];
-      source += stride;
-      if (++index[axis] < shape[axis]) break;
-      source -= stride * shape[axis];
-      index[axis] = 0;
+  for (int64_t i = 0; i < count;) {
+    for (const int64_t end = std::min(i + piece, count); i < end; ++i) {
+      std::memcpy(to + i * size, from + source * size, size);
+      for (int axis = rank - 1; axis >= 0; --axis) {
+        const int64_t stride = source_strides[perm[axis]];
+        source += stride;
+        if (++index[axis] < shape[axis]) break;
+        source -= stride * shape[axis];
+        index[axis] = 0;
+      }
     }
+    if (i < count) moved(i);
   }
   return result;
+}
+
+// Elements that are moved at once where they are given back.
+constexpr size_t kPieceBytes = size_t{8} << 20;
+
+}  // namespace
+
+Tensor Permute(const Tensor& tensor, const Permutation& perm) {
+  return Permuted(tensor, perm, tensor.elements(), [](int64_t) {});
+}
+
+Tensor PermuteAndDiscard(const Tensor& tensor, const Permutation& perm) {
+  if (tensor.bytes() <= kPieceBytes || perm[0] != 0) return Permute(tensor, perm);
+  const size_t size = SizeOf(tensor.dtype());
+  const int64_t row = tensor.elements() / tensor.shape()[0];
+  const auto rows = static_cast<int64_t>(kPieceBytes / size) / row;
+  return Permuted(tensor, perm, std::max(rows, int64_t{1}) * row,
+                  [&](int64_t count) { DiscardFirst(tensor, static_cast<size_t>(count) * size); });
 }
 
 Permutation ToChannelsLast(int rank) {

@@ -63,7 +63,9 @@ void SetTarget(Graph& graph, NodeId id, const Shape& shape) {
 }
 
 // Reorders the elements [begin of the group] of B's K axis from the Transpose's order to the source's.
-Tensor MoveRows(const Tensor& b, bool transposed, const Shape& block, const Permutation& order) {
+// `last`: nobody reads B any more.
+Tensor MoveRows(const Tensor& b, bool transposed, const Shape& block, const Permutation& order,
+                bool last) {
   Shape wide;
   Permutation perm;
   const int64_t columns = b.shape()[transposed ? 0 : 1];
@@ -79,7 +81,8 @@ Tensor MoveRows(const Tensor& b, bool transposed, const Shape& block, const Perm
     wide.push_back(columns);
     perm.push_back(static_cast<int64_t>(order.size()));
   }
-  return Permute(b.Reshaped(wide), perm).Reshaped(b.shape());
+  const Tensor seen = b.Reshaped(wide);
+  return (last ? PermuteAndDiscard(seen, perm) : Permute(seen, perm)).Reshaped(b.shape());
 }
 
 // The last case of the drawing. The rows that one Reshape group gathers are permuted inside of it.
@@ -110,10 +113,11 @@ bool MoveIntoWeights(Graph& graph, NodeId id, const std::vector<AxisGroup>& grou
   if (!block.is_static() || block.elements() != b->shape()[transposed ? 1 : 0]) return false;
   if (old.quant && !old.quant->per_tensor() && old.quant->axis != (transposed ? 0 : 1))
     return false;
+  const bool sole = graph.SoleConsumer(mac.input(1)) == product && b->owner().use_count() == 1;
   const std::string name = old.name;
   const std::optional<QuantParams> quant = old.quant;
   graph.SetInput(product, 1,
-                 graph.AddConstant(name, MoveRows(*b, transposed, block, order), quant));
+                 graph.AddConstant(name, MoveRows(*b, transposed, block, order, sole), quant));
   TransposeInput(graph, id, 0, Inverse(perm));
   SetTarget(graph, id, Shape(*graph.value(flat).shape));
   return true;

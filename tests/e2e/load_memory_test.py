@@ -55,13 +55,33 @@ class LoadMemoryTest(unittest.TestCase):
 
     def test_weights_are_in_memory_once(self):
         gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
-        few = {"w": self.reals(8, 16), "b": self.reals(8)}
-        _, before = self.load([gemm], few, self.reals(1, 16))
+        before = self.without_weights(gemm)
         for rows in (1, 4):
             w, b, x = self.reals(COLUMNS, DEPTH), self.reals(COLUMNS), self.reals(rows, DEPTH)
             answers, peak = self.load([gemm], {"w": w, "b": b}, x)
             np.testing.assert_allclose(answers, (x @ w.T + b).ravel(), rtol=1e-3, atol=1e-2)
             self.assertLess(peak - before, 1.5 * w.nbytes, f"{rows} rows: {peak} bytes at the peak, {before} without weights")
+
+    def without_weights(self, gemm):
+        return self.load([gemm], {"w": self.reals(8, 16), "b": self.reals(8)}, self.reals(1, 16))[1]
+
+    def test_weights_are_in_memory_once_while_their_rows_are_moved(self):
+        """A convolution answers channels last, and the product behind it takes its weights in that order."""
+        gemm = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
+        before = self.without_weights(gemm)
+        channels, height, width = 32, 16, 16
+        nodes = [
+            helper.make_node("Conv", ["x", "k"], ["image"], kernel_shape=[1, 1]),
+            helper.make_node("Relu", ["image"], ["positive"]),
+            helper.make_node("Flatten", ["positive"], ["row"]),
+            helper.make_node("Gemm", ["row", "w", "b"], ["y"], transB=1),
+        ]
+        k, w, b = self.reals(channels, channels, 1, 1), self.reals(COLUMNS, DEPTH), self.reals(COLUMNS)
+        x = self.reals(1, channels, height, width)
+        answers, peak = self.load(nodes, {"k": k, "w": w, "b": b}, x)
+        row = np.maximum(np.einsum("oc,nchw->nohw", k[:, :, 0, 0], x), 0).reshape(1, DEPTH)
+        np.testing.assert_allclose(answers, (row @ w.T + b).ravel(), rtol=1e-3, atol=0.1)
+        self.assertLess(peak - before, 1.5 * w.nbytes, f"{peak} bytes at the peak, {before} without weights")
 
     def test_weights_that_are_read_again_stay(self):
         w, x = self.reals(2048, 2048), self.reals(1, 2048)
