@@ -36,8 +36,10 @@ MAX_STEPS = {"fp16": 0.25, "bf16": 0.25, "int8": 2, "int8-dynamic": 2}
 MOST_OF_FP32 = ((4e6, 0.26), (1e6, 0.28), (0, 0.35))
 # A sum of a residual reads a convolution whose result is real: ONNX Runtime adds its products up in f32, Octet in integers, so that sums at
 # a tie may be rounded apart. Of mobilenetv2's first such sum that are 5 of 600,000 elements, and more than forty layers behind it
-# make 2.7 steps of them; up to there all integers are equal.
-MORE_STEPS = {("mobilenetv2", "int8"): 4}
+# make 2.7 steps of them; up to there all integers are equal. In its int8-dynamic file seventeen depthwise convolutions are in float, whose
+# sums are in another order here than there, and what they make is rounded behind each: 3.2 steps, where ONNX Runtime's own answers move by
+# 8.3 when the last bit of the inputs does.
+MORE_STEPS = {("mobilenetv2", "int8"): 4, ("mobilenetv2", "int8-dynamic"): 4}
 
 REAL = ("resnet20-cifar10", "ic-resnet8-large", "squeezenet1.1", "mobilenetv2", "vww-mobilenetv1", "kws-dscnn", "kwt1")
 
