@@ -26,7 +26,8 @@ class RowFollower {
   explicit RowFollower(const Graph& graph)
       : graph_(graph),
         at_(static_cast<size_t>(graph.value_count()), kNowhere),
-        holds_places_(at_.size(), false) {}
+        holds_places_(at_.size(), false),
+        holds_count_(at_.size(), false) {}
 
   std::optional<std::string> Follow() {
     for (const ValueId input : graph_.inputs) at_[input] = 0;
@@ -39,6 +40,7 @@ class RowFollower {
       }
       if (made >= 0) SetOthers(node, made);
       FollowPlaces(node);
+      FollowCount(node);
     }
     for (const ValueId output : graph_.outputs) {
       if (holds_places_[output])
@@ -97,6 +99,9 @@ class RowFollower {
   int Made(const Node& node) const;
   void SetOthers(const Node& node, int made);
   void FollowPlaces(const Node& node);
+  void FollowCount(const Node& node);
+  bool ReadsCount(const Node& node) const;
+  bool IsCountAmong(const Node& shape, std::span<const int64_t> chosen) const;
 
   int OfElementwise(const Node& node) const;
   int OfTranspose(const Node& node) const;
@@ -128,6 +133,8 @@ class RowFollower {
   std::vector<int> at_;
   /// Elements that say where in all samples together something lies: the places of a MaxPool's maxima.
   std::vector<bool> holds_places_;
+  /// How many samples there are, or what is computed from that.
+  std::vector<bool> holds_count_;
 };
 
 bool IsOneOf(std::string_view op, std::span<const std::string_view> names) {
@@ -240,9 +247,58 @@ void RowFollower::FollowPlaces(const Node& node) {
   }
 }
 
+// Whether one of the extents that a Shape node gives is that of the samples. `chosen`: of its elements, from the end on where negative.
+bool RowFollower::IsCountAmong(const Node& shape, std::span<const int64_t> chosen) const {
+  const int rank = Rank(shape, 0);
+  if (At(shape, 0) < 0 || rank < 0) return false;
+  const auto clamped = [&](int64_t axis) {
+    return std::clamp<int64_t>(axis < 0 ? axis + rank : axis, 0, rank);
+  };
+  const int64_t begin = clamped(shape.attributes.IntOr("start", 0));
+  const int64_t end = clamped(shape.attributes.IntOr("end", rank));
+  return std::ranges::any_of(chosen,
+                             [&](int64_t i) { return (i < 0 ? end : begin) + i == At(shape, 0); });
+}
+
+// The extent of the samples taken out of a shape, alone or beside others; all extents multiplied.
+bool RowFollower::ReadsCount(const Node& node) const {
+  if (node.is("Size")) return At(node, 0) >= 0;
+  const NodeId shape = node.input(0) == kNone ? kNone : ProducerIf(graph_, node.input(0), "Shape");
+  if (shape == kNone) return false;
+  const Node& of = graph_.node(shape);
+  if (node.is("ReduceProd"))
+    return At(of, 0) >= 0 && !of.attributes.has("start") && !of.attributes.has("end");
+  if (node.is("Gather")) {
+    const auto indices = Numbers(node.input(1));
+    return indices && IsCountAmong(of, *indices);
+  }
+  if (!node.is("Slice") || node.version < 10) return false;
+  const auto begin = Numbers(node.input(1));
+  const auto end = Numbers(node.input(2));
+  const bool one = begin && end && begin->size() == 1 && end->size() == 1 && node.input(4) == kNone;
+  return one && begin->front() >= 0 && end->front() == begin->front() + 1 &&
+         IsCountAmong(of, *begin);
+}
+
+// Through what computes with numbers. What makes shapes of them makes as many rows as there are samples, each by itself.
+void RowFollower::FollowCount(const Node& node) {
+  const OpDef* def = FindOp(node);
+  if (def == nullptr || node.output(0) == kNone || at_[node.output(0)] != kNowhere) return;
+  const auto holds = [&](ValueId id) { return id != kNone && holds_count_[id]; };
+  const bool computes = def->traits.elementwise_unary || def->traits.elementwise_broadcast;
+  const bool passes = computes || node.is("Cast") || node.is("Identity") || node.is("Squeeze") ||
+                      node.is("Unsqueeze") || node.is("Reshape");
+  holds_count_[node.output(0)] =
+      ReadsCount(node) ||
+      (passes && (holds(node.input(0)) || (computes && std::ranges::any_of(node.inputs, holds))));
+}
+
 int RowFollower::OfElementwise(const Node& node) const {
   const int rank = RankMade(node);
   if (rank < 0) return kLost;
+  // Divided by how many there are, a sample is another one's too.
+  if (std::ranges::any_of(node.inputs, [&](ValueId id) { return id != kNone && holds_count_[id]; }))
+    return kMeet;
   int made = kNowhere;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     if (At(node, i) == kNowhere) continue;

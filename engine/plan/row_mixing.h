@@ -10,8 +10,8 @@ namespace octet {
 
 /// Where samples that are stacked along axis 0 of the inputs meet: in a node that reads several of them for one element (a
 /// reduction, a selection or a normalisation along their axis, a product that adds up over it, the steps of a recurrent
-/// network), in an output that has them along another axis, or in one of places that are counted through all of them (MaxPool's
-/// Indices). Describes that node or output; nullopt where none surely does.
+/// network, arithmetic with how many there are), in an output that has them along another axis, or in one of places that are
+/// counted through all of them (MaxPool's Indices). Describes that node or output; nullopt where none surely does.
 ///
 /// Follows the axis of the samples through ONNX's own operators. Where it is lost (shapes that are computed, other operators),
 /// samples are taken to stay apart, as exporters mean when they leave a batch open: this finds what contradicts that, and

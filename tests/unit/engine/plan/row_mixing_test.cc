@@ -168,6 +168,40 @@ TEST(WhereRowsMeet, WhereAnOutputHoldsPlacesInTheBatch) {
       << "which reads them as they are meant";
 }
 
+TEST(WhereRowsMeet, WhereTheyAreComputedWithHowManyThereAre) {
+  // x over an extent of x, which is chosen in one way or another.
+  const auto over = [](const auto& extent) {
+    return Meet([&](GraphBuilder& b, ValueId x) {
+      const ValueId count = b.Op("Cast", {extent(b, x)}, {{"to", int64_t{1}}});
+      return b.Op("Div", {x, b.Op("Sqrt", {count})});
+    });
+  };
+  const auto gathered = [&](int64_t index) {
+    return over([&](GraphBuilder& b, ValueId x) {
+      return b.Op("Gather", {b.Op("Shape", {x}), b.Scalar(index)});
+    });
+  };
+  const auto sliced = [&](int64_t begin) {
+    return over([&](GraphBuilder& b, ValueId x) {
+      return b.Op("Slice", {b.Op("Shape", {x}), b.IntList({begin}), b.IntList({begin + 1})});
+    });
+  };
+  for (const int64_t theirs : {0, -3}) EXPECT_THAT(gathered(theirs), HasSubstr("Div"));
+  for (const int64_t other : {1, 2, -1, -2}) EXPECT_EQ(gathered(other), "");
+  EXPECT_THAT(sliced(0), HasSubstr("Div"));
+  EXPECT_EQ(sliced(1), "");
+  EXPECT_THAT(over([](GraphBuilder& b, ValueId x) { return b.Op("Size", {x}); }), HasSubstr("Div"));
+  EXPECT_THAT(over([](GraphBuilder& b, ValueId x) {
+                return b.Op("ReduceProd", {b.Op("Shape", {x})}, {{"keepdims", int64_t{0}}});
+              }),
+              HasSubstr("Div"));
+  // As many rows of zeros as there are samples.
+  EXPECT_EQ(Meet([](GraphBuilder& b, ValueId x) {
+              return b.Op("Add", {x, b.Op("ConstantOfShape", {b.Op("Shape", {x})})});
+            }),
+            "");
+}
+
 TEST(WhereRowsMeet, WhereProductsAddUpOverThemOrPairThem) {
   const auto turned = [](GraphBuilder& b, ValueId x) {
     return b.Op("Transpose", {x}, {{"perm", Ints{1, 0}}});
