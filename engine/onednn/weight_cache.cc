@@ -169,76 +169,18 @@ absl::Status Reorder(const std::byte* data, const dnnl::memory::desc& from,
 // Of what is packed in pieces. The shorter they are, the more primitives are made, each in a fraction of a millisecond.
 constexpr size_t kPieceBytes = size_t{8} << 20;
 
-// Some indices of the axis along which a source without blocks steps furthest: they lie behind each other there.
-struct Piece {
-  size_t axis;
-  int64_t begin;
-  int64_t count;
-};
-
-// Packs a piece of layouts behind whose elements nothing lies.
-absl::Status PackPiece(const std::byte* data, const dnnl::memory::desc& from,
-                       const dnnl::memory::desc& to, const Piece& piece, std::byte* out) {
-  Dims dims = to.get_dims();
-  Dims offsets(dims.size());
-  dims[piece.axis] = piece.count;
-  offsets[piece.axis] = piece.begin;
-  OCTET_ASSIGN_OR_RETURN(const auto parts, Catch([&] {
-                           return std::pair(from.submemory_desc(dims, offsets),
-                                            to.submemory_desc(dims, offsets));
-                         }));
-  if (!IsPackedHere(parts.first, parts.second))
-    return ReorderByOneDnn(data, parts.first, parts.second, out);
-  Pack(data, parts.first, parts.second, out);
-  return absl::OkStatus();
+// Whether Reorder can be done in pieces, and there is more than one.
+bool HasPieces(const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+  constexpr auto kBlocked = dnnl::memory::format_kind::blocked;
+  return source.bytes() > kPieceBytes && from.get_format_kind() == kBlocked &&
+         from.get_inner_nblks() == 0 && to.get_format_kind() == kBlocked &&
+         to.get_size() == PaddedBytes(to);
 }
 
-// The same where sums lie behind the elements, of I32, as many for each index of the axis: a piece's are behind its own elements
-// when oneDNN has packed it. Elsewhere UNIMPLEMENTED.
-absl::Status PackPieceWithSums(const std::byte* data, const dnnl::memory::desc& from,
-                               const dnnl::memory::desc& to, const Piece& piece, std::byte* out) {
-  Dims dims = to.get_dims();
-  const int64_t extent = dims[piece.axis];
-  const size_t elements = PaddedBytes(to);
-  const size_t row = static_cast<size_t>(extent) * sizeof(int32_t);
-  const size_t rows = (to.get_size() - elements) / row;
-  dims[piece.axis] = piece.count;
-  OCTET_ASSIGN_OR_RETURN(const auto parts, Catch([&] {
-                           const Dims offsets(dims.size());
-                           return std::pair(from.submemory_desc(dims, offsets),
-                                            to.submemory_desc(dims, offsets));
-                         }));
-  const size_t piece_elements = PaddedBytes(parts.second);
-  const size_t piece_row = static_cast<size_t>(piece.count) * sizeof(int32_t);
-  const Dims strides = to.get_strides();
-  const bool apart = dims.size() == 2 && piece.axis == 1 && strides[1] > strides[0] &&
-                     to.get_inner_nblks() > 0 && to.get_dims() == to.get_padded_dims() &&
-                     to.get_data_type() == dnnl::memory::data_type::s8 &&
-                     elements + rows * row == to.get_size() &&
-                     piece_elements + rows * piece_row == parts.second.get_size();
-  if (!apart) return Unimplemented("sums of a part of the weights");
-  const auto packed = AllocateAligned(parts.second.get_size());
-  const auto first = static_cast<size_t>(piece.begin * from.get_strides()[1]) *
-                     dnnl::memory::data_type_size(from.get_data_type());
-  OCTET_RETURN_IF_ERROR(ReorderByOneDnn(data + first, parts.first, parts.second, packed.get()));
-  const size_t before = elements / static_cast<size_t>(extent) * static_cast<size_t>(piece.begin);
-  std::memcpy(out + before, packed.get(), piece_elements);
-  for (size_t r = 0; r < rows; ++r) {
-    std::memcpy(out + elements + r * row + static_cast<size_t>(piece.begin) * sizeof(int32_t),
-                packed.get() + piece_elements + r * piece_row, piece_row);
-  }
-  return absl::OkStatus();
-}
-
-// Goes through `source` from its first byte to its last, in pieces of whole blocks of `to`, and gives back what has been packed.
-// Where a layout has no such pieces it is packed at once.
+// Goes through `source` from its first byte to its last: a piece is some indices of the axis with the longest stride, whole
+// blocks of `to`. What has been packed is given back.
 absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& from,
                                const dnnl::memory::desc& to, std::byte* out) {
-  constexpr auto kBlocked = dnnl::memory::format_kind::blocked;
-  const auto* data = static_cast<const std::byte*>(source.data());
-  if (source.bytes() <= kPieceBytes || from.get_format_kind() != kBlocked ||
-      from.get_inner_nblks() != 0 || to.get_format_kind() != kBlocked)
-    return Reorder(data, from, to, out);
   const Dims strides = from.get_strides();
   const auto axis = static_cast<size_t>(std::ranges::max_element(strides) - strides.begin());
   const size_t index_bytes = static_cast<size_t>(strides[axis]) * SizeOf(source.dtype());
@@ -251,14 +193,24 @@ absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& f
   const auto fitting = static_cast<int64_t>(kPieceBytes / index_bytes);
   const int64_t step = std::max(fitting / block, int64_t{1}) * block;
   const int64_t extent = to.get_dims()[axis];
-  const bool sums = to.get_size() != PaddedBytes(to);
+  const auto* data = static_cast<const std::byte*>(source.data());
+  Dims dims = to.get_dims();
+  Dims offsets(dims.size());
   for (int64_t begin = 0; begin < extent; begin += step) {
-    const Piece piece{axis, begin, std::min(step, extent - begin)};
-    const absl::Status done = sums ? PackPieceWithSums(data, from, to, piece, out)
-                                   : PackPiece(data, from, to, piece, out);
-    if (!done.ok() && begin == 0) return Reorder(data, from, to, out);
-    if (!done.ok()) return Internal("weights packed in part: {}", Message(done));
-    DiscardFirst(source, static_cast<size_t>(begin + piece.count) * index_bytes);
+    dims[axis] = std::min(step, extent - begin);
+    offsets[axis] = begin;
+    OCTET_ASSIGN_OR_RETURN(const auto piece, Catch([&] {
+                             return std::pair(from.submemory_desc(dims, offsets),
+                                              to.submemory_desc(dims, offsets));
+                           }));
+    // Nothing lies behind the elements, and a part of a layout is as long as all of it.
+    if (IsPackedHere(piece.first, piece.second)) {
+      Pack(data, piece.first, piece.second, out);
+    } else if (const auto done = ReorderByOneDnn(data, piece.first, piece.second, out);
+               !done.ok()) {
+      return begin == 0 ? done : Internal("weights packed in part: {}", Message(done));
+    }
+    DiscardFirst(source, static_cast<size_t>(begin + dims[axis]) * index_bytes);
   }
   return absl::OkStatus();
 }
@@ -378,9 +330,10 @@ absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
   }
   // Filled without the lock, as in GetOrMake.
   std::shared_ptr<std::byte[]> made = Allocate(to.get_size());
+  const bool discards = use == SourceUse::kDiscard && HasPieces(source, from, to);
   const auto* data = static_cast<const std::byte*>(source.data());
-  OCTET_RETURN_IF_ERROR(use == SourceUse::kDiscard ? ReorderAndDiscard(source, from, to, made.get())
-                                                   : Reorder(data, from, to, made.get()));
+  OCTET_RETURN_IF_ERROR(discards ? ReorderAndDiscard(source, from, to, made.get())
+                                 : Reorder(data, from, to, made.get()));
   absl::MutexLock lock(&mutex_);
   if (auto held = Held(key, from, to)) return held;
   DropExpired();
