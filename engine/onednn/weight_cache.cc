@@ -177,6 +177,20 @@ bool HasPieces(const Tensor& source, const dnnl::memory::desc& from, const dnnl:
          to.get_size() == PaddedBytes(to);
 }
 
+// Nothing lies behind the elements, and a part of a layout is as long as all of it.
+absl::Status ReorderPiece(const std::byte* data, const dnnl::memory::desc& from,
+                          const dnnl::memory::desc& to, const Dims& dims, const Dims& offsets,
+                          std::byte* out) {
+  OCTET_ASSIGN_OR_RETURN(const auto piece, Catch([&] {
+                           return std::pair(from.submemory_desc(dims, offsets),
+                                            to.submemory_desc(dims, offsets));
+                         }));
+  if (!IsPackedHere(piece.first, piece.second))
+    return ReorderByOneDnn(data, piece.first, piece.second, out);
+  Pack(data, piece.first, piece.second, out);
+  return absl::OkStatus();
+}
+
 // Goes through `source` from its first byte to its last: a piece is some indices of the axis with the longest stride, whole
 // blocks of `to`. What has been packed is given back.
 absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& from,
@@ -199,17 +213,9 @@ absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& f
   for (int64_t begin = 0; begin < extent; begin += step) {
     dims[axis] = std::min(step, extent - begin);
     offsets[axis] = begin;
-    OCTET_ASSIGN_OR_RETURN(const auto piece, Catch([&] {
-                             return std::pair(from.submemory_desc(dims, offsets),
-                                              to.submemory_desc(dims, offsets));
-                           }));
-    // Nothing lies behind the elements, and a part of a layout is as long as all of it.
-    if (IsPackedHere(piece.first, piece.second)) {
-      Pack(data, piece.first, piece.second, out);
-    } else if (const auto done = ReorderByOneDnn(data, piece.first, piece.second, out);
-               !done.ok()) {
+    const absl::Status done = ReorderPiece(data, from, to, dims, offsets, out);
+    if (!done.ok())
       return begin == 0 ? done : Internal("weights packed in part: {}", Message(done));
-    }
     DiscardFirst(source, static_cast<size_t>(begin + dims[axis]) * index_bytes);
   }
   return absl::OkStatus();

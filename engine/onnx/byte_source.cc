@@ -23,12 +23,16 @@ absl::Status MemorySource::ReadAt(uint64_t offset, std::span<std::byte> dst) con
 }
 
 OpenFile::OpenFile(OpenFile&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), bytes_(other.bytes_), modified_ns_(other.modified_ns_) {}
+    : fd_(std::exchange(other.fd_, -1)),
+      bytes_(other.bytes_),
+      modified_ns_(other.modified_ns_),
+      inode_(other.inode_) {}
 
 OpenFile& OpenFile::operator=(OpenFile&& other) noexcept {
   std::swap(fd_, other.fd_);
   std::swap(bytes_, other.bytes_);
   std::swap(modified_ns_, other.modified_ns_);
+  std::swap(inode_, other.inode_);
   return *this;
 }
 
@@ -52,6 +56,7 @@ absl::StatusOr<OpenFile> OpenFile::Open(const std::string& path) {
   }
   file.bytes_ = static_cast<uint64_t>(info.st_size);
   file.modified_ns_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+  file.inode_ = info.st_ino;
   return file;
 }
 

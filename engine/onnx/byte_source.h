@@ -23,6 +23,7 @@ struct SourceFile {
   std::string path;
   uint64_t bytes = 0;
   int64_t modified_ns = 0;  ///< Since 1970.
+  uint64_t inode = 0;       ///< Of files that were put in place with the times of others.
   bool operator==(const SourceFile&) const = default;
 };
 
@@ -61,7 +62,9 @@ class OpenFile final : public ByteSource {
 
   int fd() const { return fd_; }
   /// Of the file as it was opened, under the name that `path` is.
-  SourceFile Stamp(std::string path) const { return {std::move(path), bytes_, modified_ns_}; }
+  SourceFile Stamp(std::string path) const {
+    return {std::move(path), bytes_, modified_ns_, inode_};
+  }
 
   /// As it was opened: a file may become shorter, and is then an error to ReadAt. That is why it is not mapped, where the
   /// same would end the process.
@@ -72,6 +75,7 @@ class OpenFile final : public ByteSource {
   int fd_ = -1;
   uint64_t bytes_ = 0;
   int64_t modified_ns_ = 0;
+  uint64_t inode_ = 0;
 };
 
 }  // namespace octet

@@ -63,16 +63,22 @@ std::string_view Wanted(Precision precision) {
   return "f32";
 }
 
-std::string_view DefaultReason(Precision precision, const Target& target) {
+// Why a node does not run in the precision that is asked for, where its lowering does not say.
+std::string_view DefaultReason(const Graph& graph, const Node& node, Precision precision,
+                               const Target& target) {
+  const auto is_narrow = [&](ValueId id) {
+    return id != kNone && graph.value(id).dtype == DType::kBF16;
+  };
+  if (std::ranges::any_of(node.inputs, is_narrow)) return "computed in float on bf16 values";
   switch (precision) {
     case Precision::kFp32:
       return "";
     case Precision::kFp16:
     case Precision::kBf16:
-      return target.bf16 ? "its values are f32 in this model" : "this CPU has no bf16 arithmetic";
+      return target.bf16 ? "its values are f32" : "this CPU has no bf16 arithmetic";
     case Precision::kInt8:
     case Precision::kInt8Dynamic:
-      return "its values are f32 in this model";
+      return "its values are f32";
   }
   return "";
 }
@@ -277,7 +283,7 @@ class Compiler {
     if (layer.runs == "none" || layer.runs == Wanted(wanted)) {
       layer.reason.clear();
     } else if (layer.reason.empty()) {
-      layer.reason = DefaultReason(wanted, context_.target);
+      layer.reason = DefaultReason(graph_, node, wanted, context_.target);
     }
     parts_.certificate.layers.push_back(std::move(layer));
     const int overwritten = (*step)->overwrites_input();

@@ -98,6 +98,16 @@ TEST_F(ChangedFilesTest, AreNotReadAgainWhereTheModelIsAnother) {
   ExpectRefused(3, "model.onnx");
 }
 
+// As tools do that keep or normalise times.
+TEST_F(ChangedFilesTest, AreNotReadAgainWhereAnotherFileHasTheSameTimesAndBytes) {
+  ASSERT_NE(model_, nullptr);
+  const fs::file_time_type written = fs::last_write_time(weights_file_);
+  fs::copy_file(weights_file_, weights_file_ + ".new");
+  fs::rename(weights_file_ + ".new", weights_file_);
+  fs::last_write_time(weights_file_, written);
+  ExpectRefused(3, "w.bin");
+}
+
 // Whoever asks for a shape is not told that there is no such model.
 TEST_F(ChangedFilesTest, AreTheServersMatterWhereTheyAreGoneAndMayComeBack) {
   ASSERT_NE(model_, nullptr);
