@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -82,17 +83,27 @@ bool RowsSurvive(const Tensor& table, const QuantizedWeights& rounded) {
   return true;
 }
 
+// Whether one node reads a constant, or, where `shared`, layers do to which one DequantizeLinear serves.
+bool HasReaders(const Graph& graph, ValueId constant, const Storable& of, bool shared) {
+  if (graph.SoleConsumer(constant) == of.reader) return true;
+  if (!shared || !of.weighted || graph.is_graph_output(constant)) return false;
+  return std::ranges::all_of(graph.consumers(constant), [&](NodeId id) {
+    const Node& node = graph.node(id);
+    if (node.input(1) != constant || std::ranges::count(node.inputs, constant) != 1) return false;
+    const auto other = ByReader(graph, id, 1);
+    return other && other->weighted && other->axis == of.axis;
+  });
+}
+
 std::optional<Storable> AsStorable(const Graph& graph, const QuantizeRecipe& recipe, NodeId id,
-                                   size_t slot) {
+                                   size_t slot, bool shared) {
   const Node& node = graph.node(id);
   const ValueId constant = node.input(slot);
   if (constant == kNone || node.domain != kOnnxDomain) return std::nullopt;
   const Value& value = graph.value(constant);
-  if (!value.is_constant() || value.constant.dtype() != DType::kF32 ||
-      graph.SoleConsumer(constant) != id)
-    return std::nullopt;
+  if (!value.is_constant() || value.constant.dtype() != DType::kF32) return std::nullopt;
   auto storable = ByReader(graph, id, slot);
-  if (!storable) return std::nullopt;
+  if (!storable || !HasReaders(graph, constant, *storable, shared)) return std::nullopt;
   const int64_t elements = value.constant.elements();
   const int64_t scales = recipe.per_channel ? value.constant.shape()[storable->axis] : 1;
   if (elements + 4 * scales + kNodeBytes > 2 * elements) return std::nullopt;
@@ -104,11 +115,14 @@ std::optional<Storable> AsStorable(const Graph& graph, const QuantizeRecipe& rec
   return storable;
 }
 
-std::vector<Storable> FindStorable(const Graph& graph, const QuantizeRecipe& recipe) {
+std::vector<Storable> FindStorable(const Graph& graph, const QuantizeRecipe& recipe, bool shared) {
   std::vector<Storable> found;
+  std::set<ValueId> constants;
   for (const NodeId id : graph.order()) {
     for (size_t slot = 0; slot < graph.node(id).inputs.size(); ++slot) {
-      if (const auto storable = AsStorable(graph, recipe, id, slot)) found.push_back(*storable);
+      const auto storable = AsStorable(graph, recipe, id, slot, shared);
+      if (storable && constants.insert(graph.node(id).inputs[slot]).second)
+        found.push_back(*storable);
     }
   }
   const auto elements = [&](const Storable& of) {
@@ -125,10 +139,11 @@ class ByteStorage {
 
   void Store(Graph& graph, const Storable& of) const {
     const Node node = graph.node(of.reader);
-    const Tensor reals = graph.value(node.inputs[of.slot]).constant;
+    const ValueId constant = node.inputs[of.slot];
+    const Tensor reals = graph.value(constant).constant;
     const QuantizedWeights rounded = Round(reals, of, node);
     ShortNames names(graph);
-    const std::string name = names.InPlaceOf(graph, node.inputs[of.slot]);
+    const std::string name = names.InPlaceOf(graph, constant);
     const ValueId bytes = graph.AddConstant(name, rounded.values);
     const bool scalar = rounded.params.per_tensor();
     const Shape scales{scalar ? Shape{} : Shape{std::ssize(rounded.params.scales)}};
@@ -153,7 +168,7 @@ class ByteStorage {
       dequantize.inputs = {bytes, scale};
       dequantize.outputs = {real};
       graph.InsertNodeBefore(of.reader, std::move(dequantize));
-      graph.SetInput(of.reader, of.slot, real);
+      graph.ReplaceUses(constant, real);  // The first reader in order has the node before it.
     }
     graph.RemoveDead();
   }
@@ -190,7 +205,7 @@ int64_t ConstantBytes(const Graph& graph) {
 
 absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statistics,
                           const AcceptGraph& accept, QuantizeResult& result) {
-  const std::vector<Storable> found = FindStorable(result.graph, recipe);
+  const std::vector<Storable> found = FindStorable(result.graph, recipe, false);
   if (found.empty()) return absl::OkStatus();
   const ByteStorage storage(recipe, statistics);
   const Graph original = result.graph;
@@ -219,7 +234,7 @@ void StoreUnseenInBytes(const QuantizeRecipe& recipe, Graph& graph,
                         std::vector<QuantizeRecord>& records) {
   const Statistics none;
   const ByteStorage storage(recipe, none);
-  for (const Storable& of : FindStorable(graph, recipe)) {
+  for (const Storable& of : FindStorable(graph, recipe, true)) {
     if (!of.behind && !of.weighted) continue;
     records.push_back(RecordOf(graph, of));
     storage.Store(graph, of);

@@ -39,7 +39,8 @@ absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statis
                           const AcceptGraph& accept, QuantizeResult& result);
 
 /// Does so where nobody looks at outputs: with the tables of all Gathers, and the weights of layers, whose neighbours are in int8 on weights
-/// of the same steps, and on activations in 8 bits besides. Adds a record of each.
+/// of the same steps, and on activations in 8 bits besides. Layers that share their weights, by the same axis,
+/// share the bytes and the DequantizeLinear. Adds a record of each constant.
 void StoreUnseenInBytes(const QuantizeRecipe& recipe, Graph& graph,
                         std::vector<QuantizeRecord>& records);
 

@@ -46,6 +46,7 @@ Work WorkOf(const Graph& graph, const WeightedNode& weighted) {
 struct Readers {
   std::vector<NodeId> layers;
   double saved = 0;
+  bool product = false;  ///< One of them multiplies matrices.
 };
 
 }  // namespace
@@ -65,9 +66,10 @@ std::map<NodeId, std::string> LayersSlowerInDynamicInt8(const Graph& graph) {
     Readers& of = readers[graph.node(id).inputs[0]];
     of.layers.push_back(id);
     of.saved += saved;
+    of.product |= !graph.node(id).is("Conv");
   }
   for (const auto& [x, of] : readers) {
-    if (of.saved > kConversionTime) continue;
+    if (of.product || of.saved > kConversionTime) continue;
     for (const NodeId id : of.layers) {
       slower[id] = Format(
           "in float: int8 would save the time of {:.1f} multiply-adds of each element of '{}', to "

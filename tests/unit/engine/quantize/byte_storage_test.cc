@@ -154,6 +154,39 @@ TEST(ByteStorage, LeavesTablesWhoseRowsWouldBreak) {
   }
 }
 
+// Depthwise heads over the levels of a pyramid.
+TEST(ByteStorage, HoldsWeightsThatLayersShareOnce) {
+  GraphBuilder b;
+  const ValueId weights = b.Random({64, 1, 3, 3});
+  for (const int64_t extent : {8, 4}) {
+    const ValueId x = b.Input(Format("x{}", extent), {1, 64, extent, extent});
+    b.Output(b.Op("Conv", {x, weights}, {{"group", int64_t{64}}}));
+  }
+  const Graph fp32 = b.Build();
+  const auto made = Quantize(fp32, {.to = Precision::kInt8Dynamic}, {}, {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  const Graph& graph = made->graph;
+  EXPECT_THAT(graph, HasOps({"DequantizeLinear", "Conv", "Conv"}));
+  const Node& dequantize = TheOnly(graph, "DequantizeLinear");
+  EXPECT_EQ(graph.value(dequantize.inputs[0]).dtype, DType::kI8);
+  EXPECT_EQ(graph.consumers(dequantize.outputs[0]).size(), 2U);
+  EXPECT_LT(ConstantBytes(graph), ConstantBytes(fp32) / 2);
+  EXPECT_EQ(std::ranges::count(made->records, "stored", &QuantizeRecord::what), 1);
+}
+
+// One scale per channel is one per column of the one and per row of the other.
+TEST(ByteStorage, LeavesWeightsAloneThatAreSharedAlongTwoAxes) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 64});
+  const ValueId weights = b.Random({64, 64});
+  for (const int64_t transposed : {0, 1})
+    b.Output(b.Op("Gemm", {x, weights}, {{"transB", transposed}}));
+  Graph graph = b.Build();
+  std::vector<QuantizeRecord> records;
+  StoreUnseenInBytes({}, graph, records);
+  EXPECT_TRUE(records.empty());
+}
+
 TEST(ByteStorage, CanBeSwitchedOff) {
   const auto made =
       Quantize(Embedded(), {.to = Precision::kInt8Dynamic, .byte_constants = false}, {}, {});

@@ -35,31 +35,46 @@ TEST(DynamicLayers, AreInFloatWhereFewReadWhatWouldBeQuantized) {
   EXPECT_FALSE(IsSlower({64, 64, 1, 1}, 1, 2));
 }
 
-TEST(DynamicLayers, CountTheColumnsOfProducts) {
+// A row times a matrix is bound by reading the matrix.
+TEST(DynamicLayers, AreNoProductsHoweverNarrow) {
   for (const bool transposed : {false, true}) {
-    GraphBuilder b;
-    const ValueId x = b.Input("x", {kUnknownDim, 64});
-    const auto product = [&](int64_t columns) {
-      const Shape weights = transposed ? Shape{columns, 64} : Shape{64, columns};
-      return b.Op("Gemm", {x, b.Random(weights)}, {{"transB", int64_t{transposed}}});
-    };
-    b.Output(b.Op("Gemm", {product(64), b.Random({64, 2})}));
-    const Graph graph = b.Build();
-    const auto slower = LayersSlowerInDynamicInt8(graph);
-    ASSERT_EQ(slower.size(), 1U);
-    EXPECT_EQ(slower.begin()->first, graph.order().back());
-    EXPECT_THAT(slower.begin()->second, HasSubstr("the time of 1.3 multiply-adds"));
+    for (const int64_t columns : {1, 2, 8, 64}) {
+      GraphBuilder b;
+      const Shape weights = transposed ? Shape{columns, 1280} : Shape{1280, columns};
+      const ValueId x = b.Input("x", {kUnknownDim, 1280});
+      b.Output(b.Op("Gemm", {x, b.Random(weights)}, {{"transB", int64_t{transposed}}}));
+      EXPECT_TRUE(LayersSlowerInDynamicInt8(b.Build()).empty()) << columns;
+    }
   }
+}
+
+TEST(DynamicLayers, AreProductsOfOneRow) {
+  GraphBuilder b;
+  b.Output(b.Op("MatMul", {b.Input("x", {kUnknownDim, 1}), b.Random({1, 64})}));
+  const auto slower = LayersSlowerInDynamicInt8(b.Build());
+  ASSERT_EQ(slower.size(), 1U);
+  EXPECT_THAT(slower.begin()->second, HasSubstr("1 at a time"));
 }
 
 // What one of them alone would not be worth.
 TEST(DynamicLayers, ShareTheBytesOfWhatTheyRead) {
   for (const int readers : {1, 2}) {
     GraphBuilder b;
-    const ValueId x = b.Input("x", {kUnknownDim, 64});
-    for (int i = 0; i < readers; ++i) b.Output(b.Op("MatMul", {x, b.Random({64, 9})}));
-    EXPECT_EQ(LayersSlowerInDynamicInt8(b.Build()).empty(), readers == 2);
+    const ValueId x = b.Input("x", {kUnknownDim, 64, 6, 6});
+    for (int i = 0; i < readers; ++i) b.Output(b.Op("Conv", {x, b.Random({9, 64, 1, 1})}));
+    const auto slower = LayersSlowerInDynamicInt8(b.Build());
+    EXPECT_EQ(slower.empty(), readers == 2);
+    for (const auto& [unused, reason] : slower)
+      EXPECT_THAT(reason, HasSubstr("the time of 6.0 multiply-adds"));
   }
+}
+
+TEST(DynamicLayers, ShareTheBytesOfProducts) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 64, 6, 6});
+  b.Output(b.Op("Conv", {x, b.Random({9, 64, 1, 1})}));
+  b.Output(b.Op("MatMul", {x, b.Random({6, 2})}));
+  EXPECT_TRUE(LayersSlowerInDynamicInt8(b.Build()).empty());
 }
 
 }  // namespace dynamic_layers_test
