@@ -30,13 +30,6 @@ absl::StatusOr<std::span<const float>> FirstOutput(const Session& session,
   return wide;
 }
 
-// How many scores a row of this output has; 0 where it has a single one, or the output no rows: nothing is the best of them.
-size_t ScoresPerRow(const Shape& shape, int64_t rows) {
-  if (shape.rank() < 2 || shape[0] != rows) return 0;
-  const int64_t scores = shape.elements() / rows;
-  return scores > 1 ? static_cast<size_t>(scores) : 0;
-}
-
 // The samples are the model's: what a reference reads of them has to mean the same there. The name of one input alone need not, other
 // tools choose their own.
 absl::Status CheckReferenceInputs(const Signature& reference, const Samples& samples) {
@@ -100,7 +93,7 @@ class Evaluation {
       tally_.noise.Add(scores, expected);
     }
     tally_.count += rows;
-    const size_t classes = ScoresPerRow(session_.output(0).shape(), rows);
+    const auto classes = static_cast<size_t>(ClassesOf(session_.output(0).shape(), rows));
     if (classes == 0) return absl::OkStatus();
     tally_.class_rows += rows;
     for (int64_t row = 0; row < rows; ++row) {

@@ -34,13 +34,6 @@ int64_t CountEqualElements(ConstTensorView got, ConstTensorView reference) {
   }
 }
 
-/// The number of classes of an output of this shape; 0 = it has none.
-int64_t ClassesOf(const Shape& shape) {
-  int rank = shape.rank();
-  while (rank > 2 && shape[rank - 1] == 1) --rank;
-  return rank == 2 && shape[1] > 1 ? shape[1] : 0;
-}
-
 bool IsDistribution(std::span<const float> row) {
   double sum = 0;
   for (const float p : row) {
@@ -124,6 +117,16 @@ double NoiseSums::SqnrDb() const {
 double NoiseSums::RelativeL2() const {
   if (noise == 0) return 0;
   return std::sqrt(noise / signal);
+}
+
+int64_t ClassesOf(const Shape& shape, std::optional<int64_t> rows) {
+  int end = shape.rank();
+  if (end == 1) return rows == 1 && shape[0] > 1 ? shape[0] : 0;
+  if (end == 0 || (rows && shape[0] != *rows)) return 0;
+  while (end > 2 && shape[end - 1] == 1) --end;
+  int axis = 1;
+  while (rows && axis + 1 < end && shape[axis] == 1) ++axis;
+  return axis + 1 == end && shape[axis] > 1 ? shape[axis] : 0;
 }
 
 std::optional<size_t> TopClass(std::span<const float> scores) {

@@ -36,6 +36,11 @@ std::optional<size_t> TopClass(std::span<const float> scores);
 /// Requires: index < scores.size(), no NaN.
 bool IsAmongTop(std::span<const float> scores, size_t index, size_t k);
 
+/// How many classes each row of a floating-point output of this shape has a score for; 0: none. Rows lie along axis 0, their
+/// scores along axis 1: [N, C], C > 1, or [N, C, 1, ...]. Who knows how many rows were computed also has [C] as the scores of a
+/// single one, [N, 1, ..., C] as those of N, and none where axis 0 is no such N.
+int64_t ClassesOf(const Shape& shape, std::optional<int64_t> rows = std::nullopt);
+
 /// How often two outputs rank the classes alike. A row with a NaN on either side never agrees.
 struct ClassAgreement {
   static constexpr size_t kTop = 5;
@@ -56,8 +61,8 @@ struct OutputComparison {
   std::optional<double> kl;
 };
 
-/// Compares an output with the reference's. Floating point of any width is compared as float. The class axis is axis 1 of a
-/// floating-point output [N, C], C > 1, or [N, C, 1, ...].
+/// Compares an output with the reference's. Floating point of any width is compared as float. Classes are those of ClassesOf,
+/// of rows that nobody has counted.
 /// Source of kl: Kullback and Leibler, 1951.
 OutputComparison CompareOutputs(ConstTensorView got, ConstTensorView reference);
 

@@ -243,6 +243,32 @@ class ReferenceTest(unittest.TestCase):
         self.assertEqual((judged["count"], judged["top1"], judged["agreement"]), (20, None, None))
         self.assertIsNotNone(judged["sqnr_db"])
 
+    def test_a_vector_may_be_the_scores_of_one_sample_and_a_map_is_none(self):
+        random = np.random.default_rng(7)
+        data = self.folder / "wide.npz"
+        np.savez(data, x=random.standard_normal((20, 8), np.float32), labels=np.full(20, 3))
+        bias = np.zeros(10, np.float32)
+        bias[3] = 1000
+        weights = {"w": random.standard_normal((8, 10), np.float32), "bias": bias, "boxes": random.standard_normal((8, 400), np.float32)}
+        scores = [helper.make_node("MatMul", ["x", "w"], ["xw"]), helper.make_node("Add", ["xw", "bias"], ["scores"])]
+        boxes = [helper.make_node("MatMul", ["x", "boxes"], ["flat"])]
+        for rows, shape, nodes, percent in (
+            (1, [10], scores, 100),
+            ("N", ["N", 1, 1, 10], scores, 100),
+            ("N", ["N", 100, 4], boxes, None),
+        ):
+            with self.subTest(shape=shape):
+                sizes = np.array([-1 if extent == "N" else extent for extent in shape], np.int64)
+                tensors = [numpy_helper.from_array(value, name) for name, value in {**weights, "sizes": sizes}.items()]
+                last = helper.make_node("Reshape", [nodes[-1].output[0], "sizes"], ["y"])
+                x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 8])
+                y = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
+                graph = helper.make_graph([*nodes, last], "net", [x], [y], tensors)
+                model = self.folder / "shaped.onnx"
+                onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+                judged = answer("eval", model, "--data", data, "--reference", model)
+                self.assertEqual((judged["count"], judged["top1"], judged["agreement"]), (20, percent, percent))
+
     def test_layers_are_compared_in_the_files_own_precision(self):
         words = ("--data", TEST, "--map", MAP, "--reference", FP32, "--layers", "--precision", "bf16")
         self.assertEqual(octet("eval", FP32, *words).returncode, 2)

@@ -114,6 +114,25 @@ TEST(CompareOutputsTest, TheClassAxisIsAxisOne) {
   EXPECT_FALSE(has_classes({}));
 }
 
+TEST(ClassesOfTest, OneRowMayBeAVectorOfScores) {
+  EXPECT_EQ(ClassesOf({10}, 1), 10);
+  EXPECT_EQ(ClassesOf({10}, 10), 0) << "a number for each";
+  EXPECT_EQ(ClassesOf({1}, 1), 0);
+  EXPECT_EQ(ClassesOf({}, 1), 0);
+  EXPECT_EQ(ClassesOf({10}), 0) << "rows or scores: nobody has said";
+}
+
+TEST(ClassesOfTest, RowsThatAreCountedLieAlongAxisZero) {
+  EXPECT_EQ(ClassesOf({4, 10}, 4), 10);
+  EXPECT_EQ(ClassesOf({4, 10, 1, 1}, 4), 10);
+  EXPECT_EQ(ClassesOf({4, 1, 1, 10}, 4), 10);
+  EXPECT_EQ(ClassesOf({4, 1, 1, 10}), 0);
+  EXPECT_EQ(ClassesOf({4, 100, 4}, 4), 0) << "scores of a hundred boxes each";
+  EXPECT_EQ(ClassesOf({4, 1}, 4), 0);
+  EXPECT_EQ(ClassesOf({4, 1, 1}, 4), 0);
+  EXPECT_EQ(ClassesOf({2, 10}, 4), 0);
+}
+
 TEST(CompareOutputsTest, DistributionsDiverge) {
   const auto comparison = Compare({2, 2}, {0.25F, 0.75F, 0.5F, 0.5F}, {0.5F, 0.5F, 0.5F, 0.5F});
   ASSERT_TRUE(comparison.kl.has_value());
