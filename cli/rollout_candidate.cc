@@ -82,7 +82,13 @@ absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Mode
     proof.refused =
         Format("{} over the calibration data: {:.2f}, expected at least {}", what, value, *floor);
   };
-  if (agreement) refuse("agreement, %,", *agreement, request.plan.guard.agreement_percent);
+  if (agreement) {
+    refuse("agreement, %,", *agreement, request.plan.guard.agreement_percent);
+  } else if (request.plan.guard.agreement_percent.value_or(0) > 0 && proof.refused.empty()) {
+    proof.refused =
+        "agreement on classes is asked for, and no output has class scores: ask for an SQNR "
+        "instead";
+  }
   if (request.plan.guard.sqnr_db && tally.noise.lost > 0 && proof.refused.empty()) {
     proof.refused = Format(
         "SQNR, dB, over the calibration data: none, {} elements are a NaN or infinite where the "

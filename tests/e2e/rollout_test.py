@@ -88,6 +88,20 @@ def write_slow_glyphs(source, path, channels=256, layers=6):
     onnx.save(model, path)
 
 
+def with_one_score(version):
+    """Makes the model answer the sum of its logits alone."""
+    without_int8(version)
+    model = onnx.load(version / "fp32.onnx")
+    output = model.graph.output[0]
+    classes = output.type.tensor_type.shape.dim[1]
+    ones = numpy.ones((classes.dim_value, 1), numpy.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(ones, "ones"))
+    model.graph.node.append(onnx.helper.make_node("MatMul", [output.name, "ones"], ["score"]))
+    output.name, classes.dim_value = "score", 1
+    onnx.checker.check_model(model)
+    onnx.save(model, version / "fp32.onnx")
+
+
 class RolloutTest(RolloutCase):
     octet = property(lambda self: OCTET)
 
@@ -308,6 +322,20 @@ class RolloutTest(RolloutCase):
             self.assertEqual(code, 3)
             self.assertIn("the guard of bf16: sqnr -inf dB < 20 dB", errors)
             self.assertEqual(traffic.precisions(), {"fp32"})
+
+    def test_agreement_on_classes_that_do_not_exist_is_refused_before_it_gets_near_the_traffic(self):
+        with Served(OCTET, ALONE, with_one_score) as served:
+            words = ["--to", "bf16", "--calibration", CALIBRATION]
+            code, out, errors = self.rollout(served, *words)
+            self.assertEqual(code, 3, out)
+            self.assertIn("bf16 was refused: agreement on classes is asked for, and no output has class scores", errors)
+            self.assertEqual(self.events(served), ["begin", "refused"])
+            self.assertFalse((served.models / "glyphs/1/bf16.onnx").exists())
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
+            with Traffic(served) as traffic:
+                code, _, errors = self.rollout(served, *words, "--min-agreement", "0")
+            self.assertEqual(code, 0, errors)
+            self.assertEqual(traffic.failures, [])
 
     def test_a_killed_rollout_goes_on_or_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
