@@ -1,9 +1,12 @@
 #include "server/scheduling/batch_runner.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <new>
 #include <numeric>
 #include <utility>
@@ -58,14 +61,15 @@ void BatchRunner::RunTogether(Batch& batch) {
   const int64_t plan_rows = target.batches() ? BucketFor(rows, target.batch.max_batch) : 1;
   Durations durations;
   absl::Status status;
-  std::vector<std::unique_ptr<InferenceRequest>> one;
+  std::vector<std::unique_ptr<InferenceRequest>> half;
   queue_times_.clear();
   try {
     for (const auto& request : batch.requests)
       queue_times_.push_back(batch.taken - request->queued);
     status = Compute(batch, rows, plan_rows, durations);
     // What the model does not take came with one of them, and nobody knows with which.
-    if (absl::IsInvalidArgument(status) && batch.requests.size() > 1) one.reserve(1);
+    if (absl::IsInvalidArgument(status) && batch.requests.size() > 1)
+      half.reserve(batch.requests.size() / 2);
   } catch (const std::bad_alloc&) {
     status = MakeError(absl::StatusCode::kResourceExhausted,
                        "out of memory for a batch of {} rows: {}", plan_rows, target.name);
@@ -73,18 +77,27 @@ void BatchRunner::RunTogether(Batch& batch) {
     // Whatever it is: it ends this batch alone.
     status = Internal("a batch of {} rows: {}: {}", plan_rows, error.what(), target.name);
   }
-  if (one.capacity() > 0) return RunOneByOne(batch, std::move(one));
+  if (half.capacity() > 0) {
+    batch.queue->target().observer->OnBatch(RecordOf(status.code(), rows, plan_rows, durations));
+    return RunHalves(batch, std::move(half));
+  }
   Finish(batch, status, rows, plan_rows, durations);
 }
 
-void BatchRunner::RunOneByOne(Batch& batch, std::vector<std::unique_ptr<InferenceRequest>> one) {
-  std::vector<std::unique_ptr<InferenceRequest>> all =
-      std::exchange(batch.requests, std::move(one));
-  for (std::unique_ptr<InferenceRequest>& request : all) {
-    batch.requests.clear();
-    batch.requests.push_back(std::move(request));
-    RunTogether(batch);
-  }
+void BatchRunner::RunHalves(Batch& batch, std::vector<std::unique_ptr<InferenceRequest>> half) {
+  auto& requests = batch.requests;
+  const auto middle = requests.end() - static_cast<std::ptrdiff_t>(requests.size() / 2);
+  std::move(middle, requests.end(), std::back_inserter(half));
+  requests.erase(middle, requests.end());
+  RunAgain(batch);
+  requests = std::move(half);
+  RunAgain(batch);
+}
+
+void BatchRunner::RunAgain(Batch& batch) {
+  batch.taken = clock_.Now();
+  Dispatcher::DropDead(batch, batch.taken);
+  if (!batch.requests.empty()) RunTogether(batch);
 }
 
 absl::Status BatchRunner::Compute(const Batch& batch, int64_t rows, int64_t plan_rows,
@@ -209,24 +222,30 @@ absl::Status BatchRunner::Scatter(const Batch& batch, const Plan& plan, int64_t 
   return absl::OkStatus();
 }
 
+BatchRecord BatchRunner::RecordOf(absl::StatusCode code, int64_t rows, int64_t plan_rows,
+                                  const Durations& durations) {
+  BatchRecord record;
+  record.code = code;
+  record.rows = rows;
+  record.plan_rows = plan_rows;
+  record.compute_input = durations.compute_input;
+  record.compute_infer = durations.compute_infer;
+  record.compute_output = durations.compute_output;
+  return record;
+}
+
 void BatchRunner::Finish(Batch& batch, const absl::Status& status, int64_t rows, int64_t plan_rows,
                          const Durations& durations) {
-  Nanoseconds smoothed{0};
+  BatchRecord record = RecordOf(status.code(), rows, plan_rows, durations);
+  record.queue_times = queue_times_;
   if (status.ok()) {
     const Nanoseconds time =
         durations.compute_input + durations.compute_infer + durations.compute_output;
-    smoothed = batch.queue->times().Observe(plan_rows, time, clock_.Now());
+    record.smoothed = batch.queue->times().Observe(plan_rows, time, clock_.Now());
     if (durations.steady && batch.requests.size() == 1)
       batch.queue->LearnTime(*batch.requests[0], time, clock_.Now());
   }
-  batch.queue->target().observer->OnBatch({.code = status.code(),
-                                           .rows = rows,
-                                           .plan_rows = plan_rows,
-                                           .compute_input = durations.compute_input,
-                                           .compute_infer = durations.compute_infer,
-                                           .compute_output = durations.compute_output,
-                                           .smoothed = smoothed,
-                                           .queue_times = queue_times_});
+  batch.queue->target().observer->OnBatch(record);
   const TimePoint now = clock_.Now();
   for (size_t i = 0; i < batch.requests.size(); ++i) {
     const RequestTimings timings = {.queue = batch.taken - batch.requests[i]->queued,

@@ -24,7 +24,9 @@ class BatchRunner {
   /// Rows between the sum of n and the compiled batch size are zero. A request that fills the batch
   /// alone is read from the wire and answered into its sink without a copy, where type and
   /// alignment allow. Where a run says that data are not what the model takes (INVALID_ARGUMENT: an index beyond
-  /// a table), its requests run one by one: whose they are not, are answered.
+  /// a table), its requests run again in halves, and so on until one of them is alone: whose they are not, are answered
+  /// (for one such request of n by about 2 log2(n) further runs). Who is cancelled or late by then does not run again. For
+  /// the others the runs before count as waiting.
   void Run(Batch batch);
 
  private:
@@ -42,8 +44,9 @@ class BatchRunner {
   };
 
   void RunTogether(Batch& batch);
-  /// `one`: empty, with room for one request, so that nothing is allocated while requests are on their way.
-  void RunOneByOne(Batch& batch, std::vector<std::unique_ptr<InferenceRequest>> one);
+  /// `half`: empty, with room for half of the requests, so that nothing is allocated while they are on their way.
+  void RunHalves(Batch& batch, std::vector<std::unique_ptr<InferenceRequest>> half);
+  void RunAgain(Batch& batch);
   absl::Status Compute(const Batch& batch, int64_t rows, int64_t plan_rows, Durations& durations);
   /// Runs a plan whose outputs have the extents that the data decide. Requires: one request, since a model with such plans
   /// does not batch.
@@ -54,6 +57,9 @@ class BatchRunner {
   /// needs Scatter.
   bool PrepareOutputs(const Batch& batch, const Plan& plan, bool direct);
   absl::Status Scatter(const Batch& batch, const Plan& plan, int64_t plan_rows);
+  /// Without times of waiting: whoever runs again has not finished it.
+  static BatchRecord RecordOf(absl::StatusCode code, int64_t rows, int64_t plan_rows,
+                              const Durations& durations);
   void Finish(Batch& batch, const absl::Status& status, int64_t rows, int64_t plan_rows,
               const Durations& durations);
 

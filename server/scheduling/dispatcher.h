@@ -76,6 +76,9 @@ class Dispatcher {
   /// Close, and finishes everything that waits with UNAVAILABLE.
   void Abandon();
 
+  /// Finishes those of a batch that nobody waits for any more, cancelled or behind their deadline, as when they wait.
+  static void DropDead(Batch& batch, TimePoint now);
+
   /// Requests that wait, in all queues together.
   size_t queued() const;
 

@@ -21,7 +21,8 @@ struct BatchRecord {
   Nanoseconds compute_output{0};
   Nanoseconds smoothed{
       0};  ///< What the next batch of this size is expected to take; 0 when it failed.
-  std::span<const Nanoseconds> queue_times;  ///< One per request.
+  std::span<const Nanoseconds>
+      queue_times;  ///< One per request; none where these run again, in halves.
 };
 
 /// Called on the submitting thread or on a worker, without locks held; may be called from several
@@ -29,6 +30,8 @@ struct BatchRecord {
 ///
 ///     OnQueued -> OnDequeued --refused, expired, cancelled or stopped--> OnFinished
 ///                      +-----------------> OnBatch ------------------------^
+///
+/// A batch of several that is told as INVALID_ARGUMENT runs again, in halves: more of OnBatch, or as behind OnDequeued.
 class QueueObserver {
  public:
   virtual ~QueueObserver() = default;

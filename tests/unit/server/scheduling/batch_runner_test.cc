@@ -31,10 +31,10 @@ using ::testing::Pointwise;
 class BatchRunnerTest : public ::testing::Test {
  protected:
   /// Queues a request whose rows are `values` (two floats a row) for model_.
-  TestCall& Call(std::vector<float> values) {
+  TestCall& Call(std::vector<float> values, TimePoint deadline = kNever) {
     if (queue_ == nullptr) queue_ = MakeQueue(model_, {.max_batch = max_batch_}, observer_);
     TestCall& call = calls_.emplace_back(std::move(values), Shape{2});
-    dispatcher_.Submit(queue_, call.Request(clock_.Now()));
+    dispatcher_.Submit(queue_, call.Request(clock_.Now(), deadline));
     return call;
   }
   void RunOne() { runner_.Run(*dispatcher_.TryTake()); }
@@ -280,14 +280,14 @@ TEST_F(BatchRunnerTest, DataThatTheModelDoesNotTakeFailTheirRequestAlone) {
   int runs = 0;
   model_->before_run = [&] {
     ++runs;
-    const bool among_them = runs == 1 || runs == 3;  // together; the second alone
+    const bool among_them = runs <= 2 || runs == 4;  // together; the first two; the second alone
     return among_them ? absl::InvalidArgumentError("Gather: index 9") : absl::OkStatus();
   };
   TestCall& first = Call({1, 2});
   TestCall& wrong = Call({3, 4});
   TestCall& last = Call({5, 6, 7, 8});
   RunOne();
-  EXPECT_EQ(runs, 4);
+  EXPECT_EQ(runs, 5);
   EXPECT_EQ(wrong.status->code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Message(*wrong.status)), HasSubstr("Gather: index 9"));
   EXPECT_TRUE(first.status->ok());
@@ -297,6 +297,62 @@ TEST_F(BatchRunnerTest, DataThatTheModelDoesNotTakeFailTheirRequestAlone) {
   for (const TestCall& call : calls_) EXPECT_EQ(call.calls, 1);
   EXPECT_EQ(observer_->finished, 3);
   EXPECT_EQ(observer_->succeeded, 2);
+}
+
+TEST_F(BatchRunnerTest, OneRequestOfManyIsFoundByHalves) {
+  max_batch_ = 16;
+  int runs = 0;
+  model_->before_run = [&] {
+    ++runs;
+    // Of 0 to 15, the sixth: 0-15, 0-7, (0-3), 4-7, 4-5, (4), 5, (6-7), (8-15).
+    const bool among_them = runs == 1 || runs == 2 || runs == 4 || runs == 5 || runs == 7;
+    return among_them ? absl::InvalidArgumentError("Gather: index 9") : absl::OkStatus();
+  };
+  for (int i = 0; i < 16; ++i) Call({static_cast<float>(i), 1});
+  RunOne();
+  EXPECT_EQ(runs, 9);
+  EXPECT_THAT(model_->runs(), ElementsAre(Shape{4, 2}, Shape{1, 2}, Shape{2, 2}, Shape{8, 2}));
+  for (size_t i = 0; i < calls_.size(); ++i) {
+    EXPECT_EQ(calls_[i].calls, 1);
+    if (i == 5) {
+      EXPECT_EQ(calls_[i].status->code(), absl::StatusCode::kInvalidArgument);
+    } else {
+      EXPECT_THAT(calls_[i].answer, ElementsAre(2 * static_cast<float>(i), 2));
+    }
+  }
+  EXPECT_EQ(observer_->batches, 9) << "those that failed together, too";
+  EXPECT_EQ(observer_->batched_requests, 16);
+  EXPECT_EQ(observer_->dequeued, 16);
+  EXPECT_EQ(observer_->finished, 16);
+}
+
+TEST_F(BatchRunnerTest, NothingRunsAgainForThoseWhoHaveGone) {
+  int runs = 0;
+  TestCall& late = Call({1, 2}, clock_.Now() + milliseconds(10));
+  TestCall& wrong = Call({3, 4});
+  TestCall& left = Call({5, 6});
+  TestCall& last = Call({7, 8});
+  model_->before_run = [&] {
+    ++runs;
+    left.cancelled = true;
+    clock_.Advance(milliseconds(20));
+    return runs < 3 ? absl::InvalidArgumentError("Gather: index 9") : absl::OkStatus();
+  };
+  RunOne();
+  EXPECT_EQ(runs, 3) << "together; the wrong one; the last one";
+  EXPECT_EQ(late.status->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(left.status->code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(wrong.status->code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(last.answer, ElementsAre(14, 16));
+  for (const TestCall& call : calls_) EXPECT_EQ(call.calls, 1);
+  EXPECT_FALSE(late.timings.ran);
+  EXPECT_FALSE(left.timings.ran);
+  EXPECT_EQ(observer_->refused[static_cast<size_t>(Refusal::kExpired)], 1);
+  EXPECT_EQ(observer_->dequeued, 4);
+  EXPECT_EQ(observer_->finished, 4);
+  EXPECT_EQ(observer_->batches, 3);
+  EXPECT_EQ(last.timings.queue, milliseconds(40)) << "behind what ran without an answer to it";
+  EXPECT_EQ(last.timings.total, milliseconds(60));
 }
 
 TEST_F(BatchRunnerTest, ShapesThatThePlanRefusesAreTheCallersError) {
