@@ -167,14 +167,21 @@ Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
               : measured.curve.TimeOf(BucketFor(arrival.rows, limits.max_batch)));
 }
 
+Nanoseconds LeastTime(const ArrivalFacts& arrival, const BatchLimits& limits,
+                      const QueueMeasurements& measured) {
+  const bool own = arrival.own_time > Nanoseconds::zero();
+  return own ? arrival.own_time : ExpectedTime(arrival, limits, measured);
+}
+
 std::optional<Refusal> DecideAdmission(const ArrivalFacts& arrival, const BatchLimits& limits,
                                        const QueueMeasurements& measured, TimePoint now) {
   const bool own = arrival.own_time > Nanoseconds::zero();
   if (!measured.curve.known() && !own) return std::nullopt;
-  const Nanoseconds expected = ExpectedTime(arrival, limits, measured);
-  if ((measured.curve.fresh || own) && arrival.deadline - now < expected) return Refusal::kDeadline;
+  const Nanoseconds least = LeastTime(arrival, limits, measured);
+  if ((measured.curve.fresh || own) && arrival.deadline - now < least) return Refusal::kDeadline;
   const bool has_target = limits.p99_target > Nanoseconds::zero();
-  if (has_target && arrival.rows_ahead > 0 && expected > AimOf(limits)) return Refusal::kTarget;
+  const bool others = has_target && arrival.rows_ahead > 0;
+  if (others && ExpectedTime(arrival, limits, measured) > AimOf(limits)) return Refusal::kTarget;
   return std::nullopt;
 }
 

@@ -85,8 +85,13 @@ struct ArrivalFacts {
 Nanoseconds ExpectedTime(const ArrivalFacts& arrival, const BatchLimits& limits,
                          const QueueMeasurements& measured);
 
+/// What a deadline is held against: ExpectedTime; its own_time alone where it has one, for the pace is a mean over all shapes,
+/// and those that wait ahead may be short ones. Who has waited for too long then is hopeless in DecideBatch.
+Nanoseconds LeastTime(const ArrivalFacts& arrival, const BatchLimits& limits,
+                      const QueueMeasurements& measured);
+
 /// Whether a request that comes now is refused at once, by what was measured; nullopt lets it in.
-/// - kDeadline: by a fresh curve, or by its own_time, ExpectedTime ends behind its deadline. Its client gets the answer while
+/// - kDeadline: by a fresh curve, or by its own_time, LeastTime ends behind its deadline. Its client gets the answer while
 ///   there is time to ask elsewhere, and nothing is computed that nobody waits for any more.
 /// - kTarget: others wait, and ExpectedTime is more than kAim of the target. A target is a promise to those who are let
 ///   in: under a load that lasts a queue without this bound grows until everybody is late, where refusing the surplus

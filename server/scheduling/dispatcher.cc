@@ -176,9 +176,9 @@ Dispatcher::Fate Dispatcher::Admit(const std::shared_ptr<VariantQueue>& queue,
   arrival.rows_ahead = queue->RowsAhead(request);
   const auto refusal = DecideAdmission(arrival, limits, measured, now);
   if (!refusal) return {};
-  const Nanoseconds expected = ExpectedTime(arrival, limits, measured);
-  return refusal == Refusal::kTarget ? Overloaded(*queue, expected)
-                                     : Hopeless(*queue, expected, request.deadline - now);
+  return refusal == Refusal::kTarget
+             ? Overloaded(*queue, ExpectedTime(arrival, limits, measured))
+             : Hopeless(*queue, LeastTime(arrival, limits, measured), request.deadline - now);
 }
 
 std::optional<Batch> Dispatcher::Take() {
@@ -393,6 +393,19 @@ void Dispatcher::Sweep(const std::shared_ptr<VariantQueue>& queue, TimePoint now
 void Dispatcher::Forget(const std::shared_ptr<VariantQueue>& queue) {
   queue->pace_.OnPause();
   std::erase(active_, queue);
+}
+
+void Dispatcher::DropDead(Batch& batch, TimePoint now) {
+  const VariantQueue& queue = *batch.queue;
+  for (std::unique_ptr<InferenceRequest>& request : batch.requests) {
+    const bool cancelled = request->is_cancelled();
+    if (!cancelled && request->deadline > now) continue;
+    const Fate fate = cancelled ? Cancelled(queue) : Expired(queue);
+    if (fate.refusal) queue.target().observer->OnRefused(*fate.refusal);
+    const RequestTimings timings = {.queue = now - request->queued, .refusal = fate.refusal};
+    FinishRequest(queue, std::move(request), fate.status, timings, now);
+  }
+  std::erase(batch.requests, nullptr);
 }
 
 void Dispatcher::FinishDropped(std::span<Dropped> dropped) {

@@ -86,7 +86,8 @@ class VariantQueue {
   /// Rows that run before a request which comes now.
   int64_t RowsAhead(const InferenceRequest& request) const;
   /// With open extents, or where the data decide, its curve is never fresh: the time of one shape or of one number of loops is
-  /// not that of another, so no deadline is held against it. That of a shape is held against OwnTime.
+  /// not that of another, so no deadline is held against it. That of a shape is held against OwnTime alone: nothing
+  /// is known of the shapes that wait ahead of it.
   QueueMeasurements Measure(TimePoint now) const;
   /// QueuedFacts::own_time of a request that has a deadline.
   Nanoseconds OwnTime(const InferenceRequest& request, TimePoint now) const {

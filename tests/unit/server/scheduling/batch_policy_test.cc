@@ -393,9 +393,18 @@ TEST(AdmissionTest, WhatItsOwnShapesTakeIsHeldAgainstADeadline) {
   EXPECT_EQ(decide(0, 50), std::nullopt);
   EXPECT_EQ(decide(0, 49), Refusal::kDeadline);
   EXPECT_EQ(decide(6, 50), std::nullopt) << "nobody knows how long the others take";
-  measured.service = milliseconds(3);
-  EXPECT_EQ(decide(6, 68), std::nullopt);
-  EXPECT_EQ(decide(6, 67), Refusal::kDeadline);
+  measured.service = milliseconds(25);
+  EXPECT_EQ(decide(20, 50), std::nullopt)
+      << "a pace is a mean over all shapes: theirs may be short";
+  EXPECT_EQ(decide(20, 49), Refusal::kDeadline);
+  const ArrivalFacts among_short_ones = {
+      .rows_ahead = 20, .deadline = kNow + milliseconds(100), .own_time = milliseconds(1)};
+  EXPECT_EQ(DecideAdmission(among_short_ones, {.max_batch = 1}, measured, kNow), std::nullopt);
+  EXPECT_EQ(LeastTime(among_short_ones, {.max_batch = 1}, measured), milliseconds(1));
+  EXPECT_EQ(DecideAdmission(among_short_ones, {.max_batch = 1, .p99_target = milliseconds(100)},
+                            measured, kNow),
+            Refusal::kTarget)
+      << "which reckons with means";
   measured.curve = {};
   EXPECT_EQ(decide(0, 49), Refusal::kDeadline) << "without a curve, too";
 }
