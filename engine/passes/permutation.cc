@@ -1,8 +1,10 @@
 #include "engine/passes/permutation.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cstddef>
 #include <vector>
+
+#include "engine/ops/strided_copy.h"
 
 namespace octet {
 
@@ -33,52 +35,41 @@ Shape Permute(const Shape& shape, const Permutation& perm) {
 
 namespace {
 
-// Moves the elements; `moved` is called with the number of those that are, at the end of every piece but the last.
-template <typename MovedFn>
-Tensor Permuted(const Tensor& tensor, const Permutation& perm, int64_t piece,
-                const MovedFn& moved) {
-  const Shape shape = Permute(tensor.shape(), perm);
-  const auto source_strides = tensor.shape().strides();
-  const int rank = shape.rank();
-  const size_t size = SizeOf(tensor.dtype());
-  Tensor result(tensor.dtype(), shape);
-  const auto* from = static_cast<const std::byte*>(tensor.data());
-  auto* to = static_cast<std::byte*>(result.mutable_data());
-  std::vector<int64_t> index(rank, 0);
-  int64_t source = 0;
-  const int64_t count = shape.elements();
-  for (int64_t i = 0; i < count;) {
-    for (const int64_t end = std::min(i + piece, count); i < end; ++i) {
-      std::memcpy(to + i * size, from + source * size, size);
-      for (int axis = rank - 1; axis >= 0; --axis) {
-        const int64_t stride = source_strides[perm[axis]];
-        source += stride;
-        if (++index[axis] < shape[axis]) break;
-        source -= stride * shape[axis];
-        index[axis] = 0;
-      }
-    }
-    if (i < count) moved(i);
-  }
-  return result;
+// Moves the elements of a tensor of `shape`.
+StridedCopy CopyOf(const Shape& shape, const Permutation& perm, size_t element_size) {
+  const auto strides = shape.strides();
+  std::vector<int64_t> source_strides;
+  for (const int64_t axis : perm) source_strides.push_back(strides[axis]);
+  return {DenseDestination(Permute(shape, perm), source_strides), element_size};
 }
 
-// Elements that are moved at once where they are given back.
+// What is moved at once where it is given back.
 constexpr size_t kPieceBytes = size_t{8} << 20;
 
 }  // namespace
 
 Tensor Permute(const Tensor& tensor, const Permutation& perm) {
-  return Permuted(tensor, perm, tensor.elements(), [](int64_t) {});
+  Tensor result(tensor.dtype(), Permute(tensor.shape(), perm));
+  CopyOf(tensor.shape(), perm, SizeOf(tensor.dtype())).Run(tensor.data(), result.mutable_data());
+  return result;
 }
 
 Tensor PermuteAndDiscard(const Tensor& tensor, const Permutation& perm) {
   if (tensor.bytes() <= kPieceBytes || perm[0] != 0) return Permute(tensor, perm);
-  const size_t size = SizeOf(tensor.dtype());
-  const int64_t row = tensor.elements() / tensor.shape()[0];
-  const auto rows = static_cast<int64_t>(kPieceBytes / size) / row;
-  return Permuted(tensor, perm, std::max(rows, int64_t{1}) * row,
-                  [&](int64_t count) { DiscardFirst(tensor, static_cast<size_t>(count) * size); });
+  Tensor result(tensor.dtype(), Permute(tensor.shape(), perm));
+  const auto* from = static_cast<const std::byte*>(tensor.data());
+  auto* to = static_cast<std::byte*>(result.mutable_data());
+  Shape piece = tensor.shape();
+  const int64_t rows = piece[0];
+  const size_t row_bytes = tensor.bytes() / static_cast<size_t>(rows);
+  const auto step = static_cast<int64_t>(std::max<size_t>(kPieceBytes / row_bytes, 1));
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    piece[0] = std::min(step, rows - begin);
+    const size_t moved = static_cast<size_t>(begin) * row_bytes;
+    CopyOf(piece, perm, SizeOf(tensor.dtype())).Run(from + moved, to + moved);
+    DiscardFirst(tensor, moved + static_cast<size_t>(piece[0]) * row_bytes);
+  }
+  return result;
 }
 
 Permutation ToChannelsLast(int rank) {
