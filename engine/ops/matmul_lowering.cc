@@ -336,13 +336,20 @@ class MatMulLowering {
   }
 
   std::vector<int32_t> ColumnSums(const Tensor& b) const {
-    const int64_t k = problem_.a.back();
-    const int64_t n = problem_.y.back();
+    const auto k = static_cast<size_t>(problem_.a.back());
+    const auto n = static_cast<size_t>(problem_.y.back());
     const std::span<const int8_t> weights = b.span<int8_t>();
-    std::vector<int32_t> sums(static_cast<size_t>(n));
-    for (int64_t i = 0; i < k * n; ++i)
-      sums[static_cast<size_t>(problem_.trans_b ? i / k : i % n)] +=
-          weights[static_cast<size_t>(i)];
+    std::vector<int32_t> sums(n);
+    if (problem_.trans_b) {
+      for (size_t column = 0; column < n; ++column) {
+        for (const int8_t weight : weights.subspan(column * k, k)) sums[column] += weight;
+      }
+      return sums;
+    }
+    for (size_t row = 0; row < k; ++row) {
+      const std::span<const int8_t> of_row = weights.subspan(row * n, n);
+      for (size_t column = 0; column < n; ++column) sums[column] += of_row[column];
+    }
     return sums;
   }
 
