@@ -129,7 +129,11 @@ class MadeTest(unittest.TestCase):
         for name, files in self.made.items():
             with self.subTest(name):
                 layers = answer("inspect", files["bf16"])["layers"]
-                self.assertFalse([layer for layer in layers if layer["macs"] and "bf16" not in layer["impl"]])
+                self.assertFalse([layer for layer in layers if layer["macs"] and layer["runs"] != "bf16"])
+                # One row of a product is a kernel of our own's, which is named by the vectors that it runs on.
+                kernels = ("bf16", "octet:gemv")
+                others = [layer for layer in layers if layer["macs"] and not any(k in layer["impl"] for k in kernels)]
+                self.assertFalse(others)
 
     def test_what_int8_breaks_stays_in_float(self):
         """A spectrum and its logarithm fill more powers of two than eight bits hold; all else of this model is int8."""
