@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <optional>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/quantize.h"
+#include "engine/tensor/rounding.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -18,8 +18,6 @@ namespace {
 
 /// Factors that are in the cache at once: of a part of the channels, or of all of them several times over.
 constexpr int64_t kBlock = 1024;
-/// 1.5 * 2^23: adding it to |v| < 2^22 rounds v half to even into the low bits of the sum.
-constexpr float kRoundMagic = 12582912.0F;
 
 /// Of 8-bit results: bounds without the zero point.
 struct ByteNumbers {
@@ -37,13 +35,8 @@ template <typename X, typename Y>
   const auto [x_zero, y_zero, low, high] = numbers;
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    float v = static_cast<float>(x[i] - x_zero) * factor[i];
-    v = v == v ? v : 0.0F;
-    v = v < low ? low : v;
-    v = v > high ? high : v;
-    const int32_t rounded =
-        std::bit_cast<int32_t>(v + kRoundMagic) - std::bit_cast<int32_t>(kRoundMagic);
-    y[i] = static_cast<Y>(rounded + y_zero);
+    const float v = static_cast<float>(x[i] - x_zero) * factor[i];
+    y[i] = static_cast<Y>(RoundClamped(v, low, high) + y_zero);
   }
 }
 

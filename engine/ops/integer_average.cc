@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 
+#include "engine/ops/row_sums.h"
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/quantize.h"
@@ -18,29 +19,11 @@ constexpr int64_t kChannelBlock = 512;
 constexpr int64_t kMaxTaps = int64_t{1} << 22;
 constexpr int64_t kGrainBytes = int64_t{64} * 1024;
 
-// Four taps at a time: a quarter of the loads and stores of sums.
-template <typename T>
-[[gnu::always_inline]] inline void AddTaps(const T* x, int64_t taps, int64_t pitch, int32_t* sum,
-                                           int64_t n) {
-  int64_t tap = 0;
-  for (; tap + 4 <= taps; tap += 4) {
-    const T* a = x + tap * pitch;
-    const T* b = a + pitch;
-    const T* c = b + pitch;
-    const T* d = c + pitch;
-    for (int64_t i = 0; i < n; ++i) sum[i] += (a[i] + b[i]) + (c[i] + d[i]);
-  }
-  for (; tap < taps; ++tap) {
-    const T* a = x + tap * pitch;
-    for (int64_t i = 0; i < n; ++i) sum[i] += a[i];
-  }
-}
-
 OCTET_CPU_CLONES void Add(const uint8_t* x, int64_t taps, int64_t pitch, int32_t* sum, int64_t n) {
-  AddTaps(x, taps, pitch, sum, n);
+  row_sums::Add(x, taps, pitch, sum, n);
 }
 OCTET_CPU_CLONES void Add(const int8_t* x, int64_t taps, int64_t pitch, int32_t* sum, int64_t n) {
-  AddTaps(x, taps, pitch, sum, n);
+  row_sums::Add(x, taps, pitch, sum, n);
 }
 
 OCTET_CPU_CLONES void Divide(const int32_t* sum, int32_t offset, double factor, float* y,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/ops/row_sums.h"
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/status.h"
@@ -16,33 +17,12 @@ constexpr int64_t kMeanChannels = 512;
 constexpr int64_t kMeanGroup = 16;
 constexpr int64_t kMeanGrain = int64_t{1} << 14;
 
-float ToFloat(float f) { return f; }
-
-// Four rows at a time: a quarter of the loads and stores of sums, and errors that grow with a quarter of the rows.
-template <typename T>
-[[gnu::always_inline]] inline void AddRowsOf(const T* x, int64_t rows, int64_t pitch, float* sum,
-                                             int64_t n) {
-  int64_t row = 0;
-  for (; row + 4 <= rows; row += 4) {
-    const T* a = x + row * pitch;
-    const T* b = a + pitch;
-    const T* c = b + pitch;
-    const T* d = c + pitch;
-    for (int64_t i = 0; i < n; ++i)
-      sum[i] += (ToFloat(a[i]) + ToFloat(b[i])) + (ToFloat(c[i]) + ToFloat(d[i]));
-  }
-  for (; row < rows; ++row) {
-    const T* a = x + row * pitch;
-    for (int64_t i = 0; i < n; ++i) sum[i] += ToFloat(a[i]);
-  }
-}
-
 OCTET_CPU_CLONES void AddRows(const float* x, int64_t rows, int64_t pitch, float* sum, int64_t n) {
-  AddRowsOf(x, rows, pitch, sum, n);
+  row_sums::Add(x, rows, pitch, sum, n);
 }
 OCTET_CPU_CLONES void AddRows(const BFloat16* x, int64_t rows, int64_t pitch, float* sum,
                               int64_t n) {
-  AddRowsOf(x, rows, pitch, sum, n);
+  row_sums::Add(x, rows, pitch, sum, n);
 }
 
 void Store(float mean, float& y) { y = mean; }

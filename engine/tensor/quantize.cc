@@ -7,27 +7,10 @@
 #include <limits>
 
 #include "engine/tensor/cpu_clones.h"
+#include "engine/tensor/rounding.h"
 
 namespace octet {
 namespace {
-
-// 1.5 * 2^23: adding it to |v| < 2^22 rounds v half to even into the low bits of the sum.
-constexpr float kRoundMagic = 12582912.0f;
-
-// round(v) for |v| < 2^22, by one addition: vectorises on every x86-64, unlike nearbyint.
-[[gnu::always_inline]] inline int32_t RoundSmall(float v) {
-  return std::bit_cast<int32_t>(v + kRoundMagic) - std::bit_cast<int32_t>(kRoundMagic);
-}
-
-// Clamping first is the same as rounding first, because the bounds are integers; it keeps |v| small.
-[[gnu::always_inline]] inline int32_t QuantizeInline(float real, float scale, float low, float high,
-                                                     int32_t zero_point) {
-  float v = real / scale;
-  v = v == v ? v : 0.0f;
-  v = v < low ? low : v;
-  v = v > high ? high : v;
-  return RoundSmall(v) + zero_point;
-}
 
 template <typename T>
 [[gnu::always_inline]] inline void QuantizeRun(const float* src, T* dst, int64_t count, float scale,
@@ -35,7 +18,7 @@ template <typename T>
   const float low = static_cast<float>(range.min - zero_point);
   const float high = static_cast<float>(range.max - zero_point);
   for (int64_t i = 0; i < count; ++i) {
-    dst[i] = static_cast<T>(QuantizeInline(src[i], scale, low, high, zero_point));
+    dst[i] = static_cast<T>(RoundClamped(src[i] / scale, low, high) + zero_point);
   }
 }
 
@@ -47,7 +30,7 @@ template <typename T>
   for (int64_t i = 0; i < count; ++i) {
     const float low = static_cast<float>(range.min - zero_points[i]);
     const float high = static_cast<float>(range.max - zero_points[i]);
-    dst[i] = static_cast<T>(QuantizeInline(src[i], scales[i], low, high, zero_points[i]));
+    dst[i] = static_cast<T>(RoundClamped(src[i] / scales[i], low, high) + zero_points[i]);
   }
 }
 
