@@ -1,4 +1,4 @@
-"""Writes random models: values with shapes, nodes, constants. What is drawn from is in blocks.py and quantized.py."""
+"""Writes random models: values with shapes, nodes, constants. What is drawn from is in blocks.py, windows.py and quantized.py."""
 
 import collections
 

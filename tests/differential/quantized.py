@@ -7,6 +7,7 @@ import numpy as np
 from onnx import TensorProto
 
 import blocks
+import windows
 
 RANGES = {np.uint8: (0, 255), np.int8: (-128, 127)}
 TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
@@ -97,16 +98,16 @@ def bias(b, x, weight_scales, channels):
 
 
 def conv(b, x):
-    kernel, strides, dilations, pads, extents = blocks.window(b, x)
-    groups, out, shape = blocks.conv_weights(b, x, kernel)
+    kernel, strides, dilations, pads, extents = windows.window(b, x)
+    groups, out, shape = windows.conv_weights(b, x, kernel)
     w, scales = weights(b, shape, 0, b.chance(0.6), 1 / np.sqrt(np.prod(shape[1:])))
     inputs = [x, w] + ([bias(b, x, scales, out)] if b.chance(0.7) else [])
-    y = b.op("Conv", inputs, (x.shape[0], out, *extents), **blocks.conv_attributes(b, kernel, strides, dilations, pads, groups))
+    y = b.op("Conv", inputs, (x.shape[0], out, *extents), **windows.conv_attributes(b, kernel, strides, dilations, pads, groups))
     return finish(b, y)
 
 
 def conv_transpose(b, x):
-    found = blocks.transposed_window(b, x)
+    found = windows.transposed_window(b, x)
     if found is None:
         return mark(b, x)
     attributes, extents = found
@@ -195,7 +196,7 @@ def moved(b, x):
 
 
 def pool(b, x):
-    return same_params(b, x, blocks.pool)
+    return same_params(b, x, windows.pool)
 
 
 def on_integers(b, x):
@@ -283,14 +284,14 @@ def integer_weights(b, shape, dtype):
 
 
 def qlinear_conv(b, x, source, p, result):
-    kernel, strides, dilations, pads, extents = blocks.window(b, x)
-    groups, out, shape = blocks.conv_weights(b, x, kernel)
+    kernel, strides, dilations, pads, extents = windows.window(b, x)
+    groups, out, shape = windows.conv_weights(b, x, kernel)
     scales = (b.numpy.uniform(0.5, 1.5, out if b.chance(0.6) else ()) / 73 / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
     w = b.constant(b.numpy.integers(-127, 128, shape).astype(np.int8))
     inputs = [*source, w, b.constant(scales), b.constant(np.zeros(scales.shape, np.int8)), *result]
     if b.chance(0.6):
         inputs.append(b.constant(np.round(0.3 * b.numpy.normal(size=out) / (p.scale * scales)).astype(np.int32)))
-    return b.op("QLinearConv", inputs, (x.shape[0], out, *extents), **blocks.conv_attributes(b, kernel, strides, dilations, pads, groups))
+    return b.op("QLinearConv", inputs, (x.shape[0], out, *extents), **windows.conv_attributes(b, kernel, strides, dilations, pads, groups))
 
 
 def dynamic(b, x):
@@ -308,13 +309,13 @@ def dynamic(b, x):
 
 def dynamic_conv(b, x):
     """A convolution of what is quantized when it runs, as dynamic quantizers write it."""
-    kernel, strides, dilations, pads, extents = blocks.window(b, x)
-    groups, out, shape = blocks.conv_weights(b, x, kernel)
+    kernel, strides, dilations, pads, extents = windows.window(b, x)
+    groups, out, shape = windows.conv_weights(b, x, kernel)
     # ONNX Runtime has it for UINT8 weights alone.
     w, zero_point = b.constant(b.numpy.integers(0, 256, shape).astype(np.uint8)), b.constant(np.uint8(b.random.randint(100, 150)))
     scale = b.constant(np.float32(b.random.uniform(0.5, 1.5) / 73 / np.sqrt(np.prod(shape[1:]))))
     q, x_scale, x_zero_point = b.ops("DynamicQuantizeLinear", [x], [x.shape, (), ()])
-    attributes = blocks.conv_attributes(b, kernel, strides, dilations, pads, groups)
+    attributes = windows.conv_attributes(b, kernel, strides, dilations, pads, groups)
     y = b.op("ConvInteger", [q, w, x_zero_point, zero_point], (x.shape[0], out, *extents), **attributes)
     y = b.op("Cast", [y], y.shape, to=TensorProto.FLOAT)
     y = b.op("Mul", [y, b.op("Mul", [x_scale, scale], ())], y.shape)
