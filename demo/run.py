@@ -23,7 +23,7 @@ import urllib.request
 
 import grpc
 import numpy
-from client import LABELS, ROOT, TEST_SET, GlyphReader
+from client import LABELS, ROOT, TEST_SET, GlyphReader, load_stubs
 from progress import Progress
 from server import DEFAULT_PORTS, FREE_PORTS, Server, ServerError, default_ports, find_octet
 
@@ -244,11 +244,12 @@ def show(folder, stays):
     """The demo from end to end."""
     with numpy.load(TEST_SET) as data:
         images, labels = data["inputs"], data["labels"]
+    load_stubs()  # before there is a server to leave behind: protobuf aborts when its import is interrupted
     repository, rows = make_repository(folder)
     ports = default_ports() if stays else FREE_PORTS
-    with Progress("starting octet serve"):
-        server = Server(find_octet(), repository, folder, ports=ports)
-    with server:
+    with contextlib.ExitStack() as running:
+        with Progress("starting octet serve"):
+            server = running.enter_context(Server(find_octet(), repository, folder, ports=ports))
         reader = GlyphReader(server.grpc)
         for row in rows:
             measure(reader, row, images)

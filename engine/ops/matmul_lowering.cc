@@ -289,7 +289,7 @@ class MatMulLowering {
     args.push_back(pass.last ? ExecArg::Output(DNNL_ARG_DST, y, 0)
                              : ExecArg::Scratch(DNNL_ARG_DST, y, *pass.partial));
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
-    const absl::Status added = step_->Add(pd, std::move(args));
+    absl::Status added = step_->Add(pd, std::move(args));
     // oneDNN said that it has this primitive, and what another kernel would multiply by is gone.
     if (absl::IsUnimplemented(added) && context_.MayDiscard(1))
       return Internal("{}", Message(added));

@@ -9,8 +9,6 @@
 namespace octet {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
-
 // Also tells memory of AllocateAligned from any other's.
 struct DeleteAligned {
   std::align_val_t alignment;

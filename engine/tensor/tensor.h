@@ -19,6 +19,9 @@ namespace octet {
 /// Alignment of every tensor buffer and arena offset: one cache line, one AVX-512 register.
 inline constexpr size_t kTensorAlignment = 64;
 
+/// Buffers of a huge page and more begin at one and ask the system for huge pages.
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
 /// Allocates at least `bytes`, aligned to kTensorAlignment, uninitialised. Never null (0 bytes too).
 std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes);
 

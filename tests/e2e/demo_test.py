@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 import unittest.mock
 import urllib.request
@@ -48,16 +47,16 @@ def processes_of(folder):
     return found
 
 
-def server_of(folder):
-    """Waits for the demo's server and returns its process id."""
-    log, until = pathlib.Path(folder, "server.log"), time.monotonic() + SECONDS
-    while time.monotonic() < until:
-        if log.exists() and "event=serving" in log.read_text():
+def server_of(process, folder):
+    """Waits until the demo knows that its server serves, and returns the server's process id."""
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if re.match("starting octet serve .* s$", line):
             words = {process: pathlib.Path(f"/proc/{process}/cmdline").read_bytes() for process in processes_of(folder)}
             (found,) = [process for process, command in words.items() if b"\0serve\0" in command]
             return found
-        time.sleep(0.05)
-    raise AssertionError("the demo starts no server")
+    raise AssertionError(f"the demo starts no server: {said}")
 
 
 def table(output):
@@ -248,13 +247,13 @@ class TroubleTest(unittest.TestCase):
     def test_a_server_that_dies_ends_the_demo(self):
         with tempfile.TemporaryDirectory() as folder:
             process = self.start(folder, OCTET)
-            os.kill(server_of(folder), signal.SIGKILL)
+            os.kill(server_of(process, folder), signal.SIGKILL)
             self.expect(process, "a request failed with UNAVAILABLE")
 
     def test_an_interrupted_demo_takes_its_server_along(self):
         with tempfile.TemporaryDirectory() as folder:
             process = self.start(folder, OCTET)
-            server_of(folder)
+            server_of(process, folder)
             process.send_signal(signal.SIGTERM)
             self.expect(process, "interrupted")
             self.assertEqual(processes_of(folder), [])

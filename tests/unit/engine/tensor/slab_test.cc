@@ -1,11 +1,14 @@
 // Pieces of larger blocks.
 #include "engine/tensor/slab.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include "engine/tensor/tensor.h"
 
@@ -40,6 +43,39 @@ TEST(Slab, NeighboursShareABlockThatLivesAsLongAsOneOfThem) {
   }
   std::memset(second.get(), 1, 1000);
   EXPECT_EQ(second.use_count(), 1);
+}
+
+size_t ResidentBytes(const std::byte* begin, size_t bytes) {
+  std::vector<unsigned char> pages(bytes / 4096);
+  EXPECT_EQ(mincore(const_cast<std::byte*>(begin), bytes, pages.data()), 0);
+  return 4096 * static_cast<size_t>(
+                    std::ranges::count_if(pages, [](unsigned char page) { return page & 1; }));
+}
+
+TEST(Slab, AHugePageGoesBackWithItsLastPiece) {
+  constexpr size_t kHalf = kHugePage / 2;
+  Slab slab;
+  std::vector<std::shared_ptr<std::byte[]>> pieces;
+  for (int i = 0; i < 8; ++i) pieces.push_back(slab.Allocate(kHalf));
+  // Two that fill a page, and a third behind them: nothing more will come of that page.
+  size_t i = 0;
+  while (reinterpret_cast<uintptr_t>(pieces[i].get()) % kHugePage != 0 ||
+         pieces[i + 1].get() != pieces[i].get() + kHalf) {
+    ASSERT_LT(++i, pieces.size() - 2);
+  }
+  std::shared_ptr<std::byte[]> first = pieces[i];
+  std::shared_ptr<std::byte[]> second = pieces[i + 1];
+  const std::shared_ptr<std::byte[]> third = pieces[i + 2];
+  pieces.clear();
+  const std::byte* page = first.get();
+  std::memset(first.get(), 1, kHalf);
+  std::memset(second.get(), 2, kHalf);
+  const std::weak_ptr<std::byte[]> remembered = first;
+  first.reset();
+  EXPECT_EQ(ResidentBytes(page, kHugePage), kHugePage);
+  EXPECT_EQ(second[kHalf - 1], std::byte{2});
+  second.reset();
+  EXPECT_EQ(ResidentBytes(page, kHugePage), 0U);
 }
 
 }  // namespace slab_test
