@@ -247,7 +247,9 @@ std::optional<BoundGraph> LoadedModel::Slice(const Graph& whole, const Graph& op
   std::vector<Shape> shapes(input_shapes.begin(), input_shapes.end());
   for (Shape& shape : shapes) shape[0] = rows_per_slice;
   // The model may take no other number of rows, or an extent have been it by chance.
-  absl::StatusOr<BoundGraph> slice = Bind(optimised, shapes);
+  Graph open = optimised;
+  if (!signature_.batches) OpenRows(open, rows);
+  absl::StatusOr<BoundGraph> slice = Bind(open, shapes);
   if (!slice.ok() || !RowsAreIndependent(slice->graph, rows_per_slice) ||
       !DifferInRowsAlone(whole, slice->graph)) {
     return std::nullopt;
@@ -268,7 +270,8 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
     OCTET_ASSIGN_OR_RETURN(bound.trace, RunPasses(bound.graph, AllPassesOf(*context_)));
   }
   std::optional<BoundGraph> slice;
-  if (signature_.batches) slice = Slice(bound.graph, **optimised, input_shapes);
+  if (!input_shapes.empty() && input_shapes.front().rank() > 0)
+    slice = Slice(bound.graph, **optimised, input_shapes);
   optimised->reset();
   CompileContext context{precision_, target_, *context_->weights, context_->max_bytes};
   if (!slice) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/ops/op.h"
@@ -15,11 +17,16 @@ constexpr int64_t kLeastRows = 4;
 /// Larger slices fit into no cache.
 constexpr int64_t kMostRowsPerSlice = 64;
 
-bool HasRows(const Graph& graph, ValueId id, int64_t rows) {
+// Other extents may be open.
+bool BeginsWithRows(const Graph& graph, ValueId id, int64_t rows) {
   if (id == kNone) return false;
   const Value& value = graph.value(id);
-  return !value.is_constant() && value.has_static_shape() && value.shape->rank() > 0 &&
+  return !value.is_constant() && value.shape && value.shape->rank() > 0 &&
          (*value.shape)[0] == rows;
+}
+
+bool HasRows(const Graph& graph, ValueId id, int64_t rows) {
+  return BeginsWithRows(graph, id, rows) && graph.value(id).has_static_shape();
 }
 
 int RankOfOutput(const Graph& graph, const Node& node) {
@@ -163,6 +170,31 @@ bool RowsAreIndependent(const Graph& graph, int64_t rows) {
          std::ranges::all_of(graph.outputs, has_rows) &&
          std::ranges::all_of(graph.order(),
                              [&](NodeId id) { return KeepsRows(graph, graph.node(id), rows); });
+}
+
+void OpenRows(Graph& graph, int64_t rows) {
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    // Elsewhere a 0 in front would be another shape.
+    if (!node.is("Reshape") || node.attributes.IntOr("allowzero", 0) != 0 ||
+        !BeginsWithRows(graph, node.input(0), rows) ||
+        !BeginsWithRows(graph, node.output(0), rows)) {
+      continue;
+    }
+    const Value& target = graph.value(node.input(1));
+    if (!target.is_constant() || target.constant.span<int64_t>().front() != rows) continue;
+    Tensor open(DType::kI64, target.constant.shape());
+    std::ranges::copy(target.constant.span<int64_t>(), open.mutable_span<int64_t>().begin());
+    open.mutable_span<int64_t>().front() = 0;
+    const std::string hint = target.name;
+    graph.SetInput(id, 1, graph.AddConstant(hint, std::move(open)));
+  }
+  for (ValueId id = 0; id < graph.value_count(); ++id) {
+    if (!BeginsWithRows(graph, id, rows)) continue;
+    Shape open = *graph.value(id).shape;
+    open[0] = kUnknownDim;
+    graph.mutable_value(id).shape = std::move(open);
+  }
 }
 
 int64_t RowsPerSlice(const Graph& graph, int64_t rows, const SliceLimits& limits) {

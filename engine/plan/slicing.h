@@ -16,6 +16,10 @@ bool RowsAreIndependent(const Graph& graph, int64_t rows);
 /// model may compute with the number of its rows, or otherwise for many than for few.
 bool DifferInRowsAlone(const Graph& a, const Graph& b);
 
+/// Lets a graph that was made for `rows` rows be bound to fewer: extents of `rows` in front are forgotten, and Reshapes to them
+/// take their input's. Extents that were `rows` by chance are found by comparing what comes of it: DifferInRowsAlone.
+void OpenRows(Graph& graph, int64_t rows);
+
 struct SliceLimits {
   int threads = 1;
   size_t cache_bytes = 0;  ///< A core's own caches and its share of the common one.

@@ -174,19 +174,43 @@ float Distance(const Tensor& a, const Tensor& b) {
 
 TEST(SlicedPlan, IsWhatModelsHaveWhoseRowsFallOutOfTheCaches) {
   const Shape shape{32, 8, 64, 128};
+  const Shape row{1, 8, 64, 128};
   const Tensor input = testing::RandomReals(shape, TestSeed());
-  const auto whole = PlanOf(WideNetwork(64, 32), {&shape, 1});
-  ASSERT_EQ(dynamic_cast<const SlicedPlan*>(whole.get()), nullptr) << "its file fixes the rows";
-  const Tensor expected = Answer(*whole, input);
+  const auto one = PlanOf(WideNetwork(64, 1), {&row, 1});
+  const Tensor expected = Answer(SlicedPlan(one, 32, 1), input);
   for (const int threads : {1, 2}) {
     for (const int64_t height : {int64_t{64}, kUnknownDim}) {
-      const auto plan = PlanOf(WideNetwork(height), {&shape, 1}, {.threads = threads});
-      EXPECT_NE(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
-      EXPECT_LT(plan->memory().arena_bytes, whole->memory().arena_bytes);
-      EXPECT_EQ(plan->certificate().total_macs(), whole->certificate().total_macs());
-      EXPECT_LT(Distance(Answer(*plan, input, threads), expected), 1e-4F);
+      for (const int64_t rows : {kUnknownDim, int64_t{32}}) {
+        const auto plan = PlanOf(WideNetwork(height, rows), {&shape, 1}, {.threads = threads});
+        ASSERT_NE(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr) << rows;
+        EXPECT_LT(plan->memory().arena_bytes, 16 * one->memory().arena_bytes);
+        EXPECT_EQ(plan->certificate().total_macs(), 32 * one->certificate().total_macs());
+        EXPECT_LT(Distance(Answer(*plan, input, threads), expected), 1e-4F);
+      }
     }
   }
+}
+
+// What a model computes with the number of its rows is a constant where its file fixes them.
+TEST(SlicedPlan, IsWhatModelsHaveWhoseFilesFixTheRows) {
+  const auto build = [](int64_t rows, bool counts) {
+    GraphBuilder b;
+    const ValueId x = WideTrunk(b, 64, rows);
+    const ValueId count = b.Op("Gather", {b.Op("Shape", {x}), b.Constant<int64_t>({}, {0})});
+    const ValueId real = b.Op("Cast", {count}, {{"to", int64_t{1}}});
+    const ValueId share = b.Op("Div", {x, counts ? real : b.Constant<float>({}, {32})});
+    const ValueId flat = b.Op("Reshape", {share, b.IntList({rows, 8, -1})});
+    const ValueId shares = b.Op("Softmax", {flat}, {{"axis", int64_t{2}}});
+    b.Output(b.Op("Reshape", {shares, b.IntList({rows, 8, 64, 128})}));
+    return b.Build();
+  };
+  const Shape shape{32, 8, 64, 128};
+  const Shape row{1, 8, 64, 128};
+  const Tensor input = testing::RandomReals(shape, TestSeed());
+  const auto plan = PlanOf(build(32, true), {&shape, 1});
+  ASSERT_NE(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+  const SlicedPlan expected(PlanOf(build(1, false), {&row, 1}), 32, 1);
+  EXPECT_LT(Distance(Answer(*plan, input), Answer(expected, input)), 1e-6F);
 }
 
 TEST(SlicedPlan, IsNotForRowsThatMeet) {
