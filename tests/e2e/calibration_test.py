@@ -4,6 +4,7 @@
 usage: calibration_test.py OCTET
 """
 
+import fcntl
 import os
 import pathlib
 import re
@@ -11,6 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
+import time
 import unittest
 from unittest import mock
 
@@ -177,15 +180,32 @@ class CalibrationTest(unittest.TestCase):
         line = self.refused("--calibration", self.folder / "few.npz", "--map", MAP, "--save-calibration", file, *FIXED)
         self.assertIn("other samples", line)
 
+    def interrupted_behind_a_line(self, *words):
+        """Returns how a verb ends that is interrupted (SIGINT) between its first line of progress and its second, and what it says.
+
+        There is no room for the second line, so that it waits for the signal however late that comes."""
+        reader, writer = os.pipe()
+        filled = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096) - 40
+        os.write(writer, b"\n" * filled)
+        command = [octet_process.executable(), *map(str, words)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer) as process, open(reader, encoding="utf-8") as said:
+            os.close(writer)
+            until = time.monotonic() + 120
+            while int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder) == filled:
+                self.assertLess(time.monotonic(), until)
+                self.assertIsNone(process.poll())
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            rest = said.read().lstrip()
+            return process.wait(120), rest
+
     def test_what_was_interrupted_goes_on_to_the_same_files(self):
         whole = self.folder / "whole.npz"
         _, uninterrupted = self.quantized(*DATA, "--save-calibration", whole, *FIXED)
         parts = self.folder / "parts.npz"
-        process = start("quantize", FP32, "--to", "int8", "--out", self.folder / "stopped", *DATA, "--save-calibration", parts, *FIXED)
-        process.stderr.readline()  # the first quarter
-        process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=120)
-        self.assertEqual(process.returncode, 1, rest)
+        words = ("quantize", FP32, "--to", "int8", "--out", self.folder / "stopped", *DATA, "--save-calibration", parts, *FIXED)
+        status, rest = self.interrupted_behind_a_line(*words)
+        self.assertEqual(status, 1, rest)
         message = re.search("([0-9]+) of ([0-9]+) samples are kept in .*: calibration was stopped", rest)
         self.assertTrue(message, rest)
         self.assertEqual(np.load(parts)["samples"].tolist(), [int(message[1]), int(message[2])])

@@ -315,6 +315,8 @@ class CaptureTest(unittest.TestCase):
     def test_the_end_and_an_unload_write(self):
         with Captured("{percent: 100}", write_seconds=86400) as served:
             served.ask(0)
+            # A request is captured behind its answer.
+            served.wait_until(lambda: served.metrics()["captured_requests_total"] == 1)
             served.stub.RepositoryModelUnload(messages.RepositoryModelUnloadRequest(model_name="glyphs"), timeout=60)
             self.assertEqual(len(served.images()), 1)
             served.stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
@@ -352,13 +354,14 @@ class CaptureTest(unittest.TestCase):
                 served.wait_until(lambda: served.metrics()["capture_write_failures_total"] >= 1)
                 path.mkdir()
                 served.wait_for_rows(1)
-                self.assertIn("event=capture_write_recovered", served.server.log.read_text())
+                # It is said behind the file's last byte.
+                served.wait_until(lambda: "event=capture_write_recovered" in served.server.log.read_text())
 
     def test_a_disk_that_is_full_leaves_the_file_before_and_is_tried_again(self):
         with tempfile.TemporaryDirectory() as folder:
-            # No file may become larger than 100 kB; the signal that a write beyond ends a process with is ignored.
+            # A file may have 62 KiB, which is 20 images and not one more; the signal that a write beyond ends a process with is ignored.
             limited = pathlib.Path(folder) / "octet"
-            limited.write_text(f"#!/bin/bash\ntrap '' XFSZ\nulimit -S -f 100\nexec {OCTET} \"$@\"\n")
+            limited.write_text(f"#!/bin/bash\ntrap '' XFSZ\nulimit -S -f 62\nexec {OCTET} \"$@\"\n")
             limited.chmod(0o700)
             with Captured("{percent: 100}", executable=limited) as served:
                 for number in range(20):
@@ -367,7 +370,8 @@ class CaptureTest(unittest.TestCase):
                 answers = [served.ask(number) for number in range(100)]
                 served.wait_until(lambda: served.metrics()["capture_write_failures_total"] >= 2)
                 self.assertEqual(counted(served.images()), counted(IMAGES[:20]))
-                self.assertEqual(os.listdir(served.captures / "glyphs/1"), ["uint8-3x32x32.npz"])
+                # Beside it at most one that is being written.
+                served.wait_until(lambda: os.listdir(served.captures / "glyphs/1") == ["uint8-3x32x32.npz"])
                 self.assertIn("File too large", served.server.log.read_text())
                 self.assertEqual([served.ask(number) for number in range(100)], answers)
                 resource.prlimit(served.server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -285,6 +285,10 @@ class Traffic:
     def late(self):
         return sum((client.late for client in self.clients), collections.Counter())
 
+    def has_seen_enough(self):
+        """Whether enough was asked behind the guard, and everything was looked at often enough, or never will be."""
+        return self.late().total() >= 400 and all(looker.looks > CHANGES or looker.errors for looker in self.lookers)
+
 
 class EverythingAtOnceTest(ServerTestCase):
     def write_version(self, version):
@@ -347,9 +351,10 @@ class EverythingAtOnceTest(ServerTestCase):
         running = self.start(self.prepare())
         with Traffic(running) as traffic:
             self.change_everything(running, traffic)
-            self.wait_for(lambda: traffic.late().total() >= 400, "nobody asks any more")
+            self.wait_for(traffic.has_seen_enough, "nobody asks or looks any more")
         self.check_clients(traffic)
-        self.let_copies_end(traffic.looks)
+        traffic.looks.experiments()  # behind the last event
+        self.let_copies_end(traffic)
         self.check_guard(running, traffic)
         self.check_counts(traffic)
         self.check_shadow(traffic)
@@ -371,14 +376,20 @@ class EverythingAtOnceTest(ServerTestCase):
         self.assertEqual({version for model, version, _ in answers if model == "net"}, {str(version) for version in range(1, last + 1)})
         self.assertEqual({precision for model, _, precision in answers if model == "net"}, set(PRECISIONS))
 
-    def let_copies_end(self, looks):
-        """Reads the metrics until nothing counts any more."""
-        before = {}
+    def let_copies_end(self, traffic):
+        """Reads the metrics until each answer of the version that is served has had its copy, and nothing counts any more."""
+        served, before = str(CHANGES + 1), {}
+        answered = len(traffic.answers()["net", served, "fp32"])
         until = time.monotonic() + 30
-        while (now := looks.metrics()) != before:
-            self.assertLess(time.monotonic(), until, "the metrics do not come to rest")
+        while (now := traffic.looks.metrics()) != before or self.copies(traffic, served) < answered:
+            self.assertLess(time.monotonic(), until, "the metrics do not come to rest, or copies are lost")
             before = now
             time.sleep(0.3)
+
+    def copies(self, traffic, version):
+        """Returns how many copies of the model's answers were compared or dropped."""
+        names = ("octet_shadow_compared_requests_total", "octet_shadow_dropped_requests_total")
+        return sum(traffic.looks.total(name, model="net", version=version) for name in names)
 
     def check_guard(self, running, traffic):
         """It acted while the other model changed, and whoever asked later was answered by the other precision."""
@@ -415,7 +426,7 @@ class EverythingAtOnceTest(ServerTestCase):
                 return traffic.looks.total(f"octet_shadow_{what}", model="net", version=version)
 
             compared, ratios = count("compared_requests_total"), count("sqnr_db_count")
-            ended = compared + count("dropped_requests_total")
+            ended = self.copies(traffic, version)
             (self.assertEqual if self.is_served(name) else self.assertLessEqual)(ended, len(traffic.answers()[name]), version)
             self.assertEqual(count("failed_requests_total"), 0)
             # While copies are counted the sum may be ahead of the number, by one for each thread that compares.
