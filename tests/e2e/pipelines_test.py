@@ -134,6 +134,15 @@ def glyph_files(kind, start=0, count=8, **options):
     return [as_file(image.transpose(1, 2, 0), kind, **options) for image in IMAGES[start : start + count]]
 
 
+def in_flight(address, model):
+    """Returns how many requests a server has accepted for a pipeline and not answered; address: of its metrics."""
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return float(re.search(rf'^octet_in_flight_requests{{model="{model}",version="1",precision="pipeline"}} (\S+)$', text, re.M)[1])
+
+
 def code_of(call):
     try:
         call()
@@ -433,6 +442,9 @@ class ReloadTest(unittest.TestCase):
             stub.RepositoryModelLoad(messages.RepositoryModelLoadRequest(model_name="glyphs"), timeout=60)
             while sum(answered) == seen and not mistakes:
                 stop.wait(0.01)
+        until = time.monotonic() + 60
+        while min(answered) == 0 and not mistakes and time.monotonic() < until:
+            stop.wait(0.01)
         stop.set()
         for thread in threads:
             thread.join()
@@ -461,10 +473,12 @@ class ReloadTest(unittest.TestCase):
             drained = served_models.server.Server(OCTET, repository, other)
             with drained, grpc.insecure_channel(drained.grpc) as line:
                 service = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(line)
-                # So large that most of the work is still to be done when the first answer is there.
+                # So large that most of the work is still to be done when the server has accepted some.
                 files = [as_file(PIL.Image.open(io.BytesIO(file)).resize((1500, 1500))) for file in glyph_files("PNG", 0, 4)]
                 calls = [service.ModelInfer.future(picture_request("pictures", files), timeout=60) for _ in range(16)]
-                calls[0].result()
+                until = time.monotonic() + 60
+                while in_flight(drained.metrics, "pictures") < 6:
+                    self.assertLess(time.monotonic(), until)
                 waiting = [call for call in calls if not call.done()]
                 drained.stop()
                 # Steps followed the signal: more requests than run at a time were answered after it.

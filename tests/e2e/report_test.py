@@ -8,6 +8,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+import time
 import unittest
 
 import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
@@ -20,7 +21,8 @@ import octet_process
 from demo_model import CALIBRATION, FP32, MAP, TEST, mapped
 from octet_process import answer, octet
 
-QUICK = ["--rounds", 2, "--seconds", 0.02]
+ROUNDS = 2
+QUICK = ["--rounds", ROUNDS, "--seconds", 0.02]
 NAMES = ["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-trained"]
 CLAIMS = {  # the size claimed and the speed, by technique
     "dynamic range": (4, 2),
@@ -61,7 +63,9 @@ class ReportTest(unittest.TestCase):
             if entry.key == "octet.recipe":
                 entry.value += " trained=kl epochs=1"
         onnx.save(trained, cls.models / "int8-trained.onnx")
+        begin = time.monotonic()
         cls.report = cls.make("report", "--quantize-record", cls.record, *QUICK)
+        cls.seconds = time.monotonic() - begin
         cls.variants = {variant["name"]: variant for variant in cls.report["variants"]}
 
     @classmethod
@@ -107,15 +111,21 @@ class ReportTest(unittest.TestCase):
                 self.assertEqual(got, expected)
                 self.assertEqual(error is None, name == "fp32")
 
-    def test_latency_is_what_bench_measures(self):
-        """The machine is shared: a factor of five is no test of speed, but one of units and of what was run."""
-        for name in ("fp32", "int8"):
-            latency = self.variants[name]["latency"]
-            (expected,) = answer("bench", self.models / f"{name}.onnx", "--seconds", 0.2)
-            self.assertLess(latency["p50_ms"], 5 * expected["latency_ms"]["p50"])
-            self.assertGreater(latency["p50_ms"], expected["latency_ms"]["p50"] / 5)
+    def test_latency_is_what_can_be(self):
+        """The machine is shared, so this is no test of speed, but one of units and of what was run."""
+        whole_ms = 0
+        for name, variant in self.variants.items():
+            latency = variant["latency"]
             self.assertGreaterEqual(latency["p99_ms"], latency["p50_ms"])
+            self.assertGreaterEqual(latency["runs"], ROUNDS)
             self.assertEqual(latency["batch"], 1)
+            # No processor does so many multiply-adds in a second.
+            self.assertGreater(latency["p50_ms"], 1e3 * variant["macs"] / 1e13, name)
+            # Half of the runs took at least that.
+            whole_ms += latency["p50_ms"] * latency["runs"] / 2
+        self.assertLess(whole_ms, 1e3 * self.seconds)
+        for name in ("fp32", "int8"):
+            (expected,) = answer("bench", self.models / f"{name}.onnx", "--seconds", 0.02)
             self.assertEqual(self.variants[name]["memory"]["weights_bytes"], expected["weights_bytes"])
         self.assertEqual(self.variants["fp32"]["latency"]["speedup"], 1)
 

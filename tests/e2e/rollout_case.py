@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 import unittest
 
 QUICK = {
@@ -70,6 +71,12 @@ class RolloutCase(unittest.TestCase):
         """Reads a rollout's output up to a line that begins so."""
         while not (line := process.stdout.readline()).startswith(start):
             self.assertTrue(line, f"it ended before \"{start}\"")
+
+    def wait_for_event(self, served, process, event):
+        """Waits until that is the last one of the journal, which is written behind the line that says so."""
+        while self.events(served)[-1] != event:
+            self.assertIsNone(process.poll(), f"it ended before \"{event}\"")
+            time.sleep(0.005)
 
     def events(self, served):
         lines = (served.models / served.model / ".rollout/journal.jsonl").read_text().splitlines()

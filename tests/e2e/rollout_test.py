@@ -275,12 +275,10 @@ class RolloutTest(RolloutCase):
 
     def test_a_rollout_that_is_killed_on_the_ramp_goes_on_there(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
-            command = self.command(served, "--candidate", self.good)
+            command = self.command(served, "--candidate", self.good, "--hold-seconds", "3")
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-                while not process.stdout.readline().startswith("ramp to 20 %"):
-                    self.assertIsNone(process.poll())
-                while self.events(served)[-1] != "ramp to 20 %":  # written behind it
-                    self.assertIsNone(process.poll())
+                self.wait_for_line(process, "ramp to 20 %")
+                self.wait_for_event(served, process, "ramp to 20 %")
                 process.kill()
             code, out, _ = self.rollout(served, "--candidate", self.good)
             self.assertEqual(code, 0, out)
@@ -345,6 +343,7 @@ class RolloutTest(RolloutCase):
                 busy = subprocess.run(self.command(served), capture_output=True, text=True, timeout=60, check=False)
                 self.assertEqual(busy.returncode, 1)
                 self.assertIn("another process is at work on this rollout", busy.stderr)
+                self.wait_for_event(served, process, "shadow")
                 process.kill()
             with subprocess.Popen(self.command(served), stdout=subprocess.PIPE, text=True) as process:
                 self.assertEqual(process.stdout.readline(), "going on: shadow\n")

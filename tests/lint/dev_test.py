@@ -12,7 +12,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEV = str(ROOT / "dev")
-TIMEOUT = 20  # seconds for one call of ./dev, so that one that hangs is named
+TIMEOUT = 60  # seconds for one call of ./dev, so that one that hangs is named
 
 
 def can_make_namespaces():
@@ -144,7 +144,7 @@ class RunTest(TemporaryFolderTest):
         with subprocess.Popen([DEV, "run", "--", "bash", "-c", script], stdout=subprocess.PIPE, text=True) as process:
             self.assertEqual(process.stdout.readline(), "ready\n")
             process.send_signal(signal.SIGTERM)
-            self.assertEqual(process.communicate(timeout=20)[0], "ended\n")
+            self.assertEqual(process.communicate(timeout=TIMEOUT)[0], "ended\n")
         self.assertEqual(process.returncode, 5)
 
 

@@ -189,8 +189,9 @@ TEST_F(ServerTest, AModelThatCannotBeReadIsUnavailableAndTriedAgainWithoutPollin
   EXPECT_EQ(Status(port, "/v2/models/net"), 503) << "it is there, and nobody knows what it is";
   folder_.Show("net", true);
   const TimePoint begin = clock.Now();
+  const TimePoint give_up = Clock::Real().Now() + std::chrono::seconds(30);
   while (Status(port, "/v2/models/net/ready") != 200) {
-    ASSERT_LT(clock.Now(), begin + std::chrono::minutes(5));
+    ASSERT_LT(Clock::Real().Now(), give_up);
     clock.Advance(std::chrono::milliseconds(100));
   }
   EXPECT_GE(clock.Now(), begin + std::chrono::seconds(5));

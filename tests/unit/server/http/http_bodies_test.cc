@@ -151,14 +151,17 @@ TEST_F(HttpBodiesTest, AnswersUnderWayAreFinishedOrCutOff) {
                                   "Inference-Header-Content-Length: {}\r\n\r\n",
                                   head.size() + kWidth * 4, head.size()) +
                               head + std::string(kWidth * 4, '\0');
-  RawClient slow(http_->port(), 4096);
+  RawClient slow(http_->port(), 64 << 10);
   RawClient deaf(http_->port(), 4096);
   slow.Say(request);
   deaf.Say(request);
   EXPECT_THAT(slow.Hear("\r\n\r\n"), HasSubstr("200 OK"));
   EXPECT_THAT(deaf.Hear("\r\n\r\n"), HasSubstr("200 OK"));
   const auto began = std::chrono::steady_clock::now();
-  std::jthread stopper([this] { http_.reset(); });
+  // Time enough for the slow one, however busy the machine is.
+  std::jthread stopper([this] {
+    EXPECT_FALSE(http_->Stop(Clock::Real().Now() + std::chrono::seconds(5))) << "one is cut off";
+  });
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   EXPECT_GT(slow.Hear("nothing more").size(), static_cast<size_t>(kWidth * 4 - 10'000));
   stopper.join();
