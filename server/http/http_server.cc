@@ -241,7 +241,7 @@ void HttpEndpoint::RefuseEarly() {
   server_.set_expect_100_continue_handler([this](const Request& request, Response& response) {
     const auto most = static_cast<uint64_t>(options_.max_body_bytes);
     if (request.get_header_value_u64("Content-Length") <= most) return 100;
-    if (request.path.ends_with("/infer")) CountTooLarge(parts_.metrics);
+    if (request.path.ends_with("/infer")) CountUnread(parts_.metrics, 413);
     AnswerError(413, Format("the body is too large: at most {} bytes", most), response);
     return 413;
   });

@@ -408,6 +408,10 @@ TEST_F(HttpServerTest, WhatCannotBeReadIsCounted) {
   EXPECT_THAT(Post(kInfer, RowJson(), {{"Inference-Header-Content-Length", "x"}}),
               HasSubstr("400"));
   EXPECT_EQ(unrouted.value(invalid), 2U);
+  EXPECT_THAT(Post(kInfer, RowJson(), {{"Content-Encoding", "gzip"}}), HasSubstr("400"));
+  EXPECT_EQ(unrouted.value(invalid), 3U);
+  EXPECT_THAT(Post(kInfer, RowJson(), {{"Content-Encoding", "br"}}), HasSubstr("415"));
+  EXPECT_EQ(unrouted.value(static_cast<size_t>(absl::StatusCode::kUnimplemented)), 1U);
 }
 
 /// The queue has one place. Whoever takes it next shows that the one before has left, without having run.
