@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -28,6 +29,12 @@ constexpr std::string_view kTooManyConnections =
 constexpr std::string_view kHeadTooLarge =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
     "Content-Length: 35\r\nConnection: close\r\n\r\n{\"error\":\"the headers are too long\"}";
+constexpr std::string_view kAmbiguousHead =
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 142\r\n"
+    "Connection: close\r\n\r\n"
+    "{\"error\":\"headers, expected one Content-Length at most, none beside Transfer-Encoding, no "
+    "blank "
+    "before a colon, no line that begins with one\"}";
 
 /// How often connections that wait for too long are looked for.
 constexpr int kSweepMs = 1000;
@@ -59,6 +66,27 @@ bool HasBody(std::string_view head) {
   if (length.empty()) return false;
   length = length.substr(0, length.find('\r'));
   return length.find_first_not_of(" \t0") != std::string_view::npos;
+}
+
+/// True when another server could find another end of the body, and so another next request, than the library, which takes
+/// one of several lengths and passes over headers that are none. Source: RFC 9112, sections 5.1, 5.2 and 6.3.
+bool IsAmbiguous(std::string_view head) {
+  int lengths = 0;
+  int codings = 0;
+  size_t at = head.find('\n');  // behind the request's line
+  while (at + 1 < head.size()) {
+    const size_t begin = at + 1;
+    at = std::min(head.find('\n', begin), head.size());
+    const std::string_view line = head.substr(begin, at - begin);
+    if (line.starts_with(' ') || line.starts_with('\t')) return true;
+    const size_t colon = line.find(':');
+    if (colon == std::string_view::npos) continue;
+    if (line.substr(0, colon).find_first_of(" \t") != std::string_view::npos) return true;
+    const absl::string_view name(line.data(), colon);  // Debian's is not std's
+    if (absl::EqualsIgnoreCase(name, "Content-Length")) ++lengths;
+    if (absl::EqualsIgnoreCase(name, "Transfer-Encoding")) ++codings;
+  }
+  return lengths > 1 || (lengths > 0 && codings > 0);
 }
 
 /// Called once the head is read. Answers are whole: the library would send a part of a length that it does not name. Leaves the
@@ -319,6 +347,7 @@ void ConnectionServer::LookAt(int fd) {
 
 void ConnectionServer::Dispatch(const std::shared_ptr<Connection>& connection) {
   const std::string_view head = connection->head();
+  if (IsAmbiguous(head)) return Refuse(connection, kAmbiguousHead);
   if (head.starts_with("GET /v2/health/") && !HasBody(head)) {
     (void)probes_->enqueue([this, connection] { Serve(connection, true); });
     return;

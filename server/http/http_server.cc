@@ -154,7 +154,8 @@ class HttpEndpoint final : public HttpServer {
  private:
   using PostHandler = std::function<void(const Request&, Response&, const std::string& body)>;
 
-  /// Refuses other methods than those here and POSTs to nobody: their bodies would be read before they are looked at.
+  /// Refuses other methods than those here and POSTs to nobody: their bodies would be read before they are looked at. And paths
+  /// with an empty name.
   void RefuseEarly();
   void AddHealth();
   void AddModels();
@@ -188,7 +189,7 @@ class HttpEndpoint final : public HttpServer {
   void AnswerReady(const Request& request, Response& response);
 
   /// The same for calls that take seconds, one after the other. They leave threads to inferences: what finds kMaxLoads,
-  /// or all threads but one, at it is refused; whose client has gone meanwhile is not begun.
+  /// or all threads but one, at it is refused; whose client has gone meanwhile, or whose server stops, is not begun.
   template <typename Reply, typename Ask>
   void CallWhenFirst(const Ask& ask, Response& response) {
     const int most = std::clamp(options_.threads - 1, 1, kMaxLoads);
@@ -199,6 +200,8 @@ class HttpEndpoint final : public HttpServer {
                          response);
     }
     absl::MutexLock lock(&loading_);
+    // It may have waited for long. A server that stops reads no more of its clients: they all seem to have gone.
+    if (parts_.gate.closed()) return AnswerError(ShuttingDown(), response);
     if (ConnectionServer::current().gone()) {
       return AnswerError(absl::CancelledError("the client has gone"), response);
     }
@@ -218,14 +221,18 @@ class HttpEndpoint final : public HttpServer {
 void HttpEndpoint::RefuseEarly() {
   using Handled = httplib::Server::HandlerResponse;
   server_.set_pre_routing_handler([this](const Request& request, Response& response) {
-    if (request.method == "GET" || request.method == "HEAD") return Handled::Unhandled;
-    if (request.method != "POST") {
+    const bool reads = request.method == "GET" || request.method == "HEAD";
+    // The library takes nothing between two slashes for a name; to the calls it would be all models, or all regions.
+    const bool nameless = request.path.find("//") != std::string::npos;
+    if (reads && !nameless) return Handled::Unhandled;
+    if (!reads && request.method != "POST") {
       AnswerError(405, Format("the method is none of this server's: {}", request.method), response);
       response.set_header("Allow", "GET, HEAD, POST");
       return Handled::Handled;
     }
-    const bool known = std::ranges::any_of(
-        posts_, [&](const std::string& pattern) { return HasForm(request.path, pattern); });
+    const bool known = !nameless && std::ranges::any_of(posts_, [&](const std::string& pattern) {
+      return HasForm(request.path, pattern);
+    });
     if (known) return Handled::Unhandled;
     AnswerUnknown(request, response);
     if (ConnectionServer::BodyIsUnread()) response.set_header("Connection", "close");
@@ -234,7 +241,7 @@ void HttpEndpoint::RefuseEarly() {
   server_.set_expect_100_continue_handler([this](const Request& request, Response& response) {
     const auto most = static_cast<uint64_t>(options_.max_body_bytes);
     if (request.get_header_value_u64("Content-Length") <= most) return 100;
-    if (request.path.ends_with("/infer")) CountTooLarge(parts_.metrics);
+    if (request.path.ends_with("/infer")) CountUnread(parts_.metrics, 413);
     AnswerError(413, Format("the body is too large: at most {} bytes", most), response);
     return 413;
   });

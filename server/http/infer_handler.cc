@@ -117,8 +117,12 @@ absl::Status Answer(const ServingParts& parts, bool access_log, const httplib::R
 
 }  // namespace
 
-void CountTooLarge(MetricsRegistry& metrics) {
-  metrics.server().unrouted.Add(static_cast<size_t>(absl::StatusCode::kResourceExhausted));
+void CountUnread(MetricsRegistry& metrics, int http_code) {
+  const absl::StatusCode code =
+      http_code == 413 || http_code == 429   ? absl::StatusCode::kResourceExhausted
+      : http_code == 415 || http_code == 501 ? absl::StatusCode::kUnimplemented
+                                             : absl::StatusCode::kInvalidArgument;
+  metrics.server().unrouted.Add(static_cast<size_t>(code));
 }
 
 void AnswerInference(const ServingParts& parts, bool access_log, size_t max_body_bytes,
@@ -126,7 +130,8 @@ void AnswerInference(const ServingParts& parts, bool access_log, size_t max_body
                      const httplib::ContentReader& reader) {
   std::optional<std::string> body = ReadBody(request, response, reader, max_body_bytes);
   if (!body) {
-    if (response.status == 413) CountTooLarge(parts.metrics);
+    // Of a message whose client goes before its end gRPC says nothing.
+    if (!ConnectionServer::current().gone()) CountUnread(parts.metrics, response.status);
     return;
   }
   const auto call = std::make_shared<HttpInference>();

@@ -15,7 +15,8 @@ void AnswerInference(const ServingParts& parts, bool access_log, size_t max_body
                      const httplib::Request& request, httplib::Response& response,
                      const httplib::ContentReader& reader);
 
-/// An inference whose body is too large was refused, unread.
-void CountTooLarge(MetricsRegistry& metrics);
+/// Counts an inference that was answered with `http_code` since its body could not be read, by the code that gRPC has for such a
+/// message.
+void CountUnread(MetricsRegistry& metrics, int http_code);
 
 }  // namespace octet

@@ -25,6 +25,23 @@ TEST_F(ConnectionServerTest, HeadsAreBounded) {
   EXPECT_TRUE(client.HearsTheEnd());
 }
 
+/// Where a proxy in front finds one request with a body, there must not be two here.
+TEST_F(ConnectionServerTest, AHeadThatCouldHaveTwoLengthsIsRefused) {
+  for (const char* lines :
+       {"Content-Length: 0\r\nContent-Length: 33", "content-length: 0\r\nA: b\r\nContent-length: 0",
+        "Content-Length : 33", "Content-Length\t: 33", "A: b\r\n Content-Length: 33",
+        "Content-Length: 33\r\nTransfer-Encoding: chunked"}) {
+    RawClient client(http_->port());
+    client.Say(Format(
+        "POST /v2/repository/index HTTP/1.1\r\n{}\r\n\r\nGET /v2/health/live HTTP/1.1\r\n\r\n",
+        lines));
+    const std::string heard = client.Hear("nothing more");
+    EXPECT_THAT(heard, HasSubstr("400 Bad Request")) << lines;
+    EXPECT_THAT(heard, HasSubstr("expected one Content-Length")) << lines;
+    EXPECT_THAT(heard, ::testing::Not(HasSubstr("live\":true"))) << lines;
+  }
+}
+
 /// Both threads wait for bodies that do not come, and every place is taken by somebody idle.
 TEST_F(ConnectionServerTest, SlowAndIdleClientsDoNotKeepProbesOut) {
   std::vector<std::unique_ptr<RawClient>> slow;

@@ -369,6 +369,37 @@ TEST_F(HttpServerTest, ALoadWhoseClientHasGoneIsNotBegun) {
   EXPECT_EQ(loads, 2);
 }
 
+TEST_F(HttpServerTest, ALoadThatWaitsWhenTheServerStopsIsNotBegun) {
+  http_options_.threads = 3;  // two loads: one runs, one waits
+  StartHttp();
+  std::atomic<int> loads{0};
+  absl::Notification begun;
+  absl::Notification release;
+  repository_.on_load = [&](std::string_view) {
+    if (++loads == 1) begun.Notify();
+    release.WaitForNotification();
+    return absl::OkStatus();
+  };
+  const std::string load =
+      "POST /v2/repository/models/net/load HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+  RawClient first(http_->port());
+  first.Say(load);
+  begun.WaitForNotification();
+  // As above.
+  RawClient second(http_->port());
+  RawClient third(http_->port());
+  second.Say(load);
+  third.Say(load);
+  while (!second.IsAnswered(1) && !third.IsAnswered(1)) {
+  }
+  RawClient& waiting = second.IsAnswered(0) ? third : second;
+  gate_.Close();
+  release.Notify();
+  EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
+  EXPECT_THAT(waiting.Hear("}"), HasSubstr("503 Service Unavailable"));
+  EXPECT_EQ(loads, 1);
+}
+
 TEST_F(HttpServerTest, WhatCannotBeReadIsCounted) {
   const auto& unrouted = metrics_.server().unrouted;
   const auto invalid = static_cast<size_t>(absl::StatusCode::kInvalidArgument);
@@ -377,6 +408,10 @@ TEST_F(HttpServerTest, WhatCannotBeReadIsCounted) {
   EXPECT_THAT(Post(kInfer, RowJson(), {{"Inference-Header-Content-Length", "x"}}),
               HasSubstr("400"));
   EXPECT_EQ(unrouted.value(invalid), 2U);
+  EXPECT_THAT(Post(kInfer, RowJson(), {{"Content-Encoding", "gzip"}}), HasSubstr("400"));
+  EXPECT_EQ(unrouted.value(invalid), 3U);
+  EXPECT_THAT(Post(kInfer, RowJson(), {{"Content-Encoding", "br"}}), HasSubstr("415"));
+  EXPECT_EQ(unrouted.value(static_cast<size_t>(absl::StatusCode::kUnimplemented)), 1U);
 }
 
 /// The queue has one place. Whoever takes it next shows that the one before has left, without having run.
@@ -451,6 +486,10 @@ TEST_F(HttpServerTest, SharedMemoryIsRegisteredToldAndForgotten) {
   EXPECT_EQ(Post("/v2/cudasharedmemory/unregister", ""), "200 {}");
   EXPECT_THAT(Post("/v2/cudasharedmemory/region/c/register", R"({"raw_handle":{"b64":""}})"),
               HasSubstr("501"));
+  EXPECT_THAT(Post(base + "/region//unregister", ""), HasSubstr("404"))
+      << "which is not all of them";
+  EXPECT_THAT(Get(base + "/region//status"), HasSubstr("404"));
+  EXPECT_THAT(Get(base + "/status"), HasSubstr("\"name\":\"r\""));
   EXPECT_EQ(Post(base + "/region/r/unregister", ""), "200 {}");
   EXPECT_EQ(Get(base + "/status"), "200 []");
 }

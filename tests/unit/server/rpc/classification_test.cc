@@ -1,6 +1,10 @@
 #include "server/rpc/classification.h"
 
 #include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -19,26 +23,43 @@ std::vector<std::string> Elements(const std::string& bytes) {
   return elements;
 }
 
-TEST(ClassificationTest, BestFirstAndEqualOnesByIndex) {
-  const std::vector<float> scores = {0.25F, 0.5F, -1, 0.5F};
+/// What Classify makes of one row.
+template <typename T>
+std::vector<std::string> Classes(const std::vector<T>& scores, int64_t count,
+                                 std::span<const std::string> labels = {}) {
+  const Tensor output =
+      Tensor::From<T>({static_cast<int64_t>(scores.size())}, std::span<const T>(scores));
   std::string bytes;
-  AppendClasses(scores, 3, {}, bytes);
-  EXPECT_EQ(Elements(bytes), (std::vector<std::string>{"0.5:1", "0.5:3", "0.25:0"}));
+  Classify(output.view(), false, count, labels, bytes);
+  return Elements(bytes);
+}
+
+TEST(ClassificationTest, BestFirstAndEqualOnesByIndex) {
+  EXPECT_EQ(Classes<float>({0.25F, 0.5F, -1, 0.5F}, 3),
+            (std::vector<std::string>{"0.5:1", "0.5:3", "0.25:0"}));
 }
 
 TEST(ClassificationTest, LabelsAreAddedWhereThereAreSome) {
-  const std::vector<float> scores = {1, 2, 3};
   const std::vector<std::string> labels = {"cat", "dog"};
-  std::string bytes;
-  AppendClasses(scores, 5, labels, bytes);
-  EXPECT_EQ(Elements(bytes), (std::vector<std::string>{"3:2", "2:1:dog", "1:0:cat"}));
+  EXPECT_EQ(Classes<float>({1, 2, 3}, 5, labels),
+            (std::vector<std::string>{"3:2", "2:1:dog", "1:0:cat"}));
 }
 
 TEST(ClassificationTest, NaNComesLast) {
-  const std::vector<float> scores = {NAN, -5, NAN, 1};
-  std::string bytes;
-  AppendClasses(scores, 3, {}, bytes);
-  EXPECT_EQ(Elements(bytes), (std::vector<std::string>{"1:3", "-5:1", "nan:0"}));
+  EXPECT_EQ(Classes<float>({NAN, -5, NAN, 1}, 3),
+            (std::vector<std::string>{"1:3", "-5:1", "nan:0"}));
+}
+
+/// As FP32 each of these would be equal to its neighbour, and the first be the best.
+TEST(ClassificationTest, LargeNumbersAreToldApart) {
+  EXPECT_EQ(Classes<int32_t>({16777216, 16777217, -5}, 3),
+            (std::vector<std::string>{"16777217:1", "16777216:0", "-5:2"}));
+  EXPECT_EQ(Classes<int64_t>({INT64_MAX - 1, INT64_MAX}, 1),
+            (std::vector<std::string>{"9223372036854775807:1"}));
+  EXPECT_EQ(Classes<uint64_t>({UINT64_MAX - 1, UINT64_MAX}, 1),
+            (std::vector<std::string>{"18446744073709551615:1"}));
+  EXPECT_EQ(Classes<double>({1, 1 + 1e-12, NAN}, 1),
+            (std::vector<std::string>{"1.000000000001:1"}));
 }
 
 TEST(ClassificationTest, RowsOfABatchAreClassifiedOneByOne) {
