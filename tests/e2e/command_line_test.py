@@ -235,6 +235,17 @@ class ReferenceTest(unittest.TestCase):
                 self.assertEqual((done.returncode, done.stdout), (1, ""))
                 self.assertIn(said, done.stderr)
 
+    def test_a_label_that_is_no_class(self):
+        model = self.write("model.onnx", "ab", [helper.make_node("Sub", ["a", "b"], ["y"])])
+        with np.load(self.data) as arrays:
+            for label in (3, -1):
+                labels = np.zeros(20, np.int64)
+                labels[9] = label
+                np.savez(self.folder / "labels.npz", a=arrays["a"], b=arrays["b"], labels=labels)
+                done = octet("eval", model, "--data", self.folder / "labels.npz")
+                self.assertEqual((done.returncode, done.stdout), (1, ""))
+                self.assertIn(f"label of sample 9: expected 0 to 2, got {label}", done.stderr)
+
     def test_a_single_score_is_the_best_of_nothing(self):
         nodes = [helper.make_node("ReduceMax", ["a"], ["y"], axes=[1], keepdims=1)]
         other = [helper.make_node("ReduceMin", ["a"], ["y"], axes=[1], keepdims=1)]
