@@ -32,8 +32,9 @@ absl::StatusOr<ConstTensorView> ReadOutput(
   return ConstTensorView{raw.data(), spec};
 }
 
-void Compare(const ConstTensorView& got, const ConstTensorView& reference, OutputTally& tally) {
-  const OutputComparison comparison = CompareOutputs(got, reference);
+void Compare(const ConstTensorView& got, const ConstTensorView& reference, int64_t rows,
+             OutputTally& tally) {
+  const OutputComparison comparison = CompareOutputs(got, reference, rows);
   tally.incomparable += comparison.same_shape ? 0 : 1;
   tally.exact += comparison.elements;
   tally.equal += comparison.equal;
@@ -91,14 +92,14 @@ void OutputTally::Merge(const OutputTally& other) {
   incomparable += other.incomparable;
 }
 
-void CompareAnswers(const Answer& got, const Answer& reference,
+void CompareAnswers(const Answer& got, const Answer& reference, int64_t rows,
                     std::map<std::string, OutputTally>& tallies) {
   for (const auto& [name, view] : got.outputs) {
     const auto found = reference.outputs.find(name);
     if (found == reference.outputs.end()) {
       ++tallies[name].incomparable;
     } else {
-      Compare(view, found->second, tallies[name]);
+      Compare(view, found->second, rows, tallies[name]);
     }
   }
   for (const auto& [name, unused] : reference.outputs) {

@@ -43,8 +43,8 @@ struct OutputTally {
   void Merge(const OutputTally& other);
 };
 
-/// Compares every output of both, into the tallies by name.
-void CompareAnswers(const Answer& got, const Answer& reference,
+/// Compares every output of both to a request of so many rows, into the tallies by name.
+void CompareAnswers(const Answer& got, const Answer& reference, int64_t rows,
                     std::map<std::string, OutputTally>& tallies);
 
 }  // namespace octet::cli

@@ -62,10 +62,6 @@ class CalibrationOpener {
 
   absl::StatusOr<CalibrationSamples> Finish(const std::string& where) && {
     if (made_.inputs.count() == 0) return InvalidArgument("{}: no samples", where);
-    if (!made_.labels.empty() && std::ssize(made_.labels) != made_.inputs.count()) {
-      return InvalidArgument("{}: an array 'labels' for {} of {} samples: expected all or none",
-                             where, made_.labels.size(), made_.inputs.count());
-    }
     return std::move(made_);
   }
 
@@ -112,9 +108,18 @@ class CalibrationOpener {
     return TakeLabels(arrays, *count);
   }
 
+  // Of the samples that were added last.
   absl::Status TakeLabels(const StoredArrays& arrays, int64_t count) {
+    if (!LabelsAreLabels(signature_)) return absl::OkStatus();
     const auto found = arrays.find(kLabelsArray);
-    if (found == arrays.end() || !LabelsAreLabels(signature_)) return absl::OkStatus();
+    const bool labelled = found != arrays.end();
+    const int64_t before = made_.inputs.count() - count;
+    if (before > 0 && labelled == made_.labels.empty()) {
+      return InvalidArgument(
+          "{} array 'labels': the {} samples before it have {}, expected all or none",
+          labelled ? "an" : "no", before, labelled ? "none" : "theirs");
+    }
+    if (!labelled) return absl::OkStatus();
     Tensor labels(found->second->spec().dtype, found->second->spec().shape);
     OCTET_RETURN_IF_ERROR(found->second->Read(0, labels.bytes(), labels.mutable_data()));
     OCTET_ASSIGN_OR_RETURN(const std::vector<int64_t> own, LabelsIn(labels, count));

@@ -99,8 +99,10 @@ void AddEval(CLI::App& app, Outcome& outcome) {
   CLI::App* verb = app.add_subcommand(
       "eval", "Measure accuracy on labelled samples, and agreement with a reference");
   options->model.AddTo(*verb);
-  verb->add_option("--data", options->data,
-                   ".npz, or a folder of .npz or .npy files, with the inputs, and labels")
+  verb->add_option(
+          "--data", options->data,
+          ".npz, or a folder of .npz or .npy files, with the inputs, and labels: the numbers of "
+          "classes, from 0 on")
       ->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");

@@ -95,6 +95,7 @@ class Evaluation {
     tally_.count += rows;
     const auto classes = static_cast<size_t>(ClassesOf(session_.output(0).shape(), rows));
     if (classes == 0) return absl::OkStatus();
+    if (samples_.has_labels()) OCTET_RETURN_IF_ERROR(CheckLabels(first, rows, classes));
     tally_.class_rows += rows;
     for (int64_t row = 0; row < rows; ++row) {
       const size_t at = static_cast<size_t>(row) * classes;
@@ -104,6 +105,17 @@ class Evaluation {
         tally_.correct += std::cmp_equal(*top, samples_.labels()[static_cast<size_t>(first + row)]);
       }
       if (reference_ != nullptr) tally_.agree += top == TopClass(expected.subspan(at, classes));
+    }
+    return absl::OkStatus();
+  }
+
+  // Counted as mistakes, labels of another model's classes would say that this one is no good.
+  absl::Status CheckLabels(int64_t first, int64_t rows, size_t classes) const {
+    for (int64_t sample = first; sample < first + rows; ++sample) {
+      const int64_t label = samples_.labels()[static_cast<size_t>(sample)];
+      if (label >= 0 && std::cmp_less(label, classes)) continue;
+      return InvalidArgument("label of sample {}: expected 0 to {}, got {}", sample, classes - 1,
+                             label);
     }
     return absl::OkStatus();
   }

@@ -27,7 +27,7 @@ struct Tally {
 /// same. Compares the first outputs. Samples that do not fill the last batch of a model with a fixed batch are left out.
 /// Errors: as the runs; INVALID_ARGUMENT for a reference that takes other inputs (other names, where there are several, or other
 /// element types, where not both are floating point), for outputs that are no scores of FP32, FP16 or BF16, or of another size
-/// than the reference's, and for fewer samples than the model's own batch.
+/// than the reference's, for fewer samples than the model's own batch, and naming the sample for a label that is none of the classes.
 absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
                                int64_t batch);
 

@@ -10,6 +10,7 @@
 
 #include "cli/closed_loop.h"
 #include "cli/finite_range.h"
+#include "cli/interrupt.h"
 #include "cli/json_text.h"
 #include "cli/load/load_driver.h"
 #include "cli/load/load_report.h"
@@ -148,13 +149,14 @@ absl::Status Load(const LoadVerbOptions& options) {
   OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options));
   OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams, PrepareStreams(options));
   const bool terminal = isatty(STDERR_FILENO) == 1;
+  StopOnInterrupt();
   absl::Status status;
   for (size_t i = 0; i < runs.size(); ++i) {
     std::function<void(const LoadProgress&)> look;
     if (terminal) look = [&](const LoadProgress& now) { DrawLook(i + 1, runs.size(), now); };
-    auto tally = RunLoad(streams, runs[i].settings, look);
+    auto tally = RunLoad(streams, runs[i].settings, look, [] { return !Interrupted(); });
     if (!tally.ok()) {  // Those before it are worth what they were.
-      status = tally.status();
+      status = Annotate(tally.status(), Format("run {} of {}", i + 1, runs.size()));
       runs.resize(i);
       break;
     }
@@ -222,7 +224,9 @@ void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
 void AddLoad(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<LoadVerbOptions>();
   CLI::App* verb = app.add_subcommand(
-      "load", "Put load on a server and measure it; exit 1 when a run was answered nothing");
+      "load",
+      "Put load on a server and measure it; exit 1 when a run was answered nothing, or was "
+      "interrupted, which loses that run alone");
   verb->add_option("--target", options->settings.target, "host:port of the gRPC endpoint")
       ->required();
   AddRequestOptions(*verb, *options);

@@ -116,9 +116,10 @@ absl::Status Train(const QatOptions& options) {
   OCTET_RETURN_IF_ERROR(CheckOutputs(options));
   StopOnInterrupt();
   std::optional<ProgressBar> bar;
+  int64_t bar_total = 0;
   CalibrationRun run{.threads = options.threads, .disabled_passes = options.disabled_passes};
   run.progress = [&](int64_t done, int64_t total) {
-    if (!bar) bar.emplace("calibrating", total);
+    if (!bar || total != bar_total) bar.emplace("calibrating", bar_total = total);
     bar->Update(done);
     return !Interrupted();
   };

@@ -151,11 +151,11 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
   return json;
 }
 
-// What was tried of ranges, where others than the best ones for all values were kept, and what makes the figures doubtful.
+// What was tried of ranges, where others than the best ones for all values were kept, and what makes the figures, or the file, doubtful.
 void PrintTried(const nlohmann::ordered_json& records) {
   for (const nlohmann::ordered_json& record : records) {
     const auto what = record["what"].get<std::string>();
-    if (what != "tried" && what != "ranges" && what != "seen") continue;
+    if (what != "tried" && what != "ranges" && what != "seen" && what != "noisy") continue;
     std::cout << Format("  {} {}: {}\n", what, record["name"].get<std::string>(),
                         record["detail"].get<std::string>());
   }

@@ -164,7 +164,7 @@ class ReplaySlot final : public LoopSlot {
     if (work_.expects)
       reference = *RowsOf(work_.expected, first_, rows_);  // LoadExpected has tried it.
     if (got && reference) {
-      CompareAnswers(*got, *reference, tally_.outputs);
+      CompareAnswers(*got, *reference, rows_, tally_.outputs);
       tally_.rows += rows_;
     }
     if (!work_.saved.empty() && got) {

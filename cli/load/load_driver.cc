@@ -169,7 +169,8 @@ class LoadDriver {
     return absl::OkStatus();
   }
 
-  LoadTally Run(const std::function<void(const LoadProgress&)>& look) {
+  absl::StatusOr<LoadTally> Run(const std::function<void(const LoadProgress&)>& look,
+                                const std::function<bool()>& keep_going) {
     const double cpu = CpuSeconds();
     started_ = Clock::now();
     until_ = started_ + Seconds(settings_.plan ? settings_.plan->seconds : settings_.seconds);
@@ -183,10 +184,13 @@ class LoadDriver {
       queue_.Shutdown();
       finished_.Notify();
     });
-    while (!finished_.WaitForNotificationWithTimeout(absl::Milliseconds(200)))
+    while (!finished_.WaitForNotificationWithTimeout(absl::Milliseconds(200))) {
       if (look) look(Look());
+      if (keep_going && !keep_going()) stopped_.store(true, std::memory_order_relaxed);
+    }
     sender.join();
     reader.join();
+    if (stopped()) return absl::CancelledError("the load was stopped");
     const Clock::time_point end = settings_.plan ? std::max(last_answer_, until_) : last_answer_;
     tally_.seconds = std::chrono::duration<double>(end - started_).count();
     tally_.cpu_seconds = CpuSeconds() - cpu;
@@ -212,13 +216,23 @@ class LoadDriver {
     slot.call->Finish(&slot.response, &slot.status, &slot);
   }
 
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+
+  /// Or until the run is stopped, which is looked at now and then on a long way.
+  void SleepUntil(Clock::time_point due) const {
+    constexpr auto kLook = std::chrono::milliseconds(200);
+    while (due - Clock::now() > kLook && !stopped()) std::this_thread::sleep_for(kLook / 2);
+    if (!stopped()) std::this_thread::sleep_until(due);
+  }
+
   void SendByPlan() {
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);  // ns; 50 us otherwise
     Arrivals arrivals(*settings_.plan, settings_.arrivals, settings_.seed);
     size_t connection = 0;
     while (const std::optional<double> time = arrivals.Next()) {
       const Clock::time_point due = started_ + Seconds(*time);
-      std::this_thread::sleep_until(due);
+      SleepUntil(due);
+      if (stopped()) return;
       Slot* slot = free_.TryTake();
       if (slot == nullptr) {
         ++tally_.held_back;
@@ -237,7 +251,7 @@ class LoadDriver {
       Slot& slot = *static_cast<Slot*>(tag);
       last_answer_ = Clock::now();
       Record(slot, last_answer_ - slot.intended);
-      if (!settings_.plan && last_answer_ < until_) {
+      if (!settings_.plan && last_answer_ < until_ && !stopped()) {
         Send(slot, Clock::now());
       } else {
         free_.Give(&slot);
@@ -281,6 +295,7 @@ class LoadDriver {
   Clock::time_point until_;
   Clock::time_point last_answer_;
   std::atomic<int64_t> sent_{0};
+  std::atomic<bool> stopped_{false};
   absl::Notification finished_;
   absl::Mutex mutex_;
   LoadProgress progress_;  // By mutex_; sent and seconds are not kept.
@@ -307,10 +322,11 @@ int64_t LoadTally::failed() const {
 
 absl::StatusOr<LoadTally> RunLoad(const std::vector<LoadStream>& streams,
                                   const LoadSettings& settings,
-                                  const std::function<void(const LoadProgress&)>& look) {
+                                  const std::function<void(const LoadProgress&)>& look,
+                                  const std::function<bool()>& keep_going) {
   LoadDriver driver(streams, settings);
   OCTET_RETURN_IF_ERROR(driver.Connect());
-  return driver.Run(look);
+  return driver.Run(look, keep_going);
 }
 
 }  // namespace octet::cli

@@ -118,7 +118,9 @@ class RangeSearch {
 
   // Returns the noise of what is chosen in the end.
   absl::StatusOr<double> TryBlocks(double everywhere) {
-    const CalibrationData few = FirstSamples(judge_.samples, kBlockSamples);
+    // A model with a batch of its own takes no less.
+    const CalibrationData few =
+        FirstSamples(judge_.samples, std::max(kBlockSamples, OwnBatch(graph_)));
     OCTET_ASSIGN_OR_RETURN(double least, Noise(few));
     const size_t alternatives = std::min(kAlternatives + 1, ranking_.size());
     std::vector<QuantizeRecord> kept;

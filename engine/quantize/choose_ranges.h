@@ -32,7 +32,7 @@ inline constexpr int64_t kBlockSamples = 32;
 /// Makes the int8 graph once with the ranges of each candidate (RangeCandidates, mse, entropy) for all values, and takes the one that
 /// leaves the least noise. Then each block of values, in graph order, is tried with the two next best candidates' ranges, and
 /// keeps those that take 2 % of the noise away; the result stays if all the judge's samples confirm it. At most 2 * kMostBlocks runs
-/// on kBlockSamples. What is made in the end has the chosen methods' ranges from all of `statistics`. Requires: RangeMethod::kAuto.
+/// on kBlockSamples, or one batch of a model with a larger one of its own. What is made in the end has the chosen methods' ranges from all of `statistics`. Requires: RangeMethod::kAuto.
 /// Errors: as Calibrate.
 absl::StatusOr<ChosenRanges> ChooseRanges(const Graph& graph, const QuantizeRecipe& recipe,
                                           const Statistics& statistics, const Judge& judge,

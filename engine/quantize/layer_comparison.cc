@@ -249,7 +249,7 @@ class Differences : public Collector {
     const double x = exact_.elements()[at];
     const double difference = y - x;
     if (!std::isfinite(difference)) {
-      ++non_finite_;
+      non_finite_ += y == x ? 0 : 1;  // Equal infinities are no difference.
       return;
     }
     Channel& c = channels_[exact_.ChannelOf(at)];

@@ -40,15 +40,10 @@ class ClassesSeen : public Collector {
   std::vector<std::optional<size_t>> classes_;
 };
 
-// [N, C] or [N, C, 1, ...] of several classes.
 bool RanksClasses(const Graph& graph) {
   if (graph.outputs.empty()) return false;
   const Value& value = graph.value(graph.outputs[0]);
-  if (value.dtype != DType::kF32 || !value.shape || value.shape->rank() < 2) return false;
-  for (int axis = 2; axis < value.shape->rank(); ++axis) {
-    if ((*value.shape)[axis] != 1) return false;
-  }
-  return (*value.shape)[1] > 1;
+  return value.dtype == DType::kF32 && value.shape && ClassesOf(*value.shape) > 0;
 }
 
 // Points that classes may differ by.
@@ -146,6 +141,12 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   const int64_t most =
       std::clamp<int64_t>(kMostMacs / macs * batch, least, std::max(kMostHeldBack, least));
   const bool known = !run.statistics_from.empty();
+  if (!known && batch > 1 && set.count() / 2 < batch) {
+    return InvalidArgument(
+        "half of the samples are held back, and the model takes {} at once: expected at least {} "
+        "samples, got {}",
+        batch, 2 * batch, set.count());
+  }
   OCTET_ASSIGN_OR_RETURN(SplitSet split, known ? AllHeldBack(set, run.labels, most, recipe.seed)
                                                : HoldBack(set, run.labels, most, recipe.seed));
   made.held_back_ = std::move(split.held_back);

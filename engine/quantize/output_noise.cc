@@ -18,6 +18,7 @@ class Noise : public Collector {
     const size_t count = std::min(got.size(), exact_.size() - seen_);
     for (size_t i = 0; i < count; ++i) {
       const double exact = exact_[seen_ + i];
+      if (!std::isfinite(exact)) continue;  // Nothing is near it, and rounding has not made it.
       noise_ += (got[i] - exact) * (got[i] - exact);
       signal_ += exact * exact;
     }

@@ -28,8 +28,8 @@ class KeptOutputs {
   std::vector<Observation> Observations();
 
   /// Noise over signal of a variant with the same outputs, as it runs in int8: the mean over the outputs of
-  ///   sum (y - y_fp32)^2 / sum y_fp32^2
-  /// and infinity where an answer is no number.
+  ///   sum (y - y_fp32)^2 / sum y_fp32^2  over the elements where y_fp32 is finite,
+  /// and infinity where an answer of the variant is no number there.
   /// `more` looks at what it likes in the same run, whose figures go to `figures`.
   /// Errors: as Calibrate. Requires: filled over the same set, or one that goes on longer.
   absl::StatusOr<double> NoiseOf(const Graph& int8, const CalibrationData& set,

@@ -5,6 +5,7 @@
 
 #include "engine/onnx/onnx_file.h"
 #include "engine/ops/op.h"
+#include "engine/passes/match.h"
 #include "engine/passes/pass.h"
 #include "engine/quantize/dynamic_int8.h"
 #include "engine/quantize/leave_out_defaults.h"
@@ -40,14 +41,22 @@ constexpr std::array<std::string_view, 5> kPreparingPasses = {
 // What raising the opset further asks for.
 constexpr std::array<std::string_view, 1> kRaisingPasses = {"raise_opset"};
 
-absl::Status CheckFiniteWeights(const Graph& graph) {
+// Weights of recurrent layers become integers in int8-dynamic alone.
+absl::Status CheckFiniteWeights(const Graph& graph, Precision to) {
   for (const NodeId id : graph.order()) {
-    const auto weighted = AsWeighted(graph, id);
-    if (!weighted) continue;
-    for (const ValueId constant : {graph.node(id).inputs[1], weighted->bias}) {
-      if (constant == kNone || FindMinMax(graph.value(constant).constant.view()).finite) continue;
+    const Node& node = graph.node(id);
+    std::vector<ValueId> weights;
+    if (const auto weighted = AsWeighted(graph, id)) {
+      weights = {node.inputs[1], weighted->bias};
+    } else if (to == Precision::kInt8Dynamic && IsRecurrent(node)) {
+      weights = {node.inputs[1], node.inputs[2]};
+    }
+    for (const ValueId constant : weights) {
+      if (constant == kNone || !graph.value(constant).is_constant()) continue;
+      const Tensor& tensor = graph.value(constant).constant;
+      if (tensor.dtype() != DType::kF32 || FindMinMax(tensor.view()).finite) continue;
       return InvalidArgument("weights '{}' of {} hold NaN or infinity", graph.value(constant).name,
-                             Describe(graph.node(id)));
+                             Describe(node));
     }
   }
   return absl::OkStatus();
@@ -72,7 +81,7 @@ absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecip
                                                 const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
-  OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph));
+  OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph, recipe.to));
   for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = false;
   if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
   return QuantizeStatic(std::move(graph), recipe, calibration, run);

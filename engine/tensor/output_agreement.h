@@ -61,9 +61,10 @@ struct OutputComparison {
   std::optional<double> kl;
 };
 
-/// Compares an output with the reference's. Floating point of any width is compared as float. Classes are those of ClassesOf,
-/// of rows that nobody has counted.
+/// Compares an output with the reference's. Floating point of any width is compared as float. Classes are those of ClassesOf, of
+/// rows that nobody has counted, and where these have none, of the `rows` that were computed.
 /// Source of kl: Kullback and Leibler, 1951.
-OutputComparison CompareOutputs(ConstTensorView got, ConstTensorView reference);
+OutputComparison CompareOutputs(ConstTensorView got, ConstTensorView reference,
+                                std::optional<int64_t> rows = std::nullopt);
 
 }  // namespace octet

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "engine/tensor/bytes_elements.h"
@@ -56,12 +57,19 @@ void Count(const ClassAgreement& classes, ShadowMetrics& metrics) {
   metrics.top5_agreed.Add(static_cast<uint64_t>(classes.top5));
 }
 
+/// The rows of a request by its first input, whether its model batches or not.
+std::optional<int64_t> RowsOf(const AnsweredRequest& request) {
+  if (request.inputs.empty() || request.inputs[0].shape().rank() == 0) return std::nullopt;
+  return request.inputs[0].shape()[0];
+}
+
 /// The copy of one request: takes its outputs, compares them, and is gone.
 class ShadowCopy final : public OutputSink {
  public:
   ShadowCopy(std::shared_ptr<ServedShadow> shadow, AnsweredRequest original)
       : shadow_(std::move(shadow)),
         original_(std::move(original)),
+        rows_(RowsOf(original_)),
         outputs_(original_.outputs.size()) {}
 
   static std::unique_ptr<InferenceRequest> Request(std::unique_ptr<ShadowCopy> copy);
@@ -83,7 +91,8 @@ class ShadowCopy final : public OutputSink {
   absl::Status Compare();
 
   const std::shared_ptr<ServedShadow> shadow_;
-  AnsweredRequest original_;
+  AnsweredRequest original_;  ///< But for its inputs, which the copy's request takes.
+  const std::optional<int64_t> rows_;
   std::vector<Tensor> outputs_;  ///< In the signature's order.
 };
 
@@ -139,7 +148,7 @@ absl::Status ShadowCopy::Compare() {
           ReadBytesElements(wire, static_cast<uint64_t>(answer.spec.shape.elements()), strings));
       reference.data = strings.data();
     }
-    const OutputComparison comparison = CompareOutputs(outputs_[i].view(), reference);
+    const OutputComparison comparison = CompareOutputs(outputs_[i].view(), reference, rows_);
     Count(comparison, IsFloat(answer.spec.dtype), metrics());
     if (comparison.noise) Count(*comparison.noise, reference.elements(), metrics());
     if (!comparison.classes || classified) continue;

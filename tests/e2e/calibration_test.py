@@ -310,7 +310,10 @@ class CalibrationTest(unittest.TestCase):
                 with self.subTest(name, recipe=recipe):
                     self.assertEqual(self.quantized(*words, *recipe)[1], expected)
         np.savez(self.folder / "b.npz", inputs=images[100:], labels=np.zeros(len(images) - 100, np.int64))
-        self.assertIn("'labels'", self.refused(*several))
+        self.assertIn("b.npz: an array 'labels': the 100 samples before it have none, expected all or none", self.refused(*several))
+        np.savez(self.folder / "a.npz", inputs=images[:100], labels=np.zeros(100, np.int64))
+        np.savez(self.folder / "b.npz", inputs=images[100:])
+        self.assertIn("b.npz: no array 'labels': the 100 samples before it have theirs, expected all or none", self.refused(*several))
 
     def test_samples_of_several_shapes(self):
         model = self.folder / "tokens.onnx"

@@ -139,6 +139,40 @@ class LabelsTest(unittest.TestCase):
             self.assertEqual(json.loads(done.stdout)["rows"], 6)
 
 
+def write_vector_model(path):
+    """x FLOAT [1, 4] -> y = Relu(x) as [4], one sample at a time; what answers in fp32 is compared with bf16, the same file."""
+    info = onnx.helper.make_tensor_value_info
+    ends = [info("x", onnx.TensorProto.FLOAT, [1, 4]), info("y", onnx.TensorProto.FLOAT, [4])]
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["rows"]), onnx.helper.make_node("Reshape", ["rows", "shape"], ["y"])]
+    shape = onnx.numpy_helper.from_array(numpy.int64([4]), "shape")
+    graph = onnx.helper.make_graph(nodes, "net", ends[:1], ends[1:], [shape])
+    path.parent.mkdir(parents=True)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
+    shutil.copy(path, path.with_name("bf16.onnx"))
+    path.parents[1].joinpath("model.yaml").write_text("routing: {default: fp32, shadow: {precision: bf16, against: fp32, percent: 100}}\n")
+
+
+class VectorTest(unittest.TestCase):
+    def test_a_vector_is_the_scores_of_the_one_sample_that_was_asked(self):
+        client = ServedClient(OCTET, {"net": write_vector_model})
+        self.addCleanup(client.close)
+        samples = client.folder / "samples.npz"
+        numpy.savez(samples, x=numpy.arange(24, dtype="f4").reshape(6, 4))
+        sides = ("--precision", "fp32", "--against", "bf16", "--min-agreement", 100)
+        done = octet("replay", samples, "--server", client.server.grpc, "--model", "net", *sides, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["outputs"]["y"]["class_rows"], 6)
+        series = re.compile(r"^octet_shadow_class_rows_total\{[^}]*\} (\S+)$", re.MULTILINE)
+        end = time.monotonic() + 20
+        while True:
+            with urllib.request.urlopen(f"http://{client.server.metrics}/metrics", timeout=10) as page:
+                rows = [float(value) for value in series.findall(page.read().decode())]
+            if rows == [6]:
+                break
+            self.assertLess(time.monotonic(), end, rows)
+            time.sleep(0.05)
+
+
 def write_shuffled(path):
     """Writes the demo's model with the scores of its first half of the classes in another order."""
     model = onnx.load(served_models.GLYPHS / "1/fp32.onnx")

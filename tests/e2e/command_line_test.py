@@ -235,6 +235,17 @@ class ReferenceTest(unittest.TestCase):
                 self.assertEqual((done.returncode, done.stdout), (1, ""))
                 self.assertIn(said, done.stderr)
 
+    def test_a_label_that_is_no_class(self):
+        model = self.write("model.onnx", "ab", [helper.make_node("Sub", ["a", "b"], ["y"])])
+        with np.load(self.data) as arrays:
+            for label in (3, -1):
+                labels = np.zeros(20, np.int64)
+                labels[9] = label
+                np.savez(self.folder / "labels.npz", a=arrays["a"], b=arrays["b"], labels=labels)
+                done = octet("eval", model, "--data", self.folder / "labels.npz")
+                self.assertEqual((done.returncode, done.stdout), (1, ""))
+                self.assertIn(f"label of sample 9: expected 0 to 2, got {label}", done.stderr)
+
     def test_a_single_score_is_the_best_of_nothing(self):
         nodes = [helper.make_node("ReduceMax", ["a"], ["y"], axes=[1], keepdims=1)]
         other = [helper.make_node("ReduceMin", ["a"], ["y"], axes=[1], keepdims=1)]
@@ -275,6 +286,24 @@ class ReferenceTest(unittest.TestCase):
 
 
 class FloorTest(unittest.TestCase):
+    def test_a_file_that_no_mixture_makes_less_noisy_says_so(self):
+        """One sample reaches a thousand times as far as the others: whichever of them judge, int8 answers nothing like fp32."""
+        random = np.random.default_rng(3)
+        x = random.standard_normal((40, 8)).astype(np.float32)
+        x[7] *= 1000
+        weights = {"a": random.standard_normal((8, 16)).astype(np.float32), "b": random.standard_normal((16, 4)).astype(np.float32)}
+        nodes = [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("Relu", ["h"], ["r"]), helper.make_node("MatMul", ["r", "b"], ["y"])]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width]) for name, width in (("x", 8), ("y", 4))]
+        tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+        graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], tensors)
+        with tempfile.TemporaryDirectory() as folder:
+            model, data = pathlib.Path(folder, "net.onnx"), pathlib.Path(folder, "data.npz")
+            onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+            np.savez(data, x=x)
+            done = octet("quantize", model, "--to", "int8", "--calibration", data, "--out", folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^  noisy outputs: SQNR \S+ dB: no layer can be in int8 with a floor of SQNR of at least 30 dB")
+
     def test_a_loss_of_top1_is_held(self):
         """On samples that were held back, by labels; others are answered as well as that."""
         with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ import pathlib
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -211,6 +212,40 @@ class OutputTest(unittest.TestCase):
         rows = json.loads(out)
         self.assertEqual([row["concurrency"] for row in rows], [1, 2])
         self.assertGreater(rows[0]["requests"], 0)
+
+    def interrupted(self, words, shown):
+        """Sends SIGINT as soon as the terminal shows that; returns the exit code, what was printed and what the terminal showed."""
+        leader, terminal = pty.openpty()
+        command = [OCTET, "load", "--target", served.grpc, "--model", "glyphs", *words, "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
+            os.close(terminal)
+            said = b""
+            while shown.encode() not in said:
+                said += os.read(leader, 4096)
+            process.send_signal(signal.SIGINT)
+            out = process.communicate(timeout=60)[0]
+        try:
+            while more := os.read(leader, 4096):
+                said += more
+        except OSError:  # how the other end of a terminal is told to be closed
+            pass
+        os.close(leader)
+        return process.returncode, out, said.decode()
+
+    def test_runs_before_one_that_is_interrupted_are_reported(self):
+        code, out, said = self.interrupted(("--concurrency", "1,2,4", "--seconds", "2"), "run 2 of 3")
+        self.assertEqual(code, 1)
+        self.assertIn("run 2 of 3: the load was stopped", said)
+        (row,) = json.loads(out)
+        self.assertEqual(row["concurrency"], 1)
+        self.assertGreater(row["requests"], 0)
+
+    def test_an_interrupt_waits_for_no_arrival(self):
+        began = time.monotonic()
+        code, out, said = self.interrupted(("--rate", "0.01", "--seconds", "300"), "run 1 of 1")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("run 1 of 1: the load was stopped", said)
+        self.assertLess(time.monotonic() - began, 30)
 
     def test_files_that_cannot_be_written_are_told_before_the_runs(self):
         taken, pipe = folder / "taken.json", folder / "pipe"

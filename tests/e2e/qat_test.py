@@ -6,6 +6,7 @@ usage: qat_test.py OCTET
 
 import os
 import pathlib
+import re
 import signal
 import tempfile
 import unittest
@@ -83,6 +84,16 @@ class QatTest(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertIn("held-back loss", lines[0])
         self.assertIn("calibrated", lines[1])
+
+    def test_no_step_of_calibration_is_beyond_its_last(self):
+        with np.load(CALIBRATION) as arrays:
+            few = self.data(**{name: arrays[name][:40] for name in arrays})
+        done = octet("qat", FP32, "--data", few, "--map", MAP, "--out", self.out, "--epochs", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        steps = re.findall(r"^calibrating: (\d+) of (\d+)$", done.stderr, re.MULTILINE)
+        self.assertGreater(len({total for _, total in steps}), 1, "of data, then of ranges that are tried")
+        for step, total in steps:
+            self.assertLessEqual(int(step), int(total), done.stderr)
 
     def test_goes_on_from_its_own_file(self):
         first = self.train("--epochs", 2, "--per-tensor", "--no-equalize", "--no-compensate")

@@ -17,8 +17,8 @@ TEST(AnswersTest, ATallyKeepsEverySumOfItsComparisons) {
     return one;
   };
   std::map<std::string, OutputTally> tallies;
-  CompareAnswers(answer({nan, nan, 3, 4.5}), answer(reference), tallies);
-  CompareAnswers(answer({1, 2, nan, 2}), answer(reference), tallies);
+  CompareAnswers(answer({nan, nan, 3, 4.5}), answer(reference), 1, tallies);
+  CompareAnswers(answer({1, 2, nan, 2}), answer(reference), 1, tallies);
   const NoiseSums& noise = tallies.at("y").noise;
   EXPECT_EQ(noise.signal, 9 + 16 + 1 + 4 + 16);
   EXPECT_EQ(noise.noise, 0.25 + 4);
@@ -26,6 +26,18 @@ TEST(AnswersTest, ATallyKeepsEverySumOfItsComparisons) {
   EXPECT_EQ(noise.non_finite, 3);
   EXPECT_EQ(noise.lost, 3);
   EXPECT_EQ(tallies.at("y").floats, 8);
+}
+
+TEST(AnswersTest, AVectorMayBeTheScoresOfTheOneRowThatWasAsked) {
+  const std::vector<float> scores = {1, 5, 3};
+  Answer vector;
+  vector.outputs["y"] = {scores.data(), {DType::kF32, {3}}};
+  std::map<std::string, OutputTally> tallies;
+  CompareAnswers(vector, vector, 1, tallies);
+  EXPECT_EQ(tallies.at("y").classes.rows, 1);
+  EXPECT_EQ(tallies.at("y").classes.top1, 1);
+  CompareAnswers(vector, vector, 3, tallies);
+  EXPECT_EQ(tallies.at("y").classes.rows, 1) << "a number for each of three";
 }
 
 }  // namespace answers_test

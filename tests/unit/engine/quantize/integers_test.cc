@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <format>
+#include <limits>
 #include <memory>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -162,6 +164,18 @@ TEST(StaticInt8, AnswersLikeFp32) {
                 Format("static auto activations={} weights=per-channel", name));
     }
   }
+}
+
+// Its outputs choose among ranges of blocks on few samples, which are no fewer than it takes at once.
+TEST(StaticInt8, ChoosesRangesForAModelWithALargeBatchOfItsOwn) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {40, 8});
+  const ValueId hidden = b.Op("Relu", {b.Op("MatMul", {x, b.Random({8, 16})})});
+  b.Output(b.Op("MatMul", {hidden, b.Random({16, 4})}), "y");
+  const Graph graph = b.Build();
+  const auto made = Quantize(graph, {.to = Precision::kInt8}, SamplesFor(graph, 80), {});
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_THAT(made->graph, HasExactly(2, "QuantizeLinear"));
 }
 
 TEST(StaticInt8, KeepsAResidualSumInIntegers) {
@@ -428,6 +442,23 @@ TEST(Quantize, NamesWeightsThatAreNotFinite) {
   graph.mutable_value(w).name = "weird";
   for (const Precision to : {Precision::kInt8, Precision::kInt8Dynamic})
     EXPECT_THAT(Refusal(graph, {.to = to}), AllOf(HasSubstr("'weird'"), HasSubstr("NaN")));
+}
+
+TEST(Quantize, NamesRecurrentWeightsThatAreNotFinite) {
+  for (const size_t slot : {1, 2}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {kUnknownDim, 2, 4});
+    std::vector<ValueId> inputs = {x, b.Random({1, 3, 4}), b.Random({1, 3, 3})};
+    const ValueId w = inputs[slot];
+    b.Output(b.Op("RNN", inputs, {{"hidden_size", int64_t{3}}}));
+    Graph graph = b.Build();
+    graph.mutable_value(w).name = "weird";
+    Tensor weights(DType::kF32, graph.value(w).constant.shape());
+    std::ranges::fill(weights.mutable_span<float>(), std::numeric_limits<float>::infinity());
+    graph.mutable_value(w).constant = std::move(weights);
+    EXPECT_THAT(Refusal(graph, {.to = Precision::kInt8Dynamic}),
+                AllOf(HasSubstr("weights 'weird' of RNN"), HasSubstr("NaN or infinity")));
+  }
 }
 
 }  // namespace integers_test

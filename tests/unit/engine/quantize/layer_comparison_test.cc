@@ -285,6 +285,10 @@ TEST(CompareLayers, CountsWhatIsNoNumberAndLeavesItOutOfTheHistogram) {
   EXPECT_TRUE(std::isfinite(inner.values.range.min));
   EXPECT_EQ(std::accumulate(inner.values.counts.begin(), inner.values.counts.end(), uint64_t{0}),
             static_cast<uint64_t>(x.elements() - 1));
+  const auto same = CompareLayers(logarithm(false), logarithm(false), {{"x", x}}, {});
+  ASSERT_TRUE(same.ok()) << same.status();
+  ASSERT_EQ(same->values[0].name, "inner");
+  EXPECT_EQ(same->values[0].noise.non_finite, 0) << "equal infinities are no difference";
 }
 
 TEST(CompareLayers, RefusesSamplesOfAnotherModel) {

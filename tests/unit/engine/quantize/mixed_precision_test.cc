@@ -404,6 +404,21 @@ TEST(MixedPrecision, NeedsScoresForClasses) {
   EXPECT_THAT(std::string(Message(made.status())), HasSubstr("class scores"));
 }
 
+TEST(MixedPrecision, NeedsTwiceTheBatchThatAModelHasOfItsOwn) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {40, kFeatures});
+  b.Output(b.Op("MatMul", {x, b.Random({kFeatures, 4})}), "y");
+  const Graph graph = b.Build();
+  const CalibrationRun run{.time = TimesOf({})};
+  const auto few = Quantize(graph, With({Kind::kMinSqnr, 10}), SamplesOf(79), run);
+  EXPECT_EQ(few.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Message(few.status())),
+              AllOf(HasSubstr("takes 40 at once"), HasSubstr("expected at least 80 samples"),
+                    HasSubstr("got 79")));
+  const auto enough = Quantize(graph, With({Kind::kMinSqnr, 10}), SamplesOf(80), run);
+  EXPECT_TRUE(enough.ok()) << enough.status();
+}
+
 TEST(MixedPrecision, StopsWhenProgressSaysSo) {
   int calls = 0;
   const auto made =

@@ -54,6 +54,18 @@ TEST(KeptOutputs, CallAnswersThatAreNoNumbersInfinitelyNoisy) {
   EXPECT_EQ(SqnrDbOf(*noise), -std::numeric_limits<double>::infinity());
 }
 
+TEST(KeptOutputs, LeaveOutWhereFp32AnswersWithNoNumber) {
+  GraphBuilder b;
+  b.Output(b.Op("Log", {b.Input("x", {kUnknownDim, 2})}));
+  const Graph fp32 = b.Build();
+  const CalibrationSet set = {{"x", Tensor::From<float>(Shape{2, 2}, {0, 2, 3, 4})}};
+  KeptOutputs kept(fp32);
+  ASSERT_TRUE(Calibrate(fp32, kept.Observations(), set, {}).ok());
+  const auto noise = kept.NoiseOf(fp32, set, {});
+  ASSERT_TRUE(noise.ok()) << noise.status();
+  EXPECT_LT(*noise, 1e-9);
+}
+
 TEST(KeptOutputs, AreEmptyWithoutRealOutputs) {
   GraphBuilder b;
   b.Output(b.Op("ArgMax", {b.Input("x", {kUnknownDim, 4})}, {{"axis", int64_t{1}}}));

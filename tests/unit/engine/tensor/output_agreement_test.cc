@@ -133,6 +133,17 @@ TEST(ClassesOfTest, RowsThatAreCountedLieAlongAxisZero) {
   EXPECT_EQ(ClassesOf({2, 10}, 4), 0);
 }
 
+TEST(CompareOutputsTest, WhoCountsTheRowsMayHaveClassesElsewhere) {
+  const Tensor vector = Tensor::From<float>({3}, {1, 3, 2});
+  EXPECT_FALSE(CompareOutputs(vector.view(), vector.view()).classes.has_value());
+  EXPECT_FALSE(CompareOutputs(vector.view(), vector.view(), 3).classes.has_value());
+  const auto one = CompareOutputs(vector.view(), vector.view(), 1);
+  ASSERT_TRUE(one.classes.has_value());
+  EXPECT_EQ(one.classes->top1, 1);
+  const Tensor boxes = Tensor::From<float>({2, 3}, {1, 3, 2, 1, 3, 2});
+  EXPECT_EQ(CompareOutputs(boxes.view(), boxes.view(), 1).classes->rows, 2) << "as without";
+}
+
 TEST(CompareOutputsTest, DistributionsDiverge) {
   const auto comparison = Compare({2, 2}, {0.25F, 0.75F, 0.5F, 0.5F}, {0.5F, 0.5F, 0.5F, 0.5F});
   ASSERT_TRUE(comparison.kl.has_value());
