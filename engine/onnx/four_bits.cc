@@ -22,9 +22,9 @@ constexpr int kLeastOpset = 13;
 
 // What reads or writes 4 bits in ONNX 21 and 22.
 constexpr std::array<std::string_view, 18> kOperators = {
-    "Cast",     "CastLike", "Constant", "ConstantOfShape", "DequantizeLinear", "Flatten",
-    "Identity", "If",       "Loop",     "Pad",             "QuantizeLinear",   "Reshape",
-    "Scan",     "Shape",    "Size",     "Squeeze",         "Transpose",        "Unsqueeze"};
+    "Cast", "CastLike", "Constant",  "ConstantOfShape", "DequantizeLinear", "Flatten", "Identity",
+    "If",   "Loop",     "Pad",       "QuantizeLinear",  "Reshape",          "Scan",    "Shape",
+    "Size", "Squeeze",  "Transpose", "Unsqueeze"};
 // Of these, what hands on elements of its first input.
 constexpr std::array<std::string_view, 7> kMovements = {
     "Flatten", "Identity", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze"};

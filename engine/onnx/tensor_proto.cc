@@ -116,12 +116,14 @@ absl::Status CopyTyped(const TensorProto& proto, Tensor& tensor) {
 // int32_data of a 4-bit type: a number stands for a byte, which some writers extend the sign of.
 absl::Status CopyPacked(const TensorProto& proto, std::span<std::byte> packed) {
   if (proto.int32_data_size() != std::ssize(packed)) {
-    return InvalidArgument("number of elements in int32_data, a byte of two each: expected {} by the shape, got {}",
-                           packed.size(), proto.int32_data_size());
+    return InvalidArgument(
+        "number of elements in int32_data, a byte of two each: expected {} by the shape, got {}",
+        packed.size(), proto.int32_data_size());
   }
   for (int i = 0; i < proto.int32_data_size(); ++i) {
     const int32_t v = proto.int32_data(i);
-    if (v < -128 || v > 255) return InvalidArgument("element {} of int32_data is no byte: {}", i, v);
+    if (v < -128 || v > 255)
+      return InvalidArgument("element {} of int32_data is no byte: {}", i, v);
     packed[static_cast<size_t>(i)] = static_cast<std::byte>(v & 0xff);
   }
   return absl::OkStatus();

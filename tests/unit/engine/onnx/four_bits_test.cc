@@ -210,9 +210,10 @@ TEST(FourBitsTest, ATableThatIsPackedInBytesIsRefused) {
   table = Packed("w", TensorProto::UINT8, {2, 32}, std::string(64, '\x21'));
   const auto graph = Read(model);
   EXPECT_EQ(graph.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(Message(graph.status())),
-              HasSubstr("com.microsoft:GatherBlockQuantized 'y_node' (opset 1): unsupported element "
-                        "type of 'w': expected INT4 or UINT4"));
+  EXPECT_THAT(
+      std::string(Message(graph.status())),
+      HasSubstr("com.microsoft:GatherBlockQuantized 'y_node' (opset 1): unsupported element "
+                "type of 'w': expected INT4 or UINT4"));
 }
 
 }  // namespace four_bits_test
