@@ -6,6 +6,7 @@
 
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
+#include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
 #include "tests/unit/engine/onnx/model_builder.h"
