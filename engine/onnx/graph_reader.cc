@@ -8,9 +8,11 @@
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "engine/onnx/attribute_proto.h"
+#include "engine/onnx/four_bits.h"
 #include "engine/onnx/model_functions.h"
 #include "engine/onnx/names.h"
 #include "engine/onnx/onnx_file.h"
@@ -86,6 +88,7 @@ class GraphReader {
     OCTET_RETURN_IF_ERROR(ReadOutputs());
     OCTET_RETURN_IF_ERROR(CheckMaps());
     OCTET_RETURN_IF_ERROR(graph_.Sort());
+    OCTET_RETURN_IF_ERROR(four_bits_.Rewrite(graph_, is_body(), OnnxOpset()));
     OCTET_RETURN_IF_ERROR(Verify(graph_));
     return std::move(graph_);
   }
@@ -168,6 +171,7 @@ class GraphReader {
     value.constant = seen.constant;
     const bool captured = !value.is_constant();
     const ValueId id = graph_.AddValue(std::move(value));
+    if (const auto held_as = outer_->four_bits_.HeldAs(outside)) four_bits_.Mark(id, *held_as);
     if (!captured) return id;
     graph_.inputs.push_back(id);
     captured_.emplace_back(outside, id);
@@ -193,9 +197,11 @@ class GraphReader {
           index < left_out.size() ? left_out[index] : std::nullopt;
       ++index;
       OCTET_RETURN_IF_ERROR(CheckName(proto.name(), "initializer"));
+      const bool four_bits = IsFourBits(proto.data_type());
       Value value;
       OCTET_ASSIGN_OR_RETURN(value.constant, tensors_.Read(proto, elements));
-      OCTET_RETURN_IF_ERROR(Define(proto.name(), std::move(value)).status());
+      OCTET_ASSIGN_OR_RETURN(const ValueId id, Define(proto.name(), std::move(value)));
+      if (four_bits) four_bits_.Mark(id, graph_.value(id).constant.dtype());
     }
     proto_.clear_initializer();
     return absl::OkStatus();
@@ -224,6 +230,7 @@ class GraphReader {
       value.dtype = declared.dtype;
       if (!is_body()) value.shape = declared.shape;
       OCTET_ASSIGN_OR_RETURN(const ValueId id, Define(info.name(), std::move(value)));
+      if (declared.four_bits) four_bits_.Mark(id, declared.dtype);
       graph_.inputs.push_back(id);
     }
     return absl::OkStatus();
@@ -236,13 +243,15 @@ class GraphReader {
         if (name.empty() || scope_->awaited.erase(name) > 0) continue;
         Value value;
         const auto found = declarations_.find(name);
-        if (found != declarations_.end() && !in_call()) {
+        const bool is_declared = found != declarations_.end() && !in_call();
+        if (is_declared) {
           value.kind = found->second.kind;
           value.dtype = found->second.dtype;
           // A body runs many times, and what exporters say of its shapes is often true of the first time only.
           if (!is_body()) value.shape = found->second.shape;
         }
-        OCTET_RETURN_IF_ERROR(Define(name, std::move(value)).status());
+        OCTET_ASSIGN_OR_RETURN(const ValueId id, Define(name, std::move(value)));
+        if (is_declared && found->second.four_bits) four_bits_.Mark(id, found->second.dtype);
       }
     }
     return absl::OkStatus();
@@ -412,7 +421,11 @@ class GraphReader {
       bodies.push_back(*std::move(body));
       return absl::OkStatus();
     }
+    // Of a Constant or a ConstantOfShape.
+    const bool four_bits = attribute.has_t() && IsFourBits(attribute.t().data_type());
     OCTET_ASSIGN_OR_RETURN(AttributeValue value, ReadAttribute(attribute, tensors_));
+    if (four_bits && node.output(0) != kNone)
+      four_bits_.Mark(node.output(0), std::get<Tensor>(value).dtype());
     node.attributes.Set(attribute.name(), std::move(value));
     return absl::OkStatus();
   }
@@ -482,6 +495,7 @@ class GraphReader {
         if (declared.dtype != DType::kUndefined) value.dtype = declared.dtype;
         value.kind = declared.kind;
         if (declared.shape && !is_body()) value.shape = declared.shape;
+        if (declared.four_bits) four_bits_.Mark(id, declared.dtype);
       }
       graph_.outputs.push_back(id);
     }
@@ -520,12 +534,17 @@ class GraphReader {
     Node copy;
     copy.name = graph_.value(to).name;
     copy.op = "Identity";
-    const auto import = scope_->opsets->find(std::string(kOnnxDomain));
-    copy.version = import == scope_->opsets->end() ? kMaxOpset : import->second;
+    copy.version = OnnxOpset();
     copy.inputs = {from};
     copy.outputs = {to};
     graph_.AddNode(std::move(copy));
     return to;
+  }
+
+  // Of nodes that the file does not have.
+  int OnnxOpset() const {
+    const auto import = scope_->opsets->find(std::string(kOnnxDomain));
+    return import == scope_->opsets->end() ? kMaxOpset : import->second;
   }
 
   onnx::GraphProto& proto_;
@@ -538,6 +557,7 @@ class GraphReader {
   Scope own_;
   Scope* scope_ = &own_;
   std::unordered_map<std::string, Declaration> declarations_;
+  FourBits four_bits_;
 };
 
 }  // namespace

@@ -78,11 +78,11 @@ absl::Status AddRange(const onnx::TensorProto& proto, RangesBeside& ranges) {
   OCTET_ASSIGN_OR_RETURN(const ExternalRange range, ExternalRangeOf(proto));
   uint64_t bytes = range.length.value_or(0);
   if (!range.length) {
-    OCTET_ASSIGN_OR_RETURN(const DType dtype, DTypeFromOnnx(proto.data_type()));
+    OCTET_RETURN_IF_ERROR(DTypeFromOnnx(proto.data_type()).status());
     const auto elements =
         CheckedElements({proto.dims().data(), static_cast<size_t>(proto.dims_size())});
     if (!elements) return InvalidArgument("tensor '{}': impossible shape", proto.name());
-    bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
+    bytes = FileBytes(proto.data_type(), *elements);
   }
   uint64_t& length = ranges[{range.location, range.offset}];
   length = std::max(length, bytes);

@@ -21,7 +21,8 @@ using onnx::TensorProto;
 
 static_assert(std::endian::native == std::endian::little, "raw_data is little-endian");
 
-constexpr std::array<std::pair<TensorProto::DataType, DType>, 14> kTypes = {{
+// Where two types of ONNX are one here, the first is what is written.
+constexpr std::array<std::pair<TensorProto::DataType, DType>, 16> kTypes = {{
     {TensorProto::FLOAT, DType::kF32},
     {TensorProto::UINT8, DType::kU8},
     {TensorProto::INT8, DType::kI8},
@@ -36,6 +37,8 @@ constexpr std::array<std::pair<TensorProto::DataType, DType>, 14> kTypes = {{
     {TensorProto::UINT64, DType::kU64},
     {TensorProto::BFLOAT16, DType::kBF16},
     {TensorProto::STRING, DType::kString},
+    {TensorProto::INT4, DType::kI8},
+    {TensorProto::UINT4, DType::kU8},
 }};
 
 absl::Status CountError(int64_t expected, int64_t got, std::string_view field) {
@@ -110,6 +113,36 @@ absl::Status CopyTyped(const TensorProto& proto, Tensor& tensor) {
   return Internal("tensor without an element type");
 }
 
+// int32_data of a 4-bit type: a number stands for a byte, which some writers extend the sign of.
+absl::Status CopyPacked(const TensorProto& proto, std::span<std::byte> packed) {
+  if (proto.int32_data_size() != std::ssize(packed)) {
+    return InvalidArgument(
+        "number of elements in int32_data, a byte of two each: expected {} by the shape, got {}",
+        packed.size(), proto.int32_data_size());
+  }
+  for (int i = 0; i < proto.int32_data_size(); ++i) {
+    const int32_t v = proto.int32_data(i);
+    if (v < -128 || v > 255)
+      return InvalidArgument("element {} of int32_data is no byte: {}", i, v);
+    packed[static_cast<size_t>(i)] = static_cast<std::byte>(v & 0xff);
+  }
+  return absl::OkStatus();
+}
+
+// What is packed lies in the last bytes of the tensor: a byte is read before anything is written to its place.
+template <typename T>
+void UnpackInPlace(Tensor& tensor) {
+  const int64_t count = tensor.elements();
+  T* out = tensor.mutable_span<T>().data();
+  const T* packed = out + (count - (count + 1) / 2);
+  for (int64_t i = 0; i < count; i += 2) {
+    const uint32_t pair = static_cast<uint8_t>(packed[i / 2]);
+    // Shifted up and back, so that a sign is extended.
+    out[i] = static_cast<T>(static_cast<T>(pair << 4) >> 4);
+    if (i + 1 < count) out[i + 1] = static_cast<T>(static_cast<T>(pair) >> 4);
+  }
+}
+
 int TypedFieldsInUse(const TensorProto& proto) {
   return (proto.float_data_size() > 0) + (proto.int32_data_size() > 0) +
          (proto.int64_data_size() > 0) + (proto.double_data_size() > 0) +
@@ -151,6 +184,19 @@ absl::StatusOr<DType> DTypeFromOnnx(int32_t data_type) {
   }
   return Unimplemented("unsupported element type: {}",
                        TensorProto::DataType_Name(static_cast<TensorProto::DataType>(data_type)));
+}
+
+bool IsFourBits(int32_t data_type) {
+  return data_type == TensorProto::INT4 || data_type == TensorProto::UINT4;
+}
+
+std::string_view FourBitName(DType held_as) { return held_as == DType::kI8 ? "INT4" : "UINT4"; }
+
+uint64_t FileBytes(int32_t data_type, int64_t elements) {
+  const auto count = static_cast<uint64_t>(elements);
+  if (IsFourBits(data_type)) return count / 2 + count % 2;
+  const absl::StatusOr<DType> dtype = DTypeFromOnnx(data_type);
+  return dtype.ok() ? count * SizeOf(*dtype) : 0;
 }
 
 TensorProto::DataType DTypeToOnnx(DType dtype) {
@@ -205,7 +251,7 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
   if (external) {
     OCTET_ASSIGN_OR_RETURN(range, ExternalRangeOf(proto));
   }
-  const Place place(range.location, range.offset, dtype, {dims.begin(), dims.end()});
+  const Place place(range.location, range.offset, proto.data_type(), {dims.begin(), dims.end()});
   const auto known = external ? shared_.find(place) : shared_.end();
   // At most 2^62 elements: compare before multiplying.
   if (known == shared_.end() && static_cast<uint64_t>(*elements) > budget_ / SizeOf(dtype)) {
@@ -218,31 +264,38 @@ absl::StatusOr<Tensor> TensorReader::ReadUnnamed(TensorProto& proto,
     return ReadStrings(proto, shape);
   }
   const uint64_t bytes = static_cast<uint64_t>(*elements) * SizeOf(dtype);
+  const bool packed = IsFourBits(proto.data_type());
+  const uint64_t file_bytes = FileBytes(proto.data_type(), *elements);
 
   // What is there is measured before memory is taken for what the shape claims.
   const bool raw = !external && TypedFieldsInUse(proto) == 0;
   if (external) {
     if (external_ == nullptr) return InvalidArgument("external data in a model without a folder");
-    OCTET_RETURN_IF_ERROR(external_->Check(range, bytes));
+    OCTET_RETURN_IF_ERROR(external_->Check(range, file_bytes));
     if (known != shared_.end()) return Tensor(dtype, shape, known->second, known->second.get());
-  } else if (raw && raw_bytes != bytes) {
+  } else if (raw && raw_bytes != file_bytes) {
     return InvalidArgument("bytes of raw_data for shape {} of {}: expected {}, got {}",
-                           shape.ToString(), DTypeName(dtype), bytes, raw_bytes);
+                           shape.ToString(), packed ? FourBitName(dtype) : DTypeName(dtype),
+                           file_bytes, raw_bytes);
   } else if (!raw && bytes > proto.ByteSizeLong() * 8) {
     return InvalidArgument("too few elements for shape {}", shape.ToString());
   }
   const std::shared_ptr<std::byte[]> memory = memory_.Allocate(bytes);
   Tensor tensor(dtype, shape, memory, memory.get());
-  const std::span<std::byte> data(static_cast<std::byte*>(tensor.mutable_data()), bytes);
+  const std::span<std::byte> data =
+      std::span(static_cast<std::byte*>(tensor.mutable_data()), bytes).last(file_bytes);
   if (external) {
     OCTET_RETURN_IF_ERROR(external_->Read(range, data));
   } else if (left_out) {
     OCTET_RETURN_IF_ERROR(source_->ReadAt(left_out->offset, data));
   } else if (raw) {
     std::ranges::copy(std::as_bytes(std::span(proto.raw_data())), data.begin());
+  } else if (packed) {
+    OCTET_RETURN_IF_ERROR(CopyPacked(proto, data));
   } else {
     OCTET_RETURN_IF_ERROR(CopyTyped(proto, tensor));
   }
+  if (packed) dtype == DType::kI8 ? UnpackInPlace<int8_t>(tensor) : UnpackInPlace<uint8_t>(tensor);
   CleanBools(tensor);
   budget_ -= bytes;
   if (external) shared_.emplace(place, memory);

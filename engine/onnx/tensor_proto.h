@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -20,10 +21,17 @@
 
 namespace octet {
 
-/// Maps TensorProto.DataType. INVALID_ARGUMENT for UNDEFINED and for numbers that ONNX does not define;
-/// UNIMPLEMENTED naming the type for complex numbers, 8-bit floats and 4-bit integers.
+/// Maps TensorProto.DataType; INT4 and UINT4 to I8 and U8, which hold one element each. INVALID_ARGUMENT for UNDEFINED and for
+/// numbers that ONNX does not define; UNIMPLEMENTED naming the type for complex numbers and 8-bit floats.
 absl::StatusOr<DType> DTypeFromOnnx(int32_t data_type);
-/// Inverse. Requires: not kUndefined.
+/// INT4 or UINT4: the DType does not say that its elements stay within 4 bits (onnx/four_bits.h).
+bool IsFourBits(int32_t data_type);
+/// "INT4" for I8, "UINT4" for U8.
+std::string_view FourBitName(DType held_as);
+/// Bytes of the elements in raw_data and in data files, where a byte has two elements of 4 bits.
+/// Requires: DTypeFromOnnx knows the type, and the elements' own bytes fit 64 bits.
+uint64_t FileBytes(int32_t data_type, int64_t elements);
+/// Inverse of DTypeFromOnnx: INT8 for I8. Requires: not kUndefined.
 onnx::TensorProto::DataType DTypeToOnnx(DType dtype);
 
 /// Where a tensor with external data has them. INVALID_ARGUMENT for an offset or a length that is no number.
@@ -39,7 +47,7 @@ class TensorReader {
       : budget_(max_bytes), external_(external), source_(source) {}
 
   /// Copies the elements out of `proto` into aligned memory and releases those of `proto`, so that a model
-  /// is never held twice. Bools become 0 or 1.
+  /// is never held twice. Bools become 0 or 1; what is packed two in a byte, the first in the low bits, gets a byte for each element.
   /// Errors, naming the tensor: INVALID_ARGUMENT when elements and shape disagree, RESOURCE_EXHAUSTED over
   /// the budget, UNIMPLEMENTED as DTypeFromOnnx, NOT_FOUND for a missing data file.
   /// `left_out`: where its raw_data is in the source, if the message came without.
@@ -47,8 +55,8 @@ class TensorReader {
                               const std::optional<ByteRange>& left_out = {});
 
  private:
-  // Location, offset, type, shape.
-  using Place = std::tuple<std::string, uint64_t, DType, std::vector<int64_t>>;
+  // Location, offset, TensorProto.DataType, shape.
+  using Place = std::tuple<std::string, uint64_t, int32_t, std::vector<int64_t>>;
 
   absl::StatusOr<Tensor> ReadUnnamed(onnx::TensorProto& proto,
                                      const std::optional<ByteRange>& left_out);

@@ -26,6 +26,7 @@ absl::StatusOr<Declaration> ReadTensorType(const onnx::TypeProto::Tensor& tensor
   Declaration declared;
   if (tensor.elem_type() != onnx::TensorProto::UNDEFINED) {
     OCTET_ASSIGN_OR_RETURN(declared.dtype, DTypeFromOnnx(tensor.elem_type()));
+    declared.four_bits = IsFourBits(tensor.elem_type());
   }
   if (tensor.has_shape()) {
     OCTET_ASSIGN_OR_RETURN(declared.shape, ReadShape(tensor.shape()));
@@ -37,6 +38,8 @@ absl::StatusOr<Declaration> ReadTensorType(const onnx::TypeProto::Tensor& tensor
 absl::StatusOr<Declaration> ReadElementType(const onnx::TypeProto& proto, ValueKind kind) {
   if (!proto.has_tensor_type()) return Unimplemented("unsupported type: no tensor inside");
   OCTET_ASSIGN_OR_RETURN(Declaration declared, ReadTensorType(proto.tensor_type()));
+  if (declared.four_bits)
+    return Unimplemented("unsupported element type: {}", FourBitName(declared.dtype));
   declared.kind = kind;
   declared.shape = std::nullopt;
   return declared;

@@ -16,10 +16,11 @@ struct Declaration {
   ValueKind kind = ValueKind::kTensor;
   DType dtype = DType::kUndefined;
   std::optional<Shape> shape;  ///< nullopt: not even the rank.
+  bool four_bits = false;      ///< INT4 or UINT4, held in `dtype` (onnx/four_bits.h).
 };
 
 /// Reads a declared type. Named, missing and negative extents become kUnknownDim.
-/// Errors, naming the value: UNIMPLEMENTED for maps, sparse tensors, deeper nesting and unknown element types; INVALID_ARGUMENT for impossible shapes.
+/// Errors, naming the value: UNIMPLEMENTED for maps, sparse tensors, deeper nesting, unknown element types and sequences of 4-bit ones; INVALID_ARGUMENT for impossible shapes.
 absl::StatusOr<Declaration> ReadValueInfo(const onnx::ValueInfoProto& proto);
 
 /// The same of a bare type: kind, element type and, of a tensor, the shape.

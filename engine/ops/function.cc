@@ -10,9 +10,12 @@
 namespace octet {
 namespace {
 
-// Operators of a body that are younger than the opset that it is written in: the opset of their definition.
-int BodyOpset(const Node& function, std::string_view domain, std::string_view op) {
+// Operators of a body that are younger than the opset that it is written in, as scales of blocks are, too: the opset of their definition.
+int BodyOpset(const Node& function, const Node& node) {
+  const std::string_view domain = node.domain;
+  const std::string_view op = node.op;
   if (domain != kOnnxDomain) return 1;
+  if (op == "DequantizeLinear" && node.attributes.has("block_size")) return 21;
   const bool legacy = function.domain == kOnnxDomain && function.version < kOldestKeptOpset;
   if (legacy && FindOp(domain, op, kOldestKeptOpset) != nullptr) return kOldestKeptOpset;
   return FindOp(domain, op, kFunctionOpset) != nullptr ? kFunctionOpset : 20;
@@ -69,10 +72,10 @@ std::vector<ValueId> FunctionBody::Ops(std::string_view op, std::vector<ValueId>
   node.domain = colon == std::string_view::npos ? kOnnxDomain : op.substr(0, colon);
   node.op = colon == std::string_view::npos ? op : op.substr(colon + 1);
   node.name = node_.name;
-  node.version = BodyOpset(node_, node.domain, node.op);
   node.inputs = std::move(inputs);
   while (!node.inputs.empty() && node.inputs.back() == kNone) node.inputs.pop_back();
   for (const auto& [name, value] : attributes) node.attributes.Set(std::string(name), value);
+  node.version = BodyOpset(node_, node);
   for (size_t i = 0; i < outputs; ++i) node.outputs.push_back(NewValue(node.op));
   std::vector<ValueId> made = node.outputs;
   Add(std::move(node));
@@ -84,7 +87,7 @@ void FunctionBody::Name(ValueId made, std::string_view part) {
 }
 
 void FunctionBody::Become(Node node) {
-  node.version = BodyOpset(node_, node.domain, node.op);
+  node.version = BodyOpset(node_, node);
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     node.outputs[i] = wants(i) ? NewValue(node.op) : kNone;
   }

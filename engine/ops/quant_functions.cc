@@ -1,5 +1,5 @@
 // com.microsoft's operators on integers that stand for reals: MatMulIntegerToFloat, DynamicQuantizeMatMul,
-// DynamicQuantizeLSTM, MatMulNBits, QLinearConv, NhwcMaxPool, QLinearSoftmax, QLinearReduceMean, QLinearWhere.
+// DynamicQuantizeLSTM, MatMulNBits, GatherBlockQuantized, QLinearConv, NhwcMaxPool, QLinearSoftmax, QLinearReduceMean, QLinearWhere.
 // Source: ONNX Runtime, docs/ContribOperators.md.
 #include <algorithm>
 #include <utility>
@@ -290,6 +290,20 @@ absl::Status ExpandMatMulNBits(FunctionBody& body) {
   return absl::OkStatus();
 }
 
+// Rows of a table of 4 bits, which the reader has put into bytes: it refuses those that a file packs into UINT8 itself.
+// Inputs: data, indices, scales, zero_points. Scales are those of DequantizeLinear with blocks along `quantize_axis`.
+absl::Status ExpandGatherBlockQuantized(FunctionBody& body) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(3, 4));
+  OCTET_ASSIGN_OR_RETURN(const int64_t block, body.attributes().Int("block_size", 128));
+  OCTET_ASSIGN_OR_RETURN(const int64_t blocks_axis, body.attributes().Int("quantize_axis", 1));
+  OCTET_ASSIGN_OR_RETURN(const int64_t axis, body.attributes().Int("gather_axis", 0));
+  if (block <= 0) return InvalidArgument("impossible 'block_size': {}", block);
+  const ValueId table = body.Op("DequantizeLinear", {body.input(0), body.input(2), body.input(3)},
+                                {{"axis", blocks_axis}, {"block_size", block}});
+  body.Output(0, body.Op("Gather", {table, body.input(1)}, {{"axis", axis}}));
+  return absl::OkStatus();
+}
+
 // MaxPool of [N, spatial..., C]: how ONNX Runtime saves one between QLinearConvs that are channels_last.
 absl::Status ExpandNhwcMaxPool(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
@@ -372,6 +386,7 @@ constexpr OpDef kQuantFunctionOps[] = {
     Function(kMicrosoftDomain, "DynamicQuantizeMatMul", ExpandDynamicQuantizeMatMul),
     Function(kMicrosoftDomain, "DynamicQuantizeLSTM", ExpandDynamicQuantizeLstm),
     Function(kMicrosoftDomain, "MatMulNBits", ExpandMatMulNBits),
+    Function(kMicrosoftDomain, "GatherBlockQuantized", ExpandGatherBlockQuantized),
     Function(kMicrosoftDomain, "QLinearConv", ExpandQLinearConv),
     Function(kMicrosoftDomain, "NhwcMaxPool", ExpandNhwcMaxPool),
     Function(kMicrosoftDomain, "QLinearSoftmax", ExpandQLinearSoftmax),

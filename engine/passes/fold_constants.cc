@@ -4,7 +4,8 @@
 //                        Add --> y:f32          =>  y (constant)                    => i64[2] {8, 3} (constant)
 //   c1:f32 (constant) --/
 //
-// DequantizeLinear of 8-bit constants stays: import_qdq makes typed weights of it. Biases (I32) become F32, and
+// DequantizeLinear of 8-bit constants stays: import_qdq makes typed weights of it. But for one in blocks, which no kernel takes the
+// integers of: it becomes reals, once and not each run, as the weights of MatMulNBits do. Biases (I32) become F32, and
 // so do weights stored as F16 or BF16 behind a Cast: storage precisions, computed in F32 or BF16 later.
 // Nodes that make a constant much larger than what they read (Expand, ConstantOfShape) stay when it is big, unless a
 // layer multiplies by it: weights are packed once, and what stays a node is computed, and multiplied by slowly, each run.
@@ -47,8 +48,12 @@ bool AsksForKnownExtents(const Graph& graph, const Node& node) {
   return node.input(0) != kNone && graph.value(node.input(0)).has_static_shape();
 }
 
+bool IsInBlocks(const Node& node) {
+  return node.is("DequantizeLinear") && node.attributes.IntOr("block_size", 0) != 0;
+}
+
 bool IsQuantizedWeight(const Graph& graph, const Node& node) {
-  return node.is("DequantizeLinear") && node.input(0) != kNone &&
+  return node.is("DequantizeLinear") && node.input(0) != kNone && !IsInBlocks(node) &&
          IsInt8(graph.value(node.input(0)).dtype);
 }
 
@@ -118,8 +123,8 @@ bool MayFold(const Graph& graph, const Node& node, Budget& budget) {
     if (id != kNone && graph.value(id).is_constant()) read += graph.value(id).constant.bytes();
   }
   const size_t usual = std::max(kAlwaysFoldBytes, kMayGrow * read);
-  const bool is_weights =
-      node.outputs.size() == 1 && node.outputs[0] != kNone && IsWeights(graph, node.outputs[0]);
+  const bool is_weights = node.outputs.size() == 1 && node.outputs[0] != kNone &&
+                          (IsInBlocks(node) || IsWeights(graph, node.outputs[0]));
   const size_t most = is_weights ? std::max(usual, budget.weights_left()) : usual;
   size_t written = 0;
   for (const ValueId id : node.outputs) {

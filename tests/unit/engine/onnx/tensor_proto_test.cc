@@ -96,6 +96,71 @@ TEST(TensorProtoTest, MakesBoolsZeroOrOne) {
   ExpectInvalid(typed, "element 0 does not fit BOOL: 2");
 }
 
+// Elements of 4 bits, in bytes of two: through int32_data and through raw_data.
+std::vector<std::vector<int>> FourBitElements(TensorProto::DataType type, int64_t count,
+                                              std::string bytes) {
+  TensorProto typed = Proto(type, {count});
+  for (const char byte : bytes) typed.add_int32_data(static_cast<uint8_t>(byte));
+  TensorProto extended = Proto(type, {count});
+  for (const char byte : bytes) extended.add_int32_data(static_cast<int8_t>(byte));
+  TensorProto raw = Proto(type, {count});
+  raw.set_raw_data(bytes);
+  std::vector<std::vector<int>> read;
+  for (const TensorProto& proto : {typed, extended, raw}) {
+    const auto tensor = ReadProto(proto);
+    if (!tensor.ok()) {
+      ADD_FAILURE() << tensor.status();
+      continue;
+    }
+    std::vector<int>& elements = read.emplace_back();
+    for (int64_t i = 0; i < tensor->elements(); ++i) {
+      const auto at = static_cast<size_t>(i);
+      elements.push_back(tensor->dtype() == DType::kI8 ? int{tensor->span<int8_t>()[at]}
+                                                       : int{tensor->span<uint8_t>()[at]});
+    }
+  }
+  return read;
+}
+
+TEST(TensorProtoTest, UnpacksFourBitsTheLowOnesFirst) {
+  using ::testing::Each;
+  EXPECT_THAT(FourBitElements(TensorProto::INT4, 4, "\x87\x1f"), Each(ElementsAre(7, -8, -1, 1)));
+  EXPECT_THAT(FourBitElements(TensorProto::UINT4, 4, "\x87\x1f"), Each(ElementsAre(7, 8, 15, 1)));
+  // What is behind the last of an odd number means nothing.
+  EXPECT_THAT(FourBitElements(TensorProto::INT4, 3, "\x21\xf3"), Each(ElementsAre(1, 2, 3)));
+  EXPECT_THAT(FourBitElements(TensorProto::UINT4, 1, "\xf9"), Each(ElementsAre(9)));
+  EXPECT_THAT(FourBitElements(TensorProto::INT4, 0, ""), Each(ElementsAre()));
+  std::string bytes;
+  std::vector<int> expected;
+  for (int i = 0; i < 1001; ++i) {
+    bytes.push_back(static_cast<char>(i % 16 | i * 7 % 16 << 4));
+    expected.push_back(i % 16);
+    expected.push_back(i * 7 % 16);
+  }
+  for (const int64_t count : {2002, 2001}) {
+    expected.resize(static_cast<size_t>(count));
+    EXPECT_THAT(FourBitElements(TensorProto::UINT4, count, bytes), Each(expected));
+  }
+}
+
+TEST(TensorProtoTest, RefusesFourBitsOfAnotherCount) {
+  TensorProto raw = Proto(TensorProto::INT4, {3});
+  raw.set_raw_data("123");
+  ExpectInvalid(raw, "raw_data for shape [3] of INT4: expected 2, got 3");
+  raw.set_data_type(TensorProto::UINT4);
+  raw.set_raw_data("1");
+  ExpectInvalid(raw, "raw_data for shape [3] of UINT4: expected 2, got 1");
+  TensorProto typed = Proto(TensorProto::INT4, {3});
+  typed.add_int32_data(1);
+  ExpectInvalid(typed, "int32_data, a byte of two each: expected 2 by the shape, got 1");
+  typed.add_int32_data(256);
+  ExpectInvalid(typed, "element 1 of int32_data is no byte: 256");
+  TensorProto claims = Proto(TensorProto::UINT4, {1000});
+  claims.add_int32_data(1);
+  ExpectInvalid(claims, "too few elements for shape [1000]");
+  ExpectInvalid(Proto(TensorProto::INT4, {2}), "expected 1, got 0");
+}
+
 TEST(TensorProtoTest, ReadsScalarsAndEmptyTensors) {
   TensorProto scalar = Proto(TensorProto::FLOAT, {});
   scalar.add_float_data(7);
@@ -142,8 +207,7 @@ TEST(TensorProtoTest, RefusesTwoEncodingsAndValuesOutsideTheType) {
 }
 
 TEST(TensorProtoTest, NamesTypesThatItDoesNotKnow) {
-  for (const auto type :
-       {TensorProto::COMPLEX64, TensorProto::FLOAT8E4M3FN, TensorProto::INT4, TensorProto::UINT4}) {
+  for (const auto type : {TensorProto::COMPLEX64, TensorProto::FLOAT8E4M3FN}) {
     const absl::Status status = ReadProto(Proto(type, {1})).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
     EXPECT_THAT(std::string(Message(status)), HasSubstr(TensorProto::DataType_Name(type)));
@@ -178,8 +242,9 @@ class ExternalDataTest : public testing::Test {
   }
 
   absl::StatusOr<Tensor> ReadFrom(const std::string& location, const std::string& offset = "",
-                                  const std::string& length = "", int64_t elements = 4) {
-    TensorProto proto = Proto(TensorProto::UINT8, {elements});
+                                  const std::string& length = "", int64_t elements = 4,
+                                  TensorProto::DataType type = TensorProto::UINT8) {
+    TensorProto proto = Proto(type, {elements});
     proto.set_data_location(TensorProto::EXTERNAL);
     const auto add = [&](const char* key, const std::string& value) {
       if (value.empty()) return;
@@ -207,6 +272,11 @@ TEST_F(ExternalDataTest, ReadsARange) {
   EXPECT_THAT(ReadFrom("weights.bin")->span<uint8_t>(), ElementsAre('0', '1', '2', '3'));
   EXPECT_THAT(ReadFrom("sub/more.bin")->span<uint8_t>(), ElementsAre('a', 'b', 'c', 'd'));
   EXPECT_TRUE(ReadFrom("weights.bin", "8", "0", 0).ok()) << "empty, at the end";
+  // Two of 4 bits in a byte: '1' is 0x31.
+  EXPECT_THAT(ReadFrom("weights.bin", "1", "2", 3, TensorProto::UINT4)->span<uint8_t>(),
+              ElementsAre(1, 3, 2));
+  ExpectCode(ReadFrom("weights.bin", "1", "3", 3, TensorProto::UINT4),
+             absl::StatusCode::kInvalidArgument, "expected 2 bytes, got 3");
 }
 
 TEST_F(ExternalDataTest, RefusesPathsThatLeadOut) {
@@ -302,6 +372,10 @@ TEST_F(ExternalDataTest, CountsTheBytesOfAModelBesideItsFile) {
   value.set_type(onnx::AttributeProto::TENSOR);
   place(*value.mutable_t(), {{"location", "c.bin"}, {"length", "8"}});
   EXPECT_EQ(beside(), 36U);
+  TensorProto& packed = AddFloats(model, "packed", {5}, {});
+  place(packed, {{"location", "p.bin"}});
+  packed.set_data_type(TensorProto::INT4);
+  EXPECT_EQ(beside(), 39U) << "two in a byte";
   WriteText(folder / "model/none.onnx", "\xff\xff");
   EXPECT_THAT(std::string(Message(OnnxFileBytes(folder / "model/none.onnx").status())),
               HasSubstr("none.onnx: not an ONNX model"));

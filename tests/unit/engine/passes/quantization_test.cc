@@ -94,6 +94,23 @@ TEST(ImportQdq, FoldsWeightsThatFloatOperatorsRead) {
   EXPECT_THAT(Typed(b.Build()), HasOps({"Add"}));
 }
 
+TEST(FoldConstants, MakesRealsOfWeightsInBlocks) {
+  GraphBuilder b(21);
+  const ValueId w = b.RandomInts(DType::kI8, {6, 5}, -8, 7);
+  const ValueId reals = b.Op("DequantizeLinear", {w, b.Random({2, 5}, 0.1F, 0.5F)},
+                             {{"axis", int64_t{0}}, {"block_size", int64_t{4}}});
+  b.Output(b.Op("MatMul", {b.Input("x", {3, 6}), reals}));
+  // A table larger than what may be made of any constants: no layer multiplies by it.
+  const ValueId table = b.RandomInts(DType::kU8, {4096, 160}, 0, 15);
+  const ValueId rows = b.Op("DequantizeLinear", {table, b.Random({4096, 5}, 0.1F, 0.5F)},
+                            {{"axis", int64_t{1}}, {"block_size", int64_t{32}}});
+  b.Output(b.Op("Gather", {rows, b.Input("i", {3}, DType::kI64)}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("fold_constants", graph);
+  EXPECT_TRUE(SameAnswers(graph, after));
+  EXPECT_THAT(after, HasOps({"MatMul", "Gather"}));
+}
+
 TEST(ImportQLinear, KnowsConvolution) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {1, 4, 5, 5}, DType::kU8);
