@@ -104,13 +104,9 @@ class CornerStep final : public Step {
   static constexpr size_t kMostSources = 4;
   using Rows = std::array<int64_t, kMostSources>;
 
-  static int64_t Aligned(int64_t floats) {
-    constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-    return (floats + kUnit - 1) / kUnit * kUnit;
-  }
   /// The source rows as they are read, and a row of results.
   int64_t ThreadFloats() const {
-    return static_cast<int64_t>(sources_) * Aligned(in_row_) + Aligned(out_row_);
+    return static_cast<int64_t>(sources_) * AlignUpFloats(in_row_) + AlignUpFloats(out_row_);
   }
 
   /// The source rows of an output row, the later axis fastest.
@@ -146,7 +142,7 @@ class CornerStep final : public Step {
       });
       *slot = row;
     }
-    float* buffer = own + (slot - slots.begin()) * Aligned(in_row_);
+    float* buffer = own + (slot - slots.begin()) * AlignUpFloats(in_row_);
     return is_held ? buffer : input_.Read(x, row * in_row_, in_row_, buffer);
   }
 
@@ -155,7 +151,7 @@ class CornerStep final : public Step {
     std::array<RowWeight, kMostSources> weights;
     FindSources(row, sources, weights);
     float* y = output_.plain() ? static_cast<float*>(args.outputs[0]) + row * out_row_
-                               : own + static_cast<int64_t>(sources_) * Aligned(in_row_);
+                               : own + static_cast<int64_t>(sources_) * AlignUpFloats(in_row_);
     std::fill_n(y, out_row_, 0.0F);
     const auto n = static_cast<int64_t>(last_.index[0].size());
     for (size_t s = 0; s < sources_; ++s) {

@@ -78,14 +78,10 @@ class GridSampleStep final : public Step {
   }
 
  private:
-  static int64_t Aligned(int64_t floats) {
-    constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-    return (floats + kUnit - 1) / kUnit * kUnit;
-  }
   /// Indices, weights, positions, and a row of results.
   int64_t ThreadFloats() const {
-    return 2 * taps_ * kSampleBlock + Aligned(kSampleBlock * axes_) +
-           Aligned(std::max(kSampleBlock, channels_));
+    return 2 * taps_ * kSampleBlock + AlignUpFloats(kSampleBlock * axes_) +
+           AlignUpFloats(std::max(kSampleBlock, channels_));
   }
   int64_t WideFloats() const { return input_.plain() ? 0 : batch_ * channels_ * plane_; }
 
@@ -102,7 +98,7 @@ class GridSampleStep final : public Step {
     auto* index = reinterpret_cast<int32_t*>(own);
     float* weight = own + taps_ * kSampleBlock;
     float* positions = weight + taps_ * kSampleBlock;
-    float* result = positions + Aligned(kSampleBlock * axes_);
+    float* result = positions + AlignUpFloats(kSampleBlock * axes_);
     const int64_t at = image * points_ + first;
     FindTaps(grid_.Read(args.inputs[1], at * axes_, n * axes_, positions), n, index, weight);
     auto* plain = output_.plain() ? static_cast<float*>(args.outputs[0]) : nullptr;

@@ -145,19 +145,15 @@ class PoolRowsStep final : public Step {
   }
 
  private:
-  static int64_t Aligned(int64_t floats) {
-    constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-    return (floats + kUnit - 1) / kUnit * kUnit;
-  }
   int64_t in_row() const { return g_.axes[2].in * inner_; }
   int64_t out_row() const { return g_.axes[2].out * inner_; }
-  int64_t input_floats() const { return input_.plain() ? 0 : Aligned(in_row()); }
+  int64_t input_floats() const { return input_.plain() ? 0 : AlignUpFloats(in_row()); }
   /// A sum of rows, where they are not taken one by one.
-  int64_t line_floats() const { return pooling_.places ? 0 : Aligned(in_row()); }
-  int64_t output_floats() const { return output_.plain() ? 0 : Aligned(out_row()); }
+  int64_t line_floats() const { return pooling_.places ? 0 : AlignUpFloats(in_row()); }
+  int64_t output_floats() const { return output_.plain() ? 0 : AlignUpFloats(out_row()); }
   int64_t ThreadFloats() const {
     return input_floats() + line_floats() + output_floats() +
-           (pooling_.places ? Aligned(out_row()) : 0);
+           (pooling_.places ? AlignUpFloats(out_row()) : 0);
   }
 
   void RunRow(const StepArgs& args, int64_t row, float* own) const {

@@ -188,11 +188,6 @@ struct Stage {
   int64_t out_elements() const { return outer * a.out * out_row(); }
 };
 
-int64_t Aligned(int64_t floats) {
-  constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-  return (floats + kUnit - 1) / kUnit * kUnit;
-}
-
 class InterpolateStep final : public Step {
  public:
   InterpolateStep(const LowerContext& context, const std::vector<AxisTable>& tables)
@@ -226,10 +221,10 @@ class InterpolateStep final : public Step {
       i += std::max<size_t>(count, 1);
     }
     for (size_t i = 0; i < stages_.size(); ++i) {
-      row_floats_ = std::max(row_floats_, Aligned(stages_[i].in_row()));
-      if (i + 1 < stages_.size()) between_.push_back(Aligned(stages_[i].out_elements()));
+      row_floats_ = std::max(row_floats_, AlignUpFloats(stages_[i].in_row()));
+      if (i + 1 < stages_.size()) between_.push_back(AlignUpFloats(stages_[i].out_elements()));
     }
-    if (!output_.plain()) result_floats_ = Aligned(stages_.back().out_row());
+    if (!output_.plain()) result_floats_ = AlignUpFloats(stages_.back().out_row());
   }
 
   size_t scratch_bytes() const override {

@@ -19,6 +19,16 @@ namespace octet {
 /// Alignment of every tensor buffer and arena offset: one cache line, one AVX-512 register.
 inline constexpr size_t kTensorAlignment = 64;
 
+/// The least multiple of kTensorAlignment that is not below `bytes`.
+constexpr size_t AlignUp(size_t bytes) {
+  return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
+/// The same of floats, counted in floats.
+constexpr int64_t AlignUpFloats(int64_t floats) {
+  constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
+  return (floats + kUnit - 1) / kUnit * kUnit;
+}
+
 /// Allocates at least `bytes`, aligned to kTensorAlignment, uninitialised. Never null (0 bytes too).
 std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes);
 
