@@ -86,16 +86,11 @@ class CornerStep final : public Step {
 
   absl::Status Run(const StepArgs& args) const override {
     const int64_t grain = 1 + kCornerGrain / out_row_;
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows_ / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-        Rows held;
-        held.fill(-1);
-        for (int64_t row = rows_ * part / parts; row < rows_ * (part + 1) / parts; ++row)
-          RunRow(args, row, held, own);
-      }
+    ParallelParts(rows_, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+      Rows held;
+      held.fill(-1);
+      for (int64_t row = first; row < end; ++row) RunRow(args, row, held, own);
     });
     return absl::OkStatus();
   }

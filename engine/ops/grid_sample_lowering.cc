@@ -63,15 +63,11 @@ class GridSampleStep final : public Step {
     const int64_t blocks = (points_ + kSampleBlock - 1) / kSampleBlock;
     const int64_t tasks = batch_ * blocks;
     const int64_t grain = 1 + kSampleGrain / (std::min(points_, kSampleBlock) * taps_ * channels_);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(tasks / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) {
-        float* own = scratch + part * ThreadFloats();
-        for (int64_t task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task) {
-          const int64_t first = task % blocks * kSampleBlock;
-          SampleBlock(args, x, task / blocks, first, std::min(kSampleBlock, points_ - first), own);
-        }
+    ParallelParts(tasks, grain, threads_, [&](int64_t part, int64_t begin, int64_t end) {
+      float* own = scratch + part * ThreadFloats();
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task % blocks * kSampleBlock;
+        SampleBlock(args, x, task / blocks, first, std::min(kSampleBlock, points_ - first), own);
       }
     });
     return absl::OkStatus();

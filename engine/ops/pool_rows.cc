@@ -132,14 +132,9 @@ class PoolRowsStep final : public Step {
     int64_t work = out_row();
     for (const AxisWindow& window : g_.axes) work *= std::min(window.kernel, window.in);
     const int64_t grain = 1 + kPoolGrain / std::max<int64_t>(work, 1);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-        for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row)
-          RunRow(args, row, own);
-      }
+    ParallelParts(rows, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+      for (int64_t row = first; row < end; ++row) RunRow(args, row, own);
     });
     return absl::OkStatus();
   }

@@ -256,21 +256,17 @@ class InterpolateStep final : public Step {
                 void* y, float* scratch) const {
     const int64_t rows = stage.outer * stage.a.out;
     const int64_t grain = 1 + kGrain / std::max<int64_t>(stage.out_row(), 1);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        float* own = scratch + part * ThreadFloats();
-        for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
-          const float* blended = Blended(stage, in, x, row, own);
-          const int64_t at = row * stage.out_row();
-          float* result = out.plain() ? static_cast<float*>(y) + at : own + 2 * row_floats_;
-          for (int64_t m = 0; m < stage.middle; ++m) {
-            InterpolateRow(stage.b, blended + m * stage.b.in * stage.inner, stage.inner,
-                           result + m * stage.b.out * stage.inner);
-          }
-          if (!out.plain()) out.Write(result, y, at, stage.out_row());
+    ParallelParts(rows, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      float* own = scratch + part * ThreadFloats();
+      for (int64_t row = first; row < end; ++row) {
+        const float* blended = Blended(stage, in, x, row, own);
+        const int64_t at = row * stage.out_row();
+        float* result = out.plain() ? static_cast<float*>(y) + at : own + 2 * row_floats_;
+        for (int64_t m = 0; m < stage.middle; ++m) {
+          InterpolateRow(stage.b, blended + m * stage.b.in * stage.inner, stage.inner,
+                         result + m * stage.b.out * stage.inner);
         }
+        if (!out.plain()) out.Write(result, y, at, stage.out_row());
       }
     });
   }

@@ -48,14 +48,9 @@ void RowStep::RunRow(const StepArgs& args, int64_t row, float* scratch) const {
 
 absl::Status RowStep::Run(const StepArgs& args) const {
   const int64_t grain = 1 + kRowGrain / std::max<int64_t>(width_, 1);
-  // Scratch is for the team that the plan was made for.
-  const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows_ / grain, 1));
-  ParallelFor(parts, 1, [&](int64_t first, int64_t last) {
-    for (int64_t part = first; part < last; ++part) {
-      float* scratch = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-      for (int64_t row = rows_ * part / parts; row < rows_ * (part + 1) / parts; ++row)
-        RunRow(args, row, scratch);
-    }
+  ParallelParts(rows_, grain, threads_, [&](int64_t part, int64_t first, int64_t last) {
+    float* scratch = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+    for (int64_t row = first; row < last; ++row) RunRow(args, row, scratch);
   });
   return absl::OkStatus();
 }
