@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <vector>
 
 #include "cli/progress.h"
 
@@ -12,22 +11,16 @@ namespace octet::cli {
 namespace {
 
 // Scores of 16 bits are widened into `wide`.
-absl::StatusOr<std::span<const float>> FirstOutput(const Session& session,
-                                                   std::vector<float>& wide) {
+absl::StatusOr<std::span<const float>> FirstOutput(const Session& session, Tensor& wide) {
   const ConstTensorView output = session.output(0);
   if (output.dtype() == DType::kF32) return output.span<float>();
   if (output.dtype() != DType::kF16 && output.dtype() != DType::kBF16) {
     return InvalidArgument("output '{}': expected FP32, FP16 or BF16 scores, got {}",
                            session.model().signature().outputs[0].name, DTypeName(output.dtype()));
   }
-  wide.resize(static_cast<size_t>(output.elements()));
-  const auto to_float = [](auto narrow) { return ToFloat(narrow); };
-  if (output.dtype() == DType::kF16) {
-    std::ranges::transform(output.span<Half>(), wide.begin(), to_float);
-  } else {
-    std::ranges::transform(output.span<BFloat16>(), wide.begin(), to_float);
-  }
-  return wide;
+  wide = Tensor(DType::kF32, output.shape());
+  ConvertTensor(output, wide.mutable_view());
+  return wide.span<float>();
 }
 
 // The samples are the model's: what a reference reads of them has to mean the same there. The name of one input alone need not, other
@@ -131,8 +124,8 @@ class Evaluation {
   Session* reference_;
   const Samples& samples_;
   Tally tally_;
-  std::vector<float> scores_;    ///< Of a model that answers in 16 bits.
-  std::vector<float> expected_;  ///< The same of the reference.
+  Tensor scores_;    ///< Of a model that answers in 16 bits.
+  Tensor expected_;  ///< The same of the reference.
 };
 
 }  // namespace

@@ -88,15 +88,10 @@ void ModelOptions::AddTo(CLI::App& verb) {
   verb.add_option("MODEL", path, "ONNX file")->required();
   verb.add_option("--precision", precision, "Compute in this precision instead of the file's own")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16", "int8", "int8-dynamic"}));
-  verb.add_option("--threads", threads, "OpenMP threads")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
   verb.add_option("--require-int8", require_int8,
                   "Fail when less than this per cent of multiply-adds run in int8")
       ->check(FiniteRange(0, 100));
-  verb.add_option("--disable-pass", disabled_passes,
-                  "Leave out a graph pass, by name (see inspect --passes)")
-      ->delimiter(',');
+  AddRunOptions(verb, disabled_passes, threads);
 }
 
 LoadOptions ModelOptions::ToLoadOptions() const {
@@ -111,6 +106,24 @@ LoadOptions ModelOptions::ToLoadOptions() const {
 absl::StatusOr<std::shared_ptr<const Model>> ModelOptions::Load() const {
   ConfigureWorkerThread(threads);
   return Model::Load(path, ToLoadOptions());
+}
+
+void AddRunOptions(CLI::App& verb, std::vector<std::string>& disabled_passes, int& threads) {
+  verb.add_option("--disable-pass", disabled_passes,
+                  "Leave out a graph pass, by name (see inspect --passes)")
+      ->delimiter(',');
+  verb.add_option("--threads", threads, "OpenMP threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> LoadFp32(
+    const std::string& path, const std::vector<std::string>& disabled_passes, int threads) {
+  LoadOptions options;
+  options.precision = Precision::kFp32;
+  options.threads = threads;
+  options.disabled_passes = disabled_passes;
+  return Model::Load(path, options);
 }
 
 int Fail(const absl::Status& status) {

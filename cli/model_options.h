@@ -26,6 +26,13 @@ struct ModelOptions {
   absl::StatusOr<std::shared_ptr<const Model>> Load() const;
 };
 
+/// Adds --disable-pass and --threads. Requires: what they write into lives until `verb` has been parsed.
+void AddRunOptions(CLI::App& verb, std::vector<std::string>& disabled_passes, int& threads);
+
+/// The model that a verb makes variants of, in fp32. Errors: as Model::Load.
+absl::StatusOr<std::shared_ptr<const Model>> LoadFp32(
+    const std::string& path, const std::vector<std::string>& disabled_passes, int threads);
+
 /// Prints "octet: <message>" to stderr and returns the exit code of a failure: 2 for WrongUsage, else 1.
 int Fail(const absl::Status& status);
 

@@ -38,12 +38,8 @@ struct QatOptions {
 };
 
 absl::StatusOr<TrainSet> LoadTrainSet(const QatOptions& options) {
-  LoadOptions load;
-  load.precision = Precision::kFp32;
-  load.threads = options.threads;
-  load.disabled_passes = options.disabled_passes;
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
-                         Model::Load(options.model, load));
+                         LoadFp32(options.model, options.disabled_passes, options.threads));
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
                          Samples::Load(model->signature(), options.data, options.map));
   if (options.labels && !samples.has_labels())
@@ -225,12 +221,7 @@ void AddQat(CLI::App& app, Outcome& outcome) {
                    "interrupted; the same command goes on from it, to the same result");
   AddTrainOptions(*verb, *options);
   AddRoundingOptions(*verb, options->recipe);
-  verb->add_option("--disable-pass", options->disabled_passes,
-                   "Leave out a graph pass, by name (see inspect --passes)")
-      ->delimiter(',');
-  verb->add_option("--threads", options->threads, "OpenMP threads")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  AddRunOptions(*verb, options->disabled_passes, options->threads);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, verb, &outcome] {
     absl::Status status = CheckGiven(*verb, *options);

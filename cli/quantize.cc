@@ -99,12 +99,8 @@ absl::StatusOr<CalibrationSamples> LoadCalibration(const QuantizeOptions& option
   if (options.calibration.empty())
     return InvalidArgument(
         "int8 needs --calibration, sample inputs, or --calibration-file, their statistics");
-  LoadOptions load;
-  load.precision = Precision::kFp32;
-  load.threads = options.threads;
-  load.disabled_passes = options.disabled_passes;
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
-                         Model::Load(options.model, load));
+                         LoadFp32(options.model, options.disabled_passes, options.threads));
   OCTET_ASSIGN_OR_RETURN(CalibrationSamples samples,
                          OpenCalibration(model->signature(), options.calibration, options.map));
   if (options.mixed.max_drop && samples.labels.empty())
@@ -251,12 +247,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
                  "where the outputs do not mind (int8 without a floor of yours, int8-dynamic)")
       ->capture_default_str();
   options->mixed.AddTo(*verb);
-  verb->add_option("--disable-pass", options->disabled_passes,
-                   "Leave out a graph pass, by name (see inspect --passes)")
-      ->delimiter(',');
-  verb->add_option("--threads", options->threads, "OpenMP threads")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  AddRunOptions(*verb, options->disabled_passes, options->threads);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->callback([options, verb, &outcome] {
     DropRepeats(options->to);

@@ -179,22 +179,6 @@ absl::StatusOr<double> ParseNumber(const YAML::Node& value, double min, double m
   return number;
 }
 
-YamlBinding Number(double* target, double min, double max) {
-  return {Format("{} .. {}", min, max),
-          [=](const YAML::Node& value, const std::string&) -> absl::Status {
-            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, min, max));
-            return absl::OkStatus();
-          }};
-}
-
-YamlBinding Number(std::optional<double>* target, double min, double max) {
-  return {Format("{} .. {}", min, max),
-          [=](const YAML::Node& value, const std::string&) -> absl::Status {
-            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, min, max));
-            return absl::OkStatus();
-          }};
-}
-
 YamlBinding Boolean(bool* target) {
   return {"true or false", [=](const YAML::Node& value, const std::string&) -> absl::Status {
             if (!value.IsScalar() || (value.Scalar() != "true" && value.Scalar() != "false")) {

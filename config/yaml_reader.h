@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,14 +50,12 @@ std::vector<ConfigKeyInfo> DescribeKeys(const std::vector<YamlKey>& keys);
 
 // Bindings. Targets must outlive the table.
 
-/// Whole number in [min, max].
-template <typename Int>
-YamlBinding Integer(Int* target, int64_t min, int64_t max);
-template <typename Int>
-YamlBinding Integer(std::optional<Int>* target, int64_t min, int64_t max);
-/// Finite number in [min, max].
-YamlBinding Number(double* target, double min, double max);
-YamlBinding Number(std::optional<double>* target, double min, double max);
+/// Whole number in [min, max]; the target is of a type for such numbers, or a std::optional of one.
+template <typename Target>
+YamlBinding Integer(Target* target, int64_t min, int64_t max);
+/// Finite number in [min, max]; the target is a double, or a std::optional of it.
+template <typename Target>
+YamlBinding Number(Target* target, double min, double max);
 /// `true` or `false`.
 YamlBinding Boolean(bool* target);
 /// Any text.
@@ -90,22 +87,21 @@ absl::StatusOr<int64_t> ParseInteger(const YAML::Node& value, int64_t min, int64
 /// The value as a finite number in [min, max], or what is wrong with it.
 absl::StatusOr<double> ParseNumber(const YAML::Node& value, double min, double max);
 
-template <typename Int>
-YamlBinding Integer(Int* target, int64_t min, int64_t max) {
+template <typename Target>
+YamlBinding Integer(Target* target, int64_t min, int64_t max) {
   return {Format("{} .. {}", min, max),
           [=](const YAML::Node& value, const std::string&) -> absl::Status {
             OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseInteger(value, min, max));
-            *target = static_cast<Int>(number);
+            *target = static_cast<Target>(number);
             return absl::OkStatus();
           }};
 }
 
-template <typename Int>
-YamlBinding Integer(std::optional<Int>* target, int64_t min, int64_t max) {
+template <typename Target>
+YamlBinding Number(Target* target, double min, double max) {
   return {Format("{} .. {}", min, max),
           [=](const YAML::Node& value, const std::string&) -> absl::Status {
-            OCTET_ASSIGN_OR_RETURN(const int64_t number, ParseInteger(value, min, max));
-            *target = static_cast<Int>(number);
+            OCTET_ASSIGN_OR_RETURN(*target, ParseNumber(value, min, max));
             return absl::OkStatus();
           }};
 }

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 
 import grpc
 import numpy
@@ -142,11 +141,9 @@ def measure_split(reader, rows, images):
     return sum(before[1] != after[1] for before, after in zip(first, second, strict=True))
 
 
-def scrape(address):
+def scrape(server):
     """Returns Octet's own samples of the metrics endpoint as {series: value}."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT_SECONDS) as reply:
-        lines = reply.read().decode().splitlines()
-    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    samples = (line.rsplit(" ", 1) for line in server.metrics_page().splitlines() if not line.startswith("#"))
     return {series: float(value) for series, value in samples}
 
 
@@ -254,7 +251,7 @@ def show(folder, stays):
         for row in rows:
             measure(reader, row, images)
         moved = measure_split(reader, rows, images)
-        samples = scrape(server.metrics)
+        samples = scrape(server)
         read_weights(rows, samples)
         print_table(rows, labels)
         shares = ", ".join(f"{precision} {weight} %" for precision, weight in SPLIT.items())

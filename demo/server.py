@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 SERVING = re.compile(r"event=serving grpc=(\S+) http=(\S+) metrics=(\S+)")
 START_SECONDS = 60
@@ -84,6 +85,11 @@ class Server:
     def last_words(self):
         """Returns the end of the server's log."""
         return "\n".join(self.log.read_text().splitlines()[-10:])
+
+    def metrics_page(self):
+        """Returns what Prometheus reads."""
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as page:
+            return page.read().decode()
 
     def stop(self):
         """Asks it to finish what it accepted and to end (SIGTERM). ServerError unless it ends with 0."""

@@ -23,16 +23,11 @@ absl::Status MemorySource::ReadAt(uint64_t offset, std::span<std::byte> dst) con
 }
 
 OpenFile::OpenFile(OpenFile&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)),
-      bytes_(other.bytes_),
-      modified_ns_(other.modified_ns_),
-      inode_(other.inode_) {}
+    : fd_(std::exchange(other.fd_, -1)), stamp_(other.stamp_) {}
 
 OpenFile& OpenFile::operator=(OpenFile&& other) noexcept {
   std::swap(fd_, other.fd_);
-  std::swap(bytes_, other.bytes_);
-  std::swap(modified_ns_, other.modified_ns_);
-  std::swap(inode_, other.inode_);
+  std::swap(stamp_, other.stamp_);
   return *this;
 }
 
@@ -49,14 +44,12 @@ absl::StatusOr<OpenFile> OpenFile::Open(const std::string& path) {
     if (error == ENOENT || error == ENOTDIR) return NotFound("no such file: {}", path);
     return InvalidArgument("cannot open {}: {}", path, reason);
   }
-  OpenFile file(fd, 0);
+  OpenFile file(fd);
   struct stat info = {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     return InvalidArgument("not a regular file: {}", path);
   }
-  file.bytes_ = static_cast<uint64_t>(info.st_size);
-  file.modified_ns_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
-  file.inode_ = info.st_ino;
+  file.stamp_ = FileStamp::Of(info);
   return file;
 }
 

@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
+#include "engine/tensor/file_stamp.h"
 
 namespace octet {
 
@@ -18,13 +19,10 @@ struct ByteRange {
   uint64_t length = 0;
 };
 
-/// A file as it was when it was opened, by which one sees that another has taken its place, or that it was written since.
+/// A file as it was when it was opened.
 struct SourceFile {
   std::string path;
-  uint64_t bytes = 0;
-  int64_t modified_ns = 0;  ///< Since 1970.
-  uint64_t inode = 0;       ///< Of files that were put in place with the times of others.
-  bool operator==(const SourceFile&) const = default;
+  FileStamp stamp;
 };
 
 /// Bytes that can be read in any order. Thread-safe.
@@ -51,7 +49,6 @@ class MemorySource final : public ByteSource {
 class OpenFile final : public ByteSource {
  public:
   OpenFile() = default;
-  OpenFile(int fd, uint64_t bytes) : fd_(fd), bytes_(bytes) {}
   OpenFile(OpenFile&& other) noexcept;
   OpenFile& operator=(OpenFile&& other) noexcept;
   ~OpenFile() override;
@@ -61,21 +58,19 @@ class OpenFile final : public ByteSource {
   static absl::StatusOr<OpenFile> Open(const std::string& path);
 
   int fd() const { return fd_; }
-  /// Of the file as it was opened, under the name that `path` is.
-  SourceFile Stamp(std::string path) const {
-    return {std::move(path), bytes_, modified_ns_, inode_};
-  }
+  /// Of the file as it was opened.
+  const FileStamp& stamp() const { return stamp_; }
 
   /// As it was opened: a file may become shorter, and is then an error to ReadAt. That is why it is not mapped, where the
   /// same would end the process.
-  uint64_t bytes() const override { return bytes_; }
+  uint64_t bytes() const override { return stamp_.bytes; }
   absl::Status ReadAt(uint64_t offset, std::span<std::byte> dst) const override;
 
  private:
+  explicit OpenFile(int fd) : fd_(fd) {}
+
   int fd_ = -1;
-  uint64_t bytes_ = 0;
-  int64_t modified_ns_ = 0;
-  uint64_t inode_ = 0;
+  FileStamp stamp_;
 };
 
 }  // namespace octet

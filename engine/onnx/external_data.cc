@@ -75,7 +75,7 @@ absl::Status ExternalDataReader::Read(const ExternalRange& range, std::span<std:
 std::vector<SourceFile> ExternalDataReader::Stamps() const {
   std::vector<SourceFile> stamps;
   for (const auto& [location, file] : files_)
-    stamps.push_back(file.Stamp((fs::path(folder_) / location).string()));
+    stamps.push_back({(fs::path(folder_) / location).string(), file.stamp()});
   return stamps;
 }
 

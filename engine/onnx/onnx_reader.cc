@@ -159,7 +159,7 @@ absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& o
     OCTET_ASSIGN_OR_RETURN(Graph graph, ReadModel(file, options, &external));
     if (files != nullptr) {
       *files = external.Stamps();
-      files->insert(files->begin(), file.Stamp(path));
+      files->insert(files->begin(), SourceFile{path, file.stamp()});
     }
     return graph;
   });
@@ -171,7 +171,7 @@ absl::Status CheckUnchanged(std::span<const SourceFile> files) {
     if (!now.ok())
       return absl::FailedPreconditionError(
           Format("file cannot be read any more: {}", Message(now.status())));
-    if (now->Stamp(before.path) != before)
+    if (now->stamp() != before.stamp)
       return absl::FailedPreconditionError(
           Format("file changed since it was read: '{}'", before.path));
   }

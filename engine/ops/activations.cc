@@ -18,14 +18,7 @@ namespace {
 
 absl::Status InferFloat(InferContext& context) { return InferSameAsInput(context, kFloats); }
 
-/// A kernel for float and double without attributes: `fn` is a generic lambda.
-template <typename Fn>
-absl::StatusOr<Kernel> RealKernel(const KernelContext& context, Fn fn) {
-  const auto make = [&]<typename T>() -> Kernel { return UnaryKernel<T>(fn); };
-  return KernelFor(kRealKernels, context.inputs[0].dtype(), context.node, make);
-}
-
-/// The same with attributes `alpha` and `beta`, handed to fn(x, alpha, beta) in x's type.
+/// RealKernel with attributes `alpha` and `beta`, handed to fn(x, alpha, beta) in x's type.
 template <typename Fn>
 absl::StatusOr<Kernel> AlphaBetaKernel(const KernelContext& context, float alpha_default,
                                        float beta_default, Fn fn) {

@@ -21,7 +21,6 @@ BroadcastPlan::BroadcastPlan(const Shape& output, std::span<const Shape> inputs)
   absl::InlinedVector<Extents, 3> full;
   for (const Shape& input : inputs) {
     full.push_back(AlignedStrides(output, input));
-    follows_.push_back(input.elements() == elements_);
   }
   strides_.resize(inputs.size());
   extents_.clear();

@@ -28,8 +28,6 @@ class BroadcastPlan {
   int64_t row() const { return extents_.back(); }
   /// Stride of input `i` within a row: 0 or 1.
   int64_t stride(size_t i) const { return strides_[i].back(); }
-  /// True when input `i` is walked element by element with the output.
-  bool follows_output(size_t i) const { return follows_[i]; }
 
   /// Calls fn(out_offset, in_offsets, n) for rows (or parts of rows) that cover the output's elements
   /// [begin, end): input i's element for out_offset + k is at in_offsets[i] + k * stride(i).
@@ -42,7 +40,6 @@ class BroadcastPlan {
   int64_t elements_ = 0;
   Extents extents_ = {1};                    ///< Of the output, merged; the last one is the row.
   absl::InlinedVector<Extents, 3> strides_;  ///< Per input, per merged axis, in elements.
-  absl::InlinedVector<bool, 3> follows_;
 };
 
 template <typename Fn>

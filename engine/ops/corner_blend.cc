@@ -86,16 +86,11 @@ class CornerStep final : public Step {
 
   absl::Status Run(const StepArgs& args) const override {
     const int64_t grain = 1 + kCornerGrain / out_row_;
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows_ / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-        Rows held;
-        held.fill(-1);
-        for (int64_t row = rows_ * part / parts; row < rows_ * (part + 1) / parts; ++row)
-          RunRow(args, row, held, own);
-      }
+    ParallelParts(rows_, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+      Rows held;
+      held.fill(-1);
+      for (int64_t row = first; row < end; ++row) RunRow(args, row, held, own);
     });
     return absl::OkStatus();
   }
@@ -104,13 +99,9 @@ class CornerStep final : public Step {
   static constexpr size_t kMostSources = 4;
   using Rows = std::array<int64_t, kMostSources>;
 
-  static int64_t Aligned(int64_t floats) {
-    constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-    return (floats + kUnit - 1) / kUnit * kUnit;
-  }
   /// The source rows as they are read, and a row of results.
   int64_t ThreadFloats() const {
-    return static_cast<int64_t>(sources_) * Aligned(in_row_) + Aligned(out_row_);
+    return static_cast<int64_t>(sources_) * AlignUpFloats(in_row_) + AlignUpFloats(out_row_);
   }
 
   /// The source rows of an output row, the later axis fastest.
@@ -146,7 +137,7 @@ class CornerStep final : public Step {
       });
       *slot = row;
     }
-    float* buffer = own + (slot - slots.begin()) * Aligned(in_row_);
+    float* buffer = own + (slot - slots.begin()) * AlignUpFloats(in_row_);
     return is_held ? buffer : input_.Read(x, row * in_row_, in_row_, buffer);
   }
 
@@ -155,7 +146,7 @@ class CornerStep final : public Step {
     std::array<RowWeight, kMostSources> weights;
     FindSources(row, sources, weights);
     float* y = output_.plain() ? static_cast<float*>(args.outputs[0]) + row * out_row_
-                               : own + static_cast<int64_t>(sources_) * Aligned(in_row_);
+                               : own + static_cast<int64_t>(sources_) * AlignUpFloats(in_row_);
     std::fill_n(y, out_row_, 0.0F);
     const auto n = static_cast<int64_t>(last_.index[0].size());
     for (size_t s = 0; s < sources_; ++s) {

@@ -323,15 +323,6 @@ void DepthwiseInt8::Run(const void* x, void* y, int64_t first, int64_t last) con
   (packed_, static_cast<const uint8_t*>(x), static_cast<uint8_t*>(y), first, last);
 }
 
-size_t DepthwiseInt8::packed_bytes() const {
-  size_t bytes = packed_.outside.size();
-  for (const Block& block : packed_.blocks) {
-    bytes += block.weights.size() +
-             4 * (block.compensation.size() + block.bias.size() + block.factor.size());
-  }
-  return bytes;
-}
-
 }  // namespace octet
 
 #endif  // HWY_ONCE

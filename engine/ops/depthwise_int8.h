@@ -39,7 +39,6 @@ class DepthwiseInt8 {
 
   /// Computes rows [first, last) of out_height of one image. Thread-safety: safe from several threads.
   void Run(const void* x, void* y, int64_t first, int64_t last) const;
-  size_t packed_bytes() const;
 
   /// What a run of adjacent channels needs, in the order in which the vectors hold them.
   struct Block {

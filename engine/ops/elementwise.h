@@ -76,6 +76,13 @@ Kernel UnaryKernel(Fn fn) {
   };
 }
 
+/// UnaryKernel for float and double: `fn` is a generic lambda. Errors: as KernelFor.
+template <typename Fn>
+absl::StatusOr<Kernel> RealKernel(const KernelContext& context, Fn fn) {
+  const auto make = [&]<typename T>() -> Kernel { return UnaryKernel<T>(fn); };
+  return KernelFor(kRealKernels, context.inputs[0].dtype(), context.node, make);
+}
+
 /// outputs[0] = fn(inputs[0], inputs[1]) with broadcasting; made for the context's shapes.
 template <typename T, typename R = T, typename Fn>
 Kernel BinaryKernel(const KernelContext& context, Fn fn) {

@@ -250,12 +250,6 @@ absl::StatusOr<Kernel> MakeMean(const KernelContext& context) {
 
 // ---- Unary ----
 
-template <typename Fn>
-absl::StatusOr<Kernel> RealUnary(const KernelContext& context, Fn fn) {
-  const auto make = [&]<typename T>() -> Kernel { return UnaryKernel<T>(fn); };
-  return KernelFor(kRealKernels, context.inputs[0].dtype(), context.node, make);
-}
-
 absl::Status InferReal(InferContext& context) { return InferSameAsInput(context, kFloats); }
 absl::Status InferSigned(InferContext& context) {
   return InferSameAsInput(context, kSignedNumbers);
@@ -291,7 +285,7 @@ absl::StatusOr<Kernel> MakeSign(const KernelContext& context) {
 
 #define OCTET_REAL_UNARY(Name, expression)                    \
   absl::StatusOr<Kernel> Make##Name(const KernelContext& c) { \
-    return RealUnary(c, [](auto x) { return expression; });   \
+    return RealKernel(c, [](auto x) { return expression; });  \
   }
 OCTET_REAL_UNARY(Acos, std::acos(x))
 OCTET_REAL_UNARY(Acosh, std::acosh(x))

@@ -11,14 +11,6 @@
 namespace octet {
 namespace {
 
-Kernel CopyKernel(StridedCopy copy) {
-  return [copy = std::move(copy)](std::span<const ConstTensorView> inputs,
-                                  std::span<const TensorView> outputs) {
-    copy.Run(inputs[0].data, outputs[0].data);
-    return absl::OkStatus();
-  };
-}
-
 absl::Status InferExpand(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 2));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 1, {DType::kI64}));

@@ -161,8 +161,8 @@ class GemvDynamicStep final : public GemvStep {
         sums_(column_sums.begin(), column_sums.end()),
         bias_(bias.begin(), bias.end()),
         weight_scales_(weight_scales.begin(), weight_scales.end()),
-        compensation_(AlignedBytes(static_cast<size_t>(layout.k))),
-        factor_(compensation_ + AlignedBytes(column_count() * sizeof(int32_t))) {
+        compensation_(AlignUp(static_cast<size_t>(layout.k))),
+        factor_(compensation_ + AlignUp(column_count() * sizeof(int32_t))) {
     sums_.resize(column_count());
     bias_.resize(column_count());
     weight_scales_.resize(column_count());
@@ -185,10 +185,6 @@ class GemvDynamicStep final : public GemvStep {
   size_t scratch_bytes() const override { return factor_ + column_count() * sizeof(float); }
 
  private:
-  static size_t AlignedBytes(size_t bytes) {
-    return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
-  }
-
   /// Those of all panels, padding included.
   size_t column_count() const { return static_cast<size_t>(layout_.panel_count() * layout_.width); }
 

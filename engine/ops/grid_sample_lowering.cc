@@ -63,29 +63,21 @@ class GridSampleStep final : public Step {
     const int64_t blocks = (points_ + kSampleBlock - 1) / kSampleBlock;
     const int64_t tasks = batch_ * blocks;
     const int64_t grain = 1 + kSampleGrain / (std::min(points_, kSampleBlock) * taps_ * channels_);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(tasks / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) {
-        float* own = scratch + part * ThreadFloats();
-        for (int64_t task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task) {
-          const int64_t first = task % blocks * kSampleBlock;
-          SampleBlock(args, x, task / blocks, first, std::min(kSampleBlock, points_ - first), own);
-        }
+    ParallelParts(tasks, grain, threads_, [&](int64_t part, int64_t begin, int64_t end) {
+      float* own = scratch + part * ThreadFloats();
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task % blocks * kSampleBlock;
+        SampleBlock(args, x, task / blocks, first, std::min(kSampleBlock, points_ - first), own);
       }
     });
     return absl::OkStatus();
   }
 
  private:
-  static int64_t Aligned(int64_t floats) {
-    constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-    return (floats + kUnit - 1) / kUnit * kUnit;
-  }
   /// Indices, weights, positions, and a row of results.
   int64_t ThreadFloats() const {
-    return 2 * taps_ * kSampleBlock + Aligned(kSampleBlock * axes_) +
-           Aligned(std::max(kSampleBlock, channels_));
+    return 2 * taps_ * kSampleBlock + AlignUpFloats(kSampleBlock * axes_) +
+           AlignUpFloats(std::max(kSampleBlock, channels_));
   }
   int64_t WideFloats() const { return input_.plain() ? 0 : batch_ * channels_ * plane_; }
 
@@ -102,7 +94,7 @@ class GridSampleStep final : public Step {
     auto* index = reinterpret_cast<int32_t*>(own);
     float* weight = own + taps_ * kSampleBlock;
     float* positions = weight + taps_ * kSampleBlock;
-    float* result = positions + Aligned(kSampleBlock * axes_);
+    float* result = positions + AlignUpFloats(kSampleBlock * axes_);
     const int64_t at = image * points_ + first;
     FindTaps(grid_.Read(args.inputs[1], at * axes_, n * axes_, positions), n, index, weight);
     auto* plain = output_.plain() ? static_cast<float*>(args.outputs[0]) : nullptr;

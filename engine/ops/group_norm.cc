@@ -148,20 +148,16 @@ class GroupNormStep final : public Step {
     const int64_t blocks = (g_.groups + block_groups_ - 1) / block_groups_;
     const int64_t tasks = g_.batch * blocks;
     const int64_t grain = 1 + kGrain / (block_groups_ * g_.per_group * g_.plane + 1);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(tasks / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        auto* scratch = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-        for (int64_t task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task) {
-          const int64_t group = task % blocks * block_groups_;
-          if (g_.last) {
-            const int64_t count = std::min(block_groups_, g_.groups - group);
-            NormaliseColumns(args, task / blocks, group * g_.per_group, count * g_.per_group,
-                             scratch);
-          } else {
-            NormaliseRow(args, task, scratch);
-          }
+    ParallelParts(tasks, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      auto* scratch = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+      for (int64_t task = first; task < end; ++task) {
+        const int64_t group = task % blocks * block_groups_;
+        if (g_.last) {
+          const int64_t count = std::min(block_groups_, g_.groups - group);
+          NormaliseColumns(args, task / blocks, group * g_.per_group, count * g_.per_group,
+                           scratch);
+        } else {
+          NormaliseRow(args, task, scratch);
         }
       }
     });

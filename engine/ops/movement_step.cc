@@ -57,6 +57,14 @@ std::vector<TensorSpec> KernelOutputs(const Graph& graph, const Node& node) {
   return outputs;
 }
 
+Kernel CopyKernel(StridedCopy copy) {
+  return [copy = std::move(copy)](std::span<const ConstTensorView> inputs,
+                                  std::span<const TensorView> outputs) {
+    copy.Run(inputs[0].data, outputs[0].data);
+    return absl::OkStatus();
+  };
+}
+
 std::unique_ptr<Step> MakeKernelStep(Kernel kernel, const LowerContext& context) {
   return std::make_unique<KernelStep>(std::move(kernel), KernelInputs(context.graph, context.node),
                                       KernelOutputs(context.graph, context.node));

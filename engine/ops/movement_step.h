@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/ops/op.h"
+#include "engine/ops/strided_copy.h"
 
 namespace octet {
 
@@ -17,6 +18,9 @@ inline constexpr OpTraits kMovement = {.data_movement = true, .strings = true};
 /// UNIMPLEMENTED when input 0 and an output differ in stored type or quantization (the move would change
 /// the reals that the integers stand for), or when the node has post-ops.
 absl::StatusOr<std::unique_ptr<Step>> LowerMovement(const LowerContext& context);
+
+/// A kernel that copies input 0 to output 0.
+Kernel CopyKernel(StridedCopy copy);
 
 /// A kernel as a Step: it reads all inputs, constants included, where StepArgs point.
 std::unique_ptr<Step> MakeKernelStep(Kernel kernel, const LowerContext& context);

@@ -132,32 +132,23 @@ class PoolRowsStep final : public Step {
     int64_t work = out_row();
     for (const AxisWindow& window : g_.axes) work *= std::min(window.kernel, window.in);
     const int64_t grain = 1 + kPoolGrain / std::max<int64_t>(work, 1);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-        for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row)
-          RunRow(args, row, own);
-      }
+    ParallelParts(rows, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      float* own = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+      for (int64_t row = first; row < end; ++row) RunRow(args, row, own);
     });
     return absl::OkStatus();
   }
 
  private:
-  static int64_t Aligned(int64_t floats) {
-    constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-    return (floats + kUnit - 1) / kUnit * kUnit;
-  }
   int64_t in_row() const { return g_.axes[2].in * inner_; }
   int64_t out_row() const { return g_.axes[2].out * inner_; }
-  int64_t input_floats() const { return input_.plain() ? 0 : Aligned(in_row()); }
+  int64_t input_floats() const { return input_.plain() ? 0 : AlignUpFloats(in_row()); }
   /// A sum of rows, where they are not taken one by one.
-  int64_t line_floats() const { return pooling_.places ? 0 : Aligned(in_row()); }
-  int64_t output_floats() const { return output_.plain() ? 0 : Aligned(out_row()); }
+  int64_t line_floats() const { return pooling_.places ? 0 : AlignUpFloats(in_row()); }
+  int64_t output_floats() const { return output_.plain() ? 0 : AlignUpFloats(out_row()); }
   int64_t ThreadFloats() const {
     return input_floats() + line_floats() + output_floats() +
-           (pooling_.places ? Aligned(out_row()) : 0);
+           (pooling_.places ? AlignUpFloats(out_row()) : 0);
   }
 
   void RunRow(const StepArgs& args, int64_t row, float* own) const {

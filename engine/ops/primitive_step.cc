@@ -16,7 +16,7 @@ struct PrimitiveState : StepState {
 
 size_t PrimitiveStep::ReserveScratch(size_t bytes) {
   const size_t offset = scratch_bytes_;
-  scratch_bytes_ += (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+  scratch_bytes_ += AlignUp(bytes);
   return offset;
 }
 

@@ -73,14 +73,10 @@ absl::StatusOr<Kernel> MakeQLinearMul(const KernelContext& context) {
   return MakeQLinearBinary(context, std::multiplies<float>());
 }
 
-// ---- QLinearSigmoid, QLinearLeakyRelu: X, X_scale, X_zero, Y_scale, Y_zero
+// ---- QLinearSigmoid, QLinearLeakyRelu
 
 absl::Status InferQLinearUnary(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 4, 5));
-  OCTET_RETURN_IF_ERROR(ExpectQuantized(context, 0));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 3, {DType::kF32}));
-  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 4));
-  for (const size_t i : {1, 2, 3, 4}) OCTET_RETURN_IF_ERROR(ExpectScalar(context, i));
+  OCTET_RETURN_IF_ERROR(ExpectQuantizedUnary(context));
   return context.SetOutput(0, context.dtype(0), context.shape(0));
 }
 

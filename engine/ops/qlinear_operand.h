@@ -60,6 +60,16 @@ inline absl::Status ExpectQuantized(const InferContext& context, size_t i) {
   return ExpectSameDType(context, i, i + 2);
 }
 
+/// The inputs X, X_scale, X_zero_point, Y_scale and Y_zero_point (optional) of an operator that quantizes per tensor.
+inline absl::Status ExpectQuantizedUnary(const InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 4, 5));
+  OCTET_RETURN_IF_ERROR(ExpectQuantized(context, 0));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 3, {DType::kF32}));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 4));
+  for (const size_t i : {1, 2, 3, 4}) OCTET_RETURN_IF_ERROR(ExpectScalar(context, i));
+  return absl::OkStatus();
+}
+
 /// Element i of a U8 or I8 view.
 inline int32_t ByteAt(ConstTensorView view, int64_t i) {
   return view.dtype() == DType::kU8 ? int32_t{view.as<uint8_t>()[i]} : view.as<int8_t>()[i];

@@ -12,23 +12,15 @@ namespace {
 
 using Inputs = std::span<const ConstTensorView>;
 using Outputs = std::span<const TensorView>;
-absl::Status ExpectQLinearPool(const InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 4, 5));
-  OCTET_RETURN_IF_ERROR(ExpectQuantized(context, 0));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 3, {DType::kF32}));
-  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 4));
-  for (const size_t i : {1, 2, 3, 4}) OCTET_RETURN_IF_ERROR(ExpectScalar(context, i));
-  return absl::OkStatus();
-}
 
 absl::Status InferAverage(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectQLinearPool(context));
+  OCTET_RETURN_IF_ERROR(ExpectQuantizedUnary(context));
   OCTET_ASSIGN_OR_RETURN(const auto out, InferPoolOutput(context));
   return context.SetOutput(0, context.dtype(0), out);
 }
 
 absl::Status InferGlobalAverage(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectQLinearPool(context));
+  OCTET_RETURN_IF_ERROR(ExpectQuantizedUnary(context));
   OCTET_ASSIGN_OR_RETURN(const auto out, InferGlobalPoolOutput(context));
   return context.SetOutput(0, context.dtype(0), out);
 }

@@ -65,7 +65,7 @@ template <typename T>
 size_t RecurrentStep::Reserve(int64_t count) {
   const size_t bytes = static_cast<size_t>(count) * sizeof(T);
   const size_t offset = scratch_bytes_;
-  scratch_bytes_ += (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+  scratch_bytes_ += AlignUp(bytes);
   return offset;
 }
 

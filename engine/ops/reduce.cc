@@ -265,14 +265,9 @@ class ReduceStep final : public Step {
 
   absl::Status Run(const StepArgs& args) const override {
     const int64_t grain = 1 + 16384 / (span_.extent * span_.inner);
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(span_.outer / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t last) {
-      for (int64_t part = first; part < last; ++part) {
-        auto* buffer =
-            reinterpret_cast<float*>(args.scratch) + part * (RowElements() + span_.inner);
-        for (int64_t o = span_.outer * part / parts; o < span_.outer * (part + 1) / parts; ++o)
-          ReduceOne(args, o, buffer);
-      }
+    ParallelParts(span_.outer, grain, threads_, [&](int64_t part, int64_t first, int64_t last) {
+      auto* buffer = reinterpret_cast<float*>(args.scratch) + part * (RowElements() + span_.inner);
+      for (int64_t o = first; o < last; ++o) ReduceOne(args, o, buffer);
     });
     return absl::OkStatus();
   }

@@ -18,10 +18,6 @@ namespace {
 /// Constants up to this many elements are widened once, when the computation is made.
 constexpr int64_t kWidenOnceElements = int64_t{1} << 16;
 
-size_t AlignUp(size_t bytes) {
-  return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
-}
-
 /// One input or output: how it is stored, and how the kernel sees it.
 struct Slot {
   bool present = false;

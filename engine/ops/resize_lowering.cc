@@ -188,11 +188,6 @@ struct Stage {
   int64_t out_elements() const { return outer * a.out * out_row(); }
 };
 
-int64_t Aligned(int64_t floats) {
-  constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-  return (floats + kUnit - 1) / kUnit * kUnit;
-}
-
 class InterpolateStep final : public Step {
  public:
   InterpolateStep(const LowerContext& context, const std::vector<AxisTable>& tables)
@@ -226,10 +221,10 @@ class InterpolateStep final : public Step {
       i += std::max<size_t>(count, 1);
     }
     for (size_t i = 0; i < stages_.size(); ++i) {
-      row_floats_ = std::max(row_floats_, Aligned(stages_[i].in_row()));
-      if (i + 1 < stages_.size()) between_.push_back(Aligned(stages_[i].out_elements()));
+      row_floats_ = std::max(row_floats_, AlignUpFloats(stages_[i].in_row()));
+      if (i + 1 < stages_.size()) between_.push_back(AlignUpFloats(stages_[i].out_elements()));
     }
-    if (!output_.plain()) result_floats_ = Aligned(stages_.back().out_row());
+    if (!output_.plain()) result_floats_ = AlignUpFloats(stages_.back().out_row());
   }
 
   size_t scratch_bytes() const override {
@@ -261,21 +256,17 @@ class InterpolateStep final : public Step {
                 void* y, float* scratch) const {
     const int64_t rows = stage.outer * stage.a.out;
     const int64_t grain = 1 + kGrain / std::max<int64_t>(stage.out_row(), 1);
-    // Scratch is for the team that the plan was made for.
-    const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows / grain, 1));
-    ParallelFor(parts, 1, [&](int64_t first, int64_t end) {
-      for (int64_t part = first; part < end; ++part) {
-        float* own = scratch + part * ThreadFloats();
-        for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
-          const float* blended = Blended(stage, in, x, row, own);
-          const int64_t at = row * stage.out_row();
-          float* result = out.plain() ? static_cast<float*>(y) + at : own + 2 * row_floats_;
-          for (int64_t m = 0; m < stage.middle; ++m) {
-            InterpolateRow(stage.b, blended + m * stage.b.in * stage.inner, stage.inner,
-                           result + m * stage.b.out * stage.inner);
-          }
-          if (!out.plain()) out.Write(result, y, at, stage.out_row());
+    ParallelParts(rows, grain, threads_, [&](int64_t part, int64_t first, int64_t end) {
+      float* own = scratch + part * ThreadFloats();
+      for (int64_t row = first; row < end; ++row) {
+        const float* blended = Blended(stage, in, x, row, own);
+        const int64_t at = row * stage.out_row();
+        float* result = out.plain() ? static_cast<float*>(y) + at : own + 2 * row_floats_;
+        for (int64_t m = 0; m < stage.middle; ++m) {
+          InterpolateRow(stage.b, blended + m * stage.b.in * stage.inner, stage.inner,
+                         result + m * stage.b.out * stage.inner);
         }
+        if (!out.plain()) out.Write(result, y, at, stage.out_row());
       }
     });
   }

@@ -12,11 +12,6 @@ namespace {
 /// Elements that one thread gets at least.
 constexpr int64_t kRowGrain = int64_t{1} << 13;
 
-int64_t AlignedFloats(int64_t count) {
-  constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
-  return (count + kUnit - 1) / kUnit * kUnit;
-}
-
 }  // namespace
 
 RowStep::RowStep(const LowerContext& context, int64_t rows, int64_t width, Fn fn, int64_t spare)
@@ -33,8 +28,8 @@ RowStep::RowStep(const LowerContext& context, int64_t rows, int64_t width, Fn fn
 }
 
 int64_t RowStep::ThreadFloats() const {
-  const int64_t row = AlignedFloats(width_);
-  return (input_.plain() ? 0 : row) + (output_.plain() ? 0 : row) + AlignedFloats(spare_);
+  const int64_t row = AlignUpFloats(width_);
+  return (input_.plain() ? 0 : row) + (output_.plain() ? 0 : row) + AlignUpFloats(spare_);
 }
 
 size_t RowStep::scratch_bytes() const {
@@ -43,8 +38,8 @@ size_t RowStep::scratch_bytes() const {
 
 void RowStep::RunRow(const StepArgs& args, int64_t row, float* scratch) const {
   float* x_row = scratch;
-  float* y_row = x_row + (input_.plain() ? 0 : AlignedFloats(width_));
-  float* spare = y_row + (output_.plain() ? 0 : AlignedFloats(width_));
+  float* y_row = x_row + (input_.plain() ? 0 : AlignUpFloats(width_));
+  float* spare = y_row + (output_.plain() ? 0 : AlignUpFloats(width_));
   const float* x = input_.Read(args.inputs[0], row * width_, width_, x_row);
   float* y = output_.plain() ? static_cast<float*>(args.outputs[0]) + row * width_ : y_row;
   fn_(args, x, y, spare);
@@ -53,14 +48,9 @@ void RowStep::RunRow(const StepArgs& args, int64_t row, float* scratch) const {
 
 absl::Status RowStep::Run(const StepArgs& args) const {
   const int64_t grain = 1 + kRowGrain / std::max<int64_t>(width_, 1);
-  // Scratch is for the team that the plan was made for.
-  const int64_t parts = std::min<int64_t>(threads_, std::max<int64_t>(rows_ / grain, 1));
-  ParallelFor(parts, 1, [&](int64_t first, int64_t last) {
-    for (int64_t part = first; part < last; ++part) {
-      float* scratch = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
-      for (int64_t row = rows_ * part / parts; row < rows_ * (part + 1) / parts; ++row)
-        RunRow(args, row, scratch);
-    }
+  ParallelParts(rows_, grain, threads_, [&](int64_t part, int64_t first, int64_t last) {
+    float* scratch = reinterpret_cast<float*>(args.scratch) + part * ThreadFloats();
+    for (int64_t row = first; row < last; ++row) RunRow(args, row, scratch);
   });
   return absl::OkStatus();
 }

@@ -13,14 +13,6 @@
 namespace octet {
 namespace {
 
-Kernel CopyKernel(StridedCopy copy) {
-  return [copy = std::move(copy)](std::span<const ConstTensorView> inputs,
-                                  std::span<const TensorView> outputs) {
-    copy.Run(inputs[0].data, outputs[0].data);
-    return absl::OkStatus();
-  };
-}
-
 /// Copies a dense tensor of shape `in` so that output axis i is input axis perm[i].
 StridedCopy Permutation(const Shape& in, std::span<const int64_t> perm, size_t element_size) {
   const auto strides = in.strides();

@@ -63,12 +63,7 @@ bool FoldPadAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FoldPad(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    const Node& node = graph.node(id);
-    if ((node.is("Conv") || node.is("AveragePool")) && FoldPadAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {"Conv", "AveragePool"}, FoldPadAt);
 }
 
 }  // namespace octet

@@ -72,12 +72,7 @@ bool FoldScaleAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FoldScale(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    const Node& node = graph.node(id);
-    if ((node.is("Mul") || node.is("Div")) && FoldScaleAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {"Mul", "Div"}, FoldScaleAt);
 }
 
 }  // namespace octet

@@ -37,11 +37,7 @@ bool FuseActivationAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FuseActivation(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    if (FuseActivationAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {}, FuseActivationAt);
 }
 
 }  // namespace octet

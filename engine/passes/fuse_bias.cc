@@ -46,12 +46,7 @@ bool FuseBiasAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FuseBias(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    const Node& node = graph.node(id);
-    if ((node.is("Add") || node.is("Sub")) && FuseBiasAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {"Add", "Sub"}, FuseBiasAt);
 }
 
 }  // namespace octet

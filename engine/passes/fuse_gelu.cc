@@ -74,13 +74,8 @@ bool FuseGeluAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FuseGelu(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    const Node& node = graph.node(id);
-    // The root is the last factor that is multiplied in: a Mul, or a Div by 2.
-    if ((node.is("Mul") || node.is("Div")) && FuseGeluAt(graph, id)) ++count;
-  }
-  return count;
+  // The root is the last factor that is multiplied in: a Mul, or a Div by 2.
+  return RewriteEach(graph, {"Mul", "Div"}, FuseGeluAt);
 }
 
 }  // namespace octet

@@ -88,12 +88,7 @@ bool FuseHardSwishAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FuseHardSwish(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    const Node& node = graph.node(id);
-    if ((node.is("Mul") || node.is("Div")) && FuseHardSwishAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {"Mul", "Div"}, FuseHardSwishAt);
 }
 
 }  // namespace octet

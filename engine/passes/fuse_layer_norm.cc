@@ -131,11 +131,7 @@ bool FuseLayerNormAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FuseLayerNorm(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.alive(id) && FuseLayerNormAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {}, FuseLayerNormAt);
 }
 
 }  // namespace octet

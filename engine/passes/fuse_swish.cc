@@ -51,12 +51,8 @@ bool FuseSwishAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> FuseSwish(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    // The branch through Sigmoid reads what the Conv no longer writes, and dies with RemoveDead.
-    if (graph.alive(id) && graph.node(id).is("Mul") && FuseSwishAt(graph, id)) ++count;
-  }
-  return count;
+  // The branch through Sigmoid reads what the Conv no longer writes, and dies with RemoveDead.
+  return RewriteEach(graph, {"Mul"}, FuseSwishAt);
 }
 
 }  // namespace octet

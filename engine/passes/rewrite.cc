@@ -1,5 +1,6 @@
 #include "engine/passes/rewrite.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/passes/match.h"
@@ -83,6 +84,19 @@ bool InputTakesTranspose(const Graph& graph, NodeId node, size_t slot, int rank)
   }
   if (value.quant && !value.quant->per_tensor()) return false;
   return RankOf(graph, id) == rank;
+}
+
+int RewriteEach(Graph& graph, std::initializer_list<std::string_view> ops,
+                bool (*rewrite)(Graph& graph, NodeId node)) {
+  int count = 0;
+  for (const NodeId id : graph.OrderSnapshot()) {
+    if (!graph.alive(id)) continue;
+    const Node& node = graph.node(id);
+    const auto is_named = [&](std::string_view op) { return node.is(op); };
+    if (ops.size() > 0 && std::ranges::none_of(ops, is_named)) continue;
+    if (rewrite(graph, id)) ++count;
+  }
+  return count;
 }
 
 void TransposeInput(Graph& graph, NodeId node, size_t slot, const Permutation& perm) {

@@ -42,6 +42,11 @@ void TakeOver(Graph& graph, NodeId node, NodeId next);
 /// removed. Returns the new node.
 NodeId Replace(Graph& graph, NodeId old, Node replacement);
 
+/// Calls rewrite(graph, node) for the nodes of ONNX with one of these names (none named: for every node), in the order as it is
+/// before the first call, without those that earlier calls removed. Returns how often it answered true.
+int RewriteEach(Graph& graph, std::initializer_list<std::string_view> ops,
+                bool (*rewrite)(Graph& graph, NodeId node));
+
 /// Puts Transpose(perm) between input `slot` of a node and what it read; a constant is transposed at once, and a
 /// Transpose that undoes one is left out. Values with fewer axes than perm get leading axes of extent 1.
 /// Requires: InputTakesTranspose.

@@ -55,11 +55,7 @@ bool SpatialMeanAt(Graph& graph, NodeId id) {
 }  // namespace
 
 absl::StatusOr<int> SpatialMean(Graph& graph, const PassContext& /*context*/) {
-  int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
-    if (graph.node(id).is("ReduceMean") && SpatialMeanAt(graph, id)) ++count;
-  }
-  return count;
+  return RewriteEach(graph, {"ReduceMean"}, SpatialMeanAt);
 }
 
 }  // namespace octet

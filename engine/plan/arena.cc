@@ -9,10 +9,6 @@
 namespace octet {
 namespace {
 
-size_t Aligned(size_t bytes) {
-  return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
-}
-
 bool Overlap(const BufferLife& a, const BufferLife& b) {
   return a.first <= b.last && b.first <= a.last;
 }
@@ -21,7 +17,7 @@ bool Overlap(const BufferLife& a, const BufferLife& b) {
 // behind the last of them.
 size_t BestGap(std::span<const BufferLife> buffers, std::span<const size_t> offsets,
                std::span<const int> placed, const BufferLife& wanted) {
-  const size_t size = Aligned(wanted.bytes);
+  const size_t size = AlignUp(wanted.bytes);
   size_t end = 0;  // Of the buffers looked at so far.
   size_t best = SIZE_MAX;
   size_t best_gap = SIZE_MAX;
@@ -32,7 +28,7 @@ size_t BestGap(std::span<const BufferLife> buffers, std::span<const size_t> offs
       best = end;
       best_gap = begin - end;
     }
-    end = std::max(end, begin + Aligned(buffers[id].bytes));
+    end = std::max(end, begin + AlignUp(buffers[id].bytes));
   }
   return best == SIZE_MAX ? end : best;
 }
@@ -44,7 +40,7 @@ ArenaLayout PlaceInOrder(std::span<const BufferLife> buffers, std::span<const in
   for (const int id : order) {
     const size_t offset = BestGap(buffers, layout.offsets, placed, buffers[id]);
     layout.offsets[id] = offset;
-    layout.bytes = std::max(layout.bytes, offset + Aligned(buffers[id].bytes));
+    layout.bytes = std::max(layout.bytes, offset + AlignUp(buffers[id].bytes));
     const auto behind = [&](int other) { return layout.offsets[other] > offset; };
     placed.insert(std::ranges::find_if(placed, behind), id);
   }
@@ -57,7 +53,7 @@ std::vector<size_t> LiveBytes(std::span<const BufferLife> buffers) {
   for (const BufferLife& buffer : buffers) steps = std::max(steps, buffer.last + 1);
   std::vector<size_t> live(steps, 0);
   for (const BufferLife& buffer : buffers) {
-    for (int step = buffer.first; step <= buffer.last; ++step) live[step] += Aligned(buffer.bytes);
+    for (int step = buffer.first; step <= buffer.last; ++step) live[step] += AlignUp(buffer.bytes);
   }
   return live;
 }

@@ -66,7 +66,6 @@ class BufferMap {
 
   int32_t Find(ValueId id) const;
   void Merge(ValueId into, ValueId id);
-  void AddReaders(ValueId id, const std::vector<int>& position, const std::vector<bool>& is_view);
   void PlaceOutputs();
 
   const Graph& graph_;

@@ -400,11 +400,6 @@ absl::StatusOr<std::vector<Datum>> Program::Run(ProgramRun& run, std::vector<Dat
 
 // ---- What it is made of
 
-size_t Program::segment_count() const {
-  return static_cast<size_t>(std::ranges::count_if(
-      stages_, [](const ProgramStage& stage) { return stage.segment.has_value(); }));
-}
-
 int Program::plan_count() const {
   int count = 0;
   for (const ProgramStage& stage : stages_) {

@@ -44,7 +44,6 @@ class Program {
   absl::StatusOr<std::vector<Datum>> Run(ProgramRun& run, std::vector<Datum> inputs) const;
 
   const Graph& graph() const { return graph_; }
-  size_t segment_count() const;
   /// Plans that its segments and its sub-graphs' hold.
   int plan_count() const;
   /// The layers of all segments and host nodes, in order, sub-graphs included. What is not compiled yet is there without

@@ -40,10 +40,11 @@ class ClassesSeen : public Collector {
   std::vector<std::optional<size_t>> classes_;
 };
 
-bool RanksClasses(const Graph& graph) {
-  if (graph.outputs.empty()) return false;
+// Of the first output, which has scores for them; 0: it is something else.
+int64_t ClassCount(const Graph& graph) {
+  if (graph.outputs.empty()) return 0;
   const Value& value = graph.value(graph.outputs[0]);
-  return value.dtype == DType::kF32 && value.shape && ClassesOf(*value.shape) > 0;
+  return value.dtype == DType::kF32 && value.shape ? ClassesOf(*value.shape) : 0;
 }
 
 // Points that classes may differ by.
@@ -70,14 +71,14 @@ std::string NameOf(const AccuracyFloor& floor) {
 
 absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationData& set,
                         const std::vector<int64_t>& labels) {
-  if (CountsClasses(floor) && !RanksClasses(graph)) {
+  const int64_t classes = ClassCount(graph);
+  if (CountsClasses(floor) && classes == 0) {
     return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
                            NameOf(floor));
   }
   if (floor.kind != Kind::kMaxDrop) return absl::OkStatus();
   if (labels.empty()) return InvalidArgument("a floor for the {} needs labels", NameOf(floor));
   OCTET_RETURN_IF_ERROR(CheckLabels(labels, set.count()));
-  const int64_t classes = (*graph.value(graph.outputs[0]).shape)[1];
   for (size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0 || labels[i] >= classes) {
       return InvalidArgument("sample {}: expected a label below the model's {} classes, got {}", i,
@@ -131,7 +132,7 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   made.graph_ = std::move(graph);
   made.floor_ = recipe.floor;
   made.run_ = run;
-  made.scores_ = RanksClasses(made.graph_);
+  made.scores_ = ClassCount(made.graph_) > 0;
   OCTET_RETURN_IF_ERROR(made.CountMacs(set));
   int64_t macs = 1;
   for (const int64_t of_node : made.macs_) macs += of_node;

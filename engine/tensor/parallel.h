@@ -35,4 +35,16 @@ void ParallelFor(int64_t count, int64_t grain, const Fn& fn) {
   if (failure) std::rethrow_exception(failure);
 }
 
+/// ParallelFor with scratch for each thread: calls fn(part, begin, end) for at most `threads` disjoint ranges of `grain` elements
+/// at least (but for a shorter [0, count)), which cover [0, count); part in [0, threads) says which scratch is the range's.
+/// Requires: threads > 0, the team that the scratch was made for; grain > 0.
+template <typename Fn>
+void ParallelParts(int64_t count, int64_t grain, int64_t threads, const Fn& fn) {
+  const int64_t parts = std::min(threads, std::max<int64_t>(count / grain, 1));
+  ParallelFor(parts, 1, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; ++part)
+      fn(part, count * part / parts, count * (part + 1) / parts);
+  });
+}
+
 }  // namespace octet

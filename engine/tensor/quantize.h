@@ -19,7 +19,7 @@ void DequantizeTensor(ConstTensorView src, const QuantParams& params, TensorView
 /// Converts between any two element types, as C++ does (float to integer truncates, anything to bool
 /// tests != 0); to F16 and BF16 rounds half to even. Where C++ leaves it undefined, a float outside the
 /// integer's range saturates and NaN becomes 0. Equal element counts. Strings are moved alone: what reads or writes
-/// numbers as text is ops/string_numbers.h.
+/// numbers as text is ops/text_numbers.h.
 void ConvertTensor(ConstTensorView src, TensorView dst);
 
 /// Smallest and largest finite element of an F32 tensor; {0, 0} for an empty one.

@@ -61,7 +61,7 @@ Slab::~Slab() {
 
 std::shared_ptr<std::byte[]> Slab::Allocate(size_t bytes) {
   if (bytes >= kLongestPiece) return AllocateAligned(bytes);
-  bytes = std::max<size_t>((bytes + kTensorAlignment - 1) / kTensorAlignment, 1) * kTensorAlignment;
+  bytes = std::max(AlignUp(bytes), kTensorAlignment);
   if (bytes > size_ - used_) {
     size_t size = std::clamp(2 * size_, kFirstBlock, kLargestBlock);
     while (size < bytes) size *= 2;

@@ -21,6 +21,15 @@ inline constexpr size_t kTensorAlignment = 64;
 
 /// Buffers of a huge page and more begin at one and ask the system for huge pages.
 inline constexpr size_t kHugePage = size_t{2} << 20;
+/// The least multiple of kTensorAlignment that is not below `bytes`.
+constexpr size_t AlignUp(size_t bytes) {
+  return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
+/// The same of floats, counted in floats.
+constexpr int64_t AlignUpFloats(int64_t floats) {
+  constexpr auto kUnit = static_cast<int64_t>(kTensorAlignment / sizeof(float));
+  return (floats + kUnit - 1) / kUnit * kUnit;
+}
 
 /// Allocates at least `bytes`, aligned to kTensorAlignment, uninitialised. Never null (0 bytes too).
 std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes);

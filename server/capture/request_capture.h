@@ -30,7 +30,6 @@ enum class CaptureDrop : uint8_t {
   kMemory,    ///< There was none.
   kNul,       ///< An element of BYTES ends with a zero byte, which .npz files do not keep.
 };
-inline constexpr int kCaptureDrops = 7;
 
 /// Whose requests are kept.
 struct CaptureOrigin {

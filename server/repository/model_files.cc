@@ -40,9 +40,7 @@ absl::StatusOr<std::optional<struct stat>> Look(const fs::path& path) {
 absl::StatusOr<std::optional<FileStamp>> ReadStamp(const fs::path& path) {
   OCTET_ASSIGN_OR_RETURN(const std::optional<struct stat> info, Look(path));
   if (!info || !S_ISREG(info->st_mode)) return std::nullopt;
-  return FileStamp{.modified_ns = info->st_mtim.tv_sec * 1'000'000'000 + info->st_mtim.tv_nsec,
-                   .bytes = static_cast<uint64_t>(info->st_size),
-                   .inode = info->st_ino};
+  return FileStamp::Of(*info);
 }
 
 /// The names in a folder, sorted; those that begin with a dot are somebody else's business.

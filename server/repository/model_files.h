@@ -2,7 +2,6 @@
 // file was when it was looked at.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -13,16 +12,9 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/precision.h"
+#include "engine/tensor/file_stamp.h"
 
 namespace octet {
-
-/// A file as it was at one moment: a changed one has another stamp.
-struct FileStamp {
-  int64_t modified_ns = 0;
-  uint64_t bytes = 0;
-  uint64_t inode = 0;
-  auto operator<=>(const FileStamp&) const = default;
-};
 
 /// True when `path` leads to a folder, links followed; false when it leads to something else, or nowhere. UNAVAILABLE when it
 /// cannot be looked at.

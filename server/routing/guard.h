@@ -66,7 +66,6 @@ inline constexpr int kMostShifts = 5;
 
 /// What is to be done; the order of GuardActionLabel.
 enum class GuardAction : uint8_t { kAlert, kFallBack, kRecover, kShift };
-inline constexpr int kGuardActions = 4;
 
 /// The state after a window, and what changes with it.
 struct GuardStep {

@@ -21,7 +21,6 @@ namespace octet {
 /// Why a precision was chosen; also the label of the metric that counts it. kSticky: by a key, or as the split drew for the start
 /// of the request's sequence.
 enum class RouteReason : uint8_t { kExplicit, kSticky, kSplit, kDefault };
-inline constexpr int kRouteReasons = 4;
 /// "explicit", "sticky", "split", "default".
 std::string_view RouteReasonName(RouteReason reason);
 

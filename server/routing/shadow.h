@@ -15,7 +15,6 @@ enum class ShadowDrop : uint8_t {
   kUnloaded,   ///< The model was unloaded or replaced while it waited.
   kDraining,   ///< The server is shutting down.
 };
-inline constexpr int kShadowDrops = 4;
 
 /// True when answers of `answered` are compared at all.
 bool Compares(const ModelConfig::Routing::Shadow& rule, Precision answered);

@@ -60,10 +60,6 @@ def throughput(runs):
     return sum(run["requests"] for run in runs) / sum(run["seconds"] for run in runs)
 
 
-def client_cpu(runs):
-    return sum(run["client_cpu_us_per_request"] * run["requests"] for run in runs) / sum(run["requests"] for run in runs)
-
-
 def server_cpu(runs):
     """Returns microseconds per request."""
     return 1e6 * per_request(runs, "server_cpu_seconds")

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 import unittest
-import urllib.request
 
 import grpc
 import numpy
@@ -90,9 +89,7 @@ class Captured:
 
     def metrics(self):
         """Returns {name without octet_, or name and reason: value}."""
-        with urllib.request.urlopen(f"http://{self.server.metrics}/metrics", timeout=10) as page:
-            series = SERIES.findall(page.read().decode())
-        return {f"{name} {reason}".strip(): float(value) for name, reason, value in series}
+        return {f"{name} {reason}".strip(): float(value) for name, reason, value in SERIES.findall(self.server.metrics_page())}
 
     def wait_until(self, condition):
         until = time.monotonic() + 30

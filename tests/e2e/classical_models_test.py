@@ -217,7 +217,7 @@ class OracleTest(unittest.TestCase):
             with self.subTest(post=post):
                 self.compare(model_of(node, [info(x)], ["y"]), x)
 
-    def svm(self, rng, kernel):
+    def svm(self, kernel):
         parameters = {"LINEAR": [0.0, 0.0, 0.0], "POLY": [0.25, 1.0, 3.0], "RBF": [0.5, 0.0, 0.0], "SIGMOID": [0.1, 0.5, 0.0]}
         return {"kernel_type": kernel, "kernel_params": parameters[kernel]}
 
@@ -227,7 +227,7 @@ class OracleTest(unittest.TestCase):
             rng = numpy.random.default_rng(800 + seed)
             per_class = [int(n) for n in rng.integers(2, 6, classes)]
             vectors, pairs = sum(per_class), classes * (classes - 1) // 2
-            attributes = self.svm(rng, kernel) | {
+            attributes = self.svm(kernel) | {
                 "vectors_per_class": per_class, "support_vectors": rng.normal(size=vectors * FEATURES).tolist(),
                 "coefficients": rng.normal(size=vectors * (classes - 1)).tolist(), "rho": rng.normal(size=pairs).tolist(),
                 "classlabels_ints": list(range(classes))}
@@ -251,7 +251,7 @@ class OracleTest(unittest.TestCase):
             [(k, o) for k in ("LINEAR", "POLY", "RBF", "SIGMOID") for o in (0, 1)]):
             rng = numpy.random.default_rng(900 + seed)
             node = ml("SVMRegressor", ["y"], n_supports=9, support_vectors=rng.normal(size=9 * FEATURES).tolist(),
-                      coefficients=rng.normal(size=9).tolist(), rho=[0.1], one_class=one_class, **self.svm(rng, kernel))
+                      coefficients=rng.normal(size=9).tolist(), rho=[0.1], one_class=one_class, **self.svm(kernel))
             x = rows(rng)
             with self.subTest(kernel=kernel, one_class=one_class):
                 self.compare(model_of(node, [info(x)], ["y"]), x)

@@ -5,7 +5,6 @@ usage: datatypes_test.py OCTET
 """
 
 import concurrent.futures
-import http.client
 import json
 import math
 import sys
@@ -131,13 +130,8 @@ def request(datatype, rows=1, raw=None, typed=None):
 
 def post(datatype, body, headers=None):
     """Returns (status, length of the JSON, body)."""
-    connection = http.client.HTTPConnection(client.server.http, timeout=30)
-    try:
-        connection.request("POST", f"/v2/models/{datatype.lower()}/infer", body, headers or {})
-        answer = connection.getresponse()
-        return answer.status, int(answer.headers.get("Inference-Header-Content-Length", 0)), answer.read()
-    finally:
-        connection.close()
+    status, answered, text = client.ask("POST", f"/v2/models/{datatype.lower()}/infer", body, headers)
+    return status, int(answered.get("Inference-Header-Content-Length", 0)), text
 
 
 class DatatypesTest(unittest.TestCase):

@@ -4,23 +4,20 @@
 usage: decoder_test.py OCTET
 """
 
-import http.client
-import importlib
 import json
 import multiprocessing.shared_memory
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
 import unittest
-import urllib.request
 
 import grpc
 import numpy
 import onnx
-import served_models
 from onnx import TensorProto, helper, numpy_helper
-from served_client import generate_stubs
+from served_client import ServedClient
 
 OCTET = ""
 HEADS, SIZE, WORDS = 2, 4, 11
@@ -29,7 +26,7 @@ PASTS = {"past_key": "present_key", "past_value": "present_value"}
 random = numpy.random.default_rng(3)
 TABLE = random.normal(size=(WORDS, WIDTH)).astype(numpy.float32)
 WEIGHTS = {name: random.normal(size=(WIDTH, WIDTH)).astype(numpy.float32) for name in ("query", "key", "value")}
-folder = server = channel = stub = messages = None
+client = stub = messages = captured = None
 
 
 def write_decoder(path):
@@ -87,36 +84,40 @@ def no_past(batch=1):
     return {name: numpy.empty((batch, HEADS, 0, SIZE), numpy.float32) for name in PASTS}
 
 
-def setUpModule():
-    global folder, server, channel, stub, messages
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name)
-    generate_stubs(path)
-    messages = importlib.import_module("proto.inference_pb2")
-    write_decoder(path / "models/decoder/1/fp32.onnx")
-    # Each answer is compared with another precision's, and every request is kept.
-    write_decoder(path / "models/copied/1/fp32.onnx")
-    write_decoder(path / "other/1/bf16.onnx")
-    (path / "other/1/bf16.onnx").rename(path / "models/copied/1/bf16.onnx")
-    (path / "models/copied/model.yaml").write_text(
+def write_copied(folder):
+    """A model whose answers are compared with another precision's, and whose every request is kept."""
+    version = folder / "models/copied/1"
+    write_decoder(version / "fp32.onnx")
+    shutil.copy(version / "fp32.onnx", version / "bf16.onnx")
+    (version.parent / "model.yaml").write_text(
         "routing: {default: fp32, shadow: {precision: bf16, percent: 100}}\ncapture: {percent: 100}\n"
     )
-    configuration = f"capture: {{path: '{path / 'captured'}', write_seconds: 1}}\n"
-    (path / "captured").mkdir()
-    server = served_models.server.Server(OCTET, path / "models", path, configuration, listen="shared_memory: true")
-    channel = grpc.insecure_channel(server.grpc)
-    stub = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(channel)
+
+
+def setUpModule():
+    global client, stub, messages, captured
+    captured = tempfile.TemporaryDirectory()
+    configuration = f"capture: {{path: '{captured.name}', write_seconds: 1}}\n"
+    client = ServedClient(OCTET, {"decoder": write_decoder}, write_copied, configuration, listen="shared_memory: true")
+    stub, messages = client.stub, client.messages
 
 
 def tearDownModule():
-    channel.close()
-    with server:
-        server.stop()
-    folder.cleanup()
+    client.close()
+    captured.cleanup()
 
 
 def datatype(array):
     return {"float32": "FP32", "int64": "INT64"}[str(array.dtype)]
+
+
+def answer_of(request):
+    """Returns {output: array}."""
+    response = stub.ModelInfer(request, timeout=60)
+    return {
+        output.name: numpy.frombuffer(raw, numpy.float32).reshape(output.shape)
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
 
 
 def ask_raw(arrays, model="decoder"):
@@ -125,11 +126,7 @@ def ask_raw(arrays, model="decoder"):
     for name, array in arrays.items():
         request.inputs.add(name=name, datatype=datatype(array), shape=array.shape)
         request.raw_input_contents.append(array.tobytes())
-    response = stub.ModelInfer(request, timeout=60)
-    return {
-        output.name: numpy.frombuffer(raw, numpy.float32).reshape(output.shape)
-        for output, raw in zip(response.outputs, response.raw_output_contents)
-    }
+    return answer_of(request)
 
 
 def ask_typed(arrays, model="decoder"):
@@ -139,25 +136,15 @@ def ask_typed(arrays, model="decoder"):
         tensor = request.inputs.add(name=name, datatype=datatype(array), shape=array.shape)
         field = tensor.contents.int64_contents if array.dtype == numpy.int64 else tensor.contents.fp32_contents
         field.extend(array.ravel().tolist())
-    response = stub.ModelInfer(request, timeout=60)
-    return {
-        output.name: numpy.frombuffer(raw, numpy.float32).reshape(output.shape)
-        for output, raw in zip(response.outputs, response.raw_output_contents)
-    }
+    return answer_of(request)
 
 
 def post(body, headers, model):
     """Returns the answer's headers and body."""
-    connection = http.client.HTTPConnection(server.http, timeout=60)
-    try:
-        connection.request("POST", f"/v2/models/{model}/infer", body, headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            raise AssertionError(f"{answer.status}: {text.decode()}")
-        return answer.headers, text
-    finally:
-        connection.close()
+    status, headers, text = client.ask("POST", f"/v2/models/{model}/infer", body, headers)
+    if status != 200:
+        raise AssertionError(f"{status}: {text.decode()}")
+    return headers, text
 
 
 def ask_json(arrays, model="decoder"):
@@ -192,8 +179,7 @@ def ask_binary(arrays, model="decoder"):
 
 def counted(metric):
     """The sum of a metric over the model that is copied and captured."""
-    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
-        rows = [row for row in page.read().decode().splitlines() if row.startswith(metric + '{model="copied"')]
+    rows = [row for row in client.server.metrics_page().splitlines() if row.startswith(metric + '{model="copied"')]
     return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
 
 
@@ -263,26 +249,21 @@ class DecoderTest(unittest.TestCase):
                 continue
             tensor.parameters["shared_memory_region"].string_param = "past"
             tensor.parameters["shared_memory_byte_size"].int64_param = 0
-        response = stub.ModelInfer(request, timeout=60)
-        got = {
-            output.name: numpy.frombuffer(raw, numpy.float32).reshape(output.shape)
-            for output, raw in zip(response.outputs, response.raw_output_contents)
-        }
-        self.check(got, arrays)
+        self.check(answer_of(request), arrays)
 
     def test_copies_and_captures_take_an_empty_past(self):
         for ids in (numpy.array([[4, 5, 6]]), numpy.empty((1, 0), numpy.int64)):
             arrays = {"ids": ids, **no_past()}
             self.check(ask_raw(arrays, model="copied"), arrays)
         until = time.monotonic() + 20
-        captured = pathlib.Path(folder.name) / "captured/copied/1"
+        files = pathlib.Path(captured.name, "copied/1")
         metrics = ("octet_shadow_compared_requests_total", "octet_captured_requests_total")
-        while min(map(counted, metrics)) < 2 or len(list(captured.glob("*.npz"))) < 2:
+        while min(map(counted, metrics)) < 2 or len(list(files.glob("*.npz"))) < 2:
             self.assertLess(time.monotonic(), until, "copies and files take too long")
             time.sleep(0.05)
         self.assertEqual(counted("octet_captured_requests_total"), 2)
         shapes = set()
-        for file in captured.glob("*.npz"):
+        for file in files.glob("*.npz"):
             with numpy.load(file) as arrays:
                 self.assertEqual(arrays["past_key"].shape, (1, HEADS, 0, SIZE))
                 shapes.add(arrays["ids"].shape)

@@ -160,15 +160,6 @@ class SystemdTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
 
 
-def free_ports(count):
-    """Returns sockets bound to free loopback ports, which nobody else gets while they are open; haproxy takes them as they are."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-        each.set_inheritable(True)
-    return sockets
-
-
 def retry_policy():
     """Returns the service config for clients that deploy/README.md shows."""
     (shown,) = re.findall(r"^ {4}(\{.*retryPolicy.*\})$", (DEPLOY / "README.md").read_text(), flags=re.MULTILINE)

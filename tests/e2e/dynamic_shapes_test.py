@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import unittest
-import urllib.request
 
 import grpc
 import numpy
@@ -287,9 +286,8 @@ class DrainTest(unittest.TestCase):
     def wait_for(self, server, line):
         until = time.monotonic() + 20
         while time.monotonic() < until:
-            with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=10) as page:
-                if line in page.read().decode():
-                    return
+            if line in server.metrics_page():
+                return
             time.sleep(0.02)
         self.fail(f"never seen: {line}")
 

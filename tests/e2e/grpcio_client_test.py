@@ -5,18 +5,16 @@ usage: grpcio_client_test.py OCTET
 """
 
 import importlib
-import pathlib
 import sys
-import tempfile
 import unittest
 
 import grpc
 import numpy
 import served_models
-from served_client import generate_stubs
+from served_client import ServedClient
 
 OCTET = ""
-folder = server = channel = stub = health = messages = health_messages = None
+client = stub = health = messages = health_messages = None
 called = set()
 
 
@@ -33,23 +31,21 @@ class Recording:
 
 
 def setUpModule():
-    global folder, server, channel, stub, health, messages, health_messages
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name)
-    generate_stubs(path)
-    messages = importlib.import_module("proto.inference_pb2")
+    global client, stub, health, messages, health_messages
+    client = ServedClient(
+        OCTET,
+        fill=lambda folder: served_models.make_repository(OCTET, folder),
+        configuration=served_models.CONFIGURATION,
+        options=[("grpc.max_send_message_length", -1)],
+    )
+    messages = client.messages
     health_messages = importlib.import_module("proto.health_pb2")
-    server = served_models.serve(OCTET, path)
-    channel = grpc.insecure_channel(server.grpc, options=[("grpc.max_send_message_length", -1)])
-    stub = Recording(importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(channel))
-    health = Recording(importlib.import_module("proto.health_pb2_grpc").HealthStub(channel))
+    stub = Recording(client.stub)
+    health = Recording(importlib.import_module("proto.health_pb2_grpc").HealthStub(client.channel))
 
 
 def tearDownModule():
-    channel.close()
-    with server:
-        server.stop()
-    folder.cleanup()
+    client.close()
 
 
 IMAGES, TRUTH = served_models.load_test_set()
@@ -264,7 +260,7 @@ class DescriptionTest(unittest.TestCase):
 
     def test_reflection_lists_the_services(self):
         # ServerReflectionRequest{list_services: ""}: field 7, empty. The answer names services in field 6.
-        call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        call = client.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         answer = next(call(iter([b"\x3a\x00"]), timeout=20))
         for name in (b"inference.GRPCInferenceService", b"grpc.health.v1.Health"):
             self.assertIn(name, answer)
@@ -432,7 +428,7 @@ class ZLastTest(unittest.TestCase):
         request = image_request()
         request.id = "find me"
         stub.ModelInfer(request)
-        lines = [line for line in server.log.read_text().splitlines() if 'id="find me"' in line]
+        lines = [line for line in client.server.log.read_text().splitlines() if 'id="find me"' in line]
         self.assertEqual(len(lines), 1, lines)
         for word in ("event=request", "model=glyphs", "version=1", "precision=", "code=OK", "total_us="):
             self.assertIn(word, lines[0])
@@ -441,7 +437,7 @@ class ZLastTest(unittest.TestCase):
         request = image_request()
         request.id = "long" + "\u20ac" * 100_000
         stub.ModelInfer(request)
-        lines = [line for line in server.log.read_text().splitlines() if 'id="long' in line or "id=long" in line]
+        lines = [line for line in client.server.log.read_text().splitlines() if 'id="long' in line or "id=long" in line]
         self.assertEqual(len(lines), 1)
         self.assertLess(len(lines[0]), 2000)
         self.assertNotIn("\\x", lines[0])

@@ -4,13 +4,12 @@
 usage: half_precision_test.py OCTET
 """
 
-import importlib
 import pathlib
+import shutil
 import tempfile
 import unittest
 
 import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree only in this order.
-import grpc
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -19,7 +18,7 @@ import octet_process
 import served_models
 from demo_model import FP32, MAP, TEST, mapped
 from octet_process import answer, octet
-from served_client import generate_stubs
+from served_client import ServedClient
 
 HAS_BF16 = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
 
@@ -113,23 +112,21 @@ class HalfPrecisionTest(unittest.TestCase):
         self.assertIn("only FP32, FP16 or BF16 can be mapped, this one is INT64", done.stderr)
 
     def test_a_server_reads_and_answers_fp16(self):
-        version = self.folder / "models/half/1"
-        version.mkdir(parents=True)
-        self.write(TensorProto.FLOAT16, True).rename(version / "fp16.onnx")
-        generate_stubs(self.folder)
-        messages = importlib.import_module("proto.inference_pb2")
-        services = importlib.import_module("proto.inference_pb2_grpc")
+        def write_half(folder):
+            version = folder / "models/half/1"
+            version.mkdir(parents=True)
+            shutil.copy(self.write(TensorProto.FLOAT16, True), version / "fp16.onnx")
+
         images, truth = (array[:8] for array in served_models.load_test_set())
-        with served_models.server.Server(octet_process.executable(), self.folder / "models", self.folder) as server:
-            with grpc.insecure_channel(server.grpc) as channel:
-                stub = services.GRPCInferenceServiceStub(channel)
-                metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="half"), timeout=20)
-                self.assertEqual([t.datatype for t in (*metadata.inputs, *metadata.outputs)], ["FP16", "FP16"])
-                request = messages.ModelInferRequest(model_name="half")
-                request.inputs.add(name="image", datatype="FP16", shape=images.shape)
-                request.raw_input_contents.append(mapped(images).astype(np.float16).tobytes())
-                response = stub.ModelInfer(request, timeout=20)
-            server.stop()
+        client = ServedClient(octet_process.executable(), fill=write_half)
+        self.addCleanup(client.close)
+        stub, messages = client.stub, client.messages
+        metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="half"), timeout=20)
+        self.assertEqual([t.datatype for t in (*metadata.inputs, *metadata.outputs)], ["FP16", "FP16"])
+        request = messages.ModelInferRequest(model_name="half")
+        request.inputs.add(name="image", datatype="FP16", shape=images.shape)
+        request.raw_input_contents.append(mapped(images).astype(np.float16).tobytes())
+        response = stub.ModelInfer(request, timeout=20)
         self.assertEqual(response.outputs[0].datatype, "FP16")
         logits = np.frombuffer(response.raw_output_contents[0], np.float16).reshape(len(images), -1)
         self.assertGreaterEqual((logits.argmax(axis=1) == truth).sum(), 7)

@@ -4,12 +4,9 @@
 usage: large_messages_test.py OCTET
 """
 
-import http.client
-import importlib
 import pathlib
 import re
 import sys
-import tempfile
 import time
 import unittest
 
@@ -17,9 +14,8 @@ import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree
 import grpc
 import numpy
 import onnx
-import served_models
 from onnx import TensorProto, helper
-from served_client import generate_stubs
+from served_client import ServedClient
 
 OCTET = ""
 MOST = 2**31 - 1
@@ -38,13 +34,11 @@ def write_identity(path):
 class LargeMessagesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        generate_stubs(folder)
-        cls.messages = importlib.import_module("proto.inference_pb2")
-        write_identity(folder / "models/bytes/1/fp32.onnx")
         # Each worker keeps the room of its largest run, and which of several takes the next one is theirs to say.
         configuration = f"limits: {{max_message_bytes: {MOST}}}\nworkers: {{count: 1, threads: 1}}\n"
-        cls.server = cls.enterClassContext(served_models.server.Server(OCTET, folder / "models", folder, configuration))
+        cls.client = ServedClient(OCTET, {"bytes": write_identity}, configuration=configuration)
+        cls.addClassCleanup(cls.client.close)
+        cls.server, cls.messages = cls.client.server, cls.client.messages
         cls.data = numpy.random.default_rng(300).integers(0, 256, BYTES, numpy.uint8)
 
     def resident(self):
@@ -66,15 +60,10 @@ class LargeMessagesTest(unittest.TestCase):
         self.assertTrue(numpy.array_equal(numpy.frombuffer(answer.raw_output_contents[0], numpy.uint8), self.data))
 
     def over_rest(self):
-        connection = http.client.HTTPConnection(self.server.http, timeout=120)
-        try:
-            connection.request("POST", "/v2/models/bytes/infer", memoryview(self.data), {"Inference-Header-Content-Length": "0"})
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-        self.assertEqual(answer.status, 200, body[:1000])
-        length = int(answer.headers["Inference-Header-Content-Length"])
+        bare = {"Inference-Header-Content-Length": "0"}
+        status, headers, body = self.client.ask("POST", "/v2/models/bytes/infer", memoryview(self.data), bare)
+        self.assertEqual(status, 200, body[:1000])
+        length = int(headers["Inference-Header-Content-Length"])
         self.assertTrue(numpy.array_equal(numpy.frombuffer(body, numpy.uint8, offset=length), self.data))
 
     def test_both_protocols_carry_it_and_nothing_piles_up(self):

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 import unittest
-import urllib.request
 import xml.etree.ElementTree
 
 import onnx
@@ -72,10 +71,8 @@ def load(*words):
 
 def answered():
     """Returns what the server has answered with OK: {(model, precision): requests}."""
-    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=10) as page:
-        text = page.read().decode()
     counts = {}
-    for labels, count in re.findall(r'^octet_requests_total\{(.*)\} (\d+)$', text, re.MULTILINE):
+    for labels, count in re.findall(r'^octet_requests_total\{(.*)\} (\d+)$', served.metrics_page(), re.MULTILINE):
         label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         if label["code"] == "OK":
             counts[label["model"], label["precision"]] = int(count)

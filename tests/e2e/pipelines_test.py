@@ -4,7 +4,6 @@
 usage: pipelines_test.py OCTET
 """
 
-import http.client
 import importlib
 import io
 import json
@@ -27,11 +26,12 @@ import PIL.Image
 import served_models
 from onnx import TensorProto, helper
 from real_models import MODELS, SHARED
-from served_client import generate_stubs
+from served_client import ServedClient
 
 OCTET = ""
 SIDE = 96
-folder = models = server = channel = stub = messages = None
+client = models = stub = messages = None
+INFER = "/v2/models/pictures/infer"
 IMAGES, TRUTH = served_models.load_test_set()
 # The mapping of demo/models/glyphs/model.yaml: (pixel - 127.5) / 127.5.
 DECODE_GLYPH = "decode: {inputs: {picture: photo}, preprocess: {scale: 1, mean: 127.5, std: 127.5}}"
@@ -62,28 +62,24 @@ def write_model(path, node, inputs, shape):
     onnx.save(model, path)
 
 
-def setUpModule():
-    global folder, models, server, channel, stub, messages
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name)
-    generate_stubs(path)
-    messages = importlib.import_module("proto.inference_pb2")
-    models = served_models.make_repository(OCTET, path)
-    write_model(models / "echo/1/fp32.onnx", helper.make_node("Abs", ["x"], ["y"]), ["x"], ["n", 3, SIDE, SIDE])
-    write_model(models / "sum/1/fp32.onnx", helper.make_node("Add", ["a", "b"], ["y"]), ["a", "b"], ["n", len(served_models.LABELS)])
+def write_models(folder):
+    repository = served_models.make_repository(OCTET, folder)
+    write_model(repository / "echo/1/fp32.onnx", helper.make_node("Abs", ["x"], ["y"]), ["x"], ["n", 3, SIDE, SIDE])
+    write_model(repository / "sum/1/fp32.onnx", helper.make_node("Add", ["a", "b"], ["y"]), ["a", "b"], ["n", len(served_models.LABELS)])
     for name, pipeline in PIPELINES.items():
-        (models / name).mkdir()
-        (models / name / "model.yaml").write_text(f"pipeline: {{{pipeline}}}\n")
-    server = served_models.server.Server(OCTET, models, path, "batching: {max_batch: 16}\n")
-    channel = grpc.insecure_channel(server.grpc, options=[("grpc.max_send_message_length", -1)])
-    stub = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(channel)
+        (repository / name).mkdir()
+        (repository / name / "model.yaml").write_text(f"pipeline: {{{pipeline}}}\n")
+
+
+def setUpModule():
+    global client, models, stub, messages
+    options = [("grpc.max_send_message_length", -1)]
+    client = ServedClient(OCTET, fill=write_models, configuration="batching: {max_batch: 16}\n", options=options)
+    models, stub, messages = client.folder / "models", client.stub, client.messages
 
 
 def tearDownModule():
-    channel.close()
-    with server:
-        server.stop()
-    folder.cleanup()
+    client.close()
 
 
 def as_file(pixels, kind="PNG", **options):
@@ -198,23 +194,15 @@ class AnswersTest(unittest.TestCase):
         head = json.dumps({
             "inputs": [{"name": "photo", "datatype": "BYTES", "shape": [2, 1], "parameters": {"binary_data_size": len(wire)}}]
         }).encode()
-        connection = http.client.HTTPConnection(server.http, timeout=60)
-        connection.request("POST", "/v2/models/pictures/infer", head + wire, {"Inference-Header-Content-Length": str(len(head))})
-        reply = connection.getresponse()
-        body = json.loads(reply.read())
-        connection.close()
-        self.assertEqual(reply.status, 200, body)
-        numpy.testing.assert_allclose(body["outputs"][0]["data"], ask("pictures", files).ravel(), rtol=1e-4, atol=1e-4)
+        status, _, body = client.ask("POST", INFER, head + wire, {"Inference-Header-Content-Length": str(len(head))})
+        self.assertEqual(status, 200, body)
+        numpy.testing.assert_allclose(json.loads(body)["outputs"][0]["data"], ask("pictures", files).ravel(), rtol=1e-4, atol=1e-4)
 
     def test_rest_takes_a_picture_as_it_is(self):
         (picture,) = files = glyph_files("PNG", 0, 1)
-        connection = http.client.HTTPConnection(server.http, timeout=60)
-        connection.request("POST", "/v2/models/pictures/infer", picture, {"Inference-Header-Content-Length": "0"})
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-        self.assertEqual(answer.status, 200, body)
-        scores = numpy.frombuffer(body[int(answer.headers["Inference-Header-Content-Length"]) :], numpy.float32)
+        status, headers, body = client.ask("POST", INFER, picture, {"Inference-Header-Content-Length": "0"})
+        self.assertEqual(status, 200, body)
+        scores = numpy.frombuffer(body[int(headers["Inference-Header-Content-Length"]) :], numpy.float32)
         numpy.testing.assert_allclose(scores, ask("pictures", files).ravel(), rtol=1e-4, atol=1e-4)
 
 
@@ -320,10 +308,7 @@ class ProtocolTest(unittest.TestCase):
         after = counts("pictures"), counts("glyphs")
         for old, new in zip(before, after, strict=True):
             self.assertEqual((new[0] - old[0], new[1] - old[1]), (4, 1))
-        connection = http.client.HTTPConnection(server.metrics, timeout=60)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
+        text = client.server.metrics_page()
         for model, precision in (("pictures", "pipeline"), ("pictures/decode", "preprocess")):
             series = f'octet_requests_total{{model="{model}",version="1",precision="{precision}",code="OK"}} '
             self.assertEqual([line for line in text.splitlines() if line == series + "0"], [])
@@ -331,11 +316,7 @@ class ProtocolTest(unittest.TestCase):
 
     def test_a_pipeline_has_no_precisions_to_compare_or_roll_out(self):
         def experiments(path):
-            connection = http.client.HTTPConnection(server.http, timeout=60)
-            connection.request("GET", path)
-            answer = json.loads(connection.getresponse().read())
-            connection.close()
-            return answer["experiments"]
+            return client.ask_json("GET", path)[1]["experiments"]
 
         names = {experiment["model"] for experiment in experiments("/v2/experiments")}
         self.assertLessEqual({"glyphs", "pictures"}, names)
@@ -343,7 +324,7 @@ class ProtocolTest(unittest.TestCase):
         (pictures,) = experiments("/v2/models/pictures/experiments")
         self.assertEqual(pictures["precisions"], [])
         self.assertGreaterEqual(pictures["pipeline"]["latency_us"]["count"], 1)
-        command = [OCTET, "rollout", "pictures", "--server", server.http, "--repository", models, "--to", "int8"]
+        command = [OCTET, "rollout", "pictures", "--server", client.server.http, "--repository", models, "--to", "int8"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("a pipeline has no precisions of its own", done.stderr)
@@ -391,10 +372,7 @@ class ProtocolTest(unittest.TestCase):
 class LimitsTest(unittest.TestCase):
     def decoding(self):
         """Returns the metrics of the step, by name and code."""
-        connection = http.client.HTTPConnection(server.metrics, timeout=60)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
+        text = client.server.metrics_page()
         labels = re.escape('model="stretched/decode",version="1",precision="preprocess"')
         return {name + code: float(value) for name, code, value in re.findall(rf'^(\w+){{{labels}(?:,code="(\w+)")?}} (\S+)$', text, re.M)}
 

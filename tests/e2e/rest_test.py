@@ -6,69 +6,41 @@ usage: rest_test.py OCTET
 
 import gzip
 import http.client
-import importlib
 import json
 import multiprocessing.shared_memory
-import pathlib
 import random
 import re
 import subprocess
 import sys
-import tempfile
 import unittest
 
 import grpc
 import numpy
 import served_models
 from google.protobuf import json_format
-from served_client import generate_stubs
+from served_client import ServedClient
 
 OCTET = ""
 SEED = 20
-folder = server = channel = stub = messages = None
+client = server = stub = messages = ask = ask_json = None
 INFER = "/v2/models/glyphs/infer"
 IMAGES, TRUTH = served_models.load_test_set()
 
 
 def setUpModule():
-    global folder, server, channel, stub, messages
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name)
-    generate_stubs(path)
-    messages = importlib.import_module("proto.inference_pb2")
-    configuration = (
-        f"limits: {{max_message_bytes: {served_models.MAX_MESSAGE_BYTES}}}\nlogging: {{access_log: true}}\n"
+    global client, server, stub, messages, ask, ask_json
+    client = ServedClient(
+        OCTET,
+        fill=lambda folder: served_models.make_repository(OCTET, folder),
+        configuration=served_models.CONFIGURATION,
+        listen="shared_memory: true",
     )
-    repository = served_models.make_repository(OCTET, path)
-    server = served_models.server.Server(OCTET, repository, path, configuration, listen="shared_memory: true")
-    channel = grpc.insecure_channel(server.grpc)
-    stub = importlib.import_module("proto.inference_pb2_grpc").GRPCInferenceServiceStub(channel)
+    server, stub, messages = client.server, client.stub, client.messages
+    ask, ask_json = client.ask, client.ask_json
 
 
 def tearDownModule():
-    channel.close()
-    with server:
-        server.stop()
-    folder.cleanup()
-
-
-def ask(method, path, body=None, headers=None, connection=None):
-    """Returns (status, headers, body) of one request."""
-    own = connection is None
-    connection = connection or http.client.HTTPConnection(server.http, timeout=30)
-    try:
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        if own:
-            connection.close()
-
-
-def ask_json(method, path, body=None):
-    """Returns (status, value)."""
-    status, _, text = ask(method, path, None if body is None else json.dumps(body))
-    return status, json.loads(text)
+    client.close()
 
 
 def image_input(count=1, **fields):

@@ -170,13 +170,13 @@ class RolloutTest(RolloutCase):
                 with subprocess.Popen(self.command(away, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
                     self.wait_for_line(process, "capture: 150 samples")
                     away.server.process.kill()
-                    self.leave_a_full_sample(words, captures, configuration)
+                    self.leave_a_full_sample(words, configuration)
                     _, errors = process.communicate(timeout=120)
                 self.assertEqual(process.returncode, 1, "the same command goes on when the server is back")
                 self.assertIn("no answer from", errors)
                 restart(away.server)
 
-    def leave_a_full_sample(self, words, captures, configuration):
+    def leave_a_full_sample(self, words, configuration):
         little = ALONE + "capture: {percent: 0, max_bytes: 100000}\n"
         with Served(OCTET, little, without_int8, configuration) as served, Traffic(served):
             code, _, errors = self.rollout(served, *words)

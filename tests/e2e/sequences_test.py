@@ -103,10 +103,8 @@ def ask_rest(model, name, values, given):
 
 def metric(name, **labels):
     """Returns the sum of the series with these labels."""
-    with urllib.request.urlopen(f"http://{client.server.metrics}/metrics", timeout=10) as reply:
-        text = reply.read().decode()
     found = 0.0
-    for series, value in re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE):
+    for series, value in re.findall(rf"^{name}{{(.*)}} (\S+)$", client.server.metrics_page(), re.MULTILINE):
         if all(f'{label}="{wanted}"' in series for label, wanted in labels.items()):
             found += float(value)
     return found

@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 import time
-import urllib.request
 
 import grpc
 import onnx
@@ -104,8 +103,7 @@ class Served:
 
     def metrics(self):
         """Returns {(name, labels as written): value}."""
-        with urllib.request.urlopen(f"http://{self.server.metrics}/metrics", timeout=10) as page:
-            return {(name, labels): float(value) for name, labels, value in SERIES.findall(page.read().decode())}
+        return {(name, labels): float(value) for name, labels, value in SERIES.findall(self.server.metrics_page())}
 
     def shadow(self):
         """Returns {name without octet_shadow_: value} of the pair; a label that is more than the pair's is appended."""

@@ -17,6 +17,7 @@ import server  # noqa: E402
 GLYPHS = ROOT / "demo/models/glyphs"
 LABELS = (GLYPHS / "labels.txt").read_text().split()
 MAX_MESSAGE_BYTES = 1 << 20
+CONFIGURATION = f"limits: {{max_message_bytes: {MAX_MESSAGE_BYTES}}}\nlogging: {{access_log: true}}\n"
 
 
 def load_test_set():
@@ -58,12 +59,6 @@ def make_repository(octet, folder):
     return models
 
 
-def serve(octet, folder):
-    """Returns a running server.Server over make_repository."""
-    limits = f"limits: {{max_message_bytes: {MAX_MESSAGE_BYTES}}}\nlogging: {{access_log: true}}\n"
-    return server.Server(octet, make_repository(octet, folder), folder, limits)
-
-
 def run_client(octet, make_command):
     """Runs another language's client of a served demo model to its end; returns 0 when it and the server end well.
 
@@ -73,7 +68,7 @@ def run_client(octet, make_command):
     with tempfile.TemporaryDirectory() as scratch:
         image = pathlib.Path(scratch, "image")
         image.write_bytes(images[0].tobytes())
-        with serve(octet, scratch) as running:
+        with server.Server(octet, make_repository(octet, scratch), scratch, CONFIGURATION) as running:
             command = make_command(pathlib.Path(scratch), running.grpc, image, LABELS[truth[0]])
             if subprocess.run(command, timeout=120, check=False).returncode != 0:
                 print(running.last_words(), file=sys.stderr)

@@ -57,8 +57,8 @@ class OverloadTest(ServerTestCase):
             self.assertGreater(row["throughput"], 0)
             self.assertGreaterEqual(row["p99_us"], row["p50_us"])
             self.assertEqual({series["precision"] for series in row["series"]}, {"fp32", "bf16"})
-        one = re.search(r'^octet_batch_rows_bucket\{.*precision="fp32",le="1"\} (\d+)$', self.metrics(running), re.MULTILINE)
-        every = re.search(r'^octet_batch_rows_count\{.*precision="fp32"\} (\d+)$', self.metrics(running), re.MULTILINE)
+        one = re.search(r'^octet_batch_rows_bucket\{.*precision="fp32",le="1"\} (\d+)$', running.metrics_page(), re.MULTILINE)
+        every = re.search(r'^octet_batch_rows_count\{.*precision="fp32"\} (\d+)$', running.metrics_page(), re.MULTILINE)
         self.assertGreater(int(every.group(1)), int(one.group(1)), "no batch had more than one row")
         running.stop()
 
@@ -119,7 +119,7 @@ class OverloadTest(ServerTestCase):
         labels = '{model="slow",version="1",precision="fp32"}'
         wanted = {f"octet_in_flight_requests{labels} {in_flight}", f"octet_queue_depth{labels} {waiting}"}
         until = time.monotonic() + 20
-        while not wanted <= set(self.metrics(running).splitlines()):
+        while not wanted <= set(running.metrics_page().splitlines()):
             self.assertLess(time.monotonic(), until)
 
     def test_overload_is_refused_and_nothing_else(self):
@@ -134,13 +134,13 @@ class OverloadTest(ServerTestCase):
         print(f"accepted {row['throughput']:.0f}/s, p50 {row['p50_us']:.0f} us, p99 {row['p99_us']:.0f} us, refused {row['errors']}")
         # Whoever is let in waits for 8 requests at most, and what runs: no share of the 3 s that the pressure lasts.
         self.assertLess(row["p99_us"], 1e6)
-        text = self.metrics(running)
+        text = running.metrics_page()
         self.assertRegex(text, r'octet_requests_total\{.*code="RESOURCE_EXHAUSTED"\} [1-9]')
         running.stop()
 
     def durations(self, running):
         """Returns (upper bounds in seconds, how many of the model's requests took at most each) as the server has measured it."""
-        found = re.findall(r'^octet_request_duration_seconds_bucket\{model="slow",.*le="(.*)"\} (\d+)$', self.metrics(running), re.MULTILINE)
+        found = re.findall(r'^octet_request_duration_seconds_bucket\{model="slow",.*le="(.*)"\} (\d+)$', running.metrics_page(), re.MULTILINE)
         return [float(bound) for bound, _ in found], [int(count) for _, count in found]
 
     def test_with_a_target_the_surplus_is_refused_and_the_rest_is_on_time(self):
@@ -159,7 +159,7 @@ class OverloadTest(ServerTestCase):
         # Not by clients that ask on at once when they are refused: they would keep the processors from those who are let in.
         (row,) = load(running.grpc, "--model", "slow", "--rate", 5 * without["throughput"], "--seconds", 4)
         bounds, counts = self.durations(running)
-        text = self.metrics(running)
+        text = running.metrics_page()
         running.stop()
         early, on_time, nearly = (counts[bounds.index(target) + i] / counts[-1] for i in (-1, 0, 1))
         print(f"of {1e6 * target:.0f} us: {100 * early:.1f} % in 5/9 of it, {100 * on_time:.1f} % on time, {100 * nearly:.1f} % in 9/5 of it;")
@@ -182,7 +182,7 @@ class OverloadTest(ServerTestCase):
         running = self.start()
         caller = Caller(running.grpc)
         caller.ask("slow")
-        text = self.metrics(running)
+        text = running.metrics_page()
         ran = re.search(r'^octet_executions_total\{model="slow".*$', text, re.MULTILINE).group()
         # What the client has waited is more: it has connected, and the plan was compiled.
         takes = float(re.search(r'^octet_batch_expected_seconds\{model="slow",.*rows="1"\} (\S+)$', text, re.MULTILINE).group(1))
@@ -192,7 +192,7 @@ class OverloadTest(ServerTestCase):
             caller.stub.ModelInfer(request, timeout=60)
         self.assertEqual(refused.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
         self.assertRegex(refused.exception.details(), r"^deadline cannot be met, expected \d+\.\d+ ms to the answer, \d+\.\d+ ms remain: slow/1/fp32$")
-        text = self.metrics(running)
+        text = running.metrics_page()
         self.assertIn(ran, text)
         self.assertRegex(text, r'octet_refused_requests_total\{model="slow".*reason="deadline"\} 1')
         running.stop()

@@ -84,13 +84,13 @@ class ReloadTest(ServerTestCase):
         running = self.start(POLL)
         caller = Caller(running.grpc)
         self.assertEqual({caller.ask("net") for _ in range(50)}, {1})
-        loads = re.search(r"^octet_model_loads_total (\d+)$", self.metrics(running), re.MULTILINE).group(1)
+        loads = re.search(r"^octet_model_loads_total (\d+)$", running.metrics_page(), re.MULTILINE).group(1)
         with Asking(running.grpc, "net") as asking:
             (self.models / "net/model.yaml").write_text("routing: {split: {fp32: 0, bf16: 1}}\n")
             self.wait_for(lambda: 7 in asking.answers or asking.errors, "the other precision")
         self.assertEqual(asking.errors, [])
         self.assertEqual({caller.ask("net") for _ in range(50)}, {7})
-        self.assertIn(f"\noctet_model_loads_total {loads}\n", self.metrics(running))
+        self.assertIn(f"\noctet_model_loads_total {loads}\n", running.metrics_page())
         small_models.write_scaling(self.models / "net/2/bf16.onnx", 9)
         small_models.write_scaling(self.models / "new/1/fp32.onnx", 5)
         self.wait_for(lambda: caller.ask("net") == 9, "version 2")
@@ -151,10 +151,10 @@ class ReloadTest(ServerTestCase):
                 caller.load("net")
                 self.assertEqual(caller.ask("net"), 1 + i % 2)
                 if i % EACH == 0:
-                    resident.append(float(RESIDENT.search(self.metrics(running)).group(1)) / 1024)
+                    resident.append(float(RESIDENT.search(running.metrics_page()).group(1)) / 1024)
         self.assertEqual(asking.errors, [])
         self.assertEqual(asking.answers, {1, 2})
-        self.assertIn(f"\noctet_model_loads_total {1 + RELOADS}\n", self.metrics(running))
+        self.assertIn(f"\noctet_model_loads_total {1 + RELOADS}\n", running.metrics_page())
         at = numpy.arange(EACH, RELOADS + 1, EACH)
         settled = at > SETTLED
         growth, _ = numpy.polyfit(at[settled], numpy.array(resident)[settled], 1)

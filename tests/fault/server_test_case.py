@@ -4,7 +4,6 @@ import pathlib
 import sys
 import tempfile
 import unittest
-import urllib.request
 
 from small_models import server
 
@@ -26,11 +25,6 @@ class ServerTestCase(unittest.TestCase):
         started = server.Server(octet(), self.models, self.folder, configuration)
         self.addCleanup(started.__exit__, None, None, None)
         return started
-
-    def metrics(self, running):
-        """Returns what Prometheus would read."""
-        with urllib.request.urlopen(f"http://{running.metrics}/metrics", timeout=10) as page:
-            return page.read().decode()
 
 
 def octet():

@@ -31,7 +31,7 @@ class ShadowTest(ServerTestCase):
 
     def copies(self, running):
         """Returns {compared, failed, and reasons of drops: count}."""
-        return {reason or what: int(count) for what, reason, count in COUNT.findall(self.metrics(running))}
+        return {reason or what: int(count) for what, reason, count in COUNT.findall(running.metrics_page())}
 
     def wait_for(self, condition, what):
         until = time.monotonic() + 30
@@ -47,7 +47,7 @@ class ShadowTest(ServerTestCase):
                 before = self.copies(running)
                 small_models.write_heavy(self.file, factor)
                 loaded = f"octet_model_loads_total {factor - 1}\n"
-                self.wait_for(lambda text=loaded: text in self.metrics(running), lambda: "the file is not followed")
+                self.wait_for(lambda text=loaded: text in running.metrics_page(), lambda: "the file is not followed")
                 self.wait_for(lambda b=before: self.copies(running)["compared"] > b["compared"] + 5, lambda: self.copies(running))
             self.file.rename(self.folder / "elsewhere.onnx")
             self.wait_for(lambda: self.copies(running)["not_ready"] > 5, lambda: self.copies(running))

@@ -148,9 +148,8 @@ class DrainTest(ServerTestCase):
     def wait_for_metric(self, running, line):
         until = time.monotonic() + 20
         while time.monotonic() < until:
-            with urllib.request.urlopen(f"http://{running.metrics}/metrics", timeout=10) as page:
-                if line in page.read().decode():
-                    return
+            if line in running.metrics_page():
+                return
             time.sleep(0.02)
         self.fail(f"never seen: {line}")
 

@@ -51,7 +51,7 @@ class TrafficTest(ServerTestCase):
         for user in ("a", "b", "c", "d", "e", "f"):
             self.assertEqual(len(self.answers(caller, 10, lambda _, user=user: user)), 1)
         self.assertEqual(self.answers(caller, 20, version="4"), {4: 20})
-        text = self.metrics(running)
+        text = running.metrics_page()
         self.assertRegex(text, r'octet_routed_requests_total\{model="net",version="3",precision="fp32",reason="default"\} [1-9]')
         self.assertRegex(text, r'octet_routed_requests_total\{model="net",version="4",precision="fp32",reason="default"\} [1-9]')
         self.assert_they_are_compared(running, drawn)
@@ -90,10 +90,10 @@ class TrafficTest(ServerTestCase):
         first = self.answers(caller, 200)
         self.assertTrue(60 <= first[4] <= 140, first)
         end = time.monotonic() + 120
-        while 'octet_ramp_actions_total{model="net",version="4",precision="fp32",action="forward"} 1' not in self.metrics(running):
+        while 'octet_ramp_actions_total{model="net",version="4",precision="fp32",action="forward"} 1' not in running.metrics_page():
             self.assertLess(time.monotonic(), end)
             self.answers(caller, 20)
-        self.assertIn('octet_ramp_share{model="net",version="4",precision="fp32"} 0.95', self.metrics(running))
+        self.assertIn('octet_ramp_share{model="net",version="4",precision="fp32"} 0.95', running.metrics_page())
         running.stop()
         self.assertRegex(running.log.read_text(), r'event=ramp_action model=net ramped="version 4" action=forward reason="95 % of the traffic')
         running = self.start()

@@ -11,7 +11,6 @@ namespace octet {
 namespace cast_test {
 
 using testing::Answer;
-using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::OneNode;

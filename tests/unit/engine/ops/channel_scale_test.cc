@@ -19,7 +19,6 @@ namespace channel_scale_test {
 using testing::Elements;
 using ::testing::ElementsAre;
 using testing::Lower;
-using testing::Lowered;
 using testing::OneNode;
 using testing::RandomBytes;
 using testing::RandomReals;

@@ -12,7 +12,6 @@ namespace octet {
 namespace comparison_test {
 
 using testing::Answer;
-using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::OneNode;

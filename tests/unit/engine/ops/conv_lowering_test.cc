@@ -13,7 +13,6 @@
 namespace octet {
 namespace conv_lowering_test {
 
-using testing::Elements;
 using ::testing::HasSubstr;
 using testing::Lower;
 using testing::Lowered;

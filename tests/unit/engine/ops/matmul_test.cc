@@ -21,7 +21,6 @@ using ::testing::Not;
 using testing::OneNode;
 using ::testing::Pointwise;
 using testing::RandomBytes;
-using testing::RandomReals;
 using testing::Reference;
 
 std::string ShapeOf(Shape a, Shape b) {

@@ -14,7 +14,6 @@ namespace normalization_test {
 
 using testing::Elements;
 using ::testing::FloatNear;
-using ::testing::HasSubstr;
 using testing::Lower;
 using testing::OneNode;
 using ::testing::Pointwise;

@@ -10,7 +10,6 @@
 namespace octet {
 namespace quantize_linear_test {
 
-using testing::Elements;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::OneNode;

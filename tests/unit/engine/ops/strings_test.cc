@@ -11,7 +11,6 @@ namespace strings_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 using Words = std::vector<std::string>;
 

@@ -52,5 +52,27 @@ TEST_F(ParallelForTest, HandsAnExceptionOfAnyThreadToTheCaller) {
   EXPECT_THROW(alone(), std::bad_alloc);
 }
 
+TEST_F(ParallelForTest, PartsHaveScratchOfTheirOwn) {
+  std::vector<int64_t> scratch(2);
+  std::vector<std::atomic<int>> visits(5);
+  ParallelParts(5, 2, 2, [&](int64_t part, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+    scratch[static_cast<size_t>(part)] += end - begin;
+  });
+  for (const auto& count : visits) EXPECT_EQ(count, 1);
+  EXPECT_EQ(scratch, (std::vector<int64_t>{2, 3}));
+  const auto parts_of = [](int64_t count, int64_t grain, int64_t threads) {
+    std::atomic<int> parts = 0;
+    ParallelParts(count, grain, threads, [&](int64_t part, int64_t, int64_t) {
+      EXPECT_LT(part, threads);
+      ++parts;
+    });
+    return parts.load();
+  };
+  EXPECT_EQ(parts_of(1000, 1, 1), 1);
+  EXPECT_EQ(parts_of(3, 2, 2), 1) << "too little for two";
+  EXPECT_EQ(parts_of(1000, 1, 3), 3) << "more than the team has";
+}
+
 }  // namespace parallel_test
 }  // namespace octet

@@ -14,9 +14,7 @@
 namespace octet {
 namespace sequence_store_test {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 /// Takes what a request's client is answered.
 class Answer final : public OutputSink {
