@@ -143,7 +143,7 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   }
   OrderByShare(wanted);
   FollowSequences();
-  FollowRamp(files);
+  FollowRamp(files, wanted);
   for (const int64_t number : wanted) {
     CatalogueVersion& row = versions_[number].row;
     if (row.state != VersionState::kReady) row = {.state = VersionState::kLoading};
@@ -244,7 +244,7 @@ void ModelLoader::DropPipeline() {
   pipeline_.reset();
 }
 
-void ModelLoader::FollowRamp(const ModelFiles& files) {
+void ModelLoader::FollowRamp(const ModelFiles& files, const std::vector<int64_t>& wanted) {
   const std::string file = files.folder + "/.ramp";
   const auto rules = settings_ ? settings_->config.routing.ramp : std::nullopt;
   if (!rules) {
@@ -263,6 +263,8 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
   std::string identity = Format("{}, held {} s:", RampedName(*rules), rules->hold_seconds);
   for (const float step : rules->steps) identity += Format(" {}", step);
   for (const auto& [number, variants] : files.versions) {
+    // One that nobody is answered by says nothing of the traffic, wherever its folder goes.
+    if (!std::ranges::contains(wanted, number)) continue;
     for (const auto& [precision, variant] : variants) {
       const bool ramped =
           rules->precision ? precision == *rules->precision : number == *rules->version;
