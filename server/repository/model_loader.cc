@@ -146,7 +146,10 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   FollowRamp(files, wanted);
   for (const int64_t number : wanted) {
     CatalogueVersion& row = versions_[number].row;
-    if (row.state != VersionState::kReady) row = {.state = VersionState::kLoading};
+    if (row.state == VersionState::kReady) continue;
+    // What is shown of it stays known: Rebuild takes back what the next one does not have.
+    row.state = VersionState::kLoading;
+    row.reason.clear();
   }
   PublishRow();
   for (const int64_t number : wanted) {
