@@ -173,6 +173,10 @@ void ModelLoader::OrderByShare(std::vector<int64_t>& wanted) const {
     if (std::ranges::contains(wanted, number)) continue;
     LogEvent(LogLevel::kWarn, "routed_version_missing", {{"model", name_}, {"version", number}});
   }
+  for (const int64_t number : settings_->config.versions.specific) {
+    if (std::ranges::contains(wanted, number) || std::ranges::contains(named, number)) continue;
+    LogEvent(LogLevel::kWarn, "selected_version_missing", {{"model", name_}, {"version", number}});
+  }
 }
 
 void ModelLoader::FollowSequences() {
@@ -231,10 +235,8 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
 
 void ModelLoader::FollowPipeline(const ModelFiles& files) {
   if (!settings_ || !settings_->config.pipeline) return DropPipeline();
-  if (!files.versions.empty()) {
-    Fail(InvalidArgument("{}: pipeline: expected a folder without versions, got version {}",
-                         files.config_path(), files.versions.begin()->first),
-         "pipeline_refused");
+  if (const absl::Status alone = CheckPipelineFolder(files); !alone.ok()) {
+    Fail(alone, "pipeline_refused");
     return DropPipeline();
   }
   if (pipeline_ != nullptr && pipeline_->settings == *settings_) return;

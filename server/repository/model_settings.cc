@@ -23,12 +23,18 @@ void CheckModel(const ServerConfig& server, std::string_view name, const Models&
   const absl::StatusOr<ModelSettings> settings = ReadModelSettings(server, name, files);
   if (!settings.ok()) return add(Message(settings.status()));
   if (settings->config.pipeline) {
+    if (const auto alone = CheckPipelineFolder(files); !alone.ok()) add(Message(alone));
     for (const auto& [step, rule] : settings->config.pipeline->steps) {
       if (rule.model.empty() || models.contains(rule.model)) continue;
       add(std::format("{}: pipeline.steps.{}.model: the repository has no such model: '{}'",
                       files.config_path(), step, rule.model));
     }
     return;
+  }
+  for (const int64_t number : settings->config.versions.specific) {
+    if (files.versions.contains(number)) continue;
+    add(std::format("{}: versions.specific: the model has no such version: {}", files.config_path(),
+                    number));
   }
   std::vector<int64_t> existing;
   for (const auto& [number, unused] : files.versions) existing.push_back(number);
@@ -86,6 +92,12 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
   settings.batching = *batching;
   settings.labels = ReadLines(files.labels_path());
   return settings;
+}
+
+absl::Status CheckPipelineFolder(const ModelFiles& files) {
+  if (files.versions.empty()) return absl::OkStatus();
+  return InvalidArgument("{}: pipeline: expected a folder without versions, got version {}",
+                         files.config_path(), files.versions.begin()->first);
 }
 
 std::vector<Precision> WantedPrecisions(const ModelConfig& config,

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "server/repository/model_settings.h"
 #include "tests/support/as_nobody.h"
 #include "tests/support/repository_test.h"
 
@@ -375,6 +376,20 @@ TEST_F(ModelRepositoryTest, PrecisionsAndVersionsAreThoseOfModelYaml) {
   EXPECT_EQ(Ask(*version, Precision::kBf16), 3);
   EXPECT_THAT(version->Find(Precision::kFp16)->reason, HasSubstr("net/2/fp16.onnx"));
   EXPECT_THAT(Rows(*repository_), ElementsAre(HasSubstr("net/2 READY: fp16: ")));
+}
+
+TEST_F(ModelRepositoryTest, TheCheckOfAConfigurationKnowsWhichVersionsAreThere) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(1));
+  folder_.Write("net/model.yaml", "versions: {specific: [1]}");
+  EXPECT_EQ(CheckModelSettings(Config()), absl::OkStatus());
+  folder_.Write("net/model.yaml", "versions: {specific: [9]}");
+  EXPECT_EQ(
+      Message(CheckModelSettings(Config())),
+      folder_.path("net/model.yaml") + ": versions.specific: the model has no such version: 9");
+  folder_.Write("net/model.yaml", "pipeline: {steps: {a: {model: net}}, outputs: {y: a.y}}");
+  EXPECT_EQ(Message(CheckModelSettings(Config())),
+            folder_.path("net/model.yaml") +
+                ": pipeline: expected a folder without versions, got version 1");
 }
 
 TEST_F(ModelRepositoryTest, ARequiredInt8ShareHoldsForInt8FilesAlone) {
