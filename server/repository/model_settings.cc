@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 
@@ -48,14 +49,16 @@ void CheckModel(const ServerConfig& server, std::string_view name, const Models&
   }
 }
 
-/// The lines of a file; none when there is no such file. What is longer than a mebibyte is cut.
+/// The lines of a file; none when there is no such file. What is longer than a mebibyte is cut, within a line, too.
 std::vector<std::string> ReadLines(const std::string& path) {
-  constexpr size_t kMostBytes = size_t{1} << 20;
-  std::vector<std::string> lines;
+  constexpr std::streamsize kMostBytes = std::streamsize{1} << 20;
+  std::string text(static_cast<size_t>(kMostBytes), '\0');
   std::ifstream file(path);
-  size_t bytes = 0;
-  for (std::string line; bytes < kMostBytes && std::getline(file, line);) {
-    bytes += line.size() + 1;
+  file.read(text.data(), kMostBytes);
+  text.resize(static_cast<size_t>(file.gcount()));
+  std::vector<std::string> lines;
+  std::istringstream stream(std::move(text));
+  for (std::string line; std::getline(stream, line);) {
     if (line.ends_with('\r')) line.pop_back();
     lines.push_back(std::move(line));
   }

@@ -30,6 +30,21 @@ TEST_F(ModelRepositoryTest, ClassesHaveTheLabelsOfTheFolder) {
   EXPECT_TRUE((*repository_->Find("plain", ""))->labels.empty());
 }
 
+TEST_F(ModelRepositoryTest, LabelsAreCutAtAMebibyte) {
+  constexpr size_t kMebi = size_t{1} << 20;
+  folder_.Write("line/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("line/labels.txt", std::string(3 * kMebi, 'x'));
+  folder_.Write("lines/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("lines/labels.txt", "cat\n" + std::string(kMebi - 6, 'x') + "\ndog\nbird\n");
+  Open();
+  const auto line = (*repository_->Find("line", ""))->labels;
+  ASSERT_EQ(line.size(), 1U);
+  EXPECT_EQ(line[0].size(), kMebi) << "however long the line is, which may be no text at all";
+  const auto lines = (*repository_->Find("lines", ""))->labels;
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[2], "d");
+}
+
 TEST_F(ModelRepositoryTest, LabelsAreFollowedAsModelYamlIs) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();
