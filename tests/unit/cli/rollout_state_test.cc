@@ -131,8 +131,8 @@ TEST_F(RolloutStateTest, ADamagedOneIsNamed) {
                 HasSubstr(state_path() + ": damaged, remove it to begin anew"))
         << text;
   }
-  for (const int kind :
-       {-1, 3, 256}) {  // none is a stage, and would move traffic as if it were one
+  // None is a stage, and each would move traffic as if it were one.
+  for (const int kind : {-1, 3, 256}) {
     ASSERT_TRUE(folder_->Save(UnderWay()).ok());
     auto json = nlohmann::json::parse(Read(state_path()));
     json["stage"]["kind"] = kind;
