@@ -1,7 +1,12 @@
 #include "cli/rollout_capture.h"
 
+#include <cerrno>
+#include <fstream>
+#include <system_error>
+
 #include "config/model_config.h"
 #include "engine/engine.h"
+#include "engine/tensor/pending_file.h"
 #include "engine/tensor/status.h"
 #include "server/http/capture_mark.h"
 
@@ -34,20 +39,24 @@ absl::StatusOr<bool> Redacts(const std::string& folder) {
   return config.capture && !config.capture->redact.empty();
 }
 
-CapturedFile LargestCapture(const std::string& folder, fs::file_time_type began) {
+absl::StatusOr<CapturedFile> LargestCapture(const std::string& folder, fs::file_time_type began) {
   CapturedFile largest;
   std::error_code error;
   for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
        it.increment(error)) {
+    const std::string path = it->path().string();
     std::error_code gone;  // replaced this moment
-    const fs::file_time_type written = fs::last_write_time(it->path(), gone);
+    const fs::file_time_type written = fs::last_write_time(path, gone);
     if (it->path().extension() != ".npz" || gone || written < began) continue;
-    const auto arrays = ReadNpz(it->path().string());
+    if (!std::ifstream(path) && errno == EACCES) return SystemError("read", path, EACCES);
+    const auto arrays = ReadNpz(path);
     if (!arrays.ok() || arrays->empty()) continue;
     const Shape& shape = arrays->begin()->second.shape();
-    if (shape.rank() > 0 && shape[0] > largest.samples) {
-      largest = {it->path().string(), written, shape[0]};
-    }
+    if (shape.rank() > 0 && shape[0] > largest.samples) largest = {path, written, shape[0]};
+  }
+  // Until the server has written it is not there.
+  if (error && error != std::errc::no_such_file_or_directory) {
+    return SystemError("read", folder, error.value());
   }
   return largest;
 }

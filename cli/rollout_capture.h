@@ -25,8 +25,10 @@ struct CapturedFile {
   int64_t samples = 0;
 };
 
-/// Of the archives in `folder` that are newer than `began` the one with the most samples; 0 without any.
-CapturedFile LargestCapture(const std::string& folder, std::filesystem::file_time_type began);
+/// Of the archives in `folder` that are newer than `began` the one with the most samples; 0 without any, or without the folder.
+/// INVALID_ARGUMENT naming the one that is there and may not be read: as the server's user alone may.
+absl::StatusOr<CapturedFile> LargestCapture(const std::string& folder,
+                                            std::filesystem::file_time_type began);
 
 /// Tells when a server's sample is full: its files are written anew only when requests came in, and then hold no more than
 /// before, as others had to go.

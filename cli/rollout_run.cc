@@ -240,7 +240,7 @@ absl::Status Rollout::Capture() {
   const auto give_up = std::chrono::steady_clock::now() + state_.plan.patience;
   FullSample full;
   while (true) {
-    const CapturedFile largest = LargestCapture(folder, began);
+    OCTET_ASSIGN_OR_RETURN(const CapturedFile largest, LargestCapture(folder, began));
     if (largest.samples >= options_.capture_samples) {
       return Copy(largest.path, folder_.calibration(), 0600);
     }

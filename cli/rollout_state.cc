@@ -88,7 +88,11 @@ RolloutState StateFrom(const nlohmann::json& json) {
   state.model = json.at("model").get<std::string>();
   state.version = json.at("version").get<std::string>();
   state.plan = PlanFrom(json.at("plan"));
-  state.stage.kind = static_cast<RolloutStage::Kind>(json.at("stage").at("kind").get<uint8_t>());
+  const int kind = json.at("stage").at("kind").get<int>();
+  if (kind < 0 || kind > static_cast<int>(RolloutStage::Kind::kPromoted)) {
+    throw std::out_of_range("stage.kind");
+  }
+  state.stage.kind = static_cast<RolloutStage::Kind>(kind);
   state.stage.ramp = json.at("stage").at("ramp").get<size_t>();
   if (state.stage.ramp >= state.plan.ramp_percent.size()) throw std::out_of_range("stage.ramp");
   state.stage_began_ms = json.at("stage_began_ms").get<int64_t>();

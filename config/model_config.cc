@@ -120,7 +120,8 @@ std::vector<YamlKey> Keys(Written& w) {
       {"versions.latest", Integer(&c.versions.latest, 1, 1'000'000), "versions",
        "load the so many highest versions"},
       {"versions.all", Boolean(&c.versions.all), "", "load every version"},
-      {"versions.specific", IntegerList(&c.versions.specific, 1), "versions", "load these"},
+      {"versions.specific", NotEmpty(IntegerList(&c.versions.specific, 1)), "versions",
+       "load these"},
 
       {"version_labels.*", VersionLabel(&c.version_labels), "version",
        "the number of the version that clients who ask for this name get"},
@@ -131,7 +132,7 @@ std::vector<YamlKey> Keys(Written& w) {
       {"golden.agreement_percent", Number(&c.golden.agreement_percent, 0, 100), "%",
        "and at least this share of rows with the same best class (95 when absent)"},
 
-      {"precisions", TextList(&w.precisions, CheckPrecision), "",
+      {"precisions", NotEmpty(TextList(&w.precisions, CheckPrecision)), "",
        "precisions that load; every file that is there when absent"},
   };
   std::ranges::move(RoutingKeys(&c.routing, &w.routing), std::back_inserter(keys));

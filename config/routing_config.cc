@@ -116,7 +116,8 @@ std::vector<YamlKey> RampKeys(WrittenRouting& w) {
        "", "precision that comes in"},
       {"routing.ramp.version", Integer(&w.ramp.version, 1, INT64_MAX), "version",
        "version that comes in"},
-      {"routing.ramp.steps", NumberList(&w.ramp.steps), "%", "rising shares of the traffic"},
+      {"routing.ramp.steps", NotEmpty(NumberList(&w.ramp.steps)), "%",
+       "rising shares of the traffic"},
       {"routing.ramp.hold_seconds", Integer(&w.ramp.hold_seconds, 1, 10'000'000), "s",
        "of each step, at least"},
   };
@@ -152,7 +153,6 @@ absl::Status CheckRamp(const std::string& file, const ModelConfig& config) {
     if (!(step > before && step <= 100)) return refuse("steps: expected rising shares up to 100");
     before = step;
   }
-  if (ramp.steps.empty()) return refuse("steps: expected at least one share");
   if (ramp.version) {
     if (routing.guard.empty()) return refuse("needs a guard that consents, routing.guard");
     if (routing.versions.empty() || routing.versions.contains(*ramp.version)) {

@@ -84,11 +84,24 @@ class Reader {
     if (!known && level.any == nullptr) return ReportUnknown(key, level, full);
     const Level& next = known ? *child->second : *level.any;
     const std::string& next_name = known ? name : part;
-    if (next.key == nullptr) return ReadSection(value, next, full, next_name);
+    if (next.key == nullptr && known) return ReadSection(value, next, full, next_name);
+    if (next.key == nullptr) return ReadNamed(key, value, next, full);
     if (value.IsNull()) return Report(key.Mark(), full, "key without a value");
+    ++values_;
     if (absl::Status status = next.key->binding.store(value, next_name); !status.ok()) {
       Report(value.Mark(), full, Message(status));
     }
+  }
+
+  /// A section whose name the file chose: with no key it would not be there at all.
+  void ReadNamed(const YAML::Node& key, const YAML::Node& value, const Level& level,
+                 const std::string& path) {
+    const size_t before = values_ + problems_.size();
+    ReadSection(value, level, path, key.Scalar());
+    if (values_ + problems_.size() > before) return;
+    std::string keys;
+    for (const auto& [name, unused] : level.children) keys += (keys.empty() ? "" : ", ") + name;
+    Report(key.Mark(), path, Format("says nothing, expected one of {} in it", keys));
   }
 
   void ReportUnknown(const YAML::Node& key, const Level& level, const std::string& full) {
@@ -101,6 +114,7 @@ class Reader {
 
   std::string file_;
   std::vector<std::string> problems_;
+  size_t values_ = 0;  ///< That were handed to their bindings, right or wrong.
 };
 
 /// What the value looks like, for messages.
@@ -280,6 +294,17 @@ YamlBinding IntegerList(std::vector<int64_t>* target, int64_t min) {
             }
             *target = std::move(list);
             return absl::OkStatus();
+          }};
+}
+
+YamlBinding NotEmpty(YamlBinding list) {
+  return {list.accepts,
+          [store = std::move(list.store)](const YAML::Node& value,
+                                          const std::string& name) -> absl::Status {
+            if (value.IsSequence() && value.size() == 0) {
+              return absl::InvalidArgumentError("expected at least one, got an empty list");
+            }
+            return store(value, name);
           }};
 }
 

@@ -3,7 +3,8 @@
 //
 // Every mistake of a file is reported, one line each, as `file:line:column: key.path: what is
 // wrong`: an unknown key (with the nearest known one), a key given twice, a value of the wrong kind
-// or outside its range, a section that is no mapping, YAML that does not parse.
+// or outside its range, a section that is no mapping, one under a name of the file's own without any
+// key, YAML that does not parse.
 #pragma once
 
 #include <cstdint>
@@ -71,6 +72,8 @@ YamlBinding TextMap(std::vector<std::pair<std::string, std::string>>* target);
 YamlBinding NumberList(std::vector<float>* target);
 /// A list of whole numbers >= min.
 YamlBinding IntegerList(std::vector<int64_t>* target, int64_t min);
+/// The same, but for the empty list, which would say as little as no key at all.
+YamlBinding NotEmpty(YamlBinding list);
 
 /// For a path with `*`: the binding of the map's entry for the name that stood there.
 template <typename Entry>

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -120,10 +122,43 @@ absl::Status CannotRemove(const std::string& path, std::string_view why) {
   return MakeError(absl::StatusCode::kUnavailable, "cannot remove ({}): '{}'", why, path);
 }
 
-/// True for a capture's file, and for what is left of one that was being written: ".x.npz.12-0.tmp", as PendingFile calls it.
-bool IsCaptureName(std::string_view name) {
-  return name.ends_with(".npz") ||
-         (name.starts_with('.') && name.ends_with(".tmp") && name.contains(".npz."));
+/// True for what is left of a capture's file that was being written: ".x.npz.12-0.tmp", as PendingFile calls it.
+bool IsPart(std::string_view name) {
+  return name.starts_with('.') && name.ends_with(".tmp") && name.contains(".npz.");
+}
+
+/// Removes the regular files of a folder that `chosen` says; what cannot be removed keeps nothing else.
+absl::Status RemoveFrom(const std::string& folder,
+                        const std::function<bool(const fs::path& file)>& chosen) {
+  absl::Status first_error;
+  std::error_code error;
+  std::vector<fs::path> files;
+  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    if (!chosen(it->path())) continue;
+    std::error_code unknown;
+    const fs::file_status status = it->symlink_status(unknown);
+    if (status.type() == fs::file_type::regular) files.push_back(it->path());
+    if (status.type() == fs::file_type::none) {
+      first_error.Update(CannotRemove(it->path().string(), unknown.message()));
+    }
+  }
+  if (error) first_error.Update(CannotRemove(folder, error.message()));
+  for (const fs::path& file : files) {
+    fs::remove(file, error);
+    if (error) first_error.Update(CannotRemove(file.string(), error.message()));
+  }
+  return first_error;
+}
+
+/// Removes what processes that are gone had half written. What is as young may be another one's that is at it.
+absl::Status RemoveParts(const std::string& folder) {
+  constexpr std::chrono::minutes kLongestWrite{10};
+  const auto old = fs::file_time_type::clock::now() - kLongestWrite;
+  return RemoveFrom(folder, [old](const fs::path& file) {
+    std::error_code gone;
+    return IsPart(file.filename().string()) && fs::last_write_time(file, gone) < old && !gone;
+  });
 }
 
 }  // namespace
@@ -310,25 +345,10 @@ absl::Status RequestCapture::RemoveFiles() const {
     if (error == ENOENT) return absl::OkStatus();
     if (error != 0) return CannotRemove(folder, std::strerror(error));
   }
-  absl::Status first_error;
-  std::error_code error;
-  std::vector<fs::path> files;
-  for (auto it = fs::directory_iterator(Folder(), error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    if (!IsCaptureName(it->path().filename().string())) continue;
-    std::error_code unknown;
-    const fs::file_status status = it->symlink_status(unknown);
-    if (status.type() == fs::file_type::regular) files.push_back(it->path());
-    if (status.type() == fs::file_type::none) {
-      first_error.Update(CannotRemove(it->path().string(), unknown.message()));
-    }
-  }
-  if (error) first_error.Update(CannotRemove(Folder(), error.message()));
-  for (const fs::path& file : files) {
-    fs::remove(file, error);
-    if (error) first_error.Update(CannotRemove(file.string(), error.message()));
-  }
-  return first_error;
+  return RemoveFrom(Folder(), [](const fs::path& file) {
+    const std::string name = file.filename().string();
+    return name.ends_with(".npz") || IsPart(name);
+  });
 }
 
 std::string RequestCapture::ModelFolder() const {
@@ -342,8 +362,9 @@ std::string RequestCapture::Folder() const {
 absl::Status RequestCapture::WriteChanged(const UniformSample::Snapshot& snapshot) {
   OCTET_RETURN_IF_ERROR(MakeFolder(ModelFolder()));
   OCTET_RETURN_IF_ERROR(MakeFolder(Folder()));
-  written_.resize(snapshot.shapes.size());
   absl::Status first_error;
+  if (written_.empty()) first_error.Update(RemoveParts(Folder()));
+  written_.resize(snapshot.shapes.size());
   for (size_t shape = 0; shape < snapshot.shapes.size(); ++shape) {
     if (written_[shape] == snapshot.shapes[shape].changes) continue;
     const absl::Status status = WriteShape(snapshot, shape);

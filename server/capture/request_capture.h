@@ -49,8 +49,8 @@ struct CaptureOrigin {
 /// max_bytes, in which redacted inputs have their full size and strings the length of their file's longest.
 ///
 /// The version's folders are made with the permissions 0700 and its files with 0600, each written whole and moved into
-/// place; `path` itself must exist. A file of an earlier load is replaced by the first one of the same shapes. What cannot
-/// be written is logged once, counted, and tried again.
+/// place; `path` itself must exist. A file of an earlier load is replaced by the first one of the same shapes; what a process
+/// that was killed had half written goes with the first write. What cannot be written is logged once, counted, and tried again.
 /// Thread-safety: safe.
 class RequestCapture {
  public:

@@ -143,10 +143,13 @@ void ModelLoader::Follow(const ModelFiles& files, bool retry) {
   }
   OrderByShare(wanted);
   FollowSequences();
-  FollowRamp(files);
+  FollowRamp(files, wanted);
   for (const int64_t number : wanted) {
     CatalogueVersion& row = versions_[number].row;
-    if (row.state != VersionState::kReady) row = {.state = VersionState::kLoading};
+    if (row.state == VersionState::kReady) continue;
+    // What is shown of it stays known: Rebuild takes back what the next one does not have.
+    row.state = VersionState::kLoading;
+    row.reason.clear();
   }
   PublishRow();
   for (const int64_t number : wanted) {
@@ -169,6 +172,10 @@ void ModelLoader::OrderByShare(std::vector<int64_t>& wanted) const {
   for (const int64_t number : named) {
     if (std::ranges::contains(wanted, number)) continue;
     LogEvent(LogLevel::kWarn, "routed_version_missing", {{"model", name_}, {"version", number}});
+  }
+  for (const int64_t number : settings_->config.versions.specific) {
+    if (std::ranges::contains(wanted, number) || std::ranges::contains(named, number)) continue;
+    LogEvent(LogLevel::kWarn, "selected_version_missing", {{"model", name_}, {"version", number}});
   }
 }
 
@@ -228,10 +235,8 @@ void ModelLoader::FollowConfig(const ModelFiles& files, bool retry) {
 
 void ModelLoader::FollowPipeline(const ModelFiles& files) {
   if (!settings_ || !settings_->config.pipeline) return DropPipeline();
-  if (!files.versions.empty()) {
-    Fail(InvalidArgument("{}: pipeline: expected a folder without versions, got version {}",
-                         files.config_path(), files.versions.begin()->first),
-         "pipeline_refused");
+  if (const absl::Status alone = CheckPipelineFolder(files); !alone.ok()) {
+    Fail(alone, "pipeline_refused");
     return DropPipeline();
   }
   if (pipeline_ != nullptr && pipeline_->settings == *settings_) return;
@@ -244,7 +249,7 @@ void ModelLoader::DropPipeline() {
   pipeline_.reset();
 }
 
-void ModelLoader::FollowRamp(const ModelFiles& files) {
+void ModelLoader::FollowRamp(const ModelFiles& files, const std::vector<int64_t>& wanted) {
   const std::string file = files.folder + "/.ramp";
   const auto rules = settings_ ? settings_->config.routing.ramp : std::nullopt;
   if (!rules) {
@@ -263,6 +268,8 @@ void ModelLoader::FollowRamp(const ModelFiles& files) {
   std::string identity = Format("{}, held {} s:", RampedName(*rules), rules->hold_seconds);
   for (const float step : rules->steps) identity += Format(" {}", step);
   for (const auto& [number, variants] : files.versions) {
+    // One that nobody is answered by says nothing of the traffic, wherever its folder goes.
+    if (!std::ranges::contains(wanted, number)) continue;
     for (const auto& [precision, variant] : variants) {
       const bool ramped =
           rules->precision ? precision == *rules->precision : number == *rules->version;

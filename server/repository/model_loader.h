@@ -61,10 +61,10 @@ class ModelLoader {
   /// Defines the pipeline that model.yaml asks for, or none.
   void FollowPipeline(const ModelFiles& files);
   void DropPipeline();
-  /// Makes the ramp that the configuration asks for, unless it is the one that there is.
-  void FollowRamp(const ModelFiles& files);
+  /// Makes the ramp that the configuration asks for, unless it is the one that there is: of the files in the `wanted` versions.
+  void FollowRamp(const ModelFiles& files, const std::vector<int64_t>& wanted);
   /// Puts the version that a ramp brings in behind those that answer the rest: loaded first it would have all of the
-  /// traffic. Logs versions that routing names and that are not there.
+  /// traffic. Logs versions that routing or `versions` names and that are not there.
   void OrderByShare(std::vector<int64_t>& wanted) const;
   void FollowVersion(int64_t number, const ModelFiles& files, bool retry);
   /// Loads the precision's file unless it is loaded as it is.

@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 
@@ -23,12 +24,18 @@ void CheckModel(const ServerConfig& server, std::string_view name, const Models&
   const absl::StatusOr<ModelSettings> settings = ReadModelSettings(server, name, files);
   if (!settings.ok()) return add(Message(settings.status()));
   if (settings->config.pipeline) {
+    if (const auto alone = CheckPipelineFolder(files); !alone.ok()) add(Message(alone));
     for (const auto& [step, rule] : settings->config.pipeline->steps) {
       if (rule.model.empty() || models.contains(rule.model)) continue;
       add(std::format("{}: pipeline.steps.{}.model: the repository has no such model: '{}'",
                       files.config_path(), step, rule.model));
     }
     return;
+  }
+  for (const int64_t number : settings->config.versions.specific) {
+    if (files.versions.contains(number)) continue;
+    add(std::format("{}: versions.specific: the model has no such version: {}", files.config_path(),
+                    number));
   }
   std::vector<int64_t> existing;
   for (const auto& [number, unused] : files.versions) existing.push_back(number);
@@ -42,14 +49,16 @@ void CheckModel(const ServerConfig& server, std::string_view name, const Models&
   }
 }
 
-/// The lines of a file; none when there is no such file. What is longer than a mebibyte is cut.
+/// The lines of a file; none when there is no such file. What is longer than a mebibyte is cut, within a line, too.
 std::vector<std::string> ReadLines(const std::string& path) {
-  constexpr size_t kMostBytes = size_t{1} << 20;
-  std::vector<std::string> lines;
+  constexpr std::streamsize kMostBytes = std::streamsize{1} << 20;
+  std::string text(static_cast<size_t>(kMostBytes), '\0');
   std::ifstream file(path);
-  size_t bytes = 0;
-  for (std::string line; bytes < kMostBytes && std::getline(file, line);) {
-    bytes += line.size() + 1;
+  file.read(text.data(), kMostBytes);
+  text.resize(static_cast<size_t>(file.gcount()));
+  std::vector<std::string> lines;
+  std::istringstream stream(std::move(text));
+  for (std::string line; std::getline(stream, line);) {
     if (line.ends_with('\r')) line.pop_back();
     lines.push_back(std::move(line));
   }
@@ -86,6 +95,12 @@ absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std:
   settings.batching = *batching;
   settings.labels = ReadLines(files.labels_path());
   return settings;
+}
+
+absl::Status CheckPipelineFolder(const ModelFiles& files) {
+  if (files.versions.empty()) return absl::OkStatus();
+  return InvalidArgument("{}: pipeline: expected a folder without versions, got version {}",
+                         files.config_path(), files.versions.begin()->first);
 }
 
 std::vector<Precision> WantedPrecisions(const ModelConfig& config,

@@ -27,13 +27,16 @@ struct ModelSettings {
 absl::StatusOr<ModelSettings> ReadModelSettings(const ServerConfig& server, std::string_view name,
                                                 const ModelFiles& files);
 
+/// INVALID_ARGUMENT when the folder, which is a pipeline's, has versions of its own.
+absl::Status CheckPipelineFolder(const ModelFiles& files);
+
 /// The precisions that a version has or should have: those that `precisions` lists, else those
 /// whose files are there and those that the routing names.
 std::vector<Precision> WantedPrecisions(const ModelConfig& config,
                                         const std::map<Precision, VariantFile>& present);
 
 /// Tries every model.yaml of the repository without loading a model. INVALID_ARGUMENT with one line
-/// for each mistake, and for each file that model.yaml names and that does not exist; NOT_FOUND when
+/// for each mistake, and for each version and file that model.yaml names and that does not exist; NOT_FOUND when
 /// the repository does not exist.
 absl::Status CheckModelSettings(const ServerConfig& server);
 

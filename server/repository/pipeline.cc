@@ -31,7 +31,8 @@ std::string Listed(std::span<const TensorInfo> tensors) {
 }
 
 std::string Described(const TensorInfo& tensor) {
-  return Format("{} {}", DTypeName(tensor.dtype), tensor.shape.ToString());
+  return Format("{} {}", DTypeName(tensor.dtype),
+                tensor.rank_known ? tensor.shape.ToString() : "of any rank");
 }
 
 /// True when some tensor is of the shapes of both.
@@ -181,15 +182,20 @@ absl::StatusOr<PipelineSource> Linker::FindOwnInput(std::string_view name,
                                                     const InputRecipe& recipe) {
   auto& inputs = version_->signature.inputs;
   if (const std::optional<size_t> index = IndexOf(inputs, name)) {
-    if (inputs[*index].dtype != expected.dtype || inputs[*index].shape != expected.shape) {
+    const TensorInfo& known = inputs[*index];
+    if (known.dtype != expected.dtype || known.rank_known != expected.rank_known ||
+        known.shape != expected.shape) {
       return InvalidArgument("input \"{}\" of the pipeline is {} for one reader and {} for another",
-                             name, Described(inputs[*index]), Described(expected));
+                             name, Described(known), Described(expected));
     }
     // Several readers agree on the model's own type alone.
     OCTET_ASSIGN_OR_RETURN(pipeline_->recipes[*index], InputRecipe::Make(expected, nullptr));
     return PipelineSource{std::nullopt, *index};
   }
-  inputs.push_back({std::string(name), expected.dtype, expected.shape});
+  inputs.push_back({.name = std::string(name),
+                    .dtype = expected.dtype,
+                    .shape = expected.shape,
+                    .rank_known = expected.rank_known});
   pipeline_->recipes.push_back(recipe);
   return PipelineSource{std::nullopt, inputs.size() - 1};
 }

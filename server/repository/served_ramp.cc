@@ -55,6 +55,7 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped,
     sums.refused += Refusals(*variant->metrics);
   }
   uint64_t least_kept = std::numeric_limits<uint64_t>::max();
+  uint64_t least_quiet = least_kept;
   const bool first = !std::exchange(looked_, true);
   std::vector<Watched> watched;
   for (const ServedVariant* variant : ramped) {
@@ -71,15 +72,22 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped,
     if (!one.whole && one.now.windows() > one.begin.windows()) {
       one.whole = true;
       one.begin.kept_windows = one.now.kept_windows;
+      one.begin.undecided_windows = one.now.undecided_windows;
     }
     one.refusing.Look(sums);
     facts.refusing_windows = std::max(facts.refusing_windows, one.refusing.count());
-    least_kept = std::min(least_kept, one.now.kept_windows - one.begin.kept_windows);
+    const uint64_t kept = one.now.kept_windows - one.begin.kept_windows;
+    least_kept = std::min(least_kept, kept);
+    least_quiet =
+        std::min(least_quiet, kept + one.now.undecided_windows - one.begin.undecided_windows);
     facts.broken_windows += one.now.broken_windows - one.begin.broken_windows;
     if (!one.now.last_broken.empty()) facts.last_broken = one.now.last_broken;
   }
   watched_ = std::move(watched);
-  if (!watched_.empty()) facts.kept_windows = least_kept;
+  if (!watched_.empty()) {
+    facts.kept_windows = least_kept;
+    facts.quiet_windows = least_quiet;
+  }
   const bool answers = std::ranges::any_of(ramped, &ServedVariant::ready);
   if (answers && watched_.empty() && !std::exchange(unguarded_, true)) {
     LogEvent(LogLevel::kWarn, "ramp_unguarded",

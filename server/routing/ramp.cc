@@ -20,7 +20,9 @@ RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& s
   const bool last = state.step + 1 >= rules.steps.size();
   RampState next = state;
   next.began_ms = began_ms;
-  next.passed = last && (state.passed || passed);
+  const bool quiet =
+      held && RampShare(rules, state) >= 1 && facts.quiet_windows >= kMostRefusingWindows;
+  next.passed = last && (state.passed || passed || quiet);
   if (facts.refusing_windows >= kMostRefusingWindows && !next.passed) {
     return {{.step = state.step, .began_ms = now_ms, .stopped = true}, RampAction::kBack};
   }

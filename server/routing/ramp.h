@@ -29,6 +29,8 @@ struct RampFacts {
   uint64_t broken_windows = 0;  ///< Of all guards, also the window that the step began in.
   /// That the step saw from their beginning, as RefusingWindows counts them beside the rest; of the guard that has most.
   uint64_t refusing_windows = 0;
+  /// Neither broken nor refusing, of those that the step saw from their beginning; of the guard that has fewest.
+  uint64_t quiet_windows = 0;
   std::string last_broken;
 };
 
@@ -40,13 +42,16 @@ struct RampStep {
   std::optional<RampAction> action;
 };
 
-/// So many windows in which the ramped refuses requests, and who answers the rest does not, are no accident.
+/// So many windows in which the ramped refuses requests, and who answers the rest does not, are no accident; nor are so many
+/// in which it does not.
 inline constexpr uint64_t kMostRefusingWindows = 3;
 
 /// The state after a look. So many refusing windows take the whole share back, until the last step has been held and kept to once:
 /// what is refused later is more traffic than there was. A broken window takes the whole share back at once. A step is held for hold_seconds at
 /// least, and until one window of each guard since then kept to every rule: what was not seen, for want of samples or because the
-/// ramped is not ready, is no consent. When the clock was set back the step is held from then on.
+/// ramped is not ready, is no consent. Only where the last step is the whole traffic are so many quiet windows as good as a kept
+/// one: nobody answers whom copies could be made of, and a guard with a rule of copies keeps no window any more. When the clock
+/// was set back the step is held from then on.
 RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,
                      const RampFacts& facts, int64_t now_ms);
 

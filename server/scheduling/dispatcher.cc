@@ -415,8 +415,10 @@ void Dispatcher::FinishDropped(std::span<Dropped> dropped) {
     QueueObserver& observer = *drop.queue->target().observer;
     observer.OnDequeued(drop.request->queued_bytes);
     if (drop.fate.refusal) observer.OnRefused(*drop.fate.refusal);
-    FinishRequest(*drop.queue, std::move(drop.request), drop.fate.status,
-                  {.queue = now - drop.request->queued, .refusal = drop.fate.refusal}, now);
+    // Before the call: its arguments have no order, and one of them moves the request away.
+    const RequestTimings timings = {.queue = now - drop.request->queued,
+                                    .refusal = drop.fate.refusal};
+    FinishRequest(*drop.queue, std::move(drop.request), drop.fate.status, timings, now);
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "engine/tensor/status.h"
 #include "server/http/capture_mark.h"
+#include "tests/support/as_nobody.h"
 
 namespace octet::cli {
 namespace rollout_capture_test {
@@ -66,6 +67,26 @@ TEST_F(CaptureFolderTest, WhatIsNoMarkIsNone) {
     std::ofstream(folder_ + "/.octet-captures") << text;
     EXPECT_EQ(CaptureMark(folder_), "") << text;
   }
+}
+
+TEST_F(CaptureFolderTest, WhatMayNotBeReadIsNoCaptureThatIsStillToCome) {
+  using std::filesystem::perms;
+  std::filesystem::permissions(folder_, perms::all);
+  const std::string version = folder_ + "/net";
+  const std::string file = version + "/fp32-4.npz";
+  const auto error = [&] {
+    const AsNobody nobody;
+    return std::string(
+        Message(LargestCapture(version, std::filesystem::file_time_type::min()).status()));
+  };
+  EXPECT_EQ(error(), "") << "the server has written nothing yet";
+  std::filesystem::create_directory(version);
+  std::ofstream(file) << "an archive";
+  std::filesystem::permissions(file, perms::none);
+  EXPECT_EQ(error(), "cannot read " + file + ": Permission denied");
+  std::filesystem::permissions(version, perms::none);
+  EXPECT_EQ(error(), "cannot read " + version + ": Permission denied");
+  std::filesystem::permissions(version, perms::all);
 }
 
 }  // namespace rollout_capture_test

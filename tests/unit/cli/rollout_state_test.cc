@@ -131,6 +131,14 @@ TEST_F(RolloutStateTest, ADamagedOneIsNamed) {
                 HasSubstr(state_path() + ": damaged, remove it to begin anew"))
         << text;
   }
+  // None is a stage, and each would move traffic as if it were one.
+  for (const int kind : {-1, 3, 256}) {
+    ASSERT_TRUE(folder_->Save(UnderWay()).ok());
+    auto json = nlohmann::json::parse(Read(state_path()));
+    json["stage"]["kind"] = kind;
+    Write(state_path(), json.dump());
+    EXPECT_THAT(std::string(Message(folder_->Load().status())), HasSubstr("damaged")) << kind;
+  }
 }
 
 }  // namespace rollout_state_test

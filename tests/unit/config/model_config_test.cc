@@ -13,6 +13,7 @@ namespace model_config_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::Pair;
 
 std::string ErrorOf(std::string_view yaml) {
@@ -85,6 +86,25 @@ TEST(ModelConfigTest, UnknownKeysAreRefusedAtEveryDepth) {
       ErrorOf("routing:\n  split: {int4: 50}\n"),
       HasSubstr("model.yaml:2:17: routing.split.int4: expected one of fp32, fp16, bf16, int8, "
                 "int8-dynamic; got \"int4\""));
+}
+
+TEST(ModelConfigTest, WhatIsNamedAndSaysNothingIsAMistake) {
+  EXPECT_THAT(ErrorOf("state: {h: {}}"),
+              HasSubstr("model.yaml:1:9: state.h: says nothing, expected one of initial, output"));
+  EXPECT_THAT(ErrorOf("state: {h: }"), HasSubstr("state.h: says nothing"));
+  EXPECT_THAT(ErrorOf("routing: {guard: {int8: {}}}"),
+              HasSubstr("routing.guard.int8: says nothing, expected one of action, "));
+  EXPECT_THAT(ErrorOf("inputs: {a: {wire: {}}}"),
+              HasSubstr("inputs.a: says nothing, expected one of wire in it"));
+  EXPECT_THAT(ErrorOf("pipeline: {steps: {a: {}, b: {model: net}}, outputs: {y: b.y}}"),
+              HasSubstr("pipeline.steps.a: says nothing"));
+  EXPECT_THAT(ErrorOf("state: {h: {outptu: t}}"), Not(HasSubstr("says nothing")))
+      << "one mistake is told once";
+  for (const char* list :
+       {"precisions: []", "versions: {specific: []}",
+        "routing: {guard: {int8: {p99_us: 9}}, ramp: {precision: int8, steps: []}}"}) {
+    EXPECT_THAT(ErrorOf(list), HasSubstr("expected at least one, got an empty list")) << list;
+  }
 }
 
 TEST(ModelConfigTest, BadWireMappingsAreRefused) {

@@ -349,6 +349,24 @@ TEST_F(RequestCaptureTest, ThrowingAwayIsDoneWhateverElseIsThere) {
   EXPECT_THAT(Files(), UnorderedElementsAre("a.npz", ".notes.tmp"));
 }
 
+TEST_F(RequestCaptureTest, WhatAKilledProcessHadHalfWrittenGoes) {
+  fs::create_directories(Folder());
+  const auto write = [this](const char* name, std::chrono::minutes age) {
+    std::ofstream(Folder() / name) << "part";
+    fs::last_write_time(Folder() / name, fs::file_time_type::clock::now() - age);
+  };
+  write(".fp32-2_bytes.npz.1-0.tmp", std::chrono::minutes(30));
+  write(".fp32-2_bytes.npz.1-1.tmp", std::chrono::minutes(1));  // somebody may be at it
+  write(".notes.tmp", std::chrono::minutes(30));
+  write("int8-2_bytes.npz", std::chrono::minutes(30));  // an earlier load's
+  Open();
+  Offer(0.5, {1, 2}, "one");
+  capture_->Write();
+  EXPECT_THAT(Files(), UnorderedElementsAre("fp32-2_bytes.npz", "int8-2_bytes.npz", ".notes.tmp",
+                                            ".fp32-2_bytes.npz.1-1.tmp"));
+  EXPECT_EQ(metrics_->writes.value(), 1U);
+}
+
 TEST_F(RequestCaptureTest, AMissingFolderIsCountedAndTriedAgain) {
   Open();
   Offer(0.5, {1, 2}, "a");

@@ -111,5 +111,17 @@ TEST_F(KeptVersionTest, APrecisionThatIsServedNoMoreIsNotReadyWhoeverHoldsIt) {
               Not(HasSubstr(R"(octet_variant_ready{model="net",version="1",precision="bf16"})")));
 }
 
+TEST_F(KeptVersionTest, APrecisionThatNeverAnsweredAndHasGoneIsNeitherReadyNorNot) {
+  folder_.Write("net/1/bf16.onnx", kGarbage);
+  Open();
+  const std::string row = R"(octet_variant_ready{model="net",version="1",precision="bf16"})";
+  EXPECT_THAT(metrics_.Text(), HasSubstr(Format("{} 0\n", row)));
+  folder_.Remove("net/1/bf16.onnx");
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  PollTwice();
+  EXPECT_TRUE(repository_->Find("net", "").ok());
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr(row))) << "an alert would never end";
+}
+
 }  // namespace kept_version_test
 }  // namespace octet

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "server/repository/model_settings.h"
 #include "tests/support/as_nobody.h"
 #include "tests/support/repository_test.h"
 
@@ -27,6 +28,21 @@ TEST_F(ModelRepositoryTest, ClassesHaveTheLabelsOfTheFolder) {
   Open();
   EXPECT_THAT((*repository_->Find("named", ""))->labels, ElementsAre("cat", "black dog"));
   EXPECT_TRUE((*repository_->Find("plain", ""))->labels.empty());
+}
+
+TEST_F(ModelRepositoryTest, LabelsAreCutAtAMebibyte) {
+  constexpr size_t kMebi = size_t{1} << 20;
+  folder_.Write("line/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("line/labels.txt", std::string(3 * kMebi, 'x'));
+  folder_.Write("lines/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("lines/labels.txt", "cat\n" + std::string(kMebi - 6, 'x') + "\ndog\nbird\n");
+  Open();
+  const auto line = (*repository_->Find("line", ""))->labels;
+  ASSERT_EQ(line.size(), 1U);
+  EXPECT_EQ(line[0].size(), kMebi) << "however long the line is, which may be no text at all";
+  const auto lines = (*repository_->Find("lines", ""))->labels;
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[2], "d");
 }
 
 TEST_F(ModelRepositoryTest, LabelsAreFollowedAsModelYamlIs) {
@@ -375,6 +391,20 @@ TEST_F(ModelRepositoryTest, PrecisionsAndVersionsAreThoseOfModelYaml) {
   EXPECT_EQ(Ask(*version, Precision::kBf16), 3);
   EXPECT_THAT(version->Find(Precision::kFp16)->reason, HasSubstr("net/2/fp16.onnx"));
   EXPECT_THAT(Rows(*repository_), ElementsAre(HasSubstr("net/2 READY: fp16: ")));
+}
+
+TEST_F(ModelRepositoryTest, TheCheckOfAConfigurationKnowsWhichVersionsAreThere) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(1));
+  folder_.Write("net/model.yaml", "versions: {specific: [1]}");
+  EXPECT_EQ(CheckModelSettings(Config()), absl::OkStatus());
+  folder_.Write("net/model.yaml", "versions: {specific: [9]}");
+  EXPECT_EQ(
+      Message(CheckModelSettings(Config())),
+      folder_.path("net/model.yaml") + ": versions.specific: the model has no such version: 9");
+  folder_.Write("net/model.yaml", "pipeline: {steps: {a: {model: net}}, outputs: {y: a.y}}");
+  EXPECT_EQ(Message(CheckModelSettings(Config())),
+            folder_.path("net/model.yaml") +
+                ": pipeline: expected a folder without versions, got version 1");
 }
 
 TEST_F(ModelRepositoryTest, ARequiredInt8ShareHoldsForInt8FilesAlone) {

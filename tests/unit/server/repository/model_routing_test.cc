@@ -243,6 +243,28 @@ TEST_F(ModelRoutingTest, ARampOfAPrecisionIsTheRoutes) {
   EXPECT_EQ(DefaultPrecision(routes), Precision::kFp32);
 }
 
+TEST_F(ModelRoutingTest, ARampGoesOnWhateverBecomesOfVersionsThatAnswerNobody) {
+  folder_.Write("net/1/bf16.onnx", ScalingModel(2));
+  folder_.Write("net/2/fp32.onnx", ScalingModel(2));
+  folder_.Write("net/2/bf16.onnx", ScalingModel(2));
+  folder_.Write(
+      "net/model.yaml",
+      "routing: {guard: {bf16: {error_percent: 1}}, ramp: {precision: bf16, steps: [5]}}");
+  Open();
+  const auto ramp = [this] { return (*repository_->Find("net", ""))->ramp; };
+  const auto begun = ramp();
+  ASSERT_NE(begun, nullptr);
+  folder_.Remove("net/1");
+  PollTwice();
+  EXPECT_EQ(ramp(), begun) << "the highest version answers, as before";
+  folder_.Write("net/1/bf16.onnx", ScalingModel(3));
+  PollTwice();
+  EXPECT_EQ(ramp(), begun);
+  folder_.Write("net/2/bf16.onnx", ScalingModel(3));
+  PollTwice();
+  EXPECT_NE(ramp(), begun) << "another model";
+}
+
 TEST_F(ModelRoutingTest, RolloutYamlMovesTrafficUntilItIsGone) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   folder_.Write("net/1/bf16.onnx", ScalingModel(3));

@@ -22,6 +22,16 @@ Graph AddingModel() {
   return b.Build();
 }
 
+/// y = |x|, of any rank.
+Graph AnyRankModel() {
+  GraphBuilder b;
+  b.Output(b.Op("Abs", {b.Input("x", {kUnknownDim})}), "y");
+  Graph graph = b.Build();
+  for (const ValueId id : {graph.inputs[0], graph.outputs[0]})
+    graph.mutable_value(id).shape.reset();
+  return graph;
+}
+
 class PipelineTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -95,6 +105,17 @@ TEST_F(PipelineTest, InputsThatAreNotNamedAreItsOwn) {
   EXPECT_EQ(Reason(), "READY: ");
   EXPECT_EQ(Find()->signature.inputs.size(), 1U);
   EXPECT_EQ(Find()->signature.inputs[0].name, "x");
+}
+
+TEST_F(PipelineTest, AnInputOfAnyRankIsOneOfItsOwn) {
+  folder_.Write("any/1/fp32.onnx", AnyRankModel());
+  Open("a: {model: any, inputs: {x: in}}, b: {model: any, inputs: {x: in}}", "y: a.y, z: b.y");
+  EXPECT_EQ(Reason(), "READY: ");
+  ASSERT_EQ(Find()->signature.inputs.size(), 1U);
+  EXPECT_FALSE(Find()->signature.inputs[0].rank_known) << "else it takes scalars alone";
+  EXPECT_THAT(
+      ReasonOf("a: {model: any, inputs: {x: in}}, b: {model: twice, inputs: {x: in}}"),
+      HasSubstr("input \"in\" of the pipeline is FP32 of any rank for one reader and FP32 [?,4]"));
 }
 
 TEST_F(PipelineTest, SaysWhyItCannotBe) {

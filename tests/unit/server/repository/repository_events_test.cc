@@ -106,6 +106,14 @@ TEST_F(RepositoryEventsTest, ARoutedVersionThatIsNotThere) {
                     Not(HasSubstr("routed_version_missing model=net version=3"))));
 }
 
+TEST_F(RepositoryEventsTest, ASelectedVersionThatIsNotThere) {
+  folder_.Write("net/3/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/model.yaml", "versions: {specific: [3, 7]}");
+  EXPECT_THAT(Open(),
+              AllOf(HasSubstr("level=warn event=selected_version_missing model=net version=7"),
+                    Not(HasSubstr("selected_version_missing model=net version=3"))));
+}
+
 TEST_F(RepositoryEventsTest, RampsThatBeginGoOnAndEnd) {
   folder_.Write("net/3/fp32.onnx", ScalingModel(3));
   folder_.Write("net/4/fp32.onnx", ScalingModel(4));

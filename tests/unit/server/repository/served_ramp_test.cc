@@ -185,6 +185,35 @@ TEST_F(ServedRampTest, ALastStepThatWasKeptToStaysSoForNewGuardsAndAfterARestart
   EXPECT_EQ(other.share(), 0) << "which has not been kept to";
 }
 
+TEST_F(ServedRampTest, WithoutAnybodyToCopyALastStepIsKeptToByRefusingNobody) {
+  rules_.steps = {100};
+  ModelConfig::Routing::Guard guard;
+  guard.agreement_percent = 95;
+  guard.error_percent = 1;
+  guard.window_seconds = 10;
+  guard.min_samples = 1;
+  variant_.guard = std::make_shared<VariantGuard>("net/1/int8", guard, variant_.metrics,
+                                                  std::vector<std::shared_ptr<ShadowMetrics>>(),
+                                                  nullptr, events_);
+  variant_.guard->Look(clock_.Now());
+  ServedRamp ramp = Ramp();
+  Look(ramp, 0);
+  for (int i = 0; i < 4; ++i) {  // the first one began before the step
+    EXPECT_FALSE(ramp.state().passed) << i;
+    Window(true);
+    Look(ramp, 20);
+  }
+  EXPECT_TRUE(ramp.state().passed);
+  for (int i = 0; i < 6; ++i) {
+    RefusalWindow(true, false);
+    Look(ramp, 10);
+  }
+  EXPECT_EQ(ramp.share(), 1) << "more traffic than there was, and the others are slower still";
+  Window(false);
+  Look(ramp, 0);
+  EXPECT_EQ(ramp.share(), 0) << "a rule is broken all the same";
+}
+
 TEST_F(ServedRampTest, OnceRetiredItLeavesTheFileAlone) {
   ServedRamp ramp = Ramp();
   Look(ramp, 0);

@@ -82,6 +82,25 @@ TEST(RampTest, TheLastStepGoesBackForRefusalsUntilItHasBeenKeptToOnce) {
   EXPECT_EQ(AdvanceRamp(Steps(), passed, {.broken_windows = 1}, kBegan).action, RampAction::kBack);
 }
 
+TEST(RampTest, QuietWindowsWithTheWholeTrafficAreAsGoodAsAKeptOne) {
+  // A rule of copies leaves every window undecided: nobody answers whom a copy could be made of.
+  const RampFacts quiet = {.quiet_windows = 3};
+  const auto passed = [](const RampState& state, const RampFacts& facts, int64_t later_ms) {
+    return AdvanceRamp(Steps(), state, facts, kBegan + later_ms).state.passed;
+  };
+  const RampState last = {.step = 3, .began_ms = kBegan};
+  EXPECT_TRUE(passed(last, quiet, 60'000));
+  EXPECT_FALSE(passed(last, quiet, 59'999)) << "not yet held";
+  EXPECT_FALSE(passed(last, {.quiet_windows = 2}, 60'000));
+  EXPECT_EQ(AdvanceRamp(Steps(), {.step = 2, .began_ms = kBegan}, quiet, kBegan + 60'000).action,
+            std::nullopt)
+      << "is no consent to the next step";
+  Rules half = Steps();
+  half.steps = {50};
+  EXPECT_FALSE(AdvanceRamp(half, {.began_ms = kBegan}, quiet, kBegan + 60'000).state.passed)
+      << "the others answer, and are copied";
+}
+
 TEST(RampTest, AStateCanBeWrittenAndReadAgain) {
   const RampState state = {.step = 2, .began_ms = kBegan, .stopped = true};
   EXPECT_EQ(ParseRampState(RampStateText(state), Steps()), state);
