@@ -105,6 +105,11 @@ class PlatformTest(TemporaryFolderTest):
         self.assertEqual((result.returncode, result.stdout), (0, ""))
         self.assertIn("apt-get install -qy --no-install-recommends no-such-package", result.stderr)
 
+    def test_a_build_has_the_packages_of_the_tests_that_it_builds(self):
+        for verb in ("build", "test"):
+            result = self.bash(f"enter_platform() {{ echo $1; exit; }}; main {verb}")
+            self.assertEqual((result.returncode, result.stdout), (0, "build test\n"), verb)
+
     def test_elsewhere_root_enters_a_toolbox(self):
         result = self.enter("is_root() { true; }; is_debian_13() { false; }", groups="build test train")
         toolbox, group, entered = result.stdout.splitlines()
