@@ -138,6 +138,34 @@ class SystemdTest(unittest.TestCase):
             for path in (program, documentation, "/usr/lib/systemd/system/octet.service", "/usr/share/doc/octet/octet.yaml"):
                 self.assertTrue(pathlib.Path(root + path).is_file(), path)
 
+    def state_folders(self):
+        return {f"/var/lib/{name}" for name in self.unit["Service"]["StateDirectory"].split()}
+
+    def test_the_steps_build_with_the_packages_that_they_install(self):
+        readme = (DEPLOY / "README.md").read_text()
+        (packages,) = re.findall(r"(?m)^ {4}sed 's/#\.\*//' (\S+) \| xargs apt-get install -y --no-install-recommends$", readme)
+        self.assertEqual(served_models.ROOT / packages, DEPLOY / "toolbox/packages/build")
+        (configure,) = re.findall(r"(?m)^ {4}(cmake -B .*)$", readme)
+        words = shlex.split(configure)
+        folder = words[words.index("-B") + 1]
+        for step in (f"cmake --build {folder}", f"cmake --install {folder} --prefix /usr"):
+            self.assertRegex(readme, rf"(?m)^ {{4}}{step}$")
+        with tempfile.TemporaryDirectory() as build:
+            words[words.index("-B") + 1] = build
+            # As on a machine that lacks what only the tests need.
+            words.append("-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON")
+            done = subprocess.run(words, cwd=served_models.ROOT, capture_output=True, text=True, timeout=120, check=False)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            made = pathlib.Path(build, "build.ninja").read_text()
+        self.assertRegex(made, r"(?m)^build octet: ")
+        self.assertNotIn("unit_tests", made)
+
+    def test_captures_have_a_folder_that_the_service_may_write(self):
+        (shown,) = re.findall(r"`(capture: \{path: .*?\})`", (DEPLOY / "README.md").read_text())
+        self.assertIn(yaml.safe_load(shown)["capture"]["path"], self.state_folders())
+        done = check_configuration(shlex.split(self.unit["Service"]["ExecStart"])[1:], f"{shown}\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_the_steps_name_a_repository_that_the_service_makes(self):
         (step,) = re.findall(r"(?m)^ {4}(sed -i .*) /etc/octet/octet\.yaml$", (DEPLOY / "README.md").read_text())
         with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +174,7 @@ class SystemdTest(unittest.TestCase):
             subprocess.run([*shlex.split(step), file], timeout=60, check=True)
             changed = yaml.safe_load(file.read_text())
         path = changed["repository"]["path"]
-        self.assertIn(path, {f"/var/lib/{name}" for name in self.unit["Service"]["StateDirectory"].split()})
+        self.assertIn(path, self.state_folders())
         self.assertEqual(changed, {**DEFAULTS, "repository": {**DEFAULTS["repository"], "path": path, "poll_seconds": 10}})
 
     def test_the_unit_fits_the_program(self):

@@ -39,7 +39,7 @@ COVERED = {
     ],
     "./dev bench": [("dev", "become_python tests/bench/run.py")],
     "bash .ci/run": [(".ci/run", "CI passed")],
-    "prometheus --config.file=deploy/prometheus/prometheus.yml": [("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file=')],
+    "prometheus --config.file=deploy/prometheus/prometheus.yml --storage.tsdb.path=build/prometheus": [("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file=')],
     "haproxy -f deploy/haproxy/haproxy.cfg": [("tests/e2e/deployment_test.py", '["haproxy", *words, "-f", self.file]')],
     # It ends when it is told to.
     SERVE: [("tests/e2e/readme_test.py", "[*shlex.split(SERVE), ")],
