@@ -100,6 +100,9 @@ class KubernetesTest(unittest.TestCase):
         self.assertGreater(limits["max_receive_bytes"], 0, "0 is 1 GiB and more")
         self.assertLessEqual(limits["max_receive_bytes"] + over_http, (int(memory[:-2]) << 30) * 5 // 8)
 
+    def test_nodes_that_cannot_run_the_image_are_left_out(self):
+        self.assertEqual(self.pod["nodeSelector"], {"kubernetes.io/arch": "amd64"})
+
     def test_mounts_have_volumes(self):
         self.assertEqual({mount["name"] for mount in self.container["volumeMounts"]}, {volume["name"] for volume in self.pod["volumes"]})
 
@@ -161,6 +164,14 @@ class SystemdTest(unittest.TestCase):
             made = pathlib.Path(build, "build.ninja").read_text()
         self.assertRegex(made, r"(?m)^build octet: ")
         self.assertNotIn("unit_tests", made)
+
+    def test_another_kind_of_cpu_is_named_before_anything_is_compiled(self):
+        with tempfile.TemporaryDirectory() as build:
+            other = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+            command = ["cmake", "-B", build, "-G", "Ninja", *other, "-DOCTET_TESTS=OFF"]
+            done = subprocess.run(command, cwd=served_models.ROOT, capture_output=True, text=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("Octet runs on x86-64 alone, got aarch64", done.stderr)
 
     def test_captures_have_a_folder_that_the_service_may_write(self):
         (shown,) = re.findall(r"`(capture: \{path: .*?\})`", (DEPLOY / "README.md").read_text())

@@ -83,6 +83,11 @@ class PlatformTest(TemporaryFolderTest):
         )
         return self.bash(f"{replaced} {system}; enter_platform '{groups}' run -- true")
 
+    def test_another_kind_of_cpu_is_named_before_anything_is_made(self):
+        result = self.enter("uname() { echo aarch64; }; is_root() { true; }; is_debian_13() { false; }")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertEqual(result.stderr, "octet: needs an x86-64 CPU, this one is aarch64\n")
+
     def test_without_root_and_without_debian_13_one_line_says_what_to_do(self):
         result = self.enter("is_root() { false; }; is_debian_13() { false; }")
         self.assertEqual((result.returncode, result.stdout), (1, ""))
