@@ -200,9 +200,14 @@ void AddLoopOptions(CLI::App& verb, LoadVerbOptions& options) {
               "Open loop: requests per second, one run each; R, or a ramp FROM:TO[:SECONDS]")
           ->delimiter(',')
           ->excludes(concurrency);
-  verb.add_option("--arrivals", options.settings.arrivals, "Gaps of an open loop")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, ArrivalKind>{
-          {"poisson", ArrivalKind::kPoisson}, {"constant", ArrivalKind::kConstant}}))
+  verb.add_option_function<std::string>(
+          "--arrivals",
+          [&options](const std::string& name) {
+            options.settings.arrivals =
+                name == "constant" ? ArrivalKind::kConstant : ArrivalKind::kPoisson;
+          },
+          "Gaps of an open loop")
+      ->check(CLI::IsMember({"poisson", "constant"}))
       ->default_str("poisson")
       ->needs(rate);
   verb.add_option("--seed", options.settings.seed, "Of arrivals, and of the choice among models")

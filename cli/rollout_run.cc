@@ -27,6 +27,10 @@ namespace fs = std::filesystem;
 /// How often captures, which are read as a whole, are looked at.
 constexpr std::chrono::seconds kCaptureInterval{2};
 
+/// How often the server is asked who it is before anything is done: of two that are chosen at random, the second one stays
+/// unseen once in 128 times.
+constexpr int kIdentityLooks = 7;
+
 int64_t NowMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
@@ -162,6 +166,7 @@ absl::Status Rollout::GoOn(RolloutState state) {
 
 absl::Status Rollout::Begin() {
   OCTET_ASSIGN_OR_RETURN(const RolloutLook look, server_.Look());
+  OCTET_RETURN_IF_ERROR(CheckOneServer(look));
   const nlohmann::json& experiment = look.experiment;
   if (look.versions > 1) {
     return InvalidArgument(
@@ -205,6 +210,18 @@ absl::Status Rollout::Begin() {
   if (Exists(routing)) OCTET_RETURN_IF_ERROR(Copy(routing, folder_.routing_before()));
   report_(Format("{} version {}: {} -> {}", state_.model, state_.version, baseline, candidate));
   return Save("begin");
+}
+
+absl::Status Rollout::CheckOneServer(const RolloutLook& look) const {
+  for (int i = 0; i < kIdentityLooks; ++i) {
+    OCTET_ASSIGN_OR_RETURN(const RolloutLook next, server_.Look());
+    if (next.server.at("started_ms") == look.server.at("started_ms")) continue;
+    return InvalidArgument(
+        "--server: several servers answer in turn, expected the address of one of those that serve "
+        "the repository, got '{}'",
+        options_.server);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Rollout::CheckSources(const RolloutLook& look) const {

@@ -54,6 +54,9 @@ class Rollout {
   /// The steps up to an end, or to what went wrong.
   absl::Status Work();
   absl::Status Begin();
+  /// INVALID_ARGUMENT when who gave `look` is not who answers next, as behind a balancer: loads, guards and counts are each
+  /// server's own.
+  absl::Status CheckOneServer(const RolloutLook& look) const;
   /// Whether what the candidate is to be made from is there, or can come. INVALID_ARGUMENT, NOT_FOUND.
   absl::Status CheckSources(const RolloutLook& look) const;
   absl::Status GoOn(RolloutState state);

@@ -407,7 +407,10 @@ class BadInputTest(unittest.TestCase):
         verbs = re.findall(r"(?m)^  ([a-z]+) ", octet("--help").stdout)
         self.assertLessEqual({"serve", "quantize", "qat", "golden", "report", "experiments", "top", "rollout"}, set(verbs))
         for verb in verbs:
-            self.assertEqual(octet(verb, "--help").returncode, 0, verb)
+            done = octet(verb, "--help")
+            self.assertEqual(done.returncode, 0, verb)
+            self.assertNotRegex(done.stdout, r"[^\n -~]", f"{verb}: what a terminal cannot show")
+        self.assertIn("--arrivals TEXT:{poisson,constant} [poisson]", octet("load", "--help").stdout)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pathlib
 import re
 import shlex
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.error
 import urllib.request
 
 import grpc
@@ -98,6 +100,9 @@ class KubernetesTest(unittest.TestCase):
         self.assertGreater(limits["max_receive_bytes"], 0, "0 is 1 GiB and more")
         self.assertLessEqual(limits["max_receive_bytes"] + over_http, (int(memory[:-2]) << 30) * 5 // 8)
 
+    def test_nodes_that_cannot_run_the_image_are_left_out(self):
+        self.assertEqual(self.pod["nodeSelector"], {"kubernetes.io/arch": "amd64"})
+
     def test_mounts_have_volumes(self):
         self.assertEqual({mount["name"] for mount in self.container["volumeMounts"]}, {volume["name"] for volume in self.pod["volumes"]})
 
@@ -138,6 +143,42 @@ class SystemdTest(unittest.TestCase):
             for path in (program, documentation, "/usr/lib/systemd/system/octet.service", "/usr/share/doc/octet/octet.yaml"):
                 self.assertTrue(pathlib.Path(root + path).is_file(), path)
 
+    def state_folders(self):
+        return {f"/var/lib/{name}" for name in self.unit["Service"]["StateDirectory"].split()}
+
+    def test_the_steps_build_with_the_packages_that_they_install(self):
+        readme = (DEPLOY / "README.md").read_text()
+        (packages,) = re.findall(r"(?m)^ {4}sed 's/#\.\*//' (\S+) \| xargs apt-get install -y --no-install-recommends$", readme)
+        self.assertEqual(served_models.ROOT / packages, DEPLOY / "toolbox/packages/build")
+        (configure,) = re.findall(r"(?m)^ {4}(cmake -B .*)$", readme)
+        words = shlex.split(configure)
+        folder = words[words.index("-B") + 1]
+        for step in (f"cmake --build {folder}", f"cmake --install {folder} --prefix /usr"):
+            self.assertRegex(readme, rf"(?m)^ {{4}}{step}$")
+        with tempfile.TemporaryDirectory() as build:
+            words[words.index("-B") + 1] = build
+            # As on a machine that lacks what only the tests need.
+            words.append("-DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON")
+            done = subprocess.run(words, cwd=served_models.ROOT, capture_output=True, text=True, timeout=120, check=False)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            made = pathlib.Path(build, "build.ninja").read_text()
+        self.assertRegex(made, r"(?m)^build octet: ")
+        self.assertNotIn("unit_tests", made)
+
+    def test_another_kind_of_cpu_is_named_before_anything_is_compiled(self):
+        with tempfile.TemporaryDirectory() as build:
+            other = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+            command = ["cmake", "-B", build, "-G", "Ninja", *other, "-DOCTET_TESTS=OFF"]
+            done = subprocess.run(command, cwd=served_models.ROOT, capture_output=True, text=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("Octet runs on x86-64 alone, got aarch64", done.stderr)
+
+    def test_captures_have_a_folder_that_the_service_may_write(self):
+        (shown,) = re.findall(r"`(capture: \{path: .*?\})`", (DEPLOY / "README.md").read_text())
+        self.assertIn(yaml.safe_load(shown)["capture"]["path"], self.state_folders())
+        done = check_configuration(shlex.split(self.unit["Service"]["ExecStart"])[1:], f"{shown}\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_the_steps_name_a_repository_that_the_service_makes(self):
         (step,) = re.findall(r"(?m)^ {4}(sed -i .*) /etc/octet/octet\.yaml$", (DEPLOY / "README.md").read_text())
         with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +187,7 @@ class SystemdTest(unittest.TestCase):
             subprocess.run([*shlex.split(step), file], timeout=60, check=True)
             changed = yaml.safe_load(file.read_text())
         path = changed["repository"]["path"]
-        self.assertIn(path, {f"/var/lib/{name}" for name in self.unit["Service"]["StateDirectory"].split()})
+        self.assertIn(path, self.state_folders())
         self.assertEqual(changed, {**DEFAULTS, "repository": {**DEFAULTS["repository"], "path": path, "poll_seconds": 10}})
 
     def test_the_unit_fits_the_program(self):
@@ -185,11 +226,12 @@ def total_of(response):
 class Haproxy:
     """The shipped configuration in front of servers, names and ports replaced by loopback ones.
 
-    grpc and http are its addresses, HOST:PORT; `interval` takes the place of that between two probes.
+    grpc and http are its addresses, HOST:PORT; `interval` takes the place of that between two probes; `change` makes of its text
+    what is started.
     """
 
-    def __init__(self, folder, servers, interval="500ms"):
-        text = (DEPLOY / "haproxy/haproxy.cfg").read_text().replace("inter 500ms", f"inter {interval}")
+    def __init__(self, folder, servers, interval="500ms", change=lambda text: text):
+        text = change((DEPLOY / "haproxy/haproxy.cfg").read_text()).replace("inter 500ms", f"inter {interval}")
         for number, served in enumerate(servers, start=1):
             port = served.server.http.rsplit(":", 1)[1]
             text = re.sub(rf"octet{number}:8001$", f"{served.server.grpc} port {port}", text, flags=re.MULTILINE)
@@ -301,6 +343,71 @@ class HaproxyTest(unittest.TestCase):
         first.server.process.wait(timeout=20)
         for number in range(8):
             stub.ModelInfer(first.request(number), timeout=20)
+
+
+class HaproxyTlsTest(unittest.TestCase):
+    """The lines of deploy/README.md for clients from outside, with a certificate of their own authority."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=localhost", "-addext", names, "-keyout", cls.folder / "key.pem", "-out", cls.folder / "cert.pem"]
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+        (cls.folder / "octet.pem").write_bytes((cls.folder / "cert.pem").read_bytes() + (cls.folder / "key.pem").read_bytes())
+        servers = [cls.enterClassContext(Served(OCTET, ALONE)) for _ in range(2)]
+        cls.proxy = Haproxy(cls.folder, servers, change=cls.with_the_lines_of_the_readme)
+        status, said = cls.proxy.check()
+        assert status == 0 and "warning" not in said.lower(), said
+        cls.enterClassContext(cls.proxy)
+        cls.request = servers[0].request(0)
+        cls.context = ssl.create_default_context(cafile=cls.folder / "cert.pem")
+
+    @classmethod
+    def with_the_lines_of_the_readme(cls, text):
+        section = (DEPLOY / "README.md").read_text().partition("## Who may call\n")[2]
+        for bind in ("    bind :8001 proto h2\n", "    bind :8000\n"):
+            (lines,) = re.findall(rf"(?m)^{bind.split(' proto')[0].rstrip()} ssl .*\n {{4}}http-request deny .*\n", section)
+            assert text.count(bind) == 1
+            text = text.replace(bind, lines)
+        return text.replace("/etc/haproxy/octet.pem", str(cls.folder / "octet.pem"))
+
+    def ask(self, method, path):
+        """Returns the status of a call over HTTP."""
+        request = urllib.request.Request(f"https://{self.proxy.http}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20, context=self.context) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def test_grpc_clients_may_infer_and_no_more(self):
+        credentials = grpc.ssl_channel_credentials((self.folder / "cert.pem").read_bytes())
+        options = [("grpc.ssl_target_name_override", "localhost")]
+        with grpc.secure_channel(self.proxy.grpc, credentials, options) as channel:
+            grpc.channel_ready_future(channel).result(timeout=20)
+            stub = served_glyphs.services.GRPCInferenceServiceStub(channel)
+            self.assertTrue(stub.ModelInfer(self.request, timeout=20).outputs)
+            messages = served_glyphs.messages
+            for call, request in (
+                (stub.RepositoryIndex, messages.RepositoryIndexRequest()),
+                (stub.RepositoryModelUnload, messages.RepositoryModelUnloadRequest(model_name="glyphs")),
+                (stub.SystemSharedMemoryStatus, messages.SystemSharedMemoryStatusRequest()),
+                (stub.TraceSetting, messages.TraceSettingRequest()),
+                (stub.LogSettings, messages.LogSettingsRequest()),
+            ):
+                with self.assertRaises(grpc.RpcError) as refused:
+                    call(request, timeout=20)
+                self.assertEqual(refused.exception.code(), grpc.StatusCode.PERMISSION_DENIED)
+
+    def test_http_clients_may_ask_and_no_more(self):
+        for path in ("/v2/health/ready", "/v2/models/glyphs"):
+            self.assertEqual(self.ask("GET", path), 200, path)
+        for path in ("/v2/repository/index", "/v2/repository/models/glyphs/unload", "/v2/%72epository/models/glyphs/unload"):
+            self.assertEqual(self.ask("POST", path), 403, path)
+        for path in ("/v2/logging", "/v2/trace/setting", "/v2/models/glyphs/trace/setting", "/v2/systemsharedmemory/status"):
+            self.assertEqual(self.ask("GET", path), 403, path)
 
 
 class HaproxySequencesTest(unittest.TestCase):

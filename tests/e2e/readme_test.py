@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
+import time
 import unittest
 import urllib.request
 
@@ -24,6 +26,8 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "demo/README.md", "engine/README.md
 COMMAND = re.compile(r"(?:\./dev|bash|octet|promtool|prometheus|haproxy|python3|mkdir|[A-Z]+=)\b")
 SECONDS = 240
 SERVE = "./dev run -- octet serve --repository build/models"
+# The blocks that need the server of SERVE begin so: the same test follows them.
+LOAD = "./dev run -- octet load "
 
 # Each command that is not run here: the files that have it run, and the words there that do it.
 COVERED = {
@@ -39,20 +43,15 @@ COVERED = {
     ],
     "./dev bench": [("dev", "become_python tests/bench/run.py")],
     "bash .ci/run": [(".ci/run", "CI passed")],
-    "prometheus --config.file=deploy/prometheus/prometheus.yml": [("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file=')],
+    "prometheus --config.file=deploy/prometheus/prometheus.yml --storage.tsdb.path=build/prometheus": [("tests/e2e/prometheus_test.py", '"prometheus", f"--config.file=')],
     "haproxy -f deploy/haproxy/haproxy.cfg": [("tests/e2e/deployment_test.py", '["haproxy", *words, "-f", self.file]')],
     # It ends when it is told to.
     SERVE: [("tests/e2e/readme_test.py", "[*shlex.split(SERVE), ")],
-    # These need a server with traffic.
-    "./dev run -- octet rollout glyphs --server localhost:8000 --repository models --calibration sample.npz": [
-        ("tests/e2e/rollout_case.py", '[self.octet, "rollout", served.model, *flags'),
-    ],
-    "./dev run -- octet experiments glyphs --server localhost:8000": [("tests/e2e/experiments_test.py", '"experiments", "glyphs", "--server"')],
     # They need a running server and what it captured.
-    "./dev run -- octet quantize models/glyphs/1/fp32.onnx --calibration captures/glyphs/1/uint8-3x32x32.npz --map models/glyphs/model.yaml --to int8 --out models/glyphs/1": [
+    "./dev run -- octet quantize build/models/glyphs/1/fp32.onnx --calibration build/captures/glyphs/1/uint8-3x32x32.npz --map build/models/glyphs/model.yaml --to int8 --out build/models/glyphs/1": [
         ("tests/e2e/capture_test.py", '"fp32.onnx", "--calibration", file, "--map", MAP, "--to", "int8"'),
     ],
-    "./dev run -- octet replay captures/glyphs/1/uint8-3x32x32.npz --server localhost:8001 --model glyphs --precision int8 --against fp32 --min-agreement 98": [
+    "./dev run -- octet replay build/captures/glyphs/1/uint8-3x32x32.npz --server localhost:8001 --model glyphs --precision int8 --against fp32 --min-agreement 98": [
         ("tests/e2e/capture_test.py", '"--precision", "int8", "--against", "fp32"'),
     ],
     # These two write the data and the model that are committed, and need the packages of the training.
@@ -103,7 +102,7 @@ class DocumentedCommandsTest(unittest.TestCase):
         for document in DOCUMENTS:
             for block in blocks((ROOT / document).read_text()):
                 script = [line for line in block if line not in COVERED]
-                if not script:
+                if not script or block[0].startswith(LOAD):
                     continue
                 with self.subTest(document=document, script=script):
                     command = ["bash", "-euo", "pipefail", "-c", "\n".join(script)]
@@ -157,43 +156,82 @@ class DocumentedCommandsTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(file.read_text(), original)
 
-    def test_a_model_of_ones_own_is_served(self):
+    def test_a_model_of_ones_own_comes_to_its_traffic(self):
         """Follows the README in a folder that has the checkout's files beside a build folder of its own."""
-        (block,) = [block for block in blocks((ROOT / "README.md").read_text()) if SERVE in block]
+        block = self.block_with(SERVE)
         self.assertEqual(block[-1], SERVE)
         with tempfile.TemporaryDirectory() as folder:
             for name in ("dev", "demo"):
                 pathlib.Path(folder, name).symlink_to(ROOT / name)
-            subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(block[:-1])], cwd=folder, timeout=60, check=True)
+            self.run_script(block[:-1], folder)
             command = [*shlex.split(SERVE), "--address", "127.0.0.1", *"--grpc-port 0 --http-port 0 --metrics-port 0".split()]
-            with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+            log = pathlib.Path(folder, "log")
+            with log.open("wb") as out, subprocess.Popen(command, cwd=folder, stdout=out, stderr=out) as server:
                 try:
-                    address = self.read_http_address(server.stdout)
-                    with urllib.request.urlopen(f"http://{address}/v2/models/glyphs/ready", timeout=20) as answer:
-                        self.assertEqual(answer.status, 200)
-                    self.assertEqual(self.ask_as_the_readme_shows(address)["name"], "glyphs")
+                    addresses = self.wait_for_addresses(server, log)
+                    self.ask_as_the_readme_shows(addresses)
+                    self.give_int8_the_traffic(folder, addresses)
+                    self.split_by_hand(folder, addresses)
                 finally:
                     server.send_signal(signal.SIGTERM)
-                    server.communicate(timeout=60)
-            self.assertEqual(server.returncode, 0)
+                    server.wait(timeout=60)
+            self.assertEqual(server.returncode, 0, log.read_text())
 
-    def ask_as_the_readme_shows(self, address):
-        """Returns what the request in the text says, sent to another address than the usual one."""
-        (shown,) = re.findall(r"`(curl [^`]*)`", (ROOT / "README.md").read_text())
-        command = shown.replace("localhost:8000", address)
-        self.assertNotEqual(command, shown)
-        done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=60, check=True)
-        return json.loads(done.stdout)
+    def block_with(self, beginning):
+        """Returns the README's only block of commands that has a line which begins so."""
+        found = blocks((ROOT / "README.md").read_text())
+        (block,) = [block for block in found if any(line.startswith(beginning) for line in block)]
+        return block
 
-    def read_http_address(self, output):
-        """Returns where a server that begins to speak serves HTTP."""
-        said = []
-        for line in output:
-            said.append(line)
-            found = re.search(r"event=serving .*http=(\S+)", line)
+    def run_script(self, lines, folder, addresses=None):
+        """Runs lines as one script, sent to a server's addresses in the place of the usual ones; nothing of it is left running."""
+        script = "\n".join(["trap 'kill $(jobs -p) 2> /dev/null || true' EXIT", *lines])
+        for usual, address in (addresses or {}).items():
+            script = script.replace(usual, address)
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def wait_for_addresses(self, server, log):
+        """Returns where a server that starts serves, by the addresses of the documentation."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until and server.poll() is None:
+            found = re.search(r"event=serving grpc=(\S+) http=(\S+)", log.read_text())
             if found:
-                return found[1]
-        raise AssertionError("".join(said))
+                return {"localhost:8001": found[1], "localhost:8000": found[2]}
+            time.sleep(0.05)
+        raise AssertionError(log.read_text())
+
+    def ask_as_the_readme_shows(self, addresses):
+        with urllib.request.urlopen(f"http://{addresses['localhost:8000']}/v2/models/glyphs/ready", timeout=20) as answer:
+            self.assertEqual(answer.status, 200)
+        (shown,) = re.findall(r"`(curl -sS localhost[^`]*)`", (ROOT / "README.md").read_text())
+        self.assertEqual(json.loads(self.run_script([shown], ROOT, addresses))["name"], "glyphs")
+
+    def weights(self, addresses):
+        """Returns the weight of each precision that has one."""
+        with urllib.request.urlopen(f"http://{addresses['localhost:8000']}/v2/models/glyphs/experiments", timeout=20) as answer:
+            arms = json.load(answer)["experiments"][-1]["precisions"]
+        return {arm["precision"]: arm["weight"] for arm in arms if arm["weight"] > 0}
+
+    def give_int8_the_traffic(self, folder, addresses):
+        quantize = self.block_with("./dev run -- octet quantize $M")
+        self.run_script(quantize[:2], folder)
+        said = self.run_script(self.block_with(LOAD), folder, addresses)
+        self.assertRegex(said, r"(?m)^shadow$(?s:.*)^ramp to 1 %$(?s:.*)^ramp to 100 %$(?s:.*)^promoted$")
+        self.assertEqual(self.weights(addresses), {"int8": 100})
+
+    def split_by_hand(self, folder, addresses):
+        """Takes the rollout back and writes what the README shows of routing into model.yaml, each followed by a load."""
+        readme, model = (ROOT / "README.md").read_text(), pathlib.Path(folder, "build/models/glyphs")
+        (load,) = re.findall(r"`(curl -sS -X POST [^`]*/load)`", readme)
+        (model / "rollout.yaml").unlink()
+        with (model / "model.yaml").open("a") as file:
+            (routing,) = re.findall(r"(?m)^ {4}routing:\n(?: {6}.*\n)+", readme)
+            file.write(textwrap.dedent(routing))
+        self.run_script([load], ROOT, addresses)
+        self.assertEqual(self.weights(addresses), {"fp32": 95, "int8": 5})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 usage: rollout_test.py OCTET
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -377,6 +378,16 @@ class RolloutTest(RolloutCase):
             code, out, _ = self.rollout(served, "--abort")
             self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
             self.assertNotIn("int8", self.experiment(served))
+
+    def test_an_address_at_which_several_servers_answer_is_refused(self):
+        with Served(OCTET, ALONE, without_int8) as served, Served(OCTET, ALONE, without_int8) as other:
+            with StandIn(served.server.http) as proxy:
+                turns = itertools.cycle([other.server.http, served.server.http])
+                proxy.before = lambda path: setattr(proxy, "target", next(turns))
+                code, _, errors = self.rollout(served, "--calibration", CALIBRATION, "--server", proxy.address)
+            self.assertEqual(code, 1)
+            self.assertIn(f"several servers answer in turn, expected the address of one of those that serve the repository, got '{proxy.address}'", errors)
+            self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
 
     def test_a_server_that_restarts_twice_takes_it_back(self):
         with Served(OCTET, ALONE, without_int8) as served:

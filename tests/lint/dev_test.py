@@ -83,6 +83,11 @@ class PlatformTest(TemporaryFolderTest):
         )
         return self.bash(f"{replaced} {system}; enter_platform '{groups}' run -- true")
 
+    def test_another_kind_of_cpu_is_named_before_anything_is_made(self):
+        result = self.enter("uname() { echo aarch64; }; is_root() { true; }; is_debian_13() { false; }")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertEqual(result.stderr, "octet: needs an x86-64 CPU, this one is aarch64\n")
+
     def test_without_root_and_without_debian_13_one_line_says_what_to_do(self):
         result = self.enter("is_root() { false; }; is_debian_13() { false; }")
         self.assertEqual((result.returncode, result.stdout), (1, ""))
@@ -104,6 +109,11 @@ class PlatformTest(TemporaryFolderTest):
         )
         self.assertEqual((result.returncode, result.stdout), (0, ""))
         self.assertIn("apt-get install -qy --no-install-recommends no-such-package", result.stderr)
+
+    def test_a_build_has_the_packages_of_the_tests_that_it_builds(self):
+        for verb in ("build", "test"):
+            result = self.bash(f"enter_platform() {{ echo $1; exit; }}; main {verb}")
+            self.assertEqual((result.returncode, result.stdout), (0, "build test\n"), verb)
 
     def test_elsewhere_root_enters_a_toolbox(self):
         result = self.enter("is_root() { true; }; is_debian_13() { false; }", groups="build test train")
