@@ -162,8 +162,7 @@ class VectorTest(unittest.TestCase):
         series = re.compile(r"^octet_shadow_class_rows_total\{[^}]*\} (\S+)$", re.MULTILINE)
         end = time.monotonic() + 20
         while True:
-            with urllib.request.urlopen(f"http://{client.server.metrics}/metrics", timeout=10) as page:
-                rows = [float(value) for value in series.findall(page.read().decode())]
+            rows = [float(value) for value in series.findall(client.server.metrics_page())]
             if rows == [6]:
                 break
             self.assertLess(time.monotonic(), end, rows)

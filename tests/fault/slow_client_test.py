@@ -72,7 +72,7 @@ class SlowClientTest(ServerTestCase):
         running = self.start_wide(20, f"capture: {{path: '{captures}', write_seconds: 3600}}\n")
         self.assertEqual(small_models.Caller(running.grpc).ask("net"), 2)
         until = time.monotonic() + 10
-        while 'octet_captured_requests_total{model="net",version="1"} 1\n' not in self.metrics(running):  # behind the answer
+        while 'octet_captured_requests_total{model="net",version="1"} 1\n' not in running.metrics_page():  # behind the answer
             self.assertLess(time.monotonic(), until)
             time.sleep(0.02)
         client, _ = self.ask(running)
