@@ -130,13 +130,10 @@ def glyph_files(kind, start=0, count=8, **options):
     return [as_file(image.transpose(1, 2, 0), kind, **options) for image in IMAGES[start : start + count]]
 
 
-def in_flight(address, model):
-    """Returns how many requests a server has accepted for a pipeline and not answered; address: of its metrics."""
-    connection = http.client.HTTPConnection(address, timeout=60)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return float(re.search(rf'^octet_in_flight_requests{{model="{model}",version="1",precision="pipeline"}} (\S+)$', text, re.M)[1])
+def in_flight(server, model):
+    """Returns how many requests a server has accepted for a pipeline and not answered."""
+    series = rf'^octet_in_flight_requests{{model="{model}",version="1",precision="pipeline"}} (\S+)$'
+    return float(re.search(series, server.metrics_page(), re.M)[1])
 
 
 def code_of(call):
@@ -455,7 +452,7 @@ class ReloadTest(unittest.TestCase):
                 files = [as_file(PIL.Image.open(io.BytesIO(file)).resize((1500, 1500))) for file in glyph_files("PNG", 0, 4)]
                 calls = [service.ModelInfer.future(picture_request("pictures", files), timeout=60) for _ in range(16)]
                 until = time.monotonic() + 60
-                while in_flight(drained.metrics, "pictures") < 6:
+                while in_flight(drained, "pictures") < 6:
                     self.assertLess(time.monotonic(), until)
                 waiting = [call for call in calls if not call.done()]
                 drained.stop()
