@@ -57,10 +57,11 @@ TEST(Slab, AHugePageGoesBackWithItsLastPiece) {
   Slab slab;
   std::vector<std::shared_ptr<std::byte[]>> pieces;
   for (int i = 0; i < 8; ++i) pieces.push_back(slab.Allocate(kHalf));
-  // Two that fill a page, and a third behind them: nothing more will come of that page.
+  // Two that fill a page, and a third behind them in their block: nothing more will come of that page.
   size_t i = 0;
   while (reinterpret_cast<uintptr_t>(pieces[i].get()) % kHugePage != 0 ||
-         pieces[i + 1].get() != pieces[i].get() + kHalf) {
+         pieces[i + 1].get() != pieces[i].get() + kHalf ||
+         pieces[i + 2].get() != pieces[i].get() + kHugePage) {
     ASSERT_LT(++i, pieces.size() - 2);
   }
   std::shared_ptr<std::byte[]> first = pieces[i];
