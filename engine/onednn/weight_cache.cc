@@ -372,4 +372,9 @@ Tensor WeightCache::Intern(const Tensor& source) {
 
 size_t WeightCache::resident_bytes() const { return counter_->bytes; }
 
+void WeightCache::Trim() {
+  absl::MutexLock lock(&mutex_);
+  memory_.Trim();
+}
+
 }  // namespace octet::onednn

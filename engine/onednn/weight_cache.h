@@ -64,6 +64,9 @@ class WeightCache {
   /// Bytes of all forms that are held.
   size_t resident_bytes() const;
 
+  /// Gives back what no form has been laid into: see Slab::Trim.
+  void Trim();
+
  private:
   struct Counter;
   struct Layout {

@@ -158,6 +158,7 @@ absl::Status LoadedModel::Prepare() {
     }));
     if (&shapes == &known.front()) OCTET_RETURN_IF_ERROR(CheckInt8Share(*plan));
   }
+  context_->weights->Trim();
   if (known.empty() && options_.require_int8_percent > 0) {
     return InvalidArgument(
         "int8 share cannot be required: the model's input shapes are known only at run time");

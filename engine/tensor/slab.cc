@@ -17,6 +17,7 @@ constexpr size_t kFirstBlock = size_t{256} << 10;
 constexpr size_t kLargestBlock = size_t{16} << 20;
 /// What does not fill a block's last huge pages is lost: longer pieces would leave too much of them.
 constexpr size_t kLongestPiece = kLargestBlock / 4;
+constexpr size_t kSmallPage = 4096;
 
 }  // namespace
 
@@ -82,6 +83,14 @@ std::shared_ptr<std::byte[]> Slab::Allocate(size_t bytes) {
   block_->Advance(begin, end);
   used_ = end;
   return piece;
+}
+
+void Slab::Trim() {
+  const size_t begin = (used_ + kSmallPage - 1) / kSmallPage * kSmallPage;
+  const size_t end = std::min((used_ + kHugePage - 1) / kHugePage * kHugePage, size_);
+  // Blocks below a huge page are in small pages, of which those behind the last piece were never touched.
+  if (size_ >= kHugePage && begin < end)
+    madvise(block_->data() + begin, end - begin, MADV_DONTNEED);
 }
 
 }  // namespace octet

@@ -21,6 +21,10 @@ class Slab {
   /// At least `bytes`, aligned to kTensorAlignment, uninitialised. Pieces of 4 MB and more have a block of their own.
   std::shared_ptr<std::byte[]> Allocate(size_t bytes);
 
+  /// Gives back what lies behind the last piece in its huge page, up to 2 MB; later pieces have it in small pages. For when no
+  /// more are expected.
+  void Trim();
+
  private:
   class Block;
 

@@ -79,5 +79,25 @@ TEST(Slab, AHugePageGoesBackWithItsLastPiece) {
   EXPECT_EQ(ResidentBytes(page, kHugePage), 0U);
 }
 
+TEST(Slab, TrimGivesBackWhatLiesBehindTheLastPiece) {
+  constexpr size_t kBytes = kHugePage / 4;
+  Slab slab;
+  slab.Trim();  // Nothing yet.
+  std::vector<std::shared_ptr<std::byte[]>> pieces;
+  while (pieces.empty() || reinterpret_cast<uintptr_t>(pieces.back().get()) % kHugePage != 0)
+    pieces.push_back(slab.Allocate(kBytes));
+  std::byte* page = pieces.back().get();
+  std::memset(page, 1, kBytes);
+  slab.Trim();
+  EXPECT_EQ(ResidentBytes(page, kHugePage), kBytes);
+  const auto next = slab.Allocate(kBytes);
+  ASSERT_EQ(next.get(), page + kBytes);
+  std::memset(next.get(), 2, kBytes);
+  slab.Trim();
+  EXPECT_EQ(ResidentBytes(page, kHugePage), 2 * kBytes);
+  EXPECT_EQ(page[kBytes - 1], std::byte{1});
+  EXPECT_EQ(next[kBytes - 1], std::byte{2});
+}
+
 }  // namespace slab_test
 }  // namespace octet
