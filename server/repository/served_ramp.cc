@@ -72,14 +72,14 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped,
     if (!one.whole && one.now.windows() > one.begin.windows()) {
       one.whole = true;
       one.begin.kept_windows = one.now.kept_windows;
-      one.begin.undecided_windows = one.now.undecided_windows;
+      one.begin.uncopied_windows = one.now.uncopied_windows;
     }
     one.refusing.Look(sums);
     facts.refusing_windows = std::max(facts.refusing_windows, one.refusing.count());
     const uint64_t kept = one.now.kept_windows - one.begin.kept_windows;
     least_kept = std::min(least_kept, kept);
     least_quiet =
-        std::min(least_quiet, kept + one.now.undecided_windows - one.begin.undecided_windows);
+        std::min(least_quiet, kept + one.now.uncopied_windows - one.begin.uncopied_windows);
     facts.broken_windows += one.now.broken_windows - one.begin.broken_windows;
     if (!one.now.last_broken.empty()) facts.last_broken = one.now.last_broken;
   }

@@ -85,17 +85,18 @@ void VariantGuard::Look(TimePoint now) {
                             .refused = sums.refused - before.refused,
                             .fallen_back = fallen_back()};
   const GuardJudgement judgement = Judge(rules_, facts);
-  Record(judgement);
+  Record(judgement, facts.requests);
   const GuardStep step = Advance(rules_, state_, judgement.verdict);
   state_ = step.state;
   if (step.action) Act(*step.action, judgement.reason);
 }
 
-void VariantGuard::Record(const GuardJudgement& judgement) {
+void VariantGuard::Record(const GuardJudgement& judgement, uint64_t requests) {
   absl::MutexLock lock(&mutex_);
   switch (judgement.verdict) {
     case GuardVerdict::kUndecided:
       ++report_.undecided_windows;
+      if (requests >= static_cast<uint64_t>(rules_.min_samples)) ++report_.uncopied_windows;
       break;
     case GuardVerdict::kKept:
       ++report_.kept_windows;

@@ -29,6 +29,7 @@ struct GuardReport {
   uint64_t kept_windows = 0;
   uint64_t broken_windows = 0;
   uint64_t undecided_windows = 0;  ///< Too few samples for a rule, and none broken.
+  uint64_t uncopied_windows = 0;   ///< Of these, with requests enough: for want of copies.
   uint64_t refusing_windows = 0;   ///< Too many requests refused, and no rule broken.
   bool fallen_back = false;
   double share = 1;         ///< What is left of its weight.
@@ -60,7 +61,7 @@ class VariantGuard {
  private:
   /// Sums since the process began.
   GuardFacts Read() const;
-  void Record(const GuardJudgement& judgement);
+  void Record(const GuardJudgement& judgement, uint64_t requests);
   void Act(GuardAction action, const std::string& reason);
 
   const std::string name_;  ///< "resnet/1/int8".

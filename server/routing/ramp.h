@@ -29,7 +29,8 @@ struct RampFacts {
   uint64_t broken_windows = 0;  ///< Of all guards, also the window that the step began in.
   /// That the step saw from their beginning, as RefusingWindows counts them beside the rest; of the guard that has most.
   uint64_t refusing_windows = 0;
-  /// Neither broken nor refusing, of those that the step saw from their beginning; of the guard that has fewest.
+  /// With requests enough, neither broken nor refusing, of those that the step saw from their beginning; of the guard that has
+  /// fewest.
   uint64_t quiet_windows = 0;
   std::string last_broken;
 };
@@ -50,8 +51,8 @@ inline constexpr uint64_t kMostRefusingWindows = 3;
 /// what is refused later is more traffic than there was. A broken window takes the whole share back at once. A step is held for hold_seconds at
 /// least, and until one window of each guard since then kept to every rule: what was not seen, for want of samples or because the
 /// ramped is not ready, is no consent. Only where the last step is the whole traffic are so many quiet windows as good as a kept
-/// one: nobody answers whom copies could be made of, and a guard with a rule of copies keeps no window any more. When the clock
-/// was set back the step is held from then on.
+/// one: nobody answers whom copies could be made of, and a guard with a rule of copies keeps no window any more. When nobody asked,
+/// nobody could be refused: that is no quiet window. When the clock was set back the step is held from then on.
 RampStep AdvanceRamp(const ModelConfig::Routing::Ramp& rules, const RampState& state,
                      const RampFacts& facts, int64_t now_ms);
 

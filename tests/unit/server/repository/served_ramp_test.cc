@@ -198,7 +198,13 @@ TEST_F(ServedRampTest, WithoutAnybodyToCopyALastStepIsKeptToByRefusingNobody) {
   variant_.guard->Look(clock_.Now());
   ServedRamp ramp = Ramp();
   Look(ramp, 0);
-  for (int i = 0; i < 4; ++i) {  // the first one began before the step
+  for (int i = 0; i < 6; ++i) {  // the first one began before the step
+    clock_.Advance(seconds(10));
+    variant_.guard->Look(clock_.Now());
+    Look(ramp, 20);
+  }
+  EXPECT_FALSE(ramp.state().passed) << "nobody asked, so nobody could be refused";
+  for (int i = 0; i < 3; ++i) {
     EXPECT_FALSE(ramp.state().passed) << i;
     Window(true);
     Look(ramp, 20);
