@@ -175,7 +175,7 @@ class LoadDriver {
     started_ = Clock::now();
     until_ = started_ + Seconds(settings_.plan ? settings_.plan->seconds : settings_.seconds);
     if (!settings_.plan) {
-      for (size_t i = 0; i < slots_.size(); ++i) Send(*free_.Take(), Clock::now());
+      for (size_t i = 0; i < slots_.size(); ++i) (void)Send(*free_.Take(), Clock::now());
     }
     std::thread reader([this] { ReadAnswers(); });
     std::thread sender([this] {
@@ -186,7 +186,7 @@ class LoadDriver {
     });
     while (!finished_.WaitForNotificationWithTimeout(absl::Milliseconds(200))) {
       if (look) look(Look());
-      if (keep_going && !keep_going()) stopped_.store(true, std::memory_order_relaxed);
+      if (keep_going && !keep_going()) Stop();
     }
     sender.join();
     reader.join();
@@ -198,8 +198,11 @@ class LoadDriver {
   }
 
  private:
-  /// One thread at a time: the caller's, then the reader's in a closed loop, the sender's in an open one.
-  void Send(Slot& slot, Clock::time_point intended) {
+  /// One thread at a time: the caller's, then the reader's in a closed loop, the sender's in an open one. False, and nothing is
+  /// sent, when the run was stopped.
+  bool Send(Slot& slot, Clock::time_point intended) {
+    const absl::MutexLock lock(&sending_);
+    if (stopped()) return false;
     slot.stream = streams_.size() == 1 ? 0 : choose_(random_);
     slot.intended = intended;
     slot.call.reset();
@@ -214,6 +217,15 @@ class LoadDriver {
     slot.call->StartCall();
     // From here on the slot is the reader's.
     slot.call->Finish(&slot.response, &slot.status, &slot);
+    return true;
+  }
+
+  /// Nothing more is sent, and nobody waits for what is under way.
+  void Stop() {
+    const absl::MutexLock lock(&sending_);
+    if (stopped_.exchange(true, std::memory_order_relaxed)) return;
+    for (Slot& slot : slots_)
+      if (slot.context) slot.context->TryCancel();
   }
 
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
@@ -240,7 +252,7 @@ class LoadDriver {
       }
       slot->connection = connection++ % stubs_.size();
       tally_.late.Add(Clock::now() - due);
-      Send(*slot, due);
+      if (!Send(*slot, due)) return free_.Give(slot);
     }
   }
 
@@ -251,11 +263,8 @@ class LoadDriver {
       Slot& slot = *static_cast<Slot*>(tag);
       last_answer_ = Clock::now();
       Record(slot, last_answer_ - slot.intended);
-      if (!settings_.plan && last_answer_ < until_ && !stopped()) {
-        Send(slot, Clock::now());
-      } else {
-        free_.Give(&slot);
-      }
+      if (!settings_.plan && last_answer_ < until_ && Send(slot, Clock::now())) continue;
+      free_.Give(&slot);
     }
   }
 
@@ -296,6 +305,7 @@ class LoadDriver {
   Clock::time_point last_answer_;
   std::atomic<int64_t> sent_{0};
   std::atomic<bool> stopped_{false};
+  absl::Mutex sending_;  // Of the contexts of slots.
   absl::Notification finished_;
   absl::Mutex mutex_;
   LoadProgress progress_;  // By mutex_; sent and seconds are not kept.

@@ -60,7 +60,7 @@ struct LoadProgress {
 };
 
 /// Runs one load: a thread for the answers and, in an open loop, one that sends. `look` is called five times a second on the
-/// calling thread, and behind it `keep_going`: when that says no, nothing more is sent, and the run ends with what is under way; both may
+/// calling thread, and behind it `keep_going`: when that says no, nothing more is sent, and what is under way is cancelled; both may
 /// be empty. Requires: every stream has a request. Errors: UNAVAILABLE naming the target when it takes no connection within ten
 /// seconds; CANCELLED for a run that was stopped.
 absl::StatusOr<LoadTally> RunLoad(const std::vector<LoadStream>& streams,

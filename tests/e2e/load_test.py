@@ -210,8 +210,10 @@ class OutputTest(unittest.TestCase):
         self.assertEqual([row["concurrency"] for row in rows], [1, 2])
         self.assertGreater(rows[0]["requests"], 0)
 
-    def interrupted(self, words, shown):
-        """Sends SIGINT as soon as the terminal shows that; returns the exit code, what was printed and what the terminal showed."""
+    def interrupted(self, words, shown, before=lambda: None):
+        """Sends SIGINT as soon as the terminal shows that; returns the exit code, what was printed and what the terminal showed.
+
+        `before` is called just before."""
         leader, terminal = pty.openpty()
         command = [OCTET, "load", "--target", served.grpc, "--model", "glyphs", *words, "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
@@ -219,6 +221,7 @@ class OutputTest(unittest.TestCase):
             said = b""
             while shown.encode() not in said:
                 said += os.read(leader, 4096)
+            before()
             process.send_signal(signal.SIGINT)
             out = process.communicate(timeout=60)[0]
         try:
@@ -243,6 +246,22 @@ class OutputTest(unittest.TestCase):
         self.assertEqual((code, out), (1, ""))
         self.assertIn("run 1 of 1: the load was stopped", said)
         self.assertLess(time.monotonic() - began, 30)
+
+    def test_an_interrupt_waits_for_no_answer(self):
+        def hang():
+            self.addCleanup(served.process.send_signal, signal.SIGCONT)
+            served.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)  # Then each place is a request's that nobody answers.
+
+        for loop in (("--concurrency", "2"), ("--rate", "100", "--max-in-flight", "1")):
+            with self.subTest(loop):
+                began = time.monotonic()
+                words = (*loop, "--seconds", "50", "--timeout-seconds", "50")
+                code, out, said = self.interrupted(words, "run 1 of 1", hang)
+                self.assertEqual((code, out), (1, ""))
+                self.assertIn("run 1 of 1: the load was stopped", said)
+                self.assertLess(time.monotonic() - began, 30)
+                self.doCleanups()
 
     def test_files_that_cannot_be_written_are_told_before_the_runs(self):
         taken, pipe = folder / "taken.json", folder / "pipe"
