@@ -271,7 +271,8 @@ absl::StatusOr<std::shared_ptr<const Plan>> LoadedModel::Compile(
     OCTET_ASSIGN_OR_RETURN(bound.trace, RunPasses(bound.graph, AllPassesOf(*context_)));
   }
   std::optional<BoundGraph> slice;
-  if (!input_shapes.empty() && input_shapes.front().rank() > 0)
+  // What needed stages until its shapes were known has let go of the graph that a slice would be made of.
+  if (!needs_stages_ && !input_shapes.empty() && input_shapes.front().rank() > 0)
     slice = Slice(bound.graph, **optimised, input_shapes);
   optimised->reset();
   CompileContext context{precision_, target_, *context_->weights, context_->max_bytes};

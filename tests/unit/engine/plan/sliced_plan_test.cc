@@ -6,6 +6,8 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -239,6 +241,30 @@ TEST(SlicedPlan, IsNotForModelsThatComputeWithTheNumberOfRows) {
   const Shape shape{32, 8, 64, 128};
   const auto plan = PlanOf(b.Build(), {&shape, 1});
   EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+}
+
+// Its condition is decided, and its graph an ordinary one, once the shapes are known.
+TEST(SlicedPlan, IsNotForModelsThatNeededStages) {
+  const auto branch = [](std::string_view op) -> Subgraph {
+    GraphBuilder body;
+    body.Output(body.Op(op, {body.Input("captured", {kUnknownDim, 8, kUnknownDim, 128})}));
+    return std::make_shared<const Graph>(body.Build());
+  };
+  GraphBuilder b;
+  const ValueId x = WideTrunk(b, kUnknownDim);
+  const ValueId height = b.Op("Gather", {b.Op("Shape", {x}), b.Constant<int64_t>({}, {2})});
+  const ValueId tall = b.Op("Greater", {height, b.Constant<int64_t>({}, {10})});
+  b.Output(b.Op("If", {tall, x},
+                {{"then_branch", branch("Relu")},
+                 {"else_branch", branch("Neg")},
+                 {std::string(kCaptures), int64_t{1}}}));
+  const Shape shape{32, 8, 64, 128};
+  const auto plan = PlanOf(b.Build(), {&shape, 1});
+  ASSERT_NE(plan, nullptr);
+  EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+  const Tensor input = testing::RandomReals(shape, TestSeed());
+  const auto decided = PlanOf(WideNetwork(), {&shape, 1});
+  EXPECT_LT(Distance(Answer(*plan, input), Answer(*decided, input)), 1e-4F);
 }
 
 TEST(SlicedPlan, IsNotForSmallOnes) {
