@@ -115,7 +115,9 @@ std::optional<DType> FourBits::HeldAs(ValueId value) const {
 std::optional<DType> FourBits::MadeBy(const Node& node) const {
   const ValueId y = node.output(0);
   if (y == kNone) return std::nullopt;
-  if (node.is("Cast")) return NamedBy(node, "to");
+  // Of a node with other inputs than it has, its operator tells.
+  if (node.is("Cast")) return node.inputs.size() == 1 ? NamedBy(node, "to") : std::nullopt;
+  if (node.is("CastLike") && node.inputs.size() != 2) return std::nullopt;
   std::optional<DType> made;
   if (node.is("CastLike")) {
     made = HeldAs(node.input(1));

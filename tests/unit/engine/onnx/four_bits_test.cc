@@ -1,5 +1,7 @@
 // INT4 and UINT4 of a file: bytes that stay within 4 bits, wherever they are made.
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -123,6 +125,21 @@ TEST(FourBitsTest, CastRoundsHalfToEvenAndSaturates) {
   SetInt(AddNode(model, "Cast", {"x"}, {"y"}), "to", TensorProto::UINT4);
   EXPECT_THAT(Integers(model, Tensor::From<int32_t>({4}, {-1, 3, 16, 512}), DType::kU8),
               ElementsAre(0, 3, 15, 15));
+}
+
+TEST(FourBitsTest, ACastHasTheInputsThatItHas) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> wrong = {
+      {"Cast", {}}, {"Cast", {"x", "x"}}, {"CastLike", {"x"}}, {"CastLike", {"x", "like", "x"}}};
+  for (const auto& [op, inputs] : wrong) {
+    onnx::ModelProto model = FromReals(TensorProto::INT4);
+    *model.mutable_graph()->add_initializer() =
+        Packed("like", TensorProto::INT4, {1}, std::string(1, '\0'));
+    onnx::NodeProto& node = AddNode(model, op, inputs, {"y"});
+    if (op == "Cast") SetInt(node, "to", TensorProto::INT4);
+    const auto answers = Answers(model, {Reals()});
+    EXPECT_EQ(answers.status().code(), absl::StatusCode::kInvalidArgument) << answers.status();
+    EXPECT_THAT(std::string(Message(answers.status())), HasSubstr("input"));
+  }
 }
 
 TEST(FourBitsTest, AnInputHoldsNoOthers) {
