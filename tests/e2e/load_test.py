@@ -223,7 +223,10 @@ class OutputTest(unittest.TestCase):
                 said += os.read(leader, 4096)
             before()
             process.send_signal(signal.SIGINT)
-            out = process.communicate(timeout=60)[0]
+            try:
+                out = process.communicate(timeout=60)[0]
+            finally:  # One that goes on would wait for who reads the terminal.
+                process.kill()
         try:
             while more := os.read(leader, 4096):
                 said += more
