@@ -218,20 +218,10 @@ class OutputTest(unittest.TestCase):
         command = [OCTET, "load", "--target", served.grpc, "--model", "glyphs", *words, "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
             os.close(terminal)
-            said = b""
-            while shown.encode() not in said:
-                said += os.read(leader, 4096)
-            before()
+            said = read_terminal(leader, shown.encode())
             process.send_signal(signal.SIGINT)
-            try:
-                out = process.communicate(timeout=60)[0]
-            finally:  # One that goes on would wait for who reads the terminal.
-                process.kill()
-        try:
-            while more := os.read(leader, 4096):
-                said += more
-        except OSError:  # how the other end of a terminal is told to be closed
-            pass
+            said += read_terminal(leader)
+            out = process.stdout.read()
         os.close(leader)
         return process.returncode, out, said.decode()
 
@@ -252,7 +242,6 @@ class OutputTest(unittest.TestCase):
 
     def test_an_interrupt_waits_for_no_answer(self):
         def hang():
-            self.addCleanup(served.process.send_signal, signal.SIGCONT)
             served.process.send_signal(signal.SIGSTOP)
             time.sleep(0.5)  # Then each place is a request's that nobody answers.
 
@@ -260,11 +249,13 @@ class OutputTest(unittest.TestCase):
             with self.subTest(loop):
                 began = time.monotonic()
                 words = (*loop, "--seconds", "50", "--timeout-seconds", "50")
-                code, out, said = self.interrupted(words, "run 1 of 1", hang)
+                try:
+                    code, out, said = self.interrupted(words, "run 1 of 1", hang)
+                finally:
+                    served.process.send_signal(signal.SIGCONT)
                 self.assertEqual((code, out), (1, ""))
                 self.assertIn("run 1 of 1: the load was stopped", said)
                 self.assertLess(time.monotonic() - began, 30)
-                self.doCleanups()
 
     def test_files_that_cannot_be_written_are_told_before_the_runs(self):
         taken, pipe = folder / "taken.json", folder / "pipe"
