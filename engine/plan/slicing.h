@@ -12,8 +12,8 @@ namespace octet {
 /// convolutional networks; of all others, and of shapes that are not static, it says false.
 bool RowsAreIndependent(const Graph& graph, int64_t rows);
 
-/// True when two graphs of one model, for different numbers of rows, have the same nodes and read the same constants: a
-/// model may compute with the number of its rows, or otherwise for many than for few.
+/// True when two graphs of one model, for different numbers of rows, have the same nodes, read the same constants and make rows
+/// of the same shapes: a model may compute with the number of its rows, or otherwise for many than for few.
 bool DifferInRowsAlone(const Graph& a, const Graph& b);
 
 /// Lets a graph that was made for `rows` rows be bound to fewer: extents of `rows` in front are forgotten, and Reshapes to them

@@ -243,6 +243,21 @@ TEST(SlicedPlan, IsNotForModelsThatComputeWithTheNumberOfRows) {
   EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
 }
 
+TEST(SlicedPlan, IsNotForModelsThatShapeRowsByTheirNumber) {
+  GraphBuilder b;
+  const ValueId x = WideTrunk(b);
+  const ValueId rows = b.Op("Slice", {b.Op("Shape", {x}), b.IntList({0}), b.IntList({1})});
+  const ValueId shape =
+      b.Op("Concat", {b.IntList({0, 8, 64}), rows, b.IntList({-1})}, {{"axis", int64_t{0}}});
+  const ValueId split = b.Op("Reshape", {x, shape});
+  b.Output(b.Op("Softmax", {split}, {{"axis", int64_t{4}}}));
+  const Shape known{32, 8, 64, 128};
+  const auto plan = PlanOf(b.Build(), {&known, 1});
+  ASSERT_NE(plan, nullptr);
+  EXPECT_EQ(dynamic_cast<const SlicedPlan*>(plan.get()), nullptr);
+  EXPECT_EQ(plan->outputs()[0].shape, (Shape{32, 8, 64, 32, 4}));
+}
+
 // Its condition is decided, and its graph an ordinary one, once the shapes are known.
 TEST(SlicedPlan, IsNotForModelsThatNeededStages) {
   const auto branch = [](std::string_view op) -> Subgraph {
