@@ -138,15 +138,20 @@ class FourBitsTest(unittest.TestCase):
                 self.compare(model(nodes, constants, {"ids": ids}), {"ids": ids})
 
     def test_with_activations_of_8_bits_they_run_in_int8(self):
-        x = reals(3, 32)
-        nodes, constants = weights(TensorProto.INT4, (32, 16), (16,), axis=1, zeros=False)
-        constants += [numpy_helper.from_array(np.float32(2 / 255), "xs"), numpy_helper.from_array(np.uint8(128), "xz")]
-        nodes.insert(0, helper.make_node("DequantizeLinear", ["q", "xs", "xz"], ["xr"]))
-        nodes.insert(0, helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]))
-        nodes.append(helper.make_node("MatMul", ["xr", "r"], ["y"]))
-        file = self.compare(model(nodes, constants, {"x": x}), {"x": x})
-        layers = [layer for layer in octet_process.answer("inspect", file)["layers"] if layer["macs"]]
-        self.assertEqual([layer["runs"] for layer in layers], ["int8"])
+        """In memory they take a byte each then; as the weights of a layer in reals, four."""
+        x = reals(3, 128)
+        for activations, runs, most in ((True, "int8", 1.5), (False, "f32", 4.5)):
+            with self.subTest(runs=runs):
+                nodes, constants = weights(TensorProto.INT4, (128, 64), (64,), axis=1, zeros=False)
+                nodes.append(helper.make_node("MatMul", ["xr" if activations else "x", "r"], ["y"]))
+                if activations:
+                    constants += [numpy_helper.from_array(np.float32(2 / 255), "xs"), numpy_helper.from_array(np.uint8(128), "xz")]
+                    nodes.insert(0, helper.make_node("DequantizeLinear", ["q", "xs", "xz"], ["xr"]))
+                    nodes.insert(0, helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]))
+                told = octet_process.answer("inspect", self.compare(model(nodes, constants, {"x": x}), {"x": x}))
+                self.assertEqual([layer["runs"] for layer in told["layers"] if layer["macs"]], [runs])
+                self.assertLess(most - 1, told["weights_bytes"] / (128 * 64))
+                self.assertLess(told["weights_bytes"] / (128 * 64), most)
 
     def test_what_onnxruntimes_quantizer_makes(self):
         x = reals(4, 96)
