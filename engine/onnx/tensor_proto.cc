@@ -217,7 +217,7 @@ absl::StatusOr<ExternalRange> ExternalRangeOf(const TensorProto& proto) {
       if (entry.key() == "offset") {
         range.offset = *number;
       } else {
-        range.length = *number;
+        range.length = number;
       }
     }
   }

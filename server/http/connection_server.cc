@@ -81,7 +81,8 @@ bool IsAmbiguous(std::string_view head) {
     if (line.starts_with(' ') || line.starts_with('\t')) return true;
     const size_t colon = line.find(':');
     if (colon == std::string_view::npos) continue;
-    const absl::string_view name(line.data(), colon);  // Debian's is not std's
+    // Debian's absl::string_view is not std's.
+    const absl::string_view name = absl::string_view(line.data(), line.size()).substr(0, colon);
     if (!std::ranges::all_of(name, absl::ascii_isgraph)) return true;
     if (absl::EqualsIgnoreCase(name, "Content-Length")) ++lengths;
     if (absl::EqualsIgnoreCase(name, "Transfer-Encoding")) ++codings;
