@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 LABELS = {"unit", "conformance", "differential", "fuzz", "e2e", "fault", "bench", "lint"}
-MAX_SECONDS = 600
+MAX_SECONDS = 900
 
 
 def violations(tests):
