@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import tempfile
+import time
 import unittest
 
 from small_models import server
@@ -25,6 +26,19 @@ class ServerTestCase(unittest.TestCase):
         started = server.Server(octet(), self.models, self.folder, configuration)
         self.addCleanup(started.__exit__, None, None, None)
         return started
+
+    def wait_until(self, holds, what):
+        """Waits until holds() is true; fails, with `what` was waited for, when it is not in 20 seconds."""
+        until = time.monotonic() + 20
+        while not holds():
+            self.assertLess(time.monotonic(), until, f"never seen: {what}")
+            time.sleep(0.02)
+
+    def wait_for_metric(self, running, line):
+        self.wait_until(lambda: f"\n{line}\n" in running.metrics_page(), line)
+
+    def wait_for_capture(self, folder):
+        self.wait_until(lambda: list(folder.rglob("*.npz")), f"a capture in {folder}")
 
 
 def octet():

@@ -145,14 +145,6 @@ class DrainTest(ServerTestCase):
             running.stop()
             self.assertEqual(asked.result(10), 2)
 
-    def wait_for_metric(self, running, line):
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            if line in running.metrics_page():
-                return
-            time.sleep(0.02)
-        self.fail(f"never seen: {line}")
-
     def test_what_is_left_after_the_grace_time_is_refused(self):
         small_models.write_slow(self.models / "slow/1/fp32.onnx", 8)
         (self.models / "slow/model.yaml").write_text("batching: {max_batch: 1}\n")
@@ -205,10 +197,7 @@ class DrainTest(ServerTestCase):
         # Of a connection's calls it has read the first when it answers a later one.
         caller.index()
         running.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + 10
-        while not list(captures.rglob("*.npz")):
-            self.assertLess(time.monotonic(), until)
-            time.sleep(0.02)
+        self.wait_for_capture(captures)
         self.assertIsNone(running.process.poll(), "it still waits")
         never.set()
         call.cancel()

@@ -71,16 +71,11 @@ class SlowClientTest(ServerTestCase):
         captures.mkdir()
         running = self.start_wide(20, f"capture: {{path: '{captures}', write_seconds: 3600}}\n")
         self.assertEqual(small_models.Caller(running.grpc).ask("net"), 2)
-        until = time.monotonic() + 10
-        while 'octet_captured_requests_total{model="net",version="1"} 1\n' not in running.metrics_page():  # behind the answer
-            self.assertLess(time.monotonic(), until)
-            time.sleep(0.02)
+        # Behind the answer.
+        self.wait_for_metric(running, 'octet_captured_requests_total{model="net",version="1"} 1')
         client, _ = self.ask(running)
         running.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + 10
-        while not list(captures.rglob("*.npz")):
-            self.assertLess(time.monotonic(), until)
-            time.sleep(0.02)
+        self.wait_for_capture(captures)
         self.assertIsNone(running.process.poll(), "it still waits")
         client.close()
         running.process.wait(30)

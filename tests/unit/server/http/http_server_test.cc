@@ -315,89 +315,78 @@ TEST_F(HttpServerTest, BothProtocolsRefuseAlike) {
             }()));
 }
 
+/// Loads that wait for release_.
+class HttpLoadsTest : public HttpServerTest {
+ protected:
+  static constexpr const char* kLoad = "/v2/repository/models/net/load";
+
+  void TearDown() override {
+    if (!release_.HasBeenNotified()) release_.Notify();
+    HttpServerTest::TearDown();
+  }
+  void SetUp() override {
+    HttpServerTest::SetUp();
+    repository_.on_load = [this](std::string_view) {
+      if (++loads_ == 1) begun_.Notify();
+      release_.WaitForNotification();
+      return absl::OkStatus();
+    };
+  }
+  std::unique_ptr<RawClient> AskToLoad() {
+    auto client = std::make_unique<RawClient>(http_->port());
+    client->Say(Format("POST {} HTTP/1.1\r\nContent-Length: 0\r\n\r\n", kLoad));
+    return client;
+  }
+  /// Begins the first load.
+  void BeginLoad() {
+    first_ = AskToLoad();
+    begun_.WaitForNotification();
+  }
+  /// Leaves room for two loads, of which one runs. Of two more the later one is refused: the other one waits then.
+  void LetALoadWait() {
+    http_options_.threads = 3;
+    StartHttp();
+    BeginLoad();
+    waiting_ = AskToLoad();
+    refused_ = AskToLoad();
+    const absl::Time until = absl::Now() + absl::Seconds(30);
+    while (!waiting_->IsAnswered(1) && !refused_->IsAnswered(1)) ASSERT_LT(absl::Now(), until);
+    if (waiting_->IsAnswered(0)) std::swap(waiting_, refused_);
+  }
+
+  std::atomic<int> loads_{0};
+  absl::Notification begun_;
+  absl::Notification release_;
+  std::unique_ptr<RawClient> first_, waiting_, refused_;
+};
+
 /// Of two threads loads get one.
-TEST_F(HttpServerTest, LoadsLeaveThreadsToInferences) {
-  std::atomic<int> loads{0};
-  absl::Notification begun;
-  absl::Notification release;
-  repository_.on_load = [&](std::string_view) {
-    if (++loads == 1) begun.Notify();
-    release.WaitForNotification();
-    return absl::OkStatus();
-  };
-  const std::string load =
-      "POST /v2/repository/models/net/load HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-  RawClient first(http_->port());
-  first.Say(load);
-  begun.WaitForNotification();
-  EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("429"));
+TEST_F(HttpLoadsTest, LeaveThreadsToInferences) {
+  BeginLoad();
+  EXPECT_THAT(Post(kLoad, ""), HasSubstr("429"));
   EXPECT_THAT(Post(kInfer, RowJson()), HasSubstr("200 "));
-  release.Notify();
-  EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
-  EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("200 "));
-  EXPECT_EQ(loads, 2);
+  release_.Notify();
+  EXPECT_THAT(first_->Hear("}"), HasSubstr("200 OK"));
+  EXPECT_THAT(Post(kLoad, ""), HasSubstr("200 "));
+  EXPECT_EQ(loads_, 2);
 }
 
-TEST_F(HttpServerTest, ALoadWhoseClientHasGoneIsNotBegun) {
-  http_options_.threads = 3;  // two loads: one runs, one waits
-  StartHttp();
-  std::atomic<int> loads{0};
-  absl::Notification begun;
-  absl::Notification release;
-  repository_.on_load = [&](std::string_view) {
-    if (++loads == 1) begun.Notify();
-    release.WaitForNotification();
-    return absl::OkStatus();
-  };
-  const std::string load =
-      "POST /v2/repository/models/net/load HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-  RawClient first(http_->port());
-  first.Say(load);
-  begun.WaitForNotification();
-  // Of two more the later one is refused: the other one waits then.
-  RawClient second(http_->port());
-  RawClient third(http_->port());
-  second.Say(load);
-  third.Say(load);
-  while (!second.IsAnswered(1) && !third.IsAnswered(1)) {
-  }
-  RawClient& waiting = second.IsAnswered(0) ? third : second;
-  waiting.Close();
-  release.Notify();
-  EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
-  EXPECT_THAT(Post("/v2/repository/models/net/load", ""), HasSubstr("200 "));
-  EXPECT_EQ(loads, 2);
+TEST_F(HttpLoadsTest, OneWhoseClientHasGoneIsNotBegun) {
+  ASSERT_NO_FATAL_FAILURE(LetALoadWait());
+  waiting_->Close();
+  release_.Notify();
+  EXPECT_THAT(first_->Hear("}"), HasSubstr("200 OK"));
+  EXPECT_THAT(Post(kLoad, ""), HasSubstr("200 "));
+  EXPECT_EQ(loads_, 2);
 }
 
-TEST_F(HttpServerTest, ALoadThatWaitsWhenTheServerStopsIsNotBegun) {
-  http_options_.threads = 3;  // two loads: one runs, one waits
-  StartHttp();
-  std::atomic<int> loads{0};
-  absl::Notification begun;
-  absl::Notification release;
-  repository_.on_load = [&](std::string_view) {
-    if (++loads == 1) begun.Notify();
-    release.WaitForNotification();
-    return absl::OkStatus();
-  };
-  const std::string load =
-      "POST /v2/repository/models/net/load HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
-  RawClient first(http_->port());
-  first.Say(load);
-  begun.WaitForNotification();
-  // As above.
-  RawClient second(http_->port());
-  RawClient third(http_->port());
-  second.Say(load);
-  third.Say(load);
-  while (!second.IsAnswered(1) && !third.IsAnswered(1)) {
-  }
-  RawClient& waiting = second.IsAnswered(0) ? third : second;
+TEST_F(HttpLoadsTest, OneThatWaitsWhenTheServerStopsIsNotBegun) {
+  ASSERT_NO_FATAL_FAILURE(LetALoadWait());
   gate_.Close();
-  release.Notify();
-  EXPECT_THAT(first.Hear("}"), HasSubstr("200 OK"));
-  EXPECT_THAT(waiting.Hear("}"), HasSubstr("503 Service Unavailable"));
-  EXPECT_EQ(loads, 1);
+  release_.Notify();
+  EXPECT_THAT(first_->Hear("}"), HasSubstr("200 OK"));
+  EXPECT_THAT(waiting_->Hear("}"), HasSubstr("503 Service Unavailable"));
+  EXPECT_EQ(loads_, 1);
 }
 
 TEST_F(HttpServerTest, WhatCannotBeReadIsCounted) {

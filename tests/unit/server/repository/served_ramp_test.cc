@@ -31,9 +31,10 @@ class ServedRampTest : public ::testing::Test {
     rest_.metrics = std::make_shared<VariantMetrics>();
   }
 
-  /// Gives the precision a guard that has seen nothing.
-  void BeginGuard() {
+  /// Gives the precision a guard that has seen nothing; agreement_percent: of copies, when it has that rule, too.
+  void BeginGuard(std::optional<double> agreement_percent = std::nullopt) {
     ModelConfig::Routing::Guard guard;
+    guard.agreement_percent = agreement_percent;
     guard.error_percent = 1;
     guard.window_seconds = 10;
     guard.min_samples = 1;
@@ -187,15 +188,7 @@ TEST_F(ServedRampTest, ALastStepThatWasKeptToStaysSoForNewGuardsAndAfterARestart
 
 TEST_F(ServedRampTest, WithoutAnybodyToCopyALastStepIsKeptToByRefusingNobody) {
   rules_.steps = {100};
-  ModelConfig::Routing::Guard guard;
-  guard.agreement_percent = 95;
-  guard.error_percent = 1;
-  guard.window_seconds = 10;
-  guard.min_samples = 1;
-  variant_.guard = std::make_shared<VariantGuard>("net/1/int8", guard, variant_.metrics,
-                                                  std::vector<std::shared_ptr<ShadowMetrics>>(),
-                                                  nullptr, events_);
-  variant_.guard->Look(clock_.Now());
+  BeginGuard(95);
   ServedRamp ramp = Ramp();
   Look(ramp, 0);
   for (int i = 0; i < 6; ++i) {  // the first one began before the step
