@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "cli/model_options.h"
+#include "cli/start_pages.h"
 #include "cli/verb.h"
 #include "cli/version.h"
 
@@ -47,6 +48,7 @@ int WithOutputWritten(int exit_code) {
 }  // namespace octet::cli
 
 int main(int argc, char** argv) {
+  octet::cli::GiveBackStartPages();
   CLI::App app("octet: serve, quantize, inspect and measure ONNX models on CPUs", "octet");
   app.set_version_flag("--version", octet::cli::VersionText());
   app.require_subcommand(1);
