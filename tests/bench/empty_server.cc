@@ -1,18 +1,27 @@
-// What gRPC itself costs: a server of the protocol that answers every ModelInfer at once, with as many bytes as a model
-// would, and computes nothing. The floor under `./dev bench serving`.
+// What gRPC itself costs: a server of the protocol that answers every ModelInfer with as many bytes as a model would.
+// The floor under `./dev bench serving`.
 //
-// usage: empty_server NAME:DATATYPE:DIMS:BYTES...
+// usage: empty_server NAME:DATATYPE:DIMS:BYTES[:MICROSECONDS]...
 //
-// Each argument is a model: its input "input" of DATATYPE and of DIMS (3x224x224) without the batch, and the size of its
-// answer. Prints "port=PORT" when it listens, and ends when its standard input does.
+// Each argument is a model: its input "input" of DATATYPE and of DIMS (3x224x224) without the batch, the size of its
+// answer, and the processor time of one request. Without it, or with 0, a request is answered at once. With it one of as many
+// threads as there are cores spends it first: what gRPC's threads cost a request depends on how often requests come and
+// on who else wants the cores. Prints "port=PORT" when it listens, and ends when its standard input does.
 #include <malloc.h>
 
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <ctime>
+#include <deque>
 #include <iostream>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <grpcpp/grpcpp.h>
@@ -25,6 +34,56 @@ struct EmptyModel {
   std::string datatype;
   std::vector<int64_t> dims = {-1};
   std::string answer;
+  std::chrono::microseconds work{0};
+};
+
+/// Threads that spend processor time and then finish a request, in order of arrival.
+class Workers {
+ public:
+  Workers() {
+    for (unsigned i = 0; i < std::max(1U, std::thread::hardware_concurrency()); ++i)
+      threads_.emplace_back([this](const std::stop_token& stop) { Run(stop); });
+  }
+
+  void Finish(grpc::ServerUnaryReactor* reactor, std::chrono::microseconds work) {
+    {
+      const std::scoped_lock lock(mutex_);
+      waiting_.push_back({reactor, work});
+    }
+    arrived_.notify_one();
+  }
+
+ private:
+  struct Request {
+    grpc::ServerUnaryReactor* reactor;
+    std::chrono::microseconds work;
+  };
+
+  void Run(const std::stop_token& stop) {
+    while (true) {
+      std::unique_lock lock(mutex_);
+      if (!arrived_.wait(lock, stop, [this] { return !waiting_.empty(); })) return;
+      const Request request = waiting_.front();
+      waiting_.pop_front();
+      lock.unlock();
+      const std::chrono::nanoseconds end = Used() + request.work;
+      while (Used() < end) {
+      }
+      request.reactor->Finish(grpc::Status::OK);
+    }
+  }
+
+  /// Processor time of the calling thread.
+  static std::chrono::nanoseconds Used() {
+    timespec used{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable_any arrived_;
+  std::deque<Request> waiting_;
+  std::vector<std::jthread> threads_;
 };
 
 class EmptyService final : public inference::GRPCInferenceService::CallbackService {
@@ -55,6 +114,11 @@ class EmptyService final : public inference::GRPCInferenceService::CallbackServi
       output->set_datatype("UINT8");
       output->add_shape(static_cast<int64_t>(found->second.answer.size()));
       response->add_raw_output_contents(found->second.answer);
+      if (found->second.work.count() > 0) {
+        grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+        workers_.Finish(reactor, found->second.work);
+        return reactor;
+      }
     }
     return Answer(*context, found != models_.end());
   }
@@ -68,6 +132,7 @@ class EmptyService final : public inference::GRPCInferenceService::CallbackServi
   }
 
   const std::map<std::string, EmptyModel> models_;
+  Workers workers_;
 };
 
 /// False when the words are no model.
@@ -87,6 +152,11 @@ bool AddModel(const std::string& words, std::map<std::string, EmptyModel>& model
     extents.ignore(1, 'x');
   }
   model.answer.resize(bytes);
+  if (fields.ignore(1, ':'); !fields.eof()) {
+    uint32_t microseconds = 0;
+    if (!(fields >> microseconds)) return false;
+    model.work = std::chrono::microseconds(microseconds);
+  }
   models[name] = std::move(model);
   return extents.eof();
 }
@@ -97,7 +167,7 @@ int main(int argc, char** argv) {
   std::map<std::string, EmptyModel> models;
   for (int i = 1; i < argc; ++i) {
     if (!AddModel(argv[i], models)) {
-      std::cerr << "expected NAME:DATATYPE:DIMS:BYTES, got \"" << argv[i] << "\"\n";
+      std::cerr << "expected NAME:DATATYPE:DIMS:BYTES[:MICROSECONDS], got \"" << argv[i] << "\"\n";
       return 2;
     }
   }

@@ -26,6 +26,8 @@ import sides
 import variants
 
 IDENTITIES = {"4 kB": (1024, 40), "602 kB": (3 * 224 * 224, 100)}  # floats of a request; microseconds that Octet may add
+# Served in int8 with UINT8 on the wire: extents of the input; bytes of an answer.
+SERVED = {"mobilenetv2": ((3, 224, 224), 4000), "resnet20-cifar10": ((3, 32, 32), 40)}
 CONCURRENCY = 16
 FAIRNESS_CLIENTS = 256
 # A layer in int8 is as fast whatever its ranges are.
@@ -136,32 +138,37 @@ class ServingBench:
 
     def models_part(self):
         """How much of the machine is the model's, when client and gRPC have had their share."""
-        names = {"mobilenetv2": ((3, 224, 224), 4000), "resnet20-cifar10": ((3, 32, 32), 40)}
-        self.serve_models("models", names)
-        floor = {name: ("UINT8", dims, answer) for name, (dims, answer) in names.items()}
-        with self.octet("models") as octet, served.empty(self.options.empty_server, floor) as empty:
-            for name in names:
+        self.serve_models("models", SERVED)
+        with self.octet("models") as octet:
+            for name, (dims, answer) in SERVED.items():
                 data = ("--concurrency", CONCURRENCY, "--data", self.models[name].data)
                 self.loader.ask(octet, name, *data, seconds=0.5)  # a warm-up: plans are compiled per batch
-                self.shares(name, lambda side, name=name, data=data: self.loader.ask(side, name, *data), octet, empty)
+                floor = ("UINT8", dims, answer)
+                self.shares(name, floor, lambda side, name=name, data=data: self.loader.ask(side, name, *data), octet)
 
-    def shares(self, name, ask, octet, empty):
+    def shares(self, name, floor, ask, octet):
         """Adds where the time of a model's requests goes. The best that a server could do is to keep every core busy with
-        client, gRPC and the model alone, which each round measures anew."""
+        client, gRPC and the model alone, which each round measures anew: gRPC's time by an empty service whose requests cost
+        what the model's row costs, for that time depends on how often requests come and on how busy the cores are."""
         rounds = []
         with served.Compute(self.options.octet, self.batches(name), self.cores) as compute:
             for _ in range(self.options.rounds):
-                of_empty, of_octet = ask(empty), ask(octet)
+                row = round(1e6 * compute.row_seconds(self.options.seconds / 4))
+                with served.empty(self.options.empty_server, {name: (*floor, row)}) as empty:
+                    of_empty = ask(empty)
+                of_octet = ask(octet)
                 times = {
                     "of the client": of_octet["client_cpu_us_per_request"],
-                    "of gRPC, by the empty service": server_cpu([of_empty]),
-                    "of the model, without a server": 1e6 * compute.row_seconds(self.options.seconds / 4),
+                    "of gRPC, by the empty service": server_cpu([of_empty]) - row,
+                    "of the model, without a server": row,
                 }
                 share = of_octet["throughput"] * sum(times.values()) / 1e6 / self.cores
-                rounds.append({**times, "of Octet": server_cpu([of_octet]), "answers": of_octet["throughput"], "share": share})
+                figures = {"of Octet": server_cpu([of_octet]), "answers": of_octet["throughput"], "share": share}
+                rounds.append({**times, **figures, "empty": of_empty["throughput"]})
         for key in [key for key in rounds[0] if key.startswith("of ")]:
             self.add("models", f"{name} int8: time {key}", median(rounds, key), "us")
         self.add("models", f"{name} int8: answers", median(rounds, "answers"), "1/s")
+        self.add("models", f"{name} int8: answers of the empty service", median(rounds, "empty"), "1/s")
         self.add("models", f"{name} int8: of what client and gRPC leave", 100 * median(rounds, "share"), "%", least=92)
 
     def batches(self, name):
@@ -188,18 +195,33 @@ class ServingBench:
             shutil.rmtree(self.folder / repository)
 
     def half(self):
-        """Latency when half of what the server can do is asked, by chance."""
-        name = "mobilenetv2"
-        self.serve_models("half", [name])
-        data = ("--data", self.models[name].data)
+        """Latency when half of what the server can do is asked, by chance. Beside it, as often, the empty service with the
+        model's time: what shares the cores with them makes both late."""
+        elements, _ = IDENTITIES["4 kB"]
+        served.write_identity(self.folder / "half/identity/1/fp32.onnx", elements)
+        self.serve_models("half", SERVED)
         with self.octet("half") as octet:
-            self.loader.ask(octet, name, "--concurrency", CONCURRENCY, *data, seconds=0.5)  # a warm-up
-            most = self.loader.ask(octet, name, "--concurrency", CONCURRENCY, *data)["throughput"]
-            run = self.loader.ask(octet, name, "--rate", f"{most / 2:.1f}", *data, seconds=max(2, 5 * self.options.seconds))
-        self.add("half", f"{name} int8: asked", run["asked_rate"], "1/s")
-        self.add("half", f"{name} int8: p50", run["p50_us"] / 1e3, "ms")
-        self.add("half", f"{name} int8: p99", run["p99_us"] / 1e3, "ms", most=2 * run["p50_us"] / 1e3 + 1)
-        for warning in run["warnings"]:
+            self.at_half_load(octet, "identity", "identity, 4 kB", ("FP32", (elements,), 4 * elements))
+            for name, (dims, answer) in SERVED.items():
+                with served.Compute(self.options.octet, self.batches(name), self.cores) as compute:
+                    row = round(1e6 * compute.row_seconds(self.options.seconds / 4))
+                floor = ("UINT8", dims, answer, row)
+                self.at_half_load(octet, name, f"{name} int8", floor, "--data", self.models[name].data)
+
+    def at_half_load(self, octet, model, what, floor, *data):
+        most = (octet, model, "--concurrency", CONCURRENCY, *data)
+        self.loader.ask(*most, seconds=0.5)  # a warm-up
+        rate = f"{self.loader.ask(*most)['throughput'] / 2:.1f}"
+        with served.empty(self.options.empty_server, {model: floor}) as empty:
+            asks = [(side, model, "--rate", rate, *data) for side in (empty, octet)]
+            of_empty, of_octet = self.loader.take_turns(self.options.rounds, asks, seconds=2 * self.options.seconds)
+        self.add("half", f"{what}: asked", median(of_octet, "asked_rate"), "1/s")
+        p50 = median(of_octet, "p50_us") / 1e3
+        self.add("half", f"{what}: p50 of the empty service", median(of_empty, "p50_us") / 1e3, "ms")
+        self.add("half", f"{what}: p50 of Octet", p50, "ms")
+        self.add("half", f"{what}: p99 of the empty service", median(of_empty, "p99_us") / 1e3, "ms")
+        self.add("half", f"{what}: p99 of Octet", median(of_octet, "p99_us") / 1e3, "ms", most=2 * p50 + 1)
+        for warning in dict.fromkeys(warning for run in of_octet for warning in run["warnings"]):
             say(warning)
 
     def idle(self):

@@ -83,8 +83,11 @@ def octet(program, repository, folder, configuration=""):
 
 @contextlib.contextmanager
 def empty(program, models):
-    """Runs the empty service. models: {name: (datatype, dims, bytes of an answer)}."""
-    words = [f"{name}:{datatype}:{'x'.join(map(str, dims))}:{size}" for name, (datatype, dims, size) in models.items()]
+    """Runs the empty service. models: {name: (datatype, dims, bytes of an answer[, microseconds of work])}."""
+    words = [
+        ":".join(map(str, (name, datatype, "x".join(map(str, dims)), *numbers)))
+        for name, (datatype, dims, *numbers) in models.items()
+    ]
     with subprocess.Popen([program, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             port = process.stdout.readline().strip().removeprefix("port=")
@@ -120,14 +123,14 @@ class Loader:
             raise LoadError(f"{side.name}, {model}: errors {run['errors_by_code']} of {run['requests']} requests")
         return {**run, "server_cpu_seconds": used}
 
-    def take_turns(self, rounds, asks):
+    def take_turns(self, rounds, asks, seconds=None):
         """Runs every ask, (side, model, *words), once in each round, every second round backwards, and returns the runs of
         each: so noise of the machine meets all alike."""
         runs = [[] for _ in asks]
         for number in range(rounds):
             order = range(len(asks)) if number % 2 == 0 else reversed(range(len(asks)))
             for index in order:
-                runs[index].append(self.ask(*asks[index]))
+                runs[index].append(self.ask(*asks[index], seconds=seconds))
         return runs
 
 

@@ -30,6 +30,19 @@ class EmptyServerTest(unittest.TestCase):
             with self.assertRaisesRegex(serving_sides.LoadError, "no such model"):
                 serving_sides.Loader(OCTET, 0.1).ask(side, "other")
 
+    def test_spends_the_time_of_a_model_before_it_answers(self):
+        work = 5000  # microseconds
+        with serving_sides.empty(EMPTY, {"net": ("UINT8", (3, 4), 1000, work)}) as side:
+            run = serving_sides.Loader(OCTET, 0.3).ask(side, "net")
+        self.assertGreaterEqual(run["server_cpu_seconds"], run["requests"] * work / 1e6)
+        self.assertGreaterEqual(run["p50_us"], work)
+
+    def test_refuses_words_that_are_no_model(self):
+        for words in ("net", "net:UINT8:3:x", "net:UINT8:3:8:soon"):
+            done = subprocess.run([EMPTY, words], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 2, words)
+            self.assertIn(words.encode(), done.stderr)
+
     def test_takes_turns_in_every_round(self):
         with serving_sides.empty(EMPTY, {"a": ("FP32", (4,), 16), "b": ("FP32", (4,), 16)}) as side:
             runs = serving_sides.Loader(OCTET, 0.05).take_turns(3, [(side, "a"), (side, "b")])
