@@ -27,7 +27,7 @@ struct EvalOptions {
 
 /// The noise of each layer's result, that of the layers before it included.
 absl::StatusOr<nlohmann::ordered_json> NoiseByLayer(const EvalOptions& options,
-                                                    const CalibrationSet& inputs) {
+                                                    const CalibrationData& inputs) {
   OCTET_ASSIGN_OR_RETURN(Graph graph, ReadOnnxFile(options.model.path));
   OCTET_ASSIGN_OR_RETURN(Graph reference, ReadOnnxFile(options.reference));
   const CalibrationRun run{.threads = options.model.threads,
@@ -57,7 +57,7 @@ void PrintLayerNoise(const nlohmann::ordered_json& layers) {
 absl::Status Eval(const EvalOptions& options) {
   OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, options.model.Load());
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
-                         Samples::Load(model->signature(), options.data, options.map));
+                         Samples::Open(model->signature(), {{options.data}, options.map}));
   std::optional<Session> reference;
   if (!options.reference.empty()) {
     LoadOptions load;
@@ -70,7 +70,7 @@ absl::Status Eval(const EvalOptions& options) {
   const bool has_reference = reference.has_value();
   nlohmann::ordered_json layers;
   if (options.layers) {
-    OCTET_ASSIGN_OR_RETURN(layers, NoiseByLayer(options, samples.AsModelInputs()));
+    OCTET_ASSIGN_OR_RETURN(layers, NoiseByLayer(options, samples.data()));
   }
   Session session(std::move(model));
   OCTET_ASSIGN_OR_RETURN(const Tally tally, Evaluate(session, reference ? &*reference : nullptr,
@@ -101,7 +101,7 @@ void AddEval(CLI::App& app, Outcome& outcome) {
   options->model.AddTo(*verb);
   verb->add_option(
           "--data", options->data,
-          ".npz, or a folder of .npz or .npy files, with the inputs, and labels: the numbers of "
+          ".npz or .npy file, or a folder of them, with the inputs, and labels: the numbers of "
           "classes, from 0 on")
       ->required();
   verb->add_option("--map", options->map,

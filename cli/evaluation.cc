@@ -115,9 +115,7 @@ class Evaluation {
 
   absl::Status Feed(Session& session, int64_t first, int64_t rows) {
     OCTET_RETURN_IF_ERROR(session.Prepare(samples_.BatchShapes(rows)));
-    for (size_t i = 0; i < samples_.inputs().size(); ++i)
-      samples_.Fill(i, first, rows, session.input(i));
-    return absl::OkStatus();
+    return FillInputs(samples_, first, rows, session);
   }
 
   Session& session_;
@@ -129,6 +127,12 @@ class Evaluation {
 };
 
 }  // namespace
+
+absl::Status FillInputs(const Samples& samples, int64_t first, int64_t rows, Session& session) {
+  for (size_t i = 0; i < samples.inputs().size(); ++i)
+    OCTET_RETURN_IF_ERROR(samples.Read(i, first, rows, session.input(i)));
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,
                                int64_t batch) {

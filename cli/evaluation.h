@@ -23,9 +23,12 @@ struct Tally {
   double seconds = 0;
 };
 
+/// Writes samples [first, first + rows) to a session's inputs. Requires: it is prepared for them. Errors: as Samples::Read.
+absl::Status FillInputs(const Samples& samples, int64_t first, int64_t rows, Session& session);
+
 /// Runs the session's model over the samples, `batch` at a time or as many as the model's own batch, and the reference on the
 /// same. Compares the first outputs. Samples that do not fill the last batch of a model with a fixed batch are left out.
-/// Errors: as the runs; INVALID_ARGUMENT for a reference that takes other inputs (other names, where there are several, or other
+/// Errors: as the runs and Samples::Read; INVALID_ARGUMENT for a reference that takes other inputs (other names, where there are several, or other
 /// element types, where not both are floating point), for outputs that are no scores of FP32, FP16 or BF16, or of another size
 /// than the reference's, for fewer samples than the model's own batch, and naming the sample for a label that is none of the classes.
 absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Samples& samples,

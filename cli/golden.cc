@@ -67,7 +67,7 @@ class Recording {
     OCTET_RETURN_IF_ERROR(session_.Prepare(samples_.BatchShapes(rows_)));
     const size_t inputs = session_.inputs().size();
     for (size_t i = 0; i < inputs; ++i) {
-      samples_.Fill(i, sample * rows_, rows_, session_.input(i));
+      OCTET_RETURN_IF_ERROR(samples_.Read(i, sample * rows_, rows_, session_.input(i)));
       Keep(i, session_.input(i));
     }
     OCTET_RETURN_IF_ERROR(session_.Run());
@@ -101,7 +101,7 @@ absl::Status Golden(const GoldenOptions& options) {
   const std::string file = (folder / "golden.npz").string();
   OCTET_RETURN_IF_ERROR(CheckOutputFile(file, std::array{options.data, options.map}));
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
-                         Samples::Load(model->signature(), options.data, options.map));
+                         Samples::Open(model->signature(), {{options.data}, options.map}));
   Recording recording(Session(std::move(model)), samples);
   OCTET_RETURN_IF_ERROR(recording.Record(options.samples));
   // Whoever serves the model reads it, as it reads the model.
@@ -118,7 +118,9 @@ void AddGolden(CLI::App& app, Outcome& outcome) {
       "golden", "Write what fp32 answers to samples: a server holds every precision to it at load");
   verb->add_option("VERSION_DIR", options->version, "Folder with fp32.onnx; gets golden.npz")
       ->required();
-  verb->add_option("--data", options->data, ".npz with sample inputs")->required();
+  verb->add_option("--data", options->data,
+                   "Sample inputs: an .npz or .npy file, or a folder of them")
+      ->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--samples", options->samples, "Samples to take")

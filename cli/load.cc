@@ -177,8 +177,9 @@ void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {
                   "Version to ask; default what the server chooses");
   verb.add_option("--precision", options.source.precision,
                   "Precision to ask models for that name none; default what the server chooses");
-  CLI::Option* data =
-      verb.add_option("--data", options.source.data, ".npz with samples; default random elements");
+  CLI::Option* data = verb.add_option(
+      "--data", options.source.data,
+      "Samples: an .npz or .npy file, or a folder of them; default random elements");
   verb.add_option("--map", options.source.map,
                   "model.yaml: convert samples to the model's own element type before sending; "
                   "default as stored")

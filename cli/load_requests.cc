@@ -92,17 +92,6 @@ absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
   return std::vector{std::move(request)};
 }
 
-// A signature that takes the archive's element types as they are, for samples that are sent unconverted.
-absl::StatusOr<Signature> AsStored(Signature signature, const std::string& data) {
-  OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadNpz(data));
-  for (TensorInfo& info : signature.inputs) {
-    auto found = arrays.find(info.name);
-    if (found == arrays.end() && signature.inputs.size() == 1) found = arrays.find("inputs");
-    if (found != arrays.end()) info.dtype = found->second.dtype();
-  }
-  return signature;
-}
-
 }  // namespace
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -120,21 +109,22 @@ void Address(inference::ModelInferRequest& request, const std::string& version,
 
 absl::StatusOr<SampleRequests> SampleRequests::Load(inference::GRPCInferenceService::Stub& stub,
                                                     const RequestSource& source) {
-  OCTET_ASSIGN_OR_RETURN(Signature signature, FetchSignature(stub, source));
-  if (source.map.empty()) {
-    OCTET_ASSIGN_OR_RETURN(signature, AsStored(std::move(signature), source.data));
-  }
-  OCTET_ASSIGN_OR_RETURN(Samples samples, Samples::Load(signature, source.data, source.map));
+  OCTET_ASSIGN_OR_RETURN(const Signature signature, FetchSignature(stub, source));
+  OCTET_ASSIGN_OR_RETURN(
+      Samples samples,
+      Samples::Open(signature,
+                    {.paths = {source.data}, .map = source.map, .as_stored = source.map.empty()}));
   return SampleRequests(source, std::move(samples));
 }
 
-inference::ModelInferRequest SampleRequests::Make(int64_t first, int64_t rows) const {
+absl::StatusOr<inference::ModelInferRequest> SampleRequests::Make(int64_t first,
+                                                                  int64_t rows) const {
   inference::ModelInferRequest request = EmptyRequest(source_);
   const std::vector<Shape> shapes = samples_.BatchShapes(rows);
   for (size_t i = 0; i < shapes.size(); ++i) {
     const TensorInfo& info = samples_.inputs()[i].info;
     Tensor tensor(info.dtype, shapes[i]);
-    samples_.Fill(i, first, rows, tensor.mutable_view());
+    OCTET_RETURN_IF_ERROR(samples_.Read(i, first, rows, tensor.mutable_view()));
     AddInput(request, info.name, tensor);
   }
   return request;
@@ -150,7 +140,7 @@ absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
   std::vector<inference::ModelInferRequest> requests;
   for (int64_t first = 0; first + source.rows <= samples.count() && requests.size() < kMaxRequests;
        first += source.rows) {
-    requests.push_back(samples.Make(first, source.rows));
+    OCTET_ASSIGN_OR_RETURN(requests.emplace_back(), samples.Make(first, source.rows));
   }
   if (requests.empty())
     return InvalidArgument("{}: fewer samples than rows per request, {}", source.data, source.rows);

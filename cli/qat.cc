@@ -41,10 +41,10 @@ absl::StatusOr<TrainSet> LoadTrainSet(const QatOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          LoadFp32(options.model, options.disabled_passes, options.threads));
   OCTET_ASSIGN_OR_RETURN(const Samples samples,
-                         Samples::Load(model->signature(), options.data, options.map));
+                         Samples::Open(model->signature(), {{options.data}, options.map}));
   if (options.labels && !samples.has_labels())
     return InvalidArgument("--labels: {} has no array 'labels'", options.data);
-  return TrainSet{samples.AsModelInputs(), samples.labels()};
+  return TrainSet{samples.data(), samples.labels()};
 }
 
 nlohmann::ordered_json RowAsJson(const TrainEpoch& row) {
@@ -211,7 +211,7 @@ void AddQat(CLI::App& app, Outcome& outcome) {
                    "QDQ file of the same model to go on from, by this or another tool, instead of "
                    "quantizing MODEL, which still teaches");
   verb->add_option("--data", options->data,
-                   "Samples, and labels: an .npz, or a folder of .npz or .npy files")
+                   "Samples, and labels: an .npz or .npy file, or a folder of them")
       ->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");

@@ -6,7 +6,6 @@
 #include <memory>
 #include <set>
 
-#include "cli/calibration_samples.h"
 #include "cli/finite_range.h"
 #include "cli/interrupt.h"
 #include "cli/json_text.h"
@@ -15,6 +14,7 @@
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/rounding_options.h"
+#include "cli/samples.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
@@ -93,17 +93,18 @@ QuantizeRecipe RecipeFor(const QuantizeOptions& options, Precision to) {
   return recipe;
 }
 
-absl::StatusOr<CalibrationSamples> LoadCalibration(const QuantizeOptions& options) {
-  if (options.calibration.empty() && !options.calibration_files.empty())
-    return CalibrationSamples{};
+absl::StatusOr<Samples> LoadCalibration(const QuantizeOptions& options) {
+  if (options.calibration.empty() && !options.calibration_files.empty()) return Samples();
   if (options.calibration.empty())
     return InvalidArgument(
         "int8 needs --calibration, sample inputs, or --calibration-file, their statistics");
   OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                          LoadFp32(options.model, options.disabled_passes, options.threads));
-  OCTET_ASSIGN_OR_RETURN(CalibrationSamples samples,
-                         OpenCalibration(model->signature(), options.calibration, options.map));
-  if (options.mixed.max_drop && samples.labels.empty())
+  OCTET_ASSIGN_OR_RETURN(
+      Samples samples,
+      Samples::Open(model->signature(),
+                    {.paths = options.calibration, .map = options.map, .one_shape = false}));
+  if (options.mixed.max_drop && !samples.has_labels())
     return InvalidArgument("--max-drop: {} has no array 'labels'", options.calibration.front());
   return samples;
 }
@@ -113,7 +114,7 @@ std::string FileFor(const QuantizeOptions& options, std::string_view precision) 
 }
 
 absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& options, Precision to,
-                                                   const CalibrationSamples& calibration) {
+                                                   const Samples& calibration) {
   const std::string out = FileFor(options, PrecisionName(to));
   std::optional<ProgressBar> bar;
   int64_t bar_total = 0;
@@ -121,7 +122,7 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
                      .disabled_passes = options.disabled_passes,
                      .statistics_from = options.calibration_files,
                      .statistics_to = options.save_calibration,
-                     .labels = calibration.labels};
+                     .labels = calibration.labels()};
   run.progress = [&](int64_t done, int64_t total) {
     if (total != bar_total) bar.emplace("calibrating", bar_total = total);
     bar->Update(done);
@@ -129,7 +130,7 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
   };
   OCTET_ASSIGN_OR_RETURN(
       const QuantizeSummary made,
-      QuantizeFile(options.model, RecipeFor(options, to), calibration.inputs, run, out));
+      QuantizeFile(options.model, RecipeFor(options, to), calibration.data(), run, out));
   bar.reset();
   OCTET_ASSIGN_OR_RETURN(const uint64_t fp32_bytes, OnnxFileBytes(options.model));
   OCTET_ASSIGN_OR_RETURN(const uint64_t bytes, OnnxFileBytes(out));
@@ -183,7 +184,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
   // What data may break comes first: new variants are not to lie beside an int8 file of an older model.
   std::vector<std::string> to = options.to;
   std::ranges::stable_partition(to, [](const std::string& name) { return name == "int8"; });
-  CalibrationSamples calibration;
+  Samples calibration;
   if (std::ranges::contains(to, "int8")) {
     OCTET_ASSIGN_OR_RETURN(calibration, LoadCalibration(options));
   }

@@ -116,7 +116,15 @@ class ReplaySlot final : public LoopSlot {
       asked_ = 0;
       first_ = number_ * work_.rows_per_request;
       rows_ = std::min(work_.rows_per_request, work_.samples.count() - first_);
-      request_ = work_.samples.Make(first_, rows_);
+      absl::StatusOr<inference::ModelInferRequest> made = work_.samples.Make(first_, rows_);
+      if (!made.ok()) {
+        // No later one is asked either: what cannot be read now is not there.
+        for (SideTally& side : tally_.sides) ++side.errors[std::string(Message(made.status()))];
+        work_.next = work_.requests();
+        asked_ = work_.sides.size();
+        return {};
+      }
+      request_ = *std::move(made);
       // What is replayed is no traffic, and would change the file that it came from.
       (*request_.mutable_parameters())["capture"].set_bool_param(false);
     }
@@ -411,7 +419,8 @@ void AddReplay(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<ReplayOptions>();
   CLI::App* verb = app.add_subcommand(
       "replay", "Send captured requests to a server and compare its answers with others");
-  verb->add_option("FILE", options->source.data, ".npz with samples: a capture, or any other")
+  verb->add_option("FILE", options->source.data,
+                   "Samples, a capture or any other: an .npz or .npy file, or a folder of them")
       ->required();
   verb->add_option("--server", options->side.server, "host:port of the gRPC endpoint")->required();
   verb->add_option("--model", options->source.model, "Model to ask")->required();

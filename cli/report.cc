@@ -68,7 +68,9 @@ void AddReport(CLI::App& app, Outcome& outcome) {
                    "Folder with fp32.onnx and its variants, or the fp32 ONNX file")
       ->required();
   verb->add_option("--variants", options->variants, "More variants of the model: ONNX files");
-  verb->add_option("--data", options->request.data, ".npz with the inputs, and labels")->required();
+  verb->add_option("--data", options->request.data,
+                   "Samples, and labels: an .npz or .npy file, or a folder of them")
+      ->required();
   verb->add_option("--map", options->request.map,
                    "model.yaml that says how the samples' element type maps to the model's");
   verb->add_option("--out", options->out, "Page to write")->capture_default_str();

@@ -5,7 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "cli/calibration_samples.h"
 #include "cli/evaluation.h"
 #include "cli/model_options.h"
 #include "cli/samples.h"
@@ -52,9 +51,11 @@ absl::Status Make(const CandidateRequest& request) {
   if (recipe.to == Precision::kInt8) {
     OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                            Load(request.fp32, Precision::kFp32, request.threads));
-    OCTET_ASSIGN_OR_RETURN(CalibrationSamples samples,
-                           OpenCalibration(model->signature(), {request.calibration}, request.map));
-    calibration = std::move(samples.inputs);
+    OCTET_ASSIGN_OR_RETURN(
+        const Samples samples,
+        Samples::Open(model->signature(),
+                      {.paths = {request.calibration}, .map = request.map, .one_shape = false}));
+    calibration = samples.data();
   }
   return QuantizeFile(request.fp32, recipe, calibration, {.threads = request.threads}, request.out)
       .status();
@@ -63,8 +64,9 @@ absl::Status Make(const CandidateRequest& request) {
 /// Compares with the baseline over the data.
 absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Model> candidate,
                      CandidateProof& proof) {
-  OCTET_ASSIGN_OR_RETURN(const Samples samples,
-                         Samples::Load(candidate->signature(), request.calibration, request.map));
+  OCTET_ASSIGN_OR_RETURN(
+      const Samples samples,
+      Samples::Open(candidate->signature(), {{request.calibration}, request.map}));
   OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> baseline,
                          Load(request.baseline, request.plan.baseline, request.threads));
   Session session(std::move(candidate));

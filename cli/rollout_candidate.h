@@ -34,7 +34,7 @@ struct CandidateProof {
 /// Makes, or takes, the candidate's file, loads it as a server on this CPU would, and compares it with the baseline on the
 /// calibration data: agreement and SQNR below the guard's are a refusal, as are an agreement asked for of answers without classes,
 /// a NaN or an infinity where the baseline has none (with a floor for the SQNR), fewer multiply-adds in int8 than asked for and
-/// a file that does not load. Errors: as ReadOnnxFile, QuantizeFile, Samples::Load and Evaluate.
+/// a file that does not load. Errors: as ReadOnnxFile, QuantizeFile, Samples::Open and Evaluate.
 /// Requires: a finished file, or data, for int8.
 absl::StatusOr<CandidateProof> MakeCandidate(const CandidateRequest& request);
 

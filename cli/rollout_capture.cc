@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <memory>
 #include <system_error>
 
 #include "config/model_config.h"
@@ -49,9 +50,9 @@ absl::StatusOr<CapturedFile> LargestCapture(const std::string& folder, fs::file_
     const fs::file_time_type written = fs::last_write_time(path, gone);
     if (it->path().extension() != ".npz" || gone || written < began) continue;
     if (!std::ifstream(path) && errno == EACCES) return SystemError("read", path, EACCES);
-    const auto arrays = ReadNpz(path);
+    const auto arrays = OpenNpz(path, {.spool = std::make_shared<Spool>()});
     if (!arrays.ok() || arrays->empty()) continue;
-    const Shape& shape = arrays->begin()->second.shape();
+    const Shape& shape = arrays->begin()->second->spec().shape;
     if (shape.rank() > 0 && shape[0] > largest.samples) largest = {path, written, shape[0]};
   }
   // Until the server has written it is not there.

@@ -91,14 +91,17 @@ bool LabelsAreLabels(const Signature& signature) {
                               [](const TensorInfo& info) { return info.name == kLabelsArray; });
 }
 
-absl::StatusOr<std::vector<int64_t>> LabelsIn(const Tensor& array, int64_t count) {
-  const bool integers = !IsFloat(array.dtype()) && array.dtype() != DType::kString;
-  if (!integers || array.elements() != count) {
+absl::StatusOr<std::vector<int64_t>> LabelsIn(const StoredArray& array, int64_t count) {
+  const auto& [dtype, shape] = array.spec();
+  const bool integers = !IsFloat(dtype) && dtype != DType::kString;
+  if (!integers || shape.elements() != count) {
     return InvalidArgument("array 'labels': expected {} integers, got {} of {}", count,
-                           array.shape().ToString(), DTypeName(array.dtype()));
+                           shape.ToString(), DTypeName(dtype));
   }
+  Tensor labels(dtype, Shape{count});
+  OCTET_RETURN_IF_ERROR(array.Read(0, labels.bytes(), labels.mutable_data()));
   Tensor wide(DType::kI64, Shape{count});
-  ConvertTensor({array.data(), {array.dtype(), Shape{count}}}, wide.mutable_view());
+  ConvertTensor(labels.view(), wide.mutable_view());
   const auto values = wide.span<int64_t>();
   return std::vector<int64_t>(values.begin(), values.end());
 }

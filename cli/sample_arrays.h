@@ -1,4 +1,4 @@
-// What the arrays of sample files are to a model, whoever reads their elements.
+// What the arrays of sample files are to a model.
 #pragma once
 
 #include <filesystem>
@@ -46,7 +46,7 @@ Shape WithSamples(const Shape& shape, const Signature& signature);
 
 /// Whether an array "labels" is what the name says, and not an input of the model.
 bool LabelsAreLabels(const Signature& signature);
-/// INVALID_ARGUMENT when they are not so many integers.
-absl::StatusOr<std::vector<int64_t>> LabelsIn(const Tensor& array, int64_t count);
+/// All of them. INVALID_ARGUMENT when they are not so many integers, before any is read; as StoredArray::Read.
+absl::StatusOr<std::vector<int64_t>> LabelsIn(const StoredArray& array, int64_t count);
 
 }  // namespace octet::cli

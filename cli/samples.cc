@@ -1,7 +1,8 @@
 #include "cli/samples.h"
 
 #include <algorithm>
-#include <cstring>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "cli/sample_arrays.h"
@@ -10,168 +11,184 @@
 #include "engine/tensor/status.h"
 
 namespace octet::cli {
-namespace {
 
-constexpr size_t kMostBytes = size_t{8} << 30;  // Of all files of a folder.
-
-// The arrays of one file of a folder.
-absl::StatusOr<NpzArrays> ReadPart(const std::string& file, const Signature& signature) {
-  if (file.ends_with(".npz")) return ReadNpz(file);
-  OCTET_ASSIGN_OR_RETURN(const Tensor array, ReadNpy(file));
-  return NpzArrays{{kOnlyInputArray, array.Reshaped(WithSamples(array.shape(), signature))}};
-}
-
-/// Whether a model may read an array of this name.
-bool MayBeRead(const std::string& name, const Signature& signature) {
-  return name == kLabelsArray || (name == kOnlyInputArray && signature.inputs.size() == 1) ||
-         std::ranges::contains(signature.inputs, name, &TensorInfo::name);
-}
-
-/// Labels in the one type and shape in which those of several files can be joined; what are none are left for LabelsIn to refuse.
-Tensor WideLabels(const Tensor& array) {
-  const auto values = LabelsIn(array, array.elements());
-  if (!values.ok()) return array;
-  Tensor wide(DType::kI64, Shape{array.elements()});
-  std::ranges::copy(*values, wide.mutable_span<int64_t>().begin());
-  return wide;
-}
-
-using Parts = std::map<std::string, std::vector<std::pair<std::string, Tensor>>>;
-
-// Joins tensors along axis 0, and lets go of each one behind the first as soon as it is copied.
-absl::StatusOr<Tensor> Joined(std::vector<std::pair<std::string, Tensor>> parts) {
-  const auto [first_file, first] = parts.front();
-  Shape shape = first.shape();
-  if (shape.rank() == 0) return InvalidArgument("{}: a scalar, expected samples", first_file);
-  shape[0] = 0;
-  for (const auto& [file, part] : parts) {
-    Shape like = part.shape();
-    if (like.rank() == shape.rank()) like[0] = first.shape()[0];
-    if (part.dtype() != first.dtype() || like != first.shape()) {
-      return InvalidArgument("{}: {} of {} does not go with {} of {} in {}", file,
-                             part.shape().ToString(), DTypeName(part.dtype()),
-                             first.shape().ToString(), DTypeName(first.dtype()), first_file);
+// Rows of an array, converted as they are read.
+class SampleRows : public SampleSource {
+ public:
+  SampleRows(std::shared_ptr<const StoredArray> array, ArrayMatch match, TensorSpec spec)
+      : array_(std::move(array)), match_(std::move(match)), spec_(std::move(spec)) {}
+  const TensorSpec& spec() const override { return spec_; }
+  absl::Status Read(int64_t first, int64_t rows, void* to) const override {
+    return ReadAs(spec_.dtype, first, rows, to);
+  }
+  absl::Status ReadAs(DType dtype, int64_t first, int64_t rows, void* to) const {
+    Shape shape = spec_.shape;
+    shape[0] = rows;
+    const TensorSpec stored{array_->spec().dtype, shape};
+    const auto elements_per_row = static_cast<size_t>(shape.elements(1, shape.rank()));
+    const size_t begin = static_cast<size_t>(first) * elements_per_row * SizeOf(stored.dtype);
+    if (!match_.mapped && dtype == stored.dtype) return array_->Read(begin, stored.bytes(), to);
+    std::vector<std::byte> elements(stored.bytes());
+    OCTET_RETURN_IF_ERROR(array_->Read(begin, elements.size(), elements.data()));
+    if (match_.mapped) {
+      ConvertFromWire({elements.data(), stored}, match_.mapping, {.stored = dtype, .quant = {}},
+                      to);
+    } else {
+      ConvertTensor({elements.data(), stored}, {to, {dtype, shape}});
     }
-    shape[0] += part.shape()[0];
+    return absl::OkStatus();
   }
-  if (first.dtype() == DType::kString) {
-    std::vector<std::string_view> texts;
-    for (const auto& [file, part] : parts) {
-      const auto own = part.span<std::string_view>();
-      texts.insert(texts.end(), own.begin(), own.end());
-    }
-    return Tensor::Strings(shape, texts);
-  }
-  Tensor joined(first.dtype(), shape);
-  auto* to = static_cast<std::byte*>(joined.mutable_data());
-  for (auto& [file, part] : parts) {
-    std::memcpy(to, part.data(), part.bytes());
-    to += part.bytes();
-    part = Tensor();
-  }
-  return joined;
-}
 
-absl::StatusOr<NpzArrays> ReadFolder(const std::string& folder, const Signature& signature) {
-  OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> files, SampleFiles(folder));
-  Parts parts;
-  size_t bytes = 0;
-  for (const std::string& file : files) {
-    OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays, ReadPart(file, signature));
+ private:
+  std::shared_ptr<const StoredArray> array_;
+  ArrayMatch match_;
+  TensorSpec spec_;
+};
+
+class SampleOpener {
+ public:
+  SampleOpener(const Signature& signature, const SampleSet& set, const ModelConfig& config)
+      : signature_(signature), set_(set), config_(config) {}
+
+  absl::StatusOr<Samples> Open() {
+    for (const std::string& path : set_.paths)
+      OCTET_RETURN_IF_ERROR(IsFolder(path) ? AddFolder(path) : AddFile(path, true));
+    if (made_.count() == 0) return InvalidArgument("{}: no samples", set_.paths.front());
+    return std::move(made_);
+  }
+
+ private:
+  absl::Status AddFolder(const std::string& folder) {
+    OCTET_ASSIGN_OR_RETURN(const std::vector<std::string> files, SampleFiles(folder));
+    for (const std::string& file : files) OCTET_RETURN_IF_ERROR(AddFile(file, false));
+    return absl::OkStatus();
+  }
+
+  // In a folder there may be more files than a process can have open.
+  absl::Status AddFile(const std::string& file, bool in_place) {
+    OCTET_ASSIGN_OR_RETURN(const StoredArrays arrays, OpenArrays(file, {spool_, in_place}));
+    ArraySpecs specs;
     for (const auto& [name, array] : arrays) {
-      if (!MayBeRead(name, signature)) continue;
-      if (array.bytes() > kMostBytes - bytes)
-        return absl::ResourceExhaustedError(
-            Format("{}: more than {} bytes up to {}", folder, kMostBytes, file));
-      bytes += array.bytes();
-      const bool is_labels = name == kLabelsArray && LabelsAreLabels(signature);
-      parts[name].emplace_back(file, is_labels ? WideLabels(array) : array);
+      specs.emplace(name, array->spec());
+      if (file.ends_with(".npy")) specs[name].shape = WithSamples(array->spec().shape, signature_);
     }
+    OCTET_RETURN_IF_ERROR(CompareWithFirst(file, specs));
+    return Annotate(Take(arrays, specs), file);
   }
-  const bool named = signature.inputs.size() == 1 && parts.contains(signature.inputs[0].name);
-  if (named && signature.inputs[0].name != kOnlyInputArray) parts.erase(kOnlyInputArray);
-  NpzArrays joined;
-  for (auto& [name, of_files] : parts) {
-    if (of_files.size() != files.size())
-      return InvalidArgument("array '{}': in {} of {} files of {}", name, of_files.size(),
-                             files.size(), folder);
-    OCTET_ASSIGN_OR_RETURN(Tensor whole, Joined(std::move(of_files)));
-    joined.emplace(name, std::move(whole));
+
+  static absl::StatusOr<StoredArrays> OpenArrays(const std::string& file,
+                                                 const Placement& placement) {
+    if (!file.ends_with(".npy")) return OpenNpz(file, placement);
+    OCTET_ASSIGN_OR_RETURN(auto array, OpenNpy(file, placement));
+    return StoredArrays{{kOnlyInputArray, std::move(array)}};
   }
-  return joined;
-}
 
-}  // namespace
+  bool only() const { return signature_.inputs.size() == 1; }
 
-absl::StatusOr<Samples> Samples::Load(const Signature& signature, const std::string& path,
-                                      const std::string& map_file) {
-  OCTET_ASSIGN_OR_RETURN(const NpzArrays arrays,
-                         IsFolder(path) ? ReadFolder(path, signature) : ReadNpz(path));
+  // What the model reads of the files of one set has one element type, and as many axes; where it has to, one shape.
+  absl::Status CompareWithFirst(const std::string& file, const ArraySpecs& specs) {
+    for (const TensorInfo& info : signature_.inputs) {
+      const auto found = FindArray(info, only(), specs);
+      if (found == specs.end()) continue;
+      const TensorSpec& spec = found->second;
+      const auto& [first_file, first] = first_.try_emplace(info.name, file, spec).first->second;
+      bool goes = spec.dtype == first.dtype && spec.shape.rank() == first.shape.rank();
+      for (int axis = 1; goes && set_.one_shape && axis < spec.shape.rank(); ++axis)
+        goes = spec.shape[axis] == first.shape[axis];
+      if (goes) continue;
+      return InvalidArgument("{}: {} of {} does not go with {} of {} in {}", file,
+                             spec.shape.ToString(), DTypeName(spec.dtype), first.shape.ToString(),
+                             DTypeName(first.dtype), first_file);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Take(const StoredArrays& arrays, const ArraySpecs& specs) {
+    std::vector<Samples::Input> inputs;
+    Samples::Part part;
+    CalibrationData::Sources sources;
+    std::optional<int64_t> count;
+    for (TensorInfo info : signature_.inputs) {
+      const auto found = FindArray(info, only(), specs);
+      if (set_.as_stored && found != specs.end()) info.dtype = found->second.dtype;
+      OCTET_ASSIGN_OR_RETURN(ArrayMatch match, MatchArray(info, only(), specs, config_));
+      const Shape& shape = specs.at(match.array).shape;
+      if (count && shape[0] != *count) {
+        return InvalidArgument("arrays disagree about the number of samples, {} and {}", *count,
+                               shape[0]);
+      }
+      count = shape[0];
+      inputs.push_back({info, match.mapped});
+      const auto& array = arrays.at(match.array);
+      part.push_back(
+          std::make_shared<SampleRows>(array, std::move(match), TensorSpec{info.dtype, shape}));
+      sources.emplace(info.name, part.back());
+    }
+    if (*count == 0) return absl::OkStatus();
+    made_.inputs_ = std::move(inputs);
+    made_.parts_.push_back(std::move(part));
+    made_.data_.Add(std::move(sources));
+    made_.ends_.push_back(made_.count());
+    return TakeLabels(arrays, *count);
+  }
+
+  // Of the samples that were added last.
+  absl::Status TakeLabels(const StoredArrays& arrays, int64_t count) {
+    if (!LabelsAreLabels(signature_)) return absl::OkStatus();
+    const auto found = arrays.find(kLabelsArray);
+    const bool labelled = found != arrays.end();
+    const int64_t before = made_.count() - count;
+    if (before > 0 && labelled == made_.labels_.empty()) {
+      return InvalidArgument(
+          "{} array 'labels': the {} samples before it have {}, expected all or none",
+          labelled ? "an" : "no", before, labelled ? "none" : "theirs");
+    }
+    if (!labelled) return absl::OkStatus();
+    OCTET_ASSIGN_OR_RETURN(const std::vector<int64_t> own, LabelsIn(*found->second, count));
+    made_.labels_.insert(made_.labels_.end(), own.begin(), own.end());
+    return absl::OkStatus();
+  }
+
+  const Signature& signature_;
+  const SampleSet& set_;
+  const ModelConfig& config_;
+  std::shared_ptr<Spool> spool_ = std::make_shared<Spool>();
+  std::map<std::string, std::pair<std::string, TensorSpec>> first_;  ///< By input: file and spec.
+  Samples made_;
+};
+
+absl::StatusOr<Samples> Samples::Open(const Signature& signature, const SampleSet& set) {
+  if (signature.inputs.empty()) return InvalidArgument("the model has no inputs");
   ModelConfig config;
-  if (!map_file.empty()) {
-    OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(map_file));
+  if (!set.map.empty()) {
+    OCTET_ASSIGN_OR_RETURN(config, LoadModelConfig(set.map));
   }
-  ArraySpecs specs;
-  for (const auto& [name, array] : arrays) specs.emplace(name, array.spec());
-  Samples samples;
-  for (const TensorInfo& info : signature.inputs) {
-    const auto match = MatchArray(info, signature.inputs.size() == 1, specs, config);
-    if (!match.ok()) return Annotate(match.status(), path);
-    const Tensor& array = arrays.at(match->array);
-    const int64_t count = array.shape()[0];
-    if (count == 0) return InvalidArgument("{}: no samples", path);
-    if (!samples.inputs_.empty() && count != samples.count_) {
-      return InvalidArgument("{}: arrays disagree about the number of samples, {} and {}", path,
-                             samples.count_, count);
-    }
-    samples.count_ = count;
-    samples.inputs_.push_back({info, array, match->mapped, match->mapping});
-  }
-  if (samples.inputs_.empty()) return InvalidArgument("the model has no inputs");
-  const auto labels = arrays.find(kLabelsArray);
-  if (labels == arrays.end() || !LabelsAreLabels(signature)) return samples;
-  auto read = LabelsIn(labels->second, samples.count_);
-  if (!read.ok()) return Annotate(read.status(), path);
-  samples.labels_ = *std::move(read);
-  return samples;
+  return SampleOpener(signature, set, config).Open();
 }
 
 std::vector<Shape> Samples::BatchShapes(int64_t rows) const {
   std::vector<Shape> shapes;
-  for (const Input& input : inputs_) {
-    shapes.push_back(input.array.shape());
+  for (const auto& input : parts_.front()) {
+    shapes.push_back(input->spec().shape);
     shapes.back()[0] = rows;
   }
   return shapes;
 }
 
-void Samples::Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const {
-  const Input& input = inputs_[i];
-  const size_t row_bytes = input.array.bytes() / static_cast<size_t>(count_);
-  const auto* src =
-      static_cast<const std::byte*>(input.array.data()) + static_cast<size_t>(first) * row_bytes;
-  if (input.mapped) {
-    ConvertFromWire({src, {input.mapping.dtype, dst.shape()}}, input.mapping,
-                    {.stored = dst.dtype(), .quant = {}}, dst.data);
-  } else if (dst.dtype() != input.array.dtype()) {
-    ConvertTensor({src, {input.array.dtype(), dst.shape()}}, dst);
-  } else {
-    std::memcpy(dst.data, src, static_cast<size_t>(rows) * row_bytes);
+absl::Status Samples::Read(size_t i, int64_t first, int64_t rows, TensorView dst) const {
+  auto* to = static_cast<std::byte*>(dst.data);
+  const size_t row_bytes = dst.bytes() / static_cast<size_t>(rows);
+  auto part = static_cast<size_t>(std::ranges::upper_bound(ends_, first) - ends_.begin());
+  while (rows > 0) {
+    const int64_t before = part == 0 ? 0 : ends_[part - 1];
+    const int64_t taken = std::min(rows, ends_[part] - first);
+    OCTET_RETURN_IF_ERROR(parts_[part][i]->ReadAs(dst.dtype(), first - before, taken, to));
+    to += static_cast<size_t>(taken) * row_bytes;
+    first += taken;
+    rows -= taken;
+    ++part;
   }
-}
-
-std::map<std::string, Tensor> Samples::AsModelInputs() const {
-  std::map<std::string, Tensor> result;
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    if (!inputs_[i].mapped) {
-      result.emplace(inputs_[i].info.name, inputs_[i].array);
-      continue;
-    }
-    Tensor tensor(inputs_[i].info.dtype, inputs_[i].array.shape());
-    Fill(i, 0, count_, tensor.mutable_view());
-    result.emplace(inputs_[i].info.name, std::move(tensor));
-  }
-  return result;
+  return absl::OkStatus();
 }
 
 Tensor RandomTexts(const Shape& shape, std::mt19937& random) {

@@ -1,6 +1,7 @@
-// Labelled samples out of .npz archives, as batches of a model's inputs.
+// Samples out of .npz and .npy files, left there until they are needed: what every verb reads them through.
 #pragma once
 
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -11,41 +12,65 @@
 
 namespace octet::cli {
 
-/// The arrays of an archive matched to a model's inputs: one array per input by its name, or one array "inputs" for a
-/// model with one input; "labels" (any integer type) where there are any and no input has this name. Samples lie along axis 0. A folder holds .npz files, whose
-/// arrays are joined in the order of the files' names (what a server has captured), or .npy files for a model with one input, each
-/// with samples along axis 0 or one sample alone; all else in it is left alone.
+class SampleRows;
+
+/// The files of one set of samples, and what may be in them.
+struct SampleSet {
+  std::vector<std::string> paths;
+  /// A model.yaml whose inputs.<name>.wire says how a narrower element type stands for the model's; empty: the files hold the model's
+  /// own type.
+  std::string map;
+  /// Else files may differ in extents that the model leaves open.
+  bool one_shape = true;
+  /// Inputs take the element types of the files, for samples that are handed on unconverted.
+  bool as_stored = false;
+};
+
+/// The arrays of files matched to a model's inputs (MatchArray): one array per input by its name, or one array "inputs" for a
+/// model with one input; "labels" (any integer type), in all files or none, where no input has this name. Samples lie along axis 0.
+/// Files are .npz archives, .npy files for a model with one input (with samples along axis 0, or one sample alone), and folders of both, taken
+/// in the order of their names; all else in a folder is left alone. Samples follow each other as the files do.
+///
+/// Elements stay in their files, in their own type, and are converted as they are read: what is in memory is the rows that are asked for,
+/// 16 bytes a sample, labels, and BYTES elements whole. Members that are compressed, and files of folders, are copied to one Spool when
+/// they are opened, so that any row can be read at any time at the same cost. Reading is thread-safe.
 class Samples {
  public:
-  /// `map_file`: a model.yaml whose inputs.<name>.wire says how a narrower element type stands for the model's; empty:
-  /// the archive holds the model's own type. Errors: as ReadNpz and LoadModelConfig; INVALID_ARGUMENT naming the array,
-  /// expected and got.
-  static absl::StatusOr<Samples> Load(const Signature& signature, const std::string& path,
-                                      const std::string& map_file);
-
-  int64_t count() const { return count_; }
-  bool has_labels() const { return !labels_.empty(); }
-  const std::vector<int64_t>& labels() const { return labels_; }
-  /// Shapes of a batch of `rows`, per model input.
-  std::vector<Shape> BatchShapes(int64_t rows) const;
-  /// Writes rows [first, first + rows) of input `i`, converted to the element type of `dst`: the model's, or another where both are
-  /// floating point. Strings point into the samples.
-  void Fill(size_t i, int64_t first, int64_t rows, TensorView dst) const;
-  /// All samples of every input, converted, by input name.
-  std::map<std::string, Tensor> AsModelInputs() const;
-
   struct Input {
     TensorInfo info;
-    Tensor array;
-    bool mapped = false;
-    WireMapping mapping;
+    bool mapped = false;  ///< By the model.yaml: its files hold a narrower type.
   };
+
+  /// None.
+  Samples() = default;
+  /// Errors: as OpenNpz, OpenNpy, SampleFiles and LoadModelConfig; INVALID_ARGUMENT naming the file and the array, expected and got, and for
+  /// no samples at all.
+  static absl::StatusOr<Samples> Open(const Signature& signature, const SampleSet& set);
+
+  int64_t count() const { return data_.count(); }
+  bool has_labels() const { return !labels_.empty(); }
+  const std::vector<int64_t>& labels() const { return labels_; }
   const std::vector<Input>& inputs() const { return inputs_; }
+  /// The samples by input, in the model's element types.
+  const CalibrationData& data() const { return data_; }
+  /// Shapes of a batch of `rows`, per model input. Requires: one shape.
+  std::vector<Shape> BatchShapes(int64_t rows) const;
+  /// Writes rows [first, first + rows) of input `i`, converted to the element type of `dst`: the model's, or another where both are
+  /// floating point (F64 of those that are not mapped alone). Strings point into the samples. Errors: INVALID_ARGUMENT naming the file
+  /// where it has become shorter or cannot be read; as Spool::Read. Requires: one shape, that of `dst` but for the rows.
+  absl::Status Read(size_t i, int64_t first, int64_t rows, TensorView dst) const;
 
  private:
+  friend class SampleOpener;
+
+  /// Of one file; by input.
+  using Part = std::vector<std::shared_ptr<const SampleRows>>;
+
   std::vector<Input> inputs_;
+  std::vector<Part> parts_;
+  std::vector<int64_t> ends_;  ///< Samples up to the end of each part.
+  CalibrationData data_;       ///< The same rows.
   std::vector<int64_t> labels_;
-  int64_t count_ = 0;
 };
 
 /// Whole numbers below 1000 as text: what a BYTES input is given where there are no data.

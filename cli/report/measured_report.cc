@@ -56,8 +56,8 @@ class ReportMaker {
                                          variants_.empty() ? nullptr : &fp32().session.model()));
       variants_.push_back(std::move(variant));
     }
-    OCTET_ASSIGN_OR_RETURN(
-        samples_, Samples::Load(fp32().session.model().signature(), request_.data, request_.map));
+    OCTET_ASSIGN_OR_RETURN(samples_, Samples::Open(fp32().session.model().signature(),
+                                                   {{request_.data}, request_.map}));
     settings_.labels = samples_->has_labels();
     for (Variant& variant : variants_) {
       OCTET_RETURN_IF_ERROR(PrepareFirst(variant));
@@ -69,12 +69,12 @@ class ReportMaker {
   }
 
   absl::Status CompareAllLayers() {
-    const CalibrationSet set = samples_->AsModelInputs();
     OCTET_ASSIGN_OR_RETURN(const Graph graph, ReadOnnxFile(fp32().file));
     ProgressBar progress("comparing layers", std::ssize(variants_) - 1);
     for (size_t i = 1; i < variants_.size(); ++i) {
       OCTET_ASSIGN_OR_RETURN(Graph variant, ReadOnnxFile(variants_[i].file));
-      auto layers = CompareLayers(graph, std::move(variant), set, {.threads = settings_.threads});
+      auto layers = CompareLayers(graph, std::move(variant), samples_->data(),
+                                  {.threads = settings_.threads});
       if (!layers.ok()) return Annotate(layers.status(), variants_[i].file);
       variants_[i].layers = *std::move(layers);
       progress.Update(static_cast<int64_t>(i));
@@ -91,8 +91,7 @@ class ReportMaker {
                              samples_->count(), variant.file);
     }
     OCTET_RETURN_IF_ERROR(variant.session.Prepare(samples_->BatchShapes(rows)));
-    for (size_t i = 0; i < samples_->inputs().size(); ++i)
-      samples_->Fill(i, 0, rows, variant.session.input(i));
+    OCTET_RETURN_IF_ERROR(FillInputs(*samples_, 0, rows, variant.session));
     variant.timed_batch = rows;
     return absl::OkStatus();
   }

@@ -133,15 +133,6 @@ uint64_t MarkOf(const Graph& graph) {
   return mark.value();
 }
 
-uint64_t MarkOf(const CalibrationSet& set) {
-  Mark mark;
-  for (const auto& [name, tensor] : set) {
-    mark.Text(name);
-    mark.Elements(tensor);
-  }
-  return mark.value();
-}
-
 namespace {
 
 // Samples [first, first + rows) of an input, alike, as if they were one array.

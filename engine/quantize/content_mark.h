@@ -12,9 +12,8 @@ namespace octet {
 
 /// 64 bits that stand for a graph: interface, operators, names and constants.
 uint64_t MarkOf(const Graph& graph);
-/// 64 bits that stand for all the elements of a set: the same for one that lies in one array as in several.
-uint64_t MarkOf(const CalibrationSet& set);
-/// Reads all of it once; the same bits wherever the samples lie. Errors: as SampleSource::Read and CheckCounts.
+/// 64 bits that stand for all the elements of a set: the same for one that lies in one array as in several. Reads all of it once.
+/// Errors: as SampleSource::Read and CheckCounts.
 absl::StatusOr<uint64_t> MarkOf(const CalibrationData& set);
 
 }  // namespace octet

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/quantize/opset.h"
 #include "engine/quantize/selection.h"
+#include "engine/tensor/status.h"
 
 namespace octet {
 namespace {
@@ -21,20 +23,34 @@ constexpr double kFloatSteps =
     1e-4;  ///< Of the reals' own size: finer steps are how a constant was rounded.
 constexpr size_t kMostDistinct = 2048;  ///< 256 integers, each computed in a few ways.
 
-std::vector<float> DistinctElements(const Tensor& samples, int64_t channel) {
-  const Shape& shape = samples.shape();
+// Adds a sample's elements to those of a channel, sorted; of more than kMostDistinct no grid of 8 bits comes, and no more are taken.
+void AddDistinct(std::span<const float> own, std::vector<float>& found) {
+  if (found.size() > kMostDistinct) return;
+  found.insert(found.end(), own.begin(), own.end());
+  std::ranges::sort(found);
+  found.erase(std::ranges::unique(found).begin(), found.end());
+}
+
+// Of each channel, in samples that lie evenly in the set.
+absl::StatusOr<std::vector<std::vector<float>>> DistinctElements(const CalibrationData& set,
+                                                                 const std::string& input) {
+  const Shape& shape = set.SpecOf(input, 0)->shape;
   const int64_t inner = shape.elements(2, shape.rank());
-  const auto values = samples.span<float>();
-  const int64_t stride = std::max<int64_t>(1, shape[0] * inner / kMostPerChannel);
-  std::vector<float> found;
-  for (int64_t n = 0; n < shape[0]; n += stride) {
-    const auto own = values.subspan(static_cast<size_t>((n * shape[1] + channel) * inner),
-                                    static_cast<size_t>(inner));
-    found.insert(found.end(), own.begin(), own.end());
-    std::ranges::sort(found);
-    found.erase(std::ranges::unique(found).begin(), found.end());
-    if (found.size() > kMostDistinct) break;  // No grid of 8 bits.
-  }
+  const int64_t stride = std::max<int64_t>(1, set.count() * inner / kMostPerChannel);
+  std::vector<int64_t> seen;
+  for (int64_t n = 0; n < set.count(); n += stride) seen.push_back(n);
+  std::vector<std::vector<float>> found(static_cast<size_t>(shape[1]));
+  const auto see = [&](int64_t, ConstTensorView samples) {
+    auto left = samples.span<float>();
+    for (int64_t n = 0; n < samples.shape()[0]; ++n) {
+      for (std::vector<float>& of_channel : found) {
+        AddDistinct(left.first(static_cast<size_t>(inner)), of_channel);
+        left = left.subspan(static_cast<size_t>(inner));
+      }
+    }
+    return absl::OkStatus();
+  };
+  OCTET_RETURN_IF_ERROR(set.Drawn(seen).Pass(input, 0, std::ssize(seen), see));
   return found;
 }
 
@@ -94,14 +110,14 @@ class InputConv {
            (node.input(2) == kNone || weighted_->bias != kNone);
   }
 
-  std::vector<ChannelGrid> Grids(const CalibrationSet& set) const {
-    const auto samples = set.find(graph_.value(input_).name);
-    if (samples == set.end() ||
-        samples->second.shape().rank() != graph_.value(input_).shape->rank() ||
-        samples->second.shape()[1] != channels_) {
-      return {};
+  absl::StatusOr<std::vector<ChannelGrid>> Grids(const CalibrationData& set) const {
+    const Value& value = graph_.value(input_);
+    const TensorSpec* const spec = set.SpecOf(value.name, 0);
+    if (spec == nullptr || spec->shape.rank() != value.shape->rank() ||
+        spec->shape[1] != channels_) {
+      return std::vector<ChannelGrid>();
     }
-    return SensorGrids(samples->second);
+    return SensorGrids(set, value.name);
   }
 
   /// Whether zeros at the borders are within the range of the integers: else the borders alone would decide the scale.
@@ -208,29 +224,33 @@ class InputConv {
 
 }  // namespace
 
-std::vector<ChannelGrid> SensorGrids(const Tensor& samples) {
-  const Shape& shape = samples.shape();
-  if (samples.dtype() != DType::kF32 || shape.rank() < 3 || shape[1] > kMostGrids ||
-      samples.elements() < shape[1] * kFewestPerChannel) {
-    return {};
-  }
+absl::StatusOr<std::vector<ChannelGrid>> SensorGrids(const CalibrationData& set,
+                                                     const std::string& input) {
   std::vector<ChannelGrid> grids;
-  for (int64_t c = 0; c < shape[1]; ++c) {
-    const auto grid = GridThrough(DistinctElements(samples, c));
-    if (!grid) return {};
+  const TensorSpec* const spec = set.SpecOf(input, 0);
+  if (spec == nullptr || spec->dtype != DType::kF32) return grids;
+  const Shape& shape = spec->shape;
+  if (shape.rank() < 3 || shape[1] > kMostGrids ||
+      set.count() * shape.elements(2, shape.rank()) < kFewestPerChannel) {
+    return grids;
+  }
+  OCTET_ASSIGN_OR_RETURN(const auto found, DistinctElements(set, input));
+  for (const std::vector<float>& of_channel : found) {
+    const auto grid = GridThrough(of_channel);
+    if (!grid) return std::vector<ChannelGrid>();
     grids.push_back(*grid);
   }
   return grids;
 }
 
-int SeparateInputGrids(Graph& graph, const CalibrationSet& set) {
+absl::StatusOr<int> SeparateInputGrids(Graph& graph, const CalibrationData& set) {
   if (OnnxOpset(graph) < kQuantizeOpset) return 0;
   int changed = 0;
   const std::vector<ValueId> inputs = graph.inputs;
   for (const ValueId input : inputs) {
     InputConv reader(graph, input);
     if (!reader.Find()) continue;
-    const auto grids = reader.Grids(set);
+    OCTET_ASSIGN_OR_RETURN(const std::vector<ChannelGrid> grids, reader.Grids(set));
     if (grids.empty() || OneGrid(grids) || !reader.HoldsBorders(grids)) continue;
     reader.Put(grids);
     ++changed;

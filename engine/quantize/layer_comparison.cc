@@ -6,11 +6,13 @@
 #include <deque>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/ops/op.h"
@@ -384,25 +386,20 @@ class WeightFinder {
 };
 
 // The first samples of a set; as many as a model with a batch of its own takes at least.
-CalibrationSet FirstSamples(const CalibrationSet& set, const Graph& graph, int64_t& count) {
+CalibrationData FirstSamples(const CalibrationData& set, const Graph& graph) {
   int64_t most = kMostSamples;
   for (const ValueId id : graph.inputs) {
     const auto& shape = graph.value(id).shape;
     if (shape && shape->rank() > 0) most = std::max(most, (*shape)[0]);
   }
-  CalibrationSet first;
-  for (const auto& [name, tensor] : set) {
-    Shape shape = tensor.shape();
-    if (shape.rank() > 0) shape[0] = std::min(shape[0], most);
-    count = shape.rank() > 0 ? shape[0] : 0;
-    first.emplace(name, Tensor(tensor.dtype(), shape, tensor.owner(), tensor.data()));
-  }
-  return first;
+  std::vector<int64_t> first(static_cast<size_t>(std::min(most, set.count())));
+  std::iota(first.begin(), first.end(), 0);
+  return set.Drawn(first);
 }
 
 }  // namespace
 
-absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const CalibrationSet& set,
+absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const CalibrationData& set,
                                               const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(InferShapes(fp32));
   OCTET_RETURN_IF_ERROR(InferShapes(variant));
@@ -414,7 +411,8 @@ absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const C
   const std::vector<Point>& points = finder.points();
   if (points.empty()) return comparison;
 
-  const CalibrationSet samples = FirstSamples(set, fp32, comparison.samples);
+  const CalibrationData samples = FirstSamples(set, fp32);
+  comparison.samples = samples.count();
   std::vector<Observation> observations;
   std::deque<Kept> kept;
   for (const Point& point : points) observations.push_back({point.fp32, &kept.emplace_back()});

@@ -65,7 +65,7 @@ struct LayerComparison {
 /// scale, which the weights behind it take back (EqualizeChannels); there, every channel's best factor is taken out:
 ///   noise = sum over c of min over g of |x_c - g y_c|^2
 /// Values that are no reals are left out. Errors: as Calibrate.
-absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const CalibrationSet& set,
+absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const CalibrationData& set,
                                               const CalibrationRun& run);
 
 }  // namespace octet

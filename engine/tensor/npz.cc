@@ -143,13 +143,21 @@ absl::StatusOr<StoredSpec> ParseHeader(std::string_view header) {
 // Reads some bytes; none at the end or on an error.
 using ReadSome = std::function<int64_t(void* dst, uint64_t size)>;
 
-// Reads exactly `size` bytes.
-absl::Status ReadFully(const ReadSome& read, void* dst, uint64_t size) {
+constexpr std::string_view kHeader = "header";
+constexpr std::string_view kElements = "elements";
+
+// Reads exactly `size` bytes, those from `at` on of the array's header or elements.
+absl::Status ReadFully(const ReadSome& read, void* dst, uint64_t size, std::string_view part,
+                       uint64_t at) {
   auto* bytes = static_cast<char*>(dst);
   while (size > 0) {
     const int64_t got = read(bytes, size);
-    if (got <= 0) return InvalidArgument("truncated or corrupt array");
+    if (got <= 0) {
+      return InvalidArgument("truncated or corrupt array: byte {} of its {} cannot be read", at,
+                             part);
+    }
     bytes += got;
+    at += static_cast<uint64_t>(got);
     size -= static_cast<uint64_t>(got);
   }
   return absl::OkStatus();
@@ -157,7 +165,7 @@ absl::Status ReadFully(const ReadSome& read, void* dst, uint64_t size) {
 
 absl::StatusOr<std::string> ReadHeaderText(const ReadSome& file) {
   unsigned char prefix[8];
-  OCTET_RETURN_IF_ERROR(ReadFully(file, prefix, sizeof(prefix)));
+  OCTET_RETURN_IF_ERROR(ReadFully(file, prefix, sizeof(prefix), kHeader, 0));
   if (std::memcmp(prefix, kMagic.data(), kMagic.size()) != 0) {
     return InvalidArgument("not an .npy array");
   }
@@ -166,12 +174,14 @@ absl::StatusOr<std::string> ReadHeaderText(const ReadSome& file) {
     return InvalidArgument("unsupported .npy version {}", major);
   }
   unsigned char length_bytes[4] = {};
-  OCTET_RETURN_IF_ERROR(ReadFully(file, length_bytes, major == 1 ? 2 : 4));
+  const uint64_t length_size = major == 1 ? 2 : 4;
+  OCTET_RETURN_IF_ERROR(ReadFully(file, length_bytes, length_size, kHeader, sizeof(prefix)));
   const uint32_t length = length_bytes[0] | length_bytes[1] << 8 | length_bytes[2] << 16 |
                           static_cast<uint32_t>(length_bytes[3]) << 24;
   if (length > kMaxHeaderBytes) return InvalidArgument("malformed .npy header");
   std::string text(length, '\0');
-  OCTET_RETURN_IF_ERROR(ReadFully(file, text.data(), length));
+  OCTET_RETURN_IF_ERROR(
+      ReadFully(file, text.data(), length, kHeader, sizeof(prefix) + length_size));
   return text;
 }
 
@@ -204,20 +214,23 @@ uint64_t BytesToRead(const StoredSpec& stored) {
   return stored.element_bytes + sizeof(std::string) + 2 * sizeof(std::string_view);
 }
 
+absl::Status CheckBytes(const StoredSpec& stored, uint64_t max_bytes) {
+  // Bounded by elements first: bytes() of a hostile shape could wrap.
+  const auto elements = static_cast<uint64_t>(stored.spec.shape.elements());
+  if (elements <= max_bytes / BytesToRead(stored)) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   "array of {} elements exceeds the limit of {} bytes, or what is left of it",
+                   elements, max_bytes);
+}
+
 // Reads the header, and refuses one that claims more bytes of elements than there can be: before any memory is taken for them, for
 // a header of a few bytes may claim gigabytes. `held`: bytes of the whole .npy, header included, as far as anybody knows.
 absl::StatusOr<StoredSpec> ReadHeader(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
   OCTET_ASSIGN_OR_RETURN(const std::string text, ReadHeaderText(file));
   OCTET_ASSIGN_OR_RETURN(StoredSpec stored, ParseHeader(text));
-  const TensorSpec& spec = stored.spec;
-  // Bounded by elements first: bytes() of a hostile shape could wrap.
-  const auto elements = static_cast<uint64_t>(spec.shape.elements());
-  if (elements > max_bytes / BytesToRead(stored)) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
-                     "array of {} elements exceeds the limit of {} bytes, or what is left of it",
-                     elements, max_bytes);
-  }
-  const uint64_t claimed = elements * stored.element_bytes;
+  OCTET_RETURN_IF_ERROR(CheckBytes(stored, max_bytes));
+  const uint64_t claimed =
+      static_cast<uint64_t>(stored.spec.shape.elements()) * stored.element_bytes;
   const uint64_t behind = held - std::min<uint64_t>(held, text.size() + kShortestPrefix);
   if (claimed > behind) {
     return InvalidArgument(
@@ -233,17 +246,12 @@ absl::StatusOr<Tensor> ReadElements(const ReadSome& file, const StoredSpec& stor
   const TensorSpec& spec = stored.spec;
   if (spec.dtype == DType::kString) {
     std::string bytes(static_cast<uint64_t>(spec.shape.elements()) * stored.element_bytes, '\0');
-    OCTET_RETURN_IF_ERROR(ReadFully(file, bytes.data(), bytes.size()));
+    OCTET_RETURN_IF_ERROR(ReadFully(file, bytes.data(), bytes.size(), kElements, 0));
     return StringsIn(bytes, stored);
   }
   Tensor tensor(spec.dtype, spec.shape);
-  OCTET_RETURN_IF_ERROR(ReadFully(file, tensor.mutable_data(), tensor.bytes()));
+  OCTET_RETURN_IF_ERROR(ReadFully(file, tensor.mutable_data(), tensor.bytes(), kElements, 0));
   return tensor;
-}
-
-absl::StatusOr<Tensor> ReadArray(const ReadSome& file, uint64_t held, uint64_t max_bytes) {
-  OCTET_ASSIGN_OR_RETURN(const StoredSpec stored, ReadHeader(file, held, max_bytes));
-  return ReadElements(file, stored);
 }
 
 // What a member holds at most: what the directory says, which may lie, and what its bytes in the file can be inflated to.
@@ -272,9 +280,11 @@ absl::StatusOr<Tensor> ReadMember(zip_t* archive, zip_uint64_t index, uint64_t a
                                   uint64_t max_bytes) {
   std::unique_ptr<zip_file_t, ZipCloser> file(zip_fopen_index(archive, index, 0));
   if (file == nullptr) return absl::InvalidArgumentError(zip_strerror(archive));
-  auto array = ReadArray([&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); },
-                         MostHeld(archive, index, archive_bytes), max_bytes);
-  if (array.ok()) OCTET_RETURN_IF_ERROR(CheckEnd(file.get()));
+  const auto read = [&](void* dst, uint64_t size) { return zip_fread(file.get(), dst, size); };
+  OCTET_ASSIGN_OR_RETURN(const StoredSpec stored,
+                         ReadHeader(read, MostHeld(archive, index, archive_bytes), max_bytes));
+  OCTET_ASSIGN_OR_RETURN(Tensor array, ReadElements(read, stored));
+  OCTET_RETURN_IF_ERROR(CheckEnd(file.get()));
   return array;
 }
 
@@ -336,14 +346,6 @@ absl::Status ForEachMember(zip_t* archive, const std::string& path, Take take) {
 }
 
 }  // namespace
-
-absl::StatusOr<Tensor> ReadNpy(const std::string& path, uint64_t max_bytes) {
-  const OpenedFile file(path);
-  if (file.fd < 0) return CannotOpen(path);
-  auto array = ReadArray(FromFile(file.fd), BytesOf(path), max_bytes);
-  if (!array.ok()) return Annotate(array.status(), path);
-  return array;
-}
 
 absl::StatusOr<NpzArrays> ReadNpz(const std::string& path, uint64_t max_bytes) {
   OCTET_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(path));
@@ -415,7 +417,7 @@ class Member : public StoredArray {
       return InvalidArgument("{}: {}", where_, zip_file_strerror(file_.get()));
     return Annotate(
         ReadFully([&](void* dst, uint64_t most) { return zip_fread(file_.get(), dst, most); }, to,
-                  size),
+                  size, kElements, offset),
         where_);
   }
 
@@ -443,7 +445,7 @@ class NpyFile : public StoredArray {
       if (got > 0) at += static_cast<uint64_t>(got);
       return got;
     };
-    return Annotate(ReadFully(read, to, size), path_);
+    return Annotate(ReadFully(read, to, size, kElements, offset), path_);
   }
 
  private:
@@ -455,11 +457,11 @@ class NpyFile : public StoredArray {
 // Passes over elements, into the spool where there is one.
 absl::Status PassOver(const ReadSome& file, uint64_t bytes, Spool* into) {
   std::vector<std::byte> piece(std::min<uint64_t>(bytes, kPieceBytes));
-  while (bytes > 0) {
-    const size_t size = std::min<uint64_t>(bytes, piece.size());
-    OCTET_RETURN_IF_ERROR(ReadFully(file, piece.data(), size));
+  for (uint64_t at = 0; at < bytes;) {
+    const size_t size = std::min<uint64_t>(bytes - at, piece.size());
+    OCTET_RETURN_IF_ERROR(ReadFully(file, piece.data(), size, kElements, at));
     if (into != nullptr) OCTET_RETURN_IF_ERROR(into->Append(piece.data(), size));
-    bytes -= size;
+    at += size;
   }
   return absl::OkStatus();
 }
@@ -469,6 +471,7 @@ absl::StatusOr<std::shared_ptr<const StoredArray>> Copied(const ReadSome& file,
                                                           const StoredSpec& stored,
                                                           const std::shared_ptr<Spool>& spool) {
   if (stored.spec.dtype == DType::kString) {
+    OCTET_RETURN_IF_ERROR(CheckBytes(stored, kMostInMemory));
     OCTET_ASSIGN_OR_RETURN(Tensor array, ReadElements(file, stored));
     return std::make_shared<InMemory>(std::move(array));
   }

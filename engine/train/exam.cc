@@ -2,72 +2,74 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <functional>
 
 #include "engine/tensor/status.h"
 #include "engine/train/loss.h"
 #include "engine/train/network.h"
 
 namespace octet::train {
-namespace {
-
-std::vector<int64_t> FirstRows(int64_t count) {
-  std::vector<int64_t> rows(static_cast<size_t>(count));
-  std::iota(rows.begin(), rows.end(), 0);
-  return rows;
-}
-
-}  // namespace
 
 bool IsOutOfPatience(std::span<const TrainEpoch> epochs, int patience) {
   const auto least = std::ranges::min_element(epochs, {}, &TrainEpoch::held_back_loss);
   return epochs.end() - least > patience;
 }
 
-absl::StatusOr<Exam> Exam::Make(std::span<const Tensor> samples,
+absl::StatusOr<Exam> Exam::Make(const ModelSamples& samples,
                                 std::span<const std::vector<ChannelGrid>> grids,
                                 std::span<const int64_t> held_back, std::span<const int64_t> labels,
                                 const TrainOptions& options, bool shares, Runner& teacher,
                                 std::mt19937_64& random) {
-  Exam exam;
+  Exam exam(samples);
   exam.loss_ = options.loss;
   exam.shares_ = shares;
   exam.batch_ = teacher.output().shape()[0];
   exam.per_sample_ = RowsOf(teacher.output().shape()) / exam.batch_;
-  exam.own_ = std::ssize(held_back);
-  const bool blends = options.loss != TrainLoss::kLabels && options.blend > 0;
-  for (const Tensor& tensor : samples) {
-    Shape shape = tensor.shape();
-    shape[0] = blends ? std::max(exam.own_, kFewestRows) : exam.own_;
-    exam.rows_.emplace_back(DType::kF32, shape);
+  exam.grids_.assign(grids.begin(), grids.end());
+  exam.held_back_.assign(held_back.begin(), held_back.end());
+  if (options.loss != TrainLoss::kLabels && options.blend > 0) {
+    while (exam.rows() < kFewestRows) exam.blends_.push_back(DrawBlend(held_back, random));
   }
-  PickSamples(samples, held_back, exam.rows_);
-  BlendSamples(samples, grids, held_back, static_cast<size_t>(exam.own_), random, exam.rows_);
   if (options.loss == TrainLoss::kLabels) {
     for (const int64_t index : held_back)
       exam.labels_.push_back(labels[static_cast<size_t>(index)]);
     return exam;
   }
   OCTET_ASSIGN_OR_RETURN(exam.answers_,
-                         teacher.RunAll(exam.rows_, FirstRows(exam.rows_[0].shape()[0])));
+                         teacher.RunAll(exam.rows(), std::bind_front(&Exam::Fill, &exam)));
   return exam;
+}
+
+absl::Status Exam::Fill(int64_t first, int64_t count, std::vector<Tensor>& batch) const {
+  const auto own = std::ssize(held_back_);
+  std::vector<int64_t> picked(static_cast<size_t>(count));
+  for (int64_t row = 0; row < count; ++row)
+    picked[static_cast<size_t>(row)] = held_back_[static_cast<size_t>((first + row) % own)];
+  OCTET_RETURN_IF_ERROR(PickSamples(samples_, picked, batch));
+  for (int64_t row = 0; row < batch[0].shape()[0]; ++row) {
+    const int64_t blend = first + row % count - own;
+    if (blend < 0) continue;
+    OCTET_RETURN_IF_ERROR(BlendRow(samples_, grids_, blends_[static_cast<size_t>(blend)],
+                                   static_cast<size_t>(row), batch));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<float>> Exam::Answer(const Graph& int8,
                                                 const CalibrationRun& run) const {
   Graph graph = int8;
   CutSoftmax(graph);
-  OCTET_ASSIGN_OR_RETURN(Runner runner, Runner::Make(graph, Precision::kInt8, run, rows_, batch_));
-  return runner.RunAll(rows_, FirstRows(rows_[0].shape()[0]));
+  OCTET_ASSIGN_OR_RETURN(Runner runner,
+                         Runner::Make(graph, Precision::kInt8, run, samples_, batch_));
+  return runner.RunAll(rows(), std::bind_front(&Exam::Fill, this));
 }
 
 std::vector<double> Exam::LossOfSamples(std::span<const float> z) const {
-  const int64_t samples = rows_[0].shape()[0];
-  const std::vector<double> rows =
-      LossesOf(loss_, samples * per_sample_, z, {answers_, labels_, shares_});
-  std::vector<double> means(static_cast<size_t>(samples));
-  for (size_t i = 0; i < rows.size(); ++i)
-    means[i / static_cast<size_t>(per_sample_)] += rows[i] / static_cast<double>(per_sample_);
+  const std::vector<double> losses =
+      LossesOf(loss_, rows() * per_sample_, z, {answers_, labels_, shares_});
+  std::vector<double> means(static_cast<size_t>(rows()));
+  for (size_t i = 0; i < losses.size(); ++i)
+    means[i / static_cast<size_t>(per_sample_)] += losses[i] / static_cast<double>(per_sample_);
   return means;
 }
 
@@ -94,8 +96,8 @@ absl::Status Exam::Measure(const Graph& int8, const CalibrationRun& run, TrainEp
   // Of one sample there is no deviation; its gain is all that is known.
   const double error = std::sqrt(squares / samples / std::max(1.0, samples - 1));
   row.sureness = error > 0 ? gain / error : (gain > 0 ? kSure : 0);
-  const int64_t own_rows = own_ * per_sample_;
-  const size_t own = z.size() / losses.size() * static_cast<size_t>(own_);
+  const int64_t own_rows = std::ssize(held_back_) * per_sample_;
+  const size_t own = z.size() / losses.size() * held_back_.size();
   row.agreement = static_cast<double>(
                       Agreements(loss_, own_rows, {z.data(), own}, {answers_, labels_, shares_})) /
                   static_cast<double>(own_rows);

@@ -1,14 +1,13 @@
 #include "engine/train/runner.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/tensor/status.h"
 
 namespace octet::train {
 
 absl::StatusOr<Runner> Runner::Make(const Graph& graph, Precision precision,
-                                    const CalibrationRun& run, std::span<const Tensor> samples,
+                                    const CalibrationRun& run, const ModelSamples& samples,
                                     int64_t batch) {
   Runner runner;
   LoadOptions options;
@@ -17,10 +16,10 @@ absl::StatusOr<Runner> Runner::Make(const Graph& graph, Precision precision,
   options.disabled_passes = run.disabled_passes;
   OCTET_ASSIGN_OR_RETURN(runner.model_, Model::FromGraph(graph, options));
   std::vector<Shape> shapes;
-  for (const Tensor& tensor : samples) {
-    shapes.push_back(tensor.shape());
-    shapes.back()[0] = batch;
-    runner.inputs_.emplace_back(tensor.dtype(), shapes.back());
+  for (size_t i = 0; i < samples.inputs(); ++i) {
+    const TensorSpec spec = samples.Spec(i, batch);
+    shapes.push_back(spec.shape);
+    runner.inputs_.emplace_back(spec.dtype, spec.shape);
   }
   OCTET_ASSIGN_OR_RETURN(runner.plan_, runner.model_->PlanFor(shapes));
   if (!runner.plan_->has_static_outputs() || runner.plan_->outputs().size() != 1 ||
@@ -43,33 +42,18 @@ absl::Status Runner::Run() {
   return plan_->Run(workspace_, in, {&out, 1});
 }
 
-absl::StatusOr<std::vector<float>> Runner::RunAll(std::span<const Tensor> samples,
-                                                  std::span<const int64_t> indices) {
+absl::StatusOr<std::vector<float>> Runner::RunAll(int64_t rows, const FillBatch& fill) {
   std::vector<float> outputs;
-  const auto batch = static_cast<size_t>(output_.shape()[0]);
-  const size_t row = static_cast<size_t>(output_.elements()) / batch;
-  for (size_t first = 0; first < indices.size(); first += batch) {
-    const auto picked = indices.subspan(first, std::min(batch, indices.size() - first));
-    PickSamples(samples, picked, inputs_);
+  const int64_t batch = output_.shape()[0];
+  const int64_t row = output_.elements() / batch;
+  for (int64_t first = 0; first < rows; first += batch) {
+    const int64_t count = std::min(batch, rows - first);
+    OCTET_RETURN_IF_ERROR(fill(first, count, inputs_));
     OCTET_RETURN_IF_ERROR(Run());
-    const auto rows = output_.span<float>().first(picked.size() * row);
-    outputs.insert(outputs.end(), rows.begin(), rows.end());
+    const auto own = output_.span<float>().first(static_cast<size_t>(count * row));
+    outputs.insert(outputs.end(), own.begin(), own.end());
   }
   return outputs;
-}
-
-void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indices,
-                 std::vector<Tensor>& batch) {
-  for (size_t i = 0; i < samples.size(); ++i) {
-    const auto rows = static_cast<size_t>(batch[i].shape()[0]);
-    const size_t row_bytes = batch[i].bytes() / rows;
-    const auto* from = static_cast<const std::byte*>(samples[i].data());
-    auto* to = static_cast<std::byte*>(batch[i].mutable_data());
-    for (size_t row = 0; row < rows; ++row) {
-      const int64_t index = indices[row % indices.size()];
-      std::memcpy(to + row * row_bytes, from + static_cast<size_t>(index) * row_bytes, row_bytes);
-    }
-  }
 }
 
 }  // namespace octet::train

@@ -1,23 +1,24 @@
-// A model run the way it is served, on samples picked by index.
+// A model run the way it is served, batch by batch.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 
 #include "engine/engine.h"
+#include "engine/train/model_samples.h"
 
 namespace octet::train {
 
 /// Runs batches of a fixed size through the only output of a graph. Not thread-safe.
 class Runner {
  public:
-  /// `samples`: one array per graph input, in its order; batches have their shapes but for axis 0. Errors: as Model::FromGraph
+  /// `samples`: of the graph's inputs, in its order; batches have their shapes but for axis 0. Errors: as Model::FromGraph
   /// and Model::PlanFor.
   static absl::StatusOr<Runner> Make(const Graph& graph, Precision precision,
-                                     const CalibrationRun& run, std::span<const Tensor> samples,
+                                     const CalibrationRun& run, const ModelSamples& samples,
                                      int64_t batch);
 
   /// The inputs of the next batch, row-major.
@@ -25,9 +26,11 @@ class Runner {
   /// Of the last batch, row-major.
   const Tensor& output() const { return output_; }
   absl::Status Run();
-  /// The outputs of samples `indices`, in order.
-  absl::StatusOr<std::vector<float>> RunAll(std::span<const Tensor> samples,
-                                            std::span<const int64_t> indices);
+  /// Fills a batch with `count` rows of what is run, those from `first` on; all behind them with any.
+  using FillBatch =
+      std::function<absl::Status(int64_t first, int64_t count, std::vector<Tensor>& batch)>;
+  /// The outputs of so many rows, in order. Errors: those of `fill` and of the runs.
+  absl::StatusOr<std::vector<float>> RunAll(int64_t rows, const FillBatch& fill);
 
  private:
   Runner() = default;
@@ -38,9 +41,5 @@ class Runner {
   Tensor output_;
   Workspace workspace_;
 };
-
-/// Copies samples to the rows of a batch; rows behind the last index begin again. Requires: indices is not empty.
-void PickSamples(std::span<const Tensor> samples, std::span<const int64_t> indices,
-                 std::vector<Tensor>& batch);
 
 }  // namespace octet::train

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <numeric>
 #include <random>
+#include <span>
 
 #include "engine/engine.h"
 #include "engine/ops/op.h"
@@ -17,6 +18,7 @@
 #include "engine/train/checkpoint.h"
 #include "engine/train/exam.h"
 #include "engine/train/loss.h"
+#include "engine/train/model_samples.h"
 #include "engine/train/network.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/runner.h"
@@ -68,15 +70,16 @@ absl::Status CheckOptions(const TrainOptions& options) {
   return absl::OkStatus();
 }
 
-// The number of samples, checked against labels. What else may be wrong with the inputs, calibration says.
+// The number of samples, which are alike, checked against labels. What else may be wrong with the inputs, calibration says.
 absl::StatusOr<int64_t> CountSamples(const TrainSet& set, const TrainOptions& options) {
-  int64_t count = 0;
-  for (const auto& [name, tensor] : set.inputs) {
-    if (tensor.shape().rank() > 0) count = tensor.shape()[0];
-  }
+  const int64_t count = set.inputs.count();
   if (count < kFewestSamples)
     return InvalidArgument("too few samples to train on: expected at least {}, got {}",
                            kFewestSamples, count);
+  if (const int64_t alike = set.inputs.Alike(0, count); alike < count) {
+    return InvalidArgument(
+        "training takes samples of one shape: sample {} has another than sample 0", alike);
+  }
   if (options.loss != TrainLoss::kLabels) return count;
   if (std::ssize(set.labels) != count)
     return InvalidArgument("training on labels: expected one for each of {} samples, got {}", count,
@@ -198,10 +201,8 @@ class Trainer {
       return InvalidArgument("a Softmax ends {} alone",
                              shares_ ? std::string_view("the fp32 model") : start_words_);
     }
-    for (const ValueId input : teacher.inputs) {
-      samples_.push_back(set_.inputs.at(teacher.value(input).name));
-      grids_.push_back(SensorGrids(samples_.back()));
-    }
+    samples_.emplace(set_.inputs, teacher);
+    OCTET_ASSIGN_OR_RETURN(grids_, samples_->Grids());
     OCTET_RETURN_IF_ERROR(CheckMoves());
     auto random = RandomOf(options_.seed, 0, kOrder);
     OCTET_RETURN_IF_ERROR(Split(teacher, start, random));
@@ -211,7 +212,7 @@ class Trainer {
       return Unimplemented("training knows outputs of up to three axes, this one is {}",
                            network_->output().shape().ToString());
     OCTET_ASSIGN_OR_RETURN(Runner runner,
-                           Runner::Make(teacher, Precision::kFp32, run_, samples_, batch_));
+                           Runner::Make(teacher, Precision::kFp32, run_, *samples_, batch_));
     teacher_.emplace(std::move(runner));
     if (network_->output().shape() != teacher_->output().shape()) {
       return InvalidArgument("the outputs disagree: the fp32 model has {}, the one trained {}",
@@ -219,7 +220,7 @@ class Trainer {
                              network_->output().shape().ToString());
     }
     OCTET_RETURN_IF_ERROR(CheckLabels());
-    OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(samples_, grids_, held_back_, set_.labels,
+    OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(*samples_, grids_, held_back_, set_.labels,
                                                     options_, shares_, *teacher_, random));
     OCTET_RETURN_IF_ERROR(exam_->Begin(start, run_));
     parameters_ = network_->parameters();
@@ -229,16 +230,18 @@ class Trainer {
   train::Moves Moving() const { return {.flip = options_.flip, .shift = options_.shift}; }
 
   absl::Status CheckMoves() const {
-    const auto moves = [](const Tensor& samples) { return samples.shape().rank() > 2; };
-    if (!Moving().any() || std::ranges::any_of(samples_, moves)) return absl::OkStatus();
+    if (!Moving().any()) return absl::OkStatus();
+    for (size_t i = 0; i < samples_->inputs(); ++i) {
+      if (samples_->Spec(i, 1).shape.rank() > 2) return absl::OkStatus();
+    }
     return InvalidArgument(
         "only inputs [N, C, spatial...] are flipped or shifted, the samples are {}",
-        samples_[0].shape().ToString());
+        samples_->Spec(0, samples_->count()).shape.ToString());
   }
 
   // Which samples are trained on, and how many at once.
   absl::Status Split(const Graph& teacher, const Graph& start, std::mt19937_64& random) {
-    const int64_t count = samples_[0].shape()[0];
+    const int64_t count = samples_->count();
     std::vector<int64_t> order(static_cast<size_t>(count));
     std::iota(order.begin(), order.end(), 0);
     std::ranges::shuffle(order, random);
@@ -319,11 +322,14 @@ class Trainer {
 
   absl::Status FillBatch(std::span<const int64_t> picked, std::mt19937_64& random) {
     std::vector<Tensor>& inputs = teacher_->inputs();
-    train::PickSamples(samples_, picked, inputs);
+    OCTET_RETURN_IF_ERROR(train::PickSamples(*samples_, picked, inputs));
     const bool blended = options_.loss != TrainLoss::kLabels &&
                          std::uniform_real_distribution<double>(0, 1)(random) < options_.blend;
     train::MoveSamples(Moving(), random, inputs);
-    if (blended) train::BlendSamples(samples_, grids_, trained_, 0, random, inputs);
+    for (size_t row = 0; blended && row < picked.size(); ++row) {
+      const train::Blend blend = train::DrawBlend(trained_, random);
+      OCTET_RETURN_IF_ERROR(train::BlendRow(*samples_, grids_, blend, row, inputs));
+    }
     for (size_t i = 0; i < inputs.size(); ++i) {
       train::Activation& to = *network_->inputs()[i];
       train::CopyToPhysical(inputs[i].span<float>().data(), to.shape(), to.values());
@@ -347,7 +353,7 @@ class Trainer {
   const CalibrationRun& run_;
   const TrainWatch& watch_;
   train::Origin origin_;
-  std::vector<Tensor> samples_;                  ///< In the order of the model's inputs.
+  std::optional<train::ModelSamples> samples_;
   std::vector<std::vector<ChannelGrid>> grids_;  ///< Of each input's channels, or none.
   std::vector<int64_t> trained_;
   std::vector<int64_t> held_back_;
@@ -364,48 +370,65 @@ class Trainer {
   std::vector<int64_t> batch_labels_;
 };
 
-// What the result depends on, by the names of `octet qat`. `continued`: the start is the user's, the recipe says nothing.
-train::Origin OriginOf(const Graph& fp32, bool continued, const QuantizeRecipe& recipe,
-                       const TrainSet& set, int64_t samples, const TrainOptions& options,
-                       const CalibrationRun& run, const Graph& start) {
-  CalibrationSet data = set.inputs;
-  if (options.loss == TrainLoss::kLabels) {
-    data["the samples' labels"] = Tensor::From<int64_t>(Shape{std::ssize(set.labels)}, set.labels);
+// Labels as one more input of the samples.
+CalibrationData WithLabels(const TrainSet& set) {
+  CalibrationData data;
+  std::span<const int64_t> left = set.labels;
+  for (const CalibrationData::Sources* part : set.inputs.sources()) {
+    const int64_t rows = part->begin()->second->spec().shape[0];
+    const auto own = left.first(static_cast<size_t>(rows));
+    left = left.subspan(own.size());
+    const CalibrationData labels = {
+        {"the samples' labels", Tensor::From<int64_t>(Shape{rows}, own)}};
+    CalibrationData::Sources both = *part;
+    both.insert(labels.sources()[0]->begin(), labels.sources()[0]->end());
+    data.Add(std::move(both));
   }
+  return data;
+}
+
+// What the result depends on, by the names of `octet qat`. `continued`: the start is the user's, the recipe says nothing.
+absl::StatusOr<train::Origin> OriginOf(const Graph& fp32, bool continued,
+                                       const QuantizeRecipe& recipe, const TrainSet& set,
+                                       int64_t samples, const TrainOptions& options,
+                                       const CalibrationRun& run, const Graph& start) {
+  const bool labelled = options.loss == TrainLoss::kLabels;
+  OCTET_ASSIGN_OR_RETURN(const uint64_t data, MarkOf(labelled ? WithLabels(set) : set.inputs));
   std::string passes;
   for (const std::string& pass : run.disabled_passes) passes += Format(" {}", pass);
   const auto rate =
       options.learning_rate ? Format("{}", *options.learning_rate) : std::string("default");
-  return {.model = MarkOf(fp32),
-          .data = MarkOf(data),
-          .start = MarkOf(start),
-          .samples = samples,
-          .options = {{"instruction set", DetectTarget(run.threads).isa},
-                      {"oneDNN", OneDnnVersion()},
-                      {"--loss", std::string(TrainLossName(options.loss))},
-                      {"--optimizer", std::string(TrainMethodName(options.method))},
-                      {"--compute", std::string(TrainComputeName(options.compute))},
-                      {"--epochs", Format("{}", options.epochs)},
-                      {"--batch", Format("{}", options.batch)},
-                      {"--learning-rate", rate},
-                      {"--learn-ranges", Format("{}", options.learn_ranges)},
-                      {"--blend", Format("{}", options.blend)},
-                      {"--flip", Format("{}", options.flip)},
-                      {"--shift", Format("{}", options.shift)},
-                      {"--held-back", Format("{}", options.held_back)},
-                      {"--patience", Format("{}", options.patience)},
-                      {"--seed", Format("{}", options.seed)},
-                      {"--start", continued ? "given" : ""},
-                      {"--activations", std::string(ActivationGridName(recipe.activation))},
-                      {"--per-tensor", Format("{}", !recipe.per_channel)},
-                      {"--weight-bits", Format("{}", recipe.weight_bits)},
-                      {"--equalize", Format("{}", recipe.equalize)},
-                      {"--smooth", Format("{}", recipe.smooth)},
-                      {"--scale-concats", Format("{}", recipe.scale_concats)},
-                      {"--compensate", Format("{}", recipe.compensate)},
-                      {"--correct-bias", Format("{}", recipe.correct_bias)},
-                      {"--disable-pass", passes},
-                      {"--threads", Format("{}", run.threads)}}};
+  return train::Origin{
+      .model = MarkOf(fp32),
+      .data = data,
+      .start = MarkOf(start),
+      .samples = samples,
+      .options = {{"instruction set", DetectTarget(run.threads).isa},
+                  {"oneDNN", OneDnnVersion()},
+                  {"--loss", std::string(TrainLossName(options.loss))},
+                  {"--optimizer", std::string(TrainMethodName(options.method))},
+                  {"--compute", std::string(TrainComputeName(options.compute))},
+                  {"--epochs", Format("{}", options.epochs)},
+                  {"--batch", Format("{}", options.batch)},
+                  {"--learning-rate", rate},
+                  {"--learn-ranges", Format("{}", options.learn_ranges)},
+                  {"--blend", Format("{}", options.blend)},
+                  {"--flip", Format("{}", options.flip)},
+                  {"--shift", Format("{}", options.shift)},
+                  {"--held-back", Format("{}", options.held_back)},
+                  {"--patience", Format("{}", options.patience)},
+                  {"--seed", Format("{}", options.seed)},
+                  {"--start", continued ? "given" : ""},
+                  {"--activations", std::string(ActivationGridName(recipe.activation))},
+                  {"--per-tensor", Format("{}", !recipe.per_channel)},
+                  {"--weight-bits", Format("{}", recipe.weight_bits)},
+                  {"--equalize", Format("{}", recipe.equalize)},
+                  {"--smooth", Format("{}", recipe.smooth)},
+                  {"--scale-concats", Format("{}", recipe.scale_concats)},
+                  {"--compensate", Format("{}", recipe.compensate)},
+                  {"--correct-bias", Format("{}", recipe.correct_bias)},
+                  {"--disable-pass", passes},
+                  {"--threads", Format("{}", run.threads)}}};
 }
 
 // How the quantizer's recipe says that weights lie on a grid of 4 bits.
@@ -451,11 +474,13 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   all_int8.byte_constants = false;  // Training knows weights alone behind DequantizeLinear.
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
-  SeparateInputGrids(gridded, set.inputs);
+  OCTET_RETURN_IF_ERROR(SeparateInputGrids(gridded, set.inputs).status());
   OCTET_ASSIGN_OR_RETURN(const QuantizeResult start, Quantize(gridded, all_int8, set.inputs, run));
   train::Origin origin;
-  if (!watch.checkpoint.empty())
-    origin = OriginOf(fp32, false, recipe, set, samples, options, run, start.graph);
+  if (!watch.checkpoint.empty()) {
+    OCTET_ASSIGN_OR_RETURN(origin,
+                           OriginOf(fp32, false, recipe, set, samples, options, run, start.graph));
+  }
   return Finished(Trainer(set, options, run, watch, recipe.weight_bits, "its quantized form")
                       .Run(fp32, start.graph, std::move(origin)),
                   options);
@@ -476,8 +501,9 @@ absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const
   if (recipe.empty()) recipe = "static";
   const bool nibbles = recipe.find(kNibbleWords) != std::string::npos;
   train::Origin origin;
-  if (!watch.checkpoint.empty())
-    origin = OriginOf(fp32, true, {}, set, samples, options, run, start);
+  if (!watch.checkpoint.empty()) {
+    OCTET_ASSIGN_OR_RETURN(origin, OriginOf(fp32, true, {}, set, samples, options, run, start));
+  }
   return Finished(
       Trainer(set, options, run, watch, nibbles ? 4 : 8, "the file that training goes on from")
           .Run(fp32, start, std::move(origin)),

@@ -66,9 +66,10 @@ struct TrainOptions {
   uint64_t seed = 1;
 };
 
-/// Real-valued inputs, one sample per index of axis 0; one label per sample, or none.
+/// Real-valued inputs of one shape, which are read wherever they lie, in random order; one label per sample in the order in which they
+/// were added, or none.
 struct TrainSet {
-  CalibrationSet inputs;
+  CalibrationData inputs;
   std::vector<int64_t> labels;
 };
 
@@ -112,8 +113,8 @@ struct TrainResult {
 /// with straight-through gradients: those of round are 1, those of clamp 0 outside its range. An epoch's file has the moving averages
 /// of what was learned; the result is the epoch with the least held-back loss among those
 /// whose loss is below epoch 0's by two standard errors, of the same form as the quantizer's. The same seed, data and thread count give the same file.
-/// Errors: as Quantize; FAILED_PRECONDITION for TrainCompute::kBf16 where the CPU has no such primitives; INVALID_ARGUMENT for options out of range, too few samples, labels out of range, or a loss that is no
-/// number; as ReadCheckpoint and WriteCheckpoint; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
+/// Errors: as Quantize; FAILED_PRECONDITION for TrainCompute::kBf16 where the CPU has no such primitives; INVALID_ARGUMENT for options out of range, too few samples or several shapes, labels out of range, or a loss that is no
+/// number; as ReadCheckpoint, WriteCheckpoint and SampleSource::Read; UNIMPLEMENTED naming node and operator for one that training does not know; CANCELLED.
 /// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (2018);
 /// Esser et al., Learned Step Size Quantization (2020).
 absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,

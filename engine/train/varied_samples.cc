@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/tensor/status.h"
+
 namespace octet::train {
 namespace {
 
@@ -49,22 +51,25 @@ void MoveRow(const Moves& moves, const Shape& shape, std::mt19937_64& random, st
 
 }  // namespace
 
-void BlendSamples(std::span<const Tensor> samples, std::span<const std::vector<ChannelGrid>> grids,
-                  std::span<const int64_t> others, size_t first, std::mt19937_64& random,
-                  std::vector<Tensor>& batch) {
-  std::uniform_real_distribution<float> uniform(0, 1);
-  const auto rows = static_cast<size_t>(batch[0].shape()[0]);
-  for (size_t row = first; row < rows; ++row) {
-    const auto other = static_cast<size_t>(others[random() % others.size()]);
-    const float t = uniform(random);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      const size_t length = static_cast<size_t>(batch[i].elements()) / rows;
-      const std::span<float> x = batch[i].mutable_span<float>().subspan(row * length, length);
-      const float* const y = samples[i].span<float>().data() + other * length;
-      for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
-      if (!grids[i].empty()) RoundToGrids(grids[i], x);
-    }
+Blend DrawBlend(std::span<const int64_t> others, std::mt19937_64& random) {
+  const int64_t other = others[random() % others.size()];
+  return {other, std::uniform_real_distribution<float>(0, 1)(random)};
+}
+
+absl::Status BlendRow(const ModelSamples& samples, std::span<const std::vector<ChannelGrid>> grids,
+                      const Blend& blend, size_t row, std::vector<Tensor>& batch) {
+  const float t = blend.t;
+  std::vector<float> y;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const auto rows = static_cast<size_t>(batch[i].shape()[0]);
+    const size_t length = static_cast<size_t>(batch[i].elements()) / rows;
+    const std::span<float> x = batch[i].mutable_span<float>().subspan(row * length, length);
+    y.resize(length);
+    OCTET_RETURN_IF_ERROR(samples.Read(i, blend.other, y.data()));
+    for (size_t k = 0; k < length; ++k) x[k] = t * x[k] + (1 - t) * y[k];
+    if (!grids[i].empty()) RoundToGrids(grids[i], x);
   }
+  return absl::OkStatus();
 }
 
 void MoveSamples(const Moves& moves, std::mt19937_64& random, std::vector<Tensor>& batch) {

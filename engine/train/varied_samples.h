@@ -6,18 +6,29 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
+
 #include "engine/quantize/input_grids.h"
 #include "engine/tensor/tensor.h"
+#include "engine/train/model_samples.h"
 
 namespace octet::train {
 
-/// Blends the rows from `first` on with other samples: x = t x + (1 - t) x', t uniform in [0, 1), x' being one of `others`. `grids`:
+/// What a row is blended with, and how much of it stays.
+struct Blend {
+  int64_t other = 0;  ///< A sample.
+  float t = 0;
+};
+
+/// One of `others`, and t uniform in [0, 1).
+Blend DrawBlend(std::span<const int64_t> others, std::mt19937_64& random);
+
+/// Blends a row of a batch with another sample: x = t x + (1 - t) x'. `grids`:
 /// per input the grid of each channel (SensorGrids), to whose nearest integers blends are rounded, as a sensor would have given them:
 /// the int8 file's input rounds to these too, and what lies between them it answers to with an error that no training can mend; or none.
-/// Requires: FP32 samples.
-void BlendSamples(std::span<const Tensor> samples, std::span<const std::vector<ChannelGrid>> grids,
-                  std::span<const int64_t> others, size_t first, std::mt19937_64& random,
-                  std::vector<Tensor>& batch);
+/// Requires: FP32 samples. Errors: as SampleSource::Read.
+absl::Status BlendRow(const ModelSamples& samples, std::span<const std::vector<ChannelGrid>> grids,
+                      const Blend& blend, size_t row, std::vector<Tensor>& batch);
 
 /// How samples [N, C, spatial...] are moved.
 struct Moves {

@@ -23,19 +23,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import octet_process
 from demo_model import CALIBRATION, FP32, MAP, mapped
-from octet_process import answer, octet, start
+from octet_process import answer, octet, peak_of, start
 from small_disk import can_mount, on_small_disk
 
 DATA = ("--calibration", CALIBRATION, "--map", MAP)
 FIXED = ("--method", "percentile")
-# What a process that runs this was itself is small: a child's peak begins with its parent's.
-PEAK = """
-import os, sys
-child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
-_, status, usage = os.wait4(child, 0)
-print(usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
 WORDS, WIDTH = 50, 16
 
 
@@ -265,14 +257,6 @@ class CalibrationTest(unittest.TestCase):
         empty.mkdir()
         self.assertIn("no .npz or .npy file", self.refused("--calibration", empty, "--map", MAP))
 
-    def peak_kb(self, *words):
-        """Of a process of its own that quantizes with a fixed recipe."""
-        command = [octet_process.executable(), "quantize", FP32, "--to", "int8", "--out", self.folder / "peak", *FIXED, *words]
-        launcher = [sys.executable, "-I", "-S", "-c", PEAK, *map(str, command)]
-        done = subprocess.run(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=240, check=False)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return int(done.stdout.splitlines()[-1])
-
     def test_memory_does_not_grow_with_the_samples(self):
         """1,000 samples against 8,000, which are 98 MB of FP32: read in place, and copied to disk where they are compressed."""
         images = self.images()
@@ -286,7 +270,9 @@ class CalibrationTest(unittest.TestCase):
                 for count in 1000, 8000:
                     path = self.folder / f"{count}.npz"
                     write(path, images[np.arange(count) % len(images)])
-                    peaks.append(self.peak_kb("--calibration", path, *(() if name == "FP32" else ("--map", MAP))))
+                    words = ("--calibration", path, *(() if name == "FP32" else ("--map", MAP)))
+                    _, peak = peak_of("quantize", FP32, "--to", "int8", "--out", self.folder / "peak", *FIXED, *words)
+                    peaks.append(peak)
                 self.assertLess(peaks[1], 1.1 * peaks[0])
 
     def test_files_are_one_set_however_they_are_stored(self):

@@ -407,6 +407,19 @@ class CaptureTest(unittest.TestCase):
                 resource.prlimit(served.server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 served.wait_for_rows(220)
 
+    def test_files_of_a_folder_are_replayed_as_they_are_stored(self):
+        with Captured("{percent: 0}") as served:
+            whole, folder, answers = (served.models.parent / name for name in ("whole.npz", "parts", "answers.npz"))
+            numpy.savez(whole, image=IMAGES[:30])
+            folder.mkdir()
+            numpy.savez_compressed(folder / "a.npz", image=IMAGES[:7])
+            numpy.save(folder / "b.npy", IMAGES[7:30])
+            done = served.replay(whole, "--save", answers)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            done = served.replay(folder, "--rows", 4, "--expect", answers, "--min-agreement", 100, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(json.loads(done.stdout)["rows"], 30)
+
     def test_without_a_path_the_key_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             model = pathlib.Path(folder) / "glyphs"

@@ -46,7 +46,8 @@ inline QuantizeRecipe PlainRecipe() {
   return recipe;
 }
 
-inline Graph Quantized(const Graph& fp32, const QuantizeRecipe& recipe, const CalibrationSet& set) {
+inline Graph Quantized(const Graph& fp32, const QuantizeRecipe& recipe,
+                       const CalibrationData& set) {
   auto result = Quantize(fp32, recipe, set, {});
   EXPECT_TRUE(result.ok()) << result.status();
   return result.ok() ? result->graph : Graph{};

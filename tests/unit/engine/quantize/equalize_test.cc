@@ -130,7 +130,7 @@ TEST(EqualizeChannels, LeavesASensorsIntegersAsTheyAre) {
   const ValueId weights = b.Constant<float>({2, 3, 1, 1}, {1, 0.01F, 0.1F, -0.9F, 0.02F, 0.08F});
   b.Output(b.Op("Relu", {b.Op("Conv", {b.Input("x", {kUnknownDim, 3, 6, 6}), weights})}));
   Graph graph = b.Build();
-  ASSERT_EQ(SeparateInputGrids(graph, set), 1);
+  ASSERT_EQ(SeparateInputGrids(graph, set).value_or(0), 1);
   ASSERT_TRUE(InferShapes(graph).ok());
   const auto constants = [&graph] {
     std::vector<const void*> found;

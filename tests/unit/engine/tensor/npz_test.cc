@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -119,7 +120,7 @@ TEST(NpzTest, RefusesAClaimBeyondTheFileOfAnArrayByItself) {
   const std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (500000000,), }\n";
   std::ofstream(path) << std::string("\x93NUMPY\1\0", 8) << static_cast<char>(header.size()) << '\0'
                       << header << std::string(16, '\0');
-  const auto read = ReadNpy(path.string());
+  const auto read = OpenNpy(path.string(), {.spool = std::make_shared<Spool>()});
   std::filesystem::remove(path);
   EXPECT_THAT(std::string(Message(read.status())),
               HasSubstr("says 4000000000 bytes of elements, 16 are there at most"));

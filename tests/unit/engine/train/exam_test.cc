@@ -26,11 +26,12 @@ const std::vector<std::vector<ChannelGrid>> kNoGrids(1);
 
 // A softmax over the classes of each step knows nothing of what is added to all of them alike; one over all steps would.
 TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
-  const std::vector<Tensor> samples = {
-      testing::RandomReals(Shape{kSamples, kSteps, 6}, TestSeed())};
+  const CalibrationData set = {{"x", testing::RandomReals(Shape{kSamples, kSteps, 6}, TestSeed())}};
+  const Graph fp32 = Sequence({0, 0, 0});
+  const train::ModelSamples samples(set, fp32);
   std::vector<int64_t> held_back(kSamples);
   for (size_t i = 0; i < held_back.size(); ++i) held_back[i] = static_cast<int64_t>(i);
-  auto teacher = train::Runner::Make(Sequence({0, 0, 0}), Precision::kFp32, {}, samples, kSamples);
+  auto teacher = train::Runner::Make(fp32, Precision::kFp32, {}, samples, kSamples);
   ASSERT_TRUE(teacher.ok()) << teacher.status();
   for (const TrainLoss loss : {TrainLoss::kDivergence, TrainLoss::kNoise}) {
     TrainOptions options;
@@ -49,9 +50,11 @@ TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
 
 // Where one sample is held back, or all gain alike, there is no deviation to hold the gain against.
 TEST(Exam, IsSureOfAGainWithoutDeviation) {
-  const std::vector<Tensor> samples = {testing::RandomReals(Shape{8, kSteps, 6}, TestSeed())};
+  const CalibrationData set = {{"x", testing::RandomReals(Shape{8, kSteps, 6}, TestSeed())}};
+  const Graph fp32 = Sequence({0, 0, 0});
+  const train::ModelSamples samples(set, fp32);
   const std::vector<int64_t> held_back = {3};
-  auto teacher = train::Runner::Make(Sequence({0, 0, 0}), Precision::kFp32, {}, samples, 1);
+  auto teacher = train::Runner::Make(fp32, Precision::kFp32, {}, samples, 1);
   ASSERT_TRUE(teacher.ok()) << teacher.status();
   TrainOptions options;
   options.loss = TrainLoss::kNoise;
@@ -81,11 +84,15 @@ TEST(Exam, BlendsAreWhatASensorMayGive) {
   Tensor x(DType::kF32, Shape{16, 1, 128});
   std::mt19937 integers(TestSeed());
   for (float& value : x.mutable_span<float>()) value = static_cast<float>(integers() % 256);
-  const std::vector<Tensor> samples = {x};
+  const CalibrationData set = {{"x", x}};
+  const Graph fp32 = OfIntegers(false);
+  const train::ModelSamples samples(set, fp32);
   const int64_t held_back[] = {0, 3, 5};
-  auto teacher = train::Runner::Make(OfIntegers(false), Precision::kFp32, {}, samples, 8);
+  auto teacher = train::Runner::Make(fp32, Precision::kFp32, {}, samples, 8);
   ASSERT_TRUE(teacher.ok()) << teacher.status();
-  const std::vector<std::vector<ChannelGrid>> grids = {SensorGrids(x)};
+  const auto found = samples.Grids();
+  ASSERT_TRUE(found.ok()) << found.status();
+  const std::vector<std::vector<ChannelGrid>>& grids = *found;
   ASSERT_EQ(grids[0].size(), 1U);
   for (const bool on_grids : {false, true}) {
     std::mt19937_64 random(TestSeed());

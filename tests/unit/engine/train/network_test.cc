@@ -22,26 +22,26 @@ constexpr int64_t kBatch = 16;
 void ExpectEngineAgrees(Network& network, const Graph& file, const Tensor& samples) {
   Graph graph = file;
   train::CutSoftmax(graph);
-  auto runner = Runner::Make(graph, Precision::kInt8, {}, {&samples, 1}, kBatch);
+  const CalibrationData set = {{graph.value(graph.inputs[0]).name, samples}};
+  auto runner = Runner::Make(graph, Precision::kInt8, {}, {set, graph}, kBatch);
   ASSERT_TRUE(runner.ok()) << runner.status();
-  std::vector<int64_t> all(kBatch);
-  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
-  const auto engine = runner->RunAll({&samples, 1}, all);
-  ASSERT_TRUE(engine.ok()) << engine.status();
+  runner->inputs()[0] = samples;
+  ASSERT_TRUE(runner->Run().ok());
+  const auto engine = runner->output().span<float>();
   train::CopyToPhysical(samples.span<float>().data(), network.inputs()[0]->shape(),
                         network.inputs()[0]->values());
   ASSERT_TRUE(network.Forward().ok());
   double noise = 0;
   double signal = 0;
   int64_t same = 0;
-  for (size_t i = 0; i < engine->size(); ++i) {
-    const double difference = network.output().values()[i] - (*engine)[i];
+  for (size_t i = 0; i < engine.size(); ++i) {
+    const double difference = network.output().values()[i] - engine[i];
     noise += difference * difference;
-    signal += (*engine)[i] * (*engine)[i];
+    signal += engine[i] * engine[i];
     same += std::abs(difference) < 1e-4;
   }
   EXPECT_LT(noise, 1e-5 * signal);
-  EXPECT_GT(same, static_cast<int64_t>(engine->size()) * 8 / 10);
+  EXPECT_GT(same, static_cast<int64_t>(engine.size()) * 8 / 10);
 }
 
 void CheckAgreement(const QuantizeRecipe& recipe) {

@@ -1,7 +1,8 @@
 // Batches of samples, and a model run on them.
 #include "engine/train/runner.h"
 
-#include <algorithm>
+#include <span>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -23,33 +24,36 @@ Tensor Numbers(const Shape& shape) {
   return tensor;
 }
 
-TEST(PickSamples, CopiesRowsAndBeginsAgain) {
-  const Tensor samples = Numbers(Shape{4, 2});
-  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{3, 2})};
-  const int64_t picked[] = {3, 1};
-  train::PickSamples({&samples, 1}, picked, batch);
-  EXPECT_THAT(batch[0].span<float>(), ElementsAre(6, 7, 2, 3, 6, 7));
-}
-
-TEST(Runner, AnswersForSamplesInOrder) {
+TEST(Runner, AnswersForRowsInOrder) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 2});
   b.Output(b.Op("Add", {x, b.Scalar(0.5F)}));
-  const Tensor samples = Numbers(Shape{5, 2});
-  auto runner = train::Runner::Make(b.Build(), Precision::kFp32, {}, {&samples, 1}, 2);
+  const Graph graph = b.Build();
+  const CalibrationData set = {{"x", Numbers(Shape{5, 2})}};
+  const train::ModelSamples samples(set, graph);
+  auto runner = train::Runner::Make(graph, Precision::kFp32, {}, samples, 2);
   ASSERT_TRUE(runner.ok()) << runner.status();
-  const int64_t picked[] = {4, 0, 2};
-  const auto answers = runner->RunAll({&samples, 1}, picked);
+  const std::vector<int64_t> picked = {4, 0, 2};
+  const auto fill = [&](int64_t first, int64_t count, std::vector<Tensor>& batch) {
+    const auto own = std::span(picked).subspan(static_cast<size_t>(first));
+    return train::PickSamples(samples, own.first(static_cast<size_t>(count)), batch);
+  };
+  const auto answers = runner->RunAll(3, fill);
   ASSERT_TRUE(answers.ok()) << answers.status();
   EXPECT_THAT(*answers, ElementsAre(8.5F, 9.5F, 0.5F, 1.5F, 4.5F, 5.5F));
+  const auto broken = [](int64_t, int64_t, std::vector<Tensor>&) {
+    return InvalidArgument("the disk is gone");
+  };
+  EXPECT_EQ(Message(runner->RunAll(3, broken).status()), "the disk is gone");
 }
 
 TEST(Runner, NeedsOneRowPerSample) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 2});
   b.Output(b.Op("Transpose", {x}));
-  const Tensor samples = Numbers(Shape{5, 2});
-  const auto runner = train::Runner::Make(b.Build(), Precision::kFp32, {}, {&samples, 1}, 4);
+  const Graph graph = b.Build();
+  const CalibrationData set = {{"x", Numbers(Shape{5, 2})}};
+  const auto runner = train::Runner::Make(graph, Precision::kFp32, {}, {set, graph}, 4);
   EXPECT_EQ(runner.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(Message(runner.status())), HasSubstr("one row per sample"));
 }

@@ -106,13 +106,14 @@ Graph WithoutRounding(const Graph& qdq) {
 std::vector<float> EngineAnswers(const Graph& file, const Tensor& samples) {
   Graph graph = file;
   EXPECT_TRUE(train::CutSoftmax(graph));
-  auto runner = Runner::Make(graph, Precision::kInt8, {}, {&samples, 1}, kBatch);
+  const CalibrationData set = {{graph.value(graph.inputs[0]).name, samples}};
+  auto runner = Runner::Make(graph, Precision::kInt8, {}, {set, graph}, kBatch);
   EXPECT_TRUE(runner.ok()) << runner.status();
-  std::vector<int64_t> all(kBatch);
-  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
-  auto answers = runner->RunAll({&samples, 1}, all);
-  EXPECT_TRUE(answers.ok()) << answers.status();
-  return *std::move(answers);
+  runner->inputs()[0] = samples;
+  const absl::Status ran = runner->Run();
+  EXPECT_TRUE(ran.ok()) << ran;
+  const auto answers = runner->output().span<float>();
+  return {answers.begin(), answers.end()};
 }
 
 void ExpectEngineAgrees(Network& network, const Graph& file, const Tensor& samples) {

@@ -1,6 +1,12 @@
 // Training from end to end: it wins back what rounding took, keeps what it cannot better, and refuses what makes no sense.
 #include "engine/train/train.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <memory>
 #include <set>
 
 #include "engine/engine.h"
@@ -77,12 +83,13 @@ TEST(Train, KnowsWhatIsAddedToEveryPixel) {
 }
 
 TEST(Train, LearnsLabels) {
-  TrainSet set{SmallSamples(160), {}};
+  const CalibrationSet images = SmallSamples(160);
+  TrainSet set{images, {}};
   // The sign of the mean of the first channel: the fp32 network knows nothing of it.
   for (int64_t i = 0; i < 160; ++i) {
     double sum = 0;
     for (int64_t k = 0; k < 64; ++k)
-      sum += set.inputs.at("x").span<float>()[static_cast<size_t>(i * 192 + k)];
+      sum += images.at("x").span<float>()[static_cast<size_t>(i * 192 + k)];
     set.labels.push_back(sum > 0 ? 3 : 1);
   }
   TrainOptions options = Short(30);
@@ -125,6 +132,80 @@ TEST(Train, TheSameSeedGivesTheSameFile) {
   }
   EXPECT_EQ(files[0], files[1]);
   EXPECT_NE(files[0], files[2]);
+}
+
+// Training reads them in random order, and never asks for more than a batch of the model or a piece of a pass at once.
+class PartOf : public SampleSource {
+ public:
+  PartOf(Tensor whole, int64_t begin, int64_t rows)
+      : whole_(std::move(whole)), begin_(begin), spec_(whole_.spec()) {
+    spec_.shape[0] = rows;
+  }
+  const TensorSpec& spec() const override { return spec_; }
+  absl::Status Read(int64_t first, int64_t rows, void* to) const override {
+    const size_t row_bytes = whole_.bytes() / static_cast<size_t>(whole_.shape()[0]);
+    std::memcpy(to,
+                static_cast<const std::byte*>(whole_.data()) +
+                    static_cast<size_t>(begin_ + first) * row_bytes,
+                static_cast<size_t>(rows) * row_bytes);
+    most_rows = std::max(most_rows, rows);
+    return absl::OkStatus();
+  }
+  mutable int64_t most_rows = 0;
+
+ private:
+  Tensor whole_;
+  int64_t begin_;
+  TensorSpec spec_;
+};
+
+TEST(Train, ReadsSamplesWhereTheyLie) {
+  constexpr int64_t kCount = 3000;  // Three pieces of a pass.
+  const Tensor images = testing::RandomReals(Shape{kCount, 3, 8, 8}, TestSeed());
+  const auto first = std::make_shared<PartOf>(images, 0, 2000);
+  const auto second = std::make_shared<PartOf>(images, 2000, 1000);
+  TrainSet set{{}, std::vector<int64_t>(kCount, 1)};
+  set.inputs.Add({{"x", first}});
+  set.inputs.Add({{"x", second}});
+  const TrainSet in_memory{{{"x", images}}, set.labels};
+  for (const TrainLoss loss : {TrainLoss::kNoise, TrainLoss::kLabels}) {
+    TrainOptions options = Short(1);
+    options.loss = loss;
+    TrainWatch watch;
+    watch.checkpoint =
+        ::testing::TempDir() + Format("train_test_{}_{}.npz", TrainLossName(loss), getpid());
+    const auto expected = TrainInt8(SmallNetwork(), PlainRecipe(), in_memory, options, {}, watch);
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    // The checkpoint is this set's, too: training finds itself done.
+    const auto again = TrainInt8(SmallNetwork(), PlainRecipe(), set, options, {}, watch);
+    std::filesystem::remove(watch.checkpoint);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_TRUE(again->epochs.back().restored);
+    const auto result = TrainInt8(SmallNetwork(), PlainRecipe(), set, options, {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->epochs[1].train_loss, expected->epochs[1].train_loss);
+    EXPECT_EQ(result->epochs[1].held_back_loss, expected->epochs[1].held_back_loss);
+    EXPECT_EQ(*WriteOnnxBytes(result->graph), *WriteOnnxBytes(expected->graph));
+  }
+  EXPECT_GT(first->most_rows, 0);
+  EXPECT_LE(first->most_rows, (1 << 20) / (3 * 8 * 8 * 4)) << "a piece of a pass";
+}
+
+TEST(Train, SaysWhatOfASetCannotBeRead) {
+  class Lost : public SampleSource {
+   public:
+    const TensorSpec& spec() const override { return spec_; }
+    absl::Status Read(int64_t, int64_t, void*) const override {
+      return InvalidArgument("the disk is gone");
+    }
+
+   private:
+    TensorSpec spec_{DType::kF32, Shape{16, 3, 8, 8}};
+  };
+  TrainSet set;
+  set.inputs.Add({{"x", std::make_shared<Lost>()}});
+  const auto result = TrainInt8(SmallNetwork(), PlainRecipe(), set, Short(1), {});
+  EXPECT_EQ(Message(result.status()), "the disk is gone");
 }
 
 TEST(Train, MovesSamples) {
@@ -262,6 +343,10 @@ TEST(Train, RefusesTooFewSamplesAndOthersShapes) {
   Tensor other(DType::kF32, Shape{16, 3, 8, 8});
   std::ranges::fill(other.mutable_span<float>(), 0.5F);
   ExpectInvalid(Refusal({{{"z", std::move(other)}}, {}}, Short()), "'x'");
+  TrainSet several{SmallSamples(16), {}};
+  const CalibrationData taller = {{"x", Tensor(DType::kF32, Shape{1, 3, 9, 8})}};
+  several.inputs.Add(*taller.sources()[0]);
+  ExpectInvalid(Refusal(several, Short()), "sample 16 has another than sample 0");
 }
 
 TEST(Train, RefusesOptionsOutOfRange) {

@@ -1,6 +1,7 @@
 // What makes more samples of those that are there.
 #include "engine/train/varied_samples.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -8,7 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-#include "engine/train/runner.h"
+#include "tests/support/graph_builder.h"
 
 namespace octet {
 namespace varied_samples_test {
@@ -23,23 +24,41 @@ Tensor Numbers(const Shape& shape) {
   return tensor;
 }
 
-TEST(BlendSamples, BlendsRowsBehindTheFirstOnes) {
-  const Tensor samples = Numbers(Shape{4, 2});
-  const int64_t all[] = {0, 1, 2, 3};
-  const int64_t other[] = {3};
-  std::vector<Tensor> batch = {Tensor(DType::kF32, Shape{4, 2})};
-  train::PickSamples({&samples, 1}, all, batch);
-  std::mt19937_64 random(1);
-  const std::vector<ChannelGrid> none;
-  train::BlendSamples({&samples, 1}, {&none, 1}, other, 2, random, batch);
-  const auto rows = batch[0].span<float>();
-  EXPECT_THAT(rows.first(4), ElementsAre(0, 1, 2, 3));
-  EXPECT_GE(rows[4], 4);
-  EXPECT_LE(rows[4], 6);
-  EXPECT_FLOAT_EQ(rows[5], rows[4] + 1);
+Graph Reader(const Shape& shape) {
+  GraphBuilder b;
+  b.Output(b.Op("Relu", {b.Input("x", shape)}));
+  return b.Build();
 }
 
-TEST(BlendSamples, AreWhatTheSensorMayGive) {
+TEST(BlendRow, MixesOneRowWithAnotherSample) {
+  const CalibrationData set = {{"x", Numbers(Shape{4, 2})}};
+  const Graph graph = Reader({kUnknownDim, 2});
+  std::vector<Tensor> batch = {Numbers(Shape{4, 2})};
+  const std::vector<ChannelGrid> none;
+  ASSERT_TRUE(train::BlendRow({set, graph}, {&none, 1}, {3, 0.25F}, 2, batch).ok());
+  EXPECT_THAT(batch[0].span<float>(), ElementsAre(0, 1, 2, 3, 5.5F, 6.5F, 6, 7));
+}
+
+TEST(DrawBlend, TakesAnyOfTheOthersAndAnyShare) {
+  const int64_t others[] = {3, 8, 5};
+  std::mt19937_64 random(1);
+  std::set<int64_t> drawn;
+  float least = 1;
+  float most = 0;
+  for (int i = 0; i < 200; ++i) {
+    const train::Blend blend = train::DrawBlend(others, random);
+    drawn.insert(blend.other);
+    least = std::min(least, blend.t);
+    most = std::max(most, blend.t);
+  }
+  EXPECT_THAT(drawn, ElementsAre(3, 5, 8));
+  EXPECT_GE(least, 0);
+  EXPECT_LT(least, 0.1F);
+  EXPECT_GT(most, 0.9F);
+  EXPECT_LT(most, 1);
+}
+
+TEST(BlendRow, IsWhatTheSensorMayGive) {
   const std::vector<ChannelGrid> grids = {{0.5, 3}, {0.25, 100.25}};
   Tensor samples(DType::kF32, Shape{2, 2, 40});
   for (size_t i = 0; i < samples.span<float>().size(); ++i) {
@@ -47,12 +66,10 @@ TEST(BlendSamples, AreWhatTheSensorMayGive) {
     const auto q = static_cast<double>(i * 37 % 256);
     samples.mutable_span<float>()[i] = static_cast<float>(grid.step * (q - grid.offset));
   }
-  const int64_t both[] = {0, 1};
-  const int64_t other[] = {1};
-  std::vector<Tensor> batch = {Tensor(DType::kF32, samples.shape())};
-  train::PickSamples({&samples, 1}, both, batch);
-  std::mt19937_64 random(1);
-  train::BlendSamples({&samples, 1}, {&grids, 1}, other, 0, random, batch);
+  const CalibrationData set = {{"x", samples}};
+  const Graph graph = Reader({kUnknownDim, 2, 40});
+  std::vector<Tensor> batch = {Tensor::From<float>(samples.shape(), samples.span<float>())};
+  ASSERT_TRUE(train::BlendRow({set, graph}, {&grids, 1}, {1, 0.37F}, 0, batch).ok());
   const auto x = batch[0].span<float>();
   int changed = 0;
   for (size_t i = 0; i < x.size(); ++i) {
@@ -72,11 +89,8 @@ TEST(BlendSamples, AreWhatTheSensorMayGive) {
 std::set<std::vector<float>> Moved(const train::Moves& moves, const Tensor& sample) {
   std::set<std::vector<float>> seen;
   std::mt19937_64 random(1);
-  std::vector<int64_t> all(static_cast<size_t>(sample.shape()[0]));
-  std::iota(all.begin(), all.end(), 0);
   for (int i = 0; i < 200; ++i) {
-    std::vector<Tensor> batch = {Tensor(DType::kF32, sample.shape())};
-    train::PickSamples({&sample, 1}, all, batch);
+    std::vector<Tensor> batch = {Tensor::From<float>(sample.shape(), sample.span<float>())};
     train::MoveSamples(moves, random, batch);
     seen.emplace(batch[0].span<float>().begin(), batch[0].span<float>().end());
   }
