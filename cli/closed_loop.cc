@@ -39,12 +39,13 @@ class LoopCaller {
 
 }  // namespace
 
-std::unique_ptr<InferStub> Connect(const std::string& target) {
+std::unique_ptr<InferStub> Connect(const std::string& target,
+                                   const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());
   arguments.SetMaxSendMessageSize(std::numeric_limits<int>::max());
   return inference::GRPCInferenceService::NewStub(
-      grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments));
+      grpc::CreateCustomChannel(target, credentials, arguments));
 }
 
 void RunClosedLoop(std::span<LoopSlot* const> slots,

@@ -16,7 +16,8 @@ namespace octet::cli {
 using InferStub = inference::GRPCInferenceService::Stub;
 
 /// A client of host:port, without a limit of its own to the size of messages. Connects with the first call.
-std::unique_ptr<InferStub> Connect(const std::string& target);
+std::unique_ptr<InferStub> Connect(const std::string& target,
+                                   const std::shared_ptr<grpc::ChannelCredentials>& credentials);
 
 /// What one slot sends, and what becomes of the answers. Only one thread is in a slot at any moment.
 class LoopSlot {

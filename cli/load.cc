@@ -18,6 +18,7 @@
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
+#include "cli/tls_options.h"
 #include "cli/verb.h"
 #include <grpcpp/grpcpp.h>
 
@@ -31,7 +32,8 @@ struct LoadVerbOptions {
   std::vector<std::string> models;
   RequestSource
       source;  // Its model, and its precision for models that name none, are filled in for each.
-  LoadSettings settings;
+  LoadSettings settings;  // But for the credentials, which `tls` makes.
+  TlsOptions tls;
   std::vector<int> concurrency = {1};
   std::vector<std::string> rates;
   int max_in_flight = 1024;
@@ -40,7 +42,10 @@ struct LoadVerbOptions {
   std::string svg;
 };
 
-absl::StatusOr<std::vector<LoadStream>> PrepareStreams(const LoadVerbOptions& options) {
+using Credentials = std::shared_ptr<grpc::ChannelCredentials>;
+
+absl::StatusOr<std::vector<LoadStream>> PrepareStreams(const LoadVerbOptions& options,
+                                                       const Credentials& credentials) {
   std::vector<LoadStream> streams;
   for (const std::string& text : options.models) {
     OCTET_ASSIGN_OR_RETURN(LoadTarget target, LoadTarget::Parse(text));
@@ -54,7 +59,7 @@ absl::StatusOr<std::vector<LoadStream>> PrepareStreams(const LoadVerbOptions& op
   if (!one_model && !(given.data.empty() && given.map.empty() && given.version.empty()))
     return InvalidArgument("--data, --map and --model-version are of one model, got {} of them",
                            streams.size());
-  const std::unique_ptr<InferStub> stub = Connect(options.settings.target);
+  const std::unique_ptr<InferStub> stub = Connect(options.settings.target, credentials);
   for (LoadStream& stream : streams) {
     RequestSource source = options.source;
     source.model = stream.target.model;
@@ -71,9 +76,11 @@ absl::StatusOr<std::vector<LoadStream>> PrepareStreams(const LoadVerbOptions& op
   return streams;
 }
 
-absl::StatusOr<std::vector<LoadRun>> PlanRuns(const LoadVerbOptions& options) {
+absl::StatusOr<std::vector<LoadRun>> PlanRuns(const LoadVerbOptions& options,
+                                              const Credentials& credentials) {
   std::vector<LoadRun> runs;
   LoadSettings settings = options.settings;
+  settings.credentials = credentials;
   settings.timeout = std::chrono::milliseconds(std::llround(options.timeout_seconds * 1e3));
   for (const std::string& rate : options.rates) {
     OCTET_ASSIGN_OR_RETURN(settings.plan, RatePlan::Parse(rate, settings.seconds));
@@ -146,8 +153,10 @@ absl::Status Load(const LoadVerbOptions& options) {
   mallopt(M_MMAP_THRESHOLD, 16 << 20);
   mallopt(M_TRIM_THRESHOLD, 64 << 20);
   OCTET_RETURN_IF_ERROR(CheckOutputs(options));
-  OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options));
-  OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams, PrepareStreams(options));
+  OCTET_ASSIGN_OR_RETURN(const Credentials credentials, options.tls.Credentials());
+  OCTET_ASSIGN_OR_RETURN(std::vector<LoadRun> runs, PlanRuns(options, credentials));
+  OCTET_ASSIGN_OR_RETURN(const std::vector<LoadStream> streams,
+                         PrepareStreams(options, credentials));
   const bool terminal = isatty(STDERR_FILENO) == 1;
   StopOnInterrupt();
   absl::Status status;
@@ -235,6 +244,7 @@ void AddLoad(CLI::App& app, Outcome& outcome) {
       "interrupted, which loses that run alone");
   verb->add_option("--target", options->settings.target, "host:port of the gRPC endpoint")
       ->required();
+  options->tls.AddTo(*verb);
   AddRequestOptions(*verb, *options);
   AddLoopOptions(*verb, *options);
   verb->add_option("--connections", options->settings.connections,

@@ -13,6 +13,7 @@
 #include "cli/load_requests.h"
 #include "cli/model_options.h"
 #include "cli/output_file.h"
+#include "cli/tls_options.h"
 #include "cli/verb.h"
 #include <nlohmann/json.hpp>
 
@@ -32,6 +33,7 @@ struct ReplaySide {
 struct ReplayOptions {
   RequestSource source;  // The version and the precision are the sides'.
   ReplaySide side;
+  TlsOptions tls;  // Of both sides' servers.
   std::optional<std::string> against_server;
   std::optional<std::string> against_version;
   std::optional<std::string> against_precision;
@@ -377,7 +379,8 @@ absl::Status Replay(const ReplayOptions& options) {
   std::vector<ReplaySide> sides = {options.side};
   if (const auto against = options.Against()) sides.push_back(*against);
   std::vector<std::unique_ptr<InferStub>> stubs;
-  for (const ReplaySide& side : sides) stubs.push_back(Connect(side.server));
+  OCTET_ASSIGN_OR_RETURN(const auto credentials, options.tls.Credentials());
+  for (const ReplaySide& side : sides) stubs.push_back(Connect(side.server, credentials));
   OCTET_ASSIGN_OR_RETURN(const SampleRequests samples,
                          SampleRequests::Load(*stubs[0], options.source));
   ReplayWork work{.samples = samples,
@@ -423,6 +426,7 @@ void AddReplay(CLI::App& app, Outcome& outcome) {
                    "Samples, a capture or any other: an .npz or .npy file, or a folder of them")
       ->required();
   verb->add_option("--server", options->side.server, "host:port of the gRPC endpoint")->required();
+  options->tls.AddTo(*verb);
   verb->add_option("--model", options->source.model, "Model to ask")->required();
   verb->add_option("--version", options->side.version,
                    "Version to ask; default what the server chooses");

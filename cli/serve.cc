@@ -43,7 +43,11 @@ absl::StatusOr<ServerConfig> MakeConfig(const ServeOptions& options) {
   }
   Override(config.repository.path, options.repository);
   Override(config.repository.poll_seconds, options.poll_seconds);
-  Override(config.listen.address, options.address);
+  if (options.address) {
+    ServerConfig::Listen& listen = config.listen;
+    listen.address = *options.address;
+    listen.grpc_address = listen.http_address = listen.metrics_address = "";
+  }
   Override(config.listen.grpc_port, options.grpc_port);
   Override(config.listen.http_port, options.http_port);
   Override(config.listen.metrics_port, options.metrics_port);

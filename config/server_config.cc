@@ -21,6 +21,12 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "refuse to start when a model fails to load"},
 
       {"listen.address", Text(&c.listen.address), "", "the address that all ports are opened on"},
+      {"listen.grpc_address", Text(&c.listen.grpc_address), "",
+       "another one for gRPC; empty = address"},
+      {"listen.http_address", Text(&c.listen.http_address), "",
+       "another one for HTTP; empty = address"},
+      {"listen.metrics_address", Text(&c.listen.metrics_address), "",
+       "another one for Prometheus; empty = address"},
       {"listen.grpc_port", Integer(&c.listen.grpc_port, 0, 65535), "port",
        "gRPC; 0 = any free one"},
       {"listen.http_port", Integer(&c.listen.http_port, 0, 65535), "port",
@@ -33,6 +39,12 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
        "open at once"},
       {"listen.shared_memory", Boolean(&c.listen.shared_memory), "",
        "clients may register shared memory"},
+      {"listen.grpc_tls.certificate", Text(&c.listen.grpc_tls.certificate), "file",
+       "the server's certificate in PEM"},
+      {"listen.grpc_tls.key", Text(&c.listen.grpc_tls.key), "file",
+       "the certificate's private key in PEM, without a passphrase"},
+      {"listen.grpc_tls.client_ca", Text(&c.listen.grpc_tls.client_ca), "file",
+       "authorities in PEM"},
 
       {"limits.max_message_bytes", Integer(&c.limits.max_message_bytes, 1024, 2048 * kMebi - 1),
        "bytes", "largest request"},
@@ -92,6 +104,23 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
   };
 }
 
+/// One without the other would leave the port without what its owner asked for.
+absl::Status CheckGrpcTls(const ServerConfig::Listen::GrpcTls& tls) {
+  if (tls.certificate.empty() != tls.key.empty()) {
+    return InvalidArgument(
+        "listen.grpc_tls: expected a certificate and its key, got certificate \"{}\" and key "
+        "\"{}\"",
+        tls.certificate, tls.key);
+  }
+  if (!tls.client_ca.empty() && tls.certificate.empty()) {
+    return InvalidArgument(
+        "listen.grpc_tls.client_ca: expected a certificate and a key with it, got client_ca \"{}\" "
+        "alone",
+        tls.client_ca);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckPriorities(const ServerConfig::Batching& batching) {
@@ -113,6 +142,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::strin
                            config.limits.max_batch, config.batching.max_batch);
   }
   OCTET_RETURN_IF_ERROR(Annotate(CheckPriorities(config.batching), file));
+  OCTET_RETURN_IF_ERROR(Annotate(CheckGrpcTls(config.listen.grpc_tls), file));
   return config;
 }
 

@@ -28,6 +28,9 @@ struct ServerConfig {
 
   struct Listen {
     std::string address = "0.0.0.0";
+    std::string grpc_address;  ///< Of one port; empty = address, for all three.
+    std::string http_address;
+    std::string metrics_address;
     int grpc_port = 8001;  ///< 0 = any free port, for all three.
     int http_port = 8000;
     int metrics_port = 8002;
@@ -36,6 +39,21 @@ struct ServerConfig {
     /// Clients may register POSIX shared memory. Off: whoever reaches the ports could read and write what the
     /// process may open.
     bool shared_memory = false;
+
+    /// TLS on gRPC's port: PEM files, empty = none.
+    struct GrpcTls {
+      std::string
+          certificate;  ///< The server's and those between it and its authority; empty = no TLS.
+      std::string key;  ///< Of the server's certificate, without a passphrase.
+      std::string client_ca;  ///< Authorities of clients' certificates; empty = none is asked for.
+      bool operator==(const GrpcTls&) const = default;
+    } grpc_tls;
+
+    const std::string& GrpcAddress() const { return grpc_address.empty() ? address : grpc_address; }
+    const std::string& HttpAddress() const { return http_address.empty() ? address : http_address; }
+    const std::string& MetricsAddress() const {
+      return metrics_address.empty() ? address : metrics_address;
+    }
     bool operator==(const Listen&) const = default;
   } listen;
 

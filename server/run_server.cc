@@ -20,9 +20,9 @@ namespace octet {
 namespace {
 
 void PrintServing(const ServerConfig& config, const ServerPorts& ports) {
-  const std::string grpc = HostPort(config.listen.address, ports.grpc);
-  const std::string http = HostPort(config.listen.address, ports.http);
-  const std::string metrics = HostPort(config.listen.address, ports.metrics);
+  const std::string grpc = HostPort(config.listen.GrpcAddress(), ports.grpc);
+  const std::string http = HostPort(config.listen.HttpAddress(), ports.http);
+  const std::string metrics = HostPort(config.listen.MetricsAddress(), ports.metrics);
   const auto fields = {LogField{"grpc", grpc}, LogField{"http", http},
                        LogField{"metrics", metrics}};
   if (Logs(LogLevel::kInfo)) return LogEvent(LogLevel::kInfo, "serving", fields);

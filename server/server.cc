@@ -18,12 +18,14 @@
 #include "server/repository/model_settings.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/shared_memory.h"
+#include "server/rpc/tls_certificates.h"
 #include "server/scheduling/available_cores.h"
 #include "server/scheduling/caller_runners.h"
 #include "server/scheduling/dispatcher.h"
 #include "server/scheduling/gate.h"
 #include "server/scheduling/worker_pool.h"
 #include "server/ticker.h"
+#include "server/tls/tls_files.h"
 #include "server/tracing/tracer.h"
 
 namespace octet {
@@ -38,6 +40,9 @@ constexpr int kRetrySeconds = 5;
 
 /// How exactly the windows of guards end, and the lives of sequences.
 constexpr std::chrono::milliseconds kGuardInterval{500};
+
+/// How often the files of TLS are looked at.
+constexpr std::chrono::seconds kTlsInterval{1};
 
 int64_t EpochMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -81,6 +86,10 @@ void RetireShadows(const ModelRepository& repository) {
   }
 }
 
+TlsPaths PathsOf(const ServerConfig::Listen::GrpcTls& tls) {
+  return {.certificate = tls.certificate, .key = tls.key, .authorities = tls.client_ca};
+}
+
 void LogListening(std::string_view protocol, const std::string& address, int port) {
   LogEvent(LogLevel::kInfo, "listening",
            {{"protocol", protocol}, {"address", HostPort(address, port)}});
@@ -122,7 +131,9 @@ class ServerProcess final : public Server {
   std::optional<WorkerPool> workers_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<MetricsEndpoint> metrics_endpoint_;
+  std::unique_ptr<TlsCertificates> tls_;
   std::unique_ptr<GrpcServer> grpc_;
+  std::optional<Ticker> tls_looks_;
   std::optional<Ticker> poller_;
   std::optional<Ticker> guards_;
   std::optional<Ticker> captures_;
@@ -132,10 +143,15 @@ class ServerProcess final : public Server {
 };
 
 absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
-  const std::string& address = config_.listen.address;
+  const ServerConfig::Listen& listen = config_.listen;
   OCTET_ASSIGN_OR_RETURN(repository_,
                          ModelRepository::Create(config_, plan.threads, metrics_, clock_));
-  if (config_.listen.shared_memory) {
+  if (!listen.grpc_tls.certificate.empty()) {
+    auto loaded = TlsCertificates::Load(PathsOf(listen.grpc_tls));
+    if (!loaded.ok()) return Annotate(loaded.status(), "listen.grpc_tls");
+    tls_ = *std::move(loaded);
+  }
+  if (listen.shared_memory) {
     shared_memory_.emplace(static_cast<uint64_t>(config_.limits.max_message_bytes));
   }
   if (!config_.tracing.otlp_endpoint.empty()) {
@@ -152,28 +168,34 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   if (!config_.capture.path.empty()) MarkCaptureFolder(config_.capture.path);
   const ServerIdentity identity = {.name = config_.name, .version = version};
   const HttpServerOptions http_options = {
-      .address = address,
-      .port = config_.listen.http_port,
+      .address = listen.HttpAddress(),
+      .port = listen.http_port,
       .max_body_bytes = config_.limits.max_message_bytes,
-      .threads = config_.listen.http_threads,
-      .connections = config_.listen.http_connections,
+      .threads = listen.http_threads,
+      .connections = listen.http_connections,
       .identity = identity,
       .access_log = config_.logging.access_log,
       .process = {.started_ms = EpochMs(), .capture_path = config_.capture.path}};
   OCTET_ASSIGN_OR_RETURN(http_, HttpServer::Start(http_options, parts));
-  OCTET_ASSIGN_OR_RETURN(metrics_endpoint_,
-                         MetricsEndpoint::Start(metrics_, address, config_.listen.metrics_port));
-  const GrpcServerOptions options = {.address = address,
-                                     .port = config_.listen.grpc_port,
+  OCTET_ASSIGN_OR_RETURN(
+      metrics_endpoint_,
+      MetricsEndpoint::Start(metrics_, listen.MetricsAddress(), listen.metrics_port));
+  const GrpcServerOptions options = {.address = listen.GrpcAddress(),
+                                     .port = listen.grpc_port,
                                      .max_message_bytes = config_.limits.max_message_bytes,
                                      .max_receive_bytes = config_.limits.ReceiveBytes(),
                                      .identity = identity,
-                                     .access_log = config_.logging.access_log};
+                                     .access_log = config_.logging.access_log,
+                                     .tls = tls_.get()};
   OCTET_ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(options, parts));
   workers_.emplace(dispatcher_, plan, clock_);
-  LogListening("grpc", address, grpc_->port());
-  LogListening("http", address, http_->port());
-  LogListening("metrics", address, metrics_endpoint_->port());
+  if (tls_ != nullptr) {
+    tls_looks_.emplace("tls", kTlsInterval, clock_,
+                       [this](const std::stop_token&) { tls_->Look(); });
+  }
+  LogListening("grpc", listen.GrpcAddress(), grpc_->port());
+  LogListening("http", listen.HttpAddress(), http_->port());
+  LogListening("metrics", listen.MetricsAddress(), metrics_endpoint_->port());
   return absl::OkStatus();
 }
 
@@ -260,6 +282,7 @@ bool ServerProcess::Drain(TimePoint deadline) {
   metrics_endpoint_.reset();
   poller_.reset();
   guards_.reset();
+  tls_looks_.reset();
   return answered && taken;
 }
 
@@ -284,6 +307,10 @@ absl::Status CheckServerConfig(const ServerConfig& config) {
       Annotate(CheckPassNames(config.engine.disabled_passes), "engine.disabled_passes"));
   if (!config.tracing.otlp_endpoint.empty()) {
     OCTET_RETURN_IF_ERROR(Tracer::CheckEndpoint(config.tracing.otlp_endpoint));
+  }
+  if (!config.listen.grpc_tls.certificate.empty()) {
+    OCTET_RETURN_IF_ERROR(
+        Annotate(LoadTlsFiles(PathsOf(config.listen.grpc_tls)).status(), "listen.grpc_tls"));
   }
   return CheckModelSettings(config);
 }

@@ -59,7 +59,7 @@ class Server {
 /// "127.0.0.1:8001", "[::1]:8001".
 std::string HostPort(const std::string& address, int port);
 
-/// Tries a configuration without serving: pass names, and every model.yaml of the repository.
+/// Tries a configuration without serving: pass names, the files of TLS, and every model.yaml of the repository.
 /// INVALID_ARGUMENT with one line per mistake; NOT_FOUND for a repository that does not exist.
 absl::Status CheckServerConfig(const ServerConfig& config);
 

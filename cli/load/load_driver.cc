@@ -156,8 +156,8 @@ class LoadDriver {
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // Else channels share a connection.
     std::vector<std::shared_ptr<grpc::Channel>> channels;
     for (int i = 0; i < settings_.connections; ++i) {
-      channels.push_back(grpc::CreateCustomChannel(settings_.target,
-                                                   grpc::InsecureChannelCredentials(), arguments));
+      channels.push_back(
+          grpc::CreateCustomChannel(settings_.target, settings_.credentials, arguments));
       channels.back()->GetState(/*try_to_connect=*/true);
     }
     const auto until = std::chrono::system_clock::now() + std::chrono::seconds(10);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "cli/latencies.h"
 #include "cli/load/load_target.h"
 #include "cli/load/rate_plan.h"
+#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
 
 namespace octet::cli {
@@ -24,7 +26,8 @@ struct LoadStream {
 };
 
 struct LoadSettings {
-  std::string target;   ///< host:port
+  std::string target;                                     ///< host:port
+  std::shared_ptr<grpc::ChannelCredentials> credentials;  ///< What it is spoken to with; not null.
   int connections = 1;  ///< TCP connections that the requests are spread over.
   int in_flight = 1;    ///< Requests under way: always in a closed loop, at most in an open one.
   std::optional<RatePlan> plan;  ///< Of an open loop; a closed one when absent.

@@ -11,6 +11,7 @@
 #include "engine/tensor/status.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/inference_service.h"
+#include "server/rpc/tls_certificates.h"
 
 namespace octet {
 namespace {
@@ -40,7 +41,10 @@ class Endpoint final : public GrpcServer {
     const bool v6 = options_.address.find(':') != std::string::npos;
     const std::string where = v6 ? Format("[{}]:{}", options_.address, options_.port)
                                  : Format("{}:{}", options_.address, options_.port);
-    builder.AddListeningPort(where, grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort(
+        where,
+        options_.tls != nullptr ? options_.tls->credentials() : grpc::InsecureServerCredentials(),
+        &port_);
     builder.RegisterService(&inference_);
     builder.RegisterService(&health_);
     server_ = builder.BuildAndStart();

@@ -12,6 +12,8 @@
 
 namespace octet {
 
+class TlsCertificates;
+
 struct GrpcServerOptions {
   std::string address = "0.0.0.0";
   int port = 0;  ///< 0 = any free one.
@@ -21,7 +23,8 @@ struct GrpcServerOptions {
   /// calls (RESOURCE_EXHAUSTED) and takes no new connections. gRPC looks at the size of a message when all of it has come.
   int64_t max_receive_bytes = int64_t{1} << 30;
   ServerIdentity identity;
-  bool access_log = false;  ///< One event per inference request.
+  bool access_log = false;               ///< One event per inference request.
+  const TlsCertificates* tls = nullptr;  ///< Outlives the server; null: the port is plain.
 };
 
 /// Accepts calls from Start on.

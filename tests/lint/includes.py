@@ -126,6 +126,7 @@ OURS = {
         "server/shadow",
         "server/tracing",
     ],
+    "server/tls": [*VOCABULARY],
     "server/rpc": [
         "engine/engine.h",
         *VOCABULARY,
@@ -140,6 +141,7 @@ OURS = {
         "server/repository",
         "server/routing",
         "server/shadow",
+        "server/tls",
         "server/tracing",
         "server",
     ],
@@ -170,9 +172,10 @@ OURS = {
         "server/routing",
         "server/rpc",
         "server/http",
+        "server/tls",
         "server/tracing",
     ],
-    "cli": ["engine/engine.h", *VOCABULARY, "config", "proto", "server", "server/http", "server/routing"],
+    "cli": ["engine/engine.h", *VOCABULARY, "config", "proto", "server", "server/http", "server/routing", "server/tls"],
     "tests": ["*"],
 }
 
@@ -188,6 +191,7 @@ THIRD_PARTIES = {
     "yaml-cpp": (r"yaml-cpp/", ["config"]),
     "libjpeg": (r"jpeglib\.h|jerror\.h", ["server/picture"]),
     "libpng": (r"png\.h", ["server/picture"]),
+    "OpenSSL": (r"openssl/", ["server/tls"]),
     "zlib": (r"zlib\.h", ["server/rpc"]),
     "cpp-httplib": (r"httplib\.h", ["server/http", "cli"]),
     "CLI11": (r"CLI/", ["cli"]),

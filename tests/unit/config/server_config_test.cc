@@ -143,6 +143,30 @@ TEST(ServerConfigTest, ThereIsRoomForTheLargestMessages) {
               HasSubstr("less than two messages (limits.max_message_bytes = 67108864): 1000000"));
 }
 
+TEST(ServerConfigTest, EachPortMayHaveAnAddressOfItsOwn) {
+  const auto config = ParseServerConfig(
+      "listen: {address: 10.0.0.5, http_address: 127.0.0.1, metrics_address: \"::1\"}\n", "");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->listen.GrpcAddress(), "10.0.0.5");
+  EXPECT_EQ(config->listen.HttpAddress(), "127.0.0.1");
+  EXPECT_EQ(config->listen.MetricsAddress(), "::1");
+}
+
+TEST(ServerConfigTest, TlsTakesACertificateWithItsKey) {
+  const auto config = ParseServerConfig(
+      "listen:\n  grpc_tls: {certificate: tls.crt, key: tls.key, client_ca: ca.crt}\n", "");
+  ASSERT_TRUE(config.ok()) << config.status();
+  const ServerConfig::Listen::GrpcTls expected = {"tls.crt", "tls.key", "ca.crt"};
+  EXPECT_EQ(config->listen.grpc_tls, expected);
+  EXPECT_EQ(ErrorOf("listen: {grpc_tls: {certificate: tls.crt}}\n"),
+            "octet.yaml: listen.grpc_tls: expected a certificate and its key, got certificate "
+            "\"tls.crt\" and key \"\"");
+  EXPECT_THAT(ErrorOf("listen: {grpc_tls: {key: tls.key}}\n"), HasSubstr("key \"tls.key\""));
+  EXPECT_EQ(ErrorOf("listen: {grpc_tls: {client_ca: ca.crt}}\n"),
+            "octet.yaml: listen.grpc_tls.client_ca: expected a certificate and a key with it, got "
+            "client_ca \"ca.crt\" alone");
+}
+
 TEST(ServerConfigTest, AMissingFileIsNotFound) {
   const auto config = LoadServerConfig("/nonexistent/octet.yaml");
   EXPECT_EQ(config.status().code(), absl::StatusCode::kNotFound);

@@ -11,6 +11,7 @@
 #include "tests/support/as_nobody.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/model_folder.h"
+#include "tests/support/tls_identity.h"
 
 namespace octet {
 namespace server_test {
@@ -138,6 +139,40 @@ TEST_F(ServerTest, AConfigurationThatCannotRunIsRefusedBeforeAPortIsOpened) {
   config.engine.disabled_passes = {"no_such_pass"};
   EXPECT_THAT(std::string(Message(Server::Start(config, "1").status())), HasSubstr("no_such_pass"));
   EXPECT_THAT(std::string(Message(CheckServerConfig(config))), HasSubstr("no_such_pass"));
+}
+
+TEST_F(ServerTest, EachPortHasItsAddress) {
+  ServerConfig config = Config();
+  config.listen.http_address = "127.0.0.2";
+  config.listen.metrics_address = "127.0.0.3";
+  const auto server = Server::Start(config, "1");
+  ASSERT_TRUE(server.ok()) << server.status();
+  const ServerPorts ports = (*server)->ports();
+  const auto answers = [](const std::string& address, int port, const std::string& path) {
+    const httplib::Result result = httplib::Client(address, port).Get(path);
+    return result && result->status == 200;
+  };
+  EXPECT_TRUE(answers("127.0.0.2", ports.http, "/v2/health/live"));
+  EXPECT_FALSE(answers("127.0.0.1", ports.http, "/v2/health/live"));
+  EXPECT_TRUE(answers("127.0.0.3", ports.metrics, "/metrics"));
+  EXPECT_FALSE(answers("127.0.0.1", ports.metrics, "/metrics"));
+}
+
+TEST_F(ServerTest, TlsFilesThatCannotBeUsedAreToldBeforeAPortIsOpened) {
+  const TlsFolder tls;
+  ServerConfig config = Config();
+  config.listen.grpc_tls = {.certificate = tls.path("tls.crt"), .key = tls.path("tls.key")};
+  const std::string missing =
+      "listen.grpc_tls: cannot open " + tls.path("tls.crt") + ": No such file or directory";
+  EXPECT_EQ(Message(Server::Start(config, "1").status()), missing);
+  EXPECT_EQ(Message(CheckServerConfig(config)), missing);
+  tls.Write(TlsIdentity::Make());
+  tls.Write("tls.key", TlsIdentity::Make().key);
+  EXPECT_THAT(std::string(Message(Server::Start(config, "1").status())),
+              HasSubstr("is not that of the certificate in " + tls.path("tls.crt")));
+  tls.Write(TlsIdentity::Make());
+  EXPECT_TRUE(CheckServerConfig(config).ok());
+  EXPECT_TRUE(Server::Start(config, "1").ok());
 }
 
 TEST_F(ServerTest, StrictIsTheLoadsError) {

@@ -1,0 +1,76 @@
+// What gRPC's port shows and trusts under TLS, kept as its files are.
+#pragma once
+
+#include <ctime>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include <grpcpp/security/server_credentials.h>
+
+#include "server/tls/tls_files.h"
+
+namespace octet {
+
+/// Bytes in memory with a path in this process, which others than the process's own user cannot open. Their reader sees one Put or
+/// another, never a mixture, and each has a later time of change than those before it.
+class MemoryFile {
+ public:
+  MemoryFile() = default;
+  ~MemoryFile();
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  /// The path stays the same from the first Put on. SystemError's codes when there is no memory or descriptor.
+  absl::Status Put(std::string_view bytes);
+  /// Requires: Put.
+  std::string path() const;
+
+ private:
+  int fd_ = -1;
+  std::time_t changed_ = 0;
+};
+
+/// Thread-safety: one thread calls Look; credentials() is anybody's.
+///
+/// Certificates are renewed under a running server. gRPC has two ways to hear of it. Its watcher of files takes what it finds: with
+/// a key and a certificate that do not match every handshake fails from then on. Its callback for new certificates keeps the old
+/// ones, and frees what a handshake on another thread may be about to use (github.com/grpc/grpc/issues/36693). So the watcher it
+/// is, on files of this process's own (MemoryFile), into which only that comes that OpenSSL has taken.
+class TlsCertificates {
+ public:
+  /// Errors: as LoadTlsFiles, and MemoryFile's. With paths.authorities clients must show a certificate of one of them.
+  static absl::StatusOr<std::unique_ptr<TlsCertificates>> Load(const TlsPaths& paths);
+  TlsCertificates(const TlsCertificates&) = delete;
+  TlsCertificates& operator=(const TlsCertificates&) = delete;
+  ~TlsCertificates();
+
+  /// What servers listen with that this object outlives.
+  std::shared_ptr<grpc::ServerCredentials> credentials() const { return credentials_; }
+
+  /// Reads the files. What two looks saw alike, for a certificate and its key are written one after the other, is used by
+  /// handshakes that begin a second later; connections that are there stay. What cannot be used is logged once, and changes nothing.
+  void Look();
+
+ private:
+  /// One look at the files: what they hold, or why they cannot be read.
+  struct Sight {
+    TlsFiles files;
+    std::string error;
+    bool operator==(const Sight&) const = default;
+  };
+
+  explicit TlsCertificates(TlsPaths paths);
+  absl::Status Use(const Sight& sight);
+
+  const TlsPaths paths_;
+  Sight seen_;     ///< By the last look.
+  Sight decided_;  ///< Used or refused last.
+  MemoryFile identity_;
+  MemoryFile authorities_;
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
+};
+
+}  // namespace octet
