@@ -56,17 +56,27 @@ std::vector<YamlKey> SequenceKeys(ModelConfig& c) {
   const std::function<YamlBinding(ModelConfig::State&)> initial = [](ModelConfig::State& state) {
     return Number(&state.initial, -1e9, 1e9);
   };
+  const std::function<YamlBinding(ModelConfig::State&)> shape = [](ModelConfig::State& state) {
+    return NotEmpty(IntegerList(&state.shape, 0));
+  };
   return {
       {"state.*.output", ForName(&c.state, output), "",
        "output that the next request of the same sequence gets as this input; clients see neither"},
       {"state.*.initial", ForName(&c.state, initial), "",
        "every element of it for the first request of a sequence (0 when absent)"},
+      {"state.*.shape", ForName(&c.state, shape), "",
+       "its extents for the first request of a sequence (the model's when absent, with 1 for an "
+       "open first extent and 0 for other open ones)"},
       {"sequences.max_sequences", Integer(&c.sequences.max_sequences, 1, 10'000'000), "sequences",
        "live at a time (1024 when absent); one more is refused"},
       {"sequences.idle_seconds", Integer(&c.sequences.idle_seconds, 1, 86400), "s",
        "without a request until a sequence is forgotten (60 when absent)"},
       {"sequences.drain_seconds", Integer(&c.sequences.drain_seconds, 0, 86400), "s",
        "that a sequence may go on on a version that was replaced (300 when absent)"},
+      {"sequences.max_state_bytes", Integer(&c.sequences.max_state_bytes, 1, INT64_MAX / 2),
+       "bytes",
+       "memory of the states whose extents the model leaves open, of all sequences together (1 GiB "
+       "when absent); a request that needs more is refused, and its sequence stays as it was"},
   };
 }
 

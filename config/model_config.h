@@ -110,6 +110,8 @@ struct ModelConfig {
   struct State {
     std::string output;  ///< That gives it.
     double initial = 0;  ///< Every element of it for the first request.
+    /// Its extents for the first request; empty: the model's, and of open ones 1 for the first, 0 for others.
+    std::vector<int64_t> shape = {};
     bool operator==(const State&) const = default;
   };
   std::map<std::string, State> state;
@@ -119,6 +121,7 @@ struct ModelConfig {
     int max_sequences = 1024;
     int idle_seconds = 60;    ///< Without a request until one is forgotten.
     int drain_seconds = 300;  ///< That one may go on on a version that was replaced.
+    int64_t max_state_bytes = int64_t{1} << 30;  ///< Of states with open extents, all together.
     bool operator==(const Sequences&) const = default;
   } sequences;
 

@@ -1,12 +1,16 @@
 // com.microsoft's GroupQueryAttention, the attention of decoders whose query heads share keys and values:
 //   keys = past keys, then k;  values = past values, then v
-//   y[n] = Softmax(softcap(scale * Q[n] K[n / G]^T) + mask) V[n / G],  G = num_heads / kv_num_heads
+//   y[n] = Softmax(softcap(scale * Q[n] K[n / G]^T) + attention_bias + mask) V[n / G],  G = num_heads / kv_num_heads
 // The mask lets position p see p - local_window_size .. p, with -1 all up to p. Tensors: Q [B, N, S, H], K and V [B, N / G, T, H].
+// The body says what it means; ops/group_query_step.cc computes it.
 // Source: Ainslie et al. 2023; ONNX Runtime 1.21, docs/ContribOperators.md and contrib_ops/cpu/bert/gqa_attention_base.h.
+#include "engine/ops/group_query.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "engine/ops/attention_heads.h"
 #include "engine/ops/function.h"
@@ -16,50 +20,12 @@
 namespace octet {
 namespace {
 
-// Inputs: query, key, value, past_key, past_value, seqlens_k, total_sequence_length, cos_cache, sin_cache.
-enum GroupQueryInput : size_t {
-  kQuery,
-  kKey,
-  kValue,
-  kPastKey,
-  kPastValue,
-  kLengths,
-  kTotal,
-  kCos,
-  kSin
-};
-
-// Positions are constants of the body; more are no sequence but a damaged file.
+// Positions are constants of the body; more of them, or of heads, are no sequence but a damaged file.
 constexpr int64_t kMostPositions = int64_t{1} << 24;
+constexpr int64_t kMostHeads = int64_t{1} << 20;
 
-struct GroupQuery {
-  int64_t heads = 0;
-  int64_t kv_heads = 0;
-  int64_t window = -1;  ///< How many positions before its own one sees; -1: all.
-  float scale = 0;      ///< 0: 1 / sqrt(head size).
-  float softcap = 0;    ///< 0: none.
-  bool smooth = false;
-  bool rotary = false;
-  int64_t interleaved = 0;
-  int64_t batch = 0;
-  int64_t rows = 0;      ///< S: new positions.
-  int64_t total = 0;     ///< T: the longest sequence, with the new positions.
-  int64_t capacity = 0;  ///< Positions that the past has room for.
-  int64_t head_size = 0;
-  ValueId lengths = kNone;  ///< How many positions of each row came before, [B] I32; if ragged.
-
-  /// The sequences begin here, whatever lies in the past.
-  bool begins() const { return rows == total; }
-  int64_t past() const { return total - rows; }
-  /// Of each row, known only when it runs: sequences of several lengths go on.
-  bool ragged() const { return !begins() && batch > 1; }
-  /// Positions of the new past.
-  int64_t present() const { return std::max(capacity, total); }
-};
-
-absl::StatusOr<GroupQuery> AttributesOfGroupQuery(const FunctionBody& body) {
+absl::StatusOr<GroupQuery> AttributesOfGroupQuery(const Attributes& attributes) {
   GroupQuery g;
-  const Attributes& attributes = body.attributes();
   OCTET_ASSIGN_OR_RETURN(g.heads, attributes.Int("num_heads", 0));
   OCTET_ASSIGN_OR_RETURN(g.kv_heads, attributes.Int("kv_num_heads", 0));
   OCTET_ASSIGN_OR_RETURN(g.window, attributes.Int("local_window_size", -1));
@@ -67,18 +33,32 @@ absl::StatusOr<GroupQuery> AttributesOfGroupQuery(const FunctionBody& body) {
   OCTET_ASSIGN_OR_RETURN(g.softcap, attributes.Float("softcap", 0));
   OCTET_ASSIGN_OR_RETURN(const int64_t smooth, attributes.Int("smooth_softmax", 0));
   OCTET_ASSIGN_OR_RETURN(const int64_t rotary, attributes.Int("do_rotary", 0));
-  OCTET_ASSIGN_OR_RETURN(g.interleaved, attributes.Int("rotary_interleaved", 0));
+  OCTET_ASSIGN_OR_RETURN(const int64_t interleaved, attributes.Int("rotary_interleaved", 0));
   g.smooth = smooth != 0;
   g.rotary = rotary != 0;
-  if (g.kv_heads < 1 || g.heads < 1 || g.heads % g.kv_heads != 0)
-    return InvalidArgument("'num_heads' {} is no multiple of 'kv_num_heads' {}", g.heads,
-                           g.kv_heads);
+  g.interleaved = interleaved != 0;
+  if (g.kv_heads < 1 || g.heads < 1 || g.heads > kMostHeads || g.heads % g.kv_heads != 0)
+    return InvalidArgument("'num_heads' {} is no multiple of 'kv_num_heads' {}, up to {}", g.heads,
+                           g.kv_heads, kMostHeads);
   return g;
 }
 
+absl::Status CheckPresence(const GroupQuery& g, GroupQueryInputs inputs) {
+  const auto has = [&](size_t slot) { return inputs(slot) != nullptr; };
+  for (const size_t i : {GroupQuery::kQuery, GroupQuery::kLengths, GroupQuery::kTotal}) {
+    if (!has(i)) return InvalidArgument("input {} is missing", i);
+  }
+  if (has(GroupQuery::kKey) != has(GroupQuery::kValue))
+    return InvalidArgument("'key' and 'value' come together");
+  if (has(GroupQuery::kPastKey) != has(GroupQuery::kPastValue))
+    return InvalidArgument("'past_key' and 'past_value' come together");
+  if (g.rotary && (!has(GroupQuery::kCos) || !has(GroupQuery::kSin)))
+    return InvalidArgument("'do_rotary' asks for 'cos_cache' and 'sin_cache'");
+  return absl::OkStatus();
+}
+
 // The one element of a constant; nullopt while it is not known.
-absl::StatusOr<std::optional<int64_t>> TotalOf(const FunctionBody& body) {
-  const Value& value = body.value(body.input(kTotal));
+absl::StatusOr<std::optional<int64_t>> TotalOf(const Value& value) {
   if (!value.is_constant()) return std::nullopt;
   if (value.shape->elements() != 1)
     return InvalidArgument("'total_sequence_length' has {} elements, not 1",
@@ -88,64 +68,95 @@ absl::StatusOr<std::optional<int64_t>> TotalOf(const FunctionBody& body) {
   return InvalidArgument("'total_sequence_length' is {}, not INT32", DTypeName(value.dtype));
 }
 
-// False while an extent is missing, or how long the sequences are.
-absl::StatusOr<bool> FillExtents(const FunctionBody& body, GroupQuery& g) {
-  OCTET_ASSIGN_OR_RETURN(const auto total, TotalOf(body));
-  const ValueId query = body.input(kQuery);
-  g.batch = body.extent(query, 0);
-  g.rows = body.extent(query, 1);
-  const int64_t width = body.extent(query, 2);
-  if (body.has(kPastKey)) g.capacity = body.extent(body.input(kPastKey), 2);
-  if (!total || std::min({g.batch, g.rows, width, g.capacity}) < 0) return false;
-  for (const size_t i : {kKey, kValue}) {
-    if (body.has(i) && body.extent(body.input(i), 2) == kUnknownDim) return false;
-  }
-  if (g.rotary && body.extent(body.input(kCos), 1) == kUnknownDim) return false;
-  g.total = *total;
-  const int64_t all = body.has(kKey) ? g.heads : g.heads + 2 * g.kv_heads;
-  if (width % all != 0)
-    return InvalidArgument("a hidden size of {} is not for {} heads", width, all);
-  g.head_size = width / all;
-  if (g.total < g.rows || (!g.begins() && g.past() > g.capacity)) {
-    return InvalidArgument("'total_sequence_length' is {}, with {} new positions and {} past ones",
-                           g.total, g.rows, g.capacity);
-  }
-  if (g.present() > kMostPositions) {
-    return Unimplemented("unsupported sequences of {} positions: at most {}", g.present(),
-                         kMostPositions);
-  }
-  if (g.ragged() && g.rows > 1) {
-    return InvalidArgument("{} sequences go on with {} positions each: only a batch of 1 does",
-                           g.batch, g.rows);
-  }
-  return true;
+// kUnknownDim while it is not known, or there is no such axis.
+int64_t ExtentOf(const Value& value, int axis) {
+  return value.shape && axis < value.shape->rank() ? (*value.shape)[axis] : kUnknownDim;
 }
 
-// Of ragged sequences: seqlens_k is the length less one, and one position is new. One that has no place in the new past would
-// else be no error but a position that nothing sees: each is looked up, which refuses what lies outside.
+// Of an input that is absent, or whose shape is not known yet, nothing is said.
+absl::Status ExpectShape(const Value* value, std::string_view name, const Shape& shape) {
+  if (value == nullptr || !value->has_static_shape() || *value->shape == shape)
+    return absl::OkStatus();
+  return InvalidArgument("'{}': expected shape {}, got {}", name, shape.ToString(),
+                         value->shape->ToString());
+}
+
+absl::Status CheckGroupQueryShapes(const GroupQuery& g, GroupQueryInputs inputs) {
+  const Shape row = {g.batch, g.rows, g.kv_heads * g.head_size};
+  OCTET_RETURN_IF_ERROR(ExpectShape(inputs(GroupQuery::kKey), "key", row));
+  OCTET_RETURN_IF_ERROR(ExpectShape(inputs(GroupQuery::kValue), "value", row));
+  const Shape past = {g.batch, g.kv_heads, g.capacity, g.head_size};
+  OCTET_RETURN_IF_ERROR(ExpectShape(inputs(GroupQuery::kPastKey), "past_key", past));
+  OCTET_RETURN_IF_ERROR(ExpectShape(inputs(GroupQuery::kPastValue), "past_value", past));
+  const Value* lengths = inputs(GroupQuery::kLengths);
+  if (lengths->dtype != DType::kI32)
+    return InvalidArgument("'seqlens_k' is {}, not INT32", DTypeName(lengths->dtype));
+  if (lengths->has_static_shape() && lengths->shape->elements() != g.batch)
+    return InvalidArgument("'seqlens_k': expected {} elements, got {}", g.batch,
+                           lengths->shape->elements());
+  OCTET_RETURN_IF_ERROR(ExpectShape(inputs(GroupQuery::kHeadSink), "head_sink", {g.heads}));
+  const Value* bias = inputs(GroupQuery::kAttentionBias);
+  if (bias != nullptr && bias->has_static_shape()) {
+    const auto one_or = [&](int axis, int64_t extent) {
+      return ExtentOf(*bias, axis) == 1 ? 1 : extent;
+    };
+    const Shape expected = {one_or(0, g.batch), one_or(1, g.heads), g.rows, g.total};
+    OCTET_RETURN_IF_ERROR(ExpectShape(bias, "attention_bias", expected));
+  }
+  if (!g.rotary) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(
+      ExpectShape(inputs(GroupQuery::kPositionIds), "position_ids", {g.batch, g.rows}));
+  const Value& cos = *inputs(GroupQuery::kCos);
+  const int64_t pairs = ExtentOf(cos, 1);
+  if (cos.shape->rank() != 2 || pairs < 1 || pairs > g.head_size / 2)
+    return InvalidArgument("'cos_cache' of shape {} is not for heads of {} elements",
+                           cos.shape->ToString(), g.head_size);
+  return ExpectShape(inputs(GroupQuery::kSin), "sin_cache", *cos.shape);
+}
+
+// A body as it is being written.
+struct GroupQueryBody : GroupQuery {
+  ValueId past_lengths = kNone;  ///< [B] I32; none where the sequences begin.
+};
+
+// How many positions of each sequence came before, [B]. A new one that has no place within the total would else be no error but a
+// position that nothing sees: each last one is looked up, which refuses what lies outside. But for -1, the length of a row that a
+// batch is filled up with, whose mask is all zeros: it begins.
 ValueId PastLengths(FunctionBody& body, const GroupQuery& g) {
-  const ValueId flat = body.Op("Reshape", {body.input(kLengths), body.Ints({g.batch})});
-  // Gather counts negative ones from the end.
+  const ValueId flat = body.Op("Reshape", {body.input(GroupQuery::kLengths), body.Ints({g.batch})});
+  const auto before = static_cast<int32_t>(g.rows - 1);
   const auto scalar = [&](int32_t value) { return body.Constant(Tensor::Scalar(value)); };
-  const ValueId below = body.Op("Less", {flat, scalar(0)});
-  const ValueId at = body.Op("Where", {below, scalar(INT32_MIN), flat});
-  const ValueId lengths = body.Op("Gather", {Positions<int32_t>(body, {g.present()}), at});
-  body.Name(lengths, "seqlens_k");
-  return lengths;
+  const ValueId filled =
+      body.Op("Where", {body.Op("Equal", {flat, scalar(-1)}), scalar(before), flat});
+  // Gather counts negative ones from the end.
+  const ValueId below = body.Op("Less", {filled, scalar(before)});
+  const ValueId at = body.Op("Where", {below, scalar(INT32_MIN), filled});
+  const ValueId last = body.Op("Gather", {Positions<int32_t>(body, {g.total}), at});
+  body.Name(last, "seqlens_k");
+  return before == 0 ? last : body.Op("Sub", {last, scalar(before)});
 }
 
 // [B, S, n * H] with its positions turned into it.
-ValueId Turn(FunctionBody& body, const GroupQuery& g, ValueId x, int64_t heads) {
+ValueId Turn(FunctionBody& body, const GroupQueryBody& g, ValueId x, int64_t heads) {
   if (!g.rotary) return x;
   constexpr int64_t kOnnxInt64 = 7;  // TensorProto.INT64
-  ValueId positions = body.Ints({g.begins() ? 0 : g.past()});
-  if (g.ragged()) {
-    const ValueId lengths = body.Op("Cast", {g.lengths}, {{"to", kOnnxInt64}});
-    positions = body.Op("Unsqueeze", {lengths, body.Ints({1})});
+  ValueId positions = body.Ints({0});
+  if (body.has(GroupQuery::kPositionIds)) {
+    positions = body.input(GroupQuery::kPositionIds);
+  } else if (g.past_lengths != kNone) {
+    const ValueId lengths = body.Op("Cast", {g.past_lengths}, {{"to", kOnnxInt64}});
+    positions = body.Op("Add", {body.Op("Unsqueeze", {lengths, body.Ints({1})}),
+                                Positions<int64_t>(body, {1, g.rows})});
   }
   return body.Op("com.microsoft:RotaryEmbedding",
-                 {x, positions, body.input(kCos), body.input(kSin)},
-                 {{"num_heads", heads}, {"interleaved", g.interleaved}});
+                 {x, positions, body.input(GroupQuery::kCos), body.input(GroupQuery::kSin)},
+                 {{"num_heads", heads}, {"interleaved", int64_t{g.interleaved}}});
+}
+
+// The first `length` positions of [B, n, P, H].
+ValueId Shortened(FunctionBody& body, ValueId x, int64_t length) {
+  if (body.extent(x, 2) == length) return x;
+  return body.Op("Slice", {x, body.Ints({0}), body.Ints({length}), body.Ints({2})});
 }
 
 // Appends zeros to axis 2 of [B, n, P, H], to `length`.
@@ -154,46 +165,34 @@ ValueId WithRoom(FunctionBody& body, ValueId x, int64_t length) {
   return room == 0 ? x : body.Op("Pad", {x, body.Ints({0, 0, 0, 0, 0, 0, room, 0})});
 }
 
-// Keys (or values) that are attended to, and the new past.
-struct Cached {
-  ValueId attended = kNone;
-  ValueId present = kNone;
-};
-
-Cached Append(FunctionBody& body, const GroupQuery& g, ValueId past, ValueId x) {
-  Cached cached;
-  if (g.ragged()) {
-    // Each row's own position takes the new one; what lies behind it is 0.
-    const ValueId lengths = body.Op("Reshape", {g.lengths, body.Ints({g.batch, 1, 1, 1})});
-    const ValueId at = Positions<int32_t>(body, {1, 1, g.present(), 1});
-    const ValueId kept = body.Op("Where", {body.Op("Less", {at, lengths}),
-                                           WithRoom(body, past, g.present()), body.Scalar(0)});
-    cached.present = body.Op("Where", {body.Op("Equal", {at, lengths}), x, kept});
-    cached.attended = cached.present;
-    return cached;
-  }
-  if (!g.begins()) {
-    if (g.past() < g.capacity) {
-      past = body.Op("Slice", {past, body.Ints({0}), body.Ints({g.past()}), body.Ints({2})});
-    }
-    x = body.Op("Concat", {past, x}, {{"axis", int64_t{2}}});
-  }
-  cached.attended = x;
-  cached.present = WithRoom(body, x, g.present());
-  return cached;
+// The new past: keys (or values) [B, K, P, H] with the new ones x [B, K, S, H] behind them, and zeros.
+ValueId Append(FunctionBody& body, const GroupQueryBody& g, ValueId past, ValueId x) {
+  if (g.begins()) return WithRoom(body, x, g.present());
+  if (g.rows == 0) return WithRoom(body, Shortened(body, past, g.total), g.present());
+  const ValueId lengths = body.Op("Reshape", {g.past_lengths, body.Ints({g.batch, 1, 1, 1})});
+  const ValueId at = Positions<int32_t>(body, {1, 1, g.present(), 1});
+  const ValueId kept = body.Op(
+      "Where", {body.Op("Less", {at, lengths}), WithRoom(body, past, g.present()), body.Scalar(0)});
+  const auto scalar = [&](int64_t value) {
+    return body.Constant(Tensor::Scalar(static_cast<int32_t>(value)));
+  };
+  if (g.rows == 1) return body.Op("Where", {body.Op("Equal", {at, lengths}), x, kept});
+  // Of one sequence.
+  const ValueId place = body.Op("Sub", {at, lengths});
+  const ValueId within = body.Op("Max", {body.Op("Min", {place, scalar(g.rows - 1)}), scalar(0)});
+  const ValueId moved =
+      body.Op("Gather", {x, body.Op("Reshape", {within, body.Ints({-1})})}, {{"axis", int64_t{2}}});
+  return body.Op("Where", {body.Op("Equal", {place, within}), moved, kept});
 }
 
 // What is added to the scores [B, N, S, T]: 0 for [p - window, p], p the query's position.
-ValueId VisibleMask(FunctionBody& body, const GroupQuery& g) {
-  ValueId position = kNone;
-  int64_t keys = g.total;
-  if (g.ragged()) {
-    keys = g.present();
-    position = body.Op("Reshape", {g.lengths, body.Ints({g.batch, 1, 1, 1})});
-  } else {
-    position = Positions<int32_t>(body, {g.rows, 1}, g.past());
+ValueId VisibleMask(FunctionBody& body, const GroupQueryBody& g) {
+  ValueId position = Positions<int32_t>(body, {g.rows, 1});
+  if (g.past_lengths != kNone) {
+    position = body.Op(
+        "Add", {body.Op("Reshape", {g.past_lengths, body.Ints({g.batch, 1, 1, 1})}), position});
   }
-  const ValueId at = Positions<int32_t>(body, {1, keys});
+  const ValueId at = Positions<int32_t>(body, {1, g.total});
   ValueId sees = body.Op("LessOrEqual", {at, position});
   if (g.window >= 0) {
     const auto width = static_cast<int32_t>(std::min<int64_t>(g.window, INT32_MAX));
@@ -203,61 +202,62 @@ ValueId VisibleMask(FunctionBody& body, const GroupQuery& g) {
   return body.Op("Where", {sees, body.Scalar(0), body.Scalar(kNeverAttended)});
 }
 
-// Softmax over the last axis; a smooth one counts one more score of 0.
+// Softmax over the last axis. One more score counts that no value belongs to: a smooth one's is 0, a sink the head's own.
 ValueId Shares(FunctionBody& body, const GroupQuery& g, ValueId scores) {
   const std::vector<FunctionBody::Attribute> last = {{"axis", int64_t{-1}}};
-  if (!g.smooth) return body.Op("Softmax", {scores}, last);
-  const int64_t keys = body.extent(scores, 3);
-  const ValueId padded = body.Op("Pad", {scores, body.Ints({0, 0, 0, 0, 0, 0, 0, 1})});
-  return body.Op("Slice", {body.Op("Softmax", {padded}, last), body.Ints({0}), body.Ints({keys}),
+  ValueId more = kNone;
+  if (body.has(GroupQuery::kHeadSink)) {
+    const ValueId sink =
+        body.Op("Reshape", {body.input(GroupQuery::kHeadSink), body.Ints({1, g.heads, 1, 1})});
+    more = body.Op("Expand", {sink, body.Ints({g.batch, g.heads, g.rows, 1})});
+    more = body.Op("Concat", {scores, more}, last);
+  } else if (g.smooth) {
+    more = body.Op("Pad", {scores, body.Ints({0, 0, 0, 0, 0, 0, 0, 1})});
+  } else {
+    return body.Op("Softmax", {scores}, last);
+  }
+  return body.Op("Slice", {body.Op("Softmax", {more}, last), body.Ints({0}), body.Ints({g.total}),
                            body.Ints({3})});
 }
 
-// Heads of one group lie side by side, so that the products take a group as one matrix of G S rows.
-void AttendGroups(FunctionBody& body, const GroupQuery& g, ValueId q, ValueId k, ValueId v) {
-  const int64_t group = g.heads / g.kv_heads;
+// Heads of one group lie side by side, so that the products take a group as one matrix of N / K S rows.
+void AttendGroups(FunctionBody& body, const GroupQueryBody& g, ValueId q, ValueId k, ValueId v) {
   const auto grouped = [&](ValueId x, int64_t width) {
-    return group == 1
+    return g.group() == 1
                ? x
-               : body.Op("Reshape", {x, body.Ints({g.batch, g.kv_heads, group * g.rows, width})});
+               : body.Op("Reshape",
+                         {x, body.Ints({g.batch, g.kv_heads, g.group() * g.rows, width})});
   };
   const auto single = [&](ValueId x, int64_t width) {
-    return group == 1 ? x : body.Op("Reshape", {x, body.Ints({g.batch, g.heads, g.rows, width})});
+    return g.group() == 1 ? x
+                          : body.Op("Reshape", {x, body.Ints({g.batch, g.heads, g.rows, width})});
   };
-  const int64_t keys = g.ragged() ? g.present() : g.total;
-  const float scale = g.scale != 0 ? g.scale : 1.0F / std::sqrt(static_cast<float>(g.head_size));
-  q = grouped(body.Op("Mul", {q, body.Scalar(scale)}), g.head_size);
-  ValueId scores = single(body.Op("MatMul", {q, SwapAxes(body, k, {0, 1, 3, 2})}), keys);
+  q = grouped(body.Op("Mul", {q, body.Scalar(g.scale)}), g.head_size);
+  ValueId scores = single(body.Op("MatMul", {q, SwapAxes(body, k, {0, 1, 3, 2})}), g.total);
   if (g.softcap > 0) {
     const ValueId cap = body.Scalar(g.softcap);
     scores = body.Op("Mul", {body.Op("Tanh", {body.Op("Div", {scores, cap})}), cap});
   }
+  if (body.has(GroupQuery::kAttentionBias))
+    scores = body.Op("Add", {scores, body.input(GroupQuery::kAttentionBias)});
   scores = body.Op("Add", {scores, VisibleMask(body, g)});
-  const ValueId weights = grouped(Shares(body, g, scores), keys);
+  const ValueId weights = grouped(Shares(body, g, scores), g.total);
   const ValueId y = single(body.Op("MatMul", {weights, v}), g.head_size);
   body.Output(0,
               body.Op("Reshape", {HeadsFirst(body, y), body.Ints({0, 0, g.heads * g.head_size})}));
 }
 
 absl::Status ExpandGroupQuery(FunctionBody& body) {
-  OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 9));
-  for (const size_t i : {kLengths, kTotal}) {
-    if (!body.has(i)) return InvalidArgument("input {} is missing", i);
-  }
-  if (body.has(kKey) != body.has(kValue)) return InvalidArgument("'key' and 'value' come together");
-  if (body.has(kPastKey) != body.has(kPastValue))
-    return InvalidArgument("'past_key' and 'past_value' come together");
-  OCTET_ASSIGN_OR_RETURN(GroupQuery g, AttributesOfGroupQuery(body));
-  if (g.rotary && (!body.has(kCos) || !body.has(kSin)))
-    return InvalidArgument("'do_rotary' asks for 'cos_cache' and 'sin_cache'");
-  const DType dtype = body.value(body.input(kQuery)).dtype;
-  OCTET_ASSIGN_OR_RETURN(const bool known, FillExtents(body, g));
-  if (!known) return body.Later(dtype);
-  if (g.ragged()) g.lengths = PastLengths(body, g);
-  ValueId q = body.input(kQuery);
-  ValueId k = body.input(kKey);
-  ValueId v = body.input(kValue);
-  if (!body.has(kKey)) {
+  OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, GroupQuery::kInputs));
+  const auto inputs = [&](size_t i) { return body.has(i) ? &body.value(body.input(i)) : nullptr; };
+  OCTET_ASSIGN_OR_RETURN(const auto read, ReadGroupQuery(body.attributes(), inputs));
+  if (!read) return body.Later(body.value(body.input(GroupQuery::kQuery)).dtype);
+  GroupQueryBody g{*read};
+  if (!g.begins() && g.rows > 0) g.past_lengths = PastLengths(body, g);
+  ValueId q = body.input(GroupQuery::kQuery);
+  ValueId k = body.input(GroupQuery::kKey);
+  ValueId v = body.input(GroupQuery::kValue);
+  if (g.packed) {
     const int64_t width = g.kv_heads * g.head_size;
     const auto parts = body.Ops("Split", {q, body.Ints({g.heads * g.head_size, width, width})}, 3,
                                 {{"axis", int64_t{2}}});
@@ -268,18 +268,39 @@ absl::Status ExpandGroupQuery(FunctionBody& body) {
   OCTET_ASSIGN_OR_RETURN(q, SplitHeads(body, Turn(body, g, q, g.heads), g.heads));
   OCTET_ASSIGN_OR_RETURN(k, SplitHeads(body, Turn(body, g, k, g.kv_heads), g.kv_heads));
   OCTET_ASSIGN_OR_RETURN(v, SplitHeads(body, v, g.kv_heads));
-  const Cached keys = Append(body, g, body.input(kPastKey), HeadsFirst(body, k));
-  const Cached values = Append(body, g, body.input(kPastValue), HeadsFirst(body, v));
-  if (body.wants(1)) body.Output(1, keys.present);
-  if (body.wants(2)) body.Output(2, values.present);
-  AttendGroups(body, g, HeadsFirst(body, q), keys.attended, values.attended);
+  const ValueId keys = Append(body, g, body.input(GroupQuery::kPastKey), HeadsFirst(body, k));
+  const ValueId values = Append(body, g, body.input(GroupQuery::kPastValue), HeadsFirst(body, v));
+  if (body.wants(1)) body.Output(1, keys);
+  if (body.wants(2)) body.Output(2, values);
+  AttendGroups(body, g, HeadsFirst(body, q), Shortened(body, keys, g.total),
+               Shortened(body, values, g.total));
   return absl::OkStatus();
 }
 
-// The shapes wait for the length, which a model may compute from its data.
+// Not by way of the body, which is long and inferred behind every pass. The shapes wait for the length, which a model may compute
+// from its data.
 absl::Status InferGroupQuery(InferContext& context) {
-  context.constant(kTotal);
-  return InferFunction(context);
+  context.constant(GroupQuery::kTotal);
+  if (context.input_count() > GroupQuery::kInputs)
+    return InvalidArgument("expected up to {} inputs, got {}", int{GroupQuery::kInputs},
+                           context.input_count());
+  const auto inputs = [&](size_t i) { return context.has_input(i) ? &context.input(i) : nullptr; };
+  OCTET_ASSIGN_OR_RETURN(const auto g, ReadGroupQuery(context.attributes(), inputs));
+  const DType dtype = context.dtype(GroupQuery::kQuery);
+  if (!IsFloat(dtype)) return InvalidArgument("'query' is {}, no real", DTypeName(dtype));
+  const size_t keys =
+      context.has_input(GroupQuery::kPastKey) ? GroupQuery::kPastKey : GroupQuery::kQuery;
+  std::optional<Shape> past;
+  if (g) past = Shape{g->batch, g->kv_heads, g->present(), g->head_size};
+  for (const size_t i : {size_t{1}, size_t{2}}) {
+    if (i < context.output_count())
+      OCTET_RETURN_IF_ERROR(context.SetOutput(i, context.dtype(keys), past));
+  }
+  if (g) return context.SetOutput(0, dtype, Shape{g->batch, g->rows, g->heads * g->head_size});
+  const std::optional<Shape>& query = context.shape(GroupQuery::kQuery);
+  if (!query) return context.SetOutput(0, dtype, std::nullopt);
+  const int64_t width = context.has_input(GroupQuery::kKey) ? query->back() : kUnknownDim;
+  return context.SetOutput(0, dtype, Shape{(*query)[0], (*query)[1], width});
 }
 
 constexpr OpDef kGroupQueryOps[] = {
@@ -287,10 +308,53 @@ constexpr OpDef kGroupQueryOps[] = {
      .name = "GroupQueryAttention",
      .infer = InferGroupQuery,
      .kernel = MakeFunctionKernel,
+     .lower = LowerGroupQuery,
+     .traits = {.lowers_empty = true},
      .expand = ExpandGroupQuery},
 };
 
 }  // namespace
+
+absl::StatusOr<std::optional<GroupQuery>> ReadGroupQuery(const Attributes& attributes,
+                                                         GroupQueryInputs inputs) {
+  OCTET_ASSIGN_OR_RETURN(GroupQuery g, AttributesOfGroupQuery(attributes));
+  OCTET_RETURN_IF_ERROR(CheckPresence(g, inputs));
+  const Value& query = *inputs(GroupQuery::kQuery);
+  if (query.shape && query.shape->rank() != 3)
+    return InvalidArgument("'query': expected rank 3, got {}", query.shape->rank());
+  OCTET_ASSIGN_OR_RETURN(const auto total, TotalOf(*inputs(GroupQuery::kTotal)));
+  g.packed = inputs(GroupQuery::kKey) == nullptr;
+  g.batch = ExtentOf(query, 0);
+  g.rows = ExtentOf(query, 1);
+  const int64_t width = ExtentOf(query, 2);
+  if (const Value* past = inputs(GroupQuery::kPastKey)) g.capacity = ExtentOf(*past, 2);
+  if (!total || std::min({g.batch, g.rows, width, g.capacity}) < 0) return std::nullopt;
+  for (const size_t i : {GroupQuery::kKey, GroupQuery::kValue}) {
+    if (const Value* x = inputs(i); x != nullptr && ExtentOf(*x, 2) == kUnknownDim)
+      return std::nullopt;
+  }
+  if (g.rotary && ExtentOf(*inputs(GroupQuery::kCos), 1) == kUnknownDim) return std::nullopt;
+  g.total = *total;
+  const int64_t all = g.heads + (g.packed ? 2 * g.kv_heads : 0);
+  if (width % all != 0 || width == 0)
+    return InvalidArgument("a hidden size of {} is not for {} heads", width, all);
+  g.head_size = width / all;
+  if (g.scale == 0) g.scale = 1.0F / std::sqrt(static_cast<float>(g.head_size));
+  if (g.total < g.rows || (!g.begins() && g.total - g.rows > g.capacity)) {
+    return InvalidArgument("'total_sequence_length' is {}, with {} new positions and {} past ones",
+                           g.total, g.rows, g.capacity);
+  }
+  if (g.present() > kMostPositions) {
+    return Unimplemented("unsupported sequences of {} positions: at most {}", g.present(),
+                         kMostPositions);
+  }
+  if (!g.begins() && g.batch > 1 && g.rows > 1) {
+    return InvalidArgument("{} sequences go on with {} positions each: only a batch of 1 does",
+                           g.batch, g.rows);
+  }
+  OCTET_RETURN_IF_ERROR(CheckGroupQueryShapes(g, inputs));
+  return g;
+}
 
 std::span<const OpDef> GroupQueryOps() { return kGroupQueryOps; }
 

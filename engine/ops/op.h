@@ -123,6 +123,8 @@ struct OpTraits {
   bool strings = false;
   /// Runs sub-graphs (If, Loop, Scan, SequenceMap): plan/control_flow.h knows how.
   bool control = false;
+  /// The fast form takes inputs without elements, too: a past of no positions.
+  bool lowers_empty = false;
 };
 
 /// One operator over a range of opset versions.
@@ -135,7 +137,8 @@ struct OpDef {
   MakeKernelFn kernel = nullptr;
   LowerFn lower = nullptr;
   OpTraits traits = {};
-  ExpandFn expand = nullptr;      ///< Null for operators with a kernel of their own.
+  /// Null for operators with a kernel of their own. With `lower` beside it the node stays whole, and this says what it means.
+  ExpandFn expand = nullptr;
   EvaluateFn evaluate = nullptr;  ///< Instead of a kernel; Identity and Cast have both.
 };
 

@@ -2,7 +2,8 @@
 //
 //   x, w, b, z -> com.microsoft:FusedConv {activation="Relu"}  =>  Conv(x, w, b) -> Add(., z) -> Relu
 //
-// The other passes then fuse and quantize what it is made of. Bodies: ops/function.h and the tables that name it.
+// The other passes then fuse and quantize what it is made of. Bodies: ops/function.h and the tables that name it. What has a fast
+// form of its own as well (GroupQueryAttention) stays whole.
 #include "engine/passes/expand.h"
 #include "engine/passes/passes.h"
 #include "engine/tensor/status.h"
@@ -56,7 +57,7 @@ absl::StatusOr<int> ExpandFunctions(Graph& graph, const PassContext& /*context*/
     before = count;
     for (const NodeId id : graph.OrderSnapshot()) {
       const OpDef* def = FindOp(graph.node(id));
-      if (def == nullptr || def->expand == nullptr) continue;
+      if (def == nullptr || def->expand == nullptr || def->lower != nullptr) continue;
       OCTET_ASSIGN_OR_RETURN(const bool expanded, ExpandFunction(graph, id));
       count += expanded ? 1 : 0;
     }

@@ -248,7 +248,7 @@ class Compiler {
                              layer,
                              {discardable.data(), discardable.size()}};
     // Fast steps divide their work by extents; a sum of nothing, or what joins nothing to something, needs none.
-    const bool reads_empty = ReadsEmptyTensor(graph_, node);
+    const bool reads_empty = !def->traits.lowers_empty && ReadsEmptyTensor(graph_, node);
     if (reads_empty) layer.reason = "an input has no elements";
     if (def->lower != nullptr && !reads_empty) {
       absl::StatusOr<std::unique_ptr<Step>> step = LowerFast(*def, lower);

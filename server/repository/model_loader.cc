@@ -191,6 +191,7 @@ void ModelLoader::FollowSequences() {
       {.max_sequences = static_cast<size_t>(config.sequences.max_sequences),
        .idle = std::chrono::seconds(config.sequences.idle_seconds),
        .drain = std::chrono::seconds(config.sequences.drain_seconds),
+       .max_state_bytes = static_cast<size_t>(config.sequences.max_state_bytes),
        .max_waiting_requests = static_cast<size_t>(settings_->batching.max_queue_requests),
        .max_waiting_bytes = static_cast<size_t>(settings_->batching.max_queue_bytes)});
 }

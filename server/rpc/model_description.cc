@@ -84,7 +84,8 @@ void DescribeSequences(const ModelVersion& version, inference::ModelSequenceBatc
     auto& initial = *state.add_initial_state();
     initial.set_name(kept.input_name);
     initial.set_data_type(state.data_type());
-    *initial.mutable_dims() = state.dims();
+    for (int i = version.signature.batches ? 1 : 0; i < kept.initial.shape().rank(); ++i)
+      initial.add_dims(kept.initial.shape()[i]);
     initial.set_zero_data(true);
   }
 }

@@ -1,6 +1,7 @@
 #include "server/sequence/sequence_store.h"
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <utility>
 
@@ -11,22 +12,35 @@
 
 namespace octet {
 
-/// A live sequence, or one that was and still holds requests. All but `id` and the bytes of `states` belong to the store's lock;
-/// the bytes belong to the request whose turn it is.
+/// A live sequence, or one that was and still holds requests. All but `id`, the bytes of `states` and `grown` belong to the store's
+/// lock; these belong to the request whose turn it is.
 struct Sequence {
-  Sequence(SequenceId name, SequenceHome where)
+  Sequence(SequenceId name, SequenceHome where, const std::shared_ptr<std::atomic<size_t>>& total)
       : id(std::move(name)),
         home(std::move(where)),
-        states(AllocateAligned(2 * home.layout->bytes)) {}
+        states(AllocateAligned(2 * home.layout->bytes)) {
+    for (std::vector<GrowingState>& copy : grown) {
+      for (size_t i = 0; i < home.layout->states.size(); ++i) copy.emplace_back(total);
+    }
+  }
 
-  size_t state_bytes() const { return 2 * home.layout->bytes; }
+  /// Requires: no request runs that may change it.
+  size_t state_bytes() const {
+    size_t bytes = 2 * home.layout->bytes;
+    for (const std::vector<GrowingState>& copy : grown) {
+      for (const GrowingState& state : copy) bytes += state.capacity();
+    }
+    return bytes;
+  }
 
   const SequenceId id;
   SequenceHome home;
-  const std::shared_ptr<std::byte[]> states;  ///< Two copies.
-  std::optional<int> current;                 ///< Which of them is the state; none = the initial.
-  std::deque<SequenceStep*> steps;            ///< In order of arrival.
-  bool advancing = false;                     ///< A thread is in Advance, and looks again.
+  const std::shared_ptr<std::byte[]> states;       ///< Two copies.
+  std::array<std::vector<GrowingState>, 2> grown;  ///< Likewise; by the state's place.
+  size_t counted_bytes = 0;                        ///< What the metric has of state_bytes().
+  std::optional<int> current;       ///< Which of them is the state; none = the initial.
+  std::deque<SequenceStep*> steps;  ///< In order of arrival.
+  bool advancing = false;           ///< A thread is in Advance, and looks again.
   bool live = false;
   bool is_idle = false;
   absl::Status over;  ///< Why what it holds will not run.
@@ -57,6 +71,8 @@ std::string NameOf(const SequenceId& id) {
 
 SequenceStep::~SequenceStep() {
   if (sequence_ == nullptr) return;  // it never got in
+  // What it got before it was refused is room for others.
+  if (!refused_.ok()) std::ranges::for_each(*grown_writes_, &GrowingState::Clear);
   {
     absl::MutexLock lock(&store_->mutex_);
     store_->Leave(*this);
@@ -96,9 +112,17 @@ std::vector<WireTensor> SequenceStep::Inputs(std::vector<WireTensor> from_client
   const StateLayout& layout = *home_.layout;
   std::vector<WireTensor> inputs(from_client.size() + layout.states.size());
   for (size_t i = 0; i < from_client.size(); ++i) inputs[layout.input_places[i]] = from_client[i];
-  for (const StateTensor& state : layout.states) {
-    inputs[state.input] = state.initial.view();
-    if (reads_ != nullptr) inputs[state.input].data = reads_ + state.offset;
+  for (size_t i = 0; i < layout.states.size(); ++i) {
+    const StateTensor& state = layout.states[i];
+    WireTensor& input = inputs[state.input];
+    input = state.initial.view();
+    if (reads_ == nullptr) continue;
+    if (state.grows()) {
+      const GrowingState& kept = (*grown_reads_)[i];
+      input = WireTensor(kept.data(), kept.spec());
+    } else {
+      input.data = reads_ + state.offset;
+    }
   }
   return inputs;
 }
@@ -106,10 +130,28 @@ std::vector<WireTensor> SequenceStep::Inputs(std::vector<WireTensor> from_client
 void* SequenceStep::Reserve(size_t index, const TensorSpec& spec) {
   const StateLayout::OutputPlace& place = home_.layout->outputs[index];
   if (!place.is_state) return answer_->Reserve(place.index, spec);
-  const StateTensor& state = home_.layout->states[place.index];
-  if (!(spec == state.spec)) return nullptr;  // Commit says so
+  return ReserveState(place.index, spec);
+}
+
+// What gets no room is told by Commit.
+void* SequenceStep::ReserveState(size_t place, const TensorSpec& spec) {
+  const StateTensor& state = home_.layout->states[place];
+  if (!refused_.ok() || !state.Takes(spec)) return nullptr;
+  std::byte* room = writes_ + state.offset;
+  if (state.grows()) {
+    GrowingState& kept = (*grown_writes_)[place];
+    if (!kept.Reserve(spec, max_state_bytes_)) {
+      refused_ =
+          MakeError(absl::StatusCode::kResourceExhausted,
+                    "the states of all sequences need too much memory, at most {} bytes: "
+                    "output '{}' of shape {}, model '{}'",
+                    max_state_bytes_, state.output_name, spec.shape.ToString(), store_->model_);
+      return nullptr;
+    }
+    room = kept.data();
+  }
   ++written_;
-  return writes_ + state.offset;
+  return room;
 }
 
 absl::Status SequenceStep::TakeStrings(size_t index, ConstTensorView strings) {
@@ -117,6 +159,7 @@ absl::Status SequenceStep::TakeStrings(size_t index, ConstTensorView strings) {
 }
 
 absl::Status SequenceStep::Commit() {
+  OCTET_RETURN_IF_ERROR(refused_);
   if (written_ != home_.layout->states.size()) {
     return Internal("a state came in another shape than the model's input has: model '{}'",
                     store_->model_);
@@ -124,7 +167,13 @@ absl::Status SequenceStep::Commit() {
   SequenceStore::Gone gone;
   absl::MutexLock lock(&store_->mutex_);
   committed_ = true;
-  sequence_->current = writes_ == sequence_->states.get() ? 0 : 1;
+  sequence_->current = writes_to_;
+  if (sequence_->live) {
+    const size_t bytes = sequence_->state_bytes();
+    home_.metrics->state_bytes.Add(static_cast<double>(bytes) -
+                                   static_cast<double>(sequence_->counted_bytes));
+    sequence_->counted_bytes = bytes;
+  }
   if (end_) {
     store_->Detach(*sequence_, SequenceEnd::kEnd, gone);
     sequence_->over = store_->NoStart(sequence_->id);
@@ -143,7 +192,7 @@ absl::StatusOr<std::unique_ptr<SequenceStep>> SequenceStore::Enter(
   std::unique_ptr<SequenceStep> step(new SequenceStep(shared_from_this(), call.start, call.end));
   std::shared_ptr<Sequence> sequence;
   if (call.start) {
-    sequence = std::make_shared<Sequence>(call.id, *std::move(home));
+    sequence = std::make_shared<Sequence>(call.id, *std::move(home), grown_bytes_);
     sequence->steps.push_back(step.get());
   }
   Gone gone;
@@ -191,7 +240,8 @@ absl::Status SequenceStore::Add(const std::shared_ptr<Sequence>& sequence, TimeP
   SequenceMetrics& metrics = *sequence->home.metrics;
   metrics.started.Add();
   metrics.live.Add(1);
-  metrics.state_bytes.Add(static_cast<double>(sequence->state_bytes()));
+  sequence->counted_bytes = sequence->state_bytes();
+  metrics.state_bytes.Add(static_cast<double>(sequence->counted_bytes));
   return absl::OkStatus();
 }
 
@@ -355,7 +405,7 @@ void SequenceStore::Detach(Sequence& sequence, SequenceEnd why, Gone& gone) {
   SequenceMetrics& metrics = *sequence.home.metrics;
   metrics.ended.Add(static_cast<size_t>(why));
   metrics.live.Add(-1);
-  metrics.state_bytes.Add(-static_cast<double>(sequence.state_bytes()));
+  metrics.state_bytes.Add(-static_cast<double>(sequence.counted_bytes));
   live_.erase(sequence.id);
   gone.push_back(*sequence.place);
   List& from = sequence.is_idle ? idle_ : busy_;
@@ -415,8 +465,14 @@ SequenceStep* SequenceStore::TakeNext(Sequence& sequence) {
   SequenceStep& step = **next;
   if (step.phase_ != SequenceStep::Phase::kWaiting) return nullptr;
   const size_t bytes = sequence.home.layout->bytes;
-  if (sequence.current) step.reads_ = sequence.states.get() + (*sequence.current == 0 ? 0 : bytes);
-  step.writes_ = sequence.states.get() + (sequence.current == 0 ? bytes : 0);
+  if (sequence.current) {
+    step.reads_ = sequence.states.get() + (*sequence.current == 0 ? 0 : bytes);
+    step.grown_reads_ = &sequence.grown[static_cast<size_t>(*sequence.current)];
+  }
+  step.writes_to_ = sequence.current == 0 ? 1 : 0;
+  step.writes_ = sequence.states.get() + (step.writes_to_ == 0 ? 0 : bytes);
+  step.grown_writes_ = &sequence.grown[static_cast<size_t>(step.writes_to_)];
+  step.max_state_bytes_ = limits_.max_state_bytes;
   return &step;
 }
 

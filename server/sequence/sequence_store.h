@@ -22,6 +22,7 @@
 #include "server/routing/routing.h"
 #include "server/scheduling/clock.h"
 #include "server/scheduling/request.h"
+#include "server/sequence/growing_state.h"
 #include "server/sequence/state_layout.h"
 
 namespace octet {
@@ -65,6 +66,7 @@ struct SequenceLimits {
   size_t max_sequences = 1024;
   Nanoseconds idle = std::chrono::seconds(60);
   Nanoseconds drain = std::chrono::seconds(300);
+  size_t max_state_bytes = size_t{1} << 30;  ///< Of states that grow, both copies.
   size_t max_waiting_requests = 256;
   size_t max_waiting_bytes = size_t{256} << 20;
 };
@@ -108,12 +110,14 @@ class SequenceStep final : public OutputSink {
   absl::Status TakeStrings(size_t index, ConstTensorView strings) override;
 
   /// The request is answered: its states are the sequence's, which is over when it was the last one. INTERNAL when the model
-  /// gave a state of another shape; then nothing has changed.
+  /// gave a state of another shape, RESOURCE_EXHAUSTED when states that grow need too much memory; then nothing has changed.
   absl::Status Commit();
 
  private:
   friend class SequenceStore;
   enum class Phase : uint8_t { kEntering, kWaiting, kRunning };
+
+  void* ReserveState(size_t place, const TensorSpec& spec);
 
   SequenceStep(std::shared_ptr<SequenceStore> store, bool start, bool end)
       : store_(std::move(store)), start_(start), end_(end) {}
@@ -127,6 +131,12 @@ class SequenceStep final : public OutputSink {
   size_t written_ = 0;                ///< States that the worker has asked room for.
   const std::byte* reads_ = nullptr;  ///< Null: the initial state.
   std::byte* writes_ = nullptr;
+  const std::vector<GrowingState>* grown_reads_ =
+      nullptr;  ///< By the state's place, as grown_writes_.
+  std::vector<GrowingState>* grown_writes_ = nullptr;
+  int writes_to_ = 0;  ///< Which copy that is.
+  size_t max_state_bytes_ = 0;
+  absl::Status refused_;  ///< Why a state got no room.
 
   // Protected by the store's lock.
   Phase phase_ = Phase::kEntering;
@@ -145,7 +155,8 @@ class SequenceStep final : public OutputSink {
 /// the same loaded model in that precision (only model.yaml changed), it goes on there; else it may go on where it is
 /// for `drain`, then its requests are UNAVAILABLE and say that it must start again. An unloaded model has no sequences.
 ///
-/// The state is kept twice: one copy is read while the other is written, and they change places when the request is answered.
+/// The state is kept twice: one copy is read while the other is written, and they change places when the request is answered. States
+/// with open extents have memory of their own, which follows what the model gives back.
 /// Of a request that fails nothing is seen. A start that got in and fails leaves no sequence, and what waits behind it is refused.
 /// Thread-safety: safe; its lock is not held while `run` is called or a version is let go.
 class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
@@ -246,6 +257,9 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   std::vector<Replaced> replaced_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;  ///< Some may have a drain_until.
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;    ///< By EndAll.
+  /// Bytes of states that grow, of all sequences that somebody still holds.
+  const std::shared_ptr<std::atomic<size_t>> grown_bytes_ =
+      std::make_shared<std::atomic<size_t>>(0);
   size_t waiting_requests_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };

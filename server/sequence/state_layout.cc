@@ -66,9 +66,21 @@ absl::StatusOr<Tensor> Filled(const TensorSpec& spec, double value) {
 bool ShapesAgree(const Shape& input, const Shape& output) {
   if (input.rank() != output.rank()) return false;
   for (int i = 0; i < input.rank(); ++i) {
-    if (output[i] != kUnknownDim && output[i] != input[i]) return false;
+    if (output[i] != kUnknownDim && input[i] != kUnknownDim && output[i] != input[i]) return false;
   }
   return true;
+}
+
+/// What the first request of a sequence gets of a state of these extents.
+absl::StatusOr<Shape> InitialShape(const Shape& extents, const std::vector<int64_t>& rule) {
+  Shape shape = extents;
+  for (int i = 0; i < shape.rank(); ++i) {
+    if (shape[i] == kUnknownDim) shape[i] = i == 0 ? 1 : 0;
+  }
+  if (rule.empty()) return shape;
+  shape = Shape(std::span<const int64_t>(rule));
+  if (ShapesAgree(extents, shape)) return shape;
+  return InvalidArgument("shape: expected {}, got {}", extents.ToString(), shape.ToString());
 }
 
 absl::StatusOr<StateTensor> MakeState(const Signature& signature, const std::string& name,
@@ -85,16 +97,17 @@ absl::StatusOr<StateTensor> MakeState(const Signature& signature, const std::str
   }
   state.spec = {input.dtype, input.shape};
   if (signature.batches) state.spec.shape[0] = 1;
-  if (input.dtype == DType::kString || !input.rank_known || !state.spec.shape.is_static()) {
-    return InvalidArgument("expected numbers of known extents, got {} {}", DTypeName(input.dtype),
-                           input.shape.ToString());
+  if (input.dtype == DType::kString || !input.rank_known) {
+    return InvalidArgument("expected numbers of a known rank, got {} {}", DTypeName(input.dtype),
+                           input.rank_known ? input.shape.ToString() : "of any");
   }
-  const std::optional<int64_t> elements = CheckedElements(state.spec.shape.dims());
+  OCTET_ASSIGN_OR_RETURN(const Shape first, InitialShape(state.spec.shape, rule.shape));
+  const std::optional<int64_t> elements = CheckedElements(first.dims());
   if (!elements || static_cast<uint64_t>(*elements) > kMostStateBytes / SizeOf(input.dtype)) {
     return InvalidArgument("expected a state of at most {} bytes, got {} {}", kMostStateBytes,
-                           DTypeName(input.dtype), state.spec.shape.ToString());
+                           DTypeName(input.dtype), first.ToString());
   }
-  OCTET_ASSIGN_OR_RETURN(state.initial, Filled(state.spec, rule.initial));
+  OCTET_ASSIGN_OR_RETURN(state.initial, Filled({input.dtype, first}, rule.initial));
   state.starts_at_zero = rule.initial == 0;
   return state;
 }
@@ -102,6 +115,10 @@ absl::StatusOr<StateTensor> MakeState(const Signature& signature, const std::str
 size_t Aligned(size_t bytes) { return (bytes + kTensorAlignment - 1) & ~(kTensorAlignment - 1); }
 
 }  // namespace
+
+bool StateTensor::Takes(const TensorSpec& made) const {
+  return made.dtype == spec.dtype && made.shape.is_static() && ShapesAgree(spec.shape, made.shape);
+}
 
 absl::StatusOr<StateLayout> StateLayout::Make(
     const Signature& signature, const std::map<std::string, ModelConfig::State>& rules) {
@@ -112,8 +129,10 @@ absl::StatusOr<StateLayout> StateLayout::Make(
     size_t output = 0;
     auto state = MakeState(signature, name, rule, output);
     OCTET_RETURN_IF_ERROR(Annotate(state.status(), Format("state.{}", name)));
-    state->offset = layout.bytes;
-    layout.bytes += Aligned(state->spec.bytes());
+    if (!state->grows()) {
+      state->offset = layout.bytes;
+      layout.bytes += Aligned(state->spec.bytes());
+    }
     layout.outputs[output] = {.is_state = true, .index = layout.states.size()};
     layout.states.push_back(*std::move(state));
   }

@@ -19,9 +19,14 @@ struct StateTensor {
   std::string output_name;
   size_t input = 0;            ///< Its place in the model's signature.
   TensorSpec spec;             ///< Of one sequence: extent 0 is 1 where the model batches.
-  size_t offset = 0;           ///< Of its bytes in a sequence's state.
+  size_t offset = 0;           ///< Of its bytes in a sequence's state, unless it grows.
   Tensor initial;              ///< What the first request of a sequence gets...
   bool starts_at_zero = true;  ///< ...which is zeros.
+
+  /// The model leaves extents open: each run says what they are behind it.
+  bool grows() const { return !spec.shape.is_static(); }
+  /// Whether a run may leave this.
+  bool Takes(const TensorSpec& made) const;
 };
 
 /// A model with state as its clients see it: they neither send nor get what the server keeps. Immutable.
@@ -36,11 +41,11 @@ struct StateLayout {
   std::vector<size_t> input_places;  ///< Of clients.inputs in the model's signature.
   std::vector<OutputPlace> outputs;  ///< One per output of the model.
   std::vector<StateTensor> states;
-  size_t bytes = 0;  ///< Of one sequence's state.
+  size_t bytes = 0;  ///< Of one sequence's state, without those that grow.
 
   /// `rules`: by the input that takes a state. INVALID_ARGUMENT naming the rule, expected and got: an input or output that
-  /// the model does not have, of different types or shapes, of BYTES, with an open extent, or an initial value that the
-  /// type cannot hold.
+  /// the model does not have, of different types or shapes, of BYTES, of no known rank, an initial shape that the model does not
+  /// take, or an initial value that the type cannot hold.
   static absl::StatusOr<StateLayout> Make(const Signature& signature,
                                           const std::map<std::string, ModelConfig::State>& rules);
 

@@ -101,7 +101,7 @@ TEST(ModelConfigTest, WhatIsNamedAndSaysNothingIsAMistake) {
   EXPECT_THAT(ErrorOf("state: {h: {outptu: t}}"), Not(HasSubstr("says nothing")))
       << "one mistake is told once";
   for (const char* list :
-       {"precisions: []", "versions: {specific: []}",
+       {"precisions: []", "versions: {specific: []}", "state: {h: {output: t, shape: []}}",
         "routing: {guard: {int8: {p99_us: 9}}, ramp: {precision: int8, steps: []}}"}) {
     EXPECT_THAT(ErrorOf(list), HasSubstr("expected at least one, got an empty list")) << list;
   }
@@ -400,13 +400,13 @@ TEST(ModelConfigTest, ARolloutTakesThePlaceOfWholeSections) {
 
 TEST(ModelConfigTest, ReadsWhatAModelKeepsBetweenRequests) {
   const auto config = ParseModelConfig(
-      "state: {h: {output: h2}, c.0: {output: c2, initial: -1.5}}\n"
-      "sequences: {max_sequences: 5, idle_seconds: 6, drain_seconds: 0}",
+      "state: {h: {output: h2}, c.0: {output: c2, initial: -1.5}, p: {output: q, shape: [1, 0]}}\n"
+      "sequences: {max_sequences: 5, idle_seconds: 6, drain_seconds: 0, max_state_bytes: 7}",
       "model.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
   ModelConfig expected;
-  expected.state = {{"h", {"h2", 0}}, {"c.0", {"c2", -1.5}}};
-  expected.sequences = {5, 6, 0};
+  expected.state = {{"h", {"h2", 0}}, {"c.0", {"c2", -1.5}}, {"p", {"q", 0, {1, 0}}}};
+  expected.sequences = {5, 6, 0, 7};
   EXPECT_EQ(*config, expected);
 }
 

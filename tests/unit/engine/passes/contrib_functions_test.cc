@@ -204,8 +204,9 @@ TEST(ContribFunctions, GroupQueryAttentionRefusesLengthsOutsideThePast) {
   };
   for (const bool rotary : {false, true}) {
     EXPECT_TRUE(answer(rotary, 3, 0).ok()) << answer(rotary, 3, 0);
+    EXPECT_TRUE(answer(rotary, 3, -1).ok()) << "a row that fills up the batch";
     for (const auto& [first, second] : std::vector<std::pair<int32_t, int32_t>>{
-             {100, -5}, {INT32_MIN, 3}, {4, 3}, {3, 4}, {-1, 3}, {3, -4}}) {
+             {100, -5}, {INT32_MIN, 3}, {4, 3}, {3, 4}, {-2, 3}, {3, -4}}) {
       const absl::Status refused = answer(rotary, first, second);
       EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << first << " " << second;
       EXPECT_THAT(

@@ -88,11 +88,61 @@ TEST(StateLayoutTest, WhatDoesNotFitTheModelIsNamed) {
   huge.inputs[0].shape = huge.outputs[2].shape = {kUnknownDim, int64_t{1} << 61};
   EXPECT_THAT(std::string(Message(StateLayout::Make(huge, {{"h", {"h2"}}}).status())),
               HasSubstr("expected a state of at most 268435456 bytes"));
-  Signature open = Model();
-  open.inputs[0].shape = {kUnknownDim, kUnknownDim};
-  const auto layout = StateLayout::Make(open, {{"h", {"h2"}}});
-  EXPECT_THAT(std::string(Message(layout.status())),
-              HasSubstr("expected numbers of known extents"));
+  Signature any = Model();
+  any.inputs[0].shape = any.outputs[2].shape = {};
+  any.inputs[0].rank_known = false;
+  any.batches = false;
+  const auto layout = StateLayout::Make(any, {{"h", {"h2"}}});
+  EXPECT_THAT(std::string(Message(layout.status())), HasSubstr("expected numbers of a known rank"));
+}
+
+/// A past [N, 2, positions, 4], which grows.
+Signature Decoder(bool batches) {
+  Signature signature;
+  signature.batches = batches;
+  signature.inputs = {{"ids", DType::kI64, {kUnknownDim, kUnknownDim}},
+                      {"past", DType::kF32, {kUnknownDim, 2, kUnknownDim, 4}}};
+  signature.outputs = {{"scores", DType::kF32, {kUnknownDim, kUnknownDim, 9}},
+                       {"present", DType::kF32, {kUnknownDim, 2, kUnknownDim, 4}}};
+  return signature;
+}
+
+TEST(StateLayoutTest, OpenExtentsBeginAtNothingOrAsTheRuleSays) {
+  const auto layout = StateLayout::Make(Decoder(true), {{"past", {"present"}}});
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  const StateTensor& past = layout->states[0];
+  EXPECT_TRUE(past.grows());
+  EXPECT_EQ(past.spec.shape, (Shape{1, 2, kUnknownDim, 4}));
+  EXPECT_EQ(past.initial.shape(), (Shape{1, 2, 0, 4}));
+  EXPECT_EQ(layout->bytes, 0U) << "it has memory of its own";
+  EXPECT_TRUE(past.Takes({DType::kF32, {1, 2, 7, 4}}));
+  EXPECT_FALSE(past.Takes({DType::kF32, {1, 3, 7, 4}}));
+  EXPECT_FALSE(past.Takes({DType::kF32, {2, 2, 7, 4}})) << "of one sequence";
+  EXPECT_FALSE(past.Takes({DType::kF64, {1, 2, 7, 4}}));
+
+  const auto alone = StateLayout::Make(Decoder(false), {{"past", {"present"}}});
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->states[0].initial.shape(), (Shape{1, 2, 0, 4}));
+  EXPECT_TRUE(alone->states[0].Takes({DType::kF32, {2, 2, 7, 4}}));
+
+  const auto buffer = StateLayout::Make(Decoder(true), {{"past", {"present", 0.25, {1, 2, 3, 4}}}});
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  EXPECT_EQ(buffer->states[0].initial.shape(), (Shape{1, 2, 3, 4}));
+  EXPECT_THAT(buffer->states[0].initial.span<float>(), Each(0.25F));
+}
+
+TEST(StateLayoutTest, AnInitialShapeFitsTheModel) {
+  const auto error = [](const std::vector<int64_t>& shape) {
+    const auto layout = StateLayout::Make(Decoder(true), {{"past", {"present", 0, shape}}});
+    return layout.ok() ? "no error" : std::string(Message(layout.status()));
+  };
+  EXPECT_EQ(error({1, 2, 100, 4}), "no error");
+  EXPECT_THAT(error({1, 3, 0, 4}),
+              HasSubstr("state.past: shape: expected [1,2,?,4], got [1,3,0,4]"));
+  EXPECT_THAT(error({2, 2, 0, 4}), HasSubstr("shape: expected [1,2,?,4], got [2,2,0,4]"));
+  EXPECT_THAT(error({1, 2, 0}), HasSubstr("shape: expected [1,2,?,4], got [1,2,0]"));
+  EXPECT_THAT(error({1, 2, int64_t{1} << 40, 4}),
+              HasSubstr("expected a state of at most 268435456 bytes"));
 }
 
 }  // namespace state_layout_test
