@@ -27,32 +27,29 @@ constexpr int64_t kPerWord = FourBitLayout::kPerWord;
 // Columns that are multiplied at once, so that their sums stay in registers.
 constexpr int kVectors = 2;
 constexpr int kMostRows = HWY_MAX_BYTES >= 64 ? 4 : 2;
+// Sums of each column that a tile keeps: a few rows have too few to hide what an addition takes.
+template <int kTileRows>
+constexpr int kChains = kTileRows <= 2 ? 2 : 1;
 
-// The element in the top bits of each word, and the words with the next one there.
-#if HWY_TARGET == HWY_AVX3
-// One instruction looks 16 reals up by the low bits of each lane.
+// Makes reals of the lowest elements of words, by additions alone: q + 8 in the mantissa of 2^23, or four bits up in that of 2^19,
+// is 2^23 + 8 + q, of which the rest is taken off again. Exact, and shifts and conversions, which processors have fewer units
+// for, are left out.
 class Reader {
  public:
-  Reader() : reals_(hn::LoadU(Floats(), kReals)) {}
-  HWY_INLINE FloatVec Next(WordVec& words) const {
-    words = hn::RotateRight<28>(words);
-    return FloatVec{_mm512_permutexvar_ps(words.raw, reals_.raw)};
+  HWY_INLINE void Next(WordVec& words, FloatVec (&reals)[2]) const {
+    reals[0] = hn::Sub(hn::BitCast(Floats(), hn::OrAnd(low_, words, low_bits_)), low_rest_);
+    reals[1] = hn::Sub(hn::BitCast(Floats(), hn::OrAnd(high_, words, high_bits_)), high_rest_);
+    words = hn::ShiftRight<8>(words);
   }
 
  private:
-  static constexpr float kReals[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
-  const FloatVec reals_;
+  const WordVec low_bits_ = hn::Set(Words(), 0x0F);
+  const WordVec high_bits_ = hn::Set(Words(), 0xF0);
+  const WordVec low_ = hn::BitCast(Words(), hn::Set(Floats(), 0x1p23F));
+  const WordVec high_ = hn::BitCast(Words(), hn::Set(Floats(), 0x1p19F));
+  const FloatVec low_rest_ = hn::Set(Floats(), 0x1p23F + 8);
+  const FloatVec high_rest_ = hn::Set(Floats(), 0x1p19F + 8);
 };
-#else
-class Reader {
- public:
-  HWY_INLINE FloatVec Next(WordVec& words) const {
-    const auto element = hn::ShiftRight<28>(hn::BitCast(Ints(), words));
-    words = hn::ShiftLeft<4>(words);
-    return hn::ConvertTo(Floats(), element);
-  }
-};
-#endif
 
 HWY_INLINE FloatVec ZeroPoints(const int8_t* zero_points) {
   const hn::Rebind<int8_t, Floats> bytes;
@@ -67,8 +64,7 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
   const Floats d;
   const Words dw;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  // A single row has too few sums to hide what an addition takes, so it keeps two of each.
-  constexpr int kChains = kTileRows == 1 ? 2 : 1;
+  constexpr int kSums = kChains<kTileRows>;
   const Reader reader;
   const auto* at = reinterpret_cast<const uint32_t*>(panel) + within;
   const auto* zero_points = reinterpret_cast<const int8_t*>(panel + layout.weight_bytes()) + within;
@@ -79,7 +75,7 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
     const int64_t end = std::min(begin + layout.block, layout.k);
     const auto* scales = reinterpret_cast<const float*>(at);
     at += kWidth;
-    FloatVec parts[kChains][kTileRows][kVectors];
+    FloatVec parts[kSums][kTileRows][kVectors];
     for (auto& chain : parts) {
       for (auto& row : chain) {
         for (auto& part : row) part = hn::Zero(d);
@@ -90,27 +86,32 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
       WordVec words[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) words[v] = hn::LoadU(dw, at + v * lanes);
-#pragma GCC unroll 8
-      for (int i = 0; i < kPerWord; ++i) {
-        FloatVec reals[kVectors];
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) reals[v] = reader.Next(words[v]);
 #pragma GCC unroll 4
-        for (int r = 0; r < kTileRows; ++r) {
-          const FloatVec value = hn::Set(d, x[r * layout.k + k + i]);
+      for (int i = 0; i < kPerWord; i += 2) {
+        FloatVec reals[kVectors][2];
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v)
-            parts[i % kChains][r][v] = hn::MulAdd(value, reals[v], parts[i % kChains][r][v]);
+        for (int v = 0; v < kVectors; ++v) reader.Next(words[v], reals[v]);
+#pragma GCC unroll 2
+        for (int e = 0; e < 2; ++e) {
+#pragma GCC unroll 4
+          for (int r = 0; r < kTileRows; ++r) {
+            const FloatVec value = hn::Set(d, x[r * layout.k + k + i + e]);
+#pragma GCC unroll 2
+            for (int v = 0; v < kVectors; ++v)
+              parts[e % kSums][r][v] = hn::MulAdd(value, reals[v][e], parts[e % kSums][r][v]);
+          }
         }
       }
     }
     if (k < end) {  // The last word of K holds fewer.
       for (int v = 0; v < kVectors; ++v) {
         WordVec words = hn::LoadU(dw, at + v * lanes);
+        FloatVec reals[2];
         for (int64_t i = k; i < end; ++i) {
-          const FloatVec reals = reader.Next(words);
+          const int64_t e = (i - k) % 2;
+          if (e == 0) reader.Next(words, reals);
           for (int r = 0; r < kTileRows; ++r)
-            parts[0][r][v] = hn::MulAdd(hn::Set(d, x[r * layout.k + i]), reals, parts[0][r][v]);
+            parts[0][r][v] = hn::MulAdd(hn::Set(d, x[r * layout.k + i]), reals[e], parts[0][r][v]);
         }
       }
     }
@@ -120,7 +121,7 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
 #pragma GCC unroll 4
       for (int r = 0; r < kTileRows; ++r) {
         FloatVec sum = parts[0][r][v];
-        if constexpr (kChains == 2) sum = hn::Add(sum, parts[kChains - 1][r][v]);
+        if constexpr (kSums == 2) sum = hn::Add(sum, parts[kSums - 1][r][v]);
         if (layout.zero_points) {
           sum = hn::NegMulAdd(ZeroPoints(zero_points + b * kWidth + v * lanes),
                               hn::Set(d, sums[r * layout.blocks() + b]), sum);
@@ -187,10 +188,11 @@ HWY_INLINE void UnpackColumns(const FourBitLayout& layout, const std::byte* pane
     at += kWidth;
     for (int64_t k = begin; k < end; k += kPerWord, at += kWidth) {
       WordVec words = hn::LoadU(Words(), at);
-      const int64_t count = std::min(kPerWord, end - k);
-      for (int64_t i = 0; i < count; ++i) {
-        const FloatVec reals = hn::Mul(scale, hn::Sub(reader.Next(words), zero));
-        hn::StoreU(reals, d, to + (k + i) * width);
+      FloatVec reals[2];
+      for (int64_t i = k; i < std::min(k + kPerWord, end); ++i) {
+        const int64_t e = (i - k) % 2;
+        if (e == 0) reader.Next(words, reals);
+        hn::StoreU(hn::Mul(scale, hn::Sub(reals[e], zero)), d, to + i * width);
       }
     }
   }
@@ -236,7 +238,7 @@ uint32_t WordAt(const FourBitLayout& layout, const uint8_t* column, int64_t k) {
   uint32_t word = 0;
   for (int64_t i = k; i < std::min(k + FourBitLayout::kPerWord, layout.k); ++i) {
     const uint32_t element = static_cast<uint32_t>(column[i / 2] >> (4 * (i % 2))) & 15U;
-    word |= element << (28 - 4 * (i - k));
+    word |= (element ^ 8U) << (4 * (i - k));
   }
   return word;
 }

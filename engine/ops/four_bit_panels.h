@@ -12,8 +12,7 @@ namespace octet {
 /// How the reals w[n, k] = scale[n, b] * (q[n, k] - zero_point[n, b]), b = k / block, lie in memory; q is in [-8, 7]. Panels of
 /// kWidth columns n, padded with columns of zeros, hold block behind block, and of each block
 ///
-///   scales F32 [kWidth] | words U32 [elements / 8, kWidth]        element k % 8 of a word is in bits 28 - 4 * (k % 8) and up, two's
-///                                                                 complement; zeros behind element K
+///   scales F32 [kWidth] | words U32 [elements / 8, kWidth]        q + 8 of element k is in bits 4 * (k % 8) and up of a word
 ///
 /// then, where there are zero points, I8 [blocks, kWidth]. A row of words is two cache lines. 5 bits an element for blocks of 32.
 struct FourBitLayout {
