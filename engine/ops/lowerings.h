@@ -17,6 +17,8 @@ absl::StatusOr<std::unique_ptr<Step>> LowerConv(const LowerContext& context);
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMul(const LowerContext& context);
 /// MatMulInteger with a constant matrix and one zero point per operand.
 absl::StatusOr<std::unique_ptr<Step>> LowerMatMulInteger(const LowerContext& context);
+/// octet:FourBitMatMul.
+absl::StatusOr<std::unique_ptr<Step>> LowerFourBitMatMul(const LowerContext& context);
 /// LSTM, GRU and RNN with constant weights: f32, bf16, or int8.
 absl::StatusOr<std::unique_ptr<Step>> LowerLstm(const LowerContext& context);
 absl::StatusOr<std::unique_ptr<Step>> LowerGru(const LowerContext& context);

@@ -69,6 +69,7 @@ constexpr std::array kMacRules = std::to_array<MacRule>({
     {"QLinearConv", [](const NodeShapes& s) { return ConvMacs(s, 3); }},
     {"ConvTranspose", ConvTransposeMacs},
     {"MatMul", MatMulMacs},
+    {"FourBitMatMul", MatMulMacs},
     {"MatMulInteger", MatMulMacs},
     {"DynamicQuantizeMatMul", MatMulMacs},
     {"QLinearMatMul", MatMulMacs},

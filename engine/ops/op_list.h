@@ -28,6 +28,7 @@
   X(Einsum)            /* einsum.cc */              \
   X(ElementwiseMath)   /* elementwise_math.cc */    \
   X(Expand)            /* expand.cc */              \
+  X(FourBitProduct)    /* four_bit_product.cc */    \
   X(Fused)             /* fused.cc */               \
   X(Gather)            /* gather.cc */              \
   X(GridSample)        /* grid_sample.cc */         \

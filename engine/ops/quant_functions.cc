@@ -269,6 +269,50 @@ Tensor UnpackNBits(const PackedWeights& packed, const NBitsConstants& c) {
   return reals;
 }
 
+// Whether each row's block is the one that it lies in.
+bool BlocksAreRuns(const PackedWeights& packed, const Tensor& groups) {
+  if (groups.empty_handle()) return true;
+  const auto of_rows = groups.span<int32_t>();
+  for (int64_t k = 0; k < packed.rows; ++k) {
+    if (of_rows[static_cast<size_t>(k)] != k / packed.block) return false;
+  }
+  return true;
+}
+
+// The same reals as DequantizeLinear in blocks down K makes them of bytes, of which pack_four_bits makes 4 bits again. Requires:
+// BlocksAreRuns, and zero points that are integers.
+ValueId DequantizedBlocks(FunctionBody& body, const PackedWeights& packed,
+                          const NBitsConstants& c) {
+  const int64_t blocks = packed.blocks();
+  const int64_t zero_bytes = (blocks * packed.bits + 7) / 8;
+  const auto middle = static_cast<int>(1U << (packed.bits - 1));
+  const auto signed_at = [&](const uint8_t* row, int64_t i) {
+    return static_cast<int8_t>(static_cast<int>(PackedAt(row, i, packed.bits)) - middle);
+  };
+  Tensor integers(DType::kI8, Shape{packed.rows, packed.columns});
+  Tensor scales(DType::kF32, Shape{blocks, packed.columns});
+  Tensor zeros(DType::kI8, scales.shape());
+  ParallelFor(packed.columns, 1 + 16384 / packed.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const uint8_t* row = c.weights.span<uint8_t>().data() + n * packed.row_bytes();
+      int8_t* to = integers.mutable_span<int8_t>().data() + n;
+      for (int64_t k = 0; k < packed.rows; ++k) to[k * packed.columns] = signed_at(row, k);
+      for (int64_t b = 0; b < blocks; ++b) {
+        const auto at = static_cast<size_t>(b * packed.columns + n);
+        scales.mutable_span<float>()[at] =
+            c.scales.span<float>()[static_cast<size_t>(n * blocks + b)];
+        zeros.mutable_span<int8_t>()[at] =
+            c.zeros.empty_handle() ? int8_t{0}
+                                   : signed_at(c.zeros.span<uint8_t>().data() + n * zero_bytes, b);
+      }
+    }
+  });
+  return body.Op("DequantizeLinear",
+                 {body.Constant(std::move(integers)), body.Constant(std::move(scales)),
+                  body.Constant(std::move(zeros))},
+                 {{"axis", int64_t{0}}, {"block_size", packed.block}});
+}
+
 // Inputs: a, b, scales, zero_points, g_idx, bias.
 absl::Status ExpandMatMulNBits(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(3, 6));
@@ -284,7 +328,11 @@ absl::Status ExpandMatMulNBits(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(WidenReals(c.scales));
   if (c.zeros.dtype() != DType::kU8) OCTET_RETURN_IF_ERROR(WidenReals(c.zeros));
   OCTET_RETURN_IF_ERROR(CheckNBits(packed, c));
-  ValueId y = body.Op("MatMul", {body.input(0), body.Constant(UnpackNBits(packed, c))});
+  const bool integers = packed.bits <= 4 && BlocksAreRuns(packed, c.groups) &&
+                        (c.zeros.empty_handle() || c.zeros.dtype() == DType::kU8);
+  const ValueId reals =
+      integers ? DequantizedBlocks(body, packed, c) : body.Constant(UnpackNBits(packed, c));
+  ValueId y = body.Op("MatMul", {body.input(0), reals});
   if (body.has(5)) y = body.Op("Add", {y, body.input(5)});
   body.Output(0, y);
   return absl::OkStatus();

@@ -13,6 +13,7 @@ namespace {
 constexpr std::array kKeepFirst = {
     std::string_view("Conv"),
     std::string_view("ConvTranspose"),
+    std::string_view("FourBitMatMul"),
     std::string_view("MaxPool"),
     std::string_view("AveragePool"),
     std::string_view("GlobalAveragePool"),

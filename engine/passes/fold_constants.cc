@@ -5,7 +5,7 @@
 //   c1:f32 (constant) --/
 //
 // DequantizeLinear of 8-bit constants stays: import_qdq makes typed weights of it. But for one in blocks, which no kernel takes the
-// integers of: it becomes reals, once and not each run, as the weights of MatMulNBits do. Biases (I32) become F32, and
+// integers of, unless 4 bits hold them (pack_four_bits): it becomes reals, once and not each run. Biases (I32) become F32, and
 // so do weights stored as F16 or BF16 behind a Cast: storage precisions, computed in F32 or BF16 later.
 // Nodes that make a constant much larger than what they read (Expand, ConstantOfShape) stay when it is big, unless a
 // layer multiplies by it: weights are packed once, and what stays a node is computed, and multiplied by slowly, each run.
@@ -15,6 +15,7 @@
 
 #include "engine/ops/op.h"
 #include "engine/ops/reference_step.h"
+#include "engine/passes/four_bit_weights.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
@@ -159,6 +160,11 @@ bool MayEvaluate(const Graph& graph, const Node& node, Budget& budget) {
   return read <= kAlwaysFoldBytes && !answers && budget.Take(node, read);
 }
 
+bool Runs(const PassContext& context, std::string_view pass) {
+  return !context.disabled.contains(pass) &&
+         std::ranges::contains(context.passes, pass, &Pass::name);
+}
+
 absl::Status EvaluateInto(Graph& graph, NodeId id) {
   const Node node = graph.node(id);
   std::vector<Datum> read(node.inputs.size());
@@ -209,12 +215,15 @@ absl::Status Fold(Graph& graph, NodeId id) {
 
 }  // namespace
 
-absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& /*context*/) {
+absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context) {
   int folded = 0;
+  const bool packs = Runs(context, "pack_four_bits");
   Budget budget(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
     if (MayEvaluate(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(EvaluateInto(graph, id));
+    } else if (packs && StaysInFourBits(graph, id)) {
+      continue;
     } else if (MayFold(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(Fold(graph, id));
     } else {

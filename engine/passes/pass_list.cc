@@ -17,6 +17,8 @@ constexpr int kMaxRounds = 8;
 //   import_qlinear writes Q/DQ form, so that import_qdq is the only place that decides about int8;
 //   everything that fuses runs on reals, before import_qdq and absorb_converts move rounding into the nodes:
 //   an activation between a Conv and its QuantizeLinear is part of the Conv by then;
+//   pack_four_bits comes when operands are fused and integers typed, before products are narrowed and what is left of
+//   their weights becomes reals;
 //   channels_last comes when every operand that a Conv will ever have is there, push_transposes at the end.
 constexpr std::array kPasses = {
     Pass{"raise_opset", "operators of opsets 1 to 6 -> opset 7", RaiseOldOpsets, true},
@@ -53,6 +55,8 @@ constexpr std::array kPasses = {
          "Add and Mul of another value behind Conv and MatMul, Add behind Mul -> post-op",
          FuseResidual},
     Pass{"import_qdq", "QuantizeLinear and DequantizeLinear -> typed int8 values", ImportQdq},
+    Pass{"pack_four_bits", "products with weights that 4 bits hold -> octet:FourBitMatMul",
+         PackFourBits},
     Pass{"lower_bf16", "values around Conv and MatMul -> BF16", LowerBf16},
     Pass{"absorb_converts", "octet:Convert -> element types of the nodes around it",
          AbsorbConverts},

@@ -39,6 +39,7 @@ absl::StatusOr<int> FuseResidual(Graph& graph, const PassContext& context);
 // Stored element types.
 absl::StatusOr<int> WidenReals(Graph& graph, const PassContext& context);
 absl::StatusOr<int> ImportQdq(Graph& graph, const PassContext& context);
+absl::StatusOr<int> PackFourBits(Graph& graph, const PassContext& context);
 absl::StatusOr<int> Tabulate(Graph& graph, const PassContext& context);
 absl::StatusOr<int> LowerBf16(Graph& graph, const PassContext& context);
 absl::StatusOr<int> AbsorbConverts(Graph& graph, const PassContext& context);
