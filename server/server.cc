@@ -50,14 +50,10 @@ int64_t EpochMs() {
 }
 
 /// And what follows from them.
-void LookAtGuards(const ModelRepository& repository, TimePoint now) {
+void LookAtTraffic(const ModelRepository& repository, TimePoint now) {
   const auto versions = repository.List("", "");
   if (!versions.ok()) return;  // no model
-  for (const auto& version : *versions) {
-    for (const ServedVariant& variant : version->variants) {
-      if (variant.guard != nullptr) variant.guard->Look(now);
-    }
-  }
+  LookAtGuards(*versions, now);
   LookAtRamps(*versions, EpochMs());
 }
 
@@ -201,7 +197,7 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
 
 absl::Status ServerProcess::Load(const std::stop_token& stop) {
   guards_.emplace("guards", kGuardInterval, clock_, [this](const std::stop_token&) {
-    LookAtGuards(*repository_, clock_.Now());
+    LookAtTraffic(*repository_, clock_.Now());
     ExpireSequences(*repository_);
     ShowReady();
   });

@@ -302,8 +302,12 @@ void RequestCapture::ShowTotals() {
 
 void RequestCapture::Write() {
   absl::MutexLock lock(&writing_);
+  if (!ended_) WriteIfChanged();
+}
+
+void RequestCapture::WriteIfChanged() {
   const uint64_t changes = sample_.changes();
-  if (discarded_ || changes == written_changes_) return;
+  if (changes == written_changes_) return;
   absl::Status status;
   try {
     status = WriteChanged(sample_.Take());
@@ -316,7 +320,8 @@ void RequestCapture::Write() {
 
 void RequestCapture::Close() {
   closed_ = true;
-  Write();
+  absl::MutexLock lock(&writing_);
+  if (!std::exchange(ended_, true)) WriteIfChanged();
 }
 
 bool RequestCapture::ShowsMoreThan(const RequestCapture& next) const {
@@ -329,7 +334,7 @@ bool RequestCapture::ShowsMoreThan(const RequestCapture& next) const {
 void RequestCapture::Discard() {
   closed_ = true;
   absl::MutexLock lock(&writing_);
-  discarded_ = true;
+  ended_ = true;
   if (const absl::Status status = RemoveFiles(); !status.ok()) {
     LogEvent(LogLevel::kError, "capture_not_removed",
              {{"model", origin_.model}, {"version", origin_.version}, {"error", Message(status)}});

@@ -73,7 +73,8 @@ class RequestCapture {
   /// Writes the files whose requests changed since they were written. Takes as long as the disk does.
   void Write();
 
-  /// Writes for the last time and takes nothing any more.
+  /// Writes for the last time and takes nothing any more: from its return on the files are the next one's, whoever still calls
+  /// Write, and what was being copied is lost.
   void Close();
 
   /// True when this one keeps elements of an input that `next`, of the same version, redacts.
@@ -101,6 +102,7 @@ class RequestCapture {
   void Drop(CaptureDrop why) { metrics_->dropped.Add(static_cast<size_t>(why)); }
   void ShowTotals();
 
+  void WriteIfChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writing_);
   absl::Status WriteChanged(const UniformSample::Snapshot& snapshot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(writing_);
   absl::Status WriteShape(const UniformSample::Snapshot& snapshot, size_t shape) const;
@@ -121,7 +123,8 @@ class RequestCapture {
 
   /// Held while files are written, by nothing that serves.
   absl::Mutex writing_;
-  bool discarded_ ABSL_GUARDED_BY(writing_) = false;
+  bool ended_ ABSL_GUARDED_BY(writing_) =
+      false;  ///< By Close or Discard: the files are the next one's.
   uint64_t written_changes_ ABSL_GUARDED_BY(writing_) = 0;
   std::vector<uint64_t> written_ ABSL_GUARDED_BY(writing_);  ///< By shape: changes in its file.
   bool failing_ ABSL_GUARDED_BY(writing_) = false;

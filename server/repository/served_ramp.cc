@@ -162,10 +162,12 @@ void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, 
   };
   std::map<ServedRamp*, Sides> ramps;
   for (const auto& version : versions) {
-    if (version->ramp == nullptr) continue;
-    Sides& sides = ramps[version->ramp.get()];
     for (const ServedVariant& variant : version->variants) {
-      const bool ramped = version->ramp->Concerns(version->number, variant.precision);
+      const bool ramped =
+          version->ramp != nullptr && version->ramp->Concerns(version->number, variant.precision);
+      if (!ramped) variant.metrics->ramp_share.Set(0);
+      if (version->ramp == nullptr) continue;
+      Sides& sides = ramps[version->ramp.get()];
       (ramped ? sides.ramped : sides.rest).push_back(&variant);
     }
   }

@@ -77,7 +77,8 @@ class ServedRamp {
   bool retired_ ABSL_GUARDED_BY(file_mutex_) = false;
 };
 
-/// Looks at every ramp of these versions, once each.
+/// Looks at every ramp of these versions, once each. Variants that none brings in are shown so each time: a ramp that was looked
+/// at while a load took it away may have said something else last.
 void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, int64_t now_ms);
 
 }  // namespace octet

@@ -8,6 +8,7 @@
 
 #include "engine/tensor/format.h"
 #include "server/logging/event_log.h"
+#include "server/repository/model_version.h"
 #include "server/scheduling/batch_policy.h"
 
 namespace octet {
@@ -129,6 +130,18 @@ void VariantGuard::Act(GuardAction action, const std::string& reason) {
   LogEvent(recovers ? LogLevel::kInfo : LogLevel::kWarn, "guard_action",
            {{"variant", name_}, {"action", name}, {"share", share_.load()}, {"reason", why}});
   events_->Add(name_, Format("guard {}", name), why);
+}
+
+void LookAtGuards(std::span<const std::shared_ptr<const ModelVersion>> versions, TimePoint now) {
+  for (const auto& version : versions) {
+    for (const ServedVariant& variant : version->variants) {
+      if (variant.guard != nullptr) {
+        variant.guard->Look(now);
+      } else {
+        variant.metrics->guard_tripped.Set(0);
+      }
+    }
+  }
 }
 
 }  // namespace octet

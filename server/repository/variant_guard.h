@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@
 #include "server/scheduling/clock.h"
 
 namespace octet {
+
+struct ModelVersion;
 
 /// Requests that failed through our fault: INTERNAL, UNKNOWN or DATA_LOSS.
 uint64_t ServerErrors(const VariantMetrics& metrics);
@@ -78,5 +81,9 @@ class VariantGuard {
   mutable absl::Mutex mutex_;
   GuardReport report_ ABSL_GUARDED_BY(mutex_);  ///< Without fallen_back and share.
 };
+
+/// Looks at every guard of these versions. A variant that has none is shown as not tripped each time: a guard that was looked
+/// at while a load took it away may have said something else last.
+void LookAtGuards(std::span<const std::shared_ptr<const ModelVersion>> versions, TimePoint now);
 
 }  // namespace octet

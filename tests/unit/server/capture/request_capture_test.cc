@@ -2,10 +2,12 @@
 
 #include <malloc.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <random>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -404,6 +406,27 @@ TEST_F(RequestCaptureTest, ClosingWritesAndTakesNothingMore) {
   Offer(0.4, {1, 2}, "b");
   capture_->Write();
   EXPECT_EQ(metrics_->writes.value(), 1U);
+}
+
+TEST_F(RequestCaptureTest, WhatIsCopiedWhileItClosesDoesNotReplaceTheNextOnesFiles) {
+  for (int round = 0; round < 20; ++round) {
+    Open({.percent = 100, .max_bytes = 8 << 20});
+    const std::vector<float> image(1 << 18);  // to copy it takes a while
+    std::atomic<bool> stopped = false;
+    std::jthread offering([&] {
+      for (double draw = 0.9; !stopped; draw *= 0.999) Offer(draw, image, "a");
+    });
+    while (metrics_->requests.value() == 0) std::this_thread::yield();
+    capture_->Close();
+    const fs::path file = Folder() / Files().front();
+    std::ofstream(file) << "the next one's";
+    stopped = true;
+    offering.join();
+    capture_->Write();  // as who found the version before it was replaced
+    EXPECT_EQ(fs::file_size(file), 14U);
+    metrics_ = std::make_shared<CaptureMetrics>();
+    fs::remove(file);
+  }
 }
 
 TEST_F(RequestCaptureTest, ALongListOfInputsHasAShortName) {

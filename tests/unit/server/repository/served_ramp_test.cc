@@ -90,6 +90,21 @@ class ServedRampTest : public ::testing::Test {
   const std::string file_ = folder_.path(".ramp");
 };
 
+TEST_F(ServedRampTest, WhatARampSaidThatALoadTookAwayIsNotShownForEver) {
+  ServedRamp before = Ramp();
+  Look(before, 0);
+  auto version = std::make_shared<ModelVersion>();
+  version->variants = {rest_, variant_};
+  ASSERT_EQ(variant_.metrics->ramp_share.value(), 0.01) << "said behind the load that left it out";
+  LookAtRamps(std::vector<std::shared_ptr<const ModelVersion>>{version}, now_ms_);
+  EXPECT_EQ(variant_.metrics->ramp_share.value(), 0);
+  version->ramp = std::make_shared<ServedRamp>("net", rules_, "int8", file_, events_, now_ms_);
+  rest_.metrics->ramp_share.Set(0.01);
+  LookAtRamps(std::vector<std::shared_ptr<const ModelVersion>>{version}, now_ms_);
+  EXPECT_EQ(variant_.metrics->ramp_share.value(), 0.01);
+  EXPECT_EQ(rest_.metrics->ramp_share.value(), 0);
+}
+
 TEST_F(ServedRampTest, StepsForwardWhenHeldAndKept) {
   ServedRamp ramp = Ramp();
   Look(ramp, 0);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/repository/model_version.h"
 #include "server/scheduling/batch_policy.h"
 #include "tests/support/fake_clock.h"
 
@@ -86,6 +87,30 @@ TEST_F(VariantGuardTest, FallsBackAndRecoversByWhatEachWindowSaw) {
   EXPECT_EQ(events[0].action, "guard fall_back");
   EXPECT_EQ(events[0].reason, "agreement 90.00 % < 95 %");
   EXPECT_EQ(events[1].action, "guard recover");
+}
+
+TEST_F(VariantGuardTest, WhatAGuardSaidThatALoadTookAwayIsNotShownForEver) {
+  Guard(Agreement());
+  Rows(0, 100);
+  End();
+  auto version = std::make_shared<ModelVersion>();
+  version->variants.emplace_back().metrics = metrics_;
+  ASSERT_EQ(metrics_->guard_tripped.value(), 1) << "said behind the load that left it out";
+  LookAtGuards(std::vector<std::shared_ptr<const ModelVersion>>{version}, clock_.Now());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 0);
+}
+
+TEST_F(VariantGuardTest, EachGuardOfAVersionIsLookedAt) {
+  Guard(Agreement());
+  auto version = std::make_shared<ModelVersion>();
+  ServedVariant& variant = version->variants.emplace_back();
+  variant.metrics = metrics_;
+  variant.guard = std::move(guard_);
+  Rows(0, 100);
+  clock_.Advance(seconds(10));
+  LookAtGuards(std::vector<std::shared_ptr<const ModelVersion>>{version}, clock_.Now());
+  EXPECT_TRUE(variant.guard->fallen_back());
+  EXPECT_EQ(metrics_->guard_tripped.value(), 1);
 }
 
 TEST_F(VariantGuardTest, AShiftHalvesTheShareWithEachBrokenWindow) {
