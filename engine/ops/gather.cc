@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "engine/ops/index_reader.h"
+#include "engine/ops/index_rows.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/movement_step.h"
@@ -86,24 +87,18 @@ absl::StatusOr<Kernel> MakeGatherElements(const KernelContext& context) {
     }
   }
   const size_t size = SizeOf(data.dtype);
-  return [=, shape = data.shape, name = Describe(context.node)](
-             std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+  return [=, rows = IndexRows(out, data.shape, axis), extent = data.shape[axis],
+          name = Describe(context.node)](std::span<const ConstTensorView> inputs,
+                                         std::span<const TensorView> outputs) {
     const IndexReader indices(inputs[1]);
-    if (absl::Status status = indices.CheckAll(shape[axis], name); !status.ok()) return status;
-    const auto strides = shape.strides();
+    if (absl::Status status = indices.CheckAll(extent, name); !status.ok()) return status;
     const auto* src = inputs[0].as<std::byte>();
     auto* dst = outputs[0].as<std::byte>();
-    const int64_t count = indices.size();
-    ParallelFor(count, int64_t{16} * 1024, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        int64_t rest = k;
-        int64_t from = indices.At(k, shape[axis]) * strides[axis];
-        for (int i = out.rank(); i-- > 0; rest /= out[i]) {
-          if (i != axis) from += rest % out[i] * strides[i];
-        }
+    ParallelFor(indices.size(), int64_t{16} * 1024, [&](int64_t begin, int64_t end) {
+      rows.ForEach(indices, begin, end, [&](int64_t k, int64_t from) {
         std::memcpy(dst + static_cast<size_t>(k) * size, src + static_cast<size_t>(from) * size,
                     size);
-      }
+      });
     });
     return absl::OkStatus();
   };

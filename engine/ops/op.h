@@ -154,7 +154,8 @@ absl::Status UnsupportedOperator(const Node& node);
 /// Requires: InferShapes has run on the graph.
 absl::StatusOr<uint64_t> InputsThatDecideShapes(Graph& graph, NodeId node);
 
-/// Runs infer for every node in order. Errors: as InferFn, or UnsupportedOperator.
+/// Runs infer for one node, or for every node in order. Errors: as InferFn, or UnsupportedOperator.
+absl::Status InferNode(Graph& graph, NodeId node);
 absl::Status InferShapes(Graph& graph);
 
 }  // namespace octet

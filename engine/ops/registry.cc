@@ -98,21 +98,23 @@ absl::StatusOr<uint64_t> InputsThatDecideShapes(Graph& graph, NodeId node) {
   return context.asked();
 }
 
-absl::Status InferShapes(Graph& graph) {
-  for (const NodeId id : graph.OrderSnapshot()) {
-    const OpDef* def = FindOp(graph.node(id));
-    if (def == nullptr) return UnsupportedOperator(graph.node(id));
-    InferContext context(graph, id);
-    OCTET_RETURN_IF_ERROR(CheckKinds(graph, graph.node(id), *def));
-    OCTET_RETURN_IF_ERROR(CheckStrings(graph, graph.node(id), *def));
-    // What an attribute has to say does not know its node.
-    if (const absl::Status status = def->infer(context); !status.ok()) {
-      const std::string node = Describe(graph.node(id));
-      return Message(status).contains(node) ? status : Annotate(status, node);
-    }
-    OCTET_RETURN_IF_ERROR(context.CheckOutputsAreSet());
-    OCTET_RETURN_IF_ERROR(CheckStrings(graph, graph.node(id), *def));
+absl::Status InferNode(Graph& graph, NodeId id) {
+  const OpDef* def = FindOp(graph.node(id));
+  if (def == nullptr) return UnsupportedOperator(graph.node(id));
+  InferContext context(graph, id);
+  OCTET_RETURN_IF_ERROR(CheckKinds(graph, graph.node(id), *def));
+  OCTET_RETURN_IF_ERROR(CheckStrings(graph, graph.node(id), *def));
+  // What an attribute has to say does not know its node.
+  if (const absl::Status status = def->infer(context); !status.ok()) {
+    const std::string node = Describe(graph.node(id));
+    return Message(status).contains(node) ? status : Annotate(status, node);
   }
+  OCTET_RETURN_IF_ERROR(context.CheckOutputsAreSet());
+  return CheckStrings(graph, graph.node(id), *def);
+}
+
+absl::Status InferShapes(Graph& graph) {
+  for (const NodeId id : graph.OrderSnapshot()) OCTET_RETURN_IF_ERROR(InferNode(graph, id));
   return absl::OkStatus();
 }
 

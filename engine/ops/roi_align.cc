@@ -1,5 +1,7 @@
 // RoiAlign: regions of an image, each resampled to one size.
 //   Source: ONNX RoiAlign-10, -16, -22.
+#include "engine/ops/roi_align.h"
+
 #include <algorithm>
 #include <cmath>
 #include <ranges>
@@ -13,18 +15,8 @@
 #include "engine/tensor/status.h"
 
 namespace octet {
-namespace {
 
-struct RoiForm {
-  int64_t height = 1;  ///< Of the output.
-  int64_t width = 1;
-  int64_t samples = 0;  ///< Per bin and axis; 0: as many as the bin has pixels.
-  double scale = 1;
-  double offset = 0;  ///< Half a pixel, or none before opset 16.
-  bool largest = false;
-};
-
-absl::StatusOr<RoiForm> FormOf(const Node& node) {
+absl::StatusOr<RoiForm> RoiFormOf(const Node& node) {
   constexpr int64_t kMost = int64_t{1} << 16;
   RoiForm form;
   OCTET_ASSIGN_OR_RETURN(form.height, node.attributes.Int("output_height", 1));
@@ -51,53 +43,14 @@ absl::StatusOr<RoiForm> FormOf(const Node& node) {
   return form;
 }
 
-/// x [N, C, H, W], regions [R, 4] as x1 y1 x2 y2, the image of each [R]: y [R, C, height, width].
-absl::Status InferRoiAlign(InferContext& context) {
-  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, 3));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
-  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
-  OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, {DType::kI64}));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 4, 4));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 2, 2));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 2, 1, 1));
-  OCTET_ASSIGN_OR_RETURN(const RoiForm form, FormOf(context.node()));
-  const int64_t regions = context.shape(1) ? (*context.shape(1))[0] : kUnknownDim;
-  OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, regions));
-  if (context.shape(1) && (*context.shape(1))[1] != 4 && (*context.shape(1))[1] != kUnknownDim)
-    return context.Error(Format("regions {} need four numbers each", context.shape(1)->ToString()));
-  const int64_t channels = context.shape(0) ? (*context.shape(0))[1] : kUnknownDim;
-  return context.SetOutput(0, context.dtype(0), Shape{regions, channels, form.height, form.width});
-}
-
-/// Where a sample lies along one axis: between pixels `low` and `high`, `f` of the way.
-struct Between {
-  int64_t low = 0;
-  int64_t high = 0;
-  double f = 0;
-};
-
-/// Requires: `at` lies inside, in [-1, extent].
-Between Locate(double at, int64_t extent) {
+RoiSample LocateRoiSample(double at, int64_t extent) {
   at = std::max(at, 0.0);
   const auto low = static_cast<int64_t>(at);
   if (low >= extent - 1) return {extent - 1, extent - 1, 0};
   return {low, low + 1, at - static_cast<double>(low)};
 }
 
-/// One axis of a region: where its bins begin, how long each is, and how many samples it takes.
-struct Bins {
-  double start = 0;
-  double size = 0;
-  int64_t samples = 1;
-
-  double At(int64_t bin, int64_t sample) const {
-    return start + (static_cast<double>(bin) +
-                    (static_cast<double>(sample) + 0.5) / static_cast<double>(samples)) *
-                       size;
-  }
-};
-
-Bins BinsOf(const RoiForm& form, double first, double last, int64_t bins) {
+RoiBins RoiBinsOf(const RoiForm& form, double first, double last, int64_t bins) {
   const double start = first * form.scale - form.offset;
   double length = last * form.scale - form.offset - start;
   if (form.offset == 0) length = std::max(length, 1.0);
@@ -108,23 +61,13 @@ Bins BinsOf(const RoiForm& form, double first, double last, int64_t bins) {
   return {start, size, static_cast<int64_t>(samples)};
 }
 
-/// Samples [first, last) of a bin, those that lie inside the image.
-struct Inside {
-  int64_t first = 0;
-  int64_t last = 0;
-
-  int64_t count() const { return last - first; }
-};
-
-/// Of each of `count` bins of an axis. Regions may be far larger than their image: samples lie in order, so the ends are
-/// searched for, and what a region costs follows from the image.
-std::vector<Inside> InsideOf(const Bins& bins, int64_t count, int64_t extent) {
+std::vector<RoiInside> RoiInsideOf(const RoiBins& bins, int64_t count, int64_t extent) {
   const auto within = [&](double at) { return at >= -1 && at <= static_cast<double>(extent); };
   const auto before = [&](double at) {
     return bins.size < 0 ? !(at <= static_cast<double>(extent)) : !(at >= -1);
   };
   const auto samples = std::views::iota(0, static_cast<int>(bins.samples));
-  std::vector<Inside> inside;
+  std::vector<RoiInside> inside;
   for (int64_t bin = 0; bin < count; ++bin) {
     const auto at = [&](int64_t sample) { return bins.At(bin, sample); };
     const auto first = std::ranges::partition_point(samples, before, at);
@@ -134,29 +77,59 @@ std::vector<Inside> InsideOf(const Bins& bins, int64_t count, int64_t extent) {
   return inside;
 }
 
+absl::Status CheckRoiImages(const int64_t* images, int64_t regions, int64_t count,
+                            std::string_view who) {
+  for (int64_t r = 0; r < regions; ++r) {
+    if (images[r] < 0 || images[r] >= count)
+      return InvalidArgument("{}: region {} is of image {}, there are {}", who, r, images[r],
+                             count);
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+/// x [N, C, H, W], regions [R, 4] as x1 y1 x2 y2, the image of each [R]: y [R, C, height, width].
+absl::Status InferRoiAlign(InferContext& context) {
+  OCTET_RETURN_IF_ERROR(ExpectInputs(context, 3, 3));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
+  OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 1));
+  OCTET_RETURN_IF_ERROR(ExpectDType(context, 2, {DType::kI64}));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 4, 4));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 1, 2, 2));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 2, 1, 1));
+  OCTET_ASSIGN_OR_RETURN(const RoiForm form, RoiFormOf(context.node()));
+  const int64_t regions = context.shape(1) ? (*context.shape(1))[0] : kUnknownDim;
+  OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, regions));
+  if (context.shape(1) && (*context.shape(1))[1] != 4 && (*context.shape(1))[1] != kUnknownDim)
+    return context.Error(Format("regions {} need four numbers each", context.shape(1)->ToString()));
+  const int64_t channels = context.shape(0) ? (*context.shape(0))[1] : kUnknownDim;
+  return context.SetOutput(0, context.dtype(0), Shape{regions, channels, form.height, form.width});
+}
+
 /// One axis of one region: its bins, the samples of each inside the image, and the image's extent.
 struct Axis {
-  Bins bins;
+  RoiBins bins;
   int64_t extent = 1;
-  std::vector<Inside> inside;
+  std::vector<RoiInside> inside;
 
-  Axis(const Bins& all, int64_t count, int64_t image)
-      : bins(all), extent(image), inside(InsideOf(all, count, image)) {}
+  Axis(const RoiBins& all, int64_t count, int64_t image)
+      : bins(all), extent(image), inside(RoiInsideOf(all, count, image)) {}
 };
 
 /// The mean or the largest of a bin's samples. Those outside of the image are 0.
 template <typename T>
 double Pool(const RoiForm& form, const T* plane, const Axis& rows, const Axis& columns, int64_t row,
             int64_t column) {
-  const Inside down = rows.inside[row];
-  const Inside across = columns.inside[column];
+  const RoiInside down = rows.inside[row];
+  const RoiInside across = columns.inside[column];
   double sum = 0;
   double largest = 0;
   bool first = true;
   for (int64_t i = down.first; i < down.last; ++i) {
-    const Between y = Locate(rows.bins.At(row, i), rows.extent);
+    const RoiSample y = LocateRoiSample(rows.bins.At(row, i), rows.extent);
     for (int64_t j = across.first; j < across.last; ++j) {
-      const Between x = Locate(columns.bins.At(column, j), columns.extent);
+      const RoiSample x = LocateRoiSample(columns.bins.At(column, j), columns.extent);
       const auto at = [&](int64_t r, int64_t c) {
         return static_cast<double>(plane[r * columns.extent + c]);
       };
@@ -176,7 +149,7 @@ double Pool(const RoiForm& form, const T* plane, const Axis& rows, const Axis& c
 }
 
 absl::StatusOr<Kernel> MakeRoiAlign(const KernelContext& context) {
-  OCTET_ASSIGN_OR_RETURN(const RoiForm form, FormOf(context.node));
+  OCTET_ASSIGN_OR_RETURN(const RoiForm form, RoiFormOf(context.node));
   const Shape x = context.inputs[0].shape();
   const int64_t regions = context.outputs[0].shape[0];
   if (x[2] * x[3] == 0) return InvalidArgument("{}: an empty image", Describe(context.node));
@@ -186,19 +159,15 @@ absl::StatusOr<Kernel> MakeRoiAlign(const KernelContext& context) {
                    std::span<const ConstTensorView> inputs,
                    std::span<const TensorView> outputs) -> absl::Status {
           const int64_t* images = inputs[2].as<int64_t>();
-          for (int64_t r = 0; r < regions; ++r) {
-            if (images[r] < 0 || images[r] >= x[0])
-              return InvalidArgument("{}: region {} is of image {}, there are {}", name, r,
-                                     images[r], x[0]);
-          }
+          OCTET_RETURN_IF_ERROR(CheckRoiImages(images, regions, x[0], name));
           ParallelFor(regions * x[1], 1, [&](int64_t begin, int64_t end) {
             for (int64_t k = begin; k < end; ++k) {
               const T* roi = inputs[1].as<T>() + k / x[1] * 4;
-              const Axis columns(BinsOf(form, static_cast<double>(roi[0]),
-                                        static_cast<double>(roi[2]), form.width),
+              const Axis columns(RoiBinsOf(form, static_cast<double>(roi[0]),
+                                           static_cast<double>(roi[2]), form.width),
                                  form.width, x[3]);
-              const Axis rows(BinsOf(form, static_cast<double>(roi[1]), static_cast<double>(roi[3]),
-                                     form.height),
+              const Axis rows(RoiBinsOf(form, static_cast<double>(roi[1]),
+                                        static_cast<double>(roi[3]), form.height),
                               form.height, x[2]);
               const int64_t plane = images[k / x[1]] * x[1] + k % x[1];
               const T* from = inputs[0].as<T>() + plane * x[2] * x[3];
@@ -218,7 +187,7 @@ absl::StatusOr<Kernel> MakeRoiAlign(const KernelContext& context) {
 
 std::span<const OpDef> RoiAlignOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "RoiAlign", 10, INT_MAX, InferRoiAlign, MakeRoiAlign},
+      {kOnnxDomain, "RoiAlign", 10, INT_MAX, InferRoiAlign, MakeRoiAlign, LowerRoiAlign},
   };
   return kOps;
 }

@@ -7,6 +7,7 @@
 #include "engine/ops/binary_math.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/index_reader.h"
+#include "engine/ops/index_rows.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/op_list.h"
@@ -87,20 +88,15 @@ absl::StatusOr<Kernel> MakeScatterElements(const KernelContext& context) {
                            updates.ToString(), data.ToString());
   }
   return ScatterKernelFor(context, [&]<typename T>() -> Kernel {
-    return [=, name = Describe(context.node)](std::span<const ConstTensorView> inputs,
-                                              std::span<const TensorView> outputs) {
+    return [=, rows = IndexRows(updates, data, axis), name = Describe(context.node)](
+               std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
       const IndexReader indices(inputs[1]);
       if (absl::Status status = indices.CheckAll(data[axis], name); !status.ok()) return status;
       if (inputs[0].bytes() != 0) std::memcpy(outputs[0].data, inputs[0].data, inputs[0].bytes());
-      const auto strides = data.strides();
-      for (int64_t k = 0; k < indices.size(); ++k) {
-        int64_t to = indices.At(k, data[axis]) * strides[axis];
-        int64_t rest = k;
-        for (int i = data.rank(); i-- > 0; rest /= updates[i]) {
-          if (i != axis) to += rest % updates[i] * strides[i];
-        }
-        Reduce(reduction, outputs[0].as<T>()[to], inputs[2].as<T>()[k]);
-      }
+      T* y = outputs[0].as<T>();
+      const T* x = inputs[2].as<T>();
+      rows.ForEach(indices, 0, indices.size(),
+                   [&](int64_t k, int64_t to) { Reduce(reduction, y[to], x[k]); });
       return absl::OkStatus();
     };
   });

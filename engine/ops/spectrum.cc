@@ -139,7 +139,11 @@ absl::StatusOr<Kernel> MakeDft(const KernelContext& context) {
       });
 }
 
-// ---- STFT: signal [B, n, 1 or 2], frame_step, window [m], frame_length
+// ---- STFT: signal [B, n, 1 or 2], frame_step, window [m], frame_length. PyTorch's exporter writes real signals as [B, n], which ONNX
+// Runtime takes too.
+
+/// The parts of a number; kUnknownDim while they are not known.
+int64_t PartsOf(const Shape& signal) { return signal.rank() == 2 ? 1 : signal[2]; }
 
 /// Frame extents as far as they are constant.
 struct Frames {
@@ -166,7 +170,7 @@ absl::Status InferStft(InferContext& context) {
   OCTET_RETURN_IF_ERROR(ExpectInputs(context, 2, 4));
   OCTET_RETURN_IF_ERROR(ExpectDType(context, 0, kFloats));
   OCTET_RETURN_IF_ERROR(ExpectSameDType(context, 0, 2));
-  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 3, 3));
+  OCTET_RETURN_IF_ERROR(ExpectRank(context, 0, 2, 3));
   OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, kUnknownDim));
   OCTET_ASSIGN_OR_RETURN(const int64_t onesided, context.attributes().Int("onesided", 1));
   OCTET_ASSIGN_OR_RETURN(const Frames frames, ReadFrames(context));
@@ -176,8 +180,9 @@ absl::Status InferStft(InferContext& context) {
   if (!context.shape(0)) return context.SetOutput(0, context.dtype(0), std::move(out));
   const Shape& signal = *context.shape(0);
   out[0] = signal[0];
-  if (signal[2] != 1 && signal[2] != 2 && signal[2] != kUnknownDim)
-    return context.Error(Format("a number has {} parts, expected 1 or 2", signal[2]));
+  const int64_t parts = PartsOf(signal);
+  if (parts != 1 && parts != 2 && parts != kUnknownDim)
+    return context.Error(Format("a number has {} parts, expected 1 or 2", parts));
   if (signal[1] != kUnknownDim && frames.length != kUnknownDim && frames.step != kUnknownDim) {
     if (frames.length < 1 || frames.length > signal[1])
       return context.Error(Format("frames of {} in a signal of {}", frames.length, signal[1]));
@@ -197,7 +202,7 @@ absl::StatusOr<Kernel> MakeStft(const KernelContext& context) {
   }
   const int64_t step = ToInts(context.inputs[1]).front();
   if (context.node.input(3) != kNone) length = ToInts(context.inputs[3]).front();
-  const int64_t samples = signal[1], parts = signal[2], count = out[1], bins = out[2];
+  const int64_t samples = signal[1], parts = PartsOf(signal), count = out[1], bins = out[2];
   return KernelFor(
       kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
         return [=, frames = out[0] * out[1]](std::span<const ConstTensorView> inputs,

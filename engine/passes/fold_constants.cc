@@ -11,6 +11,8 @@
 // layer multiplies by it: weights are packed once, and what stays a node is computed, and multiplied by slowly, each run.
 // Strings stay with the nodes that make and read them.
 #include <algorithm>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/ops/op.h"
@@ -213,13 +215,47 @@ absl::Status Fold(Graph& graph, NodeId id) {
   return absl::OkStatus();
 }
 
+// What a walk has made known so far: constants, and the shapes that follow from them.
+class Findings {
+ public:
+  explicit Findings(const Graph& graph) : found_(graph.value_count()) {}
+
+  void Add(std::span<const ValueId> values) {
+    for (const ValueId id : values) {
+      if (id != kNone) found_[id] = true;
+    }
+  }
+
+  // Infers the node anew where it reads one, so that what waits for its shapes need not wait for another walk: in a network whose layers
+  // each slice by the shape of what the last one made, that would be a walk for each layer.
+  absl::Status PassOn(Graph& graph, NodeId node) {
+    const auto found = [&](ValueId id) { return id != kNone && found_[id]; };
+    if (std::ranges::none_of(graph.node(node).inputs, found)) return absl::OkStatus();
+    std::vector<std::optional<Shape>> before;
+    for (const ValueId id : graph.node(node).outputs)
+      before.push_back(id == kNone ? std::nullopt : graph.value(id).shape);
+    OCTET_RETURN_IF_ERROR(InferNode(graph, node));
+    for (size_t i = 0; i < before.size(); ++i) {
+      const ValueId id = graph.node(node).outputs[i];
+      if (id != kNone && graph.value(id).shape != before[i]) found_[id] = true;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<bool> found_;
+};
+
 }  // namespace
 
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context) {
   int folded = 0;
   const bool packs = Runs(context, "pack_four_bits");
   Budget budget(graph);
+  Findings findings(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
+    OCTET_RETURN_IF_ERROR(findings.PassOn(graph, id));
+    const std::vector<ValueId> outputs = graph.node(id).outputs;
     if (MayEvaluate(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(EvaluateInto(graph, id));
     } else if (packs && StaysInFourBits(graph, id)) {
@@ -229,6 +265,7 @@ absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context) {
     } else {
       continue;
     }
+    findings.Add(outputs);
     ++folded;
   }
   return folded;

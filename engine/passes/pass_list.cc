@@ -9,8 +9,9 @@
 namespace octet {
 namespace {
 
-// Rounds after which a repeated group stops, whatever it still finds: a guard, never reached by a sane model.
-constexpr int kMaxRounds = 8;
+// Rounds after which a repeated group stops, whatever it still finds. As many Ifs may depend on each other: what one decides is
+// known when it is gone.
+constexpr int kMaxRounds = 64;
 
 // What the passes need of each other:
 //   widen_reals comes before all that asks for F32, and behind inline_if, whose bodies have types of their own;

@@ -122,5 +122,22 @@ TEST(Stft, TransformsEveryFrame) {
   ExpectSame(Numbers(outputs->front(), 2), want);
 }
 
+// As PyTorch's exporter writes real signals.
+TEST(Stft, TakesRealSignalsWithoutAnAxisOfParts) {
+  const Tensor x = Signal(260, 1, 3);
+  const auto transformed = [](const Tensor& signal) {
+    const auto outputs = OneNode("STFT", 17)
+                             .Input(signal)
+                             .Constant(Tensor::Scalar<int64_t>(40))
+                             .Absent()
+                             .Constant(Tensor::Scalar<int64_t>(100))
+                             .Run();
+    EXPECT_TRUE(outputs.ok()) << outputs.status();
+    return outputs.ok() ? Elements<double>(outputs->front()) : std::vector<double>{};
+  };
+  EXPECT_EQ(transformed(x.Reshaped({1, 260})), transformed(x));
+  EXPECT_EQ(transformed(x).size(), size_t{5} * 51 * 2);
+}
+
 }  // namespace spectrum_test
 }  // namespace octet::testing

@@ -35,6 +35,23 @@ TEST(FoldConstants, KnowsTheExtentsOfAnInput) {
   EXPECT_THAT(Optimised(graph), HasOps({"Reshape"}));
 }
 
+// More layers than a group of passes has rounds, each cut by the extent of what the last one left.
+TEST(FoldConstants, FollowsShapesThroughAWholeNetwork) {
+  constexpr int kLayers = 80;
+  GraphBuilder b;
+  ValueId x = b.Input("x", {2, kLayers + 3});
+  for (int i = 0; i < kLayers; ++i) {
+    const ValueId extent = b.Op("Gather", {b.Op("Shape", {x}), b.IntList({1})});
+    const ValueId end = b.Op("Sub", {extent, b.IntList({1})});
+    x = b.Op("Slice", {x, b.IntList({0}), end, b.IntList({1})});
+  }
+  b.Output(x);
+  const Graph after = Checked("fold_constants", b.Build());
+  EXPECT_THAT(after, HasNo("Shape"));
+  EXPECT_THAT(after, HasExactly(kLayers, "Slice"));
+  EXPECT_EQ(after.value(after.outputs[0]).shape, (Shape{2, 3}));
+}
+
 TEST(FoldConstants, LeavesQuantizedWeightsAlone) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 4});
