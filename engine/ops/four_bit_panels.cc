@@ -36,6 +36,15 @@ constexpr int kChains = kTileRows <= 2 ? 2 : 1;
 // for, are left out.
 class Reader {
  public:
+  // A constructor that the compiler makes is not for the instruction set of these functions.
+  HWY_INLINE Reader()
+      : low_bits_(hn::Set(Words(), 0x0F)),
+        high_bits_(hn::Set(Words(), 0xF0)),
+        low_(hn::BitCast(Words(), hn::Set(Floats(), 0x1p23F))),
+        high_(hn::BitCast(Words(), hn::Set(Floats(), 0x1p19F))),
+        low_rest_(hn::Set(Floats(), 0x1p23F + 8)),
+        high_rest_(hn::Set(Floats(), 0x1p19F + 8)) {}
+
   HWY_INLINE void Next(WordVec& words, FloatVec (&reals)[2]) const {
     reals[0] = hn::Sub(hn::BitCast(Floats(), hn::OrAnd(low_, words, low_bits_)), low_rest_);
     reals[1] = hn::Sub(hn::BitCast(Floats(), hn::OrAnd(high_, words, high_bits_)), high_rest_);
@@ -43,12 +52,12 @@ class Reader {
   }
 
  private:
-  const WordVec low_bits_ = hn::Set(Words(), 0x0F);
-  const WordVec high_bits_ = hn::Set(Words(), 0xF0);
-  const WordVec low_ = hn::BitCast(Words(), hn::Set(Floats(), 0x1p23F));
-  const WordVec high_ = hn::BitCast(Words(), hn::Set(Floats(), 0x1p19F));
-  const FloatVec low_rest_ = hn::Set(Floats(), 0x1p23F + 8);
-  const FloatVec high_rest_ = hn::Set(Floats(), 0x1p19F + 8);
+  const WordVec low_bits_;
+  const WordVec high_bits_;
+  const WordVec low_;
+  const WordVec high_;
+  const FloatVec low_rest_;
+  const FloatVec high_rest_;
 };
 
 HWY_INLINE FloatVec ZeroPoints(const int8_t* zero_points) {
