@@ -36,7 +36,7 @@ constexpr int kChains = kTileRows <= 2 ? 2 : 1;
 // for, are left out.
 class Reader {
  public:
-  // A constructor that the compiler makes is not for the instruction set of these functions.
+  // Written out: a constructor that the compiler makes is not for this instruction set.
   HWY_INLINE Reader()
       : low_bits_(hn::Set(Words(), 0x0F)),
         high_bits_(hn::Set(Words(), 0xF0)),
@@ -197,11 +197,17 @@ HWY_INLINE void UnpackColumns(const FourBitLayout& layout, const std::byte* pane
     at += kWidth;
     for (int64_t k = begin; k < end; k += kPerWord, at += kWidth) {
       WordVec words = hn::LoadU(Words(), at);
-      FloatVec reals[2];
-      for (int64_t i = k; i < std::min(k + kPerWord, end); ++i) {
-        const int64_t e = (i - k) % 2;
-        if (e == 0) reader.Next(words, reals);
-        hn::StoreU(hn::Mul(scale, hn::Sub(reals[e], zero)), d, to + i * width);
+      float* row = to + k * width;
+      const int64_t count = std::min(kPerWord, end - k);
+#pragma GCC unroll 4
+      for (int i = 0; i < kPerWord; i += 2) {
+        FloatVec reals[2];
+        reader.Next(words, reals);
+#pragma GCC unroll 2
+        for (int e = 0; e < 2; ++e) {
+          if (i + e < count)
+            hn::StoreU(hn::Mul(scale, hn::Sub(reals[e], zero)), d, row + (i + e) * width);
+        }
       }
     }
   }
