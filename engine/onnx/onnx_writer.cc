@@ -167,7 +167,7 @@ class ModelWriter {
   }
 
   void WriteNode(const Node& node, const Names& names, onnx::NodeProto& proto) {
-    if (!node.name.empty()) proto.set_name(node.name);
+    if (!node.name.empty()) proto.set_name(OwnName(node));
     // Its output is a tensor by now (ops/zip_map.cc), which no other runtime takes a ZipMap's for.
     const bool is_map = node.is("ZipMap", kMlDomain);
     proto.set_op_type(is_map ? "Identity" : node.op);
@@ -185,9 +185,27 @@ class ModelWriter {
       if (key == kCaptures || is_map) continue;
       onnx::AttributeProto& attribute = *proto.add_attribute();
       WriteAttribute(key, value, attribute);
-      if (const Subgraph* body = std::get_if<Subgraph>(&value))
-        WriteGraph(**body, BodyNames(**body, inputs.last(captures), names), captures,
-                   *attribute.mutable_g());
+      const Subgraph* body = std::get_if<Subgraph>(&value);
+      if (body == nullptr) continue;
+      WriteGraph(**body, BodyNames(**body, inputs.last(captures), names), captures,
+                 *attribute.mutable_g());
+      if (node.is("Loop")) DeclareScalars(*attribute.mutable_g());
+    }
+  }
+
+  // Passes give several nodes the name of the one that they replace, and ONNX Runtime refuses a model in which two have the same.
+  std::string OwnName(const Node& node) {
+    int& next = next_of_name_[node.name];
+    std::string name = node.name;
+    while (!taken_by_nodes_.insert(name).second) name = Format("{}_{}", node.name, next++);
+    return name;
+  }
+
+  // The number of the iteration, and the condition: ONNX Runtime runs no Loop whose body leaves their shape open.
+  static void DeclareScalars(onnx::GraphProto& body) {
+    for (int i = 0; i < std::min(body.input_size(), 2); ++i) {
+      onnx::TypeProto& type = *body.mutable_input(i)->mutable_type();
+      if (type.has_tensor_type()) (void)type.mutable_tensor_type()->mutable_shape();
     }
   }
 
@@ -210,6 +228,9 @@ class ModelWriter {
   uint64_t bytes_ = 0;
   std::map<std::string_view, const Node*> first_;  // By domain.
   std::set<std::string> taken_;                    // Names of the model's values.
+  std::set<std::string> taken_by_nodes_;
+  std::map<std::string, int>
+      next_of_name_;  // What the next node of a name that is taken adds to it.
 };
 
 absl::Status WriteModel(const onnx::ModelProto& model, const std::string& path) {

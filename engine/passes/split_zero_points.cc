@@ -116,6 +116,20 @@ class ZeroPointSplit {
   std::vector<float> offsets_;  ///< -s z: one, or one per output channel.
 };
 
+// Lets a layer multiply by I8. What a model computes and quantizes as an activation may be constant in the end, a slice of some weights by
+// extents for one.
+bool MakeSigned(Graph& graph, NodeId id) {
+  const Node& node = graph.node(id);
+  if (!IsMac(node)) return false;
+  const ValueId weights = node.input(1);
+  const Value& value = graph.value(weights);
+  if (!value.is_constant() || !IsTyped(value) || value.dtype != DType::kU8) return false;
+  const QuantizedConstant constant{weights, *value.quant};
+  const ValueId typed = TypedWeights(graph, constant, WeightAxis(graph, node));
+  if (typed != kNone) graph.SetInput(id, 1, typed);
+  return typed != kNone;
+}
+
 bool HasToSplit(const Graph& graph, const Node& node, const Target& target) {
   if (!IsMac(node)) return false;
   const Value& weights = graph.value(node.input(1));
@@ -128,6 +142,7 @@ bool HasToSplit(const Graph& graph, const Node& node, const Target& target) {
 absl::StatusOr<int> SplitZeroPoints(Graph& graph, const PassContext& context) {
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
+    count += MakeSigned(graph, id) ? 1 : 0;
     if (!HasToSplit(graph, graph.node(id), context.target)) continue;
     ZeroPointSplit(graph, id).Run();
     ++count;

@@ -158,7 +158,11 @@ class ByteStorage {
           {.name = names.Next('q'), .dtype = DType::kI8, .shape = graph.value(y).shape});
       graph.SetInput(of.reader, of.slot, bytes);
       graph.SetOutput(of.reader, 0, moved);
-      dequantize.inputs = {moved, scale};
+      // 0, but written: ONNX Runtime (1.21) moves such a node behind a Transpose or Reshape, and has integers without a zero point be
+      // UINT8 there, so that it refuses the model.
+      Tensor zeros(DType::kI8, scales);
+      std::ranges::fill(zeros.mutable_span<int8_t>(), int8_t{0});
+      dequantize.inputs = {moved, scale, graph.AddConstant(names.Next('z'), std::move(zeros))};
       dequantize.outputs = {y};
       graph.InsertNodeAfter(of.reader, std::move(dequantize));
     } else {

@@ -1,13 +1,16 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/graph_builder.h"
 #include "tests/support/shared_data.h"
 #include "tests/unit/engine/onnx/model_builder.h"
 
@@ -118,6 +121,46 @@ TEST(OnnxWriterTest, LeavesOutWhatNobodyUses) {
   for (const onnx::TensorProto& tensor : model.graph().initializer()) {
     EXPECT_NE(tensor.name(), "orphan");
   }
+}
+
+// As ONNX Runtime asks for.
+TEST(OnnxWriterTest, GivesEachNodeANameOfItsOwn) {
+  GraphBuilder b;
+  b.Output(b.Op("Abs", {b.Op("Neg", {b.Op("Relu", {b.Op("Abs", {b.Input("x", {2})})})})}));
+  Graph graph = b.Build();
+  const char* const names[] = {"bn", "bn", "bn_0", "bn"};
+  for (size_t i = 0; i < 4; ++i) graph.mutable_node(graph.order()[i]).name = names[i];
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(graph).value()));
+  std::vector<std::string> written;
+  for (const onnx::NodeProto& node : model.graph().node()) written.push_back(node.name());
+  EXPECT_THAT(written, ::testing::ElementsAre("bn", "bn_0", "bn_0_0", "bn_1"));
+}
+
+TEST(OnnxWriterTest, SaysThatNumberAndConditionOfALoopAreScalars) {
+  Graph body;
+  const ValueId number = body.AddValue({.name = "i", .dtype = DType::kI64});
+  const ValueId go_on = body.AddValue({.name = "go", .dtype = DType::kBool});
+  const ValueId sum = body.AddValue({.name = "sum", .dtype = DType::kI64});
+  const ValueId more = body.AddValue({.name = "more", .dtype = DType::kI64});
+  const ValueId goes_on = body.AddValue({.name = "goes", .dtype = DType::kBool});
+  body.inputs = {number, go_on, sum};
+  body.outputs = {goes_on, more};
+  body.AddNode(
+      {.name = "same", .op = "Identity", .version = 13, .inputs = {go_on}, .outputs = {goes_on}});
+  body.AddNode(
+      {.name = "add", .op = "Add", .version = 13, .inputs = {sum, number}, .outputs = {more}});
+  GraphBuilder b;
+  b.Output(b.Op("Loop", {b.Scalar<int64_t>(3), b.Scalar(true), b.Input("x", {}, DType::kI64)},
+                {{"body", Subgraph(std::make_shared<const Graph>(std::move(body)))}}));
+  onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(WriteOnnxBytes(b.Build()).value()));
+  const onnx::GraphProto& written = model.graph().node(0).attribute(0).g();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(written.input(i).type().tensor_type().has_shape());
+    EXPECT_EQ(written.input(i).type().tensor_type().shape().dim_size(), 0);
+  }
+  EXPECT_FALSE(written.input(2).type().tensor_type().has_shape());
 }
 
 void ExpectRefused(const Graph& graph, const std::string& message) {

@@ -511,5 +511,18 @@ TEST(ImportDynamicQuant, LeavesWhatDoesNotFit) {
               HasOps({"DynamicQuantizeLinear", "MatMulInteger"}));
 }
 
+// As an activation was before extents became known: what cross attention slices out of its weights, quantized with a zero point.
+TEST(SplitZeroPoints, MakesI8OfWeightsThatWereAnActivation) {
+  GraphBuilder b;
+  const ValueId x = b.TypedInput("x", {3, 8}, DType::kU8, QuantParams::PerTensor(0.02F, 90));
+  const ValueId w =
+      b.Convert(b.Random({8, 4}), DType::kU8, QuantParams::PerTensor(1.0F / 128, 128));
+  b.Output(b.Op("octet:MatMul", {x, w}));
+  const Graph graph = b.Build();
+  const Graph after = AfterPasses({"fold_constants", "split_zero_points"}, graph);
+  EXPECT_EQ(after.value(TheOnly(after, "octet:MatMul").input(1)).dtype, DType::kI8) << Dump(after);
+  EXPECT_TRUE(SameAnswers(graph, after));
+}
+
 }  // namespace quantization_test
 }  // namespace octet
