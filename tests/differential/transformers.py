@@ -94,7 +94,7 @@ def group_query(b, x):
     inputs += [b.constant((lengths - 1).astype(np.int32)), b.constant(np.array(total, np.int32))]
     attributes = {"num_heads": heads, "kv_num_heads": shared}
     if b.chance(0.5):
-        angles = b.numpy.uniform(0, 6, (32, size // 2))
+        angles = b.numpy.uniform(0, 6, (total, size // 2))
         inputs += [b.constant(np.cos(angles).astype(np.float32)), b.constant(np.sin(angles).astype(np.float32))]
         attributes |= {"do_rotary": 1, "rotary_interleaved": b.random.randint(0, 1)}
     choices = {"scale": 0.3, "softcap": 0.5, "local_window_size": b.random.randint(1, 6), "smooth_softmax": 1}
