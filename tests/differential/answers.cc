@@ -2,14 +2,15 @@
 //
 //   differential_answers < requests > answers
 //
-// A request is a line: "<folder of model.onnx and test_data_set_0>\t<graph passes to run, or ->\t<precision, or ->\n". An answer is a
-// line of JSON,
+// A request is a line: "<folder of model.onnx and test_data_set_0, ...>\t<graph passes to run, or ->\t<precision, or ->\t<sets>\n".
+// The model is loaded once; its answers to the sets, in order, lie one behind the other. An answer is a line of JSON,
 //   {"error": "<code>: <message>"} or {"outputs": [{"dtype", "shape", "bytes"}, ...]},
 // followed by the bytes of the outputs. Strings are in the line, as "texts".
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <iostream>
+#include <iterator>
 #include <sstream>
 #include <string>
 
@@ -23,11 +24,30 @@ namespace {
 
 using Answer = std::vector<Tensor>;
 
-absl::StatusOr<std::vector<Tensor>> ReadInputs(const std::string& folder, size_t count) {
+struct Request {
+  std::string folder;
+  std::string passes;
+  std::string precision;
+  size_t sets = 1;
+};
+
+Request ParseRequest(const std::string& line) {
+  std::istringstream fields(line);
+  Request request;
+  std::getline(fields, request.folder, '\t');
+  std::getline(fields, request.passes, '\t');
+  std::getline(fields, request.precision, '\t');
+  fields >> request.sets;
+  return request;
+}
+
+absl::StatusOr<std::vector<Tensor>> ReadInputs(const std::string& folder, size_t set,
+                                               size_t count) {
   std::vector<Tensor> inputs;
   for (size_t i = 0; i < count; ++i) {
-    OCTET_ASSIGN_OR_RETURN(NamedTensor named,
-                           ReadTensorFile(Format("{}/test_data_set_0/input_{}.pb", folder, i)));
+    OCTET_ASSIGN_OR_RETURN(
+        NamedTensor named,
+        ReadTensorFile(Format("{}/test_data_set_{}/input_{}.pb", folder, set, i)));
     inputs.push_back(std::move(named.tensor));
   }
   return inputs;
@@ -69,22 +89,10 @@ bool SameElements(const Tensor& a, const Tensor& b) {
   return a.bytes() == 0 || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
 }
 
-absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& passes,
-                                const std::string& precision) {
-  LoadOptions options;
-  options.precision = ParsePrecision(precision);
-  if (passes != "-") {
-    size_t count = 0;
-    std::from_chars(passes.data(), passes.data() + passes.size(), count);
-    options.passes = AllPasses().first(std::min(count, AllPasses().size()));
-  }
-  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
-                         Model::Load(folder + "/model.onnx", options));
-  OCTET_ASSIGN_OR_RETURN(const std::vector<Tensor> inputs,
-                         ReadInputs(folder, model->signature().inputs.size()));
+absl::StatusOr<Answer> AnswerToSet(const Model& model, const std::vector<Tensor>& inputs) {
   std::vector<Shape> shapes;
   for (const Tensor& input : inputs) shapes.push_back(input.shape());
-  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model->PlanFor(shapes));
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> plan, model.PlanFor(shapes));
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (plan->inputs()[i] != inputs[i].spec())
       return InvalidArgument("input {} is not what the model reads", i);
@@ -97,6 +105,26 @@ absl::StatusOr<Answer> AnswerOf(const std::string& folder, const std::string& pa
       return Internal("a second run answers otherwise: output {}", i);
   }
   return first;
+}
+
+absl::StatusOr<Answer> AnswerOf(const Request& request) {
+  LoadOptions options;
+  options.precision = ParsePrecision(request.precision);
+  if (request.passes != "-") {
+    size_t count = 0;
+    std::from_chars(request.passes.data(), request.passes.data() + request.passes.size(), count);
+    options.passes = AllPasses().first(std::min(count, AllPasses().size()));
+  }
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::Load(request.folder + "/model.onnx", options));
+  Answer all;
+  for (size_t set = 0; set < request.sets; ++set) {
+    OCTET_ASSIGN_OR_RETURN(const std::vector<Tensor> inputs,
+                           ReadInputs(request.folder, set, model->signature().inputs.size()));
+    OCTET_ASSIGN_OR_RETURN(Answer answer, AnswerToSet(*model, inputs));
+    std::ranges::move(answer, std::back_inserter(all));
+  }
+  return all;
 }
 
 void Print(const absl::StatusOr<Answer>& answer) {
@@ -135,12 +163,7 @@ void Print(const absl::StatusOr<Answer>& answer) {
 int main() {
   octet::ConfigureWorkerThread(1);
   for (std::string line; std::getline(std::cin, line);) {
-    std::istringstream fields(line);
-    std::string folder, passes, precision;
-    std::getline(fields, folder, '\t');
-    std::getline(fields, passes, '\t');
-    std::getline(fields, precision, '\t');
-    octet::Print(octet::AnswerOf(folder, passes, precision));
+    octet::Print(octet::AnswerOf(octet::ParseRequest(line)));
   }
   return 0;
 }

@@ -1,4 +1,4 @@
-"""Writes random models: values with shapes, nodes, constants. What is drawn from is in blocks.py, windows.py and quantized.py."""
+"""Writes random models: values with shapes, nodes, constants, functions. What is drawn from is in the files of pieces that models.py lists."""
 
 import collections
 
@@ -7,6 +7,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 Value = collections.namedtuple("Value", "name shape")
 IR_VERSIONS = {11: 6, 13: 7, 17: 8, 18: 8, 21: 10}
+DOMAINS = {"com.microsoft": 1, "ai.onnx.ml": 3}  # Versions; functions of the model's own are 1.
+
+
+def domains(nodes):
+    """Those of nodes, also in their sub-graphs; ONNX's own is ""."""
+    found = {node.domain for node in nodes}
+    for node in nodes:
+        for attribute in node.attribute:
+            found |= domains(attribute.g.node)
+    return found
 
 
 class Builder:
@@ -18,7 +28,7 @@ class Builder:
     def __init__(self, random, opset):
         self.random = random
         self.opset = opset
-        self.nodes, self.constants = [], []
+        self.nodes, self.constants, self.functions = [], [], []
         self.inputs, self.data = [], []
         self.symbolic = random.random() < 0.5
         self.batch = random.choice([1, 1, 2, 3, 5])
@@ -35,15 +45,23 @@ class Builder:
 
     def input(self, shape):
         """A model input of `shape` behind the batch."""
-        name, shape = self.name("input"), (self.batch, *shape)
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [("N" if self.symbolic else self.batch), *shape[1:]]))
-        self.data.append((name, self.numpy.normal(size=shape).astype(np.float32)))
-        return Value(name, shape)
+        return self.given(self.numpy.normal(size=(self.batch, *shape)).astype(np.float32))
+
+    def given(self, array):
+        """A model input that is this array, with the batch in front."""
+        name, kind = self.name("input"), helper.np_dtype_to_tensor_dtype(array.dtype)
+        self.inputs.append(helper.make_tensor_value_info(name, kind, [("N" if self.symbolic else self.batch), *array.shape[1:]]))
+        self.data.append((name, array))
+        return Value(name, array.shape)
 
     def constant(self, array):
-        name = self.name("c")
-        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
-        return Value(name, np.asarray(array).shape)
+        return self.stored(numpy_helper.from_array(np.asarray(array)))
+
+    def stored(self, tensor):
+        """A constant that is a TensorProto."""
+        tensor.name = self.name("c")
+        self.constants.append(tensor)
+        return Value(tensor.name, tuple(tensor.dims))
 
     def floats(self, shape, size=1.0):
         return self.constant((size * self.numpy.normal(size=shape)).astype(np.float32))
@@ -109,12 +127,14 @@ class Builder:
     def transpose(self, x, order):
         return self.op("Transpose", [x], [x.shape[i] for i in order], perm=list(order))
 
-    def opsets(self):
-        own = any(node.domain for node in self.nodes)
-        return [helper.make_opsetid("", self.opset)] + ([helper.make_opsetid("com.microsoft", 1)] if own else [])
+    def opsets(self, nodes):
+        """What nodes import."""
+        others = sorted(domains(nodes) - {""})
+        return [helper.make_opsetid("", self.opset)] + [helper.make_opsetid(name, DOMAINS.get(name, 1)) for name in others]
 
     def model(self, outputs):
         infos = [helper.make_tensor_value_info(v.name, t, ["N" if self.symbolic and i == 0 else None for i in range(len(v.shape))])
                  for v, t in outputs]
+        everywhere = self.nodes + [node for function in self.functions for node in function.node]
         graph = helper.make_graph(self.nodes, "random", self.inputs, infos, self.constants)
-        return helper.make_model(graph, opset_imports=self.opsets(), ir_version=IR_VERSIONS[self.opset])
+        return helper.make_model(graph, opset_imports=self.opsets(everywhere), functions=self.functions, ir_version=IR_VERSIONS[self.opset])

@@ -19,9 +19,13 @@ class Failed(Exception):
     """Octet refuses the model, or the process ended."""
 
 
+def in_order(model, inputs):
+    return [inputs[info.name] for info in model.graph.input if info.name in inputs]
+
+
 def write_case(folder, model, inputs, outputs=()):
     """A folder that `octet check FOLDER/model.onnx --golden FOLDER` reads."""
-    write_set(folder / "test_data_set_0", [inputs[info.name] for info in model.graph.input if info.name in inputs], outputs)
+    write_set(folder / "test_data_set_0", in_order(model, inputs), outputs)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
 
 
@@ -47,14 +51,23 @@ class Octet:
         write_case(self.folder, model, inputs)
         return dict(zip([o.name for o in model.graph.output], self.ask(self.folder, precision=precision)))
 
-    def ask(self, folder, passes="-", precision="-"):
-        """Outputs of a folder that write_case wrote."""
+    def answers_in_turn(self, model, sets):
+        """Outputs by name to each of several sets of inputs, by one loaded model. Raises Failed."""
+        write_case(self.folder, model, sets[0])
+        for i, inputs in enumerate(sets[1:], 1):
+            write_set(self.folder / f"test_data_set_{i}", in_order(model, inputs), ())
+        names = [o.name for o in model.graph.output]
+        outputs = self.ask(self.folder, sets=len(sets))
+        return [dict(zip(names, outputs[i * len(names) :])) for i in range(len(sets))]
+
+    def ask(self, folder, passes="-", precision="-", sets=1):
+        """Outputs of a folder that write_case wrote, those of each set behind the ones before."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen([self.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment)
         watchdog = threading.Timer(SECONDS, self.process.kill)
         watchdog.start()
         try:
-            return self._ask(f"{folder}\t{passes}\t{precision}\n")
+            return self._ask(f"{folder}\t{passes}\t{precision}\t{sets}\n")
         finally:
             watchdog.cancel()
 

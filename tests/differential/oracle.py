@@ -14,7 +14,10 @@ DISTURBANCE = 3e-6
 ROUNDS = (4, 16)
 AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 TIED_STEPS = 4
-ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear")
+ROUNDED = ("QuantizeLinear", "DynamicQuantizeLinear")
+# Where a little before makes much behind.
+ROUNDING = (*ROUNDED, "Floor", "Ceil", "Round", "Cast", "Binarizer", "TreeEnsembleRegressor", "TreeEnsembleClassifier", "LinearClassifier",
+            "SVMClassifier", "SVMRegressor")  # fmt: skip
 HOPELESS = 2000  # Times what is allowed: a step is less, so no tie that the first round missed makes that much.
 
 
@@ -36,13 +39,13 @@ def answers(model, inputs):
 
 
 def intermediates(model, inputs):
-    """Every value that a node computes, by name."""
+    """Every tensor that a node computes, by name."""
     everything = onnx.ModelProto()
     everything.CopyFrom(model)
     del everything.graph.output[:]
     for node in model.graph.node:
         everything.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
-    return answers(everything, inputs)
+    return {name: value for name, value in answers(everything, inputs).items() if isinstance(value, np.ndarray)}
 
 
 def own_steps(model):
@@ -53,7 +56,7 @@ def own_steps(model):
     """
     scales = {c.name: float(np.max(numpy_helper.to_array(c), initial=0)) for c in model.graph.initializer if c.data_type == onnx.TensorProto.FLOAT}
     averages = any(node.op_type in AVERAGES for node in model.graph.node)
-    kinds = [node for node in model.graph.node if node.op_type.startswith("QLinear") or (averages and node.op_type in ROUNDING)]
+    kinds = [node for node in model.graph.node if node.op_type.startswith("QLinear") or (averages and node.op_type in ROUNDED)]
     return (TIED_STEPS if averages else 1) * max((scales[i] for node in kinds for i in node.input if i in scales), default=0)
 
 

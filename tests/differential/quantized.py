@@ -7,6 +7,7 @@ import numpy as np
 from onnx import TensorProto
 
 import blocks
+import four_bits
 import windows
 
 RANGES = {np.uint8: (0, 255), np.int8: (-128, 127)}
@@ -65,7 +66,9 @@ def mark(b, x, low=-3.0, high=3.0, share=0.85):
 
 
 def weights(b, shape, axis, per_channel, size):
-    """8-bit weights behind a DequantizeLinear, and their scales."""
+    """8-bit weights behind a DequantizeLinear, and their scales; of 4 bits now and then."""
+    if b.opset >= four_bits.SINCE and b.chance(0.15):
+        return four_bits.per_channel(b, shape, axis, per_channel, size)
     unsigned = b.chance(0.12)
     scales = (size / 73 * b.numpy.uniform(0.5, 1.5, shape[axis] if per_channel else ())).astype(np.float32)
     if unsigned:

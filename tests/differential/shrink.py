@@ -89,7 +89,7 @@ class Shrinker:
         """The first value that is wrong by itself."""
         values = self.values()
         for name in [o for node in self.model.graph.node for o in node.output]:
-            if [o.name for o in self.model.graph.output] == [name]:
+            if [o.name for o in self.model.graph.output] == [name] or name not in values:
                 continue
             model = self.copy()
             del model.graph.output[:]
@@ -103,7 +103,7 @@ class Shrinker:
         outputs = {o.name for o in self.model.graph.output}
         for name in [o for node in reversed(self.model.graph.node) for o in node.output]:
             made = {o for node in self.model.graph.node for o in node.output}
-            if name in outputs or name not in made or name not in self.computed():
+            if name in outputs or name not in made or name not in self.computed() or name not in values:
                 continue
             model = self.copy()
             for node in model.graph.node:
@@ -124,8 +124,8 @@ class Shrinker:
         values = self.values()
         for node in list(self.model.graph.node):
             for operand in node.input:
-                a, b = values.get(operand), values[node.output[0]]
-                if a is None or (a.dtype, a.shape) != (b.dtype, b.shape) or node.output[0] in {o.name for o in self.model.graph.output}:
+                a, b = values.get(operand), values.get(node.output[0])
+                if a is None or b is None or (a.dtype, a.shape) != (b.dtype, b.shape) or node.output[0] in {o.name for o in self.model.graph.output}:
                     continue
                 model = self.copy()
                 for reader in model.graph.node:

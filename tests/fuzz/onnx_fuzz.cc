@@ -1,4 +1,5 @@
-// Damaged ONNX models through everything that a model goes through: reader, passes, compiler, a run.
+// Damaged ONNX models through everything that a model goes through: reader, passes, compiler, a run. Those with control flow,
+// sequences, strings or shapes that follow from data are programs, as in a server. External data lie in FOLDER/weights.bin.
 //
 //   onnx_fuzz CORPUS [--models COUNT] [--seconds S] [--seed N] [--findings FOLDER]
 //   onnx_fuzz FILE
@@ -26,6 +27,9 @@
 #include "engine/onnx/onnx_file.h"
 #include "engine/passes/pass.h"
 #include "engine/plan/compiler.h"
+#include "engine/plan/cut.h"
+#include "engine/plan/program_plan.h"
+#include "engine/plan/segment.h"
 #include "engine/tensor/status.h"
 #include "tests/fuzz/model_mutator.h"
 
@@ -38,6 +42,8 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kModelBytes = uint64_t{1} << 20;
 constexpr uint64_t kPlanBytes = uint64_t{1} << 18;
 constexpr size_t kLargestCorpus = 4000;
+constexpr size_t kExternalBytes = 4096;
+constexpr int64_t kMostIterations = 1000;
 constexpr unsigned kMostSeconds = 20;
 
 struct Options {
@@ -63,14 +69,53 @@ void BindOpenExtents(Graph& graph) {
   }
 }
 
+Tensor MadeUp(DType dtype, const Shape& shape) {
+  if (dtype == DType::kString) {
+    const std::vector<std::string_view> texts(static_cast<size_t>(shape.elements()), "text");
+    return Tensor::Strings(shape, texts);
+  }
+  Tensor tensor(dtype, shape);
+  std::memset(tensor.mutable_data(), dtype == DType::kF32 ? 0x3E : 1, tensor.bytes());
+  return tensor;
+}
+
+// A sequence is two tensors, what is optional is absent.
+absl::StatusOr<Datum> MadeUp(const Value& value) {
+  const Shape shape = value.shape.value_or(Shape{2});
+  if (!shape.is_static() || shape.elements() > static_cast<int64_t>(kPlanBytes))
+    return MakeError(absl::StatusCode::kResourceExhausted, "an input of {}", shape.ToString());
+  if (value.is_tensor()) return Datum::Of(MadeUp(value.dtype, shape));
+  if (value.kind != ValueKind::kSequence) return Datum{};
+  return Datum::Sequence(std::vector<Tensor>(2, MadeUp(value.dtype, shape)));
+}
+
+// A model that no static plan can have.
+absl::Status RunProgram(const Graph& graph, const Target& target, std::string& trace) {
+  auto context = std::make_shared<ProgramContext>();
+  context->target = target;
+  context->weights = std::make_shared<onednn::WeightCache>();
+  context->max_loop_iterations = kMostIterations;
+  context->max_bytes = kPlanBytes;
+  std::vector<Datum> inputs;
+  for (const ValueId id : graph.inputs) {
+    OCTET_ASSIGN_OR_RETURN(Datum input, MadeUp(graph.value(id)));
+    inputs.push_back(std::move(input));
+  }
+  OCTET_ASSIGN_OR_RETURN(const auto plan, ProgramPlan::Make(graph, context, {}));
+  trace += ",program";
+  for (const LayerRecord& layer : plan->certificate().layers) trace += "," + layer.op + layer.runs;
+  Workspace workspace;
+  OCTET_RETURN_IF_ERROR(plan->RunDynamic(workspace, inputs, {}).status());
+  trace += ",ran";
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Plan& plan) {
   std::vector<Tensor> tensors;
   std::vector<const void*> inputs;
   std::vector<void*> outputs;
   for (const TensorSpec& spec : plan.inputs()) {
-    Tensor& tensor = tensors.emplace_back(spec.dtype, spec.shape);
-    std::memset(tensor.mutable_data(), spec.dtype == DType::kF32 ? 0x3E : 1, tensor.bytes());
-    inputs.push_back(tensor.data());
+    inputs.push_back(tensors.emplace_back(MadeUp(spec.dtype, spec.shape)).data());
   }
   for (const TensorSpec& spec : plan.outputs())
     outputs.push_back(tensors.emplace_back(spec.dtype, spec.shape).mutable_data());
@@ -79,19 +124,26 @@ absl::Status Run(const Plan& plan) {
 }
 
 // What happened to a model on its way: the trace tells two models apart that took different ways.
-absl::Status Serve(const std::string& bytes, std::string& trace) {
-  OCTET_ASSIGN_OR_RETURN(Graph graph, ReadOnnxBytes(std::as_bytes(std::span(bytes)), "model",
-                                                    {.max_tensor_bytes = kModelBytes}));
+absl::Status Serve(const fs::path& file, std::string& trace) {
+  OCTET_ASSIGN_OR_RETURN(Graph graph,
+                         ReadOnnxFile(file.string(), {.max_tensor_bytes = kModelBytes}));
   trace = "read";
+  const onednn::TeamSizeScope team(1);
   PassContext context;
   context.target = DetectTarget(1);
+  Graph examined = graph;
+  OCTET_RETURN_IF_ERROR(InferShapes(examined));
+  OCTET_ASSIGN_OR_RETURN(const bool staged, NeedsStages(examined));
+  if (staged) {
+    BindOpenExtents(graph);
+    return RunProgram(graph, context.target, trace);
+  }
   for (const bool bound : {false, true}) {
     if (bound) BindOpenExtents(graph);
     OCTET_ASSIGN_OR_RETURN(const std::vector<PassTrace> passes, RunPasses(graph, context));
     for (const PassTrace& pass : passes)
       trace += Format(",{}", pass.rewrites == 0 ? 0 : 1 + std::min(pass.rewrites / 2, 2));
   }
-  const onednn::TeamSizeScope team(1);
   onednn::WeightCache weights;
   OCTET_ASSIGN_OR_RETURN(
       const auto plan, CompilePlan(graph, {Precision::kFp32, context.target, weights, kPlanBytes}));
@@ -104,9 +156,9 @@ absl::Status Serve(const std::string& bytes, std::string& trace) {
 }
 
 // As the engine's interface does: what no memory holds is an error of the model.
-absl::Status ServeWithinMemory(const std::string& bytes, std::string& trace) {
+absl::Status ServeWithinMemory(const fs::path& file, std::string& trace) {
   try {
-    return Serve(bytes, trace);
+    return Serve(file, trace);
   } catch (const std::bad_alloc&) {
     return MakeError(absl::StatusCode::kResourceExhausted, "out of memory");
   } catch (const std::length_error& e) {
@@ -116,7 +168,7 @@ absl::Status ServeWithinMemory(const std::string& bytes, std::string& trace) {
 
 bool IsFair(const absl::Status& status) {
   return status.ok() || absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ||
-         absl::IsResourceExhausted(status);
+         absl::IsResourceExhausted(status) || absl::IsNotFound(status);  // Of external data.
 }
 
 // Errors with the numbers and names taken out, so that one refusal is not a thousand new ways.
@@ -134,7 +186,11 @@ class Fuzzer {
  public:
   explicit Fuzzer(Options options)
       : options_(std::move(options)), mutator_(options_.seed), random_(options_.seed) {
-    current_ = fs::path(options_.findings) / "current.onnx";
+    const fs::path folder(options_.findings);
+    current_ = folder / "current.onnx";
+    std::string weights(kExternalBytes, '\0');
+    for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<char>(i % 61);
+    std::ofstream(folder / "weights.bin", std::ios::binary | std::ios::trunc) << weights;
   }
 
   int Run() {
@@ -175,7 +231,7 @@ class Fuzzer {
         .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     alarm(kMostSeconds);
     std::string trace;
-    const absl::Status status = ServeWithinMemory(bytes, trace);
+    const absl::Status status = ServeWithinMemory(current_, trace);
     alarm(0);
     ways_.insert(trace + Kind(status));
     if (IsFair(status)) return true;

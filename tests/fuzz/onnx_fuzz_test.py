@@ -3,8 +3,8 @@
 
 usage: onnx_fuzz_test.py ONNX_FUZZ [--models COUNT] [--seconds S] [--seed N] [--findings FOLDER]
 
-The sound models that are damaged are those of tests/differential: a few hundred of its seeds, the smaller ones; and one with
-functions of its own.
+The sound models that are damaged are those of tests/differential: a few hundred of its seeds, the smaller ones; one with functions of
+its own; one with external data, which lie in the fuzzer's weights.bin; and one whose inputs are strings and sequences.
 """
 
 import argparse
@@ -34,11 +34,37 @@ Twice <slope: float = 0.1> (a, flag) => (b)
 <domain: "f", opset_import: ["" : 13]>
 Once <alpha> (p, q) => (r) { s = Elu <alpha: float = @alpha> (p) r = Clip (s, q) }
 """
+EXTERNAL = """
+<ir_version: 10, opset_import: ["" : 18]>
+net (float[n, 8] x) => (float[n, 4] y) <float[8, 4] w = {%s}> { y = MatMul (x, w) }
+""" % ", ".join(["0"] * 32)
+INPUTS = """
+<ir_version: 10, opset_import: ["" : 18]>
+net (string[n] words, seq(float[2, 3]) parts, int64 at) => (string[m] found, float[a, 3] all, float[b, 3] one)
+{
+    found = StringNormalizer <case_change_action = "LOWER", stopwords = ["the"]> (words)
+    fewer = SequenceErase (parts, at)
+    all = ConcatFromSequence <axis = 0> (fewer)
+    one = SequenceAt (parts, at)
+}
+"""
+
+
+def external():
+    """A product whose weights are outside."""
+    model = onnx.parser.parse_model(EXTERNAL)
+    for weights in model.graph.initializer:
+        weights.ClearField("float_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "weights.bin"), ("offset", "64"), ("length", "128")):
+            weights.external_data.add(key=key, value=value)
+    return model
 
 
 def write_corpus(folder):
     """Writes models of at most MOST_BYTES."""
-    (folder / "functions.onnx").write_bytes(onnx.parser.parse_model(FUNCTIONS).SerializeToString())
+    for name, model in (("functions", onnx.parser.parse_model(FUNCTIONS)), ("external", external()), ("inputs", onnx.parser.parse_model(INPUTS))):
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     for seed in range(1, MODELS + 1):
         made = models.model(seed)
         data = made[0].SerializeToString() if made else b""
