@@ -182,7 +182,7 @@ class FourBitsTest(unittest.TestCase):
                             told = octet_process.answer("inspect", file)
                             (layer,) = [layer for layer in told["layers"] if layer["macs"]]
                             self.assertIn(kernel, layer["impl"])
-                            self.assertEqual(layer["operator"], "octet:FourBitMatMul")
+                            self.assertEqual(layer["op"], "octet:FourBitMatMul")
                             blocks = -(-depth // block)
                             packed = 96 * (-(-depth // 8) * 4 + blocks * (5 if zeros else 4))
                             self.assertLessEqual(packed, told["weights_bytes"])
@@ -194,14 +194,15 @@ class FourBitsTest(unittest.TestCase):
         in_order = np.arange(64, dtype=np.int32) // 16
         for title, form, bits in (
             ("real zero points", {"zeros": "real"}, 32),
-            ("g_idx in order", {"zeros": "packed", "groups": in_order}, 4),
-            ("g_idx out of order", {"zeros": "packed", "groups": in_order[::-1].copy()}, 32),
+            # Beside a g_idx ONNX Runtime 1.21 takes 8 for zero points, whatever they are.
+            ("g_idx in order", {"groups": in_order}, 4),
+            ("g_idx out of order", {"groups": in_order[::-1].copy()}, 32),
         ):
             with self.subTest(title):
-                file = self.compare(self.matmul_n_bits(x, 32, 16, **form), {"x": x})
+                file = self.compare(self.matmul_n_bits(x, 64, 16, **form), {"x": x})
                 told = octet_process.answer("inspect", file)
-                self.assertEqual("octet:FourBitMatMul" in [layer["operator"] for layer in told["layers"]], bits == 4)
-                self.assertLess(told["weights_bytes"] * 8 / (64 * 32), bits * 2)
+                self.assertEqual("octet:FourBitMatMul" in [layer["op"] for layer in told["layers"]], bits == 4)
+                self.assertLess(told["weights_bytes"] * 8 / (64 * 64), bits * 2)
         beyond = in_order.copy()
         beyond[5] = 4
         for groups, message in ((beyond, "'g_idx' holds 4, there are 4 blocks"), (in_order[:9].copy(), "'g_idx' has not 64 elements")):
