@@ -17,6 +17,8 @@ namespace {
 
 constexpr uint64_t kPrimeA = 0x9E3779B97F4A7C15;
 constexpr uint64_t kPrimeB = 0xC2B2AE3D27D4EB4F;
+constexpr uint64_t kKeyLow = 0xA0761D6478BD642F;
+constexpr uint64_t kKeyHigh = 0xE7037ED1A0B428DB;
 
 __extension__ using uint128 = unsigned __int128;
 
@@ -224,7 +226,8 @@ absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& f
 }  // namespace
 
 ContentHash HashBytes(const void* data, size_t bytes) {
-  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last.
+  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last. A key is not what
+  // its chain begins with: the product would then be the same for the first two words in either order.
   const auto* p = static_cast<const std::byte*>(data);
   uint64_t low = kPrimeA;
   uint64_t high = kPrimeB;
@@ -232,13 +235,13 @@ ContentHash HashBytes(const void* data, size_t bytes) {
   for (; left >= 16; left -= 16, p += 16) {
     const uint64_t a = Load(p);
     const uint64_t b = Load(p + 8);
-    low = FoldedMultiply(low ^ a, b ^ kPrimeA);
-    high = FoldedMultiply(high ^ b, a ^ kPrimeB) + kPrimeA;
+    low = FoldedMultiply(low ^ a, b ^ kKeyLow);
+    high = FoldedMultiply(high ^ b, a ^ kKeyHigh) + kPrimeA;
   }
   std::byte tail[16] = {};
   if (left > 0) std::memcpy(tail, p, left);
-  low = FoldedMultiply(low ^ Load(tail), Load(tail + 8) ^ kPrimeB);
-  high = FoldedMultiply(high ^ Load(tail + 8), Load(tail) ^ kPrimeA);
+  low = FoldedMultiply(low ^ Load(tail), Load(tail + 8) ^ kKeyHigh);
+  high = FoldedMultiply(high ^ Load(tail + 8), Load(tail) ^ kKeyLow);
   return {FoldedMultiply(low ^ bytes, kPrimeB), FoldedMultiply(high ^ bytes, kPrimeA)};
 }
 

@@ -59,6 +59,24 @@ TEST(WeightCacheTest, KnowsEqualBytesOfOtherShapesAndTypesApart) {
   EXPECT_NE(a.data(), c.data());
 }
 
+TEST(WeightCacheTest, KnowsConstantsOfTheSameWordsInAnotherOrderApart) {
+  // Indices, labels, orders of axes: one model has several of them, of one type and shape.
+  std::vector<int64_t> words = {0, 1, 2, 3, 5};
+  WeightCache cache;
+  for (size_t count = 2; count <= words.size(); ++count) {
+    const std::span<int64_t> order = std::span(words).first(count);
+    std::ranges::sort(order);
+    std::vector<Tensor> held;
+    do {
+      const Tensor tensor =
+          Tensor::From<int64_t>(Shape{std::ssize(order)}, std::span<const int64_t>(order));
+      held.push_back(cache.Intern(tensor));
+      EXPECT_TRUE(std::ranges::equal(held.back().span<int64_t>(), order))
+          << "permutation " << held.size() << " of " << count;
+    } while (std::ranges::next_permutation(order).found);
+  }
+}
+
 TEST(WeightCacheTest, ReleasesAFormWithItsLastUser) {
   WeightCache cache;
   {
