@@ -42,7 +42,7 @@ def weights(b, shape, size):
     axis = b.random.randrange(len(shape))
     if b.chance(0.5):
         return per_channel(b, shape, axis, b.chance(0.6), size)[0]
-    block = b.random.choice([2, 3, 4, 16, 32, shape[axis]])
+    block = b.random.choice([2, 3, 4, 8, 16, 16, 32, shape[axis]])
     extents = [-(-extent // block) if i == axis else extent for i, extent in enumerate(shape)]
     scales = (size / 4 * b.numpy.uniform(0.5, 1.5, extents)).astype(np.float32)
     return dequantized(b, shape, scales, axis=axis - b.random.choice([0, len(shape)]), block_size=block)

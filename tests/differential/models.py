@@ -19,7 +19,7 @@ from builder import Builder
 MOST_ELEMENTS = 40000  # A value larger than this is reduced before anything else is computed of it.
 IMAGES = {3: [(4, 12), (3, 31), (16, 7)], 4: [(3, 9, 9), (8, 6, 7), (16, 5, 5), (4, 12, 8), (32, 4, 4), (1, 14, 10), (64, 7, 7), (40, 8, 5), (3, 20, 20)], 5: [(2, 4, 5, 6), (4, 3, 3, 4)]}
 THREE_AXES = (blocks.attention, blocks.recurrent, blocks.self_product, quantized.product, *transformers.ROWS)  # [N, T, C] alone.
-ROWS = [(16,), (7,), (33,), (6, 16), (5, 8), (9, 12), (4, 32)]
+ROWS = [(16,), (7,), (33,), (6, 16), (5, 8), (9, 12), (4, 32), (64,), (3, 96)]
 
 
 def applicable(b, x, any_, images, rows):
