@@ -162,11 +162,6 @@ bool MayEvaluate(const Graph& graph, const Node& node, Budget& budget) {
   return read <= kAlwaysFoldBytes && !answers && budget.Take(node, read);
 }
 
-bool Runs(const PassContext& context, std::string_view pass) {
-  return !context.disabled.contains(pass) &&
-         std::ranges::contains(context.passes, pass, &Pass::name);
-}
-
 absl::Status EvaluateInto(Graph& graph, NodeId id) {
   const Node node = graph.node(id);
   std::vector<Datum> read(node.inputs.size());
@@ -250,7 +245,7 @@ class Findings {
 
 absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context) {
   int folded = 0;
-  const bool packs = Runs(context, "pack_four_bits");
+  const FourBitProducts products = FourBitProductsOf(context);
   Budget budget(graph);
   Findings findings(graph);
   for (const NodeId id : graph.OrderSnapshot()) {
@@ -258,7 +253,7 @@ absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context) {
     const std::vector<ValueId> outputs = graph.node(id).outputs;
     if (MayEvaluate(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(EvaluateInto(graph, id));
-    } else if (packs && StaysInFourBits(graph, id)) {
+    } else if (StaysInFourBits(graph, id, products)) {
       continue;
     } else if (MayFold(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(Fold(graph, id));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <vector>
 
 #include "engine/ops/four_bit_panels.h"
@@ -141,16 +142,25 @@ bool IsReal(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
 }
 
-// Whether the node multiplies by [K, N] or [N, K] at its right-hand side, and becomes an octet:MatMul that pack_four_bits takes.
-// An open rank is decided when plans are compiled.
-std::optional<bool> TransposedIn(const Graph& graph, const Node& node, ValueId reals) {
-  const bool product = node.is("MatMul") || node.is("Gemm") || node.is("MatMul", kOctetDomain);
+// Whether the node multiplies by [K, N] or [N, K] at its right-hand side, and is or becomes a product that pack_four_bits takes.
+// An open rank is decided when plans are compiled, but for plain products, which nobody looks at again.
+std::optional<bool> TransposedIn(const Graph& graph, const Node& node, ValueId reals,
+                                 FourBitProducts products) {
+  const bool plain = products == FourBitProducts::kPlain;
+  const bool product =
+      node.is("MatMul") || (!plain && node.is("Gemm")) || node.is("MatMul", kOctetDomain);
   if (!product || node.in_bf16 || node.input(1) != reals || node.input(0) == kNone ||
       std::ranges::count(node.inputs, reals) != 1)
     return std::nullopt;
   const Value& a = graph.value(node.input(0));
   if (!IsReal(a.dtype) || a.quant || (a.shape && a.shape->rank() < 2)) return std::nullopt;
+  if (plain && (a.dtype != DType::kF32 || !a.shape)) return std::nullopt;
   return node.attributes.IntOr(node.is("Gemm") ? "transB" : "trans_b", 0) != 0;
+}
+
+bool Runs(const PassContext& context, std::string_view pass) {
+  return !context.disabled.contains(pass) &&
+         std::ranges::contains(context.passes, pass, &Pass::name);
 }
 
 }  // namespace
@@ -179,15 +189,22 @@ std::optional<FourBitWeights> ReadFourBitWeights(const Graph& graph, ValueId rea
   return weights;
 }
 
-bool StaysInFourBits(const Graph& graph, NodeId id) {
+FourBitProducts FourBitProductsOf(const PassContext& context) {
+  if (!Runs(context, "pack_four_bits")) return FourBitProducts::kNothing;
+  return Runs(context, "canonical_matmul") ? FourBitProducts::kCanonical : FourBitProducts::kPlain;
+}
+
+bool StaysInFourBits(const Graph& graph, NodeId id, FourBitProducts products) {
   const Node& node = graph.node(id);
-  if (!node.is("DequantizeLinear") || node.attributes.IntOr("block_size", 0) == 0) return false;
+  if (products == FourBitProducts::kNothing || !node.is("DequantizeLinear") ||
+      node.attributes.IntOr("block_size", 0) == 0)
+    return false;
   const ValueId reals = node.output(0);
   if (reals == kNone || graph.is_graph_output(reals) || graph.consumers(reals).empty())
     return false;
   std::optional<bool> transposed;
   for (const NodeId reader : graph.consumers(reals)) {
-    const std::optional<bool> here = TransposedIn(graph, graph.node(reader), reals);
+    const std::optional<bool> here = TransposedIn(graph, graph.node(reader), reals, products);
     if (!here || (transposed && *here != *transposed)) return false;
     transposed = here;
   }

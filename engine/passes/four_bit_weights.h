@@ -1,9 +1,11 @@
 // Constant weights of a product that 4 bits hold.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "engine/graph/graph.h"
+#include "engine/passes/pass.h"
 
 namespace octet {
 
@@ -21,8 +23,17 @@ struct FourBitWeights {
 std::optional<FourBitWeights> ReadFourBitWeights(const Graph& graph, ValueId reals,
                                                  bool transposed);
 
+/// The products whose weights pack_four_bits takes. Before a graph is cut, canonical_matmul does not run yet, but fold_constants does:
+/// weights in blocks are packed there and then, once for all plans, or they would be reals in all of them.
+enum class FourBitProducts : uint8_t {
+  kNothing,    ///< The pass does not run.
+  kCanonical,  ///< octet:MatMul.
+  kPlain,  ///< ONNX's MatMul too, with weights in blocks: no other pass will write octet:MatMul.
+};
+FourBitProducts FourBitProductsOf(const PassContext& context);
+
 /// True for a DequantizeLinear in blocks that products alone read, of which pack_four_bits will make 4-bit weights: not to be
 /// folded into reals.
-bool StaysInFourBits(const Graph& graph, NodeId node);
+bool StaysInFourBits(const Graph& graph, NodeId node, FourBitProducts products);
 
 }  // namespace octet

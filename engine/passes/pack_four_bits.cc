@@ -5,7 +5,8 @@
 //
 // With scales per tensor, per column or in blocks along K: MatMulNBits, and what ONNX 21 has for INT4 and UINT4. The reals are the
 // same. A product whose A stands for 8-bit integers multiplies integers instead (absorb_converts), unless its weights are in
-// blocks, which no such kernel takes.
+// blocks, which no such kernel takes. Before a graph is cut into segments, what multiplies by weights in blocks is still ONNX's MatMul,
+// and what follows it stays a node of its own.
 #include "engine/passes/four_bit_weights.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
@@ -29,9 +30,10 @@ bool IsInBlocks(const Graph& graph, ValueId reals) {
   return node != nullptr && node->attributes.IntOr("block_size", 0) != 0;
 }
 
-bool Pack(Graph& graph, NodeId id) {
+bool Pack(Graph& graph, NodeId id, FourBitProducts products) {
   const Node node = graph.node(id);
-  if (!node.is("MatMul", kOctetDomain) || node.in_bf16 ||
+  const bool plain = products == FourBitProducts::kPlain && node.is("MatMul");
+  if ((!plain && !node.is("MatMul", kOctetDomain)) || node.in_bf16 ||
       node.attributes.IntOr("dynamic_quant", 0) != 0)
     return false;
   const ValueId a = node.input(0);
@@ -39,7 +41,7 @@ bool Pack(Graph& graph, NodeId id) {
   if (!IsPlainF32(graph, a) || !IsPlainF32(graph, node.output(0)) || RankOf(graph, a) < 2)
     return false;
   if (ProducerIf(graph, b, "DequantizeLinear") == kNone) return false;
-  if (!IsInBlocks(graph, b) && StandsForIntegers(graph, a)) return false;
+  if (!IsInBlocks(graph, b) && (plain || StandsForIntegers(graph, a))) return false;
   for (size_t slot = 3; slot < node.inputs.size(); ++slot) {
     if (!IsPlainF32(graph, node.inputs[slot])) return false;
   }
@@ -68,10 +70,11 @@ bool Pack(Graph& graph, NodeId id) {
 
 }  // namespace
 
-absl::StatusOr<int> PackFourBits(Graph& graph, const PassContext& /*context*/) {
+absl::StatusOr<int> PackFourBits(Graph& graph, const PassContext& context) {
+  const FourBitProducts products = FourBitProductsOf(context);
   int count = 0;
   for (const NodeId id : graph.OrderSnapshot()) {
-    if (Pack(graph, id)) ++count;
+    if (Pack(graph, id, products)) ++count;
   }
   return count;
 }

@@ -57,7 +57,7 @@ constexpr std::array kPasses = {
          FuseResidual},
     Pass{"import_qdq", "QuantizeLinear and DequantizeLinear -> typed int8 values", ImportQdq},
     Pass{"pack_four_bits", "products with weights that 4 bits hold -> octet:FourBitMatMul",
-         PackFourBits},
+         PackFourBits, true},
     Pass{"lower_bf16", "values around Conv and MatMul -> BF16", LowerBf16},
     Pass{"absorb_converts", "octet:Convert -> element types of the nodes around it",
          AbsorbConverts},

@@ -153,6 +153,21 @@ TEST(PackFourBits, AVectorHasNoRows) {
   EXPECT_THAT(Planned(b.Build()), HasOps({"MatMul"}));
 }
 
+// As before a graph is cut: what reads integers per column may be told only there.
+TEST(PackFourBits, TakesMatMulsInBlocksWhereNobodyWritesOctets) {
+  PassContext context;
+  context.disabled = {"canonical_matmul"};
+  EXPECT_THAT(Planned(ProductOf({}), context), HasOps({kPacked}));
+  EXPECT_THAT(Planned(ProductOf({.scales = {6}, .axis = 1, .block_size = 0}), context),
+              HasNo(kPacked));
+  GraphBuilder b(21);
+  const ValueId reals = Add(b, {.shape = {32, 6}, .scales = {2, 6}});
+  b.Output(b.Op("Gemm", {b.Input("x", {5, 32}), reals}));
+  EXPECT_THAT(Planned(b.Build(), context), HasOps({"Gemm"})) << "of reals, made once";
+  context.disabled.insert("pack_four_bits");
+  EXPECT_THAT(Planned(ProductOf({}), context), HasOps({"MatMul"})) << "of reals, made once";
+}
+
 // Scales of 16 bits, bits beside 4, zero points packed and real, rows whose blocks are listed.
 TEST(PackFourBits, TakesMatMulNBits) {
   struct Case {

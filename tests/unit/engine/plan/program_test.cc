@@ -91,6 +91,33 @@ TEST(CutTest, WeightsAreInTheSegmentsThatReadThem) {
   EXPECT_EQ((*answer)[0].tensor.shape()[1], 3);
 }
 
+// They are packed before the graph is cut, not made reals of.
+TEST(CutTest, WeightsInBlocksOfFourBitsStaySo) {
+  GraphBuilder b(21);
+  const ValueId x = b.Input("x", {kUnknownDim, 32});
+  const ValueId weights =
+      b.Op("DequantizeLinear", {b.RandomInts(DType::kI8, {32, 6}, -8, 7), b.Random({2, 6})},
+           {{"axis", int64_t{0}}, {"block_size", int64_t{16}}});
+  const ValueId y = b.Op("Relu", {b.Op("MatMul", {x, weights})});
+  b.Output(y);
+  b.Output(b.Op("NonZero", {y}));
+  const Graph graph = b.Build();
+  const Loaded model = Load(graph);
+  const auto plan = model->PlanFor(std::vector<Shape>{Shape{2, 32}});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const std::vector<LayerRecord>& layers = (*plan)->certificate().layers;
+  EXPECT_EQ(std::ranges::count(layers, "octet:FourBitMatMul", &LayerRecord::op), 1);
+  EXPECT_EQ(std::ranges::count(layers, "octet:host", &LayerRecord::impl), 1) << "it was cut";
+  const std::vector<Tensor> inputs = RandomInputs(WithUnknownExtents(graph, 2));
+  LoadOptions in_reals;
+  in_reals.disabled_passes = {"pack_four_bits"};
+  const auto packed = Answer(*model, inputs);
+  const auto reals = Answer(*Load(graph, in_reals), inputs);
+  ASSERT_TRUE(packed.ok() && reals.ok()) << packed.status() << reals.status();
+  for (size_t i = 0; i < 12; ++i)
+    EXPECT_NEAR(Floats((*packed)[0])[i], Floats((*reals)[0])[i], 1e-4F);
+}
+
 TEST(CutTest, ANodeWaitsForNoMoreThanItsInputs) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 3});
