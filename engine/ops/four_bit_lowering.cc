@@ -142,8 +142,7 @@ class FewRowsStep final : public FourBitStep {
                      .rows = product_.rows};
     if (layout.zero_points) {
       auto* sums = reinterpret_cast<float*>(args.scratch);
-      SumBlocks(layout, rows.x, rows.rows, sums);
-      rows.sums = sums;
+      if (SumBlocks(layout, rows.x, rows.rows, sums)) rows.sums = sums;
     }
     const int64_t grain = 1 + kProductGrain / (layout.k * FourBitLayout::kWidth * rows.rows);
     ParallelFor(layout.panel_count(), grain, [&](int64_t first, int64_t last) {

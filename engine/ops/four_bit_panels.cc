@@ -1,6 +1,7 @@
 #include "engine/ops/four_bit_panels.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 // Compiled once for each instruction set; the names in between are its own.
@@ -65,8 +66,19 @@ HWY_INLINE FloatVec ZeroPoints(const int8_t* zero_points) {
   return hn::ConvertTo(Floats(), hn::PromoteTo(Ints(), hn::LoadU(bytes, zero_points)));
 }
 
-// kTileRows rows times kVectors vectors of a panel's columns, from column `within` on.
-template <int kTileRows>
+// Reader::Next, with the zero points taken off where they are to be.
+template <bool kTakesOff>
+HWY_INLINE void Next(const Reader& reader, FloatVec zeros, WordVec& words, FloatVec (&reals)[2]) {
+  reader.Next(words, reals);
+  if constexpr (kTakesOff) {
+    reals[0] = hn::Sub(reals[0], zeros);
+    reals[1] = hn::Sub(reals[1], zeros);
+  }
+}
+
+// kTileRows rows times kVectors vectors of a panel's columns, from column `within` on. kTakesOff: zero points are taken off each
+// weight, and sums are not read.
+template <int kTileRows, bool kTakesOff>
 HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_RESTRICT panel,
                              int64_t within, const float* HWY_RESTRICT x, const float* sums,
                              FloatVec (&totals)[kTileRows][kVectors]) {
@@ -90,6 +102,9 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
         for (auto& part : row) part = hn::Zero(d);
       }
     }
+    FloatVec zeros[kVectors];
+    for (int v = 0; v < kVectors; ++v)
+      zeros[v] = kTakesOff ? ZeroPoints(zero_points + b * kWidth + v * lanes) : hn::Zero(d);
     int64_t k = begin;
     for (; k + kPerWord <= end; k += kPerWord, at += kWidth) {
       WordVec words[kVectors];
@@ -99,7 +114,7 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
       for (int i = 0; i < kPerWord; i += 2) {
         FloatVec reals[kVectors][2];
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) reader.Next(words[v], reals[v]);
+        for (int v = 0; v < kVectors; ++v) Next<kTakesOff>(reader, zeros[v], words[v], reals[v]);
 #pragma GCC unroll 2
         for (int e = 0; e < 2; ++e) {
 #pragma GCC unroll 4
@@ -118,7 +133,7 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
         FloatVec reals[2];
         for (int64_t i = k; i < end; ++i) {
           const int64_t e = (i - k) % 2;
-          if (e == 0) reader.Next(words, reals);
+          if (e == 0) Next<kTakesOff>(reader, zeros[v], words, reals);
           for (int r = 0; r < kTileRows; ++r)
             parts[0][r][v] = hn::MulAdd(hn::Set(d, x[r * layout.k + i]), reals[e], parts[0][r][v]);
         }
@@ -131,7 +146,7 @@ HWY_INLINE void MultiplyTile(const FourBitLayout& layout, const std::byte* HWY_R
       for (int r = 0; r < kTileRows; ++r) {
         FloatVec sum = parts[0][r][v];
         if constexpr (kSums == 2) sum = hn::Add(sum, parts[kSums - 1][r][v]);
-        if (layout.zero_points) {
+        if (!kTakesOff && layout.zero_points) {
           sum = hn::NegMulAdd(ZeroPoints(zero_points + b * kWidth + v * lanes),
                               hn::Set(d, sums[r * layout.blocks() + b]), sum);
         }
@@ -149,8 +164,13 @@ HWY_NOINLINE void MultiplyPanel(const FourBitLayout& layout, const std::byte* pa
   for (int64_t within = 0; within < kWidth && column + within < layout.n;
        within += kVectors * lanes) {
     FloatVec totals[kTileRows][kVectors];
-    const float* sums = layout.zero_points ? rows.sums + row * layout.blocks() : nullptr;
-    MultiplyTile<kTileRows>(layout, panel, within, rows.x + row * layout.k, sums, totals);
+    const float* x = rows.x + row * layout.k;
+    if (layout.zero_points && rows.sums == nullptr) {
+      MultiplyTile<kTileRows, true>(layout, panel, within, x, nullptr, totals);
+    } else {
+      const float* sums = layout.zero_points ? rows.sums + row * layout.blocks() : nullptr;
+      MultiplyTile<kTileRows, false>(layout, panel, within, x, sums, totals);
+    }
     for (int v = 0; v < kVectors; ++v) {
       const int64_t first = column + within + v * lanes;
       if (first >= layout.n) break;
@@ -283,14 +303,17 @@ void PackFourBits(const FourBitLayout& layout, const uint8_t* integers, const fl
   }
 }
 
-void SumBlocks(const FourBitLayout& layout, const float* x, int64_t rows, float* sums) {
+bool SumBlocks(const FourBitLayout& layout, const float* x, int64_t rows, float* sums) {
+  bool finite = true;
   for (int64_t r = 0; r < rows; ++r, x += layout.k) {
     for (int64_t begin = 0; begin < layout.k; begin += layout.block) {
       float sum = 0;
       for (int64_t k = begin; k < std::min(begin + layout.block, layout.k); ++k) sum += x[k];
       *sums++ = sum;
+      finite = finite && std::isfinite(sum);
     }
   }
+  return finite;
 }
 
 void MultiplyFourBits(const FourBitLayout& layout, const std::byte* panels, const FourBitRows& rows,

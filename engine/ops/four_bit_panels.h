@@ -41,14 +41,15 @@ void PackFourBits(const FourBitLayout& layout, const uint8_t* integers, const fl
 /// What a product reads besides the panels.
 struct FourBitRows {
   const float* x = nullptr;  ///< [rows, k]
-  const float* sums =
-      nullptr;  ///< [rows, blocks] sums of x over a block, where there are zero points.
+  /// [rows, blocks] finite sums of x over a block, for zero points; null where some are not finite: zero points are then taken off
+  /// each weight, since an infinity times q less an infinity times the zero point is no number.
+  const float* sums = nullptr;
   const float* bias = nullptr;  ///< [n], or null.
   int64_t rows = 0;
 };
 
-/// sums[r, b] of FourBitRows.
-void SumBlocks(const FourBitLayout& layout, const float* x, int64_t rows, float* sums);
+/// sums[r, b] of FourBitRows; whether all are finite.
+bool SumBlocks(const FourBitLayout& layout, const float* x, int64_t rows, float* sums);
 
 /// y[r, j] = sum over b of scale[j, b] * (sum over k in b of x[r, k] * q[j, k] - zero_point[j, b] * sums[r, b]) + bias[j] in FP32,
 /// for the columns of panels [first, last); y is [rows, n]. Some rows share what is read of the panels. Thread-safe.

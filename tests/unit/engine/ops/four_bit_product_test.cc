@@ -1,7 +1,9 @@
 // octet:FourBitMatMul against its reference kernel: both forms, extents around words, panels and strips; what it keeps in memory.
 #include "engine/ops/four_bit_product.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include <gmock/gmock.h>
@@ -111,6 +113,42 @@ TEST(FourBitProductTest, MultipliesManyRowsInStrips) {
   }
   // More than one, and a short one behind them.
   ExpectReference(Product({9, 20000, 130, 32, true, true}), "octet:unpack_s4+", 1e-3F);
+}
+
+// Not so where q and the zero point are multiplied by it before one is taken off the other.
+TEST(FourBitProductTest, InfinitiesAreNoNumbersOnlyWhereTheReferenceSaysSo) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const int64_t rows : {1, 3, 8, 9}) {
+    for (const float large : {kInfinity, -kInfinity}) {
+      const int64_t k = 37;
+      Tensor x = RandomReals({rows, k}, 1);
+      const auto values = x.mutable_span<float>();
+      for (size_t i = 0; i < 16; i += 4) values[i] = large;
+      values.back() = large;  // In the last word, which is not full.
+      OneNode node("FourBitMatMul", 1, kOctetDomain);
+      node.Set("K", k).Set("block", int64_t{16}).Input(std::move(x));
+      Tensor integers(DType::kU8, Shape{33, (k + 1) / 2});
+      std::ranges::fill(integers.mutable_span<uint8_t>(), uint8_t{0x33});
+      Tensor zero_points(DType::kI8, Shape{33, 3});
+      for (size_t i = 0; i < 99; ++i)
+        zero_points.mutable_span<int8_t>()[i] = static_cast<int8_t>(i / 3 % 2 == 0 ? 5 : 2);
+      node.Constant(std::move(integers)).Constant(RandomReals({33, 3}, 3, 0.01F, 0.02F));
+      node.Constant(std::move(zero_points));
+      const auto lowered = Lower(node, onednn::DetectTarget(1));
+      const auto expected = node.Run();
+      ASSERT_TRUE(lowered.ok() && expected.ok()) << lowered.status() << expected.status();
+      const std::vector<float> want = Elements<float>((*expected)[0]);
+      const std::vector<float> got = Elements<float>(lowered->outputs[0]);
+      for (size_t i = 0; i < want.size(); ++i) {
+        ASSERT_FALSE(std::isnan(want[i])) << i;
+        if (std::isinf(want[i])) {
+          ASSERT_EQ(got[i], want[i]) << i << " of " << rows << " rows with " << large;
+        } else {
+          ASSERT_NEAR(got[i], want[i], 1e-4F * (1 + std::abs(want[i]))) << i;
+        }
+      }
+    }
+  }
 }
 
 TEST(FourBitProductTest, PostOpsFollow) {
