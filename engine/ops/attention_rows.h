@@ -6,7 +6,7 @@
 
 namespace octet {
 
-/// The instruction set that the kernels are compiled for here, as Highway names it ("AVX3_ZEN4").
+/// The instruction set that the kernels are compiled for here, as Highway names it ("AVX3").
 const char* AttentionRowsTarget();
 
 /// scores[r, t] = sum over i of q[r, i] * k[t, i], for `rows` rows of q, `q_stride` floats apart, and `keys` rows of k, `width`

@@ -72,7 +72,7 @@ class AxisShares {
   int64_t end_ = 0;
 };
 
-/// One channel of one region; `row` has room for as many floats as the plane is wide.
+/// One channel of one region. Pixels between two samples have no share, and none of their infinities either. `row` has room for as many floats as the plane is wide.
 void AlignPlane(const float* plane, int64_t width, const AxisShares& rows,
                 const AxisShares& columns, float* row, float* y) {
   const int64_t begin = columns.begin();
@@ -85,11 +85,15 @@ void AlignPlane(const float* plane, int64_t width, const AxisShares& rows,
     const float* from = plane + down.first * width + begin;
     const float* share = rows.shares(down);
     ScaleRow(from, share[0], n, row);
-    for (int64_t i = 1; i < down.count; ++i) AddScaledRow(from + i * width, share[i], n, row);
+    for (int64_t i = 1; i < down.count; ++i) {
+      if (share[i] != 0) AddScaledRow(from + i * width, share[i], n, row);
+    }
     for (const AxisShares::Bin& across : columns.bins()) {
       const float* part = columns.shares(across);
       float sum = 0;
-      for (int64_t j = 0; j < across.count; ++j) sum += part[j] * row[across.first - begin + j];
+      for (int64_t j = 0; j < across.count; ++j) {
+        if (part[j] != 0) sum += part[j] * row[across.first - begin + j];
+      }
       *y++ = sum;
     }
   }

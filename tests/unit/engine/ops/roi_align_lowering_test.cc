@@ -1,6 +1,9 @@
 // RoiAlign's kernel against the reference kernel: small and huge regions, such as lie half outside, and other element types.
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -63,6 +66,29 @@ TEST(RoiAlignLoweringTest, TakesMeansAsTheReference) {
         ASSERT_EQ(got.size(), expected.size());
         for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-6F) << i;
       }
+    }
+  }
+}
+
+// Two samples in bins of nine pixels.
+TEST(RoiAlignLoweringTest, InfinitiesBetweenTheSamplesDoNotCount) {
+  Tensor x = RandomReals({1, 2, 40, 50}, 1);
+  for (size_t i = 0; i < x.span<float>().size(); i += 23)
+    x.mutable_span<float>()[i] = std::numeric_limits<float>::infinity();
+  OneNode node = Align(2, "half_pixel").Input(std::move(x));
+  node.Input(Tensor::From<float>({1, 4}, {1.3F, 2.2F, 61.9F, 50.7F}));
+  node.Input(Tensor::From<int64_t>({1}, {0}));
+  const auto lowered = Lower(node);
+  ASSERT_TRUE(lowered.ok()) << lowered.status();
+  const std::vector<float> expected = testing::Reference(node);
+  const std::vector<float> got = Elements<float>(lowered->outputs[0]);
+  EXPECT_GT(std::ranges::count_if(expected, [](float y) { return std::isfinite(y); }), 0);
+  for (size_t i = 0; i < got.size(); ++i) {
+    ASSERT_FALSE(std::isnan(expected[i])) << i;
+    if (std::isinf(expected[i])) {
+      EXPECT_EQ(got[i], expected[i]) << i;
+    } else {
+      EXPECT_NEAR(got[i], expected[i], 2e-6F) << i;
     }
   }
 }
