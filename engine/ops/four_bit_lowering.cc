@@ -38,8 +38,8 @@ constexpr int64_t kFewRows = 8;
 constexpr int64_t kProductGrain = int64_t{1} << 16;
 /// Elements of the result that a thread's post-ops take at least.
 constexpr int64_t kPostOpGrain = int64_t{1} << 14;
-/// Reals of a strip: they stay in the last level of cache.
-constexpr int64_t kStripReals = int64_t{1} << 20;
+/// Reals of a strip, where that is a multiple of the columns for each thread: they stay in a shared cache.
+constexpr int64_t kStripReals = int64_t{1} << 19;
 /// Columns of a strip are a multiple of this, but for the last one: two panels.
 constexpr int64_t kStripColumns = 2 * FourBitLayout::kWidth;
 
@@ -300,7 +300,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerStrips(const LowerContext& context,
                                                   FourBitProduct product, ResultOps ops) {
   const int64_t n = product.layout.n;
   const int64_t fitting = kStripReals / product.layout.k / kStripColumns * kStripColumns;
-  const int64_t width = std::max(fitting, kStripColumns);
+  const int64_t width = std::max(fitting, kStripColumns * context.target.threads);
   std::unique_ptr<Strip> whole;
   std::unique_ptr<Strip> last;
   if (n >= width) {
