@@ -38,7 +38,7 @@ constexpr int64_t kFewRows = 8;
 constexpr int64_t kProductGrain = int64_t{1} << 16;
 /// Elements of the result that a thread's post-ops take at least.
 constexpr int64_t kPostOpGrain = int64_t{1} << 14;
-/// Reals of a strip, where that is a multiple of the columns for each thread: they stay in a shared cache.
+/// Reals of a strip, but for long columns, of which each thread gets some: they stay in a cache that cores share.
 constexpr int64_t kStripReals = int64_t{1} << 19;
 /// Columns of a strip are a multiple of this, but for the last one: two panels.
 constexpr int64_t kStripColumns = 2 * FourBitLayout::kWidth;
