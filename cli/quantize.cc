@@ -219,7 +219,7 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(CLI::IsMember({"fp16", "bf16", "int8", "int8-dynamic"}))
       ->capture_default_str();
   verb->add_option("--calibration", options->calibration,
-                   "Sample inputs (int8): an .npz, or a folder of .npz or .npy files, such "
+                   "Sample inputs (int8): an .npz or .npy file, or a folder of them, such "
                    "as the requests that a server captured; may be given several times. Files may "
                    "differ in extents that the model leaves open")
       ->allow_extra_args(false);

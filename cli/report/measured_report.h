@@ -12,7 +12,7 @@ namespace octet::cli {
 
 struct ReportRequest {
   std::vector<std::string> files;  ///< The fp32 file, then its variants.
-  std::string data;                ///< .npz with the inputs, and labels.
+  std::string data;                ///< File or folder with the inputs, and labels.
   std::string map;                 ///< As SampleSet has it.
   std::string quantize_record;     ///< As ReadQuantizeRecord.
   std::string training_record;     ///< As ReadTrainingRecord.
