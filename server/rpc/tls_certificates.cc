@@ -88,7 +88,8 @@ TlsCertificates::~TlsCertificates() {
 absl::StatusOr<std::unique_ptr<TlsCertificates>> TlsCertificates::Load(const TlsPaths& paths) {
   std::unique_ptr<TlsCertificates> loaded(new TlsCertificates(paths));
   OCTET_ASSIGN_OR_RETURN(loaded->seen_.files, ReadTlsFiles(paths));
-  OCTET_RETURN_IF_ERROR(loaded->Use(loaded->seen_));
+  OCTET_ASSIGN_OR_RETURN(const TlsMaterial material, loaded->Check(loaded->seen_));
+  OCTET_RETURN_IF_ERROR(loaded->Use(material));
   loaded->decided_ = loaded->seen_;
   const bool mutual = !paths.authorities.empty();
   loaded->credentials_ =
@@ -96,9 +97,12 @@ absl::StatusOr<std::unique_ptr<TlsCertificates>> TlsCertificates::Load(const Tls
   return loaded;
 }
 
-absl::Status TlsCertificates::Use(const Sight& sight) {
+absl::StatusOr<TlsMaterial> TlsCertificates::Check(const Sight& sight) const {
   if (!sight.error.empty()) return absl::InvalidArgumentError(sight.error);
-  OCTET_ASSIGN_OR_RETURN(const TlsMaterial material, CheckTlsFiles(sight.files, paths_));
+  return CheckTlsFiles(sight.files, paths_);
+}
+
+absl::Status TlsCertificates::Use(const TlsMaterial& material) {
   OCTET_RETURN_IF_ERROR(identity_.Put(material.identity));
   if (!paths_.authorities.empty()) OCTET_RETURN_IF_ERROR(authorities_.Put(material.authorities));
   const bool expired = material.not_after < std::chrono::system_clock::now();
@@ -121,8 +125,11 @@ void TlsCertificates::Look() {
   const bool settled = sight == seen_;
   seen_ = std::move(sight);
   if (!settled || seen_ == decided_) return;
-  decided_ = seen_;
-  if (const absl::Status status = Use(seen_); !status.ok()) {
+  const absl::StatusOr<TlsMaterial> material = Check(seen_);
+  const absl::Status status = material.ok() ? Use(*material) : material.status();
+  // What had no memory or descriptor may have one at the next look.
+  if (status.ok() || !material.ok()) decided_ = seen_;
+  if (!status.ok()) {
     LogEvent(LogLevel::kWarn, "tls_refused",
              {{"certificate", paths_.certificate}, {"error", Message(status)}});
   }

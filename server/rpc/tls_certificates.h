@@ -51,7 +51,8 @@ class TlsCertificates {
   std::shared_ptr<grpc::ServerCredentials> credentials() const { return credentials_; }
 
   /// Reads the files. What two looks saw alike, for a certificate and its key are written one after the other, is used by
-  /// handshakes that begin a second later; connections that are there stay. What cannot be used is logged once, and changes nothing.
+  /// handshakes that begin a second later; connections that are there stay. What cannot be used is logged once, and changes nothing;
+  /// where memory or a descriptor is missing, the next look tries again.
   void Look();
 
  private:
@@ -63,7 +64,8 @@ class TlsCertificates {
   };
 
   explicit TlsCertificates(TlsPaths paths);
-  absl::Status Use(const Sight& sight);
+  absl::StatusOr<TlsMaterial> Check(const Sight& sight) const;
+  absl::Status Use(const TlsMaterial& material);
 
   const TlsPaths paths_;
   Sight seen_;     ///< By the last look.

@@ -92,8 +92,10 @@ absl::StatusOr<std::vector<Certificate>> ReadCertificates(const std::string& tex
   return certificates;
 }
 
-/// As a server that uses them would find out.
-absl::Status CheckPair(X509* certificate, EVP_PKEY* key, const TlsPaths& paths) {
+/// As a server that uses them would find out, at its start or with each handshake.
+absl::Status CheckIdentity(const std::vector<Certificate>& certificates, EVP_PKEY* key,
+                           const TlsPaths& paths) {
+  X509* const certificate = certificates.front().get();
   const Context context(SSL_CTX_new(TLS_method()));
   if (context == nullptr) return Internal("OpenSSL cannot begin: {}", TakeReason());
   if (SSL_CTX_use_certificate(context.get(), certificate) != 1) {
@@ -108,6 +110,11 @@ absl::Status CheckPair(X509* certificate, EVP_PKEY* key, const TlsPaths& paths) 
   if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) {
     return InvalidArgument("OpenSSL does not take the private key ({}): {}", TakeReason(),
                            paths.key);
+  }
+  for (size_t i = 1; i < certificates.size(); ++i) {
+    if (SSL_CTX_add1_chain_cert(context.get(), certificates[i].get()) == 1) continue;
+    return InvalidArgument("OpenSSL does not take certificate {} in the file ({}): {}", i + 1,
+                           TakeReason(), paths.certificate);
   }
   return absl::OkStatus();
 }
@@ -154,11 +161,10 @@ absl::StatusOr<TlsMaterial> CheckTlsFiles(const TlsFiles& files, const TlsPaths&
     return InvalidArgument("expected a private key in PEM without a passphrase, got none: {}",
                            paths.key);
   }
-  X509* const own = certificates.front().get();
-  OCTET_RETURN_IF_ERROR(CheckPair(own, key.get(), paths));
+  OCTET_RETURN_IF_ERROR(CheckIdentity(certificates, key.get(), paths));
   OCTET_ASSIGN_OR_RETURN(material.identity, Identity(key, certificates));
   std::tm last = {};
-  if (ASN1_TIME_to_tm(X509_get0_notAfter(own), &last) != 1) {
+  if (ASN1_TIME_to_tm(X509_get0_notAfter(certificates.front().get()), &last) != 1) {
     return InvalidArgument("the certificate's last day cannot be read ({}): {}", TakeReason(),
                            paths.certificate);
   }

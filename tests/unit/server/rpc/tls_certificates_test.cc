@@ -1,6 +1,7 @@
 #include "server/rpc/tls_certificates.h"
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -8,6 +9,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "engine/tensor/status.h"
@@ -154,6 +156,26 @@ TEST_F(TlsCertificatesTest, WhatCannotBeUsedIsLoggedOnceAndChangesNothing) {
   folder_.Write(first_);
   EXPECT_THAT(Looked(2), HasSubstr("event=tls_loaded"));
   EXPECT_TRUE(Answered(first_));
+}
+
+TEST_F(TlsCertificatesTest, WhatFindsNoRoomIsTriedAgain) {
+  folder_.Write(first_);
+  ServeTls(folder_.paths());
+  folder_.Write(second_);
+  EXPECT_EQ(Looked(1), "");
+  rlimit most = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &most), 0);
+  // Which holds for files in memory, too.
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit little = {.rlim_cur = 64, .rlim_max = most.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &little), 0);
+  certificates_->Look();
+  certificates_->Look();
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &most), 0);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_TRUE(Answered(first_));
+  EXPECT_THAT(Looked(1), HasSubstr("event=tls_loaded"));
+  EXPECT_TRUE(Answered(second_));
 }
 
 TEST_F(TlsCertificatesTest, AnExpiredCertificateIsAWarning) {

@@ -140,5 +140,16 @@ TEST(TlsFilesTest, AShortKeyIsRefusedInOpenSslsWords) {
             "OpenSSL does not take the certificate (ee key too small): " + folder.path("tls.crt"));
 }
 
+// Every handshake would fail: OpenSSL looks at what is behind the certificate when it sends it.
+TEST(TlsFilesTest, AShortKeyOfAnAuthorityBehindTheCertificateIsRefused) {
+  const TlsFolder folder;
+  const TlsIdentity own = TlsIdentity::Make();
+  folder.Write(own);
+  folder.Write("tls.crt", own.certificate + own.certificate + TlsIdentity::MakeWeak().certificate);
+  EXPECT_EQ(ErrorOf(folder.paths()),
+            "OpenSSL does not take certificate 3 in the file (ca key too small): " +
+                folder.path("tls.crt"));
+}
+
 }  // namespace tls_files_test
 }  // namespace octet
