@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
 #include <span>
+#include <string>
 
 #include <sys/mman.h>
 
@@ -25,8 +27,21 @@ int GiveBack(dl_phdr_info* object, size_t /*size*/, void* /*unused*/) {
   return 0;
 }
 
+/// Breakpoints are written into pages, and would be gone with them.
+bool IsTraced() {
+  std::ifstream status("/proc/self/status");
+  std::string name;
+  int tracer = 0;
+  while (status >> name) {
+    if (name == "TracerPid:") return status >> tracer && tracer != 0;
+  }
+  return false;
+}
+
 }  // namespace
 
-void GiveBackStartPages() { dl_iterate_phdr(GiveBack, nullptr); }
+void GiveBackStartPages() {
+  if (!IsTraced()) dl_iterate_phdr(GiveBack, nullptr);
+}
 
 }  // namespace octet::cli
