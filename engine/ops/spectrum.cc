@@ -205,27 +205,51 @@ absl::StatusOr<Kernel> MakeStft(const KernelContext& context) {
   const int64_t samples = signal[1], parts = PartsOf(signal), count = out[1], bins = out[2];
   return KernelFor(
       kRealKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
-        return [=, frames = out[0] * out[1]](std::span<const ConstTensorView> inputs,
-                                             std::span<const TensorView> outputs) {
+        return [=, frames = out[0] * out[1],
+                transform = FourierTransform(static_cast<size_t>(length), false)](
+                   std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+          const T* signal = inputs[0].as<T>();
           const T* window = has_window ? inputs[2].as<T>() : nullptr;
-          const FourierTransform transform(static_cast<size_t>(length), false);
-          ParallelFor(frames, 1, [&](int64_t begin, int64_t end) {
+          const auto first = [&](int64_t f) {
+            return signal + (f / count * samples + f % count * step) * parts;
+          };
+          const auto weighted = [&](const T* from, int64_t i) {
+            const double weight = window != nullptr ? static_cast<double>(window[i]) : 1;
+            return weight * static_cast<double>(from[i * parts]);
+          };
+          ParallelFor((frames + 1) / 2, 1, [&](int64_t begin, int64_t end) {
             std::vector<Complex> x(static_cast<size_t>(length));
-            std::vector<Complex> y(static_cast<size_t>(bins));
+            std::vector<Complex> y(static_cast<size_t>(length));
             std::vector<Complex> scratch(transform.scratch());
-            for (int64_t f = begin; f < end; ++f) {
-              const T* from = inputs[0].as<T>() + (f / count * samples + f % count * step) * parts;
-              for (int64_t i = 0; i < length; ++i) {
-                const double weight = window != nullptr ? static_cast<double>(window[i]) : 1;
-                x[i] = {weight * static_cast<double>(from[i * parts]),
-                        parts > 1 ? weight * static_cast<double>(from[i * parts + 1]) : 0};
-              }
-              transform.Run(x, y, scratch);
+            const auto write = [&](int64_t f, const auto& bin) {
               T* to = outputs[0].as<T>() + f * bins * 2;
               for (int64_t k = 0; k < bins; ++k) {
-                to[k * 2] = static_cast<T>(y[k].real());
-                to[k * 2 + 1] = static_cast<T>(y[k].imag());
+                const Complex value = bin(k);
+                to[k * 2] = static_cast<T>(value.real());
+                to[k * 2 + 1] = static_cast<T>(value.imag());
               }
+            };
+            for (int64_t f = 2 * begin; f < std::min(2 * end, frames); f += parts == 1 ? 2 : 1) {
+              const T* a = first(f);
+              if (parts > 1 || f + 1 == frames) {
+                for (int64_t i = 0; i < length; ++i)
+                  x[i] = {weighted(a, i), parts > 1 ? weighted(a + 1, i) : 0};
+                transform.Run(x, y, scratch);
+                write(f, [&](int64_t k) { return y[k]; });
+                continue;
+              }
+              // Two frames of reals are one of complex numbers, a + i b; what of its bins is conjugate to the mirrored one is a's.
+              const T* b = first(f + 1);
+              for (int64_t i = 0; i < length; ++i) x[i] = {weighted(a, i), weighted(b, i)};
+              transform.Run(x, y, scratch);
+              const auto mirrored = [&](int64_t k) {
+                return std::conj(y[k == 0 ? 0 : length - k]);
+              };
+              write(f, [&](int64_t k) { return (y[k] + mirrored(k)) * 0.5; });
+              write(f + 1, [&](int64_t k) {
+                const Complex twice = y[k] - mirrored(k);
+                return Complex(twice.imag() * 0.5, twice.real() * -0.5);
+              });
             }
           });
           return absl::OkStatus();

@@ -68,6 +68,7 @@ constexpr std::array kPasses = {
     Pass{"push_transposes", "moves Transposes until they cancel", PushTransposes},
     Pass{"absorb_converts", "the same for what push_transposes brought together", AbsorbConverts},
     Pass{"split_zero_points", "the same for what absorb_converts typed", SplitZeroPoints},
+    Pass{"fold_stride", "strides of a Conv of few channels over one axis -> channels", FoldStride},
     Pass{"tabulate", "elementwise functions of one int8 value -> octet:Table", Tabulate},
     Pass{"remove_no_ops", "the same for what the other passes left", RemoveNoOps},
 };

@@ -47,6 +47,7 @@ absl::StatusOr<int> SplitZeroPoints(Graph& graph, const PassContext& context);
 
 // Layout.
 absl::StatusOr<int> ChannelsLast(Graph& graph, const PassContext& context);
+absl::StatusOr<int> FoldStride(Graph& graph, const PassContext& context);
 absl::StatusOr<int> PushTransposes(Graph& graph, const PassContext& context);
 
 }  // namespace octet

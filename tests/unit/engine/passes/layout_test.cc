@@ -63,6 +63,53 @@ TEST(ChannelsLastPass, WrapsAConvolutionOfAnyRank) {
   }
 }
 
+struct Strided {
+  int64_t steps, channels, taps, stride, pad_begin, pad_end;
+};
+
+Graph StridedConv(const Strided& c, bool typed) {
+  GraphBuilder b;
+  const Shape shape{2, c.steps, c.channels};
+  const ValueId x = typed ? b.TypedInput("x", shape, DType::kU8, QuantParams::PerTensor(0.02F, 77))
+                          : b.Input("x", shape);
+  const ValueId w = typed ? b.Convert(b.Random({5, c.channels, c.taps}), DType::kI8,
+                                      QuantParams::PerTensor(1.0F / 127, 0))
+                          : b.Random({5, c.channels, c.taps});
+  b.Output(b.Op("Conv", {x, w, b.Random({5})},
+                {{"strides", Ints{c.stride}},
+                 {"pads", Ints{c.pad_begin, c.pad_end}},
+                 {"dilations", Ints{1}},
+                 {"kernel_shape", Ints{c.taps}},
+                 {"group", int64_t{1}},
+                 {"channels_last", int64_t{1}}}));
+  return b.Build();
+}
+
+TEST(FoldStridePass, TakesTheStepsOfAStrideAsChannels) {
+  const Strided kCases[] = {{40, 1, 8, 4, 0, 0},  {40, 1, 10, 5, 0, 0},   {40, 2, 7, 4, 0, 0},
+                            {40, 1, 7, 2, 3, 3},  {40, 3, 3, 2, 1, 0},    {40, 1, 3, 4, 0, 0},
+                            {40, 1, 16, 8, 8, 8}, {40, 1, 25, 10, 12, 12}};
+  for (const Strided& c : kCases) {
+    for (const bool typed : {false, true}) {
+      SCOPED_TRACE(Format("{} steps, {} channels, {} taps, stride {}, pads {} {}, typed {}",
+                          c.steps, c.channels, c.taps, c.stride, c.pad_begin, c.pad_end, typed));
+      const Graph graph = AfterPass("fold_constants", StridedConv(c, typed));
+      const Graph after = AfterPass("fold_stride", graph);
+      EXPECT_THAT(after, HasOps({"Reshape", "Conv"}));
+      const Node& conv = TheOnly(after, "Conv");
+      EXPECT_EQ((*after.value(conv.input(0)).shape)[2], c.stride * c.channels);
+      EXPECT_EQ(*conv.attributes.Ints("strides", {}), Ints{1});
+      EXPECT_TRUE(SameAnswers(graph, after));
+    }
+  }
+}
+
+TEST(FoldStridePass, LeavesWhatItCannotCutIntoStrides) {
+  for (const Strided& c :
+       {Strided{41, 1, 8, 4, 0, 0}, Strided{40, 4, 8, 4, 0, 0}, Strided{40, 1, 8, 1, 0, 0}})
+    EXPECT_THAT(AfterPass("fold_stride", StridedConv(c, false)), HasOps({"Conv"}));
+}
+
 TEST(ChannelsLastPass, TransposesTheOperandsOfPostOps) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 4, 5, 5});
