@@ -42,6 +42,22 @@ Names OwnNames(const Graph& graph) {
   return names;
 }
 
+// Of one graph. Passes give several nodes the name of the one that they replace, and ONNX Runtime refuses a graph in which two have the
+// same.
+class NodeNames {
+ public:
+  std::string Take(const std::string& wanted) {
+    int& next = next_[wanted];
+    std::string name = wanted;
+    while (!taken_.insert(name).second) name = Format("{}_{}", wanted, next++);
+    return name;
+  }
+
+ private:
+  std::set<std::string> taken_;
+  std::map<std::string, int> next_;  // What the next one of a name adds to it.
+};
+
 class ModelWriter {
  public:
   explicit ModelWriter(const Graph& graph) : graph_(graph) {}
@@ -163,11 +179,18 @@ class ModelWriter {
         describe(id, *proto.add_value_info());
       }
     }
-    for (const NodeId id : graph.order()) WriteNode(graph.node(id), names, *proto.add_node());
+    NodeNames taken;
+    for (const NodeId id : graph.order())
+      WriteNode(graph.node(id), names, taken, *proto.add_node());
   }
 
-  void WriteNode(const Node& node, const Names& names, onnx::NodeProto& proto) {
-    if (!node.name.empty()) proto.set_name(OwnName(node));
+  void WriteNode(const Node& node, const Names& names, NodeNames& taken, onnx::NodeProto& proto) {
+    // ONNX Runtime makes initializers of Constants first: their names may repeat, and do.
+    if (node.is("Constant")) {
+      proto.set_name(node.name);
+    } else if (!node.name.empty()) {
+      proto.set_name(taken.Take(node.name));
+    }
     // Its output is a tensor by now (ops/zip_map.cc), which no other runtime takes a ZipMap's for.
     const bool is_map = node.is("ZipMap", kMlDomain);
     proto.set_op_type(is_map ? "Identity" : node.op);
@@ -191,14 +214,6 @@ class ModelWriter {
                  *attribute.mutable_g());
       if (node.is("Loop")) DeclareScalars(*attribute.mutable_g());
     }
-  }
-
-  // Passes give several nodes the name of the one that they replace, and ONNX Runtime refuses a model in which two have the same.
-  std::string OwnName(const Node& node) {
-    int& next = next_of_name_[node.name];
-    std::string name = node.name;
-    while (!taken_by_nodes_.insert(name).second) name = Format("{}_{}", node.name, next++);
-    return name;
   }
 
   // The number of the iteration, and the condition: ONNX Runtime runs no Loop whose body leaves their shape open.
