@@ -1,6 +1,6 @@
 """Chains of operators on whole numbers of one type or several, which become reals at their end.
 
-A value here has the type of `b.kinds`, by its name, and elements of at most LARGEST in size.
+A value here has the type of `b.kinds`, by its name. Elements are at most LARGEST in size, or what a Cast makes of a negative one.
 """
 
 import numpy as np
@@ -70,7 +70,9 @@ def divided(b, x):
 
 def remainder(b, x):
     x = as_one_of(b, x, TYPES)
-    return result(b, "Mod", [x, operand(b, x, 1)], x.shape, kind_of(b, x), **({"fmod": 1} if b.chance(0.3) else {}))
+    # ONNX Runtime takes the remainder of 64-bit integers for fmod in doubles.
+    fmod = {"fmod": 1} if b.chance(0.3) and np.dtype(kind_of(b, x)).itemsize < 8 else {}
+    return result(b, "Mod", [x, operand(b, x, 1)], x.shape, kind_of(b, x), **fmod)
 
 
 def extremes(b, x):
