@@ -186,11 +186,8 @@ class ModelWriter {
 
   void WriteNode(const Node& node, const Names& names, NodeNames& taken, onnx::NodeProto& proto) {
     // ONNX Runtime makes initializers of Constants first: their names may repeat, and do.
-    if (node.is("Constant")) {
-      proto.set_name(node.name);
-    } else if (!node.name.empty()) {
-      proto.set_name(taken.Take(node.name));
-    }
+    const bool may_repeat = node.is("Constant");
+    if (!node.name.empty()) proto.set_name(may_repeat ? node.name : taken.Take(node.name));
     // Its output is a tensor by now (ops/zip_map.cc), which no other runtime takes a ZipMap's for.
     const bool is_map = node.is("ZipMap", kMlDomain);
     proto.set_op_type(is_map ? "Identity" : node.op);
