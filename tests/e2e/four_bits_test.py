@@ -171,13 +171,13 @@ class FourBitsTest(unittest.TestCase):
         return model([node], given, {"x": x})
 
     def test_matmul_n_bits_stays_in_4_bits(self):
-        for rows, kernel in ((1, "octet:gemv_s4:"), (8, "octet:gemv_s4:"), (9, "octet:unpack_s4+brg_matmul:")):
+        for rows, kernel in ((1, "octet:gemv_s4:"), (16, "octet:gemv_s4:"), (17, "octet:unpack_s4+brg_matmul:")):
             for block in (16, 32, 128):
                 for zeros in (None, "packed"):
                     # A last block that is short, and one that is longer than K.
                     for depth in (256, 264, 100):
                         with self.subTest(rows=rows, block=block, zeros=zeros, depth=depth):
-                            x = reals(2 if rows == 8 else 1, rows // 2 if rows == 8 else rows, depth)
+                            x = reals(2, 8, depth) if rows == 16 else reals(1, rows, depth)
                             file = self.compare(self.matmul_n_bits(x, 96, block, zeros, bias=block == 32), {"x": x})
                             told = octet_process.answer("inspect", file)
                             (layer,) = [layer for layer in told["layers"] if layer["macs"]]

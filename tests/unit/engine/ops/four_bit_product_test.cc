@@ -88,7 +88,7 @@ TEST(FourBitProductTest, TheReferenceReadsTwosComplementLowBitsFirst) {
 }
 
 TEST(FourBitProductTest, MultipliesAFewRows) {
-  for (const int64_t rows : {1, 2, 3, 4, 7, 8}) {
+  for (const int64_t rows : {1, 2, 3, 4, 7, 16}) {
     for (const int64_t k : {1, 8, 37, 300}) {
       for (const int64_t n : {1, 17, 32, 70}) {
         for (const int64_t block : {8, 16, 32, 304}) {
@@ -101,7 +101,7 @@ TEST(FourBitProductTest, MultipliesAFewRows) {
 }
 
 TEST(FourBitProductTest, MultipliesManyRowsInStrips) {
-  for (const int64_t rows : {9, 40}) {
+  for (const int64_t rows : {17, 40}) {
     for (const int64_t k : {1, 37, 300}) {
       for (const int64_t n : {1, 17, 64, 70, 200}) {
         for (const int64_t block : {16, 304}) {
@@ -112,13 +112,13 @@ TEST(FourBitProductTest, MultipliesManyRowsInStrips) {
     }
   }
   // More than one, and a short one behind them.
-  ExpectReference(Product({9, 20000, 130, 32, true, true}), "octet:unpack_s4+", 1e-3F);
+  ExpectReference(Product({17, 20000, 130, 32, true, true}), "octet:unpack_s4+", 1e-3F);
 }
 
 // Not so where q and the zero point are multiplied by it before one is taken off the other.
 TEST(FourBitProductTest, InfinitiesAreNoNumbersOnlyWhereTheReferenceSaysSo) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  for (const int64_t rows : {1, 3, 8, 9}) {
+  for (const int64_t rows : {1, 3, 16, 17}) {
     for (const float large : {kInfinity, -kInfinity}) {
       const int64_t k = 37;
       Tensor x = RandomReals({rows, k}, 1);
@@ -166,7 +166,7 @@ TEST(FourBitProductTest, PostOpsFollow) {
 TEST(FourBitProductTest, MultipliesOnATeam) {
   for (const int threads : {1, 2, 3}) {
     const onednn::TeamSizeScope team(threads);
-    for (const int64_t rows : {1, 9})
+    for (const int64_t rows : {1, 17})
       ExpectReference(Product({rows, 512, 1000, 32, true, true}), "octet:");
   }
 }
