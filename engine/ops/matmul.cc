@@ -200,8 +200,9 @@ absl::Status InferGemm(InferContext& context) {
   }
   if (context.has_input(2) && context.shape(2)) {
     const auto broadcast = Broadcast(out, *context.shape(2));
-    const bool known = out.is_static() && context.shape(2)->is_static();
-    if (!broadcast || broadcast->rank() != 2 || (known && *broadcast != out)) {
+    // C may not make the product wider, whether or not the other extent is known.
+    if (!broadcast || broadcast->rank() != 2 || !Agree((*broadcast)[0], out[0]) ||
+        !Agree((*broadcast)[1], out[1])) {
       return context.Error("C of shape " + context.shape(2)->ToString() +
                            " does not broadcast to " + out.ToString());
     }

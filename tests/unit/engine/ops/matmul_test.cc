@@ -152,6 +152,21 @@ TEST(GemmTest, RefusesACThatDoesNotBroadcast) {
               HasSubstr("does not broadcast to [2,4]"));
 }
 
+TEST(GemmTest, RefusesACThatWouldMakeAnOpenProductWider) {
+  const auto shape = [](Shape a, Shape c) {
+    return OneNode("Gemm", 13)
+        .Spec(DType::kF32, std::move(a))
+        .Spec(DType::kF32, Shape{3, 1})
+        .Spec(DType::kF32, std::move(c))
+        .InferredShape();
+  };
+  EXPECT_THAT(shape({kUnknownDim, 3}, {2}), HasSubstr("does not broadcast to [?,1]"));
+  EXPECT_THAT(shape({kUnknownDim, 3}, {5, 2}), HasSubstr("does not broadcast to [?,1]"));
+  EXPECT_EQ(shape({kUnknownDim, 3}, {1}), "[?,1]");
+  EXPECT_EQ(shape({kUnknownDim, 3}, {5, 1}), "[?,1]");
+  EXPECT_EQ(shape({4, 3}, {kUnknownDim, kUnknownDim}), "[4,1]");
+}
+
 TEST(MatMulIntegerTest, SubtractsZeroPointsPerTensorRowAndColumn) {
   const Tensor a = Tensor::From<uint8_t>({2, 2}, {1, 2, 3, 4});
   const Tensor b = Tensor::From<int8_t>({2, 2}, {1, -1, 2, 0});
