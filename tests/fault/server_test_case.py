@@ -21,9 +21,9 @@ class ServerTestCase(unittest.TestCase):
         self.models = self.folder / "models"
         self.models.mkdir()
 
-    def start(self, configuration=""):
-        """Returns a server that serves."""
-        started = server.Server(octet(), self.models, self.folder, configuration)
+    def start(self, configuration="", listen=""):
+        """Returns a server that serves; `listen`: further keys of that section."""
+        started = server.Server(octet(), self.models, self.folder, configuration, listen)
         self.addCleanup(started.__exit__, None, None, None)
         return started
 
