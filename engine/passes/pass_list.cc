@@ -79,7 +79,7 @@ struct Repeated {
   std::string_view last;
 };
 constexpr std::array kRepeated = {
-    Repeated{"fold_constants", "remove_no_ops"},
+    Repeated{"expand_functions", "remove_no_ops"},
     Repeated{"fuse_bias", "fuse_residual"},
 };
 

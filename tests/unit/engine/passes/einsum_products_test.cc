@@ -106,5 +106,16 @@ TEST(EinsumProducts, HaveTheirConstantOnTheRightAndABias) {
   EXPECT_TRUE(SameAnswers(graph, after));
 }
 
+// As exporters write heads where the batch is open: shapes are known when what they follow from has been folded.
+TEST(EinsumProducts, AreFoundBehindShapesThatAreComputed) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 8});
+  const ValueId batch = b.Op("Gather", {b.Op("Shape", {x}), b.IntList({0})});
+  const ValueId target = b.Op("Concat", {batch, b.IntList({-1, 2, 4})}, {{"axis", int64_t{0}}});
+  const ValueId heads = b.Op("Reshape", {x, target});
+  b.Output(b.Op("Einsum", {heads, heads}, {{"equation", std::string("bihd,bjhd->bhij")}}));
+  EXPECT_THAT(Optimised(b.Build()), HasNo("Einsum"));
+}
+
 }  // namespace einsum_products_test
 }  // namespace octet
