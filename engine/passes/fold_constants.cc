@@ -125,7 +125,9 @@ bool MayFold(const Graph& graph, const Node& node, Budget& budget) {
   for (const ValueId id : node.inputs) {
     if (id != kNone && graph.value(id).is_constant()) read += graph.value(id).constant.bytes();
   }
-  const size_t usual = std::max(kAlwaysFoldBytes, kMayGrow * read);
+  // What a Constant holds is there, as an initializer would be.
+  const bool is_there = node.is("Constant");
+  const size_t usual = is_there ? SIZE_MAX : std::max(kAlwaysFoldBytes, kMayGrow * read);
   const bool is_weights = node.outputs.size() == 1 && node.outputs[0] != kNone &&
                           (IsInBlocks(node) || IsWeights(graph, node.outputs[0]));
   const size_t most = is_weights ? std::max(usual, budget.weights_left()) : usual;
@@ -140,7 +142,7 @@ bool MayFold(const Graph& graph, const Node& node, Budget& budget) {
     written += TensorSpec{value.dtype, *value.shape}.bytes();
   }
   if (written > most) return false;
-  if (written <= usual && budget.Take(node, written)) return true;
+  if (is_there || (written <= usual && budget.Take(node, written))) return true;
   if (!is_weights || written > budget.weights_left()) return false;
   budget.TakeWeights(written);
   return true;

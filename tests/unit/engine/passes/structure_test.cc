@@ -52,6 +52,14 @@ TEST(FoldConstants, FollowsShapesThroughAWholeNetwork) {
   EXPECT_EQ(after.value(after.outputs[0]).shape, (Shape{2, 3}));
 }
 
+// PyTorch's exporter writes the weights of its quantized modules so, another would write a table of embeddings.
+TEST(FoldConstants, TakesConstantsOfAnySize) {
+  GraphBuilder b;
+  const ValueId table = b.Op("Constant", {}, {{"value", Tensor(DType::kF32, Shape{1 << 16, 8})}});
+  b.Output(b.Op("Gather", {table, b.Input("rows", {3}, DType::kI64)}));
+  EXPECT_THAT(AfterPass("fold_constants", b.Build()), HasOps({"Gather"}));
+}
+
 TEST(FoldConstants, LeavesQuantizedWeightsAlone) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 4});
