@@ -4,6 +4,7 @@
 #include "engine/passes/permutation.h"
 #include "engine/passes/reshape_groups.h"
 #include "engine/tensor/format.h"
+#include "engine/tensor/format.h"
 #include "tests/support/graph_builder.h"
 
 namespace octet {
