@@ -22,36 +22,6 @@ constexpr int64_t kPoolGrain = int64_t{1} << 14;
 /// Windows of a plane's row from this width on are folded each on its own.
 constexpr int64_t kLongWindow = 16;
 
-/// sums[i] = fold of sums[i] and x[i * step].
-[[gnu::always_inline]] inline void FoldEvery(Fold fold, const float* x, int64_t step, float* sums,
-                                             int64_t n) {
-  switch (fold) {
-    case Fold::kMagnitudes:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) sums[i] += std::fabs(x[i * step]);
-      return;
-    case Fold::kSquares:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) sums[i] += x[i * step] * x[i * step];
-      return;
-    case Fold::kLargest:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) {
-        const float v = x[i * step];
-        sums[i] = v > sums[i] || v != v ? v : sums[i];
-      }
-      return;
-    default:
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) sums[i] += x[i * step];
-  }
-}
-
-OCTET_CPU_CLONES void FoldStrided(Fold fold, const float* x, int64_t step, float* sums, int64_t n) {
-  if (step == 2) return FoldEvery(fold, x, 2, sums, n);  // Shuffled instead of gathered.
-  FoldEvery(fold, x, step, sums, n);
-}
-
 /// The larger of y[i] and x[i * step], and its place, which is place + i * place_step: the first of equal ones, a NaN before all.
 /// A place below 0 means that y[i] holds nothing yet.
 OCTET_CPU_CLONES void LargestAndPlace(const float* x, int64_t step, int32_t place,

@@ -251,6 +251,11 @@ std::optional<Span> SpanOf(const Shape& shape, const std::vector<bool>& reduced)
   return span;
 }
 
+/// Rows of so few elements are folded several at once, the first elements of all of them, the second ones, and so on: the parts of complex
+/// numbers, corners of boxes.
+constexpr int64_t kNarrowRow = 16;
+constexpr int64_t kRowsAtOnce = 256;
+
 /// Folds rows (inner = 1) or adds row after row into `inner` results, in float, on values of any RealFormat.
 class ReduceStep final : public Step {
  public:
@@ -261,22 +266,41 @@ class ReduceStep final : public Step {
         span_(span),
         fold_(fold),
         finish_(finish),
-        threads_(std::max(context.target.threads, 1)) {}
+        threads_(std::max(context.target.threads, 1)) {
+    if (span_.inner == 1 && span_.extent <= kNarrowRow)
+      at_once_ = std::min(span_.outer, kRowsAtOnce);
+  }
 
   absl::Status Run(const StepArgs& args) const override {
     const int64_t grain = 1 + 16384 / (span_.extent * span_.inner);
     ParallelParts(span_.outer, grain, threads_, [&](int64_t part, int64_t first, int64_t last) {
-      auto* buffer = reinterpret_cast<float*>(args.scratch) + part * (RowElements() + span_.inner);
-      for (int64_t o = first; o < last; ++o) ReduceOne(args, o, buffer);
+      auto* buffer = reinterpret_cast<float*>(args.scratch) + part * ThreadElements();
+      for (int64_t o = first; o < last; o += at_once_) {
+        if (at_once_ > 1) {
+          ReduceRows(args, o, std::min(at_once_, last - o), buffer);
+        } else {
+          ReduceOne(args, o, buffer);
+        }
+      }
     });
     return absl::OkStatus();
   }
   size_t scratch_bytes() const override {
-    return static_cast<size_t>(threads_ * (RowElements() + span_.inner)) * sizeof(float);
+    return static_cast<size_t>(threads_ * ThreadElements()) * sizeof(float);
   }
 
  private:
   int64_t RowElements() const { return span_.inner == 1 ? span_.extent : span_.inner; }
+  int64_t ThreadElements() const { return at_once_ * (RowElements() + span_.inner); }
+
+  void ReduceRows(const StepArgs& args, int64_t first, int64_t rows, float* buffer) const {
+    float* sums = buffer + at_once_ * span_.extent;
+    const float* x = input_.Read(args.inputs[0], first * span_.extent, rows * span_.extent, buffer);
+    std::fill_n(sums, rows, FoldStart(fold_));
+    for (int64_t i = 0; i < span_.extent; ++i) FoldStrided(fold_, x + i, span_.extent, sums, rows);
+    for (int64_t i = 0; i < rows; ++i) sums[i] = finish_(sums[i], span_.extent);
+    output_.Write(sums, args.outputs[0], first, rows);
+  }
 
   void ReduceOne(const StepArgs& args, int64_t o, float* row) const {
     float* sums = row + RowElements();
@@ -300,6 +324,7 @@ class ReduceStep final : public Step {
   Fold fold_;
   float (*finish_)(float, int64_t);
   int threads_;
+  int64_t at_once_ = 1;  ///< Rows.
 };
 
 constexpr Fold FoldOf(Reduction reduction) {

@@ -194,6 +194,47 @@ OCTET_CPU_CLONES void AddScaledRow(const float* x, float weight, int64_t n, floa
   for (int64_t i = 0; i < n; ++i) y[i] += weight * x[i];
 }
 
+namespace {
+
+// FoldStrided, with a step that the compiler knows or does not.
+[[gnu::always_inline]] inline void FoldEvery(Fold fold, const float* x, int64_t step, float* sums,
+                                             int64_t n) {
+  switch (fold) {
+    case Fold::kMagnitudes:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] += std::fabs(x[i * step]);
+      return;
+    case Fold::kSquares:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] += x[i * step] * x[i * step];
+      return;
+    case Fold::kLargest:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = x[i * step];
+        sums[i] = v > sums[i] || v != v ? v : sums[i];
+      }
+      return;
+    case Fold::kSmallest:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = x[i * step];
+        sums[i] = v < sums[i] || v != v ? v : sums[i];
+      }
+      return;
+    case Fold::kSum:
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) sums[i] += x[i * step];
+  }
+}
+
+}  // namespace
+
+OCTET_CPU_CLONES void FoldStrided(Fold fold, const float* x, int64_t step, float* sums, int64_t n) {
+  if (step == 2) return FoldEvery(fold, x, 2, sums, n);  // Shuffled instead of gathered.
+  FoldEvery(fold, x, step, sums, n);
+}
+
 float FoldStart(Fold fold) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   if (fold == Fold::kLargest) return -kInfinity;

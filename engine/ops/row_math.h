@@ -53,6 +53,8 @@ enum class Fold : uint8_t { kSum, kMagnitudes, kSquares, kLargest, kSmallest };
 float FoldStart(Fold fold);
 /// The fold of n elements.
 float FoldRow(Fold fold, const float* x, int64_t n);
+/// sums[i] = fold of sums[i] and x[i * step].
+void FoldStrided(Fold fold, const float* x, int64_t step, float* sums, int64_t n);
 /// sums[i] = fold of sums[i] and x[i].
 void FoldInto(Fold fold, const float* x, float* sums, int64_t n);
 

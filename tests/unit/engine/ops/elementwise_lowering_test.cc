@@ -242,5 +242,15 @@ TEST_P(PeriodLoweringTest, IsTheReferenceOnTypedValues) {
   ExpectReference(node, "octet:elementwise", "int8");
 }
 
+TEST(PowLoweringTest, SquaresAndOtherPowersAreTheReference) {
+  for (const float exponent : {2.0F, 2.5F, -1.0F}) {
+    SCOPED_TRACE(exponent);
+    ExpectReference(OneNode("Pow", 15)
+                        .Input(RandomReals({7, 300}, 1, 0.1F, 3))
+                        .Constant(Tensor::Scalar(exponent)),
+                    "octet:elementwise", "f32");
+  }
+}
+
 }  // namespace elementwise_lowering_test
 }  // namespace octet

@@ -142,7 +142,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"Columns", {37, 6}, {0}}, Case{"MiddleAxis", {3, 50, 7}, {1}},
                       Case{"TwoAxes", {2, 3, 5, 7}, {2, 3}},
                       Case{"AroundOnes", {4, 1, 5, 1, 7}, {1, 2, 3}},
-                      Case{"Everything", {9, 11}, {0, 1}}, Case{"OneElement", {5, 1}, {1}}),
+                      Case{"Everything", {9, 11}, {0, 1}}, Case{"OneElement", {5, 1}, {1}},
+                      Case{"NarrowRows", {700, 2}, {1}}, Case{"NarrowLastAxis", {3, 100, 5}, {-1}},
+                      Case{"OneNarrowRow", {1, 4}, {1}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 constexpr const char* kLowered[] = {"ReduceSum", "ReduceMean", "ReduceMax",      "ReduceMin",
