@@ -43,7 +43,8 @@ constexpr int kAcceptPauseMs = 50;
 
 struct Serving {
   Connection* connection = nullptr;
-  bool understood = false;  ///< The head is one of HTTP.
+  const std::atomic<bool>* stopping = nullptr;  ///< The server's.
+  bool understood = false;                      ///< The head is one of HTTP.
   bool body_unread = false;
   bool probe = false;
   std::string body_coding;           ///< Of the body, in small letters.
@@ -218,6 +219,7 @@ bool ConnectionServer::GoesOn(int error, bool& failing) {
 Connection& ConnectionServer::current() { return *serving.connection; }
 void ConnectionServer::BodyIsRead() { serving.body_unread = false; }
 bool ConnectionServer::BodyIsUnread() { return serving.body_unread; }
+bool ConnectionServer::IsStopping() { return *serving.stopping; }
 std::string_view ConnectionServer::BodyCoding() { return serving.body_coding; }
 void ConnectionServer::KeepInside(Gate::Pass pass) { serving.inside = std::move(pass); }
 
@@ -364,7 +366,10 @@ void ConnectionServer::Dispatch(const std::shared_ptr<Connection>& connection) {
 
 void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection, bool probe) {
   const std::string_view head = connection->head();
-  serving = {.connection = connection.get(), .body_unread = HasBody(head), .probe = probe};
+  serving = {.connection = connection.get(),
+             .stopping = &stopping_,
+             .body_unread = HasBody(head),
+             .probe = probe};
   connection->set_deadline(clock_.Now() + (probe ? std::chrono::seconds(0) : kRequestTime));
   // Bodies of other methods are not read.
   bool close =

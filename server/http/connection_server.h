@@ -66,6 +66,8 @@ class ConnectionServer final : public httplib::Server {
   static void BodyIsRead();
   /// This request has a body that was not read to its end.
   static bool BodyIsUnread();
+  /// Stop was called: a body that has not come is not read any more.
+  static bool IsStopping();
   /// This request's Content-Encoding in small letters, "" without one; several are told by commas. It is no header any more.
   static std::string_view BodyCoding();
   /// This request is inside a gate until its answer has been taken, or its connection has ended. The thread keeps the pass.

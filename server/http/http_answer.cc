@@ -164,6 +164,11 @@ std::optional<std::string> ReadBody(const httplib::Request& request, httplib::Re
     case Inflater::Result::kTooLarge:
       return refuse(413, too_large);
     case Inflater::Result::kDamaged:
+      if (!whole && ConnectionServer::IsStopping()) {  // not the client's mistake
+        AnswerError(ShuttingDown(), response);
+        response.set_header("Connection", "close");
+        return std::nullopt;
+      }
       return refuse(400, "the body breaks off, or is not compressed as its headers say");
     case Inflater::Result::kNoMemory:
       AnswerError(absl::ResourceExhaustedError("out of memory for a request"), response);

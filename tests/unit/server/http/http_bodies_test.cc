@@ -167,6 +167,18 @@ TEST_F(HttpBodiesTest, AnswersUnderWayAreFinishedOrCutOff) {
   EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(15));
 }
 
+TEST_F(HttpBodiesTest, ABodyThatTheServersEndCutsOffIsNotTheClientsMistake) {
+  RawClient client(http_->port());
+  client.Say(
+      "POST /v2/models/net/infer HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n");
+  ASSERT_THAT(client.Hear("\r\n\r\n"), HasSubstr("100 Continue")) << "its body is being read";
+  client.Say("{");
+  EXPECT_TRUE(http_->Stop(Clock::Real().Now() + std::chrono::seconds(20)));
+  const std::string answer = client.Hear("nothing more");
+  EXPECT_THAT(answer, HasSubstr("HTTP/1.1 503 "));
+  EXPECT_THAT(answer, HasSubstr("Retry-After: 1\r\n"));
+}
+
 TEST_F(HttpBodiesTest, FormsAreRefused) {
   const httplib::Result result = client_->Post(
       kInfer, "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--b--\r\n",
