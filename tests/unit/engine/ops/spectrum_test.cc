@@ -1,6 +1,8 @@
 // DFT and STFT: held against the sum that defines them, and signals too long for it.
+#include <algorithm>
 #include <cmath>
 #include <complex>
+#include <limits>
 #include <numbers>
 #include <vector>
 
@@ -8,6 +10,7 @@
 #include "gtest/gtest.h"
 
 #include "engine/ops/fourier.h"
+#include "engine/tensor/format.h"
 #include "tests/support/one_node.h"
 #include "tests/support/random_tensor.h"
 
@@ -137,6 +140,50 @@ TEST(Stft, TakesRealSignalsWithoutAnAxisOfParts) {
   };
   EXPECT_EQ(transformed(x.Reshaped({1, 260})), transformed(x));
   EXPECT_EQ(transformed(x).size(), size_t{5} * 51 * 2);
+}
+
+// Frames of reals are transformed two at a time: what is in one must not show in the other, which may be another request's.
+TEST(Stft, KeepsFramesApart) {
+  constexpr int64_t kSignals = 2, kFrames = 5, kLength = 12, kSamples = kFrames * kLength;
+  const Tensor reals = RandomReals({kSignals, kSamples, 1}, 5);
+  Tensor parts(DType::kF32, Shape{kSignals, kSamples, 2});
+  const auto scale = [](int64_t frame, float real) {
+    if (frame == 0) return 0.0F;
+    if (frame == 3) return real * 1e30F;
+    if (frame == 5) return std::numeric_limits<float>::quiet_NaN();
+    return frame == 9 ? std::numeric_limits<float>::infinity() : real;
+  };
+  Tensor signal(DType::kF32, reals.shape());
+  for (size_t i = 0; i < reals.span<float>().size(); ++i) {
+    const float value = scale(static_cast<int64_t>(i) / kLength, reals.span<float>()[i]);
+    signal.mutable_span<float>()[i] = parts.mutable_span<float>()[2 * i] = value;
+    parts.mutable_span<float>()[2 * i + 1] = 0;
+  }
+  const auto transformed = [](const Tensor& x, int64_t onesided) {
+    const auto outputs = OneNode("STFT", 17)
+                             .Input(x)
+                             .Constant(Tensor::Scalar<int64_t>(kLength))
+                             .Absent()
+                             .Constant(Tensor::Scalar<int64_t>(kLength))
+                             .Set("onesided", onesided)
+                             .Run();
+    EXPECT_TRUE(outputs.ok()) << outputs.status();
+    return outputs.ok() ? Elements<float>(outputs->front()) : std::vector<float>{};
+  };
+  for (const int64_t onesided : {0, 1}) {
+    // Those of complex numbers are transformed one at a time.
+    const auto got = transformed(signal, onesided), want = transformed(parts, onesided);
+    ASSERT_EQ(got.size(), want.size());
+    const size_t size = got.size() / (kSignals * kFrames);
+    for (size_t i = 0; i < got.size(); ++i) {
+      SCOPED_TRACE(Format("frame {}, element {}", i / size, i % size));
+      if (std::isnan(want[i])) {
+        EXPECT_TRUE(std::isnan(got[i]));
+      } else {
+        EXPECT_NEAR(got[i], want[i], i / size == 0 ? 0 : 1e-5F * std::max(1.0F, std::abs(want[i])));
+      }
+    }
+  }
 }
 
 }  // namespace spectrum_test
