@@ -255,9 +255,7 @@ absl::StatusOr<int> FoldConstants(Graph& graph, const PassContext& context) {
     const std::vector<ValueId> outputs = graph.node(id).outputs;
     if (MayEvaluate(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(EvaluateInto(graph, id));
-    } else if (StaysInFourBits(graph, id, products)) {
-      continue;
-    } else if (MayFold(graph, graph.node(id), budget)) {
+    } else if (!StaysInFourBits(graph, id, products) && MayFold(graph, graph.node(id), budget)) {
       OCTET_RETURN_IF_ERROR(Fold(graph, id));
     } else {
       continue;
