@@ -54,8 +54,8 @@ std::optional<int> ShiftOf(std::span<const T> integers) {
     }
     if (high - low > kMost - kLeast) return std::nullopt;
   }
-  const auto least = static_cast<int>(low);
-  const auto most = static_cast<int>(high);
+  const int least = +low;
+  const int most = +high;
   if (least >= kLeast && most <= kMost) return 0;
   return least >= 0 && most <= kMost - kLeast ? -kLeast : least - kLeast;
 }
