@@ -99,7 +99,7 @@ class ServerProcess final : public Server {
         clock_(clock),
         metrics_({version, OneDnnVersion(), DetectTarget(plan.threads).isa}),
         gate_(clock),
-        dispatcher_(clock),
+        dispatcher_(clock, plan.workers),
         callers_(dispatcher_, plan.workers, clock) {}
   ~ServerProcess() override { Drain(clock_.Now()); }
 

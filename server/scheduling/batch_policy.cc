@@ -49,16 +49,30 @@ double RateOf(int64_t rows, int64_t max_batch, const BatchCurve& curve) {
   return static_cast<double>(rows) / static_cast<double>(time.count());
 }
 
+/// Rows that each worker gets when they share what waits, rounded up. `queue`: not empty.
+int64_t ShareOf(std::span<const QueuedFacts> queue, const BatchLimits& limits, int64_t workers) {
+  int64_t rows = 0;
+  for (const QueuedFacts& facts : queue) {
+    rows += facts.rows;
+    if (rows >= limits.max_batch * workers) return limits.max_batch;
+  }
+  return (rows + workers - 1) / workers;
+}
+
 /// Length of the prefix of `take` with the smallest compiled size that gets through nearly as many rows a second as the
-/// fastest one, of those that keep to the target if any does.
+/// fastest one, of those that keep to the target if any does; beyond a worker's share of what waits it is a faster one that
+/// counts.
 size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t> take,
-                     const BatchLimits& limits, const BatchCurve& curve, TimePoint now) {
+                     const BatchLimits& limits, const QueueMeasurements& measured, TimePoint now) {
   constexpr double kNearly = 0.97;
+  constexpr double kGainBeyondShare = 1.2;
+  const BatchCurve& curve = measured.curve;
+  const int64_t share = BucketFor(ShareOf(queue, limits, measured.workers), limits.max_batch);
   /// The longest prefix of a compiled size: who fits into it costs nothing.
   struct Candidate {
     int64_t size = 0;
     size_t length = 0;
-    double rate = 0;
+    double rate = 0;  ///< Rows in a nanosecond, as far as they count.
   };
   std::array<Candidate, kBatchSizes + 1> candidates;  // the first one is none
   size_t last = 0;
@@ -78,7 +92,8 @@ size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
     // Each prefix takes at least as long as those in it, and begins as early.
     if (aims && now + curve.TimeOf(size) > end) break;
     if (size != candidates[last].size) ++last;
-    candidates[last] = {size, i + 1, RateOf(rows, limits.max_batch, curve)};
+    const double rate = RateOf(rows, limits.max_batch, curve);
+    candidates[last] = {size, i + 1, size <= share ? rate : rate / kGainBeyondShare};
     fastest = std::max(fastest, candidates[last].rate);
   }
   const auto nearly = [&](const Candidate& candidate) {
@@ -217,7 +232,7 @@ BatchDecision DecideBatch(std::span<const QueuedFacts> queue, const BatchLimits&
   std::span<const size_t> take = decision.take;
   const BatchCurve& curve = measured.curve;
   if (curve.fresh) take = take.first(PrefixInTime(queue, take, limits.max_batch, curve, now));
-  decision.take.resize(curve.known() ? FastestPrefix(queue, take, limits, curve, now)
+  decision.take.resize(curve.known() ? FastestPrefix(queue, take, limits, measured, now)
                                      : FullestPrefix(queue, take, limits.max_batch));
   return decision;
 }

@@ -56,11 +56,12 @@ struct BatchLimits {
 /// the tail.
 inline constexpr double kAim = 0.75;
 
-/// What the policy knows of the queue's past.
+/// What the policy knows of the queue's past, and who serves it.
 struct QueueMeasurements {
   BatchCurve curve;
   Nanoseconds arrival{0};  ///< As QueuePace::arrival.
   Nanoseconds service{0};  ///< As QueuePace::service.
+  int64_t workers = 1;     ///< That take batches from it at once.
 };
 
 /// Why a request was refused without having run; also the label of the metric that counts it.
@@ -127,7 +128,11 @@ inline constexpr std::chrono::microseconds kLoneHandOver{100};
 /// - A batch that would take longer than a deadline in it allows gives up its least urgent requests.
 /// - Of the sizes that are left the smallest runs which, by the measured curve, gets through nearly as many rows a second
 ///   as the fastest of them: where larger batches gain nothing, the other workers share what waits, and the first answers
-///   do not wait for the last. While nothing is measured, a batch that would pad its compiled size by more than a quarter
+///   do not wait for the last. Sizes beyond a worker's share, what waits divided by the workers, have to get through a fifth
+///   more rows a second than those within it: a worker that takes all makes a short queue as late as a long one, while the
+///   next that is free finds nothing to do. (Simulated, two workers that eight rows at once make a tenth faster, half of what
+///   they can do asked by chance: the p99 is 3.8 times the time of one row, and 5.2 without this. At full load they get
+///   through 1.5 per cent less.) While nothing is measured, a batch that would pad its compiled size by more than a quarter
 ///   gives up its least urgent requests if that makes it fuller: 5 rows run as 4 now and 1 next, not as 8.
 /// - A batch that is not full waits until max_delay after the arrival of its oldest request, unless one that begins then
 ///   with one request more would end behind a deadline in it, or `flush` is set.

@@ -313,7 +313,8 @@ void Dispatcher::DropAll(const std::shared_ptr<VariantQueue>& queue,
 
 std::optional<Batch> Dispatcher::TakeFrom(const std::shared_ptr<VariantQueue>& queue, TimePoint now,
                                           std::vector<Dropped>& dropped, TimePoint& wake) {
-  const QueueMeasurements measured = queue->Measure(now);
+  QueueMeasurements measured = queue->Measure(now);
+  if (!queue->target().background) measured.workers = workers_;
   const BatchDecision decision =
       DecideBatch(queue->facts(), queue->target().batch, measured, now, flushing_);
   if (decision.wait_until) {

@@ -46,7 +46,8 @@ void FinishRequest(const VariantQueue& queue, std::unique_ptr<InferenceRequest> 
 /// Thread-safety: safe. No lock is held while `done` or an observer is called.
 class Dispatcher {
  public:
-  explicit Dispatcher(Clock& clock) : clock_(clock) {}
+  /// `workers`: that call Take at once.
+  explicit Dispatcher(Clock& clock, int workers = 1) : clock_(clock), workers_(workers) {}
   /// Requires: nobody is inside. Finishes what still waits with UNAVAILABLE.
   ~Dispatcher();
   Dispatcher(const Dispatcher&) = delete;
@@ -144,6 +145,7 @@ class Dispatcher {
   void FinishDropped(std::span<Dropped> dropped);
 
   Clock& clock_;
+  const int workers_;
   mutable absl::Mutex mutex_;
   absl::CondVar changed_;
   std::vector<std::shared_ptr<VariantQueue>> active_

@@ -64,6 +64,25 @@ TEST_F(BackgroundQueueTest, RunsWhenNothingElseWaits) {
   Finish(*std::move(batch));
 }
 
+TEST_F(BackgroundQueueTest, ItsOneWorkerTakesWhatForegroundWorkersShare) {
+  Dispatcher two(clock_, 2);
+  for (const bool background : {false, true}) {
+    const auto queue = Queue(background);
+    queue->times().Observe(1, milliseconds(10), clock_.Now());
+    queue->times().Observe(2, milliseconds(19), clock_.Now());
+    queue->times().Observe(4, milliseconds(37), clock_.Now());
+    for (int i = 0; i < 4; ++i) {
+      TestCall& call = calls_.emplace_back(std::vector<float>(4, 1), Shape{4});
+      two.Submit(queue, call.Request(clock_.Now()));
+    }
+    std::optional<Batch> batch = two.TryTake();
+    ASSERT_TRUE(batch.has_value());
+    EXPECT_EQ(batch->requests.size(), background ? 4U : 2U);
+    Finish(*std::move(batch));
+    while ((batch = two.TryTake())) Finish(*std::move(batch));
+  }
+}
+
 TEST_F(BackgroundQueueTest, StaysBehindWhatWaitsToBecomeFull) {
   const auto background = Queue(true);
   const auto filling = Queue(false, {.max_batch = 8, .max_delay = milliseconds(5)});

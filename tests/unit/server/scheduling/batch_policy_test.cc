@@ -177,6 +177,26 @@ TEST(BatchPolicyTest, WhereLargerBatchesGainNothingTheSmallestRuns) {
       << "a gain of 5 % that padding takes";
 }
 
+TEST(BatchPolicyTest, AWorkerLeavesTheOthersTheirShare) {
+  const auto taken = [](int waiting, int64_t workers, std::array<int, 4> ms) {
+    QueueMeasurements measured = {Curve(ms)};
+    measured.workers = workers;
+    return Queue().AddMany(waiting).Measured(measured).Taken({.max_batch = 8}).size();
+  };
+  constexpr std::array<int, 4> kATenth = {100, 190, 370, 720};
+  EXPECT_EQ(taken(2, 1, kATenth), 2U);
+  EXPECT_EQ(taken(2, 2, kATenth), 1U);
+  EXPECT_EQ(taken(3, 2, kATenth), 2U) << "rounded up";
+  EXPECT_EQ(taken(4, 2, kATenth), 2U);
+  EXPECT_EQ(taken(8, 2, kATenth), 4U);
+  EXPECT_EQ(taken(8, 4, kATenth), 2U);
+  EXPECT_EQ(taken(32, 4, kATenth), 8U);
+  EXPECT_EQ(taken(5, 2, kATenth), 4U) << "three are padded to four: the fourth costs nothing";
+  constexpr std::array<int, 4> kHalf = {100, 130, 180, 260};
+  EXPECT_EQ(taken(2, 2, kHalf), 2U) << "worth more than the other worker's help";
+  EXPECT_EQ(taken(8, 4, kHalf), 8U);
+}
+
 TEST(BatchPolicyTest, WhoFitsIntoTheSameSizeComesAlong) {
   BatchTimes times;
   for (int64_t rows = 1; rows <= 64; rows *= 2) times.Observe(rows, milliseconds(10), kNow);
