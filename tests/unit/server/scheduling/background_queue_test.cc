@@ -69,8 +69,8 @@ TEST_F(BackgroundQueueTest, ItsOneWorkerTakesWhatForegroundWorkersShare) {
   for (const bool background : {false, true}) {
     const auto queue = Queue(background);
     queue->times().Observe(1, milliseconds(10), clock_.Now());
-    queue->times().Observe(2, milliseconds(19), clock_.Now());
-    queue->times().Observe(4, milliseconds(37), clock_.Now());
+    queue->times().Observe(2, milliseconds(18), clock_.Now());
+    queue->times().Observe(4, milliseconds(33), clock_.Now());
     for (int i = 0; i < 4; ++i) {
       TestCall& call = calls_.emplace_back(std::vector<float>(4, 1), Shape{4});
       two.Submit(queue, call.Request(clock_.Now()));
