@@ -85,13 +85,14 @@ Graph ConvRelu() {
 }
 
 // x -> Conv -> Relu -> (Conv -> +) -> Relu -> GlobalAveragePool -> Flatten -> Gemm
-Graph Residual() {
+// `adds`: the operator that does.
+Graph Residual(const std::string& adds = "Add") {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
   const GraphBuilder::Attrs same = {{"pads", Ints{1, 1, 1, 1}}};
   const ValueId a = b.Op("Relu", {b.Op("Conv", {x, b.Random({8, 3, 3, 3}), b.Random({8})}, same)});
   const ValueId c = b.Op("Conv", {a, b.Random({8, 8, 3, 3}), b.Random({8})}, same);
-  const ValueId sum = b.Op("Relu", {b.Op("Add", {c, a})});
+  const ValueId sum = b.Op("Relu", {b.Op(adds, {c, a})});
   const ValueId flat = b.Op("Flatten", {b.Op("GlobalAveragePool", {sum})});
   b.Output(b.Op("Gemm", {flat, b.Random({16, 8}), b.Random({1, 16})}, {{"transB", int64_t{1}}}),
            "y");
@@ -179,14 +180,16 @@ TEST(StaticInt8, ChoosesRangesForAModelWithALargeBatchOfItsOwn) {
 }
 
 TEST(StaticInt8, KeepsAResidualSumInIntegers) {
-  const QuantizeResult result = Quantized(Residual(), {.to = Precision::kInt8});
-  const Graph& graph = result.graph;
-  const Node& add = TheOnly(graph, "Add");
-  EXPECT_TRUE(graph.node(graph.producer(add.inputs[0])).is("Conv"))
-      << "the later convolution adds the other side itself" << Dump(graph);
-  EXPECT_TRUE(graph.node(graph.producer(add.inputs[1])).is("DequantizeLinear")) << Dump(graph);
-  EXPECT_THAT(graph, HasExactly(5, "QuantizeLinear"))
-      << "x, one branch, the sum behind its Relu, the pool, what Flatten makes of it";
+  for (const char* adds : {"Add", "Sum"}) {
+    const QuantizeResult result = Quantized(Residual(adds), {.to = Precision::kInt8});
+    const Graph& graph = result.graph;
+    const Node& add = TheOnly(graph, "Add");
+    EXPECT_TRUE(graph.node(graph.producer(add.inputs[0])).is("Conv"))
+        << "the later convolution adds the other side itself" << Dump(graph);
+    EXPECT_TRUE(graph.node(graph.producer(add.inputs[1])).is("DequantizeLinear")) << Dump(graph);
+    EXPECT_THAT(graph, HasExactly(5, "QuantizeLinear"))
+        << "x, one branch, the sum behind its Relu, the pool, what Flatten makes of it";
+  }
 }
 
 TEST(StaticInt8, GivesAConcatAndItsInputsOneRange) {
