@@ -50,6 +50,7 @@ constexpr std::array kPasses = {
     Pass{"fold_affine", "factors and addends behind each other -> one Mul, one Add", FoldAffine},
     Pass{"fuse_bias", "Add of a constant per channel -> bias", FuseBias},
     Pass{"fold_scale", "Mul by a constant per channel -> weights", FoldScale},
+    Pass{"fuse_bias", "the same for what fold_scale brought together", FuseBias},
     Pass{"fuse_swish", "x * sigmoid(x) behind Conv and MatMul -> post-op", FuseSwish},
     Pass{"fuse_activation", "activation behind Conv, MatMul or Add -> post-op", FuseActivation},
     Pass{"fuse_residual",

@@ -36,8 +36,9 @@ constexpr std::array<std::string_view, 14> kQuantizedOps = {"QuantizeLinear",
 constexpr std::array<std::string_view, 3> kQuantizedPrefixes = {"QLinear", "QGemm", "QOrdered"};
 
 // Passes that keep a graph plain ONNX and leave less to quantize.
-constexpr std::array<std::string_view, 6> kPreparingPasses = {
-    "raise_opset", "fold_constants", "inline_if", "remove_no_ops", "sum_to_add", "fold_batch_norm"};
+constexpr std::array<std::string_view, 9> kPreparingPasses = {
+    "raise_opset",     "fold_constants", "inline_if", "remove_no_ops", "sum_to_add",
+    "fold_batch_norm", "fold_affine",    "fuse_bias", "fold_scale"};
 // What raising the opset further asks for.
 constexpr std::array<std::string_view, 1> kRaisingPasses = {"raise_opset"};
 
