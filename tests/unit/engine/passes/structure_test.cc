@@ -343,6 +343,18 @@ TEST(FoldScale, ScalesWeightsAndBias) {
   EXPECT_THAT(AfterPassChecked("fold_scale", b.Build()), HasOps({"Conv", "octet:MatMul"}));
 }
 
+TEST(FoldScale, LeavesAShiftBehindItForTheBias) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {2, 3, 4, 4});
+  ValueId c = b.Op("Conv", {x, b.Random({5, 3, 1, 1}), b.Random({5})});
+  c = b.Op("Add", {b.Op("Mul", {c, b.Random({5, 1, 1})}), b.Random({5, 1, 1})});
+  b.Output(b.Op("Relu", {c}));
+  const Graph graph = Optimised(b.Build());
+  const Node& conv = TheOnly(graph, "Conv");
+  EXPECT_EQ(conv.inputs.size(), 3U) << Dump(graph);
+  EXPECT_EQ(conv.post_ops.size(), 1U) << Dump(graph);
+}
+
 TEST(FuseActivation, BecomesAPostOp) {
   for (const char* op :
        {"Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "Elu", "Softplus"}) {

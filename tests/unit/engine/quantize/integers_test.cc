@@ -192,6 +192,25 @@ TEST(StaticInt8, KeepsAResidualSumInIntegers) {
   }
 }
 
+// As Caffe2 writes a normalization behind a convolution: its scale and its shift are nodes of their own.
+TEST(StaticInt8, ScalesAndShiftsBehindAConvolutionAreItsOwn) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
+  std::vector<ValueId> branches;
+  for (int i = 0; i < 2; ++i) {
+    const ValueId conv = b.Op("Conv", {x, b.Random({2, 3, 1, 1})});
+    const ValueId scaled = b.Op("Mul", {conv, b.Random({2, 1, 1}, 0.5F, 2)});
+    branches.push_back(b.Op("Relu", {b.Op("Add", {scaled, b.Random({2, 1, 1})})}));
+  }
+  const ValueId both = b.Op("Concat", branches, {{"axis", int64_t{1}}});
+  b.Output(b.Op("Conv", {both, b.Random({2, 4, 1, 1})}));
+  const Graph graph = Quantized(b.Build(), {.to = Precision::kInt8}).graph;
+  EXPECT_EQ(CountOps(graph, "Mul") + CountOps(graph, "Add"), 0) << Dump(graph);
+  const Node& concat = TheOnly(graph, "Concat");
+  for (const ValueId in : concat.inputs)
+    EXPECT_TRUE(graph.node(graph.producer(in)).is("DequantizeLinear")) << Dump(graph);
+}
+
 TEST(StaticInt8, GivesAConcatAndItsInputsOneRange) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
