@@ -1,5 +1,6 @@
 // What a model leaves open, a request decides. What an operator refuses is refused behind passes, too, which have rewritten it before any
 // extent was known.
+#include <cmath>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -62,6 +63,31 @@ TEST_F(OpenExtentsTest, ABatchNormalizationHasItsOwnNumberOfChannels) {
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_THAT(*answer, ElementsAre(1, 2, 3, 5, 0, 3));
   ExpectRefused(Tensor::From<float>(Shape{2, 1, 2}, {1, 2, 3, 4}), "BatchNormalization");
+}
+
+TEST_F(OpenExtentsTest, AScalerHasItsOwnNumberOfFeatures) {
+  GraphBuilder b;
+  b.Output(b.Op("ai.onnx.ml:Scaler", {b.Input("x", {kOpen, kOpen})},
+                {{"offset", Floats{1, 2, 3}}, {"scale", Floats{10}}}));
+  Load(b.Build());
+  EXPECT_TRUE(model_->signature().batches);
+  EXPECT_EQ(model_->signature().outputs[0].shape, (Shape{kOpen, 3}));
+  const auto answer = Answer(Tensor::From<float>(Shape{2, 3}, {1, 2, 3, 2, 2, 2}));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_THAT(*answer, ElementsAre(0, 0, 0, 10, 0, -10));
+  ExpectRefused(Tensor::From<float>(Shape{2, 1}, {1, 2}), "Scaler");
+  ExpectRefused(Tensor::From<float>(Shape{3, 2}, {1, 2, 3, 4, 5, 6}), "Scaler");
+}
+
+TEST_F(OpenExtentsTest, AnImputerHasItsOwnNumberOfFeatures) {
+  GraphBuilder b;
+  b.Output(b.Op("ai.onnx.ml:Imputer", {b.Input("x", {kOpen, kOpen})},
+                {{"imputed_value_floats", Floats{7, 8}}, {"replaced_value_float", NAN}}));
+  Load(b.Build());
+  const auto answer = Answer(Tensor::From<float>(Shape{2, 2}, {NAN, 0, 5, NAN}));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_THAT(*answer, ElementsAre(7, 0, 5, 8));
+  ExpectRefused(Tensor::From<float>(Shape{2, 1}, {NAN, 1}), "Imputer");
 }
 
 }  // namespace open_extents_test
