@@ -42,6 +42,10 @@ absl::StatusOr<OpenFile> OpenFile::Open(const std::string& path) {
     const int error = errno;
     const std::string reason = std::generic_category().message(error);
     if (error == ENOENT || error == ENOTDIR) return NotFound("no such file: {}", path);
+    // Nothing is wrong with the path: there will be room again.
+    if (error == EMFILE || error == ENFILE || error == ENOMEM) {
+      return MakeError(absl::StatusCode::kResourceExhausted, "cannot open {}: {}", path, reason);
+    }
     return InvalidArgument("cannot open {}: {}", path, reason);
   }
   OpenFile file(fd);

@@ -14,6 +14,7 @@
 #include "engine/onnx/attribute_proto.h"
 #include "engine/onnx/four_bits.h"
 #include "engine/onnx/model_functions.h"
+#include "engine/onnx/moved_attributes.h"
 #include "engine/onnx/names.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/onnx/value_info.h"
@@ -410,6 +411,7 @@ class GraphReader {
     if (attribute.name().empty()) return InvalidArgument("attribute without a name");
     if (IsReserved(node, attribute.name()))
       return InvalidArgument("attribute is not ONNX's: '{}'", attribute.name());
+    OCTET_RETURN_IF_ERROR(CheckNotMoved(node, attribute.name()));
     const auto same_name = [&](const Body& body) { return body.attribute == attribute.name(); };
     if (node.attributes.has(attribute.name()) || std::ranges::any_of(bodies, same_name)) {
       return InvalidArgument("attribute is given twice: '{}'", attribute.name());

@@ -168,6 +168,7 @@ absl::StatusOr<Graph> ReadOnnxFile(const std::string& path, const ReadOptions& o
 absl::Status CheckUnchanged(std::span<const SourceFile> files) {
   for (const SourceFile& before : files) {
     const absl::StatusOr<OpenFile> now = OpenFile::Open(before.path);
+    if (absl::IsResourceExhausted(now.status())) return now.status();
     if (!now.ok())
       return absl::FailedPreconditionError(
           Format("file cannot be read any more: {}", Message(now.status())));

@@ -9,21 +9,24 @@
 namespace octet {
 namespace {
 
-/// Takes what an activation allows off the bounds: rounding keeps the order, so bounds may be rounded before it.
-absl::Status Narrow(const PostOp& op, float y_scale, Int8Numbers& numbers) {
+/// Moves the bounds to where an activation moves them: rounding keeps the order, so bounds may be rounded before it. Of bounds that lie
+/// beside those of an earlier activation the later ones win.
+absl::Status Narrow(const PostOp& op, float y_scale, const IntRange& range, Int8Numbers& numbers) {
   const auto step_of = [&](float real) {
     const double step = std::nearbyint(real / y_scale) + numbers.y_zero;
-    return static_cast<int32_t>(std::clamp<double>(step, numbers.low, numbers.high));
+    return static_cast<int32_t>(std::clamp<double>(step, range.min, range.max));
+  };
+  const auto bound = [&](int32_t low, int32_t high) {
+    numbers.low = std::clamp(numbers.low, low, high);
+    numbers.high = std::clamp(numbers.high, low, high);
+    return absl::OkStatus();
   };
   switch (op.kind) {
     case PostOp::Kind::kRelu:
-      numbers.low = step_of(0);
-      return absl::OkStatus();
+      return bound(step_of(0), range.max);
     case PostOp::Kind::kClip:
       if (!(op.alpha <= op.beta)) return Unimplemented("a clip without values between its bounds");
-      numbers.low = step_of(op.alpha);
-      numbers.high = step_of(op.beta);
-      return absl::OkStatus();
+      return bound(step_of(op.alpha), step_of(op.beta));
     default:
       return Unimplemented("post-op {}", PostOpName(op.kind));
   }
@@ -48,7 +51,7 @@ absl::StatusOr<Int8Numbers> NumbersOf(const LowerContext& context) {
   numbers.low = range.min;
   numbers.high = range.max;
   for (const PostOp& op : context.node.post_ops)
-    OCTET_RETURN_IF_ERROR(Narrow(op, y.quant->scales[0], numbers));
+    OCTET_RETURN_IF_ERROR(Narrow(op, y.quant->scales[0], range, numbers));
   return numbers;
 }
 

@@ -50,11 +50,20 @@ absl::StatusOr<ValueId> FloatsAttribute(FunctionBody& body, std::string_view nam
   return body.Floats(Shape{std::ssize(floats)}, floats);
 }
 
-// Errors: INVALID_ARGUMENT unless the input has as many features, or there is one for all.
-absl::Status ExpectOnePerFeature(const FunctionBody& body, std::string_view name, int64_t count) {
-  const int64_t features = body.extent(body.input(0), -1);
-  if (count == 1 || features == kUnknownDim || features == count) return absl::OkStatus();
-  return InvalidArgument("'{}' has {} elements for {} features", name, count, features);
+// x with as many features as the attribute has elements, unless there is one for all; kNone while the rank is not known. Arithmetic would
+// repeat a single feature for each element: of an open extent a Reshape says how many there are, and refuses others in a plan.
+// Errors: INVALID_ARGUMENT for another number of features.
+absl::StatusOr<ValueId> OnePerElement(FunctionBody& body, ValueId x, std::string_view name,
+                                      int64_t count) {
+  const int rank = body.rank(x);
+  const int64_t features = rank == 0 ? 1 : body.extent(x, -1);
+  if (count == 1 || features == count) return x;
+  if (features != kUnknownDim)
+    return InvalidArgument("'{}' has {} elements for {} features", name, count, features);
+  if (rank < 0) return kNone;
+  std::vector<int64_t> extents(static_cast<size_t>(rank), 0);
+  extents.back() = count;
+  return body.Op("Reshape", {x, body.Ints(extents)});
 }
 
 // y = (x - offset) * scale.
@@ -62,11 +71,12 @@ absl::Status ExpandScaler(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
   OCTET_ASSIGN_OR_RETURN(const ValueId offset, FloatsAttribute(body, "offset"));
   OCTET_ASSIGN_OR_RETURN(const ValueId scale, FloatsAttribute(body, "scale"));
-  if (offset != kNone)
-    OCTET_RETURN_IF_ERROR(ExpectOnePerFeature(body, "offset", body.extent(offset, 0)));
-  if (scale != kNone)
-    OCTET_RETURN_IF_ERROR(ExpectOnePerFeature(body, "scale", body.extent(scale, 0)));
   ValueId y = AsFloat(body, body.input(0));
+  for (const auto& [name, constant] : {std::pair("offset", offset), {"scale", scale}}) {
+    if (constant == kNone) continue;
+    OCTET_ASSIGN_OR_RETURN(y, OnePerElement(body, y, name, body.extent(constant, 0)));
+    if (y == kNone) return body.Later(DType::kF32);
+  }
   if (offset != kNone) y = body.Op("Sub", {y, offset});
   if (scale != kNone) y = body.Op("Mul", {y, scale});
   body.Output(0, y);
@@ -107,34 +117,38 @@ absl::Status ExpandLpNormalization(FunctionBody& body) {
   return absl::OkStatus();
 }
 
-// One per feature, or for all, in place of what is missing.
+// One per feature, or for all, in place of what is missing; x becomes what has so many, or kNone (OnePerElement).
 template <typename T>
 absl::StatusOr<ValueId> ImputedValues(FunctionBody& body, std::string_view name,
-                                      std::vector<T> values) {
+                                      std::vector<T> values, ValueId& x) {
   const auto count = std::ssize(values);
   if (count == 0) return InvalidArgument("expected '{}' for elements of this type", name);
-  OCTET_RETURN_IF_ERROR(ExpectOnePerFeature(body, name, count));
+  OCTET_ASSIGN_OR_RETURN(x, OnePerElement(body, x, name, count));
   return body.Constant(Tensor::From<T>(Shape{count}, std::span<const T>(values)));
 }
 
 // y = x, but where it is the value that is replaced (or NaN, where that is).
 absl::Status ExpandImputer(FunctionBody& body) {
   OCTET_RETURN_IF_ERROR(body.ExpectInputs(1, 1));
-  const ValueId x = body.input(0);
+  ValueId x = body.input(0);
+  const DType dtype = body.value(x).dtype;
   ValueId imputed = kNone;
   ValueId missing = kNone;
-  if (IsFloat(body.value(x).dtype)) {
+  if (IsFloat(dtype)) {
     OCTET_ASSIGN_OR_RETURN(const float replaced,
                            body.attributes().Float("replaced_value_float", 0));
     OCTET_ASSIGN_OR_RETURN(const auto values, body.attributes().Floats("imputed_value_floats", {}));
-    OCTET_ASSIGN_OR_RETURN(imputed, ImputedValues<float>(body, "imputed_value_floats", values));
+    OCTET_ASSIGN_OR_RETURN(imputed, ImputedValues<float>(body, "imputed_value_floats", values, x));
+    if (x == kNone) return body.Later(dtype);
     const ValueId same = body.Op("CastLike", {body.Scalar(replaced), x});
     missing = std::isnan(replaced) ? body.Op("IsNaN", {x}) : body.Op("Equal", {x, same});
   } else {
     OCTET_ASSIGN_OR_RETURN(const int64_t replaced,
                            body.attributes().Int("replaced_value_int64", 0));
     OCTET_ASSIGN_OR_RETURN(const auto values, body.attributes().Ints("imputed_value_int64s", {}));
-    OCTET_ASSIGN_OR_RETURN(imputed, ImputedValues<int64_t>(body, "imputed_value_int64s", values));
+    OCTET_ASSIGN_OR_RETURN(imputed,
+                           ImputedValues<int64_t>(body, "imputed_value_int64s", values, x));
+    if (x == kNone) return body.Later(dtype);
     const ValueId same = body.Op("CastLike", {body.Constant(Tensor::Scalar<int64_t>(replaced)), x});
     missing = body.Op("Equal", {x, same});
   }

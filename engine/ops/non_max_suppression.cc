@@ -109,6 +109,9 @@ absl::StatusOr<std::vector<Datum>> NonMaxSuppression(const Node& node,
   }
   OCTET_ASSIGN_OR_RETURN(const int64_t center_point, node.attributes.Int("center_point_box", 0));
   OCTET_ASSIGN_OR_RETURN(const Suppression limits, ReadThresholds(inputs));
+  // Of no boxes there may be any number of classes.
+  if (scores.elements() == 0)
+    return std::vector<Datum>{Datum::Of(Tensor(DType::kI64, Shape{0, 3}))};
   const int64_t classes = s[1];
   const int64_t count = b[1];
   std::vector<Box> corners(static_cast<size_t>(b[0] * count));

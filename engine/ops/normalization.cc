@@ -39,7 +39,7 @@ absl::Status InferBatchNorm(InferContext& context) {
   const int version = context.node().version;
   OCTET_ASSIGN_OR_RETURN(const int64_t training, context.attributes().Int("training_mode", 0));
   OCTET_ASSIGN_OR_RETURN(const int64_t spatial, context.attributes().Int("spatial", 1));
-  if (version < 9 && spatial == 0)
+  if (spatial == 0)
     return Unimplemented("{}: unsupported attribute 'spatial' = 0", Describe(context.node()));
   OCTET_RETURN_IF_ERROR(context.SetOutput(0, context.dtype(0), context.shape(0)));
   const size_t statistics = version < 14 ? 4 : training != 0 ? 2 : 0;

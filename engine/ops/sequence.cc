@@ -230,19 +230,32 @@ Outputs SequenceLength(const Node& /*node*/, Inputs inputs) {
   return One(Datum::Of(Tensor::Scalar<int64_t>(std::ssize(*sequence))));
 }
 
+/// RESOURCE_EXHAUSTED for more parts than any sequence has: each of them is a tensor, many times as large as an element.
+absl::Status CheckPartCount(int64_t count) {
+  constexpr int64_t kMostParts = int64_t{1} << 20;
+  if (count <= kMostParts) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted, "too many parts: at most {}, got {}",
+                   kMostParts, count);
+}
+
 /// Extents of the parts along the axis: ones, or all of `split` elements but the last, or the elements of `split`.
 absl::StatusOr<std::vector<int64_t>> PartExtents(Inputs inputs, int64_t extent) {
-  if (InputAt(inputs, 1) == nullptr) return std::vector<int64_t>(static_cast<size_t>(extent), 1);
+  if (InputAt(inputs, 1) == nullptr) {
+    OCTET_RETURN_IF_ERROR(CheckPartCount(extent));
+    return std::vector<int64_t>(static_cast<size_t>(extent), 1);
+  }
   OCTET_ASSIGN_OR_RETURN(const Tensor* split, TensorInput(inputs, 1));
   std::vector<int64_t> parts = ToInts(split->view());
   if (split->shape().rank() == 0) {
     const int64_t part = parts.front();
     if (part < 1) return InvalidArgument("'split' must be at least 1, got {}", part);
+    OCTET_RETURN_IF_ERROR(CheckPartCount(extent / part));
     parts.clear();
     for (int64_t at = 0; at < extent; at += std::min(part, extent - at))
       parts.push_back(std::min(part, extent - at));
     return parts;
   }
+  OCTET_RETURN_IF_ERROR(CheckPartCount(std::ssize(parts)));
   int64_t left = extent;
   for (const int64_t part : parts) {
     if (part < 0 || part > left)

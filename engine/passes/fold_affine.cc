@@ -42,7 +42,8 @@ std::optional<Term> TermOf(const Graph& graph, const Node* node) {
   return std::nullopt;
 }
 
-// The constant a * b or a + b; kNone where it would be larger than both.
+// The constant a * b or a + b; kNone where it would be larger than both, and where a float does not hold it: a product of factors too
+// small is 0, though x may be as large as they are small.
 ValueId Combine(Graph& graph, const Node& origin, ValueId a, ValueId b, bool product) {
   const Shape shapes[] = {*graph.value(a).shape, *graph.value(b).shape};
   const auto shape = Broadcast(shapes[0], shapes[1]);
@@ -52,14 +53,17 @@ ValueId Combine(Graph& graph, const Node& origin, ValueId a, ValueId b, bool pro
   const auto left = graph.value(a).constant.span<float>();
   const auto right = graph.value(b).constant.span<float>();
   std::vector<float> combined(static_cast<size_t>(shape->elements()));
+  bool holds = true;
   plan.ForEachRow(0, plan.elements(), [&](int64_t out, std::span<const int64_t> in, int64_t n) {
     for (int64_t k = 0; k < n; ++k) {
       const float l = left[in[0] + k * plan.stride(0)];
       const float r = right[in[1] + k * plan.stride(1)];
-      combined[out + k] = product ? l * r : l + r;
+      const float both = product ? l * r : l + r;
+      holds = holds && std::isfinite(both) && (!product || std::isnormal(both) || l == 0 || r == 0);
+      combined[out + k] = both;
     }
   });
-  if (!std::ranges::all_of(combined, [](float f) { return std::isfinite(f); })) return kNone;
+  if (!holds) return kNone;
   return AddFloats(graph, origin.name + "_folded", *shape, std::move(combined));
 }
 

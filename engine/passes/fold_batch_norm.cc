@@ -4,7 +4,7 @@
 //
 //   x:f32 -> Conv(w, b) -> BatchNormalization -> y   =>  x -> Conv(w * f, b * f + g) -> y     (octet:MatMul alike)
 //   x:f32 -> BatchNormalization -> Conv(w, b) -> y   =>  x -> Conv(w * f, b + sum w * g) -> y (without padding)
-//   x:f32 -> BatchNormalization -> y                 =>  x -> Mul(f) -> Add(g) -> y
+//   x:f32[N,C,..] -> BatchNormalization -> y         =>  x -> Mul(f) -> Add(g) -> y           (C known)
 //
 // Source: ONNX BatchNormalization; outputs besides Y belong to training and must be unread.
 #include <algorithm>
@@ -146,11 +146,14 @@ bool FoldAhead(Graph& graph, NodeId norm, const Affine& affine) {
   return true;
 }
 
-// On its own: two elementwise operators, which fuse and change layout with their neighbours.
+// On its own: two elementwise operators, which fuse and change layout with their neighbours. They would repeat a single channel for
+// each factor, where the normalization refuses it: an open extent waits for the plan.
 bool Split(Graph& graph, NodeId norm, const Affine& affine) {
   const Node node = graph.node(norm);
   const int rank = RankOf(graph, node.input(0));
   if (rank < 2 || !IsPlainF32(graph, node.input(0))) return false;
+  if ((*graph.value(node.input(0)).shape)[1] != static_cast<int64_t>(affine.channels()))
+    return false;
   Shape shape{static_cast<int64_t>(affine.channels())};
   for (int i = 2; i < rank; ++i) shape.push_back(1);
   const ValueId f = AddFloats(graph, node.name + "_factor", shape,

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "engine/tensor/limits.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -75,6 +76,15 @@ absl::Status ProgramPlan::CheckInputs(std::span<const Datum> inputs) const {
         std::ranges::any_of(got.sequence, wrong_type)) {
       return InvalidArgument("input '{}': expected elements of {}", value.name,
                              DTypeName(value.dtype));
+    }
+    const auto too_large = [&](const Tensor& tensor) {
+      return !MayArrive(tensor.shape(), SizeOf(tensor.dtype()), context_->max_bytes);
+    };
+    const auto largest = std::ranges::find_if(got.sequence, too_large);
+    if (largest != got.sequence.end() || (got.is_tensor() && too_large(got.tensor))) {
+      return InvalidArgument("input '{}' of shape {} is over the limit of {} bytes", value.name,
+                             (got.is_tensor() ? got.tensor : *largest).shape().ToString(),
+                             context_->max_bytes);
     }
     if (got.is_tensor() && !Agrees(value.shape, got.tensor.shape())) {
       return InvalidArgument("input '{}': expected shape {}, got {}", value.name,

@@ -22,4 +22,10 @@ bool FitsInto(const Shape& shape, size_t element_bytes, uint64_t limit) {
   return bytes <= limit;
 }
 
+bool MayArrive(const Shape& shape, size_t element_bytes, uint64_t limit) {
+  constexpr size_t kPlaceBytes = 64;
+  const bool empty = std::ranges::find(shape, 0) != shape.end();
+  return IsPossible(shape) && FitsInto(shape, empty ? kPlaceBytes : element_bytes, limit);
+}
+
 }  // namespace octet

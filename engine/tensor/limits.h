@@ -24,4 +24,9 @@ bool IsPossible(const Shape& shape);
 /// extent or per element stays within it. Requires: IsPossible(shape), element_bytes <= 64.
 bool FitsInto(const Shape& shape, size_t element_bytes, uint64_t limit);
 
+/// True when a tensor of this shape, which a request brings, is possible and fits into `limit` bytes. One without elements costs its
+/// sender nothing, however long it is: for each place along its extents 64 bytes count, since operators keep a row's number or a
+/// part of a sequence for it. Requires: element_bytes <= 64.
+bool MayArrive(const Shape& shape, size_t element_bytes, uint64_t limit);
+
 }  // namespace octet

@@ -147,6 +147,35 @@ TEST(OnnxReaderTest, ChecksOpsets) {
   ExpectInvalid(model, "no opset import");
 }
 
+// Whoever raises a file's opset by hand leaves the attributes of the old one: without them a node computes something else.
+TEST(OnnxReaderTest, RefusesAttributesThatBecameInputs) {
+  struct Case {
+    const char* op;
+    const char* attribute;
+    int since;
+  };
+  const Case cases[] = {{"Add", "axis", 7},      {"Slice", "starts", 10},    {"Clip", "min", 11},
+                        {"Squeeze", "axes", 13}, {"ReduceMean", "axes", 18}, {"DFT", "axis", 20}};
+  for (const Case& moved : cases) {
+    onnx::ModelProto model = SmallModel();
+    onnx::NodeProto& node = AddNode(model, moved.op, {"h"}, {"moved"});
+    onnx::AttributeProto& attribute = *node.add_attribute();
+    attribute.set_name(moved.attribute);
+    attribute.set_type(onnx::AttributeProto::INT);
+    model.mutable_opset_import(0)->set_version(moved.since);
+    ExpectInvalid(model,
+                  Format("{} 'moved_node' (opset {}): attribute '{}' is none of the operator "
+                         "since opset {}, the node's is {}",
+                         moved.op, moved.since, moved.attribute, moved.since, moved.since));
+    model.mutable_opset_import(0)->set_version(moved.since - 1);
+    EXPECT_TRUE(Read(model).ok()) << moved.op;
+    node.set_domain("somebody's");
+    model.add_opset_import()->set_domain("somebody's");
+    model.mutable_opset_import(1)->set_version(moved.since);
+    EXPECT_TRUE(Read(model).ok()) << moved.op;
+  }
+}
+
 TEST(OnnxReaderTest, NamesANodeWhoseDomainIsNotImported) {
   onnx::ModelProto model = SmallModel();
   model.mutable_graph()->mutable_node(1)->set_domain("com.microsoft");

@@ -1,5 +1,6 @@
 // Convolutions on oneDNN against the reference kernel: bit for bit where the mathematics is integer.
 #include <random>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -160,6 +161,29 @@ TEST(DepthwiseLoweringTest, RunsOnItsOwnKernelWithinTheBoundsOfItsActivation) {
     ExpectReference(node, lowered);
     EXPECT_THAT(lowered->layer.impl, HasSubstr("octet:depthwise"));
     EXPECT_EQ(lowered->layer.runs, "int8");
+  }
+}
+
+TEST(DepthwiseLoweringTest, OfTwoActivationsTheLaterOneHasTheLastWord) {
+  const Geometry g = {"", {1, 9, 9, 32}, {32, 1, 3, 3}, {1, 1, 1, 1}, {1, 1}, {1, 1}, 32};
+  constexpr PostOp::Kind kClip = PostOp::Kind::kClip;
+  const std::pair<PostOp, PostOp> kActivations[] = {
+      {{.kind = PostOp::Kind::kRelu}, {.kind = kClip, .alpha = -6, .beta = -1}},
+      {{.kind = kClip, .alpha = 5, .beta = 10}, {.kind = kClip, .alpha = 0, .beta = 3}},
+      {{.kind = kClip, .alpha = -8, .beta = -5}, {.kind = PostOp::Kind::kRelu}},
+      {{.kind = kClip, .alpha = -8, .beta = 5}, {.kind = kClip, .alpha = -2, .beta = 9}}};
+  for (const auto& [first, second] : kActivations) {
+    const OneNode node =
+        Conv(g)
+            .Input(RandomBytes(DType::kU8, g.x, 1), QuantParams::PerTensor(0x1p-5f, 7))
+            .Constant(RandomBytes(DType::kI8, g.w, 2), PowerOfTwoScales(g.w[0], 0))
+            .Constant(Bias(g.w[0]))
+            .Post(first)
+            .Post(second)
+            .Declare(DType::kI8, {}, QuantParams::PerTensor(0x1p-1f, -20));
+    const auto lowered = LowerHere(node);
+    ExpectReference(node, lowered);
+    EXPECT_THAT(lowered->layer.impl, HasSubstr("octet:depthwise"));
   }
 }
 

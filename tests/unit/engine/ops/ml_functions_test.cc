@@ -1,5 +1,8 @@
 // ai.onnx.ml's small operators, those that ONNX has no data for.
 #include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -48,6 +51,26 @@ TEST(MlFunctions, ScalerRefusesAnotherNumberOfFeatures) {
     EXPECT_THAT(Ml("Scaler").Set(name, Floats{1, 2, 3}).InferredShape(),
                 HasSubstr(Format("'{}' has 3 elements for 2 features", name)));
   }
+}
+
+// The model's constants say how many there are.
+TEST(MlFunctions, ScalerAndImputerKnowTheirFeatures) {
+  const std::optional<Shape> open = Shape{kUnknownDim, kUnknownDim};
+  const auto shape_of = [](const char* op, const std::optional<Shape>& x, const char* name,
+                           Floats values) {
+    return OneNode(op, 1, "ai.onnx.ml").Spec(DType::kF32, x).Set(name, std::move(values));
+  };
+  EXPECT_EQ(shape_of("Scaler", open, "offset", {1, 2, 3}).InferredShape(), "[?,3]");
+  EXPECT_EQ(shape_of("Scaler", open, "scale", {2}).InferredShape(), "[?,?]");
+  EXPECT_EQ(shape_of("Scaler", std::nullopt, "offset", {1, 2}).InferredShape(), "unknown");
+  EXPECT_THAT(
+      shape_of("Scaler", open, "offset", {1, 2, 3}).Set("scale", Floats{1, 2}).InferredShape(),
+      HasSubstr("'scale' has 2 elements for 3 features"));
+  EXPECT_THAT(shape_of("Scaler", Shape{}, "offset", {1, 2}).InferredShape(),
+              HasSubstr("'offset' has 2 elements for 1 features"));
+  EXPECT_EQ(shape_of("Imputer", open, "imputed_value_floats", {1, 2}).InferredShape(), "[?,2]");
+  EXPECT_EQ(shape_of("Imputer", std::nullopt, "imputed_value_floats", {1, 2}).InferredShape(),
+            "unknown");
 }
 
 TEST(MlFunctions, Normalizer) {

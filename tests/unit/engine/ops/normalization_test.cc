@@ -14,6 +14,7 @@ namespace normalization_test {
 
 using testing::Elements;
 using ::testing::FloatNear;
+using ::testing::HasSubstr;
 using testing::Lower;
 using testing::OneNode;
 using ::testing::Pointwise;
@@ -30,6 +31,18 @@ TEST(BatchNormalizationTest, UsesTheGivenStatisticsPerChannel) {
                            .Constant(Tensor::From<float>({2}, {4, 1}))
                            .Set("epsilon", 0.0f);
   EXPECT_THAT(Reference(node), Pointwise(FloatNear(1e-6f), {0.0f, 1.0f, 10.0f, 11.0f}));
+}
+
+// Opset 9 has no such attribute any more, and there is no kernel for what it said.
+TEST(BatchNormalizationTest, RefusesStatisticsOfEachElementInEveryOpset) {
+  for (const int opset : {7, 8, 9, 15}) {
+    OneNode node("BatchNormalization", opset);
+    node.Spec(DType::kF32, Shape{1, 2, 3});
+    for (int i = 0; i < 4; ++i) node.Spec(DType::kF32, Shape{2});
+    EXPECT_EQ(OneNode(node).Set("spatial", int64_t{1}).InferredShape(), "[1,2,3]") << opset;
+    EXPECT_THAT(node.Set("spatial", int64_t{0}).InferredShape(), HasSubstr("'spatial' = 0"))
+        << opset;
+  }
 }
 
 TEST(BatchNormalizationTest, TakesItsOwnStatisticsInTraining) {

@@ -52,6 +52,19 @@ TEST(FoldAffine, MakesNoConstantThatIsLargerThanBoth) {
   EXPECT_THAT(AfterPassChecked("fold_affine", b.Build()), HasOps({"Mul", "Mul"}));
 }
 
+// x * 1e-25 * 1e-25 is no 0 for an x of 1e30.
+TEST(FoldAffine, MakesNoFactorThatAFloatDoesNotHold) {
+  const auto scaled_twice = [](float by) {
+    GraphBuilder b;
+    const ValueId once = b.Op("Mul", {b.Input("x", {2, 3}), b.Constant<float>({1}, {by})});
+    b.Output(b.Op("Mul", {once, b.Constant<float>({1}, {by})}));
+    return b.Build();
+  };
+  EXPECT_THAT(AfterPass("fold_affine", scaled_twice(1e-25F)), HasOps({"Mul", "Mul"}));
+  EXPECT_THAT(AfterPass("fold_affine", scaled_twice(1e-15F)), HasOps({"Mul"}));
+  EXPECT_THAT(AfterPass("fold_affine", scaled_twice(0.0F)), HasOps({"Mul"}));
+}
+
 TEST(FoldAffine, LeavesAValueThatOthersRead) {
   GraphBuilder b;
   const ValueId x = b.Op("Add", {b.Input("x", {2, 3}), b.Random({3})});

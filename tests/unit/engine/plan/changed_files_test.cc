@@ -1,4 +1,7 @@
 // Plans for new shapes of a model whose files are no longer what they were when it was loaded.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <span>
@@ -7,6 +10,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
@@ -106,6 +110,22 @@ TEST_F(ChangedFilesTest, AreNotReadAgainWhereAnotherFileHasTheSameTimesAndBytes)
   fs::rename(weights_file_ + ".new", weights_file_);
   fs::last_write_time(weights_file_, written);
   ExpectRefused(3, "w.bin");
+}
+
+// It is no matter of the files that there is no room for one more in the process: whoever asks may ask again.
+TEST_F(ChangedFilesTest, AreReadWhenTheProcessMayOpenFilesAgain) {
+  ASSERT_NE(model_, nullptr);
+  rlimit before = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int free = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(free, 0);
+  ::close(free);
+  const rlimit none = {static_cast<rlim_t>(free), before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const absl::Status status = model_->PlanForBatch(3).status();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(Answer(3), ElementsAre(4, 6));
 }
 
 // Whoever asks for a shape is not told that there is no such model.

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
+#include "engine/ops/op.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
 
@@ -294,6 +295,33 @@ TEST(EmptyTensors, WhatAsksForAnElementOfNothingIsRefused) {
   const ValueId scores = largest.Input("scores", {1, kOpen});
   largest.Output(largest.Op("ArgMax", {scores}, {{"axis", int64_t{1}}}));
   EXPECT_THAT(ErrorOf(largest.Build(), {Empty({1, 0})}), HasSubstr("ArgMax"));
+}
+
+// A request of some hundred bytes: of each place along its extents something would be kept.
+TEST(EmptyTensors, WithoutMeasureAreRefusedByPrograms) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kOpen, kOpen});
+  b.Output(b.Op("SequenceLength", {b.Op("SplitToSequence", {x})}));
+  const Graph graph = b.Build();
+  EXPECT_THAT(ErrorOf(graph, {Empty({int64_t{1} << 40, 0})}),
+              HasSubstr("input 'x' of shape [1099511627776,0] is over the limit"));
+  EXPECT_EQ(Answer(graph, {Empty({3, 0})}).at(0).span<int64_t>()[0], 3);
+  const auto model = Model::FromGraph(graph, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto cut = OutputsOf(**model, {Empty({int64_t{1} << 22, 0})});
+  EXPECT_EQ(cut.status().code(), absl::StatusCode::kResourceExhausted) << cut.status();
+  EXPECT_THAT(std::string(Message(cut.status())), HasSubstr("too many parts"));
+}
+
+TEST(EmptyTensors, OfBoxesThereMayBeAnyNumberOfClasses) {
+  const OpDef* def = FindOp(kOnnxDomain, "NonMaxSuppression", 11);
+  ASSERT_NE(def, nullptr);
+  const Datum boxes = Datum::Of(Empty({1, 0, 4}));
+  const Datum scores = Datum::Of(Empty({1, int64_t{1} << 50, 0}));
+  const std::vector<const Datum*> inputs = {&boxes, &scores};
+  const auto kept = def->evaluate(Node(), inputs);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_EQ(kept->at(0).tensor.shape(), (Shape{0, 3}));
 }
 
 }  // namespace empty_tensors_test

@@ -29,5 +29,15 @@ TEST(LimitsTest, ExtentsOfZeroCountAsOne) {
   EXPECT_FALSE(FitsInto({kBig, kBig}, 8, uint64_t{1} << 40));
 }
 
+// Nothing is sent of it, and much may be kept.
+TEST(LimitsTest, WhatARequestBringsWithoutElementsCountsByItsPlaces) {
+  EXPECT_TRUE(MayArrive({2, 3}, 4, 24));
+  EXPECT_FALSE(MayArrive({2, 3}, 4, 23));
+  EXPECT_TRUE(MayArrive({16, 0}, 1, 1024));
+  EXPECT_FALSE(MayArrive({17, 0}, 1, 1024));
+  EXPECT_FALSE(MayArrive({0, int64_t{1} << 40}, 1, uint64_t{1} << 40));
+  EXPECT_FALSE(MayArrive({kBig, kBig, 2}, 1, UINT64_MAX));
+}
+
 }  // namespace limits_test
 }  // namespace octet
