@@ -28,7 +28,7 @@ constexpr std::string_view kTooManyConnections =
     "Retry-After: 1\r\nConnection: close\r\n\r\n{\"error\":\"too many connections\"}\r\n";
 constexpr std::string_view kHeadTooLarge =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
-    "Content-Length: 35\r\nConnection: close\r\n\r\n{\"error\":\"the headers are too long\"}";
+    "Content-Length: 36\r\nConnection: close\r\n\r\n{\"error\":\"the headers are too long\"}";
 constexpr std::string_view kAmbiguousHead =
     "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 142\r\n"
     "Connection: close\r\n\r\n"
