@@ -47,7 +47,8 @@ TEST_F(ConnectionServerTest, AHeadThatCouldHaveTwoLengthsIsRefused) {
   for (const char* lines :
        {"Content-Length: 0\r\nContent-Length: 33", "content-length: 0\r\nA: b\r\nContent-length: 0",
         "Content-Length : 33", "Content-Length\t: 33", "Content-Length\v: 33",
-        "A: b\r\n Content-Length: 33", "Content-Length: 33\r\nTransfer-Encoding: chunked"}) {
+        "A: b\r\n Content-Length: 33", "Content-Length: 33\r\nTransfer-Encoding: chunked",
+        "A: b\nContent-Length: 33", "A: b\rContent-Length: 33", "A: b\r\n\nContent-Length: 33"}) {
     RawClient client(http_->port());
     client.Say(Format(
         "POST /v2/repository/index HTTP/1.1\r\n{}\r\n\r\nGET /v2/health/live HTTP/1.1\r\n\r\n",
