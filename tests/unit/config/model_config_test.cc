@@ -500,6 +500,8 @@ TEST(ModelConfigTest, SaysWhatIsWrongWithAPipeline) {
   EXPECT_THAT(error("a: {version: 1}"), HasSubstr("steps.a: expected one of model and preprocess"));
   EXPECT_THAT(error("a: {model: net, preprocess: {resize: 1}}"), HasSubstr("expected one of"));
   EXPECT_THAT(error("a: {precision: int8, preprocess: {resize: 1}}"), HasSubstr("for a step with"));
+  EXPECT_THAT(error("a: {model: net, version: int8}"),
+              HasSubstr("steps.a.version: expected a number or a label, got a precision: int8"));
   EXPECT_THAT(error("a: {preprocess: {std: [1, 0]}}"), HasSubstr("preprocess.std: expected > 0"));
   EXPECT_THAT(error("a.b: {model: net}"), HasSubstr("a step's name has no dot"));
   EXPECT_THAT(error("a: {model: net, inputs: {x: b.y}}"),
