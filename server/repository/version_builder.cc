@@ -14,13 +14,14 @@
 namespace octet {
 namespace {
 
-/// The signature that the version answers by; nullopt when nothing is loaded. It batches when all precisions do.
+/// The signature that the version answers by; nullopt when nothing is loaded. It batches when all precisions that share it do.
 std::optional<Signature> ReferenceSignature(const std::map<Precision, VariantState>& variants) {
   std::optional<Signature> reference;
   for (const auto& [unused, variant] : variants) {
     if (variant.loaded.model == nullptr) continue;
     const Signature& signature = variant.loaded.model->signature();
     if (!reference) reference = signature;
+    if (!CheckSameSignature(*reference, signature).ok()) continue;  // Nobody is answered by it.
     reference->batches = reference->batches && signature.batches;
   }
   return reference;

@@ -211,6 +211,7 @@ TEST_F(ModelRepositoryTest, AVariantThatCannotAnswerSaysWhyAndLeavesTheOthers) {
               AllOf(HasSubstr("signature"), HasSubstr("shape")));
   EXPECT_THAT(version->Find(Precision::kInt8Dynamic)->reason, HasSubstr("does not exist"));
   EXPECT_EQ(version->Find(Precision::kInt8Dynamic)->queue, nullptr);
+  EXPECT_TRUE(version->signature.batches) << "that fp16 does not is nobody's matter";
   EXPECT_EQ(Ask("net"), 2);
   EXPECT_THAT(Rows(*repository_), ElementsAre(AllOf(HasSubstr("net/1 READY: "), HasSubstr("bf16: "),
                                                     HasSubstr("; int8-dynamic: "))));
