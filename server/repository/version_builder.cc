@@ -336,11 +336,12 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
 
 void ShowGone(const ModelVersion& version, const ModelVersion* next) {
   for (const ServedVariant& variant : version.variants) {
+    // What was measured goes with its queue, also where another one takes its place: of larger batches, or of another file.
+    for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
     if (next != nullptr && next->Find(variant.precision) != nullptr) continue;
     variant.metrics->ready.Clear();
     variant.metrics->ramp_share.Set(0);
     variant.metrics->guard_tripped.Set(0);  // nobody looks at its guard any more
-    for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
   }
 }
 
