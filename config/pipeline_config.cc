@@ -94,6 +94,10 @@ absl::Status CheckStep(const Pipeline& pipeline, const std::string& key, const S
   if (step.preprocess && (!step.version.empty() || step.precision)) {
     return InvalidArgument("{}: version and precision are for a step with a model", key);
   }
+  if (ParsePrecision(step.version)) {
+    return InvalidArgument("{}.version: expected a number or a label, got a precision: {}", key,
+                           step.version);
+  }
   for (const auto& [input, source] : step.inputs) {
     OCTET_RETURN_IF_ERROR(CheckSource(pipeline, Format("{}.inputs.{}", key, input), source));
   }

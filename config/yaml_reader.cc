@@ -10,6 +10,7 @@
 
 #include "config/did_you_mean.h"
 #include "engine/tensor/format.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {
@@ -32,6 +33,12 @@ void AddKey(Level& root, const YamlKey& key) {
     level = next.get();
   }
   level->key = &key;
+}
+
+/// What a file gives a name, clients and metrics have, where one that is no UTF-8 hides all others. (A path may be of any bytes.)
+absl::Status CheckName(const std::string& name) {
+  if (Utf8Of(name) == name) return absl::OkStatus();
+  return InvalidArgument("expected UTF-8, got \"{}\"", Utf8Of(name));
 }
 
 class Reader {
@@ -77,6 +84,9 @@ class Reader {
                  const std::string& path, const std::string& name, std::set<std::string>& seen) {
     const std::string& part = key.Scalar();
     const std::string full = path.empty() ? part : path + "." + part;
+    if (const absl::Status named = CheckName(part); !named.ok()) {
+      return Report(key.Mark(), full, Message(named));
+    }
     if (!seen.insert(part).second) return Report(key.Mark(), full, "key given twice");
 
     const auto child = level.children.find(part);
@@ -255,6 +265,8 @@ YamlBinding TextMap(std::vector<std::pair<std::string, std::string>>* target) {
                                        Got(entry.first.IsScalar() ? entry.second : entry.first));
               }
               const std::string& name = entry.first.Scalar();
+              OCTET_RETURN_IF_ERROR(CheckName(name));
+              OCTET_RETURN_IF_ERROR(CheckName(entry.second.Scalar()));
               if (std::ranges::contains(map, name, &std::pair<std::string, std::string>::first)) {
                 return InvalidArgument("key given twice: \"{}\"", name);
               }

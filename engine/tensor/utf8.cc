@@ -19,6 +19,17 @@ CodePoint DecodeUtf8(std::string_view text, size_t at) {
   return {point, bytes, true};
 }
 
+std::string Utf8Of(std::string_view text) {
+  std::string valid;
+  valid.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint next = DecodeUtf8(text, at);
+    valid += next.valid ? text.substr(at, next.bytes) : "\uFFFD";
+    at += next.bytes;
+  }
+  return valid;
+}
+
 void AppendUtf8(char32_t point, std::string& text) {
   // The lead byte of a form, then its six bits at a time.
   const auto append = [&](char32_t lead, int shift) {

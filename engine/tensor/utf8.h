@@ -20,6 +20,9 @@ struct CodePoint {
 /// Requires: at < text.size().
 CodePoint DecodeUtf8(std::string_view text, size_t at);
 
+/// The text with U+FFFD for each byte that is none of a code point: what protobuf and JSON take.
+std::string Utf8Of(std::string_view text);
+
 /// Requires: point <= kMaxCodePoint.
 void AppendUtf8(char32_t point, std::string& text);
 

@@ -28,13 +28,12 @@ constexpr std::string_view kTooManyConnections =
     "Retry-After: 1\r\nConnection: close\r\n\r\n{\"error\":\"too many connections\"}\r\n";
 constexpr std::string_view kHeadTooLarge =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
-    "Content-Length: 35\r\nConnection: close\r\n\r\n{\"error\":\"the headers are too long\"}";
+    "Content-Length: 36\r\nConnection: close\r\n\r\n{\"error\":\"the headers are too long\"}";
 constexpr std::string_view kAmbiguousHead =
-    "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 142\r\n"
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 165\r\n"
     "Connection: close\r\n\r\n"
     "{\"error\":\"headers, expected one Content-Length at most, none beside Transfer-Encoding, no "
-    "blank "
-    "before a colon, no line that begins with one\"}";
+    "blank before a colon, no line that begins with one, no half of a line end\"}";
 
 /// How often connections that wait for too long are looked for.
 constexpr int kSweepMs = 1000;
@@ -69,9 +68,19 @@ bool HasBody(std::string_view head) {
   return length.find_first_not_of(" \t0") != std::string_view::npos;
 }
 
+/// True when one half of a line's end stands alone: some servers take it for the whole.
+bool HasHalfLineEnd(std::string_view head) {
+  for (size_t i = 0; i < head.size(); ++i) {
+    if (head[i] == '\n' && (i == 0 || head[i - 1] != '\r')) return true;
+    if (head[i] == '\r' && (i + 1 == head.size() || head[i + 1] != '\n')) return true;
+  }
+  return false;
+}
+
 /// True when another server could find another end of the body, and so another next request, than the library, which takes
-/// one of several lengths and passes over headers that are none. Source: RFC 9112, sections 5.1, 5.2 and 6.3.
+/// one of several lengths and passes over headers that are none. Source: RFC 9112, sections 2.2, 5.1, 5.2 and 6.3.
 bool IsAmbiguous(std::string_view head) {
+  if (HasHalfLineEnd(head)) return true;
   int lengths = 0;
   int codings = 0;
   size_t at = head.find('\n');  // behind the request's line

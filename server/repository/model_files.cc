@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {
@@ -121,7 +122,7 @@ std::string GoldenPath(const std::string& variant_path) {
 
 bool IsModelName(std::string_view name) {
   return !name.empty() && !name.starts_with('.') && name.find('/') == std::string_view::npos &&
-         name.find('\0') == std::string_view::npos;
+         name.find('\0') == std::string_view::npos && Utf8Of(name) == name;
 }
 
 absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view name) {
@@ -159,6 +160,11 @@ absl::StatusOr<RepositoryFiles> ScanRepository(const std::string& root) {
   RepositoryFiles files;
   for (const std::string& name : names) {
     if (name == "lost+found") continue;  // the file system's, for nobody else to read
+    if (!IsModelName(name)) {
+      const std::string path = fs::path(root) / name;
+      if (IsFolder(path).value_or(false)) files.ignored.push_back(path);
+      continue;
+    }
     auto model = ScanModel(root, name);
     if (model.ok()) {
       files.models.emplace(name, *std::move(model));

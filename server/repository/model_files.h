@@ -53,7 +53,8 @@ std::string VariantPath(const ModelFiles& model, int64_t version, Precision prec
 /// The archive of answers that the variants of a version are held to: golden.npz beside the file.
 std::string GoldenPath(const std::string& variant_path);
 
-/// True for what may name a model's folder: not empty, no slash, no dot in front.
+/// True for what may name a model's folder: not empty, no slash, no dot in front, UTF-8, as gRPC's clients must write it and
+/// Prometheus reads it.
 bool IsModelName(std::string_view name);
 
 /// Looks at the folder of one model. Version folders are positive integers without leading zeros;
@@ -66,7 +67,8 @@ absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view n
 struct RepositoryFiles {
   std::map<std::string, ModelFiles> models;
   std::map<std::string, absl::Status>
-      unreadable;  ///< Entries that ScanModel answers UNAVAILABLE of.
+      unreadable;                    ///< Entries that ScanModel answers UNAVAILABLE of.
+  std::vector<std::string> ignored;  ///< Paths of folders that have no model's name.
 };
 
 /// Looks at every folder of the repository. NOT_FOUND when `root` is no folder, UNAVAILABLE when it cannot be read.

@@ -83,6 +83,8 @@ class FolderRepository final : public ModelRepository {
     return folder.ok() ? Now()->Find(pipeline, "").status() : folder;
   }
 
+  /// Logs what the log has not told of.
+  static void TellIgnored(const std::vector<std::string>& paths, std::set<std::string>& told);
   Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Follow(Known& known, ModelFiles files, bool retry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Drop(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
@@ -104,6 +106,8 @@ class FolderRepository final : public ModelRepository {
   /// As ScanRepository and ScanModel said last.
   std::map<std::string, absl::Status> unreadable_ ABSL_GUARDED_BY(loading_);
   absl::Status root_ ABSL_GUARDED_BY(loading_);
+  std::set<std::string> ignored_
+      ABSL_GUARDED_BY(loading_);  ///< As Known's, of the repository's folder.
 
   /// Held to take or replace the pointer alone.
   mutable absl::Mutex mutex_;
@@ -123,11 +127,16 @@ FolderRepository::Known& FolderRepository::Get(const std::string& name) {
   return known;
 }
 
-void FolderRepository::Follow(Known& known, ModelFiles files, bool retry) {
-  for (const std::string& path : files.ignored) {
-    if (!known.ignored.insert(path).second) continue;
+void FolderRepository::TellIgnored(const std::vector<std::string>& paths,
+                                   std::set<std::string>& told) {
+  for (const std::string& path : paths) {
+    if (!told.insert(path).second) continue;
     LogEvent(LogLevel::kInfo, "entry_ignored", {{"path", path}});
   }
+}
+
+void FolderRepository::Follow(Known& known, ModelFiles files, bool retry) {
+  TellIgnored(files.ignored, known.ignored);
   known.gone = false;
   known.seen = files;
   known.followed = std::move(files);
@@ -176,6 +185,7 @@ void FolderRepository::Poll(const std::stop_token& stop) {
     LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(found.status())}});
     return;
   }
+  TellIgnored(found->ignored, ignored_);
   std::erase_if(unreadable_,
                 [&](const auto& item) { return !found->unreadable.contains(item.first); });
   for (const auto& [name, status] : found->unreadable) NoteUnreadable(name, status);

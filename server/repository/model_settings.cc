@@ -127,6 +127,10 @@ absl::Status CheckModelSettings(const ServerConfig& server) {
   OCTET_ASSIGN_OR_RETURN(const RepositoryFiles files, ScanRepository(server.repository.path));
   std::string mistakes;
   for (const auto& [name, unused] : files.models) CheckModel(server, name, files.models, mistakes);
+  for (const std::string& path : files.ignored) {
+    mistakes += Format("{}the folder's name is no UTF-8, which a model's must be: '{}'",
+                       mistakes.empty() ? "" : "\n", path);
+  }
   for (const auto& [name, status] : files.unreadable) {
     mistakes += Format("{}{}: {}", mistakes.empty() ? "" : "\n", name, Message(status));
   }

@@ -14,13 +14,14 @@
 namespace octet {
 namespace {
 
-/// The signature that the version answers by; nullopt when nothing is loaded. It batches when all precisions do.
+/// The signature that the version answers by; nullopt when nothing is loaded. It batches when all precisions that share it do.
 std::optional<Signature> ReferenceSignature(const std::map<Precision, VariantState>& variants) {
   std::optional<Signature> reference;
   for (const auto& [unused, variant] : variants) {
     if (variant.loaded.model == nullptr) continue;
     const Signature& signature = variant.loaded.model->signature();
     if (!reference) reference = signature;
+    if (!CheckSameSignature(*reference, signature).ok()) continue;  // Nobody is answered by it.
     reference->batches = reference->batches && signature.batches;
   }
   return reference;
@@ -335,11 +336,12 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
 
 void ShowGone(const ModelVersion& version, const ModelVersion* next) {
   for (const ServedVariant& variant : version.variants) {
+    // What was measured goes with its queue, also where another one takes its place: of larger batches, or of another file.
+    for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
     if (next != nullptr && next->Find(variant.precision) != nullptr) continue;
     variant.metrics->ready.Clear();
     variant.metrics->ramp_share.Set(0);
     variant.metrics->guard_tripped.Set(0);  // nobody looks at its guard any more
-    for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
   }
 }
 

@@ -3,12 +3,13 @@
 #include <string>
 
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  std::string message(Message(status));
+  std::string message = Utf8Of(Message(status));
   if (message.size() > kMaxStatusMessageBytes) {
     size_t end = kMaxStatusMessageBytes;
     // A byte 10xxxxxx continues a character of UTF-8.

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 #include "server/rpc/log_settings.h"
 #include "server/rpc/model_description.h"
 #include "server/rpc/shared_memory.h"
@@ -101,7 +102,8 @@ OCTET_CALL(RepositoryIndex) {
     model.set_name(entry.model);
     model.set_version(entry.version);
     model.set_state(std::string(VersionStateName(entry.state)));
-    model.set_reason(entry.reason);
+    // It may say what stands in a file; one that is no UTF-8 would hide all rows.
+    model.set_reason(Utf8Of(entry.reason));
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 #include "server/rpc/infer_options.h"
 
 namespace octet {
@@ -37,7 +38,7 @@ absl::Status CheckKey(const std::string& key) {
   const std::string_view name = std::string_view(key).substr(key.starts_with('/') ? 1 : 0);
   const bool valid = !name.empty() && name.size() <= NAME_MAX && name != "." && name != ".." &&
                      name.find('/') == std::string_view::npos &&
-                     name.find('\0') == std::string_view::npos;
+                     name.find('\0') == std::string_view::npos && Utf8Of(name) == name;
   if (valid) return absl::OkStatus();
   return InvalidArgument("shared memory key, expected /name without further slashes, got \"{}\"",
                          key);
@@ -143,6 +144,10 @@ absl::Status SharedMemory::Register(const std::string& name, const std::string& 
   if (name.size() > kMaxNameBytes) {
     return InvalidArgument("shared memory region: name, expected at most {} bytes, got {}",
                            kMaxNameBytes, name.size());
+  }
+  // HTTP takes any bytes, and one such region would hide all from who asks over gRPC.
+  if (Utf8Of(name) != name) {
+    return InvalidArgument("shared memory region: name, expected UTF-8, got \"{}\"", name);
   }
   OCTET_RETURN_IF_ERROR(CheckKey(key));
   if (bytes == 0) {

@@ -72,7 +72,7 @@ class SharedMemory {
   uint64_t max_request_bytes() const { return max_request_bytes_; }
 
   /// Opens the object that shm_open(3) knows as `key` ("/name" or "name"). INVALID_ARGUMENT for an empty name or one of
-  /// more than kMaxNameBytes, a key that is none, a region that is empty or goes beyond the object; NOT_FOUND for an object that does not
+  /// more than kMaxNameBytes, a name or a key that is no UTF-8, a key that is none, a region that is empty or goes beyond the object; NOT_FOUND for an object that does not
   /// exist; PERMISSION_DENIED; ALREADY_EXISTS for a name that is taken; RESOURCE_EXHAUSTED.
   absl::Status Register(const std::string& name, const std::string& key, uint64_t offset,
                         uint64_t bytes);

@@ -52,8 +52,8 @@ class OutputSink {
 
 /// One request for one variant. Move it into a Dispatcher, which calls `done` exactly once.
 struct InferenceRequest {
-  /// In the order of the signature, in a type that the variant's recipes accept; CheckRequest has
-  /// passed; BOOL is 0 or 1. The bytes stay where they are until `done` is called.
+  /// In the order of the signature, in a type that the variant's recipes accept; CheckInput and CheckRows
+  /// have passed; BOOL is 0 or 1. The bytes stay where they are until `done` is called.
   std::vector<WireTensor> inputs;
   int64_t rows = 1;  ///< Extent 0 of the inputs; 1 for a model that does not batch.
   TimePoint received;

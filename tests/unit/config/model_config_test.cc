@@ -475,6 +475,20 @@ TEST(ModelConfigTest, ReadsAPipeline) {
   EXPECT_EQ(ParseTensorSource("photo").step, "");
 }
 
+TEST(ModelConfigTest, NamesAreUtf8) {
+  const auto error = [](std::string_view step, std::string_view input, std::string_view output) {
+    return ErrorOf(Format(
+        "pipeline: {{steps: {{{}: {{model: net, inputs: {{{}: x}}}}}}, outputs: {{{}: {}.y}}}}",
+        step, input, output, step));
+  };
+  EXPECT_EQ(error("caf\u00e9", "caf\u00e9", "caf\u00e9"), "no error");
+  EXPECT_EQ(ErrorOf("name: net  # caf\xE9"), "no error") << "nobody is told of it";
+  EXPECT_THAT(error("caf\xE9", "a", "a"), HasSubstr("expected UTF-8, got \"caf\uFFFD\""));
+  EXPECT_THAT(error("a", "caf\xE9", "a"), HasSubstr("expected UTF-8, got \"caf\uFFFD\""));
+  EXPECT_THAT(error("a", "a", "caf\xE9"), HasSubstr("expected UTF-8, got \"caf\uFFFD\""));
+  EXPECT_THAT(ErrorOf("version_labels: {caf\xE9: 1}"), HasSubstr("expected UTF-8"));
+}
+
 TEST(ModelConfigTest, SaysWhatIsWrongWithAPipeline) {
   const auto error = [](std::string_view steps, std::string_view outputs = "{y: a.y}") {
     return ErrorOf(Format("pipeline: {{steps: {{{}}}, outputs: {}}}", steps, outputs));
@@ -486,6 +500,8 @@ TEST(ModelConfigTest, SaysWhatIsWrongWithAPipeline) {
   EXPECT_THAT(error("a: {version: 1}"), HasSubstr("steps.a: expected one of model and preprocess"));
   EXPECT_THAT(error("a: {model: net, preprocess: {resize: 1}}"), HasSubstr("expected one of"));
   EXPECT_THAT(error("a: {precision: int8, preprocess: {resize: 1}}"), HasSubstr("for a step with"));
+  EXPECT_THAT(error("a: {model: net, version: int8}"),
+              HasSubstr("steps.a.version: expected a number or a label, got a precision: int8"));
   EXPECT_THAT(error("a: {preprocess: {std: [1, 0]}}"), HasSubstr("preprocess.std: expected > 0"));
   EXPECT_THAT(error("a.b: {model: net}"), HasSubstr("a step's name has no dot"));
   EXPECT_THAT(error("a: {model: net, inputs: {x: b.y}}"),

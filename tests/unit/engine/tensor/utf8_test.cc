@@ -28,5 +28,13 @@ TEST(Utf8Test, WhatIsNoUtf8IsAByteAlone) {
   }
 }
 
+TEST(Utf8Test, EachByteThatIsNoUtf8IsReplaced) {
+  EXPECT_EQ(Utf8Of(""), "");
+  EXPECT_EQ(Utf8Of("caf\u00e9 \U0001F600"), "caf\u00e9 \U0001F600");
+  EXPECT_EQ(Utf8Of("caf\xE9!"), "caf\uFFFD!");
+  EXPECT_EQ(Utf8Of("\xE2\x82"), "\uFFFD\uFFFD");
+  EXPECT_EQ(Utf8Of(std::string_view("a\0b", 3)), std::string_view("a\0b", 3));
+}
+
 }  // namespace utf8_test
 }  // namespace octet

@@ -59,6 +59,20 @@ TEST(ModelFilesTest, WhatMeansNothingIsNamed) {
                                    folder.path("a/1/fp32.onnx")));
 }
 
+/// Prometheus refuses all series for one label that is no UTF-8, and gRPC's clients an index with such a row.
+TEST(ModelFilesTest, AFolderWhoseNameIsNoUtf8IsNoModel) {
+  ModelFolder folder;
+  folder.Write("caf\u00e9/1/fp32.onnx", "x");
+  folder.Write("caf\xE9/1/fp32.onnx", "x");
+  folder.Write("notes-\xE9", "x");
+  const auto found = ScanRepository(folder.path());
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_THAT(found->models, ElementsAre(Key("caf\u00e9")));
+  EXPECT_THAT(found->unreadable, ElementsAre());
+  EXPECT_THAT(found->ignored, ElementsAre(folder.path("caf\xE9")));
+  EXPECT_EQ(ScanModel(folder.path(), "caf\xE9").status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST(ModelFilesTest, OnlyAPlainFolderNameIsAModel) {
   ModelFolder folder;
   folder.Write("a/1/fp32.onnx", "x");

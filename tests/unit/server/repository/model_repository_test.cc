@@ -211,6 +211,7 @@ TEST_F(ModelRepositoryTest, AVariantThatCannotAnswerSaysWhyAndLeavesTheOthers) {
               AllOf(HasSubstr("signature"), HasSubstr("shape")));
   EXPECT_THAT(version->Find(Precision::kInt8Dynamic)->reason, HasSubstr("does not exist"));
   EXPECT_EQ(version->Find(Precision::kInt8Dynamic)->queue, nullptr);
+  EXPECT_TRUE(version->signature.batches) << "that fp16 does not is nobody's matter";
   EXPECT_EQ(Ask("net"), 2);
   EXPECT_THAT(Rows(*repository_), ElementsAre(AllOf(HasSubstr("net/1 READY: "), HasSubstr("bf16: "),
                                                     HasSubstr("; int8-dynamic: "))));
@@ -258,6 +259,20 @@ TEST_F(ModelRepositoryTest, AnotherMaxBatchCompilesAnew) {
   PollTwice();
   EXPECT_EQ(loads(), 2);
   EXPECT_EQ((*repository_->Find("net", ""))->batching.max_batch, 16);
+}
+
+TEST_F(ModelRepositoryTest, WhatBatchesTookIsForgottenWithWhatTheyRanOn) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  Open();
+  const auto metrics = (*repository_->Find("net", ""))->Find(Precision::kFp32)->metrics;
+  Ask("net");
+  metrics->batch_time.Set(BatchSizeIndex(8), 0.25);
+  EXPECT_GT(metrics->batch_time.value(BatchSizeIndex(1)), 0);
+  folder_.Write("net/1/fp32.onnx", ScalingModel(3));
+  folder_.Write("net/model.yaml", "batching: {max_batch: 2}");
+  PollTwice();
+  EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(8)), 0) << "no batch is so large any more";
+  EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(1)), 0) << "and none has run";
 }
 
 TEST_F(ModelRepositoryTest, ABrokenModelYamlKeepsWhatServes) {

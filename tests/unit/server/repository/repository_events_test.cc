@@ -63,6 +63,13 @@ TEST_F(RepositoryEventsTest, VersionsAndModelsThatComeAndGo) {
   EXPECT_THAT(Poll(), HasSubstr("level=error event=repository_unreadable error="));
 }
 
+TEST_F(RepositoryEventsTest, AFolderThatHasNoModelsNameIsToldOfOnce) {
+  folder_.Write("caf\xE9/1/fp32.onnx", ScalingModel(2));
+  EXPECT_THAT(Open(), HasSubstr("event=entry_ignored path=\"" + folder_.path("caf\\xe9\"")));
+  EXPECT_EQ(Poll(), "");
+  EXPECT_EQ(metrics_.Text().find("caf"), std::string::npos);
+}
+
 TEST_F(RepositoryEventsTest, ConfigurationsThatWereRead) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   folder_.Write("net/model.yaml", "routing: {default: fp32}");

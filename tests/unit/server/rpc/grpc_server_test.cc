@@ -276,6 +276,15 @@ TEST_F(GrpcServerTest, ListsModelsWithStateAndReason) {
             grpc::StatusCode::UNIMPLEMENTED);
 }
 
+/// As a model.yaml in another encoding leads to one, or a string in an ONNX file.
+TEST_F(GrpcServerTest, AReasonThatIsNoUtf8HidesNoOtherModel) {
+  repository_.Break("other", "expected one of fp32, int8; got \"caf\xE9\"");
+  inference::RepositoryIndexResponse response;
+  ASSERT_TRUE(stub_->RepositoryIndex(Context().get(), {}, &response).ok());
+  ASSERT_EQ(response.models_size(), 2);
+  EXPECT_EQ(response.models(1).reason(), "expected one of fp32, int8; got \"caf\uFFFD\"");
+}
+
 TEST_F(GrpcServerTest, ALoadDoesNotKeepOthersWaiting) {
   absl::Notification loading;
   absl::Notification go_on;

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -72,6 +73,25 @@ TEST_F(InferStreamTest, AnErrorIsAnAnswerAndTheStreamStaysOpen) {
   ASSERT_TRUE(stream->Write(Numbered(2)));
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.error_message(), "");
+  EXPECT_EQ(First(response), 4.0F);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+/// A message that protobuf cannot read would end the stream, and with it all requests that are under way.
+TEST_F(InferStreamTest, AnErrorThatNamesWhatIsNoUtf8IsAnAnswer) {
+  fp32_->before_run = [first = true]() mutable {
+    return std::exchange(first, false) ? absl::InvalidArgumentError("no number: 'caf\xE9'")
+                                       : absl::OkStatus();
+  };
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  inference::ModelStreamInferResponse response;
+  ASSERT_TRUE(stream->Write(Numbered(1)));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_THAT(response.error_message(), HasSubstr("no number: 'caf\uFFFD'"));
+  ASSERT_TRUE(stream->Write(Numbered(2)));
+  ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(First(response), 4.0F);
   stream->WritesDone();
   EXPECT_TRUE(stream->Finish().ok());

@@ -22,10 +22,11 @@ TEST(SharedMemoryTest, NamesKeysAndBoundsAreChecked) {
   EXPECT_EQ(code("", object.key(), 0, 1), absl::StatusCode::kInvalidArgument);
   for (const std::string& key :
        std::vector<std::string>{"", "/", "//a", "/a/b", "..", "/.", "a/../b",
-                                std::string("/a\0b", 4), std::string(300, 'a')}) {
+                                std::string("/a\0b", 4), std::string(300, 'a'), "/caf\xE9"}) {
     EXPECT_EQ(code("r", key, 0, 1), absl::StatusCode::kInvalidArgument) << key;
   }
   EXPECT_EQ(code(std::string(257, 'r'), object.key(), 0, 1), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code("caf\xE9", object.key(), 0, 1), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code("r", object.key() + "x", 0, 1), absl::StatusCode::kNotFound);
   EXPECT_EQ(code("r", object.key(), 0, 0), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code("r", object.key(), 0, 101), absl::StatusCode::kInvalidArgument);
