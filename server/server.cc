@@ -143,7 +143,7 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   OCTET_ASSIGN_OR_RETURN(repository_,
                          ModelRepository::Create(config_, plan.threads, metrics_, clock_));
   if (!listen.grpc_tls.certificate.empty()) {
-    auto loaded = TlsCertificates::Load(PathsOf(listen.grpc_tls));
+    auto loaded = TlsCertificates::Load(PathsOf(listen.grpc_tls), metrics_.server().tls_not_after);
     if (!loaded.ok()) return Annotate(loaded.status(), "listen.grpc_tls");
     tls_ = *std::move(loaded);
   }

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include <grpcpp/security/server_credentials.h>
 
+#include "server/metrics/cells.h"
 #include "server/tls/tls_files.h"
 
 namespace octet {
@@ -41,8 +42,11 @@ class MemoryFile {
 /// is, on files of this process's own (MemoryFile), into which only that comes that OpenSSL has taken.
 class TlsCertificates {
  public:
-  /// Errors: as LoadTlsFiles, and MemoryFile's. With paths.authorities clients must show a certificate of one of them.
-  static absl::StatusOr<std::unique_ptr<TlsCertificates>> Load(const TlsPaths& paths);
+  /// Errors: as LoadTlsFiles, and MemoryFile's. With paths.authorities clients must show a certificate of one of them. `not_after`
+  /// outlives it, and says until when the certificate in use is valid, in Unix seconds. One that is valid no more is used all the
+  /// same, with a warning in the log, as by nginx, Envoy and gRPC's other servers: the clock may be wrong, and clients decide.
+  static absl::StatusOr<std::unique_ptr<TlsCertificates>> Load(const TlsPaths& paths,
+                                                               OptionalGauge& not_after);
   TlsCertificates(const TlsCertificates&) = delete;
   TlsCertificates& operator=(const TlsCertificates&) = delete;
   ~TlsCertificates();
@@ -63,11 +67,12 @@ class TlsCertificates {
     bool operator==(const Sight&) const = default;
   };
 
-  explicit TlsCertificates(TlsPaths paths);
+  TlsCertificates(TlsPaths paths, OptionalGauge& not_after);
   absl::StatusOr<TlsMaterial> Check(const Sight& sight) const;
   absl::Status Use(const TlsMaterial& material);
 
   const TlsPaths paths_;
+  OptionalGauge& not_after_;
   Sight seen_;     ///< By the last look.
   Sight decided_;  ///< Used or refused last.
   MemoryFile identity_;
