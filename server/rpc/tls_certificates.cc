@@ -91,6 +91,7 @@ TlsCertificates::~TlsCertificates() {
 absl::StatusOr<std::unique_ptr<TlsCertificates>> TlsCertificates::Load(const TlsPaths& paths,
                                                                        OptionalGauge& not_after) {
   std::unique_ptr<TlsCertificates> loaded(new TlsCertificates(paths, not_after));
+  absl::MutexLock lock(&loaded->mutex_);
   OCTET_ASSIGN_OR_RETURN(loaded->seen_.files, ReadTlsFiles(paths));
   OCTET_ASSIGN_OR_RETURN(const TlsMaterial material, loaded->Check(loaded->seen_));
   OCTET_RETURN_IF_ERROR(loaded->Use(material));
@@ -119,7 +120,8 @@ absl::Status TlsCertificates::Use(const TlsMaterial& material) {
   return absl::OkStatus();
 }
 
-void TlsCertificates::Look() {
+void TlsCertificates::LookAtFiles(bool reload) {
+  absl::MutexLock lock(&mutex_);
   absl::StatusOr<TlsFiles> files = ReadTlsFiles(paths_);
   Sight sight;
   if (files.ok()) {
@@ -127,13 +129,17 @@ void TlsCertificates::Look() {
   } else {
     sight.error = Message(files.status());
   }
-  const bool settled = sight == seen_;
+  const bool settled = reload || sight == seen_;
   seen_ = std::move(sight);
-  if (!settled || seen_ == decided_) return;
+  const bool told = seen_ == decided_ && !(reload && refused_);
+  if (!settled || told) return;
   const absl::StatusOr<TlsMaterial> material = Check(seen_);
   const absl::Status status = material.ok() ? Use(*material) : material.status();
   // What had no memory or descriptor may have one at the next look.
-  if (status.ok() || !material.ok()) decided_ = seen_;
+  if (status.ok() || !material.ok()) {
+    decided_ = seen_;
+    refused_ = !status.ok();
+  }
   if (!status.ok()) {
     LogEvent(LogLevel::kWarn, "tls_refused",
              {{"certificate", paths_.certificate}, {"error", Message(status)}});

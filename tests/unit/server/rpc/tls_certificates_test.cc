@@ -8,6 +8,7 @@
 #include <sstream>
 #include <thread>
 
+#include "absl/functional/function_ref.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -93,8 +94,16 @@ class TlsCertificatesTest : public RpcTest {
 
   /// What is logged by so many looks; gRPC's own lines, of clients that it refuses, are left out.
   std::string Looked(int times) {
+    return Logged([&] {
+      for (int i = 0; i < times; ++i) certificates_->Look();
+    });
+  }
+  std::string Reloaded() {
+    return Logged([&] { certificates_->Reload(); });
+  }
+  static std::string Logged(absl::FunctionRef<void()> task) {
     ::testing::internal::CaptureStderr();
-    for (int i = 0; i < times; ++i) certificates_->Look();
+    task();
     std::istringstream lines(::testing::internal::GetCapturedStderr());
     std::string events;
     for (std::string line; std::getline(lines, line);) {
@@ -164,6 +173,23 @@ TEST_F(TlsCertificatesTest, WhatCannotBeUsedIsLoggedOnceAndChangesNothing) {
   folder_.Write(first_);
   EXPECT_THAT(Looked(2), HasSubstr("event=tls_loaded"));
   EXPECT_TRUE(Answered(first_));
+}
+
+TEST_F(TlsCertificatesTest, AReloadUsesFilesAtOnceAndTellsOfWrongOnesAgain) {
+  folder_.Write(first_);
+  ServeTls(folder_.paths());
+  EXPECT_EQ(Reloaded(), "") << "nothing has changed";
+  folder_.Write(second_);
+  EXPECT_THAT(Reloaded(), HasSubstr("event=tls_loaded"));
+  EXPECT_EQ(Reloaded(), "");
+  EXPECT_TRUE(Answered(second_));
+  folder_.Write("tls.key", first_.key);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Reloaded(), HasSubstr("event=tls_refused"));
+    EXPECT_EQ(Looked(2), "") << "it was told";
+  }
+  folder_.Write(second_);
+  EXPECT_THAT(Reloaded(), HasSubstr("event=tls_loaded"));
 }
 
 TEST_F(TlsCertificatesTest, WhatFindsNoRoomIsTriedAgain) {
