@@ -151,7 +151,8 @@ void AddRollout(CLI::App& app, Outcome& outcome) {
   verb->add_option("--candidate", rollout.candidate,
                    "Finished ONNX file; default fp32.onnx, quantized");
   verb->add_option("--calibration", rollout.calibration,
-                   ".npz with sample inputs, a capture for instance: to quantize, and to compare");
+                   "Sample inputs, to quantize and to compare: an .npz or .npy file, a capture for "
+                   "instance, or a folder of them");
   verb->add_option(
       "--captures", rollout.captures,
       "The server's capture.path: without --calibration its traffic is captured first");

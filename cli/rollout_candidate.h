@@ -16,7 +16,7 @@ struct CandidateRequest {
   std::string
       finished;  ///< Taken as it is, external data into the file; empty: quantized from `fp32`.
   std::string
-      calibration;  ///< .npz; int8 is calibrated with it, and everything is compared on it. May be empty.
+      calibration;  ///< Samples, a file or a folder: int8 is calibrated with them, and everything is compared on them. May be empty.
   std::string map;
   const RolloutPlan& plan;
   double min_int8_percent = 0;

@@ -228,8 +228,8 @@ absl::Status Rollout::CheckSources(const RolloutLook& look) const {
   const bool captures = options_.candidate.empty() && options_.calibration.empty();
   if (captures && options_.captures.empty() && options_.plan.candidate == Precision::kInt8) {
     return InvalidArgument(
-        "int8 needs --calibration: a capture, or any .npz with sample inputs; or a finished file "
-        "with --candidate");
+        "int8 needs --calibration: a capture, or any sample inputs (an .npz or .npy file, or a "
+        "folder of them); or a finished file with --candidate");
   }
   if (captures && !options_.captures.empty() && !Exists(folder_.calibration())) {
     std::error_code error;

@@ -17,10 +17,11 @@ namespace octet::cli {
 /// What the command line says.
 struct RolloutOptions {
   std::string model;
-  std::string server;       ///< HOST:PORT of the HTTP port.
-  std::string repository;   ///< The folder that the server serves.
-  std::string candidate;    ///< A finished file; empty: `calibration` makes one.
-  std::string calibration;  ///< .npz in the model's own types or those that its model.yaml maps.
+  std::string server;      ///< HOST:PORT of the HTTP port.
+  std::string repository;  ///< The folder that the server serves.
+  std::string candidate;   ///< A finished file; empty: `calibration` makes one.
+  std::string
+      calibration;  ///< Samples, a file or a folder, in the model's own types or those that its model.yaml maps.
   std::string
       captures;  ///< The server's capture.path: without `calibration` the traffic itself is captured.
   int64_t capture_samples = 200;

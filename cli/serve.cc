@@ -97,7 +97,7 @@ void AddServe(CLI::App& app, Outcome& outcome) {
                    "OpenMP threads of each worker; default 0 = by the number of cores")
       ->check(count);
   verb->add_option("--poll-seconds", options->poll_seconds,
-                   "Look for changed files this often; default 0 = only when asked")
+                   "Look for changed files this often; default 0 = only when asked (SIGHUP)")
       ->check(CLI::Range(0, 86400));
   verb->add_flag("--strict", options->strict, "Refuse to start when a model does not load");
   verb->add_option("--log-level", options->log_level,

@@ -15,8 +15,9 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
 
       {"repository.path", Text(&c.repository.path), "folder", "the model repository"},
       {"repository.poll_seconds", Integer(&c.repository.poll_seconds, 0, 86400), "s",
-       "look for changed files this often; 0 = only when asked, and what could not be read at the "
-       "start until it can"},
+       "look for changed files this often; 0 = only when asked (SIGHUP, or a load by RPC), and "
+       "what "
+       "could not be read at the start until it can"},
       {"repository.strict", Boolean(&c.repository.strict), "",
        "refuse to start when a model fails to load"},
 

@@ -20,9 +20,10 @@ struct ServerConfig {
   std::string name = "octet";  ///< What ServerMetadata answers.
 
   struct Repository {
-    std::string path;      ///< Folder of models; must be set here or on the command line.
-    int poll_seconds = 0;  ///< Look for changes this often; 0 = only when asked.
-    bool strict = false;   ///< Refuse to start when a model fails to load.
+    std::string path;  ///< Folder of models; must be set here or on the command line.
+    int poll_seconds =
+        0;  ///< Look for changes this often; 0 = only when asked: by SIGHUP, or a load by RPC.
+    bool strict = false;  ///< Refuse to start when a model fails to load.
     bool operator==(const Repository&) const = default;
   } repository;
 

@@ -12,9 +12,9 @@
 
 #include "engine/tensor/status.h"
 #include "server/logging/event_log.h"
+#include "server/process_signals.h"
 #include "server/scheduling/clock.h"
 #include "server/server.h"
-#include "server/shutdown_signals.h"
 
 namespace octet {
 namespace {
@@ -53,12 +53,12 @@ absl::Status RunServer(const ServerConfig& config, const std::string& version) {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   std::signal(SIGPIPE, SIG_IGN);  // a reader of the log that has gone must not end the server
   RaiseDescriptorLimit();
-  const ShutdownSignals signals;
+  ProcessSignals signals;
   OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, version));
   OCTET_RETURN_IF_ERROR(server->Load(signals.token()));
   const bool served = !signals.token().stop_requested();
   if (served) PrintServing(config, server->ports());
-  signals.Wait();
+  while (signals.WaitForReload()) server->Reload();
   // A server that was never ready has nobody to tell.
   if (served) {
     server->Retire(Clock::Real().Now() + std::chrono::seconds(config.shutdown.delay_seconds));

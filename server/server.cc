@@ -1,6 +1,7 @@
 #include "server/server.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -108,12 +109,15 @@ class ServerProcess final : public Server {
     return {grpc_->port(), http_->port(), metrics_endpoint_->port()};
   }
   absl::Status Load(const std::stop_token& stop) override;
+  void Reload() override;
   void Retire(TimePoint until) override;
   bool Drain(TimePoint deadline) override;
 
  private:
   void Pause(TimePoint until);
   void ShowReady();
+  /// Of the poller's thread.
+  void LookNow(const std::stop_token& stop);
 
   const ServerConfig config_;
   Clock& clock_;
@@ -131,6 +135,7 @@ class ServerProcess final : public Server {
   std::unique_ptr<GrpcServer> grpc_;
   std::optional<Ticker> tls_looks_;
   std::optional<Ticker> poller_;
+  std::atomic<bool> reload_asked_{false};
   std::optional<Ticker> guards_;
   std::optional<Ticker> captures_;
   absl::Mutex pausing_;
@@ -143,7 +148,7 @@ absl::Status ServerProcess::Open(const std::string& version, WorkerPlan plan) {
   OCTET_ASSIGN_OR_RETURN(repository_,
                          ModelRepository::Create(config_, plan.threads, metrics_, clock_));
   if (!listen.grpc_tls.certificate.empty()) {
-    auto loaded = TlsCertificates::Load(PathsOf(listen.grpc_tls));
+    auto loaded = TlsCertificates::Load(PathsOf(listen.grpc_tls), metrics_.server().tls_not_after);
     if (!loaded.ok()) return Annotate(loaded.status(), "listen.grpc_tls");
     tls_ = *std::move(loaded);
   }
@@ -212,13 +217,28 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   const bool polls = config_.repository.poll_seconds > 0;
   const std::chrono::seconds interval(polls ? config_.repository.poll_seconds : kRetrySeconds);
   poller_.emplace("poller", interval, clock_, [this, polls](const std::stop_token& stopped) {
-    if (polls) {
+    if (reload_asked_.exchange(false)) {
+      LookNow(stopped);
+    } else if (polls) {
       repository_->Poll(stopped);
     } else {
       repository_->Retry(stopped);
     }
   });
   return absl::OkStatus();
+}
+
+void ServerProcess::Reload() {
+  reload_asked_ = true;
+  poller_->Hurry();
+}
+
+void ServerProcess::LookNow(const std::stop_token& stop) {
+  if (tls_ != nullptr) tls_->Reload();
+  repository_->Reload(stop);
+  if (stop.stop_requested()) return;
+  LogEvent(LogLevel::kInfo, "reloaded",
+           {{"repository", config_.repository.path}, {"tls", tls_ != nullptr}});
 }
 
 void ServerProcess::Pause(TimePoint until) {

@@ -22,8 +22,8 @@ struct ServerPorts {
 
 /// A server.
 ///
-///     Start --Load--> serving --Retire--> retired --Drain--> drained
-///                        +-----------------Drain------------^
+///     Start --Load--> serving (Reload) --Retire--> retired --Drain--> drained
+///                        +----------------------Drain------------------^
 ///
 /// From Start on the ports are open: it is alive, but not ready, and models answer as they load.
 /// Thread-safety: one thread drives it.
@@ -44,6 +44,10 @@ class Server {
   /// early, with OK, when `stop` is requested. As ModelRepository::CheckAll with repository.strict; without, a folder that
   /// cannot be read, or a model's, is tried again until it can, every 5 seconds where nothing is polled.
   virtual absl::Status Load(const std::stop_token& stop) = 0;
+
+  /// ModelRepository::Reload and TlsCertificates::Reload, soon and on another thread: whether they were to be looked at anyhow or
+  /// not. The configuration that it was started with stays. Requires: Load.
+  virtual void Reload() = 0;
 
   /// Not ready from now on, for whoever asks: HTTP, gRPC's health, the metric. Requests are taken as before, until `until`, when
   /// it returns: load balancers have so long to send them elsewhere.

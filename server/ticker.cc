@@ -19,10 +19,16 @@ Ticker::Ticker(std::string name, Nanoseconds interval, Clock& clock, Task task)
 
 Ticker::~Ticker() { Stop(); }
 
+void Ticker::Hurry() {
+  const absl::MutexLock lock(&mutex_);
+  hurried_ = true;
+  changed_.SignalAll();
+}
+
 void Ticker::Stop() {
   thread_.request_stop();
   const absl::MutexLock lock(&mutex_);
-  stopping_.SignalAll();
+  changed_.SignalAll();
 }
 
 void Ticker::Run(const std::stop_token& stop) {
@@ -31,9 +37,10 @@ void Ticker::Run(const std::stop_token& stop) {
     {
       absl::MutexLock lock(&mutex_);
       const TimePoint next = clock_.Now() + interval_;
-      while (!stop.stop_requested() && clock_.Now() < next) {
-        clock_.WaitUntil(stopping_, mutex_, next);
+      while (!stop.stop_requested() && !hurried_ && clock_.Now() < next) {
+        clock_.WaitUntil(changed_, mutex_, next);
       }
+      hurried_ = false;
     }
     if (stop.stop_requested()) return;
     try {

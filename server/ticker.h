@@ -26,6 +26,8 @@ class Ticker {
   Ticker(const Ticker&) = delete;
   Ticker& operator=(const Ticker&) = delete;
 
+  /// Does the task at once and, while one is under way, once more behind it. The next interval begins after that.
+  void Hurry();
   /// Begins no task from now on.
   void Stop();
 
@@ -37,7 +39,8 @@ class Ticker {
   Clock& clock_;
   const Task task_;
   absl::Mutex mutex_;
-  absl::CondVar stopping_;
+  absl::CondVar changed_;
+  bool hurried_ ABSL_GUARDED_BY(mutex_) = false;
   std::jthread thread_;
 };
 

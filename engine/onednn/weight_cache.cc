@@ -217,13 +217,17 @@ absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& f
     offsets[axis] = begin;
     const absl::Status done = ReorderPiece(data, from, to, dims, offsets, out);
     if (!done.ok())
-      return begin == 0 ? done : Internal("weights packed in part: {}", Message(done));
+      return begin == 0 ? done : BehindDiscard(Annotate(done, "weights packed in part"));
     DiscardFirst(source, static_cast<size_t>(begin + dims[axis]) * index_bytes);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
+
+absl::Status BehindDiscard(absl::Status error) {
+  return absl::IsUnimplemented(error) ? Internal("{}", Message(error)) : error;
+}
 
 ContentHash HashBytes(const void* data, size_t bytes) {
   // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last. A key is not what

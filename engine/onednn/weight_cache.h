@@ -31,10 +31,14 @@ ContentHash HashBytes(const void* data, size_t bytes);
 enum class SourceUse {
   kKeep,
   /// The pages of large ones are given back piece by piece, so that the elements and their packed form are not in memory
-  /// together. What they hold afterwards is anything; behind an error, too, where it is INTERNAL.
+  /// together. What they hold afterwards is anything; behind an error, too, unless it is UNIMPLEMENTED.
   /// Requires: nobody else reads them, see LowerContext::MayDiscard.
   kDiscard
 };
+
+/// An error that came when a constant's elements had been given up. UNIMPLEMENTED, which sends a lowering to the reference kernel and
+/// that to the elements, is INTERNAL; any other code says what it says: RESOURCE_EXHAUSTED that there is no memory, now.
+absl::Status BehindDiscard(absl::Status error);
 
 /// Keeps every form alive as long as a plan uses it, and no longer. Thread-safe.
 class WeightCache {

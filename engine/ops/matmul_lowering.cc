@@ -291,9 +291,7 @@ class MatMulLowering {
     context_.layer.impl = pd.impl_info_str() + std::string(pass.note);
     absl::Status added = step_->Add(pd, std::move(args));
     // oneDNN said that it has this primitive, and what another kernel would multiply by is gone.
-    if (absl::IsUnimplemented(added) && context_.MayDiscard(1))
-      return Internal("{}", Message(added));
-    return added;
+    return context_.MayDiscard(1) ? onednn::BehindDiscard(std::move(added)) : added;
   }
 
   // One row, on the weights as oneDNN wants them for more rows: plans for other batches share them.

@@ -22,7 +22,9 @@ size_t PrimitiveStep::ReserveScratch(size_t bytes) {
 
 absl::Status PrimitiveStep::Add(const dnnl::primitive_desc_base& pd,
                                 std::vector<onednn::ExecArg> args) {
-  const dnnl::memory::desc scratchpad = pd.scratchpad_desc();
+  // What it throws without memory a compiler takes for a shape that oneDNN does not have, and falls back to other kernels.
+  OCTET_ASSIGN_OR_RETURN(const dnnl::memory::desc scratchpad,
+                         onednn::Catch([&] { return pd.scratchpad_desc(); }));
   if (const size_t bytes = scratchpad.get_size(); bytes > 0) {
     args.push_back(
         onednn::ExecArg::Scratch(DNNL_ARG_SCRATCHPAD, scratchpad, ReserveScratch(bytes)));

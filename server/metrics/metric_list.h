@@ -127,6 +127,9 @@
   METRIC(Gauge, ready, "octet_server_ready",                                                    \
          "1 while the server asks for requests: it has looked at its models, and is not about " \
          "to end; else 0.")                                                                     \
+  METRIC(OptionalGauge, tls_not_after, "octet_tls_certificate_not_after_seconds",               \
+         "Last second of the certificate that gRPC's port shows, since the Unix epoch; none "   \
+         "without TLS.")                                                                        \
   METRIC(Counter, loads, "octet_model_loads_total", "Variants loaded.")                         \
   METRIC(Counter, load_failures, "octet_model_load_failures_total",                             \
          "Models, versions and variants that failed to load, each time that it was tried.")

@@ -44,7 +44,8 @@ class FolderRepository final : public ModelRepository {
   absl::Status Load(std::string_view model) override;
   absl::Status Unload(std::string_view model) override;
   using ModelRepository::Poll;
-  void Poll(const std::stop_token& stop) override;
+  void Poll(const std::stop_token& stop) override { LookAtFolder(stop, false); }
+  void Reload(const std::stop_token& stop) override { LookAtFolder(stop, true); }
   void Retry(const std::stop_token& stop) override;
   absl::Status CheckAll() const override;
 
@@ -85,6 +86,8 @@ class FolderRepository final : public ModelRepository {
 
   /// Logs what the log has not told of.
   static void TellIgnored(const std::vector<std::string>& paths, std::set<std::string>& told);
+  /// Poll and Reload.
+  void LookAtFolder(const std::stop_token& stop, bool reload);
   Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Follow(Known& known, ModelFiles files, bool retry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Drop(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
@@ -175,7 +178,7 @@ absl::Status FolderRepository::Unload(std::string_view model) {
   return absl::OkStatus();
 }
 
-void FolderRepository::Poll(const std::stop_token& stop) {
+void FolderRepository::LookAtFolder(const std::stop_token& stop, bool reload) {
   absl::MutexLock lock(&loading_);
   const bool first = !Ready();
   auto found = ScanRepository(config_.repository.path);
@@ -191,12 +194,18 @@ void FolderRepository::Poll(const std::stop_token& stop) {
   for (const auto& [name, status] : found->unreadable) NoteUnreadable(name, status);
   for (auto& [name, files] : found->models) {
     if (stop.stop_requested()) return;
-    NoteFiles(Get(name), std::move(files), first);
+    Known& known = Get(name);
+    const bool failed = !known.loader->unloaded() && !known.loader->status().ok();
+    if (reload && failed) {
+      Follow(known, std::move(files), true);
+    } else {
+      NoteFiles(known, std::move(files), first || reload);
+    }
   }
   std::vector<std::string> gone;
   for (auto& [name, known] : known_) {
     if (found->models.contains(name) || unreadable_.contains(name)) continue;
-    if (known.gone) gone.push_back(name);
+    if (known.gone || reload) gone.push_back(name);
     known.gone = true;
   }
   for (const std::string& name : gone) Drop(name);

@@ -42,7 +42,9 @@ struct StatisticsSnapshot {
   std::map<int64_t, Batch> batches;  ///< By rows.
 };
 
-/// Counts. Survives reloads of its version, so that clients see sums that only grow.
+/// Counts requests from the queue on, as Triton does: one that was refused before (no message of the protocol, wrong tensors, no such
+/// model), alone or in a stream, is none of a version's, and in octet_unrouted_requests_total alone. Survives reloads of its
+/// version, so that clients see sums that only grow.
 /// Thread-safety: safe; one short lock per batch and one per request.
 class VersionStatistics {
  public:

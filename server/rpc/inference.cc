@@ -198,7 +198,9 @@ void Inference::Submit(std::unique_ptr<InferenceRequest> request) {
       parts_.metrics.server().unrouted.Add(static_cast<size_t>(turn.code()));
       return Finish(turn, {.total = parts_.clock.Now() - received_});
     }
+    const size_t waiting = request->bytes();
     request->inputs = step_->Inputs(std::move(request->inputs), writer_);
+    request->state_bytes = request->bytes() - waiting;
     request->outputs = step_.get();
     Dispatch(std::move(request));
   });

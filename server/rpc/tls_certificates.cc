@@ -78,15 +78,20 @@ absl::Status MemoryFile::Put(std::string_view bytes) {
   return status;
 }
 
-TlsCertificates::TlsCertificates(TlsPaths paths) : paths_(std::move(paths)) { grpc_init(); }
+TlsCertificates::TlsCertificates(TlsPaths paths, OptionalGauge& not_after)
+    : paths_(std::move(paths)), not_after_(not_after) {
+  grpc_init();
+}
 
 TlsCertificates::~TlsCertificates() {
   credentials_.reset();
   grpc_shutdown();
 }
 
-absl::StatusOr<std::unique_ptr<TlsCertificates>> TlsCertificates::Load(const TlsPaths& paths) {
-  std::unique_ptr<TlsCertificates> loaded(new TlsCertificates(paths));
+absl::StatusOr<std::unique_ptr<TlsCertificates>> TlsCertificates::Load(const TlsPaths& paths,
+                                                                       OptionalGauge& not_after) {
+  std::unique_ptr<TlsCertificates> loaded(new TlsCertificates(paths, not_after));
+  absl::MutexLock lock(&loaded->mutex_);
   OCTET_ASSIGN_OR_RETURN(loaded->seen_.files, ReadTlsFiles(paths));
   OCTET_ASSIGN_OR_RETURN(const TlsMaterial material, loaded->Check(loaded->seen_));
   OCTET_RETURN_IF_ERROR(loaded->Use(material));
@@ -105,6 +110,7 @@ absl::StatusOr<TlsMaterial> TlsCertificates::Check(const Sight& sight) const {
 absl::Status TlsCertificates::Use(const TlsMaterial& material) {
   OCTET_RETURN_IF_ERROR(identity_.Put(material.identity));
   if (!paths_.authorities.empty()) OCTET_RETURN_IF_ERROR(authorities_.Put(material.authorities));
+  not_after_.Set(static_cast<double>(material.not_after.time_since_epoch().count()));
   const bool expired = material.not_after < std::chrono::system_clock::now();
   const std::string not_after = Format("{:%FT%TZ}", material.not_after);
   LogEvent(expired ? LogLevel::kWarn : LogLevel::kInfo, expired ? "tls_expired" : "tls_loaded",
@@ -114,7 +120,8 @@ absl::Status TlsCertificates::Use(const TlsMaterial& material) {
   return absl::OkStatus();
 }
 
-void TlsCertificates::Look() {
+void TlsCertificates::LookAtFiles(bool reload) {
+  absl::MutexLock lock(&mutex_);
   absl::StatusOr<TlsFiles> files = ReadTlsFiles(paths_);
   Sight sight;
   if (files.ok()) {
@@ -122,13 +129,17 @@ void TlsCertificates::Look() {
   } else {
     sight.error = Message(files.status());
   }
-  const bool settled = sight == seen_;
+  const bool settled = reload || sight == seen_;
   seen_ = std::move(sight);
-  if (!settled || seen_ == decided_) return;
+  const bool told = seen_ == decided_ && !(reload && refused_);
+  if (!settled || told) return;
   const absl::StatusOr<TlsMaterial> material = Check(seen_);
   const absl::Status status = material.ok() ? Use(*material) : material.status();
   // What had no memory or descriptor may have one at the next look.
-  if (status.ok() || !material.ok()) decided_ = seen_;
+  if (status.ok() || !material.ok()) {
+    decided_ = seen_;
+    refused_ = !status.ok();
+  }
   if (!status.ok()) {
     LogEvent(LogLevel::kWarn, "tls_refused",
              {{"certificate", paths_.certificate}, {"error", Message(status)}});

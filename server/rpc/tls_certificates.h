@@ -6,10 +6,13 @@
 #include <string>
 #include <string_view>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include <grpcpp/security/server_credentials.h>
 
+#include "server/metrics/cells.h"
 #include "server/tls/tls_files.h"
 
 namespace octet {
@@ -33,7 +36,7 @@ class MemoryFile {
   std::time_t changed_ = 0;
 };
 
-/// Thread-safety: one thread calls Look; credentials() is anybody's.
+/// Thread-safety: safe.
 ///
 /// Certificates are renewed under a running server. gRPC has two ways to hear of it. Its watcher of files takes what it finds: with
 /// a key and a certificate that do not match every handshake fails from then on. Its callback for new certificates keeps the old
@@ -41,8 +44,11 @@ class MemoryFile {
 /// is, on files of this process's own (MemoryFile), into which only that comes that OpenSSL has taken.
 class TlsCertificates {
  public:
-  /// Errors: as LoadTlsFiles, and MemoryFile's. With paths.authorities clients must show a certificate of one of them.
-  static absl::StatusOr<std::unique_ptr<TlsCertificates>> Load(const TlsPaths& paths);
+  /// Errors: as LoadTlsFiles, and MemoryFile's. With paths.authorities clients must show a certificate of one of them. `not_after`
+  /// outlives it, and says until when the certificate in use is valid, in Unix seconds. One that is valid no more is used all the
+  /// same, with a warning in the log, as by nginx, Envoy and gRPC's other servers: the clock may be wrong, and clients decide.
+  static absl::StatusOr<std::unique_ptr<TlsCertificates>> Load(const TlsPaths& paths,
+                                                               OptionalGauge& not_after);
   TlsCertificates(const TlsCertificates&) = delete;
   TlsCertificates& operator=(const TlsCertificates&) = delete;
   ~TlsCertificates();
@@ -53,7 +59,9 @@ class TlsCertificates {
   /// Reads the files. What two looks saw alike, for a certificate and its key are written one after the other, is used by
   /// handshakes that begin a second later; connections that are there stay. What cannot be used is logged once, and changes nothing;
   /// where memory or a descriptor is missing, the next look tries again.
-  void Look();
+  void Look() { LookAtFiles(false); }
+  /// Look, for who says that the files are in place: one is enough, and what cannot be used is logged though it was before.
+  void Reload() { LookAtFiles(true); }
 
  private:
   /// One look at the files: what they hold, or why they cannot be read.
@@ -63,15 +71,19 @@ class TlsCertificates {
     bool operator==(const Sight&) const = default;
   };
 
-  explicit TlsCertificates(TlsPaths paths);
+  TlsCertificates(TlsPaths paths, OptionalGauge& not_after);
+  void LookAtFiles(bool reload);
   absl::StatusOr<TlsMaterial> Check(const Sight& sight) const;
-  absl::Status Use(const TlsMaterial& material);
+  absl::Status Use(const TlsMaterial& material) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const TlsPaths paths_;
-  Sight seen_;     ///< By the last look.
-  Sight decided_;  ///< Used or refused last.
-  MemoryFile identity_;
-  MemoryFile authorities_;
+  OptionalGauge& not_after_;
+  absl::Mutex mutex_;
+  Sight seen_ ABSL_GUARDED_BY(mutex_);            ///< By the last look.
+  Sight decided_ ABSL_GUARDED_BY(mutex_);         ///< Used or refused last.
+  bool refused_ ABSL_GUARDED_BY(mutex_) = false;  ///< And which of both.
+  MemoryFile identity_ ABSL_GUARDED_BY(mutex_);
+  MemoryFile authorities_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<grpc::ServerCredentials> credentials_;
 };
 

@@ -64,6 +64,9 @@ struct InferenceRequest {
   const std::atomic<bool>* cancelled = nullptr;
   OutputSink* outputs = nullptr;  ///< Outlives the call of `done`.
   size_t held_bytes = 0;          ///< Memory that waiting for it keeps, beside the inputs.
+  /// Of the inputs, those that its sequence keeps whether or not this waits, and bounds by itself (sequences.max_state_bytes):
+  /// counted among what waits they would be counted twice, and long sequences refused for want of room that they have.
+  size_t state_bytes = 0;
   /// Called once, on any thread, without locks held. OK: every output has been written to the sink.
   absl::AnyInvocable<void(const absl::Status&, const RequestTimings&) &&> done;
 
@@ -75,10 +78,11 @@ struct InferenceRequest {
   bool is_cancelled() const {
     return cancelled != nullptr && cancelled->load(std::memory_order_relaxed);
   }
+  /// Memory that is there because it waits.
   size_t bytes() const {
     size_t sum = held_bytes;
     for (const ConstTensorView& input : inputs) sum += MemoryBytes(input);
-    return sum;
+    return sum - state_bytes;
   }
 };
 

@@ -168,12 +168,7 @@ absl::Status SequenceStep::Commit() {
   absl::MutexLock lock(&store_->mutex_);
   committed_ = true;
   sequence_->current = writes_to_;
-  if (sequence_->live) {
-    const size_t bytes = sequence_->state_bytes();
-    home_.metrics->state_bytes.Add(static_cast<double>(bytes) -
-                                   static_cast<double>(sequence_->counted_bytes));
-    sequence_->counted_bytes = bytes;
-  }
+  SequenceStore::CountStates(*sequence_);
   if (end_) {
     store_->Detach(*sequence_, SequenceEnd::kEnd, gone);
     sequence_->over = store_->NoStart(sequence_->id);
@@ -240,8 +235,7 @@ absl::Status SequenceStore::Add(const std::shared_ptr<Sequence>& sequence, TimeP
   SequenceMetrics& metrics = *sequence->home.metrics;
   metrics.started.Add();
   metrics.live.Add(1);
-  sequence->counted_bytes = sequence->state_bytes();
-  metrics.state_bytes.Add(static_cast<double>(sequence->counted_bytes));
+  CountStates(*sequence);
   return absl::OkStatus();
 }
 
@@ -429,8 +423,18 @@ void SequenceStore::ExpireIdle(TimePoint now, Gone& gone) {
   }
 }
 
+void SequenceStore::CountStates(Sequence& sequence) {
+  if (!sequence.live) return;
+  const size_t bytes = sequence.state_bytes();
+  sequence.home.metrics->state_bytes.Add(static_cast<double>(bytes) -
+                                         static_cast<double>(sequence.counted_bytes));
+  sequence.counted_bytes = bytes;
+}
+
 void SequenceStore::Leave(SequenceStep& step) {
   Sequence& sequence = *step.sequence_;
+  // One that had its turn and failed has grown a copy, too, or given one back.
+  if (step.grown_writes_ != nullptr) CountStates(sequence);
   sequence.steps.erase(std::ranges::find(sequence.steps, &step));  // nearly always the first
   if (step.start_ && !step.committed_) {
     Gone gone;  // the step holds it, too

@@ -233,6 +233,8 @@ class SequenceStore : public std::enable_shared_from_this<SequenceStore> {
   void ExpireIdle(TimePoint now, Gone& gone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireDraining(TimePoint now, Gone& gone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(SequenceStep& step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  /// Brings the metric to what the states of a live sequence take. Requires: no request but the caller's may change that.
+  static void CountStates(Sequence& sequence);
   /// It waits no more. Returns what it runs.
   SequenceStep::Run StopWaiting(SequenceStep& step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   /// Runs what may run, until nothing of the sequence may. Requires: no lock; the caller keeps both alive.

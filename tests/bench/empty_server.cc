@@ -10,6 +10,7 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -19,9 +20,12 @@
 #include <limits>
 #include <map>
 #include <mutex>
-#include <sstream>
+#include <ranges>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <grpcpp/grpcpp.h>
@@ -135,30 +139,39 @@ class EmptyService final : public inference::GRPCInferenceService::CallbackServi
   Workers workers_;
 };
 
+/// The parts of `text` between separators, empty ones included.
+std::vector<std::string_view> Split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (const auto part : std::views::split(text, separator)) parts.emplace_back(part);
+  return parts;
+}
+
+/// False unless all of `text` is a number that `value` can hold.
+template <typename T>
+bool ParseNumber(std::string_view text, T& value) {
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stopped == end;
+}
+
 /// False when the words are no model.
-bool AddModel(const std::string& words, std::map<std::string, EmptyModel>& models) {
-  std::istringstream fields(words);
-  std::string name;
-  std::string dims;
-  uint64_t bytes = 0;
+bool AddModel(std::string_view words, std::map<std::string, EmptyModel>& models) {
+  const std::vector<std::string_view> fields = Split(words, ':');
+  if (fields.size() < 4 || fields.size() > 5) return false;
   EmptyModel model;
-  if (!std::getline(fields, name, ':') || !std::getline(fields, model.datatype, ':') ||
-      !std::getline(fields, dims, ':') || !(fields >> bytes) || bytes > (uint64_t{1} << 30))
-    return false;
-  std::istringstream extents(dims);
-  int64_t extent = 0;
-  while (extents >> extent) {
-    model.dims.push_back(extent);
-    extents.ignore(1, 'x');
+  model.datatype = fields[1];
+  for (const std::string_view dim : Split(fields[2], 'x')) {
+    if (!ParseNumber(dim, model.dims.emplace_back())) return false;
   }
+  uint64_t bytes = 0;
+  if (!ParseNumber(fields[3], bytes) || bytes > (uint64_t{1} << 30)) return false;
   model.answer.resize(bytes);
-  if (fields.ignore(1, ':'); !fields.eof()) {
-    uint32_t microseconds = 0;
-    if (!(fields >> microseconds)) return false;
+  if (uint32_t microseconds = 0; fields.size() == 5) {
+    if (!ParseNumber(fields[4], microseconds)) return false;
     model.work = std::chrono::microseconds(microseconds);
   }
-  models[name] = std::move(model);
-  return extents.eof();
+  models[std::string(fields[0])] = std::move(model);
+  return true;
 }
 
 }  // namespace

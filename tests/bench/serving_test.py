@@ -38,7 +38,8 @@ class EmptyServerTest(unittest.TestCase):
         self.assertGreaterEqual(run["p50_us"], work)
 
     def test_refuses_words_that_are_no_model(self):
-        for words in ("net", "net:UINT8:3:x", "net:UINT8:3:8:soon"):
+        endings = ("", ":3", ":3:x", ":3:8x", ":3:-8", ":3:8:soon", ":3:8:5x", ":3:8:-5", ":3:8:", ":3:8:5:5", ":3x:8", ":3,4:8")
+        for words in ("net", *(f"net:UINT8{ending}" for ending in endings)):
             done = subprocess.run([EMPTY, words], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
             self.assertEqual(done.returncode, 2, words)
             self.assertIn(words.encode(), done.stderr)

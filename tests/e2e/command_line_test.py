@@ -412,6 +412,11 @@ class BadInputTest(unittest.TestCase):
             self.assertNotRegex(done.stdout, r"[^\n -~]", f"{verb}: what a terminal cannot show")
         self.assertIn("--arrivals TEXT:{poisson,constant} [poisson]", octet("load", "--help").stdout)
 
+    def test_every_verb_that_takes_a_folder_of_samples_says_so(self):
+        for verb in ("quantize", "golden", "eval", "report", "qat", "load", "replay", "rollout"):
+            words = " ".join(octet(verb, "--help").stdout.split())
+            self.assertRegex(words, r"\.npz or \.npy file, .*or a folder of them", verb)
+
 
 if __name__ == "__main__":
     octet_process.main()

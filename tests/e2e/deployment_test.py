@@ -193,6 +193,8 @@ class SystemdTest(unittest.TestCase):
     def test_the_unit_fits_the_program(self):
         service = self.unit["Service"]
         self.assertGreater(int(service["TimeoutStopSec"]), SHUTDOWN["delay_seconds"] + SHUTDOWN["grace_seconds"])
+        # What sighup_test.py sends.
+        self.assertEqual(service["ExecReload"], "/bin/kill -HUP $MAINPID")
         # Nothing before it that one model's mistake could fail, and with it the service of all others.
         self.assertNotIn("ExecStartPre", service)
         program, *words = shlex.split(service["ExecStart"])

@@ -29,6 +29,7 @@ from stateful_models import write_sum
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "demo"))
+import certificates  # noqa: E402
 import client  # noqa: E402
 import server  # noqa: E402
 
@@ -41,6 +42,7 @@ capture: {percent: 10}
 RAMP = "routing: {guard: {int8: {error_percent: 50}}, ramp: {precision: int8, steps: [50]}}\n"
 CLIENTS = 32  # more than the queues hold: some requests are refused
 DATA_SECONDS = 60  # from the first scrape to an answer to every query
+CERTIFICATE_DAYS = 5  # few enough for a warning
 
 
 def make_repository(octet, folder):
@@ -59,12 +61,14 @@ def make_repository(octet, folder):
 class Load:
     """Requests without end: of the split, of users, of both precisions, and some that nobody can answer."""
 
-    def __init__(self, target):
+    def __init__(self, target, authority):
+        """authority: of the server's certificate, in PEM."""
         self.stopped = threading.Event()
         self.codes = set()
         with numpy.load(client.TEST_SET) as data:
             self.image = data["inputs"][0]
         self.reader = client.GlyphReader(target)
+        self.reader.stub = type(self.reader.stub)(grpc.secure_channel(target, grpc.ssl_channel_credentials(authority)))
         self.pool = concurrent.futures.ThreadPoolExecutor(CLIENTS)
         self.runs = [self.pool.submit(self._run, number) for number in range(CLIENTS)]
 
@@ -143,8 +147,10 @@ class PrometheusTest(unittest.TestCase):
         captures = folder / "captures"
         captures.mkdir()
         configuration = f"capture: {{path: {captures}, write_seconds: 1}}\n"
-        cls.server = cls.enterClassContext(server.Server(OCTET, repository, folder, configuration))
-        cls.load = Load(cls.server.grpc)
+        authority = certificates.Authority(folder / "authority")
+        tls = certificates.listen(authority.issue("server", days=CERTIFICATE_DAYS))
+        cls.server = cls.enterClassContext(server.Server(OCTET, repository, folder, configuration, tls))
+        cls.load = Load(cls.server.grpc, authority.certificate.read_bytes())
         cls.addClassCleanup(cls.load.stop)
         cls.prometheus = Prometheus(folder / "prometheus", cls.server.metrics)
         cls.addClassCleanup(cls.prometheus.stop)
@@ -193,6 +199,13 @@ class PrometheusTest(unittest.TestCase):
         self.wait_for_data({name: name for name in names})
         rules = [rule for group in self.prometheus.ask("rules")["groups"] for rule in group["rules"]]
         self.assertEqual([rule for rule in rules if rule["health"] == "err"], [])
+
+    def test_a_certificate_of_a_few_days_raises_the_warning_alone(self):
+        # Which holds for some time before it fires.
+        self.wait_for_data({"pending": 'ALERTS{alertname="OctetCertificateExpiresSoon", alertstate="pending"}'})
+        (alert,) = [alert for alert in self.prometheus.ask("alerts")["alerts"] if "Certificate" in alert["labels"]["alertname"]]
+        self.assertEqual(alert["labels"]["instance"], self.server.metrics)
+        self.assertRegex(alert["annotations"]["summary"], rf"^The certificate of {self.server.metrics} has 4d 23h \d+m \d+s left$")
 
     def test_a_running_server_raises_no_alert_about_itself(self):
         self.wait_for_data({"up": 'up{job="octet"} == 1'})

@@ -10,7 +10,6 @@ import pathlib
 import re
 import socket
 import ssl
-import subprocess
 import tempfile
 import threading
 import time
@@ -23,19 +22,13 @@ import numpy
 import octet_process
 import onnx
 import yaml
+from certificates import Authority, listen, openssl
 from deployment_test import Haproxy
 from octet_process import ROOT, executable, octet
 from onnx import TensorProto, helper
 from served_client import ServedClient
 
 SECONDS = 60
-NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-DAYS = ["-days", "2"]
-
-
-def openssl(*words):
-    subprocess.run(["openssl", *map(str, words)], capture_output=True, timeout=SECONDS, check=True)
 
 
 def write_model(path):
@@ -44,46 +37,6 @@ def write_model(path):
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-
-
-class Pair:
-    """A certificate and its key: paths of PEM files."""
-
-    def __init__(self, folder):
-        folder.mkdir()
-        self.certificate, self.key = folder / "tls.crt", folder / "tls.key"
-
-    def words(self):
-        """The options by which octet's verbs show it."""
-        return ["--tls-certificate", self.certificate, "--tls-key", self.key]
-
-    def der(self):
-        return ssl.PEM_cert_to_DER_cert(self.certificate.read_text())
-
-
-class Authority:
-    """An authority of its own; `certificate` is the path of a PEM file."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir(parents=True)
-        self.certificate, self.key = folder / "ca.crt", folder / "ca.key"
-        openssl("req", "-x509", *EC, "-nodes", *DAYS, "-subj", f"/CN={folder.name}", "-keyout", self.key, "-out", self.certificate)
-
-    def issue(self, name):
-        """Returns a Pair for localhost."""
-        pair = Pair(self.folder / name)
-        request = self.folder / f"{name}.csr"
-        openssl("req", "-new", *EC, "-nodes", "-subj", f"/CN={name}", "-addext", NAMES, "-keyout", pair.key, "-out", request)
-        signer = ["-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial"]
-        openssl("x509", "-req", "-in", request, *signer, "-copy_extensions", "copy", *DAYS, "-out", pair.certificate)
-        return pair
-
-
-def listen(pair, client_ca=None):
-    """Returns the keys of a server's section `listen` for this certificate."""
-    more = f', client_ca: "{client_ca.certificate}"' if client_ca else ""
-    return f'grpc_tls: {{certificate: "{pair.certificate}", key: "{pair.key}"{more}}}'
 
 
 class TlsCase(unittest.TestCase):
@@ -130,6 +83,11 @@ class TlsCase(unittest.TestCase):
     def log(self):
         return self.served.server.log.read_text()
 
+    def not_after(self):
+        """Returns what the server's metric says of its certificate."""
+        (value,) = re.findall(r"(?m)^octet_tls_certificate_not_after_seconds (\S+)$", self.served.server.metrics_page())
+        return float(value)
+
 
 class ServerCertificateTest(TlsCase):
     def test_a_client_that_trusts_the_authority_is_answered(self):
@@ -171,8 +129,10 @@ class ServerCertificateTest(TlsCase):
         self.assertEqual(self.served.ask("GET", "/v2/health/ready")[0], 200)
         self.assertIn("octet_server_ready 1", self.served.server.metrics_page())
 
-    def test_it_is_logged_how_long_the_certificate_is_valid(self):
-        self.assertRegex(self.log(), rf"event=tls_loaded certificate={self.own.certificate} not_after=20\d\d-\S+Z client_certificates=false")
+    def test_it_is_told_how_long_the_certificate_is_valid(self):
+        end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.own.not_after()))
+        self.assertIn(f"event=tls_loaded certificate={self.own.certificate} not_after={end} client_certificates=false", self.log())
+        self.assertEqual(self.not_after(), self.own.not_after())
 
     def test_load_and_replay_speak_it(self):
         done = self.load("--tls-ca", self.authority.certificate, "--json")
@@ -281,12 +241,13 @@ class RotationTest(TlsCase):
         thread.start()
         try:
             self.assertEqual(self.shown(), self.own.der())
-            renewed = self.stranger.issue("server")
+            renewed = self.stranger.issue("server", days=7)
             self.publish(renewed.certificate, renewed.key)
             self.wait_for(lambda: self.shown() == renewed.der(), "the new certificate is not shown")
             self.ask(self.open(self.stranger))
             self.assert_refused(self.open(self.authority))
             self.assertEqual(self.log().count("event=tls_loaded"), 2)
+            self.assertEqual(self.not_after(), renewed.not_after())
             # A key of another certificate: what there is stays.
             self.publish(self.own.certificate, renewed.key)
             self.wait_for(lambda: "event=tls_refused" in self.log(), "the wrong key is not logged")
@@ -297,6 +258,7 @@ class RotationTest(TlsCase):
             time.sleep(2.5)  # Two looks, and gRPC's own: nothing happens.
             self.ask(self.open(self.stranger))
             self.assertEqual(self.log().count("event=tls_refused"), 2, "once each")
+            self.assertEqual(self.not_after(), renewed.not_after(), "of the one that is shown")
             self.publish(self.own.certificate, self.own.key)
             self.wait_for(lambda: self.shown() == self.own.der(), "the last certificate is not shown")
             self.ask(self.open(self.authority))

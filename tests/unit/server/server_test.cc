@@ -1,6 +1,7 @@
 #include "server/server.h"
 
 #include <atomic>
+#include <string>
 #include <thread>
 
 #include "httplib.h"
@@ -230,6 +231,36 @@ TEST_F(ServerTest, AModelThatCannotBeReadIsUnavailableAndTriedAgainWithoutPollin
     clock.Advance(std::chrono::milliseconds(100));
   }
   EXPECT_GE(clock.Now(), begin + std::chrono::seconds(5));
+}
+
+TEST_F(ServerTest, AReloadLooksAtModelsAndCertificatesNow) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  const TlsFolder tls;
+  tls.Write(TlsIdentity::Make(3600));
+  ServerConfig config = Config();
+  config.listen.grpc_tls = {.certificate = tls.path("tls.crt"), .key = tls.path("tls.key")};
+  FakeClock clock;  // which stands still: nothing is looked at by itself
+  const auto server = Server::Start(config, "1", clock);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_TRUE((*server)->Load({}).ok());
+  const ServerPorts ports = (*server)->ports();
+  const auto not_after = [&] {
+    const std::string name = "\noctet_tls_certificate_not_after_seconds ";
+    const std::string page = httplib::Client("127.0.0.1", ports.metrics).Get("/metrics")->body;
+    return std::stod(page.substr(page.find(name) + name.size()));
+  };
+  const double before = not_after();
+  for (const std::string name : {"one", "two"}) {
+    folder_.Write(name + "/1/fp32.onnx", ScalingModel(3));
+    tls.Write(TlsIdentity::Make(name == "one" ? 7200 : 10800));
+    EXPECT_EQ(Status(ports.http, "/v2/models/" + name + "/ready"), 404);
+    (*server)->Reload();
+    const TimePoint give_up = Clock::Real().Now() + std::chrono::seconds(30);
+    while (Status(ports.http, "/v2/models/" + name + "/ready") != 200) {
+      ASSERT_LT(Clock::Real().Now(), give_up);
+    }
+    EXPECT_NEAR(not_after(), before + (name == "one" ? 3600 : 7200), 60);
+  }
 }
 
 TEST_F(ServerTest, EveryMistakeOfEveryModelYamlIsListed) {

@@ -3,7 +3,9 @@
 #include <atomic>
 #include <new>
 #include <optional>
+#include <thread>
 
+#include "absl/synchronization/notification.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -50,6 +52,36 @@ TEST_F(TickerTest, ATaskThatThrowsIsDoneAgain) {
   }
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
               ::testing::HasSubstr("level=error event=task_failed thread=ticker error="));
+}
+
+TEST_F(TickerTest, HurriedItTicksAtOnceAndThenAnIntervalLater) {
+  Ticker ticker("ticker", std::chrono::seconds(5), clock_, Count());
+  for (int i = 1; i <= 2; ++i) {
+    clock_.AwaitWaiters(1);
+    clock_.Advance(std::chrono::seconds(4));
+    clock_.AwaitWaiters(1);
+    ticker.Hurry();
+    while (ticks_ < i) std::this_thread::yield();
+  }
+  clock_.AwaitWaiters(1);
+  EXPECT_EQ(ticks_, 2);
+  clock_.Advance(std::chrono::seconds(5));
+  while (ticks_ < 3) std::this_thread::yield();
+}
+
+TEST_F(TickerTest, HurriedDuringATaskItTicksOnceMore) {
+  absl::Notification first;
+  Ticker ticker("ticker", std::chrono::seconds(5), clock_, [&](const std::stop_token&) {
+    if (++ticks_ == 1) first.WaitForNotification();
+  });
+  ticker.Hurry();
+  while (ticks_ < 1) std::this_thread::yield();
+  ticker.Hurry();
+  ticker.Hurry();
+  first.Notify();
+  while (ticks_ < 2) std::this_thread::yield();
+  clock_.AwaitWaiters(1);
+  EXPECT_EQ(ticks_, 2);
 }
 
 TEST_F(TickerTest, EndsWhileItWaits) {

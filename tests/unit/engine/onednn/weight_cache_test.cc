@@ -198,6 +198,15 @@ TEST(WeightCacheTest, PacksBytesTheSameInPieces) {
   EXPECT_EQ(source.span<int8_t>().front(), 0);
 }
 
+TEST(WeightCacheTest, WhereTheSourceIsGoneNoErrorSendsAnybodyBackToIt) {
+  const absl::Status none = BehindDiscard(Unimplemented("no such kernel"));
+  EXPECT_EQ(none.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Message(none), "no such kernel");
+  const absl::Status memory = BehindDiscard(absl::ResourceExhaustedError("out of memory"));
+  EXPECT_EQ(memory.code(), absl::StatusCode::kResourceExhausted) << "try again";
+  EXPECT_TRUE(BehindDiscard(absl::OkStatus()).ok());
+}
+
 TEST(WeightCacheTest, KeepsTheSourceWhenNotAskedToDiscardIt) {
   const Tensor source = Large(2048, 2560);
   const auto rows = DenseDesc(source.spec());

@@ -239,6 +239,36 @@ TEST_F(ModelRepositoryTest, AChangedFileIsFollowedAtTheSecondLookAndAlone) {
   EXPECT_EQ(loads(), 5);
 }
 
+TEST_F(ModelRepositoryTest, AReloadFollowsAtTheFirstLookAndTriesAgainWhatFailed) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("gone/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("out/1/fp32.onnx", ScalingModel(2));
+  folder_.Write("bad/1/fp32.onnx", kGarbage);
+  Open();
+  EXPECT_EQ(loads(), 3);
+  const auto version = *repository_->Find("net", "");
+  EXPECT_TRUE(repository_->Unload("out").ok());
+  const auto failures = [&] { return metrics_.server().load_failures.value(); };
+  const uint64_t before = failures();
+  repository_->Poll();
+  EXPECT_EQ(failures(), before);
+  repository_->Reload({});
+  EXPECT_GT(failures(), before) << "the same garbage";
+  EXPECT_EQ(loads(), 3) << "and nothing that had not changed";
+  EXPECT_EQ(*repository_->Find("net", ""), version);
+  folder_.Write("net/1/fp32.onnx", ScalingModel(3));
+  folder_.Write("new/1/fp32.onnx", ScalingModel(4));
+  folder_.Write("bad/1/fp32.onnx", ScalingModel(5));
+  folder_.Remove("gone");
+  repository_->Reload({});
+  EXPECT_EQ(Ask("net"), 3);
+  EXPECT_EQ(Ask("new"), 4);
+  EXPECT_EQ(Ask("bad"), 5);
+  EXPECT_EQ(repository_->Find("gone", "").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(repository_->Find("out", "").status().code(), absl::StatusCode::kUnavailable)
+      << "somebody unloaded it";
+}
+
 TEST_F(ModelRepositoryTest, AFileThatIsStillBeingWrittenIsLeftAlone) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();

@@ -97,6 +97,32 @@ TEST_F(InferStreamTest, AnErrorThatNamesWhatIsNoUtf8IsAnAnswer) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
+TEST_F(InferStreamTest, WhatCannotBeReadCountsAsItDoesAlone) {
+  Request bad = Row();
+  bad.clear_inputs();  // Contents of inputs that nobody names.
+  const auto invalid = static_cast<size_t>(grpc::StatusCode::INVALID_ARGUMENT);
+  const auto& unrouted = metrics_.server().unrouted;
+  EXPECT_EQ(Infer(bad).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(unrouted.value(invalid), 1U);
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  ASSERT_TRUE(stream->Write(bad));
+  inference::ModelStreamInferResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_THAT(response.error_message(), HasSubstr("raw_input_contents: expected one per input"));
+  EXPECT_EQ(unrouted.value(invalid), 2U);
+  const CountingObserver& of_model = *repository_.observer();
+  EXPECT_EQ(of_model.queued, 0);
+  EXPECT_EQ(of_model.finished, 0);
+  ASSERT_TRUE(stream->Write(Numbered(2)));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.error_message(), "");
+  EXPECT_EQ(of_model.finished, 1);
+  EXPECT_EQ(unrouted.value(invalid), 2U);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
   // Of 16 MB, and answers of as many: four are held, and gRPC and the sockets take some themselves.
   constexpr size_t kColumns = size_t{1} << 22;

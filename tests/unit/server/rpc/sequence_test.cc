@@ -1,5 +1,7 @@
 // Sequences through a server in this process, on a real model that adds up what it is given.
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include <gmock/gmock.h>
@@ -285,6 +287,46 @@ TEST_F(SequenceTest, ARequestThatFailsLeavesTheStateAsItWas) {
   (*wrong.mutable_parameters())["sequence_start"].set_bool_param(true);
   ExpectRefused(wrong, "datatype");
   EXPECT_EQ(Ask(Step(1, 1)), 2);
+}
+
+TEST_F(SequenceTest, StatesCountInNoQueue) {
+  // Of 256 KiB, more than may wait, beside inputs of four bytes.
+  constexpr int64_t kColumns = 65'536;
+  constexpr int64_t kMostBytes = 100'000;
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 1});
+  b.Output(b.Op("Relu", {x}), "y");
+  b.Output(b.Op("Add", {x, b.Input("before", {kUnknownDim, kColumns})}), "total");
+  LoadOptions options;
+  options.max_batch = 8;
+  const auto wide = Model::FromGraph(b.Build(), options);
+  ASSERT_TRUE(wide.ok()) << wide.status();
+  repository_.max_queue_bytes = kMostBytes;
+  const auto version = repository_.Make("sum", 1, {{Precision::kFp32, *wide}});
+  ASSERT_TRUE(AddSequences(AccumulatingConfig(), store_, metrics_, *version).ok());
+  repository_.Put(version);
+  repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, fp32_}}));
+  const auto blocked = Block();
+  constexpr size_t kSequences = 3;
+  std::vector<std::unique_ptr<Blocked>> calls;
+  for (size_t id = 1; id <= kSequences; ++id) {
+    Request request = Step(static_cast<int64_t>(id), 1, kStart);
+    request.mutable_inputs(0)->set_shape(1, 1);
+    request.mutable_raw_input_contents(0)->resize(sizeof(float));
+    calls.push_back(Start(request));
+  }
+  const CountingObserver& waiting = *repository_.observer();
+  const auto& full = waiting.refused[static_cast<size_t>(Refusal::kQueueFull)];
+  while (dispatcher_.queued() < kSequences && full == 0) std::this_thread::yield();
+  EXPECT_EQ(full, 0);
+  EXPECT_LT(waiting.waiting_bytes, kMostBytes);
+  Release();
+  blocked->done.WaitForNotification();
+  for (const auto& call : calls) {
+    call->done.WaitForNotification();
+    EXPECT_TRUE(call->status.ok()) << call->status.error_message();
+  }
+  EXPECT_EQ(waiting.waiting_bytes, 0);
 }
 
 TEST_F(SequenceTest, ADrainAnswersWhatWaitsForItsTurn) {

@@ -1,12 +1,14 @@
 #include "server/rpc/tls_certificates.h"
 
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <thread>
 
+#include "absl/functional/function_ref.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -54,7 +56,7 @@ class TlsCertificatesTest : public RpcTest {
 
   /// Serves with the folder's files.
   void ServeTls(const TlsPaths& paths) {
-    auto loaded = TlsCertificates::Load(paths);
+    auto loaded = TlsCertificates::Load(paths, not_after_);
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     certificates_ = *std::move(loaded);
     options_.tls = certificates_.get();
@@ -63,6 +65,12 @@ class TlsCertificatesTest : public RpcTest {
   void TearDown() override {
     RpcTest::TearDown();
     server_.reset();  // before the certificates
+  }
+
+  /// Until when the gauge says that the certificate in use is valid, seen from now, in seconds.
+  double SecondsLeft() const {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return not_after_.value() - std::chrono::duration<double>(now).count();
   }
 
   /// Whether a client is answered that trusts the authority of this certificate and shows the other, if there is one.
@@ -86,8 +94,16 @@ class TlsCertificatesTest : public RpcTest {
 
   /// What is logged by so many looks; gRPC's own lines, of clients that it refuses, are left out.
   std::string Looked(int times) {
+    return Logged([&] {
+      for (int i = 0; i < times; ++i) certificates_->Look();
+    });
+  }
+  std::string Reloaded() {
+    return Logged([&] { certificates_->Reload(); });
+  }
+  static std::string Logged(absl::FunctionRef<void()> task) {
     ::testing::internal::CaptureStderr();
-    for (int i = 0; i < times; ++i) certificates_->Look();
+    task();
     std::istringstream lines(::testing::internal::GetCapturedStderr());
     std::string events;
     for (std::string line; std::getline(lines, line);) {
@@ -99,6 +115,7 @@ class TlsCertificatesTest : public RpcTest {
   const TlsFolder folder_;
   const TlsIdentity first_ = TlsIdentity::Make();
   const TlsIdentity second_ = TlsIdentity::Make();
+  OptionalGauge not_after_;
   std::unique_ptr<TlsCertificates> certificates_;
 };
 
@@ -158,6 +175,23 @@ TEST_F(TlsCertificatesTest, WhatCannotBeUsedIsLoggedOnceAndChangesNothing) {
   EXPECT_TRUE(Answered(first_));
 }
 
+TEST_F(TlsCertificatesTest, AReloadUsesFilesAtOnceAndTellsOfWrongOnesAgain) {
+  folder_.Write(first_);
+  ServeTls(folder_.paths());
+  EXPECT_EQ(Reloaded(), "") << "nothing has changed";
+  folder_.Write(second_);
+  EXPECT_THAT(Reloaded(), HasSubstr("event=tls_loaded"));
+  EXPECT_EQ(Reloaded(), "");
+  EXPECT_TRUE(Answered(second_));
+  folder_.Write("tls.key", first_.key);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Reloaded(), HasSubstr("event=tls_refused"));
+    EXPECT_EQ(Looked(2), "") << "it was told";
+  }
+  folder_.Write(second_);
+  EXPECT_THAT(Reloaded(), HasSubstr("event=tls_loaded"));
+}
+
 TEST_F(TlsCertificatesTest, WhatFindsNoRoomIsTriedAgain) {
   folder_.Write(first_);
   ServeTls(folder_.paths());
@@ -183,15 +217,40 @@ TEST_F(TlsCertificatesTest, AnExpiredCertificateIsAWarning) {
   ServeTls(folder_.paths());
   folder_.Write(TlsIdentity::Make(-60));
   EXPECT_THAT(Looked(2), HasSubstr("level=warn event=tls_expired"));
+  EXPECT_LT(SecondsLeft(), 0);
+}
+
+TEST_F(TlsCertificatesTest, AnExpiredCertificateKeepsNoServerFromStarting) {
+  folder_.Write(TlsIdentity::Make(-60));
+  ::testing::internal::CaptureStderr();
+  ServeTls(folder_.paths());
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("level=warn event=tls_expired certificate=" + folder_.path("tls.crt")));
+  EXPECT_LT(SecondsLeft(), 0);
+}
+
+TEST_F(TlsCertificatesTest, TheGaugeIsOfTheCertificateInUse) {
+  EXPECT_TRUE(std::isnan(not_after_.value()));
+  folder_.Write(first_);  // of an hour
+  ServeTls(folder_.paths());
+  EXPECT_NEAR(SecondsLeft(), 3600, 100);
+  const TlsIdentity renewed = TlsIdentity::Make(7200);
+  folder_.Write("tls.crt", renewed.certificate);
+  Looked(2);
+  EXPECT_NEAR(SecondsLeft(), 3600, 100) << "the key is another one's: refused";
+  folder_.Write(renewed);
+  Looked(2);
+  EXPECT_NEAR(SecondsLeft(), 7200, 100);
 }
 
 TEST(TlsCertificatesLoadTest, FilesThatCannotBeUsedAreAnError) {
   const TlsFolder folder;
-  const auto missing = TlsCertificates::Load(folder.paths());
+  OptionalGauge not_after;
+  const auto missing = TlsCertificates::Load(folder.paths(), not_after);
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   folder.Write(TlsIdentity::Make());
   folder.Write("tls.key", TlsIdentity::Make().key);
-  const auto other = TlsCertificates::Load(folder.paths());
+  const auto other = TlsCertificates::Load(folder.paths(), not_after);
   EXPECT_EQ(other.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Message(other.status())), HasSubstr(folder.path("tls.key")));
 }

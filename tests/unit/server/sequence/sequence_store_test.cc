@@ -590,6 +590,11 @@ TEST_F(GrowingSequenceTest, TheirMemoryIsBounded) {
                 HasSubstr("the states of all sequences need too much memory, at most 1000 bytes: "
                           "output 'present' of shape [1,300], model 'net'"));
   }
+  EXPECT_EQ(home_.metrics->state_bytes.value(), 100.0 * sizeof(float))
+      << "the other copy gave its memory back";
+  RunGrowing(*AskGrowing(1, false), 1, 10);  // which fails
+  EXPECT_EQ(home_.metrics->state_bytes.value(), (100.0 + 110.0) * sizeof(float))
+      << "and has some again";
   {
     const auto other = AskGrowing(2, true);
     RunGrowing(*other, 1, 200);
