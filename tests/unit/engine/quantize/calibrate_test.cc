@@ -121,6 +121,11 @@ TEST(Calibrate, NeedsEnoughSamplesForAFixedBatch) {
               AllOf(HasSubstr("'x'"), HasSubstr("at least 4"), HasSubstr("got 3")));
 }
 
+TEST(Calibrate, RefusesAModelThatTakesNoSamples) {
+  EXPECT_THAT(Network(0).Message({{"x", Samples(4)}}),
+              AllOf(HasSubstr("'x'"), HasSubstr("own batch is 0: [0,3,4,4]")));
+}
+
 TEST(Calibrate, StopsWhenTold) {
   const auto stop = [](int64_t, int64_t) { return false; };
   EXPECT_EQ(Network().Collect({{"x", Samples(20)}}, stop).code(), absl::StatusCode::kCancelled);
