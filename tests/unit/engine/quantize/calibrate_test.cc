@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "engine/engine.h"
 #include "engine/ops/reference_step.h"
 #include "engine/quantize/calibration.h"
 #include "engine/tensor/status.h"
@@ -121,8 +122,12 @@ TEST(Calibrate, NeedsEnoughSamplesForAFixedBatch) {
               AllOf(HasSubstr("'x'"), HasSubstr("at least 4"), HasSubstr("got 3")));
 }
 
-TEST(Calibrate, RefusesAModelThatTakesNoSamples) {
-  EXPECT_THAT(Network(0).Message({{"x", Samples(4)}}),
+TEST(MatchInputs, RefusesAModelThatTakesNoSamples) {
+  Signature signature;
+  signature.inputs = {{"x", DType::kF32, Shape{0, 3, 4, 4}}};
+  const absl::Status status = MatchInputs(signature, {{"x", Samples(4)}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(Message(status)),
               AllOf(HasSubstr("'x'"), HasSubstr("own batch is 0: [0,3,4,4]")));
 }
 
