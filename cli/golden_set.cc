@@ -113,10 +113,11 @@ absl::Status CompareSteps(ConstTensorView got, const Tensor& expected, const Ten
 absl::StatusOr<std::vector<std::string>> GoldenFolders(const std::string& folder) {
   std::vector<std::string> sets;
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (entry.is_directory() && entry.path().filename().string().starts_with("test_data_set_")) {
-      sets.push_back(entry.path().string());
-    }
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator();
+       at.increment(error)) {
+    if (at->is_directory(ignored) && at->path().filename().string().starts_with("test_data_set_"))
+      sets.push_back(at->path().string());
   }
   std::ranges::sort(sets);
   if (sets.empty() && fs::exists(fs::path(folder) / "input_0.pb", ignored)) sets.push_back(folder);

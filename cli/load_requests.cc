@@ -1,6 +1,8 @@
 #include "cli/load_requests.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 #include <random>
 
 #include <grpcpp/grpcpp.h>
@@ -68,6 +70,18 @@ absl::Status CheckRows(const Signature& signature, const RequestSource& source) 
                          source.rows);
 }
 
+/// INVALID_ARGUMENT for an input that no request holds: a digit too many is to be an error, not the machine's memory.
+absl::Status CheckSize(const TensorInfo& info, const Shape& shape, const RequestSource& source) {
+  constexpr int64_t kMostBytes = std::numeric_limits<int32_t>::max();  // protobuf's.
+  const std::optional<int64_t> elements = CheckedElements(shape.dims());
+  if (elements && *elements <= kMostBytes / static_cast<int64_t>(SizeOf(info.dtype)))
+    return absl::OkStatus();
+  return InvalidArgument(
+      "--rows: input '{}' of model '{}' would be {} of {}: expected at most {} bytes, what a "
+      "request holds",
+      info.name, source.model, shape.ToString(), DTypeName(info.dtype), kMostBytes);
+}
+
 absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
     const Signature& signature, const RequestSource& source) {
   OCTET_RETURN_IF_ERROR(CheckRows(signature, source));
@@ -79,6 +93,7 @@ absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
     for (int axis = 0; axis < shape.rank(); ++axis) {
       if (shape[axis] == kUnknownDim) shape[axis] = axis == 0 ? source.rows : 1;
     }
+    OCTET_RETURN_IF_ERROR(CheckSize(info, shape, source));
     if (info.dtype == DType::kString) {
       AddInput(request, info.name, RandomTexts(shape, random));
       continue;

@@ -46,7 +46,7 @@ class SampleRequests {
 
 /// One request per `rows` samples, at most kMaxRequests; one request when there is no data.
 /// Errors: the server's, when it does not answer ModelMetadata; as Samples::Open and Samples::Read; without data INVALID_ARGUMENT for another number
-/// of rows than the model's own.
+/// of rows than the model's own, and for more than a request holds.
 inline constexpr int kMaxRequests = 256;
 absl::StatusOr<std::vector<inference::ModelInferRequest>> MakeRequests(
     inference::GRPCInferenceService::Stub& stub, const RequestSource& source);

@@ -75,6 +75,16 @@ absl::Status CheckReadable(std::string_view option, const std::string& path, boo
   return absl::OkStatus();
 }
 
+/// A step that reads what a server answers. INTERNAL where nlohmann::json throws, as it does for what is not there or of another
+/// type: who answered is another server, or another version of this one.
+absl::Status Reading(const std::function<absl::Status()>& step) {
+  try {
+    return step();
+  } catch (const nlohmann::json::exception& error) {
+    return Internal("what answers is no octet server of this version: {}", error.what());
+  }
+}
+
 /// What the configuration in `folder` has loaded, as a rollout before this one left it, with both of the plan; none where it
 /// names none.
 absl::StatusOr<std::vector<Precision>> PrecisionsOf(const std::string& folder,
@@ -120,8 +130,8 @@ absl::StatusOr<RolloutState> Rollout::Run() {
   if (!loaded.ok() && !absl::IsNotFound(loaded.status())) return loaded.status();
   const bool begun = loaded.ok() && !IsOver(loaded->phase) &&
                      (loaded->routed || loaded->phase != RolloutPhase::kPrepare);
-  OCTET_RETURN_IF_ERROR(begun ? GoOn(*std::move(loaded)) : Begin());
-  absl::Status status = Work();
+  OCTET_RETURN_IF_ERROR(Reading([&] { return begun ? GoOn(*std::move(loaded)) : Begin(); }));
+  absl::Status status = Reading([&] { return Work(); });
   if (status.ok()) return state_;
   // Who is away may come back: the same command goes on then. What the server refuses it refuses again.
   if (!state_.routed || MayComeBack(status)) return status;

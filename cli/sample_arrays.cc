@@ -21,6 +21,10 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
     return InvalidArgument("no array for the model's input '{}'{}", info.name,
                            only ? " (nor one named 'inputs')" : "");
   }
+  if (info.shape.rank() > 0 && info.shape[0] == 0) {
+    return InvalidArgument("input '{}': {} takes no samples, of which axis 0 has none", info.name,
+                           info.shape.ToString());
+  }
   const auto& [name, array] = *found;
   if (array.shape.rank() > 0 && array.shape[0] != 0 && array.shape.elements() == 0) {
     return InvalidArgument("array '{}': {} holds samples of no elements", name,

@@ -30,7 +30,8 @@ struct ArrayMatch {
 ArraySpecs::const_iterator FindArray(const TensorInfo& info, bool only, const ArraySpecs& arrays);
 /// What FindArray finds; samples along axis 0.
 /// Errors: INVALID_ARGUMENT naming the array, expected and got, for one that is missing, of another shape or element type, or that
-/// cannot be mapped, and for samples of no elements: their count is whatever the file says, and nothing holds it.
+/// cannot be mapped, and for samples of no elements: their count is whatever the file says, and nothing holds it; naming the input for a
+/// model whose own batch is 0.
 absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
                                       const ModelConfig& config);
 

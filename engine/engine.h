@@ -46,7 +46,7 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::kUndefined;
   Shape shape;  ///< kUnknownDim where requests, or the data, may differ.
-  /// Outputs that are dequantized from 8 bits.
+  /// Outputs that are dequantized from 8 bits, or are such integers.
   std::optional<OutputStep> step = std::nullopt;
   ValueKind kind = ValueKind::kTensor;
   bool rank_known = true;  ///< False: `shape` is empty and says nothing.

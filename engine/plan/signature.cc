@@ -26,14 +26,15 @@ bool KeepsRows(const Graph& graph, const Node& node) {
 }
 
 // Upwards over what changes no element, and one Softmax whose rows are the output's, to the 8-bit value that the output is
-// dequantized from.
-std::optional<OutputStep> StepOf(const Graph& graph, ValueId id) {
+// dequantized from, or is itself.
+std::optional<OutputStep> StepOf(const Graph& graph, ValueId output) {
+  ValueId id = output;
   bool softmax = false;
   bool rows = true;  // Those of the value are still the output's.
   while (true) {
     const Value& value = graph.value(id);
     if (value.quant && value.quant->per_tensor() && IsInt8(value.dtype))
-      return OutputStep{value.quant->scales[0], softmax};
+      return OutputStep{id == output ? 1 : value.quant->scales[0], softmax};
     if (graph.producer(id) == kNone) return std::nullopt;
     const Node& node = graph.node(graph.producer(id));
     const OpDef* def = FindOp(node);

@@ -321,7 +321,8 @@ absl::Status ReadPatches(const ArchiveReader& archive, const Graph& graph,
   if (!AllFinite(sums)) return InvalidArgument("array 'patches/sums': NaN or infinity");
   size_t layer = 0;
   for (auto& [node, moments] : patches) {
-    if (names[layer] != ResultOf(graph, node) || counts[layer] <= 0 || counts[layer] > kMost) {
+    // None where rows of the layer's input are no samples': PatchMoments has drawn nothing then.
+    if (names[layer] != ResultOf(graph, node) || counts[layer] < 0 || counts[layer] > kMost) {
       return InvalidArgument("arrays 'patches': expected '{}' at {}, got {} patches of '{}'",
                              ResultOf(graph, node), layer, counts[layer], names[layer]);
     }

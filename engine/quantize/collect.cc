@@ -211,6 +211,10 @@ absl::Status MatchSources(const Signature& signature, const CalibrationData::Sou
       return InvalidArgument("calibration input '{}': expected {}, got {}", input.name,
                              DTypeName(input.dtype), DTypeName(samples.dtype));
     }
+    if (input.shape.rank() > 0 && input.shape[0] == 0) {
+      return InvalidArgument("calibration input '{}': the model's own batch is 0: {}", input.name,
+                             input.shape.ToString());
+    }
     bool fits = samples.shape.rank() == input.shape.rank() && samples.shape.rank() > 0;
     for (int axis = 1; fits && axis < input.shape.rank(); ++axis) {
       fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape[axis];

@@ -285,7 +285,7 @@ class Equalizer {
 
   void Replace(NodeId node, size_t slot, Tensor tensor) {
     const ValueId old = graph_.node(node).inputs[slot];
-    if (graph_.consumers(old).size() == 1) {
+    if (graph_.SoleConsumer(old) != kNone) {
       graph_.mutable_value(old).constant = std::move(tensor);
     } else {
       graph_.SetInput(node, slot, graph_.AddConstant(graph_.value(old).name, std::move(tensor)));

@@ -91,8 +91,11 @@ bool ChangesMeaning(const Node& node, int version) {
   });
 }
 
-// What went without saying, or by another name.
+// What went without saying, or by another name, and what is said no more.
 void SayAttributes(Node& node, int version) {
+  // 1, which there is nothing but now (kChanges); other runtimes refuse a node with an attribute that its opset does not know.
+  if (node.op == "BatchNormalization" && Crosses(node, version, 9))
+    node.attributes.Erase("spatial");
   if (node.op == "RoiAlign" && Crosses(node, version, 16) &&
       !node.attributes.has("coordinate_transformation_mode"))
     node.attributes.Set("coordinate_transformation_mode", std::string("output_half_pixel"));

@@ -74,6 +74,7 @@ class Selector {
   // What only reads a node's result and is computed with it: a MatMul's constant bias, or one activation behind a
   // weighted node, its bias, or a sum.
   bool BelongsToProducer(const Node& node) const {
+    if (node.inputs[0] == kNone) return false;  // A Loop's number of iterations.
     const NodeId producer = graph_.producer(node.inputs[0]);
     if (producer == kNone || graph_.SoleConsumer(node.inputs[0]) == kNone) return false;
     const Role role = RoleOf(producer);

@@ -63,9 +63,9 @@ class NpyMember {
   explicit NpyMember(const NpzArray& array) : pieces_(array.pieces) {
     const TensorSpec& first = pieces_.front().spec;
     Shape shape = first.shape;
-    shape[0] = 0;
+    if (shape.rank() > 0) shape[0] = 0;
     for (const ConstTensorView& piece : pieces_) {
-      shape[0] += piece.shape()[0];
+      if (shape.rank() > 0) shape[0] += piece.shape()[0];
       if (first.dtype != DType::kString) continue;
       for (int64_t i = 0; i < piece.elements(); ++i) {
         width_ = std::max(width_, TextAt(piece, i).size());

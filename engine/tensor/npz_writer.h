@@ -15,8 +15,8 @@ namespace octet {
 /// One array of an archive.
 struct NpzArray {
   std::string name;  ///< Without ".npy".
-  /// Its elements, one piece behind the other along axis 0: of one element type, a rank of at least 1 and equal extents
-  /// behind axis 0. A piece without data is written as zeros, or empty strings.
+  /// Its elements, one piece behind the other along axis 0: of one element type and rank, and equal extents behind axis 0; a
+  /// scalar is one piece. A piece without data is written as zeros, or empty strings.
   std::vector<ConstTensorView> pieces;
 };
 

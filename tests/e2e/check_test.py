@@ -25,9 +25,9 @@ def softmax(logits):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def write_model(path, nodes, x=(1, 4), y=(1, 4)):
-    """Writes a model of one input x and one output y, float of these shapes; the nodes may use `scale` and `zero`."""
-    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", x), ("y", y))]
+def write_model(path, nodes, x=(1, 4), y=(1, 4), answers=TensorProto.FLOAT):
+    """Writes a model of one input x, float, and one output y, of these shapes; the nodes may use `scale` and `zero`."""
+    info = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in (("x", TensorProto.FLOAT, x), ("y", answers, y))]
     constants = [
         numpy_helper.from_array(np.float32(SCALE), "scale"),
         numpy_helper.from_array(np.int8(0), "zero"),
@@ -55,7 +55,8 @@ class CheckTest(unittest.TestCase):
         data = self.folder / "golden/test_data_set_0"
         data.mkdir(parents=True, exist_ok=True)
         for name, tensor in (("input_0", x), ("output_0", expected)):
-            (data / f"{name}.pb").write_bytes(numpy_helper.from_array(tensor.astype(np.float32)).SerializeToString())
+            kind = np.int8 if tensor.dtype == np.int8 else np.float32
+            (data / f"{name}.pb").write_bytes(numpy_helper.from_array(tensor.astype(kind)).SerializeToString())
         return self.folder / "golden"
 
     def check(self, expected, *words, x=X):
@@ -82,6 +83,13 @@ class CheckTest(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertAlmostEqual(comparison["max_steps"], 2, places=4)
         self.assertEqual(self.check(off, "--steps", "1.5")[0], 1)
+
+    def test_integers_are_steps_themselves(self):
+        write_model(self.model, quantized("r")[:1] + [helper.make_node("Identity", ["q"], ["y"])], answers=TensorProto.INT8)
+        off = (X / SCALE + [[0, 2, 0, -1]]).astype(np.int8)
+        code, comparison = self.check(off, "--steps", "2")
+        self.assertEqual((code, comparison["max_steps"]), (0, 2))
+        self.assertEqual(self.check(off, "--steps", "1")[0], 1)
 
     def test_steps_are_told_from_the_shares_of_a_softmax(self):
         write_model(self.model, [*quantized("logits"), helper.make_node("Softmax", ["logits"], ["y"])])
@@ -152,6 +160,13 @@ class CheckTest(unittest.TestCase):
         done = octet("check", self.model, "--golden", self.folder / "none")
         self.assertEqual(done.returncode, 1)
         self.assertIn(str(self.folder / "none"), done.stderr)
+
+    def test_a_link_that_leads_to_itself_is_no_set(self):
+        write_model(self.model, quantized("y"))
+        golden = self.golden(X)
+        (golden / "test_data_set_1").symlink_to("test_data_set_1")
+        done = octet("check", self.model, "--golden", golden)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_the_pass_that_changes_an_answer(self):
         """Folding a BatchNormalization rounds otherwise, which shows when nothing is tolerated."""

@@ -46,6 +46,18 @@ class QuantizedDemoTest(unittest.TestCase):
         os.umask(umask)
         self.assertEqual((version / "golden.npz").stat().st_mode & 0o777, 0o666 & ~umask)
 
+    def test_a_scalar_may_be_a_golden_answer(self):
+        version = pathlib.Path(self.folder.name) / "sum"
+        version.mkdir()
+        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["N", 4]), ("y", [])))
+        graph = helper.make_graph([helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], "sum", [x], [y])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), version / "fp32.onnx")
+        np.savez(version / "samples.npz", x=np.ones((3, 4), np.float32))
+        done = octet("golden", version, "--data", version / "samples.npz")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with np.load(version / "golden.npz") as golden:
+            self.assertEqual((golden["y"].shape, golden["y"].item()), ((), 12))
+
     def test_every_precision_is_made_and_smaller(self):
         self.assertEqual(set(self.made), {"fp16", "bf16", "int8", "int8-dynamic"})
         for precision in ("fp16", "bf16"):

@@ -303,6 +303,7 @@ class OutputTest(unittest.TestCase):
             (("--model", "glyphs", "--model", "twin", "--data", TEST_SET), "--data"),
             (("--model", "nobody"), "nobody"),
             (("--model", "fixed", "--rows", 8), "--rows: input 'x' of model 'fixed' is [1,4]: expected 1 rows, got 8"),
+            (("--model", "glyphs", "--rows", 2_000_000_000), "--rows: input 'image' of model 'glyphs' would be [2000000000,3,32,32] of "),
         ):
             done = run(*words)
             self.assertEqual(done.returncode, 1, words)

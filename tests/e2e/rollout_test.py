@@ -379,6 +379,33 @@ class RolloutTest(RolloutCase):
             self.assertEqual((code, out), (0, "rolled back: asked for with --abort\n"))
             self.assertNotIn("int8", self.experiment(served))
 
+    def test_a_server_that_does_not_say_what_the_guard_has_seen_takes_it_back(self):
+        """As one of another version, which is there in its place meanwhile."""
+        with Served(OCTET, ALONE, without_int8) as served, Traffic(served):
+            words = ["--calibration", CALIBRATION, *LONG]
+            with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
+                self.wait_for_line(process, "shadow")
+                self.wait_for_event(served, process, "shadow")
+                process.kill()
+            self.assertTrue((served.models / "glyphs/1/int8.onnx").exists())
+
+            def without_guards(path, body):
+                proxy.target = 502  # What comes next is the load behind the rollback.
+                answer = json.loads(body)
+                for arm in answer["experiments"][0]["precisions"]:
+                    del arm["guard"]
+                return json.dumps(answer).encode()
+
+            with StandIn(served.server.http, change=without_guards) as proxy:
+                code, out, _ = self.rollout(served, "--server", proxy.address)
+            self.assertEqual(code, 1)
+            self.assertIn("the server has not followed", out)
+            self.assertFalse((served.models / "glyphs/1/int8.onnx").exists())
+            code, _, errors = self.rollout(served)
+            self.assertEqual(code, 3)
+            self.assertIn("what answers is no octet server of this version", errors)
+            self.assertEqual(self.experiment(served), {"fp32"})
+
     def test_an_address_at_which_several_servers_answer_is_refused(self):
         with Served(OCTET, ALONE, without_int8) as served, Served(OCTET, ALONE, without_int8) as other:
             with StandIn(served.server.http) as proxy:

@@ -167,6 +167,12 @@ TEST_F(SamplesTest, SaysWhatCannotBeReadAnyMore) {
                                "byte 120000 of its elements"));
 }
 
+TEST_F(SamplesTest, AreOfNoUseToAModelThatTakesNone) {
+  signature_.inputs[0].shape = Shape{0, 2};
+  const std::string path = Write("a.npz", {{"x", Counting<float>({4, 2}, 0)}});
+  EXPECT_THAT(Refusal({{path}, ""}), HasSubstr("a.npz: input 'x': [0,2] takes no samples"));
+}
+
 TEST_F(SamplesTest, ThereAreSome) {
   const std::string path = Write("a.npz", {{"x", Tensor(DType::kF32, Shape{0, 2})}});
   EXPECT_THAT(Refusal({{path}, ""}), HasSubstr("a.npz: no samples"));

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#include "engine/engine.h"
 #include "engine/ops/reference_step.h"
 #include "engine/quantize/calibration.h"
 #include "engine/tensor/status.h"
@@ -119,6 +120,15 @@ TEST(Calibrate, FollowsAFixedBatch) {
 TEST(Calibrate, NeedsEnoughSamplesForAFixedBatch) {
   EXPECT_THAT(Network(4).Message({{"x", Samples(3)}}),
               AllOf(HasSubstr("'x'"), HasSubstr("at least 4"), HasSubstr("got 3")));
+}
+
+TEST(MatchInputs, RefusesAModelThatTakesNoSamples) {
+  Signature signature;
+  signature.inputs = {{"x", DType::kF32, Shape{0, 3, 4, 4}}};
+  const absl::Status status = MatchInputs(signature, {{"x", Samples(4)}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(Message(status)),
+              AllOf(HasSubstr("'x'"), HasSubstr("own batch is 0: [0,3,4,4]")));
 }
 
 TEST(Calibrate, StopsWhenTold) {

@@ -166,6 +166,22 @@ TEST_F(CalibrationFileTest, GoesOnWhereItWasStopped) {
   ASSERT_TRUE(Through("a.npz", Samples(40, 0), [&](int64_t, int64_t) { return false; }).ok());
 }
 
+TEST_F(CalibrationFileTest, KnowsLayersWhoseRowsAreNoSamples) {
+  GraphBuilder b;
+  const ValueId row = b.Op("Squeeze", {b.Input("x", {1, 8}), b.IntList({0})});
+  const ValueId sums = b.Op("MatMul", {row, b.Random({8, 4})});
+  b.Output(b.Op("Unsqueeze", {sums, b.IntList({0})}));
+  graph_ = b.Build();
+  const CalibrationSet set = {{"x", Samples(2, 0).at("x").Reshaped(Shape{27, 8})}};
+  const auto kept = Through("a.npz", set);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  ASSERT_EQ(kept->patches.size(), 1U);
+  EXPECT_EQ(kept->patches.begin()->second.count(), 0);
+  const auto read = From({"a.npz"});
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->patches.begin()->second.count(), 0);
+}
+
 TEST_F(CalibrationFileTest, RefusesAnotherModelsFile) {
   ASSERT_TRUE(Through("a.npz", Samples(20, 0)).ok());
   graph_ = Network(0.25F);

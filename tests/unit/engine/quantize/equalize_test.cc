@@ -95,6 +95,17 @@ TEST(EqualizeChannels, LeavesTheAnswersOfFp32) {
   }
 }
 
+TEST(EqualizeChannels, LeavesWeightsThatAreAnswersThemselves) {
+  Graph fp32 = Separable("Relu").graph;
+  const ValueId weights = fp32.node(fp32.order().front()).inputs[1];
+  fp32.outputs.push_back(weights);
+  const Graph equalized = Equalized(fp32, 1);
+  EXPECT_TRUE(std::ranges::equal(fp32.value(weights).constant.span<float>(),
+                                 equalized.value(equalized.outputs[1]).constant.span<float>()));
+  const NodeId first = equalized.order().front();
+  EXPECT_NE(equalized.node(first).inputs[1], equalized.outputs[1]);
+}
+
 // Constants could shrink the widest channel, whose weights are small, and then the Clip would let through what it cuts.
 TEST(EqualizeChannels, CutsWhatAClipCutsBehindAMul) {
   GraphBuilder b;

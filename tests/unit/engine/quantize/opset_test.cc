@@ -68,6 +68,20 @@ TEST(RaiseOpset, DropsDropoutsMaskWhoseTypeChanges) {
   EXPECT_TRUE(SameAnswers(old, Raised(old)));
 }
 
+// Other runtimes refuse the attribute from opset 9 on.
+TEST(RaiseOpset, DropsWhatBatchNormalizationNoLongerTakes) {
+  GraphBuilder b(8);
+  const ValueId x = b.Input("x", {2, 3, 4});
+  b.Output(b.Op("BatchNormalization",
+                {x, b.Random({3}), b.Random({3}), b.Random({3}), b.Random({3}, 0.5F, 1.5F)},
+                {{"spatial", int64_t{1}}, {"epsilon", 0.01F}}));
+  const Graph old = b.Build();
+  EXPECT_TRUE(TheOnly(Raised(old, 8), "BatchNormalization").attributes.has("spatial"));
+  const Graph raised = Raised(old);
+  EXPECT_TRUE(SameAnswers(old, raised));
+  EXPECT_FALSE(TheOnly(raised, "BatchNormalization").attributes.has("spatial"));
+}
+
 TEST(RaiseOpset, KeepsSoftmaxOverTheLastAxis) {
   GraphBuilder b(7);
   b.Output(b.Op("Softmax", {b.Input("x", {2, 3})}, {{"axis", int64_t{1}}}));

@@ -1,6 +1,8 @@
 // Which values become integers.
 #include "engine/quantize/selection.h"
 
+#include <memory>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -23,6 +25,22 @@ TEST(Selection, LeavesTheSumBetweenAConvolutionAndItsActivationAlone) {
   const Selection selection = SelectQuantized(b.Build());
   EXPECT_EQ(selection.weighted.size(), 2U);
   EXPECT_THAT(selection.quantized, ElementsAre(x, relu));
+}
+
+// A Loop need not say how often it goes round.
+TEST(Selection, LooksPastAFirstInputThatIsLeftOut) {
+  GraphBuilder body;
+  body.Input("round", {}, DType::kI64);
+  const ValueId on = body.Input("on", {}, DType::kBool);
+  const ValueId value = body.Input("value", {1, 4, 6, 6});
+  body.Output(body.Op("Identity", {on}));
+  body.Output(body.Op("Relu", {value}));
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 6, 6});
+  const ValueId c = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
+  b.Output(b.Op("Loop", {kNone, b.Scalar(false), c},
+                {{"body", std::make_shared<const Graph>(body.Build())}}));
+  EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x));
 }
 
 TEST(Selection, QuantizesAConvolutionThatAnotherReads) {

@@ -141,6 +141,28 @@ TEST(StoredWeights, OfWhichPositionsFollowAreKeptAndWhatTheDataDecideIsNot) {
   EXPECT_EQ(result.records.size(), 2U) << "the weights of the product are stored";
 }
 
+// sin(position * frequency): the frequencies alone are kept, of which there are few.
+TEST(StoredWeights, OfWhichAnglesFollowAreKept) {
+  for (const int64_t frequencies : {32, 2048}) {
+    GraphBuilder b;
+    const ValueId position = b.Input("position", {1, 3, 1});
+    const ValueId angles = b.Op("Mul", {position, b.Random({1, frequencies})});
+    const ValueId both = b.Op("Concat", {angles, angles}, {{"axis", int64_t{-1}}});
+    const ValueId shifted = b.Op("MatMul", {b.Op("Relu", {position}), b.Random({1, 4})});
+    b.Output(b.Op("Cos", {both}));
+    b.Output(shifted);
+    const Graph fp32 = b.Build();
+    for (const Precision to : {Precision::kFp16, Precision::kBf16}) {
+      SCOPED_TRACE(PrecisionName(to));
+      const QuantizeResult result = Stored(fp32, to);
+      EXPECT_EQ(result.records.size(), 2U);
+      EXPECT_EQ(Kept(result), frequencies == 32
+                                  ? std::vector<std::string>{"fp32: angles depend on it"}
+                                  : std::vector<std::string>());
+    }
+  }
+}
+
 TEST(StoredWeights, TakeHalfTheBytes) {
   GraphBuilder b;
   b.Output(b.Op("MatMul", {b.Input("x", {1, 256}), b.Random({256, 256})}));

@@ -58,6 +58,16 @@ TEST_F(NpzWriterTest, PiecesAreJoinedAlongAxis0) {
   EXPECT_THAT(read.span<float>(), ElementsAre(1, 2, 3, 4, 5, 6));
 }
 
+TEST_F(NpzWriterTest, AScalarIsOnePiece) {
+  const Tensor number = Written({"n", {Tensor::Scalar(2.5F).view()}});
+  EXPECT_EQ(number.shape(), Shape{});
+  EXPECT_EQ(number.span<float>()[0], 2.5F);
+  const std::string_view word = "word";
+  const Tensor text = Written({"t", {Tensor::Strings(Shape{}, {&word, 1}).view()}});
+  EXPECT_EQ(text.shape(), Shape{});
+  EXPECT_EQ(text.span<std::string_view>()[0], word);
+}
+
 TEST_F(NpzWriterTest, EveryElementTypeComesBack) {
   for (const DType dtype :
        {DType::kBool, DType::kU8, DType::kI8, DType::kU16, DType::kI16, DType::kU32, DType::kI32,
