@@ -100,6 +100,26 @@ const Case kCases[] = {
      [](GraphBuilder& b, std::span<const ValueId> x) {
        return b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 5, 5})});
      }},
+    // Attention in windows [B, windows, heads, rows, columns], with a bias for all of them or one for each window.
+    {"ScoresOfWindows",
+     {{2, 3, 4, 5, 8}, {2, 3, 4, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId scores =
+           b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 4, 5, 5})});
+       return b.Op("Mul", {b.Op("Sigmoid", {scores}), b.Random({3, 1, 5, 5})});
+     }},
+    {"ScoresOfWindowsOfOneImage",
+     {{1, 3, 4, 5, 8}, {1, 3, 4, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId scores =
+           b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 4, 5, 5})});
+       return b.Op("Mul", {scores, b.Op("Sigmoid", {b.Op("MatMul", {x[0], x[1]})})});
+     }},
+    {"ScoresOfPartsOfWindows",
+     {{2, 3, 2, 2, 5, 8}, {2, 3, 1, 2, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       return b.Op("Mul", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 3, 1, 1, 5, 5})});
+     }},
     {"MaskedPixels",
      {{2, 16, 8, 8}, {2, 1, 6, 6}},
      [](GraphBuilder& b, std::span<const ValueId> x) {
