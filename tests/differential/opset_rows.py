@@ -58,6 +58,7 @@ def axes():
     yield Row("Shape", 21, [reals(2, 3, 4)], start=-9, end=9)
     yield Row("Size", 7, [reals(2, 3, 4)])
     yield Row("Concat", 7, [reals(2, 3), reals(2, 1)], axis=1)
+    yield Row("Concat", 13, [reals(2, 0), reals(2, 3), reals(2, 0)], axis=1)
     yield Row("Concat", 11, [whole(I32, 2, 3), whole(I32, 1, 3)], axis=-2)
     yield Row("Split", 7, [reals(5, 2)], outputs=2, split=[2, 3])
     yield Row("Split", 7, [reals(2, 6)], outputs=3, axis=1)

@@ -140,6 +140,28 @@ TEST(RemoveNoOps, MergesMovementsThatFollowEachOther) {
   EXPECT_THAT(AfterPassChecked("remove_no_ops", b.Build()), HasOps({"Transpose", "Reshape"}));
 }
 
+TEST(RemoveNoOps, DropsPartsOfAConcatThatAddNothing) {
+  GraphBuilder b;
+  const ValueId x = b.Op("Relu", {b.Input("x", {2, 3})});
+  const ValueId empty = b.Op("Relu", {b.Input("empty", {2, 0})});
+  const ValueId open = b.Input("open", {2, kUnknownDim});
+  b.Output(b.Op("Concat", {empty, x, b.Constant<float>({2, 0}, {}), open}, {{"axis", int64_t{-1}}}),
+           "some");
+  b.Output(b.Op("Concat", {x, empty}, {{"axis", int64_t{1}}}), "one");
+  b.Output(b.Op("Concat", {empty, empty}, {{"axis", int64_t{1}}}), "none");
+  b.Output(b.Op("Concat", {empty, empty}, {{"axis", int64_t{0}}}), "rows");
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("remove_no_ops", graph);
+  const Node& some = after.node(after.producer(after.outputs[0]));
+  EXPECT_TRUE(some.is("Concat"));
+  EXPECT_EQ(some.inputs.size(), 2U) << Dump(after);
+  EXPECT_FALSE(after.node(after.producer(after.outputs[1])).is("Concat"));
+  EXPECT_FALSE(after.node(after.producer(after.outputs[2])).is("Concat"));
+  const Node& rows = after.node(after.producer(after.outputs[3]));
+  EXPECT_EQ(rows.inputs.size(), 2U) << "rows of nothing are rows";
+  EXPECT_TRUE(SameAnswers(WithUnknownExtents(graph, 4), WithUnknownExtents(after, 4)));
+}
+
 TEST(ExplicitPads, LeavesSamePaddingOfNothing) {
   GraphBuilder b(22);
   const ValueId x = b.Input("x", {1, 3, 8, 0});
