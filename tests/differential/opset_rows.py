@@ -99,6 +99,8 @@ def bounds():
     yield Row("TopK", 11, [whole(I64, 3, 7, high=99), ints(3)], outputs=2, largest=0, axis=-1)
     yield Row("TopK", 11, [reals(5, 3), np.array([2], I64)], outputs=2, axis=-2)
     yield Row("TopK", 11, [np.array([[1, 3, 3, 1, 3]], np.float32), ints(4)], outputs=2)  # Equal ones by position.
+    yield Row("TopK", 11, [whole(I32, 2, 3000, high=99), ints(40)], outputs=2)
+    yield Row("TopK", 11, [reals(3000, 2), ints(300)], outputs=2, largest=0, axis=0)
 
 
 def resizing():

@@ -224,10 +224,23 @@ TEST(CanonicalMatMul, ReadsATransposedRightSideDirectly) {
   EXPECT_EQ(TheOnly(after, "octet:MatMul").attributes.IntOr("trans_b", 0), 1);
 }
 
-TEST(CanonicalMatMul, LeavesVectorsToTheReference) {
+// By constants and by computed vectors, on either side or both, of matrices and of stacks.
+TEST(CanonicalMatMul, MakesMatricesOfVectors) {
   GraphBuilder b;
-  b.Output(b.Op("MatMul", {b.Input("v", {4}), b.Random({4, 3})}));
-  EXPECT_THAT(AfterPass("canonical_matmul", b.Build()), HasOps({"MatMul"}));
+  const ValueId v = b.Input("v", {4});
+  const ValueId stack = b.Input("stack", {2, 3, 4});
+  const std::vector<ValueId> products = {
+      b.Op("MatMul", {v, b.Random({4, 3})}),    b.Op("MatMul", {b.Random({3}), stack}),
+      b.Op("MatMul", {stack, b.Random({4})}),   b.Op("MatMul", {stack, v}),
+      b.Op("MatMul", {v, b.Random({2, 4, 5})}), b.Op("MatMul", {v, b.Op("Relu", {v})}),
+  };
+  for (const ValueId y : products) b.Output(y);
+  const Graph before = b.Build();
+  const Graph after = AfterPassChecked("canonical_matmul", before);
+  EXPECT_THAT(after, HasNo("MatMul"));
+  EXPECT_THAT(after, HasExactly(6, "octet:MatMul"));
+  for (size_t i = 0; i < products.size(); ++i)
+    EXPECT_EQ(*after.value(after.outputs[i]).shape, *before.value(before.outputs[i]).shape) << i;
 }
 
 TEST(SpatialMean, BecomesAPooling) {
