@@ -111,6 +111,7 @@ ByteTable RequantizeTable(DType from_type, const QuantParams& from, DType to_typ
 class ConcatStep final : public Step {
  public:
   struct Part {
+    size_t slot;  ///< Of the node's inputs.
     Strip strip;
     StridedCopy copy;
     std::optional<ByteTable> table;
@@ -119,9 +120,8 @@ class ConcatStep final : public Step {
   explicit ConcatStep(std::vector<Part> parts) : parts_(std::move(parts)) {}
 
   absl::Status Run(const StepArgs& args) const override {
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      const Part& part = parts_[i];
-      const void* src = args.inputs[i];
+    for (const Part& part : parts_) {
+      const void* src = args.inputs[part.slot];
       std::byte* dst = static_cast<std::byte*>(args.outputs[0]) + part.offset_bytes;
       if (part.table)
         Requantize(part, static_cast<const uint8_t*>(src), reinterpret_cast<uint8_t*>(dst));
@@ -151,7 +151,7 @@ class ConcatStep final : public Step {
 };
 
 /// octet:concat. Inputs of the output's stored type and quantization are moved; 8-bit ones with another
-/// per-tensor quantization are requantized by table.
+/// per-tensor quantization are requantized by table. Those without elements are left out.
 absl::StatusOr<std::unique_ptr<Step>> LowerConcat(const LowerContext& context) {
   if (!context.node.post_ops.empty()) return Unimplemented("concat takes no post-ops");
   const Value& out = context.output();
@@ -164,7 +164,8 @@ absl::StatusOr<std::unique_ptr<Step>> LowerConcat(const LowerContext& context) {
   int64_t start = 0;
   for (size_t i = 0; i < context.node.inputs.size(); ++i) {
     const Value& in = context.input(i);
-    ConcatStep::Part part{.strip = StripOf(*out.shape, *in.shape, axis, start)};
+    if (in.shape->elements() == 0) continue;
+    ConcatStep::Part part{.slot = i, .strip = StripOf(*out.shape, *in.shape, axis, start)};
     const CopyLoop loops[] = {{part.strip.rows, part.strip.part, part.strip.whole},
                               {part.strip.part, 1, 1}};
     part.copy = StridedCopy(loops, size);
@@ -278,8 +279,9 @@ absl::StatusOr<Kernel> MakeSplit(const KernelContext& context) {
 }  // namespace
 
 std::span<const OpDef> ConcatOps() {
+  static constexpr OpTraits kJoins = {.data_movement = true, .strings = true, .lowers_empty = true};
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "Concat", 4, INT_MAX, InferConcat, MakeConcat, LowerConcat, kMovement},
+      {kOnnxDomain, "Concat", 4, INT_MAX, InferConcat, MakeConcat, LowerConcat, kJoins},
       {kOnnxDomain, "Split", 2, INT_MAX, InferSplit, MakeSplit, LowerMovement, kMovement},
   };
   return kOps;

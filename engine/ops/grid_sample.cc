@@ -228,9 +228,7 @@ absl::StatusOr<Kernel> MakeAffineGrid(const KernelContext& context) {
             int64_t rest = p;
             for (int i = 0; i < axes; ++i) {  // x first: the last axis.
               const int64_t extent = out[axes - i];
-              const auto k = static_cast<double>(rest % extent);
-              const auto n = static_cast<double>(extent);
-              from[i] = align == 0 ? (2 * k + 1) / n - 1 : extent == 1 ? -1 : 2 * k / (n - 1) - 1;
+              from[i] = AffineCoordinate(rest % extent, extent, align != 0);
               rest /= extent;
             }
             from[axes] = 1;
@@ -251,7 +249,7 @@ absl::StatusOr<Kernel> MakeAffineGrid(const KernelContext& context) {
 std::span<const OpDef> GridSampleOps() {
   static constexpr OpDef kOps[] = {
       {kOnnxDomain, "GridSample", 16, INT_MAX, InferGridSample, MakeGridSample, LowerGridSample},
-      {kOnnxDomain, "AffineGrid", 20, INT_MAX, InferAffineGrid, MakeAffineGrid},
+      {kOnnxDomain, "AffineGrid", 20, INT_MAX, InferAffineGrid, MakeAffineGrid, LowerAffineGrid},
   };
   return kOps;
 }

@@ -1,4 +1,5 @@
-// GridSample: the taps of a block of positions are found once, and serve every channel.
+// GridSample: the taps of a block of positions are found once, and serve every channel. AffineGrid: coordinates are found once for
+// each axis, and what does not change along the last one once a row.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -171,7 +172,74 @@ class GridSampleStep final : public Step {
   int64_t taps_ = 1;  ///< Of a position: those of each axis, multiplied.
 };
 
+/// grid[n, o..., i] = theta[n, i] (x, [y, z,] 1), x along the last axis.
+class AffineGridStep final : public Step {
+ public:
+  AffineGridStep(const LowerContext& context, bool align_corners)
+      : theta_(RealFormatOf(context.input(0))), grid_(*context.output().shape) {
+    axes_ = static_cast<int>(grid_.back());
+    for (int axis = 0; axis < axes_; ++axis) {
+      const int64_t extent = grid_[axis + 1];
+      std::vector<double>& along = coordinates_.emplace_back();
+      for (int64_t k = 0; k < extent; ++k)
+        along.push_back(AffineCoordinate(k, extent, align_corners));
+    }
+  }
+
+  absl::Status Run(const StepArgs& args) const override {
+    const int64_t width = grid_[axes_];
+    const int64_t rows = grid_.elements(0, axes_);
+    ParallelFor(rows, 1 + kSampleGrain / width, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) MapRow(args, row);
+    });
+    return absl::OkStatus();
+  }
+
+ private:
+  void MapRow(const StepArgs& args, int64_t row) const {
+    std::array<double, kMostSampledAxes> from{};  // Of the axes ahead of the last one.
+    int64_t rest = row;
+    for (int axis = axes_ - 2; axis >= 0; --axis) {
+      from[static_cast<size_t>(axis)] =
+          coordinates_[static_cast<size_t>(axis)][static_cast<size_t>(rest % grid_[axis + 1])];
+      rest /= grid_[axis + 1];
+    }
+    const std::vector<double>& x = coordinates_.back();
+    for (int i = 0; i < axes_; ++i) {
+      float buffer[kMostSampledAxes + 1];
+      const float* theta =
+          theta_.Read(args.inputs[0], (rest * axes_ + i) * (axes_ + 1), axes_ + 1, buffer);
+      const auto slope = static_cast<double>(theta[0]);
+      double base = static_cast<double>(theta[axes_]);
+      for (int k = 1; k < axes_; ++k)
+        base += static_cast<double>(theta[k]) * from[static_cast<size_t>(axes_ - 1 - k)];
+      float* y = static_cast<float*>(args.outputs[0]) + row * std::ssize(x) * axes_ + i;
+      for (const double at : x) {
+        *y = static_cast<float>(slope * at + base);
+        y += axes_;
+      }
+    }
+  }
+
+  RealFormat theta_;
+  Shape grid_;  ///< [N, d..., D].
+  int axes_ = 0;
+  std::vector<std::vector<double>> coordinates_;  ///< Of each axis d.
+};
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Step>> LowerAffineGrid(const LowerContext& context) {
+  if (!context.node.post_ops.empty()) return Unimplemented("post-ops");
+  const Value& grid = context.output();
+  if (!HasRealFormat(context.input(0)) || grid.dtype != DType::kF32 || grid.quant)
+    return Unimplemented("theta is neither float nor int8 with one scale, or the grid not FP32");
+  OCTET_ASSIGN_OR_RETURN(const int64_t align, context.node.attributes.Int("align_corners", 0));
+  context.layer.runs = "f32";
+  context.layer.impl = "octet:affine_grid";
+  context.layer.isa = context.target.isa;
+  return std::make_unique<AffineGridStep>(context, align != 0);
+}
 
 absl::StatusOr<std::unique_ptr<Step>> LowerGridSample(const LowerContext& context) {
   const Value& x = context.input(0);

@@ -1,7 +1,8 @@
 // octet:MatMul on oneDNN's matmul.
 //
 // The leading axes of A are rows where B is one matrix: [..., M, K] x [K, N] is [rows, K] x [K, N]. Else the stacks stay
-// axes, which broadcast. Constant B is packed once. What the node asks of A before the product is done into scratch:
+// axes, which broadcast; those that all operands broadcast along alike are one where they are many (JoinedAxes). Constant B is packed
+// once. What the node asks of A before the product is done into scratch:
 //   dynamic_quant: A's range is taken, A quantized to u8; scale and zero point are arguments of the product.
 #include <algorithm>
 #include <numeric>
@@ -15,6 +16,7 @@
 #include "engine/ops/dynamic_quant_step.h"
 #include "engine/ops/gemv_step.h"
 #include "engine/ops/int8_numbers.h"
+#include "engine/ops/joined_axes.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/never_negative.h"
 #include "engine/ops/post_ops.h"
@@ -136,11 +138,31 @@ class MatMulLowering {
       problem_.y = Shape{problem_.a[0], y.back()};
       return absl::OkStatus();
     }
-    if (y.rank() > DNNL_MAX_NDIMS) return Unimplemented("a product of {} axes", y.rank());
     problem_.a = WithLeadingOnes(a, y.rank());
     problem_.b = WithLeadingOnes(b, y.rank());
     problem_.y = y;
+    if (y.rank() > kMostKernelAxes) OCTET_RETURN_IF_ERROR(JoinStacks());
+    if (problem_.rank() > DNNL_MAX_NDIMS)
+      return Unimplemented("a product of {} axes", problem_.rank());
     return absl::OkStatus();
+  }
+
+  absl::Status JoinStacks() {
+    std::vector<Shape> shapes = {problem_.a, problem_.b};
+    for (const PostOp& op : context_.node.post_ops) {
+      if (!HasOperand(op.kind)) continue;
+      const Shape& operand = *context_.input(static_cast<size_t>(op.operand)).shape;
+      OCTET_RETURN_IF_ERROR(CheckOperandRank(operand));
+      shapes.push_back(operand);
+    }
+    joined_.emplace(problem_.y, shapes, problem_.rank() - 2);
+    for (Shape* shape : {&problem_.a, &problem_.b, &problem_.y}) *shape = joined_->Of(*shape);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckOperandRank(const Shape& operand) const {
+    if (operand.rank() <= context_.output().shape->rank()) return absl::OkStatus();
+    return Unimplemented("a post-op's operand has more axes than the result");
   }
 
   bool OperandsVaryByRow() const {
@@ -218,10 +240,10 @@ class MatMulLowering {
 
   absl::StatusOr<dnnl::memory::desc> OperandDesc(DType dtype, const Shape& shape) const {
     const Shape& y = *context_.output().shape;
-    if (shape.rank() > y.rank())
-      return Unimplemented("a post-op's operand has more axes than the result");
-    const Shape seen =
-        problem_.rank() == y.rank() ? WithLeadingOnes(shape, y.rank()) : *OverRows(shape, y);
+    OCTET_RETURN_IF_ERROR(CheckOperandRank(shape));
+    const Shape seen = joined_                       ? joined_->Of(shape)
+                       : problem_.rank() == y.rank() ? WithLeadingOnes(shape, y.rank())
+                                                     : *OverRows(shape, y);
     return onednn::DenseDesc(dtype, seen.dims());
   }
 
@@ -381,6 +403,7 @@ class MatMulLowering {
       whole_;  ///< When sums stay integers until they become steps of the result.
   Tensor bias_;
   MatMulShapes problem_;
+  std::optional<JoinedAxes> joined_;  ///< Of problem_, where some of the stacks' axes are one.
   bool int8_ = false;
   bool dynamic_ = false;
 };

@@ -123,7 +123,7 @@ struct OpTraits {
   bool strings = false;
   /// Runs sub-graphs (If, Loop, Scan, SequenceMap): plan/control_flow.h knows how.
   bool control = false;
-  /// The fast form takes inputs without elements, too: a past of no positions.
+  /// The fast form takes inputs without elements, too: a past of no positions, a part of a Concat.
   bool lowers_empty = false;
 };
 

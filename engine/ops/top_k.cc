@@ -1,4 +1,6 @@
 // The largest or smallest elements along an axis, in order: TopK.
+#include "engine/ops/top_k.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -66,46 +68,51 @@ void FirstK(const T* x, int64_t step, int64_t k, bool largest, std::vector<int64
 }
 
 absl::StatusOr<Kernel> MakeTopK(const KernelContext& context) {
-  const Shape& shape = context.inputs[0].shape();
-  OCTET_ASSIGN_OR_RETURN(const int64_t raw, context.node.attributes.Int("axis", -1));
-  OCTET_ASSIGN_OR_RETURN(const int axis, NormalizeNodeAxis(context.node, raw, shape.rank()));
-  OCTET_ASSIGN_OR_RETURN(const int64_t largest, context.node.attributes.Int("largest", 1));
   const size_t known = context.node.output(0) != kNone ? 0 : 1;
-  const int64_t k = context.outputs[known].shape[axis];
-  const int64_t extent = shape[axis];
-  // The number may arrive with the data, and the model say what it will be.
-  if (k > extent)
-    return InvalidArgument("{}: gives {} of {} elements", Describe(context.node), k, extent);
-  const int64_t inner = shape.elements(axis + 1, shape.rank());
-  const int64_t groups = shape.elements(0, axis) * inner;
+  OCTET_ASSIGN_OR_RETURN(const TopKForm form, ReadTopK(context.node, context.inputs[0].shape(),
+                                                       context.outputs[known].shape));
   return KernelFor(
       kNumberKernels, context.inputs[0].dtype(), context.node, [&]<typename T>() -> Kernel {
-        return [=](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
-          T* values = outputs[0].as<T>();
-          int64_t* indices = outputs.size() > 1 ? outputs[1].as<int64_t>() : nullptr;
-          const int64_t grain = 1 + 4096 / std::max<int64_t>(extent, 1);
-          ParallelFor(groups, grain, [&](int64_t begin, int64_t end) {
-            std::vector<int64_t> order(static_cast<size_t>(extent));
-            for (int64_t g = begin; g < end; ++g) {
-              const T* x = inputs[0].as<T>() + g / inner * extent * inner + g % inner;
-              FirstK(x, inner, k, largest != 0, order);
-              const int64_t to = g / inner * k * inner + g % inner;
-              for (int64_t i = 0; i < k; ++i) {
-                if (values != nullptr) values[to + i * inner] = x[order[i] * inner];
-                if (indices != nullptr) indices[to + i * inner] = order[i];
-              }
-            }
-          });
-          return absl::OkStatus();
-        };
+        return
+            [form](std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+              T* values = outputs[0].as<T>();
+              int64_t* indices = outputs.size() > 1 ? outputs[1].as<int64_t>() : nullptr;
+              const int64_t grain = 1 + 4096 / std::max<int64_t>(form.extent, 1);
+              ParallelFor(form.groups, grain, [&](int64_t begin, int64_t end) {
+                std::vector<int64_t> order(static_cast<size_t>(form.extent));
+                for (int64_t g = begin; g < end; ++g) {
+                  const T* x = inputs[0].as<T>() + form.InputAt(g);
+                  FirstK(x, form.inner, form.k, form.largest, order);
+                  const int64_t to = form.OutputAt(g);
+                  for (int64_t i = 0; i < form.k; ++i) {
+                    if (values != nullptr) values[to + i * form.inner] = x[order[i] * form.inner];
+                    if (indices != nullptr) indices[to + i * form.inner] = order[i];
+                  }
+                }
+              });
+              return absl::OkStatus();
+            };
       });
 }
 
 }  // namespace
 
+absl::StatusOr<TopKForm> ReadTopK(const Node& node, const Shape& x, const Shape& y) {
+  OCTET_ASSIGN_OR_RETURN(const int64_t raw, node.attributes.Int("axis", -1));
+  OCTET_ASSIGN_OR_RETURN(const int axis, NormalizeNodeAxis(node, raw, x.rank()));
+  OCTET_ASSIGN_OR_RETURN(const int64_t largest, node.attributes.Int("largest", 1));
+  TopKForm form{.extent = x[axis], .k = y[axis], .largest = largest != 0};
+  // The number may arrive with the data, and the model say what it will be.
+  if (form.k > form.extent)
+    return InvalidArgument("{}: gives {} of {} elements", Describe(node), form.k, form.extent);
+  form.inner = x.elements(axis + 1, x.rank());
+  form.groups = x.elements(0, axis) * form.inner;
+  return form;
+}
+
 std::span<const OpDef> TopKOps() {
   static constexpr OpDef kOps[] = {
-      {kOnnxDomain, "TopK", 1, INT_MAX, InferTopK, MakeTopK},
+      {kOnnxDomain, "TopK", 1, INT_MAX, InferTopK, MakeTopK, LowerTopK},
   };
   return kOps;
 }

@@ -4,9 +4,14 @@
 //     =>  octet:MatMul(A, alpha * B, beta * C) {trans_b=1}
 //   A:f32[..,M,K], Transpose(B:f32[..,N,K]) -> MatMul
 //     =>  octet:MatMul(A, B) {trans_b=1}
+//   a:f32[K], B:f32[..,K,N] -> MatMul
+//     =>  Squeeze(octet:MatMul(a as [1,K], B))
+//   A:f32[..,M,K], b:f32[K] -> MatMul
+//     =>  Squeeze(octet:MatMul(A, b as [1,K]) {trans_b=1})
 //
 // What no constant takes in stays an operator: transA a Transpose, alpha a Mul, a C that is no [N] constant an Add.
 #include <utility>
+#include <vector>
 
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
@@ -33,13 +38,47 @@ ValueId Untransposed(const Graph& graph, ValueId b, int rank) {
   return graph.node(transpose).input(0);
 }
 
+// [K] as [1, K]: the same elements.
+ValueId AsRow(Graph& graph, NodeId position, ValueId vector) {
+  if (const Tensor* constant = ConstantOf(graph, vector))
+    return graph.AddConstant(graph.value(vector).name,
+                             constant->Reshaped(Shape{1, constant->elements()}));
+  const ValueId row = AddValue(graph, graph.value(vector).name + "_row", DType::kF32);
+  const ValueId axes = AddInts(graph, "axes", std::vector<int64_t>{0});
+  graph.InsertNodeBefore(position,
+                         MakeNode("Unsqueeze", graph.node(position), {vector, axes}, {row}));
+  return row;
+}
+
+// A vector is a matrix of one row, or of one column, and the result lacks the axis.
+bool RewriteVectorProduct(Graph& graph, NodeId id) {
+  const Node node = graph.node(id);
+  std::vector<int64_t> lacks;
+  ValueId a = node.input(0);
+  ValueId b = node.input(1);
+  const bool row = RankOf(graph, a) == 1;
+  const bool column = RankOf(graph, b) == 1;
+  if (row) lacks.push_back(-2);
+  if (column) lacks.push_back(-1);
+  if (row) a = AsRow(graph, id, a);
+  if (column) b = AsRow(graph, id, b);
+  const ValueId y = AddValue(graph, node.name + "_product", DType::kF32);
+  Node product = MakeNode("MatMul", node, {a, b}, {y}, kOctetDomain);
+  product.in_bf16 = node.in_bf16;
+  product.attributes.Set("trans_b", int64_t{column ? 1 : 0});
+  graph.InsertNodeBefore(id, std::move(product));
+  Replace(graph, id, MakeNode("Squeeze", node, {y, AddInts(graph, "axes", lacks)}, {}));
+  return true;
+}
+
 bool RewriteMatMul(Graph& graph, NodeId id) {
   const Node node = graph.node(id);
   const ValueId a = node.input(0);
   const ValueId b = node.input(1);
   const int rank = RankOf(graph, b);
-  if (!IsPlainF32(graph, a) || !IsPlainF32(graph, b) || RankOf(graph, a) < 2 || rank < 2)
+  if (!IsPlainF32(graph, a) || !IsPlainF32(graph, b) || RankOf(graph, a) < 1 || rank < 1)
     return false;
+  if (RankOf(graph, a) == 1 || rank == 1) return RewriteVectorProduct(graph, id);
   const ValueId untransposed = Untransposed(graph, b, rank);
   const ValueId right = untransposed == kNone ? b : untransposed;
   Node product = MakeNode("MatMul", node, {a, right}, {}, kOctetDomain);

@@ -6,16 +6,20 @@
 //
 // Mul alike. The Conv moves to the place of the Add, where r exists. r has the shape of the result, or is a constant or a
 // value of its rank that broadcasts to it in a way that oneDNN's kernels know: of a mask per row or per pixel they would leave
-// the whole product to its reference kernel. Of two candidates the later one takes the other in: it then runs last.
+// the whole product to its reference kernel. Axes of a product's stacks that are walked alike count as one. Of two candidates the
+// later one takes the other in: it then runs last.
 //
 // A Mul carries the sum with a constant too: a normalization that no layer took in is one pass over its values.
 //
 //   x:f32 -> Mul(c) -> f32 -> Add(d:f32[C,1,1]) -> y     =>  x -> Mul(c) + add(d) -> y
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "engine/ops/joined_axes.h"
+#include "engine/ops/post_ops.h"
 #include "engine/passes/batch_dims.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
@@ -54,13 +58,43 @@ Along AlongAxis(const Shape& operand, const Shape& out, int axis) {
   return extent == 1 ? Along::kRepeats : Along::kFollows;
 }
 
+// An operand beside the result of a layer.
+struct Beside {
+  Shape own;
+  Shape out;
+};
+
+// As the lowering of a product sees them: with the stacks' axes joined where there are many. Nullopt where it does not say.
+std::optional<Beside> JoinedBeside(const Graph& graph, const Node& product, Beside shapes) {
+  if (shapes.out.rank() <= kMostKernelAxes) return shapes;
+  std::vector<Shape> walked = {shapes.own};
+  const auto walk = [&](ValueId id) {
+    const auto& shape = graph.value(id).shape;
+    if (shape) walked.push_back(*shape);
+    return shape.has_value();
+  };
+  bool known = walk(product.input(0)) && walk(product.input(1));
+  for (const PostOp& op : product.post_ops) {
+    if (HasOperand(op.kind)) known = known && walk(product.input(static_cast<size_t>(op.operand)));
+  }
+  if (!known) return std::nullopt;
+  const JoinedAxes joined(shapes.out, walked, shapes.out.rank() - 2);
+  return Beside{joined.Of(shapes.own), joined.Of(shapes.out)};
+}
+
 // Whether kernels of a layer repeat the operand as it asks for. Requires: FitsOutput. One element, all elements and, for each sample
 // or for all, one per channel are known to every kernel. Products also take one matrix for all stacks of one leading axis.
 bool RepeatsAsKernelsDo(const Graph& graph, const Node& layer, ValueId operand) {
-  const Shape& own = *graph.value(operand).shape;
-  const Shape& out = *graph.value(layer.output(0)).shape;
-  if (own.is_static() && own.elements() == 1) return true;
-  const int channel = ChannelAxis(graph, layer);
+  Beside beside{*graph.value(operand).shape, *graph.value(layer.output(0)).shape};
+  if (beside.own.is_static() && beside.own.elements() == 1) return true;
+  int channel = ChannelAxis(graph, layer);
+  if (!IsConvolution(layer)) {
+    auto joined = JoinedBeside(graph, layer, std::move(beside));
+    if (!joined) return false;
+    beside = *std::move(joined);
+    channel = beside.out.rank() - 1;
+  }
+  const auto& [own, out] = beside;
   int repeats = 0;
   int follows = 0;
   for (int axis = 0; axis < out.rank(); ++axis) {
@@ -69,6 +103,7 @@ bool RepeatsAsKernelsDo(const Graph& graph, const Node& layer, ValueId operand) 
     follows += along == Along::kFollows ? 1 : 0;
   }
   if (repeats == 0) return true;
+  if (!IsConvolution(layer) && out.rank() > kMostKernelAxes) return false;
   if (AlongAxis(own, out, channel) == Along::kRepeats) return false;
   const int channels = AlongAxis(own, out, channel) == Along::kFollows ? 1 : 0;
   const int samples = channel != 0 && AlongAxis(own, out, 0) == Along::kFollows ? 1 : 0;

@@ -168,6 +168,7 @@ class Bf16Lowering {
       const NodeId producer = graph_.producer(graph_.node(id).input(1));
       if (producer != kNone) FoldDequantize(graph_, producer);
     }
+    if (mac) NarrowConstant(id, 0);  // A matrix, or a vector, that multiplies from the left.
     if (mac || IsRecurrent(graph_.node(id))) NarrowConstant(id, 1);
     if (IsRecurrent(graph_.node(id))) NarrowConstant(id, 2);
   }

@@ -3,11 +3,15 @@
 //   x -> Identity -> y, x:f32 -> Cast(f32) -> y, x[2,3] -> Reshape[2,3] -> y, x -> Concat(x alone) -> y, ..   =>  x
 //   x -> Reshape -> Reshape(constant) -> y          =>  x -> Reshape(constant) -> y
 //   x -> Transpose(p) -> Transpose(q) -> y          =>  x -> Transpose(p o q) -> y
+//   x[2,3], e[2,0], z[2,5] -> Concat(1) -> y        =>  x, z -> Concat(1) -> y
 //
 // Also: Dropout at inference, Transpose of the identity, Expand, Slice and Tile to the same extents, Pad by nothing,
 // octet:Convert to the same stored type.
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
@@ -120,11 +124,33 @@ bool MergeTransposes(Graph& graph, NodeId id) {
   return true;
 }
 
+bool AddsNothing(const Graph& graph, ValueId part, int64_t axis) {
+  const auto& shape = graph.value(part).shape;
+  const auto own = shape ? NormalizeAxis(axis, shape->rank()) : std::nullopt;
+  return own && (*shape)[*own] == 0;
+}
+
+// Where no part has an extent along the axis, the first one stays.
+NodeId DropEmptyParts(Graph& graph, NodeId id) {
+  Node joined = graph.node(id);
+  const int64_t axis = joined.attributes.IntOr("axis", 0);
+  std::erase_if(joined.inputs, [&](ValueId part) { return AddsNothing(graph, part, axis); });
+  if (joined.inputs.empty()) joined.inputs = {graph.node(id).input(0)};
+  if (joined.inputs.size() == graph.node(id).inputs.size()) return kNone;
+  return Replace(graph, id, std::move(joined));
+}
+
 int Sweep(Graph& graph) {
   int count = 0;
-  for (const NodeId id : graph.OrderSnapshot()) {
+  for (NodeId id : graph.OrderSnapshot()) {
     const bool transpose = graph.node(id).is("Transpose");
     if (MergeReshapes(graph, id) || (transpose && MergeTransposes(graph, id))) ++count;
+    if (graph.alive(id) && graph.node(id).is("Concat") && graph.node(id).post_ops.empty()) {
+      if (const NodeId shorter = DropEmptyParts(graph, id); shorter != kNone) {
+        id = shorter;
+        ++count;
+      }
+    }
     if (graph.alive(id) && IsNoOp(graph, graph.node(id)) && Bypass(graph, id)) ++count;
   }
   return count;

@@ -22,18 +22,6 @@ namespace {
 
 using Kind = Location::Kind;
 
-// The operator's fast step. What oneDNN says of a description that it does not take, wherever it says so, is a reason not to
-// have one.
-absl::StatusOr<std::unique_ptr<Step>> LowerFast(const OpDef& def, const LowerContext& context) {
-  try {
-    return def.lower(context);
-  } catch (const dnnl::error& error) {
-    if (error.status == dnnl_invalid_arguments || error.status == dnnl_out_of_memory)
-      return Unimplemented("oneDNN: {}", error.message);
-    return onednn::ToStatus(error.status, error.message);
-  }
-}
-
 // A view only renames its input: same bytes, same type, same meaning of its integers.
 bool IsView(const Graph& graph, const Node& node) {
   const OpDef* def = FindOp(node);
@@ -247,14 +235,9 @@ class Compiler {
                              {overwritable.data(), overwritable.size()},
                              layer,
                              {discardable.data(), discardable.size()}};
-    // Fast steps divide their work by extents; a sum of nothing, or what joins nothing to something, needs none.
-    const bool reads_empty = !def->traits.lowers_empty && ReadsEmptyTensor(graph_, node);
-    if (reads_empty) layer.reason = "an input has no elements";
-    if (def->lower != nullptr && !reads_empty) {
-      absl::StatusOr<std::unique_ptr<Step>> step = LowerFast(*def, lower);
-      if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
-      layer.reason = std::string(Message(step.status()));
-    }
+    absl::StatusOr<std::unique_ptr<Step>> step = LowerFast(*def, lower);
+    if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
+    layer.reason = std::string(Message(step.status()));
     return MakeReferenceStep(lower);
   }
 
@@ -384,6 +367,21 @@ class Compiler {
 };
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Step>> LowerFast(const OpDef& def, const LowerContext& context) {
+  // Fast steps divide their work by extents; a sum of nothing needs none.
+  if (!def.traits.lowers_empty && ReadsEmptyTensor(context.graph, context.node))
+    return Unimplemented("an input has no elements");
+  if (WritesNothing(context.graph, context.node)) return Unimplemented("it writes no element");
+  if (def.lower == nullptr) return Unimplemented("");
+  try {
+    return def.lower(context);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_invalid_arguments || error.status == dnnl_out_of_memory)
+      return Unimplemented("oneDNN: {}", error.message);
+    return onednn::ToStatus(error.status, error.message);
+  }
+}
 
 absl::StatusOr<std::shared_ptr<const Plan>> CompilePlan(Graph graph,
                                                         const CompileContext& context) {

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/graph/graph.h"
 #include "engine/onednn/weight_cache.h"
+#include "engine/ops/op.h"
 
 namespace octet {
 
@@ -19,6 +20,10 @@ struct CompileContext {
   uint64_t max_plan_bytes = uint64_t{4} << 30;
   std::vector<PassTrace> pass_trace = {};  ///< How the graph came about, for Plan::pass_trace.
 };
+
+/// The operator's fast step. UNIMPLEMENTED, with the reason where there is one to tell, when this node has none: what oneDNN says of a
+/// description that it does not take is such a reason, wherever it says so. Requires: static shapes.
+absl::StatusOr<std::unique_ptr<Step>> LowerFast(const OpDef& def, const LowerContext& context);
 
 /// Lowers every node in order (the reference kernel where a node has no fast form), lets steps overwrite
 /// inputs that nobody reads later, and lays intermediates and scratch out in one arena. Constants that steps read when they

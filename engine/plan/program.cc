@@ -6,6 +6,7 @@
 
 #include "engine/ops/reference_step.h"
 #include "engine/passes/pass.h"
+#include "engine/plan/compiler.h"
 #include "engine/plan/control_flow.h"
 #include "engine/plan/cut.h"
 #include "engine/tensor/limits.h"
@@ -61,11 +62,41 @@ absl::Status KeepStrings(const Value& value, uint64_t max_bytes, Tensor& tensor)
   return absl::OkStatus();
 }
 
-// Runs a node by its reference kernel, made for this one run: its shapes may be others the next time.
+// The fast form of the node alone, which is of little use for one run where it packs weights; but none of those wait for elements.
+absl::StatusOr<std::unique_ptr<Step>> FastForm(const Graph& alone, const OpDef& def,
+                                               const ProgramContext& context) {
+  LayerRecord layer;
+  return LowerFast(def, {.graph = alone,
+                         .node = alone.node(alone.order().front()),
+                         .target = context.target,
+                         .requested = context.precision,
+                         .weights = *context.weights,
+                         .overwritable = {},
+                         .layer = layer});
+}
+
+absl::Status RunStep(const Step& step, std::span<const ConstTensorView> inputs,
+                     std::span<const TensorView> outputs, uint64_t max_bytes) {
+  if (step.scratch_bytes() > max_bytes) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "needs too much memory for these shapes: at most {} bytes, got {}", max_bytes,
+                     step.scratch_bytes());
+  }
+  std::vector<void*> in;
+  for (const ConstTensorView& view : inputs) in.push_back(const_cast<void*>(view.data));
+  std::vector<void*> out;
+  for (const TensorView& view : outputs) out.push_back(view.data);
+  const auto scratch = AllocateAligned(step.scratch_bytes());
+  OCTET_ASSIGN_OR_RETURN(const std::unique_ptr<StepState> state, step.NewState());
+  return step.Run({.inputs = in, .outputs = out, .scratch = scratch.get(), .state = state.get()});
+}
+
+// Runs a node by its fast form or its reference kernel, made for this one run: its shapes may be others the next time.
 absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
                                              std::span<const Datum* const> inputs,
                                              std::span<const ValueType> outputs,
-                                             uint64_t constant_inputs, uint64_t max_bytes) {
+                                             uint64_t constant_inputs,
+                                             const ProgramContext& context, uint64_t max_bytes) {
   OCTET_ASSIGN_OR_RETURN(const Graph alone, NodeAlone(node, inputs, outputs, constant_inputs));
   const Node& copy = alone.node(alone.order().front());
   std::vector<Datum> results(outputs.size());
@@ -83,8 +114,14 @@ absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
   std::vector<ConstTensorView> in;
   for (const Datum* input : inputs)
     in.push_back(input == nullptr ? ConstTensorView{} : input->tensor.view());
-  OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(alone, copy));
-  OCTET_RETURN_IF_ERROR(kernel(in, out));
+  if (const auto step = FastForm(alone, def, context); step.ok()) {
+    OCTET_RETURN_IF_ERROR(RunStep(**step, in, out, max_bytes));
+  } else if (absl::IsUnimplemented(step.status())) {
+    OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(alone, copy));
+    OCTET_RETURN_IF_ERROR(kernel(in, out));
+  } else {
+    return step.status();
+  }
   for (size_t i = 0; i < results.size(); ++i) {
     if (copy.outputs[i] == kNone) continue;
     OCTET_RETURN_IF_ERROR(KeepStrings(alone.value(copy.outputs[i]), max_bytes, results[i].tensor));
@@ -368,7 +405,8 @@ class Program::Execution {
     for (const ValueId id : node.outputs)
       types.push_back(id == kNone ? ValueType()
                                   : ValueType{graph_.value(id).kind, graph_.value(id).dtype});
-    return Interpret(node, *host.def, inputs, types, host.constants, run_.max_bytes);
+    return Interpret(node, *host.def, inputs, types, host.constants, *program_.context_,
+                     run_.max_bytes);
   }
 
   absl::Status RunHost(const HostNode& host) {

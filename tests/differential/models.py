@@ -11,6 +11,7 @@ import classical
 import control
 import four_bits
 import quantized
+import selection
 import sequences
 import transformers
 import whole
@@ -47,7 +48,7 @@ def float_model(b):
     controlled, called = b.chance(0.2), b.chance(0.1)
     more = ((control.ANY + sequences.ANY) * 5 if controlled else []) + (calls.ANY * 20 if called else [])
     for _ in range(b.random.randint(1, 7)):
-        grow(b, values, blocks.ANY + more, blocks.IMAGES, blocks.ROWS + four_bits.ROWS + transformers.ROWS)
+        grow(b, values, blocks.ANY + selection.ANY + more, blocks.IMAGES, blocks.ROWS + four_bits.ROWS + transformers.ROWS)
     outputs = [values[-1]]
     if b.chance(0.3):
         outputs.append(b.random.choice(values[1:]))

@@ -58,6 +58,7 @@ def axes():
     yield Row("Shape", 21, [reals(2, 3, 4)], start=-9, end=9)
     yield Row("Size", 7, [reals(2, 3, 4)])
     yield Row("Concat", 7, [reals(2, 3), reals(2, 1)], axis=1)
+    yield Row("Concat", 13, [reals(2, 0), reals(2, 3), reals(2, 0)], axis=1)
     yield Row("Concat", 11, [whole(I32, 2, 3), whole(I32, 1, 3)], axis=-2)
     yield Row("Split", 7, [reals(5, 2)], outputs=2, split=[2, 3])
     yield Row("Split", 7, [reals(2, 6)], outputs=3, axis=1)
@@ -98,6 +99,8 @@ def bounds():
     yield Row("TopK", 11, [whole(I64, 3, 7, high=99), ints(3)], outputs=2, largest=0, axis=-1)
     yield Row("TopK", 11, [reals(5, 3), np.array([2], I64)], outputs=2, axis=-2)
     yield Row("TopK", 11, [np.array([[1, 3, 3, 1, 3]], np.float32), ints(4)], outputs=2)  # Equal ones by position.
+    yield Row("TopK", 11, [whole(I32, 2, 3000, high=99), ints(40)], outputs=2)
+    yield Row("TopK", 11, [reals(3000, 2), ints(300)], outputs=2, largest=0, axis=0)
 
 
 def resizing():
@@ -217,6 +220,9 @@ def products():
     yield Row("Gemm", 13, [a, Const(b), scalar(0.5)], beta=3.0)
     yield Row("MatMul", 9, [whole(I64, 2, 3, 4), whole(I64, 4, 5)])
     yield Row("MatMul", 13, [reals(4), reals(2, 4, 3)])
+    yield Row("MatMul", 13, [reals(2, 3, 4), reals(4)])
+    yield Row("MatMul", 13, [reals(4), reals(4)])
+    yield Row("MatMul", 13, [reals(2, 1, 3, 4, 5), reals(3, 5, 2)])
     yield Row("MatMulInteger", 10, [whole(U8, 3, 4, low=0), whole(I8, 4, 5), scalar(3, U8), Const(whole(I8, 5))])
     yield Row("Einsum", 12, [reals(2, 3, 4), reals(2, 4, 5)], equation="bij,bjk->bik")
     x, w = reals(1, 4, 6, 5), Const(reals(4, 3, 3, 3))

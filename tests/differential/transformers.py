@@ -1,4 +1,4 @@
-"""Attention as ONNX Runtime's optimizer writes it: MultiHeadAttention and GroupQueryAttention, with masks, biases and a past."""
+"""Attention as ONNX Runtime's optimizer writes it: MultiHeadAttention and GroupQueryAttention, with masks, biases and a past; as exporters do in windows."""
 
 import numpy as np
 
@@ -104,4 +104,32 @@ def group_query(b, x):
     return finished(b, x, y)
 
 
-ROWS = [multi_head, multi_head, group_query, group_query]
+def window_attention(b, x):
+    """Attention of [N, T, C] within windows of neighbours, with a bias for every window or one for each: scores of five axes."""
+    n, t, c = x.shape
+    size = b.random.choice([s for s in range(2, t + 1) if t % s == 0] or [t])
+    heads = b.random.choice([h for h in (1, 2, 4) if c % h == 0])
+    windows = t // size
+
+    def head(order):
+        y = b.op("MatMul", [x, b.floats((c, c), 1 / np.sqrt(c))], x.shape)
+        return b.transpose(b.reshape(y, [n, windows, size, heads, c // heads]), order)
+
+    q, k, v = head([0, 1, 3, 2, 4]), head([0, 1, 3, 4, 2]), head([0, 1, 3, 2, 4])
+    scores = b.op("MatMul", [q, k], (n, windows, heads, size, size))
+    for shape in b.random.sample([[1, 1, heads, size, size], [windows, 1, size, size], [heads, size, size], [1, windows, 1, 1, size]], b.random.randint(1, 2)):
+        scores = b.op("Add" if b.chance(0.8) else "Mul", [scores, b.floats(shape)], scores.shape)
+    shares = b.op("Softmax", [scores], scores.shape, axis=-1 if b.opset < 13 or b.chance(0.5) else 4)
+    y = b.op("MatMul", [shares, v], (n, windows, heads, size, c // heads))
+    return b.reshape(b.transpose(y, [0, 1, 3, 2, 4]), [n, t, c])
+
+
+def vector_product(b, x):
+    """[N, T, C] by a vector of the last axis, or a vector of the one before by it."""
+    n, t, c = x.shape
+    if b.chance(0.5):
+        return b.op("MatMul", [x, b.floats((c,), 1 / np.sqrt(c))], (n, t))
+    return b.op("MatMul", [b.floats((t,), 1 / np.sqrt(t)), x], (n, c))
+
+
+ROWS = [window_attention, vector_product, multi_head, multi_head, group_query, group_query]

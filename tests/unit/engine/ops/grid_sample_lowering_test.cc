@@ -1,5 +1,7 @@
 // GridSample's kernel against the reference kernel, in both layouts.
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -94,6 +96,27 @@ TEST(GridSampleLowering, ReadsNothingOutside) {
     const auto lowered = Lower(node);
     ASSERT_TRUE(lowered.ok()) << lowered.status();
     EXPECT_THAT(Elements<float>(lowered->outputs[0]), ::testing::ElementsAre(0.0F));
+  }
+}
+
+TEST(AffineGridLoweringTest, MapsPositionsAsTheReference) {
+  const std::pair<Shape, std::vector<int64_t>> forms[] = {
+      {{2, 2, 3}, {2, 3, 5, 70}}, {{1, 2, 3}, {1, 1, 1, 1}}, {{3, 3, 4}, {3, 2, 4, 1, 9}}};
+  for (const auto& [theta, size] : forms) {
+    for (const int64_t align : {0, 1}) {
+      SCOPED_TRACE(Format("{} align {}", theta.ToString(), align));
+      const OneNode node = OneNode("AffineGrid", 20)
+                               .Input(RandomReals(theta, 1))
+                               .Ints(size)
+                               .Set("align_corners", align);
+      const auto lowered = Lower(node);
+      ASSERT_TRUE(lowered.ok()) << lowered.status();
+      EXPECT_EQ(lowered->layer.impl, "octet:affine_grid");
+      const std::vector<float> expected = testing::Reference(node);
+      const std::vector<float> got = Elements<float>(lowered->outputs[0]);
+      ASSERT_EQ(got.size(), expected.size());
+      for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1e-6F) << i;
+    }
   }
 }
 

@@ -288,6 +288,49 @@ TEST(GroupQueryStepTest, PlansHaveItBehindAPastOfNoPositionsToo) {
   }
 }
 
+// The same node, with a total that only the request tells: shapes and step are made for the run. The body would name an index of a
+// Gather.
+TEST(GroupQueryStepTest, RunsWhereTheRequestBringsTheTotal) {
+  const Case c = {
+      .name = "", .batch = 1, .rows = 1, .room = 6, .lengths = {6}, .total = 7, .pairs = 8};
+  const OneNode node = Node(c);
+  const auto expected = node.Run();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  auto graph = node.Infer();
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const ValueId total = graph->node(graph->order()[0]).inputs[GroupQuery::kTotal];
+  graph->mutable_value(total).constant = Tensor();
+  graph->inputs.push_back(total);
+  for (const ValueId id : graph->outputs) graph->mutable_value(id).shape.reset();
+  std::vector<Shape> shapes;
+  for (const ValueId id : graph->inputs) shapes.push_back(*graph->value(id).shape);
+  const auto model = Model::FromGraph(*std::move(graph), {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto plan = (*model)->PlanFor(shapes);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  std::vector<Datum> inputs;
+  for (const Tensor& tensor : node.tensors()) inputs.push_back(Datum::Of(tensor));
+  inputs.push_back(Datum::Of(Tensor::Scalar<int32_t>(7)));
+  Workspace workspace;
+  const auto got = (*plan)->RunDynamic(workspace, inputs, {});
+  ASSERT_TRUE(got.ok()) << got.status();
+  ASSERT_EQ(got->size(), expected->size());
+  for (size_t i = 0; i < expected->size(); ++i) {
+    const std::vector<float> want = Elements<float>((*expected)[i]);
+    const std::vector<float> here = Elements<float>((*got)[i].tensor);
+    ASSERT_EQ(here.size(), want.size());
+    for (size_t j = 0; j < want.size(); ++j) ASSERT_NEAR(here[j], want[j], 1e-4F) << i << " " << j;
+  }
+  for (Datum& datum : inputs) {
+    if (datum.tensor.dtype() == DType::kI32 && datum.tensor.shape().rank() == 1)
+      datum = Datum::Of(Tensor::From<int32_t>({1}, {7}));
+  }
+  const auto refused = (*plan)->RunDynamic(workspace, inputs, {});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("'seqlens_k' of sequence 0: expected 0 to 6, got 7"));
+}
+
 std::string ErrorOf(const Case& c) {
   const auto lowered = testing::Lower(Node(c));
   return lowered.ok() ? "no error" : std::string(Message(lowered.status()));

@@ -429,6 +429,36 @@ TEST(MatMulLoweringRefusesTest, WhatOneDnnCannotCompute) {
   EXPECT_EQ(per_row.status().code(), absl::StatusCode::kUnimplemented);
 }
 
+// Of more axes than kernels repeat operands along.
+TEST(ManyAxesMatMulLoweringTest, TakesOperandsThatRepeat) {
+  for (const Shape& operand : {Shape{1, 1, 4, 5, 7}, Shape{4, 5, 7}, Shape{2, 3, 1, 5, 7},
+                               Shape{2, 1, 1, 1, 7}, Shape{7}}) {
+    SCOPED_TRACE(operand.ToString());
+    for (const Shape& a : {Shape{2, 3, 4, 5, 8}, Shape{1, 1, 1, 5, 8}}) {
+      for (const PostOp::Kind kind : {PostOp::Kind::kAdd, PostOp::Kind::kMul}) {
+        ExpectReference(MatMul()
+                            .Input(RandomReals(a, 1))
+                            .Input(RandomReals({2, 3, 4, 8, 7}, 2))
+                            .Absent()
+                            .Input(RandomReals(operand, 3))
+                            .Post({.kind = kind}),
+                        1e-5F, "f32");
+      }
+    }
+  }
+}
+
+TEST(ManyAxesMatMulLoweringTest, MultipliesQuantizedActivationsAndOneMatrix) {
+  ExpectReference(
+      MatMul(1)
+          .Input(RandomBytes(DType::kU8, {2, 1, 3, 5, 16}, 1), QuantParams::PerTensor(0x1p-5F, 7))
+          .Constant(RandomBytes(DType::kI8, {9, 16}, 2), PowerOfTwoScales(9, 0))
+          .Constant(RandomReals({9}, 4))
+          .Input(RandomReals({1, 1, 3, 5, 9}, 3))
+          .Post({.kind = PostOp::Kind::kAdd}),
+      1e-6F, "int8");
+}
+
 TEST(MatMulRoundingTest, TurnsWholeSumsIntoStepsByOneFactorPerColumn) {
   // Scales that are no powers of two: what is rounded in between shows. ONNX Runtime's way is the rule.
   constexpr int64_t kRows = 40, kInner = 70, kColumns = 33;

@@ -59,6 +59,42 @@ TEST(LayerOperands, AProductLeavesWhatRepeatsAlongItsColumnsOrAllStacks) {
   }
 }
 
+// Axes of stacks that operands repeat along alike are one: [windows, heads, rows, columns] of what follows here.
+TEST(LayerOperands, AProductOfManyAxesTakesWhatFourAxesHave) {
+  for (const Shape& shape : {Shape{1, 1, 2, 5, 8}, Shape{2, 5, 8}, Shape{2, 3, 1, 5, 8},
+                             Shape{2, 3, 2, 5, 8}, Shape{2, 1, 1, 1, 8}}) {
+    SCOPED_TRACE(shape.ToString());
+    GraphBuilder b;
+    const ValueId y =
+        b.Op("octet:MatMul", {b.Input("x", {2, 3, 2, 5, 4}), b.Input("z", {2, 3, 2, 4, 8})});
+    b.Output(b.Op("Add", {y, b.Random(shape)}));
+    EXPECT_THAT(Residual(b.Build()), HasOps({"octet:MatMul"}));
+  }
+}
+
+TEST(LayerOperands, AProductOfManyAxesLeavesWhatTellsThemApart) {
+  for (const Shape& shape :
+       {Shape{2, 1, 2, 5, 8}, Shape{1, 3, 1, 5, 8}, Shape{2, 3, 2, 5, 1}, Shape{1, 3, 1, 1, 8}}) {
+    SCOPED_TRACE(shape.ToString());
+    GraphBuilder b;
+    const ValueId y =
+        b.Op("octet:MatMul", {b.Input("x", {2, 3, 2, 5, 4}), b.Input("z", {2, 3, 2, 4, 8})});
+    b.Output(b.Op("Mul", {y, b.Random(shape)}));
+    EXPECT_THAT(Residual(b.Build()), HasOps({"octet:MatMul", "Mul"}));
+  }
+}
+
+// The second operand would part axes that the product and its first operand have as one.
+TEST(LayerOperands, AProductOfManyAxesCountsEveryOperand) {
+  GraphBuilder b;
+  ValueId y = b.Op("octet:MatMul", {b.Input("x", {2, 3, 2, 5, 4}), b.Input("z", {2, 3, 2, 4, 8})});
+  y = b.Op("Add", {y, b.Random({1, 1, 2, 5, 8})});
+  b.Output(b.Op("Add", {y, b.Random({2, 1, 1, 5, 8})}));
+  const Graph once = Residual(b.Build());
+  EXPECT_THAT(once, HasOps({"octet:MatMul", "Add"}));
+  EXPECT_EQ(TheOnly(once, "octet:MatMul").post_ops.size(), 1U);
+}
+
 TEST(LayerOperands, AFactorStaysRealBesideIntegers) {
   for (const char* op : {"Add", "Mul"}) {
     SCOPED_TRACE(op);

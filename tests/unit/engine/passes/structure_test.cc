@@ -153,6 +153,28 @@ TEST(RemoveNoOps, MergesMovementsThatFollowEachOther) {
   EXPECT_THAT(AfterPassChecked("remove_no_ops", b.Build()), HasOps({"Transpose", "Reshape"}));
 }
 
+TEST(RemoveNoOps, DropsPartsOfAConcatThatAddNothing) {
+  GraphBuilder b;
+  const ValueId x = b.Op("Relu", {b.Input("x", {2, 3})});
+  const ValueId empty = b.Op("Relu", {b.Input("empty", {2, 0})});
+  const ValueId open = b.Input("open", {2, kUnknownDim});
+  b.Output(b.Op("Concat", {empty, x, b.Constant<float>({2, 0}, {}), open}, {{"axis", int64_t{-1}}}),
+           "some");
+  b.Output(b.Op("Concat", {x, empty}, {{"axis", int64_t{1}}}), "one");
+  b.Output(b.Op("Concat", {empty, empty}, {{"axis", int64_t{1}}}), "none");
+  b.Output(b.Op("Concat", {empty, empty}, {{"axis", int64_t{0}}}), "rows");
+  const Graph graph = b.Build();
+  const Graph after = AfterPass("remove_no_ops", graph);
+  const Node& some = after.node(after.producer(after.outputs[0]));
+  EXPECT_TRUE(some.is("Concat"));
+  EXPECT_EQ(some.inputs.size(), 2U) << Dump(after);
+  EXPECT_FALSE(after.node(after.producer(after.outputs[1])).is("Concat"));
+  EXPECT_FALSE(after.node(after.producer(after.outputs[2])).is("Concat"));
+  const Node& rows = after.node(after.producer(after.outputs[3]));
+  EXPECT_EQ(rows.inputs.size(), 2U) << "rows of nothing are rows";
+  EXPECT_TRUE(SameAnswers(WithUnknownExtents(graph, 4), WithUnknownExtents(after, 4)));
+}
+
 TEST(ExplicitPads, LeavesSamePaddingOfNothing) {
   GraphBuilder b(22);
   const ValueId x = b.Input("x", {1, 3, 8, 0});
@@ -215,10 +237,23 @@ TEST(CanonicalMatMul, ReadsATransposedRightSideDirectly) {
   EXPECT_EQ(TheOnly(after, "octet:MatMul").attributes.IntOr("trans_b", 0), 1);
 }
 
-TEST(CanonicalMatMul, LeavesVectorsToTheReference) {
+// By constants and by computed vectors, on either side or both, of matrices and of stacks.
+TEST(CanonicalMatMul, MakesMatricesOfVectors) {
   GraphBuilder b;
-  b.Output(b.Op("MatMul", {b.Input("v", {4}), b.Random({4, 3})}));
-  EXPECT_THAT(AfterPass("canonical_matmul", b.Build()), HasOps({"MatMul"}));
+  const ValueId v = b.Input("v", {4});
+  const ValueId stack = b.Input("stack", {2, 3, 4});
+  const std::vector<ValueId> products = {
+      b.Op("MatMul", {v, b.Random({4, 3})}),    b.Op("MatMul", {b.Random({3}), stack}),
+      b.Op("MatMul", {stack, b.Random({4})}),   b.Op("MatMul", {stack, v}),
+      b.Op("MatMul", {v, b.Random({2, 4, 5})}), b.Op("MatMul", {v, b.Op("Relu", {v})}),
+  };
+  for (const ValueId y : products) b.Output(y);
+  const Graph before = b.Build();
+  const Graph after = AfterPassChecked("canonical_matmul", before);
+  EXPECT_THAT(after, HasNo("MatMul"));
+  EXPECT_THAT(after, HasExactly(6, "octet:MatMul"));
+  for (size_t i = 0; i < products.size(); ++i)
+    EXPECT_EQ(*after.value(after.outputs[i]).shape, *before.value(before.outputs[i]).shape) << i;
 }
 
 TEST(SpatialMean, BecomesAPooling) {

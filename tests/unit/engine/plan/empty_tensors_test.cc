@@ -1,5 +1,6 @@
 // Requests with extents of 0, through passes and plans: what nothing is written to is skipped, what reads nothing runs by its
 // reference kernel. Expected values are ONNX Runtime's, where it answers: it refuses a mean of a plane without elements.
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <utility>
@@ -119,6 +120,41 @@ TEST(EmptyTensors, OneModelTakesAPastThatGrowsFromNothing) {
     EXPECT_EQ((*answer)[0].shape(), (Shape{1, 2, 1, 4}));
     past = (*answer)[1];
     EXPECT_EQ(past.shape(), (Shape{1, 2, length, 4}));
+  }
+}
+
+// Where the pass that drops them has not run, too; bytes with scales of their own among them.
+TEST(EmptyTensors, PartsOfAConcatWithoutElementsAskForNoReferenceKernel) {
+  GraphBuilder b;
+  const ValueId past = b.Op("Relu", {b.Input("past", {2, kOpen})});
+  const ValueId x = b.Op("Relu", {b.Input("x", {2, 3})});
+  b.Output(b.Op("Relu", {b.Op("Concat", {past, x}, {{"axis", int64_t{1}}})}));
+  const ValueId bytes =
+      b.Op("Concat", {b.FakeQuantize(past, 1.0F / 64, 128), b.FakeQuantize(x, 1.0F / 32, 128)},
+           {{"axis", int64_t{1}}});
+  b.Output(b.FakeQuantize(bytes, 1.0F / 32, 128));
+  const Graph graph = b.Build();
+  const Tensor row = Ramp({2, 3});
+  for (const bool drops : {true, false}) {
+    LoadOptions options;
+    if (!drops) options.disabled_passes = {"remove_no_ops"};
+    const auto model = Model::FromGraph(graph, options);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const auto plan = (*model)->PlanFor(std::vector<Shape>{{2, 0}, {2, 3}});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    int joins = 0;
+    for (const LayerRecord& layer : (*plan)->certificate().layers) {
+      EXPECT_NE(layer.impl, "reference") << layer.op << ": " << layer.reason;
+      joins += layer.op == "Concat" ? 1 : 0;
+    }
+    EXPECT_EQ(joins, drops ? 0 : 2);
+    const auto got = OutputsOf(**model, {Empty({2, 0}), row});
+    ASSERT_TRUE(got.ok()) << got.status();
+    for (const Tensor& output : *got) {
+      ASSERT_EQ(output.shape(), (Shape{2, 3}));
+      for (size_t i = 0; i < 6; ++i)
+        EXPECT_EQ(output.span<float>()[i], std::max(row.span<float>()[i], 0.0F)) << i;
+    }
   }
 }
 

@@ -95,10 +95,53 @@ const Case kCases[] = {
      [](GraphBuilder& b, std::span<const ValueId> x) {
        return b.Op("Mul", {b.Op("MatMul", {x[0], b.Random({16, 8})}), x[1]});
      }},
+    {"ProductsOfVectors",
+     {{2, 5, 16}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId rows = b.Op("MatMul", {x[0], b.Random({16})});
+       return b.Op("Concat", {rows, b.Op("MatMul", {b.Random({5}), x[0]})}, {{"axis", int64_t{1}}});
+     }},
+    {"CandidatesInOrder",
+     {{2, 5, 40}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const auto best = b.Ops("TopK", {b.Op("Relu", {x[0]}), b.IntList({7})}, 2);
+       const ValueId places = b.Op("Cast", {best[1]}, {{"to", int64_t{1}}});
+       return b.Op("Add", {best[0], b.Op("Mul", {places, b.Constant<float>({1}, {0.01F})})});
+     }},
+    {"ScatteredElements",
+     {{2, 5, 16}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       b.Opset(18);
+       const auto best = b.Ops("TopK", {x[0], b.IntList({3})}, 2);
+       const ValueId sums = b.Op("ScatterElements", {b.Op("Neg", {x[0]}), best[1], best[0]},
+                                 {{"axis", int64_t{2}}, {"reduction", std::string("add")}});
+       return b.Op("ScatterND",
+                   {sums, b.Constant<int64_t>({2, 2}, {1, 3, 0, -1}), b.Random({2, 16})});
+     }},
     {"CausalScores",
      {{2, 4, 5, 8}, {2, 4, 8, 5}},
      [](GraphBuilder& b, std::span<const ValueId> x) {
        return b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 5, 5})});
+     }},
+    // Attention in windows [B, windows, heads, rows, columns], with a bias for all of them or one for each window.
+    {"ScoresOfWindows",
+     {{2, 3, 4, 5, 8}, {2, 3, 4, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId scores =
+           b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 4, 5, 5})});
+       return b.Op("Mul", {b.Op("Sigmoid", {scores}), b.Random({3, 1, 5, 5})});
+     }},
+    {"ScoresOfWindowsOfOneImage",
+     {{1, 3, 4, 5, 8}, {1, 3, 4, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       const ValueId scores =
+           b.Op("Add", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 1, 4, 5, 5})});
+       return b.Op("Mul", {scores, b.Op("Sigmoid", {b.Op("MatMul", {x[0], x[1]})})});
+     }},
+    {"ScoresOfPartsOfWindows",
+     {{2, 3, 2, 2, 5, 8}, {2, 3, 1, 2, 8, 5}},
+     [](GraphBuilder& b, std::span<const ValueId> x) {
+       return b.Op("Mul", {b.Op("MatMul", {x[0], x[1]}), b.Random({1, 3, 1, 1, 5, 5})});
      }},
     {"MaskedPixels",
      {{2, 16, 8, 8}, {2, 1, 6, 6}},
