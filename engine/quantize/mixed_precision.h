@@ -20,7 +20,7 @@ enum class LayerTimes : uint8_t {
 /// Makes the fastest int8 file that the search finds to hold `recipe.floor` on samples held back:
 ///   1. All in int8, with each of the recipe's ranges; and, by measured times, every layer in what is fastest for it. If the floor
 ///      holds, the faster of them is the file.
-///   2. Each layer (Conv, Gemm, MatMul) alone in int8 (or what is fastest for it), all others in f32: the noise that it leaves in the
+///   2. Each layer (Conv, ConvTranspose, Gemm, MatMul) alone in int8 (or what is fastest for it), all others in f32: the noise that it leaves in the
 ///      outputs. Noise of independent layers adds up, so these figures rank the layers, by noise per time saved.
 ///   3. 1, 2, 4, ... layers from the top of the ranking in f32 until the floor holds, then bisection between the last two.
 ///   4. By measured times: as many of those in bf16 as the floor takes, by the noise of each alone in bf16 per time saved.
