@@ -74,7 +74,7 @@ absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecip
 // Judges drawn from all samples, which the ranges may have seen.
 absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
                                const CalibrationData& set, const CalibrationRun& run) {
-  const int64_t most = std::max(kMostJudges, OwnBatch(graph));
+  const int64_t most = std::max(kMostJudges, OwnBatch(graph, set));
   OCTET_ASSIGN_OR_RETURN(SplitSet drawn, AllHeldBack(set, {}, most, recipe.seed));
   Judge judge{std::move(drawn.held_back), KeptOutputs(graph), {}};
   OCTET_RETURN_IF_ERROR(Calibrate(graph, judge.outputs.Observations(), judge.samples, run));
@@ -86,7 +86,8 @@ absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
 absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
                               const CalibrationData& set, const CalibrationRun& run) {
   const bool judged = recipe.method == RangeMethod::kAuto && !KeptOutputs(graph).empty();
-  if (judged && run.statistics_from.empty() && BatchesFreely(graph) && set.count() >= 2) {
+  const bool any_number = set.whole_inputs() || BatchesFreely(graph);
+  if (judged && run.statistics_from.empty() && any_number && set.count() >= 2) {
     if (!run.statistics_to.empty()) OCTET_RETURN_IF_ERROR(FileStatistics(graph, set, run).status());
     return LearnAndHoldBack(graph, recipe, set, run);
   }
