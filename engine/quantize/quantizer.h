@@ -18,7 +18,7 @@ namespace octet {
 struct QuantizeRecord {
   std::string name;  ///< Node or value.
   std::string
-      what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy", "seen".
+      what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy", "slower", "seen".
   std::string detail;  ///< Scale and zero point, range, or the reason why it was kept in fp32.
 };
 
