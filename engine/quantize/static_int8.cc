@@ -50,19 +50,19 @@ absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeR
 }
 
 // One run of fp32 and one of the file, in seconds on one thread; in turns.
-struct Times {
+struct NetworkTimes {
   double fp32 = 0;
   double int8 = 0;
   bool slower() const { return fp32 >= kShortSeconds && int8 > kSlower * fp32; }
 };
 
-absl::StatusOr<Times> CompareTimes(const Graph& fp32, const Graph& int8, const CalibrationData& set,
-                                   const CalibrationRun& run) {
+absl::StatusOr<NetworkTimes> CompareTimes(const Graph& fp32, const Graph& int8,
+                                          const CalibrationData& set, const CalibrationRun& run) {
   const int64_t rows = std::min(set.count(), OwnBatch(fp32, set));
   OCTET_ASSIGN_OR_RETURN(CalibrationSet sample, set.InMemory(0, rows));
   LatencyMeter meter(std::move(sample), run);
   OCTET_RETURN_IF_ERROR(meter.Compare(fp32, 0).status());
-  Times times;
+  NetworkTimes times;
   // What looks slower is looked at again.
   for (int turn = 0; turn < 2 && (turn == 0 || times.slower()); ++turn) {
     OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn compared,
@@ -79,7 +79,8 @@ absl::StatusOr<QuantizeResult> NoSlowerThanFp32(const Graph& graph, const Quanti
                                                 const CalibrationRun& run, double sqnr_db,
                                                 QuantizeResult made) {
   if (recipe.floor.kind != Kind::kAuto) return made;
-  OCTET_ASSIGN_OR_RETURN(const Times times, CompareTimes(graph, made.graph, calibration, run));
+  OCTET_ASSIGN_OR_RETURN(const NetworkTimes times,
+                         CompareTimes(graph, made.graph, calibration, run));
   if (!times.slower()) return made;
   QuantizeRecord record{"network", "slower",
                         Format("{:.3f} ms in int8, {:.3f} ms in fp32 on this machine: ",
