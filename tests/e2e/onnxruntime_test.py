@@ -155,8 +155,9 @@ class OnnxRuntimeTest(unittest.TestCase):
                 with self.subTest(made["precision"]):
                     layers = [layer for layer in answer("inspect", made["file"])["layers"] if layer["macs"]]
                     self.assertEqual([layer["runs"] for layer in layers], ["int8"] * 3)
-                    axes = {weights.name: len(weights.dims) for weights in onnx.load(made["file"]).graph.initializer}
-                    self.assertTrue({"w1", "w2", "w3"} <= axes.keys(), "integers bear the names of the weights")
+                    nodes = onnx.load(made["file"]).graph.node
+                    axes = {node.input[0]: node.attribute[0].i for node in nodes if node.input[0] in shapes}
+                    self.assertEqual(axes, dict.fromkeys(shapes, 1), "of the scales of each matrix of integers")
                     result = answer("eval", made["file"], "--data", f"{name}/samples.npz", "--reference", fp32)
                     self.assertGreater(result["sqnr_db"], 30)
                     onnx.checker.check_model(made["file"], full_check=True)
