@@ -307,14 +307,16 @@ TEST(WholeInputs, HaveTheShapesOfTheInputs) {
   CalibrationData set = CalibrationData::OfWholeInputs();
   set.Add({{"wave", std::make_shared<Counting>(Shape{2, 9}, 0.0F)},
            {"state", std::make_shared<Counting>(Shape{2, 3, 1, 3}, 0.0F)}});
-  EXPECT_THAT(std::string(Message(Calibrate(waves.graph, {}, set, {}))),
+  Histogram seen;
+  const Observation observations[] = {{waves.graph.outputs[0], &seen}};
+  EXPECT_THAT(std::string(Message(Calibrate(waves.graph, observations, set, {}))),
               HasSubstr("'state': expected shape [2,1,3] (samples along one more axis before it), "
                         "got [2,3,1,3]"));
   // Along axis 0 there are no samples of the two.
   CalibrationData stacked;
   stacked.Add({{"wave", std::make_shared<Counting>(Shape{9}, 0.0F)},
                {"state", std::make_shared<Counting>(Shape{2, 1, 3}, 0.0F)}});
-  EXPECT_THAT(std::string(Message(Calibrate(waves.graph, {}, stacked, {}))),
+  EXPECT_THAT(std::string(Message(Calibrate(waves.graph, observations, stacked, {}))),
               HasSubstr("expected 9 samples like the first input, got 2"));
 }
 

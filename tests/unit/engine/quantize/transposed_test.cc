@@ -274,7 +274,7 @@ TEST(TransposedInt8, TakeTheMeanErrorOfARoundedTapOverTheStrides) {
 }
 
 TEST(TransposedInt8, ReadWeightsThroughTheirGroups) {
-  // [IC = 4, OC / 2 = 1, 1 tap]: outputs 0 and 1 read two inputs each.
+  // [IC, OC / groups, 1, 2 taps]: the first three outputs read inputs 0 and 1, the others 2 and 3.
   const WeightLayout layout{1, 2};
   const Shape shape{4, 3, 1, 2};
   EXPECT_EQ(layout.Outputs(shape), 6);
