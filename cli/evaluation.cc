@@ -50,7 +50,7 @@ class Evaluation {
       : session_(session), reference_(reference), samples_(samples) {}
 
   absl::StatusOr<Tally> Run(int64_t batch) {
-    const int64_t own = session_.model().signature().inputs[0].shape[0];
+    const int64_t own = samples_.OwnBatch(session_.model().signature());
     if (own != kUnknownDim) batch = own;
     if (own != kUnknownDim && samples_.count() < own) {
       return InvalidArgument("too few samples: the model's own batch is {}, got {}", own,
@@ -114,7 +114,7 @@ class Evaluation {
   }
 
   absl::Status Feed(Session& session, int64_t first, int64_t rows) {
-    OCTET_RETURN_IF_ERROR(session.Prepare(samples_.BatchShapes(rows)));
+    OCTET_RETURN_IF_ERROR(session.Prepare(samples_.BatchShapes(first, rows)));
     return FillInputs(samples_, first, rows, session);
   }
 

@@ -39,13 +39,14 @@ class Recording {
 
   absl::Status Record(int64_t count) {
     const Signature& signature = session_.model().signature();
-    const int64_t own = signature.inputs[0].shape.rank() > 0 ? signature.inputs[0].shape[0] : 1;
+    const int64_t own = samples_.OwnBatch(signature);
     if (own != kUnknownDim && samples_.count() < own) {
       return InvalidArgument("too few samples: the model's own batch is {}, got {}", own,
                              samples_.count());
     }
-    rows_ = signature.batches ? 1 : own == kUnknownDim ? samples_.count() : own;
-    count = signature.batches ? std::min(count, samples_.count()) : 1;
+    const bool one_by_one = signature.batches && !samples_.whole_inputs();
+    rows_ = one_by_one ? 1 : own == kUnknownDim ? samples_.count() : own;
+    count = one_by_one ? std::min(count, samples_.count()) : 1;
     for (const auto* tensors : {&signature.inputs, &signature.outputs}) {
       for (const TensorInfo& info : *tensors) {
         if (!NpzHolds(info.dtype)) {
@@ -64,7 +65,7 @@ class Recording {
 
  private:
   absl::Status RunSample(int64_t sample) {
-    OCTET_RETURN_IF_ERROR(session_.Prepare(samples_.BatchShapes(rows_)));
+    OCTET_RETURN_IF_ERROR(session_.Prepare(samples_.BatchShapes(sample * rows_, rows_)));
     const size_t inputs = session_.inputs().size();
     for (size_t i = 0; i < inputs; ++i) {
       OCTET_RETURN_IF_ERROR(samples_.Read(i, sample * rows_, rows_, session_.input(i)));

@@ -129,13 +129,18 @@ absl::StatusOr<SampleRequests> SampleRequests::Load(inference::GRPCInferenceServ
       Samples samples,
       Samples::Open(signature,
                     {.paths = {source.data}, .map = source.map, .as_stored = source.map.empty()}));
+  if (samples.whole_inputs() && source.rows != 1) {
+    return InvalidArgument(
+        "--rows: each sample is all that a request for model '{}' takes: expected 1, got {}",
+        source.model, source.rows);
+  }
   return SampleRequests(source, std::move(samples));
 }
 
 absl::StatusOr<inference::ModelInferRequest> SampleRequests::Make(int64_t first,
                                                                   int64_t rows) const {
   inference::ModelInferRequest request = EmptyRequest(source_);
-  const std::vector<Shape> shapes = samples_.BatchShapes(rows);
+  const std::vector<Shape> shapes = samples_.BatchShapes(first, rows);
   for (size_t i = 0; i < shapes.size(); ++i) {
     const TensorInfo& info = samples_.inputs()[i].info;
     Tensor tensor(info.dtype, shapes[i]);

@@ -38,7 +38,8 @@ void MixedOptions::AddTo(CLI::App& verb) {
       "which does not say whose it is, on any of --calibration); layers stay in bf16 or f32 "
       "until it does, by times measured on this machine [with --method auto, which looks at "
       "outputs, an SQNR of 30 dB where all layers in int8 leave less than 20 dB, in f32 and by "
-      "estimated times, so that --seed alone decides]");
+      "estimated times, so that --seed alone decides; and where the network is slower than fp32 on "
+      "this machine, the fastest mixture]");
   floor
       ->add_option("--max-drop", max_drop,
                    "Points of top-1 to lose at most, gains not counted (needs labels)")
@@ -49,7 +50,7 @@ void MixedOptions::AddTo(CLI::App& verb) {
       ->check(FiniteRange(0.0, 100.0));
   floor->add_option("--min-sqnr-db", min_sqnr_db, "SQNR of the outputs at least")
       ->check(FiniteRange(-100.0, 300.0));
-  floor->add_flag("--all-int8", all_int8, "Keep no layer in float for accuracy's sake");
+  floor->add_flag("--all-int8", all_int8, "Keep no layer in float for accuracy's or speed's sake");
   floor->require_option(0, 1);
   verb.add_option("--seed", seed, "Of which calibration samples are held back")
       ->capture_default_str();

@@ -152,7 +152,9 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
 void PrintTried(const nlohmann::ordered_json& records) {
   for (const nlohmann::ordered_json& record : records) {
     const auto what = record["what"].get<std::string>();
-    if (what != "tried" && what != "ranges" && what != "seen" && what != "noisy") continue;
+    constexpr std::array<std::string_view, 5> kPrinted = {"tried", "ranges", "seen", "noisy",
+                                                          "slower"};
+    if (!std::ranges::contains(kPrinted, what)) continue;
     std::cout << Format("  {} {}: {}\n", what, record["name"].get<std::string>(),
                         record["detail"].get<std::string>());
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "engine/tensor/status.h"
 
@@ -14,8 +15,28 @@ ArraySpecs::const_iterator FindArray(const TensorInfo& info, bool only, const Ar
   return found == arrays.end() && only ? arrays.find(kOnlyInputArray) : found;
 }
 
+bool HasSampleAxis(const Signature& signature) {
+  bool vectors = true;
+  bool open = false;
+  int64_t least = std::numeric_limits<int64_t>::max();  // Of the known extents.
+  int64_t most = 1;
+  for (const TensorInfo& info : signature.inputs) {
+    if (!info.rank_known || info.kind != ValueKind::kTensor)
+      return true;  // Who reads it will tell.
+    if (info.shape.rank() == 0) return false;
+    vectors = vectors && info.shape.rank() == 1;
+    open = open || info.shape[0] == kUnknownDim;
+    if (info.shape[0] == kUnknownDim) continue;
+    least = std::min(least, info.shape[0]);
+    most = std::max(most, info.shape[0]);
+  }
+  if (most > (open ? 1 : least)) return false;
+  // Who knows no outputs does not know that either.
+  return !vectors || signature.batches || signature.outputs.empty();
+}
+
 absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
-                                      const ModelConfig& config) {
+                                      const ModelConfig& config, bool whole_inputs) {
   const auto found = FindArray(info, only, arrays);
   if (found == arrays.end()) {
     return InvalidArgument("no array for the model's input '{}'{}", info.name,
@@ -30,13 +51,20 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
     return InvalidArgument("array '{}': {} holds samples of no elements", name,
                            array.shape.ToString());
   }
-  bool fits = array.shape.rank() == info.shape.rank() && array.shape.rank() > 0;
+  const int ahead = whole_inputs ? 1 : 0;
+  bool fits = array.shape.rank() == info.shape.rank() + ahead && array.shape.rank() > 0;
   for (int axis = 1; fits && axis < array.shape.rank(); ++axis) {
-    fits = info.shape[axis] == kUnknownDim || info.shape[axis] == array.shape[axis];
+    const int64_t expected = info.shape[axis - ahead];
+    fits = expected == kUnknownDim || expected == array.shape[axis];
   }
   if (!fits) {
-    return InvalidArgument("array '{}': expected shape {} (samples along axis 0), got {}", name,
-                           info.shape.ToString(), array.shape.ToString());
+    const bool alone = whole_inputs && array.shape.rank() > 0 && array.shape[0] == 1;
+    const Shape got = alone ? Shape(array.shape.dims().subspan(1)) : array.shape;
+    return InvalidArgument("array '{}': expected shape {} ({}), got {}", name,
+                           info.shape.ToString(),
+                           whole_inputs ? "of one sample, or with samples along an axis before it"
+                                        : "samples along axis 0",
+                           got.ToString());
   }
   const auto wire = config.wire.find(info.name);
   if (wire != config.wire.end() && wire->second.dtype == array.dtype) {
@@ -81,10 +109,8 @@ absl::StatusOr<std::vector<std::string>> SampleFiles(const std::string& folder) 
   return names;
 }
 
-Shape WithSamples(const Shape& shape, const Signature& signature) {
-  const bool alone =
-      signature.inputs.size() == 1 && shape.rank() + 1 == signature.inputs[0].shape.rank();
-  if (!alone) return shape;
+Shape WithSamples(const Shape& shape, int input_rank, bool whole_inputs) {
+  if (shape.rank() + (whole_inputs ? 0 : 1) != input_rank) return shape;
   Shape one{1};
   for (const int64_t extent : shape.dims()) one.push_back(extent);
   return one;

@@ -26,14 +26,19 @@ struct ArrayMatch {
   WireMapping mapping;
 };
 
+/// Whether samples lie along axis 0 of the inputs. False where they cannot: an input is a scalar, known extents differ, or one is above 1
+/// and another open, as beside the state of a recurrent network; and where it is the only axis of every input and the model does not
+/// batch along it, as of a waveform.
+bool HasSampleAxis(const Signature& signature);
+
 /// The array of an input: by its name, or "inputs" where it is the model's `only` one; the end without any.
 ArraySpecs::const_iterator FindArray(const TensorInfo& info, bool only, const ArraySpecs& arrays);
-/// What FindArray finds; samples along axis 0.
+/// What FindArray finds; samples along axis 0, or, where they are whole inputs, along an axis before the input's own.
 /// Errors: INVALID_ARGUMENT naming the array, expected and got, for one that is missing, of another shape or element type, or that
 /// cannot be mapped, and for samples of no elements: their count is whatever the file says, and nothing holds it; naming the input for a
 /// model whose own batch is 0.
 absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const ArraySpecs& arrays,
-                                      const ModelConfig& config);
+                                      const ModelConfig& config, bool whole_inputs);
 
 bool IsFolder(const std::string& path);
 /// By its name one of the files of a folder of samples: .npz or .npy, and not hidden.
@@ -42,8 +47,9 @@ bool IsSampleFile(const std::filesystem::path& file);
 /// cannot be read.
 absl::StatusOr<std::vector<std::string>> SampleFiles(const std::string& folder);
 
-/// Of an .npy file for a model with one input: what has one axis less than that is one sample alone.
-Shape WithSamples(const Shape& shape, const Signature& signature);
+/// With an axis of samples before those of one sample alone: where samples are whole inputs, what has the axes of an input of such a rank;
+/// else what has one axis less.
+Shape WithSamples(const Shape& shape, int input_rank, bool whole_inputs);
 
 /// Whether an array "labels" is what the name says, and not an input of the model.
 bool LabelsAreLabels(const Signature& signature);

@@ -15,8 +15,12 @@ namespace octet::cli {
 // Rows of an array, converted as they are read.
 class SampleRows : public SampleSource {
  public:
-  SampleRows(std::shared_ptr<const StoredArray> array, ArrayMatch match, TensorSpec spec)
-      : array_(std::move(array)), match_(std::move(match)), spec_(std::move(spec)) {}
+  SampleRows(std::shared_ptr<const StoredArray> array, ArrayMatch match, TensorSpec spec,
+             bool whole_inputs)
+      : array_(std::move(array)),
+        match_(std::move(match)),
+        spec_(std::move(spec)),
+        whole_inputs_(whole_inputs) {}
   const TensorSpec& spec() const override { return spec_; }
   absl::Status Read(int64_t first, int64_t rows, void* to) const override {
     return ReadAs(spec_.dtype, first, rows, to);
@@ -31,8 +35,7 @@ class SampleRows : public SampleSource {
     std::vector<std::byte> elements(stored.bytes());
     OCTET_RETURN_IF_ERROR(array_->Read(begin, elements.size(), elements.data()));
     if (match_.mapped) {
-      ConvertFromWire({elements.data(), stored}, match_.mapping, {.stored = dtype, .quant = {}},
-                      to);
+      Map(elements.data(), stored, dtype, to);
     } else {
       ConvertTensor({elements.data(), stored}, {to, {dtype, shape}});
     }
@@ -40,9 +43,23 @@ class SampleRows : public SampleSource {
   }
 
  private:
+  // A mapping speaks of the input's own axes.
+  void Map(const std::byte* from, const TensorSpec& stored, DType dtype, void* to) const {
+    const RealFormat format{.stored = dtype, .quant = {}};
+    if (!whole_inputs_) return ConvertFromWire({from, stored}, match_.mapping, format, to);
+    const TensorSpec one{stored.dtype, Shape(stored.shape.dims().subspan(1))};
+    const size_t row_bytes = TensorSpec{dtype, one.shape}.bytes();
+    for (int64_t row = 0; row < stored.shape[0]; ++row) {
+      const auto at = static_cast<size_t>(row);
+      ConvertFromWire({from + at * one.bytes(), one}, match_.mapping, format,
+                      static_cast<std::byte*>(to) + at * row_bytes);
+    }
+  }
+
   std::shared_ptr<const StoredArray> array_;
   ArrayMatch match_;
   TensorSpec spec_;
+  bool whole_inputs_;
 };
 
 class SampleOpener {
@@ -68,12 +85,28 @@ class SampleOpener {
   absl::Status AddFile(const std::string& file, bool in_place) {
     OCTET_ASSIGN_OR_RETURN(const StoredArrays arrays, OpenArrays(file, {spool_, in_place}));
     ArraySpecs specs;
-    for (const auto& [name, array] : arrays) {
-      specs.emplace(name, array->spec());
-      if (file.ends_with(".npy")) specs[name].shape = WithSamples(array->spec().shape, signature_);
+    for (const auto& [name, array] : arrays) specs.emplace(name, array->spec());
+    if (first_.empty()) DecideWhole(specs);
+    if (whole_inputs_ || (file.ends_with(".npy") && only())) {
+      for (const TensorInfo& info : signature_.inputs) {
+        const auto found = FindArray(info, only(), specs);
+        if (found == specs.end()) continue;
+        Shape& shape = specs[found->first].shape;
+        shape = WithSamples(shape, info.shape.rank(), whole_inputs_);
+      }
     }
     OCTET_RETURN_IF_ERROR(CompareWithFirst(file, specs));
     return Annotate(Take(arrays, specs), file);
+  }
+
+  // By the first file: what has an axis more than its input stacks whole ones.
+  void DecideWhole(const ArraySpecs& specs) {
+    whole_inputs_ = !HasSampleAxis(signature_);
+    const TensorInfo& info = signature_.inputs[0];
+    const auto found = FindArray(info, only(), specs);
+    if (found != specs.end() && info.rank_known)
+      whole_inputs_ |= found->second.shape.rank() == info.shape.rank() + 1;
+    if (whole_inputs_) made_.data_ = CalibrationData::OfWholeInputs();
   }
 
   static absl::StatusOr<StoredArrays> OpenArrays(const std::string& file,
@@ -93,7 +126,8 @@ class SampleOpener {
       const TensorSpec& spec = found->second;
       const auto& [first_file, first] = first_.try_emplace(info.name, file, spec).first->second;
       bool goes = spec.dtype == first.dtype && spec.shape.rank() == first.shape.rank();
-      for (int axis = 1; goes && set_.one_shape && axis < spec.shape.rank(); ++axis)
+      const bool one_shape = set_.one_shape && !whole_inputs_;
+      for (int axis = 1; goes && one_shape && axis < spec.shape.rank(); ++axis)
         goes = spec.shape[axis] == first.shape[axis];
       if (goes) continue;
       return InvalidArgument("{}: {} of {} does not go with {} of {} in {}", file,
@@ -111,7 +145,8 @@ class SampleOpener {
     for (TensorInfo info : signature_.inputs) {
       const auto found = FindArray(info, only(), specs);
       if (set_.as_stored && found != specs.end()) info.dtype = found->second.dtype;
-      OCTET_ASSIGN_OR_RETURN(ArrayMatch match, MatchArray(info, only(), specs, config_));
+      OCTET_ASSIGN_OR_RETURN(ArrayMatch match,
+                             MatchArray(info, only(), specs, config_, whole_inputs_));
       const Shape& shape = specs.at(match.array).shape;
       if (count && shape[0] != *count) {
         return InvalidArgument("arrays disagree about the number of samples, {} and {}", *count,
@@ -120,8 +155,8 @@ class SampleOpener {
       count = shape[0];
       inputs.push_back({info, match.mapped});
       const auto& array = arrays.at(match.array);
-      part.push_back(
-          std::make_shared<SampleRows>(array, std::move(match), TensorSpec{info.dtype, shape}));
+      part.push_back(std::make_shared<SampleRows>(array, std::move(match),
+                                                  TensorSpec{info.dtype, shape}, whole_inputs_));
       sources.emplace(info.name, part.back());
     }
     if (*count == 0) return absl::OkStatus();
@@ -154,6 +189,7 @@ class SampleOpener {
   const ModelConfig& config_;
   std::shared_ptr<Spool> spool_ = std::make_shared<Spool>();
   std::map<std::string, std::pair<std::string, TensorSpec>> first_;  ///< By input: file and spec.
+  bool whole_inputs_ = false;
   Samples made_;
 };
 
@@ -166,12 +202,13 @@ absl::StatusOr<Samples> Samples::Open(const Signature& signature, const SampleSe
   return SampleOpener(signature, set, config).Open();
 }
 
-std::vector<Shape> Samples::BatchShapes(int64_t rows) const {
+int64_t Samples::OwnBatch(const Signature& signature) const {
+  return whole_inputs() ? 1 : signature.inputs[0].shape[0];
+}
+
+std::vector<Shape> Samples::BatchShapes(int64_t first, int64_t rows) const {
   std::vector<Shape> shapes;
-  for (const auto& input : parts_.front()) {
-    shapes.push_back(input->spec().shape);
-    shapes.back()[0] = rows;
-  }
+  for (const Input& input : inputs_) shapes.push_back(data_.RunShape(input.info.name, first, rows));
   return shapes;
 }
 

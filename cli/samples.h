@@ -20,7 +20,7 @@ struct SampleSet {
   /// A model.yaml whose inputs.<name>.wire says how a narrower element type stands for the model's; empty: the files hold the model's
   /// own type.
   std::string map;
-  /// Else files may differ in extents that the model leaves open.
+  /// Else files may differ in extents that the model leaves open, as those of whole inputs always may.
   bool one_shape = true;
   /// Inputs take the element types of the files, for samples that are handed on unconverted.
   bool as_stored = false;
@@ -30,6 +30,10 @@ struct SampleSet {
 /// model with one input; "labels" (any integer type), in all files or none, where no input has this name. Samples lie along axis 0.
 /// Files are .npz archives, .npy files for a model with one input (with samples along axis 0, or one sample alone), and folders of both, taken
 /// in the order of their names; all else in a folder is left alone. Samples follow each other as the files do.
+///
+/// Where a model's inputs have no axis 0 to stack samples along (HasSampleAxis), a sample is all that a run takes (whole_inputs): a file
+/// holds one, its arrays in the shapes of the inputs, or several, along one more axis before these. So may those of any other model whose
+/// axis 0 is no matter of samples, as that of the steps of a sequence: the first array of the first file decides.
 ///
 /// Elements stay in their files, in their own type, and are converted as they are read: what is in memory is the rows that are asked for,
 /// 16 bytes a sample, labels, and BYTES elements whole. Members that are compressed, and files of folders, are copied to one Spool when
@@ -53,11 +57,15 @@ class Samples {
   const std::vector<Input>& inputs() const { return inputs_; }
   /// The samples by input, in the model's element types.
   const CalibrationData& data() const { return data_; }
-  /// Shapes of a batch of `rows`, per model input. Requires: one shape.
-  std::vector<Shape> BatchShapes(int64_t rows) const;
+  /// A run takes one sample.
+  bool whole_inputs() const { return data_.whole_inputs(); }
+  /// How many samples a run takes: 1 of whole inputs; else what the model's own extent 0 says, or kUnknownDim, any number.
+  int64_t OwnBatch(const Signature& signature) const;
+  /// Shapes of a run of samples [first, first + rows), per model input. Requires: one shape; of whole inputs, one row.
+  std::vector<Shape> BatchShapes(int64_t first, int64_t rows) const;
   /// Writes rows [first, first + rows) of input `i`, converted to the element type of `dst`: the model's, or another where both are
   /// floating point (F64 of those that are not mapped alone). Strings point into the samples. Errors: INVALID_ARGUMENT naming the file
-  /// where it has become shorter or cannot be read; as Spool::Read. Requires: one shape, that of `dst` but for the rows.
+  /// where it has become shorter or cannot be read; as Spool::Read. Requires: the shape of `dst` is that of BatchShapes.
   absl::Status Read(size_t i, int64_t first, int64_t rows, TensorView dst) const;
 
  private:

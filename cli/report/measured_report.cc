@@ -84,13 +84,13 @@ class ReportMaker {
 
   // The first sample, or as many as a model with a batch of its own takes.
   absl::Status PrepareFirst(Variant& variant) {
-    const Shape& shape = variant.session.model().signature().inputs[0].shape;
-    const int64_t rows = shape[0] == kUnknownDim ? 1 : shape[0];
+    const int64_t own = samples_->OwnBatch(variant.session.model().signature());
+    const int64_t rows = own == kUnknownDim ? 1 : own;
     if (rows > samples_->count()) {
       return InvalidArgument("too few samples: the model's own batch is {}, got {}: '{}'", rows,
                              samples_->count(), variant.file);
     }
-    OCTET_RETURN_IF_ERROR(variant.session.Prepare(samples_->BatchShapes(rows)));
+    OCTET_RETURN_IF_ERROR(variant.session.Prepare(samples_->BatchShapes(0, rows)));
     OCTET_RETURN_IF_ERROR(FillInputs(*samples_, 0, rows, variant.session));
     variant.timed_batch = rows;
     return absl::OkStatus();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "engine/ops/conv_loops.h"
@@ -47,11 +48,11 @@ struct TransposedWindow {
   }
 };
 
-absl::StatusOr<TransposedWindow> ReadTransposedWindow(const Node& node, const Shape& w) {
-  const int rank = w.rank() - 2;
+absl::StatusOr<TransposedWindow> ReadTransposedWindow(const Node& node,
+                                                      std::span<const int64_t> kernel) {
+  const size_t count = kernel.size();
   TransposedWindow result;
-  OCTET_ASSIGN_OR_RETURN(result.window, ReadWindow(node, rank, w.dims().subspan(2)));
-  const auto count = static_cast<size_t>(rank);
+  OCTET_ASSIGN_OR_RETURN(result.window, ReadWindow(node, static_cast<int>(count), kernel));
   OCTET_ASSIGN_OR_RETURN(result.output_padding,
                          node.attributes.Ints("output_padding", std::vector<int64_t>(count, 0)));
   OCTET_ASSIGN_OR_RETURN(result.output_shape, node.attributes.Ints("output_shape", {}));
@@ -116,7 +117,8 @@ absl::Status InferConvTranspose(InferContext& context) {
     return context.Error(
         Format("input {} does not fit weights {} in {} groups", x.ToString(), w.ToString(), group));
   }
-  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(context.node(), w));
+  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window,
+                         ReadTransposedWindow(context.node(), w.dims().subspan(2)));
   OCTET_RETURN_IF_ERROR(ExpectVector(context, 2, channels.out));
   std::vector<int64_t> extents = SpatialExtents(x, last);
   for (size_t i = 0; i < extents.size(); ++i) {
@@ -138,21 +140,11 @@ struct ScatterGeometry {
 };
 
 absl::StatusOr<ScatterGeometry> GeometryOf(const Node& node, const Shape& x, const Shape& w) {
-  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(node, w));
   OCTET_ASSIGN_OR_RETURN(const int64_t group, node.attributes.Int("group", 1));
   const Channels channels = ChannelsOf(node, w, group);
   ScatterGeometry g{x[0], group, channels.in / group, channels.out / group, {}};
-  const std::vector<int64_t> extents = SpatialExtents(x, IsChannelsLast(node));
-  const size_t spatial = extents.size();
-  for (size_t i = 0; i < spatial; ++i) {
-    const auto [out, pad_begin] = window.Resolve(i, extents[i]);
-    g.axes[3 - spatial + i] = {.in = extents[i],
-                               .out = out,
-                               .kernel = window.window.kernel[i],
-                               .stride = window.window.strides[i],
-                               .dilation = window.window.dilations[i],
-                               .pad_begin = pad_begin};
-  }
+  OCTET_ASSIGN_OR_RETURN(
+      g.axes, TransposedAxes(node, SpatialExtents(x, IsChannelsLast(node)), w.dims().subspan(2)));
   return g;
 }
 
@@ -235,7 +227,8 @@ std::span<const OpDef> ConvTransposeOps() {
 
 absl::StatusOr<std::optional<TransposedPads>> TransposedPadsOf(const Node& node, const Shape& x,
                                                                const Shape& w) {
-  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(node, w));
+  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window,
+                         ReadTransposedWindow(node, w.dims().subspan(2)));
   const size_t spatial = window.window.kernel.size();
   TransposedPads result{std::vector<int64_t>(2 * spatial), std::vector<int64_t>(spatial)};
   for (size_t i = 0; i < spatial; ++i) {
@@ -252,6 +245,32 @@ absl::StatusOr<std::optional<TransposedPads>> TransposedPadsOf(const Node& node,
     result.output_padding[i] = std::max<int64_t>(-pad_end, 0);
   }
   return result;
+}
+
+absl::StatusOr<std::array<AxisWindow, 3>> TransposedAxes(const Node& node,
+                                                         std::span<const int64_t> in,
+                                                         std::span<const int64_t> kernel) {
+  OCTET_ASSIGN_OR_RETURN(const TransposedWindow window, ReadTransposedWindow(node, kernel));
+  std::array<AxisWindow, 3> axes;
+  for (size_t i = 0; i < in.size(); ++i) {
+    const auto [out, pad_begin] = window.Resolve(i, in[i]);
+    axes[3 - in.size() + i] = {.in = in[i],
+                               .out = out,
+                               .kernel = window.window.kernel[i],
+                               .stride = window.window.strides[i],
+                               .dilation = window.window.dilations[i],
+                               .pad_begin = pad_begin};
+  }
+  return axes;
+}
+
+bool TransposesIntegers(const Node& node, std::span<const int64_t> output_padding) {
+  const auto all_ones = [&](std::string_view name) {
+    const auto ints = node.attributes.Ints(name, {});
+    return ints.ok() && std::ranges::all_of(*ints, [](int64_t i) { return i == 1; });
+  };
+  return std::ranges::all_of(output_padding, [](int64_t more) { return more == 0; }) &&
+         (all_ones("strides") || all_ones("dilations"));
 }
 
 }  // namespace octet

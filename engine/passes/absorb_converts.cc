@@ -277,22 +277,11 @@ class ConvertAbsorber {
     return it->second;
   }
 
-  // oneDNN computes strided and dilated transposed convolutions of integers one element after the other, and of a source
-  // with a zero point it gets results wrong that no tap reaches.
-  static bool HasIntegerKernel(const Node& mac) {
-    if (!mac.is("ConvTranspose", kOctetDomain)) return true;
-    const auto all = [&](std::string_view name, int64_t value) {
-      const auto ints = mac.attributes.Ints(name, {});
-      return ints.ok() && std::ranges::all_of(*ints, [&](int64_t i) { return i == value; });
-    };
-    return all("output_padding", 0) && (all("strides", 1) || all("dilations", 1));
-  }
-
   // Both sides of a product at once: integers times reals is nothing that kernels know.
   bool TypeProduct(NodeId id) {
     const Node& node = graph_.node(id);
     const ValueId x = Typed(node.input(0));
-    if (!IsMac(node) || x == kNone || !HasIntegerKernel(node)) return false;
+    if (!IsMac(node) || x == kNone || !TakesIntegers(node)) return false;
     ValueId w = node.is("MatMul", kOctetDomain) ? Typed(node.input(1)) : kNone;
     if (w == kNone) w = WeightsOf(node);
     if (w == kNone) return false;

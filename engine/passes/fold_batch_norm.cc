@@ -2,7 +2,7 @@
 //
 //   y = x * f + g,  f = scale / sqrt(var + epsilon),  g = bias - mean * f      (constants, per channel)
 //
-//   x:f32 -> Conv(w, b) -> BatchNormalization -> y   =>  x -> Conv(w * f, b * f + g) -> y     (octet:MatMul alike)
+//   x:f32 -> Conv(w, b) -> BatchNormalization -> y   =>  x -> Conv(w * f, b * f + g) -> y     (octet:MatMul, ConvTranspose alike)
 //   x:f32 -> BatchNormalization -> Conv(w, b) -> y   =>  x -> Conv(w * f, b + sum w * g) -> y (without padding)
 //   x:f32[N,C,..] -> BatchNormalization -> y         =>  x -> Mul(f) -> Add(g) -> y           (C known)
 //
@@ -71,32 +71,60 @@ void SetWeights(Graph& graph, NodeId mac, std::vector<float> weights,
 // Folded weights and biases are F32, and beside F64 there is nothing else.
 bool TakesF32(const Graph& graph, ValueId id) { return graph.value(id).dtype != DType::kF64; }
 
+// Weights as [groups, rows, columns, inner], each group's output channels along the columns; no columns of what is no such node.
+struct WeightChannels {
+  int64_t groups = 1;
+  int64_t rows = 1;
+  int64_t columns = 0;
+  int64_t inner = 1;
+};
+
+WeightChannels ChannelsOfWeights(const Graph& graph, const Node& mac) {
+  const std::optional<Shape>& shape = graph.value(mac.input(1)).shape;
+  if (!shape || !shape->is_static() || shape->rank() < 2) return {};
+  const int64_t first = (*shape)[0];
+  const int64_t second = (*shape)[1];
+  const int64_t taps = shape->elements(2, shape->rank());
+  if (IsConvolution(mac)) return {.columns = first, .inner = second * taps};
+  if (mac.is("ConvTranspose")) {
+    const int64_t groups = mac.attributes.IntOr("group", 1);
+    return {groups, first / groups, second, taps};
+  }
+  if (!IsMac(mac) || shape->rank() != 2) return {};
+  if (mac.attributes.IntOr("trans_b", 0) != 0) return {.columns = first, .inner = second};
+  return {.rows = first, .columns = second};
+}
+
+void Multiply(std::vector<float>& weights, const WeightChannels& layout,
+              const std::vector<double>& factors) {
+  auto at = weights.begin();
+  for (int64_t group = 0; group < layout.groups; ++group) {
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      for (int64_t column = 0; column < layout.columns; ++column) {
+        const double factor = factors[static_cast<size_t>(group * layout.columns + column)];
+        for (const auto end = at + layout.inner; at != end; ++at)
+          *at = static_cast<float>(*at * factor);
+      }
+    }
+  }
+}
+
 // Conv -> BatchNormalization.
 bool FoldBehind(Graph& graph, NodeId norm, const Affine& affine) {
   const ValueId x = graph.node(norm).input(0);
   const Node* mac = ProducerOf(graph, x);
-  if (mac == nullptr || !IsMac(*mac) || !mac->post_ops.empty() || graph.SoleConsumer(x) != norm ||
-      !TakesF32(graph, x)) {
+  if (mac == nullptr || (!IsMac(*mac) && !mac->is("ConvTranspose")) || !mac->post_ops.empty() ||
+      graph.SoleConsumer(x) != norm || !TakesF32(graph, x)) {
     return false;
   }
-  if (ChannelAxis(graph, *mac) != 1 ||
-      ChannelCount(graph, *mac) != static_cast<int64_t>(affine.channels())) {
-    return false;
-  }
+  const bool plain = mac->is("ConvTranspose");  // Its channels lie on axis 1.
+  if (!plain && ChannelAxis(graph, *mac) != 1) return false;
+  const WeightChannels layout = ChannelsOfWeights(graph, *mac);
+  if (layout.groups * layout.columns != static_cast<int64_t>(affine.channels())) return false;
   auto weights = FloatsOf(graph, mac->input(1));
   auto bias = BiasOf(graph, *mac, affine.channels());
-  if (!weights || !bias || RankOf(graph, mac->input(1)) < 2) return false;
-  const Shape& shape = *graph.value(mac->input(1)).shape;
-  const bool rows = IsConvolution(*mac) || mac->attributes.IntOr("trans_b", 0) != 0;
-  if (!IsConvolution(*mac) && shape.rank() != 2) return false;
-  // Rows of one channel each, or rows of one weight of every channel.
-  const size_t row = rows ? weights->size() / affine.channels() : affine.channels();
-  for (size_t begin = 0; begin < weights->size(); begin += row) {
-    for (size_t i = begin; i < begin + row; ++i) {
-      const double factor = affine.factor[rows ? begin / row : i - begin];
-      (*weights)[i] = static_cast<float>((*weights)[i] * factor);
-    }
-  }
+  if (!weights || !bias) return false;
+  Multiply(*weights, layout, affine.factor);
   for (size_t c = 0; c < affine.channels(); ++c) {
     (*bias)[c] = (*bias)[c] * affine.factor[c] + affine.addend[c];
   }

@@ -5,7 +5,8 @@
 //     =>  octet:MatMul(x:f32, w:i8 with w_scale) {dynamic_quant=1} -> y          ConvInteger -> Conv alike
 //
 //   x:f32 -> DynamicQuantizeLinear -> DequantizeLinear:f32 -> Conv(.., DequantizeLinear(w:i8)) -> y
-//     =>  Conv(x:f32, w:i8) {dynamic_quant=1} -> y                               octet:MatMul, LSTM, GRU and RNN alike
+//     =>  Conv(x:f32, w:i8) {dynamic_quant=1} -> y                               octet:ConvTranspose, octet:MatMul, LSTM, GRU and
+//                                                                                            RNN alike
 //
 // u8 weights become i8 (quantization.h), what is left of their zero points is for split_zero_points. What does not fit stays, on its
 // reference kernels.
@@ -129,7 +130,8 @@ bool RewriteDequantized(Graph& graph, NodeId id) {
     return true;
   }
   const auto weights = AsQuantizedConstant(graph, node.input(1));
-  if (!weights || (!node.is("Conv") && RankOf(graph, weights->value) != 2)) return false;
+  if (!weights || !TakesIntegers(node)) return false;
+  if (!IsConvolution(node) && RankOf(graph, weights->value) != 2) return false;
   const ValueId typed = TypedWeights(graph, *weights, WeightAxis(graph, node));
   if (typed == kNone) return false;
   graph.SetInput(id, 0, x);

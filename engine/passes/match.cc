@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "engine/ops/conv_transpose.h"
 #include "engine/ops/op.h"
 #include "engine/tensor/quantize.h"
 
@@ -88,6 +89,12 @@ bool MovesElements(const Node& node) {
 
 bool IsConvolution(const Node& node) {
   return node.is("Conv") || node.is("ConvTranspose", kOctetDomain);
+}
+
+bool TakesIntegers(const Node& mac) {
+  if (!mac.is("ConvTranspose", kOctetDomain)) return true;
+  const auto more = mac.attributes.Ints("output_padding", {});
+  return more.ok() && TransposesIntegers(mac, *more);
 }
 
 bool IsMac(const Node& node) { return IsConvolution(node) || node.is("MatMul", kOctetDomain); }

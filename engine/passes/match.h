@@ -47,6 +47,8 @@ bool MovesElements(const Node& node);
 bool IsConvolution(const Node& node);
 /// A convolution or an octet:MatMul: the nodes that multiply and add, and that post-ops are fused into.
 bool IsMac(const Node& node);
+/// False for an octet:ConvTranspose that is not to multiply integers: TransposesIntegers.
+bool TakesIntegers(const Node& mac);
 /// Post-ops of a node up to which activations are added: half of what oneDNN takes, since residuals and quantization add
 /// some of their own.
 inline constexpr size_t kMostActivations = 16;

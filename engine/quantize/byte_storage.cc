@@ -141,7 +141,7 @@ class ByteStorage {
     const Node node = graph.node(of.reader);
     const ValueId constant = node.inputs[of.slot];
     const Tensor reals = graph.value(constant).constant;
-    const QuantizedWeights rounded = Round(reals, of, node);
+    const QuantizedWeights rounded = Round(graph, reals, of);
     ShortNames names(graph);
     const std::string name = names.InPlaceOf(graph, constant);
     const ValueId bytes = graph.AddConstant(name, rounded.values);
@@ -178,11 +178,11 @@ class ByteStorage {
   }
 
  private:
-  QuantizedWeights Round(const Tensor& reals, const Storable& of, const Node& node) const {
+  QuantizedWeights Round(const Graph& graph, const Tensor& reals, const Storable& of) const {
     QuantizedWeights rounded = QuantizeWeights(reals, of.axis, recipe_.per_channel);
     const auto patches = statistics_.patches.find(of.reader);
     if (of.weighted && recipe_.compensate && patches != statistics_.patches.end())
-      CompensateRounding(reals, {of.axis, node.is("Conv")}, patches->second, false, rounded);
+      CompensateRounding(reals, LayoutOf(graph, *of.weighted), patches->second, false, rounded);
     return rounded;
   }
 

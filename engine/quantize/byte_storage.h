@@ -28,7 +28,7 @@ using AcceptGraph = std::function<absl::StatusOr<bool>(const Graph&)>;
 
 /// Puts F32 constants with one reader behind a DequantizeLinear, so that the file holds bytes where what computes stays in float, as far as
 /// `accept` takes the graph: all of them, or one by one, the largest first.
-///   weights of Conv, Gemm and MatMul  w = s[c] q, rounded as the recipe rounds weights; c is the output channel, or absent
+///   weights of Conv, ConvTranspose, Gemm, MatMul  w = s[c] q, rounded as the recipe rounds weights; c is the output channel, or absent
 ///   a Gather's table, axis 0          the Gather moves bytes, and its result is s[c] q; c is the index on the last axis
 ///   operands of Add, Sub, Mul         w = s[c] q; c is the index on the last axis
 /// Only constants that take half of their bytes at most then, scales and node included; no vectors (biases and factors per channel,

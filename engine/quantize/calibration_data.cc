@@ -54,6 +54,12 @@ CalibrationData::CalibrationData(const CalibrationSet& in_memory) {
   if (!sources.empty()) Add(std::move(sources));
 }
 
+CalibrationData CalibrationData::OfWholeInputs() {
+  CalibrationData data;
+  data.whole_inputs_ = true;
+  return data;
+}
+
 void CalibrationData::Add(Sources sources) {
   const int64_t before =
       parts_.empty()
@@ -89,6 +95,14 @@ const TensorSpec* CalibrationData::SpecOf(const std::string& input, int64_t samp
   if (sample >= count()) return nullptr;
   const auto found = SourcesOf(sample).find(input);
   return found == SourcesOf(sample).end() ? nullptr : &found->second->spec();
+}
+
+Shape CalibrationData::RunShape(const std::string& input, int64_t first, int64_t rows) const {
+  const Shape& samples = SpecOf(input, first)->shape;
+  Shape shape;
+  for (int axis = whole_inputs_ ? 1 : 0; axis < samples.rank(); ++axis)
+    shape.push_back(axis == 0 ? rows : samples[axis]);
+  return shape;
 }
 
 int64_t CalibrationData::Alike(int64_t first, int64_t most) const {
@@ -137,14 +151,14 @@ absl::Status CalibrationData::Pass(const std::string& input, int64_t first, int6
 absl::StatusOr<CalibrationSet> CalibrationData::InMemory(int64_t first, int64_t rows) const {
   CalibrationSet set;
   if (first >= count()) return set;
+  if (whole_inputs_ && rows != 1)
+    return InvalidArgument("a run takes one sample of whole inputs, not {}", rows);
   if (Alike(first, rows) != rows) {
     return InvalidArgument("samples {} to {} are not of one shape: one array cannot hold them",
                            first, first + rows - 1);
   }
   for (const auto& [name, source] : SourcesOf(first)) {
-    Shape shape = source->spec().shape;
-    shape[0] = rows;
-    Tensor samples(source->spec().dtype, shape);
+    Tensor samples(source->spec().dtype, RunShape(name, first, rows));
     OCTET_RETURN_IF_ERROR(Read(name, first, rows, samples.mutable_data()));
     set.emplace(name, std::move(samples));
   }
@@ -160,6 +174,7 @@ CalibrationData CalibrationData::Drawn(std::span<const int64_t> samples) const {
   CalibrationData drawn;
   drawn.parts_ = parts_;
   drawn.kinds_ = kinds_;
+  drawn.whole_inputs_ = whole_inputs_;
   for (const int64_t sample : samples) drawn.order_.push_back(order_[static_cast<size_t>(sample)]);
   return drawn;
 }

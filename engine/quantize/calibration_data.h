@@ -20,7 +20,8 @@ namespace octet {
 /// Real-valued model inputs by name, in memory; each with one sample per index of axis 0.
 using CalibrationSet = std::map<std::string, Tensor>;
 
-/// Samples of one input along axis 0, in the model's element type, wherever they lie.
+/// Samples of one input along axis 0, in the model's element type, wherever they lie. Where a sample is all that a run takes
+/// (CalibrationData::whole_inputs), the input's own axes come behind it.
 class SampleSource {
  public:
   virtual ~SampleSource() = default;
@@ -41,6 +42,11 @@ class CalibrationData {
   CalibrationData(std::initializer_list<CalibrationSet::value_type> in_memory)
       : CalibrationData(CalibrationSet(in_memory)) {}
 
+  /// No samples yet, each of which is all that a run takes of every input: of models whose inputs have no axis 0 in common to stack
+  /// samples along.
+  static CalibrationData OfWholeInputs();
+  bool whole_inputs() const { return whole_inputs_; }
+
   /// Adds samples behind those that are there. They may disagree about their number: CheckCounts will say so.
   void Add(Sources sources);
 
@@ -58,6 +64,8 @@ class CalibrationData {
   }
   /// Type and shape of the array that holds a sample; null where the input, or the sample, is none.
   const TensorSpec* SpecOf(const std::string& input, int64_t sample) const;
+  /// What a run of samples [first, first + rows) takes of an input. Requires: they are alike; of whole inputs, one row.
+  Shape RunShape(const std::string& input, int64_t first, int64_t rows) const;
   /// How many samples from `first` on have its shapes, `most` at most.
   int64_t Alike(int64_t first, int64_t most) const;
   /// Writes samples [first, first + rows) of an input. Requires: they are alike, and the input is known. Errors: the sources'.
@@ -66,7 +74,7 @@ class CalibrationData {
   /// of `see`. Requires: as Read.
   using See = std::function<absl::Status(int64_t at, ConstTensorView samples)>;
   absl::Status Pass(const std::string& input, int64_t first, int64_t rows, const See& see) const;
-  /// The same of all inputs. Errors: as Read, and INVALID_ARGUMENT for samples that are not alike.
+  /// The same of all inputs, as RunShape has them. Errors: as Read, and INVALID_ARGUMENT for samples that one run does not take.
   absl::StatusOr<CalibrationSet> InMemory(int64_t first, int64_t rows) const;
   /// Where a sample is in all that was added.
   int64_t PlaceOf(int64_t sample) const;
@@ -94,6 +102,7 @@ class CalibrationData {
   std::vector<std::shared_ptr<const Part>> parts_;
   std::map<std::string, size_t> kinds_;  ///< By what is equal in them.
   std::vector<Place> order_;
+  bool whole_inputs_ = false;
 };
 
 }  // namespace octet

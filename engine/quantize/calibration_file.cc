@@ -358,10 +358,8 @@ absl::StatusOr<CalibrationState> ReadState(const ArchiveReader& archive, const G
 
 // Of what a weighted node multiplies its weights with.
 size_t InputChannels(const Graph& graph, NodeId id) {
-  const Node& node = graph.node(id);
-  const Shape& weights = graph.value(node.inputs[1]).constant.shape();
-  if (node.is("Conv")) return static_cast<size_t>(weights[1] * node.attributes.IntOr("group", 1));
-  return static_cast<size_t>(weights[1 - AsWeighted(graph, id)->weight_axis]);
+  const Shape& weights = graph.value(graph.node(id).inputs[1]).constant.shape();
+  return static_cast<size_t>(LayoutOf(graph, *AsWeighted(graph, id)).Inputs(weights));
 }
 
 absl::StatusOr<CalibrationState> AddArchive(const Graph& graph, const ArchiveReader& archive,

@@ -141,7 +141,7 @@ class Linker {
     const ValueId x = node.inputs[0];
     if (!first_.contains(x) || !first_.contains(node.outputs[0])) return false;
     const bool matrices = graph_.value(x).shape->rank() == 2;
-    if (last_ ? !node.is("MatMul") : !node.is("Conv") && !matrices) return false;
+    if (last_ ? !node.is("MatMul") : !IsConvolutional(node) && !matrices) return false;
     weighted_.push_back(weighted);
     return true;
   }

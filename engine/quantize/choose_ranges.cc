@@ -120,7 +120,7 @@ class RangeSearch {
   absl::StatusOr<double> TryBlocks(double everywhere) {
     // A model with a batch of its own takes no less.
     const CalibrationData few =
-        FirstSamples(judge_.samples, std::max(kBlockSamples, OwnBatch(graph_)));
+        FirstSamples(judge_.samples, std::max(kBlockSamples, OwnBatch(graph_, judge_.samples)));
     OCTET_ASSIGN_OR_RETURN(double least, Noise(few));
     const size_t alternatives = std::min(kAlternatives + 1, ranking_.size());
     std::vector<QuantizeRecord> kept;

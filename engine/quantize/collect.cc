@@ -67,8 +67,8 @@ class CalibrationPass {
     const int64_t all = set_.count();
     // A model that does not batch takes as many rows as its own extent 0 says; samples that do not fill its last run
     // are left out.
-    const bool fixed = first_input.shape[0] != kUnknownDim;
-    const int64_t own = first_input.shape[0];
+    const int64_t own = set_.whole_inputs() ? 1 : first_input.shape[0];
+    const bool fixed = own != kUnknownDim;
     if (fixed && all < own) {
       return InvalidArgument("calibration input '{}': expected at least {} samples, got {}",
                              first_input.name, own, all);
@@ -115,10 +115,8 @@ class CalibrationPass {
 
   std::vector<Shape> ShapesOf(int64_t sample, int64_t rows) const {
     std::vector<Shape> shapes;
-    for (const TensorInfo& input : model_.signature().inputs) {
-      shapes.push_back(set_.SpecOf(input.name, sample)->shape);
-      shapes.back()[0] = rows;
-    }
+    for (const TensorInfo& input : model_.signature().inputs)
+      shapes.push_back(set_.RunShape(input.name, sample, rows));
     return shapes;
   }
 
@@ -126,7 +124,9 @@ class CalibrationPass {
     for (size_t i = 0; i < fed_.size(); ++i) {
       const std::string& name = model_.signature().inputs[i].name;
       OCTET_RETURN_IF_ERROR(set_.Read(name, first, rows, fed_[i].mutable_data()));
-      OCTET_RETURN_IF_ERROR(CheckSamples(set_, name, first, fed_[i].view()));
+      const Tensor& fed = fed_[i];
+      const ConstTensorView samples{fed.data(), {fed.dtype(), Shape{rows, fed.elements() / rows}}};
+      OCTET_RETURN_IF_ERROR(CheckSamples(set_, name, first, samples));
     }
     return absl::OkStatus();
   }
@@ -199,7 +199,18 @@ class CalibrationPass {
 
 namespace {
 
-absl::Status MatchSources(const Signature& signature, const CalibrationData::Sources& sources) {
+// Whether samples are of an input; the axes of whole ones come behind that of the samples.
+bool Fits(const Shape& samples, const Shape& input, bool whole) {
+  const int own = whole ? 0 : 1;  // The first axis that a sample has by itself.
+  const int ahead = whole ? 1 : 0;
+  bool fits = samples.rank() == input.rank() + ahead && samples.rank() > 0;
+  for (int axis = own; fits && axis < input.rank(); ++axis)
+    fits = input[axis] == kUnknownDim || input[axis] == samples[axis + ahead];
+  return fits;
+}
+
+absl::Status MatchSources(const Signature& signature, const CalibrationData::Sources& sources,
+                          bool whole) {
   std::optional<int64_t> count;
   for (const TensorInfo& input : signature.inputs) {
     const auto found = sources.find(input.name);
@@ -211,18 +222,15 @@ absl::Status MatchSources(const Signature& signature, const CalibrationData::Sou
       return InvalidArgument("calibration input '{}': expected {}, got {}", input.name,
                              DTypeName(input.dtype), DTypeName(samples.dtype));
     }
-    if (input.shape.rank() > 0 && input.shape[0] == 0) {
+    if (!whole && input.shape.rank() > 0 && input.shape[0] == 0) {
       return InvalidArgument("calibration input '{}': the model's own batch is 0: {}", input.name,
                              input.shape.ToString());
     }
-    bool fits = samples.shape.rank() == input.shape.rank() && samples.shape.rank() > 0;
-    for (int axis = 1; fits && axis < input.shape.rank(); ++axis) {
-      fits = input.shape[axis] == kUnknownDim || input.shape[axis] == samples.shape[axis];
-    }
-    if (!fits) {
-      return InvalidArgument(
-          "calibration input '{}': expected shape {} (samples along axis 0), got {}", input.name,
-          input.shape.ToString(), samples.shape.ToString());
+    if (!Fits(samples.shape, input.shape, whole)) {
+      return InvalidArgument("calibration input '{}': expected shape {} (samples along {}), got {}",
+                             input.name, input.shape.ToString(),
+                             whole ? "one more axis before it" : "axis 0",
+                             samples.shape.ToString());
     }
     if (samples.shape[0] == 0)
       return InvalidArgument("calibration input '{}' is empty", input.name);
@@ -245,12 +253,13 @@ absl::Status MatchSources(const Signature& signature, const CalibrationData::Sou
 
 absl::Status MatchInputs(const Signature& signature, const CalibrationData& set) {
   if (signature.inputs.empty()) return InvalidArgument("the model has no inputs to calibrate with");
-  if (set.empty()) return MatchSources(signature, {});
+  const bool whole = set.whole_inputs();
+  if (set.empty()) return MatchSources(signature, {}, whole);
   for (const CalibrationData::Sources* sources : set.sources())
-    OCTET_RETURN_IF_ERROR(MatchSources(signature, *sources));
+    OCTET_RETURN_IF_ERROR(MatchSources(signature, *sources, whole));
   const TensorInfo& first = signature.inputs[0];
   if (set.count() == 0) return InvalidArgument("calibration input '{}' is empty", first.name);
-  if (first.shape[0] > 1 && !set.HasOneShape()) {
+  if (!whole && first.shape[0] > 1 && !set.HasOneShape()) {
     return InvalidArgument(
         "calibration input '{}': the model takes {} samples at once, which have to be of one "
         "shape, got several",

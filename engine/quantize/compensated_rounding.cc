@@ -93,11 +93,8 @@ class Feedback {
 void CompensateRounding(const Tensor& weights, const WeightLayout& layout,
                         const PatchMoments& moments, bool centered, QuantizedWeights& quantized) {
   const int64_t length = moments.length();
-  const int64_t outputs = weights.shape()[layout.axis];
-  const int64_t per_group = outputs / moments.groups();
-  // Where element k of row o lies: rows are contiguous for convolutions and transposed matrices.
-  const int64_t row_stride = layout.axis == 0 ? length : 1;
-  const int64_t stride = layout.axis == 0 ? 1 : outputs;
+  const int64_t per_group = layout.Outputs(weights.shape()) / moments.groups();
+  const WeightIndex index(weights.shape(), layout);
   const auto limit = static_cast<double>(quantized.limit);
   const float* const real = weights.span<float>().data();
   int8_t* const rounded = quantized.values.mutable_span<int8_t>().data();
@@ -107,10 +104,10 @@ void CompensateRounding(const Tensor& weights, const WeightLayout& layout,
     ParallelFor(per_group, 1, [&](int64_t begin, int64_t end) {
       std::vector<double> errors(static_cast<size_t>(length));
       for (int64_t o = group * per_group + begin; o < group * per_group + end; ++o) {
-        const double scale =
-            quantized.params.scales[quantized.params.per_tensor() ? 0 : static_cast<size_t>(o)];
+        const std::vector<float>& scales = quantized.params.scales;
+        const double scale = scales[static_cast<size_t>(o) % scales.size()];
         for (int64_t k = 0; k < length; ++k) {
-          const int64_t at = o * row_stride + feedback.order(k) * stride;
+          const int64_t at = index.PositionOf(o, feedback.order(k));
           const double* const u = feedback.column(k);
           double wanted = real[at];
           for (int64_t i = 0; i < k; ++i) wanted += errors[static_cast<size_t>(i)] * u[i];

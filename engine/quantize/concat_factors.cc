@@ -17,7 +17,7 @@ int ExponentOf(double reach, double widest) {
 
 // The channels' axis of what a weighted node reads.
 int ChannelAxis(const Graph& graph, const Node& reader) {
-  return reader.is("Conv") ? 1 : graph.value(reader.inputs[0]).shape->rank() - 1;
+  return IsConvolutional(reader) ? 1 : graph.value(reader.inputs[0]).shape->rank() - 1;
 }
 
 class Finder {
@@ -104,7 +104,7 @@ ConcatFactors FindConcatFactors(const Graph& graph, const Selection& selection,
 
 Tensor OverFactors(const Tensor& weights, const WeightLayout& layout,
                    std::span<const double> factors) {
-  const WeightIndex index(weights.shape(), layout, std::ssize(factors));
+  const WeightIndex index(weights.shape(), layout);
   Tensor scaled(DType::kF32, weights.shape());
   for (int64_t i = 0; i < weights.elements(); ++i) {
     const auto at = static_cast<size_t>(i);

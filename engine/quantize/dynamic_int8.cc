@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "engine/ops/onnx_dtype.h"
 #include "engine/passes/match.h"
@@ -49,15 +50,19 @@ class DynamicQuantizer {
       if (const auto reason = slower.find(id); reason != slower.end()) {
         const ValueId weights = graph_.node(id).inputs[1];
         records_.push_back({graph_.value(weights).name, "kept", reason->second});
+      } else if (graph_.node(id).is("ConvTranspose") && AsWeighted(graph_, id)) {
+        QuantizeInPlace(id, std::array{size_t{1}});
       } else if (const auto weighted = AsWeighted(graph_, id)) {
         Replace(*weighted);
       } else if (IsRecurrentWithWeights(id)) {
-        QuantizeRecurrent(id);
+        QuantizeInPlace(id, std::array{size_t{1}, size_t{2}});
       }
     }
     if (records_.empty()) {
       return InvalidArgument(
-          "nothing to quantize: no Conv, Gemm, MatMul, LSTM, GRU or RNN with constant weights");
+          "nothing to quantize: no Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU or RNN with "
+          "constant "
+          "weights");
     }
     graph_.RemoveDead();
     if (recipe_.byte_constants) StoreUnseenInBytes(recipe_, graph_, records_);
@@ -143,15 +148,16 @@ class DynamicQuantizer {
            !graph_.value(node.inputs[0]).is_constant() && is_constant(1) && is_constant(2);
   }
 
-  // The node stays, on the reals that 8-bit integers stand for. A gate's unit is an output channel: axis 1 of its weights.
-  void QuantizeRecurrent(NodeId id) {
+  // Where ONNX has no operator on integers: the node stays, on the reals that these stand for. Output channels lie on axis 1, those of
+  // a group of a ConvTranspose, and a recurrent layer's, the units of its gates.
+  void QuantizeInPlace(NodeId id, std::span<const size_t> slots) {
     const Node node = graph_.node(id);
     const Value x = graph_.value(node.inputs[0]);
     const Quantized quantized = QuantizeActivation(node.inputs[0], id);
     graph_.SetInput(
         id, 0,
         Dequantize(id, {quantized.integers, quantized.scale, quantized.zero_point}, x.shape));
-    for (const size_t slot : {1, 2}) {
+    for (const size_t slot : slots) {
       const Value& value = graph_.value(node.inputs[slot]);
       const Tensor weights = value.constant;
       const QuantizedWeights integers = QuantizeWeights(weights, 1, recipe_.per_channel);

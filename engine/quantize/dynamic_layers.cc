@@ -29,17 +29,16 @@ struct Work {
 Work WorkOf(const Graph& graph, const WeightedNode& weighted) {
   const Node& node = graph.node(weighted.node);
   const Shape& weights = graph.value(node.inputs[1]).constant.shape();
-  if (!node.is("Conv")) {
-    return {static_cast<double>(weights[weighted.weight_axis]), weights[1 - weighted.weight_axis]};
-  }
+  const WeightLayout layout = LayoutOf(graph, weighted);
+  // A group's: each input has a part in its outputs through every tap, or through those that a Conv's strides leave.
   auto multiply_adds =
-      static_cast<double>(weights[0]) / static_cast<double>(node.attributes.IntOr("group", 1));
+      static_cast<double>(layout.Outputs(weights)) / static_cast<double>(layout.groups);
   for (int i = 2; i < weights.rank(); ++i) multiply_adds *= static_cast<double>(weights[i]);
   const auto strides = node.attributes.Ints("strides", {});
-  if (strides.ok()) {
+  if (node.is("Conv") && strides.ok()) {
     for (const int64_t stride : *strides) multiply_adds /= static_cast<double>(stride);
   }
-  return {multiply_adds, weights[1]};
+  return {multiply_adds, layout.Inputs(weights) / layout.groups};
 }
 
 // The layers that read one activation, and what they save together.
@@ -66,7 +65,7 @@ std::map<NodeId, std::string> LayersSlowerInDynamicInt8(const Graph& graph) {
     Readers& of = readers[graph.node(id).inputs[0]];
     of.layers.push_back(id);
     of.saved += saved;
-    of.product |= !graph.node(id).is("Conv");
+    of.product |= !IsConvolutional(graph.node(id));
   }
   for (const auto& [x, of] : readers) {
     if (of.product || of.saved > kConversionTime) continue;

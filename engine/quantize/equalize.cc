@@ -109,8 +109,7 @@ class Equalizer {
       const Node& node = graph_.node(reader.node);
       const ValueId x = node.inputs[0];
       const Tensor& weights = graph_.value(node.inputs[1]).constant;
-      const WeightIndex index(weights.shape(), {reader.weight_axis, node.is("Conv")},
-                              links_.ChannelsOf(x));
+      const WeightIndex index(weights.shape(), LayoutOf(graph_, reader));
       for (int64_t i = 0; i < weights.elements(); ++i) {
         double& reach = reaches[static_cast<size_t>(links_.ClassOf(x, index(i).in))];
         reach = std::max(reach, std::abs(double{weights.span<float>()[static_cast<size_t>(i)]}));
@@ -216,7 +215,7 @@ class Equalizer {
     }
     const double step = ParamsFor(range, recipe_.activation).scales[0];
     const Tensor& weights = graph_.value(node.inputs[1]).constant;
-    const WeightIndex index(weights.shape(), {reader.weight_axis, node.is("Conv")}, std::ssize(t));
+    const WeightIndex index(weights.shape(), LayoutOf(graph_, reader));
     Tensor scaled(DType::kF32, weights.shape());
     for (int64_t i = 0; i < weights.elements(); ++i) {
       const auto at = static_cast<size_t>(i);
@@ -231,7 +230,7 @@ class Equalizer {
       const auto at = static_cast<size_t>(i);
       const auto [out, in] = index(i);
       const double w = scaled.span<float>()[at];
-      const double scale = rounded.params.scales[rounded.params.per_tensor() ? 0 : out];
+      const double scale = rounded.params.scales[out % rounded.params.scales.size()];
       const double off = rounded.values.span<int8_t>()[at] * scale - w;
       const double power = squares[in] * t[in] * t[in];
       signal += w * w * power;
@@ -258,8 +257,7 @@ class Equalizer {
     const ValueId y = node.outputs[0];
     const Tensor weights = graph_.value(node.inputs[1]).constant;
     if (!Changed(x) && !Changed(y)) return;
-    const int64_t inputs = node.is("Conv") ? (*graph_.value(x).shape)[1] : 0;
-    const WeightIndex index(weights.shape(), {weighted.weight_axis, node.is("Conv")}, inputs);
+    const WeightIndex index(weights.shape(), LayoutOf(graph_, weighted));
     Tensor scaled(DType::kF32, weights.shape());
     for (int64_t i = 0; i < weights.elements(); ++i) {
       const auto at = static_cast<size_t>(i);

@@ -36,8 +36,8 @@ absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count) {
   return absl::OkStatus();
 }
 
-int64_t OwnBatch(const Graph& graph) {
-  if (graph.inputs.empty()) return 1;
+int64_t OwnBatch(const Graph& graph, const CalibrationData& set) {
+  if (graph.inputs.empty() || set.whole_inputs()) return 1;
   const auto& shape = graph.value(graph.inputs[0]).shape;
   const bool fixed = shape && shape->rank() > 0 && (*shape)[0] != kUnknownDim;
   return fixed ? (*shape)[0] : 1;

@@ -13,8 +13,8 @@ namespace octet {
 /// INVALID_ARGUMENT for labels that are not one per sample; none at all are well.
 absl::Status CheckLabels(const std::vector<int64_t>& labels, int64_t count);
 
-/// How many samples a model takes that does not batch; 1 for all others.
-int64_t OwnBatch(const Graph& graph);
+/// How many samples of the set a model takes that does not batch; 1 for all others, and of whole inputs.
+int64_t OwnBatch(const Graph& graph, const CalibrationData& set);
 
 struct SplitSet {
   CalibrationData ranges;

@@ -24,6 +24,16 @@ Tensor ZeroPointOf(DType dtype, int32_t zero_point) {
   return Tensor::Scalar(static_cast<int8_t>(zero_point));
 }
 
+// Of a node's results, those that one tap of its weights has a part in: of a transposed convolution's every stride-th.
+double ReachedShare(const Node& node) {
+  double share = 1;
+  if (!node.is("ConvTranspose")) return share;
+  const auto strides = node.attributes.Ints("strides", {});
+  for (size_t i = 0; strides.ok() && i < strides->size(); ++i)
+    share /= static_cast<double>((*strides)[i]);
+  return share;
+}
+
 class StaticQuantizer {
  public:
   StaticQuantizer(Graph graph, const QuantizeRecipe& recipe, const Statistics& statistics,
@@ -146,7 +156,7 @@ class StaticQuantizer {
     std::vector<ValueId> inputs = {
         graph_.AddConstant(name, weights.values),
         graph_.AddConstant(names_.Next('s'), Tensor::From<float>(scales_shape, params.scales))};
-    if (!params.per_tensor() && !graph_.node(before).is("Conv"))
+    if (!params.per_tensor() && !IsConvolutional(graph_.node(before)))
       inputs.push_back(WeightZeroPoints(scales_shape[0]));
     const ValueId reals = NewValue('r', DType::kF32, shape);
     Node node = LinearNode("DequantizeLinear", std::move(inputs), reals);
@@ -187,19 +197,17 @@ class StaticQuantizer {
   void Compensate(const WeightedNode& weighted, const Tensor& weights, const PatchMoments& patches,
                   QuantizedWeights& quantized) const {
     const bool centered = recipe_.correct_bias && weighted.bias != kNone;
-    CompensateRounding(weights, {weighted.weight_axis, graph_.node(weighted.node).is("Conv")},
-                       patches, centered, quantized);
+    CompensateRounding(weights, LayoutOf(graph_, weighted), patches, centered, quantized);
   }
 
   void QuantizeNode(const WeightedNode& weighted) {
     const Node& node = graph_.node(weighted.node);
     const float input_scale = scales_.at(node.inputs[0]);
-    const bool conv = node.is("Conv");
+    const WeightLayout layout = LayoutOf(graph_, weighted);
     const std::string weight_name = graph_.value(node.inputs[1]).name;
     Tensor weights = graph_.value(node.inputs[1]).constant;
     const auto factors = factors_.readers.find(weighted.node);
-    if (factors != factors_.readers.end())
-      weights = OverFactors(weights, {weighted.weight_axis, conv}, factors->second);
+    if (factors != factors_.readers.end()) weights = OverFactors(weights, layout, factors->second);
     std::vector<float> smallest;
     if (weighted.bias != kNone)
       smallest = SmallestScales(graph_.value(weighted.bias).constant, input_scale);
@@ -213,8 +221,10 @@ class StaticQuantizer {
       std::vector<double> means = statistics_.moments.at(weighted.node).means();
       for (size_t c = 0; factors != factors_.readers.end() && c < means.size(); ++c)
         means[c] *= factors->second[c];
-      bias = CorrectBias(bias, weights, quantized, {weighted.weight_axis, conv}, means);
+      for (double& mean : means) mean *= ReachedShare(graph_.node(weighted.node));
+      bias = CorrectBias(bias, weights, quantized, layout, means);
     }
+    // One for each channel of a group, where there are groups of a ConvTranspose.
     std::vector<float> sum_scales = quantized.params.scales;
     for (float& scale : sum_scales) scale *= input_scale;
     // ONNX allows a Gemm's bias as [1, N]; runtimes that compute in integers want [N].

@@ -390,7 +390,7 @@ CalibrationData FirstSamples(const CalibrationData& set, const Graph& graph) {
   int64_t most = kMostSamples;
   for (const ValueId id : graph.inputs) {
     const auto& shape = graph.value(id).shape;
-    if (shape && shape->rank() > 0) most = std::max(most, (*shape)[0]);
+    if (!set.whole_inputs() && shape && shape->rank() > 0) most = std::max(most, (*shape)[0]);
   }
   std::vector<int64_t> first(static_cast<size_t>(std::min(most, set.count())));
   std::iota(first.begin(), first.end(), 0);

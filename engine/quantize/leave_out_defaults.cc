@@ -47,7 +47,7 @@ void LeaveOutConvs(Graph& graph, NodeId id) {
   if (IsDefault(node.attributes, "pads", 0)) node.attributes.Erase("pads");
   if (node.attributes.IntOr("group", 1) == 1) node.attributes.Erase("group");
   // The weights have it; behind DequantizeLinear shape inference has left theirs.
-  if (node.is("Conv") && node.attributes.has("kernel_shape")) {
+  if (!node.is("ConvInteger") && node.attributes.has("kernel_shape")) {
     const std::optional<Shape>& weights = graph.value(node.inputs[1]).shape;
     const auto kernel = node.attributes.Ints("kernel_shape", {});
     if (weights && kernel.ok() && weights->rank() > 2 &&
@@ -118,8 +118,10 @@ void LeaveOutClips(Graph& graph) {
 void LeaveOutDefaults(Graph& graph) {
   LeaveOutClips(graph);
   for (const NodeId id : graph.order()) {
-    if (graph.node(id).is("Conv") || graph.node(id).is("ConvInteger")) LeaveOutConvs(graph, id);
-    if (graph.node(id).is("Gemm")) LeaveOutGemms(graph.mutable_node(id));
+    const Node& node = graph.node(id);
+    if (node.is("Conv") || node.is("ConvTranspose") || node.is("ConvInteger"))
+      LeaveOutConvs(graph, id);
+    if (node.is("Gemm")) LeaveOutGemms(graph.mutable_node(id));
   }
   LeaveOutTypes(graph);
 }

@@ -56,7 +56,8 @@ class MixedSearch {
       : mixtures_(std::move(mixtures)),
         recipe_(recipe),
         floor_of_user_(times == LayerTimes::kMeasured),
-        measured_(floor_of_user_),
+        against_fp32_(times == LayerTimes::kAgainstFp32),
+        measured_(times != LayerTimes::kEstimated),
         ranges_(recipe) {}
 
   absl::StatusOr<QuantizeResult> Run() {
@@ -69,6 +70,7 @@ class MixedSearch {
       OCTET_RETURN_IF_ERROR(MeasureTimes());
       if (Fastest() != all_int8) OCTET_RETURN_IF_ERROR(Try(Fastest(), ranges_).status());
     }
+    if (against_fp32_) OCTET_RETURN_IF_ERROR(TryNearerToFp32());
     if (!best_->point.holds) {
       OCTET_RETURN_IF_ERROR(MeasureAlone());
       OCTET_RETURN_IF_ERROR(FindMixture());
@@ -140,7 +142,8 @@ class MixedSearch {
     if (made.point.holds != best_->point.holds) return made.point.holds;
     if (choice == best_choice_) return made.point.sqnr_db > best_->point.sqnr_db;
     if (!made.point.holds) return false;
-    return measured_ ? made.time < best_->time : Estimate(choice) < Estimate(best_choice_);
+    if (measured_ || against_fp32_) return made.time < best_->time;
+    return Estimate(choice) < Estimate(best_choice_);
   }
 
   double Estimate(const Choice& choice) const {
@@ -225,8 +228,28 @@ class MixedSearch {
       if (*group.Extra(faster) < -kLeastGain) group.fastest = faster;
     }
     pays_ = std::ranges::contains(groups_, kInt8, &Group::fastest);
-    if (pays_) return;
+    if (pays_ || against_fp32_) return;
     for (Group& group : groups_) group.fastest = kInt8;
+  }
+
+  // From what is fastest for each layer to fp32 itself.
+  absl::Status TryNearerToFp32() {
+    const Choice fp32(groups_.size(), kF32);
+    Choice choice = Fastest();
+    if (choice == fp32) return absl::OkStatus();  // It has been tried.
+    const auto in_float = [&](size_t i) { return groups_[i].IsFaster(kBf16, kF32) ? kBf16 : kF32; };
+    std::vector<size_t> int8;
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      if (choice[i] == kInt8) int8.push_back(i);
+    }
+    std::ranges::stable_sort(int8, std::greater<>(),
+                             [&](size_t i) { return *groups_[i].Extra(in_float(i)); });
+    while (!int8.empty()) {
+      for (const size_t kept = int8.size() / 2; int8.size() > kept; int8.pop_back())
+        choice[int8.back()] = in_float(int8.back());
+      if (choice != fp32) OCTET_RETURN_IF_ERROR(Try(choice, ranges_).status());
+    }
+    return Try(fp32, ranges_).status();
   }
 
   // The noise of a group in a precision with all others in f32.
@@ -425,6 +448,8 @@ class MixedSearch {
   std::string Why(const Group& group, LayerPrecision in) const {
     if (!pays_ && in == kInt8) return "int8 is faster in no layer here; it makes the file small";
     if (in != kInt8 && in == group.fastest) return "it is slower in int8";
+    if (in != kInt8 && against_fp32_)
+      return "with what converts around it, it gains too little by int8";
     if (!group.noise) return "the floor holds with this layer in int8";
     return Format("alone in {} it leaves {:.1f} dB in the outputs{}",
                   LayerPrecisionName(group.fastest), SqnrDbOf(*group.noise), group.tried);
@@ -466,6 +491,7 @@ class MixedSearch {
   Mixtures mixtures_;
   const QuantizeRecipe& recipe_;
   const bool floor_of_user_;
+  const bool against_fp32_;
   bool measured_;
   QuantizeRecipe ranges_;
   std::vector<Group> groups_;

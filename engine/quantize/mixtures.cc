@@ -26,8 +26,10 @@ constexpr double kMixtureSeconds = 0.08;
 // The class of each sample.
 class ClassesSeen : public Collector {
  public:
+  explicit ClassesSeen(bool one_sample) : one_sample_(one_sample) {}
+
   absl::Status Observe(ConstTensorView batch) override {
-    const auto rows = static_cast<size_t>(batch.shape()[0]);
+    const auto rows = one_sample_ ? size_t{1} : static_cast<size_t>(batch.shape()[0]);
     const std::span<const float> scores = batch.span<float>();
     const size_t classes = scores.size() / std::max<size_t>(rows, 1);
     for (size_t row = 0; row < rows; ++row)
@@ -37,14 +39,16 @@ class ClassesSeen : public Collector {
   std::vector<std::optional<size_t>>& classes() { return classes_; }
 
  private:
+  bool one_sample_;  ///< In each run.
   std::vector<std::optional<size_t>> classes_;
 };
 
 // Of the first output, which has scores for them; 0: it is something else.
-int64_t ClassCount(const Graph& graph) {
+int64_t ClassCount(const Graph& graph, const CalibrationData& set) {
   if (graph.outputs.empty()) return 0;
+  const std::optional<int64_t> rows = set.whole_inputs() ? std::optional<int64_t>(1) : std::nullopt;
   const Value& value = graph.value(graph.outputs[0]);
-  return value.dtype == DType::kF32 && value.shape ? ClassesOf(*value.shape) : 0;
+  return value.dtype == DType::kF32 && value.shape ? ClassesOf(*value.shape, rows) : 0;
 }
 
 // Points that classes may differ by.
@@ -71,7 +75,7 @@ std::string NameOf(const AccuracyFloor& floor) {
 
 absl::Status CheckFloor(const AccuracyFloor& floor, const Graph& graph, const CalibrationData& set,
                         const std::vector<int64_t>& labels) {
-  const int64_t classes = ClassCount(graph);
+  const int64_t classes = ClassCount(graph, set);
   if (CountsClasses(floor) && classes == 0) {
     return InvalidArgument("a floor for the {} needs class scores, FP32 [N, C], as first output",
                            NameOf(floor));
@@ -132,12 +136,12 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   made.graph_ = std::move(graph);
   made.floor_ = recipe.floor;
   made.run_ = run;
-  made.scores_ = ClassCount(made.graph_) > 0;
+  made.scores_ = ClassCount(made.graph_, set) > 0;
   OCTET_RETURN_IF_ERROR(made.CountMacs(set));
   int64_t macs = 1;
   for (const int64_t of_node : made.macs_) macs += of_node;
   // The multiply-adds are those of the model's own batch, where it has one.
-  const int64_t batch = OwnBatch(made.graph_);
+  const int64_t batch = OwnBatch(made.graph_, set);
   const int64_t least = std::max(kFewSamples, batch);
   const int64_t most =
       std::clamp<int64_t>(kMostMacs / macs * batch, least, std::max(kMostHeldBack, least));
@@ -175,13 +179,11 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
 absl::Status Mixtures::CountMacs(const CalibrationData& set) {
   Graph one = graph_;
   for (const ValueId input : one.inputs) {
-    const TensorSpec* const samples = set.SpecOf(one.value(input).name, 0);
-    if (samples == nullptr) continue;  // Calibrate will name it.
-    Shape shape = samples->shape;
+    const std::string& name = one.value(input).name;
+    if (set.SpecOf(name, 0) == nullptr) continue;  // Calibrate will name it.
     const auto& own = one.value(input).shape;
-    const bool fixed = own && own->rank() > 0 && (*own)[0] != kUnknownDim;
-    shape[0] = fixed ? (*own)[0] : 1;
-    one.mutable_value(input).shape = shape;
+    const bool fixed = !set.whole_inputs() && own && own->rank() > 0 && (*own)[0] != kUnknownDim;
+    one.mutable_value(input).shape = set.RunShape(name, 0, fixed ? (*own)[0] : 1);
   }
   OCTET_RETURN_IF_ERROR(InferShapes(one));
   for (const NodeId id : one.order()) {
@@ -203,7 +205,7 @@ absl::Status Mixtures::AskFp32(const std::vector<int64_t>& labels) {
   outputs_ = std::make_unique<KeptOutputs>(graph_);
   if (outputs_->empty())
     return InvalidArgument("a floor for the {} needs an FP32 output", NameOf(floor_));
-  ClassesSeen seen;
+  ClassesSeen seen(held_back_.whole_inputs());
   std::vector<Observation> observations = outputs_->Observations();
   if (scores_) observations.push_back({graph_.outputs[0], &seen});
   OCTET_RETURN_IF_ERROR(Calibrate(graph_, observations, held_back_, run_));
@@ -288,7 +290,7 @@ absl::StatusOr<Mixture> Mixtures::Run(const FloatLayers& kept, const QuantizeRec
 }
 
 absl::StatusOr<MixedPoint> Mixtures::Measure(const FloatLayers& kept, const Graph& graph) {
-  ClassesSeen seen;
+  ClassesSeen seen(held_back_.whole_inputs());
   std::vector<Observation> more;
   if (scores_) more.push_back({graph.outputs[0], &seen});
   RunFigures figures;

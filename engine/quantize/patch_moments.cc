@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 
+#include "engine/ops/conv_transpose.h"
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/status.h"
 
@@ -35,22 +36,20 @@ std::optional<PatchMoments> PatchMoments::For(const Graph& graph, const Weighted
                                               int64_t samples) {
   const Node& node = graph.node(weighted.node);
   const Shape& weights = graph.value(node.inputs[1]).constant.shape();
-  const bool conv = node.is("Conv");
-  const int64_t outputs = weights[weighted.weight_axis];
-  if (weights.elements() == 0 || (conv && weights.rank() > 5)) return std::nullopt;
-  const int64_t length = weights.elements() / outputs;
-  const int64_t groups = conv ? node.attributes.IntOr("group", 1) : 1;
+  const WeightLayout layout = LayoutOf(graph, weighted);
+  if (weights.elements() == 0 || weights.rank() > 5) return std::nullopt;
+  const int64_t length = weights.elements() / layout.Outputs(weights);
+  const int64_t groups = layout.groups;
   // Compared by division: an odd file's extents may have a product beyond 64 bits.
   if (length > kMaxMoments / length / groups) return std::nullopt;
   PatchMoments moments(node, groups, length, samples);
-  for (int axis = 2; conv && axis < weights.rank(); ++axis)
-    moments.kernel_.push_back(weights[axis]);
+  for (int axis = 2; axis < weights.rank(); ++axis) moments.kernel_.push_back(weights[axis]);
   return moments;
 }
 
 PatchMoments::PatchMoments(const Node& node, int64_t groups, int64_t length, int64_t samples)
     : node_(node),
-      conv_(node.is("Conv")),
+      transposed_(node.is("ConvTranspose")),
       groups_(groups),
       length_(length),
       samples_(samples),
@@ -59,7 +58,7 @@ PatchMoments::PatchMoments(const Node& node, int64_t groups, int64_t length, int
 
 absl::Status PatchMoments::Observe(ConstTensorView batch) {
   if (batch.shape().elements() == 0) return absl::OkStatus();
-  if (conv_) return ReadConv(batch);
+  if (IsConvolutional(node_)) return ReadConv(batch);
   ReadRows(batch);
   return absl::OkStatus();
 }
@@ -123,12 +122,24 @@ std::vector<int64_t> PatchMoments::Drawn(int64_t samples, int64_t each, int64_t 
   return drawn;
 }
 
+absl::StatusOr<std::array<AxisWindow, 3>> PatchMoments::Axes(
+    std::span<const int64_t> extents) const {
+  if (transposed_) return TransposedAxes(node_, extents, kernel_);
+  OCTET_ASSIGN_OR_RETURN(const WindowAttributes window,
+                         ReadWindow(node_, static_cast<int>(extents.size()), kernel_));
+  return ResolveWindow(node_, window, extents);
+}
+
+int64_t PatchMoments::InputOf(const AxisWindow& axis, int64_t result, int64_t tap) const {
+  if (!transposed_) return axis.Position(result, tap);
+  const int64_t steps = result + axis.pad_begin - tap * axis.dilation;
+  return steps >= 0 && steps % axis.stride == 0 ? steps / axis.stride : -1;
+}
+
 absl::Status PatchMoments::ReadConv(ConstTensorView batch) {
   const Shape& shape = batch.shape();
   const std::vector<int64_t> extents = SpatialExtents(shape, false);
-  OCTET_ASSIGN_OR_RETURN(const WindowAttributes window,
-                         ReadWindow(node_, static_cast<int>(extents.size()), kernel_));
-  OCTET_ASSIGN_OR_RETURN(const auto axes, ResolveWindow(node_, window, extents));
+  OCTET_ASSIGN_OR_RETURN(const auto axes, Axes(extents));
   const int64_t positions = axes[0].out * axes[1].out * axes[2].out;
   const int64_t drawn = PerSample(positions);
   const std::vector<int64_t> chosen = Drawn(shape[0], drawn, positions);
@@ -170,11 +181,11 @@ void PatchMoments::CopyPatch(const float* image, std::span<const int64_t> extent
   for (const int64_t extent : extents) plane *= extent;
   for (int64_t channel = 0; channel < length_ / taps; ++channel, image += plane) {
     for (int64_t z = 0; z < axes[0].kernel; ++z) {
-      const int64_t in_z = axes[0].Position(at[0], z);
+      const int64_t in_z = InputOf(axes[0], at[0], z);
       for (int64_t y = 0; y < axes[1].kernel; ++y) {
-        const int64_t in_y = axes[1].Position(at[1], y);
+        const int64_t in_y = InputOf(axes[1], at[1], y);
         for (int64_t x = 0; x < axes[2].kernel; ++x) {
-          const int64_t in_x = axes[2].Position(at[2], x);
+          const int64_t in_x = InputOf(axes[2], at[2], x);
           const bool inside = in_z >= 0 && in_z < axes[0].in && in_y >= 0 && in_y < axes[1].in &&
                               in_x >= 0 && in_x < axes[2].in;
           *to++ = inside ? image[(in_z * axes[1].in + in_y) * axes[2].in + in_x] : 0.0F;

@@ -17,8 +17,8 @@
 namespace octet {
 
 /// A patch is the vector that one row of weights is multiplied with: K elements, in the order of the weights' own row. A
-/// convolution has one per output position and group, K = input channels per group * taps, zeros in the padding; a matrix
-/// product has one per row of its input. Patches are drawn at random, the same number from every sample, with a seed that is the
+/// convolution has one per output position and group, K = input channels per group * taps, zeros in the padding (of a transposed one
+/// also where a tap meets no input, between two of them); a matrix product has one per row of its input. Patches are drawn at random, the same number from every sample, with a seed that is the
 /// number of patches seen before: a run that goes on draws what one without a break draws.
 /// Not thread-safe.
 class PatchMoments : public Collector {
@@ -53,6 +53,10 @@ class PatchMoments : public Collector {
   int64_t PerSample(int64_t positions) const;
   /// `each` positions for each of the next samples.
   std::vector<int64_t> Drawn(int64_t samples, int64_t each, int64_t positions) const;
+  /// Over spatial extents.
+  absl::StatusOr<std::array<AxisWindow, 3>> Axes(std::span<const int64_t> extents) const;
+  /// What a tap multiplies for a result; outside [0, in) where that is nothing.
+  int64_t InputOf(const AxisWindow& axis, int64_t result, int64_t tap) const;
   absl::Status ReadConv(ConstTensorView batch);
   void ReadRows(ConstTensorView batch);
   void CopyPatch(const float* image, std::span<const int64_t> extents,
@@ -60,7 +64,7 @@ class PatchMoments : public Collector {
   void AddPatches(std::span<const float> patches, int64_t group);
 
   Node node_;  ///< Its attributes are the window's.
-  bool conv_;
+  bool transposed_;
   std::vector<int64_t> kernel_;
   int64_t groups_;
   int64_t length_;

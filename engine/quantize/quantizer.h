@@ -18,7 +18,7 @@ namespace octet {
 struct QuantizeRecord {
   std::string name;  ///< Node or value.
   std::string
-      what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy", "seen".
+      what;  ///< "weights", "activation", "equalized", "tried", "ranges", "kept", "noisy", "slower", "seen".
   std::string detail;  ///< Scale and zero point, range, or the reason why it was kept in fp32.
 };
 
@@ -41,6 +41,7 @@ struct QuantizeSummary {
 ///                 integer sums (RoundBias);
 ///   int8-dynamic  DynamicQuantizeLinear -> ConvInteger (weights U8, zero point 128) or MatMulInteger (weights I8)
 ///                 -> Cast -> Mul by both scales -> Add bias, where that is not slower than float; else float on weights in I8.
+///                 ConvTranspose and recurrent layers stay, behind a DequantizeLinear for the activation and one for the weights.
 /// Errors: INVALID_ARGUMENT when the model is quantized already, holds nothing to quantize, or the calibration set does not fit
 /// it, a floor asks for labels or scores that are not there, or a pass to leave out does not exist; FAILED_PRECONDITION, saying
 /// what was reached, for a floor that no layer in int8 holds; UNIMPLEMENTED for an operator that Octet does not have or an opset that cannot be raised to 13.

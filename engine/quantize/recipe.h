@@ -35,7 +35,7 @@ std::string_view ActivationGridName(const ActivationGrid& grid);
 std::optional<ActivationGrid> ParseActivationGrid(std::string_view name);
 
 /// What an int8 file keeps of the fp32 model's answers; layers stay in float until it does: kAuto by estimated times, in f32, so that a
-/// seed decides on any machine; the others by times measured on this one, in bf16 or f32. Measured on calibration samples that
+/// seed decides on any machine, unless the network is slower than fp32 on this one (static_int8.h); the others by times measured on this one, in bf16 or f32. Measured on calibration samples that
 /// the ranges have not seen; where these come from files (CalibrationRun::statistics_from), on samples of the set at hand, of which the
 /// files may have been made.
 struct AccuracyFloor {

@@ -5,12 +5,14 @@
 #include <optional>
 #include <string_view>
 
+#include "engine/ops/conv_transpose.h"
+
 namespace octet {
 namespace {
 
 enum class Role {
   kFloat,     ///< Stays in fp32.
-  kWeighted,  ///< Conv, Gemm, MatMul with constant weights.
+  kWeighted,  ///< Conv, ConvTranspose, Gemm, MatMul with constant weights.
   kProduct,   ///< MatMul of two activations.
   kJoin,      ///< Int8 when every input is: Add, Mul, Concat.
   kUnary,     ///< Int8 in and out, with a range of its own.
@@ -281,6 +283,15 @@ std::optional<WeightedNode> AsGemm(const Graph& graph, NodeId id) {
   return WeightedNode{id, axis, bias};
 }
 
+// Which pads it has, an octet:ConvTranspose has to know when the file is loaded.
+bool HasIntegerKernel(const Graph& graph, const Node& node) {
+  const std::optional<Shape>& x = graph.value(node.inputs[0]).shape;
+  const Shape& weights = graph.value(node.inputs[1]).constant.shape();
+  if (!x || x->rank() < 3 || x->rank() != weights.rank()) return false;
+  const auto pads = TransposedPadsOf(node, *x, weights);
+  return pads.ok() && *pads && TransposesIntegers(node, (*pads)->output_padding);
+}
+
 }  // namespace
 
 std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId id) {
@@ -291,14 +302,23 @@ std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId id) {
     return std::nullopt;
   if (!IsConstantFloat(graph, node.inputs[1])) return std::nullopt;
   const int weight_rank = graph.value(node.inputs[1]).constant.shape().rank();
-  if (node.op == "Conv") {
+  if (IsConvolutional(node)) {
     const ValueId bias = node.input(2);
     if (bias != kNone && !IsConstantFloat(graph, bias)) return std::nullopt;
-    return WeightedNode{id, 0, bias};
+    if (node.is("Conv")) return WeightedNode{id, 0, bias};
+    if (!HasIntegerKernel(graph, node)) return std::nullopt;
+    return WeightedNode{id, 1, bias};
   }
   if (node.op == "Gemm" && weight_rank == 2) return AsGemm(graph, id);
   if (node.op == "MatMul" && weight_rank == 2) return WeightedNode{id, 1, kNone};
   return std::nullopt;
+}
+
+bool IsConvolutional(const Node& node) { return node.is("Conv") || node.is("ConvTranspose"); }
+
+WeightLayout LayoutOf(const Graph& graph, const WeightedNode& weighted) {
+  const Node& node = graph.node(weighted.node);
+  return {weighted.weight_axis, IsConvolutional(node) ? node.attributes.IntOr("group", 1) : 1};
 }
 
 bool IsOfInput(const Graph& graph, ValueId id) {

@@ -7,19 +7,24 @@
 #include <vector>
 
 #include "engine/graph/graph.h"
+#include "engine/quantize/weights.h"
 
 namespace octet {
 
 /// A node that multiplies an activation by constant weights.
 struct WeightedNode {
   NodeId node = kNone;
-  int weight_axis = 0;   ///< The output channels' axis of input 1.
+  int weight_axis = 0;  ///< The output channels' axis of input 1; of a group's, in a ConvTranspose.
   ValueId bias = kNone;  ///< Constant F32 bias, or kNone.
 };
 
-/// Conv with constant weights; Gemm with constant B, plain A, alpha = beta = 1; MatMul with a constant [K, N] B.
-/// nullopt for every other node.
+/// Conv with constant weights; ConvTranspose with such, where there is a kernel for its integers (TransposesIntegers); Gemm with constant
+/// B, plain A, alpha = beta = 1; MatMul with a constant [K, N] B. nullopt for every other node.
 std::optional<WeightedNode> AsWeighted(const Graph& graph, NodeId node);
+
+/// Conv or ConvTranspose: the channels of its activations lie on axis 1, those of other weighted nodes' on the last.
+bool IsConvolutional(const Node& node);
+WeightLayout LayoutOf(const Graph& graph, const WeightedNode& weighted);
 
 /// True for an input of the graph, and what only Pad, Mul and Add by constants make of one: a sensor's integers may lie there.
 bool IsOfInput(const Graph& graph, ValueId id);

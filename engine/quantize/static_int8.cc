@@ -12,6 +12,7 @@
 #include "engine/quantize/held_back.h"
 #include "engine/quantize/insert_integers.h"
 #include "engine/quantize/judged.h"
+#include "engine/quantize/latency_meter.h"
 #include "engine/quantize/mixed_precision.h"
 #include "engine/quantize/mixtures.h"
 #include "engine/quantize/statistics.h"
@@ -28,6 +29,11 @@ constexpr double kHardlyMore = 1.05;
 constexpr double kLittleMore = 2;
 // Of the bytes of constants, what is left.
 constexpr double kMuchSaved = 0.9;
+// A network that takes less is bound by calls, and hardly served for its speed.
+constexpr double kShortSeconds = 100e-6;
+// Over the time of fp32: what noise may make of equal times.
+constexpr double kSlower = 1.02;
+constexpr double kComparedSeconds = 0.2;
 
 // A file that is too noisy to be of use gives way to a mixture that is not, where there is one.
 absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeRecipe& recipe,
@@ -41,6 +47,54 @@ absl::StatusOr<QuantizeResult> HoldAutoFloor(const Graph& graph, const QuantizeR
       {"outputs", "noisy",
        Format("SQNR {:.1f} dB: {}", SqnrDbOf(all_int8.noise), Message(mixed.status()))});
   return std::move(all_int8.result);
+}
+
+// One run of fp32 and one of the file, in seconds on one thread; in turns.
+struct NetworkTimes {
+  double fp32 = 0;
+  double int8 = 0;
+  bool slower() const { return fp32 >= kShortSeconds && int8 > kSlower * fp32; }
+};
+
+absl::StatusOr<NetworkTimes> CompareTimes(const Graph& fp32, const Graph& int8,
+                                          const CalibrationData& set, const CalibrationRun& run) {
+  const int64_t rows = std::min(set.count(), OwnBatch(fp32, set));
+  OCTET_ASSIGN_OR_RETURN(CalibrationSet sample, set.InMemory(0, rows));
+  LatencyMeter meter(std::move(sample), run);
+  OCTET_RETURN_IF_ERROR(meter.Compare(fp32, 0).status());
+  NetworkTimes times;
+  // What looks slower is looked at again.
+  for (int turn = 0; turn < 2 && (turn == 0 || times.slower()); ++turn) {
+    OCTET_ASSIGN_OR_RETURN(const LatencyMeter::Turn compared,
+                           meter.Compare(int8, kComparedSeconds));
+    times = {meter.reference_seconds(), compared.ratio * meter.reference_seconds()};
+  }
+  return times;
+}
+
+// Nobody asked for int8 where fp32 is faster: a file that is slower here gives way to the fastest mixture that is as accurate. `sqnr_db`: of
+// its outputs.
+absl::StatusOr<QuantizeResult> NoSlowerThanFp32(const Graph& graph, const QuantizeRecipe& recipe,
+                                                const CalibrationData& calibration,
+                                                const CalibrationRun& run, double sqnr_db,
+                                                QuantizeResult made) {
+  if (recipe.floor.kind != Kind::kAuto) return made;
+  OCTET_ASSIGN_OR_RETURN(const NetworkTimes times,
+                         CompareTimes(graph, made.graph, calibration, run));
+  if (!times.slower()) return made;
+  QuantizeRecord record{"network", "slower",
+                        Format("{:.3f} ms in int8, {:.3f} ms in fp32 on this machine: ",
+                               1e3 * times.int8, 1e3 * times.fp32)};
+  QuantizeRecipe floored = recipe;
+  floored.floor = {Kind::kMinSqnr,
+                   std::clamp(sqnr_db, AccuracyFloor::kUselessSqnrDb, AccuracyFloor::kAutoSqnrDb)};
+  auto mixed = QuantizeMixed(graph, floored, LayerTimes::kAgainstFp32, calibration, run);
+  if (absl::IsCancelled(mixed.status())) return mixed;
+  record.detail += mixed.ok() ? "layers are in float that gain too little"
+                              : Format("written all the same, for {}", Message(mixed.status()));
+  QuantizeResult& result = mixed.ok() ? *mixed : made;
+  result.records.push_back(std::move(record));
+  return std::move(result);
 }
 
 bool BatchesFreely(const Graph& graph) {
@@ -74,7 +128,7 @@ absl::StatusOr<Learned> LearnAndHoldBack(const Graph& graph, const QuantizeRecip
 // Judges drawn from all samples, which the ranges may have seen.
 absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
                                const CalibrationData& set, const CalibrationRun& run) {
-  const int64_t most = std::max(kMostJudges, OwnBatch(graph));
+  const int64_t most = std::max(kMostJudges, OwnBatch(graph, set));
   OCTET_ASSIGN_OR_RETURN(SplitSet drawn, AllHeldBack(set, {}, most, recipe.seed));
   Judge judge{std::move(drawn.held_back), KeptOutputs(graph), {}};
   OCTET_RETURN_IF_ERROR(Calibrate(graph, judge.outputs.Observations(), judge.samples, run));
@@ -86,7 +140,8 @@ absl::StatusOr<Judge> AnyJudge(const Graph& graph, const QuantizeRecipe& recipe,
 absl::StatusOr<Learned> Learn(const Graph& graph, const QuantizeRecipe& recipe,
                               const CalibrationData& set, const CalibrationRun& run) {
   const bool judged = recipe.method == RangeMethod::kAuto && !KeptOutputs(graph).empty();
-  if (judged && run.statistics_from.empty() && BatchesFreely(graph) && set.count() >= 2) {
+  const bool any_number = set.whole_inputs() || BatchesFreely(graph);
+  if (judged && run.statistics_from.empty() && any_number && set.count() >= 2) {
     if (!run.statistics_to.empty()) OCTET_RETURN_IF_ERROR(FileStatistics(graph, set, run).status());
     return LearnAndHoldBack(graph, recipe, set, run);
   }
@@ -179,9 +234,15 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
   RecordSeenJudges(learned.statistics, records);
   const bool useless =
       recipe.floor.kind == Kind::kAuto && SqnrDbOf(chosen.noise) < AccuracyFloor::kUselessSqnrDb;
-  if (useless) return HoldAutoFloor(original, recipe, calibration, run, std::move(chosen));
+  const double sqnr_db = SqnrDbOf(chosen.noise);
+  if (useless) {
+    OCTET_ASSIGN_OR_RETURN(QuantizeResult held,
+                           HoldAutoFloor(original, recipe, calibration, run, std::move(chosen)));
+    return NoSlowerThanFp32(original, recipe, calibration, run, AccuracyFloor::kAutoSqnrDb,
+                            std::move(held));
+  }
   OCTET_RETURN_IF_ERROR(StoreWhereHarmless(recipe, learned, run, chosen));
-  return std::move(chosen.result);
+  return NoSlowerThanFp32(original, recipe, calibration, run, sqnr_db, std::move(chosen.result));
 }
 
 }  // namespace octet

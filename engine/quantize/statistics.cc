@@ -26,14 +26,16 @@ absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples) 
   Statistics statistics;
   statistics.selection = SelectQuantized(graph);
   if (statistics.selection.weighted.empty() && statistics.selection.products.empty()) {
-    return InvalidArgument("nothing to quantize: no Conv or Gemm with constant weights, no MatMul");
+    return InvalidArgument(
+        "nothing to quantize: no Conv, ConvTranspose or Gemm with constant weights, no MatMul");
   }
   for (const ValueId id : statistics.selection.quantized) {
     statistics.histograms.try_emplace(statistics.selection.RangeOwner(id));
     statistics.histograms.try_emplace(id);
   }
   for (const WeightedNode& weighted : statistics.selection.weighted) {
-    statistics.moments.try_emplace(weighted.node, graph.node(weighted.node).is("Conv") ? 1 : -1);
+    statistics.moments.try_emplace(weighted.node,
+                                   IsConvolutional(graph.node(weighted.node)) ? 1 : -1);
     if (auto patches = PatchMoments::For(graph, weighted, std::max<int64_t>(1, samples)))
       statistics.patches.emplace(weighted.node, std::move(*patches));
   }

@@ -75,27 +75,32 @@ QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_chann
   return result;
 }
 
-WeightIndex::WeightIndex(const Shape& shape, const WeightLayout& layout, int64_t inputs)
-    : columns_(shape[1]),
-      inner_(layout.conv ? shape.elements(2, shape.rank()) : 1),
-      outputs_per_group_(layout.conv && inputs > 0 ? shape[0] * shape[1] / inputs : 0),
+WeightIndex::WeightIndex(const Shape& shape, const WeightLayout& layout)
+    : rows_per_group_(shape[0] / layout.groups),
+      columns_(shape[1]),
+      taps_(shape.elements(2, shape.rank())),
       rows_are_outputs_(layout.axis == 0) {}
 
 WeightIndex::Channels WeightIndex::operator()(int64_t position) const {
-  const int64_t row = position / inner_ / columns_;
-  const int64_t column = position / inner_ % columns_;
-  const int64_t out = rows_are_outputs_ ? row : column;
-  int64_t in = rows_are_outputs_ ? column : row;
-  if (outputs_per_group_ > 0) in += out / outputs_per_group_ * columns_;
-  return {static_cast<size_t>(out), static_cast<size_t>(in)};
+  const int64_t row = position / taps_ / columns_;
+  const int64_t column = position / taps_ % columns_ + row / rows_per_group_ * columns_;
+  const auto out = static_cast<size_t>(rows_are_outputs_ ? row : column);
+  const auto in = static_cast<size_t>(rows_are_outputs_ ? column : row);
+  return {out, in};
+}
+
+int64_t WeightIndex::PositionOf(int64_t out, int64_t k) const {
+  if (rows_are_outputs_) return out * columns_ * taps_ + k;
+  const int64_t row = out / columns_ * rows_per_group_ + k / taps_;
+  return (row * columns_ + out % columns_) * taps_ + k % taps_;
 }
 
 Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWeights& quantized,
                    const WeightLayout& layout, std::span<const double> means) {
   Tensor rounded(DType::kF32, weights.shape());
   DequantizeTensor(quantized.values.view(), quantized.params, rounded.mutable_view());
-  const WeightIndex index(weights.shape(), layout, std::ssize(means));
-  std::vector<double> error(static_cast<size_t>(weights.shape()[layout.axis]));
+  const WeightIndex index(weights.shape(), layout);
+  std::vector<double> error(static_cast<size_t>(layout.Outputs(weights.shape())));
   for (int64_t i = 0; i < weights.elements(); ++i) {
     const auto [out, in] = index(i);
     const auto at = static_cast<size_t>(i);
@@ -127,7 +132,7 @@ Tensor RoundBias(const Tensor& bias, std::span<const float> scales) {
   const std::span<const float> real = bias.span<float>();
   const std::span<float> rounded = result.mutable_span<float>();
   for (size_t i = 0; i < real.size(); ++i) {
-    rounded[i] = RoundToSums(real[i], scales[scales.size() == 1 ? 0 : i]);
+    rounded[i] = RoundToSums(real[i], scales[i % scales.size()]);
   }
   return result;
 }

@@ -26,34 +26,40 @@ struct QuantizedWeights {
 QuantizedWeights QuantizeWeights(const Tensor& weights, int axis, bool per_channel,
                                  std::span<const float> smallest = {}, int limit = kByteLimit);
 
-/// How an operator reads its weights: output channels on `axis`; convolutions have [OC, IC / groups, spatial...], matrices
-/// have their inputs on the other axis.
+/// How an operator reads its weights: output channels on `axis`, input channels on the other one of the first two. Convolutions have
+/// [OC, IC / groups, spatial...], transposed ones [IC, OC / groups, spatial...]: axis 1 counts the channels of one group.
 struct WeightLayout {
   int axis = 0;
-  bool conv = false;
+  int64_t groups = 1;
+
+  /// Channels of all groups.
+  int64_t Outputs(const Shape& shape) const { return shape[axis] * (axis == 1 ? groups : 1); }
+  int64_t Inputs(const Shape& shape) const { return shape[1 - axis] * (axis == 0 ? groups : 1); }
 };
 
 /// Tells the channels that a weight stands between. Cheap to call for each weight in turn.
 class WeightIndex {
  public:
-  struct Channels {
+  struct Channels {  ///< Counted over all groups.
     size_t out;
-    size_t in;  ///< Counted over all groups.
+    size_t in;
   };
-  /// `inputs`: channels of the activation that the weights are multiplied with.
-  WeightIndex(const Shape& shape, const WeightLayout& layout, int64_t inputs);
+  /// Requires: rank >= 2.
+  WeightIndex(const Shape& shape, const WeightLayout& layout);
   /// The channels of the weight at this row-major position.
   Channels operator()(int64_t position) const;
+  /// Where weight `k` of an output channel lies: of its group's input channels in their order, each with all its taps.
+  int64_t PositionOf(int64_t out, int64_t k) const;
 
  private:
-  int64_t columns_;            ///< Extent 1 of the weights.
-  int64_t inner_;              ///< Elements behind it.
-  int64_t outputs_per_group_;  ///< 0: a matrix, without groups.
+  int64_t rows_per_group_;
+  int64_t columns_;  ///< Extent 1 of the weights.
+  int64_t taps_;     ///< Elements behind it.
   bool rows_are_outputs_;
 };
 
 /// bias[o] - sum over i of (rounded - exact weight)[o, i] * means[i]: takes out what rounding the weights adds to the mean of
-/// every output channel. `means` holds the mean of each input channel (of all groups). Requires: F32 weights and bias, one
+/// every output channel. `means` holds the mean of what each input channel (of all groups) gives to a weight. Requires: F32 weights and bias, one
 /// bias per output channel. Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction.
 Tensor CorrectBias(const Tensor& bias, const Tensor& weights, const QuantizedWeights& quantized,
                    const WeightLayout& layout, std::span<const double> means);
@@ -67,7 +73,7 @@ float RoundToSums(double real, float scale);
 
 /// scales[c] * round_half_even(bias[c] / scales[c]), within 32 bits, as F32: with the scales of the integer sums, input scale * weight
 /// scale, it is what ONNX Runtime (from 1.21 on) takes for an I32 bias, and needs no scales of its own in the file.
-/// Requires: F32 bias; scales of one entry or one per element.
+/// Requires: F32 bias; scales of one entry, one per element, or one for each element of a group.
 Tensor RoundBias(const Tensor& bias, std::span<const float> scales);
 
 }  // namespace octet

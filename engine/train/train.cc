@@ -72,6 +72,10 @@ absl::Status CheckOptions(const TrainOptions& options) {
 
 // The number of samples, which are alike, checked against labels. What else may be wrong with the inputs, calibration says.
 absl::StatusOr<int64_t> CountSamples(const TrainSet& set, const TrainOptions& options) {
+  if (set.inputs.whole_inputs()) {
+    return InvalidArgument(
+        "training stacks samples along axis 0, which the model's inputs have not in common");
+  }
   const int64_t count = set.inputs.count();
   if (count < kFewestSamples)
     return InvalidArgument("too few samples to train on: expected at least {}, got {}",

@@ -127,6 +127,45 @@ class OnnxRuntimeTest(unittest.TestCase):
             noise = 10 * np.log10(np.sum(exact**2) / np.sum((theirs - exact) ** 2))
             self.assertAlmostEqual(result["sqnr_db"], noise, delta=0.5)
 
+    def test_transposed_convolutions(self):
+        """A generator of images: pairs around each, scales on axis 1, also of groups; both runtimes answer alike."""
+        random = np.random.default_rng(2)
+        shapes = {"w1": (16, 32, 4, 4), "w2": (32, 8, 4, 4), "w3": (16, 3, 4, 4)}
+        constants = [numpy_helper.from_array(random.normal(size=shape, scale=0.1).astype(np.float32), name) for name, shape in shapes.items()]
+        constants += [numpy_helper.from_array(random.normal(size=size, scale=0.1).astype(np.float32), name) for name, size in (("b1", 32), ("b2", 16))]
+        twice = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+        nodes = [
+            helper.make_node("ConvTranspose", ["z", "w1", "b1"], ["a"], "first"),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("ConvTranspose", ["b", "w2", "b2"], ["c"], "grouped", group=2, **twice),
+            helper.make_node("Relu", ["c"], ["d"]),
+            helper.make_node("ConvTranspose", ["d", "w3"], ["e"], "last", **twice),
+            helper.make_node("Tanh", ["e"], ["y"]),
+        ]
+        z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 16, 1, 1])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 16, 16])
+        with tempfile.TemporaryDirectory() as name:
+            fp32 = f"{name}/fp32.onnx"
+            graph = helper.make_graph(nodes, "generator", [z], [y], constants)
+            onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), fp32)
+            samples = random.normal(size=(64, 16, 1, 1)).astype(np.float32)
+            np.savez(f"{name}/samples.npz", inputs=samples)
+            words = ("--to", "int8,int8-dynamic", "--calibration", f"{name}/samples.npz", "--out", name, "--all-int8")
+            for made in answer("quantize", fp32, *words):
+                with self.subTest(made["precision"]):
+                    layers = [layer for layer in answer("inspect", made["file"])["layers"] if layer["macs"]]
+                    self.assertEqual([layer["runs"] for layer in layers], ["int8"] * 3)
+                    nodes = onnx.load(made["file"]).graph.node
+                    axes = {node.input[0]: node.attribute[0].i for node in nodes if node.input[0] in shapes}
+                    self.assertEqual(axes, dict.fromkeys(shapes, 1), "of the scales of each matrix of integers")
+                    result = answer("eval", made["file"], "--data", f"{name}/samples.npz", "--reference", fp32)
+                    self.assertGreater(result["sqnr_db"], 30)
+                    onnx.checker.check_model(made["file"], full_check=True)
+                    if made["precision"] == "int8":  # Of one run of all samples, a range taken then is another.
+                        theirs, exact = (onnxruntime_scores(file, samples).astype(np.float64) for file in (made["file"], fp32))
+                        noise = 10 * np.log10(np.sum(exact**2) / np.sum((theirs - exact) ** 2))
+                        self.assertAlmostEqual(result["sqnr_db"], noise, delta=0.5)
+
     @unittest.skipUnless((SHARED / "models").is_dir(), "the shared models are not here")
     def test_a_file_with_layers_in_bf16(self):
         """They are FLOAT there, with a word in the node's metadata, which ONNX knows from IR version 10 on."""

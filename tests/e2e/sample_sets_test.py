@@ -166,5 +166,67 @@ class SampleSetsTest(unittest.TestCase):
         self.assertIn(f"cut.npy: truncated or corrupt array: its header says {size} bytes of elements, {size - 5} are there", done.stderr)
 
 
+class WholeInputsTest(unittest.TestCase):
+    """A model of a waveform of any length and a state [2, 1, 3], whose samples nothing stacks: each file of a folder is one."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.version = cls.folder / "1"
+        cls.samples = cls.folder / "samples"
+        for made in cls.version, cls.samples:
+            made.mkdir()
+        random = np.random.default_rng(65)
+        shapes = {"w1": (8, 1, 9), "w2": (4, 8, 1), "w3": (3, 4)}
+        constants = [numpy_helper.from_array(random.standard_normal(shape, np.float32) / 3, name) for name, shape in shapes.items()]
+        constants.append(numpy_helper.from_array(np.array([0, 1]), "axes"))
+        nodes = [
+            helper.make_node("Unsqueeze", ["wave", "axes"], ["image"]),
+            helper.make_node("Conv", ["image", "w1"], ["a"], pads=[4, 4]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Conv", ["b", "w2"], ["c"]),
+            helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+            helper.make_node("Flatten", ["d"], ["scores"]),
+            helper.make_node("MatMul", ["state", "w3"], ["next"]),
+        ]
+        sizes = {"wave": ["samples"], "state": [2, 1, 3], "scores": [1, 4], "next": [2, 1, 4]}
+        inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes[name]) for name in names] for names in (("wave", "state"), ("scores", "next")))
+        graph = helper.make_graph(nodes, "waves", inputs, outputs, constants)
+        cls.model = cls.version / "fp32.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), cls.model)
+        for i in range(40):
+            wave = random.standard_normal(200 + i % 3, np.float32)
+            np.savez(cls.samples / f"{i:03}.npz", wave=wave, state=random.standard_normal((2, 1, 3), np.float32), labels=i % 4)
+
+    def test_quantize_eval_and_report(self):
+        for words in (), ("--min-sqnr-db", 20):
+            made = answer("quantize", self.model, "--to", "int8", "--calibration", self.samples, "--out", self.version, *words)
+            self.assertEqual(made[0]["precision"], "int8")
+            result = answer("eval", self.version / "int8.onnx", "--data", self.samples, "--reference", self.model, "--layers")
+            self.assertEqual(result["count"], 40)
+            self.assertGreater(result["sqnr_db"], 20)
+            self.assertIsNotNone(result["top1"])
+        peak_of("report", self.version, "--data", self.samples, "--rounds", 1, "--seconds", 0.02, "--out", self.folder / "report.html")
+        self.assertIn("int8", (self.folder / "report.html").read_text())
+
+    def test_calibration_files(self):
+        kept = self.folder / "kept.npz"
+        answer("quantize", self.model, "--to", "int8", "--calibration", self.samples, "--save-calibration", kept, "--method", "min-max", "--out", self.folder / "a")
+        answer("quantize", self.model, "--to", "int8", "--calibration-file", kept, "--method", "min-max", "--out", self.folder / "b")
+        self.assertEqual((self.folder / "a/int8.onnx").read_bytes(), (self.folder / "b/int8.onnx").read_bytes())
+
+    def test_golden_holds_the_first_sample(self):
+        peak_of("golden", self.version, "--data", self.samples)
+        with np.load(self.version / "golden.npz") as golden, np.load(self.samples / "000.npz") as first:
+            np.testing.assert_array_equal(golden["wave"], first["wave"])
+            np.testing.assert_array_equal(golden["state"], first["state"])
+            self.assertEqual(golden["scores"].shape, (1, 4))
+
+    def test_training_says_that_it_stacks_samples(self):
+        refused = octet("qat", self.model, "--data", self.samples, "--out", self.folder / "trained.onnx")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("training stacks samples along axis 0", refused.stderr)
+
+
 if __name__ == "__main__":
     octet_process.main()

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/sample_arrays.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -61,7 +62,7 @@ class SamplesTest : public ::testing::Test {
   }
   template <typename T>
   static std::vector<T> Rows(const Samples& samples, size_t i, int64_t first, int64_t rows) {
-    Tensor read(DTypeOf<T>, samples.BatchShapes(rows)[i]);
+    Tensor read(DTypeOf<T>, samples.BatchShapes(first, rows)[i]);
     const absl::Status status = samples.Read(i, first, rows, read.mutable_view());
     EXPECT_TRUE(status.ok()) << status;
     return {read.span<T>().begin(), read.span<T>().end()};
@@ -139,6 +140,73 @@ TEST_F(SamplesTest, TheNameOfAnOnlyInputMayDifferFromFileToFile) {
   EXPECT_THAT(Rows<float>(*samples, 0, 1, 2), ElementsAre(2, 3, 4, 5));
   Write("b.npz", {{"inputs", Counting<int32_t>({1, 2}, 4)}});
   EXPECT_THAT(Refusal({{folder_}, ""}), HasSubstr("b.npz: [1,2] of INT32 does not go with"));
+}
+
+// A waveform of any length, and a state that fits it or does not stack along axis 0.
+TEST_F(SamplesTest, AreWholeInputsWhereNoAxisIsTheSamples) {
+  const auto has = [](std::vector<Shape> inputs, std::vector<Shape> outputs, bool batches) {
+    Signature signature;
+    signature.batches = batches;
+    for (Shape& shape : inputs) signature.inputs.push_back({"x", DType::kF32, std::move(shape)});
+    for (Shape& shape : outputs) signature.outputs.push_back({"y", DType::kF32, std::move(shape)});
+    return HasSampleAxis(signature);
+  };
+  EXPECT_TRUE(has({{kUnknownDim, 2}}, {{kUnknownDim, 3}}, true));
+  EXPECT_TRUE(has({{kUnknownDim, 2}}, {{kUnknownDim, 3}}, false)) << "shapes follow from data";
+  EXPECT_TRUE(has({{1, 2}, {1, 5}}, {{1, 3}}, false));
+  EXPECT_TRUE(has({{4, 2}, {4, 5}}, {{4, 3}}, false));
+  EXPECT_TRUE(has({{1, 2}, {kUnknownDim, 5}}, {{1, 3}}, false));
+  EXPECT_TRUE(has({{kUnknownDim}, {kUnknownDim}}, {{kUnknownDim}}, true)) << "numbers of users";
+  EXPECT_FALSE(has({{kUnknownDim}}, {{1, 3}}, false)) << "a waveform";
+  EXPECT_FALSE(has({{16000}}, {{3}}, false));
+  EXPECT_FALSE(has({{1, 2}, {2, 1, 4}}, {{1, 3}}, false));
+  EXPECT_FALSE(has({{kUnknownDim, 2}, {2, kUnknownDim, 4}}, {{kUnknownDim, 3}}, false));
+  EXPECT_FALSE(has({{kUnknownDim, 2}, Shape{}}, {{kUnknownDim, 3}}, false)) << "a scalar";
+}
+
+TEST_F(SamplesTest, EachFileIsOneOfWholeInputs) {
+  signature_.inputs = {{"x", DType::kF32, Shape{1, kUnknownDim}},
+                       {"state", DType::kF32, {2, 1, 2}}};
+  Write("a.npz", {{"x", Counting<float>({1, 3}, 0)},
+                  {"state", Counting<float>({2, 1, 2}, 10)},
+                  {"labels", Counting<int32_t>({}, 4)}});
+  Write("b.npz", {{"x", Counting<float>({1, 5}, 3)},
+                  {"state", Counting<float>({2, 1, 2}, 20)},
+                  {"labels", Counting<int32_t>({1}, 5)}});
+  // Two of one shape.
+  Write("c.npz", {{"x", Counting<float>({2, 1, 2}, 8)},
+                  {"state", Counting<float>({2, 2, 1, 2}, 30)},
+                  {"labels", Counting<int32_t>({2}, 6)}});
+  const auto samples = Open({{folder_}, ""});
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  EXPECT_TRUE(samples->whole_inputs());
+  ASSERT_EQ(samples->count(), 4);
+  EXPECT_THAT(samples->labels(), ElementsAre(4, 5, 6, 7));
+  EXPECT_THAT(samples->BatchShapes(0, 1), ElementsAre(Shape{1, 3}, Shape{2, 1, 2}));
+  EXPECT_THAT(samples->BatchShapes(1, 1), ElementsAre(Shape{1, 5}, Shape{2, 1, 2}));
+  EXPECT_THAT(Rows<float>(*samples, 0, 1, 1), ElementsAre(3, 4, 5, 6, 7));
+  EXPECT_THAT(Rows<float>(*samples, 1, 1, 1), ElementsAre(20, 21, 22, 23));
+  EXPECT_THAT(Rows<float>(*samples, 0, 3, 1), ElementsAre(10, 11));
+  EXPECT_THAT(Rows<float>(*samples, 1, 3, 1), ElementsAre(34, 35, 36, 37));
+  EXPECT_EQ(samples->data().Drawn(std::vector<int64_t>{2}).RunShape("state", 0, 1),
+            (Shape{2, 1, 2}));
+  const std::string wrong =
+      Write("wrong", {{"x", Counting<float>({1, 3}, 0)}, {"state", Counting<float>({2, 3, 2}, 0)}});
+  EXPECT_THAT(Refusal({{wrong}, ""}),
+              HasSubstr("array 'state': expected shape [2,1,2] (of one sample, or with samples "
+                        "along an axis before it), got [2,3,2]"));
+}
+
+TEST_F(SamplesTest, OfWholeInputsAreMappedByTheirOwnAxes) {
+  signature_.inputs = {{"x", DType::kF32, Shape{kUnknownDim, 2}}};
+  std::ofstream(folder_ + "/model.yaml")
+      << "inputs: {x: {wire: {datatype: UINT8, scale: [0.5, 2]}}}\n";
+  const std::string path = Write("stacked", {{"x", Counting<uint8_t>({2, 3, 2}, 0)}});
+  const auto samples = Open({{path}, folder_ + "/model.yaml"});
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  EXPECT_TRUE(samples->whole_inputs()) << "an axis more than the input has";
+  EXPECT_EQ(samples->count(), 2);
+  EXPECT_THAT(Rows<float>(*samples, 0, 1, 1), ElementsAre(3, 14, 4, 18, 5, 22));
 }
 
 TEST_F(SamplesTest, LabelsAreJoined) {

@@ -159,6 +159,25 @@ TEST_P(ConvTransposeLoweringTest, IsBitExactOnIntegers) {
   }
 }
 
+TEST_P(ConvTransposeLoweringTest, QuantizesItsInputWhenItRuns) {
+  if (GetParam().stays_real()) GTEST_SKIP() << "skipped: import_dynamic_quant leaves it real";
+  const Geometry& g = GetParam();
+  const OneNode node = Transposed(g)
+                           .Input(RandomReals(g.x, 1))
+                           .Constant(RandomBytes(DType::kI8, g.w, 2), PowerOfTwoScales(g.w[0], 0))
+                           .Constant(Bias(g.w[0]))
+                           .Set("dynamic_quant", int64_t{1})
+                           .Declare(DType::kF32, {})
+                           .Post({.kind = PostOp::Kind::kRelu});
+  for (const bool exact : {true, false}) {
+    Target target = onednn::DetectTarget(1);
+    target.int8_exact = exact && target.int8_exact;
+    const auto lowered = Lower(node, target);
+    ExpectReference(node, lowered, 1e-4f);
+    EXPECT_EQ(lowered->layer.runs, "int8");
+  }
+}
+
 TEST(ConvTransposeLowering, LeavesNoPostOpsToLoopsWithoutVectors) {
   // oneDNN computes it by the gradient of a depthwise convolution, behind which its post-ops are scalar code.
   const Geometry g = {"", {1, 9, 9, 32}, {32, 1, 4, 4}, {1, 1, 1, 1}, {2, 2}, {1, 1}, {0, 0}, 32};

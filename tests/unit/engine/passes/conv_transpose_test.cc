@@ -132,5 +132,32 @@ TEST(CanonicalConvTranspose, StaysRealWhereNoKernelIsFastInIntegers) {
   }
 }
 
+// x -> DynamicQuantizeLinear -> DequantizeLinear -> ConvTranspose(DQ(w)).
+Graph QuantizedWhenItRuns(int64_t group, const Ints& dilations = {1, 1}) {
+  GraphBuilder b;
+  const auto quantized = b.Ops("DynamicQuantizeLinear", {b.Input("x", {2, 4, 5, 6})}, 3);
+  const ValueId x = b.Op("DequantizeLinear", quantized);
+  b.Output(b.Op("ConvTranspose", {x, b.QuantizedWeights({4, 6 / group, 3, 3}, 1), b.Random({6})},
+                {{"strides", kTwo}, {"dilations", dilations}, {"group", group}}));
+  return b.Build();
+}
+
+TEST(CanonicalConvTranspose, QuantizesItsInputWhenItRuns) {
+  PassContext dynamic;
+  dynamic.precision = Precision::kInt8Dynamic;
+  for (const int64_t group : {1, 2}) {
+    const Graph graph = QuantizedWhenItRuns(group);
+    const Graph after = Optimised(graph, dynamic);
+    EXPECT_TRUE(SameAnswers(graph, after));
+    const Node& node = TheOnly(after, "octet:ConvTranspose");
+    EXPECT_EQ(node.attributes.IntOr("dynamic_quant", 0), 1) << Dump(after);
+    EXPECT_EQ(after.value(node.input(1)).dtype, DType::kI8);
+  }
+  const Graph real = QuantizedWhenItRuns(1, {2, 2});
+  const Graph after = Optimised(real, dynamic);
+  EXPECT_TRUE(SameAnswers(real, after));
+  EXPECT_EQ(TheOnly(after, "octet:ConvTranspose").attributes.IntOr("dynamic_quant", 0), 0);
+}
+
 }  // namespace conv_transpose_pass_test
 }  // namespace octet

@@ -313,6 +313,20 @@ TEST(FoldBatchNorm, GoesIntoTheWeightsAhead) {
   EXPECT_THAT(AfterPassChecked("fold_batch_norm", b.Build()), HasOps({"Conv"}));
 }
 
+TEST(FoldBatchNorm, GoesIntoTheWeightsOfATransposedConvolution) {
+  for (const int64_t group : {1, 2}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {2, 4, 5, 5});
+    const ValueId up = b.Op("ConvTranspose", {x, b.Random({4, 6 / group, 3, 3}), b.Random({6})},
+                            {{"strides", Ints{2, 2}}, {"group", group}});
+    b.Output(BatchNorm(b, up, 6));
+    const Graph graph = b.Build();
+    const Graph after = AfterPass("fold_batch_norm", graph);
+    EXPECT_THAT(after, HasOps({"ConvTranspose"}));
+    EXPECT_TRUE(SameAnswers(graph, after));
+  }
+}
+
 TEST(FoldBatchNorm, GoesIntoTheWeightsBehindWithoutPadding) {
   GraphBuilder b;
   const ValueId x = BatchNorm(b, b.Input("x", {2, 4, 5, 5}), 4);

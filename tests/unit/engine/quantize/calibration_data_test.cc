@@ -239,5 +239,86 @@ TEST(HoldBack, GroupsWhatRangesAreTakenFrom) {
   EXPECT_EQ(split->held_back.count(), 2);
 }
 
+// A waveform of any length, and a state [2, 1, 3] beside it: nothing that samples could be stacked along.
+struct Waves {
+  Waves() {
+    GraphBuilder b;
+    wave = b.Input("wave", {kUnknownDim});
+    state = b.Input("state", {2, 1, 3});
+    const ValueId image = b.Op("Unsqueeze", {wave, b.IntList({0, 1})});
+    const ValueId heard = b.Op("Relu", {b.Op("Conv", {image, b.Random({4, 1, 3}), b.Random({4})})});
+    const ValueId told = b.Op("Conv", {heard, b.Random({2, 4, 1}), b.Random({2})});
+    b.Output(b.Op("GlobalAveragePool", {told}), "scores");
+    b.Output(b.Op("MatMul", {state, b.Random({3, 5})}), "next");
+    graph = b.Build();
+  }
+  // So many of each of two lengths.
+  static CalibrationData Samples(int64_t each) {
+    CalibrationData set = CalibrationData::OfWholeInputs();
+    for (const int64_t length : {9, 20}) {
+      set.Add({{"wave", std::make_shared<Counting>(Shape{each, length}, -40.0F)},
+               {"state", std::make_shared<Counting>(Shape{each, 2, 1, 3}, -20.0F)}});
+    }
+    return set;
+  }
+  Graph graph;
+  ValueId wave;
+  ValueId state;
+};
+
+TEST(WholeInputs, RunOneByOne) {
+  const Waves waves;
+  const CalibrationData set = Waves::Samples(3);
+  EXPECT_EQ(set.count(), 6);
+  EXPECT_EQ(set.RunShape("wave", 0, 1), (Shape{9}));
+  EXPECT_EQ(set.RunShape("wave", 3, 1), (Shape{20}));
+  EXPECT_EQ(set.RunShape("state", 3, 1), (Shape{2, 1, 3}));
+  EXPECT_EQ(set.InMemory(4, 1)->at("state").shape(), (Shape{2, 1, 3}));
+  EXPECT_FALSE(set.InMemory(3, 2).ok());
+  Histogram of_wave;
+  Histogram of_scores;
+  const Observation observations[] = {{waves.wave, &of_wave}, {waves.graph.outputs[0], &of_scores}};
+  int runs = 0;
+  ASSERT_TRUE(Calibrate(waves.graph, observations, set,
+                        {.progress = [&](int64_t, int64_t) { return ++runs > 0; }})
+                  .ok());
+  EXPECT_EQ(runs, 6);
+  EXPECT_EQ(of_wave.count(), 3U * (9 + 20));
+  EXPECT_EQ(of_scores.count(), 6U * 2);
+  EXPECT_EQ(of_wave.extremes(), (Range{-40, 19}));
+}
+
+TEST(WholeInputs, AreQuantizedByEveryRecipe) {
+  const Waves waves;
+  for (const QuantizeRecipe& recipe :
+       {QuantizeRecipe{.to = Precision::kInt8},
+        QuantizeRecipe{.to = Precision::kInt8, .method = RangeMethod::kMovingAverage},
+        QuantizeRecipe{.to = Precision::kInt8, .floor = {AccuracyFloor::Kind::kMinSqnr, 15}},
+        QuantizeRecipe{.to = Precision::kInt8,
+                       .floor = {AccuracyFloor::Kind::kMinAgreement, 50}}}) {
+    const auto made = Quantize(waves.graph, recipe, Waves::Samples(8), {});
+    ASSERT_TRUE(made.ok()) << made.status();
+    EXPECT_GE(CountOps(made->graph, "QuantizeLinear"), 1);
+  }
+}
+
+TEST(WholeInputs, HaveTheShapesOfTheInputs) {
+  const Waves waves;
+  CalibrationData set = CalibrationData::OfWholeInputs();
+  set.Add({{"wave", std::make_shared<Counting>(Shape{2, 9}, 0.0F)},
+           {"state", std::make_shared<Counting>(Shape{2, 3, 1, 3}, 0.0F)}});
+  Histogram seen;
+  const Observation observations[] = {{waves.graph.outputs[0], &seen}};
+  EXPECT_THAT(std::string(Message(Calibrate(waves.graph, observations, set, {}))),
+              HasSubstr("'state': expected shape [2,1,3] (samples along one more axis before it), "
+                        "got [2,3,1,3]"));
+  // Along axis 0 there are no samples of the two.
+  CalibrationData stacked;
+  stacked.Add({{"wave", std::make_shared<Counting>(Shape{9}, 0.0F)},
+               {"state", std::make_shared<Counting>(Shape{2, 1, 3}, 0.0F)}});
+  EXPECT_THAT(std::string(Message(Calibrate(waves.graph, observations, stacked, {}))),
+              HasSubstr("expected 9 samples like the first input, got 2"));
+}
+
 }  // namespace calibration_data_test
 }  // namespace octet

@@ -153,7 +153,7 @@ TEST(CompensateRounding, KeepsTheResultsNearer) {
   const Tensor samples = Smooth({1024, 32});
   const QuantizedWeights nearest = QuantizeWeights(layer.weights(), 1, true);
   QuantizedWeights compensated = QuantizeWeights(layer.weights(), 1, true);
-  CompensateRounding(layer.weights(), {1, false}, layer.Moments(samples), false, compensated);
+  CompensateRounding(layer.weights(), {1}, layer.Moments(samples), false, compensated);
   EXPECT_EQ(compensated.params, nearest.params);
   EXPECT_LT(ResultError(layer.weights(), compensated, samples),
             0.5 * ResultError(layer.weights(), nearest, samples));
@@ -170,7 +170,7 @@ TEST(CompensateRounding, RoundsToNearestWhereInputsAreUnrelated) {
   for (size_t i = 0; i < 4; ++i) units.mutable_span<float>()[i * 5] = 1.0F + static_cast<float>(i);
   const QuantizedWeights nearest = QuantizeWeights(layer.weights(), 1, true);
   QuantizedWeights compensated = QuantizeWeights(layer.weights(), 1, true);
-  CompensateRounding(layer.weights(), {1, false}, layer.Moments(units), false, compensated);
+  CompensateRounding(layer.weights(), {1}, layer.Moments(units), false, compensated);
   EXPECT_TRUE(std::ranges::equal(compensated.values.span<int8_t>(), nearest.values.span<int8_t>()));
 }
 
@@ -180,7 +180,7 @@ TEST(CompensateRounding, LeavesWhatItCannotSumUp) {
   QuantizedWeights compensated = QuantizeWeights(layer.weights(), 1, true);
   const Tensor huge =
       Tensor::From<float>(Shape{1, 2}, {1e30F, -1e30F});  // whose squares are infinite
-  CompensateRounding(layer.weights(), {1, false}, layer.Moments(huge), false, compensated);
+  CompensateRounding(layer.weights(), {1}, layer.Moments(huge), false, compensated);
   EXPECT_TRUE(std::ranges::equal(compensated.values.span<int8_t>(), nearest.values.span<int8_t>()));
 }
 
@@ -193,13 +193,44 @@ TEST(CompensateRounding, OfGroupsAndRowsOfAConvolution) {
   Tensor samples(DType::kF32, Shape{1000, 2, 4, 4});
   std::ranges::fill(samples.mutable_span<float>(), 0.3F);  // whose sums are not exact
   QuantizedWeights rounded = QuantizeWeights(weights, 0, true);
-  CompensateRounding(weights, {0, true}, layer.Moments(samples), true, rounded);
+  CompensateRounding(weights, {0, 2}, layer.Moments(samples), true, rounded);
   const auto q = rounded.values.span<int8_t>();
   EXPECT_TRUE(std::ranges::equal(q.subspan(0, 9), q.subspan(9, 9)));
   for (size_t i = 0; i < 18; ++i) {
     EXPECT_NEAR(q[i] * rounded.params.scales[i / 9], weights.span<float>()[i],
                 0.51F * rounded.params.scales[i / 9]);
   }
+}
+
+TEST(CompensateRounding, OfATransposedConvolutionOfOneTapIsThatOfAMatrix) {
+  const Layer layer({kUnknownDim, 32, 1, 1}, {32, 8, 1, 1}, {}, "ConvTranspose");
+  const Tensor samples = Smooth({1024, 32});
+  const QuantizedWeights nearest = QuantizeWeights(layer.weights(), 1, true);
+  QuantizedWeights compensated = nearest;
+  CompensateRounding(layer.weights(), LayoutOf(layer.graph, layer.weighted),
+                     layer.Moments(samples.Reshaped(Shape{1024, 32, 1, 1})), false, compensated);
+  EXPECT_LT(ResultError(layer.weights(), compensated, samples),
+            0.5 * ResultError(layer.weights(), nearest, samples));
+}
+
+// The middle tap of three meets every input, the others those beside.
+TEST(CompensateRounding, OfGroupsOfATransposedConvolution) {
+  const Layer layer({kUnknownDim, 2, 6, 6}, {2, 1, 3, 3}, {{"group", int64_t{2}}}, "ConvTranspose");
+  Tensor weights(DType::kF32, Shape{2, 1, 3, 3});
+  for (size_t i = 0; i < 18; ++i)
+    weights.mutable_span<float>()[i] = std::sin(static_cast<float>(i % 9) * 1.7F);
+  Tensor samples = Smooth({500, 2, 6, 6});
+  for (int64_t n = 0; n < 500; ++n) {  // The groups see the same.
+    float* const first = samples.mutable_span<float>().data() + n * 72;
+    std::copy(first, first + 36, first + 36);
+  }
+  QuantizedWeights rounded = QuantizeWeights(weights, 1, true);
+  CompensateRounding(weights, LayoutOf(layer.graph, layer.weighted), layer.Moments(samples), false,
+                     rounded);
+  const auto q = rounded.values.span<int8_t>();
+  EXPECT_EQ(rounded.params.scales.size(), 1U);
+  EXPECT_TRUE(std::ranges::equal(q.subspan(0, 9), q.subspan(9, 9)));
+  EXPECT_FALSE(std::ranges::equal(q, QuantizeWeights(weights, 1, true).values.span<int8_t>()));
 }
 
 }  // namespace compensated_rounding_test

@@ -52,8 +52,15 @@ TEST(LeaveOutDefaults, LeavesAttributesThatSaySomething) {
                               {"group", int64_t{2}},
                               {"pads", Ints{0, 1, 0, 0}},
                               {"strides", Ints{1, 2}}});
+  const ValueId transposed = b.Op("ConvTranspose", {x, b.Random({4, 3, 2, 2})},
+                                  {{"dilations", Ints{1, 1}},
+                                   {"group", int64_t{1}},
+                                   {"kernel_shape", Ints{2, 2}},
+                                   {"pads", Ints{0, 0, 0, 0}},
+                                   {"strides", Ints{2, 2}}});
   b.Output(plain);
   b.Output(other);
+  b.Output(transposed);
   Graph graph = b.Build();
   LeaveOutDefaults(graph);
   const auto names = [&](ValueId id) {
@@ -63,6 +70,7 @@ TEST(LeaveOutDefaults, LeavesAttributesThatSaySomething) {
     return found;
   };
   EXPECT_THAT(names(plain), testing::IsEmpty());
+  EXPECT_THAT(names(transposed), testing::ElementsAre("strides"));
   EXPECT_THAT(names(other), testing::ElementsAre("dilations", "group", "pads", "strides"));
 }
 

@@ -336,17 +336,89 @@ TEST(MixedPrecision, IsAllInt8WhereThatIsFasterNowhere) {
   EXPECT_THAT(made.mixed->layers[0].why, HasSubstr("faster in no layer"));
 }
 
-// A seed decides on any machine: without a floor times are reported and nothing else.
+// A seed decides on any machine: without a floor times are reported and nothing else, as long as fp32 is not faster.
 TEST(MixedPrecision, LooksAtNoTimesWithoutAFloor) {
   const Graph graph = PowersAndLogarithm();
   const QuantizeResult fast = Quantized(graph, With({}));
-  const QuantizeResult slow = Quantized(graph, With({}), {}, TimesOf({.int8 = 9, .bf16 = 1}));
+  const QuantizeResult slow =
+      Quantized(graph, With({}), {}, TimesOf({.int8 = 9, .bf16 = 1, .f32 = 9}));
   EXPECT_EQ(Dump(fast.graph), Dump(slow.graph));
   ASSERT_TRUE(slow.mixed);
   EXPECT_FALSE(slow.mixed->measured_times);
   EXPECT_EQ(Chosen(*slow.mixed).bf16_layers, 0);
   EXPECT_FALSE(slow.mixed->layers[0].f32_us);
-  EXPECT_NEAR(Chosen(*slow.mixed).us_per_sample, 30e6, 1);
+  EXPECT_NEAR(Chosen(*slow.mixed).us_per_sample, 36e6, 1);
+}
+
+std::string SlowerRecord(const QuantizeResult& made) {
+  const auto found = std::ranges::find(made.records, "slower", &QuantizeRecord::what);
+  return found == made.records.end() ? "" : found->detail;
+}
+
+TEST(SlowerThanFp32, PutsBackWhatGainsNothing) {
+  const Graph graph = TwoProducts();
+  const std::string first = graph.node(graph.order().front()).name;
+  const Costs slower = {.int8 = 9, .bf16 = 5, .f32 = 3};
+  const QuantizeResult made = Quantized(graph, With({}), {}, TimesOf({}, {{first, slower}}));
+  EXPECT_THAT(PrecisionsOf(made), ElementsAre(kF32, kInt8));
+  EXPECT_THAT(SlowerRecord(made), HasSubstr("10000.000 ms in int8, 6000.000 ms in fp32"));
+  EXPECT_NEAR(Chosen(*made.mixed).us_per_sample, 4e6, 1);
+  EXPECT_TRUE(made.mixed->measured_times);
+  // A floor of the user's, or none of any kind, is another recipe.
+  const TimeSource times = TimesOf({}, {{first, slower}});
+  EXPECT_EQ(SlowerRecord(Quantized(graph, With({Kind::kMinSqnr, 20}), {}, times)), "");
+  const QuantizeResult all_int8 = Quantized(graph, With({Kind::kAllInt8}), {}, times);
+  EXPECT_EQ(SlowerRecord(all_int8), "");
+  EXPECT_THAT(all_int8.graph, HasExactly(2, "QuantizeLinear"));
+}
+
+TEST(SlowerThanFp32, IsFp32WhereNothingIsFaster) {
+  const QuantizeResult made =
+      Quantized(TwoProducts(), With({}), {}, TimesOf({.int8 = 9, .bf16 = 5}));
+  EXPECT_THAT(PrecisionsOf(made), ElementsAre(kF32, kF32));
+  EXPECT_THAT(made.graph, HasNo("QuantizeLinear"));
+  EXPECT_NE(SlowerRecord(made), "");
+  EXPECT_EQ(Chosen(*made.mixed).float_layers, 2);
+  EXPECT_TRUE(std::isinf(Chosen(*made.mixed).sqnr_db));
+}
+
+// Each layer by itself gains by int8, but all of them together convert more than that.
+TEST(SlowerThanFp32, TriesFewerLayersWhereConversionsTakeMoreThanTheyGain) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {kUnknownDim, kFeatures});
+  for (int i = 0; i < 6; ++i) x = b.Op("Relu", {b.Op("MatMul", {x, b.Random({8, 8})})});
+  b.Output(b.Op("MatMul", {x, b.Random({kFeatures, 4})}), "scores");
+  const Graph graph = b.Build();
+  const std::string best = graph.node(graph.order()[4]).name;
+  // What a network takes beside its layers grows with how many of them are in int8.
+  const TimeSource layers =
+      TimesOf({.int8 = 2, .bf16 = 5, .f32 = 3}, {{best, {.int8 = 1, .bf16 = 5, .f32 = 6}}});
+  const TimeSource times = [&](const Graph& made) -> absl::StatusOr<std::vector<StepTime>> {
+    OCTET_ASSIGN_OR_RETURN(std::vector<StepTime> steps, layers(made));
+    const double integers = CountOps(made, "QuantizeLinear");
+    steps.insert(steps.begin(), {"", false, integers * integers / 2});
+    return steps;
+  };
+  const QuantizeResult made = Quantized(graph, With({}), {}, times);
+  ASSERT_TRUE(made.mixed);
+  std::vector<bool> expected(7, false);
+  expected[2] = true;
+  EXPECT_EQ(InInt8(made), expected);
+  EXPECT_THAT(made.mixed->layers[0].why, HasSubstr("int8"));
+}
+
+TEST(SlowerThanFp32, IsNotAskedOfWhatHardlyTakesTime) {
+  const QuantizeResult made =
+      Quantized(TwoProducts(), With({}), {}, TimesOf({.int8 = 9e-5, .bf16 = 5e-5, .f32 = 4e-5}));
+  EXPECT_FALSE(made.mixed);
+  EXPECT_EQ(SlowerRecord(made), "");
+}
+
+TEST(SlowerThanFp32, IsWrittenWhereNoSamplesTellAMixture) {
+  const auto made = Quantize(TwoProducts(), With({}), SamplesOf(1), {.time = TimesOf({.int8 = 9})});
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_FALSE(made->mixed);
+  EXPECT_THAT(SlowerRecord(*made), HasSubstr("at least 2"));
 }
 
 TEST(LatencyMeter, ComparesByTheClock) {

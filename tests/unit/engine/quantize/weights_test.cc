@@ -126,8 +126,19 @@ TEST(CorrectBias, FindsTheInputsOfAGroupedConvolution) {
                                  QuantParams::PerTensor(1, 0)};
   const std::vector<double> means = {10, 100, 1000, 0.5};
   const Tensor bias = Tensor::From<float>(Shape{2}, {0, 7});
-  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {0, true}, means)),
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {0, 2}, means)),
               ElementsAre(FloatEq(-10), FloatEq(7 - 2 * 0.5F)));
+}
+
+TEST(CorrectBias, FindsTheOutputsOfAGroupedTransposedConvolution) {
+  // Two groups of one input, two outputs each.
+  const Tensor exact = Tensor::From<float>(Shape{2, 2, 1, 1}, {1, 2, 3, 4});
+  const QuantizedWeights rounded{Tensor::From<int8_t>(Shape{2, 2, 1, 1}, {2, 2, 3, 6}),
+                                 QuantParams::PerTensor(1, 0)};
+  const std::vector<double> means = {10, 0.5};
+  const Tensor bias = Tensor::From<float>(Shape{4}, {0, 1, 2, 7});
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {1, 2}, means)),
+              ElementsAre(FloatEq(-10), 1, 2, FloatEq(7 - 2 * 0.5F)));
 }
 
 TEST(CorrectBias, FollowsTheAxisOfAMatrix) {
@@ -136,9 +147,9 @@ TEST(CorrectBias, FollowsTheAxisOfAMatrix) {
                                  QuantParams::PerTensor(1, 0)};
   const std::vector<double> means = {5, 50};
   const Tensor bias = Tensor::From<float>(Shape{2}, {0, 0});
-  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {1, false}, means)),
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {1}, means)),
               ElementsAre(0, FloatEq(-5)));
-  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {0, false}, means)),
+  EXPECT_THAT(Elements<float>(CorrectBias(bias, exact, rounded, {0}, means)),
               ElementsAre(FloatEq(-50), 0));
 }
 
@@ -146,6 +157,10 @@ TEST(RoundBias, LiesOnTheGridOfTheSums) {
   const Tensor bias = Tensor::From<float>(Shape{3}, {0.53F, -0.26F, 2.0F});
   EXPECT_THAT(Elements<float>(RoundBias(bias, std::vector{0.1F, 0.1F, 0.01F})),
               ElementsAre(FloatEq(0.5F), FloatEq(-0.3F), FloatEq(2.0F)));
+  EXPECT_THAT(Elements<float>(RoundBias(Tensor::From<float>(Shape{4}, {0.53F, 0.53F, 2, 2}),
+                                        std::vector{0.1F, 0.25F})),
+              ElementsAre(FloatEq(0.5F), FloatEq(0.5F), FloatEq(2), FloatEq(2)))
+      << "the scales of a group";
   EXPECT_THAT(Elements<float>(RoundBias(bias, std::vector{0.25F})),
               ElementsAre(0.5F, -0.25F, 2.0F));
   EXPECT_THAT(Elements<float>(RoundBias(bias, std::vector{1e-12F})),
