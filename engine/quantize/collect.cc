@@ -195,10 +195,6 @@ class CalibrationPass {
   Workspace workspace_;
 };
 
-}  // namespace
-
-namespace {
-
 // Whether samples are of an input; the axes of whole ones come behind that of the samples.
 bool Fits(const Shape& samples, const Shape& input, bool whole) {
   const int own = whole ? 0 : 1;  // The first axis that a sample has by itself.
