@@ -21,7 +21,7 @@ namespace {
 template <typename T>
 void Reduce(ScatterReduction reduction, T& target, T update) {
   switch (reduction) {
-    case ScatterReduction::kNone:
+    case ScatterReduction::kOverwrite:
       target = update;
       break;
     case ScatterReduction::kAdd:
@@ -44,7 +44,7 @@ template <typename Make>
 absl::StatusOr<Kernel> ScatterKernelFor(const KernelContext& context, const Make& make) {
   OCTET_ASSIGN_OR_RETURN(const ScatterReduction reduction, ScatterReductionOf(context.node));
   const DType dtype = context.inputs[0].dtype();
-  if (reduction == ScatterReduction::kNone)
+  if (reduction == ScatterReduction::kOverwrite)
     return KernelFor(kStorageKernels, StorageOf(dtype), context.node, make);
   return KernelFor(kNumberKernels, dtype, context.node, make);
 }
@@ -130,7 +130,7 @@ absl::StatusOr<Kernel> MakeScatterND(const KernelContext& context) {
 
 absl::StatusOr<ScatterReduction> ScatterReductionOf(const Node& node) {
   OCTET_ASSIGN_OR_RETURN(const std::string name, node.attributes.String("reduction", "none"));
-  if (name == "none") return ScatterReduction::kNone;
+  if (name == "none") return ScatterReduction::kOverwrite;
   if (name == "add") return ScatterReduction::kAdd;
   if (name == "mul") return ScatterReduction::kMul;
   if (name == "max") return ScatterReduction::kMax;

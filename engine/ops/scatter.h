@@ -14,8 +14,8 @@
 
 namespace octet {
 
-/// What becomes of an element that is written to.
-enum class ScatterReduction { kNone, kAdd, kMul, kMax, kMin };
+/// What becomes of an element that is written to; ONNX calls the first one "none".
+enum class ScatterReduction : uint8_t { kOverwrite, kAdd, kMul, kMax, kMin };
 
 absl::StatusOr<ScatterReduction> ScatterReductionOf(const Node& node);
 

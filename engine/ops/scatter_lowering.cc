@@ -134,7 +134,7 @@ Kernel ReducingKernel(ScatterReduction reduction, const Write& write) {
       return write.template Make<T>(TakeLarger{});
     case ScatterReduction::kMin:
       return write.template Make<T>(TakeSmaller{});
-    case ScatterReduction::kNone:
+    case ScatterReduction::kOverwrite:
       break;
   }
   return write.template Make<T>(TakeUpdate{});
@@ -181,7 +181,7 @@ absl::Status CheckStoredAlike(const LowerContext& context, ScatterReduction redu
     if (value->dtype != data.dtype || value->quant != data.quant)
       return Unimplemented("'{}' and '{}' are not stored alike", data.name, value->name);
   }
-  if (reduction == ScatterReduction::kNone || !data.quant) return absl::OkStatus();
+  if (reduction == ScatterReduction::kOverwrite || !data.quant) return absl::OkStatus();
   return Unimplemented("'{}' stands for reals by a scale", data.name);
 }
 
@@ -191,7 +191,7 @@ absl::StatusOr<std::unique_ptr<Step>> LowerScatter(const LowerContext& context,
   OCTET_ASSIGN_OR_RETURN(const ScatterReduction reduction, ScatterReductionOf(context.node));
   OCTET_RETURN_IF_ERROR(CheckStoredAlike(context, reduction));
   const DType dtype = context.input(0).dtype;
-  const bool moves = reduction == ScatterReduction::kNone;
+  const bool moves = reduction == ScatterReduction::kOverwrite;
   OCTET_ASSIGN_OR_RETURN(
       Kernel kernel,
       moves
