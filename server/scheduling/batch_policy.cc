@@ -67,7 +67,12 @@ size_t FastestPrefix(std::span<const QueuedFacts> queue, std::span<const size_t>
   constexpr double kNearly = 0.97;
   constexpr double kGainBeyondShare = 1.2;
   const BatchCurve& curve = measured.curve;
-  const int64_t share = BucketFor(ShareOf(queue, limits, measured.workers), limits.max_batch);
+  // What a worker left of a batch that has waited to become full would wait anew.
+  const bool waits =
+      limits.max_delay > Nanoseconds::zero() || limits.p99_target > Nanoseconds::zero();
+  const int64_t share = waits
+                            ? limits.max_batch
+                            : BucketFor(ShareOf(queue, limits, measured.workers), limits.max_batch);
   /// The longest prefix of a compiled size: who fits into it costs nothing.
   struct Candidate {
     int64_t size = 0;

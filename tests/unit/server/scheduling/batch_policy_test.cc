@@ -249,6 +249,17 @@ TEST(BatchDelayTest, AFullBatchDoesNotWait) {
   EXPECT_EQ(Queue().AddMany(9).Taken({.max_batch = 8, .max_delay = seconds(1)}).size(), 8U);
 }
 
+TEST(BatchDelayTest, NobodyWaitsBehindAFullBatchThatWorkersCouldShare) {
+  QueueMeasurements measured = {Curve({100, 180, 330, 610})};
+  measured.workers = 2;
+  Queue queue;
+  queue.AddMany(8).Measured(measured);
+  EXPECT_EQ(queue.Taken({.max_batch = 8}).size(), 4U);
+  EXPECT_EQ(queue.Taken({.max_batch = 8, .max_delay = seconds(1)}).size(), 8U)
+      << "the other four would wait for a second";
+  EXPECT_EQ(queue.Taken({.max_batch = 8, .p99_target = seconds(10)}).size(), 8U);
+}
+
 TEST(BatchDelayTest, ADeadlineBeforeTheDelayStartsTheBatch) {
   Queue queue;
   queue.Add(1, kNow + milliseconds(5));
