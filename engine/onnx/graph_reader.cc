@@ -19,6 +19,7 @@
 #include "engine/onnx/onnx_file.h"
 #include "engine/onnx/value_info.h"
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {

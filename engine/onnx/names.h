@@ -8,8 +8,6 @@
 
 namespace octet {
 
-bool IsUtf8(std::string_view text);
-
 /// Names end up in messages, replies, logs and metrics: none may carry what those cannot. `what` it names begins the message.
 /// Errors: INVALID_ARGUMENT when it is longer than 4096 bytes, or not UTF-8.
 absl::Status CheckName(std::string_view name, std::string_view what);

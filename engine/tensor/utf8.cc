@@ -19,6 +19,15 @@ CodePoint DecodeUtf8(std::string_view text, size_t at) {
   return {point, bytes, true};
 }
 
+bool IsUtf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint next = DecodeUtf8(text, at);
+    if (!next.valid) return false;
+    at += next.bytes;
+  }
+  return true;
+}
+
 std::string Utf8Of(std::string_view text) {
   std::string valid;
   valid.reserve(text.size());

@@ -20,6 +20,9 @@ struct CodePoint {
 /// Requires: at < text.size().
 CodePoint DecodeUtf8(std::string_view text, size_t at);
 
+/// True when every byte is one of a code point.
+bool IsUtf8(std::string_view text);
+
 /// The text with U+FFFD for each byte that is none of a code point: what protobuf and JSON take.
 std::string Utf8Of(std::string_view text);
 

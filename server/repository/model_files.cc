@@ -122,7 +122,7 @@ std::string GoldenPath(const std::string& variant_path) {
 
 bool IsModelName(std::string_view name) {
   return !name.empty() && !name.starts_with('.') && name.find('/') == std::string_view::npos &&
-         name.find('\0') == std::string_view::npos && Utf8Of(name) == name;
+         name.find('\0') == std::string_view::npos && IsUtf8(name);
 }
 
 absl::StatusOr<ModelFiles> ScanModel(const std::string& root, std::string_view name) {

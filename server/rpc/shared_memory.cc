@@ -38,7 +38,7 @@ absl::Status CheckKey(const std::string& key) {
   const std::string_view name = std::string_view(key).substr(key.starts_with('/') ? 1 : 0);
   const bool valid = !name.empty() && name.size() <= NAME_MAX && name != "." && name != ".." &&
                      name.find('/') == std::string_view::npos &&
-                     name.find('\0') == std::string_view::npos && Utf8Of(name) == name;
+                     name.find('\0') == std::string_view::npos && IsUtf8(name);
   if (valid) return absl::OkStatus();
   return InvalidArgument("shared memory key, expected /name without further slashes, got \"{}\"",
                          key);
@@ -146,7 +146,7 @@ absl::Status SharedMemory::Register(const std::string& name, const std::string& 
                            kMaxNameBytes, name.size());
   }
   // HTTP takes any bytes, and one such region would hide all from who asks over gRPC.
-  if (Utf8Of(name) != name) {
+  if (!IsUtf8(name)) {
     return InvalidArgument("shared memory region: name, expected UTF-8, got \"{}\"", name);
   }
   OCTET_RETURN_IF_ERROR(CheckKey(key));

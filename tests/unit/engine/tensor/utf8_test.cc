@@ -1,5 +1,7 @@
 #include "engine/tensor/utf8.h"
 
+#include <string>
+
 #include <gtest/gtest.h>
 
 namespace octet {
@@ -25,11 +27,14 @@ TEST(Utf8Test, WhatIsNoUtf8IsAByteAlone) {
     const CodePoint decoded = DecodeUtf8(text, 0);
     EXPECT_FALSE(decoded.valid) << ::testing::PrintToString(text);
     EXPECT_EQ(decoded.bytes, 1u);
+    EXPECT_FALSE(IsUtf8("a" + std::string(text)));
   }
 }
 
 TEST(Utf8Test, EachByteThatIsNoUtf8IsReplaced) {
   EXPECT_EQ(Utf8Of(""), "");
+  EXPECT_TRUE(IsUtf8(""));
+  EXPECT_TRUE(IsUtf8("caf\u00e9 \U0001F600"));
   EXPECT_EQ(Utf8Of("caf\u00e9 \U0001F600"), "caf\u00e9 \U0001F600");
   EXPECT_EQ(Utf8Of("caf\xE9!"), "caf\uFFFD!");
   EXPECT_EQ(Utf8Of("\xE2\x82"), "\uFFFD\uFFFD");
