@@ -1,6 +1,8 @@
 #include "config/server_config.h"
 
 #include "config/yaml_reader.h"
+#include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {
@@ -16,8 +18,7 @@ std::vector<YamlKey> Keys(ServerConfig& c) {
       {"repository.path", Text(&c.repository.path), "folder", "the model repository"},
       {"repository.poll_seconds", Integer(&c.repository.poll_seconds, 0, 86400), "s",
        "look for changed files this often; 0 = only when asked (SIGHUP, or a load by RPC), and "
-       "what "
-       "could not be read at the start until it can"},
+       "what could not be read at the start until it can"},
       {"repository.strict", Boolean(&c.repository.strict), "",
        "refuse to start when a model fails to load"},
 
@@ -133,6 +134,10 @@ absl::Status CheckPriorities(const ServerConfig::Batching& batching) {
 absl::StatusOr<ServerConfig> ParseServerConfig(std::string_view text, std::string_view file) {
   ServerConfig config;
   OCTET_RETURN_IF_ERROR(ReadYaml(text, file, Keys(config)));
+  // No client could read an answer of ServerMetadata.
+  if (!IsUtf8(config.name)) {
+    return InvalidArgument("{}: name: expected UTF-8, got \"{}\"", file, Utf8Of(config.name));
+  }
   if (config.limits.ReceiveBytes() < 2 * config.limits.max_message_bytes) {
     return InvalidArgument(
         "{}: limits.max_receive_bytes: less than two messages (limits.max_message_bytes = {}): {}",

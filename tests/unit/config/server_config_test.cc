@@ -108,6 +108,12 @@ TEST(ServerConfigTest, ValuesOfTheWrongKindAreRefused) {
   EXPECT_THAT(ErrorOf("[1, 2]"), HasSubstr("expected a mapping"));
 }
 
+TEST(ServerConfigTest, TheNameIsUtf8) {
+  EXPECT_EQ(ParseServerConfig("name: caf\u00e9", "octet.yaml")->name, "caf\u00e9");
+  EXPECT_EQ(Message(ParseServerConfig("name: caf\xE9", "octet.yaml").status()),
+            "octet.yaml: name: expected UTF-8, got \"caf\uFFFD\"");
+}
+
 TEST(ServerConfigTest, AKeyGivenTwiceIsRefused) {
   EXPECT_EQ(ErrorOf("name: a\nname: b\n"), "octet.yaml:2:1: name: key given twice");
   EXPECT_THAT(ErrorOf("listen: {grpc_port: 1}\nlisten: {http_port: 2}\n"),
