@@ -21,8 +21,8 @@ struct ServerConfig {
 
   struct Repository {
     std::string path;  ///< Folder of models; must be set here or on the command line.
-    int poll_seconds =
-        0;  ///< Look for changes this often; 0 = only when asked: by SIGHUP, or a load by RPC.
+    /// Look for changes this often; 0 = only when asked: by SIGHUP, or a load by RPC.
+    int poll_seconds = 0;
     bool strict = false;  ///< Refuse to start when a model fails to load.
     bool operator==(const Repository&) const = default;
   } repository;
