@@ -3,8 +3,8 @@
 //
 // Every mistake of a file is reported, one line each, as `file:line:column: key.path: what is
 // wrong`: an unknown key (with the nearest known one), a key given twice, a value of the wrong kind
-// or outside its range, a name that is no UTF-8, a section that is no mapping, one under a name of the file's own without any
-// key, YAML that does not parse.
+// or outside its range, a name that is no UTF-8, a section that is no mapping, one under a name of
+// the file's own without any key, YAML that does not parse.
 #pragma once
 
 #include <cstdint>
