@@ -293,7 +293,7 @@ TEST(WholeInputs, AreQuantizedByEveryRecipe) {
   for (const QuantizeRecipe& recipe :
        {QuantizeRecipe{.to = Precision::kInt8},
         QuantizeRecipe{.to = Precision::kInt8, .method = RangeMethod::kMovingAverage},
-        QuantizeRecipe{.to = Precision::kInt8, .floor = {AccuracyFloor::Kind::kMinSqnr, 15}},
+        QuantizeRecipe{.to = Precision::kInt8, .floor = {AccuracyFloor::Kind::kMinSqnr, 10}},
         QuantizeRecipe{.to = Precision::kInt8,
                        .floor = {AccuracyFloor::Kind::kMinAgreement, 50}}}) {
     const auto made = Quantize(waves.graph, recipe, Waves::Samples(8), {});

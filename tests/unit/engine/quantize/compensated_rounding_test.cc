@@ -206,7 +206,7 @@ TEST(CompensateRounding, OfATransposedConvolutionOfOneTapIsThatOfAMatrix) {
   const Layer layer({kUnknownDim, 32, 1, 1}, {32, 8, 1, 1}, {}, "ConvTranspose");
   const Tensor samples = Smooth({1024, 32});
   const QuantizedWeights nearest = QuantizeWeights(layer.weights(), 1, true);
-  QuantizedWeights compensated = nearest;
+  QuantizedWeights compensated = QuantizeWeights(layer.weights(), 1, true);
   CompensateRounding(layer.weights(), LayoutOf(layer.graph, layer.weighted),
                      layer.Moments(samples.Reshaped(Shape{1024, 32, 1, 1})), false, compensated);
   EXPECT_LT(ResultError(layer.weights(), compensated, samples),

@@ -379,7 +379,7 @@ TEST(SlowerThanFp32, IsFp32WhereNothingIsFaster) {
   EXPECT_THAT(made.graph, HasNo("QuantizeLinear"));
   EXPECT_NE(SlowerRecord(made), "");
   EXPECT_EQ(Chosen(*made.mixed).float_layers, 2);
-  EXPECT_TRUE(std::isinf(Chosen(*made.mixed).sqnr_db));
+  EXPECT_GT(Chosen(*made.mixed).sqnr_db, 30) << "but its constants are bytes";
 }
 
 // Each layer by itself gains by int8, but all of them together convert more than that.
