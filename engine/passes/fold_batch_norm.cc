@@ -87,7 +87,9 @@ WeightChannels ChannelsOfWeights(const Graph& graph, const Node& mac) {
   const int64_t taps = shape->elements(2, shape->rank());
   if (IsConvolution(mac)) return {.columns = first, .inner = second * taps};
   if (mac.is("ConvTranspose")) {
+    // Of an input whose rank is open, nobody has looked at the groups.
     const int64_t groups = mac.attributes.IntOr("group", 1);
+    if (groups < 1 || first % groups != 0) return {};
     return {groups, first / groups, second, taps};
   }
   if (!IsMac(mac) || shape->rank() != 2) return {};

@@ -327,6 +327,19 @@ TEST(FoldBatchNorm, GoesIntoTheWeightsOfATransposedConvolution) {
   }
 }
 
+// The rank of the input is open, and so is whether there are such groups.
+TEST(FoldBatchNorm, LeavesATransposedConvolutionOfNoGroups) {
+  for (const int64_t group : {-1, 0, 3}) {
+    GraphBuilder b;
+    const ValueId x =
+        b.Op("Reshape", {b.Input("x", {100}), b.Input("to", {kUnknownDim}, DType::kI64)});
+    const ValueId up = b.Op("ConvTranspose", {x, b.Random({4, 2, 3, 3})}, {{"group", group}});
+    b.Output(BatchNorm(b, up, 6));
+    EXPECT_THAT(AfterPass("fold_batch_norm", b.Build()),
+                HasOps({"Reshape", "ConvTranspose", "BatchNormalization"}));
+  }
+}
+
 TEST(FoldBatchNorm, GoesIntoTheWeightsBehindWithoutPadding) {
   GraphBuilder b;
   const ValueId x = BatchNorm(b, b.Input("x", {2, 4, 5, 5}), 4);
