@@ -98,7 +98,9 @@ absl::StatusOr<Precision> AnsweringPrecision(const nlohmann::json& experiment) {
   if (baseline.is_null()) {
     return MakeError(absl::StatusCode::kUnavailable, "no precision of the model answers");
   }
-  return ParsePrecision(baseline.get<std::string>()).value();
+  const auto name = baseline.get<std::string>();
+  if (const auto precision = ParsePrecision(name)) return *precision;
+  return Internal("the model's baseline is no precision that this octet knows: '{}'", name);
 }
 
 RolloutFacts FactsOf(const nlohmann::json& experiment, const RolloutPlan& plan,

@@ -52,7 +52,7 @@ class RolloutServer {
 /// A precision's part of an experiment; null when it has none.
 const nlohmann::json* FindArm(const nlohmann::json& experiment, Precision precision);
 
-/// The precision that answers by itself now; INVALID_ARGUMENT when several do.
+/// The precision that answers by itself now. INVALID_ARGUMENT when several do, UNAVAILABLE when none does, INTERNAL when it is an unknown one.
 absl::StatusOr<Precision> AnsweringPrecision(const nlohmann::json& experiment);
 
 /// What an experiment says of the plan's candidate, but for the time in the stage and restarts; `refusing` has looked at it
