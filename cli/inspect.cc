@@ -2,6 +2,8 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <set>
+#include <string_view>
 
 #include "cli/json_text.h"
 #include "cli/model_options.h"
@@ -56,7 +58,9 @@ void PrintTable(const Model& model, const Plan& plan) {
 }
 
 void PrintPasses(const Model& model) {
+  std::set<std::string_view> told;
   for (const Pass& pass : AllPasses()) {
+    if (!told.insert(pass.name).second) continue;  // It runs more than once: the line says all.
     int rewrites = 0;
     double microseconds = 0;
     for (const PassTrace& trace : model.pass_trace()) {

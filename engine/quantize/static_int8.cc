@@ -30,7 +30,7 @@ constexpr double kLittleMore = 2;
 // Of the bytes of constants, what is left.
 constexpr double kMuchSaved = 0.9;
 // A network that takes less is bound by calls, and hardly served for its speed.
-constexpr double kShortSeconds = 100e-6;
+constexpr double kShortSeconds = 500e-6;
 // Over the time of fp32: what noise may make of equal times.
 constexpr double kSlower = 1.05;
 constexpr double kComparedSeconds = 0.2;

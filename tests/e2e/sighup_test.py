@@ -113,7 +113,8 @@ class ReloadTest(SighupCase):
         self.assertRegex(log, r"event=reloading signal=SIGHUP\n(?s:.*)event=reloaded repository=\S+ tls=true\n")
 
     def test_what_failed_is_tried_and_told_again(self):
-        shutil.copy(self.authority.key, self.pair.key)
+        wrong = shutil.copy(self.authority.key, self.folder / "wrong.key")
+        os.replace(wrong, self.pair.key)  # At once: nobody reads half of it.
         self.wait_for(lambda: self.count("tls_refused") == 1, "the wrong key is not logged")
         (self.models / "net/1/fp32.onnx").write_bytes(b"no model")
         for times in (2, 3):

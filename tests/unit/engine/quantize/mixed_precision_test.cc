@@ -409,7 +409,7 @@ TEST(SlowerThanFp32, TriesFewerLayersWhereConversionsTakeMoreThanTheyGain) {
 
 TEST(SlowerThanFp32, IsNotAskedOfWhatHardlyTakesTime) {
   const QuantizeResult made =
-      Quantized(TwoProducts(), With({}), {}, TimesOf({.int8 = 9e-5, .bf16 = 5e-5, .f32 = 4e-5}));
+      Quantized(TwoProducts(), With({}), {}, TimesOf({.int8 = 4e-4, .bf16 = 3e-4, .f32 = 2e-4}));
   EXPECT_FALSE(made.mixed);
   EXPECT_EQ(SlowerRecord(made), "");
 }
