@@ -238,7 +238,7 @@ class CommandLineTest(unittest.TestCase):
     def test_what_needs_numbers_says_so(self):
         model = client.folder / "models/labels/1/fp32.onnx"
         data = client.folder / "calibration.npz"
-        numpy.savez(data, text=numpy.array([["dog"], ["cow"]]))
+        numpy.savez(data, text=numpy.array([[["dog"]], [["cow"]]]))
         done = subprocess.run([OCTET, "quantize", model, "--calibration", data, "--out", client.folder],
                               capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(done.returncode, 1)
