@@ -30,7 +30,7 @@ ProcessSignals::ProcessSignals() {
 
 ProcessSignals::~ProcessSignals() {
   receiver_.request_stop();
-  pthread_kill(receiver_.native_handle(), SIGTERM);  // to wake it
+  pthread_kill(receiver_.native_handle(), SIGINT);  // to wake it
 }
 
 bool ProcessSignals::WaitForReload() {
