@@ -91,7 +91,20 @@ absl::Status RunStep(const Step& step, std::span<const ConstTensorView> inputs,
   return step.Run({.inputs = in, .outputs = out, .scratch = scratch.get(), .state = state.get()});
 }
 
-// Runs a node by its fast form or its reference kernel, made for this one run: its shapes may be others the next time.
+// The node's fast form or its reference kernel.
+absl::StatusOr<Kernel> KernelOnce(const Graph& alone, const OpDef& def,
+                                  const ProgramContext& context, uint64_t max_bytes) {
+  absl::StatusOr<std::unique_ptr<Step>> step = FastForm(alone, def, context);
+  if (absl::IsUnimplemented(step.status()))
+    return MakeReferenceKernel(alone, alone.node(alone.order().front()));
+  OCTET_RETURN_IF_ERROR(step.status());
+  return [step = std::shared_ptr<const Step>(*std::move(step)), max_bytes](
+             std::span<const ConstTensorView> inputs, std::span<const TensorView> outputs) {
+    return RunStep(*step, inputs, outputs, max_bytes);
+  };
+}
+
+// Runs a node by a kernel that is made for this one run: its shapes may be others the next time.
 absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
                                              std::span<const Datum* const> inputs,
                                              std::span<const ValueType> outputs,
@@ -114,14 +127,9 @@ absl::StatusOr<std::vector<Datum>> Interpret(const Node& node, const OpDef& def,
   std::vector<ConstTensorView> in;
   for (const Datum* input : inputs)
     in.push_back(input == nullptr ? ConstTensorView{} : input->tensor.view());
-  if (const auto step = FastForm(alone, def, context); step.ok()) {
-    OCTET_RETURN_IF_ERROR(RunStep(**step, in, out, max_bytes));
-  } else if (absl::IsUnimplemented(step.status())) {
-    OCTET_ASSIGN_OR_RETURN(const Kernel kernel, MakeReferenceKernel(alone, copy));
-    OCTET_RETURN_IF_ERROR(kernel(in, out));
-  } else {
-    return step.status();
-  }
+  // Owns what constant strings point into until they are copied.
+  OCTET_ASSIGN_OR_RETURN(const Kernel kernel, KernelOnce(alone, def, context, max_bytes));
+  OCTET_RETURN_IF_ERROR(kernel(in, out));
   for (size_t i = 0; i < results.size(); ++i) {
     if (copy.outputs[i] == kNone) continue;
     OCTET_RETURN_IF_ERROR(KeepStrings(alone.value(copy.outputs[i]), max_bytes, results[i].tensor));
