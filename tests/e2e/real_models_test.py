@@ -155,8 +155,9 @@ class MadeTest(unittest.TestCase):
         self.assertEqual(chosen[0]["bf16_layers"], 0)
 
     def test_a_floor_is_held_by_the_fastest_mixture(self):
-        """In int8, bf16 and f32 by measured times; the certificate is that of the table's row."""
-        for name, floor_db, least_int8 in (("kwt1", 30, 0.70), ("resnet20-cifar10", 44, 0.05)):
+        """In int8, bf16 and f32 by measured times; the certificate is that of the table's row. Which mixture is the fastest is for
+        the clock to say: what is held against it are the times that it was chosen by."""
+        for name, floor_db in (("kwt1", 30), ("resnet20-cifar10", 44)):
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 model = MODELS[name]
                 words = ("--calibration", model.calibration_data, "--map", model.map, "--out", folder, "--min-sqnr-db", floor_db)
@@ -170,14 +171,17 @@ class MadeTest(unittest.TestCase):
                 front = [(p["us_per_sample"], p["sqnr_db"]) for p in mixed["points"] if p["on_front"]]
                 self.assertEqual(front, sorted(front))
                 self.assertEqual([db for _, db in front], sorted(db for _, db in front))
+                # All in int8 breaks the floor: there are mixtures with less of it, not all of them with the same, and this is one.
+                self.assertTrue(any(point["int8_share"] > chosen["int8_share"] and not point["holds"] for point in mixed["points"]))
+                self.assertGreater(len({point["int8_share"] for point in mixed["points"] if point["holds"]}), 1)
+                self.assertGreater(chosen["int8_share"], 0)
                 share = answer("inspect", made["file"])["mac_share"]
-                self.assertGreaterEqual(share["int8"], least_int8)
                 self.assertAlmostEqual(share["int8"], chosen["int8_share"], places=6)
                 self.assertAlmostEqual(share.get("bf16", 0), chosen["bf16_share"], places=6)
                 self.assertTrue(all(layer["f32_us"] is not None for layer in mixed["layers"]))
                 if HAS_BF16:
-                    self.assertGreater(chosen["bf16_layers"], 0)
-                    self.assertGreater(chosen["bf16_share"], 0)
+                    self.assertTrue(all(layer["bf16_us"] is not None for layer in mixed["layers"]))
+                    self.assertTrue(any(point["bf16_layers"] for point in mixed["points"]), "none was tried")
                 result = evaluated(model, made["file"], "--reference", model.fp32)
                 fp32 = evaluated(model, model.fp32)
                 self.assertGreaterEqual(result["top1"], fp32["top1"] - 0.5)
