@@ -338,7 +338,7 @@ class RolloutTest(RolloutCase):
 
     def test_a_killed_rollout_goes_on_or_is_taken_back(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served) as traffic:
-            words = ["--calibration", CALIBRATION, *LONG]
+            words = ["--candidate", self.good, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
                 self.wait_for_line(process, "shadow")
                 busy = subprocess.run(self.command(served), capture_output=True, text=True, timeout=60, check=False)
@@ -360,7 +360,7 @@ class RolloutTest(RolloutCase):
 
     def test_a_rollback_that_the_server_does_not_follow_is_not_over(self):
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served):
-            words = ["--calibration", CALIBRATION, *LONG]
+            words = ["--candidate", self.good, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
                 self.wait_for_line(process, "shadow")
                 process.kill()
@@ -382,7 +382,7 @@ class RolloutTest(RolloutCase):
     def test_a_server_that_does_not_say_what_the_guard_has_seen_takes_it_back(self):
         """As one of another version, which is there in its place meanwhile."""
         with Served(OCTET, ALONE, without_int8) as served, Traffic(served):
-            words = ["--calibration", CALIBRATION, *LONG]
+            words = ["--candidate", self.good, *LONG]
             with subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
                 self.wait_for_line(process, "shadow")
                 self.wait_for_event(served, process, "shadow")
@@ -409,14 +409,14 @@ class RolloutTest(RolloutCase):
             with StandIn(served.server.http) as proxy:
                 turns = itertools.cycle([other.server.http, served.server.http])
                 proxy.before = lambda path: setattr(proxy, "target", next(turns))
-                code, _, errors = self.rollout(served, "--calibration", CALIBRATION, "--server", proxy.address)
+                code, _, errors = self.rollout(served, "--candidate", self.good, "--server", proxy.address)
             self.assertEqual(code, 1)
             self.assertIn(f"several servers answer in turn, expected the address of one of those that serve the repository, got '{proxy.address}'", errors)
             self.assertFalse((served.models / "glyphs/rollout.yaml").exists())
 
     def test_a_server_that_restarts_twice_takes_it_back(self):
         with Served(OCTET, ALONE, without_int8) as served:
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "8"]
+            words = ["--candidate", self.good, "--hold-seconds", "8"]
             with Traffic(served), subprocess.Popen(
                 self.command(served, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             ) as process:
@@ -435,7 +435,7 @@ class RolloutTest(RolloutCase):
 
     def test_an_operators_own_loads_are_no_restarts(self):
         with Served(OCTET, ALONE, without_int8) as served:
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "3"]
+            words = ["--candidate", self.good, "--hold-seconds", "3"]
             model_yaml = served.models / "glyphs/model.yaml"
             text = model_yaml.read_text()
             with Traffic(served) as traffic, subprocess.Popen(self.command(served, *words), stdout=subprocess.PIPE, text=True) as process:
@@ -452,7 +452,7 @@ class RolloutTest(RolloutCase):
 
     def test_loads_that_recur_do_not_hold_a_stage_for_ever(self):
         with Served(OCTET, ALONE, without_int8) as served:
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "8", "--patience-seconds", "10"]
+            words = ["--candidate", self.good, "--hold-seconds", "4", "--patience-seconds", "5"]
             model_yaml = served.models / "glyphs/model.yaml"
             text = model_yaml.read_text()
             command = self.command(served, *words)
@@ -463,12 +463,12 @@ class RolloutTest(RolloutCase):
                         break
                     model_yaml.write_text(text.replace(ALONE, f"routing: {{default: fp32, sticky: {{parameter: p{number}}}}}\n"))
                     self.load(served)
-                    time.sleep(2)
+                    time.sleep(1)
                 is_over = process.poll() is not None
                 process.kill()
                 _, errors = process.communicate(timeout=60)
             self.assertTrue(is_over, "it waits still")
-            self.assertRegex(errors, r"after 10 s still \d of 8 seconds held")
+            self.assertRegex(errors, r"after 5 s still \d of 4 seconds held")
             self.assertEqual(self.experiment(served), {"fp32"})
 
     def load(self, served):
@@ -492,10 +492,10 @@ class RolloutTest(RolloutCase):
 
     def test_a_model_that_names_its_precisions_is_rolled_out_twice(self):
         with Served(OCTET, ALONE + "precisions: [fp32]\n", without_int8) as served, Traffic(served) as traffic:
-            code, out, errors = self.rollout(served, "--to", "bf16", "--calibration", CALIBRATION)
+            code, out, errors = self.rollout(served, "--to", "bf16")
             self.assertEqual(code, 0, errors)
             self.assertEqual(self.experiment(served), {"fp32", "bf16"})
-            code, out, errors = self.rollout(served, "--calibration", CALIBRATION)
+            code, out, errors = self.rollout(served, "--candidate", self.good)
             self.assertEqual(code, 0, errors)
             self.assertIn("glyphs version 1: bf16 -> int8", out)
             self.assertEqual(self.experiment(served), {"fp32", "bf16", "int8"})
@@ -554,7 +554,7 @@ class RolloutTest(RolloutCase):
         with Served(OCTET, ALONE, without_int8) as served:
             model_yaml = served.models / "glyphs/model.yaml"
             text = model_yaml.read_text()
-            words = ["--calibration", CALIBRATION, "--hold-seconds", "3"]
+            words = ["--candidate", self.good, "--hold-seconds", "3"]
             with Traffic(served) as traffic, subprocess.Popen(
                 self.command(served, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             ) as process:
