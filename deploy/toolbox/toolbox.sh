@@ -38,13 +38,13 @@ wait_group() {
   wait "$group"
 }
 
-# Ends the groups that this shell has started, by SIGKILL what is still there after ten seconds. For traps.
+# Ends the groups that this shell has started: SIGTERM until nothing is left of them, as what has only just been forked loses
+# one, and SIGKILL after a hundred. For traps.
 end_groups() {
-  local running tenths
+  local running tries
   for running in $(jobs -p); do
-    kill -TERM -- "-$running" 2> /dev/null || continue
-    for ((tenths = 0; tenths < 100; ++tenths)); do
-      kill -0 -- "-$running" 2> /dev/null || continue 2
+    for ((tries = 0; tries < 100; ++tries)); do
+      kill -TERM -- "-$running" 2> /dev/null || continue 2
       sleep 0.1
     done
     kill -KILL -- "-$running" 2> /dev/null || true
