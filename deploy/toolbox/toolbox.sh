@@ -23,6 +23,34 @@ readonly TOOLBOX_SYSTEM_DIRS=' usr bin sbin etc var proc sys dev run boot lost+f
 say() { printf 'octet: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# Starts a command in a process group of its own: wait_group waits for it, end_groups ends it.
+start_group() {
+  set -m
+  "$@" &
+  group=$!
+  set +m
+}
+
+# Waits for what start_group started and returns its exit code. Bash runs a trap between commands; of a signal that comes
+# right before `wait` it would know when the group has ended, so that it waits for the group only once this has.
+wait_group() {
+  while kill -0 "$group" 2> /dev/null; do sleep 0.2; done
+  wait "$group"
+}
+
+# Ends the groups that this shell has started: SIGTERM until nothing is left of them, as what has only just been forked loses
+# one, and SIGKILL after a hundred. For traps.
+end_groups() {
+  local running tries
+  for running in $(jobs -p); do
+    for ((tries = 0; tries < 100; ++tries)); do
+      kill -TERM -- "-$running" 2> /dev/null || continue 2
+      sleep 0.1
+    done
+    kill -KILL -- "-$running" 2> /dev/null || true
+  done
+}
+
 # Prints the packages of the named groups, one per line, comments dropped.
 toolbox_packages() {
   local group
@@ -67,18 +95,16 @@ toolbox_write_stamp() {
   mv "$root/$TOOLBOX_STAMP.new" "$root/$TOOLBOX_STAMP"
 }
 
+toolbox_logged() { "$@" >> "$TOOLBOX_LOG" 2>&1 < /dev/null; }
+
 # Runs one step of the making: one line with its time, everything it prints to the log, the log's tail if it fails.
 toolbox_step() {
   local text=$1 start=$SECONDS status=0
   shift
   [[ -t 2 ]] && printf 'octet:   %s ...\r' "$text" >&2
   printf '\n== %s\n' "$text" >> "$TOOLBOX_LOG"
-  set -m # a process group of its own, which toolbox_abandon can end as a whole
-  "$@" >> "$TOOLBOX_LOG" 2>&1 < /dev/null &
-  toolbox_child=$!
-  set +m
-  wait "$toolbox_child" || status=$?
-  toolbox_child=
+  start_group toolbox_logged "$@"
+  wait_group || status=$?
   if ((status == 0)); then
     printf 'octet:   %s (%d s)   \n' "$text" $((SECONDS - start)) >&2
     return
@@ -216,10 +242,7 @@ toolbox_make() {
 }
 
 toolbox_abandon() {
-  if [[ -n ${toolbox_child:-} ]]; then
-    kill -TERM -- "-$toolbox_child" 2> /dev/null
-    while kill -0 -- "-$toolbox_child" 2> /dev/null; do sleep 0.1; done
-  fi
+  end_groups
   say "stopped; the half-made toolbox is removed"
   toolbox_remove "$1"
 }

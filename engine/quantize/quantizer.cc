@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/engine.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/ops/op.h"
 #include "engine/passes/match.h"
@@ -149,6 +150,7 @@ absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe&
                                         const CalibrationRun& run) {
   OCTET_RETURN_IF_ERROR(CheckPassNames(run.disabled_passes));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
+  ConfigureWorkerThread(run.threads);  // Also where no data are passed: weights are rounded in parallel.
   if (recipe.weight_bits != 8 && recipe.weight_bits != 4)
     return InvalidArgument("weights have 8 or 4 bits, not {}", recipe.weight_bits);
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run));

@@ -65,7 +65,7 @@ class Bench:
         self.peer_version = None
         self.folder = tempfile.TemporaryDirectory()
         self.references = {}  # (model, batch): the fp32 answer
-        self.peaks = {}  # threads: {precision: the most multiply-adds per second}
+        self.peaks = {}  # (threads, what is computed in): the most multiply-adds per second
 
     def start_octet(self, file, arrays, threads, precision=None):
         return sides.octet(self.options.octet, file, arrays, threads, self.folder.name, precision)
@@ -155,10 +155,11 @@ class Bench:
 
     def peak(self, precision, threads):
         """Returns the most multiply-adds per second that a layer reaches in what the precision computes in."""
-        if threads not in self.peaks:
+        kind = precision.partition(" ")[0].partition("-")[0]
+        if (threads, kind) not in self.peaks:
             start = lambda file, arrays, kind: self.start_octet(file, arrays, threads, kind)
-            self.peaks[threads] = peak.measure(start, self.cache, self.options.rounds, self.options.seconds)
-        return self.peaks[threads][precision.partition(" ")[0].partition("-")[0]]
+            self.peaks[threads, kind] = peak.measure(start, self.cache, self.options.rounds, self.options.seconds, kind)
+        return self.peaks[threads, kind]
 
     def rows(self, models):
         """Yields every row, one that could not be measured with its error."""

@@ -3,8 +3,8 @@
 
 usage: contrib_operators_test.py OCTET
 
-Each case is one node. It runs twice: as Octet serves it, expanded into the operators that it is made of, and by the
-reference kernel of its body. Floats differ by the order of sums, 8-bit results by one step.
+Each case is one node, and all of a test are one model. It runs twice: as Octet serves it, expanded into the operators that it is made of,
+and by the reference kernels of their bodies. Floats differ by the order of sums, 8-bit results by one step.
 """
 
 import json
@@ -16,7 +16,7 @@ import onnx.reference  # noqa: F401  Debian's two copies of ONNX's schemas agree
 import numpy as np
 import onnx.parser
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import GraphProto, helper, numpy_helper
 
 import octet_process
 
@@ -57,24 +57,28 @@ class Case:
         """The arrays that a request brings, by name."""
         return {f"in{i}": x for i, x in enumerate(self.inputs) if isinstance(x, np.ndarray)}
 
-    def model(self):
-        names = ["" if x is None else f"in{i}" for i, x in enumerate(self.inputs)]
-        results = [f"out{i}" if i in self.outputs else "" for i in range(max(self.outputs) + 1)]
-        node = helper.make_node(self.op, names, results, domain=self.domain, name="tested", **self.attributes)
-        infos = []
+    def add_to(self, graph, prefix=""):
+        """Adds the node, what it reads and what is wanted of it; their names begin with the prefix."""
+        names = ["" if x is None else f"{prefix}in{i}" for i, x in enumerate(self.inputs)]
+        results = [f"{prefix}out{i}" if i in self.outputs else "" for i in range(max(self.outputs) + 1)]
+        graph.node.append(helper.make_node(self.op, names, results, domain=self.domain, name=f"{prefix}tested", **self.attributes))
         for name, array in self.given().items():
             # The batch is open until a request comes, as it is in models.
             is_batched = array.ndim and array.shape[0] == len(next(iter(self.given().values())))
-            shape = ["batch", *array.shape[1:]] if is_batched else array.shape
+            shape = [f"{prefix}batch", *array.shape[1:]] if is_batched else array.shape
             # Open where ONNX Runtime is given something else.
             if name in self.told:
                 shape = [have if have == other else None for have, other in zip(array.shape, self.told[name].shape, strict=True)]
-            infos.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
-        constants = [numpy_helper.from_array(x.array, f"in{i}") for i, x in enumerate(self.inputs) if isinstance(x, Const)]
-        wanted = [helper.make_empty_tensor_value_info(f"out{i}") for i in self.outputs]
-        graph = helper.make_graph([node], "one", infos, wanted, constants)
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+            graph.input.append(helper.make_tensor_value_info(prefix + name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
+        graph.initializer.extend(
+            numpy_helper.from_array(x.array, f"{prefix}in{i}") for i, x in enumerate(self.inputs) if isinstance(x, Const)
+        )
+        graph.output.extend(helper.make_empty_tensor_value_info(f"{prefix}out{i}") for i in self.outputs)
+
+    def tolerance(self, expected):
+        """How far Octet's answers may be from these, as options of `octet check`."""
+        steps = all(array.dtype.kind in "iu" for array in expected)
+        return ("--rtol", 0, "--atol", 1) if steps else ("--rtol", self.rtol, "--atol", self.atol)
 
     def expected(self, file):
         options = onnxruntime.SessionOptions()
@@ -433,31 +437,43 @@ def step(batch, new, past):
 
 
 class ContribOperatorsTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def save(self, name, graph):
+        """Returns the file, in a folder of its own."""
+        file = self.folder / name / "model.onnx"
+        file.parent.mkdir()
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), file)
+        return file
+
     def check(self, cases):
-        with tempfile.TemporaryDirectory() as name:
-            for i, case in enumerate(cases):
-                with self.subTest(case=case.title()):
-                    folder = pathlib.Path(name) / str(i)
-                    self.compare(case, folder)
+        """Asks ONNX Runtime about one case at a time, Octet about all of one tolerance in one model."""
+        titles, together = {}, {}
+        for i, case in enumerate(cases):
+            titles[f"case{i}"] = case.title()
+            with self.subTest(case.title()):
+                alone, prefix = GraphProto(name="one"), f"case{i}_"
+                case.add_to(alone)
+                expected = case.expected(self.save(f"case{i}", alone))
+                graph, given, answers = together.setdefault(case.tolerance(expected), (GraphProto(name="cases"), [], []))
+                case.add_to(graph, prefix)
+                given += case.given().values()
+                answers += expected
+        for i, (tolerance, (graph, given, answers)) in enumerate(together.items()):
+            with self.subTest(tolerance=tolerance):
+                self.compare(self.save(f"cases{i}", graph), given, answers, tolerance, titles)
 
-    def compare(self, case, folder):
-        folder.mkdir()
-        file = folder / "model.onnx"
-        onnx.save(case.model(), file)
-        self.compare_answers(case, file, case.expected(file))
-
-    def compare_answers(self, case, file, expected):
-        folder = file.parent
-        data = folder / "test_data_set_0"
+    def compare(self, file, given, expected, tolerance, titles=None):
+        data = file.parent / "test_data_set_0"
         data.mkdir()
-        for kind, arrays in (("input", case.given().values()), ("output", expected)):
+        for kind, arrays in (("input", given), ("output", expected)):
             for i, array in enumerate(arrays):
                 (data / f"{kind}_{i}.pb").write_bytes(numpy_helper.from_array(array).SerializeToString())
-        steps = all(array.dtype.kind in "iu" for array in expected)
-        tolerance = ("--rtol", 0, "--atol", 1) if steps else ("--rtol", case.rtol, "--atol", case.atol)
         for passes in ((), REFERENCE):
-            done = octet_process.octet("check", file, "--golden", folder, "--precision", "fp32", *passes, *tolerance, "--json")
-            self.assertEqual(done.returncode, 0, f"{passes}: {done.stderr}{done.stdout}")
+            done = octet_process.octet("check", file, "--golden", file.parent, "--precision", "fp32", *passes, *tolerance, "--json")
+            self.assertEqual(done.returncode, 0, f"{passes}: {done.stderr}{done.stdout}{titles or ''}")
             comparisons = json.loads(done.stdout)["comparisons"]
             self.assertEqual(len(comparisons), len(expected))
 
@@ -487,11 +503,14 @@ class ContribOperatorsTest(unittest.TestCase):
             mask[-1, : batch - 1] = 0
             lengths = (mask.sum(1) - 1).astype(np.int32)
             for text, more in ((FROM_MASK, {"mask": mask}), (TOLD, {"lengths": lengths, "total": np.array(total, np.int32)})):
-                with self.subTest(batch=batch, new=new, past=past, told=text == TOLD), tempfile.TemporaryDirectory() as name:
-                    file = pathlib.Path(name) / "model.onnx"
+                told = text == TOLD
+                with self.subTest(batch=batch, new=new, past=past, told=told):
+                    file = self.folder / f"{batch}-{new}-{told}" / "model.onnx"
+                    file.parent.mkdir()
                     onnx.save(onnx.parser.parse_model(text), file)
                     case = Step(given | more)
-                    self.compare_answers(case, file, case.expected(file))
+                    expected = case.expected(file)
+                    self.compare(file, case.given().values(), expected, case.tolerance(expected))
 
     def test_contrib_forms(self):
         self.check(contrib_forms())

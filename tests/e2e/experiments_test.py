@@ -51,15 +51,15 @@ class ExperimentsTest(unittest.TestCase):
 
     def test_a_terminal_shows_what_is_answered_now(self):
         with Served(OCTET, "routing: {default: fp32}\n") as served, Traffic(served):
-            command = [OCTET, "top", "--server", served.server.http, "--seconds", "0.5", "--count", "4"]
+            command = [OCTET, "top", "--server", served.server.http, "--seconds", "1", "--count", "3"]
             shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
             looks = shown.split("glyphs version 1\n")[1:]
-            self.assertEqual(len(looks), 4)
+            self.assertEqual(len(looks), 3)
             for look in looks[1:]:
                 fp32, int8 = (line.split() for line in look.splitlines()[1:3])
                 self.assertEqual((fp32[0], int8[0]), ("fp32", "int8"))
                 self.assertEqual((fp32[2], int8[2]), ("100.0", "0.0"))
-                self.assertGreater(float(fp32[3]), 10)
+                self.assertGreater(float(fp32[3]), 0)
                 self.assertGreater(float(fp32[4]), 0)
                 self.assertEqual(float(int8[3]), 0)
                 self.assertRegex(look, r"(?m)^  certificate int8: \d+ layers, multiply-adds: .*int8 \d+\.\d %")

@@ -6,12 +6,14 @@ usage: real_models_test.py OCTET
 Skipped in one line where ../shared is not there. Expected figures: ../shared/models/README.md.
 """
 
+import functools
 import pathlib
 import tempfile
 import unittest
 
 import octet_process
 import real_models
+from beside_onnxruntime import BesideOnnxRuntime, real_samples
 from octet_process import answer, octet
 from real_models import MODELS, SHARED
 
@@ -33,6 +35,7 @@ LARGE = "mobilenetv2"
 HAS_BF16 = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
 
 
+@functools.cache
 def evaluated(model, file, *more):
     return answer("eval", file, "--data", model.eval_data, "--map", model.map, *more)
 
@@ -60,19 +63,21 @@ class GoldenTest(unittest.TestCase):
             self.check(file, file.parents[1] / "golden" / "int8", "--steps", "2")
 
 
-class MadeTest(unittest.TestCase):
+class MadeTest(BesideOnnxRuntime):
     """What `octet quantize` makes with its default recipe."""
 
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
         cls.made = {}
-        for name in EXPECTED:
+        for name in (*EXPECTED, "kwt1"):
             model = MODELS[name]
-            variants = answer("quantize", model.fp32, "--to", "fp16,bf16,int8", "--calibration",
-                              model.calibration_data, "--map", model.map, "--out",
-                              pathlib.Path(cls.folder.name) / name)  # fmt: skip
-            cls.made[name] = {variant["precision"]: variant["file"] for variant in variants}
+            out = pathlib.Path(cls.folder.name) / name
+            variants = answer("quantize", model.fp32, "--calibration", model.calibration_data, "--map", model.map, "--out", out)
+            cls.made[name] = {variant["precision"]: variant for variant in variants}
+
+    def file(self, name, precision):
+        return self.made[name][precision]["file"]
 
     @classmethod
     def tearDownClass(cls):
@@ -89,7 +94,7 @@ class MadeTest(unittest.TestCase):
         for name, (top1, *_) in EXPECTED.items():
             for precision in ("fp16", "bf16"):
                 with self.subTest(model=name, precision=precision):
-                    result = evaluated(MODELS[name], self.made[name][precision])
+                    result = evaluated(MODELS[name], self.file(name, precision))
                     allowed = max(0.15, 200 / result["count"]) + 0.005
                     self.assertAlmostEqual(result["top1"], top1, delta=allowed)
 
@@ -97,7 +102,7 @@ class MadeTest(unittest.TestCase):
         for name, (_, agreement, sqnr_db) in EXPECTED.items():
             with self.subTest(name):
                 model = MODELS[name]
-                result = evaluated(model, self.made[name]["int8"], "--reference", model.fp32)
+                result = evaluated(model, self.file(name, "int8"), "--reference", model.fp32)
                 self.assertGreaterEqual(result["agreement"], agreement - ROUNDED)
                 self.assertGreaterEqual(result["sqnr_db"], sqnr_db)
 
@@ -106,8 +111,16 @@ class MadeTest(unittest.TestCase):
         for name in CIFAR10:
             with self.subTest(name):
                 model = MODELS[name]
-                top1 = evaluated(model, self.made[name]["int8"])["top1"]
+                top1 = evaluated(model, self.file(name, "int8"), "--reference", model.fp32)["top1"]
                 self.assertAlmostEqual(top1, evaluated(model, model.fp32)["top1"], delta=0.15 + 1e-6)
+
+    def test_onnxruntime_answers_alike(self):
+        for name, variants in self.made.items():
+            self.assertEqual(len(variants), 4)
+            samples = real_samples(MODELS[name])
+            for precision, variant in variants.items():
+                with self.subTest(model=name, precision=precision):
+                    self.compare(MODELS[name], precision, variant["file"], samples)
 
     def certified(self, file):
         certificate = answer("inspect", file)
@@ -120,15 +133,15 @@ class MadeTest(unittest.TestCase):
         for name in SHIPPED:
             with self.subTest(shipped=name):
                 self.certified(SHARED / "models" / name / "1" / "int8.onnx")
-        for name, files in self.made.items():
+        for name in EXPECTED:
             with self.subTest(made=name):
-                self.certified(files["int8"])
+                self.certified(self.file(name, "int8"))
 
     @unittest.skipUnless(HAS_BF16, "this processor has no bf16 arithmetic")
     def test_bf16_runs_on_bf16_kernels(self):
-        for name, files in self.made.items():
+        for name in EXPECTED:
             with self.subTest(name):
-                layers = answer("inspect", files["bf16"])["layers"]
+                layers = answer("inspect", self.file(name, "bf16"))["layers"]
                 self.assertFalse([layer for layer in layers if layer["macs"] and layer["runs"] != "bf16"])
                 # One row of a product is a kernel of our own's, which is named by the vectors that it runs on.
                 kernels = ("bf16", "octet:gemv")
@@ -137,15 +150,12 @@ class MadeTest(unittest.TestCase):
 
     def test_what_int8_breaks_stays_in_float(self):
         """A spectrum and its logarithm fill more powers of two than eight bits hold; all else of this model is int8."""
-        model = MODELS["kwt1"]
-        with tempfile.TemporaryDirectory() as folder:
-            (made,) = answer("quantize", model.fp32, "--to", "int8", "--calibration", model.calibration_data, "--map", model.map,
-                             "--out", folder)  # fmt: skip
-            self.assertGreaterEqual(evaluated(model, made["file"])["top1"], 93.0 - 0.005)
-            self.assertGreaterEqual(answer("inspect", made["file"])["mac_share"]["int8"], 0.70)
-            self.assertEqual(octet("inspect", made["file"], "--require-int8", "70").returncode, 0)
-            refused = octet("inspect", made["file"], "--require-int8", "90")
-            self.assertNotEqual(refused.returncode, 0)
+        made = self.made["kwt1"]["int8"]
+        self.assertGreaterEqual(evaluated(MODELS["kwt1"], made["file"])["top1"], 93.0 - 0.005)
+        self.assertGreaterEqual(answer("inspect", made["file"])["mac_share"]["int8"], 0.70)
+        self.assertEqual(octet("inspect", made["file"], "--require-int8", "70").returncode, 0)
+        refused = octet("inspect", made["file"], "--require-int8", "90")
+        self.assertNotEqual(refused.returncode, 0)
         chosen = [point for point in made["mixed"]["points"] if point["chosen"]]
         self.assertEqual(len(chosen), 1)
         self.assertTrue(chosen[0]["holds"])
@@ -155,8 +165,9 @@ class MadeTest(unittest.TestCase):
         self.assertEqual(chosen[0]["bf16_layers"], 0)
 
     def test_a_floor_is_held_by_the_fastest_mixture(self):
-        """In int8, bf16 and f32 by measured times; the certificate is that of the table's row."""
-        for name, floor_db, least_int8 in (("kwt1", 30, 0.70), ("resnet20-cifar10", 44, 0.05)):
+        """In int8, bf16 and f32 by measured times; the certificate is that of the table's row. Which mixture is the fastest is for
+        the clock to say: what is held against it are the times that it was chosen by."""
+        for name, floor_db in (("kwt1", 30), ("resnet20-cifar10", 44)):
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 model = MODELS[name]
                 words = ("--calibration", model.calibration_data, "--map", model.map, "--out", folder, "--min-sqnr-db", floor_db)
@@ -170,14 +181,17 @@ class MadeTest(unittest.TestCase):
                 front = [(p["us_per_sample"], p["sqnr_db"]) for p in mixed["points"] if p["on_front"]]
                 self.assertEqual(front, sorted(front))
                 self.assertEqual([db for _, db in front], sorted(db for _, db in front))
+                # All in int8 breaks the floor: there are mixtures with less of it, not all of them with the same, and this is one.
+                self.assertTrue(any(point["int8_share"] > chosen["int8_share"] and not point["holds"] for point in mixed["points"]))
+                self.assertGreater(len({point["int8_share"] for point in mixed["points"] if point["holds"]}), 1)
+                self.assertGreater(chosen["int8_share"], 0)
                 share = answer("inspect", made["file"])["mac_share"]
-                self.assertGreaterEqual(share["int8"], least_int8)
                 self.assertAlmostEqual(share["int8"], chosen["int8_share"], places=6)
                 self.assertAlmostEqual(share.get("bf16", 0), chosen["bf16_share"], places=6)
                 self.assertTrue(all(layer["f32_us"] is not None for layer in mixed["layers"]))
                 if HAS_BF16:
-                    self.assertGreater(chosen["bf16_layers"], 0)
-                    self.assertGreater(chosen["bf16_share"], 0)
+                    self.assertTrue(all(layer["bf16_us"] is not None for layer in mixed["layers"]))
+                    self.assertTrue(any(point["bf16_layers"] for point in mixed["points"]), "none was tried")
                 result = evaluated(model, made["file"], "--reference", model.fp32)
                 fp32 = evaluated(model, model.fp32)
                 self.assertGreaterEqual(result["top1"], fp32["top1"] - 0.5)
@@ -188,7 +202,7 @@ class MadeTest(unittest.TestCase):
     def test_int8_weights_take_less_than_a_third_of_fp32s_memory(self):
         model = MODELS[LARGE]
         fp32 = answer("inspect", model.fp32)["weights_bytes"]
-        for file in (model.shipped_int8, self.made[LARGE]["int8"]):
+        for file in (model.shipped_int8, self.file(LARGE, "int8")):
             with self.subTest(file):
                 self.assertLessEqual(answer("inspect", file)["weights_bytes"], 0.30 * fp32)
 

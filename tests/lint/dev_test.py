@@ -259,6 +259,25 @@ class StampTest(TemporaryFolderTest):
         self.assertIn("stopped; the half-made toolbox is removed", result.stderr)
         self.assertEqual(list(self.cache.glob("*toolbox-*")) + list(self.cache.glob("making-*")), [])
 
+    def test_a_signal_before_any_command_of_a_step_ends_it_at_once(self):
+        """Bash runs this line before each command of the functions: the first one, the second, ... is signalled."""
+        for function in ("start_group", "wait_group"):
+            body = self.bash(f"declare -f {function}").stdout.splitlines()
+            for line in range(len(body) - 3):
+                with self.subTest(function, command=line):
+                    new = self.cache / f"toolbox-{function}-{line}"
+                    began = time.monotonic()
+                    result = self.bash(
+                        "df() { echo 9999M; }; debootstrap() { :; }; toolbox_use_host_proxy() { :; }; "
+                        f"toolbox_bootstrap() {{ sleep {TIMEOUT}; }}; seen=0; set -T; "
+                        f"trap '[[ ${{FUNCNAME[0]:-}} != {function} ]] || ((BASH_SUBSHELL || seen++ != {line})) || kill -TERM $$' DEBUG; "
+                        f"toolbox_ensure '{new}'"
+                    )
+                    self.assertEqual(result.returncode, 143, result.stderr)
+                    self.assertIn("stopped; the half-made toolbox is removed", result.stderr)
+                    self.assertLess(time.monotonic() - began, TIMEOUT / 2)
+                    self.assertEqual(list(self.cache.glob("making-*")), [])
+
     @unittest.skipUnless(can_make_namespaces(), "needs root and mount namespaces")
     def test_no_mirror_is_named(self):
         tools = self.folder / "tools"

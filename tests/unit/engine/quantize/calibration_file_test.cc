@@ -1,6 +1,8 @@
 // Statistics that outlive the process: kept, merged, gone on with, and refused where they are another model's.
 #include "engine/quantize/calibration_file.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -371,6 +373,16 @@ TEST_F(CalibrationFileTest, TakesThePlaceOfTheSamples) {
     ASSERT_TRUE(flattered.ok()) << flattered.status();
     EXPECT_TRUE(seen(*flattered));
   }
+}
+
+// Rounding is shared out; without samples nothing else says among how many.
+TEST_F(CalibrationFileTest, HasTheThreadsThatItIsGiven) {
+  const QuantizeRecipe recipe{.to = Precision::kInt8, .method = RangeMethod::kMinMax};
+  const std::string file = Path("a.npz");
+  ASSERT_TRUE(Quantize(graph_, recipe, Samples(20, 0), {.statistics_to = file}).ok());
+  omp_set_num_threads(2);
+  ASSERT_TRUE(Quantize(graph_, recipe, {}, {.threads = 1, .statistics_from = {file}}).ok());
+  EXPECT_EQ(omp_get_max_threads(), 1);
 }
 
 // To keep what is learned changes nothing about the file that is made.
