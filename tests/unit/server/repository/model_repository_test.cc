@@ -252,7 +252,7 @@ TEST_F(ModelRepositoryTest, AReloadFollowsAtTheFirstLookAndTriesAgainWhatFailed)
   const uint64_t before = failures();
   repository_->Poll();
   EXPECT_EQ(failures(), before);
-  repository_->Reload({});
+  EXPECT_TRUE(repository_->Reload({}).ok());
   EXPECT_GT(failures(), before) << "the same garbage";
   EXPECT_EQ(loads(), 3) << "and nothing that had not changed";
   EXPECT_EQ(*repository_->Find("net", ""), version);
@@ -260,13 +260,27 @@ TEST_F(ModelRepositoryTest, AReloadFollowsAtTheFirstLookAndTriesAgainWhatFailed)
   folder_.Write("new/1/fp32.onnx", ScalingModel(4));
   folder_.Write("bad/1/fp32.onnx", ScalingModel(5));
   folder_.Remove("gone");
-  repository_->Reload({});
+  EXPECT_TRUE(repository_->Reload({}).ok());
   EXPECT_EQ(Ask("net"), 3);
   EXPECT_EQ(Ask("new"), 4);
   EXPECT_EQ(Ask("bad"), 5);
   EXPECT_EQ(repository_->Find("gone", "").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(repository_->Find("out", "").status().code(), absl::StatusCode::kUnavailable)
       << "somebody unloaded it";
+}
+
+TEST_F(ModelRepositoryTest, AReloadOfAFolderThatIsAwaySaysSoAndUnloadsNothing) {
+  folder_.Write("models/net/1/fp32.onnx", ScalingModel(2));
+  ServerConfig config = Config();
+  config.repository.path = folder_.path("models");
+  Open(config);
+  std::filesystem::rename(folder_.path("models"), folder_.path("away"));
+  EXPECT_EQ(repository_->Reload({}).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Ask("net"), 2);
+  std::filesystem::rename(folder_.path("away"), folder_.path("models"));
+  folder_.Write("models/net/1/fp32.onnx", ScalingModel(3));
+  EXPECT_TRUE(repository_->Reload({}).ok());
+  EXPECT_EQ(Ask("net"), 3);
 }
 
 TEST_F(ModelRepositoryTest, AFileThatIsStillBeingWrittenIsLeftAlone) {
