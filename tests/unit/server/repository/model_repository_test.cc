@@ -308,7 +308,8 @@ TEST_F(ModelRepositoryTest, AnotherMaxBatchCompilesAnew) {
 TEST_F(ModelRepositoryTest, WhatBatchesTookIsForgottenWithWhatTheyRanOn) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();
-  const auto metrics = (*repository_->Find("net", ""))->Find(Precision::kFp32)->metrics;
+  const auto before = *repository_->Find("net", "");
+  const auto metrics = before->Find(Precision::kFp32)->metrics;
   Ask("net");
   metrics->batch_time.Set(BatchSizeIndex(8), 0.25);
   EXPECT_GT(metrics->batch_time.value(BatchSizeIndex(1)), 0);
@@ -317,6 +318,10 @@ TEST_F(ModelRepositoryTest, WhatBatchesTookIsForgottenWithWhatTheyRanOn) {
   PollTwice();
   EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(8)), 0) << "no batch is so large any more";
   EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(1)), 0) << "and none has run";
+  EXPECT_EQ(Ask(*before), 2) << "who was accepted before";
+  EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(1)), 0) << "its times are not the new file's";
+  EXPECT_EQ(Ask("net"), 3);
+  EXPECT_GT(metrics->batch_time.value(BatchSizeIndex(1)), 0);
 }
 
 TEST_F(ModelRepositoryTest, ABrokenModelYamlKeepsWhatServes) {
