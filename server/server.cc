@@ -55,7 +55,7 @@ void LookAtTraffic(const ModelRepository& repository, TimePoint now) {
   const auto versions = repository.List("", "");
   if (!versions.ok()) return;  // no model
   LookAtGuards(*versions, now);
-  LookAtRamps(*versions, EpochMs());
+  LookAtRamps(*versions, now);
 }
 
 void ExpireSequences(const ModelRepository& repository) {
