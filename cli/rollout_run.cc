@@ -31,11 +31,6 @@ constexpr std::chrono::seconds kCaptureInterval{2};
 /// unseen once in 128 times.
 constexpr int kIdentityLooks = 7;
 
-int64_t NowMs() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
-}
-
 absl::Status Move(const std::string& from, const std::string& to) {
   std::error_code error;
   fs::rename(from, to, error);
@@ -147,6 +142,9 @@ absl::Status Rollout::Work() {
 
 absl::Status Rollout::GoOn(RolloutState state) {
   state_ = std::move(state);
+  // Of a clock that was set back since.
+  state_.stage_began_ms = std::min(state_.stage_began_ms, NowMs());
+  state_.stage_entered_ms = std::min(state_.stage_entered_ms, NowMs());
   if (!state_.reason.empty()) return RollBack(state_.reason);  // was under way
   if (state_.plan.candidate != options_.plan.candidate) {
     return InvalidArgument("a rollout of {} is under way: go on with it or --abort it, got {}",

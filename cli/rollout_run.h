@@ -1,6 +1,8 @@
 // The work of `octet rollout`.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -11,6 +13,7 @@
 #include "cli/rollout_state.h"
 
 #include "server/routing/refusing_windows.h"
+#include "server/routing/steady_epoch.h"
 
 namespace octet::cli {
 
@@ -86,6 +89,8 @@ class Rollout {
   absl::Status NoticeRestart(const RolloutLook& look);
   absl::StatusOr<RolloutFacts> Observe();
 
+  /// By which stages are held, and patience ends.
+  int64_t NowMs() const { return epoch_.MsAt(std::chrono::steady_clock::now()); }
   std::string ModelFolder() const { return options_.repository + "/" + options_.model; }
   std::string VariantFile(Precision precision) const;
 
@@ -95,6 +100,7 @@ class Rollout {
   RolloutServer server_;
   RolloutState state_;
   RefusingWindows refusing_;  ///< Of the stage.
+  SteadyEpoch epoch_{std::chrono::steady_clock::now()};
 };
 
 }  // namespace octet::cli

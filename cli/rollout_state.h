@@ -32,8 +32,8 @@ struct RolloutState {
   std::string version;
   RolloutPlan plan;
   RolloutStage stage;            ///< Of kServe.
-  int64_t stage_began_ms = 0;    ///< Since the epoch; anew with every load.
-  int64_t stage_entered_ms = 0;  ///< Since the epoch, whatever was loaded since.
+  int64_t stage_began_ms = 0;    ///< As SteadyEpoch; anew with every load.
+  int64_t stage_entered_ms = 0;  ///< As SteadyEpoch, whatever was loaded since.
   bool routed = false;           ///< rollout.yaml may be this rollout's.
   bool installed = false;        ///< The candidate's file may be in the version's folder.
   bool replaced = false;  ///< There was a file of the candidate's precision before; it is kept.

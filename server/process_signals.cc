@@ -55,6 +55,10 @@ void ProcessSignals::Receive(const std::stop_token& ending) {
 }
 
 void ProcessSignals::AskToReload() {
+  if (stop_.stop_requested()) {
+    return LogEvent(LogLevel::kInfo, "reload_refused",
+                    {{"signal", "SIGHUP"}, {"error", "the server is stopping"}});
+  }
   LogEvent(LogLevel::kInfo, "reloading", {{"signal", "SIGHUP"}});
   {
     const std::scoped_lock lock(mutex_);

@@ -9,7 +9,7 @@
 namespace octet {
 
 /// The first SIGTERM or SIGINT requests a stop; the second ends the process at once, with exit code 1. SIGHUP, which a terminal
-/// that is closed sends, too, asks for a reload, as with nginx, HAProxy and Prometheus.
+/// that is closed sends, too, asks for a reload, as with nginx, HAProxy and Prometheus; behind the first of the others it is refused.
 /// Make it before any other thread: a thread inherits what it has blocked.
 class ProcessSignals {
  public:

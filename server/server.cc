@@ -55,7 +55,7 @@ void LookAtTraffic(const ModelRepository& repository, TimePoint now) {
   const auto versions = repository.List("", "");
   if (!versions.ok()) return;  // no model
   LookAtGuards(*versions, now);
-  LookAtRamps(*versions, EpochMs());
+  LookAtRamps(*versions, now);
 }
 
 void ExpireSequences(const ModelRepository& repository) {
@@ -135,7 +135,8 @@ class ServerProcess final : public Server {
   std::unique_ptr<GrpcServer> grpc_;
   std::optional<Ticker> tls_looks_;
   std::optional<Ticker> poller_;
-  std::atomic<bool> reload_asked_{false};
+  std::atomic<uint64_t> reloads_asked_{0};
+  uint64_t reloads_done_ = 0;  ///< The poller's thread's.
   std::optional<Ticker> guards_;
   std::optional<Ticker> captures_;
   absl::Mutex pausing_;
@@ -217,8 +218,9 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
   const bool polls = config_.repository.poll_seconds > 0;
   const std::chrono::seconds interval(polls ? config_.repository.poll_seconds : kRetrySeconds);
   poller_.emplace("poller", interval, clock_, [this, polls](const std::stop_token& stopped) {
-    if (reload_asked_.exchange(false)) {
+    if (const uint64_t asked = reloads_asked_; asked != reloads_done_) {
       LookNow(stopped);
+      reloads_done_ = asked;  // One that an exception cuts short is made again.
     } else if (polls) {
       repository_->Poll(stopped);
     } else {
@@ -229,16 +231,21 @@ absl::Status ServerProcess::Load(const std::stop_token& stop) {
 }
 
 void ServerProcess::Reload() {
-  reload_asked_ = true;
+  ++reloads_asked_;
   poller_->Hurry();
 }
 
 void ServerProcess::LookNow(const std::stop_token& stop) {
   if (tls_ != nullptr) tls_->Reload();
-  repository_->Reload(stop);
+  const absl::Status looked = repository_->Reload(stop);
   if (stop.stop_requested()) return;
-  LogEvent(LogLevel::kInfo, "reloaded",
-           {{"repository", config_.repository.path}, {"tls", tls_ != nullptr}});
+  const std::string_view path = config_.repository.path;
+  if (looked.ok()) {
+    LogEvent(LogLevel::kInfo, "reloaded", {{"repository", path}, {"tls", tls_ != nullptr}});
+  } else {
+    LogEvent(LogLevel::kError, "reload_failed",
+             {{"repository", path}, {"tls", tls_ != nullptr}, {"error", Message(looked)}});
+  }
 }
 
 void ServerProcess::Pause(TimePoint until) {

@@ -1,6 +1,7 @@
 // A thread that does something again and again.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <stop_token>
 #include <string>
@@ -17,6 +18,9 @@ namespace octet {
 /// one interval.
 class Ticker {
  public:
+  /// At most so long after a task that threw the next one comes, however long the interval.
+  static constexpr std::chrono::seconds kAgain{5};
+
   using Task = std::function<void(const std::stop_token& stop)>;
 
   /// `name` is the thread's; `clock` outlives it. `stop` is requested by Stop. What the task throws is logged.

@@ -5,6 +5,7 @@
 
 #include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 #include "server/http/json_reader.h"
 #include "server/http/json_writer.h"
 #include "server/rpc/infer_messages.h"
@@ -304,14 +305,14 @@ void AppendParameters(const Parameters& parameters, std::string& json) {
   json += '}';
 }
 
+Shape ShapeOf(const inference::ModelInferResponse::InferOutputTensor& output) {
+  return Shape(std::span(output.shape().data(), static_cast<size_t>(output.shape_size())));
+}
+
 /// Appends the output's description; its bytes go into the JSON, or follow it.
 absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& answer) {
   const auto& output = call.response.outputs(place);
   const std::string_view raw = call.RawOutput(place);
-  const auto asked = static_cast<size_t>(place);
-  const bool binary = asked < call.binary.size()
-                          ? call.binary[asked].value_or(call.binary_by_default)
-                          : call.binary_by_default;
   std::string& json = answer.json;
   json += "{\"name\":";
   AppendJsonText(output.name(), json);
@@ -325,23 +326,47 @@ absl::Status AppendOutput(const HttpInference& call, int place, InferAnswer& ans
     json += '}';
     return absl::OkStatus();
   }
-  if (binary) {
+  if (call.IsBinary(place)) {
     json += Format(",\"parameters\":{{\"binary_data_size\":{}}}}}", raw.size());
     answer.binary.push_back(raw);
     return absl::OkStatus();
   }
   json += ",\"data\":";
-  const auto& dims = output.shape();
-  const Shape shape(std::span(dims.data(), static_cast<size_t>(dims.size())));
   OCTET_RETURN_IF_ERROR(
-      Annotate(AppendJsonElements(ParseDType(output.datatype()).value_or(DType::kUndefined), shape,
-                                  raw, json),
+      Annotate(AppendJsonElements(ParseDType(output.datatype()).value_or(DType::kUndefined),
+                                  ShapeOf(output), raw, json),
                Format("output \"{}\"", output.name())));
   json += '}';
   return absl::OkStatus();
 }
 
+/// INVALID_ARGUMENT for an element that is not UTF-8.
+absl::Status CheckTexts(const Shape& shape, std::string_view raw) {
+  std::vector<std::string_view> elements;
+  OCTET_RETURN_IF_ERROR(ReadBytesElements(raw, static_cast<uint64_t>(shape.elements()), elements));
+  const auto wrong = std::ranges::find_if_not(elements, IsUtf8);
+  if (wrong == elements.end()) return absl::OkStatus();
+  return InvalidArgument("element {} is not UTF-8: ask for it as binary data",
+                         wrong - elements.begin());
+}
+
 }  // namespace
+
+bool HttpInference::IsBinary(int place) const {
+  const auto asked = static_cast<size_t>(place);
+  return asked < binary.size() ? binary[asked].value_or(binary_by_default) : binary_by_default;
+}
+
+absl::Status HttpInference::CheckAnswer() const {
+  for (int place = 0; place < response.outputs_size(); ++place) {
+    const auto& output = response.outputs(place);
+    const bool in_json = output.parameters().empty() && !IsBinary(place);
+    if (!in_json || output.datatype() != DTypeName(DType::kString)) continue;
+    OCTET_RETURN_IF_ERROR(Annotate(CheckTexts(ShapeOf(output), RawOutput(place)),
+                                   Format("output \"{}\"", output.name())));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status ReadInferBody(std::optional<uint64_t> json_bytes, HttpInference& call) {
   if (json_bytes == uint64_t{0}) {

@@ -27,6 +27,11 @@ struct HttpInference : InferMessages {
   bool is_raw = false;                      ///< The body is the only input, for DescribeOnlyInput.
   bool binary_by_default = false;           ///< Of outputs that do not say.
   std::vector<std::optional<bool>> binary;  ///< Of each output that the request names.
+
+  /// INVALID_ARGUMENT for BYTES that JSON cannot hold.
+  absl::Status CheckAnswer() const override;
+  /// True when the answer's output `place` is sent behind the JSON.
+  bool IsBinary(int place) const;
 };
 
 /// Reads the body into the rest of `call`; the model's name and version are the URL's and set by the
@@ -47,7 +52,7 @@ struct InferAnswer {
   std::vector<std::string_view> binary;  ///< Into the call.
 };
 
-/// Requires: the inference is answered. INVALID_ARGUMENT for BYTES that JSON cannot hold.
+/// Requires: the inference is answered; CheckAnswer.
 absl::StatusOr<InferAnswer> WriteInferAnswer(const HttpInference& call);
 
 }  // namespace octet

@@ -3,13 +3,13 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <optional>
 #include <vector>
 
 #include <google/protobuf/descriptor.h>
 
 #include "engine/tensor/bytes_elements.h"
 #include "engine/tensor/status.h"
+#include "engine/tensor/utf8.h"
 
 namespace octet {
 namespace {
@@ -17,55 +17,6 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using ProtoMessage = google::protobuf::Message;
 using google::protobuf::Reflection;
-
-/// The length of the character of UTF-8 that `text` begins with; nullopt when it begins with none.
-/// Source: RFC 3629, section 4.
-std::optional<size_t> CharacterLength(std::string_view text) {
-  const auto byte = [&](size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-  };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xC0U) == 0x80U; };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF && continues(1)) return 2;
-  if (first >= 0xE0 && first <= 0xEF && continues(1) && continues(2)) {
-    const bool overlong = first == 0xE0 && byte(1) < 0xA0;
-    const bool surrogate = first == 0xED && byte(1) >= 0xA0;
-    if (!overlong && !surrogate) return 3;
-  }
-  if (first >= 0xF0 && first <= 0xF4 && continues(1) && continues(2) && continues(3)) {
-    const bool overlong = first == 0xF0 && byte(1) < 0x90;
-    const bool beyond = first == 0xF4 && byte(1) >= 0x90;
-    if (!overlong && !beyond) return 4;
-  }
-  return std::nullopt;
-}
-
-/// Appends the text, quoted; false, and an U+FFFD for each such byte, when it is not UTF-8.
-bool AppendQuoted(std::string_view text, std::string& json) {
-  bool valid = true;
-  json += '"';
-  while (!text.empty()) {
-    const std::optional<size_t> length = CharacterLength(text);
-    const char c = text[0];
-    if (!length) {
-      valid = false;
-      json += "\xEF\xBF\xBD";
-    } else if (c == '"' || c == '\\') {
-      json += '\\';
-      json += c;
-    } else if (c == '\n') {
-      json += "\\n";
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      json += Format("\\u{:04x}", static_cast<int>(c));
-    } else {
-      json += text.substr(0, *length);
-    }
-    text.remove_prefix(length.value_or(1));
-  }
-  json += '"';
-  return valid;
-}
 
 template <typename T>
 void AppendNumber(T value, std::string& json) {
@@ -164,16 +115,34 @@ absl::Status AppendStrings(const Shape& shape, std::string_view raw, std::string
   OCTET_RETURN_IF_ERROR(ReadBytesElements(raw, static_cast<uint64_t>(shape.elements()), elements));
   for (size_t i = 0; i < elements.size(); ++i) {
     if (i > 0) json += ',';
-    if (!AppendQuoted(elements[i], json)) {
-      return InvalidArgument("element {} is not UTF-8: ask for it as binary data", i);
-    }
+    AppendJsonText(elements[i], json);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-void AppendJsonText(std::string_view text, std::string& json) { (void)AppendQuoted(text, json); }
+void AppendJsonText(std::string_view text, std::string& json) {
+  json += '"';
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint next = DecodeUtf8(text, at);
+    const char c = text[at];
+    if (!next.valid) {
+      json += "\uFFFD";
+    } else if (c == '"' || c == '\\') {
+      json += '\\';
+      json += c;
+    } else if (c == '\n') {
+      json += "\\n";
+    } else if (next.point < 0x20) {
+      json += Format("\\u{:04x}", static_cast<int>(c));
+    } else {
+      json += text.substr(at, next.bytes);
+    }
+    at += next.bytes;
+  }
+  json += '"';
+}
 
 void AppendJsonMessage(const ProtoMessage& message, std::string& json) {
   const auto& type = *message.GetDescriptor();

@@ -25,8 +25,7 @@ void AppendJsonArray(const google::protobuf::Message& message, const std::string
 /// Appends the elements of a tensor as a flat array. Reals are the shortest text that reads back as the
 /// same number; those that JSON does not know are NaN, Infinity and -Infinity, as Python's json reads them
 /// and other servers of the protocol write them. FP16 and BF16 are their FP32 values.
-/// BYTES come in their wire form. INVALID_ARGUMENT for an element of BYTES that is not UTF-8, which JSON
-/// cannot hold.
+/// BYTES come in their wire form, and are texts as AppendJsonText writes them.
 absl::Status AppendJsonElements(DType dtype, const Shape& shape, std::string_view raw,
                                 std::string& json);
 

@@ -282,10 +282,9 @@ void ModelLoader::FollowRamp(const ModelFiles& files, const std::vector<int64_t>
   }
   if (ramp_ != nullptr && ramp_->identity() == identity) return;
   if (ramp_ != nullptr) ramp_->Retire();
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  ramp_ = std::make_shared<ServedRamp>(
-      name_, *rules, std::move(identity), file, events_,
-      std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+  const TimePoint now = clock_.Now();
+  ramp_ = std::make_shared<ServedRamp>(name_, *rules, std::move(identity), file, events_,
+                                       SteadyEpoch(now), now);
 }
 
 void ModelLoader::FollowVersion(int64_t number, const ModelFiles& files, bool retry) {

@@ -44,8 +44,8 @@ class FolderRepository final : public ModelRepository {
   absl::Status Load(std::string_view model) override;
   absl::Status Unload(std::string_view model) override;
   using ModelRepository::Poll;
-  void Poll(const std::stop_token& stop) override { LookAtFolder(stop, false); }
-  void Reload(const std::stop_token& stop) override { LookAtFolder(stop, true); }
+  void Poll(const std::stop_token& stop) override;
+  absl::Status Reload(const std::stop_token& stop) override { return LookAtFolder(stop, true); }
   void Retry(const std::stop_token& stop) override;
   absl::Status CheckAll() const override;
 
@@ -86,8 +86,9 @@ class FolderRepository final : public ModelRepository {
 
   /// Logs what the log has not told of.
   static void TellIgnored(const std::vector<std::string>& paths, std::set<std::string>& told);
-  /// Poll and Reload.
-  void LookAtFolder(const std::stop_token& stop, bool reload);
+  /// Poll and Reload. The error is that of ScanRepository: what answers goes on answering, for a mount that is away for a moment
+  /// is no order to unload.
+  absl::Status LookAtFolder(const std::stop_token& stop, bool reload);
   Known& Get(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Follow(Known& known, ModelFiles files, bool retry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
   void Drop(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(loading_);
@@ -178,22 +179,25 @@ absl::Status FolderRepository::Unload(std::string_view model) {
   return absl::OkStatus();
 }
 
-void FolderRepository::LookAtFolder(const std::stop_token& stop, bool reload) {
+void FolderRepository::Poll(const std::stop_token& stop) {
+  const absl::Status looked = LookAtFolder(stop, false);
+  if (looked.ok()) return;
+  LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(looked)}});
+}
+
+absl::Status FolderRepository::LookAtFolder(const std::stop_token& stop, bool reload) {
   absl::MutexLock lock(&loading_);
   const bool first = !Ready();
   auto found = ScanRepository(config_.repository.path);
   root_ = found.status();
-  if (!found.ok()) {
-    // What answers goes on answering: a mount that is away for a moment is no order to unload.
-    LogEvent(LogLevel::kError, "repository_unreadable", {{"error", Message(found.status())}});
-    return;
-  }
+  OCTET_RETURN_IF_ERROR(root_);
   TellIgnored(found->ignored, ignored_);
+  if (reload) unreadable_.clear();  // to be told again
   std::erase_if(unreadable_,
                 [&](const auto& item) { return !found->unreadable.contains(item.first); });
   for (const auto& [name, status] : found->unreadable) NoteUnreadable(name, status);
   for (auto& [name, files] : found->models) {
-    if (stop.stop_requested()) return;
+    if (stop.stop_requested()) return absl::OkStatus();
     Known& known = Get(name);
     const bool failed = !known.loader->unloaded() && !known.loader->status().ok();
     if (reload && failed) {
@@ -210,6 +214,7 @@ void FolderRepository::LookAtFolder(const std::stop_token& stop, bool reload) {
   }
   for (const std::string& name : gone) Drop(name);
   if (first) Swap([](Catalogue& catalogue) { catalogue.complete = true; });
+  return absl::OkStatus();
 }
 
 void FolderRepository::Retry(const std::stop_token& stop) {

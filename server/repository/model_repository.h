@@ -107,9 +107,10 @@ class ModelRepository {
   /// Returns between two models when `stop` is requested.
   virtual void Poll(const std::stop_token& stop) = 0;
   void Poll() { Poll(std::stop_token()); }
-  /// Poll, for who says that everything is in place: one look is enough, and what failed before is tried again. What was unloaded
-  /// stays out.
-  virtual void Reload(const std::stop_token& stop) = 0;
+  /// Poll, for who says that everything is in place: one look is enough, and what failed before, or could not be looked at, is
+  /// tried and told again. What was unloaded stays out. NOT_FOUND or UNAVAILABLE, with everything as it was, when the folder
+  /// itself cannot be read.
+  virtual absl::Status Reload(const std::stop_token& stop) = 0;
   /// Poll, of that alone which no look has followed yet: of the whole folder until Ready(), then of the models that could not be
   /// looked at. For those who do not look for changes; costs nothing when there is nothing to try.
   virtual void Retry(const std::stop_token& stop) = 0;

@@ -25,11 +25,14 @@
 
 namespace octet {
 
+class VariantObserver;
+
 /// One precision of a version. `queue` is null while the variant cannot answer; `reason` says why.
 /// With a queue the reason is empty, or why a changed file was not taken: the one before answers.
 struct ServedVariant {
   Precision precision = Precision::kFp32;
   std::shared_ptr<VariantQueue> queue;
+  std::shared_ptr<VariantObserver> observer;  ///< The queue's; null without one.
   std::shared_ptr<VariantMetrics> metrics;
   std::shared_ptr<VariantGuard> guard;          ///< Null without rules, and while it cannot answer.
   std::shared_ptr<LatencyLimit> latency_limit;  ///< Of the guard; null without its p99_us.

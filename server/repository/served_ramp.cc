@@ -14,12 +14,15 @@
 namespace octet {
 
 ServedRamp::ServedRamp(std::string model, ModelConfig::Routing::Ramp rules, std::string identity,
-                       std::string file, std::shared_ptr<TrafficEvents> events, int64_t now_ms)
+                       std::string file, std::shared_ptr<TrafficEvents> events, SteadyEpoch epoch,
+                       TimePoint now)
     : model_(std::move(model)),
       rules_(std::move(rules)),
       identity_(std::move(identity)),
       file_(std::move(file)),
-      events_(std::move(events)) {
+      events_(std::move(events)),
+      epoch_(epoch) {
+  const int64_t now_ms = epoch_.MsAt(now);
   std::ifstream stream(file_);
   std::string whose;
   std::string text;
@@ -97,10 +100,10 @@ RampFacts ServedRamp::Read(std::span<const ServedVariant* const> ramped,
 }
 
 void ServedRamp::Look(std::span<const ServedVariant* const> ramped,
-                      std::span<const ServedVariant* const> rest, int64_t now_ms) {
+                      std::span<const ServedVariant* const> rest, TimePoint now) {
   const RampFacts facts = Read(ramped, rest);
   const RampState before = state();
-  const RampStep step = AdvanceRamp(rules_, before, facts, now_ms);
+  const RampStep step = AdvanceRamp(rules_, before, facts, epoch_.MsAt(now));
   if (step.state != before) {
     absl::MutexLock lock(&mutex_);
     state_ = step.state;
@@ -155,7 +158,7 @@ void ServedRamp::Save() {
   LogEvent(LogLevel::kWarn, "ramp_not_saved", {{"model", model_}, {"error", Message(status)}});
 }
 
-void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, int64_t now_ms) {
+void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, TimePoint now) {
   struct Sides {
     std::vector<const ServedVariant*> ramped;
     std::vector<const ServedVariant*> rest;
@@ -171,7 +174,7 @@ void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, 
       (ramped ? sides.ramped : sides.rest).push_back(&variant);
     }
   }
-  for (const auto& [ramp, sides] : ramps) ramp->Look(sides.ramped, sides.rest, now_ms);
+  for (const auto& [ramp, sides] : ramps) ramp->Look(sides.ramped, sides.rest, now);
 }
 
 }  // namespace octet

@@ -15,6 +15,8 @@
 #include "server/repository/variant_guard.h"
 #include "server/routing/ramp.h"
 #include "server/routing/refusing_windows.h"
+#include "server/routing/steady_epoch.h"
+#include "server/scheduling/clock.h"
 
 namespace octet {
 
@@ -27,9 +29,11 @@ struct ServedVariant;
 /// Thread-safety: one thread calls Look; the rest may be read by others.
 class ServedRamp {
  public:
-  /// `identity` is a line that tells this ramp from another; the file is that of the same one, or is written anew.
+  /// `identity` is a line that tells this ramp from another; the file is that of the same one, or is written anew. `epoch` counts
+  /// what steps are held for.
   ServedRamp(std::string model, ModelConfig::Routing::Ramp rules, std::string identity,
-             std::string file, std::shared_ptr<TrafficEvents> events, int64_t now_ms);
+             std::string file, std::shared_ptr<TrafficEvents> events, SteadyEpoch epoch,
+             TimePoint now);
 
   const ModelConfig::Routing::Ramp& rules() const { return rules_; }
   const std::string& identity() const { return identity_; }
@@ -42,7 +46,7 @@ class ServedRamp {
   /// Advances by what the guards of the ramped variants have said; `rest` are those that answer the rest. Each action is an event and counted. Ramped variants of
   /// which none has a guard are an event, once: nobody will consent.
   void Look(std::span<const ServedVariant* const> ramped,
-            std::span<const ServedVariant* const> rest, int64_t now_ms);
+            std::span<const ServedVariant* const> rest, TimePoint now);
 
   /// From its return on the file is another's, or nobody's: it is not written any more. Thread-safety: safe.
   void Retire();
@@ -67,6 +71,7 @@ class ServedRamp {
   const std::string identity_;
   const std::string file_;
   const std::shared_ptr<TrafficEvents> events_;
+  const SteadyEpoch epoch_;
   std::atomic<double> share_{0};
   std::vector<Watched> watched_;
   bool looked_ = false;
@@ -79,6 +84,6 @@ class ServedRamp {
 
 /// Looks at every ramp of these versions, once each. Variants that none brings in are shown so each time: a ramp that was looked
 /// at while a load took it away may have said something else last.
-void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, int64_t now_ms);
+void LookAtRamps(std::span<const std::shared_ptr<const ModelVersion>> versions, TimePoint now);
 
 }  // namespace octet

@@ -34,9 +34,18 @@ void VariantObserver::OnBatch(const BatchRecord& record) {
   metrics_->padding_rows.Add(static_cast<uint64_t>(record.plan_rows - record.rows));
   metrics_->executions.Add();
   if (record.smoothed > Nanoseconds::zero()) {
-    metrics_->batch_time.Set(BatchSizeIndex(record.plan_rows), Seconds(record.smoothed));
+    absl::MutexLock lock(&mutex_);
+    if (!retired_) {
+      metrics_->batch_time.Set(BatchSizeIndex(record.plan_rows), Seconds(record.smoothed));
+    }
   }
   statistics_->OnBatch(record);
+}
+
+void VariantObserver::Retire() {
+  absl::MutexLock lock(&mutex_);
+  retired_ = true;
+  for (size_t i = 0; i < kBatchSizes; ++i) metrics_->batch_time.Set(i, 0);
 }
 
 void VariantObserver::OnFinished(absl::StatusCode code, int64_t rows,

@@ -4,6 +4,9 @@
 #include <memory>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
 #include "server/metrics/registry.h"
 #include "server/repository/latency_limit.h"
 #include "server/repository/version_statistics.h"
@@ -28,10 +31,16 @@ class VariantObserver final : public QueueObserver {
   void OnBatch(const BatchRecord& record) override;
   void OnFinished(absl::StatusCode code, int64_t rows, const RequestTimings& timings) override;
 
+  /// Its queue gives way, be it to none or to another one that has these metrics, too: what was measured of its batches is
+  /// forgotten, and those that it still runs show nothing of it.
+  void Retire();
+
  private:
   const std::shared_ptr<VariantMetrics> metrics_;
   const std::shared_ptr<VersionStatistics> statistics_;
   const std::shared_ptr<LatencyLimit> limit_;
+  absl::Mutex mutex_;  ///< Held while batch_time is set.
+  bool retired_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 /// Counts what happens to a variant's shadow copies, where nothing of it is taken for a client's.

@@ -50,7 +50,7 @@ absl::StatusOr<std::vector<InputRecipe>> MakeRecipes(
   return recipes;
 }
 
-std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedVariant& variant,
+std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, ServedVariant& variant,
                                         const LoadedVariant& loaded, bool batches,
                                         std::vector<InputRecipe> recipes) {
   ExecutionTarget target;
@@ -66,8 +66,9 @@ std::shared_ptr<VariantQueue> MakeQueue(const VersionParts& parts, const ServedV
   target.max_queue_bytes = static_cast<size_t>(parts.batching.max_queue_bytes);
   target.levels = {.count = parts.batching.priority_levels,
                    .default_level = parts.batching.DefaultPriority()};
-  target.observer =
+  variant.observer =
       std::make_shared<VariantObserver>(variant.metrics, parts.statistics, variant.latency_limit);
+  target.observer = variant.observer;
   auto queue = std::make_shared<VariantQueue>(std::move(target));
   if (variant.run_time) queue->times().Seed(*variant.run_time);
   return queue;
@@ -336,8 +337,7 @@ void ShowReady(const ModelVersion& version, const std::map<Precision, VariantSta
 
 void ShowGone(const ModelVersion& version, const ModelVersion* next) {
   for (const ServedVariant& variant : version.variants) {
-    // What was measured goes with its queue, also where another one takes its place: of larger batches, or of another file.
-    for (size_t i = 0; i < kBatchSizes; ++i) variant.metrics->batch_time.Set(i, 0);
+    if (variant.observer != nullptr) variant.observer->Retire();
     if (next != nullptr && next->Find(variant.precision) != nullptr) continue;
     variant.metrics->ready.Clear();
     variant.metrics->ramp_share.Set(0);

@@ -16,7 +16,7 @@ namespace octet {
 ///        +-------------------+-- a rule broken, or requests refused --> stopped: no share, until it begins anew
 struct RampState {
   size_t step = 0;
-  int64_t began_ms = 0;  ///< The step, since the epoch.
+  int64_t began_ms = 0;  ///< The step, as SteadyEpoch.
   bool stopped = false;
   bool passed = false;  ///< The last step has been held and kept to once.
   bool operator==(const RampState&) const = default;

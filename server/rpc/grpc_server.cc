@@ -22,7 +22,7 @@ constexpr std::chrono::seconds kClosing{5};
 class Endpoint final : public GrpcServer {
  public:
   Endpoint(const GrpcServerOptions& options, const ServingParts& parts)
-      : options_(options), parts_(parts), inference_(options_, parts_), health_(parts_) {}
+      : options_(options), parts_(parts), inference_(options_, parts_), health_(options_, parts_) {}
 
   ~Endpoint() override { Shutdown(parts_.clock.Now()); }
 

@@ -22,6 +22,9 @@ struct GrpcServerOptions {
   /// Of all messages and connections together, as they are received and until they are answered. Beyond it gRPC cuts off
   /// calls (RESOURCE_EXHAUSTED) and takes no new connections. gRPC looks at the size of a message when all of it has come.
   int64_t max_receive_bytes = int64_t{1} << 30;
+  /// Streams that are open at once, and as many watches of health: each costs memory, and a watch a look at its model ten times
+  /// a second. One more ends at once with RESOURCE_EXHAUSTED.
+  size_t max_long_calls = 10'000;
   ServerIdentity identity;
   bool access_log = false;               ///< One event per inference request.
   const TlsCertificates* tls = nullptr;  ///< Outlives the server; null: the port is plain.

@@ -38,9 +38,13 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
                             LiveSet<HealthWatch>& watches) {
     const auto watch = std::make_shared<HealthWatch>(std::move(service), status, watches);
     watch->self_ = watch;
-    const bool open = watches.Add(watch);
+    const absl::Status open = watches.Add(watch);
     // Once it is in the set, Update and End may come first.
-    watch->Advance([&] { watch->ending_ |= !open; });
+    watch->Advance([&] {
+      watch->ending_ |= !open.ok();
+      watch->refused_ = absl::IsResourceExhausted(open);
+      if (watch->refused_) watch->end_ = open;
+    });
     return watch.get();
   }
 
@@ -91,15 +95,13 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
       starting_ = false;
       next = Decide();
     }
-    if (next == Next::kFinish) {
-      Finish(
-          {grpc::StatusCode::UNAVAILABLE, "the server is shutting down, or the client has gone"});
-    }
+    if (next == Next::kFinish) Finish(ToGrpc(end_));
   }
 
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (finished_ || writing_ || starting_) return Next::kNothing;
-    if (!broken_ && wanted_ != written_) {
+    // One that is refused says nothing: its client would take it for the beginning of a watch, and come again at once.
+    if (!broken_ && !refused_ && wanted_ != written_) {
       written_ = wanted_;
       response_ = Answer(wanted_);
       writing_ = starting_ = true;
@@ -113,6 +115,8 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   LiveSet<HealthWatch>& watches_;
   std::shared_ptr<HealthWatch> self_;  ///< Until OnDone.
   grpc::ByteBuffer response_;          ///< Not touched while it is written.
+  /// Set before it can finish, and not touched afterwards.
+  absl::Status end_ = absl::UnavailableError("the server is shutting down, or the client has gone");
 
   absl::Mutex mutex_;
   HealthService::Status wanted_ ABSL_GUARDED_BY(mutex_);
@@ -120,12 +124,13 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool starting_ ABSL_GUARDED_BY(mutex_) = false;  ///< A thread is in StartWrite.
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool refused_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-HealthService::HealthService(const ServingParts& parts)
-    : parts_(parts), thread_([this] { Run(); }) {
+HealthService::HealthService(const GrpcServerOptions& options, const ServingParts& parts)
+    : parts_(parts), watches_(options.max_long_calls), thread_([this] { Run(); }) {
   pthread_setname_np(thread_.native_handle(), "health");
 }
 

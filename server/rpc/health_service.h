@@ -29,13 +29,14 @@ class HealthService final : public HealthCalls {
   /// How soon a watch hears of a change.
   static constexpr std::chrono::milliseconds kPeriod{100};
 
-  explicit HealthService(const ServingParts& parts);
+  HealthService(const GrpcServerOptions& options, const ServingParts& parts);
   /// Requires: no call is left.
   ~HealthService() override;
 
   grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
                                   const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* response) override;
+  /// RESOURCE_EXHAUSTED, at once, where options.max_long_calls are open.
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request) override;
 

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
+
 #include "proto/inference.pb.h"
 #include "server/rpc/input_decoder.h"
 
@@ -26,6 +28,11 @@ struct KeptElements {
 /// A request and its answer, until gRPC and everybody else have let go of them: a copy of a request needs the tensors of
 /// both, and should not copy those. Stays where it is.
 struct InferMessages {
+  InferMessages() = default;
+  virtual ~InferMessages() = default;
+  InferMessages(const InferMessages&) = delete;
+  InferMessages& operator=(const InferMessages&) = delete;
+
   inference::ModelInferRequest request;
   size_t bytes = 0;      ///< Of tensors and whatever else is kept beside the request's message.
   DecodedInputs inputs;  ///< Of the request.
@@ -42,6 +49,10 @@ struct InferMessages {
     if (index < kept.size() && kept[index].owner != nullptr) return kept[index].bytes;
     return response.raw_output_contents(place);
   }
+
+  /// Whether the protocol can say the answer: asked once it is complete, before a sequence's step counts and before anybody is
+  /// told that all went well.
+  virtual absl::Status CheckAnswer() const { return absl::OkStatus(); }
 };
 
 }  // namespace octet

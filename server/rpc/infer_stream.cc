@@ -15,8 +15,11 @@ InferStream* InferStream::Start(const ServingParts& parts, const GrpcServerOptio
   const std::shared_ptr<InferStream> stream(
       new InferStream(parts, options, context, streams));  // the constructor is private
   stream->self_ = stream;
-  const bool open = streams.Add(stream);
-  stream->Advance([&] { stream->ending_ |= !open; });
+  const absl::Status open = streams.Add(stream);
+  stream->Advance([&] {
+    stream->ending_ |= !open.ok();
+    if (!open.ok()) stream->end_ = open;
+  });
   return stream.get();
 }
 
@@ -141,7 +144,7 @@ InferStream::Next InferStream::Decide() {
     if (broken_) {
       next.finish = grpc::Status(grpc::StatusCode::CANCELLED, "the client has gone");
     } else if (ending_ && !half_closed_) {
-      next.finish = grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down");
+      next.finish = ToGrpc(end_);
     } else {
       next.finish = grpc::Status::OK;
     }

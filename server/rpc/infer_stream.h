@@ -13,6 +13,7 @@
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/inference.h"
 #include "server/rpc/live_set.h"
+#include "server/scheduling/retry_after.h"
 
 namespace octet {
 
@@ -27,7 +28,8 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   static constexpr size_t kWindow = 16;
   static constexpr size_t kMostHeld = size_t{128} << 20;
 
-  /// Adds itself to `streams`; it lives until gRPC is done with it and it has left the set.
+  /// Adds itself to `streams`, or ends with the reason why that takes no more; it lives until gRPC is done with it and it has
+  /// left the set.
   static InferStream* Start(const ServingParts& parts, const GrpcServerOptions& options,
                             grpc::CallbackServerContext& context, LiveSet<InferStream>& streams);
 
@@ -87,8 +89,9 @@ class InferStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   int starting_ ABSL_GUARDED_BY(mutex_) = 0;  ///< Threads in Advance.
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  ///< The client sends no more.
-  bool ending_ ABSL_GUARDED_BY(mutex_) = false;       ///< End was called.
-  bool broken_ ABSL_GUARDED_BY(mutex_) = false;       ///< Cancelled, or a write failed.
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;       ///< End was called, or it was refused.
+  absl::Status end_ ABSL_GUARDED_BY(mutex_) = ShuttingDown();  ///< What it finishes with then.
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;                ///< Cancelled, or a write failed.
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -233,6 +233,7 @@ void Inference::Dispatch(std::unique_ptr<InferenceRequest> request) {
 absl::Status Inference::Complete() {
   try {
     OCTET_RETURN_IF_ERROR(writer_.Complete(route_));
+    OCTET_RETURN_IF_ERROR(messages_->CheckAnswer());
     return step_ == nullptr ? absl::OkStatus() : step_->Commit();
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory for an answer");

@@ -43,7 +43,10 @@ using InferenceCalls = WithWays<
 class InferenceService final : public InferenceCalls {
  public:
   InferenceService(const GrpcServerOptions& options, const ServingParts& parts)
-      : options_(options), parts_(parts), calls_(options.identity, parts_) {}
+      : options_(options),
+        parts_(parts),
+        calls_(options.identity, parts_),
+        streams_(options.max_long_calls) {}
 
   /// Ends every stream, also those to come, when what it has read is answered.
   void EndStreams();

@@ -123,12 +123,34 @@ class ReloadTest(SighupCase):
             self.assertEqual(self.count("variant_refused"), times - 1)
             self.assertEqual(ask(self.served.server.http, "net"), 2, "what there is stays")
 
+    def test_a_folder_that_is_away_is_no_reload(self):
+        away = self.models.rename(self.models.with_name("away"))
+        self.served.server.process.send_signal(signal.SIGHUP)
+        self.wait_for(lambda: self.count("reload_failed"), "nobody says so")
+        self.assertEqual(self.count("reloaded"), 0)
+        self.assertEqual(ask(self.served.server.http, "net"), 2, "what there is stays")
+        self.assertRegex(self.served.server.log.read_text(), r"level=error event=reload_failed repository=\S+ tls=true error=.*no folder")
+        away.rename(self.models)
+        self.hang_up()
+
     def test_many_signals_and_an_end(self):
         for _ in range(200):
             self.served.server.process.send_signal(signal.SIGHUP)
         self.wait_for(lambda: self.count("reloaded") > 0, "nothing is reloaded")
         self.assertEqual(ask(self.served.server.http, "net"), 2)
         # close() expects it to end well.
+
+
+class StoppingTest(SighupCase):
+    def test_a_signal_while_the_server_stops_is_refused(self):
+        served = ServedClient(executable(), {"net": write_scaling}, configuration="shutdown: {delay_seconds: 5}\n")
+        self.addCleanup(served.close)
+        process, log = served.server.process, served.server.log
+        for number, event in ((signal.SIGTERM, "stopping"), (signal.SIGHUP, "reload_refused")):
+            process.send_signal(number)
+            self.wait_for(lambda event=event: f"event={event} " in log.read_text(), f"no event {event}")
+        self.assertEqual(process.wait(SECONDS), 0)
+        self.assertNotIn("event=reloading", log.read_text())
 
 
 class TerminalTest(SighupCase):

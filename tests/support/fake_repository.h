@@ -132,7 +132,7 @@ class FakeRepository final : public ModelRepository {
     return absl::OkStatus();
   }
   void Poll(const std::stop_token&) override { ++polls; }
-  void Reload(const std::stop_token&) override {}
+  absl::Status Reload(const std::stop_token&) override { return absl::OkStatus(); }
   void Retry(const std::stop_token&) override {}
   bool Ready() const override { return ready; }
   absl::Status CheckAll() const override { return absl::OkStatus(); }

@@ -1,7 +1,12 @@
 #include "server/server.h"
 
+#include <pthread.h>
+
+#include <array>
 #include <atomic>
+#include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "httplib.h"
@@ -9,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/accumulating_model.h"
 #include "tests/support/as_nobody.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/model_folder.h"
@@ -260,6 +266,53 @@ TEST_F(ServerTest, AReloadLooksAtModelsAndCertificatesNow) {
       ASSERT_LT(Clock::Real().Now(), give_up);
     }
     EXPECT_NEAR(not_after(), before + (name == "one" ? 3600 : 7200), 60);
+  }
+}
+
+/// A FakeClock that throws once when a thread of this name asks for the time.
+class ThrowingClock final : public Clock {
+ public:
+  TimePoint Now() const override {
+    std::array<char, 16> name = {};
+    pthread_getname_np(pthread_self(), name.data(), name.size());
+    if (armed && std::string_view(name.data()) == "poller" && armed.exchange(false)) {
+      throw std::bad_alloc();
+    }
+    return fake.Now();
+  }
+  void WaitUntil(absl::CondVar& signal, absl::Mutex& mutex, TimePoint time) override {
+    fake.WaitUntil(signal, mutex, time);
+  }
+  FakeClock fake;
+  mutable std::atomic<bool> armed{false};
+};
+
+TEST_F(ServerTest, AReloadThatAnExceptionCutsShortIsMadeAgain) {
+  folder_.Write("net/model.yaml", "state: {before: {output: total}}\n");
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(1));
+  ThrowingClock clock;
+  const auto server = Server::Start(Config(), "1", clock);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_TRUE((*server)->Load({}).ok());
+  const auto answers = [&](std::string_view expected) {
+    const httplib::Result result =
+        httplib::Client("127.0.0.1", (*server)->ports().http)
+            .Post("/v2/models/net/infer",
+                  R"({"parameters":{"sequence_id":1,"sequence_start":true,"sequence_end":true},)"
+                  R"("inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,1]}]})",
+                  "application/json");
+    return result && result->body.find(expected) != std::string::npos;
+  };
+  EXPECT_TRUE(answers("[1,1]"));
+  folder_.Write("net/1/fp32.onnx", AccumulatingGraph(2));
+  clock.armed = true;  // when sequences are to move
+  (*server)->Reload();
+  const TimePoint give_up = Clock::Real().Now() + std::chrono::seconds(30);
+  while (clock.armed) ASSERT_LT(Clock::Real().Now(), give_up);
+  EXPECT_TRUE(answers("[1,1]"));
+  while (!answers("[2,2]")) {
+    ASSERT_LT(Clock::Real().Now(), give_up);
+    clock.fake.Advance(std::chrono::milliseconds(100));
   }
 }
 

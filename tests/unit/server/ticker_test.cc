@@ -54,6 +54,22 @@ TEST_F(TickerTest, ATaskThatThrowsIsDoneAgain) {
               ::testing::HasSubstr("level=error event=task_failed thread=ticker error="));
 }
 
+TEST_F(TickerTest, ATaskThatThrowsIsDoneAgainSoonHoweverLongTheInterval) {
+  Ticker ticker("ticker", std::chrono::hours(1), clock_, [this](const std::stop_token&) {
+    if (++ticks_ == 1) throw std::bad_alloc();
+  });
+  clock_.AwaitWaiters(1);
+  clock_.Advance(std::chrono::hours(1));
+  while (ticks_ < 1) std::this_thread::yield();
+  clock_.AwaitWaiters(1);
+  clock_.Advance(Ticker::kAgain);
+  while (ticks_ < 2) std::this_thread::yield();
+  clock_.AwaitWaiters(1);
+  clock_.Advance(Ticker::kAgain);
+  clock_.AwaitWaiters(1);
+  EXPECT_EQ(ticks_, 2) << "what did not throw is done after an interval";
+}
+
 TEST_F(TickerTest, HurriedItTicksAtOnceAndThenAnIntervalLater) {
   Ticker ticker("ticker", std::chrono::seconds(5), clock_, Count());
   for (int i = 1; i <= 2; ++i) {

@@ -236,8 +236,16 @@ TEST_F(InferCodecTest, BytesThatAreNotUtf8AreNoJson) {
   output.set_datatype("BYTES");
   output.add_shape(2);
   call->response.add_raw_output_contents(RawStrings({"a", "\xff"}));
-  EXPECT_EQ(Message(WriteInferAnswer(*call).status()),
+  EXPECT_EQ(Refusal(call->CheckAnswer()),
             "output \"y\": element 1 is not UTF-8: ask for it as binary data");
+  call->binary = {true};
+  EXPECT_TRUE(call->CheckAnswer().ok());
+  call->binary.clear();
+  call->binary_by_default = true;
+  EXPECT_TRUE(call->CheckAnswer().ok());
+  call->binary_by_default = false;
+  *call->response.mutable_raw_output_contents(0) = RawStrings({"a", "\xc3\xbf"});
+  EXPECT_TRUE(call->CheckAnswer().ok());
 }
 
 TEST_F(InferCodecTest, DamagedBodiesDoNoHarm) {

@@ -70,13 +70,13 @@ TEST_F(KeptVersionTest, ARampThatHasEndedWritesNothingWhoeverStillLooksAtIt) {
   ASSERT_NE(ramped.guard, nullptr);
   const TimePoint start = Clock::Real().Now();
   ramped.guard->Look(start);
-  LookAtRamps(versions, 1);
+  LookAtRamps(versions, start);
   folder_.Write("net/model.yaml", routing + "}");
   ASSERT_TRUE(repository_->Load("net").ok());
   ramped.metrics->request_duration.Observe(0.001);
   ramped.metrics->requests.Add(static_cast<size_t>(absl::StatusCode::kInternal));
   ramped.guard->Look(start + std::chrono::seconds(10));
-  LookAtRamps(versions, 2);
+  LookAtRamps(versions, start + std::chrono::seconds(10));
   EXPECT_TRUE(before->ramp->state().stopped);
   EXPECT_FALSE(std::ifstream(folder_.path("net/.ramp")).is_open());
 }

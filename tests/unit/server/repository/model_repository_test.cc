@@ -252,7 +252,7 @@ TEST_F(ModelRepositoryTest, AReloadFollowsAtTheFirstLookAndTriesAgainWhatFailed)
   const uint64_t before = failures();
   repository_->Poll();
   EXPECT_EQ(failures(), before);
-  repository_->Reload({});
+  EXPECT_TRUE(repository_->Reload({}).ok());
   EXPECT_GT(failures(), before) << "the same garbage";
   EXPECT_EQ(loads(), 3) << "and nothing that had not changed";
   EXPECT_EQ(*repository_->Find("net", ""), version);
@@ -260,13 +260,27 @@ TEST_F(ModelRepositoryTest, AReloadFollowsAtTheFirstLookAndTriesAgainWhatFailed)
   folder_.Write("new/1/fp32.onnx", ScalingModel(4));
   folder_.Write("bad/1/fp32.onnx", ScalingModel(5));
   folder_.Remove("gone");
-  repository_->Reload({});
+  EXPECT_TRUE(repository_->Reload({}).ok());
   EXPECT_EQ(Ask("net"), 3);
   EXPECT_EQ(Ask("new"), 4);
   EXPECT_EQ(Ask("bad"), 5);
   EXPECT_EQ(repository_->Find("gone", "").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(repository_->Find("out", "").status().code(), absl::StatusCode::kUnavailable)
       << "somebody unloaded it";
+}
+
+TEST_F(ModelRepositoryTest, AReloadOfAFolderThatIsAwaySaysSoAndUnloadsNothing) {
+  folder_.Write("models/net/1/fp32.onnx", ScalingModel(2));
+  ServerConfig config = Config();
+  config.repository.path = folder_.path("models");
+  Open(config);
+  std::filesystem::rename(folder_.path("models"), folder_.path("away"));
+  EXPECT_EQ(repository_->Reload({}).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Ask("net"), 2);
+  std::filesystem::rename(folder_.path("away"), folder_.path("models"));
+  folder_.Write("models/net/1/fp32.onnx", ScalingModel(3));
+  EXPECT_TRUE(repository_->Reload({}).ok());
+  EXPECT_EQ(Ask("net"), 3);
 }
 
 TEST_F(ModelRepositoryTest, AFileThatIsStillBeingWrittenIsLeftAlone) {
@@ -294,7 +308,8 @@ TEST_F(ModelRepositoryTest, AnotherMaxBatchCompilesAnew) {
 TEST_F(ModelRepositoryTest, WhatBatchesTookIsForgottenWithWhatTheyRanOn) {
   folder_.Write("net/1/fp32.onnx", ScalingModel(2));
   Open();
-  const auto metrics = (*repository_->Find("net", ""))->Find(Precision::kFp32)->metrics;
+  const auto before = *repository_->Find("net", "");
+  const auto metrics = before->Find(Precision::kFp32)->metrics;
   Ask("net");
   metrics->batch_time.Set(BatchSizeIndex(8), 0.25);
   EXPECT_GT(metrics->batch_time.value(BatchSizeIndex(1)), 0);
@@ -303,6 +318,10 @@ TEST_F(ModelRepositoryTest, WhatBatchesTookIsForgottenWithWhatTheyRanOn) {
   PollTwice();
   EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(8)), 0) << "no batch is so large any more";
   EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(1)), 0) << "and none has run";
+  EXPECT_EQ(Ask(*before), 2) << "who was accepted before";
+  EXPECT_EQ(metrics->batch_time.value(BatchSizeIndex(1)), 0) << "its times are not the new file's";
+  EXPECT_EQ(Ask("net"), 3);
+  EXPECT_GT(metrics->batch_time.value(BatchSizeIndex(1)), 0);
 }
 
 TEST_F(ModelRepositoryTest, ABrokenModelYamlKeepsWhatServes) {

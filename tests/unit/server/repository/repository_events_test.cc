@@ -129,7 +129,7 @@ TEST_F(RepositoryEventsTest, RampsThatBeginGoOnAndEnd) {
                 "steps: [20, 100]}}");
   EXPECT_THAT(Open(), HasSubstr("level=info event=ramp_begun model=net ramped=\"version 4\""));
   EXPECT_THAT(Open(), HasSubstr("level=info event=ramp_resumed model=net ramped=\"version 4\""));
-  const auto look = [this] { LookAtRamps(*repository_->List("", ""), 1'700'000'000'000); };
+  const auto look = [this] { LookAtRamps(*repository_->List("", ""), Clock::Real().Now()); };
   EXPECT_THAT(LogOf(look),
               HasSubstr("level=warn event=ramp_unguarded model=net ramped=\"version 4\""));
   EXPECT_EQ(LogOf(look), "") << "said once";

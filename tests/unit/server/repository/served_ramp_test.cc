@@ -59,7 +59,7 @@ class ServedRampTest : public ::testing::Test {
   }
 
   ServedRamp Ramp(std::string identity = "int8") {
-    return {"net", rules_, std::move(identity), file_, events_, now_ms_};
+    return {"net", rules_, std::move(identity), file_, events_, SteadyEpoch(now_, NowMs()), now_};
   }
   /// A window in which a request of each was answered, well or not.
   void Window(bool well, const std::vector<const ServedVariant*>& ramped) {
@@ -76,12 +76,14 @@ class ServedRampTest : public ::testing::Test {
   void Look(ServedRamp& ramp, int64_t later_s) {
     const ServedVariant* ramped = &variant_;
     const ServedVariant* rest = &rest_;
-    now_ms_ += 1000 * later_s;
-    ramp.Look({&ramped, 1}, {&rest, 1}, now_ms_);
+    now_ += seconds(later_s);
+    ramp.Look({&ramped, 1}, {&rest, 1}, now_);
   }
+  int64_t NowMs() const { return epoch_.MsAt(now_); }
 
   FakeClock clock_;
-  int64_t now_ms_ = kBegan;
+  TimePoint now_ = clock_.Now();
+  const SteadyEpoch epoch_{now_, kBegan};
   ModelConfig::Routing::Ramp rules_;
   std::shared_ptr<TrafficEvents> events_ = std::make_shared<TrafficEvents>();
   ServedVariant variant_;
@@ -96,11 +98,11 @@ TEST_F(ServedRampTest, WhatARampSaidThatALoadTookAwayIsNotShownForEver) {
   auto version = std::make_shared<ModelVersion>();
   version->variants = {rest_, variant_};
   ASSERT_EQ(variant_.metrics->ramp_share.value(), 0.01) << "said behind the load that left it out";
-  LookAtRamps(std::vector<std::shared_ptr<const ModelVersion>>{version}, now_ms_);
+  LookAtRamps(std::vector<std::shared_ptr<const ModelVersion>>{version}, now_);
   EXPECT_EQ(variant_.metrics->ramp_share.value(), 0);
-  version->ramp = std::make_shared<ServedRamp>("net", rules_, "int8", file_, events_, now_ms_);
+  version->ramp = std::make_shared<ServedRamp>("net", rules_, "int8", file_, events_, epoch_, now_);
   rest_.metrics->ramp_share.Set(0.01);
-  LookAtRamps(std::vector<std::shared_ptr<const ModelVersion>>{version}, now_ms_);
+  LookAtRamps(std::vector<std::shared_ptr<const ModelVersion>>{version}, now_);
   EXPECT_EQ(variant_.metrics->ramp_share.value(), 0.01);
   EXPECT_EQ(rest_.metrics->ramp_share.value(), 0);
 }
@@ -256,7 +258,28 @@ TEST_F(ServedRampTest, ARestartGoesOnWithTheStepAndAsksTheGuardAnew) {
   Window(false);
   Look(again, 0);
   EXPECT_TRUE(Ramp().state().stopped) << "what was stopped stays so";
-  EXPECT_EQ(Ramp("another").state(), (RampState{.began_ms = now_ms_}));
+  EXPECT_EQ(Ramp("another").state(), (RampState{.began_ms = NowMs()}));
+}
+
+TEST_F(ServedRampTest, AClockThatWasSetMeanwhileCountsForARestartAlone) {
+  {
+    ServedRamp ramp = Ramp();
+    Look(ramp, 0);
+    EXPECT_EQ(ramp.state().began_ms, kBegan);
+  }
+  // An hour ahead at once, and the first window since.
+  ServedRamp again = {"net", rules_, "int8", file_, events_, SteadyEpoch(now_, kBegan + 3'600'000),
+                      now_};
+  Look(again, 0);
+  Window(true);
+  Look(again, 0);
+  Window(true);
+  Look(again, 0);
+  EXPECT_EQ(again.share(), 0.05);
+  // And two back.
+  ServedRamp last = {"net", rules_, "int8", file_, events_, SteadyEpoch(now_, kBegan - 3'600'000),
+                     now_};
+  EXPECT_EQ(last.state(), (RampState{.step = 1, .began_ms = kBegan - 3'600'000}));
 }
 
 TEST_F(ServedRampTest, AGuardThatBeginsAnewSaysNothingOfBefore) {
@@ -288,7 +311,7 @@ TEST_F(ServedRampTest, EveryGuardOfAVersionHasToConsent) {
   other.guard->Look(clock_.Now());
   ServedRamp ramp = Ramp("version 1");
   const std::vector<const ServedVariant*> both = {&variant_, &other};
-  const auto look = [&](int64_t later_s) { ramp.Look(both, {}, now_ms_ += 1000 * later_s); };
+  const auto look = [&](int64_t later_s) { ramp.Look(both, {}, now_ += seconds(later_s)); };
   look(0);
   for (int i = 0; i < 5; ++i) {
     Window(true);

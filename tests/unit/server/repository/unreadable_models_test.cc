@@ -61,6 +61,23 @@ TEST_F(UnreadableModelsTest, AFolderBehindOneThatCannotBeReadIsNoMissingOne) {
             absl::StatusCode::kNotFound);
 }
 
+TEST_F(UnreadableModelsTest, AReloadTellsAgainWhatCannotBeRead) {
+  folder_.Write("net/1/fp32.onnx", ScalingModel(2));
+  folder_.Show("", true);
+  folder_.Show("net", false);
+  const AsNobody nobody;
+  Open();
+  const auto logged = [](const auto& look) {
+    ::testing::internal::CaptureStderr();
+    look();
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(logged([&] { repository_->Poll(); }), "");
+  const auto reload = [&] { EXPECT_TRUE(repository_->Reload({}).ok()); };
+  EXPECT_THAT(logged(reload), HasSubstr("event=model_unreadable model=net error="));
+  EXPECT_THAT(Rows(), ElementsAre(HasSubstr("net/ UNAVAILABLE: cannot look at")));
+}
+
 TEST_F(UnreadableModelsTest, AModelThatCannotBeReadAtFirstSaysSoAndIsTriedAgain) {
   for (const char* model : {"net", "other", "gone", "out"}) {
     folder_.Write(Format("{}/1/fp32.onnx", model), ScalingModel(2));

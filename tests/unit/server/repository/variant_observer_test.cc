@@ -77,6 +77,17 @@ TEST_F(VariantObserverTest, ABatchIsCountedOnceAndItsRequestsEach) {
   EXPECT_EQ(counts.batches.at(5).compute_infer.total, microseconds(100));
 }
 
+TEST_F(VariantObserverTest, RetiredItCountsOnAndShowsNoTimesOfBatches) {
+  const BatchRecord record = {.rows = 1, .plan_rows = 1, .smoothed = microseconds(110)};
+  observer_.OnBatch(record);
+  EXPECT_DOUBLE_EQ(metrics_->batch_time.value(BatchSizeIndex(1)), 110e-6);
+  observer_.Retire();
+  EXPECT_EQ(metrics_->batch_time.value(BatchSizeIndex(1)), 0);
+  observer_.OnBatch(record);
+  EXPECT_EQ(metrics_->batch_time.value(BatchSizeIndex(1)), 0);
+  EXPECT_EQ(metrics_->executions.value(), 2);
+}
+
 TEST_F(VariantObserverTest, FailuresAreCountedByTheirCodeAndNotAsInferences) {
   observer_.OnBatch({.code = absl::StatusCode::kInternal, .rows = 1, .plan_rows = 1});
   observer_.OnFinished(absl::StatusCode::kInternal, 1, {.total = microseconds(7), .ran = true});

@@ -414,6 +414,33 @@ TEST_F(GrpcServerTest, AWatchHearsOfChangesAndOfTheEnd) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST_F(GrpcServerTest, OneWatchTooManyIsRefusedUntilAnotherEnds) {
+  options_.max_long_calls = 2;
+  StartServer();
+  const auto first = Context();
+  const auto second = Context();
+  HealthCheckResponse response;
+  const auto one = health_->Watch(first.get(), {});
+  ASSERT_TRUE(one->Read(&response));
+  const auto two = health_->Watch(second.get(), {});
+  ASSERT_TRUE(two->Read(&response));
+  const auto more = [&](grpc::ClientContext& context) {
+    const auto reader = health_->Watch(&context, {});
+    const bool taken = reader->Read(&response);
+    context.TryCancel();
+    const grpc::Status end = reader->Finish();
+    return taken ? grpc::Status::OK : end;
+  };
+  const grpc::Status refused = more(*Context());
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(refused.error_message(), "too many such calls are open on this server, at most 2");
+  EXPECT_EQ(Health("", grpc::StatusCode::OK), HealthCheckResponse::SERVING);
+  first->TryCancel();
+  EXPECT_EQ(one->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  const TimePoint give_up = Clock::Real().Now() + std::chrono::seconds(20);
+  while (!more(*Context()).ok()) ASSERT_LT(Clock::Real().Now(), give_up);
+}
+
 TEST_F(GrpcServerTest, AWatchWhoseClientGoesIsForgotten) {
   auto context = Context();
   const auto reader = health_->Watch(context.get(), {});

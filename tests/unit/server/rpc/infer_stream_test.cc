@@ -34,6 +34,25 @@ class InferStreamTest : public RpcTest {
   }
 };
 
+TEST_F(InferStreamTest, OneTooManyIsRefused) {
+  options_.max_long_calls = 1;
+  StartServer();
+  const auto context = Context();
+  const auto stream = stub_->ModelStreamInfer(context.get());
+  inference::ModelStreamInferResponse response;
+  ASSERT_TRUE(stream->Write(Numbered(1)));
+  ASSERT_TRUE(stream->Read(&response));
+  const auto other = Context();
+  const grpc::Status refused = stub_->ModelStreamInfer(other.get())->Finish();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(refused.error_message(), "too many such calls are open on this server, at most 1");
+  ASSERT_TRUE(stream->Write(Numbered(2)));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(First(response), 4);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(InferStreamTest, AnswersInTheOrderOfTheRequests) {
   // Far more than are under way together, to two variants that take turns.
   constexpr int kCount = 10 * static_cast<int>(InferStream::kWindow);

@@ -1,121 +1,18 @@
 #include "server/sequence/sequence_store.h"
 
 #include <atomic>
-#include <cstring>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
-#include "server/repository/model_version.h"
 #include "server/scheduling/retry_after.h"
-#include "tests/support/fake_clock.h"
+#include "tests/support/sequence_store_test.h"
 
 namespace octet {
 namespace sequence_store_test {
 
 using ::testing::HasSubstr;
-
-/// Takes what a request's client is answered.
-class Answer final : public OutputSink {
- public:
-  void* Reserve(size_t index, const TensorSpec& spec) override {
-    EXPECT_EQ(index, 0U);
-    EXPECT_EQ(spec.bytes(), sizeof(y));
-    return &y;
-  }
-  absl::Status TakeStrings(size_t, ConstTensorView) override { return absl::OkStatus(); }
-  float y = 0;
-};
-
-/// Sequences of a model x, before -> y, total of one FP32 each, which the test computes itself.
-class SequenceStoreTest : public ::testing::Test {
- protected:
-  static std::shared_ptr<const StateLayout> MakeLayout(double initial) {
-    Signature signature;
-    signature.inputs = {{"x", DType::kF32, {1}}, {"before", DType::kF32, {1}}};
-    signature.outputs = {{"y", DType::kF32, {1}}, {"total", DType::kF32, {1}}};
-    auto layout = StateLayout::Make(signature, {{"before", {"total", initial}}});
-    EXPECT_TRUE(layout.ok()) << layout.status();
-    return std::make_shared<const StateLayout>(*std::move(layout));
-  }
-
-  SequenceHome Home() const { return home_; }
-  SequenceHome OtherVersion(Precision precision) const {
-    SequenceHome home = home_;
-    home.version = std::make_shared<const ModelVersion>();
-    home.route.precision = precision;
-    return home;
-  }
-
-  /// A request, and what became of it.
-  struct Asked {
-    std::unique_ptr<SequenceStep> step;
-    std::optional<absl::Status> turn;
-    Answer answer;
-    bool runs() const { return turn && turn->ok(); }
-  };
-
-  absl::Status TryEnter(uint64_t id, bool start, bool end, Asked& asked) {
-    auto step = store_->Enter({id, start, end}, start ? std::optional(Home()) : std::nullopt);
-    if (!step.ok()) return step.status();
-    asked.step = *std::move(step);
-    return absl::OkStatus();
-  }
-  std::unique_ptr<Asked> Enter(uint64_t id, bool start = false, bool end = false) {
-    auto asked = std::make_unique<Asked>();
-    const absl::Status entered = TryEnter(id, start, end, *asked);
-    EXPECT_TRUE(entered.ok()) << entered;
-    return asked;
-  }
-  /// Enters, and waits for its turn.
-  std::unique_ptr<Asked> Ask(uint64_t id, bool start = false, bool end = false) {
-    auto asked = Enter(id, start, end);
-    Await(*asked);
-    return asked;
-  }
-  static void Await(Asked& asked, size_t bytes = 4) { Await(asked, {.bytes = bytes}); }
-  static void Await(Asked& asked, const SequenceStep::Wait& wait) {
-    asked.step->AwaitTurn(wait, [&asked](const absl::Status& turn) { asked.turn = turn; });
-  }
-  /// What the worker does: y and total are before + x.
-  static float Run(Asked& asked, float x) {
-    const auto inputs = asked.step->Inputs({{&x, {DType::kF32, {1}}}}, asked.answer);
-    const float total =
-        *static_cast<const float*>(inputs[0].data) + *static_cast<const float*>(inputs[1].data);
-    const TensorSpec spec = {DType::kF32, {1}};
-    std::memcpy(asked.step->Reserve(0, spec), &total, sizeof(total));
-    std::memcpy(asked.step->Reserve(1, spec), &total, sizeof(total));
-    return total;
-  }
-  /// One whole request that is answered.
-  float Step(uint64_t id, float x, bool start = false, bool end = false) {
-    const auto asked = Ask(id, start, end);
-    EXPECT_TRUE(asked->runs());
-    const float total = Run(*asked, x);
-    EXPECT_TRUE(asked->step->Commit().ok());
-    EXPECT_EQ(asked->answer.y, total);
-    return total;
-  }
-  std::string ErrorOf(uint64_t id, bool start = false) {
-    Asked asked;
-    return std::string(Message(TryEnter(id, start, false, asked)));
-  }
-  uint64_t Ended(SequenceEnd why) const {
-    return home_.metrics->ended.value(static_cast<size_t>(why));
-  }
-  uint64_t Refused(SequenceRefusal why) const {
-    return metrics_->refused.value(static_cast<size_t>(why));
-  }
-
-  FakeClock clock_;
-  const std::shared_ptr<ModelSequenceMetrics> metrics_ = std::make_shared<ModelSequenceMetrics>();
-  const SequenceHome home_ = {.version = std::make_shared<const ModelVersion>(),
-                              .layout = MakeLayout(0),
-                              .metrics = std::make_shared<SequenceMetrics>()};
-  const std::shared_ptr<SequenceStore> store_ =
-      std::make_shared<SequenceStore>("net", clock_, metrics_);
-};
 
 TEST_F(SequenceStoreTest, EachSequenceGoesOnWithItsOwnState) {
   EXPECT_EQ(Step(1, 1, true), 1);
@@ -498,117 +395,6 @@ TEST_F(SequenceStoreTest, AnUnloadedModelHasNoSequences) {
   store_->SetLimits({});
   EXPECT_THAT(ErrorOf(1), HasSubstr("start it again"));
   EXPECT_EQ(Step(3, 1, true), 1);
-}
-
-/// Sequences of a model x [1], past [1, ?] -> y [1], present [1, ?]: what it was given before, and x behind it.
-class GrowingSequenceTest : public SequenceStoreTest {
- protected:
-  static SequenceHome Growing(const SequenceHome& like) {
-    Signature signature;
-    signature.inputs = {{"x", DType::kF32, {1}}, {"past", DType::kF32, {1, kUnknownDim}}};
-    signature.outputs = {{"y", DType::kF32, {1}}, {"present", DType::kF32, {1, kUnknownDim}}};
-    auto layout = StateLayout::Make(signature, {{"past", {"present"}}});
-    EXPECT_TRUE(layout.ok()) << layout.status();
-    SequenceHome home = like;
-    home.layout = std::make_shared<const StateLayout>(*std::move(layout));
-    return home;
-  }
-  std::unique_ptr<Asked> AskGrowing(uint64_t id, bool start, bool end = false) {
-    auto asked = std::make_unique<Asked>();
-    auto step =
-        store_->Enter({id, start, end}, start ? std::optional(Growing(Home())) : std::nullopt);
-    EXPECT_TRUE(step.ok()) << step.status();
-    asked->step = *std::move(step);
-    Await(*asked);
-    EXPECT_TRUE(asked->runs());
-    return asked;
-  }
-  /// What the worker does with `count` of x; returns what was there before.
-  static std::vector<float> RunGrowing(Asked& asked, float x, int64_t count = 1) {
-    const auto inputs = asked.step->Inputs({{&x, {DType::kF32, {1}}}}, asked.answer);
-    const WireTensor& past = inputs[1];
-    const auto* elements = static_cast<const float*>(past.data);
-    std::vector<float> before(elements, elements + past.elements());
-    std::vector<float> after = before;
-    after.insert(after.end(), static_cast<size_t>(count), x);
-    *static_cast<float*>(asked.step->Reserve(0, {DType::kF32, {1}})) = x;
-    const TensorSpec spec = {DType::kF32, {1, std::ssize(after)}};
-    if (void* to = asked.step->Reserve(1, spec)) std::memcpy(to, after.data(), spec.bytes());
-    return before;
-  }
-};
-
-TEST_F(GrowingSequenceTest, AStateWithOpenExtentsFollowsWhatTheModelGives) {
-  std::vector<float> expected;
-  for (int i = 0; i < 40; ++i) {
-    const auto asked = AskGrowing(1, i == 0);
-    const auto x = static_cast<float>(i);
-    EXPECT_EQ(RunGrowing(*asked, x, 1 + i % 3), expected);
-    ASSERT_TRUE(asked->step->Commit().ok());
-    expected.insert(expected.end(), static_cast<size_t>(1 + i % 3), x);
-    EXPECT_GE(home_.metrics->state_bytes.value(),
-              static_cast<double>(expected.size() * sizeof(float)));
-  }
-  EXPECT_LE(home_.metrics->state_bytes.value(),
-            static_cast<double>(3 * expected.size() * sizeof(float)));
-  {
-    const auto other = AskGrowing(2, true);
-    EXPECT_TRUE(RunGrowing(*other, 1).empty()) << "it begins with no position";
-    ASSERT_TRUE(other->step->Commit().ok());
-  }
-  const auto failed = AskGrowing(1, false);
-  EXPECT_EQ(RunGrowing(*failed, -1), expected);
-  failed->step.reset();
-  const auto last = AskGrowing(1, false, true);
-  EXPECT_EQ(RunGrowing(*last, -2), expected) << "what failed left nothing";
-  ASSERT_TRUE(last->step->Commit().ok());
-  last->step.reset();
-  EXPECT_EQ(AskGrowing(2, false, true)->step->Commit().code(), absl::StatusCode::kInternal);
-}
-
-TEST_F(GrowingSequenceTest, ALayoutOfSuchStatesAloneKeepsBothCopiesApart) {
-  for (int i = 0; i < 3; ++i) {
-    const auto asked = AskGrowing(1, i == 0);
-    EXPECT_EQ(RunGrowing(*asked, static_cast<float>(i)).size(), static_cast<size_t>(i));
-    ASSERT_TRUE(asked->step->Commit().ok());
-  }
-}
-
-TEST_F(GrowingSequenceTest, TheirMemoryIsBounded) {
-  store_->SetLimits({.max_state_bytes = 1000});
-  for (int i = 0; i < 2; ++i) {
-    const auto asked = AskGrowing(1, i == 0);
-    RunGrowing(*asked, 1, 50);
-    ASSERT_TRUE(asked->step->Commit().ok());
-  }
-  for (int i = 0; i < 2; ++i) {
-    const auto asked = AskGrowing(1, false);
-    EXPECT_EQ(RunGrowing(*asked, 1, 200).size(), 100U) << "as it was";
-    const absl::Status refused = asked->step->Commit();
-    EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(Message(refused)),
-                HasSubstr("the states of all sequences need too much memory, at most 1000 bytes: "
-                          "output 'present' of shape [1,300], model 'net'"));
-  }
-  EXPECT_EQ(home_.metrics->state_bytes.value(), 100.0 * sizeof(float))
-      << "the other copy gave its memory back";
-  RunGrowing(*AskGrowing(1, false), 1, 10);  // which fails
-  EXPECT_EQ(home_.metrics->state_bytes.value(), (100.0 + 110.0) * sizeof(float))
-      << "and has some again";
-  {
-    const auto other = AskGrowing(2, true);
-    RunGrowing(*other, 1, 200);
-    EXPECT_EQ(other->step->Commit().code(), absl::StatusCode::kResourceExhausted);
-  }
-  {
-    const auto last = AskGrowing(1, false, true);
-    EXPECT_EQ(RunGrowing(*last, 1).size(), 100U);
-    ASSERT_TRUE(last->step->Commit().ok());
-  }
-  EXPECT_EQ(home_.metrics->state_bytes.value(), 0);
-  const auto fits = AskGrowing(3, true);
-  RunGrowing(*fits, 1, 200);
-  EXPECT_TRUE(fits->step->Commit().ok()) << "what is over has given its memory back";
 }
 
 }  // namespace sequence_store_test
