@@ -2,6 +2,7 @@
 #include <array>
 #include <vector>
 
+#include "engine/ops/channel_affine.h"
 #include "engine/ops/infer_rules.h"
 #include "engine/ops/int_operands.h"
 #include "engine/ops/movement_step.h"
@@ -151,9 +152,9 @@ class ConcatStep final : public Step {
 };
 
 /// octet:concat. Inputs of the output's stored type and quantization are moved; 8-bit ones with another
-/// per-tensor quantization are requantized by table. Those without elements are left out.
+/// per-tensor quantization are requantized by table. Those without elements are left out. With post-ops: LowerChannelAffine.
 absl::StatusOr<std::unique_ptr<Step>> LowerConcat(const LowerContext& context) {
-  if (!context.node.post_ops.empty()) return Unimplemented("concat takes no post-ops");
+  if (!context.node.post_ops.empty()) return LowerChannelAffine(context);
   const Value& out = context.output();
   OCTET_ASSIGN_OR_RETURN(const int64_t attribute, context.node.attributes.Int("axis", 0));
   OCTET_ASSIGN_OR_RETURN(const int axis,

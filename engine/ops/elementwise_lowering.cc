@@ -9,6 +9,7 @@
 #include "engine/graph/stored_value.h"
 #include "engine/ops/binary_rows.h"
 #include "engine/ops/broadcast.h"
+#include "engine/ops/channel_affine.h"
 #include "engine/ops/channel_scale.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/movement_step.h"
@@ -295,6 +296,8 @@ absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseUnary(const LowerContext& 
 absl::StatusOr<std::unique_ptr<Step>> LowerElementwiseBinary(const LowerContext& context) {
   auto scaled = LowerChannelScale(context);
   if (scaled.ok() || !absl::IsUnimplemented(scaled.status())) return scaled;
+  auto affine = LowerChannelAffine(context);
+  if (affine.ok() || !absl::IsUnimplemented(affine.status())) return affine;
   const BinaryRow row = FindBinaryRow(context.node.op);
   if (row == nullptr || OwnInputCount(context.node) != 2 ||
       !CheckBlockReals(context, kFirstTwo).ok()) {

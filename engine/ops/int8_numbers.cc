@@ -34,6 +34,18 @@ absl::Status Narrow(const PostOp& op, float y_scale, const IntRange& range, Int8
 
 }  // namespace
 
+absl::StatusOr<Int8Numbers> ResultNumbersOf(const Value& y, std::span<const PostOp> activations) {
+  const IntRange range = RangeOf(y.dtype);
+  Int8Numbers numbers;
+  numbers.y_signed = y.dtype == DType::kI8;
+  numbers.y_zero = y.quant->zero_points[0];
+  numbers.low = range.min;
+  numbers.high = range.max;
+  for (const PostOp& op : activations)
+    OCTET_RETURN_IF_ERROR(Narrow(op, y.quant->scales[0], range, numbers));
+  return numbers;
+}
+
 Int8Numbers SourceNumbersOf(const LowerContext& context) {
   const Value& x = context.input(0);
   Int8Numbers numbers;
@@ -43,15 +55,11 @@ Int8Numbers SourceNumbersOf(const LowerContext& context) {
 }
 
 absl::StatusOr<Int8Numbers> NumbersOf(const LowerContext& context) {
-  const Value& y = context.output();
-  Int8Numbers numbers = SourceNumbersOf(context);
-  numbers.y_signed = y.dtype == DType::kI8;
-  numbers.y_zero = y.quant->zero_points[0];
-  const IntRange range = RangeOf(y.dtype);
-  numbers.low = range.min;
-  numbers.high = range.max;
-  for (const PostOp& op : context.node.post_ops)
-    OCTET_RETURN_IF_ERROR(Narrow(op, y.quant->scales[0], range, numbers));
+  OCTET_ASSIGN_OR_RETURN(Int8Numbers numbers,
+                         ResultNumbersOf(context.output(), context.node.post_ops));
+  const Int8Numbers source = SourceNumbersOf(context);
+  numbers.x_signed = source.x_signed;
+  numbers.x_zero = source.x_zero;
   return numbers;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/statusor.h"
 
@@ -19,11 +20,14 @@ struct Int8Numbers {
   int32_t high = 255;
 };
 
+/// What of it concerns the result alone, which is int8 per tensor; Relu and Clip become bounds: rounding keeps the order. UNIMPLEMENTED
+/// for other activations.
+absl::StatusOr<Int8Numbers> ResultNumbersOf(const Value& y, std::span<const PostOp> activations);
+
 /// What of it concerns input 0 alone, which is int8 per tensor.
 Int8Numbers SourceNumbersOf(const LowerContext& context);
 
-/// Of a node whose input 0 and output are int8 per tensor; Relu and Clip become bounds: rounding keeps the order.
-/// UNIMPLEMENTED for other post-ops.
+/// Of a node whose input 0 and output are int8 per tensor, and all its post-ops. UNIMPLEMENTED as ResultNumbersOf.
 absl::StatusOr<Int8Numbers> NumbersOf(const LowerContext& context);
 
 }  // namespace octet

@@ -35,6 +35,7 @@ absl::StatusOr<int> FuseSwish(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FuseBias(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FuseActivation(Graph& graph, const PassContext& context);
 absl::StatusOr<int> FuseResidual(Graph& graph, const PassContext& context);
+absl::StatusOr<int> FuseConcat(Graph& graph, const PassContext& context);
 
 // Stored element types.
 absl::StatusOr<int> WidenReals(Graph& graph, const PassContext& context);
