@@ -20,7 +20,7 @@ namespace octet {
 namespace {
 
 /// Results that stay in the cache while one part after the other is written into them.
-constexpr int64_t kBlock = int64_t{1} << 14;
+constexpr int64_t kResidentResults = int64_t{1} << 14;
 /// Elements of one value that a loop gets: of few channels several rows.
 constexpr int64_t kRun = 256;
 /// Channels whose constants stay in registers for many rows.
@@ -121,7 +121,7 @@ class ChannelAffineStep final : public Step {
   }
 
   absl::Status Run(const StepArgs& args) const override {
-    const int64_t block = std::max(together_, kBlock / channels_ / together_ * together_);
+    const int64_t block = std::max(together_, kResidentResults / channels_ / together_ * together_);
     ParallelFor(rows_, 1 + kElementwiseGrain / channels_, [&](int64_t begin, int64_t end) {
       for (; begin < end; begin += block) {
         for (const Part& part : parts_) RunPart(args, part, begin, std::min(block, end - begin));
@@ -242,8 +242,7 @@ class AffineReader {
 absl::StatusOr<Constants> ReadConstants(const LowerContext& context, int64_t channels,
                                         std::span<const size_t> factors) {
   AffineReader reader(context, channels);
-  for (const size_t slot : factors)
-    OCTET_RETURN_IF_ERROR(reader.Apply(PostOp::Kind::kMul, slot));
+  for (const size_t slot : factors) OCTET_RETURN_IF_ERROR(reader.Apply(PostOp::Kind::kMul, slot));
   std::span<const PostOp> rest = context.node.post_ops;
   for (; !rest.empty() && HasOperand(rest.front().kind); rest = rest.subspan(1))
     OCTET_RETURN_IF_ERROR(reader.Apply(rest[0].kind, static_cast<size_t>(rest[0].operand)));
