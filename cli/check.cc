@@ -207,10 +207,11 @@ void AddCheck(CLI::App& app, Outcome& outcome) {
   options->model.AddTo(*verb);
   CLI::Option* golden = verb->add_option("--golden", options->golden,
                                          "Folder of test_data_set_* folders, or one of these");
-  verb->add_option("--rtol", options->tolerance.rtol, "Relative tolerance")
+  verb->add_option("--rtol", options->tolerance.rtol, "Relative tolerance, of reals")
       ->check(FiniteRange(0, 1e38))
       ->capture_default_str();
-  verb->add_option("--atol", options->tolerance.atol, "Absolute tolerance")
+  verb->add_option("--atol", options->tolerance.atol,
+                   "Absolute tolerance; below 1, integers are equal or they are not")
       ->check(FiniteRange(0, 1e38))
       ->capture_default_str();
   verb->add_option(

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <span>
 
 #include "engine/tensor/status.h"
 
@@ -34,8 +36,35 @@ Comparison CompareStrings(ConstTensorView got, const Tensor& expected) {
   return result;
 }
 
+// Integers have no share of themselves to be off by: class 1000 is not class 1001. 64 bits are more than a double holds.
+template <typename T>
+Comparison CompareIntegers(std::span<const T> got, std::span<const T> expected, double atol) {
+  Comparison result;
+  result.elements = std::ssize(got);
+  for (size_t i = 0; i < got.size(); ++i) {
+    const auto [low, high] = std::minmax(got[i], expected[i]);
+    const auto distance =
+        static_cast<double>(static_cast<uint64_t>(high) - static_cast<uint64_t>(low));
+    result.max_abs = std::max(result.max_abs, distance);
+    result.mismatches += distance > atol ? 1 : 0;
+  }
+  result.ok = result.mismatches == 0;
+  return result;
+}
+
+Comparison CompareIntegers(ConstTensorView got, const Tensor& expected, double atol) {
+  if (got.dtype() == DType::kU64)
+    return CompareIntegers<uint64_t>(got.span<uint64_t>(), expected.span<uint64_t>(), atol);
+  Tensor a(DType::kI64, got.shape());
+  Tensor b(DType::kI64, expected.shape());
+  ConvertTensor(got, a.mutable_view());
+  ConvertTensor(expected.view(), b.mutable_view());
+  return CompareIntegers<int64_t>(a.span<int64_t>(), b.span<int64_t>(), atol);
+}
+
 Comparison CompareElements(ConstTensorView got, const Tensor& expected, double rtol, double atol) {
   if (got.dtype() == DType::kString) return CompareStrings(got, expected);
+  if (!IsFloat(got.dtype())) return CompareIntegers(got, expected, atol);
   Tensor a(DType::kF64, got.shape());
   Tensor b(DType::kF64, expected.shape());
   ConvertTensor(got, a.mutable_view());

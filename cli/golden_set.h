@@ -26,7 +26,7 @@ absl::StatusOr<std::vector<std::string>> GoldenFolders(const std::string& folder
 absl::StatusOr<GoldenSet> ReadGoldenSet(const std::string& folder, const Signature& signature);
 
 struct Tolerance {
-  double rtol = 1e-3;
+  double rtol = 1e-3;  ///< Of reals; integers and booleans have none.
   double atol = 1e-4;
   double steps = 0;  ///< Above 0: quantization steps, instead of rtol and atol.
 };
@@ -46,7 +46,7 @@ struct Comparison {
 absl::Status Feed(Session& session, const GoldenSet& set);
 
 /// Feeds the session and compares its outputs, which `outputs` describes. Mismatch:
-/// |got - expected| > atol + rtol * |expected|, or only one of the two is NaN or the same infinity; strings that are not equal.
+/// |got - expected| > atol + rtol * |expected|, of integers > atol, or only one of the two is NaN or the same infinity; strings that are not equal.
 /// Errors: as the run; INVALID_ARGUMENT naming the output for another type or shape, or when it has no steps.
 absl::StatusOr<std::vector<Comparison>> CompareWith(Session& session, const GoldenSet& set,
                                                     std::span<const TensorInfo> outputs,

@@ -2,7 +2,8 @@
 //
 //   x:f32 -> Conv(w, b) -> f32 -> Mul(c:f32[OC,1,1]) -> y     =>  x -> Conv(w * c, b * c) -> y
 //
-// octet:MatMul alike; Div by a constant is a Mul by its reciprocal.
+// octet:MatMul alike; Div by a constant is a Mul by its reciprocal. Factors that the weights or the bias would be infinite with, or so small
+// that they lose bits, stay: what they multiply is as large, or as small, as they are the other way.
 #include <algorithm>
 #include <cmath>
 
@@ -12,6 +13,28 @@
 
 namespace octet {
 namespace {
+
+// Channels that reach less far hold zeros. Of one that does, weights below the normal numbers do not count.
+constexpr float kLeastReach = 0x1p-100F;
+
+// The largest magnitude of each channel's weights, which lie in rows of one channel each, or of one weight of every channel.
+std::vector<float> Reaches(const std::vector<float>& weights, size_t channels, bool rows) {
+  std::vector<float> reaches(channels);
+  const size_t row = weights.size() / channels;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    float& reach = reaches[rows ? i / row : i % channels];
+    reach = std::max(reach, std::abs(weights[i]));
+  }
+  return reaches;
+}
+
+// Whether the weights of a channel that reaches so far, and its bias, can take a factor.
+bool TakesFactor(float reach, float bias, float factor) {
+  if (std::isfinite(bias) && !std::isfinite(bias * factor)) return false;
+  if (!std::isfinite(reach) || reach < kLeastReach || factor == 0) return true;
+  const float product = reach * std::abs(factor);
+  return product >= kLeastReach && std::isfinite(product);
+}
 
 // Multiplies the constant weights and bias of a Conv or octet:MatMul by one factor per output channel.
 bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
@@ -25,9 +48,13 @@ bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
   if (mac.input(2) != kNone) {
     bias = FloatsOf(graph, mac.input(2));
     if (!bias || bias->size() != factors.size()) return false;
-    for (size_t c = 0; c < factors.size(); ++c) (*bias)[c] *= factors[c];
   }
   const bool rows = conv || mac.attributes.IntOr("trans_b", 0) != 0;
+  const std::vector<float> reaches = Reaches(*weights, factors.size(), rows);
+  for (size_t c = 0; c < factors.size(); ++c) {
+    if (!TakesFactor(reaches[c], bias ? (*bias)[c] : 0, factors[c])) return false;
+  }
+  for (size_t c = 0; bias && c < factors.size(); ++c) (*bias)[c] *= factors[c];
   // Rows of one channel each, or rows of one weight of every channel.
   const size_t row = rows ? weights->size() / factors.size() : factors.size();
   for (size_t begin = 0; begin < weights->size(); begin += row) {

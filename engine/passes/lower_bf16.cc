@@ -3,7 +3,8 @@
 //   x:f32 -> Conv(w:f32) + relu -> f32 -> MaxPool -> f32 -> Conv -> y:f32
 //     =>  x -> octet:Convert:bf16 -> Conv(w:bf16) + relu -> bf16 -> MaxPool -> bf16 -> Conv -> y:f32
 //
-// A node is narrow when it is a Conv or octet:MatMul (but for convolutions of one input channel that bf16 kernels are slower at), an LSTM, GRU or RNN (its x, weights and Y; states stay F32), or when everything it reads comes from narrow nodes and it is an
+// A node is narrow when it is a Conv or octet:MatMul (but for convolutions of one input channel that bf16 kernels are slower at, and
+// products of positions and frequencies, see Angles), an LSTM, GRU or RNN (its x, weights and Y; states stay F32), or when everything it reads comes from narrow nodes and it is an
 // operator that keeps its accuracy in BF16. Values between narrow nodes are stored as BF16; borders get an octet:Convert;
 // biases, addends, graph outputs and what other nodes make stay F32. Precisions bf16 and fp16 (which is a storage format here)
 // ask for this; in int8 and int8-dynamic the nodes that are marked do (Node::in_bf16), and no others begin a narrow part. Without
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "engine/ops/op.h"
+#include "engine/passes/angles.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/quantization.h"
@@ -58,7 +60,10 @@ bool HoldsMoreThanBf16(const Graph& graph, ValueId id) {
 class Bf16Lowering {
  public:
   Bf16Lowering(Graph& graph, bool marked_only)
-      : graph_(graph), marked_only_(marked_only), narrow_value_(graph.value_count(), false) {}
+      : graph_(graph),
+        marked_only_(marked_only),
+        angles_(graph),
+        narrow_value_(graph.value_count(), false) {}
 
   int Run() {
     Select();
@@ -91,9 +96,9 @@ class Bf16Lowering {
   bool RunsInBf16(const Node& node) const {
     if (marked_only_ && !node.in_bf16 && (IsMac(node) || IsRecurrent(node))) return false;
     if (IsMac(node)) {
-      return !IsSlowInBf16(node) && IsPlainF32(graph_, node.input(0)) &&
-             IsPlainF32(graph_, node.input(1)) && IsPlainF32(graph_, node.output(0)) &&
-             node.attributes.IntOr("dynamic_quant", 0) == 0;
+      return !IsSlowInBf16(node) && !angles_.AreMadeBy(graph_, node) &&
+             IsPlainF32(graph_, node.input(0)) && IsPlainF32(graph_, node.input(1)) &&
+             IsPlainF32(graph_, node.output(0)) && node.attributes.IntOr("dynamic_quant", 0) == 0;
     }
     if (IsRecurrent(node)) {
       const auto constant = [&](size_t slot) {
@@ -310,6 +315,7 @@ class Bf16Lowering {
 
   Graph& graph_;
   const bool marked_only_;
+  const Angles angles_;
   std::vector<bool> narrow_value_;        ///< Per value: written by a selected node.
   std::vector<NodeId> nodes_;             ///< Selected, in order.
   std::vector<NodeId> selected_;          ///< The same, by id.

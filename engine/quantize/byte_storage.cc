@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/ops/op.h"
+#include "engine/passes/match.h"
 #include "engine/quantize/compensated_rounding.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/short_names.h"
@@ -29,7 +30,15 @@ struct Storable {
   int axis = 0;         ///< Of the scales.
   bool behind = false;  ///< The reader moves bytes.
   std::optional<WeightedNode> weighted;
+  bool recurrent = false;  ///< The reader multiplies integers then.
 };
+
+// Weights of gates, whose units lie on axis 1. A state has no place where a range of its own could stand: the layer makes
+// integers of what it multiplies when it runs.
+bool IsOfGates(const Graph& graph, const Node& node, size_t slot) {
+  return IsRecurrent(node) && (slot == 1 || slot == 2) &&
+         graph.value(node.inputs[slot]).constant.shape().rank() == 3;
+}
 
 // Beside weights in bytes a layer that reads integers, be they moved, is one in int8.
 bool ReadsIntegers(const Graph& graph, ValueId x) {
@@ -49,6 +58,7 @@ std::optional<Storable> ByReader(const Graph& graph, NodeId id, size_t slot) {
   const Node& node = graph.node(id);
   const Shape& shape = graph.value(node.inputs[slot]).constant.shape();
   const int last = shape.rank() - 1;
+  if (IsOfGates(graph, node, slot)) return Storable{id, slot, 1, false, {}, true};
   if (slot == 1) {
     if (const auto weighted = AsWeighted(graph, id)) {
       if (ReadsIntegers(graph, node.inputs[0])) return std::nullopt;
@@ -192,7 +202,8 @@ class ByteStorage {
 
 QuantizeRecord RecordOf(const Graph& graph, const Storable& of) {
   return {graph.value(graph.node(of.reader).inputs[of.slot]).name, "stored",
-          "INT8, computed in float"};
+          of.recurrent ? "INT8, multiplied by integers that are made when the layer runs"
+                       : "INT8, computed in float"};
 }
 
 }  // namespace
@@ -230,7 +241,8 @@ absl::Status StoreInBytes(const QuantizeRecipe& recipe, const Statistics& statis
     if (kept) result.records.push_back(RecordOf(original, found[i]));
   }
   result.records.push_back({Format("{} of {} real constants in 8 bits", stored, found.size()),
-                            "tried", "what computes with them stays in float"});
+                            "tried",
+                            "what computes with them stays in float, but recurrent layers"});
   return absl::OkStatus();
 }
 

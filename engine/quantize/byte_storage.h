@@ -29,6 +29,7 @@ using AcceptGraph = std::function<absl::StatusOr<bool>(const Graph&)>;
 /// Puts F32 constants with one reader behind a DequantizeLinear, so that the file holds bytes where what computes stays in float, as far as
 /// `accept` takes the graph: all of them, or one by one, the largest first.
 ///   weights of Conv, ConvTranspose, Gemm, MatMul  w = s[c] q, rounded as the recipe rounds weights; c is the output channel, or absent
+///   weights W, R of LSTM, GRU, RNN     w = s[c] q; c is a gate's unit, or absent: the layer multiplies integers then (as in int8-dynamic)
 ///   a Gather's table, axis 0          the Gather moves bytes, and its result is s[c] q; c is the index on the last axis
 ///   operands of Add, Sub, Mul         w = s[c] q; c is the index on the last axis
 /// Only constants that take half of their bytes at most then, scales and node included; no vectors (biases and factors per channel,

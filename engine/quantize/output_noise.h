@@ -15,7 +15,8 @@ namespace octet {
 /// -10 log10(noise over signal), in dB; infinity of 0.
 double SqnrDbOf(double noise_over_signal);
 
-/// The F32 outputs of the fp32 model, kept while it is calibrated: the first samples of each, up to kMaxElements.
+/// The F32 outputs of the fp32 model, kept while it is calibrated: the first samples of each, up to kMaxElements. In place of an output whose
+/// elements are gathered, behind all layers, by what NonMaxSuppression, TopK, ArgMax or ArgMin chose: what these read, and what they chose from.
 class KeptOutputs {
  public:
   static constexpr size_t kMaxElements = size_t{1} << 23;
@@ -27,7 +28,7 @@ class KeptOutputs {
   /// What is to be observed to fill them; they must stay where they are until then.
   std::vector<Observation> Observations();
 
-  /// Noise over signal of a variant with the same outputs, as it runs in int8: the mean over the outputs of
+  /// Noise over signal of a variant with the same outputs and the same nodes around them, as it runs in int8: the mean over the outputs of
   ///   sum (y - y_fp32)^2 / sum y_fp32^2  over the elements where y_fp32 is finite,
   /// and infinity where an answer of the variant is no number there.
   /// `more` looks at what it likes in the same run, whose figures go to `figures`.
@@ -39,7 +40,8 @@ class KeptOutputs {
  private:
   struct Kept : Collector {
     absl::Status Observe(ConstTensorView batch) override;
-    size_t slot = 0;  ///< Of the graph's outputs.
+    NodeId reader = kNone;  ///< Of the value; kNone: it is an output.
+    size_t slot = 0;        ///< Of the reader's inputs, or of the graph's outputs.
     ValueId value = kNone;
     std::vector<float> elements;
   };

@@ -27,7 +27,8 @@ absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples) 
   statistics.selection = SelectQuantized(graph);
   if (statistics.selection.weighted.empty() && statistics.selection.products.empty()) {
     return InvalidArgument(
-        "nothing to quantize: no Conv, ConvTranspose or Gemm with constant weights, no MatMul");
+        "nothing to quantize: no Conv, ConvTranspose or Gemm with constant weights, no MatMul "
+        "(int8-dynamic takes LSTM, GRU and RNN alone, too)");
   }
   for (const ValueId id : statistics.selection.quantized) {
     statistics.histograms.try_emplace(statistics.selection.RangeOwner(id));

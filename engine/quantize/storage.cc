@@ -1,16 +1,15 @@
 #include "engine/quantize/storage.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <ranges>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "engine/ops/onnx_dtype.h"
 #include "engine/ops/op.h"
+#include "engine/passes/angles.h"
 #include "engine/quantize/opset.h"
 #include "engine/tensor/quantize.h"
 #include "engine/tensor/status.h"
@@ -37,39 +36,6 @@ bool IsRegion(const Graph& graph, ValueId id) {
     return node.is("Resize") && node.version >= 11 && node.input(1) == id;
   });
 }
-
-// Finds the constants that angles are made of, such as the frequencies of a rotary embedding, which positions are multiplied by: with 11
-// bits the angle of position 4000 is another one by up to a radian. A layer's weights, of which there are more, are no such constants.
-class Angles {
- public:
-  explicit Angles(const Graph& graph) : angles_(static_cast<size_t>(graph.value_count())) {
-    for (const NodeId id : std::views::reverse(graph.order())) {
-      const Node& node = graph.node(id);
-      const bool makes_angles = Passes(node) && std::ranges::any_of(node.outputs, [&](ValueId y) {
-                                  return y != kNone && angles_[static_cast<size_t>(y)];
-                                });
-      if (!makes_angles && !node.is("Sin") && !node.is("Cos")) continue;
-      for (const ValueId x : node.inputs) {
-        if (x != kNone) angles_[static_cast<size_t>(x)] = true;
-      }
-    }
-  }
-
-  bool Contains(ValueId id, const Tensor& constant) const {
-    constexpr int64_t kMostElements = 1024;
-    return angles_[static_cast<size_t>(id)] && constant.elements() <= kMostElements;
-  }
-
- private:
-  static bool Passes(const Node& node) {
-    constexpr std::array<std::string_view, 5> kLinear = {"Mul", "Div", "Add", "Sub", "MatMul"};
-    const OpDef* const def = FindOp(node);
-    return (node.domain == kOnnxDomain && std::ranges::contains(kLinear, node.op)) ||
-           (def != nullptr && (def->traits.data_movement || def->traits.view));
-  }
-
-  std::vector<bool> angles_;  ///< Values that are made into some.
-};
 
 // Finds the constants whose elements shapes depend on: what operators ask for to infer their outputs, such as the scales of a Resize,
 // and what goes into that by way of values that no element of an input reaches. Of a value that one does reach no shape is known
@@ -132,7 +98,7 @@ std::string ReasonToKeep(const Graph& graph, ValueId id, const ShapeDeciders& de
                          const Angles& angles, DType dtype) {
   if (deciders.Contains(id)) return "fp32: shapes depend on it";
   if (IsRegion(graph, id)) return "fp32: positions depend on it";
-  if (angles.Contains(id, graph.value(id).constant)) return "fp32: angles depend on it";
+  if (angles.IsFactor(graph, id)) return "fp32: angles depend on it";
   const float overflows = dtype == DType::kF16 ? kHalfOverflows : kBfloatOverflows;
   const bool divisor = dtype == DType::kF16 && IsDivisor(graph, id);
   for (const float x : graph.value(id).constant.span<float>()) {

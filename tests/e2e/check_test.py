@@ -55,7 +55,7 @@ class CheckTest(unittest.TestCase):
         data = self.folder / "golden/test_data_set_0"
         data.mkdir(parents=True, exist_ok=True)
         for name, tensor in (("input_0", x), ("output_0", expected)):
-            kind = np.int8 if tensor.dtype == np.int8 else np.float32
+            kind = tensor.dtype if tensor.dtype.kind in "iu" else np.float32
             (data / f"{name}.pb").write_bytes(numpy_helper.from_array(tensor.astype(kind)).SerializeToString())
         return self.folder / "golden"
 
@@ -90,6 +90,28 @@ class CheckTest(unittest.TestCase):
         code, comparison = self.check(off, "--steps", "2")
         self.assertEqual((code, comparison["max_steps"]), (0, 2))
         self.assertEqual(self.check(off, "--steps", "1")[0], 1)
+
+    def test_integers_have_no_share_of_themselves_to_be_off_by(self):
+        far = 2**60  # Neighbours there are one double.
+        for kind in (np.int64, np.uint64):
+            with self.subTest(kind.__name__):
+                onnx_kind = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+                nodes = [
+                    helper.make_node("Abs", ["x"], ["whole"]),
+                    helper.make_node("Cast", ["whole"], ["i"], to=onnx_kind),
+                    helper.make_node("Constant", [], ["far"], value=helper.make_tensor("far", onnx_kind, [], [far])),
+                    helper.make_node("Add", ["i", "far"], ["y"]),
+                ]
+                write_model(self.model, nodes, answers=onnx_kind)
+                expected = np.trunc(np.abs(X)).astype(kind) + kind(far)
+                code, comparison = self.check(expected)
+                self.assertEqual((code, comparison["mismatches"]), (0, 0))
+                expected[0, 2] += kind(1)
+                expected[0, 3] -= kind(3)
+                code, comparison = self.check(expected)
+                self.assertEqual((code, comparison["mismatches"], comparison["max_abs"]), (1, 2, 3))
+                self.assertEqual(self.check(expected, "--atol", "2")[1]["mismatches"], 1)
+                self.assertEqual(self.check(expected, "--atol", "3")[0], 0)
 
     def test_steps_are_told_from_the_shares_of_a_softmax(self):
         write_model(self.model, [*quantized("logits"), helper.make_node("Softmax", ["logits"], ["y"])])

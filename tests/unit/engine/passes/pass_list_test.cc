@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 
+#include "engine/passes/match.h"
 #include "tests/support/graph_builder.h"
 
 namespace octet {
@@ -238,6 +239,26 @@ TEST(LowerBf16, LeavesConvolutionsThatItsKernelsAreSlowerAtInF32) {
 }
 
 // The mask of opset 7 has the type of what is dropped: ones, whatever that is stored as.
+// cos(frequencies * positions), as rotary embeddings have it, and with a layer's weights in their place.
+TEST(LowerBf16, LeavesProductsThatMakeAnglesInF32) {
+  for (const int64_t frequencies : {32, 2048}) {
+    SCOPED_TRACE(frequencies);
+    GraphBuilder b;
+    const ValueId positions = b.Input("positions", {2, 1, 3});
+    const ValueId angles = b.Op("octet:MatMul", {b.Random({frequencies, 1}), positions});
+    const ValueId turned = b.Op("Transpose", {angles}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
+    b.Output(b.Op("Cos", {b.Op("Concat", {turned, turned}, {{"axis", int64_t{-1}}})}));
+    b.Output(b.Op("Gelu", {b.Op("octet:MatMul", {positions, b.Random({3, 4})})}));
+    const Graph after = AfterPass("lower_bf16", b.Build(), Bf16Context());
+    const Node& product = *ProducerOf(after, TheOnly(after, "Transpose").input(0));
+    EXPECT_EQ(after.value(product.input(0)).dtype, frequencies == 32 ? DType::kF32 : DType::kBF16)
+        << Dump(after);
+    EXPECT_EQ(after.value(ProducerOf(after, TheOnly(after, "Gelu").input(0))->input(1)).dtype,
+              DType::kBF16)
+        << Dump(after);
+  }
+}
+
 TEST(LowerBf16, ADropoutsMaskHoldsOnes) {
   GraphBuilder b(9);
   const ValueId x = b.Input("x", {1, 4, 6, 6});

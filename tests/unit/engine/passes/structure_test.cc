@@ -418,6 +418,23 @@ TEST(FoldScale, ScalesWeightsAndBias) {
   EXPECT_THAT(AfterPassChecked("fold_scale", b.Build()), HasOps({"Conv", "octet:MatMul"}));
 }
 
+// Of (x * 1e30) * 1e30 the weight would be infinite, whatever x is; of (x * 1e-30) * 1e-30 it would be 0.
+TEST(FoldScale, LeavesFactorsThatWeightsCannotTake) {
+  const auto left = [](float weight, float bias, float factor) {
+    GraphBuilder b;
+    const ValueId w = b.Constant<float>({2, 2}, {1, weight, 1, 0});
+    const ValueId y =
+        b.Op("octet:MatMul", {b.Input("x", {1, 2}), w, b.Constant<float>({2}, {0, bias})});
+    b.Output(b.Op("Mul", {y, b.Constant<float>({2}, {0, factor})}));
+    return AfterPass("fold_scale", b.Build());
+  };
+  EXPECT_THAT(left(1e30F, 0, 1e30F), HasExactly(1, "Mul"));
+  EXPECT_THAT(left(1e-30F, 0, -1e-30F), HasExactly(1, "Mul"));
+  EXPECT_THAT(left(1, 1e30F, 1e30F), HasExactly(1, "Mul"));
+  EXPECT_THAT(left(1, 1e-30F, 1e-30F), HasExactly(0, "Mul")) << "the sum is as small as the bias";
+  EXPECT_THAT(left(1e-35F, 1, 0.5F), HasExactly(0, "Mul")) << "a channel of zeros";
+}
+
 TEST(FoldScale, LeavesAShiftBehindItForTheBias) {
   GraphBuilder b;
   const ValueId x = b.Input("x", {2, 3, 4, 4});

@@ -82,6 +82,35 @@ TEST(ByteStorage, HoldsTablesOperandsAndWeights) {
   }
 }
 
+// Both matrices of a layer's gates; behind activations in 8 bits, too, for its state is of no such.
+TEST(ByteStorage, HoldsWeightsThatRecurrentLayersMultiplyInIntegers) {
+  struct Kind {
+    const char* op;
+    int64_t gates;
+  };
+  for (const auto& [op, gates] : {Kind{"LSTM", 4}, Kind{"GRU", 3}, Kind{"RNN", 1}}) {
+    SCOPED_TRACE(op);
+    GraphBuilder b;
+    const ValueId x = b.FakeQuantize(b.Input("x", {3, 2, 8}), 0.02F, 100);
+    b.Output(b.Op(op, {x, b.Random({1, gates * 16, 8}), b.Random({1, gates * 16, 16})},
+                  {{"hidden_size", int64_t{16}}}));
+    const QuantizeResult result = Stored(b.Build(), {}, Always);
+    ASSERT_EQ(std::ranges::count(result.records, "stored", &QuantizeRecord::what), 2);
+    EXPECT_THAT(result.records.front().detail, ::testing::HasSubstr("multiplied by integers"));
+    PassContext context;
+    context.precision = Precision::kInt8;
+    const Graph run = Optimised(result.graph, context);
+    const Node& layer = TheOnly(run, op);
+    EXPECT_EQ(run.value(layer.input(0)).dtype, DType::kU8) << Dump(run);
+    for (const size_t slot : {1, 2}) {
+      const Value& weights = run.value(layer.input(slot));
+      EXPECT_EQ(weights.dtype, DType::kI8) << Dump(run);
+      ASSERT_TRUE(weights.quant.has_value());
+      EXPECT_EQ(weights.quant->axis, 1);
+    }
+  }
+}
+
 TEST(ByteStorage, AsksForEachWhereAllAreTooMany) {
   const Graph fp32 = Embedded();
   int asked = 0;

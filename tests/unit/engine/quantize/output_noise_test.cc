@@ -30,6 +30,47 @@ Graph Doubler(float factor) {
   return b.Build();
 }
 
+// Boxes and scores of a row each, times 1 and nearly so, and the better half of the boxes.
+Graph Detector(float factor, bool topk, bool layer_behind) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {4, 4});
+  const ValueId boxes = b.Op("Mul", {x, b.Scalar(1.0F)});
+  const ValueId scores =
+      b.Op("Mul",
+           {b.Op("ReduceSum", {x, b.IntList({1})}, {{"keepdims", int64_t{0}}}), b.Scalar(factor)});
+  const ValueId best =
+      topk ? b.Ops("TopK", {scores, b.IntList({2})}, 2)[1]
+           : b.Op("Unsqueeze",
+                  {b.Op("ArgMax", {scores}, {{"keepdims", int64_t{0}}}), b.IntList({0})});
+  const ValueId found = b.Op("Gather", {boxes, best}, {{"axis", int64_t{0}}});
+  b.Output(layer_behind ? b.Op("MatMul", {found, b.Random({4, 4})}) : found);
+  return b.Build();
+}
+
+// Scores times -1 choose the boxes that are farthest from the right ones; the boxes have no noise.
+TEST(KeptOutputs, AreWhatIsChosenFromWhereRealsChoose) {
+  const CalibrationSet set = {
+      {"x", Tensor::From<float>(Shape{4, 4}, {100, 0, 0, 0, 0, -100.001F, 0, 0,  //
+                                              0, 0, 101, 0, 0, 0, 0, -101.001F})}};
+  for (const bool topk : {true, false}) {
+    SCOPED_TRACE(topk);
+    const Graph fp32 = Detector(1, topk, false);
+    KeptOutputs kept(fp32);
+    ASSERT_TRUE(Calibrate(fp32, kept.Observations(), set, {}).ok());
+    const auto noise = kept.NoiseOf(Detector(-1, topk, false), set, {});
+    ASSERT_TRUE(noise.ok()) << noise.status();
+    EXPECT_NEAR(*noise, 2, 1e-6) << "of the scores 4, of the boxes none";
+  }
+}
+
+TEST(KeptOutputs, BehindALayerAreTheOutputsThemselves) {
+  const CalibrationSet set = {{"x", Tensor::From<float>(Shape{2, 4}, {1, 0, 0, 0, 0, 2, 0, 0})}};
+  const Graph fp32 = Detector(1, true, true);
+  KeptOutputs kept(fp32);
+  ASSERT_EQ(kept.Observations().size(), 1U);
+  EXPECT_EQ(kept.Observations().front().value, fp32.outputs[0]);
+}
+
 TEST(KeptOutputs, MeasureNoiseOverSignal) {
   const Graph fp32 = Doubler(2);
   const CalibrationSet set = {{"x", Tensor::From<float>(Shape{3, 2}, {1, 2, 3, 4, 5, 6})}};
@@ -75,7 +116,7 @@ TEST(KeptOutputs, AreEmptyWithoutRealOutputs) {
 // One element in 40,000 reaches a hundred times as far as the others, and the answer is taken where it is clipped away.
 TEST(RangeMethodAuto, TakesTheRangeWithTheLeastNoiseInTheOutputs) {
   GraphBuilder b;
-  const ValueId x = b.Input("x", {kUnknownDim, 4});
+  const ValueId x = b.Input("x", {4, 4});
   const ValueId hidden = b.Op("MatMul", {x, b.Random({4, 4})});
   b.Output(
       b.Op("MatMul", {b.Op("Clip", {hidden, b.Scalar(-1.0F), b.Scalar(1.0F)}), b.Random({4, 2})}));
