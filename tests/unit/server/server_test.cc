@@ -269,22 +269,27 @@ TEST_F(ServerTest, AReloadLooksAtModelsAndCertificatesNow) {
   }
 }
 
-/// A FakeClock that throws once when a thread of this name asks for the time.
+/// A FakeClock that throws once, when it is armed and the poller asks for the time.
 class ThrowingClock final : public Clock {
  public:
   TimePoint Now() const override {
-    std::array<char, 16> name = {};
-    pthread_getname_np(pthread_self(), name.data(), name.size());
-    if (armed && std::string_view(name.data()) == "poller" && armed.exchange(false)) {
-      throw std::bad_alloc();
-    }
+    if (IsPoller() && armed.exchange(false)) throw std::bad_alloc();
     return fake.Now();
   }
   void WaitUntil(absl::CondVar& signal, absl::Mutex& mutex, TimePoint time) override {
+    if (IsPoller()) poller_waits = true;
     fake.WaitUntil(signal, mutex, time);
   }
   FakeClock fake;
   mutable std::atomic<bool> armed{false};
+  std::atomic<bool> poller_waits{false};
+
+ private:
+  static bool IsPoller() {
+    std::array<char, 16> name = {};
+    pthread_getname_np(pthread_self(), name.data(), name.size());
+    return std::string_view(name.data()) == "poller";
+  }
 };
 
 TEST_F(ServerTest, AReloadThatAnExceptionCutsShortIsMadeAgain) {
@@ -305,6 +310,7 @@ TEST_F(ServerTest, AReloadThatAnExceptionCutsShortIsMadeAgain) {
   };
   EXPECT_TRUE(answers("[1,1]"));
   folder_.Write("net/1/fp32.onnx", AccumulatingGraph(2));
+  while (!clock.poller_waits) std::this_thread::yield();
   clock.armed = true;  // when sequences are to move
   (*server)->Reload();
   const TimePoint give_up = Clock::Real().Now() + std::chrono::seconds(30);
