@@ -246,8 +246,9 @@ void AddQuantize(CLI::App& app, Outcome& outcome) {
       ->check(FiniteRange(50.0, 100.0));
   AddRoundingOptions(*verb, options->rounding);
   verb->add_flag("--byte-constants,!--no-byte-constants", options->rounding.byte_constants,
-                 "Hold constants that stay real (embeddings, weights of layers in float) in 8 bits "
-                 "where the outputs do not mind (int8 without a floor of yours, int8-dynamic)")
+                 "Hold constants that stay real (embeddings, weights of recurrent layers and of "
+                 "layers in float) in 8 bits where the outputs do not mind (int8 without a floor "
+                 "of yours, int8-dynamic)")
       ->capture_default_str();
   options->mixed.AddTo(*verb);
   AddRunOptions(*verb, options->disabled_passes, options->threads);
