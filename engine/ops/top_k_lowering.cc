@@ -139,6 +139,8 @@ absl::StatusOr<std::unique_ptr<Step>> LowerTopK(const LowerContext& context) {
   const size_t known = node.output(0) != kNone ? 0 : 1;
   if (x.quant || (known == 0 && context.output().quant))
     return Unimplemented("'{}' stands for reals by a scale", x.name);
+  if (known == 0 && context.output().dtype != x.dtype)
+    return Unimplemented("'{}' and '{}' are not stored alike", x.name, context.output().name);
   OCTET_ASSIGN_OR_RETURN(const TopKForm form,
                          ReadTopK(node, *x.shape, *context.output(known).shape));
   if (form.extent == 0 || form.k == 0) return Unimplemented("no elements");
