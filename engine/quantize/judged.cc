@@ -57,12 +57,13 @@ absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
     const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run) {
   if (!recipe.equalize) return std::vector<QuantizeRecord>();
   if (!recipe.smooth || !HasConstantsToScale(graph))
-    return EqualizeChannels(graph, recipe, statistics, &part);
+    return EqualizeChannels(graph, recipe, statistics, &part, run.gains);
   QuantizeRecipe with = Plain(recipe);
   QuantizeRecipe without = with;
   without.smooth = false;
   const auto measure = [&](Variant& variant, const QuantizeRecipe& as) -> absl::Status {
-    variant.records = EqualizeChannels(variant.graph, as, variant.statistics, &variant.part);
+    variant.records =
+        EqualizeChannels(variant.graph, as, variant.statistics, &variant.part, run.gains);
     OCTET_ASSIGN_OR_RETURN(variant.noise, NoiseOf(variant.graph, as, variant.statistics,
                                                   variant.part, outputs, samples, run));
     return absl::OkStatus();

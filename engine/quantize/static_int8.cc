@@ -214,7 +214,7 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
                            ScaleConcatsJudged(graph, recipe, learned.statistics, learned.part,
                                               judge.outputs, judge.samples, run, equalized));
   } else if (recipe.equalize) {
-    equalized = EqualizeChannels(graph, recipe, learned.statistics);
+    equalized = EqualizeChannels(graph, recipe, learned.statistics, nullptr, run.gains);
   }
   if (!learned.judge) {
     RoundedWeights rounded;

@@ -262,6 +262,7 @@ class NetworkBuilder {
     const ValueId id = graph_.node(dequantize).outputs[0];
     OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(id, x->differentiable()));
     scale_of_[id] = &scale.scale;
+    network_->pairs_.push_back({graph_.value(graph_.node(quantize).inputs[0]).name, y});
     network_->layers_.push_back({MakeFakeQuantize(*x, *y, scale.scale), x->differentiable()});
     return absl::OkStatus();
   }
@@ -395,6 +396,14 @@ std::vector<Parameter*> Network::parameters() {
     if (scale->scale.learned()) parameters.push_back(&scale->scale.parameter());
   }
   return parameters;
+}
+
+std::vector<LatentWeights*> Network::weights() const {
+  std::vector<LatentWeights*> weights;
+  for (const auto& weighted : weighted_) {
+    if (weighted->weights.learned()) weights.push_back(&weighted->weights);
+  }
+  return weights;
 }
 
 void Network::WriteTo(Graph& graph) const {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -43,6 +44,14 @@ class Network {
   absl::Status Forward();
   /// Fills the gradients of parameters(). Requires: Forward() of this batch.
   absl::Status Backward();
+  /// A pair of Q and DQ: what it reads, by name, and its result.
+  struct Pair {
+    std::string value;
+    Activation* rounded;
+  };
+  const std::vector<Pair>& pairs() const { return pairs_; }
+  /// Those that are learned, by layer in the graph's order; Backward() fills their gradients, too.
+  std::vector<LatentWeights*> weights() const;
   /// All that is learned, in an order that follows from the graph.
   std::vector<Parameter*> parameters();
 
@@ -73,6 +82,7 @@ class Network {
   std::vector<std::unique_ptr<Scale>> scales_;
   std::vector<std::unique_ptr<Weighted>> weighted_;
   std::vector<Taught> layers_;
+  std::vector<Pair> pairs_;
   std::vector<Activation*> inputs_;
   Activation* output_ = nullptr;
 };

@@ -1,0 +1,23 @@
+// How far a model's outputs move with what rounding moves, as training's backward pass knows it.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace octet {
+
+/// Gains: mean over samples of the sum over all outputs of (d output / d x)^2. A grid of this step under x leaves so much noise there:
+///   gain step^2 / 12
+struct OutputGains {
+  /// Of a value's elements, summed over all that have one index along an axis and are not 0, in one sample.
+  struct OfValue {
+    std::vector<double> axis_1;
+    std::vector<double> last_axis;
+  };
+  std::map<std::string, OfValue> values;  ///< Those that are rounded, by name.
+  /// Of each weight, row-major, by weighted node (Selection::weighted) in the graph's order.
+  std::vector<std::vector<double>> weights;
+};
+
+}  // namespace octet
