@@ -223,9 +223,11 @@ class FactorSearch {
       for (const ValueId id : component.values) AddValue(id, gains);
     }
     const auto& weighted = statistics.selection.weighted;
-    for (size_t i = 0; i < weighted.size() && i < gains.weights.size(); ++i) {
+    for (size_t i = 0; i < weighted.size(); ++i) {
+      const auto found = gains.weights.find(graph.value(graph.node(weighted[i].node).outputs[0]).name);
+      if (found == gains.weights.end()) continue;
       const bool outer = i == 0 || i + 1 == weighted.size();
-      AddWeights(weighted[i], gains.weights[i],
+      AddWeights(weighted[i], found->second,
                  recipe.weight_bits == 4 && !outer ? kNibbleLimit : kByteLimit);
     }
   }
@@ -304,9 +306,7 @@ class FactorSearch {
     const ValueId y = node.outputs[0];
     if (links_.ChannelsOf(x) == 0 && (recipe_.per_channel || links_.ChannelsOf(y) == 0)) return;
     const Tensor& weights = graph_.value(node.inputs[1]).constant;
-    const bool conv = node.is("Conv");
-    const WeightIndex index(weights.shape(), {weighted.weight_axis, conv},
-                            conv ? (*graph_.value(x).shape)[1] : 0);
+    const WeightIndex index(weights.shape(), LayoutOf(graph_, weighted));
     struct Place {
       size_t out;
       size_t in;

@@ -16,8 +16,7 @@ struct OutputGains {
     std::vector<double> last_axis;
   };
   std::map<std::string, OfValue> values;  ///< Those that are rounded, by name.
-  /// Of each weight, row-major, by weighted node (Selection::weighted) in the graph's order.
-  std::vector<std::vector<double>> weights;
+  std::map<std::string, std::vector<double>> weights;  ///< Row-major, by the name of what the layer makes.
 };
 
 }  // namespace octet

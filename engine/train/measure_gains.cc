@@ -42,11 +42,7 @@ void AddSquares(std::span<const float> elements, std::span<const float> values, 
 
 class GainMeter {
  public:
-  explicit GainMeter(Network& network) : network_(network), weights_(network.weights()) {
-    gains_.weights.resize(weights_.size());
-    for (size_t i = 0; i < weights_.size(); ++i)
-      gains_.weights[i].resize(static_cast<size_t>(weights_[i]->shape().elements()));
-  }
+  explicit GainMeter(Network& network) : network_(network), layers_(network.learned_layers()) {}
 
   // Requires: inputs filled.
   absl::Status Add(bool shares, std::mt19937_64& random) {
@@ -64,10 +60,12 @@ class GainMeter {
     }
     OCTET_RETURN_IF_ERROR(network_.Backward());
     for (const Network::Pair& pair : network_.pairs()) Add(pair);
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      const float* const gradient = weights_[i]->gradient();
-      for (size_t k = 0; k < gains_.weights[i].size(); ++k)
-        gains_.weights[i][k] += static_cast<double>(gradient[k]) * gradient[k];
+    for (const Network::LearnedLayer& layer : layers_) {
+      const float* const gradient = layer.weights->gradient();
+      std::vector<double>& of = gains_.weights[layer.result];
+      of.resize(static_cast<size_t>(layer.weights->shape().elements()));
+      for (size_t k = 0; k < of.size(); ++k)
+        of[k] += static_cast<double>(gradient[k]) * gradient[k];
     }
     samples_ += output.shape()[0];
     return absl::OkStatus();
@@ -81,7 +79,7 @@ class GainMeter {
       mean(of.axis_1);
       mean(of.last_axis);
     }
-    for (std::vector<double>& of : gains_.weights) mean(of);
+    for (auto& [name, of] : gains_.weights) mean(of);
     return std::move(gains_);
   }
 
@@ -99,7 +97,7 @@ class GainMeter {
   }
 
   Network& network_;
-  std::vector<LatentWeights*> weights_;
+  std::vector<Network::LearnedLayer> layers_;
   OutputGains gains_;
   std::vector<float> row_major_;
   std::vector<float> values_;

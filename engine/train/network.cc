@@ -290,7 +290,7 @@ class NetworkBuilder {
       return Unimplemented("{}: weights of {}, training knows FP32 and INT8", Describe(node),
                            DTypeName(constant.dtype));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
-        Network::Weighted{LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
+        Network::Weighted{graph_.value(node.outputs[0]).name, LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias, ChannelsOf(*y)));
@@ -308,7 +308,7 @@ class NetworkBuilder {
     OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
                            LatentWeights::Read(graph_, dequantize, weight_bits_));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
-        Network::Weighted{std::move(weights), std::nullopt, scale->second}));
+        Network::Weighted{graph_.value(node.outputs[0]).name, std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Read(graph_, bias, ChannelsOf(*y),
@@ -398,12 +398,12 @@ std::vector<Parameter*> Network::parameters() {
   return parameters;
 }
 
-std::vector<LatentWeights*> Network::weights() const {
-  std::vector<LatentWeights*> weights;
+std::vector<Network::LearnedLayer> Network::learned_layers() const {
+  std::vector<LearnedLayer> layers;
   for (const auto& weighted : weighted_) {
-    if (weighted->weights.learned()) weights.push_back(&weighted->weights);
+    if (weighted->weights.learned()) layers.push_back({weighted->result, &weighted->weights});
   }
-  return weights;
+  return layers;
 }
 
 void Network::WriteTo(Graph& graph) const {

@@ -50,8 +50,12 @@ class Network {
     Activation* rounded;
   };
   const std::vector<Pair>& pairs() const { return pairs_; }
-  /// Those that are learned, by layer in the graph's order; Backward() fills their gradients, too.
-  std::vector<LatentWeights*> weights() const;
+  /// A layer whose weights are learned: what it makes, by name, and these, whose gradients Backward() fills.
+  struct LearnedLayer {
+    std::string result;
+    LatentWeights* weights;
+  };
+  std::vector<LearnedLayer> learned_layers() const;
   /// All that is learned, in an order that follows from the graph.
   std::vector<Parameter*> parameters();
 
@@ -66,6 +70,7 @@ class Network {
     std::vector<ValueId> constants;  ///< Where the file has it.
   };
   struct Weighted {
+    std::string result;  ///< The layer's, by name.
     LatentWeights weights;
     std::optional<LatentBias> bias;
     const ActivationScale* x;  ///< Of the input, for the bias; null where weights are not learned.

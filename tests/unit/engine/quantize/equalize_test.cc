@@ -274,7 +274,6 @@ TEST(EqualizeChannels, PassesShortcutsIntoWiderStagesWithGains) {
     }
     gains.values[block.graph.value(id).name] = {own, own};
   }
-  for (const size_t weights : {16, 32, 8}) gains.weights.emplace_back(weights, 0.0);
   Graph equalized = block.graph;
   auto statistics = GatherStatistics(equalized, Samples(4, 6), {});
   ASSERT_TRUE(statistics.ok()) << statistics.status();

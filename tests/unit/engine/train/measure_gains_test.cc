@@ -49,13 +49,14 @@ TEST(MeasureGains, AreTheSquaresOfTheDerivatives) {
     for (int c = 0; c < 3; ++c) hidden_square[c] += h[c] * h[c] / count;
   }
   ASSERT_EQ(gains->weights.size(), 2U);
-  ASSERT_EQ(gains->weights[1].size(), 6U);
+  const std::vector<double>& by_weight = gains->weights.at(fp32.value(fp32.outputs[0]).name);
+  ASSERT_EQ(by_weight.size(), 6U);
   double of_weights = 0;
   double want_of_weights = 0;
   for (size_t c = 0; c < 3; ++c) {
     const double want = second[c] * second[c] + second[c + 3] * second[c + 3];
     EXPECT_NEAR(of->second.axis_1[c], want, 0.3 * want);
-    of_weights += gains->weights[1][c] + gains->weights[1][c + 3];
+    of_weights += by_weight[c] + by_weight[c + 3];
     want_of_weights += 2 * hidden_square[c];
   }
   // Of 32 batches, which are fewer numbers than 512 samples.
