@@ -18,7 +18,6 @@
 
 namespace octet {
 
-struct OutputGains;
 struct Signature;
 
 /// A closed range of reals.
@@ -203,8 +202,6 @@ struct CalibrationRun {
   /// The class of each sample of the whole set, where it is known; read for AccuracyFloor::Kind::kMaxDrop alone.
   std::vector<int64_t> labels;
   TimeSource time;  ///< Takes the place of the clock (LatencyMeter); empty: the clock.
-  /// Of the fp32 model, where they are known: channels are then equalized for its outputs.
-  const OutputGains* gains = nullptr;
 };
 
 /// How a model ran over a set.

@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
+#include "engine/quantize/quantizer.h"
+
 namespace octet {
 
 /// Gains: mean over samples of the sum over all outputs of (d output / d x)^2. A grid of this step under x leaves so much noise there:
@@ -18,5 +22,11 @@ struct OutputGains {
   std::map<std::string, OfValue> values;  ///< Those that are rounded, by name.
   std::map<std::string, std::vector<double>> weights;  ///< Row-major, by the name of what the layer makes.
 };
+
+/// As Quantize, to int8, with channels equalized for the outputs that have these gains (EqualizeChannels). `gains`: of this model, or null.
+absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const QuantizeRecipe& recipe,
+                                                  const CalibrationData& calibration,
+                                                  const CalibrationRun& run,
+                                                  const OutputGains* gains);
 
 }  // namespace octet

@@ -480,15 +480,14 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
   OCTET_RETURN_IF_ERROR(SeparateInputGrids(gridded, set.inputs).status());
-  OutputGains gains;
-  CalibrationRun gaining = run;
+  std::optional<OutputGains> gains;
   if (recipe.equalize) {
     OCTET_ASSIGN_OR_RETURN(gains,
                            train::MeasureGains(gridded, recipe, set.inputs, run, options.seed));
-    gaining.gains = &gains;
   }
-  OCTET_ASSIGN_OR_RETURN(const QuantizeResult start,
-                         Quantize(gridded, all_int8, set.inputs, gaining));
+  OCTET_ASSIGN_OR_RETURN(
+      const QuantizeResult start,
+      QuantizeForOutputs(gridded, all_int8, set.inputs, run, gains ? &*gains : nullptr));
   train::Origin origin;
   if (!watch.checkpoint.empty()) {
     OCTET_ASSIGN_OR_RETURN(origin,
