@@ -24,6 +24,8 @@ constexpr double kMomentum = 0.9;
 constexpr double kSquares = 0.99;
 // Slopes of the noise's logarithm that are smaller than this move nothing.
 constexpr double kEpsilon = 1e-5;
+// And what is steeper counts as this: a range that cuts too much would keep all later steps small.
+constexpr double kSteepest = 1;
 // A channel without elements would go to any length.
 constexpr double kMostFactor = 64;
 constexpr double kClipMargin = 2;
@@ -249,7 +251,7 @@ class FactorSearch {
       const double noise = Noise(t, &slopes);
       const double rate = kRate * (1 + std::cos(std::numbers::pi * step / kSearchSteps)) / 2;
       for (const size_t of : free_) {
-        const double slope = slopes[of] / noise;
+        const double slope = std::clamp(slopes[of] / noise, -kSteepest, kSteepest);
         momentum[of] += (1 - kMomentum) * (slope - momentum[of]);
         squares[of] += (1 - kSquares) * (slope * slope - squares[of]);
         const double direction = momentum[of] / (1 - std::pow(kMomentum, step));
