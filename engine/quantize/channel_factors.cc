@@ -172,8 +172,8 @@ class WeightNoise {
     double gain;
   };
 
-  WeightNoise(std::vector<std::vector<Entry>> grids, int limit, double left)
-      : grids_(std::move(grids)), limit_(limit), left_(left) {}
+  WeightNoise(std::vector<std::vector<Entry>> grids, double left)
+      : grids_(std::move(grids)), left_(left) {}
 
   double Noise(const Factors& t, Factors* slopes) const {
     double sum = 0;
@@ -196,7 +196,7 @@ class WeightNoise {
       own_.push_back(entry.gain / (factor * factor));
       gain += own_.back();
     }
-    const double step = Largest(scaled_, slopes != nullptr ? &shares_ : nullptr) / limit_;
+    const double step = Largest(scaled_, slopes != nullptr ? &shares_ : nullptr) / kByteLimit;
     const double of_gain = left_ * kOfStep * step * step;
     if (slopes == nullptr) return of_gain * gain;
     for (size_t i = 0; i < grid.size(); ++i) {
@@ -208,7 +208,6 @@ class WeightNoise {
   }
 
   std::vector<std::vector<Entry>> grids_;
-  int limit_;
   double left_;  ///< Of the noise of plain rounding.
   mutable std::vector<double> scaled_;
   mutable std::vector<double> own_;
@@ -224,13 +223,9 @@ class FactorSearch {
     for (const ChannelComponent& component : components) {
       for (const ValueId id : component.values) AddValue(id, gains);
     }
-    const auto& weighted = statistics.selection.weighted;
-    for (size_t i = 0; i < weighted.size(); ++i) {
-      const auto found = gains.weights.find(graph.value(graph.node(weighted[i].node).outputs[0]).name);
-      if (found == gains.weights.end()) continue;
-      const bool outer = i == 0 || i + 1 == weighted.size();
-      AddWeights(weighted[i], found->second,
-                 recipe.weight_bits == 4 && !outer ? kNibbleLimit : kByteLimit);
+    for (const WeightedNode& weighted : statistics.selection.weighted) {
+      const auto found = gains.weights.find(graph.value(graph.node(weighted.node).outputs[0]).name);
+      if (found != gains.weights.end()) AddWeights(weighted, found->second);
     }
   }
 
@@ -302,7 +297,7 @@ class FactorSearch {
     }
   }
 
-  void AddWeights(const WeightedNode& weighted, const std::vector<double>& gains, int limit) {
+  void AddWeights(const WeightedNode& weighted, const std::vector<double>& gains) {
     const Node& node = graph_.node(weighted.node);
     const ValueId x = node.inputs[0];
     const ValueId y = node.outputs[0];
@@ -334,7 +329,7 @@ class FactorSearch {
       entry.gain += gains[place.at];
       last = &place;
     }
-    weights_.emplace_back(std::move(grids), limit, recipe_.compensate ? kCompensated : 1.0);
+    weights_.emplace_back(std::move(grids), recipe_.compensate ? kCompensated : 1.0);
   }
 
   void Bound(const Factors& first, Factors& t) const {

@@ -63,8 +63,7 @@ absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
   QuantizeRecipe without = with;
   without.smooth = false;
   const auto measure = [&](Variant& variant, const QuantizeRecipe& as) -> absl::Status {
-    variant.records =
-        EqualizeChannels(variant.graph, as, variant.statistics, &variant.part, gains);
+    variant.records = EqualizeChannels(variant.graph, as, variant.statistics, &variant.part, gains);
     OCTET_ASSIGN_OR_RETURN(variant.noise, NoiseOf(variant.graph, as, variant.statistics,
                                                   variant.part, outputs, samples, run));
     return absl::OkStatus();

@@ -28,8 +28,7 @@ absl::StatusOr<Exam> Exam::Make(const ModelSamples& samples,
   exam.grids_.assign(grids.begin(), grids.end());
   exam.held_back_.assign(held_back.begin(), held_back.end());
   if (options.loss != TrainLoss::kLabels && options.blend > 0) {
-    const int64_t rows = std::max(kFewestRows, kRowsPerSample * std::ssize(held_back));
-    while (exam.rows() < rows) exam.blends_.push_back(DrawBlend(held_back, random));
+    while (exam.rows() < kFewestRows) exam.blends_.push_back(DrawBlend(held_back, random));
   }
   if (options.loss == TrainLoss::kLabels) {
     for (const int64_t index : held_back)

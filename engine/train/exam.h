@@ -24,12 +24,11 @@ inline constexpr double kSure = 2;
 bool IsOutOfPatience(std::span<const TrainEpoch> epochs, int patience);
 
 /// Held-back samples with what is wanted of them. Where the fp32 model teaches, blends of them are added until there are
-/// kRowsPerSample times as many, and kFewestRows: it answers to any input, and of a few rows the best epoch would be the luckiest one. Rows are read, and blended,
+/// kFewestRows: it answers to any input, and of a few samples the best epoch would be the luckiest one. Rows are read, and blended,
 /// batch by batch whenever they are run.
 class Exam {
  public:
   static constexpr int64_t kFewestRows = 256;
-  static constexpr int64_t kRowsPerSample = 5;
 
   /// `grids`: as BlendRow has them. `labels`: of all samples, or none. `shares`: a Softmax follows. Errors: as Runner.
   static absl::StatusOr<Exam> Make(const ModelSamples& samples,

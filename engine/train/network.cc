@@ -290,7 +290,8 @@ class NetworkBuilder {
       return Unimplemented("{}: weights of {}, training knows FP32 and INT8", Describe(node),
                            DTypeName(constant.dtype));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
-        Network::Weighted{graph_.value(node.outputs[0]).name, LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
+        Network::Weighted{graph_.value(node.outputs[0]).name,
+                          LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias, ChannelsOf(*y)));
@@ -307,8 +308,8 @@ class NetworkBuilder {
     OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], true));
     OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
                            LatentWeights::Read(graph_, dequantize, weight_bits_));
-    network_->weighted_.push_back(std::make_unique<Network::Weighted>(
-        Network::Weighted{graph_.value(node.outputs[0]).name, std::move(weights), std::nullopt, scale->second}));
+    network_->weighted_.push_back(std::make_unique<Network::Weighted>(Network::Weighted{
+        graph_.value(node.outputs[0]).name, std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Read(graph_, bias, ChannelsOf(*y),
