@@ -8,6 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/passes/match.h"
+
 namespace octet {
 namespace {
 
@@ -87,6 +89,7 @@ class Linker {
       of.constants.push_back(constant);
       of.scaled_by_constants |= writes;
     }
+    for (const ValueId id : stages_) found[groups_.Find(id)].joins_stages = true;
     std::vector<ChannelComponent> components;
     for (auto& [group, component] : found) {
       const bool written = !component.writers.empty() || component.scaled_by_constants;
@@ -130,6 +133,10 @@ class Linker {
     if (IsPassing(node.op)) return Pass(node);
     if (std::ranges::contains(kFlattenOps, node.op)) return last_ ? Wrapped(x, y) : Flat(x, y);
     if (node.op == "Clip") return Clip(node) && Same(x, y);
+    if (node.op == "Slice" || node.op == "Pad") {
+      stages_.push_back(y);
+      return node.op == "Slice" ? Slice(node) : Pad(node);
+    }
     if (node.op == "Add") return Add(id);
     if (node.op == "Mul" || node.op == "Div") return Times(id);
     if (node.op == "LayerNormalization") return Normalization(id);
@@ -196,6 +203,46 @@ class Linker {
       }
     }
     Join(a, b, 0);
+    return true;
+  }
+
+  // Of channels, neighbours alone: [N, C, ...] -> [N, from start to end, ...]. Along the other axes any elements.
+  bool Slice(const Node& node) {
+    const ValueId x = node.inputs[0];
+    const ValueId y = node.outputs[0];
+    const auto starts = IntsOf(graph_, node.input(1));
+    const auto axes = IntsOf(graph_, node.input(3));
+    const auto steps = IntsOf(graph_, node.input(4));
+    if (!first_.contains(x) || !first_.contains(y) || !starts) return false;
+    if ((node.input(3) != kNone && !axes) || (node.input(4) != kNone && !steps)) return false;
+    const Shape& shape = *graph_.value(x).shape;
+    for (size_t i = 0; i < starts->size(); ++i) {
+      const int64_t axis = axes ? (*axes)[i] : static_cast<int64_t>(i);
+      if ((axis < 0 ? axis + shape.rank() : axis) != AxisIn(shape)) continue;
+      if (steps && (*steps)[i] != 1) return false;
+      const int64_t start = (*starts)[i] < 0 ? (*starts)[i] + Channels(x) : (*starts)[i];
+      Join(y, x, std::clamp<int64_t>(start, 0, Channels(x) - Channels(y)));
+      return true;
+    }
+    return Same(x, y);
+  }
+
+  // With zeros, which any factor leaves, also beside the channels: a shortcut into a wider stage.
+  bool Pad(const Node& node) {
+    const ValueId x = node.inputs[0];
+    const ValueId y = node.outputs[0];
+    const auto pads = IntsOf(graph_, node.input(1));
+    const auto mode = node.attributes.String("mode", "constant");
+    if (!first_.contains(x) || !first_.contains(y) || !pads || node.input(3) != kNone) return false;
+    const Tensor* const value = Constant(node, 2);
+    const bool zero = node.input(2) == kNone ||
+                      (value != nullptr && IsScalar(*value) && value->span<float>()[0] == 0);
+    const auto before = (*pads)[static_cast<size_t>(AxisIn(*graph_.value(x).shape))];
+    if (!mode.ok() || *mode != "constant" || !zero || before < 0 ||
+        before + Channels(x) > Channels(y)) {
+      return false;
+    }
+    Join(x, y, before);
     return true;
   }
 
@@ -311,6 +358,7 @@ class Linker {
   std::map<ValueId, int64_t> first_;
   std::set<ValueId> blocked_;
   std::map<ValueId, float> clips_;
+  std::vector<ValueId> stages_;  ///< Results of Slice and Pad.
   std::vector<WeightedNode> weighted_;
   std::vector<std::pair<ChannelConstant, bool>> constants_;  ///< And whether they write.
 };

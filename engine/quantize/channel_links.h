@@ -24,10 +24,12 @@ struct ChannelComponent {
   /// Of results here. A normalization's scale, or a Mul's constant, is a writer, too: what it multiplies has no part in the factors.
   std::vector<ChannelConstant> constants;
   bool scaled_by_constants = false;  ///< Some of them are writers.
+  bool joins_stages =
+      false;  ///< A Slice or a Pad is between its values, as shortcuts into wider stages have it.
 };
 
 /// Links the channels of the activations: through Relu, LeakyRelu, Identity, Clip from 0 and scalar factors one to one,
-/// through Add both inputs' and the output's, through Concat with their offsets. There are two kinds of channels:
+/// through Add both inputs' and the output's, through Concat, Slice and Pad (by zeros) with their offsets. There are two kinds of channels:
 ///   axis 1      of convolutions and of matrices; pools pass them, Flatten and its like where the channels stay the only extent
 ///   the last    of what has three axes or more, those of products with constant matrices; a product of two activations passes
 ///               those of its right operand (the values of an attention), Transpose where the axis stays the last, and Reshape: where it

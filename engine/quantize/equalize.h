@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "engine/quantize/output_gains.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/quantize/statistics.h"
 
@@ -17,11 +18,14 @@ namespace octet {
 /// Where a constant scales the channels (a normalization's, or a Mul's: the few channels that reach far are then always the same),
 /// the reach of the weights W that read channel c has a part in it, too, and alpha may come near 1:
 ///   t = max|W_c|^(1 - alpha) / max|x_c|^alpha
+/// Channels that a shortcut passes on to a wider stage (ChannelComponent::joins_stages) stay as they are without `gains`.
+/// With `gains`, of the model's outputs, all factors then move on together to where these have the least noise (MinimizeOutputNoise).
 /// Returns a record for each group of linked activations that changed, and leaves the graph's statistics, and those of a part of the
 /// samples, as those of the new graph, without channels, which nobody else needs. Requires: opset >= kQuantizeOpset, shapes inferred; statistics of this graph, of one
 /// sample or more. Sources: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction
 /// (2019); of the last formula Xiao et al., SmoothQuant (2023).
 std::vector<QuantizeRecord> EqualizeChannels(Graph& graph, const QuantizeRecipe& recipe,
-                                             Statistics& statistics, Statistics* part = nullptr);
+                                             Statistics& statistics, Statistics* part = nullptr,
+                                             const OutputGains* gains = nullptr);
 
 }  // namespace octet

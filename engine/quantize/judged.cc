@@ -54,15 +54,16 @@ absl::StatusOr<double> NoiseOf(const Graph& graph, const QuantizeRecipe& recipe,
 
 absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
     Graph& graph, const QuantizeRecipe& recipe, Statistics& statistics, Statistics& part,
-    const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run) {
+    const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run,
+    const OutputGains* gains) {
   if (!recipe.equalize) return std::vector<QuantizeRecord>();
   if (!recipe.smooth || !HasConstantsToScale(graph))
-    return EqualizeChannels(graph, recipe, statistics, &part);
+    return EqualizeChannels(graph, recipe, statistics, &part, gains);
   QuantizeRecipe with = Plain(recipe);
   QuantizeRecipe without = with;
   without.smooth = false;
   const auto measure = [&](Variant& variant, const QuantizeRecipe& as) -> absl::Status {
-    variant.records = EqualizeChannels(variant.graph, as, variant.statistics, &variant.part);
+    variant.records = EqualizeChannels(variant.graph, as, variant.statistics, &variant.part, gains);
     OCTET_ASSIGN_OR_RETURN(variant.noise, NoiseOf(variant.graph, as, variant.statistics,
                                                   variant.part, outputs, samples, run));
     return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 
 #include "engine/graph/graph.h"
+#include "engine/quantize/output_gains.h"
 #include "engine/quantize/output_noise.h"
 #include "engine/quantize/quantizer.h"
 #include "engine/quantize/statistics.h"
@@ -17,7 +18,8 @@ namespace octet {
 /// `samples`, whose fp32 outputs `outputs` keeps; a record says what was measured. Errors: as Calibrate.
 absl::StatusOr<std::vector<QuantizeRecord>> EqualizeJudged(
     Graph& graph, const QuantizeRecipe& recipe, Statistics& statistics, Statistics& part,
-    const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run);
+    const KeptOutputs& outputs, const CalibrationData& samples, const CalibrationRun& run,
+    const OutputGains* gains = nullptr);
 
 /// Whether concatenations get factors (ConcatFactors): where some would, if they leave less noise, measured as above; `records` says what
 /// was measured. False where QuantizeRecipe::scale_concats is. Errors: as Calibrate.

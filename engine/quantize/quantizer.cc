@@ -11,6 +11,7 @@
 #include "engine/quantize/dynamic_int8.h"
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/quantize/opset.h"
+#include "engine/quantize/output_gains.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/static_int8.h"
 #include "engine/quantize/storage.h"
@@ -80,18 +81,19 @@ std::string RecipeText(const QuantizeRecipe& recipe) {
 
 absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecipe& recipe,
                                                 const CalibrationData& calibration,
-                                                const CalibrationRun& run) {
+                                                const CalibrationRun& run,
+                                                const OutputGains* gains) {
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
   OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph, recipe.to));
   for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = false;
   if (recipe.to == Precision::kInt8Dynamic) return QuantizeDynamic(std::move(graph), recipe);
-  return QuantizeStatic(std::move(graph), recipe, calibration, run);
+  return QuantizeStatic(std::move(graph), recipe, calibration, run, gains);
 }
 
 absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe& recipe,
                                         const CalibrationData& calibration,
-                                        const CalibrationRun& run) {
+                                        const CalibrationRun& run, const OutputGains* gains) {
   switch (recipe.to) {
     case Precision::kFp16: {
       Graph graph = fp32;
@@ -112,7 +114,7 @@ absl::StatusOr<QuantizeResult> Dispatch(const Graph& fp32, const QuantizeRecipe&
     }
     case Precision::kInt8:
     case Precision::kInt8Dynamic:
-      return QuantizeIntegers(fp32, recipe, calibration, run);
+      return QuantizeIntegers(fp32, recipe, calibration, run, gains);
     case Precision::kFp32:
       break;
   }
@@ -148,12 +150,19 @@ absl::Status CheckNotQuantized(const Graph& graph) {
 absl::StatusOr<QuantizeResult> Quantize(const Graph& fp32, const QuantizeRecipe& recipe,
                                         const CalibrationData& calibration,
                                         const CalibrationRun& run) {
+  return QuantizeForOutputs(fp32, recipe, calibration, run, nullptr);
+}
+
+absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const QuantizeRecipe& recipe,
+                                                  const CalibrationData& calibration,
+                                                  const CalibrationRun& run,
+                                                  const OutputGains* gains) {
   OCTET_RETURN_IF_ERROR(CheckPassNames(run.disabled_passes));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
   ConfigureWorkerThread(run.threads);  // Also where no data are passed: weights are rounded in parallel.
   if (recipe.weight_bits != 8 && recipe.weight_bits != 4)
     return InvalidArgument("weights have 8 or 4 bits, not {}", recipe.weight_bits);
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run));
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run, gains));
   result.graph.metadata["octet.precision"] = std::string(PrecisionName(recipe.to));
   if (recipe.to == Precision::kInt8 && recipe.weight_bits == 4) {
     result.graph.metadata["octet.weights"] =

@@ -186,7 +186,8 @@ absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const Cali
 
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationData& calibration,
-                                              const CalibrationRun& run) {
+                                              const CalibrationRun& run,
+                                              const OutputGains* gains) {
   const bool floored = recipe.floor.kind != Kind::kAuto && recipe.floor.kind != Kind::kAllInt8;
   OCTET_RETURN_IF_ERROR(CheckSamples(recipe, floored, calibration, run));
   // Files may stand for samples, but samples that are there are the model's.
@@ -209,12 +210,12 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
     const Judge& judge = *learned.judge;
     OCTET_ASSIGN_OR_RETURN(
         equalized, EqualizeJudged(graph, recipe, learned.statistics, learned.part, judge.outputs,
-                                  judge.samples, run));
+                                  judge.samples, run, gains));
     OCTET_ASSIGN_OR_RETURN(judged.scale_concats,
                            ScaleConcatsJudged(graph, recipe, learned.statistics, learned.part,
                                               judge.outputs, judge.samples, run, equalized));
   } else if (recipe.equalize) {
-    equalized = EqualizeChannels(graph, recipe, learned.statistics);
+    equalized = EqualizeChannels(graph, recipe, learned.statistics, nullptr, gains);
   }
   if (!learned.judge) {
     RoundedWeights rounded;

@@ -3,6 +3,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "engine/quantize/output_gains.h"
 #include "engine/quantize/quantizer.h"
 
 namespace octet {
@@ -14,9 +15,11 @@ namespace octet {
 /// graph, which takes 0.5 ms at least, for one run on one thread of this machine, as measured in turns (LatencyMeter): then it is the
 /// fastest mixture (LayerTimes::kAgainstFp32), of int8 in no layer if need be, and a record "slower" says so. Where no mixtures can be
 /// tried, for want of samples, it says that.
+/// `gains`: as QuantizeForOutputs has them; mixtures do not use them.
 /// Requires: opset >= kQuantizeOpset, shapes inferred.
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationData& calibration,
-                                              const CalibrationRun& run);
+                                              const CalibrationRun& run,
+                                              const OutputGains* gains);
 
 }  // namespace octet

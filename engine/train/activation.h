@@ -35,6 +35,8 @@ class Activation {
   /// Requires: differentiable().
   float* gradient() { return gradient_.mutable_span<float>().data(); }
 
+  /// True once a reader has given its part.
+  bool has_gradient() const { return has_gradient_; }
   /// Forgets the gradient of the batch before.
   void ClearGradient() { has_gradient_ = false; }
   /// Calls fill(float* to), which writes every element, and adds what it writes to what other readers of the value gave.

@@ -262,6 +262,7 @@ class NetworkBuilder {
     const ValueId id = graph_.node(dequantize).outputs[0];
     OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(id, x->differentiable()));
     scale_of_[id] = &scale.scale;
+    network_->pairs_.push_back({graph_.value(graph_.node(quantize).inputs[0]).name, y});
     network_->layers_.push_back({MakeFakeQuantize(*x, *y, scale.scale), x->differentiable()});
     return absl::OkStatus();
   }
@@ -289,7 +290,8 @@ class NetworkBuilder {
       return Unimplemented("{}: weights of {}, training knows FP32 and INT8", Describe(node),
                            DTypeName(constant.dtype));
     network_->weighted_.push_back(std::make_unique<Network::Weighted>(
-        Network::Weighted{LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
+        Network::Weighted{graph_.value(node.outputs[0]).name,
+                          LatentWeights::Fixed(constant.constant), std::nullopt, nullptr}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Fixed(graph_, bias, ChannelsOf(*y)));
@@ -306,8 +308,8 @@ class NetworkBuilder {
     OCTET_ASSIGN_OR_RETURN(Activation * y, NewActivation(node.outputs[0], true));
     OCTET_ASSIGN_OR_RETURN(LatentWeights weights,
                            LatentWeights::Read(graph_, dequantize, weight_bits_));
-    network_->weighted_.push_back(std::make_unique<Network::Weighted>(
-        Network::Weighted{std::move(weights), std::nullopt, scale->second}));
+    network_->weighted_.push_back(std::make_unique<Network::Weighted>(Network::Weighted{
+        graph_.value(node.outputs[0]).name, std::move(weights), std::nullopt, scale->second}));
     Network::Weighted& weighted = *network_->weighted_.back();
     if (const ValueId bias = node.input(2); bias != kNone) {
       OCTET_ASSIGN_OR_RETURN(weighted.bias, LatentBias::Read(graph_, bias, ChannelsOf(*y),
@@ -395,6 +397,14 @@ std::vector<Parameter*> Network::parameters() {
     if (scale->scale.learned()) parameters.push_back(&scale->scale.parameter());
   }
   return parameters;
+}
+
+std::vector<Network::LearnedLayer> Network::learned_layers() const {
+  std::vector<LearnedLayer> layers;
+  for (const auto& weighted : weighted_) {
+    if (weighted->weights.learned()) layers.push_back({weighted->result, &weighted->weights});
+  }
+  return layers;
 }
 
 void Network::WriteTo(Graph& graph) const {

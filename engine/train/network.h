@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -43,6 +44,18 @@ class Network {
   absl::Status Forward();
   /// Fills the gradients of parameters(). Requires: Forward() of this batch.
   absl::Status Backward();
+  /// A pair of Q and DQ: what it reads, by name, and its result.
+  struct Pair {
+    std::string value;
+    Activation* rounded;
+  };
+  const std::vector<Pair>& pairs() const { return pairs_; }
+  /// A layer whose weights are learned: what it makes, by name, and these, whose gradients Backward() fills.
+  struct LearnedLayer {
+    std::string result;
+    LatentWeights* weights;
+  };
+  std::vector<LearnedLayer> learned_layers() const;
   /// All that is learned, in an order that follows from the graph.
   std::vector<Parameter*> parameters();
 
@@ -57,6 +70,7 @@ class Network {
     std::vector<ValueId> constants;  ///< Where the file has it.
   };
   struct Weighted {
+    std::string result;  ///< The layer's, by name.
     LatentWeights weights;
     std::optional<LatentBias> bias;
     const ActivationScale* x;  ///< Of the input, for the bias; null where weights are not learned.
@@ -73,6 +87,7 @@ class Network {
   std::vector<std::unique_ptr<Scale>> scales_;
   std::vector<std::unique_ptr<Weighted>> weighted_;
   std::vector<Taught> layers_;
+  std::vector<Pair> pairs_;
   std::vector<Activation*> inputs_;
   Activation* output_ = nullptr;
 };

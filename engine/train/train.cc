@@ -18,6 +18,7 @@
 #include "engine/train/checkpoint.h"
 #include "engine/train/exam.h"
 #include "engine/train/loss.h"
+#include "engine/train/measure_gains.h"
 #include "engine/train/model_samples.h"
 #include "engine/train/network.h"
 #include "engine/train/optimizer.h"
@@ -479,7 +480,14 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
   OCTET_RETURN_IF_ERROR(SeparateInputGrids(gridded, set.inputs).status());
-  OCTET_ASSIGN_OR_RETURN(const QuantizeResult start, Quantize(gridded, all_int8, set.inputs, run));
+  std::optional<OutputGains> gains;
+  if (recipe.equalize && recipe.weight_bits == 8) {
+    OCTET_ASSIGN_OR_RETURN(gains,
+                           train::MeasureGains(gridded, recipe, set.inputs, run, options.seed));
+  }
+  OCTET_ASSIGN_OR_RETURN(
+      const QuantizeResult start,
+      QuantizeForOutputs(gridded, all_int8, set.inputs, run, gains ? &*gains : nullptr));
   train::Origin origin;
   if (!watch.checkpoint.empty()) {
     OCTET_ASSIGN_OR_RETURN(origin,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -193,6 +194,96 @@ TEST(ChannelLinks, FollowsSumsAndConcatenations) {
   EXPECT_EQ(links.ClassOf(a, 1), links.ClassOf(flat, 2));
   EXPECT_EQ(links.ClassOf(d, 0), links.ClassOf(flat, 0));
   EXPECT_NE(links.ClassOf(a, 0), links.ClassOf(a, 1));
+}
+
+// A residual block that halves the extents and doubles the channels, as ResNets for CIFAR have it, behind channels that differ a
+// hundredfold.
+struct WideningBlock {
+  explicit WideningBlock(float padding = 0) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {kUnknownDim, 4, 6, 6});
+    std::vector<float> spread;
+    for (int i = 0; i < 16; ++i)
+      spread.push_back((i % 5 == 0 ? 1.0F : 0.25F) *
+                       std::pow(0.1F, static_cast<float>(i / 4) / 1.5F));
+    stem = b.Op("Relu", {b.Op("Conv", {x, b.Constant<float>({4, 4, 1, 1}, spread)})});
+    std::vector<float> branch(std::size_t{8} * 4);
+    for (size_t i = 0; i < branch.size(); ++i)
+      branch[i] =
+          0.1F * std::sin(static_cast<float>(i)) / std::pow(0.1F, static_cast<float>(i % 4) / 1.5F);
+    const ValueId inner =
+        b.Op("Conv", {stem, b.Constant<float>({8, 4, 1, 1}, branch)}, {{"strides", Ints{2, 2}}});
+    sliced = b.Op("Slice", {stem, b.IntList({0, 0}), b.IntList({6, 6}), b.IntList({2, 3}),
+                            b.IntList({2, 2})});
+    padded = b.Op("Pad", {sliced, b.IntList({0, 2, 0, 0, 0, 2, 0, 0}), b.Scalar(padding)});
+    sum = b.Op("Relu", {b.Op("Add", {inner, padded})});
+    std::vector<float> last;
+    for (int c = 0; c < 8; ++c)
+      last.push_back(c < 2 || c > 5 ? 1 : std::pow(10.0F, static_cast<float>(c - 2) / 1.5F));
+    b.Output(b.Op("Conv", {sum, b.Constant<float>({1, 8, 1, 1}, last)}));
+    graph = b.Build();
+  }
+  Graph graph;
+  ValueId stem;
+  ValueId sliced;
+  ValueId padded;
+  ValueId sum;
+};
+
+TEST(ChannelLinks, FollowsShortcutsIntoWiderStages) {
+  const WideningBlock block;
+  const ChannelLinks links(block.graph);
+  ASSERT_EQ(links.components().size(), 1U);
+  EXPECT_EQ(links.components()[0].writers.size(), 2U);
+  EXPECT_EQ(links.components()[0].readers.size(), 2U);
+  for (size_t c = 0; c < 4; ++c) {
+    EXPECT_EQ(links.ClassOf(block.stem, c), links.ClassOf(block.sliced, c));
+    EXPECT_EQ(links.ClassOf(block.stem, c), links.ClassOf(block.padded, c + 2));
+    EXPECT_EQ(links.ClassOf(block.stem, c), links.ClassOf(block.sum, c + 2));
+  }
+  EXPECT_NE(links.ClassOf(block.sum, 0), links.ClassOf(block.sum, 7));
+  EXPECT_TRUE(ChannelLinks(WideningBlock(0.5F).graph).components().empty());
+}
+
+TEST(ChannelLinks, FollowsNeighboursThatASliceTakes) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 3, 6, 6});
+  const ValueId all = b.Op("Conv", {x, b.Random({6, 3, 1, 1})});
+  const auto taken = [&](const Ints& from, const Ints& to, const Ints& step) {
+    return b.Op("Slice", {all, b.IntList(from), b.IntList(to), b.IntList({-3}), b.IntList(step)});
+  };
+  const ValueId last = taken({-2}, {6}, {1});
+  b.Output(b.Op("Conv", {last, b.Random({1, 2, 1, 1})}));
+  EXPECT_EQ(ChannelLinks(b.Build()).ClassOf(last, 1), ChannelLinks(b.Build()).ClassOf(all, 5));
+  // In another order, or with others between them.
+  b.Output(b.Op("Conv", {taken({5}, {0}, {-1}), b.Random({1, 5, 1, 1})}));
+  EXPECT_TRUE(ChannelLinks(b.Build()).components().empty());
+}
+
+// Only who knows what the outputs follow evens them out.
+TEST(EqualizeChannels, PassesShortcutsIntoWiderStagesWithGains) {
+  const WideningBlock block;
+  Equalized(block.graph, 0);
+  OutputGains gains;
+  for (const auto& [id, channels] : {std::pair(block.stem, 4), std::pair(block.sum, 8)}) {
+    // As the readers' weights are.
+    std::vector<double> own;
+    for (int c = 0; c < channels; ++c) {
+      const int of_stem = id == block.stem ? c : c - 2;
+      own.push_back(of_stem < 0 || of_stem > 3 ? 1 : std::pow(10.0, of_stem / 0.75));
+    }
+    gains.values[block.graph.value(id).name] = {own, own};
+  }
+  Graph equalized = block.graph;
+  auto statistics = GatherStatistics(equalized, Samples(4, 6), {});
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  ASSERT_EQ(EqualizeChannels(equalized, {}, *statistics, nullptr, &gains).size(), 1U);
+  const std::vector<Tensor> inputs = {Samples(4, 6).at("x")};
+  EXPECT_TRUE(
+      SameAnswers(WithUnknownExtents(block.graph, 8), WithUnknownExtents(equalized, 8), inputs));
+  const QuantizeRecipe recipe{.to = Precision::kInt8, .equalize = false};
+  EXPECT_LT(Noise(equalized, Samples(4, 6), recipe),
+            0.5 * Noise(block.graph, Samples(4, 6), recipe));
 }
 
 // A layer of a transformer whose normalizations let two of 16 channels reach far, as trained ones do; the weights behind them
