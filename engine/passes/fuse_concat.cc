@@ -29,9 +29,8 @@ bool IsJoin(const Graph& graph, const Node& node) {
     return false;
   const int rank = RankOf(graph, node.output(0));
   const auto axis = rank < 1 ? std::nullopt : NormalizeAxis(node.attributes.IntOr("axis", 0), rank);
-  return axis == rank - 1 && std::ranges::all_of(node.inputs, [&](ValueId part) {
-           return IsPlainF32(graph, part);
-         });
+  return axis == rank - 1 &&
+         std::ranges::all_of(node.inputs, [&](ValueId part) { return IsPlainF32(graph, part); });
 }
 
 /// The slot of the constant by which a Mul normalizes `joined` (LowerChannelAffine), kNone for other nodes.
@@ -48,8 +47,8 @@ int FactorSlot(const Graph& graph, const Node& node, ValueId joined) {
   if (!per_channel(factor)) return kNone;
   bool activates = false;
   for (const PostOp& op : node.post_ops) {
-    const bool bounds = op.kind == PostOp::Kind::kRelu ||
-                        (op.kind == PostOp::Kind::kClip && op.alpha <= op.beta);
+    const bool bounds =
+        op.kind == PostOp::Kind::kRelu || (op.kind == PostOp::Kind::kClip && op.alpha <= op.beta);
     if (HasOperand(op.kind) ? activates || !per_channel(op.operand) : !bounds) return kNone;
     activates = activates || bounds;
   }

@@ -100,11 +100,11 @@ TEST_P(ChannelAffineTest, IsTheReferenceWhereSumsAreExact) {
                            .Constant(Grid({channels()}, 91, 0.125F))
                            .Post(kAddend);
   for (const int threads : {1, 2}) {
-    EXPECT_EQ(Compare<uint8_t>(
-                  OneNode(node).Declare(DType::kU8, {}, QuantParams::PerTensor(0.25F, 120)),
-                  threads)
-                  .most,
-              0);
+    EXPECT_EQ(
+        Compare<uint8_t>(OneNode(node).Declare(DType::kU8, {}, QuantParams::PerTensor(0.25F, 120)),
+                         threads)
+            .most,
+        0);
     EXPECT_EQ(Compare<int8_t>(
                   OneNode(node).Declare(DType::kI8, {}, QuantParams::PerTensor(0.25F, -7)), threads)
                   .most,
@@ -144,14 +144,13 @@ TEST(ChannelAffineNumbersTest, TakesFactorsAndAddendsInTheirOrderAndBounds) {
 TEST(ChannelAffineNumbersTest, SaturatesAndTakesWhatIsNoNumberAsZero) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-  const OneNode node =
-      OneNode("Mul", 13)
-          .Input(Tensor::From<float>({2, 4}, {kInfinity, -kInfinity, kNaN, 3e38F, 3e38F, -3e38F,
-                                              kInfinity, 1}))
-          .Constant(Tensor::From<float>({4}, {100, 100, 1, 0}))
-          .Constant(Tensor::From<float>({4}, {1, 1, 50, 2}))
-          .Post(kAddend)
-          .Declare(DType::kU8, {}, QuantParams::PerTensor(1.0F, 20));
+  const OneNode node = OneNode("Mul", 13)
+                           .Input(Tensor::From<float>({2, 4}, {kInfinity, -kInfinity, kNaN, 3e38F,
+                                                               3e38F, -3e38F, kInfinity, 1}))
+                           .Constant(Tensor::From<float>({4}, {100, 100, 1, 0}))
+                           .Constant(Tensor::From<float>({4}, {1, 1, 50, 2}))
+                           .Post(kAddend)
+                           .Declare(DType::kU8, {}, QuantParams::PerTensor(1.0F, 20));
   const auto lowered = Lower(node);
   ASSERT_TRUE(lowered.ok()) << lowered.status();
   EXPECT_EQ(lowered->layer.impl, "octet:channel_affine");

@@ -25,8 +25,7 @@ ValueId Joined(GraphBuilder& b, std::vector<ValueId> parts, int64_t axis = -1) {
 }
 
 ValueId Normalized(GraphBuilder& b, ValueId x, int64_t channels, bool activates = true) {
-  const ValueId y =
-      b.Op("Add", {b.Op("Mul", {x, b.Random({channels})}), b.Random({channels})});
+  const ValueId y = b.Op("Add", {b.Op("Mul", {x, b.Random({channels})}), b.Random({channels})});
   return b.FakeQuantize(activates ? b.Op("Relu", {y}) : y, 0.02F, 3);
 }
 

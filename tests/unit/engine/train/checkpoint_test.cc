@@ -82,7 +82,9 @@ TEST_F(CheckpointTest, WhatIsStoppedAnywhereEndsWithTheSameBytes) {
       ASSERT_LT(++stops, 20);
     }
     ASSERT_TRUE(result.ok()) << result.status();
-    EXPECT_EQ(stops, 8);  // 60 batches, seven at a time: behind each batch of an epoch once, and behind two of them twice.
+    EXPECT_EQ(
+        stops,
+        8);  // 60 batches, seven at a time: behind each batch of an epoch once, and behind two of them twice.
     EXPECT_EQ(*WriteOnnxBytes(result->graph), *WriteOnnxBytes(whole->graph));
     ASSERT_EQ(result->epochs.size(), whole->epochs.size());
     for (size_t i = 0; i < whole->epochs.size(); ++i) {

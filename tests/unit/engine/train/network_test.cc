@@ -66,7 +66,8 @@ TEST(Network, AnswersLikeTheEngine) {
   CheckAgreement({});
   CheckAgreement(PlainRecipe());
   QuantizeRecipe nibbles;
-  nibbles.method = RangeMethod::kMinMax;  // Quick, here and below: one set of ranges is as good as another.
+  nibbles.method =
+      RangeMethod::kMinMax;  // Quick, here and below: one set of ranges is as good as another.
   nibbles.weight_bits = 4;
   CheckAgreement(nibbles);
   for (const std::string_view name : {"u8-symmetric", "s8", "s8-asymmetric"}) {
