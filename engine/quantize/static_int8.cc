@@ -186,8 +186,7 @@ absl::Status CheckSamples(const QuantizeRecipe& recipe, bool floored, const Cali
 
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationData& calibration,
-                                              const CalibrationRun& run,
-                                              const OutputGains* gains) {
+                                              const CalibrationRun& run, const OutputGains* gains) {
   const bool floored = recipe.floor.kind != Kind::kAuto && recipe.floor.kind != Kind::kAllInt8;
   OCTET_RETURN_IF_ERROR(CheckSamples(recipe, floored, calibration, run));
   // Files may stand for samples, but samples that are there are the model's.

@@ -19,7 +19,6 @@ namespace octet {
 /// Requires: opset >= kQuantizeOpset, shapes inferred.
 absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe& recipe,
                                               const CalibrationData& calibration,
-                                              const CalibrationRun& run,
-                                              const OutputGains* gains);
+                                              const CalibrationRun& run, const OutputGains* gains);
 
 }  // namespace octet
