@@ -162,7 +162,7 @@ class ValueNoise {
   size_t reach_;
 };
 
-// The weights of a node, those between two channels as one: rounded to a grid per output channel, or to one.
+// The weights of a node, those between two channels as one: rounded to a grid per output channel.
 class WeightNoise {
  public:
   struct Entry {
@@ -301,7 +301,7 @@ class FactorSearch {
     const Node& node = graph_.node(weighted.node);
     const ValueId x = node.inputs[0];
     const ValueId y = node.outputs[0];
-    if (links_.ChannelsOf(x) == 0 && (recipe_.per_channel || links_.ChannelsOf(y) == 0)) return;
+    if (links_.ChannelsOf(x) == 0) return;
     const Tensor& weights = graph_.value(node.inputs[1]).constant;
     const WeightIndex index(weights.shape(), LayoutOf(graph_, weighted));
     struct Place {
@@ -319,7 +319,7 @@ class FactorSearch {
     const Place* last = nullptr;
     for (const Place& place : places) {
       const bool row = last == nullptr || place.out != last->out;
-      if (last == nullptr || (row && recipe_.per_channel)) grids.emplace_back();
+      if (row) grids.emplace_back();
       if (row || place.in != last->in) {
         grids.back().push_back(
             {links_.ClassOf(y, place.out), links_.ClassOf(x, place.in), 0.0, 0.0});

@@ -18,7 +18,7 @@ namespace octet {
 /// + sum over weighted nodes of    sum_oi S[o]^2 / 12 gain[oi] (t[i] / t[o])^2,   S = max_i |w[oi]| t[o] / t[i] / 127
 /// by gradient descent on the logarithms of t and reach (Adam), from what the factors are; of the maximum a smooth bound is taken. A channel
 /// behind Clip(0, max) stays inside the clip: its factor is at least 1, and it reaches half of max at most. Returns how much of the noise is
-/// left; 1, and the factors as they were, if nothing is won. Requires: weights of 8 bits; statistics of this graph, whose channels are there.
+/// left; 1, and the factors as they were, if nothing is won. Requires: weights of 8 bits per output channel; statistics of this graph, whose channels are there.
 double MinimizeOutputNoise(const Graph& graph, const QuantizeRecipe& recipe,
                            const Statistics& statistics, const ChannelLinks& links,
                            const std::vector<ChannelComponent>& components,

@@ -24,7 +24,7 @@ struct OutputGains {
       weights;  ///< Row-major, by the name of what the layer makes.
 };
 
-/// As Quantize, to int8, with channels equalized for the outputs that have these gains (EqualizeChannels). `gains`: of this model, or null; with weights of 8 bits.
+/// As Quantize, to int8, with channels equalized for the outputs that have these gains (EqualizeChannels). `gains`: of this model, or null; with weights of 8 bits per output channel.
 absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const QuantizeRecipe& recipe,
                                                   const CalibrationData& calibration,
                                                   const CalibrationRun& run,
