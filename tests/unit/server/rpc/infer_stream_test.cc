@@ -148,7 +148,7 @@ TEST_F(InferStreamTest, AClientThatReadsNothingIsReadNoFurther) {
   constexpr int kCount = 20;
   const auto wide = std::make_shared<FakeModel>(Shape{kUnknownDim, kColumns}, 2.0F);
   repository_.Put(repository_.Make("net", 1, {{Precision::kFp32, wide}}));
-  const auto context = Context();
+  const auto context = Context(std::chrono::minutes(2));
   const auto stream = stub_->ModelStreamInfer(context.get());
   std::atomic<int> written = 0;
   std::jthread writer([&] {
