@@ -37,8 +37,9 @@ class Exam {
                                    std::span<const int64_t> labels, const TrainOptions& options,
                                    bool shares, Runner& teacher, std::mt19937_64& random);
 
-  /// Takes the graph for what training begins with.
-  absl::Status Begin(const Graph& int8, const CalibrationRun& run);
+  /// Takes the graph with the least mean loss, of equals the first, for what training begins with, and returns which one it is.
+  /// Requires: one at least.
+  absl::StatusOr<size_t> Begin(std::span<const Graph> starts, const CalibrationRun& run);
   /// Fills held_back_loss (of all rows), agreement (of the samples themselves) and sureness, running the graph in int8: with d[i] by how
   /// much sample i's loss is less than it was at the beginning, sureness = mean d / (deviation d / sqrt(samples)); kSure for a gain
   /// without deviation. Requires: Begin.

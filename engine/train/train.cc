@@ -112,9 +112,15 @@ class Trainer {
         run_(run),
         watch_(watch) {}
 
-  absl::StatusOr<TrainResult> Run(const Graph& fp32, const Graph& start, train::Origin origin) {
+  /// `starts`: forms of one model, of which training begins with the best one (Exam::Begin).
+  absl::StatusOr<TrainResult> Run(const Graph& fp32, std::span<const Graph> starts,
+                                  train::Origin origin) {
     origin_ = std::move(origin);
-    OCTET_RETURN_IF_ERROR(Prepare(fp32, start));
+    OCTET_RETURN_IF_ERROR(Prepare(fp32, starts.front()));
+    OCTET_ASSIGN_OR_RETURN(const size_t best, exam_->Begin(starts, run_));
+    const Graph& start = starts[best];
+    if (best > 0) OCTET_RETURN_IF_ERROR(BuildNetwork(start));
+    parameters_ = network_->parameters();
     const double rate = options_.learning_rate.value_or(
         options_.method == TrainMethod::kAdam ? kAdamRate : kSgdRate);
     optimizer_.emplace(options_.method, rate, options_.epochs * BatchesPerEpoch(), parameters_);
@@ -211,8 +217,7 @@ class Trainer {
     OCTET_RETURN_IF_ERROR(CheckMoves());
     auto random = RandomOf(options_.seed, 0, kOrder);
     OCTET_RETURN_IF_ERROR(Split(teacher, start, random));
-    OCTET_ASSIGN_OR_RETURN(network_, Network::Build(start, batch_, options_.learn_ranges,
-                                                    weight_bits_, options_.compute));
+    OCTET_RETURN_IF_ERROR(BuildNetwork(start));
     if (network_->output().shape().rank() > 3)
       return Unimplemented("training knows outputs of up to three axes, this one is {}",
                            network_->output().shape().ToString());
@@ -227,8 +232,12 @@ class Trainer {
     OCTET_RETURN_IF_ERROR(CheckLabels());
     OCTET_ASSIGN_OR_RETURN(exam_, train::Exam::Make(*samples_, grids_, held_back_, set_.labels,
                                                     options_, shares_, *teacher_, random));
-    OCTET_RETURN_IF_ERROR(exam_->Begin(start, run_));
-    parameters_ = network_->parameters();
+    return absl::OkStatus();
+  }
+
+  absl::Status BuildNetwork(const Graph& start) {
+    OCTET_ASSIGN_OR_RETURN(network_, Network::Build(start, batch_, options_.learn_ranges,
+                                                    weight_bits_, options_.compute));
     return absl::OkStatus();
   }
 
@@ -480,22 +489,27 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   Graph gridded = fp32;
   OCTET_RETURN_IF_ERROR(SeparateInputGrids(gridded, set.inputs).status());
-  std::optional<OutputGains> gains;
+  std::vector<Graph> starts;
+  const auto quantize = [&](const OutputGains* gains) -> absl::Status {
+    OCTET_ASSIGN_OR_RETURN(QuantizeResult start,
+                           QuantizeForOutputs(gridded, all_int8, set.inputs, run, gains));
+    starts.push_back(std::move(start.graph));
+    return absl::OkStatus();
+  };
+  OCTET_RETURN_IF_ERROR(quantize(nullptr));
   // For weights per tensor, kws-dscnn had less noise so, and agreed no more; those of 4 bits have noise enough of their own.
   if (recipe.equalize && recipe.per_channel && recipe.weight_bits == 8) {
-    OCTET_ASSIGN_OR_RETURN(gains,
+    OCTET_ASSIGN_OR_RETURN(const OutputGains gains,
                            train::MeasureGains(gridded, recipe, set.inputs, run, options.seed));
+    OCTET_RETURN_IF_ERROR(quantize(&gains));
   }
-  OCTET_ASSIGN_OR_RETURN(
-      const QuantizeResult start,
-      QuantizeForOutputs(gridded, all_int8, set.inputs, run, gains ? &*gains : nullptr));
   train::Origin origin;
   if (!watch.checkpoint.empty()) {
-    OCTET_ASSIGN_OR_RETURN(origin,
-                           OriginOf(fp32, false, recipe, set, samples, options, run, start.graph));
+    OCTET_ASSIGN_OR_RETURN(
+        origin, OriginOf(fp32, false, recipe, set, samples, options, run, starts.back()));
   }
   return Finished(Trainer(set, options, run, watch, recipe.weight_bits, "its quantized form")
-                      .Run(fp32, start.graph, std::move(origin)),
+                      .Run(fp32, starts, std::move(origin)),
                   options);
 }
 
@@ -519,7 +533,7 @@ absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const
   }
   return Finished(
       Trainer(set, options, run, watch, nibbles ? 4 : 8, "the file that training goes on from")
-          .Run(fp32, start, std::move(origin)),
+          .Run(fp32, {&start, 1}, std::move(origin)),
       options);
 }
 

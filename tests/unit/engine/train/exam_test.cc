@@ -40,7 +40,7 @@ TEST(Exam, HasARowOfClassesForEachStepOfASequence) {
     auto exam = train::Exam::Make(samples, kNoGrids, held_back, {}, options, /*shares=*/true,
                                   *teacher, random);
     ASSERT_TRUE(exam.ok()) << exam.status();
-    ASSERT_TRUE(exam->Begin(Sequence({0, 0, 0}), {}).ok());
+    ASSERT_TRUE(exam->Begin(std::vector{Sequence({0, 0, 0})}, {}).ok());
     TrainEpoch row;
     ASSERT_TRUE(exam->Measure(Sequence({0, 9, -9}), {}, row).ok());
     EXPECT_NEAR(row.held_back_loss, 0, 1e-6) << TrainLossName(loss);
@@ -63,12 +63,39 @@ TEST(Exam, IsSureOfAGainWithoutDeviation) {
   auto exam = train::Exam::Make(samples, kNoGrids, held_back, {}, options, /*shares=*/false,
                                 *teacher, random);
   ASSERT_TRUE(exam.ok()) << exam.status();
-  ASSERT_TRUE(exam->Begin(Sequence({0, 9, -9}), {}).ok());
+  ASSERT_TRUE(exam->Begin(std::vector{Sequence({0, 9, -9})}, {}).ok());
   TrainEpoch row;
   ASSERT_TRUE(exam->Measure(Sequence({0, 0, 0}), {}, row).ok());
   EXPECT_GE(row.sureness, train::kSure);
   ASSERT_TRUE(exam->Measure(Sequence({0, 90, -9}), {}, row).ok());
   EXPECT_LE(row.sureness, 0);
+}
+
+// Gains learned from few samples can make a start that leaves more noise than one without them.
+TEST(Exam, BeginsWithWhatLeavesTheLeastNoise) {
+  const CalibrationSet set = {{"x", testing::RandomReals(Shape{8, kSteps, 6}, TestSeed())}};
+  const Graph fp32 = Sequence({0, 0, 0});
+  const train::ModelSamples samples(set, fp32);
+  const std::vector<int64_t> held_back = {1, 3};
+  auto teacher = train::Runner::Make(fp32, Precision::kFp32, {}, samples, 2);
+  ASSERT_TRUE(teacher.ok()) << teacher.status();
+  TrainOptions options;
+  options.loss = TrainLoss::kNoise;
+  std::mt19937_64 random(TestSeed());
+  auto exam = train::Exam::Make(samples, kNoGrids, held_back, {}, options, /*shares=*/false,
+                                *teacher, random);
+  ASSERT_TRUE(exam.ok()) << exam.status();
+  const Graph near = Sequence({0, 1, 0});
+  const Graph far = Sequence({0, 2, 0});
+  for (const auto& [starts, best] :
+       {std::pair(std::vector{near, far}, size_t{0}), {{far, near}, 1}, {{near, near}, 0}}) {
+    const auto begun = exam->Begin(starts, {});
+    ASSERT_TRUE(begun.ok()) << begun.status();
+    EXPECT_EQ(*begun, best);
+    TrainEpoch row;
+    ASSERT_TRUE(exam->Measure(near, {}, row).ok());
+    EXPECT_EQ(row.sureness, 0) << "of what it began with";
+  }
 }
 
 // x [N, 1, 128] -> Round, or not -> x W -> y [N, 1, 5].
@@ -99,7 +126,7 @@ TEST(Exam, BlendsAreWhatASensorMayGive) {
     auto exam = train::Exam::Make(samples, on_grids ? grids : kNoGrids, held_back, {}, {},
                                   /*shares=*/false, *teacher, random);
     ASSERT_TRUE(exam.ok()) << exam.status();
-    ASSERT_TRUE(exam->Begin(OfIntegers(true), {}).ok());
+    ASSERT_TRUE(exam->Begin(std::vector{OfIntegers(true)}, {}).ok());
     TrainEpoch row;
     ASSERT_TRUE(exam->Measure(OfIntegers(true), {}, row).ok());
     if (on_grids)
