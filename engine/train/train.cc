@@ -446,6 +446,9 @@ absl::StatusOr<train::Origin> OriginOf(const Graph& fp32, bool continued,
 }
 
 // How the quantizer's recipe says that weights lie on a grid of 4 bits.
+// Evened out, every channel fills its grid, and what the samples did not reach is cut: of 50 images vww-mobilenetv1 had 21 dB on others, not
+// 30, also where those that were held back had less noise.
+constexpr int64_t kFewestForGains = 100;
 constexpr std::string_view kNibbleWords = " weight-bits=4";
 
 absl::StatusOr<TrainResult> Finished(absl::StatusOr<TrainResult> result,
@@ -498,7 +501,8 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   };
   OCTET_RETURN_IF_ERROR(quantize(nullptr));
   // For weights per tensor, kws-dscnn had less noise so, and agreed no more; those of 4 bits have noise enough of their own.
-  if (recipe.equalize && recipe.per_channel && recipe.weight_bits == 8) {
+  if (recipe.equalize && recipe.per_channel && recipe.weight_bits == 8 &&
+      samples >= kFewestForGains) {
     OCTET_ASSIGN_OR_RETURN(const OutputGains gains,
                            train::MeasureGains(gridded, recipe, set.inputs, run, options.seed));
     OCTET_RETURN_IF_ERROR(quantize(&gains));
