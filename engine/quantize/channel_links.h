@@ -24,8 +24,8 @@ struct ChannelComponent {
   /// Of results here. A normalization's scale, or a Mul's constant, is a writer, too: what it multiplies has no part in the factors.
   std::vector<ChannelConstant> constants;
   bool scaled_by_constants = false;  ///< Some of them are writers.
-  bool joins_stages =
-      false;  ///< A Slice or a Pad is between its values, as shortcuts into wider stages have it.
+  /// A Slice or a Pad is between its values, as shortcuts into wider stages have it.
+  bool joins_stages = false;
 };
 
 /// Links the channels of the activations: through Relu, LeakyRelu, Identity, Clip from 0 and scalar factors one to one,

@@ -20,11 +20,12 @@ struct OutputGains {
     std::vector<double> last_axis;
   };
   std::map<std::string, OfValue> values;  ///< Those that are rounded, by name.
-  std::map<std::string, std::vector<double>>
-      weights;  ///< Row-major, by the name of what the layer makes.
+  /// Row-major, by the name of what the layer makes.
+  std::map<std::string, std::vector<double>> weights;
 };
 
-/// As Quantize, to int8, with channels equalized for the outputs that have these gains (EqualizeChannels). `gains`: of this model, or null; with weights of 8 bits per output channel.
+/// As Quantize, to int8, with channels equalized for the outputs that have these gains (EqualizeChannels). `gains`: of this model, or null;
+/// with weights of 8 bits per output channel.
 absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const QuantizeRecipe& recipe,
                                                   const CalibrationData& calibration,
                                                   const CalibrationRun& run,

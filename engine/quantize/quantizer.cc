@@ -159,8 +159,8 @@ absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const Quant
                                                   const OutputGains* gains) {
   OCTET_RETURN_IF_ERROR(CheckPassNames(run.disabled_passes));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
-  ConfigureWorkerThread(
-      run.threads);  // Also where no data are passed: weights are rounded in parallel.
+  // Also where no samples pass: weights are rounded in parallel.
+  ConfigureWorkerThread(run.threads);
   if (recipe.weight_bits != 8 && recipe.weight_bits != 4)
     return InvalidArgument("weights have 8 or 4 bits, not {}", recipe.weight_bits);
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run, gains));

@@ -42,8 +42,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     // Once it is in the set, Update and End may come first.
     watch->Advance([&] {
       watch->ending_ |= !open.ok();
-      watch->refused_ = absl::IsResourceExhausted(open);
-      if (watch->refused_) watch->end_ = open;
+      if (absl::IsResourceExhausted(open)) watch->end_ = open;
     });
     return watch.get();
   }
@@ -101,7 +100,7 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (finished_ || writing_ || starting_) return Next::kNothing;
     // One that is refused says nothing: its client would take it for the beginning of a watch, and come again at once.
-    if (!broken_ && !refused_ && wanted_ != written_) {
+    if (!broken_ && !absl::IsResourceExhausted(end_) && wanted_ != written_) {
       written_ = wanted_;
       response_ = Answer(wanted_);
       writing_ = starting_ = true;
@@ -124,7 +123,6 @@ class HealthWatch final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool starting_ ABSL_GUARDED_BY(mutex_) = false;  ///< A thread is in StartWrite.
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  bool refused_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.request
 
 QUICK = {
     "--window-seconds": "1",
@@ -17,6 +18,27 @@ QUICK = {
     "--patience-seconds": "60",
     "--min-agreement": "90",
 }
+
+
+def restart(server):
+    """Starts a server that was killed again, on the ports that it had."""
+    server.process.wait()
+    configuration = server.log.parent / "octet.yaml"
+    text = configuration.read_text()
+    for name in ("grpc", "http", "metrics"):
+        text = text.replace(f"{name}_port: 0", f"{name}_port: {getattr(server, name).rpartition(':')[2]}")
+    configuration.write_text(text)
+    with server.log.open("ab") as log:
+        server.process = subprocess.Popen(server.process.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+    until = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=10).close()
+            return
+        except OSError:
+            if time.monotonic() > until or server.process.poll() is not None:
+                raise AssertionError(server.last_words()) from None
+            time.sleep(0.1)
 
 
 class Traffic:

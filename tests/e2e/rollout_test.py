@@ -22,7 +22,7 @@ import onnx
 import onnx.numpy_helper
 import served_glyphs
 import served_models
-from rollout_case import RolloutCase, Traffic
+from rollout_case import RolloutCase, Traffic, restart
 from served_glyphs import IMAGES, Served, spoil
 from stand_in import StandIn
 
@@ -42,27 +42,6 @@ def tearDownModule():
 
 def without_int8(version):
     (version / "int8.onnx").unlink()
-
-
-def restart(server):
-    """Starts a server that was killed again, on the ports that it had."""
-    server.process.wait()
-    configuration = server.log.parent / "octet.yaml"
-    text = configuration.read_text()
-    for name in ("grpc", "http", "metrics"):
-        text = text.replace(f"{name}_port: 0", f"{name}_port: {getattr(server, name).rpartition(':')[2]}")
-    configuration.write_text(text)
-    with server.log.open("ab") as log:
-        server.process = subprocess.Popen(server.process.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
-    until = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=10).close()
-            return
-        except OSError:
-            if time.monotonic() > until or server.process.poll() is not None:
-                raise AssertionError(server.last_words()) from None
-            time.sleep(0.1)
 
 
 def write_slow_glyphs(source, path, channels=256, layers=40):
