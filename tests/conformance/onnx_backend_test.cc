@@ -15,11 +15,12 @@
 
 #include "engine/tensor/status.h"
 #include "tests/conformance/onnx_case.h"
+#include "tests/support/source_folder.h"
 
 namespace octet::conformance {
 namespace {
 
-const std::filesystem::path kLists = std::filesystem::path(OCTET_SOURCE_DIR) / "tests/conformance";
+const std::filesystem::path kLists = SourceFolder() / "tests/conformance";
 
 // A list of cases, and where a tab follows the name what is said about it. `#` starts a comment.
 struct List {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/source_folder.h"
 
 namespace octet {
 namespace model_config_test {
@@ -550,7 +551,7 @@ std::string LineOf(std::istream& lines, const std::string& path) {
 }
 
 TEST(ModelConfigTest, TheShippedReferenceHoldsEveryKeyWithItsUnitAndItsRange) {
-  const std::string file = OCTET_SOURCE_DIR "/config/model.yaml";
+  const std::string file = SourceFolder() / "config/model.yaml";
   const auto config = LoadModelConfig(file);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_TRUE(config->routing.shadow.has_value());

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
+#include "tests/support/source_folder.h"
 
 namespace octet {
 namespace server_config_test {
@@ -19,7 +20,7 @@ std::string ErrorOf(std::string_view yaml) {
 }
 
 std::string ShippedFile() {
-  std::ifstream in(OCTET_SOURCE_DIR "/config/octet.yaml");
+  std::ifstream in(SourceFolder() / "config/octet.yaml");
   std::stringstream text;
   text << in.rdbuf();
   return text.str();
@@ -44,7 +45,7 @@ TEST(ServerConfigTest, AnEmptyFileGivesTheDefaults) {
 }
 
 TEST(ServerConfigTest, TheShippedFileIsExactlyTheDefaults) {
-  const auto config = LoadServerConfig(OCTET_SOURCE_DIR "/config/octet.yaml");
+  const auto config = LoadServerConfig(SourceFolder() / "config/octet.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(*config, ServerConfig());
 }

@@ -10,7 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor/status.h"
-#include "tests/support/shared_data.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/engine/onnx/model_builder.h"
 
 namespace octet::test {

@@ -11,7 +11,7 @@
 
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
-#include "tests/support/shared_data.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/engine/onnx/model_builder.h"
 
 namespace octet::test {

@@ -7,7 +7,7 @@
 #include "engine/ops/reference_step.h"
 #include "engine/tensor/status.h"
 #include "tests/support/graph_builder.h"
-#include "tests/support/shared_data.h"
+#include "tests/support/source_folder.h"
 
 namespace octet {
 namespace real_models_test {

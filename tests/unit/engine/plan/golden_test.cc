@@ -5,7 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/tensor/status.h"
-#include "tests/support/shared_data.h"
+#include "tests/support/source_folder.h"
 
 namespace octet {
 namespace golden_test {
