@@ -68,6 +68,11 @@ bool HasBody(std::string_view head) {
   return length.find_first_not_of(" \t0") != std::string_view::npos;
 }
 
+/// A probe of health: it waits for nothing.
+bool IsProbe(std::string_view head) {
+  return head.starts_with("GET /v2/health/") && !HasBody(head);
+}
+
 /// True when one half of a line's end stands alone: some servers take it for the whole.
 bool HasHalfLineEnd(std::string_view head) {
   for (size_t i = 0; i < head.size(); ++i) {
@@ -98,6 +103,16 @@ bool IsAmbiguous(std::string_view head) {
     if (absl::EqualsIgnoreCase(name, "Transfer-Encoding")) ++codings;
   }
   return lengths > 1 || (lengths > 0 && codings > 0);
+}
+
+/// Of an eventfd(2).
+void Signal(int fd) {
+  const uint64_t one = 1;
+  (void)!write(fd, &one, sizeof(one));
+}
+void Consume(int fd) {
+  uint64_t count = 0;
+  (void)!read(fd, &count, sizeof(count));
 }
 
 /// Called once the head is read. Answers are whole: the library would send a part of a length that it does not name. Leaves the
@@ -131,7 +146,9 @@ ConnectionServer::ConnectionServer(Limits limits, const Gate& gate, Clock& clock
       gate_(gate),
       clock_(clock),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      all_busy_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      waits_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)) {
   // Time to read the answer does not depend on how long the inference took. Probes keep theirs: none.
   set_post_routing_handler([this](const httplib::Request&, httplib::Response&) {
     if (!serving.probe) serving.connection->set_deadline(clock_.Now() + kRequestTime);
@@ -139,8 +156,7 @@ ConnectionServer::ConnectionServer(Limits limits, const Gate& gate, Clock& clock
 }
 
 ConnectionServer::~ConnectionServer() {
-  close(wake_);
-  close(epoll_);
+  for (const int fd : {waits_, all_busy_, wake_, epoll_}) close(fd);
 }
 
 void ConnectionServer::Run() {
@@ -149,12 +165,16 @@ void ConnectionServer::Run() {
   if (const int flags = fcntl(svr_sock_, F_GETFL); flags >= 0) {
     (void)fcntl(svr_sock_, F_SETFL, flags | O_NONBLOCK);  // A client may go before it is accepted.
   }
-  requests_ = std::make_unique<httplib::ThreadPool>(limits_.threads);
-  probes_ = std::make_unique<httplib::ThreadPool>(1);
-  epoll_event event = {.events = EPOLLIN, .data = {.fd = wake_}};
-  (void)epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
+  for (const int fd : {wake_, waits_}) {
+    epoll_event event = {.events = EPOLLIN, .data = {.fd = fd}};
+    (void)epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  }
+  for (size_t i = 0; i < limits_.threads; ++i) {
+    servers_.emplace_back([this] { ServeRequests(); });
+    pthread_setname_np(servers_.back().native_handle(), "http");
+  }
   watcher_ = std::jthread([this] { Watch(); });
-  pthread_setname_np(watcher_.native_handle(), "http");
+  pthread_setname_np(watcher_.native_handle(), "http-watch");
   listener_ = std::jthread([this] { Accept(); });
   pthread_setname_np(listener_.native_handle(), "http-accept");
 }
@@ -163,8 +183,7 @@ bool ConnectionServer::Stop(TimePoint deadline) {
   if (!listener_.joinable()) return true;
   bool taken = false;
   stopping_ = true;
-  const uint64_t one = 1;
-  (void)!write(wake_, &one, sizeof(one));
+  Signal(wake_);
   listener_.join();
   // Nobody comes any more. It is closed last: the library breaks off answers that are being written then.
   (void)shutdown(svr_sock_, SHUT_RDWR);
@@ -173,6 +192,7 @@ bool ConnectionServer::Stop(TimePoint deadline) {
     absl::MutexLock lock(&mutex_);
     std::erase_if(connections_, [](const auto& entry) { return entry.second.parked; });
     leaving_.clear();
+    closed_ = true;
     // What is still being read is not waited for; what is being answered is, for a while.
     for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RD);
     const auto none = [this]()
@@ -181,8 +201,7 @@ bool ConnectionServer::Stop(TimePoint deadline) {
     taken = mutex_.AwaitWithTimeout(absl::Condition(&none), absl::FromChrono(left));
     for (const auto& [fd, entry] : connections_) (void)shutdown(fd, SHUT_RDWR);
   }
-  requests_->shutdown();
-  probes_->shutdown();
+  servers_.clear();  // Joined.
   (void)close(svr_sock_.exchange(INVALID_SOCKET));
   return taken;
 }
@@ -312,69 +331,151 @@ void ConnectionServer::Leave(const std::shared_ptr<Connection>& connection) {
   (void)epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event);
 }
 
-bool ConnectionServer::Drain(int fd) {
+void ConnectionServer::Drain(int fd) {
   absl::MutexLock lock(&mutex_);
   const auto found = std::ranges::find(
       leaving_, fd, [](const Leaving& leaving) { return leaving.connection->socket(); });
-  if (found == leaving_.end()) return false;
+  if (found == leaving_.end()) return;
   // A little at a time: epoll(7) brings it back, behind others. Nothing is copied.
   std::array<char, size_t{64} << 10> unread;
   const ssize_t got = recv(fd, unread.data(), unread.size(), MSG_TRUNC);
   const bool waits = got < 0 && (errno == EAGAIN || errno == EINTR);
   if (got <= 0 && !waits) leaving_.erase(found);
-  return true;
 }
 
 void ConnectionServer::Watch() {
   std::array<epoll_event, 64> events;
+  std::deque<std::shared_ptr<Connection>> probes;
+  const auto put = [&](std::shared_ptr<Connection> connection) {
+    if (IsProbe(connection->head())) return probes.push_back(std::move(connection));
+    if (Wait(std::move(connection))) Signal(waits_);
+  };
   TimePoint swept = clock_.Now();
   while (!stopping_) {
-    const int ready = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), kSweepMs);
-    for (int i = 0; i < ready; ++i) LookAt(events[static_cast<size_t>(i)].data.fd);
+    if (probes.empty() && AnyIdle()) {
+      std::array<pollfd, 2> watched = {pollfd{.fd = all_busy_, .events = POLLIN, .revents = 0},
+                                       pollfd{.fd = wake_, .events = POLLIN, .revents = 0}};
+      (void)poll(watched.data(), watched.size(), kSweepMs);
+      Consume(all_busy_);
+    } else {
+      const int ready = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()),
+                                   probes.empty() ? kSweepMs : 0);
+      for (int i = 0; i < ready; ++i) {
+        if (auto connection = LookAt(events[static_cast<size_t>(i)].data.fd)) {
+          put(std::move(connection));
+        }
+      }
+    }
+    // Who sends one probe behind another takes turns with the others.
+    for (size_t turns = probes.size(); turns > 0; --turns) {
+      const std::shared_ptr<Connection> connection = std::move(probes.front());
+      probes.pop_front();
+      if (Serve(connection)) put(connection);
+    }
     if (clock_.Now() - swept < std::chrono::milliseconds(kSweepMs)) continue;
     CloseExpired();
     swept = clock_.Now();
   }
+  for (const auto& connection : probes) (void)Serve(connection);
 }
 
-void ConnectionServer::LookAt(int fd) {
-  if (fd == wake_ || Drain(fd)) return;
+void ConnectionServer::ServeRequests() {
+  while (const std::shared_ptr<Connection> connection = Next()) {
+    // This thread itself looks at the queue next: nobody else is woken for it.
+    if (Serve(connection)) (void)Wait(connection);
+  }
+}
+
+std::shared_ptr<Connection> ConnectionServer::Next() {
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      // A server that stops takes nothing new, but answers what waits, and what its watcher has still in hand.
+      const auto turn = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return !waiting_.empty() || !stopping_ || closed_;
+      };
+      mutex_.Await(absl::Condition(&turn));
+      if (!waiting_.empty()) {
+        std::shared_ptr<Connection> connection = std::move(waiting_.front());
+        waiting_.pop_front();
+        return connection;
+      }
+      if (closed_) return nullptr;
+      ++idle_;
+    }
+    epoll_event event;
+    const int ready = epoll_wait(epoll_, &event, 1, -1);
+    bool last = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      last = --idle_ == 0;
+    }
+    if (last) Signal(all_busy_);
+    if (ready != 1) continue;
+    if (auto connection = LookAt(event.data.fd)) return connection;
+  }
+}
+
+bool ConnectionServer::Wait(std::shared_ptr<Connection> connection) {
+  absl::MutexLock lock(&mutex_);
+  waiting_.push_back(std::move(connection));
+  return idle_ > 0;
+}
+
+bool ConnectionServer::AnyIdle() const {
+  absl::MutexLock lock(&mutex_);
+  return idle_ > 0;
+}
+
+std::shared_ptr<Connection> ConnectionServer::LookAt(int fd) {
+  if (fd == wake_) return nullptr;
+  if (fd == waits_) {
+    Consume(waits_);
+    return nullptr;
+  }
   TimePoint deadline;
   const std::shared_ptr<Connection> connection = Take(fd, deadline);
-  if (connection == nullptr) return;
+  if (connection == nullptr) {
+    Drain(fd);
+    return nullptr;
+  }
   const bool first = connection->idle();
   switch (connection->ReadHead()) {
     case Connection::Head::kComplete:
-      return Dispatch(connection);
+      return Admit(connection) ? connection : nullptr;
     case Connection::Head::kIncomplete:
       // From a request's first byte on its head has kHeadTime, however slowly the others follow.
-      return Park(fd, first && !connection->idle() ? clock_.Now() + kHeadTime : deadline);
+      Park(fd, first && !connection->idle() ? clock_.Now() + kHeadTime : deadline);
+      break;
     case Connection::Head::kTooLarge:
-      return Refuse(connection, kHeadTooLarge);
+      Refuse(connection, kHeadTooLarge);
+      break;
     case Connection::Head::kGone:
+      Close(fd);
       break;
   }
-  Close(fd);
+  return nullptr;
 }
 
-void ConnectionServer::Dispatch(const std::shared_ptr<Connection>& connection) {
+bool ConnectionServer::Admit(const std::shared_ptr<Connection>& connection) {
   const std::string_view head = connection->head();
-  if (IsAmbiguous(head)) return Refuse(connection, kAmbiguousHead);
-  if (head.starts_with("GET /v2/health/") && !HasBody(head)) {
-    (void)probes_->enqueue([this, connection] { Serve(connection, true); });
-    return;
+  if (IsAmbiguous(head)) {
+    Refuse(connection, kAmbiguousHead);
+    return false;
   }
+  if (IsProbe(head)) return true;
   bool fits = true;
   {
     absl::MutexLock lock(&mutex_);
     while (fits && connections_.size() > limits_.connections) fits = CloseOldest();
   }
-  if (!fits) return Refuse(connection, kTooManyConnections);
-  (void)requests_->enqueue([this, connection] { Serve(connection, false); });
+  if (!fits) Refuse(connection, kTooManyConnections);
+  return fits;
 }
 
-void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection, bool probe) {
+bool ConnectionServer::Serve(const std::shared_ptr<Connection>& connection) {
   const std::string_view head = connection->head();
+  const bool probe = IsProbe(head);
   serving = {.connection = connection.get(),
              .stopping = &stopping_,
              .body_unread = HasBody(head),
@@ -390,13 +491,19 @@ void ConnectionServer::Serve(const std::shared_ptr<Connection>& connection, bool
   close |= !answered || !serving.understood || stopping_;
   serving = {};
   const int fd = connection->socket();
-  if (leaves) return Leave(connection);
-  if (close) return Close(fd);
+  if (leaves) {
+    Leave(connection);
+    return false;
+  }
   // The next request may have come with this one.
-  const Connection::Head next = connection->ReadHead();
-  if (next == Connection::Head::kComplete) return Dispatch(connection);
-  if (next != Connection::Head::kIncomplete) return Close(fd);
+  const Connection::Head next = close ? Connection::Head::kGone : connection->ReadHead();
+  if (next == Connection::Head::kComplete) return Admit(connection);
+  if (next != Connection::Head::kIncomplete) {
+    Close(fd);
+    return false;
+  }
   Park(fd, clock_.Now() + (connection->idle() ? kIdleTime : kHeadTime));
+  return false;
 }
 
 }  // namespace octet

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -23,12 +24,14 @@ namespace octet {
 ///     accepted --> parked --head of a request complete--> a thread reads the body, answers --> parked
 ///                    +--kHeadTime, or idle for kIdleTime, or the place is needed--> closed
 ///
-/// - `threads` requests are under way at once, the others wait for a thread in order. A request that does
-///   not come within kRequestTime, or is silent for Connection::kSilence, is given up, with its connection; so is one
-///   whose answer is not taken within kRequestTime from its first byte on.
-/// - A thread of its own answers health probes (GET /v2/health/..., without a body): no load, slow body or
-///   long inference stands before them, and no client that does not read: an answer that its socket does not take at
-///   once ends the connection.
+/// - `threads` requests are under way at once. Each thread that is free waits in epoll(7) itself: it answers what it sees, and
+///   nothing is handed over. While none is free one more thread watches, and puts requests into a queue, from which threads
+///   take before they look for others. A request that does not come within kRequestTime, or is silent for
+///   Connection::kSilence, is given up, with its connection; so is one whose answer is not taken within kRequestTime from
+///   its first byte on.
+/// - Health probes (GET /v2/health/..., without a body) are answered by who sees them first, be it the thread that watches:
+///   no load, slow body or long inference stands before them, and no client that does not read: an answer that its socket
+///   does not take at once ends the connection.
 /// - `connections` at once; for a request beyond them those that are parked longest are closed, and it is answered
 ///   503 when none is; for probes kProbePlaces are kept free.
 /// - A client that is answered while it still sends would find a reset connection, perhaps instead of its answer. It is told
@@ -101,26 +104,40 @@ class ConnectionServer final : public httplib::Server {
   void Refuse(const std::shared_ptr<Connection>& connection, std::string_view answer);
   /// Nothing more is said to the client, which may still be sending.
   void Leave(const std::shared_ptr<Connection>& connection);
-  /// Throws away what one that leaves has sent; false when it is none of these.
-  bool Drain(int fd);
-  /// Waits for connections that have something to say, until stopped.
+  /// Throws away what one that leaves has sent, if it is one of these.
+  void Drain(int fd);
+  /// Waits for connections that have something to say while no thread is free, and for old ones, until stopped.
   void Watch();
-  void LookAt(int fd);
-  /// The head is there: a thread's turn.
-  void Dispatch(const std::shared_ptr<Connection>& connection);
-  void Serve(const std::shared_ptr<Connection>& connection, bool probe);
+  /// Answers requests until stopped, and what waits then.
+  void ServeRequests();
+  /// The next request whose head is there; null once the server is stopped and none waits.
+  std::shared_ptr<Connection> Next();
+  /// Puts a request behind those that wait for a thread; true when one is in epoll(7) and is to be told.
+  bool Wait(std::shared_ptr<Connection> connection);
+  bool AnyIdle() const;
+  /// What became of a connection that has something to say: it itself when it is a request for the caller.
+  std::shared_ptr<Connection> LookAt(int fd);
+  /// The head is there; false when the request was refused.
+  bool Admit(const std::shared_ptr<Connection>& connection);
+  /// Answers; true when the next request is there.
+  bool Serve(const std::shared_ptr<Connection>& connection);
 
   const Limits limits_;
   const Gate& gate_;
   Clock& clock_;
   const int epoll_;
-  const int wake_;  ///< An eventfd(2): stop watching and accepting.
+  // Of eventfd(2):
+  const int wake_;      ///< Stop watching and accepting.
+  const int all_busy_;  ///< No thread is in epoll(7) any more.
+  const int waits_;     ///< A request was put into the queue while one was.
   mutable absl::Mutex mutex_;
-  std::map<int, Entry> connections_ ABSL_GUARDED_BY(mutex_);  ///< By descriptor.
-  std::deque<Leaving> leaving_ ABSL_GUARDED_BY(mutex_);       ///< The oldest first.
+  std::map<int, Entry> connections_ ABSL_GUARDED_BY(mutex_);                 ///< By descriptor.
+  std::deque<Leaving> leaving_ ABSL_GUARDED_BY(mutex_);                      ///< The oldest first.
+  std::deque<std::shared_ptr<Connection>> waiting_ ABSL_GUARDED_BY(mutex_);  ///< For a thread.
+  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;      ///< Threads in epoll(7), the watcher aside.
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;  ///< Nothing more is seen.
   std::atomic<bool> stopping_{false};
-  std::unique_ptr<httplib::TaskQueue> requests_;
-  std::unique_ptr<httplib::TaskQueue> probes_;
+  std::vector<std::jthread> servers_;
   std::jthread watcher_;
   std::jthread listener_;
 };
