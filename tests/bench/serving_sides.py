@@ -57,10 +57,10 @@ def add_model(repository, name, files, map_file=None):
 
 
 class Side:
-    """A server that is measured: where it listens, what it uses."""
+    """A server that is measured: where it listens for gRPC (and for HTTP), what it uses."""
 
-    def __init__(self, name, target, pid):
-        self.name, self.target, self.pid = name, target, pid
+    def __init__(self, name, target, pid, http=None):
+        self.name, self.target, self.pid, self.http = name, target, pid, http
 
     def cpu_seconds(self):
         """Returns what all its threads have used: the clock that clock_getcpuclockid(3) names."""
@@ -77,7 +77,7 @@ def octet(program, repository, folder, configuration=""):
     """Serves a repository."""
     folder.mkdir(parents=True, exist_ok=True)
     with server.Server(program, repository, folder, configuration) as running:
-        yield Side("octet", running.grpc, running.process.pid)
+        yield Side("octet", running.grpc, running.process.pid, running.http)
         running.stop()
 
 
@@ -97,6 +97,45 @@ def empty(program, models):
         finally:
             process.stdin.close()
             process.wait(sides.SECONDS)
+
+
+# What wrk sends and says. Its own words are for people; of latencies it has microseconds.
+SCRIPT = """\
+local head = '{"inputs":[{"name":"input","datatype":"FP32","shape":[1,%(elements)d],"parameters":{"binary_data_size":%(bytes)d}}],' ..
+  '"outputs":[{"name":"output","parameters":{"binary_data":true}}]}'
+wrk.method = "POST"
+wrk.body = head .. string.rep("\\0\\0\\128\\63", %(elements)d)
+wrk.headers["Inference-Header-Content-Length"] = tostring(#head)
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format('\\n{"requests": %%d, "seconds": %%.6f, "p50_us": %%d, "errors": %%d}\\n', summary.requests,
+    summary.duration / 1e6, latency:percentile(50), errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+def ask_http(side, model, elements, connections, seconds):
+    """Asks an identity model of `elements` floats over HTTP, in binary, with wrk: whole seconds, one request under way on each
+    connection. Returns as Loader.ask does: "requests", "throughput", "p50_us", "server_cpu_seconds"."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(SCRIPT % {"elements": elements, "bytes": 4 * elements})
+        script.flush()
+        words = ["--threads", 1, "--connections", connections, "--duration", seconds, "--script", script.name]
+        before = side.cpu_seconds()
+        done = subprocess.run(
+            list(map(str, ["wrk", *words, f"http://{side.http}/v2/models/{model}/infer"])),
+            capture_output=True,
+            text=True,
+            timeout=seconds + LOAD_SECONDS,
+            check=False,
+        )
+        used = side.cpu_seconds() - before
+    if done.returncode != 0:
+        raise LoadError(done.stderr.strip() or f"wrk ended with {done.returncode}")
+    run = json.loads(done.stdout.splitlines()[-1])
+    if run["errors"] or not run["requests"]:
+        raise LoadError(f"{side.name}, {model} over HTTP: {run['errors']} errors, {run['requests']} requests")
+    return {**run, "throughput": run["requests"] / run["seconds"], "server_cpu_seconds": used}
 
 
 class Loader:

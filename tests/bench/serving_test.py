@@ -56,19 +56,22 @@ class EmptyServerTest(unittest.TestCase):
 class BenchTest(unittest.TestCase):
     def test_parts_that_need_no_model(self):
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        words = ["--parts", "identity,idle,fairness", "--rounds", "2", "--seconds", "0.1", "--idle-connections", IDLE]
+        words = ["--parts", "identity,http,idle,fairness", "--rounds", "2", "--seconds", "0.1", "--idle-connections", IDLE]
         command = [sys.executable, HERE / "serving.py", "--octet", OCTET, "--empty-server", EMPTY, "--out", folder, *words]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         rows = json.loads((folder / "results.json").read_text())["rows"]
-        self.assertEqual({row["part"] for row in rows}, {"identity", "idle", "fairness"})
+        self.assertEqual({row["part"] for row in rows}, {"identity", "http", "idle", "fairness"})
         goals = {row["what"]: row["goal"] for row in rows if "goal" in row}
         self.assertEqual(goals["4 kB: what Octet adds"], "<= 40")
         self.assertEqual(goals["602 kB: what Octet adds"], "<= 100")
         self.assertEqual(goals["4 kB: Octet's over the empty service's"], "<= 1.5")
+        self.assertEqual(goals["4 kB: processor time, 16 clients"], "<= 46.8")
         by_name = {row["what"]: row["value"] for row in rows}
         for side in ("Octet", "the empty service"):
             self.assertGreater(by_name[f"4 kB: p50 of {side}, 1 client"], 0)
+        for size in ("4 kB", "602 kB"):
+            self.assertGreater(by_name[f"{size}: answers, 16 clients"], 0)
         self.assertIn(f"memory of each of {IDLE} connections", by_name)
         self.assertGreater(by_name["least requests of one of 256 clients"], 0)
         self.assertEqual(done.stdout, (folder / "table.md").read_text())
