@@ -1,6 +1,7 @@
 #include "engine/onednn/weight_cache.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -34,6 +35,17 @@ uint64_t Load(const std::byte* p) {
   std::memcpy(&word, p, sizeof(word));
   return word;
 }
+
+// A key is not what its chain begins with: the product would then be the same for the first two words in either order.
+struct HashChains {
+  uint64_t low = kPrimeA;
+  uint64_t high = kPrimeB;
+
+  void Add(uint64_t a, uint64_t b) {
+    low = FoldedMultiply(low ^ a, b ^ kKeyLow);
+    high = FoldedMultiply(high ^ b, a ^ kKeyHigh) + kPrimeA;
+  }
+};
 
 template <typename T>
 void AppendBytes(std::string& out, const T& value) {
@@ -231,18 +243,22 @@ absl::Status BehindDiscard(absl::Status error) {
 }
 
 ContentHash HashBytes(const void* data, size_t bytes) {
-  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last. A key is not what
-  // its chain begins with: the product would then be the same for the first two words in either order.
+  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last. Of long ones there
+  // are four pairs side by side, since a step waits for the product of the one before; the first pair takes up the others.
   const auto* p = static_cast<const std::byte*>(data);
-  uint64_t low = kPrimeA;
-  uint64_t high = kPrimeB;
   size_t left = bytes;
-  for (; left >= 16; left -= 16, p += 16) {
-    const uint64_t a = Load(p);
-    const uint64_t b = Load(p + 8);
-    low = FoldedMultiply(low ^ a, b ^ kKeyLow);
-    high = FoldedMultiply(high ^ b, a ^ kKeyHigh) + kPrimeA;
+  std::array<HashChains, 4> lanes;
+  if (left >= 1024) {
+    for (size_t lane = 1; lane < lanes.size(); ++lane) lanes[lane].low += lane;
+    for (; left >= 64; left -= 64, p += 64) {
+      for (size_t lane = 0; lane < lanes.size(); ++lane)
+        lanes[lane].Add(Load(p + 16 * lane), Load(p + 16 * lane + 8));
+    }
+    for (size_t lane = 1; lane < lanes.size(); ++lane)
+      lanes[0].Add(lanes[lane].low, lanes[lane].high);
   }
+  for (; left >= 16; left -= 16, p += 16) lanes[0].Add(Load(p), Load(p + 8));
+  auto [low, high] = lanes[0];
   std::byte tail[16] = {};
   if (left > 0) std::memcpy(tail, p, left);
   low = FoldedMultiply(low ^ Load(tail), Load(tail + 8) ^ kKeyHigh);

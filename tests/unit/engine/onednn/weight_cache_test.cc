@@ -238,6 +238,25 @@ TEST(WeightCacheTest, ElementsOfMemoryThatIsNotItsOwnAreNotWrittenOver) {
   EXPECT_EQ(reinterpret_cast<const float*>(packed->get())[64], 2561) << "the second row's first";
 }
 
+TEST(WeightCacheTest, NamesLongConstantsByEachOfTheirWords) {
+  std::vector<uint64_t> words(256);
+  for (size_t i = 0; i < words.size(); ++i) words[i] = i / 2;  // Pairs of equal ones.
+  const auto hash = [&] { return HashBytes(words.data(), words.size() * sizeof(uint64_t)); };
+  const ContentHash all = hash();
+  for (size_t i = 0; i < words.size(); ++i) {
+    words[i] ^= 1;
+    EXPECT_FALSE(hash() == all) << "word " << i;
+    words[i] ^= 1;
+    for (const size_t step : {2, 4, 8}) {
+      const size_t other = (i + step) % words.size();
+      std::swap(words[i], words[other]);
+      EXPECT_FALSE(hash() == all) << "words " << i << " and " << other;
+      std::swap(words[i], words[other]);
+    }
+  }
+  EXPECT_TRUE(hash() == all);
+}
+
 TEST(WeightCacheTest, WhereTheSourceIsGoneNoErrorSendsAnybodyBackToIt) {
   const absl::Status none = BehindDiscard(Unimplemented("no such kernel"));
   EXPECT_EQ(none.code(), absl::StatusCode::kInternal);
