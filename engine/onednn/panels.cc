@@ -11,6 +11,7 @@
 #include "engine/tensor/in_place.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/tensor.h"
+#include "engine/tensor/transpose_words.h"
 
 namespace octet::onednn {
 namespace {
@@ -19,6 +20,8 @@ using MatrixDims = dnnl::memory::dims;
 
 /// Of what is elsewhere while a matrix is packed in place, unless the rows of one block have more: rows and tiles stay in a core's caches.
 constexpr size_t kTilesBytes = size_t{2} << 20;
+/// Of a column, likewise: such parts of a panel's columns stay in the caches.
+constexpr int64_t kPartWords = 512;
 /// Bytes that a thread packs at least.
 constexpr int64_t kPackGrain = int64_t{1} << 18;
 
@@ -45,10 +48,17 @@ void AddRow(const int8_t* row, int64_t count, int32_t* sums) {
   for (int64_t i = 0; i < count; ++i) sums[i] += row[i];
 }
 
+OCTET_CPU_CLONES
+int32_t SumOf(const int8_t* elements, int64_t count) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += elements[i];
+  return sum;
+}
+
 // One group of rows, as far as one panel reaches.
 void PackGroup(const Panels& panels, const std::byte* rows, std::byte* out) {
   if (panels.group == 1) {
-    std::memcpy(out, rows, static_cast<size_t>(panels.width) * panels.element_bytes);
+    std::memcpy(out, rows, static_cast<size_t>(panels.width) * sizeof(float));
   } else if (panels.group == 2) {
     InterleavePairs(reinterpret_cast<const uint16_t*>(rows), panels.n, panels.width,
                     reinterpret_cast<uint16_t*>(out));
@@ -80,6 +90,32 @@ void PackRows(const Panels& panels, const std::byte* rows, int64_t count, std::b
   ParallelFor(panels.panel_count(), 1 + kPackGrain / panel_bytes, pack);
 }
 
+// Calls fn(words, panel) for each panel of a matrix that lies column by column, with the words of its columns, which its sums have been taken of.
+template <typename Bytes, typename Fn>
+void ForPanelsOfColumns(const Panels& panels, Bytes* matrix, std::span<int32_t> sums,
+                        const Fn& fn) {
+  const auto panel_bytes = static_cast<int64_t>(panels.element_bytes) * panels.k * panels.width;
+  ParallelFor(panels.panel_count(), 1 + kPackGrain / panel_bytes, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      Bytes* columns = matrix + panel * panel_bytes;
+      for (int64_t i = 0; i < panels.width && !sums.empty(); ++i)
+        sums[static_cast<size_t>(panel * panels.width + i)] =
+            SumOf(reinterpret_cast<const int8_t*>(columns) + i * panels.k, panels.k);
+      fn(columns, panel * panel_bytes);
+    }
+  });
+}
+
+// Groups of rows are words.
+void PackColumns(const Panels& panels, const std::byte* matrix, std::byte* out,
+                 std::span<int32_t> sums) {
+  const int64_t words = panels.k / panels.group;
+  ForPanelsOfColumns(panels, matrix, sums, [&](const std::byte* columns, int64_t place) {
+    TransposeWords(reinterpret_cast<const uint32_t*>(columns), words, panels.width, words,
+                   reinterpret_cast<uint32_t*>(out + place), panels.width);
+  });
+}
+
 std::vector<int32_t> NoSums(const Panels& panels) {
   return std::vector<int32_t>(panels.sum_factors.empty() ? 0 : static_cast<size_t>(panels.n));
 }
@@ -95,22 +131,53 @@ void WriteSums(const Panels& panels, std::span<const int32_t> sums, std::byte* p
   }
 }
 
-// Tiles [rows, columns] become [columns, rows]; `spare` holds one of them.
-void TransposeTiles(std::byte* tiles, int64_t rows, int64_t columns, size_t tile_bytes,
-                    std::byte* spare) {
+// Where tiles [columns, rows] come from, which were [rows, columns].
+std::vector<int64_t> TransposedTiles(int64_t rows, int64_t columns) {
   std::vector<int64_t> sources(static_cast<size_t>(rows * columns));
   for (int64_t place = 0; place < rows * columns; ++place)
     sources[static_cast<size_t>(place)] = place % rows * columns + place / rows;
-  PermuteBlocks(tiles, tile_bytes, sources, spare);
+  return sources;
 }
 
-// Rows that become tiles at once: whole blocks, and as many each time.
-int64_t RowsOfTiles(const Panels& panels) {
-  const int64_t blocks = panels.k / panels.block;
+// The largest divisor of `count` that is not above `most`; 1 at least.
+int64_t DivisorUpTo(int64_t most, int64_t count) {
+  int64_t divisor = std::clamp<int64_t>(most, 1, count);
+  while (count % divisor != 0) --divisor;
+  return divisor;
+}
+
+void PackRowsInPlace(const Panels& panels, std::byte* matrix, std::span<int32_t> sums) {
   const size_t block_bytes = static_cast<size_t>(panels.block) * panels.row_bytes();
-  int64_t at_once = std::clamp<int64_t>(static_cast<int64_t>(kTilesBytes / block_bytes), 1, blocks);
-  while (blocks % at_once != 0) --at_once;
-  return at_once * panels.block;
+  const int64_t blocks =
+      DivisorUpTo(static_cast<int64_t>(kTilesBytes / block_bytes), panels.k / panels.block);
+  const int64_t count = blocks * panels.block;
+  const size_t bytes = static_cast<size_t>(blocks) * block_bytes;
+  const std::shared_ptr<std::byte[]> tiles = AllocateAligned(bytes);
+  for (int64_t k = 0; k < panels.k; k += count) {
+    std::byte* rows = matrix + static_cast<size_t>(k) * panels.row_bytes();
+    PackRows(panels, rows, count, tiles.get(), sums);
+    std::memcpy(rows, tiles.get(), bytes);
+  }
+  const size_t tile_bytes = bytes / static_cast<size_t>(panels.panel_count());
+  PermuteBlocks(matrix, tile_bytes, TransposedTiles(panels.k / count, panels.panel_count()),
+                tiles.get());
+}
+
+// A panel's columns are cut into parts, and all first parts are put side by side, all second ones, ..; these are transposed one by one.
+void PackColumnsInPlace(const Panels& panels, std::byte* matrix, std::span<int32_t> sums) {
+  const int64_t words = panels.k / panels.group;
+  const int64_t part = DivisorUpTo(kPartWords, words);
+  const size_t part_bytes = static_cast<size_t>(part) * sizeof(uint32_t);
+  const std::vector<int64_t> sources = TransposedTiles(panels.width, words / part);
+  ForPanelsOfColumns(panels, matrix, sums, [&](std::byte* columns, int64_t) {
+    std::vector<uint32_t> spare(static_cast<size_t>(panels.width * part));
+    PermuteBlocks(columns, part_bytes, sources, reinterpret_cast<std::byte*>(spare.data()));
+    for (int64_t k = 0; k < words; k += part) {
+      auto* parts = reinterpret_cast<uint32_t*>(columns) + k * panels.width;
+      TransposeWords(parts, part, panels.width, part, spare.data(), panels.width);
+      std::ranges::copy(spare, parts);
+    }
+  });
 }
 
 // What oneDNN puts behind 8-bit elements, found with a panel of ones, since its descriptors do not tell: factors of the columns' sums. nullopt where it
@@ -161,8 +228,9 @@ std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memor
       to.get_submemory_offset() != 0)
     return std::nullopt;
   const MatrixDims dims = to.get_dims();
+  const bool turned = from.get_strides() == MatrixDims{1, dims[0]};
   if (from.get_data_type() != to.get_data_type() || from.get_inner_nblks() != 0 ||
-      from.get_submemory_offset() != 0 || from.get_strides() != MatrixDims{dims[1], 1})
+      from.get_submemory_offset() != 0 || (!turned && from.get_strides() != MatrixDims{dims[1], 1}))
     return std::nullopt;
   const MatrixDims blocks = to.get_inner_blks();
   const MatrixDims block_axes = to.get_inner_idxs();
@@ -172,7 +240,8 @@ std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memor
                 .n = dims[1],
                 .width = blocks[1],
                 .group = grouped ? blocks[2] : 1,
-                .element_bytes = dnnl::memory::data_type_size(to.get_data_type())};
+                .element_bytes = dnnl::memory::data_type_size(to.get_data_type()),
+                .turned = turned};
   panels.block = blocks[0] * panels.group;
   const bool known = panels.group == 1 ||
                      (panels.group == 2 && panels.element_bytes == sizeof(uint16_t)) ||
@@ -186,24 +255,23 @@ std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memor
   return panels;
 }
 
-void PackPanels(const Panels& panels, const std::byte* rows, std::byte* out) {
+void PackPanels(const Panels& panels, const std::byte* matrix, std::byte* out) {
   std::vector<int32_t> sums = NoSums(panels);
-  PackRows(panels, rows, panels.k, out, sums);
+  if (panels.turned) {
+    PackColumns(panels, matrix, out, sums);
+  } else {
+    PackRows(panels, matrix, panels.k, out, sums);
+  }
   WriteSums(panels, sums, out);
 }
 
 void PackPanelsInPlace(const Panels& panels, std::byte* matrix) {
-  const int64_t count = RowsOfTiles(panels);
-  const size_t bytes = static_cast<size_t>(count) * panels.row_bytes();
-  const std::shared_ptr<std::byte[]> tiles = AllocateAligned(bytes);
   std::vector<int32_t> sums = NoSums(panels);
-  for (int64_t k = 0; k < panels.k; k += count) {
-    std::byte* rows = matrix + static_cast<size_t>(k) * panels.row_bytes();
-    PackRows(panels, rows, count, tiles.get(), sums);
-    std::memcpy(rows, tiles.get(), bytes);
+  if (panels.turned) {
+    PackColumnsInPlace(panels, matrix, sums);
+  } else {
+    PackRowsInPlace(panels, matrix, sums);
   }
-  const size_t tile_bytes = bytes / static_cast<size_t>(panels.panel_count());
-  TransposeTiles(matrix, panels.k / count, panels.panel_count(), tile_bytes, tiles.get());
   WriteSums(panels, sums, matrix);
 }
 

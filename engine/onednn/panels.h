@@ -24,21 +24,22 @@ struct Panels {
   int64_t group = 1;
   int64_t block = 1;  ///< Rows that K is a multiple of, itself one of group.
   size_t element_bytes = 0;
+  bool turned = false;  ///< The matrix to be packed lies column by column.
   std::vector<int32_t> sum_factors = {};
 
   int64_t panel_count() const { return n / width; }
   size_t row_bytes() const { return static_cast<size_t>(n) * element_bytes; }
 };
 
-/// `to` as panels that a matrix as `from` says, row behind row and of the same type, is packed into; nullopt for any other layout.
+/// `to` as panels that a matrix as `from` says, row behind row or column behind column and of the same type, is packed into;
+/// nullopt for any other layout.
 std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memory::desc& to);
 
-/// Packs the rows of B into `out`, which has the bytes of the layout; on the calling thread's OpenMP team.
-/// Requires: they do not overlap.
-void PackPanels(const Panels& panels, const std::byte* rows, std::byte* out);
+/// Packs B into `out`, which has the bytes of the layout; on the calling thread's OpenMP team. Requires: they do not overlap.
+void PackPanels(const Panels& panels, const std::byte* matrix, std::byte* out);
 
-/// The same where the rows lie, of which some megabytes are elsewhere at a time: each few rows become tiles, panels of these rows alone, and the
-/// tiles are moved to where they belong.
+/// The same where the matrix lies, of which 2 MB or a block of rows is elsewhere at a time. Each few rows become tiles, panels of these rows
+/// alone, and the tiles are moved to where they belong; columns lie at their panel's place already.
 ///
 ///   rows 0-1 | rows 2-3 | ..  =>  tiles of rows 0-1 | of rows 2-3 | ..  =>  panel 0 | panel 1 | ..
 ///

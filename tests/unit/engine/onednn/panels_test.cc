@@ -64,8 +64,11 @@ TEST(PanelsTest, AreWhatOneDnnPacks) {
                         {Type::s8, Tag::BA16a64b4a, 64, 64},
                         {Type::s8, Tag::BA16a64b4a, 3200, 2048},
                         {Type::s8, Tag::BA16a48b4a, 1472, 4080}}) {
-    SCOPED_TRACE(Format("tag {}, {} x {}", static_cast<int>(c.tag), c.k, c.n));
-    ExpectPacked({{c.k, c.n}, c.type, Tag::ab}, {{c.k, c.n}, c.type, c.tag});
+    for (const Tag from : {Tag::ab, Tag::ba}) {
+      SCOPED_TRACE(Format("tag {} from {}, {} x {}", static_cast<int>(c.tag),
+                          static_cast<int>(from), c.k, c.n));
+      ExpectPacked({{c.k, c.n}, c.type, from}, {{c.k, c.n}, c.type, c.tag});
+    }
   }
 }
 
@@ -80,11 +83,10 @@ TEST(PanelsTest, EndWithTheSumsThatOneDnnTakesZeroPointsOutWith) {
       const dnnl::matmul::primitive_desc product(CpuEngine(), {{4, kDepth}, source, Tag::ab},
                                                  {{kDepth, kColumns}, Type::s8, Tag::any},
                                                  {{4, kColumns}, Type::f32, Tag::ab}, attributes);
-      const dnnl::memory::desc from({kDepth, kColumns}, Type::s8, Tag::ab);
-      // Other processors have other layouts.
       const Target target = DetectTarget(1);
-      if (target.int8_exact && target.isa.starts_with("avx512"))
-        ExpectPacked(from, product.weights_desc());
+      if (!target.int8_exact || !target.isa.starts_with("avx512")) continue;  // Other layouts.
+      for (const Tag from : {Tag::ab, Tag::ba})
+        ExpectPacked({{kDepth, kColumns}, Type::s8, from}, product.weights_desc());
     }
   }
 }
@@ -92,9 +94,11 @@ TEST(PanelsTest, EndWithTheSumsThatOneDnnTakesZeroPointsOutWith) {
 TEST(PanelsTest, AreNotSeenInOtherLayouts) {
   const dnnl::memory::desc rows({128, 256}, Type::f32, Tag::ab);
   const dnnl::memory::desc columns({128, 256}, Type::f32, Tag::ba);
+  const dnnl::memory::desc apart({128, 256}, Type::f32, dnnl::memory::dims{300, 1});
   const dnnl::memory::desc panels({128, 256}, Type::f32, Tag::BA16a64b);
   EXPECT_TRUE(PanelsOf(rows, panels));
-  EXPECT_FALSE(PanelsOf(columns, panels)) << "the matrix lies column by column";
+  EXPECT_TRUE(PanelsOf(columns, panels));
+  EXPECT_FALSE(PanelsOf(apart, panels)) << "rows of a wider matrix";
   EXPECT_FALSE(PanelsOf(rows, columns));
   EXPECT_FALSE(PanelsOf(rows, {{128, 256}, Type::f32, Tag::any}));
   EXPECT_FALSE(PanelsOf(rows, {{128, 256}, Type::f32, Tag::AB16b16a})) << "panels of rows";
