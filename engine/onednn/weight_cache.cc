@@ -1,6 +1,7 @@
 #include "engine/onednn/weight_cache.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -9,7 +10,9 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/onednn/panels.h"
 #include "engine/onednn/runtime.h"
+#include "engine/tensor/in_place.h"
 #include "engine/tensor/status.h"
 
 namespace octet::onednn {
@@ -32,6 +35,17 @@ uint64_t Load(const std::byte* p) {
   std::memcpy(&word, p, sizeof(word));
   return word;
 }
+
+// A key is not what its chain begins with: the product would then be the same for the first two words in either order.
+struct HashChains {
+  uint64_t low = kPrimeA;
+  uint64_t high = kPrimeB;
+
+  void Add(uint64_t a, uint64_t b) {
+    low = FoldedMultiply(low ^ a, b ^ kKeyLow);
+    high = FoldedMultiply(high ^ b, a ^ kKeyHigh) + kPrimeA;
+  }
+};
 
 template <typename T>
 void AppendBytes(std::string& out, const T& value) {
@@ -171,12 +185,11 @@ absl::Status Reorder(const std::byte* data, const dnnl::memory::desc& from,
 // Of what is packed in pieces. The shorter they are, the more primitives are made, each in a fraction of a millisecond.
 constexpr size_t kPieceBytes = size_t{8} << 20;
 
-// Whether Reorder can be done in pieces, and there is more than one.
-bool HasPieces(const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+// Whether Reorder can be done in pieces.
+bool HasPieces(const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
   constexpr auto kBlocked = dnnl::memory::format_kind::blocked;
-  return source.bytes() > kPieceBytes && from.get_format_kind() == kBlocked &&
-         from.get_inner_nblks() == 0 && to.get_format_kind() == kBlocked &&
-         to.get_size() == PaddedBytes(to);
+  return from.get_format_kind() == kBlocked && from.get_inner_nblks() == 0 &&
+         to.get_format_kind() == kBlocked && to.get_size() == PaddedBytes(to);
 }
 
 // Nothing lies behind the elements, and a part of a layout is as long as all of it.
@@ -230,18 +243,22 @@ absl::Status BehindDiscard(absl::Status error) {
 }
 
 ContentHash HashBytes(const void* data, size_t bytes) {
-  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last. A key is not what
-  // its chain begins with: the product would then be the same for the first two words in either order.
+  // Two chains with different keys over 16-byte steps; the tail is zero-padded, the length is mixed in last. Of long ones there
+  // are four pairs side by side, since a step waits for the product of the one before; the first pair takes up the others.
   const auto* p = static_cast<const std::byte*>(data);
-  uint64_t low = kPrimeA;
-  uint64_t high = kPrimeB;
   size_t left = bytes;
-  for (; left >= 16; left -= 16, p += 16) {
-    const uint64_t a = Load(p);
-    const uint64_t b = Load(p + 8);
-    low = FoldedMultiply(low ^ a, b ^ kKeyLow);
-    high = FoldedMultiply(high ^ b, a ^ kKeyHigh) + kPrimeA;
+  std::array<HashChains, 4> lanes;
+  if (left >= 1024) {
+    for (size_t lane = 1; lane < lanes.size(); ++lane) lanes[lane].low += lane;
+    for (; left >= 64; left -= 64, p += 64) {
+      for (size_t lane = 0; lane < lanes.size(); ++lane)
+        lanes[lane].Add(Load(p + 16 * lane), Load(p + 16 * lane + 8));
+    }
+    for (size_t lane = 1; lane < lanes.size(); ++lane)
+      lanes[0].Add(lanes[lane].low, lanes[lane].high);
   }
+  for (; left >= 16; left -= 16, p += 16) lanes[0].Add(Load(p), Load(p + 8));
+  auto [low, high] = lanes[0];
   std::byte tail[16] = {};
   if (left > 0) std::memcpy(tail, p, left);
   low = FoldedMultiply(low ^ Load(tail), Load(tail + 8) ^ kKeyHigh);
@@ -280,8 +297,13 @@ std::shared_ptr<std::byte[]> WeightCache::Allocate(size_t bytes) {
     absl::MutexLock lock(&mutex_);
     return memory_.Allocate(bytes);
   }();
-  counter_->bytes += bytes;
   std::byte* data = memory.get();
+  return Counted(std::move(memory), data, bytes);
+}
+
+std::shared_ptr<std::byte[]> WeightCache::Counted(std::shared_ptr<const void> memory,
+                                                  std::byte* data, size_t bytes) {
+  counter_->bytes += bytes;
   return {data, [memory = std::move(memory), counter = counter_, bytes](std::byte*) mutable {
             memory.reset();
             counter->bytes -= bytes;
@@ -332,6 +354,33 @@ std::shared_ptr<const std::byte[]> WeightCache::Held(const std::string& key,
   return nullptr;
 }
 
+absl::StatusOr<std::shared_ptr<std::byte[]>> WeightCache::Pack(const Tensor& source,
+                                                               const dnnl::memory::desc& from,
+                                                               const dnnl::memory::desc& to,
+                                                               SourceUse use) {
+  const bool discards = use == SourceUse::kDiscard && source.bytes() > kPieceBytes;
+  const std::optional<Panels> panels = PanelsOf(from, to);
+  std::byte* const room = discards && panels ? RoomOf(source, to.get_size()) : nullptr;
+  if (room != nullptr) {
+    {
+      absl::MutexLock lock(&mutex_);
+      hashes_.erase(source.data());  // The owner lives on, with other bytes.
+    }
+    PackPanelsInPlace(*panels, room);
+    return Counted(source.owner(), room, to.get_size());
+  }
+  std::shared_ptr<std::byte[]> made = Allocate(to.get_size());
+  const auto* data = static_cast<const std::byte*>(source.data());
+  if (panels) {
+    PackPanels(*panels, data, made.get());
+  } else if (discards && HasPieces(from, to)) {
+    OCTET_RETURN_IF_ERROR(ReorderAndDiscard(source, from, to, made.get()));
+  } else {
+    OCTET_RETURN_IF_ERROR(Reorder(data, from, to, made.get()));
+  }
+  return made;
+}
+
 // Descriptors are compared, not hashed: equal ones differ in the bytes between their members.
 absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
     const Tensor& source, const dnnl::memory::desc& from, const dnnl::memory::desc& to,
@@ -342,11 +391,7 @@ absl::StatusOr<std::shared_ptr<const std::byte[]>> WeightCache::Reordered(
     if (auto held = Held(key, from, to)) return held;
   }
   // Filled without the lock, as in GetOrMake.
-  std::shared_ptr<std::byte[]> made = Allocate(to.get_size());
-  const bool discards = use == SourceUse::kDiscard && HasPieces(source, from, to);
-  const auto* data = static_cast<const std::byte*>(source.data());
-  OCTET_RETURN_IF_ERROR(discards ? ReorderAndDiscard(source, from, to, made.get())
-                                 : Reorder(data, from, to, made.get()));
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<std::byte[]> made, Pack(source, from, to, use));
   absl::MutexLock lock(&mutex_);
   if (auto held = Held(key, from, to)) return held;
   DropExpired();

@@ -30,7 +30,7 @@ ContentHash HashBytes(const void* data, size_t bytes);
 /// What becomes of a constant's elements when a form is made of them.
 enum class SourceUse {
   kKeep,
-  /// The pages of large ones are given back piece by piece, so that the elements and their packed form are not in memory
+  /// Large ones are packed where they lie, or their pages given back piece by piece, so that the elements and their packed form are not in memory
   /// together. What they hold afterwards is anything; behind an error, too, unless it is UNIMPLEMENTED.
   /// Requires: nobody else reads them, see LowerContext::MayDiscard.
   kDiscard
@@ -89,7 +89,14 @@ class WeightCache {
   };
   /// What names the elements of a constant: their bytes, type and extents. Reads them once, however often it is asked.
   std::string SourceKey(const Tensor& source) const;
+  /// What Reordered() keeps; where the source lies, if it is discarded and has room for it.
+  absl::StatusOr<std::shared_ptr<std::byte[]>> Pack(const Tensor& source,
+                                                    const dnnl::memory::desc& from,
+                                                    const dnnl::memory::desc& to, SourceUse use);
   std::shared_ptr<std::byte[]> Allocate(size_t bytes);
+  /// `data`, which `memory` keeps alive, as a form that resident_bytes() counts.
+  std::shared_ptr<std::byte[]> Counted(std::shared_ptr<const void> memory, std::byte* data,
+                                       size_t bytes);
   void DropExpired() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::shared_ptr<Counter> counter_;  ///< Shared with the forms, which may outlive the cache.

@@ -5,6 +5,7 @@
 
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
+#include "engine/tensor/transpose_words.h"
 
 namespace octet {
 namespace {
@@ -57,6 +58,25 @@ void CopyBlocked(const CopyLoop& rows, const CopyLoop& columns, const std::byte*
       }
     }
   }
+}
+
+/// Whether the source is dense along `read` and the destination along `written`, in words.
+bool TransposesWords(const CopyLoop& read, const CopyLoop& written) {
+  constexpr int64_t kWord = sizeof(uint32_t);
+  return read.src_stride == kWord && written.dst_stride == kWord &&
+         written.src_stride % kWord == 0 && read.dst_stride % kWord == 0;
+}
+
+/// CopyBlocked of words, which takes them one by one.
+void CopyWords(const CopyLoop& rows, const CopyLoop& columns, const std::byte* src,
+               std::byte* dst) {
+  constexpr int64_t kWord = sizeof(uint32_t);
+  const bool by_rows = TransposesWords(rows, columns);
+  const CopyLoop& read = by_rows ? rows : columns;
+  const CopyLoop& written = by_rows ? columns : rows;
+  if (!TransposesWords(read, written)) return CopyBlocked<uint32_t>(rows, columns, src, dst);
+  TransposeWords(reinterpret_cast<const uint32_t*>(src), written.src_stride / kWord, written.extent,
+                 read.extent, reinterpret_cast<uint32_t*>(dst), read.dst_stride / kWord);
 }
 
 /// dst[kPlanes * i + p] = src[p * stride + i].
@@ -146,7 +166,7 @@ void StridedCopy::CopyInner(const CopyLoop& rows, const CopyLoop& columns, const
     case 2:
       return CopyBlocked<uint16_t>(rows, columns, src, dst);
     case 4:
-      return CopyBlocked<uint32_t>(rows, columns, src, dst);
+      return CopyWords(rows, columns, src, dst);
     case 8:
       return CopyBlocked<uint64_t>(rows, columns, src, dst);
     default:

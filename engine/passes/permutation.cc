@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
+#include <memory>
+#include <numeric>
 #include <vector>
 
 #include "engine/ops/strided_copy.h"
+#include "engine/tensor/in_place.h"
 
 namespace octet {
 
@@ -43,8 +47,45 @@ StridedCopy CopyOf(const Shape& shape, const Permutation& perm, size_t element_s
   return {DenseDestination(Permute(shape, perm), source_strides), element_size};
 }
 
-// What is moved at once where it is given back.
-constexpr size_t kPieceBytes = size_t{8} << 20;
+// Tensors up to here are copied: two of them at a time are no matter.
+constexpr size_t kCopiedBytes = size_t{8} << 20;
+// Of what is moved at once, at least, by what needs a number for each.
+constexpr size_t kLongBlock = 512;
+
+// How many axes there are before the last ones that stay where they are.
+int MovedAxes(const Permutation& perm) {
+  auto axes = static_cast<int>(perm.size());
+  while (axes > 0 && perm[static_cast<size_t>(axes - 1)] == axes - 1) --axes;
+  return axes;
+}
+
+// Moves what the first axes number; `perm` is of them.
+void PermuteLongBlocks(std::byte* elements, size_t block_bytes, const Shape& shape,
+                       const Permutation& perm) {
+  Shape places;
+  for (int axis = 0; axis < static_cast<int>(perm.size()); ++axis) places.push_back(shape[axis]);
+  Tensor numbers(DType::kI64, places);
+  std::ranges::iota(numbers.mutable_span<int64_t>(), int64_t{0});
+  const Tensor sources = Permute(numbers, perm);
+  const std::shared_ptr<std::byte[]> spare = AllocateAligned(block_bytes);
+  PermuteBlocks(elements, block_bytes, sources.span<int64_t>(), spare.get());
+}
+
+// Moves elements within what the first axis numbers, some of them at a time.
+void PermuteRows(std::byte* elements, const Tensor& tensor, const Permutation& perm) {
+  Shape piece = tensor.shape();
+  const int64_t rows = piece[0];
+  const size_t row_bytes = tensor.bytes() / static_cast<size_t>(rows);
+  const auto step = static_cast<int64_t>(std::max<size_t>(kHugePage / row_bytes, 1));
+  const std::shared_ptr<std::byte[]> moved =
+      AllocateAligned(static_cast<size_t>(std::min(step, rows)) * row_bytes);
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    piece[0] = std::min(step, rows - begin);
+    std::byte* from = elements + static_cast<size_t>(begin) * row_bytes;
+    CopyOf(piece, perm, SizeOf(tensor.dtype())).Run(from, moved.get());
+    std::memcpy(from, moved.get(), static_cast<size_t>(piece[0]) * row_bytes);
+  }
+}
 
 }  // namespace
 
@@ -54,22 +95,21 @@ Tensor Permute(const Tensor& tensor, const Permutation& perm) {
   return result;
 }
 
-Tensor PermuteAndDiscard(const Tensor& tensor, const Permutation& perm) {
-  if (tensor.bytes() <= kPieceBytes || perm[0] != 0) return Permute(tensor, perm);
-  Tensor result(tensor.dtype(), Permute(tensor.shape(), perm));
-  const auto* from = static_cast<const std::byte*>(tensor.data());
-  auto* to = static_cast<std::byte*>(result.mutable_data());
-  Shape piece = tensor.shape();
-  const int64_t rows = piece[0];
-  const size_t row_bytes = tensor.bytes() / static_cast<size_t>(rows);
-  const auto step = static_cast<int64_t>(std::max<size_t>(kPieceBytes / row_bytes, 1));
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    piece[0] = std::min(step, rows - begin);
-    const size_t moved = static_cast<size_t>(begin) * row_bytes;
-    CopyOf(piece, perm, SizeOf(tensor.dtype())).Run(from + moved, to + moved);
-    DiscardFirst(tensor, moved + static_cast<size_t>(piece[0]) * row_bytes);
+Tensor PermuteInPlace(const Tensor& tensor, const Permutation& perm) {
+  const size_t bytes = tensor.bytes();
+  std::byte* const elements = bytes > kCopiedBytes ? RoomOf(tensor, bytes) : nullptr;
+  if (elements == nullptr) return Permute(tensor, perm);
+  const Shape& shape = tensor.shape();
+  const int moved = MovedAxes(perm);
+  const size_t block_bytes = bytes / static_cast<size_t>(shape.elements(0, moved));
+  if (block_bytes >= kLongBlock) {
+    PermuteLongBlocks(elements, block_bytes, shape, {perm.begin(), perm.begin() + moved});
+  } else if (perm[0] == 0) {
+    PermuteRows(elements, tensor, perm);
+  } else {
+    return Permute(tensor, perm);
   }
-  return result;
+  return Tensor(tensor.dtype(), Permute(shape, perm), tensor.owner(), elements);
 }
 
 Permutation ToChannelsLast(int rank) {

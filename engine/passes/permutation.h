@@ -20,9 +20,9 @@ Permutation Compose(const Permutation& first, const Permutation& second);
 Shape Permute(const Shape& shape, const Permutation& perm);
 /// The elements of Transpose(x, perm), for any element type. Requires: a static shape of perm's rank.
 Tensor Permute(const Tensor& tensor, const Permutation& perm);
-/// The same. Where axis 0 stays, the pages of what has been moved are given back piece by piece, so that a large tensor is in
-/// memory once. Requires: nobody reads the elements of `tensor` any more (DiscardFirst).
-Tensor PermuteAndDiscard(const Tensor& tensor, const Permutation& perm);
+/// The same. A large tensor's elements move where they lie, so that they are in memory once, if axis 0 stays or long blocks move
+/// (and RoomOf says that its memory may be written). Requires: nobody reads the elements of `tensor` any more.
+Tensor PermuteInPlace(const Tensor& tensor, const Permutation& perm);
 
 /// [N, C, spatial...] -> [N, spatial..., C] : {0, 2, ..., rank - 1, 1}.
 Permutation ToChannelsLast(int rank);

@@ -82,7 +82,7 @@ Tensor MoveRows(const Tensor& b, bool transposed, const Shape& block, const Perm
     perm.push_back(static_cast<int64_t>(order.size()));
   }
   const Tensor seen = b.Reshaped(wide);
-  return (last ? PermuteAndDiscard(seen, perm) : Permute(seen, perm)).Reshaped(b.shape());
+  return (last ? PermuteInPlace(seen, perm) : Permute(seen, perm)).Reshaped(b.shape());
 }
 
 // The last case of the drawing. The rows that one Reshape group gathers are permuted inside of it.

@@ -1,10 +1,14 @@
 #include "engine/tensor/tensor.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <new>
 
 #include <sys/mman.h>
+
+#include "engine/tensor/in_place.h"
 
 namespace octet {
 namespace {
@@ -17,11 +21,13 @@ struct DeleteAligned {
 
 }  // namespace
 
-// Buffers of a huge page and more ask for them: a page fault for every 4 kB costs more than writing it (see Slab).
+// Buffers of a huge page and more ask for them: a page fault for every 4 kB costs more than writing it (see Slab). Behind
+// those there is room for the sums that packed weights end with (see RoomOf), which is not in memory until it is written.
 std::shared_ptr<std::byte[]> AllocateAligned(size_t bytes) {
   const bool huge = bytes >= kHugePage;
   const std::align_val_t alignment{huge ? kHugePage : kTensorAlignment};
-  void* memory = ::operator new[](std::max<size_t>(bytes, 1), alignment);
+  const size_t room = huge ? bytes / 64 : 0;
+  void* memory = ::operator new[](std::max<size_t>(bytes + room, 1), alignment);
   // A hint: where it is refused, small pages do.
   if (huge) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return {static_cast<std::byte*>(memory), DeleteAligned{alignment}};
@@ -70,6 +76,13 @@ void DiscardFirst(const Tensor& tensor, size_t bytes) {
   const uintptr_t end = (data + bytes) / kHugePage * kHugePage;
   // Pages that stay are memory that is freed later: no error.
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+std::byte* RoomOf(const Tensor& tensor, size_t bytes) {
+  if (std::get_deleter<DeleteAligned>(tensor.owner()) == nullptr) return nullptr;
+  auto* begin = static_cast<std::byte*>(const_cast<void*>(tensor.data()));
+  if (begin != tensor.owner().get() || bytes > malloc_usable_size(begin)) return nullptr;
+  return begin;
 }
 
 uint64_t MemoryBytes(const ConstTensorView& view) {

@@ -88,6 +88,38 @@ class LoadMemoryTest(unittest.TestCase):
         np.testing.assert_allclose(answers, (row @ w.T + b).ravel(), rtol=1e-3, atol=0.1)
         self.assertLess(peak - before, 1.5 * w.nbytes, f"{peak} bytes at the peak, {before} without weights")
 
+    def test_weights_row_by_row_are_packed_where_they_lie(self):
+        product = helper.make_node("MatMul", ["x", "w"], ["y"])
+        before = self.without_weights(helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1))
+        for rows in (1, 4):
+            w, x = self.reals(DEPTH, COLUMNS), self.reals(rows, DEPTH)
+            answers, peak = self.load([product], {"w": w}, x)
+            np.testing.assert_allclose(answers, (x @ w).ravel(), rtol=1e-3, atol=1e-2)
+            self.assertLess(peak - before, 1.25 * w.nbytes, f"{rows} rows: {peak} bytes at the peak, {before} without weights")
+
+    def test_integers_whose_rows_are_moved_are_packed_where_they_lie(self):
+        """What int8-dynamic files have: oneDNN puts sums behind the weights, for the zero points of what is quantized as it runs."""
+        before = self.without_weights(helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1))
+        channels, height, width = 64, 16, 16
+        nodes = [
+            helper.make_node("Conv", ["x", "k"], ["image"], kernel_shape=[1, 1]),
+            helper.make_node("Flatten", ["image"], ["row"]),
+            helper.make_node("DynamicQuantizeLinear", ["row"], ["bytes", "scale", "zero"]),
+            helper.make_node("MatMulInteger", ["bytes", "w", "zero"], ["sums"]),
+            helper.make_node("Cast", ["sums"], ["reals"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["scale", "step"], ["factor"]),
+            helper.make_node("Mul", ["reals", "factor"], ["y"]),
+        ]
+        w = self.random.integers(-127, 128, (channels * height * width, 2 * COLUMNS), np.int8)
+        step = np.float32(0.01)
+        for rows in (1, 4):
+            k, x = self.reals(channels, channels, 1, 1), self.reals(rows, channels, height, width)
+            answers, peak = self.load(nodes, {"k": k, "w": w, "step": step}, x)
+            row = np.einsum("oc,nchw->nohw", k[:, :, 0, 0], x).reshape(rows, -1)
+            expected = (row @ w.astype(np.float32)).ravel() * step
+            self.assertLess(np.abs(answers - expected).mean(), 0.03 * np.abs(expected).mean())
+            self.assertLess(peak - before, 1.25 * w.nbytes, f"{rows} rows: {peak} bytes at the peak, {before} without weights")
+
     def test_weights_that_are_read_again_stay(self):
         w, x = self.reals(2048, 2048), self.reals(1, 2048)
         nodes = [

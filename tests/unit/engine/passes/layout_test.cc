@@ -1,4 +1,8 @@
 // Layout: convolutions on [N, spatial..., C], and Transposes that are pushed until they cancel.
+#include <algorithm>
+#include <memory>
+#include <numeric>
+
 #include "gtest/gtest.h"
 
 #include "engine/passes/permutation.h"
@@ -37,6 +41,32 @@ TEST(Permutations, MoveElements) {
   EXPECT_TRUE(MovesOnlyOnes({kUnknownDim, 1, 28, 28}, kToLast));
   EXPECT_FALSE(MovesOnlyOnes({1, 3, 28, 28}, kToLast));
   EXPECT_TRUE(MovesOnlyOnes({8, 1, 1, 64}, kToFirst));
+}
+
+// Larger than what is copied at most. The last piece of a few rows is shorter than the others.
+TEST(Permutations, MoveTheElementsOfLargeTensorsInPlace) {
+  struct Case {
+    Shape shape;
+    Permutation perm;
+    bool in_place;
+  };
+  for (const Case& c : {Case{{25, 7, 5, 4096}, {1, 2, 0, 3}, true},  // Long blocks.
+                        {{1237, 32, 7, 9}, {0, 2, 3, 1}, true},      // Elements within rows.
+                        {{3, 1000, 1100}, {0, 2, 1}, true},          // Rows of more than a piece.
+                        {{1500, 2000}, {1, 0}, false}}) {
+    SCOPED_TRACE(c.shape.ToString());
+    Tensor tensor(DType::kI32, c.shape);
+    std::ranges::iota(tensor.mutable_span<int32_t>(), 0);
+    const Tensor expected = Permute(tensor, c.perm);
+    const void* const place = tensor.data();
+    const Tensor moved = PermuteInPlace(tensor, c.perm);
+    EXPECT_EQ(moved.shape(), expected.shape());
+    EXPECT_TRUE(std::ranges::equal(moved.span<int32_t>(), expected.span<int32_t>()));
+    EXPECT_EQ(moved.data() == place, c.in_place);
+    const auto owner = std::make_shared<Tensor>(expected);
+    const Tensor seen(DType::kI32, expected.shape(), owner, expected.data());
+    EXPECT_NE(PermuteInPlace(seen, Inverse(c.perm)).data(), expected.data()) << "another's memory";
+  }
 }
 
 TEST(ReshapeGroups, AreTheFinestOnes) {
