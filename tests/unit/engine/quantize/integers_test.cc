@@ -18,8 +18,8 @@
 namespace octet {
 namespace integers_test {
 
-using testing::AllOf;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 CalibrationSet SamplesFor(const Graph& graph, int64_t count) {
   CalibrationSet set;

@@ -15,7 +15,7 @@
 namespace octet {
 namespace layer_comparison_test {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 
 constexpr int64_t kSamples = 5;
 constexpr int64_t kChannels = 3;
