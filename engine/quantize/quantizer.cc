@@ -12,6 +12,7 @@
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/output_gains.h"
+#include "engine/quantize/plain_products.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/static_int8.h"
 #include "engine/quantize/storage.h"
@@ -84,6 +85,9 @@ absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecip
                                                 const CalibrationRun& run,
                                                 const OutputGains* gains) {
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
+  OCTET_ASSIGN_OR_RETURN(const int rewritten, WritePlainProducts(graph));
+  if (rewritten > 0)
+    OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
   OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph, recipe.to));
   for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = false;
