@@ -60,10 +60,8 @@ absl::Status Eval(const EvalOptions& options) {
                          Samples::Open(model->signature(), {{options.data}, options.map}));
   std::optional<Session> reference;
   if (!options.reference.empty()) {
-    LoadOptions load;
-    load.threads = options.model.threads;
     OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> loaded,
-                           Model::Load(options.reference, load));
+                           LoadReference(options.reference, options.model.threads));
     reference.emplace(std::move(loaded));
   }
   const bool has_labels = samples.has_labels();
@@ -109,7 +107,7 @@ void AddEval(CLI::App& app, Outcome& outcome) {
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
   CLI::Option* reference = verb->add_option("--reference", options->reference,
-                                            "fp32 ONNX file to compare with");
+                                            "ONNX file of the original model, to compare with");
   verb->add_option("--batch", options->batch, "Samples per run")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

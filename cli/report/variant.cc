@@ -158,7 +158,7 @@ double Variant::Speedup() const {
 absl::StatusOr<Variant> LoadVariant(const std::string& file, int threads, const Model* fp32) {
   LoadOptions options;
   options.threads = threads;
-  auto loaded = Model::Load(file, options);
+  auto loaded = fp32 == nullptr ? LoadReference(file, threads) : Model::Load(file, options);
   if (!loaded.ok()) return Annotate(loaded.status(), file);
   const Model& model = **loaded;
   if (fp32 == nullptr && model.precision() != Precision::kFp32) {
