@@ -60,10 +60,8 @@ absl::Status Eval(const EvalOptions& options) {
                          Samples::Open(model->signature(), {{options.data}, options.map}));
   std::optional<Session> reference;
   if (!options.reference.empty()) {
-    LoadOptions load;
-    load.threads = options.model.threads;
     OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> loaded,
-                           Model::Load(options.reference, load));
+                           LoadReference(options.reference, options.model.threads));
     reference.emplace(std::move(loaded));
   }
   const bool has_labels = samples.has_labels();
@@ -82,11 +80,13 @@ absl::Status Eval(const EvalOptions& options) {
     return absl::OkStatus();
   }
   for (const auto& [name, value] : json.items()) {
-    const bool equal = name == "sqnr_db" && has_reference && tally.noise.non_finite == 0;
+    const bool equal =
+        name == "sqnr_db" && has_reference && tally.reals && tally.noise.non_finite == 0;
     std::cout << Format("{:<17} {}\n", name,
-                        !value.is_null() ? value.dump()
-                        : equal          ? "equal outputs"
-                                         : "not measured");
+                        value.is_string()  ? value.get<std::string>()
+                        : !value.is_null() ? value.dump()
+                        : equal            ? "equal outputs"
+                                           : "not measured");
   }
   if (options.layers) PrintLayerNoise(layers);
   return absl::OkStatus();
@@ -106,8 +106,8 @@ void AddEval(CLI::App& app, Outcome& outcome) {
       ->required();
   verb->add_option("--map", options->map,
                    "model.yaml that says how the samples' element type maps to the model's");
-  CLI::Option* reference =
-      verb->add_option("--reference", options->reference, "fp32 ONNX file to compare with");
+  CLI::Option* reference = verb->add_option("--reference", options->reference,
+                                            "ONNX file of the original model, to compare with");
   verb->add_option("--batch", options->batch, "Samples per run")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -10,17 +10,27 @@
 namespace octet::cli {
 namespace {
 
-// Scores of 16 bits are widened into `wide`.
-absl::StatusOr<std::span<const float>> FirstOutput(const Session& session, Tensor& wide) {
-  const ConstTensorView output = session.output(0);
+// The output's index; 0 where none holds reals.
+size_t JudgedOutput(const Signature& signature) {
+  const auto first = std::ranges::find_if(
+      signature.outputs, [](const TensorInfo& output) { return IsFloat(output.dtype); });
+  return first == signature.outputs.end() ? 0
+                                          : static_cast<size_t>(first - signature.outputs.begin());
+}
+
+// Of the reference the one of that name, if it has it.
+size_t JudgedOutput(const Signature& reference, const std::string& name) {
+  const auto same = std::ranges::find(reference.outputs, name, &TensorInfo::name);
+  return same == reference.outputs.end() ? JudgedOutput(reference)
+                                         : static_cast<size_t>(same - reference.outputs.begin());
+}
+
+// Reals of 16 or 64 bits are converted into `converted`.
+std::span<const float> RealsOf(ConstTensorView output, Tensor& converted) {
   if (output.dtype() == DType::kF32) return output.span<float>();
-  if (output.dtype() != DType::kF16 && output.dtype() != DType::kBF16) {
-    return InvalidArgument("output '{}': expected FP32, FP16 or BF16 scores, got {}",
-                           session.model().signature().outputs[0].name, DTypeName(output.dtype()));
-  }
-  wide = Tensor(DType::kF32, output.shape());
-  ConvertTensor(output, wide.mutable_view());
-  return wide.span<float>();
+  converted = Tensor(DType::kF32, output.shape());
+  ConvertTensor(output, converted.mutable_view());
+  return converted.span<float>();
 }
 
 // The samples are the model's: what a reference reads of them has to mean the same there. The name of one input alone need not, other
@@ -34,8 +44,7 @@ absl::Status CheckReferenceInputs(const Signature& reference, const Samples& sam
   for (size_t i = 0; i < expected.size(); ++i) {
     const TensorInfo& a = expected[i].info;
     const TensorInfo& b = reference.inputs[i];
-    const bool same_type = a.dtype == b.dtype || (IsFloat(a.dtype) && IsFloat(b.dtype) &&
-                                                  !(expected[i].mapped && b.dtype == DType::kF64));
+    const bool same_type = a.dtype == b.dtype || (IsFloat(a.dtype) && IsFloat(b.dtype));
     if (same_type && (expected.size() == 1 || a.name == b.name)) continue;
     return InvalidArgument(
         "the reference takes another input {} than the model: expected '{}' {}, got '{}' {}", i,
@@ -47,7 +56,14 @@ absl::Status CheckReferenceInputs(const Signature& reference, const Samples& sam
 class Evaluation {
  public:
   Evaluation(Session& session, Session* reference, const Samples& samples)
-      : session_(session), reference_(reference), samples_(samples) {}
+      : session_(session), reference_(reference), samples_(samples) {
+    const Signature& signature = session.model().signature();
+    output_ = JudgedOutput(signature);
+    tally_.output = signature.outputs[output_].name;
+    tally_.reals = IsFloat(signature.outputs[output_].dtype);
+    if (reference != nullptr)
+      expected_output_ = JudgedOutput(reference->model().signature(), tally_.output);
+  }
 
   absl::StatusOr<Tally> Run(int64_t batch) {
     const int64_t own = samples_.OwnBatch(session_.model().signature());
@@ -73,20 +89,29 @@ class Evaluation {
     OCTET_RETURN_IF_ERROR(session_.Run());
     tally_.seconds +=
         std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    OCTET_ASSIGN_OR_RETURN(const std::span<const float> scores, FirstOutput(session_, scores_));
-    std::span<const float> expected;
     if (reference_ != nullptr) {
       OCTET_RETURN_IF_ERROR(Feed(*reference_, first, rows));
       OCTET_RETURN_IF_ERROR(reference_->Run());
-      OCTET_ASSIGN_OR_RETURN(expected, FirstOutput(*reference_, expected_));
+    }
+    tally_.count += rows;
+    return tally_.reals ? JudgeReals(first, rows) : CountEqual();
+  }
+
+  absl::Status JudgeReals(int64_t first, int64_t rows) {
+    const ConstTensorView output = session_.output(output_);
+    const std::span<const float> scores = RealsOf(output, scores_);
+    std::span<const float> expected;
+    if (reference_ != nullptr) {
+      const ConstTensorView other = reference_->output(expected_output_);
+      if (!IsFloat(other.dtype())) return OtherKind(output, other);
+      expected = RealsOf(other, expected_);
       if (expected.size() != scores.size()) {
         return InvalidArgument("the reference's output has {} elements, the model's {}",
                                expected.size(), scores.size());
       }
       tally_.noise.Add(scores, expected);
     }
-    tally_.count += rows;
-    const auto classes = static_cast<size_t>(ClassesOf(session_.output(0).shape(), rows));
+    const auto classes = static_cast<size_t>(ClassesOf(output.shape(), rows));
     if (classes == 0) return absl::OkStatus();
     if (samples_.has_labels()) OCTET_RETURN_IF_ERROR(CheckLabels(first, rows, classes));
     tally_.class_rows += rows;
@@ -100,6 +125,24 @@ class Evaluation {
       if (reference_ != nullptr) tally_.agree += top == TopClass(expected.subspan(at, classes));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status CountEqual() {
+    if (reference_ == nullptr) return absl::OkStatus();
+    const ConstTensorView output = session_.output(output_);
+    const ConstTensorView other = reference_->output(expected_output_);
+    const OutputComparison comparison = CompareOutputs(output, other);
+    if (!comparison.same_shape) return OtherKind(output, other);
+    tally_.elements += comparison.elements;
+    tally_.equal += comparison.equal;
+    return absl::OkStatus();
+  }
+
+  absl::Status OtherKind(ConstTensorView output, ConstTensorView other) const {
+    return InvalidArgument("output '{}' is {} of {}, the reference's '{}' {} of {}", tally_.output,
+                           output.shape().ToString(), DTypeName(output.dtype()),
+                           reference_->model().signature().outputs[expected_output_].name,
+                           other.shape().ToString(), DTypeName(other.dtype()));
   }
 
   // Counted as mistakes, labels of another model's classes would say that this one is no good.
@@ -121,8 +164,10 @@ class Evaluation {
   Session& session_;
   Session* reference_;
   const Samples& samples_;
+  size_t output_ = 0;
+  size_t expected_output_ = 0;  ///< The reference's.
   Tally tally_;
-  Tensor scores_;    ///< Of a model that answers in 16 bits.
+  Tensor scores_;    ///< Of a model that answers in other reals than FP32.
   Tensor expected_;  ///< The same of the reference.
 };
 
@@ -141,18 +186,27 @@ absl::StatusOr<Tally> Evaluate(Session& session, Session* reference, const Sampl
   return Evaluation(session, reference, samples).Run(batch);
 }
 
+std::optional<double> AgreementPercent(const Tally& tally) {
+  const int64_t of = tally.reals ? tally.class_rows : tally.elements;
+  const int64_t alike = tally.reals ? tally.agree : tally.equal;
+  if (of == 0) return std::nullopt;
+  return 100.0 * static_cast<double>(alike) / static_cast<double>(of);
+}
+
 nlohmann::ordered_json ToJson(const Tally& tally, bool labels, bool reference) {
-  const auto percent = [&](bool measured, int64_t hits) {
-    return measured && tally.class_rows > 0 ? nlohmann::json(100.0 * static_cast<double>(hits) /
-                                                             static_cast<double>(tally.class_rows))
-                                            : nlohmann::json();
-  };
+  const std::optional<double> agreement =
+      reference ? AgreementPercent(tally) : std::optional<double>();
   return {
       {"count", tally.count},
-      {"top1", percent(labels, tally.correct)},
-      {"agreement", percent(reference, tally.agree)},
+      {"output", tally.output},
+      {"top1", labels && tally.class_rows > 0
+                   ? nlohmann::json(100.0 * static_cast<double>(tally.correct) /
+                                    static_cast<double>(tally.class_rows))
+                   : nlohmann::json()},
+      {"agreement", agreement ? nlohmann::json(*agreement) : nlohmann::json()},
       {"sqnr_db", tally.noise.noise > 0 ? nlohmann::json(tally.noise.SqnrDb()) : nlohmann::json()},
-      {"non_finite", reference ? nlohmann::json(tally.noise.non_finite) : nlohmann::json()},
+      {"non_finite",
+       reference && tally.reals ? nlohmann::json(tally.noise.non_finite) : nlohmann::json()},
       {"items_per_second", static_cast<double>(tally.count) / tally.seconds}};
 }
 

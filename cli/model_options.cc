@@ -126,6 +126,15 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadFp32(
   return Model::Load(path, options);
 }
 
+absl::StatusOr<std::shared_ptr<const Model>> LoadReference(const std::string& path, int threads) {
+  LoadOptions options;
+  options.threads = threads;
+  OCTET_ASSIGN_OR_RETURN(std::shared_ptr<const Model> model, Model::Load(path, options));
+  const Precision precision = model->precision();
+  if (precision != Precision::kFp16 && precision != Precision::kBf16) return model;
+  return LoadFp32(path, {}, threads);
+}
+
 int Fail(const absl::Status& status) {
   const std::string_view message = Message(status);
   std::fprintf(stderr, "octet: %.*s\n", static_cast<int>(message.size()), message.data());

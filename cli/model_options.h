@@ -33,6 +33,10 @@ void AddRunOptions(CLI::App& verb, std::vector<std::string>& disabled_passes, in
 absl::StatusOr<std::shared_ptr<const Model>> LoadFp32(
     const std::string& path, const std::vector<std::string>& disabled_passes, int threads);
 
+/// A model to compare with, in its own precision; one that stores its reals in 16 bits computes in fp32, for its answers are the measure.
+/// Errors: as Model::Load.
+absl::StatusOr<std::shared_ptr<const Model>> LoadReference(const std::string& path, int threads);
+
 /// Prints "octet: <message>" to stderr and returns the exit code of a failure: 2 for WrongUsage, else 1.
 int Fail(const absl::Status& status);
 

@@ -206,7 +206,8 @@ void AddQat(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<QatOptions>();
   CLI::App* verb = app.add_subcommand(
       "qat", "Train a model with its rounding, from its quantized form on, into an int8 variant");
-  verb->add_option("MODEL", options->model, "fp32 ONNX file")->required();
+  verb->add_option("MODEL", options->model, "ONNX file of an fp32, fp16, bf16 or fp64 model")
+      ->required();
   verb->add_option("--start", options->start,
                    "QDQ file of the same model to go on from, by this or another tool, instead of "
                    "quantizing MODEL, which still teaches");

@@ -1,4 +1,4 @@
-// octet quantize: an fp32 model in, its other precisions out.
+// octet quantize: a model of reals in, its other precisions out.
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -132,7 +132,7 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
       const QuantizeSummary made,
       QuantizeFile(options.model, RecipeFor(options, to), calibration.data(), run, out));
   bar.reset();
-  OCTET_ASSIGN_OR_RETURN(const uint64_t fp32_bytes, OnnxFileBytes(options.model));
+  OCTET_ASSIGN_OR_RETURN(const uint64_t model_bytes, OnnxFileBytes(options.model));
   OCTET_ASSIGN_OR_RETURN(const uint64_t bytes, OnnxFileBytes(out));
   nlohmann::ordered_json layers = nlohmann::json::array();
   for (const QuantizeRecord& record : made.records) {
@@ -142,7 +142,7 @@ absl::StatusOr<nlohmann::ordered_json> MakeVariant(const QuantizeOptions& option
       {"precision", PrecisionName(to)},
       {"file", out},
       {"bytes", bytes},
-      {"ratio", static_cast<double>(bytes) / static_cast<double>(fp32_bytes)},
+      {"ratio", static_cast<double>(bytes) / static_cast<double>(model_bytes)},
       {"records", std::move(layers)}};
   if (made.mixed) json["mixed"] = MixedAsJson(*made.mixed);
   return json;
@@ -197,7 +197,7 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
     OCTET_ASSIGN_OR_RETURN(nlohmann::ordered_json made,
                            MakeVariant(options, precision, calibration));
     if (!options.json) {
-      std::cout << Format("{:<13} {:>10} bytes  {:.3f} of fp32  {}\n", name,
+      std::cout << Format("{:<13} {:>10} bytes  {:.3f} of MODEL  {}\n", name,
                           made["bytes"].get<int64_t>(), made["ratio"].get<double>(),
                           made["file"].get<std::string>());
       PrintTried(made["records"]);
@@ -215,7 +215,8 @@ absl::Status QuantizeAll(const QuantizeOptions& options) {
 void AddQuantize(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<QuantizeOptions>();
   CLI::App* verb = app.add_subcommand("quantize", "Make a model's variants in other precisions");
-  verb->add_option("MODEL", options->model, "fp32 ONNX file")->required();
+  verb->add_option("MODEL", options->model, "ONNX file of an fp32, fp16, bf16 or fp64 model")
+      ->required();
   verb->add_option("--to", options->to, "Precisions to make")
       ->delimiter(',')
       ->check(CLI::IsMember({"fp16", "bf16", "int8", "int8-dynamic"}))

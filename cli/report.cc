@@ -65,7 +65,7 @@ void AddReport(CLI::App& app, Outcome& outcome) {
   CLI::App* verb = app.add_subcommand(
       "report", "Measure what quantization did to a model: one HTML page, and JSON");
   verb->add_option("MODEL", options->model,
-                   "Folder with fp32.onnx and its variants, or the fp32 ONNX file")
+                   "Folder with fp32.onnx and its variants, or the original ONNX file")
       ->required();
   verb->add_option("--variants", options->variants, "More variants of the model: ONNX files");
   verb->add_option("--data", options->request.data,

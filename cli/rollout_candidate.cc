@@ -76,9 +76,14 @@ absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Mode
   if (tally.class_rows > 0)
     agreement = 100 * static_cast<double>(tally.agree) / static_cast<double>(tally.class_rows);
   proof.json.update(ToJson(tally, samples.has_labels(), true));
-  proof.summary += Format(", {}SQNR {:.1f} dB over {} samples",
-                          agreement ? Format("agreement {:.2f} % and ", *agreement) : "",
-                          tally.noise.SqnrDb(), tally.count);
+  if (tally.reals) {
+    proof.summary += Format(", {}SQNR {:.1f} dB over {} samples",
+                            agreement ? Format("agreement {:.2f} % and ", *agreement) : "",
+                            tally.noise.SqnrDb(), tally.count);
+  } else {
+    proof.summary += Format(", {:.2f} % of '{}' equal over {} samples",
+                            AgreementPercent(tally).value_or(100), tally.output, tally.count);
+  }
   const auto refuse = [&](std::string_view what, double value, const std::optional<double>& floor) {
     if (!floor || value >= *floor || !proof.refused.empty()) return;
     proof.refused =
@@ -91,6 +96,8 @@ absl::Status Compare(const CandidateRequest& request, std::shared_ptr<const Mode
         "agreement on classes is asked for, and no output has class scores: ask for an SQNR "
         "instead";
   }
+  if (request.plan.guard.sqnr_db && !tally.reals && proof.refused.empty())
+    proof.refused = "an SQNR is asked for, and no output holds reals";
   if (request.plan.guard.sqnr_db && tally.noise.lost > 0 && proof.refused.empty()) {
     proof.refused = Format(
         "SQNR, dB, over the calibration data: none, {} elements are a NaN or infinite where the "

@@ -68,14 +68,15 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
   }
   const auto wire = config.wire.find(info.name);
   if (wire != config.wire.end() && wire->second.dtype == array.dtype) {
-    if (!IsFloat(info.dtype) || info.dtype == DType::kF64) {
-      return InvalidArgument("input '{}': only FP32, FP16 or BF16 can be mapped, this one is {}",
-                             info.name, DTypeName(info.dtype));
+    if (!IsFloat(info.dtype)) {
+      return InvalidArgument("input '{}': only reals can be mapped, this one is {}", info.name,
+                             DTypeName(info.dtype));
     }
     OCTET_RETURN_IF_ERROR(CheckWireMapping(wire->second, info.shape));
     return ArrayMatch{name, true, wire->second};
   }
-  if (array.dtype != info.dtype) {
+  const bool reals = IsFloat(array.dtype) && IsFloat(info.dtype);
+  if (array.dtype != info.dtype && !reals) {
     return InvalidArgument(
         "array '{}': expected {}{}, got {}", name, DTypeName(info.dtype),
         wire == config.wire.end() ? "" : " or " + std::string(DTypeName(wire->second.dtype)),

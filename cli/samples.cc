@@ -34,7 +34,11 @@ class SampleRows : public SampleSource {
     if (!match_.mapped && dtype == stored.dtype) return array_->Read(begin, stored.bytes(), to);
     std::vector<std::byte> elements(stored.bytes());
     OCTET_RETURN_IF_ERROR(array_->Read(begin, elements.size(), elements.data()));
-    if (match_.mapped) {
+    if (match_.mapped && dtype == DType::kF64) {
+      Tensor reals(DType::kF32, shape);
+      Map(elements.data(), stored, DType::kF32, reals.mutable_data());
+      ConvertTensor(reals.view(), {to, {dtype, shape}});
+    } else if (match_.mapped) {
       Map(elements.data(), stored, dtype, to);
     } else {
       ConvertTensor({elements.data(), stored}, {to, {dtype, shape}});

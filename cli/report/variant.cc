@@ -67,8 +67,9 @@ nlohmann::ordered_json AsJson(const Claim& claim) {
 nlohmann::ordered_json AccuracyOf(const Variant& variant, bool labels, bool reference) {
   nlohmann::ordered_json json = ToJson(variant.tally, labels, reference);
   json.erase("items_per_second");  // Of the whole evaluation; the latency is measured by itself.
-  json["max_abs_error"] =
-      reference ? nlohmann::ordered_json(variant.tally.noise.max_abs) : nlohmann::ordered_json();
+  json["max_abs_error"] = reference && variant.tally.reals
+                              ? nlohmann::ordered_json(variant.tally.noise.max_abs)
+                              : nlohmann::ordered_json();
   return json;
 }
 
@@ -118,12 +119,13 @@ Measured MeasuredOf(const Variant& variant, const Variant& fp32, bool labels) {
   return row;
 }
 
-// Top-1 in per cent, or agreement with fp32 where there are no labels; the same of all without classes.
+// Top-1 in per cent, or agreement with fp32 where there are no labels or no classes; the same of all where there is none.
 double QualityOf(const Variant& variant, const Variant& fp32, bool labels) {
   const Tally& tally = variant.tally;
-  if (tally.class_rows == 0 || (!labels && &variant == &fp32)) return 100;
-  return 100.0 * static_cast<double>(labels ? tally.correct : tally.agree) /
-         static_cast<double>(tally.class_rows);
+  if (labels && tally.class_rows > 0) {
+    return 100.0 * static_cast<double>(tally.correct) / static_cast<double>(tally.class_rows);
+  }
+  return &variant == &fp32 ? 100 : AgreementPercent(tally).value_or(100);
 }
 
 }  // namespace
@@ -156,7 +158,7 @@ double Variant::Speedup() const {
 absl::StatusOr<Variant> LoadVariant(const std::string& file, int threads, const Model* fp32) {
   LoadOptions options;
   options.threads = threads;
-  auto loaded = Model::Load(file, options);
+  auto loaded = fp32 == nullptr ? LoadReference(file, threads) : Model::Load(file, options);
   if (!loaded.ok()) return Annotate(loaded.status(), file);
   const Model& model = **loaded;
   if (fp32 == nullptr && model.precision() != Precision::kFp32) {

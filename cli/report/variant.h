@@ -52,7 +52,8 @@ struct ReportSettings {
   bool labels = false;
 };
 
-/// Loads a file and checks that it takes the fp32 model's inputs; `fp32` is null for that itself, which must be fp32.
+/// Loads a file and checks that it takes the fp32 model's inputs; `fp32` is null for that itself, which must not be quantized
+/// (LoadReference).
 absl::StatusOr<Variant> LoadVariant(const std::string& file, int threads, const Model* fp32);
 
 /// The rows as JSON, with the claims' verdicts and the Pareto front. Requires: measured, the fp32 row first.

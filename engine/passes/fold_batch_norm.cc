@@ -6,11 +6,18 @@
 //   x:f32 -> BatchNormalization -> Conv(w, b) -> y   =>  x -> Conv(w * f, b + sum w * g) -> y (without padding)
 //   x:f32[N,C,..] -> BatchNormalization -> y         =>  x -> Mul(f) -> Add(g) -> y           (C known)
 //
+// What no FLOAT holds stays a BatchNormalization: f and g, weights and biases that would be infinite, and weights that would lose bits
+// (channel_reach.h), but where scale is next to 0.
+//
 // Source: ONNX BatchNormalization; outputs besides Y belong to training and must be unread.
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <span>
 #include <utility>
+#include <vector>
 
+#include "engine/passes/channel_reach.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
@@ -22,8 +29,28 @@ namespace {
 struct Affine {
   std::vector<double> factor;
   std::vector<double> addend;
+  std::vector<float> scale;
   size_t channels() const { return factor.size(); }
 };
+
+bool FloatHolds(double x) { return std::isfinite(static_cast<float>(x)); }
+
+// Whether weights of these magnitudes, one for each channel, take the factors. What a scale of next to 0 leaves of a channel is its addend.
+bool TakeFactors(std::span<const float> reaches, const Affine& affine) {
+  for (size_t c = 0; c < affine.channels(); ++c) {
+    const float least = std::abs(affine.scale[c]) < kLeastReach ? 0 : kLeastReach;
+    if (!TakesFactor(reaches[c], affine.factor[c], least)) return false;
+  }
+  return true;
+}
+
+// Whether a bias is as finite as it was.
+bool StaysFinite(std::span<const double> before, std::span<const double> after) {
+  for (size_t c = 0; c < before.size(); ++c) {
+    if (std::isfinite(before[c]) && !FloatHolds(after[c])) return false;
+  }
+  return true;
+}
 
 absl::StatusOr<std::optional<Affine>> AffineOf(const Graph& graph, const Node& node) {
   if (node.attributes.IntOr("training_mode", 0) != 0) return std::nullopt;
@@ -44,7 +71,9 @@ absl::StatusOr<std::optional<Affine>> AffineOf(const Graph& graph, const Node& n
     const double factor = params[0][c] / std::sqrt(static_cast<double>(params[3][c]) + epsilon);
     affine.factor.push_back(factor);
     affine.addend.push_back(params[1][c] - params[2][c] * factor);
+    if (!FloatHolds(factor) || !FloatHolds(affine.addend.back())) return std::nullopt;
   }
+  affine.scale = std::move(params[0]);
   return affine;
 }
 
@@ -97,15 +126,15 @@ WeightChannels ChannelsOfWeights(const Graph& graph, const Node& mac) {
   return {.rows = first, .columns = second};
 }
 
-void Multiply(std::vector<float>& weights, const WeightChannels& layout,
-              const std::vector<double>& factors) {
+// Calls visit(weight, output channel) for each of them.
+template <typename Visit>
+void ForEachWeight(std::vector<float>& weights, const WeightChannels& layout, const Visit& visit) {
   auto at = weights.begin();
   for (int64_t group = 0; group < layout.groups; ++group) {
     for (int64_t row = 0; row < layout.rows; ++row) {
       for (int64_t column = 0; column < layout.columns; ++column) {
-        const double factor = factors[static_cast<size_t>(group * layout.columns + column)];
-        for (const auto end = at + layout.inner; at != end; ++at)
-          *at = static_cast<float>(*at * factor);
+        const auto channel = static_cast<size_t>(group * layout.columns + column);
+        for (const auto end = at + layout.inner; at != end; ++at) visit(*at, channel);
       }
     }
   }
@@ -126,12 +155,19 @@ bool FoldBehind(Graph& graph, NodeId norm, const Affine& affine) {
   auto weights = FloatsOf(graph, mac->input(1));
   auto bias = BiasOf(graph, *mac, affine.channels());
   if (!weights || !bias) return false;
-  Multiply(*weights, layout, affine.factor);
-  for (size_t c = 0; c < affine.channels(); ++c) {
-    (*bias)[c] = (*bias)[c] * affine.factor[c] + affine.addend[c];
-  }
+  std::vector<float> reaches(affine.channels());
+  ForEachWeight(*weights, layout, [&](float w, size_t channel) {
+    reaches[channel] = std::max(reaches[channel], std::abs(w));
+  });
+  std::vector<double> folded(*bias);
+  for (size_t c = 0; c < affine.channels(); ++c)
+    folded[c] = folded[c] * affine.factor[c] + affine.addend[c];
+  if (!TakeFactors(reaches, affine) || !StaysFinite(*bias, folded)) return false;
+  ForEachWeight(*weights, layout, [&](float& w, size_t channel) {
+    w = static_cast<float>(w * affine.factor[channel]);
+  });
   const NodeId id = graph.producer(x);
-  SetWeights(graph, id, *std::move(weights), *bias);
+  SetWeights(graph, id, *std::move(weights), folded);
   TakeOver(graph, id, norm);
   return true;
 }
@@ -161,17 +197,21 @@ bool FoldAhead(Graph& graph, NodeId norm, const Affine& affine) {
   if (!bias || group == 0 || out_channels % group != 0 || in_per_group * group != affine.channels())
     return false;
   const auto taps = static_cast<size_t>(shape.elements(2, shape.rank()));
+  std::vector<float> reaches(affine.channels());
+  std::vector<double> folded(*bias);
   for (size_t o = 0; o < out_channels; ++o) {
     const size_t first = o / (out_channels / group) * in_per_group;
     for (size_t i = 0; i < in_per_group; ++i) {
       float* row = weights->data() + (o * in_per_group + i) * taps;
       for (size_t k = 0; k < taps; ++k) {
-        (*bias)[o] += row[k] * affine.addend[first + i];
+        folded[o] += row[k] * affine.addend[first + i];
+        reaches[first + i] = std::max(reaches[first + i], std::abs(row[k]));
         row[k] = static_cast<float>(row[k] * affine.factor[first + i]);
       }
     }
   }
-  SetWeights(graph, id, *std::move(weights), *bias);
+  if (!TakeFactors(reaches, affine) || !StaysFinite(*bias, folded)) return false;
+  SetWeights(graph, id, *std::move(weights), folded);
   graph.SetInput(id, 0, graph.node(norm).input(0));
   return true;
 }

@@ -7,15 +7,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/passes/channel_reach.h"
 #include "engine/passes/match.h"
 #include "engine/passes/passes.h"
 #include "engine/passes/rewrite.h"
 
 namespace octet {
 namespace {
-
-// Channels that reach less far hold zeros. Of one that does, weights below the normal numbers do not count.
-constexpr float kLeastReach = 0x1p-100F;
 
 // The largest magnitude of each channel's weights, which lie in rows of one channel each, or of one weight of every channel.
 std::vector<float> Reaches(const std::vector<float>& weights, size_t channels, bool rows) {
@@ -26,14 +24,6 @@ std::vector<float> Reaches(const std::vector<float>& weights, size_t channels, b
     reach = std::max(reach, std::abs(weights[i]));
   }
   return reaches;
-}
-
-// Whether the weights of a channel that reaches so far, and its bias, can take a factor.
-bool TakesFactor(float reach, float bias, float factor) {
-  if (std::isfinite(bias) && !std::isfinite(bias * factor)) return false;
-  if (!std::isfinite(reach) || reach < kLeastReach || factor == 0) return true;
-  const float product = reach * std::abs(factor);
-  return product >= kLeastReach && std::isfinite(product);
 }
 
 // Multiplies the constant weights and bias of a Conv or octet:MatMul by one factor per output channel.
@@ -52,7 +42,8 @@ bool ScaleWeights(Graph& graph, NodeId id, const std::vector<float>& factors) {
   const bool rows = conv || mac.attributes.IntOr("trans_b", 0) != 0;
   const std::vector<float> reaches = Reaches(*weights, factors.size(), rows);
   for (size_t c = 0; c < factors.size(); ++c) {
-    if (!TakesFactor(reaches[c], bias ? (*bias)[c] : 0, factors[c])) return false;
+    if (!TakesFactor(reaches[c], factors[c])) return false;
+    if (bias && std::isfinite((*bias)[c]) && !std::isfinite((*bias)[c] * factors[c])) return false;
   }
   for (size_t c = 0; bias && c < factors.size(); ++c) (*bias)[c] *= factors[c];
   // Rows of one channel each, or rows of one weight of every channel.

@@ -17,7 +17,10 @@ namespace {
 
 using Factors = std::vector<double>;  ///< By class of channels; reaches of values behind them.
 
-constexpr int kSearchSteps = 300;
+constexpr int kMostSteps = 300;
+constexpr int kFewestSteps = 60;
+// Of pairs of channels, over all steps: some 6 ns each.
+constexpr size_t kMostVisits = size_t{4'000'000} * kMostSteps;
 // Of logarithms, at the first step; falls to 0 along half a cosine.
 constexpr double kRate = 0.05;
 constexpr double kMomentum = 0.9;
@@ -42,13 +45,15 @@ double Largest(std::span<const double> x, std::vector<double>* shares) {
   shares->assign(x.size(), 0);
   if (!(most > 0)) return most;
   double sum = 0;
+  const double of_most = 1 / most;
   for (size_t i = 0; i < x.size(); ++i) {
-    double power = x[i] / most;
+    double power = x[i] * of_most;
     for (int doubled = 1; doubled < 16; doubled *= 2) power *= power;
     (*shares)[i] = power;
     sum += power;
   }
-  for (double& share : *shares) share /= sum;
+  const double of_sum = 1 / sum;
+  for (double& share : *shares) share *= of_sum;
   return most * std::pow(sum, 1.0 / 16);
 }
 
@@ -165,49 +170,53 @@ class ValueNoise {
 // The weights of a node, those between two channels as one: rounded to a grid per output channel.
 class WeightNoise {
  public:
-  struct Entry {
-    int out;  ///< Classes, or kNone.
-    int in;
-    double reach;
-    double gain;
+  // Of one output channel, by input channel: places of factors, whose last one is 1 and stays.
+  struct Grid {
+    size_t out;
+    std::vector<uint32_t> in;
+    std::vector<float> reach;
+    std::vector<double> gain;
   };
 
-  WeightNoise(std::vector<std::vector<Entry>> grids, double left)
-      : grids_(std::move(grids)), left_(left) {}
+  WeightNoise(std::vector<Grid> grids, double left) : grids_(std::move(grids)), left_(left) {}
 
-  double Noise(const Factors& t, Factors* slopes) const {
+  // `inverse`: of each factor.
+  double Noise(const Factors& t, const Factors& inverse, Factors* slopes) const {
     double sum = 0;
-    for (const std::vector<Entry>& grid : grids_) sum += NoiseOf(grid, t, slopes);
+    for (const Grid& grid : grids_) sum += NoiseOf(grid, t, inverse, slopes);
     return sum;
   }
 
  private:
-  static double Of(const Factors& t, int of) {
-    return of == kNone ? 1.0 : t[static_cast<size_t>(of)];
-  }
-
-  double NoiseOf(const std::vector<Entry>& grid, const Factors& t, Factors* slopes) const {
-    scaled_.clear();
-    own_.clear();
+  // Every weight of a model passes here at every step: no division, nor a branch.
+  double NoiseOf(const Grid& grid, const Factors& t, const Factors& inverse,
+                 Factors* slopes) const {
+    const size_t count = grid.in.size();
+    scaled_.resize(count);
+    own_.resize(count);
+    const double out = t[grid.out];
     double gain = 0;
-    for (const Entry& entry : grid) {
-      const double factor = Of(t, entry.out) / Of(t, entry.in);
-      scaled_.push_back(entry.reach * factor);
-      own_.push_back(entry.gain / (factor * factor));
-      gain += own_.back();
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t in = grid.in[i];
+      scaled_[i] = grid.reach[i] * out * inverse[in];
+      own_[i] = grid.gain[i] * t[in] * t[in];
+      gain += own_[i];
     }
+    const double per_gain = inverse[grid.out] * inverse[grid.out];
     const double step = Largest(scaled_, slopes != nullptr ? &shares_ : nullptr) / kByteLimit;
-    const double of_gain = left_ * kOfStep * step * step;
+    const double of_gain = left_ * kOfStep * step * step * per_gain;
     if (slopes == nullptr) return of_gain * gain;
-    for (size_t i = 0; i < grid.size(); ++i) {
+    double all = 0;
+    for (size_t i = 0; i < count; ++i) {
       const double slope = 2 * of_gain * (shares_[i] * gain - own_[i]);
-      if (grid[i].out != kNone) (*slopes)[static_cast<size_t>(grid[i].out)] += slope;
-      if (grid[i].in != kNone) (*slopes)[static_cast<size_t>(grid[i].in)] -= slope;
+      all += slope;
+      (*slopes)[grid.in[i]] -= slope;
     }
+    (*slopes)[grid.out] += all;
     return of_gain * gain;
   }
 
-  std::vector<std::vector<Entry>> grids_;
+  std::vector<Grid> grids_;
   double left_;  ///< Of the noise of plain rounding.
   mutable std::vector<double> scaled_;
   mutable std::vector<double> own_;
@@ -231,7 +240,8 @@ class FactorSearch {
 
   double Run(Factors& factors) {
     Factors t = factors;
-    t.resize(factors.size() + values_.size());
+    t.resize(FixedPlace());
+    t.push_back(1);
     for (const ValueNoise& value : values_) {
       t[value.reach()] = value.Whole(t);
       free_.insert(value.reach());
@@ -241,10 +251,11 @@ class FactorSearch {
     Factors slopes(t.size());
     Factors momentum(t.size());
     Factors squares(t.size());
-    for (int step = 1; step <= kSearchSteps; ++step) {
+    const int steps = SearchSteps(pairs_);
+    for (int step = 1; step <= steps; ++step) {
       std::ranges::fill(slopes, 0);
       const double noise = Noise(t, &slopes);
-      const double rate = kRate * (1 + std::cos(std::numbers::pi * step / kSearchSteps)) / 2;
+      const double rate = kRate * (1 + std::cos(std::numbers::pi * step / steps)) / 2;
       for (const size_t of : free_) {
         const double slope = std::clamp(slopes[of] / noise, -kSteepest, kSteepest);
         momentum[of] += (1 - kMomentum) * (slope - momentum[of]);
@@ -263,10 +274,15 @@ class FactorSearch {
   }
 
  private:
-  double Noise(const Factors& t, Factors* slopes) const {
+  // Behind the factors of classes and the reaches of values.
+  size_t FixedPlace() const { return static_cast<size_t>(links_.classes()) + values_.size(); }
+
+  double Noise(const Factors& t, Factors* slopes) {
+    inverse_.clear();
+    for (const double factor : t) inverse_.push_back(1 / factor);
     double sum = 0;
     for (const ValueNoise& value : values_) sum += value.Noise(t, slopes);
-    for (const WeightNoise& weights : weights_) sum += weights.Noise(t, slopes);
+    for (const WeightNoise& weights : weights_) sum += weights.Noise(t, inverse_, slopes);
     return sum;
   }
 
@@ -297,6 +313,12 @@ class FactorSearch {
     }
   }
 
+  size_t PlaceOf(ValueId id, size_t channel) const {
+    const int of = links_.ClassOf(id, channel);
+    return of == kNone ? FixedPlace() : static_cast<size_t>(of);
+  }
+
+  // Requires: all values have been added.
   void AddWeights(const WeightedNode& weighted, const std::vector<double>& gains) {
     const Node& node = graph_.node(weighted.node);
     const ValueId x = node.inputs[0];
@@ -315,18 +337,21 @@ class FactorSearch {
       places.push_back({out, in, static_cast<size_t>(i)});
     }
     std::ranges::stable_sort(places, {}, [](const Place& p) { return std::tuple(p.out, p.in); });
-    std::vector<std::vector<WeightNoise::Entry>> grids;
+    std::vector<WeightNoise::Grid> grids;
     const Place* last = nullptr;
     for (const Place& place : places) {
       const bool row = last == nullptr || place.out != last->out;
-      if (row) grids.emplace_back();
+      if (row) grids.push_back({PlaceOf(y, place.out), {}, {}, {}});
+      WeightNoise::Grid& grid = grids.back();
       if (row || place.in != last->in) {
-        grids.back().push_back(
-            {links_.ClassOf(y, place.out), links_.ClassOf(x, place.in), 0.0, 0.0});
+        ++pairs_;
+        grid.in.push_back(static_cast<uint32_t>(PlaceOf(x, place.in)));
+        grid.reach.push_back(0);
+        grid.gain.push_back(0);
       }
-      WeightNoise::Entry& entry = grids.back().back();
-      entry.reach = std::max(entry.reach, std::abs(double{weights.span<float>()[place.at]}));
-      entry.gain += gains[place.at];
+      const float magnitude = std::abs(weights.span<float>()[place.at]);
+      grid.reach.back() = std::max(grid.reach.back(), magnitude);
+      grid.gain.back() += gains[place.at];
       last = &place;
     }
     weights_.emplace_back(std::move(grids), recipe_.compensate ? kCompensated : 1.0);
@@ -344,11 +369,18 @@ class FactorSearch {
   const ChannelLinks& links_;
   std::vector<ValueNoise> values_;
   std::vector<WeightNoise> weights_;
+  size_t pairs_ = 0;                                ///< Of channels that weights lie between.
+  Factors inverse_;                                 ///< Of the factors whose noise is asked for.
   std::set<size_t> free_;                           ///< Classes of channels.
   std::vector<std::pair<size_t, double>> clipped_;  ///< Classes, and their largest factors.
 };
 
 }  // namespace
+
+int SearchSteps(size_t pairs) {
+  const size_t most = kMostVisits / std::max<size_t>(pairs, 1);
+  return static_cast<int>(std::clamp<size_t>(most, kFewestSteps, kMostSteps));
+}
 
 double MinimizeOutputNoise(const Graph& graph, const QuantizeRecipe& recipe,
                            const Statistics& statistics, const ChannelLinks& links,

@@ -1,6 +1,7 @@
 // Factors of channels that leave the outputs the least noise.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "engine/graph/graph.h"
@@ -10,6 +11,10 @@
 #include "engine/quantize/statistics.h"
 
 namespace octet {
+
+/// Steps of the descent where weights lie between so many pairs of channels, each of which every step visits: 300, fewer beyond 4 million
+/// pairs, so that a visit of all takes seconds, but 60 at least.
+int SearchSteps(size_t pairs);
 
 /// Moves factors (one per class of channels, those of `components` alone) to where rounding is estimated to leave the outputs the least
 /// noise, with ranges that go with them:

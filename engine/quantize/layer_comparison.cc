@@ -19,6 +19,7 @@
 #include "engine/passes/match.h"
 #include "engine/passes/quantization.h"
 #include "engine/plan/precision_detection.h"
+#include "engine/quantize/float_model.h"
 #include "engine/tensor/status.h"
 
 namespace octet {
@@ -401,9 +402,12 @@ CalibrationData FirstSamples(const CalibrationData& set, const Graph& graph) {
 
 absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const CalibrationData& set,
                                               const CalibrationRun& run) {
-  OCTET_RETURN_IF_ERROR(InferShapes(fp32));
-  OCTET_RETURN_IF_ERROR(InferShapes(variant));
   OCTET_ASSIGN_OR_RETURN(const Precision precision, DetectPrecision(variant));
+  for (Graph* graph : {&fp32, &variant}) {
+    OCTET_ASSIGN_OR_RETURN(FloatModel model, InFloat(*graph));
+    *graph = std::move(model.graph);
+    OCTET_RETURN_IF_ERROR(InferShapes(*graph));
+  }
   PointFinder finder(fp32, variant);
   finder.Run();
   LayerComparison comparison{.weights = WeightFinder(variant).Run(),
@@ -411,7 +415,7 @@ absl::StatusOr<LayerComparison> CompareLayers(Graph fp32, Graph variant, const C
   const std::vector<Point>& points = finder.points();
   if (points.empty()) return comparison;
 
-  const CalibrationData samples = FirstSamples(set, fp32);
+  const CalibrationData samples = InFloat(FirstSamples(set, fp32));
   comparison.samples = samples.count();
   std::vector<Observation> observations;
   std::deque<Kept> kept;

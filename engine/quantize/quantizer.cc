@@ -9,9 +9,11 @@
 #include "engine/passes/match.h"
 #include "engine/passes/pass.h"
 #include "engine/quantize/dynamic_int8.h"
+#include "engine/quantize/float_model.h"
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/output_gains.h"
+#include "engine/quantize/plain_products.h"
 #include "engine/quantize/selection.h"
 #include "engine/quantize/static_int8.h"
 #include "engine/quantize/storage.h"
@@ -84,6 +86,9 @@ absl::StatusOr<QuantizeResult> QuantizeIntegers(Graph graph, const QuantizeRecip
                                                 const CalibrationRun& run,
                                                 const OutputGains* gains) {
   OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
+  OCTET_ASSIGN_OR_RETURN(const int rewritten, WritePlainProducts(graph));
+  if (rewritten > 0)
+    OCTET_RETURN_IF_ERROR(RunNamedPasses(graph, kPreparingPasses, run.disabled_passes));
   OCTET_RETURN_IF_ERROR(RaiseOpset(graph, std::max(OnnxOpset(graph), kQuantizeOpset)));
   OCTET_RETURN_IF_ERROR(CheckFiniteWeights(graph, recipe.to));
   for (const NodeId id : graph.OrderSnapshot()) graph.mutable_node(id).in_bf16 = false;
@@ -137,13 +142,6 @@ absl::Status CheckNotQuantized(const Graph& graph) {
         OCTET_RETURN_IF_ERROR(CheckNotQuantized(**body));
     }
   }
-  for (ValueId id = 0; id < graph.value_count(); ++id) {
-    const Value& value = graph.value(id);
-    if (value.is_constant() && (value.dtype == DType::kF16 || value.dtype == DType::kBF16)) {
-      return InvalidArgument("the model's weights are not fp32: '{}' is {}", value.name,
-                             DTypeName(value.dtype));
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -163,7 +161,10 @@ absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const Quant
   ConfigureWorkerThread(run.threads);
   if (recipe.weight_bits != 8 && recipe.weight_bits != 4)
     return InvalidArgument("weights have 8 or 4 bits, not {}", recipe.weight_bits);
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Dispatch(fp32, recipe, calibration, run, gains));
+  OCTET_ASSIGN_OR_RETURN(const FloatModel model, InFloat(fp32));
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
+                         Dispatch(model.graph, recipe, InFloat(calibration), run, gains));
+  model.RestoreTypes(result.graph);
   result.graph.metadata["octet.precision"] = std::string(PrecisionName(recipe.to));
   if (recipe.to == Precision::kInt8 && recipe.weight_bits == 4) {
     result.graph.metadata["octet.weights"] =

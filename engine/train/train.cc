@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/ops/op.h"
 #include "engine/quantize/content_mark.h"
+#include "engine/quantize/float_model.h"
 #include "engine/quantize/input_grids.h"
 #include "engine/quantize/leave_out_defaults.h"
 #include "engine/tensor/status.h"
@@ -451,9 +452,12 @@ absl::StatusOr<train::Origin> OriginOf(const Graph& fp32, bool continued,
 constexpr int64_t kFewestForGains = 100;
 constexpr std::string_view kNibbleWords = " weight-bits=4";
 
-absl::StatusOr<TrainResult> Finished(absl::StatusOr<TrainResult> result,
+// `model`: whose types the file declares.
+absl::StatusOr<TrainResult> Finished(absl::StatusOr<TrainResult> result, const FloatModel& model,
                                      const TrainOptions& options) {
-  if (!result.ok() || result->best_epoch == 0) return result;
+  if (!result.ok()) return result;
+  model.RestoreTypes(result->graph);
+  if (result->best_epoch == 0) return result;
   result->graph.metadata["octet.recipe"] +=
       Format(" trained={} epochs={}", TrainLossName(options.loss), result->best_epoch);
   return result;
@@ -479,18 +483,20 @@ std::optional<TrainMethod> ParseTrainMethod(std::string_view name) {
 }
 
 absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& recipe,
-                                      const TrainSet& set, const TrainOptions& options,
+                                      const TrainSet& given, const TrainOptions& options,
                                       const CalibrationRun& run, const TrainWatch& watch) {
   if (recipe.to != Precision::kInt8)
     return InvalidArgument("training makes int8, not {}", PrecisionName(recipe.to));
   OCTET_RETURN_IF_ERROR(CheckOptions(options));
+  OCTET_ASSIGN_OR_RETURN(const FloatModel model, InFloat(fp32));
+  const TrainSet set{InFloat(given.inputs), given.labels};
   OCTET_ASSIGN_OR_RETURN(const int64_t samples, CountSamples(set, options));
   QuantizeRecipe all_int8 = recipe;  // What rounding breaks is what training is for.
   if (recipe.floor.kind == AccuracyFloor::Kind::kAuto)
     all_int8.floor.kind = AccuracyFloor::Kind::kAllInt8;
   all_int8.byte_constants = false;  // Training knows weights alone behind DequantizeLinear.
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
-  Graph gridded = fp32;
+  Graph gridded = model.graph;
   OCTET_RETURN_IF_ERROR(SeparateInputGrids(gridded, set.inputs).status());
   std::vector<Graph> starts;
   const auto quantize = [&](const OutputGains* gains) -> absl::Status {
@@ -510,21 +516,26 @@ absl::StatusOr<TrainResult> TrainInt8(const Graph& fp32, const QuantizeRecipe& r
   train::Origin origin;
   if (!watch.checkpoint.empty()) {
     OCTET_ASSIGN_OR_RETURN(
-        origin, OriginOf(fp32, false, recipe, set, samples, options, run, starts.back()));
+        origin, OriginOf(model.graph, false, recipe, set, samples, options, run, starts.back()));
   }
   return Finished(Trainer(set, options, run, watch, recipe.weight_bits, "its quantized form")
-                      .Run(fp32, starts, std::move(origin)),
-                  options);
+                      .Run(model.graph, starts, std::move(origin)),
+                  model, options);
 }
 
-absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const TrainSet& set,
+absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const TrainSet& given,
                                       const TrainOptions& options, const CalibrationRun& run,
                                       const TrainWatch& watch) {
   OCTET_RETURN_IF_ERROR(CheckOptions(options));
-  OCTET_ASSIGN_OR_RETURN(const int64_t samples, CountSamples(set, options));
   OCTET_RETURN_IF_ERROR(CheckNotQuantized(fp32));
-  OCTET_ASSIGN_OR_RETURN(Graph start, train::ReadStart(qdq, fp32, run.disabled_passes));
-  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model, Model::FromGraph(fp32, {}));
+  OCTET_ASSIGN_OR_RETURN(const FloatModel teacher, InFloat(fp32));
+  OCTET_ASSIGN_OR_RETURN(const FloatModel student, InFloat(qdq));
+  const TrainSet set{InFloat(given.inputs), given.labels};
+  OCTET_ASSIGN_OR_RETURN(const int64_t samples, CountSamples(set, options));
+  OCTET_ASSIGN_OR_RETURN(Graph start,
+                         train::ReadStart(student.graph, teacher.graph, run.disabled_passes));
+  OCTET_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                         Model::FromGraph(teacher.graph, {}));
   OCTET_RETURN_IF_ERROR(MatchInputs(model->signature(), set.inputs));
   OCTET_RETURN_IF_ERROR(CheckFinite(set.inputs));
   start.metadata["octet.precision"] = std::string(PrecisionName(Precision::kInt8));
@@ -533,12 +544,13 @@ absl::StatusOr<TrainResult> TrainFrom(const Graph& fp32, const Graph& qdq, const
   const bool nibbles = recipe.find(kNibbleWords) != std::string::npos;
   train::Origin origin;
   if (!watch.checkpoint.empty()) {
-    OCTET_ASSIGN_OR_RETURN(origin, OriginOf(fp32, true, {}, set, samples, options, run, start));
+    OCTET_ASSIGN_OR_RETURN(origin,
+                           OriginOf(teacher.graph, true, {}, set, samples, options, run, start));
   }
   return Finished(
       Trainer(set, options, run, watch, nibbles ? 4 : 8, "the file that training goes on from")
-          .Run(fp32, {&start, 1}, std::move(origin)),
-      options);
+          .Run(teacher.graph, {&start, 1}, std::move(origin)),
+      student, options);
 }
 
 absl::StatusOr<TrainResult> TrainInt8File(const std::string& fp32, const std::string& start,

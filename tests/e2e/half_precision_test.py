@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Models that are FLOAT16 or BFLOAT16 throughout, as exporters and converters write them: they run on the kernels of any other model.
+"""Models that are FLOAT16 or BFLOAT16 throughout, as exporters and converters write them: they run on the kernels of any other model, and are
+quantized, trained and reported on like it; so are models of DOUBLE.
 
 usage: half_precision_test.py OCTET
 """
 
+import json
 import pathlib
 import shutil
 import tempfile
@@ -16,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import octet_process
 import served_models
-from demo_model import FP32, MAP, TEST, mapped
+from demo_model import CALIBRATION, FP32, MAP, TEST, mapped
 from octet_process import answer, octet
 from served_client import ServedClient
 
@@ -25,8 +27,8 @@ HAS_BF16 = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
 
 def narrow_tensor(tensor, to):
     reals = numpy_helper.to_array(tensor)
-    if to == TensorProto.FLOAT16:
-        return numpy_helper.from_array(reals.astype(np.float16), tensor.name)
+    if to in (TensorProto.FLOAT16, TensorProto.DOUBLE):
+        return numpy_helper.from_array(reals.astype(np.float16 if to == TensorProto.FLOAT16 else np.float64), tensor.name)
     bits = reals.view(np.uint32)
     bits = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # Half to even.
     return helper.make_tensor(tensor.name, to, tensor.dims, bits.tobytes(), raw=True)
@@ -100,6 +102,66 @@ class HalfPrecisionTest(unittest.TestCase):
                 self.assertGreaterEqual(judged["sqnr_db"], 27)
                 self.assertGreaterEqual(judged["agreement"], 98)
 
+    def few(self):
+        """Images and labels, not many: kernels of DOUBLE are slow."""
+        file = self.folder / "few.npz"
+        with np.load(TEST) as arrays:
+            np.savez(file, **{name: array[:200] for name, array in arrays.items()})
+        return file
+
+    def declared(self, file):
+        graph = onnx.load(file).graph
+        return [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+
+    def test_it_is_quantized_like_the_fp32_model(self):
+        def figures(model, name):
+            out = self.folder / name
+            made = answer("quantize", model, "--calibration", CALIBRATION, "--map", MAP, "--out", out, "--method", "min-max")
+            self.assertEqual([one["precision"] for one in made], ["fp16", "bf16", "int8", "int8-dynamic"])
+            return {one["precision"]: answer("eval", one["file"], "--data", few, "--map", MAP, "--reference", model) for one in made}
+
+        few = self.few()
+        expected = figures(FP32, "fp32")
+        stored = self.folder / "fp32/fp16.onnx"
+        models = [(stored, [TensorProto.FLOAT] * 2)]
+        models += [(self.write(to, True), [to] * 2) for to in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)]
+        models.append((self.write(TensorProto.FLOAT16, False), [TensorProto.FLOAT] * 2))
+        for model, types in models:
+            with self.subTest(model=model.name):
+                got = figures(model, "of_" + model.stem)
+                for precision, judged in got.items():
+                    self.assertEqual(self.declared(self.folder / f"of_{model.stem}/{precision}.onnx"), types)
+                    self.assertGreaterEqual(judged["agreement"], 98.5, precision)
+                    least = min(expected[precision]["sqnr_db"] or 60, 60) - 2
+                    if "BFLOAT16" not in model.name:  # Its own answers are rounded to 8 bits.
+                        self.assertGreaterEqual(judged["sqnr_db"] or 60, min(least, 45), precision)
+                certificate = answer("inspect", self.folder / f"of_{model.stem}/int8.onnx")
+                for layer in certificate["layers"]:
+                    if layer["macs"]:
+                        self.assertEqual(layer["runs"], "int8", layer)
+
+    def test_report_and_qat_take_it(self):
+        few = self.few()
+        for to in TensorProto.FLOAT16, TensorProto.DOUBLE:
+            with self.subTest(to=to):
+                model = self.write(to, True)
+                made, trained = self.folder / "made", self.folder / "trained.onnx"
+                words = ("--calibration", CALIBRATION, "--map", MAP, "--out", made, "--method", "min-max")
+                answer("quantize", model, "--to", "int8", *words)
+                answer("qat", model, "--data", CALIBRATION, "--map", MAP, "--epochs", 1, "--out", trained)
+                self.assertEqual(self.declared(trained), [to] * 2)
+                page, report = self.folder / "page.html", self.folder / "report.json"
+                files = ("--variants", made / "int8.onnx", trained)
+                quick = ("--rounds", 1, "--seconds", 0.05)
+                done = octet("report", model, *files, "--data", few, "--map", MAP, "--out", page, "--json", report, *quick)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                original, *variants = json.loads(report.read_text())["variants"]
+                self.assertEqual(original["precision"], "fp32")
+                self.assertGreater(original["accuracy"]["top1"], 90)
+                for variant in variants:
+                    self.assertGreaterEqual(variant["accuracy"]["agreement"], 98.5)
+                    self.assertGreater(len(variant["layers"]["values"]), 5)
+
     def test_what_is_no_real_is_not_mapped(self):
         file = self.folder / "integers.onnx"
         nodes = [helper.make_node("Cast", ["image"], ["reals"], to=TensorProto.FLOAT), helper.make_node("Flatten", ["reals"], ["scores"])]
@@ -109,7 +171,7 @@ class HalfPrecisionTest(unittest.TestCase):
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8), file)
         done = octet("eval", file, "--data", TEST, "--map", MAP)
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertIn("only FP32, FP16 or BF16 can be mapped, this one is INT64", done.stderr)
+        self.assertIn("only reals can be mapped, this one is INT64", done.stderr)
 
     def test_a_server_reads_and_answers_fp16(self):
         def write_half(folder):

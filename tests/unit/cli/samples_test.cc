@@ -98,6 +98,22 @@ TEST_F(SamplesTest, AnotherModelMayReadThemInItsOwnType) {
   EXPECT_THAT(Rows<double>(*samples, 0, 1, 2), ElementsAre(2.25, 3.25, 4.25, 5.25));
 }
 
+TEST_F(SamplesTest, RealsOfAnyTypeAreAModelsOfAnother) {
+  const std::string path = Write("a.npz", {{"x", Counting<float>({4, 2}, 0.25F)}});
+  for (const DType dtype : {DType::kF16, DType::kBF16, DType::kF64}) {
+    signature_.inputs[0].dtype = dtype;
+    const auto samples = Open({{path}, ""});
+    ASSERT_TRUE(samples.ok()) << samples.status();
+    EXPECT_EQ(samples->data().SpecOf("x", 0)->dtype, dtype);
+    EXPECT_THAT(Rows<double>(*samples, 0, 1, 1), ElementsAre(2.25, 3.25));
+  }
+  signature_.inputs[0].dtype = DType::kF32;
+  const std::string wide = Write("b.npz", {{"x", Counting<double>({4, 2}, 0.25)}});
+  const auto samples = Open({{wide}, ""});
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  EXPECT_THAT(Rows<float>(*samples, 0, 1, 1), ElementsAre(2.25F, 3.25F));
+}
+
 // What a model of 16 bits would lose of them, its reference need not.
 TEST_F(SamplesTest, MappedOnesAreRoundedToTheTypeThatReadsThemAlone) {
   signature_.inputs[0].dtype = DType::kF16;

@@ -16,8 +16,8 @@
 namespace octet {
 namespace calibrate_test {
 
-using testing::AllOf;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 // x [batch, 3, 4, 4] -> Conv -> Relu -> y, with x and y worth calibrating.
 struct Network {
@@ -114,7 +114,7 @@ TEST(Calibrate, FollowsAFixedBatch) {
       });
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(network.of_y.count(), 8U * 2 * 2 * 2) << "the last two samples fill no run";
-  EXPECT_THAT(steps, testing::ElementsAre(std::pair(4, 8), std::pair(8, 8)));
+  EXPECT_THAT(steps, ::testing::ElementsAre(std::pair(4, 8), std::pair(8, 8)));
 }
 
 TEST(Calibrate, NeedsEnoughSamplesForAFixedBatch) {

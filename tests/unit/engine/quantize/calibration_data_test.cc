@@ -20,8 +20,8 @@
 namespace octet {
 namespace calibration_data_test {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 // Rows of an array that counts on from `begin`.
 class Counting : public SampleSource {

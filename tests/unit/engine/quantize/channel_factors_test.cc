@@ -112,5 +112,12 @@ TEST(EqualizeChannels, LeavesTheAnswersWithGains) {
       SameAnswers(WithUnknownExtents(of.graph, 4), WithUnknownExtents(equalized, 4), inputs));
 }
 
+TEST(ChannelFactors, AreSoughtInFewerStepsAmongManyPairs) {
+  EXPECT_EQ(SearchSteps(0), 300);
+  EXPECT_EQ(SearchSteps(4'000'000), 300);
+  EXPECT_EQ(SearchSteps(8'000'000), 150);
+  EXPECT_EQ(SearchSteps(1'000'000'000), 60);
+}
+
 }  // namespace channel_factors_test
 }  // namespace octet

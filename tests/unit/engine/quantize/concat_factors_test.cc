@@ -18,9 +18,9 @@
 namespace octet {
 namespace concat_factors_test {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::Pair;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
 
 // A gate's shares beside coordinates, which a later layer reads at equal weight: no factor passes the Sigmoid.
 struct Head {

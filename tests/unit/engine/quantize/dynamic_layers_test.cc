@@ -9,7 +9,7 @@
 namespace octet {
 namespace dynamic_layers_test {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // Whether a Conv with weights [OC, IC / groups, k, k] is.
 bool IsSlower(const Shape& weights, int64_t groups, int64_t stride = 1) {

@@ -419,8 +419,8 @@ TEST(EqualizeJudged, SaysWhatTheOutputsSaid) {
   const auto tried =
       std::ranges::find(made->records, "reach of channels into the weights", &QuantizeRecord::name);
   ASSERT_NE(tried, made->records.end());
-  EXPECT_THAT(tried->detail, testing::HasSubstr("outputs' noise over signal"));
-  EXPECT_THAT(tried->detail, testing::Not(testing::HasSubstr("not kept")));
+  EXPECT_THAT(tried->detail, ::testing::HasSubstr("outputs' noise over signal"));
+  EXPECT_THAT(tried->detail, ::testing::Not(::testing::HasSubstr("not kept")));
 }
 
 // What is read beside the products keeps its channels: a residual sum behind the normalization.

@@ -11,11 +11,12 @@
 #include "engine/engine.h"
 #include "engine/tensor/quantize.h"
 #include "tests/support/graph_builder.h"
+#include "tests/support/real_twin.h"
 
 namespace octet {
 namespace layer_comparison_test {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 
 constexpr int64_t kSamples = 5;
 constexpr int64_t kChannels = 3;
@@ -103,6 +104,21 @@ TEST(CompareLayers, FindsNothingBetweenEqualModels) {
   EXPECT_EQ(comparison.values[1].op, "Relu");
   EXPECT_TRUE(comparison.unmatched.empty());
   EXPECT_TRUE(comparison.weights.empty());
+}
+
+TEST(CompareLayers, LooksIntoModelsOfOtherReals) {
+  for (const DType dtype : {DType::kF16, DType::kBF16, DType::kF64}) {
+    const Graph model = testing::TwinOf(TwoConvs().Build(), dtype);
+    auto variant = Quantize(model, {.method = RangeMethod::kMinMax}, Set(), {});
+    ASSERT_TRUE(variant.ok()) << variant.status();
+    const LayerComparison comparison = Compare(model, variant->graph);
+    EXPECT_THAT(Names(comparison), ElementsAre("x", "inner", "y"));
+    EXPECT_TRUE(comparison.unmatched.empty());
+    for (const ComparedValue& value : comparison.values) {
+      EXPECT_GT(value.noise.noise, 0) << value.name;
+      EXPECT_GT(value.noise.SqnrDb(), 25) << value.name;
+    }
+  }
 }
 
 // 127 steps of such a scale are beyond the largest float.

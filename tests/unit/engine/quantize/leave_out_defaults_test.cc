@@ -69,9 +69,9 @@ TEST(LeaveOutDefaults, LeavesAttributesThatSaySomething) {
       found.push_back(name);
     return found;
   };
-  EXPECT_THAT(names(plain), testing::IsEmpty());
-  EXPECT_THAT(names(transposed), testing::ElementsAre("strides"));
-  EXPECT_THAT(names(other), testing::ElementsAre("dilations", "group", "pads", "strides"));
+  EXPECT_THAT(names(plain), ::testing::IsEmpty());
+  EXPECT_THAT(names(transposed), ::testing::ElementsAre("strides"));
+  EXPECT_THAT(names(other), ::testing::ElementsAre("dilations", "group", "pads", "strides"));
 }
 
 // Six is the end of the integers: to round to them cuts what the Clip cut.

@@ -18,8 +18,8 @@
 namespace octet {
 namespace opset_test {
 
-using testing::AllOf;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 Graph Raised(Graph graph, int version = kQuantizeOpset) {
   const absl::Status status = RaiseOpset(graph, version);

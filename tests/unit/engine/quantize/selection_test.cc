@@ -11,10 +11,10 @@
 namespace octet {
 namespace selection_test {
 
-using testing::Contains;
-using testing::ElementsAre;
-using testing::IsEmpty;
-using testing::SizeIs;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 TEST(Selection, LeavesTheSumBetweenAConvolutionAndItsActivationAlone) {
   GraphBuilder b;

@@ -63,7 +63,7 @@ TEST(StoredWeights, ThatWouldBeInfiniteAreKept) {
       EXPECT_THAT(result.graph, HasNo("Cast"));
       ASSERT_EQ(result.records.size(), 1U);
       EXPECT_EQ(result.records[0].what, "kept");
-      EXPECT_THAT(result.records[0].detail, testing::HasSubstr("infinite"));
+      EXPECT_THAT(result.records[0].detail, ::testing::HasSubstr("infinite"));
     }
   }
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -102,7 +102,7 @@ TEST(StoredWeights, OfWhichShapesFollowAreKept) {
     for (const Precision to : {Precision::kFp16, Precision::kBf16}) {
       SCOPED_TRACE(PrecisionName(to));
       QuantizeResult result = Stored(fp32, to);
-      EXPECT_THAT(Kept(result), testing::ElementsAre("fp32: shapes depend on it"));
+      EXPECT_THAT(Kept(result), ::testing::ElementsAre("fp32: shapes depend on it"));
       EXPECT_EQ(result.records.size(), 2U) << "the weights of the convolution are stored";
       ASSERT_TRUE(InferShapes(result.graph).ok());
       EXPECT_EQ(result.graph.value(result.graph.outputs[0]).shape,
@@ -121,7 +121,7 @@ TEST(StoredWeights, OfWhichShapesAreComputedAreKept) {
   const ValueId sizes = b.Op("Cast", {b.Op("Floor", {product})}, {{"to", int64_t{7}}});
   b.Output(b.Op("Resize", {y, kNone, kNone, sizes}, {{"mode", std::string("nearest")}}));
   const QuantizeResult result = Stored(b.Build(), Precision::kBf16);
-  EXPECT_THAT(Kept(result), testing::ElementsAre("fp32: shapes depend on it"));
+  EXPECT_THAT(Kept(result), ::testing::ElementsAre("fp32: shapes depend on it"));
   EXPECT_EQ(result.records.size(), 2U) << "the weights of the convolution are stored";
 }
 
@@ -137,7 +137,7 @@ TEST(StoredWeights, OfWhichPositionsFollowAreKeptAndWhatTheDataDecideIsNot) {
   const ValueId best = b.Op("ArgMax", {scores}, {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}});
   b.Output(b.Op("Slice", {scores, b.IntList({0}), best, b.IntList({1})}));
   const QuantizeResult result = Stored(b.Build(), Precision::kFp16);
-  EXPECT_THAT(Kept(result), testing::ElementsAre("fp32: positions depend on it"));
+  EXPECT_THAT(Kept(result), ::testing::ElementsAre("fp32: positions depend on it"));
   EXPECT_EQ(result.records.size(), 2U) << "the weights of the product are stored";
 }
 

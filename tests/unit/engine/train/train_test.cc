@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/onnx/onnx_file.h"
 #include "engine/tensor/status.h"
+#include "tests/support/real_twin.h"
 #include "tests/support/small_network.h"
 
 namespace octet {
@@ -60,6 +61,21 @@ TEST(Train, GradientDescentLearnsToo) {
       TrainInt8(SmallNetwork(), PlainRecipe(), {SmallSamples(128), {}}, options, {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_GT(result->best_epoch, 0);
+}
+
+TEST(Train, LearnsModelsOfOtherReals) {
+  for (const DType dtype : {DType::kF16, DType::kBF16, DType::kF64}) {
+    const Graph model = testing::TwinOf(SmallNetwork(), dtype);
+    const auto result = TrainInt8(model, PlainRecipe(), {SmallSamples(128), {}}, Short(), {});
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_GT(result->best_epoch, 0);
+    EXPECT_EQ(result->graph.value(result->graph.inputs[0]).dtype, dtype);
+    EXPECT_EQ(result->graph.value(result->graph.outputs[0]).dtype, dtype);
+    const auto again = TrainFrom(model, result->graph, {SmallSamples(64), {}}, Short(1), {});
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->graph.value(again->graph.inputs[0]).dtype, dtype);
+    EXPECT_THAT(again->graph, HasExactly(2, "Cast"));
+  }
 }
 
 TEST(Train, LearnsInBf16) {
