@@ -34,8 +34,7 @@ bool MayHoldOthers(const Graph& graph) {
       const auto* tensor = std::get_if<Tensor>(&attribute);
       const auto* body = std::get_if<Subgraph>(&attribute);
       const bool is_type = name == "to" || name == "dtype" || name == "output_datatype";
-      if (number != nullptr && is_type &&
-          IsOther(DTypeOfOnnx(*number).value_or(DType::kUndefined)))
+      if (number != nullptr && is_type && IsOther(DTypeOfOnnx(*number).value_or(DType::kUndefined)))
         return true;
       if (tensor != nullptr && IsOther(tensor->dtype())) return true;
       if (body != nullptr && MayHoldOthers(**body)) return true;

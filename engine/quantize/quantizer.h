@@ -1,4 +1,4 @@
-// `octet quantize` as a function: an fp32 model in, a variant in another precision out, plain ONNX.
+// `octet quantize` as a function: a model of reals in, a variant in another precision out, plain ONNX.
 #pragma once
 
 #include <optional>
@@ -34,7 +34,8 @@ struct QuantizeSummary {
   std::optional<MixedPrecision> mixed;
 };
 
-/// Makes the variant `recipe.to` of an fp32 model. `calibration` is read for int8 only. The result carries the
+/// Makes the variant `recipe.to` of an fp32 model; one of FLOAT16, BFLOAT16 or DOUBLE is taken to FLOAT first (InFloat), and its inputs and
+/// outputs keep their types, behind Casts. `calibration`, in the model's types or in FLOAT, is read for int8 only. The result carries the
 /// metadata "octet.precision" and "octet.recipe". Forms written:
 ///   fp16, bf16    weights stored in 16 bits behind a Cast to FLOAT;
 ///   int8          QuantizeLinear/DequantizeLinear pairs, weights I8 (symmetric, per output channel), bias FP32 on the grid of the

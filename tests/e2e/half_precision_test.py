@@ -102,11 +102,11 @@ class HalfPrecisionTest(unittest.TestCase):
                 self.assertGreaterEqual(judged["sqnr_db"], 27)
                 self.assertGreaterEqual(judged["agreement"], 98)
 
-    def few(self):
-        """Images and labels, not many: kernels of DOUBLE are slow."""
-        file = self.folder / "few.npz"
-        with np.load(TEST) as arrays:
-            np.savez(file, **{name: array[:200] for name, array in arrays.items()})
+    def few(self, data, count):
+        """The first images and labels: kernels of DOUBLE are slow, and so is training."""
+        file = self.folder / f"few_{data.name}"
+        with np.load(data) as arrays:
+            np.savez(file, **{name: array[:count] for name, array in arrays.items()})
         return file
 
     def declared(self, file):
@@ -120,7 +120,7 @@ class HalfPrecisionTest(unittest.TestCase):
             self.assertEqual([one["precision"] for one in made], ["fp16", "bf16", "int8", "int8-dynamic"])
             return {one["precision"]: answer("eval", one["file"], "--data", few, "--map", MAP, "--reference", model) for one in made}
 
-        few = self.few()
+        few = self.few(TEST, 200)
         expected = figures(FP32, "fp32")
         stored = self.folder / "fp32/fp16.onnx"
         models = [(stored, [TensorProto.FLOAT] * 2)]
@@ -141,14 +141,15 @@ class HalfPrecisionTest(unittest.TestCase):
                         self.assertEqual(layer["runs"], "int8", layer)
 
     def test_report_and_qat_take_it(self):
-        few = self.few()
+        few, calibration = self.few(TEST, 200), self.few(CALIBRATION, 64)
         for to in TensorProto.FLOAT16, TensorProto.DOUBLE:
             with self.subTest(to=to):
                 model = self.write(to, True)
                 made, trained = self.folder / "made", self.folder / "trained.onnx"
-                words = ("--calibration", CALIBRATION, "--map", MAP, "--out", made, "--method", "min-max")
+                words = ("--calibration", calibration, "--map", MAP, "--out", made, "--method", "min-max")
                 answer("quantize", model, "--to", "int8", *words)
-                answer("qat", model, "--data", CALIBRATION, "--map", MAP, "--epochs", 1, "--out", trained)
+                plain = ("--per-tensor", "--no-equalize", "--no-compensate")
+                answer("qat", model, "--data", calibration, "--map", MAP, "--epochs", 1, "--out", trained, *plain)
                 self.assertEqual(self.declared(trained), [to] * 2)
                 page, report = self.folder / "page.html", self.folder / "report.json"
                 files = ("--variants", made / "int8.onnx", trained)
