@@ -204,6 +204,7 @@ void AddTrainOptions(CLI::App& verb, QatOptions& options) {
 
 void AddQat(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<QatOptions>();
+  options->recipe.fewer_roundings = true;  // Who trains wants accuracy.
   CLI::App* verb = app.add_subcommand(
       "qat", "Train a model with its rounding, from its quantized form on, into an int8 variant");
   verb->add_option("MODEL", options->model, "ONNX file of an fp32, fp16, bf16 or fp64 model")

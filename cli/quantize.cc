@@ -48,7 +48,7 @@ constexpr std::array kForInt8 = {
     "--method",      "--percentile",       "--weight-bits",      "--equalize",
     "--smooth",      "--scale-concats",    "--compensate",       "--correct-bias",
     "--max-drop",    "--min-agreement",    "--min-sqnr-db",      "--all-int8",
-    "--seed"};
+    "--seed",        "--fewer-roundings"};
 
 // A precision that is named twice is made once.
 void DropRepeats(std::vector<std::string>& names) {

@@ -37,6 +37,10 @@ void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe) {
   verb.add_flag("--correct-bias,!--no-correct-bias", recipe.correct_bias,
                 "Take the mean error of rounded weights out of the bias (int8)")
       ->capture_default_str();
+  verb.add_flag("--fewer-roundings,!--no-fewer-roundings", recipe.fewer_roundings,
+                "Leave real what a residual sum adds to a layer's exact sums, and what a last "
+                "product with at most a hundredth of the weights reads (int8)")
+      ->capture_default_str();
 }
 
 }  // namespace octet::cli

@@ -9,10 +9,10 @@ namespace octet::cli {
 
 /// The names that AddRoundingOptions adds.
 inline constexpr const char* kRoundingOptions[] = {
-    "--activations", "--per-tensor",    "--weight-bits", "--equalize",
-    "--smooth",      "--scale-concats", "--compensate",  "--correct-bias"};
+    "--activations",   "--per-tensor", "--weight-bits",  "--equalize",       "--smooth",
+    "--scale-concats", "--compensate", "--correct-bias", "--fewer-roundings"};
 
-/// Adds --activations, --per-tensor, --weight-bits, --equalize, --smooth, --scale-concats, --compensate and --correct-bias, the last five with a --no- form, which write into
+/// Adds --activations, --per-tensor, --weight-bits, --equalize, --smooth, --scale-concats, --compensate, --correct-bias and --fewer-roundings, the last six with a --no- form, which write into
 /// `recipe`. Requires: `recipe` lives until `verb` has been parsed.
 void AddRoundingOptions(CLI::App& verb, QuantizeRecipe& recipe);
 

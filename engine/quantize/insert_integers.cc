@@ -44,6 +44,7 @@ class StaticQuantizer {
         selection_(selection),
         ranges_(ranges),
         rounded_(rounded),
+        outer_(OuterLayers(graph_)),
         version_(OnnxOpset(graph_)),
         names_(graph_) {}
 
@@ -165,9 +166,19 @@ class StaticQuantizer {
     return reals;
   }
 
+  // Also where the last layer is in float.
+  static std::pair<NodeId, NodeId> OuterLayers(const Graph& graph) {
+    std::pair<NodeId, NodeId> outer = {kNone, kNone};
+    for (const NodeId id : graph.order()) {
+      if (!AsWeighted(graph, id)) continue;
+      if (outer.first == kNone) outer.first = id;
+      outer.second = id;
+    }
+    return outer;
+  }
+
   int LimitOf(const WeightedNode& weighted) const {
-    const auto& all = statistics_.selection.weighted;
-    const bool outer = weighted.node == all.front().node || weighted.node == all.back().node;
+    const bool outer = weighted.node == outer_.first || weighted.node == outer_.second;
     return recipe_.weight_bits == 4 && !outer ? kNibbleLimit : kByteLimit;
   }
 
@@ -240,6 +251,7 @@ class StaticQuantizer {
   const Selection& selection_;
   const RangeTable& ranges_;
   RoundedWeights& rounded_;
+  std::pair<NodeId, NodeId> outer_;  ///< The first and the last layer.
   int version_;
   ShortNames names_;
   std::map<int32_t, ValueId> zero_points_;         ///< Of activations.

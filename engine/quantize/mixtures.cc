@@ -165,6 +165,7 @@ absl::StatusOr<Mixtures> Mixtures::Prepare(Graph graph, const QuantizeRecipe& re
   OCTET_ASSIGN_OR_RETURN(made.statistics_, known
                                                ? FileStatistics(made.graph_, set, run)
                                                : GatherStatistics(made.graph_, split.ranges, run));
+  made.statistics_.Select(made.graph_, recipe);
   Statistics no_part;
   OCTET_ASSIGN_OR_RETURN(
       made.records_, EqualizeJudged(made.graph_, recipe, made.statistics_, no_part, *made.outputs_,
@@ -222,9 +223,10 @@ absl::StatusOr<QuantizeResult> Mixtures::Make(const FloatLayers& kept,
   if (missing) table->second = RangesOf(graph_, ranges, statistics_.histograms);
   QuantizeRecipe recipe = ranges;
   recipe.scale_concats = scale_concats_;
-  OCTET_ASSIGN_OR_RETURN(QuantizeResult result, InsertIntegers(graph_, recipe, statistics_,
-                                                               SelectQuantized(graph_, kept.all),
-                                                               table->second, rounded_));
+  OCTET_ASSIGN_OR_RETURN(QuantizeResult result,
+                         InsertIntegers(graph_, recipe, statistics_,
+                                        SelectQuantized(graph_, kept.all, recipe.fewer_roundings),
+                                        table->second, rounded_));
   for (const NodeId id : kept.in_bf16) result.graph.mutable_node(id).in_bf16 = true;
   return result;
 }

@@ -70,10 +70,11 @@ absl::Status CheckFiniteWeights(const Graph& graph, Precision to) {
 std::string RecipeText(const QuantizeRecipe& recipe) {
   switch (recipe.to) {
     case Precision::kInt8:
-      return Format("static {} activations={} weights={}{}", RangeMethodName(recipe.method),
+      return Format("static {} activations={} weights={}{}{}", RangeMethodName(recipe.method),
                     ActivationGridName(recipe.activation),
                     recipe.per_channel ? "per-channel" : "per-tensor",
-                    recipe.weight_bits == 4 ? " weight-bits=4" : "");
+                    recipe.weight_bits == 4 ? " weight-bits=4" : "",
+                    recipe.fewer_roundings ? " fewer-roundings" : "");
     case Precision::kInt8Dynamic:
       return Format("dynamic weights={}", recipe.per_channel ? "per-channel" : "per-tensor");
     default:

@@ -73,6 +73,8 @@ struct QuantizeRecipe {
   bool compensate =
       true;  ///< Round each weight so that it takes up the errors of others; int8 only.
   bool correct_bias = true;  ///< Take the mean error of rounded weights out of the bias; int8 only.
+  /// Round nothing that saves hardly any time: what residual sums add, and what a small last product reads (SelectQuantized); int8 only.
+  bool fewer_roundings = false;
   /// Hold constants that stay real in 8 bits, where that is worth it and the outputs do not mind; int8 and int8-dynamic.
   bool byte_constants = true;
   double percentile = 99.999;  ///< Per cent of elements that kPercentile keeps.

@@ -30,23 +30,55 @@ constexpr std::array<std::string_view, 3> kJoinOps = {"Add", "Mul", "Concat"};
 constexpr std::array<std::string_view, 9> kActivations = {
     "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "HardSwish", "Elu", "Gelu"};
 
+// Of all weights, what products in float may have that a file in integers else would not.
+constexpr int64_t kSmallShare = 100;
+
 bool IsOneOf(std::string_view op, std::span<const std::string_view> list) {
   return std::ranges::find(list, op) != list.end();
 }
 
+// Gemms and MatMuls behind which no layer is, with few weights among them.
+std::set<NodeId> SmallLastProducts(const Graph& graph) {
+  std::set<NodeId> last;
+  std::vector<bool> multiplied(static_cast<size_t>(graph.value_count()));
+  int64_t weights = 0;
+  int64_t own = 0;
+  const auto order = graph.order();
+  for (auto at = order.rbegin(); at != order.rend(); ++at) {
+    const Node& node = graph.node(*at);
+    const bool before = std::ranges::any_of(
+        node.outputs, [&](ValueId out) { return out != kNone && multiplied[out]; });
+    const bool weighted = AsWeighted(graph, *at).has_value();
+    const int64_t count =
+        weighted ? graph.value(node.inputs[1]).constant.shape().elements() : int64_t{0};
+    weights += count;
+    if (weighted && !before && !IsConvolutional(node)) {
+      last.insert(*at);
+      own += count;
+    }
+    if (!before && !weighted && !node.is("MatMul")) continue;
+    for (const ValueId in : node.inputs) {
+      if (in != kNone) multiplied[in] = true;
+    }
+  }
+  return own * kSmallShare <= weights ? last : std::set<NodeId>();
+}
+
 class Selector {
  public:
-  Selector(const Graph& graph, const std::set<NodeId>& keep_float)
+  Selector(const Graph& graph, const std::set<NodeId>& keep_float, bool fewer_roundings)
       : graph_(graph),
         keep_float_(keep_float),
+        fewer_roundings_(fewer_roundings),
         source_(static_cast<size_t>(graph.value_count())),
         wanted_(static_cast<size_t>(graph.value_count())) {}
 
   Selection Run() {
+    if (fewer_roundings_) keep_float_.merge(SmallLastProducts(graph_));
     AssignRoles();
     SpreadForward();
     Selection result;
-    WantBackward(result.integers);
+    WantBackward(result);
     result.kept_float = keep_float_;
     for (const NodeId id : graph_.order()) {
       TellFused(id, result);
@@ -142,7 +174,8 @@ class Selector {
   }
 
   // wanted: somebody computes in integers with it.
-  void WantBackward(std::set<NodeId>& integers) {
+  void WantBackward(Selection& result) {
+    std::set<NodeId>& integers = result.integers;
     const auto order = graph_.order();
     for (auto at = order.rbegin(); at != order.rend(); ++at) {
       const Node& node = graph_.node(*at);
@@ -161,8 +194,10 @@ class Selector {
           integers.insert(*at);
           break;
         case Role::kJoin:
-          if (out_wanted &&
-              std::ranges::all_of(node.inputs, [&](ValueId v) { return source_[v]; })) {
+          if (AddsReals(node)) {
+            result.sums_of_reals.insert(*at);
+          } else if (out_wanted &&
+                     std::ranges::all_of(node.inputs, [&](ValueId v) { return source_[v]; })) {
             for (const ValueId v : node.inputs) wanted_[v] = v != SumHost(node);
             integers.insert(*at);
           }
@@ -220,6 +255,19 @@ class Selector {
     return add.inputs[std::ranges::find(order, first) > std::ranges::find(order, second) ? 0 : 1];
   }
 
+  // A sum whose host is there, and whose other side is real before it is rounded.
+  bool AddsReals(const Node& node) const {
+    if (!fewer_roundings_) return false;
+    const ValueId host = SumHost(node);
+    if (host == kNone) return false;
+    NodeId maker = graph_.producer(node.inputs[node.inputs[0] == host ? 1 : 0]);
+    while (maker != kNone && RoleOf(maker) == Role::kFused)
+      maker = graph_.producer(graph_.node(maker).inputs[0]);
+    if (maker == kNone) return false;
+    const Role role = RoleOf(maker);
+    return role == Role::kWeighted || (role == Role::kJoin && SumHost(graph_.node(maker)) != kNone);
+  }
+
   // Looks through the activation that belongs to the value's producer.
   bool OutcomeWanted(ValueId id) const {
     if (wanted_[id]) return true;
@@ -251,7 +299,8 @@ class Selector {
   }
 
   const Graph& graph_;
-  const std::set<NodeId>& keep_float_;
+  std::set<NodeId> keep_float_;
+  bool fewer_roundings_;
   std::map<NodeId, Role> roles_;
   std::vector<bool> source_;
   std::vector<bool> wanted_;
@@ -339,8 +388,9 @@ bool IsOfInput(const Graph& graph, ValueId id) {
   return true;
 }
 
-Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float) {
-  return Selector(graph, keep_float).Run();
+Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float,
+                          bool fewer_roundings) {
+  return Selector(graph, keep_float, fewer_roundings).Run();
 }
 
 ValueId Selection::RangeOwner(ValueId id) const {
@@ -352,7 +402,7 @@ ValueId Selection::RangeOwner(ValueId id) const {
 
 bool Selection::ReadsReals(const Graph& graph, ValueId id, NodeId reader) const {
   if (integers.contains(reader)) return false;
-  if (kept_float.contains(reader)) return true;
+  if (kept_float.contains(reader) || sums_of_reals.contains(reader)) return true;
   const NodeId producer = graph.producer(id);
   return !integers.contains(producer) && !behind_integers.contains(producer);
 }

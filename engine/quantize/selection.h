@@ -40,6 +40,8 @@ struct Selection {
   std::set<NodeId> behind_integers;
   /// Nodes that could compute in integers but are to stay in float.
   std::set<NodeId> kept_float;
+  /// Residual sums that add reals to a weighted node's exact sums, whoever reads the integers of what is added.
+  std::set<NodeId> sums_of_reals;
   /// Values that get a QuantizeLinear/DequantizeLinear pair, in graph order.
   std::vector<ValueId> quantized;
   /// Quantized value -> the value whose range it takes over: data movement passes its input's on, and what only a
@@ -59,6 +61,11 @@ struct Selection {
 /// result of a weighted node that only a sum with a value of the same shape reads: the node adds the other side, in
 /// integers, to its own exact sums, and one rounding less is made.
 /// Source of the last: NVIDIA, "Working with Quantized Types" (TensorRT), on Q/DQ pairs around residual sums.
-Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float = {});
+/// With `fewer_roundings` that other side stays real where a weighted node or another sum makes it, whose results are real before they
+/// are rounded; so along a chain of residual blocks nothing is rounded but what layers multiply. And Gemms and MatMuls that no other
+/// layer is behind stay in float, if all of them together have at most a hundredth of the weights: after them no weight averages
+/// what rounding adds. The multiply-adds of a row that comes once per sample are as few, for a layer uses each weight once at least.
+Selection SelectQuantized(const Graph& graph, const std::set<NodeId>& keep_float = {},
+                          bool fewer_roundings = false);
 
 }  // namespace octet

@@ -201,6 +201,7 @@ absl::StatusOr<QuantizeResult> QuantizeStatic(Graph graph, const QuantizeRecipe&
     return QuantizeMixed(graph, recipe, LayerTimes::kMeasured, calibration, run);
   }
   OCTET_ASSIGN_OR_RETURN(Learned learned, Learn(graph, recipe, calibration, run));
+  learned.statistics.Select(graph, recipe);
   const Graph original = graph;
   QuantizeRecipe judged = recipe;
   judged.scale_concats = false;

@@ -44,6 +44,10 @@ absl::StatusOr<Statistics> EmptyStatistics(const Graph& graph, int64_t samples) 
   return statistics;
 }
 
+void Statistics::Select(const Graph& graph, const QuantizeRecipe& recipe) {
+  selection = SelectQuantized(graph, {}, recipe.fewer_roundings);
+}
+
 std::vector<Observation> Statistics::Observations(const Graph& graph) {
   std::vector<Observation> observations;
   const auto watch = [&](auto& collectors, auto value_of) {

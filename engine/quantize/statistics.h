@@ -16,7 +16,7 @@ namespace octet {
 /// Of an fp32 graph before anything was done to it, from one pass over a set, for every recipe and every selection of fewer nodes.
 /// Takes memory per tensor and channel, never per sample.
 struct Statistics {
-  Selection selection;
+  Selection selection;                       ///< All that can be rounded, or what Select says.
   std::map<ValueId, Histogram> histograms;   ///< Of the values whose range somebody may take.
   std::map<NodeId, ChannelMoments> moments;  ///< Of each weighted node's input, per input channel.
   std::map<NodeId, PatchMoments> patches;    ///< Of those weighted nodes that have not too many.
@@ -25,6 +25,8 @@ struct Statistics {
   std::map<ValueId, ChannelHistograms> channel_histograms;
   bool of_judges = false;  ///< They come from files of the very set that is to judge.
 
+  /// Leaves in `selection` what a recipe rounds.
+  void Select(const Graph& graph, const QuantizeRecipe& recipe);
   /// Everybody who has to see an activation.
   std::vector<Observation> Observations(const Graph& graph);
 };

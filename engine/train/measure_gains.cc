@@ -22,6 +22,7 @@ constexpr int64_t kBatch = 16;
 
 QuantizeRecipe Plainly(const QuantizeRecipe& recipe) {
   QuantizeRecipe plain{.activation = recipe.activation, .per_channel = recipe.per_channel};
+  plain.fewer_roundings = recipe.fewer_roundings;
   plain.method = RangeMethod::kMinMax;
   plain.equalize = plain.compensate = plain.correct_bias = plain.byte_constants = false;
   plain.floor.kind = AccuracyFloor::Kind::kAllInt8;

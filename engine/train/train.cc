@@ -442,6 +442,7 @@ absl::StatusOr<train::Origin> OriginOf(const Graph& fp32, bool continued,
                   {"--scale-concats", Format("{}", recipe.scale_concats)},
                   {"--compensate", Format("{}", recipe.compensate)},
                   {"--correct-bias", Format("{}", recipe.correct_bias)},
+                  {"--fewer-roundings", Format("{}", recipe.fewer_roundings)},
                   {"--disable-pass", passes},
                   {"--threads", Format("{}", run.threads)}}};
 }

@@ -68,6 +68,17 @@ class QatTest(unittest.TestCase):
         self.assertEqual(certificate["precision"], "int8")
         self.assertGreaterEqual(certificate["mac_share"]["int8"], 0.97)
 
+    def test_rounds_what_saves_time(self):
+        for words, fewer in (((), True), (("--no-fewer-roundings",), False)):
+            self.train("--epochs", 1, *words, data=FEW)
+            graph = onnx.load(self.out).graph
+            makers = {name: node.op_type for node in graph.node for name in node.output}
+            added = [makers.get(name) for node in graph.node if node.op_type == "Add" for name in node.input]
+            last = [makers[node.input[0]] for node in graph.node if node.op_type == "Gemm"]
+            self.assertEqual(len(last), 1)
+            for makers_of in (added, last):
+                self.assertEqual("DequantizeLinear" not in makers_of, fewer, makers_of)
+
     def test_four_bit_weights(self):
         words = ("--epochs", 4, "--weight-bits", 4)
         curve = self.train(*words)

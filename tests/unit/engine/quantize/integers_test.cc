@@ -192,6 +192,22 @@ TEST(StaticInt8, KeepsAResidualSumInIntegers) {
   }
 }
 
+TEST(StaticInt8, AddsRealsInAResidualSum) {
+  const Graph fp32 = Residual();
+  const QuantizeResult result = Quantized(fp32, {.to = Precision::kInt8, .fewer_roundings = true});
+  const Graph& graph = result.graph;
+  const Node& add = TheOnly(graph, "Add");
+  EXPECT_TRUE(graph.node(graph.producer(add.inputs[1])).is("Relu")) << Dump(graph);
+  EXPECT_THAT(graph, HasExactly(2, "Conv"));
+  for (const NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    if (!node.is("Conv")) continue;
+    EXPECT_TRUE(graph.node(graph.producer(node.inputs[0])).is("DequantizeLinear"));
+  }
+  EXPECT_GT(Sqnr(fp32, Reread(graph)), 30);
+  EXPECT_TRUE(graph.metadata.at("octet.recipe").ends_with(" fewer-roundings"));
+}
+
 // As Caffe2 writes a normalization behind a convolution: its scale and its shift are nodes of their own.
 TEST(StaticInt8, ScalesAndShiftsBehindAConvolutionAreItsOwn) {
   GraphBuilder b;

@@ -2,6 +2,7 @@
 #include "engine/quantize/selection.h"
 
 #include <memory>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -178,6 +179,81 @@ TEST(Selection, LetsFloatReadTheIntegersOfAConvolutionThatAdds) {
   const Selection selection = SelectQuantized(graph);
   EXPECT_THAT(selection.quantized, ElementsAre(x, relu));
   EXPECT_FALSE(selection.ReadsReals(graph, relu, graph.producer(reader)));
+}
+
+Selection FewerOf(const Graph& graph) { return SelectQuantized(graph, {}, true); }
+
+// What a block adds is real before it is rounded: the convolution that follows reads integers, the sum behind it does not.
+TEST(Selection, AddsTheRealsOfALayerOrASum) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 6, 6});
+  const auto conv = [&](ValueId from, int64_t channels) {
+    return b.Op("Conv", {from, b.Random({4, channels, 1, 1})});
+  };
+  const ValueId stem = b.Op("Relu", {conv(x, 3)});
+  const ValueId first = b.Op("Relu", {b.Op("Add", {conv(stem, 4), stem})});
+  const ValueId second = b.Op("Add", {first, conv(first, 4)});
+  const ValueId last = conv(second, 4);
+  b.Output(last);
+  const Graph graph = b.Build();
+  const Selection selection = FewerOf(graph);
+  EXPECT_THAT(selection.quantized, ElementsAre(x, stem, first, second));
+  for (const auto& [added, reader] : {std::pair(stem, first), std::pair(first, second)}) {
+    NodeId sum = graph.producer(reader);
+    if (graph.node(sum).is("Relu")) sum = graph.producer(graph.node(sum).inputs[0]);
+    EXPECT_TRUE(selection.ReadsReals(graph, added, sum));
+    EXPECT_FALSE(SelectQuantized(graph).ReadsReals(graph, added, sum));
+    for (const NodeId other : graph.consumers(added)) {
+      EXPECT_EQ(selection.ReadsReals(graph, added, other), other == sum);
+    }
+  }
+  EXPECT_FALSE(selection.ReadsReals(graph, second, graph.producer(last)));
+}
+
+TEST(Selection, DoesNotRoundWhatIsAddedAsRealsAlone) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 3, 6, 6});
+  const ValueId earlier = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
+  const ValueId later = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
+  const ValueId sum = b.Op("Add", {later, earlier});
+  b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
+  EXPECT_THAT(FewerOf(b.Build()).quantized, ElementsAre(x, sum));
+}
+
+// Bytes are moved where bytes are there.
+TEST(Selection, AddsTheIntegersOfWhatOnlyMovesThem) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 4, 6, 6});
+  const ValueId stem = b.Op("Relu", {b.Op("Conv", {x, b.Random({4, 4, 1, 1})})});
+  const ValueId pooled = b.Op("MaxPool", {stem}, {{"kernel_shape", Ints{2, 2}}});
+  const ValueId sum = b.Op("Add", {b.Op("Conv", {pooled, b.Random({4, 4, 1, 1})}), pooled});
+  b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
+  const Graph graph = b.Build();
+  EXPECT_EQ(FewerOf(graph).quantized, SelectQuantized(graph).quantized);
+  EXPECT_FALSE(FewerOf(graph).ReadsReals(graph, pooled, graph.producer(sum)));
+}
+
+// `heads`: products of 64 by 9, in a model with another 60,000 weights and 576 that are followed by a layer.
+TEST(Selection, LeavesSmallLastProductsInFloat) {
+  for (const int heads : {1, 2}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {1, 9});
+    const ValueId wide = b.Op("Relu", {b.Op("MatMul", {x, b.Random({9, 64})})});
+    const ValueId inner = b.Op("Relu", {b.Op("MatMul", {wide, b.Random({64, 938})})});
+    const ValueId last = b.Op("Softmax", {inner});
+    const ValueId read = b.Op("Slice", {last, b.IntList({0}), b.IntList({64}), b.IntList({1})});
+    for (int i = 0; i < heads; ++i) b.Output(b.Op("MatMul", {read, b.Random({64, 9})}));
+    const Graph graph = b.Build();
+    const Selection selection = FewerOf(graph);
+    if (heads == 1) {
+      EXPECT_THAT(selection.quantized, ElementsAre(x, wide));
+      EXPECT_THAT(selection.kept_float, ElementsAre(graph.producer(graph.outputs[0])));
+      EXPECT_THAT(selection.weighted, SizeIs(2));
+    } else {
+      EXPECT_THAT(selection.kept_float, IsEmpty()) << "together they have more than a hundredth";
+    }
+    EXPECT_THAT(SelectQuantized(graph).kept_float, IsEmpty());
+  }
 }
 
 TEST(Selection, FindsNothingWithoutProducts) {

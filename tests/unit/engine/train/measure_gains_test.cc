@@ -63,6 +63,25 @@ TEST(MeasureGains, AreTheSquaresOfTheDerivatives) {
   EXPECT_NEAR(of_weights, want_of_weights, 0.7 * want_of_weights);
 }
 
+// What is added as reals has no rounding: the gain of a value is that of the layer that reads its integers.
+TEST(MeasureGains, LeaveOutWhatIsNotRounded) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, 2});
+  const ValueId hidden =
+      b.Op("Relu", {b.Op("MatMul", {x, b.Constant<float>({2, 2}, {1, 0, 0, 1})})});
+  const ValueId little = b.Op("MatMul", {hidden, b.Constant<float>({2, 2}, {0.01F, 0, 0, 0.01F})});
+  const ValueId sum = b.Op("Add", {little, hidden});
+  b.Output(b.Op("MatMul", {sum, b.Constant<float>({2, 2}, {1, 1, 1, -1})}));
+  const Graph fp32 = b.Build();
+  const CalibrationSet set = {{"x", RandomReals(Shape{64, 2}, TestSeed())}};
+  const auto all = MeasureGains(fp32, {}, set, {}, 1);
+  const auto fewer = MeasureGains(fp32, {.fewer_roundings = true}, set, {}, 1);
+  ASSERT_TRUE(all.ok() && fewer.ok()) << all.status() << fewer.status();
+  const std::string& name = fp32.value(hidden).name;
+  for (size_t c = 0; c < 2; ++c)
+    EXPECT_LT(fewer->values.at(name).axis_1[c], 1e-3 * all->values.at(name).axis_1[c]);
+}
+
 // A step of all shares' logarithms changes no share.
 TEST(MeasureGains, CountWhatChangesShares) {
   GraphBuilder b;

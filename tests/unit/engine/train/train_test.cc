@@ -117,6 +117,39 @@ TEST(Train, BeginsWithChannelsThatAreEvenedOutForTheOutputs) {
   }
 }
 
+// Blocks that change little of what they pass on, so that what is rounded there is nearly all noise; and few weights in the last layer.
+TEST(Train, AddsRealsAndMultipliesThemLast) {
+  GraphBuilder b;
+  ValueId x = b.Input("x", {kUnknownDim, 3, 8, 8});
+  const GraphBuilder::Attrs same = {{"pads", Ints{1, 1, 1, 1}}};
+  x = b.Op("Relu", {b.Op("Conv", {x, b.Random({16, 3, 3, 3}), b.Random({16})}, same)});
+  for (int block = 0; block < 4; ++block) {
+    const ValueId w = b.Random({16, 16, 3, 3}, -0.02F, 0.02F);
+    x = b.Op("Relu", {b.Op("Add", {b.Op("Conv", {x, w, b.Random({16})}, same), x})});
+  }
+  const ValueId flat = b.Op("Flatten", {b.Op("GlobalAveragePool", {x})});
+  b.Output(b.Op("Gemm", {flat, b.Random({5, 16}), b.Random({5})}, {{"transB", int64_t{1}}}), "y");
+  const Graph fp32 = b.Build();
+  QuantizeRecipe recipe = PlainRecipe();
+  const TrainSet set = {SmallSamples(64), {}};
+  const auto all = TrainInt8(fp32, recipe, set, Short(1), {});
+  recipe.fewer_roundings = true;
+  const auto fewer = TrainInt8(fp32, recipe, set, Short(4), {});
+  ASSERT_TRUE(all.ok() && fewer.ok()) << all.status() << fewer.status();
+  EXPECT_LT(fewer->epochs[0].held_back_loss, 0.5 * all->epochs[0].held_back_loss);
+  EXPECT_LT(fewer->epochs[4].train_loss, fewer->epochs[1].train_loss);
+  for (const NodeId id : fewer->graph.order()) {
+    const Node& node = fewer->graph.node(id);
+    const NodeId reads = fewer->graph.producer(node.inputs[0]);
+    if (node.is("Gemm")) EXPECT_TRUE(fewer->graph.node(reads).is("Flatten"));
+    if (node.is("Conv")) EXPECT_TRUE(fewer->graph.node(reads).is("DequantizeLinear"));
+    if (node.is("Add")) {
+      const Node& added = fewer->graph.node(fewer->graph.producer(node.inputs[1]));
+      EXPECT_TRUE(added.is("Relu"));
+    }
+  }
+}
+
 // The quantizer by itself would hold it in bytes.
 TEST(Train, KnowsWhatIsAddedToEveryPixel) {
   GraphBuilder b;
