@@ -1,6 +1,7 @@
 #include "engine/ops/strided_copy.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "engine/tensor/cpu_clones.h"
@@ -67,14 +68,19 @@ bool TransposesWords(const CopyLoop& read, const CopyLoop& written) {
          written.src_stride % kWord == 0 && read.dst_stride % kWord == 0;
 }
 
-/// CopyBlocked of words, which takes them one by one.
+bool IsAligned(const std::byte* words) {
+  return reinterpret_cast<uintptr_t>(words) % alignof(uint32_t) == 0;
+}
+
+/// CopyBlocked of words, which takes them one by one, wherever they lie: a tensor in a request has any address.
 void CopyWords(const CopyLoop& rows, const CopyLoop& columns, const std::byte* src,
                std::byte* dst) {
   constexpr int64_t kWord = sizeof(uint32_t);
   const bool by_rows = TransposesWords(rows, columns);
   const CopyLoop& read = by_rows ? rows : columns;
   const CopyLoop& written = by_rows ? columns : rows;
-  if (!TransposesWords(read, written)) return CopyBlocked<uint32_t>(rows, columns, src, dst);
+  if (!TransposesWords(read, written) || !IsAligned(src) || !IsAligned(dst))
+    return CopyBlocked<uint32_t>(rows, columns, src, dst);
   TransposeWords(reinterpret_cast<const uint32_t*>(src), written.src_stride / kWord, written.extent,
                  read.extent, reinterpret_cast<uint32_t*>(dst), read.dst_stride / kWord);
 }
