@@ -93,8 +93,10 @@ def onnxruntime_scores(file, samples):
 
 
 def quantized_kernels(file):
-    """How many layers the pairs of an int8 file make integer ones: convolutions whose result is quantized, and products with a bias."""
+    """How many layers the pairs of an int8 file make integer ones: convolutions whose result is quantized, and products of quantized
+    activations with a bias."""
     nodes = onnx.load(file).graph.node
+    dequantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
     readers = {name: node for node in nodes for name in node.input}
 
     def is_quantized(name):
@@ -102,7 +104,10 @@ def quantized_kernels(file):
             name = reader.output[0]
         return reader is not None and reader.op_type == "QuantizeLinear"
 
-    quantized = collections.Counter(node.op_type for node in nodes if node.op_type == "Gemm" or is_quantized(node.output[0]))
+    def is_integer(node):
+        return node.input[0] in dequantized if node.op_type == "Gemm" else is_quantized(node.output[0])
+
+    quantized = collections.Counter(node.op_type for node in nodes if is_integer(node))
     return {"QLinearConv": quantized["Conv"], "QGemm": quantized["Gemm"]}
 
 
