@@ -217,7 +217,7 @@ class ServingBench:
     def half(self):
         """Latency when half of what the server can do is asked, by chance. Beside it, as often, the empty service with the
         model's time: what shares the cores with them makes both late."""
-        elements, _ = IDENTITIES["4 kB"]
+        elements, *_ = IDENTITIES["4 kB"]
         served.write_identity(self.folder / "half/identity/1/fp32.onnx", elements)
         self.serve_models("half", SERVED)
         with self.octet("half") as octet:
