@@ -10,7 +10,6 @@
 
 #include "engine/tensor/status.h"
 #include "server/rpc/health_service.h"
-#include "server/rpc/http2_settings.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/tls_certificates.h"
 
@@ -34,7 +33,6 @@ class Endpoint final : public GrpcServer {
     builder.SetMaxSendMessageSize(-1);
     builder.SetResourceQuota(
         grpc::ResourceQuota("octet").Resize(static_cast<size_t>(options_.max_receive_bytes)));
-    SetHttp2(builder);
     // It would unpack all of a message, whatever its size. ReadSlices does it, up to max_message_bytes. (Reflection alone,
     // which is gRPC's own, does without: nobody compresses the name of a service.)
     builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);

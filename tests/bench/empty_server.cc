@@ -31,7 +31,6 @@
 #include <grpcpp/grpcpp.h>
 
 #include "proto/inference.grpc.pb.h"
-#include "server/rpc/http2_settings.h"
 
 namespace {
 
@@ -193,7 +192,6 @@ int main(int argc, char** argv) {
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(std::numeric_limits<int>::max());
   builder.SetMaxSendMessageSize(std::numeric_limits<int>::max());
-  octet::SetHttp2(builder);
   int port = 0;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
