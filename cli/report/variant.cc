@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "cli/model_options.h"
 #include "cli/report/layers_json.h"
 
 #include "engine/tensor/status.h"

@@ -1,6 +1,10 @@
 // The same graph with other reals than FLOAT.
 #pragma once
 
+#include <utility>
+
+#include <gtest/gtest.h>
+
 #include "engine/graph/graph.h"
 #include "engine/ops/op.h"
 #include "engine/tensor/quantize.h"
