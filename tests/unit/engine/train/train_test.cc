@@ -141,8 +141,12 @@ TEST(Train, AddsRealsAndMultipliesThemLast) {
   for (const NodeId id : fewer->graph.order()) {
     const Node& node = fewer->graph.node(id);
     const NodeId reads = fewer->graph.producer(node.inputs[0]);
-    if (node.is("Gemm")) EXPECT_TRUE(fewer->graph.node(reads).is("Flatten"));
-    if (node.is("Conv")) EXPECT_TRUE(fewer->graph.node(reads).is("DequantizeLinear"));
+    if (node.is("Gemm")) {
+      EXPECT_TRUE(fewer->graph.node(reads).is("Flatten"));
+    }
+    if (node.is("Conv")) {
+      EXPECT_TRUE(fewer->graph.node(reads).is("DequantizeLinear"));
+    }
     if (node.is("Add")) {
       const Node& added = fewer->graph.node(fewer->graph.producer(node.inputs[1]));
       EXPECT_TRUE(added.is("Relu"));
