@@ -243,10 +243,8 @@ std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memor
                 .element_bytes = dnnl::memory::data_type_size(to.get_data_type()),
                 .turned = turned};
   panels.block = blocks[0] * panels.group;
-  const bool known = panels.group == 1 ||
-                     (panels.group == 2 && panels.element_bytes == sizeof(uint16_t)) ||
-                     (panels.group == 4 && panels.element_bytes == sizeof(uint8_t));
-  if (!known ||
+  const bool words = static_cast<size_t>(panels.group) * panels.element_bytes == sizeof(uint32_t);
+  if (!words ||
       to.get_strides() != MatrixDims{panels.block * panels.width, panels.k * panels.width})
     return std::nullopt;
   std::optional<std::vector<int32_t>> factors = SumFactorsOf(panels, to);

@@ -145,7 +145,7 @@ class ServingBench:
                     ask = functools.partial(served.ask_http, octet, f"size{number}", elements, clients)
                     ask(1)  # a warm-up
                     runs = [ask(seconds) for _ in range(self.options.rounds)]
-                    self.add("http", f"{size}: p50, {clients} clients", median(runs, "p50_us"), "us")
+                    self.add("http", f"{size}: p50, {clients} client{'s' * (clients > 1)}", median(runs, "p50_us"), "us")
                 self.add("http", f"{size}: processor time, {CONCURRENCY} clients", server_cpu(runs), "us", most=HTTP_CPU_US.get(size))
                 self.add("http", f"{size}: answers, {CONCURRENCY} clients", throughput(runs), "1/s")
 

@@ -104,6 +104,10 @@ TEST(PanelsTest, AreNotSeenInOtherLayouts) {
   EXPECT_FALSE(PanelsOf(rows, {{128, 256}, Type::f32, Tag::AB16b16a})) << "panels of rows";
   EXPECT_FALSE(PanelsOf(rows, {{128, 256}, Type::bf16, Tag::BA16a64b2a})) << "converts";
   EXPECT_FALSE(PanelsOf(rows, panels.submemory_desc({64, 64}, {0, 0}))) << "a part of a layout";
+  for (const Type narrow : {Type::bf16, Type::s8}) {
+    const dnnl::memory::desc of_narrow({128, 256}, narrow, Tag::ab);
+    EXPECT_FALSE(PanelsOf(of_narrow, {{128, 256}, narrow, Tag::BA16a64b})) << "groups are no words";
+  }
   const dnnl::memory::desc odd({100, 200}, Type::f32, Tag::ab);
   EXPECT_FALSE(PanelsOf(odd, {{100, 200}, Type::f32, Tag::BA16a64b})) << "padding";
 }

@@ -64,14 +64,25 @@ TEST(Selection, LeavesTheSideOfASumThatItsConvolutionAdds) {
   EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, relu, sum));
 }
 
-TEST(Selection, LeavesOneSideOfASumOfTwoConvolutions) {
+struct TwoConvolutions {
+  Graph graph;
+  ValueId x, earlier, sum;
+};
+
+/// Their sum, which a third one reads.
+TwoConvolutions MakeTwoConvolutions() {
   GraphBuilder b;
   const ValueId x = b.Input("x", {1, 3, 6, 6});
   const ValueId earlier = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
   const ValueId later = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
   const ValueId sum = b.Op("Add", {later, earlier});
   b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
-  EXPECT_THAT(SelectQuantized(b.Build()).quantized, ElementsAre(x, earlier, sum));
+  return {b.Build(), x, earlier, sum};
+}
+
+TEST(Selection, LeavesOneSideOfASumOfTwoConvolutions) {
+  const TwoConvolutions two = MakeTwoConvolutions();
+  EXPECT_THAT(SelectQuantized(two.graph).quantized, ElementsAre(two.x, two.earlier, two.sum));
 }
 
 TEST(Selection, QuantizesASideThatIsSpreadOverTheOther) {
@@ -211,13 +222,8 @@ TEST(Selection, AddsTheRealsOfALayerOrASum) {
 }
 
 TEST(Selection, DoesNotRoundWhatIsAddedAsRealsAlone) {
-  GraphBuilder b;
-  const ValueId x = b.Input("x", {1, 3, 6, 6});
-  const ValueId earlier = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
-  const ValueId later = b.Op("Conv", {x, b.Random({4, 3, 1, 1})});
-  const ValueId sum = b.Op("Add", {later, earlier});
-  b.Output(b.Op("Conv", {sum, b.Random({4, 4, 1, 1})}));
-  EXPECT_THAT(FewerOf(b.Build()).quantized, ElementsAre(x, sum));
+  const TwoConvolutions two = MakeTwoConvolutions();
+  EXPECT_THAT(FewerOf(two.graph).quantized, ElementsAre(two.x, two.sum));
 }
 
 // Bytes are moved where bytes are there.
