@@ -35,7 +35,7 @@ struct ServerConfig {
     int grpc_port = 8001;  ///< 0 = any free port, for all three.
     int http_port = 8000;
     int metrics_port = 8002;
-    int http_threads = 32;  ///< HTTP requests under way at once; health probes do not count.
+    int http_threads = 32;        ///< HTTP requests under way at once; health probes do not count.
     int http_connections = 1024;  ///< HTTP connections at once.
     /// Clients may register POSIX shared memory. Off: whoever reaches the ports could read and write what the
     /// process may open.

@@ -149,8 +149,9 @@ std::vector<std::string_view> Split(std::string_view text, char separator) {
 /// False unless all of `text` is a number that `value` can hold.
 template <typename T>
 bool ParseNumber(std::string_view text, T& value) {
-  const char* const end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  const char* const begin = text.data();
+  const char* const end = begin + text.size();
+  const auto [stopped, error] = std::from_chars(begin, end, value);
   return error == std::errc() && stopped == end;
 }
 
