@@ -203,9 +203,10 @@ struct WideningBlock {
     GraphBuilder b;
     const ValueId x = b.Input("x", {kUnknownDim, 4, 6, 6});
     std::vector<float> spread;
-    for (int i = 0; i < 16; ++i)
-      spread.push_back((i % 5 == 0 ? 1.0F : 0.25F) *
-                       std::pow(0.1F, static_cast<float>(i / 4) / 1.5F));
+    for (int row = 0; row < 4; ++row)
+      for (int column = 0; column < 4; ++column)
+        spread.push_back((row == column ? 1.0F : 0.25F) *
+                         std::pow(0.1F, static_cast<float>(row) / 1.5F));
     stem = b.Op("Relu", {b.Op("Conv", {x, b.Constant<float>({4, 4, 1, 1}, spread)})});
     std::vector<float> branch(std::size_t{8} * 4);
     for (size_t i = 0; i < branch.size(); ++i)
