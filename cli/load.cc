@@ -187,8 +187,8 @@ void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {
                   "Precision to ask models for that name none; default what the server chooses");
   CLI::Option* data = verb.add_option("--data", options.source.data,
                                       "Samples: an .npz or .npy file, or a folder of them; default "
-                                      "random elements: reals of 0 to 1, "
-                                      "any bytes, 0 or 1 of other integers");
+                                      "random elements: reals of 0 to 1, any bytes, 0 or 1 of "
+                                      "other integers");
   verb.add_option("--map", options.source.map,
                   "model.yaml: convert samples to the model's own element type before sending; "
                   "default as stored")
