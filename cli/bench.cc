@@ -40,14 +40,10 @@ struct BenchOptions {
   bool json = false;
 };
 
-// Values in [0, 1): no denormals, no NaN, no constant input that a kernel could shortcut. BYTES are numbers as text.
 Tensor RandomTensor(const TensorSpec& spec, std::mt19937& random) {
   if (spec.dtype == DType::kString) return RandomTexts(spec.shape, random);
-  Tensor values(DType::kF32, spec.shape);
-  std::uniform_real_distribution<float> uniform(0, 1);
-  for (float& x : values.mutable_span<float>()) x = uniform(random);
   Tensor tensor(spec.dtype, spec.shape);
-  ConvertTensor(values.view(), tensor.mutable_view());
+  FillRandom(tensor.mutable_view(), random);
   return tensor;
 }
 
@@ -264,8 +260,9 @@ void AddBench(CLI::App& app, Outcome& outcome) {
                            ->check(CLI::PositiveNumber)
                            ->capture_default_str();
   CLI::Option* shape = options->shapes.AddTo(*verb);
-  verb->add_option("--inputs", options->inputs,
-                   ".npz with an array per input to run on, instead of random numbers")
+  verb->add_option(
+          "--inputs", options->inputs,
+          ".npz with an array per input to run on, instead of random numbers (those of octet load)")
       ->check(CLI::ExistingFile)
       ->excludes(batch)
       ->excludes(shape);

@@ -138,11 +138,10 @@ absl::Status CheckAnswered(const std::vector<LoadRun>& runs) {
   for (size_t i = 0; i < runs.size(); ++i) {
     const LoadTally& tally = runs[i].tally;
     if (tally.errors.empty() || tally.All().count() > 0) continue;
-    const auto most =
-        std::ranges::max_element(tally.errors, {}, [](const auto& error) { return error.second; });
+    const auto& [error, count] = tally.errors.most();
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "run {} of {}: none of {} requests was answered, {} of them with {}", i + 1,
-                     runs.size(), tally.failed(), most->second, most->first);
+                     runs.size(), tally.errors.total(), count, error);
   }
   return absl::OkStatus();
 }
@@ -186,9 +185,10 @@ void AddRequestOptions(CLI::App& verb, LoadVerbOptions& options) {
                   "Version to ask; default what the server chooses");
   verb.add_option("--precision", options.source.precision,
                   "Precision to ask models for that name none; default what the server chooses");
-  CLI::Option* data = verb.add_option(
-      "--data", options.source.data,
-      "Samples: an .npz or .npy file, or a folder of them; default random elements");
+  CLI::Option* data = verb.add_option("--data", options.source.data,
+                                      "Samples: an .npz or .npy file, or a folder of them; default "
+                                      "random elements: reals of 0 to 1, any bytes, 0 or 1 of "
+                                      "other integers");
   verb.add_option("--map", options.source.map,
                   "model.yaml: convert samples to the model's own element type before sending; "
                   "default as stored")

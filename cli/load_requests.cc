@@ -88,22 +88,6 @@ absl::Status CheckSize(const TensorInfo& info, const Shape& shape, const Request
       info.name, source.model, shape.ToString(), DTypeName(info.dtype), kMostBytes);
 }
 
-/// Reals of 0 .. 1, converted to the type, at the wire's end. Some at a time: as F32 those of a byte would take four times as much.
-void AppendRandom(DType dtype, int64_t elements, std::mt19937& random, std::string& wire) {
-  constexpr int64_t kAtOnce = 65'536;
-  std::uniform_real_distribution<float> uniform(0, 1);
-  std::vector<float> reals;
-  wire.reserve(static_cast<size_t>(elements) * SizeOf(dtype));
-  for (int64_t left = elements; left > 0; left -= std::ssize(reals)) {
-    reals.resize(static_cast<size_t>(std::min(left, kAtOnce)));
-    for (float& x : reals) x = uniform(random);
-    const Shape shape{std::ssize(reals)};
-    const size_t begin = wire.size();
-    wire.resize(begin + reals.size() * SizeOf(dtype));
-    ConvertTensor({reals.data(), {DType::kF32, shape}}, {wire.data() + begin, {dtype, shape}});
-  }
-}
-
 absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
     const Signature& signature, const RequestSource& source) {
   OCTET_RETURN_IF_ERROR(CheckRows(signature, source));
@@ -119,8 +103,9 @@ absl::StatusOr<std::vector<inference::ModelInferRequest>> RandomRequest(
       AddInput(request, info.name, RandomTexts(shape, random));
       continue;
     }
-    AppendRandom(info.dtype, shape.elements(), random,
-                 DescribeInput(request, info.name, info.dtype, shape));
+    std::string& wire = DescribeInput(request, info.name, info.dtype, shape);
+    wire.resize(static_cast<size_t>(shape.elements()) * SizeOf(info.dtype));
+    FillRandom({wire.data(), {info.dtype, shape}}, random);
   }
   return std::vector{std::move(request)};
 }

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <exception>
 #include <iostream>
+#include <string>
+#include <string_view>
 
 #include "cli/model_options.h"
 #include "cli/start_pages.h"
@@ -21,7 +23,20 @@ constexpr std::array kVerbs = {
     AddReport, AddBench,    AddLoad, AddReplay,  AddExperiments, AddTop,    AddRollout,
 };
 
+// The library would only say that a verb is required.
+absl::Status CheckVerb(CLI::App& app, std::string_view word) {
+  std::string verbs;
+  for (const CLI::App* verb : app.get_subcommands({})) {
+    if (verb->get_name() == word) return absl::OkStatus();
+    verbs += (verbs.empty() ? "" : ", ") + verb->get_name();
+  }
+  return WrongUsage(InvalidArgument("expected a verb, one of {}, got '{}'", verbs, word));
+}
+
 int Parsed(CLI::App& app, int argc, char** argv, const Outcome& outcome) {
+  if (argc > 1 && argv[1][0] != '-') {
+    if (const absl::Status known = CheckVerb(app, argv[1]); !known.ok()) return Fail(known);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "cli/answers.h"
 #include "cli/closed_loop.h"
+#include "cli/error_counts.h"
 #include "cli/finite_range.h"
 #include "cli/json_text.h"
 #include "cli/latencies.h"
@@ -58,17 +59,12 @@ struct ReplayOptions {
 struct SideTally {
   Latencies latencies;
   std::map<std::string, int64_t> answered_by;  // "1/int8"
-  std::map<std::string, int64_t> errors;       // By code and message.
+  ErrorCounts errors;
 
-  int64_t failed() const {
-    int64_t sum = 0;
-    for (const auto& [unused, count] : errors) sum += count;
-    return sum;
-  }
   void Merge(const SideTally& other) {
     latencies.Merge(other.latencies);
     for (const auto& [who, count] : other.answered_by) answered_by[who] += count;
-    for (const auto& [error, count] : other.errors) errors[error] += count;
+    errors.Merge(other.errors);
   }
 };
 
@@ -121,7 +117,7 @@ class ReplaySlot final : public LoopSlot {
       absl::StatusOr<inference::ModelInferRequest> made = work_.samples.Make(first_, rows_);
       if (!made.ok()) {
         // No later one is asked either: what cannot be read now is not there.
-        for (SideTally& side : tally_.sides) ++side.errors[std::string(Message(made.status()))];
+        for (SideTally& side : tally_.sides) side.errors.Add(std::string(Message(made.status())));
         work_.next = work_.requests();
         asked_ = work_.sides.size();
         return {};
@@ -144,8 +140,8 @@ class ReplaySlot final : public LoopSlot {
       ++tally.answered_by[AnsweredBy(response)];
       responses_[current()] = std::move(response);
     } else {
-      ++tally.errors[Format("{}: {}", static_cast<int>(status.error_code()),
-                            status.error_message())];
+      tally.errors.Add(
+          Format("{}: {}", static_cast<int>(status.error_code()), status.error_message()));
     }
     if (++asked_ == work_.sides.size()) Compare();
   }
@@ -163,7 +159,7 @@ class ReplaySlot final : public LoopSlot {
     if (!responses_[side]) return std::nullopt;
     absl::StatusOr<Answer> answer = ReadAnswer(*responses_[side]);
     if (answer.ok()) return *std::move(answer);
-    ++tally_.sides[side].errors[Format("unreadable answer: {}", Message(answer.status()))];
+    tally_.sides[side].errors.Add(Format("unreadable answer: {}", Message(answer.status())));
     return std::nullopt;
   }
 
@@ -217,8 +213,8 @@ nlohmann::ordered_json ToJson(SideTally& tally, const ReplaySide& side) {
           {"precision", side.precision},
           {"answered_by", tally.answered_by},
           {"requests", tally.latencies.count()},
-          {"errors", tally.failed()},
-          {"errors_by_code", tally.errors},
+          {"errors", tally.errors.total()},
+          {"errors_by_code", tally.errors.rows()},
           {"p50_us", tally.latencies.MicrosecondsAt(50)},
           {"p99_us", tally.latencies.MicrosecondsAt(99)}};
 }
@@ -303,8 +299,8 @@ std::vector<std::string> FailuresOf(const ReplayTally& tally, const ReplayOption
   std::vector<std::string> failures;
   for (const SideTally& side : tally.sides) {
     if (side.errors.empty()) continue;
-    failures.push_back(
-        Format("{} requests failed, one with {}", side.failed(), side.errors.begin()->first));
+    failures.push_back(Format("{} requests failed, {} of them with {}", side.errors.total(),
+                              side.errors.most().second, side.errors.most().first));
   }
   int64_t with_classes = 0;
   int64_t with_floats = 0;
@@ -333,9 +329,9 @@ bool Joins(const ConstTensorView& view, const std::vector<ConstTensorView>& piec
 }
 
 absl::Status SaveAnswers(const ReplayWork& work, const std::string& file, const SideTally& side) {
-  if (side.failed() > 0) {
+  if (side.errors.total() > 0) {
     return InvalidArgument("--save: '{}' is not written: expected {} answers, {} requests failed",
-                           file, work.requests(), side.failed());
+                           file, work.requests(), side.errors.total());
   }
   std::vector<Answer> answers;
   std::map<std::string, NpzArray> arrays;

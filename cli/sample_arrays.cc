@@ -72,6 +72,11 @@ absl::StatusOr<ArrayMatch> MatchArray(const TensorInfo& info, bool only, const A
       return InvalidArgument("input '{}': only reals can be mapped, this one is {}", info.name,
                              DTypeName(info.dtype));
     }
+    if (wire->second.dtype == info.dtype) {
+      return InvalidArgument(
+          "input '{}': expected a wire datatype other than the input's own, got {}", info.name,
+          DTypeName(info.dtype));
+    }
     OCTET_RETURN_IF_ERROR(CheckWireMapping(wire->second, info.shape));
     return ArrayMatch{name, true, wire->second};
   }

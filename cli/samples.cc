@@ -238,4 +238,26 @@ Tensor RandomTexts(const Shape& shape, std::mt19937& random) {
   return Tensor::Strings(shape, std::vector<std::string_view>(texts.begin(), texts.end()));
 }
 
+void FillRandom(TensorView dst, std::mt19937& random) {
+  // Some at a time: as F32 those of a byte would take four times as much.
+  constexpr int64_t kAtOnce = 65'536;
+  const DType dtype = dst.dtype();
+  std::uniform_real_distribution<float> uniform(0, 1);
+  const auto whole = [&random](uint32_t count) { return static_cast<float>(random() % count); };
+  const auto next = [&] {
+    if (IsFloat(dtype)) return uniform(random);
+    if (dtype == DType::kU8) return whole(256);
+    return dtype == DType::kI8 ? whole(256) - 128 : whole(2);
+  };
+  std::vector<float> values;
+  auto* to = static_cast<std::byte*>(dst.data);
+  for (int64_t left = dst.elements(); left > 0; left -= std::ssize(values)) {
+    values.resize(static_cast<size_t>(std::min(left, kAtOnce)));
+    std::ranges::generate(values, next);
+    const Shape shape{std::ssize(values)};
+    ConvertTensor({values.data(), {DType::kF32, shape}}, {to, {dtype, shape}});
+    to += values.size() * SizeOf(dtype);
+  }
+}
+
 }  // namespace octet::cli

@@ -83,5 +83,9 @@ class Samples {
 
 /// Whole numbers below 1000 as text: what a BYTES input is given where there are no data.
 Tensor RandomTexts(const Shape& shape, std::mt19937& random);
+/// What any other input is given then. Reals: those of [0, 1), no denormals, no NaN, no constant that a kernel could shortcut. UINT8 and INT8, which
+/// are pixels or quantized reals: all of their values. Other integers, and BOOL: 0 and 1, since they are indices, token types or masks, and
+/// the smallest table has two rows. Requires: no strings.
+void FillRandom(TensorView dst, std::mt19937& random);
 
 }  // namespace octet::cli

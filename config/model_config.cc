@@ -26,7 +26,7 @@ struct Written {
   ModelConfig::Pipeline pipeline;  ///< Empty without the section.
 };
 
-/// Names of the element types that a client may send for an FP32 input.
+/// Names of the element types that a client may send for an input of reals.
 std::vector<std::string> WireTypes() {
   return {"UINT8", "INT8", "UINT16", "INT16", "FP16", "BF16"};
 }
@@ -112,7 +112,7 @@ std::vector<YamlKey> Keys(Written& w) {
        "of requests that ask for none of them; 0 = the last one"},
 
       {"inputs.*.wire.datatype", ForName(&c.wire, wire_dtype), "",
-       "element type that clients may send for this FP32 input"},
+       "element type that clients may send for this input of reals, another than its own"},
       {"inputs.*.wire.scale", ForName(&c.wire, wire_scale), "real per step",
        "real = scale[c] * (q - zero_point[c]), c along axis 1"},
       {"inputs.*.wire.zero_point", ForName(&c.wire, wire_zero_point), "steps",

@@ -27,8 +27,6 @@ using Clock = std::chrono::steady_clock;
 using google::protobuf::internal::WireFormatLite;
 
 constexpr char kMethod[] = "/inference.GRPCInferenceService/ModelInfer";
-/// A server's messages may name what differs from request to request.
-constexpr size_t kMostErrors = 100;
 
 Clock::duration Seconds(double seconds) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
@@ -278,11 +276,8 @@ class LoadDriver {
       return;
     }
     ++progress_.failed;
-    const auto code = static_cast<int>(slot.status.error_code());
-    std::string error = Format("{}: {}", code, slot.status.error_message());
-    if (tally_.errors.size() >= kMostErrors && !tally_.errors.contains(error))
-      error = Format("{}: other messages", code);
-    ++tally_.errors[std::move(error)];
+    tally_.errors.Add(
+        Format("{}: {}", static_cast<int>(slot.status.error_code()), slot.status.error_message()));
   }
 
   LoadProgress Look() {
@@ -322,12 +317,6 @@ Latencies LoadTally::All() const {
   for (const auto& stream : answered)
     for (const auto& [unused, latencies] : stream) all.Merge(latencies);
   return all;
-}
-
-int64_t LoadTally::failed() const {
-  int64_t sum = 0;
-  for (const auto& [unused, count] : errors) sum += count;
-  return sum;
 }
 
 absl::StatusOr<LoadTally> RunLoad(const std::vector<LoadStream>& streams,

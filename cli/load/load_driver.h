@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/error_counts.h"
 #include "cli/latencies.h"
 #include "cli/load/load_target.h"
 #include "cli/load/rate_plan.h"
@@ -42,15 +43,14 @@ struct LoadSettings {
 struct LoadTally {
   /// Of answers that were no errors, by stream and by the precision that answered; empty when the answer does not say.
   std::vector<std::map<std::string, Latencies, std::less<>>> answered;
-  std::map<std::string, int64_t> errors;  ///< By "code: message".
-  std::vector<int64_t> by_connection;     ///< Requests that were finished, errors too.
+  ErrorCounts errors;
+  std::vector<int64_t> by_connection;  ///< Requests that were finished, errors too.
   Latencies late;          ///< Of an open loop: from when a request was to be sent to when it was.
   int64_t held_back = 0;   ///< Requests that waited because `in_flight` others were under way.
   double seconds = 0;      ///< From the start to the last answer, or to the plan's end.
   double cpu_seconds = 0;  ///< This process's.
 
   Latencies All() const;
-  int64_t failed() const;
 };
 
 /// A look at a run under way.

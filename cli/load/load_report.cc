@@ -82,7 +82,7 @@ nlohmann::ordered_json LoadAsJson(const LoadRun& run, const std::vector<LoadStre
   const LoadSettings& settings = run.settings;
   const LoadTally& tally = run.tally;
   const Latencies all = tally.All();
-  const int64_t finished = all.count() + tally.failed();
+  const int64_t finished = all.count() + tally.errors.total();
   Json json = {{settings.plan ? "max_in_flight" : "concurrency", settings.in_flight},
                {"connections", settings.connections},
                {"seed", settings.seed},
@@ -99,8 +99,8 @@ nlohmann::ordered_json LoadAsJson(const LoadRun& run, const std::vector<LoadStre
     json["held_back"] = tally.held_back;
   }
   json.update(PercentilesOf(all));
-  json["errors"] = tally.failed();
-  json["errors_by_code"] = tally.errors;
+  json["errors"] = tally.errors.total();
+  json["errors_by_code"] = tally.errors.rows();
   const auto [least, most] = std::ranges::minmax(tally.by_connection);
   json["requests_per_connection"] = {{"min", least}, {"max", most}};
   json["client_cpu_us_per_request"] =
@@ -125,14 +125,15 @@ std::string LoadAsTable(const std::vector<LoadRun>& runs, const std::vector<Load
     const LoadTally& tally = run.tally;
     const Latencies all = tally.All();
     text += Row(LoadName(run.settings), PerSecond(all.count(), tally.seconds), all,
-                Format("{}", tally.failed()));
+                Format("{}", tally.errors.total()));
     const std::vector<Series> series = SeriesOf(tally, streams);
     for (const Series& one : series) {
       if (series.size() == 1) break;
       text += Row("  " + one.name(), PerSecond(one.latencies.count(), tally.seconds), one.latencies,
                   "");
     }
-    for (const auto& [error, count] : tally.errors) text += Format("  {} x {}\n", count, error);
+    for (const auto& [error, count] : tally.errors.rows())
+      text += Format("  {} x {}\n", count, error);
     for (const std::string& warning : WarningsOf(run)) text += Format("  warning: {}\n", warning);
   }
   return text;

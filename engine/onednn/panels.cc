@@ -18,7 +18,7 @@ namespace {
 
 using MatrixDims = dnnl::memory::dims;
 
-/// Of what is elsewhere while a matrix is packed in place, unless the rows of one block have more: rows and tiles stay in a core's caches.
+/// Of what is elsewhere while a matrix is packed in place, unless the rows of one group have more: rows and tiles stay in a core's caches.
 constexpr size_t kTilesBytes = size_t{2} << 20;
 /// Of a column, likewise: such parts of a panel's columns stay in the caches.
 constexpr int64_t kPartWords = 512;
@@ -120,15 +120,8 @@ std::vector<int32_t> NoSums(const Panels& panels) {
   return std::vector<int32_t>(panels.sum_factors.empty() ? 0 : static_cast<size_t>(panels.n));
 }
 
-void WriteSums(const Panels& panels, std::span<const int32_t> sums, std::byte* packed) {
-  std::byte* out = packed + static_cast<size_t>(panels.k) * panels.row_bytes();
-  for (const int32_t factor : panels.sum_factors) {
-    for (const int32_t sum : sums) {
-      const int32_t number = factor * sum;
-      std::memcpy(out, &number, sizeof(number));
-      out += sizeof(number);
-    }
-  }
+void WriteSumsBehind(const Panels& panels, std::span<const int32_t> sums, std::byte* packed) {
+  WriteSums(panels.sum_factors, sums, packed + static_cast<size_t>(panels.k) * panels.row_bytes());
 }
 
 // Where tiles [columns, rows] come from, which were [rows, columns].
@@ -147,11 +140,12 @@ int64_t DivisorUpTo(int64_t most, int64_t count) {
 }
 
 void PackRowsInPlace(const Panels& panels, std::byte* matrix, std::span<int32_t> sums) {
-  const size_t block_bytes = static_cast<size_t>(panels.block) * panels.row_bytes();
-  const int64_t blocks =
-      DivisorUpTo(static_cast<int64_t>(kTilesBytes / block_bytes), panels.k / panels.block);
-  const int64_t count = blocks * panels.block;
-  const size_t bytes = static_cast<size_t>(blocks) * block_bytes;
+  const int64_t group = panels.group;
+  const size_t group_bytes = static_cast<size_t>(group) * panels.row_bytes();
+  const int64_t groups =
+      DivisorUpTo(static_cast<int64_t>(kTilesBytes / group_bytes), panels.k / group);
+  const int64_t count = groups * group;
+  const size_t bytes = static_cast<size_t>(groups) * group_bytes;
   const std::shared_ptr<std::byte[]> tiles = AllocateAligned(bytes);
   for (int64_t k = 0; k < panels.k; k += count) {
     std::byte* rows = matrix + static_cast<size_t>(k) * panels.row_bytes();
@@ -180,75 +174,133 @@ void PackColumnsInPlace(const Panels& panels, std::byte* matrix, std::span<int32
   });
 }
 
-// What oneDNN puts behind 8-bit elements, found with a panel of ones, since its descriptors do not tell: factors of the columns' sums. nullopt where it
-// is anything else, or where the elements are not what they were.
-std::optional<std::vector<int32_t>> SumFactorsOf(const Panels& panels,
-                                                 const dnnl::memory::desc& to) {
-  const size_t behind = to.get_size() - static_cast<size_t>(panels.k) * panels.row_bytes();
-  if (behind == 0) return std::vector<int32_t>();
-  const size_t count = behind / (static_cast<size_t>(panels.n) * sizeof(int32_t));
-  if (panels.element_bytes != 1) return std::nullopt;
-  const MatrixDims dims{panels.k, panels.width};
-  const auto ones_count = static_cast<size_t>(panels.k * panels.width);
-  std::vector<int8_t> ones(ones_count, 1);
-  std::vector<int32_t> sums(count * static_cast<size_t>(panels.width));
-  std::vector<std::byte> out;
+// The elements of a matrix [K, columns] of ones in the layout, padding included, and what oneDNN puts behind them.
+struct PackedOnes {
+  std::vector<int8_t> elements;
+  std::vector<int32_t> behind;
+};
+
+std::optional<PackedOnes> PackOnes(const dnnl::memory::desc& to, int64_t columns) {
+  const MatrixDims dims{to.get_dims()[0], columns};
+  std::vector<int8_t> ones(static_cast<size_t>(dims[0] * dims[1]), 1);
+  PackedOnes packed;
   const auto done = Catch([&] {
-    const dnnl::memory::desc one = to.submemory_desc(dims, {0, 0});
-    out.resize(one.get_size());
-    dnnl::memory src({dims, dnnl::memory::data_type::s8, MatrixDims{panels.width, 1}}, CpuEngine(),
+    const dnnl::memory::desc part = to.submemory_desc(dims, {0, 0});
+    const MatrixDims padded = part.get_padded_dims();
+    packed.elements.resize(static_cast<size_t>(padded[0] * padded[1]));
+    if (part.get_size() % sizeof(int32_t) != 0 || part.get_size() < packed.elements.size())
+      return false;
+    std::vector<std::byte> out(part.get_size());
+    dnnl::memory src({dims, dnnl::memory::data_type::s8, MatrixDims{columns, 1}}, CpuEngine(),
                      ones.data());
-    dnnl::memory dst(one, CpuEngine(), out.data());
+    dnnl::memory dst(part, CpuEngine(), out.data());
     dnnl::stream stream(CpuEngine());
     dnnl::reorder(src, dst).execute(stream, src, dst);
     stream.wait();
+    std::memcpy(packed.elements.data(), out.data(), packed.elements.size());
+    packed.behind.resize((out.size() - packed.elements.size()) / sizeof(int32_t));
+    std::memcpy(packed.behind.data(), out.data() + packed.elements.size(),
+                packed.behind.size() * sizeof(int32_t));
     return true;
   });
-  if (!done.ok() || out.size() != ones_count + sums.size() * sizeof(int32_t)) return std::nullopt;
-  if (std::memcmp(out.data(), ones.data(), ones_count) != 0) return std::nullopt;
-  std::memcpy(sums.data(), out.data() + ones_count, sums.size() * sizeof(int32_t));
-  std::vector<int32_t> factors;
-  for (size_t i = 0; i < count; ++i) {
-    const auto of_one = std::span(sums).subspan(i * static_cast<size_t>(panels.width),
-                                                static_cast<size_t>(panels.width));
-    if (std::ranges::count(of_one, of_one[0]) != panels.width || of_one[0] == 0 ||
-        of_one[0] % panels.k != 0)
-      return std::nullopt;
-    factors.push_back(static_cast<int32_t>(of_one[0] / panels.k));
-  }
-  return factors;
+  if (!done.ok() || !*done) return std::nullopt;
+  return packed;
 }
 
 }  // namespace
 
-std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
-  constexpr auto kBlocked = dnnl::memory::format_kind::blocked;
-  if (to.get_format_kind() != kBlocked || from.get_format_kind() != kBlocked) return std::nullopt;
-  if (to.get_ndims() != 2 || to.get_dims() != to.get_padded_dims() ||
-      to.get_submemory_offset() != 0)
+std::optional<PanelLayout> PanelLayoutOf(const dnnl::memory::desc& weights) {
+  using Type = dnnl::memory::data_type;
+  const Type type = weights.get_data_type();
+  if (weights.get_format_kind() != dnnl::memory::format_kind::blocked || weights.get_ndims() != 2 ||
+      weights.get_submemory_offset() != 0)
     return std::nullopt;
-  const MatrixDims dims = to.get_dims();
-  const bool turned = from.get_strides() == MatrixDims{1, dims[0]};
-  if (from.get_data_type() != to.get_data_type() || from.get_inner_nblks() != 0 ||
-      from.get_submemory_offset() != 0 || (!turned && from.get_strides() != MatrixDims{dims[1], 1}))
-    return std::nullopt;
-  const MatrixDims blocks = to.get_inner_blks();
-  const MatrixDims block_axes = to.get_inner_idxs();
+  if (type != Type::f32 && type != Type::bf16 && type != Type::s8) return std::nullopt;
+  const MatrixDims blocks = weights.get_inner_blks();
+  const MatrixDims block_axes = weights.get_inner_idxs();
   const bool grouped = block_axes == MatrixDims{0, 1, 0};
   if (!grouped && block_axes != MatrixDims{0, 1}) return std::nullopt;
-  Panels panels{.k = dims[0],
-                .n = dims[1],
-                .width = blocks[1],
-                .group = grouped ? blocks[2] : 1,
-                .element_bytes = dnnl::memory::data_type_size(to.get_data_type()),
-                .turned = turned};
-  panels.block = blocks[0] * panels.group;
-  const bool words = static_cast<size_t>(panels.group) * panels.element_bytes == sizeof(uint32_t);
-  if (!words ||
-      to.get_strides() != MatrixDims{panels.block * panels.width, panels.k * panels.width})
+  const PanelLayout layout{.k = weights.get_dims()[0],
+                           .n = weights.get_dims()[1],
+                           .width = blocks[1],
+                           .group = grouped ? blocks[2] : 1,
+                           .pitch = weights.get_padded_dims()[0] * blocks[1]};
+  const auto group = static_cast<size_t>(layout.group);
+  const bool words = group * dnnl::memory::data_type_size(type) == sizeof(uint32_t);
+  if (layout.width % 16 != 0 || layout.width > 64 || !words) return std::nullopt;
+  // Blocks of one panel behind each other.
+  if (weights.get_strides() != MatrixDims{blocks[0] * layout.group * layout.width, layout.pitch})
     return std::nullopt;
-  std::optional<std::vector<int32_t>> factors = SumFactorsOf(panels, to);
+  return layout;
+}
+
+std::optional<std::vector<int32_t>> SumFactorsOf(const dnnl::memory::desc& to) {
+  const MatrixDims padded = to.get_padded_dims();
+  const size_t behind = to.get_size() - static_cast<size_t>(padded[0] * padded[1]) *
+                                            dnnl::memory::data_type_size(to.get_data_type());
+  if (behind == 0) return std::vector<int32_t>();
+  const int64_t k = to.get_dims()[0];
+  const size_t count = behind / (static_cast<size_t>(padded[1]) * sizeof(int32_t));
+  if (to.get_data_type() != dnnl::memory::data_type::s8 || k == 0 ||
+      behind % (static_cast<size_t>(padded[1]) * sizeof(int32_t)) != 0)
+    return std::nullopt;
+  int64_t columns = 1;  // Of a block.
+  for (size_t b = 0; b < to.get_inner_idxs().size(); ++b) {
+    if (to.get_inner_idxs()[b] == 1) columns *= to.get_inner_blks()[b];
+  }
+  columns = std::min(columns, to.get_dims()[1]);
+  const std::optional<PackedOnes> packed = PackOnes(to, columns);
+  if (!packed || packed->behind.size() % count != 0) return std::nullopt;
+  const int64_t ones = std::ranges::count(packed->elements, int8_t{1});
+  const int64_t zeros = std::ranges::count(packed->elements, int8_t{0});
+  if (ones != k * columns || ones + zeros != std::ssize(packed->elements)) return std::nullopt;
+  std::vector<int32_t> factors;
+  const size_t pitch = packed->behind.size() / count;
+  for (size_t i = 0; i < count; ++i) {
+    const auto of_one = std::span(packed->behind).subspan(i * pitch, static_cast<size_t>(columns));
+    if (std::ranges::count(of_one, of_one[0]) != columns || of_one[0] == 0 || of_one[0] % k != 0)
+      return std::nullopt;
+    factors.push_back(static_cast<int32_t>(of_one[0] / k));
+  }
+  return factors;
+}
+
+void AddColumnSums(const int8_t* matrix, const dnnl::memory::desc& from, std::span<int32_t> sums) {
+  const MatrixDims dims = from.get_dims();
+  const MatrixDims strides = from.get_strides();
+  const int8_t* first = matrix + from.get_submemory_offset();
+  if (strides[1] == 1) {
+    for (int64_t k = 0; k < dims[0]; ++k) AddRow(first + k * strides[0], dims[1], sums.data());
+    return;
+  }
+  for (int64_t n = 0; n < dims[1]; ++n)
+    sums[static_cast<size_t>(n)] += SumOf(first + n * strides[1], dims[0]);
+}
+
+void WriteSums(std::span<const int32_t> factors, std::span<const int32_t> sums, std::byte* out) {
+  for (const int32_t factor : factors) {
+    for (const int32_t sum : sums) {
+      const int32_t number = factor * sum;
+      std::memcpy(out, &number, sizeof(number));
+      out += sizeof(number);
+    }
+  }
+}
+
+std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+  const std::optional<PanelLayout> layout = PanelLayoutOf(to);
+  if (!layout || to.get_dims() != to.get_padded_dims()) return std::nullopt;
+  if (from.get_format_kind() != dnnl::memory::format_kind::blocked) return std::nullopt;
+  const bool turned = from.get_strides() == MatrixDims{1, layout->k};
+  if (from.get_data_type() != to.get_data_type() || from.get_inner_nblks() != 0 ||
+      from.get_submemory_offset() != 0 ||
+      (!turned && from.get_strides() != MatrixDims{layout->n, 1}))
+    return std::nullopt;
+  std::optional<std::vector<int32_t>> factors = SumFactorsOf(to);
   if (!factors) return std::nullopt;
+  Panels panels{*layout};
+  panels.element_bytes = dnnl::memory::data_type_size(to.get_data_type());
+  panels.turned = turned;
   panels.sum_factors = *std::move(factors);
   return panels;
 }
@@ -260,7 +312,7 @@ void PackPanels(const Panels& panels, const std::byte* matrix, std::byte* out) {
   } else {
     PackRows(panels, matrix, panels.k, out, sums);
   }
-  WriteSums(panels, sums, out);
+  WriteSumsBehind(panels, sums, out);
 }
 
 void PackPanelsInPlace(const Panels& panels, std::byte* matrix) {
@@ -270,7 +322,7 @@ void PackPanelsInPlace(const Panels& panels, std::byte* matrix) {
   } else {
     PackRowsInPlace(panels, matrix, sums);
   }
-  WriteSums(panels, sums, matrix);
+  WriteSumsBehind(panels, sums, matrix);
 }
 
 }  // namespace octet::onednn

@@ -5,29 +5,33 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
 
+#include "engine/tensor/panel_layout.h"
+
 namespace octet::onednn {
 
-/// B [K, N] in panels of `width` columns, groups of `group` rows behind each other in them, column by column: element (k, n) is at
-///
-///   n / width * K * width + (k / group * width + n % width) * group + k % group
-///
-/// (BA16a64b: group 1, BA16a64b2a: 2, BA16a64b4a: 4). Behind all elements are, for each of `sum_factors`, N numbers of 32 bits: this
-/// factor times the sum of each column, which oneDNN takes zero points out with.
-struct Panels {
-  int64_t k = 0;
-  int64_t n = 0;  ///< A multiple of width.
-  int64_t width = 0;
-  int64_t group = 1;
-  int64_t block = 1;  ///< Rows that K is a multiple of, itself one of group.
+/// The layout of weights [K, N] of F32, BF16 or S8 where it is one of panels, whose groups of rows are words of 32 bits; nullopt for any other.
+std::optional<PanelLayout> PanelLayoutOf(const dnnl::memory::desc& weights);
+
+/// What oneDNN puts behind 8-bit weights [K, N] and their padding, which it takes zero points out with: for each of these factors the factor times the
+/// sum of each column, as numbers of 32 bits, padding included. None where nothing is behind them; nullopt where it is anything else, or the
+/// elements are not those that were packed. Packs a panel of ones to find out, since descriptors do not tell. Requires: a blocked layout.
+std::optional<std::vector<int32_t>> SumFactorsOf(const dnnl::memory::desc& to);
+/// Adds the sums of the columns of a matrix that lies row by row or column by column, as `from` says, from `matrix` on.
+void AddColumnSums(const int8_t* matrix, const dnnl::memory::desc& from, std::span<int32_t> sums);
+/// Writes each factor times the sums.
+void WriteSums(std::span<const int32_t> factors, std::span<const int32_t> sums, std::byte* out);
+
+/// How a matrix becomes panels without padding.
+struct Panels : PanelLayout {
   size_t element_bytes = 0;
   bool turned = false;  ///< The matrix to be packed lies column by column.
   std::vector<int32_t> sum_factors = {};
 
-  int64_t panel_count() const { return n / width; }
   size_t row_bytes() const { return static_cast<size_t>(n) * element_bytes; }
 };
 
@@ -38,7 +42,7 @@ std::optional<Panels> PanelsOf(const dnnl::memory::desc& from, const dnnl::memor
 /// Packs B into `out`, which has the bytes of the layout; on the calling thread's OpenMP team. Requires: they do not overlap.
 void PackPanels(const Panels& panels, const std::byte* matrix, std::byte* out);
 
-/// The same where the matrix lies, of which 2 MB or a block of rows is elsewhere at a time. Each few rows become tiles, panels of these rows
+/// The same where the matrix lies, of which 2 MB or a group of rows is elsewhere at a time. Each few rows become tiles, panels of these rows
 /// alone, and the tiles are moved to where they belong; columns lie at their panel's place already.
 ///
 ///   rows 0-1 | rows 2-3 | ..  =>  tiles of rows 0-1 | of rows 2-3 | ..  =>  panel 0 | panel 1 | ..

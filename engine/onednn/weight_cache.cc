@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -185,31 +186,34 @@ absl::Status Reorder(const std::byte* data, const dnnl::memory::desc& from,
 // Of what is packed in pieces. The shorter they are, the more primitives are made, each in a fraction of a millisecond.
 constexpr size_t kPieceBytes = size_t{8} << 20;
 
-// Whether Reorder can be done in pieces.
-bool HasPieces(const dnnl::memory::desc& from, const dnnl::memory::desc& to) {
+// Whether Reorder can be done in pieces: what oneDNN puts behind the elements is sums of columns by these factors, or nothing.
+std::optional<std::vector<int32_t>> FactorsOfPieces(const dnnl::memory::desc& from,
+                                                    const dnnl::memory::desc& to) {
   constexpr auto kBlocked = dnnl::memory::format_kind::blocked;
-  return from.get_format_kind() == kBlocked && from.get_inner_nblks() == 0 &&
-         to.get_format_kind() == kBlocked && to.get_size() == PaddedBytes(to);
+  if (from.get_format_kind() != kBlocked || from.get_inner_nblks() != 0 ||
+      to.get_format_kind() != kBlocked)
+    return std::nullopt;
+  if (to.get_size() == PaddedBytes(to)) return std::vector<int32_t>();
+  const Dims strides = from.get_strides();
+  if (to.get_ndims() != 2 || !IsPackedHere(from, to) || std::ranges::min(strides) != 1)
+    return std::nullopt;
+  return SumFactorsOf(to);
 }
 
-// Nothing lies behind the elements, and a part of a layout is as long as all of it.
+// A part of a layout is as long as all of it. What lies behind the elements of all is no matter of the piece, though its descriptor has
+// it: oneDNN would write it behind the piece's.
 absl::Status ReorderPiece(const std::byte* data, const dnnl::memory::desc& from,
-                          const dnnl::memory::desc& to, const Dims& dims, const Dims& offsets,
-                          std::byte* out) {
-  OCTET_ASSIGN_OR_RETURN(const auto piece, Catch([&] {
-                           return std::pair(from.submemory_desc(dims, offsets),
-                                            to.submemory_desc(dims, offsets));
-                         }));
-  if (!IsPackedHere(piece.first, piece.second))
-    return ReorderByOneDnn(data, piece.first, piece.second, out);
-  Pack(data, piece.first, piece.second, out);
+                          const dnnl::memory::desc& to, bool packed_here, std::byte* out) {
+  if (!packed_here && !IsPackedHere(from, to)) return ReorderByOneDnn(data, from, to, out);
+  Pack(data, from, to, out);
   return absl::OkStatus();
 }
 
 // Goes through `source` from its first byte to its last: a piece is some indices of the axis with the longest stride, whole
-// blocks of `to`. What has been packed is given back.
+// blocks of `to`. What has been packed is given back. `factors`: FactorsOfPieces.
 absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& from,
-                               const dnnl::memory::desc& to, std::byte* out) {
+                               const dnnl::memory::desc& to, std::span<const int32_t> factors,
+                               std::byte* out) {
   const Dims strides = from.get_strides();
   const auto axis = static_cast<size_t>(std::ranges::max_element(strides) - strides.begin());
   const size_t index_bytes = static_cast<size_t>(strides[axis]) * SizeOf(source.dtype());
@@ -223,16 +227,25 @@ absl::Status ReorderAndDiscard(const Tensor& source, const dnnl::memory::desc& f
   const int64_t step = std::max(fitting / block, int64_t{1}) * block;
   const int64_t extent = to.get_dims()[axis];
   const auto* data = static_cast<const std::byte*>(source.data());
+  std::vector<int32_t> sums(factors.empty() ? 0 : static_cast<size_t>(to.get_padded_dims()[1]));
   Dims dims = to.get_dims();
   Dims offsets(dims.size());
   for (int64_t begin = 0; begin < extent; begin += step) {
     dims[axis] = std::min(step, extent - begin);
     offsets[axis] = begin;
-    const absl::Status done = ReorderPiece(data, from, to, dims, offsets, out);
+    const auto pieces = Catch([&] {
+      return std::pair(from.submemory_desc(dims, offsets), to.submemory_desc(dims, offsets));
+    });
+    absl::Status done = pieces.status();
+    if (done.ok()) done = ReorderPiece(data, pieces->first, pieces->second, !factors.empty(), out);
     if (!done.ok())
       return begin == 0 ? done : BehindDiscard(Annotate(done, "weights packed in part"));
+    if (!factors.empty())
+      AddColumnSums(reinterpret_cast<const int8_t*>(data), pieces->first,
+                    std::span(sums).subspan(static_cast<size_t>(offsets[1])));
     DiscardFirst(source, static_cast<size_t>(begin + dims[axis]) * index_bytes);
   }
+  WriteSums(factors, sums, out + PaddedBytes(to));
   return absl::OkStatus();
 }
 
@@ -373,8 +386,11 @@ absl::StatusOr<std::shared_ptr<std::byte[]>> WeightCache::Pack(const Tensor& sou
   const auto* data = static_cast<const std::byte*>(source.data());
   if (panels) {
     PackPanels(*panels, data, made.get());
-  } else if (discards && HasPieces(from, to)) {
-    OCTET_RETURN_IF_ERROR(ReorderAndDiscard(source, from, to, made.get()));
+    return made;
+  }
+  const auto factors = discards ? FactorsOfPieces(from, to) : std::nullopt;
+  if (factors) {
+    OCTET_RETURN_IF_ERROR(ReorderAndDiscard(source, from, to, *factors, made.get()));
   } else {
     OCTET_RETURN_IF_ERROR(Reorder(data, from, to, made.get()));
   }

@@ -240,9 +240,6 @@ class ModelWriter {
   uint64_t bytes_ = 0;
   std::map<std::string_view, const Node*> first_;  // By domain.
   std::set<std::string> taken_;                    // Names of the model's values.
-  std::set<std::string> taken_by_nodes_;
-  std::map<std::string, int>
-      next_of_name_;  // What the next node of a name that is taken adds to it.
 };
 
 absl::Status WriteModel(const onnx::ModelProto& model, const std::string& path) {

@@ -14,11 +14,11 @@
 
 #include "engine/onednn/isa.h"
 #include "engine/onednn/memory_desc.h"
+#include "engine/onednn/panels.h"
 #include "engine/onednn/runtime.h"
 #include "engine/onednn/weight_cache.h"
 #include "engine/ops/broadcast.h"
 #include "engine/ops/four_bit_product.h"
-#include "engine/ops/gemv_step.h"
 #include "engine/ops/lowerings.h"
 #include "engine/ops/post_ops.h"
 #include "engine/ops/primitive_step.h"
@@ -183,7 +183,7 @@ absl::StatusOr<std::unique_ptr<Strip>> MakeStrip(const FourBitProduct& product, 
   OCTET_ASSIGN_OR_RETURN(
       auto pd,
       DescribeStrip(product, columns, onednn::AnyDesc(DType::kF32, std::array{k, columns})));
-  if (const auto panels = GemvLayout(pd.weights_desc())) {
+  if (const auto panels = onednn::PanelLayoutOf(pd.weights_desc())) {
     strip->to = *panels;
   } else {  // Row by row, which every kernel takes.
     strip->to = {.k = k, .n = columns, .width = padded, .group = 1, .pitch = k * padded};

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/ops/gemv.h"
+#include "engine/tensor/panel_layout.h"
 
 namespace octet {
 

@@ -5,22 +5,9 @@
 
 #include "engine/ops/int8_numbers.h"
 #include "engine/tensor/dtype.h"
+#include "engine/tensor/panel_layout.h"
 
 namespace octet {
-
-/// Where the elements of B [K, N] are: in panels of `width` columns, zeros behind column N and row K. Rows of a panel are
-/// behind each other, groups of `group` rows column by column: element (k, n) is at
-/// n / width * pitch + (k / group * width + n % width) * group + k % group.
-/// oneDNN's BA16a64b (f32, group 1), BA16a64b2a (bf16, group 2) and BA16a64b4a (int8, group 4) are of this kind.
-struct PanelLayout {
-  int64_t k = 0;
-  int64_t n = 0;
-  int64_t width = 0;  ///< 16, 32, 48 or 64.
-  int64_t group = 1;
-  int64_t pitch = 0;  ///< Elements between panels.
-
-  int64_t panel_count() const { return (n + width - 1) / width; }
-};
 
 /// y[j] = bias[j] + sum over i of x[i] * B[i, j] for the columns of panels [first, last); bias may be null. Sums are FP32, of
 /// two or four interleaved parts of K. Requires: group 1. Thread-safe.

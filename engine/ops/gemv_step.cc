@@ -211,40 +211,7 @@ std::vector<float> ScalesOfColumns(const QuantParams& weights, size_t columns) {
   return weights.per_tensor() ? std::vector<float>(columns, weights.scales[0]) : weights.scales;
 }
 
-// Rows that lie side by side, PanelLayout::group; 0 for types that no kernel here reads.
-int64_t GroupOf(dnnl::memory::data_type type) {
-  switch (type) {
-    case dnnl::memory::data_type::f32:
-      return 1;
-    case dnnl::memory::data_type::bf16:
-      return 2;
-    case dnnl::memory::data_type::s8:
-      return 4;
-    default:
-      return 0;
-  }
-}
-
 }  // namespace
-
-std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights) {
-  using Dims = dnnl::memory::dims;
-  if (weights.get_ndims() != 2 || weights.get_format_kind() != dnnl::memory::format_kind::blocked ||
-      weights.get_submemory_offset() != 0)
-    return std::nullopt;
-  // Rows inside columns, of narrow types as many rows inside that as fill 32 bits; the blocks of one panel behind each other.
-  const int64_t group = GroupOf(weights.get_data_type());
-  const Dims blocks = weights.get_inner_blks();
-  const bool known = group == 1 ? weights.get_inner_idxs() == Dims{0, 1}
-                                : weights.get_inner_idxs() == Dims{0, 1, 0} && blocks[2] == group;
-  if (!known || blocks[1] % 16 != 0 || blocks[1] > 64) return std::nullopt;
-  if (weights.get_strides()[0] != blocks[0] * blocks[1] * group) return std::nullopt;
-  return PanelLayout{.k = weights.get_dims()[0],
-                     .n = weights.get_dims()[1],
-                     .width = blocks[1],
-                     .group = group,
-                     .pitch = weights.get_strides()[1]};
-}
 
 std::unique_ptr<Step> MakeGemvStep(const LowerContext& context, const PanelLayout& layout,
                                    std::shared_ptr<const std::byte[]> weights, Tensor bias) {

@@ -2,20 +2,16 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <span>
 
-#include "engine/onednn/memory_desc.h"
 #include "engine/ops/gemv.h"
 #include "engine/ops/int8_numbers.h"
 #include "engine/ops/step.h"
 #include "engine/ops/whole_sums.h"
+#include "engine/tensor/panel_layout.h"
 #include "engine/tensor/tensor.h"
 
 namespace octet {
-
-/// The layout that oneDNN's matmul has packed [K, N] weights into, when the kernels can read it.
-std::optional<PanelLayout> GemvLayout(const dnnl::memory::desc& weights);
 
 /// y[N] = post_ops(x[K] B + bias[N]), all F32, or x and B BF16 and y either, the sums F32. oneDNN's kernels for many rows keep a
 /// quarter of the sums in flight that one row needs: they take up to twice as long. `bias` may have no elements. Requires:

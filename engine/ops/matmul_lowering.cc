@@ -11,6 +11,7 @@
 
 #include "engine/onednn/isa.h"
 #include "engine/onednn/memory_desc.h"
+#include "engine/onednn/panels.h"
 #include "engine/onednn/runtime.h"
 #include "engine/onednn/weight_cache.h"
 #include "engine/ops/dynamic_quant_step.h"
@@ -324,7 +325,7 @@ class MatMulLowering {
     // 255 * 128 * this stays below 2^31.
     constexpr int64_t kMostDepth = int64_t{1} << 16;
     if (int8_ && problem_.a.back() >= kMostDepth) return Unimplemented("8-bit sums this long");
-    const auto panels = GemvLayout(layout);
+    const auto panels = onednn::PanelLayoutOf(layout);
     if (!panels) return Unimplemented("weights in another layout");
     if (int8_ && !context_.input(1).quant->symmetric()) return Unimplemented("a zero point");
     if (!whole_ && OwnInputCount(context_.node) != context_.node.inputs.size())

@@ -497,12 +497,19 @@ bool ConnectionServer::Serve(const std::shared_ptr<Connection>& connection) {
   }
   // The next request may have come with this one.
   const Connection::Head next = close ? Connection::Head::kGone : connection->ReadHead();
-  if (next == Connection::Head::kComplete) return Admit(connection);
-  if (next != Connection::Head::kIncomplete) {
-    Close(fd);
-    return false;
+  switch (next) {
+    case Connection::Head::kComplete:
+      return Admit(connection);
+    case Connection::Head::kIncomplete:
+      Park(fd, clock_.Now() + (connection->idle() ? kIdleTime : kHeadTime));
+      break;
+    case Connection::Head::kTooLarge:
+      Refuse(connection, kHeadTooLarge);
+      break;
+    case Connection::Head::kGone:
+      Close(fd);
+      break;
   }
-  Park(fd, clock_.Now() + (connection->idle() ? kIdleTime : kHeadTime));
   return false;
 }
 

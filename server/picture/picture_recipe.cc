@@ -14,6 +14,15 @@ constexpr int kSpare = 2;
 
 bool IsChannels(int64_t extent) { return extent == 1 || extent == 3; }
 
+/// Writes what `count` pixels of a channel become. Words are as wide as the elements of the input.
+template <typename Word>
+void LookUp(const uint8_t* from, size_t from_step, const void* elements, void* to, size_t to_step,
+            size_t count) {
+  const auto* words = static_cast<const Word*>(elements);
+  auto* out = static_cast<Word*>(to);
+  for (size_t i = 0; i < count; ++i) out[i * to_step] = words[from[i * from_step]];
+}
+
 }  // namespace
 
 absl::StatusOr<PictureRecipe> PictureRecipe::Make(const ModelConfig::Pipeline::Preprocess& rule,
@@ -53,9 +62,10 @@ absl::Status PictureRecipe::TakeNumbers(const ModelConfig::Pipeline::Preprocess&
                                         const TensorInfo& input) {
   dtype_ = input.dtype;
   const bool raw = rule.scale == 1 && rule.mean.empty() && rule.std.empty();
-  if (dtype_ != DType::kF32 && !(dtype_ == DType::kU8 && raw)) {
+  if (!IsFloat(dtype_) && !(dtype_ == DType::kU8 && raw)) {
     return InvalidArgument(
-        "input \"{}\": expected FP32, or UINT8 with preprocess.scale 1 and no mean or std, got {}",
+        "input \"{}\": expected FP32, FP16, BF16 or FP64, or UINT8 with preprocess.scale 1 and no "
+        "mean or std, got {}",
         input.name, DTypeName(dtype_));
   }
   const auto count = static_cast<size_t>(channels_);
@@ -68,10 +78,14 @@ absl::Status PictureRecipe::TakeNumbers(const ModelConfig::Pipeline::Preprocess&
     return list.empty() ? otherwise : list[list.size() == 1 ? 0 : c];
   };
   for (size_t c = 0; c < count; ++c) {
+    Tensor reals(DType::kF32, {256});
     for (int value = 0; value < 256; ++value) {
       const auto scaled = static_cast<float>(rule.scale * value);
-      reals_[c].push_back((scaled - of(rule.mean, c, 0)) / of(rule.std, c, 1));
+      reals.mutable_span<float>()[static_cast<size_t>(value)] =
+          (scaled - of(rule.mean, c, 0)) / of(rule.std, c, 1);
     }
+    elements_[c] = Tensor(dtype_, reals.shape());
+    ConvertTensor(reals.view(), elements_[c].mutable_view());
   }
   return absl::OkStatus();
 }
@@ -97,13 +111,20 @@ absl::Status PictureRecipe::Write(std::string_view file, PixelBudget& budget,
   const size_t channel_step = channels_last_ ? 1 : count;
   for (size_t c = 0; c < channels; ++c) {
     const uint8_t* from = pixels.data() + (bgr_ ? channels - 1 - c : c);
-    if (dtype_ == DType::kU8) {
-      auto* to = static_cast<uint8_t*>(row) + c * channel_step;
-      for (size_t i = 0; i < count; ++i) to[i * pixel_step] = from[i * channels];
-    } else {
-      auto* to = static_cast<float*>(row) + c * channel_step;
-      const float* reals = reals_[c].data();
-      for (size_t i = 0; i < count; ++i) to[i * pixel_step] = reals[from[i * channels]];
+    void* to = static_cast<std::byte*>(row) + c * channel_step * SizeOf(dtype_);
+    switch (SizeOf(dtype_)) {
+      case sizeof(uint8_t):
+        LookUp<uint8_t>(from, channels, elements_[c].data(), to, pixel_step, count);
+        break;
+      case sizeof(uint16_t):
+        LookUp<uint16_t>(from, channels, elements_[c].data(), to, pixel_step, count);
+        break;
+      case sizeof(uint32_t):
+        LookUp<uint32_t>(from, channels, elements_[c].data(), to, pixel_step, count);
+        break;
+      default:
+        LookUp<uint64_t>(from, channels, elements_[c].data(), to, pixel_step, count);
+        break;
     }
   }
   return absl::OkStatus();

@@ -19,8 +19,8 @@ namespace octet {
 class PictureRecipe {
  public:
   /// For one row of `input`, whose shape tells channels, size and layout: [N,C,H,W] or [N,H,W,C], C = 3 (colours) or 1 (grey).
-  /// INVALID_ARGUMENT naming the input when it is no such tensor, its size is open, it is neither FP32 nor (with scale 1 and no
-  /// mean or std) UINT8, or the numbers do not fit it.
+  /// INVALID_ARGUMENT naming the input when it is no such tensor, its size is open, it is neither of reals nor (with scale 1 and
+  /// no mean or std) UINT8, or the numbers do not fit it.
   static absl::StatusOr<PictureRecipe> Make(const ModelConfig::Pipeline::Preprocess& rule,
                                             const TensorInfo& input);
 
@@ -52,7 +52,7 @@ class PictureRecipe {
   int shorter_ = 0;  ///< 0: the whole picture, stretched.
   int64_t max_pixels_ = 0;
   bool upright_ = false;
-  std::array<std::vector<float>, 3> reals_;  ///< By channel of the input and value of a pixel.
+  std::array<Tensor, 3> elements_;  ///< By channel of the input and value of a pixel.
 };
 
 }  // namespace octet

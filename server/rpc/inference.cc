@@ -234,7 +234,11 @@ absl::Status Inference::Complete() {
   try {
     OCTET_RETURN_IF_ERROR(writer_.Complete(route_));
     OCTET_RETURN_IF_ERROR(messages_->CheckAnswer());
-    return step_ == nullptr ? absl::OkStatus() : step_->Commit();
+    if (step_ == nullptr) return absl::OkStatus();
+    // Nobody hears the answer: who asks once more is to find the state as it was.
+    if (cancelled_.load(std::memory_order_relaxed))
+      return absl::CancelledError("the client has gone");
+    return step_->Commit();
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory for an answer");
   }

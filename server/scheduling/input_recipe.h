@@ -13,12 +13,13 @@
 
 namespace octet {
 
-/// Converts an input as clients may send it: in the model's own type, or in the narrower one that
-/// model.yaml maps with real = scale[c] * (q - zero_point[c]), c along axis 1. Immutable.
+/// Converts an input as clients may send it: in the model's own type, or in another one that
+/// model.yaml maps with real = scale[c] * (q - zero_point[c]), c along axis 1; these reals are FP32, rounded or widened to the
+/// model's type. Immutable.
 class InputRecipe {
  public:
-  /// `mapping` may be null. INVALID_ARGUMENT naming the input when the mapping does not fit it: not
-  /// an FP32 input, or a number of scales that is not that of its channels.
+  /// `mapping` may be null. INVALID_ARGUMENT naming the input when the mapping does not fit it: no
+  /// input of reals, one of the mapping's own type, or a number of scales that is not that of its channels.
   static absl::StatusOr<InputRecipe> Make(const TensorInfo& input, const WireMapping* mapping);
 
   bool Accepts(DType wire) const;

@@ -365,7 +365,10 @@ class BadInputTest(unittest.TestCase):
 
     def test_wrong_usage_ends_with_2(self):
         self.assertEqual(octet("inspect").returncode, 2)
-        self.assertEqual(octet("no-such-verb").returncode, 2)
+        unknown = octet("diff", "x")
+        self.assertEqual(unknown.returncode, 2)
+        self.assertRegex(unknown.stderr, r"^octet: expected a verb, one of serve, quantize, .*, rollout, got 'diff'\n$")
+        self.assertEqual(octet().returncode, 2)
 
     def test_what_prints_no_json_takes_no_json(self):
         for words in (("--dump", "--json"), ("--passes", "--json"), ("--dump", "--passes")):

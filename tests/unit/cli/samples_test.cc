@@ -3,10 +3,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -124,6 +127,14 @@ TEST_F(SamplesTest, MappedOnesAreRoundedToTheTypeThatReadsThemAlone) {
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_EQ(samples->data().SpecOf("x", 0)->dtype, DType::kF16);
   EXPECT_THAT(Rows<float>(*samples, 0, 0, 2), ElementsAre(0.1F * 3, 0.1F * 4, 0.1F * 5, 0.1F * 6));
+}
+
+TEST_F(SamplesTest, AMappingToTheInputsOwnTypeIsRefused) {
+  signature_.inputs[0].dtype = DType::kF16;
+  std::ofstream(folder_ + "/model.yaml") << "inputs: {x: {wire: {datatype: FP16, scale: [0.1]}}}\n";
+  const std::string path = Write("a.npz", {{"x", Tensor(DType::kF16, Shape{2, 2})}});
+  EXPECT_THAT(Refusal({{path}, folder_ + "/model.yaml"}),
+              HasSubstr("input 'x': expected a wire datatype other than the input's own, got FP16"));
 }
 
 TEST_F(SamplesTest, AreHandedOnAsTheyAreStored) {
@@ -261,6 +272,43 @@ TEST_F(SamplesTest, ThereAreSome) {
   const std::string path = Write("a.npz", {{"x", Tensor(DType::kF32, Shape{0, 2})}});
   EXPECT_THAT(Refusal({{path}, ""}), HasSubstr("a.npz: no samples"));
   EXPECT_EQ(Open({{folder_ + "/none.npz"}, ""}).status().code(), absl::StatusCode::kNotFound);
+}
+
+/// The different elements of a million random ones.
+template <typename T>
+std::set<T> RandomElements(DType dtype) {
+  Tensor tensor(dtype, Shape{1000, 1000});
+  std::mt19937 random(1);
+  FillRandom(tensor.mutable_view(), random);
+  const auto elements = tensor.span<T>();
+  return {elements.begin(), elements.end()};
+}
+
+TEST(RandomElementsTest, AreWithinWhatModelsTake) {
+  EXPECT_THAT(RandomElements<int64_t>(DType::kI64), ElementsAre(0, 1)) << "indices, masks";
+  EXPECT_THAT(RandomElements<int32_t>(DType::kI32), ElementsAre(0, 1));
+  EXPECT_THAT(RandomElements<uint16_t>(DType::kU16), ElementsAre(0, 1));
+  EXPECT_THAT(RandomElements<bool>(DType::kBool), ElementsAre(false, true));
+  const auto pixels = RandomElements<uint8_t>(DType::kU8);
+  EXPECT_EQ(pixels.size(), 256U);
+  const auto steps = RandomElements<int8_t>(DType::kI8);
+  EXPECT_EQ(steps.size(), 256U);
+  const auto reals = RandomElements<double>(DType::kF64);
+  EXPECT_GT(reals.size(), 1000U);
+  EXPECT_GE(*reals.begin(), 0);
+  EXPECT_LT(*reals.rbegin(), 1);
+}
+
+TEST(RandomElementsTest, AreTheSameOfTheSameSeed) {
+  const auto make = [](unsigned seed) {
+    Tensor tensor(DType::kU8, Shape{100'000});
+    std::mt19937 random(seed);
+    FillRandom(tensor.mutable_view(), random);
+    return tensor;
+  };
+  const Tensor first = make(1), again = make(1), other = make(2);
+  EXPECT_TRUE(std::ranges::equal(first.span<uint8_t>(), again.span<uint8_t>()));
+  EXPECT_FALSE(std::ranges::equal(first.span<uint8_t>(), other.span<uint8_t>()));
 }
 
 }  // namespace samples_test

@@ -24,7 +24,7 @@ LoadRun OpenRun() {
     run.tally.late.Add(microseconds(1));
   }
   for (int i = 0; i < 3; ++i) run.tally.late.Add(microseconds(1));
-  run.tally.errors["8: busy"] = 3;
+  run.tally.errors.Add("8: busy", 3);
   return run;
 }
 

@@ -112,5 +112,19 @@ TEST(PanelsTest, AreNotSeenInOtherLayouts) {
   EXPECT_FALSE(PanelsOf(odd, {{100, 200}, Type::f32, Tag::BA16a64b})) << "padding";
 }
 
+TEST(PanelLayoutTest, SaysWhereElementsAre) {
+  const auto layout = PanelLayoutOf({{100, 200}, Type::bf16, Tag::BA16a64b2a});
+  ASSERT_TRUE(layout);
+  EXPECT_EQ(layout->k, 100);
+  EXPECT_EQ(layout->n, 200);
+  EXPECT_EQ(layout->width, 64);
+  EXPECT_EQ(layout->group, 2);
+  EXPECT_EQ(layout->pitch, 128 * 64) << "rows of whole blocks";
+  EXPECT_EQ(layout->panel_count(), 4);
+  EXPECT_FALSE(PanelLayoutOf({{128, 256}, Type::f32, Tag::BA8a8b})) << "narrower than kernels read";
+  EXPECT_FALSE(PanelLayoutOf({{128, 256}, Type::u8, Tag::BA16a64b4a}));
+  EXPECT_FALSE(PanelLayoutOf({{128, 256}, Type::f32, Tag::ab}));
+}
+
 }  // namespace panels_test
 }  // namespace octet::onednn

@@ -12,6 +12,7 @@
 
 #include "engine/onednn/isa.h"
 #include "engine/onednn/memory_desc.h"
+#include "engine/onednn/runtime.h"
 #include "engine/tensor/status.h"
 
 namespace octet::onednn {
@@ -201,6 +202,46 @@ TEST(WeightCacheTest, PacksBytesTheSameInPieces) {
   ASSERT_TRUE(expected.ok() && packed.ok()) << packed.status();
   EXPECT_EQ(std::memcmp(packed->get(), expected->get(), to.get_size()), 0);
   EXPECT_EQ(static_cast<const void*>(packed->get()), source.data());
+}
+
+// Zero points make oneDNN put sums behind the weights, whose rows and columns fill no blocks here.
+TEST(WeightCacheTest, PacksPaddedBytesAndTheirSumsTheSameInPieces) {
+  using Type = dnnl::memory::data_type;
+  using Tag = dnnl::memory::format_tag;
+  constexpr int64_t kDepth = 3014, kColumns = 3050;
+  const Target target = DetectTarget(1);
+  if (!target.int8_exact || !target.isa.starts_with("avx512")) return;  // Other layouts.
+  for (const Type source_type : {Type::u8, Type::s8}) {
+    dnnl::primitive_attr attributes;
+    attributes.set_zero_points_mask(DNNL_ARG_SRC, 0);
+    const dnnl::matmul::primitive_desc product(CpuEngine(), {{4, kDepth}, source_type, Tag::ab},
+                                               {{kDepth, kColumns}, Type::s8, Tag::any},
+                                               {{4, kColumns}, Type::f32, Tag::ab}, attributes);
+    const dnnl::memory::desc to = product.weights_desc();
+    ASSERT_NE(to.get_dims(), to.get_padded_dims());
+    const dnnl::memory::dims padded = to.get_padded_dims();
+    ASSERT_GT(to.get_size(), static_cast<size_t>(padded[0] * padded[1])) << "sums";
+    for (const bool turned : {false, true}) {
+      SCOPED_TRACE(Format("source {}, turned: {}", static_cast<int>(source_type), turned));
+      const auto make = [&] {
+        Tensor source(DType::kI8, turned ? Shape{kColumns, kDepth} : Shape{kDepth, kColumns});
+        for (size_t i = 0; i < source.bytes(); ++i)
+          source.mutable_span<int8_t>()[i] = static_cast<int8_t>(static_cast<int>(i % 251) - 125);
+        return source;
+      };
+      const Tensor source = make();
+      const auto from = PermutedDesc(DType::kI8, source.shape().dims(),
+                                     turned ? std::array{1, 0} : std::array{0, 1});
+      WeightCache whole;
+      WeightCache pieces;
+      const auto expected = whole.Reordered(make(), from, to);
+      const auto packed = pieces.Reordered(source, from, to, SourceUse::kDiscard);
+      ASSERT_TRUE(expected.ok() && packed.ok()) << packed.status();
+      EXPECT_EQ(std::memcmp(packed->get(), expected->get(), to.get_size()), 0);
+      EXPECT_EQ(source.span<int8_t>()[0], 0) << "given back";
+      EXPECT_EQ(source.span<int8_t>()[source.bytes() / 4], 0);
+    }
+  }
 }
 
 TEST(WeightCacheTest, AFormWhereItsSourceLayOutlivesIt) {

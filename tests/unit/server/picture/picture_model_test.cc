@@ -51,6 +51,22 @@ TEST(PictureModelTest, NormalisesIntoTheLayoutOfTheInput) {
   }
 }
 
+TEST(PictureModelTest, WritesRealsOfTheInputsType) {
+  const std::string file = MakePng(12, 8, Colour);
+  const Preprocess rule = {.scale = 0.01, .mean = {0.1F, 0.2F, 0.3F}, .std = {1, 2, 4}};
+  const auto input = [](DType dtype) { return TensorInfo{"x", dtype, {1, 3, 2, 4}}; };
+  const auto reals = Answer<float>(rule, input(DType::kF32), {file});
+  const auto doubles = Answer<double>(rule, input(DType::kF64), {file});
+  const auto halves = Answer<Half>(rule, input(DType::kF16), {file});
+  const auto bfloats = Answer<BFloat16>(rule, input(DType::kBF16), {file});
+  ASSERT_TRUE(reals.ok() && doubles.ok() && halves.ok() && bfloats.ok()) << halves.status();
+  for (size_t i = 0; i < 24; ++i) {
+    EXPECT_EQ((*doubles)[i], (*reals)[i]) << i;
+    EXPECT_EQ((*halves)[i].bits, ToHalf((*reals)[i]).bits) << i;
+    EXPECT_EQ((*bfloats)[i].bits, ToBFloat16((*reals)[i]).bits) << i;
+  }
+}
+
 TEST(PictureModelTest, TurnsTheChannelsRound) {
   const auto bytes = Answer<uint8_t>({.scale = 1, .bgr = true}, {"x", DType::kU8, {1, 2, 1, 3}},
                                      {MakePng(4, 4, Colour)});
@@ -123,7 +139,8 @@ TEST(PictureModelTest, RefusesInputsThatAreNoPictures) {
   EXPECT_THAT(error({}, DType::kF32, {1, 10}), HasSubstr("input \"x\": expected a picture"));
   EXPECT_THAT(error({}, DType::kF32, {1, 2, 8, 8}), HasSubstr("C = 1 or 3, got [1,2,8,8]"));
   EXPECT_THAT(error({}, DType::kF32, {1, 3, kUnknownDim, 8}), HasSubstr("that are known"));
-  EXPECT_THAT(error({}, DType::kI64, {1, 3, 8, 8}), HasSubstr("expected FP32, or UINT8"));
+  EXPECT_THAT(error({}, DType::kI64, {1, 3, 8, 8}),
+              HasSubstr("expected FP32, FP16, BF16 or FP64, or UINT8"));
   EXPECT_THAT(error({}, DType::kU8, {1, 3, 8, 8}), HasSubstr("preprocess.scale 1 and no mean"));
   EXPECT_THAT(error({.resize = 7}, DType::kF32, {1, 3, 8, 8}), HasSubstr("at least the input's"));
   EXPECT_THAT(error({.mean = {1, 2}}, DType::kF32, {1, 3, 8, 8}), HasSubstr("mean: expected 3"));

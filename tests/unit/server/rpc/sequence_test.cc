@@ -1,5 +1,9 @@
 // Sequences through a server in this process, on a real model that adds up what it is given.
+#include <functional>
+#include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -7,6 +11,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/rpc/inference.h"
 #include "server/sequence/sequence_store.h"
 #include "tests/support/accumulating_model.h"
 #include "tests/support/rpc_test.h"
@@ -288,6 +293,61 @@ TEST_F(SequenceTest, ARequestThatFailsLeavesTheStateAsItWas) {
   (*wrong.mutable_parameters())["sequence_start"].set_bool_param(true);
   ExpectRefused(wrong, "datatype");
   EXPECT_EQ(Ask(Step(1, 1)), 2);
+}
+
+/// Another model, which calls `before_run` when a worker begins.
+class WatchedModel final : public Model {
+ public:
+  WatchedModel(std::shared_ptr<const Model> model, std::function<void()> before_run)
+      : model_(std::move(model)), before_run_(std::move(before_run)) {}
+
+  const Signature& signature() const override { return model_->signature(); }
+  Precision precision() const override { return model_->precision(); }
+  const std::map<std::string, std::string>& metadata() const override { return model_->metadata(); }
+  size_t resident_weight_bytes() const override { return model_->resident_weight_bytes(); }
+  const std::vector<PassTrace>& pass_trace() const override { return model_->pass_trace(); }
+  std::string DumpGraph() const override { return model_->DumpGraph(); }
+  absl::StatusOr<std::shared_ptr<const Plan>> PlanFor(
+      std::span<const Shape> shapes) const override {
+    before_run_();
+    return model_->PlanFor(shapes);
+  }
+
+ private:
+  const std::shared_ptr<const Model> model_;
+  const std::function<void()> before_run_;
+};
+
+TEST_F(SequenceTest, AStepWhoseClientHasGoneWhileItRanIsNone) {
+  Inference* running = nullptr;
+  const auto cancel = [&running] {
+    if (running != nullptr) running->Cancel();
+  };
+  const auto version = repository_.Make(
+      "sum", 1, {{Precision::kFp32, std::make_shared<WatchedModel>(fp32_sum_, cancel)}});
+  ASSERT_TRUE(AddSequences(AccumulatingConfig(), store_, metrics_, *version).ok());
+  repository_.Put(version);
+  EXPECT_EQ(Ask(Step(1, 1, kStart)), 1);
+
+  const auto messages = std::make_shared<InferMessages>();
+  messages->request = Step(1, 100);
+  messages->request.clear_raw_input_contents();
+  auto& contents = *messages->request.mutable_inputs(0)->mutable_contents();
+  for (const float x : {100.0F, -100.0F}) contents.add_fp32_contents(x);
+  const ServingParts parts = Parts();
+  Inference inference(parts, false, messages);
+  running = &inference;
+  absl::Notification done;
+  absl::Status status;
+  inference.Start({.metadata = [](std::string_view) { return std::optional<std::string_view>(); }},
+                  [&](const absl::Status& outcome) {
+                    status = outcome;
+                    done.Notify();
+                  });
+  done.WaitForNotification();
+  running = nullptr;
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+  EXPECT_EQ(Ask(Step(1, 2)), 3) << "the state is as it was";
 }
 
 TEST_F(SequenceTest, StatesCountInNoQueue) {

@@ -114,9 +114,40 @@ TEST(InferenceRequestTest, CountsTheCharactersOfStrings) {
 TEST(InputRecipeTest, AMappingThatDoesNotFitTheInputIsRefused) {
   const WireMapping three = {DType::kU8, {1, 1, 1}, {0, 0, 0}};
   EXPECT_THAT(std::string(Message(InputRecipe::Make({"t", DType::kI64, {1, 3}}, &three).status())),
-              HasSubstr("inputs.t.wire: only an FP32 input can be mapped, this one is INT64"));
+              HasSubstr("inputs.t.wire: only reals can be mapped, this input is INT64"));
   EXPECT_THAT(std::string(Message(InputRecipe::Make({"t", DType::kF32, {1, 4}}, &three).status())),
               HasSubstr("inputs.t.wire"));
+  const WireMapping halves = {DType::kF16, {1}, {0}};
+  EXPECT_TRUE(InputRecipe::Make({"t", DType::kF32, {1, 4}}, &halves).ok());
+  EXPECT_THAT(std::string(Message(InputRecipe::Make({"t", DType::kF16, {1, 4}}, &halves).status())),
+              HasSubstr("expected another datatype than the input's own, got FP16"));
+}
+
+/// What the wire's {0, 3, 255} become, with a scale of 0.1 and a zero point of 1; F16 and BF16 as bits.
+template <typename T>
+std::vector<T> Mapped(DType dtype) {
+  const WireMapping mapping = {DType::kU8, {0.1F}, {1}};
+  const InputRecipe recipe = *InputRecipe::Make({"x", dtype, {kUnknownDim, 3}}, &mapping);
+  EXPECT_TRUE(recipe.IsCopy(dtype));
+  EXPECT_EQ(recipe.AcceptedTypes(), Format("{} or UINT8", DTypeName(dtype)));
+  const std::vector<uint8_t> wire = {0, 3, 255};
+  std::vector<T> mapped(4);
+  recipe.Convert({wire.data(), {DType::kU8, {1, 3}}}, mapped.data());
+  EXPECT_EQ(mapped.back(), 0) << "nothing is written behind them";
+  mapped.pop_back();
+  return mapped;
+}
+
+TEST(InputRecipeTest, MapsToRealsOfAnyType) {
+  const std::vector<float> reals = {-0.1F, 0.1F * 2, 0.1F * 254};
+  EXPECT_EQ(Mapped<float>(DType::kF32), reals);
+  EXPECT_EQ(Mapped<double>(DType::kF64), std::vector<double>(reals.begin(), reals.end()));
+  const auto halves = Mapped<uint16_t>(DType::kF16);
+  const auto bfloats = Mapped<uint16_t>(DType::kBF16);
+  for (size_t i = 0; i < reals.size(); ++i) {
+    EXPECT_EQ(halves[i], ToHalf(reals[i]).bits) << i;
+    EXPECT_EQ(bfloats[i], ToBFloat16(reals[i]).bits) << i;
+  }
 }
 
 TEST(InputRecipeTest, RealsAreRoundedToWhatPlansRead) {
