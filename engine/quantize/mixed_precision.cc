@@ -71,6 +71,7 @@ class MixedSearch {
       if (Fastest() != all_int8) OCTET_RETURN_IF_ERROR(Try(Fastest(), ranges_).status());
     }
     if (against_fp32_) OCTET_RETURN_IF_ERROR(TryNearerToFp32());
+    if (!best_->point.holds && floor_of_user_) OCTET_RETURN_IF_ERROR(TryFewerRoundings(all_int8));
     if (!best_->point.holds) {
       OCTET_RETURN_IF_ERROR(MeasureAlone());
       OCTET_RETURN_IF_ERROR(FindMixture());
@@ -129,7 +130,7 @@ class MixedSearch {
     points_.push_back(made.point);
     times_.push_back(made.time);
     const bool holds = made.point.holds;
-    if (!best_ || IsBetter(choice, made)) {
+    if (!best_ || IsBetter(choice, ranges, made)) {
       best_ = std::move(made);
       best_choice_ = choice;
       best_ranges_ = ranges;
@@ -138,9 +139,11 @@ class MixedSearch {
     return holds;
   }
 
-  bool IsBetter(const Choice& choice, const Mixture& made) const {
+  bool IsBetter(const Choice& choice, const QuantizeRecipe& ranges, const Mixture& made) const {
     if (made.point.holds != best_->point.holds) return made.point.holds;
-    if (choice == best_choice_) return made.point.sqnr_db > best_->point.sqnr_db;
+    const bool as_fast = ranges.fewer_roundings == best_ranges_.fewer_roundings;
+    if (choice == best_choice_ && (as_fast || !made.point.holds))
+      return made.point.sqnr_db > best_->point.sqnr_db;
     if (!made.point.holds) return false;
     if (measured_ || against_fp32_) return made.time < best_->time;
     return Estimate(choice) < Estimate(best_choice_);
@@ -230,6 +233,20 @@ class MixedSearch {
     pays_ = std::ranges::contains(groups_, kInt8, &Group::fastest);
     if (pays_ || against_fp32_) return;
     for (Group& group : groups_) group.fastest = kInt8;
+  }
+
+  // Real shortcuts cost less time than layers in float. Where they leave less noise, but not little enough, every mixture has them.
+  absl::Status TryFewerRoundings(const Choice& all_int8) {
+    const Selection fewer = SelectQuantized(mixtures_.graph(), {}, true);
+    const bool changes =
+        !fewer.sums_of_reals.empty() || fewer.weighted.size() != mixtures_.all().weighted.size();
+    if (recipe_.fewer_roundings || !changes) return absl::OkStatus();
+    QuantizeRecipe ranges = ranges_;
+    ranges.fewer_roundings = true;
+    OCTET_RETURN_IF_ERROR(Try(all_int8, ranges).status());
+    if (Fastest() != all_int8) OCTET_RETURN_IF_ERROR(Try(Fastest(), ranges).status());
+    ranges_ = best_ranges_;
+    return absl::OkStatus();
   }
 
   // From what is fastest for each layer to fp32 itself.
@@ -392,8 +409,13 @@ class MixedSearch {
 
   absl::Status TryOtherRanges() {
     const Choice choice = best_choice_;
-    const std::vector<QuantizeRecipe> candidates = RangeCandidates(recipe_);
-    for (const QuantizeRecipe& candidate : candidates) {
+    if (ranges_.fewer_roundings && !recipe_.fewer_roundings) {
+      QuantizeRecipe more = ranges_;  // Layers in float may leave room for the roundings.
+      more.fewer_roundings = false;
+      OCTET_RETURN_IF_ERROR(Try(choice, more).status());
+    }
+    for (QuantizeRecipe& candidate : RangeCandidates(recipe_)) {
+      candidate.fewer_roundings = best_ranges_.fewer_roundings;
       if (candidate.method == ranges_.method && candidate.percentile == ranges_.percentile)
         continue;
       OCTET_RETURN_IF_ERROR(Try(choice, candidate).status());
@@ -471,6 +493,26 @@ class MixedSearch {
     return decision;
   }
 
+  // Small last products are in float by this, whatever the mixture says.
+  void RecordFewerRoundings(MixedPrecision& mixed) {
+    const FloatLayers kept = LayersOf(best_choice_);
+    const Selection written = SelectQuantized(mixtures_.graph(), kept.all, true);
+    size_t at = 0;
+    for (const Group& group : groups_) {
+      for (const NodeId id : group.layers) {
+        LayerDecision& decision = mixed.layers[at++];
+        if (kept.all.contains(id) || !written.kept_float.contains(id)) continue;
+        decision.precision = kF32;
+        decision.why =
+            "it multiplies last, and so little that to round for it saves hardly any time";
+      }
+    }
+    best_->result.records.push_back(
+        {"network", std::string(kFewerRoundings),
+         Format("residual sums that add reals: {}; without, no mixture of int8 alone had {}",
+                written.sums_of_reals.size(), mixtures_.FloorText())});
+  }
+
   absl::StatusOr<QuantizeResult> Finish() {
     points_[best_point_].chosen = true;
     for (size_t i = 0; i < points_.size(); ++i)
@@ -484,6 +526,7 @@ class MixedSearch {
     for (size_t i = 0; i < groups_.size(); ++i) {
       for (const NodeId id : groups_[i].layers) mixed.layers.push_back(Decision(i, id));
     }
+    if (best_ranges_.fewer_roundings && !recipe_.fewer_roundings) RecordFewerRoundings(mixed);
     best_->result.mixed = std::move(mixed);
     return std::move(best_->result);
   }

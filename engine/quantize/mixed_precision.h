@@ -1,6 +1,9 @@
 // Which layers of a static int8 file stay in float, and in which.
 #pragma once
 
+#include <cstdint>
+#include <string_view>
+
 #include "absl/status/statusor.h"
 
 #include "engine/quantize/quantizer.h"
@@ -20,15 +23,20 @@ enum class LayerTimes : uint8_t {
   kAgainstFp32,
 };
 
+/// What the record is called of a file that has fewer roundings than its recipe says, for the floor's sake.
+inline constexpr std::string_view kFewerRoundings = "fewer-roundings";
+
 /// Makes the fastest int8 file that the search finds to hold `recipe.floor` on samples held back:
 ///   1. All in int8, with each of the recipe's ranges; and, by measured times, every layer in what is fastest for it. If the floor
 ///      holds, the faster of them is the file.
+///      Else, for a floor of the user's, the same with fewer roundings (QuantizeRecipe); where these leave less noise, in all that
+///      follows, too, and a record says so (kFewerRoundings).
 ///   2. Each layer (Conv, ConvTranspose, Gemm, MatMul) alone in int8 (or what is fastest for it), all others in f32: the noise that it leaves in the
 ///      outputs. Noise of independent layers adds up, so these figures rank the layers, by noise per time saved.
 ///   3. 1, 2, 4, ... layers from the top of the ranking in f32 until the floor holds, then bisection between the last two.
 ///   4. By measured times: as many of those in bf16 as the floor takes, by the noise of each alone in bf16 per time saved.
 ///   5. Layers are tried in what is faster for them again, those first where it saves the most.
-///   6. The other ranges are tried on the result.
+///   6. The other ranges, and all roundings again where there are fewer, are tried on the result.
 ///   7. But by times kMeasured, of a user's floor: constants that stay real are bytes (StoreInBytes), as many as the floor takes.
 /// Against fp32, which holds any floor, there is no need of 2 to 6: behind what is fastest for every layer half of those in int8 go to float,
 /// those first that gain the least by it, then half of the rest, down to none, for what converts between many neighbours may take more than

@@ -249,8 +249,9 @@ absl::StatusOr<double> Mixtures::TimeOf(const Graph& graph) {
   return std::isfinite(turn.ratio) ? turn.ratio : 1.0;  // Nothing took time.
 }
 
-absl::StatusOr<double> Mixtures::KnownTimeOf(const FloatLayers& kept, const Graph& mixture) {
-  const auto [at, missing] = times_.try_emplace(kept, 1);
+absl::StatusOr<double> Mixtures::KnownTimeOf(const FloatLayers& kept, bool fewer_roundings,
+                                             const Graph& mixture) {
+  const auto [at, missing] = times_.try_emplace({kept, fewer_roundings}, 1);
   if (!missing) return at->second;
   OCTET_ASSIGN_OR_RETURN(at->second, TimeOf(mixture));
   return at->second;
@@ -286,7 +287,8 @@ absl::StatusOr<Mixture> Mixtures::Run(const FloatLayers& kept, const QuantizeRec
   ++runs_;
   OCTET_ASSIGN_OR_RETURN(QuantizeResult result, Make(kept, ranges));
   OCTET_ASSIGN_OR_RETURN(MixedPoint point, Measure(kept, result.graph));
-  OCTET_ASSIGN_OR_RETURN(const double time, KnownTimeOf(kept, result.graph));
+  OCTET_ASSIGN_OR_RETURN(const double time,
+                         KnownTimeOf(kept, ranges.fewer_roundings, result.graph));
   result.records.insert(result.records.end(), records_.begin(), records_.end());
   return Mixture{std::move(result), std::move(point), time};
 }

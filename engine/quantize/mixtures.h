@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -86,7 +87,8 @@ class Mixtures {
   absl::Status CountMacs(const CalibrationData& set);
   absl::Status AskFp32(const std::vector<int64_t>& labels);
   absl::StatusOr<QuantizeResult> Make(const FloatLayers& kept, const QuantizeRecipe& ranges);
-  absl::StatusOr<double> KnownTimeOf(const FloatLayers& kept, const Graph& mixture);
+  absl::StatusOr<double> KnownTimeOf(const FloatLayers& kept, bool fewer_roundings,
+                                     const Graph& mixture);
   void CompareClasses(const std::vector<std::optional<size_t>>& classes, MixedPoint& point) const;
 
   Graph graph_;
@@ -106,8 +108,8 @@ class Mixtures {
   std::vector<int64_t> macs_;   ///< By node.
   std::vector<int64_t> reads_;  ///< By node.
   std::optional<LatencyMeter> meter_;
-  std::map<FloatLayers, double>
-      times_;          ///< Of mixtures that ran, over the reference's; ranges do not change them.
+  /// Of mixtures that ran, without fewer roundings or with, over the reference's; ranges do not change them.
+  std::map<std::pair<FloatLayers, bool>, double> times_;
   int64_t batch_ = 1;  ///< Samples of one run that is timed.
   bool scale_concats_ = false;
   int runs_ = 0;

@@ -110,8 +110,41 @@ void MoveAddendOut(Graph& graph, NodeId id, ValueId addend, float beta) {
   graph.InsertNodeAfter(last, MakeNode("Add", gemm, {product, addend}, {output}));
 }
 
+// Gemm(A, x, C) of a constant A is the transpose of a Gemm of x and A. A C with one element for each row of A is its bias then, any other
+// an Add behind it.
+absl::StatusOr<bool> TurnGemm(Graph& graph, NodeId id) {
+  const Node node = graph.node(id);
+  const ValueId a = node.input(0);
+  const ValueId c = node.input(2);
+  if (!IsConstantFloat(graph, a) || RankOf(graph, a) != 2 || !IsActivation(graph, node.input(1)) ||
+      RankOf(graph, node.input(1)) != 2)
+    return false;
+  if (c != kNone && !IsPlainF32(graph, c)) return false;
+  OCTET_ASSIGN_OR_RETURN(const float alpha, node.attributes.Float("alpha", 1.0F));
+  OCTET_ASSIGN_OR_RETURN(const float beta, node.attributes.Float("beta", 1.0F));
+  const bool transposed_a = node.attributes.IntOr("transA", 0) != 0;
+  const bool transposed_x = node.attributes.IntOr("transB", 0) != 0;
+  const int64_t rows = (*graph.value(a).shape)[transposed_a ? 1 : 0];
+  const std::optional<std::vector<float>> bias = PerChannel(graph, c, 2, 0, rows);
+  const std::optional<ValueId> weights = Scaled(graph, a, alpha);
+  std::optional<ValueId> addend = c;
+  if (bias) addend = Scaled(graph, AddFloats(graph, graph.value(c).name, Shape{rows}, *bias), beta);
+  if (!weights || !addend) return false;
+  graph.SetInput(id, 0, node.input(1));
+  graph.SetInput(id, 1, *weights);
+  if (bias) graph.SetInput(id, 2, *addend);
+  if (c != kNone && !bias) MoveAddendOut(graph, id, c, beta);
+  Attributes& attributes = graph.mutable_node(id).attributes;
+  for (const std::string_view name : {"alpha", "beta", "transA"}) attributes.Erase(name);
+  attributes.Set("transB", int64_t{transposed_a ? 0 : 1});
+  if (!transposed_x) TransposeInput(graph, id, 0, {1, 0});
+  TransposeOutput(graph, id, 0, {1, 0});
+  return true;
+}
+
 absl::StatusOr<bool> RewriteGemm(Graph& graph, NodeId id) {
   const Node node = graph.node(id);
+  if (IsConstantFloat(graph, node.input(0))) return TurnGemm(graph, id);
   const ValueId b = node.input(1);
   const ValueId c = node.input(2);
   if (!IsActivation(graph, node.input(0)) || RankOf(graph, node.input(0)) != 2 ||
@@ -137,6 +170,45 @@ absl::StatusOr<bool> RewriteGemm(Graph& graph, NodeId id) {
   if (bias) graph.SetInput(id, 2, *addend);
   if (c != kNone && !bias) MoveAddendOut(graph, id, c, beta);
   if (transposed) TransposeInput(graph, id, 0, {1, 0});
+  return true;
+}
+
+// How FusedMatMul turns an operand: first axis 0 behind the batch, then the last two swapped.
+Permutation Turn(int rank, bool batch, bool matrix) {
+  Permutation perm(static_cast<size_t>(rank));
+  std::iota(perm.begin(), perm.end(), 0);
+  if (rank < 2) return perm;
+  if (batch) std::rotate(perm.begin(), perm.begin() + 1, perm.end() - 1);
+  if (matrix) std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
+  return perm;
+}
+
+// The MatMul of what FusedMatMul multiplies once it has turned and scaled it.
+absl::StatusOr<bool> RewriteFused(Graph& graph, NodeId id) {
+  const Node node = graph.node(id);
+  if (node.inputs.size() != 2) return false;
+  const size_t slot = IsConstantFloat(graph, node.input(0)) ? 0 : 1;
+  const ValueId constant = node.input(slot);
+  const int rank = RankOf(graph, node.input(1 - slot));
+  if (!IsConstantFloat(graph, constant) || rank < 1 || !IsActivation(graph, node.input(1 - slot)))
+    return false;
+  OCTET_ASSIGN_OR_RETURN(const float alpha, node.attributes.Float("alpha", 1.0F));
+  std::array<Permutation, 2> turns;
+  for (size_t i = 0; i < turns.size(); ++i) {
+    const bool batch = node.attributes.IntOr(i == 0 ? "transBatchA" : "transBatchB", 0) != 0;
+    const bool matrix = node.attributes.IntOr(i == 0 ? "transA" : "transB", 0) != 0;
+    turns[i] = Turn(RankOf(graph, node.input(i)), batch, matrix);
+  }
+  const std::optional<ValueId> scaled = Scaled(graph, constant, alpha);
+  if (!scaled) return false;
+  const ValueId turned = graph.AddConstant(graph.value(constant).name,
+                                           Permute(graph.value(*scaled).constant, turns[slot]));
+  if (!AsMatrix(graph, turned)) return false;
+  std::vector<ValueId> operands = node.inputs;
+  operands[slot] = turned;
+  const NodeId product = Replace(graph, id, MakeNode("MatMul", node, operands, {}));
+  TransposeInput(graph, product, 1 - slot, turns[1 - slot]);
+  RewriteMatMul(graph, product);  // Or it is as plain as can be.
   return true;
 }
 
@@ -182,6 +254,9 @@ absl::StatusOr<int> WritePlainProducts(Graph& graph) {
     absl::StatusOr<bool> rewritten = false;
     if (graph.node(id).is("MatMul")) rewritten = RewriteMatMul(graph, id);
     if (graph.node(id).is("Gemm")) rewritten = RewriteGemm(graph, id);
+    if (graph.node(id).is("FusedMatMul", kMicrosoftDomain) ||
+        graph.node(id).is("TransposeMatMul", kMicrosoftDomain))
+      rewritten = RewriteFused(graph, id);
     if (graph.node(id).is("Einsum")) rewritten = RewriteEinsum(graph, id);
     OCTET_RETURN_IF_ERROR(rewritten.status());
     count += *rewritten ? 1 : 0;

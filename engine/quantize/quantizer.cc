@@ -11,6 +11,7 @@
 #include "engine/quantize/dynamic_int8.h"
 #include "engine/quantize/float_model.h"
 #include "engine/quantize/leave_out_defaults.h"
+#include "engine/quantize/mixed_precision.h"
 #include "engine/quantize/opset.h"
 #include "engine/quantize/output_gains.h"
 #include "engine/quantize/plain_products.h"
@@ -181,6 +182,8 @@ absl::StatusOr<QuantizeResult> QuantizeForOutputs(const Graph& fp32, const Quant
     const auto in = [&](LayerPrecision precision) {
       return std::ranges::count(result.mixed->layers, precision, &LayerDecision::precision);
     };
+    if (std::ranges::contains(result.records, kFewerRoundings, &QuantizeRecord::what))
+      text += Format(" {}", kFewerRoundings);
     text += Format(" float-layers={} of {}", in(LayerPrecision::kBf16) + in(LayerPrecision::kF32),
                    result.mixed->layers.size());
     if (in(LayerPrecision::kBf16) > 0) text += Format(" bf16-layers={}", in(LayerPrecision::kBf16));

@@ -23,11 +23,13 @@ namespace mixed_precision_test {
 
 using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 using Kind = AccuracyFloor::Kind;
 
@@ -57,6 +59,19 @@ Graph TwoProducts() {
   const ValueId x = b.Input("x", {kUnknownDim, kFeatures});
   const ValueId hidden = b.Op("Relu", {b.Op("MatMul", {x, b.Random({kFeatures, 16})})});
   b.Output(b.Op("MatMul", {hidden, b.Random({16, 4})}), "scores");
+  return b.Build();
+}
+
+// x -> MatMul -> Relu -> four blocks h + MatMul(Relu(MatMul(h))) -> MatMul -> scores.
+Graph ResidualBlocks() {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {kUnknownDim, kFeatures});
+  ValueId h = b.Op("Relu", {b.Op("MatMul", {x, b.Random({kFeatures, 16})})});
+  for (int block = 0; block < 4; ++block) {
+    const ValueId inner = b.Op("Relu", {b.Op("MatMul", {h, b.Random({16, 16}, -0.2F, 0.2F)})});
+    h = b.Op("Add", {h, b.Op("MatMul", {inner, b.Random({16, 16}, -0.2F, 0.2F)})});
+  }
+  b.Output(b.Op("MatMul", {h, b.Random({16, 4})}), "scores");
   return b.Build();
 }
 
@@ -178,6 +193,27 @@ TEST(MixedPrecision, LeavesAloneWhatHoldsTheFloor) {
   EXPECT_EQ(made.mixed->runs, 3);
   EXPECT_EQ(Chosen(*made.mixed).int8_share, 1);
   EXPECT_FALSE(Quantized(graph, With({})).mixed) << "the automatic floor holds without a search";
+}
+
+TEST(MixedPrecision, AddsRealsBeforeLayersAreInFloat) {
+  const Graph graph = ResidualBlocks();
+  const auto alone = [&](bool fewer_roundings) {
+    QuantizeRecipe recipe = With({Kind::kMinSqnr, 1});
+    recipe.fewer_roundings = fewer_roundings;
+    return Chosen(*Quantized(graph, recipe).mixed).sqnr_db;
+  };
+  const double plain = alone(false);
+  const double fewer = alone(true);
+  ASSERT_GT(fewer, plain + 0.1) << "else the graph tells nothing";
+  const double between = (plain + fewer) / 2;
+  const QuantizeResult made = Quantized(graph, With({Kind::kMinSqnr, between}));
+  EXPECT_THAT(InInt8(made), Each(true));
+  EXPECT_GE(Chosen(*made.mixed).sqnr_db, between);
+  EXPECT_THAT(made.records, Contains(Field(&QuantizeRecord::what, "fewer-roundings")));
+  EXPECT_THAT(made.graph.metadata.at("octet.recipe"),
+              HasSubstr(" fewer-roundings float-layers=0 of 10"));
+  const QuantizeResult noisier = Quantized(graph, With({Kind::kMinSqnr, plain - 0.1}));
+  EXPECT_THAT(noisier.records, Not(Contains(Field(&QuantizeRecord::what, "fewer-roundings"))));
 }
 
 TEST(MixedPrecision, IsNotAskedForByAllInt8) {

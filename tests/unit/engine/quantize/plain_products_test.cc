@@ -103,6 +103,61 @@ std::vector<Case> Cases() {
                      {{"transA", int64_t{1}}, {"transB", int64_t{1}}, {"alpha", 2.0F}});
        },
        {"Transpose", "Gemm"}},
+      {"a Gemm's matrix on the left",
+       {6, 4},
+       [](auto& b, V x) {
+         return b.Op("Gemm", {b.Random({3, 6}), x, b.Random({3, 1})}, Scales(0.5F, -3));
+       },
+       {"Transpose", "Gemm", "Transpose"}},
+      {"the same, both transposed",
+       {4, 6},
+       [](auto& b, V x) {
+         return b.Op("Gemm", {b.Random({6, 3}), x},
+                     {{"transA", int64_t{1}}, {"transB", int64_t{1}}});
+       },
+       {"Gemm", "Transpose"}},
+      {"the same with a C per column",
+       {6, 4},
+       [](auto& b, V x) {
+         return b.Op("Gemm", {b.Random({3, 6}), x, b.Random({4})}, Scales(1, 2));
+       },
+       {"Transpose", "Gemm", "Transpose", "Add"}},
+      {"the same with a C that is computed",
+       {6, 6},
+       [](auto& b, V x) { return b.Op("Gemm", {b.Random({6, 6}), x, b.Op("Relu", {x})}); },
+       {"Relu", "Transpose", "Gemm", "Transpose", "Add"}},
+      {"a plain FusedMatMul",
+       {2, 4, 6},
+       [](auto& b, V x) { return b.Op("com.microsoft:FusedMatMul", {x, b.Random({6, 3})}); },
+       {"MatMul"}},
+      {"FusedMatMul of a turned matrix, scaled",
+       {2, 4, 6},
+       [](auto& b, V x) {
+         return b.Op("com.microsoft:FusedMatMul", {x, b.Random({3, 6})},
+                     {{"transB", int64_t{1}}, {"alpha", 0.5F}});
+       },
+       {"MatMul"}},
+      {"FusedMatMul of what is turned",
+       {2, 6, 4},
+       [](auto& b, V x) {
+         return b.Op("com.microsoft:TransposeMatMul", {x, b.Random({6, 3})},
+                     {{"transA", int64_t{1}}});
+       },
+       {"Transpose", "MatMul"}},
+      {"FusedMatMul of what is turned in its batch",
+       {2, 4, 6},
+       [](auto& b, V x) {
+         return b.Op("com.microsoft:FusedMatMul", {x, b.Random({6, 3})},
+                     {{"transBatchA", int64_t{1}}});
+       },
+       {"Transpose", "MatMul"}},
+      {"FusedMatMul with the matrix on the left",
+       {2, 5, 6},
+       [](auto& b, V x) {
+         return b.Op("com.microsoft:FusedMatMul", {b.Random({6, 3}), x},
+                     {{"transA", int64_t{1}}, {"transB", int64_t{1}}, {"alpha", 2.0F}});
+       },
+       {"MatMul", "Transpose"}},
       Einsum("bsd,de->bse", {2, 4, 6}, {6, 3}, {"MatMul"}),
       Einsum("bsd,ed->bse", {2, 4, 6}, {3, 6}, {"MatMul"}),
       Einsum("bsd,dhe->bshe", {2, 4, 6}, {6, 2, 3}, {"MatMul", "Reshape"}),
@@ -201,6 +256,18 @@ TEST(PlainProducts, LeaveTheRest) {
          return b.Op("Gemm", {x, b.Random({6, 3}, 2, 3)}, Scales(large, 1));
        },
        {"Gemm"}},
+      {"an infinite product of a matrix on the left",
+       {6, 4},
+       [=](auto& b, ValueId x) {
+         return b.Op("Gemm", {b.Random({3, 6}, 2, 3), x}, Scales(large, 1));
+       },
+       {"Gemm"}},
+      {"a FusedMatMul with a matrix for each of two",
+       {2, 4, 6},
+       [](auto& b, ValueId x) {
+         return b.Op("com.microsoft:FusedMatMul", {x, b.Random({2, 6, 3})}, {{"alpha", 2.0F}});
+       },
+       {"com.microsoft:FusedMatMul"}},
       Einsum("bsd,bde->bse", {2, 4, 6}, {2, 6, 3}, {"Einsum"}),
       Einsum("bsd,d->bsd", {2, 4, 6}, {6}, {"Einsum"}),
   };
