@@ -274,10 +274,10 @@ TEST_F(SamplesTest, ThereAreSome) {
   EXPECT_EQ(Open({{folder_ + "/none.npz"}, ""}).status().code(), absl::StatusCode::kNotFound);
 }
 
-/// The different elements of a million random ones.
+/// The different elements of 100,000 random ones.
 template <typename T>
 std::set<T> RandomElements(DType dtype) {
-  Tensor tensor(dtype, Shape{1000, 1000});
+  Tensor tensor(dtype, Shape{100, 1000});
   std::mt19937 random(1);
   FillRandom(tensor.mutable_view(), random);
   const auto elements = tensor.span<T>();
