@@ -133,8 +133,9 @@ TEST_F(SamplesTest, AMappingToTheInputsOwnTypeIsRefused) {
   signature_.inputs[0].dtype = DType::kF16;
   std::ofstream(folder_ + "/model.yaml") << "inputs: {x: {wire: {datatype: FP16, scale: [0.1]}}}\n";
   const std::string path = Write("a.npz", {{"x", Tensor(DType::kF16, Shape{2, 2})}});
-  EXPECT_THAT(Refusal({{path}, folder_ + "/model.yaml"}),
-              HasSubstr("input 'x': expected a wire datatype other than the input's own, got FP16"));
+  EXPECT_THAT(
+      Refusal({{path}, folder_ + "/model.yaml"}),
+      HasSubstr("input 'x': expected a wire datatype other than the input's own, got FP16"));
 }
 
 TEST_F(SamplesTest, AreHandedOnAsTheyAreStored) {
