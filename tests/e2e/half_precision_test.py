@@ -179,6 +179,7 @@ class HalfPrecisionTest(unittest.TestCase):
             version = folder / "models/half/1"
             version.mkdir(parents=True)
             shutil.copy(self.write(TensorProto.FLOAT16, True), version / "fp16.onnx")
+            (version.parent / "model.yaml").write_text(pathlib.Path(MAP).read_text().replace("name: glyphs", "name: half"))
 
         images, truth = (array[:8] for array in served_models.load_test_set())
         client = ServedClient(octet_process.executable(), fill=write_half)
@@ -186,13 +187,16 @@ class HalfPrecisionTest(unittest.TestCase):
         stub, messages = client.stub, client.messages
         metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="half"), timeout=20)
         self.assertEqual([t.datatype for t in (*metadata.inputs, *metadata.outputs)], ["FP16", "FP16"])
-        request = messages.ModelInferRequest(model_name="half")
-        request.inputs.add(name="image", datatype="FP16", shape=images.shape)
-        request.raw_input_contents.append(mapped(images).astype(np.float16).tobytes())
-        response = stub.ModelInfer(request, timeout=20)
-        self.assertEqual(response.outputs[0].datatype, "FP16")
-        logits = np.frombuffer(response.raw_output_contents[0], np.float16).reshape(len(images), -1)
-        self.assertGreaterEqual((logits.argmax(axis=1) == truth).sum(), 7)
+        answers = []
+        for datatype, elements in (("FP16", mapped(images).astype(np.float16)), ("UINT8", images)):
+            request = messages.ModelInferRequest(model_name="half")
+            request.inputs.add(name="image", datatype=datatype, shape=images.shape)
+            request.raw_input_contents.append(elements.tobytes())
+            response = stub.ModelInfer(request, timeout=20)
+            self.assertEqual(response.outputs[0].datatype, "FP16")
+            answers.append(np.frombuffer(response.raw_output_contents[0], np.float16).reshape(len(images), -1))
+        self.assertGreaterEqual((answers[0].argmax(axis=1) == truth).sum(), 7)
+        np.testing.assert_array_equal(answers[1], answers[0], "pixels, mapped by the server")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ TEST_F(ConnectionServerTest, AHeadThatIsTooLargeIsToldBehindAnotherRequest) {
   RawClient client(http_->port());
   client.Say("GET /v2/health/live HTTP/1.1\r\n\r\nGET /v2 HTTP/1.1\r\nX: " +
              std::string(20'000, 'x'));
-  EXPECT_THAT(client.Hear("}"), HasSubstr("200 OK"));
-  EXPECT_THAT(client.Hear("too long\"}"), HasSubstr("431"));
+  const std::string heard = client.Hear("too long\"}");
+  EXPECT_THAT(heard, HasSubstr("200 OK"));
+  EXPECT_THAT(heard, HasSubstr("431"));
   client.Say(std::string(20'000, 'x'));
   EXPECT_TRUE(client.HearsTheEnd());
 }
