@@ -4,13 +4,16 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "engine/graph/stored_value.h"
+#include "engine/ops/bf16_rows.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/int8_numbers.h"
 #include "engine/ops/post_ops.h"
+#include "engine/ops/real_bounds.h"
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
 #include "engine/tensor/rounding.h"
@@ -34,8 +37,9 @@ struct Bounds {
 };
 
 /// `rows` rows of n elements, `step` apart.
+template <typename X>
 struct Rows {
-  const float* x;
+  const X* x;
   int64_t x_step;
   const float* factor;
   const float* addend;
@@ -53,8 +57,25 @@ struct Rows {
   return RoundClamped(kept + addend, bounds.low, bounds.high) + bounds.zero;
 }
 
+[[gnu::always_inline]] inline float Real(float x, float factor, float addend,
+                                         const Bounds& bounds) {
+  const float sum = x * factor + addend;
+  const float least = sum < bounds.low ? bounds.low : sum;  // A NaN stays one.
+  return least > bounds.high ? bounds.high : least;
+}
+
 template <typename Y>
-[[gnu::always_inline]] inline void Affine(const Rows& rows, const Bounds& given, Y* y) {
+[[gnu::always_inline]] inline Y Result(float x, float factor, float addend, const Bounds& bounds) {
+  if constexpr (std::is_same_v<Y, float>) {
+    return Real(x, factor, addend, bounds);
+  } else {
+    return static_cast<Y>(Step8(x, factor, addend, bounds));
+  }
+}
+
+// `ivdep` holds because element i is read before it is written, so y may be x.
+template <typename Y>
+[[gnu::always_inline]] inline void Affine(const Rows<float>& rows, const Bounds& given, Y* y) {
   // Copies: a byte that is written may lie anywhere.
   const Bounds bounds = given;
   const auto [first, x_step, factors, addends, y_step, count, n] = rows;
@@ -68,8 +89,7 @@ template <typename Y>
       const float* x = first + row * x_step + done;
       Y* to = y + row * y_step + done;
 #pragma GCC ivdep
-      for (int64_t i = 0; i < kLanes; ++i)
-        to[i] = static_cast<Y>(Step8(x[i], factor[i], addend[i], bounds));
+      for (int64_t i = 0; i < kLanes; ++i) to[i] = Result<Y>(x[i], factor[i], addend[i], bounds);
     }
   }
   if (done == n) return;
@@ -77,16 +97,29 @@ template <typename Y>
     const float* x = first + row * x_step;
     Y* to = y + row * y_step;
 #pragma GCC ivdep
-    for (int64_t i = done; i < n; ++i)
-      to[i] = static_cast<Y>(Step8(x[i], factors[i], addends[i], bounds));
+    for (int64_t i = done; i < n; ++i) to[i] = Result<Y>(x[i], factors[i], addends[i], bounds);
   }
 }
 
-OCTET_CPU_CLONES void AffineRows(const Rows& rows, const Bounds& bounds, uint8_t* y) {
+OCTET_CPU_CLONES void AffineRows(const Rows<float>& rows, const Bounds& bounds, uint8_t* y) {
   Affine(rows, bounds, y);
 }
-OCTET_CPU_CLONES void AffineRows(const Rows& rows, const Bounds& bounds, int8_t* y) {
+OCTET_CPU_CLONES void AffineRows(const Rows<float>& rows, const Bounds& bounds, int8_t* y) {
   Affine(rows, bounds, y);
+}
+OCTET_CPU_CLONES void AffineRows(const Rows<float>& rows, const Bounds& bounds, float* y) {
+  Affine(rows, bounds, y);
+}
+void AffineRows(const Rows<BFloat16>& rows, const Bounds& bounds, BFloat16* y) {
+  AffineBf16({.x = rows.x,
+              .x_step = rows.x_step,
+              .factor = rows.factor,
+              .addend = rows.addend,
+              .y = y,
+              .y_step = rows.y_step,
+              .rows = rows.rows,
+              .n = rows.n},
+             bounds.low, bounds.high);
 }
 
 /// Channels [first, first + channels) of the result are those of an input.
@@ -103,15 +136,16 @@ struct Constants {
   Bounds bounds;
 };
 
-template <typename Y>
+template <typename X, typename Y>
 class ChannelAffineStep final : public Step {
  public:
-  /// `rows` of all parts' channels, which are as many as there are constants.
-  ChannelAffineStep(std::vector<Part> parts, int64_t rows, Constants constants)
+  /// `rows` of all parts' channels, which are as many as there are constants. `overwrites`: the slot that the result may take the place of.
+  ChannelAffineStep(std::vector<Part> parts, int64_t rows, Constants constants, int overwrites)
       : parts_(std::move(parts)),
         channels_(std::ssize(constants.factor)),
         rows_(rows),
-        constants_(std::move(constants)) {
+        constants_(std::move(constants)),
+        overwrites_(overwrites) {
     if (parts_.size() == 1) together_ = std::max<int64_t>(1, kRun / channels_);
     for (std::vector<float>* values : {&constants_.factor, &constants_.addend}) {
       values->resize(static_cast<size_t>(channels_ * together_));
@@ -134,19 +168,20 @@ class ChannelAffineStep final : public Step {
     return std::ranges::any_of(
         parts_, [i](const Part& part) { return part.slot == static_cast<size_t>(i); });
   }
+  int overwrites_input() const override { return overwrites_; }
 
  private:
   /// `n` rows from `row` on. Rows that are taken together have one part, so that they lie one behind the other.
   void RunPart(const StepArgs& args, const Part& part, int64_t row, int64_t n) const {
-    const auto* x = static_cast<const float*>(args.inputs[part.slot]) + row * part.channels;
+    const auto* x = static_cast<const X*>(args.inputs[part.slot]) + row * part.channels;
     Y* y = static_cast<Y*>(args.outputs[0]) + row * channels_ + part.first;
-    Rows rows{.x = x,
-              .x_step = together_ * part.channels,
-              .factor = constants_.factor.data() + part.first,
-              .addend = constants_.addend.data() + part.first,
-              .y_step = together_ * channels_,
-              .rows = n / together_,
-              .n = together_ * part.channels};
+    Rows<X> rows{.x = x,
+                 .x_step = together_ * part.channels,
+                 .factor = constants_.factor.data() + part.first,
+                 .addend = constants_.addend.data() + part.first,
+                 .y_step = together_ * channels_,
+                 .rows = n / together_,
+                 .n = together_ * part.channels};
     AffineRows(rows, constants_.bounds, y);
     const int64_t done = rows.rows * together_;
     if (done == n) return;
@@ -161,9 +196,13 @@ class ChannelAffineStep final : public Step {
   int64_t rows_;
   int64_t together_ = 1;  ///< Rows that one loop goes through.
   Constants constants_;   ///< Repeated for each of these.
+  int overwrites_ = kNone;
 };
 
-bool IsPlainF32(const Value& value) { return value.dtype == DType::kF32 && !value.quant; }
+/// Whether results of y's type are made of such values: 8 bits of FP32, reals of their own type.
+bool IsReadAs(const Value& x, const Value& y) {
+  return !x.quant && x.dtype == (IsTypedInt8(y) ? DType::kF32 : y.dtype);
+}
 
 absl::StatusOr<std::vector<Part>> JoinedParts(const LowerContext& context) {
   const Shape& y = *context.output().shape;
@@ -172,7 +211,9 @@ absl::StatusOr<std::vector<Part>> JoinedParts(const LowerContext& context) {
   std::vector<Part> parts;
   int64_t first = 0;
   for (size_t i = 0; i < OwnInputCount(context.node); ++i) {
-    if (!IsPlainF32(context.input(i))) return Unimplemented("parts that are not FP32");
+    if (!IsReadAs(context.input(i), context.output()))
+      return Unimplemented("parts of other types than results of '{}' are made of",
+                           context.output().name);
     const int64_t channels = context.input(i).shape->back();
     if (channels > 0) parts.push_back({i, first, channels});
     first += channels;
@@ -186,10 +227,10 @@ absl::StatusOr<std::vector<Part>> MultipliedPart(const LowerContext& context, si
   for (const size_t x : {size_t{0}, size_t{1}}) {
     factor = 1 - x;
     if (context.input(x).is_constant() || !context.input(factor).is_constant()) continue;
-    if (IsPlainF32(context.input(x)) && context.input(x).shape == y.shape)
+    if (IsReadAs(context.input(x), y) && context.input(x).shape == y.shape)
       return std::vector<Part>{{x, 0, y.shape->back()}};
   }
-  return Unimplemented("no FP32 value by constants");
+  return Unimplemented("no value by constants");
 }
 
 /// The factors and addends that a node applies one after the other, as one of each per channel.
@@ -203,7 +244,8 @@ class AffineReader {
   absl::Status Apply(PostOp::Kind kind, size_t slot) {
     const Value& value = context_.input(slot);
     const auto channels = std::ssize(factor_);
-    if (!value.is_constant() || !IsPlainF32(value)) return Unimplemented("operands of a request");
+    if (!value.is_constant() || value.dtype != DType::kF32 || value.quant)
+      return Unimplemented("operands of a request");
     const int64_t count = value.shape->elements();
     if (count != 1 && (count != channels || value.shape->back() != channels))
       return Unimplemented("operands that are not per channel");
@@ -218,11 +260,11 @@ class AffineReader {
   }
 
   /// Behind the last Apply. UNIMPLEMENTED where floats do not hold them.
-  absl::StatusOr<Constants> Finish(const Int8Numbers& numbers) const {
-    const double scale = context_.output().quant->scales[0];
+  absl::StatusOr<Constants> Finish(const Bounds& bounds) const {
+    const Value& y = context_.output();
+    const double scale = y.quant ? y.quant->scales[0] : 1;
     Constants constants;
-    constants.bounds = {numbers.y_zero, static_cast<float>(numbers.low - numbers.y_zero),
-                        static_cast<float>(numbers.high - numbers.y_zero)};
+    constants.bounds = bounds;
     for (size_t c = 0; c < factor_.size(); ++c) {
       constants.factor.push_back(static_cast<float>(factor_[c] / scale));
       constants.addend.push_back(static_cast<float>(addend_[c] / scale));
@@ -239,6 +281,17 @@ class AffineReader {
   std::vector<double> addend_;
 };
 
+/// Of the activations behind the last factor and addend.
+absl::StatusOr<Bounds> BoundsOf(const Value& y, std::span<const PostOp> activations) {
+  if (!y.quant) {
+    OCTET_ASSIGN_OR_RETURN(const RealBounds reals, RealBoundsOf(activations));
+    return Bounds{.low = reals.low, .high = reals.high};
+  }
+  OCTET_ASSIGN_OR_RETURN(const Int8Numbers numbers, ResultNumbersOf(y, activations));
+  return Bounds{numbers.y_zero, static_cast<float>(numbers.low - numbers.y_zero),
+                static_cast<float>(numbers.high - numbers.y_zero)};
+}
+
 absl::StatusOr<Constants> ReadConstants(const LowerContext& context, int64_t channels,
                                         std::span<const size_t> factors) {
   AffineReader reader(context, channels);
@@ -246,8 +299,8 @@ absl::StatusOr<Constants> ReadConstants(const LowerContext& context, int64_t cha
   std::span<const PostOp> rest = context.node.post_ops;
   for (; !rest.empty() && HasOperand(rest.front().kind); rest = rest.subspan(1))
     OCTET_RETURN_IF_ERROR(reader.Apply(rest[0].kind, static_cast<size_t>(rest[0].operand)));
-  OCTET_ASSIGN_OR_RETURN(const Int8Numbers numbers, ResultNumbersOf(context.output(), rest));
-  return reader.Finish(numbers);
+  OCTET_ASSIGN_OR_RETURN(const Bounds bounds, BoundsOf(context.output(), rest));
+  return reader.Finish(bounds);
 }
 
 }  // namespace
@@ -255,7 +308,9 @@ absl::StatusOr<Constants> ReadConstants(const LowerContext& context, int64_t cha
 absl::StatusOr<std::unique_ptr<Step>> LowerChannelAffine(const LowerContext& context) {
   const Node& node = context.node;
   const Value& y = context.output();
-  if (!IsTypedInt8(y) || y.shape->rank() < 1) return Unimplemented("the result is not int8");
+  const bool real = !y.quant && (y.dtype == DType::kF32 || y.dtype == DType::kBF16);
+  if (!(real || IsTypedInt8(y)) || y.shape->rank() < 1)
+    return Unimplemented("the result is neither int8 with one scale nor FP32 nor BF16");
   std::vector<size_t> factors;
   std::vector<Part> parts;
   const int64_t channels = y.shape->back();
@@ -264,6 +319,9 @@ absl::StatusOr<std::unique_ptr<Step>> LowerChannelAffine(const LowerContext& con
     OCTET_ASSIGN_OR_RETURN(parts, JoinedParts(context));
   } else if (node.is("Mul") && OwnInputCount(node) == 2 && rows > 1) {
     OCTET_ASSIGN_OR_RETURN(parts, MultipliedPart(context, factors.emplace_back()));
+    // One factor for all needs no row of its own.
+    if (real && context.input(factors[0]).shape->elements() == 1)
+      return Unimplemented("one factor for all channels");
   } else {
     return Unimplemented("no product per channel");
   }
@@ -271,11 +329,16 @@ absl::StatusOr<std::unique_ptr<Step>> LowerChannelAffine(const LowerContext& con
   context.layer.runs = "f32";
   context.layer.impl = "octet:channel_affine";
   context.layer.isa = context.target.isa;
-  if (y.dtype == DType::kU8) {
-    return std::make_unique<ChannelAffineStep<uint8_t>>(std::move(parts), rows,
-                                                        std::move(constants));
-  }
-  return std::make_unique<ChannelAffineStep<int8_t>>(std::move(parts), rows, std::move(constants));
+  const bool overwrites = real && node.is("Mul") && context.MayOverwrite(parts[0].slot);
+  const int overwritten = overwrites ? static_cast<int>(parts[0].slot) : kNone;
+  const auto make = [&]<typename X, typename Y>(X, Y) -> std::unique_ptr<Step> {
+    return std::make_unique<ChannelAffineStep<X, Y>>(std::move(parts), rows, std::move(constants),
+                                                     overwritten);
+  };
+  if (y.dtype == DType::kU8) return make(float(), uint8_t());
+  if (y.dtype == DType::kI8) return make(float(), int8_t());
+  if (y.dtype == DType::kBF16) return make(BFloat16(), BFloat16());
+  return make(float(), float());
 }
 
 }  // namespace octet

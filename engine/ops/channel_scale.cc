@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/graph/stored_value.h"
+#include "engine/ops/bf16_rows.h"
 #include "engine/ops/elementwise.h"
 #include "engine/tensor/cpu_clones.h"
 #include "engine/tensor/parallel.h"
@@ -56,10 +57,9 @@ OCTET_CPU_CLONES void Scale(const int8_t* x, const float* factor, const ByteNumb
                             uint8_t* y, int64_t n) {
   ScaleBytes(x, factor, numbers, y, n);
 }
-OCTET_CPU_CLONES void Scale(const BFloat16* x, const float* factor, const ByteNumbers&, BFloat16* y,
-                            int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) y[i] = ToBFloat16(ToFloat(x[i]) * factor[i]);
+inline void Scale(const BFloat16* x, const float* factor, const ByteNumbers&, BFloat16* y,
+                  int64_t n) {
+  ScaleBf16(x, factor, y, n);
 }
 
 /// Which operand is scaled, by which one, over how many positions.

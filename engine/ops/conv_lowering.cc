@@ -80,6 +80,9 @@ class ConvLowering {
     if (const auto depthwise = Depthwise(); whole_ && depthwise) {
       auto step = LowerDepthwiseInt8(context_, *whole_, *depthwise);
       if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
+    } else if (depthwise && !quantized_ && !problem_.transposed) {
+      auto step = LowerDepthwiseBf16(context_, *depthwise);
+      if (step.ok() || step.status().code() != absl::StatusCode::kUnimplemented) return step;
     }
     if (context_.has_input(2) && context_.input(2).is_constant())
       bias_ = whole_ ? whole_->bias() : context_.input(2).constant;

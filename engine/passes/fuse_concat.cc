@@ -1,6 +1,7 @@
 // fuse_concat: a normalization of what a Concat joins reads the parts where they are, and nothing is joined.
 //
 //   a:f32, b:f32 -> Concat(last axis) -> c -> Mul(f) + add(g) -> y:u8{s}   =>  a, b -> Concat + mul(f) + add(g) -> y:u8{s}
+//   the same with y:f32, and with a, b and y:bf16
 //   c, d:f32 -> Concat -> e                                                =>  a, b, d -> Concat -> e
 //
 // Both together, where c is read by these alone: in a block of a DenseNet each layer normalizes, by constants of its own, what all
@@ -25,17 +26,22 @@ namespace {
 constexpr size_t kMostParts = 64;
 
 bool IsJoin(const Graph& graph, const Node& node) {
-  if (!node.is("Concat") || !node.post_ops.empty() || !IsPlainF32(graph, node.output(0)))
+  if (!node.is("Concat") || !node.post_ops.empty() || !IsPlainReal(graph, node.output(0)))
     return false;
+  const DType dtype = graph.value(node.output(0)).dtype;
   const int rank = RankOf(graph, node.output(0));
   const auto axis = rank < 1 ? std::nullopt : NormalizeAxis(node.attributes.IntOr("axis", 0), rank);
-  return axis == rank - 1 &&
-         std::ranges::all_of(node.inputs, [&](ValueId part) { return IsPlainF32(graph, part); });
+  return axis == rank - 1 && std::ranges::all_of(node.inputs, [&](ValueId part) {
+           return IsPlainReal(graph, part) && graph.value(part).dtype == dtype;
+         });
 }
 
 /// The slot of the constant by which a Mul normalizes `joined` (LowerChannelAffine), kNone for other nodes.
 int FactorSlot(const Graph& graph, const Node& node, ValueId joined) {
-  if (!node.is("Mul") || !IsTypedInt8(graph.value(node.output(0)))) return kNone;
+  if (!node.is("Mul")) return kNone;
+  const Value& y = graph.value(node.output(0));
+  const DType dtype = graph.value(joined).dtype;
+  if (IsTypedInt8(y) ? dtype != DType::kF32 : y.quant || y.dtype != dtype) return kNone;
   const int rank = RankOf(graph, joined);
   const int64_t channels = graph.value(joined).shape->back();
   if (rank != RankOf(graph, node.output(0)) || channels == kUnknownDim) return kNone;

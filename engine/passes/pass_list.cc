@@ -70,7 +70,7 @@ constexpr std::array kPasses = {
     Pass{"absorb_converts", "the same for what push_transposes brought together", AbsorbConverts},
     Pass{"split_zero_points", "the same for what absorb_converts typed", SplitZeroPoints},
     Pass{"fold_stride", "strides of a Conv of few channels over one axis -> channels", FoldStride},
-    Pass{"fuse_concat", "normalizations to int8 of what a Concat joins -> post-ops of the Concat",
+    Pass{"fuse_concat", "normalizations of what a Concat joins -> post-ops of the Concat",
          FuseConcat},
     Pass{"tabulate", "elementwise functions of one int8 value -> octet:Table", Tabulate},
     Pass{"remove_no_ops", "the same for what the other passes left", RemoveNoOps},

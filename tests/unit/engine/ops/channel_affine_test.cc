@@ -1,5 +1,5 @@
-// Normalizations to 8 bits, against the reference kernel: bit for bit where scales are powers of two and sums are exact, else within
-// one step.
+// Normalizations, against the reference kernel: to 8 bits and to BF16 bit for bit where scales are powers of two and sums are exact,
+// else within one step, to FP32 but for the last bits.
 #include "engine/ops/channel_affine.h"
 
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/tensor/quantize.h"
 #include "tests/support/one_node.h"
 #include "tests/support/random_tensor.h"
 #include "tests/unit/engine/ops/lowered.h"
@@ -126,6 +127,87 @@ TEST_P(ChannelAffineTest, IsWithinAStepWithAnyScales) {
   EXPECT_LE(steps.differ, 1 + steps.elements / 50);
 }
 
+Tensor Narrow(const Tensor& wide) {
+  Tensor tensor(DType::kBF16, wide.shape());
+  ConvertTensor(wide.view(), tensor.mutable_view());
+  return tensor;
+}
+
+/// Answers of reals; a failure where another step makes them.
+std::vector<float> RealsOf(const OneNode& node, int threads = 1) {
+  const auto lowered = Lower(node, {.isa = "test", .threads = threads});
+  EXPECT_TRUE(lowered.ok()) << lowered.status();
+  if (!lowered.ok()) return {};
+  EXPECT_EQ(lowered->layer.impl, "octet:channel_affine");
+  EXPECT_EQ(lowered->layer.runs, "f32");
+  Tensor reals(DType::kF32, lowered->outputs[0].shape());
+  ConvertTensor(lowered->outputs[0].view(), reals.mutable_view());
+  return Elements<float>(reals);
+}
+
+TEST_P(ChannelAffineTest, MakesRealsOfTheirOwnType) {
+  if (GetParam().parts == std::vector<int64_t>{1}) return;  // One factor for all: blocks.
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(DTypeName(dtype));
+    const auto reals = [&](Shape shape, uint32_t seed) {
+      Tensor wide = Grid(std::move(shape), seed, 0.5F);
+      return dtype == DType::kF32 ? wide : Narrow(wide);
+    };
+    const OneNode node = Product(reals, Grid({channels()}, 90, 0.25F))
+                             .Constant(Grid({channels()}, 91, 0.125F))
+                             .Post(kAddend)
+                             .Post(kRelu)
+                             .Post({.kind = PostOp::Kind::kClip, .alpha = -1, .beta = 9.5F})
+                             .Declare(dtype, {});
+    const auto expected = node.Run();
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    Tensor want(DType::kF32, (*expected)[0].shape());
+    ConvertTensor((*expected)[0].view(), want.mutable_view());
+    for (const int threads : {1, 2}) EXPECT_EQ(RealsOf(node, threads), Elements<float>(want));
+  }
+}
+
+TEST(ChannelAffineNumbersTest, RealsAreNotRoundedToSteps) {
+  const OneNode node = OneNode("Mul", 13)
+                           .Input(RandomReals({2, 70, 37}, 1))
+                           .Constant(RandomReals({37}, 2))
+                           .Constant(RandomReals({37}, 3))
+                           .Post(kAddend)
+                           .Declare(DType::kF32, {});
+  const auto expected = node.Run();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  const auto want = Elements<float>((*expected)[0]);
+  const auto got = RealsOf(node);
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-6F) << i;
+}
+
+TEST(ChannelAffineNumbersTest, OfRealsWhatIsNoNumberStaysNone) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  Tensor x(DType::kF32, {2, 40});
+  for (int64_t i = 0; i < x.elements(); ++i)
+    x.mutable_span<float>()[i] = i % 40 == 3 || i % 40 == 38 ? kNaN : kInfinity;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(DTypeName(dtype));
+    const auto y = RealsOf(OneNode("Mul", 13)
+                               .Input(dtype == DType::kF32 ? x : Narrow(x))
+                               .Constant(RandomReals({40}, 2, 1, 2))
+                               .Constant(RandomReals({40}, 3))
+                               .Post(kAddend)
+                               .Post({.kind = PostOp::Kind::kClip, .alpha = 0, .beta = 6})
+                               .Declare(dtype, {}));
+    ASSERT_EQ(y.size(), 80U);
+    for (size_t i = 0; i < y.size(); ++i) {
+      if (i % 40 == 3 || i % 40 == 38) {
+        EXPECT_TRUE(std::isnan(y[i])) << i;
+      } else {
+        EXPECT_EQ(y[i], 6) << i;
+      }
+    }
+  }
+}
+
 TEST(ChannelAffineNumbersTest, TakesFactorsAndAddendsInTheirOrderAndBounds) {
   const OneNode node = OneNode("Mul", 13)
                            .Constant(Tensor::From<float>({1, 3}, {1, 2, 4}))
@@ -181,8 +263,15 @@ TEST(ChannelAffineNumbersTest, LeavesOtherNodesToOthers) {
   EXPECT_EQ(ImplOf(product({2, 9, 8}, RandomReals({8}, 2)).Post({.kind = PostOp::Kind::kSigmoid})),
             "octet:elementwise");
   EXPECT_EQ(
-      ImplOf(OneNode("Mul", 13).Input(RandomReals({2, 9, 8}, 1)).Constant(RandomReals({8}, 2))),
+      ImplOf(OneNode("Mul", 13).Input(RandomReals({2, 9, 8}, 1)).Constant(RandomReals({1}, 2))),
       "octet:elementwise");
+  EXPECT_EQ(ImplOf(OneNode("Mul", 13)
+                       .Input(Narrow(RandomReals({2, 9, 8}, 1)))
+                       .Constant(RandomReals({8}, 2))
+                       .Constant(RandomReals({8}, 3))
+                       .Post(kAddend)
+                       .Declare(DType::kF32, {})),
+            "octet:elementwise");
   EXPECT_EQ(ImplOf(OneNode("Concat", 13)
                        .Set("axis", int64_t{0})
                        .Input(RandomReals({2, 4}, 1))

@@ -1,4 +1,4 @@
-// A normalization to 8 bits of what a Concat joins reads the parts, and the answers stay.
+// A normalization of what a Concat joins reads the parts, and the answers stay.
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -59,6 +59,38 @@ TEST(FuseConcat, TakesNestedOnesApart) {
   EXPECT_THAT(inputs, ::testing::ElementsAre(4, 5, 6));
 }
 
+TEST(FuseConcat, TakesNormalizationsOfReals) {
+  GraphBuilder b;
+  const ValueId joined = Joined(b, {b.Input("x", {2, 6, 3}), b.Input("y", {2, 6, 5})});
+  b.Output(b.Op("Relu", {b.Op("Add", {b.Op("Mul", {joined, b.Random({8})}), b.Random({8})})}));
+  b.Output(Normalized(b, joined, 8));
+  const Graph after = Fused(b.Build());
+  EXPECT_THAT(after, HasExactly(2, "Concat"));
+  EXPECT_THAT(after, HasNo("Mul"));
+}
+
+// Of a variant in BF16, whose values are that around convolutions.
+TEST(FuseConcat, TakesNormalizationsOfBFloat16) {
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {1, 16, 6, 6});
+  const ValueId left = b.Op("Relu", {b.Op("Conv", {x, b.Random({16, 16, 1, 1})})});
+  const ValueId right = b.Op("Relu", {b.Op("Conv", {x, b.Random({24, 16, 1, 1})})});
+  const ValueId scaled = b.Op("Mul", {Joined(b, {left, right}, 1), b.Random({40, 1, 1})});
+  const ValueId normalized = b.Op("Relu", {b.Op("Add", {scaled, b.Random({40, 1, 1})})});
+  b.Output(b.Op("Conv", {normalized, b.Random({8, 40, 3, 3})}));
+  const Graph graph = b.Build();
+  PassContext context;
+  context.precision = Precision::kBf16;
+  context.target.bf16 = true;
+  const Graph after = Optimised(graph, context);
+  EXPECT_THAT(after, HasNo("Mul"));
+  const Node& join = TheOnly(after, "Concat");
+  EXPECT_EQ(join.post_ops.size(), 3U);
+  EXPECT_EQ(after.value(join.output(0)).dtype, DType::kBF16);
+  context.disabled.insert("fuse_concat");
+  EXPECT_TRUE(SameAnswers(Optimised(graph, context), after, kExact));
+}
+
 // What is read by others, too, is joined once, and what was joined to it is not copied twice.
 TEST(FuseConcat, LeavesTheLastOneToWhatIsNoNormalization) {
   GraphBuilder b;
@@ -93,7 +125,7 @@ TEST(FuseConcat, LeavesOthers) {
     const Graph typed = AfterPasses(kTyping, b.Build());
     EXPECT_EQ(Dump(AfterPass("fuse_concat", typed)), Dump(typed));
   };
-  // Another axis, a factor per row, another activation, reals, and an output of the model.
+  // Another axis, a factor per row, another activation, one type of parts and another one of reals, and an output of the model.
   unchanged([](auto& b, ValueId x, ValueId y) { return Normalized(b, Joined(b, {x, y}, 1), 4); });
   unchanged([](auto& b, ValueId x, ValueId y) {
     const ValueId rows = b.Op("Mul", {Joined(b, {x, y}), b.Random({4, 1})});
@@ -104,7 +136,8 @@ TEST(FuseConcat, LeavesOthers) {
     return b.FakeQuantize(b.Op("Sigmoid", {b.Op("Add", {z, b.Random({8})})}), 0.02F, 3);
   });
   unchanged([](auto& b, ValueId x, ValueId y) {
-    return b.Op("Mul", {Joined(b, {x, y}), b.Random({8})});
+    const ValueId joined = Joined(b, {b.Convert(x, DType::kBF16), b.Convert(y, DType::kBF16)});
+    return b.Op("Mul", {b.Convert(joined, DType::kF32), b.Random({8})});
   });
   unchanged([](auto& b, ValueId x, ValueId y) {
     const ValueId joined = Joined(b, {x, y});
