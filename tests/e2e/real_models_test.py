@@ -143,8 +143,8 @@ class MadeTest(BesideOnnxRuntime):
             with self.subTest(name):
                 layers = answer("inspect", self.file(name, "bf16"))["layers"]
                 self.assertFalse([layer for layer in layers if layer["macs"] and layer["runs"] != "bf16"])
-                # One row of a product is a kernel of our own's, which is named by the vectors that it runs on.
-                kernels = ("bf16", "octet:gemv")
+                # Kernels of our own are named by the vectors that they run on: one row of a product, and depthwise convolutions.
+                kernels = ("bf16", "octet:gemv", "octet:depthwise")
                 others = [layer for layer in layers if layer["macs"] and not any(k in layer["impl"] for k in kernels)]
                 self.assertFalse(others)
 

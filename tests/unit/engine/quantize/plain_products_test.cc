@@ -37,7 +37,7 @@ Case Einsum(const char* equation, Shape x, Shape w, std::vector<std::string> ops
   return {equation, std::move(x), write, std::move(ops)};
 }
 
-std::vector<Case> Cases() {
+std::vector<Case> MatMulCases() {
   using V = ValueId;
   return {
       {"matrix behind an axis",
@@ -64,6 +64,12 @@ std::vector<Case> Cases() {
        {6},
        [](auto& b, V x) { return b.Op("MatMul", {b.Random({3, 6}), x}); },
        {"MatMul"}},
+  };
+}
+
+std::vector<Case> GemmCases() {
+  using V = ValueId;
+  return {
       {"alpha",
        {4, 6},
        [](auto& b, V x) { return b.Op("Gemm", {x, b.Random({6, 3})}, Scales(0.5F, 1)); },
@@ -126,6 +132,12 @@ std::vector<Case> Cases() {
        {6, 6},
        [](auto& b, V x) { return b.Op("Gemm", {b.Random({6, 6}), x, b.Op("Relu", {x})}); },
        {"Relu", "Transpose", "Gemm", "Transpose", "Add"}},
+  };
+}
+
+std::vector<Case> FusedMatMulCases() {
+  using V = ValueId;
+  return {
       {"a plain FusedMatMul",
        {2, 4, 6},
        [](auto& b, V x) { return b.Op("com.microsoft:FusedMatMul", {x, b.Random({6, 3})}); },
@@ -158,12 +170,24 @@ std::vector<Case> Cases() {
                      {{"transA", int64_t{1}}, {"transB", int64_t{1}}, {"alpha", 2.0F}});
        },
        {"MatMul", "Transpose"}},
+  };
+}
+
+std::vector<Case> EinsumCases() {
+  return {
       Einsum("bsd,de->bse", {2, 4, 6}, {6, 3}, {"MatMul"}),
       Einsum("bsd,ed->bse", {2, 4, 6}, {3, 6}, {"MatMul"}),
       Einsum("bsd,dhe->bshe", {2, 4, 6}, {6, 2, 3}, {"MatMul", "Reshape"}),
       Einsum("bshe,hed->bsd", {2, 4, 2, 3}, {2, 3, 5}, {"Reshape", "MatMul"}),
       Einsum("bds,de->bse", {2, 6, 4}, {6, 3}, {"Transpose", "MatMul"}),
   };
+}
+
+std::vector<Case> Cases() {
+  std::vector<Case> all;
+  for (const auto& cases : {MatMulCases(), GemmCases(), FusedMatMulCases(), EinsumCases()})
+    all.insert(all.end(), cases.begin(), cases.end());
+  return all;
 }
 
 Graph Built(const Case& c, bool open) {
