@@ -2,6 +2,7 @@
 // own rounding may move a result to the next BF16.
 #include "engine/ops/depthwise_bf16.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -127,6 +128,7 @@ TEST_F(DepthwiseBf16Test, TakesAnySumThroughItsActivation) {
   Tensor x(DType::kF32, {1, 1, 11, 8});
   for (int64_t i = 0; i < x.elements(); ++i) x.mutable_span<float>()[i] = kCenters[i / 8];
   Tensor w(DType::kF32, {8, 1, 3, 3});
+  std::ranges::fill(w.mutable_span<float>(), 0.0F);
   for (int64_t c = 0; c < 8; ++c) w.mutable_span<float>()[c * 9 + 4] = 1;
   for (const PostOp& op :
        {PostOp{.kind = PostOp::Kind::kSwish, .alpha = 1}, PostOp{.kind = PostOp::Kind::kHardSwish},
