@@ -10,6 +10,8 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
+#include "engine/ops/depthwise_rows-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace octet {
 namespace HWY_NAMESPACE {
@@ -78,14 +80,6 @@ HWY_INLINE V HardSwish(DF df, V v) {
   return hn::Mul(v, hn::Min(hn::Max(share, hn::Zero(df)), hn::Set(df, 1.0F)));
 }
 
-/// Pointers of one tile of results.
-struct Tile {
-  const uint16_t* const* rows;  ///< Of x, per row of the kernel, at the block's first channel.
-  const uint16_t* outside;
-  int64_t column;  ///< Of x, that the first result's kernel begins with.
-  uint16_t* y;
-};
-
 /// Results whose sums, [results][2 vectors], have a curve to go through.
 template <class D>
 HWY_NOINLINE void StoreCurve(D d, const DepthwiseActivation& activation, const float* sums,
@@ -104,144 +98,80 @@ HWY_NOINLINE void StoreCurve(D d, const DepthwiseActivation& activation, const f
   }
 }
 
-template <class D, int kKernel, int kStride, int kTile, bool kInside>
-HWY_INLINE void RunTile(D d, const DepthwiseBf16::Packed& packed, const DepthwiseBf16::Block& block,
-                        const Tile& tile) {
-  const hn::Repartition<float, D> df;
-  using V16 = hn::Vec<D>;
-  using VF = hn::Vec<decltype(df)>;
-  constexpr int kPairs = (kKernel + 1) / 2;
-  constexpr int kColumns = (kTile - 1) * kStride + kKernel;
-  const size_t lanes = hn::Lanes(d);
-  const size_t half = lanes / 2;
-  const int64_t pixel = packed.shape.channels;
-  const uint16_t* HWY_RESTRICT weights = block.weights.data();
+/// The kernel that walks: depthwise_rows-inl.h.
+struct Bf16Taps {
+  using Element = uint16_t;
+  using Packed = DepthwiseBf16::Packed;
+  using Block = DepthwiseBf16::Block;
 
-  VF sums[kTile][2];
-  for (int t = 0; t < kTile; ++t) {
-    sums[t][0] = hn::LoadU(df, block.bias.data());
-    sums[t][1] = hn::LoadU(df, block.bias.data() + half);
-  }
+  template <class D, int kKernel, int kStride, int kTile, bool kInside>
+  static HWY_INLINE void RunTile(D d, const Packed& packed, const Block& block,
+                                 const DepthwiseTile<Element>& tile) {
+    const hn::Repartition<float, D> df;
+    using V16 = hn::Vec<D>;
+    using VF = hn::Vec<decltype(df)>;
+    constexpr int kPairs = (kKernel + 1) / 2;
+    constexpr int kColumns = (kTile - 1) * kStride + kKernel;
+    const size_t lanes = hn::Lanes(d);
+    const size_t half = lanes / 2;
+    const int64_t pixel = packed.shape.channels;
+    const uint16_t* HWY_RESTRICT weights = block.weights.data();
+
+    VF sums[kTile][2];
+    for (int t = 0; t < kTile; ++t) {
+      sums[t][0] = hn::LoadU(df, block.bias.data());
+      sums[t][1] = hn::LoadU(df, block.bias.data() + half);
+    }
 #pragma GCC unroll 32
-  for (int c = 0; c < kColumns; ++c) {
-    const int64_t column = tile.column + c;
-    const bool inside = kInside || (column >= 0 && column < packed.shape.width);
+    for (int c = 0; c < kColumns; ++c) {
+      const int64_t column = tile.column + c;
+      const bool inside = kInside || (column >= 0 && column < packed.shape.width);
 #pragma GCC unroll 4
-    for (int p = 0; p < kPairs; ++p) {
-      const auto row = [&](int r) HWY_ATTR {
-        return hn::LoadU(d, inside ? tile.rows[r] + column * pixel : tile.outside);
-      };
-      const V16 first = row(2 * p);
-      const V16 second = 2 * p + 1 < kKernel ? row(2 * p + 1) : hn::Zero(d);
-      const V16 lower = hn::InterleaveLower(d, first, second);
-      const V16 upper = hn::InterleaveUpper(d, first, second);
+      for (int p = 0; p < kPairs; ++p) {
+        const auto row = [&](int r) HWY_ATTR {
+          return hn::LoadU(d, inside ? tile.rows[r] + column * pixel : tile.outside);
+        };
+        const V16 first = row(2 * p);
+        const V16 second = 2 * p + 1 < kKernel ? row(2 * p + 1) : hn::Zero(d);
+        const V16 lower = hn::InterleaveLower(d, first, second);
+        const V16 upper = hn::InterleaveUpper(d, first, second);
 #pragma GCC unroll 8
-      for (int t = 0; t < kTile; ++t) {
-        const int tap = c - t * kStride;
-        if (tap < 0 || tap >= kKernel) continue;
-        const uint16_t* taps = weights + static_cast<size_t>(tap * kPairs + p) * 2 * lanes;
-        sums[t][0] = AddDot(df, d, lower, hn::LoadU(d, taps), sums[t][0]);
-        sums[t][1] = AddDot(df, d, upper, hn::LoadU(d, taps + lanes), sums[t][1]);
+        for (int t = 0; t < kTile; ++t) {
+          const int tap = c - t * kStride;
+          if (tap < 0 || tap >= kKernel) continue;
+          const uint16_t* taps = weights + static_cast<size_t>(tap * kPairs + p) * 2 * lanes;
+          sums[t][0] = AddDot(df, d, lower, hn::LoadU(d, taps), sums[t][0]);
+          sums[t][1] = AddDot(df, d, upper, hn::LoadU(d, taps + lanes), sums[t][1]);
+        }
       }
     }
-  }
-  const DepthwiseActivation& activation = packed.activation;
-  if (activation.curve != DepthwiseActivation::Curve::kBounds) {
-    alignas(64) float all[kTile * HWY_MAX_BYTES / 2];
-    for (int t = 0; t < kTile; ++t) {
-      hn::StoreU(sums[t][0], df, all + static_cast<size_t>(t) * lanes);
-      hn::StoreU(sums[t][1], df, all + static_cast<size_t>(t) * lanes + half);
+    const DepthwiseActivation& activation = packed.activation;
+    if (activation.curve != DepthwiseActivation::Curve::kBounds) {
+      alignas(64) float all[kTile * HWY_MAX_BYTES / 2];
+      for (int t = 0; t < kTile; ++t) {
+        hn::StoreU(sums[t][0], df, all + static_cast<size_t>(t) * lanes);
+        hn::StoreU(sums[t][1], df, all + static_cast<size_t>(t) * lanes + half);
+      }
+      return StoreCurve(d, activation, all, kTile, pixel, tile.y);
     }
-    return StoreCurve(d, activation, all, kTile, pixel, tile.y);
-  }
-  const VF low = hn::Set(df, activation.low);
-  const VF high = hn::Set(df, activation.high);
+    const VF low = hn::Set(df, activation.low);
+    const VF high = hn::Set(df, activation.high);
 #pragma GCC unroll 8
-  for (int t = 0; t < kTile; ++t) {
-    // Of a NaN and a number, x86 takes the second operand.
-    const VF lower = hn::Min(high, hn::Max(low, sums[t][0]));
-    const VF upper = hn::Min(high, hn::Max(low, sums[t][1]));
-    StoreRounded(d, lower, upper, tile.y + t * pixel);
-  }
-}
-
-// Extents of convolutional networks are multiples of 7 more often than not, and 14 sums fit the registers of AVX-512.
-constexpr int kWideTile = HWY_MAX_BYTES >= 64 ? 7 : 3;
-
-template <class D, int kKernel, int kStride>
-HWY_NOINLINE void RunRow(D d, const DepthwiseBf16::Packed& packed,
-                         const DepthwiseBf16::Block& block, const uint16_t* const* rows,
-                         uint16_t* y) {
-  const DepthwiseShape& shape = packed.shape;
-  const uint16_t* at[kKernel];
-  for (int k = 0; k < kKernel; ++k) at[k] = rows[k] + block.first;
-  Tile tile{at, packed.outside.data(), -shape.pad_left, y + block.first};
-  int64_t left = shape.out_width;
-  const auto advance = [&](int64_t results) {
-    tile.column += results * kStride;
-    tile.y += results * shape.channels;
-    return results;
-  };
-  for (; left >= kWideTile; left -= advance(kWideTile)) {
-    constexpr int64_t kReach = (kWideTile - 1) * kStride + kKernel;
-    if (tile.column >= 0 && tile.column + kReach <= shape.width) {
-      RunTile<D, kKernel, kStride, kWideTile, true>(d, packed, block, tile);
-    } else {
-      RunTile<D, kKernel, kStride, kWideTile, false>(d, packed, block, tile);
+    for (int t = 0; t < kTile; ++t) {
+      // Of a NaN and a number, x86 takes the second operand.
+      const VF lower = hn::Min(high, hn::Max(low, sums[t][0]));
+      const VF upper = hn::Min(high, hn::Max(low, sums[t][1]));
+      StoreRounded(d, lower, upper, tile.y + t * pixel);
     }
   }
-  if constexpr (kWideTile > 3) {
-    for (; left >= 3; left -= advance(3))
-      RunTile<D, kKernel, kStride, 3, false>(d, packed, block, tile);
-  }
-  for (; left >= 1; left -= advance(1))
-    RunTile<D, kKernel, kStride, 1, false>(d, packed, block, tile);
-}
+};
 
-template <int kKernel, int kStride>
-void RunBlock(const DepthwiseBf16::Packed& packed, const DepthwiseBf16::Block& block,
-              const uint16_t* const* rows, uint16_t* y) {
-  switch (block.lanes) {
-#if HWY_MAX_BYTES >= 64
-    case 32:
-      return RunRow<hn::FixedTag<uint16_t, 32>, kKernel, kStride>({}, packed, block, rows, y);
-#endif
-#if HWY_MAX_BYTES >= 32
-    case 16:
-      return RunRow<hn::FixedTag<uint16_t, 16>, kKernel, kStride>({}, packed, block, rows, y);
-#endif
-    default:
-      return RunRow<hn::FixedTag<uint16_t, 8>, kKernel, kStride>({}, packed, block, rows, y);
-  }
-}
-
-template <int kKernel, int kStride>
-void RunRows(const DepthwiseBf16::Packed& packed, const uint16_t* x, uint16_t* y, int64_t first,
+void RunBf16(const DepthwiseBf16::Packed& packed, const void* x, void* y, int64_t first,
              int64_t last) {
-  const DepthwiseShape& shape = packed.shape;
-  const int64_t x_row = shape.width * shape.channels;
-  const int64_t y_row = shape.out_width * shape.channels;
-  for (int64_t row = first; row < last; ++row) {
-    const uint16_t* rows[kKernel];
-    for (int k = 0; k < kKernel; ++k) {
-      const int64_t at = row * kStride - shape.pad_top + k;
-      rows[k] = at >= 0 && at < shape.height ? x + at * x_row : packed.outside.data();
-    }
-    for (const DepthwiseBf16::Block& block : packed.blocks)
-      RunBlock<kKernel, kStride>(packed, block, rows, y + row * y_row);
-  }
+  RunDepthwise<Bf16Taps>(packed, x, y, first, last);
 }
 
-void RunDepthwiseBf16(const DepthwiseBf16::Packed& packed, const uint16_t* x, uint16_t* y,
-                      int64_t first, int64_t last) {
-  const DepthwiseShape& shape = packed.shape;
-  if (shape.kernel == 3 && shape.stride == 1) return RunRows<3, 1>(packed, x, y, first, last);
-  if (shape.kernel == 3) return RunRows<3, 2>(packed, x, y, first, last);
-  if (shape.stride == 1) return RunRows<5, 1>(packed, x, y, first, last);
-  return RunRows<5, 2>(packed, x, y, first, last);
-}
-
-int64_t MostBf16Lanes() { return HWY_MAX_BYTES / static_cast<int64_t>(sizeof(uint16_t)); }
+int64_t Bf16VectorBytes() { return DepthwiseVectorBytes(); }
 
 bool HasBf16Dots() { return HWY_NATIVE_DOT_BF16 != 0; }
 
@@ -256,27 +186,10 @@ HWY_AFTER_NAMESPACE();
 namespace octet {
 namespace {
 
-HWY_EXPORT(RunDepthwiseBf16);
-HWY_EXPORT(MostBf16Lanes);
+HWY_EXPORT(RunBf16);
+HWY_EXPORT(Bf16VectorBytes);
 HWY_EXPORT(HasBf16Dots);
 HWY_EXPORT(Bf16Target);
-
-constexpr int64_t kLeastLanes = 8;
-
-/// Runs of channels that cover all of them, as wide as the vectors; the last one may overlap the one before.
-std::vector<DepthwiseBf16::Block> CutChannels(int64_t channels) {
-  const int64_t most = std::min<int64_t>(HWY_DYNAMIC_DISPATCH(MostBf16Lanes)(), 32);
-  std::vector<DepthwiseBf16::Block> blocks;
-  for (int64_t done = 0; done < channels;) {
-    int64_t lanes = most;
-    while (lanes > kLeastLanes && (lanes > channels || lanes / 2 >= channels - done)) lanes /= 2;
-    DepthwiseBf16::Block& block = blocks.emplace_back();
-    block.first = std::min(done, channels - lanes);
-    block.lanes = lanes;
-    done = block.first + lanes;
-  }
-  return blocks;
-}
 
 /// Where in the two vectors of 32-bit numbers a block's channel is: see AddDot.
 size_t PlaceOf(int64_t channel, int64_t lanes) {
@@ -286,17 +199,18 @@ size_t PlaceOf(int64_t channel, int64_t lanes) {
 }  // namespace
 
 bool DepthwiseBf16::Covers(const DepthwiseShape& shape) {
-  return (shape.kernel == 3 || shape.kernel == 5) && (shape.stride == 1 || shape.stride == 2) &&
-         shape.channels >= kLeastLanes && HWY_DYNAMIC_DISPATCH(HasBf16Dots)();
+  return IsDepthwiseWindow<uint16_t>(shape) && HWY_DYNAMIC_DISPATCH(HasBf16Dots)();
 }
 
 const char* DepthwiseBf16::TargetName() { return HWY_DYNAMIC_DISPATCH(Bf16Target)(); }
 
 DepthwiseBf16::DepthwiseBf16(const DepthwiseShape& shape, const DepthwiseActivation& activation,
                              std::span<const BFloat16> weights, std::span<const float> bias)
-    : packed_{shape, activation, CutChannels(shape.channels), {}} {
+    : packed_{shape, activation, {}, {}} {
   const int64_t pairs = (shape.kernel + 1) / 2;
-  for (Block& block : packed_.blocks) {
+  for (const DepthwiseChannels& run :
+       CutDepthwiseChannels<uint16_t>(shape.channels, HWY_DYNAMIC_DISPATCH(Bf16VectorBytes)())) {
+    Block& block = packed_.blocks.emplace_back(run);
     const auto lanes = static_cast<size_t>(block.lanes);
     block.weights.resize(static_cast<size_t>(shape.kernel * pairs) * 2 * lanes);
     block.bias.resize(lanes);
@@ -318,8 +232,7 @@ DepthwiseBf16::DepthwiseBf16(const DepthwiseShape& shape, const DepthwiseActivat
 }
 
 void DepthwiseBf16::Run(const void* x, void* y, int64_t first, int64_t last) const {
-  HWY_DYNAMIC_DISPATCH(RunDepthwiseBf16)
-  (packed_, static_cast<const uint16_t*>(x), static_cast<uint16_t*>(y), first, last);
+  HWY_DYNAMIC_DISPATCH(RunBf16)(packed_, x, y, first, last);
 }
 
 }  // namespace octet

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/ops/depthwise_int8.h"
+#include "engine/ops/depthwise_shape.h"
 #include "engine/tensor/dtype.h"
 
 namespace octet {
@@ -42,9 +42,7 @@ class DepthwiseBf16 {
   void Run(const void* x, void* y, int64_t first, int64_t last) const;
 
   /// What a run of adjacent channels needs, in the order in which the vectors hold them.
-  struct Block {
-    int64_t first = 0;              ///< Channel.
-    int64_t lanes = 0;              ///< Channels.
+  struct Block : DepthwiseChannels {
     std::vector<uint16_t> weights;  ///< [kernel columns][pairs of kernel rows][2 vectors of lanes]
     std::vector<float> bias;        ///< [2 vectors of lanes / 2]
   };

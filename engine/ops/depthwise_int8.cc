@@ -10,6 +10,8 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
+#include "engine/ops/depthwise_rows-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace octet {
 namespace HWY_NAMESPACE {
@@ -38,164 +40,88 @@ HWY_INLINE void Interleave(D d, const V* HWY_RESTRICT rows, V* HWY_RESTRICT quad
   quads[3] = hn::BitCast(d, hn::InterleaveUpper(d16, high, high2));
 }
 
-/// Pointers of one tile of results.
-struct Tile {
-  const uint8_t* const* rows;  ///< Of x, per row of the kernel, at the block's first channel.
-  const uint8_t* outside;
-  int64_t column;  ///< Of x, that the first result's kernel begins with.
-  uint8_t* y;
-};
+/// The kernel that walks: depthwise_rows-inl.h.
+struct Int8Taps {
+  using Element = uint8_t;
+  using Packed = DepthwiseInt8::Packed;
+  using Block = DepthwiseInt8::Block;
 
-template <class D, int kKernel, int kStride, int kTile, bool kInside>
-HWY_INLINE void RunTile(D d, const DepthwiseInt8::Packed& packed, const DepthwiseInt8::Block& block,
-                        const Tile& tile) {
-  using V8 = hn::Vec<D>;
-  const hn::Repartition<int8_t, D> di8;
-  const hn::Repartition<int16_t, D> d16;
-  const hn::Repartition<int32_t, D> d32;
-  const hn::Repartition<float, D> df;
-  using V32 = hn::Vec<decltype(d32)>;
-  constexpr int kQuads = (kKernel + 3) / 4;
-  constexpr int kColumns = (kTile - 1) * kStride + kKernel;
-  const size_t lanes = hn::Lanes(d);
-  const size_t quarter = lanes / 4;
-  const Int8Numbers& numbers = packed.numbers;
-  const int64_t pixel = packed.shape.channels;
-  const V8 x_flip = hn::Set(d, numbers.x_signed ? uint8_t{0x80} : uint8_t{0});
-  const int8_t* HWY_RESTRICT weights = block.weights.data();
+  template <class D, int kKernel, int kStride, int kTile, bool kInside>
+  static HWY_INLINE void RunTile(D d, const Packed& packed, const Block& block,
+                                 const DepthwiseTile<Element>& tile) {
+    using V8 = hn::Vec<D>;
+    const hn::Repartition<int8_t, D> di8;
+    const hn::Repartition<int16_t, D> d16;
+    const hn::Repartition<int32_t, D> d32;
+    const hn::Repartition<float, D> df;
+    using V32 = hn::Vec<decltype(d32)>;
+    constexpr int kQuads = (kKernel + 3) / 4;
+    constexpr int kColumns = (kTile - 1) * kStride + kKernel;
+    const size_t lanes = hn::Lanes(d);
+    const size_t quarter = lanes / 4;
+    const Int8Numbers& numbers = packed.numbers;
+    const int64_t pixel = packed.shape.channels;
+    const V8 x_flip = hn::Set(d, numbers.x_signed ? uint8_t{0x80} : uint8_t{0});
+    const int8_t* HWY_RESTRICT weights = block.weights.data();
 
-  V32 sums[kTile][4];
-  for (int t = 0; t < kTile; ++t) {
-    for (size_t j = 0; j < 4; ++j)
-      sums[t][j] = hn::LoadU(d32, block.compensation.data() + j * quarter);
-  }
+    V32 sums[kTile][4];
+    for (int t = 0; t < kTile; ++t) {
+      for (size_t j = 0; j < 4; ++j)
+        sums[t][j] = hn::LoadU(d32, block.compensation.data() + j * quarter);
+    }
 #pragma GCC unroll 32
-  for (int c = 0; c < kColumns; ++c) {
-    const int64_t column = tile.column + c;
-    const bool inside = kInside || (column >= 0 && column < packed.shape.width);
+    for (int c = 0; c < kColumns; ++c) {
+      const int64_t column = tile.column + c;
+      const bool inside = kInside || (column >= 0 && column < packed.shape.width);
 #pragma GCC unroll 2
-    for (int q = 0; q < kQuads; ++q) {
-      V8 rows[4];
-      V8 quads[4];
+      for (int q = 0; q < kQuads; ++q) {
+        V8 rows[4];
+        V8 quads[4];
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
-        const int row = 4 * q + r;
-        rows[r] =
-            row < kKernel
-                ? hn::Xor(hn::LoadU(d, inside ? tile.rows[row] + column * pixel : tile.outside),
-                          x_flip)
-                : hn::Zero(d);
-      }
-      Interleave(d, rows, quads);
+        for (int r = 0; r < 4; ++r) {
+          const int row = 4 * q + r;
+          rows[r] =
+              row < kKernel
+                  ? hn::Xor(hn::LoadU(d, inside ? tile.rows[row] + column * pixel : tile.outside),
+                            x_flip)
+                  : hn::Zero(d);
+        }
+        Interleave(d, rows, quads);
 #pragma GCC unroll 8
-      for (int t = 0; t < kTile; ++t) {
-        const int tap = c - t * kStride;
-        if (tap < 0 || tap >= kKernel) continue;
-        const int8_t* taps = weights + static_cast<size_t>(tap * kQuads + q) * 4 * lanes;
+        for (int t = 0; t < kTile; ++t) {
+          const int tap = c - t * kStride;
+          if (tap < 0 || tap >= kKernel) continue;
+          const int8_t* taps = weights + static_cast<size_t>(tap * kQuads + q) * 4 * lanes;
 #pragma GCC unroll 4
-        for (size_t j = 0; j < 4; ++j) {
-          sums[t][j] = hn::SumOfMulQuadAccumulate(d32, quads[j], hn::LoadU(di8, taps + j * lanes),
-                                                  sums[t][j]);
+          for (size_t j = 0; j < 4; ++j) {
+            sums[t][j] = hn::SumOfMulQuadAccumulate(d32, quads[j], hn::LoadU(di8, taps + j * lanes),
+                                                    sums[t][j]);
+          }
         }
       }
     }
-  }
-  const int32_t flip = numbers.y_signed ? 128 : 0;
-  const auto zero = hn::Set(d16, static_cast<int16_t>(numbers.y_zero + flip));
-  const V8 low = hn::Set(d, static_cast<uint8_t>(numbers.low + flip));
-  const V8 high = hn::Set(d, static_cast<uint8_t>(numbers.high + flip));
-  const V8 y_flip = hn::Set(d, static_cast<uint8_t>(flip));
+    const int32_t flip = numbers.y_signed ? 128 : 0;
+    const auto zero = hn::Set(d16, static_cast<int16_t>(numbers.y_zero + flip));
+    const V8 low = hn::Set(d, static_cast<uint8_t>(numbers.low + flip));
+    const V8 high = hn::Set(d, static_cast<uint8_t>(numbers.high + flip));
+    const V8 y_flip = hn::Set(d, static_cast<uint8_t>(flip));
 #pragma GCC unroll 8
-  for (int t = 0; t < kTile; ++t) {
-    V32 steps[4];
+    for (int t = 0; t < kTile; ++t) {
+      V32 steps[4];
 #pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) {
-      const auto biased =
-          hn::Add(hn::ConvertTo(df, sums[t][j]), hn::LoadU(df, block.bias.data() + j * quarter));
-      steps[j] = hn::NearestInt(hn::Mul(biased, hn::LoadU(df, block.factor.data() + j * quarter)));
-    }
-    const auto lower = hn::SaturatedAdd(hn::ReorderDemote2To(d16, steps[0], steps[1]), zero);
-    const auto upper = hn::SaturatedAdd(hn::ReorderDemote2To(d16, steps[2], steps[3]), zero);
-    const V8 y = hn::Min(hn::Max(hn::ReorderDemote2To(d, lower, upper), low), high);
-    hn::StoreU(hn::Xor(y, y_flip), d, tile.y + t * pixel);
-  }
-}
-
-// Extents of convolutional networks are multiples of 7 more often than not, and 28 sums fit the registers of AVX-512.
-constexpr int kWideTile = HWY_MAX_BYTES >= 64 ? 7 : 3;
-
-template <class D, int kKernel, int kStride>
-HWY_NOINLINE void RunRow(D d, const DepthwiseInt8::Packed& packed,
-                         const DepthwiseInt8::Block& block, const uint8_t* const* rows,
-                         uint8_t* y) {
-  const DepthwiseShape& shape = packed.shape;
-  const uint8_t* at[kKernel];
-  for (int k = 0; k < kKernel; ++k) at[k] = rows[k] + block.first;
-  Tile tile{at, packed.outside.data(), -shape.pad_left, y + block.first};
-  int64_t left = shape.out_width;
-  const auto advance = [&](int64_t results) {
-    tile.column += results * kStride;
-    tile.y += results * shape.channels;
-    return results;
-  };
-  for (; left >= kWideTile; left -= advance(kWideTile)) {
-    constexpr int64_t kReach = (kWideTile - 1) * kStride + kKernel;
-    if (tile.column >= 0 && tile.column + kReach <= shape.width) {
-      RunTile<D, kKernel, kStride, kWideTile, true>(d, packed, block, tile);
-    } else {
-      RunTile<D, kKernel, kStride, kWideTile, false>(d, packed, block, tile);
+      for (size_t j = 0; j < 4; ++j) {
+        const auto biased =
+            hn::Add(hn::ConvertTo(df, sums[t][j]), hn::LoadU(df, block.bias.data() + j * quarter));
+        steps[j] =
+            hn::NearestInt(hn::Mul(biased, hn::LoadU(df, block.factor.data() + j * quarter)));
+      }
+      const auto lower = hn::SaturatedAdd(hn::ReorderDemote2To(d16, steps[0], steps[1]), zero);
+      const auto upper = hn::SaturatedAdd(hn::ReorderDemote2To(d16, steps[2], steps[3]), zero);
+      const V8 y = hn::Min(hn::Max(hn::ReorderDemote2To(d, lower, upper), low), high);
+      hn::StoreU(hn::Xor(y, y_flip), d, tile.y + t * pixel);
     }
   }
-  if constexpr (kWideTile > 3) {
-    for (; left >= 3; left -= advance(3))
-      RunTile<D, kKernel, kStride, 3, false>(d, packed, block, tile);
-  }
-  for (; left >= 1; left -= advance(1))
-    RunTile<D, kKernel, kStride, 1, false>(d, packed, block, tile);
-}
-
-template <int kKernel, int kStride>
-void RunBlock(const DepthwiseInt8::Packed& packed, const DepthwiseInt8::Block& block,
-              const uint8_t* const* rows, uint8_t* y) {
-  switch (block.lanes) {
-#if HWY_MAX_BYTES >= 64
-    case 64:
-      return RunRow<hn::FixedTag<uint8_t, 64>, kKernel, kStride>({}, packed, block, rows, y);
-#endif
-#if HWY_MAX_BYTES >= 32
-    case 32:
-      return RunRow<hn::FixedTag<uint8_t, 32>, kKernel, kStride>({}, packed, block, rows, y);
-#endif
-    default:
-      return RunRow<hn::FixedTag<uint8_t, 16>, kKernel, kStride>({}, packed, block, rows, y);
-  }
-}
-
-template <int kKernel, int kStride>
-void RunRows(const DepthwiseInt8::Packed& packed, const uint8_t* x, uint8_t* y, int64_t first,
-             int64_t last) {
-  const DepthwiseShape& shape = packed.shape;
-  const int64_t x_row = shape.width * shape.channels;
-  const int64_t y_row = shape.out_width * shape.channels;
-  for (int64_t row = first; row < last; ++row) {
-    const uint8_t* rows[kKernel];
-    for (int k = 0; k < kKernel; ++k) {
-      const int64_t at = row * kStride - shape.pad_top + k;
-      rows[k] = at >= 0 && at < shape.height ? x + at * x_row : packed.outside.data();
-    }
-    for (const DepthwiseInt8::Block& block : packed.blocks)
-      RunBlock<kKernel, kStride>(packed, block, rows, y + row * y_row);
-  }
-}
-
-void RunDepthwise(const DepthwiseInt8::Packed& packed, const uint8_t* x, uint8_t* y, int64_t first,
-                  int64_t last) {
-  const DepthwiseShape& shape = packed.shape;
-  if (shape.kernel == 3 && shape.stride == 1) return RunRows<3, 1>(packed, x, y, first, last);
-  if (shape.kernel == 3) return RunRows<3, 2>(packed, x, y, first, last);
-  if (shape.stride == 1) return RunRows<5, 1>(packed, x, y, first, last);
-  return RunRows<5, 2>(packed, x, y, first, last);
-}
+};
 
 // `taps` [kernel * kernel, channels].
 template <class D>
@@ -225,16 +151,15 @@ void PackWeights(D d, const std::vector<int8_t>& taps, const DepthwiseShape& sha
 
 void PackBlock(const std::vector<int8_t>& taps, const DepthwiseShape& shape,
                DepthwiseInt8::Block& block) {
-#if HWY_MAX_BYTES >= 64
-  if (block.lanes == 64) return PackWeights(hn::FixedTag<uint8_t, 64>(), taps, shape, block);
-#endif
-#if HWY_MAX_BYTES >= 32
-  if (block.lanes == 32) return PackWeights(hn::FixedTag<uint8_t, 32>(), taps, shape, block);
-#endif
-  PackWeights(hn::FixedTag<uint8_t, 16>(), taps, shape, block);
+  WithDepthwiseLanes<uint8_t>(block.lanes, [&](auto d) { PackWeights(d, taps, shape, block); });
 }
 
-int64_t MostLanes() { return HWY_MAX_BYTES; }
+void RunInt8(const DepthwiseInt8::Packed& packed, const void* x, void* y, int64_t first,
+             int64_t last) {
+  RunDepthwise<Int8Taps>(packed, x, y, first, last);
+}
+
+int64_t Int8VectorBytes() { return DepthwiseVectorBytes(); }
 
 const char* Target() { return hwy::TargetName(HWY_TARGET); }
 
@@ -247,27 +172,10 @@ HWY_AFTER_NAMESPACE();
 namespace octet {
 namespace {
 
-HWY_EXPORT(RunDepthwise);
+HWY_EXPORT(RunInt8);
 HWY_EXPORT(PackBlock);
-HWY_EXPORT(MostLanes);
+HWY_EXPORT(Int8VectorBytes);
 HWY_EXPORT(Target);
-
-constexpr int64_t kLeastLanes = 16;
-
-/// Runs of channels that cover all of them, as wide as the vectors; the last one may overlap the one before.
-std::vector<DepthwiseInt8::Block> CutChannels(int64_t channels) {
-  const int64_t most = std::min<int64_t>(HWY_DYNAMIC_DISPATCH(MostLanes)(), 64);
-  std::vector<DepthwiseInt8::Block> blocks;
-  for (int64_t done = 0; done < channels;) {
-    int64_t lanes = most;
-    while (lanes > kLeastLanes && (lanes > channels || lanes / 2 >= channels - done)) lanes /= 2;
-    DepthwiseInt8::Block& block = blocks.emplace_back();
-    block.first = std::min(done, channels - lanes);
-    block.lanes = lanes;
-    done = block.first + lanes;
-  }
-  return blocks;
-}
 
 /// Where in the vectors of 32-bit numbers a block's channel is: see Interleave.
 size_t PlaceOf(int64_t channel, int64_t lanes) {
@@ -278,8 +186,7 @@ size_t PlaceOf(int64_t channel, int64_t lanes) {
 }  // namespace
 
 bool DepthwiseInt8::Covers(const DepthwiseShape& shape) {
-  return (shape.kernel == 3 || shape.kernel == 5) && (shape.stride == 1 || shape.stride == 2) &&
-         shape.channels >= kLeastLanes;
+  return IsDepthwiseWindow<uint8_t>(shape);
 }
 
 const char* DepthwiseInt8::TargetName() { return HWY_DYNAMIC_DISPATCH(Target)(); }
@@ -287,7 +194,7 @@ const char* DepthwiseInt8::TargetName() { return HWY_DYNAMIC_DISPATCH(Target)();
 DepthwiseInt8::DepthwiseInt8(const DepthwiseShape& shape, const Int8Numbers& numbers,
                              std::span<const int8_t> weights, std::span<const float> bias,
                              std::span<const float> factor)
-    : packed_{shape, numbers, CutChannels(shape.channels), {}} {
+    : packed_{shape, numbers, {}, {}} {
   const auto taps = static_cast<size_t>(shape.kernel * shape.kernel);
   const auto channels = static_cast<size_t>(shape.channels);
   std::vector<int8_t> by_tap(taps * channels);
@@ -300,7 +207,9 @@ DepthwiseInt8::DepthwiseInt8(const DepthwiseShape& shape, const Int8Numbers& num
   }
   // Signed elements are moved up by 128, their zero point alike.
   const int32_t x_zero = numbers.x_zero + (numbers.x_signed ? 128 : 0);
-  for (Block& block : packed_.blocks) {
+  for (const DepthwiseChannels& run :
+       CutDepthwiseChannels<uint8_t>(shape.channels, HWY_DYNAMIC_DISPATCH(Int8VectorBytes)())) {
+    Block& block = packed_.blocks.emplace_back(run);
     HWY_DYNAMIC_DISPATCH(PackBlock)(by_tap, shape, block);
     const auto lanes = static_cast<size_t>(block.lanes);
     block.compensation.resize(lanes);
@@ -319,8 +228,7 @@ DepthwiseInt8::DepthwiseInt8(const DepthwiseShape& shape, const Int8Numbers& num
 }
 
 void DepthwiseInt8::Run(const void* x, void* y, int64_t first, int64_t last) const {
-  HWY_DYNAMIC_DISPATCH(RunDepthwise)
-  (packed_, static_cast<const uint8_t*>(x), static_cast<uint8_t*>(y), first, last);
+  HWY_DYNAMIC_DISPATCH(RunInt8)(packed_, x, y, first, last);
 }
 
 }  // namespace octet

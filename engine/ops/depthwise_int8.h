@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/ops/depthwise_shape.h"
 #include "engine/ops/int8_numbers.h"
 
 namespace octet {
@@ -12,19 +13,7 @@ namespace octet {
 /// y[n, h, w, c] = clamp(round((sum over taps of (x - x_zero) * weights + bias[c]) * factor[c]) + y_zero, low, high) on
 /// x [n, height, width, c] of 8-bit integers: square kernels and strides, no dilation, what lies outside is x_zero. The
 /// sums are exact integers on every CPU, the rest is done in float as oneDNN does it, halves to even.
-struct DepthwiseShape {
-  int64_t height = 0;
-  int64_t width = 0;
-  int64_t channels = 0;
-  int64_t out_height = 0;
-  int64_t out_width = 0;
-  int64_t kernel = 0;
-  int64_t stride = 0;
-  int64_t pad_top = 0;
-  int64_t pad_left = 0;
-};
-
-/// One convolution, its weights packed. Immutable after construction.
+/// Immutable after construction.
 class DepthwiseInt8 {
  public:
   /// Whether there is a kernel: 3 x 3 and 5 x 5, strides 1 and 2, 16 channels or more.
@@ -41,9 +30,7 @@ class DepthwiseInt8 {
   void Run(const void* x, void* y, int64_t first, int64_t last) const;
 
   /// What a run of adjacent channels needs, in the order in which the vectors hold them.
-  struct Block {
-    int64_t first = 0;            ///< Channel.
-    int64_t lanes = 0;            ///< Channels.
+  struct Block : DepthwiseChannels {
     std::vector<int8_t> weights;  ///< [kernel columns][quads of kernel rows][4 vectors of lanes]
     std::vector<int32_t> compensation;  ///< [4 vectors of lanes / 4]: -x_zero * sum of weights
     std::vector<float> bias;            ///< Likewise.
