@@ -439,22 +439,27 @@ std::shared_ptr<Connection> ConnectionServer::LookAt(int fd) {
     Drain(fd);
     return nullptr;
   }
+  return ReadHead(connection, deadline) ? connection : nullptr;
+}
+
+bool ConnectionServer::ReadHead(const std::shared_ptr<Connection>& connection, TimePoint deadline) {
   const bool first = connection->idle();
   switch (connection->ReadHead()) {
     case Connection::Head::kComplete:
-      return Admit(connection) ? connection : nullptr;
+      return Admit(connection);
     case Connection::Head::kIncomplete:
       // From a request's first byte on its head has kHeadTime, however slowly the others follow.
-      Park(fd, first && !connection->idle() ? clock_.Now() + kHeadTime : deadline);
+      if (first && !connection->idle()) deadline = clock_.Now() + kHeadTime;
+      Park(connection->socket(), deadline);
       break;
     case Connection::Head::kTooLarge:
       Refuse(connection, kHeadTooLarge);
       break;
     case Connection::Head::kGone:
-      Close(fd);
+      Close(connection->socket());
       break;
   }
-  return nullptr;
+  return false;
 }
 
 bool ConnectionServer::Admit(const std::shared_ptr<Connection>& connection) {
@@ -490,27 +495,16 @@ bool ConnectionServer::Serve(const std::shared_ptr<Connection>& connection) {
   // Of a head that is none nobody knows where it ends.
   close |= !answered || !serving.understood || stopping_;
   serving = {};
-  const int fd = connection->socket();
   if (leaves) {
     Leave(connection);
     return false;
   }
-  // The next request may have come with this one.
-  const Connection::Head next = close ? Connection::Head::kGone : connection->ReadHead();
-  switch (next) {
-    case Connection::Head::kComplete:
-      return Admit(connection);
-    case Connection::Head::kIncomplete:
-      Park(fd, clock_.Now() + (connection->idle() ? kIdleTime : kHeadTime));
-      break;
-    case Connection::Head::kTooLarge:
-      Refuse(connection, kHeadTooLarge);
-      break;
-    case Connection::Head::kGone:
-      Close(fd);
-      break;
+  if (close) {
+    Close(connection->socket());
+    return false;
   }
-  return false;
+  // The next request may have come with this one.
+  return ReadHead(connection, clock_.Now() + (connection->idle() ? kIdleTime : kHeadTime));
 }
 
 }  // namespace octet

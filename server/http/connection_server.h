@@ -117,6 +117,9 @@ class ConnectionServer final : public httplib::Server {
   bool AnyIdle() const;
   /// What became of a connection that has something to say: it itself when it is a request for the caller.
   std::shared_ptr<Connection> LookAt(int fd);
+  /// Reads what is there; true when it is a request for the caller. Otherwise it waits, until `deadline` while nothing comes, or
+  /// is closed.
+  bool ReadHead(const std::shared_ptr<Connection>& connection, TimePoint deadline);
   /// The head is there; false when the request was refused.
   bool Admit(const std::shared_ptr<Connection>& connection);
   /// Answers; true when the next request is there.
