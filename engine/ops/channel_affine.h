@@ -12,7 +12,8 @@ namespace octet {
 /// integers with one scale s and zero point z; further post-ops are factors and addends g per channel, then Relu or Clip as bounds.
 /// y = clamp(round(x * (f / s) + g / s) + z) in one pass, a NaN being z: within one step of what x * f + g, divided by s, gives.
 /// Halves go to even, the bits are the same on every CPU. Or x and y are both FP32 or both BF16, f has a factor for each channel, and
-/// y = min(max(x * f + g, low), high), f and g being composed in double; product and sum are rounded once where the CPU can. Parts of a Concat are read where they are, and joined nowhere.
+/// y = min(max(x * f + g, low), high), f and g being composed in double; product and sum are rounded once where the CPU can. Parts of
+/// a Concat are read where they are, and joined nowhere.
 /// "octet:channel_affine". UNIMPLEMENTED for other nodes.
 absl::StatusOr<std::unique_ptr<Step>> LowerChannelAffine(const LowerContext& context);
 
